@@ -1,0 +1,245 @@
+"""The canonical alert: the one form every vendor's alert is turned into, and every request is built from.
+
+It must not know any vendor, nor HTTP, nor the store. Times are UTC; durations are seconds. `UNSET`, `None`
+and a value are three things: left out, explicitly cleared, and said.
+
+A canonical *path* names a leaf of the alert, such as ``condition.window`` or ``extensions.acme.colour``. An alert
+taken apart by path is a *flat* alert (`flatten`, `unflatten`): it is what mappings, patches and reports work on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType, convert, to_builtins
+
+Severity = Annotated[int, Meta(ge=0, le=7, description="RFC 5424 code, 0 is the worst")]
+
+
+class Part(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A piece of the canonical alert; a field that nobody gave is left out of its JSON."""
+
+
+class Trigger(Part, frozen=True):
+    """One thing that makes a rule fire: a kind (a word, or the number a vendor gives it) and its value."""
+
+    kind: int | str | UnsetType | None = UNSET
+    value: str | UnsetType | None = UNSET
+
+
+class Condition(Part, frozen=True):
+    """When a rule fires. `expression` is the vendor's own and opaque; `window` is in seconds."""
+
+    method: str | UnsetType | None = UNSET
+    expression: str | UnsetType | None = UNSET
+    operator: str | UnsetType | None = UNSET
+    threshold: int | float | UnsetType | None = UNSET
+    window: int | float | UnsetType | None = UNSET
+    scope: str | UnsetType | None = UNSET
+    group_by: tuple[str, ...] | UnsetType | None = UNSET
+    quantifier: Literal["any", "all"] | UnsetType | None = UNSET
+    triggers: tuple[Trigger, ...] | UnsetType | None = UNSET
+
+
+class Channel(Part, frozen=True):
+    """Where notifications go. An `id` means something only in the dialect it names."""
+
+    kind: str | UnsetType = UNSET
+    id: str | UnsetType = UNSET
+    dialect: str | UnsetType = UNSET
+
+
+class Renotify(Part, frozen=True):
+    """Whether an unresolved alert is notified again, and after how many seconds."""
+
+    enabled: bool | UnsetType | None = UNSET
+    interval: int | float | UnsetType | None = UNSET
+
+
+class Link(Part, frozen=True):
+    """A link a responder can follow. The gateway never fetches it."""
+
+    href: str
+    text: str | UnsetType | None = UNSET
+
+
+class Image(Part, frozen=True):
+    """An image a responder can look at. The gateway never fetches it."""
+
+    src: str
+    href: str | UnsetType | None = UNSET
+    alt: str | UnsetType | None = UNSET
+
+
+class Notification(Part, frozen=True):
+    """One notification that was sent: over what, when, and with what outcome."""
+
+    channel: str
+    sent_at: datetime | UnsetType = UNSET
+    outcome: str | UnsetType = UNSET
+
+
+Kind = Literal["rule", "occurrence"]
+Status = Literal["firing", "acknowledged", "resolved"]
+Urgency = Literal["high", "low"]
+QUIET_CATEGORY = "up"  # good news: an alert of this category wakes nobody, wherever it goes
+LOWEST_SEVERITY = 7
+
+
+class Alert(Part, frozen=True):
+    """Both things vendors call an alert: a rule that says when to tell somebody, and an occurrence."""
+
+    kind: Kind | UnsetType = UNSET
+    dedup_key: str | UnsetType | None = UNSET
+    summary: str | UnsetType | None = UNSET
+    details: str | UnsetType | None = UNSET
+    severity: Severity | UnsetType | None = UNSET
+    urgency: Urgency | UnsetType | None = UNSET
+    status: Status | UnsetType = UNSET
+    enabled: bool | UnsetType | None = UNSET
+    category: str | UnsetType | None = UNSET
+    resource: str | UnsetType | None = UNSET
+    source: str | UnsetType | None = UNSET
+    condition: Condition | UnsetType = UNSET
+    channels: tuple[Channel, ...] | UnsetType | None = UNSET
+    renotify: Renotify | UnsetType = UNSET
+    team: str | UnsetType | None = UNSET
+    routing_key: str | UnsetType | None = UNSET
+    links: tuple[Link, ...] | UnsetType | None = UNSET
+    images: tuple[Image, ...] | UnsetType | None = UNSET
+    labels: dict[str, str] | UnsetType | None = UNSET
+    custom: dict[str, Any] | UnsetType | None = UNSET
+    notifications: tuple[Notification, ...] | UnsetType = UNSET
+    created_at: datetime | UnsetType = UNSET
+    updated_at: datetime | UnsetType = UNSET
+    acknowledged_at: datetime | UnsetType | None = UNSET
+    resolved_at: datetime | UnsetType | None = UNSET
+    extensions: dict[str, dict[str, Any]] | UnsetType = UNSET
+
+
+class Operation(StrEnum):
+    """What can be asked of an alert."""
+
+    CREATE = "create"
+    READ = "read"
+    LIST = "list"
+    UPDATE = "update"
+    ACKNOWLEDGE = "acknowledge"
+    RESOLVE = "resolve"
+    REOPEN = "reopen"
+    DELETE = "delete"
+    COMMENT = "comment"
+
+
+Flat = dict[str, Any]
+"""An alert by canonical path. A path that is missing was left out, a `None` was cleared."""
+
+_GROUPS: dict[str, type[Part]] = {"condition": Condition, "renotify": Renotify}
+SERVER_OWNED = frozenset({"status", "notifications", "created_at", "updated_at", "acknowledged_at", "resolved_at"})
+"""Paths the gateway keeps itself: they say where an alert stands, not what it says."""
+
+
+def _leaves() -> tuple[str, ...]:
+    paths: list[str] = []
+    for name in Alert.__struct_fields__:
+        group = _GROUPS.get(name)
+        paths += [f"{name}.{leaf}" for leaf in group.__struct_fields__] if group else [name]
+    return tuple(paths)
+
+
+PATHS: tuple[str, ...] = tuple(path for path in _leaves() if path != "extensions")
+"""Every canonical path in order, but for the open-ended ``extensions.<dialect>.<name>``."""
+
+
+def is_path(path: str) -> bool:
+    """Whether `path` names a leaf of the canonical alert."""
+    parts = path.split(".", 2)
+    return path in PATHS or (parts[0] == "extensions" and len(parts) == 3 and all(parts))
+
+
+def flatten(alert: Alert) -> Flat:
+    """Takes an alert apart by path, in canonical order; what was left out stays left out."""
+    flat: Flat = {}
+    for name in Alert.__struct_fields__:
+        value = getattr(alert, name)
+        if value is UNSET:
+            continue
+        if name in _GROUPS:
+            for leaf in value.__struct_fields__:
+                inner = getattr(value, leaf)
+                if inner is not UNSET:
+                    flat[f"{name}.{leaf}"] = inner
+        elif name == "extensions":
+            for dialect, fields in value.items():
+                for key, inner in fields.items():
+                    flat[f"extensions.{dialect}.{key}"] = inner
+        else:
+            flat[name] = value
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> Alert:
+    """Puts a flat alert together again. The values are trusted: see `checked` for those that are not."""
+    return Alert(**_grouped(flat))
+
+
+def _grouped(flat: Mapping[str, Any], build: bool = True) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    extensions: dict[str, dict[str, Any]] = {}
+    groups: dict[str, dict[str, Any]] = {}
+    for path, value in flat.items():
+        head, dot, rest = path.partition(".")
+        if not dot:
+            fields[head] = value
+        elif head == "extensions":
+            dialect, _, key = rest.partition(".")
+            extensions.setdefault(dialect, {})[key] = value
+        else:
+            groups.setdefault(head, {})[rest] = value
+    for name, inner in groups.items():
+        fields[name] = _GROUPS[name](**inner) if build else inner
+    if extensions:
+        fields["extensions"] = extensions
+    return fields
+
+
+def checked(flat: Mapping[str, Any]) -> Flat:
+    """The same paths with their canonical types, from plain JSON or TOML values.
+
+    Raises `msgspec.ValidationError`, or `KeyError` for a path that the canonical alert does not have.
+    """
+    for path in flat:
+        if not is_path(path):
+            raise KeyError(path)
+    return flatten(convert(_grouped(flat, build=False), Alert))
+
+
+def plain(value: Any) -> Any:
+    """A canonical value as plain JSON types."""
+    return to_builtins(value)
+
+
+def lay_over(record: Mapping[str, Any], patch: Mapping[str, Any]) -> tuple[Flat, tuple[str, ...]]:
+    """Lays a patch over a flat alert; answers the new flat alert and the paths that really changed."""
+    after = dict(record)
+    changed = []
+    for path, value in patch.items():
+        if path not in record or record[path] != value:
+            after[path] = value
+            changed.append(path)
+    return in_order(after), tuple(changed)
+
+
+def in_order(flat: Mapping[str, Any]) -> Flat:
+    """The same flat alert in canonical order, extensions last, so that equal alerts give equal bytes."""
+    ordered = {path: flat[path] for path in PATHS if path in flat}
+    ordered.update((path, value) for path, value in flat.items() if path not in ordered)
+    return ordered
+
+
+def said(paths: Iterable[str]) -> tuple[str, ...]:
+    """Of some paths, those that say something about the trouble itself."""
+    return tuple(path for path in paths if path not in SERVER_OWNED)

@@ -1,0 +1,1 @@
+"""The way out: claiming what is due, sending it, judging the answer, trying again."""

@@ -1,0 +1,356 @@
+"""What a vendor's module declares: its dialect, as data and pure functions.
+
+Nothing here does anything: these are the shapes in which a dialect tells the engine how its vendor speaks. A
+declaration has no clock, no input or output, no randomness and no policy: retries, timeouts, queues and who may
+call are the engine's. It must not know a vendor, the store, or the HTTP libraries in use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+from urllib.parse import quote
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from gateway.canonical import Flat, Kind, Operation
+from gateway.errors import Problem, ProblemKind
+from gateway.mapping import Hint
+from gateway.mapping import Mapping as FieldMapping
+
+Json = Any
+"""A decoded JSON value: dict, list, str, int, float, bool or None."""
+
+
+# --- what a caller asks ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A caller's request, already bounded, authenticated and decoded.
+
+    `params` are the decoded variables of the path, `query` every value of each name in order, `headers` by
+    lower-case name, `body` the decoded JSON (`UNSET` where there was none), `now` the time of arrival in UTC.
+    """
+
+    params: Mapping[str, str]
+    query: Mapping[str, Sequence[str]]
+    headers: Mapping[str, str]
+    body: Json | UnsetType
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """How a caller names an alert: by an id that any party gave it, or by a dedup key."""
+
+    id: str | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """An operation on one alert, as a dialect reads it from a request.
+
+    `patch` holds what the caller said, by canonical path; `verbatim` the caller's own words for it, without
+    credentials and control fields, for upstreams that speak the same dialect; `version` the version that the
+    caller believes to be current; `dropped` what does not concern an alert, with the reason; `carried` what a
+    gateway put into the vendor's free-form container earlier.
+    """
+
+    operation: Operation
+    patch: Flat = field(default_factory=dict)
+    ref: Ref | None = None
+    version: int | None = None
+    hints: tuple[Hint, ...] = ()
+    comment: str = ""
+    verbatim: Mapping[str, Json] = field(default_factory=dict)
+    dropped: tuple[tuple[str, str], ...] = ()
+    carried: Json = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """A question for one alert."""
+
+    ref: Ref
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """A question for many alerts. Times select by creation (`before`) and last change (`since`); `page` is
+    whatever the dialect's own answer needs to say about paging."""
+
+    statuses: tuple[str, ...] = ()
+    resource: str | None = None
+    since: datetime | None = None
+    before: datetime | None = None
+    offset: int = 0
+    limit: int | None = None
+    page: Mapping[str, Any] = field(default_factory=dict)
+
+
+# --- what a caller is answered -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An alert as the caller may see it: the record, under the id that the caller knows it by."""
+
+    id: str
+    version: int
+    flat: Flat
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a request came to: the alert it was about, or the alerts that were asked for and their number."""
+
+    shown: Shown | None = None
+    listed: tuple[Shown, ...] = ()
+    total: int = 0
+    listing: Listing | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer in the caller's words. A `body` of `UNSET` is an empty one."""
+
+    status: int
+    body: Json | UnsetType = UNSET
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+# --- what an upstream is sent ------------------------------------------------------------------------------
+
+
+class Request(Struct, frozen=True, kw_only=True):
+    """A request to an upstream: `path` is added to its address. `accepts` lists the answers outside 2xx that
+    this call wants to see itself; any other is the engine's to judge. `absolute` marks a whole address instead
+    of a path, `creates` a request that makes something new each time it is sent, `is_list` one whose answer may be
+    long."""
+
+    method: str
+    path: str
+    body: Json | UnsetType = UNSET
+    form: Mapping[str, str] | UnsetType = UNSET
+    headers: Mapping[str, str] = {}
+    query: Mapping[str, str] = {}
+    accepts: frozenset[int] = frozenset()
+    absolute: bool = False
+    creates: bool = False
+    is_list: bool = False
+
+    def with_headers(self, headers: Mapping[str, str]) -> Request:
+        """The same request with further headers."""
+        return msgspec.structs.replace(self, headers={**self.headers, **headers})
+
+    def with_fields(self, fields: Mapping[str, Json]) -> Request:
+        """The same request with further fields at the top of its body, before the others."""
+        body = self.body if isinstance(self.body, dict) else {}
+        return msgspec.structs.replace(self, body={**fields, **body})
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """A question that is not about alerts: passed to the primary where it speaks this dialect, else answered so."""
+
+    request: Request
+    otherwise: Reply
+
+
+Asked = Command | Read | Listing | Relay
+"""What a request turns out to ask for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One documented operation of the vendor's API, as callers use it.
+
+    `path` has variables in braces; `read` turns the request into what it asks for and raises `Problem`;
+    `answer` words the result. A `side` route yields, at the root, to another dialect's route of the same path.
+    `body` and `returns` are the structs on the wire, for the OpenAPI description.
+    """
+
+    method: str
+    path: str
+    operations: tuple[Operation, ...]
+    read: Callable[[Incoming], Asked]
+    answer: Callable[[Answer], Reply]
+    summary: str
+    source: str
+    side: bool = False
+    body: type[Struct] | None = None
+    success: int = 200
+    returns: Any = None
+    query: tuple[str, ...] = ()
+    body_optional: bool = False
+
+
+def segment(value: str) -> str:
+    """An id as one segment of a path; a missing one is left readable, as a template."""
+    return quote(value, safe="{}")
+
+
+class Response(Struct, frozen=True):
+    """What an upstream answered: at most the first 64 KiB of its body."""
+
+    status: int
+    headers: Mapping[str, str] = {}
+    content: bytes = b""
+
+    def json(self) -> Json:
+        """The decoded body; `None` where it is not JSON."""
+        try:
+            return msgspec.json.decode(self.content)
+        except msgspec.MsgspecError:
+            return None
+
+
+class Delivered(Struct, frozen=True, tag="delivered", kw_only=True):
+    """The upstream took it. `ids` are those it issued, by kind; `seen` is what the next call wants to know."""
+
+    ids: dict[str, str] = {}
+    seen: dict[str, Any] = {}
+
+
+class Missing(Struct, frozen=True, tag="missing"):
+    """The upstream has no such alert any more."""
+
+
+class Changed(Struct, frozen=True, tag="changed", kw_only=True):
+    """Somebody else changed the alert at the upstream: `found` is what it says there now."""
+
+    reason: str
+    found: dict[str, Any]
+    seen: dict[str, Any] = {}
+
+
+class Again(Struct, frozen=True, tag="again", kw_only=True):
+    """Not now: try again, after so many seconds if the upstream said so."""
+
+    reason: str
+    after: float | None = None
+
+
+class Rejected(Struct, frozen=True, tag="rejected", kw_only=True):
+    """The upstream refuses this content for good."""
+
+    reason: str
+    kind: ProblemKind = ProblemKind.REFUSED
+
+
+@dataclass(frozen=True, slots=True)
+class FoundAlert:
+    """An alert as an upstream of the caller's own dialect shows it."""
+
+    id: str
+    flat: Flat
+    seen: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What an upstream answered to a read or a list."""
+
+    alerts: tuple[FoundAlert, ...]
+
+
+Outcome = Delivered | Missing | Changed | Again | Rejected | Found
+Call = Generator[Request, Response, Outcome]
+"""A call as a plain generator: it yields requests, is sent their responses, and returns an outcome. It keeps
+nothing: after a crash it runs again from the start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sending:
+    """Everything a call may know.
+
+    `body` is the whole alert in the vendor's words, `patch` only what this command changes; `key` is the key
+    the alert has at this upstream, `ids` and `seen` what earlier outcomes brought; `verbatim` the caller's own
+    words where it speaks the upstream's dialect (`is_akin`); `suffix` makes a taken name unique where that is allowed;
+    `strict` asks an update not to overwrite what somebody else changed there; `settings` is the dialect's own
+    section of the configuration.
+    """
+
+    operation: Operation
+    flat: Flat
+    body: dict[str, Json]
+    patch: dict[str, Json]
+    key: str | None
+    ids: Mapping[str, str]
+    seen: Mapping[str, Any]
+    comment: str = ""
+    suffix: str = ""
+    strict: bool = False
+    is_akin: bool = False
+    verbatim: dict[str, Json] | None = None
+    settings: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A credential that an upstream's identity service issued, good for so many seconds."""
+
+    value: str
+    lifetime: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outbound:
+    """A dialect as an upstream: how each operation is asked for, and what is nearest to what it cannot do.
+
+    `calls` has no entry for what the vendor cannot do; `nearest` then names the operation to use instead, and
+    what is in neither is kept by the gateway alone. `addressed_by` says how the vendor finds an alert again.
+    `authorise` puts the credential where the vendor looks for it; `exchange` first turns it into a token.
+    `reason` finds the vendor's own words in a refusal. `verdicts` lists the statuses that do not mean what
+    they usually do. `on_resolve` is what a rule's resolve becomes unless configured.
+    """
+
+    addressed_by: Literal["id", "key"]
+    calls: Mapping[Operation, Callable[[Sending], Call]]
+    authorise: Callable[[Request, str], Request]
+    reason: Callable[[Response], str]
+    nearest: Mapping[Operation, Operation] = field(default_factory=dict)
+    exchange: Callable[[Any, str], Generator[Request, Response, Token]] | None = None
+    verdicts: Mapping[int, Literal["retry", "dead", "hold"]] = field(default_factory=dict)
+    on_resolve: Literal["disable", "delete", "keep"] | None = None
+    read: Callable[[Sending], Call] | None = None
+    list: Callable[[Sending], Call] | None = None
+    probe: Request | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """A vendor's API as spoken, whole.
+
+    `credentials` finds what a request offers as credential (several where it is said twice); `shown_id` puts
+    the gateway's own id in the vendor's form; `same_key` brings two spellings of one key together; `problem`
+    words a problem. `reply` is when callers are answered unless configured. `unique_names` refuses a second
+    alert of the same summary in one scope; `has_status` says whether resolved alerts are listed.
+    `credential_in_body` marks a vendor whose callers are known only once the body is decoded. `url` is the
+    vendor's usual address, `client_setting` what a client changes to call the gateway instead.
+    """
+
+    name: str
+    title: str
+    source: str
+    kind: Kind
+    mapping: FieldMapping
+    routes: tuple[Route, ...]
+    outbound: Outbound
+    credentials: Callable[[Incoming], Sequence[str]]
+    problem: Callable[[Problem], Reply]
+    shown_id: Callable[[int], str]
+    same_key: Callable[[str], str] = str
+    reply: Literal["accepted", "delivered"] = "accepted"
+    settings: type[Struct] | None = None
+    has_status: bool = True
+    unique_names: bool = False
+    credential_in_body: bool = False
+    url: str = ""
+    client_setting: str = ""

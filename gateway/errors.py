@@ -1,0 +1,117 @@
+"""What can go wrong with a request, as kinds that every dialect has words for.
+
+A `Problem` is raised wherever it is noticed and worded once, at the edge, by the caller's dialect. Its message
+never holds a credential. It must not know a vendor's words.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+
+import msgspec
+
+
+class ProblemKind(StrEnum):
+    """Every kind of trouble a caller can be told about. A dialect words each of them."""
+
+    MALFORMED = "malformed"  # not JSON, cut off, nested too deeply
+    INVALID = "invalid"  # a field is missing, of the wrong type, or says an unknown word
+    UNMET = "unmet"  # an upstream requires what the alert does not have
+    UNROUTED = "unrouted"  # no route matches
+    REFUSED = "refused"  # every upstream refused the content
+    UNAUTHORIZED = "unauthorized"
+    NOT_FOUND = "not_found"  # no such alert
+    NO_SUCH_PATH = "no_such_path"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    TIMEOUT = "timeout"  # the body did not arrive in time
+    CONFLICT = "conflict"  # the version is not the current one
+    TOO_LARGE = "too_large"
+    HEADERS_TOO_LARGE = "headers_too_large"
+    NAME_TAKEN = "name_taken"
+    RATE_LIMITED = "rate_limited"
+    OVERLOADED = "overloaded"  # the outbox is full, the store cannot commit, or the gateway is draining
+    INTERNAL = "internal"
+
+
+USUAL_STATUS: dict[ProblemKind, int] = {
+    ProblemKind.MALFORMED: 400,
+    ProblemKind.INVALID: 400,
+    ProblemKind.UNMET: 400,
+    ProblemKind.UNROUTED: 400,
+    ProblemKind.REFUSED: 400,
+    ProblemKind.UNAUTHORIZED: 401,
+    ProblemKind.NOT_FOUND: 404,
+    ProblemKind.NO_SUCH_PATH: 404,
+    ProblemKind.METHOD_NOT_ALLOWED: 405,
+    ProblemKind.TIMEOUT: 408,
+    ProblemKind.CONFLICT: 409,
+    ProblemKind.TOO_LARGE: 413,
+    ProblemKind.NAME_TAKEN: 422,
+    ProblemKind.RATE_LIMITED: 429,
+    ProblemKind.HEADERS_TOO_LARGE: 431,
+    ProblemKind.INTERNAL: 500,
+    ProblemKind.OVERLOADED: 503,
+}
+"""The HTTP status of each kind, where a vendor documents no other."""
+
+
+class Problem(Exception):
+    """A request cannot be served as asked.
+
+    `field` is the vendor's or canonical name of the culprit; `code` a stable word for the runbook.
+    """
+
+    def __init__(
+        self,
+        kind: ProblemKind,
+        message: str,
+        *,
+        field: str = "",
+        retry_after: int | None = None,
+        allow: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.field = field
+        self.retry_after = retry_after
+        self.allow = allow
+
+
+def invalid(field: str, message: str) -> Problem:
+    """A field of the request is not acceptable; `message` goes on from the field's name."""
+    return Problem(ProblemKind.INVALID, f"{field}: {message}" if field else message, field=field)
+
+
+_MISSING = re.compile(r"Object missing required field `([^`]*)`")
+_AT = re.compile(r" - at `\$\.?(.*?)`$")
+
+
+def from_validation(error: msgspec.ValidationError, prefix: str = "") -> Problem:
+    """A decoding error as a problem that names the field, such as ``links[0].href``."""
+    text = str(error)
+    at = _AT.search(text)
+    path = at[1] if at else ""
+    missing = _MISSING.search(text)
+    if missing:
+        path = f"{path}.{missing[1]}" if path else missing[1]
+        return invalid(_under(prefix, path), "is required")
+    reason = _AT.sub("", text)
+    return invalid(_under(prefix, path), reason[:1].lower() + reason[1:])
+
+
+def _under(prefix: str, path: str) -> str:
+    return ".".join(part for part in (prefix, path) if part)
+
+
+class ConfigurationError(Exception):
+    """The configuration cannot be used. `problems` lists everything that is wrong with it, each with its path."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class StoreError(Exception):
+    """The store cannot do what is asked: it is full, locked, of a newer schema, or gone. The message says which."""

@@ -1,0 +1,22 @@
+"""Fallbacks that several vendors document alike: what to say where a required field has no value.
+
+They invent nothing that means something. They know nothing of any vendor.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.canonical import Flat
+from gateway.mapping import Writing
+
+
+def headline(flat: Flat, writing: Writing) -> tuple[Any, ...]:
+    """A one-line summary: the first line of the details, else category and resource, else dialect and key."""
+    details = (flat.get("details") or "").strip()
+    if details:
+        return (details.splitlines()[0].strip(),)
+    named = [str(flat[path]) for path in ("category", "resource") if flat.get(path)]
+    if named:
+        return (" ".join(named),)
+    return (" ".join(part for part in (writing.origin, flat.get("dedup_key") or "") if part) or "alert",)

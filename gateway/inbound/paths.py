@@ -1,0 +1,105 @@
+"""Which dialect and route a path belongs to: below `/<dialect>/`, or at the root by the vendors' own paths.
+
+Paths are taken as real senders write them: doubled and trailing slashes, a trailing blank, percent-encoded ids. It
+must not know any vendor.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+from gateway.config import Inbound
+from gateway.dialect import Route
+from gateway.errors import Problem, ProblemKind
+
+
+@dataclass(frozen=True)
+class Match:
+    """A route of an inbound, and the variables of its path."""
+
+    inbound: Inbound
+    route: Route
+    params: Mapping[str, str]
+
+
+@dataclass
+class _Place:
+    """What is served at one shape of path, by method."""
+
+    names: tuple[str, ...]
+    by_method: dict[str, tuple[Inbound, Route]] = field(default_factory=dict)
+
+
+class Paths:
+    """Every route that is served, by the shape of its path: literal parts, and `{}` for variables."""
+
+    def __init__(self, inbounds: Iterable[Inbound]) -> None:
+        self._inbounds = {inbound.dialect.name: inbound for inbound in inbounds}
+        self._places: dict[tuple[str, ...], _Place] = {}
+        for side in (False, True):
+            for inbound in self._inbounds.values():
+                for route in inbound.dialect.routes:
+                    if route.side is side:
+                        self._add("", inbound, route)
+                        self._add(inbound.dialect.name, inbound, route)
+
+    def _add(self, prefix: str, inbound: Inbound, route: Route) -> None:
+        parts = _parts(f"/{prefix}{route.path}")
+        shape = tuple("{}" if part.startswith("{") else part for part in parts)
+        names = tuple(part[1:-1] for part in parts if part.startswith("{"))
+        place = self._places.setdefault(shape, _Place(names))
+        place.by_method.setdefault(route.method, (inbound, route))
+
+    def match(self, method: str, raw_path: str) -> Match:
+        """The route of a request; raises `Problem` for an unknown path or a method it does not have."""
+        parts = _parts(raw_path)
+        place, values = self._place(parts)
+        if place is None:
+            raise Problem(ProblemKind.NO_SUCH_PATH, f"there is nothing at {unquote(raw_path)[:200]}")
+        found = place.by_method.get("GET" if method == "HEAD" else method)
+        if found is None:
+            allowed = tuple(sorted(place.by_method))
+            raise Problem(ProblemKind.METHOD_NOT_ALLOWED, f"use {' or '.join(allowed)} here", allow=allowed)
+        inbound, route = found
+        return Match(inbound, route, dict(zip(place.names, values, strict=True)))
+
+    def _place(self, parts: tuple[str, ...]) -> tuple[_Place | None, tuple[str, ...]]:
+        decoded = tuple(unquote(part) for part in parts)
+        if decoded in self._places:
+            return self._places[decoded], ()
+        for shape, place in self._places.items():
+            if len(shape) == len(decoded) and place.names:
+                pairs = list(zip(shape, decoded, strict=True))
+                if all(want in ("{}", have) for want, have in pairs):
+                    return place, tuple(have for want, have in pairs if want == "{}")
+        return None, ()
+
+    def nearest(self, raw_path: str) -> Inbound | None:
+        """Whose words fit a path that nobody serves: the dialect it names, else the one whose paths begin alike."""
+        parts = tuple(unquote(part) for part in _parts(raw_path))
+        if parts and parts[0] in self._inbounds:
+            return self._inbounds[parts[0]]
+        best, likeness = None, -1
+        for inbound in self._inbounds.values():
+            for route in inbound.dialect.routes:
+                alike = _alike(parts, _parts(route.path))
+                if alike > likeness:
+                    best, likeness = inbound, alike
+        return best
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    path = re.sub(r"(%20|\s)+$", "", path)
+    return tuple(part for part in path.split("/") if part)
+
+
+def _alike(parts: tuple[str, ...], route: tuple[str, ...]) -> int:
+    count = 0
+    for have, want in zip(parts, route, strict=False):
+        if have != want and not want.startswith("{"):
+            break
+        count += 1
+    return count

@@ -1,0 +1,163 @@
+"""The vendors' surface: an ASGI application that speaks every configured dialect to its callers.
+
+One request takes the short road: route, body, caller, question, answer. Whatever goes wrong on the way is worded by
+the caller's dialect, here and nowhere else. It must not know any vendor, nor what the desk does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from urllib.parse import parse_qs
+
+import msgspec
+import structlog
+from msgspec import UNSET
+from starlette.types import Receive, Scope, Send
+
+from gateway.config import ANONYMOUS, Config, Inbound
+from gateway.desk import Answered, Desk
+from gateway.dialect import Incoming, Reply
+from gateway.errors import Problem, ProblemKind, StoreError
+from gateway.inbound.limits import decode, read_body
+from gateway.inbound.paths import Match, Paths
+
+log = structlog.get_logger()
+HEADERS_MOST = 32 * 1024
+
+
+class Surface:
+    """Serves the vendors' routes under one configuration."""
+
+    def __init__(self, config: Config, desk: Desk) -> None:
+        self._config = config
+        self._desk = desk
+        self._paths = Paths(config.inbounds.values())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request. A caller that went away is not answered."""
+        if scope["type"] != "http":
+            return
+        began = time.monotonic()
+        request = self._desk.ids()
+        path = scope.get("raw_path", scope["path"].encode()).decode("latin-1").partition("?")[0]
+        structlog.contextvars.bind_contextvars(request=request)
+        inbound = self._paths.nearest(path)
+        outcome, answered, caller = "ok", None, None
+        try:
+            match = self._match(scope, path)
+            inbound = match.inbound
+            caller, incoming = await self._incoming(match, scope, receive)
+            answered = await self._desk.serve(inbound, caller, match.route.read(incoming), request)
+            reply = answered.relayed or match.route.answer(answered.answer)
+        except ConnectionError:
+            return
+        except Problem as problem:
+            outcome, reply = problem.kind.value, self._worded(inbound, problem)
+        except StoreError as error:
+            log.error("store.unavailable", reason=str(error))
+            full = Problem(ProblemKind.OVERLOADED, "the gateway cannot keep anything now; try again", retry_after=5)
+            outcome, reply = full.kind.value, self._worded(inbound, full)
+        except Exception:
+            log.exception("request.failed", method=scope["method"], path=path)
+            outcome = ProblemKind.INTERNAL.value
+            reply = self._worded(inbound, Problem(ProblemKind.INTERNAL, "the gateway failed; see its log"))
+        await _send(send, reply, _headers(reply, answered, request), scope["method"] == "HEAD")
+        self._note(scope, path, inbound, caller, outcome, reply, answered, began)
+
+    def _match(self, scope: Scope, path: str) -> Match:
+        if sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > HEADERS_MOST:
+            raise Problem(ProblemKind.HEADERS_TOO_LARGE, f"the headers are larger than {HEADERS_MOST} bytes")
+        return self._paths.match(scope["method"], path)
+
+    async def _incoming(self, match: Match, scope: Scope, receive: Receive) -> tuple[str, Incoming]:
+        """The request as dialects see it, and who sent it. A credential in a header is looked at before the body."""
+        incoming = Incoming(
+            params=match.params,
+            query=_query(scope["query_string"]),
+            headers=_by_name(scope["headers"]),
+            body=UNSET,
+            now=datetime.now(UTC),
+        )
+        in_body = match.inbound.dialect.credential_in_body
+        if not in_body:
+            self._caller(match.inbound, incoming)
+        body = decode(await read_body(receive, self._config.max_body))
+        incoming = Incoming(incoming.params, incoming.query, incoming.headers, body, incoming.now)
+        return self._caller(match.inbound, incoming), incoming
+
+    def _caller(self, inbound: Inbound, incoming: Incoming) -> str:
+        offered = set(inbound.dialect.credentials(incoming))
+        if len(offered) > 1:
+            raise Problem(ProblemKind.INVALID, "the request has two credentials that differ", field="credential")
+        known = inbound.keyring.caller(offered.pop()) if offered else None
+        if known is not None:
+            return known
+        if inbound.anonymous or not inbound.keyring:
+            return ANONYMOUS
+        raise Problem(ProblemKind.UNAUTHORIZED, "the credential is missing or not known here")
+
+    def _worded(self, inbound: Inbound | None, problem: Problem) -> Reply:
+        if inbound is None:
+            return Reply(404, {"message": problem.message})
+        reply = inbound.dialect.problem(problem)
+        extra: dict[str, str] = {}
+        if problem.allow:
+            extra["Allow"] = ", ".join(problem.allow)
+        if problem.retry_after is not None:
+            extra["Retry-After"] = str(problem.retry_after)
+        return Reply(reply.status, reply.body, {**reply.headers, **extra})
+
+    def _note(
+        self,
+        scope: Scope,
+        path: str,
+        inbound: Inbound | None,
+        caller: str | None,
+        outcome: str,
+        reply: Reply,
+        answered: Answered | None,
+        began: float,
+    ) -> None:
+        took = time.monotonic() - began
+        dialect = inbound.dialect.name if inbound else "none"
+        self._desk.metrics.request(dialect, outcome, took)
+        log.info(
+            "request",
+            dialect=dialect,
+            caller=caller,
+            method=scope["method"],
+            path=path[:200],
+            status=reply.status,
+            outcome=outcome,
+            alert=answered.id if answered else None,
+            took_ms=round(took * 1000, 1),
+        )
+        structlog.contextvars.unbind_contextvars("request")
+
+
+def _query(text: bytes) -> Mapping[str, list[str]]:
+    return parse_qs(text.decode("latin-1"), keep_blank_values=True, max_num_fields=200) if text else {}
+
+
+def _by_name(headers: list[tuple[bytes, bytes]]) -> Mapping[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+
+
+def _headers(reply: Reply, answered: Answered | None, request: int) -> list[tuple[bytes, bytes]]:
+    headers = [("content-type", "application/json")] if reply.body is not UNSET else []
+    headers += [(name.lower(), value) for name, value in reply.headers.items()]
+    headers.append(("alert-gateway-id", str(answered.id if answered else request)))
+    headers += [("alert-gateway-report", line) for line in (answered.reports if answered else ())]
+    if answered and answered.is_stale:
+        headers.append(("alert-gateway-stale", "true"))
+    return [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers]
+
+
+async def _send(send: Send, reply: Reply, headers: list[tuple[bytes, bytes]], is_head: bool) -> None:
+    body = b"" if reply.body is UNSET else msgspec.json.encode(reply.body)
+    if reply.status != 204:
+        headers.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if is_head else body})

@@ -1,0 +1,410 @@
+"""Rows: each correspondence between a vendor's wire and the canonical alert, written once and used both ways.
+
+A `Mapping` is a table of rows over the vendor's wire structs. Reading a request, writing one, wording an alert for
+a caller, the report of what survived and the tables in the documentation all come from the same rows, so a
+correspondence cannot be changed in one place and forgotten in another. It must not know any vendor, nor why
+something is sent where: set values, defaults and carrying arrive as plain arguments (`gateway.translation`).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from collections.abc import Mapping as Map
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from gateway.canonical import Flat, Kind, is_path
+from gateway.errors import from_validation, invalid
+from gateway.values import SAME, Codec, Scale
+from gateway.wire import Wire, copied, get, leaves, merged, names, partial_of, put, remove, unknown
+
+Side = Literal["both", "request", "reply"]
+CARRIED = "alert_gateway"
+"""The key under which a target's free-form container carries what the target has no field for."""
+
+
+class Unmet(Exception):
+    """A target requires what the alert does not have. `path` is the canonical field that would satisfy it."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+
+class Hint(Struct, frozen=True):
+    """A second, coarser voice on a field: take `value` unless the record holds one of `unless` already.
+
+    It speaks only where the principal voice of the same field is silent or repeats what the record holds.
+    """
+
+    path: str
+    value: Any
+    unless: tuple[Any, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writing:
+    """What may be known while an alert is written: the upstream's defaults and metrics, the caller and its
+    dialect, the gateway's own id. `filled` collects, by canonical path, why a value was supplied."""
+
+    defaults: Map[str, Any] = field(default_factory=dict)
+    metrics: Map[str, str] = field(default_factory=dict)
+    origin: str = ""
+    caller: str = ""
+    filled: dict[str, str] = field(default_factory=dict)
+
+
+Fallback = Callable[[Flat, Writing], Sequence[Any] | None]
+"""The vendor's documented way out where a required field has no value: the wire values of the row, or None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Wire leaves and canonical paths that say the same; made by `row` or `joint`.
+
+    `read` takes the values of `wires` and gives those of `paths`, `write` the other way round; `UNSET` marks what
+    is absent on both sides. A `reply` row is set by the server, a `request` row never shown. A `derived` row is
+    another voice of a path that has a principal row. `fit` makes a wire value acceptable to the vendor.
+    """
+
+    wires: tuple[str, ...]
+    paths: tuple[str, ...]
+    read: Callable[..., tuple[Any, ...]]
+    write: Callable[..., tuple[Any, ...]]
+    side: Side = "both"
+    derived: bool = False
+    required: bool = False
+    fallback: Fallback | None = None
+    fit: Callable[[Any], Any] | None = None
+    scale: Scale | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Extension:
+    """A wire field of this vendor alone: kept verbatim under its dialect's name. `reply`: set by the server."""
+
+    wire: str
+    side: Side = "both"
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A wire field that does not concern the alert, with the reason. A `control` field (a credential, an id, a
+    version, the event's type) is also taken out of the caller's own words before these are passed on."""
+
+    wire: str
+    why: str
+    control: bool = False
+
+
+def row(
+    wire: str,
+    path: str,
+    via: Codec = SAME,
+    *,
+    side: Side = "both",
+    derived: bool = False,
+    required: bool = False,
+    fallback: Fallback | None = None,
+    limit: int | None = None,
+    fit: Callable[[Any], Any] | None = None,
+    why: str = "",
+) -> Row:
+    """One wire leaf and one canonical path, converted by `via`; `None` passes through as it is.
+
+    `limit` is the most characters that the vendor takes: a longer text is cut and marked.
+    """
+
+    def read(value: Any) -> tuple[Any]:
+        return (value if value is None else via.read(value),)
+
+    def write(context: Writing, value: Any) -> tuple[Any]:
+        return (value if value is None else via.write(value),)
+
+    return Row(
+        wires=(wire,),
+        paths=(path,),
+        read=read,
+        write=write,
+        side=side,
+        derived=derived,
+        required=required,
+        fallback=fallback,
+        fit=_cutter(limit) if limit is not None else fit,
+        scale=via if isinstance(via, Scale) else None,
+        why=why,
+    )
+
+
+def joint(
+    wires: Sequence[str],
+    paths: Sequence[str],
+    *,
+    read: Callable[..., tuple[Any, ...]],
+    write: Callable[..., tuple[Any, ...]],
+    side: Side = "both",
+    required: bool = False,
+    fallback: Fallback | None = None,
+    scale: Scale | None = None,
+    why: str = "",
+) -> Row:
+    """Several leaves that only make sense together, converted by a named pair of functions.
+
+    `read(*wire values)` gives a value for each path; `write(writing, *canonical values)` one for each leaf. A
+    required row is satisfied when its first leaf has a value.
+    """
+    return Row(
+        wires=tuple(wires),
+        paths=tuple(paths),
+        read=read,
+        write=write,
+        side=side,
+        required=required,
+        fallback=fallback,
+        scale=scale,
+        why=why,
+    )
+
+
+def _cutter(limit: int) -> Callable[[Any], Any]:
+    def cut(value: Any) -> Any:
+        return value[: limit - 1] + "…" if isinstance(value, str) and len(value) > limit else value
+
+    return cut
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A wire object as read.
+
+    `flat` holds what the principal rows say, `hints` the second voices, `dropped` what does not concern the alert
+    and why, `carried` what travelled in the container, and `verbatim` the object without all of these but the first.
+    """
+
+    flat: Flat
+    hints: tuple[Hint, ...]
+    dropped: tuple[tuple[str, str], ...]
+    carried: Any
+    verbatim: Wire
+
+    def whole(self) -> Flat:
+        """Everything the object says by itself: a second voice speaks where the principal one is silent."""
+        return {**{hint.path: hint.value for hint in self.hints}, **self.flat}
+
+
+class Mapping:
+    """The rows of one vendor's alert, checked when it is made.
+
+    `dialect` names the vendor's extensions, `kind` says what its alerts are; `container` is the wire path of a
+    free-form object in which things can be carried, `details` the wire leaf of the long text a responder reads.
+    Raises `ValueError` for a row whose path does not exist, and for a wire leaf that has not exactly one row.
+    """
+
+    def __init__(
+        self,
+        dialect: str,
+        kind: Kind,
+        wire: type[Struct],
+        rows: Sequence[Row | Extension | Dropped],
+        *,
+        container: str | None = None,
+        details: str | None = None,
+    ) -> None:
+        self.dialect = dialect
+        self.kind: Kind = kind
+        self.wire = wire
+        self.partial = partial_of(wire)
+        self.container = container
+        self.details = details
+        self.dropped = tuple(entry for entry in rows if isinstance(entry, Dropped))
+        self.rows = tuple(_as_row(entry, dialect) for entry in rows if not isinstance(entry, Dropped))
+        self._names = names(wire)
+        self._check()
+
+    def _check(self) -> None:
+        known = leaves(self.wire)
+        principal = [leaf for entry in self.rows if not entry.derived for leaf in entry.wires]
+        second = {leaf for entry in self.rows if entry.derived for leaf in entry.wires} - set(principal)
+        covered = [*principal, *second, *(entry.wire for entry in self.dropped)]
+        for wire in covered:
+            if not any(leaf == wire or leaf.startswith(wire + ".") for leaf in known):
+                raise ValueError(f"{self.dialect}: no such wire field: {wire}")
+        for leaf in known:
+            owners = sum(leaf == wire or leaf.startswith(wire + ".") for wire in covered)
+            if owners != 1:
+                raise ValueError(f"{self.dialect}: wire field {leaf} has {owners} rows, not one")
+        for path in (path for entry in self.rows for path in entry.paths):
+            if not is_path(path):
+                raise ValueError(f"{self.dialect}: no such canonical path: {path}")
+
+    # --- from the wire ---------------------------------------------------------------------------------
+
+    def read(self, raw: Any, *, side: Side = "request", partial: bool = False, prefix: str = "") -> Reading:
+        """Reads a wire object; raises `Problem` that names the field in the vendor's words.
+
+        `partial` lets everything be left out, as in an update; `prefix` is put before field names in errors.
+        """
+        try:
+            msgspec.convert(raw, self.partial if partial else self.wire)
+        except msgspec.ValidationError as error:
+            raise from_validation(error, prefix) from None
+        return self.interpret(raw, side=side, prefix=prefix)
+
+    def interpret(self, raw: Wire, *, side: Side = "request", prefix: str = "") -> Reading:
+        """Reads a wire object whose types are known to be right."""
+        raw, carried = self._without_carried(raw)
+        flat: Flat = {}
+        hints: list[Hint] = []
+        for entry in self.rows:
+            if entry.side not in ("both", side):
+                continue
+            values = [get(raw, wire) for wire in entry.wires]
+            if all(value is UNSET for value in values):
+                continue
+            said = zip(entry.paths, _read_row(entry, values, prefix), strict=True)
+            if entry.derived:
+                hints += [_second_voice(entry, path, value) for path, value in said if value is not UNSET]
+            else:
+                flat.update((path, value) for path, value in said if value is not UNSET)
+        self._keep_unknown(raw, flat)
+        dropped = tuple((drop.wire, drop.why) for drop in self.dropped if get(raw, drop.wire) is not UNSET)
+        return Reading(flat, tuple(hints), dropped, carried, self._verbatim(raw))
+
+    def _keep_unknown(self, raw: Wire, flat: Flat) -> None:
+        for key, value in unknown(raw, self.wire).items():
+            flat[f"extensions.{self.dialect}.{key}"] = value
+
+    def _without_carried(self, raw: Wire) -> tuple[Wire, Any]:
+        held = get(raw, self.container) if self.container else UNSET
+        if not self.container or not isinstance(held, dict) or CARRIED not in held:
+            return raw, None
+        rest = {key: value for key, value in held.items() if key != CARRIED}
+        raw = copied(raw)
+        if rest:
+            put(raw, self.container, rest)
+        else:
+            remove(raw, self.container)
+        return raw, held[CARRIED]
+
+    def _verbatim(self, raw: Wire) -> Wire:
+        words: Wire = copied(raw)
+        for drop in self.dropped:
+            if drop.control:
+                remove(words, drop.wire)
+        for wire in (wire for entry in self.rows if entry.side == "reply" for wire in entry.wires):
+            remove(words, wire)
+        return words
+
+    # --- to the wire -----------------------------------------------------------------------------------
+
+    def write(self, flat: Flat, writing: Writing, *, side: Side = "request", partial: bool = False) -> Wire:
+        """Writes canonical values as a wire object, in the order of the rows.
+
+        A required field without a value is supplied from the upstream's defaults or the documented fallback, or
+        raises `Unmet`; `partial` writes only what is there, as in an update.
+        """
+        wire: Wire = {}
+        for entry in self.rows:
+            if entry.side not in ("both", side):
+                continue
+            values = [flat.get(path, UNSET) for path in entry.paths]
+            out: Sequence[Any] = entry.write(writing, *values) if any(value is not UNSET for value in values) else ()
+            if entry.required and side == "request" and not partial and not _satisfied(out):
+                out = _supplied(entry, flat, writing)
+            for leaf, value in zip(entry.wires, out, strict=False):
+                if value is not UNSET and not (entry.derived and get(wire, leaf) is not UNSET):
+                    put(wire, leaf, entry.fit(value) if entry.fit else value)
+        self._write_unknown(flat, wire)
+        return wire
+
+    def _write_unknown(self, flat: Flat, wire: Wire) -> None:
+        start = f"extensions.{self.dialect}."
+        rows = {path for entry in self.rows for path in entry.paths}
+        for path, value in flat.items():
+            if path.startswith(start) and path not in rows:
+                key = path[len(start) :]
+                if key not in self._names:
+                    wire[key] = value
+                elif key in wire:
+                    wire[key] = merged(wire[key], value)
+
+    def restate(self, flat: Flat, verbatim: Wire, wire: Wire) -> Wire:
+        """The sender's own spelling wherever it still means what `flat` says, and `wire`'s where it does not."""
+        meant = self.interpret(verbatim).whole()
+        words: Wire = copied(verbatim)
+        for entry in self.rows:
+            unchanged = all(meant.get(path, UNSET) == flat.get(path, UNSET) for path in entry.paths)
+            for leaf in entry.wires:
+                value = get(words if unchanged else wire, leaf)
+                if not unchanged:
+                    remove(words, leaf)
+                if value is not UNSET:
+                    put(words, leaf, entry.fit(value) if entry.fit else value)
+        return words
+
+    def with_scale(self, out: Sequence[Any] | None, read: Map[str, int]) -> Mapping:
+        """The same rows with other words for severities: eight words, and the codes of words that are read.
+
+        Raises `ValueError` where the vendor has no severity, or the words do not keep their order.
+        """
+        scaled = [entry for entry in self.rows if entry.scale and "severity" in entry.paths]
+        if not scaled:
+            raise ValueError(f"{self.dialect} has no severity of its own")
+        old = min(scaled, key=lambda entry: entry.derived)
+        assert old.scale
+        words = tuple(out) if out else old.scale.out
+        codes = {word: words.index(word) for word in words}
+        codes = {**codes, **{word: code for word, code in old.scale.codes.items() if words[code] == word}, **read}
+        new = row(old.wires[0], old.paths[0], Scale(words, codes), side=old.side, derived=old.derived)
+        other = copy.copy(self)
+        other.rows = tuple(new if entry is old else entry for entry in self.rows)
+        return other
+
+    def holder(self, path: str) -> str:
+        """The wire leaf that holds a canonical path, or nothing."""
+        for entry in self.rows:
+            if path in entry.paths and entry.side != "reply":
+                return entry.wires[min(entry.paths.index(path), len(entry.wires) - 1)]
+        start = f"extensions.{self.dialect}."
+        return path[len(start) :] if path.startswith(start) else ""
+
+
+def _as_row(entry: Row | Extension, dialect: str) -> Row:
+    if isinstance(entry, Row):
+        return entry
+    return row(entry.wire, f"extensions.{dialect}.{entry.wire}", side=entry.side)
+
+
+def _read_row(entry: Row, values: list[Any], prefix: str) -> tuple[Any, ...]:
+    try:
+        return entry.read(*values)
+    except ValueError as error:
+        raise invalid(".".join(part for part in (prefix, entry.wires[0]) if part), str(error)) from None
+
+
+def _second_voice(entry: Row, path: str, value: Any) -> Hint:
+    spelled_alike = entry.scale.same_as(value) if entry.scale and value is not None else (value,)
+    return Hint(path, value, spelled_alike)
+
+
+def _supplied(entry: Row, flat: Flat, writing: Writing) -> Sequence[Any]:
+    if any(path in writing.defaults for path in entry.paths):
+        values = [writing.defaults.get(path, flat.get(path, UNSET)) for path in entry.paths]
+        out = entry.write(writing, *values)
+        if _satisfied(out):
+            writing.filled.update((path, "supplied by the upstream's defaults") for path in entry.paths)
+            return out
+    fallback = entry.fallback(flat, writing) if entry.fallback else None
+    if fallback is None:
+        raise Unmet(entry.paths[0])
+    writing.filled.update((path, entry.why or "the documented fallback") for path in entry.paths)
+    return fallback
+
+
+def _satisfied(out: Sequence[Any]) -> bool:
+    return bool(out) and out[0] is not UNSET and out[0] not in (None, "", [])

@@ -1,0 +1,133 @@
+"""What a primary of the caller's own dialect shows is brought into the record.
+
+Only what somebody else changed there counts as a change: it is found by comparing with what we would have said.
+Plain functions of a transaction; they know no vendor, HTTP, or SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from msgspec import UNSET
+
+from gateway.canonical import SERVER_OWNED, Flat, flatten, in_order, unflatten
+from gateway.config import Upstream
+from gateway.dialect import FoundAlert
+from gateway.mapping import Unmet
+from gateway.road import Caller, saying, time_of
+from gateway.store import AlertRow, CommandBody, TargetRow, Tx
+from gateway.translation import translate
+
+
+def refresh(tx: Tx, row: AlertRow, upstream: Upstream, found: Flat, seen: dict[str, object], now: int) -> AlertRow:
+    """Lays what the upstream shows over the record; a change that somebody else made there bumps the version."""
+    target = next((one for one in tx.targets(row.id) if one.upstream == upstream.name), None)
+    if target is None or row.is_deleted:
+        return row
+    flat = flatten(row.body)
+    meant = _meant(row, target, upstream, flat)
+    after = dict(flat)
+    is_changed = False
+    for path, value in found.items():
+        if path in SERVER_OWNED and path != "status" and path != "notifications":
+            continue
+        if path in target.replaced or meant.get(path, UNSET) == value:
+            continue
+        if after.get(path, UNSET) != value:
+            after[path] = value
+            is_changed |= path in meant or path == "status"
+    if target.seen != {**target.seen, **seen}:
+        target.seen = {**target.seen, **seen}
+        tx.put_target(target)
+    if after == flat:
+        return row
+    if is_changed:
+        row.version += 1
+        row.updated_at = now
+        after["updated_at"] = time_of(now)
+    row.body = unflatten(in_order(after))
+    row.status = after["status"]
+    row.resource = after.get("resource")
+    row.is_open = row.status != "resolved"
+    if row.name is not None and after.get("summary"):
+        holder = tx.alert_by_name(row.scope, str(after["summary"]))
+        row.name = str(after["summary"]) if holder is None or holder.id == row.id else row.name
+    tx.update_alert(row)
+    return row
+
+
+def _meant(row: AlertRow, target: TargetRow, upstream: Upstream, flat: Flat) -> Flat:
+    """What our own words for the alert say there."""
+    try:
+        body = translate(saying(row, target, flat, CommandBody(), row.updated_at), upstream.destination).body
+    except Unmet:
+        return flat
+    return {**upstream.destination.mapping.interpret(body).whole(), "status": flat.get("status")}
+
+
+def forget(tx: Tx, alert: int, upstream: Upstream, now: int) -> None:
+    """The primary has it no more: somebody deleted it there."""
+    row = tx.alert(alert)
+    if row is None:
+        return
+    for target in tx.targets(alert):
+        if target.upstream == upstream.name:
+            target.state = "gone"
+            tx.put_target(target)
+    row.is_deleted, row.is_open, row.updated_at = True, False, now
+    tx.update_alert(row)
+
+
+def take_in(
+    tx: Tx, who: Caller, upstream: Upstream, alerts: Iterable[FoundAlert], ids: Callable[[], int], now: int
+) -> None:
+    """Merges the upstream's list: refreshes what this scope holds, adopts what nobody holds, leaves the rest out."""
+    for found in alerts:
+        row = tx.alert_by_id(who.scope, found.id)
+        if row is not None:
+            if not tx.is_waiting(row.id, upstream.name):
+                refresh(tx, row, upstream, found.flat, dict(found.seen), now)
+        elif not tx.is_known_id(found.id, upstream.name):
+            _adopt(tx, who, upstream, found, ids(), now)
+
+
+def _adopt(tx: Tx, who: Caller, upstream: Upstream, found: FoundAlert, alert: int, now: int) -> None:
+    """An alert that was there before the gateway: it belongs to the scope that asked, from now on."""
+    flat = in_order({"kind": who.dialect.kind, "status": "firing", "created_at": time_of(now), **found.flat})
+    flat.setdefault("updated_at", flat["created_at"])
+    name = str(flat["summary"]) if who.dialect.unique_names and flat.get("summary") else None
+    if name is not None and tx.alert_by_name(who.scope, name):
+        name = None
+    created = int(flat["created_at"].timestamp() * 1000)
+    tx.insert_alert(
+        AlertRow(
+            id=alert,
+            scope=who.scope,
+            dialect=who.dialect.name,
+            caller=who.name,
+            shown=found.id,
+            key=None,
+            name=name,
+            status=flat["status"],
+            resource=flat.get("resource"),
+            is_open=flat["status"] != "resolved",
+            version=1,
+            created_at=created,
+            updated_at=now,
+            body=unflatten(flat),
+            verbatim={},
+        )
+    )
+    tx.add_id(who.scope, found.id, upstream.name, alert)
+    tx.put_target(
+        TargetRow(
+            alert=alert,
+            upstream=upstream.name,
+            position=0,
+            lane=f"alert {alert}",
+            key=None,
+            state="present",
+            ids={"id": found.id},
+            seen=dict(found.seen),
+        )
+    )

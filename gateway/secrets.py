@@ -1,0 +1,91 @@
+"""Secrets by reference: where a credential comes from, without ever showing what it is.
+
+`env:NAME`, `file:PATH` (trailing newline stripped, read again when the file changes) or the literal itself. A
+secret's value leaves this module only through `Secret.value`, never through `str`, `repr` or an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+MASK = "•••"
+
+
+class Secret:
+    """A credential by reference. Raises `ValueError`, naming the reference, where it cannot be had."""
+
+    __slots__ = ("_cached", "_literal", "_name", "_signature", "_source")
+
+    def __init__(self, text: str, *, environ: Mapping[str, str] = os.environ, resolve: bool = True) -> None:
+        if text.startswith(("$", "ENV:")):
+            raise ValueError(f"write env:{text.removeprefix('ENV:').strip('${}') or 'NAME'} to read a variable")
+        source, colon, name = text.partition(":")
+        self._source = source if colon and source in ("env", "file") else "literal"
+        self._name = name if self._source != "literal" else ""
+        self._literal = text if self._source == "literal" else ""
+        self._signature: tuple[int, int, int] | None = None
+        self._cached = ""
+        if self._source == "env":
+            self._literal = environ.get(name, "")
+            if resolve and not self._literal:
+                raise ValueError(f"the variable {name} is not set")
+        elif self._source == "literal" and not text:
+            raise ValueError("the secret is empty")
+        elif resolve and self._source == "file" and not self.value():
+            raise ValueError(f"the file {name} is empty")
+
+    def value(self) -> str:
+        """The credential itself, as it is now."""
+        if self._source != "file":
+            return self._literal
+        try:
+            found = os.stat(self._name)
+            signature = (found.st_mtime_ns, found.st_ino, found.st_size)
+            if signature != self._signature:
+                self._cached = Path(self._name).read_text("utf8").rstrip("\r\n")
+                self._signature = signature
+        except (OSError, UnicodeDecodeError) as error:
+            if self._signature is None:
+                raise ValueError(f"the file {self._name} cannot be read: {type(error).__name__}") from None
+        return self._cached
+
+    def __repr__(self) -> str:
+        return f"Secret({self._source}:{self._name})" if self._name else "Secret(literal)"
+
+    __str__ = __repr__
+
+
+class Keyring:
+    """The credentials of one inbound's callers, and whose each is.
+
+    What is compared are keyed digests made anew in each process, so that the time a comparison takes tells nothing.
+    """
+
+    def __init__(self, keys: Mapping[str, Iterable[Secret]]) -> None:
+        self._salt = secrets.token_bytes(32)
+        self._keys = [(caller, secret) for caller, listed in keys.items() for secret in listed]
+        self._digests: dict[bytes, str] = {}
+        self._values: list[str] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._keys)
+
+    def _digest(self, value: str) -> bytes:
+        return hmac.digest(self._salt, value.encode("utf8", "surrogateescape"), hashlib.sha256)
+
+    def _refresh(self) -> None:
+        values = [secret.value() for _, secret in self._keys]
+        if values != self._values:
+            pairs = zip(self._keys, values, strict=True)
+            self._digests = {self._digest(value): caller for (caller, _), value in pairs if value}
+            self._values = values
+
+    def caller(self, credential: str) -> str | None:
+        """The name of the caller whose credential this is, or None."""
+        self._refresh()
+        return self._digests.get(self._digest(credential))

@@ -1,0 +1,322 @@
+"""The road of a command, second half: what is sent when its turn comes, and what becomes of it.
+
+Both are plain functions of a transaction, decided anew from what is committed at that moment, so that a restart
+changes nothing. `prepare` decides from the state of (alert, upstream) what a delivery is now; `settle` records an
+outcome. They must not know any vendor, HTTP, or SQL.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Literal
+
+from msgspec import to_builtins
+
+from gateway.canonical import Operation, flatten
+from gateway.config import Upstream
+from gateway.dialect import Again, Changed, Delivered, Found, Missing, Outcome, Rejected, Sending
+from gateway.errors import ProblemKind
+from gateway.mapping import Unmet
+from gateway.road import saying, time_of
+from gateway.store import AlertRow, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
+from gateway.translation import Fate, translate, unmet_text
+from gateway.values import iso
+
+LATE = timedelta(minutes=2)
+ENDING = (Operation.RESOLVE, Operation.DELETE)
+TELLING = (Operation.CREATE, Operation.UPDATE, Operation.REOPEN)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shipment:
+    """A delivery whose turn has come: the operation that is sent and everything its call may know.
+
+    `sending` is None where nothing has to be sent; `void` and `dead` then say why.
+    """
+
+    delivery: DeliveryRow
+    operation: Operation
+    sending: Sending | None = None
+    void: str = ""
+    dead: str = ""
+    takes_over: int | None = None
+    report: tuple[Fate, ...] = ()
+
+
+def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict: bool = False) -> Shipment:
+    """Decides what a waiting delivery is now. `strict` asks an update not to overwrite what others changed there."""
+    operation = Operation(delivery.operation)
+    command = tx.command(delivery.command)
+    if command is None:
+        return Shipment(delivery=delivery, operation=operation, void="its command is gone")
+    if delivery.alert is None:
+        return _by_key_alone(delivery, command, upstream)
+    row = tx.alert(delivery.alert)
+    target = next((one for one in tx.targets(delivery.alert) if one.upstream == upstream.name), None)
+    if row is None or target is None:
+        return Shipment(delivery=delivery, operation=operation, void="its alert is gone")
+    takes_over = _revived(tx, target)
+    operation, void = _as_things_stand(operation, row, target, upstream)
+    if void:
+        return Shipment(delivery=delivery, operation=operation, void=void)
+    if operation not in upstream.dialect.outbound.calls:
+        return Shipment(delivery=delivery, operation=operation, void=f"{upstream.dialect.title} cannot {operation}")
+    return _ship(delivery, operation, command, row, target, upstream, now, strict, takes_over)
+
+
+def _by_key_alone(delivery: DeliveryRow, command: CommandRow, upstream: Upstream) -> Shipment:
+    operation = Operation(delivery.operation)
+    akin = command.dialect == upstream.dialect.name
+    sending = Sending(
+        operation=operation,
+        flat={},
+        body={},
+        patch={},
+        key=delivery.key,
+        ids={},
+        seen={},
+        comment=command.body.comment,
+        verbatim=command.body.said if akin else None,
+        settings=upstream.settings,
+    )
+    return Shipment(delivery=delivery, operation=operation, sending=sending)
+
+
+def _revived(tx: Tx, target: TargetRow) -> int | None:
+    """Takes over the rule that an earlier alert of the same key left there, switched off."""
+    if target.revives is None or target.ids or target.state not in ("absent", "waiting"):
+        return None
+    for other in tx.targets(target.revives):
+        if other.upstream == target.upstream and other.state == "present" and other.ids:
+            target.ids, target.seen, target.state = other.ids, other.seen, "present"
+            return other.alert
+    return None
+
+
+def _as_things_stand(
+    operation: Operation, row: AlertRow, target: TargetRow, upstream: Upstream
+) -> tuple[Operation, str]:
+    """The operation that brings the upstream where the alert is, and why there is none."""
+    if target.state == "present":
+        return (Operation.REOPEN, "") if operation is Operation.CREATE and target.ids else (operation, "")
+    if target.state == "gone":
+        if operation is Operation.REOPEN:
+            return _again(upstream), ""
+        if operation is Operation.UPDATE and row.is_open and upstream.dialect.outbound.addressed_by == "id":
+            return Operation.CREATE, ""
+        return operation, "it has ended there"
+    if operation not in TELLING:
+        return operation, "it never got there"
+    return Operation.CREATE, ""
+
+
+def _again(upstream: Upstream) -> Operation:
+    by_key = upstream.dialect.outbound.addressed_by == "key"
+    return Operation.REOPEN if by_key and Operation.REOPEN in upstream.dialect.outbound.calls else Operation.CREATE
+
+
+def _ship(
+    delivery: DeliveryRow,
+    operation: Operation,
+    command: CommandRow,
+    row: AlertRow,
+    target: TargetRow,
+    upstream: Upstream,
+    now: int,
+    strict: bool,
+    takes_over: int | None,
+) -> Shipment:
+    is_own = delivery.operation == operation or command.body.after is None
+    present = row.body if not is_own or command.body.after is None else command.body.after
+    late = _late_note(command.at, now) if operation in TELLING else ""
+    words = saying(row, target, flatten(present), command.body, command.at, late)
+    try:
+        said = translate(words, upstream.destination)
+    except Unmet as unmet:
+        return Shipment(delivery=delivery, operation=operation, dead=unmet_text(upstream.name, unmet))
+    sending = Sending(
+        operation=operation,
+        flat=words.flat,
+        body=said.body,
+        patch=said.body if takes_over else said.patch,
+        key=target.key,
+        ids=target.ids,
+        seen=target.seen,
+        comment=command.body.comment,
+        suffix=str(row.id),
+        strict=strict,
+        is_akin=row.dialect == upstream.dialect.name,
+        verbatim=command.body.said if row.dialect == upstream.dialect.name else None,
+        settings=upstream.settings,
+    )
+    return Shipment(delivery=delivery, operation=operation, sending=sending, takes_over=takes_over, report=said.report)
+
+
+def _late_note(at: int, now: int) -> str:
+    late = timedelta(milliseconds=now - at)
+    if late <= LATE:
+        return ""
+    return f"Late by {int(late.total_seconds() // 60)} minutes: this was sent at {iso(time_of(at))}."
+
+
+# --- outcomes ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a delivery came to, for whoever waits for it: `again` means not yet."""
+
+    state: Literal["delivered", "dead", "void", "again"]
+    reason: str = ""
+    kind: ProblemKind = ProblemKind.REFUSED
+    due: int = 0
+    changed: Changed | None = None
+
+
+def settle(
+    tx: Tx, shipment: Shipment, outcome: Outcome | None, upstream: Upstream, now: int, due: int, show: bool = False
+) -> Verdict:
+    """Records the outcome of an attempt. `due` is when the next one may be made if it has to be repeated; `show`
+    lets the caller know the alert by the upstream's own id from now on."""
+    delivery = tx.delivery(shipment.delivery.id)
+    if delivery is None or delivery.state != "waiting":
+        return Verdict(state="void", reason="it was taken out of the outbox meanwhile")
+    delivery.attempts = shipment.delivery.attempts
+    delivery.status = shipment.delivery.status
+    target = _target_of(tx, delivery)
+    if outcome is None:
+        return _without_sending(tx, shipment, delivery, target, now)
+    if isinstance(outcome, Again):
+        return _again_or_never(tx, delivery, outcome.reason, target, upstream, now, due)
+    if isinstance(outcome, Missing):
+        return _missing(tx, shipment, delivery, target, now)
+    if isinstance(outcome, Rejected | Changed):
+        kind = outcome.kind if isinstance(outcome, Rejected) else ProblemKind.CONFLICT
+        verdict = _dead(tx, shipment.operation, delivery, target, outcome.reason, kind, now)
+        return replace(verdict, changed=outcome) if isinstance(outcome, Changed) else verdict
+    return _delivered(tx, shipment, delivery, target, outcome, now, show)
+
+
+def _target_of(tx: Tx, delivery: DeliveryRow) -> TargetRow | None:
+    targets = tx.targets(delivery.alert) if delivery.alert is not None else []
+    return next((target for target in targets if target.upstream == delivery.upstream), None)
+
+
+def _end(tx: Tx, delivery: DeliveryRow, state: Literal["delivered", "dead", "void"], reason: str, now: int) -> None:
+    delivery.state, delivery.reason, delivery.finished_at = state, reason, now
+    tx.update_delivery(delivery)
+
+
+def _without_sending(tx: Tx, shipment: Shipment, delivery: DeliveryRow, target: TargetRow | None, now: int) -> Verdict:
+    if shipment.dead:
+        return _dead(tx, shipment.operation, delivery, target, shipment.dead, ProblemKind.UNMET, now)
+    _end(tx, delivery, "void", shipment.void, now)
+    if target and target.state in ("dead", "absent", "waiting"):
+        _void_dead(tx, delivery, now)
+        target.state = "gone" if shipment.operation in ENDING else target.state
+        tx.put_target(target)
+    return Verdict(state="void", reason=shipment.void)
+
+
+def _void_dead(tx: Tx, delivery: DeliveryRow, now: int) -> None:
+    """What died there before is no longer owed: a later command says it, or ended it."""
+    dead = tx.deliveries(DeliveryFilter(state="dead", upstream=delivery.upstream, alert=delivery.alert))
+    for other in dead:
+        if other.id < delivery.id:
+            _end(tx, other, "void", "superseded by a later command", now)
+
+
+def _again_or_never(
+    tx: Tx, delivery: DeliveryRow, reason: str, target: TargetRow | None, upstream: Upstream, now: int, due: int
+) -> Verdict:
+    if now - delivery.created_at > upstream.retry.max_age * 1000:
+        text = f"given up after {delivery.attempts} attempts: {reason}"
+        return _dead(tx, Operation(delivery.operation), delivery, target, text, ProblemKind.REFUSED, now)
+    delivery.due, delivery.reason = due, reason
+    tx.update_delivery(delivery)
+    return Verdict(state="again", reason=reason, due=due)
+
+
+def _missing(tx: Tx, shipment: Shipment, delivery: DeliveryRow, target: TargetRow | None, now: int) -> Verdict:
+    row = tx.alert(delivery.alert) if delivery.alert is not None else None
+    if target is not None:
+        target.state, target.ids, target.seen, target.revives = "gone", {}, {}, None
+    if shipment.operation in ENDING or row is None or not row.is_open or target is None:
+        _end(tx, delivery, "delivered", "it was gone there already", now)
+        if target is not None:
+            tx.put_target(target)
+        return Verdict(state="delivered")
+    target.state = "absent"
+    tx.put_target(target)
+    delivery.due, delivery.reason = now, "it was gone there, so it is made again"
+    tx.update_delivery(delivery)
+    return Verdict(state="again", reason=delivery.reason, due=now)
+
+
+def _dead(
+    tx: Tx,
+    operation: Operation,
+    delivery: DeliveryRow,
+    target: TargetRow | None,
+    reason: str,
+    kind: ProblemKind,
+    now: int,
+) -> Verdict:
+    _end(tx, delivery, "dead", reason, now)
+    if target is not None and operation is Operation.CREATE:
+        target.state = "dead"
+        tx.put_target(target)
+    return Verdict(state="dead", reason=reason, kind=kind)
+
+
+def _delivered(
+    tx: Tx,
+    shipment: Shipment,
+    delivery: DeliveryRow,
+    target: TargetRow | None,
+    outcome: Outcome,
+    now: int,
+    show: bool,
+) -> Verdict:
+    assert isinstance(outcome, Delivered | Found)
+    if shipment.report and shipment.operation != delivery.operation:
+        delivery.report = to_builtins(list(shipment.report))
+    _end(tx, delivery, "delivered", "", now)
+    row = tx.alert(delivery.alert) if delivery.alert is not None else None
+    if target is None or row is None:
+        return Verdict(state="delivered")
+    if target.state == "dead":
+        _void_dead(tx, delivery, now)
+    if shipment.takes_over is not None:
+        _release(tx, shipment.takes_over, target)
+    if isinstance(outcome, Delivered):
+        target.ids = {**target.ids, **outcome.ids}
+        target.seen = {**target.seen, **outcome.seen}
+        for name in outcome.ids.values():
+            tx.add_id(row.scope, name, target.upstream, row.id)
+        if show and outcome.ids.get("id"):
+            tx.add_id(row.scope, row.shown, "gateway", row.id)
+            row.shown = outcome.ids["id"]
+            tx.update_alert(row)
+    target.state = _state_after(shipment)
+    tx.put_target(target)
+    return Verdict(state="delivered")
+
+
+def _state_after(shipment: Shipment) -> Literal["present", "gone"]:
+    """An ended alert is gone where alerts are found by key; where they have ids, only deleting ends them."""
+    if shipment.operation is Operation.DELETE:
+        return "gone"
+    by_key = shipment.sending is not None and shipment.sending.key is not None
+    return "gone" if by_key and shipment.operation is Operation.RESOLVE else "present"
+
+
+def _release(tx: Tx, alert: int, target: TargetRow) -> None:
+    """The earlier alert hands its rule over: it has nothing there any more."""
+    for other in tx.targets(alert):
+        if other.upstream == target.upstream:
+            target.ids = {**other.ids, **target.ids}
+            target.seen = {**other.seen, **target.seen}
+            other.state, other.ids, other.seen = "gone", {}, {}
+            tx.put_target(other)

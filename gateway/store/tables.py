@@ -1,0 +1,69 @@
+"""How the store's rows lie in SQL tables: one column per field, structured fields as JSON.
+
+Shared by the drivers; it knows nothing of connections or transactions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar, get_type_hints
+
+import msgspec
+from msgspec import Struct
+
+from gateway.store import AlertRow, AttemptRow, CommandRow, DeliveryRow, TargetRow
+
+Row = TypeVar("Row", bound=Struct)
+_encoder = msgspec.json.Encoder()
+
+
+class Table(Generic[Row]):
+    """A struct and its table: the statements over its columns, and both conversions."""
+
+    def __init__(self, name: str, row: type[Row], *, key: Sequence[str], json: Sequence[str] = ()) -> None:
+        self.name = name
+        self.row = row
+        self.fields = row.__struct_fields__
+        hints = get_type_hints(row)
+        self._decoders = {field: msgspec.json.Decoder(hints[field]) for field in json}
+        self._flags = [field for field in self.fields if hints[field] is bool]
+        self._json = [self.fields.index(field) for field in json]
+        self.columns = ", ".join(self.fields)
+        marks = ", ".join("?" for _ in self.fields)
+        self.select = f"SELECT {self.columns} FROM {name}"
+        self.insert = f"INSERT INTO {name} ({self.columns}) VALUES ({marks})"
+        self.replace = f"INSERT OR REPLACE INTO {name} ({self.columns}) VALUES ({marks})"
+        rest = [field for field in self.fields if field not in key]
+        self._order = [self.fields.index(field) for field in (*rest, *key)]
+        setters = ", ".join(f"{field} = ?" for field in rest)
+        self.update = f"UPDATE {name} SET {setters} WHERE " + " AND ".join(f"{field} = ?" for field in key)
+
+    def values(self, row: Row) -> list[Any]:
+        """The row's columns, for `insert` and `replace`."""
+        values = [getattr(row, field) for field in self.fields]
+        for index in self._json:
+            if values[index] is not None:
+                values[index] = _encoder.encode(values[index])
+        return values
+
+    def update_values(self, row: Row) -> list[Any]:
+        """The row's columns in the order that `update` wants."""
+        values = self.values(row)
+        return [values[index] for index in self._order]
+
+    def decode(self, columns: Sequence[Any]) -> Row:
+        """A row from its columns."""
+        found = dict(zip(self.fields, columns, strict=True))
+        for field, decoder in self._decoders.items():
+            if found[field] is not None:
+                found[field] = decoder.decode(found[field])
+        for field in self._flags:
+            found[field] = bool(found[field])
+        return self.row(**found)
+
+
+ALERTS = Table("alerts", AlertRow, key=["id"], json=["body", "verbatim"])
+TARGETS = Table("targets", TargetRow, key=["alert", "upstream"], json=["ids", "seen", "replaced"])
+COMMANDS = Table("commands", CommandRow, key=["id"], json=["body"])
+DELIVERIES = Table("deliveries", DeliveryRow, key=["id"], json=["report"])
+ATTEMPTS = Table("attempts", AttemptRow, key=["delivery", "number"])

@@ -1,0 +1,277 @@
+"""From a canonical alert to an upstream's body, and the report of what became of every field.
+
+The report is not declared, it is found out: what was written is read back with the target's own rows, and each
+field's fate follows from the difference. Everything here is pure. It must not know any vendor, nor how and when
+something is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from msgspec import Struct
+
+from gateway.canonical import LOWEST_SEVERITY, QUIET_CATEGORY, SERVER_OWNED, Flat
+from gateway.carry import pack
+from gateway.dialect import Dialect
+from gateway.mapping import CARRIED, Unmet, Writing
+from gateway.mapping import Mapping as Rows
+from gateway.values import iso
+from gateway.wire import Wire, put
+
+Word = Literal["mapped", "carried", "approximated", "kept", "dropped"]
+
+
+class Fate(Struct, frozen=True):
+    """What became of one canonical field at one upstream; `to` is the wire leaf that holds it now."""
+
+    field: str
+    fate: Word
+    to: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Destination:
+    """An upstream as far as words go: its dialect and rows, and what its configuration says about content."""
+
+    name: str
+    dialect: Dialect
+    mapping: Rows
+    defaults: Flat = field(default_factory=dict)
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    rules: Literal["page", "quiet", "refuse"] = "page"
+    carry: Literal["full", "ids", "off"] = "full"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saying:
+    """An alert on its way to a destination.
+
+    `flat` is the record, `origin` the dialect it was said in and `caller` by whom; `key` the key it has there;
+    `replaced` what the route sets and `route` its name; `changed` the paths of an update (None: all of it);
+    `verbatim` and `said` the caller's own words for the whole alert and for this command; `at` when the command
+    came; `late` is put at the top of the details.
+    """
+
+    flat: Flat
+    origin: str
+    caller: str
+    key: str | None = None
+    replaced: Flat = field(default_factory=dict)
+    route: str = ""
+    changed: tuple[str, ...] | None = None
+    verbatim: Wire | None = None
+    said: Wire | None = None
+    at: datetime | None = None
+    late: str = ""
+    dropped: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Said:
+    """An alert in the destination's words: whole, and only what changed; and the report."""
+
+    body: Wire
+    patch: Wire
+    report: tuple[Fate, ...]
+
+
+def translate(saying: Saying, destination: Destination) -> Said:
+    """Puts an alert into the destination's words. Raises `Unmet` where it requires what nobody supplied."""
+    mapping = destination.mapping
+    akin = saying.origin == destination.dialect.name
+    altered: dict[str, str] = dict.fromkeys(saying.replaced, f"set by route {saying.route}")
+    told = {**saying.flat, **saying.replaced}
+    hush = hushed(told, destination)
+    if hush:
+        told.update(severity=LOWEST_SEVERITY, urgency="low")
+        altered.update(severity=hush, urgency=hush)
+    if saying.key is not None:
+        told["dedup_key"] = saying.key
+    writing = Writing(
+        defaults=destination.defaults, metrics=destination.metrics, origin=saying.origin, caller=saying.caller
+    )
+    whole = told if akin else {path: value for path, value in told.items() if value is not None}
+    body = mapping.write(whole, writing)
+    patch = mapping.write(_with_companions(mapping, told, saying.changed), writing, partial=True)
+    meant = mapping.interpret(body).whole()
+    if akin:
+        if saying.verbatim is not None:
+            body = mapping.restate(whole, saying.verbatim, body)
+        if saying.said is not None:
+            patch = mapping.restate(told, saying.said, patch)
+        meant = mapping.interpret(body).whole()
+    report = _Report(saying, destination, told, meant, {**writing.filled, **altered})
+    if not akin:
+        report.carried = _carry(saying, destination, body, meant, report, hush)
+    return Said(body, patch, report.fates())
+
+
+def hushed(flat: Flat, destination: Destination) -> str:
+    """Why an alert must wake nobody at a vendor of occurrences, or nothing."""
+    if destination.dialect.kind != "occurrence":
+        return ""
+    if flat.get("kind") == "rule" and flat.get("enabled") is False:
+        return "the rule is switched off"
+    if flat.get("kind") == "rule" and destination.rules == "quiet":
+        return "a rule is not a page here"
+    if flat.get("category") == QUIET_CATEGORY:
+        return "good news wakes nobody"
+    return ""
+
+
+def _with_companions(mapping: Rows, told: Flat, changed: tuple[str, ...] | None) -> Flat:
+    """The changed paths, and those that share a row with one of them: a row is written whole."""
+    if changed is None:
+        return told
+    wanted = set(changed)
+    for entry in mapping.rows:
+        if wanted.intersection(entry.paths):
+            wanted.update(entry.paths)
+    return {path: value for path, value in told.items() if path in wanted}
+
+
+def _carry(
+    saying: Saying, destination: Destination, body: Wire, meant: Flat, report: _Report, hush: str
+) -> frozenset[str]:
+    """Adds the lines a responder reads and the carried object to `body`; answers the paths that are carried."""
+    mapping = destination.mapping
+    spans: dict[str, tuple[int, int]] = {}
+    if mapping.details and destination.dialect.kind == "occurrence":
+        text, span = page_text(saying, report.inexact(), hush)
+        put(body, mapping.details, text)
+        spans["details"] = span
+        meant = {**meant, "details": text}
+    if not mapping.container or destination.carry != "full":
+        return frozenset()
+    alert = {path: value for path, value in saying.flat.items() if value is not None}
+    if alert.get("kind") == mapping.kind:
+        del alert["kind"]
+    packed, carried = pack(alert, meant, spans)
+    if packed:
+        put(body, f"{mapping.container}.{CARRIED}", packed)
+    return carried
+
+
+def page_text(saying: Saying, inexact: frozenset[str], hush: str) -> tuple[str, tuple[int, int]]:
+    """The details of a page: the late note, the sender's text, then at most six lines of what has no field.
+
+    Answers the text, and where in it the sender's own stands.
+    """
+    flat = saying.flat
+    before = [line for line in (saying.late, f"Wakes nobody: {hush}." if hush else "") if line]
+    own = flat.get("details") or ""
+    links = flat.get("links") or ()
+    facts = {
+        "severity": flat.get("severity"),
+        "team": flat.get("team"),
+        "resource": flat.get("resource"),
+        "runbook": (flat.get("labels") or {}).get("runbook_url"),
+        "links": links[0].href if links else None,
+    }
+    lines = [f"{name}: {value}" for name, value in facts.items() if value is not None and _unseen(name, inexact)]
+    when = f", {iso(saying.at)}" if saying.at else ""
+    lines.append(f"via: {saying.origin}/{saying.caller}{when}")
+    start = "".join(f"{line}\n\n" for line in before)
+    text = start + own + ("\n\n" if own else "") + "\n".join(lines)
+    return text, (len(start), len(start) + len(own))
+
+
+def _unseen(name: str, inexact: frozenset[str]) -> bool:
+    return name in inexact or (name == "runbook" and "labels" in inexact)
+
+
+class _Report:
+    """The fates of one translation, found from what was told and what the wire turned out to mean."""
+
+    def __init__(
+        self, saying: Saying, destination: Destination, told: Flat, meant: Flat, reasons: Mapping[str, str]
+    ) -> None:
+        self.saying = saying
+        self.mapping = destination.mapping
+        self.told = told
+        self.meant = meant
+        self.reasons = reasons
+        self.carried: frozenset[str] = frozenset()
+
+    def _asked(self) -> Iterable[str]:
+        changed = self.saying.changed
+        for path, value in self.saying.flat.items():
+            if path in SERVER_OWNED or value is None or (changed is not None and path not in changed):
+                continue
+            if path != "kind" or value != self.mapping.kind:
+                yield path
+
+    def _is_exact(self, path: str) -> bool:
+        return path in self.meant and self.meant[path] == self.saying.flat.get(path)
+
+    def inexact(self) -> frozenset[str]:
+        """The paths that the wire does not hold as they were said."""
+        return frozenset(path for path in self.saying.flat if not self._is_exact(path))
+
+    def fates(self) -> tuple[Fate, ...]:
+        """One fate per field that was said, then those that were supplied, then what was dropped."""
+        fates = [self._fate(path) for path in self._asked()]
+        asked = {fate.field for fate in fates}
+        if self.saying.changed is None:
+            supplied = [path for path in self.meant if path not in asked and path in self.reasons]
+            if "dedup_key" in self.meant and "dedup_key" not in self.saying.flat:
+                supplied.append("dedup_key")
+            fates += [self._supplied(path) for path in supplied]
+        return (*fates, *(Fate(name, "dropped", "", why) for name, why in self.saying.dropped))
+
+    def _fate(self, path: str) -> Fate:
+        holder = self.mapping.holder(path)
+        if self._is_exact(path):
+            return Fate(path, "mapped", holder)
+        if path in self.meant:
+            why = self.reasons.get(path) or self._why_narrowed(path)
+            return Fate(path, "approximated", holder, why)
+        if path in self.carried:
+            return Fate(path, "carried", f"{self.mapping.container}.{CARRIED}", "no field of its own there")
+        return Fate(path, "kept", "", self.reasons.get(path, "no field of its own there"))
+
+    def _why_narrowed(self, path: str) -> str:
+        if path == "dedup_key":
+            return "another alert holds this key there"
+        for entry in self.mapping.rows:
+            if path in entry.paths and not entry.derived:
+                if entry.why:
+                    return entry.why
+                return "the target's scale is coarser" if entry.scale else "made to fit the target's limits"
+        return "said differently there"
+
+    def _supplied(self, path: str) -> Fate:
+        why = self.reasons.get(path, "the target wants a key, so one was made up")
+        return Fate(path, "approximated", self.mapping.holder(path), why)
+
+
+def header(upstream: str, report: Iterable[Fate], dead: str = "") -> str:
+    """A report as one line of the reply header: only what the upstream could not hold, at most 1 KiB.
+
+    Empty where it could hold everything.
+    """
+    parts = [f"dead={dead}"] if dead else []
+    for word in ("approximated", "kept"):
+        names = [fate.field for fate in report if fate.fate == word]
+        plain = [name for name in names if name.isascii() and name.replace(".", "").replace("_", "").isalnum()]
+        hidden = len(names) - len(plain)
+        if names:
+            parts.append(f"{word}=" + ",".join([*plain, *([f"+{hidden}"] if hidden else [])]))
+    return _within(f"{upstream}; " + "; ".join(parts), 1024) if parts else ""
+
+
+def _within(line: str, limit: int) -> str:
+    return line if len(line) <= limit else line[: line.rfind(",", 0, limit - 2)] + ",+"
+
+
+def unmet_text(upstream: str, unmet: Unmet) -> str:
+    """Says which upstream requires which field, and the setting that would supply it."""
+    return (
+        f"upstream {upstream!r} requires {unmet.path}, which this alert does not have; "
+        f"supply it with `defaults` of [upstreams.{upstream}] or `set` on the route"
+    )

@@ -1,0 +1,190 @@
+"""Two-way conversions of single values between a vendor's wire and the canonical alert.
+
+A codec reads a wire value into a canonical one and writes it back; `ValueError` says that a value is not one of
+the vendor's. What reading a written value brings back is what survives the trip, and reports are made of that.
+It must not know any vendor: the tables themselves stand in the vendors' modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import Struct
+
+
+class Codec(Protocol):
+    """A conversion of one value, both ways."""
+
+    def read(self, value: Any, /) -> Any:
+        """From the wire to the canonical alert."""
+
+    def write(self, value: Any, /) -> Any:
+        """From the canonical alert to the wire."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A codec made of two plain functions."""
+
+    read: Callable[[Any], Any]
+    write: Callable[[Any], Any]
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+SAME = Pair(_same, _same)
+TEXT = Pair(str, str)
+
+
+class Words:
+    """A closed list of the vendor's words and their canonical values, one to one.
+
+    `also` lists further spellings that are understood but never written; `fold` compares without case.
+    """
+
+    def __init__(self, words: Mapping[str, Any], *, also: Mapping[str, Any] | None = None, fold: bool = False) -> None:
+        self.words = dict(words)
+        self.fold = fold
+        self.read_table = {self._form(word): value for word, value in {**(also or {}), **words}.items()}
+        self.write_table = {value: word for word, value in words.items()}
+        if len(self.write_table) != len(self.words):
+            raise ValueError(f"two words for one canonical value: {self.words}")
+
+    def _form(self, word: str) -> str:
+        return word.upper() if self.fold else word
+
+    def read(self, value: Any) -> Any:
+        """The canonical value of a word; `ValueError` for a word the vendor does not have."""
+        try:
+            return self.read_table[self._form(value)]
+        except (KeyError, AttributeError):
+            raise ValueError(f"{value!r} is none of {', '.join(self.words)}") from None
+
+    def write(self, value: Any) -> str:
+        """The vendor's word for a canonical value."""
+        try:
+            return self.write_table[value]
+        except KeyError:
+            raise ValueError(f"{value!r} has no word among {', '.join(self.words)}") from None
+
+
+class Scale:
+    """A vendor's severity scale: eight words for the codes 0 to 7, and the code that each word is read as.
+
+    Every word must come back to itself, and the order must be kept: both are checked when it is made.
+    """
+
+    def __init__(self, out: Sequence[Any], read: Mapping[Any, int], *, fold: bool = False) -> None:
+        if len(out) != 8:
+            raise ValueError("a severity scale names a word for each of the eight codes")
+        self.out = tuple(out)
+        self.codes: dict[Any, int] = dict(read)
+        self.fold = fold
+        for word, code in self.codes.items():
+            if word in self.out and self.out[code] != word:
+                raise ValueError(f"{word!r} is read as {code}, which is written as {self.out[code]!r}")
+        if unread := [word for word in self.out if word not in self.codes]:
+            raise ValueError(f"written but not understood: {unread}")
+        codes = [self.codes[word] for word in self.out]
+        if codes != sorted(codes):
+            raise ValueError("the scale does not keep the order of severities")
+
+    def read(self, value: Any) -> int:
+        """The severity code of a word."""
+        word = value.upper() if self.fold and isinstance(value, str) else value
+        try:
+            return self.codes[word]
+        except (KeyError, TypeError):
+            raise ValueError(f"{value!r} is none of {', '.join(map(str, self.codes))}") from None
+
+    def write(self, value: int) -> Any:
+        """The word for a severity code."""
+        return self.out[value]
+
+    def same_as(self, code: int) -> tuple[int, ...]:
+        """Every code that is written as the word of this one."""
+        return tuple(other for other in range(8) if self.out[other] == self.out[code])
+
+
+class Unit:
+    """A number in the vendor's unit: `per_second` of it make one second."""
+
+    def __init__(self, per_second: float) -> None:
+        self.per_second = per_second
+
+    def read(self, value: float) -> float:
+        """The value in seconds; whole seconds stay whole."""
+        return _whole(value / self.per_second)
+
+    def write(self, value: float) -> float:
+        """Seconds in the vendor's unit."""
+        return _whole(value * self.per_second)
+
+
+def _whole(value: float) -> float:
+    rounded = round(value)
+    return rounded if abs(value - rounded) < 1e-9 else value
+
+
+MICROSECONDS = Unit(1_000_000)
+MINUTES = Unit(1 / 60)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _read_millis(value: int) -> datetime:
+    try:
+        return _EPOCH + timedelta(milliseconds=value)
+    except OverflowError:
+        raise ValueError(f"{value} is not a time in milliseconds") from None
+
+
+def millis(value: datetime) -> int:
+    """A time as milliseconds since 1970."""
+    return (value - _EPOCH) // timedelta(milliseconds=1)
+
+
+MILLIS = Pair(_read_millis, millis)
+
+
+def read_time(value: str) -> datetime:
+    """An ISO 8601 time with a zone, as UTC in milliseconds; `ValueError` for anything else."""
+    try:
+        time = datetime.fromisoformat(value.strip())
+    except (ValueError, AttributeError):
+        raise ValueError(f"{value!r} is not an ISO 8601 time") from None
+    if time.tzinfo is None:
+        time = time.replace(tzinfo=UTC)
+    time = time.astimezone(UTC)
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)
+
+
+def iso(value: datetime) -> str:
+    """A time as ISO 8601 in UTC: whole seconds where it is whole, else milliseconds."""
+    spec = "milliseconds" if value.microsecond else "seconds"
+    return value.astimezone(UTC).isoformat(timespec=spec).replace("+00:00", "Z")
+
+
+TIME = Pair(read_time, iso)
+
+
+def each(part: type[Struct], *, read: Mapping[str, str] | None = None) -> Pair:
+    """A list of objects as a tuple of canonical parts; `read` renames the vendor's fields to the part's."""
+    names = dict(read) if read else {name: name for name in part.__struct_fields__}
+    back = {canonical: wire for wire, canonical in names.items()}
+
+    def read_list(items: Any) -> Any:
+        chosen = [{names[key]: value for key, value in item.items() if key in names} for item in items]
+        return tuple(msgspec.convert(item, part) for item in chosen)
+
+    def write_list(items: Any) -> Any:
+        plain = msgspec.to_builtins(items)
+        return [{back[key]: value for key, value in item.items() if key in back} for item in plain]
+
+    return Pair(read_list, write_list)

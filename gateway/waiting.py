@@ -1,0 +1,80 @@
+"""Callers who wait for a verdict: in memory, as a waiting caller ends with the process.
+
+What they wait for is in the store; a caller that stops waiting loses nothing. It must not know any vendor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from gateway.settling import Verdict
+
+MOST_FOR_ONE_UPSTREAM = 256
+
+
+class Waiter:
+    """One command that somebody waits for: the verdicts so far, and who has yet to give one.
+
+    `shows` says that the primary's own id is to be shown; `strict` that a change by others is to be refused.
+    """
+
+    def __init__(self, primary: str, upstreams: Iterable[str], *, shows: bool, strict: bool) -> None:
+        self.primary = primary
+        self.pending = set(upstreams)
+        self.verdicts: dict[str, Verdict] = {}
+        self.shows = shows
+        self.strict = strict
+        self.claimed = False
+        self.done = asyncio.Event()
+
+    def give(self, upstream: str, verdict: Verdict) -> None:
+        """Takes one upstream's verdict."""
+        self.verdicts[upstream] = verdict
+        self.pending.discard(upstream)
+        primary = self.verdicts.get(self.primary)
+        if not self.pending or (primary is not None and primary.state == "delivered"):
+            self.done.set()
+
+    def all_refused(self) -> bool:
+        """Whether every upstream refused the content."""
+        return not self.pending and bool(self.verdicts) and all(v.state == "dead" for v in self.verdicts.values())
+
+
+class Waiters:
+    """Everybody who waits, by command."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, Waiter] = {}
+        self._by_primary: dict[str, int] = {}
+
+    def add(self, command: int, waiter: Waiter) -> bool:
+        """Waits for a command; False where too many wait for its primary already."""
+        if self._by_primary.get(waiter.primary, 0) >= MOST_FOR_ONE_UPSTREAM:
+            return False
+        self._waiting[command] = waiter
+        self._by_primary[waiter.primary] = self._by_primary.get(waiter.primary, 0) + 1
+        return True
+
+    def remove(self, command: int) -> None:
+        """Waits no more."""
+        if waiter := self._waiting.pop(command, None):
+            self._by_primary[waiter.primary] -= 1
+
+    def is_strict(self, command: int) -> bool:
+        """Whether the one who waits wants to hear of other people's changes."""
+        waiter = self._waiting.get(command)
+        return bool(waiter and waiter.strict)
+
+    def claim(self, command: int, upstream: str) -> bool:
+        """Whether this upstream's id is to be shown; from now on the waiter waits for the commit that says so."""
+        waiter = self._waiting.get(command)
+        if waiter is None or not waiter.shows or waiter.primary != upstream:
+            return False
+        waiter.claimed = True
+        return True
+
+    def verdict(self, command: int, upstream: str, verdict: Verdict) -> None:
+        """Passes an upstream's verdict on."""
+        if waiter := self._waiting.get(command):
+            waiter.give(upstream, verdict)

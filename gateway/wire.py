@@ -1,0 +1,131 @@
+"""Plain JSON objects addressed by dotted path, and what the structs that describe them say about them.
+
+It knows nothing of alerts: `mapping` gives these paths their meaning.
+"""
+
+from __future__ import annotations
+
+from typing import Any, get_args, get_origin
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import fields as struct_fields
+
+Wire = dict[str, Any]
+
+
+def get(wire: Any, path: str) -> Any:
+    """The value at a path, or `UNSET`."""
+    for part in path.split("."):
+        if not isinstance(wire, dict) or part not in wire:
+            return UNSET
+        wire = wire[part]
+    return wire
+
+
+def put(wire: Wire, path: str, value: Any) -> None:
+    """Sets the value at a path; objects on the way are made."""
+    *way, last = path.split(".")
+    for part in way:
+        inner = wire.get(part)
+        if not isinstance(inner, dict):
+            inner = wire[part] = {}
+        wire = inner
+    wire[last] = value
+
+
+def remove(wire: Wire, path: str) -> None:
+    """Takes the value at a path away, and objects that this leaves empty."""
+    first, dot, rest = path.partition(".")
+    inner = wire.get(first)
+    if not dot:
+        wire.pop(first, None)
+    elif isinstance(inner, dict):
+        remove(inner, rest)
+        if not inner:
+            del wire[first]
+
+
+def copied(value: Any) -> Any:
+    """A deep copy of plain JSON."""
+    if isinstance(value, dict):
+        return {key: copied(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [copied(inner) for inner in value]
+    return value
+
+
+def merged(below: Any, above: Any) -> Any:
+    """`above` laid over `below`: objects key by key, lists of one length item by item, else `above` wins."""
+    if isinstance(below, dict) and isinstance(above, dict):
+        result = dict(below)
+        for key, value in above.items():
+            result[key] = merged(below[key], value) if key in below else value
+        return result
+    if isinstance(below, list) and isinstance(above, list) and len(below) == len(above):
+        return [merged(low, high) for low, high in zip(below, above, strict=True)]
+    return above
+
+
+def leaves(wire: type[Struct], prefix: str = "") -> list[str]:
+    """Every wire path of a struct, down through nested structs; a list of structs is one leaf."""
+    paths: list[str] = []
+    for item in struct_fields(wire):
+        inner = _struct_in(item.type)
+        name = prefix + item.encode_name
+        paths += leaves(inner, name + ".") if inner else [name]
+    return paths
+
+
+def names(wire: type[Struct]) -> frozenset[str]:
+    """The top-level wire names of a struct."""
+    return frozenset(wire.__struct_encode_fields__)
+
+
+def unknown(raw: Wire, wire: type[Struct]) -> Wire:
+    """The part of an object that its struct does not describe, in the same places; known list items are empty."""
+    found: Wire = {}
+    described = {item.encode_name: item.type for item in struct_fields(wire)}
+    for key, value in raw.items():
+        if key not in described:
+            found[key] = value
+        elif isinstance(value, dict) and (inner := _struct_in(described[key])):
+            if rest := unknown(value, inner):
+                found[key] = rest
+        elif isinstance(value, list) and (inner := _item_struct_in(described[key])):
+            rests = [unknown(item, inner) if isinstance(item, dict) else {} for item in value]
+            if any(rests):
+                found[key] = rests
+    return found
+
+
+def partial_of(wire: type[Struct]) -> type[Struct]:
+    """The same struct with every field optional, as an update sends it; nested structs likewise."""
+    described = []
+    for item in struct_fields(wire):
+        inner = _struct_in(item.type)
+        kind: Any = item.type
+        if inner:
+            kind = partial_of(inner) | None
+        described.append((item.name, kind | UnsetType, UNSET))
+    rename = {item.name: item.encode_name for item in struct_fields(wire)}
+    return msgspec.defstruct(f"Partial{wire.__name__}", described, rename=rename, kw_only=True)
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) is not list and get_args(kind) else (kind,)
+
+
+def _struct_in(kind: Any) -> type[Struct] | None:
+    if not any(other in (str, int, dict, list) for other in _alternatives(kind)):
+        for choice in _alternatives(kind):
+            if isinstance(choice, type) and issubclass(choice, Struct):
+                return choice
+    return None
+
+
+def _item_struct_in(kind: Any) -> type[Struct] | None:
+    for choice in _alternatives(kind):
+        if get_origin(choice) is list:
+            return _struct_in(get_args(choice)[0])
+    return None

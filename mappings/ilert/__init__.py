@@ -1,0 +1,406 @@
+"""ilert's events API and the synchronous alert API beside it: occurrences, addressed by key.
+
+Source: https://docs.ilert.com/developer-docs/rest-api/client-examples/creating-alerts-through-events and
+https://api.ilert.com/api-docs/. It must not know what stands behind the gateway.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from gateway.asking import bearer, body_object, time_of, whole_number
+from gateway.canonical import Image, Link, Operation
+from gateway.dialect import (
+    Answer,
+    Call,
+    Command,
+    Delivered,
+    Dialect,
+    Incoming,
+    Json,
+    Listing,
+    Outbound,
+    Read,
+    Ref,
+    Reply,
+    Request,
+    Response,
+    Route,
+    Sending,
+    Shown,
+)
+from gateway.errors import USUAL_STATUS, Problem, ProblemKind, invalid
+from gateway.fallbacks import headline
+from gateway.mapping import Dropped, Extension, Mapping, Row, Writing, row
+from gateway.values import TIME, Pair, Scale, Words, each
+
+PAGE = "https://docs.ilert.com/developer-docs/rest-api/client-examples/creating-alerts-through-events"
+REFERENCE = "https://api.ilert.com/api-docs/"
+NAME = "ilert"
+
+# --- wire structs ------------------------------------------------------------------------------------------
+
+
+class ImageLink(Struct, kw_only=True):
+    """An image shown beside the alert."""
+
+    src: str
+    href: str | UnsetType | None = UNSET
+    alt: str | UnsetType | None = UNSET
+
+
+class WebLink(Struct, kw_only=True):
+    """A link into another tool."""
+
+    href: str
+    text: str | UnsetType | None = UNSET
+
+
+class Said(Struct, kw_only=True):
+    """The fields that an event and an alert share."""
+
+    summary: str | UnsetType = UNSET
+    details: str | UnsetType = UNSET
+    alertKey: str | UnsetType = UNSET
+    priority: str | UnsetType = UNSET
+    severity: Annotated[int, Meta(ge=1, le=5)] | UnsetType = UNSET
+    images: list[ImageLink] | UnsetType = UNSET
+    links: list[WebLink] | UnsetType = UNSET
+    customDetails: dict[str, Any] | UnsetType = UNSET
+    routingKey: str | UnsetType = UNSET
+    labels: dict[str, str] | UnsetType = UNSET
+
+
+class Event(Said, kw_only=True):
+    """One event, as posted. `integrationKey` is the newer name of `apiKey`, `incidentKey` the older of `alertKey`."""
+
+    eventType: str
+    apiKey: str | UnsetType = UNSET
+    integrationKey: str | UnsetType = UNSET
+    services: list[dict[str, Any]] | UnsetType = UNSET
+    comments: list[dict[str, Any]] | UnsetType = UNSET
+    logs: list[dict[str, Any]] | UnsetType = UNSET
+
+
+class Alert(Said, kw_only=True):
+    """An alert, as the synchronous API shows it."""
+
+    id: int | UnsetType = UNSET
+    status: Literal["PENDING", "ACCEPTED", "RESOLVED"] | UnsetType = UNSET
+    reportTime: str | UnsetType = UNSET
+    resolvedOn: str | UnsetType | None = UNSET
+
+
+# --- value tables ------------------------------------------------------------------------------------------
+
+SEVERITY = Scale((1, 1, 2, 2, 3, 4, 5, 5), {1: 1, 2: 3, 3: 4, 4: 5, 5: 6})
+PRIORITY = Words({"HIGH": "high", "LOW": "low"}, fold=True)
+PRIORITY_AS_SEVERITY = Scale(("HIGH",) * 5 + ("LOW",) * 3, {"HIGH": 1, "LOW": 5}, fold=True)
+STATUS = Words({"PENDING": "firing", "ACCEPTED": "acknowledged", "RESOLVED": "resolved"})
+KEY = Pair(str.strip, str)
+EVENTS = {
+    "ALERT": Operation.CREATE,
+    "ACCEPT": Operation.ACKNOWLEDGE,
+    "RESOLVE": Operation.RESOLVE,
+    "COMMENT": Operation.COMMENT,
+}
+
+# --- rows --------------------------------------------------------------------------------------------------
+
+SHARED: tuple[Row, ...] = (
+    row("summary", "summary", required=True, fallback=headline, why="taken from details, category or key"),
+    row("details", "details"),
+    row("alertKey", "dedup_key", KEY),
+    row("priority", "urgency", PRIORITY),
+    row("priority", "severity", PRIORITY_AS_SEVERITY, derived=True),
+    row("severity", "severity", SEVERITY),
+    row("images", "images", each(Image)),
+    row("links", "links", each(Link)),
+    row("customDetails", "custom"),
+    row("routingKey", "routing_key"),
+    row("labels", "labels"),
+)
+EVENT = Mapping(
+    NAME,
+    "occurrence",
+    Event,
+    rows=(
+        Dropped("apiKey", why="a credential", control=True),
+        Dropped("integrationKey", why="a credential", control=True),
+        Dropped("eventType", why="says what to do, not what is wrong", control=True),
+        *SHARED,
+        Extension("services"),
+        Extension("comments"),
+        Extension("logs"),
+    ),
+    container="customDetails",
+    details="details",
+)
+ALERT = Mapping(
+    NAME,
+    "occurrence",
+    Alert,
+    rows=(
+        Dropped("id", why="the alert's address, not what it says", control=True),
+        *SHARED,
+        row("status", "status", STATUS, side="reply"),
+        row("reportTime", "created_at", TIME, side="reply"),
+        row("resolvedOn", "resolved_at", TIME, side="reply"),
+    ),
+)
+
+# --- routes ------------------------------------------------------------------------------------------------
+
+
+def _credentials(incoming: Incoming) -> tuple[str, ...]:
+    """An event carries its key in the body; only the synchronous API looks at the Authorization header."""
+    if not isinstance(incoming.body, dict):
+        return bearer(incoming)
+    return tuple(
+        incoming.body[name]
+        for name in ("apiKey", "integrationKey")
+        if isinstance(incoming.body.get(name), str) and incoming.body[name]
+    )
+
+
+def _event(incoming: Incoming) -> Command:
+    body = {key: value for key, value in body_object(incoming).items() if value is not None}
+    if "incidentKey" in body:
+        body.setdefault("alertKey", body["incidentKey"])
+        del body["incidentKey"]
+    reading = EVENT.read(body)
+    word = reading_word(body["eventType"])
+    operation = EVENTS[word]
+    if operation is Operation.CREATE:
+        if not body.get("summary"):
+            raise invalid("summary", "is required for ALERT")
+        return Command(
+            operation=operation,
+            patch=reading.flat,
+            hints=reading.hints,
+            verbatim=reading.verbatim,
+            dropped=reading.dropped,
+            carried=reading.carried,
+        )
+    key = reading.flat.get("dedup_key")
+    if not key:
+        raise invalid("alertKey", f"is required for {word}")
+    return Command(
+        operation=operation,
+        ref=Ref(key=key),
+        comment=_words_of(body),
+        verbatim=reading.verbatim,
+        dropped=reading.dropped,
+    )
+
+
+def reading_word(word: str) -> str:
+    """An event type in any case; unknown ones are refused."""
+    if word.strip().upper() not in EVENTS:
+        raise invalid("eventType", f"{word[:64]!r} is none of {', '.join(EVENTS)}")
+    return word.strip().upper()
+
+
+def _words_of(body: dict[str, Json]) -> str:
+    said = [str(body[name]) for name in ("summary", "details") if body.get(name)]
+    said += [str(comment.get("content", "")) for comment in body.get("comments", ())]
+    return "\n".join(text for text in said if text)
+
+
+def _get(incoming: Incoming) -> Read:
+    return Read(ref=Ref(id=incoming.params["id"]))
+
+
+def _list(incoming: Incoming) -> Listing:
+    words = [*incoming.query.get("states", ()), *incoming.query.get("state", ())]
+    states = [word for text in words for word in text.split(",") if word]
+    for word in states:
+        if word not in STATUS.words:
+            raise invalid("states", f"{word[:64]!r} is none of {', '.join(STATUS.words)}")
+    return Listing(
+        statuses=tuple(STATUS.read(word) for word in states),
+        since=time_of(incoming, "from"),
+        before=time_of(incoming, "until"),
+        offset=whole_number(incoming, "start-index", 0, least=0, most=10**9),
+        limit=whole_number(incoming, "max-results", 50, least=1, most=100),
+    )
+
+
+def _accept(incoming: Incoming) -> Command:
+    return Command(operation=Operation.ACKNOWLEDGE, ref=Ref(id=incoming.params["id"]))
+
+
+def _resolve(incoming: Incoming) -> Command:
+    return Command(operation=Operation.RESOLVE, ref=Ref(id=incoming.params["id"]))
+
+
+def _answer_event(answer: Answer) -> Reply:
+    return Reply(202, {})
+
+
+def _shown(shown: Shown) -> dict[str, Json]:
+    number: Json = int(shown.id) if shown.id.isdigit() else shown.id
+    whole = ALERT.write(shown.flat, Writing(), side="reply")
+    return {"id": number, "resolvedOn": None, **whole, "mergeState": "NONE"}
+
+
+def _answer_alert(answer: Answer) -> Reply:
+    assert answer.shown
+    return Reply(200, _shown(answer.shown))
+
+
+def _answer_list(answer: Answer) -> Reply:
+    return Reply(200, [_shown(shown) for shown in answer.listed])
+
+
+EVERY_EVENT = (Operation.CREATE, Operation.UPDATE, Operation.ACKNOWLEDGE, Operation.RESOLVE, Operation.COMMENT)
+
+
+def _event_route(path: str, summary: str) -> Route:
+    return Route(
+        method="POST",
+        path=path,
+        operations=EVERY_EVENT,
+        read=_event,
+        answer=_answer_event,
+        summary=summary,
+        source=PAGE,
+        body=Event,
+        success=202,
+    )
+
+
+ROUTES = (
+    _event_route("/api/events", "Send an event: ALERT, ACCEPT, RESOLVE or COMMENT"),
+    _event_route("/api/v1/events", "The same on the legacy path"),
+    Route(
+        method="GET",
+        path="/api/alerts",
+        operations=(Operation.LIST,),
+        read=_list,
+        answer=_answer_list,
+        summary="List alerts",
+        source=REFERENCE,
+        side=True,
+        query=("start-index", "max-results", "states", "from", "until"),
+    ),
+    Route(
+        method="GET",
+        path="/api/alerts/{id}",
+        operations=(Operation.READ,),
+        read=_get,
+        answer=_answer_alert,
+        summary="Get an alert",
+        source=REFERENCE,
+        side=True,
+    ),
+    Route(
+        method="PUT",
+        path="/api/alerts/{id}/accept",
+        operations=(Operation.ACKNOWLEDGE,),
+        read=_accept,
+        answer=_answer_alert,
+        summary="Accept an alert",
+        source=REFERENCE,
+        side=True,
+    ),
+    Route(
+        method="PUT",
+        path="/api/alerts/{id}/resolve",
+        operations=(Operation.RESOLVE,),
+        read=_resolve,
+        answer=_answer_alert,
+        summary="Resolve an alert",
+        source=REFERENCE,
+        side=True,
+    ),
+)
+
+# --- words -------------------------------------------------------------------------------------------------
+
+CODES: dict[ProblemKind, str] = {
+    ProblemKind.UNAUTHORIZED: "KEY_ERROR",
+    ProblemKind.NOT_FOUND: "NOT_FOUND",
+    ProblemKind.NO_SUCH_PATH: "NOT_FOUND",
+    ProblemKind.METHOD_NOT_ALLOWED: "METHOD_NOT_ALLOWED",
+    ProblemKind.RATE_LIMITED: "TOO_MANY_REQUESTS",
+}
+
+
+def _problem(problem: Problem) -> Reply:
+    """ilert's error object; its `status` always equals the status of the answer, which clients rely on."""
+    status = USUAL_STATUS[problem.kind]
+    code = CODES.get(problem.kind, "BAD_REQUEST" if status < 500 else "ERROR")
+    return Reply(status, {"status": status, "message": problem.message, "code": code})
+
+
+# --- calls -------------------------------------------------------------------------------------------------
+
+
+def _send(word: str, sending: Sending, fields: dict[str, Json]) -> Call:
+    body = {"eventType": word, **fields}
+    if sending.key is not None:
+        body["alertKey"] = sending.key
+    yield Request(method="POST", path="/api/events", body=body)
+    return Delivered()
+
+
+def _send_alert(sending: Sending) -> Call:
+    return (yield from _send("ALERT", sending, sending.body))
+
+
+def _send_accept(sending: Sending) -> Call:
+    return (yield from _send("ACCEPT", sending, sending.verbatim or {}))
+
+
+def _send_resolve(sending: Sending) -> Call:
+    return (yield from _send("RESOLVE", sending, sending.verbatim or {}))
+
+
+def _send_comment(sending: Sending) -> Call:
+    said = {"comments": [{"creator": "alert-gateway", "content": sending.comment}]}
+    return (yield from _send("COMMENT", sending, sending.verbatim or said))
+
+
+def _authorise(request: Request, credential: str) -> Request:
+    return request.with_fields({"apiKey": credential})
+
+
+def _reason(response: Response) -> str:
+    body = response.json()
+    if not isinstance(body, dict):
+        return ""
+    return ": ".join(str(body[key]) for key in ("code", "message") if body.get(key))
+
+
+DIALECT = Dialect(
+    name=NAME,
+    title="ilert",
+    source=PAGE,
+    kind="occurrence",
+    mapping=EVENT,
+    routes=ROUTES,
+    outbound=Outbound(
+        addressed_by="key",
+        calls={
+            Operation.CREATE: _send_alert,
+            Operation.UPDATE: _send_alert,
+            Operation.REOPEN: _send_alert,
+            Operation.ACKNOWLEDGE: _send_accept,
+            Operation.RESOLVE: _send_resolve,
+            Operation.COMMENT: _send_comment,
+        },
+        nearest={Operation.DELETE: Operation.RESOLVE},
+        authorise=_authorise,
+        reason=_reason,
+    ),
+    credentials=_credentials,
+    credential_in_body=True,
+    problem=_problem,
+    shown_id=str,
+    same_key=lambda key: key.strip().lower(),
+    url="https://api.ilert.com",
+    client_setting="the host `https://api.ilert.com` → `http://gateway/ilert`",
+)

@@ -1,0 +1,32 @@
+"""The short road over real HTTP and a real store: one vendor in, another out."""
+
+from pathlib import Path
+
+from tests.harness import KEY, house
+
+
+def test_an_alert_travels_from_one_vendor_to_another(tmp_path: Path) -> None:
+    with house(tmp_path, {"oncall": "ilert"}) as h:
+        made = h.call("POST", "/alerts", {"monitor_id": "mon_123", "type": "down", "message": "Website is down"})
+        assert made.status == 201
+        assert made.body["data"]["id"].startswith("alt_")
+        [event] = h.arrives("ilert", 1)
+        assert event.body["summary"] == "Website is down"
+        assert event.body["eventType"] == "ALERT"
+        solved = h.call("PUT", f"/alerts/{made.body['data']['id']}", {"status": "resolved"})
+        assert solved.status == 200
+        assert solved.body["data"]["status"] == "resolved"
+        resolve = h.arrives("ilert", 2)[1]
+        assert resolve.body["eventType"] == "RESOLVE"
+        assert resolve.body["alertKey"] == event.body["alertKey"]
+
+
+def test_the_other_way_round(tmp_path: Path) -> None:
+    with house(tmp_path, {"uptime": "uptinio"}) as h:
+        event = {"apiKey": KEY, "eventType": "ALERT", "summary": "Disk full", "alertKey": "disk"}
+        assert h.call("POST", "/api/events", event, key=None).status == 202
+        [made] = h.arrives("uptinio", 1)
+        assert made.body == {"monitor_id": "mon_9", "type": "custom", "message": "Disk full"}
+        h.call("POST", "/api/events", {"apiKey": KEY, "eventType": "RESOLVE", "alertKey": "DISK "}, key=None)
+        resolved = h.arrives("uptinio", 2)[1]
+        assert (resolved.method, resolved.body) == ("PUT", {"status": "resolved"})

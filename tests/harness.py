@@ -1,0 +1,169 @@
+"""Real servers for tests: a gateway, and a sandbox upstream for every dialect, each under uvicorn on loopback.
+
+Nothing here pretends: requests go over HTTP, stores are files, and what an upstream received is what arrived there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from gateway.config import parse
+from gateway.registry import dialects
+from gateway.sandbox import Arrived, Sandbox
+from gateway.server import serving
+from gateway.service import Gateway
+
+KEY = "caller-key-0123456789abcdef"
+UPSTREAM_KEY = "upstream-key-0123456789abcdef"
+
+
+@contextlib.contextmanager
+def served(app: Any, port: int = 0) -> Iterator[str]:
+    """Serves an ASGI application from a thread of its own; gives its address."""
+    started: threading.Event = threading.Event()
+    box: dict[str, Any] = {}
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        box.update(loop=asyncio.get_running_loop(), stop=stop)
+        async with serving(app, port=port) as url:
+            box["url"] = url
+            started.set()
+            await stop.wait()
+
+    def run() -> None:
+        try:
+            asyncio.run(main())
+        except BaseException as error:
+            box["error"] = error
+            raise
+        finally:
+            started.set()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    assert started.wait(20), "the server did not start"
+    if "error" in box:
+        raise box["error"]
+    try:
+        yield box["url"]
+    finally:
+        box["loop"].call_soon_threadsafe(box["stop"].set)
+        thread.join(30)
+
+
+@dataclass
+class Sent:
+    """An answer as a test looks at it."""
+
+    status: int
+    body: Any
+    headers: httpx.Headers
+
+    @property
+    def report(self) -> list[str]:
+        """The lines of the report header."""
+        return self.headers.get_list("alert-gateway-report")
+
+
+@dataclass
+class House:
+    """A gateway, the sandbox that stands for every vendor, and the way to call and look at both."""
+
+    url: str
+    sandbox_url: str
+    gateway: Gateway
+    sandbox: Sandbox
+    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=20))
+
+    def call(
+        self, method: str, path: str, json: Any = None, *, key: str | None = KEY, headers: dict[str, str] | None = None
+    ) -> Sent:
+        """Calls the gateway; the key goes where most vendors want it, unless None."""
+        extra = {"authorization": f"Bearer {key}"} if key else {}
+        answer = self.client.request(method, self.url + path, json=json, headers={**extra, **(headers or {})})
+        body = answer.json() if answer.content else None
+        return Sent(answer.status_code, body, answer.headers)
+
+    def arrived(self, dialect: str, method: str | None = None) -> list[Arrived]:
+        """What the sandbox received in a dialect, reads left out unless asked for."""
+        return [
+            one
+            for one in list(self.sandbox.arrived)
+            if one.dialect == dialect and (one.method == method if method else one.method != "GET")
+        ]
+
+    def wait_for(self, condition: Callable[[], Any], seconds: float = 5.0) -> Any:
+        """Waits until something is so, and gives it; fails when it does not come to be."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if found := condition():
+                return found
+            time.sleep(0.01)
+        raise AssertionError(f"did not come to be within {seconds} s")
+
+    def arrives(self, dialect: str, count: int) -> list[Arrived]:
+        """Waits until so many writing requests arrived in a dialect, and gives them."""
+        return list(self.wait_for(lambda: len(self.arrived(dialect)) >= count and self.arrived(dialect)))
+
+
+def inbound_tables(names: list[str] | None = None) -> str:
+    """`[inbound.…]` for the dialects named, or for all."""
+    return "\n".join(f'[inbound.{name}]\nkeys = {{ ci = "{KEY}" }}' for name in names or dialects())
+
+
+DEFAULTS = """
+[upstreams.{name}.defaults]
+resource = "mon_9"
+"condition.expression" = "avg(timeAvg(uptime)) <= 0"
+channels = [{{ kind = "slack", id = "C042" }}]
+"""
+"""What makes an upstream of any dialect take an alert of any other."""
+
+
+def upstream_table(name: str, dialect: str, sandbox_url: str, *, more: str = "", defaults: bool = True) -> str:
+    """`[upstreams.…]` that leads to the sandbox."""
+    table = f'[upstreams.{name}]\ndialect = "{dialect}"\nurl = "{sandbox_url}/{dialect}"\nkey = "{UPSTREAM_KEY}"\n'
+    table += 'retry = { first = "20ms", most = "100ms" }\n'
+    return table + more + (DEFAULTS.format(name=name) if defaults else "")
+
+
+@contextlib.contextmanager
+def house(
+    directory: Path,
+    upstreams: dict[str, str] | None = None,
+    routes: str = "",
+    *,
+    config: Callable[[str], str] | None = None,
+    inbounds: list[str] | None = None,
+    top: str = "",
+    defaults: bool = True,
+) -> Iterator[House]:
+    """A gateway over a store in `directory`, with `upstreams` (name → dialect) in a sandbox of all dialects.
+
+    `config` builds the whole configuration from the sandbox's address instead; `top` stands at its beginning.
+    """
+    sandbox = Sandbox(dialects(), UPSTREAM_KEY)
+    with served(sandbox) as sandbox_url:
+        if config:
+            text = config(sandbox_url)
+        else:
+            tables = [
+                upstream_table(name, dialect, sandbox_url, defaults=defaults)
+                for name, dialect in (upstreams or {}).items()
+            ]
+            text = "\n".join([inbound_tables(inbounds), *tables, routes])
+        gateway = Gateway(parse(f'store = "sqlite://{directory}/gateway.db"\n{top}\n{text}'))
+        with served(gateway.app) as url:
+            standing = House(url, sandbox_url, gateway, sandbox)
+            with standing.client:
+                yield standing
