@@ -212,10 +212,12 @@ class Response(Struct, frozen=True):
 
 
 class Delivered(Struct, frozen=True, tag="delivered", kw_only=True):
-    """The upstream took it. `ids` are those it issued, by kind; `seen` is what the next call wants to know."""
+    """The upstream took it. `ids` are those it issued, by kind; `seen` is what the next call wants to know,
+    `altered` which canonical paths it got otherwise than they were said, and why."""
 
     ids: dict[str, str] = {}
     seen: dict[str, Any] = {}
+    altered: dict[str, str] = {}
 
 
 class Missing(Struct, frozen=True, tag="missing"):

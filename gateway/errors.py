@@ -59,7 +59,8 @@ USUAL_STATUS: dict[ProblemKind, int] = {
 class Problem(Exception):
     """A request cannot be served as asked.
 
-    `field` is the vendor's or canonical name of the culprit; `code` a stable word for the runbook.
+    `field` is the vendor's or canonical name of the culprit; `request` the gateway's id of the request,
+    once it is known.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Problem(Exception):
         self.field = field
         self.retry_after = retry_after
         self.allow = allow
+        self.request = ""
 
 
 def invalid(field: str, message: str) -> Problem:

@@ -201,7 +201,8 @@ class Mapping:
     """The rows of one vendor's alert, checked when it is made.
 
     `dialect` names the vendor's extensions, `kind` says what its alerts are; `container` is the wire path of a
-    free-form object in which things can be carried, `details` the wire leaf of the long text a responder reads.
+    free-form object in which things can be carried, `details` the wire leaf of the long text a responder reads,
+    `implied` what an alert there is without saying so.
     Raises `ValueError` for a row whose path does not exist, and for a wire leaf that has not exactly one row.
     """
 
@@ -214,6 +215,7 @@ class Mapping:
         *,
         container: str | None = None,
         details: str | None = None,
+        implied: Map[str, Any] | None = None,
     ) -> None:
         self.dialect = dialect
         self.kind: Kind = kind
@@ -221,6 +223,7 @@ class Mapping:
         self.partial = partial_of(wire)
         self.container = container
         self.details = details
+        self.implied: Flat = dict(implied or {})
         self.dropped = tuple(entry for entry in rows if isinstance(entry, Dropped))
         self.rows = tuple(_as_row(entry, dialect) for entry in rows if not isinstance(entry, Dropped))
         self._names = names(wire)
@@ -397,12 +400,12 @@ def _supplied(entry: Row, flat: Flat, writing: Writing) -> Sequence[Any]:
         values = [writing.defaults.get(path, flat.get(path, UNSET)) for path in entry.paths]
         out = entry.write(writing, *values)
         if _satisfied(out):
-            writing.filled.update((path, "supplied by the upstream's defaults") for path in entry.paths)
+            writing.filled[entry.paths[0]] = "supplied by the upstream's defaults"
             return out
     fallback = entry.fallback(flat, writing) if entry.fallback else None
     if fallback is None:
         raise Unmet(entry.paths[0])
-    writing.filled.update((path, entry.why or "the documented fallback") for path in entry.paths)
+    writing.filled[entry.paths[0]] = entry.why or "the documented fallback"
     return fallback
 
 

@@ -282,6 +282,9 @@ def _delivered(
     assert isinstance(outcome, Delivered | Found)
     if shipment.report and shipment.operation != delivery.operation:
         delivery.report = to_builtins(list(shipment.report))
+    if isinstance(outcome, Delivered):
+        altered = [Fate(path, "approximated", "", why) for path, why in outcome.altered.items()]
+        delivery.report = [*delivery.report, *to_builtins(altered)]
     _end(tx, delivery, "delivered", "", now)
     row = tx.alert(delivery.alert) if delivery.alert is not None else None
     if target is None or row is None:

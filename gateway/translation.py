@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from gateway.canonical import LOWEST_SEVERITY, QUIET_CATEGORY, SERVER_OWNED, Flat
 from gateway.carry import pack
@@ -20,7 +20,7 @@ from gateway.dialect import Dialect
 from gateway.mapping import CARRIED, Unmet, Writing
 from gateway.mapping import Mapping as Rows
 from gateway.values import iso
-from gateway.wire import Wire, put
+from gateway.wire import Wire, get, put
 
 Word = Literal["mapped", "carried", "approximated", "kept", "dropped"]
 
@@ -98,16 +98,16 @@ def translate(saying: Saying, destination: Destination) -> Said:
     whole = told if akin else {path: value for path, value in told.items() if value is not None}
     body = mapping.write(whole, writing)
     patch = mapping.write(_with_companions(mapping, told, saying.changed), writing, partial=True)
-    meant = mapping.interpret(body).whole()
     if akin:
         if saying.verbatim is not None:
             body = mapping.restate(whole, saying.verbatim, body)
         if saying.said is not None:
             patch = mapping.restate(told, saying.said, patch)
-        meant = mapping.interpret(body).whole()
+    meant = {**mapping.implied, **mapping.interpret(body).whole()}
     report = _Report(saying, destination, told, meant, {**writing.filled, **altered})
     if not akin:
         report.carried = _carry(saying, destination, body, meant, report, hush)
+        _carry_along(mapping, body, patch)
     return Said(body, patch, report.fates())
 
 
@@ -155,6 +155,13 @@ def _carry(
     if packed:
         put(body, f"{mapping.container}.{CARRIED}", packed)
     return carried
+
+
+def _carry_along(mapping: Rows, body: Wire, patch: Wire) -> None:
+    """An update brings what is carried up to date too."""
+    held = get(body, f"{mapping.container}.{CARRIED}") if mapping.container else UNSET
+    if held is not UNSET:
+        put(patch, f"{mapping.container}.{CARRIED}", held)
 
 
 def page_text(saying: Saying, inexact: frozenset[str], hush: str) -> tuple[str, tuple[int, int]]:
@@ -240,6 +247,8 @@ class _Report:
             return "another alert holds this key there"
         for entry in self.mapping.rows:
             if path in entry.paths and not entry.derived:
+                if entry.paths[0] in self.reasons:
+                    return self.reasons[entry.paths[0]]
                 if entry.why:
                     return entry.why
                 return "the target's scale is coarser" if entry.scale else "made to fit the target's limits"

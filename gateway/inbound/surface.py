@@ -54,15 +54,17 @@ class Surface:
         except ConnectionError:
             return
         except Problem as problem:
-            outcome, reply = problem.kind.value, self._worded(inbound, problem)
+            outcome, reply = problem.kind.value, self._worded(inbound, problem, str(request))
         except StoreError as error:
             log.error("store.unavailable", reason=str(error))
             full = Problem(ProblemKind.OVERLOADED, "the gateway cannot keep anything now; try again", retry_after=5)
-            outcome, reply = full.kind.value, self._worded(inbound, full)
+            outcome, reply = full.kind.value, self._worded(inbound, full, str(request))
         except Exception:
             log.exception("request.failed", method=scope["method"], path=path)
             outcome = ProblemKind.INTERNAL.value
-            reply = self._worded(inbound, Problem(ProblemKind.INTERNAL, "the gateway failed; see its log"))
+            reply = self._worded(
+                inbound, Problem(ProblemKind.INTERNAL, "the gateway failed; see its log"), str(request)
+            )
         await _send(send, reply, _headers(reply, answered, request), scope["method"] == "HEAD")
         self._note(scope, path, inbound, caller, outcome, reply, answered, began)
 
@@ -98,9 +100,10 @@ class Surface:
             return ANONYMOUS
         raise Problem(ProblemKind.UNAUTHORIZED, "the credential is missing or not known here")
 
-    def _worded(self, inbound: Inbound | None, problem: Problem) -> Reply:
+    def _worded(self, inbound: Inbound | None, problem: Problem, request: str) -> Reply:
         if inbound is None:
             return Reply(404, {"message": problem.message})
+        problem.request = request
         reply = inbound.dialect.problem(problem)
         extra: dict[str, str] = {}
         if problem.allow:

@@ -1,0 +1,262 @@
+"""IBM Cloud Monitoring's alerts API (Sysdig Monitor): rules with versions and unique names.
+
+Source: https://cloud.ibm.com/docs/monitoring?topic=monitoring-alert_api. It must not know what stands behind the
+gateway. What goes out is in `calls`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.asking import bearer, body_object, one, time_of
+from gateway.canonical import Operation
+from gateway.dialect import (
+    Answer,
+    Command,
+    Dialect,
+    Incoming,
+    Json,
+    Listing,
+    Outbound,
+    Read,
+    Ref,
+    Relay,
+    Reply,
+    Request,
+    Route,
+    Shown,
+)
+from gateway.errors import USUAL_STATUS, Problem, ProblemKind, invalid
+from gateway.mapping import Writing
+from mappings.ibm_monitoring import calls
+from mappings.ibm_monitoring.alert import NAME, PAGE, RULE, Alert, Envelope
+
+CHANNELS_PAGE = "https://cloud.ibm.com/docs/monitoring?topic=monitoring-notifications_api"
+
+# --- routes ------------------------------------------------------------------------------------------------
+
+
+def _unwrapped(incoming: Incoming) -> tuple[dict[str, Json], str]:
+    """The alert in a body, and what to put before its fields in errors: wrapped, bare, or in a list of one."""
+    body = body_object(incoming)
+    if isinstance(body.get("alerts"), list) and len(body["alerts"]) == 1:
+        body = body["alerts"][0] if isinstance(body["alerts"][0], dict) else {"alert": body["alerts"][0]}
+    if "alert" not in body:
+        return body, ""
+    if not isinstance(body["alert"], dict):
+        raise invalid("alert", "expected an object")
+    return body["alert"], "alert"
+
+
+def _create(incoming: Incoming) -> Command:
+    alert, prefix = _unwrapped(incoming)
+    if alert.get("id") is not None or alert.get("version") is not None:
+        raise invalid("id", "Alert ID and version must be null")
+    reading = RULE.read(alert, prefix=prefix)
+    _check_manual(alert)
+    return Command(
+        operation=Operation.CREATE,
+        patch=reading.flat,
+        hints=reading.hints,
+        verbatim=reading.verbatim,
+        dropped=reading.dropped,
+        carried=reading.carried,
+    )
+
+
+def _check_manual(alert: dict[str, Json]) -> None:
+    """What a MANUAL alert must have; the SDK leaves `segmentCondition` out where there is no `segmentBy`."""
+    if alert["type"] != "MANUAL":
+        return
+    for name in ("condition", "timespan"):
+        if not alert.get(name):
+            raise invalid(name, "is required for a MANUAL alert")
+    if alert.get("segmentBy") and not alert.get("segmentCondition"):
+        raise invalid("segmentCondition", "is required for a MANUAL alert with segmentBy")
+
+
+def _update(incoming: Incoming) -> Command:
+    alert, prefix = _unwrapped(incoming)
+    reading = RULE.read(alert, partial=True, prefix=prefix)
+    if alert.get("id") is not None and str(alert["id"]) != incoming.params["id"]:
+        raise invalid("id", "differs from the id in the path")
+    return Command(
+        operation=Operation.UPDATE,
+        ref=Ref(id=incoming.params["id"]),
+        patch=reading.flat,
+        hints=reading.hints,
+        version=alert.get("version"),
+        verbatim=reading.verbatim,
+        dropped=reading.dropped,
+        carried=reading.carried,
+    )
+
+
+def _get(incoming: Incoming) -> Read:
+    return Read(ref=Ref(id=incoming.params["id"]))
+
+
+def _delete(incoming: Incoming) -> Command:
+    return Command(operation=Operation.DELETE, ref=Ref(id=incoming.params["id"]))
+
+
+def _list(incoming: Incoming) -> Listing:
+    one(incoming, "from")
+    return Listing(since=time_of(incoming, "from"), before=time_of(incoming, "to"))
+
+
+def _channels(incoming: Incoming) -> Relay:
+    """The SDK looks channels up before it creates alerts; without IBM behind there are none to choose from."""
+    return Relay(Request(method="GET", path="/api/notificationChannels"), Reply(200, {"notificationChannels": []}))
+
+
+def _shown(shown: Shown) -> dict[str, Json]:
+    number: Json = int(shown.id) if shown.id.isdigit() else shown.id
+    whole = RULE.write(shown.flat, Writing(), side="reply")
+    usual = {"autoCreated": False, "enabled": True, "notificationCount": 0, "rateOfChange": False, "reNotify": False}
+    return {"id": number, "version": shown.version, **usual, **whole}
+
+
+def _answer_one(answer: Answer) -> Reply:
+    assert answer.shown
+    return Reply(200, {"alert": _shown(answer.shown)})
+
+
+def _answer_list(answer: Answer) -> Reply:
+    """A flat list, as the SDK and the service's own conventions have it; the page's wrapped one is only read."""
+    return Reply(200, {"alerts": [_shown(shown) for shown in answer.listed]})
+
+
+def _answer_deleted(answer: Answer) -> Reply:
+    return Reply(204)
+
+
+def _answer_relayed(answer: Answer) -> Reply:
+    return Reply(200, {"notificationChannels": []})
+
+
+def _routes(prefix: str) -> tuple[Route, ...]:
+    """The page's own commands come out as `/api/api/alerts` where its endpoint is taken literally."""
+    everywhere: dict[str, Any] = {"source": PAGE}
+    alerts, alert = f"{prefix}/alerts", f"{prefix}/alerts/{{id}}"
+    return (
+        Route(
+            method="GET",
+            path=alerts,
+            operations=(Operation.LIST,),
+            read=_list,
+            answer=_answer_list,
+            summary="Get all user alerts",
+            query=("from", "to"),
+            **everywhere,
+        ),
+        Route(
+            method="POST",
+            path=alerts,
+            operations=(Operation.CREATE,),
+            read=_create,
+            answer=_answer_one,
+            summary="Create an alert",
+            body=Envelope,
+            **everywhere,
+        ),
+        Route(
+            method="GET",
+            path=alert,
+            operations=(Operation.READ,),
+            read=_get,
+            answer=_answer_one,
+            summary="Get details about a user alert",
+            **everywhere,
+        ),
+        Route(
+            method="PUT",
+            path=alert,
+            operations=(Operation.UPDATE,),
+            read=_update,
+            answer=_answer_one,
+            summary="Update an alert",
+            body=Envelope,
+            **everywhere,
+        ),
+        Route(
+            method="DELETE",
+            path=alert,
+            operations=(Operation.DELETE,),
+            read=_delete,
+            answer=_answer_deleted,
+            summary="Delete an alert",
+            success=204,
+            **everywhere,
+        ),
+    )
+
+
+CHANNELS = Route(
+    method="GET",
+    path="/api/notificationChannels",
+    operations=(),
+    read=_channels,
+    answer=_answer_relayed,
+    summary="List notification channels",
+    source=CHANNELS_PAGE,
+)
+
+# --- words -------------------------------------------------------------------------------------------------
+
+REASONS: dict[ProblemKind, str] = {
+    ProblemKind.UNAUTHORIZED: "Unauthorized access",
+    ProblemKind.NOT_FOUND: "The alert ID is not recognized",
+    ProblemKind.CONFLICT: "There is a version mismatch",
+    ProblemKind.NAME_TAKEN: "The alert name is not valid",
+    ProblemKind.NO_SUCH_PATH: "Not Found",
+    ProblemKind.METHOD_NOT_ALLOWED: "Method Not Allowed",
+    ProblemKind.TOO_LARGE: "Payload Too Large",
+    ProblemKind.RATE_LIMITED: "Too Many Requests",
+    ProblemKind.OVERLOADED: "Service Unavailable",
+    ProblemKind.INTERNAL: "Internal Server Error",
+}
+
+
+def _problem(problem: Problem) -> Reply:
+    """The service's application error, which its SDK and its Terraform provider both read."""
+    reason = REASONS.get(problem.kind, "The alert configuration is not valid")
+    return Reply(USUAL_STATUS[problem.kind], {"errors": [{"reason": reason, "message": problem.message}]})
+
+
+DIALECT = Dialect(
+    name=NAME,
+    title="IBM Cloud Monitoring",
+    source=PAGE,
+    kind="rule",
+    mapping=RULE,
+    routes=(*_routes("/api"), *_routes("/api/api"), CHANNELS),
+    outbound=Outbound(
+        addressed_by="id",
+        calls={
+            Operation.CREATE: calls.create,
+            Operation.UPDATE: calls.update,
+            Operation.RESOLVE: calls.disable,
+            Operation.REOPEN: calls.enable,
+            Operation.DELETE: calls.delete,
+        },
+        authorise=calls.authorise,
+        exchange=calls.exchange,
+        reason=calls.reason,
+        on_resolve="disable",
+        read=calls.read_one,
+        list=calls.read_all,
+        probe=Request(method="GET", path="/api/alerts"),
+    ),
+    credentials=bearer,
+    problem=_problem,
+    shown_id=str,
+    reply="delivered",
+    settings=calls.Settings,
+    has_status=False,
+    unique_names=True,
+    url="https://eu-de.monitoring.cloud.ibm.com",
+    client_setting="`sdc_url` (or `SDC_URL`) → `http://gateway/ibm_monitoring`, the token in `SDC_TOKEN`",
+)
+
+__all__ = ["DIALECT", "Alert"]

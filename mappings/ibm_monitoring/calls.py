@@ -1,0 +1,195 @@
+"""IBM Cloud Monitoring as an upstream: tokens, versions, names that are taken.
+
+Source: https://cloud.ibm.com/docs/monitoring?topic=monitoring-alert_api and, for tokens,
+https://cloud.ibm.com/docs/monitoring?topic=monitoring-mon-curl. It must not know who asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+from msgspec import Struct
+
+from gateway.canonical import Flat
+from gateway.dialect import (
+    Again,
+    Call,
+    Changed,
+    Delivered,
+    Found,
+    FoundAlert,
+    Json,
+    Missing,
+    Rejected,
+    Request,
+    Response,
+    Sending,
+    Token,
+    segment,
+)
+from gateway.errors import ProblemKind
+from gateway.secrets import Secret
+from gateway.wire import merged
+from mappings.ibm_monitoring.alert import RULE
+
+REREADS = 3
+TAKEN = frozenset({422})
+
+
+class Settings(Struct, kw_only=True):
+    """`iam_key` is exchanged for tokens at `iam_url` and renewed; `key` instead of it is a Monitor API token."""
+
+    iam_key: Secret | None = None
+    iam_url: str = "https://iam.cloud.ibm.com"
+
+
+def authorise(request: Request, credential: str) -> Request:
+    """The token goes into the Authorization header; `IBMInstanceID` and the team are configured headers."""
+    return request.with_headers({"Authorization": f"Bearer {credential}"})
+
+
+def exchange(settings: Settings, credential: str) -> Generator[Request, Response, Token]:
+    """An IAM API key for an access token."""
+    answer = yield Request(
+        method="POST",
+        path=f"{settings.iam_url.rstrip('/')}/identity/token",
+        absolute=True,
+        form={
+            "grant_type": "urn:ibm:params:oauth:grant-type:apikey",
+            "response_type": "cloud_iam",
+            "apikey": credential,
+        },
+    )
+    body = answer.json()
+    found = body if isinstance(body, dict) else {}
+    lifetime = found.get("expires_in")
+    return Token(str(found.get("access_token", "")), float(lifetime) if isinstance(lifetime, int) else 3600.0)
+
+
+def reason(response: Response) -> str:
+    """The service's words in either of its two error shapes."""
+    body = response.json()
+    if not isinstance(body, dict):
+        return ""
+    errors = body.get("errors")
+    if isinstance(errors, list):
+        said = [error for error in errors if isinstance(error, dict)]
+        return "; ".join(": ".join(str(e[key]) for key in ("message", "reason") if e.get(key)) for e in said)
+    return str(body.get("message") or body.get("error") or "")
+
+
+def _alert_in(response: Response) -> dict[str, Json]:
+    body = response.json()
+    found = body.get("alert", body) if isinstance(body, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _known(alert: dict[str, Json]) -> Delivered:
+    ids = {"id": str(alert["id"])} if alert.get("id") is not None else {}
+    return Delivered(ids=ids, seen={"version": alert["version"]} if "version" in alert else {})
+
+
+def _path(sending: Sending) -> str:
+    return f"/api/alerts/{segment(sending.ids.get('id', '{id}'))}"
+
+
+def create(sending: Sending) -> Call:
+    """Creates the rule. A name that is taken gets the gateway's id once, unless the caller chose it itself."""
+    body = sending.body
+    answer = yield Request(method="POST", path="/api/alerts", body={"alert": body}, accepts=TAKEN, creates=True)
+    if answer.status != 422:
+        return _known(_alert_in(answer))
+    if sending.is_akin:
+        return Rejected(reason=f"422 {reason(answer)}", kind=ProblemKind.NAME_TAKEN)
+    body = {**body, "name": f"{body['name']} [{sending.suffix}]"}
+    answer = yield Request(method="POST", path="/api/alerts", body={"alert": body}, creates=True)
+    known = _known(_alert_in(answer))
+    return Delivered(ids=known.ids, seen=known.seen, altered={"summary": "the name was taken there"})
+
+
+def _change(sending: Sending, fields: dict[str, Json]) -> Call:
+    """Reads the rule, lays the fields over it and puts it back; a version that moved starts at the read again."""
+    why = ""
+    for _ in range(REREADS + 1):
+        answer = yield Request(method="GET", path=_path(sending), accepts=frozenset({404}))
+        if answer.status == 404:
+            return Missing()
+        found = _alert_in(answer)
+        moved = sending.seen.get("version", found.get("version")) != found.get("version")
+        if moved and sending.strict:
+            return Changed(
+                reason="409 Conflict version: somebody changed the alert there",
+                found=_flat(found),
+                seen={"version": found.get("version")},
+            )
+        answer = yield Request(
+            method="PUT",
+            path=_path(sending),
+            body={"alert": _laid_over(found, fields)},
+            accepts=frozenset({404, 409, 422}),
+        )
+        if answer.status == 404:
+            return Missing()
+        if answer.status == 422:
+            return Rejected(reason=f"422 {reason(answer)}", kind=ProblemKind.NAME_TAKEN)
+        if answer.status != 409:
+            known = _known({"version": found.get("version"), **_alert_in(answer)})
+            altered = {"version": "laid over a change that somebody else made there"} if moved else {}
+            return Delivered(ids=known.ids, seen=known.seen, altered=altered)
+        why = f"409 {reason(answer)}"
+    return Again(reason=why)
+
+
+def _laid_over(found: dict[str, Json], fields: dict[str, Json]) -> dict[str, Json]:
+    """Fields replace what is there; annotations, which others use too, are merged key by key."""
+    laid: dict[str, Any] = {**found, **fields}
+    if isinstance(found.get("annotations"), dict) and isinstance(fields.get("annotations"), dict):
+        laid["annotations"] = merged(found["annotations"], fields["annotations"])
+    return laid
+
+
+def update(sending: Sending) -> Call:
+    """Lays what changed over the rule."""
+    return (yield from _change(sending, sending.patch))
+
+
+def disable(sending: Sending) -> Call:
+    """What a resolve is to a rule: it is switched off."""
+    return (yield from _change(sending, {**sending.patch, "enabled": False}))
+
+
+def enable(sending: Sending) -> Call:
+    """What a reopen is to a rule: it is switched on."""
+    return (yield from _change(sending, {**sending.patch, "enabled": True}))
+
+
+def delete(sending: Sending) -> Call:
+    """Deletes the rule; one that is gone already is deleted."""
+    answer = yield Request(method="DELETE", path=_path(sending), accepts=frozenset({404}))
+    return Missing() if answer.status == 404 else Delivered()
+
+
+def _flat(alert: dict[str, Json]) -> Flat:
+    return RULE.interpret(alert, side="reply").whole()
+
+
+def _found(alert: dict[str, Json]) -> FoundAlert:
+    return FoundAlert(id=str(alert.get("id")), flat=_flat(alert), seen={"version": alert.get("version")})
+
+
+def read_one(sending: Sending) -> Call:
+    """The rule as it is there now."""
+    answer = yield Request(method="GET", path=_path(sending), accepts=frozenset({404}))
+    return Missing() if answer.status == 404 else Found((_found(_alert_in(answer)),))
+
+
+def read_all(sending: Sending) -> Call:
+    """Every rule there, whether the list is flat or each alert is wrapped."""
+    answer = yield Request(method="GET", path="/api/alerts", is_list=True)
+    body = answer.json()
+    listed = body.get("alerts") if isinstance(body, dict) else None
+    if not isinstance(listed, list):
+        return Again(reason="the list could not be read")
+    alerts = [item.get("alert", item) for item in listed if isinstance(item, dict)]
+    return Found(tuple(_found(alert) for alert in alerts if alert.get("id") is not None))
