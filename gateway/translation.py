@@ -151,7 +151,8 @@ def _carry(
     alert = {path: value for path, value in saying.flat.items() if value is not None}
     if alert.get("kind") == mapping.kind:
         del alert["kind"]
-    packed, carried = pack(alert, meant, spans)
+    wire = {path: value for path, value in meant.items() if path in alert or path not in mapping.implied}
+    packed, carried = pack(alert, wire, spans)
     if packed:
         put(body, f"{mapping.container}.{CARRIED}", packed)
     return carried
