@@ -112,8 +112,7 @@ class Desk:
         try:
             await asyncio.wait_for(waiter.done.wait(), self.config.reply_timeout)
         except TimeoutError:
-            if waiter.claimed:
-                await waiter.done.wait()
+            await waiter.unclaimed.wait()
         finally:
             self.waiters.remove(accepted.command)
         if waiter.all_refused():

@@ -335,7 +335,8 @@ class Dialect:
     words a problem. `reply` is when callers are answered unless configured. `unique_names` refuses a second
     alert of the same summary in one scope; `has_status` says whether resolved alerts are listed.
     `credential_in_body` marks a vendor whose callers are known only once the body is decoded. `url` is the
-    vendor's usual address, `client_setting` what a client changes to call the gateway instead.
+    vendor's usual address, `client_setting` what a client changes to call the gateway instead, `usual_defaults`
+    such `defaults` as an upstream of it is configured with where callers of other vendors say less.
     """
 
     name: str
@@ -356,3 +357,4 @@ class Dialect:
     credential_in_body: bool = False
     url: str = ""
     client_setting: str = ""
+    usual_defaults: Mapping[str, Any] = field(default_factory=dict)

@@ -370,7 +370,7 @@ class Mapping:
 
     def holder(self, path: str) -> str:
         """The wire leaf that holds a canonical path, or nothing."""
-        for entry in self.rows:
+        for entry in sorted(self.rows, key=lambda entry: entry.derived):
             if path in entry.paths and entry.side != "reply":
                 return entry.wires[min(entry.paths.index(path), len(entry.wires) - 1)]
         start = f"extensions.{self.dialect}."

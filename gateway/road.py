@@ -291,7 +291,10 @@ class Road:
             step.accepted.primary = target.upstream
         if upstream is None:
             return
-        sent, fates = what_to_send(upstream, step, before)
+        operation = _in_terms_of(upstream, step, before)
+        if operation is None:
+            return
+        sent, fates = what_to_send(upstream, operation)
         if sent is None:
             step.accepted.reports[target.upstream] = fates
             return
@@ -445,11 +448,8 @@ def _stamp(flat: Flat, operation: Operation, now: int) -> None:
         flat.update(status="firing", resolved_at=None)
 
 
-def what_to_send(upstream: Upstream, step: _Step, before: Flat | None) -> tuple[Operation | None, tuple[Fate, ...]]:
+def what_to_send(upstream: Upstream, operation: Operation) -> tuple[Operation | None, tuple[Fate, ...]]:
     """What an operation becomes at an upstream, None where nothing is sent, and what there is to say about it."""
-    operation = _in_terms_of(upstream, step, before)
-    if operation is None:
-        return None, ()
     sent: Operation | None = operation
     if operation is Operation.RESOLVE and upstream.on_resolve == "delete":
         sent = Operation.DELETE

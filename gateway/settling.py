@@ -19,7 +19,7 @@ from gateway.dialect import Again, Changed, Delivered, Found, Missing, Outcome, 
 from gateway.errors import ProblemKind
 from gateway.mapping import Unmet
 from gateway.road import saying, time_of
-from gateway.store import AlertRow, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
+from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
 from gateway.translation import Fate, translate, unmet_text
 from gateway.values import iso
 
@@ -130,7 +130,8 @@ def _ship(
     is_own = delivery.operation == operation or command.body.after is None
     present = row.body if not is_own or command.body.after is None else command.body.after
     late = _late_note(command.at, now) if operation in TELLING else ""
-    words = saying(row, target, flatten(present), command.body, command.at, late)
+    body = command.body if is_own else CommandBody(dropped=command.body.dropped)
+    words = saying(row, target, flatten(present), body, command.at, late)
     try:
         said = translate(words, upstream.destination)
     except Unmet as unmet:

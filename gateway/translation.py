@@ -20,7 +20,7 @@ from gateway.dialect import Dialect
 from gateway.mapping import CARRIED, Unmet, Writing
 from gateway.mapping import Mapping as Rows
 from gateway.values import iso
-from gateway.wire import Wire, get, put
+from gateway.wire import Wire, copied, get, put
 
 Word = Literal["mapped", "carried", "approximated", "kept", "dropped"]
 
@@ -96,8 +96,8 @@ def translate(saying: Saying, destination: Destination) -> Said:
         defaults=destination.defaults, metrics=destination.metrics, origin=saying.origin, caller=saying.caller
     )
     whole = told if akin else {path: value for path, value in told.items() if value is not None}
-    body = mapping.write(whole, writing)
     patch = mapping.write(_with_companions(mapping, told, saying.changed), writing, partial=True)
+    body = _whole_body(mapping, whole, writing, patch, saying.changed is not None)
     if akin:
         if saying.verbatim is not None:
             body = mapping.restate(whole, saying.verbatim, body)
@@ -109,6 +109,17 @@ def translate(saying: Saying, destination: Destination) -> Said:
         report.carried = _carry(saying, destination, body, meant, report, hush)
         _carry_along(mapping, body, patch)
     return Said(body, patch, report.fates())
+
+
+def _whole_body(mapping: Rows, whole: Flat, writing: Writing, patch: Wire, is_update: bool) -> Wire:
+    """The whole alert. What is there already has what the target requires: an update is not refused for lack of it."""
+    try:
+        return mapping.write(whole, writing)
+    except Unmet:
+        if not is_update:
+            raise
+        body: Wire = copied(patch)
+        return body
 
 
 def hushed(flat: Flat, destination: Destination) -> str:
@@ -175,7 +186,7 @@ def page_text(saying: Saying, inexact: frozenset[str], hush: str) -> tuple[str, 
     own = flat.get("details") or ""
     links = flat.get("links") or ()
     facts = {
-        "severity": flat.get("severity"),
+        "severity": _named(flat.get("severity")),
         "team": flat.get("team"),
         "resource": flat.get("resource"),
         "runbook": (flat.get("labels") or {}).get("runbook_url"),
@@ -187,6 +198,14 @@ def page_text(saying: Saying, inexact: frozenset[str], hush: str) -> tuple[str, 
     start = "".join(f"{line}\n\n" for line in before)
     text = start + own + ("\n\n" if own else "") + "\n".join(lines)
     return text, (len(start), len(start) + len(own))
+
+
+SEVERITY_NAMES = ("emergency", "alert", "critical", "error", "warning", "notice", "informational", "debug")
+
+
+def _named(severity: int | None) -> str | None:
+    """A severity as its sender gave it, with the name that RFC 5424 has for it."""
+    return None if severity is None else f"{severity} ({SEVERITY_NAMES[severity]})"
 
 
 def _unseen(name: str, inexact: frozenset[str]) -> bool:

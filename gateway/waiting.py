@@ -25,8 +25,9 @@ class Waiter:
         self.verdicts: dict[str, Verdict] = {}
         self.shows = shows
         self.strict = strict
-        self.claimed = False
         self.done = asyncio.Event()
+        self.unclaimed = asyncio.Event()
+        self.unclaimed.set()
 
     def give(self, upstream: str, verdict: Verdict) -> None:
         """Takes one upstream's verdict."""
@@ -67,12 +68,17 @@ class Waiters:
         return bool(waiter and waiter.strict)
 
     def claim(self, command: int, upstream: str) -> bool:
-        """Whether this upstream's id is to be shown; from now on the waiter waits for the commit that says so."""
+        """Whether this upstream's id is to be shown. Until `release` the waiter waits for the commit that says so."""
         waiter = self._waiting.get(command)
         if waiter is None or not waiter.shows or waiter.primary != upstream:
             return False
-        waiter.claimed = True
+        waiter.unclaimed.clear()
         return True
+
+    def release(self, command: int) -> None:
+        """The commit was made, or failed."""
+        if waiter := self._waiting.get(command):
+            waiter.unclaimed.set()
 
     def verdict(self, command: int, upstream: str, verdict: Verdict) -> None:
         """Passes an upstream's verdict on."""

@@ -46,6 +46,14 @@ class Client:
         """Closes the connections."""
         await self._transport.aclose()
 
+    def fingerprint(self) -> int:
+        """Changes when the upstream's secrets do; it tells nothing about them."""
+        secrets = [self.upstream.key, *self.upstream.headers.values()]
+        try:
+            return hash(tuple(secret.value() for secret in secrets if secret))
+        except ValueError:
+            return 0
+
     async def run(self, call: Call) -> Ended:
         """Runs a call to its end; never raises for what an upstream does."""
         renewed = False

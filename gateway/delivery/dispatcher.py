@@ -91,6 +91,7 @@ class Lanes:
         self._wake = asyncio.Event()
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self.held_until: float | None = None
+        self._held_with = 0
         self.stopping = False
 
     @property
@@ -122,7 +123,7 @@ class Lanes:
         upstream = self.client.upstream
         free = upstream.concurrency - len(self._under_way)
         if self.held_until is not None:
-            if time.monotonic() < self.held_until:
+            if time.monotonic() < self.held_until and self.client.fingerprint() == self._held_with:
                 return min(POLL, self.held_until - time.monotonic())
             free = 1 if not self._under_way else 0
         if free <= 0:
@@ -187,7 +188,10 @@ class Lanes:
                 tx.insert_attempt(_attempt_row(delivery, verdict, started, took))
             return verdict
 
-        verdict = await self._store.write(work)
+        try:
+            verdict = await self._store.write(work)
+        finally:
+            self._waiters.release(delivery.command)
         self._metrics.attempt(self._name, verdict.state, _short(verdict.reason), took)
         log.info(
             "delivery." + verdict.state,
@@ -208,8 +212,9 @@ class Lanes:
             self._waiters.verdict(delivery.command, delivery.upstream, verdict)
 
     async def _hold(self, delivery: DeliveryRow, held: Held, started: int, began: float) -> None:
-        """Never a verdict on an alert: the upstream is left alone but for one probe a minute."""
-        self.held_until = time.monotonic() + PROBE
+        """Never a verdict on an alert: the upstream is left alone but for one probe a minute, and one as soon as
+        its secrets change."""
+        self.held_until, self._held_with = time.monotonic() + PROBE, self.client.fingerprint()
         took = time.monotonic() - began
         delivery.attempts += 1
         verdict = Verdict(state="again", reason=f"held: {held.reason}")

@@ -165,6 +165,9 @@ class Tx(Protocol):
     def alert_by_id(self, scope: str, name: str) -> AlertRow | None:
         """The alert that any party of this scope ever knew by this id; not a deleted one."""
 
+    def alert_of_anybody(self, name: str) -> int | None:
+        """The newest alert that any party of any scope ever knew by this id or key."""
+
     def alerts(self, scope: str, chosen: AlertFilter) -> tuple[list[AlertRow], int]:
         """The alerts chosen, oldest first, and how many there are without `offset` and `limit`."""
 

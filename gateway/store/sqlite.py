@@ -73,7 +73,19 @@ class SqliteTx:
         if shown:
             return shown
         known = "SELECT alert FROM ids WHERE scope = ? AND name = ?"
-        return self._alert_where(f"id IN ({known}) AND NOT is_deleted ORDER BY id DESC", scope, name)
+        found = self._alert_where(f"id IN ({known}) AND NOT is_deleted ORDER BY id DESC", scope, name)
+        if found is None and name.isascii() and name.isdigit() and len(name) < 17:
+            return self._alert_where("id = ? AND scope = ? AND NOT is_deleted", int(name), scope)
+        return found
+
+    def alert_of_anybody(self, name: str) -> int | None:
+        found = self._one(
+            "SELECT max(alert) FROM (SELECT alert FROM ids WHERE name = ?1 UNION ALL "
+            "SELECT id FROM alerts WHERE shown = ?1 OR key = ?1 OR id = CAST(?1 AS INTEGER) "
+            "UNION ALL SELECT alert FROM targets WHERE key = ?1)",
+            (name,),
+        )
+        return found[0] if found else None
 
     def alerts(self, scope: str, chosen: AlertFilter) -> tuple[list[AlertRow], int]:
         conditions, values = ["scope = ?", "NOT is_deleted"], [scope]

@@ -255,6 +255,7 @@ DIALECT = Dialect(
     settings=calls.Settings,
     has_status=False,
     unique_names=True,
+    usual_defaults={"condition.expression": "avg(timeAvg(uptime)) <= 0"},
     url="https://eu-de.monitoring.cloud.ibm.com",
     client_setting="`sdc_url` (or `SDC_URL`) → `http://gateway/ibm_monitoring`, the token in `SDC_TOKEN`",
 )

@@ -378,6 +378,7 @@ DIALECT = Dialect(
     shown_id=str,
     reply="delivered",
     has_status=False,
+    usual_defaults={"channels": [{"kind": "slack", "id": "C042"}]},
     url="https://api.livesession.io",
     client_setting="the base URL `https://api.livesession.io/v1` → `http://gateway/livesession/v1`",
 )

@@ -385,6 +385,7 @@ DIALECT = Dialect(
     problem=_problem,
     shown_id=lambda number: f"alt_{number}",
     reply="delivered",
+    usual_defaults={"resource": "mon_123"},
     url="https://api.uptinio.com/v1",
     client_setting="the API's base URL, `https://api.uptinio.com/v1` → `http://gateway/uptinio`",
 )

@@ -1,0 +1,101 @@
+"""The vendors' documented requests and replies, shipped beside their dialects.
+
+They feed the demonstration, the documentation and the goldens: a dialect that is a package has a folder `examples`
+with one JSON file per documented sample. Nothing here knows a vendor; each file names the page it comes from.
+"""
+
+from __future__ import annotations
+
+import functools
+from importlib import import_module, resources
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from gateway import dialect as declared
+from gateway.canonical import Operation
+from gateway.wire import Wire, copied, get, put
+
+
+class ExampleRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A request as documented.
+
+    `path` is the route's, with its variables in braces, and `params` are the documented values of these. Where the
+    body repeats what only a living alert has, `placeholders` says so: a path in the body → ``id`` or ``version``.
+    """
+
+    method: str
+    path: str
+    params: dict[str, str] = {}
+    headers: dict[str, str] = {}
+    body: Any | UnsetType = UNSET
+    placeholders: dict[str, str] = {}
+
+    def about(self, id: str | None = None, version: int | None = None) -> declared.Request:  # noqa: A002
+        """The request as it is sent: about the documented alert, or about the one named."""
+        params = {name: id if id is not None else value for name, value in self.params.items()}
+        body = copied(self.body)
+        actual = {"id": _like(id, get(body, _place(self.placeholders, "id"))), "version": version}
+        for place, what in self.placeholders.items():
+            if actual[what] is not None:
+                put(body, place, actual[what])
+        return declared.Request(method=self.method, path=self.path.format(**params), headers=self.headers, body=body)
+
+
+class ExampleReply(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The documented answer to a request; a body that is `UNSET` is an empty one."""
+
+    status: int
+    body: Any | UnsetType = UNSET
+
+
+class Example(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One documented sample: what it shows, where it stands, and the operation that it asks for.
+
+    A credential in it is the vendor's own placeholder: `with_credential` puts a real one in its place.
+    """
+
+    title: str
+    source: str
+    operation: Operation
+    request: ExampleRequest
+    reply: ExampleReply | None = None
+    name: str = ""
+
+
+@functools.cache
+def examples(dialect_name: str) -> tuple[Example, ...]:
+    """The documented samples of a dialect, by name of their files; none where its module is not a package."""
+    module = import_module(f"mappings.{dialect_name}")
+    if not hasattr(module, "__path__"):
+        return ()
+    folder = resources.files(module) / "examples"
+    if not folder.is_dir():
+        return ()
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".json")), key=lambda file: file.name)
+    found = []
+    for file in files:
+        example = msgspec.json.decode(file.read_bytes(), type=Example)
+        found.append(msgspec.structs.replace(example, name=file.name.removesuffix(".json")))
+    return tuple(found)
+
+
+def with_credential(request: declared.Request, dialect: declared.Dialect, credential: str) -> declared.Request:
+    """The request with a credential where the dialect looks for it, in place of the documented placeholder."""
+    blank = declared.Request(method=request.method, path=request.path, body={})
+    key = dialect.outbound.authorise(blank, credential)
+    filled = request.with_headers(key.headers)
+    if not key.body:
+        return filled
+    body = request.body if isinstance(request.body, dict) else {}
+    return msgspec.structs.replace(filled, body={**body, **key.body})
+
+
+def _place(placeholders: dict[str, str], what: str) -> str:
+    return next((place for place, named in placeholders.items() if named == what), what)
+
+
+def _like(value: str | None, documented: Wire | Any) -> Any:
+    """An id in the type that the documented body has it in."""
+    return int(value) if value is not None and isinstance(documented, int) else value

@@ -1,0 +1,315 @@
+"""The edge of the gateway: HTTP/1 as real senders and hostile ones speak it, before anything is known of its meaning.
+
+uvicorn's protocol knows no limit for headers and no deadline for a request. Added here: headers are small and arrive
+in time, a request that could be read in two ways is refused, an offer to change the protocol is passed over, and of
+a request that was answered early so much is still read that its sender gets to see the answer. It must not know any
+vendor: whoever serves may put a function `words` into the lifespan's state to say a refusal in a vendor's words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import httptools
+import msgspec
+import structlog
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from gateway.dialect import Reply
+from gateway.errors import USUAL_STATUS, Problem, ProblemKind
+from gateway.inbound.limits import DROPPED
+
+log = structlog.get_logger()
+
+Words = Callable[[str, Problem], Reply]
+"""Words a problem for a path, of which perhaps only the beginning is known."""
+
+ONLY_ONCE = (b"host", b"content-length", b"transfer-encoding", b"content-encoding", b"authorization")
+"""Headers that mean something else to whoever takes the other one of two."""
+
+
+class _Refused(Exception):
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+class EdgeProtocol(HttpToolsProtocol):
+    """One connection. Its limits are attributes of the class, so that a subclass may have others."""
+
+    headers_most = 32 * 1024
+    """Bytes of the request line and headers, and of what comes without getting on: trailers, chunk extensions."""
+
+    header_seconds = 10.0
+    """From a request's first byte, or the connection's beginning, to the end of its headers."""
+
+    linger_seconds = 10.0
+    """How long the rest of a request that was already answered is read and dropped."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.url = b""
+        self._size = 0
+        self._without_progress = 0
+        self._dropped = 0
+        self._is_whole = True  # no request is partly here
+        self._is_refused = False
+        self._deadline: asyncio.TimerHandle | None = None
+
+    # --- the connection ----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Starts the clock for the first request; the answers close the connection through `_Lingering`."""
+        super().connection_made(transport)
+        self.transport = _Lingering(self, transport)  # type: ignore[assignment]
+        self._wait_for_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stops the clock."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Closes an idle connection at once, another after its answer."""
+        super().shutdown()
+        if self.cycle is None or self.cycle.response_complete:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Closes the connection whatever may still come."""
+        self._is_refused = True
+        self._stop_waiting()
+        self.transport.now()  # type: ignore[attr-defined]
+
+    def _wait_for_headers(self) -> None:
+        self._stop_waiting()
+        self._deadline = self.loop.call_later(self.header_seconds, self._headers_late)
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _headers_late(self) -> None:
+        if self.url or self._without_progress:
+            seconds = f"{self.header_seconds:g} s"
+            self._refuse(Problem(ProblemKind.TIMEOUT, f"the request's headers did not arrive within {seconds}"))
+        else:
+            self.abandon()
+
+    # --- bytes -------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Parses what came; refuses what cannot be read in exactly one way, or does not get on."""
+        self._unset_keepalive_if_required()
+        if self._is_refused:
+            self._drop(len(data))
+            return
+        if self._is_whole and self._deadline is None:
+            self._wait_for_headers()
+        self._without_progress += len(data)
+        try:
+            self._parse(data)
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            if isinstance(cause, _Refused):
+                self._refuse(cause.problem)
+            else:
+                self._refuse(Problem(ProblemKind.MALFORMED, f"this is not a request of HTTP/1.1: {error}"))
+            return
+        if self._without_progress > self.headers_most:
+            self._refuse(self._too_large())
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            # The parser takes what follows for another protocol. It is told the same request without the offer.
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self._parse(self._without_offer() + data[upgrade.args[0] :])
+
+    def _without_offer(self) -> bytes:
+        """The head that was parsed last, without its offer of another protocol."""
+        lines = [b"%s %s HTTP/1.1" % (self.scope["method"].encode("ascii"), self.url)]
+        offer = (b"upgrade", b"http2-settings", b"connection")
+        lines += [b"%s: %s" % (name, value) for name, value in self.headers if name not in offer]
+        said = b",".join(value.lower() for name, value in self.headers if name == b"connection")
+        if b"close" in [token.strip() for token in said.split(b",")]:
+            lines.append(b"connection: close")
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
+    # --- what the parser found ---------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._size = 0
+        self._dropped = 0
+        if self._deadline is None:
+            self._wait_for_headers()
+
+    def on_url(self, url: bytes) -> None:
+        """The target, or a piece of it."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or a trailer; trailers are dropped."""
+        self._count(len(name) + len(value) + 4)
+        if self._is_whole:
+            super().on_header(name, value)
+
+    def _count(self, size: int) -> None:
+        self._size += size
+        if self._size > self.headers_most:
+            raise _Refused(self._too_large())
+
+    def _too_large(self) -> Problem:
+        return Problem(ProblemKind.HEADERS_TOO_LARGE, f"the headers are larger than {self.headers_most} bytes")
+
+    def on_headers_complete(self) -> None:
+        """The headers are here: what is ambiguous is refused, else the request is served."""
+        self._check()
+        self._without_progress = 0
+        if self.parser.should_upgrade():
+            self.scope["method"] = self.parser.get_method().decode("ascii")
+            return
+        self._stop_waiting()
+        super().on_headers_complete()
+        self._is_whole = False
+        if self.expect_100_continue:
+            # Whether the body follows an early answer is the sender's choice: what comes next could be either.
+            self.cycle.keep_alive = False
+
+    def _check(self) -> None:
+        version = self.parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            raise _Refused(Problem(ProblemKind.MALFORMED, f"HTTP/{version} is not spoken here; use HTTP/1.1"))
+        if self.parser.get_method() == b"CONNECT":
+            raise _Refused(Problem(ProblemKind.METHOD_NOT_ALLOWED, "this is no forward proxy"))
+        names = [name for name, _ in self.headers]
+        for name in ONLY_ONCE:
+            if names.count(name) > 1:
+                raise _Refused(Problem(ProblemKind.MALFORMED, f"the header {name.decode()} is there twice"))
+        coding = dict(self.headers).get(b"transfer-encoding", b"chunked")
+        if coding.strip().lower() != b"chunked" or (version == "1.0" and b"transfer-encoding" in names):
+            raise _Refused(Problem(ProblemKind.MALFORMED, "the only transfer-encoding is chunked, of HTTP/1.1"))
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body; of a request that was answered already it is dropped."""
+        self._without_progress = 0
+        if self.cycle.response_complete:
+            self._drop(len(body))
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        self._without_progress = 0
+        if self.parser.should_upgrade():
+            return
+        self._is_whole = True
+        self.url = b""
+        self._stop_waiting()
+        super().on_message_complete()
+        self.transport.whole()  # type: ignore[attr-defined]
+
+    # --- answers -----------------------------------------------------------------------------------------
+
+    def on_response_complete(self) -> None:
+        """An answer was sent; if the rest of its request is still to come, that is bounded."""
+        super().on_response_complete()
+        if self.cycle.response_complete and not self._is_whole:
+            self.linger()
+
+    def linger(self) -> None:
+        """Goes on reading for a while, so that the sender sees the answer: closing now would take it from him."""
+        self._stop_waiting()
+        self._deadline = self.loop.call_later(self.linger_seconds, self.abandon)
+        self.flow.resume_reading()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing of a request is still expected."""
+        return self._is_whole and not self._is_refused
+
+    def _drop(self, size: int) -> None:
+        self._dropped += size
+        if self._dropped > DROPPED:
+            self.abandon()
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answers what never becomes a request, or never a whole one, and closes; earlier answers go first."""
+        self._is_refused = True
+        self._stop_waiting()
+        self._dropped = 0
+        cycle = self.cycle
+        log.info("request.refused", reason=problem.message, kind=problem.kind.value)
+        if cycle is not None and not cycle.response_complete:
+            if self._is_whole:
+                cycle.keep_alive = False
+                return
+            if self.pipeline or cycle.response_started:
+                self.abandon()
+                return
+            cycle.disconnected = True
+            cycle.message_event.set()
+        elif not self._is_whole:
+            self.abandon()
+            return
+        self.transport.write(_answer(self._worded(problem)))
+        self.transport.close()
+
+    def _worded(self, problem: Problem) -> Reply:
+        words: Words | None = self.app_state.get("words")
+        if words is None or not self.url.startswith(b"/"):
+            return Reply(USUAL_STATUS[problem.kind], {"message": problem.message})
+        return words(self.url.partition(b"?")[0].decode("latin-1"), problem)
+
+
+def _answer(reply: Reply) -> bytes:
+    body = msgspec.json.encode(reply.body)
+    lines = [b"content-type: application/json", b"content-length: %d" % len(body), b"connection: close"]
+    lines += [f"{name.lower()}: {value}".encode("latin-1", "replace") for name, value in reply.headers.items()]
+    return STATUS_LINE[reply.status] + b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+class _Lingering:
+    """A transport whose `close` waits, within the connection's limits, for a request that was answered early."""
+
+    def __init__(self, connection: EdgeProtocol, transport: asyncio.Transport) -> None:
+        self._connection = connection
+        self._transport = transport
+        self._is_closing = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        """Whether nothing more will be served here."""
+        return self._is_closing or self._transport.is_closing()
+
+    def close(self) -> None:
+        """Closes now, or once the rest of the request is here."""
+        if self.is_closing():
+            return
+        self._is_closing = True
+        if self._connection.is_whole:
+            self._transport.close()
+            return
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._connection.linger()
+
+    def whole(self) -> None:
+        """Nothing more is expected."""
+        if self._is_closing:
+            self._transport.close()
+
+    def now(self) -> None:
+        """Closes whatever is expected."""
+        self._is_closing = True
+        self._transport.close()

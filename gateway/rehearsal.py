@@ -1,0 +1,146 @@
+"""A translation without a network: what an upstream would be sent for a request, and the report.
+
+Used by `translate`, `check` and the documentation. The calls are run against an upstream that says yes to everything
+and remembers nothing, so that every request of a call comes out. It must not know any vendor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from gateway.canonical import Flat, Operation, in_order
+from gateway.carry import restore
+from gateway.config import Upstream
+from gateway.dialect import Command, Dialect, Incoming, Request, Response, Route, Sending
+from gateway.errors import Problem, ProblemKind
+from gateway.mapping import Unmet
+from gateway.road import what_to_send
+from gateway.secrets import MASK
+from gateway.translation import Destination, Fate, Saying, translate, unmet_text
+
+_TELLING = (Operation.CREATE, Operation.UPDATE, Operation.REOPEN)
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """The requests that an upstream would be sent, secrets masked, and the fate of each field."""
+
+    requests: tuple[Request, ...]
+    report: tuple[Fate, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """In the form that `translate` prints."""
+        return {
+            "requests": [
+                {
+                    "method": request.method,
+                    "path": request.path,
+                    "headers": dict(request.headers),
+                    "body": None if request.body is UNSET else request.body,
+                }
+                for request in self.requests
+            ],
+            "report": msgspec.to_builtins(list(self.report)),
+        }
+
+
+def destination_of(dialect: Dialect) -> Upstream:
+    """An upstream of a dialect as it is without any configuration."""
+    return Upstream(
+        name=dialect.name,
+        destination=Destination(name=dialect.name, dialect=dialect, mapping=dialect.mapping),
+        url=dialect.url,
+        on_resolve=dialect.outbound.on_resolve,
+        settings=dialect.settings() if dialect.settings else None,
+    )
+
+
+def command_in(dialect: Dialect, operation: Operation, body: Any) -> Command:
+    """The command that a request body is in a dialect; raises `Problem`."""
+    problem: Problem | None = None
+    for route in dialect.routes:
+        if operation in route.operations and operation not in (Operation.READ, Operation.LIST):
+            try:
+                asked = route.read(_incoming(route, body))
+            except Problem as error:
+                problem = problem or error
+                continue
+            if isinstance(asked, Command):
+                return asked
+    raise problem or Problem(ProblemKind.INVALID, f"{dialect.title} has no way to ask for {operation}")
+
+
+def _incoming(route: Route, body: Any) -> Incoming:
+    found = body.get("alert", body) if isinstance(body, Mapping) else {}
+    named = next((str(found[name]) for name in ("id", "alert_id") if found.get(name) is not None), "{id}")
+    names = [part[1:-1] for part in route.path.split("/") if part.startswith("{")]
+    return Incoming(dict.fromkeys(names, named), {}, {}, body, datetime.now(UTC))
+
+
+def rehearse(
+    asked: Command, origin: Dialect, upstream: Upstream, *, caller: str = "caller", replaced: Flat | None = None
+) -> Rehearsed:
+    """What an upstream would be sent for a command; raises `Problem` where it cannot take it."""
+    operation = Operation(asked.operation)
+    sent, fates = what_to_send(upstream, operation)
+    if sent is None:
+        return Rehearsed((), fates)
+    by_key = upstream.dialect.outbound.addressed_by == "key"
+    key = asked.ref.key if asked.ref and asked.ref.key else asked.patch.get("dedup_key") or "{key}"
+    is_update = operation is not Operation.CREATE
+    flat = restore({**{hint.path: hint.value for hint in asked.hints}, **asked.patch}, asked.carried)
+    flat = in_order({"kind": origin.kind, **flat})
+    words = Saying(
+        flat=flat,
+        origin=origin.name,
+        caller=caller,
+        key=key if by_key else None,
+        replaced=replaced or {},
+        changed=tuple(path for path in flat if path != "kind") if is_update else None,
+        verbatim=dict(asked.verbatim),
+        said=dict(asked.verbatim),
+        dropped=asked.dropped,
+    )
+    akin = origin.name == upstream.dialect.name
+    body: dict[str, Any] = {}
+    patch: dict[str, Any] = {}
+    if sent in _TELLING or asked.patch:
+        try:
+            said = translate(words, upstream.destination)
+        except Unmet as unmet:
+            raise Problem(ProblemKind.UNMET, unmet_text(upstream.name, unmet), field=unmet.path) from None
+        body, patch, fates = said.body, said.patch, fates + said.report
+    sending = Sending(
+        operation=sent,
+        flat=flat,
+        body=body,
+        patch=patch,
+        key=key if by_key else None,
+        ids={"id": asked.ref.id} if asked.ref and asked.ref.id else {},
+        seen={},
+        comment=asked.comment,
+        is_akin=akin,
+        verbatim=dict(asked.verbatim) if akin and is_update else None,
+        settings=upstream.settings,
+    )
+    return Rehearsed(_requests(sending, upstream), fates)
+
+
+def _requests(sending: Sending, upstream: Upstream) -> tuple[Request, ...]:
+    outbound = upstream.dialect.outbound
+    call = outbound.calls[sending.operation](sending)
+    requests = []
+    masked = dict.fromkeys(upstream.headers, MASK)
+    try:
+        request = next(call)
+        while True:
+            requests.append(outbound.authorise(request, MASK).with_headers(masked))
+            request = call.send(Response(200, {}, b"{}"))
+    except StopIteration:
+        return tuple(requests)
