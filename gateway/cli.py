@@ -29,13 +29,13 @@ def main() -> None:
     """A translation proxy between alerting vendors."""
 
 
-def _load(path: str, *, secrets: bool = True) -> Config:
+def _load(path: str, *, secrets: bool = True, listen: str | None = None) -> Config:
     """The configuration, or an exit that lists everything that is wrong with it."""
     from gateway.config import load
     from gateway.errors import ConfigurationError
 
     try:
-        return load(path, secrets=secrets)
+        return load(path, secrets=secrets, listen=listen)
     except ConfigurationError as error:
         for problem in error.problems:
             click.echo(f"{path}: {problem}" if not problem.startswith(path) else problem, err=True)
@@ -87,7 +87,7 @@ def serve(config_path: str, listen: str | None, workers: int, log_level: str) ->
         raise click.UsageError("several workers need a store that they can share; a SQLite store serves one")
     from gateway.serving import run
 
-    sys.exit(run(_load(config_path), listen, log_level))
+    sys.exit(run(_load(config_path, listen=listen), log_level))
 
 
 @main.command()

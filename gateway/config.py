@@ -169,25 +169,25 @@ class Config:
     routes: tuple[Route, ...]
 
 
-def load(path: str | os.PathLike[str], *, secrets: bool = True) -> Config:
+def load(path: str | os.PathLike[str], *, secrets: bool = True, listen: str | None = None) -> Config:
     """Reads and checks a file; raises `ConfigurationError` with everything that is wrong with it.
 
-    Without `secrets` it does not look for the credentials that the file refers to.
+    Without `secrets` it does not look for the credentials that the file refers to. `listen` replaces the file's.
     """
     try:
         text = Path(path).read_text("utf8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError([f"{path}: cannot be read: {error}"]) from None
-    return parse(text, secrets=secrets)
+    return parse(text, secrets=secrets, listen=listen)
 
 
-def parse(text: str, *, secrets: bool = True) -> Config:
+def parse(text: str, *, secrets: bool = True, listen: str | None = None) -> Config:
     """Checks the text of a configuration file; see `load`."""
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError([f"not TOML: {error}"]) from None
-    return _Check(secrets).config(table)
+    return _Check(secrets).config({**table, "listen": listen} if listen else table)
 
 
 def duration(text: str) -> float:

@@ -13,6 +13,8 @@ from typing import Any
 
 import uvicorn
 
+from gateway.inbound.protocol import EdgeProtocol
+
 
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket; raises `OSError` where the address cannot be had. Port 0 takes a free one."""
@@ -28,9 +30,20 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def server(app: Any) -> uvicorn.Server:
-    """A uvicorn server as this gateway wants it: no access log of its own, no signals handled, the fast loop."""
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", server_header=False, backlog=2048)
+def server(app: Any, http: type[EdgeProtocol] = EdgeProtocol) -> uvicorn.Server:
+    """A uvicorn server as this gateway wants it: its own edge, no access log, no signals handled, no WebSockets, and
+    no header believed about where a request came from."""
+    config = uvicorn.Config(
+        app,
+        http=http,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=2048,
+    )
     return _Quiet(config)
 
 
@@ -44,10 +57,12 @@ class _Quiet(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Any, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
+async def serving(
+    app: Any, host: str = "127.0.0.1", port: int = 0, http: type[EdgeProtocol] = EdgeProtocol
+) -> AsyncIterator[str]:
     """Serves an application until the block ends; gives its address."""
     listener = bind(host, port)
-    running = server(app)
+    running = server(app, http)
     with listener:
         task = asyncio.create_task(running.serve([listener]))
         try:

@@ -19,18 +19,14 @@ LINGER = 3.0
 """Seconds between the end of readiness and the end of listening."""
 
 
-def run(config: Config, listen: str | None, log_level: str) -> int:
+def run(config: Config, log_level: str) -> int:
     """Serves until SIGTERM or SIGINT; answers the exit status."""
     configure(log_level)
-    host, port = config.listen
-    if listen:
-        host, _, text = listen.rpartition(":")
-        host, port = host.strip("[]"), int(text)
     try:
         import uvloop
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_serve(config, host, port))
+            return runner.run(_serve(config, *config.listen))
     except StoreError as error:
         log.critical("store.unusable", reason=str(error))
         return 1

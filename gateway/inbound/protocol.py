@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import httptools
 import msgspec
@@ -51,6 +51,8 @@ class EdgeProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.url = b""
+        self._edge: _Lingering
+        self._has_begun = False  # something of a request is here, but not all of its headers
         self._size = 0
         self._without_progress = 0
         self._dropped = 0
@@ -63,7 +65,8 @@ class EdgeProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Starts the clock for the first request; the answers close the connection through `_Lingering`."""
         super().connection_made(transport)
-        self.transport = _Lingering(self, transport)  # type: ignore[assignment]
+        self._edge = _Lingering(self, transport)
+        self.transport = cast("asyncio.Transport", self._edge)
         self._wait_for_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -81,7 +84,7 @@ class EdgeProtocol(HttpToolsProtocol):
         """Closes the connection whatever may still come."""
         self._is_refused = True
         self._stop_waiting()
-        self.transport.now()  # type: ignore[attr-defined]
+        self._edge.now()
 
     def _wait_for_headers(self) -> None:
         self._stop_waiting()
@@ -93,7 +96,7 @@ class EdgeProtocol(HttpToolsProtocol):
             self._deadline = None
 
     def _headers_late(self) -> None:
-        if self.url or self._without_progress:
+        if self._has_begun:
             seconds = f"{self.header_seconds:g} s"
             self._refuse(Problem(ProblemKind.TIMEOUT, f"the request's headers did not arrive within {seconds}"))
         else:
@@ -123,17 +126,23 @@ class EdgeProtocol(HttpToolsProtocol):
             self._refuse(self._too_large())
 
     def _parse(self, data: bytes) -> None:
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            # The parser takes what follows for another protocol. It is told the same request without the offer.
-            self.parser = httptools.HttpRequestParser(self)
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-            self._parse(self._without_offer() + data[upgrade.args[0] :])
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                # The parser takes what follows for another protocol: a new one is told the request without the offer.
+                head = self._without_offer()
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+                self.parser.feed_data(head)
+                data = data[upgrade.args[0] :]
+            else:
+                return
 
     def _without_offer(self) -> bytes:
         """The head that was parsed last, without its offer of another protocol."""
-        lines = [b"%s %s HTTP/1.1" % (self.scope["method"].encode("ascii"), self.url)]
+        version = self.parser.get_http_version().encode("ascii")
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
         offer = (b"upgrade", b"http2-settings", b"connection")
         lines += [b"%s: %s" % (name, value) for name, value in self.headers if name not in offer]
         said = b",".join(value.lower() for name, value in self.headers if name == b"connection")
@@ -146,6 +155,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
+        self._has_begun = True
         self._size = 0
         self._dropped = 0
         if self._deadline is None:
@@ -175,8 +185,10 @@ class EdgeProtocol(HttpToolsProtocol):
         self._check()
         self._without_progress = 0
         if self.parser.should_upgrade():
-            self.scope["method"] = self.parser.get_method().decode("ascii")
             return
+        if self.transport.is_closing():
+            raise _Refused(Problem(ProblemKind.MALFORMED, "there is more after the last request"))
+        self._has_begun = False
         self._stop_waiting()
         super().on_headers_complete()
         self._is_whole = False
@@ -215,7 +227,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self.url = b""
         self._stop_waiting()
         super().on_message_complete()
-        self.transport.whole()  # type: ignore[attr-defined]
+        self._edge.whole()
 
     # --- answers -----------------------------------------------------------------------------------------
 
@@ -246,6 +258,9 @@ class EdgeProtocol(HttpToolsProtocol):
         self._is_refused = True
         self._stop_waiting()
         self._dropped = 0
+        if self.transport.is_closing():
+            self.abandon()
+            return
         cycle = self.cycle
         log.info("request.refused", reason=problem.message, kind=problem.kind.value)
         if cycle is not None and not cycle.response_complete:

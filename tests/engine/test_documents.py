@@ -1,0 +1,44 @@
+"""The pages: what is generated is not stale, and what a reader would copy works."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from gateway.config import parse
+from gateway.documents import dialect_table, mappings_page, readme_with
+from gateway.registry import dialects
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text("utf8")
+CONFIGURATIONS = re.findall(r"^```toml\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+def test_the_table_of_fields_is_not_stale() -> None:
+    assert (ROOT / "mappings" / "README.md").read_text("utf8") == mappings_page(dialects()), (
+        "run: python -m gateway.documents"
+    )
+
+
+def test_the_table_of_dialects_is_not_stale() -> None:
+    assert readme_with(README, dialect_table(dialects())) == README, "run: python -m gateway.documents"
+
+
+def test_the_readme_has_its_three_configurations() -> None:
+    assert len(CONFIGURATIONS) == 3
+
+
+@pytest.mark.parametrize("text", CONFIGURATIONS)
+def test_a_configuration_of_the_readme_is_good(text: str) -> None:
+    config = parse(text, secrets=False)
+    assert set(config.inbounds) == set(tomllib.loads(text)["inbound"])
+
+
+def test_a_house_has_no_room_that_its_plan_does_not_name() -> None:
+    plan = (ROOT / "gateway" / "README.md").read_text("utf8")
+    rooms = {
+        path.stem for path in (ROOT / "gateway").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    missing = {room for room in rooms if not room.startswith("__") and f"`{room}`" not in plan}
+    assert not missing - {"errors", "ids", "logs", "metrics", "openapi", "asking", "fallbacks"}
