@@ -1,7 +1,7 @@
 """The configuration: one TOML file, checked whole, every problem at once with its path and a suggestion.
 
-The structs below describe the file as it is written; `Config` is what the rest of the gateway works with. A
-dialect's own settings come from its declaration. It must not know any vendor.
+`Config` is what the rest of the gateway works with; the file as it is written is in `gateway.configfile`. A dialect's
+own settings come from its declaration. It must not know any vendor.
 """
 
 from __future__ import annotations
@@ -19,7 +19,22 @@ import msgspec
 from msgspec import NODEFAULT, Struct
 from msgspec.structs import fields as struct_fields
 
-from gateway.canonical import Flat, checked, is_path
+from gateway.canonical import Flat
+from gateway.configfile import (
+    File,
+    InboundFile,
+    RetryFile,
+    RouteFile,
+    SeverityFile,
+    UpstreamFile,
+    count,
+    default_store,
+    duration,
+    flat_of,
+    is_loopback,
+    size,
+    some_time,
+)
 from gateway.dialect import Dialect
 from gateway.errors import ConfigurationError
 from gateway.mapping import Mapping as Rows
@@ -29,80 +44,7 @@ from gateway.secrets import Keyring, Secret
 from gateway.translation import Destination
 
 S = TypeVar("S", bound=Struct)
-LOOPBACK = ("127.", "localhost", "[::1]", "::1")
 ANONYMOUS = "anonymous"
-
-
-# --- the file as it is written -------------------------------------------------------------------------------
-
-
-class InboundFile(Struct, kw_only=True):
-    """`[inbound.DIALECT]`: who may speak this dialect."""
-
-    keys: dict[str, str | list[str]] = {}
-    anonymous: bool = False
-    scope: str | None = None
-    reply: Literal["accepted", "delivered"] | None = None
-
-
-class RetryFile(Struct, kw_only=True):
-    """`retry` of an upstream: the first and the longest pause, and when it is given up."""
-
-    first: str = "1s"
-    most: str = "60s"
-    max_age: str = "24h"
-
-
-class SeverityFile(Struct, kw_only=True):
-    """`severity` of an upstream: its words for the eight codes, and the codes of its words."""
-
-    out: list[str | int] | None = None
-    in_: dict[str, int] = msgspec.field(name="in", default_factory=dict)
-
-
-class UpstreamFile(Struct, kw_only=True):
-    """`[upstreams.NAME]`: one destination."""
-
-    dialect: str
-    url: str
-    key: str | None = None
-    headers: dict[str, str] = {}
-    defaults: dict[str, Any] = {}
-    timeout: str = "10s"
-    retry: dict[str, Any] = {}
-    concurrency: int = 8
-    severity: dict[str, Any] = {}
-    metrics: dict[str, str] = {}
-    on_resolve: Literal["disable", "delete", "keep"] | None = None
-    rules: Literal["page", "quiet", "refuse"] = "page"
-    carry: Literal["full", "ids", "off"] = "full"
-
-
-class RouteFile(Struct, kw_only=True):
-    """`[[routes]]`: first match wins unless `continue`."""
-
-    to: list[str | dict[str, Any]]
-    name: str | None = None
-    from_: list[str] = msgspec.field(name="from", default_factory=list)
-    when: list[str] = []
-    set: dict[str, Any] = {}
-    because: str = ""
-    continue_: bool = msgspec.field(name="continue", default=False)
-
-
-class File(Struct, kw_only=True):
-    """The whole file, tables still to be checked one by one."""
-
-    listen: str = "127.0.0.1:8080"
-    store: str | None = None
-    retention: str = "30d"
-    reply: Literal["accepted", "delivered"] | None = None
-    reply_timeout: str = "5s"
-    max_body: str | int = "1MiB"
-    max_waiting: int = 1_000_000
-    inbound: dict[str, dict[str, Any]] = {}
-    upstreams: dict[str, dict[str, Any]] = {}
-    routes: list[dict[str, Any]] = []
 
 
 # --- what the gateway works with -----------------------------------------------------------------------------
@@ -114,6 +56,7 @@ class Inbound:
 
     dialect: Dialect
     keyring: Keyring
+    callers: frozenset[str]
     anonymous: bool
     scope: str | None
     reply: Literal["accepted", "delivered"]
@@ -190,49 +133,6 @@ def parse(text: str, *, secrets: bool = True, listen: str | None = None) -> Conf
     return _Check(secrets).config({**table, "listen": listen} if listen else table)
 
 
-def duration(text: str) -> float:
-    """A duration such as ``10s``, ``2m``, ``30d`` or ``500ms``, in seconds; raises `ValueError`."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text.strip())
-    if not found:
-        raise ValueError(f'{text!r} is not a duration; write "10s", "2m", "1h" or "30d"')
-    return float(found[1]) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]]
-
-
-def size(value: str | int) -> int:
-    """A size in bytes, or such as ``1MiB``; raises `ValueError`."""
-    if isinstance(value, int):
-        return value
-    found = re.fullmatch(r"(\d+)\s*(B|KiB|MiB|GiB)?", value.strip())
-    if not found:
-        raise ValueError(f'{value!r} is not a size; write a number of bytes or "1MiB"')
-    return int(found[1]) * {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}[found[2]]
-
-
-def default_store() -> str:
-    """Where the store is unless configured: below the user's state directory."""
-    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return f"sqlite://{state}/alert-gateway/gateway.db"
-
-
-def flat_of(table: Mapping[str, Any], dialect: str = "") -> Flat:
-    """Canonical values as a configuration writes them, dotted or nested; channels belong to `dialect`."""
-    flat: Flat = {}
-
-    def walk(prefix: str, inner: Mapping[str, Any]) -> None:
-        for key, value in inner.items():
-            path = f"{prefix}{key}"
-            if isinstance(value, dict) and not is_path(path):
-                walk(f"{path}.", value)
-            else:
-                flat[path] = value
-
-    walk("", table)
-    for channel in flat.get("channels", ()):
-        if isinstance(channel, dict) and dialect:
-            channel.setdefault("dialect", dialect)
-    return checked(flat)
-
-
 class _Check:
     """Goes through the whole file and collects problems instead of stopping at the first."""
 
@@ -244,19 +144,20 @@ class _Check:
         file = self.struct(File, table, "")
         inbounds = {name: self.inbound(name, inner, file) for name, inner in file.inbound.items()}
         upstreams = {name: self.upstream(name, inner) for name, inner in file.upstreams.items()}
-        routes = self.routes(file, [name for name, inbound in inbounds.items() if inbound], list(upstreams))
-        listen = self.listen(file.listen, [inbound for inbound in inbounds.values() if inbound])
+        known = {name: inbound for name, inbound in inbounds.items() if inbound}
+        routes = self.routes(file, known, list(upstreams))
+        listen = self.listen(file.listen, list(known.values()))
         if not file.inbound:
             self.say("inbound", "nobody can call: add a table such as [inbound.DIALECT], one of " + _names())
-        self.clashes([inbound for inbound in inbounds.values() if inbound])
+        self.clashes(list(known.values()))
         config = Config(
             listen=listen,
             store=self.store(file.store),
             retention=self.parsed(duration, file.retention, "retention", 1.0),
-            reply_timeout=self.parsed(duration, file.reply_timeout, "reply_timeout", 1.0),
+            reply_timeout=self.parsed(some_time, file.reply_timeout, "reply_timeout", 1.0),
             max_body=self.parsed(size, file.max_body, "max_body", 1),
-            max_waiting=file.max_waiting,
-            inbounds={name: inbound for name, inbound in inbounds.items() if inbound},
+            max_waiting=self.parsed(count, file.max_waiting, "max_waiting", 1),
+            inbounds=known,
             upstreams={name: upstream for name, upstream in upstreams.items() if upstream},
             routes=routes,
         )
@@ -320,12 +221,16 @@ class _Check:
             ]
             for caller, listed in given.keys.items()
         }
+        keyring = Keyring(keys)
+        for caller in keyring.shared() if self.resolve and not self.problems else ():
+            self.say(f"{path}.keys.{caller}", "is the credential of another caller too, so it names neither")
         for caller in keys:
             if caller == ANONYMOUS or "/" in caller or not caller:
                 self.say(f"{path}.keys.{caller}", "cannot be a caller's name")
         return Inbound(
             dialect=dialect,
-            keyring=Keyring(keys),
+            keyring=keyring,
+            callers=frozenset(keys),
             anonymous=given.anonymous,
             scope=given.scope,
             reply=given.reply or file.reply or dialect.reply,
@@ -365,9 +270,9 @@ class _Check:
             key=key or exchanged,
             is_exchanged=key is None and exchanged is not None,
             headers={header: self.secret(text, f"{path}.headers.{header}") for header, text in given.headers.items()},
-            timeout=self.parsed(duration, given.timeout, f"{path}.timeout", 10.0),
+            timeout=self.parsed(some_time, given.timeout, f"{path}.timeout", 10.0),
             retry=self.retry(given, path),
-            concurrency=max(1, given.concurrency),
+            concurrency=self.parsed(count, given.concurrency, f"{path}.concurrency", 1),
             on_resolve=given.on_resolve or dialect.outbound.on_resolve,
             settings=settings,
         )
@@ -415,7 +320,10 @@ class _Check:
             self.say(path, str(error))
             return mapping
 
-    def flat(self, table: Mapping[str, Any], path: str, dialect: str = "") -> Flat:
+    def flat(self, table: Any, path: str, dialect: str = "") -> Flat:
+        if not isinstance(table, dict):
+            self.say(path, "is not a table of alert fields")
+            return {}
         try:
             return flat_of(table, dialect)
         except KeyError as error:
@@ -424,19 +332,25 @@ class _Check:
             self.say(path, str(error))
         return {}
 
-    def routes(self, file: File, inbounds: list[str], upstreams: list[str]) -> tuple[Route, ...]:
+    def routes(self, file: File, inbounds: Mapping[str, Inbound], upstreams: list[str]) -> tuple[Route, ...]:
         if not file.routes:
             if len(upstreams) == 1:
                 return (Route(name="1", from_=(), when=(), to=(Hop(upstreams[0]),)),)
             self.say("routes", "are required, as there is not just one upstream: add [[routes]] with `to`")
         return tuple(self.route(number, table, inbounds, upstreams) for number, table in enumerate(file.routes, 1))
 
-    def route(self, number: int, table: Mapping[str, Any], inbounds: list[str], upstreams: list[str]) -> Route:
+    def route(
+        self, number: int, table: Mapping[str, Any], inbounds: Mapping[str, Inbound], upstreams: list[str]
+    ) -> Route:
         path = f"routes[{number}]"
         given = self.struct(RouteFile, table, path)
         for who in given.from_:
-            if who.partition("/")[0] not in inbounds:
+            dialect, _, caller = who.partition("/")
+            if dialect not in inbounds:
                 self.say(f"{path}.from", f"{who!r} is no [inbound.…]; there are {', '.join(inbounds) or 'none'}")
+            elif caller and caller not in inbounds[dialect].callers | {ANONYMOUS}:
+                known = ", ".join(sorted(inbounds[dialect].callers)) or "none"
+                self.say(f"{path}.from", f"{dialect} has no caller {caller!r}; there are {known}")
         matchers = [self.parsed(parse_matcher, text, f"{path}.when", None) for text in given.when]
         everywhere = self.flat(given.set, f"{path}.set")
         hops = [self.hop(entry, everywhere, path, upstreams) for entry in given.to]
@@ -469,7 +383,7 @@ class _Check:
         if not host or not port.isdigit() or int(port) > 65_535:
             self.say("listen", f"{text!r} is not HOST:PORT")
             return "127.0.0.1", 8080
-        if not host.startswith(LOOPBACK):
+        if not is_loopback(host):
             for inbound in inbounds:
                 if not inbound.keyring and not inbound.anonymous:
                     self.say(

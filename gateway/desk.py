@@ -22,10 +22,11 @@ from gateway.dialect import Answer, Command, Found, Listing, Missing, Read, Rela
 from gateway.errors import Problem, ProblemKind
 from gateway.metrics import Metrics
 from gateway.refreshing import forget, refresh, take_in
-from gateway.road import Accepted, Caller, Road, undo
+from gateway.road import Accepted, Caller, Road
 from gateway.routing import choose
 from gateway.store import AlertFilter, AlertRow, Store, TargetRow, Tx
 from gateway.translation import header
+from gateway.undoing import undo
 from gateway.values import millis
 from gateway.waiting import Waiter, Waiters
 

@@ -58,7 +58,8 @@ class Command:
     `patch` holds what the caller said, by canonical path; `verbatim` the caller's own words for it, without
     credentials and control fields, for upstreams that speak the same dialect; `version` the version that the
     caller believes to be current; `dropped` what does not concern an alert, with the reason; `carried` what a
-    gateway put into the vendor's free-form container earlier.
+    gateway put into the vendor's free-form container earlier; `amend` answers, from the record, what to lay over
+    `patch` where a request only makes sense together with what is there.
     """
 
     operation: Operation
@@ -70,6 +71,7 @@ class Command:
     verbatim: Mapping[str, Json] = field(default_factory=dict)
     dropped: tuple[tuple[str, str], ...] = ()
     carried: Json = None
+    amend: Callable[[Flat], Flat] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.canonical import SERVER_OWNED, Flat, Operation
-from gateway.config import flat_of
+from gateway.configfile import flat_of
 from gateway.dialect import Dialect
 from gateway.errors import Problem
 from gateway.examples import examples

@@ -360,7 +360,11 @@ class Mapping:
             raise ValueError(f"{self.dialect} has no severity of its own")
         old = min(scaled, key=lambda entry: entry.derived)
         assert old.scale
-        words = tuple(out) if out else old.scale.out
+        words = tuple(out) if out is not None else old.scale.out
+        if len(words) != 8:
+            raise ValueError("`out` names a word for each of the eight codes, the worst first")
+        if bad := [word for word, code in read.items() if not 0 <= code <= 7]:
+            raise ValueError(f"`in` gives codes from 0 to 7, not {read[bad[0]]} for {bad[0]!r}")
         codes = {word: words.index(word) for word in words}
         codes = {**codes, **{word: code for word, code in old.scale.codes.items() if words[code] == word}, **read}
         new = row(old.wires[0], old.paths[0], Scale(words, codes), side=old.side, derived=old.derived)

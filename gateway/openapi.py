@@ -1,70 +1,118 @@
 """An OpenAPI 3.1 description of every route that is served, made from the same structs and routes that serve it.
 
-It must not know any vendor.
+Every dialect's routes stand below `/<dialect>`, and at the root those that are not another's there. It must not know
+any vendor.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from gateway import __version__
+from gateway.canonical import Flat, Operation
 from gateway.config import Inbound
-from gateway.dialect import Dialect, Reply, Route
+from gateway.dialect import Answer, Dialect, Incoming, Listing, Reply, Route, Shown
 from gateway.errors import Problem, ProblemKind
 
-_ANSWERED_EVERYWHERE = (
-    ProblemKind.INVALID,
-    ProblemKind.UNAUTHORIZED,
-    ProblemKind.NOT_FOUND,
-    ProblemKind.TIMEOUT,
-    ProblemKind.CONFLICT,
-    ProblemKind.TOO_LARGE,
-    ProblemKind.NAME_TAKEN,
-    ProblemKind.RATE_LIMITED,
-    ProblemKind.HEADERS_TOO_LARGE,
-    ProblemKind.INTERNAL,
-    ProblemKind.OVERLOADED,
-)
+_NOT_OF_A_ROUTE = (ProblemKind.NO_SUCH_PATH, ProblemKind.METHOD_NOT_ALLOWED)
+_HEADERS: dict[str, Any] = {
+    "Alert-Gateway-Id": {
+        "description": "The gateway's own id of the alert, or of the request where no alert is concerned.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[0-9]+$"},
+    },
+    "Alert-Gateway-Report": {
+        "description": "One line for each upstream that could not hold something: "
+        "`<upstream>; dead=<problem>; approximated=a,b; kept=c`, without what does not apply.",
+        "schema": {"type": "string", "maxLength": 1024},
+    },
+    "Alert-Gateway-Stale": {
+        "description": "There where the upstream that was to be asked did not answer in time: this is the record.",
+        "schema": {"const": "true"},
+    },
+    "Retry-After": {"description": "Seconds to wait before trying again.", "schema": {"type": "string"}},
+}
+
+_SAMPLE: Flat = {
+    "summary": "Website is down",
+    "severity": 1,
+    "status": "firing",
+    "enabled": True,
+    "category": "down",
+    "resource": "mon_123",
+    "created_at": datetime(2026, 1, 1, 12, tzinfo=UTC),
+    "updated_at": datetime(2026, 1, 1, 12, tzinfo=UTC),
+}
+"""An alert for examples."""
 
 
 def describe(inbounds: Sequence[Inbound]) -> dict[str, Any]:
-    """The description of every dialect's routes below `/<dialect>`."""
+    """The description of everything that these inbounds serve."""
     paths: dict[str, Any] = {}
     schemas: dict[str, Any] = {}
+    for inbound, path, route in _served(inbounds):
+        place = paths.setdefault(path, {})
+        place[route.method.lower()] = _operation(inbound, path, route, schemas)
     for inbound in inbounds:
-        dialect = inbound.dialect
-        for route in dialect.routes:
-            place = paths.setdefault(f"/{dialect.name}{route.path}", {})
-            place[route.method.lower()] = _operation(dialect, route, schemas)
+        schemas[f"{inbound.dialect.name}.Problem"] = _problem_schema(inbound.dialect)
+    bearer = {"type": "http", "scheme": "bearer"}
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "alert-gateway",
             "version": __version__,
             "description": "Every vendor API that this gateway speaks to its callers, as each vendor documents it.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
+        "servers": [{"url": "/"}],
+        "tags": [
+            {"name": inbound.dialect.title, "externalDocs": {"url": inbound.dialect.source}} for inbound in inbounds
+        ],
         "paths": paths,
-        "components": {"schemas": schemas},
+        "components": {
+            "schemas": schemas,
+            "headers": _HEADERS,
+            "securitySchemes": {inbound.dialect.name: bearer for inbound in inbounds},
+        },
     }
 
 
-def _operation(dialect: Dialect, route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
-    responses: dict[str, Any] = {str(route.success): {"description": "as the vendor answers"}}
-    for kind in _ANSWERED_EVERYWHERE:
-        reply = dialect.problem(Problem(kind, "…"))
-        responses.setdefault(str(reply.status), {"description": str(kind), "content": _example(reply)})
+def _served(inbounds: Sequence[Inbound]) -> Iterator[tuple[Inbound, str, Route]]:
+    """Every path and its route. At the root, side routes yield; one shape of path has one spelling."""
+    spelt: dict[str, str] = {}
+    taken: set[tuple[str, str]] = set()
+    for side in (False, True):
+        for inbound in inbounds:
+            for route in inbound.dialect.routes:
+                for prefix in ("", f"/{inbound.dialect.name}"):
+                    path = f"{prefix}{route.path}"
+                    shape = re.sub(r"\{[^}]*\}", "{}", path)
+                    if route.side is side and (route.method, shape) not in taken:
+                        taken.add((route.method, shape))
+                        yield inbound, spelt.setdefault(shape, path), route
+
+
+def _operation(inbound: Inbound, path: str, route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
+    dialect = inbound.dialect
+    key_in_body = dialect.credential_in_body and route.body is not None
+    needed: list[dict[str, Any]] = [] if key_in_body else [{dialect.name: []}]
     operation: dict[str, Any] = {
         "summary": route.summary,
-        "operationId": f"{dialect.name}{re.sub(r'[^A-Za-z0-9]+', '_', route.path)}_{route.method.lower()}",
+        "operationId": re.sub(r"[^A-Za-z0-9]+", "_", f"{route.method.lower()}{path}").strip("_"),
         "tags": [dialect.title],
         "externalDocs": {"url": route.source},
-        "parameters": _parameters(route),
-        "responses": responses,
+        "security": [{}, *needed] if inbound.anonymous or not inbound.keyring else needed,
+        "parameters": _parameters(path, route),
+        "responses": _responses(dialect, route, schemas),
     }
+    if key_in_body:
+        operation["description"] = "The caller's key is a field of the body."
     if route.body is not None:
         operation["requestBody"] = {
             "required": not route.body_optional,
@@ -73,14 +121,75 @@ def _operation(dialect: Dialect, route: Route, schemas: dict[str, Any]) -> dict[
     return operation
 
 
-def _example(reply: Reply) -> dict[str, Any]:
-    return {"application/json": {"example": reply.body}}
+def _parameters(path: str, route: Route) -> list[dict[str, Any]]:
+    names = re.findall(r"\{([^}]+)\}", path)
+    inside = {"in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    return [{"name": name, **inside} for name in names] + [
+        {"name": name, "in": "query", "schema": {"type": "string"}} for name in route.query
+    ]
 
 
-def _parameters(route: Route) -> list[dict[str, Any]]:
-    names = re.findall(r"\{([^}]+)\}", route.path)
-    inside = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
-    return inside + [{"name": name, "in": "query", "schema": {"type": "string"}} for name in route.query]
+def _responses(dialect: Dialect, route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
+    """The success, and every problem by its status, each with the vendor's words as an example."""
+    success: dict[str, Any] = {"description": "As the vendor answers.", "headers": _refer(_HEADERS, but="Retry-After")}
+    body = route.answer(_sample(dialect, route)).body
+    if body is not UNSET:
+        schema = {"type": _shape(body)["type"]} if route.returns is None else _schema(dialect, route.returns, schemas)
+        success["content"] = {"application/json": {"schema": schema, "example": body}}
+    responses = {str(route.success): success}
+    for kind in ProblemKind:
+        if kind in _NOT_OF_A_ROUTE:
+            continue
+        reply = dialect.problem(Problem(kind, "…"))
+        status = str(reply.status)
+        response = responses.setdefault(status, {"description": "", "headers": _refer(("Alert-Gateway-Id",))})
+        response["description"] = ", ".join(filter(None, (response["description"], str(kind).replace("_", " "))))
+        if reply.status in (429, 503):
+            response["headers"] |= _refer(("Retry-After",))
+        _add_example(dialect, response, str(kind), reply)
+    return responses
+
+
+def _sample(dialect: Dialect, route: Route) -> Answer:
+    """What a request to this route could come to, for the dialect to word as an example."""
+    asked = None
+    if Operation.LIST in route.operations:
+        asked = route.read(Incoming(params={}, query={}, headers={}, body=UNSET, now=_SAMPLE["created_at"]))
+    shown = Shown(dialect.shown_id(1_234_567), 1, {"kind": dialect.kind, **_SAMPLE})
+    return Answer(shown=shown, listed=(shown,), total=1, listing=asked if isinstance(asked, Listing) else None)
+
+
+def _refer(names: Sequence[str] | dict[str, Any], but: str = "") -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names if name != but}
+
+
+def _add_example(dialect: Dialect, response: dict[str, Any], name: str, reply: Reply) -> None:
+    if reply.body is UNSET:
+        return
+    schema = {"$ref": f"#/components/schemas/{dialect.name}.Problem"}
+    content = response.setdefault("content", {"application/json": {"schema": schema, "examples": {}}})
+    content["application/json"].setdefault("examples", {})[name] = {"value": reply.body}
+
+
+def _problem_schema(dialect: Dialect) -> dict[str, Any]:
+    """The shape of the vendor's errors, as its own words for every kind of problem have it."""
+    shapes: list[dict[str, Any]] = []
+    for kind in ProblemKind:
+        body = dialect.problem(Problem(kind, "…")).body
+        if body is not UNSET and (shape := _shape(body)) not in shapes:
+            shapes.append(shape)
+    return shapes[0] if len(shapes) == 1 else {"anyOf": shapes}
+
+
+def _shape(value: Any) -> dict[str, Any]:
+    """The JSON Schema of everything that looks like this value."""
+    if isinstance(value, dict):
+        properties = {name: _shape(inner) for name, inner in value.items()}
+        return {"type": "object", "properties": properties, "required": list(value)}
+    if isinstance(value, list):
+        return {"type": "array", "items": _shape(value[0]) if value else {}}
+    names = {bool: "boolean", int: "integer", float: "number", str: "string"}
+    return {"type": names.get(type(value), "null")}
 
 
 def _schema(dialect: Dialect, body: Any, schemas: dict[str, Any]) -> dict[str, Any]:

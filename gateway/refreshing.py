@@ -13,10 +13,11 @@ from msgspec import UNSET
 from gateway.canonical import SERVER_OWNED, Flat, flatten, in_order, unflatten
 from gateway.config import Upstream
 from gateway.dialect import FoundAlert
-from gateway.mapping import Unmet
-from gateway.road import Caller, saying, time_of
+from gateway.mapping import Unmet, Writing
+from gateway.road import Caller, saying
 from gateway.store import AlertRow, CommandBody, TargetRow, Tx
 from gateway.translation import translate
+from gateway.values import from_millis
 
 
 def refresh(tx: Tx, row: AlertRow, upstream: Upstream, found: Flat, seen: dict[str, object], now: int) -> AlertRow:
@@ -44,7 +45,7 @@ def refresh(tx: Tx, row: AlertRow, upstream: Upstream, found: Flat, seen: dict[s
     if is_changed:
         row.version += 1
         row.updated_at = now
-        after["updated_at"] = time_of(now)
+        after["updated_at"] = from_millis(now)
     row.body = unflatten(in_order(after))
     row.status = after["status"]
     row.resource = after.get("resource")
@@ -62,7 +63,9 @@ def _meant(row: AlertRow, target: TargetRow, upstream: Upstream, flat: Flat) -> 
         body = translate(saying(row, target, flat, CommandBody(), row.updated_at), upstream.destination).body
     except Unmet:
         return flat
-    return {**upstream.destination.mapping.interpret(body).whole(), "status": flat.get("status")}
+    mapping = upstream.destination.mapping
+    shown = mapping.write({"status": flat.get("status")}, Writing(), side="reply", partial=True)
+    return {**mapping.interpret(body).whole(), **mapping.interpret(shown, side="reply").flat}
 
 
 def forget(tx: Tx, alert: int, upstream: Upstream, now: int) -> None:
@@ -93,7 +96,7 @@ def take_in(
 
 def _adopt(tx: Tx, who: Caller, upstream: Upstream, found: FoundAlert, alert: int, now: int) -> None:
     """An alert that was there before the gateway: it belongs to the scope that asked, from now on."""
-    flat = in_order({"kind": who.dialect.kind, "status": "firing", "created_at": time_of(now), **found.flat})
+    flat = in_order({"kind": who.dialect.kind, "status": "firing", "created_at": from_millis(now), **found.flat})
     flat.setdefault("updated_at", flat["created_at"])
     name = str(flat["summary"]) if who.dialect.unique_names and flat.get("summary") else None
     if name is not None and tx.alert_by_name(who.scope, name):

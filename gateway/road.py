@@ -8,10 +8,8 @@ is refused is raised as a `Problem` before anything is written. It must not know
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from msgspec import UNSET, to_builtins
 
@@ -24,14 +22,8 @@ from gateway.mapping import Unmet
 from gateway.routing import Choice, choose
 from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryRow, TargetRow, Tx
 from gateway.translation import Fate, Said, Saying, translate, unmet_text
+from gateway.values import from_millis
 from gateway.wire import Wire, merged
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def time_of(ms: int) -> datetime:
-    """Milliseconds since 1970 as a time."""
-    return _EPOCH + timedelta(milliseconds=ms)
 
 
 @dataclass(frozen=True)
@@ -111,7 +103,7 @@ class Road:
     def _create(self, tx: Tx, asked: Command, caller: Caller, request: int, command: int, now: int) -> Accepted:
         dialect = caller.dialect
         flat = restore({**{hint.path: hint.value for hint in asked.hints}, **asked.patch}, asked.carried)
-        flat = in_order({"kind": dialect.kind, **flat, "status": "firing", "created_at": time_of(now)})
+        flat = in_order({"kind": dialect.kind, **flat, "status": "firing", "created_at": from_millis(now)})
         flat["updated_at"] = flat["created_at"]
         key = flat.get("dedup_key") or None
         name = str(flat["summary"]) if dialect.unique_names and flat.get("summary") else None
@@ -197,6 +189,13 @@ class Road:
         holders = step.tx.lane_holders(upstream.name, f"key {upstream.dialect.same_key(key)}")
         return f"{key}-{step.row.id}" if any(holder != step.row.id for holder in holders) else key
 
+    def _give_way(self, step: _Step, target: TargetRow, upstream: Upstream) -> None:
+        """An alert that comes back finds its key there taken by another's, which was opened meanwhile."""
+        holders = step.tx.lane_holders(target.upstream, target.lane)
+        if target.key is not None and any(holder != step.row.id for holder in holders):
+            target.key = f"{target.key}-{step.row.id}"
+            target.lane = f"key {upstream.dialect.same_key(target.key)}"
+
     def _revive(self, step: _Step, target: TargetRow) -> None:
         """The key last named an alert whose rule may still stand there, switched off: it is that rule's turn."""
         assert step.row.key
@@ -229,6 +228,7 @@ class Road:
             said=dict(asked.verbatim) if row.verbatim is not None else None,
             comment=asked.comment,
             before=row.body,
+            said_before=row.verbatim,
             dropped=asked.dropped,
         )
         self._lay(tx, row, after, operation, caller, now)
@@ -265,7 +265,7 @@ class Road:
             raise Problem(ProblemKind.CONFLICT, f"a newer alert has the key {row.key}", field=dialect.name)
         if operation is not Operation.COMMENT:
             row.version += 1
-            after["updated_at"] = time_of(now)
+            after["updated_at"] = from_millis(now)
             row.updated_at = now
         row.status = after["status"]
         row.resource = after.get("resource")
@@ -298,16 +298,18 @@ class Road:
         if sent is None:
             step.accepted.reports[target.upstream] = fates
             return
+        if sent is Operation.REOPEN:
+            self._give_way(step, target, upstream)
         delivery = self._delivery(step, target, sent)
         is_said = sent in (Operation.CREATE, Operation.UPDATE, Operation.REOPEN)
         try:
             if is_said:
                 fates += self._said(step, target, upstream).report
         except Unmet as unmet:
-            self._cannot(step, target, delivery, unmet_text(target.upstream, unmet), f"unmet {unmet.path}")
+            self._cannot(step, target, delivery, unmet_text(target.upstream, unmet), "unmet")
         if is_said and step.flat.get("kind") == "rule" and _refuses_rules(upstream):
             text = f'upstream {target.upstream!r} takes no rules: rules = "refuse"'
-            self._cannot(step, target, delivery, text, "rules refused")
+            self._cannot(step, target, delivery, text, "rules_refused")
         delivery.report = to_builtins(list(fates))
         step.accepted.reports[target.upstream] = fates
         if delivery.state == "waiting":
@@ -416,6 +418,8 @@ def resolve_hints(before: Flat, asked: Command) -> Flat:
     patch = {path: value for path, value in asked.patch.items() if path != "kind"}
     if asked.carried:
         patch = {path: value for path, value in restore(patch, asked.carried).items() if path != "kind"}
+    if asked.amend:
+        patch |= asked.amend(before)
     for hint in asked.hints:
         principal = patch.get(hint.path, UNSET)
         if principal is not UNSET and principal != before.get(hint.path):
@@ -441,9 +445,9 @@ def _what_it_means(asked: Operation, row: AlertRow) -> Operation:
 def _stamp(flat: Flat, operation: Operation, now: int) -> None:
     """What an operation does to where the alert stands."""
     if operation is Operation.ACKNOWLEDGE:
-        flat.update(status="acknowledged", acknowledged_at=time_of(now))
+        flat.update(status="acknowledged", acknowledged_at=from_millis(now))
     elif operation is Operation.RESOLVE:
-        flat.update(status="resolved", resolved_at=time_of(now))
+        flat.update(status="resolved", resolved_at=from_millis(now))
     elif operation is Operation.REOPEN:
         flat.update(status="firing", resolved_at=None)
 
@@ -489,46 +493,7 @@ def saying(row: AlertRow, target: TargetRow, flat: Flat, body: CommandBody, at: 
         changed=body.changed,
         verbatim=row.verbatim,
         said=body.said,
-        at=time_of(at),
+        at=from_millis(at),
         late=late,
         dropped=body.dropped,
     )
-
-
-def undo(tx: Tx, command: CommandRow, reason: str) -> AlertRow | None:
-    """Takes back a command that every upstream refused: no alert, name or key remains, an update leaves the record
-    as it was. Fields that a later command changed stay as that left them. Answers the alert as it is now."""
-    tx.refuse_command(command.id, reason)
-    row = tx.alert(command.alert) if command.alert is not None else None
-    if row is None:
-        return None
-    later = [other for other in tx.commands(row.id) if other.id > command.id and other.refused is None]
-    if command.body.before is None:
-        if later:
-            return row
-        tx.remove_alert(row.id)
-        return None
-    before, now = flatten(command.body.before), flatten(row.body)
-    theirs = {path for other in later for path in other.body.changed or ()}
-    mine = [*(command.body.changed or ()), "status", "resolved_at", "acknowledged_at"]
-    for path in mine:
-        if path in theirs or (later and path in ("status", "resolved_at", "acknowledged_at")):
-            continue
-        if path in before:
-            now[path] = before[path]
-        else:
-            now.pop(path, None)
-    _put_back(row, in_order(now), bool(later))
-    tx.update_alert(row)
-    return row
-
-
-def _put_back(row: AlertRow, flat: Mapping[str, Any], has_later: bool) -> None:
-    row.body = unflatten(flat)
-    row.status = flat["status"]
-    row.resource = flat.get("resource")
-    row.name = str(flat["summary"]) if row.name is not None and flat.get("summary") else row.name
-    if not has_later:
-        row.version -= 1
-        row.is_deleted = False
-        row.is_open = row.status != "resolved"

@@ -41,6 +41,7 @@ class Sandbox:
             name: Inbound(
                 dialect=dialect,
                 keyring=Keyring({"gateway": [Secret(key)]}),
+                callers=frozenset({"gateway"}),
                 anonymous=False,
                 scope=None,
                 reply="accepted",

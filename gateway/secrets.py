@@ -22,8 +22,9 @@ class Secret:
     __slots__ = ("_cached", "_literal", "_name", "_signature", "_source")
 
     def __init__(self, text: str, *, environ: Mapping[str, str] = os.environ, resolve: bool = True) -> None:
-        if text.startswith(("$", "ENV:")):
-            raise ValueError(f"write env:{text.removeprefix('ENV:').strip('${}') or 'NAME'} to read a variable")
+        if "${" in text or text.startswith(("$", "ENV:")):
+            name = text.removeprefix("ENV:").strip("${}")
+            raise ValueError(f"write env:{name if name.isidentifier() else 'NAME'}, as the whole value, for a variable")
         source, colon, name = text.partition(":")
         self._source = source if colon and source in ("env", "file") else "literal"
         self._name = name if self._source != "literal" else ""
@@ -74,6 +75,13 @@ class Keyring:
 
     def __bool__(self) -> bool:
         return bool(self._keys)
+
+    def shared(self) -> list[str]:
+        """The callers whose credential another caller has too."""
+        holders: dict[bytes, set[str]] = {}
+        for caller, secret in self._keys:
+            holders.setdefault(self._digest(secret.value()), set()).add(caller)
+        return sorted({caller for callers in holders.values() if len(callers) > 1 for caller in callers})
 
     def _digest(self, value: str) -> bytes:
         return hmac.digest(self._salt, value.encode("utf8", "surrogateescape"), hashlib.sha256)

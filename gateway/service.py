@@ -62,12 +62,17 @@ class Gateway:
         await self._surface(scope, receive, send)
 
     @contextlib.asynccontextmanager
-    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[dict[str, Any]]:
         if self.desk is not None:  # whoever serves the application runs the gateway itself
-            yield
+            yield self._known_to_the_edge()
             return
         async with self.running():
-            yield
+            yield self._known_to_the_edge()
+
+    def _known_to_the_edge(self) -> dict[str, Any]:
+        """What the HTTP server may know of us: how a refusal is worded."""
+        assert self._surface is not None
+        return {"words": self._surface.words}
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -18,10 +18,10 @@ from gateway.config import Upstream
 from gateway.dialect import Again, Changed, Delivered, Found, Missing, Outcome, Rejected, Sending
 from gateway.errors import ProblemKind
 from gateway.mapping import Unmet
-from gateway.road import saying, time_of
+from gateway.road import saying
 from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
 from gateway.translation import Fate, translate, unmet_text
-from gateway.values import iso
+from gateway.values import from_millis, iso
 
 LATE = timedelta(minutes=2)
 ENDING = (Operation.RESOLVE, Operation.DELETE)
@@ -158,7 +158,7 @@ def _late_note(at: int, now: int) -> str:
     late = timedelta(milliseconds=now - at)
     if late <= LATE:
         return ""
-    return f"Late by {int(late.total_seconds() // 60)} minutes: this was sent at {iso(time_of(at))}."
+    return f"Late by {int(late.total_seconds() // 60)} minutes: this was sent at {iso(from_millis(at))}."
 
 
 # --- outcomes ------------------------------------------------------------------------------------------------

@@ -138,7 +138,8 @@ MINUTES = Unit(1 / 60)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def _read_millis(value: int) -> datetime:
+def from_millis(value: int) -> datetime:
+    """Milliseconds since 1970 as a time; `ValueError` where there is no such time."""
     try:
         return _EPOCH + timedelta(milliseconds=value)
     except OverflowError:
@@ -150,7 +151,7 @@ def millis(value: datetime) -> int:
     return (value - _EPOCH) // timedelta(milliseconds=1)
 
 
-MILLIS = Pair(_read_millis, millis)
+MILLIS = Pair(from_millis, millis)
 
 
 def read_time(value: str) -> datetime:

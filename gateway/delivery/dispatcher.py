@@ -197,7 +197,7 @@ class Lanes:
             "delivery." + verdict.state,
             upstream=self._name,
             delivery=delivery.id,
-            command=delivery.command,
+            request=delivery.command,
             alert=delivery.alert,
             operation=delivery.operation,
             attempt=delivery.attempts,

@@ -20,7 +20,7 @@ from gateway.config import ANONYMOUS, Config, Inbound
 from gateway.desk import Answered, Desk
 from gateway.dialect import Incoming, Reply
 from gateway.errors import Problem, ProblemKind, StoreError
-from gateway.inbound.limits import decode, read_body
+from gateway.inbound.limits import decode, inflate, read_body
 from gateway.inbound.paths import Match, Paths
 
 log = structlog.get_logger()
@@ -85,7 +85,9 @@ class Surface:
         in_body = match.inbound.dialect.credential_in_body
         if not in_body:
             self._caller(match.inbound, incoming)
-        body = decode(await read_body(receive, self._config.max_body))
+        most = self._config.max_body
+        packed = await read_body(receive, most)
+        body = decode(inflate(packed, incoming.headers.get("content-encoding", ""), most))
         incoming = Incoming(incoming.params, incoming.query, incoming.headers, body, incoming.now)
         return self._caller(match.inbound, incoming), incoming
 
@@ -99,6 +101,10 @@ class Surface:
         if inbound.anonymous or not inbound.keyring:
             return ANONYMOUS
         raise Problem(ProblemKind.UNAUTHORIZED, "the credential is missing or not known here")
+
+    def words(self, path: str, problem: Problem) -> Reply:
+        """A refusal from the edge, where only the beginning of a path may be known, in the nearest vendor's words."""
+        return self._worded(self._paths.nearest(path), problem, str(self._desk.ids()))
 
     def _worded(self, inbound: Inbound | None, problem: Problem, request: str) -> Reply:
         if inbound is None:

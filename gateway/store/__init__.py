@@ -62,13 +62,14 @@ class TargetRow(Struct, kw_only=True):
 
 class CommandBody(Struct, kw_only=True, omit_defaults=True):
     """What a command said: the alert after it, the paths it changed (None: all), the caller's own words for it,
-    its comment, and the alert before it."""
+    its comment, and the alert before it with the words that were kept then."""
 
     after: Alert | None = None
     changed: tuple[str, ...] | None = None
     said: dict[str, Any] | None = None
     comment: str = ""
     before: Alert | None = None
+    said_before: dict[str, Any] | None = None
     dropped: tuple[tuple[str, str], ...] = ()
 
 

@@ -240,7 +240,11 @@ class SqliteTx:
         for (alert,) in ended:
             self._run("DELETE FROM commands WHERE alert = ?", (alert,))
             self.remove_alert(alert)
-        self._run("DELETE FROM commands WHERE alert IS NULL AND at < ?", (before,))
+        self._run(
+            "DELETE FROM commands WHERE alert IS NULL AND at < ? "
+            "AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.command = commands.id)",
+            (before,),
+        )
         return len(old) + len(ended)
 
     def largest_id(self) -> int:
@@ -271,9 +275,11 @@ class SqliteStore:
     async def __aenter__(self) -> SqliteStore:
         try:
             self._open()
-        except (apsw.Error, OSError) as error:
+        except BaseException as error:
             self._unlock()
-            raise StoreError(f"cannot open the store {self._path}: {error}") from error
+            if isinstance(error, apsw.Error | OSError):
+                raise StoreError(f"cannot open the store {self._path}: {error}") from error
+            raise
         self._thread = threading.Thread(target=self._write_batches, name="store-writer", daemon=True)
         self._thread.start()
         return self

@@ -187,7 +187,18 @@ def _update(incoming: Incoming) -> Command:
         patch=reading.flat,
         verbatim=reading.verbatim,
         dropped=reading.dropped,
+        amend=None if "provider" in body else lambda record: _amended(body, record),
     )
+
+
+def _amended(body: dict[str, Json], record: Flat) -> Flat:
+    """An update without `provider` keeps the record's: a target id then replaces the one in use, or the other."""
+    own = [channel for channel in record.get("channels") or () if channel.dialect == NAME and channel.kind in WORDS]
+    if not own or not any(name in body for _, name in PROVIDERS.values()):
+        return {}
+    provider = WORDS[own[0].kind]
+    whole = {PROVIDERS[provider][1]: own[0].id, **body, "provider": provider}
+    return RULE.interpret(whole).flat
 
 
 def _delete(incoming: Incoming) -> Command:

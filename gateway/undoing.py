@@ -1,0 +1,62 @@
+"""Taking a command back that every upstream refused, in one transaction.
+
+A plain function of a transaction; it must not know any vendor, HTTP, or SQL.
+"""
+
+from __future__ import annotations
+
+from gateway.canonical import Operation, flatten, in_order, unflatten
+from gateway.store import AlertRow, CommandRow, Tx
+from gateway.values import millis
+
+
+def undo(tx: Tx, command: CommandRow, reason: str) -> AlertRow | None:
+    """Takes back a command that every upstream refused: no alert, name or key remains, an update leaves the record
+    as it was. Fields that a later command changed stay as that left them. Answers the alert as it is now."""
+    tx.refuse_command(command.id, reason)
+    row = tx.alert(command.alert) if command.alert is not None else None
+    if row is None:
+        return None
+    later = [other for other in tx.commands(row.id) if other.id > command.id and other.refused is None]
+    if command.body.before is None:
+        if later:
+            return row
+        tx.remove_alert(row.id)
+        return None
+    if later:
+        _take_out(row, command, later)
+    else:
+        _put_back(row, command)
+    tx.update_alert(row)
+    return row
+
+
+def _put_back(row: AlertRow, command: CommandRow) -> None:
+    """The record as it was before the command."""
+    assert command.body.before is not None
+    row.body = command.body.before
+    flat = flatten(row.body)
+    if row.verbatim is not None:
+        row.verbatim = command.body.said_before
+    row.name = str(flat["summary"]) if row.name is not None and flat.get("summary") else row.name
+    row.status, row.resource = flat["status"], flat.get("resource")
+    row.updated_at = millis(flat["updated_at"])
+    row.version -= command.operation != Operation.COMMENT
+    row.is_deleted, row.is_open = False, row.status != "resolved"
+
+
+def _take_out(row: AlertRow, command: CommandRow, later: list[CommandRow]) -> None:
+    """Only what no later command has said since goes back to what it was; where the alert stands is theirs to say."""
+    assert command.body.before is not None
+    before, now = flatten(command.body.before), flatten(row.body)
+    theirs = {path for other in later for path in other.body.changed or ()}
+    for path in command.body.changed or ():
+        if path in theirs:
+            continue
+        if path in before:
+            now[path] = before[path]
+        else:
+            now.pop(path, None)
+    row.body = unflatten(in_order(now))
+    row.resource = now.get("resource")
+    row.name = str(now["summary"]) if row.name is not None and now.get("summary") else row.name
