@@ -13,7 +13,7 @@ import structlog
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import Route
 
 from gateway.config import Config
 from gateway.delivery.dispatcher import Dispatcher
@@ -47,6 +47,9 @@ class Gateway:
         self.desk: Desk | None = None
         self._surface: Surface | None = None
         self.app = Starlette(routes=self._routes(), lifespan=self._lifespan)
+        # No Mount: its pattern does not match a line feed, and such a path would be answered in nobody's words.
+        self.app.router.default = self._serve
+        self.app.router.redirect_slashes = False
 
     def _routes(self) -> list[Any]:
         return [
@@ -54,7 +57,6 @@ class Gateway:
             Route("/-/ready", self._ready),
             Route("/-/openapi.json", self._openapi),
             Route("/metrics", self._metrics),
-            Mount("/", app=self._serve),
         ]
 
     async def _serve(self, scope: Any, receive: Any, send: Any) -> None:

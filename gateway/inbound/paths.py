@@ -27,10 +27,9 @@ class Match:
 
 @dataclass
 class _Place:
-    """What is served at one shape of path, by method."""
+    """What is served at one shape of path, by method: the inbound, the route, and its names for the variables."""
 
-    names: tuple[str, ...]
-    by_method: dict[str, tuple[Inbound, Route]] = field(default_factory=dict)
+    by_method: dict[str, tuple[Inbound, Route, tuple[str, ...]]] = field(default_factory=dict)
 
 
 class Paths:
@@ -50,8 +49,8 @@ class Paths:
         parts = _parts(f"/{prefix}{route.path}")
         shape = tuple("{}" if part.startswith("{") else part for part in parts)
         names = tuple(part[1:-1] for part in parts if part.startswith("{"))
-        place = self._places.setdefault(shape, _Place(names))
-        place.by_method.setdefault(route.method, (inbound, route))
+        place = self._places.setdefault(shape, _Place())
+        place.by_method.setdefault(route.method, (inbound, route, names))
 
     def match(self, method: str, raw_path: str) -> Match:
         """The route of a request; raises `Problem` for an unknown path or a method it does not have."""
@@ -63,15 +62,15 @@ class Paths:
         if found is None:
             allowed = tuple(sorted(place.by_method))
             raise Problem(ProblemKind.METHOD_NOT_ALLOWED, f"use {' or '.join(allowed)} here", allow=allowed)
-        inbound, route = found
-        return Match(inbound, route, dict(zip(place.names, values, strict=True)))
+        inbound, route, names = found
+        return Match(inbound, route, dict(zip(names, values, strict=True)))
 
     def _place(self, parts: tuple[str, ...]) -> tuple[_Place | None, tuple[str, ...]]:
         decoded = tuple(unquote(part) for part in parts)
         if decoded in self._places:
             return self._places[decoded], ()
         for shape, place in self._places.items():
-            if len(shape) == len(decoded) and place.names:
+            if len(shape) == len(decoded) and "{}" in shape:
                 pairs = list(zip(shape, decoded, strict=True))
                 if all(want in ("{}", have) for want, have in pairs):
                     return place, tuple(have for want, have in pairs if want == "{}")

@@ -24,7 +24,6 @@ from gateway.inbound.limits import decode, inflate, read_body
 from gateway.inbound.paths import Match, Paths
 
 log = structlog.get_logger()
-HEADERS_MOST = 32 * 1024
 
 
 class Surface:
@@ -46,7 +45,7 @@ class Surface:
         inbound = self._paths.nearest(path)
         outcome, answered, caller = "ok", None, None
         try:
-            match = self._match(scope, path)
+            match = self._paths.match(scope["method"], path)
             inbound = match.inbound
             caller, incoming = await self._incoming(match, scope, receive)
             answered = await self._desk.serve(inbound, caller, match.route.read(incoming), request)
@@ -67,11 +66,6 @@ class Surface:
             )
         await _send(send, reply, _headers(reply, answered, request), scope["method"] == "HEAD")
         self._note(scope, path, inbound, caller, outcome, reply, answered, began)
-
-    def _match(self, scope: Scope, path: str) -> Match:
-        if sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > HEADERS_MOST:
-            raise Problem(ProblemKind.HEADERS_TOO_LARGE, f"the headers are larger than {HEADERS_MOST} bytes")
-        return self._paths.match(scope["method"], path)
 
     async def _incoming(self, match: Match, scope: Scope, receive: Receive) -> tuple[str, Incoming]:
         """The request as dialects see it, and who sent it. A credential in a header is looked at before the body."""
