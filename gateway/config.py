@@ -99,7 +99,7 @@ class Upstream:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """A configuration that was checked."""
+    """A configuration that was checked. Only a stand-in for a vendor does not restore what was carried."""
 
     listen: tuple[str, int]
     store: str
@@ -110,6 +110,7 @@ class Config:
     inbounds: Mapping[str, Inbound]
     upstreams: Mapping[str, Upstream]
     routes: tuple[Route, ...]
+    restores: bool = True
 
 
 def load(path: str | os.PathLike[str], *, secrets: bool = True, listen: str | None = None) -> Config:

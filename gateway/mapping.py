@@ -372,6 +372,11 @@ class Mapping:
         other.rows = tuple(new if entry is old else entry for entry in self.rows)
         return other
 
+    def held(self, flat: Flat, carried: Any) -> Flat:
+        """A carried object back in the free-form container where it came from, as the vendor itself keeps it."""
+        path = next(entry.paths[0] for entry in self.rows if self.container in entry.wires)
+        return {**flat, path: {**(flat.get(path) or {}), CARRIED: carried}}
+
     def holder(self, path: str) -> str:
         """The wire leaf that holds a canonical path, or nothing."""
         for entry in sorted(self.rows, key=lambda entry: entry.derived):

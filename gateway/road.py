@@ -102,7 +102,7 @@ class Road:
 
     def _create(self, tx: Tx, asked: Command, caller: Caller, request: int, command: int, now: int) -> Accepted:
         dialect = caller.dialect
-        flat = restore({**{hint.path: hint.value for hint in asked.hints}, **asked.patch}, asked.carried)
+        flat = self._restored({**{hint.path: hint.value for hint in asked.hints}, **asked.patch}, asked, dialect)
         flat = in_order({"kind": dialect.kind, **flat, "status": "firing", "created_at": from_millis(now)})
         flat["updated_at"] = flat["created_at"]
         key = flat.get("dedup_key") or None
@@ -146,6 +146,12 @@ class Road:
         body = CommandBody(after=row.body, said=row.verbatim, dropped=asked.dropped)
         self._record(step, request, Operation.CREATE, body)
         return accepted
+
+    def _restored(self, flat: Flat, asked: Command, dialect: Dialect) -> Flat:
+        """What travelled in the vendor's free-form container is put back, unless we stand in for the vendor."""
+        if self._config.restores or asked.carried is None:
+            return restore(flat, asked.carried)
+        return dialect.mapping.held(flat, asked.carried)
 
     def _chosen(self, caller: Caller, flat: Flat) -> tuple[Choice, ...]:
         chosen = choose(self._config.routes, caller.dialect.name, caller.name, flat)
@@ -218,7 +224,7 @@ class Road:
                 field="version",
             )
         before = flatten(row.body)
-        patch = resolve_hints(before, asked)
+        patch = _without_implied(resolve_hints(before, asked), before, caller.dialect)
         after, changed = lay_over(before, patch)
         operation = _what_it_means(asked.operation, row)
         _stamp(after, operation, now)
@@ -304,7 +310,11 @@ class Road:
         is_said = sent in (Operation.CREATE, Operation.UPDATE, Operation.REOPEN)
         try:
             if is_said:
-                fates += self._said(step, target, upstream).report
+                said = self._said(step, target, upstream)
+                fates += said.report
+                if sent is Operation.UPDATE and not said.patch and _is_there(target, upstream):
+                    step.accepted.reports[target.upstream] = fates
+                    return
         except Unmet as unmet:
             self._cannot(step, target, delivery, unmet_text(target.upstream, unmet), "unmet")
         if is_said and step.flat.get("kind") == "rule" and _refuses_rules(upstream):
@@ -408,6 +418,11 @@ class Road:
         return accepted
 
 
+def _is_there(target: TargetRow, upstream: Upstream) -> bool:
+    """Whether an update can be the changed fields alone, so that without any there is nothing to send."""
+    return upstream.dialect.outbound.addressed_by == "id" and target.state == "present"
+
+
 def _refuses_rules(upstream: Upstream) -> bool:
     return upstream.destination.rules == "refuse" and upstream.dialect.kind == "occurrence"
 
@@ -427,6 +442,14 @@ def resolve_hints(before: Flat, asked: Command) -> Flat:
         if before.get(hint.path) not in hint.unless:
             patch[hint.path] = hint.value
     return patch
+
+
+def _without_implied(patch: Flat, before: Flat, dialect: Dialect) -> Flat:
+    """Clients echo what they were shown: saying what the vendor implies anyway changes nothing."""
+    implied = dialect.mapping.implied
+    return {
+        path: value for path, value in patch.items() if path in before or path not in implied or implied[path] != value
+    }
 
 
 def _what_it_means(asked: Operation, row: AlertRow) -> Operation:

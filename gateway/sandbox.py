@@ -58,6 +58,7 @@ class Sandbox:
             inbounds=inbounds,
             upstreams={},
             routes=(Route(name="sandbox", from_=(), when=(), to=(), because="it goes no further"),),
+            restores=False,
         )
         self.gateway = Gateway(config, SqliteStore(":memory:"))
 
@@ -73,8 +74,12 @@ class Sandbox:
             body.extend(message.get("body", b""))
             return message
 
-        await self.gateway.app(scope, noting, send)
-        self.arrived.append(_arrived(scope, bytes(body)))
+        async def answering(message: Message) -> None:
+            if message["type"] == "http.response.start":  # noted before anybody can have seen the answer
+                self.arrived.append(_arrived(scope, bytes(body)))
+            await send(message)
+
+        await self.gateway.app(scope, noting, answering)
 
 
 def _arrived(scope: Scope, body: bytes) -> Arrived:

@@ -105,6 +105,8 @@ def _as_things_stand(
             return _again(upstream), ""
         if operation is Operation.UPDATE and row.is_open and upstream.dialect.outbound.addressed_by == "id":
             return Operation.CREATE, ""
+        if operation is Operation.CREATE and row.is_open:
+            return Operation.CREATE, ""  # a reopen, in the words of an upstream that has no other
         return operation, "it has ended there"
     if operation not in TELLING:
         return operation, "it never got there"

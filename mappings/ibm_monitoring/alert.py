@@ -208,5 +208,5 @@ RULE = Mapping(
         Dropped("customerId", why="names the vendor's account, not the alert"),
     ),
     container="annotations",
-    implied={"enabled": True},
+    implied={"enabled": True, "renotify.enabled": False},
 )

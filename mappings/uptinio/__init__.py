@@ -6,6 +6,7 @@ documentation's authentication page. It must not know what stands behind the gat
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
@@ -38,7 +39,7 @@ from gateway.dialect import (
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind, invalid
 from gateway.fallbacks import headline
 from gateway.mapping import Dropped, Mapping, Writing, joint, row
-from gateway.values import TIME, Pair, each
+from gateway.values import Pair, each, iso, read_time
 
 PAGE = "https://app.uptinio.com/docs/api/alerts.html"
 NAME = "uptinio"
@@ -85,6 +86,13 @@ STATUS = Pair(
     {"active": "firing", "resolved": "resolved"}.__getitem__,
     {"firing": "active", "acknowledged": "active", "resolved": "resolved"}.__getitem__,
 )
+
+
+def _whole_second(time: datetime) -> str:
+    return iso(time.replace(microsecond=0))
+
+
+SECONDS = Pair(read_time, _whole_second)
 
 
 def _read_type(word: str | None) -> tuple[Any]:
@@ -134,8 +142,8 @@ ALERT = Mapping(
         row("threshold.value", "condition.threshold", side="request"),
         row("threshold.operator", "condition.operator", side="request"),
         row("threshold.duration", "condition.window", side="request"),
-        row("created_at", "created_at", TIME, side="reply"),
-        row("resolved_at", "resolved_at", TIME, side="reply"),
+        row("created_at", "created_at", SECONDS, side="reply"),
+        row("resolved_at", "resolved_at", SECONDS, side="reply"),
         row(
             "notifications",
             "notifications",

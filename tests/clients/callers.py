@@ -1,0 +1,178 @@
+"""Callers for tests: two of them in every dialect, and what each dialect's caller says for every operation it has.
+
+The words are the documented ones: each table names paths and bodies as the vendor's page has them, never what the
+gateway happens to understand.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gateway.registry import dialects
+from tests.harness import KEY, House, Sent, house, upstream_table
+
+OTHER = "another-key-0123456789abcdef"
+
+_count = itertools.count(1)
+
+
+def fresh(word: str = "name") -> str:
+    """A name, a key or a text that no other test uses."""
+    return f"{word} {next(_count)}"
+
+
+def settings(
+    sandbox_url: str, upstreams: dict[str, str], *, routes: str = "", inbound: str = "", more: str = ""
+) -> str:
+    """A configuration with the callers `ci` and `ops` in every dialect, which see nothing of each other."""
+    inbounds = [f'[inbound.{name}]\nkeys = {{ ci = "{KEY}", ops = "{OTHER}" }}\n{inbound}' for name in dialects()]
+    tables = [upstream_table(name, dialect, sandbox_url, more=more) for name, dialect in upstreams.items()]
+    return "\n".join([*inbounds, *tables, routes])
+
+
+@contextmanager
+def called(
+    directory: Path, upstreams: dict[str, str], *, routes: str = "", inbound: str = "", more: str = "", top: str = ""
+) -> Iterator[House]:
+    """A house with two callers in every dialect. `more` is added to every upstream, `inbound` to every inbound."""
+
+    def text(sandbox_url: str) -> str:
+        return settings(sandbox_url, upstreams, routes=routes, inbound=inbound, more=more)
+
+    with house(directory, config=text, top=top) as standing:
+        yield standing
+
+
+def behind(dialect: str) -> str:
+    """A dialect other than this one, to stand behind the gateway."""
+    names = sorted(dialects())
+    return names[(names.index(dialect) + 1) % len(names)]
+
+
+# --- what is created -----------------------------------------------------------------------------------------
+
+
+def livesession_alert(name: str, **fields: Any) -> dict[str, Any]:
+    """A LiveSession alert as its page has it."""
+    alert = {
+        "name": name,
+        "events": [{"kind": 26, "value": "checkout_failed"}],
+        "provider": "slack",
+        "slack_channel_id": "C042",
+    }
+    return {**alert, **fields}
+
+
+def ibm_alert(name: str, **fields: Any) -> dict[str, Any]:
+    """An IBM alert in its envelope, from the page's sample."""
+    alert = {
+        "name": name,
+        "description": "Uptime",
+        "type": "MANUAL",
+        "condition": "avg(timeAvg(uptime)) <= 0",
+        "timespan": 600_000_000,
+        "segmentBy": ["host.hostName"],
+        "segmentCondition": {"type": "ANY"},
+        "severity": 4,
+        "enabled": True,
+    }
+    return {"alert": {**alert, **fields}}
+
+
+def uptinio_alert(message: str, **fields: Any) -> dict[str, Any]:
+    """An Uptinio alert from the page's sample."""
+    return {"monitor_id": "mon_123", "type": "down", "message": message, **fields}
+
+
+def ilert_event(word: str, key: str | None, *, credential: str = KEY, **fields: Any) -> dict[str, Any]:
+    """An ilert event; the credential stands in its body."""
+    named = {"alertKey": key} if key is not None else {}
+    return {"apiKey": credential, "eventType": word, **named, **fields}
+
+
+# --- what is asked for ---------------------------------------------------------------------------------------
+
+Ask = Callable[[House, str, str], Sent]
+"""Asks for one operation: the house, the alert's reference (a key for ilert, else the shown id), a text."""
+
+COLLECTIONS = {
+    "livesession": "/livesession/v1/alerts",
+    "ibm_monitoring": "/ibm_monitoring/api/alerts",
+    "uptinio": "/uptinio/alerts",
+    "ilert": "/ilert/api/alerts",
+}
+
+
+def _events(word: str, *, says: bool = False) -> Ask:
+    def ask(h: House, ref: str, text: str) -> Sent:
+        event = ilert_event(word, ref, **({"summary": text} if says else {}))
+        return h.call("POST", "/ilert/api/events", event, key=None)
+
+    return ask
+
+
+def _put(dialect: str, body: Callable[[str], Any]) -> Ask:
+    return lambda h, ref, text: h.call("PUT", f"{COLLECTIONS[dialect]}/{ref}", body(text))
+
+
+def _delete(dialect: str) -> Ask:
+    return lambda h, ref, text: h.call("DELETE", f"{COLLECTIONS[dialect]}/{ref}")
+
+
+ASKS: dict[str, dict[str, Ask]] = {
+    "livesession": {
+        "update": _put("livesession", lambda text: {"name": text}),
+        "delete": _delete("livesession"),
+    },
+    "ibm_monitoring": {
+        "update": _put("ibm_monitoring", lambda text: {"alert": {"name": text, "type": "MANUAL"}}),
+        "disable": _put("ibm_monitoring", lambda text: {"alert": {"enabled": False}}),
+        "enable": _put("ibm_monitoring", lambda text: {"alert": {"enabled": True}}),
+        "delete": _delete("ibm_monitoring"),
+    },
+    "uptinio": {
+        "update": _put("uptinio", lambda text: {"message": text}),
+        "resolve": _put("uptinio", lambda text: {"status": "resolved"}),
+        "reopen": _put("uptinio", lambda text: {"status": "active"}),
+    },
+    "ilert": {
+        "update": _events("ALERT", says=True),
+        "acknowledge": _events("ACCEPT"),
+        "comment": _events("COMMENT", says=True),
+        "resolve": _events("RESOLVE"),
+    },
+}
+"""Every operation that a caller of each dialect can ask of an alert that is there."""
+
+
+BODIES: dict[str, Callable[[str], dict[str, Any]]] = {
+    "livesession": livesession_alert,
+    "ibm_monitoring": ibm_alert,
+    "uptinio": uptinio_alert,
+}
+
+
+def create(h: House, dialect: str, text: str) -> tuple[str, Sent]:
+    """Creates an alert that says `text`; answers how its caller refers to it from then on, and what it was told."""
+    if dialect == "ilert":
+        key = fresh("key")
+        return key, h.call("POST", "/ilert/api/events", ilert_event("ALERT", key, summary=text), key=None)
+    sent = h.call("POST", COLLECTIONS[dialect], BODIES[dialect](text))
+    assert sent.status in (200, 201), sent.body
+    inner = sent.body.get("alert", sent.body.get("data", sent.body))
+    return str(inner.get("alert_id", inner.get("id"))), sent
+
+
+def listed(h: House, dialect: str, *, key: str = KEY) -> list[dict[str, Any]]:
+    """The alerts that a caller of a dialect sees, as it sees them."""
+    query = {"uptinio": "?per_page=100", "ilert": "?max-results=100"}.get(dialect, "")
+    sent = h.call("GET", COLLECTIONS[dialect] + query, key=key)
+    assert sent.status == 200, sent.body
+    found = sent.body
+    if isinstance(found, dict):
+        found = found["alerts" if dialect == "ibm_monitoring" else "data"]
+    return list(found)

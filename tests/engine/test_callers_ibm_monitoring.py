@@ -1,0 +1,455 @@
+"""IBM Cloud Monitoring's alerts API as its callers see it, over HTTP, with IBM and with another vendor behind it.
+
+What is expected stands on IBM's page "Managing alerts by using the Alerts API" and, where the page is silent or
+contradicts itself, in what its SDK and its Terraform provider rely on.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.clients.callers import OTHER, behind, called, fresh, ibm_alert
+from tests.harness import House, Sent
+
+IBM = "ibm_monitoring"
+
+
+@pytest.fixture(scope="module", params=[IBM, behind(IBM)])
+def h(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A gateway with IBM behind it, then with another vendor."""
+    with called(tmp_path_factory.mktemp("ibm"), {"there": request.param}) as standing:
+        yield standing
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A gateway with IBM behind it, for what does not depend on who is there."""
+    with called(tmp_path_factory.mktemp("one"), {"there": IBM}) as standing:
+        yield standing
+
+
+def _made(h: House, **fields: Any) -> dict[str, Any]:
+    sent = h.call("POST", "/api/alerts", ibm_alert(fields.pop("name", None) or fresh(), **fields))
+    assert sent.status == 200, sent.body
+    alert: dict[str, Any] = sent.body["alert"]
+    return alert
+
+
+def _put(h: House, alert: dict[str, Any], **fields: Any) -> Sent:
+    return h.call("PUT", f"/api/alerts/{alert['id']}", {"alert": fields})
+
+
+def _get(h: House, alert: dict[str, Any]) -> dict[str, Any]:
+    sent = h.call("GET", f"/api/alerts/{alert['id']}")
+    assert sent.status == 200, sent.body
+    found: dict[str, Any] = sent.body["alert"]
+    return found
+
+
+def _is_refused(sent: Sent, status: int, says: str = "") -> None:
+    """Refused in the service's application error, which its SDK and its Terraform provider both read."""
+    assert sent.status == status, sent.body
+    [error] = sent.body["errors"]
+    assert set(error) == {"reason", "message"}
+    assert says in f"{error['message']} {error['reason']}", error
+    assert sent.headers["content-type"] == "application/json"
+
+
+# --- create, get, list, delete -------------------------------------------------------------------------------
+
+
+def test_create_answers_what_the_page_shows(h: House) -> None:
+    """Every field of the page's response sample is there, with its type; 200, not 201."""
+    alert = _made(h, notificationChannelIds=[4], reNotify=False, teamId=493, filter='env in ("prod")')
+    types = {
+        "autoCreated": bool,
+        "condition": str,
+        "createdOn": int,
+        "enabled": bool,
+        "id": int,
+        "modifiedOn": int,
+        "name": str,
+        "filter": str,
+        "notificationChannelIds": list,
+        "segmentBy": list,
+        "segmentCondition": dict,
+        "notificationCount": int,
+        "rateOfChange": bool,
+        "reNotify": bool,
+        "severity": int,
+        "severityLabel": str,
+        "teamId": int,
+        "timespan": int,
+        "type": str,
+        "version": int,
+    }
+    assert {name: type(alert.get(name)) for name in types} == types
+    assert alert["id"] < 2**53
+    assert abs(alert["createdOn"] / 1000 - time.time()) < 60, "milliseconds"
+
+
+def test_get_is_what_create_answered(h: House) -> None:
+    """The record is shown the same way by every operation."""
+    alert = _made(h)
+    found = _get(h, alert)
+    assert {**found, "modifiedOn": 0} == {**alert, "modifiedOn": 0}
+    sent = h.call("GET", f"/ibm_monitoring/api/api/alerts/{alert['id']}")
+    assert sent.status == 200
+    assert sent.body["alert"]["id"] == alert["id"]
+
+
+def test_list_is_flat_and_oldest_first(h: House) -> None:
+    """Flat items, as the SDK reads them; no `from` and no `to` is no filter."""
+    ids = [_made(h)["id"] for _ in range(3)]
+    for path in ("/api/alerts", "/api/api/alerts", "/ibm_monitoring/api/alerts"):
+        sent = h.call("GET", path)
+        assert sent.status == 200
+        assert set(sent.body) == {"alerts"}
+        assert [alert["id"] for alert in sent.body["alerts"] if alert["id"] in ids] == ids
+
+
+@pytest.mark.parametrize("unit", [1_000, 1, 0.001], ids=["microseconds", "milliseconds", "seconds"])
+def test_from_and_to(h: House, unit: float) -> None:
+    """Created before `to`, modified after `from`; the unit is told by the number's size."""
+    alert = _made(h)
+    now = alert["createdOn"]
+
+    def seen(since: int | None, until: int | None) -> bool:
+        bounds = {"from": since, "to": until}
+        query = "&".join(f"{name}={int(value * unit)}" for name, value in bounds.items() if value is not None)
+        found = h.call("GET", f"/api/alerts?{query}").body["alerts"]
+        return alert["id"] in [one["id"] for one in found]
+
+    hour = 3_600_000
+    assert seen(now - hour, now + hour)
+    assert seen(None, now + hour)
+    assert seen(now - hour, None)
+    assert not seen(None, now - hour)
+    assert not seen(now + hour, None)
+
+
+def test_from_looks_at_the_modification(one: House) -> None:
+    """An alert that was created before `from` and modified after it is listed."""
+    alert = _made(one)
+    between = alert["createdOn"] + 5
+    one.wait_for(lambda: time.time() * 1000 > between + 5)
+    query = f"/api/alerts?from={between * 1000}"
+    assert alert["id"] not in [found["id"] for found in one.call("GET", query).body["alerts"]]
+    assert _put(one, alert, description="later").status == 200
+    assert alert["id"] in [found["id"] for found in one.call("GET", query).body["alerts"]]
+
+
+def test_a_time_that_is_none(one: House) -> None:
+    """400 that names the parameter."""
+    _is_refused(one.call("GET", "/api/alerts?from=yesterday"), 400, "from")
+
+
+def test_delete(h: House) -> None:
+    """204 without a body; then it is nowhere."""
+    alert = _made(h)
+    gone = h.call("DELETE", f"/api/alerts/{alert['id']}")
+    assert (gone.status, gone.body) == (204, None)
+    for method in ("GET", "DELETE"):
+        _is_refused(h.call(method, f"/api/alerts/{alert['id']}"), 404, "not recognized")
+    _is_refused(_put(h, alert, description="late"), 404, "not recognized")
+    assert alert["id"] not in [found["id"] for found in h.call("GET", "/api/alerts").body["alerts"]]
+    assert _made(h, name=alert["name"])["id"] != alert["id"], "the name is free again"
+
+
+# --- update --------------------------------------------------------------------------------------------------
+
+
+def test_the_version_is_the_lock(h: House) -> None:
+    """It goes up by each accepted update; a stale one is 409 `Conflict version` and changes nothing."""
+    alert = _made(h)
+    assert alert["version"] == 1
+    first = _put(h, alert, version=1, description="first")
+    assert (first.status, first.body["alert"]["version"]) == (200, 2)
+    _is_refused(_put(h, alert, version=1, description="second"), 409, "Conflict version")
+    found = _get(h, alert)
+    assert (found["version"], found["description"]) == (2, "first")
+    assert _put(h, alert, description="without a version").body["alert"]["version"] == 3
+
+
+def test_left_out_stays_and_null_clears(h: House) -> None:
+    """`PUT` is a partial update: in canonical terms UNSET, null and a value are three things."""
+    alert = _made(h, filter="env = 'prod'", reNotify=True, reNotifyMinutes=30, teamId=493)
+    changed = _put(h, alert, description=None).body["alert"]
+    assert changed["description"] is None
+    kept = ("filter", "reNotify", "reNotifyMinutes", "teamId", "condition", "segmentBy", "timespan", "severity", "name")
+    assert {name: changed[name] for name in kept} == {name: alert[name] for name in kept}
+    cleared = _put(h, alert, filter=None, teamId=None).body["alert"]
+    assert (cleared["filter"], cleared["teamId"], cleared["reNotifyMinutes"]) == (None, None, 30)
+
+
+SEVERITIES = [
+    ({"severity": 2, "severityLabel": "LOW"}, 2, "the number differs: it is the change, the label was echoed"),
+    ({"severity": 4, "severityLabel": "HIGH"}, 1, "the label differs: it is the change, the number was echoed"),
+    ({"severity": 6, "severityLabel": "HIGH"}, 6, "both differ: the number wins"),
+    ({"severityLabel": "LOW"}, 4, "a label of the same band changes nothing"),
+    ({"severityLabel": "INFO"}, 6, "a label alone"),
+    ({"severity": 5}, 5, "a number alone"),
+    ({"description": "other"}, 4, "neither"),
+]
+
+
+@pytest.mark.parametrize(("fields", "severity", "why"), SEVERITIES, ids=[why for _, _, why in SEVERITIES])
+def test_severity_and_its_label(h: House, fields: dict[str, Any], severity: int, why: str) -> None:
+    """Of the two, the one that differs from the record (4, LOW) is the change."""
+    labels = ("HIGH", "HIGH", "MEDIUM", "MEDIUM", "LOW", "LOW", "INFO", "INFO")
+    alert = _made(h, severity=4)
+    found = _put(h, alert, **fields).body["alert"]
+    assert (found["severity"], found["severityLabel"]) == (severity, labels[severity]), why
+    found = _get(h, alert)
+    assert (found["severity"], found["severityLabel"]) == (severity, labels[severity])
+
+
+@pytest.mark.parametrize(("label", "severity"), [("HIGH", 1), ("MEDIUM", 3), ("LOW", 5), ("INFO", 6)])
+def test_a_label_alone_on_create(h: House, label: str, severity: int) -> None:
+    """The page's create sample has only the label."""
+    alert = ibm_alert(fresh(), severityLabel=label)
+    del alert["alert"]["severity"]
+    found = h.call("POST", "/api/alerts", alert).body["alert"]
+    assert (found["severity"], found["severityLabel"]) == (severity, label)
+
+
+def test_severity_absent_stays_absent(h: House) -> None:
+    """No severity is invented."""
+    alert = ibm_alert(fresh())
+    del alert["alert"]["severity"]
+    found = h.call("POST", "/api/alerts", alert).body["alert"]
+    assert found.get("severity") is None
+    assert found.get("severityLabel") is None
+
+
+def test_names_are_unique(h: House) -> None:
+    """422 on a create and on an update; the alert's own name is no clash."""
+    first, second = _made(h), _made(h)
+    _is_refused(h.call("POST", "/api/alerts", ibm_alert(first["name"])), 422, "name")
+    _is_refused(_put(h, second, name=first["name"]), 422, "name")
+    assert _get(h, second)["name"] == second["name"]
+    assert _put(h, first, name=first["name"]).status == 200
+    moved = fresh()
+    assert _put(h, first, name=moved).status == 200
+    assert _made(h, name=first["name"])["version"] == 1, "the old name is free"
+
+
+# --- what is taken in ----------------------------------------------------------------------------------------
+
+
+def test_wrapped_bare_and_in_a_list_of_one(h: House) -> None:
+    """The page's request schema is a list, its samples and clients send the envelope."""
+    for wrap in (
+        lambda alert: {"alert": alert},
+        lambda alert: alert,
+        lambda alert: {"alerts": [{"alert": alert}]},
+        lambda alert: {"alerts": [alert]},
+    ):
+        name = fresh()
+        sent = h.call("POST", "/api/alerts", wrap(ibm_alert(name)["alert"]))
+        assert sent.status == 200, sent.body
+        assert sent.body["alert"]["name"] == name
+        put = h.call("PUT", f"/api/alerts/{sent.body['alert']['id']}", wrap({"description": name}))
+        assert (put.status, put.body["alert"]["description"]) == (200, name)
+    pair = {"alerts": [ibm_alert(fresh()), ibm_alert(fresh())]}
+    assert h.call("POST", "/api/alerts", pair).status == 400
+
+
+@pytest.mark.parametrize(
+    ("timespan", "shown"), [(1_000_000, 60_000_000), (60_000_001, 120_000_000), (600_000_000, 600_000_000)]
+)
+def test_a_timespan_is_rounded_up_and_that_is_reported(one: House, timespan: int, shown: int) -> None:
+    """Below or between whole minutes: up, and in the report header as approximated."""
+    sent = one.call("POST", "/api/alerts", ibm_alert(fresh(), timespan=timespan))
+    assert sent.status == 200
+    assert sent.body["alert"]["timespan"] == shown
+    reported = [line for line in sent.report if re.search(r"approximated=[^;]*condition\.window", line)]
+    assert len(reported) == (timespan != shown), sent.report
+    assert one.arrived(IBM, "POST")[-1].body["alert"]["timespan"] == shown
+
+
+def test_channel_ids_in_every_form(one: House) -> None:
+    """Integers, numeric strings and type names; integers are shown as integers."""
+    alert = _made(one, notificationChannelIds=[4, "17", "EMAIL", "PAGER_DUTY"])
+    assert alert["notificationChannelIds"][:2] == [4, 17]
+    assert one.arrived(IBM, "POST")[-1].body["alert"]["notificationChannelIds"][0] == 4
+    _is_refused(one.call("POST", "/api/alerts", ibm_alert(fresh(), notificationChannelIds=["PIGEON"])), 400, "PIGEON")
+
+
+def test_channel_types_survive(h: House) -> None:
+    """The page's own example: two type names."""
+    names = ["EMAIL", "PAGER_DUTY", "WEBHOOK", "VICTOROPS", "SLACK"]
+    assert _made(h, notificationChannelIds=names)["notificationChannelIds"] == names
+
+
+@pytest.mark.parametrize("word", ["ANY", "ALL"])
+def test_segment_condition_as_string_or_object(h: House, word: str) -> None:
+    """The page's heading calls it a string, its samples send the object: both are read, the object is shown."""
+    for said in (word, {"type": word}):
+        assert _made(h, segmentCondition=said)["segmentCondition"] == {"type": word}
+
+
+def test_what_a_manual_alert_needs(h: House) -> None:
+    """`segmentCondition` may be absent only where `segmentBy` is, as the SDK sends it."""
+    bare = ibm_alert(fresh())["alert"]
+    for name in ("segmentBy", "segmentCondition"):
+        del bare[name]
+    assert h.call("POST", "/api/alerts", {"alert": bare}).status == 200
+    for name in ("name", "type", "condition", "timespan", "segmentCondition"):
+        lacking = ibm_alert(fresh())["alert"]
+        del lacking[name]
+        _is_refused(h.call("POST", "/api/alerts", {"alert": lacking}), 400, name)
+
+
+@pytest.mark.parametrize("fields", [{"id": 23211}, {"version": 9}, {"id": 1, "version": 1}])
+def test_id_and_version_must_be_null_on_create(h: House, fields: dict[str, Any]) -> None:
+    """The service's rule in the service's words."""
+    sent = h.call("POST", "/api/alerts", ibm_alert(fresh(), **fields))
+    _is_refused(sent, 400, "Alert ID and version must be null")
+    assert _made(h, id=None, version=None)["version"] == 1
+
+
+def test_an_id_in_the_body_that_differs_from_the_path(h: House) -> None:
+    """400; the same id is fine."""
+    alert = _made(h)
+    _is_refused(_put(h, alert, id=alert["id"] + 1, description="no"), 400, "id")
+    assert _put(h, alert, id=alert["id"], description="yes").status == 200
+
+
+WRONG = [
+    ({"severity": 8}, "severity"),
+    ({"severity": "high"}, "severity"),
+    ({"severityLabel": "URGENT"}, "severityLabel"),
+    ({"timespan": "a minute"}, "timespan"),
+    ({"timespan": 10**30}, ""),
+    ({"enabled": "yes"}, "enabled"),
+    ({"name": ""}, "name"),
+    ({"name": 7}, "name"),
+    ({"segmentCondition": {"type": "SOME"}}, "segmentCondition"),
+    ({"segmentBy": "host"}, "segmentBy"),
+    ({"notificationChannelIds": 4}, "notificationChannelIds"),
+]
+
+
+@pytest.mark.parametrize(("fields", "names"), WRONG, ids=[str(fields) for fields, _ in WRONG])
+def test_a_wrong_value_is_named(one: House, fields: dict[str, Any], names: str) -> None:
+    """400 on create and on update, naming the field; nothing is sent."""
+    alert = _made(one)
+    before = len(one.arrived(IBM))
+    _is_refused(one.call("POST", "/api/alerts", {"alert": {**ibm_alert(fresh())["alert"], **fields}}), 400, names)
+    _is_refused(_put(one, alert, **fields), 400, names)
+    assert len(one.arrived(IBM)) == before
+    assert _get(one, alert)["version"] == 1
+
+
+def test_unknown_fields_are_never_an_error(one: House) -> None:
+    """They reach an upstream of the same dialect unchanged."""
+    alert = _made(one, customNotification={"titleTemplate": "{{x}}"}, severityLevel=4)
+    arrived = one.arrived(IBM, "POST")[-1].body["alert"]
+    assert arrived["customNotification"] == {"titleTemplate": "{{x}}"}
+    assert arrived["severityLevel"] == 4
+    assert alert["name"] == arrived["name"]
+
+
+def test_the_same_dialect_gets_what_was_sent(one: House) -> None:
+    """Unknown fields included, unchanged, and nothing added."""
+    sent = ibm_alert(fresh(), annotations={"a": "b"}, groupName="default", filter=None)
+    assert one.call("POST", "/api/alerts", sent).status == 200
+    assert one.arrived(IBM, "POST")[-1].body == sent
+
+
+# --- ids, scopes, credentials --------------------------------------------------------------------------------
+
+
+def test_read_by_any_id_that_any_party_used(h: House) -> None:
+    """The gateway's own id, the upstream's, and the one that was shown."""
+    sent = h.call("POST", "/api/alerts", ibm_alert(fresh()))
+    shown = sent.body["alert"]["id"]
+    own = sent.headers["alert-gateway-id"]
+    for name in (own, str(shown)):
+        found = h.call("GET", f"/api/alerts/{name}")
+        assert (found.status, found.body["alert"]["id"] if found.status == 200 else found.body) == (200, shown)
+        assert found.headers["alert-gateway-id"] == own
+
+
+def test_the_primary_of_the_same_dialect_gives_the_id(one: House) -> None:
+    """Its own id is shown, so that links into its console stay right."""
+    alert = _made(one)
+    theirs = one.client.get(
+        f"{one.sandbox_url}/ibm_monitoring/api/alerts/{alert['id']}",
+        headers={"authorization": "Bearer upstream-key-0123456789abcdef"},
+    )
+    assert theirs.status_code == 200
+    assert theirs.json()["alert"]["name"] == alert["name"]
+
+
+def test_another_caller_sees_nothing(h: House) -> None:
+    """404 in its words; the same name is no clash; the list does not have it."""
+    alert = _made(h)
+    path = f"/api/alerts/{alert['id']}"
+    _is_refused(h.call("GET", path, key=OTHER), 404, "not recognized")
+    _is_refused(h.call("PUT", path, {"alert": {"name": "mine"}}, key=OTHER), 404)
+    _is_refused(h.call("DELETE", path, key=OTHER), 404)
+    assert alert["id"] not in [found["id"] for found in h.call("GET", "/api/alerts", key=OTHER).body["alerts"]]
+    assert _get(h, alert)["name"] == alert["name"]
+
+
+def test_a_shared_scope_is_seen_by_both(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """`scope` on an inbound lets several share one: names, ids and lists."""
+    with called(tmp_path_factory.mktemp("scope"), {"there": "ilert"}, inbound='scope = "shared"') as h:
+        alert = _made(h)
+        assert h.call("GET", f"/api/alerts/{alert['id']}", key=OTHER).status == 200
+        assert h.call("POST", "/api/alerts", ibm_alert(alert["name"]), key=OTHER).status == 422
+        assert [found["id"] for found in h.call("GET", "/api/alerts", key=OTHER).body["alerts"]] == [alert["id"]]
+
+
+@pytest.mark.parametrize("prefix", ["", "/ibm_monitoring"])
+@pytest.mark.parametrize("credential", [None, "", "Bearer", "Bearer wrong", "wrong", "Basic Y2k6Y2k="])
+def test_a_credential_that_does_not_fit(one: House, prefix: str, credential: str | None) -> None:
+    """401 in the page's words, for every operation."""
+    headers = {} if credential is None else {"authorization": credential}
+    for method, path in [("GET", "/api/alerts"), ("POST", "/api/alerts"), ("DELETE", "/api/alerts/1")]:
+        _is_refused(one.call(method, prefix + path, {}, key=None, headers=headers), 401, "Unauthorized")
+
+
+def test_headers_of_the_service(one: House) -> None:
+    """`IBMInstanceID`, `TeamID` and `SysdigTeamID` are taken along without complaint."""
+    for team in ("TeamID", "SysdigTeamID"):
+        headers = {"IBMInstanceID": "guid", team: "493", "SysdigProduct": "SDC"}
+        assert one.call("GET", "/api/alerts", headers=headers).status == 200
+
+
+def test_paths_and_methods_that_are_not_there(one: House) -> None:
+    """404 and 405 in the service's error shape, 405 with what is allowed."""
+    _is_refused(one.call("GET", "/ibm_monitoring/api/dashboards"), 404)
+    _is_refused(one.call("GET", "/ibm_monitoring/nothing"), 404)
+    sent = one.call("PATCH", "/ibm_monitoring/api/alerts/1", {})
+    _is_refused(sent, 405)
+    assert set(re.split(r",\s*", sent.headers["allow"])) >= {"GET", "PUT", "DELETE"}
+    sent = one.call("DELETE", "/ibm_monitoring/api/alerts")
+    _is_refused(sent, 405)
+    assert {"GET", "POST"} <= set(re.split(r",\s*", sent.headers["allow"]))
+
+
+@pytest.mark.parametrize("body", ["{", "[]", '"text"', "", "nul", "\xff"])
+def test_a_body_that_is_none(one: House, body: str) -> None:
+    """400, never 500."""
+    answer = one.client.post(
+        f"{one.url}/api/alerts",
+        content=body.encode("latin-1"),
+        headers={"authorization": "Bearer caller-key-0123456789abcdef", "content-type": "application/json"},
+    )
+    assert answer.status_code == 400
+    assert answer.json()["errors"]
+
+
+def test_notification_channels(h: House) -> None:
+    """What the SDK asks for before it creates alerts."""
+    sent = h.call("GET", "/api/notificationChannels")
+    assert (sent.status, sent.body) == (200, {"notificationChannels": []})
+    _is_refused(h.call("GET", "/api/notificationChannels", key=None), 401)

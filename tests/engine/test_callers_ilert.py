@@ -1,0 +1,480 @@
+"""ilert's events API and the synchronous alert API beside it as callers see them, over HTTP, with ilert and with
+another vendor behind them.
+
+What is expected stands on the page "Creating alerts through events", on the vendor's OpenAPI description, and in what
+its clients rely on: the Go client cannot read an empty body, others want exactly 202.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.clients.callers import OTHER, behind, called, fresh, ilert_event
+from tests.harness import KEY, UPSTREAM_KEY, House, Sent
+
+ILERT = "ilert"
+
+
+@pytest.fixture(scope="module", params=[ILERT, behind(ILERT)])
+def h(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A gateway with ilert behind it, then with another vendor."""
+    with called(tmp_path_factory.mktemp("ilert"), {"there": request.param}) as standing:
+        yield standing
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A gateway with ilert behind it, for what does not depend on who is there."""
+    with called(tmp_path_factory.mktemp("one"), {"there": ILERT}) as standing:
+        yield standing
+
+
+def _post(h: House, event: Any, path: str = "/api/events") -> Sent:
+    return h.call("POST", path, event, key=None)
+
+
+def _taken(sent: Sent) -> None:
+    assert (sent.status, sent.body) == (202, {}), sent.body
+    assert sent.headers["content-type"] == "application/json"
+
+
+def _event(h: House, word: str, key: str | None, **fields: Any) -> Sent:
+    sent = _post(h, ilert_event(word, key, **fields))
+    _taken(sent)
+    return sent
+
+
+def _alert(h: House, key: str, **fields: Any) -> dict[str, Any]:
+    """Raises an alert and reads it over the synchronous API, by the gateway's own id."""
+    sent = _event(h, "ALERT", key, **{"summary": fresh("summary"), **fields})
+    return _get(h, sent.headers["alert-gateway-id"])
+
+
+def _get(h: House, name: Any) -> dict[str, Any]:
+    sent = h.call("GET", f"/ilert/api/alerts/{name}")
+    assert sent.status == 200, sent.body
+    found: dict[str, Any] = sent.body
+    return found
+
+
+def _list(h: House, query: str = "?max-results=100", **how: Any) -> list[dict[str, Any]]:
+    sent = h.call("GET", f"/ilert/api/alerts{query}", **how)
+    assert sent.status == 200, sent.body
+    assert isinstance(sent.body, list), "a bare array"
+    return sent.body
+
+
+def _sent(h: House, key: str, count: int) -> list[dict[str, Any]]:
+    """The events that arrived at ilert for a key, or for that key with something appended; waits for so many."""
+    form = re.compile(rf"{re.escape(key)}(?!\d)", re.IGNORECASE)
+
+    def found() -> list[dict[str, Any]]:
+        return [one.body for one in h.arrived(ILERT) if form.match(one.body.get("alertKey", ""))]
+
+    h.wait_for(lambda: len(found()) >= count)
+    return found()
+
+
+def _is_refused(sent: Sent, status: int, says: str = "") -> None:
+    """Refused in the vendor's error object, whose `status` equals the answer's."""
+    assert sent.status == status, sent.body
+    assert {"status", "message", "code"} <= set(sent.body)
+    assert sent.body["status"] == status
+    assert isinstance(sent.body["code"], str)
+    assert says in sent.body["message"], sent.body
+
+
+# --- events --------------------------------------------------------------------------------------------------
+
+PATHS = ["/api/events", "/api/v1/events", "/api/v1/events%20", "/ilert/api/events", "/ilert/api/v1/events"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_event_type(h: House, path: str) -> None:
+    """202 with `{}` for each, on every path the page names."""
+    key = fresh("key")
+    _taken(_post(h, ilert_event("ALERT", key, summary=key, details="", priority="HIGH"), path))
+    for word in ("ACCEPT", "COMMENT", "RESOLVE"):
+        _taken(_post(h, ilert_event(word, key, summary=word), path))
+
+
+@pytest.mark.parametrize("name", ["apiKey", "integrationKey"])
+def test_either_name_of_the_credential(h: House, name: str) -> None:
+    """The page says apiKey, the newer documentation integrationKey."""
+    _taken(_post(h, {name: KEY, "eventType": "ALERT", "summary": fresh()}))
+    _is_refused(_post(h, {name: "wrong", "eventType": "ALERT", "summary": fresh()}), 401)
+
+
+def test_both_names_of_the_credential(h: House) -> None:
+    """Equal is fine, different is 400."""
+    event = {"eventType": "ALERT", "summary": fresh()}
+    _taken(_post(h, {"apiKey": KEY, "integrationKey": KEY, **event}))
+    _is_refused(_post(h, {"apiKey": KEY, "integrationKey": OTHER, **event}), 400)
+    _is_refused(_post(h, {"apiKey": KEY, "integrationKey": "wrong", **event}), 400)
+
+
+def test_an_authorization_header_on_an_event_is_ignored(h: House) -> None:
+    """Clients may send one; the page says there is no need to."""
+    event = ilert_event("ALERT", None, summary=fresh())
+    headers = {"authorization": "Bearer something-else"}
+    _taken(h.call("POST", "/api/events", event, key=None, headers=headers))
+    unkeyed = {"eventType": "ALERT", "summary": fresh()}
+    _is_refused(h.call("POST", "/api/events", unkeyed, key=None, headers=headers), 401)
+
+
+def test_no_credential(h: House) -> None:
+    """401 in the vendor's words."""
+    _is_refused(_post(h, {"eventType": "ALERT", "summary": "x"}), 401)
+    _is_refused(_post(h, {"apiKey": None, "eventType": "ALERT", "summary": "x"}), 401)
+    _is_refused(_post(h, {"apiKey": "", "eventType": "ALERT", "summary": "x"}), 401)
+    for method, path in [("GET", ""), ("GET", "/1"), ("PUT", "/1/accept"), ("PUT", "/1/resolve")]:
+        for key in (None, "wrong"):
+            _is_refused(h.call(method, f"/ilert/api/alerts{path}", key=key), 401)
+
+
+@pytest.mark.parametrize("word", ["alert", "Alert", "ALERT", "aLeRt"])
+def test_event_types_in_any_case(one: House, word: str) -> None:
+    """Taken in any case, sent on in upper case."""
+    key = fresh("key")
+    _event(one, word, key, summary="x")
+    _event(one, "resolve", key)
+    assert [event["eventType"] for event in _sent(one, key, 2)] == ["ALERT", "RESOLVE"]
+
+
+def test_incident_key_is_the_older_name(h: House) -> None:
+    """`incidentKey` is `alertKey`; where both are there, alertKey wins."""
+    key = fresh("key")
+    sent = _event(h, "ALERT", None, incidentKey=key, summary="x")
+    assert _get(h, sent.headers["alert-gateway-id"])["alertKey"] == key
+    assert _event(h, "ACCEPT", key).headers["alert-gateway-id"] == sent.headers["alert-gateway-id"]
+    both = _event(h, "ALERT", key, incidentKey=fresh("key"), summary="y")
+    assert both.headers["alert-gateway-id"] == sent.headers["alert-gateway-id"]
+
+
+def test_null_is_absent(one: House) -> None:
+    """The vendor's Rust client sends null for every optional field it does not set."""
+    optional = ["details", "alertKey", "priority", "severity", "images", "links", "customDetails", "routingKey"]
+    optional += ["labels", "services", "comments", "logs", "integrationKey", "incidentKey"]
+    summary = fresh("summary")
+    sent = _event(one, "ALERT", None, summary=summary, **dict.fromkeys(optional))
+    shown = _get(one, sent.headers["alert-gateway-id"])
+    assert shown["summary"] == summary
+    event = one.wait_for(lambda: [got.body for got in one.arrived(ILERT) if got.body.get("summary") == summary])[0]
+    assert [name for name, value in event.items() if value is None] == []
+
+
+def test_only_an_alert_needs_a_summary(h: House) -> None:
+    """The vendor's own ACCEPT and RESOLVE samples have none."""
+    _is_refused(_post(h, ilert_event("ALERT", fresh("key"))), 400, "summary")
+    _is_refused(_post(h, ilert_event("ALERT", fresh("key"), summary="")), 400, "summary")
+    key = fresh("key")
+    _event(h, "ALERT", key, summary="x")
+    _event(h, "ACCEPT", key)
+    _event(h, "COMMENT", key, comments=[{"creator": "me", "content": "looking"}])
+    _event(h, "RESOLVE", key)
+
+
+WRONG = [
+    ({"eventType": None}, "eventType"),
+    ({"eventType": "REROUTE"}, "eventType"),
+    ({"eventType": 3}, "eventType"),
+    ({"summary": 7}, "summary"),
+    ({"priority": "MEDIUM"}, "priority"),
+    ({"severity": 0}, "severity"),
+    ({"severity": 6}, "severity"),
+    ({"severity": "high"}, "severity"),
+    ({"images": [{"href": "https://example.org"}]}, "images[0].src"),
+    ({"links": [{"href": "https://example.org"}, {"text": "no address"}]}, "links[1].href"),
+    ({"links": "https://example.org"}, "links"),
+    ({"customDetails": "text"}, "customDetails"),
+    ({"labels": {"a": 1}}, "labels"),
+    ({"alertKey": 5}, "alertKey"),
+]
+
+
+@pytest.mark.parametrize(("fields", "names"), WRONG, ids=[str(fields) for fields, _ in WRONG])
+def test_what_is_missing_or_wrong_is_named(one: House, fields: dict[str, Any], names: str) -> None:
+    """400 that names the field; nothing is sent."""
+    summary = fresh("refused")
+    _is_refused(_post(one, {**ilert_event("ALERT", summary, summary=summary), **fields}), 400, names)
+    _event(one, "ALERT", summary, summary=summary)
+    assert len(_sent(one, summary, 1)) == 1, "the refused one was not sent"
+
+
+def test_a_command_without_a_key(h: House) -> None:
+    """There is nothing it could be about."""
+    for word in ("ACCEPT", "RESOLVE", "COMMENT"):
+        _is_refused(_post(h, ilert_event(word, None)), 400, "alertKey")
+        _is_refused(_post(h, ilert_event(word, "  ")), 400, "alertKey")
+
+
+PAGE_SAMPLE = """{
+  "apiKey": "il...", // api key of the alert source (required)
+  "customDetails": { "some": { "more": "fields" }} // (optional)
+  "routingKey": "abc123", // (optional)
+}"""
+
+
+@pytest.mark.parametrize("body", ["{", "", "[]", "7", PAGE_SAMPLE])
+def test_a_body_that_is_none(one: House, body: str) -> None:
+    """400 in the vendor's words; the page's main sample is no JSON."""
+    headers = {"content-type": "application/json"}
+    answer = one.client.post(f"{one.url}/api/events", content=body, headers=headers)
+    assert answer.status_code in ({400} if body in ("{", PAGE_SAMPLE) else {400, 401})
+    _is_refused(Sent(answer.status_code, answer.json(), answer.headers), answer.status_code)
+
+
+# --- keys ----------------------------------------------------------------------------------------------------
+
+
+def test_keys_are_trimmed_and_compared_without_case(h: House) -> None:
+    """The same alert under every spelling."""
+    key = fresh("Key")
+    made = _event(h, "ALERT", f"  {key} ", summary="first").headers["alert-gateway-id"]
+    for spelling in (key, key.upper(), key.lower(), f" {key.swapcase()}  "):
+        assert _event(h, "ALERT", spelling, summary="again").headers["alert-gateway-id"] == made
+    assert _get(h, made)["alertKey"].lower() == key.lower()
+    _event(h, "RESOLVE", key.upper())
+    assert _get(h, made)["status"] == "RESOLVED"
+
+
+def test_an_alert_with_a_key_that_is_open_updates_it(h: House) -> None:
+    """One alert, with the later words; what the second leaves out stays."""
+    key = fresh("key")
+    first = _alert(h, key, summary="disk 80 %", details="on db-1")
+    second = _alert(h, key, summary="disk 90 %")
+    assert second["id"] == first["id"]
+    assert (second["summary"], second["details"], second["status"]) == ("disk 90 %", "on db-1", "PENDING")
+    assert [alert["id"] for alert in _list(h) if alert.get("alertKey") == key] == [first["id"]]
+
+
+def test_after_an_accept_the_key_is_still_open(h: House) -> None:
+    """Open is not resolved: an accepted alert is found by its key, and stays accepted."""
+    key = fresh("key")
+    alert = _alert(h, key)
+    _event(h, "ACCEPT", key)
+    assert _get(h, alert["id"])["status"] == "ACCEPTED"
+    assert _alert(h, key)["id"] == alert["id"]
+    _event(h, "RESOLVE", key)
+    assert _get(h, alert["id"])["status"] == "RESOLVED"
+
+
+def test_after_a_resolve_the_same_key_is_a_new_alert(h: House) -> None:
+    """The old one stays resolved."""
+    key = fresh("key")
+    first = _alert(h, key)
+    _event(h, "RESOLVE", key)
+    second = _alert(h, key)
+    assert second["id"] != first["id"]
+    assert second["status"] == "PENDING"
+    old = _get(h, first["id"])
+    assert old["status"] == "RESOLVED"
+    assert old["resolvedOn"]
+
+
+def test_without_a_key_every_alert_is_new(h: House) -> None:
+    """There is nothing to group by."""
+    ids = {_event(h, "ALERT", None, summary="same").headers["alert-gateway-id"] for _ in range(3)}
+    assert len(ids) == 3
+
+
+@pytest.mark.parametrize("word", ["ACCEPT", "RESOLVE"])
+def test_a_command_for_a_key_that_is_not_open(h: House, word: str) -> None:
+    """Answered as the vendor does, and sent on to an upstream that finds alerts by key: it may have been opened
+    before the gateway stood there."""
+    key = fresh("unknown key")
+    _event(h, word, key)
+    if h.gateway.config.upstreams["there"].dialect.name == ILERT:
+        [sent] = _sent(h, key, 1)
+        assert (sent["eventType"], sent["alertKey"]) == (word, key)
+    assert [alert for alert in _list(h) if alert.get("alertKey") == key] == []
+
+
+def test_a_resolve_for_a_key_that_is_not_open_reaches_nobody_else(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """An upstream that knows alerts by id is sent nothing: a later create is the first that arrives there."""
+    with called(tmp_path_factory.mktemp("unknown"), {"there": "uptinio"}) as h:
+        _event(h, "RESOLVE", "never opened")
+        _event(h, "ALERT", "opened", summary="opened")
+        [made] = h.arrives("uptinio", 1)
+        assert (made.method, made.body["message"]) == ("POST", "opened")
+
+
+# --- what reaches an upstream of the same dialect ------------------------------------------------------------
+
+
+def test_the_same_dialect_gets_what_was_sent(one: House) -> None:
+    """Every field, unknown ones included, and nothing added; the credential alone is another."""
+    key = fresh("key")
+    event = ilert_event(
+        "ALERT",
+        key,
+        summary="Your alert summary",
+        details="**bold**",
+        priority="HIGH",
+        severity=2,
+        images=[{"src": "https://example.org/a.jpeg"}],
+        links=[{"href": "https://example.org", "text": "A link"}],
+        customDetails={"some": {"more": "fields"}},
+        routingKey="abc123",
+        labels={"team": "db"},
+        services=[{"alias": "web"}],
+        eventSource={"new": [1, 2]},
+    )
+    _taken(_post(one, event))
+    [sent] = _sent(one, key, 1)
+    assert {**sent, "apiKey": KEY} == event
+    assert sent["apiKey"] == UPSTREAM_KEY
+    assert KEY not in json.dumps([dict(got.headers) for got in one.arrived(ILERT)])
+
+
+# --- the synchronous API -------------------------------------------------------------------------------------
+
+
+def test_an_alert_as_the_synchronous_api_shows_it(h: House) -> None:
+    """An integer id, a status, an ISO time, and what the event said."""
+    said = {
+        "summary": fresh("summary"),
+        "details": "long",
+        "priority": "LOW",
+        "links": [{"href": "https://example.org", "text": "A link"}],
+        "images": [{"src": "https://example.org/a.jpeg"}],
+        "labels": {"team": "db"},
+    }
+    alert = _alert(h, fresh("key"), **said)
+    assert {name: alert.get(name) for name in said} == said
+    assert isinstance(alert["id"], int)
+    assert alert["id"] < 2**53
+    assert alert["status"] == "PENDING"
+    assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", alert["reportTime"])
+    assert alert["resolvedOn"] is None
+    assert "apiKey" not in alert
+
+
+def test_accept_and_resolve(h: House) -> None:
+    """`PUT …/accept` and `…/resolve` answer with the alert."""
+    alert = _alert(h, fresh("key"))
+    accepted = h.call("PUT", f"/ilert/api/alerts/{alert['id']}/accept")
+    assert (accepted.status, accepted.body["id"], accepted.body["status"]) == (200, alert["id"], "ACCEPTED")
+    resolved = h.call("PUT", f"/ilert/api/alerts/{alert['id']}/resolve")
+    assert (resolved.status, resolved.body["status"]) == (200, "RESOLVED")
+    assert resolved.body["resolvedOn"]
+    assert _get(h, alert["id"])["status"] == "RESOLVED"
+
+
+def test_accept_and_resolve_reach_the_upstream(one: House) -> None:
+    """As the events they mean, with the alert's key."""
+    key = fresh("key")
+    alert = _alert(one, key)
+    for word in ("accept", "resolve"):
+        assert one.call("PUT", f"/ilert/api/alerts/{alert['id']}/{word}").status == 200
+    sent = _sent(one, key, 3)
+    assert [event["eventType"] for event in sent] == ["ALERT", "ACCEPT", "RESOLVE"]
+    assert {event["alertKey"] for event in sent} == {key}
+
+
+def test_list(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Oldest first; `start-index`, `max-results` of at most a hundred, and `states`, the older `state` too."""
+    with called(tmp_path_factory.mktemp("list"), {"there": "uptinio"}) as h:
+        alerts = [_alert(h, f"key {number}") for number in range(53)]
+        ids = [alert["id"] for alert in alerts]
+        _event(h, "ACCEPT", "key 1")
+        _event(h, "RESOLVE", "key 2")
+
+        def found(query: str) -> list[int]:
+            return [alert["id"] for alert in _list(h, query)]
+
+        assert found("") == ids[:50]
+        assert found("?max-results=100") == ids
+        assert found("?start-index=50") == ids[50:]
+        assert found("?start-index=2&max-results=3") == ids[2:5]
+        assert found("?start-index=53") == []
+        assert found("?states=ACCEPTED") == [ids[1]]
+        assert found("?states=ACCEPTED,RESOLVED") == ids[1:3]
+        assert found("?states=ACCEPTED&states=RESOLVED") == ids[1:3]
+        assert found("?state=RESOLVED") == [ids[2]]
+        assert found("?states=PENDING&max-results=100") == [ids[0], *ids[3:]]
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("max-results=101", "max-results"),
+        ("max-results=0", "max-results"),
+        ("max-results=some", "max-results"),
+        ("start-index=-1", "start-index"),
+        ("states=OPEN", "states"),
+    ],
+)
+def test_a_query_that_makes_no_sense(h: House, query: str, names: str) -> None:
+    """400: more than a hundred is no clamp here."""
+    _is_refused(h.call("GET", f"/ilert/api/alerts?{query}"), 400, names)
+
+
+def test_an_unknown_alert(h: House) -> None:
+    """404 in the vendor's words."""
+    for method, path in [("GET", ""), ("PUT", "/accept"), ("PUT", "/resolve")]:
+        _is_refused(h.call(method, f"/ilert/api/alerts/1{path}"), 404)
+
+
+# --- scopes, paths -------------------------------------------------------------------------------------------
+
+
+def test_another_caller_sees_nothing(h: House) -> None:
+    """The same key from two callers is two alerts; the synchronous API shows each its own."""
+    key = fresh("key")
+    alert = _alert(h, key)
+    _is_refused(h.call("GET", f"/ilert/api/alerts/{alert['id']}", key=OTHER), 404)
+    _is_refused(h.call("PUT", f"/ilert/api/alerts/{alert['id']}/resolve", key=OTHER), 404)
+    theirs = _event(h, "ALERT", key, credential=OTHER, summary="theirs").headers["alert-gateway-id"]
+    assert theirs != str(alert["id"])
+    _event(h, "RESOLVE", key, credential=OTHER)
+    assert _get(h, alert["id"])["status"] == "PENDING"
+    assert alert["id"] not in [found["id"] for found in _list(h, key=OTHER)]
+
+
+def test_the_key_of_another_scope_gets_a_suffix_there(one: House) -> None:
+    """Where another scope's open alert holds the key at the upstream, the gateway's id is appended, and reported."""
+    key = fresh("key")
+    _event(one, "ALERT", key, summary="mine")
+    theirs = _event(one, "ALERT", key.upper(), credential=OTHER, summary="theirs")
+    _event(one, "RESOLVE", key, credential=OTHER)
+    sent = [(event["eventType"], event["alertKey"]) for event in _sent(one, key, 3)]
+    theirs_there = next(name for word, name in sent if name != key)
+    assert theirs_there.startswith(key.upper())
+    assert theirs_there.endswith(theirs.headers["alert-gateway-id"])
+    assert sorted(sent) == sorted([("ALERT", key), ("ALERT", theirs_there), ("RESOLVE", theirs_there)])
+    assert any("dedup_key" in line for line in theirs.report), theirs.report
+
+
+def test_a_shared_scope_is_seen_by_both(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """`scope` on an inbound lets several callers share keys, ids and lists."""
+    with called(tmp_path_factory.mktemp("scope"), {"there": ILERT}, inbound='scope = "shared"') as h:
+        alert = _alert(h, "disk")
+        _event(h, "RESOLVE", "DISK", credential=OTHER)
+        assert _get(h, alert["id"])["status"] == "RESOLVED"
+        assert [found["id"] for found in _list(h, key=OTHER)] == [alert["id"]]
+
+
+def test_at_the_root_the_synchronous_api_yields_to_another_dialect(h: House) -> None:
+    """`/api/alerts` at the root is IBM's main route; ilert's is below its name."""
+    assert isinstance(h.call("GET", "/ilert/api/alerts").body, list)
+    assert set(h.call("GET", "/api/alerts").body) == {"alerts"}
+    alert = _alert(h, fresh("key"))
+    assert h.call("PUT", f"/api/alerts/{alert['id']}/accept").status == 200
+
+
+def test_paths_and_methods_that_are_not_there(one: House) -> None:
+    """404 and 405 in the vendor's words, 405 with what is allowed."""
+    _is_refused(one.call("GET", "/ilert/api/nothing"), 404)
+    sent = one.call("PUT", "/ilert/api/events", {})
+    _is_refused(sent, 405)
+    assert "POST" in sent.headers["allow"]
+    sent = one.call("DELETE", "/ilert/api/alerts/1")
+    _is_refused(sent, 405)
+    assert "GET" in sent.headers["allow"]
+    _is_refused(one.call("GET", "/api/events"), 405)

@@ -1,0 +1,619 @@
+"""All sixteen pairs: what each caller's operation becomes at each upstream, seen by what arrives there.
+
+The expectations are the table "Operations" of the design, one row of it per upstream's dialect below: what a create,
+an update, an acknowledgement, a comment, a resolve, a reopen and a delete are there. Where a caller's dialect has no
+such operation there is nothing to ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.registry import dialects
+from gateway.sandbox import Arrived
+from tests.clients.callers import (
+    ASKS,
+    COLLECTIONS,
+    OTHER,
+    called,
+    create,
+    fresh,
+    ibm_alert,
+    ilert_event,
+    listed,
+    livesession_alert,
+    uptinio_alert,
+)
+from tests.harness import UPSTREAM_KEY, House, house
+
+DIALECTS = sorted(dialects())
+CONSOLE = "x-console"  # marks what does not come from the gateway
+HAS_TEXT = {"ibm_monitoring": "name", "ilert": "summary", "livesession": "name", "uptinio": "message"}
+
+
+Houses = Callable[..., House]
+"""Gives the gateway with one upstream, `there`, of a dialect, and whatever else its configuration says."""
+
+
+@pytest.fixture(scope="module")
+def houses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Houses]:
+    """Every caller waits for the verdict, so that what a test asked for has arrived when the next one begins."""
+    standing: dict[tuple[str, str], House] = {}
+    with ExitStack() as stack:
+
+        def get(dialect: str, more: str = "") -> House:
+            if (dialect, more) not in standing:
+                there = called(
+                    tmp_path_factory.mktemp("pairs"), {"there": dialect}, more=more, top='reply = "delivered"'
+                )
+                standing[dialect, more] = stack.enter_context(there)
+            return standing[dialect, more]
+
+        yield get
+
+
+@pytest.fixture(params=DIALECTS)
+def h(request: pytest.FixtureRequest, houses: Houses) -> House:
+    """A gateway with one upstream, of each dialect in turn."""
+    return houses(request.param)
+
+
+@pytest.fixture(params=DIALECTS)
+def caller(request: pytest.FixtureRequest) -> str:
+    """The caller's dialect."""
+    return str(request.param)
+
+
+def _target(h: House) -> str:
+    return h.gateway.config.upstreams["there"].dialect.name
+
+
+def _fields(one: Arrived) -> dict[str, Any]:
+    body = one.body if isinstance(one.body, dict) else {}
+    found: dict[str, Any] = body.get("alert", body)
+    return found
+
+
+class Watch:
+    """What arrives from the gateway in the target's dialect from now on, in the order of arrival."""
+
+    def __init__(self, h: House) -> None:
+        self.h = h
+        self.mark = len(self._all())
+        self.reads = len(self._all("GET"))
+
+    def _all(self, method: str | None = None) -> list[Arrived]:
+        return [one for one in self.h.arrived(_target(self.h), method) if CONSOLE not in one.headers]
+
+    def sees(self, count: int) -> list[Arrived]:
+        """The writing requests so far, once there are so many, and no more than that."""
+        self.h.wait_for(lambda: len(self._all()) >= self.mark + count)
+        found = self._all()[self.mark :]
+        assert len(found) == count, [(one.method, one.path, one.body) for one in found]
+        return found
+
+    def gets(self) -> list[str]:
+        """The paths that were read so far."""
+        return [one.path for one in self._all("GET")[self.reads :]]
+
+
+# --- what each target is sent --------------------------------------------------------------------------------
+
+Expect = Callable[[Arrived, list[Arrived]], None]
+"""Looks at a request, given those that arrived before it for the same alert."""
+
+
+def _is(method: str, path: str, **fields: Any) -> Expect:
+    """A request of this method below this path, with these fields; `None` as path is the alert's own."""
+
+    def expect(one: Arrived, earlier: list[Arrived]) -> None:
+        assert one.method == method, (one.method, one.path, one.body)
+        assert one.path == path or (path.endswith("/") and one.path.startswith(path)), one.path
+        said = _fields(one)
+        assert {name: said.get(name) for name in fields} == fields, said
+
+    return expect
+
+
+def _same_key(word: str) -> Expect:
+    """An ilert event about the key that the first one named."""
+
+    def expect(one: Arrived, earlier: list[Arrived]) -> None:
+        assert (one.method, one.path, one.body["eventType"]) == ("POST", "/api/events", word)
+        assert one.body["alertKey"]
+        if earlier:
+            assert one.body["alertKey"] == earlier[0].body["alertKey"]
+
+    return expect
+
+
+NOTHING = None
+TABLE: dict[str, dict[str, Expect | None]] = {
+    "livesession": {
+        "create": _is("POST", "/v1/alerts"),
+        "update": _is("PUT", "/v1/alerts/"),
+        "acknowledge": NOTHING,
+        "comment": NOTHING,
+        "resolve": _is("DELETE", "/v1/alerts/"),
+        "reopen": _is("POST", "/v1/alerts"),
+        "delete": _is("DELETE", "/v1/alerts/"),
+    },
+    "ibm_monitoring": {
+        "create": _is("POST", "/api/alerts"),
+        "update": _is("PUT", "/api/alerts/"),
+        "acknowledge": NOTHING,
+        "comment": NOTHING,
+        "resolve": _is("PUT", "/api/alerts/", enabled=False),
+        "reopen": _is("PUT", "/api/alerts/", enabled=True),
+        "delete": _is("DELETE", "/api/alerts/"),
+    },
+    "uptinio": {
+        "create": _is("POST", "/alerts"),
+        "update": _is("PUT", "/alerts/"),
+        "acknowledge": NOTHING,
+        "comment": NOTHING,
+        "resolve": _is("PUT", "/alerts/", status="resolved"),
+        "reopen": _is("PUT", "/alerts/", status="active"),
+        "delete": _is("PUT", "/alerts/", status="resolved"),
+    },
+    "ilert": {
+        "create": _same_key("ALERT"),
+        "update": _same_key("ALERT"),
+        "acknowledge": _same_key("ACCEPT"),
+        "comment": _same_key("COMMENT"),
+        "resolve": _same_key("RESOLVE"),
+        "reopen": _same_key("ALERT"),
+        "delete": _same_key("RESOLVE"),
+    },
+}
+
+LIVES: dict[str, tuple[str, ...]] = {
+    "livesession": ("update", "delete"),
+    "ibm_monitoring": ("update", "delete"),
+    "uptinio": ("update", "resolve", "reopen", "update", "resolve"),
+    "ilert": ("update", "acknowledge", "comment", "update", "resolve"),
+}
+"""For every caller's dialect a life that goes through everything it can ask for."""
+
+
+def test_through_its_life(h: House, caller: str) -> None:
+    """Each operation of the caller, and what arrives for it, in the order it was asked for."""
+    rules, watch = TABLE[_target(h)], Watch(h)
+    text = fresh("text")
+    ref, _ = create(h, caller, text)
+    arrived = watch.sees(1)
+    first = rules["create"]
+    assert first
+    first(arrived[0], [])
+    assert _fields(arrived[0])[HAS_TEXT[_target(h)]] == text
+    for operation in LIVES[caller]:
+        text = fresh("text")
+        sent = ASKS[caller][operation](h, ref, text)
+        assert sent.status in (200, 202, 204), (operation, sent.body)
+        expect = rules[operation]
+        if expect is NOTHING:
+            assert any("kept=" in line for line in sent.report), (operation, sent.report)
+            watch.sees(len(arrived))
+            continue
+        now = watch.sees(len(arrived) + 1)
+        expect(now[-1], arrived)
+        if operation == "update":
+            assert _fields(now[-1])[HAS_TEXT[_target(h)]] == text
+        arrived = now
+
+
+@pytest.mark.parametrize("target", ["ibm_monitoring", "livesession", "uptinio"])
+def test_an_id_that_the_upstream_gave_is_used_from_then_on(houses: Houses, caller: str, target: str) -> None:
+    """What follows a create goes to the id that the create was answered with; callers may use it too."""
+    h = houses(target)
+    watch, text = Watch(h), fresh("text")
+    ref, _ = create(h, caller, text)
+    shown = [one for one in listed_there(h) if one[HAS_TEXT[target]] == text]
+    there = str(shown[0].get("alert_id", shown[0].get("id")))
+    ASKS[caller]["update"](h, ref if caller == "ilert" else there, fresh())
+    last = "delete" if "delete" in ASKS[caller] else "resolve"
+    ASKS[caller][last](h, ref, "")
+    assert [one.path.rsplit("/", 1)[1] for one in watch.sees(3)[1:]] == [there, there]
+
+
+def test_the_vendor_behind_has_what_it_was_sent(houses: Houses, caller: str) -> None:
+    """IBM shows its own callers every field that arrived: the vendor behind knows nothing of a gateway, and what it
+    is read as later is what an update is laid over."""
+    h = houses("ibm_monitoring")
+    watch = Watch(h)
+    create(h, caller, fresh())
+    sent = _fields(watch.sees(1)[0])
+    [shown] = [one for one in listed_there(h) if one["name"] == sent["name"]]
+    assert {name: shown.get(name) for name in sent} == sent
+
+
+def test_an_ibm_update_reads_first(houses: Houses, caller: str) -> None:
+    """Read, then `PUT` the read object with the command's fields laid over it, with the version that was read."""
+    h = houses("ibm_monitoring")
+    before = fresh("text")
+    ref, _ = create(h, caller, before)
+    [read] = [one for one in listed_there(h) if one["name"] == before]
+    watch, text = Watch(h), fresh("text")
+    ASKS[caller]["update"](h, ref, text)
+    [put] = watch.sees(1)
+    assert put.path in watch.gets(), "it was read"
+    laid = put.body["alert"]
+    assert str(laid["id"]) == put.path.rsplit("/", 1)[1]
+    assert laid["name"] == text
+    others = [name for name in read if name not in ("name", "annotations")]
+    assert {name: laid.get(name) for name in others} == {name: read[name] for name in others}
+
+
+def test_it_is_listed_and_read_as_it_is(h: House, caller: str) -> None:
+    """The caller's list and read show its last words, whoever stands behind."""
+    first, text = fresh("text"), fresh("text")
+    ref, sent = create(h, caller, first)
+    ASKS[caller]["update"](h, ref, text)
+    field = HAS_TEXT[caller]
+    said = [alert[field] for alert in listed(h, caller)]
+    assert said.count(text) == 1
+    assert first not in said
+    if caller == "livesession":
+        return
+    found = h.call("GET", f"{COLLECTIONS[caller]}/{sent.headers['alert-gateway-id']}")
+    assert found.status == 200, found.body
+    inner = found.body.get("alert", found.body.get("data", found.body))
+    assert inner[field] == text
+
+
+def test_a_deleted_or_resolved_alert_in_lists(h: House, caller: str) -> None:
+    """Resolved alerts are listed where the dialect has a status; deleted ones never."""
+    text = fresh("text")
+    ref, _ = create(h, caller, text)
+    last = "delete" if "delete" in ASKS[caller] else "resolve"
+    ASKS[caller][last](h, ref, text)
+    found = [alert for alert in listed(h, caller) if alert[HAS_TEXT[caller]] == text]
+    assert len(found) == (last == "resolve")
+    if found:
+        assert found[0]["status"] in ("resolved", "RESOLVED")
+
+
+# --- an upstream where it is gone, or where somebody else was --------------------------------------------------
+
+
+def _at_vendor(h: House, method: str, path: str = "", json: Any = None) -> Any:
+    """Calls the vendor behind, past the gateway, as its console would."""
+    base = f"{h.sandbox_url}{COLLECTIONS[_target(h)]}"
+    headers = {"authorization": f"Bearer {UPSTREAM_KEY}", CONSOLE: "yes"}
+    answer = h.client.request(method, f"{base}{path}", json=json, headers=headers)
+    assert answer.status_code in (200, 204), answer.text
+    return answer.json() if answer.content else None
+
+
+def listed_there(h: House) -> list[dict[str, Any]]:
+    """What the vendor behind shows to its own callers."""
+    found = _at_vendor(h, "GET", {"uptinio": "?per_page=100"}.get(_target(h), ""))
+    items: list[dict[str, Any]] = found if isinstance(found, list) else found.get("alerts", found.get("data"))
+    return items
+
+
+def _gone_there(h: House, text: str) -> None:
+    """Somebody deletes there, behind the gateway's back, what says this text."""
+    [there] = [one.get("alert_id", one.get("id")) for one in listed_there(h) if one["name"] == text]
+    _at_vendor(h, "DELETE", f"/{there}")
+
+
+@pytest.mark.parametrize("target", ["ibm_monitoring", "livesession"])
+def test_an_update_of_what_is_gone_there_creates_it_again(houses: Houses, caller: str, target: str) -> None:
+    """404 from an upstream: an update of an open alert is sent as a create of its present state."""
+    h, first, text, later = houses(target), fresh("text"), fresh("text"), fresh("text")
+    ref, _ = create(h, caller, first)
+    _gone_there(h, first)
+    assert ASKS[caller]["update"](h, ref, text).status in (200, 202)
+    again = h.wait_for(lambda: [one for one in h.arrived(target, "POST") if _fields(one)["name"] == text])
+    assert len(again) == 1
+    assert ASKS[caller]["update"](h, ref, later).status in (200, 202)
+    [put] = h.wait_for(lambda: [one for one in h.arrived(target, "PUT") if _fields(one).get("name") == later])
+    [there] = [one for one in listed_there(h) if one["name"] == later]
+    assert put.path.endswith(f"/{there.get('alert_id', there.get('id'))}"), "the new id is the one that counts"
+
+
+@pytest.mark.parametrize("target", ["ibm_monitoring", "livesession"])
+def test_ending_what_is_gone_there_counts_as_delivered(houses: Houses, caller: str, target: str) -> None:
+    """404 from an upstream: resolve and delete count as delivered."""
+    h, text = houses(target), fresh("text")
+    ref, _ = create(h, caller, text)
+    _gone_there(h, text)
+    last = "delete" if "delete" in ASKS[caller] else "resolve"
+    sent = ASKS[caller][last](h, ref, "")
+    assert sent.status in (200, 202, 204), sent.body
+    assert not any("dead=" in line for line in sent.report), sent.report
+
+
+def _changed_there(h: House, name: str) -> dict[str, Any]:
+    """Somebody changes the description there."""
+    [there] = [one for one in listed_there(h) if one["name"] == name]
+    change = {"alert": {"version": there["version"], "description": "from the console"}}
+    changed: dict[str, Any] = _at_vendor(h, "PUT", f"/{there['id']}", change)["alert"]
+    return changed
+
+
+def test_a_version_that_moved_there_is_a_conflict_for_the_only_ibm_caller(houses: Houses) -> None:
+    """409, the command is undone and the record refreshed; with what is then read the update goes through."""
+    h, name = houses("ibm_monitoring"), fresh()
+    ref, sent = create(h, "ibm_monitoring", name)
+    _changed_there(h, name)
+    watch, version = Watch(h), sent.body["alert"]["version"]
+    path = f"{COLLECTIONS['ibm_monitoring']}/{ref}"
+    refused = h.call("PUT", path, {"alert": {"version": version, "filter": "a = 'b'"}})
+    assert refused.status == 409, refused.body
+    assert "Conflict version" in refused.body["errors"][0]["message"]
+    watch.sees(0)
+    now = h.call("GET", path).body["alert"]
+    assert now["description"] == "from the console", "refreshed"
+    assert now.get("filter") is None, "undone"
+    assert now["version"] > version
+    again = h.call("PUT", path, {"alert": {"version": now["version"], "filter": "a = 'b'"}})
+    assert again.status == 200, again.body
+    laid = watch.sees(1)[0].body["alert"]
+    assert (laid["filter"], laid["description"]) == ("a = 'b'", "from the console")
+
+
+@pytest.mark.parametrize("other", ["livesession", "uptinio", "ilert"])
+def test_a_version_that_moved_there_is_laid_over_for_other_callers(houses: Houses, other: str) -> None:
+    """They know of no versions: what somebody else changed stays, and the change goes over it."""
+    h, name, text = houses("ibm_monitoring"), fresh(), fresh("text")
+    ref, _ = create(h, other, name)
+    changed = _changed_there(h, name)
+    watch = Watch(h)
+    sent = ASKS[other]["update"](h, ref, text)
+    assert sent.status in (200, 202), sent.body
+    laid = watch.sees(1)[0].body["alert"]
+    assert (laid["name"], laid["description"]) == (text, "from the console")
+    assert laid["version"] == changed["version"]
+
+
+# --- a rule is not a page ------------------------------------------------------------------------------------
+
+
+def test_a_disabled_rule_goes_out_quietly_to_ilert(houses: Houses) -> None:
+    """At the lowest severity, `priority: LOW`; said in the report and the details, never in the summary."""
+    h, name = houses("ilert"), fresh()
+    watch = Watch(h)
+    sent = h.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert(name, enabled=False, severity=0))
+    assert sent.status == 200, sent.body
+    [event] = watch.sees(1)
+    assert (event.body["eventType"], event.body["summary"]) == ("ALERT", name)
+    assert (event.body["priority"], event.body["severity"]) == ("LOW", 5)
+    assert "Uptime" in event.body["details"], "the sender's own text"
+    assert any(word in event.body["details"].lower() for word in ("disabled", "switched off", "not enabled"))
+    [line] = sent.report
+    assert "approximated=" in line
+    assert sent.body["alert"]["enabled"] is False
+    assert sent.body["alert"]["severity"] == 0, "the record says what the caller said"
+
+
+def test_a_disabled_rule_at_uptinio(houses: Houses) -> None:
+    """A target without severity gets it as it is, reported."""
+    h, name = houses("uptinio"), fresh()
+    watch = Watch(h)
+    sent = h.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert(name, enabled=False))
+    [made] = watch.sees(1)
+    assert (made.body["message"], made.body["type"]) == (name, "custom")
+    assert any("enabled" in line for line in sent.report), sent.report
+
+
+def test_an_enabled_rule_pages_as_it_says(houses: Houses) -> None:
+    """Switched on, its own severity and no quieting."""
+    h = houses("ilert")
+    watch = Watch(h)
+    h.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert(fresh(), severity=0))
+    [event] = watch.sees(1)
+    assert event.body.get("severity") == 1
+    assert event.body.get("priority", "HIGH") == "HIGH"
+
+
+@pytest.mark.parametrize("target", ["ilert", "uptinio"])
+def test_switching_a_rule_off_and_on(houses: Houses, target: str) -> None:
+    """Off is a resolve there and on a trigger of the same; the record's status is untouched, the rule stays."""
+    h, name, rules = houses(target), fresh(), TABLE[target]
+    watch = Watch(h)
+    ref, _ = create(h, "ibm_monitoring", name)
+    path = f"{COLLECTIONS['ibm_monitoring']}/{ref}"
+    arrived = watch.sees(1)
+    for operation, becomes in (("disable", "resolve"), ("enable", "reopen"), ("disable", "resolve")):
+        sent = ASKS["ibm_monitoring"][operation](h, ref, "")
+        assert sent.status == 200, sent.body
+        arrived = watch.sees(len(arrived) + 1)
+        expect = rules[becomes]
+        assert expect
+        expect(arrived[-1], arrived[:-1])
+        shown = h.call("GET", path).body["alert"]
+        assert shown["enabled"] is (operation == "enable")
+        assert name in [alert["name"] for alert in listed(h, "ibm_monitoring")]
+    text = fresh("text")
+    assert ASKS["ibm_monitoring"]["update"](h, ref, text).status == 200
+    assert h.call("GET", path).body["alert"]["name"] == text
+
+
+@pytest.mark.parametrize("target", DIALECTS)
+def test_an_unchanged_put_sends_nothing(houses: Houses, target: str) -> None:
+    """The SDK's habit: the whole object as it was read. The next change is the next request."""
+    h = houses(target)
+    ref, sent = create(h, "ibm_monitoring", fresh())
+    watch, path = Watch(h), f"{COLLECTIONS['ibm_monitoring']}/{ref}"
+    same = h.call("PUT", path, {"alert": sent.body["alert"]})
+    assert same.status == 200, same.body
+    text = fresh("text")
+    assert h.call("PUT", path, {"alert": {"name": text}}).status == 200
+    [put] = watch.sees(1)
+    assert _fields(put)[HAS_TEXT[target]] == text
+
+
+@pytest.mark.parametrize("target", ["livesession", "uptinio"])
+def test_a_change_that_a_target_cannot_hold_sends_nothing(houses: Houses, target: str) -> None:
+    """What a target cannot be sent is kept and makes no delivery: no empty update goes out."""
+    h = houses(target)
+    ref, _ = create(h, "ibm_monitoring", fresh())
+    watch, path, text = Watch(h), f"{COLLECTIONS['ibm_monitoring']}/{ref}", fresh("text")
+    sent = h.call("PUT", path, {"alert": {"filter": "env = 'prod'"}})
+    assert sent.status == 200, sent.body
+    assert any("condition.scope" in line for line in sent.report), sent.report
+    assert h.call("PUT", path, {"alert": {"name": text}}).status == 200
+    assert [_fields(one) for one in watch.sees(1)] == [{HAS_TEXT[target]: text}]
+
+
+def test_rules_quiet_and_refused(houses: Houses) -> None:
+    """`rules = "quiet"` sends every rule at the lowest severity, `"refuse"` none, in the caller's words."""
+    quiet = houses("ilert", 'rules = "quiet"\n')
+    watch = Watch(quiet)
+    quiet.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert(fresh(), severity=0))
+    create(quiet, "uptinio", fresh())
+    rule, occurrence = watch.sees(2)
+    assert (rule.body["priority"], rule.body["severity"]) == ("LOW", 5)
+    assert occurrence.body.get("priority") != "LOW", "an occurrence is no rule"
+    strict = houses("ilert", 'rules = "refuse"\n')
+    sent = strict.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert(fresh()))
+    assert sent.status == 400
+    assert "there" in sent.body["errors"][0]["message"]
+    assert listed(strict, "ibm_monitoring") == []
+    create(strict, "uptinio", fresh())
+    assert len(strict.arrives("ilert", 1)) == 1
+
+
+def test_good_news_from_uptinio_wakes_nobody(houses: Houses) -> None:
+    """`type: up` goes out the same quiet way, and stays `up` where the type has a place."""
+    h, message = houses("ilert"), fresh()
+    watch = Watch(h)
+    h.call("POST", COLLECTIONS["uptinio"], uptinio_alert(message, type="up"))
+    [event] = watch.sees(1)
+    assert (event.body["eventType"], event.body["summary"]) == ("ALERT", message)
+    assert (event.body["priority"], event.body["severity"]) == ("LOW", 5)
+    down = houses("uptinio")
+    watch = Watch(down)
+    create(down, "ilert", fresh())
+    assert watch.sees(1)[0].body["type"] == "custom", "no alert is turned into up"
+
+
+# --- how a target ends, keys and names -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["ibm_monitoring", "livesession", "uptinio", "ilert"])
+def test_on_resolve_keep(houses: Houses, target: str) -> None:
+    """Nothing is sent, it is reported, and the record is resolved."""
+    h = houses(target, 'on_resolve = "keep"\n')
+    watch = Watch(h)
+    ref, _ = create(h, "uptinio", fresh())
+    sent = ASKS["uptinio"]["resolve"](h, ref, "")
+    assert (sent.status, sent.body["data"]["status"]) == (200, "resolved")
+    assert any("kept=" in line for line in sent.report), sent.report
+    create(h, "uptinio", fresh())
+    assert [one.method for one in watch.sees(2)] == ["POST", "POST"]
+
+
+def test_on_resolve_delete_at_ibm(houses: Houses) -> None:
+    """`DELETE` instead of switching off; a reopen then creates it again."""
+    h = houses("ibm_monitoring", 'on_resolve = "delete"\n')
+    watch = Watch(h)
+    ref, _ = create(h, "uptinio", fresh())
+    for operation in ("resolve", "reopen"):
+        assert ASKS["uptinio"][operation](h, ref, "").status == 200
+    assert [one.method for one in watch.sees(3)] == ["POST", "DELETE", "POST"]
+
+
+def test_the_key_of_a_rule_that_was_switched_off_switches_it_on_again(houses: Houses) -> None:
+    """After a resolve the same key is a new alert; its rule at IBM is the old one, with the new words."""
+    h, text = houses("ibm_monitoring"), fresh("text")
+    watch = Watch(h)
+    key, first = create(h, "ilert", fresh())
+    ASKS["ilert"]["resolve"](h, key, "")
+    second = ASKS["ilert"]["update"](h, key, text)
+    assert second.headers["alert-gateway-id"] != first.headers["alert-gateway-id"]
+    _, off, on = watch.sees(3)
+    assert (off.method, off.body["alert"]["enabled"]) == ("PUT", False)
+    assert (on.method, on.path) == ("PUT", off.path)
+    assert (on.body["alert"]["enabled"], on.body["alert"]["name"]) == (True, text)
+    ASKS["ilert"]["resolve"](h, key, "")
+    assert watch.sees(4)[3].path == off.path
+
+
+@pytest.mark.parametrize("other", ["livesession", "uptinio", "ilert"])
+def test_a_name_that_is_taken_at_ibm(houses: Houses, other: str) -> None:
+    """For callers of other dialects the gateway's id is appended in brackets, once."""
+    h, text = houses("ibm_monitoring"), fresh("text")
+    create(h, other, text)
+    watch = Watch(h)
+    _, sent = create(h, other, text)
+    own = sent.headers["alert-gateway-id"]
+    refused, taken = watch.sees(2)
+    assert refused.body["alert"]["name"] == text
+    assert taken.body["alert"]["name"] == f"{text} [{own}]"
+    assert [alert[HAS_TEXT[other]] for alert in listed(h, other)].count(text) == 2, "the callers see their own words"
+
+
+def test_a_name_that_is_taken_at_ibm_for_an_ibm_caller(houses: Houses) -> None:
+    """A refusal like any other: 422 in IBM's words, and nothing remains."""
+    h, name = houses("ibm_monitoring"), fresh()
+    create(h, "ibm_monitoring", name)
+    watch = Watch(h)
+    sent = h.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert(name), key=OTHER)
+    assert sent.status == 422, sent.body
+    assert "name" in sent.body["errors"][0]["reason"]
+    assert [one.body["alert"]["name"] for one in watch.sees(1)] == [name], "sent once, as it is"
+    assert name not in [alert["name"] for alert in listed(h, "ibm_monitoring", key=OTHER)]
+
+
+def test_units_on_the_way_to_ibm(houses: Houses) -> None:
+    """Uptinio's seconds become whole minutes in microseconds, rounded up and reported."""
+    h = houses("ibm_monitoring")
+    for seconds, wanted in ((300, 300_000_000), (61, 120_000_000), (1, 60_000_000)):
+        watch, threshold = Watch(h), {"value": 1000, "operator": ">", "duration": seconds}
+        sent = h.call("POST", COLLECTIONS["uptinio"], uptinio_alert(fresh(), threshold=threshold))
+        assert sent.status == 201
+        [made] = watch.sees(1)
+        assert made.body["alert"]["timespan"] == wanted
+        assert (made.body["alert"]["type"], made.body["alert"]["segmentCondition"]) == ("MANUAL", {"type": "ANY"})
+        assert any("condition.window" in line for line in sent.report) == (seconds != 300), sent.report
+
+
+def test_livesession_gets_a_custom_event(houses: Houses) -> None:
+    """One event of kind 26 with the key, or the summary where there is none, as its value."""
+    h, message = houses("livesession"), fresh()
+    watch = Watch(h)
+    create(h, "uptinio", message)
+    key, _ = create(h, "ilert", fresh())
+    values = [one.body["events"] for one in watch.sees(2)]
+    assert values == [[{"kind": 26, "value": message}], [{"kind": 26, "value": key}]]
+
+
+NEEDS = [
+    ("livesession", "ibm_monitoring", "condition"),
+    ("uptinio", "ibm_monitoring", "condition"),
+    ("ilert", "ibm_monitoring", "condition"),
+    ("ibm_monitoring", "livesession", "channels"),
+    ("uptinio", "livesession", "channels"),
+    ("ilert", "livesession", "channels"),
+    ("livesession", "uptinio", "resource"),
+    ("ibm_monitoring", "uptinio", "resource"),
+    ("ilert", "uptinio", "resource"),
+]
+
+
+@pytest.mark.parametrize("target", ["ibm_monitoring", "livesession", "uptinio"])
+def test_what_a_target_requires_and_nothing_supplies(tmp_path: Path, target: str) -> None:
+    """Refused before anything is sent, in the caller's shape, naming the upstream, the field and the setting."""
+    bodies = {
+        "livesession": livesession_alert("x"),
+        "ibm_monitoring": ibm_alert("x"),
+        "uptinio": uptinio_alert("x"),
+        "ilert": ilert_event("ALERT", "x", summary="x"),
+    }
+    paths = COLLECTIONS | {"ilert": "/ilert/api/events"}
+    with house(tmp_path, {"their-place": target}, defaults=False) as h:
+        for caller, field in [(caller, field) for caller, there, field in NEEDS if there == target]:
+            sent = h.call("POST", paths[caller], bodies[caller])
+            assert sent.status == 400, (caller, sent.body)
+            for word in ("their-place", field, "defaults"):
+                assert word in str(sent.body), sent.body
+            assert listed(h, caller) == []
+        assert h.arrived(target) == []
