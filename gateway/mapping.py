@@ -8,6 +8,7 @@ something is sent where: set values, defaults and carrying arrive as plain argum
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as Map
@@ -18,7 +19,7 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from gateway.canonical import Flat, Kind, is_path
-from gateway.errors import from_validation, invalid
+from gateway.errors import Problem, from_validation, invalid
 from gateway.values import SAME, Codec, Scale
 from gateway.wire import Wire, copied, get, leaves, merged, names, partial_of, put, remove, unknown
 
@@ -278,6 +279,20 @@ class Mapping:
         dropped = tuple((drop.wire, drop.why) for drop in self.dropped if get(raw, drop.wire) is not UNSET)
         return Reading(flat, tuple(hints), dropped, carried, self._verbatim(raw))
 
+    def found(self, raw: Wire) -> Flat:
+        """What an upstream shows of an alert; fields that it says otherwise than documented are left out."""
+        for known in (raw, {name: value for name, value in raw.items() if self._is_documented(name, value)}):
+            with contextlib.suppress(Problem):
+                return self.read(known, side="reply", partial=True).whole()
+        return {}
+
+    def _is_documented(self, name: str, value: Any) -> bool:
+        try:
+            self.read({name: value}, side="reply", partial=True)
+        except Problem:
+            return False
+        return True
+
     def _keep_unknown(self, raw: Wire, flat: Flat) -> None:
         for key, value in unknown(raw, self.wire).items():
             flat[f"extensions.{self.dialect}.{key}"] = value
@@ -414,7 +429,7 @@ def _supplied(entry: Row, flat: Flat, writing: Writing) -> Sequence[Any]:
     fallback = entry.fallback(flat, writing) if entry.fallback else None
     if fallback is None:
         raise Unmet(entry.paths[0])
-    writing.filled[entry.paths[0]] = entry.why or "the documented fallback"
+    writing.filled[entry.paths[0]] = f"supplied: {entry.why or 'the documented fallback'}"
     return fallback
 
 

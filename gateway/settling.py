@@ -21,8 +21,9 @@ from gateway.mapping import Unmet
 from gateway.road import saying
 from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
 from gateway.translation import Fate, translate, unmet_text
-from gateway.values import from_millis, iso
+from gateway.values import from_millis, iso_seconds
 
+TRIED_AT = "tried_at"
 LATE = timedelta(minutes=2)
 ENDING = (Operation.RESOLVE, Operation.DELETE)
 TELLING = (Operation.CREATE, Operation.UPDATE, Operation.REOPEN)
@@ -32,7 +33,8 @@ TELLING = (Operation.CREATE, Operation.UPDATE, Operation.REOPEN)
 class Shipment:
     """A delivery whose turn has come: the operation that is sent and everything its call may know.
 
-    `sending` is None where nothing has to be sent; `void` and `dead` then say why.
+    `sending` is None where nothing has to be sent; `void` and `dead` then say why. `tried_at` is when the first
+    attempt began that may have made something at the upstream although its answer was lost.
     """
 
     delivery: DeliveryRow
@@ -41,6 +43,7 @@ class Shipment:
     void: str = ""
     dead: str = ""
     takes_over: int | None = None
+    tried_at: int | None = None
     report: tuple[Fate, ...] = ()
 
 
@@ -98,6 +101,8 @@ def _as_things_stand(
     operation: Operation, row: AlertRow, target: TargetRow, upstream: Upstream
 ) -> tuple[Operation, str]:
     """The operation that brings the upstream where the alert is, and why there is none."""
+    if target.state == "present" and upstream.dialect.outbound.addressed_by == "id" and not target.ids.get("id"):
+        return (Operation.CREATE, "") if operation in TELLING else (operation, "nobody knows its id there")
     if target.state == "present":
         return (Operation.REOPEN, "") if operation is Operation.CREATE and target.ids else (operation, "")
     if target.state == "gone":
@@ -153,14 +158,21 @@ def _ship(
         verbatim=command.body.said if row.dialect == upstream.dialect.name else None,
         settings=upstream.settings,
     )
-    return Shipment(delivery=delivery, operation=operation, sending=sending, takes_over=takes_over, report=said.report)
+    return Shipment(
+        delivery=delivery,
+        operation=operation,
+        sending=sending,
+        takes_over=takes_over,
+        tried_at=target.seen.get(TRIED_AT),
+        report=said.report,
+    )
 
 
 def _late_note(at: int, now: int) -> str:
     late = timedelta(milliseconds=now - at)
     if late <= LATE:
         return ""
-    return f"Late by {int(late.total_seconds() // 60)} minutes: this was sent at {iso(from_millis(at))}."
+    return f"Late by {int(late.total_seconds() // 60)} minutes: this was sent at {iso_seconds(from_millis(at))}."
 
 
 # --- outcomes ------------------------------------------------------------------------------------------------
@@ -190,6 +202,9 @@ def settle(
     target = _target_of(tx, delivery)
     if outcome is None:
         return _without_sending(tx, shipment, delivery, target, now)
+    if target is not None and target.seen.get(TRIED_AT) != shipment.tried_at:
+        target.seen[TRIED_AT] = shipment.tried_at
+        tx.put_target(target)
     if isinstance(outcome, Again):
         return _again_or_never(tx, delivery, outcome.reason, target, upstream, now, due)
     if isinstance(outcome, Missing):
@@ -299,6 +314,7 @@ def _delivered(
     if isinstance(outcome, Delivered):
         target.ids = {**target.ids, **outcome.ids}
         target.seen = {**target.seen, **outcome.seen}
+        target.seen.pop(TRIED_AT, None)
         for name in outcome.ids.values():
             tx.add_id(row.scope, name, target.upstream, row.id)
         if show and outcome.ids.get("id"):

@@ -19,8 +19,8 @@ from gateway.carry import pack
 from gateway.dialect import Dialect
 from gateway.mapping import CARRIED, Unmet, Writing
 from gateway.mapping import Mapping as Rows
-from gateway.values import iso
-from gateway.wire import Wire, copied, get, put
+from gateway.values import iso_seconds
+from gateway.wire import Wire, get, put
 
 Word = Literal["mapped", "carried", "approximated", "kept", "dropped"]
 
@@ -97,7 +97,7 @@ def translate(saying: Saying, destination: Destination) -> Said:
     )
     whole = told if akin else {path: value for path, value in told.items() if value is not None}
     patch = mapping.write(_with_companions(mapping, told, saying.changed), writing, partial=True)
-    body = _whole_body(mapping, whole, writing, patch, saying.changed is not None)
+    body = _whole_body(mapping, whole, writing, needs_all=saying.changed is None and not akin)
     if akin:
         if saying.verbatim is not None:
             body = mapping.restate(whole, saying.verbatim, body)
@@ -111,15 +111,15 @@ def translate(saying: Saying, destination: Destination) -> Said:
     return Said(body, patch, report.fates())
 
 
-def _whole_body(mapping: Rows, whole: Flat, writing: Writing, patch: Wire, is_update: bool) -> Wire:
-    """The whole alert. What is there already has what the target requires: an update is not refused for lack of it."""
+def _whole_body(mapping: Rows, whole: Flat, writing: Writing, *, needs_all: bool) -> Wire:
+    """The whole alert. What is there already has what the target requires, and a caller of the same dialect was held
+    to it when it came: neither is refused for lack of it."""
     try:
         return mapping.write(whole, writing)
     except Unmet:
-        if not is_update:
+        if needs_all:
             raise
-        body: Wire = copied(patch)
-        return body
+        return mapping.write(whole, writing, partial=True)
 
 
 def hushed(flat: Flat, destination: Destination) -> str:
@@ -193,7 +193,7 @@ def page_text(saying: Saying, inexact: frozenset[str], hush: str) -> tuple[str, 
         "links": links[0].href if links else None,
     }
     lines = [f"{name}: {value}" for name, value in facts.items() if value is not None and _unseen(name, inexact)]
-    when = f", {iso(saying.at)}" if saying.at else ""
+    when = f", {iso_seconds(saying.at)}" if saying.at else ""
     lines.append(f"via: {saying.origin}/{saying.caller}{when}")
     start = "".join(f"{line}\n\n" for line in before)
     text = start + own + ("\n\n" if own else "") + "\n".join(lines)
@@ -260,7 +260,7 @@ class _Report:
             return Fate(path, "approximated", holder, why)
         if path in self.carried:
             return Fate(path, "carried", f"{self.mapping.container}.{CARRIED}", "no field of its own there")
-        return Fate(path, "kept", "", self.reasons.get(path, "no field of its own there"))
+        return Fate(path, "kept", "", "no field of its own there")
 
     def _why_narrowed(self, path: str) -> str:
         if path == "dedup_key":
@@ -271,7 +271,9 @@ class _Report:
                     return self.reasons[entry.paths[0]]
                 if entry.why:
                     return entry.why
-                return "the target's scale is coarser" if entry.scale else "made to fit the target's limits"
+                if entry.scale:
+                    return "the target's scale is coarser"
+                return "made to fit the target's limits" if entry.fit else "the target holds only part of it"
         return "said differently there"
 
     def _supplied(self, path: str) -> Fate:

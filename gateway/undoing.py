@@ -12,9 +12,12 @@ from gateway.values import millis
 
 def undo(tx: Tx, command: CommandRow, reason: str) -> AlertRow | None:
     """Takes back a command that every upstream refused: no alert, name or key remains, an update leaves the record
-    as it was. Fields that a later command changed stay as that left them. Answers the alert as it is now."""
-    tx.refuse_command(command.id, reason)
+    as it was. Fields that a later command changed stay as that left them,
+    an end stays where a newer alert has the key by now. Answers the alert as it is now."""
     row = tx.alert(command.alert) if command.alert is not None else None
+    if row is not None and _came_another(tx, row, command):
+        return row
+    tx.refuse_command(command.id, reason)
     if row is None:
         return None
     later = [other for other in tx.commands(row.id) if other.id > command.id and other.refused is None]
@@ -29,6 +32,15 @@ def undo(tx: Tx, command: CommandRow, reason: str) -> AlertRow | None:
         _put_back(row, command)
     tx.update_alert(row)
     return row
+
+
+def _came_another(tx: Tx, row: AlertRow, command: CommandRow) -> bool:
+    """Whether taking an end back would leave two open alerts of one key: a newer one has it by now, and keeps it."""
+    if row.is_open or command.body.before is None:
+        return False
+    if row.key is not None and tx.alert_by_key(row.scope, row.key):
+        return True
+    return any(tx.lane_holders(target.upstream, target.lane) for target in tx.targets(row.id))
 
 
 def _put_back(row: AlertRow, command: CommandRow) -> None:

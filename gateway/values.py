@@ -167,9 +167,13 @@ def read_time(value: str) -> datetime:
 
 
 def iso(value: datetime) -> str:
-    """A time as ISO 8601 in UTC: whole seconds where it is whole, else milliseconds."""
-    spec = "milliseconds" if value.microsecond else "seconds"
-    return value.astimezone(UTC).isoformat(timespec=spec).replace("+00:00", "Z")
+    """A time as ISO 8601 in UTC, with milliseconds."""
+    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def iso_seconds(value: datetime) -> str:
+    """A time as ISO 8601 in UTC, to the second."""
+    return value.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 TIME = Pair(read_time, iso)

@@ -100,14 +100,8 @@ def unknown(raw: Wire, wire: type[Struct]) -> Wire:
 
 
 def partial_of(wire: type[Struct]) -> type[Struct]:
-    """The same struct with every field optional, as an update sends it; nested structs likewise."""
-    described = []
-    for item in struct_fields(wire):
-        inner = _struct_in(item.type)
-        kind: Any = item.type
-        if inner:
-            kind = partial_of(inner) | None
-        described.append((item.name, kind | UnsetType, UNSET))
+    """The same struct with every field optional, as an update sends it; objects inside are sent whole."""
+    described = [(item.name, item.type | UnsetType, UNSET) for item in struct_fields(wire)]
     rename = {item.name: item.encode_name for item in struct_fields(wire)}
     return msgspec.defstruct(f"Partial{wire.__name__}", described, rename=rename, kw_only=True)
 

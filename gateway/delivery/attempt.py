@@ -12,12 +12,14 @@ from collections.abc import Generator
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from gateway.config import Upstream
 from gateway.delivery.judging import judge, retry_after
 from gateway.delivery.transport import Transport, Unreachable
 from gateway.dialect import Again, Call, Outcome, Rejected, Reply, Request, Response, Token
+from gateway.secrets import MASK
 
 
 class Held(Struct, frozen=True):
@@ -28,10 +30,12 @@ class Held(Struct, frozen=True):
 
 
 class Ended(Struct, frozen=True):
-    """How an attempt ended, with the last status that was seen."""
+    """How an attempt ended, with the last status that was seen; `is_ambiguous` where something may have been made
+    although the answer was lost."""
 
     outcome: Outcome | Held
     status: int | None
+    is_ambiguous: bool = False
 
 
 class Client:
@@ -55,7 +59,23 @@ class Client:
             return 0
 
     async def run(self, call: Call) -> Ended:
-        """Runs a call to its end; never raises for what an upstream does."""
+        """Runs a call to its end; never raises for what an upstream does. A reason never holds a credential, though
+        an upstream may throw one back."""
+        ended = await self._run(call)
+        reason = getattr(ended.outcome, "reason", None)
+        if reason is None:
+            return ended
+        told: Any = msgspec.structs.replace(ended.outcome, reason=self._masked(reason)[:500])  # type: ignore[type-var]
+        return msgspec.structs.replace(ended, outcome=told)
+
+    def _masked(self, text: str) -> str:
+        """A text without this upstream's own credentials. Those of less than four characters cannot be told apart."""
+        known = [secret.value() for secret in (self.upstream.key, *self.upstream.headers.values()) if secret]
+        for value in [*known, *((self._token[1],) if self._token else ())]:
+            text = text.replace(value, MASK) if len(value) >= 4 else text
+        return text
+
+    async def _run(self, call: Call) -> Ended:
         renewed = False
         status: int | None = None
         try:
@@ -64,7 +84,7 @@ class Client:
                 try:
                     response = await self._send(request)
                 except Unreachable as error:
-                    return Ended(_unreachable(error), status)
+                    return Ended(_unreachable(error), status, error.sent and request.creates)
                 except _TokenRefused as refused:
                     return Ended(refused.outcome, refused.status)
                 status = response.status
@@ -97,7 +117,7 @@ class Client:
     def _judged(self, response: Response) -> Outcome | Held:
         judgement = judge(response.status, self.upstream.dialect)
         words = self.upstream.dialect.outbound.reason(response)
-        reason = f"{response.status} {words}".strip()[:500]
+        reason = f"{response.status} {words}".strip()
         if judgement == "hold":
             return Held(reason, response.status)
         if judgement == "retry":
@@ -127,7 +147,10 @@ class Client:
         """Trades the key for a token; what the identity service says is judged like any answer."""
         request = next(call)
         while True:
-            response = await self._transport.send(request, {})
+            try:
+                response = await self._transport.send(request, {})
+            except Unreachable as error:
+                raise _TokenRefused(_unreachable(error), None) from None
             judgement = judge(response.status, self.upstream.dialect)
             if judgement != "ok":
                 reason = f"the identity service answered {response.status}"
@@ -137,14 +160,14 @@ class Client:
                 request = call.send(response)
             except StopIteration as ended:
                 token: Any = ended.value
-                if isinstance(token, Token):
+                if isinstance(token, Token) and token.value:
                     return token
                 raise _TokenRefused(Again(reason="the identity service issued no token"), response.status) from None
 
 
 class _TokenRefused(Exception):
-    def __init__(self, outcome: Again | Held, status: int | None) -> None:
-        super().__init__(outcome.reason)
+    def __init__(self, outcome: Outcome | Held, status: int | None) -> None:
+        super().__init__("no token")
         self.outcome = outcome
         self.status = status
 

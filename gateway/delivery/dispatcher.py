@@ -16,9 +16,11 @@ from collections.abc import Mapping
 import structlog
 from msgspec.structs import replace
 
+from gateway.canonical import Operation
 from gateway.config import Upstream
-from gateway.delivery.attempt import Client, Held
+from gateway.delivery.attempt import Client, Ended, Held
 from gateway.delivery.judging import pause
+from gateway.delivery.looking import lacks_id, look
 from gateway.dialect import Again, Outcome
 from gateway.errors import StoreError
 from gateway.metrics import Metrics
@@ -161,9 +163,10 @@ class Lanes:
         outcome: Outcome | None = None
         delivery = replace(shipment.delivery)
         if shipment.sending is not None:
-            call = self.client.upstream.dialect.outbound.calls[shipment.operation](shipment.sending)
-            ended = await self.client.run(call)
+            ended = await self._run(shipment, started)
             delivery.status = ended.status
+            if ended.is_ambiguous and shipment.tried_at is None:
+                shipment = dataclasses.replace(shipment, tried_at=started)
             if isinstance(ended.outcome, Held):
                 await self._hold(delivery, ended.outcome, started, began)
                 return
@@ -174,6 +177,21 @@ class Lanes:
             delivery.attempts += 1
         verdict = await self._settle(dataclasses.replace(shipment, delivery=delivery), outcome, started, began)
         self._tell(delivery, verdict)
+
+    async def _run(self, shipment: Shipment, started: int) -> Ended:
+        """Runs the call. A create whose answer was lost before is looked for first: it may be there already."""
+        assert shipment.sending is not None
+        call = self.client.upstream.dialect.outbound.calls[shipment.operation](shipment.sending)
+        if shipment.operation is not Operation.CREATE:
+            return await self.client.run(call)
+        if shipment.tried_at is not None:
+            found = await look(self.client, self._store, shipment.sending, shipment.tried_at)
+            if found is not None:
+                return found
+        ended = await self.client.run(call)
+        if lacks_id(ended, self.client.upstream):
+            return await look(self.client, self._store, shipment.sending, started) or ended
+        return ended
 
     async def _settle(self, shipment: Shipment, outcome: Outcome | None, started: int, began: float) -> Verdict:
         upstream, delivery = self.client.upstream, shipment.delivery

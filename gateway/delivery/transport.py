@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import zlib
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+import aiohttp
 import httpx
 import msgspec
 from httpx_aiohttp import AiohttpTransport
@@ -22,6 +24,7 @@ from gateway.dialect import Request, Response
 
 MOST_READ = 64 * 1024
 MOST_LISTED = 8 * 1024 * 1024
+_GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 _CERTIFICATE = (ssl.SSLCertVerificationError,)
 
 
@@ -47,7 +50,11 @@ class Transport:
             transport=AiohttpTransport(limits=limits),
             timeout=timeout,
             follow_redirects=False,
-            headers={"user-agent": f"alert-gateway/{__version__}", "accept": "application/json"},
+            headers={
+                "user-agent": f"alert-gateway/{__version__}",
+                "accept": "application/json",
+                "accept-encoding": "identity",
+            },
         )
 
     async def aclose(self) -> None:
@@ -64,7 +71,7 @@ class Transport:
         except httpx.ConnectError as error:
             reason = str(error) or type(error).__name__
             raise Unreachable(reason, sent=False, is_certificate=_about_certificate(error)) from None
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, aiohttp.ClientError) as error:
             raise Unreachable(f"{type(error).__name__}: {error}", sent=True) from None
 
     async def _exchange(self, request: Request, headers: Mapping[str, str]) -> Response:
@@ -92,13 +99,22 @@ class Transport:
 
 
 async def _read(answer: httpx.Response, most: int) -> bytes:
-    """The body as far as it is of use; the rest is not read."""
+    """The body as far as it is of use; the rest is neither read nor unpacked."""
     content = bytearray()
-    async for chunk in answer.aiter_bytes():
+    async for chunk in answer.aiter_raw():
         content += chunk
         if len(content) >= most:
             break
-    return bytes(content[:most])
+    raw = bytes(content[:most])
+    return _unpacked(raw, most) if answer.headers.get("content-encoding", "identity") != "identity" else raw
+
+
+def _unpacked(raw: bytes, most: int) -> bytes:
+    """What an upstream packed although it was not asked to; nothing where it cannot be unpacked."""
+    try:
+        return zlib.decompressobj(_GZIP_OR_ZLIB).decompress(raw, most)
+    except zlib.error:
+        return b""
 
 
 def _about_certificate(error: BaseException | None) -> bool:

@@ -44,7 +44,7 @@ class Alert(Struct, kw_only=True):
     filter: str | UnsetType | None = UNSET
     severity: Annotated[int, Meta(ge=0, le=7)] | UnsetType | None = UNSET
     severityLabel: Literal["HIGH", "MEDIUM", "LOW", "INFO"] | UnsetType | None = UNSET
-    timespan: Annotated[int, Meta(ge=0, le=2**53)] | UnsetType | None = UNSET
+    timespan: Annotated[int, Meta(ge=0, le=2**53 - MINUTE_US)] | UnsetType | None = UNSET
     condition: str | UnsetType | None = UNSET
     segmentBy: list[str] | UnsetType | None = UNSET
     segmentCondition: SegmentCondition | Literal["ANY", "ALL"] | UnsetType | None = UNSET
@@ -82,7 +82,7 @@ CHANNEL_TYPES = {
     "OPSGENIE": "opsgenie",
 }
 CHANNEL_WORDS = {kind: word for word, kind in CHANNEL_TYPES.items()}
-TEAM = Pair(str, lambda team: int(team) if team.isdigit() else team)
+TEAM = Pair(str, lambda team: int(team) if team.isdecimal() else team)
 
 
 def _read_quantifier(value: Any) -> str:
@@ -107,7 +107,7 @@ def _read_channels(listed: list[int | str] | None) -> tuple[Any]:
 
 
 def _channel(item: int | str) -> Channel:
-    if isinstance(item, int) or item.isdigit():
+    if isinstance(item, int) or item.lstrip("-").isdecimal():
         return Channel(id=str(item), dialect=NAME)
     if item not in CHANNEL_TYPES:
         raise ValueError(f"{item!r} is neither an id nor one of {', '.join(CHANNEL_TYPES)}")
@@ -119,7 +119,7 @@ def _write_channels(writing: Writing, channels: tuple[Channel, ...] | None) -> t
         return (None,)
     own = [channel for channel in channels if channel.dialect == NAME]
     written = [
-        int(channel.id) if channel.id and channel.id.isdigit() else CHANNEL_WORDS.get(channel.kind or "")
+        int(channel.id) if channel.id and channel.id.lstrip("-").isdecimal() else CHANNEL_WORDS.get(channel.kind or "")
         for channel in own
     ]
     return ([item for item in written if item is not None] if own or not channels else UNSET,)

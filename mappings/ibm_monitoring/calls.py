@@ -171,7 +171,7 @@ def delete(sending: Sending) -> Call:
 
 
 def _flat(alert: dict[str, Json]) -> Flat:
-    return RULE.interpret(alert, side="reply").whole()
+    return RULE.found(alert)
 
 
 def _found(alert: dict[str, Json]) -> FoundAlert:
@@ -190,6 +190,7 @@ def read_all(sending: Sending) -> Call:
     body = answer.json()
     listed = body.get("alerts") if isinstance(body, dict) else None
     if not isinstance(listed, list):
-        return Again(reason="the list could not be read")
+        return Rejected(reason="the list could not be read")
     alerts = [item.get("alert", item) for item in listed if isinstance(item, dict)]
-    return Found(tuple(_found(alert) for alert in alerts if alert.get("id") is not None))
+    shown = [alert for alert in alerts if isinstance(alert, dict) and alert.get("id") is not None]
+    return Found(tuple(_found(alert) for alert in shown))

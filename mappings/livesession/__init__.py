@@ -13,7 +13,6 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from gateway.asking import bearer, body_object
 from gateway.canonical import Channel, Flat, Operation, Trigger
 from gateway.dialect import (
-    Again,
     Answer,
     Call,
     Command,
@@ -27,6 +26,7 @@ from gateway.dialect import (
     Missing,
     Outbound,
     Ref,
+    Rejected,
     Reply,
     Request,
     Response,
@@ -330,7 +330,7 @@ def _all(answer: Response) -> tuple[FoundAlert, ...] | None:
     if not isinstance(body, list):
         return None
     return tuple(
-        FoundAlert(id=str(item["alert_id"]), flat=RULE.interpret(item, side="reply").flat)
+        FoundAlert(id=str(item["alert_id"]), flat=RULE.found(item))
         for item in body
         if isinstance(item, dict) and item.get("alert_id")
     )
@@ -338,14 +338,14 @@ def _all(answer: Response) -> tuple[FoundAlert, ...] | None:
 
 def _read_all(sending: Sending) -> Call:
     found = _all((yield Request(method="GET", path="/v1/alerts", is_list=True)))
-    return Again(reason="the list could not be read") if found is None else Found(found)
+    return Rejected(reason="the list could not be read") if found is None else Found(found)
 
 
 def _read_one(sending: Sending) -> Call:
     """The API has no call for one alert: its list is looked through."""
     found = _all((yield Request(method="GET", path="/v1/alerts", is_list=True)))
     if found is None:
-        return Again(reason="the list could not be read")
+        return Rejected(reason="the list could not be read")
     own = tuple(alert for alert in found if alert.id == sending.ids.get("id"))
     return Found(own) if own else Missing()
 

@@ -6,7 +6,6 @@ documentation's authentication page. It must not know what stands behind the gat
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
@@ -28,6 +27,7 @@ from gateway.dialect import (
     Outbound,
     Read,
     Ref,
+    Rejected,
     Reply,
     Request,
     Response,
@@ -39,7 +39,7 @@ from gateway.dialect import (
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind, invalid
 from gateway.fallbacks import headline
 from gateway.mapping import Dropped, Mapping, Writing, joint, row
-from gateway.values import Pair, each, iso, read_time
+from gateway.values import Pair, each, iso_seconds, read_time
 
 PAGE = "https://app.uptinio.com/docs/api/alerts.html"
 NAME = "uptinio"
@@ -88,11 +88,7 @@ STATUS = Pair(
 )
 
 
-def _whole_second(time: datetime) -> str:
-    return iso(time.replace(microsecond=0))
-
-
-SECONDS = Pair(read_time, _whole_second)
+SECONDS = Pair(read_time, iso_seconds)
 
 
 def _read_type(word: str | None) -> tuple[Any]:
@@ -328,7 +324,7 @@ def _send_reopen(sending: Sending) -> Call:
 
 
 def _found(item: Json) -> FoundAlert:
-    return FoundAlert(id=str(item.get("id")), flat=ALERT.interpret(item, side="reply").flat)
+    return FoundAlert(id=str(item.get("id")), flat=ALERT.found(item))
 
 
 def _read_one(sending: Sending) -> Call:
@@ -348,9 +344,12 @@ def _read_all(sending: Sending) -> Call:
         body = answer.json()
         items = body.get("data") if isinstance(body, dict) else None
         meta = body.get("meta") if isinstance(body, dict) else None
-        found += [_found(item) for item in items or () if isinstance(item, dict)]
-        total = (meta or {}).get("total", (meta or {}).get("total_count", 0))
-        if not items or len(found) >= total:
+        if not isinstance(items, list):
+            return Rejected(reason="the list could not be read")
+        found += [_found(item) for item in items if isinstance(item, dict)]
+        counted = meta if isinstance(meta, dict) else {}
+        total = counted.get("total", counted.get("total_count", 0))
+        if not items or not isinstance(total, int) or len(found) >= total:
             break
     return Found(tuple(found))
 

@@ -1,0 +1,31 @@
+"""What the conformance tests share: the switch that rewrites recorded files, and the files themselves.
+
+`pytest tests/conformance --record` rewrites what was recorded from our own answers, and always fails.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.recorded import Recorder
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds the switch."""
+    parser.addoption("--record", action="store_true", help="rewrite recorded golden files, and fail")
+
+
+def _records(config: pytest.Config) -> bool:
+    return bool(config.getoption("record", default=False))
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A run that records never passes, whatever it did."""
+    if _records(session.config) and not exitstatus:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session")
+def recorder(pytestconfig: pytest.Config) -> Recorder:
+    """The recorded files."""
+    return Recorder(_records(pytestconfig))

@@ -1,0 +1,182 @@
+"""Every ordered pair of dialects: what one says in the other's words, what becomes of every field, and that an alert
+which travels through the other's free-form container comes back as it was sent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from msgspec import UNSET
+
+from gateway.canonical import SERVER_OWNED, Flat, in_order
+from gateway.carry import LIMIT, restore
+from gateway.dialect import Command
+from gateway.mapping import CARRIED
+from gateway.registry import dialects
+from gateway.translation import Said, translate
+from gateway.wire import copied, get, put
+from tests.conformance.samples import CREATES, NAMES, PAIRS, alert_of, asked, destination, saying
+from tests.conformance.strategies import alerts
+from tests.recorded import Recorder, plain
+
+WITH_CONTAINER = [(one, other) for one, other in PAIRS if dialects()[other].mapping.container]
+NONSENSE: tuple[Any, ...] = (
+    1,
+    [],
+    {"fields": 3},
+    {"fields": {"nonsense": 1, "severity": "x", "kind": "neither"}},
+    {"marks": [], "added": {}, "spans": 1},
+    {"spans": {"details": [9], "summary": ["a", "b"]}, "added": [1, {}]},
+)
+HYPOTHESIS = settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+)
+
+
+def _said(origin: str, target: str, command: Command, **more: Any) -> tuple[Flat, Said]:
+    """The alert that a command makes, and how it is said at another vendor."""
+    flat = alert_of(dialects()[origin], command)
+    words = dict(command.verbatim) if origin == target else None
+    there = destination(target)
+    return flat, translate(saying(flat, origin, there, verbatim=words, dropped=command.dropped, **more), there)
+
+
+@pytest.mark.parametrize(("origin", "target"), PAIRS)
+def test_what_becomes_of_the_documented_samples(origin: str, target: str, recorder: Recorder) -> None:
+    found = {}
+    for name, example in CREATES:
+        if name == origin:
+            _, said = _said(origin, target, asked(name, example))
+            found[example.name] = {
+                "sends": said.body,
+                "report": [[fate.field, fate.fate, fate.to, fate.why] for fate in said.report],
+            }
+    about = f"what our rows make of the documented samples; checked against the table of fields of {target}"
+    recorder.same(f"reports/{origin}-{target}.json", "samples", found, source=about)
+
+
+@pytest.mark.parametrize(("origin", "target"), PAIRS)
+@HYPOTHESIS
+@given(data=st.data())
+def test_whatever_is_sent_is_what_the_vendor_takes(origin: str, target: str, data: st.DataObject) -> None:
+    """Bodies encode, fit the vendor's struct, and every field that was said has exactly one fate."""
+    body, command = data.draw(alerts(origin))
+    flat, said = _said(origin, target, command)
+    sent = msgspec.json.decode(msgspec.json.encode(said.body))
+    mapping = dialects()[target].mapping
+    if not _lacks_control(target):
+        msgspec.convert(sent, mapping.wire)
+    msgspec.convert(sent, mapping.partial)
+    fields = [fate.field for fate in said.report if fate.fate != "dropped"]
+    assert len(fields) == len(set(fields)), "two fates for one field"
+    expected = {path for path, value in flat.items() if path not in SERVER_OWNED and value is not None}
+    assert expected - set(fields) <= {"kind"}, "a field without a fate"
+    if origin == target:
+        _sends_the_callers_words(body, sent, target)
+
+
+def _lacks_control(target: str) -> bool:
+    """Whether the call itself adds fields that the struct requires."""
+    mapping = dialects()[target].mapping
+    required = {item.encode_name for item in msgspec.structs.fields(mapping.wire) if item.required}
+    return bool(required & {drop.wire for drop in mapping.dropped})
+
+
+def _sends_the_callers_words(body: dict[str, Any], sent: dict[str, Any], target: str) -> None:
+    """The same vendor receives every field as it was sent, unknown ones included; nothing is added but a key."""
+    mapping = dialects()[target].mapping
+    fitted = {wire for entry in mapping.rows if entry.fit or entry.required for wire in entry.wires}
+    gone = {drop.wire for drop in mapping.dropped if drop.control}
+    gone |= {wire for entry in mapping.rows if entry.side == "reply" for wire in entry.wires}
+    keyed = {wire for entry in mapping.rows if "dedup_key" in entry.paths for wire in entry.wires}
+    for name, value in body.items():
+        if name not in gone | keyed and value is not None and value != {}:
+            assert name in sent, f"{name} was lost"
+            assert sent[name] == value or any(wire.split(".")[0] == name for wire in fitted), f"{name} was changed"
+    assert sent.keys() - body.keys() <= keyed | fitted
+
+
+@pytest.mark.parametrize("name", NAMES)
+@HYPOTHESIS
+@given(data=st.data())
+def test_the_same_vendor_needs_no_defaults(name: str, data: st.DataObject) -> None:
+    """What a caller of the vendor may leave out, the vendor does not require."""
+    body, command = data.draw(alerts(name))
+    mapping = dialects()[name].mapping
+    assume(not any(body.get(entry.wires[0]) == "" for entry in mapping.rows if entry.required))
+    bare = replace(destination(name), defaults={})
+    flat = alert_of(dialects()[name], command)
+    said = translate(saying(flat, name, bare, verbatim=dict(command.verbatim)), bare)
+    assert "defaults" not in " ".join(fate.why for fate in said.report)
+
+
+# --- there and back ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("origin", "target"), WITH_CONTAINER)
+@HYPOTHESIS
+@given(data=st.data())
+def test_an_alert_comes_back_as_it_was_sent(origin: str, target: str, data: st.DataObject) -> None:
+    """A → B → A, for every field but ids, keys, versions and times; what was null on a create is as good as absent."""
+    _, command = data.draw(alerts(origin))
+    flat, said = _said(origin, target, command)
+    _comes_back(flat, said, target)
+
+
+@pytest.mark.parametrize(("origin", "target"), WITH_CONTAINER)
+def test_the_documented_samples_come_back(origin: str, target: str) -> None:
+    for name, example in CREATES:
+        if name == origin:
+            _comes_back(*_said(origin, target, asked(name, example)), target)
+            _comes_back(*_said(origin, target, asked(name, example), late="Delivered late."), target)
+
+
+def _comes_back(flat: Flat, said: Said, target: str) -> None:
+    mapping = dialects()[target].mapping
+    body = plain(said.body)
+    carried = get(body, f"{mapping.container}.{CARRIED}")
+    if carried is not UNSET:
+        assert len(msgspec.json.encode(carried)) <= LIMIT
+    fitted = {path for entry in mapping.rows if entry.fit for path in entry.paths} if carried is UNSET else set()
+    sent, returned = _told(flat), _told(_returned(body, target))
+    assert sent.keys() - returned.keys() == set()
+    assert {path: value for path, value in returned.items() if path not in fitted} == {
+        path: value for path, value in sent.items() if path not in fitted
+    }
+
+
+def _returned(body: Any, target: str) -> Flat:
+    dialect = dialects()[target]
+    reading = dialect.mapping.interpret(body)
+    return in_order({"kind": dialect.kind, **restore(reading.whole(), reading.carried)})
+
+
+def _told(flat: Flat) -> Flat:
+    never = SERVER_OWNED | {"dedup_key"}
+    return {path: plain(value) for path, value in flat.items() if path not in never and value is not None}
+
+
+@pytest.mark.parametrize(("origin", "target"), [pair for pair in WITH_CONTAINER if pair[0] != pair[1]])
+def test_a_change_made_at_the_vendor_wins_over_what_was_carried(origin: str, target: str) -> None:
+    """What somebody edits there is news: the carried value does not undo it."""
+    name, example = next((name, example) for name, example in CREATES if name == origin)
+    _, said = _said(origin, target, asked(name, example))
+    mapping = dialects()[target].mapping
+    changed = copied(plain(said.body))
+    leaf = mapping.holder("summary")
+    put(changed, leaf, "edited there")
+    assert _returned(changed, target)["summary"] == "edited there"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_carried_object_that_makes_no_sense_is_left_alone(name: str) -> None:
+    mapping = dialects()[name].mapping
+    if not mapping.container:
+        pytest.skip("nothing can be carried there")
+    _, example = next((origin, example) for origin, example in CREATES if origin == name)
+    plainly = dict(asked(name, example).patch)
+    assert [restore(plainly, nonsense) for nonsense in NONSENSE] == [plainly] * len(NONSENSE)

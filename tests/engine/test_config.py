@@ -1,0 +1,366 @@
+"""The configuration: every problem at once, each with its path and a suggestion; what is left out gets its default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.config import Config, load, parse
+from gateway.configfile import duration, size
+from gateway.errors import ConfigurationError
+
+MINIMAL = """
+[inbound.ilert]
+keys = { ci = "caller-key" }
+[upstreams.oncall]
+dialect = "ilert"
+url = "https://api.ilert.com"
+key = "upstream-key"
+"""
+
+
+def problems(text: str) -> list[str]:
+    """What is wrong with a configuration; there must be something."""
+    with pytest.raises(ConfigurationError) as caught:
+        parse(text)
+    return caught.value.problems
+
+
+def having(text: str, *words: str) -> str:
+    """The one problem that has all these words."""
+    found = problems(text)
+    fitting = [problem for problem in found if all(word in problem for word in words)]
+    assert len(fitting) == 1, f"{words} fit {len(fitting)} of {found}"
+    return fitting[0]
+
+
+def swapped(old: str, new: str, text: str = MINIMAL) -> str:
+    """The configuration with one thing changed."""
+    assert old in text
+    return text.replace(old, new, 1)
+
+
+# --- what is left out ----------------------------------------------------------------------------------------
+
+
+def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """interface.md, *Configuration*: each default as it stands there."""
+    monkeypatch.setenv("XDG_STATE_HOME", "/var/state")
+    config = parse(MINIMAL)
+    assert config.listen == ("127.0.0.1", 8080)
+    assert config.store == "/var/state/alert-gateway/gateway.db"
+    assert config.retention == 30 * 86_400
+    assert config.reply_timeout == 5
+    assert config.max_body == 1 << 20
+    upstream = config.upstreams["oncall"]
+    assert (upstream.timeout, upstream.concurrency) == (10, 8)
+    assert (upstream.retry.first, upstream.retry.most, upstream.retry.max_age) == (1, 60, 86_400)
+    assert (upstream.destination.rules, upstream.destination.carry) == ("page", "full")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "reply"),
+    [("ilert", "accepted"), ("livesession", "delivered"), ("ibm_monitoring", "delivered"), ("uptinio", "delivered")],
+)
+def test_when_callers_are_answered_by_default(dialect: str, reply: str) -> None:
+    """interface.md, *Reply*."""
+    text = swapped("[inbound.ilert]", f"[inbound.{dialect}]")
+    assert parse(text).inbounds[dialect].reply == reply
+
+
+def test_reply_at_the_top_and_per_inbound() -> None:
+    both = MINIMAL + '[inbound.uptinio]\nkeys = { ci = "k" }\nreply = "accepted"\n'
+    config = parse('reply = "delivered"\n' + both)
+    assert config.inbounds["ilert"].reply == "delivered"
+    assert config.inbounds["uptinio"].reply == "accepted"
+
+
+@pytest.mark.parametrize(
+    ("dialect", "word"), [("ibm_monitoring", "disable"), ("livesession", "delete"), ("ilert", None), ("uptinio", None)]
+)
+def test_what_a_resolve_becomes_by_default(dialect: str, word: str | None) -> None:
+    """canonical.md, *Operations*, resolve."""
+    found = parse(swapped('dialect = "ilert"', f'dialect = "{dialect}"')).upstreams["oncall"]
+    assert found.on_resolve == word
+
+
+def test_routes_may_be_left_out_when_there_is_one_upstream() -> None:
+    [route] = parse(MINIMAL).routes
+    assert [hop.upstream for hop in route.to] == ["oncall"]
+    second = swapped("[upstreams.oncall]", "[upstreams.other]", MINIMAL[MINIMAL.index("[upstreams") :])
+    assert "[[routes]]" in having(MINIMAL + second, "routes")
+
+
+def test_scope_is_the_dialect_and_the_caller_unless_shared() -> None:
+    """canonical.md, *Scope*."""
+    inbound = parse(MINIMAL).inbounds["ilert"]
+    assert inbound.scope_of("ci") != inbound.scope_of("cd")
+    text = swapped('keys = { ci = "caller-key" }', 'keys = { ci = "a", cd = "b" }\nscope = "x"')
+    shared = parse(text).inbounds["ilert"]
+    assert shared.scope_of("ci") == shared.scope_of("cd")
+
+
+def test_a_route_has_the_name_given_or_its_position_from_1() -> None:
+    routes = '[[routes]]\nto = ["oncall"]\nwhen = ["severity = 0"]\n[[routes]]\nname = "rest"\nto = ["oncall"]\n'
+    assert [route.name for route in parse(MINIMAL + routes).routes] == ["1", "rest"]
+
+
+# --- durations and sizes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("500ms", 0.5), ("10s", 10), ("2m", 120), ("1h", 3600), ("30d", 2_592_000), ("1.5s", 1.5)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "10", "10 parsecs", "-1s", "s", "1m30s"])
+def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ValueError, match="2m"):
+        duration(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"), [(4096, 4096), ("4096", 4096), ("1KiB", 1024), ("1MiB", 1 << 20), ("2 GiB", 2 << 30)]
+)
+def test_sizes(value: str | int, meant: int) -> None:
+    assert size(value) == meant
+
+
+@pytest.mark.parametrize("value", ["", "1MB?", "-1", "lots", "1.5MiB"])
+def test_what_is_no_size_is_refused_with_an_example(value: str) -> None:
+    with pytest.raises(ValueError, match="1MiB"):
+        size(value)
+
+
+@pytest.mark.parametrize(
+    ("line", "path"),
+    [
+        ('retention = "soon"', "retention"),
+        ("retention = 30", "retention"),
+        ('reply_timeout = "5"', "reply_timeout"),
+        ('max_body = "1 potato"', "max_body"),
+        ("max_body = -1", "max_body"),
+        ('reply = "never"', "reply"),
+        ('listen = "8080"', "listen"),
+        ('listen = "127.0.0.1:99999"', "listen"),
+        ('store = "gateway.db"', "store"),
+        ('store = "sqlite://relative.db"', "store"),
+        ('store = "mysql://host/db"', "store"),
+    ],
+)
+def test_a_bad_value_at_the_top_is_named_by_its_path(line: str, path: str) -> None:
+    assert having(line + "\n" + MINIMAL, path).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("line", "path"),
+    [
+        ('timeout = "quick"', "upstreams.oncall.timeout"),
+        ('retry = { first = "x" }', "upstreams.oncall.retry.first"),
+        ('retry = { max_age = "x" }', "upstreams.oncall.retry.max_age"),
+        ('concurrency = "many"', "upstreams.oncall.concurrency"),
+        ("concurrency = 0", "upstreams.oncall.concurrency"),
+        ('timeout = "0s"', "upstreams.oncall.timeout"),
+        ('rules = "loud"', "upstreams.oncall.rules"),
+        ('carry = "some"', "upstreams.oncall.carry"),
+        ('on_resolve = "explode"', "upstreams.oncall.on_resolve"),
+        ('severity = { out = ["LOUD"] }', "upstreams.oncall.severity"),
+        ("severity = { in = { WORD = 9 } }", "upstreams.oncall.severity"),
+        ('defaults = { "condition.windwo" = 5 }', "upstreams.oncall.defaults"),
+        ('defaults = { severity = "x" }', "upstreams.oncall.defaults"),
+    ],
+)
+def test_a_bad_value_of_an_upstream_is_named_by_its_path(line: str, path: str) -> None:
+    assert any(problem.startswith(path) for problem in problems(MINIMAL + line + "\n"))
+
+
+# --- problems ------------------------------------------------------------------------------------------------
+
+
+def test_every_problem_is_said_at_once_each_with_its_path() -> None:
+    text = """
+    listn = "127.0.0.1:1"
+    retention = "soon"
+    [inbound.ilret]
+    [inbound.uptinio]
+    kees = { ci = "a" }
+    [upstreams.oncall]
+    dialect = "ilret"
+    url = "api.ilert.com"
+    [upstreams.other]
+    dialect = "uptinio"
+    url = "https://x"
+    key = "env:ALERT_GATEWAY_TEST_NOT_SET"
+    tiemout = "1s"
+    [[routes]]
+    to = ["onkall"]
+    when = ["severty <= 3"]
+    """
+    found = problems(text)
+    for path, suggestion in [
+        ("listn", "'listen'"),
+        ("retention", "2m"),
+        ("inbound.ilret", "'ilert'"),
+        ("inbound.uptinio.kees", "'keys'"),
+        ("upstreams.oncall.dialect", "'ilert'"),
+        ("upstreams.oncall.url", "https://"),
+        ("upstreams.other.key", "ALERT_GATEWAY_TEST_NOT_SET"),
+        ("upstreams.other.tiemout", "'timeout'"),
+        ("routes[1].to", "'oncall'"),
+        ("routes[1].when", "'severity'"),
+    ]:
+        assert any(problem.startswith(f"{path}:") and suggestion in problem for problem in found), (path, found)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "path"),
+    [
+        ("[inbound.ilert]", "[inbound.ilert]\nkyes = 1", "inbound.ilert.kyes"),
+        ('key = "upstream-key"', 'key = "upstream-key"\nretry = { frist = "1s" }', "upstreams.oncall.retry.frist"),
+        ('key = "upstream-key"', 'key = "upstream-key"\nseverity = { outt = [] }', "upstreams.oncall.severity.outt"),
+        ('key = "upstream-key"', 'key = "k"\n[[routes]]\nto = ["oncall"]\nwen = []', "routes[1].wen"),
+        ('key = "upstream-key"', 'key = "k"\n[upstream]\n', "upstream"),
+    ],
+)
+def test_an_unknown_key_is_an_error_with_a_suggestion(old: str, new: str, path: str) -> None:
+    problem = having(swapped(old, new), path, "unknown key")
+    assert problem.startswith(f"{path}:")
+    assert "did you mean" in problem
+
+
+def test_an_unknown_key_of_a_hop() -> None:
+    text = MINIMAL + '[[routes]]\nto = [{ upstream = "oncall", sett = { team = "42" } }]\n'
+    assert "sett" in having(text, "routes[1].to", "sett")
+
+
+def test_an_upstream_without_a_credential() -> None:
+    assert having(swapped('key = "upstream-key"', ""), "upstreams.oncall.key", "is required")
+
+
+def test_another_way_to_write_a_variable_is_an_error() -> None:
+    for written in ("${ILERT_KEY}", "ENV:ILERT_KEY"):
+        assert having(swapped('"upstream-key"', f'"{written}"'), "upstreams.oncall.key", "env:ILERT_KEY")
+
+
+def test_secrets_are_not_looked_for_when_only_the_file_is_checked() -> None:
+    text = swapped('"upstream-key"', '"env:ALERT_GATEWAY_TEST_NOT_SET"')
+    assert "oncall" in parse(text, secrets=False).upstreams
+    assert having(text, "upstreams.oncall.key", "ALERT_GATEWAY_TEST_NOT_SET")
+
+
+def test_not_toml_and_not_there(tmp_path: Path) -> None:
+    assert problems("[inbound")[0].startswith("not TOML")
+    with pytest.raises(ConfigurationError, match=r"gateway\.toml"):
+        load(tmp_path / "gateway.toml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "inbound = 5",
+        "upstreams = []",
+        'inbound = { ilert = "yes" }',
+        'routes = "oncall"',
+        MINIMAL + "[[routes]]\nto = 5",
+        MINIMAL + "[[routes]]\n",
+        MINIMAL + "[[routes]]\nto = [7]",
+        MINIMAL + '[[routes]]\nto = ["oncall"]\nset = 5',
+        MINIMAL + '[[routes]]\nto = [{ upstream = "oncall", set = 5 }]',
+        MINIMAL + "defaults = { channels = 5 }",
+        MINIMAL + "defaults = 5",
+        MINIMAL + "severity = 5",
+        MINIMAL + "retry = 5",
+        MINIMAL + "metrics = 5",
+        MINIMAL + "headers = 5",
+        MINIMAL + "timeout = 5",
+        swapped('dialect = "ilert"', "dialect = 5"),
+        swapped("keys = {", "keys = 5 #"),
+        swapped("keys = {", "scope = 5\nkeys = {"),
+        swapped('url = "https://api.ilert.com"', "url = 5"),
+        swapped('"upstream-key"', "5"),
+    ],
+)
+def test_whatever_is_written_there_the_answer_is_problems_and_no_crash(text: str) -> None:
+    assert problems(text)
+
+
+# --- who may call, from where --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:8080", "localhost:8080", "[::1]:8080", "127.8.8.8:0"])
+def test_a_keyless_inbound_on_loopback(address: str) -> None:
+    config = parse(f'listen = "{address}"\n' + swapped('keys = { ci = "caller-key" }', ""))
+    assert not config.inbounds["ilert"].keyring
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:8080", "[::]:8080", "10.0.0.7:80", "gateway.example:80", ":8080"])
+def test_a_keyless_inbound_anywhere_else_is_refused(address: str) -> None:
+    """interface.md: anonymous callers, allowed on loopback only, unless `anonymous = true` says so out loud."""
+    top = f'listen = "{address}"\n'
+    assert any(
+        "anonymous = true" in one or one.startswith("listen")
+        for one in problems(top + swapped('keys = { ci = "caller-key" }', ""))
+    )
+
+
+@pytest.mark.parametrize("address", ["localhost.evil.example:80", "127.evil.example:80"])
+def test_a_name_that_only_looks_like_loopback_is_not(address: str) -> None:
+    text = f'listen = "{address}"\n' + swapped('keys = { ci = "caller-key" }', "")
+    assert having(text, "inbound.ilert", "anonymous = true")
+
+
+def test_anonymous_said_out_loud_and_keys_are_enough_anywhere() -> None:
+    top = 'listen = "0.0.0.0:8080"\n'
+    assert isinstance(parse(top + MINIMAL), Config)
+    loud = parse(top + swapped('keys = { ci = "caller-key" }', "anonymous = true"))
+    assert loud.inbounds["ilert"].anonymous
+
+
+def test_the_name_of_everybody_else_is_taken() -> None:
+    """interface.md: everybody else of that inbound is one caller, `anonymous`."""
+    assert having(swapped("{ ci =", "{ anonymous ="), "inbound.ilert.keys.anonymous")
+
+
+def test_one_credential_of_two_callers_is_an_error() -> None:
+    """A credential names its caller; one that two callers have names neither."""
+    text = swapped('keys = { ci = "caller-key" }', 'keys = { ci = "same-key", cd = "same-key" }')
+    assert any(problem.startswith("inbound.ilert.keys") for problem in problems(text))
+
+
+def test_throwing_away_is_explicit() -> None:
+    """interface.md: throwing away is explicit (`to = []`, `because = "…"`)."""
+    assert having(MINIMAL + "[[routes]]\nto = []\n", "routes[1].to", "because")
+    [route] = parse(MINIMAL + '[[routes]]\nto = []\nbecause = "a rehearsal"\n').routes
+    assert (route.to, route.because) == ((), "a rehearsal")
+
+
+def test_a_route_from_somebody_who_cannot_call() -> None:
+    text = MINIMAL + '[[routes]]\nfrom = ["uptinio"]\nto = ["oncall"]\n'
+    assert having(text, "routes[1].from", "uptinio")
+
+
+def test_a_route_from_a_caller_that_is_not_listed() -> None:
+    """interface.md: every problem of the file; `ilert/nobody` can never match, as nobody has that name."""
+    text = MINIMAL + '[[routes]]\nfrom = ["ilert/nobody"]\nto = ["oncall"]\n'
+    assert having(text, "routes[1].from", "nobody")
+
+
+def test_what_a_route_sets_is_checked_like_an_alert() -> None:
+    good = MINIMAL + '[[routes]]\nto = [{ upstream = "oncall", set = { condition = { window = 60 }, team = "42" } }]\n'
+    assert parse(good).routes[0].to[0].replaced == {"team": "42", "condition.window": 60}
+    bad = swapped('team = "42"', "team = 42", good)
+    assert having(bad, "routes[1].to")
+    unknown = swapped("team =", "teem =", good)
+    assert having(unknown, "routes[1].to", "teem")
+
+
+def test_dotted_and_nested_defaults_are_the_same() -> None:
+    dotted = parse(MINIMAL + '[upstreams.oncall.defaults]\n"condition.expression" = "a"\n')
+    nested = parse(MINIMAL + '[upstreams.oncall.defaults.condition]\nexpression = "a"\n')
+    flat = {"condition.expression": "a"}
+    assert dotted.upstreams["oncall"].destination.defaults == flat
+    assert nested.upstreams["oncall"].destination.defaults == flat

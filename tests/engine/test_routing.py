@@ -1,0 +1,168 @@
+"""Routes and their conditions: first match wins unless `continue`, anchored patterns, absent text and numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.routing import Choice, Hop, Route, choose, parse_matcher
+
+
+def route(name: str, *to: str, when: tuple[str, ...] = (), from_: tuple[str, ...] = (), goes_on: bool = False) -> Route:
+    """A route in short."""
+    return Route(
+        name=name,
+        from_=from_,
+        when=tuple(parse_matcher(text) for text in when),
+        to=tuple(Hop(one) for one in to),
+        goes_on=goes_on,
+    )
+
+
+FACTS = {
+    "severity": 3,
+    "summary": "Disk full on db-1",
+    "labels": {"team": "db", "a.b": "dotted", "unit": "7"},
+    "custom": {"host": {"name": "db-1"}, "load": 0.5},
+    "enabled": True,
+    "caller": "ci",
+    "dialect": "ilert",
+    "condition.window": 60,
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("severity <= 3", True),
+        ("severity < 3", False),
+        ("severity >= 3", True),
+        ("severity > 2.5", True),
+        ("severity = 3", True),
+        ("severity != 3", False),
+        ('labels.team =~ "db|infra"', True),
+        ("labels.team = db", True),
+        ("labels.team = 'db'", True),
+        ("labels.a.b = dotted", True),
+        ("labels.unit > 6", True),
+        ("custom.host.name = db-1", True),
+        ("custom.load < 1", True),
+        ("caller = ci", True),
+        ("caller != ci", False),
+        ("dialect = ilert", True),
+        ("enabled = true", True),
+        ("condition.window >= 60", True),
+        ("  caller  =  ci  ", True),
+    ],
+)
+def test_a_condition(text: str, holds: bool) -> None:
+    assert parse_matcher(text).holds(FACTS) is holds
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("summary =~ Disk", False),
+        ("summary =~ Disk.*", True),
+        ("summary =~ .*full", False),
+        ("summary !~ Disk", True),
+        ('labels.team =~ "d|x"', False),
+        ('labels.team =~ "x|db"', True),
+    ],
+)
+def test_patterns_are_anchored(text: str, holds: bool) -> None:
+    """interface.md: Alertmanager's = != =~ !~ (anchored)."""
+    assert parse_matcher(text).holds(FACTS) is holds
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ('team = ""', True),
+        ("team != x", True),
+        ("team =~ .*", True),
+        ("team =~ .+", False),
+        ("labels.absent = ''", True),
+        ("labels.absent !~ x", True),
+        ("custom.host.absent = ''", True),
+        ("condition.threshold < 5", False),
+        ("condition.threshold >= 0", False),
+        ("labels.team > 1", False),
+    ],
+)
+def test_absent_text_is_empty_and_an_absent_number_matches_no_comparison(text: str, holds: bool) -> None:
+    """canonical.md, The road of a command."""
+    assert parse_matcher(text).holds(FACTS) is holds
+
+
+def test_cleared_is_as_absent() -> None:
+    facts = {"team": None, "severity": None}
+    assert parse_matcher('team = ""').holds(facts)
+    assert not parse_matcher("severity <= 7").holds(facts)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("severity", "field, one of"),
+        ("severty <= 3", "'severity'"),
+        ("severity <= high", "numbers"),
+        ('summary =~ "("', "regular expression"),
+        ("", "field, one of"),
+    ],
+)
+def test_a_faulty_condition_says_what_is_wrong(text: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        parse_matcher(text)
+
+
+def names(chosen: tuple[Choice, ...] | None) -> list[str] | None:
+    """The upstreams chosen, in order."""
+    return None if chosen is None else [choice.upstream for choice in chosen]
+
+
+def test_the_first_match_wins() -> None:
+    routes = [route("1", "a", when=("severity <= 3",)), route("2", "b")]
+    assert names(choose(routes, "ilert", "ci", {"severity": 2})) == ["a"]
+    assert names(choose(routes, "ilert", "ci", {"severity": 5})) == ["b"]
+
+
+def test_continue_goes_on_to_the_next_match_and_no_further() -> None:
+    routes = [route("1", "a", goes_on=True), route("2", "a", "b"), route("3", "c")]
+    chosen = choose(routes, "ilert", "ci", {})
+    assert names(chosen) == ["a", "b"]
+    assert chosen and [one.route for one in chosen] == ["1", "2"]
+
+
+def test_a_route_that_continues_and_does_not_match_chooses_nothing() -> None:
+    routes = [route("1", "a", when=("severity = 0",), goes_on=True), route("2", "b")]
+    assert names(choose(routes, "ilert", "ci", {"severity": 5})) == ["b"]
+
+
+def test_all_conditions_must_hold() -> None:
+    routes = [route("1", "a", when=("severity <= 3", "caller = ci"))]
+    assert names(choose(routes, "ilert", "ci", {"severity": 2})) == ["a"]
+    assert choose(routes, "ilert", "cd", {"severity": 2}) is None
+    assert choose(routes, "ilert", "ci", {"severity": 4}) is None
+
+
+def test_from_names_a_dialect_or_a_caller_of_it() -> None:
+    routes = [route("1", "a", from_=("ibm_monitoring", "ilert/ci"))]
+    assert names(choose(routes, "ibm_monitoring", "anyone", {})) == ["a"]
+    assert names(choose(routes, "ilert", "ci", {})) == ["a"]
+    assert choose(routes, "ilert", "cd", {}) is None
+    assert choose(routes, "uptinio", "ci", {}) is None
+
+
+def test_no_route_is_not_the_same_as_a_route_to_nowhere() -> None:
+    assert choose([], "ilert", "ci", {}) is None
+    assert choose([route("1")], "ilert", "ci", {}) == ()
+
+
+def test_what_a_route_sets_comes_with_the_choice() -> None:
+    found = Route(name="db", from_=(), when=(), to=(Hop("a", {"team": "42"}),))
+    assert choose([found], "ilert", "ci", {}) == (Choice("a", "db", {"team": "42"}),)
+
+
+def test_an_alert_cannot_pose_as_another_caller() -> None:
+    routes = [route("1", "a", when=("caller = root",))]
+    assert choose(routes, "ilert", "ci", {"caller": "root"}) is None

@@ -1,0 +1,181 @@
+"""Secrets by reference: where they come from, that they follow their files, and that they are never shown."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway.config import parse
+from gateway.errors import ConfigurationError
+from gateway.secrets import Keyring, Secret
+
+CANARY = "canary-5f3e9a77c1"
+
+
+def test_a_literal_is_itself() -> None:
+    assert Secret(CANARY).value() == CANARY
+    assert Secret("https://looks:like@a.source").value() == "https://looks:like@a.source"
+
+
+def test_a_variable() -> None:
+    assert Secret("env:KEY", environ={"KEY": CANARY}).value() == CANARY
+
+
+@pytest.mark.parametrize("environ", [{}, {"KEY": ""}])
+def test_a_missing_variable_is_an_error_that_names_it(environ: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="KEY"):
+        Secret("env:KEY", environ=environ)
+
+
+def test_a_missing_variable_is_none_of_our_business_without_secrets() -> None:
+    assert "KEY" in repr(Secret("env:KEY", environ={}, resolve=False))
+
+
+@pytest.mark.parametrize("text", ["${KEY}", "ENV:KEY"])
+def test_another_program_s_way_to_write_a_variable_is_an_error_with_the_right_way(text: str) -> None:
+    """interface.md: `${X}`, `ENV:X` and a missing variable are errors."""
+    with pytest.raises(ValueError, match="env:KEY"):
+        Secret(text, environ={"KEY": CANARY})
+
+
+def test_a_variable_within_a_text_is_an_error_too() -> None:
+    """interface.md: `${X}` is an error; nobody writes it into a credential on purpose."""
+    with pytest.raises(ValueError, match="env:"):
+        Secret("Bearer ${KEY}", environ={"KEY": CANARY})
+
+
+@pytest.mark.parametrize(("written", "meant"), [(f"{CANARY}\n", CANARY), (f"{CANARY}\r\n", CANARY), (CANARY, CANARY)])
+def test_a_file_without_its_trailing_newline(tmp_path: Path, written: str, meant: str) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(written.encode())
+    assert Secret(f"file:{path}").value() == meant
+
+
+def test_blanks_of_a_file_are_part_of_the_secret(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text(f" {CANARY} \n")
+    assert Secret(f"file:{path}").value() == f" {CANARY} "
+
+
+@pytest.mark.parametrize("content", [None, "", "\n"])
+def test_a_file_that_is_not_there_or_empty_is_an_error_that_names_it(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "key"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ValueError, match=str(path)):
+        Secret(f"file:{path}")
+
+
+def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text("old-key-1")
+    secret = Secret(f"file:{path}")
+    assert secret.value() == "old-key-1"
+    path.write_text("new-key-22")
+    assert secret.value() == "new-key-22"
+
+
+def test_a_file_replaced_by_renaming_is_read_again(tmp_path: Path) -> None:
+    """Secrets that an orchestrator mounts are swapped by renaming, with the same size and time if need be."""
+    path, other = tmp_path / "key", tmp_path / "next"
+    path.write_text("old-key")
+    secret = Secret(f"file:{path}")
+    assert secret.value() == "old-key"
+    other.write_text("new-key")
+    found = path.stat()
+    os.utime(other, ns=(found.st_atime_ns, found.st_mtime_ns))
+    other.rename(path)
+    assert secret.value() == "new-key"
+
+
+def test_a_file_that_vanishes_for_a_moment_keeps_its_last_value(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text(CANARY)
+    secret = Secret(f"file:{path}")
+    assert secret.value() == CANARY
+    path.unlink()
+    assert secret.value() == CANARY
+
+
+def test_a_secret_never_shows_itself(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text(CANARY)
+    for secret in (Secret(CANARY), Secret("env:KEY", environ={"KEY": CANARY}), Secret(f"file:{path}")):
+        assert secret.value() == CANARY
+        for shown in (repr(secret), str(secret), f"{secret}", f"{[secret]!r}"):
+            assert CANARY not in shown
+
+
+def test_an_empty_literal_is_an_error() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        Secret("")
+
+
+# --- keyrings ------------------------------------------------------------------------------------------------
+
+
+def test_a_keyring_knows_whose_credential_it_is() -> None:
+    ring = Keyring({"ci": [Secret("key-of-ci")], "ops": [Secret("key-of-ops")]})
+    assert ring.caller("key-of-ci") == "ci"
+    assert ring.caller("key-of-ops") == "ops"
+    assert ring.caller("key-of-c") is None
+    assert ring.caller("") is None
+    assert ring.caller("\udcff") is None
+
+
+def test_old_and_new_credential_overlap_while_rotating() -> None:
+    ring = Keyring({"ci": [Secret("new"), Secret("old")]})
+    assert ring.caller("new") == ring.caller("old") == "ci"
+
+
+def test_a_keyring_follows_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text("before-1")
+    ring = Keyring({"ci": [Secret(f"file:{path}")]})
+    assert ring.caller("before-1") == "ci"
+    path.write_text("after-22\n")
+    assert ring.caller("after-22") == "ci"
+    assert ring.caller("before-1") is None
+
+
+def test_a_keyring_never_shows_its_keys() -> None:
+    assert CANARY not in repr(Keyring({"ci": [Secret(CANARY)]}))
+
+
+def test_no_problem_of_a_configuration_and_no_repr_of_it_shows_a_secret() -> None:
+    """interface.md: it never appears in a log, a reply, an error, `repr`, the store or a metric."""
+    text = f"""
+    [inbound.ilert]
+    keys = {{ ci = "{CANARY}" }}
+    [upstreams.oncall]
+    dialect = "ilert"
+    url = "https://api.ilert.com"
+    key = "{CANARY}"
+    headers = {{ X = "{CANARY}" }}
+    """
+    assert CANARY not in repr(parse(text))
+    with pytest.raises(ConfigurationError) as caught:
+        parse(text + f'kez = "{CANARY}"\ntimeout = "soon"\n')
+    assert CANARY not in str(caught.value)
+
+
+@pytest.mark.parametrize("field", ["key", "headers", "keys"])
+def test_a_secret_of_the_wrong_type_is_not_repeated_in_the_problem(field: str) -> None:
+    fields = {"key": 'key = "k"', "headers": "headers = {}", "keys": ""}
+    fields[field] = {"key": f'key = ["{CANARY}"]', "headers": f'headers = {{ X = ["{CANARY}"] }}', "keys": ""}[field]
+    keys = f'keys = {{ ci = {{ a = "{CANARY}" }} }}' if field == "keys" else 'keys = { ci = "c" }'
+    text = f"""
+    [inbound.ilert]
+    {keys}
+    [upstreams.oncall]
+    dialect = "ilert"
+    url = "https://api.ilert.com"
+    {fields["key"]}
+    {fields["headers"]}
+    """
+    with pytest.raises(ConfigurationError) as caught:
+        parse(text)
+    assert CANARY not in str(caught.value)
+    assert field in str(caught.value)

@@ -1,0 +1,246 @@
+"""Commits, faults and opening of the store, one suite for every driver: what is durable, what is taken back, and who
+is told what when the disk is full or the store is not ours."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import StoreError
+from gateway.store import AlertFilter, AlertRow, Store, Tx
+from gateway.store.sqlite import SqliteStore
+from tests.engine.store_drivers import DRIVERS, Harness, alert, command, within
+
+
+@pytest.fixture(params=sorted(DRIVERS))
+def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Harness:
+    """Each driver in turn."""
+    return DRIVERS[request.param](tmp_path)
+
+
+# --- transactions --------------------------------------------------------------------------------------------
+
+
+def test_many_concurrent_writes_are_all_there_also_after_reopening(harness: Harness) -> None:
+    async def main() -> None:
+        async with harness.open() as store:
+
+            def writer(number: int) -> Callable[[Tx], int]:
+                def work(tx: Tx) -> int:
+                    tx.insert_alert(alert(number))
+                    return number
+
+                return work
+
+            assert await asyncio.gather(*(store.write(writer(n)) for n in range(1, 1001))) == list(range(1, 1001))
+            _, total = await store.read(lambda tx: tx.alerts("s", AlertFilter(limit=1)))
+            assert total == 1000
+        if harness.again:
+            async with harness.again() as store:
+                _, total = await store.read(lambda tx: tx.alerts("s", AlertFilter(limit=1)))
+                assert total == 1000
+
+    asyncio.run(main())
+
+
+def _put(number: int, tx: Tx) -> None:
+    tx.insert_alert(alert(number))
+
+
+class Mistake(Exception):
+    """What a job of a test raises."""
+
+
+def test_a_job_that_fails_takes_only_its_own_writes_back(harness: Harness) -> None:
+    async def main(store: Store) -> None:
+        def writer(number: int) -> Callable[[Tx], None]:
+            def work(tx: Tx) -> None:
+                tx.insert_alert(alert(number))
+                tx.insert_command(command(number, alert=number))
+                if number % 3 == 0:
+                    raise Mistake(number)
+
+            return work
+
+        ended = await asyncio.gather(*(store.write(writer(n)) for n in range(1, 301)), return_exceptions=True)
+        for number, end in enumerate(ended, 1):
+            assert (type(end) is Mistake and end.args == (number,)) if number % 3 == 0 else end is None
+        rows, total = await store.read(lambda tx: tx.alerts("s", AlertFilter()))
+        assert [row.id for row in rows] == [number for number in range(1, 301) if number % 3] and total == 200
+        assert await store.read(lambda tx: tx.command(3)) is None
+
+    within(harness, main)
+
+
+def test_what_is_written_is_read_in_the_same_transaction_and_after_it(harness: Harness) -> None:
+    async def main(store: Store) -> None:
+        def work(tx: Tx) -> AlertRow | None:
+            tx.insert_alert(alert(1))
+            return tx.alert(1)
+
+        assert await store.write(work) == alert(1)
+        assert await store.read(lambda tx: tx.alert(1)) == alert(1)
+
+    within(harness, main)
+
+
+def test_a_read_that_fails_does_not_end_the_store(harness: Harness) -> None:
+    async def main(store: Store) -> None:
+        def fails(tx: Tx) -> None:
+            raise Mistake
+
+        for _ in range(3):
+            with pytest.raises(Mistake):
+                await store.read(fails)
+        await store.write(lambda tx: tx.insert_alert(alert(1)))
+        assert await store.read(lambda tx: tx.alert(1)) == alert(1)
+
+    within(harness, main)
+
+
+def test_a_caller_that_went_away_does_not_disturb_the_others(harness: Harness) -> None:
+    async def main(store: Store) -> None:
+        jobs = [asyncio.ensure_future(store.write(partial(_put, n))) for n in range(1, 21)]
+        await asyncio.sleep(0)
+        for job in jobs[::2]:
+            job.cancel()
+        ended = await asyncio.gather(*jobs, return_exceptions=True)
+        assert ended[1::2] == [None] * 10
+        await store.write(lambda tx: tx.insert_alert(alert(99)))
+
+    within(harness, main)
+
+
+def test_a_full_disk_is_told_to_everyone_and_the_store_goes_on_afterwards(harness: Harness) -> None:
+    """guarantees.md 3: full disk: never a false success; resumes unaided."""
+
+    async def main(store: Store) -> None:
+        await store.write(lambda tx: tx.insert_alert(alert(1)))
+        harness.fill(store)
+        large = "x" * 20_000
+
+        def writer(number: int) -> Callable[[Tx], None]:
+            return lambda tx: tx.insert_alert(alert(number, resource=large))
+
+        ended = await asyncio.gather(*(store.write(writer(n)) for n in range(2, 42)), return_exceptions=True)
+        assert all(isinstance(end, StoreError) for end in ended)
+        rows, total = await store.read(lambda tx: tx.alerts("s", AlertFilter()))
+        assert (rows, total) == ([alert(1)], 1)
+        harness.heal(store)
+        await asyncio.gather(*(store.write(writer(n)) for n in range(2, 42)))
+        _, total = await store.read(lambda tx: tx.alerts("s", AlertFilter(limit=1)))
+        assert total == 41
+
+    within(harness, main)
+
+
+def test_a_full_disk_never_makes_a_false_success_of_a_mixed_batch(harness: Harness) -> None:
+    async def main(store: Store) -> None:
+        harness.fill(store)
+
+        def writer(number: int) -> Callable[[Tx], None]:
+            return lambda tx: tx.insert_alert(alert(number, resource="x" * (20_000 if number % 2 else 1)))
+
+        ended = await asyncio.gather(*(store.write(writer(n)) for n in range(1, 41)), return_exceptions=True)
+        rows, _ = await store.read(lambda tx: tx.alerts("s", AlertFilter()))
+        succeeded = {number for number, end in enumerate(ended, 1) if end is None}
+        assert {row.id for row in rows} == succeeded
+        assert any(isinstance(end, StoreError) for end in ended)
+
+    within(harness, main)
+
+
+# --- opening -------------------------------------------------------------------------------------------------
+
+
+def test_a_newer_schema_is_refused_with_a_clear_error(harness: Harness) -> None:
+    if harness.age is None or harness.again is None:
+        pytest.skip("nothing of this driver outlives it")
+    age, again = harness.age, harness.again
+
+    async def main() -> None:
+        async with harness.open():
+            pass
+        age()
+        with pytest.raises(StoreError, match="newer release"):
+            async with again():
+                pass
+
+    asyncio.run(main())
+
+
+def test_a_second_gateway_on_the_same_store_is_refused(harness: Harness) -> None:
+    if harness.again is None:
+        pytest.skip("nobody else can open it")
+    again = harness.again
+
+    async def main() -> None:
+        async with harness.open() as store:
+            with pytest.raises(StoreError, match="another gateway"):
+                async with again():
+                    pass
+            await store.write(lambda tx: tx.insert_alert(alert(1)))
+        async with again() as store:
+            assert await store.read(lambda tx: tx.alert(1)) == alert(1)
+
+    asyncio.run(main())
+
+
+def test_a_refused_opener_leaves_no_lock_behind(harness: Harness) -> None:
+    if harness.age is None or harness.again is None:
+        pytest.skip("nothing of this driver outlives it")
+    age, again = harness.age, harness.again
+
+    async def main() -> None:
+        async with harness.open():
+            pass
+        age()
+        for _ in range(2):
+            with pytest.raises(StoreError, match="newer release"):
+                async with again():
+                    pass
+
+    asyncio.run(main())
+
+
+# --- SQLite alone --------------------------------------------------------------------------------------------
+
+
+def test_a_tool_may_look_while_a_gateway_serves(tmp_path: Path) -> None:
+    path = str(tmp_path / "gateway.db")
+
+    async def main() -> None:
+        async with SqliteStore(path) as store:
+            await store.write(lambda tx: tx.insert_alert(alert(1)))
+            async with SqliteStore(path, exclusive=False) as tool:
+                assert await tool.read(lambda tx: tx.alert(1)) == alert(1)
+
+    asyncio.run(main())
+
+
+def test_success_means_fsynced(tmp_path: Path) -> None:
+    """guarantees.md 1: WAL with `synchronous=FULL` is what makes a commit survive the power going out."""
+
+    async def main() -> None:
+        async with SqliteStore(str(tmp_path / "gateway.db")) as store:
+            assert store._writer.pragma("journal_mode") == "wal"
+            assert store._writer.pragma("synchronous") == 2
+
+    asyncio.run(main())
+
+
+def test_a_place_that_cannot_be_opened_is_a_store_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a directory")
+    (tmp_path / "junk.db").write_bytes(b"this is no database at all, " * 100)
+
+    async def opening(path: Path) -> None:
+        async with SqliteStore(str(path)):
+            pass
+
+    for path in (tmp_path / "file" / "gateway.db", tmp_path / "junk.db"):
+        with pytest.raises(StoreError, match="cannot open"):
+            asyncio.run(opening(path))

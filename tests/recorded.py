@@ -1,0 +1,53 @@
+"""Recorded expectations: values kept in files, compared exactly, rewritten only when asked to.
+
+A recorded file was checked by eye against the vendor's page before it was committed. Rewriting it fails the test
+that did so, so that no run passes on what it has just written itself.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def plain(value: Any) -> Any:
+    """A value as a JSON file holds it, down to what writing and reading it changes."""
+    return msgspec.json.decode(msgspec.json.encode(value))
+
+
+def load(path: str) -> Any:
+    """A golden file below `tests/golden`; fails where there is none."""
+    file = GOLDEN / path
+    if not file.is_file():
+        pytest.fail(f"there is no golden file {path}: write it from the vendor's page, naming its source")
+    return json.loads(file.read_text("utf8"))
+
+
+class Recorder:
+    """Compares values with recorded ones; `rewrites` them instead where asked to, and fails all the same."""
+
+    def __init__(self, rewrites: bool) -> None:
+        self.rewrites = rewrites
+
+    def same(self, path: str, key: str, actual: Any, **about: str) -> None:
+        """Fails unless `actual` is what the file holds under `key`; `about` heads a file that is new."""
+        actual = plain(actual)
+        if self.rewrites:
+            self._write(path, key, actual, about)
+            pytest.fail(f"recorded {key} of {path}: check it against its source, then run without --record")
+        held = load(path)
+        assert key in held, f"{path} has no {key}"
+        assert actual == held[key]
+
+    def _write(self, path: str, key: str, actual: Any, about: dict[str, str]) -> None:
+        file = GOLDEN / path
+        held = json.loads(file.read_text("utf8")) if file.is_file() else dict(about)
+        held[key] = actual
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(held, indent=2, ensure_ascii=False) + "\n", "utf8")
