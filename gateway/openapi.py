@@ -20,7 +20,7 @@ from gateway.config import Inbound
 from gateway.dialect import Answer, Dialect, Incoming, Listing, Reply, Route, Shown
 from gateway.errors import Problem, ProblemKind
 
-_NOT_OF_A_ROUTE = (ProblemKind.NO_SUCH_PATH, ProblemKind.METHOD_NOT_ALLOWED)
+_NOT_OF_A_ROUTE = (ProblemKind.NO_SUCH_PATH,)
 _HEADERS: dict[str, Any] = {
     "Alert-Gateway-Id": {
         "description": "The gateway's own id of the alert, or of the request where no alert is concerned.",
@@ -138,8 +138,8 @@ def _responses(dialect: Dialect, route: Route, schemas: dict[str, Any]) -> dict[
         success["content"] = {"application/json": {"schema": schema, "example": body}}
     responses = {str(route.success): success}
     for kind in ProblemKind:
-        if kind in _NOT_OF_A_ROUTE:
-            continue
+        if kind in _NOT_OF_A_ROUTE or (kind is ProblemKind.METHOD_NOT_ALLOWED and "{" not in route.path):
+            continue  # only a variable that is blank makes a route's path another one
         reply = dialect.problem(Problem(kind, "…"))
         status = str(reply.status)
         response = responses.setdefault(status, {"description": "", "headers": _refer(("Alert-Gateway-Id",))})
