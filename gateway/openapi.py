@@ -19,6 +19,8 @@ from gateway.canonical import Flat, Operation
 from gateway.config import Inbound
 from gateway.dialect import Answer, Dialect, Incoming, Listing, Reply, Route, Shown
 from gateway.errors import Problem, ProblemKind
+from gateway.examples import examples
+from gateway.rehearsal import command_in
 
 _NOT_OF_A_ROUTE = (ProblemKind.NO_SUCH_PATH,)
 _HEADERS: dict[str, Any] = {
@@ -40,16 +42,12 @@ _HEADERS: dict[str, Any] = {
 }
 
 _SAMPLE: Flat = {
-    "summary": "Website is down",
-    "severity": 1,
     "status": "firing",
     "enabled": True,
-    "category": "down",
-    "resource": "mon_123",
     "created_at": datetime(2026, 1, 1, 12, tzinfo=UTC),
     "updated_at": datetime(2026, 1, 1, 12, tzinfo=UTC),
 }
-"""An alert for examples."""
+"""What the gateway adds to an alert."""
 
 
 def describe(inbounds: Sequence[Inbound]) -> dict[str, Any]:
@@ -155,7 +153,9 @@ def _sample(dialect: Dialect, route: Route) -> Answer:
     asked = None
     if Operation.LIST in route.operations:
         asked = route.read(Incoming(params={}, query={}, headers={}, body=UNSET, now=_SAMPLE["created_at"]))
-    shown = Shown(dialect.shown_id(1_234_567), 1, {"kind": dialect.kind, **_SAMPLE})
+    documented = (one for one in examples(dialect.name) if one.operation is Operation.CREATE)
+    patch = next((command_in(dialect, Operation.CREATE, one.request.body).patch for one in documented), {})
+    shown = Shown(dialect.shown_id(1_234_567), 1, {"kind": dialect.kind, **patch, **_SAMPLE})
     return Answer(shown=shown, listed=(shown,), total=1, listing=asked if isinstance(asked, Listing) else None)
 
 

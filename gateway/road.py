@@ -510,6 +510,7 @@ def saying(row: AlertRow, target: TargetRow, flat: Flat, body: CommandBody, at: 
         flat=flat,
         origin=row.dialect,
         caller=row.caller,
+        id=row.id,
         key=target.key,
         replaced=checked(target.replaced) if target.replaced else {},
         route=target.route,

@@ -51,15 +51,16 @@ class Destination:
 class Saying:
     """An alert on its way to a destination.
 
-    `flat` is the record, `origin` the dialect it was said in and `caller` by whom; `key` the key it has there;
-    `replaced` what the route sets and `route` its name; `changed` the paths of an update (None: all of it);
-    `verbatim` and `said` the caller's own words for the whole alert and for this command; `at` when the command
-    came; `late` is put at the top of the details.
+    `flat` is the record, `id` the gateway's own, `origin` the dialect it was said in and `caller` by whom; `key` the
+    key it has there; `replaced` what the route sets and `route` its name; `changed` the paths of an update (None: all
+    of it); `verbatim` and `said` the caller's own words for the whole alert and for this command; `at` when the
+    command came; `late` is put at the top of the details.
     """
 
     flat: Flat
     origin: str
     caller: str
+    id: int | None = None
     key: str | None = None
     replaced: Flat = field(default_factory=dict)
     route: str = ""
@@ -157,7 +158,10 @@ def _carry(
         put(body, mapping.details, text)
         spans["details"] = span
         meant = {**meant, "details": text}
-    if not mapping.container or destination.carry != "full":
+    if not mapping.container or destination.carry == "off":
+        return frozenset()
+    if destination.carry == "ids":
+        put(body, f"{mapping.container}.{CARRIED}", {"id": str(saying.id)})
         return frozenset()
     alert = {path: value for path, value in saying.flat.items() if value is not None}
     if alert.get("kind") == mapping.kind:

@@ -141,8 +141,18 @@ class Lanes:
     def _due(self, tx: Tx, now: int, free: int, taken: frozenset[str]) -> tuple[list[Shipment], int | None]:
         upstream = self.client.upstream
         rows = [row for row in tx.due(upstream.name, now, free + len(taken)) if row.lane not in taken][:free]
-        shipments = [prepare(tx, row, upstream, now, self._waiters.is_strict(row.command)) for row in rows]
-        return shipments, None if rows else tx.next_due(upstream.name, now)
+        return [self._prepared(tx, row, now) for row in rows], tx.next_due(upstream.name, now)
+
+    def _prepared(self, tx: Tx, row: DeliveryRow, now: int) -> Shipment:
+        """What a delivery is now; one that cannot even be prepared is poison, and must not stop the others."""
+        try:
+            return prepare(tx, row, self.client.upstream, now, self._waiters.is_strict(row.command))
+        except StoreError:
+            raise
+        except Exception as error:
+            log.exception("delivery.unpreparable", upstream=self._name, delivery=row.id)
+            operation = Operation(row.operation)
+            return Shipment(delivery=row, operation=operation, dead=f"it cannot be prepared: {type(error).__name__}")
 
     async def _deliver(self, shipment: Shipment) -> None:
         lane = shipment.delivery.lane
@@ -152,7 +162,7 @@ class Lanes:
             log.error("delivery.unrecorded", upstream=self._name, delivery=shipment.delivery.id, reason=str(error))
             await asyncio.sleep(1.0)
         except Exception:
-            log.exception("delivery.failed", upstream=self._name, delivery=shipment.delivery.id)
+            log.exception("delivery.unrecorded", upstream=self._name, delivery=shipment.delivery.id)
             await asyncio.sleep(1.0)
         finally:
             self._under_way.pop(lane, None)
@@ -163,7 +173,7 @@ class Lanes:
         outcome: Outcome | None = None
         delivery = replace(shipment.delivery)
         if shipment.sending is not None:
-            ended = await self._run(shipment, started)
+            ended = await self._run_safely(shipment, started)
             delivery.status = ended.status
             if ended.is_ambiguous and shipment.tried_at is None:
                 shipment = dataclasses.replace(shipment, tried_at=started)
@@ -177,6 +187,16 @@ class Lanes:
             delivery.attempts += 1
         verdict = await self._settle(dataclasses.replace(shipment, delivery=delivery), outcome, started, began)
         self._tell(delivery, verdict)
+
+    async def _run_safely(self, shipment: Shipment, started: int) -> Ended:
+        """Runs the call; a fault of ours is tried again like an upstream's, and ends like one."""
+        try:
+            return await self._run(shipment, started)
+        except StoreError:
+            raise
+        except Exception as error:
+            log.exception("delivery.failed", upstream=self._name, delivery=shipment.delivery.id)
+            return Ended(Again(reason=f"the gateway failed: {type(error).__name__}"), None)
 
     async def _run(self, shipment: Shipment, started: int) -> Ended:
         """Runs the call. A create whose answer was lost before is looked for first: it may be there already."""

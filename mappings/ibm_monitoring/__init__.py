@@ -29,7 +29,7 @@ from gateway.dialect import (
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind, invalid
 from gateway.mapping import Writing
 from mappings.ibm_monitoring import calls
-from mappings.ibm_monitoring.alert import NAME, PAGE, RULE, Alert, Envelope
+from mappings.ibm_monitoring.alert import NAME, PAGE, RULE, Alerts, Channels, Envelope
 
 CHANNELS_PAGE = "https://cloud.ibm.com/docs/monitoring?topic=monitoring-notifications_api"
 
@@ -147,6 +147,7 @@ def _routes(prefix: str) -> tuple[Route, ...]:
             read=_list,
             answer=_answer_list,
             summary="Get all user alerts",
+            returns=Alerts,
             query=("from", "to"),
             **everywhere,
         ),
@@ -157,6 +158,7 @@ def _routes(prefix: str) -> tuple[Route, ...]:
             read=_create,
             answer=_answer_one,
             summary="Create an alert",
+            returns=Envelope,
             body=Envelope,
             **everywhere,
         ),
@@ -167,6 +169,7 @@ def _routes(prefix: str) -> tuple[Route, ...]:
             read=_get,
             answer=_answer_one,
             summary="Get details about a user alert",
+            returns=Envelope,
             **everywhere,
         ),
         Route(
@@ -176,6 +179,7 @@ def _routes(prefix: str) -> tuple[Route, ...]:
             read=_update,
             answer=_answer_one,
             summary="Update an alert",
+            returns=Envelope,
             body=Envelope,
             **everywhere,
         ),
@@ -199,6 +203,7 @@ CHANNELS = Route(
     read=_channels,
     answer=_answer_relayed,
     summary="List notification channels",
+    returns=Channels,
     source=CHANNELS_PAGE,
 )
 
@@ -259,5 +264,3 @@ DIALECT = Dialect(
     url="https://eu-de.monitoring.cloud.ibm.com",
     client_setting="`sdc_url` (or `SDC_URL`) → `http://gateway/ibm_monitoring`, the token in `SDC_TOKEN`",
 )
-
-__all__ = ["DIALECT", "Alert"]

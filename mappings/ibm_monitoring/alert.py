@@ -67,6 +67,18 @@ class Envelope(Struct, kw_only=True):
     alert: Alert
 
 
+class Alerts(Struct, kw_only=True):
+    """The answer to a list: flat, as the service's own conventions have it."""
+
+    alerts: list[Alert]
+
+
+class Channels(Struct, kw_only=True):
+    """The notification channels that alerts can name."""
+
+    notificationChannels: list[dict[str, Any]]
+
+
 # --- value tables ------------------------------------------------------------------------------------------
 
 LABEL = Scale(

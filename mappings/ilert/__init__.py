@@ -91,6 +91,11 @@ class Alert(Said, kw_only=True):
     status: Literal["PENDING", "ACCEPTED", "RESOLVED"] | UnsetType = UNSET
     reportTime: str | UnsetType = UNSET
     resolvedOn: str | UnsetType | None = UNSET
+    mergeState: Literal["NONE", "MAIN", "MERGED"] | UnsetType = UNSET
+
+
+class Taken(Struct, kw_only=True):
+    """The answer to an event: taken, not yet looked at. Clients want an object, though it says nothing."""
 
 
 # --- value tables ------------------------------------------------------------------------------------------
@@ -148,6 +153,7 @@ ALERT = Mapping(
         row("status", "status", STATUS, side="reply"),
         row("reportTime", "created_at", TIME, side="reply"),
         row("resolvedOn", "resolved_at", TIME, side="reply"),
+        Dropped("mergeState", why="the gateway merges no alerts"),
     ),
 )
 
@@ -268,6 +274,7 @@ def _event_route(path: str, summary: str) -> Route:
         summary=summary,
         source=PAGE,
         body=Event,
+        returns=Taken,
         success=202,
     )
 
@@ -282,6 +289,7 @@ ROUTES = (
         read=_list,
         answer=_answer_list,
         summary="List alerts",
+        returns=list[Alert],
         source=REFERENCE,
         side=True,
         query=("start-index", "max-results", "states", "from", "until"),
@@ -293,6 +301,7 @@ ROUTES = (
         read=_get,
         answer=_answer_alert,
         summary="Get an alert",
+        returns=Alert,
         source=REFERENCE,
         side=True,
     ),
@@ -303,6 +312,7 @@ ROUTES = (
         read=_accept,
         answer=_answer_alert,
         summary="Accept an alert",
+        returns=Alert,
         source=REFERENCE,
         side=True,
     ),
@@ -313,6 +323,7 @@ ROUTES = (
         read=_resolve,
         answer=_answer_alert,
         summary="Resolve an alert",
+        returns=Alert,
         source=REFERENCE,
         side=True,
     ),

@@ -67,6 +67,13 @@ class Alert(Struct, kw_only=True):
     creation_date: str | UnsetType | None = UNSET
 
 
+class Deleted(Struct, kw_only=True):
+    """What a delete is answered with."""
+
+    alert_id: str
+    deleted: bool
+
+
 # --- value tables ------------------------------------------------------------------------------------------
 
 PROVIDERS = {"slack": ("slack", "slack_channel_id"), "webhooks": ("webhook", "webhook_id")}
@@ -241,6 +248,7 @@ ROUTES = (
         read=_create,
         answer=_answer_created,
         summary="Create an alert",
+        returns=Alert,
         source=PAGE,
         body=Alert,
         success=201,
@@ -252,6 +260,7 @@ ROUTES = (
         read=_list,
         answer=_answer_list,
         summary="List alerts",
+        returns=list[Alert],
         source=PAGE,
     ),
     Route(
@@ -261,6 +270,7 @@ ROUTES = (
         read=_update,
         answer=_answer_updated,
         summary="Update an alert",
+        returns=Alert,
         source=PAGE,
         body=RULE.partial,
     ),
@@ -271,6 +281,7 @@ ROUTES = (
         read=_delete,
         answer=_answer_deleted,
         summary="Delete an alert",
+        returns=Deleted,
         source=PAGE,
     ),
 )

@@ -78,6 +78,27 @@ class Alert(Struct, kw_only=True):
     notifications: list[Notified] | UnsetType | None = UNSET
 
 
+class One(Struct, kw_only=True):
+    """The envelope of one alert."""
+
+    data: Alert
+
+
+class Paging(Struct, kw_only=True):
+    """Which page of how many alerts."""
+
+    page: int
+    per_page: int
+    total: int
+
+
+class Page(Struct, kw_only=True):
+    """The envelope of a list."""
+
+    data: list[Alert]
+    meta: Paging
+
+
 # --- value tables ------------------------------------------------------------------------------------------
 
 TYPES = ("down", "up", "slow", "error", "custom")
@@ -230,6 +251,7 @@ def _routes(prefix: str, side: bool) -> tuple[Route, ...]:
             read=_list,
             answer=_answer_list,
             summary="List alerts",
+            returns=Page,
             query=("page", "per_page", "status", "monitor_id"),
             **everywhere,
         ),
@@ -240,6 +262,7 @@ def _routes(prefix: str, side: bool) -> tuple[Route, ...]:
             read=_create,
             answer=_answer_created,
             summary="Create an alert",
+            returns=One,
             body=Alert,
             success=201,
             **everywhere,
@@ -251,6 +274,7 @@ def _routes(prefix: str, side: bool) -> tuple[Route, ...]:
             read=_get,
             answer=_answer_details,
             summary="Get an alert",
+            returns=One,
             **everywhere,
         ),
         Route(
@@ -260,6 +284,7 @@ def _routes(prefix: str, side: bool) -> tuple[Route, ...]:
             read=_update,
             answer=_answer_updated,
             summary="Update, resolve or reopen an alert",
+            returns=One,
             body=ALERT.partial,
             **everywhere,
         ),
