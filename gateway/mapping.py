@@ -228,6 +228,7 @@ class Mapping:
         self.dropped = tuple(entry for entry in rows if isinstance(entry, Dropped))
         self.rows = tuple(_as_row(entry, dialect) for entry in rows if not isinstance(entry, Dropped))
         self._names = names(wire)
+        self._holders = _holders(self.rows)
         self._check()
 
     def _check(self) -> None:
@@ -394,11 +395,20 @@ class Mapping:
 
     def holder(self, path: str) -> str:
         """The wire leaf that holds a canonical path, or nothing."""
-        for entry in sorted(self.rows, key=lambda entry: entry.derived):
-            if path in entry.paths and entry.side != "reply":
-                return entry.wires[min(entry.paths.index(path), len(entry.wires) - 1)]
+        if path in self._holders:
+            return self._holders[path]
         start = f"extensions.{self.dialect}."
         return path[len(start) :] if path.startswith(start) else ""
+
+
+def _holders(rows: Sequence[Row]) -> dict[str, str]:
+    """The wire leaf of each canonical path; where a path has two voices, the principal one's."""
+    holders: dict[str, str] = {}
+    for entry in sorted(rows, key=lambda entry: entry.derived):
+        for index, path in enumerate(entry.paths):
+            if entry.side != "reply":
+                holders.setdefault(path, entry.wires[min(index, len(entry.wires) - 1)])
+    return holders
 
 
 def _as_row(entry: Row | Extension, dialect: str) -> Row:

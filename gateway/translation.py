@@ -74,7 +74,7 @@ class Saying:
 
 @dataclass(frozen=True)
 class Said:
-    """An alert in the destination's words: whole, and only what changed; and the report."""
+    """An alert in the destination's words: whole, and only what an update changes; and the report."""
 
     body: Wire
     patch: Wire
@@ -97,18 +97,21 @@ def translate(saying: Saying, destination: Destination) -> Said:
         defaults=destination.defaults, metrics=destination.metrics, origin=saying.origin, caller=saying.caller
     )
     whole = told if akin else {path: value for path, value in told.items() if value is not None}
-    patch = mapping.write(_with_companions(mapping, told, saying.changed), writing, partial=True)
+    patch: Wire = {}
+    if saying.changed is not None:
+        patch = mapping.write(_with_companions(mapping, told, saying.changed), writing, partial=True)
     body = _whole_body(mapping, whole, writing, needs_all=saying.changed is None and not akin)
     if akin:
         if saying.verbatim is not None:
             body = mapping.restate(whole, saying.verbatim, body)
-        if saying.said is not None:
+        if saying.said is not None and saying.changed is not None:
             patch = mapping.restate(told, saying.said, patch)
     meant = {**mapping.implied, **mapping.interpret(body).whole()}
     report = _Report(saying, destination, told, meant, {**writing.filled, **altered})
     if not akin:
         report.carried = _carry(saying, destination, body, meant, report, hush)
-        _carry_along(mapping, body, patch)
+        if saying.changed is not None:
+            _carry_along(mapping, body, patch)
     return Said(body, patch, report.fates())
 
 
@@ -136,10 +139,8 @@ def hushed(flat: Flat, destination: Destination) -> str:
     return ""
 
 
-def _with_companions(mapping: Rows, told: Flat, changed: tuple[str, ...] | None) -> Flat:
+def _with_companions(mapping: Rows, told: Flat, changed: tuple[str, ...]) -> Flat:
     """The changed paths, and those that share a row with one of them: a row is written whole."""
-    if changed is None:
-        return told
     wanted = set(changed)
     for entry in mapping.rows:
         if wanted.intersection(entry.paths):

@@ -5,6 +5,7 @@ It knows nothing of alerts: `mapping` gives these paths their meaning.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, get_args, get_origin
 
 import msgspec
@@ -85,18 +86,26 @@ def names(wire: type[Struct]) -> frozenset[str]:
 def unknown(raw: Wire, wire: type[Struct]) -> Wire:
     """The part of an object that its struct does not describe, in the same places; known list items are empty."""
     found: Wire = {}
-    described = {item.encode_name: item.type for item in struct_fields(wire)}
+    described = _described(wire)
     for key, value in raw.items():
         if key not in described:
             found[key] = value
-        elif isinstance(value, dict) and (inner := _struct_in(described[key])):
-            if rest := unknown(value, inner):
+            continue
+        inside, items = described[key]
+        if inside and isinstance(value, dict):
+            if rest := unknown(value, inside):
                 found[key] = rest
-        elif isinstance(value, list) and (inner := _item_struct_in(described[key])):
+        elif (inner := items) and isinstance(value, list):
             rests = [unknown(item, inner) if isinstance(item, dict) else {} for item in value]
             if any(rests):
                 found[key] = rests
     return found
+
+
+@functools.cache
+def _described(wire: type[Struct]) -> dict[str, tuple[type[Struct] | None, type[Struct] | None]]:
+    """Each wire name of a struct, with the struct that its value is, or that the items of its list are."""
+    return {item.encode_name: (_struct_in(item.type), _item_struct_in(item.type)) for item in struct_fields(wire)}
 
 
 def partial_of(wire: type[Struct]) -> type[Struct]:
