@@ -325,6 +325,7 @@ class Road:
         if delivery.state == "waiting":
             step.accepted.deliveries.append(delivery)
             step.accepted.queued_behind |= target.upstream == step.accepted.primary and step.tx.waits_before(delivery)
+            _merge_waiting(step, delivery)
         if target.state == "absent":
             target.state = "dead" if delivery.state == "dead" else "waiting"
         step.tx.put_target(target)
@@ -416,6 +417,20 @@ class Road:
             )
         )
         return accepted
+
+
+def _merge_waiting(step: _Step, delivery: DeliveryRow) -> None:
+    """An update that still waits right before this one in the lane is said by this one too."""
+    earlier = step.tx.last_waiting(delivery.upstream, delivery.lane)
+    if earlier is None or delivery.operation != Operation.UPDATE or earlier.operation != Operation.UPDATE:
+        return
+    if earlier.alert != delivery.alert:
+        return
+    delivery.merges = [*earlier.merges, earlier.command]
+    delivery.due, delivery.attempts = max(delivery.due, earlier.due), earlier.attempts
+    delivery.created_at = earlier.created_at
+    earlier.state, earlier.finished_at, earlier.reason = "merged", step.now, f"said by {delivery.id}"
+    step.tx.update_delivery(earlier)
 
 
 def _is_there(target: TargetRow, upstream: Upstream) -> bool:

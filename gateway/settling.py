@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
 
-from msgspec import to_builtins
+from msgspec import structs, to_builtins
 
 from gateway.canonical import Operation, flatten
 from gateway.config import Upstream
@@ -22,6 +22,7 @@ from gateway.road import saying
 from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
 from gateway.translation import Fate, translate, unmet_text
 from gateway.values import from_millis, iso_seconds
+from gateway.wire import merged
 
 TRIED_AT = "tried_at"
 LATE = timedelta(minutes=2)
@@ -60,6 +61,7 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
     if row is None or target is None:
         return Shipment(delivery=delivery, operation=operation, void="its alert is gone")
     takes_over = _revived(tx, target)
+    command = _with_merged(tx, command, delivery)
     operation, void = _as_things_stand(operation, row, target, upstream)
     if void:
         return Shipment(delivery=delivery, operation=operation, void=void)
@@ -121,6 +123,18 @@ def _as_things_stand(
 def _again(upstream: Upstream) -> Operation:
     by_key = upstream.dialect.outbound.addressed_by == "key"
     return Operation.REOPEN if by_key and Operation.REOPEN in upstream.dialect.outbound.calls else Operation.CREATE
+
+
+def _with_merged(tx: Tx, command: CommandRow, delivery: DeliveryRow) -> CommandRow:
+    """The command with what earlier commands changed, whose deliveries were merged into this one."""
+    earlier = [found.body for merged_one in delivery.merges if (found := tx.command(merged_one))]
+    if not earlier or command.body.changed is None:
+        return command
+    changed = dict.fromkeys(path for body in (*earlier, command.body) for path in body.changed or ())
+    said = command.body.said
+    for body in reversed(earlier):
+        said = merged(body.said, said) if said is not None and body.said is not None else said
+    return structs.replace(command, body=structs.replace(command.body, changed=tuple(changed), said=said))
 
 
 def _ship(

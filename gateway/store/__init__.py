@@ -90,7 +90,7 @@ class CommandRow(Struct, kw_only=True):
 
 class DeliveryRow(Struct, kw_only=True):
     """A command on its way to one upstream. `due` is when the next attempt may be made, `report` what became of
-    the fields."""
+    the fields, `merges` the earlier commands whose changes it says too."""
 
     id: int
     command: int
@@ -107,6 +107,7 @@ class DeliveryRow(Struct, kw_only=True):
     status: int | None = None
     reason: str = ""
     report: list[dict[str, str]] = []
+    merges: list[int] = []
 
 
 class AttemptRow(Struct, kw_only=True):
@@ -202,6 +203,9 @@ class Tx(Protocol):
     def deliveries_of(self, command: int) -> list[DeliveryRow]: ...
     def is_waiting(self, alert: int, upstream: str) -> bool:
         """Whether a delivery of this alert waits for this upstream."""
+
+    def last_waiting(self, upstream: str, lane: str) -> DeliveryRow | None:
+        """The newest delivery that waits in a lane."""
 
     def waits_before(self, row: DeliveryRow) -> bool:
         """Whether something older waits in the same lane."""

@@ -189,6 +189,11 @@ class SqliteTx:
         waits = "SELECT 1 FROM deliveries WHERE alert = ? AND upstream = ? AND state = 'waiting'"
         return self._one(waits, (alert, upstream)) is not None
 
+    def last_waiting(self, upstream: str, lane: str) -> DeliveryRow | None:
+        lane_only = "upstream = ? AND lane = ? AND state = 'waiting' ORDER BY id DESC LIMIT 1"
+        found = self._one(f"{DELIVERIES.select} WHERE {lane_only}", (upstream, lane))
+        return DELIVERIES.decode(found) if found else None
+
     def waits_before(self, row: DeliveryRow) -> bool:
         lane = "upstream = ? AND lane = ? AND state = 'waiting' AND id < ?"
         return self._one(f"SELECT 1 FROM deliveries WHERE {lane}", (row.upstream, row.lane, row.id)) is not None

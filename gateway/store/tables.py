@@ -65,5 +65,5 @@ class Table(Generic[Row]):
 ALERTS = Table("alerts", AlertRow, key=["id"], json=["body", "verbatim"])
 TARGETS = Table("targets", TargetRow, key=["alert", "upstream"], json=["ids", "seen", "replaced"])
 COMMANDS = Table("commands", CommandRow, key=["id"], json=["body"])
-DELIVERIES = Table("deliveries", DeliveryRow, key=["id"], json=["report"])
+DELIVERIES = Table("deliveries", DeliveryRow, key=["id"], json=["report", "merges"])
 ATTEMPTS = Table("attempts", AttemptRow, key=["delivery", "number"])

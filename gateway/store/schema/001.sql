@@ -84,7 +84,8 @@ CREATE TABLE deliveries (
     finished_at  INTEGER,
     status       INTEGER,
     reason       TEXT    NOT NULL,
-    report       BLOB    NOT NULL
+    report       BLOB    NOT NULL,
+    merges       BLOB    NOT NULL
 );
 CREATE INDEX deliveries_due ON deliveries (upstream, due) WHERE state = 'waiting';
 CREATE INDEX deliveries_lane ON deliveries (upstream, lane, id);
