@@ -27,6 +27,7 @@ from gateway.configfile import (
     RouteFile,
     SeverityFile,
     UpstreamFile,
+    WaitingFile,
     count,
     default_store,
     duration,
@@ -76,6 +77,14 @@ class Retry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """How much may wait before requests are refused: deliveries, and bytes of the commands behind them."""
+
+    deliveries: int = 1_000_000
+    bytes: int = 2 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
 class Upstream:
     """A configured destination: where it is, how to get in, and what its configuration says about content."""
 
@@ -106,11 +115,16 @@ class Config:
     retention: float
     reply_timeout: float
     max_body: int
-    max_waiting: int
+    max_waiting: Waiting
     inbounds: Mapping[str, Inbound]
     upstreams: Mapping[str, Upstream]
     routes: tuple[Route, ...]
     restores: bool = True
+
+
+def shape_of(path: str) -> str:
+    """A route's path with its variables blanked out: two of one shape cannot be told apart."""
+    return re.sub(r"\{[^}]*\}", "{}", path)
 
 
 def load(path: str | os.PathLike[str], *, secrets: bool = True, listen: str | None = None) -> Config:
@@ -157,7 +171,7 @@ class _Check:
             retention=self.parsed(duration, file.retention, "retention", 1.0),
             reply_timeout=self.parsed(some_time, file.reply_timeout, "reply_timeout", 1.0),
             max_body=self.parsed(size, file.max_body, "max_body", 1),
-            max_waiting=self.parsed(count, file.max_waiting, "max_waiting", 1),
+            max_waiting=self.waiting(file.max_waiting),
             inbounds=known,
             upstreams={name: upstream for name, upstream in upstreams.items() if upstream},
             routes=routes,
@@ -289,14 +303,27 @@ class _Check:
                 if Secret in getattr(hints[item.name], "__args__", (hints[item.name],)):
                     given[item.name] = self.secret(str(value), _join(path, item.encode_name))
                 else:
-                    given[item.name] = value
+                    given[item.name] = self.parsed(
+                        lambda value, wanted=hints[item.name]: msgspec.convert(value, wanted),
+                        value,
+                        _join(path, item.encode_name),
+                        value,
+                    )
         return kind(**given)
+
+    def waiting(self, given: int | dict[str, Any]) -> Waiting:
+        table = {"deliveries": given} if isinstance(given, int) else given
+        file = self.struct(WaitingFile, table, "max_waiting")
+        return Waiting(
+            deliveries=self.parsed(count, file.deliveries, "max_waiting.deliveries", 1),
+            bytes=self.parsed(size, file.bytes, "max_waiting.bytes", 1),
+        )
 
     def retry(self, given: UpstreamFile, path: str) -> Retry:
         retry = self.struct(RetryFile, given.retry, f"{path}.retry")
         return Retry(
-            first=self.parsed(duration, retry.first, f"{path}.retry.first", 1.0),
-            most=self.parsed(duration, retry.most, f"{path}.retry.most", 1.0),
+            first=self.parsed(some_time, retry.first, f"{path}.retry.first", 1.0),
+            most=self.parsed(some_time, retry.most, f"{path}.retry.most", 1.0),
             max_age=self.parsed(duration, retry.max_age, f"{path}.retry.max_age", 1.0),
         )
 
@@ -406,7 +433,7 @@ class _Check:
         holders: dict[tuple[str, str], str] = {}
         for inbound in inbounds:
             for route in inbound.dialect.routes:
-                shape = (route.method, re.sub(r"\{[^}]*\}", "{}", route.path))
+                shape = (route.method, shape_of(route.path))
                 other = None if route.side else holders.setdefault(shape, inbound.dialect.name)
                 if other and other != inbound.dialect.name:
                     self.say(

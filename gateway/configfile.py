@@ -74,6 +74,13 @@ class RouteFile(Struct, kw_only=True):
     continue_: bool = msgspec.field(name="continue", default=False)
 
 
+class WaitingFile(Struct, kw_only=True):
+    """`max_waiting`: how much may wait in the outbox before requests are refused."""
+
+    deliveries: int = 1_000_000
+    bytes: str | int = "2GiB"
+
+
 class File(Struct, kw_only=True):
     """The whole file, tables still to be checked one by one."""
 
@@ -83,7 +90,7 @@ class File(Struct, kw_only=True):
     reply: Literal["accepted", "delivered"] | None = None
     reply_timeout: str = "5s"
     max_body: str | int = "1MiB"
-    max_waiting: int = 1_000_000
+    max_waiting: int | dict[str, Any] = 1_000_000
     inbound: dict[str, dict[str, Any]] = {}
     upstreams: dict[str, dict[str, Any]] = {}
     routes: list[dict[str, Any]] = []

@@ -7,6 +7,7 @@ of the caller's own dialect before it answers a read. It must not know any vendo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -83,7 +84,11 @@ class Desk:
             accepted = self._road.accept(tx, asked, who, request, request, self.now())
             return accepted, self._waiter(tx, inbound, who, accepted) if inbound.reply == "delivered" else None
 
-        accepted, waiter = await self.store.write(work)
+        try:
+            accepted, waiter = await self.store.write(work)
+        except BaseException:
+            self.waiters.remove(request)
+            raise
         for delivery in accepted.deliveries:
             self.dispatcher.wake(delivery.upstream)
         for upstream, fates in accepted.reports.items():
@@ -113,7 +118,8 @@ class Desk:
         try:
             await asyncio.wait_for(waiter.done.wait(), self.config.reply_timeout)
         except TimeoutError:
-            await waiter.unclaimed.wait()
+            with contextlib.suppress(TimeoutError):  # only a store that is full keeps one waiting here
+                await asyncio.wait_for(waiter.unclaimed.wait(), self.config.reply_timeout)
         finally:
             self.waiters.remove(accepted.command)
         if waiter.all_refused():
@@ -174,6 +180,9 @@ class Desk:
             ended = await asyncio.wait_for(client.run(call), self.config.reply_timeout)
         except TimeoutError:
             return None
+        except Exception:
+            log.exception("read.failed", upstream=upstream.name)
+            return None
         return ended.outcome
 
     async def _ask_for_one(self, row: AlertRow, target: TargetRow, upstream: Upstream) -> tuple[AlertRow, bool]:
@@ -185,21 +194,26 @@ class Desk:
         if not isinstance(outcome, Found) or not outcome.alerts:
             return row, True
         found = outcome.alerts[0]
-        fresh = await self.store.write(
-            lambda tx: refresh(tx, tx.alert(row.id) or row, upstream, found.flat, dict(found.seen), self.now())
-        )
-        return fresh, False
+
+        def work(tx: Tx) -> AlertRow:
+            now = tx.alert(row.id) or row
+            if now.version != row.version or tx.is_waiting(row.id, upstream.name):
+                return now  # what changed here while we asked is newer than the answer
+            return refresh(tx, now, upstream, found.flat, dict(found.seen), self.now())
+
+        return await self.store.write(work), False
 
     async def _list(self, who: Caller, asked: Listing, request: int) -> Answered:
         is_stale = False
         chosen = choose(self.config.routes, who.dialect.name, who.name, None)
         upstream = self._akin(who, chosen[0].upstream) if chosen else None
         if upstream and upstream.dialect.outbound.list and self._may_ask(("list", who.scope)):
+            asked_at = self.now()
             outcome = await self._ask(upstream, upstream.dialect.outbound.list(_question(upstream, None)))
             is_stale = not isinstance(outcome, Found)
             if isinstance(outcome, Found):
                 alerts = outcome.alerts
-                await self.store.write(lambda tx: take_in(tx, who, upstream, alerts, self.ids, self.now()))
+                await self.store.write(lambda tx: take_in(tx, who, upstream, alerts, self.ids, asked_at, self.now()))
         wanted = AlertFilter(
             statuses=asked.statuses or (() if who.dialect.has_status else ("firing", "acknowledged")),
             resource=asked.resource,

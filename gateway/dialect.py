@@ -209,7 +209,7 @@ class Response(Struct, frozen=True):
         """The decoded body; `None` where it is not JSON."""
         try:
             return msgspec.json.decode(self.content)
-        except msgspec.MsgspecError:
+        except (ValueError, RecursionError):
             return None
 
 

@@ -203,7 +203,7 @@ class Mapping:
 
     `dialect` names the vendor's extensions, `kind` says what its alerts are; `container` is the wire path of a
     free-form object in which things can be carried, `details` the wire leaf of the long text a responder reads,
-    `implied` what an alert there is without saying so.
+    `implied` what an alert there is without saying so. `needed` are the paths of its required rows.
     Raises `ValueError` for a row whose path does not exist, and for a wire leaf that has not exactly one row.
     """
 
@@ -229,6 +229,7 @@ class Mapping:
         self.rows = tuple(_as_row(entry, dialect) for entry in rows if not isinstance(entry, Dropped))
         self._names = names(wire)
         self._holders = _holders(self.rows)
+        self.needed = frozenset(path for entry in self.rows if entry.required for path in entry.paths)
         self._check()
 
     def _check(self) -> None:

@@ -30,13 +30,15 @@ def refresh(tx: Tx, row: AlertRow, upstream: Upstream, found: Flat, seen: dict[s
     after = dict(flat)
     is_changed = False
     for path, value in found.items():
-        if path in SERVER_OWNED and path != "status" and path != "notifications":
+        if path in SERVER_OWNED and path not in ("status", "notifications", "resolved_at"):
             continue
         if path in target.replaced or meant.get(path, UNSET) == value:
             continue
         if after.get(path, UNSET) != value:
             after[path] = value
             is_changed |= path in meant or path == "status"
+    if after.get("status") == "resolved" and not after.get("resolved_at"):
+        after["resolved_at"] = from_millis(now)
     if target.seen != {**target.seen, **seen}:
         target.seen = {**target.seen, **seen}
         tx.put_target(target)
@@ -82,16 +84,30 @@ def forget(tx: Tx, alert: int, upstream: Upstream, now: int) -> None:
 
 
 def take_in(
-    tx: Tx, who: Caller, upstream: Upstream, alerts: Iterable[FoundAlert], ids: Callable[[], int], now: int
+    tx: Tx,
+    who: Caller,
+    upstream: Upstream,
+    alerts: Iterable[FoundAlert],
+    ids: Callable[[], int],
+    asked_at: int,
+    now: int,
 ) -> None:
-    """Merges the upstream's list: refreshes what this scope holds, adopts what nobody holds, leaves the rest out."""
+    """Merges the upstream's list: refreshes what this scope holds, adopts what nobody holds, leaves the rest out.
+
+    What changed here since it was asked for, at `asked_at`, is newer than what it says.
+    """
+    in_flight = any(one.upstream == upstream.name for one in tx.waiting())  # it may be ours, not yet recorded
     for found in alerts:
         row = tx.alert_by_id(who.scope, found.id)
-        if row is not None:
-            if not tx.is_waiting(row.id, upstream.name):
+        if row is not None and _has_id_there(tx, row, upstream, found.id):
+            if row.updated_at < asked_at and not tx.is_waiting(row.id, upstream.name):
                 refresh(tx, row, upstream, found.flat, dict(found.seen), now)
-        elif not tx.is_known_id(found.id, upstream.name):
+        elif not in_flight and not tx.is_known_id(found.id, upstream.name):
             _adopt(tx, who, upstream, found, ids(), now)
+
+
+def _has_id_there(tx: Tx, row: AlertRow, upstream: Upstream, name: str) -> bool:
+    return any(one.upstream == upstream.name and one.ids.get("id") == name for one in tx.targets(row.id))
 
 
 def _adopt(tx: Tx, who: Caller, upstream: Upstream, found: FoundAlert, alert: int, now: int) -> None:

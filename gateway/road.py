@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from msgspec import UNSET, to_builtins
+from msgspec import UNSET, json, to_builtins
 
 from gateway.canonical import Flat, Operation, checked, flatten, in_order, lay_over, plain, unflatten
 from gateway.carry import restore
@@ -24,6 +24,9 @@ from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryRow, Target
 from gateway.translation import Fate, Said, Saying, translate, unmet_text
 from gateway.values import from_millis
 from gateway.wire import Wire, merged
+
+TELLING = (Operation.CREATE, Operation.UPDATE, Operation.REOPEN)
+"""Operations that say what an alert is."""
 
 
 @dataclass(frozen=True)
@@ -231,14 +234,14 @@ class Road:
         body = CommandBody(
             after=unflatten(after),
             changed=changed,
-            said=dict(asked.verbatim) if row.verbatim is not None else None,
+            said=self._own_words(asked, row, caller),
             comment=asked.comment,
             before=row.body,
             said_before=row.verbatim,
             dropped=asked.dropped,
         )
         self._lay(tx, row, after, operation, caller, now)
-        if row.verbatim is not None and operation in (Operation.CREATE, Operation.UPDATE, Operation.REOPEN):
+        if row.verbatim is not None and body.said is not None and operation in TELLING:
             row.verbatim = merged(row.verbatim, body.said)
         step = _Step(
             tx=tx,
@@ -258,6 +261,10 @@ class Road:
             self._deliver(step, target, before)
         self._record(step, request, operation, body)
         return step.accepted
+
+    def _own_words(self, asked: Command, row: AlertRow, caller: Caller) -> Wire | None:
+        """The caller's words, where an upstream speaks its dialect and the alert was made in that dialect too."""
+        return dict(asked.verbatim) if row.verbatim is not None and caller.dialect.name == row.dialect else None
 
     def _lay(self, tx: Tx, row: AlertRow, after: Flat, operation: Operation, caller: Caller, now: int) -> None:
         """Puts the changed state into the row, as far as keys and names allow."""
@@ -307,7 +314,7 @@ class Road:
         if sent is Operation.REOPEN:
             self._give_way(step, target, upstream)
         delivery = self._delivery(step, target, sent)
-        is_said = sent in (Operation.CREATE, Operation.UPDATE, Operation.REOPEN)
+        is_said = sent in TELLING
         try:
             if is_said:
                 said = self._said(step, target, upstream)
@@ -339,7 +346,8 @@ class Road:
         step.accepted.dead[target.upstream] = code
 
     def _said(self, step: _Step, target: TargetRow, upstream: Upstream) -> Said:
-        body = CommandBody(changed=step.changed, said=dict(step.asked.verbatim), dropped=step.asked.dropped)
+        said = dict(step.asked.verbatim) if step.caller.dialect.name == step.row.dialect else None
+        body = CommandBody(changed=step.changed, said=said, dropped=step.asked.dropped)
         return translate(saying(step.row, target, step.flat, body, step.now), upstream.destination)
 
     def _delivery(self, step: _Step, target: TargetRow, sent: Operation) -> DeliveryRow:
@@ -354,6 +362,7 @@ class Road:
             state="waiting",
             created_at=step.now,
             due=step.now,
+            size=len(json.encode(step.row.body)),
         )
 
     def _record(self, step: _Step, request: int, operation: Operation, body: CommandBody) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.config import Config, Inbound
+from gateway.config import Config, Inbound, Waiting
 from gateway.dialect import Dialect
+from gateway.errors import Problem
 from gateway.inbound.limits import decode
 from gateway.routing import Route
 from gateway.secrets import Keyring, Secret
@@ -54,7 +55,7 @@ class Sandbox:
             retention=86_400.0,
             reply_timeout=5.0,
             max_body=1 << 20,
-            max_waiting=1_000_000,
+            max_waiting=Waiting(),
             inbounds=inbounds,
             upstreams={},
             routes=(Route(name="sandbox", from_=(), when=(), to=(), because="it goes no further"),),
@@ -86,4 +87,8 @@ def _arrived(scope: Scope, body: bytes) -> Arrived:
     path = scope.get("raw_path", scope["path"].encode()).decode("latin-1").partition("?")[0]
     _, dialect, rest = [*path.split("/", 2), "", ""][:3]
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-    return Arrived(dialect, scope["method"], f"/{rest}", scope["query_string"].decode("latin-1"), headers, decode(body))
+    try:
+        shown = decode(body)
+    except Problem:
+        shown = body.decode("utf8", "replace")
+    return Arrived(dialect, scope["method"], f"/{rest}", scope["query_string"].decode("latin-1"), headers, shown)

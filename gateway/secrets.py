@@ -22,9 +22,10 @@ class Secret:
     __slots__ = ("_cached", "_literal", "_name", "_signature", "_source")
 
     def __init__(self, text: str, *, environ: Mapping[str, str] = os.environ, resolve: bool = True) -> None:
-        if "${" in text or text.startswith(("$", "ENV:")):
-            name = text.removeprefix("ENV:").strip("${}")
-            raise ValueError(f"write env:{name if name.isidentifier() else 'NAME'}, as the whole value, for a variable")
+        if "${" in text or text.startswith("ENV:"):
+            name = text.removeprefix("ENV:").removeprefix("${").removesuffix("}")
+            shown = name if name.isidentifier() and len(name) < 64 else "NAME"
+            raise ValueError(f"write env:{shown}, as the whole value, for a variable")
         source, colon, name = text.partition(":")
         self._source = source if colon and source in ("env", "file") else "literal"
         self._name = name if self._source != "literal" else ""

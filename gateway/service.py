@@ -86,6 +86,9 @@ class Gateway:
             self.desk = Desk(self.config, store, self.dispatcher, self.waiters, self.metrics, ids.next)
             self._surface = Surface(self.config, self.desk)
             self.dispatcher.start()
+            for one in await store.read(lambda tx: tx.waiting()):
+                if one.upstream not in self.config.upstreams:
+                    log.warning("upstream.unknown", upstream=one.upstream, waiting=one.count)
             keeping = asyncio.create_task(self._keep_house(self.desk))
             try:
                 yield
@@ -99,7 +102,9 @@ class Gateway:
         while True:
             try:
                 waiting = await self.store.read(lambda tx: tx.waiting())
-                desk.full = sum(one.count for one in waiting) >= self.config.max_waiting
+                most = self.config.max_waiting
+                count, size = sum(one.count for one in waiting), sum(one.bytes for one in waiting)
+                desk.full = count >= most.deliveries or size >= most.bytes
                 if time.monotonic() - purged >= PURGE_EVERY:
                     purged = time.monotonic() if await self._purge(desk.now()) < PURGED_AT_ONCE else 0.0
             except StoreError as error:

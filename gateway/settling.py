@@ -18,7 +18,7 @@ from gateway.config import Upstream
 from gateway.dialect import Again, Changed, Delivered, Found, Missing, Outcome, Rejected, Sending
 from gateway.errors import ProblemKind
 from gateway.mapping import Unmet
-from gateway.road import saying
+from gateway.road import TELLING, saying
 from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
 from gateway.translation import Fate, translate, unmet_text
 from gateway.values import from_millis, iso_seconds
@@ -27,7 +27,6 @@ from gateway.wire import merged
 TRIED_AT = "tried_at"
 LATE = timedelta(minutes=2)
 ENDING = (Operation.RESOLVE, Operation.DELETE)
-TELLING = (Operation.CREATE, Operation.UPDATE, Operation.REOPEN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +168,7 @@ def _ship(
         suffix=str(row.id),
         strict=strict,
         is_akin=row.dialect == upstream.dialect.name,
-        verbatim=command.body.said if row.dialect == upstream.dialect.name else None,
+        verbatim=command.body.said if command.dialect == upstream.dialect.name else None,
         settings=upstream.settings,
     )
     return Shipment(

@@ -99,13 +99,17 @@ def translate(saying: Saying, destination: Destination) -> Said:
     whole = told if akin else {path: value for path, value in told.items() if value is not None}
     patch: Wire = {}
     if saying.changed is not None:
-        patch = mapping.write(_with_companions(mapping, told, saying.changed), writing, partial=True)
+        told_again = (
+            told if akin else {path: v for path, v in told.items() if v is not None or path not in mapping.needed}
+        )
+        patch = mapping.write(_with_companions(mapping, told_again, saying.changed), writing, partial=True)
     body = _whole_body(mapping, whole, writing, needs_all=saying.changed is None and not akin)
     if akin:
         if saying.verbatim is not None:
             body = mapping.restate(whole, saying.verbatim, body)
         if saying.said is not None and saying.changed is not None:
             patch = mapping.restate(told, saying.said, patch)
+        _note_lateness(saying, mapping, body, patch, altered)
     meant = {**mapping.implied, **mapping.interpret(body).whole()}
     report = _Report(saying, destination, told, meant, {**writing.filled, **altered})
     if not akin:
@@ -172,6 +176,16 @@ def _carry(
     if packed:
         put(body, f"{mapping.container}.{CARRIED}", packed)
     return carried
+
+
+def _note_lateness(saying: Saying, mapping: Rows, body: Wire, patch: Wire, altered: dict[str, str]) -> None:
+    """Between two of one vendor nothing is added but this: a late page says so."""
+    if not saying.late or not mapping.details:
+        return
+    for words in (body, patch) if saying.changed is not None else (body,):
+        own = get(words, mapping.details)
+        put(words, mapping.details, f"{saying.late}\n\n{own}" if own not in (UNSET, None, "") else saying.late)
+    altered["details"] = "it is late, and says so"
 
 
 def _carry_along(mapping: Rows, body: Wire, patch: Wire) -> None:

@@ -6,17 +6,19 @@ A plain function of a transaction; it must not know any vendor, HTTP, or SQL.
 from __future__ import annotations
 
 from gateway.canonical import Operation, flatten, in_order, unflatten
-from gateway.store import AlertRow, CommandRow, Tx
+from gateway.store import AlertRow, CommandRow, DeliveryFilter, Tx
 from gateway.values import millis
 
 
 def undo(tx: Tx, command: CommandRow, reason: str) -> AlertRow | None:
     """Takes back a command that every upstream refused: no alert, name or key remains, an update leaves the record
-    as it was. Fields that a later command changed stay as that left them,
-    an end stays where a newer alert has the key by now. Answers the alert as it is now."""
+    as it was. Fields that a later command changed stay as that left them, and everything stays where a newer alert
+    has the key or the name by now. Answers the alert as it is now."""
     row = tx.alert(command.alert) if command.alert is not None else None
-    if row is not None and _came_another(tx, row, command):
+    if row is not None and (_came_another(tx, row, command) or _name_is_gone(tx, row, command)):
         return row
+    if row is not None and command.body.before is not None:
+        _take_away_targets(tx, row, command)
     tx.refuse_command(command.id, reason)
     if row is None:
         return None
@@ -41,6 +43,24 @@ def _came_another(tx: Tx, row: AlertRow, command: CommandRow) -> bool:
     if row.key is not None and tx.alert_by_key(row.scope, row.key):
         return True
     return any(tx.lane_holders(target.upstream, target.lane) for target in tx.targets(row.id))
+
+
+def _name_is_gone(tx: Tx, row: AlertRow, command: CommandRow) -> bool:
+    """Whether the unique name that the alert had before is another's by now: that one keeps it."""
+    if row.name is None or command.body.before is None:
+        return False
+    holder = tx.alert_by_name(row.scope, str(flatten(command.body.before).get("summary")))
+    return holder is not None and holder.id != row.id
+
+
+def _take_away_targets(tx: Tx, row: AlertRow, command: CommandRow) -> None:
+    """Upstreams that only the refused command brought in have nothing of the alert."""
+    firsts: dict[str, int] = {}
+    for delivery in sorted(tx.deliveries(DeliveryFilter(alert=row.id)), key=lambda one: one.id):
+        firsts.setdefault(delivery.upstream, delivery.command)
+    for target in tx.targets(row.id):
+        if not target.ids and target.state == "dead" and firsts.get(target.upstream) == command.id:
+            tx.remove_target(row.id, target.upstream)
 
 
 def _put_back(row: AlertRow, command: CommandRow) -> None:

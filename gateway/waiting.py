@@ -6,6 +6,7 @@ What they wait for is in the store; a caller that stops waiting loses nothing. I
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterable
 
 from gateway.settling import Verdict
@@ -48,19 +49,23 @@ class Waiters:
     def __init__(self) -> None:
         self._waiting: dict[int, Waiter] = {}
         self._by_primary: dict[str, int] = {}
+        self._lock = threading.Lock()  # they are added by the store's writer, in the transaction that they wait for
 
     def add(self, command: int, waiter: Waiter) -> bool:
         """Waits for a command; False where too many wait for its primary already."""
-        if self._by_primary.get(waiter.primary, 0) >= MOST_FOR_ONE_UPSTREAM:
-            return False
-        self._waiting[command] = waiter
-        self._by_primary[waiter.primary] = self._by_primary.get(waiter.primary, 0) + 1
-        return True
+        with self._lock:
+            count = self._by_primary.get(waiter.primary, 0)
+            if count >= MOST_FOR_ONE_UPSTREAM:
+                return False
+            self._waiting[command] = waiter
+            self._by_primary[waiter.primary] = count + 1
+            return True
 
     def remove(self, command: int) -> None:
         """Waits no more."""
-        if waiter := self._waiting.pop(command, None):
-            self._by_primary[waiter.primary] -= 1
+        with self._lock:
+            if waiter := self._waiting.pop(command, None):
+                self._by_primary[waiter.primary] -= 1
 
     def is_strict(self, command: int) -> bool:
         """Whether the one who waits wants to hear of other people's changes."""

@@ -94,7 +94,8 @@ class Client:
                 if self._is_for_call(request, response):
                     request = call.send(response)
                     continue
-                return Ended(self._judged(response), status)
+                may_have_taken_it = response.status >= 500 or response.status == 408
+                return Ended(self._judged(response), status, request.creates and may_have_taken_it)
         except StopIteration as ended:
             outcome: Outcome = ended.value
             return Ended(outcome, status)
@@ -109,6 +110,8 @@ class Client:
         except (TimeoutError, Unreachable, _TokenRefused):
             return None
         body = response.json()
+        if body is None:
+            return None
         return Reply(response.status, body) if judge(response.status, self.upstream.dialect) == "ok" else None
 
     def _is_for_call(self, request: Request, response: Response) -> bool:

@@ -11,7 +11,8 @@ import asyncio
 import dataclasses
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import structlog
 from msgspec.structs import replace
@@ -21,7 +22,7 @@ from gateway.config import Upstream
 from gateway.delivery.attempt import Client, Ended, Held
 from gateway.delivery.judging import pause
 from gateway.delivery.looking import lacks_id, look
-from gateway.dialect import Again, Outcome
+from gateway.dialect import Again, Changed, Outcome
 from gateway.errors import StoreError
 from gateway.metrics import Metrics
 from gateway.settling import Shipment, Verdict, prepare, settle
@@ -29,6 +30,7 @@ from gateway.store import AttemptRow, DeliveryRow, Store, Tx
 from gateway.waiting import Waiters
 
 log = structlog.get_logger()
+T = TypeVar("T")
 POLL = 2.0
 """Seconds between two looks into the outbox where nothing calls for one: other processes may put things there."""
 PROBE = 60.0
@@ -180,7 +182,7 @@ class Lanes:
             if isinstance(ended.outcome, Held):
                 await self._hold(delivery, ended.outcome, started, began)
                 return
-            if self.held_until is not None:
+            if self.held_until is not None and not isinstance(ended.outcome, Again):
                 self.held_until = None
                 log.info("upstream.released", upstream=self._name)
             outcome = ended.outcome
@@ -196,7 +198,8 @@ class Lanes:
             raise
         except Exception as error:
             log.exception("delivery.failed", upstream=self._name, delivery=shipment.delivery.id)
-            return Ended(Again(reason=f"the gateway failed: {type(error).__name__}"), None)
+            again = Again(reason=f"the gateway failed: {type(error).__name__}")
+            return Ended(again, None, shipment.operation is Operation.CREATE)
 
     async def _run(self, shipment: Shipment, started: int) -> Ended:
         """Runs the call. A create whose answer was lost before is looked for first: it may be there already."""
@@ -216,6 +219,8 @@ class Lanes:
     async def _settle(self, shipment: Shipment, outcome: Outcome | None, started: int, began: float) -> Verdict:
         upstream, delivery = self.client.upstream, shipment.delivery
         took = time.monotonic() - began
+        if isinstance(outcome, Changed) and not self._waiters.is_strict(delivery.command):
+            outcome = Again(reason=outcome.reason, after=0.0)  # nobody waits any more: the next attempt lays over
         asked = outcome.after if isinstance(outcome, Again) else None
         due = _now_ms() + int(pause(upstream.retry, delivery.attempts, asked, random.random) * 1000)
         show = self._waiters.claim(delivery.command, delivery.upstream)
@@ -227,7 +232,7 @@ class Lanes:
             return verdict
 
         try:
-            verdict = await self._store.write(work)
+            verdict = await self._recorded(work)
         finally:
             self._waiters.release(delivery.command)
         self._metrics.attempt(self._name, verdict.state, _short(verdict.reason), took)
@@ -244,6 +249,17 @@ class Lanes:
             took_ms=round(took * 1000, 1),
         )
         return verdict
+
+    async def _recorded(self, work: Callable[[Tx], T]) -> T:
+        """Writes an outcome down. What was sent is not sent again because the store is full: it waits until it can."""
+        while True:
+            try:
+                return await self._store.write(work)
+            except StoreError as error:
+                if self.stopping:
+                    raise
+                log.error("delivery.unrecorded", upstream=self._name, reason=str(error))
+                await asyncio.sleep(1.0)
 
     def _tell(self, delivery: DeliveryRow, verdict: Verdict) -> None:
         if verdict.state != "again":
@@ -264,7 +280,7 @@ class Lanes:
                 tx.update_delivery(found)
             tx.insert_attempt(_attempt_row(delivery, verdict, started, took))
 
-        await self._store.write(work)
+        await self._recorded(work)
         self._metrics.attempt(self._name, "held", str(held.status or "certificate"), took)
         log.error("upstream.held", upstream=self._name, reason=held.reason, probe_in_s=PROBE)
 

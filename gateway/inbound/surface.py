@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.config import ANONYMOUS, Config, Inbound
 from gateway.desk import Answered, Desk
 from gateway.dialect import Incoming, Reply
-from gateway.errors import Problem, ProblemKind, StoreError
+from gateway.errors import Problem, ProblemKind, StoreError, invalid
 from gateway.inbound.limits import decode, inflate, read_body
 from gateway.inbound.paths import Match, Paths
 
@@ -98,7 +98,9 @@ class Surface:
 
     def words(self, path: str, problem: Problem) -> Reply:
         """A refusal from the edge, where only the beginning of a path may be known, in the nearest vendor's words."""
-        return self._worded(self._paths.nearest(path), problem, str(self._desk.ids()))
+        request = str(self._desk.ids())
+        reply = self._worded(self._paths.nearest(path), problem, request)
+        return Reply(reply.status, reply.body, {**reply.headers, "Alert-Gateway-Id": request})
 
     def _worded(self, inbound: Inbound | None, problem: Problem, request: str) -> Reply:
         if inbound is None:
@@ -141,7 +143,10 @@ class Surface:
 
 
 def _query(text: bytes) -> Mapping[str, list[str]]:
-    return parse_qs(text.decode("latin-1"), keep_blank_values=True, max_num_fields=200) if text else {}
+    try:
+        return parse_qs(text.decode("latin-1"), keep_blank_values=True, max_num_fields=200) if text else {}
+    except ValueError:
+        raise invalid("query", "has more than 200 parameters") from None
 
 
 def _by_name(headers: list[tuple[bytes, bytes]]) -> Mapping[str, str]:

@@ -90,7 +90,8 @@ class CommandRow(Struct, kw_only=True):
 
 class DeliveryRow(Struct, kw_only=True):
     """A command on its way to one upstream. `due` is when the next attempt may be made, `report` what became of
-    the fields, `merges` the earlier commands whose changes it says too."""
+    the fields, `size` about how many bytes its command takes, `merges` the earlier commands whose changes it says
+    too."""
 
     id: int
     command: int
@@ -102,6 +103,7 @@ class DeliveryRow(Struct, kw_only=True):
     state: DeliveryState
     created_at: int
     due: int
+    size: int = 0
     attempts: int = 0
     finished_at: int | None = None
     status: int | None = None
@@ -144,11 +146,12 @@ class DeliveryFilter(Struct, kw_only=True, frozen=True):
 
 
 class Waiting(Struct, frozen=True):
-    """What waits for one upstream: how many deliveries, and since when the oldest."""
+    """What waits for one upstream: how many deliveries, of how many bytes, and since when the oldest."""
 
     upstream: str
     count: int
     oldest: int
+    bytes: int = 0
 
 
 class Tx(Protocol):

@@ -7,6 +7,7 @@ SQLite is used through apsw, which brings its own recent release: versions befor
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import queue
@@ -103,7 +104,7 @@ class SqliteTx:
         where = " AND ".join(conditions)
         total = self._one(f"SELECT count(*) FROM alerts WHERE {where}", values)[0]
         limit = -1 if chosen.limit is None else chosen.limit
-        page = f"{ALERTS.select} WHERE {where} ORDER BY id LIMIT ? OFFSET ?"
+        page = f"{ALERTS.select} WHERE {where} ORDER BY created_at, id LIMIT ? OFFSET ?"
         return [ALERTS.decode(row) for row in self._all(page, [*values, limit, chosen.offset])], total
 
     def insert_alert(self, row: AlertRow) -> None:
@@ -113,6 +114,8 @@ class SqliteTx:
         self._run(ALERTS.update, ALERTS.update_values(row))
 
     def remove_alert(self, alert: int) -> None:
+        theirs = "SELECT id FROM deliveries WHERE alert = ?"
+        self._run(f"DELETE FROM attempts WHERE delivery IN ({theirs})", (alert,))
         for table in ("targets", "ids", "deliveries"):
             self._run(f"DELETE FROM {table} WHERE alert = ?", (alert,))
         self._run("DELETE FROM alerts WHERE id = ?", (alert,))
@@ -151,6 +154,8 @@ class SqliteTx:
 
     def refuse_command(self, command: int, reason: str) -> None:
         self._run("UPDATE commands SET refused = ? WHERE id = ?", (reason, command))
+        theirs = "SELECT id FROM deliveries WHERE command = ?"
+        self._run(f"DELETE FROM attempts WHERE delivery IN ({theirs})", (command,))
         self._run("DELETE FROM deliveries WHERE command = ?", (command,))
 
     def commands(self, alert: int) -> list[CommandRow]:
@@ -219,7 +224,9 @@ class SqliteTx:
 
     def waiting(self) -> list[Waiting]:
         rows = self._all(
-            "SELECT upstream, count(*), min(created_at) FROM deliveries WHERE state = 'waiting' GROUP BY upstream", ()
+            "SELECT upstream, count(*), min(created_at), sum(size) FROM deliveries "
+            "WHERE state = 'waiting' GROUP BY upstream",
+            (),
         )
         return [Waiting(*row) for row in rows]
 
@@ -246,9 +253,9 @@ class SqliteTx:
             self._run("DELETE FROM commands WHERE alert = ?", (alert,))
             self.remove_alert(alert)
         self._run(
-            "DELETE FROM commands WHERE alert IS NULL AND at < ? "
-            "AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.command = commands.id)",
-            (before,),
+            "DELETE FROM commands WHERE id IN (SELECT id FROM commands c WHERE at < ? "
+            "AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.command = c.id) LIMIT ?)",
+            (before, limit),
         )
         return len(old) + len(ended)
 
@@ -380,9 +387,9 @@ class SqliteStore:
                 self._writer.execute("SAVEPOINT job")
                 try:
                     job.result = job.work(tx)
-                except apsw.FullError:
-                    raise
                 except Exception as error:
+                    if isinstance(error, apsw.Error) and not isinstance(error, apsw.ConstraintError):
+                        raise  # the store's own trouble is everybody's
                     job.error = error
                     self._writer.execute("ROLLBACK TO job")
                 self._writer.execute("RELEASE job")
@@ -393,8 +400,9 @@ class SqliteStore:
                 job.error = StoreError(f"the store cannot commit: {error}")
 
     def _take_back(self) -> None:
-        if self._writer.in_transaction:
-            self._writer.execute("ROLLBACK")
+        with contextlib.suppress(apsw.Error):
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
 
 
 class _Job:

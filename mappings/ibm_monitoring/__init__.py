@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.asking import bearer, body_object, one, time_of
+from gateway.asking import bearer, body_object, time_of
 from gateway.canonical import Operation
 from gateway.dialect import (
     Answer,
@@ -69,7 +69,7 @@ def _check_manual(alert: dict[str, Json]) -> None:
     if alert["type"] != "MANUAL":
         return
     for name in ("condition", "timespan"):
-        if not alert.get(name):
+        if alert.get(name) in (None, ""):
             raise invalid(name, "is required for a MANUAL alert")
     if alert.get("segmentBy") and not alert.get("segmentCondition"):
         raise invalid("segmentCondition", "is required for a MANUAL alert with segmentBy")
@@ -101,13 +101,14 @@ def _delete(incoming: Incoming) -> Command:
 
 
 def _list(incoming: Incoming) -> Listing:
-    one(incoming, "from")
     return Listing(since=time_of(incoming, "from"), before=time_of(incoming, "to"))
 
 
 def _channels(incoming: Incoming) -> Relay:
     """The SDK looks channels up before it creates alerts; without IBM behind there are none to choose from."""
-    return Relay(Request(method="GET", path="/api/notificationChannels"), Reply(200, {"notificationChannels": []}))
+    return Relay(
+        Request(method="GET", path="/api/notificationChannels", is_list=True), Reply(200, {"notificationChannels": []})
+    )
 
 
 def _shown(shown: Shown) -> dict[str, Json]:

@@ -94,7 +94,7 @@ CHANNEL_TYPES = {
     "OPSGENIE": "opsgenie",
 }
 CHANNEL_WORDS = {kind: word for word, kind in CHANNEL_TYPES.items()}
-TEAM = Pair(str, lambda team: int(team) if team.isdecimal() else team)
+TEAM = Pair(str, lambda team: int(team) if re.fullmatch(r"[0-9]{1,16}", team) else team)
 
 
 def _read_quantifier(value: Any) -> str:
@@ -114,12 +114,15 @@ def _whole(value: Any) -> Any:
     return math.ceil(value) if value is not None else None
 
 
+_NUMBER = re.compile(r"-?[0-9]{1,16}")
+
+
 def _read_channels(listed: list[int | str] | None) -> tuple[Any]:
     return (None if listed is None else tuple(_channel(item) for item in listed),)
 
 
 def _channel(item: int | str) -> Channel:
-    if isinstance(item, int) or item.lstrip("-").isdecimal():
+    if isinstance(item, int) or _NUMBER.fullmatch(item):
         return Channel(id=str(item), dialect=NAME)
     if item not in CHANNEL_TYPES:
         raise ValueError(f"{item!r} is neither an id nor one of {', '.join(CHANNEL_TYPES)}")
@@ -131,7 +134,7 @@ def _write_channels(writing: Writing, channels: tuple[Channel, ...] | None) -> t
         return (None,)
     own = [channel for channel in channels if channel.dialect == NAME]
     written = [
-        int(channel.id) if channel.id and channel.id.lstrip("-").isdecimal() else CHANNEL_WORDS.get(channel.kind or "")
+        int(channel.id) if channel.id and _NUMBER.fullmatch(channel.id) else CHANNEL_WORDS.get(channel.kind or "")
         for channel in own
     ]
     return ([item for item in written if item is not None] if own or not channels else UNSET,)

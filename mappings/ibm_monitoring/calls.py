@@ -111,6 +111,7 @@ def create(sending: Sending) -> Call:
 def _change(sending: Sending, fields: dict[str, Json]) -> Call:
     """Reads the rule, lays the fields over it and puts it back; a version that moved starts at the read again."""
     why = ""
+    renamed: dict[str, str] = {}
     for _ in range(REREADS + 1):
         answer = yield Request(method="GET", path=_path(sending), accepts=frozenset({404}))
         if answer.status == 404:
@@ -131,12 +132,16 @@ def _change(sending: Sending, fields: dict[str, Json]) -> Call:
         )
         if answer.status == 404:
             return Missing()
+        if answer.status == 422 and not sending.is_akin and not renamed and "name" in fields:
+            renamed = {"summary": "the name was taken there"}
+            fields = {**fields, "name": f"{fields['name']} [{sending.suffix}]"}
+            continue
         if answer.status == 422:
             return Rejected(reason=f"422 {reason(answer)}", kind=ProblemKind.NAME_TAKEN)
         if answer.status != 409:
             known = _known({"version": found.get("version"), **_alert_in(answer)})
             altered = {"version": "laid over a change that somebody else made there"} if moved else {}
-            return Delivered(ids=known.ids, seen=known.seen, altered=altered)
+            return Delivered(ids=known.ids, seen=known.seen, altered={**altered, **renamed})
         why = f"409 {reason(answer)}"
     return Again(reason=why)
 
@@ -144,6 +149,9 @@ def _change(sending: Sending, fields: dict[str, Json]) -> Call:
 def _laid_over(found: dict[str, Json], fields: dict[str, Json]) -> dict[str, Json]:
     """Fields replace what is there; annotations, which others use too, are merged key by key."""
     laid: dict[str, Any] = {**found, **fields}
+    for one, other in (("severity", "severityLabel"), ("severityLabel", "severity")):
+        if one in fields and other not in fields:
+            laid.pop(other, None)  # the old one of the pair would contradict the new
     if isinstance(found.get("annotations"), dict) and isinstance(fields.get("annotations"), dict):
         laid["annotations"] = merged(found["annotations"], fields["annotations"])
     return laid

@@ -162,7 +162,7 @@ ALERT = Mapping(
 
 def _credentials(incoming: Incoming) -> tuple[str, ...]:
     """An event carries its key in the body; only the synchronous API looks at the Authorization header."""
-    if not isinstance(incoming.body, dict):
+    if not isinstance(incoming.body, dict) or "id" in incoming.params:
         return bearer(incoming)
     return tuple(
         incoming.body[name]

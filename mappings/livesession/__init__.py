@@ -113,7 +113,7 @@ def _custom_event(flat: Flat, writing: Writing) -> tuple[Any]:
 def _read_target(provider: Any, slack: Any, webhook: Any) -> tuple[Any, ...]:
     """The channel that `provider` names; the other id is kept as it is. An update may leave `provider` out."""
     if provider is UNSET:
-        provider = "slack" if slack is not UNSET else "webhooks"
+        provider = "slack" if slack and slack is not UNSET else "webhooks"
     given = {"slack": slack, "webhooks": webhook}
     kind, name = PROVIDERS[provider]
     if not given[provider] or given[provider] is UNSET:

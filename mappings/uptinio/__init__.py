@@ -6,9 +6,9 @@ documentation's authentication page. It must not know what stands behind the gat
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.asking import bearer, body_object, one, whole_number
 from gateway.canonical import Channel, Notification, Operation
@@ -52,7 +52,7 @@ class Threshold(Struct, kw_only=True):
 
     value: int | float | UnsetType | None = UNSET
     operator: str | UnsetType | None = UNSET
-    duration: int | float | UnsetType | None = UNSET
+    duration: Annotated[int, Meta(ge=0, le=10**9)] | Annotated[float, Meta(ge=0, le=1e9)] | UnsetType | None = UNSET
 
 
 class Notified(Struct, kw_only=True):

@@ -77,9 +77,11 @@ def _made(kind: Any, samples: tuple[Any, ...]) -> st.SearchStrategy[Any]:
 def _bounded(base: Any, notes: list[Meta]) -> st.SearchStrategy[Any]:
     if base is str:
         return st.text(min_size=max(note.min_length or 0 for note in notes), max_size=12)
+    lows = [note.ge for note in notes if note.ge is not None]
+    highs = [note.le for note in notes if note.le is not None]
+    if base is float:
+        return st.floats(max(lows, default=-1e15), min(highs, default=1e15))
     if base is int:
-        lows = [note.ge for note in notes if note.ge is not None]
-        highs = [note.le for note in notes if note.le is not None]
         return st.integers(int(max(lows, default=-(2**53))), int(min(highs, default=2**53)))
     raise TypeError(f"no strategy for {base} with bounds")
 

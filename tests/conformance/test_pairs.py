@@ -132,7 +132,8 @@ def test_the_documented_samples_come_back(origin: str, target: str) -> None:
     for name, example in CREATES:
         if name == origin:
             _comes_back(*_said(origin, target, asked(name, example)), target)
-            _comes_back(*_said(origin, target, asked(name, example), late="Delivered late."), target)
+            late = "" if origin == target else "Delivered late."  # the same vendor has nothing carried to undo it
+            _comes_back(*_said(origin, target, asked(name, example), late=late), target)
 
 
 def _comes_back(flat: Flat, said: Said, target: str) -> None:

@@ -66,6 +66,7 @@ CREATE TABLE commands (
     body       BLOB    NOT NULL,
     refused    TEXT
 );
+CREATE INDEX commands_at ON commands (at);
 CREATE INDEX commands_alert ON commands (alert);
 
 -- The outbox.
@@ -80,6 +81,7 @@ CREATE TABLE deliveries (
     state        TEXT    NOT NULL,
     created_at   INTEGER NOT NULL,
     due          INTEGER NOT NULL,
+    size         INTEGER NOT NULL,
     attempts     INTEGER NOT NULL,
     finished_at  INTEGER,
     status       INTEGER,
@@ -87,6 +89,7 @@ CREATE TABLE deliveries (
     report       BLOB    NOT NULL,
     merges       BLOB    NOT NULL
 );
+CREATE INDEX deliveries_waiting ON deliveries (upstream, created_at, size) WHERE state = 'waiting';
 CREATE INDEX deliveries_due ON deliveries (upstream, due) WHERE state = 'waiting';
 CREATE INDEX deliveries_lane ON deliveries (upstream, lane, id);
 CREATE INDEX deliveries_alert ON deliveries (alert);
