@@ -11,10 +11,11 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from msgspec import UNSET, json, to_builtins
+from msgspec import json, to_builtins
 
 from gateway.canonical import Flat, Operation, checked, flatten, in_order, lay_over, plain, unflatten
 from gateway.carry import restore
+from gateway.changing import meaning_of, resolve_hints, stamp, without_implied
 from gateway.config import Config, Upstream
 from gateway.dialect import Command, Dialect
 from gateway.errors import Problem, ProblemKind
@@ -144,6 +145,7 @@ class Road:
             accepted=accepted,
         )
         tx.insert_alert(row)
+        accepted.primary = chosen[0].upstream if chosen else None
         for position, choice in enumerate(chosen):
             self._deliver(step, self._new_target(step, choice, position))
         body = CommandBody(after=row.body, said=row.verbatim, dropped=asked.dropped)
@@ -227,10 +229,10 @@ class Road:
                 field="version",
             )
         before = flatten(row.body)
-        patch = _without_implied(resolve_hints(before, asked), before, caller.dialect)
+        patch = without_implied(resolve_hints(before, asked), before, caller.dialect)
         after, changed = lay_over(before, patch)
-        operation = _what_it_means(asked.operation, row)
-        _stamp(after, operation, now)
+        operation = meaning_of(asked.operation, row)
+        stamp(after, operation, now)
         body = CommandBody(
             after=unflatten(after),
             changed=changed,
@@ -257,7 +259,9 @@ class Road:
         )
         tx.update_alert(row)
         targets = tx.targets(row.id)
-        for target in targets + self._widened(step, targets):
+        targets += self._widened(step, targets)
+        step.accepted.primary = next((one.upstream for one in targets if one.upstream in self._config.upstreams), None)
+        for target in targets:
             self._deliver(step, target, before)
         self._record(step, request, operation, body)
         return step.accepted
@@ -300,8 +304,6 @@ class Road:
     def _deliver(self, step: _Step, target: TargetRow, before: Flat | None = None) -> None:
         """Puts the command into the outbox of one upstream, if there is anything to send, and reports on it."""
         upstream = self._config.upstreams.get(target.upstream)
-        if step.accepted.primary is None:
-            step.accepted.primary = target.upstream
         if upstream is None:
             return
         operation = _in_terms_of(upstream, step, before)
@@ -449,54 +451,6 @@ def _is_there(target: TargetRow, upstream: Upstream) -> bool:
 
 def _refuses_rules(upstream: Upstream) -> bool:
     return upstream.destination.rules == "refuse" and upstream.dialect.kind == "occurrence"
-
-
-def resolve_hints(before: Flat, asked: Command) -> Flat:
-    """The patch of an update: where two voices speak of one field, the one that differs from the record is the
-    change; where both do, the principal one wins."""
-    patch = {path: value for path, value in asked.patch.items() if path != "kind"}
-    if asked.carried:
-        patch = {path: value for path, value in restore(patch, asked.carried).items() if path != "kind"}
-    if asked.amend:
-        patch |= asked.amend(before)
-    for hint in asked.hints:
-        principal = patch.get(hint.path, UNSET)
-        if principal is not UNSET and principal != before.get(hint.path):
-            continue
-        if before.get(hint.path) not in hint.unless:
-            patch[hint.path] = hint.value
-    return patch
-
-
-def _without_implied(patch: Flat, before: Flat, dialect: Dialect) -> Flat:
-    """Clients echo what they were shown: saying what the vendor implies anyway changes nothing."""
-    implied = dialect.mapping.implied
-    return {
-        path: value for path, value in patch.items() if path in before or path not in implied or implied[path] != value
-    }
-
-
-def _what_it_means(asked: Operation, row: AlertRow) -> Operation:
-    """An operation in the light of where the alert stands: asking for what is so already is an update."""
-    if asked is Operation.CREATE:
-        return Operation.UPDATE
-    if asked is Operation.REOPEN and row.status != "resolved":
-        return Operation.UPDATE
-    if asked is Operation.RESOLVE and row.status == "resolved":
-        return Operation.UPDATE
-    if asked is Operation.ACKNOWLEDGE and row.status != "firing":
-        return Operation.UPDATE
-    return asked
-
-
-def _stamp(flat: Flat, operation: Operation, now: int) -> None:
-    """What an operation does to where the alert stands."""
-    if operation is Operation.ACKNOWLEDGE:
-        flat.update(status="acknowledged", acknowledged_at=from_millis(now))
-    elif operation is Operation.RESOLVE:
-        flat.update(status="resolved", resolved_at=from_millis(now))
-    elif operation is Operation.REOPEN:
-        flat.update(status="firing", resolved_at=None)
 
 
 def what_to_send(upstream: Upstream, operation: Operation) -> tuple[Operation | None, tuple[Fate, ...]]:
