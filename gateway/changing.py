@@ -1,0 +1,61 @@
+"""What a command changes in a record: which of its words are a change, what the operation means where the alert
+stands, and what it does to that. Plain functions; they know no vendor, and nothing of upstreams or transactions.
+"""
+
+from __future__ import annotations
+
+from msgspec import UNSET
+
+from gateway.canonical import Flat, Operation
+from gateway.carry import restore
+from gateway.dialect import Command, Dialect
+from gateway.store import AlertRow
+from gateway.values import from_millis
+
+
+def resolve_hints(before: Flat, asked: Command) -> Flat:
+    """The patch of an update: where two voices speak of one field, the one that differs from the record is the
+    change; where both do, the principal one wins."""
+    patch = {path: value for path, value in asked.patch.items() if path != "kind"}
+    if asked.carried:
+        patch = {path: value for path, value in restore(patch, asked.carried).items() if path != "kind"}
+    if asked.amend:
+        patch |= asked.amend(before)
+    for hint in asked.hints:
+        principal = patch.get(hint.path, UNSET)
+        if principal is not UNSET and principal != before.get(hint.path):
+            continue
+        if before.get(hint.path) not in hint.unless:
+            patch[hint.path] = hint.value
+    return patch
+
+
+def without_implied(patch: Flat, before: Flat, dialect: Dialect) -> Flat:
+    """Clients echo what they were shown: saying what the vendor implies anyway changes nothing."""
+    implied = dialect.mapping.implied
+    return {
+        path: value for path, value in patch.items() if path in before or path not in implied or implied[path] != value
+    }
+
+
+def meaning_of(asked: Operation, row: AlertRow) -> Operation:
+    """An operation in the light of where the alert stands: asking for what is so already is an update."""
+    if asked is Operation.CREATE:
+        return Operation.UPDATE
+    if asked is Operation.REOPEN and row.status != "resolved":
+        return Operation.UPDATE
+    if asked is Operation.RESOLVE and row.status == "resolved":
+        return Operation.UPDATE
+    if asked is Operation.ACKNOWLEDGE and row.status != "firing":
+        return Operation.UPDATE
+    return asked
+
+
+def stamp(flat: Flat, operation: Operation, now: int) -> None:
+    """What an operation does to where the alert stands."""
+    if operation is Operation.ACKNOWLEDGE:
+        flat.update(status="acknowledged", acknowledged_at=from_millis(now))
+    elif operation is Operation.RESOLVE:
+        flat.update(status="resolved", resolved_at=from_millis(now))
+    elif operation is Operation.REOPEN:
+        flat.update(status="firing", resolved_at=None)
