@@ -98,16 +98,12 @@ def take_in(
     """
     in_flight = any(one.upstream == upstream.name for one in tx.waiting())  # it may be ours, not yet recorded
     for found in alerts:
-        row = tx.alert_by_id(who.scope, found.id)
-        if row is not None and _has_id_there(tx, row, upstream, found.id):
+        row = tx.alert_by_party(who.scope, found.id, upstream.name)
+        if row is not None:
             if row.updated_at < asked_at and not tx.is_waiting(row.id, upstream.name):
                 refresh(tx, row, upstream, found.flat, dict(found.seen), now)
         elif not in_flight and not tx.is_known_id(found.id, upstream.name):
             _adopt(tx, who, upstream, found, ids(), now)
-
-
-def _has_id_there(tx: Tx, row: AlertRow, upstream: Upstream, name: str) -> bool:
-    return any(one.upstream == upstream.name and one.ids.get("id") == name for one in tx.targets(row.id))
 
 
 def _adopt(tx: Tx, who: Caller, upstream: Upstream, found: FoundAlert, alert: int, now: int) -> None:

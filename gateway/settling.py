@@ -328,9 +328,10 @@ def _delivered(
         target.ids = {**target.ids, **outcome.ids}
         target.seen = {**target.seen, **outcome.seen}
         target.seen.pop(TRIED_AT, None)
+        named = tx.alert_by_id(row.scope, outcome.ids["id"]) if show and outcome.ids.get("id") else None
         for name in outcome.ids.values():
             tx.add_id(row.scope, name, target.upstream, row.id)
-        if show and outcome.ids.get("id"):
+        if show and outcome.ids.get("id") and (named is None or named.id == row.id):
             tx.add_id(row.scope, row.shown, "gateway", row.id)
             row.shown = outcome.ids["id"]
             tx.update_alert(row)

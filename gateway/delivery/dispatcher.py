@@ -182,13 +182,21 @@ class Lanes:
             if isinstance(ended.outcome, Held):
                 await self._hold(delivery, ended.outcome, started, began)
                 return
-            if self.held_until is not None and not isinstance(ended.outcome, Again):
-                self.held_until = None
-                log.info("upstream.released", upstream=self._name)
+            self._after_probe(ended)
             outcome = ended.outcome
             delivery.attempts += 1
         verdict = await self._settle(dataclasses.replace(shipment, delivery=delivery), outcome, started, began)
         self._tell(delivery, verdict)
+
+    def _after_probe(self, ended: Ended) -> None:
+        """A probe that got a verdict releases the upstream; one that got none leaves it for another minute."""
+        if self.held_until is None:
+            return
+        if isinstance(ended.outcome, Again):
+            self.held_until, self._held_with = time.monotonic() + PROBE, self.client.fingerprint()
+        else:
+            self.held_until = None
+            log.info("upstream.released", upstream=self._name)
 
     async def _run_safely(self, shipment: Shipment, started: int) -> Ended:
         """Runs the call; a fault of ours is tried again like an upstream's, and ends like one."""

@@ -170,6 +170,9 @@ class Tx(Protocol):
     def alert_by_id(self, scope: str, name: str) -> AlertRow | None:
         """The alert that any party of this scope ever knew by this id; not a deleted one."""
 
+    def alert_by_party(self, scope: str, name: str, party: str) -> AlertRow | None:
+        """The alert of this scope that one party knows by this id; not a deleted one."""
+
     def alert_of_anybody(self, name: str) -> int | None:
         """The newest alert that any party of any scope ever knew by this id or key."""
 

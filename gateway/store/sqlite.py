@@ -79,6 +79,10 @@ class SqliteTx:
             return self._alert_where("id = ? AND scope = ? AND NOT is_deleted", int(name), scope)
         return found
 
+    def alert_by_party(self, scope: str, name: str, party: str) -> AlertRow | None:
+        known = "SELECT alert FROM ids WHERE scope = ? AND name = ? AND party = ?"
+        return self._alert_where(f"id IN ({known}) AND NOT is_deleted ORDER BY id DESC", scope, name, party)
+
     def alert_of_anybody(self, name: str) -> int | None:
         found = self._one(
             "SELECT max(alert) FROM (SELECT alert FROM ids WHERE name = ?1 UNION ALL "

@@ -1,0 +1,175 @@
+"""What was sent and whose answer was lost, could not be read, or could not be written down: it is looked for, and
+never made twice. Vendors that keep and list what they are sent stand behind the gateway, over HTTP."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.delivery import dispatcher
+from tests.chaos_upstream import CLOSE, RESET_AFTER, Behaviour, Got, chaos, say
+from tests.clients.callers import ibm_alert
+from tests.engine.vendors import (
+    OK,
+    Ibm,
+    Uptinio,
+    Vendor,
+    before,
+    fill,
+    heal,
+    outbox,
+    page,
+    rows,
+    settled,
+    table,
+    writes,
+)
+from tests.harness import House
+
+GARBAGE = {"no UTF-8": say(200, b'{"data": {"id": "\xff\xfe\xfa"}}'), "60 kB of brackets": say(200, b"[" * 60_000)}
+
+
+VENDORS = pytest.mark.parametrize(("dialect", "vendor"), [("uptinio", Uptinio), ("ibm_monitoring", Ibm)])
+
+
+@VENDORS
+def test_a_create_whose_success_cannot_be_read_is_looked_for_and_not_sent_again(
+    tmp_path: Path, dialect: str, vendor: type[Vendor]
+) -> None:
+    """canonical.md, *Ambiguous creates*: after a lost answer a target that can be read is read before it is written."""
+    there = vendor()
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, dialect)) as h:
+        for number, (name, garbage) in enumerate(GARBAGE.items(), 1):
+            there.then = [garbage]
+            upstream.got.clear()
+            page(h, name, summary=name)
+            delivered = settled(h, count=2 * number - 1)[-1]
+            assert delivered.attempts == 1
+            page(h, name, summary=f"{name}, and fuller")
+            settled(h, count=2 * number)
+            assert [got.method for got in writes(upstream)] == ["POST", "PUT"]
+            assert writes(upstream)[1].path.rpartition("/")[2] in there.held, "it is known by the id that was found"
+
+
+@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE.keys())
+def test_a_list_that_cannot_be_read_is_answered_from_the_record(tmp_path: Path, garbage: Behaviour) -> None:
+    """canonical.md, *Reads*: asked within `reply_timeout`, else the record with `Alert-Gateway-Stale`."""
+    paths = {
+        "uptinio": "/uptinio/alerts",
+        "ibm_monitoring": "/ibm_monitoring/api/alerts",
+        "livesession": "/livesession/v1/alerts",
+    }
+    routes = "\n".join(f'[[routes]]\nfrom = ["{name}"]\nto = ["{name}"]' for name in paths)
+    with chaos(garbage) as upstream:
+        tables = [table(name, upstream.url, name) for name in paths]
+        with before(tmp_path, *tables, routes=routes) as h:
+            for number, path in enumerate(paths.values(), 1):
+                listed = h.call("GET", path)
+                assert (listed.status, listed.headers.get("alert-gateway-stale")) == (200, "true"), listed.body
+                assert [got.method for got in upstream.got] == ["GET"] * number
+
+
+@VENDORS
+def test_a_create_that_was_taken_though_the_answer_says_otherwise_is_found(
+    tmp_path: Path, dialect: str, vendor: type[Vendor]
+) -> None:
+    """canonical.md, *Ambiguous creates*: an object with our content, made since, is ours; nothing is doubled, and
+    after an ambiguous IBM create a 422 is no taken name."""
+    there = vendor()
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, dialect)) as h:
+        for number, lost in enumerate([say(504), say(502), say(408), RESET_AFTER], 1):
+            there.then = [lost]
+            upstream.got.clear()
+            page(h, lost.name, summary=lost.name)
+            settled(h, count=number)
+            assert [got.method for got in upstream.got][:2] == ["POST", "GET"], lost.name
+            assert len(writes(upstream)) == 1, lost.name
+        assert len(there.held) == 4
+
+
+def test_an_outcome_that_the_full_store_cannot_take_is_recorded_later_and_not_sent_again(tmp_path: Path) -> None:
+    """guarantees.md 3: a full disk, and it resumes unaided; what a vendor took is not sent again meanwhile."""
+    large = "alt_" + "7" * 20_000  # needs pages of its own
+
+    def answer(got: Got) -> Behaviour:
+        fill(h)
+        return say(201, {"data": {"id": large}})
+
+    with chaos(answer) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
+        try:
+            page(h)
+            h.wait_for(lambda: upstream.got)
+            with pytest.raises(AssertionError, match="did not come"):
+                h.wait_for(lambda: outbox(h, "delivered"), 0.4)
+        finally:
+            heal(h)
+        [delivered] = settled(h)
+        assert delivered.attempts == 1
+        assert large in rows(h, "name", "ids")
+        assert len(upstream.got) == 1
+
+
+def held(h: House) -> Any:
+    """The upstreams that are held."""
+    return h.client.get(h.url + "/-/ready").json()["held"]
+
+
+@pytest.mark.parametrize("silence", [CLOSE, say(503)], ids=lambda one: one.name)
+def test_a_held_upstream_whose_probe_gets_no_verdict_stays_held(
+    tmp_path: Path, silence: Behaviour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """canonical.md, *Verdicts*: a refused key holds the whole upstream; a transport failure or a 5xx says nothing
+    about the key, so it holds on, until something was taken."""
+    monkeypatch.setattr(dispatcher, "PROBE", 0.2)
+    with chaos(say(401)) as upstream, before(tmp_path, table("there", upstream.url, "ilert")) as h:
+        page(h, "first")
+        h.wait_for(lambda: held(h))
+        upstream.always(silence)
+        known = upstream.connections
+        h.wait_for(lambda: upstream.connections >= known + 2)
+        assert held(h) == ["there"]
+        upstream.always(OK)
+        settled(h)
+        assert held(h) == []
+
+
+@pytest.mark.parametrize("silence", [CLOSE, say(503)], ids=lambda one: one.name)
+def test_a_held_upstream_whose_probe_gets_no_verdict_is_not_probed_by_everything_that_waits(
+    tmp_path: Path, silence: Behaviour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """canonical.md, *Verdicts*: one probe a minute, whatever the last one came to."""
+    monkeypatch.setattr(dispatcher, "PROBE", 0.3)
+    with chaos(say(401)) as upstream, before(tmp_path, table("there", upstream.url, "ilert")) as h:
+        page(h, "first")
+        h.wait_for(lambda: held(h))
+        for number in range(8):
+            page(h, f"key-{number}")
+        upstream.always(silence)
+        known = upstream.connections
+        began = time.monotonic()
+        h.wait_for(lambda: upstream.connections >= known + 4)
+        assert time.monotonic() - began >= 0.6
+        assert held(h) == ["there"]
+        upstream.always(OK)
+        settled(h, count=9)
+
+
+def test_a_caller_who_waits_no_more_is_not_told_of_a_change_by_others(tmp_path: Path) -> None:
+    """canonical.md, *IBM update*: 409 only for a caller who waits; in every other case it is laid over, reported."""
+    there = Ibm()
+    top = 'reply_timeout = "300ms"'
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring"), top=top) as h:
+        made = h.call("POST", "/ibm_monitoring/api/alerts", ibm_alert("CPU high")).body["alert"]
+        there.held[str(made["id"])].update(version=9, description="changed in the console")
+        there.slow_reads = 0.6
+        put = h.call("PUT", f"/ibm_monitoring/api/alerts/{made['id']}", {"alert": {"severity": 1}})
+        assert put.status == 200, put.body
+        settled(h, count=2)
+        assert outbox(h, "dead") == []
+        [sent] = writes(upstream, "PUT")
+        assert sent.body["alert"]["severity"] == 1
+        assert sent.body["alert"]["description"] == "changed in the console"
+        assert "version" in str(outbox(h)[1].report), "that it was laid over is reported"

@@ -1,0 +1,221 @@
+"""What a list or a read brings into the record, and what it must not: alerts of others that are still on their way,
+ids that mean something else elsewhere, answers older than what happened meanwhile. All of it is canonical.md, *Reads*.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.registry import dialects
+from tests.chaos_upstream import RESET_AFTER, Behaviour, Got, chaos, say
+from tests.clients.callers import OTHER, uptinio_alert
+from tests.engine.vendors import (
+    Uptinio,
+    ago,
+    before,
+    down,
+    gated,
+    messages,
+    outbox,
+    settled,
+    slow,
+    table,
+    writes,
+)
+from tests.harness import UPSTREAM_KEY, House, Sent, house
+
+
+def uptinio(name: str, url: str, **more: Any) -> str:
+    """An upstream of Uptinio's."""
+    return table(name, url, "uptinio", **more)
+
+
+def test_a_list_during_a_create_adopts_nothing_of_it(tmp_path: Path) -> None:
+    """An id that nobody holds is adopted by the scope that asked; one that is about to be held is not nobody's."""
+    there, gate = Uptinio(), threading.Event()
+    with chaos(there) as upstream, before(tmp_path, uptinio("there", upstream.url), top='reply_timeout = "200ms"') as h:
+        there.then = [gated(gate, say(201, {"data": {"id": "alt_1"}}))]
+        assert down(h, "mine").status == 201
+        assert there.held, "it is there, and the answer is not"
+        assert messages(h, key=OTHER) == []
+        gate.set()
+        settled(h)
+        assert messages(h) == ["mine"]
+        assert messages(h, key=OTHER) == []
+
+
+def test_a_list_after_a_create_whose_answer_was_lost_adopts_nothing_of_it(tmp_path: Path) -> None:
+    """The same while the create waits to be tried again; then it is found, and its caller's."""
+    there = Uptinio()
+    there.then = [RESET_AFTER]
+    top = 'reply_timeout = "200ms"'
+    with chaos(there) as upstream, before(tmp_path, uptinio("there", upstream.url, first="1500ms"), top=top) as h:
+        assert down(h, "mine").status == 201
+        settled(h, "waiting")
+        assert messages(h, key=OTHER) == []
+        settled(h)
+        assert len(writes(upstream)) == 1
+        assert messages(h) == ["mine"]
+        assert messages(h, key=OTHER) == []
+
+
+def test_an_alert_that_nobody_holds_is_adopted_by_the_scope_that_asked_first(tmp_path: Path) -> None:
+    """The control of the two above: what was there before the gateway is taken in, once."""
+    old = {**uptinio_alert("old"), "id": "alt_900", "status": "active", "created_at": ago(60)}
+    with chaos(Uptinio(old)) as upstream, before(tmp_path, uptinio("there", upstream.url)) as h:
+        assert messages(h, key=OTHER) == ["old"]
+        assert messages(h) == []
+
+
+def test_adopted_alerts_are_listed_by_the_time_they_were_created(tmp_path: Path) -> None:
+    """canonical.md, *Scope*: lists are ordered oldest first, whatever order the vendor lists them in."""
+    ages = {"third": 10, "first": 50, "fourth": 5, "second": 30}
+    held = [
+        {**uptinio_alert(name), "id": f"alt_{number}", "status": "active", "created_at": ago(minutes)}
+        for number, (name, minutes) in enumerate(ages.items(), 900)
+    ]
+    with chaos(Uptinio(*held)) as upstream, before(tmp_path, uptinio("there", upstream.url)) as h:
+        assert down(h, "fifth").status == 201
+        assert messages(h) == ["first", "second", "third", "fourth", "fifth"]
+
+
+@pytest.mark.parametrize("theirs", ["console", "gateway"])
+def test_a_list_of_one_upstream_leaves_the_namesakes_at_another_alone(tmp_path: Path, theirs: str) -> None:
+    """An id is the party's that issued it: the alert that has the same id elsewhere is not refreshed by it."""
+    routes = """
+    [[routes]]
+    when = ["summary =~ 'one.*'"]
+    to = ["one"]
+    [[routes]]
+    to = ["two"]
+    """
+    first, second = Uptinio(), Uptinio()
+    if theirs == "console":
+        first.held["alt_1"] = {
+            **uptinio_alert("one, by somebody else"),
+            "id": "alt_1",
+            "status": "resolved",
+            "created_at": ago(9),
+        }
+    with chaos(first) as one, chaos(second) as two:
+        tables = uptinio("one", one.url), uptinio("two", two.url)
+        with before(tmp_path, *tables, routes=routes) as h:
+            if theirs == "gateway":
+                assert down(h, "one, by us").status == 201
+                first.held["alt_1"]["message"] = "one, changed there"
+            made = down(h, "two").body["data"]
+            assert made["id"] == "alt_1", "both upstreams issued the same id"
+            shown = messages(h)
+            assert shown.count("two") == 1, "not overwritten by its namesake"
+            assert len(shown) == 2
+            if theirs == "gateway":
+                assert "one, changed there" in shown, "an id that the asking scope holds is refreshed"
+
+
+class Lagging(Uptinio):
+    """Reads are answered as things stood when they were asked, half a second later."""
+
+    def _read(self, number: str) -> Behaviour:
+        return slow(0.5, super()._read(number))
+
+
+@pytest.mark.parametrize("what", ["one", "list"])
+def test_a_slow_read_does_not_overwrite_what_was_delivered_meanwhile(tmp_path: Path, what: str) -> None:
+    """Changes found there are brought in; an answer older than the record is none."""
+    there = Lagging()
+    with chaos(there) as upstream, before(tmp_path, uptinio("there", upstream.url)) as h:
+        address = f"/uptinio/alerts/{down(h, 'first').body['data']['id']}"
+        answers: list[Sent] = []
+        path = address if what == "one" else "/uptinio/alerts"
+        reading = threading.Thread(target=lambda: answers.append(h.call("GET", path)))
+        reading.start()
+        h.wait_for(lambda: [got for got in upstream.got if got.method == "GET"])
+        assert h.call("PUT", address, {"message": "second"}).status == 200
+        assert len(outbox(h, "delivered")) == 2, "delivered before the read is answered"
+        assert reading.is_alive()
+        reading.join()
+        data = answers[0].body["data"]
+        assert (data if what == "one" else data[0])["message"] == "second"
+        assert h.call("GET", address).body["data"]["message"] == "second"
+
+
+@pytest.mark.parametrize("when", [ago(2), None], ids=["said", "unsaid"])
+def test_what_was_resolved_at_the_vendor_shows_when(tmp_path: Path, when: str | None) -> None:
+    """Changes found there are brought in: a resolved alert has the vendor's `resolved_at`, or when it was found so."""
+    there = Uptinio()
+    with chaos(there) as upstream, before(tmp_path, uptinio("there", upstream.url)) as h:
+        made = down(h).body["data"]
+        address = f"/uptinio/alerts/{made['id']}"
+        there.held[made["id"]].update({"status": "resolved"} | ({"resolved_at": when} if when else {}))
+        shown = h.call("GET", address).body["data"]
+        assert shown["status"] == "resolved"
+        assert shown["resolved_at"] and (shown["resolved_at"] == when or when is None)
+
+
+def test_channels_longer_than_an_ordinary_reply_are_passed_on_whole(tmp_path: Path) -> None:
+    """ibm_monitoring's sheet: the SDK looks its channels up before it creates; a list is not cut where it is long."""
+    channels = [{"id": number, "type": "EMAIL", "name": f"channel {number} " + "x" * 200} for number in range(700)]
+    whole = {"notificationChannels": channels}
+
+    def answer(got: Got) -> Behaviour:
+        return say(200, whole if got.path == "/api/notificationChannels" else {"alerts": []})
+
+    with chaos(answer) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring")) as h:
+        relayed = h.call("GET", "/ibm_monitoring/api/notificationChannels")
+        assert len(str(whole)) > 2 * 64 * 1024
+        assert (relayed.status, relayed.body) == (200, whole)
+        assert relayed.headers.get("alert-gateway-stale") is None
+
+
+def test_the_sandbox_takes_odd_numbers_without_failing(tmp_path: Path) -> None:
+    """canonical.md, *Tolerance*: a wrong value is a 4xx that names the field, never a failure of the server."""
+    with house(tmp_path, {"there": "uptinio"}) as h:
+        for dialect in dialects():
+            odd_numbers(h, dialect)
+
+
+ODD: tuple[Any, ...] = (0, -1, -(2**53), 2**53, 2**63, 2**64, 10**30, 1e308, 1e-308, 0.5, "1e400", "--5", True, None)
+FIELDS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "ibm_monitoring": (
+        ("timespan", "severity", "reNotifyMinutes", "teamId", "createdOn", "modifiedOn", "notificationCount"),
+        {"name": "n", "type": "MANUAL", "condition": "avg(cpu) > 1", "timespan": 60_000_000},
+    ),
+    "uptinio": (("threshold", "created_at"), uptinio_alert("m")),
+    "livesession": (("creation_date", "events"), {"name": "n", "provider": "slack", "slack_channel_id": "C0"}),
+    "ilert": (("severity", "priority", "customDetails"), {"eventType": "ALERT", "summary": "s"}),
+}
+PATHS = {
+    "ibm_monitoring": "/api/alerts",
+    "uptinio": "/alerts",
+    "livesession": "/v1/alerts",
+    "ilert": "/api/events",
+}
+
+
+def odd_numbers(h: House, dialect: str) -> None:
+    """Sends the sandbox an alert with each number in each field that holds one, and then lists."""
+    fields, body = FIELDS[dialect]
+    headers = {"authorization": f"Bearer {UPSTREAM_KEY}"}
+    address = f"{h.sandbox_url}/{dialect}{PATHS[dialect]}"
+    for name in fields:
+        for number, value in enumerate(ODD):
+            wanted: Any = {"value": value, "operator": ">", "duration": value} if name == "threshold" else value
+            wanted = [{"kind": value, "value": "x"}] if name == "events" else wanted
+            wanted = {"n": value} if name == "customDetails" else wanted
+            text = f"{name} {number}"
+            said: dict[str, Any] = {
+                **body,
+                **{key: text for key in ("name", "message", "summary") if key in body},
+                name: wanted,
+            }
+            if dialect == "ilert":
+                said["apiKey"] = UPSTREAM_KEY
+            content = {"alert": said} if dialect == "ibm_monitoring" else said
+            answer = h.client.post(address, json=content, headers=headers)
+            assert answer.status_code < 500, (name, value, answer.text)
+    listing = address.replace("/events", "/alerts")
+    assert h.client.get(listing, headers=headers).status_code == 200

@@ -1,0 +1,116 @@
+"""What is left of a command that every upstream refused, or that could not be kept: nothing. interface.md, *Reply*: no
+alert, name or key remains, an update leaves the record as it was."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from gateway.store.sqlite import SqliteStore
+from tests.chaos_upstream import Behaviour, Got, chaos, say
+from tests.clients.callers import ibm_alert
+from tests.engine.vendors import (
+    NO,
+    OK,
+    before,
+    count,
+    down,
+    fill,
+    gated,
+    heal,
+    inner,
+    outbox,
+    rows,
+    table,
+    writes,
+)
+from tests.harness import Sent
+
+RULES = "/ibm_monitoring/api/alerts"
+
+
+def test_a_refused_rename_whose_old_name_is_another_s_by_now(tmp_path: Path) -> None:
+    """canonical.md, *Scope*: IBM names are unique per scope, whatever is taken back; the caller hears why."""
+    gate = threading.Event()
+
+    def answer(got: Got) -> Behaviour:
+        return gated(gate, NO) if got.body["summary"] == "new" else OK
+
+    with chaos(answer) as upstream, before(tmp_path, table("there", upstream.url, "ilert")) as h:
+        made = inner(h.call("POST", RULES, ibm_alert("old")))
+        answers: list[Sent] = []
+        change = {"alert": {**made, "name": "new"}}
+        renaming = threading.Thread(target=lambda: answers.append(h.call("PUT", f"{RULES}/{made['id']}", change)))
+        renaming.start()
+        h.wait_for(lambda: len(upstream.got) == 2)
+        assert h.call("POST", RULES, ibm_alert("old")).status == 200, "the name was free"
+        gate.set()
+        renaming.join()
+        assert 400 <= answers[0].status < 500, answers[0].body
+        assert "summary is too rude" in answers[0].body["errors"][0]["message"]
+        names = [alert["name"] for alert in h.call("GET", RULES).body["alerts"]]
+        assert names.count("old") == 1 and len(names) == 2
+
+
+def test_an_upstream_that_only_a_refused_update_chose_is_no_target_afterwards(tmp_path: Path) -> None:
+    """interface.md, *Reply*: an update that was refused leaves the record as it was, where it is sent included."""
+    routes = """
+    [[routes]]
+    when = ["summary =~ 'big.*'"]
+    to = ["there", "extra"]
+    [[routes]]
+    to = ["there"]
+    """
+    with chaos(OK) as one, chaos(NO) as other:
+        tables = table("there", one.url, "ilert"), table("extra", other.url, "ilert")
+        with before(tmp_path, *tables, routes=routes) as h:
+            address = f"/uptinio/alerts/{inner(down(h, 'small'))['id']}"
+            one.always(NO)
+            refused = h.call("PUT", address, {"message": "big"})
+            assert refused.status == 400, refused.body
+            h.wait_for(lambda: other.got)
+            assert rows(h, "upstream", "targets") == ["there"]
+            one.always(OK)
+            other.always(OK)
+            assert h.call("PUT", address, {"message": "tiny"}).status == 200
+            assert rows(h, "upstream", "deliveries WHERE state = 'delivered'") == ["there", "there"]
+            assert len(other.got) == 1
+
+
+def test_what_was_refused_is_purged_wholly(tmp_path: Path) -> None:
+    """interface.md, *Configuration*: `retention`; after it neither commands nor attempts remain of a refusal."""
+    with chaos(NO) as upstream:
+        text = table("there", upstream.url, "uptinio")
+        with before(tmp_path, text) as h:
+            for _ in range(3):
+                assert down(h).status == 400
+            assert count(h, "alerts") == 0
+        with before(tmp_path, text, top='retention = "10ms"') as h:
+            h.wait_for(lambda: count(h, "commands") == 0)
+            assert [count(h, what) for what in ("commands", "attempts", "deliveries", "targets", "ids")] == [0] * 5
+
+
+@pytest.mark.parametrize("how", ["no room", "at the commit itself"])
+def test_a_commit_that_fails_leaves_nobody_waiting(tmp_path: Path, how: str) -> None:
+    """guarantees.md 3: a full disk is a 503 in the caller's words; whoever heard it waits for nothing any more."""
+    made = say(201, {"data": {"id": "alt_1"}})
+    with chaos(made) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
+        waiters, store = h.gateway.waiters, h.gateway.store
+        assert isinstance(store, SqliteStore)
+        if how == "no room":
+            fill(h)
+        else:
+            store._writer.set_commit_hook(lambda: True)
+        try:
+            refused = [down(h, "x" * 20_000) for _ in range(3)]
+        finally:
+            heal(h)
+            store._writer.set_commit_hook(None)
+        assert [one.status for one in refused] == [503] * 3
+        assert refused[0].body["error"]["code"] == "service_unavailable"
+        assert not waiters._waiting
+        assert not any(waiters._by_primary.values())
+        assert (count(h, "alerts"), outbox(h), writes(upstream)) == (0, [], [])
+        assert down(h).status == 201
