@@ -255,7 +255,6 @@ def _look_up(tx: Tx, who: Caller, name: str) -> tuple[AlertRow, TargetRow | None
 def _question(upstream: Upstream, target: TargetRow | None) -> Sending:
     return Sending(
         operation=Operation.READ,
-        flat={},
         body={},
         patch={},
         key=target.key if target else None,

@@ -282,7 +282,6 @@ class Sending:
     """
 
     operation: Operation
-    flat: Flat
     body: dict[str, Json]
     patch: dict[str, Json]
     key: str | None

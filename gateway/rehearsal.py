@@ -118,7 +118,6 @@ def rehearse(
         body, patch, fates = said.body, said.patch, fates + said.report
     sending = Sending(
         operation=sent,
-        flat=flat,
         body=body,
         patch=patch,
         key=key if by_key else None,

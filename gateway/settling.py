@@ -74,7 +74,6 @@ def _by_key_alone(delivery: DeliveryRow, command: CommandRow, upstream: Upstream
     akin = command.dialect == upstream.dialect.name
     sending = Sending(
         operation=operation,
-        flat={},
         body={},
         patch={},
         key=delivery.key,
@@ -158,7 +157,6 @@ def _ship(
         return Shipment(delivery=delivery, operation=operation, dead=unmet_text(upstream.name, unmet))
     sending = Sending(
         operation=operation,
-        flat=words.flat,
         body=said.body,
         patch=said.body if takes_over else said.patch,
         key=target.key,

@@ -212,7 +212,6 @@ def _sent(dialect: Dialect, operation: Operation) -> str:
     call = command(
         Sending(
             operation=operation,
-            flat={},
             body={"name": "N"},
             patch={},
             key="KEY",

@@ -147,7 +147,6 @@ def _calls(dialect: Dialect) -> list[Any]:
 def _sending() -> Sending:
     return Sending(
         operation=Operation.UPDATE,
-        flat={},
         body={"name": "name"},
         patch={"name": "name"},
         key="key",
