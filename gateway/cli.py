@@ -54,9 +54,9 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]], plain: Callabl
         plain()
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(*columns)
+    table = Table(*(Column(name, no_wrap=name in ("delivery", "alert", "dialect")) for name in columns))
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     Console().print(table)

@@ -32,6 +32,7 @@ from gateway.configfile import (
     default_store,
     duration,
     flat_of,
+    is_address,
     is_loopback,
     size,
     some_time,
@@ -267,7 +268,9 @@ class _Check:
         own = dialect.settings if dialect else None
         own_fields = tuple(item.encode_name for item in struct_fields(own)) if own else ()
         given = self.struct(UpstreamFile, table, path, own_fields)
-        if not re.match(r"https?://[^/\s]+", given.url or ""):
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+            self.say(path, "an upstream's name is made of letters, digits, dots, dashes and underscores")
+        if not is_address(given.url or ""):
             self.say(
                 f"{path}.url", f"{given.url!r} is not an address such as {dialect.url if dialect else 'https://…'}"
             )

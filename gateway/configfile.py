@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -117,6 +118,17 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def is_address(url: str) -> bool:
+    """Whether this is the address of a server: http or https, a host, perhaps a port and a path, and nothing else."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    is_plain = not (parts.username or parts.password or parts.query or parts.fragment or re.search(r"\s", url))
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and is_plain and port != 0
 
 
 def size(value: str | int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterable
@@ -116,8 +117,16 @@ async def run(origin: str | None, target: str | None, *, stay: bool, as_json: bo
                 show.end()
                 if stay:
                     show.stay(url, keys)
-                    await asyncio.Event().wait()
+                    await _until_told_to_end()
     return 1 if show.failed else 0
+
+
+async def _until_told_to_end() -> None:
+    """Until SIGINT or SIGTERM, which are an end like any other."""
+    told = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    await told.wait()
 
 
 class _Tour:

@@ -40,6 +40,8 @@ class Secret:
             raise ValueError("the secret is empty")
         elif resolve and self._source == "file" and not self.value():
             raise ValueError(f"the file {name} is empty")
+        if resolve and not (self.value().isascii() and self.value().isprintable()):
+            raise ValueError("the secret has characters that no header can carry")
 
     def value(self) -> str:
         """The credential itself, as it is now."""

@@ -85,6 +85,12 @@ class Waiters:
         if waiter := self._waiting.get(command):
             waiter.unclaimed.set()
 
+    def release_all(self, upstream: str) -> None:
+        """Nobody is to wait for an upstream that is held now."""
+        for waiter in list(self._waiting.values()):
+            if waiter.primary == upstream:
+                waiter.done.set()
+
     def verdict(self, command: int, upstream: str, verdict: Verdict) -> None:
         """Passes an upstream's verdict on."""
         if waiter := self._waiting.get(command):

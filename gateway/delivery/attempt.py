@@ -91,6 +91,9 @@ class Client:
                 if response.status == 401 and self._token is not None and not renewed:
                     self._token, renewed = None, True
                     continue
+                if _is_web_page(response):
+                    page = Again(reason=f"{response.status} with a web page, which no API answers")
+                    return Ended(page, status, request.creates)
                 if self._is_for_call(request, response):
                     request = call.send(response)
                     continue
@@ -166,6 +169,11 @@ class Client:
                 if isinstance(token, Token) and token.value:
                     return token
                 raise _TokenRefused(Again(reason="the identity service issued no token"), response.status) from None
+
+
+def _is_web_page(response: Response) -> bool:
+    """Whether something between us and the vendor answered in its place."""
+    return 200 <= response.status < 300 and response.headers.get("content-type", "").startswith("text/html")
 
 
 class _TokenRefused(Exception):

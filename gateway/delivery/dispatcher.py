@@ -221,7 +221,8 @@ class Lanes:
                 return found
         ended = await self.client.run(call)
         if lacks_id(ended, self.client.upstream):
-            return await look(self.client, self._store, shipment.sending, started) or ended
+            found = await look(self.client, self._store, shipment.sending, started)
+            return found or Ended(Again(reason=f"{ended.status} without an id"), ended.status, is_ambiguous=True)
         return ended
 
     async def _settle(self, shipment: Shipment, outcome: Outcome | None, started: int, began: float) -> Verdict:
@@ -289,6 +290,7 @@ class Lanes:
             tx.insert_attempt(_attempt_row(delivery, verdict, started, took))
 
         await self._recorded(work)
+        self._waiters.release_all(self._name)
         self._metrics.attempt(self._name, "held", str(held.status or "certificate"), took)
         log.error("upstream.held", upstream=self._name, reason=held.reason, probe_in_s=PROBE)
 

@@ -7,7 +7,6 @@ It must not know what the requests mean.
 from __future__ import annotations
 
 import asyncio
-import ssl
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +24,6 @@ from gateway.dialect import Request, Response
 MOST_READ = 64 * 1024
 MOST_LISTED = 8 * 1024 * 1024
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
-_CERTIFICATE = (ssl.SSLCertVerificationError,)
 
 
 class Unreachable(Exception):
@@ -68,11 +66,8 @@ class Transport:
                 return await self._exchange(request, headers)
         except TimeoutError:
             raise Unreachable(f"no answer within {self._timeout:g} s", sent=True) from None
-        except httpx.ConnectError as error:
-            reason = str(error) or type(error).__name__
-            raise Unreachable(reason, sent=False, is_certificate=_about_certificate(error)) from None
         except (httpx.HTTPError, aiohttp.ClientError) as error:
-            raise Unreachable(f"{type(error).__name__}: {error}", sent=True) from None
+            raise _unreachable(error) from None
 
     async def _exchange(self, request: Request, headers: Mapping[str, str]) -> Response:
         url = request.path if request.absolute else self._url + quote(request.path, safe="/%:@!$&'()*+,;=-._~?")
@@ -117,9 +112,11 @@ def _unpacked(raw: bytes, most: int) -> bytes:
         return b""
 
 
-def _about_certificate(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, _CERTIFICATE) or "CertificateError" in type(error).__name__:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+def _unreachable(error: Exception) -> Unreachable:
+    """What went wrong, from the client below: the adapter above it calls a refused connection a timeout."""
+    cause: BaseException = error.__cause__ or error.__context__ or error
+    return Unreachable(
+        f"{type(cause).__name__}: {cause}",
+        sent=not isinstance(cause, aiohttp.ClientConnectorError),
+        is_certificate=isinstance(cause, aiohttp.ClientConnectorCertificateError),
+    )

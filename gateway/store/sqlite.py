@@ -305,6 +305,8 @@ class SqliteStore:
             Path(self._path).parent.mkdir(parents=True, exist_ok=True)
         if self._exclusive:
             self._take_lock()
+        if self._path != ":memory:":  # alerts are nobody else's to read
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._writer = self._connect()
         migrate(self._writer)
         self._reader = self._writer if self._path == ":memory:" else self._connect()
