@@ -9,7 +9,7 @@ taken apart by path is a *flat* alert (`flatten`, `unflatten`): it is what mappi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -238,8 +238,3 @@ def in_order(flat: Mapping[str, Any]) -> Flat:
     ordered = {path: flat[path] for path in PATHS if path in flat}
     ordered.update((path, value) for path, value in flat.items() if path not in ordered)
     return ordered
-
-
-def said(paths: Iterable[str]) -> tuple[str, ...]:
-    """Of some paths, those that say something about the trouble itself."""
-    return tuple(path for path in paths if path not in SERVER_OWNED)

@@ -20,7 +20,7 @@ from gateway.config import Upstream
 from gateway.dialect import Command, Dialect, Incoming, Request, Response, Route, Sending
 from gateway.errors import Problem, ProblemKind
 from gateway.mapping import Unmet
-from gateway.road import what_to_send
+from gateway.road import unsaid, what_to_send
 from gateway.secrets import MASK
 from gateway.translation import Destination, Fate, Saying, translate, unmet_text
 
@@ -110,12 +110,15 @@ def rehearse(
     akin = origin.name == upstream.dialect.name
     body: dict[str, Any] = {}
     patch: dict[str, Any] = {}
-    if sent in _TELLING or asked.patch:
+    by_id = upstream.dialect.outbound.addressed_by == "id"
+    if sent in _TELLING or (asked.patch and sent is Operation.RESOLVE and by_id):
         try:
             said = translate(words, upstream.destination)
         except Unmet as unmet:
             raise Problem(ProblemKind.UNMET, unmet_text(upstream.name, unmet), field=unmet.path) from None
         body, patch, fates = said.body, said.patch, fates + said.report
+    else:
+        fates += unsaid(upstream, origin, asked, tuple(asked.patch))
     sending = Sending(
         operation=sent,
         body=body,

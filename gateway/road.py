@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from msgspec import json, to_builtins
 
-from gateway.canonical import Flat, Operation, checked, flatten, in_order, lay_over, plain, unflatten
+from gateway.canonical import SERVER_OWNED, Flat, Operation, checked, flatten, in_order, lay_over, plain, unflatten
 from gateway.carry import restore
 from gateway.changing import meaning_of, resolve_hints, stamp, without_implied
 from gateway.config import Config, Upstream
@@ -324,6 +324,10 @@ class Road:
                 if sent is Operation.UPDATE and not said.patch and _is_there(target, upstream):
                     step.accepted.reports[target.upstream] = fates
                     return
+            elif sent is Operation.RESOLVE and upstream.dialect.outbound.addressed_by == "id" and step.changed:
+                fates += self._said(step, target, upstream).report
+            else:
+                fates += unsaid(upstream, step.caller.dialect, step.asked, step.changed or ())
         except Unmet as unmet:
             self._cannot(step, target, delivery, unmet_text(target.upstream, unmet), "unmet")
         if is_said and step.flat.get("kind") == "rule" and _refuses_rules(upstream):
@@ -469,6 +473,16 @@ def what_to_send(upstream: Upstream, operation: Operation) -> tuple[Operation | 
     if sent is not operation:
         return sent, (Fate(about, "approximated", "", f"{operation} becomes {sent} there"),)
     return sent, ()
+
+
+def unsaid(upstream: Upstream, origin: Dialect, asked: Command, changed: tuple[str, ...]) -> tuple[Fate, ...]:
+    """What a command said beside its operation, where the upstream's words for that have no room for it."""
+    if upstream.dialect.name == origin.name or asked.operation is Operation.COMMENT:
+        return ()
+    paths = [path for path in changed if path not in SERVER_OWNED] + (["comment"] if asked.comment else [])
+    return tuple(
+        Fate(path, "kept", "", f"{upstream.dialect.title} is told the {asked.operation} alone") for path in paths
+    )
 
 
 def _in_terms_of(upstream: Upstream, step: _Step, before: Flat | None) -> Operation | None:
