@@ -30,3 +30,11 @@ def test_the_other_way_round(tmp_path: Path) -> None:
         h.call("POST", "/api/events", {"apiKey": KEY, "eventType": "RESOLVE", "alertKey": "DISK "}, key=None)
         resolved = h.arrives("uptinio", 2)[1]
         assert (resolved.method, resolved.body) == ("PUT", {"status": "resolved"})
+
+
+def test_what_was_lost_on_the_way_is_counted_by_pair(tmp_path: Path) -> None:
+    with house(tmp_path, {"oncall": "ilert"}) as h:
+        h.call("POST", "/alerts", {"monitor_id": "mon_123", "type": "down", "message": "Website is down"})
+        text = h.client.get(h.url + "/metrics").text
+        assert 'alert_gateway_fields_total{dialect="uptinio",fate="carried",upstream="oncall"} 2.0' in text
+        assert 'alert_gateway_fields_total{dialect="uptinio",fate="approximated",upstream="oncall"} 1.0' in text
