@@ -117,6 +117,10 @@ class Alert(Part, frozen=True):
     updated_at: datetime | UnsetType = UNSET
     acknowledged_at: datetime | UnsetType | None = UNSET
     resolved_at: datetime | UnsetType | None = UNSET
+    occurrences: int | UnsetType = UNSET
+    occurred_at: datetime | UnsetType = UNSET
+    snoozed_until: datetime | UnsetType | None = UNSET
+    assignee: str | UnsetType | None = UNSET
     extensions: dict[str, dict[str, Any]] | UnsetType = UNSET
 
 
@@ -138,8 +142,14 @@ Flat = dict[str, Any]
 """An alert by canonical path. A path that is missing was left out, a `None` was cleared."""
 
 _GROUPS: dict[str, type[Part]] = {"condition": Condition, "renotify": Renotify}
-SERVER_OWNED = frozenset({"status", "notifications", "created_at", "updated_at", "acknowledged_at", "resolved_at"})
-"""Paths the gateway keeps itself: they say where an alert stands, not what it says."""
+SERVER_OWNED = frozenset(
+    {
+        *("status", "notifications", "created_at", "updated_at", "acknowledged_at", "resolved_at"),
+        *("occurrences", "occurred_at", "snoozed_until", "assignee"),
+    }
+)
+"""Paths the gateway keeps itself: they say where an alert stands, not what it says. They are never carried, and a
+change of them alone is told to nobody."""
 
 
 def _leaves() -> tuple[str, ...]:

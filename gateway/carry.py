@@ -24,10 +24,13 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()[:12]
 
 
-def pack(alert: Flat, wire: Flat, spans: dict[str, tuple[int, int]]) -> tuple[dict[str, Any] | None, frozenset[str]]:
+def pack(
+    alert: Flat, wire: Flat, spans: dict[str, tuple[int, int]], limit: int = LIMIT
+) -> tuple[dict[str, Any] | None, frozenset[str]]:
     """The carried object for an `alert` that a target's `wire` says differently, and the paths it holds.
 
-    `spans` gives, for a text to which lines were added, where in it the sender's own text stands.
+    `spans` gives, for a text to which lines were added, where in it the sender's own text stands. The object takes at
+    most `limit` bytes.
     """
     fields: dict[str, Any] = {}
     marks: dict[str, str] = {}
@@ -40,18 +43,19 @@ def pack(alert: Flat, wire: Flat, spans: dict[str, tuple[int, int]]) -> tuple[di
             fields[path] = plain(value)
     added = [path for path in wire if path not in alert and path not in NEVER]
     marks.update((path, fingerprint(wire[path])) for path in added)
-    packed = _fitting(fields, marks, added, {path: list(span) for path, span in spans.items() if path in alert})
+    own_text = {path: list(span) for path, span in spans.items() if path in alert}
+    packed = _fitting(fields, marks, added, own_text, limit)
     return packed, frozenset(packed.get("fields", ())) if packed else frozenset()
 
 
 def _fitting(
-    fields: dict[str, Any], marks: dict[str, str], added: list[str], spans: dict[str, list[int]]
+    fields: dict[str, Any], marks: dict[str, str], added: list[str], spans: dict[str, list[int]], limit: int
 ) -> dict[str, Any] | None:
     """Leaves out the largest fields until the whole fits."""
     while True:
         parts: dict[str, Any] = {"fields": fields, "added": added, "spans": spans, "marks": marks}
         packed = {name: part for name, part in parts.items() if part}
-        if not packed or len(msgspec.json.encode(packed)) <= LIMIT:
+        if not packed or len(msgspec.json.encode(packed)) <= limit:
             return packed or None
         if not fields:
             return None

@@ -16,8 +16,9 @@ from gateway.values import from_millis
 def resolve_hints(before: Flat, asked: Command) -> Flat:
     """The patch of an update: where two voices speak of one field, the one that differs from the record is the
     change; where both do, the principal one wins."""
-    patch = {path: value for path, value in asked.patch.items() if path != "kind"}
-    if asked.carried:
+    said = {} if asked.only_new else asked.patch
+    patch = {path: value for path, value in said.items() if path != "kind"}
+    if asked.carried and not asked.only_new:
         patch = {path: value for path, value in restore(patch, asked.carried).items() if path != "kind"}
     if asked.amend:
         patch |= asked.amend(before)

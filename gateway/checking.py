@@ -1,5 +1,5 @@
-"""What `check` warns of beyond plain mistakes: paths that another dialect takes, and routes whose upstream requires
-what their callers cannot give.
+"""What `check` says beyond plain mistakes: for each route what the callers' words become and whether they wake
+somebody, and warnings of what was hardly meant.
 
 It tries the callers' documented examples on every route. It must not know any vendor.
 """
@@ -8,36 +8,172 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gateway.canonical import Operation
-from gateway.config import Config, Inbound, shape_of
+import msgspec
+
+from gateway.canonical import QUIET_CATEGORY, Flat, Operation
+from gateway.config import ANONYMOUS, Config, Inbound, Upstream
+from gateway.dialect import Command
 from gateway.errors import Problem, ProblemKind
 from gateway.examples import examples
+from gateway.listening import in_the_clear, meet, shape_of
+from gateway.mapping import Unmet
 from gateway.rehearsal import command_in, rehearse
-from gateway.routing import Route
+from gateway.routing import Hop, Matcher, Route, choice_of
+from gateway.terms import refuses_rules
+from gateway.translation import Saying, translate
+from gateway.waking import LOUD, loudness, said, verdict, words
+
+MOST_NAMED = 5
+"""How many callers are named where something is wrong for many."""
 
 
 def warnings(config: Config) -> Iterator[str]:
-    """One text per side route that yields, and per route, sender and requirement that cannot be met."""
+    """What was hardly meant: side routes that yield, requirements that callers cannot meet, routes that are never
+    reached, callers that no route takes, rules that would page, callers without a key."""
     yield from _yielding(config)
+    yield from in_the_clear(config)
+    yield from _shadowed(config)
+    yield from _uncaught(config)
     for route in config.routes:
+        yield from _shared_keys(config, route)
+        yield from _unknown_senders(config, route)
         for inbound in _senders(config, route):
             yield from sorted(set(_unmet(config, route, inbound)))
+            yield from _paging_rules(config, route, inbound)
+            yield from _without_entry(config, route, inbound)
 
 
 def _yielding(config: Config) -> Iterator[str]:
     """Side routes that, at the root, yield to another dialect's main route of the same path."""
-    mains = {
-        (route.method, shape_of(route.path)): inbound.dialect.name
+    mains = [
+        (route.method, shape_of(route.path), inbound)
         for inbound in config.inbounds.values()
         for route in inbound.dialect.routes
         if not route.side
-    }
+    ]
     for inbound in config.inbounds.values():
         for route in inbound.dialect.routes:
-            holder = mains.get((route.method, shape_of(route.path)))
-            if route.side and holder not in (None, inbound.dialect.name):
-                own = f"/{inbound.dialect.name}{route.path}"
-                yield f"inbound.{inbound.dialect.name}: {route.method} {route.path} is {holder}'s; use {own}"
+            own = f"/{inbound.dialect.name}{route.path}"
+            for method, shape, holder in mains if route.side else ():
+                is_same = (method, shape) == (route.method, shape_of(route.path))
+                if is_same and holder is not inbound and meet(holder, inbound):
+                    whose = holder.dialect.name
+                    yield f"inbound.{inbound.dialect.name}: {route.method} {route.path} is {whose}'s; use {own}"
+
+
+# --- routes that do not do what they seem to -----------------------------------------------------------------
+
+
+def _shadowed(config: Config) -> Iterator[str]:
+    for number, route in enumerate(config.routes):
+        senders = route.from_ or tuple(config.inbounds)
+        before = [one for one in config.routes[:number] if not one.goes_on]
+        takers = [next((one for one in before if _takes_all(one, who, route.when)), None) for who in senders]
+        if takers and all(takers):
+            names = ", ".join(dict.fromkeys(one.name for one in takers if one))
+            yield f"routes: {route.name}: never reached: {names} takes all of it before"
+
+
+def _takes_all(route: Route, sender: str, when: tuple[Matcher, ...]) -> bool:
+    """Whether a route takes everything that a sender sends under conditions at least as narrow."""
+    is_from = not route.from_ or sender in route.from_ or sender.partition("/")[0] in route.from_
+    return is_from and all(any(_implies(one, matcher) for one in when) for matcher in route.when)
+
+
+def _implies(narrow: Matcher, wide: Matcher) -> bool:
+    """Whether whatever the one condition holds for, the other holds for as well."""
+    if narrow == wide:
+        return True
+    if narrow.name != wide.name or wide.pattern or narrow.pattern:
+        return False
+    if narrow.operator == "=" and wide.operator in ("=", "!=", "<", "<=", ">", ">="):
+        return wide.holds({wide.name: narrow.value})
+    if narrow.operator[:1] in "<>" and narrow.operator[:1] == wide.operator[:1]:
+        bounds = float(narrow.value), float(wide.value)
+        is_within = bounds[0] < bounds[1] if narrow.operator[0] == "<" else bounds[0] > bounds[1]
+        return is_within or (bounds[0] == bounds[1] and (narrow.operator == wide.operator or "=" in wide.operator))
+    return False
+
+
+def _uncaught(config: Config) -> Iterator[str]:
+    for name, inbound in config.inbounds.items():
+        everything = [route for route in config.routes if not route.when]
+        if any(not route.from_ or name in route.from_ for route in everything):
+            continue
+        named = {who.partition("/")[2] for route in everything for who in route.from_ if who.startswith(f"{name}/")}
+        if inbound.keyring.directory is None and _callers(inbound) and _callers(inbound) <= named:
+            continue
+        yield (
+            f"routes: an alert of {name} that no route matches is refused; "
+            "a last route without `when` (and without `from`) takes what is left"
+        )
+
+
+def _callers(inbound: Inbound) -> set[str]:
+    """Everybody who may call, by name."""
+    anybody = {ANONYMOUS} if inbound.anonymous or not inbound.keyring else set()
+    return {*inbound.keyring.names(), *anybody}
+
+
+def _paging_rules(config: Config, route: Route, inbound: Inbound) -> Iterator[str]:
+    for hop in route.to:
+        upstream = config.upstreams[hop.upstream]
+        is_paging = upstream.dialect.kind == "occurrence" and upstream.destination.rules == "page"
+        if inbound.dialect.kind == "rule" and is_paging:
+            yield (
+                f"routes: {route.name}: every rule that {inbound.dialect.name} makes would page at {hop.upstream}; "
+                f'if that is not meant, set rules = "quiet" or "refuse" there'
+            )
+
+
+def _unknown_senders(config: Config, route: Route) -> Iterator[str]:
+    """Callers that a route names and that have no file in their directory: they may get one yet."""
+    for who in route.from_:
+        dialect, _, caller = who.partition("/")
+        directory = config.inbounds[dialect].keyring.directory
+        if caller and directory and directory.is_known and directory.get(caller) is None:
+            yield f"routes: {route.name}: from {who}: there is no file {caller} in {directory.path}"
+
+
+def _shared_keys(config: Config, route: Route) -> Iterator[str]:
+    """A routing key that names a policy at one vendor and is the credential at another."""
+    setting = [hop for hop in route.to if hop.key or any(one.field == "routing_key" for one in hop.lookups)]
+    setting += [hop for hop in route.to if "routing_key" in hop.replaced]
+    vendors = {config.upstreams[hop.upstream].dialect.name for hop in setting}
+    for hop in setting if len(vendors) > 1 else ():
+        if config.upstreams[hop.upstream].dialect.outbound.key == "routing_key":
+            yield (
+                f"routes: {route.name}: `set` routing_key is the key itself at {hop.upstream}; "
+                "set it on the entries of `to` that it is meant for"
+            )
+
+
+def _without_entry(config: Config, route: Route, inbound: Inbound) -> Iterator[str]:
+    """Callers for which a table or a directory has nothing, where there is nothing for everybody else either."""
+    callers = sorted(who for who in _callers(inbound) if route.is_from(inbound.dialect.name, who))
+    for hop in route.to:
+        upstream = config.upstreams[hop.upstream]
+        if upstream.keys and upstream.keys.is_known and upstream.keys.by == "caller" and hop.key is None:
+            entries = {who: upstream.entry(inbound.dialect.name, who) for who in callers}
+            keyless = [who for who, entry in entries.items() if upstream.keys.lacks(entry)]
+            if keyless:
+                yield f"upstreams.{hop.upstream}.key: there is none, and no `else`, for {_some(keyless)}"
+        for lookup in (*hop.lookups, *([hop.key] if hop.key else [])):
+            values = lookup.table.values()
+            missing = [who for who in callers if who not in values] if lookup.by == "caller" else []
+            if missing and isinstance(lookup.otherwise, msgspec.UnsetType):
+                yield (
+                    f"routes: {route.name}: {lookup.table.name} has no {lookup.field}, and there is no `else`, "
+                    f"for {_some(missing)}"
+                )
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
+
+
+# --- what callers say and what arrives -----------------------------------------------------------------------
 
 
 def _senders(config: Config, route: Route) -> list[Inbound]:
@@ -45,17 +181,84 @@ def _senders(config: Config, route: Route) -> list[Inbound]:
     return [inbound for name, inbound in config.inbounds.items() if not named or name in named]
 
 
-def _unmet(config: Config, route: Route, inbound: Inbound) -> Iterator[str]:
+def _creates(inbound: Inbound) -> Iterator[Command]:
+    """The documented examples of a new alert."""
     for example in examples(inbound.dialect.name):
-        if example.operation != Operation.CREATE:
-            continue
-        try:
-            asked = command_in(inbound.dialect, Operation.CREATE, example.request.body)
-        except Problem:
-            continue
-        for hop in route.to:
+        if example.operation == Operation.CREATE:
             try:
-                rehearse(asked, inbound.dialect, config.upstreams[hop.upstream], replaced=hop.replaced)
+                yield command_in(inbound.dialect, Operation.CREATE, example.request.body)
+            except Problem:
+                continue
+
+
+def _unmet(config: Config, route: Route, inbound: Inbound) -> Iterator[str]:
+    caller = _somebody(route, inbound)
+    for asked in _creates(inbound):
+        for hop in route.to:
+            set_there = choice_of(hop, route.name, _facts(inbound, caller, asked.patch)).replaced
+            try:
+                rehearse(asked, inbound.dialect, config.upstreams[hop.upstream], replaced=set_there)
             except Problem as problem:
                 if problem.kind is ProblemKind.UNMET:
                     yield f"routes: {route.name}: from {inbound.dialect.name}: {problem.message}"
+
+
+def _facts(inbound: Inbound, caller: str, patch: Flat) -> Flat:
+    return {**patch, "caller": caller, "dialect": inbound.dialect.name}
+
+
+def _somebody(route: Route, inbound: Inbound) -> str:
+    """One of the callers of a route, as an example of them all."""
+    fitting = (who for who in sorted(_callers(inbound)) if route.is_from(inbound.dialect.name, who))
+    return next(fitting, ANONYMOUS)
+
+
+def ladders(config: Config) -> Iterator[str]:
+    """Per route, sender and upstream: each of the caller's words for how bad it is, the upstream's word for that, and
+    whether it wakes somebody."""
+    for route in config.routes:
+        yield f"route {route.name}" + (f": thrown away: {route.because}" if not route.to else "")
+        for inbound in _senders(config, route):
+            for hop in (*route.to, *route.fallback):
+                upstream = config.upstreams[hop.upstream]
+                yield f"  {inbound.dialect.name} → {upstream.name} ({upstream.dialect.name})"
+                yield from (f"    {line}" for line in _ladder(route, hop, inbound, upstream))
+
+
+def _ladder(route: Route, hop: Hop, inbound: Inbound, upstream: Upstream) -> Iterator[str]:
+    """One line per thing that arrives, with every word that comes to it; words that the route does not take are left
+    out."""
+    lines: dict[str, dict[str, list[str]]] = {}
+    for field, value in words(inbound.dialect):
+        meant = said(inbound.dialect, field, value)
+        if all(matcher.holds(meant) for matcher in route.when if matcher.name in LOUD):
+            arrives = _arrives(route, hop, inbound, upstream, meant)
+            lines.setdefault(arrives, {}).setdefault(field or "no word", []).append("" if not field else str(value))
+    for arrives, fields in lines.items():
+        yield "; ".join(f"{field} {', '.join(values)}".strip() for field, values in fields.items()) + f" → {arrives}"
+
+
+def _arrives(route: Route, hop: Hop, inbound: Inbound, upstream: Upstream, meant: Flat) -> str:
+    """The upstream's word for it, and what it does there, tried on the first documented example that can be sent."""
+    caller, unmet = _somebody(route, inbound), ""
+    if inbound.dialect.kind == "rule" and refuses_rules(upstream):
+        return 'refused: it takes no rules (rules = "refuse")'
+    for asked in _creates(inbound):
+        flat = {"kind": inbound.dialect.kind, **_loud(asked.patch), **meant}
+        replaced = choice_of(hop, route.name, _facts(inbound, caller, flat)).replaced
+        key = str(flat.get("dedup_key") or "key") if upstream.dialect.outbound.addressed_by == "key" else None
+        saying = Saying(flat=flat, origin=inbound.dialect.name, caller=caller, key=key, replaced=replaced)
+        try:
+            body = translate(saying, upstream.destination).body
+        except Unmet as problem:
+            unmet = f"cannot be sent: {problem.path} is required"
+            continue
+        return f"{loudness(upstream, body) or 'no word'} → {verdict(upstream, body)}"
+    return unmet or "unknown: no documented example"
+
+
+def _loud(patch: Flat) -> Flat:
+    """An example without its own word for how bad it is, and without what would quieten it."""
+    is_good_news = patch.get("category") == QUIET_CATEGORY
+    quiet = ("enabled", *LOUD, *(("category",) if is_good_news else ()))
+    return {path: value for path, value in patch.items() if path not in quiet}

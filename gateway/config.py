@@ -7,8 +7,10 @@ own settings come from its declaration. It must not know any vendor.
 from __future__ import annotations
 
 import difflib
+import hmac
 import os
 import re
+import secrets
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,33 +22,41 @@ from msgspec import NODEFAULT, Struct
 from msgspec.structs import fields as struct_fields
 
 from gateway.canonical import Flat
+from gateway.choosing import Keys
 from gateway.configfile import (
+    AlarmsFile,
     File,
+    HeartbeatFile,
     InboundFile,
     RetryFile,
-    RouteFile,
     SeverityFile,
+    TestFile,
     UpstreamFile,
     WaitingFile,
     count,
     default_store,
     duration,
-    flat_of,
     is_address,
-    is_loopback,
     size,
     some_time,
 )
+from gateway.configproblems import wrong_types
+from gateway.configroutes import Routes, flat, key_of, tests_of
+from gateway.configsettings import secret_in, settings_of
 from gateway.dialect import Dialect
 from gateway.errors import ConfigurationError
+from gateway.following import Directory
+from gateway.listening import Tls, clashes, host_names, listening
 from gateway.mapping import Mapping as Rows
+from gateway.reaching import Reach, reach
 from gateway.registry import dialects
-from gateway.routing import Hop, Route, parse_matcher
+from gateway.routing import Route
 from gateway.secrets import Keyring, Secret
 from gateway.translation import Destination
 
 S = TypeVar("S", bound=Struct)
 ANONYMOUS = "anonymous"
+_SALT = secrets.token_bytes(32)
 
 
 # --- what the gateway works with -----------------------------------------------------------------------------
@@ -54,7 +64,8 @@ ANONYMOUS = "anonymous"
 
 @dataclass(frozen=True, kw_only=True)
 class Inbound:
-    """A dialect that callers may speak: its keyring, the scope of each caller, when they are answered."""
+    """A dialect that callers may speak: its keyring, the scope of each caller, when they are answered, and the names
+    that are its own at the root."""
 
     dialect: Dialect
     keyring: Keyring
@@ -62,6 +73,7 @@ class Inbound:
     anonymous: bool
     scope: str | None
     reply: Literal["accepted", "delivered"]
+    hosts: frozenset[str] = frozenset()
 
     def scope_of(self, caller: str) -> str:
         """What the ids, keys and names of this caller belong to."""
@@ -87,29 +99,64 @@ class Waiting:
 
 @dataclass(frozen=True, kw_only=True)
 class Upstream:
-    """A configured destination: where it is, how to get in, and what its configuration says about content."""
+    """A configured destination: where it is, how to get in, and what its configuration says about content. `rate` is
+    in requests a minute; `keys` are there where the key is chosen by caller or field; `written` is a keyed digest of
+    its table in the file: a reload sees by it what has changed."""
 
     name: str
     destination: Destination
     url: str
     key: Secret | None = None
+    keys: Keys | None = None
     is_exchanged: bool = False
     headers: Mapping[str, Secret] = field(default_factory=dict)
     timeout: float = 10.0
     retry: Retry = field(default_factory=Retry)
     concurrency: int = 8
     on_resolve: Literal["disable", "delete", "keep"] | None = None
+    on_backlog: Literal["fold", "deliver"] = "fold"
+    rate: int | None = None
     settings: Any = None
+    reach: Reach = field(default_factory=Reach)
+    written: str = ""
 
     @property
     def dialect(self) -> Dialect:
         """The dialect it speaks."""
         return self.destination.dialect
 
+    def entry(self, dialect: str, caller: str, flat: Flat | None = None) -> str:
+        """The entry of the key with which it is told something of this caller."""
+        return self.keys.entry({**(flat or {}), "caller": caller, "dialect": dialect}) if self.keys else ""
+
+    @property
+    def has_many_keys(self) -> bool:
+        """Whether a refused key is a matter of what uses it, and not of the whole upstream."""
+        return self.keys is not None and self.keys.are_many
+
+    def key_of(self, entry: str) -> str:
+        """The credential of an entry, as it is now; `ValueError` where there is none."""
+        if self.keys is not None:
+            return self.keys.value(entry)
+        return self.key.value() if self.key else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heartbeat:
+    """Where somebody notices when the gateway is dead: an address that is asked `every` so many seconds while all is
+    well, and no more once something has waited for `stall` seconds."""
+
+    url: Secret
+    every: float
+    stall: float
+    reach: Reach = field(default_factory=Reach)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """A configuration that was checked. Only a stand-in for a vendor does not restore what was carried."""
+    """A configuration that was checked. `alarms` names the upstreams that hear of the gateway's own trouble. Only a
+    stand-in for a vendor does not restore what was carried. `base` is where the file lies: tables and samples are
+    beside it."""
 
     listen: tuple[str, int]
     store: str
@@ -120,12 +167,23 @@ class Config:
     inbounds: Mapping[str, Inbound]
     upstreams: Mapping[str, Upstream]
     routes: tuple[Route, ...]
+    heartbeat: Heartbeat | None = None
+    alarms: tuple[str, ...] = ()
+    admin: tuple[str, int] | None = None
+    admin_token: Secret | None = None
+    tls: Tls | None = None
     restores: bool = True
+    tests: tuple[TestFile, ...] = ()
+    base: Path = field(default_factory=Path)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether several gateways may serve from the store."""
+        return "://" in self.store
 
-def shape_of(path: str) -> str:
-    """A route's path with its variables blanked out: two of one shape cannot be told apart."""
-    return re.sub(r"\{[^}]*\}", "{}", path)
+    def fallback_after(self, route: str) -> float | None:
+        """After how many seconds the fallback of the route of this name is told; None where it has none."""
+        return next((one.after for one in self.routes if one.name == route and one.fallback), None)
 
 
 def load(path: str | os.PathLike[str], *, secrets: bool = True, listen: str | None = None) -> Config:
@@ -137,23 +195,24 @@ def load(path: str | os.PathLike[str], *, secrets: bool = True, listen: str | No
         text = Path(path).read_text("utf8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError([f"{path}: cannot be read: {error}"]) from None
-    return parse(text, secrets=secrets, listen=listen)
+    return parse(text, secrets=secrets, listen=listen, base=Path(path).parent)
 
 
-def parse(text: str, *, secrets: bool = True, listen: str | None = None) -> Config:
+def parse(text: str, *, secrets: bool = True, listen: str | None = None, base: Path | None = None) -> Config:
     """Checks the text of a configuration file; see `load`."""
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError([f"not TOML: {error}"]) from None
-    return _Check(secrets).config({**table, "listen": listen} if listen else table)
+    return _Check(secrets, base or Path()).config({**table, "listen": listen} if listen else table)
 
 
 class _Check:
     """Goes through the whole file and collects problems instead of stopping at the first."""
 
-    def __init__(self, secrets: bool) -> None:
+    def __init__(self, secrets: bool, base: Path) -> None:
         self.resolve = secrets
+        self.base = base
         self.problems: list[str] = []
 
     def config(self, table: Mapping[str, Any]) -> Config:
@@ -161,13 +220,18 @@ class _Check:
         inbounds = {name: self.inbound(name, inner, file) for name, inner in file.inbound.items()}
         upstreams = {name: self.upstream(name, inner) for name, inner in file.upstreams.items()}
         known = {name: inbound for name, inbound in inbounds.items() if inbound}
-        routes = self.routes(file, known, list(upstreams))
-        listen = self.listen(file.listen, list(known.values()))
+        callers = {name: None if one.keyring.directory else one.callers for name, one in known.items()}
+        chosen = {name: one.keys for name, one in upstreams.items() if one and one.keys and one.dialect.outbound.key}
+        routes = Routes(self, self.base, callers, list(upstreams), chosen)
+        where = listening(self, file, list(known.values()))
         if not file.inbound:
             self.say("inbound", "nobody can call: add a table such as [inbound.DIALECT], one of " + _names())
-        self.clashes(list(known.values()))
+        clashes(self, list(known.values()))
         config = Config(
-            listen=listen,
+            listen=where.listen,
+            admin=where.admin,
+            admin_token=where.admin_token,
+            tls=where.tls,
             store=self.store(file.store),
             retention=self.parsed(duration, file.retention, "retention", 1.0),
             reply_timeout=self.parsed(some_time, file.reply_timeout, "reply_timeout", 1.0),
@@ -175,7 +239,11 @@ class _Check:
             max_waiting=self.waiting(file.max_waiting),
             inbounds=known,
             upstreams={name: upstream for name, upstream in upstreams.items() if upstream},
-            routes=routes,
+            routes=routes.all_of(file),
+            tests=tests_of(self, file, routes, list(upstreams)),
+            base=self.base,
+            heartbeat=self.heartbeat(file.heartbeat),
+            alarms=self.alarms(file.alarms, upstreams),
         )
         if self.problems:
             raise ConfigurationError(self.problems)
@@ -200,7 +268,8 @@ class _Check:
                     given[item.name] = msgspec.convert(table[name], hints[item.name])
                     continue
                 except msgspec.ValidationError as error:
-                    self.say(_join(path, name), str(error).replace(" - at `$", " - at `").replace("`$`", "`"))
+                    for where, problem in wrong_types(_join(path, name), table[name], hints[item.name], error):
+                        self.say(where, problem)
             elif item.default is not NODEFAULT or item.default_factory is not NODEFAULT:
                 continue
             else:
@@ -231,26 +300,65 @@ class _Check:
         if not dialect or not isinstance(table, dict):
             return None
         given = self.struct(InboundFile, table, path)
-        keys = {
-            caller: [
-                self.secret(text, f"{path}.keys.{caller}") for text in ([listed] if isinstance(listed, str) else listed)
-            ]
-            for caller, listed in given.keys.items()
-        }
-        keyring = Keyring(keys)
+        keyring, callers = self.keyring(given.keys, f"{path}.keys")
         for caller in keyring.shared() if self.resolve and not self.problems else ():
             self.say(f"{path}.keys.{caller}", "is the credential of another caller too, so it names neither")
-        for caller in keys:
+        for caller in callers:
             if caller == ANONYMOUS or "/" in caller or not caller:
                 self.say(f"{path}.keys.{caller}", "cannot be a caller's name")
         return Inbound(
             dialect=dialect,
             keyring=keyring,
-            callers=frozenset(keys),
+            callers=frozenset(callers),
             anonymous=given.anonymous,
             scope=given.scope,
             reply=given.reply or file.reply or dialect.reply,
+            hosts=host_names(self, given.host, f"{path}.host"),
         )
+
+    def keyring(self, given: Mapping[str, str | list[str]] | str, path: str) -> tuple[Keyring, list[str]]:
+        """The callers' credentials: listed, or one per file of a directory that is followed."""
+        if isinstance(given, str):
+            if not given.startswith("dir:"):
+                self.say(path, 'is neither { CALLER = "env:NAME" } nor "dir:PATH", which has one file per caller')
+                return Keyring({}), []
+            at = given.removeprefix("dir:")
+            directory = self.parsed(lambda text: Directory(text, resolve=self.resolve), at, path, None)
+            for name, fault in directory.faults() if directory else ():
+                self.say(f"{path}.{name}", f"the file {fault}")
+            return Keyring({}, directory), sorted(directory.secrets()) if directory else []
+        listed = {caller: [texts] if isinstance(texts, str) else texts for caller, texts in given.items()}
+        keys = {caller: [self.secret(text, f"{path}.{caller}") for text in texts] for caller, texts in listed.items()}
+        return Keyring(keys), list(keys)
+
+    def heartbeat(self, table: dict[str, Any] | None) -> Heartbeat | None:
+        if table is None:
+            return None
+        given = self.struct(HeartbeatFile, table, "heartbeat")
+        url = self.secret(given.url, "heartbeat.url")
+        if self.resolve and not url.value().startswith(("http://", "https://")):
+            self.say("heartbeat.url", "is not an address such as https://hc.example.com/ping/…")
+        return Heartbeat(
+            url=url,
+            every=self.parsed(some_time, given.every, "heartbeat.every", 60.0),
+            stall=self.parsed(some_time, given.stall, "heartbeat.stall", 120.0),
+            reach=reach(self, given, "heartbeat"),
+        )
+
+    def alarms(self, table: dict[str, Any] | None, upstreams: Mapping[str, Upstream | None]) -> tuple[str, ...]:
+        if table is None:
+            return ()
+        given = self.struct(AlarmsFile, table, "alarms")
+        if not given.to:
+            self.say("alarms.to", "names no upstream")
+        for name in given.to:
+            found = upstreams.get(name)
+            if name not in upstreams:
+                close = difflib.get_close_matches(name, upstreams, 1)
+                self.say("alarms.to", f"no upstream {name!r}{f'; did you mean {close[0]!r}?' if close else ''}")
+            elif found and found.key is None:
+                self.say("alarms.to", f"{name}: the gateway itself is no caller, so its key needs an `else`")
+        return tuple(given.to)
 
     def dialect(self, name: str, path: str) -> Dialect | None:
         found = dialects().get(name)
@@ -276,43 +384,38 @@ class _Check:
             )
         if not dialect:
             return None
-        key = self.secret(given.key, f"{path}.key") if given.key is not None else None
-        settings = self.settings(own, table, path) if own else None
-        exchanged = _secret_in(settings)
-        if key is None and exchanged is None:
+        key, keys = key_of(self, given.key, f"{path}.key", is_chosen=dialect.outbound.key is not None)
+        settings = settings_of(self, own, table, path) if own else None
+        exchanged = secret_in(settings)
+        if given.key is None and exchanged is None:
             self.say(f"{path}.key", 'is required: "env:NAME", "file:PATH" or the key itself')
         return Upstream(
             name=name,
             destination=self.destination(name, dialect, given, path),
             url=given.url.rstrip("/"),
             key=key or exchanged,
-            is_exchanged=key is None and exchanged is not None,
+            keys=keys,
+            is_exchanged=given.key is None and exchanged is not None,
             headers={header: self.secret(text, f"{path}.headers.{header}") for header, text in given.headers.items()},
             timeout=self.parsed(some_time, given.timeout, f"{path}.timeout", 10.0),
             retry=self.retry(given, path),
             concurrency=self.parsed(count, given.concurrency, f"{path}.concurrency", 1),
             on_resolve=given.on_resolve or dialect.outbound.on_resolve,
+            on_backlog=given.on_backlog,
+            rate=self.rate(given.rate, dialect, f"{path}.rate"),
             settings=settings,
+            reach=reach(self, given, path),
+            written=hmac.digest(_SALT, msgspec.json.encode(table, order="sorted"), "sha256").hex(),
         )
 
-    def settings(self, kind: type[Struct], table: Mapping[str, Any], path: str) -> Any:
-        """The dialect's own section; a field typed as a secret is resolved like every other secret."""
-        described = {item.encode_name for item in struct_fields(kind)}
-        hints = get_type_hints(kind)
-        given: dict[str, Any] = {}
-        for item in struct_fields(kind):
-            if item.encode_name in table and item.encode_name in described:
-                value = table[item.encode_name]
-                if Secret in getattr(hints[item.name], "__args__", (hints[item.name],)):
-                    given[item.name] = self.secret(str(value), _join(path, item.encode_name))
-                else:
-                    given[item.name] = self.parsed(
-                        lambda value, wanted=hints[item.name]: msgspec.convert(value, wanted),
-                        value,
-                        _join(path, item.encode_name),
-                        value,
-                    )
-        return kind(**given)
+    def rate(self, given: int | str | None, dialect: Dialect, path: str) -> int | None:
+        if given is None or isinstance(given, int):
+            return None if given is None else self.parsed(count, given, path, 1)
+        if given != "published":
+            self.say(path, f'{given!r} is not a number of requests a minute, nor "published"')
+        elif dialect.outbound.published_rate is None:
+            self.say(path, f"{dialect.title} publishes none; write how many requests a minute are allowed")
+        return dialect.outbound.published_rate
 
     def waiting(self, given: int | dict[str, Any]) -> Waiting:
         table = {"deliveries": given} if isinstance(given, int) else given
@@ -335,7 +438,7 @@ class _Check:
             name=name,
             dialect=dialect,
             mapping=self.severity(dialect.mapping, given.severity, f"{path}.severity"),
-            defaults=self.flat(given.defaults, f"{path}.defaults", dialect.name),
+            defaults=flat(self, given.defaults, f"{path}.defaults", dialect.name),
             metrics=given.metrics,
             rules=given.rules,
             carry=given.carry,
@@ -351,104 +454,29 @@ class _Check:
             self.say(path, str(error))
             return mapping
 
-    def flat(self, table: Any, path: str, dialect: str = "") -> Flat:
-        if not isinstance(table, dict):
-            self.say(path, "is not a table of alert fields")
-            return {}
-        try:
-            return flat_of(table, dialect)
-        except KeyError as error:
-            self.say(_join(path, str(error.args[0])), "is no field of an alert")
-        except msgspec.ValidationError as error:
-            self.say(path, str(error))
-        return {}
-
-    def routes(self, file: File, inbounds: Mapping[str, Inbound], upstreams: list[str]) -> tuple[Route, ...]:
-        if not file.routes:
-            if len(upstreams) == 1:
-                return (Route(name="1", from_=(), when=(), to=(Hop(upstreams[0]),)),)
-            self.say("routes", "are required, as there is not just one upstream: add [[routes]] with `to`")
-        return tuple(self.route(number, table, inbounds, upstreams) for number, table in enumerate(file.routes, 1))
-
-    def route(
-        self, number: int, table: Mapping[str, Any], inbounds: Mapping[str, Inbound], upstreams: list[str]
-    ) -> Route:
-        path = f"routes[{number}]"
-        given = self.struct(RouteFile, table, path)
-        for who in given.from_:
-            dialect, _, caller = who.partition("/")
-            if dialect not in inbounds:
-                self.say(f"{path}.from", f"{who!r} is no [inbound.…]; there are {', '.join(inbounds) or 'none'}")
-            elif caller and caller not in inbounds[dialect].callers | {ANONYMOUS}:
-                known = ", ".join(sorted(inbounds[dialect].callers)) or "none"
-                self.say(f"{path}.from", f"{dialect} has no caller {caller!r}; there are {known}")
-        matchers = [self.parsed(parse_matcher, text, f"{path}.when", None) for text in given.when]
-        everywhere = self.flat(given.set, f"{path}.set")
-        hops = [self.hop(entry, everywhere, path, upstreams) for entry in given.to]
-        if not given.to and not given.because:
-            self.say(f"{path}.to", 'throws alerts away; if that is meant, say why: because = "…"')
-        return Route(
-            name=given.name or str(number),
-            from_=tuple(given.from_),
-            when=tuple(matcher for matcher in matchers if matcher),
-            to=tuple(hops),
-            goes_on=given.continue_,
-            because=given.because,
-        )
-
-    def hop(self, entry: str | dict[str, Any], everywhere: Flat, path: str, upstreams: list[str]) -> Hop:
-        name = entry if isinstance(entry, str) else str(entry.get("upstream", ""))
-        replaced = dict(everywhere)
-        if isinstance(entry, dict):
-            for key in entry:
-                if key not in ("upstream", "set"):
-                    self.say(f"{path}.to", f"unknown key {key!r}; known are upstream, set")
-            replaced |= self.flat(entry.get("set", {}), f"{path}.to.set")
-        if name not in upstreams:
-            close = difflib.get_close_matches(name, upstreams, 1)
-            self.say(f"{path}.to", f"no upstream {name!r}{f'; did you mean {close[0]!r}?' if close else ''}")
-        return Hop(name, replaced)
-
-    def listen(self, text: str, inbounds: list[Inbound]) -> tuple[str, int]:
-        host, _, port = text.rpartition(":")
-        if not host or not port.isdigit() or int(port) > 65_535:
-            self.say("listen", f"{text!r} is not HOST:PORT")
-            return "127.0.0.1", 8080
-        if not is_loopback(host):
-            for inbound in inbounds:
-                if not inbound.keyring and not inbound.anonymous:
-                    self.say(
-                        f"inbound.{inbound.dialect.name}",
-                        f"has no keys, and {host} can be reached from elsewhere: add keys, or anonymous = true",
-                    )
-        return host.strip("[]"), int(port)
-
     def store(self, url: str | None) -> str:
         url = url or default_store()
+        if url.startswith(("env:", "file:")):
+            url = self.secret_store(url)
+        if url.startswith(("postgresql://", "postgres://")):
+            return url
         found = re.fullmatch(r"sqlite://(/.+)", url)
         if not found:
-            self.say("store", f"{url.partition('://')[0]!r} is not a store here; write sqlite:///absolute/path")
+            self.say(
+                "store",
+                f"{url.partition('://')[0]!r} is not a store here; write sqlite:///absolute/path or postgresql://user@host/name",
+            )
             return ""
         return found[1]
 
-    def clashes(self, inbounds: list[Inbound]) -> None:
-        """Two main routes of one method and path at the root cannot both be served."""
-        holders: dict[tuple[str, str], str] = {}
-        for inbound in inbounds:
-            for route in inbound.dialect.routes:
-                shape = (route.method, shape_of(route.path))
-                other = None if route.side else holders.setdefault(shape, inbound.dialect.name)
-                if other and other != inbound.dialect.name:
-                    self.say(
-                        f"inbound.{inbound.dialect.name}",
-                        f"{route.method} {route.path} is also a route of {other}; serve them from two gateways",
-                    )
-
-
-def _secret_in(settings: Any) -> Secret | None:
-    """The credential in a dialect's own settings, which is exchanged for tokens."""
-    names = settings.__struct_fields__ if settings is not None else ()
-    return next((value for name in names if isinstance(value := getattr(settings, name), Secret)), None)
+    def secret_store(self, reference: str) -> str:
+        """The store's address may hold a password. It is looked for even where other secrets are not."""
+        try:
+            return Secret(reference).value()
+        except ValueError as error:
+            if self.resolve:
+                self.say("store", str(error))
+            return "postgresql://"
 
 
 def _join(path: str, key: str) -> str:

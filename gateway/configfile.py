@@ -10,91 +10,280 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from gateway.canonical import Flat, checked, is_path
 
+if TYPE_CHECKING:
+    from gateway.secrets import Secret
+
+S = TypeVar("S", bound=Struct)
+
 # --- the file as it is written -------------------------------------------------------------------------------
+# The text below a field is its description in the reference and in the schema for editors.
+
+Duration = Annotated[str, Meta(pattern=r"^\s*\d+(\.\d+)?(ms|s|m|h|d)\s*$", examples=["10s"])]
+"""Such as ``10s``, ``2m`` or ``30d``."""
+Size = Annotated[str, Meta(pattern=r"^\s*\d+\s*(B|KiB|MiB|GiB)?\s*$", examples=["1MiB"])] | int
+"""Bytes, or such as ``1MiB``."""
 
 
 class InboundFile(Struct, kw_only=True):
     """`[inbound.DIALECT]`: who may speak this dialect."""
 
-    keys: dict[str, str | list[str]] = {}
+    keys: dict[str, str | list[str]] | str = {}
+    """Caller's name → the credential its clients send, a list of them while rotating; or `"dir:PATH"`: one file per
+    caller, followed as files appear, change and vanish."""
     anonymous: bool = False
+    """Lets in any credential or none; a listed key still names its caller, everybody else is `anonymous`."""
     scope: str | None = None
+    """Ids, keys and names are shared by all inbounds of the same scope; by default they belong to dialect and
+    caller."""
     reply: Literal["accepted", "delivered"] | None = None
+    """When callers are answered: once the alert is durable, or once the primary has taken it. Default: by dialect."""
+    host: str | list[str] = []
+    """Names at whose root this dialect alone is served, and at no other root. Default: it shares that of all other
+    names."""
+
+
+class TlsFile(Struct, kw_only=True):
+    """`tls`: the certificate that callers are shown, and who has to vouch for theirs."""
+
+    cert: str
+    """A PEM file: the certificate, then those that lead to its authority; followed when it changes."""
+    key: str
+    """A PEM file: the certificate's key, without a password."""
+    client_ca: str | None = None
+    """A PEM file of authorities, one of which must vouch for every caller's certificate. Default: callers need none."""
+
+
+class PairFile(Struct, kw_only=True):
+    """`client_cert`: what the gateway shows to an upstream or to the heartbeat's address."""
+
+    cert: str
+    """A PEM file: the certificate; followed when it changes."""
+    key: str
+    """A PEM file: the certificate's key, without a password."""
 
 
 class RetryFile(Struct, kw_only=True):
     """`retry` of an upstream: the first and the longest pause, and when it is given up."""
 
-    first: str = "1s"
-    most: str = "60s"
-    max_age: str = "24h"
+    first: Duration = "1s"
+    """The first pause."""
+    most: Duration = "60s"
+    """The longest pause."""
+    max_age: Duration = "24h"
+    """The age at which a delivery is given up."""
 
 
 class SeverityFile(Struct, kw_only=True):
     """`severity` of an upstream: its words for the eight codes, and the codes of its words."""
 
     out: list[str | int] | None = None
+    """Eight words or numbers, for the codes 0 (worst) to 7."""
     in_: dict[str, int] = msgspec.field(name="in", default_factory=dict)
+    """The code of each further word of the vendor."""
 
 
 class UpstreamFile(Struct, kw_only=True):
     """`[upstreams.NAME]`: one destination."""
 
     dialect: str
+    """The dialect it speaks."""
     url: str
-    key: str | None = None
+    """The root to which the dialect adds its documented paths."""
+    key: str | dict[str, Any] | None = None
+    """Its credential; or `{ by = "caller", dir = "PATH", else = "…" }`: one file per entry."""
     headers: dict[str, str] = {}
+    """Further headers of every request; their values may be secrets."""
     defaults: dict[str, Any] = {}
-    timeout: str = "10s"
+    """Canonical field → the value where the target requires one and the caller's does not serve."""
+    timeout: Duration = "10s"
+    """How long one attempt may take."""
     retry: dict[str, Any] = {}
+    """When a delivery is tried again."""
     concurrency: int = 8
+    """How many requests may be under way at once."""
     severity: dict[str, Any] = {}
+    """The upstream's own words for severities."""
     metrics: dict[str, str] = {}
+    """Category → the metric that a rule of that category watches."""
     on_resolve: Literal["disable", "delete", "keep"] | None = None
+    """What a rule's resolve becomes. Default: by dialect."""
+    on_backlog: Literal["fold", "deliver"] = "fold"
+    """`fold`: what is over before it could be told is not told."""
+    rate: int | str | None = None
+    """Requests a minute, or `"published"`: as the vendor's page allows. Default: off."""
     rules: Literal["page", "quiet", "refuse"] = "page"
+    """What becomes of rules at a vendor of occurrences: they page, go out quietly, or are refused."""
     carry: Literal["full", "ids", "off"] = "full"
+    """What travels in the free-form field of what has no field of its own: all of it, the id alone, nothing."""
+    proxy: str = "env"
+    """`"env"`: as `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` say; `"off"`: none; or a proxy's address, which may be a
+    secret."""
+    ca: str | None = None
+    """A PEM file of authorities that are trusted there beside the usual ones; followed when it changes."""
+    client_cert: dict[str, Any] | None = None
+    """The certificate that the gateway shows there. Default: none."""
+
+
+class KeyFile(Struct, kw_only=True):
+    """`key` of an upstream, chosen: the file in a directory that is named as the caller, or as a field, says."""
+
+    by: str
+    """`caller`, `dialect`, a canonical field or a label: it names the entry."""
+    dir: str
+    """A directory with one file per entry; followed as they appear, change and vanish."""
+    else_: str | None = msgspec.field(name="else", default=None)
+    """The key of everybody else."""
+
+
+class SetFile(Struct, kw_only=True):
+    """A value that a route sets, looked up in a table file by the caller or a field."""
+
+    by: str
+    """`caller`, `dialect`, a canonical field or a label: it names the entry."""
+    table: str
+    """A TOML file of entries and values, beside the configuration; followed when it changes."""
+    else_: Any = msgspec.field(name="else", default=None)
+    """The value where the table has no such entry; without it nothing is set."""
+
+
+class TestFile(Struct, kw_only=True):
+    """`[[tests]]`: a sample, and where it must go."""
+
+    __test__ = False
+
+    from_: str = msgspec.field(name="from")
+    """The dialect that sends it."""
+    send: str | dict[str, Any]
+    """A file with the request body, beside the configuration; or the body itself."""
+    expect: dict[str, Any]
+    """`to`, `route`, `wakes` or `refused`, and `"UPSTREAM.FIELD"` for what an upstream must be sent."""
+    caller: str | None = None
+    """Who sends it; may be left out where there is only one."""
+
+
+class FallbackFile(Struct, kw_only=True):
+    """`fallback` of a route: where an alert also goes that nobody has taken in time."""
+
+    to: list[str | dict[str, Any]]
+    """Upstreams, or `{ upstream, set }`."""
+    after: Duration = "2m"
+    """How long nobody has taken it by then."""
 
 
 class RouteFile(Struct, kw_only=True):
     """`[[routes]]`: first match wins unless `continue`."""
 
     to: list[str | dict[str, Any]]
+    """Upstreams, or `{ upstream, set }`; the first is the primary."""
     name: str | None = None
+    """Its name in commands, reports and metrics. Default: its position from 1."""
     from_: list[str] = msgspec.field(name="from", default_factory=list)
+    """`dialect` or `dialect/caller`. Default: all."""
     when: list[str] = []
+    """Conditions that must all hold: `field`, one of `= != =~ !~ < <= > >=`, value; patterns are anchored."""
     set: dict[str, Any] = {}
+    """Canonical field → the value that replaces what the alert has: a literal, or `{ by, table, else }`."""
     because: str = ""
+    """Why alerts are thrown away, where `to` is empty."""
+    fallback: dict[str, Any] | None = None
+    """Where an alert also goes that nobody has taken in time."""
     continue_: bool = msgspec.field(name="continue", default=False)
+    """Goes on to the next route that matches."""
+
+
+class HeartbeatFile(Struct, kw_only=True):
+    """`[heartbeat]`: an address that is asked while all is well, so that somebody else notices when it is not."""
+
+    url: str
+    """The address; may be a secret."""
+    every: Duration = "60s"
+    """How often it is asked."""
+    stall: Duration = "2m"
+    """How long something may wait before the heartbeat stops."""
+    proxy: str = "env"
+    """`"env"`: as `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` say; `"off"`: none; or a proxy's address, which may be a
+    secret."""
+    ca: str | None = None
+    """A PEM file of authorities that are trusted there beside the usual ones; followed when it changes."""
+    client_cert: dict[str, Any] | None = None
+    """The certificate that the gateway shows there. Default: none."""
+
+
+class AlarmsFile(Struct, kw_only=True):
+    """`[alarms]`: the upstreams that hear of the gateway's own trouble, tried in this order."""
+
+    to: list[str]
+    """Upstreams, tried in this order."""
 
 
 class WaitingFile(Struct, kw_only=True):
     """`max_waiting`: how much may wait in the outbox before requests are refused."""
 
     deliveries: int = 1_000_000
-    bytes: str | int = "2GiB"
+    """How many deliveries."""
+    bytes: Size = "2GiB"
+    """How many bytes of the commands behind them."""
 
 
 class File(Struct, kw_only=True):
     """The whole file, tables still to be checked one by one."""
 
     listen: str = "127.0.0.1:8080"
+    """HOST:PORT. An address that others can reach is refused while an inbound has no keys."""
+    admin: str | None = None
+    """HOST:PORT for operators alone: health, metrics, the outbox. Default: at `listen`."""
+    admin_token: str | None = None
+    """The secret of at least 16 characters that operators send; required where others can reach `admin`."""
+    tls: dict[str, Any] | None = None
+    """The certificate that callers are shown. Default: plain HTTP."""
     store: str | None = None
-    retention: str = "30d"
+    """`sqlite:///absolute/path` or `postgresql://user@host/db`. Default: `$XDG_STATE_HOME/alert-gateway/gateway.db`."""
+    retention: Duration = "30d"
+    """How long what has ended is kept."""
     reply: Literal["accepted", "delivered"] | None = None
-    reply_timeout: str = "5s"
-    max_body: str | int = "1MiB"
+    """For every inbound that does not say it itself."""
+    reply_timeout: Duration = "5s"
+    """How long a caller waits for a verdict."""
+    max_body: Size = "1MiB"
+    """The largest request body."""
     max_waiting: int | dict[str, Any] = 1_000_000
+    """How much may wait in the outbox before requests are refused."""
     inbound: dict[str, dict[str, Any]] = {}
+    """Dialects that callers may speak; one that is not here is not served."""
     upstreams: dict[str, dict[str, Any]] = {}
+    """Destinations, by name."""
     routes: list[dict[str, Any]] = []
+    """Which upstreams an alert goes to; may be left out where there is one upstream."""
+    tests: list[dict[str, Any]] = []
+    """Samples and where they must go; `check` runs them."""
+    heartbeat: dict[str, Any] | None = None
+    """An address that is asked while all is well."""
+    alarms: dict[str, Any] | None = None
+    """Who hears of the gateway's own trouble."""
+
+
+class Checker(Protocol):
+    """Who goes through the file, as the modules that check a part of it see it."""
+
+    resolve: bool
+    problems: list[str]
+
+    def say(self, path: str, problem: str) -> None:
+        """Something is wrong at this path."""
+
+    def struct(self, kind: type[S], table: Mapping[str, Any], path: str) -> S:
+        """A table as a struct; what is wrong with it is said, and a harmless value stands in for it."""
+
+    def secret(self, text: str, path: str) -> Secret:
+        """A credential; one that cannot be had is said."""
 
 
 def duration(text: str) -> float:

@@ -11,27 +11,34 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from cachetools import TTLCache
 
 from gateway.canonical import Operation, flatten
+from gateway.choosing import key_entry
+from gateway.clock import Clock
 from gateway.config import Config, Inbound, Upstream
+from gateway.crowding import Crowd
 from gateway.delivery.dispatcher import Dispatcher
-from gateway.dialect import Answer, Command, Found, Listing, Missing, Read, Relay, Reply, Sending, Shown
+from gateway.dialect import Answer, Command, Found, Inquiry, Listing, Missing, Read, Ref, Relay, Reply, Sending, Shown
 from gateway.errors import Problem, ProblemKind
+from gateway.history import inquire, told
+from gateway.idempotency import Key, as_answer, first_answer, keep
+from gateway.ids import MakeId
 from gateway.metrics import Metrics
 from gateway.refreshing import forget, refresh, take_in
-from gateway.road import Accepted, Caller, Road
+from gateway.road import Accepted, Caller, Road, Via
 from gateway.routing import choose
-from gateway.store import AlertFilter, AlertRow, Store, TargetRow, Tx
+from gateway.store import AlertFilter, AlertRow, FirstAnswer, Store, TargetRow, Tx
 from gateway.translation import header
 from gateway.undoing import undo
 from gateway.values import millis
 from gateway.waiting import Waiter, Waiters
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,67 +61,122 @@ class Desk:
     dispatcher: Dispatcher
     waiters: Waiters
     metrics: Metrics
-    ids: Callable[[], int]
-    now: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    ids: MakeId
+    now: Callable[[], int] = field(default_factory=Clock)
     full: bool = False
+    name: str = ""
+    crowd: Crowd = field(default_factory=Crowd)
     _asked: TTLCache[Any, bool] = field(default_factory=lambda: TTLCache(10_000, 1.0))
 
     def __post_init__(self) -> None:
-        self._road = Road(self.config, self.ids)
+        self._road = Road(self.config, self.ids, name=self.name)
 
-    async def serve(self, inbound: Inbound, caller: str, asked: Any, request: int) -> Answered:
-        """Does what was asked; raises `Problem` where it is refused, `StoreError` where nothing can be kept."""
+    async def serve(
+        self, inbound: Inbound, caller: str, asked: Any, request: int, *, via: Via = (), key: Key | None = None
+    ) -> Answered:
+        """Does what was asked; raises `Problem` where it is refused, `StoreError` where nothing can be kept. `via` are
+        the gateways it came through, `key` makes a repeat of a creating call harmless."""
         who = Caller(inbound.dialect, caller, inbound.scope_of(caller))
         if isinstance(asked, Command):
-            return await self._command(inbound, who, asked, request)
+            return await self._command(inbound, who, asked, request, via, key)
         if isinstance(asked, Read):
             return await self._read(who, asked, request)
+        if isinstance(asked, Inquiry):
+            return await self._inquire(who, asked, request)
         if isinstance(asked, Listing):
             return await self._list(who, asked, request)
-        return await self._relay(who, asked, request)
+        return await self._relay(who, asked, request, via)
 
     # --- commands ----------------------------------------------------------------------------------------
 
-    async def _command(self, inbound: Inbound, who: Caller, asked: Command, request: int) -> Answered:
-        if self.full:
-            raise Problem(ProblemKind.OVERLOADED, "too many deliveries wait; try again later", retry_after=30)
+    async def _command(
+        self, inbound: Inbound, who: Caller, asked: Command, request: int, via: Via, key: Key | None
+    ) -> Answered:
+        if self.full or self.store.is_strained:
+            raise Problem(ProblemKind.OVERLOADED, "too much waits, or the disk is full; try again", retry_after=30)
         log.debug("command", operation=asked.operation, caller=who.name)
+        at = self.now()
 
-        def work(tx: Tx) -> tuple[Accepted, Waiter | None]:
-            accepted = self._road.accept(tx, asked, who, request, request, self.now())
-            return accepted, self._waiter(tx, inbound, who, accepted) if inbound.reply == "delivered" else None
+        def work(tx: Tx) -> FirstAnswer | tuple[Accepted, Waiter | None]:
+            self.waiters.remove(request)  # the store may run this again, and then there may be nothing to wait for
+            if key is not None and (first := first_answer(tx, who.scope, key, at)) is not None:
+                return first
+            accepted = self._road.accept(tx, asked, who, request, request, at, via)
+            waiter = self._waiter(tx, inbound, who, accepted) if inbound.reply == "delivered" else None
+            if key is not None:
+                answered = self._answered(asked, accepted, accepted.alert, request, {})
+                self._keep(tx, who, key, at, answered, accepted.alert, is_done=waiter is None)
+            return accepted, waiter
 
-        try:
-            accepted, waiter = await self.store.write(work)
-        except BaseException:
-            self.waiters.remove(request)
-            raise
+        done = await self._written(work, request)
+        if isinstance(done, FirstAnswer):
+            return Answered(as_answer(done), done.alert or done.request, done.reports)
+        accepted, waiter = done
         for delivery in accepted.deliveries:
             self.dispatcher.wake(delivery.upstream)
         for upstream, fates in accepted.reports.items():
             self.metrics.report(who.dialect.name, upstream, fates)
-        row = accepted.alert
-        dead = dict(accepted.dead)
-        if waiter:
-            row = await self._await_verdict(who, accepted, waiter)
-            dead |= {name: "refused" for name, verdict in waiter.verdicts.items() if verdict.state == "dead"}
+        if "loop" in accepted.dead.values():
+            self.metrics.loop(who.dialect.name)
+            log.warning("command.loops", command=accepted.command, via=list(via))
+        if not waiter:
+            return self._answered(asked, accepted, accepted.alert, request, {})
+        row = await self._await_verdict(who, accepted, waiter, key)
+        refused = {name: "refused" for name, verdict in waiter.verdicts.items() if verdict.state == "dead"}
+        answered = self._answered(asked, accepted, row, request, refused)
+        if key is not None:
+            await self.store.write(lambda tx: self._keep(tx, who, key, at, answered, row, is_done=True))
+        return answered
+
+    async def _written(self, work: Callable[[Tx], T], request: int) -> T:
+        """Writes for a caller, unless so many wait for that already that it is better told to come again."""
+        began = time.monotonic()
+        if not self.crowd.may_enter(began):
+            raise Problem(ProblemKind.OVERLOADED, "too many requests are under way; try again", retry_after=1)
+        try:
+            return await self.store.write(work)
+        except BaseException:
+            self.waiters.remove(request)
+            raise
+        finally:
+            now = time.monotonic()
+            self.crowd.leave(now, now - began)
+
+    def _answered(
+        self, asked: Command, accepted: Accepted, row: AlertRow | None, request: int, refused: dict[str, str]
+    ) -> Answered:
+        dead = {**accepted.dead, **refused}
         lines = [header(name, fates, dead.get(name, "")) for name, fates in accepted.reports.items()]
-        shown = _shown(row) if row else None
-        key = asked.ref.key if asked.ref else None
-        return Answered(Answer(shown=shown, key=key), row.id if row else request, tuple(line for line in lines if line))
+        answer = Answer(shown=_shown(row) if row else None, key=asked.ref.key if asked.ref else None, request=request)
+        return Answered(answer, row.id if row else request, tuple(line for line in lines if line))
+
+    def _keep(
+        self, tx: Tx, who: Caller, key: Key, at: int, answered: Answered, row: AlertRow | None, *, is_done: bool
+    ) -> None:
+        keep(
+            tx,
+            who.scope,
+            key,
+            at,
+            request=answered.id,
+            row=row,
+            answer=answered.answer,
+            reports=answered.reports,
+            is_done=is_done,
+        )
 
     def _waiter(self, tx: Tx, inbound: Inbound, who: Caller, accepted: Accepted) -> Waiter | None:
         """Somebody to wait for the verdicts, unless waiting would be in vain."""
         primary = accepted.primary
         names = [delivery.upstream for delivery in accepted.deliveries]
-        if primary not in names or accepted.queued_behind or self.dispatcher.is_held(primary):
+        if primary not in names or accepted.queued_behind or self.dispatcher.is_open(primary):
             return None
         akin = self.config.upstreams[primary].dialect.name == who.dialect.name
         alone = accepted.alert is not None and len(tx.targets(accepted.alert.id)) == 1
         waiter = Waiter(primary, names, shows=akin and accepted.is_new, strict=akin and alone)
         return waiter if self.waiters.add(accepted.command, waiter) else None
 
-    async def _await_verdict(self, who: Caller, accepted: Accepted, waiter: Waiter) -> AlertRow | None:
+    async def _await_verdict(self, who: Caller, accepted: Accepted, waiter: Waiter, key: Key | None) -> AlertRow | None:
         try:
             await asyncio.wait_for(waiter.done.wait(), self.config.reply_timeout)
         except TimeoutError:
@@ -123,13 +185,13 @@ class Desk:
         finally:
             self.waiters.remove(accepted.command)
         if waiter.all_refused():
-            await self._take_back(who, accepted, waiter)
+            await self._take_back(who, accepted, waiter, key)
         if accepted.alert is None:
             return None
         alert = accepted.alert.id
         return await self.store.read(lambda tx: tx.alert(alert)) or accepted.alert
 
-    async def _take_back(self, who: Caller, accepted: Accepted, waiter: Waiter) -> None:
+    async def _take_back(self, who: Caller, accepted: Accepted, waiter: Waiter, key: Key | None) -> None:
         """Everybody refused it: the command is undone, and the caller hears why."""
         verdict = waiter.verdicts[waiter.primary]
         upstream = self.config.upstreams[waiter.primary]
@@ -138,6 +200,8 @@ class Desk:
 
         def work(tx: Tx) -> None:
             command = tx.command(accepted.command)
+            if key is not None:
+                tx.remove_keyed(who.scope, key.text)
             row = undo(tx, command, reason) if command else None
             if row and verdict.changed:
                 refresh(tx, row, upstream, verdict.changed.found, verdict.changed.seen, self.now())
@@ -150,8 +214,7 @@ class Desk:
     # --- reads -------------------------------------------------------------------------------------------
 
     async def _read(self, who: Caller, asked: Read, request: int) -> Answered:
-        name = asked.ref.id or ""
-        found = await self.store.read(lambda tx: _look_up(tx, who, name))
+        found = await self.store.read(lambda tx: _look_up(tx, who, asked.ref))
         if found is None:
             raise Problem(ProblemKind.NOT_FOUND, "there is no such alert", field="id")
         row, target, is_quiet = found
@@ -159,7 +222,18 @@ class Desk:
         upstream = self._akin(who, target.upstream) if target else None
         if upstream and target and upstream.dialect.outbound.read and target.ids and is_quiet and self._may_ask(row.id):
             row, is_stale = await self._ask_for_one(row, target, upstream)
-        return Answered(Answer(shown=_shown(row)), row.id, is_stale=is_stale)
+        history = await self.store.read(lambda tx: told(tx, row.id)) if asked.history else ()
+        return Answered(
+            Answer(shown=_shown(row), request=request, history=history, page=asked.page), row.id, is_stale=is_stale
+        )
+
+    async def _inquire(self, who: Caller, asked: Inquiry, request: int) -> Answered:
+        found = await self.store.read(lambda tx: inquire(tx, who, asked.request))
+        if found is None:
+            raise Problem(ProblemKind.NOT_FOUND, "there is no such request", field="id")
+        inquired, row = found
+        shown = _shown(row) if row else None
+        return Answered(Answer(shown=shown, request=request, inquired=inquired), row.id if row else request)
 
     def _akin(self, who: Caller, name: str) -> Upstream | None:
         """The upstream of this name, if it speaks the caller's dialect."""
@@ -173,11 +247,11 @@ class Desk:
         self._asked[what] = True
         return True
 
-    async def _ask(self, upstream: Upstream, call: Any) -> Any:
+    async def _ask(self, upstream: Upstream, call: Any, entry: str) -> Any:
         """Runs a reading call; None where it does not end well in time."""
-        client = self.dispatcher.client(upstream.name)
         try:
-            ended = await asyncio.wait_for(client.run(call), self.config.reply_timeout)
+            client = self.dispatcher.client(upstream.name)
+            ended = await asyncio.wait_for(client.run(call, entry=entry), self.config.reply_timeout)
         except TimeoutError:
             return None
         except Exception:
@@ -187,7 +261,8 @@ class Desk:
 
     async def _ask_for_one(self, row: AlertRow, target: TargetRow, upstream: Upstream) -> tuple[AlertRow, bool]:
         assert upstream.dialect.outbound.read
-        outcome = await self._ask(upstream, upstream.dialect.outbound.read(_question(upstream, target)))
+        call = upstream.dialect.outbound.read(_question(upstream, target))
+        outcome = await self._ask(upstream, call, key_entry(target.lane))
         if isinstance(outcome, Missing):
             await self.store.write(lambda tx: forget(tx, row.id, upstream, self.now()))
             raise Problem(ProblemKind.NOT_FOUND, "there is no such alert", field="id")
@@ -196,6 +271,7 @@ class Desk:
         found = outcome.alerts[0]
 
         def work(tx: Tx) -> AlertRow:
+            tx.lock(f"alert {row.id}")
             now = tx.alert(row.id) or row
             if now.version != row.version or tx.is_waiting(row.id, upstream.name):
                 return now  # what changed here while we asked is newer than the answer
@@ -209,7 +285,8 @@ class Desk:
         upstream = self._akin(who, chosen[0].upstream) if chosen else None
         if upstream and upstream.dialect.outbound.list and self._may_ask(("list", who.scope)):
             asked_at = self.now()
-            outcome = await self._ask(upstream, upstream.dialect.outbound.list(_question(upstream, None)))
+            call = upstream.dialect.outbound.list(_question(upstream, None))
+            outcome = await self._ask(upstream, call, upstream.entry(who.dialect.name, who.name))
             is_stale = not isinstance(outcome, Found)
             if isinstance(outcome, Found):
                 alerts = outcome.alerts
@@ -219,19 +296,32 @@ class Desk:
             resource=asked.resource,
             updated_from=millis(asked.since) if asked.since else None,
             created_before=millis(asked.before) if asked.before else None,
-            offset=asked.offset,
-            limit=asked.limit,
+            offset=asked.offset if asked.choose is None else 0,
+            limit=asked.limit if asked.choose is None else None,
         )
-        rows, total = await self.store.read(lambda tx: tx.alerts(who.scope, wanted))
-        listed = tuple(_shown(row) for row in rows)
-        return Answered(Answer(listed=listed, total=total, listing=asked), request, is_stale=is_stale)
 
-    async def _relay(self, who: Caller, asked: Relay, request: int) -> Answered:
+        def look(tx: Tx) -> tuple[tuple[Shown, ...], int]:
+            rows, total = tx.alerts(who.scope, wanted)
+            listed = tuple(_shown(row) for row in rows)
+            if asked.choose is None:
+                return listed, total
+            chosen = asked.choose(listed)
+            end = None if asked.limit is None else asked.offset + asked.limit
+            return tuple(chosen[asked.offset : end]), len(chosen)
+
+        listed, total = await self.store.read(look)
+        answer = Answer(listed=listed, total=total, listing=asked, request=request)
+        return Answered(answer, request, is_stale=is_stale)
+
+    async def _relay(self, who: Caller, asked: Relay, request: int, via: Via) -> Answered:
+        if self.name and self.name in via:
+            return Answered(Answer(), request, relayed=asked.otherwise)
         chosen = choose(self.config.routes, who.dialect.name, who.name, None)
         upstream = self._akin(who, chosen[0].upstream) if chosen else None
         answered: Reply | None = None
         if upstream:
-            answered = await self.dispatcher.client(upstream.name).relay(asked.request, self.config.reply_timeout)
+            client, entry = self.dispatcher.client(upstream.name), upstream.entry(who.dialect.name, who.name)
+            answered = await client.relay(asked.request, self.config.reply_timeout, via, entry)
         return Answered(
             Answer(), request, relayed=answered or asked.otherwise, is_stale=bool(upstream and not answered)
         )
@@ -241,9 +331,14 @@ def _shown(row: AlertRow) -> Shown:
     return Shown(row.shown, row.version, flatten(row.body))
 
 
-def _look_up(tx: Tx, who: Caller, name: str) -> tuple[AlertRow, TargetRow | None, bool] | None:
+def _look_up(tx: Tx, who: Caller, ref: Ref) -> tuple[AlertRow, TargetRow | None, bool] | None:
     """The alert, its primary, and whether nothing waits to be sent there."""
-    row = tx.alert_by_id(who.scope, name)
+    by_key = ref.id is None and ref.key is not None
+    row = (
+        tx.alert_by_key(who.scope, who.dialect.same_key(ref.key or ""))
+        if by_key
+        else tx.alert_by_id(who.scope, ref.id or "")
+    )
     if row is None:
         return None
     targets = tx.targets(row.id)

@@ -59,7 +59,10 @@ class Command:
     credentials and control fields, for upstreams that speak the same dialect; `version` the version that the
     caller believes to be current; `dropped` what does not concern an alert, with the reason; `carried` what a
     gateway put into the vendor's free-form container earlier; `amend` answers, from the record, what to lay over
-    `patch` where a request only makes sense together with what is there.
+    `patch` where a request only makes sense together with what is there; `invents_key` asks for a key to be made up
+    for a new alert that has none, because the vendor does and tells it; `only_new` says that what a create says holds
+    for a new alert, and one that is open stays as it is but for what `amend` says; `answers_anyway` says that the
+    vendor takes the request whether there is such an alert or not, and tells later.
     """
 
     operation: Operation
@@ -72,19 +75,33 @@ class Command:
     dropped: tuple[tuple[str, str], ...] = ()
     carried: Json = None
     amend: Callable[[Flat], Flat] | None = None
+    invents_key: bool = False
+    only_new: bool = False
+    answers_anyway: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Read:
-    """A question for one alert."""
+    """A question for one alert, or for the commands that it came through (`history`); `page` is whatever the dialect's
+    own answer needs to say about paging."""
 
     ref: Ref
+    history: bool = False
+    page: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inquiry:
+    """A question for what became of an earlier request, by the number it was answered with."""
+
+    request: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
     """A question for many alerts. Times select by creation (`before`) and last change (`since`); `page` is
-    whatever the dialect's own answer needs to say about paging."""
+    whatever the dialect's own answer needs to say about paging. `choose` selects and orders, where the vendor lets its
+    callers ask for more than that, from all alerts; `offset` and `limit` then count what it chose."""
 
     statuses: tuple[str, ...] = ()
     resource: str | None = None
@@ -93,6 +110,7 @@ class Listing:
     offset: int = 0
     limit: int | None = None
     page: Mapping[str, Any] = field(default_factory=dict)
+    choose: Callable[[Sequence[Shown]], Sequence[Shown]] | None = None
 
 
 # --- what a caller is answered -----------------------------------------------------------------------------
@@ -107,15 +125,42 @@ class Shown:
     flat: Flat
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A command that an alert came through: its number, what it asked for, when, by whom, and what it said."""
+
+    number: int
+    operation: Operation
+    at: datetime
+    caller: str
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inquired:
+    """What became of an earlier request: what it asked for and when, and why it came to nothing, if it did."""
+
+    operation: Operation
+    at: datetime
+    failed: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a request came to: the alert it was about, or the alerts that were asked for and their number."""
+    """What a request came to: the alert it was about, or the alerts that were asked for and their number. `request` is
+    the request's own number, `history` what the alert came through and `page` which part of that was asked for,
+    `inquired` what became of an earlier request.
+    """
 
     shown: Shown | None = None
     listed: tuple[Shown, ...] = ()
     total: int = 0
     listing: Listing | None = None
     key: str | None = None
+    request: int = 0
+    history: tuple[Told, ...] = ()
+    page: Mapping[str, Any] = field(default_factory=dict)
+    inquired: Inquired | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +196,12 @@ class Request(Struct, frozen=True, kw_only=True):
         """The same request with further headers."""
         return msgspec.structs.replace(self, headers={**self.headers, **headers})
 
+    def as_line(self) -> str:
+        """On one line, to be looked at."""
+        body = "" if self.body is UNSET else msgspec.json.encode(self.body).decode()
+        form = "" if self.form is UNSET else "&".join(f"{name}={value}" for name, value in self.form.items())
+        return " ".join(part for part in (self.method, self.path, body or form) if part)
+
     def with_fields(self, fields: Mapping[str, Json]) -> Request:
         """The same request with further fields at the top of its body, before the others."""
         body = self.body if isinstance(self.body, dict) else {}
@@ -165,7 +216,7 @@ class Relay:
     otherwise: Reply
 
 
-Asked = Command | Read | Listing | Relay
+Asked = Command | Read | Inquiry | Listing | Relay
 """What a request turns out to ask for."""
 
 
@@ -241,11 +292,27 @@ class Again(Struct, frozen=True, tag="again", kw_only=True):
     after: float | None = None
 
 
+class Pending(Struct, frozen=True, tag="pending", kw_only=True):
+    """The upstream gave a receipt, and not yet a verdict: ask again after so many seconds. `seen` is what the next
+    call wants to know, such as the receipt's number."""
+
+    after: float
+    seen: dict[str, Any] = {}
+
+
 class Rejected(Struct, frozen=True, tag="rejected", kw_only=True):
     """The upstream refuses this content for good."""
 
     reason: str
     kind: ProblemKind = ProblemKind.REFUSED
+
+
+class Held(Struct, frozen=True, tag="held"):
+    """A fault of the whole upstream, not of this alert, such as a credential that it does not know: nothing is sent
+    there until a probe succeeds. A call says so only where the status of the answer does not."""
+
+    reason: str
+    status: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +331,7 @@ class Found:
     alerts: tuple[FoundAlert, ...]
 
 
-Outcome = Delivered | Missing | Changed | Again | Rejected | Found
+Outcome = Delivered | Missing | Changed | Again | Pending | Rejected | Held | Found
 Call = Generator[Request, Response, Outcome]
 """A call as a plain generator: it yields requests, is sent their responses, and returns an outcome. It keeps
 nothing: after a crash it runs again from the start."""
@@ -277,8 +344,8 @@ class Sending:
     `body` is the whole alert in the vendor's words, `patch` only what this command changes; `key` is the key
     the alert has at this upstream, `ids` and `seen` what earlier outcomes brought; `verbatim` the caller's own
     words where it speaks the upstream's dialect (`is_akin`); `suffix` makes a taken name unique where that is allowed;
-    `strict` asks an update not to overwrite what somebody else changed there; `settings` is the dialect's own
-    section of the configuration.
+    `strict` asks an update not to overwrite what somebody else changed there; `replaced` is what the route sets, which
+    `body` says already where it has a field for it; `settings` is the dialect's own section of the configuration.
     """
 
     operation: Operation
@@ -292,6 +359,7 @@ class Sending:
     strict: bool = False
     is_akin: bool = False
     verbatim: dict[str, Json] | None = None
+    replaced: Flat = field(default_factory=dict)
     settings: Any = None
 
 
@@ -310,8 +378,10 @@ class Outbound:
     `calls` has no entry for what the vendor cannot do; `nearest` then names the operation to use instead, and
     what is in neither is kept by the gateway alone. `addressed_by` says how the vendor finds an alert again.
     `authorise` puts the credential where the vendor looks for it; `exchange` first turns it into a token.
-    `reason` finds the vendor's own words in a refusal. `verdicts` lists the statuses that do not mean what
-    they usually do. `on_resolve` is what a rule's resolve becomes unless configured.
+    `key` is the canonical path that is the credential where a route sets it, at a vendor whose credential names the
+    service. `reason` finds the vendor's own words in a refusal. `verdicts` lists the statuses that do not mean what
+    they usually do. `on_resolve` is what a rule's resolve becomes unless configured. `published_rate` is how many
+    requests a minute the vendor's page allows.
     """
 
     addressed_by: Literal["id", "key"]
@@ -325,6 +395,8 @@ class Outbound:
     read: Callable[[Sending], Call] | None = None
     list: Callable[[Sending], Call] | None = None
     probe: Request | None = None
+    published_rate: int | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -335,9 +407,11 @@ class Dialect:
     the gateway's own id in the vendor's form; `same_key` brings two spellings of one key together; `problem`
     words a problem. `reply` is when callers are answered unless configured. `unique_names` refuses a second
     alert of the same summary in one scope; `has_status` says whether resolved alerts are listed.
-    `credential_in_body` marks a vendor whose callers are known only once the body is decoded. `url` is the
+    `credential_in_body` marks a vendor whose callers are known only once the body is decoded, `credential_faults` are
+    its words about the form of a credential that nobody has. `url` is the
     vendor's usual address, `client_setting` what a client changes to call the gateway instead, `usual_defaults`
-    such `defaults` as an upstream of it is configured with where callers of other vendors say less.
+    such `defaults` as an upstream of it is configured with where callers of other vendors say less, `remark` what else
+    its page should say.
     """
 
     name: str
@@ -356,6 +430,8 @@ class Dialect:
     has_status: bool = True
     unique_names: bool = False
     credential_in_body: bool = False
+    credential_faults: Callable[[str], tuple[str, ...]] = lambda credential: ()
     url: str = ""
     client_setting: str = ""
     usual_defaults: Mapping[str, Any] = field(default_factory=dict)
+    remark: str = ""

@@ -1,4 +1,5 @@
-"""Pages generated from the dialects' declarations: `mappings/README.md`, and the table of dialects in the README.
+"""What is generated: from the dialects' declarations `mappings/README.md` and the table of dialects in the README,
+from the structs of the configuration its reference and its JSON Schema below `deploy`.
 
 `python -m gateway.documents` writes them; a test fails when they are stale. It must not know any vendor.
 """
@@ -10,8 +11,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from msgspec import json
+
 from gateway.canonical import SERVER_OWNED, Flat, Operation
 from gateway.configfile import flat_of
+from gateway.configschema import reference, schema
 from gateway.dialect import Dialect
 from gateway.errors import Problem
 from gateway.examples import examples
@@ -82,6 +86,7 @@ def mappings_page(found: Mapping[str, Dialect]) -> str:
     ]
     for dialect in found.values():
         parts += [f"## {dialect.title} (`{dialect.name}`)", f"Source: {dialect.source}"]
+        parts += [dialect.remark] if dialect.remark else []
         parts += [_markdown(["wire field", "canonical field", "direction", "note"], _row_cells(dialect.mapping))]
         parts += [f"### From {dialect.title} to every vendor", _fates_table(dialect, found)]
     return "\n\n".join(parts) + "\n"
@@ -152,9 +157,17 @@ def readme_with(text: str, table: str) -> str:
     return re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", f"{BEGIN}\n{table}\n{END}", text, flags=re.DOTALL)
 
 
+def schema_file(found: Mapping[str, Dialect]) -> str:
+    """The configuration's JSON Schema as a file."""
+    return json.format(json.encode(schema(found)), indent=2).decode() + "\n"
+
+
 def main(root: Path = Path()) -> None:
-    """Writes both pages below `root`."""
+    """Writes all of them below `root`."""
     found = dialects()
+    (root / "deploy").mkdir(exist_ok=True)
+    (root / "deploy" / "configuration.md").write_text(reference(found), "utf8")
+    (root / "deploy" / "gateway.schema.json").write_text(schema_file(found), "utf8")
     (root / "mappings" / "README.md").write_text(mappings_page(found), "utf8")
     readme = root / "README.md"
     readme.write_text(readme_with(readme.read_text("utf8"), dialect_table(found)), "utf8")

@@ -29,6 +29,8 @@ class ProblemKind(StrEnum):
     TOO_LARGE = "too_large"
     HEADERS_TOO_LARGE = "headers_too_large"
     NAME_TAKEN = "name_taken"
+    KEY_REUSED = "key_reused"  # an idempotency key that another request has used
+    IN_PROGRESS = "in_progress"  # the first request under an idempotency key has not been answered yet
     RATE_LIMITED = "rate_limited"
     OVERLOADED = "overloaded"  # the outbox is full, the store cannot commit, or the gateway is draining
     INTERNAL = "internal"
@@ -46,8 +48,10 @@ USUAL_STATUS: dict[ProblemKind, int] = {
     ProblemKind.METHOD_NOT_ALLOWED: 405,
     ProblemKind.TIMEOUT: 408,
     ProblemKind.CONFLICT: 409,
+    ProblemKind.IN_PROGRESS: 409,
     ProblemKind.TOO_LARGE: 413,
     ProblemKind.NAME_TAKEN: 422,
+    ProblemKind.KEY_REUSED: 422,
     ProblemKind.RATE_LIMITED: 429,
     ProblemKind.HEADERS_TOO_LARGE: 431,
     ProblemKind.INTERNAL: 500,
@@ -59,8 +63,8 @@ USUAL_STATUS: dict[ProblemKind, int] = {
 class Problem(Exception):
     """A request cannot be served as asked.
 
-    `field` is the vendor's or canonical name of the culprit; `request` the gateway's id of the request,
-    once it is known.
+    `field` is the vendor's or canonical name of the culprit; `faults` are several faults, each in the vendor's words,
+    for a vendor that lists them all at once; `request` the gateway's id of the request, once it is known.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class Problem(Exception):
         field: str = "",
         retry_after: int | None = None,
         allow: tuple[str, ...] = (),
+        faults: tuple[str, ...] = (),
     ) -> None:
         super().__init__(message)
         self.kind = kind
@@ -78,6 +83,7 @@ class Problem(Exception):
         self.field = field
         self.retry_after = retry_after
         self.allow = allow
+        self.faults = faults
         self.request = ""
 
 

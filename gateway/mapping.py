@@ -12,7 +12,7 @@ import contextlib
 import copy
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as Map
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import msgspec
@@ -202,7 +202,8 @@ class Mapping:
     """The rows of one vendor's alert, checked when it is made.
 
     `dialect` names the vendor's extensions, `kind` says what its alerts are; `container` is the wire path of a
-    free-form object in which things can be carried, `details` the wire leaf of the long text a responder reads,
+    free-form object in which things can be carried, as text where it `holds_text` alone, `room` the most characters
+    that its names and texts may have together; `details` the wire leaf of the long text a responder reads,
     `implied` what an alert there is without saying so. `needed` are the paths of its required rows.
     Raises `ValueError` for a row whose path does not exist, and for a wire leaf that has not exactly one row.
     """
@@ -217,12 +218,16 @@ class Mapping:
         container: str | None = None,
         details: str | None = None,
         implied: Map[str, Any] | None = None,
+        holds_text: bool = False,
+        room: int | None = None,
     ) -> None:
         self.dialect = dialect
         self.kind: Kind = kind
         self.wire = wire
         self.partial = partial_of(wire)
         self.container = container
+        self.holds_text = holds_text
+        self.room = room
         self.details = details
         self.implied: Flat = dict(implied or {})
         self.dropped = tuple(entry for entry in rows if isinstance(entry, Dropped))
@@ -303,13 +308,39 @@ class Mapping:
         held = get(raw, self.container) if self.container else UNSET
         if not self.container or not isinstance(held, dict) or CARRIED not in held:
             return raw, None
+        carried = self._from_text(held[CARRIED])
+        if carried is None:
+            return raw, None
         rest = {key: value for key, value in held.items() if key != CARRIED}
         raw = copied(raw)
         if rest:
             put(raw, self.container, rest)
         else:
             remove(raw, self.container)
-        return raw, held[CARRIED]
+        return raw, carried
+
+    def _from_text(self, carried: Any) -> Any:
+        """What was carried; nothing where a text under that name is somebody else's."""
+        if not self.holds_text:
+            return carried
+        try:
+            found = msgspec.json.decode(carried) if isinstance(carried, str) else None
+        except (ValueError, RecursionError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def carry(self, wire: Wire, packed: dict[str, Any]) -> None:
+        """Puts what is carried into the container of a wire object."""
+        text = msgspec.json.encode(packed).decode() if self.holds_text else packed
+        put(wire, f"{self.container}.{CARRIED}", text)
+
+    def carries_at_most(self, wire: Wire, most: int) -> int:
+        """How many bytes may be carried in a wire object, of which `most` might."""
+        held = get(wire, self.container) if self.container else UNSET
+        if self.room is None:
+            return most
+        taken = sum(len(name) + len(text) for name, text in held.items()) if isinstance(held, dict) else 0
+        return min(most, self.room - taken - len(CARRIED))
 
     def _verbatim(self, raw: Wire) -> Wire:
         words: Wire = copied(raw)
@@ -384,10 +415,17 @@ class Mapping:
             raise ValueError(f"`in` gives codes from 0 to 7, not {read[bad[0]]} for {bad[0]!r}")
         codes = {word: words.index(word) for word in words}
         codes = {**codes, **{word: code for word, code in old.scale.codes.items() if words[code] == word}, **read}
-        new = row(old.wires[0], old.paths[0], Scale(words, codes), side=old.side, derived=old.derived)
+        scaled_row = row(old.wires[0], old.paths[0], Scale(words, codes), side=old.side, derived=old.derived)
+        fallback = _in_words(old, words) if old.fallback else None
+        new = replace(scaled_row, required=old.required, fallback=fallback, why=old.why)
         other = copy.copy(self)
         other.rows = tuple(new if entry is old else entry for entry in self.rows)
         return other
+
+    def fitted(self, leaf: str, value: Any) -> Any:
+        """A value within the vendor's limits for a wire leaf."""
+        fit = next((entry.fit for entry in self.rows if entry.wires == (leaf,) and not entry.derived), None)
+        return fit(value) if fit else value
 
     def held(self, flat: Flat, carried: Any) -> Flat:
         """A carried object back in the free-form container where it came from, as the vendor itself keeps it."""
@@ -416,6 +454,16 @@ def _as_row(entry: Row | Extension, dialect: str) -> Row:
     if isinstance(entry, Row):
         return entry
     return row(entry.wire, f"extensions.{dialect}.{entry.wire}", side=entry.side)
+
+
+def _in_words(old: Row, words: tuple[Any, ...]) -> Fallback:
+    """The documented fallback of a severity, in the words that were put in the place of the vendor's own."""
+
+    def supply(flat: Flat, writing: Writing) -> Sequence[Any] | None:
+        found = old.fallback(flat, writing) if old.fallback else None
+        return found and [words[old.scale.codes[word]] if old.scale else word for word in found]
+
+    return supply
 
 
 def _read_row(entry: Row, values: list[Any], prefix: str) -> tuple[Any, ...]:

@@ -3,10 +3,13 @@ lists, never from what callers send. It must not know any vendor."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
+from gateway.delivery.breaker import Breaker
 from gateway.store import Waiting
 from gateway.translation import Fate
 
@@ -48,20 +51,77 @@ class Metrics:
             registry=self.registry,
         )
         self._depth = Gauge(
-            "alert_gateway_waiting_deliveries", "Deliveries that wait.", ["upstream"], registry=self.registry
+            "alert_gateway_waiting_deliveries",
+            "Deliveries that wait.",
+            ["upstream"],
+            multiprocess_mode="mostrecent",
+            registry=self.registry,
+        )
+        self._dead = Gauge(
+            "alert_gateway_dead_deliveries",
+            "Dead letters that nobody has sent again or dropped.",
+            ["upstream"],
+            multiprocess_mode="mostrecent",
+            registry=self.registry,
         )
         self._age = Gauge(
             "alert_gateway_oldest_waiting_seconds",
             "Age of the oldest delivery that waits.",
             ["upstream"],
+            multiprocess_mode="mostrecent",
+            registry=self.registry,
+        )
+        self._loops = Counter(
+            "alert_gateway_loops",
+            "Commands that came back to this gateway, and went no further.",
+            ["dialect"],
+            registry=self.registry,
+        )
+        self._reloads = Counter(
+            "alert_gateway_config_reloads", "Reloads of the configuration.", ["outcome"], registry=self.registry
+        )
+        self._reloaded = Gauge(
+            "alert_gateway_config_last_reload_successful",
+            "1 unless the last configuration that was to be loaded was bad, and the one before stayed.",
+            multiprocess_mode="min",
+            registry=self.registry,
+        )
+        self._reloaded.set(1)
+        self._certificates = Counter(
+            "alert_gateway_tls_reloads", "Certificates taken up or refused.", ["outcome"], registry=self.registry
+        )
+        self._certificate = Gauge(
+            "alert_gateway_tls_last_reload_successful",
+            "1 unless the certificate that was to be shown last is bad, and the one before stayed.",
+            multiprocess_mode="min",
+            registry=self.registry,
+        )
+        self._certificate.set(1)
+        self._strained = Gauge(
+            "alert_gateway_store_strained",
+            "1 while the disk is full, and only what is under way is still recorded.",
+            multiprocess_mode="mostrecent",
+            registry=self.registry,
+        )
+        self._open = Gauge(
+            "alert_gateway_upstream_open",
+            "1 while an upstream is left alone but for probes, because it fails.",
+            ["upstream"],
+            multiprocess_mode="mostrecent",
             registry=self.registry,
         )
         self._held = Gauge(
             "alert_gateway_upstream_held",
             "1 while nothing is sent to an upstream because it refuses its key or shows a bad certificate.",
             ["upstream"],
+            multiprocess_mode="mostrecent",
             registry=self.registry,
         )
+
+    def serve(self, dialects: Iterable[str]) -> None:
+        """Counters of what must not happen stand at 0 from the start: whoever watches them grow sees the first."""
+        for dialect in dialects:
+            self._loops.labels(dialect)
 
     def request(self, dialect: str, outcome: str, seconds: float) -> None:
         """A request was answered; `outcome` is the kind of problem, or `ok`."""
@@ -79,12 +139,44 @@ class Metrics:
             if fate.fate != "mapped":
                 self._lost.labels(dialect, upstream, fate.fate).inc()
 
-    def text(self, waiting: Iterable[Waiting], upstreams: Iterable[str], held: frozenset[str], now: int) -> bytes:
+    def loop(self, dialect: str) -> None:
+        """A command came back to where it had been."""
+        self._loops.labels(dialect).inc()
+
+    def reload(self, *, is_good: bool) -> None:
+        """The configuration was loaded again, or refused."""
+        self._reloads.labels("good" if is_good else "bad").inc()
+        self._reloaded.set(is_good)
+
+    def certificate(self, *, is_good: bool) -> None:
+        """The files of the gateway's own certificate have changed."""
+        self._certificates.labels("good" if is_good else "bad").inc()
+        self._certificate.set(is_good)
+
+    def text(
+        self,
+        waiting: Iterable[Waiting],
+        dead: Mapping[str, int],
+        breakers: Mapping[str, Breaker],
+        now: int,
+        *,
+        is_strained: bool,
+    ) -> bytes:
         """Everything, in Prometheus' text format."""
+        self._strained.set(is_strained)
         depths = {one.upstream: one for one in waiting}
-        for upstream in upstreams:
+        for gauge in (self._depth, self._age, self._dead, self._held, self._open):
+            gauge.clear()  # an upstream that was dismissed is not open for ever
+        for upstream in sorted({*depths, *dead, *breakers}):
             found = depths.get(upstream)
             self._depth.labels(upstream).set(found.count if found else 0)
-            self._age.labels(upstream).set((now - found.oldest) / 1000 if found else 0)
-            self._held.labels(upstream).set(upstream in held)
+            self._dead.labels(upstream).set(dead.get(upstream, 0))
+            self._age.labels(upstream).set(max(0, now - found.oldest) / 1000 if found else 0)
+        for upstream, breaker in breakers.items():
+            self._held.labels(upstream).set(breaker.state == "held")
+            self._open.labels(upstream).set(breaker.state == "open")
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # one of several workers speaks for all
+            together = CollectorRegistry()
+            MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+            return generate_latest(together)
         return generate_latest(self.registry)

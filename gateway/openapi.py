@@ -17,7 +17,7 @@ from msgspec import UNSET
 from gateway import __version__
 from gateway.canonical import Flat, Operation
 from gateway.config import Inbound
-from gateway.dialect import Answer, Dialect, Incoming, Listing, Reply, Route, Shown
+from gateway.dialect import Answer, Dialect, Incoming, Inquired, Listing, Reply, Route, Shown, Told
 from gateway.errors import Problem, ProblemKind
 from gateway.examples import examples
 from gateway.rehearsal import command_in
@@ -82,13 +82,14 @@ def describe(inbounds: Sequence[Inbound]) -> dict[str, Any]:
 
 
 def _served(inbounds: Sequence[Inbound]) -> Iterator[tuple[Inbound, str, Route]]:
-    """Every path and its route. At the root, side routes yield; one shape of path has one spelling."""
+    """Every path and its route. At the root, side routes yield, and what is there under some names only is left out;
+    one shape of path has one spelling."""
     spelt: dict[str, str] = {}
     taken: set[tuple[str, str]] = set()
     for side in (False, True):
         for inbound in inbounds:
             for route in inbound.dialect.routes:
-                for prefix in ("", f"/{inbound.dialect.name}"):
+                for prefix in (f"/{inbound.dialect.name}",) if inbound.hosts else ("", f"/{inbound.dialect.name}"):
                     path = f"{prefix}{route.path}"
                     shape = re.sub(r"\{[^}]*\}", "{}", path)
                     if route.side is side and (route.method, shape) not in taken:
@@ -156,7 +157,15 @@ def _sample(dialect: Dialect, route: Route) -> Answer:
     documented = (one for one in examples(dialect.name) if one.operation is Operation.CREATE)
     patch = next((command_in(dialect, Operation.CREATE, one.request.body).patch for one in documented), {})
     shown = Shown(dialect.shown_id(1_234_567), 1, {"kind": dialect.kind, **patch, **_SAMPLE})
-    return Answer(shown=shown, listed=(shown,), total=1, listing=asked if isinstance(asked, Listing) else None)
+    created = _SAMPLE["created_at"]
+    return Answer(
+        shown=shown,
+        listed=(shown,),
+        total=1,
+        listing=asked if isinstance(asked, Listing) else None,
+        history=(Told(number=1, operation=Operation.COMMENT, at=created, caller="caller", comment="words"),),
+        inquired=Inquired(operation=Operation.CREATE, at=created),
+    )
 
 
 def _refer(names: Sequence[str] | dict[str, Any], but: str = "") -> dict[str, Any]:

@@ -5,10 +5,52 @@ Plain functions of a transaction. They must not know any vendor, nor where they 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from msgspec import to_builtins
 
 from gateway.canonical import Operation
+from gateway.config import Upstream
+from gateway.operations import Operator, entry, keep
+from gateway.rehearsal import rehearsed
+from gateway.settling import prepare
 from gateway.store import DeliveryFilter, DeliveryRow, Tx
+
+BATCH = 500
+"""So many deliveries are changed in one transaction by a gateway that serves meanwhile."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A delivery as an operator meets it: the row, and, where it is dead, the requests that would be sent now, one
+    line each, secrets masked."""
+
+    row: DeliveryRow
+    requests: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """As `--json` prints it."""
+        return {**to_builtins(self.row), "would_send": list(self.requests)}
+
+
+def listed(tx: Tx, wanted: DeliveryFilter, upstreams: Mapping[str, Upstream], now: int) -> list[Shown]:
+    """The deliveries that are asked for, newest first."""
+    return [
+        Shown(row, _as_sent_now(tx, row, upstreams, now) if row.state == "dead" else ())
+        for row in tx.deliveries(wanted)
+    ]
+
+
+def _as_sent_now(tx: Tx, row: DeliveryRow, upstreams: Mapping[str, Upstream], now: int) -> tuple[str, ...]:
+    upstream = upstreams.get(row.upstream)
+    if upstream is None:
+        return (f"nothing: there is no upstream {row.upstream!r} in the configuration",)
+    shipment = prepare(tx, row, upstream, now)
+    if shipment.sending is None:
+        return (f"nothing: {shipment.dead or shipment.void}",)
+    return tuple(request.as_line() for request in rehearsed(shipment.sending, upstream))
 
 
 class NotAsAsked(Exception):
@@ -20,19 +62,55 @@ def of_alert(tx: Tx, name: str) -> int | None:
     return tx.alert_of_anybody(name)
 
 
-def chosen(tx: Tx, ids: Iterable[int], *, dead: bool, upstream: str | None) -> list[DeliveryRow]:
-    """The dead deliveries that are meant: by id, all of them, or those of one upstream."""
+def chosen(
+    tx: Tx, ids: Iterable[int], *, dead: bool, upstream: str | None, after: int = 0, most: int = 1_000_000
+) -> list[DeliveryRow]:
+    """The dead deliveries that are meant, oldest first: by id, all of them, or those of one upstream; of those after
+    a delivery, so many at most."""
     wanted = tuple(ids)
     if wanted:
         found = tx.deliveries(DeliveryFilter(ids=wanted, limit=len(wanted)))
         missing = sorted(set(wanted) - {row.id for row in found})
         if missing:
             raise NotAsAsked(f"no such delivery: {', '.join(map(str, missing))}")
-        return sorted(found, key=lambda row: row.id)
+        return sorted((row for row in found if row.id > after), key=lambda row: row.id)[:most]
     if not dead and upstream is None:
         raise NotAsAsked("name deliveries by id, or say --dead or --upstream")
-    rows = tx.deliveries(DeliveryFilter(state="dead", upstream=upstream, limit=1_000_000))
-    return sorted(rows, key=lambda row: row.id)
+    return tx.deliveries(DeliveryFilter(state="dead", upstream=upstream, after=after, limit=most))
+
+
+def change(
+    tx: Tx,
+    what: Literal["retry", "drop"],
+    operator: Operator,
+    now: int,
+    *,
+    ids: tuple[int, ...] = (),
+    dead: bool = False,
+    upstream: str | None = None,
+    force: bool = False,
+    because: str = "",
+    after: int = 0,
+    most: int = 1_000_000,
+) -> tuple[list[int], list[str], int | None]:
+    """Sends deliveries again, or drops them, and keeps who did so; answers which, what was refused and why, and after
+    which delivery to go on, None where nothing is left."""
+    rows = chosen(tx, ids, dead=dead, upstream=upstream, after=after, most=most)
+    done, refused = send_again(tx, rows, now, force=force) if what == "retry" else drop(tx, rows, because, now)
+    said = {"ids": len(ids), "dead": dead, "upstream": upstream, "force": force}
+    asked = {name: value for name, value in said.items() if value}
+    if rows:
+        keep(tx, entry(operator, what, now, asked=asked, done=done, refused=len(refused), because=because))
+    return done, refused, rows[-1].id if len(rows) == most else None
+
+
+def ledger_since(tx: Tx, start: int, by: Literal["caller", "dialect", "operation"]) -> dict[str, Any]:
+    """The ledger and the arrivals since a time, as plain values."""
+    lines = tx.ledger(start, by)
+    return {
+        "ledger": [{**to_builtins(line), "adds_up": line.adds_up} for line in lines],
+        "upstreams": to_builtins(tx.arrivals(start)),
+    }
 
 
 def send_again(tx: Tx, rows: Iterable[DeliveryRow], now: int, *, force: bool) -> tuple[list[int], list[str]]:
@@ -49,6 +127,7 @@ def send_again(tx: Tx, rows: Iterable[DeliveryRow], now: int, *, force: bool) ->
         else:
             row.state, row.due, row.finished_at, row.created_at = "waiting", now, None, now
             tx.update_delivery(row)
+            tx.tell("wake")
             again.append(row.id)
     return again, refused
 

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable
 from msgspec import UNSET
 
 from gateway.canonical import SERVER_OWNED, Flat, flatten, in_order, unflatten
+from gateway.choosing import lane
 from gateway.config import Upstream
 from gateway.dialect import FoundAlert
 from gateway.mapping import Unmet, Writing
-from gateway.road import Caller, saying
+from gateway.road import Caller
 from gateway.store import AlertRow, CommandBody, TargetRow, Tx
+from gateway.terms import saying
 from gateway.translation import translate
 from gateway.values import from_millis
 
@@ -30,7 +32,7 @@ def refresh(tx: Tx, row: AlertRow, upstream: Upstream, found: Flat, seen: dict[s
     after = dict(flat)
     is_changed = False
     for path, value in found.items():
-        if path in SERVER_OWNED and path not in ("status", "notifications", "resolved_at"):
+        if path in SERVER_OWNED and path in ("created_at", "updated_at", "acknowledged_at"):
             continue
         if path in target.replaced or meant.get(path, UNSET) == value:
             continue
@@ -72,6 +74,7 @@ def _meant(row: AlertRow, target: TargetRow, upstream: Upstream, flat: Flat) -> 
 
 def forget(tx: Tx, alert: int, upstream: Upstream, now: int) -> None:
     """The primary has it no more: somebody deleted it there."""
+    tx.lock(f"alert {alert}")
     row = tx.alert(alert)
     if row is None:
         return
@@ -98,7 +101,10 @@ def take_in(
     """
     in_flight = any(one.upstream == upstream.name for one in tx.waiting())  # it may be ours, not yet recorded
     for found in alerts:
+        tx.lock(f"id {upstream.name} {found.id}")
         row = tx.alert_by_party(who.scope, found.id, upstream.name)
+        if row is not None and tx.lock(f"alert {row.id}"):
+            row = tx.alert(row.id)
         if row is not None:
             if row.updated_at < asked_at and not tx.is_waiting(row.id, upstream.name):
                 refresh(tx, row, upstream, found.flat, dict(found.seen), now)
@@ -139,7 +145,7 @@ def _adopt(tx: Tx, who: Caller, upstream: Upstream, found: FoundAlert, alert: in
             alert=alert,
             upstream=upstream.name,
             position=0,
-            lane=f"alert {alert}",
+            lane=lane(f"alert {alert}", key=upstream.entry(who.dialect.name, who.name)),
             key=None,
             state="present",
             ids={"id": found.id},

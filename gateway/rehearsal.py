@@ -20,11 +20,10 @@ from gateway.config import Upstream
 from gateway.dialect import Command, Dialect, Incoming, Request, Response, Route, Sending
 from gateway.errors import Problem, ProblemKind
 from gateway.mapping import Unmet
-from gateway.road import unsaid, what_to_send
 from gateway.secrets import MASK
+from gateway.terms import TELLING, unsaid, what_to_send
 from gateway.translation import Destination, Fate, Saying, translate, unmet_text
-
-_TELLING = (Operation.CREATE, Operation.UPDATE, Operation.REOPEN)
+from gateway.wire import names
 
 
 @dataclass(frozen=True)
@@ -64,29 +63,46 @@ def destination_of(dialect: Dialect) -> Upstream:
 def command_in(dialect: Dialect, operation: Operation, body: Any) -> Command:
     """The command that a request body is in a dialect; raises `Problem`."""
     problem: Problem | None = None
+    refused: Route | None = None
     for route in dialect.routes:
         if operation in route.operations and operation not in (Operation.READ, Operation.LIST):
+            if refused and _says_more(body, refused, route):
+                continue
             try:
                 asked = route.read(_incoming(route, body))
             except Problem as error:
-                problem = problem or error
+                problem, refused = problem or error, refused or route
                 continue
             if isinstance(asked, Command):
                 return asked
     raise problem or Problem(ProblemKind.INVALID, f"{dialect.title} has no way to ask for {operation}")
 
 
+def _says_more(body: Any, refused: Route, other: Route) -> bool:
+    """Whether a body has fields that only the route which refused it knows: then it is no request of another one."""
+    if not isinstance(body, Mapping) or not refused.body or not other.body:
+        return False
+    return bool(body.keys() & (names(refused.body) - names(other.body)))
+
+
 def _incoming(route: Route, body: Any) -> Incoming:
     found = body.get("alert", body) if isinstance(body, Mapping) else {}
     named = next((str(found[name]) for name in ("id", "alert_id") if found.get(name) is not None), "{id}")
-    names = [part[1:-1] for part in route.path.split("/") if part.startswith("{")]
-    return Incoming(dict.fromkeys(names, named), {}, {}, body, datetime.now(UTC))
+    variables = [part[1:-1] for part in route.path.split("/") if part.startswith("{")]
+    return Incoming(dict.fromkeys(variables, named), {}, {}, body, datetime.now(UTC))
 
 
 def rehearse(
-    asked: Command, origin: Dialect, upstream: Upstream, *, caller: str = "caller", replaced: Flat | None = None
+    asked: Command,
+    origin: Dialect,
+    upstream: Upstream,
+    *,
+    caller: str = "caller",
+    replaced: Flat | None = None,
+    route: str = "",
 ) -> Rehearsed:
-    """What an upstream would be sent for a command; raises `Problem` where it cannot take it."""
+    """What an upstream would be sent for a command; raises `Problem` where it cannot take it. `replaced` is what the
+    route of this name sets."""
     operation = Operation(asked.operation)
     sent, fates = what_to_send(upstream, operation)
     if sent is None:
@@ -102,6 +118,7 @@ def rehearse(
         caller=caller,
         key=key if by_key else None,
         replaced=replaced or {},
+        route=route,
         changed=tuple(path for path in flat if path != "kind") if is_update else None,
         verbatim=dict(asked.verbatim),
         said=dict(asked.verbatim),
@@ -111,7 +128,7 @@ def rehearse(
     body: dict[str, Any] = {}
     patch: dict[str, Any] = {}
     by_id = upstream.dialect.outbound.addressed_by == "id"
-    if sent in _TELLING or (asked.patch and sent is Operation.RESOLVE and by_id):
+    if sent in TELLING or (asked.patch and sent is Operation.RESOLVE and by_id):
         try:
             said = translate(words, upstream.destination)
         except Unmet as unmet:
@@ -129,12 +146,14 @@ def rehearse(
         comment=asked.comment,
         is_akin=akin,
         verbatim=dict(asked.verbatim) if akin and is_update else None,
+        replaced=words.replaced,
         settings=upstream.settings,
     )
-    return Rehearsed(_requests(sending, upstream), fates)
+    return Rehearsed(rehearsed(sending, upstream), fates)
 
 
-def _requests(sending: Sending, upstream: Upstream) -> tuple[Request, ...]:
+def rehearsed(sending: Sending, upstream: Upstream) -> tuple[Request, ...]:
+    """The requests of a call as an upstream that says yes to everything would see them, secrets masked."""
     outbound = upstream.dialect.outbound
     call = outbound.calls[sending.operation](sending)
     requests = []

@@ -13,21 +13,38 @@ from dataclasses import dataclass, field
 
 from msgspec import json, to_builtins
 
-from gateway.canonical import SERVER_OWNED, Flat, Operation, checked, flatten, in_order, lay_over, plain, unflatten
+from gateway.canonical import SERVER_OWNED, Flat, Operation, flatten, in_order, lay_over, plain, unflatten
 from gateway.carry import restore
 from gateway.changing import meaning_of, resolve_hints, stamp, without_implied
+from gateway.choosing import key_entry, lane, same_entries
 from gateway.config import Config, Upstream
 from gateway.dialect import Command, Dialect
 from gateway.errors import Problem, ProblemKind
+from gateway.ids import MakeId
 from gateway.mapping import Unmet
 from gateway.routing import Choice, choose
-from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryRow, TargetRow, Tx
-from gateway.translation import Fate, Said, Saying, translate, unmet_text
+from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
+from gateway.terms import (
+    ENDING,
+    INSTEAD_OF,
+    TELLING,
+    in_terms_of,
+    is_there,
+    refuses_rules,
+    saying,
+    unsaid,
+    what_to_send,
+)
+from gateway.translation import Fate, Said, translate, unmet_text
 from gateway.values import from_millis
 from gateway.wire import Wire, merged
 
-TELLING = (Operation.CREATE, Operation.UPDATE, Operation.REOPEN)
-"""Operations that say what an alert is."""
+Via = tuple[str, ...]
+"""The gateways that a command came through, by their own names."""
+USUAL_RANK = 3
+"""Where an alert says no severity: as an error."""
+REPEATED_MS = 60_000
+"""An identical repeat of an open alert is passed on once a minute; the others are counted."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +68,7 @@ class Accepted:
     reports: dict[str, tuple[Fate, ...]] = field(default_factory=dict)
     dead: dict[str, str] = field(default_factory=dict)
     is_new: bool = False
+    fanout: int = 0
     queued_behind: bool = False
 
 
@@ -68,49 +86,79 @@ class _Step:
     flat: Flat
     changed: tuple[str, ...] | None
     accepted: Accepted
+    via: tuple[str, ...] = ()
+
+    @property
+    def is_repeat(self) -> bool:
+        """Whether it says again what is known already, as senders do that know nothing of keys."""
+        return self.asked.operation is Operation.CREATE and self.operation is Operation.UPDATE and not self.changed
 
 
 class Road:
-    """Accepts commands under one configuration. `ids` makes new ids, `invent` keys that cannot be guessed."""
+    """Accepts commands under one configuration. `ids` makes new ids, `invent` keys that cannot be guessed; `name` is
+    this gateway's own, by which it knows what it has forwarded itself."""
 
     def __init__(
         self,
         config: Config,
-        ids: Callable[[], int],
+        ids: MakeId,
         invent: Callable[[], str] = lambda: secrets.token_hex(16),
+        name: str = "",
     ) -> None:
         self._config = config
         self._ids = ids
         self._invent = invent
+        self._name = name
 
-    def accept(self, tx: Tx, asked: Command, caller: Caller, request: int, command: int, now: int) -> Accepted:
+    def accept(
+        self, tx: Tx, asked: Command, caller: Caller, request: int, command: int, now: int, via: Via = ()
+    ) -> Accepted:
         """Accepts one command in a transaction; raises `Problem` where it is refused."""
         found = self._find(tx, asked, caller)
         if found is not None:
-            return self._change(tx, found, asked, caller, request, command, now)
+            return self._change(tx, found, asked, caller, request, command, now, via)
         if asked.operation is Operation.CREATE:
-            return self._create(tx, asked, caller, request, command, now)
-        if asked.ref and asked.ref.key:
-            return self._without_alert(tx, asked, caller, request, command, now)
+            return self._create(tx, asked, caller, request, command, now, via)
+        if asked.ref and (asked.ref.key or asked.answers_anyway):
+            return self._without_alert(tx, asked, caller, request, command, now, via)
         raise Problem(ProblemKind.NOT_FOUND, "there is no such alert", field="id")
 
     def _find(self, tx: Tx, asked: Command, caller: Caller) -> AlertRow | None:
-        if asked.ref is None:
-            key = asked.patch.get("dedup_key")
-            return tx.alert_by_key(caller.scope, caller.dialect.same_key(key)) if key else None
-        if asked.ref.id is not None:
+        """The alert that is meant, kept to this transaction: what another replica changes in it comes before or
+        after, and so does its opening under the same key."""
+        key = asked.patch.get("dedup_key") if asked.ref is None else asked.ref.key
+        key = caller.dialect.same_key(key) if key else None
+        if key is not None:
+            tx.lock(f"key {caller.scope} {key}")
+        found = self._found(tx, asked, caller, key)
+        while found is not None and tx.lock(f"alert {found.id}"):
+            again = self._found(tx, asked, caller, key)
+            if again is None or again.id == found.id:
+                return again
+            found = again
+        return found
+
+    def _found(self, tx: Tx, asked: Command, caller: Caller, key: str | None) -> AlertRow | None:
+        if asked.ref is not None and asked.ref.id is not None:
             return tx.alert_by_id(caller.scope, asked.ref.id)
-        return tx.alert_by_key(caller.scope, caller.dialect.same_key(asked.ref.key or ""))
+        return tx.alert_by_key(caller.scope, key) if key is not None else None
 
     # --- a new alert -----------------------------------------------------------------------------------
 
-    def _create(self, tx: Tx, asked: Command, caller: Caller, request: int, command: int, now: int) -> Accepted:
+    def _create(
+        self, tx: Tx, asked: Command, caller: Caller, request: int, command: int, now: int, via: Via
+    ) -> Accepted:
         dialect = caller.dialect
         flat = self._restored({**{hint.path: hint.value for hint in asked.hints}, **asked.patch}, asked, dialect)
         flat = in_order({"kind": dialect.kind, **flat, "status": "firing", "created_at": from_millis(now)})
         flat["updated_at"] = flat["created_at"]
+        if asked.invents_key and not flat.get("dedup_key"):
+            flat["dedup_key"] = self._invent()
         key = flat.get("dedup_key") or None
-        name = str(flat["summary"]) if dialect.unique_names and flat.get("summary") else None
+        has_name = dialect.unique_names and flat.get("summary") and not self._has_seen(via)
+        name = str(flat["summary"]) if has_name else None  # what comes back has the name of what went out
+        if name is not None:
+            tx.lock(f"name {caller.scope} {name}")
         if name is not None and tx.alert_by_name(caller.scope, name):
             raise Problem(ProblemKind.NAME_TAKEN, f"The name is already used: {name}", field="name")
         chosen = self._chosen(caller, flat)
@@ -143,12 +191,13 @@ class Road:
             flat=flat,
             changed=None,
             accepted=accepted,
+            via=via,
         )
         tx.insert_alert(row)
         accepted.primary = chosen[0].upstream if chosen else None
         for position, choice in enumerate(chosen):
             self._deliver(step, self._new_target(step, choice, position))
-        body = CommandBody(after=row.body, said=row.verbatim, dropped=asked.dropped)
+        body = CommandBody(after=row.body, said=row.verbatim, dropped=asked.dropped, via=via)
         self._record(step, request, Operation.CREATE, body)
         return accepted
 
@@ -181,31 +230,38 @@ class Road:
             alert=step.row.id,
             upstream=choice.upstream,
             position=position,
-            lane=f"alert {step.row.id}",
+            lane=_lane(upstream, choice, step.caller, f"alert {step.row.id}", step.flat),
             key=None,
-            state="absent",
+            state="standby" if choice.after is not None else "absent",
             route=choice.route,
             replaced=plain(choice.replaced),
+            seen={} if choice.after is None else {INSTEAD_OF: choice.instead_of},
         )
         if outbound.addressed_by == "key":
-            target.key = self._free_key(step, upstream, choice.replaced)
-            target.lane = f"key {upstream.dialect.same_key(target.key)}"
+            target.key = self._free_key(step, upstream, choice.replaced, target.lane)
+            target.lane = same_entries(target.lane, f"key {upstream.dialect.same_key(target.key)}")
         elif step.row.key and upstream.on_resolve == "disable":
             self._revive(step, target)
         return target
 
-    def _free_key(self, step: _Step, upstream: Upstream, replaced: Flat) -> str:
+    def _free_key(self, step: _Step, upstream: Upstream, replaced: Flat, like: str) -> str:
         """The key the alert will have there: its own unless another scope's open alert holds it, else a new one."""
         key = replaced.get("dedup_key") or step.flat.get("dedup_key") or self._invent()
-        holders = step.tx.lane_holders(upstream.name, f"key {upstream.dialect.same_key(key)}")
+        wanted = same_entries(like, f"key {upstream.dialect.same_key(key)}")
+        step.tx.lock(f"lane {upstream.name} {wanted}")
+        holders = step.tx.lane_holders(upstream.name, wanted)
         return f"{key}-{step.row.id}" if any(holder != step.row.id for holder in holders) else key
 
     def _give_way(self, step: _Step, target: TargetRow, upstream: Upstream) -> None:
-        """An alert that comes back finds its key there taken by another's, which was opened meanwhile."""
+        """An alert that comes back finds its key there taken by another's, which was opened meanwhile. It stays on its
+        lane while something of it waits there: its own end, for one, must not come after it."""
         holders = step.tx.lane_holders(target.upstream, target.lane)
-        if target.key is not None and any(holder != step.row.id for holder in holders):
-            target.key = f"{target.key}-{step.row.id}"
-            target.lane = f"key {upstream.dialect.same_key(target.key)}"
+        if target.key is None or not any(holder != step.row.id for holder in holders):
+            return
+        suffix = f"-{step.row.id}"
+        target.key = target.key.removesuffix(suffix) + suffix
+        if not step.tx.is_waiting(step.row.id, target.upstream):
+            target.lane = same_entries(target.lane, f"key {upstream.dialect.same_key(target.key)}")
 
     def _revive(self, step: _Step, target: TargetRow) -> None:
         """The key last named an alert whose rule may still stand there, switched off: it is that rule's turn."""
@@ -214,13 +270,14 @@ class Road:
         if earlier is None or earlier.is_deleted:
             return
         for other in step.tx.targets(earlier.id):
-            if other.upstream == target.upstream and other.state not in ("gone", "dead"):
+            is_same_key = key_entry(other.lane) == key_entry(target.lane)
+            if other.upstream == target.upstream and other.state not in ("gone", "dead") and is_same_key:
                 target.lane, target.revives = other.lane, earlier.id
 
     # --- an alert that is there ------------------------------------------------------------------------
 
     def _change(
-        self, tx: Tx, row: AlertRow, asked: Command, caller: Caller, request: int, command: int, now: int
+        self, tx: Tx, row: AlertRow, asked: Command, caller: Caller, request: int, command: int, now: int, via: Via
     ) -> Accepted:
         if asked.version is not None and asked.version != row.version:
             raise Problem(
@@ -231,6 +288,7 @@ class Road:
         before = flatten(row.body)
         patch = without_implied(resolve_hints(before, asked), before, caller.dialect)
         after, changed = lay_over(before, patch)
+        changed = tuple(path for path in changed if path not in SERVER_OWNED)
         operation = meaning_of(asked.operation, row)
         stamp(after, operation, now)
         body = CommandBody(
@@ -241,6 +299,7 @@ class Road:
             before=row.body,
             said_before=row.verbatim,
             dropped=asked.dropped,
+            via=via,
         )
         self._lay(tx, row, after, operation, caller, now)
         if row.verbatim is not None and body.said is not None and operation in TELLING:
@@ -256,6 +315,7 @@ class Road:
             flat=after,
             changed=changed,
             accepted=Accepted(command=command, alert=row),
+            via=via,
         )
         tx.update_alert(row)
         targets = tx.targets(row.id)
@@ -275,6 +335,7 @@ class Road:
         dialect = caller.dialect
         if row.name is not None and after.get("summary") and row.name != after["summary"]:
             row.name = str(after["summary"])
+            tx.lock(f"name {row.scope} {row.name}")
             holder = tx.alert_by_name(row.scope, row.name)
             if holder and holder.id != row.id:
                 raise Problem(ProblemKind.NAME_TAKEN, f"The name is already used: {row.name}", field="name")
@@ -291,11 +352,17 @@ class Road:
         row.body = unflatten(after)
 
     def _widened(self, step: _Step, targets: list[TargetRow]) -> list[TargetRow]:
-        """At an update, upstreams that are chosen now and were not before are added; none is taken away."""
+        """At an update, upstreams that are chosen now and were not before are added; none is taken away. A fallback
+        that is chosen outright waits for its turn no more."""
         if step.operation is not Operation.UPDATE:
             return []
         chosen = choose(self._config.routes, step.caller.dialect.name, step.caller.name, step.flat) or ()
         known = {target.upstream for target in targets}
+        outright = {choice.upstream for choice in chosen if choice.after is None}
+        for target in targets:
+            if target.state == "standby" and target.upstream in outright:
+                _stand_down(step, target, "it is told without waiting for its turn")
+                target.state, target.seen = "absent", {}
         new = [choice for choice in chosen if choice.upstream not in known]
         return [self._new_target(step, choice, len(targets) + index) for index, choice in enumerate(new)]
 
@@ -306,8 +373,13 @@ class Road:
         upstream = self._config.upstreams.get(target.upstream)
         if upstream is None:
             return
-        operation = _in_terms_of(upstream, step, before)
+        by_key = upstream.dialect.outbound.addressed_by == "key"
+        says = bool(step.changed) or (by_key and step.is_repeat)
+        operation = in_terms_of(upstream, step.operation, before, step.flat, says_something=says)
         if operation is None:
+            return
+        if target.state == "standby":
+            self._stand_by(step, target, operation)
             return
         sent, fates = what_to_send(upstream, operation)
         if sent is None:
@@ -315,34 +387,95 @@ class Road:
             return
         if sent is Operation.REOPEN:
             self._give_way(step, target, upstream)
-        delivery = self._delivery(step, target, sent)
-        is_said = sent in TELLING
-        try:
-            if is_said:
-                said = self._said(step, target, upstream)
-                fates += said.report
-                if sent is Operation.UPDATE and not said.patch and _is_there(target, upstream):
-                    step.accepted.reports[target.upstream] = fates
-                    return
-            elif sent is Operation.RESOLVE and upstream.dialect.outbound.addressed_by == "id" and step.changed:
-                fates += self._said(step, target, upstream).report
-            else:
-                fates += unsaid(upstream, step.caller.dialect, step.asked, step.changed or ())
-        except Unmet as unmet:
-            self._cannot(step, target, delivery, unmet_text(target.upstream, unmet), "unmet")
-        if is_said and step.flat.get("kind") == "rule" and _refuses_rules(upstream):
-            text = f'upstream {target.upstream!r} takes no rules: rules = "refuse"'
-            self._cannot(step, target, delivery, text, "rules_refused")
+        newest = step.tx.newest_in_lane(target.upstream, target.lane)
+        delivery = self._delivery(step, target, sent, newest)
+        is_known = target.state != "dead"
+        if self._is_looping(step.via, delivery, step.accepted) or (
+            is_known and _is_told_already(step, newest, delivery)
+        ):
+            self._put_out(step, target, delivery)
+            return
+        told, is_nothing = self._told(step, target, upstream, sent, delivery)
+        fates += told
+        if is_nothing:
+            step.accepted.reports[target.upstream] = fates
+            return
         delivery.report = to_builtins(list(fates))
         step.accepted.reports[target.upstream] = fates
         if delivery.state == "waiting":
-            step.accepted.deliveries.append(delivery)
             step.accepted.queued_behind |= target.upstream == step.accepted.primary and step.tx.waits_before(delivery)
             _merge_waiting(step, delivery)
         if target.state == "absent":
             target.state = "dead" if delivery.state == "dead" else "waiting"
+        self._put_out(step, target, delivery)
+
+    def _told(
+        self, step: _Step, target: TargetRow, upstream: Upstream, sent: Operation, delivery: DeliveryRow
+    ) -> tuple[tuple[Fate, ...], bool]:
+        """What becomes of each field there, and whether nothing is left to tell; a delivery that can never be made is
+        dead from the start."""
+        by_id = upstream.dialect.outbound.addressed_by == "id"
+        fates: tuple[Fate, ...] = ()
+        try:
+            if sent in TELLING:
+                said = self._said(step, target, upstream)
+                fates = said.report
+                if sent is Operation.UPDATE and not said.patch and is_there(target, upstream):
+                    return fates, True
+            elif sent is Operation.RESOLVE and by_id and step.changed:
+                fates = self._said(step, target, upstream).report
+            else:
+                fates = unsaid(upstream, step.caller.dialect, step.asked, step.changed or ())
+        except Unmet as unmet:
+            self._cannot(step, target, delivery, unmet_text(target.upstream, unmet), "unmet")
+        entry = key_entry(target.lane)
+        if upstream.keys and sent in TELLING and (lacking := upstream.keys.lacks(entry)):
+            self._cannot(step, target, delivery, f"upstream {target.upstream!r}: {lacking}", "unmet")
+        if entry and sent is Operation.CREATE and entry != upstream.entry(step.row.dialect, step.row.caller, step.flat):
+            fates += (Fate("routing_key", "approximated", "", f"set by route {target.route}"),)
+        if sent in TELLING and step.flat.get("kind") == "rule" and refuses_rules(upstream):
+            text = f'upstream {target.upstream!r} takes no rules: rules = "refuse"'
+            self._cannot(step, target, delivery, text, "rules_refused")
+        return fates, False
+
+    def _put_out(self, step: _Step, target: TargetRow, delivery: DeliveryRow) -> None:
         step.tx.put_target(target)
         step.tx.insert_delivery(delivery)
+        step.accepted.fanout += 1
+        if delivery.state == "waiting":
+            step.accepted.deliveries.append(delivery)
+
+    def _has_seen(self, via: Via) -> bool:
+        return bool(self._name) and self._name in via
+
+    def _is_looping(self, via: Via, delivery: DeliveryRow, accepted: Accepted) -> bool:
+        """Whether the command came through this gateway before: then it goes no further, and that is said."""
+        if not self._has_seen(via):
+            return False
+        delivery.state, delivery.finished_at = "void", delivery.created_at
+        delivery.reason = "it came through this gateway before, and goes no further"
+        accepted.dead[delivery.upstream] = "loop"
+        accepted.reports[delivery.upstream] = ()
+        return True
+
+    def _stand_by(self, step: _Step, target: TargetRow, operation: Operation) -> None:
+        """A fallback's turn comes when nobody else has taken the alert in time; an end in time is the end of it."""
+        if operation in ENDING:
+            _stand_down(step, target, "it ended before its turn came")
+        after = self._config.fallback_after(target.route)
+        of_this = DeliveryFilter(upstream=target.upstream, alert=target.alert, limit=1)
+        begins = operation in (Operation.CREATE, Operation.REOPEN)
+        begins = begins or (operation is Operation.UPDATE and not step.tx.deliveries(of_this))
+        if not begins or after is None:
+            step.tx.put_target(target)
+            return
+        newest = step.tx.newest_in_lane(target.upstream, target.lane)
+        delivery = self._delivery(step, target, Operation.CREATE, newest)
+        if not self._is_looping(step.via, delivery, step.accepted):
+            delivery.created_at = delivery.due = step.now + int(after * 1000)
+        step.tx.put_target(target)
+        step.tx.insert_delivery(delivery)
+        step.accepted.fanout += 1
 
     def _cannot(self, step: _Step, target: TargetRow, delivery: DeliveryRow, text: str, code: str) -> None:
         """The upstream cannot take this: a refusal where it is the primary, else a dead letter."""
@@ -356,9 +489,11 @@ class Road:
         body = CommandBody(changed=step.changed, said=said, dropped=step.asked.dropped)
         return translate(saying(step.row, target, step.flat, body, step.now), upstream.destination)
 
-    def _delivery(self, step: _Step, target: TargetRow, sent: Operation) -> DeliveryRow:
+    def _delivery(self, step: _Step, target: TargetRow, sent: Operation, newest: DeliveryRow | None) -> DeliveryRow:
+        """A delivery that comes after everything in its lane, whoever's clock that was made by."""
+        severity = step.flat.get("severity")
         return DeliveryRow(
-            id=self._ids(),
+            id=self._ids(above=newest.id if newest else 0),
             command=step.command,
             alert=step.row.id,
             upstream=target.upstream,
@@ -369,6 +504,7 @@ class Road:
             created_at=step.now,
             due=step.now,
             size=len(json.encode(step.row.body)),
+            rank=USUAL_RANK if severity is None else int(severity),
         )
 
     def _record(self, step: _Step, request: int, operation: Operation, body: CommandBody) -> None:
@@ -383,40 +519,44 @@ class Road:
                 caller=step.caller.name,
                 at=step.now,
                 body=body,
+                fanout=step.accepted.fanout,
             )
         )
 
     # --- no alert at all -------------------------------------------------------------------------------
 
-    def _without_alert(self, tx: Tx, asked: Command, caller: Caller, request: int, command: int, now: int) -> Accepted:
+    def _without_alert(
+        self, tx: Tx, asked: Command, caller: Caller, request: int, command: int, now: int, via: Via = ()
+    ) -> Accepted:
         """A command for a key that is not open here: it may have been opened before the gateway stood here, so
-        those upstreams that find alerts by key are told."""
-        assert asked.ref and asked.ref.key
+        those upstreams that find alerts by key are told, as far as there is anything that they can be told."""
+        assert asked.ref
         accepted = Accepted(command=command, alert=None)
         for choice in choose(self._config.routes, caller.dialect.name, caller.name, None) or ():
             upstream = self._config.upstreams[choice.upstream]
             accepted.primary = accepted.primary or choice.upstream
-            if (
-                upstream.dialect.outbound.addressed_by != "key"
-                or asked.operation not in upstream.dialect.outbound.calls
-            ):
+            if not asked.ref.key or not _can_be_told(upstream, asked.operation, caller):
                 continue
-            lane = f"key {upstream.dialect.same_key(asked.ref.key)}"
-            if tx.lane_holders(upstream.name, lane):
+            named = _lane(upstream, choice, caller, f"key {upstream.dialect.same_key(asked.ref.key)}", {})
+            tx.lock(f"lane {upstream.name} {named}")
+            if tx.lane_holders(upstream.name, named):
                 continue  # another scope's alert stands on this lane; it is not this caller's to end
+            newest = tx.newest_in_lane(upstream.name, named)
             delivery = DeliveryRow(
-                id=self._ids(),
+                id=self._ids(above=newest.id if newest else 0),
                 command=command,
                 alert=None,
                 upstream=upstream.name,
-                lane=lane,
+                lane=named,
                 key=asked.ref.key,
                 operation=asked.operation,
                 state="waiting",
                 created_at=now,
                 due=now,
             )
-            accepted.deliveries.append(delivery)
+            if not self._is_looping(via, delivery, accepted):
+                accepted.deliveries.append(delivery)
+            accepted.fanout += 1
             tx.insert_delivery(delivery)
         tx.insert_command(
             CommandRow(
@@ -428,10 +568,32 @@ class Road:
                 dialect=caller.dialect.name,
                 caller=caller.name,
                 at=now,
-                body=CommandBody(said=dict(asked.verbatim), comment=asked.comment, dropped=asked.dropped),
+                body=CommandBody(said=dict(asked.verbatim), comment=asked.comment, dropped=asked.dropped, via=via),
+                fanout=accepted.fanout,
             )
         )
         return accepted
+
+
+def _lane(upstream: Upstream, choice: Choice, caller: Caller, about: str, flat: Flat) -> str:
+    """The lane of what is told to an upstream: where its key is chosen, it is one upstream per entry."""
+    key = choice.key or upstream.entry(caller.dialect.name, caller.name, flat)
+    return lane(about, key=key, to=choice.to)
+
+
+def _stand_down(step: _Step, target: TargetRow, reason: str) -> None:
+    """What waits for a fallback's turn waits no more."""
+    for other in step.tx.deliveries(DeliveryFilter(state="waiting", upstream=target.upstream, alert=target.alert)):
+        other.state, other.finished_at, other.reason = "void", step.now, reason
+        step.tx.update_delivery(other)
+
+
+def _can_be_told(upstream: Upstream, operation: Operation, caller: Caller) -> bool:
+    """Whether an upstream can be told of an alert of which only the key is known: what an alert is can only be said
+    in the caller's own words then."""
+    outbound = upstream.dialect.outbound
+    is_akin = upstream.dialect.name == caller.dialect.name
+    return outbound.addressed_by == "key" and operation in outbound.calls and (is_akin or operation not in TELLING)
 
 
 def _merge_waiting(step: _Step, delivery: DeliveryRow) -> None:
@@ -448,68 +610,19 @@ def _merge_waiting(step: _Step, delivery: DeliveryRow) -> None:
     step.tx.update_delivery(earlier)
 
 
-def _is_there(target: TargetRow, upstream: Upstream) -> bool:
-    """Whether an update can be the changed fields alone, so that without any there is nothing to send."""
-    return upstream.dialect.outbound.addressed_by == "id" and target.state == "present"
-
-
-def _refuses_rules(upstream: Upstream) -> bool:
-    return upstream.destination.rules == "refuse" and upstream.dialect.kind == "occurrence"
-
-
-def what_to_send(upstream: Upstream, operation: Operation) -> tuple[Operation | None, tuple[Fate, ...]]:
-    """What an operation becomes at an upstream, None where nothing is sent, and what there is to say about it."""
-    sent: Operation | None = operation
-    if operation is Operation.RESOLVE and upstream.on_resolve == "delete":
-        sent = Operation.DELETE
-    elif operation is Operation.RESOLVE and upstream.on_resolve == "keep":
-        sent = None
-    outbound = upstream.dialect.outbound
-    if sent is not None and sent not in outbound.calls:
-        sent = outbound.nearest.get(sent)
-    about = "comment" if operation is Operation.COMMENT else "status"
-    if sent is None:
-        return None, (Fate(about, "kept", "", f"{upstream.dialect.title} cannot {operation} here"),)
-    if sent is not operation:
-        return sent, (Fate(about, "approximated", "", f"{operation} becomes {sent} there"),)
-    return sent, ()
-
-
-def unsaid(upstream: Upstream, origin: Dialect, asked: Command, changed: tuple[str, ...]) -> tuple[Fate, ...]:
-    """What a command said beside its operation, where the upstream's words for that have no room for it."""
-    if upstream.dialect.name == origin.name or asked.operation is Operation.COMMENT:
-        return ()
-    paths = [path for path in changed if path not in SERVER_OWNED] + (["comment"] if asked.comment else [])
-    return tuple(
-        Fate(path, "kept", "", f"{upstream.dialect.title} is told the {asked.operation} alone") for path in paths
-    )
-
-
-def _in_terms_of(upstream: Upstream, step: _Step, before: Flat | None) -> Operation | None:
-    """An update in an upstream's terms: for vendors of occurrences, switching a rule off ends what it raised."""
-    if step.operation is not Operation.UPDATE or before is None:
-        return step.operation
-    was, now = before.get("enabled") is not False, step.flat.get("enabled") is not False
-    if step.flat.get("kind") == "rule" and upstream.dialect.kind == "occurrence" and was != now:
-        return Operation.REOPEN if now else Operation.RESOLVE
-    repeats = step.asked.operation is Operation.CREATE and upstream.dialect.outbound.addressed_by == "key"
-    return Operation.UPDATE if step.changed or repeats else None
-
-
-def saying(row: AlertRow, target: TargetRow, flat: Flat, body: CommandBody, at: int, late: str = "") -> Saying:
-    """An alert as it is said at one of its targets."""
-    return Saying(
-        flat=flat,
-        origin=row.dialect,
-        caller=row.caller,
-        id=row.id,
-        key=target.key,
-        replaced=checked(target.replaced) if target.replaced else {},
-        route=target.route,
-        changed=body.changed,
-        verbatim=row.verbatim,
-        said=body.said,
-        at=from_millis(at),
-        late=late,
-        dropped=body.dropped,
-    )
+def _is_told_already(step: _Step, newest: DeliveryRow | None, delivery: DeliveryRow) -> bool:
+    """Whether an identical repeat can be counted instead of sent: the target would merge it with what it has, or will
+    have. It is `merged` then, and `due` says when the next repeat may be passed on."""
+    if not step.is_repeat or newest is None or newest.alert != delivery.alert or newest.operation not in TELLING:
+        return False
+    if newest.state == "waiting":
+        until = step.now + REPEATED_MS
+    elif newest.state == "delivered":
+        until = (newest.finished_at or 0) + REPEATED_MS
+    else:
+        until = newest.due if newest.state == "merged" else 0
+    if until <= step.now:
+        return False
+    delivery.state, delivery.finished_at, delivery.due = "merged", step.now, until
+    delivery.reason = f"an identical repeat, told by {newest.id}"
+    return True

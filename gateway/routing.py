@@ -5,17 +5,17 @@ Pure: it is given the routes of a configuration and an alert, and answers names.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gateway.canonical import PATHS, Flat, plain
+from msgspec import UNSET
+
+from gateway.canonical import Flat
+from gateway.choosing import Lookup, as_text, fact, named_fact
 
 _MATCHER = re.compile(r"^\s*([A-Za-z_][\w.\-/]*)\s*(=~|!~|!=|<=|>=|=|<|>)\s*(.*?)\s*$", re.DOTALL)
-_OPEN = ("labels.", "custom.", "extensions.")
-_ABOUT = ("caller", "dialect")
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,15 @@ class Matcher:
     value: str
     pattern: re.Pattern[str] | None = None
 
+    def __str__(self) -> str:
+        return f"{self.name} {self.operator} {self.value}"
+
     def holds(self, facts: Mapping[str, Any]) -> bool:
         """Whether it holds: absent text is empty, an absent number matches no comparison."""
-        found = _look_up(facts, self.name)
+        found = fact(facts, self.name)
         if self.operator in ("<", "<=", ">", ">="):
             return _compare(found, self.operator, float(self.value))
-        text = _as_text(found)
+        text = as_text(found)
         if self.pattern:
             return bool(self.pattern.fullmatch(text)) == (self.operator == "=~")
         return (text == self.value) == (self.operator == "=")
@@ -44,9 +47,7 @@ def parse_matcher(text: str) -> Matcher:
     if not found:
         raise ValueError(f"{text!r} is not of the form: field, one of = != =~ !~ < <= > >=, value")
     name, operator, value = found.groups()
-    if name not in PATHS and name not in _ABOUT and not name.startswith(_OPEN):
-        close = difflib.get_close_matches(name, [*PATHS, *_ABOUT], 1)
-        raise ValueError(f"{name!r} is no field of an alert" + (f"; did you mean {close[0]!r}?" if close else ""))
+    named_fact(name)
     if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
         value = value[1:-1]
     if operator in ("<", "<=", ">", ">="):
@@ -63,26 +64,6 @@ def parse_matcher(text: str) -> Matcher:
     return Matcher(name, operator, value, pattern)
 
 
-def _look_up(facts: Mapping[str, Any], name: str) -> Any:
-    if name in facts:
-        return facts[name]
-    head, _, rest = name.partition(".")
-    inner = facts.get(head)
-    if isinstance(inner, Mapping):
-        if rest in inner:
-            return inner[rest]
-        return _look_up(inner, rest) if "." in rest else None
-    return None
-
-
-def _as_text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return value if isinstance(value, str) else str(plain(value))
-
-
 def _compare(found: Any, operator: str, bound: float) -> bool:
     try:
         number = float(found)
@@ -94,15 +75,39 @@ def _compare(found: Any, operator: str, bound: float) -> bool:
 
 @dataclass(frozen=True)
 class Hop:
-    """One upstream of a route, and what is set on the way there."""
+    """One upstream of a route, and what is set on the way there: plain values, and what is looked up. `key` is the
+    lookup of the key itself, at a vendor that knows no other routing key."""
 
     upstream: str
     replaced: Flat = field(default_factory=dict)
+    lookups: tuple[Lookup, ...] = ()
+    key: Lookup | None = None
+
+    def sets(self, facts: Mapping[str, Any]) -> tuple[Flat, str, str]:
+        """What is set for an alert, the entry of its routing key, and that of its key, where a table names them."""
+        if not self.lookups and self.key is None:
+            return self.replaced, "", ""
+        values, to = dict(self.replaced), ""
+        for lookup in self.lookups:
+            entry, value = lookup.pick(facts)
+            if value is not UNSET:
+                values[lookup.field] = value
+            if lookup.field == "routing_key" and entry:
+                to = f"{lookup.table.name}:{entry}"
+        return values, to, self.key_entry(facts)
+
+    def key_entry(self, facts: Mapping[str, Any]) -> str:
+        """The entry of the key that this route chooses, where it does."""
+        if self.key is None:
+            return ""
+        entry, value = self.key.pick(facts)
+        return f"{self.key.table.name}:{entry}" if entry else ("" if value is UNSET else str(value))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """A route: who it is for, which conditions all hold, and where it leads; `because` explains an empty `to`."""
+    """A route: who it is for, which conditions all hold, and where it leads; `because` explains an empty `to`. What
+    nobody there has taken `after` so many seconds goes to the `fallback` too."""
 
     name: str
     from_: tuple[str, ...]
@@ -110,6 +115,8 @@ class Route:
     to: tuple[Hop, ...]
     goes_on: bool = False
     because: str = ""
+    fallback: tuple[Hop, ...] = ()
+    after: float = 0.0
 
     def is_from(self, dialect: str, caller: str) -> bool:
         """Whether it takes alerts of this dialect and caller at all."""
@@ -118,20 +125,35 @@ class Route:
 
 @dataclass(frozen=True)
 class Choice:
-    """An upstream that was chosen, by which route, and what that route sets."""
+    """An upstream that was chosen, by which route, and what that route sets; `after` so many seconds where it is a
+    fallback, `instead_of` the upstreams of each route that it stands by for. `to` is the entry of a routing key that
+    was looked up, `key` that of the key itself."""
 
     upstream: str
     route: str
     replaced: Flat
+    after: float | None = None
+    to: str = ""
+    key: str = ""
+    instead_of: tuple[tuple[str, ...], ...] = ()
+
+
+def choice_of(hop: Hop, route: str, facts: Mapping[str, Any], after: float | None = None) -> Choice:
+    """One upstream of a route, as it is chosen for an alert."""
+    replaced, to, key = hop.sets(facts)
+    return Choice(hop.upstream, route, replaced, after, to, key)
 
 
 def choose(routes: Sequence[Route], dialect: str, caller: str, alert: Flat | None) -> tuple[Choice, ...] | None:
     """The upstreams for an alert, the primary first; None where no route matches.
 
-    The first matching route wins unless it says `continue`. Without an alert only the sender decides.
+    The first matching route wins unless it says `continue`. Without an alert only the sender decides, and no fallback
+    is among them. Fallbacks come last; an upstream that is told at once is nobody's fallback, and one that several
+    routes fall back to is that of each of them.
     """
     facts = {**(alert or {}), "caller": caller, "dialect": dialect}
     chosen: dict[str, Choice] = {}
+    standing_by: dict[str, Choice] = {}
     matched = False
     for route in routes:
         if not route.is_from(dialect, caller):
@@ -140,7 +162,12 @@ def choose(routes: Sequence[Route], dialect: str, caller: str, alert: Flat | Non
             continue
         matched = True
         for hop in route.to:
-            chosen.setdefault(hop.upstream, Choice(hop.upstream, route.name, hop.replaced))
+            if hop.upstream not in chosen:
+                chosen[hop.upstream] = choice_of(hop, route.name, facts)
+        for hop in route.fallback if alert is not None else ():
+            first = standing_by.get(hop.upstream) or choice_of(hop, route.name, facts, route.after)
+            others = (*first.instead_of, tuple(other.upstream for other in route.to))
+            standing_by[hop.upstream] = replace(first, instead_of=others)
         if not route.goes_on and alert is not None:
             break
-    return tuple(chosen.values()) if matched else None
+    return tuple({**standing_by, **chosen}[name] for name in {**chosen, **standing_by}) if matched else None

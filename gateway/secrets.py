@@ -12,7 +12,14 @@ import os
 import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import structlog
+
+if TYPE_CHECKING:
+    from gateway.following import Directory
+
+log = structlog.get_logger()
 MASK = "•••"
 
 
@@ -70,31 +77,57 @@ class Keyring:
     What is compared are keyed digests made anew in each process, so that the time a comparison takes tells nothing.
     """
 
-    def __init__(self, keys: Mapping[str, Iterable[Secret]]) -> None:
+    def __init__(self, keys: Mapping[str, Iterable[Secret]], directory: Directory | None = None) -> None:
         self._salt = secrets.token_bytes(32)
+        self.directory = directory
+        self._seen = -1
         self._keys = [(caller, secret) for caller, listed in keys.items() for secret in listed]
         self._digests: dict[bytes, str] = {}
         self._values: list[str] = []
 
     def __bool__(self) -> bool:
-        return bool(self._keys)
+        return bool(self._keys) or self.directory is not None  # an empty directory lets nobody in, not everybody
+
+    def names(self) -> list[str]:
+        """The callers that have a credential now."""
+        listed = [caller for caller, _ in self._keys]
+        return sorted({*listed, *(self.directory.secrets() if self.directory else ())})
 
     def shared(self) -> list[str]:
         """The callers whose credential another caller has too."""
+        pairs = [(caller, secret.value()) for caller, secret in self._keys]
+        return self._shared([*pairs, *(self.directory.secrets().items() if self.directory else ())])
+
+    def _shared(self, pairs: Iterable[tuple[str, str]]) -> list[str]:
         holders: dict[bytes, set[str]] = {}
-        for caller, secret in self._keys:
-            holders.setdefault(self._digest(secret.value()), set()).add(caller)
+        for caller, value in pairs:
+            holders.setdefault(self._digest(value), set()).add(caller)
         return sorted({caller for callers in holders.values() if len(callers) > 1 for caller in callers})
 
     def _digest(self, value: str) -> bytes:
         return hmac.digest(self._salt, value.encode("utf8", "surrogateescape"), hashlib.sha256)
 
     def _refresh(self) -> None:
+        if self.directory is not None:
+            self._follow(self.directory)
+            return
         values = [secret.value() for _, secret in self._keys]
         if values != self._values:
             pairs = zip(self._keys, values, strict=True)
             self._digests = {self._digest(value): caller for (caller, _), value in pairs if value}
             self._values = values
+
+    def _follow(self, directory: Directory) -> None:
+        """Takes up what has changed in the directory; the keys of two callers that are the same name neither."""
+        directory.look()
+        if directory.version == self._seen:
+            return
+        pairs = directory.secrets().items()
+        shared = self._shared(pairs)
+        for caller in shared:
+            log.error("secret.unusable", directory=directory.path, name=caller, reason="is another caller's too")
+        self._digests = {self._digest(value): caller for caller, value in pairs if caller not in shared}
+        self._seen = directory.version
 
     def caller(self, credential: str) -> str | None:
         """The name of the caller whose credential this is, or None."""

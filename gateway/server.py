@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -31,7 +32,7 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def server(app: Any, http: type[EdgeProtocol] = EdgeProtocol) -> uvicorn.Server:
+def server(app: Any, http: type[EdgeProtocol] = EdgeProtocol, tls: ssl.SSLContext | None = None) -> _Quiet:
     """A uvicorn server as this gateway wants it: its own edge, no access log, no signals handled, no WebSockets, and
     no header believed about where a request came from."""
     config = uvicorn.Config(
@@ -45,11 +46,56 @@ def server(app: Any, http: type[EdgeProtocol] = EdgeProtocol) -> uvicorn.Server:
         server_header=False,
         backlog=2048,
     )
-    return _Quiet(config)
+    return _Quiet(config, tls, http.header_seconds)
 
 
 class _Quiet(uvicorn.Server):
-    """A server that leaves the process's signals to whoever runs the loop."""
+    """A server that leaves the process's signals to whoever runs the loop, and gives a TLS handshake as long as a
+    request's headers."""
+
+    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None, handshake: float) -> None:
+        super().__init__(config)
+        self._tls = tls
+        self._handshake = handshake
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts the application, and serves it on the sockets."""
+        if self._tls is None:
+            await super().startup(sockets)
+            return
+        await super().startup([])
+        self.started = False
+        loop = asyncio.get_running_loop()
+        for one in sockets or ():
+            self.servers.append(
+                await loop.create_server(
+                    self._protocol,
+                    sock=one,
+                    ssl=self._tls,
+                    backlog=self.config.backlog,
+                    ssl_handshake_timeout=self._handshake,
+                )
+            )
+        self.started = True
+
+    async def stop_listening(self, listener: socket.socket) -> None:
+        """Listens no more, and takes in who has knocked already: a socket that is closed resets them."""
+        loop = asyncio.get_running_loop()
+        with listener.dup() as last:
+            last.setblocking(False)
+            for one in self.servers:
+                one.close()
+            with contextlib.suppress(OSError):  # nobody is left to take in
+                while True:
+                    accepted, _ = last.accept()
+                    await loop.connect_accepted_socket(self._protocol, accepted, ssl=self._tls)
+
+    def _protocol(self) -> asyncio.Protocol:
+        http: Any = self.config.http_protocol_class
+        protocol: asyncio.Protocol = http(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -59,11 +105,20 @@ class _Quiet(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serving(
-    app: Any, host: str = "127.0.0.1", port: int = 0, http: type[EdgeProtocol] = EdgeProtocol
+    app: Any,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    http: type[EdgeProtocol] = EdgeProtocol,
+    fd: int | None = None,
+    tls: ssl.SSLContext | None = None,
+    settle: float = 0.0,
 ) -> AsyncIterator[str]:
-    """Serves an application until the block ends; gives its address."""
-    listener = bind(host, port)
-    running = server(app, http)
+    """Serves an application until the block ends; gives its address. `fd` is a socket that listens already; with `tls`
+    nothing else is spoken there. For `settle` seconds between the end of listening and the end, what was sent is
+    still answered."""
+    listener = bind(host, port) if fd is None else socket.socket(fileno=fd)
+    listener.setblocking(False)
+    running = server(app, http, tls)
     with listener:
         task = asyncio.create_task(running.serve([listener]))
         try:
@@ -72,7 +127,11 @@ async def serving(
                     await task
                     raise RuntimeError("the application did not start")
                 await asyncio.sleep(0.005)
-            yield f"http://{host}:{listener.getsockname()[1]}"
+            shown = f"[{host}]" if ":" in host else host
+            yield f"{'https' if tls else 'http'}://{shown}:{listener.getsockname()[1]}"
         finally:
+            if settle:
+                await running.stop_listening(listener)
+                await asyncio.sleep(settle)
             running.should_exit = True
             await task

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import structlog
@@ -15,38 +16,76 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from gateway.admin import Admin
+from gateway.clock import Clock
 from gateway.config import Config
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.desk import Desk
-from gateway.errors import StoreError
+from gateway.errors import ConfigurationError, StoreError
+from gateway.idempotency import KEPT_MS
 from gateway.ids import Ids
 from gateway.inbound.surface import Surface
 from gateway.metrics import Metrics
 from gateway.openapi import describe
-from gateway.store import Store
-from gateway.store.sqlite import SqliteStore
+from gateway.operations import forget
+from gateway.store import Store, Tx
+from gateway.store.opening import open_store
 from gateway.waiting import Waiters
+from gateway.watch import Watch, prove
 
 log = structlog.get_logger()
 HOUSEKEEPING = 1.0
 PURGE_EVERY = 60.0
 PURGED_AT_ONCE = 500
 DRAIN_SECONDS = 14.0
+CLOCK_JUMP = 10.0
+"""Seconds by which the clock has to jump before anybody takes notice."""
+
+
+def _last(send: Any) -> Any:
+    """Answers, and has the caller open another connection for what comes next: this process listens no more then."""
+
+    async def answering(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+        await send(message)
+
+    return answering
+
+
+def own_name(tx: Tx) -> str:
+    """The gateway's own name, by which gateways that forward to each other know what they have seen. Replicas share
+    it, as they share the store."""
+    tx.lock("gateway")
+    found = tx.note("gateway")
+    if not found:
+        found = {"name": secrets.token_hex(8)}
+        tx.put_note("gateway", found)
+    return str(found["name"])
 
 
 class Gateway:
-    """A gateway that can be started and stopped, and its Starlette application."""
+    """A gateway that can be started and stopped, and its Starlette applications: `app` for callers, `admin_app` for
+    operators. Where they have no address of their own, `app` serves operators too. `reload_from_file` is whatever
+    whoever started the gateway does to reload."""
 
     def __init__(self, config: Config, store: Store | None = None) -> None:
         self.config = config
-        self.store: Store = store or SqliteStore(config.store)
+        self.store: Store = store or open_store(config.store)
+        self.clock = Clock()
         self.metrics = Metrics()
         self.waiters = Waiters()
         self.is_draining = False
         self.dispatcher: Dispatcher | None = None
         self.desk: Desk | None = None
+        self.watch: Watch | None = None
+        self._ids: Ids | None = None
+        self._name = ""
         self._surface: Surface | None = None
-        self.app = Starlette(routes=self._routes(), lifespan=self._lifespan)
+        self.reload_from_file: Callable[[], Awaitable[None]] | None = None
+        self._admin = Admin(self)
+        self.admin_app = Starlette(routes=self._routes())
+        self.app = Starlette(routes=[] if config.admin else self._routes(), lifespan=self._lifespan)
         # No Mount: its pattern does not match a line feed, and such a path would be answered in nobody's words.
         self.app.router.default = self._serve
         self.app.router.redirect_slashes = False
@@ -55,13 +94,14 @@ class Gateway:
         return [
             Route("/-/healthy", self._healthy),
             Route("/-/ready", self._ready),
-            Route("/-/openapi.json", self._openapi),
-            Route("/metrics", self._metrics),
+            Route("/-/openapi.json", self._admin.seen(self._openapi)),
+            Route("/metrics", self._admin.seen(self._metrics)),
+            *self._admin.routes(),
         ]
 
     async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
         assert self._surface is not None
-        await self._surface(scope, receive, send)
+        await self._surface(scope, receive, _last(send) if self.is_draining else send)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[dict[str, Any]]:
@@ -81,39 +121,117 @@ class Gateway:
         """Opens the store, delivers what waits in it, and closes everything again at the end."""
         async with self.store as store:
             floor = await store.read(lambda tx: tx.largest_id())
-            ids = Ids(floor=floor)
-            self.dispatcher = Dispatcher(store, self.config.upstreams, self.waiters, self.metrics)
-            self.desk = Desk(self.config, store, self.dispatcher, self.waiters, self.metrics, ids.next)
-            self._surface = Surface(self.config, self.desk)
+            self._ids = Ids(slot=lambda: store.slot, floor=floor)
+            self._name = await store.write(own_name)
+            self.dispatcher = Dispatcher(
+                store, self.config.upstreams, self.waiters, self.metrics, self._name, self.clock
+            )
+            self.watch = Watch(store, lambda: self.config, self.dispatcher, self.clock)
+            self._use(self.config)
             self.dispatcher.start()
-            for one in await store.read(lambda tx: tx.waiting()):
-                if one.upstream not in self.config.upstreams:
-                    log.warning("upstream.unknown", upstream=one.upstream, waiting=one.count)
-            keeping = asyncio.create_task(self._keep_house(self.desk))
+            await self._warn_of_orphans()
+            tasks = [asyncio.create_task(self._keep_house()), asyncio.create_task(self.watch.run())]
             try:
                 yield
             finally:
-                keeping.cancel()
+                for task in tasks:
+                    task.cancel()
                 await self.dispatcher.stop(DRAIN_SECONDS)
 
-    async def _keep_house(self, desk: Desk) -> None:
-        """Counts what waits, and removes what has ended long ago, a small batch at a time."""
+    def _use(self, config: Config) -> None:
+        """From here on requests are served under this configuration; those under way end under the one before."""
+        assert self.dispatcher is not None and self._ids is not None
+        full = self.desk.full if self.desk else False
+        self.config = config
+        self.desk = Desk(
+            config,
+            self.store,
+            self.dispatcher,
+            self.waiters,
+            self.metrics,
+            self._ids.next,
+            now=self.clock,
+            full=full,
+            name=self._name,
+        )
+        self._surface = Surface(config, self.desk)
+        self.metrics.serve(config.inbounds)
+
+    async def reload(self, config: Config) -> None:
+        """Goes on under another configuration, all at once. Raises `ConfigurationError` where that takes a restart;
+        everything stays as it was then."""
+        fixed = [
+            name for name in ("listen", "admin", "tls", "store") if getattr(config, name) != getattr(self.config, name)
+        ]
+        if fixed:
+            raise ConfigurationError([f"{name}: takes a restart to change" for name in fixed])
+        assert self.dispatcher is not None
+        await self.dispatcher.admit(config.upstreams)
+        self._use(config)
+        self.dispatcher.dismiss(config.upstreams)
+        with contextlib.suppress(StoreError):
+            await self._warn_of_orphans()
+
+    def now(self) -> int:
+        """Milliseconds since 1970, as everywhere in this gateway."""
+        assert self.desk is not None
+        return self.desk.now()
+
+    def wake(self) -> None:
+        """Something in the outbox was changed by hand."""
+        if self.dispatcher:
+            for name in self.config.upstreams:
+                self.dispatcher.wake(name)
+
+    async def _warn_of_orphans(self) -> None:
+        for one in await self.store.read(lambda tx: tx.waiting()):
+            if one.upstream not in self.config.upstreams:
+                log.warning("upstream.unknown", upstream=one.upstream, waiting=one.count)
+
+    async def _keep_house(self) -> None:
+        """Counts what waits, removes what has ended long ago, a small batch at a time, and watches the clock."""
         purged = 0.0
         while True:
             try:
+                await self._follow_clock()
+                await self.store.ease()
                 waiting = await self.store.read(lambda tx: tx.waiting())
                 most = self.config.max_waiting
                 count, size = sum(one.count for one in waiting), sum(one.bytes for one in waiting)
-                desk.full = count >= most.deliveries or size >= most.bytes
+                assert self.desk is not None
+                self.desk.full = count >= most.deliveries or size >= most.bytes
                 if time.monotonic() - purged >= PURGE_EVERY:
-                    purged = time.monotonic() if await self._purge(desk.now()) < PURGED_AT_ONCE else 0.0
+                    purged = time.monotonic() if await self._purge(self.desk.now()) < PURGED_AT_ONCE else 0.0
             except StoreError as error:
                 log.error("store.unavailable", reason=str(error))
             await asyncio.sleep(HOUSEKEEPING)
 
+    async def _follow_clock(self) -> None:
+        """What waits for a time waits for a while: where the clock was set, its times are moved along before the
+        gateway's own clock follows, so that a jump neither stalls it nor gives it up. Where replicas share a store, one
+        clock of many moves nothing."""
+        jump = self.clock.jump
+        if abs(jump) < CLOCK_JUMP or self.store.lease is not None:
+            self.clock.follow(jump)
+            return
+        log.warning("clock.jumped", seconds=round(jump))
+        first, then = (0.0, jump) if jump > 0 else (jump, 0.0)  # what is due too early is better than too late
+        self.clock.follow(first)
+        try:
+            await self.store.write(lambda tx: tx.shift_waiting(int(jump * 1000)))
+        except StoreError:
+            self.clock.follow(-first)
+            raise
+        self.clock.follow(then)
+
     async def _purge(self, now: int) -> int:
         before = now - int(self.config.retention * 1000)
-        return await self.store.write(lambda tx: tx.purge(before, PURGED_AT_ONCE))
+
+        def work(tx: Tx) -> int:
+            forget(tx, before, PURGED_AT_ONCE)
+            return max(tx.purge_keyed(now - KEPT_MS, PURGED_AT_ONCE), tx.purge(before, PURGED_AT_ONCE))
+
+        return await self.store.write(work)
 
     # --- seen from outside -------------------------------------------------------------------------------
 
@@ -128,11 +246,18 @@ class Gateway:
         if self.dispatcher is None or not self.dispatcher.turns():
             faults.append("the dispatcher does not turn")
         try:
-            await asyncio.wait_for(self.store.write(lambda tx: None), 1.0)
+            await prove(self.store, 1.0)
         except (StoreError, TimeoutError) as error:
             faults.append(f"the store takes no commits: {error}")
-        held = [name for name in self.config.upstreams if self.dispatcher and self.dispatcher.is_held(name)]
-        detail = {"ready": not faults, "faults": faults, "held": held}
+        breakers = self.dispatcher.breakers() if self.dispatcher else {}
+        upstreams = {
+            name: {"state": one.state, "reason": one.reason, "probe_in_s": round(one.wait(time.monotonic()), 1)}
+            for name, one in breakers.items()
+        }
+        held = [name for name, one in breakers.items() if one.state == "held"]
+        detail = {"ready": not faults, "faults": faults, "held": held, "upstreams": upstreams}
+        if not self._admin.knows(request):  # whoever probes without the token hears the verdict alone
+            detail = {"ready": not faults}
         return JSONResponse(detail, 503 if faults else 200)
 
     async def _openapi(self, request: Request) -> Response:
@@ -140,7 +265,8 @@ class Gateway:
 
     async def _metrics(self, request: Request) -> Response:
         assert self.desk and self.dispatcher
-        waiting = await self.store.read(lambda tx: tx.waiting())
-        held = frozenset(name for name in self.config.upstreams if self.dispatcher.is_held(name))
-        text = self.metrics.text(waiting, self.config.upstreams, held, self.desk.now())
+        waiting, dead = await self.store.read(lambda tx: (tx.waiting(), tx.dead()))
+        text = self.metrics.text(
+            waiting, dead, self.dispatcher.breakers(), self.desk.now(), is_strained=self.store.is_strained
+        )
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -4,49 +4,165 @@ while so that balancers notice, then drains and exits. It must not know any vend
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
+from collections.abc import Callable
 
 import structlog
 
+from gateway.certificates import Following
 from gateway.config import Config
-from gateway.errors import StoreError
+from gateway.configfile import is_loopback
+from gateway.errors import ConfigurationError, StoreError
 from gateway.logs import configure
 from gateway.server import serving
 from gateway.service import Gateway
+from gateway.workers import SUPERVISOR
 
 log = structlog.get_logger()
+LOOK_EVERY = 1.0
+"""Seconds between looks at the certificate."""
+SETTLE = 0.3
+"""Seconds in which what callers sent before listening ended is still answered."""
 LINGER = 3.0
 """Seconds between the end of readiness and the end of listening."""
 
 
-def run(config: Config, log_level: str) -> int:
-    """Serves until SIGTERM or SIGINT; answers the exit status."""
+def run(load: Callable[[], Config], log_level: str, fd: int | None = None, admin_fd: int | None = None) -> int:
+    """Serves until SIGTERM or SIGINT; answers the exit status. `load` reads the configuration, again at each SIGHUP;
+    `fd` and `admin_fd` are listening sockets that a supervisor handed down. Raises `ConfigurationError` where it is
+    bad."""
     configure(log_level)
+    config = load()
     try:
         import uvloop
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_serve(config, *config.listen))
+            return runner.run(_serve(config, load, fd, admin_fd))
     except StoreError as error:
         log.critical("store.unusable", reason=str(error))
         return 1
 
 
-async def _serve(config: Config, host: str, port: int) -> int:
+async def _serve(config: Config, load: Callable[[], Config], fd: int | None, admin_fd: int | None) -> int:
     gateway = Gateway(config)
-    stop = asyncio.Event()
+    stop, reload = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, reload.set)
+    reloading = _Reloading(gateway, load, is_one_of_many=fd is not None)
+    gateway.reload_from_file = reloading.for_all
+    try:
+        tls = config.tls.context() if config.tls else None
+        admin_tls = config.tls.context(asks=False) if config.tls and _is_remote(config) else None
+    except ValueError as error:
+        raise ConfigurationError([f"tls: {error}"]) from None
     async with gateway.running():
+        watching = [asyncio.create_task(reloading.when_asked(reload))]
+        watching += [asyncio.create_task(_follow(gateway, [one for one in (tls, admin_tls) if one]))]
+        if fd is not None:
+            watching.append(asyncio.create_task(_orphaned(stop)))
         try:
-            async with serving(gateway.app, host, port) as url:
+            async with contextlib.AsyncExitStack() as listeners:
+                if config.admin:
+                    admin = serving(gateway.admin_app, *config.admin, fd=admin_fd, tls=admin_tls)
+                    log.info("serving.admin", url=await listeners.enter_async_context(admin))
+                host, port = config.listen
+                url = await listeners.enter_async_context(
+                    serving(gateway.app, host, port, fd=fd, tls=tls, settle=SETTLE)
+                )
                 log.info("serving", url=url, dialects=list(config.inbounds), upstreams=list(config.upstreams))
                 await stop.wait()
                 gateway.is_draining = True
                 log.info("draining", seconds=LINGER)
                 await asyncio.sleep(LINGER)
         except OSError as error:
-            log.critical("listen.failed", host=host, port=port, reason=str(error))
+            log.critical("listen.failed", listen=config.listen, admin=config.admin, reason=str(error))
             return 1
+        finally:
+            for task in watching:
+                task.cancel()
     log.info("stopped")
     return 0
+
+
+def _is_remote(config: Config) -> bool:
+    """Whether operators come from elsewhere: on loopback there is nobody to hide anything from."""
+    return config.admin is not None and not is_loopback(config.admin[0])
+
+
+async def _follow(gateway: Gateway, shown: list[Following]) -> None:
+    """Takes up certificates that were replaced; a bad pair changes nothing, and is said."""
+    while True:
+        await asyncio.sleep(LOOK_EVERY)
+        found = [(one, await asyncio.to_thread(one.look)) for one in shown]
+        changed = [(one, what) for one, what in found if what != "same"]
+        if not changed:
+            continue
+        bad = [one.fault for one, what in changed if what == "bad"]
+        gateway.metrics.certificate(is_good=not bad)
+        if bad:
+            log.error("certificate.refused", reason=bad[0])
+        else:
+            log.info("certificate.reloaded")
+
+
+def _supervisor() -> int:
+    """The process that started this worker, also after its end."""
+    return int(os.environ.get(SUPERVISOR, os.getppid()))
+
+
+async def _orphaned(stop: asyncio.Event) -> None:
+    """A worker whose supervisor is gone ends too: nobody would ever tell it to."""
+    supervisor = _supervisor()
+    while os.getppid() == supervisor:  # noqa: ASYNC110 - no event tells of it
+        await asyncio.sleep(1.0)
+    log.error("supervisor.gone")
+    stop.set()
+
+
+class _Reloading:
+    """Loads the configuration again when that is asked for; a bad one changes nothing, and is said."""
+
+    def __init__(self, gateway: Gateway, load: Callable[[], Config], *, is_one_of_many: bool) -> None:
+        self._gateway = gateway
+        self._load = load
+        self._is_one_of_many = is_one_of_many
+        self._one_at_a_time = asyncio.Lock()
+
+    async def when_asked(self, asked: asyncio.Event) -> None:
+        """Waits for signals."""
+        while True:
+            await asked.wait()
+            asked.clear()
+            with contextlib.suppress(ConfigurationError, StoreError):
+                await self._here()
+
+    async def for_all(self) -> None:
+        """Reloads here, and has a supervisor tell the other workers. Raises what is wrong with the configuration."""
+        await self._here()
+        if self._is_one_of_many and os.getppid() == _supervisor() > 1:
+            os.kill(_supervisor(), signal.SIGHUP)
+
+    async def _here(self) -> None:
+        gateway = self._gateway
+        async with self._one_at_a_time:
+            try:
+                await gateway.reload(await asyncio.to_thread(self._load))
+            except ConfigurationError as error:
+                gateway.metrics.reload(is_good=False)
+                for problem in error.problems:
+                    log.error("config.refused", problem=problem)
+                raise
+            except StoreError as error:
+                gateway.metrics.reload(is_good=False)
+                log.error("store.unavailable", reason=str(error))
+                raise
+            except Exception:  # whoever waits for signals must not fall asleep
+                gateway.metrics.reload(is_good=False)
+                log.exception("config.refused")
+                return
+            gateway.metrics.reload(is_good=True)
+            log.info("config.reloaded", upstreams=list(gateway.config.upstreams), routes=len(gateway.config.routes))

@@ -11,22 +11,25 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
 
+import structlog
 from msgspec import structs, to_builtins
 
 from gateway.canonical import Operation, flatten
 from gateway.config import Upstream
-from gateway.dialect import Again, Changed, Delivered, Found, Missing, Outcome, Rejected, Sending
+from gateway.dialect import Again, Changed, Delivered, Found, Missing, Outcome, Pending, Rejected, Sending
 from gateway.errors import ProblemKind
 from gateway.mapping import Unmet
-from gateway.road import TELLING, saying
 from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
+from gateway.terms import ENDING, INSTEAD_OF, TELLING, may_look, saying
 from gateway.translation import Fate, translate, unmet_text
 from gateway.values import from_millis, iso_seconds
 from gateway.wire import merged
 
+log = structlog.get_logger()
 TRIED_AT = "tried_at"
 LATE = timedelta(minutes=2)
-ENDING = (Operation.RESOLVE, Operation.DELETE)
+FOLDED_AFTER_MS = 600_000
+UNCONFIRMED = "the upstream took it, and has yet to confirm it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,8 @@ class Shipment:
     """A delivery whose turn has come: the operation that is sent and everything its call may know.
 
     `sending` is None where nothing has to be sent; `void` and `dead` then say why. `tried_at` is when the first
-    attempt began that may have made something at the upstream although its answer was lost.
+    attempt began that may have made something at the upstream although its answer was lost; `via` names the gateways
+    that the command came through; it `fires` where nobody else has taken the alert and its fallback is told.
     """
 
     delivery: DeliveryRow
@@ -45,6 +49,8 @@ class Shipment:
     takes_over: int | None = None
     tried_at: int | None = None
     report: tuple[Fate, ...] = ()
+    via: tuple[str, ...] = ()
+    fires: bool = False
 
 
 def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict: bool = False) -> Shipment:
@@ -56,17 +62,72 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
     if delivery.alert is None:
         return _by_key_alone(delivery, command, upstream)
     row = tx.alert(delivery.alert)
-    target = next((one for one in tx.targets(delivery.alert) if one.upstream == upstream.name), None)
+    targets = tx.targets(delivery.alert)
+    target = next((one for one in targets if one.upstream == upstream.name), None)
     if row is None or target is None:
         return Shipment(delivery=delivery, operation=operation, void="its alert is gone")
+    needless = _needless(tx, delivery, row, target, targets) or _folded(tx, delivery, target, command, upstream, now)
+    if needless:
+        return Shipment(delivery=delivery, operation=operation, void=needless)
     takes_over = _revived(tx, target)
     command = _with_merged(tx, command, delivery)
     operation, void = _as_things_stand(operation, row, target, upstream)
+    if operation not in TELLING and _passed_on(tx, row, target, delivery):
+        void = "a newer alert has its key there"
     if void:
         return Shipment(delivery=delivery, operation=operation, void=void)
     if operation not in upstream.dialect.outbound.calls:
         return Shipment(delivery=delivery, operation=operation, void=f"{upstream.dialect.title} cannot {operation}")
-    return _ship(delivery, operation, command, row, target, upstream, now, strict, takes_over)
+    shipment = _ship(delivery, operation, command, row, target, upstream, now, strict, takes_over)
+    return replace(shipment, via=command.body.via, fires=target.state == "standby")
+
+
+def _needless(tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, targets: list[TargetRow]) -> str:
+    """Why a fallback need not be told: it is over, or somebody else has taken the alert."""
+    if target.state != "standby":
+        return ""
+    if not row.is_open:
+        return "it ended before its turn came"
+    delivered = {one.upstream for one in tx.deliveries_of(delivery.command) if one.state == "delivered"}
+    taken = {
+        other.upstream
+        for other in targets
+        if other.state != "standby"
+        and (other.upstream in delivered or (other.state == "present" and not tx.is_waiting(row.id, other.upstream)))
+    }
+    by = [taken.intersection(route) for route in target.seen.get(INSTEAD_OF, ())]
+    return f"{min(by[0])} has taken it" if by and all(by) else ""
+
+
+def _folded(tx: Tx, delivery: DeliveryRow, target: TargetRow, command: CommandRow, upstream: Upstream, now: int) -> str:
+    """Why a late page need not wake anybody: what it is about is over, and that waits to be told right behind it."""
+    is_old = now - command.at > FOLDED_AFTER_MS and upstream.on_backlog == "fold"
+    if not is_old or delivery.operation not in TELLING or target.state == "present":
+        return ""
+    if target.seen.get(TRIED_AT) is not None or delivery.seen:
+        return ""  # it may be there already, and then its end has to be told
+    waiting = tx.deliveries(DeliveryFilter(state="waiting", upstream=upstream.name, alert=delivery.alert))
+    if not any(other.id > delivery.id and other.operation in ENDING for other in waiting):
+        return ""
+    log.info("delivery.folded", upstream=upstream.name, delivery=delivery.id, alert=delivery.alert)
+    return "it was over before it could be told"
+
+
+def fire(tx: Tx, shipment: Shipment) -> bool:
+    """Tells the fallback from here on of everything; False where the alert ended at the last moment, or another
+    replica has taken the delivery over."""
+    delivery = tx.delivery(shipment.delivery.id)
+    if delivery is None or delivery.state != "waiting" or delivery.alert is None:
+        return False
+    if delivery.fence != shipment.delivery.fence:
+        return False
+    tx.lock(f"alert {delivery.alert}")
+    target = _target_of(tx, delivery)
+    if target is None:
+        return False
+    target.state = "waiting"
+    tx.put_target(target)
+    return True
 
 
 def _by_key_alone(delivery: DeliveryRow, command: CommandRow, upstream: Upstream) -> Shipment:
@@ -78,12 +139,12 @@ def _by_key_alone(delivery: DeliveryRow, command: CommandRow, upstream: Upstream
         patch={},
         key=delivery.key,
         ids={},
-        seen={},
+        seen=delivery.seen,
         comment=command.body.comment,
         verbatim=command.body.said if akin else None,
         settings=upstream.settings,
     )
-    return Shipment(delivery=delivery, operation=operation, sending=sending)
+    return Shipment(delivery=delivery, operation=operation, sending=sending, via=command.body.via)
 
 
 def _revived(tx: Tx, target: TargetRow) -> int | None:
@@ -97,6 +158,13 @@ def _revived(tx: Tx, target: TargetRow) -> int | None:
     return None
 
 
+def _passed_on(tx: Tx, row: AlertRow, target: TargetRow, delivery: DeliveryRow) -> bool:
+    """Whether the alert's key was another's already when this was asked: it would end or alter that one. So it is
+    where the end of an older alert was refused there."""
+    holders = tx.lane_holders(target.upstream, target.lane) if target.key is not None else []
+    return any(row.id < holder < delivery.command for holder in holders)
+
+
 def _as_things_stand(
     operation: Operation, row: AlertRow, target: TargetRow, upstream: Upstream
 ) -> tuple[Operation, str]:
@@ -105,6 +173,8 @@ def _as_things_stand(
         return (Operation.CREATE, "") if operation in TELLING else (operation, "nobody knows its id there")
     if target.state == "present":
         return (Operation.REOPEN, "") if operation is Operation.CREATE and target.ids else (operation, "")
+    if target.state == "standby":
+        return operation, "" if operation is Operation.CREATE else "it waits for its turn as a fallback"
     if target.state == "gone":
         if operation is Operation.REOPEN:
             return _again(upstream), ""
@@ -146,7 +216,7 @@ def _ship(
     strict: bool,
     takes_over: int | None,
 ) -> Shipment:
-    is_own = delivery.operation == operation or command.body.after is None
+    is_own = (delivery.operation == operation or command.body.after is None) and INSTEAD_OF not in target.seen
     present = row.body if not is_own or command.body.after is None else command.body.after
     late = _late_note(command.at, now) if operation in TELLING else ""
     body = command.body if is_own else CommandBody(dropped=command.body.dropped)
@@ -159,14 +229,15 @@ def _ship(
         operation=operation,
         body=said.body,
         patch=said.body if takes_over else said.patch,
-        key=target.key,
+        key=delivery.key,  # not the target's: an alert that came back may have another by now
         ids=target.ids,
-        seen=target.seen,
+        seen={**target.seen, **delivery.seen},
         comment=command.body.comment,
         suffix=str(row.id),
         strict=strict,
         is_akin=row.dialect == upstream.dialect.name,
         verbatim=command.body.said if command.dialect == upstream.dialect.name else None,
+        replaced=words.replaced,
         settings=upstream.settings,
     )
     return Shipment(
@@ -191,23 +262,40 @@ def _late_note(at: int, now: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What a delivery came to, for whoever waits for it: `again` means not yet."""
+    """What a delivery came to, for whoever waits for it: `again` means not yet. It `is_recorded` unless the delivery
+    was somebody else's by then."""
 
     state: Literal["delivered", "dead", "void", "again"]
     reason: str = ""
     kind: ProblemKind = ProblemKind.REFUSED
     due: int = 0
     changed: Changed | None = None
+    is_recorded: bool = True
 
 
 def settle(
-    tx: Tx, shipment: Shipment, outcome: Outcome | None, upstream: Upstream, now: int, due: int, show: bool = False
+    tx: Tx,
+    shipment: Shipment,
+    outcome: Outcome | None,
+    upstream: Upstream,
+    now: int,
+    due: int,
+    show: bool = False,
+    *,
+    looked_up: bool = False,
 ) -> Verdict:
     """Records the outcome of an attempt. `due` is when the next one may be made if it has to be repeated; `show`
-    lets the caller know the alert by the upstream's own id from now on."""
+    lets the caller know the alert by the upstream's own id from now on; `looked_up` says that an earlier attempt was
+    found to have done it."""
+    if shipment.delivery.alert is not None:
+        tx.lock(f"alert {shipment.delivery.alert}")
     delivery = tx.delivery(shipment.delivery.id)
+    if delivery is not None and delivery.state != "waiting" and _is_recorded(delivery, shipment.delivery):
+        return Verdict(state=delivery.state, reason=delivery.reason, is_recorded=False)  # type: ignore[arg-type]
     if delivery is None or delivery.state != "waiting":
-        return Verdict(state="void", reason="it was taken out of the outbox meanwhile")
+        return Verdict(state="void", reason="it was taken out of the outbox meanwhile", is_recorded=False)
+    if delivery.fence != shipment.delivery.fence:
+        return Verdict(state="void", reason="another replica has taken it over", is_recorded=False)
     delivery.attempts = shipment.delivery.attempts
     delivery.status = shipment.delivery.status
     target = _target_of(tx, delivery)
@@ -216,15 +304,43 @@ def settle(
     if target is not None and target.seen.get(TRIED_AT) != shipment.tried_at:
         target.seen[TRIED_AT] = shipment.tried_at
         tx.put_target(target)
-    if isinstance(outcome, Again):
-        return _again_or_never(tx, delivery, outcome.reason, target, upstream, now, due)
+    if isinstance(outcome, Pending):
+        delivery.seen = {**delivery.seen, **outcome.seen}
+    if isinstance(outcome, Again | Pending):
+        reason = outcome.reason if isinstance(outcome, Again) else UNCONFIRMED
+        return _again_or_never(tx, delivery, reason, target, upstream, now, due)
     if isinstance(outcome, Missing):
         return _missing(tx, shipment, delivery, target, now)
     if isinstance(outcome, Rejected | Changed):
         kind = outcome.kind if isinstance(outcome, Rejected) else ProblemKind.CONFLICT
         verdict = _dead(tx, shipment.operation, delivery, target, outcome.reason, kind, now)
         return replace(verdict, changed=outcome) if isinstance(outcome, Changed) else verdict
+    if shipment.tried_at is not None or looked_up:
+        delivery.report = [*delivery.report, *to_builtins([_after_doubt(shipment, upstream, looked_up=looked_up)])]
     return _delivered(tx, shipment, delivery, target, outcome, now, show)
+
+
+def _is_recorded(now: DeliveryRow, then: DeliveryRow) -> bool:
+    """Whether this very attempt was recorded before: the store did it, and could not say so any more."""
+    return now.state in ("delivered", "dead") and (now.attempts, now.fence) == (then.attempts, then.fence)
+
+
+def _after_doubt(shipment: Shipment, upstream: Upstream, *, looked_up: bool) -> Fate:
+    """What was done about an attempt whose answer was lost: the report says it."""
+    if looked_up:
+        return Fate("id", "mapped", "", "the answer was lost; it was found there, and not sent again")
+    if may_look(upstream):
+        return Fate("id", "mapped", "", "the answer was lost; it was not found there, and sent again")
+    return Fate("id", "mapped", "", "the answer was lost; it was sent again with the same key")
+
+
+def told_elsewhere(tx: Tx, command: int) -> dict[str, Verdict]:
+    """The verdicts on a command by upstream, as another replica recorded them."""
+    return {
+        row.upstream: Verdict(state=row.state, reason=row.reason)
+        for row in tx.deliveries_of(command)
+        if row.state in ("delivered", "dead", "void")
+    }
 
 
 def _target_of(tx: Tx, delivery: DeliveryRow) -> TargetRow | None:
@@ -234,6 +350,7 @@ def _target_of(tx: Tx, delivery: DeliveryRow) -> TargetRow | None:
 
 def _end(tx: Tx, delivery: DeliveryRow, state: Literal["delivered", "dead", "void"], reason: str, now: int) -> None:
     delivery.state, delivery.reason, delivery.finished_at = state, reason, now
+    delivery.seen = {}  # whoever sends it again starts anew
     tx.update_delivery(delivery)
 
 
@@ -260,7 +377,8 @@ def _again_or_never(
     tx: Tx, delivery: DeliveryRow, reason: str, target: TargetRow | None, upstream: Upstream, now: int, due: int
 ) -> Verdict:
     if now - delivery.created_at > upstream.retry.max_age * 1000:
-        text = f"given up after {delivery.attempts} attempts: {reason}"
+        tries = f" after {delivery.attempts} attempts" if delivery.attempts else ""
+        text = f"given up{tries}: {reason}"
         return _dead(tx, Operation(delivery.operation), delivery, target, text, ProblemKind.REFUSED, now)
     delivery.due, delivery.reason = due, reason
     tx.update_delivery(delivery)
@@ -278,6 +396,7 @@ def _missing(tx: Tx, shipment: Shipment, delivery: DeliveryRow, target: TargetRo
         return Verdict(state="delivered")
     target.state = "absent"
     tx.put_target(target)
+    delivery.seen = {}  # what was given for the update is nothing to a create
     delivery.due, delivery.reason = now, "it was gone there, so it is made again"
     tx.update_delivery(delivery)
     return Verdict(state="again", reason=delivery.reason, due=now)
@@ -309,7 +428,7 @@ def _delivered(
     show: bool,
 ) -> Verdict:
     assert isinstance(outcome, Delivered | Found)
-    if shipment.report and shipment.operation != delivery.operation:
+    if shipment.report and (shipment.operation != delivery.operation or shipment.fires):
         delivery.report = to_builtins(list(shipment.report))
     if isinstance(outcome, Delivered):
         altered = [Fate(path, "approximated", "", why) for path, why in outcome.altered.items()]
@@ -326,6 +445,7 @@ def _delivered(
         target.ids = {**target.ids, **outcome.ids}
         target.seen = {**target.seen, **outcome.seen}
         target.seen.pop(TRIED_AT, None)
+        target.seen.pop(INSTEAD_OF, None)
         named = tx.alert_by_id(row.scope, outcome.ids["id"]) if show and outcome.ids.get("id") else None
         for name in outcome.ids.values():
             tx.add_id(row.scope, name, target.upstream, row.id)

@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, json
 
 from gateway.canonical import LOWEST_SEVERITY, QUIET_CATEGORY, SERVER_OWNED, Flat
-from gateway.carry import pack
+from gateway.carry import LIMIT, pack
 from gateway.dialect import Dialect
 from gateway.mapping import CARRIED, Unmet, Writing
 from gateway.mapping import Mapping as Rows
 from gateway.values import iso_seconds
-from gateway.wire import Wire, get, put
+from gateway.wire import Wire, copied, get, put
 
 Word = Literal["mapped", "carried", "approximated", "kept", "dropped"]
 
@@ -157,25 +157,47 @@ def _carry(
 ) -> frozenset[str]:
     """Adds the lines a responder reads and the carried object to `body`; answers the paths that are carried."""
     mapping = destination.mapping
+    _unshare(mapping, body)
     spans: dict[str, tuple[int, int]] = {}
     if mapping.details and destination.dialect.kind == "occurrence":
         text, span = page_text(saying, report.inexact(), hush)
-        put(body, mapping.details, text)
-        spans["details"] = span
-        meant = {**meant, "details": text}
+        fitted = mapping.fitted(mapping.details, text)
+        put(body, mapping.details, fitted)
+        if fitted == text:
+            spans["details"] = span
+        meant = {**meant, "details": fitted}
+    meant = _once_carried(mapping, body, meant)
     if not mapping.container or destination.carry == "off":
         return frozenset()
     if destination.carry == "ids":
-        put(body, f"{mapping.container}.{CARRIED}", {"id": str(saying.id)})
+        mapping.carry(body, {"id": str(saying.id)})
         return frozenset()
     alert = {path: value for path, value in saying.flat.items() if value is not None}
     if alert.get("kind") == mapping.kind:
         del alert["kind"]
     wire = {path: value for path, value in meant.items() if path in alert or path not in mapping.implied}
-    packed, carried = pack(alert, wire, spans)
+    packed, carried = pack(alert, wire, spans, mapping.carries_at_most(body, LIMIT))
     if packed:
-        put(body, f"{mapping.container}.{CARRIED}", packed)
+        mapping.carry(body, packed)
     return carried
+
+
+def _unshare(mapping: Rows, body: Wire) -> None:
+    """Gives a body a container of its own, so that what is added there is not added to the alert."""
+    held = get(body, mapping.container) if mapping.container else UNSET
+    if mapping.container and isinstance(held, dict):
+        put(body, mapping.container, dict(held))
+
+
+def _once_carried(mapping: Rows, body: Wire, meant: Flat) -> Flat:
+    """What the body means once something is carried in it: a container that is empty, or holds the details as well, is
+    read otherwise then."""
+    held = get(body, mapping.container) if mapping.container else UNSET
+    if held != {} and not (mapping.details or "").startswith(f"{mapping.container}."):
+        return meant
+    carrying = copied(body)
+    mapping.carry(carrying, {})
+    return {**mapping.implied, **mapping.interpret(carrying).whole()}
 
 
 def _note_lateness(saying: Saying, mapping: Rows, body: Wire, patch: Wire, altered: dict[str, str]) -> None:
@@ -183,8 +205,11 @@ def _note_lateness(saying: Saying, mapping: Rows, body: Wire, patch: Wire, alter
     if not saying.late or not mapping.details:
         return
     for words in (body, patch) if saying.changed is not None else (body,):
+        _unshare(mapping, words)
         own = get(words, mapping.details)
-        put(words, mapping.details, f"{saying.late}\n\n{own}" if own not in (UNSET, None, "") else saying.late)
+        told = own if isinstance(own, str) else json.encode(own).decode() if own not in (UNSET, None) else ""
+        noted = f"{saying.late}\n\n{told}" if told else saying.late
+        put(words, mapping.details, mapping.fitted(mapping.details, noted))
     altered["details"] = "it is late, and says so"
 
 
@@ -192,6 +217,7 @@ def _carry_along(mapping: Rows, body: Wire, patch: Wire) -> None:
     """An update brings what is carried up to date too."""
     held = get(body, f"{mapping.container}.{CARRIED}") if mapping.container else UNSET
     if held is not UNSET:
+        _unshare(mapping, patch)
         put(patch, f"{mapping.container}.{CARRIED}", held)
 
 
@@ -207,7 +233,7 @@ def page_text(saying: Saying, inexact: frozenset[str], hush: str) -> tuple[str, 
     facts = {
         "severity": _named(flat.get("severity")),
         "team": flat.get("team"),
-        "resource": flat.get("resource"),
+        "resource": _whereabouts(flat),
         "runbook": (flat.get("labels") or {}).get("runbook_url"),
         "links": links[0].href if links else None,
     }
@@ -227,8 +253,15 @@ def _named(severity: int | None) -> str | None:
     return None if severity is None else f"{severity} ({SEVERITY_NAMES[severity]})"
 
 
+def _whereabouts(flat: Flat) -> str | None:
+    """What is watched, and who noticed: for some vendors the one is a part of a machine, and the other the machine."""
+    named = dict.fromkeys(str(flat[path]) for path in ("resource", "source") if flat.get(path))
+    return " on ".join(named) or None
+
+
 def _unseen(name: str, inexact: frozenset[str]) -> bool:
-    return name in inexact or (name == "runbook" and "labels" in inexact)
+    also = {"runbook": "labels", "resource": "source"}
+    return name in inexact or also.get(name) in inexact
 
 
 class _Report:
@@ -265,6 +298,7 @@ class _Report:
         asked = {fate.field for fate in fates}
         if self.saying.changed is None:
             supplied = [path for path in self.meant if path not in asked and path in self.reasons]
+            supplied += [path for path in self.saying.replaced if path not in asked and path not in self.meant]
             if "dedup_key" in self.meant and "dedup_key" not in self.saying.flat:
                 supplied.append("dedup_key")
             fates += [self._supplied(path) for path in supplied]
@@ -273,13 +307,21 @@ class _Report:
     def _fate(self, path: str) -> Fate:
         holder = self.mapping.holder(path)
         if self._is_exact(path):
-            return Fate(path, "mapped", holder)
+            return Fate(path, "mapped", holder, self._set_by(path))
         if path in self.meant:
             why = self.reasons.get(path) or self._why_narrowed(path)
             return Fate(path, "approximated", holder, why)
         if path in self.carried:
-            return Fate(path, "carried", f"{self.mapping.container}.{CARRIED}", "no field of its own there")
-        return Fate(path, "kept", "", "no field of its own there")
+            why = self._set_by(path) or "no field of its own there"
+            return Fate(path, "carried", f"{self.mapping.container}.{CARRIED}", why)
+        return Fate(path, "kept", "", self._homeless(path))
+
+    def _set_by(self, path: str) -> str:
+        return self.reasons.get(path, "") if path in self.saying.replaced else ""
+
+    def _homeless(self, path: str) -> str:
+        """Why nothing of a path is there; what the route sets is named, though the target has no field for it."""
+        return "; ".join(part for part in (self._set_by(path), "no field of its own there") if part)
 
     def _why_narrowed(self, path: str) -> str:
         if path == "dedup_key":
@@ -296,6 +338,8 @@ class _Report:
         return "said differently there"
 
     def _supplied(self, path: str) -> Fate:
+        if path not in self.meant:
+            return Fate(path, "kept", "", self._homeless(path))
         why = self.reasons.get(path, "the target wants a key, so one was made up")
         return Fate(path, "approximated", self.mapping.holder(path), why)
 

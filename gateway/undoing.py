@@ -14,6 +14,8 @@ def undo(tx: Tx, command: CommandRow, reason: str) -> AlertRow | None:
     """Takes back a command that every upstream refused: no alert, name or key remains, an update leaves the record
     as it was. Fields that a later command changed stay as that left them, and everything stays where a newer alert
     has the key or the name by now. Answers the alert as it is now."""
+    if command.alert is not None:
+        tx.lock(f"alert {command.alert}")
     row = tx.alert(command.alert) if command.alert is not None else None
     if row is not None and (_came_another(tx, row, command) or _name_is_gone(tx, row, command)):
         return row

@@ -52,8 +52,10 @@ class Waiters:
         self._lock = threading.Lock()  # they are added by the store's writer, in the transaction that they wait for
 
     def add(self, command: int, waiter: Waiter) -> bool:
-        """Waits for a command; False where too many wait for its primary already."""
+        """Waits for a command; False where too many wait for its primary already. A store may run a transaction
+        again: then only the last one counts."""
         with self._lock:
+            self._forget(command)
             count = self._by_primary.get(waiter.primary, 0)
             if count >= MOST_FOR_ONE_UPSTREAM:
                 return False
@@ -64,8 +66,15 @@ class Waiters:
     def remove(self, command: int) -> None:
         """Waits no more."""
         with self._lock:
-            if waiter := self._waiting.pop(command, None):
-                self._by_primary[waiter.primary] -= 1
+            self._forget(command)
+
+    def _forget(self, command: int) -> None:
+        if waiter := self._waiting.pop(command, None):
+            self._by_primary[waiter.primary] -= 1
+
+    def is_waiting(self, command: int) -> bool:
+        """Whether anybody waits for a command."""
+        return command in self._waiting
 
     def is_strict(self, command: int) -> bool:
         """Whether the one who waits wants to hear of other people's changes."""

@@ -12,6 +12,7 @@ import contextlib
 import gzip
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -20,6 +21,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
+from weakref import WeakSet
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,58 @@ async def _cut(writer: asyncio.StreamWriter) -> None:
     await writer.drain()
 
 
+async def _interim(writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(b"HTTP/1.1 102 Processing\r\n\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.005)
+
+
+async def _endless_headers(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\n")
+    line = b"x-more: " + b"a" * 1000 + b"\r\n"
+    while True:
+        writer.write(line)
+        await writer.drain()
+
+
+async def _endless_header(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nx-more: ")
+    while True:
+        writer.write(b"a" * 65536)
+        await writer.drain()
+
+
+async def _bad_chunks(writer: asyncio.StreamWriter) -> None:
+    writer.write(_head(200, {"transfer-encoding": "chunked"}) + b"zz\r\n{}\r\n-1\r\n\r\n")
+    await writer.drain()
+
+
+async def _endless_chunks(writer: asyncio.StreamWriter) -> None:
+    writer.write(_head(200, {"content-type": "application/json", "transfer-encoding": "chunked"}))
+    while True:
+        writer.write(b"10000\r\n" + CHUNK + b"\r\n")
+        await writer.drain()
+
+
+async def _half_closed(writer: asyncio.StreamWriter) -> None:
+    """Says that it will say no more, in the middle of its answer, and keeps the connection."""
+    writer.write(_head(200, {"content-type": "application/json", "content-length": "500"}) + b"{")
+    await writer.drain()
+    writer.write_eof()
+    await _forever(writer)
+
+
+async def _half_closed_at_once(writer: asyncio.StreamWriter) -> None:
+    writer.write_eof()
+    await _forever(writer)
+
+
+async def _two_lengths(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 40\r\n\r\n{}")
+    await writer.drain()
+
+
 HANG = Behaviour("hang", _forever)
 DRIP = Behaviour("drip", _drip)
 DRIP_HEADERS = Behaviour("drip headers", _drip_headers)
@@ -122,6 +176,14 @@ RESET_AFTER = Behaviour("reset after reading", _reset)
 CLOSE = Behaviour("close without answer", _close)
 GARBAGE = Behaviour("garbage", _garbage)
 CUT = Behaviour("cut off", _cut)
+INTERIM = Behaviour("interim answers for ever", _interim)
+ENDLESS_HEADERS = Behaviour("endless headers", _endless_headers)
+ENDLESS_HEADER = Behaviour("one endless header", _endless_header)
+BAD_CHUNKS = Behaviour("chunks that are none", _bad_chunks)
+ENDLESS_CHUNKS = Behaviour("endless chunks", _endless_chunks)
+HALF_CLOSED = Behaviour("half closed in its answer", _half_closed)
+HALF_CLOSED_AT_ONCE = Behaviour("half closed before its answer", _half_closed_at_once)
+TWO_LENGTHS = Behaviour("two lengths", _two_lengths)
 NOT_JSON = say(200, b'{"data": {"id": oops')
 CHUNK = b" " * 65536
 
@@ -162,6 +224,7 @@ class Chaos:
     connections: int = 0
     _planned: deque[Behaviour] = field(default_factory=deque)
     _open: set[asyncio.Task[Any]] = field(default_factory=set)
+    _writers: WeakSet[asyncio.StreamWriter] = field(default_factory=WeakSet)
 
     def plan(self, *behaviours: Behaviour) -> None:
         """What the next connections come to, before `answer` is asked again."""
@@ -176,6 +239,7 @@ class Chaos:
         task = asyncio.current_task()
         assert task
         self._open.add(task)
+        self._writers.add(writer)
         self.connections += 1
         try:
             await self._one(reader, writer)
@@ -199,6 +263,9 @@ class Chaos:
         for task in self._open:
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
+        for writer in list(self._writers):
+            writer.transport.abort()  # what nobody reads would keep it open
+        await asyncio.sleep(0.01)
 
 
 async def _read(reader: asyncio.StreamReader) -> Got:
@@ -212,16 +279,18 @@ async def _read(reader: asyncio.StreamReader) -> Got:
 
 
 @contextlib.contextmanager
-def chaos(answer: Answer | Behaviour) -> Iterator[Chaos]:
-    """Runs a chaos upstream on a free loopback port, from a thread of its own."""
+def chaos(
+    answer: Answer | Behaviour, *, host: str = "127.0.0.1", context: ssl.SSLContext | None = None
+) -> Iterator[Chaos]:
+    """Runs a chaos upstream on a free loopback port, from a thread of its own; with `context` it speaks TLS."""
     running = Chaos(lambda got: answer if isinstance(answer, Behaviour) else answer(got))
     started = threading.Event()
     box: dict[str, Any] = {}
 
     async def main() -> None:
         stop = asyncio.Event()
-        server = await asyncio.start_server(running.serve, "127.0.0.1", 0)
-        running.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        server = await asyncio.start_server(running.serve, host, 0, ssl=context)
+        running.url = f"{'https' if context else 'http'}://{host}:{server.sockets[0].getsockname()[1]}"
         box.update(loop=asyncio.get_running_loop(), stop=stop)
         started.set()
         await stop.wait()

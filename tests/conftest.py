@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import settings
 
+from gateway.delivery import breaker
 from gateway.logs import configure
 
 settings.register_profile("gateway", deadline=None)  # what is slow here is the machine
@@ -13,3 +14,16 @@ settings.load_profile("gateway")
 def _quiet_logs() -> None:
     """Only what goes wrong is logged while tests run."""
     configure("error")
+
+
+@pytest.fixture
+def _real_pauses() -> None:
+    """A breaker pauses for as long as it does in earnest."""
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A breaker that opened in a test asks again soon, unless the test is about how long that takes."""
+    if "_real_pauses" not in request.fixturenames:
+        monkeypatch.setattr(breaker, "FIRST_PAUSE", 0.1)
+        monkeypatch.setattr(breaker, "LONGEST_PAUSE", 0.4)

@@ -83,7 +83,7 @@ class House:
     sandbox_url: str
     gateway: Gateway
     sandbox: Sandbox
-    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=20))
+    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=20, trust_env=False))
 
     def call(
         self, method: str, path: str, json: Any = None, *, key: str | None = KEY, headers: dict[str, str] | None = None

@@ -7,7 +7,9 @@ know the store.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections import deque
 from collections.abc import Generator
 from datetime import UTC, datetime
 from typing import Any
@@ -18,98 +20,130 @@ from msgspec import Struct
 from gateway.config import Upstream
 from gateway.delivery.judging import judge, retry_after
 from gateway.delivery.transport import Transport, Unreachable
-from gateway.dialect import Again, Call, Outcome, Rejected, Reply, Request, Response, Token
+from gateway.dialect import Again, Call, Held, Outcome, Rejected, Reply, Request, Response, Token
 from gateway.secrets import MASK
 
-
-class Held(Struct, frozen=True):
-    """A fault of the whole upstream, not of this alert: nothing is sent there until a probe succeeds."""
-
-    reason: str
-    status: int | None = None
+VIA = "alert-gateway-via"
+"""The header in which gateways tell each other through which of them a command came."""
 
 
 class Ended(Struct, frozen=True):
-    """How an attempt ended, with the last status that was seen; `is_ambiguous` where something may have been made
-    although the answer was lost."""
+    """How an attempt ended, with the last status that was seen; `is_certificate` where what is held is held for the
+    upstream's certificate and not for our key, `is_ambiguous` where something may have been made
+    although the answer was lost, `is_fault` where the upstream gave no verdict at all; how many `requests` it took,
+    and whether what it speaks of was `looked_up`."""
 
-    outcome: Outcome | Held
+    outcome: Outcome
     status: int | None
     is_ambiguous: bool = False
+    is_fault: bool = False
+    requests: int = 0
+    looked_up: bool = False
+    is_certificate: bool = False
 
 
 class Client:
     """Runs calls against one upstream: adds credentials, exchanges them for tokens, judges what calls do not."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, name: str = "") -> None:
         self.upstream = upstream
-        self._transport = Transport(upstream.url, upstream.timeout, upstream.concurrency)
+        self._name = name
+        self._transport = Transport(upstream.url, upstream.timeout, upstream.concurrency, upstream.reach)
         self._token: tuple[str, str, float] | None = None
+        self._issued: deque[str] = deque(maxlen=8)  # an answer may throw back a token that was replaced meanwhile
 
     async def aclose(self) -> None:
         """Closes the connections."""
         await self._transport.aclose()
 
-    def fingerprint(self) -> int:
-        """Changes when the upstream's secrets do; it tells nothing about them."""
-        secrets = [self.upstream.key, *self.upstream.headers.values()]
+    def fingerprint(self, entry: str = "") -> int:
+        """Changes when the upstream's secrets or certificates do, those of one entry where keys are chosen; it tells
+        nothing about them."""
+        own = ""
+        with contextlib.suppress(ValueError):  # an entry without a key may get one
+            own = self.upstream.key_of(entry)
         try:
-            return hash(tuple(secret.value() for secret in secrets if secret))
+            headers = (secret.value() for secret in self.upstream.headers.values())
+            return hash((own, *headers, self.upstream.reach.fingerprint()))
         except ValueError:
             return 0
 
-    async def run(self, call: Call) -> Ended:
+    async def run(self, call: Call, via: tuple[str, ...] = (), entry: str = "") -> Ended:
         """Runs a call to its end; never raises for what an upstream does. A reason never holds a credential, though
-        an upstream may throw one back."""
-        ended = await self._run(call)
+        an upstream may throw one back. `via` are the gateways that the command came through before this one, `entry`
+        says which key it goes out with."""
+        ended = await self._run(call, self._came_through(via), entry)
         reason = getattr(ended.outcome, "reason", None)
         if reason is None:
             return ended
-        told: Any = msgspec.structs.replace(ended.outcome, reason=self._masked(reason)[:500])  # type: ignore[type-var]
+        told: Any = msgspec.structs.replace(ended.outcome, reason=self._masked(reason, entry)[:500])  # type: ignore[type-var]
         return msgspec.structs.replace(ended, outcome=told)
 
-    def _masked(self, text: str) -> str:
+    def _came_through(self, via: tuple[str, ...]) -> dict[str, str]:
+        return {VIA: ", ".join((*via, self._name))} if self._name else {}
+
+    def _masked(self, text: str, entry: str) -> str:
         """A text without this upstream's own credentials. Those of less than four characters cannot be told apart."""
-        known = [secret.value() for secret in (self.upstream.key, *self.upstream.headers.values()) if secret]
-        for value in [*known, *((self._token[1],) if self._token else ())]:
+        known = [secret.value() for secret in self.upstream.headers.values()]
+        with contextlib.suppress(ValueError):
+            known.append(self.upstream.key_of(entry))
+        for value in [*known, *self._issued]:
             text = text.replace(value, MASK) if len(value) >= 4 else text
         return text
 
-    async def _run(self, call: Call) -> Ended:
-        renewed = False
+    async def _run(self, call: Call, extra: dict[str, str], entry: str) -> Ended:
+        renewed, requests = False, 0
         status: int | None = None
         try:
             request = next(call)
             while True:
+                requests += 1
                 try:
-                    response = await self._send(request)
+                    response = await self._send(request, extra, entry)
                 except Unreachable as error:
-                    return Ended(_unreachable(error), status, error.sent and request.creates)
+                    ambiguous = error.sent and self._may_make(request)
+                    return Ended(
+                        _unreachable(error),
+                        status,
+                        ambiguous,
+                        is_fault=True,
+                        requests=requests,
+                        is_certificate=error.is_certificate,
+                    )
                 except _TokenRefused as refused:
-                    return Ended(refused.outcome, refused.status)
+                    return Ended(refused.outcome, refused.status, is_fault=True, requests=requests)
                 status = response.status
                 if response.status == 401 and self._token is not None and not renewed:
                     self._token, renewed = None, True
                     continue
                 if _is_web_page(response):
                     page = Again(reason=f"{response.status} with a web page, which no API answers")
-                    return Ended(page, status, request.creates)
+                    return Ended(page, status, self._may_make(request), is_fault=True, requests=requests)
                 if self._is_for_call(request, response):
                     request = call.send(response)
                     continue
                 may_have_taken_it = response.status >= 500 or response.status == 408
-                return Ended(self._judged(response), status, request.creates and may_have_taken_it)
+                judged = self._judged(response)
+                ambiguous = self._may_make(request) and may_have_taken_it
+                return Ended(judged, status, ambiguous, is_fault=isinstance(judged, Again), requests=requests)
         except StopIteration as ended:
-            outcome: Outcome = ended.value
-            return Ended(outcome, status)
+            return Ended(ended.value, status, requests=requests)
         finally:
             call.close()
 
-    async def relay(self, request: Request, within: float) -> Reply | None:
-        """Passes a request on and brings the answer back as it is; None where there is none in time."""
+    def _may_make(self, request: Request) -> bool:
+        """Whether a request whose answer is lost may have made something: where alerts are found by key, any may that
+        does not merely ask."""
+        if request.method == "GET":
+            return False
+        return request.creates or self.upstream.dialect.outbound.addressed_by == "key"
+
+    async def relay(self, request: Request, within: float, via: tuple[str, ...] = (), entry: str = "") -> Reply | None:
+        """Passes a request on and brings the answer back as it is; None where there is none in time. `via` and
+        `entry` as in `run`."""
         try:
             async with asyncio.timeout(within):
-                response = await self._send(request)
+                response = await self._send(request, self._came_through(via), entry)
         except (TimeoutError, Unreachable, _TokenRefused):
             return None
         body = response.json()
@@ -120,7 +154,7 @@ class Client:
     def _is_for_call(self, request: Request, response: Response) -> bool:
         return response.status in request.accepts or judge(response.status, self.upstream.dialect) == "ok"
 
-    def _judged(self, response: Response) -> Outcome | Held:
+    def _judged(self, response: Response) -> Outcome:
         judgement = judge(response.status, self.upstream.dialect)
         words = self.upstream.dialect.outbound.reason(response)
         reason = f"{response.status} {words}".strip()
@@ -130,15 +164,15 @@ class Client:
             return Again(reason=reason, after=retry_after(response, datetime.now(UTC)))
         return Rejected(reason=reason)
 
-    async def _send(self, request: Request) -> Response:
-        authorised = self.upstream.dialect.outbound.authorise(request, await self._credential())
-        headers = {name: secret.value() for name, secret in self.upstream.headers.items()}
+    async def _send(self, request: Request, extra: dict[str, str], entry: str) -> Response:
+        authorised = self.upstream.dialect.outbound.authorise(request, await self._credential(entry))
+        headers = {**extra, **{name: secret.value() for name, secret in self.upstream.headers.items()}}
         return await self._transport.send(authorised, headers)
 
-    async def _credential(self) -> str:
+    async def _credential(self, entry: str) -> str:
         upstream = self.upstream
         try:
-            key = upstream.key.value() if upstream.key else ""
+            key = upstream.key_of(entry)
         except ValueError as error:
             raise _TokenRefused(Held(str(error)), None) from None
         if not upstream.is_exchanged or upstream.dialect.outbound.exchange is None:
@@ -147,6 +181,8 @@ class Client:
         if self._token is None or self._token[0] != key or self._token[2] <= now:
             token = await self._exchange(upstream.dialect.outbound.exchange(upstream.settings, key))
             self._token = (key, token.value, now + token.lifetime * 0.9)
+            if token.value not in self._issued:
+                self._issued.append(token.value)
         return self._token[1]
 
     async def _exchange(self, call: Generator[Request, Response, Token]) -> Token:
@@ -177,13 +213,15 @@ def _is_web_page(response: Response) -> bool:
 
 
 class _TokenRefused(Exception):
-    def __init__(self, outcome: Outcome | Held, status: int | None) -> None:
+    def __init__(self, outcome: Outcome, status: int | None) -> None:
         super().__init__("no token")
         self.outcome = outcome
         self.status = status
 
 
-def _unreachable(error: Unreachable) -> Outcome | Held:
+def _unreachable(error: Unreachable) -> Outcome:
     if error.is_certificate:
         return Held(f"the certificate was refused: {error.reason}")
+    if error.is_shut:
+        return Held(error.reason)
     return Again(reason=error.reason)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from gateway.canonical import SERVER_OWNED
 from gateway.config import Upstream
-from gateway.delivery.attempt import Client, Ended, Held
-from gateway.dialect import Again, Delivered, Found, FoundAlert, Sending
+from gateway.delivery.attempt import Client, Ended
+from gateway.dialect import Again, Delivered, Found, FoundAlert, Held, Sending
 from gateway.store import Store
+from gateway.terms import may_look
 from gateway.values import from_millis
 
 CLOCKS_DIFFER_MS = 60_000
@@ -23,22 +24,24 @@ def lacks_id(ended: Ended, upstream: Upstream) -> bool:
     return by_id and isinstance(ended.outcome, Delivered) and not ended.outcome.ids.get("id")
 
 
-async def look(client: Client, store: Store, sending: Sending, since: int) -> Ended | None:
-    """The object that an earlier attempt made, as an outcome; None where there is none, or no way to look."""
+async def look(client: Client, store: Store, sending: Sending, since: int, entry: str = "") -> tuple[Ended | None, int]:
+    """The object that an earlier attempt made, as an outcome; None where there is none, or no way to look. And how
+    many requests that took."""
     outbound = client.upstream.dialect.outbound
-    if outbound.list is None:
-        return None
-    ended = await client.run(outbound.list(sending))
+    if outbound.list is None or not may_look(client.upstream):
+        return None, 0
+    ended = await client.run(outbound.list(sending), entry=entry)
     if isinstance(ended.outcome, Again | Held):
-        return ended
+        return ended, ended.requests
     if not isinstance(ended.outcome, Found):
-        return None
+        return None, ended.requests
     alike = [found for found in ended.outcome.alerts if _is_alike(found, sending, client.upstream, since)]
     party = client.upstream.name
     ours = await store.read(lambda tx: [found for found in alike if not tx.is_known_id(found.id, party)])
     if len(ours) != 1:
-        return None
-    return Ended(Delivered(ids={"id": ours[0].id}, seen=dict(ours[0].seen)), ended.status)
+        return None, ended.requests
+    made = Delivered(ids={"id": ours[0].id}, seen=dict(ours[0].seen))
+    return Ended(made, ended.status, looked_up=True), ended.requests
 
 
 def _is_alike(found: FoundAlert, sending: Sending, upstream: Upstream, since: int) -> bool:

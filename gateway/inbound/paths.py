@@ -1,4 +1,5 @@
-"""Which dialect and route a path belongs to: below `/<dialect>/`, or at the root by the vendors' own paths.
+"""Which dialect and route a path belongs to: below `/<dialect>/`, or at the root by the vendors' own paths, where the
+name that the request was sent to may decide whose.
 
 Paths are taken as real senders write them: doubled and trailing slashes, a trailing blank, percent-encoded ids. It
 must not know any vendor.
@@ -14,6 +15,7 @@ from urllib.parse import unquote
 from gateway.config import Inbound
 from gateway.dialect import Route
 from gateway.errors import Problem, ProblemKind
+from gateway.listening import host_in
 
 
 @dataclass(frozen=True)
@@ -33,29 +35,24 @@ class _Place:
 
 
 class Paths:
-    """Every route that is served, by the shape of its path: literal parts, and `{}` for variables."""
+    """Every route that is served. Below `/<dialect>` under every name; at the root of a name that inbounds have as
+    their own theirs alone, at every other root those of the inbounds that have none."""
 
     def __init__(self, inbounds: Iterable[Inbound]) -> None:
         self._inbounds = {inbound.dialect.name: inbound for inbound in inbounds}
-        self._places: dict[tuple[str, ...], _Place] = {}
-        for side in (False, True):
-            for inbound in self._inbounds.values():
-                for route in inbound.dialect.routes:
-                    if route.side is side:
-                        self._add("", inbound, route)
-                        self._add(inbound.dialect.name, inbound, route)
+        everybody = list(self._inbounds.values())
+        self._usual = _Places(everybody, [one for one in everybody if not one.hosts])
+        self._named = {
+            name: _Places(everybody, [one for one in everybody if name in one.hosts])
+            for name in sorted({name for one in everybody for name in one.hosts})
+        }
 
-    def _add(self, prefix: str, inbound: Inbound, route: Route) -> None:
-        parts = _parts(f"/{prefix}{route.path}")
-        shape = tuple("{}" if part.startswith("{") else part for part in parts)
-        names = tuple(part[1:-1] for part in parts if part.startswith("{"))
-        place = self._places.setdefault(shape, _Place())
-        place.by_method.setdefault(route.method, (inbound, route, names))
+    def _under(self, host: str) -> _Places:
+        return self._named.get(host_in(host), self._usual) if self._named else self._usual
 
-    def match(self, method: str, raw_path: str) -> Match:
+    def match(self, method: str, raw_path: str, host: str = "") -> Match:
         """The route of a request; raises `Problem` for an unknown path or a method it does not have."""
-        parts = _parts(raw_path)
-        place, values = self._place(parts)
+        place, values = self._under(host).find(_parts(raw_path))
         if place is None:
             raise Problem(ProblemKind.NO_SUCH_PATH, f"there is nothing at {unquote(raw_path)[:200]}")
         found = place.by_method.get("GET" if method == "HEAD" else method)
@@ -65,7 +62,43 @@ class Paths:
         inbound, route, names = found
         return Match(inbound, route, dict(zip(names, values, strict=True)))
 
-    def _place(self, parts: tuple[str, ...]) -> tuple[_Place | None, tuple[str, ...]]:
+    def nearest(self, raw_path: str, host: str = "") -> Inbound | None:
+        """Whose words fit a path that nobody serves: the dialect it names, else the one whose paths begin alike."""
+        parts = tuple(unquote(part) for part in _parts(raw_path))
+        if parts and parts[0] in self._inbounds:
+            return self._inbounds[parts[0]]
+        best, likeness = None, -1
+        for inbound in self._under(host).at_root or self._inbounds.values():
+            for route in inbound.dialect.routes:
+                alike = _alike(parts, _parts(route.path))
+                if alike > likeness:
+                    best, likeness = inbound, alike
+        return best
+
+
+class _Places:
+    """What is served under one name, by the shape of its path: literal parts, and `{}` for variables."""
+
+    def __init__(self, inbounds: list[Inbound], at_root: list[Inbound]) -> None:
+        self.at_root = at_root
+        self._places: dict[tuple[str, ...], _Place] = {}
+        for side in (False, True):
+            for inbound in inbounds:
+                for route in inbound.dialect.routes:
+                    if route.side is side:
+                        if inbound in at_root:
+                            self._add("", inbound, route)
+                        self._add(inbound.dialect.name, inbound, route)
+
+    def _add(self, prefix: str, inbound: Inbound, route: Route) -> None:
+        parts = _parts(f"/{prefix}{route.path}")
+        shape = tuple("{}" if part.startswith("{") else part for part in parts)
+        names = tuple(part[1:-1] for part in parts if part.startswith("{"))
+        place = self._places.setdefault(shape, _Place())
+        place.by_method.setdefault(route.method, (inbound, route, names))
+
+    def find(self, parts: tuple[str, ...]) -> tuple[_Place | None, tuple[str, ...]]:
+        """What is at a path, and the values of its variables."""
         decoded = tuple(unquote(part) for part in parts)
         if decoded in self._places:
             return self._places[decoded], ()
@@ -75,19 +108,6 @@ class Paths:
                 if all(want in ("{}", have) for want, have in pairs):
                     return place, tuple(have for want, have in pairs if want == "{}")
         return None, ()
-
-    def nearest(self, raw_path: str) -> Inbound | None:
-        """Whose words fit a path that nobody serves: the dialect it names, else the one whose paths begin alike."""
-        parts = tuple(unquote(part) for part in _parts(raw_path))
-        if parts and parts[0] in self._inbounds:
-            return self._inbounds[parts[0]]
-        best, likeness = None, -1
-        for inbound in self._inbounds.values():
-            for route in inbound.dialect.routes:
-                alike = _alike(parts, _parts(route.path))
-                if alike > likeness:
-                    best, likeness = inbound, alike
-        return best
 
 
 def _parts(path: str) -> tuple[str, ...]:

@@ -23,8 +23,8 @@ from gateway.inbound.limits import DROPPED
 
 log = structlog.get_logger()
 
-Words = Callable[[str, Problem], Reply]
-"""Words a problem for a path, of which perhaps only the beginning is known."""
+Words = Callable[[str, Problem, str], Reply]
+"""Words a problem for a path, of which perhaps only the beginning is known, and the Host that was asked for."""
 
 ONLY_ONCE = (b"host", b"content-length", b"transfer-encoding", b"content-encoding", b"authorization")
 """Headers that mean something else to whoever takes the other one of two."""
@@ -282,7 +282,8 @@ class EdgeProtocol(HttpToolsProtocol):
         words: Words | None = self.app_state.get("words")
         if words is None or not self.url.startswith(b"/"):
             return Reply(USUAL_STATUS[problem.kind], {"message": problem.message})
-        return words(self.url.partition(b"?")[0].decode("latin-1"), problem)
+        host = dict(self.headers).get(b"host", b"").decode("latin-1")
+        return words(self.url.partition(b"?")[0].decode("latin-1"), problem, host)
 
 
 def _answer(reply: Reply) -> bytes:

@@ -6,9 +6,11 @@ the caller's dialect, here and nowhere else. It must not know any vendor, nor wh
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
@@ -16,14 +18,19 @@ import structlog
 from msgspec import UNSET
 from starlette.types import Receive, Scope, Send
 
+from gateway.canonical import Operation
 from gateway.config import ANONYMOUS, Config, Inbound
+from gateway.delivery.attempt import VIA
 from gateway.desk import Answered, Desk
-from gateway.dialect import Incoming, Reply
+from gateway.dialect import Command, Incoming, Reply
 from gateway.errors import Problem, ProblemKind, StoreError, invalid
+from gateway.idempotency import LONGEST_KEY, Key
 from gateway.inbound.limits import decode, inflate, read_body
 from gateway.inbound.paths import Match, Paths
 
 log = structlog.get_logger()
+MOST_GATEWAYS = 16
+LONGEST_NAME = 64
 
 
 class Surface:
@@ -42,13 +49,16 @@ class Surface:
         request = self._desk.ids()
         path = scope.get("raw_path", scope["path"].encode()).decode("latin-1").partition("?")[0]
         structlog.contextvars.bind_contextvars(request=request)
-        inbound = self._paths.nearest(path)
+        host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
+        inbound = self._paths.nearest(path, host)
         outcome, answered, caller = "ok", None, None
         try:
-            match = self._paths.match(scope["method"], path)
+            match = self._paths.match(scope["method"], path, host)
             inbound = match.inbound
             caller, incoming = await self._incoming(match, scope, receive)
-            answered = await self._desk.serve(inbound, caller, match.route.read(incoming), request)
+            asked = match.route.read(incoming)
+            key = self._key(path, incoming, asked) if isinstance(asked, Command) and _creates(asked) else None
+            answered = await self._desk.serve(inbound, caller, asked, request, via=_via(incoming), key=key)
             reply = answered.relayed or match.route.answer(answered.answer)
         except ConnectionError:
             return
@@ -89,17 +99,31 @@ class Surface:
         offered = set(inbound.dialect.credentials(incoming))
         if len(offered) > 1:
             raise Problem(ProblemKind.INVALID, "the request has two credentials that differ", field="credential")
-        known = inbound.keyring.caller(offered.pop()) if offered else None
+        credential = next(iter(offered), "")
+        known = inbound.keyring.caller(credential) if offered else None
         if known is not None:
             return known
         if inbound.anonymous or not inbound.keyring:
             return ANONYMOUS
-        raise Problem(ProblemKind.UNAUTHORIZED, "the credential is missing or not known here")
+        faults = inbound.dialect.credential_faults(credential)
+        raise Problem(ProblemKind.UNAUTHORIZED, "the credential is missing or not known here", faults=faults)
 
-    def words(self, path: str, problem: Problem) -> Reply:
+    def _key(self, path: str, incoming: Incoming, asked: Command) -> Key | None:
+        """The caller's idempotency key, and what it stands for: the path and what the body says, but for the
+        credential, which may be another by the time of the repeat."""
+        text = incoming.headers.get("idempotency-key", "")
+        if not text:
+            return None
+        if len(text) > LONGEST_KEY:
+            raise invalid("Idempotency-Key", f"is longer than {LONGEST_KEY} characters")
+        said = msgspec.json.encode((asked.verbatim, asked.comment), order="sorted")
+        digest = hashlib.sha256(path.encode("utf8", "surrogateescape") + b"\n" + said).hexdigest()
+        return Key(text, digest, int(self._config.reply_timeout * 2000) + 1000)
+
+    def words(self, path: str, problem: Problem, host: str = "") -> Reply:
         """A refusal from the edge, where only the beginning of a path may be known, in the nearest vendor's words."""
         request = str(self._desk.ids())
-        reply = self._worded(self._paths.nearest(path), problem, request)
+        reply = self._worded(self._paths.nearest(path, host), problem, request)
         return Reply(reply.status, reply.body, {**reply.headers, "Alert-Gateway-Id": request})
 
     def _worded(self, inbound: Inbound | None, problem: Problem, request: str) -> Reply:
@@ -140,6 +164,17 @@ class Surface:
             took_ms=round(took * 1000, 1),
         )
         structlog.contextvars.unbind_contextvars("request")
+
+
+def _creates(asked: Any) -> bool:
+    """Whether this is a call that an idempotency key is for; no other looks at one."""
+    return isinstance(asked, Command) and asked.operation is Operation.CREATE
+
+
+def _via(incoming: Incoming) -> tuple[str, ...]:
+    """The gateways that a command came through, by their names: the last ones, as those are who could see it again."""
+    names = (name.strip() for name in incoming.headers.get(VIA, "").split(","))
+    return tuple(name for name in names if 0 < len(name) <= LONGEST_NAME)[-MOST_GATEWAYS:]
 
 
 def _query(text: bytes) -> Mapping[str, list[str]]:

@@ -3,11 +3,16 @@
 Engine code never sees SQL: it is a plain function of a `Tx`, and `Store.write` runs it in a transaction that is
 durable before its result is known. Each driver supplies the primitives; what they mean together is decided once,
 in the engine. Times are milliseconds since 1970, UTC. It must not know any vendor.
+
+A store may be shared by several gateways (*replicas*). Then `Tx.lock` keeps what a transaction works on to itself,
+and a delivery is *claimed* before it is sent: leased to one replica under a fence, a number that grows whenever
+another one takes it over. A replica whose lease ran out finds another fence when it comes to record, and records
+nothing. A store of one gateway alone has no need of either, and does nothing there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Literal, Protocol, TypeVar
 
 from msgspec import Struct
@@ -16,7 +21,7 @@ from gateway.canonical import Alert
 
 T = TypeVar("T")
 
-TargetState = Literal["absent", "waiting", "present", "dead", "gone"]
+TargetState = Literal["absent", "waiting", "present", "dead", "gone", "standby"]
 DeliveryState = Literal["waiting", "delivered", "dead", "merged", "void"]
 
 
@@ -45,7 +50,8 @@ class AlertRow(Struct, kw_only=True):
 class TargetRow(Struct, kw_only=True):
     """Where an alert stands at one upstream. `key` is the key sent there, `lane` what orders its commands, `ids`
     and `seen` what the upstream issued and last showed, `replaced` what the route sets, `revives` an earlier alert
-    of the same key whose switched-off rule there may be switched on again."""
+    of the same key whose switched-off rule there may be switched on again. A target on `standby` is a fallback: it
+    is told only of an alert that nobody else has taken in time."""
 
     alert: int
     upstream: str
@@ -62,7 +68,7 @@ class TargetRow(Struct, kw_only=True):
 
 class CommandBody(Struct, kw_only=True, omit_defaults=True):
     """What a command said: the alert after it, the paths it changed (None: all), the caller's own words for it,
-    its comment, and the alert before it with the words that were kept then."""
+    its comment, the alert before it with the words that were kept then, and the gateways it came through."""
 
     after: Alert | None = None
     changed: tuple[str, ...] | None = None
@@ -71,10 +77,12 @@ class CommandBody(Struct, kw_only=True, omit_defaults=True):
     before: Alert | None = None
     said_before: dict[str, Any] | None = None
     dropped: tuple[tuple[str, str], ...] = ()
+    via: tuple[str, ...] = ()
 
 
 class CommandRow(Struct, kw_only=True):
-    """A command that was accepted; `alert` is None for one that found no alert to work on."""
+    """A command that was accepted; `alert` is None for one that found no alert to work on. `fanout` is how many
+    deliveries it made: the ledger holds them against what became of each."""
 
     id: int
     request: int
@@ -86,12 +94,14 @@ class CommandRow(Struct, kw_only=True):
     at: int
     body: CommandBody
     refused: str | None = None
+    fanout: int = 0
 
 
 class DeliveryRow(Struct, kw_only=True):
     """A command on its way to one upstream. `due` is when the next attempt may be made, `report` what became of
     the fields, `size` about how many bytes its command takes, `merges` the earlier commands whose changes it says
-    too."""
+    too. `rank` is the severity to go by where not everything can be sent at once, 0 first; `fence` grows with each
+    replica that takes it over; `seen` is what its call wants to know when it runs again, such as a receipt's number."""
 
     id: int
     command: int
@@ -110,6 +120,9 @@ class DeliveryRow(Struct, kw_only=True):
     reason: str = ""
     report: list[dict[str, str]] = []
     merges: list[int] = []
+    rank: int = 3
+    fence: int = 0
+    seen: dict[str, Any] = {}
 
 
 class AttemptRow(Struct, kw_only=True):
@@ -136,12 +149,14 @@ class AlertFilter(Struct, kw_only=True, frozen=True):
 
 
 class DeliveryFilter(Struct, kw_only=True, frozen=True):
-    """Which deliveries to list, newest first; empty fields do not select."""
+    """Which deliveries to list, newest first; empty fields do not select. With `after`, those with a larger id, oldest
+    first."""
 
     state: str | None = None
     upstream: str | None = None
     alert: int | None = None
     ids: tuple[int, ...] = ()
+    after: int | None = None
     limit: int = 1000
 
 
@@ -154,8 +169,65 @@ class Waiting(Struct, frozen=True):
     bytes: int = 0
 
 
+class FirstAnswer(Struct, kw_only=True, omit_defaults=True):
+    """What the first request under an idempotency key came to: the alert as it was shown then, and the report."""
+
+    request: int
+    alert: int | None = None
+    shown: str | None = None
+    version: int = 0
+    body: Alert | None = None
+    key: str | None = None
+    reports: tuple[str, ...] = ()
+    is_done: bool = True
+
+
+class Keyed(Struct, kw_only=True):
+    """A request under an idempotency key: a digest of what it said, when, and its answer."""
+
+    digest: str
+    at: int
+    answer: FirstAnswer
+
+
+class LedgerLine(Struct, kw_only=True):
+    """The sums over one group: how many deliveries its commands made, and how many are in which state. `refused`
+    are those of commands that were taken back."""
+
+    group: str
+    received: int = 0
+    refused: int = 0
+    delivered: int = 0
+    dead: int = 0
+    waiting: int = 0
+    merged: int = 0
+    void: int = 0
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether everything that was received is somewhere."""
+        known = self.refused + self.delivered + self.dead + self.waiting + self.merged + self.void
+        return self.received == known
+
+
+class Arrivals(Struct, kw_only=True):
+    """What one upstream took: how many it merely accepted (202) and how many it confirmed, and the ages at delivery
+    in milliseconds."""
+
+    upstream: str
+    accepted: int
+    confirmed: int
+    p50: int
+    p99: int
+    worst: int
+
+
 class Tx(Protocol):
     """One transaction. Everything read in it is current, everything written in it is durable together."""
+
+    def lock(self, *names: str) -> bool:
+        """Keeps what is named to this transaction until it ends, waiting for whoever has it. Answers whether others
+        may have changed it since it was read: False where nobody else is."""
 
     def alert(self, alert: int) -> AlertRow | None: ...
     def alert_by_key(self, scope: str, key: str) -> AlertRow | None:
@@ -203,8 +275,12 @@ class Tx(Protocol):
 
     def commands(self, alert: int) -> list[CommandRow]: ...
     def insert_delivery(self, row: DeliveryRow) -> None: ...
-    def update_delivery(self, row: DeliveryRow) -> None: ...
-    def delivery(self, delivery: int) -> DeliveryRow | None: ...
+    def update_delivery(self, row: DeliveryRow) -> None:
+        """Changes a delivery, but not who holds it. Refused with `StoreError` where its `fence` has grown since."""
+
+    def delivery(self, delivery: int) -> DeliveryRow | None:
+        """A delivery; in a transaction that writes it is kept to it until it ends."""
+
     def deliveries(self, chosen: DeliveryFilter) -> list[DeliveryRow]: ...
     def deliveries_of(self, command: int) -> list[DeliveryRow]: ...
     def is_waiting(self, alert: int, upstream: str) -> bool:
@@ -217,31 +293,102 @@ class Tx(Protocol):
         """Whether something older waits in the same lane."""
 
     def newer_delivered(self, row: DeliveryRow) -> bool:
-        """Whether the same lane has delivered something newer."""
+        """Whether the same lane has delivered something newer, or has tried to and may have."""
 
-    def due(self, upstream: str, now: int, limit: int) -> list[DeliveryRow]:
-        """The oldest waiting delivery of each lane, as far as it may be sent now, longest due first."""
+    def newest_in_lane(self, upstream: str, lane: str) -> DeliveryRow | None:
+        """The newest delivery of a lane, whatever became of it. The lane is this transaction's from here on."""
+
+    def claim(
+        self,
+        upstream: str,
+        now: int,
+        limit: int,
+        *,
+        taken: Collection[str] = (),
+        ranked: bool = False,
+        fresh: bool = False,
+    ) -> list[DeliveryRow]:
+        """Claims the oldest waiting delivery of each lane, as far as it may be sent now and nobody else has it:
+        longest due first, or the worst `ranked` first. Not from the lanes in `taken`; only such as were never
+        attempted if `fresh`."""
+
+    def shift_waiting(self, by: int) -> None:
+        """Moves the times that waiting deliveries wait for, and since when, by so many milliseconds."""
 
     def next_due(self, upstream: str, after: int) -> int | None:
         """When the next delivery of an upstream that is not due yet will be."""
 
     def waiting(self) -> list[Waiting]: ...
+    def dead(self) -> dict[str, int]:
+        """How many dead letters there are, by upstream; those without any are not named."""
+
     def insert_attempt(self, row: AttemptRow) -> None: ...
     def attempts(self, delivery: int) -> list[AttemptRow]: ...
+    def note(self, name: str) -> Any:
+        """What was noted under a name, as plain JSON values; None where nothing was."""
+
+    def put_note(self, name: str, value: Any) -> None:
+        """Notes something that has to survive a restart."""
+
+    def notes(self, prefix: str, limit: int) -> list[Any]:
+        """What was noted under names that begin so, last name first."""
+
+    def remove_notes(self, prefix: str, before: str, limit: int) -> None:
+        """Forgets what was noted under names that begin so and come before a name, a batch at most."""
+
+    def keyed(self, scope: str, key: str) -> Keyed | None:
+        """The request that was first to use an idempotency key in this scope."""
+
+    def put_keyed(self, scope: str, key: str, row: Keyed) -> None: ...
+    def remove_keyed(self, scope: str, key: str) -> None: ...
+    def purge_keyed(self, before: int, limit: int) -> int:
+        """Forgets idempotency keys that were used before a time, a batch at most; answers how many."""
+
+    def ledger(self, since: int, by: Literal["caller", "dialect", "operation"]) -> list[LedgerLine]:
+        """The sums over the commands accepted since a time, one line per group, in order of the groups."""
+
+    def arrivals(self, since: int) -> list[Arrivals]:
+        """What each upstream took of the commands accepted since a time, in order of the upstreams."""
+
     def purge(self, before: int, limit: int) -> int:
         """Removes what ended before a time, a batch at most; answers how many deliveries and alerts that were."""
+
+    def tell(self, text: str) -> None:
+        """Tells the other replicas, once this is committed. A hint only: it may be lost."""
 
     def largest_id(self) -> int: ...
 
 
 class Store(Protocol):
-    """A place where transactions are durable. Used as an asynchronous context manager."""
+    """A place where transactions are durable. Used as an asynchronous context manager.
+
+    Once open, `slot` is this process's own part of every id it makes; `lease` is for how many seconds a claim holds
+    unless it is renewed, None where nobody else could take what is claimed; `on_hint` is called, in the event loop,
+    with what another replica told; `is_strained` says that only what is under way is still recorded, as there is
+    no room for more.
+    """
+
+    slot: int
+    lease: float | None
+    on_hint: Callable[[str], None]
+    is_strained: bool
 
     async def __aenter__(self) -> Store: ...
     async def __aexit__(self, *error: object) -> None: ...
     async def write(self, work: Callable[[Tx], T]) -> T:
         """Runs `work` in a transaction; its result comes back once it is on the disk. What `work` raises undoes
-        its own part and comes back too. Raises `StoreError` where the store cannot commit."""
+        its own part and comes back too. Raises `StoreError` where the store cannot commit, or where nobody knows
+        whether it did. A shared store may run `work` again where others were at the same thing: it must change
+        nothing but the store, or what it changes the same way again."""
 
     async def read(self, work: Callable[[Tx], T]) -> T:
         """Runs `work` on a consistent, committed state; it must not write."""
+
+    async def take(self, work: Callable[[Tx], T]) -> T:
+        """Runs `work`, which claims deliveries and writes nothing else."""
+
+    async def renew(self, claims: Collection[DeliveryRow]) -> None:
+        """Holds on to what is claimed for another `lease`."""
+
+    async def ease(self) -> None:
+        """Where the store is strained: sees whether there is room again."""

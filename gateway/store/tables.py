@@ -27,13 +27,15 @@ class Table(Generic[Row]):
         hints = get_type_hints(row)
         self._decoders = {field: msgspec.json.Decoder(hints[field]) for field in json}
         self._flags = [field for field in self.fields if hints[field] is bool]
+        self._flag_places = [self.fields.index(field) for field in self._flags]
         self._json = [self.fields.index(field) for field in json]
         self.columns = ", ".join(self.fields)
         marks = ", ".join("?" for _ in self.fields)
         self.select = f"SELECT {self.columns} FROM {name}"
         self.insert = f"INSERT INTO {name} ({self.columns}) VALUES ({marks})"
-        self.replace = f"INSERT OR REPLACE INTO {name} ({self.columns}) VALUES ({marks})"
         rest = [field for field in self.fields if field not in key]
+        excluded = ", ".join(f"{field} = excluded.{field}" for field in rest)
+        self.replace = f"{self.insert} ON CONFLICT ({', '.join(key)}) DO UPDATE SET {excluded}"
         self._order = [self.fields.index(field) for field in (*rest, *key)]
         setters = ", ".join(f"{field} = ?" for field in rest)
         self.update = f"UPDATE {name} SET {setters} WHERE " + " AND ".join(f"{field} = ?" for field in key)
@@ -41,6 +43,8 @@ class Table(Generic[Row]):
     def values(self, row: Row) -> list[Any]:
         """The row's columns, for `insert` and `replace`."""
         values = [getattr(row, field) for field in self.fields]
+        for index in self._flag_places:
+            values[index] = int(values[index])
         for index in self._json:
             if values[index] is not None:
                 values[index] = _encoder.encode(values[index])
@@ -65,5 +69,5 @@ class Table(Generic[Row]):
 ALERTS = Table("alerts", AlertRow, key=["id"], json=["body", "verbatim"])
 TARGETS = Table("targets", TargetRow, key=["alert", "upstream"], json=["ids", "seen", "replaced"])
 COMMANDS = Table("commands", CommandRow, key=["id"], json=["body"])
-DELIVERIES = Table("deliveries", DeliveryRow, key=["id"], json=["report", "merges"])
+DELIVERIES = Table("deliveries", DeliveryRow, key=["id"], json=["report", "merges", "seen"])
 ATTEMPTS = Table("attempts", AttemptRow, key=["delivery", "number"])

@@ -44,7 +44,7 @@ class Alert(Struct, kw_only=True):
     filter: str | UnsetType | None = UNSET
     severity: Annotated[int, Meta(ge=0, le=7)] | UnsetType | None = UNSET
     severityLabel: Literal["HIGH", "MEDIUM", "LOW", "INFO"] | UnsetType | None = UNSET
-    timespan: Annotated[int, Meta(ge=0, le=2**53 - MINUTE_US)] | UnsetType | None = UNSET
+    timespan: Annotated[int, Meta(ge=0, le=2**53 // MINUTE_US * MINUTE_US)] | UnsetType | None = UNSET
     condition: str | UnsetType | None = UNSET
     segmentBy: list[str] | UnsetType | None = UNSET
     segmentCondition: SegmentCondition | Literal["ANY", "ALL"] | UnsetType | None = UNSET

@@ -395,6 +395,7 @@ DIALECT = Dialect(
     routes=ROUTES,
     outbound=Outbound(
         addressed_by="key",
+        published_rate=50,  # for the key of an alert source: the page on rate limits
         calls={
             Operation.CREATE: _send_alert,
             Operation.UPDATE: _send_alert,

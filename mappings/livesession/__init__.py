@@ -382,6 +382,7 @@ DIALECT = Dialect(
     routes=ROUTES,
     outbound=Outbound(
         addressed_by="id",
+        published_rate=120,  # two a second for a token: the REST API's introduction
         calls={
             Operation.CREATE: _send_create,
             Operation.UPDATE: _send_update,

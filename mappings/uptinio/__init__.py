@@ -400,6 +400,7 @@ DIALECT = Dialect(
     routes=_routes("", False) + _routes("/v1", True),
     outbound=Outbound(
         addressed_by="id",
+        published_rate=100,  # for a key of a standard account: the page on authentication
         calls={
             Operation.CREATE: _send_create,
             Operation.UPDATE: _send_update,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from gateway.registry import dialects
 from tests.harness import KEY, House, Sent, house, upstream_table
@@ -94,16 +95,35 @@ def ilert_event(word: str, key: str | None, *, credential: str = KEY, **fields: 
     return {"apiKey": credential, "eventType": word, **named, **fields}
 
 
+def pagerduty_event(action: str, key: str | None, *, credential: str = KEY, **payload: Any) -> dict[str, Any]:
+    """A PagerDuty event; the credential stands in its body, and what is wrong in its payload."""
+    event: dict[str, Any] = {"routing_key": credential, "event_action": action}
+    if key is not None:
+        event["dedup_key"] = key
+    if action == "trigger":
+        event["payload"] = {"summary": "Disk full", "source": "db-1", "severity": "critical", **payload}
+    return event
+
+
+def opsgenie_alert(message: str, **fields: Any) -> dict[str, Any]:
+    """An Opsgenie alert, from the page's sample."""
+    return {"message": message, "description": "Every alert needs a description", "priority": "P1", **fields}
+
+
 # --- what is asked for ---------------------------------------------------------------------------------------
 
 Ask = Callable[[House, str, str], Sent]
-"""Asks for one operation: the house, the alert's reference (a key for ilert, else the shown id), a text."""
+"""Asks for one operation: the house, the alert's reference (a key for those of `KEYED`, else the shown id), a text."""
 
-COLLECTIONS = {
+KEYED = ("ilert", "opsgenie", "pagerduty")
+"""The dialects whose callers name an alert by its key."""
+
+COLLECTIONS = {  # PagerDuty's events can only be sent
     "livesession": "/livesession/v1/alerts",
     "ibm_monitoring": "/ibm_monitoring/api/alerts",
     "uptinio": "/uptinio/alerts",
     "ilert": "/ilert/api/alerts",
+    "opsgenie": "/opsgenie/v2/alerts",
 }
 
 
@@ -111,6 +131,21 @@ def _events(word: str, *, says: bool = False) -> Ask:
     def ask(h: House, ref: str, text: str) -> Sent:
         event = ilert_event(word, ref, **({"summary": text} if says else {}))
         return h.call("POST", "/ilert/api/events", event, key=None)
+
+    return ask
+
+
+def _pagerduty(action: str) -> Ask:
+    def ask(h: House, ref: str, text: str) -> Sent:
+        return h.call("POST", "/pagerduty/v2/enqueue", pagerduty_event(action, ref, summary=text), key=None)
+
+    return ask
+
+
+def _opsgenie(method: str, rest: str, body: Callable[[str], Any] = lambda text: None) -> Ask:
+    def ask(h: House, ref: str, text: str) -> Sent:
+        path = f"{COLLECTIONS['opsgenie']}/{quote(ref)}{rest}?identifierType=alias"
+        return h.call(method, path, body(text))
 
     return ask
 
@@ -145,6 +180,18 @@ ASKS: dict[str, dict[str, Ask]] = {
         "comment": _events("COMMENT", says=True),
         "resolve": _events("RESOLVE"),
     },
+    "opsgenie": {
+        "update": _opsgenie("PUT", "/message", lambda text: {"message": text}),
+        "acknowledge": _opsgenie("POST", "/acknowledge"),
+        "comment": _opsgenie("POST", "/notes", lambda text: {"note": text}),
+        "resolve": _opsgenie("POST", "/close"),
+        "delete": _opsgenie("DELETE", ""),
+    },
+    "pagerduty": {
+        "update": _pagerduty("trigger"),
+        "acknowledge": _pagerduty("acknowledge"),
+        "resolve": _pagerduty("resolve"),
+    },
 }
 """Every operation that a caller of each dialect can ask of an alert that is there."""
 
@@ -156,11 +203,37 @@ BODIES: dict[str, Callable[[str], dict[str, Any]]] = {
 }
 
 
+EVENTS: dict[str, tuple[str, Callable[[str, str | None, str], dict[str, Any]]]] = {
+    "ilert": ("/ilert/api/events", lambda text, key, held: ilert_event("ALERT", key, credential=held, summary=text)),
+    "pagerduty": (
+        "/pagerduty/v2/enqueue",
+        lambda text, key, held: pagerduty_event("trigger", key, credential=held, summary=text),
+    ),
+}
+"""Of dialects whose credential stands in the body: where an alert is made, and the body for a text, key, credential."""
+
+
+def making(dialect: str, text: str, *, key: str | None = None, credential: str = KEY) -> tuple[str, dict[str, Any]]:
+    """The documented creating call of a dialect that says a text: its path and body."""
+    if dialect in EVENTS:
+        path, body = EVENTS[dialect]
+        return path, body(text, key, credential)
+    if dialect == "opsgenie":
+        return COLLECTIONS[dialect], opsgenie_alert(text, **({"alias": key} if key else {}))
+    return COLLECTIONS[dialect], BODIES[dialect](text)
+
+
 def create(h: House, dialect: str, text: str) -> tuple[str, Sent]:
     """Creates an alert that says `text`; answers how its caller refers to it from then on, and what it was told."""
     if dialect == "ilert":
         key = fresh("key")
         return key, h.call("POST", "/ilert/api/events", ilert_event("ALERT", key, summary=text), key=None)
+    if dialect == "opsgenie":
+        key = fresh("key")
+        return key, h.call("POST", COLLECTIONS["opsgenie"], opsgenie_alert(text, alias=key))
+    if dialect == "pagerduty":
+        sent = h.call("POST", "/pagerduty/v2/enqueue", pagerduty_event("trigger", None, summary=text), key=None)
+        return str(sent.body["dedup_key"]), sent
     sent = h.call("POST", COLLECTIONS[dialect], BODIES[dialect](text))
     assert sent.status in (200, 201), sent.body
     inner = sent.body.get("alert", sent.body.get("data", sent.body))
@@ -169,7 +242,7 @@ def create(h: House, dialect: str, text: str) -> tuple[str, Sent]:
 
 def listed(h: House, dialect: str, *, key: str = KEY) -> list[dict[str, Any]]:
     """The alerts that a caller of a dialect sees, as it sees them."""
-    query = {"uptinio": "?per_page=100", "ilert": "?max-results=100"}.get(dialect, "")
+    query = {"uptinio": "?per_page=100", "ilert": "?max-results=100", "opsgenie": "?limit=100"}.get(dialect, "")
     sent = h.call("GET", COLLECTIONS[dialect] + query, key=key)
     assert sent.status == 200, sent.body
     found = sent.body

@@ -317,3 +317,94 @@ def test_ilert_legacy_sample(h: House, tmp_path: Path) -> None:
     (tmp_path / "event.json").write_text(resolve)
     told = _run(f"curl -X POST {h.url}/api/events -d @event.json", tmp_path)
     assert told.status == 202
+
+
+# --- PagerDuty -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["ibm_monitoring", "ilert"])
+def quiet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A gateway where nothing of other tests is still on its way: each request here is counted."""
+    with called(tmp_path_factory.mktemp("quiet"), {request.param: request.param}) as standing:
+        yield standing
+
+
+@pytest.mark.parametrize("prefix", ["", "/pagerduty"])
+def test_pagerduty_through_its_life(quiet: House, tmp_path: Path, prefix: str) -> None:
+    """The support page's command, then the API page's bodies for the other actions and for a change event."""
+    h = quiet
+    command, acknowledge, resolve, change = _blocks("pagerduty")
+    key, host, mark = f"uniquededupkey{prefix}", f"host200{len(prefix)}.example.com", _mark(h)
+    command = command.replace("https://events.pagerduty.com", h.url + prefix).replace("uniquededupkey", key)
+    command = command.replace("host2000.example.com", host)  # a rule's name is taken once it is used
+    processed = {"status": "success", "message": "Event processed", "dedup_key": key}
+    told = _run(command.replace("R015DM1NF3UYE4NSWN8WBF6FS062ZZZZ", KEY), tmp_path)
+    assert (told.status, told.body) == (202, processed)
+    assert f"Example alert on {host}" in json.dumps(_arrives(h, mark + 1).body)
+    for body in (acknowledge, resolve):
+        (tmp_path / "event.json").write_text(body.replace("routingkeyhere", KEY).replace("dedupkeyhere", key))
+        told = _run(f"curl --data @event.json {h.url}{prefix}/v2/enqueue", tmp_path)
+        assert (told.status, told.body) == (202, processed)
+    by_key = "ilert" in h.gateway.config.upstreams
+    last = _arrives(h, mark + (3 if by_key else 2)).body
+    if by_key:
+        assert (last["eventType"], last["alertKey"]) == ("RESOLVE", key)
+    else:
+        assert last["alert"]["enabled"] is False, "where nobody can acknowledge, two requests arrive"
+    (tmp_path / "event.json").write_text(change.replace("samplekeyhere", KEY))
+    told = _run(f"curl --data @event.json {h.url}{prefix}/v2/change/enqueue", tmp_path)
+    assert (told.status, told.body) == (202, {"status": "success", "message": "Change event processed"})
+    made = _arrives(h, mark + (4 if by_key else 3)).body
+    assert made["priority"] == "LOW" if by_key else made["alert"]["severityLabel"] == "INFO"
+
+
+def test_pagerduty_with_the_key_of_the_page(h: House, tmp_path: Path) -> None:
+    """The command as it stands: a routing key that is well formed, and nobody's."""
+    [command] = _blocks("pagerduty")[:1]
+    told = _run(command.replace("https://events.pagerduty.com", h.url), tmp_path)
+    assert told.status == 400
+    assert told.body == {
+        "status": "invalid event",
+        "message": "Event object is invalid",
+        "errors": ["Invalid routing key"],
+    }
+
+
+# --- Opsgenie ------------------------------------------------------------------------------------------------
+
+GENIE_KEY = "eb243592-faa2-4ba2-a551q-1afdf565c889"
+PAGES_ALERT = "70413a06-38d6-4c85-92b8-5ebc900d42e2"
+
+
+def _joined(command: str) -> str:
+    """A command that the page breaks over lines without saying so."""
+    return command.replace("\n    -H", " -H").replace("\n    -d\n", " -d ")
+
+
+@pytest.mark.parametrize("prefix", ["", "/opsgenie"])
+def test_opsgenie_through_its_life(quiet: House, tmp_path: Path, prefix: str) -> None:
+    """Create, what became of it, read, close: as the page has them."""
+    h, mark = quiet, _mark(quiet)
+    host, alias = h.url + prefix, f"Life is too short for no alias{prefix}"
+    blocks = [_joined(block).replace("https://api.opsgenie.com", host) for block in _blocks("opsgenie")]
+    create, status, get, close = (block.replace(GENIE_KEY, KEY) for block in blocks)
+    message = f"An example alert message{prefix}"  # a rule's name is taken once it is used
+    create = create.replace("Life is too short for no alias", alias).replace("An example alert message", message)
+    told = _run(create, tmp_path)
+    assert (told.status, told.body["result"]) == (202, "Request will be processed")
+    done = _run(status.replace("513085b8-caf3-4f91-aa23-be5fdefc3570", told.body["requestId"]), tmp_path)
+    assert (done.status, done.body["data"]["isSuccess"], done.body["data"]["alias"]) == (200, True, alias)
+    alert = done.body["data"]["alertId"]
+    shown = _run(get.replace(PAGES_ALERT, alert), tmp_path)
+    assert (shown.status, shown.body["data"]["message"], shown.body["data"]["priority"]) == (200, message, "P1")
+    assert message in json.dumps(_arrives(h, mark + 1).body)
+    assert _run(close.replace(PAGES_ALERT, alert), tmp_path).status == 202
+    assert _run(get.replace(PAGES_ALERT, alert), tmp_path).body["data"]["status"] == "closed"
+    last = _arrives(h, mark + 2).body
+    assert last["eventType"] == "RESOLVE" if "eventType" in last else last["alert"]["enabled"] is False
+
+
+def test_opsgenie_with_the_key_of_the_page(h: House, tmp_path: Path) -> None:
+    """The command as it stands: a key that is nobody's."""
+    told = _run(_joined(_blocks("opsgenie")[0]).replace("https://api.opsgenie.com", h.url), tmp_path)
+    assert (told.status, told.body["message"]) == (401, "Could not authenticate")

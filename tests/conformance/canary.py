@@ -81,7 +81,7 @@ def main(directory: Path) -> None:
                         shown = dialects()[name].shown_id(int(answer.headers["alert-gateway-id"]))
         for path in ("/metrics", "/-/ready", "/-/healthy", "/-/openapi.json", f"/nothing/{'x' * 10}"):
             show(h.client.get(h.url + path))
-        h.wait_for(lambda: h.gateway.dispatcher and h.gateway.dispatcher.is_held(f"echo401_{next(iter(dialects()))}"))
+        h.wait_for(lambda: h.gateway.dispatcher and h.gateway.dispatcher.is_open(f"echo401_{next(iter(dialects()))}"))
         print(repr(h.gateway.config), vars(h.gateway.config), repr(h.gateway.dispatcher))
         for upstream in h.gateway.config.upstreams.values():
             print(repr(upstream), str(upstream.key), vars(upstream) if hasattr(upstream, "__dict__") else "")

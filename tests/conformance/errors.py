@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from tests.recorded import load
@@ -16,12 +17,16 @@ def documented(name: str) -> list[dict[str, Any]]:
 
 def is_error_of(name: str, body: Any) -> bool:
     """Whether a body is an error as the vendor would word it: names, nesting and kinds of values are the same."""
-    return any(_shape(body) == _shape(error["body"]) for error in documented(name))
+    maps = load(f"{name}/errors.json").get("maps", ())
+    return any(_shape(body, maps) == _shape(error["body"], maps) for error in documented(name))
 
 
-def _shape(value: Any) -> Any:
+def _shape(value: Any, maps: Collection[str], at: str = "") -> Any:
+    """Of a map, whose names are not the vendor's but what it speaks of, only what it holds counts."""
+    if isinstance(value, dict) and at in maps:
+        return sorted({str(_shape(inner, maps)) for inner in value.values()})
     if isinstance(value, dict):
-        return {name: _shape(inner) for name, inner in sorted(value.items())}
+        return {name: _shape(inner, maps, name) for name, inner in sorted(value.items())}
     if isinstance(value, list):
-        return [_shape(inner) for inner in value[:1]]
+        return [_shape(inner, maps) for inner in value[:1]]
     return type(value).__name__

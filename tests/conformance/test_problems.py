@@ -32,7 +32,8 @@ def test_every_problem_has_the_vendors_words(name: str, kind: ProblemKind) -> No
 @pytest.mark.parametrize("kind", [ProblemKind.MALFORMED, ProblemKind.INVALID, ProblemKind.UNMET, ProblemKind.REFUSED])
 def test_what_is_wrong_with_the_content_is_said(name: str, kind: ProblemKind) -> None:
     reply = dialects()[name].problem(Problem(kind, "threshold: is required", field="threshold"))
-    assert "threshold: is required" in msgspec.json.encode(reply.body).decode()
+    said = msgspec.json.encode(reply.body).decode()
+    assert all(word in said for word in ("threshold", "is required"))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import psycopg
 
 from gateway.canonical import Alert
 from gateway.store import (
@@ -24,19 +25,23 @@ from gateway.store import (
     TargetRow,
     Tx,
 )
+from gateway.store.postgres import PostgresStore
 from gateway.store.sqlite import SqliteStore
+from tests.postgres_server import shared
 
 
 @dataclass(frozen=True)
 class Harness:
     """What a driver supplies. `again` opens the same place once more after it was closed, or beside it;
-    `fill` leaves no room in an open store and `heal` gives room again; `age` lets a newer release have been there."""
+    `fill` leaves no room in an open store and `heal` gives room again; `age` lets a newer release have been there;
+    `is_shared` says that several gateways may serve from one."""
 
     open: Callable[[], Store]
     again: Callable[[], Store] | None
     fill: Callable[[Store], None]
     heal: Callable[[Store], None]
     age: Callable[[], None] | None
+    is_shared: bool = False
 
 
 def _fill_sqlite(store: Store) -> None:
@@ -70,7 +75,39 @@ def sqlite_memory(directory: Path) -> Harness:
     return Harness(open=lambda: SqliteStore(":memory:"), again=None, fill=_fill_sqlite, heal=_heal_sqlite, age=None)
 
 
-DRIVERS = {"sqlite file": sqlite_file, "sqlite memory": sqlite_memory}
+def _execute(url: str, script: bytes) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(script)
+
+
+_FULL = b"""
+CREATE FUNCTION is_full() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END $$;
+CREATE TRIGGER is_full BEFORE INSERT ON alerts FOR EACH ROW EXECUTE FUNCTION is_full();
+"""
+"""What a server says that has no room; one that really had none would take the machine with it."""
+
+
+def postgresql(directory: Path) -> Harness:
+    """PostgreSQL, a database for each test."""
+    url = shared().database()
+
+    def age() -> None:
+        _execute(url, b"INSERT INTO gateway_schema VALUES (9999, 9999)")
+
+    def fill(store: Store) -> None:
+        _execute(url, _FULL)
+
+    def heal(store: Store) -> None:
+        _execute(url, b"DROP FUNCTION is_full CASCADE")
+
+    def opened() -> Store:
+        return PostgresStore(url)
+
+    return Harness(open=opened, again=opened, fill=fill, heal=heal, age=age, is_shared=True)
+
+
+DRIVERS = {"sqlite file": sqlite_file, "sqlite memory": sqlite_memory, "postgresql": postgresql}
 
 
 def within(harness: Harness, work: Callable[[Store], Coroutine[Any, Any, None]]) -> None:

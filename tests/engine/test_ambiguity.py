@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.delivery import dispatcher
+from gateway.delivery import breaker
 from tests.chaos_upstream import CLOSE, RESET_AFTER, Behaviour, Got, chaos, say
 from tests.clients.callers import ibm_alert
 from tests.engine.vendors import (
@@ -123,7 +123,7 @@ def test_a_held_upstream_whose_probe_gets_no_verdict_stays_held(
 ) -> None:
     """canonical.md, *Verdicts*: a refused key holds the whole upstream; a transport failure or a 5xx says nothing
     about the key, so it holds on, until something was taken."""
-    monkeypatch.setattr(dispatcher, "PROBE", 0.2)
+    monkeypatch.setattr(breaker, "HELD_PAUSE", 0.2)
     with chaos(say(401)) as upstream, before(tmp_path, table("there", upstream.url, "ilert")) as h:
         page(h, "first")
         h.wait_for(lambda: held(h))
@@ -141,7 +141,7 @@ def test_a_held_upstream_whose_probe_gets_no_verdict_is_not_probed_by_everything
     tmp_path: Path, silence: Behaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """canonical.md, *Verdicts*: one probe a minute, whatever the last one came to."""
-    monkeypatch.setattr(dispatcher, "PROBE", 0.3)
+    monkeypatch.setattr(breaker, "HELD_PAUSE", 0.3)
     with chaos(say(401)) as upstream, before(tmp_path, table("there", upstream.url, "ilert")) as h:
         page(h, "first")
         h.wait_for(lambda: held(h))

@@ -3,6 +3,7 @@ nothing an upstream does takes longer, reads more, or goes elsewhere than it may
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 import tracemalloc
@@ -15,7 +16,7 @@ from typing import Any
 import apsw
 import pytest
 
-from gateway.delivery import dispatcher
+from gateway.delivery import breaker
 from gateway.delivery.transport import Transport
 from gateway.dialect import Request
 from gateway.store import AttemptRow, DeliveryFilter, DeliveryRow
@@ -170,7 +171,7 @@ def test_a_retry_after_that_is_nonsense_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_what_is_too_old_is_a_dead_letter(tmp_path: Path) -> None:
-    retry = 'retry = { first = "10ms", most = "30ms", max_age = "300ms" }'
+    retry = 'retry = { first = "100ms", most = "100ms", max_age = "100ms" }'
     with chaos(say(503)) as upstream, before(tmp_path, table("oncall", upstream.url, retry=retry)) as h:
         page(h)
         [dead] = ended(h, "dead")
@@ -220,7 +221,7 @@ def test_a_key_that_is_refused_holds_the_upstream_and_nothing_is_dead(
     tmp_path: Path, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """canonical.md, *Verdicts*: never a verdict on an alert; held, secrets re-read, one probe at a time, loudly."""
-    monkeypatch.setattr(dispatcher, "PROBE", 0.5)
+    monkeypatch.setattr(breaker, "HELD_PAUSE", 0.5)
     secret = tmp_path / "key"
     secret.write_text("old-key\n")
 
@@ -245,8 +246,27 @@ def test_a_key_that_is_refused_holds_the_upstream_and_nothing_is_dead(
         assert metric(h, 'alert_gateway_upstream_held{upstream="oncall"}') == 0
 
 
+def test_a_refusal_that_comes_late_does_not_hold_a_key_that_was_changed_meanwhile(tmp_path: Path) -> None:
+    secret = tmp_path / "key"
+    secret.write_text("old-key\n")
+
+    async def refuse_late(writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(1.0)
+        await say(401, {"code": "KEY_ERROR"}).act(writer)
+
+    def answer(got: Got) -> Behaviour:
+        return OK if got.body["apiKey"] == "new-key" else Behaviour("401 after a second", refuse_late)
+
+    more = f'key = "file:{secret}"'
+    with chaos(answer) as upstream, before(tmp_path, table("oncall", upstream.url, more=more)) as h:
+        page(h)
+        h.wait_for(lambda: upstream.got)
+        secret.write_text("new-key\n")
+        ended(h, "delivered", seconds=8)
+
+
 def test_a_held_upstream_is_probed_by_one_delivery_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatcher, "PROBE", 0.3)
+    monkeypatch.setattr(breaker, "HELD_PAUSE", 0.3)
     with chaos(say(403)) as upstream, before(tmp_path, table("oncall", upstream.url)) as h:
         page(h, "first")
         h.wait_for(lambda: ready(h)["held"])
@@ -437,7 +457,7 @@ def test_a_key_is_exchanged_for_a_token_that_is_kept_and_renewed(tmp_path: Path)
 def test_an_identity_service_that_refuses_the_key_holds_the_upstream(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatcher, "PROBE", 0.3)
+    monkeypatch.setattr(breaker, "HELD_PAUSE", 0.3)
     house_of = Identity()
     house_of.refuses = True
     with (

@@ -95,7 +95,7 @@ class Desk:
 
     def due(self, upstream: str) -> list[DeliveryRow]:
         """What may be sent now."""
-        return self.tx.due(upstream, self.now, 100)
+        return self.tx.claim(upstream, self.now, 100)
 
     def take(self, row: DeliveryRow) -> Shipment:
         """Decides what a delivery is now."""

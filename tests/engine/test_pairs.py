@@ -1,4 +1,4 @@
-"""All sixteen pairs: what each caller's operation becomes at each upstream, seen by what arrives there.
+"""All pairs: what each caller's operation becomes at each upstream, seen by what arrives there.
 
 The expectations are the table "Operations" of the design, one row of it per upstream's dialect below: what a create,
 an update, an acknowledgement, a comment, a resolve, a reopen and a delete are there. Where a caller's dialect has no
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -19,6 +20,7 @@ from gateway.sandbox import Arrived
 from tests.clients.callers import (
     ASKS,
     COLLECTIONS,
+    KEYED,
     OTHER,
     called,
     create,
@@ -27,13 +29,27 @@ from tests.clients.callers import (
     ilert_event,
     listed,
     livesession_alert,
+    opsgenie_alert,
+    pagerduty_event,
     uptinio_alert,
 )
 from tests.harness import UPSTREAM_KEY, House, house
 
 DIALECTS = sorted(dialects())
 CONSOLE = "x-console"  # marks what does not come from the gateway
-HAS_TEXT = {"ibm_monitoring": "name", "ilert": "summary", "livesession": "name", "uptinio": "message"}
+HAS_TEXT = {
+    "ibm_monitoring": "name",
+    "ilert": "summary",
+    "livesession": "name",
+    "opsgenie": "message",
+    "pagerduty": "summary",
+    "uptinio": "message",
+}
+COMPANIONS = {"opsgenie": ("/description", "/details")}
+"""What goes out beside a changed summary, where each field has a request of its own: the page's text, and what is
+carried."""
+LISTERS = [name for name in DIALECTS if name in COLLECTIONS]
+"""The dialects whose callers can list and read."""
 
 
 Houses = Callable[..., House]
@@ -74,8 +90,8 @@ def _target(h: House) -> str:
 
 
 def _fields(one: Arrived) -> dict[str, Any]:
-    body = one.body if isinstance(one.body, dict) else {}
-    found: dict[str, Any] = body.get("alert", body)
+    body: dict[str, Any] = one.body if isinstance(one.body, dict) else {}
+    found: dict[str, Any] = body.get("alert", body.get("payload", body))
     return found
 
 
@@ -88,7 +104,11 @@ class Watch:
         self.reads = len(self._all("GET"))
 
     def _all(self, method: str | None = None) -> list[Arrived]:
-        return [one for one in self.h.arrived(_target(self.h), method) if CONSOLE not in one.headers]
+        return [
+            one
+            for one in self.h.arrived(_target(self.h), method)
+            if CONSOLE not in one.headers and not one.path.endswith(COMPANIONS.get(one.dialect, ()))
+        ]
 
     def sees(self, count: int) -> list[Arrived]:
         """The writing requests so far, once there are so many, and no more than that."""
@@ -120,14 +140,32 @@ def _is(method: str, path: str, **fields: Any) -> Expect:
     return expect
 
 
-def _same_key(word: str) -> Expect:
-    """An ilert event about the key that the first one named."""
+def _same_key(word: str, path: str = "/api/events", action: str = "eventType", key: str = "alertKey") -> Expect:
+    """An event about the key that the first one named."""
 
     def expect(one: Arrived, earlier: list[Arrived]) -> None:
-        assert (one.method, one.path, one.body["eventType"]) == ("POST", "/api/events", word)
-        assert one.body["alertKey"]
+        assert (one.method, one.path, one.body[action]) == ("POST", path, word)
+        assert one.body[key]
         if earlier:
-            assert one.body["alertKey"] == earlier[0].body["alertKey"]
+            assert one.body[key] == earlier[0].body[key]
+
+    return expect
+
+
+def _pagerduty(word: str) -> Expect:
+    return _same_key(word, "/v2/enqueue", "event_action", "dedup_key")
+
+
+def _opsgenie(method: str, rest: str = "") -> Expect:
+    """A request about the alias that the first one named; a create names it in its body."""
+
+    def expect(one: Arrived, earlier: list[Arrived]) -> None:
+        is_create = (method, rest) == ("POST", "")
+        alias = (earlier[0] if earlier else one).body["alias"]
+        assert alias
+        path = "/v2/alerts" if is_create else f"/v2/alerts/{quote(alias)}{rest}"
+        assert (one.method, one.path) == (method, path), (one.method, one.path, one.body)
+        assert one.body["alias"] == alias if is_create else "identifierType=alias" in one.query
 
     return expect
 
@@ -170,6 +208,24 @@ TABLE: dict[str, dict[str, Expect | None]] = {
         "reopen": _same_key("ALERT"),
         "delete": _same_key("RESOLVE"),
     },
+    "opsgenie": {
+        "create": _opsgenie("POST"),
+        "update": _opsgenie("PUT", "/message"),
+        "acknowledge": _opsgenie("POST", "/acknowledge"),
+        "comment": _opsgenie("POST", "/notes"),
+        "resolve": _opsgenie("POST", "/close"),
+        "reopen": _opsgenie("POST"),
+        "delete": _opsgenie("DELETE"),
+    },
+    "pagerduty": {
+        "create": _pagerduty("trigger"),
+        "update": _pagerduty("trigger"),
+        "acknowledge": _pagerduty("acknowledge"),
+        "comment": NOTHING,
+        "resolve": _pagerduty("resolve"),
+        "reopen": _pagerduty("trigger"),
+        "delete": _pagerduty("resolve"),
+    },
 }
 
 LIVES: dict[str, tuple[str, ...]] = {
@@ -177,6 +233,8 @@ LIVES: dict[str, tuple[str, ...]] = {
     "ibm_monitoring": ("update", "delete"),
     "uptinio": ("update", "resolve", "reopen", "update", "resolve"),
     "ilert": ("update", "acknowledge", "comment", "update", "resolve"),
+    "opsgenie": ("update", "acknowledge", "comment", "update", "resolve"),
+    "pagerduty": ("update", "acknowledge", "update", "resolve"),
 }
 """For every caller's dialect a life that goes through everything it can ask for."""
 
@@ -215,7 +273,7 @@ def test_an_id_that_the_upstream_gave_is_used_from_then_on(houses: Houses, calle
     ref, _ = create(h, caller, text)
     shown = [one for one in listed_there(h) if one[HAS_TEXT[target]] == text]
     there = str(shown[0].get("alert_id", shown[0].get("id")))
-    ASKS[caller]["update"](h, ref if caller == "ilert" else there, fresh())
+    ASKS[caller]["update"](h, ref if caller in KEYED else there, fresh())
     last = "delete" if "delete" in ASKS[caller] else "resolve"
     ASKS[caller][last](h, ref, "")
     assert [one.path.rsplit("/", 1)[1] for one in watch.sees(3)[1:]] == [there, there]
@@ -249,6 +307,7 @@ def test_an_ibm_update_reads_first(houses: Houses, caller: str) -> None:
     assert {name: laid.get(name) for name in others} == {name: read[name] for name in others}
 
 
+@pytest.mark.parametrize("caller", LISTERS)
 def test_it_is_listed_and_read_as_it_is(h: House, caller: str) -> None:
     """The caller's list and read show its last words, whoever stands behind."""
     first, text = fresh("text"), fresh("text")
@@ -266,6 +325,7 @@ def test_it_is_listed_and_read_as_it_is(h: House, caller: str) -> None:
     assert inner[field] == text
 
 
+@pytest.mark.parametrize("caller", LISTERS)
 def test_a_deleted_or_resolved_alert_in_lists(h: House, caller: str) -> None:
     """Resolved alerts are listed where the dialect has a status; deleted ones never."""
     text = fresh("text")
@@ -359,7 +419,7 @@ def test_a_version_that_moved_there_is_a_conflict_for_the_only_ibm_caller(houses
     assert (laid["filter"], laid["description"]) == ("a = 'b'", "from the console")
 
 
-@pytest.mark.parametrize("other", ["livesession", "uptinio", "ilert"])
+@pytest.mark.parametrize("other", ["livesession", "uptinio", "ilert", "opsgenie", "pagerduty"])
 def test_a_version_that_moved_there_is_laid_over_for_other_callers(houses: Houses, other: str) -> None:
     """They know of no versions: what somebody else changed stays, and the change goes over it."""
     h, name, text = houses("ibm_monitoring"), fresh(), fresh("text")
@@ -413,7 +473,7 @@ def test_an_enabled_rule_pages_as_it_says(houses: Houses) -> None:
     assert event.body.get("priority", "HIGH") == "HIGH"
 
 
-@pytest.mark.parametrize("target", ["ilert", "uptinio"])
+@pytest.mark.parametrize("target", ["ilert", "opsgenie", "pagerduty", "uptinio"])
 def test_switching_a_rule_off_and_on(houses: Houses, target: str) -> None:
     """Off is a resolve there and on a trigger of the same; the record's status is untouched, the rule stays."""
     h, name, rules = houses(target), fresh(), TABLE[target]
@@ -498,7 +558,7 @@ def test_good_news_from_uptinio_wakes_nobody(houses: Houses) -> None:
 # --- how a target ends, keys and names -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("target", ["ibm_monitoring", "livesession", "uptinio", "ilert"])
+@pytest.mark.parametrize("target", DIALECTS)
 def test_on_resolve_keep(houses: Houses, target: str) -> None:
     """Nothing is sent, it is reported, and the record is resolved."""
     h = houses(target, 'on_resolve = "keep"\n')
@@ -590,12 +650,18 @@ NEEDS = [
     ("livesession", "ibm_monitoring", "condition"),
     ("uptinio", "ibm_monitoring", "condition"),
     ("ilert", "ibm_monitoring", "condition"),
+    ("opsgenie", "ibm_monitoring", "condition"),
+    ("pagerduty", "ibm_monitoring", "condition"),
     ("ibm_monitoring", "livesession", "channels"),
     ("uptinio", "livesession", "channels"),
     ("ilert", "livesession", "channels"),
+    ("opsgenie", "livesession", "channels"),
+    ("pagerduty", "livesession", "channels"),
     ("livesession", "uptinio", "resource"),
     ("ibm_monitoring", "uptinio", "resource"),
     ("ilert", "uptinio", "resource"),
+    ("opsgenie", "uptinio", "resource"),
+    ("pagerduty", "uptinio", "resource"),
 ]
 
 
@@ -607,13 +673,15 @@ def test_what_a_target_requires_and_nothing_supplies(tmp_path: Path, target: str
         "ibm_monitoring": ibm_alert("x"),
         "uptinio": uptinio_alert("x"),
         "ilert": ilert_event("ALERT", "x", summary="x"),
+        "opsgenie": opsgenie_alert("x"),
+        "pagerduty": pagerduty_event("trigger", "x"),
     }
-    paths = COLLECTIONS | {"ilert": "/ilert/api/events"}
+    paths = COLLECTIONS | {"ilert": "/ilert/api/events", "pagerduty": "/pagerduty/v2/enqueue"}
     with house(tmp_path, {"their-place": target}, defaults=False) as h:
         for caller, field in [(caller, field) for caller, there, field in NEEDS if there == target]:
             sent = h.call("POST", paths[caller], bodies[caller])
-            assert sent.status == 400, (caller, sent.body)
+            assert sent.status == (422 if caller == "opsgenie" else 400), (caller, sent.body)
             for word in ("their-place", field, "defaults"):
                 assert word in str(sent.body), sent.body
-            assert listed(h, caller) == []
+            assert caller not in COLLECTIONS or listed(h, caller) == []
         assert h.arrived(target) == []

@@ -264,11 +264,11 @@ def test_due_gives_only_the_head_of_each_lane(harness: Harness) -> None:
         tx.insert_delivery(delivery(6, lane="a", upstream="v"))
 
         def heads(now: int = 10, limit: int = 10) -> list[int]:
-            return sorted(one.id for one in tx.due("u", now, limit))
+            return sorted(one.id for one in tx.claim("u", now, limit))
 
         assert heads() == [1, 3, 4]
         assert len(heads(limit=2)) == 2
-        assert [one.id for one in tx.due("v", 10, 10)] == [6]
+        assert [one.id for one in tx.claim("v", 10, 10)] == [6]
         tx.update_delivery(delivery(1, lane="a", state="delivered"))
         tx.update_delivery(delivery(3, lane="b", state="dead"))
         assert heads() == [2, 4, 5]
@@ -283,9 +283,9 @@ def test_a_head_that_is_not_due_holds_its_whole_lane_back(harness: Harness) -> N
         tx.insert_delivery(delivery(1, lane="a", due=100))
         tx.insert_delivery(delivery(2, lane="a", due=0))
         tx.insert_delivery(delivery(3, lane="b", due=0))
-        assert [one.id for one in tx.due("u", 50, 10)] == [3]
-        assert [one.id for one in tx.due("u", 99, 10)] == [3]
-        assert sorted(one.id for one in tx.due("u", 100, 10)) == [1, 3]
+        assert [one.id for one in tx.claim("u", 50, 10)] == [3]
+        assert [one.id for one in tx.claim("u", 99, 10)] == [3]
+        assert sorted(one.id for one in tx.claim("u", 100, 10)) == [1, 3]
         assert tx.next_due("u", 50) == 100
         assert tx.next_due("u", 100) is None
         assert tx.next_due("v", 0) is None
@@ -297,8 +297,8 @@ def test_what_has_been_due_longest_comes_first(harness: Harness) -> None:
     def work(tx: Tx) -> None:
         for number, due in [(1, 30), (2, 10), (3, 20)]:
             tx.insert_delivery(delivery(number, lane=f"l{number}", due=due))
-        assert [one.id for one in tx.due("u", 50, 10)] == [2, 3, 1]
-        assert [one.id for one in tx.due("u", 50, 1)] == [2]
+        assert [one.id for one in tx.claim("u", 50, 10)] == [2, 3, 1]
+        assert [one.id for one in tx.claim("u", 50, 1)] == [2]
 
     in_tx(harness, work)
 

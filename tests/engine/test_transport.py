@@ -1,16 +1,21 @@
 """What the HTTP client says of an upstream that cannot be reached: whether it may have taken the request."""
 
 import asyncio
+import contextlib
 import shutil
 import socket
 import ssl
 import subprocess
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.delivery.transport import Transport, Unreachable
 from gateway.dialect import Request
+from tests.chaos_upstream import CLOSE, HANG, RESET_AFTER, Behaviour, chaos, say
 
 
 async def _refusal(url: str) -> Unreachable:
@@ -36,6 +41,64 @@ def test_a_refused_connection_took_nothing() -> None:
 def test_a_name_that_does_not_exist_took_nothing() -> None:
     error = asyncio.run(_refusal("http://nowhere.invalid"))
     assert not error.sent
+
+
+def test_a_connection_that_is_never_accepted_took_nothing() -> None:
+    """A black hole: nothing was sent, so nothing can have been made there."""
+    with socket.socket() as listener, contextlib.ExitStack() as others:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):  # what does not fit the queue is passed over in silence
+            other = others.enter_context(socket.socket())
+            other.setblocking(False)
+            other.connect_ex(listener.getsockname())
+        began = time.monotonic()
+        error = asyncio.run(_refusal(f"http://127.0.0.1:{listener.getsockname()[1]}"))
+        assert not error.sent
+        assert time.monotonic() - began < 3.5
+
+
+def test_what_was_sent_and_never_answered_may_have_been_taken() -> None:
+    with chaos(HANG) as upstream:
+        assert asyncio.run(_refusal(upstream.url)).sent
+
+
+@pytest.mark.parametrize("end", [RESET_AFTER, CLOSE])
+def test_what_was_cut_off_may_have_been_taken(end: Behaviour) -> None:
+    with chaos(end) as upstream:
+        assert asyncio.run(_refusal(upstream.url)).sent
+
+
+def test_a_name_service_that_hangs_keeps_nobody_else_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """guarantees.md 8: one upstream's lookups are not in another's way, however many of them hang."""
+    real, over = socket.getaddrinfo, threading.Event()
+
+    def slow(host: Any, *more: Any, **named: Any) -> Any:
+        if str(host).startswith("hangs"):
+            over.wait(20)
+            raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+        return real("127.0.0.1" if host == "answers.test" else host, *more, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+
+    async def main(port: int) -> None:
+        stuck = [Transport(f"http://hangs{n}.test", timeout=2, concurrency=8) for n in range(20)]
+        sound = Transport(f"http://answers.test:{port}", timeout=2, concurrency=1)
+        asked = [asyncio.create_task(one.send(Request(method="GET", path="/"), {})) for one in stuck for _ in range(3)]
+        await asyncio.sleep(0.1)
+        began = time.monotonic()
+        assert (await sound.send(Request(method="GET", path="/"), {})).status == 200
+        assert time.monotonic() - began < 1
+        errors = await asyncio.gather(*asked, return_exceptions=True)
+        assert all(isinstance(error, Unreachable) and not error.sent for error in errors)
+        for transport in (*stuck, sound):
+            await transport.aclose()
+
+    with chaos(say(200, {})) as upstream:
+        try:
+            asyncio.run(main(int(upstream.url.rsplit(":", 1)[1])))
+        finally:
+            over.set()
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl to make a certificate with")

@@ -113,4 +113,4 @@ def test_a_commit_that_fails_leaves_nobody_waiting(tmp_path: Path, how: str) -> 
         assert not waiters._waiting
         assert not any(waiters._by_primary.values())
         assert (count(h, "alerts"), outbox(h), writes(upstream)) == (0, [], [])
-        assert down(h).status == 201
+        h.wait_for(lambda: down(h).status == 201)

@@ -22,7 +22,7 @@ from tests.chaos_upstream import Behaviour, Chaos, Got, say
 from tests.clients.callers import COLLECTIONS, OTHER
 from tests.harness import KEY, House, Sent, house
 
-DIALECTS = ("ibm_monitoring", "ilert", "livesession", "uptinio")
+DIALECTS = ("ibm_monitoring", "ilert", "livesession", "pagerduty", "uptinio")
 OK = say(202, {})
 NO = say(400, {"status": 400, "message": "summary is too rude", "code": "BAD_REQUEST"})
 

@@ -1,0 +1,292 @@
+"""What operators ask a running gateway over HTTP: the outbox, the ledger, the operator log, a reload. And who is let
+in: on the callers' own address only where nobody but this machine can reach it, and with the token where there is one.
+
+What the calls do is in `gateway.operating`. It must not know any vendor.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+import structlog
+from msgspec import UNSET, Struct
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from gateway import operating, operations
+from gateway.configfile import duration, is_loopback
+from gateway.errors import ConfigurationError, Problem, StoreError
+from gateway.inbound.limits import decode, read_body
+from gateway.listening import host_in
+from gateway.operations import Operator
+from gateway.store import DeliveryFilter, Tx
+
+if TYPE_CHECKING:
+    from gateway.service import Gateway
+
+log = structlog.get_logger()
+Endpoint = Callable[[Request], Awaitable[Response]]
+MOST_LISTED = 10_000
+MOST_TOLD = 1000
+"""So many ids and refusals are told of one call; how many there were is told in any case."""
+MOST_BODY = 1 << 20
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+
+
+class _Refusal(Exception):
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class Wanted(Struct, kw_only=True, forbid_unknown_fields=True):
+    """What `retry` and `drop` are told: deliveries by id, every dead one, or those of one upstream."""
+
+    ids: tuple[int, ...] = ()
+    dead: bool = False
+    upstream: str | None = None
+    force: bool = False
+    because: str = ""
+    who: str = ""
+
+
+class Admin:
+    """The operators' calls of one gateway."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    def routes(self) -> list[Route]:
+        """The calls, each behind its door."""
+        return [
+            Route("/-/deliveries", self._door(self._deliveries), methods=["GET"]),
+            Route("/-/report", self._door(self._report), methods=["GET"]),
+            Route("/-/operations", self._door(self._operations), methods=["GET"]),
+            Route("/-/retry", self._door(self._retry), methods=["POST"]),
+            Route("/-/drop", self._door(self._drop), methods=["POST"]),
+            Route("/-/reload", self._door(self._reload), methods=["POST"]),
+        ]
+
+    # --- who is let in -----------------------------------------------------------------------------------
+
+    def seen(self, endpoint: Endpoint) -> Endpoint:
+        """Something that is only looked at: behind the token, where there is one."""
+
+        async def guarded(request: Request) -> Response:
+            return await endpoint(request) if self.knows(request) else _unauthorised()
+
+        return guarded
+
+    def knows(self, request: Request) -> bool:
+        """Whether a request has the token, or none is needed."""
+        token = self._gateway.config.admin_token
+        if token is None:
+            return True
+        scheme, _, offered = request.headers.get("authorization", "").partition(" ")
+        try:
+            expected = token.value()
+        except ValueError:
+            return False
+        is_right = hmac.compare_digest(offered.strip().encode("utf8", "surrogateescape"), expected.encode())
+        return is_right and bool(expected) and scheme.lower() == "bearer"
+
+    def _door(self, endpoint: Endpoint) -> Endpoint:
+        async def guarded(request: Request) -> Response:
+            if not self.knows(request):
+                return _unauthorised()
+            try:
+                self._check(request)
+                return await endpoint(request)
+            except _Refusal as refused:
+                return _said(refused.status, refused.message)
+            except Problem as problem:
+                return _said(400, problem.message)
+            except operating.NotAsAsked as refused:
+                return _said(400, str(refused))
+            except StoreError as error:
+                return _said(503, str(error))
+
+        return guarded
+
+    def _check(self, request: Request) -> None:
+        """An operator's call is refused where others could have made it."""
+        config = self._gateway.config
+        if config.admin is None and not is_loopback(config.listen[0]):
+            raise _Refusal(
+                403, 'operators are not heard on an address that callers share; add admin = "127.0.0.1:9092"'
+            )
+        if config.admin_token is None:
+            _check_near(request)
+
+    # --- what is asked -----------------------------------------------------------------------------------
+
+    async def _deliveries(self, request: Request) -> Response:
+        query = request.query_params
+        known = {"state", "alert", "upstream", "limit"}
+        _only(query.keys(), known)
+        limit = _number(query.get("limit", "1000"), "limit", MOST_LISTED)
+        upstreams, now = self._gateway.config.upstreams, self._gateway.now()
+
+        def work(tx: Tx) -> list[Any] | None:
+            alert = operating.of_alert(tx, query["alert"]) if "alert" in query else None
+            if "alert" in query and alert is None:
+                return None
+            chosen = DeliveryFilter(state=query.get("state"), upstream=query.get("upstream"), alert=alert, limit=limit)
+            return [one.as_json() for one in operating.listed(tx, chosen, upstreams, now)]
+
+        found = await self._gateway.store.read(work)
+        if found is None:
+            return _said(404, f"nobody knows an alert by {query['alert']!r}")
+        return JSONResponse({"deliveries": found})
+
+    async def _report(self, request: Request) -> Response:
+        query = request.query_params
+        _only(query.keys(), {"since", "by"})
+        since, by = query.get("since", "30d"), query.get("by", "caller")
+        try:
+            start = self._gateway.now() - int(duration(since) * 1000)
+            group = msgspec.convert(by, Literal["caller", "dialect", "operation"])
+        except (ValueError, msgspec.ValidationError) as error:
+            return _said(400, f"since or by: {error}")
+        found = await self._gateway.store.read(lambda tx: operating.ledger_since(tx, start, group))
+        return JSONResponse({"by": by, "since": since, **found})
+
+    async def _operations(self, request: Request) -> Response:
+        _only(request.query_params.keys(), {"limit"})
+        limit = _number(request.query_params.get("limit", "100"), "limit", MOST_LISTED)
+        found = await self._gateway.store.read(lambda tx: operations.kept(tx, limit))
+        return JSONResponse({"operations": msgspec.to_builtins(found)})
+
+    async def _retry(self, request: Request) -> Response:
+        wanted = await _wanted(request)
+        if wanted.because:
+            raise _Refusal(400, "because: is said when deliveries are dropped")
+        return await self._change("retry", wanted, _operator(request, wanted.who))
+
+    async def _drop(self, request: Request) -> Response:
+        wanted = await _wanted(request)
+        if not wanted.because.strip():
+            raise _Refusal(400, "because: is required; it is kept with the delivery")
+        if wanted.force:
+            raise _Refusal(400, "force: is said when deliveries are sent again")
+        return await self._change("drop", wanted, _operator(request, wanted.who))
+
+    async def _change(self, what: Literal["retry", "drop"], wanted: Wanted, operator: Operator) -> Response:
+        """Batch after batch, each with its entry in the operator log: many dead letters are never in memory at once,
+        and no caller waits long for his commit."""
+        done: list[int] = []
+        refused: list[str] = []
+        counts = [0, 0]
+        after: int | None = 0
+        while after is not None:
+            now, begin = self._gateway.now(), after
+
+            def work(tx: Tx, begin: int = begin, now: int = now) -> tuple[list[int], list[str], int | None]:
+                return operating.change(
+                    tx,
+                    what,
+                    operator,
+                    now,
+                    ids=wanted.ids,
+                    dead=wanted.dead,
+                    upstream=wanted.upstream,
+                    force=wanted.force,
+                    because=wanted.because,
+                    after=begin,
+                    most=operating.BATCH,
+                )
+
+            some, not_done, after = await self._gateway.store.write(work)
+            counts[0] += len(some)
+            counts[1] += len(not_done)
+            done += some[: MOST_TOLD - len(done)]
+            refused += not_done[: MOST_TOLD - len(refused)]
+            self._gateway.wake()
+        log.warning(
+            f"operator.{what}",
+            who=operator.who,
+            origin=operator.origin,
+            because=wanted.because,
+            deliveries=done[:20],
+            count=counts[0],
+            refused=counts[1],
+        )
+        return JSONResponse({"done": done, "refused": refused, "count": counts[0], "refused_count": counts[1]})
+
+    async def _reload(self, request: Request) -> Response:
+        reload = self._gateway.reload_from_file
+        if reload is None:
+            return _said(409, "this gateway was not started from a file")
+        operator = _operator(request, (await _wanted(request)).who)
+        try:
+            await reload()
+        except ConfigurationError as error:
+            return JSONResponse(
+                {"message": "the configuration is bad, the old one stays", "problems": error.problems}, 422
+            )
+        finished = operations.entry(operator, "reload", self._gateway.now(), asked={})
+        await self._gateway.store.write(lambda tx: operations.keep(tx, finished))
+        log.warning("operator.reload", who=operator.who, origin=operator.origin)
+        return JSONResponse({"reloaded": True})
+
+
+def _said(status: int, message: str) -> Response:
+    return JSONResponse({"message": message}, status)
+
+
+def _unauthorised() -> Response:
+    return JSONResponse({"message": "the token is missing or wrong"}, 401, {"www-authenticate": "Bearer"})
+
+
+def _check_near(request: Request) -> None:
+    """Without a token, being on this machine is what lets somebody in: not a web page that its browser shows, and not
+    whoever comes through a proxy that runs here."""
+    host = host_in(request.headers.get("host", "localhost"))
+    if not (host == "localhost" or _is_near(host)):
+        raise _Refusal(403, "ask for this address by number or as localhost, or set admin_token")
+    if any(name in request.headers for name in _FORWARDED):
+        raise _Refusal(403, "this was forwarded from elsewhere; set admin_token")
+    if "origin" in request.headers:
+        raise _Refusal(403, "web pages are not heard; set admin_token")
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_empty = request.headers.get("content-length", "0") == "0" and "transfer-encoding" not in request.headers
+    if request.method == "POST" and kind != "application/json" and not (is_empty and not kind):
+        raise _Refusal(415, "send JSON, with content-type: application/json")
+
+
+def _is_near(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _only(given: Any, known: set[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise _Refusal(400, f"{name}: unknown; known are {', '.join(sorted(known))}")
+
+
+def _number(text: str, name: str, most: int) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= most):
+        raise _Refusal(400, f"{name}: is not a number from 1 to {most}")
+    return int(text)
+
+
+def _operator(request: Request, who: str) -> Operator:
+    origin = request.client.host if request.client else "?"
+    return Operator(who=who[:100] or "?", origin=origin)
+
+
+async def _wanted(request: Request) -> Wanted:
+    body = decode(await read_body(request.receive, MOST_BODY))
+    try:
+        return msgspec.convert({} if body is UNSET else body, Wanted)
+    except msgspec.ValidationError as error:
+        raise _Refusal(400, str(error)) from None

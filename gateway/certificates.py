@@ -1,0 +1,108 @@
+"""TLS contexts that follow their files: a certificate that is replaced on the disk is used by the next connection.
+
+Mounted secrets change by a symbolic link, without a new time: contents are compared. New contents that cannot be used
+change nothing. It must not know who listens or connects, and no error holds anything of a key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Found = Literal["same", "new", "bad"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A certificate, with those that vouch for it behind it, and its key: two PEM files, which may be one."""
+
+    cert: str
+    key: str
+
+
+class Following(ssl.SSLContext):
+    """A context made of `files` by `make`, and made anew by `look` where their contents have changed. Connections that
+    stand already keep what they began with. Raises `ValueError` where the files cannot be used."""
+
+    def __new__(cls, protocol: int, files: tuple[str, ...], make: Callable[[], ssl.SSLContext]) -> Following:
+        """A context's protocol is settled before anything else of it."""
+        return super().__new__(cls, protocol)
+
+    def __init__(self, protocol: int, files: tuple[str, ...], make: Callable[[], ssl.SSLContext]) -> None:
+        self._files = files
+        self._make = make
+        self._seen = digest(files)
+        self._current = make()
+        self.fault = ""
+
+    def look(self) -> Found:
+        """Looks at the files. Contents that cannot be used are called bad once; `fault` says why for as long."""
+        seen = digest(self._files)
+        if seen == self._seen:
+            return "same"
+        self._seen = seen
+        try:
+            self._current = self._make()
+        except ValueError as error:
+            self.fault = str(error)
+            return "bad"
+        self.fault = ""
+        return "new"
+
+    def wrap_bio(self, *args: Any, **named: Any) -> ssl.SSLObject:
+        """Begins a connection, with what is current."""
+        return self._current.wrap_bio(*args, **named)
+
+
+def digest(files: tuple[str, ...]) -> bytes:
+    """Changes when the contents of the files do."""
+    found = hashlib.sha256()
+    for path in files:
+        try:
+            content = Path(path).read_bytes()
+        except OSError as error:
+            content = type(error).__name__.encode()
+        found.update(len(content).to_bytes(8, "big") + content)
+    return found.digest()
+
+
+def show(context: ssl.SSLContext, pair: Pair) -> None:
+    """Has the context show a certificate; raises `ValueError` that says what is wrong with the pair."""
+    for path in (pair.cert, pair.key):
+        _readable(path)
+    try:
+        context.load_cert_chain(pair.cert, pair.key, password=_no_password)
+    except ssl.SSLError as error:
+        raise ValueError(_why(error, pair)) from None
+
+
+def trust(context: ssl.SSLContext, path: str) -> None:
+    """Has the context trust further authorities; raises `ValueError` where the file names none."""
+    _readable(path)
+    try:
+        context.load_verify_locations(path)
+    except ssl.SSLError:
+        raise ValueError(f"{path} holds no certificate in PEM") from None
+
+
+def _readable(path: str) -> None:
+    try:
+        Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or type(error).__name__}") from None
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted; nobody is here to type its password")
+
+
+def _why(error: ssl.SSLError, pair: Pair) -> str:
+    if error.reason == "KEY_VALUES_MISMATCH":
+        return f"the key in {pair.key} does not belong to the certificate in {pair.cert}"
+    if error.reason in ("EE_KEY_TOO_SMALL", "CA_MD_TOO_WEAK", "EE_MD_TOO_WEAK"):
+        return f"the certificate in {pair.cert} is too weak: {error.reason.lower().replace('_', ' ')}"
+    return f"{pair.cert} and {pair.key} are no certificate and key in PEM"

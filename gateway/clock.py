@@ -1,0 +1,32 @@
+"""The gateway's own clock: the wall's, but for a jump of that, which it follows only when it is told to.
+
+Times that are kept are compared with it, so that what waits can be moved along with the clock before anybody sees that
+it was set. It must not know what it is read for.
+"""
+
+from __future__ import annotations
+
+import time
+
+
+class Clock:
+    """Milliseconds since 1970, UTC, when called."""
+
+    def __init__(self) -> None:
+        self._offset = self._wall()
+
+    def __call__(self) -> int:
+        return int((time.monotonic() + self._offset) * 1000)
+
+    @property
+    def jump(self) -> float:
+        """By how many seconds the wall's clock is ahead of this one."""
+        return self._wall() - self._offset
+
+    def follow(self, seconds: float) -> None:
+        """Moves by so many seconds."""
+        self._offset += seconds
+
+    @staticmethod
+    def _wall() -> float:
+        return time.time() - time.monotonic()

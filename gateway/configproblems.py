@@ -1,0 +1,60 @@
+"""Problems of the configuration in the words of its file: which table or entry has the wrong type, and what was wanted.
+
+No value is ever repeated: it may be a secret. It must not know what the configuration is for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args, get_origin
+
+import msgspec
+
+WORDS = {
+    "object": "a table",
+    "array": "a list",
+    "str": "a text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "null": "nothing",
+}
+
+
+def wrong_types(path: str, value: Any, hint: Any, error: msgspec.ValidationError) -> Iterator[tuple[str, str]]:
+    """The path of each part of a value that does not fit, and what is wrong with it."""
+    parts = list(_parts(path, value, hint))
+    wrong = [(where, problem) for where, part, inner in parts for problem in _problem(part, inner)]
+    yield from wrong or [(path, in_words(error))]
+
+
+def _parts(path: str, value: Any, hint: Any) -> Iterator[tuple[str, Any, Any]]:
+    """The entries of a table or a list, each with the type that it should have."""
+    for kind in (hint, *get_args(hint)):
+        if get_origin(kind) is dict and isinstance(value, Mapping):
+            for name, inner in value.items():
+                yield f"{path}.{name}", inner, get_args(kind)[1]
+            return
+        if get_origin(kind) is list and isinstance(value, list):
+            for number, inner in enumerate(value, 1):
+                yield f"{path}[{number}]", inner, get_args(kind)[0]
+            return
+
+
+def _problem(value: Any, hint: Any) -> Iterator[str]:
+    try:
+        msgspec.convert(value, hint)
+    except msgspec.ValidationError as error:
+        yield in_words(error)
+
+
+def in_words(error: msgspec.ValidationError) -> str:
+    """A wrong type as a sentence."""
+    found = re.match(r"Expected `([^`]+)`, got `([^`]+)`", str(error))
+    if not found:
+        return re.sub(r" - at `\$?([^`]*)`$", lambda at: f" (at {at[1]})" if at[1] else "", str(error))
+    wanted = " or ".join(
+        WORDS.get(word.strip(), word.strip()) for word in found[1].split("|") if word.strip() != "null"
+    )
+    return f"must be {wanted}, not {WORDS.get(found[2], found[2])}"

@@ -1,0 +1,257 @@
+"""The routes of the configuration: checked, with what they set, and what is looked up in tables.
+
+A part of `gateway.config`, which hands in how problems are said. It must not know any vendor.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import UNSET
+
+from gateway.canonical import PATHS, Flat, is_path
+from gateway.choosing import Keys, Lookup, named_fact
+from gateway.configfile import Checker, FallbackFile, File, KeyFile, RouteFile, SetFile, TestFile, flat_of, some_time
+from gateway.configproblems import in_words
+from gateway.following import Directory, Table
+from gateway.routing import Hop, Route, parse_matcher
+from gateway.secrets import Secret
+
+
+class Checking(Checker, Protocol):
+    """How the configuration is gone through: problems are said, and a harmless value stands in for what is wrong."""
+
+    def parsed(self, parse_value: Callable[[Any], Any], value: Any, path: str, otherwise: Any) -> Any:
+        """A value as it is read; what is wrong with it is said, and `otherwise` stands in for it."""
+
+
+class Routes:
+    """The routes of one file. `callers` are those of each dialect, None where they are not known beforehand; `keys`
+    the chosen keys of the upstreams whose vendor takes a routing key as the credential."""
+
+    def __init__(
+        self,
+        check: Checking,
+        base: Path,
+        callers: Mapping[str, frozenset[str] | None],
+        upstreams: list[str],
+        keys: Mapping[str, Keys],
+    ) -> None:
+        self._check = check
+        self._base = base
+        self._callers = callers
+        self._upstreams = upstreams
+        self._keys = keys
+        self._tables: dict[str, Table | None] = {}
+
+    def all_of(self, file: File) -> tuple[Route, ...]:
+        """Every route of the file, in order."""
+        if not file.routes:
+            if len(self._upstreams) == 1:
+                return (Route(name="1", from_=(), when=(), to=(Hop(self._upstreams[0]),)),)
+            self._check.say("routes", "are required, as there is not just one upstream: add [[routes]] with `to`")
+        routes = tuple(self._route(number, table) for number, table in enumerate(file.routes, 1))
+        firsts: dict[str, int] = {}
+        for number, route in enumerate(routes, 1):
+            if (first := firsts.setdefault(route.name, number)) != number:
+                self._check.say(f"routes[{number}].name", f"{route.name!r} is the name of routes[{first}] already")
+        return routes
+
+    def _route(self, number: int, table: Mapping[str, Any]) -> Route:
+        path = f"routes[{number}]"
+        given = self._check.struct(RouteFile, table, path)
+        name = given.name or str(number)
+        for who in given.from_:
+            self.sender(who, f"{path}.from")
+        matchers = [self._check.parsed(parse_matcher, text, f"{path}.when", None) for text in given.when]
+        everywhere = self._set(given.set, f"{path}.set")
+        hops = [self._hop(entry, everywhere, path, name) for entry in given.to]
+        fallback, after = self._fallback(given.fallback, everywhere, path, name)
+        for hop in fallback:
+            if hop.upstream in {other.upstream for other in hops}:
+                self._check.say(f"{path}.fallback.to", f"{hop.upstream!r} is told at once by this route already")
+        if not given.to and not given.because:
+            self._check.say(f"{path}.to", 'throws alerts away; if that is meant, say why: because = "…"')
+        return Route(
+            name=name,
+            from_=tuple(given.from_),
+            when=tuple(matcher for matcher in matchers if matcher),
+            to=tuple(hops),
+            goes_on=given.continue_,
+            because=given.because,
+            fallback=fallback,
+            after=after,
+        )
+
+    def sender(self, who: str, path: str) -> None:
+        """Checks `dialect` or `dialect/caller`."""
+        dialect, _, caller = who.partition("/")
+        if dialect not in self._callers:
+            there = ", ".join(self._callers) or "none"
+            hint = _near(dialect, self._callers)
+            self._check.say(path, f"{who!r} is no [inbound.…]{hint}; there are {there}")
+            return
+        callers = self._callers[dialect]
+        if caller and callers is not None and caller not in callers | {"anonymous"}:
+            known = ", ".join(sorted(callers)) or "none"
+            self._check.say(path, f"{dialect} has no caller {caller!r}{_near(caller, callers)}; there are {known}")
+
+    def _fallback(
+        self, table: Mapping[str, Any] | None, everywhere: _Settings, path: str, route: str
+    ) -> tuple[tuple[Hop, ...], float]:
+        if table is None:
+            return (), 0.0
+        given = self._check.struct(FallbackFile, table, f"{path}.fallback")
+        hops = tuple(self._hop(entry, everywhere, f"{path}.fallback", route) for entry in given.to)
+        if not hops:
+            self._check.say(f"{path}.fallback.to", "names no upstream")
+        return hops, self._check.parsed(some_time, given.after, f"{path}.fallback.after", 120.0)
+
+    def _hop(self, entry: str | dict[str, Any], everywhere: _Settings, path: str, route: str) -> Hop:
+        name = entry if isinstance(entry, str) else str(entry.get("upstream", ""))
+        literals, lookups = everywhere
+        if isinstance(entry, dict):
+            for key in entry:
+                if key not in ("upstream", "set"):
+                    hint = _near(key, ("upstream", "set")) or "; known are upstream, set"
+                    self._check.say(f"{path}.to", f"unknown key {key!r}{hint}")
+            own, looked_up = self._set(entry.get("set", {}), f"{path}.to.set")
+            literals = {field: value for field, value in literals.items() if field not in looked_up} | own
+            lookups = {field: one for field, one in lookups.items() if field not in own} | looked_up
+        if name not in self._upstreams:
+            self._check.say(f"{path}.to", f"no upstream {name!r}{_near(name, self._upstreams)}")
+        chosen = self._as_key(name, lookups.get("routing_key"), route)
+        set_ = tuple(one for one in lookups.values() if not (chosen and one.field == chosen.field))
+        return Hop(name, literals, set_, chosen)
+
+    def _as_key(self, upstream: str, lookup: Lookup | None, route: str) -> Lookup | None:
+        """A looked-up routing key, where it is the credential: then only its entry is ever kept."""
+        keys = self._keys.get(upstream)
+        if keys is None or lookup is None:
+            return None
+        keys.add_table(lookup.table)
+        if lookup.otherwise is UNSET:
+            return lookup
+        name = f"else of route {route}"
+        keys.add(name, self._check.secret(str(lookup.otherwise), f"routes: {route}: set.routing_key.else"))
+        return Lookup(lookup.field, lookup.by, lookup.table, name)
+
+    # --- what a route sets -----------------------------------------------------------------------------------
+
+    def _set(self, table: Any, path: str) -> _Settings:
+        if not isinstance(table, dict):
+            self._check.say(path, "is not a table of alert fields")
+            return {}, {}
+        literals, raw = _parted(table)
+        lookups = {field: self._lookup(field, value, f"{path}.{field}") for field, value in raw.items()}
+        return flat(self._check, literals, path), {field: one for field, one in lookups.items() if one is not None}
+
+    def _lookup(self, field: str, raw: Mapping[str, Any], path: str) -> Lookup | None:
+        given = self._check.struct(SetFile, raw, path)
+        by = self._check.parsed(named_fact, given.by, f"{path}.by", None) if given.by else None
+        table = self._table(given.table, f"{path}.table") if given.table else None
+        if by is None or table is None:
+            return None
+        otherwise = UNSET
+        if given.else_ is not None:
+            otherwise = flat(self._check, {field: given.else_}, f"{path}.else").get(field, UNSET)
+        lookup = Lookup(field, by, table, otherwise)
+        for fault in table.add_check(lookup.faults):
+            self._check.say(path, fault)
+        return lookup
+
+    def _table(self, name: str, path: str) -> Table | None:
+        """A table file, beside the configuration; one that is used twice is read once."""
+        if name not in self._tables:
+            self._tables[name] = self._check.parsed(lambda given: Table(given, self._base / given), name, path, None)
+        return self._tables[name]
+
+
+_Settings = tuple[Flat, dict[str, Lookup]]
+
+
+def _parted(table: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is set, parted into plain values and lookups, dotted or nested as they are written."""
+    literals: dict[str, Any] = {}
+    lookups: dict[str, Any] = {}
+    for key, value in table.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict) and _is_lookup(path, value):
+            lookups[path] = value
+        elif isinstance(value, dict) and not is_path(path):
+            inner, found = _parted(value, f"{path}.")
+            literals |= inner
+            lookups |= found
+        else:
+            literals[path] = value
+    return literals, lookups
+
+
+def _is_lookup(path: str, value: Mapping[str, Any]) -> bool:
+    is_free = path in ("labels", "custom") or path.startswith("extensions.")
+    return is_path(path) and ("by" in value and "table" in value if is_free else "by" in value or "table" in value)
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def flat(check: Checking, table: Any, path: str, dialect: str = "") -> Flat:
+    """Canonical values as the file has them."""
+    if not isinstance(table, dict):
+        check.say(path, "is not a table of alert fields")
+        return {}
+    try:
+        return flat_of(table, dialect)
+    except KeyError as error:
+        name = str(error.args[0])
+        check.say(f"{path}.{name}", f"is no field of an alert{_near(name, PATHS)}")
+    except msgspec.ValidationError as error:
+        check.say(path, in_words(error))
+    return {}
+
+
+def key_of(check: Checking, given: Any, path: str, *, is_chosen: bool) -> tuple[Secret | None, Keys | None]:
+    """An upstream's key: the one key, or those that are chosen by caller or field. `is_chosen` where routes may
+    choose keys too."""
+    if isinstance(given, dict):
+        file = check.struct(KeyFile, given, path)
+        by = check.parsed(named_fact, file.by, f"{path}.by", "caller")
+        otherwise = check.secret(file.else_, f"{path}.else") if file.else_ is not None else None
+        directory = check.parsed(lambda at: Directory(at, resolve=check.resolve), file.dir, f"{path}.dir", None)
+        for name, fault in directory.faults() if directory else ():
+            check.say(f"{path}.dir", f"the file {name} {fault}")
+        return otherwise, Keys(otherwise, by, directory)
+    key = check.secret(given, path) if given is not None else None
+    return key, Keys(key) if is_chosen else None
+
+
+# --- tests ---------------------------------------------------------------------------------------------------
+
+
+def tests_of(check: Checking, file: File, routes: Routes, upstreams: list[str]) -> tuple[TestFile, ...]:
+    """The samples of the file, and where they must go."""
+    found = []
+    for number, table in enumerate(file.tests, 1):
+        path = f"tests[{number}]"
+        given = check.struct(TestFile, table, path)
+        sender = f"{given.from_}/{given.caller}" if given.caller else given.from_
+        if given.from_:
+            routes.sender(sender, f"{path}.caller" if given.caller else f"{path}.from")
+        for key in given.expect:
+            if key not in ("to", "route", "refused", "wakes") and upstream_in(key, upstreams) is None:
+                check.say(f"{path}.expect", f"{key!r} is not to, route, refused, wakes, or a field of an upstream")
+        found.append(given)
+    return tuple(found)
+
+
+def upstream_in(key: str, upstreams: Iterable[str]) -> tuple[str, str] | None:
+    """`upstream.field` taken apart; an upstream's name may have dots too, and the longest one is meant."""
+    fitting = [name for name in upstreams if key == name or key.startswith(f"{name}.")]
+    longest = max(fitting, key=len, default=None)
+    return None if longest is None else (longest, key[len(longest) + 1 :])

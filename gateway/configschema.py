@@ -1,0 +1,224 @@
+"""A JSON Schema of the configuration for editors, and its reference: both made from the structs of
+`gateway.configfile`, their types, defaults and the texts below their fields.
+
+It must not know any vendor: what a dialect adds to an upstream's table comes from its declaration.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_type_hints
+
+import msgspec
+from msgspec import NODEFAULT, Struct
+from msgspec.structs import FieldInfo
+from msgspec.structs import fields as struct_fields
+
+from gateway import configfile as files
+from gateway.dialect import Dialect
+from gateway.secrets import Secret
+
+SCHEMA = "https://json-schema.org/draft/2020-12/schema"
+
+
+@dataclass(frozen=True)
+class Inner:
+    """What stands in a field that the structs leave open: a table of this struct, tables by name, or a list of them;
+    `also` says that something plainer may stand there instead."""
+
+    of: type[Struct]
+    form: Literal["one", "named", "list"] = "one"
+    also: tuple[str, ...] = ()
+
+
+INNER: Mapping[tuple[type[Struct], str], Inner] = {
+    (files.File, "inbound"): Inner(files.InboundFile, "named"),
+    (files.File, "upstreams"): Inner(files.UpstreamFile, "named"),
+    (files.File, "routes"): Inner(files.RouteFile, "list"),
+    (files.File, "tests"): Inner(files.TestFile, "list"),
+    (files.File, "tls"): Inner(files.TlsFile),
+    (files.File, "heartbeat"): Inner(files.HeartbeatFile),
+    (files.File, "alarms"): Inner(files.AlarmsFile),
+    (files.File, "max_waiting"): Inner(files.WaitingFile, also=("integer",)),
+    (files.UpstreamFile, "retry"): Inner(files.RetryFile),
+    (files.UpstreamFile, "severity"): Inner(files.SeverityFile),
+    (files.UpstreamFile, "key"): Inner(files.KeyFile, also=("string",)),
+    (files.UpstreamFile, "client_cert"): Inner(files.PairFile),
+    (files.HeartbeatFile, "client_cert"): Inner(files.PairFile),
+    (files.RouteFile, "fallback"): Inner(files.FallbackFile),
+}
+"""The tables within tables."""
+
+
+@functools.cache
+def texts(kind: type[Struct]) -> Mapping[str, str]:
+    """The text below each field of a struct."""
+    [body] = ast.parse(inspect.getsource(kind)).body
+    assert isinstance(body, ast.ClassDef)
+    found = {}
+    for field, below in zip(body.body, body.body[1:], strict=False):
+        is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and is_text:
+            found[field.target.id] = " ".join(str(below.value.value).split())  # type: ignore[attr-defined]
+    return found
+
+
+def undescribed() -> list[str]:
+    """The fields that have no text below them."""
+    kinds: set[type[Struct]] = {files.File, files.SetFile, *(inner.of for inner in INNER.values())}
+    return sorted(
+        f"{kind.__name__}.{item.name}"
+        for kind in kinds
+        for item in struct_fields(kind)
+        if not texts(kind).get(item.name)
+    )
+
+
+def own_fields(found: Mapping[str, Dialect]) -> Iterator[tuple[str, FieldInfo, Any, str]]:
+    """What dialects add to an upstream's table: the field, its type, and which dialect's it is."""
+    for name, dialect in found.items():
+        if dialect.settings:
+            hints = get_type_hints(dialect.settings)
+            for item in struct_fields(dialect.settings):
+                yield item.encode_name, item, hints[item.name], name
+
+
+# --- the schema ------------------------------------------------------------------------------------------------
+
+
+def schema(found: Mapping[str, Dialect]) -> dict[str, Any]:
+    """The JSON Schema of a configuration over these dialects."""
+    top = _table(files.File, found)
+    return {"$schema": SCHEMA, "title": "alert-gateway", **top}
+
+
+def _table(kind: type[Struct], found: Mapping[str, Dialect]) -> dict[str, Any]:
+    hints = get_type_hints(kind, include_extras=True)
+    properties = {
+        item.encode_name: _described(kind, item, _field(kind, item, hints[item.name], found))
+        for item in struct_fields(kind)
+    }
+    if kind is files.UpstreamFile:
+        properties["dialect"]["enum"] = list(found)
+        for name, _, hint, dialect in own_fields(found):
+            properties[name] = {**_plain(hint), "description": f"Of {dialect} alone."}
+    required = [item.encode_name for item in struct_fields(kind) if _is_required(item)]
+    table = {"type": "object", "description": (kind.__doc__ or "").strip(), "properties": properties}
+    return {**table, **({"required": required} if required else {}), "additionalProperties": False}
+
+
+def _is_required(item: FieldInfo) -> bool:
+    return item.default is NODEFAULT and item.default_factory is NODEFAULT
+
+
+def _described(kind: type[Struct], item: FieldInfo, plain: dict[str, Any]) -> dict[str, Any]:
+    default = {} if item.default in (NODEFAULT, None) or isinstance(item.default, Struct) else {"default": item.default}
+    return {**plain, **default, "description": texts(kind).get(item.name, "")}
+
+
+def _field(kind: type[Struct], item: FieldInfo, hint: Any, found: Mapping[str, Dialect]) -> dict[str, Any]:
+    inner = INNER.get((kind, item.name))
+    if inner is None:
+        return _plain(hint)
+    table = _table(inner.of, found)
+    if inner.form == "list":
+        return {"type": "array", "items": table}
+    if inner.form == "named" and inner.of is files.InboundFile:
+        return {"type": "object", "properties": dict.fromkeys(found, table), "additionalProperties": False}
+    if inner.form == "named":
+        return {"type": "object", "additionalProperties": table}
+    return {"anyOf": [*({"type": one} for one in inner.also), table]} if inner.also else table
+
+
+def _plain(hint: Any) -> dict[str, Any]:
+    """The schema of a type that holds no tables of ours; nothing is absent by being null in TOML."""
+    args = getattr(hint, "__args__", (hint,))
+    if Secret in args:
+        return {"type": "string"}
+    made = msgspec.json.schema(hint)
+    kinds = [one for one in made.get("anyOf", [made]) if one.get("type") != "null"]
+    kinds = [
+        {**one, "enum": [word for word in one["enum"] if word is not None]} if "enum" in one else one for one in kinds
+    ]
+    return kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
+
+
+# --- the reference ---------------------------------------------------------------------------------------------
+
+
+def reference(found: Mapping[str, Dialect]) -> str:
+    """The configuration's reference, as a page."""
+    parts = [
+        "# The configuration",
+        "Generated from `gateway/configfile.py` by `python -m gateway.documents`; not to be edited by hand. "
+        "For editors there is `gateway.schema.json` beside this page: put "
+        "`#:schema ./gateway.schema.json` in the first line of a file.",
+        "A secret is `env:NAME`, `file:PATH` or the text itself. Durations are texts such as `10s` or `30d`, sizes are "
+        "bytes or texts such as `1MiB`. Tables and samples lie beside the file.",
+        "## At the top",
+        _rows(files.File),
+    ]
+    for title, kind in _sections():
+        parts += [f"## {title}", (kind.__doc__ or "").strip(), _rows(kind)]
+        own = list(own_fields(found)) if kind is files.UpstreamFile else []
+        parts += [_own(own)] if own else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _sections() -> Iterator[tuple[str, type[Struct]]]:
+    seen: set[type[Struct]] = set()
+    for (holder, field), inner in INNER.items():
+        if inner.of in seen:
+            continue
+        seen.add(inner.of)
+        name = {"named": f"[{field}.NAME]", "list": f"[[{field}]]", "one": field}[inner.form]
+        within = {files.UpstreamFile: " of an upstream", files.RouteFile: " of a route"}.get(holder, "")
+        yield f"`{name}`{within}", inner.of
+    yield "a value of `set`", files.SetFile
+
+
+def _rows(kind: type[Struct]) -> str:
+    lines = ["| key | type | default | |", "| --- | --- | --- | --- |"]
+    hints = get_type_hints(kind)
+    for item in struct_fields(kind):
+        inner = INNER.get((kind, item.name))
+        shown = _named(hints[item.name]) if inner is None else _inner_name(inner)
+        default = "required" if _is_required(item) else _default(item)
+        cells = [f"`{item.encode_name}`", shown, default, texts(kind).get(item.name, "")]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def _inner_name(inner: Inner) -> str:
+    own = {"one": "table", "named": "tables by name", "list": "list of tables"}[inner.form]
+    return " or ".join([*({"string": "text", "integer": "number"}[one] for one in inner.also), own])
+
+
+def _own(own: list[tuple[str, FieldInfo, Any, str]]) -> str:
+    lines = ["| key of a dialect's own | dialect |", "| --- | --- |"]
+    return "\n".join([*lines, *(f"| `{name}` | `{dialect}` |" for name, _, _, dialect in own)])
+
+
+def _default(item: FieldInfo) -> str:
+    if item.default in (NODEFAULT, None, "") or isinstance(item.default, dict | list):
+        return ""
+    return f"`{msgspec.json.encode(item.default).decode()}`"
+
+
+def _named(hint: Any) -> str:
+    made = _plain(hint)
+    return " or ".join(dict.fromkeys(_kind(one) for one in made.get("anyOf", [made])))
+
+
+def _kind(made: Mapping[str, Any]) -> str:
+    if "enum" in made:
+        return ", ".join(f"`{word}`" for word in made["enum"])
+    if made.get("type") == "array":
+        items = made.get("items", {})
+        return "list of " + " or ".join(f"{_kind(one)}s" for one in items.get("anyOf", [items]))
+    plain = {"string": "text", "integer": "number", "number": "number", "boolean": "true or false", "object": "table"}
+    return plain.get(str(made.get("type")), "any value")

@@ -1,0 +1,77 @@
+"""`check --connect`: address, TLS and key of each upstream, proved by the harmless call that its dialect declares.
+
+The call creates nothing. A dialect that has none cannot be proved without making something, and that is said. It must
+not know any vendor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from gateway.config import Upstream
+from gateway.delivery.attempt import Client, Ended
+from gateway.dialect import Call, Delivered, Held, Request
+
+AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was found out about one upstream, with one of its keys: `is_good` is None where nothing could be."""
+
+    upstream: str
+    entry: str
+    is_good: bool | None
+    says: str
+
+    def as_line(self) -> str:
+        """On one line."""
+        key = f" (the key of {self.entry})" if self.entry else ""
+        return f"{self.upstream}{key}: {self.says}"
+
+
+async def prove(upstreams: Iterable[Upstream]) -> list[Proof]:
+    """Asks every upstream, with each of its keys."""
+    found = await asyncio.gather(*(_prove(upstream) for upstream in upstreams))
+    return [proof for proofs in found for proof in proofs]
+
+
+async def _prove(upstream: Upstream) -> list[Proof]:
+    probe = upstream.dialect.outbound.probe
+    if probe is None:
+        says = f"cannot be proved: {upstream.dialect.title} has no call that creates nothing"
+        return [Proof(upstream.name, "", None, says)]
+    entries = upstream.keys.entries() if upstream.keys else [""]
+    if not entries:
+        return [Proof(upstream.name, "", False, "has no key at all")]
+    client, slots = Client(upstream), asyncio.Semaphore(AT_ONCE)
+
+    async def ask(entry: str) -> Proof:
+        async with slots:
+            return _judged(upstream, entry, await client.run(_call(probe), entry=entry))
+
+    try:
+        return list(await asyncio.gather(*(ask(entry) for entry in entries)))
+    finally:
+        await client.aclose()
+
+
+def _call(probe: Request) -> Call:
+    yield probe
+    return Delivered()
+
+
+def _judged(upstream: Upstream, entry: str, ended: Ended) -> Proof:
+    outcome = ended.outcome
+    if isinstance(outcome, Delivered):
+        secured = "address, TLS and key" if upstream.url.startswith("https:") else "address and key (no TLS)"
+        return Proof(upstream.name, entry, True, f"good: {secured}")
+    reason = getattr(outcome, "reason", "") or type(outcome).__name__.lower()
+    if ended.is_certificate:
+        return Proof(upstream.name, entry, False, reason)
+    if isinstance(outcome, Held):
+        return Proof(upstream.name, entry, False, f"the address is good, the key is not: {reason}")
+    where = "answers, but not as it should" if ended.status is not None else "cannot be reached"
+    return Proof(upstream.name, entry, False, f"{where}: {reason}")

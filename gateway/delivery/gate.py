@@ -1,0 +1,150 @@
+"""The gate before one upstream: how many deliveries may go there now, and what each end of an attempt means for that.
+
+It puts breaker, budget and rate together, writes down what has to survive a restart, and says loudly when the
+upstream is left alone. It must not know any vendor.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from gateway.config import Upstream
+from gateway.delivery.attempt import Client, Ended
+from gateway.delivery.breaker import Breaker, Bucket, Budget, budgeted, resumed
+from gateway.dialect import Again, Held
+from gateway.errors import StoreError
+from gateway.store import Store, Tx
+
+log = structlog.get_logger()
+
+
+class Gate:
+    """What stands between the outbox and an upstream. `shut` is called when it closes to all but probes."""
+
+    def __init__(self, store: Store, client: Client, shut: Callable[[], None]) -> None:
+        self._store = store
+        self._client = client
+        self._shut = shut
+        self._note = f"upstream {client.upstream.name}"
+        self._held_with = 0
+        self._probe: str | None = None
+        self._known_then: dict[str, int] = {}
+        self.breaker = Breaker()
+        self.budget = Budget(at=time.monotonic())
+
+    async def resume(self) -> None:
+        """Takes up how things stood when the process ended."""
+        budget = f"budget {self._client.upstream.name}"
+        note, spent = await self._store.read(lambda tx: (tx.note(self._note), tx.note(budget)))
+        self.breaker = resumed((note or {}).get("breaker"))
+        self.budget = budgeted(spent, time.monotonic(), time.time_ns() // 1_000_000)
+
+    def use(self, client: Client) -> None:
+        """The upstream's configuration was replaced: it may be asked at once."""
+        self._client = client
+        self.breaker.release(time.monotonic())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing but probes is sent."""
+        return self.breaker.state != "closed"
+
+    def room(self, under_way: int) -> tuple[int, float]:
+        """How many more attempts may begin now, and, where none may, in how many seconds to ask again at the
+        latest."""
+        now = time.monotonic()
+        if self.breaker.state == "held" and self._client.fingerprint() != self._held_with:
+            self.breaker.release(now)
+        wait = self.breaker.wait(now)
+        if self.is_open:
+            return (1, 0.0) if wait <= 0 and not under_way else (0, wait)
+        return self._client.upstream.concurrency - under_way, 0.0
+
+    def may_retry(self) -> bool:
+        """Whether the budget allows for another try of what was tried before."""
+        return self.is_open or self.budget.refill(time.monotonic()) >= 1
+
+    def began(self, lane: str, *, is_retry: bool) -> None:
+        """An attempt begins, with the secrets of now; the first one while the gate is shut is the probe."""
+        self._known_then[lane] = self._client.fingerprint()
+        if self.is_open:
+            self._probe = lane
+        elif is_retry:
+            self.budget.spend()
+        else:
+            self.budget.earn()
+
+    async def ended(self, lane: str, ended: Ended) -> None:
+        """An attempt ended. What it says about the upstream is kept; one that never asked it says nothing."""
+        is_probe, self._probe = lane == self._probe, None if lane == self._probe else self._probe
+        known_then = self._known_then.pop(lane, 0)
+        if not (ended.requests or ended.is_fault or isinstance(ended.outcome, Held)):
+            return
+        now, name = time.monotonic(), self._client.upstream.name
+        before = (self.breaker.state, self.breaker.pause)
+        reason = getattr(ended.outcome, "reason", "")
+        if isinstance(ended.outcome, Held):
+            self.breaker.hold(now, reason)
+            self._held_with = known_then  # a secret that was changed since is to be tried at once
+            if is_probe or before[0] != "held":
+                log.error("upstream.held", upstream=name, reason=reason, probe_in_s=round(self.breaker.wait(now)))
+        elif ended.is_fault:
+            asked = ended.outcome.after if isinstance(ended.outcome, Again) else None
+            self.breaker.failed(now, is_probe=is_probe, asked=asked, reason=reason)
+            if self.is_open and (is_probe or before[0] == "closed"):
+                log.error("upstream.left_alone", upstream=name, reason=reason, probe_in_s=round(self.breaker.wait(now)))
+        elif self.breaker.succeeded():
+            log.info("upstream.back", upstream=name)
+        if self.is_open and before[0] != self.breaker.state:
+            self._shut()
+        if (self.breaker.state, self.breaker.pause) != before:
+            await self._keep()
+
+    async def _keep(self) -> None:
+        kept = self.breaker.kept()
+
+        def work(tx: Tx) -> None:
+            note = tx.note(self._note) or {}
+            tx.put_note(self._note, {**note, "breaker": kept})
+
+        try:
+            await self._store.write(work)
+        except StoreError as error:
+            log.error("store.unavailable", reason=str(error))
+
+
+def take(tx: Tx, upstream: Upstream, now: int, wanted: int) -> tuple[int, float]:
+    """Takes as many requests out of the upstream's rate as there are; and seconds until there is another."""
+    bucket, note = _bucket(tx, upstream)
+    taken = bucket.take(now, wanted)
+    _put_bucket(tx, upstream, bucket, note)
+    return taken, bucket.wait()
+
+
+def owe(tx: Tx, upstream: Upstream, more: int) -> None:
+    """Accounts for requests beyond the one that was taken for an attempt; negative for what was taken in vain."""
+    if upstream.rate is None or not more:
+        return
+    bucket, note = _bucket(tx, upstream)
+    bucket.owe(more)
+    _put_bucket(tx, upstream, bucket, note)
+
+
+def keep_budget(tx: Tx, upstream: Upstream, budget: dict[str, Any]) -> None:
+    """Writes down what is left of the retry budget, with what the retry came to."""
+    tx.put_note(f"budget {upstream.name}", budget)
+
+
+def _bucket(tx: Tx, upstream: Upstream) -> tuple[Bucket, dict[str, Any]]:
+    assert upstream.rate is not None
+    tx.lock(f"rate {upstream.name}")
+    note = tx.note(f"rate {upstream.name}") or {}
+    return Bucket(per_minute=upstream.rate, level=note.get("level", 0.0), at=note.get("at", 0)), note
+
+
+def _put_bucket(tx: Tx, upstream: Upstream, bucket: Bucket, note: dict[str, Any]) -> None:
+    tx.put_note(f"rate {upstream.name}", {**note, "level": bucket.level, "at": bucket.at})

@@ -1,0 +1,393 @@
+"""The lanes of one upstream: what is due is taken out of the outbox and seen to its end.
+
+Order is kept by claiming only the oldest waiting delivery of each lane. Everything is in the store, so a restart goes
+on where it stopped. It must not know any vendor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import structlog
+from msgspec import structs
+
+from gateway.canonical import Operation
+from gateway.choosing import key_entry
+from gateway.config import Upstream
+from gateway.delivery import gate as rates
+from gateway.delivery.attempt import Client, Ended
+from gateway.delivery.gate import Gate
+from gateway.delivery.held import LOOK, HeldKeys
+from gateway.delivery.judging import pause
+from gateway.delivery.looking import lacks_id, look
+from gateway.dialect import Again, Changed, Held, Pending, Rejected
+from gateway.errors import StoreError
+from gateway.metrics import Metrics
+from gateway.settling import Shipment, Verdict, fire, prepare, settle
+from gateway.store import AttemptRow, DeliveryRow, Store, Tx
+from gateway.waiting import Waiters
+
+log = structlog.get_logger()
+T = TypeVar("T")
+POLL = 2.0
+"""Seconds between two looks into the outbox where nothing calls for one: other processes may put things there."""
+
+
+class Lanes:
+    """The lanes of the upstream that `client` leads to."""
+
+    def __init__(
+        self, store: Store, client: Client, waiters: Waiters, metrics: Metrics, now: Callable[[], int]
+    ) -> None:
+        self._store = store
+        self.client = client
+        self._waiters = waiters
+        self._metrics = metrics
+        self._now = now
+        self._wake = asyncio.Event()
+        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._claims: dict[int, DeliveryRow] = {}
+        self._idle_until = 0.0
+        self._closing: set[asyncio.Task[None]] = set()
+        self.gate = Gate(store, client, self._shut)
+        self.held = HeldKeys()
+        self.stopping = False
+
+    @property
+    def _name(self) -> str:
+        return self.client.upstream.name
+
+    @property
+    def _upstream(self) -> Upstream:
+        return self.client.upstream
+
+    @property
+    def claims(self) -> list[DeliveryRow]:
+        """What is under way."""
+        return list(self._claims.values())
+
+    def wake(self) -> None:
+        """Looks into the outbox soon."""
+        self._wake.set()
+
+    def use(self, client: Client) -> None:
+        """Goes on with another configuration of the same upstream; what is under way ends under the one before."""
+        old, self.client = self.client, client
+        self.gate.use(client)
+        task = asyncio.create_task(_close(old, list(self._under_way.values())))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        self.wake()
+
+    def _shut(self) -> None:
+        """Nobody is to wait for an upstream that is left alone."""
+        self._waiters.release_all(self._name)
+
+    async def run(self) -> None:
+        """Delivers until it is told to stop."""
+        resumed = False
+        while not self.stopping:
+            self._wake.clear()
+            try:
+                if not resumed:
+                    await self.gate.resume()
+                    resumed = True
+                pause_for = await self._turn()
+            except StoreError as error:
+                log.error("store.unreadable", upstream=self._name, reason=str(error))
+                pause_for = POLL
+            try:
+                await asyncio.wait_for(self._wake.wait(), pause_for)
+            except TimeoutError:
+                continue
+        if self._under_way:
+            await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+
+    # --- what is due ---------------------------------------------------------------------------------------
+
+    async def _turn(self) -> float:
+        """Starts what is due; answers how many seconds nothing further will be."""
+        free, wait = self.gate.room(len(self._under_way))
+        wait = max(wait, self._idle_until - time.monotonic())
+        if free <= 0 or wait > 0:
+            return min(POLL, wait) if wait > 0 else POLL
+        now, fresh = self._now(), not self.gate.may_retry()
+        taken = frozenset(self._under_way)
+
+        def work(tx: Tx) -> tuple[list[Shipment], int | None, float]:
+            return self._due(tx, now, free, taken, fresh=fresh)
+
+        is_rated = self._upstream.rate is not None
+        claimed = time.monotonic()  # not after the commit: the lease runs by then, though this process may stand still
+        shipments, next_due, wait = await (self._store.write(work) if is_rated else self._store.take(work))
+        self._idle_until = time.monotonic() + wait
+        for shipment in shipments:
+            delivery = shipment.delivery
+            self.gate.began(delivery.lane, is_retry=delivery.attempts > 0)
+            self._claims[delivery.id] = delivery
+            self._under_way[delivery.lane] = asyncio.create_task(self._deliver(shipment, claimed))
+        if wait > 0:
+            return min(POLL, wait)
+        if fresh:
+            return 1.0
+        return POLL if next_due is None else min(POLL, max(0.001, (next_due - now) / 1000))
+
+    def _due(
+        self, tx: Tx, now: int, free: int, taken: frozenset[str], *, fresh: bool
+    ) -> tuple[list[Shipment], int | None, float]:
+        upstream, wait = self._upstream, 0.0
+        if upstream.rate is not None:
+            asked, wait = rates.take(tx, upstream, now, free)
+            wait = wait if asked < free else 0.0
+        else:
+            asked = free
+        rows: list[DeliveryRow] = []
+        if asked and (fresh or self.gate.is_open):  # a probe is best made with what has not failed yet
+            rows = tx.claim(upstream.name, now, asked, taken=taken, ranked=upstream.rate is not None, fresh=True)
+        if asked and not rows and not fresh:
+            rows = tx.claim(upstream.name, now, asked, taken=taken, ranked=upstream.rate is not None)
+        if upstream.rate is not None:
+            rates.owe(tx, upstream, len(rows) - asked)
+            wait = wait if len(rows) == asked else 0.0
+        return [self._prepared(tx, row, now) for row in rows], tx.next_due(upstream.name, now), wait
+
+    def _prepared(self, tx: Tx, row: DeliveryRow, now: int) -> Shipment:
+        """What a delivery is now; one that cannot even be prepared is poison, and must not stop the others."""
+        try:
+            return prepare(tx, row, self._upstream, now, self._waiters.is_strict(row.command))
+        except StoreError:
+            raise
+        except Exception as error:
+            log.exception("delivery.unpreparable", upstream=self._name, delivery=row.id)
+            operation = Operation(row.operation)
+            return Shipment(delivery=row, operation=operation, dead=f"it cannot be prepared: {type(error).__name__}")
+
+    # --- one delivery --------------------------------------------------------------------------------------
+
+    async def _deliver(self, shipment: Shipment, claimed: float) -> None:
+        delivery = shipment.delivery
+        try:
+            await self._attempt(shipment, claimed)
+        except StoreError as error:
+            log.error("delivery.unrecorded", upstream=self._name, delivery=delivery.id, reason=str(error))
+            await asyncio.sleep(1.0)
+        except Exception:
+            log.exception("delivery.unrecorded", upstream=self._name, delivery=delivery.id)
+            await asyncio.sleep(1.0)
+        finally:
+            self._claims.pop(delivery.id, None)
+            self._under_way.pop(delivery.lane, None)
+            self.wake()
+
+    async def _attempt(self, shipment: Shipment, claimed: float) -> None:
+        lease = self._store.lease
+        if lease is not None and time.monotonic() - claimed > lease * 0.8:
+            return  # this process stood still for so long that somebody else may have it by now
+        if shipment.sending is not None and (wait := self._held_for(shipment)) > 0:
+            await self._put_off(shipment, wait)
+            return
+        if shipment.fires and not await self._store.write(lambda tx: fire(tx, shipment)):
+            return
+        started, began = self._now(), time.monotonic()
+        ended: Ended | None = None
+        delivery = structs.replace(shipment.delivery)
+        if shipment.sending is not None:
+            ended = await self._run_safely(shipment, started)
+            delivery.status = ended.status
+            if ended.is_ambiguous and shipment.tried_at is None and shipment.operation is Operation.CREATE:
+                shipment = dataclasses.replace(shipment, tried_at=started)
+            await self.gate.ended(delivery.lane, self._but_for_its_key(delivery, ended))
+            if not isinstance(ended.outcome, Pending):
+                delivery.attempts += 1
+        shipment = dataclasses.replace(shipment, delivery=delivery)
+        if ended is not None and isinstance(ended.outcome, Held):
+            await self._hold(shipment, ended, ended.outcome, started, time.monotonic() - began)
+            return
+        verdict = await self._settle(shipment, ended, started, time.monotonic() - began)
+        if verdict.state != "again":
+            self._waiters.verdict(delivery.command, delivery.upstream, verdict)
+
+    async def _run_safely(self, shipment: Shipment, started: int) -> Ended:
+        """Runs the call; a fault of ours is tried again like an upstream's, and ends like one."""
+        try:
+            return await self._run(shipment, started)
+        except StoreError:
+            raise
+        except Exception as error:
+            log.exception("delivery.failed", upstream=self._name, delivery=shipment.delivery.id)
+            again = Again(reason=f"the gateway failed: {type(error).__name__}")
+            return Ended(again, None, shipment.operation is Operation.CREATE)
+
+    async def _run(self, shipment: Shipment, started: int) -> Ended:
+        """Runs the call. A create whose answer was lost before is looked for first: it may be there already."""
+        assert shipment.sending is not None
+        client = self.client
+        entry = key_entry(shipment.delivery.lane)
+        call = client.upstream.dialect.outbound.calls[shipment.operation](shipment.sending)
+        if shipment.operation is not Operation.CREATE:
+            return await client.run(call, shipment.via, entry)
+        requests = 0
+        if shipment.tried_at is not None:
+            found, requests = await look(client, self._store, shipment.sending, shipment.tried_at, entry)
+            if found is not None:
+                return structs.replace(found, requests=requests)
+        ended = await client.run(call, shipment.via, entry)
+        requests += ended.requests
+        if lacks_id(ended, client.upstream):
+            found, looks = await look(client, self._store, shipment.sending, started, entry)
+            requests += looks
+            ended = found or Ended(Again(reason=f"{ended.status} without an id"), ended.status, is_ambiguous=True)
+        return structs.replace(ended, requests=requests)
+
+    # --- what becomes of it --------------------------------------------------------------------------------
+
+    async def _settle(self, shipment: Shipment, ended: Ended | None, started: int, took: float) -> Verdict:
+        upstream, delivery = self._upstream, shipment.delivery
+        outcome = ended.outcome if ended else None
+        assert not isinstance(outcome, Held)
+        if isinstance(outcome, Changed) and not self._waiters.is_strict(delivery.command):
+            outcome = Again(reason=outcome.reason, after=0.0)  # nobody waits any more: the next attempt lays over
+        is_fault = ended is not None and ended.is_fault
+        pause_for = int(self._pause(delivery, outcome, is_fault=is_fault) * 1000)
+        show = self._waiters.claim(delivery.command, delivery.upstream)
+        looked_up = bool(ended and ended.looked_up)
+        budget = self.gate.budget.kept(time.monotonic(), self._now()) if delivery.attempts > 1 else None
+
+        def work(tx: Tx) -> Verdict:
+            now = self._now()
+            verdict = settle(tx, shipment, outcome, upstream, now, now + pause_for, show, looked_up=looked_up)
+            if ended is not None and verdict.is_recorded:
+                tx.insert_attempt(_attempt_row(delivery, verdict, started, took))
+            rates.owe(tx, upstream, (ended.requests if ended else 0) - 1)
+            if budget is not None:
+                rates.keep_budget(tx, upstream, budget)
+            if self._store.lease is not None and verdict.state != "again":
+                tx.tell(f"verdict {delivery.command}")
+                if tx.last_waiting(delivery.upstream, delivery.lane):  # whoever has the next one may go on
+                    tx.tell(f"wake {delivery.upstream}")
+            return verdict
+
+        try:
+            verdict = await self._recorded(work)
+        finally:
+            self._waiters.release(delivery.command)
+        self._metrics.attempt(self._name, verdict.state, _short(verdict.reason), took)
+        log.info(
+            "delivery." + verdict.state,
+            upstream=self._name,
+            delivery=delivery.id,
+            request=delivery.command,
+            alert=delivery.alert,
+            operation=delivery.operation,
+            attempt=delivery.attempts,
+            status=delivery.status,
+            reason=verdict.reason or None,
+            took_ms=round(took * 1000, 1),
+        )
+        return verdict
+
+    def _pause(self, delivery: DeliveryRow, outcome: object, *, is_fault: bool) -> float:
+        """Seconds until the next attempt. While the gate is shut it is the gate that says when, to whatever failed
+        for the upstream's sake."""
+        if isinstance(outcome, Pending):
+            return outcome.after
+        asked = outcome.after if isinstance(outcome, Again) else None
+        if self.gate.is_open and is_fault:
+            asked = asked or 0.0
+        return pause(self._upstream.retry, delivery.attempts, asked, random.random)
+
+    async def _recorded(self, work: Callable[[Tx], T]) -> T:
+        """Writes an outcome down. What was sent is not sent again because the store is full: it waits until it can."""
+        while True:
+            try:
+                return await self._store.write(work)
+            except StoreError as error:
+                if self.stopping:
+                    raise
+                log.error("delivery.unrecorded", upstream=self._name, reason=str(error))
+                await asyncio.sleep(1.0)
+
+    # --- keys of which there are many ----------------------------------------------------------------------
+
+    def _held_for(self, shipment: Shipment) -> float:
+        """Seconds for which the key of a delivery is still held, where the upstream has one per entry."""
+        if not self._upstream.has_many_keys:
+            return 0.0
+        entry = key_entry(shipment.delivery.lane)
+        return self.held.wait(entry, self.client.fingerprint(entry), time.monotonic())
+
+    def _but_for_its_key(self, delivery: DeliveryRow, ended: Ended) -> Ended:
+        """An end as the whole upstream has to take it: where it has many keys, the refusal of one is a verdict on that
+        key alone."""
+        if not self._upstream.has_many_keys:
+            return ended
+        entry = key_entry(delivery.lane)
+        if isinstance(ended.outcome, Held) and not ended.is_certificate:
+            if self.held.hold(entry, self.client.fingerprint(entry), time.monotonic()):
+                log.error("key.held", upstream=self._name, entry=entry or "else", reason=ended.outcome.reason)
+            asked = ended.requests if ended.outcome.status else 0  # without a key nobody was asked
+            refused = Rejected(reason=ended.outcome.reason)
+            return structs.replace(ended, is_fault=False, outcome=refused, requests=asked)
+        if not ended.is_fault and not isinstance(ended.outcome, Held) and self.held.accepted(entry):
+            log.info("key.back", upstream=self._name, entry=entry or "else")
+        return ended
+
+    async def _put_off(self, shipment: Shipment, seconds: float) -> None:
+        """What is due while its key is held waits, without an attempt."""
+        delivery = shipment.delivery
+        pause_for = int(self.held.pause(key_entry(delivery.lane), seconds) * 1000)
+
+        def work(tx: Tx) -> None:
+            found = tx.delivery(delivery.id)
+            if found and found.state == "waiting" and found.fence == delivery.fence:
+                found.due = self._now() + pause_for
+                tx.update_delivery(found)
+
+        await self._recorded(work)
+
+    async def _hold(self, shipment: Shipment, ended: Ended, held: Held, started: int, took: float) -> None:
+        """Never a verdict on an alert: it goes on waiting, and the upstream is left alone."""
+        delivery = shipment.delivery
+        verdict = Verdict(state="again", reason=f"held: {held.reason}")
+
+        def work(tx: Tx) -> None:
+            found = tx.delivery(delivery.id)
+            if found and found.state == "waiting" and found.fence == delivery.fence:
+                found.attempts, found.status, found.reason = delivery.attempts, held.status, verdict.reason
+                if self._upstream.has_many_keys:
+                    found.due = self._now() + int(LOOK * 1000)
+                tx.update_delivery(found)
+                tx.insert_attempt(_attempt_row(delivery, verdict, started, took))
+            rates.owe(tx, self._upstream, ended.requests - 1)
+
+        await self._recorded(work)
+        self._metrics.attempt(self._name, "held", str(held.status or "certificate"), took)
+
+
+async def _close(client: Client, using: list[asyncio.Task[None]]) -> None:
+    if using:
+        await asyncio.wait(using)
+    await client.aclose()
+
+
+def _attempt_row(delivery: DeliveryRow, verdict: Verdict, started: int, took: float) -> AttemptRow:
+    return AttemptRow(
+        delivery=delivery.id,
+        number=delivery.attempts,
+        at=started,
+        took=int(took * 1000),
+        status=delivery.status,
+        outcome=verdict.state,
+        reason=verdict.reason,
+    )
+
+
+def _short(reason: str) -> str:
+    """A reason as a metric's label: its first word, of which there are few."""
+    word = reason.split(" ", 1)[0].rstrip(":")
+    return word if word.isdigit() or not word else "unreachable" if word[:1].isupper() else "other"

@@ -1,0 +1,66 @@
+"""Looking up the names of upstreams, each in threads of its own: a name service that hangs for one upstream must not
+keep another's lookups waiting, nor the process from ending. It must not know what the names are for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from typing import Any
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+_NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+
+
+class OwnResolver(AbstractResolver):
+    """The system's name service, asked in a thread that nobody else waits for."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """The addresses of a host; raises `OSError` where it has none."""
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[list[Any]] = loop.create_future()
+
+        def ask() -> None:
+            try:
+                infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=family, flags=_FLAGS)
+                _hand_over(loop, found, infos, None)
+            except OSError as error:
+                _hand_over(loop, found, [], error)
+
+        threading.Thread(target=ask, name=f"look up {host}", daemon=True).start()
+        return [_result(host, info) for info in await found]
+
+    async def close(self) -> None:
+        """Nothing is kept open."""
+
+
+_FLAGS = socket.AI_ADDRCONFIG
+
+
+def _hand_over(
+    loop: asyncio.AbstractEventLoop, found: asyncio.Future[list[Any]], infos: list[Any], error: OSError | None
+) -> None:
+    def settle() -> None:
+        if found.done():
+            return
+        if error is not None:
+            found.set_exception(error)
+        else:
+            found.set_result(infos)
+
+    try:
+        loop.call_soon_threadsafe(settle)
+    except RuntimeError:
+        return  # the loop has ended, and with it whoever asked
+
+
+def _result(hostname: str, info: Any) -> ResolveResult:
+    family, _, proto, _, address = info
+    host = str(address[0])
+    if family == socket.AF_INET6 and len(address) > 3 and address[3]:  # a link's own address needs its link
+        host = socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]
+    return ResolveResult(hostname=hostname, host=host, port=address[1], family=family, proto=proto, flags=_NUMERIC)

@@ -1,0 +1,198 @@
+"""Directories of secrets and tables of values that are followed while the gateway runs.
+
+Both are read when they are loaded and again when they have changed, at most once a second, never per request. What
+turns out to be unusable then is logged, and what was known before stays. It must not know who asks, nor what for.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+log = structlog.get_logger()
+LOOK_EVERY = 1.0
+"""Seconds between two looks."""
+
+Signature = tuple[int, int, int]
+"""What changes when a file does: its time, its number and its size, all of what a symlink leads to."""
+
+
+def _signature(path: str | os.PathLike[str]) -> Signature:
+    found = os.stat(path)
+    return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+def fault_of(secret: str) -> str:
+    """Why a text cannot be a credential, or nothing."""
+    if not secret:
+        return "is empty"
+    return "" if secret.isascii() and secret.isprintable() else "has characters that no header can carry"
+
+
+class _Followed:
+    """Something in the file system that is looked at again once in a while. `version` grows with each change."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.look_every = LOOK_EVERY
+        self._looked = time.monotonic()
+
+    def look(self) -> None:
+        """Follows what has changed since the last look, if that is long enough ago."""
+        now = time.monotonic()
+        if now - self._looked >= self.look_every:
+            self._looked = now
+            self._follow()
+
+    def _follow(self) -> None:
+        raise NotImplementedError
+
+
+class Directory(_Followed):
+    """A directory with one secret per file; the file's name says whose it is. Hidden files are not among them.
+
+    It is read even where its files are symlinks that are swapped all at once, as orchestrators mount secrets. A file
+    that vanished takes its secret with it; a directory that cannot be read at all takes nothing. Raises `ValueError`
+    where it cannot be read at first; without `resolve` it is not looked at and has no files.
+    """
+
+    def __init__(self, path: str, *, resolve: bool = True) -> None:
+        super().__init__()
+        self.path = path
+        self._is_followed = resolve
+        self._files: dict[str, tuple[Signature, str]] = {}
+        if resolve:
+            try:
+                self._files = self._read()
+            except OSError as error:
+                raise ValueError(f"the directory {path} cannot be read: {type(error).__name__}") from None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it was looked at; without secrets it is not."""
+        return self._is_followed
+
+    def __repr__(self) -> str:
+        return f"Directory({self.path})"
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """The files whose content cannot be a credential, and why."""
+        for name, (_, secret) in sorted(self._files.items()):
+            if fault := fault_of(secret):
+                yield name, fault
+
+    def secrets(self) -> dict[str, str]:
+        """Every usable secret by the name of its file."""
+        self.look()
+        return {name: secret for name, (_, secret) in self._files.items() if not fault_of(secret)}
+
+    def get(self, name: str) -> str | None:
+        """The secret in the file of this name; the name is looked up among those there, so no path leads elsewhere."""
+        self.look()
+        found = self._files.get(name)
+        return found[1] if found and not fault_of(found[1]) else None
+
+    def _follow(self) -> None:
+        if not self._is_followed:
+            return
+        try:
+            files = self._read()
+        except OSError as error:
+            log.error("secrets.unreadable", directory=self.path, reason=type(error).__name__)
+            return
+        if files == self._files:
+            return
+        before, self._files = self._files, files
+        self.version += 1
+        for name in sorted(before.keys() - files.keys()):
+            log.warning("secret.revoked", directory=self.path, name=name)
+        for name in sorted(files.keys() - before.keys()):
+            log.info("secret.added", directory=self.path, name=name)
+        for name in sorted(name for name in files.keys() & before.keys() if files[name][1] != before[name][1]):
+            log.info("secret.changed", directory=self.path, name=name)
+        for name, fault in self.faults():
+            if files[name] != before.get(name):
+                log.error("secret.unusable", directory=self.path, name=name, reason=fault)
+
+    def _read(self) -> dict[str, tuple[Signature, str]]:
+        files: dict[str, tuple[Signature, str]] = {}
+        with os.scandir(self.path) as entries:
+            for entry in entries:
+                if not entry.name.startswith(".") and (found := self._file(entry)) is not None:
+                    files[entry.name] = found
+        return files
+
+    def _file(self, entry: os.DirEntry[str]) -> tuple[Signature, str] | None:
+        """A file as it is now; one that is there and cannot be read stays as it was."""
+        known = self._files.get(entry.name)
+        try:
+            if not entry.is_file():
+                return None
+            signature = _signature(entry.path)
+            if known and known[0] == signature:
+                return known
+            return signature, Path(entry.path).read_text("utf8").rstrip("\r\n")
+        except FileNotFoundError:
+            return None  # it went while we looked
+        except (OSError, UnicodeDecodeError) as error:
+            log.error("secret.unreadable", directory=self.path, name=entry.name, reason=type(error).__name__)
+            return known
+
+
+class Table(_Followed):
+    """A TOML file of entries and their values, such as `payments = "policy-7"`.
+
+    `name` is how the configuration writes it. Whoever uses it adds a check: a file that fails one is refused whole,
+    and the table stays as it was. Raises `ValueError` where it cannot be read at first.
+    """
+
+    def __init__(self, name: str, path: Path) -> None:
+        super().__init__()
+        self.name = name
+        self._path = path
+        self._checks: list[Callable[[Mapping[str, Any]], list[str]]] = []
+        self._signature: Signature | None = None
+        self._values: dict[str, Any] = {}
+        self._values = self._read()
+
+    def add_check(self, check: Callable[[Mapping[str, Any]], list[str]]) -> list[str]:
+        """Adds a check that names what is wrong with the values; answers what it says of those there now."""
+        self._checks.append(check)
+        return check(self._values)
+
+    def values(self) -> Mapping[str, Any]:
+        """Every value by its entry, as it is now."""
+        self.look()
+        return self._values
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            signature = _signature(self._path)
+            values = tomllib.loads(self._path.read_text("utf8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"the table {self.name} cannot be read: {type(error).__name__}") from None
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"the table {self.name} is not TOML: {error}") from None
+        self._signature = signature
+        return values
+
+    def _follow(self) -> None:
+        try:
+            if _signature(self._path) == self._signature:
+                return
+            values = self._read()
+            faults = [fault for check in self._checks for fault in check(values)]
+        except (ValueError, OSError) as error:
+            faults = [str(error) if isinstance(error, ValueError) else f"it cannot be read: {type(error).__name__}"]
+        if faults:
+            log.error("table.refused", table=self.name, reason="; ".join(faults[:3]))
+            return
+        self._values = values
+        self.version += 1
+        log.info("table.changed", table=self.name, entries=len(values))

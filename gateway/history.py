@@ -1,0 +1,49 @@
+"""What was asked before: the commands that an alert came through, and what became of one of them.
+
+Plain functions of a transaction; they must not know any vendor, HTTP, or SQL.
+"""
+
+from __future__ import annotations
+
+from gateway.canonical import Operation
+from gateway.dialect import Inquired, Told
+from gateway.road import Caller
+from gateway.store import AlertRow, CommandRow, Tx
+from gateway.values import from_millis
+
+
+def told(tx: Tx, alert: int) -> tuple[Told, ...]:
+    """The commands that an alert came through, oldest first, without those that were taken back."""
+    return tuple(
+        Told(
+            number=row.id,
+            operation=Operation(row.operation),
+            at=from_millis(row.at),
+            caller=row.caller,
+            comment=row.body.comment,
+        )
+        for row in tx.commands(alert)
+        if row.refused is None
+    )
+
+
+def inquire(tx: Tx, who: Caller, request: int) -> tuple[Inquired, AlertRow | None] | None:
+    """What became of a request of this scope, and the alert that it was about; None where there was no such request."""
+    row = tx.command(request)
+    if row is None or row.scope != who.scope:
+        return None
+    inquired = Inquired(operation=Operation(row.operation), at=from_millis(row.at), failed=_failed(tx, row))
+    return inquired, tx.alert(row.alert) if row.alert is not None else None
+
+
+def _failed(tx: Tx, row: CommandRow) -> str:
+    """Why a command came to nothing: it was taken back, or every upstream refused it. What still waits has not failed,
+    and neither has what no upstream had to be told."""
+    if row.refused is not None:
+        return row.refused
+    deliveries = tx.deliveries_of(row.id)
+    if row.alert is None and not deliveries:
+        return "there is no such alert"
+    if deliveries and all(one.state == "dead" for one in deliveries):
+        return f"{deliveries[0].upstream}: {deliveries[0].reason}"
+    return ""

@@ -1,0 +1,77 @@
+"""Idempotency keys: a repeat of a creating call returns the first answer, and delivers nothing again.
+
+What was answered is kept in the same transaction as the command, so that a crash in between leaves neither. Plain
+functions of a transaction; they must not know any vendor, HTTP, or SQL.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.canonical import flatten
+from gateway.dialect import Answer, Shown
+from gateway.errors import Problem, ProblemKind
+from gateway.store import AlertRow, FirstAnswer, Keyed, Tx
+
+KEPT_MS = 86_400_000
+LONGEST_KEY = 255
+
+
+@dataclass(frozen=True)
+class Key:
+    """A caller's idempotency key, and a digest of what it came with; `patience` is for how many milliseconds the
+    first request may still be under way."""
+
+    text: str
+    digest: str
+    patience: int
+
+
+def first_answer(tx: Tx, scope: str, key: Key, now: int) -> FirstAnswer | None:
+    """What the first request under this key was answered; None where this is the first. Raises `Problem` where it
+    said something else, or has not been answered yet."""
+    tx.lock(f"idempotency {scope} {key.text}")
+    found = tx.keyed(scope, key.text)
+    if found is None or now - found.at >= KEPT_MS:
+        return None
+    if found.digest != key.digest:
+        text = "the Idempotency-Key was used for another request before; use a new one"
+        raise Problem(ProblemKind.KEY_REUSED, text, field="Idempotency-Key")
+    if not found.answer.is_done and now - found.at < key.patience:
+        text = "the first request with this Idempotency-Key has not been answered yet"
+        raise Problem(ProblemKind.IN_PROGRESS, text, field="Idempotency-Key", retry_after=1)
+    return found.answer
+
+
+def keep(
+    tx: Tx,
+    scope: str,
+    key: Key,
+    at: int,
+    *,
+    request: int,
+    row: AlertRow | None,
+    answer: Answer,
+    reports: tuple[str, ...],
+    is_done: bool,
+) -> None:
+    """Keeps an answer for the repeats to come."""
+    kept = FirstAnswer(
+        request=request,
+        alert=row.id if row else None,
+        shown=row.shown if row else None,
+        version=row.version if row else 0,
+        body=row.body if row else None,
+        key=answer.key,
+        reports=reports,
+        is_done=is_done,
+    )
+    tx.put_keyed(scope, key.text, Keyed(digest=key.digest, at=at, answer=kept))
+
+
+def as_answer(kept: FirstAnswer) -> Answer:
+    """The answer for the dialect to word, as it was."""
+    shown = None
+    if kept.body is not None and kept.shown is not None:
+        shown = Shown(kept.shown, kept.version, flatten(kept.body))
+    return Answer(shown=shown, key=kept.key, request=kept.request)

@@ -1,0 +1,300 @@
+"""The commands that look into the store of a gateway: its outbox, its ledger, and who changed something by hand. By
+`--config` they open the store, by `--url` they ask the gateway that serves from it.
+
+What they do is in `gateway.operating`; here is only how it is asked for and shown. It must not know any vendor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from gateway.showing import JSON, load_config, print_json, table
+
+if TYPE_CHECKING:
+    from gateway.config import Config
+    from gateway.remote import Remote
+    from gateway.store import Arrivals, LedgerLine, Tx
+
+
+def _with_store(config: Config, work: Callable[[Tx], Any], *, writes: bool) -> Any:
+    """Runs something in the store of a configuration, beside the gateway that may be serving from it."""
+    from gateway.errors import StoreError
+    from gateway.operating import NotAsAsked
+    from gateway.store.opening import open_store
+
+    if "://" not in config.store and not Path(config.store).exists():
+        raise click.ClickException(f"there is no store at {config.store} yet")
+
+    async def run() -> Any:
+        async with open_store(config.store, exclusive=False) as store:
+            return await (store.write(work) if writes else store.read(work))
+
+    try:
+        return asyncio.run(run())
+    except (StoreError, NotAsAsked) as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _place(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say which gateway is meant; the command gets a `Place`."""
+
+    @click.option("--config", "config_path", type=click.Path(), help="The configuration file; its store is opened.")
+    @click.option("--url", metavar="ADMIN", help="The operators' address of a running gateway, instead.")
+    @click.option("--token", metavar="env:NAME", help="The token for --url: env:NAME or file:PATH.")
+    @click.option("--ca", type=click.Path(), help="Who vouches for the certificate at --url, beside the usual ones.")
+    @functools.wraps(command)
+    def asked(
+        *args: Any, config_path: str | None, url: str | None, token: str | None, ca: str | None, **more: Any
+    ) -> None:
+        if (config_path is None) == (url is None):
+            raise click.UsageError("say --config FILE, or --url ADMIN for a running gateway")
+        if url is None and (token or ca):
+            raise click.UsageError("--token and --ca go with --url")
+        command(*args, place=Place(config_path, url, token, ca), **more)
+
+    return asked
+
+
+class Place:
+    """Which gateway is meant: the store of a configuration, or one that runs."""
+
+    def __init__(self, config_path: str | None, url: str | None, token: str | None, ca: str | None) -> None:
+        self._config_path = config_path
+        self._url = url
+        self._token = token
+        self._ca = ca
+
+    def ask(self, there: Callable[[Remote], Any], here: Callable[[Tx, Config], Any], *, writes: bool = False) -> Any:
+        """Asks the running gateway, or does it in the store."""
+        from gateway.operating import NotAsAsked
+
+        if self._url is None:
+            assert self._config_path is not None
+            config = load_config(self._config_path, secrets=False)
+            return _with_store(config, lambda tx: here(tx, config), writes=writes)
+        try:
+            return there(self._remote(self._url))
+        except NotAsAsked as refused:
+            raise click.ClickException(str(refused)) from None
+
+    def _remote(self, url: str) -> Remote:
+        from gateway.configfile import is_address
+        from gateway.remote import Remote
+        from gateway.secrets import Secret
+
+        if not is_address(url):
+            raise click.UsageError(f"--url: {url!r} is not an address such as http://127.0.0.1:9092")
+        if self._token and not self._token.startswith(("env:", "file:")):
+            raise click.UsageError("--token: write env:NAME or file:PATH; a token typed here is seen by everybody")
+        try:
+            return Remote(url, Secret(self._token) if self._token else None, self._ca)
+        except ValueError as error:
+            raise click.UsageError(f"--token: {error}") from None
+
+
+@click.command()
+@_place
+@click.option("--state", type=click.Choice(["waiting", "delivered", "dead", "merged", "void"]))
+@click.option("--alert", "alert_name", metavar="ID", help="Only those of one alert, by any id anybody used for it.")
+@click.option("--limit", type=click.IntRange(1), default=1000, show_default=True, help="The most to list.")
+@JSON
+def deliveries(place: Place, state: str | None, alert_name: str | None, limit: int, as_json: bool) -> None:
+    """List the outbox, newest first; dead ones with the request as it would be sent now."""
+
+    def there(remote: Remote) -> Any:
+        return remote.get("/-/deliveries", state=state, alert=alert_name, limit=limit)["deliveries"]
+
+    def here(tx: Tx, config: Config) -> Any:
+        from gateway.operating import NotAsAsked, listed, of_alert
+        from gateway.store import DeliveryFilter
+
+        alert = of_alert(tx, alert_name) if alert_name else None
+        if alert_name and alert is None:
+            raise NotAsAsked(f"nobody knows an alert by {alert_name!r}")
+        chosen = DeliveryFilter(state=state, alert=alert, limit=limit)
+        return [one.as_json() for one in listed(tx, chosen, config.upstreams, _now())]
+
+    rows = place.ask(there, here)
+    if as_json:
+        print_json(rows)
+        return
+
+    def plain() -> None:
+        for row in rows:
+            click.echo("\t".join(_cells(row)))
+            for request in row["would_send"]:
+                click.echo(f"\twould be sent: {request}")
+
+    names = ["delivery", "state", "upstream", "operation", "alert", "attempts", "reason", "would be sent now"]
+    table(names, [[*_cells(row), "\n".join(row["would_send"])] for row in rows], plain)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    names = ("id", "state", "upstream", "operation", "alert", "attempts", "reason")
+    return ["" if row[name] is None else str(row[name]) for name in names]
+
+
+@click.command()
+@_place
+@click.argument("ids", nargs=-1, type=int)
+@click.option("--dead", is_flag=True, help="Every dead delivery.")
+@click.option("--upstream", "upstream_name", help="Every dead delivery of this upstream.")
+@click.option("--force", is_flag=True, help="Even where the lane has delivered something newer since.")
+def retry(place: Place, ids: tuple[int, ...], dead: bool, upstream_name: str | None, force: bool) -> None:
+    """Send dead deliveries again, in their old order."""
+    wanted = {"ids": ids, "dead": dead, "upstream": upstream_name, "force": force}
+    _change(place, "retry", wanted, "will be sent again")
+
+
+@click.command()
+@_place
+@click.argument("ids", nargs=-1, type=int)
+@click.option("--dead", is_flag=True, help="Every dead delivery.")
+@click.option("--upstream", "upstream_name", help="Every dead delivery of this upstream.")
+@click.option("--because", required=True, metavar="TEXT", help="Why; it is kept with the delivery.")
+def drop(place: Place, ids: tuple[int, ...], dead: bool, upstream_name: str | None, because: str) -> None:
+    """Take deliveries out of the outbox for good."""
+    _change(place, "drop", {"ids": ids, "dead": dead, "upstream": upstream_name, "because": because}, "dropped")
+
+
+def _change(place: Place, what: Literal["retry", "drop"], wanted: dict[str, Any], said: str) -> None:
+    from gateway.operations import Operator, myself
+
+    def there(remote: Remote) -> Any:
+        found = remote.post(f"/-/{what}", {**wanted, "who": myself()})
+        return found["done"], found["refused"], found["count"], found["refused_count"]
+
+    def here(tx: Tx, config: Config) -> Any:
+        from gateway.operating import change
+
+        done, refused, _ = change(tx, what, Operator(myself(), "command line"), _now(), **wanted)
+        return done, refused, len(done), len(refused)
+
+    done, refused, count, refused_count = place.ask(there, here, writes=True)
+    _say_what_came(done, refused, said)
+    for number, sort in ((count - len(done), said), (refused_count - len(refused), "refused")):
+        if number:
+            click.echo(f"and {number} more: {sort}", err=sort == "refused")
+    if refused_count:
+        sys.exit(1)
+
+
+@click.command(name="operations")
+@_place
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="The most to list.")
+@JSON
+def operations_(place: Place, limit: int, as_json: bool) -> None:
+    """The operator log, newest first: who did what, when, and why."""
+
+    def here(tx: Tx, config: Config) -> Any:
+        import msgspec
+
+        from gateway.operations import kept
+
+        return msgspec.to_builtins(kept(tx, limit))
+
+    rows = place.ask(lambda remote: remote.get("/-/operations", limit=limit)["operations"], here)
+    if as_json:
+        print_json(rows)
+        return
+    cells = [
+        [
+            datetime.fromtimestamp(row["at"] / 1000, UTC).isoformat(timespec="seconds"),
+            row["who"],
+            row["origin"],
+            row["what"],
+            str(row["count"]),
+            str(row["refused"]),
+            row["because"],
+        ]
+        for row in rows
+    ]
+
+    def plain() -> None:
+        for line in cells:
+            click.echo("\t".join(line))
+
+    table(["at", "who", "from", "what", "deliveries", "refused", "because"], cells, plain)
+
+
+def _say_what_came(done: list[int], refused: list[str], what: str) -> None:
+    for one in done:
+        click.echo(f"{one}: {what}")
+    for text in refused:
+        click.echo(text, err=True)
+    if not done and not refused:
+        click.echo("nothing to do")
+
+
+@click.command()
+@_place
+@click.option("--since", default="30d", show_default=True, metavar="DURATION", help="How far back.")
+@click.option("--by", type=click.Choice(["caller", "dialect", "operation"]), default="caller", show_default=True)
+@JSON
+def report(place: Place, since: str, by: Literal["caller", "dialect", "operation"], as_json: bool) -> None:
+    """The ledger: what was received, and what became of it. Exit 1 where it does not add up."""
+    import msgspec
+
+    from gateway.configfile import duration
+    from gateway.operating import ledger_since
+    from gateway.store import Arrivals, LedgerLine
+
+    try:
+        start = _now() - int(duration(since) * 1000)
+    except ValueError as error:
+        raise click.UsageError(f"--since: {error}") from None
+
+    def here(tx: Tx, config: Config) -> Any:
+        return {"by": by, "since": since, **ledger_since(tx, start, by)}
+
+    found = place.ask(lambda remote: remote.get("/-/report", since=since, by=by), here)
+    lines = msgspec.convert(found["ledger"], list[LedgerLine])
+    if as_json:
+        print_json(found)
+    else:
+        _show_ledger(lines, msgspec.convert(found["upstreams"], list[Arrivals]), by)
+    wrong = [line.group for line in lines if not line.adds_up]
+    if wrong:
+        click.echo(f"the ledger does not add up for {', '.join(wrong)}", err=True)
+        sys.exit(1)
+
+
+STATES = ("received", "delivered", "dead", "waiting", "merged", "void", "refused")
+
+
+def _show_ledger(lines: Sequence[LedgerLine], arrivals: Sequence[Arrivals], by: str) -> None:
+    def plain() -> None:
+        click.echo("\t".join([by, *STATES]))
+        for line in lines:
+            click.echo("\t".join([line.group, *(str(getattr(line, state)) for state in STATES)]))
+        click.echo("\t".join(["upstream", "accepted", "confirmed", "p50_s", "p99_s", "worst_s"]))
+        for one in arrivals:
+            click.echo("\t".join(_arrived(one)))
+
+    if not sys.stdout.isatty():
+        plain()
+        return
+    table([by, *STATES], [[line.group, *(getattr(line, state) for state in STATES)] for line in lines], plain)
+    names = ["upstream", "accepted by it", "confirmed by it", "p50 s", "p99 s", "worst s"]
+    table(names, [_arrived(one) for one in arrivals], plain)
+
+
+def _arrived(one: Arrivals) -> list[str]:
+    ages = (f"{age / 1000:.3f}" for age in (one.p50, one.p99, one.worst))
+    return [one.upstream, str(one.accepted), str(one.confirmed), *ages]
+
+
+COMMANDS = (deliveries, retry, drop, report, operations_)

@@ -1,0 +1,232 @@
+"""How the gateway reaches out to one address: directly or through a proxy, which authorities it trusts beside the usual
+ones, and which certificate it shows. It must not know what is sent there.
+
+`HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are read here, as what sends the requests does not read them.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import ipaddress
+import os
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+import httpx
+import structlog
+
+from gateway.certificates import Following, Pair, digest, show, trust
+from gateway.configfile import Checker, PairFile
+from gateway.secrets import Secret
+
+log = structlog.get_logger()
+LOOK_EVERY = 1.0
+"""Seconds between looks at certificate files that may have changed."""
+
+
+class Reach:
+    """The way to one address. Without anything: what the environment says of proxies, and the usual authorities."""
+
+    def __init__(
+        self, *, proxy: Secret | None = None, is_direct: bool = False, ca: str = "", client_cert: Pair | None = None
+    ) -> None:
+        self._proxy = proxy
+        self._is_direct = is_direct
+        self._ca = ca
+        self._client_cert = client_cert
+        self._looked = time.monotonic()
+
+    @property
+    def _files(self) -> tuple[str, ...]:
+        pair = self._client_cert
+        return tuple(path for path in (self._ca, pair and pair.cert, pair and pair.key) if path)
+
+    @functools.cached_property
+    def context(self) -> ssl.SSLContext:
+        """What TLS there is made with; raises `ValueError` where its files cannot be used."""
+        if not self._files:
+            return _usual()
+        return Following(ssl.PROTOCOL_TLS_CLIENT, self._files, self._own)
+
+    def _own(self) -> ssl.SSLContext:
+        context = httpx.create_ssl_context()
+        if self._ca:
+            trust(context, self._ca)
+        if self._client_cert:
+            show(context, self._client_cert)
+        return context
+
+    def look(self, name: str) -> None:
+        """Takes up certificates that were replaced, now and then; what cannot be used is said, and changes nothing."""
+        context = self.context
+        if not isinstance(context, Following) or time.monotonic() - self._looked < LOOK_EVERY:
+            return
+        self._looked = time.monotonic()
+        found = context.look()
+        if found == "new":
+            log.info("certificates.reloaded", upstream=name)
+        elif found == "bad":
+            log.error("certificates.refused", upstream=name, reason=context.fault)
+
+    def fingerprint(self) -> bytes:
+        """Changes when the certificates or the proxy's address do; it tells nothing about them."""
+        return digest(self._files) + (hashlib.sha256(self._proxy.value().encode()).digest() if self._proxy else b"")
+
+    def proxy_for(self, url: str) -> Proxy | None:
+        """The proxy that a request to this address goes through; raises `ValueError` where it cannot be used."""
+        if self._is_direct:
+            return None
+        if self._proxy:
+            return _proxy(self._proxy.value(), "the setting `proxy`")
+        return proxy_in(os.environ, url)
+
+    def __repr__(self) -> str:
+        return f"Reach(files={self._files})"
+
+
+@functools.cache
+def _usual() -> ssl.SSLContext:
+    """One context for all: reading the usual authorities takes time and memory."""
+    return httpx.create_ssl_context()
+
+
+# --- proxies in the environment ------------------------------------------------------------------------------
+
+
+def proxy_in(environ: Mapping[str, str], url: str) -> Proxy | None:
+    """The proxy that an environment names for an address. Lower case wins over upper case, as everywhere."""
+    parts = urlsplit(url)
+    name = f"{parts.scheme}_proxy"
+    given = _variable(environ, name)
+    if not given or is_exempt(parts.hostname or "", parts.port, _variable(environ, "no_proxy"), parts.scheme):
+        return None
+    return _proxy(given if "://" in given else f"http://{given}", name.upper())
+
+
+def _variable(environ: Mapping[str, str], name: str) -> str:
+    return environ.get(name, environ.get(name.upper(), "")).strip()
+
+
+def is_exempt(host: str, port: int | None, no_proxy: str, scheme: str = "https") -> bool:
+    """Whether `NO_PROXY` names this host: `*`, a domain with everything below it, an address, a network, each
+    perhaps with a port."""
+    host = host.lower().rstrip(".")
+    port = port or {"http": 80, "https": 443}.get(scheme)
+    return any(_is_named(host, port, entry.strip().lower()) for entry in no_proxy.split(",") if entry.strip())
+
+
+def _is_named(host: str, port: int | None, entry: str) -> bool:
+    if entry == "*":
+        return True
+    name, colon, wanted = entry.rpartition(":")
+    if colon and wanted.isdigit() and (":" not in name or name.endswith("]")):
+        if int(wanted) != port:
+            return False
+        entry = name
+    entry = entry.strip("[]")
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        domain = entry.removeprefix("*").lstrip(".").rstrip(".")
+        return bool(domain) and (host == domain or host.endswith(f".{domain}"))
+    try:
+        return address in ipaddress.ip_network(entry, strict=False)
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A proxy: its address without credentials, and the header that holds them, empty where it wants none."""
+
+    url: str
+    authorization: str = field(default="", repr=False)
+
+
+def _proxy(text: str, where: str) -> Proxy:
+    """A proxy by its address, which may hold a password: no error shows it."""
+    try:
+        parts = urlsplit(text)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        is_good = is_good and parts.path in ("", "/") and not (parts.query or parts.fragment)
+    except ValueError:
+        is_good = False
+    if not is_good:
+        raise ValueError(f"{where} is not the address of a proxy such as http://proxy.example.com:3128")
+    url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    if parts.username is None:
+        return Proxy(url)
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return Proxy(url, "Basic " + base64.b64encode(pair.encode()).decode())
+
+
+# --- the configuration ---------------------------------------------------------------------------------------
+
+
+class _Written(Protocol):
+    """The settings of a table that reaches out."""
+
+    proxy: str
+    ca: str | None
+    client_cert: dict[str, Any] | None
+
+
+def reach(check: Checker, given: _Written, path: str) -> Reach:
+    """The way that a table's settings name; what is wrong with them is said."""
+    written = (
+        check.struct(PairFile, given.client_cert, f"{path}.client_cert") if given.client_cert is not None else None
+    )
+    pair = Pair(written.cert, written.key) if written and written.cert and written.key else None
+    if given.ca == "":
+        check.say(f"{path}.ca", "is empty; leave it out where the usual authorities are enough")
+    if written and not pair and not {"cert", "key"} - (given.client_cert or {}).keys():
+        check.say(f"{path}.client_cert", "names no files")
+    if check.resolve:
+        _try(check, pair, given.ca or "", path)
+    proxy = _checked_proxy(check, given.proxy, f"{path}.proxy")
+    return Reach(proxy=proxy, is_direct=given.proxy == "off", ca=given.ca or "", client_cert=pair)
+
+
+def _try(check: Checker, pair: Pair | None, ca: str, path: str) -> None:
+    """Says which of the files cannot be used."""
+    alone = httpx.create_ssl_context(verify=False)
+    try:
+        if ca:
+            trust(alone, ca)
+    except ValueError as error:
+        check.say(f"{path}.ca", str(error))
+    try:
+        if pair:
+            show(alone, pair)
+    except ValueError as error:
+        check.say(f"{path}.client_cert", str(error))
+
+
+def _checked_proxy(check: Checker, text: str, path: str) -> Secret | None:
+    if text == "off":
+        return None
+    hint = 'write "env", "off", or an address'
+    if text.lower() in _MEANT:
+        check.say(path, f"{text!r} is no proxy; did you mean {_MEANT[text.lower()]!r}?")
+        return None
+    try:
+        if text == "env":
+            for scheme in ("http", "https") if check.resolve else ():
+                proxy_in(os.environ, f"{scheme}://host.invalid")
+            return None
+        secret = Secret(text, resolve=check.resolve)
+        if check.resolve:
+            _proxy(secret.value(), "this")
+    except ValueError as error:
+        check.say(path, f"{error}; {hint}")
+        return None
+    return secret
+
+
+_MEANT = {"": "off", "none": "off", "no": "off", "false": "off", "direct": "off"} | {"on": "env", "environment": "env"}

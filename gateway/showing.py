@@ -1,0 +1,49 @@
+"""What the commands share: their options, the configuration they load, and how they print."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from gateway.config import Config
+
+CONFIG = click.option("--config", "config_path", required=True, type=click.Path(), help="The configuration file.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Plain JSON instead of a table.")
+
+
+def load_config(path: str, *, secrets: bool = True, listen: str | None = None) -> Config:
+    """The configuration, or an exit that lists everything that is wrong with it."""
+    from gateway.config import load
+    from gateway.errors import ConfigurationError
+
+    try:
+        return load(path, secrets=secrets, listen=listen)
+    except ConfigurationError as error:
+        for problem in error.problems:
+            click.echo(f"{path}: {problem}" if not problem.startswith(path) else problem, err=True)
+        sys.exit(1)
+
+
+def print_json(value: Any) -> None:
+    """Prints plain values as indented JSON."""
+    import msgspec
+
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], plain: Callable[[], None]) -> None:
+    """A table where a person is looking, else whatever `plain` prints."""
+    if not sys.stdout.isatty():
+        plain()
+        return
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    drawn = Table(*(Column(name, no_wrap=name in ("delivery", "alert", "dialect")) for name in columns))
+    for row in rows:
+        drawn.add_row(*(str(cell) for cell in row))
+    Console().print(drawn)

@@ -1,0 +1,36 @@
+"""Which store a URL means. A driver is imported only when it is asked for: its packages may not be there."""
+
+from __future__ import annotations
+
+from gateway.errors import StoreError
+from gateway.store import Store
+
+SQLITE = "sqlite://"
+POSTGRES = ("postgresql://", "postgres://")
+
+
+def open_store(url: str, *, exclusive: bool = True, lease: float = 15.0) -> Store:
+    """The store at `sqlite:///absolute/path`, a plain path, or `postgresql://…`; not yet open. `exclusive` is False
+    for tools that look at a store while a gateway serves from it; `lease` is for how many seconds a replica holds
+    what it claims."""
+    if url.startswith(POSTGRES):
+        return _postgres(url, exclusive, lease)
+    if "://" in url and not url.startswith(SQLITE):
+        scheme = url.partition("://")[0]
+        raise StoreError(
+            f"{scheme!r} is not a store here; write sqlite:///absolute/path or postgresql://user@host/name"
+        )
+    from gateway.store.sqlite import SqliteStore
+
+    return SqliteStore(url.removeprefix(SQLITE), exclusive=exclusive)
+
+
+def _postgres(url: str, exclusive: bool, lease: float) -> Store:
+    try:
+        from gateway.store.postgres import PostgresStore
+    except ImportError as error:
+        raise StoreError(
+            f"a store in PostgreSQL needs a package that is not here ({error}); "
+            "type: pip install 'alert-gateway[postgres]'"
+        ) from None
+    return PostgresStore(url, lease=lease, exclusive=exclusive)

@@ -1,0 +1,359 @@
+"""The store in PostgreSQL, shared by several gateways.
+
+A few writer threads take what waits for them into one transaction each, a savepoint for every job: many callers share
+one commit, and one journey to the server is one statement of one job. Transactions are READ COMMITTED, and what must
+not be decided twice is locked by name (`Tx.lock`). Of the jobs in one transaction only the first ever waits for
+another transaction; what would have to wait is put aside and goes first in the next one. So a job may be run more
+than once: it must change nothing but the store, or what it changes again.
+
+Features that an engine in PostgreSQL's place must offer: `FOR UPDATE SKIP LOCKED` and `NOWAIT`, transaction-level
+advisory locks, savepoints, partial unique indexes, `ON CONFLICT`, `UPDATE … FROM … RETURNING`, arrays as parameters,
+transactional DDL. LISTEN and NOTIFY only make other replicas look sooner. Sessions must be kept (no pooler in
+transaction mode in between). It must not know what the jobs are about.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import secrets
+import threading
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import psycopg
+import structlog
+
+from gateway.errors import StoreError
+from gateway.ids import SLOTS
+from gateway.store import DeliveryRow, Tx
+from gateway.store.jobs import Job, answer
+from gateway.store.postgres_line import Address, Line, Watch
+from gateway.store.postgres_schema import migrate
+from gateway.store.postgres_tx import Conflict, Lost, PostgresTx, Trouble
+
+log = structlog.get_logger()
+T = TypeVar("T")
+WRITERS, READERS = 3, 2
+"""Connections of each kind; a replica needs one more to listen."""
+BATCH = 32
+"""Jobs in one transaction; of more than 64 subtransactions the server keeps track on disk."""
+TRIES = 10
+"""How often a job is begun before others are said to stand in its way."""
+WITHIN = 8.0
+"""Seconds after which a caller hears that the store does not answer."""
+MIGRATION = 3600.0
+"""Seconds that the schema may take to be brought up to date, or another replica to be done with that."""
+HEAR = 5.0
+"""Seconds that the listener listens before it sees whether it still should."""
+CHANNEL = "alert_gateway"
+
+
+class PostgresStore:
+    """The store at a `postgresql://` URL. What this replica claims, its writer slot too, it holds for `lease` seconds
+    at a time. `exclusive` is False for tools that look at a store while gateways serve from it: they hold nothing."""
+
+    def __init__(self, url: str, *, lease: float = 15.0, exclusive: bool = True) -> None:
+        self._address = Address(url)
+        self._owner = secrets.token_hex(8) if exclusive else ""
+        self._held_for = lease if exclusive else 0.0
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._watch = Watch()
+        self._threads: list[threading.Thread] = []
+        self._readers = ThreadPoolExecutor(READERS, "store-reader")
+        self._own = threading.local()
+        self._keeping: asyncio.Task[None] | None = None
+        self._closing = threading.Event()
+        self.slot = 0
+        self.lease: float | None = lease
+        self.on_hint: Callable[[str], None] = _nobody
+        self.is_strained = False
+
+    # --- opening and closing -----------------------------------------------------------------------------
+
+    async def __aenter__(self) -> PostgresStore:
+        try:
+            await asyncio.to_thread(self._prepare)
+            self._start()
+            if self._owner:
+                self.slot = await self.write(_take_slot)
+        except BaseException as error:
+            await self._stop()
+            if isinstance(error, StoreError):
+                raise StoreError(f"cannot open the store {self._address}: {error}") from None
+            raise
+        if self._owner:
+            self._keeping = asyncio.create_task(self._keep())
+        return self
+
+    def _prepare(self) -> None:
+        self._watch.start()
+        line = self._watch.line(self._address)
+        try:
+            connection = line.connection()
+            with line.asking(MIGRATION):
+                migrate(connection)
+        except psycopg.Error as error:
+            raise StoreError(line.masked(error)) from None
+        finally:
+            line.drop()
+
+    def _start(self) -> None:
+        targets = [(self._write_batches, f"store-writer-{number}") for number in range(WRITERS)]
+        if self._owner:
+            loop = asyncio.get_running_loop()
+            self._hearing = self._watch.line(self._address)
+            targets.append((lambda: self._listen(self._hearing, loop), "store-listener"))
+        self._threads = [threading.Thread(target=target, name=name, daemon=True) for target, name in targets]
+        for thread in self._threads:
+            thread.start()
+
+    async def __aexit__(self, *error: object) -> None:
+        if self._keeping:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
+            with contextlib.suppress(StoreError):  # then it is free when the lease has run out
+                await self.write(lambda tx: _own(tx).release())
+        await self._stop()
+
+    async def _stop(self) -> None:
+        self._closing.set()
+        for _ in range(WRITERS):
+            self._jobs.put(None)
+        if self._threads and self._owner:
+            self._hearing.cut()
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
+        await asyncio.to_thread(self._readers.shutdown)
+        self._watch.stop()
+
+    # --- what engine code calls --------------------------------------------------------------------------
+
+    async def write(self, work: Callable[[Tx], T]) -> T:
+        loop = asyncio.get_running_loop()
+        job = Job(work, loop, loop.create_future())
+        self._jobs.put(job)
+        try:
+            async with asyncio.timeout(WITHIN):
+                result: T = await job.future
+        except TimeoutError:
+            raise StoreError(f"the store did not answer within {WITHIN:.0f} seconds") from None
+        return result
+
+    async def take(self, work: Callable[[Tx], T]) -> T:
+        """A claim is durable like everything else: one that was lost could be made twice under the same fence."""
+        return await self.write(work)
+
+    async def read(self, work: Callable[[Tx], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+
+    async def renew(self, claims: Collection[DeliveryRow]) -> None:
+        held = [row.id for row in claims]
+        if held:
+            await self.write(lambda tx: _own(tx).renew(held))
+
+    async def ease(self) -> None:
+        return
+
+    # --- reading -----------------------------------------------------------------------------------------
+
+    def _read(self, work: Callable[[Tx], T]) -> T:
+        line = getattr(self._own, "line", None)
+        if line is None:
+            line = self._own.line = self._watch.line(self._address)
+        try:
+            return self._read_on(line, work)
+        except Lost:
+            line.drop()
+        return self._read_on(line, work)
+
+    def _read_on(self, line: Line, work: Callable[[Tx], T]) -> T:
+        connection = line.connection()
+        _say(line, connection, b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        try:
+            return work(PostgresTx(line, connection, writes=False))
+        finally:
+            _take_back(line, connection)
+
+    # --- writing -----------------------------------------------------------------------------------------
+
+    def _write_batches(self) -> None:
+        line = self._watch.line(self._address, by_index=True)
+        running = True
+        while running:
+            jobs: list[Job] = []
+            job = self._jobs.get()
+            while job is not None:
+                jobs.append(job)
+                if len(jobs) == BATCH:
+                    break
+                try:
+                    job = self._jobs.get_nowait()
+                except queue.Empty:
+                    break
+            running = job is not None
+            self._serve(line, [job for job in jobs if not job.future.done()])
+
+    def _serve(self, line: Line, jobs: list[Job]) -> None:
+        """Sees every job to its end. A connection that is lost before the commit was asked for has changed nothing:
+        then all is done again on a new one, once."""
+        may_repeat = True
+        patient = len(jobs) == 1
+        while jobs:
+            try:
+                jobs = self._commit(line, jobs, patient)
+                patient = True
+            except StoreError as error:
+                if isinstance(error, Lost):
+                    line.drop()
+                if isinstance(error, Lost) and may_repeat:
+                    may_repeat = False
+                    continue
+                _fail(jobs, error)
+                return
+            except Exception as error:
+                line.drop()
+                log.exception("store.failed")
+                _fail(jobs, StoreError(f"the store's writer failed: {type(error).__name__}"))
+                return
+
+    def _commit(self, line: Line, jobs: list[Job], patient: bool) -> list[Job]:
+        """One transaction for all jobs; each that fails takes only its own writes back. Answers which have to be run
+        again."""
+        connection = line.connection()
+        ended: list[Job] = []
+        again: list[Job] = []
+        told: list[str] = []
+        try:
+            for number, job in enumerate(jobs):
+                _say(line, connection, b"RELEASE job; SAVEPOINT job" if number else b"BEGIN; SAVEPOINT job")
+                waits = patient and number == 0
+                tx = PostgresTx(line, connection, writes=True, owner=self._owner, lease=self._held_for, patient=waits)
+                is_ended = _run(job, tx)
+                (ended if is_ended else again).append(job)
+                if is_ended and job.error is None:
+                    told += tx.told
+                else:
+                    _say(line, connection, b"ROLLBACK TO job")
+        except StoreError:
+            _take_back(line, connection)
+            raise
+        _end(line, connection)
+        answer(ended)
+        _tell(line, connection, told)
+        return again
+
+    # --- holding on, and hints ---------------------------------------------------------------------------
+
+    async def _keep(self) -> None:
+        """Holds on to the writer slot. One that was lost, because this process was frozen past its lease, may be
+        somebody else's by now: another is taken."""
+        while True:
+            await asyncio.sleep(self._held_for / 3)
+            try:
+                if not await self.write(lambda tx: _own(tx).keep_slot()):
+                    self.slot = await self.write(_take_slot)
+                    log.warning("store.slot_lost", slot=self.slot)
+            except StoreError as error:
+                log.error("store.unavailable", reason=str(error))
+
+    def _hear(self, text: str) -> None:
+        self.on_hint(text)
+
+    def _listen(self, line: Line, loop: asyncio.AbstractEventLoop) -> None:
+        """Passes on what replicas tell. Nothing depends on it: everybody looks by itself too."""
+        while not self._closing.is_set():
+            try:
+                connection = line.connection()
+                connection.execute(f"LISTEN {CHANNEL}".encode())
+                while not self._closing.is_set():
+                    for told in connection.notifies(timeout=HEAR):
+                        loop.call_soon_threadsafe(self._hear, told.payload)
+            except (psycopg.Error, StoreError):
+                line.drop()
+                self._closing.wait(1.0)
+            except RuntimeError:
+                return  # the loop has ended
+
+
+def _nobody(text: str) -> None:
+    """Nobody listens."""
+
+
+def _own(tx: Tx) -> PostgresTx:
+    assert isinstance(tx, PostgresTx)
+    return tx
+
+
+def _take_slot(tx: Tx) -> int:
+    slot = _own(tx).take_slot()
+    if slot is None:
+        raise StoreError(
+            f"all {SLOTS} writer slots are taken: so many gateways share this store, or ended without giving theirs "
+            "back; those are free when their lease has run out"
+        )
+    return slot
+
+
+def _run(job: Job, tx: PostgresTx) -> bool:
+    """Runs a job; answers whether it came to an end. Raises what is everybody's trouble."""
+    job.tries += 1
+    job.error = None
+    try:
+        job.result = job.work(tx)
+    except Conflict as error:
+        if job.tries < TRIES:
+            return False
+        job.error = error
+    except Trouble:
+        raise
+    except Exception as error:
+        job.error = error
+    return True
+
+
+def _fail(jobs: list[Job], error: StoreError) -> None:
+    for job in jobs:
+        job.error = StoreError(str(error))
+    answer(jobs)
+
+
+def _say(line: Line, connection: psycopg.Connection[Any], statement: bytes) -> None:
+    """One of the writer's own statements."""
+    try:
+        with line.asking():
+            connection.execute(statement)
+    except psycopg.Error as error:
+        line.drop()
+        raise Lost(f"the store cannot be used: {line.masked(error)}") from None
+
+
+def _end(line: Line, connection: psycopg.Connection[Any]) -> None:
+    try:
+        with line.asking():
+            connection.execute(b"COMMIT")
+    except psycopg.Error as error:
+        line.drop()
+        raise StoreError(f"whether the store has committed is not known: {line.masked(error)}") from None
+
+
+def _take_back(line: Line, connection: psycopg.Connection[Any]) -> None:
+    try:
+        with line.asking():
+            connection.execute(b"ROLLBACK")
+    except psycopg.Error:
+        line.drop()
+
+
+def _tell(line: Line, connection: psycopg.Connection[Any], told: list[str]) -> None:
+    """After the commit: one that notifies makes every other one wait for it to reach the disk."""
+    if not told:
+        return
+    try:
+        with line.asking():
+            texts = list(dict.fromkeys(told))
+            connection.execute(b"SELECT pg_notify(%s, told) FROM unnest(%s::text[]) AS told", (CHANNEL, texts))
+    except psycopg.Error:
+        line.drop()

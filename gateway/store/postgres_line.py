@@ -1,0 +1,240 @@
+"""Connections to PostgreSQL: how they are made, and how one that got stuck is cut.
+
+A `Line` is one connection for one thread, made anew when it was lost. A server that was frozen, or a network that
+silently drops, answers nothing and refuses nothing; so whoever asks says until when it waits, and a `Watch` cuts the
+line of who waited longer. Passwords leave here to the server alone. It must not know what is asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+from psycopg import conninfo
+from psycopg.types.numeric import Int8Dumper
+from psycopg.types.string import StrDumperUnknown, TextLoader
+
+from gateway.errors import StoreError
+from gateway.secrets import MASK
+
+STATEMENT = 3.0
+"""Seconds that a statement may take, by the server's clock."""
+ANSWER = 4.0
+"""Seconds that an answer is waited for, by ours: longer, so that a slow statement costs no connection."""
+CONNECT = 2
+"""Seconds that one host may take to let us in; libpq allows no less."""
+IDLE = 5.0
+"""Seconds after which the server ends a transaction that nobody goes on with: a replica that was frozen in the middle
+of one must not keep its locks."""
+PAUSE = 0.5
+"""Seconds between two attempts to connect."""
+TICK = 0.25
+
+_DEFAULTS: dict[str, Any] = {
+    "connect_timeout": CONNECT,
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 8000,
+    "target_session_attrs": "read-write",
+    "application_name": "alert-gateway",
+}
+# Success means that it is on the disk (of the standbys too, where they are synchronous), whatever a database or a user
+# has been set to.
+_SETTINGS = b"""
+SELECT set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') = 'remote_apply'
+                  THEN 'remote_apply' ELSE 'on' END, false),
+       set_config('statement_timeout', %s, false),
+       set_config('idle_in_transaction_session_timeout', %s, false)
+"""
+# The statistics of an outbox are always of another hour: what the gateway asks for while it works has an index, and
+# is looked up there whatever the planner believes.
+_BY_INDEX = b"""
+SELECT set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false),
+       set_config('enable_sort', 'off', false)
+"""
+
+
+class Address:
+    """Where the server is, from a `postgresql://` URL with one host or several."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            found = conninfo.conninfo_to_dict(url)
+        except psycopg.Error:  # its message quotes from the URL
+            raise StoreError(
+                "cannot open the store: its URL cannot be read; write postgresql://user@host/database, "
+                "with what is special in a password percent-encoded"
+            ) from None
+        self._known = {**_DEFAULTS, **{name: value for name, value in found.items() if value is not None}}
+        self._password = str(found.get("password") or "")
+
+    def __repr__(self) -> str:
+        """Without the password, and without options that may hold another."""
+        known = self._known
+        user = f"{known['user']}@" if "user" in known else ""
+        ports = str(known.get("port", "")).split(",")
+        hosts = str(known.get("host") or known.get("hostaddr") or "localhost").split(",")
+        places = [f"{host}:{port}" if port else host for host, port in zip(hosts, ports * len(hosts), strict=False)]
+        return f"postgresql://{user}{','.join(places)}/{known.get('dbname', '')}"
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """A new connection to the first host that takes writes; raises `psycopg.Error`."""
+        return psycopg.connect("", autocommit=True, **self._known)
+
+    def masked(self, error: object) -> str:
+        """What an error says, on one line, without the password."""
+        text = " ".join(str(error).split())
+        return text.replace(self._password, MASK) if len(self._password) > 3 else text
+
+
+class Line:
+    """One connection of one thread, `by_index` for what asks little and often. `until` is when its answer is overdue,
+    None while nothing is asked."""
+
+    def __init__(self, address: Address, *, by_index: bool = False) -> None:
+        self._address = address
+        self._by_index = by_index
+        self._connection: psycopg.Connection[Any] | None = None
+        self._end: socket.socket | None = None
+        self._lock = threading.Lock()
+        self._refused_until = 0.0
+        self._refusal = ""
+        self.until: float | None = None
+
+    def connection(self) -> psycopg.Connection[Any]:
+        """The connection, made anew if it was lost. Raises `StoreError` where there is none: at once where one was
+        tried for a moment ago, so that those who wait are not kept waiting."""
+        if self._connection is not None and not self._connection.closed:
+            return self._connection
+        self.drop()
+        if time.monotonic() < self._refused_until:
+            raise StoreError(self._refusal)
+        try:
+            made = self._made()
+        except psycopg.Error as error:
+            self.drop()
+            self._refusal = f"the store cannot be reached: {self._address.masked(error)}"
+            self._refused_until = time.monotonic() + PAUSE
+            raise StoreError(self._refusal) from None
+        return made
+
+    def _made(self) -> psycopg.Connection[Any]:
+        made = self._address.connect()
+        with self._lock:
+            # A descriptor of our own for the same socket: cutting it can never meet one that was used again.
+            self._end = socket.fromfd(made.fileno(), socket.AF_UNIX, socket.SOCK_STREAM)
+            self._connection = made
+        with self.asking():
+            made.execute(_SETTINGS, (f"{STATEMENT * 1000:.0f}", f"{IDLE * 1000:.0f}"))
+            if self._by_index:
+                made.execute(_BY_INDEX)
+        _adapt(made)
+        return made
+
+    def drop(self) -> None:
+        """Gives the connection up."""
+        self.until = None
+        with self._lock:
+            connection, self._connection = self._connection, None
+            end, self._end = self._end, None
+        if end is not None:
+            end.close()
+        if connection is not None:
+            with contextlib.suppress(psycopg.Error):
+                connection.close()
+
+    def cut(self) -> None:
+        """Ends what the owner waits for; from another thread."""
+        with self._lock:
+            if self._end is not None:
+                with contextlib.suppress(OSError):
+                    self._end.shutdown(socket.SHUT_RDWR)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether there is no connection any more."""
+        return self._connection is None or self._connection.closed
+
+    def masked(self, error: object) -> str:
+        """What an error says, without the password."""
+        return self._address.masked(error)
+
+    @contextlib.contextmanager
+    def asking(self, within: float = ANSWER) -> Iterator[None]:
+        """While an answer is waited for."""
+        self.until = time.monotonic() + within
+        try:
+            yield
+        finally:
+            self.until = None
+
+
+class Watch:
+    """Cuts lines whose answers are overdue."""
+
+    def __init__(self) -> None:
+        self._lines: list[Line] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="store-watch", daemon=True)
+
+    def line(self, address: Address, *, by_index: bool = False) -> Line:
+        """A new line to watch over."""
+        line = Line(address, by_index=by_index)
+        self._lines.append(line)
+        return line
+
+    def start(self) -> None:
+        """Starts looking."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Looks no more, and gives all lines up. Their threads have ended."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        for line in self._lines:
+            line.drop()
+
+    def _look(self) -> None:
+        while not self._stop.wait(TICK):
+            now = time.monotonic()
+            for line in list(self._lines):
+                if line.until is not None and line.until < now:
+                    line.cut()
+
+
+# --- how values travel -----------------------------------------------------------------------------------------
+
+_NUL, _MARK = "\x00", "\x10"
+
+
+class _Text(StrDumperUnknown):
+    """PostgreSQL keeps no NUL in a text, but callers may send one in a key: it travels behind a mark."""
+
+    def dump(self, obj: str) -> Any:
+        if _NUL in obj or _MARK in obj:
+            obj = obj.replace(_MARK, _MARK + "1").replace(_NUL, _MARK + "0")
+        return super().dump(obj)
+
+
+class _LoadText(TextLoader):
+    def load(self, data: Any) -> Any:
+        text = super().load(data)
+        assert isinstance(text, str)
+        if _MARK in text:
+            text = text.replace(_MARK + "0", _NUL).replace(_MARK + "1", _MARK)
+        return text
+
+
+def _adapt(connection: psycopg.Connection[Any]) -> None:
+    """One type for every number: a statement is prepared once, not once for each size of each number."""
+    connection.adapters.register_dumper(int, Int8Dumper)
+    connection.adapters.register_dumper(str, _Text)
+    connection.adapters.register_loader("text", _LoadText)

@@ -1,0 +1,260 @@
+"""The transaction's primitives where PostgreSQL does otherwise: locks, claims under leases, and which errors are whose.
+
+Whether others may be waited for is the writer's decision: of the jobs that share a transaction, those that would have
+to wait are put aside (`Conflict`), so that two transactions never wait for each other. It must not know connections.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache
+from typing import Any, Literal, TypeVar
+
+import psycopg
+from psycopg import errors
+
+from gateway.errors import Problem, ProblemKind, StoreError
+from gateway.store import Arrivals, DeliveryRow, LedgerLine
+from gateway.store.postgres_line import ANSWER, Line
+from gateway.store.sql import Rows, SqlTx
+from gateway.store.tables import DELIVERIES
+
+T = TypeVar("T")
+LONG = 300.0
+"""Seconds that sums over a whole history may take."""
+_CHANNEL_BYTES = 7999
+_OWN = (psycopg.IntegrityError, psycopg.DataError, psycopg.ProgrammingError)
+_ENDED = (errors.AdminShutdown, errors.CrashShutdown, errors.IdleInTransactionSessionTimeout)
+_PASSING = (errors.SerializationFailure, errors.DeadlockDetected, errors.LockNotAvailable)
+
+
+class Conflict(StoreError):
+    """Others are at the same thing: the job has to be run again."""
+
+
+class Overdue(StoreError):
+    """A statement took too long. That is the trouble of the job that asked, and of no other."""
+
+
+class Trouble(StoreError):
+    """The store itself is in trouble: everybody's."""
+
+
+class Lost(Trouble):
+    """The connection is gone, or leads to a server that takes no writes any more."""
+
+
+class PostgresTx(SqlTx):
+    """One job's part of a transaction on a line. `owner` is this replica; `lease` for how many seconds it holds what
+    it claims; `patient` says whether it waits for what others hold."""
+
+    def __init__(
+        self,
+        line: Line,
+        connection: psycopg.Connection[Any],
+        *,
+        writes: bool,
+        owner: str = "",
+        lease: float = 0.0,
+        patient: bool = True,
+    ) -> None:
+        self._line = line
+        self._cursor = connection.cursor()
+        self._writes = writes
+        self._owner = owner
+        self._lease = lease
+        self._patient = patient
+        self._held: set[str] = set()
+        self._within = ANSWER
+        self.told: list[str] = []
+
+    def _run(self, statement: str, values: Sequence[Any]) -> Rows:
+        try:
+            with self._line.asking(self._within):
+                return self._cursor.execute(_translated(statement), values)
+        except _OWN:
+            raise
+        except _PASSING as error:
+            raise Conflict(f"others are at the same thing: {self._line.masked(error)}") from None
+        except errors.QueryCanceled as error:
+            raise Overdue(f"the store was too slow: {self._line.masked(error)}") from None
+        except errors.ProgramLimitExceeded as error:
+            # A B-tree holds no key of more than a third of a page.
+            text = "a key, a name or an id is longer than the store can find again"
+            raise Problem(ProblemKind.INVALID, text) from error
+        except errors.ReadOnlySqlTransaction as error:
+            raise Lost(f"the store takes no writes: {self._line.masked(error)}") from None
+        except psycopg.Error as error:
+            kind = Lost if self._line.is_lost or isinstance(error, _ENDED) else Trouble
+            raise kind(f"the store cannot be used: {self._line.masked(error)}") from None
+
+    # what belongs to whom
+
+    def lock(self, *names: str) -> bool:
+        if not self._writes:
+            return False
+        keys = sorted(_number(name) for name in names if name not in self._held)
+        self._held.update(names)
+        if keys and self._patient:
+            for key in keys:
+                self._one("SELECT pg_advisory_xact_lock(?)", (key,))
+        elif keys and not all(self._one("SELECT pg_try_advisory_xact_lock(?)", (key,))[0] for key in keys):
+            raise Conflict("others are at the same thing")
+        return True
+
+    def newest_in_lane(self, upstream: str, lane: str) -> DeliveryRow | None:
+        # In a statement of its own: what is read after it is what whoever had the lane before has committed.
+        self.lock(f"lane {upstream} {lane}")
+        return super().newest_in_lane(upstream, lane)
+
+    def insert_delivery(self, row: DeliveryRow) -> None:
+        """What this replica accepted it also sends: here its caller waits for the verdict."""
+        self._run(_INSERT, [*DELIVERIES.values(row), self._owner, self._lease])
+
+    def update_delivery(self, row: DeliveryRow) -> None:
+        """Leaves owner and lease alone; refused where another replica has taken it over since it was read."""
+        found = self._one(_UPDATE, [*DELIVERIES.update_values(row), row.fence])
+        if found is None and super().delivery(row.id) is not None:
+            raise Conflict(f"delivery {row.id} was taken over by another replica")
+
+    def delivery(self, delivery: int) -> DeliveryRow | None:
+        if not self._writes:
+            return super().delivery(delivery)
+        wait = "" if self._patient else " NOWAIT"
+        found = self._one(f"{DELIVERIES.select} WHERE id = ? FOR UPDATE{wait}", (delivery,))
+        return DELIVERIES.decode(found) if found else None
+
+    def claim(
+        self,
+        upstream: str,
+        now: int,
+        limit: int,
+        *,
+        taken: Collection[str] = (),
+        ranked: bool = False,
+        fresh: bool = False,
+    ) -> list[DeliveryRow]:
+        rows = self._all(
+            claiming(ranked=ranked, fresh=fresh),
+            (self._owner, upstream, now, self._owner, list(taken), limit, self._owner, self._lease),
+        )
+        found = [DELIVERIES.decode(row) for row in rows]
+        return sorted(found, key=lambda row: (row.rank if ranked else 0, row.due, row.id))
+
+    def renew(self, deliveries: list[int]) -> None:
+        """Holds on to deliveries of this replica. One that somebody is just writing to is left for the next time."""
+        self._run(
+            "UPDATE deliveries SET leased_until = statement_timestamp() + ? * interval '1 second' WHERE id IN "
+            "(SELECT id FROM deliveries WHERE id = ANY(?) AND owner = ? FOR UPDATE SKIP LOCKED)",
+            (self._lease, deliveries, self._owner),
+        )
+
+    def release(self) -> None:
+        """Gives everything back that this replica holds."""
+        freed = "leased_until = '-infinity'"
+        self._run(f"UPDATE deliveries SET {freed} WHERE state = 'waiting' AND owner = ?", (self._owner,))
+        self._run(f"UPDATE slots SET owner = '', {freed} WHERE owner = ?", (self._owner,))
+
+    # writer slots
+
+    def take_slot(self) -> int | None:
+        """A writer slot that nobody holds: the one that was given back the longest ago. None where all are held."""
+        found = self._one(
+            "UPDATE slots SET owner = ?, leased_until = statement_timestamp() + ? * interval '1 second' "
+            "WHERE slot = (SELECT slot FROM slots WHERE leased_until <= statement_timestamp() "
+            "ORDER BY leased_until, slot LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING slot",
+            (self._owner, self._lease),
+        )
+        return found[0] if found else None
+
+    def keep_slot(self) -> bool:
+        """Holds on to the slot; answers whether it was still this replica's."""
+        kept = self._one(
+            "UPDATE slots SET leased_until = statement_timestamp() + ? * interval '1 second' "
+            "WHERE owner = ? RETURNING slot",
+            (self._lease, self._owner),
+        )
+        return kept is not None
+
+    # the rest
+
+    def tell(self, text: str) -> None:
+        if len(text.encode()) <= _CHANNEL_BYTES:
+            self.told.append(text)
+
+    def ledger(self, since: int, by: Literal["caller", "dialect", "operation"]) -> list[LedgerLine]:
+        return self._at_length(lambda: super(PostgresTx, self).ledger(since, by))
+
+    def arrivals(self, since: int) -> list[Arrivals]:
+        return self._at_length(lambda: super(PostgresTx, self).arrivals(since))
+
+    def _at_length(self, ask: Callable[[], T]) -> T:
+        self._run(f"SET LOCAL statement_timeout = {LONG * 1000:.0f}", ())
+        self._within = LONG + 1
+        try:
+            return ask()
+        finally:
+            self._within = ANSWER
+
+    def purge(self, before: int, limit: int) -> int:
+        """As for every engine, in as many statements whatever the limit: each is a journey."""
+        old = self._all(
+            "DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries WHERE finished_at < ? LIMIT ? "
+            "FOR UPDATE SKIP LOCKED) RETURNING id",
+            (before, limit),
+        )
+        self._run("DELETE FROM attempts WHERE delivery = ANY(?)", ([row[0] for row in old],))
+        ended = self._all(
+            "DELETE FROM alerts WHERE id IN (SELECT id FROM alerts a WHERE is_open = 0 AND updated_at < ? "
+            "AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.alert = a.id) LIMIT ? "
+            "FOR UPDATE SKIP LOCKED) RETURNING id",
+            (before, limit),
+        )
+        for table in ("commands", "targets", "ids"):
+            self._run(f"DELETE FROM {table} WHERE alert = ANY(?)", ([row[0] for row in ended],))
+        self._run(
+            "DELETE FROM commands WHERE id IN (SELECT id FROM commands c WHERE at < ? "
+            "AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.command = c.id) LIMIT ? FOR UPDATE SKIP LOCKED)",
+            (before, limit),
+        )
+        return len(old) + len(ended)
+
+
+def claiming(*, ranked: bool = False, fresh: bool = False) -> str:
+    """The statement that claims: heads of lanes that are due, and free or this replica's own.
+
+    `OFFSET 0` keeps the look into the lane what it is, one step in an index for each candidate, and the order says in
+    which: a planner with old statistics of the outbox would compare all lanes with all, or go through all that waits.
+    """
+    older = "SELECT 1 FROM deliveries o WHERE o.upstream = d.upstream AND o.lane = d.lane"
+    columns = ", ".join(f"d.{field}" for field in DELIVERIES.fields)
+    return (
+        "WITH chosen AS MATERIALIZED (SELECT d.id, d.owner = ? AS is_own FROM deliveries d "
+        "WHERE d.upstream = ? AND d.state = 'waiting' AND d.due <= ? "
+        + ("AND d.attempts = 0 " if fresh else "")
+        + "AND (d.leased_until <= statement_timestamp() OR d.owner = ?) AND d.lane <> ALL(?) "
+        f"AND NOT EXISTS ({older} AND o.id < d.id AND o.state = 'waiting' ORDER BY o.id OFFSET 0) "
+        f"ORDER BY {'d.rank, d.due' if ranked else 'd.due'} LIMIT ? FOR UPDATE OF d SKIP LOCKED) "
+        "UPDATE deliveries d SET fence = d.fence + CASE WHEN chosen.is_own THEN 0 ELSE 1 END, owner = ?, "
+        "leased_until = statement_timestamp() + ? * interval '1 second' FROM chosen WHERE d.id = chosen.id "
+        f"RETURNING {columns}"
+    )
+
+
+_INSERT = (
+    f"INSERT INTO deliveries ({DELIVERIES.columns}, owner, leased_until) "
+    f"VALUES ({', '.join('?' for _ in DELIVERIES.fields)}, ?, statement_timestamp() + ? * interval '1 second')"
+)
+_UPDATE = f"{DELIVERIES.update} AND fence = ? RETURNING id"
+
+
+@lru_cache(maxsize=512)
+def _translated(statement: str) -> bytes:
+    """As psycopg wants it."""
+    return statement.replace("%", "%%").replace("?", "%s").encode()
+
+
+def _number(name: str) -> int:
+    """A name as the server's locks are named. Two names of one number only wait for each other without need."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), signed=True)

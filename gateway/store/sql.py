@@ -1,0 +1,397 @@
+"""The transaction's primitives in SQL that every supported engine understands.
+
+A driver's transaction derives from `SqlTx`, says how a statement is run, and replaces what its engine does otherwise.
+Values are always bound, never written into a statement; `?` marks them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Literal, Protocol, get_args
+
+import msgspec
+
+from gateway.store import (
+    AlertFilter,
+    AlertRow,
+    Arrivals,
+    AttemptRow,
+    CommandRow,
+    DeliveryFilter,
+    DeliveryRow,
+    DeliveryState,
+    FirstAnswer,
+    Keyed,
+    LedgerLine,
+    TargetRow,
+    Waiting,
+)
+from gateway.store.tables import ALERTS, ATTEMPTS, COMMANDS, DELIVERIES, TARGETS
+
+STATES = get_args(DeliveryState)
+ALL = 1 << 62
+"""A limit that limits nothing."""
+
+
+class Rows(Protocol):
+    """What a statement came to."""
+
+    def fetchone(self) -> Any: ...
+    def fetchall(self) -> list[Any]: ...
+
+
+class SqlTx:
+    """One transaction. Not to be used outside of `Store.write`, `Store.take` and `Store.read`."""
+
+    def _run(self, statement: str, values: Sequence[Any]) -> Rows:
+        """Runs a statement; raises `StoreError` where the store itself is in trouble."""
+        raise NotImplementedError
+
+    def _one(self, statement: str, values: Iterable[Any]) -> Any:
+        return self._run(statement, tuple(values)).fetchone()
+
+    def _all(self, statement: str, values: Iterable[Any]) -> list[Any]:
+        return self._run(statement, tuple(values)).fetchall()
+
+    def lock(self, *names: str) -> bool:
+        return False
+
+    def tell(self, text: str) -> None:
+        return
+
+    # alerts and ids
+
+    def _alert_where(self, condition: str, *values: Any) -> AlertRow | None:
+        found = self._one(f"{ALERTS.select} WHERE {condition}", values)
+        return ALERTS.decode(found) if found else None
+
+    def alert(self, alert: int) -> AlertRow | None:
+        return self._alert_where("id = ?", alert)
+
+    def alert_by_key(self, scope: str, key: str) -> AlertRow | None:
+        return self._alert_where("scope = ? AND key = ? AND is_open = 1", scope, key)
+
+    def last_alert_by_key(self, scope: str, key: str, before: int) -> AlertRow | None:
+        return self._alert_where("scope = ? AND key = ? AND id < ? ORDER BY id DESC LIMIT 1", scope, key, before)
+
+    def alert_by_name(self, scope: str, name: str) -> AlertRow | None:
+        return self._alert_where("scope = ? AND name = ? AND is_deleted = 0", scope, name)
+
+    def alert_by_id(self, scope: str, name: str) -> AlertRow | None:
+        shown = self._alert_where("scope = ? AND shown = ? AND is_deleted = 0 ORDER BY id DESC", scope, name)
+        if shown:
+            return shown
+        known = "SELECT alert FROM ids WHERE scope = ? AND name = ?"
+        found = self._alert_where(f"id IN ({known}) AND is_deleted = 0 ORDER BY id DESC", scope, name)
+        if found is None and name.isascii() and name.isdigit() and len(name) < 17:
+            return self._alert_where("id = ? AND scope = ? AND is_deleted = 0", int(name), scope)
+        return found
+
+    def alert_by_party(self, scope: str, name: str, party: str) -> AlertRow | None:
+        known = "SELECT alert FROM ids WHERE scope = ? AND name = ? AND party = ?"
+        return self._alert_where(f"id IN ({known}) AND is_deleted = 0 ORDER BY id DESC", scope, name, party)
+
+    def alert_of_anybody(self, name: str) -> int | None:
+        number = int(name) if name.isascii() and name.isdigit() and len(name) < 17 else -1
+        found = self._one(
+            "SELECT max(alert) FROM (SELECT alert FROM ids WHERE name = ? UNION ALL "
+            "SELECT id FROM alerts WHERE shown = ? OR key = ? OR id = ? "
+            "UNION ALL SELECT alert FROM targets WHERE key = ?) AS known",
+            (name, name, name, number, name),
+        )
+        return found[0] if found else None
+
+    def alerts(self, scope: str, chosen: AlertFilter) -> tuple[list[AlertRow], int]:
+        conditions, values = ["scope = ?", "is_deleted = 0"], [scope]
+        if chosen.statuses:
+            conditions.append(f"status IN ({', '.join('?' for _ in chosen.statuses)})")
+            values += chosen.statuses
+        for column, value in (
+            ("resource =", chosen.resource),
+            ("updated_at >=", chosen.updated_from),
+            ("created_at <", chosen.created_before),
+        ):
+            if value is not None:
+                conditions.append(f"{column} ?")
+                values.append(value)  # type: ignore[arg-type]
+        where = " AND ".join(conditions)
+        total = self._one(f"SELECT count(*) FROM alerts WHERE {where}", values)[0]
+        limit = ALL if chosen.limit is None else chosen.limit
+        page = f"{ALERTS.select} WHERE {where} ORDER BY created_at, id LIMIT ? OFFSET ?"
+        return [ALERTS.decode(row) for row in self._all(page, [*values, limit, chosen.offset])], total
+
+    def insert_alert(self, row: AlertRow) -> None:
+        self._run(ALERTS.insert, ALERTS.values(row))
+
+    def update_alert(self, row: AlertRow) -> None:
+        self._run(ALERTS.update, ALERTS.update_values(row))
+
+    def remove_alert(self, alert: int) -> None:
+        theirs = "SELECT id FROM deliveries WHERE alert = ?"
+        self._run(f"DELETE FROM attempts WHERE delivery IN ({theirs})", (alert,))
+        for table in ("targets", "ids", "deliveries"):
+            self._run(f"DELETE FROM {table} WHERE alert = ?", (alert,))
+        self._run("DELETE FROM alerts WHERE id = ?", (alert,))
+
+    def add_id(self, scope: str, name: str, party: str, alert: int) -> None:
+        self._run("INSERT INTO ids VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", (scope, name, party, alert))
+
+    def is_known_id(self, name: str, party: str) -> bool:
+        return self._one("SELECT 1 FROM ids WHERE party = ? AND name = ?", (party, name)) is not None
+
+    # targets
+
+    def targets(self, alert: int) -> list[TargetRow]:
+        rows = self._all(f"{TARGETS.select} WHERE alert = ? ORDER BY position", (alert,))
+        return [TARGETS.decode(row) for row in rows]
+
+    def put_target(self, row: TargetRow) -> None:
+        self._run(TARGETS.replace, TARGETS.values(row))
+
+    def remove_target(self, alert: int, upstream: str) -> None:
+        self._run("DELETE FROM targets WHERE alert = ? AND upstream = ?", (alert, upstream))
+
+    def lane_holders(self, upstream: str, lane: str) -> list[int]:
+        joined = "SELECT a.id FROM targets t JOIN alerts a ON a.id = t.alert"
+        rows = self._all(f"{joined} WHERE t.upstream = ? AND t.lane = ? AND a.is_open = 1", (upstream, lane))
+        return [row[0] for row in rows]
+
+    # commands
+
+    def command(self, command: int) -> CommandRow | None:
+        found = self._one(f"{COMMANDS.select} WHERE id = ?", (command,))
+        return COMMANDS.decode(found) if found else None
+
+    def insert_command(self, row: CommandRow) -> None:
+        self._run(COMMANDS.insert, COMMANDS.values(row))
+
+    def refuse_command(self, command: int, reason: str) -> None:
+        self._run("UPDATE commands SET refused = ? WHERE id = ?", (reason, command))
+        theirs = "SELECT id FROM deliveries WHERE command = ?"
+        self._run(f"DELETE FROM attempts WHERE delivery IN ({theirs})", (command,))
+        self._run("DELETE FROM deliveries WHERE command = ?", (command,))
+
+    def commands(self, alert: int) -> list[CommandRow]:
+        rows = self._all(f"{COMMANDS.select} WHERE alert = ? ORDER BY id", (alert,))
+        return [COMMANDS.decode(row) for row in rows]
+
+    # deliveries
+
+    def insert_delivery(self, row: DeliveryRow) -> None:
+        self._run(DELIVERIES.insert, DELIVERIES.values(row))
+
+    def update_delivery(self, row: DeliveryRow) -> None:
+        self._run(DELIVERIES.update, DELIVERIES.update_values(row))
+
+    def delivery(self, delivery: int) -> DeliveryRow | None:
+        found = self._one(f"{DELIVERIES.select} WHERE id = ?", (delivery,))
+        return DELIVERIES.decode(found) if found else None
+
+    def deliveries(self, chosen: DeliveryFilter) -> list[DeliveryRow]:
+        conditions, values = ["1 = 1"], []
+        if chosen.state is not None:  # in so many words, so that an index of that state is used
+            if chosen.state not in STATES:
+                return []
+            conditions.append(f"state = '{chosen.state}'")
+        for column in ("upstream", "alert"):
+            if (value := getattr(chosen, column)) is not None:
+                conditions.append(f"{column} = ?")
+                values.append(value)
+        if chosen.ids:
+            conditions.append(f"id IN ({', '.join('?' for _ in chosen.ids)})")
+            values += chosen.ids
+        if chosen.after is not None:
+            conditions.append("id > ?")
+            values.append(chosen.after)
+        order = "id DESC" if chosen.after is None else "id"
+        where = f"{DELIVERIES.select} WHERE {' AND '.join(conditions)} ORDER BY {order} LIMIT ?"
+        return [DELIVERIES.decode(row) for row in self._all(where, [*values, chosen.limit])]
+
+    def deliveries_of(self, command: int) -> list[DeliveryRow]:
+        rows = self._all(f"{DELIVERIES.select} WHERE command = ? ORDER BY id", (command,))
+        return [DELIVERIES.decode(row) for row in rows]
+
+    def is_waiting(self, alert: int, upstream: str) -> bool:
+        waits = "SELECT 1 FROM deliveries WHERE alert = ? AND upstream = ? AND state = 'waiting'"
+        return self._one(waits, (alert, upstream)) is not None
+
+    def last_waiting(self, upstream: str, lane: str) -> DeliveryRow | None:
+        lane_only = "upstream = ? AND lane = ? AND state = 'waiting' ORDER BY id DESC LIMIT 1"
+        found = self._one(f"{DELIVERIES.select} WHERE {lane_only}", (upstream, lane))
+        return DELIVERIES.decode(found) if found else None
+
+    def waits_before(self, row: DeliveryRow) -> bool:
+        lane = "upstream = ? AND lane = ? AND state = 'waiting' AND id < ?"
+        return self._one(f"SELECT 1 FROM deliveries WHERE {lane}", (row.upstream, row.lane, row.id)) is not None
+
+    def newer_delivered(self, row: DeliveryRow) -> bool:
+        tried = "(state = 'delivered' OR (state = 'waiting' AND attempts > 0))"
+        lane = f"upstream = ? AND lane = ? AND {tried} AND id > ?"
+        return self._one(f"SELECT 1 FROM deliveries WHERE {lane}", (row.upstream, row.lane, row.id)) is not None
+
+    def newest_in_lane(self, upstream: str, lane: str) -> DeliveryRow | None:
+        found = self._one(
+            f"{DELIVERIES.select} WHERE upstream = ? AND lane = ? ORDER BY id DESC LIMIT 1", (upstream, lane)
+        )
+        return DELIVERIES.decode(found) if found else None
+
+    def claim(
+        self,
+        upstream: str,
+        now: int,
+        limit: int,
+        *,
+        taken: Collection[str] = (),
+        ranked: bool = False,
+        fresh: bool = False,
+    ) -> list[DeliveryRow]:
+        rows = self._all(
+            f"SELECT {DELIVERIES.columns} FROM deliveries d WHERE {may_be_sent(fresh=fresh)} "
+            f"ORDER BY {'d.rank, d.due' if ranked else 'd.due'} LIMIT ?",
+            (upstream, now, limit + len(taken)),
+        )
+        found = [DELIVERIES.decode(row) for row in rows]
+        return [row for row in found if row.lane not in taken][:limit]
+
+    def shift_waiting(self, by: int) -> None:
+        shift = "UPDATE deliveries SET due = due + ?, created_at = created_at + ? WHERE state = 'waiting'"
+        self._run(shift, (by, by))
+
+    def next_due(self, upstream: str, after: int) -> int | None:
+        later = "SELECT min(due) FROM deliveries WHERE upstream = ? AND state = 'waiting' AND due > ?"
+        found = self._one(later, (upstream, after))
+        return found[0] if found else None
+
+    def waiting(self) -> list[Waiting]:
+        rows = self._all(
+            "SELECT upstream, count(*), min(created_at), CAST(sum(size) AS BIGINT) FROM deliveries "
+            "WHERE state = 'waiting' GROUP BY upstream",
+            (),
+        )
+        return [Waiting(*row) for row in rows]
+
+    def dead(self) -> dict[str, int]:
+        rows = self._all("SELECT upstream, count(*) FROM deliveries WHERE state = 'dead' GROUP BY upstream", ())
+        return dict(rows)
+
+    def insert_attempt(self, row: AttemptRow) -> None:
+        self._run(ATTEMPTS.replace, ATTEMPTS.values(row))
+
+    def attempts(self, delivery: int) -> list[AttemptRow]:
+        rows = self._all(f"{ATTEMPTS.select} WHERE delivery = ? ORDER BY number", (delivery,))
+        return [ATTEMPTS.decode(row) for row in rows]
+
+    # notes and idempotency keys
+
+    def note(self, name: str) -> Any:
+        found = self._one("SELECT body FROM notes WHERE name = ?", (name,))
+        return msgspec.json.decode(found[0]) if found else None
+
+    def put_note(self, name: str, value: Any) -> None:
+        put = "INSERT INTO notes VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET body = excluded.body"
+        self._run(put, (name, msgspec.json.encode(value)))
+
+    def notes(self, prefix: str, limit: int) -> list[Any]:
+        found = self._all("SELECT body FROM notes WHERE name LIKE ? ORDER BY name DESC LIMIT ?", (prefix + "%", limit))
+        return [msgspec.json.decode(row[0]) for row in found]
+
+    def remove_notes(self, prefix: str, before: str, limit: int) -> None:
+        old = self._all("SELECT name FROM notes WHERE name LIKE ? AND name < ? LIMIT ?", (prefix + "%", before, limit))
+        for (name,) in old:
+            self._run("DELETE FROM notes WHERE name = ?", (name,))
+
+    def keyed(self, scope: str, key: str) -> Keyed | None:
+        found = self._one("SELECT digest, at, answer FROM keyed WHERE scope = ? AND key = ?", (scope, key))
+        if found is None:
+            return None
+        return Keyed(digest=found[0], at=found[1], answer=msgspec.json.decode(found[2], type=FirstAnswer))
+
+    def put_keyed(self, scope: str, key: str, row: Keyed) -> None:
+        self._run(
+            "INSERT INTO keyed VALUES (?, ?, ?, ?, ?) ON CONFLICT (scope, key) "
+            "DO UPDATE SET digest = excluded.digest, at = excluded.at, answer = excluded.answer",
+            (scope, key, row.digest, row.at, msgspec.json.encode(row.answer)),
+        )
+
+    def remove_keyed(self, scope: str, key: str) -> None:
+        self._run("DELETE FROM keyed WHERE scope = ? AND key = ?", (scope, key))
+
+    def purge_keyed(self, before: int, limit: int) -> int:
+        old = self._all("SELECT scope, key FROM keyed WHERE at < ? LIMIT ?", (before, limit))
+        for scope, key in old:
+            self.remove_keyed(scope, key)
+        return len(old)
+
+    # the ledger
+
+    def ledger(self, since: int, by: Literal["caller", "dialect", "operation"]) -> list[LedgerLine]:
+        lines: dict[str, LedgerLine] = {}
+        for group, received, refused in self._all(
+            f"SELECT {by}, sum(fanout), sum(CASE WHEN refused IS NULL THEN 0 ELSE fanout END) "
+            f"FROM commands WHERE at >= ? GROUP BY {by} ORDER BY {by}",
+            (since,),
+        ):
+            lines[group] = LedgerLine(group=group, received=int(received), refused=int(refused))
+        for group, state, count in self._all(
+            f"SELECT c.{by}, d.state, count(*) FROM commands c JOIN deliveries d ON d.command = c.id "
+            f"WHERE c.at >= ? GROUP BY c.{by}, d.state",
+            (since,),
+        ):
+            setattr(lines[group], state, count)
+        return list(lines.values())
+
+    def arrivals(self, since: int) -> list[Arrivals]:
+        theirs = "FROM deliveries d JOIN commands c ON c.id = d.command WHERE c.at >= ? AND d.state = 'delivered'"
+        counted = self._all(
+            "SELECT d.upstream, count(*), sum(CASE WHEN d.status = 202 THEN 1 ELSE 0 END), max(d.finished_at - c.at) "
+            f"{theirs} GROUP BY d.upstream ORDER BY d.upstream",
+            (since,),
+        )
+        at = f"SELECT d.finished_at - c.at {theirs} AND d.upstream = ? ORDER BY 1 LIMIT 1 OFFSET ?"
+        return [
+            Arrivals(
+                upstream=upstream,
+                accepted=int(accepted),
+                confirmed=count - int(accepted),
+                p50=self._one(at, (since, upstream, (count - 1) // 2))[0],
+                p99=self._one(at, (since, upstream, (count - 1) * 99 // 100))[0],
+                worst=worst,
+            )
+            for upstream, count, accepted, worst in counted
+        ]
+
+    # keeping house
+
+    def purge(self, before: int, limit: int) -> int:
+        old = self._all("SELECT id FROM deliveries WHERE finished_at < ? LIMIT ?", (before, limit))
+        for (delivery,) in old:
+            self._run("DELETE FROM attempts WHERE delivery = ?", (delivery,))
+            self._run("DELETE FROM deliveries WHERE id = ?", (delivery,))
+        ended = self._all(
+            "SELECT id FROM alerts a WHERE is_open = 0 AND updated_at < ? "
+            "AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.alert = a.id) LIMIT ?",
+            (before, limit),
+        )
+        for (alert,) in ended:
+            self._run("DELETE FROM commands WHERE alert = ?", (alert,))
+            self.remove_alert(alert)
+        self._run(
+            "DELETE FROM commands WHERE id IN (SELECT id FROM commands c WHERE at < ? "
+            "AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.command = c.id) LIMIT ?)",
+            (before, limit),
+        )
+        return len(old) + len(ended)
+
+    def largest_id(self) -> int:
+        tables = ("commands", "deliveries", "alerts")
+        return max(int(self._one(f"SELECT coalesce(max(id), 0) FROM {table}", ())[0]) for table in tables)
+
+
+def may_be_sent(*, fresh: bool = False) -> str:
+    """The condition on a delivery `d` that its turn has come at an upstream by a time: two values to bind."""
+    older = "SELECT 1 FROM deliveries o WHERE o.upstream = d.upstream AND o.lane = d.lane"
+    return (
+        "d.upstream = ? AND d.state = 'waiting' AND d.due <= ? "
+        + ("AND d.attempts = 0 " if fresh else "")
+        + f"AND NOT EXISTS ({older} AND o.id < d.id AND o.state = 'waiting')"
+    )

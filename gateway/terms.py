@@ -1,0 +1,94 @@
+"""A command in an upstream's terms: what an operation becomes there, and an alert as it is said to one of its targets.
+
+Plain functions of a configuration and rows; they know no vendor, and write nothing.
+"""
+
+from __future__ import annotations
+
+from gateway.canonical import SERVER_OWNED, Flat, Operation, checked
+from gateway.config import Upstream
+from gateway.dialect import Command, Dialect
+from gateway.store import AlertRow, CommandBody, TargetRow
+from gateway.translation import Fate, Saying
+from gateway.values import from_millis
+
+TELLING = (Operation.CREATE, Operation.UPDATE, Operation.REOPEN)
+"""Operations that say what an alert is."""
+ENDING = (Operation.RESOLVE, Operation.DELETE)
+"""Operations that say that it is over."""
+INSTEAD_OF = "instead_of"
+"""Where a fallback notes, in what it has `seen`, the upstreams of each route that it stands by for."""
+
+
+def is_there(target: TargetRow, upstream: Upstream) -> bool:
+    """Whether an update can be the changed fields alone, so that without any there is nothing to send."""
+    return upstream.dialect.outbound.addressed_by == "id" and target.state == "present"
+
+
+def may_look(upstream: Upstream) -> bool:
+    """Whether a create whose answer was lost is looked for before it is sent again; the same key is harmless."""
+    return upstream.dialect.outbound.addressed_by == "id" and upstream.dialect.outbound.list is not None
+
+
+def refuses_rules(upstream: Upstream) -> bool:
+    return upstream.destination.rules == "refuse" and upstream.dialect.kind == "occurrence"
+
+
+def what_to_send(upstream: Upstream, operation: Operation) -> tuple[Operation | None, tuple[Fate, ...]]:
+    """What an operation becomes at an upstream, None where nothing is sent, and what there is to say about it."""
+    sent: Operation | None = operation
+    if operation is Operation.RESOLVE and upstream.on_resolve == "delete":
+        sent = Operation.DELETE
+    elif operation is Operation.RESOLVE and upstream.on_resolve == "keep":
+        sent = None
+    outbound = upstream.dialect.outbound
+    if sent is not None and sent not in outbound.calls:
+        sent = outbound.nearest.get(sent)
+    about = "comment" if operation is Operation.COMMENT else "status"
+    if sent is None:
+        return None, (Fate(about, "kept", "", f"{upstream.dialect.title} cannot {operation} here"),)
+    if sent is not operation:
+        return sent, (Fate(about, "approximated", "", f"{operation} becomes {sent} there"),)
+    return sent, ()
+
+
+def unsaid(upstream: Upstream, origin: Dialect, asked: Command, changed: tuple[str, ...]) -> tuple[Fate, ...]:
+    """What a command said beside its operation, where the upstream's words for that have no room for it."""
+    if upstream.dialect.name == origin.name:
+        return ()
+    is_told = asked.operation is Operation.COMMENT or not asked.comment
+    paths = [path for path in changed if path not in SERVER_OWNED] + ([] if is_told else ["comment"])
+    return tuple(
+        Fate(path, "kept", "", f"{upstream.dialect.title} is told the {asked.operation} alone") for path in paths
+    )
+
+
+def in_terms_of(
+    upstream: Upstream, operation: Operation, before: Flat | None, after: Flat, *, says_something: bool
+) -> Operation | None:
+    """An update in an upstream's terms: for vendors of occurrences, switching a rule off ends what it raised."""
+    if operation is not Operation.UPDATE or before is None:
+        return operation
+    was, now = before.get("enabled") is not False, after.get("enabled") is not False
+    if after.get("kind") == "rule" and upstream.dialect.kind == "occurrence" and was != now:
+        return Operation.REOPEN if now else Operation.RESOLVE
+    return Operation.UPDATE if says_something else None
+
+
+def saying(row: AlertRow, target: TargetRow, flat: Flat, body: CommandBody, at: int, late: str = "") -> Saying:
+    """An alert as it is said at one of its targets."""
+    return Saying(
+        flat=flat,
+        origin=row.dialect,
+        caller=row.caller,
+        id=row.id,
+        key=target.key,
+        replaced=checked(target.replaced) if target.replaced else {},
+        route=target.route,
+        changed=body.changed,
+        verbatim=row.verbatim,
+        said=body.said,
+        at=from_millis(at),
+        late=late,
+        dropped=body.dropped,
+    )

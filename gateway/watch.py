@@ -1,0 +1,282 @@
+"""Who watches the watchman: a heartbeat that stops when the gateway is in trouble, and alarms about its own trouble
+through an upstream that works.
+
+An alarm goes to its upstream directly, not through the outbox: what it tells of may be the store itself. It must not
+know any vendor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import structlog
+from msgspec import Struct
+
+from gateway.canonical import Flat, Operation
+from gateway.config import Config, Heartbeat, Upstream
+from gateway.delivery.dispatcher import Dispatcher
+from gateway.delivery.transport import Transport, Unreachable
+from gateway.dialect import Delivered, Missing, Pending, Request, Sending
+from gateway.errors import StoreError
+from gateway.mapping import Unmet
+from gateway.store import Store, Waiting
+from gateway.translation import Saying, translate
+from gateway.values import from_millis
+
+log = structlog.get_logger()
+STALL = 120.0
+"""Seconds that something may wait before that is trouble, unless the configuration says otherwise."""
+MOST_ASKED = 8
+"""How often a receipt is asked about before an alarm counts as not taken."""
+NOTE = "alarms"
+PROOF = "proof"
+ORIGIN = "alert-gateway"
+CODES = ("upstream-held", "upstream-stalled", "dead-letters", "store-full", "store-unavailable")
+"""Every kind of trouble; each is a heading in the runbook."""
+
+
+class Trouble(Struct, frozen=True):
+    """Something that is wrong with the gateway: a code that is a heading in the runbook, what it is about, a line."""
+
+    code: str
+    about: str
+    summary: str
+
+    @property
+    def key(self) -> str:
+        """The key of its alarm, the same for as long as it lasts."""
+        return f"alert-gateway/{self.code}" + (f"/{self.about}" if self.about else "")
+
+
+class Raised(Struct):
+    """An alarm that an upstream was told of: which one, and by which ids it knows it; how often all was well since."""
+
+    upstream: str
+    code: str
+    about: str
+    summary: str
+    ids: dict[str, str] = {}
+    clear: int = 0
+
+
+class Watch:
+    """Watches one gateway. `config` and `dispatcher` give what is current; `interval` is in seconds."""
+
+    def __init__(
+        self, store: Store, config: Callable[[], Config], dispatcher: Dispatcher, now: Callable[[], int]
+    ) -> None:
+        self._store = store
+        self._config = config
+        self._dispatcher = dispatcher
+        self._now = now
+        self._raised: dict[str, Raised] = {}
+        self.interval = 5.0
+        self.calm = 12
+
+    async def run(self) -> None:
+        """Watches until it is cancelled."""
+        await asyncio.gather(self._repeat(self._beat), self._repeat(self._look))
+
+    async def _repeat(self, turn: Callable[[], Awaitable[float]]) -> None:
+        while True:
+            try:
+                pause = await turn()
+            except Exception:  # whoever watches must not fall asleep
+                log.exception("watch.failed")
+                pause = self.interval
+            await asyncio.sleep(pause)
+
+    # --- the heartbeat -------------------------------------------------------------------------------------
+
+    async def _beat(self) -> float:
+        heartbeat = self._config().heartbeat
+        if heartbeat is None:
+            return self.interval
+        trouble = await self.unwell(heartbeat.stall)
+        if trouble:
+            log.error("heartbeat.withheld", reason=trouble)
+        else:
+            await _ping(heartbeat)
+        return heartbeat.every
+
+    async def unwell(self, stall: float) -> str:
+        """Why the heartbeat has to stop: nothing where all is well."""
+        if not self._dispatcher.turns():
+            return "the dispatcher does not turn"
+        try:
+            await prove(self._store, 2.0)
+            waiting = await self._store.read(lambda tx: tx.waiting())
+        except (StoreError, TimeoutError) as error:
+            return f"the store takes no commits: {error}"
+        late = [one.upstream for one in waiting if self._age(one) > stall]
+        return f"something has waited for more than {stall:g} s for {', '.join(late)}" if late else ""
+
+    # --- alarms --------------------------------------------------------------------------------------------
+
+    async def _look(self) -> float:
+        config = self._config()
+        if not config.alarms:
+            return self.interval
+        if not self._raised:
+            await self._remember()
+        now = {trouble.key: trouble for trouble in await self.troubles()}
+        for key, trouble in now.items():
+            if key in self._raised:
+                self._raised[key].clear = 0
+            else:
+                await self._raise(config, trouble)
+        for key in [key for key in self._raised if key not in now]:
+            self._raised[key].clear += 1
+            if self._raised[key].clear >= self.calm:
+                await self._clear(config, key)
+        return self.interval
+
+    async def troubles(self) -> list[Trouble]:
+        """What is wrong now."""
+        heartbeat = self._config().heartbeat
+        stall = heartbeat.stall if heartbeat else STALL
+        found = [
+            Trouble("upstream-held", name, f"alert-gateway: {name} refuses our key or shows a bad certificate")
+            for name, breaker in self._dispatcher.breakers().items()
+            if breaker.state == "held"
+        ]
+        if self._store.is_strained:
+            found.append(Trouble("store-full", "", "alert-gateway: the disk is full, new alerts are refused"))
+        try:
+            await _commit(self._store, 2.0)
+            waiting = await self._store.read(lambda tx: tx.waiting())
+            dead = await self._store.read(lambda tx: tx.dead())
+        except (StoreError, TimeoutError):
+            return [*found, Trouble("store-unavailable", "", "alert-gateway: the store takes no commits")]
+        found += [
+            Trouble("upstream-stalled", one.upstream, f"alert-gateway: {one.count} deliveries wait for {one.upstream}")
+            for one in waiting
+            if self._age(one) > stall
+        ]
+        return found + [
+            Trouble("dead-letters", name, f"alert-gateway: dead letters for {name}")
+            for name in sorted(dead)
+            if name in self._config().upstreams
+        ]
+
+    async def _raise(self, config: Config, trouble: Trouble) -> None:
+        breakers = self._dispatcher.breakers()
+        for name in config.alarms:
+            if name == trouble.about or name not in breakers or breakers[name].state != "closed":
+                continue
+            ids = await self._tell(config.upstreams[name], Operation.CREATE, trouble, {})
+            if ids is not None:
+                self._raised[trouble.key] = Raised(name, trouble.code, trouble.about, trouble.summary, ids)
+                log.error("alarm.raised", alarm=trouble.code, about=trouble.about, upstream=name)
+                await self._note()
+                return
+        log.error("alarm.untold", alarm=trouble.code, about=trouble.about)
+
+    async def _clear(self, config: Config, key: str) -> None:
+        raised = self._raised[key]
+        upstream = config.upstreams.get(raised.upstream)
+        trouble = Trouble(raised.code, raised.about, raised.summary)
+        if upstream is None or await self._tell(upstream, Operation.RESOLVE, trouble, raised.ids) is not None:
+            del self._raised[key]
+            log.info("alarm.cleared", alarm=raised.code, about=raised.about)
+            await self._note()
+
+    async def _tell(
+        self, upstream: Upstream, operation: Operation, trouble: Trouble, ids: Mapping[str, str]
+    ) -> dict[str, str] | None:
+        """Tells an upstream of an alarm, or of its end; None where it did not take it."""
+        outbound = upstream.dialect.outbound
+        if operation not in outbound.calls:
+            operation = outbound.nearest.get(operation, operation)
+        if operation not in outbound.calls:
+            return {}
+        saying = _saying(trouble, outbound.addressed_by == "key")
+        try:
+            said = translate(saying, upstream.destination)
+        except Unmet as unmet:
+            log.error("alarm.untranslatable", upstream=upstream.name, field=unmet.path)
+            return None
+        sending = Sending(
+            operation=operation,
+            body=said.body,
+            patch=said.body,
+            key=saying.key,
+            ids=ids,
+            seen={},
+            settings=upstream.settings,
+        )
+        outcome = await self._confirmed(upstream, operation, sending)
+        if isinstance(outcome, Missing) and operation is not Operation.CREATE:
+            return {}  # somebody ended it there
+        return dict(outcome.ids) if isinstance(outcome, Delivered) else None
+
+    def _age(self, waiting: Waiting) -> float:
+        return (self._now() - waiting.oldest) / 1000
+
+    async def _confirmed(self, upstream: Upstream, operation: Operation, sending: Sending) -> Any:
+        """Runs the call, and again for as long as the upstream has given a receipt and no verdict, a few times."""
+        client, call = self._dispatcher.client(upstream.name), upstream.dialect.outbound.calls[operation]
+        ended = await client.run(call(sending))
+        for _ in range(MOST_ASKED):
+            outcome: Any = ended.outcome
+            if not isinstance(outcome, Pending):
+                break
+            await asyncio.sleep(outcome.after)
+            sending = replace(sending, seen={**sending.seen, **outcome.seen})
+            ended = await client.run(call(sending))
+        return ended.outcome
+
+    async def _remember(self) -> None:
+        """Alarms that were raised before a restart are cleared after it."""
+        with contextlib.suppress(StoreError):
+            kept = await self._store.read(lambda tx: tx.note(NOTE)) or {}
+            self._raised = {key: Raised(**value) for key, value in kept.items()}
+
+    async def _note(self) -> None:
+        kept = {key: {name: getattr(one, name) for name in one.__struct_fields__} for key, one in self._raised.items()}
+        with contextlib.suppress(StoreError):
+            await self._store.write(lambda tx: tx.put_note(NOTE, kept))
+
+
+async def prove(store: Store, within: float) -> None:
+    """Raises `StoreError` or `TimeoutError` where nothing new can be made durable."""
+    if store.is_strained:
+        raise StoreError("the disk is full")
+    await _commit(store, within)
+
+
+async def _commit(store: Store, within: float) -> None:
+    """A commit that reaches the disk: one that writes nothing would succeed on a full one."""
+    await asyncio.wait_for(store.write(lambda tx: tx.put_note(PROOF, time.time_ns())), within)
+
+
+def _saying(trouble: Trouble, by_key: bool) -> Saying:
+    flat: Flat = {
+        "kind": "occurrence",
+        "summary": trouble.summary,
+        "details": f"See the runbook: {trouble.code}.",
+        "severity": 1,
+        "status": "firing",
+        "source": ORIGIN,
+        "dedup_key": trouble.key,
+    }
+    key = trouble.key if by_key else None
+    return Saying(flat=flat, origin=ORIGIN, caller=ORIGIN, key=key, at=from_millis(int(time.time() * 1000)))
+
+
+async def _ping(heartbeat: Heartbeat) -> None:
+    transport = Transport("", 10.0, 1, heartbeat.reach)
+    try:
+        request = Request(method="GET", path=heartbeat.url.value(), absolute=True)
+        answer = await transport.send(request, {})
+        if answer.status >= 400:
+            log.error("heartbeat.refused", status=answer.status)
+    except (Unreachable, ValueError) as error:
+        log.error("heartbeat.unreachable", reason=type(error).__name__)
+    finally:
+        await transport.aclose()

@@ -1,0 +1,95 @@
+"""Several processes behind one listening socket: started, started again when they die, drained together.
+
+Each worker is a gateway of its own over the store that they share. It must not know what they serve.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from gateway.server import bind
+
+log = structlog.get_logger()
+SUPERVISOR = "ALERT_GATEWAY_SUPERVISOR"
+"""The variable that tells a worker whose child it is: its supervisor may be gone before it can look."""
+PATIENCE = 25.0
+"""Seconds that workers have to drain before they are killed."""
+AGAIN = 1.0
+"""Seconds before a worker that died is started again."""
+
+
+def supervise(arguments: Sequence[str], count: int, addresses: Mapping[str, tuple[str, int]]) -> int:
+    """Runs `alert-gateway` with these arguments so many times until SIGTERM or SIGINT; answers the exit status. Each
+    gets the sockets that listen at `addresses` by the option of that name."""
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="alert-gateway-"))
+        command = [sys.executable, "-m", "gateway.cli", *arguments]
+        inherited: list[socket.socket] = []
+        for option, (host, port) in addresses.items():
+            listener = stack.enter_context(bind(host, port))
+            listener.set_inheritable(True)
+            listener.listen(2048)
+            inherited.append(listener)
+            command += [option, str(listener.fileno())]
+        environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": directory, SUPERVISOR: str(os.getpid())}
+        return asyncio.run(_Supervisor(command, environment, inherited).run(count))
+
+
+class _Supervisor:
+    def __init__(self, command: Sequence[str], environment: dict[str, str], inherited: Sequence[socket.socket]) -> None:
+        self._command = command
+        self._environment = environment
+        self._inherited = inherited
+        self._running: dict[int, asyncio.subprocess.Process] = {}
+        self._stop = asyncio.Event()
+
+    async def run(self, count: int) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._tell, signal.SIGHUP)
+        tasks = [asyncio.create_task(self._keep(number)) for number in range(1, count + 1)]
+        stopping = asyncio.create_task(self._stop.wait())
+        await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        self._stop.set()
+        for listener in self._inherited:  # or connections would queue here, unanswered, when no worker listens any more
+            listener.close()
+        self._tell(signal.SIGTERM)
+        _, late = await asyncio.wait(tasks, timeout=PATIENCE)
+        self._tell(signal.SIGKILL)
+        if late:
+            await asyncio.wait(late)
+        return max((task.result() for task in tasks), default=0)
+
+    def _tell(self, number: signal.Signals) -> None:
+        for process in self._running.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
+
+    async def _keep(self, worker: int) -> int:
+        """Keeps one worker running. One that never got to serve has nothing to be started again for."""
+        first = True
+        while not self._stop.is_set():
+            fds = [listener.fileno() for listener in self._inherited]
+            process = await asyncio.create_subprocess_exec(*self._command, env=self._environment, pass_fds=fds)
+            self._running[worker] = process
+            if self._stop.is_set():  # the others were told while it was being started
+                process.terminate()
+            status = await process.wait()
+            del self._running[worker]
+            if self._stop.is_set() or (first and status == 1):
+                return status if status > 0 else 0
+            first = False
+            log.error("worker.died", worker=worker, status=status)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), AGAIN)
+        return 0

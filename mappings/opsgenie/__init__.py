@@ -1,0 +1,44 @@
+"""Opsgenie's Alert API v2: occurrences, addressed by alias, with everything that people do to them.
+
+Source: https://docs.opsgenie.com/docs/alert-api. What the canonical alert has no operation for (snooze, assign,
+escalate and the like) changes the record and goes out as a comment, or as it is to an upstream that speaks alike. Rows
+are in `alert`, what callers ask in `routes` and `query`, answers in `words`, and what is sent in `calls`. It must not
+know what stands behind the gateway.
+"""
+
+from __future__ import annotations
+
+from gateway.dialect import Dialect, Outbound, Request
+from mappings.opsgenie.alert import ALERT, NAME, fitted_key
+from mappings.opsgenie.calls import SEND, authorise, read_one
+from mappings.opsgenie.routes import PAGE, ROUTES, credentials
+from mappings.opsgenie.words import problem, reason, shown_id
+
+DIALECT = Dialect(
+    name=NAME,
+    title="Opsgenie",
+    source=PAGE,
+    kind="occurrence",
+    mapping=ALERT,
+    routes=ROUTES,
+    outbound=Outbound(
+        addressed_by="key",
+        calls=SEND,
+        authorise=authorise,
+        reason=reason,
+        read=read_one,
+        probe=Request(method="GET", path="/v2/alerts", query={"limit": "1"}),
+    ),
+    credentials=credentials,
+    problem=problem,
+    shown_id=shown_id,
+    same_key=fitted_key,
+    url="https://api.opsgenie.com",
+    client_setting="the host `https://api.opsgenie.com` → `http://gateway/opsgenie`",
+    remark=(
+        "Accounts in the EU have `https://api.eu.opsgenie.com` as their `url`. Jira Service Management's integration "
+        "events API is the same upstream with another base URL: `https://api.atlassian.com/jsm/ops/integration`, one "
+        "host for all regions, with the key of an API integration. It creates, acknowledges, closes and takes notes; "
+        "a change of a field, for which it has no call, is sent there as a create with the same alias."
+    ),
+)

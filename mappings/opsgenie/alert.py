@@ -1,0 +1,193 @@
+"""Opsgenie's alert: its wire structs, its value tables, and the rows between them and the canonical alert.
+
+Sources: https://docs.opsgenie.com/docs/alert-api and, for limits, https://docs.opsgenie.com/docs/alerts-and-alert-fields.
+It must not know who calls, nor what is sent when.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from gateway.fallbacks import headline
+from gateway.mapping import Dropped, Extension, Mapping, Writing, joint, row
+from gateway.values import TIME, Pair, Scale
+
+NAME = "opsgenie"
+TAGS, RESPONDERS = f"extensions.{NAME}.tags", f"extensions.{NAME}.responders"
+LONGEST_KEY, LONGEST_MESSAGE, LONGEST_DESCRIPTION = 512, 130, 15_000
+MOST_DETAILS = 8_000
+"""Characters that all keys and values of the details may have together."""
+CUT = "…"
+
+# --- wire structs ------------------------------------------------------------------------------------------
+
+
+class Alert(Struct, kw_only=True):
+    """An alert as created, with the fields that the service adds."""
+
+    message: Annotated[str, Meta(min_length=1)]
+    alias: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+    responders: list[dict[str, Any]] | UnsetType = UNSET
+    visibleTo: list[dict[str, Any]] | UnsetType = UNSET
+    actions: list[str] | UnsetType = UNSET
+    tags: list[str] | UnsetType = UNSET
+    details: dict[str, Any] | UnsetType = UNSET
+    entity: str | UnsetType = UNSET
+    source: str | UnsetType = UNSET
+    priority: Literal["P1", "P2", "P3", "P4", "P5"] | UnsetType = UNSET
+    user: str | UnsetType = UNSET
+    note: str | UnsetType = UNSET
+    id: str | UnsetType = UNSET
+    tinyId: str | UnsetType = UNSET
+    status: Literal["open", "closed"] | UnsetType = UNSET
+    acknowledged: bool | UnsetType = UNSET
+    isSeen: bool | UnsetType = UNSET
+    seen: bool | UnsetType = UNSET
+    snoozed: bool | UnsetType = UNSET
+    snoozedUntil: str | UnsetType = UNSET
+    count: int | UnsetType = UNSET
+    lastOccurredAt: str | UnsetType = UNSET
+    createdAt: str | UnsetType = UNSET
+    updatedAt: str | UnsetType = UNSET
+    owner: str | UnsetType = UNSET
+    ownerTeamId: str | UnsetType = UNSET
+    integration: dict[str, Any] | UnsetType = UNSET
+    report: dict[str, Any] | UnsetType = UNSET
+
+
+# --- value tables ------------------------------------------------------------------------------------------
+
+PRIORITY = Scale(("P1", "P1", "P2", "P2", "P3", "P4", "P5", "P5"), {"P1": 1, "P2": 3, "P3": 4, "P4": 5, "P5": 6})
+USUAL_PRIORITY = "P3"
+
+
+def fitted_key(key: str) -> str:
+    """An alias that Opsgenie takes: a longer one ends in a mark of the whole, so that two never become one."""
+    if len(key) <= LONGEST_KEY:
+        return key
+    mark = hashlib.sha256(key.encode("utf8", "surrogatepass")).hexdigest()
+    return f"{key[: LONGEST_KEY - len(mark) - 1]}-{mark}"
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _texts(held: dict[str, Any]) -> dict[str, str]:
+    """Details are texts; what a sender puts there besides is its JSON."""
+    return {name: _as_text(value) for name, value in held.items()}
+
+
+TEXTS = Pair(_texts, _texts)
+
+
+def fitted_details(held: Any) -> Any:
+    """Details within the limit: the longest values are cut first, then what comes last is left out."""
+    if not isinstance(held, dict):
+        return held
+    texts = _texts(held)
+    for name in sorted(texts, key=lambda name: len(texts[name]), reverse=True):
+        excess = _size(texts) - MOST_DETAILS
+        if excess <= 0:
+            break
+        left = max(0, len(texts[name]) - excess - len(CUT))
+        texts[name] = texts[name][:left] + CUT if len(texts[name]) > len(CUT) else texts[name]
+    while _size(texts) > MOST_DETAILS:
+        texts.popitem()
+    return texts
+
+
+def _size(texts: dict[str, str]) -> int:
+    return sum(len(name) + len(text) for name, text in texts.items())
+
+
+def _short(most: int, longest: int) -> Any:
+    """So many texts of so many characters."""
+
+    def fit(listed: Any) -> Any:
+        return [text[:longest] if isinstance(text, str) else text for text in listed[:most]]
+
+    return fit
+
+
+def _read_status(status: Any, acknowledged: Any) -> tuple[Any, Any]:
+    if status is UNSET:
+        return UNSET, UNSET
+    if status == "closed":
+        return "resolved", acknowledged
+    return ("acknowledged" if acknowledged is True else "firing"), UNSET
+
+
+def _write_status(writing: Writing, status: Any, acknowledged: Any) -> tuple[Any, Any]:
+    if status in (UNSET, None):
+        return UNSET, UNSET
+    if status == "resolved":
+        return "closed", acknowledged if isinstance(acknowledged, bool) else False
+    return "open", status == "acknowledged"
+
+
+# --- rows --------------------------------------------------------------------------------------------------
+
+ALERT = Mapping(
+    NAME,
+    "occurrence",
+    Alert,
+    rows=(
+        Dropped("id", why="the alert's address, not what it says", control=True),
+        row(
+            "message",
+            "summary",
+            required=True,
+            fallback=headline,
+            limit=LONGEST_MESSAGE,
+            why="at most 130 characters; where absent, taken from details, category or key",
+        ),
+        row("alias", "dedup_key", fit=fitted_key),
+        row("description", "details", limit=LONGEST_DESCRIPTION, why="at most 15,000 characters"),
+        Extension("responders"),
+        Extension("visibleTo", side="request"),
+        row("actions", f"extensions.{NAME}.actions", fit=_short(10, 50), why="at most 10 of 50 characters"),
+        row("tags", TAGS, fit=_short(20, 50), why="at most 20 of 50 characters"),
+        row(
+            "details",
+            "custom",
+            TEXTS,
+            fit=fitted_details,
+            why="texts alone, at most 8,000 characters; anything else as its JSON",
+        ),
+        row("entity", "resource", limit=512, why="at most 512 characters"),
+        row("source", "source", limit=100, why="at most 100 characters"),
+        row("priority", "severity", PRIORITY, why="Opsgenie has five"),
+        row("user", f"extensions.{NAME}.user", side="request", limit=100, why="at most 100 characters"),
+        row("note", f"extensions.{NAME}.note", side="request", limit=25_000, why="at most 25,000 characters"),
+        joint(
+            ["status", "acknowledged"],
+            ["status", f"extensions.{NAME}.acknowledged"],
+            read=_read_status,
+            write=_write_status,
+            side="reply",
+        ),
+        row("snoozedUntil", "snoozed_until", TIME, side="reply"),
+        row("count", "occurrences", side="reply"),
+        row("lastOccurredAt", "occurred_at", TIME, side="reply"),
+        row("createdAt", "created_at", TIME, side="reply"),
+        row("updatedAt", "updated_at", TIME, side="reply"),
+        row("owner", "assignee", side="reply"),
+        Extension("tinyId", side="reply"),
+        Extension("isSeen", side="reply"),
+        Extension("seen", side="reply"),
+        Extension("snoozed", side="reply"),
+        Extension("ownerTeamId", side="reply"),
+        Extension("integration", side="reply"),
+        Extension("report", side="reply"),
+    ),
+    container="details",
+    details="description",
+    holds_text=True,
+    room=MOST_DETAILS,
+)

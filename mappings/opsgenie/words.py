@@ -1,0 +1,191 @@
+"""Opsgenie's words: ids, receipts, alerts as they are shown, and every kind of problem in its envelope.
+
+Sources: https://docs.opsgenie.com/docs/response for the envelope and the statuses, and the answers that its users
+report: prometheus/alertmanager#1965 and #1223, falcosidekick#719, streaak/keyhacks#124, uptime-kuma#3613. It must not
+know what stands behind the gateway.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Any
+
+from gateway.canonical import Operation
+from gateway.dialect import Answer, Json, Reply, Response, Shown
+from gateway.errors import USUAL_STATUS, Problem, ProblemKind
+from gateway.ids import made_at
+from gateway.mapping import Writing
+from gateway.values import from_millis, iso, millis
+from mappings.opsgenie.alert import ALERT, USUAL_PRIORITY
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
+NO_ALERT = "Alert does not exist"
+INTEGRATION = {"id": "00000000-0000-0000-0000-000000000000", "name": "alert-gateway", "type": "API"}
+"""Through which integration alerts come: there is but one here."""
+
+# --- ids ---------------------------------------------------------------------------------------------------
+
+
+def uuid_of(number: int) -> str:
+    """A number in the form that the vendor's request ids have."""
+    text = f"{number:032x}"
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+
+def number_of(text: str) -> int | None:
+    """The number that such a form was made of; nothing where it is another one's."""
+    if not _UUID.fullmatch(text[:36]):
+        return None
+    number = int(text[:36].replace("-", ""), 16)
+    return number if number < 1 << 53 else None
+
+
+def shown_id(number: int) -> str:
+    """An alert's id: as the vendor's, it ends in the milliseconds in which the alert was made."""
+    return f"{uuid_of(number)}-{made_at(number)}"
+
+
+# --- answers -----------------------------------------------------------------------------------------------
+
+
+def answered(answer: Answer, body: dict[str, Json], status: int = 200) -> Reply:
+    """An answer in the envelope that clients insist on."""
+    request = uuid_of(answer.request)
+    return Reply(status, {**body, "took": 0.001, "requestId": request}, {"X-Request-Id": request})
+
+
+def receipt(answer: Answer) -> Reply:
+    """The answer to every command: it will be processed."""
+    return answered(answer, {"result": "Request will be processed"}, 202)
+
+
+ACTIONS = {
+    Operation.CREATE: ("Create", "Created alert"),
+    Operation.UPDATE: ("Update", "Updated alert"),
+    Operation.ACKNOWLEDGE: ("Acknowledge", "Alert is acknowledged"),
+    Operation.RESOLVE: ("Close", "Alert is closed"),
+    Operation.DELETE: ("Delete", "Deleted alert"),
+    Operation.COMMENT: ("AddNote", "Note is added"),
+}
+
+
+def request_status(answer: Answer) -> Reply:
+    """What became of a request. What is durable here is processed, unless every upstream has refused it."""
+    assert answer.inquired
+    found, shown = answer.inquired, answer.shown
+    action, done = ACTIONS.get(found.operation, ("Update", "Updated alert"))
+    status = done if not found.failed else NO_ALERT if shown is None else found.failed
+    data = {
+        "success": not found.failed,
+        "action": action,
+        "processedAt": iso(found.at),
+        "integrationId": INTEGRATION["id"],
+        "isSuccess": not found.failed,
+        "status": status,
+        "alertId": shown.id if shown and not found.failed else "",
+        "alias": str(shown.flat.get("dedup_key") or "") if shown and not found.failed else "",
+    }
+    return answered(answer, {"data": data})
+
+
+ORDER = (
+    *("id", "tinyId", "alias", "message", "status", "acknowledged", "isSeen", "tags", "snoozed", "snoozedUntil"),
+    *("count", "lastOccurredAt", "createdAt", "updatedAt", "source", "owner", "priority", "responders"),
+    *("integration", "report", "actions", "entity", "description", "details"),
+)
+"""The order in which the vendor's page has an alert's fields."""
+
+
+def as_shown(shown: Shown, now: datetime, *, is_whole: bool) -> dict[str, Json]:
+    """An alert as the vendor shows it: single, or shorter in a list."""
+    flat = shown.flat
+    wire = ALERT.write(flat, Writing(), side="reply")
+    number = number_of(shown.id)
+    created = str(wire.get("createdAt", ""))
+    until = flat.get("snoozed_until")
+    usual: dict[str, Json] = {
+        "tinyId": str(number) if number is not None else "",
+        "alias": "",
+        "isSeen": flat.get("acknowledged_at") is not None,
+        "tags": [],
+        "snoozed": until is not None and until > now,
+        "count": 1,
+        "lastOccurredAt": created,
+        "updatedAt": created,
+        "source": "",
+        "owner": "",
+        "priority": USUAL_PRIORITY,
+        "responders": [],
+        "integration": INTEGRATION,
+        "report": _report(flat),
+    }
+    more: dict[str, Json] = {"actions": [], "entity": "", "description": "", "details": {}}
+    found: dict[str, Json] = {"id": shown.id, **usual, **(more if is_whole else {}), **_said(wire)}
+    found = {name: found[name] for name in (*ORDER, *found) if name in found}
+    if found.get("status") == "closed" and flat.get("acknowledged_at") is not None:
+        found["acknowledged"] = True
+    if not is_whole:
+        found["seen"] = found["isSeen"]
+        found = {name: value for name, value in found.items() if name not in more}
+    return found
+
+
+def _said(wire: dict[str, Any]) -> dict[str, Any]:
+    said = {name: value for name, value in wire.items() if value is not None}
+    if isinstance(said.get("responders"), list):
+        said["responders"] = [_responder(one) for one in said["responders"]]
+    return said
+
+
+def _responder(one: Json) -> Json:
+    """The vendor shows each by an id, which clients insist on; nobody but the vendor knows the id of a name, so it is
+    the name."""
+    if not isinstance(one, dict) or one.get("id"):
+        return one
+    return {"id": one.get("username") or one.get("name") or "", "type": "user", **one}
+
+
+def _report(flat: dict[str, Any]) -> dict[str, Json]:
+    """How long it took until somebody cared, in milliseconds."""
+    created = flat.get("created_at")
+    times = {"ackTime": flat.get("acknowledged_at"), "closeTime": flat.get("resolved_at")}
+    return {name: millis(at) - millis(created) for name, at in times.items() if at is not None and created is not None}
+
+
+def now_of(answer: Answer) -> datetime:
+    """When a request came, by its number."""
+    return from_millis(made_at(answer.request))
+
+
+# --- every kind of problem ---------------------------------------------------------------------------------
+
+UNPROCESSABLE = "Request body is not processable. Please check the errors."
+SEMANTIC = (ProblemKind.INVALID, ProblemKind.UNMET, ProblemKind.UNROUTED, ProblemKind.REFUSED)
+"""400 is for bad JSON alone: what is wrong with the content is 422."""
+MESSAGES = {
+    ProblemKind.UNAUTHORIZED: "Could not authenticate",
+    ProblemKind.NOT_FOUND: NO_ALERT,
+    ProblemKind.RATE_LIMITED: "You are making too many requests!",
+}
+
+
+def problem(found: Problem) -> Reply:
+    """A problem in the vendor's envelope; what is wrong with a field stands under its name."""
+    status = 422 if found.kind in SEMANTIC else USUAL_STATUS[found.kind]
+    request = uuid_of(int(found.request)) if found.request.isdigit() else uuid_of(0)
+    body: dict[str, Json] = {"message": MESSAGES.get(found.kind) or found.message}
+    if status == 422 and found.field:
+        body = {"message": UNPROCESSABLE, "errors": {found.field: found.message.removeprefix(f"{found.field}: ")}}
+    return Reply(status, {**body, "took": 0.001, "requestId": request}, {"X-Request-Id": request})
+
+
+def reason(response: Response) -> str:
+    """The vendor's words in a refusal: its message, then what is wrong with each field."""
+    body = response.json()
+    if not isinstance(body, dict):
+        return ""
+    errors = body.get("errors")
+    faults = [f"{name}: {text}" for name, text in errors.items()] if isinstance(errors, dict) else []
+    message = [body["message"]] if isinstance(body.get("message"), str) else []
+    return " ".join([*message, "; ".join(faults)]).strip()

@@ -1,0 +1,361 @@
+"""PagerDuty's Events API v2: occurrences, addressed by key, and change events beside them, which page nobody.
+
+Source: https://developer.pagerduty.com/docs/events-api-v2/overview/ and the pages on alert and change events beside
+it. What is sent is in `calls`, what is wrong with a request and how that is said in `words`. It must not know what
+stands behind the gateway.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+
+from gateway.asking import body_object
+from gateway.canonical import QUIET_CATEGORY, Flat, Image, Link, Operation
+from gateway.dialect import Answer, Command, Dialect, Incoming, Json, Outbound, Ref, Reply, Route
+from gateway.fallbacks import headline
+from gateway.mapping import Dropped, Extension, Mapping, Writing, joint, row
+from gateway.values import Pair, Scale, each
+from mappings.pagerduty.calls import CHANGE, SEND, authorise, fitted_key
+from mappings.pagerduty.words import credential_faults, problem, reason, refuse_alert, refuse_change
+
+OVERVIEW = "https://developer.pagerduty.com/docs/events-api-v2/overview/"
+PAGE = "https://developer.pagerduty.com/docs/events-api-v2/trigger-events/"
+CHANGES = "https://developer.pagerduty.com/docs/events-api-v2/send-change-events/"
+NAME = "pagerduty"
+
+# --- wire structs ------------------------------------------------------------------------------------------
+
+
+class ImageLink(Struct, kw_only=True):
+    """An image shown beside the incident; it must be served via HTTPS."""
+
+    src: str
+    href: str | UnsetType | None = UNSET
+    alt: str | UnsetType | None = UNSET
+
+
+class WebLink(Struct, kw_only=True):
+    """A link attached to the incident."""
+
+    href: str
+    text: str | UnsetType | None = UNSET
+
+
+class Payload(Struct, kw_only=True):
+    """What is wrong, in the common event format of the vendor."""
+
+    summary: Annotated[str, Meta(min_length=1)]
+    source: Annotated[str, Meta(min_length=1)]
+    severity: Literal["critical", "error", "warning", "info"]
+    timestamp: str | UnsetType = UNSET
+    component: str | UnsetType = UNSET
+    group: str | UnsetType = UNSET
+    class_: str | UnsetType = field(default=UNSET, name="class")
+    custom_details: dict[str, Any] | UnsetType = UNSET
+
+
+class Event(Struct, kw_only=True):
+    """An alert event, as posted. Only a trigger has a payload; only a trigger may leave the key out."""
+
+    event_action: Literal["trigger", "acknowledge", "resolve"]
+    routing_key: str | UnsetType = UNSET
+    dedup_key: str | UnsetType = UNSET
+    payload: Payload | UnsetType = UNSET
+    client: str | UnsetType = UNSET
+    client_url: str | UnsetType = UNSET
+    links: list[WebLink] | UnsetType = UNSET
+    images: list[ImageLink] | UnsetType = UNSET
+
+
+class ChangePayload(Struct, kw_only=True):
+    """What was changed."""
+
+    summary: Annotated[str, Meta(min_length=1)]
+    source: str | UnsetType = UNSET
+    timestamp: str | UnsetType = UNSET
+    custom_details: dict[str, Any] | UnsetType = UNSET
+
+
+class ChangeEvent(Struct, kw_only=True):
+    """A change event, as posted."""
+
+    payload: ChangePayload
+    routing_key: str | UnsetType = UNSET
+    links: list[WebLink] | UnsetType = UNSET
+    images: list[ImageLink] | UnsetType = UNSET
+
+
+class Processed(Struct, kw_only=True):
+    """The answer to an event: it is queued, under this key."""
+
+    status: Literal["success"]
+    message: str
+    dedup_key: str
+
+
+class ChangeProcessed(Struct, kw_only=True):
+    """The answer to a change event, which has no key."""
+
+    status: Literal["success"]
+    message: str
+
+
+# --- value tables ------------------------------------------------------------------------------------------
+
+SEVERITY = Scale(
+    ("critical", "critical", "error", "error", "warning", "warning", "info", "info"),
+    {"critical": 1, "error": 3, "warning": 4, "info": 6},
+)
+CHANGED = "change"
+"""The category of a change event among alerts."""
+TEXT = "details"
+"""Where in the custom details the long text stands that PagerDuty has no field for."""
+
+
+def _unless_blank(value: Any) -> Any:
+    return value if value != "" else UNSET
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+BLANK = Pair(_unless_blank, _same)
+"""Some senders send empty text for what they were not configured with: it is as good as absent."""
+
+
+def _read_class(word: str) -> tuple[Any, Any]:
+    """The class as a category. A sender's `up` is the name of what is watched, never the good news that the category
+    of this name means: read as that, it would silence a page."""
+    if word == QUIET_CATEGORY:
+        return UNSET, word
+    return _unless_blank(word), UNSET
+
+
+def _write_class(writing: Writing, category: Any, own: Any) -> tuple[Any]:
+    if category in (UNSET, None, QUIET_CATEGORY):
+        return (own if own is not None else UNSET,)
+    return (category,)
+
+
+def _read_details(held: dict[str, Any]) -> tuple[Any, Any]:
+    """The long text is the sender's own word `details`, where that is a text."""
+    if not isinstance(held.get(TEXT), str):
+        return held, UNSET
+    return {name: value for name, value in held.items() if name != TEXT} or UNSET, held[TEXT]
+
+
+def _write_details(writing: Writing, custom: Any, text: Any) -> tuple[Any]:
+    if text in (UNSET, None):
+        return (custom if custom is not None else UNSET,)
+    return ({**(custom or {}), TEXT: text},)
+
+
+def _https_only(images: Any) -> Any:
+    return [image for image in images if str(image.get("src")).lower().startswith("https://")]
+
+
+def _default_severity(flat: Flat, writing: Writing) -> tuple[str]:
+    return ("error",)
+
+
+def _whereabouts(flat: Flat, writing: Writing) -> tuple[str]:
+    return (str(flat.get("resource") or writing.caller or writing.origin or "alert-gateway"),)
+
+
+# --- rows --------------------------------------------------------------------------------------------------
+
+EVENT = Mapping(
+    NAME,
+    "occurrence",
+    Event,
+    rows=(
+        Dropped("routing_key", why="a credential", control=True),
+        Dropped("event_action", why="says what to do, not what is wrong", control=True),
+        row("dedup_key", "dedup_key", BLANK, fit=fitted_key),
+        row(
+            "payload.summary",
+            "summary",
+            required=True,
+            fallback=headline,
+            limit=1024,
+            why="at most 1,024 characters; where absent, taken from details, category or key",
+        ),
+        row(
+            "payload.source",
+            "source",
+            required=True,
+            fallback=_whereabouts,
+            why="where absent, the resource or the caller's name",
+        ),
+        row(
+            "payload.severity",
+            "severity",
+            SEVERITY,
+            required=True,
+            fallback=_default_severity,
+            why="PagerDuty has four; where absent, error",
+        ),
+        Extension("payload.timestamp"),
+        row("payload.component", "resource", BLANK),
+        Extension("payload.group"),
+        joint(
+            ["payload.class"],
+            ["category", f"extensions.{NAME}.payload.class"],
+            read=_read_class,
+            write=_write_class,
+        ),
+        joint(
+            ["payload.custom_details"],
+            ["custom", "details"],
+            read=_read_details,
+            write=_write_details,
+            why="the text stands among the custom details",
+        ),
+        row("links", "links", each(Link)),
+        row("images", "images", each(Image), fit=_https_only, why="PagerDuty takes images over HTTPS only"),
+        Extension("client"),
+        Extension("client_url"),
+    ),
+    container="payload.custom_details",
+    details=f"payload.custom_details.{TEXT}",
+)
+
+# --- routes ------------------------------------------------------------------------------------------------
+
+
+def _credentials(incoming: Incoming) -> tuple[str, ...]:
+    """The routing key of the body; older clients of the vendor put it into a header instead."""
+    said = incoming.body.get("routing_key") if isinstance(incoming.body, dict) else None
+    key = said if isinstance(said, str) and said else incoming.headers.get("x-routing-key", "")
+    return (key,) if key else ()
+
+
+def _without_nulls(incoming: Incoming) -> dict[str, Json]:
+    """The body as it is meant: null is absent, and so is a key that is blank."""
+    body = {name: value for name, value in body_object(incoming).items() if value is not None}
+    if isinstance(body.get("payload"), dict):
+        body["payload"] = {name: value for name, value in body["payload"].items() if value is not None}
+    key = body.get("dedup_key")
+    if isinstance(key, str) and not key.strip():
+        del body["dedup_key"]
+    return body
+
+
+def _alert(incoming: Incoming) -> Command:
+    body = _without_nulls(incoming)
+    refuse_alert(body)
+    if body["event_action"] == "trigger":
+        reading = EVENT.read(body)
+        return Command(
+            operation=Operation.CREATE,
+            patch=reading.flat,
+            verbatim=reading.verbatim,
+            dropped=reading.dropped,
+            carried=reading.carried,
+            invents_key=True,
+        )
+    control = {name: body[name] for name in ("routing_key", "event_action", "dedup_key") if name in body}
+    reading = EVENT.read(control)
+    return Command(
+        operation=Operation.ACKNOWLEDGE if body["event_action"] == "acknowledge" else Operation.RESOLVE,
+        ref=Ref(key=body["dedup_key"]),
+        comment=_comment(body.get("payload")),
+        verbatim={name: value for name, value in body.items() if name not in ("routing_key", "event_action")},
+        dropped=reading.dropped,
+    )
+
+
+def _comment(payload: Json) -> str:
+    """What an acknowledgement or a resolve says besides: Alertmanager sends the whole payload again."""
+    summary = payload.get("summary") if isinstance(payload, dict) else None
+    return summary if isinstance(summary, str) else ""
+
+
+def _change(incoming: Incoming) -> Command:
+    """A change event as an alert that pages nobody: its severity is `info`, whatever it says itself, which is low
+    everywhere. It is read with the rows of an alert event, as one that says what a change event need not."""
+    body = _without_nulls(incoming)
+    refuse_change(body)
+    payload = {name: value for name, value in body["payload"].items() if name not in ("severity", "class")}
+    as_alert = {**payload, "source": payload.get("source") or "nowhere", "severity": "info"}
+    reading = EVENT.read({**body, "event_action": "trigger", "payload": as_alert})
+    patch = {**reading.flat, "category": CHANGED}
+    if not payload.get("source"):
+        del patch["source"]
+    patch.pop("dedup_key", None)
+    return Command(
+        operation=Operation.CREATE,
+        patch=patch,
+        verbatim={**reading.verbatim, "payload": payload, "event_action": CHANGE},
+        dropped=tuple(drop for drop in reading.dropped if drop[0] in body),
+        carried=reading.carried,
+    )
+
+
+def _answer_alert(answer: Answer) -> Reply:
+    key = answer.key
+    if key is None:
+        assert answer.shown
+        key = str(answer.shown.flat.get("dedup_key") or "")
+    return Reply(202, {"status": "success", "message": "Event processed", "dedup_key": key})
+
+
+def _answer_change(answer: Answer) -> Reply:
+    return Reply(202, {"status": "success", "message": "Change event processed"})
+
+
+ROUTES = (
+    Route(
+        method="POST",
+        path="/v2/enqueue",
+        operations=(Operation.CREATE, Operation.UPDATE, Operation.ACKNOWLEDGE, Operation.RESOLVE),
+        read=_alert,
+        answer=_answer_alert,
+        summary="Send an alert event: trigger, acknowledge or resolve",
+        source=PAGE,
+        body=Event,
+        returns=Processed,
+        success=202,
+    ),
+    Route(
+        method="POST",
+        path="/v2/change/enqueue",
+        operations=(Operation.CREATE,),
+        read=_change,
+        answer=_answer_change,
+        summary="Send a change event",
+        source=CHANGES,
+        body=ChangeEvent,
+        returns=ChangeProcessed,
+        success=202,
+    ),
+)
+
+DIALECT = Dialect(
+    name=NAME,
+    title="PagerDuty",
+    source=OVERVIEW,
+    kind="occurrence",
+    mapping=EVENT,
+    routes=ROUTES,
+    outbound=Outbound(
+        addressed_by="key",
+        published_rate=120,  # for an integration key, within any 60 seconds: the page on rate limits of the Events API
+        calls=SEND,
+        nearest={Operation.DELETE: Operation.RESOLVE},
+        authorise=authorise,
+        reason=reason,
+        key="routing_key",
+    ),
+    credentials=_credentials,
+    credential_in_body=True,
+    credential_faults=credential_faults,
+    problem=problem,
+    shown_id=str,
+    same_key=fitted_key,
+    url="https://events.pagerduty.com",
+    client_setting="the host `https://events.pagerduty.com` → `http://gateway/pagerduty`",
+)

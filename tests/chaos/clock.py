@@ -1,0 +1,124 @@
+"""Promise 13: a clock that jumps by an hour or a month, either way, causes no storm and no stall, and kills nothing.
+
+The gateway runs under libfaketime (the pip package of that name, which compiles it), its wall clock set through a file
+while it serves; the monotonic clock is left alone. Before each jump the upstream refuses for a while, so that retries
+are under way when it comes. The negative control lets the monotonic clock jump too, which no event loop survives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.util
+import sys
+import time
+from pathlib import Path
+
+from tests.chaos.accounts import account
+from tests.chaos.load import Ledger, Load
+from tests.chaos.processes import CONCURRENCY, configuration, free_port, outbox, running
+from tests.chaos.sink import Arrival, Sink, sink
+from tests.chaos.verdicts import Verdict, command, parser
+
+HOUR, MONTH = 3600, 30 * 24 * 3600
+JUMPS = (HOUR, 0, MONTH, 0, -HOUR, 0, -MONTH, 0)
+"""How far the clock is off after each jump."""
+CACHED = 1.0
+"""Seconds after which the library looks into the file again; looking at every call makes the gateway crawl."""
+STALL = 5.0
+STORM = 3.0
+"""How many times more attempts in the second after a jump than in the one before it."""
+
+
+def library() -> Path | None:
+    """The library to preload, None where it is not installed."""
+    found = importlib.util.find_spec("libfaketime")
+    if found is None or found.origin is None:
+        return None
+    path = Path(found.origin).parent / "vendor/libfaketime/src/libfaketime.so.1"
+    return path if path.exists() else None
+
+
+async def clock(
+    directory: Path, jumps: tuple[int, ...] = JUMPS, *, rate: float = 40.0, monotonic_too: bool = False
+) -> Verdict:
+    """Makes these jumps under load."""
+    preload = library()
+    assert preload is not None, "pip install libfaketime"
+    ledger, port, stop = Ledger(), free_port(), asyncio.Event()
+    offset = directory / "offset"
+    _set(offset, 0)
+    environ = {"LD_PRELOAD": str(preload), "FAKETIME_TIMESTAMP_FILE": str(offset), "FAKETIME_CACHE_DURATION": "1"}
+    environ["FAKETIME_DONT_FAKE_MONOTONIC"] = environ["DONT_FAKE_MONOTONIC"] = "0" if monotonic_too else "1"
+    stalls, storms, drained = [], [], True
+    with sink(directory) as upstream:
+        config = configuration(directory, upstream.url, top='retention = "1000d"', retry=("500ms", "2s"))
+        async with running(config, port, environ=environ) as process:
+            loading = asyncio.create_task(Load(ledger, port).offer(rate, stop))
+            await asyncio.sleep(1.0)
+            for jump in jumps:
+                stall, storm = await _jump(upstream, ledger, offset, jump)
+                stalls.append(stall)
+                storms.append(storm)
+            stop.set()
+            await loading
+            drained = await process.drained(20.0)
+            await process.terminate()
+        taken = [one for one in upstream.arrivals() if one.status == 202]
+        found = account(ledger, taken, await outbox(directory / "gateway.db"))
+    verdict = Verdict({"jumps": len(jumps), "s of delay (worst)": max(stalls), "times the attempts": max(storms)})
+    found.judge(verdict, CONCURRENCY)
+    verdict.hold(drained, "the outbox did not drain")
+    slow = [jump for jump, stall in zip(jumps, stalls, strict=True) if stall > STALL]
+    verdict.hold(not slow, f"deliveries stood still for more than {STALL:g} s after the jumps to {slow} s")
+    verdict.hold(max(storms) <= STORM, "a jump caused a storm of attempts")
+    return verdict
+
+
+async def _jump(upstream: Sink, ledger: Ledger, offset: Path, to: int) -> tuple[float, float]:
+    """Makes one jump; answers how long what was under way took to arrive, and how much busier the second after was."""
+    upstream.mood(status=503)
+    await asyncio.sleep(1.5)
+    under_way = {(one.nonce, one.word) for one in ledger.of("acknowledged")}
+    jumped = time.monotonic()
+    _set(offset, to)
+    await asyncio.sleep(1.0 + CACHED)
+    upstream.mood(status=202)
+    healed = time.monotonic()
+    while time.monotonic() < healed + 2 * STALL:
+        arrived = {(one.summary, one.word) for one in upstream.arrivals() if one.status == 202}
+        if under_way <= arrived:
+            break
+        await asyncio.sleep(0.05)
+    stall = time.monotonic() - healed
+    before = _between(upstream.arrivals(), jumped - 1.0, jumped)
+    after = _between(upstream.arrivals(), jumped, jumped + 1.0 + CACHED) / (1.0 + CACHED)
+    return stall, after / max(before, 10)
+
+
+def _set(offset: Path, to: int) -> None:
+    """Moves the clock; in one step, for a file that is half written ends the process."""
+    new = offset.with_suffix(".new")
+    new.write_text(f"{to:+d}")
+    new.replace(offset)
+
+
+def _between(arrivals: list[Arrival], begin: float, end: float) -> int:
+    return sum(begin <= one.at < end for one in arrivals)
+
+
+async def _run(directory: Path, given: argparse.Namespace) -> Verdict:
+    jumps = JUMPS * given.times
+    return await clock(directory, jumps, rate=given.rate, monotonic_too=given.control)
+
+
+def main() -> int:
+    """The command."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--times", type=int, default=5, help=f"how often the {len(JUMPS)} jumps are made")
+    arguments.add_argument("--rate", type=float, default=40.0)
+    return command("clock jumps", _run, arguments.parse_args())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

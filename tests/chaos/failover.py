@@ -1,0 +1,200 @@
+"""Promises 15 and 30: PostgreSQL killed and started again, frozen, or replaced by its promoted standby, under load.
+
+Two gateways under an open-loop load through a balancer. `restart`: SIGKILL for all of the server, then it starts again.
+`freeze`: it answers nothing and refuses nothing for six seconds. `promote`: the standby is away for a while (then
+nothing may be acknowledged), the server is killed, the standby comes back and is promoted. Healthy means that both
+gateways are ready and acknowledge again. Then the senders' ledger, the store, the sink and the gateway's own report
+are compared.
+
+A 503 says that nothing was kept or that nobody knows: it counts as neither. The full figure: `python -m
+tests.chaos.failover --times 3`. The negative control promotes a standby that nobody waited for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import psycopg
+
+from tests.chaos.accounts import account
+from tests.chaos.processes import CONCURRENCY
+from tests.chaos.replicated import (
+    Balanced,
+    Replica,
+    Steps,
+    inversions,
+    judge_ledger,
+    judge_store,
+    outbox,
+    status,
+    until,
+)
+from tests.chaos.sink import sink
+from tests.chaos.verdicts import Verdict, command, parser
+from tests.postgres_server import Server
+
+HEALTHY = 10.0
+"""Seconds after which all has to be well again."""
+FROZEN = 6.0
+SILENT = 2.0
+"""Seconds that the standby is away before the server is killed."""
+FAULTS = ("restart", "freeze", "promote")
+
+
+@dataclass
+class _Run:
+    """Servers and gateways, and what came of it so far. `current` is the server that takes writes."""
+
+    current: Server
+    standby: Server | None
+    ledger: Steps
+    replicas: list[Replica]
+    crashes: list[float] = field(default_factory=list)
+    healthy: list[float] = field(default_factory=list)
+    unready: list[float] = field(default_factory=list)
+    without_it: int = 0
+
+    async def restart(self) -> None:
+        """SIGKILL, and another start."""
+        self.crashes.append(time.monotonic())
+        self.current.kill()
+        self.unready.append(await self._until_all(503, 20.0) - self.crashes[-1])
+        await asyncio.to_thread(self.current.start)
+        await self._well_again()
+
+    async def freeze(self) -> None:
+        """Silence, and then it goes on."""
+        self.crashes.append(time.monotonic())
+        self.current.freeze()
+        self.unready.append(await self._until_all(503, 20.0) - self.crashes[-1])
+        await asyncio.sleep(max(0.0, self.crashes[-1] + FROZEN - time.monotonic()))
+        self.current.thaw()
+        await self._well_again()
+
+    async def promote(self) -> None:
+        """The standby takes over."""
+        assert self.standby is not None
+        await asyncio.to_thread(self.standby.kill)
+        await asyncio.sleep(0.1)  # what is on its way is acknowledged
+        before = self.ledger.acknowledged()
+        await asyncio.sleep(SILENT)
+        self.without_it += self.ledger.acknowledged() - before
+        self.crashes.append(time.monotonic())
+        await asyncio.to_thread(self.current.kill)
+        await asyncio.to_thread(self.standby.start)
+        self.current = self.standby
+        await asyncio.to_thread(self.standby.run, "pg_ctl", "promote", "-D", self.standby.data)
+        await self._well_again()
+
+    async def _well_again(self) -> None:
+        """Waits until both are ready and more is acknowledged."""
+        since, before = time.monotonic(), self.ledger.acknowledged()
+        await self._until_all(200, 3 * HEALTHY)
+        await until(lambda: self.ledger.acknowledged() >= before + 10, 3 * HEALTHY, 0.02)
+        self.healthy.append(time.monotonic() - since)
+        self.crashes.append(time.monotonic())  # what was under way when the store was away is sent again until here
+
+    async def _until_all(self, wanted: int, within: float) -> float:
+        """Waits until all answer so, or not at all any more; answers when that was."""
+        end = time.monotonic() + within
+        async with httpx.AsyncClient(timeout=3) as client:
+            while time.monotonic() < end:
+                if all([await status(client, one.port) == wanted for one in self.replicas]):
+                    return time.monotonic()
+                await asyncio.sleep(0.05)
+        return float("inf")
+
+
+def _with_standby(*, waits: bool) -> tuple[Server, Server]:
+    """A server and its standby; a commit waits for both."""
+    server = Server().make()
+    standby = server.copy()
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        names = "*" if waits else ""
+        connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'".encode())
+        connection.execute(b"SELECT pg_reload_conf()")
+    return server, standby
+
+
+async def failover(directory: Path, faults: Sequence[str], *, rate: float = 30.0, waits: bool = True) -> Verdict:
+    """One fault after the other; a promotion comes last, as there is one standby. `waits` is for the standby."""
+    has_standby = "promote" in faults
+    server, standby = await asyncio.to_thread(lambda: _with_standby(waits=waits) if has_standby else _alone())
+    ledger, stop = Steps(), asyncio.Event()
+    url = server.database()
+    if standby is not None:
+        url = url.replace("@127.0.0.1:", f"@127.0.0.1:{standby.port},127.0.0.1:")
+    try:
+        with sink(directory, delay=0.01) as upstream:
+            both = [Replica(directory, number, url, upstream.url).start() for number in range(2)]
+            run = _Run(server, standby, ledger, both)
+            try:
+                for one in both:
+                    await one.process.ready()
+                loading = asyncio.create_task(Balanced(ledger, [one.port for one in both]).run(rate, stop))
+                await asyncio.sleep(1.0)
+                for fault in faults:
+                    await getattr(run, fault)()
+                    await asyncio.sleep(0.5)
+                stop.set()
+                await loading
+                drained = await both[0].process.drained(within=30)
+                statuses = await asyncio.gather(*(one.process.terminate() for one in both))
+            finally:
+                for one in both:
+                    one.process.kill()
+            verdict = Verdict({name: list(faults).count(name) for name in FAULTS if name in faults})
+            doubted = ledger.doubt()
+            rows, arrived = await outbox(url), upstream.arrivals()
+            account(ledger, arrived, rows, run.crashes).judge(verdict, 2 * CONCURRENCY)
+            _judge(verdict, run, doubted, waits=waits)
+            verdict.hold(not inversions(arrived), f"{inversions(arrived)} lanes went out of order")
+            judge_store(verdict, ledger, rows)
+            await judge_ledger(verdict, both[0], rows)
+    finally:
+        for each in (server, standby):
+            if each is not None:
+                await asyncio.to_thread(each.close)
+    verdict.hold(drained, "the outbox did not drain")
+    verdict.hold(not any(statuses), f"they exited with {statuses}")
+    return verdict
+
+
+def _alone() -> tuple[Server, Server | None]:
+    return Server().make(), None
+
+
+def _judge(verdict: Verdict, run: _Run, doubted: int, *, waits: bool) -> None:
+    worst = max(run.healthy, default=0.0)
+    verdict.figures |= {"answered 503": doubted, "s until healthy (worst)": worst}
+    if run.unready:
+        verdict.figures["s until not ready (worst)"] = max(run.unready)
+    if run.standby is not None:
+        verdict.figures["acknowledged while the standby was away"] = run.without_it
+        verdict.hold(not waits or not run.without_it, "something was acknowledged that the standby did not have")
+    verdict.hold(worst <= HEALTHY, f"not healthy again within {HEALTHY:g} s")
+
+
+async def _run(directory: Path, given: argparse.Namespace) -> Verdict:
+    if given.control:
+        return await failover(directory, ("promote",), rate=given.rate, waits=False)
+    return await failover(directory, (*FAULTS[:2] * given.times, "promote"), rate=given.rate)
+
+
+def main() -> int:
+    """The command."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--times", type=int, default=3, help="restarts, and freezes; then one promotion")
+    arguments.add_argument("--rate", type=float, default=30.0)
+    return command("failover", _run, arguments.parse_args())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,204 @@
+"""Promise 18: hostile HTTP through raw sockets. Requests that could be read in two ways, and thousands that are made
+from good ones by changing bytes, go to a gateway: no answer is a 5xx of its own making, as many alerts are stored as
+answers said so, memory stays flat, and it serves on. The limits are then measured: 32 KiB of headers, 10 s for them,
+30 s for a body, 1 MiB of it, 64 levels.
+
+    python -m tests.chaos.hostile --connections 20000 --slow 1
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import random
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from gateway.inbound import limits as inbound_limits
+from gateway.inbound.protocol import EdgeProtocol
+from gateway.logs import configure
+from tests.chaos.result import Result, numbers
+from tests.engine.test_hostile import AMBIGUOUS, AUTH, HEAD, POST
+from tests.harness import House, house
+from tests.raw import Heard, request, wire
+
+MEBIBYTE = 1 << 20
+AT_A_TIME = 16
+MOST_MEMORY = 24 * MEBIBYTE
+PIECES = (
+    b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b",", b";", b"0", b"-1", b"\xff", b"HTTP/1.1",
+    b"GET / HTTP/1.1\r\n",
+    b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Expect: 100-continue\r\n", b"Upgrade: h2c\r\n",
+    b"Connection: Transfer-Encoding\r\n", b"Host: x\r\n", b"\r\n\r\n", b"0\r\n\r\n", b"[" * 100, b'"', b"\\u0000",
+)  # fmt: skip
+
+
+def changed(chance: random.Random) -> bytes:
+    """A request that somebody meddled with."""
+    said = bytearray(POST if chance.random() < 0.6 else chance.choice(list(AMBIGUOUS.values())))
+    for _ in range(chance.randrange(4)):
+        at = chance.randrange(len(said) + 1)
+        act = chance.randrange(4)
+        if act == 0:
+            said[at:at] = chance.choice(PIECES)
+        elif act == 1:
+            del said[at : at + chance.randrange(1, 12)]
+        elif act == 2 and at < len(said):
+            said[at] = chance.randrange(256)
+        else:
+            other = chance.randrange(len(said) + 1)
+            said[at:at] = said[other : other + chance.randrange(1, 40)]
+    return bytes(said)
+
+
+def alerts(h: House) -> int:
+    """How many alerts the caller has."""
+    return int(h.call("GET", "/uptinio/alerts").body["meta"]["total"])
+
+
+def memory() -> int:
+    """The bytes that this process holds now."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextlib.contextmanager
+def impatient(seconds: float) -> Iterator[None]:
+    """Half requests are waited for so long, that thousands of them can be made."""
+    with (
+        mock.patch.object(EdgeProtocol, "header_seconds", seconds),
+        mock.patch.object(EdgeProtocol, "linger_seconds", seconds),
+        mock.patch.object(inbound_limits, "BODY_SECONDS", seconds),
+    ):
+        yield
+
+
+def meddled(h: House, connections: int, seed: int, seen: Counter[int]) -> list[str]:
+    """So many connections with meddled requests, some at a time; what went wrong."""
+    chance = random.Random(seed)
+    said = [changed(chance) for _ in range(connections)]
+    with impatient(0.15), ThreadPoolExecutor(AT_A_TIME) as callers:
+        answers = list(callers.map(lambda one: _answers(h, one), said))
+    seen.update(status for statuses, _ in answers for status in statuses)
+    return [wrong for _, wrong in answers if wrong]
+
+
+def _answers(h: House, said: bytes) -> tuple[list[int], str]:
+    """The statuses of every answer until the connection is closed, and what is wrong with them."""
+    found: list[int] = []
+    try:
+        with wire(h.url, timeout=8) as connection:
+            connection.say(said)
+            while (answer := connection.hear()) is not None:
+                found.append(answer.status)
+    except (OSError, ValueError, IndexError) as error:
+        return found, f"{type(error).__name__} at {said[:200]!r}"
+    return found, f"{max(found)} to {said[:200]!r}" if any(status >= 500 for status in found) else ""
+
+
+def _said(h: House, *pieces: bytes, timeout: float = 5.0) -> tuple[Heard | None, float]:
+    """What is answered to these bytes, and after how many seconds."""
+    with wire(h.url, timeout=timeout) as connection:
+        connection.say(*pieces)
+        began = time.monotonic()
+        return connection.hear(), time.monotonic() - began
+
+
+def limits(h: House) -> dict[str, bool]:
+    """Whether each limit is where it is said to be: just within it is taken, just beyond it is not."""
+    nested = [
+        b'{"monitor_id": "m", "type": "down", "message": "m", "x": ' + b"[" * n + b"]" * n + b"}" for n in (63, 64)
+    ]
+    empty = b'{"monitor_id": "m", "type": "down", "message": "m", "x": ""}'
+    bodies = [empty.replace(b'""', b'"' + b"a" * (MEBIBYTE - len(empty) + more) + b'"') for more in (0, 1)]
+    kib = [f"X: {'a' * size}" for size in (32 * 1024 - 200, 33 * 1024)]
+    return {
+        "headers": _statuses(h, [request("GET", "/uptinio/alerts", None, AUTH, one) for one in kib]) == [200, 431],
+        "depth": _statuses(h, [request("POST", "/uptinio/alerts", one, AUTH) for one in nested]) == [201, 400],
+        "body": _statuses(h, [request("POST", "/uptinio/alerts", one, AUTH) for one in bodies]) == [201, 413],
+    }
+
+
+def _statuses(h: House, requests: list[bytes]) -> list[int | None]:
+    answers = [_said(h, one)[0] for one in requests]
+    return [answer.status if answer else None for answer in answers]
+
+
+def slow(h: House) -> dict[str, bool]:
+    """Whether headers get 10 s and a body 30 s, however they drip; both at once."""
+    found: dict[str, bool] = {}
+
+    def drip(name: str, begun: bytes, seconds: float) -> None:
+        with wire(h.url, timeout=seconds + 5) as connection:
+            connection.say(begun)
+            over, began = threading.Event(), time.monotonic()
+
+            def more() -> None:
+                while not over.wait(0.5) and connection.say(b" "):
+                    pass
+
+            dripping = threading.Thread(target=more)
+            dripping.start()
+            answer = connection.hear()
+            took = time.monotonic() - began
+            over.set()
+            dripping.join(5)
+            found[name] = answer is not None and answer.status == 408 and seconds - 0.5 <= took <= seconds + 2
+
+    each = [("headers in 10 s", HEAD + b"X: ", 10.0), ("body in 30 s", HEAD + b"Content-Length: 600\r\n\r\n", 30.0)]
+    threads = [threading.Thread(target=drip, args=one) for one in each]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return {name: found.get(name, False) for name, *_ in each}
+
+
+def measure(connections: int, seed: int, *, is_slow: bool) -> Result:
+    """Meddled requests, then the limits."""
+    seen: Counter[int] = Counter()
+    with tempfile.TemporaryDirectory() as directory, house(Path(directory), {"oncall": "uptinio"}) as h:
+        answers = {name: _said(h, said)[0] for name, said in AMBIGUOUS.items()}
+        wrong = [f"{name} is taken" for name, one in answers.items() if one is not None and one.status != 400]
+        wrong += meddled(h, connections // 10, seed + 1, Counter())  # warms what is kept once
+        held, before = memory(), alerts(h)
+        began = time.monotonic()
+        wrong += meddled(h, connections, seed, seen)
+        per_second = connections / (time.monotonic() - began)
+        stored, grown = alerts(h) - before, memory() - held
+        kept = {**limits(h), **(slow(h) if is_slow else {})}
+        is_alive = h.client.get(h.url + "/-/ready").status_code == 200
+    if stored != seen[201]:
+        wrong.append(f"{seen[201]} answers said 201, {stored} alerts are stored")
+    if grown > MOST_MEMORY + 2048 * stored:
+        wrong.append(f"{grown >> 20} MiB more are held")
+    wrong += [f"the limit of {name} is not where it is said to be" for name, is_kept in kept.items() if not is_kept]
+    figures: dict[str, Any] = {
+        "connections": connections + len(AMBIGUOUS),
+        **{str(status): count for status, count in sorted(seen.items())},
+        "stored": stored,
+        "memory": f"+{grown / MEBIBYTE:.1f} MiB",
+        "limits kept": f"{sum(kept.values())} of {len(kept)}",
+        "a second": round(per_second),
+    }
+    return Result("18", figures, wrong[:4] + ([] if is_alive else ["it does not serve any more"]))
+
+
+def main() -> int:
+    """The command."""
+    configure("critical")
+    asked = numbers(__doc__ or "", connections=20_000, seed=1, slow=1)
+    return measure(asked.connections, asked.seed, is_slow=bool(asked.slow)).tell()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

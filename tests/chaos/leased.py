@@ -1,0 +1,43 @@
+"""A replica with a lease of a length that a test can wait for, and with a fault where one is asked for: the controls.
+
+`python -m tests.chaos.leased SECONDS FAULT …` with the arguments of `serve` behind it. With `none` it is the gateway
+as it is. `heedless`: it records outcomes although another replica has taken the delivery over.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import Any
+
+from msgspec import structs
+
+from gateway import cli, service
+from gateway.delivery import lanes
+from gateway.settling import Shipment, Verdict, settle
+from gateway.store import Tx
+from gateway.store.opening import open_store
+
+
+def leased(seconds: float, fault: str = "none") -> tuple[str, ...]:
+    """The program."""
+    return ("-m", "tests.chaos.leased", str(seconds), fault)
+
+
+def _heedless(tx: Tx, shipment: Shipment, *outcome: Any, **more: Any) -> Verdict:
+    found = tx.delivery(shipment.delivery.id)
+    if found is not None:
+        structs.force_setattr(shipment.delivery, "fence", found.fence)
+    return settle(tx, shipment, *outcome, **more)
+
+
+def main() -> None:
+    """Serve."""
+    service.open_store = partial(open_store, lease=float(sys.argv[1]))  # type: ignore[attr-defined]
+    if sys.argv[2] == "heedless":
+        lanes.settle = _heedless  # type: ignore[attr-defined]
+    cli.main(["serve", *sys.argv[3:]])
+
+
+if __name__ == "__main__":
+    main()

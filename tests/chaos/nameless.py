@@ -1,0 +1,20 @@
+"""A gateway that does not know its own name when it comes back, for the negative control of the promise about loops."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from gateway.cli import main
+from gateway.road import Road
+
+
+def _never(self: Road, via: Any) -> bool:
+    return False
+
+
+Road._has_seen = _never  # type: ignore[method-assign]
+
+if __name__ == "__main__":
+    sys.argv.insert(1, "serve")
+    main()

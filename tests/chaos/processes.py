@@ -1,0 +1,159 @@
+"""Gateway processes for the harnesses: a configuration, a start that is timed, and the two questions any process is
+asked. A gateway is started as an operator would, `python -m gateway.cli serve`, and killed by its own id."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from gateway.store import DeliveryFilter, DeliveryRow
+from gateway.store.sqlite import SqliteStore
+from tests.chaos.load import CALLER_KEY
+from tests.chaos.sink import ROOT
+
+GATEWAY = ("-m", "gateway.cli", "serve")
+FORGETFUL = ("-m", "tests.chaos.forgetful")
+"""What breaks the promises about durability: the negative control."""
+UPSTREAM_KEY = "chaos-upstream-key-0123456789"
+CONCURRENCY = 8
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def configuration(
+    directory: Path,
+    upstream: str,
+    *,
+    top: str = "",
+    store: Path | None = None,
+    retry: tuple[str, str] = ("20ms", "200ms"),
+) -> Path:
+    """A gateway in front of one upstream."""
+    path = directory / "gateway.toml"
+    path.write_text(
+        f'store = "sqlite://{store or directory / "gateway.db"}"\n{top}\n'
+        f'[inbound.ilert]\nkeys = {{ chaos = "{CALLER_KEY}" }}\n'
+        f'[upstreams.oncall]\ndialect = "ilert"\nurl = "{upstream}"\nkey = "{UPSTREAM_KEY}"\n'
+        f'retry = {{ first = "{retry[0]}", most = "{retry[1]}" }}\nconcurrency = {CONCURRENCY}\n'
+    )
+    return path
+
+
+class Process:
+    """A gateway in a process of its own, listening on `port`."""
+
+    def __init__(
+        self,
+        config: Path,
+        port: int,
+        *,
+        program: tuple[str, ...] = GATEWAY,
+        log_level: str = "error",
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        arguments = ["--config", str(config), "--listen", f"127.0.0.1:{port}", "--log-level", log_level]
+        self.log = config.parent / "gateway.log"
+        with self.log.open("ab") as log:
+            self._running = subprocess.Popen(
+                [sys.executable, *program, *arguments],
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+                env={**os.environ, **(environ or {})},
+            )
+        self.url = f"http://127.0.0.1:{port}"
+        self.started = time.monotonic()
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._running.pid
+
+    async def get(self, path: str, client: httpx.AsyncClient) -> httpx.Response | None:
+        """An answer, None where nobody answers."""
+        try:
+            return await client.get(self.url + path, timeout=5)
+        except httpx.HTTPError:
+            return None
+
+    async def ready(self, within: float = 30.0) -> float:
+        """Waits until the gateway says that it is ready; answers how many seconds after its start that was."""
+        async with httpx.AsyncClient() as client:
+            while time.monotonic() < self.started + within:
+                answer = await self.get("/-/ready", client)
+                if answer is not None and answer.status_code == 200:
+                    return time.monotonic() - self.started
+                if self._running.poll() is not None:
+                    break
+                await asyncio.sleep(0.01)
+        raise AssertionError(f"the gateway was not ready within {within:g} s: {self.log.read_text()[-2000:]}")
+
+    async def drained(self, within: float = 120.0, every: float = 0.1) -> bool:
+        """Waits until nothing waits in the outbox, looking `every` so many seconds; tells whether that came to be."""
+        end = time.monotonic() + within
+        async with httpx.AsyncClient() as client:
+            while time.monotonic() < end:
+                answer = await self.get("/metrics", client)
+                if answer is not None and _waiting(answer.text) == 0:
+                    return True
+                await asyncio.sleep(every)
+        return False
+
+    def resident(self) -> float:
+        """The most memory that the process ever had, in MiB."""
+        text = Path(f"/proc/{self.pid}/status").read_text()
+        return int(text.split("VmHWM:")[1].split()[0]) / 1024
+
+    def kill(self) -> None:
+        """SIGKILL, whatever it is doing; waits until it is gone."""
+        self._running.kill()
+        self._running.wait()
+
+    async def terminate(self, within: float = 40.0) -> int:
+        """SIGTERM; answers the exit status, -9 where it had to be killed."""
+        self._running.terminate()
+        try:
+            return await asyncio.to_thread(self._running.wait, within)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return -9
+
+
+def _waiting(metrics: str) -> float:
+    lines = [line for line in metrics.splitlines() if line.startswith("alert_gateway_waiting_deliveries{")]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines) if lines else -1
+
+
+@contextlib.asynccontextmanager
+async def running(config: Path, port: int, **how: Any) -> AsyncIterator[Process]:
+    """A gateway that is ready; killed at the end if it is still there."""
+    process = Process(config, port, **how)
+    try:
+        await process.ready()
+        yield process
+    finally:
+        process.kill()
+
+
+async def outbox(path: Path) -> list[DeliveryRow]:
+    """Every delivery in a store's file; none where there is no file."""
+    if not path.exists():  # noqa: ASYNC240  (nothing else runs by then)
+        return []
+    async with SqliteStore(str(path), exclusive=False) as store:
+        return await store.read(lambda tx: tx.deliveries(DeliveryFilter(limit=10_000_000)))

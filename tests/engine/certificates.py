@@ -1,0 +1,36 @@
+"""Certificates for tests, made by authorities that live as long as a test."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import trustme
+
+
+def certificate(directory: Path, name: str) -> tuple[ssl.SSLContext, Path]:
+    """What a server of this name shows, and the file with the authority that vouches for it."""
+    authority = trustme.CA()
+    path = directory / "authority.pem"
+    authority.cert_pem.write_to_path(str(path))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert(name).configure_cert(context)
+    return context, path
+
+
+def write(directory: Path, authority: trustme.CA, name: str) -> tuple[Path, Path]:
+    """A pair of files, certificate and key, as a secret is mounted."""
+    directory.mkdir(parents=True, exist_ok=True)
+    made = authority.issue_cert(name)
+    cert, key = directory / "tls.crt", directory / "tls.key"
+    cert.write_bytes(b"".join(one.bytes() for one in made.cert_chain_pems))
+    key.write_bytes(made.private_key_pem.bytes())
+    return cert, key
+
+
+def vouched(directory: Path, authority: trustme.CA, name: str = "ca.pem") -> Path:
+    """The file with an authority."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / name
+    authority.cert_pem.write_to_path(str(path))
+    return path

@@ -1,0 +1,394 @@
+"""The operators' address and what is asked there (interface.md: `admin`, *Command line* with `--url`): who is let in,
+what an operator may change, what is kept of it, and that the callers' address knows nothing of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trustme
+
+from gateway.config import parse
+from gateway.errors import ConfigurationError
+from gateway.service import Gateway
+from gateway.store.sqlite import SqliteStore
+from tests.chaos.processes import free_port
+from tests.chaos_upstream import chaos, say
+from tests.clients.callers import ilert_event
+from tests.engine.certificates import vouched, write
+from tests.engine.test_tls import believing, soon
+from tests.engine.test_workers import ROOT, ready, serving
+from tests.harness import KEY, served
+from tests.postgres_server import shared
+
+OK = say(202, {})
+NO = say(400, {"status": 400, "message": "summary is too rude", "code": "BAD_REQUEST"})
+TOKEN = "operators-token-0123456789abcdef"
+BASE = f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n[upstreams.oncall]\ndialect = "ilert"\nkey = "there-0123456789"\n'
+BASE += 'retry = { first = "20ms", most = "100ms" }\n'
+
+
+class Standing:
+    """A gateway with an address for each sort of caller."""
+
+    def __init__(self, gateway: Gateway, url: str, admin: str) -> None:
+        self.gateway = gateway
+        self.url = url
+        self.admin = admin
+        self.client = httpx.Client(trust_env=False, timeout=20)
+
+    def page(self, *keys: str) -> None:
+        """Pages that are taken."""
+        for key in keys:
+            body = {"apiKey": KEY, **ilert_event("ALERT", key, summary="s")}
+            assert self.client.post(self.url + "/ilert/api/events", json=body).status_code == 202
+
+    def get(self, path: str, **more: Any) -> httpx.Response:
+        """What the operators' address answers."""
+        return self.client.get(self.admin + path, **more)
+
+    def post(self, path: str, body: Any = None, **more: Any) -> httpx.Response:
+        """Likewise."""
+        return self.client.post(self.admin + path, json={} if body is None else body, **more)
+
+    def listed(self, state: str) -> list[dict[str, Any]]:
+        """The deliveries of a state."""
+        return list(self.get(f"/-/deliveries?state={state}").json()["deliveries"])
+
+
+@contextmanager
+def standing(directory: Path, upstream: str, top: str = 'admin = "127.0.0.1:9092"') -> Iterator[Standing]:
+    """The gateway, in this process; where it has no address for operators, both addresses are one."""
+    text = f'store = "sqlite://{directory}/gateway.db"\n{top}\n{BASE}url = "{upstream}"\n'
+    gateway = Gateway(parse(text))
+    with ExitStack() as stack:
+        url = stack.enter_context(served(gateway.app))
+        admin = stack.enter_context(served(gateway.admin_app)) if gateway.config.admin else url
+        found = Standing(gateway, url, admin)
+        stack.enter_context(found.client)
+        yield found
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A command, as an operator types it."""
+    line = [sys.executable, "-m", "gateway.cli", *arguments]
+    env = {**os.environ, **environment}
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False, env=env)
+
+
+def kept(directory: Path) -> list[Any]:
+    """The operator log as it is on the disk."""
+
+    async def read() -> list[Any]:
+        async with SqliteStore(str(directory / "gateway.db"), exclusive=False) as store:
+            return await store.read(lambda tx: tx.notes("operator ", 100))
+
+    return asyncio.run(read())
+
+
+def test_the_callers_address_knows_nothing_of_operators(tmp_path: Path) -> None:
+    with chaos(OK) as vendor, standing(tmp_path, vendor.url) as s:
+        for path in ("/-/healthy", "/-/ready", "/metrics", "/-/openapi.json", "/-/deliveries"):
+            assert s.get(path).status_code == 200, path
+            there = s.client.get(s.url + path)
+            assert there.status_code == 404 and there.json()["status"] == 404, "in the caller's words"
+        assert s.client.get(s.admin + "/ilert/api/alerts").status_code == 404, "nor the other way round"
+
+
+def test_without_an_address_of_its_own_everything_is_on_the_one(tmp_path: Path) -> None:
+    with chaos(OK) as vendor, standing(tmp_path, vendor.url, top="") as s:
+        for path in ("/-/healthy", "/-/ready", "/metrics", "/-/openapi.json", "/-/deliveries"):
+            assert s.get(path).status_code == 200, path
+
+
+def test_dead_letters_are_listed_sent_again_and_dropped(tmp_path: Path) -> None:
+    with chaos(NO) as vendor, standing(tmp_path, vendor.url) as s:
+        s.page("a", "b", "c")
+        dead = soon(lambda: (found := s.listed("dead")) and len(found) == 3 and found)
+        assert all("summary is too rude" in one["reason"] and one["would_send"] for one in dead)
+        assert "there-0123456789" not in json.dumps(dead)
+
+        refused = s.post("/-/drop", {"ids": [dead[0]["id"]]})
+        assert refused.status_code == 400 and refused.json()["message"].startswith("because")
+        done = s.post("/-/drop", {"ids": [dead[0]["id"]], "because": "a test page", "who": "ann"}).json()
+        assert done == {"done": [dead[0]["id"]], "refused": [], "count": 1, "refused_count": 0}
+        assert s.listed("void")[0]["reason"] == "dropped: a test page"
+
+        vendor.always(OK)
+        done = s.post("/-/retry", {"dead": True, "who": "bob"}).json()
+        assert done["done"] == sorted(one["id"] for one in dead[1:]), "in their old order"
+        soon(lambda: len(s.listed("delivered")) == 2)
+        again = s.post("/-/retry", {"ids": done["done"]}).json()
+        assert again["done"] == [] and again["refused_count"] == 2
+
+        [third, second, first] = s.get("/-/operations").json()["operations"]
+        assert (first["what"], first["who"], first["because"], first["ids"]) == (
+            "drop",
+            "ann",
+            "a test page",
+            [dead[0]["id"]],
+        )
+        assert (second["what"], second["who"], second["origin"], second["count"]) == ("retry", "bob", "127.0.0.1", 2)
+        assert (third["count"], third["refused"]) == (0, 2)
+        ledger = s.get("/-/report?since=1h").json()["ledger"]
+        assert [(line["received"], line["delivered"], line["void"], line["adds_up"]) for line in ledger] == [
+            (3, 2, 1, True)
+        ]
+    assert [one["what"] for one in kept(tmp_path)] == ["retry", "retry", "drop"], "kept with the store"
+
+
+def test_more_than_one_batch_is_sent_again_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two commands of one lane fall into two batches: neither is taken for older than what was delivered since."""
+    monkeypatch.setattr("gateway.operating.BATCH", 2)
+    with chaos(NO) as vendor, standing(tmp_path, vendor.url) as s:
+        s.page("a", "b", "c", "d", "e")
+        soon(lambda: len(s.listed("dead")) == 5)
+        vendor.always(OK)
+        begin = len(vendor.got)
+        done = s.post("/-/retry", {"upstream": "oncall"}).json()
+        assert done["count"] == 5 and done["refused_count"] == 0
+        soon(lambda: len(s.listed("delivered")) == 5)
+        assert {got.body["alertKey"] for got in vendor.got[begin:]} == set("abcde")
+        assert [one["count"] for one in s.get("/-/operations").json()["operations"]] == [1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("/-/retry", {}, "name deliveries by id"),
+        ("/-/retry", {"ids": [5]}, "no such delivery: 5"),
+        ("/-/retry", {"id": [5]}, "`id`"),
+        ("/-/retry", {"ids": "5"}, "$.ids"),
+        ("/-/retry", [], "object"),
+        ("/-/retry", {"dead": True, "because": "x"}, "because"),
+        ("/-/drop", {"dead": True, "because": " "}, "because"),
+        ("/-/drop", {"dead": True, "because": "x", "force": True}, "force"),
+    ],
+)
+def test_what_is_not_understood_changes_nothing(tmp_path: Path, path: str, body: Any, said: str) -> None:
+    with standing(tmp_path, "http://127.0.0.1:9") as s:
+        answer = s.post(path, body)
+        assert answer.status_code == 400 and said in answer.json()["message"]
+        assert s.get("/-/operations").json() == {"operations": []}
+
+
+def test_questions_that_are_not_understood_are_refused(tmp_path: Path) -> None:
+    with standing(tmp_path, "http://127.0.0.1:9") as s:
+        for query in ("limit=0", "limit=x", "limit=10001", "stat=dead"):
+            assert s.get(f"/-/deliveries?{query}").status_code == 400, query
+        assert s.get("/-/deliveries?alert=nobody").status_code == 404
+        assert s.get("/-/report?since=soon").status_code == 400
+        assert s.get("/-/report?by=colour").status_code == 400
+        assert s.get("/-/retry").status_code == 405
+        assert s.post("/-/reload").status_code == 409, "this one was not started from a file"
+
+
+# --- who is let in -------------------------------------------------------------------------------------------
+
+
+def test_the_token_is_asked_for_but_not_by_probes(tmp_path: Path) -> None:
+    top = f'admin = "127.0.0.1:9092"\nadmin_token = "{TOKEN}"'
+    with chaos(OK) as vendor, standing(tmp_path, vendor.url, top) as s:
+        assert s.get("/-/healthy").status_code == 200
+        assert s.get("/-/ready").json() == {"ready": True}, "the verdict alone"
+        bearer = {"authorization": f"Bearer {TOKEN}"}
+        assert "oncall" in s.get("/-/ready", headers=bearer).json()["upstreams"]
+        for path in ("/metrics", "/-/openapi.json", "/-/deliveries", "/-/report", "/-/operations"):
+            for wrong in ({}, {"authorization": f"Bearer {TOKEN}x"}, {"authorization": f"Basic {TOKEN}"}):
+                answer = s.get(path, headers=wrong)
+                assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
+                assert TOKEN not in answer.text
+            assert s.get(path, headers=bearer).status_code == 200
+        assert s.post("/-/retry", {"dead": True}).status_code == 401
+        assert s.post("/-/retry", {"dead": True}, headers={**bearer, "host": "admin.example.com"}).status_code == 200
+        s.client.cookies.clear()
+        assert TOKEN not in repr(s.gateway.config) and TOKEN not in s.get("/metrics", headers=bearer).text
+
+
+def test_an_address_that_callers_share_hears_no_operator_beyond_loopback(tmp_path: Path) -> None:
+    """The configuration says where it listens; what is served here on loopback is refused all the same."""
+    with standing(tmp_path, "http://127.0.0.1:9", 'listen = "0.0.0.0:8080"') as s:
+        for answer in (s.get("/-/deliveries"), s.post("/-/retry", {"dead": True}), s.post("/-/reload")):
+            assert answer.status_code == 403
+            assert 'add admin = "127.0.0.1:9092"' in answer.json()["message"]
+        assert s.get("/metrics").status_code == 200, "what is only looked at stays"
+
+
+def test_a_web_page_and_a_proxy_are_no_operators(tmp_path: Path) -> None:
+    """Without a token it is enough to be on this machine; a browser there shows pages from anywhere."""
+    with standing(tmp_path, "http://127.0.0.1:9") as s:
+        assert s.get("/-/deliveries", headers={"host": "rebound.example.com"}).status_code == 403
+        assert s.get("/-/deliveries", headers={"x-forwarded-for": "192.0.2.1"}).status_code == 403
+        form = s.client.post(s.admin + "/-/retry", content=b'{"dead": true}', headers={"content-type": "text/plain"})
+        assert form.status_code == 415
+        assert s.post("/-/reload", headers={"origin": "https://evil.example"}).status_code == 403
+        for host in ("localhost", "127.0.0.1:9092", "[::1]:9092"):
+            assert s.get("/-/deliveries", headers={"host": host}).status_code == 200, host
+
+
+@pytest.mark.parametrize(
+    ("top", "said"),
+    [
+        ('admin = "0.0.0.0:9092"', 'admin: 0.0.0.0 can be reached from elsewhere: add admin_token = "env:NAME"'),
+        ('admin = "9092"', "admin: '9092' is not HOST:PORT"),
+        ('admin = "127.0.0.1:8080"', "admin: is the same as listen, 127.0.0.1:8080"),
+        ('listen = "0.0.0.0:8080"\nadmin = "127.0.0.1:8080"', "admin: is the same as listen"),
+        (f'listen = "0.0.0.0:8080"\nadmin_token = "{TOKEN}"', "admin_token: opens nothing"),
+        ('admin = "127.0.0.1:9092"\nadmin_token = "short"', "admin_token: is shorter than 16 characters"),
+        ('admin = "127.0.0.1:9092"\nadmin_token = "env:NOT_THERE_AT_ALL"', "admin_token: the variable NOT_THERE"),
+        ('admin_tokens = "x"', "admin_tokens: unknown key; did you mean 'admin_token'?"),
+        ("admin = 9092", "admin: "),
+    ],
+)
+def test_what_cannot_go_together_is_said_with_its_path(top: str, said: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        parse(f'{top}\n{BASE}url = "https://example.com"\n')
+    assert said in str(refused.value)
+    assert TOKEN not in str(refused.value)
+
+
+# --- as a process, and from the command line -----------------------------------------------------------------
+
+
+@contextmanager
+def process(directory: Path, upstream: str, top: str, *arguments: str) -> Iterator[tuple[Path, str, str]]:
+    """A gateway's process: its configuration, its addresses for callers and for operators."""
+    port, admin = free_port(), free_port()
+    config = directory / "gateway.toml"
+    store = "" if "store" in top else f'store = "sqlite://{directory}/gateway.db"\n'
+    text = f'listen = "127.0.0.1:{port}"\n{store}{top.replace("ADMIN", str(admin))}\n{BASE}url = "{upstream}"\n'
+    config.write_text(text)
+    with serving(config, *arguments):
+        yield config, f"http://127.0.0.1:{port}", f"127.0.0.1:{admin}"
+
+
+def test_commands_ask_a_running_gateway_instead_of_its_store(tmp_path: Path) -> None:
+    with chaos(NO) as vendor, process(tmp_path, vendor.url, 'admin = "127.0.0.1:ADMIN"') as (config, url, admin):
+        at = f"http://{admin}"
+        ready(at)
+        for key in ("a", "b", "c"):
+            body = {"apiKey": KEY, **ilert_event("ALERT", key, summary="s")}
+            assert httpx.post(url + "/ilert/api/events", json=body, trust_env=False).status_code == 202
+        dead = soon(lambda: len(rows := json.loads(command("deliveries", "--url", at, "--json").stdout)) == 3 and rows)
+        there = command("deliveries", "--config", str(config), "--state", "dead", "--json")
+        soon(lambda: command("deliveries", "--url", at, "--state", "dead", "--json").stdout.count('"dead"') == 3)
+        assert there.returncode == 0 and {row["id"] for row in dead} == {row["id"] for row in json.loads(there.stdout)}
+        done = command("drop", "--url", at, str(dead[0]["id"]), "--because", "no longer wanted")
+        assert (done.returncode, done.stdout) == (0, f"{dead[0]['id']}: dropped\n")
+        done = command("drop", "--config", str(config), str(dead[1]["id"]), "--because", "nor this")
+        assert done.returncode == 0, done.stderr
+        vendor.always(OK)
+        done = command("retry", "--url", at, "--dead")
+        assert (done.returncode, done.stdout) == (0, f"{dead[2]['id']}: will be sent again\n")
+        assert command("retry", "--url", at, str(dead[0]["id"])).returncode == 1
+        report = command("report", "--url", at, "--json")
+        assert report.returncode == 0
+        [line] = json.loads(report.stdout)["ledger"]
+        assert (line["received"], line["void"], line["adds_up"]) == (3, 2, True)
+        told = json.loads(command("operations", "--url", at, "--json").stdout)
+        assert [one["what"] for one in told] == ["retry", "retry", "drop", "drop"]
+        assert told[-1]["because"] == "no longer wanted" and "@" in told[-1]["who"]
+        assert [one["origin"] for one in told[-2:]] == ["command line", "127.0.0.1"]
+        assert '"event": "operator.drop"' in (tmp_path / "log").read_text(), "and in the log"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("deliveries",), "say --config FILE, or --url ADMIN"),
+        (("deliveries", "--config", "x", "--url", "http://127.0.0.1:1"), "say --config FILE, or --url ADMIN"),
+        (("deliveries", "--config", "x", "--token", "env:X"), "--token and --ca go with --url"),
+        (("deliveries", "--url", "127.0.0.1:9092"), "is not an address such as http://127.0.0.1:9092"),
+        (("deliveries", "--url", "http://127.0.0.1:1", "--token", TOKEN), "write env:NAME or file:PATH"),
+        (("deliveries", "--url", "http://127.0.0.1:1", "--token", "env:NOT_THERE"), "NOT_THERE is not set"),
+        (("deliveries", "--url", "http://127.0.0.1:1"), "http://127.0.0.1:1 cannot be asked"),
+    ],
+)
+def test_what_a_command_cannot_do_is_said(arguments: tuple[str, ...], said: str) -> None:
+    done = command(*arguments)
+    assert done.returncode in (1, 2)
+    assert said in " ".join(done.stderr.split())
+    assert TOKEN not in done.stderr
+
+
+def test_a_reload_by_post_is_taken_up_or_refused(tmp_path: Path) -> None:
+    with process(tmp_path, "http://127.0.0.1:9", 'admin = "127.0.0.1:ADMIN"') as (config, _url, admin):
+        at = f"http://{admin}"
+        ready(at)
+        good = config.read_text()
+        other = '[upstreams.other]\ndialect = "ilert"\nurl = "http://127.0.0.1:9"\nkey = "there-0123456789"\n'
+        config.write_text(good + other + '[[routes]]\nto = ["oncall", "other"]\n')
+        client = httpx.Client(trust_env=False)
+        assert client.post(at + "/-/reload", json={"who": "ann"}).json() == {"reloaded": True}
+        assert set(client.get(at + "/-/ready").json()["upstreams"]) == {"oncall", "other"}
+        config.write_text(good.replace("dialect", "dialetc"))
+        answer = client.post(at + "/-/reload", json={})
+        assert answer.status_code == 422
+        assert any("did you mean 'dialect'?" in one for one in answer.json()["problems"])
+        assert set(client.get(at + "/-/ready").json()["upstreams"]) == {"oncall", "other"}, "the old one stays"
+        config.write_text(good.replace(admin, "127.0.0.1:1"))
+        answer = client.post(at + "/-/reload", json={})
+        assert answer.json()["problems"] == ["admin: takes a restart to change"]
+        config.write_text(good)
+        assert client.post(at + "/-/reload").json() == {"reloaded": True}, "as curl -X POST says it"
+        [_, entry] = client.get(at + "/-/operations").json()["operations"]
+        assert (entry["what"], entry["who"]) == ("reload", "ann")
+        client.close()
+
+
+def test_beyond_loopback_the_operators_address_shows_the_certificate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """interface.md: plain HTTP on loopback, the `tls` certificate beyond it; a token in any case there."""
+    authority = trustme.CA()
+    cert, key = write(tmp_path / "secret", authority, "localhost")
+    ca = vouched(tmp_path, authority)
+    clients = vouched(tmp_path, trustme.CA(), "clients.pem")
+    top = f'tls = {{ cert = "{cert}", key = "{key}", client_ca = "{clients}" }}\nadmin_token = "env:OPERATORS"\n'
+    monkeypatch.setenv("OPERATORS", TOKEN)
+    with process(tmp_path, "http://127.0.0.1:9", top + 'admin = "0.0.0.0:ADMIN"') as (_, _url, admin):
+        at = f"https://localhost:{admin.rpartition(':')[2]}"
+        with httpx.Client(verify=believing(authority), trust_env=False) as client:
+            soon(lambda: _answers(client, at + "/-/ready"))
+            assert client.get(at + "/metrics").status_code == 401
+        done = command("deliveries", "--url", at, "--token", "env:OPERATORS", "--ca", str(ca), "--json")
+        assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+        done = command("deliveries", "--url", at, "--token", "env:OPERATORS")
+        assert done.returncode == 1 and "CERTIFICATE_VERIFY_FAILED" in done.stderr
+        done = command("deliveries", "--url", at, "--ca", str(ca))
+        assert done.returncode == 1 and "wants its token" in done.stderr
+    (tmp_path / "2").mkdir()
+    near = top.replace("env:OPERATORS", TOKEN) + 'admin = "127.0.0.1:ADMIN"'
+    with process(tmp_path / "2", "http://127.0.0.1:9", near) as (_, _url, admin):
+        ready(f"http://{admin}")
+
+
+def _answers(client: httpx.Client, url: str) -> bool:
+    try:
+        return client.get(url).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_several_workers_share_both_addresses_and_reload_together(tmp_path: Path) -> None:
+    top = f'store = "{shared().database()}"\nadmin = "127.0.0.1:ADMIN"'
+    with process(tmp_path, "http://127.0.0.1:9", top, "--workers", "2") as (config, url, admin):
+        at = f"http://{admin}"
+        ready(at)
+        other = '[upstreams.other]\ndialect = "ilert"\nurl = "http://127.0.0.1:9"\nkey = "there-0123456789"\n'
+        config.write_text(config.read_text() + other + '[[routes]]\nto = ["oncall", "other"]\n')
+        assert httpx.post(at + "/-/reload", json={}, trust_env=False).json() == {"reloaded": True}
+        log = tmp_path / "log"
+        soon(lambda: log.read_text().count('"event": "config.reloaded"') >= 3)
+        for _ in range(10):
+            assert "other" in httpx.get(at + "/-/ready", trust_env=False).json()["upstreams"]
+        assert httpx.get(url + "/-/ready", trust_env=False).status_code == 404

@@ -1,0 +1,316 @@
+"""What has waited for long: what is folded, what comes late and says so, and storms of one alert that are counted
+instead of sent. The clock is virtual; `Road.accept`, `prepare` and `settle` run on a real store, and what is said to
+the vendor is read from the request that its dialect would send."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import structlog
+from structlog.testing import LogCapture
+
+from gateway import settling
+from gateway.canonical import Operation
+from gateway.dialect import Again, Command, Ref, Rejected
+from gateway.settling import Shipment
+from gateway.store import DeliveryRow
+from gateway.values import from_millis
+from tests.engine.test_lanes import CONFIG, Desk, create
+
+MINUTE = 60_000
+RESOLVE = Command(operation=Operation.RESOLVE, ref=Ref(key="disk"))
+BOTH = ("bykey", "byid")
+
+
+def desk(on_backlog: str = "") -> Desk:
+    """A desk whose upstreams all have this setting."""
+    more = f'on_backlog = "{on_backlog}"\n' if on_backlog else ""
+    return Desk(CONFIG.replace('key = "k"\n', f'key = "k"\n{more}'))
+
+
+def states(desk: Desk, upstream: str = "") -> list[tuple[str, str]]:
+    """What became of everything, in the order it came."""
+    rows = [row for row in all_rows(desk) if upstream in ("", row.upstream)]
+    return [(row.operation, row.state) for row in rows]
+
+
+def all_rows(desk: Desk) -> list[DeliveryRow]:
+    """Every delivery, oldest first."""
+    found = [desk.tx.delivery(number) for (number,) in desk.connection.execute("SELECT id FROM deliveries ORDER BY id")]
+    return [row for row in found if row]
+
+
+def drain(desk: Desk, *upstreams: str) -> list[Shipment]:
+    """Everything that is due is taken by its vendor; gives what was sent, in order."""
+    sent = []
+    while heads := [row for name in upstreams or BOTH for row in desk.due(name)]:
+        for row in heads:
+            shipment = desk.take(row)
+            if shipment.sending is None:
+                desk.end(shipment, None)
+                continue
+            sent.append(shipment)
+            desk.end(shipment, desk.taken(shipment))
+    return sent
+
+
+def adds_up(desk: Desk) -> bool:
+    """Whether the ledger does."""
+    return all(line.adds_up for line in desk.tx.ledger(0, "caller"))
+
+
+def details(shipment: Shipment) -> str:
+    """What a page says at length."""
+    assert shipment.sending
+    return str(shipment.sending.body.get("details", ""))
+
+
+# --- folded --------------------------------------------------------------------------------------------------
+
+
+def test_what_was_over_before_it_could_be_told_wakes_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """guarantees.md 26 and canonical.md, *The road of a command*: a trigger older than ten minutes whose resolve also
+    waits is not sent; void, one log line."""
+    one = desk()
+    one.accept("ci", create("disk"))
+    one.accept("ci", RESOLVE)
+    one.now += 11 * MINUTE
+    logged = LogCapture()
+    everything = structlog.make_filtering_bound_logger(0)
+    monkeypatch.setattr(settling, "log", structlog.wrap_logger(None, processors=[logged], wrapper_class=everything))
+    assert drain(one) == []
+    assert states(one) == [("create", "void")] * 2 + [("resolve", "void")] * 2
+    folded = [entry for entry in logged.entries if entry["event"] == "delivery.folded"]
+    assert sorted(entry["upstream"] for entry in folded) == sorted(BOTH)
+    assert adds_up(one)
+    new = one.accept("ci", create("disk"))
+    assert [shipment.operation for shipment in drain(one)] == [Operation.CREATE] * 2
+    assert new.is_new
+
+
+def test_deliver_sends_it_all_the_same_and_says_how_late_it_is() -> None:
+    one = desk("deliver")
+    one.accept("ci", create("disk"))
+    one.accept("ci", RESOLVE)
+    one.now += 11 * MINUTE
+    sent = drain(one, "bykey")
+    assert [shipment.operation for shipment in sent] == [Operation.CREATE, Operation.RESOLVE]
+    assert details(sent[0]).startswith("Late by 11 minutes")
+
+
+@pytest.mark.parametrize("age", [9 * MINUTE, 1])
+def test_what_is_younger_than_ten_minutes_is_sent(age: int) -> None:
+    one = desk()
+    one.accept("ci", create("disk"))
+    one.accept("ci", RESOLVE)
+    one.now += age
+    assert [shipment.operation for shipment in drain(one, "bykey")] == [Operation.CREATE, Operation.RESOLVE]
+
+
+def test_what_is_old_but_not_over_is_sent() -> None:
+    one = desk()
+    one.accept("ci", create("disk"))
+    one.now += 60 * MINUTE
+    assert [shipment.operation for shipment in drain(one)] == [Operation.CREATE] * 2
+
+
+def test_what_was_tried_before_is_sent_as_it_may_be_there_already() -> None:
+    """A page whose answer was lost may ring already: its end has to be told, and after it nothing else."""
+    one = desk()
+    one.accept("ci", create("disk"))
+    for upstream in BOTH:
+        [row] = one.due(upstream)
+        one.end(replace(one.take(row), tried_at=one.now), Again(reason="reset"))
+    one.accept("ci", RESOLVE)
+    one.now += 11 * MINUTE
+    for upstream in BOTH:
+        assert [shipment.operation for shipment in drain(one, upstream)] == [Operation.CREATE, Operation.RESOLVE]
+
+
+def test_an_update_of_what_is_there_is_not_folded_with_its_end() -> None:
+    one = desk()
+    one.accept("ci", create("disk"))
+    drain(one)
+    one.accept("ci", create("disk", "fuller"))
+    one.accept("ci", RESOLVE)
+    one.now += 11 * MINUTE
+    assert [shipment.operation for shipment in drain(one, "bykey")] == [Operation.UPDATE, Operation.RESOLVE]
+    assert one.vendors["bykey"].opened == {}
+
+
+def test_what_changed_while_it_waited_is_folded_too() -> None:
+    one = desk()
+    one.accept("ci", create("disk"))
+    one.accept("ci", create("disk", "fuller"))
+    one.accept("ci", RESOLVE)
+    one.now += 11 * MINUTE
+    assert drain(one) == []
+    assert set(Counter(state for _, state in states(one))) == {"void"}
+    assert adds_up(one)
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_of_a_key_that_came_and_went_for_hours_only_what_is_still_so_is_told(is_open: bool) -> None:
+    """After an outage nobody is woken for what is over, though the same key has been taken again since."""
+    one = desk()
+    for number in range(5):
+        one.accept("ci", create("disk", f"page {number}"))
+        one.accept("ci", RESOLVE)
+    if is_open:
+        one.accept("ci", create("disk", "the one that counts"))
+    one.now += 30 * MINUTE
+    sent = drain(one)
+    assert [shipment.operation for shipment in sent] == [Operation.CREATE] * (2 if is_open else 0)
+    assert len(one.vendors["bykey"].opened) == (1 if is_open else 0)
+    assert adds_up(one)
+
+
+def test_a_page_that_came_back_after_its_end_is_told() -> None:
+    """An end that something followed is not the end."""
+    one = desk()
+    made = one.accept("ci", create(None)).alert
+    assert made
+    one.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(id=made.shown)))
+    one.accept("ci", Command(operation=Operation.REOPEN, ref=Ref(id=made.shown)))
+    one.now += 30 * MINUTE
+    drain(one)
+    assert len(one.vendors["bykey"].opened) == 1
+    assert [is_open for _, is_open in one.vendors["byid"].objects.values()] == [True]
+
+
+# --- late ----------------------------------------------------------------------------------------------------
+
+
+def test_a_page_more_than_two_minutes_late_says_so_at_the_top_with_its_time() -> None:
+    """canonical.md: at the top of its details, with its original time."""
+    one = desk()
+    command = Command(operation=Operation.CREATE, patch={"summary": "s", "details": "Act now", "dedup_key": "disk"})
+    at = one.now + 1000
+    one.accept("ci", command)
+    one.now += 5 * MINUTE
+    [sent] = drain(one, "bykey")
+    first, *rest = details(sent).split("\n")
+    when = datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    assert from_millis(at).replace(microsecond=0).strftime("%Y-%m-%dT%H:%M:%S") == when
+    assert first.startswith("Late by 5 minutes") and when in first
+    assert "Act now" in "\n".join(rest)
+    assert sent.sending and sent.sending.body["summary"] == "s"
+
+
+def test_a_page_in_time_says_nothing_of_the_kind() -> None:
+    one = desk()
+    one.accept("ci", create("disk"))
+    one.now += 2 * MINUTE - 2000
+    [sent] = drain(one, "bykey")
+    assert "Late" not in details(sent)
+
+
+# --- storms --------------------------------------------------------------------------------------------------
+
+
+def test_of_identical_repeats_one_a_minute_is_sent_and_the_others_are_counted() -> None:
+    """Identical repeats of an open alert raise a count instead of a request where the
+    target would merge them anyway. Nothing is dropped."""
+    one = desk()
+    one.accept("ci", create("disk"))
+    assert len(drain(one)) == 2
+    at = one.now
+    sent = []
+    while one.now < at + 5 * MINUTE:
+        one.accept("ci", create("disk"))
+        sent += [one.now for _ in drain(one)]
+        one.now += 4000
+    assert 4 <= len(sent) <= 6
+    assert all(later - earlier >= MINUTE for earlier, later in pairwise(sent))
+    counted = Counter(states(one, "bykey"))
+    assert counted["update", "merged"] >= 50
+    assert counted["update", "delivered"] == len(sent)
+    assert adds_up(one)
+    [line] = one.tx.ledger(0, "caller")
+    assert line.received == len(all_rows(one))
+
+
+def test_where_alerts_have_ids_a_repeat_is_nothing_to_send() -> None:
+    one = desk()
+    for _ in range(10):
+        one.accept("ci", create("disk"))
+    assert states(one, "byid") == [("create", "waiting")]
+    assert adds_up(one)
+
+
+def test_while_the_first_still_waits_its_repeats_are_counted() -> None:
+    """An upstream is down while a sender repeats itself: one page goes out when it is back."""
+    one = desk()
+    for _ in range(30):
+        one.accept("ci", create("disk"))
+        one.now += 20_000
+    sent = drain(one, "bykey")
+    assert sent[0].operation is Operation.CREATE
+    assert len(sent) <= 2
+    assert adds_up(one)
+
+
+def test_a_repeat_that_says_something_new_is_sent_at_once() -> None:
+    one = desk()
+    one.accept("ci", create("disk"))
+    drain(one)
+    one.accept("ci", create("disk"))
+    one.accept("ci", create("disk", "fuller"))
+    [sent] = drain(one, "bykey")
+    assert sent.sending and sent.sending.body["summary"] == "fuller"
+    one.accept("ci", create("disk"))
+    [back] = drain(one, "bykey")
+    assert back.sending and back.sending.body["summary"] == "s"
+
+
+@pytest.mark.parametrize("between", [Operation.ACKNOWLEDGE, Operation.COMMENT])
+def test_a_repeat_after_something_else_happened_is_sent(between: Operation) -> None:
+    """Only what the target was told last is the same again."""
+    one = desk()
+    one.accept("ci", create("disk"))
+    drain(one)
+    one.accept("ci", Command(operation=between, ref=Ref(key="disk"), comment="c"))
+    drain(one)
+    one.accept("ci", create("disk"))
+    assert [shipment.operation for shipment in drain(one, "bykey")] == [Operation.UPDATE]
+
+
+def test_after_a_resolve_the_same_words_are_a_new_alert() -> None:
+    one = desk()
+    one.accept("ci", create("disk"))
+    one.accept("ci", RESOLVE)
+    one.accept("ci", create("disk"))
+    sent = drain(one, "bykey")
+    assert [shipment.operation for shipment in sent] == [Operation.CREATE, Operation.RESOLVE, Operation.CREATE]
+
+
+def test_a_repeat_of_what_was_refused_is_sent() -> None:
+    """What counted on a delivery that died is not told: the next repeat goes out at once, in its place."""
+    one = desk()
+    one.accept("ci", create("disk"))
+    one.accept("ci", create("disk"))
+    [row] = one.due("bykey")
+    one.end(one.take(row), Rejected(reason="400 no"))
+    one.accept("ci", create("disk"))
+    assert [shipment.operation for shipment in drain(one, "bykey")] == [Operation.CREATE]
+    assert ("create", "dead") not in states(one)
+    assert adds_up(one)
+
+
+def merged_reasons(one: Desk) -> dict[str, Any]:
+    """What merged deliveries say of themselves."""
+    return Counter(row.reason.split(" by ")[0] for row in all_rows(one) if row.state == "merged")
+
+
+def test_a_repeat_says_by_what_it_is_told_and_an_update_too() -> None:
+    one = desk()
+    one.accept("ci", create("disk"))
+    one.accept("ci", create("disk"))
+    one.accept("ci", create("disk", "b"))
+    one.accept("ci", create("disk", "c"))
+    assert merged_reasons(one) == {"an identical repeat, told": 1, "said": 2}

@@ -1,0 +1,351 @@
+"""Opsgenie's callers, as real senders write: Alertmanager, Grafana, the Node SDK; queries, limits, and what a record is
+read back as. https://docs.opsgenie.com/docs/alert-api"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import UNSET
+
+from gateway.dialect import Found, Missing, Response, Sending
+from gateway.errors import Problem
+from gateway.registry import dialects
+from mappings.opsgenie.alert import MOST_DETAILS, fitted_details, fitted_key
+from mappings.opsgenie.query import parse
+from tests.chaos_upstream import Behaviour, Got, chaos, say
+from tests.clients.callers import OTHER, called, fresh, opsgenie_alert
+from tests.engine.vendors import before, outbox, settled, table
+from tests.harness import KEY, House, Sent
+
+ALERTS = "/opsgenie/v2/alerts"
+
+
+@pytest.fixture(scope="module")
+def h(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A gateway with ilert behind it."""
+    with called(tmp_path_factory.mktemp("callers"), {"there": "ilert"}) as standing:
+        yield standing
+
+
+def _create(h: House, message: str = "Disk full", **fields: Any) -> str:
+    alias = fields.pop("alias", None) or fresh("alias")
+    sent = h.call("POST", ALERTS, opsgenie_alert(message, alias=alias, **fields))
+    assert sent.status == 202, sent.body
+    return str(alias)
+
+
+def _about(h: House, method: str, alias: str, rest: str = "", body: Any = None, **query: str) -> Sent:
+    answer = h.client.request(
+        method,
+        f"{h.url}{ALERTS}/{alias}{rest}",
+        params={"identifierType": "alias", **query},
+        json=body,
+        headers={"authorization": f"GenieKey {KEY}"},
+    )
+    return Sent(answer.status_code, answer.json(), answer.headers)
+
+
+def _shown(h: House, alias: str) -> dict[str, Any]:
+    found = _about(h, "GET", alias)
+    assert found.status == 200, found.body
+    return dict(found.body["data"])
+
+
+# --- senders ---------------------------------------------------------------------------------------------------
+
+
+def test_as_alertmanager_sends(h: House) -> None:
+    """Alias is the hash of the group, details are the common labels; resolve is a close by alias with a source; with
+    `update_alerts` the message and the description follow the create."""
+    alias, mark = "5f3c" * 16, len(h.arrived("ilert"))
+    labels = {"alertname": "DiskFull", "instance": "db-1"}
+    body = {"alias": alias, "message": "[FIRING:1] DiskFull", "details": labels, "source": "http://am:9093", "tags": []}
+    assert h.call("POST", ALERTS, body, headers={"authorization": f"GenieKey {KEY}"}).status == 202
+    assert _about(h, "PUT", alias, "/message", {"message": "[FIRING:2] DiskFull"}).status == 202
+    assert _about(h, "PUT", alias, "/description", {"description": "two of them"}).status == 202
+    assert _shown(h, alias)["details"] == labels
+    assert _about(h, "POST", alias, "/close", {"source": "http://am:9093"}).status == 202
+    first, *_, last = h.wait_for(lambda: len(found := h.arrived("ilert")[mark:]) >= 3 and found)
+    assert first.body["customDetails"]["instance"] == "db-1"
+    h.wait_for(lambda: h.arrived("ilert")[-1].body["eventType"] == "RESOLVE")
+    assert {one.body["alertKey"] for one in (first, last)} == {alias}
+
+
+def test_as_the_node_sdk_writes_paths(h: House) -> None:
+    """Trailing slashes, also before the query."""
+    alias = fresh("node").replace(" ", "-")
+    assert h.call("POST", f"{ALERTS}/", opsgenie_alert("Disk full", alias=alias)).status == 202
+    assert h.call("POST", f"{ALERTS}/{alias}/close/?identifierType=alias").status == 202
+    assert _about(h, "GET", alias).status == 404
+
+
+def test_numbers_among_the_details_are_texts(h: House) -> None:
+    """Details are texts: what a script puts there besides is not a reason to lose a page."""
+    alias = _create(h, details={"free": 3, "is_full": True, "disks": ["a"], "name": "x"})
+    assert _shown(h, alias)["details"] == {"free": "3", "is_full": "true", "disks": '["a"]', "name": "x"}
+
+
+def test_without_an_alias_one_is_made_up(h: House) -> None:
+    sent = h.call("POST", ALERTS, {"message": "Disk full"})
+    found = h.call("GET", f"{ALERTS}/requests/{sent.body['requestId']}").body["data"]
+    assert len(found["alias"]) == 32
+    assert _shown(h, found["alias"])["id"] == found["alertId"]
+
+
+def test_only_its_own_caller_finds_an_alert_or_a_request(h: House) -> None:
+    alias = _create(h)
+    shown = _shown(h, alias)
+    sent = _about(h, "POST", alias, "/acknowledge")
+    for path in (shown["id"], shown["tinyId"], f"{alias}?identifierType=alias", f"requests/{sent.body['requestId']}"):
+        assert h.call("GET", f"{ALERTS}/{path}", key=OTHER).status == 404
+    assert h.call("GET", ALERTS, key=OTHER).body["data"] == []
+
+
+# --- what only the record holds --------------------------------------------------------------------------------
+
+
+def test_what_nobody_else_can_be_told_is_kept_and_reported(tmp_path: Path) -> None:
+    """Snoozed, at a vendor that takes no comments: nothing is sent, the report says so, the record has it."""
+    with called(tmp_path, {"there": "ibm_monitoring"}) as there:
+        alias = _create(there, fresh("Disk full"))
+        there.arrives("ibm_monitoring", 1)
+        sent = _about(there, "POST", alias, "/snooze", {"endTime": "2999-01-01T00:00:00Z"})
+        assert sent.report == ["there; kept=comment"]
+        assert _shown(there, alias)["snoozed"] is True
+        sent = _about(there, "POST", alias, "/responders", {"responder": {"type": "user", "username": "jane"}})
+        assert sent.status == 202
+        assert len(there.arrived("ibm_monitoring")) == 1
+
+
+def test_a_repeat_is_counted_and_nobody_is_paged_again(h: House) -> None:
+    """An open alert that is created again: counted in the record, passed on once a minute at most."""
+    alias, mark = _create(h), len(h.arrived("ilert"))
+    for _ in range(5):
+        _create(h, "other words", alias=alias)
+    shown = _shown(h, alias)
+    assert (shown["count"], shown["message"]) == (6, "Disk full")
+    events = [one for one in h.arrived("ilert")[mark - 1 :] if one.body["alertKey"] == alias]
+    assert len(events) <= 2
+
+
+def test_a_snooze_ends_by_itself(h: House) -> None:
+    alias = _create(h)
+    _about(h, "POST", alias, "/snooze", {"endTime": "2020-01-01T00:00:00+02:00"})
+    shown = _shown(h, alias)
+    assert (shown["snoozed"], shown["snoozedUntil"]) == (False, "2019-12-31T22:00:00.000Z")
+
+
+def test_unacknowledging_a_closed_alert_does_not_open_it(h: House) -> None:
+    alias = _create(h)
+    name = _shown(h, alias)["id"]
+    _about(h, "POST", alias, "/close")
+    assert h.call("POST", f"{ALERTS}/{name}/unacknowledge").status == 202
+    assert h.call("GET", f"{ALERTS}/{name}").body["data"]["status"] == "closed"
+
+
+# --- what is refused -------------------------------------------------------------------------------------------
+
+REFUSED = [
+    ("POST", "", {"alias": "x"}, "message"),
+    ("POST", "", {"message": ""}, "message"),
+    ("POST", "", {"message": "x", "priority": "P6"}, "priority"),
+    ("POST", "", {"message": "x", "tags": "a"}, "tags"),
+    ("POST", "/a/notes", {}, "note"),
+    ("POST", "/a/snooze", {"endTime": "soon"}, "endTime"),
+    ("POST", "/a/assign", {"owner": {}}, "owner"),
+    ("POST", "/a/responders", {"responder": {"type": "team"}}, "responder"),
+    ("POST", "/a/tags", {"tags": []}, "tags"),
+    ("DELETE", "/a/tags", None, "tags"),
+    ("DELETE", "/a/details", None, "keys"),
+    ("PUT", "/a/priority", {"priority": "high"}, "priority"),
+    ("GET", "?limit=101", None, "limit"),
+    ("GET", "?sort=colour", None, "sort"),
+    ("GET", "?query=status:open)", None, "query"),
+    ("GET", "/a?identifierType=name", None, "identifierType"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "field"), REFUSED)
+def test_what_is_wrong_is_named(h: House, method: str, path: str, body: Any, field: str) -> None:
+    """422, with the text under the name of the field."""
+    sent = h.call(method, ALERTS + path, body)
+    assert (sent.status, list(sent.body["errors"])) == (422, [field]), sent.body
+
+
+# --- limits ----------------------------------------------------------------------------------------------------
+
+
+def test_a_long_alias_stays_one_of_a_kind() -> None:
+    one, other = fitted_key("a" * 600), fitted_key("a" * 600 + "b")
+    assert (len(one), len(other), one != other, fitted_key("a" * 512)) == (512, 512, True, "a" * 512)
+
+
+@pytest.mark.parametrize(
+    "held", [{"a": "x" * 9000, "b": "short"}, {str(n): "y" for n in range(5000)}, {"k" * 9000: ""}]
+)
+def test_details_within_the_limit(held: dict[str, str]) -> None:
+    fitted = fitted_details(held)
+    assert sum(len(key) + len(value) for key, value in fitted.items()) <= MOST_DETAILS
+    assert fitted_details(fitted) == fitted
+
+
+def test_the_page_goes_out_before_what_is_carried(tmp_path: Path) -> None:
+    """Details that fill their room leave none for the carried object; all of it arrives within the limits."""
+    with called(tmp_path, {"there": "opsgenie"}) as there:
+        event: dict[str, Any] = {"apiKey": KEY, "eventType": "ALERT", "alertKey": "k"}
+        event |= {"summary": "s" * 500, "details": "d" * 20_000}
+        event |= {"customDetails": {"log": "l" * 7_900}, "labels": {"team": "db"}, "routingKey": "r" * 200}
+        assert there.call("POST", "/ilert/api/events", event, key=None).status == 202
+        [made] = there.arrives("opsgenie", 1)
+        assert (len(made.body["message"]), len(made.body["description"])) == (130, 15_000)
+        assert sum(len(key) + len(value) for key, value in made.body["details"].items()) <= MOST_DETAILS
+        assert made.body["details"]["log"] == "l" * 7_900
+
+
+# --- queries ---------------------------------------------------------------------------------------------------
+
+ALERT = {
+    "id": "70413a06",
+    "tinyId": "1791",
+    "alias": "event_573",
+    "message": "Our servers are in danger",
+    "status": "open",
+    "acknowledged": False,
+    "tags": ["Critical", "env:prod"],
+    "count": 79,
+    "createdAt": "2017-03-21T20:32:52.353Z",
+    "priority": "P4",
+    "owner": "",
+    "responders": [{"id": "4513", "type": "team", "name": "NOC"}],
+    "integration": {"name": "Nebuchadnezzar"},
+    "details": {"region": "Oregon"},
+    "entity": "EC2",
+}
+
+
+@pytest.mark.parametrize(
+    ("query", "holds"),
+    [
+        ("", True),
+        ("status:open", True),
+        ("status = OPEN", True),
+        ("status!=open", False),
+        ("status: closed OR priority: P4", True),
+        ("status: open AND NOT acknowledged: false", False),
+        ("status: open acknowledged: true", False),
+        ("NOT (status: closed OR acknowledged: true)", True),
+        ("tag: (Critical OR Minor)", True),
+        ("tag: env:prod", True),
+        ('tag: "env:prod"', True),
+        ("tag: (Critical AND Minor)", False),
+        ("danger", True),
+        ('message: "in danger" servers', True),
+        ("message = danger", False),
+        ("message: (cpu OR danger)", True),
+        ("alias: event_*", True),
+        ("tinyId: 1791 AND count > 78", True),
+        ("count >= 80", False),
+        ("createdAt > 2017-01-01T00:00:00Z createdAt < 1500000000000", True),
+        ("owner: null", True),
+        ("entity: null", False),
+        ("teams: NOC", True),
+        ("integration.name: neb*", True),
+        ("details.key: region AND details.value: oregon", True),
+        ("details.region: Oregon", True),
+        ("oracle", False),
+    ],
+)
+def test_queries(query: str, holds: bool) -> None:
+    assert parse(query)(dict(ALERT)) is holds
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["status:", "(status: open", "status: open)", "colour: red", "priority > P2", "(" * 40, "count > many", "x" * 3000],
+)
+def test_queries_that_make_no_sense(query: str) -> None:
+    with pytest.raises(Problem, match="query"):
+        parse(query)
+
+
+# --- behind the same vendor ------------------------------------------------------------------------------------
+
+
+class Vendor:
+    """Opsgenie as it stands: every write is done at once, and the one alert it has is shown."""
+
+    def __init__(self) -> None:
+        self.shown: dict[str, Any] | None = None
+        self.refuses = 0
+
+    def __call__(self, got: Got) -> Behaviour:
+        """Does what a request asks."""
+        path = got.path.partition("?")[0]
+        if got.method == "GET" and "/requests/" in path:
+            return say(200, {"data": {"isSuccess": True, "status": "done", "alertId": "there-1"}, "requestId": "x"})
+        if got.method == "GET" and self.refuses:
+            return say(self.refuses, {"code": self.refuses, "message": "no"})
+        if got.method == "GET":
+            found = {"data": self.shown} if self.shown else {"message": "Alert does not exist"}
+            return say(200 if self.shown else 404, {**found, "took": 0.1, "requestId": "x"})
+        if got.method == "POST" and path.endswith("/alerts"):
+            now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            self.shown = {**got.body, "id": "there-1", "tinyId": "7", "status": "open", "createdAt": now}
+        return say(202, {"result": "Request will be processed", "took": 0.1, "requestId": "r1"})
+
+
+def test_a_read_shows_what_people_did_there(tmp_path: Path) -> None:
+    """The primary speaks the caller's dialect: it is asked first, and what it shows is the record from then on."""
+    vendor = Vendor()
+    with chaos(vendor) as upstream, _genie(tmp_path, upstream.url) as h:
+        alias = _create(h)
+        settled(h)
+        assert vendor.shown
+        vendor.shown |= {"acknowledged": True, "owner": "jane@example.com", "count": 4, "priority": "P2"}
+        shown = _shown(h, alias)
+        assert (shown["acknowledged"], shown["owner"], shown["count"], shown["priority"]) == (
+            True,
+            "jane@example.com",
+            4,
+            "P2",
+        )
+
+
+@pytest.mark.parametrize("status", [403, 404, 405])
+def test_an_address_without_such_a_call_is_no_reason_to_forget(tmp_path: Path, status: int) -> None:
+    """The integration events API of the successor has no read: the record answers, and says that it does."""
+    vendor = Vendor()
+    with chaos(vendor) as upstream, _genie(tmp_path, upstream.url) as h:
+        alias = _create(h)
+        settled(h)
+        vendor.refuses = status
+        found = _about(h, "GET", alias)
+        assert (found.status, found.headers.get("alert-gateway-stale")) == (200, "true")
+        assert outbox(h)[0].state == "delivered"
+
+
+def _genie(directory: Path, url: str) -> Any:
+    routes = f'[inbound.opsgenie]\nkeys = {{ ci = "{KEY}" }}'
+    return before(directory, table("there", url, "opsgenie"), routes=routes)
+
+
+def _read(status: int, body: Any) -> Any:
+    outbound = dialects()["opsgenie"].outbound
+    assert outbound.read
+    sending = Sending(operation="read", body={}, patch={}, key="k", ids={"id": "1"}, seen={})  # type: ignore[arg-type]
+    call = outbound.read(sending)
+    request = next(call)
+    assert request.body is UNSET
+    with pytest.raises(StopIteration) as ended:
+        call.send(Response(status, {}, json.dumps(body).encode()))
+    return ended.value.value
+
+
+def test_deleted_there_is_told_from_no_such_call() -> None:
+    assert isinstance(_read(404, {"message": "Alert does not exist", "took": 0.1, "requestId": "x"}), Missing)
+    assert _read(404, {"code": 404, "message": "HTTP 404 Not Found"}) == Found(())

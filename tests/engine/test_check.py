@@ -1,0 +1,352 @@
+"""`check`: what callers' words come to, what was hardly meant, the file's tests, and whether upstreams let us in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from gateway.checking import ladders, warnings
+from gateway.cli import main
+from gateway.config import Config, parse
+from gateway.errors import ConfigurationError
+from gateway.registry import dialects
+from gateway.sandbox import Sandbox
+from gateway.trying import failures
+from tests.harness import UPSTREAM_KEY, served
+
+INBOUND = """
+[inbound.ilert]
+keys = { ci = "ck", ops = "ok" }
+[inbound.ibm_monitoring]
+keys = { terraform = "tk" }
+"""
+ONCALL = '[upstreams.oncall]\ndialect = "pagerduty"\nurl = "https://events.pagerduty.com"\nkey = "k"\n'
+SECOND = '[upstreams.second]\ndialect = "ilert"\nurl = "https://api.ilert.com"\nkey = "k"\n'
+CATCH_ALL = '[[routes]]\nname = "rest"\nto = ["oncall"]\n'
+
+
+def configured(routes: str = CATCH_ALL, more: str = "", base: Path | None = None) -> Config:
+    """A configuration of two dialects and two upstreams."""
+    return parse(INBOUND + ONCALL + more + SECOND + routes, base=base)
+
+
+def said(config: Config, *parts: str) -> list[str]:
+    """The warnings that have all these parts."""
+    return [text for text in warnings(config) if all(part in text for part in parts)]
+
+
+def run(*words: str) -> Result:
+    """The command line."""
+    return CliRunner().invoke(main, list(words))
+
+
+# --- what callers' words come to -------------------------------------------------------------------------------
+
+
+def test_each_word_of_a_caller_and_what_it_comes_to() -> None:
+    """canonical.md, *Severity*: the table, and that ilert's LOW wakes nobody."""
+    lines = list(ladders(configured()))
+    start = lines.index("  ilert → oncall (pagerduty)")
+    assert lines[start + 1 : start + 5] == [
+        "    priority HIGH; severity 1 → payload.severity critical → wakes",
+        "    priority LOW; severity 3, 4 → payload.severity warning → wakes",
+        "    severity 2; no word → payload.severity error → wakes",
+        "    severity 5 → payload.severity info → wakes nobody",
+    ]
+    rules = lines[lines.index("  ibm_monitoring → oncall (pagerduty)") :]
+    assert rules[1] == "    severity 0, 1; severityLabel HIGH → payload.severity critical → wakes"
+    to_ilert = list(ladders(configured('[[routes]]\nfrom = ["ibm_monitoring"]\nto = ["second"]\n')))
+    assert any("severity 6, 7; severityLabel INFO" in line and line.endswith("→ wakes nobody") for line in to_ilert)
+    assert any(line.startswith("    severity 0, 1") and line.endswith("→ wakes") for line in to_ilert)
+
+
+def test_words_that_a_route_does_not_take_are_left_out() -> None:
+    lines = list(ladders(configured('[[routes]]\nfrom = ["ilert"]\nwhen = ["severity <= 1"]\nto = ["oncall"]\n')))
+    assert lines == [
+        "route 1",
+        "  ilert → oncall (pagerduty)",
+        "    priority HIGH; severity 1 → payload.severity critical → wakes",
+    ]
+
+
+def test_what_a_route_sets_and_an_upstream_overrides_is_in_what_wakes() -> None:
+    loud = list(ladders(configured('[[routes]]\nfrom = ["ilert"]\nto = ["oncall"]\nset = { severity = 7 }\n')))
+    assert {line.rpartition(" → ")[2] for line in loud[2:]} == {"wakes nobody"}
+    words = 'severity = { out = ["info", "info", "info", "info", "info", "info", "info", "info"] }\n'
+    quiet = list(ladders(configured('[[routes]]\nfrom = ["ilert"]\nto = ["oncall"]\n', words)))
+    assert quiet[2:] == [
+        "    priority HIGH, LOW; severity 1, 2, 3, 4, 5; no word → payload.severity info → wakes nobody"
+    ]
+
+
+def test_rules_told_quietly_wake_nobody_and_refused_ones_are_said() -> None:
+    route = '[[routes]]\nfrom = ["ibm_monitoring"]\nto = ["oncall"]\n'
+    quiet = list(ladders(configured(route, 'rules = "quiet"\n')))
+    assert {line.rpartition(" → ")[2] for line in quiet[2:]} == {"wakes nobody"}
+    [refused] = list(ladders(configured(route, 'rules = "refuse"\n')))[2:]
+    assert "takes no rules" in refused
+
+
+def test_a_target_of_rules_tells_by_its_own_channels() -> None:
+    more = '[upstreams.uptime]\ndialect = "ibm_monitoring"\nurl = "https://x"\nkey = "k"\n'
+    more += 'defaults = { "condition.expression" = "a > 1" }\n'
+    lines = list(ladders(configured('[[routes]]\nfrom = ["ilert"]\nto = ["uptime"]\n', more)))
+    assert all(line.endswith("a rule: its own channels tell when it fires") for line in lines[2:])
+
+
+@pytest.mark.parametrize("origin", sorted(dialects()))
+@pytest.mark.parametrize("target", sorted(dialects()))
+def test_every_pair_has_a_ladder(origin: str, target: str) -> None:
+    text = f'[inbound.{origin}]\nkeys = {{ ci = "k" }}\n[upstreams.there]\ndialect = "{target}"\nurl = "https://x"\n'
+    lines = list(ladders(parse(text + 'key = "k"\n')))
+    assert lines[:2] == ["route 1", f"  {origin} → there ({target})"]
+    assert len(lines) > 2 and all(" → " in line for line in lines[2:])
+
+
+# --- what was hardly meant -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ("", ""),
+        ("", 'from = ["ilert"]'),
+        ('from = ["ilert"]', 'from = ["ilert/ci"]\nwhen = ["severity = 0"]'),
+        ('when = ["severity <= 3"]', 'when = ["severity <= 2", "labels.a = b"]'),
+        ('when = ["severity <= 3"]', 'when = ["severity < 3"]'),
+        ('when = ["severity <= 3"]', 'when = ["severity = 1"]'),
+        ('when = ["labels.team =~ a.*"]', 'when = ["labels.team =~ a.*"]'),
+    ],
+)
+def test_a_route_that_is_never_reached(first: str, then: str) -> None:
+    routes = f'[[routes]]\n{first}\nto = ["second"]\n[[routes]]\nname = "lost"\n{then}\nto = ["oncall"]\n'
+    assert said(configured(routes), "routes: lost: never reached: 1")
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ("continue = true", ""),
+        ('from = ["ilert"]', ""),
+        ('from = ["ilert/ci"]', 'from = ["ilert"]'),
+        ('when = ["severity <= 2"]', 'when = ["severity <= 3"]'),
+        ('when = ["severity < 3"]', 'when = ["severity <= 3"]'),
+        ('when = ["severity <= 3"]', 'when = ["severity >= 1"]'),
+        ('when = ["labels.team = a"]', 'when = ["labels.team =~ a.*"]'),
+    ],
+)
+def test_a_route_that_is_reached_is_not_warned_of(first: str, then: str) -> None:
+    routes = f'[[routes]]\n{first}\nto = ["second"]\n[[routes]]\nname = "found"\n{then}\nto = ["oncall"]\n'
+    assert not said(configured(routes), "never reached")
+
+
+def test_a_missing_catch_all() -> None:
+    some = '[[routes]]\nfrom = ["ilert"]\nwhen = ["severity <= 3"]\nto = ["oncall"]\n'
+    assert said(configured(some), "an alert of ilert that no route matches")
+    assert said(configured(some), "an alert of ibm_monitoring that no route matches")
+    assert not said(configured(some + CATCH_ALL), "no route matches")
+    by_caller = '[[routes]]\nfrom = ["ilert/ci", "ilert/ops", "ibm_monitoring"]\nto = ["oncall"]\n'
+    assert not said(configured(by_caller), "no route matches")
+    assert said(configured(by_caller.replace('"ilert/ops", ', "")), "alert of ilert that no route")
+
+
+def test_rules_that_would_page() -> None:
+    assert said(configured(), "rest", "every rule that ibm_monitoring makes would page at oncall", '"quiet"')
+    assert not said(configured(more='rules = "quiet"\n'), "would page")
+    assert not said(configured('[[routes]]\nfrom = ["ilert"]\nto = ["oncall"]\n'), "would page")
+
+
+def test_what_an_upstream_requires_and_its_callers_cannot_give() -> None:
+    more = '[upstreams.uptime]\ndialect = "uptinio"\nurl = "https://x"\nkey = "k"\n'
+    route = '[[routes]]\nfrom = ["ilert"]\nto = ["uptime"]\n'
+    assert said(configured(route, more), "from ilert", "'uptime' requires resource")
+    assert not said(configured(route + 'set = { resource = "r" }\n', more), "requires resource")
+
+
+def test_a_routing_key_that_is_a_policy_here_and_the_credential_there() -> None:
+    route = '[[routes]]\nto = ["second", "oncall"]\nset = { routing_key = "policy" }\n'
+    assert said(configured(route), "routing_key is the key itself at oncall")
+    apart = '[[routes]]\nto = [{ upstream = "second", set = { routing_key = "policy" } }, "oncall"]\n'
+    assert not said(configured(apart), "is the key itself")
+
+
+def test_a_sender_that_has_no_file_yet(tmp_path: Path) -> None:
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "ci").write_text("k")
+    text = INBOUND.replace('{ ci = "ck", ops = "ok" }', f'"dir:{tmp_path}/keys"') + ONCALL
+    config = parse(text + '[[routes]]\nfrom = ["ilert/ci", "ilert/cj"]\nto = ["oncall"]\n')
+    assert said(config, "no file cj")
+    assert not said(config, "no file ci")
+
+
+def test_callers_without_an_entry(tmp_path: Path) -> None:
+    (tmp_path / "t.toml").write_text('ci = "7"\n')
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "ci").write_text("k")
+    route = '[[routes]]\nfrom = ["ilert"]\nto = ["oncall"]\nset = { team = { by = "caller", table = "t.toml"ELSE } }\n'
+    assert said(configured(route.replace("ELSE", ""), base=tmp_path), "t.toml has no team", "for ops")
+    assert not said(configured(route.replace("ELSE", ', else = "x"'), base=tmp_path), "t.toml")
+    by_caller = f'key = {{ by = "caller", dir = "{tmp_path}/keys" }}\n'
+    text = INBOUND + ONCALL.replace('key = "k"\n', by_caller) + '[[routes]]\nfrom = ["ilert"]\nto = ["oncall"]\n'
+    assert said(parse(text), "upstreams.oncall.key", "for ops")
+    assert not said(parse(text, secrets=False), "upstreams.oncall.key"), "nobody looked"
+
+
+# --- the file's own tests --------------------------------------------------------------------------------------
+
+EVENT = 'send = { eventType = "ALERT", summary = "s", severity = 1 }\n'
+
+
+def tried(test: str, base: Path | None = None) -> list[str]:
+    """What fails of one test of a file."""
+    return list(failures(configured(CATCH_ALL + "[[tests]]\n" + test, base=base)))
+
+
+@pytest.mark.parametrize(
+    "expect",
+    [
+        '{ to = ["oncall"] }',
+        '{ "oncall.payload.severity" = "critical", "oncall.payload.source" = "ci" }',
+        '{ oncall = { payload = { severity = "critical" } } }',
+        '{ route = "rest", wakes = true }',
+    ],
+)
+def test_a_test_that_holds(expect: str) -> None:
+    assert tried(f'from = "ilert"\ncaller = "ci"\n{EVENT}expect = {expect}') == []
+
+
+@pytest.mark.parametrize(
+    ("expect", "came"),
+    [
+        ('{ to = ["second"] }', 'to: expected ["second"], came ["oncall"]'),
+        ('{ "oncall.payload.severity" = "info" }', 'oncall.payload.severity: expected "info", came "critical"'),
+        (
+            '{ oncall = { payload = { severity = "info" } } }',
+            'oncall.payload.severity: expected "info", came "critical"',
+        ),
+        ('{ "oncall.links" = "x" }', 'oncall.links: expected "x", came nothing'),
+        ('{ "second.priority" = "HIGH" }', "second.priority: expected"),
+        ('{ route = "other" }', 'route: expected "other", came "rest"'),
+        ("{ wakes = false }", "wakes: expected false, came true (oncall: payload.severity critical: wakes"),
+        ("{ refused = true }", "refused: expected true, came nothing"),
+    ],
+)
+def test_a_test_that_fails_says_what_came_instead(expect: str, came: str) -> None:
+    [failure] = tried(f'from = "ilert"\ncaller = "ci"\n{EVENT}expect = {expect}')
+    assert failure.startswith("tests[1]: ") and came in failure
+
+
+def test_a_sample_lies_beside_the_file(tmp_path: Path) -> None:
+    test = 'from = "ilert"\ncaller = "ci"\nsend = "samples/page.json"\nexpect = { to = ["oncall"] }\n'
+    assert "cannot be read" in tried(test, tmp_path)[0]
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "page.json").write_text('{"eventType": "ALERT", "summary": "s"}')
+    assert tried(test, tmp_path) == []
+    (tmp_path / "samples" / "page.json").write_text('{"eventType": ')
+    assert "send:" in tried(test, tmp_path)[0]
+
+
+def test_a_sample_that_is_refused_fails_unless_that_is_expected() -> None:
+    refused = 'from = "ilert"\ncaller = "ci"\nsend = { eventType = "SHOUT" }\n'
+    assert "was refused" in tried(refused + 'expect = { to = ["oncall"] }')[0]
+    assert tried(refused + 'expect = { refused = "eventType" }') == []
+
+
+def test_who_sends_it_has_to_be_said_where_there_are_several() -> None:
+    assert "caller" in tried(f'from = "ilert"\n{EVENT}expect = {{ to = ["oncall"] }}')[0]
+
+
+@pytest.mark.parametrize(
+    ("test", "path"),
+    [
+        ('from = "ilret"\nsend = "x"\nexpect = {}', "tests[1].from"),
+        ('from = "ilert"\ncaller = "nobody"\nsend = "x"\nexpect = {}', "tests[1].caller"),
+        ('from = "ilert"\nsend = "x"\nexpect = { "onkall.priority" = 1 }', "tests[1].expect"),
+        ('from = "ilert"\nexpect = {}', "tests[1].send"),
+        ('from = "ilert"\nsend = "x"\nexpects = {}', "tests[1].expects"),
+    ],
+)
+def test_a_faulty_test_is_named_by_its_path(test: str, path: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        tried(test)
+    assert any(one.startswith(f"{path}:") for one in caught.value.problems), caught.value.problems
+
+
+# --- the command -----------------------------------------------------------------------------------------------
+
+
+def written(tmp_path: Path, text: str) -> str:
+    """A file with this configuration."""
+    path = tmp_path / "gateway.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_the_command_ends_with_1_where_a_test_fails(tmp_path: Path) -> None:
+    test = f'[[tests]]\nfrom = "ilert"\ncaller = "ci"\n{EVENT}expect = {{ to = ["oncall"] }}\n'
+    text = INBOUND + ONCALL + CATCH_ALL + test
+    good = run("check", "--config", written(tmp_path, text))
+    assert good.exit_code == 0 and "1 tests passed" in good.stdout
+    assert "    priority HIGH; severity 1 → payload.severity critical → wakes" in good.stdout
+    bad = run("check", "--config", written(tmp_path, text.replace('{ to = ["oncall"] }', '{ to = ["x"] }')))
+    assert bad.exit_code == 1 and 'came ["oncall"]' in bad.stderr and "good" not in bad.stdout
+
+
+def test_without_secrets_a_file_can_be_checked_where_it_is_not_used(tmp_path: Path) -> None:
+    text = INBOUND.replace('"ck"', '"env:ALERT_GATEWAY_NOT_SET"')
+    text += ONCALL.replace('"k"', '{ by = "caller", dir = "/nowhere/at/all" }') + CATCH_ALL
+    text += f'[[tests]]\nfrom = "ilert"\ncaller = "ci"\n{EVENT}expect = {{ to = ["oncall"] }}\n'
+    path = written(tmp_path, text)
+    assert run("check", "--config", path).exit_code == 1
+    done = run("check", "--config", path, "--no-secrets")
+    assert done.exit_code == 0, done.output
+    assert run("check", "--config", path, "--no-secrets", "--connect").exit_code == 2
+
+
+def connected(tmp_path: Path, dialect: str, url: str, key: str) -> Result:
+    """`check --connect` of one upstream."""
+    upstream = f'[upstreams.there]\ndialect = "{dialect}"\nurl = "{url}"\nkey = {key}\ntimeout = "2s"\n'
+    return run("check", "--connect", "--config", written(tmp_path, INBOUND + upstream))
+
+
+def test_connecting_proves_address_and_key_and_creates_nothing(tmp_path: Path) -> None:
+    sandbox = Sandbox(dialects(), UPSTREAM_KEY)
+    with served(sandbox) as url:
+        for name, dialect in dialects().items():
+            good = connected(tmp_path, name, f"{url}/{name}", f'"{UPSTREAM_KEY}"')
+            assert good.exit_code == 0, good.output
+            if dialect.outbound.probe is None:
+                assert f"cannot be proved: {dialect.title} has no call that creates nothing" in good.stdout
+                continue
+            assert "upstreams.there: good: address and key" in good.stdout
+            bad = connected(tmp_path, name, f"{url}/{name}", '"canary-of-a-wrong-key"')
+            assert bad.exit_code == 1 and "the key is not" in bad.stderr
+            assert "canary" not in bad.output
+        assert {one.method for one in sandbox.arrived} == {"GET"}
+    gone = connected(tmp_path, "uptinio", "http://127.0.0.1:9", '"k"')
+    assert gone.exit_code == 1 and "cannot be reached" in gone.stderr
+
+
+def test_connecting_proves_each_of_many_keys(tmp_path: Path) -> None:
+    (tmp_path / "keys").mkdir()
+    for name, key in (("a", UPSTREAM_KEY), ("b", "wrong")):
+        (tmp_path / "keys" / name).write_text(key)
+    with served(Sandbox(dialects(), UPSTREAM_KEY)) as url:
+        done = connected(tmp_path, "uptinio", f"{url}/uptinio", f'{{ by = "caller", dir = "{tmp_path}/keys" }}')
+    assert done.exit_code == 1
+    assert "there (the key of a): good" in done.stdout
+    assert "there (the key of b): the address is good, the key is not" in done.stderr
+
+
+def test_a_suggestion_is_made_where_one_is_near() -> None:
+    for text, near in [
+        (CATCH_ALL.replace("oncall", "onkall"), "'oncall'"),
+        (CATCH_ALL.replace("to =", 'from = ["ilret"]\nto ='), "'ilert'"),
+        (CATCH_ALL.replace("to =", 'from = ["ilert/op"]\nto ='), "'ops'"),
+        (CATCH_ALL.replace('["oncall"]', '[{ upstraem = "oncall" }]'), "'upstream'"),
+    ]:
+        with pytest.raises(ConfigurationError) as caught:
+            configured(text)
+        assert any(near in problem for problem in caught.value.problems), caught.value.problems

@@ -1,0 +1,51 @@
+"""`drill`: a marked alert through a route to its real upstreams, with its timeline, and resolved again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from gateway.cli import main
+from gateway.registry import dialects
+from gateway.sandbox import Sandbox
+from tests.harness import UPSTREAM_KEY, served, upstream_table
+
+
+def drilled(tmp_path: Path, url: str, *more: str, key: str = UPSTREAM_KEY) -> Result:
+    """The command, over a route to two upstreams."""
+    text = '[inbound.ibm_monitoring]\nkeys = { ci = "caller-key" }\n'
+    text += upstream_table("oncall", "ilert", url) + upstream_table("services", "pagerduty", url).replace(
+        UPSTREAM_KEY, key
+    )
+    text += '[[routes]]\nname = "db"\nwhen = ["severity = 0"]\nto = ["oncall", "services"]\n'
+    (tmp_path / "gateway.toml").write_text(f'store = "sqlite://{tmp_path}/gateway.db"\n{text}')
+    return CliRunner().invoke(main, ["drill", "--config", str(tmp_path / "gateway.toml"), *more])
+
+
+@pytest.mark.parametrize(("flags", "priority", "severity"), [((), "LOW", "info"), (("--wake",), "HIGH", "critical")])
+def test_a_drill_is_told_and_ended_with_a_timeline(
+    tmp_path: Path, flags: tuple[str, ...], priority: str, severity: str
+) -> None:
+    sandbox = Sandbox(dialects(), UPSTREAM_KEY)
+    with served(sandbox) as url:
+        done = drilled(tmp_path, url, "db", *flags)
+    assert done.exit_code == 0, done.output
+    events = [one.body for one in sandbox.arrived if one.dialect == "ilert"]
+    assert [event["eventType"] for event in events] == ["ALERT", "RESOLVE"]
+    assert events[0]["priority"] == priority and events[0]["summary"].startswith("DRILL of route db")
+    [page, _] = [one.body for one in sandbox.arrived if one.dialect == "pagerduty"]
+    assert page["payload"]["severity"] == severity
+    for line in ("oncall  create  delivered 202", "services  resolve  delivered 202"):
+        assert line in done.stdout
+    assert UPSTREAM_KEY not in done.output
+    assert not (tmp_path / "gateway.db").exists(), "it mixes with nothing"
+
+
+def test_a_drill_that_an_upstream_does_not_take_ends_with_1(tmp_path: Path) -> None:
+    with served(Sandbox(dialects(), UPSTREAM_KEY)) as url:
+        done = drilled(tmp_path, url, "db", "--within", "1s", key="0123456789abcdef0123456789abcdef")
+        assert done.exit_code == 1
+        assert "services  create  waiting" in done.stdout and "oncall  create  delivered" in done.stdout
+        assert drilled(tmp_path, url, "dbb").exit_code == 2

@@ -1,0 +1,384 @@
+"""A page that nobody has taken in time goes to the fallback, once, whatever kept it: real upstreams that hang, refuse
+or hold. What `fallback` in a route means is in interface.md and guarantees.md 28."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from gateway.canonical import Operation
+from gateway.config import parse
+from gateway.delivery import lanes
+from gateway.dialect import Again, Command, Ref
+from gateway.errors import ConfigurationError
+from gateway.settling import fire
+from tests.chaos_upstream import CLOSE, HANG, Behaviour, Chaos, chaos, say
+from tests.engine.test_backlog import drain, states
+from tests.engine.test_lanes import Desk, create
+from tests.engine.vendors import NEEDS, NO, OK, Ibm, Uptinio, before, count, down, gated, outbox, page, settled, table
+from tests.harness import KEY, House
+
+AFTER = 0.6
+ROUTE = f'[[routes]]\nto = ["oncall"]\nfallback = {{ to = ["sms"], after = "{int(AFTER * 1000)}ms" }}\n'
+
+
+@pytest.fixture(autouse=True)
+def _quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The outbox is looked into often, as so short a wait would be over between two looks."""
+    monkeypatch.setattr(lanes, "POLL", 0.2)
+
+
+def tables(oncall: Chaos, sms: Chaos) -> tuple[str, str]:
+    """A primary and its fallback."""
+    return table("oncall", oncall.url, "ilert", "", timeout="500ms"), table("sms", sms.url, "ilert", "")
+
+
+def words(upstream: Chaos) -> list[str]:
+    """The events that arrived there."""
+    return [got.body["eventType"] for got in list(upstream.got)]
+
+
+def end(h: House, key: str = "disk") -> None:
+    """It is over."""
+    event = {"apiKey": KEY, "eventType": "RESOLVE", "alertKey": key}
+    assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+
+
+def of(h: House, upstream: str) -> list[tuple[str, str]]:
+    """What became of the deliveries to one upstream."""
+    return [(row.operation, row.state) for row in outbox(h) if row.upstream == upstream]
+
+
+def stays(seconds: float, h: House, upstream: Chaos, expected: list[str]) -> None:
+    """What arrived stays as it is for a while."""
+    with pytest.raises(AssertionError, match="did not come"):
+        h.wait_for(lambda: words(upstream) != expected, seconds)
+
+
+@pytest.mark.parametrize("trouble", [HANG, NO, say(401), say(503), CLOSE], ids=lambda one: one.name)
+def test_what_nobody_takes_goes_to_the_fallback_once(tmp_path: Path, trouble: Behaviour) -> None:
+    """guarantees.md 28: hang, refuse, hold, and what else may happen to a page."""
+    with chaos(trouble) as oncall, chaos(OK) as sms, before(tmp_path, *tables(oncall, sms), routes=ROUTE) as h:
+        sent = time.monotonic()
+        assert page(h).status == 202
+        h.wait_for(lambda: sms.got)
+        assert sms.got[0].at - sent >= AFTER
+        assert sms.got[0].at - sent < AFTER + 1.5
+        assert sms.got[0].body["summary"] == "Disk full"
+        assert sms.got[0].body["alertKey"] == "disk"
+        h.wait_for(lambda: of(h, "sms") == [("create", "delivered")])
+        stays(0.5, h, sms, ["ALERT"])
+        end(h)
+        h.wait_for(lambda: words(sms) == ["ALERT", "RESOLVE"])
+
+
+def test_an_upstream_that_is_not_there_leads_to_the_fallback(tmp_path: Path) -> None:
+    with chaos(OK) as sms:
+        nowhere = table("oncall", "http://127.0.0.1:1", "ilert", "")
+        with before(tmp_path, nowhere, table("sms", sms.url, "ilert", ""), routes=ROUTE) as h:
+            page(h)
+            h.wait_for(lambda: words(sms) == ["ALERT"])
+
+
+def test_what_is_taken_in_time_is_nothing_to_the_fallback(tmp_path: Path) -> None:
+    with chaos(OK) as oncall, chaos(OK) as sms, before(tmp_path, *tables(oncall, sms), routes=ROUTE) as h:
+        page(h)
+        page(h, summary="Disk fuller")
+        settled(h, count=2)
+        h.wait_for(lambda: of(h, "sms") == [("create", "void")])
+        [row] = [row for row in outbox(h) if row.upstream == "sms"]
+        assert row.reason == "oncall has taken it"
+        end(h)
+        h.wait_for(lambda: words(oncall) == ["ALERT", "ALERT", "RESOLVE"])
+        assert sms.connections == 0
+        assert rows_add_up(h)
+
+
+def rows_add_up(h: House) -> bool:
+    """Whether every delivery that was made is in one of the five states."""
+    known = Counter(state for name in ("oncall", "sms") for _, state in of(h, name))
+    return sum(known.values()) == count(h, "deliveries")
+
+
+def test_what_is_over_before_its_turn_wakes_nobody(tmp_path: Path) -> None:
+    with chaos(HANG) as oncall, chaos(OK) as sms, before(tmp_path, *tables(oncall, sms), routes=ROUTE) as h:
+        page(h)
+        end(h)
+        h.wait_for(lambda: of(h, "sms") == [("create", "void")])
+        stays(AFTER + 0.4, h, sms, [])
+        page(h)
+        h.wait_for(lambda: words(sms) == ["ALERT"])
+
+
+def test_a_later_end_closes_both_and_so_does_what_changes_in_between(tmp_path: Path) -> None:
+    gate = threading.Event()
+    with (
+        chaos(gated(gate, OK)) as oncall,
+        chaos(OK) as sms,
+        before(tmp_path, *tables(oncall, sms), routes=ROUTE) as h,
+    ):
+        page(h)
+        h.wait_for(lambda: words(sms) == ["ALERT"])
+        page(h, summary="Disk fuller")
+        h.wait_for(lambda: len(sms.got) == 2)
+        assert sms.got[1].body["summary"] == "Disk fuller"
+        gate.set()
+        end(h)
+        h.wait_for(lambda: words(sms) == ["ALERT", "ALERT", "RESOLVE"])
+        h.wait_for(lambda: words(oncall)[-1] == "RESOLVE")
+        assert "ALERT" in words(oncall)
+
+
+def test_the_fallback_hears_what_is_so_when_its_turn_comes(tmp_path: Path) -> None:
+    """Also where it takes the page at the second attempt only."""
+    with chaos(HANG) as oncall, chaos(OK) as sms, before(tmp_path, *tables(oncall, sms), routes=ROUTE) as h:
+        sms.plan(say(503))
+        page(h)
+        page(h, summary="Disk fuller")
+        h.wait_for(lambda: len(sms.got) == 2)
+        assert [got.body["summary"] for got in sms.got] == ["Disk fuller"] * 2
+        stays(0.3, h, sms, ["ALERT", "ALERT"])
+
+
+def test_a_caller_who_waits_for_the_primary_does_not_wait_for_the_fallback(tmp_path: Path) -> None:
+    route = ROUTE.replace("600ms", "1h")
+    with chaos(Uptinio()) as there, chaos(OK) as sms:
+        both = table("oncall", there.url, "uptinio"), table("sms", sms.url, "ilert", "")
+        with before(tmp_path, *both, routes=route) as h:
+            began = time.monotonic()
+            assert down(h).status == 201
+            assert time.monotonic() - began < 2
+            assert sms.connections == 0
+
+
+def test_a_caller_who_is_refused_leaves_nothing_for_the_fallback(tmp_path: Path) -> None:
+    """interface.md, *Reply*: refused by everybody, the command is undone; the caller knows."""
+    with chaos(say(422, {"error": {"code": "x", "message": "no"}})) as there, chaos(OK) as sms:
+        both = table("oncall", there.url, "uptinio"), table("sms", sms.url, "ilert", "")
+        with before(tmp_path, *both, routes=ROUTE) as h:
+            assert down(h).status >= 400
+            assert count(h, "deliveries") == 0
+            stays(AFTER + 0.4, h, sms, [])
+
+
+def test_reopening_tells_those_who_were_told(tmp_path: Path) -> None:
+    """Uptinio's `PUT` of a status reopens an alert; the fallback that rang for it rings again."""
+    with chaos(say(503)) as there, chaos(OK) as sms:
+        both = table("oncall", there.url, "uptinio"), table("sms", sms.url, "ilert", "")
+        with before(tmp_path, *both, routes=ROUTE, top='reply_timeout = "100ms"') as h:
+            made = down(h).body["data"]
+            h.wait_for(lambda: words(sms) == ["ALERT"])
+            assert h.call("PUT", f"/uptinio/alerts/{made['id']}", {"status": "resolved"}).status == 200
+            h.wait_for(lambda: words(sms) == ["ALERT", "RESOLVE"])
+            assert h.call("PUT", f"/uptinio/alerts/{made['id']}", {"status": "active"}).status == 200
+            h.wait_for(lambda: words(sms) == ["ALERT", "RESOLVE", "ALERT"])
+
+
+def test_reopening_starts_the_clock_anew_where_it_never_rang(tmp_path: Path) -> None:
+    there = Uptinio()
+    with chaos(there) as oncall, chaos(OK) as sms:
+        both = table("oncall", oncall.url, "uptinio"), table("sms", sms.url, "ilert", "")
+        with before(tmp_path, *both, routes=ROUTE, top='reply_timeout = "200ms"') as h:
+            made = down(h).body["data"]
+            h.wait_for(lambda: of(h, "sms") == [("create", "void")])
+            assert h.call("PUT", f"/uptinio/alerts/{made['id']}", {"status": "resolved"}).status == 200
+            oncall.always(say(503))
+            began = time.monotonic()
+            assert h.call("PUT", f"/uptinio/alerts/{made['id']}", {"status": "active"}).status == 200
+            h.wait_for(lambda: words(sms) == ["ALERT"])
+            assert sms.got[0].at - began >= AFTER
+
+
+def test_a_restart_in_between_changes_nothing(tmp_path: Path) -> None:
+    route = ROUTE.replace("600ms", "1500ms")
+    with chaos(say(503)) as oncall, chaos(OK) as sms:
+        with before(tmp_path, *tables(oncall, sms), routes=route) as h:
+            page(h, "taken by nobody")
+            page(h, "over")
+            end(h, "over")
+            sent = time.monotonic()
+        assert sms.connections == 0
+        with before(tmp_path, *tables(oncall, sms), routes=route) as h:
+            h.wait_for(lambda: sms.got)
+            assert sms.got[0].at - sent >= 1.4
+            stays(0.3, h, sms, ["ALERT"])
+            assert sms.got[0].body["alertKey"] == "taken by nobody"
+
+
+def test_with_ids_instead_of_keys_the_end_reaches_the_fallback_too(tmp_path: Path) -> None:
+    there = Ibm()
+    with chaos(HANG) as oncall, chaos(there) as sms:
+        both = table("oncall", oncall.url, "ilert", ""), table("sms", sms.url, "ibm_monitoring", NEEDS)
+        with before(tmp_path, *both, routes=ROUTE) as h:
+            page(h)
+            h.wait_for(lambda: len(there.held) == 1)
+            end(h)
+            h.wait_for(lambda: [one.get("enabled") for one in there.held.values()] == [False])
+
+
+# --- whose fallback it is -------------------------------------------------------------------------------------
+
+
+def test_it_is_the_fallback_of_its_own_route_alone(tmp_path: Path) -> None:
+    """interface.md: `fallback` on a route. What another route's upstream took was told to nobody of this one."""
+    routes = '[[routes]]\nto = ["log"]\ncontinue = true\n' + ROUTE
+    with chaos(OK) as archive, chaos(HANG) as oncall, chaos(OK) as sms:
+        log = table("log", archive.url, "ilert", "")
+        with before(tmp_path, log, *tables(oncall, sms), routes=routes) as h:
+            page(h)
+            h.wait_for(lambda: words(sms) == ["ALERT"])
+            assert words(archive) == ["ALERT"]
+
+
+def test_an_upstream_that_two_routes_share_has_taken_it_for_both(tmp_path: Path) -> None:
+    routes = '[[routes]]\nto = ["oncall"]\ncontinue = true\n' + ROUTE
+    with chaos(OK) as oncall, chaos(OK) as sms, before(tmp_path, *tables(oncall, sms), routes=routes) as h:
+        page(h)
+        h.wait_for(lambda: of(h, "sms") == [("create", "void")])
+        assert sms.connections == 0
+
+
+def test_a_fallback_of_two_routes_is_told_where_either_failed(tmp_path: Path) -> None:
+    routes = ROUTE.replace("oncall", "log") + "continue = true\n" + ROUTE
+    with chaos(OK) as archive, chaos(HANG) as oncall, chaos(OK) as sms:
+        log = table("log", archive.url, "ilert", "")
+        with before(tmp_path, log, *tables(oncall, sms), routes=routes) as h:
+            page(h)
+            h.wait_for(lambda: words(sms) == ["ALERT"])
+
+
+WORSE = """
+[[routes]]
+when = ["severity <= 2"]
+to = {to}
+{fallback}
+[[routes]]
+to = ["log"]
+fallback = {{ to = ["voice"], after = "600ms" }}
+"""
+
+
+def test_an_update_that_makes_it_worse_brings_the_fallback_of_that_route(tmp_path: Path) -> None:
+    """canonical.md: at an update the routes are evaluated again, and upstreams chosen now and not before are added."""
+    routes = WORSE.format(to='["oncall"]', fallback='fallback = { to = ["sms"], after = "600ms" }')
+    with chaos(OK) as archive, chaos(HANG) as oncall, chaos(OK) as sms:
+        more = [table(name, archive.url, "ilert", "") for name in ("log", "voice")]
+        with before(tmp_path, *more, *tables(oncall, sms), routes=routes) as h:
+            page(h, severity=4)
+            h.wait_for(lambda: of(h, "voice") == [("create", "void")])
+            began = time.monotonic()
+            page(h, severity=1)
+            h.wait_for(lambda: words(sms) == ["ALERT"])
+            assert sms.got[0].at - began >= AFTER
+            assert words(oncall)[0] == "ALERT"
+
+
+def test_a_fallback_that_an_update_chooses_outright_is_told_at_once(tmp_path: Path) -> None:
+    routes = WORSE.format(to='["voice"]', fallback="").replace("600ms", "1h")
+    with chaos(OK) as archive, chaos(OK) as voice:
+        both = table("log", archive.url, "ilert", ""), table("voice", voice.url, "ilert", "")
+        with before(tmp_path, *both, routes=routes) as h:
+            page(h, severity=4)
+            settled(h)
+            page(h, severity=1)
+            h.wait_for(lambda: words(voice) == ["ALERT"])
+            h.wait_for(lambda: of(h, "voice") == [("create", "void"), ("update", "delivered")])
+
+
+def test_what_came_round_in_a_circle_is_not_sent_to_the_fallback_either(tmp_path: Path) -> None:
+    """guarantees.md 25: it goes no further."""
+    with chaos(OK) as oncall, chaos(OK) as sms, before(tmp_path, *tables(oncall, sms), routes=ROUTE) as h:
+        page(h)
+        h.wait_for(lambda: oncall.got)
+        via = {"alert-gateway-via": oncall.got[0].headers["alert-gateway-via"]}
+        event = {"apiKey": KEY, "eventType": "ALERT", "summary": "s", "alertKey": "round"}
+        assert h.call("POST", "/ilert/api/events", event, key=None, headers=via).status == 202
+        h.wait_for(lambda: not [row for row in outbox(h) if row.state == "waiting"])
+        assert of(h, "sms") == [("create", "void")] * 2
+        assert "came through this gateway" in outbox(h)[-1].reason
+        assert sms.connections == 0
+
+
+# --- on a virtual clock ---------------------------------------------------------------------------------------
+
+CONFIG = """
+[inbound.ilert]
+keys = { ci = "a", ops = "b" }
+[upstreams.bykey]
+dialect = "ilert"
+url = "http://localhost"
+key = "k"
+[upstreams.byid]
+dialect = "uptinio"
+url = "http://localhost"
+key = "k"
+defaults = { resource = "mon_9" }
+[[routes]]
+to = ["byid"]
+fallback = { to = ["bykey"] }
+"""
+
+
+def test_two_minutes_is_what_a_fallback_waits_unless_told_otherwise() -> None:
+    desk = Desk(CONFIG)
+    desk.accept("ci", create("disk"))
+    assert desk.due("bykey") == []
+    desk.now += 119_000
+    assert desk.due("bykey") == []
+    desk.now += 2_000
+    assert len(desk.due("bykey")) == 1
+
+
+def test_a_page_that_ends_between_its_turn_and_its_sending_is_not_sent() -> None:
+    """Whoever commits first, wins: the end, or the fallback's turn."""
+    desk = Desk(CONFIG)
+    desk.accept("ci", create("disk"))
+    desk.now += 121_000
+    [row] = desk.due("bykey")
+    shipment = desk.take(row)
+    assert shipment.fires
+    desk.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(key="disk")))
+    with desk.connection:
+        assert not fire(desk.tx, shipment)
+    assert states(desk, "bykey") == [("create", "void")]
+
+
+def test_an_end_after_the_fallback_s_turn_follows_it_there() -> None:
+    desk = Desk(CONFIG)
+    desk.accept("ci", create("disk"))
+    desk.now += 121_000
+    [row] = desk.due("bykey")
+    shipment = desk.take(row)
+    with desk.connection:
+        assert fire(desk.tx, shipment)
+    desk.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(key="disk")))
+    desk.end(shipment, Again(reason="reset"))
+    desk.now += 10_000
+    assert [one.operation for one in drain(desk, "bykey")] == [Operation.CREATE, Operation.RESOLVE]
+    assert desk.vendors["bykey"].opened == {}
+
+
+# --- configuration --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fallback", "problem"),
+    [
+        ('{ to = ["smss"], after = "2m" }', "routes[1].fallback.to: no upstream 'smss'; did you mean 'sms'?"),
+        ('{ to = [], after = "2m" }', "routes[1].fallback.to: names no upstream"),
+        ('{ after = "2m" }', "routes[1].fallback.to: is required"),
+        ('{ to = ["sms"], after = "soon" }', "routes[1].fallback.after: "),
+        ('{ to = ["sms"], afterwards = "2m" }', "routes[1].fallback.afterwards: unknown key; did you mean 'after'?"),
+        ('{ to = ["oncall"] }', "routes[1].fallback.to: 'oncall' is told at once by this route"),
+    ],
+)
+def test_a_mistake_is_named(fallback: str, problem: str) -> None:
+    upstreams = "".join(table(name, "http://localhost", "ilert", "") for name in ("oncall", "sms"))
+    text = f'[inbound.ilert]\nkeys = {{ ci = "a" }}\n{upstreams}[[routes]]\nto = ["oncall"]\nfallback = {fallback}\n'
+    with pytest.raises(ConfigurationError) as caught:
+        parse(text)
+    assert any(one.startswith(problem) for one in caught.value.problems), caught.value.problems

@@ -1,0 +1,166 @@
+"""A disk that is really full, on a file system of a few megabytes: refused in the caller's words, nothing that was
+acknowledged is lost, and all is well again as soon as there is room. guarantees.md 3. And a clock that is set: 13."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway import service
+from gateway.store.ballast import SIZE, Ballast
+from tests.chaos_upstream import HANG, Chaos, chaos, say
+from tests.conformance.errors import is_error_of
+from tests.engine.vendors import OK, outbox, page, settled, table
+from tests.harness import KEY, House, house
+
+MEGABYTE = 1 << 20
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of sixteen megabytes."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(place)], capture_output=True)
+    if made.returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def use_up(disk: Path, but: int = 0) -> Path:
+    """Fills the disk, but for so many bytes."""
+    filler = disk / "filler"
+    with filler.open("wb") as file, contextlib.suppress(OSError):
+        found = os.statvfs(disk)
+        os.posix_fallocate(file.fileno(), 0, found.f_bavail * found.f_frsize - but)
+    return filler
+
+
+@contextlib.contextmanager
+def on(disk: Path, upstream: Chaos, more: str = "") -> Iterator[House]:
+    """A gateway whose store is there."""
+    text = f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{table("oncall", upstream.url, "ilert")}\n{more}'
+    with house(disk, config=lambda _: text) as h:
+        yield h
+
+
+def fill_until_refused(h: House) -> int:
+    """Pages until one is refused; answers how many were taken."""
+    for number in range(2000):
+        sent = page(h, f"k{number}", details="x" * 30_000)
+        if sent.status == 503:
+            assert is_error_of("ilert", sent.body)
+            return number
+        assert sent.status == 202
+    raise AssertionError("the disk is not full")
+
+
+def test_a_full_disk_is_said_and_gets_over(small_disk: Path) -> None:
+    ballast = small_disk / "gateway.db.ballast"
+    with chaos(HANG) as upstream, on(small_disk, upstream) as h:
+        assert ballast.stat().st_size == SIZE
+        filler = use_up(small_disk, but=MEGABYTE)
+        taken = fill_until_refused(h)
+        assert taken > 3 and not ballast.exists()
+        h.wait_for(lambda: "alert_gateway_store_strained 1.0" in h.client.get(h.url + "/metrics").text)
+        sent = page(h, "another")
+        assert sent.status == 503 and int(sent.headers["retry-after"]) > 0, "refused although the ballast made room"
+        assert h.client.get(h.url + "/-/ready").status_code == 503, "no alert can be made durable"
+        assert len(outbox(h)) == taken, "what was refused is not there, what was taken is"
+        upstream.always(OK)
+        for task in list(upstream._open):
+            task.get_loop().call_soon_threadsafe(task.cancel)
+        settled(h, count=taken, seconds=20)  # what is under way is recorded in the room that the ballast left
+        assert page(h, "another").status == 503, "still no room for a ballast"
+        filler.unlink()
+        began = time.monotonic()
+        h.wait_for(lambda: page(h, "another").status == 202)
+        assert time.monotonic() - began < 5 and ballast.stat().st_size == SIZE
+        settled(h, count=taken + 1)
+        assert h.client.get(h.url + "/-/ready").status_code == 200
+        assert "alert_gateway_store_strained 0.0" in h.client.get(h.url + "/metrics").text
+
+
+def test_the_alarm_of_a_full_disk_reaches_somebody(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although nothing about it can be kept for long."""
+    said: list[tuple[str, str]] = []
+
+    def heard(got: object) -> object:
+        said.append((got.body["alertKey"], got.body["eventType"]))  # type: ignore[attr-defined]
+        return OK
+
+    with chaos(HANG) as upstream, chaos(heard) as other, chaos(OK) as pings:  # type: ignore[arg-type]
+        more = f'{table("other", other.url, "ilert")}\n[[routes]]\nto = ["oncall"]\n[alarms]\nto = ["other"]\n'
+        more += f'[heartbeat]\nurl = "{pings.url}"\nevery = "50ms"\nstall = "1h"\n'
+        with on(small_disk, upstream, more) as h:
+            assert h.gateway.watch is not None
+            h.gateway.watch.interval, h.gateway.watch.calm = 0.1, 2
+            filler = use_up(small_disk, but=MEGABYTE)
+            fill_until_refused(h)
+            h.wait_for(lambda: said == [("alert-gateway/store-full", "ALERT")], 12)
+            before = len(pings.got)
+            h.wait_for(lambda: len(said) == 1 and h.gateway.store.is_strained)
+            page(h, "refused")
+            assert len(pings.got) <= before + 1, "the heartbeat goes on although nothing can be made durable"
+            filler.unlink()
+            h.wait_for(lambda: len(said) == 2, 12)
+            assert said[1] == ("alert-gateway/store-full", "RESOLVE")
+
+
+def test_a_disk_that_is_full_from_the_start_has_no_ballast(small_disk: Path) -> None:
+    filler = use_up(small_disk, but=SIZE)
+    ballast = Ballast(str(small_disk / "b"))
+    assert not ballast.load() and not ballast.drop()
+    filler.unlink()
+    assert ballast.load() and ballast.load() and ballast.drop() and not ballast.drop()
+
+
+# --- the clock -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0, 30 * 86_400.0, -30 * 86_400.0])
+def test_a_clock_that_is_set_neither_stalls_nor_gives_up_what_waits(
+    jump: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wall's clock moves for the whole process; what waits is moved along within a second, and is delivered."""
+    monkeypatch.setattr(service, "HOUSEKEEPING", 0.05)
+    real, real_ns = time.time, time.time_ns
+    with chaos(say(503)) as upstream, on(tmp_path, upstream) as h:
+        assert page(h, "before").status == 202
+        h.wait_for(lambda: len(upstream.got) >= 2)
+        [was] = outbox(h)
+        monkeypatch.setattr(time, "time_ns", lambda: real_ns() + int(jump * 1e9))
+        monkeypatch.setattr(time, "time", lambda: real() + jump)
+        h.wait_for(lambda: abs(outbox(h)[0].created_at - was.created_at - jump * 1000) < 2000)
+        assert page(h, "after").status == 202
+        upstream.always(OK)
+        assert {row.key for row in settled(h, count=2)} == {"before", "after"}
+        assert not outbox(h, "dead")
+
+
+def test_a_clock_that_is_slewed_moves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "HOUSEKEEPING", 0.02)
+    real = time.time
+    with chaos(HANG) as upstream, on(tmp_path, upstream) as h:
+        page(h, "one")
+        [was] = outbox(h)
+        real_follow = h.gateway._follow_clock
+        seen: list[float] = []
+
+        async def follow() -> None:
+            seen.append(h.gateway.clock.jump)
+            await real_follow()
+
+        monkeypatch.setattr(h.gateway, "_follow_clock", follow)
+        monkeypatch.setattr(time, "time", lambda: real() + 5)
+        h.wait_for(lambda: max(seen, default=0) > 4 and seen[-1] < 1)
+        assert outbox(h)[0].created_at == was.created_at

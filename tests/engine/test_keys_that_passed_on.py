@@ -1,0 +1,66 @@
+"""A key at an upstream may pass from one alert to a newer one while commands for the older are still on their way, or
+come later: none of them may reach the newer alert. guarantees.md 5 and 26."""
+
+from __future__ import annotations
+
+from gateway.canonical import Operation
+from gateway.dialect import Again, Command, Delivered, Ref, Rejected
+from gateway.settling import Shipment
+from tests.engine.test_lanes import Desk, create
+
+
+def turn(desk: Desk) -> Shipment:
+    """What is sent next to the upstream that finds alerts by key."""
+    [row] = desk.due("bykey")
+    return desk.take(row)
+
+
+def test_what_is_asked_of_an_old_alert_does_not_end_the_newer_one_that_has_its_key() -> None:
+    """The end of the old one was refused there, so that the gateway believes it present; its key is another's now."""
+    desk = Desk()
+    old = desk.accept("ci", create("disk")).alert
+    assert old
+    desk.end(turn(desk), Delivered())
+    desk.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(key="disk")))
+    desk.end(turn(desk), Rejected(reason="400 no"))
+    desk.accept("ci", create("disk"))
+    desk.end(turn(desk), Delivered())
+    desk.accept("ci", Command(operation=Operation.DELETE, ref=Ref(id=old.shown)))
+    shipment = turn(desk)
+    assert shipment.sending is None and "newer alert" in shipment.void
+    assert desk.end(shipment, None).state == "void"
+
+
+def test_an_end_that_waits_while_the_key_passes_on_is_sent_first() -> None:
+    desk = Desk()
+    desk.accept("ci", create("disk"))
+    desk.end(turn(desk), Delivered())
+    desk.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(key="disk")))
+    desk.accept("ci", create("disk"))
+    shipment = turn(desk)
+    assert shipment.operation is Operation.RESOLVE and shipment.sending is not None
+
+
+def test_an_alert_that_comes_back_under_another_key_waits_for_its_own_end() -> None:
+    """What waited for it is sent with the key that it had when it was asked for."""
+    desk = Desk()
+    old = desk.accept("ci", create("disk")).alert
+    assert old
+    desk.end(turn(desk), Delivered())
+    desk.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(key="disk")))
+    desk.end(turn(desk), Again(reason="503"))
+    desk.accept("ops", create("disk"))
+    desk.accept("ci", Command(operation=Operation.REOPEN, ref=Ref(id=old.shown)))
+    sent = []
+    while not desk.due("bykey"):
+        desk.now += 1000
+    while desk.due("bykey"):
+        shipment = turn(desk)
+        assert shipment.sending is not None
+        sent.append((shipment.operation, shipment.sending.key))
+        desk.end(shipment, Delivered())
+    assert sent == [
+        (Operation.RESOLVE, "disk"),
+        (Operation.CREATE, "disk"),
+        (Operation.REOPEN, f"disk-{old.id}"),
+    ]

@@ -1,0 +1,49 @@
+"""What serving imports, and what it does without: memory that nothing needs is not taken."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SERVE = """
+import atexit, json, sys
+atexit.register(lambda: print(json.dumps(sorted(sys.modules))))
+from gateway.cli import main
+main()
+"""
+LATER = """
+from gateway.lean import spare
+spare()
+import httpx
+from rich.console import Console
+Console().print("[b]in colours")
+"""
+
+
+def _python(code: str, *arguments: str) -> str:
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False).stdout
+
+
+def test_serving_does_without_what_colours_terminals(tmp_path: Path) -> None:
+    """All the way to the socket, which is taken, so that it ends there."""
+    config = tmp_path / "gateway.toml"
+    config.write_text(
+        f'store = "sqlite://{tmp_path}/gateway.db"\n[inbound.ilert]\nkeys = {{ ci = "a" }}\n'
+        '[upstreams.oncall]\ndialect = "ilert"\nurl = "http://127.0.0.1:1"\nkey = "k"\n'
+    )
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        imported = set(json.loads(_python(SERVE, "serve", "--config", str(config), "--listen", listen)))
+    assert {"gateway.service", "structlog", "httpx", "aiohttp"} <= imported
+    assert not [name for name in imported if name.partition(".")[0] in ("rich", "pygments")]
+
+
+def test_who_wants_colours_later_can_have_them() -> None:
+    assert _python(LATER) == "in colours\n"

@@ -1,0 +1,245 @@
+"""Gateways that forward to each other: an alert stops after the first hop back, and everybody is told so.
+guarantees.md 25. Each gateway is a process's worth of its own, over real HTTP, with its own store."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from structlog.testing import CapturingLogger
+
+from gateway import desk
+from gateway.config import parse
+from gateway.registry import dialects
+from gateway.service import Gateway
+from gateway.store import DeliveryRow
+from tests.clients.callers import COLLECTIONS, EVENTS, OTHER, ilert_event, making
+from tests.engine.vendors import count, outbox
+from tests.harness import KEY, House, Sent, served
+from tests.processes import wait_for
+
+NAMES = tuple(dialects())
+LINE = "there; dead=loop"
+NEEDS = """
+[upstreams.there.defaults]
+resource = "mon_9"
+"condition.expression" = "avg(cpu) > 1"
+channels = [{ kind = "slack", id = "C042" }]
+"""
+
+
+@dataclass
+class Ring:
+    """Gateways of which each is the upstream of the one before, by the dialects that they speak to each other."""
+
+    houses: list[House]
+
+    @property
+    def first(self) -> House:
+        return self.houses[0]
+
+    def rows(self) -> list[list[DeliveryRow]]:
+        """What every gateway has in its outbox."""
+        return [outbox(house) for house in self.houses]
+
+    def stands_still(self, received: int) -> None:
+        """Waits until so many commands were accepted everywhere together and nothing waits, and sees that no more come
+        within half a second: a loop of gateways on one machine goes round hundreds of times in that."""
+
+        def is_still() -> bool:
+            commands = sum(count(house, "commands") for house in self.houses)
+            return commands >= received and all(row.state != "waiting" for rows in self.rows() for row in rows)
+
+        wait_for(is_still, 10, lambda: str(self.rows()))
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            assert sum(count(house, "commands") for house in self.houses) == received
+            time.sleep(0.05)
+
+    def metric(self, number: int) -> float:
+        """How many loops a gateway has cut, over all dialects."""
+        text = self.first.client.get(self.houses[number].url + "/metrics").text
+        lines = [line for line in text.splitlines() if line.startswith("alert_gateway_loops_total{")]
+        return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@contextlib.contextmanager
+def ring(directory: Path, *spoken: str, more: str = "") -> Iterator[Ring]:
+    """As many gateways as there are dialects: each speaks its own to the next, and the last one to the first."""
+    ports = [free_port() for _ in spoken]
+    inbounds = "\n".join(f'[inbound.{name}]\nkeys = {{ ci = "{KEY}", next = "{OTHER}" }}\n{more}' for name in NAMES)
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(httpx.Client(timeout=20))
+        houses: list[House] = []
+        for number, dialect in enumerate(spoken):
+            url = f"http://127.0.0.1:{ports[(number + 1) % len(spoken)]}/{dialect}"
+            table = f'[upstreams.there]\ndialect = "{dialect}"\nurl = "{url}"\nkey = "{OTHER}"\n{NEEDS}\n'
+            store = f'store = "sqlite://{directory}/{number}.db"\n'
+            gateway = Gateway(parse(f"{store}{inbounds}\n{table}"))
+            here = stack.enter_context(served(gateway.app, ports[number]))
+            houses.append(House(here, "", gateway, None, client))  # type: ignore[arg-type] # there is no sandbox
+        yield Ring(houses)
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
+    """What the desks say in their logs."""
+    logger = CapturingLogger()
+    monkeypatch.setattr(desk, "log", logger)
+    return logger
+
+
+def say(h: House, dialect: str, text: str) -> Sent:
+    """The documented creating call of a dialect."""
+    path, body = making(dialect, text, key="disk")
+    return h.call("POST", path, body, key=None if dialect in EVENTS else KEY)
+
+
+@pytest.mark.parametrize("other", NAMES)
+@pytest.mark.parametrize("one", NAMES)
+def test_an_alert_stops_after_the_first_hop_back(one: str, other: str, tmp_path: Path, logged: CapturingLogger) -> None:
+    """Two gateways: `one` is what the first says to the second, `other` what the second says back."""
+    with ring(tmp_path, one, other) as two:
+        sent = say(two.first, one, "Disk full")
+        assert sent.status < 300
+        two.stands_still(3)
+        here, there = two.rows()
+        assert [row.state for row in there] == ["delivered"]
+        assert sorted(row.state for row in here) == ["delivered", "void"]
+        [cut] = [row for row in here if row.state == "void"]
+        assert cut.reason == "it came through this gateway before, and goes no further" and cut.attempts == 0
+        assert (two.metric(0), two.metric(1)) == (1, 0)
+    [via] = [call.kwargs["via"] for call in logged.calls if call.args == ("command.loops",)]
+    assert len(via) == 2
+
+
+@pytest.mark.parametrize("dialect", NAMES)
+def test_the_hop_back_is_told_that_it_is_one(dialect: str, tmp_path: Path) -> None:
+    """What the second gateway hears, asked for by hand with the header that it would send."""
+    with ring(tmp_path, dialect, dialect) as two:
+        names = [gateway_name(house) for house in two.houses]
+        two.first.client.headers["alert-gateway-via"] = ", ".join(names)
+        sent = say(two.first, dialect, "Disk full")
+        assert sent.status < 300, "it is durable here, and refused to nobody"
+        assert sent.report == [LINE]
+        two.stands_still(1)
+
+
+def gateway_name(house: House) -> str:
+    """A gateway's own name."""
+    assert house.gateway.desk is not None
+    return house.gateway.desk.name
+
+
+def test_others_names_are_none_of_ours(tmp_path: Path) -> None:
+    with ring(tmp_path, "ilert", "ilert") as two:
+        two.first.client.headers["alert-gateway-via"] = "somebody, " + ", ".join(f"g{number}" for number in range(40))
+        sent = say(two.first, "ilert", "Disk full")
+        assert not any("loop" in line for line in sent.report)
+        two.stands_still(3)
+
+
+@pytest.mark.parametrize("word", ["ACCEPT", "RESOLVE", "COMMENT"])
+def test_what_follows_an_alert_stops_there_too(word: str, tmp_path: Path) -> None:
+    with ring(tmp_path, "ilert", "ilert") as two:
+        say(two.first, "ilert", "Disk full")
+        two.stands_still(3)
+        event = ilert_event(word, "disk", summary="it is over")
+        assert two.first.call("POST", "/ilert/api/events", event, key=None).status < 300
+        two.stands_still(6)
+        assert sorted(row.state for row in two.rows()[0]) == ["delivered", "delivered", "void", "void"]
+        assert two.metric(0) == 2
+
+
+def test_an_end_that_nobody_knows_the_alert_of_stops_there_too(tmp_path: Path, logged: CapturingLogger) -> None:
+    """It is passed on by its key alone, and reported like any other."""
+    with ring(tmp_path, "ilert", "ilert") as two:
+        event = ilert_event("RESOLVE", "never seen", summary="it is over")
+        assert two.first.call("POST", "/ilert/api/events", event, key=None).status < 300
+        two.stands_still(3)
+        assert sorted(row.state for row in two.rows()[0]) == ["delivered", "void"]
+        assert two.metric(0) == 1
+        two.first.client.headers["alert-gateway-via"] = gateway_name(two.first)
+        assert two.first.call("POST", "/ilert/api/events", event, key=None).report == [LINE]
+    warned = [call for call in logged.calls if call.args == ("command.loops",)]
+    assert [call.method_name for call in warned] == ["warning", "warning"]
+
+
+@pytest.mark.parametrize("dialect", NAMES)
+def test_callers_of_one_scope_loop_no_more_than_others(dialect: str, tmp_path: Path) -> None:
+    """Where everybody shares a scope, the hop back meets the very alert that was sent, with its key or its name."""
+    with ring(tmp_path, dialect, dialect, more='scope = "all"') as two:
+        sent = say(two.first, dialect, "Disk full")
+        assert sent.status < 300, sent.body
+        two.stands_still(3)
+        assert sorted(row.state for row in two.rows()[0]) == ["delivered", "void"]
+        assert two.metric(0) == 1
+
+
+@pytest.mark.parametrize("spoken", [("ilert", "ilert", "ilert"), ("ilert", "uptinio", "ibm_monitoring"), NAMES[:3]])
+def test_three_in_a_ring(spoken: tuple[str, str, str], tmp_path: Path) -> None:
+    with ring(tmp_path, *spoken) as three:
+        assert say(three.first, spoken[0], "Disk full").status < 300
+        three.stands_still(4)
+        states = [sorted(row.state for row in rows) for rows in three.rows()]
+        assert states == [["delivered", "void"], ["delivered"], ["delivered"]]
+        assert [three.metric(number) for number in range(3)] == [1, 0, 0]
+
+
+def test_a_gateway_that_is_its_own_upstream(tmp_path: Path) -> None:
+    with ring(tmp_path, "ilert") as alone:
+        say(alone.first, "ilert", "Disk full")
+        alone.stands_still(2)
+        assert sorted(row.state for row in alone.rows()[0]) == ["delivered", "void"]
+
+
+def test_the_name_outlives_a_restart(tmp_path: Path) -> None:
+    """A command on its way while the gateway restarts is known again when it comes back."""
+    with ring(tmp_path, "ilert", "ilert") as two:
+        names = [gateway_name(house) for house in two.houses]
+    with ring(tmp_path, "ilert", "ilert") as two:
+        assert [gateway_name(house) for house in two.houses] == names and names[0] != names[1]
+
+
+@pytest.mark.parametrize("dialect", COLLECTIONS)
+def test_reads_do_not_go_round_either(dialect: str, tmp_path: Path) -> None:
+    with ring(tmp_path, dialect, dialect) as two:
+        say(two.first, dialect, "Disk full")
+        two.stands_still(3)
+        began = time.monotonic()
+        assert two.first.call("GET", COLLECTIONS[dialect]).status == 200
+        took = time.monotonic() - began
+        asked = sum(_requests(two, number) for number in range(2))
+        assert asked < 12 and took < 4, f"{asked} requests in {took:.1f} s"
+
+
+def test_what_is_relayed_does_not_go_round_either(tmp_path: Path) -> None:
+    """Channels are asked of IBM itself; gateways in a circle have nobody to ask."""
+    with ring(tmp_path, "ibm_monitoring", "ibm_monitoring") as two:
+        began = time.monotonic()
+        sent = two.first.call("GET", "/ibm_monitoring/api/notificationChannels")
+        assert sent.status < 500, sent.body
+        took = time.monotonic() - began
+        asked = sum(_requests(two, number) for number in range(2))
+        assert asked < 8 and took < 4, f"{asked} requests in {took:.1f} s"
+
+
+def _requests(two: Ring, number: int) -> int:
+    """How many requests a gateway has answered."""
+    text = two.first.client.get(two.houses[number].url + "/metrics").text
+    counted: list[Any] = [line for line in text.splitlines() if line.startswith("alert_gateway_requests_total{")]
+    return int(sum(float(line.rpartition(" ")[2]) for line in counted))

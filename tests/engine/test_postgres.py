@@ -1,0 +1,472 @@
+"""What PostgreSQL alone offers: one store for several gateways. Claims, leases and fences, lanes, slots, hints, and the
+schema between replicas; what a shared store is for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import threading
+import time
+import traceback
+from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
+from typing import Any
+
+import psycopg
+import pytest
+
+from gateway.errors import Problem, StoreError
+from gateway.ids import SLOTS
+from gateway.store import AlertRow, DeliveryRow, Tx
+from gateway.store.opening import open_store
+from gateway.store.postgres import PostgresStore
+from gateway.store.postgres_schema import SCHEMAS
+from gateway.store.postgres_tx import PostgresTx, _translated, claiming
+from gateway.store.sqlite import SqliteStore
+from tests.engine.store_drivers import alert, delivery
+from tests.postgres_server import free_port, shared
+
+SHORT = 0.5
+"""A lease that a test can wait for."""
+
+
+@pytest.fixture
+def url() -> str:
+    """An empty database."""
+    return shared().database()
+
+
+def execute(url: str, script: str, *values: Any) -> list[Any]:
+    """Runs a statement as somebody else."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        found = connection.execute(script.encode(), values or None)
+        return found.fetchall() if found.description else []
+
+
+@contextlib.asynccontextmanager
+async def replicas(url: str, lease: float = 15.0) -> AsyncIterator[tuple[PostgresStore, PostgresStore]]:
+    """Two gateways on one store."""
+    async with PostgresStore(url, lease=lease) as one, PostgresStore(url, lease=lease) as other:
+        yield one, other
+
+
+def among(url: str, work: Callable[[PostgresStore, PostgresStore], Coroutine[Any, Any, None]], **more: Any) -> None:
+    """Runs `work` with two gateways on one store."""
+
+    async def main() -> None:
+        async with replicas(url, **more) as (one, other):
+            await work(one, other)
+
+    asyncio.run(main())
+
+
+async def until(holds: Callable[[], Coroutine[Any, Any, bool]], within: float = 10.0) -> None:
+    """Waits until something is so."""
+    end = time.monotonic() + within
+    while not await holds():
+        assert time.monotonic() < end, "it did not come about"
+        await asyncio.sleep(0.02)
+
+
+def put(*rows: DeliveryRow) -> Callable[[Tx], None]:
+    """Work that puts deliveries into the outbox."""
+
+    def work(tx: Tx) -> None:
+        for row in rows:
+            tx.insert_delivery(row)
+
+    return work
+
+
+def _put_alert(row: AlertRow, tx: Tx) -> None:
+    tx.insert_alert(row)
+
+
+def _find(key: str, tx: Tx) -> AlertRow | None:
+    return tx.alert_by_key("s", key)
+
+
+async def claim(store: PostgresStore, limit: int = 100, **more: Any) -> list[DeliveryRow]:
+    """What a replica gets to send."""
+    return await store.take(lambda tx: tx.claim("u", 10**15, limit, **more))
+
+
+# --- claims --------------------------------------------------------------------------------------------------
+
+
+def test_what_nobody_holds_is_claimed_by_one_replica_alone(url: str) -> None:
+    async def main(one: PostgresStore, other: PostgresStore) -> None:
+        await one.write(put(*(delivery(n, lane=f"l{n}") for n in range(1, 201))))
+        await one.write(lambda tx: tx.release() if isinstance(tx, PostgresTx) else None)
+        got: dict[int, list[int]] = {0: [], 1: []}
+
+        async def take(number: int, store: PostgresStore) -> None:
+            while rows := await claim(store, 7, taken=[f"l{n}" for n in got[number]]):
+                got[number] += [row.id for row in rows]
+
+        await asyncio.gather(take(0, one), take(1, other))
+        assert got[0] and got[1]
+        assert sorted(got[0] + got[1]) == list(range(1, 201))
+
+    among(url, main)
+
+
+def test_what_a_replica_accepted_it_also_sends(url: str) -> None:
+    async def main(one: PostgresStore, other: PostgresStore) -> None:
+        await one.write(put(delivery(1, lane="a")))
+        assert await claim(other) == []
+        assert [(row.id, row.fence) for row in await claim(one)] == [(1, 0)]
+
+    among(url, main)
+
+
+def test_a_lease_that_ran_out_is_taken_over_and_the_stale_one_changes_nothing(url: str) -> None:
+    """guarantees.md 14: the stale one changes 0 rows."""
+
+    async def main(one: PostgresStore, other: PostgresStore) -> None:
+        await one.write(put(delivery(1)))
+        (stale,) = await claim(one)
+        fresh: list[DeliveryRow] = []
+
+        async def taken_over() -> bool:
+            fresh.extend(await claim(other))
+            return bool(fresh)
+
+        await until(taken_over, SHORT + 5)
+        assert (stale.fence, fresh[0].fence) == (0, 1)
+        stale.state, stale.reason = "dead", "by the stale one"
+        with pytest.raises(StoreError, match="taken over"):
+            await one.write(lambda tx: tx.update_delivery(stale))
+        assert await one.write(lambda tx: tx.delivery(1)) == fresh[0]
+        fresh[0].state = "delivered"
+        await other.write(lambda tx: tx.update_delivery(fresh[0]))
+        assert execute(url, "SELECT state, reason, fence FROM deliveries") == [("delivered", "", 1)]
+
+    among(url, main, lease=SHORT)
+
+
+def test_a_claim_that_is_renewed_is_not_taken_over(url: str) -> None:
+    async def main(one: PostgresStore, other: PostgresStore) -> None:
+        await one.write(put(delivery(1, lane="a"), delivery(2, lane="b")))
+        held = [row for row in await claim(one) if row.id == 1]
+        seen: set[int] = set()
+        ends = time.monotonic() + 3 * SHORT
+        while time.monotonic() < ends:
+            await one.renew(held)
+            seen |= {row.id for row in await claim(other)}
+            await asyncio.sleep(SHORT / 5)
+        assert seen == {2}
+
+    among(url, main, lease=SHORT)
+
+
+def test_its_own_claim_keeps_its_fence_and_nothing_else_of_it_is_overwritten(url: str) -> None:
+    async def main(one: PostgresStore, other: PostgresStore) -> None:
+        await one.write(put(delivery(1)))
+        before = execute(url, "SELECT owner FROM deliveries")
+        (row,) = await claim(one)
+        row.attempts, row.due = 1, 5
+        await one.write(lambda tx: tx.update_delivery(row))
+        (again,) = await claim(one)
+        assert (again.fence, again.attempts, again.due) == (0, 1, 5)
+        assert execute(url, "SELECT owner FROM deliveries WHERE leased_until > now()") == before
+
+    among(url, main)
+
+
+def test_a_lane_whose_head_somebody_else_holds_is_left_alone(url: str) -> None:
+    """architecture.md, Invariants: one order per lane, also across replicas."""
+
+    async def main(one: PostgresStore, other: PostgresStore) -> None:
+        await one.write(put(delivery(1, lane="a"), delivery(3, lane="b")))
+        await other.write(put(delivery(2, lane="a")))
+        assert await claim(other) == []
+        assert [row.id for row in await claim(one)] == [1, 3]
+        await one.write(lambda tx: tx.update_delivery(delivery(1, lane="a", state="delivered")))
+        assert [row.id for row in await claim(one)] == [3]
+        assert [row.id for row in await claim(other)] == [2]
+
+    among(url, main)
+
+
+def test_a_replica_that_ends_gives_back_what_it_holds(url: str) -> None:
+    async def main() -> None:
+        async with PostgresStore(url) as one:
+            async with PostgresStore(url) as other:
+                await other.write(put(delivery(1)))
+                assert await claim(one) == []
+            assert [(row.id, row.fence) for row in await claim(one)] == [(1, 1)]
+
+    asyncio.run(main())
+
+
+def test_a_claim_walks_an_index_also_where_nothing_is_known_of_the_table(url: str) -> None:
+    """dependencies.md: 1.9 ms on 100,000 rows, against a hundred where all lanes are compared with all."""
+
+    async def main() -> None:
+        async with PostgresStore(url):
+            pass
+
+    asyncio.run(main())
+    fill = (
+        "INSERT INTO deliveries (id, command, upstream, lane, operation, state, created_at, due, size, attempts, "
+        "reason, report, merges) SELECT n, n, 'u', 'lane ' || n, 'create', 'waiting', n, n, 1, 0, '', '[]', '[]' "
+        "FROM generate_series(1, 20000) n"
+    )
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(b"ALTER TABLE deliveries SET (autovacuum_enabled = off)")
+        connection.execute(fill.encode())
+        for ranked, index in ((False, "deliveries_due"), (True, "deliveries_ranked")):
+            values: tuple[Any, ...] = ("me", "u", 10**12, "me", [], 10, "me", 15.0)
+            told = connection.execute(b"EXPLAIN (ANALYZE) " + _translated(claiming(ranked=ranked)), values).fetchall()
+            plan = "\n".join(row[0] for row in told)
+            assert index in plan and "deliveries_head" in plan, plan
+            assert "Removed by Filter: 2" not in plan, plan
+
+
+# --- what is decided once ------------------------------------------------------------------------------------
+
+
+def test_what_is_locked_is_changed_by_one_at_a_time(url: str) -> None:
+    async def main(one: PostgresStore, other: PostgresStore) -> None:
+        def count(tx: Tx) -> None:
+            assert tx.lock("note n")
+            tx.put_note("n", (tx.note("n") or 0) + 1)
+
+        await asyncio.gather(*(store.write(count) for _ in range(60) for store in (one, other)))
+        assert await one.read(lambda tx: tx.note("n")) == 120
+
+    among(url, main)
+
+
+def test_locks_in_opposite_orders_end_well(url: str) -> None:
+    async def main(one: PostgresStore, other: PostgresStore) -> None:
+        def work(names: str, tx: Tx) -> None:
+            for name in names:
+                tx.lock(name)
+                tx.put_note(name, (tx.note(name) or 0) + 1)
+
+        await asyncio.gather(
+            *(store.write(partial(work, names)) for _ in range(20) for store, names in ((one, "ab"), (other, "ba")))
+        )
+        assert await one.read(lambda tx: (tx.note("a"), tx.note("b"))) == (40, 40)
+
+    among(url, main)
+
+
+def test_who_waits_for_a_lock_holds_up_nobody_who_does_not(url: str) -> None:
+    async def main(one: PostgresStore, other: PostgresStore) -> None:
+        is_held, may_go = threading.Event(), threading.Event()
+
+        def hold(tx: Tx) -> None:
+            tx.lock("x")
+            is_held.set()
+            may_go.wait(2.5)
+
+        holding = asyncio.ensure_future(other.write(hold))
+        await asyncio.to_thread(is_held.wait, 5)
+        waiting = [asyncio.ensure_future(one.write(lambda tx: tx.lock("x"))) for _ in range(2)]
+        await asyncio.gather(*(one.write(partial(_put_alert, alert(n))) for n in range(1, 100)))
+        assert not any(job.done() for job in waiting)
+        may_go.set()
+        assert await asyncio.gather(holding, *waiting) == [None, True, True]
+
+    among(url, main)
+
+
+def test_what_is_too_long_to_be_found_again_is_refused_alone(url: str) -> None:
+    async def main(one: PostgresStore, other: PostgresStore) -> None:
+        long = "".join(chr(33 + n * n * 7919 % 90) + chr(0x4E00 + n * 31 % 20000) for n in range(6000))
+        ended = await asyncio.gather(
+            *(one.write(partial(_put_alert, alert(n, key=long if n == 5 else None))) for n in range(9)),
+            return_exceptions=True,
+        )
+        assert [n for n, end in enumerate(ended) if end is not None] == [5]
+        assert isinstance(ended[5], Problem)
+
+    among(url, main)
+
+
+def test_any_text_comes_back_as_it_was(url: str) -> None:
+    async def main(one: PostgresStore, other: PostgresStore) -> None:
+        for number, text in enumerate(("a\x00b", "\x10", "\x100", "\x10\x00\x101", "ü%s?"), 1):
+            row = alert(number, key=text, shown=text)
+            await one.write(partial(_put_alert, row))
+            assert await other.read(partial(_find, text)) == row
+
+    among(url, main)
+
+
+# --- slots ---------------------------------------------------------------------------------------------------
+
+
+def test_every_replica_has_a_writer_slot_of_its_own_and_gives_it_back(url: str) -> None:
+    async def main(one: PostgresStore, other: PostgresStore) -> None:
+        assert one.slot != other.slot
+
+    among(url, main)
+    assert execute(url, "SELECT count(*) FROM slots WHERE leased_until <= now() AND owner = ''") == [(SLOTS,)]
+
+
+def test_where_all_slots_are_taken_it_is_said_so(url: str) -> None:
+    async def opening() -> None:
+        async with PostgresStore(url):
+            pass
+
+    asyncio.run(opening())
+    execute(url, "UPDATE slots SET owner = 'x', leased_until = 'infinity'")
+    with pytest.raises(StoreError, match=f"all {SLOTS} writer slots are taken"):
+        asyncio.run(opening())
+    execute(url, "UPDATE slots SET leased_until = now() - interval '1 second' WHERE slot = 7")
+
+    async def again() -> None:
+        async with PostgresStore(url) as store:
+            assert store.slot == 7
+
+    asyncio.run(again())
+
+
+def test_a_slot_is_renewed_and_one_that_was_lost_is_replaced(url: str) -> None:
+    async def main() -> None:
+        async with PostgresStore(url, lease=SHORT) as store:
+            first = store.slot
+            ends = time.monotonic() + 2 * SHORT
+            while time.monotonic() < ends:
+                assert execute(url, "SELECT leased_until > now() FROM slots WHERE slot = %s", first) == [(True,)]
+                await asyncio.sleep(SHORT / 5)
+            execute(url, "UPDATE slots SET owner = 'x', leased_until = 'infinity' WHERE slot = %s", first)
+
+            async def has_another() -> bool:
+                return store.slot != first
+
+            await until(has_another)
+
+    asyncio.run(main())
+
+
+def test_a_tool_needs_no_slot_and_claims_nothing(url: str) -> None:
+    async def main() -> None:
+        async with PostgresStore(url) as store:
+            execute(url, "UPDATE slots SET owner = 'x', leased_until = 'infinity' WHERE owner = ''")
+            async with open_store(url, exclusive=False) as tool:
+                await tool.write(put(delivery(1)))
+            assert [row.id for row in await claim(store)] == [1]
+
+    asyncio.run(main())
+
+
+# --- hints ---------------------------------------------------------------------------------------------------
+
+
+def test_what_is_told_is_heard_by_the_others_once_it_is_committed(url: str) -> None:
+    async def main(one: PostgresStore, other: PostgresStore) -> None:
+        heard: list[str] = []
+        other.on_hint = heard.append
+
+        def fails(tx: Tx) -> None:
+            tx.tell("never")
+            raise LookupError("on purpose")
+
+        async def has_heard() -> bool:
+            with pytest.raises(LookupError, match="on purpose"):
+                await one.write(fails)
+            await one.write(lambda tx: tx.tell("ü" * 5000))  # too long to be told: a hint may be lost
+            await one.write(lambda tx: tx.tell("u"))
+            return bool(heard)
+
+        await until(has_heard)
+        assert set(heard) == {"u"}
+
+    among(url, main)
+
+
+# --- the schema between replicas -----------------------------------------------------------------------------
+
+
+def test_of_replicas_that_start_at_once_one_migrates(url: str) -> None:
+    async def main() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            stores = [PostgresStore(url) for _ in range(4)]
+            await asyncio.gather(*(stack.enter_async_context(store) for store in stores))
+            assert len({store.slot for store in stores}) == 4
+
+    asyncio.run(main())
+    assert execute(url, "SELECT version FROM gateway_schema") == [(number,) for number in range(1, len(SCHEMAS) + 1)]
+    assert execute(url, "SELECT count(*) FROM slots") == [(SLOTS,)]
+
+
+def test_a_replica_of_the_release_before_works_beside_its_successor(url: str) -> None:
+    """guarantees.md 23: what a neighbouring release added does not disturb."""
+
+    async def main(one: PostgresStore, other: PostgresStore) -> None:
+        execute(url, "ALTER TABLE deliveries ADD COLUMN mood TEXT NOT NULL DEFAULT 'fair'")
+        execute(url, f"INSERT INTO gateway_schema VALUES ({len(SCHEMAS) + 1}, 1)")
+        await one.write(put(delivery(1)))
+        assert [row.id for row in await claim(one)] == [1]
+        async with PostgresStore(url) as later:
+            assert await later.read(lambda tx: tx.delivery(1)) == delivery(1)
+
+    among(url, main)
+
+
+# --- opening, settings and secrets ---------------------------------------------------------------------------
+
+
+def test_success_means_synced_whatever_the_database_is_set_to(url: str) -> None:
+    """guarantees.md 1."""
+    name = url.rpartition("/")[2]
+
+    def shown(tx: Tx) -> tuple[str, ...]:
+        assert isinstance(tx, PostgresTx)
+        names = ("synchronous_commit", "transaction_isolation", "idle_in_transaction_session_timeout")
+        return tuple(tx._one(f"SELECT current_setting('{name}')", ())[0] for name in names)
+
+    async def main(expected: str) -> None:
+        async with PostgresStore(url) as store:
+            assert await store.write(shown) == (expected, "read committed", "5s")
+            assert (await store.read(shown))[1] == "repeatable read"
+
+    for setting, expected in (("off", "on"), ("local", "on"), ("remote_apply", "remote_apply")):
+        execute(url, f"ALTER DATABASE {name} SET synchronous_commit = {setting}")
+        asyncio.run(main(expected))
+
+
+SECRET = "s3cr3t-p4ssw0rd"
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "postgresql://u:{secret}@127.0.0.1:{port}/db",
+        "postgresql://u:{secret}@127.0.0.1:{port},127.0.0.1:{port}/db",
+        "postgresql://u:{secret}@127.0.0.1:notaport/db",
+        "postgresql://u:{secret}@[::bad/db",
+        "postgresql://u:{secret}@host/db?nonsense=1",
+    ],
+)
+def test_a_password_is_in_no_error_and_no_repr(where: str) -> None:
+    told: list[str] = []
+
+    async def main() -> None:
+        store = PostgresStore(where.format(secret=SECRET, port=free_port()))
+        told.extend([repr(store), repr(store._address)])
+        async with store:
+            pass
+
+    with pytest.raises(StoreError, match="cannot open the store") as caught:
+        asyncio.run(main())
+    told += [str(caught.value), "".join(traceback.format_exception(caught.value))]
+    assert not any(SECRET in text for text in told)
+
+
+def test_a_url_says_which_store_it_is(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(open_store("sqlite:///var/lib/gateway.db"), SqliteStore)
+    assert isinstance(open_store(url), PostgresStore)
+    with pytest.raises(StoreError, match="'mysql' is not a store here"):
+        open_store("mysql://u@h/d")
+    for name in [name for name in sys.modules if name.startswith("gateway.store.postgres")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(StoreError, match=r"pip install 'alert-gateway\[postgres\]'"):
+        open_store(url)

@@ -1,0 +1,218 @@
+"""guarantees.md 15: PostgreSQL killed, frozen, failed over. Nothing that was acknowledged is lost, nobody waits for
+ever, and the store is well again by itself soon after its server is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+
+import psycopg
+import pytest
+
+from gateway.errors import StoreError
+from gateway.store import AlertFilter, Tx
+from gateway.store.postgres import WITHIN, PostgresStore
+from gateway.store.postgres_line import IDLE
+from tests.engine.store_drivers import alert
+from tests.postgres_server import Server, free_port, shared
+
+HEALTHY = 10.0
+"""Seconds after which the store has to be well again."""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server that a test may break."""
+    made = Server().make()
+    yield made
+    made.close()
+
+
+def _put(number: int, tx: Tx) -> None:
+    tx.insert_alert(alert(number))
+
+
+def _all(tx: Tx) -> set[int]:
+    return {row.id for row in tx.alerts("s", AlertFilter())[0]}
+
+
+async def _read(store: PostgresStore) -> set[int]:
+    """Everything that is there. Who was refused a connection a moment ago is refused again at once."""
+    for _ in range(10):
+        with contextlib.suppress(StoreError):
+            return await store.read(_all)
+        await asyncio.sleep(HEALTHY / 10)
+    return await store.read(_all)
+
+
+class Load:
+    """Puts one alert after the other into a store, and remembers which were acknowledged."""
+
+    def __init__(self, store: PostgresStore, first: int = 1) -> None:
+        self._store = store
+        self._next = first
+        self.acknowledged: set[int] = set()
+        self.refused = 0
+        self.longest = 0.0
+
+    async def put(self) -> bool:
+        """One alert; answers whether it was taken."""
+        number, self._next = self._next, self._next + 1
+        began = time.monotonic()
+        try:
+            await self._store.write(partial(_put, number))
+        except StoreError:
+            self.refused += 1
+            return False
+        else:
+            self.acknowledged.add(number)
+            return True
+        finally:
+            self.longest = max(self.longest, time.monotonic() - began)
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            if not await self.put():
+                await asyncio.sleep(0.05)
+
+    @contextlib.asynccontextmanager
+    async def running(self, callers: int = 8) -> AsyncIterator[None]:
+        """Many at once, in the background."""
+        tasks = [asyncio.create_task(self.run()) for _ in range(callers)]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def is_refused(self, times: int) -> None:
+        """Waits until so many more were refused."""
+        began, before = time.monotonic(), self.refused
+        while self.refused < before + times:
+            assert time.monotonic() - began < 3 * WITHIN, "nobody is told that the store is away"
+            await asyncio.sleep(0.02)
+
+    async def grows(self, within: float) -> float:
+        """Waits until more is acknowledged; answers how long that took."""
+        began, before = time.monotonic(), len(self.acknowledged)
+        while len(self.acknowledged) < before + 20:
+            assert time.monotonic() - began < within, "the store did not recover"
+            await asyncio.sleep(0.02)
+        return time.monotonic() - began
+
+
+def test_a_server_that_is_killed_and_started_again_loses_nothing(server: Server) -> None:
+    async def main() -> None:
+        async with PostgresStore(server.database()) as store:
+            load = Load(store)
+            async with load.running():
+                for _ in range(3):
+                    await load.grows(HEALTHY)
+                    server.kill()
+                    await load.is_refused(8)
+                    await asyncio.to_thread(server.start)
+                    await load.grows(HEALTHY)
+            assert load.longest < WITHIN + 1
+            there = await store.read(_all)
+            assert load.acknowledged <= there and len(load.acknowledged) > 100
+
+    asyncio.run(main())
+
+
+def test_a_frozen_server_keeps_nobody_waiting_and_is_found_again(server: Server) -> None:
+    async def main() -> None:
+        async with PostgresStore(server.database()) as store:
+            load = Load(store)
+            async with load.running():
+                await load.grows(HEALTHY)
+                server.freeze()
+                await load.is_refused(16)
+                with pytest.raises(StoreError):
+                    await store.read(_all)
+                server.thaw()
+                await load.grows(HEALTHY)
+            assert load.longest < WITHIN + 1
+            assert load.acknowledged <= await _read(store)
+
+    asyncio.run(main())
+
+
+def test_idle_connections_that_the_server_ended_are_nobodys_trouble() -> None:
+    url = shared().database()
+
+    async def main() -> None:
+        async with PostgresStore(url) as store:
+            await asyncio.gather(*(store.write(partial(_put, n)) for n in range(1, 100)))
+            for _ in range(3):
+                with psycopg.connect(url, autocommit=True) as other:
+                    other.execute(
+                        b"SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                        b"WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                    )
+                assert len(await store.read(_all)) == 99
+                await asyncio.gather(*(store.write(lambda tx: tx.put_note("n", 1)) for _ in range(20)))
+
+    asyncio.run(main())
+
+
+def test_a_replica_that_stops_in_the_middle_of_a_transaction_keeps_its_locks_for_seconds_only() -> None:
+    """guarantees.md 14: what a frozen replica had under way is taken back by the server."""
+    url = shared().database()
+    is_held, may_go = threading.Event(), threading.Event()
+    runs: list[int] = []
+
+    def hold(tx: Tx) -> None:
+        tx.lock("x")
+        runs.append(1)
+        is_held.set()
+        may_go.wait(WITHIN)
+        tx.put_note("n", len(runs))
+
+    async def main() -> None:
+        async with PostgresStore(url) as frozen, PostgresStore(url) as other:
+            holding = asyncio.ensure_future(frozen.write(hold))
+            await asyncio.to_thread(is_held.wait, HEALTHY)
+            began = time.monotonic()
+            with pytest.raises(StoreError, match="too slow"):
+                await other.write(lambda tx: tx.lock("x"))
+            assert await other.write(lambda tx: tx.lock("x"))
+            assert time.monotonic() - began < IDLE + 1
+            may_go.set()
+            await holding
+            assert await other.read(lambda tx: tx.note("n")) == 2
+
+    asyncio.run(main())
+
+
+def test_of_several_hosts_the_one_that_takes_writes_serves(server: Server) -> None:
+    """Of three hosts the first refuses, the second is a standby. The third is killed, and the standby promoted: what
+    was acknowledged had reached it."""
+    url = server.database()
+    standby = server.copy()
+    try:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(b"ALTER SYSTEM SET synchronous_standby_names = '*'")
+            connection.execute(b"SELECT pg_reload_conf()")
+        name = url.rpartition("/")[2]
+        ports = [free_port(), standby.port, server.port]
+        hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
+
+        async def main() -> None:
+            async with PostgresStore(f"postgresql://postgres@{hosts}/{name}?target_session_attrs=read-write") as store:
+                load = Load(store)
+                async with load.running():
+                    await load.grows(HEALTHY)
+                    server.kill()
+                    await asyncio.to_thread(standby.run, "pg_ctl", "promote", "-D", standby.data)
+                    await load.grows(HEALTHY)
+                assert load.acknowledged <= await store.read(_all)
+
+        asyncio.run(main())
+    finally:
+        standby.close()

@@ -1,0 +1,164 @@
+"""Another configuration without a restart: `Gateway.reload`, SIGHUP to a real process, and reloads under load in
+short. guarantees.md 17; the long form is `python -m tests.chaos.reload`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gateway.config import Config, parse
+from gateway.errors import ConfigurationError
+from tests.chaos import reload
+from tests.chaos_upstream import CLOSE, Chaos, chaos
+from tests.clients.callers import ilert_event
+from tests.engine.vendors import OK, outbox, page, settled, table
+from tests.harness import KEY, House, house
+from tests.processes import Running, serving
+
+INBOUND = f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n'
+
+
+def text(directory: Path, *tables: str, to: str = '["one"]', top: str = "") -> str:
+    """A configuration whose alerts go to `to`."""
+    return "\n".join([f'store = "sqlite://{directory}/gateway.db"', top, INBOUND, *tables, f"[[routes]]\nto = {to}\n"])
+
+
+def again(h: House, config: Config) -> None:
+    """Reloads, in the loop that serves."""
+    assert h.gateway.dispatcher is not None
+    loop = h.gateway.dispatcher._tasks["one"].get_loop()
+    asyncio.run_coroutine_threadsafe(h.gateway.reload(config), loop).result(15)
+
+
+def test_what_is_changed_and_added_is_used_from_here_on(tmp_path: Path) -> None:
+    with chaos(OK) as one, chaos(OK) as other:
+        first, then = table("one", one.url, "ilert"), table("one", one.url + "/moved", "ilert").replace("upstream-", "")
+        with house(tmp_path, config=lambda _: text(tmp_path, first).partition("\n")[2]) as h:
+            page(h, "a")
+            settled(h)
+            new = table("two", other.url, "ilert")
+            again(h, parse(text(tmp_path, then, new, to='["one", "two"]')))
+            page(h, "b")
+            settled(h, count=3)
+            assert [(got.path, got.body["apiKey"]) for got in one.got] == [
+                ("/api/events", "upstream-key"),
+                ("/moved/api/events", "key"),
+            ]
+            assert [got.body["alertKey"] for got in other.got] == ["b"]
+
+
+def test_what_waits_for_a_dismissed_upstream_is_delivered_when_it_comes_back(tmp_path: Path) -> None:
+    with chaos(CLOSE) as one, chaos(OK) as other:
+        there, new = table("one", one.url, "ilert"), table("two", other.url, "ilert")
+        with house(tmp_path, config=lambda _: text(tmp_path, there).partition("\n")[2]) as h:
+            page(h, "a")
+            h.wait_for(lambda: one.got)
+            assert h.gateway.dispatcher is not None
+            loop = h.gateway.dispatcher._tasks["one"].get_loop()
+
+            def to(config: str) -> None:
+                asyncio.run_coroutine_threadsafe(h.gateway.reload(parse(config)), loop).result(15)
+
+            to(text(tmp_path, new, to='["two"]'))
+            h.wait_for(lambda: not h.gateway.dispatcher or "one" not in h.gateway.dispatcher.breakers())
+            metrics = h.client.get(h.url + "/metrics").text
+            assert 'alert_gateway_waiting_deliveries{upstream="one"} 1.0' in metrics
+            assert 'alert_gateway_upstream_open{upstream="one"}' not in metrics
+            page(h, "b")
+            settled(h)
+            one.always(OK)
+            before = len(one.got)
+            assert [row.key for row in outbox(h, "waiting")] == ["a"] and len(one.got) == before
+            to(text(tmp_path, there, new, to='["two"]'))
+            settled(h, count=2)
+            assert one.got[-1].body["alertKey"] == "a"
+
+
+@pytest.mark.parametrize("change", ["listen", "store"])
+def test_what_takes_a_restart_says_so_and_changes_nothing(change: str, tmp_path: Path) -> None:
+    with chaos(OK) as one, chaos(OK) as other:
+        there = table("one", one.url, "ilert")
+        with house(tmp_path, config=lambda _: text(tmp_path, there).partition("\n")[2]) as h:
+            elsewhere = table("one", other.url, "ilert")
+            top = 'listen = "127.0.0.1:1"' if change == "listen" else ""
+            moved = text(tmp_path / "moved" if change == "store" else tmp_path, elsewhere, top=top)
+            with pytest.raises(ConfigurationError, match=f"{change}: takes a restart"):
+                again(h, parse(moved))
+            page(h, "a")
+            settled(h)
+            assert len(one.got) == 1 and not other.got
+
+
+def test_an_unchanged_upstream_keeps_what_is_known_of_it(tmp_path: Path) -> None:
+    """Its lanes, its connections and its breaker: a reload is no reason to ask one that is down."""
+    with chaos(CLOSE) as one:
+        there = table("one", one.url, "ilert")
+        with house(tmp_path, config=lambda _: text(tmp_path, there).partition("\n")[2]) as h:
+            page(h, "a")
+            assert h.gateway.dispatcher is not None
+            h.wait_for(lambda: h.gateway.dispatcher and h.gateway.dispatcher.is_open("one"))
+            was = h.gateway.dispatcher.client("one")
+            again(h, parse(text(tmp_path, there)))
+            assert h.gateway.dispatcher.client("one") is was and h.gateway.dispatcher.is_open("one")
+
+
+# --- a process -------------------------------------------------------------------------------------------------
+
+
+def send(running: Running, key: str) -> int:
+    """An event; the status of its answer."""
+    event = ilert_event("ALERT", key, summary=key)
+    return httpx.post(running.url + "/api/events", json=event, timeout=10).status_code
+
+
+def keys(upstream: Chaos) -> list[str]:
+    """The keys that arrived."""
+    return [got.body["alertKey"] for got in list(upstream.got)]
+
+
+def test_sighup_takes_a_good_file_and_refuses_a_bad_one(tmp_path: Path) -> None:
+    config = tmp_path / "gateway.toml"
+    successful = "alert_gateway_config_last_reload_successful"
+    with chaos(OK) as one, chaos(OK) as two:
+        config.write_text(text(tmp_path, table("one", one.url, "ilert")))
+        with serving(config) as running:
+            assert send(running, "a") == 202 and running.metric(successful) == 1
+            for number, bad in enumerate(("nonsense =", text(tmp_path, to='["nobody"]'), INBOUND), 1):
+                config.write_text(bad)
+                running.signal(signal.SIGHUP)
+                running.waits_for("config.refused", number)
+                assert running.metric(successful) == 0
+                assert send(running, f"bad {number}") == 202, "the one before stays"
+            running.waits_for("delivery.delivered", 4)
+            config.unlink()
+            running.signal(signal.SIGHUP)
+            running.waits_for("config.refused", 4)
+            config.write_text(text(tmp_path, table("one", two.url, "ilert")))
+            running.signal(signal.SIGHUP)
+            running.waits_for("config.reloaded")
+            assert running.metric(successful) == 1
+            assert send(running, "z") == 202
+            running.waits_for("delivery.delivered", 5)
+            assert keys(one) == ["a", "bad 1", "bad 2", "bad 3"] and keys(two) == ["z"]
+
+
+def test_a_dismissed_upstream_with_something_waiting_is_warned_of(tmp_path: Path) -> None:
+    config = tmp_path / "gateway.toml"
+    with chaos(CLOSE) as one, chaos(OK) as two:
+        config.write_text(text(tmp_path, table("one", one.url, "ilert")))
+        with serving(config) as running:
+            assert send(running, "a") == 202
+            config.write_text(text(tmp_path, table("two", two.url, "ilert"), to='["two"]'))
+            running.signal(signal.SIGHUP)
+            [warned] = running.waits_for("upstream.unknown")
+            assert (warned["level"], warned["upstream"], warned["waiting"]) == ("warning", "one", 1)
+
+
+def test_reloads_under_load_fail_nobody(tmp_path: Path) -> None:
+    figures = reload.run(tmp_path, 12)
+    assert figures.is_good, figures
+    assert figures.requests > 20 and figures.refused == 6

@@ -1,0 +1,307 @@
+"""TLS both ways, with real certificates and real sockets: what callers are shown and have to show, what is shown and
+believed on the way out, and that both follow their files (interface.md, *Configuration*)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from gateway import reaching
+from gateway.certificates import Following, Pair
+from gateway.checking import warnings
+from gateway.config import parse
+from gateway.errors import ConfigurationError
+from gateway.inbound.protocol import EdgeProtocol
+from gateway.listening import Tls
+from gateway.server import serving as served_by
+from tests.chaos.processes import free_port
+from tests.chaos_upstream import chaos, say
+from tests.clients.callers import ilert_event
+from tests.engine.certificates import vouched, write
+from tests.engine.test_workers import serving
+from tests.harness import KEY, house
+
+OK = say(202, {})
+BASE = f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n[upstreams.oncall]\ndialect = "ilert"\nkey = "there-0123456789"\n'
+BASE += 'retry = { first = "20ms", most = "100ms" }\n'
+
+
+def soon(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
+    """Waits until something is so, and gives it."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.03)
+    raise AssertionError(f"did not come to be within {seconds} s")
+
+
+def mounted(directory: Path, authority: trustme.CA, version: str) -> Path:
+    """A secret as Kubernetes mounts one: `..data` is a link to a directory of this version, the files links into
+    `..data`, and a new version comes by one rename."""
+    write(directory / f"..{version}", authority, "localhost")
+    fresh = directory / "..fresh"
+    fresh.symlink_to(f"..{version}")
+    os.replace(fresh, directory / "..data")
+    for name in ("tls.crt", "tls.key"):
+        if not (directory / name).is_symlink():
+            (directory / name).symlink_to(f"..data/{name}")
+    return directory
+
+
+@contextmanager
+def gateway(directory: Path, tls: str, more: str = "") -> Iterator[int]:
+    """A gateway's process that speaks TLS."""
+    port = free_port()
+    config = directory / "gateway.toml"
+    config.write_text(
+        f'listen = "127.0.0.1:{port}"\nstore = "sqlite://{directory}/gateway.db"\ntls = {tls}\n{more}\n'
+        + BASE
+        + 'url = "http://127.0.0.1:9"\n'
+    )
+    with serving(config):
+        soon(lambda: _listens(port))
+        yield port
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def believing(*authorities: trustme.CA) -> ssl.SSLContext:
+    """A client that believes these alone."""
+    context = ssl.create_default_context(cadata="".join(one.cert_pem.bytes().decode() for one in authorities))
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def get(port: int, context: ssl.SSLContext, path: str = "/-/healthy") -> httpx.Response | None:
+    """What is answered, None where the handshake fails."""
+    try:
+        with httpx.Client(verify=context, trust_env=False, timeout=10) as client:
+            return client.get(f"https://localhost:{port}{path}")
+    except httpx.TransportError:
+        return None
+
+
+def logged(directory: Path, event: str) -> list[dict[str, Any]]:
+    """The log's lines about something."""
+    lines = (directory / "log").read_text().splitlines()
+    return [json.loads(line) for line in lines if f'"event": "{event}"' in line]
+
+
+def test_a_certificate_is_followed_and_a_bad_pair_keeps_the_old_one(tmp_path: Path) -> None:
+    first, second, third = trustme.CA(), trustme.CA(), trustme.CA()
+    secret = mounted(tmp_path / "secret", first, "1")
+    with gateway(tmp_path, f'{{ cert = "{secret}/tls.crt", key = "{secret}/tls.key" }}') as port:
+        assert get(port, believing(first))
+        assert get(port, believing(second)) is None
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"http://localhost:{port}/-/healthy", timeout=5, trust_env=False)
+
+        standing = httpx.Client(verify=believing(first), trust_env=False)
+        assert standing.get(f"https://localhost:{port}/-/healthy").status_code == 200
+        mounted(secret, second, "2")
+        soon(lambda: get(port, believing(second)))
+        assert get(port, believing(first)) is None
+        assert standing.get(f"https://localhost:{port}/-/healthy").status_code == 200, "what stands goes on"
+        standing.close()
+
+        _, foreign = write(tmp_path / "foreign", third, "localhost")
+        cert = (secret / "..2" / "tls.crt").read_bytes()
+        (secret / "..bad").mkdir()
+        (secret / "..bad" / "tls.crt").write_bytes(cert)
+        (secret / "..bad" / "tls.key").write_bytes(foreign.read_bytes())
+        (secret / "..fresh").symlink_to("..bad")
+        os.replace(secret / "..fresh", secret / "..data")
+        [said] = soon(lambda: logged(tmp_path, "certificate.refused"))
+        assert "does not belong to the certificate" in said["reason"]
+        answer = get(port, believing(second), "/metrics")
+        assert answer is not None, "the old pair is still shown"
+        assert "alert_gateway_tls_last_reload_successful 0.0" in answer.text
+        assert 'alert_gateway_tls_reloads_total{outcome="bad"} 1.0' in answer.text
+
+        mounted(secret, third, "3")
+        answer = soon(lambda: get(port, believing(third), "/metrics"))
+        assert "alert_gateway_tls_last_reload_successful 1.0" in answer.text
+        assert len(logged(tmp_path, "certificate.refused")) == 1, "said once"
+
+
+def test_callers_have_to_show_a_certificate(tmp_path: Path) -> None:
+    ours, theirs, strangers = trustme.CA(), trustme.CA(), trustme.CA()
+    cert, key = write(tmp_path / "secret", ours, "localhost")
+    ca = vouched(tmp_path, theirs)
+    with gateway(tmp_path, f'{{ cert = "{cert}", key = "{key}", client_ca = "{ca}" }}') as port:
+        assert get(port, believing(ours)) is None
+        known, stranger = believing(ours), believing(ours)
+        theirs.issue_cert("client").configure_cert(known)
+        strangers.issue_cert("client").configure_cert(stranger)
+        assert get(port, stranger) is None
+        assert get(port, known)
+        with httpx.Client(verify=known, trust_env=False) as client:
+            body = {"apiKey": KEY, **ilert_event("ALERT", "k", summary="s")}
+            assert client.post(f"https://localhost:{port}/ilert/api/events", json=body).status_code == 202
+            body["apiKey"] = "somebody else's"
+            assert client.post(f"https://localhost:{port}/ilert/api/events", json=body).status_code == 401
+        vouched(tmp_path, strangers)
+        soon(lambda: get(port, stranger))
+        assert get(port, known) is None, "who vouches is followed too"
+
+
+def test_a_handshake_that_does_not_come_ends_with_the_deadline_for_headers(tmp_path: Path) -> None:
+    """guarantees.md 18: 10 s for headers; a connection that never gets so far is closed as early."""
+    cert, key = write(tmp_path, trustme.CA(), "localhost")
+
+    class Hasty(EdgeProtocol):
+        header_seconds = 0.3
+
+    async def nothing(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("nobody asks for anything")
+
+    async def main() -> float:
+        tls = Tls(Pair(str(cert), str(key))).context()
+        async with served_by(_alive(nothing), http=Hasty, tls=tls) as url:
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+            began = time.monotonic()
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+            writer.close()
+            return time.monotonic() - began
+
+    assert 0.2 < asyncio.run(main()) < 3
+
+
+def _alive(app: Any) -> Any:
+    async def with_lifespan(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan":
+            await app(scope, receive, send)
+            return
+        while True:
+            message = await receive()
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+
+    return with_lifespan
+
+
+def test_an_unusable_pair_is_said_by_check_with_its_path(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    cert, key = write(tmp_path / "one", authority, "localhost")
+    _, other = write(tmp_path / "two", authority, "localhost")
+    locked = tmp_path / "locked.key"
+    plain = load_pem_private_key(key.read_bytes(), None)
+    locked.write_bytes(
+        plain.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, BestAvailableEncryption(b"hunter2"))
+    )
+    cases = {
+        f'{{ cert = "{cert}", key = "{other}" }}': f"tls: the key in {other} does not belong to the certificate",
+        f'{{ cert = "{cert}", key = "{locked}" }}': "tls: the key is encrypted",
+        f'{{ cert = "{key}", key = "{key}" }}': "are no certificate and key in PEM",
+        f'{{ cert = "{cert}" }}': "tls.key: is required",
+        f'{{ cert = "{cert}", key = "{key}", client = "x" }}': "tls.client: unknown key; did you mean 'client_ca'?",
+        f'{{ cert = "{cert}", key = "{tmp_path}/nowhere" }}': f"tls: {tmp_path}/nowhere cannot be read: No such file",
+        f'{{ cert = "{cert}", key = "env:KEY" }}': "tls.key: is not the path of a PEM file",
+        f'{{ cert = "{cert}", key = "{key}", client_ca = "{key}" }}': f"tls.client_ca: {key} holds no certificate",
+        f'"{cert}"': "tls: ",
+    }
+    for written, said in cases.items():
+        with pytest.raises(ConfigurationError) as refused:
+            parse(f"tls = {written}\n{BASE}url = 'https://example.com'\n")
+        assert said in str(refused.value), written
+        assert "PRIVATE" not in str(refused.value)
+    good = f'tls = {{ cert = "{cert}", key = "{key}" }}\n{BASE}url = "https://example.com"\n'
+    assert parse(good).tls == Tls(Pair(str(cert), str(key)))
+    assert parse(good.replace(str(cert), "/nowhere.pem"), secrets=False).tls, "--no-secrets looks for no files"
+    open_admin = f'admin = "0.0.0.0:9092"\nadmin_token = "0123456789abcdef0123"\n{BASE}url = "https://example.com"\n'
+    assert [said for said in warnings(parse(open_admin)) if "in the clear" in said]
+
+
+# --- on the way out ------------------------------------------------------------------------------------------
+
+
+def ready(h: Any) -> Any:
+    """How things stand with the upstream."""
+    return h.call("GET", "/-/ready").body["upstreams"]["oncall"]
+
+
+def page(h: Any, key: str) -> None:
+    """A page that is taken."""
+    body = {"apiKey": KEY, **ilert_event("ALERT", key, summary="s")}
+    assert h.call("POST", "/ilert/api/events", body, key=None).status == 202
+
+
+def test_an_authority_beside_the_usual_ones_is_believed_and_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was held for its certificate goes on as soon as somebody vouches for it; what vouches for nobody changes
+    nothing."""
+    monkeypatch.setattr(reaching, "LOOK_EVERY", 0.0)
+    ours, others = trustme.CA(), trustme.CA()
+    ca = vouched(tmp_path, others)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ours.issue_cert("127.0.0.1").configure_cert(context)
+    with chaos(OK, context=context) as vendor:
+        text = f'{BASE}url = "{vendor.url}"\nca = "{ca}"\n'
+        with house(tmp_path, config=lambda _: text) as h:
+            page(h, "1")
+            h.wait_for(lambda: ready(h)["state"] == "held")
+            assert "certificate" in ready(h)["reason"] and not vendor.got
+            vouched(tmp_path, ours)
+            h.wait_for(lambda: vendor.got, 10)
+            ca.write_text("no certificate at all")
+            page(h, "2")
+            h.wait_for(lambda: len(vendor.got) == 2)
+            context_now = h.gateway.config.upstreams["oncall"].reach.context
+            assert isinstance(context_now, Following) and "no certificate" in context_now.fault
+
+
+def test_an_upstream_that_wants_a_certificate_gets_it_and_a_new_one(tmp_path: Path) -> None:
+    server, first, second = trustme.CA(), trustme.CA(), trustme.CA()
+    ca = vouched(tmp_path, server)
+    cert, key = write(tmp_path / "secret", second, "gateway")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.issue_cert("127.0.0.1").configure_cert(context)
+    first.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    with chaos(OK, context=context) as vendor:
+        more = f'ca = "{ca}"\nclient_cert = {{ cert = "{cert}", key = "{key}" }}\n'
+        with house(tmp_path, config=lambda _: f'{BASE}url = "{vendor.url}"\n{more}') as h:
+            page(h, "1")
+            h.wait_for(lambda: ready(h)["state"] != "closed")
+            assert not vendor.got, "who vouches for it is not believed there"
+            write(tmp_path / "secret", first, "gateway")
+            h.wait_for(lambda: vendor.got, 10)
+
+
+def test_without_a_certificate_of_ours_nothing_arrives(tmp_path: Path) -> None:
+    """The negative control of the test before."""
+    server = trustme.CA()
+    ca = vouched(tmp_path, server)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.issue_cert("127.0.0.1").configure_cert(context)
+    server.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    with chaos(OK, context=context) as vendor:
+        with house(tmp_path, config=lambda _: f'{BASE}url = "{vendor.url}"\nca = "{ca}"\n') as h:
+            page(h, "1")
+            h.wait_for(lambda: ready(h)["state"] != "closed")
+        assert not vendor.got

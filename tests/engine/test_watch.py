@@ -1,0 +1,322 @@
+"""Somebody else notices when the gateway is in trouble: a heartbeat that is withheld, and alarms through an upstream
+that works. guarantees.md 29. What is watched runs in earnest; only the intervals are short."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from gateway import operating, watch
+from gateway.delivery import breaker
+from gateway.registry import dialects
+from gateway.store.sqlite import SqliteTx
+from tests.chaos_upstream import HANG, Chaos, Got, chaos, say
+from tests.engine.vendors import NO, OK, Uptinio, count, page, table
+from tests.harness import KEY, House, house, inbound_tables, upstream_table
+from tests.processes import serving
+
+NAMES = tuple(dialects())
+SECRET = "ping-4711-canary"
+INBOUND = f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n'
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks twenty times a second, and calls it over after three good looks."""
+    monkeypatch.setattr(breaker, "HELD_PAUSE", 0.5)
+    init = watch.Watch.__init__
+
+    def fast(self: watch.Watch, *given: Any) -> None:
+        init(self, *given)
+        self.interval, self.calm = 0.05, 3
+
+    monkeypatch.setattr(watch.Watch, "__init__", fast)
+
+
+@contextlib.contextmanager
+def watched(directory: Path, *tables: str, top: str = "", to: str = '["oncall"]') -> Iterator[House]:
+    """A gateway whose alerts go to `to`."""
+    text = "\n".join([INBOUND, *tables, f"[[routes]]\nto = {to}\n"])
+    with house(directory, config=lambda _: text, top=top) as h:
+        yield h
+
+
+def heartbeat(url: str, stall: str = "1s") -> str:
+    """`[heartbeat]` at a chaos upstream, twenty times a second."""
+    return f'[heartbeat]\nurl = "{url}/ping/{SECRET}"\nevery = "50ms"\nstall = "{stall}"\n'
+
+
+def beats(h: House, pings: Chaos, more: int = 3) -> None:
+    """Waits until it is pinged so many times more."""
+    before = len(pings.got)
+    h.wait_for(lambda: len(pings.got) >= before + more)
+
+
+@contextlib.contextmanager
+def beating(directory: Path, answer: Any, pong: Any) -> Iterator[tuple[House, Chaos, Chaos]]:
+    """A gateway with an upstream that answers so, and a heartbeat to one that answers so."""
+    with (
+        chaos(answer) as upstream,
+        chaos(pong) as pings,
+        watched(directory, table("oncall", upstream.url, "ilert"), heartbeat(pings.url)) as h,
+    ):
+        yield h, upstream, pings
+
+
+def is_withheld(h: House, pings: Chaos) -> None:
+    """Waits until no ping has come for a time in which there were a dozen."""
+
+    def is_quiet() -> bool:
+        before = len(pings.got)
+        time.sleep(0.6)
+        return len(pings.got) == before
+
+    h.wait_for(is_quiet, 10)
+
+
+# --- the heartbeat ---------------------------------------------------------------------------------------------
+
+
+def test_the_heartbeat_is_a_get_while_all_is_well(tmp_path: Path) -> None:
+    with beating(tmp_path, OK, OK) as (h, _upstream, pings):
+        page(h)
+        beats(h, pings)
+    assert {(got.method, got.path, got.content) for got in pings.got} == {("GET", f"/ping/{SECRET}", b"")}
+
+
+def test_the_heartbeat_stops_while_something_waits_too_long(tmp_path: Path) -> None:
+    with beating(tmp_path, say(503), OK) as (h, upstream, pings):
+        beats(h, pings)
+        page(h)
+        beats(h, pings, 2)  # it has not waited for long yet
+        is_withheld(h, pings)
+        upstream.always(OK)
+        beats(h, pings)
+
+
+def test_the_heartbeat_stops_while_the_store_takes_no_commits(tmp_path: Path) -> None:
+    with beating(tmp_path, OK, OK) as (h, _upstream, pings):
+        beats(h, pings)
+        store: Any = h.gateway.store
+        store._writer.pragma("query_only", 1)  # as a file system is that was remounted
+        page(h)
+        is_withheld(h, pings)
+        store._writer.pragma("query_only", 0)
+        beats(h, pings)
+
+
+def test_the_heartbeat_stops_when_the_dispatcher_died(tmp_path: Path) -> None:
+    with beating(tmp_path, OK, OK) as (h, _upstream, pings):
+        beats(h, pings)
+        dispatcher = h.gateway.dispatcher
+        assert dispatcher is not None
+        task = dispatcher._tasks["oncall"]
+        task.get_loop().call_soon_threadsafe(task.cancel)
+        is_withheld(h, pings)
+
+
+@pytest.mark.parametrize("answer", [say(500), say(302, b"", {"location": "/"}), HANG], ids=lambda one: one.name)
+def test_whatever_the_heartbeat_is_answered_harms_nobody(answer: Any, tmp_path: Path) -> None:
+    with beating(tmp_path, OK, answer) as (h, upstream, pings):
+        h.wait_for(lambda: pings.got)
+        assert page(h).status == 202
+        h.wait_for(lambda: upstream.got)
+        assert h.client.get(h.url + "/-/ready").status_code == 200
+    assert {got.path for got in pings.got} == {f"/ping/{SECRET}"}, "a redirect was followed"
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_address_of_the_heartbeat_is_a_secret(is_there: bool, tmp_path: Path) -> None:
+    config = tmp_path / "gateway.toml"
+    with chaos(say(404)) as pings:
+        config.write_text(
+            f'store = "sqlite://{tmp_path}/gateway.db"\n{INBOUND}{table("oncall", pings.url, "ilert")}'
+            '[heartbeat]\nurl = "env:PING"\nevery = "50ms"\n'
+        )
+        url = f"{pings.url}/{SECRET}" if is_there else f"http://127.0.0.1:1/{SECRET}"
+        with serving(config, env={"PING": url}) as running:
+            running.waits_for("heartbeat.refused" if is_there else "heartbeat.unreachable", 2)
+        assert SECRET not in running.log
+    assert [got.path for got in pings.got][:1] == ([f"/{SECRET}"] if is_there else [])
+
+
+# --- alarms ----------------------------------------------------------------------------------------------------
+
+ALARMS = '[alarms]\nto = ["oncall", "other"]\n'
+
+
+class Heard:
+    """An upstream that works, and the alarms that it heard: by their keys, in the order they came."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, str]] = []
+
+    def __call__(self, got: Got) -> Any:
+        key = got.body["alertKey"] or ""
+        if key.startswith("alert-gateway/"):
+            self.said.append((key, got.body["eventType"]))
+        return OK
+
+
+@contextlib.contextmanager
+def two(
+    directory: Path, answer: Any, *, stall: str = "30s", top: str = "", alarms: str = ALARMS
+) -> Iterator[tuple[House, Chaos, Heard]]:
+    """A gateway with an upstream that is in trouble, to which everything goes, and one that works."""
+    heard = Heard()
+    with chaos(answer) as bad, chaos(heard) as good, chaos(OK) as pings:
+        tables = [table("oncall", bad.url, "ilert"), table("other", good.url, "ilert")]
+        with watched(directory, *tables, heartbeat(pings.url, stall), alarms, top=top) as h:
+            yield h, bad, heard
+
+
+def is_told(h: House, heard: Heard, code: str, *words: str) -> None:
+    """Waits until an alarm was told in these words, and sees after three more looks that there were no others."""
+    key = f"alert-gateway/{code}"
+    h.wait_for(lambda: [word for one, word in heard.said if one == key] == list(words), 10)
+    _looks(h, 4)
+    assert [word for one, word in heard.said if one == key] == list(words)
+
+
+def _looks(h: House, times: int) -> None:
+    """Waits until the watch has looked so many times more."""
+    watching = h.gateway.watch
+    assert watching is not None
+    seen: list[int] = []
+    real = watching.troubles
+
+    async def counted() -> Any:
+        seen.append(1)
+        return await real()
+
+    watching.troubles = counted  # type: ignore[method-assign]
+    h.wait_for(lambda: len(seen) >= times, 10)
+    watching.troubles = real  # type: ignore[method-assign]
+
+
+def test_an_upstream_that_refuses_our_key(tmp_path: Path) -> None:
+    with two(tmp_path, say(401, {"message": "no"})) as (h, bad, heard):
+        page(h)
+        is_told(h, heard, "upstream-held/oncall", "ALERT")
+        bad.always(OK)
+        is_told(h, heard, "upstream-held/oncall", "ALERT", "RESOLVE")
+    assert all("alert-gateway/" not in (got.body["alertKey"] or "") for got in bad.got), "told to the one in trouble"
+
+
+def test_something_that_waits_too_long(tmp_path: Path) -> None:
+    with two(tmp_path, say(503), stall="300ms") as (h, bad, heard):
+        page(h)
+        is_told(h, heard, "upstream-stalled/oncall", "ALERT")
+        bad.always(OK)
+        is_told(h, heard, "upstream-stalled/oncall", "ALERT", "RESOLVE")
+
+
+def test_dead_letters(tmp_path: Path) -> None:
+    """Raised when one is there, cleared when the last one was seen to."""
+    with two(tmp_path, NO) as (h, bad, heard):
+        page(h)
+        is_told(h, heard, "dead-letters/oncall", "ALERT")
+        page(h, "other")
+        is_told(h, heard, "dead-letters/oncall", "ALERT")
+        bad.always(OK)
+
+        def again(tx: Any) -> Any:
+            return operating.send_again(tx, operating.chosen(tx, (), dead=True, upstream=None), 0, force=True)
+
+        beside(h, again)
+        is_told(h, heard, "dead-letters/oncall", "ALERT", "RESOLVE")
+
+
+def test_an_alarm_is_cleared_after_a_restart(tmp_path: Path) -> None:
+    with two(tmp_path, say(401, {"message": "no"})) as (h, _, heard):
+        page(h)
+        is_told(h, heard, "upstream-held/oncall", "ALERT")
+    with two(tmp_path, OK) as (h, _, heard):
+        is_told(h, heard, "upstream-held/oncall", "RESOLVE")
+
+
+def test_an_alarm_is_not_raised_again_after_a_restart(tmp_path: Path) -> None:
+    with two(tmp_path, NO) as (h, _, heard):
+        page(h)
+        is_told(h, heard, "dead-letters/oncall", "ALERT")
+    with two(tmp_path, NO) as (h, _, heard):
+        is_told(h, heard, "dead-letters/oncall")
+
+
+def test_an_alarm_that_nobody_takes_is_told_as_soon_as_somebody_does(tmp_path: Path) -> None:
+    """The only other upstream fails too: nothing is lost but time."""
+    with chaos(NO) as bad, chaos(say(503)) as other:
+        tables = [table("oncall", bad.url, "ilert"), table("other", other.url, "ilert")]
+        with watched(tmp_path, *tables, ALARMS) as h:
+            page(h)
+            h.wait_for(lambda: len(other.got) >= 2)
+            heard = Heard()
+            other.answer = heard
+            is_told(h, heard, "dead-letters/oncall", "ALERT")
+
+
+# --- in every vendor's words -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dialect", NAMES)
+def test_every_dialect_can_take_an_alarm(dialect: str, tmp_path: Path) -> None:
+    """Raised and cleared at a stand-in for the vendor, which takes nothing that the vendor would not."""
+    with chaos(NO) as bad:
+
+        def config(sandbox: str) -> str:
+            there = upstream_table("there", dialect, sandbox)
+            route = '[[routes]]\nto = ["oncall"]\n[alarms]\nto = ["there"]\n'
+            return "\n".join([inbound_tables(), table("oncall", bad.url, "ilert"), there, route])
+
+        with house(tmp_path, config=config) as h:
+            page(h)
+            [raised] = h.arrives(dialect, 1)
+            assert "dead letters for oncall" in str(raised.body)
+            h.wait_for(lambda: raised_alarms(h))  # some vendors take their time to confirm
+            drop(h)
+            h.wait_for(lambda: not raised_alarms(h), 10)
+            assert len(h.arrived(dialect)) == 2, [one.body for one in h.arrived(dialect)]
+
+
+def beside(h: House, work: Any) -> None:
+    """Does something in the store as the command line does: over a connection of its own."""
+    with contextlib.closing(apsw.Connection(h.gateway.config.store)) as connection:
+        connection.set_busy_timeout(5000)
+        connection.execute("BEGIN IMMEDIATE")
+        work(SqliteTx(connection))
+        connection.execute("COMMIT")
+
+
+def drop(h: House) -> None:
+    """An operator sees to the dead letters."""
+
+    def work(tx: Any) -> Any:
+        return operating.drop(tx, operating.chosen(tx, (), dead=True, upstream=None), "seen", 1)
+
+    beside(h, work)
+
+
+def raised_alarms(h: House) -> Any:
+    """The alarms that are raised now."""
+    assert h.gateway.watch is not None
+    return h.gateway.watch._raised
+
+
+def test_an_alarm_that_somebody_deleted_there_is_over(tmp_path: Path) -> None:
+    vendor = Uptinio()
+    with chaos(NO) as bad, chaos(vendor) as good:
+        tables = [table("oncall", bad.url, "ilert"), table("there", good.url, "uptinio")]
+        with watched(tmp_path, *tables, '[alarms]\nto = ["there"]\n') as h:
+            page(h)
+            h.wait_for(lambda: vendor.held)
+            vendor.held.clear()
+            good.always(say(404, {"error": {"code": "alert_not_found"}}))
+            drop(h)
+            h.wait_for(lambda: not raised_alarms(h))
+            assert count(h, "deliveries") == 1

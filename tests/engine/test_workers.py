@@ -1,0 +1,165 @@
+"""`serve --workers N` over PostgreSQL: several processes behind one address, one store, one set of sums."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gateway.workers import SUPERVISOR
+from tests.chaos.load import CALLER_KEY as KEY
+from tests.chaos.processes import free_port
+from tests.chaos_upstream import Chaos, chaos, say
+from tests.postgres_server import shared
+
+ROOT = Path(__file__).parents[2]
+
+
+def configured(directory: Path, store: str, upstream: str, port: int, more: str = "") -> Path:
+    """A gateway over a store, in front of one upstream."""
+    path = directory / "gateway.toml"
+    path.write_text(
+        f'listen = "127.0.0.1:{port}"\nstore = "{store}"\n[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n'
+        f'[upstreams.oncall]\ndialect = "ilert"\nurl = "{upstream}"\nkey = "there"\n{more}'
+    )
+    return path
+
+
+@contextmanager
+def serving(config: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A gateway's process, told to end at the end."""
+    log = (config.parent / "log").open("ab")
+    command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(config), *arguments]
+    with log, subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(40)
+
+
+def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
+    """The processes below a process."""
+    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(one) for one in found]
+
+
+def ready(url: str, within: float = 30.0) -> None:
+    """Waits until somebody answers that it is ready."""
+    end = time.monotonic() + within
+    while time.monotonic() < end:
+        try:
+            if httpx.get(url + "/-/ready", timeout=5).status_code == 200:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.05)
+    raise AssertionError("nobody became ready")
+
+
+def send(url: str, numbers: range) -> None:
+    """Pages, each acknowledged; a connection of its own for each, so that every worker gets some."""
+    for number in numbers:
+        body = {"apiKey": KEY, "eventType": "ALERT", "alertKey": f"key-{number}", "summary": f"page {number}"}
+        answer = httpx.post(url + "/ilert/api/events", json=body, timeout=10)
+        assert answer.status_code == 202, answer.text
+
+
+def arrived(upstream: Chaos, count: int, within: float = 20.0) -> None:
+    """Waits until so many pages arrived."""
+    end = time.monotonic() + within
+    while time.monotonic() < end and len(upstream.got) < count:
+        time.sleep(0.05)
+    keys = {got.body["alertKey"] for got in upstream.got}
+    assert len(keys) == count
+
+
+def command(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command beside the gateway that serves."""
+    line = [sys.executable, "-m", "gateway.cli", arguments[0], "--config", str(config), *arguments[1:]]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_several_workers_serve_from_one_store_and_one_that_dies_is_replaced(tmp_path: Path) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with chaos(say(202, {})) as upstream:
+        config = configured(tmp_path, shared().database(), upstream.url, port)
+        with serving(config, "--workers", "2") as process:
+            ready(url)
+            send(url, range(40))
+            arrived(upstream, 40)
+            before = workers_of(process)
+            assert len(before) == 2
+            os.kill(before[0], signal.SIGKILL)
+            end = time.monotonic() + 20
+            while time.monotonic() < end and (len(workers_of(process)) < 2 or before[0] in workers_of(process)):
+                time.sleep(0.05)
+            assert len(workers_of(process)) == 2
+            ready(url)
+            send(url, range(40, 60))
+            arrived(upstream, 60)
+            text = httpx.get(url + "/metrics").text
+            [counted] = re.findall(r'alert_gateway_requests_total\{dialect="ilert",outcome="ok"\} ([\d.]+)', text)
+            assert float(counted) == 60, "one worker's metrics speak for all"
+            told = command(config, "report", "--json")
+            assert told.returncode == 0, told.stderr
+            [line] = json.loads(told.stdout)["ledger"]
+            assert (line["received"], line["delivered"], line["adds_up"]) == (60, 60, True)
+        assert process.returncode == 0
+
+
+def test_several_workers_on_sqlite_are_refused(tmp_path: Path) -> None:
+    config = configured(tmp_path, f"sqlite://{tmp_path}/gateway.db", "http://127.0.0.1:9", free_port())
+    done = command(config, "serve", "--workers", "2")
+    assert done.returncode == 2
+    assert "a store that they can share" in done.stderr
+
+
+def test_a_supervisor_that_is_killed_leaves_no_workers(tmp_path: Path) -> None:
+    port = free_port()
+    config = configured(tmp_path, shared().database(), "http://127.0.0.1:9", port)
+    with serving(config, "--workers", "2") as process:
+        ready(f"http://127.0.0.1:{port}")
+        workers = workers_of(process)
+        process.kill()
+        end = time.monotonic() + 20
+        while time.monotonic() < end and any(Path(f"/proc/{one}").exists() for one in workers):
+            time.sleep(0.1)
+        assert not any(Path(f"/proc/{one}").exists() for one in workers)
+
+
+def test_a_worker_that_starts_after_its_supervisor_died_ends_too(tmp_path: Path) -> None:
+    """It never saw the process that it is to outlive by nothing."""
+    config = configured(tmp_path, f"sqlite://{tmp_path}/gateway.db", "http://127.0.0.1:9", free_port())
+    with socket.socket() as listener, subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        fd = listener.fileno()
+        command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(config), "--fd", str(fd)]
+        env = {**os.environ, SUPERVISOR: str(gone.pid)}
+        done = subprocess.run(command, cwd=ROOT, env=env, pass_fds=[fd], capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0 and b"supervisor.gone" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "store", ["postgresql://nobody@127.0.0.1:9/none", "postgresql://u:hunter2-secret@127.0.0.1:9/x"]
+)
+def test_a_database_that_is_not_there_is_said_without_its_password(tmp_path: Path, store: str) -> None:
+    config = configured(tmp_path, store, "http://127.0.0.1:9", free_port())
+    done = command(config, "serve")
+    assert done.returncode == 1
+    assert "store.unusable" in done.stdout + done.stderr
+    assert "hunter2" not in done.stdout + done.stderr
