@@ -79,7 +79,8 @@ def test_promise_6_an_earlier_retry_is_found_out(monkeypatch: pytest.MonkeyPatch
 
 
 def test_promise_7_every_attempt_is_bounded() -> None:
-    kept(bounded.measure(pages=8, seconds=2))
+    """With seconds to spare for a machine that is busy with other tests; the half second is the command's."""
+    kept(bounded.measure(pages=8, seconds=2, slack=2.5))
 
 
 def test_promise_8_an_upstream_that_hangs_slows_no_other(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """What the conformance tests share: the switch that rewrites recorded files, and the files themselves.
 
-`pytest tests/conformance --record` rewrites what was recorded from our own answers, and always fails.
+`pytest tests/conformance --record -n 0` rewrites what was recorded from our own answers, and always fails.
 """
 
 from __future__ import annotations

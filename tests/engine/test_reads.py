@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.delivery import dispatcher
+from gateway.delivery import lanes
 from tests.chaos_upstream import RESET_AFTER, Behaviour, Got, chaos, say
 from tests.clients.callers import OTHER, uptinio_alert
 from tests.engine.vendors import (
@@ -52,7 +52,7 @@ def test_a_list_after_a_create_whose_answer_was_lost_adopts_nothing_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same while the create waits to be tried again; then it is found, and its caller's."""
-    monkeypatch.setattr(dispatcher, "pause", lambda *_: 1.5)  # no jitter: it has to be seen while it waits
+    monkeypatch.setattr(lanes, "pause", lambda *_: 1.5)  # no jitter: it has to be seen while it waits
     there = Uptinio()
     there.then = [RESET_AFTER]
     top = 'reply_timeout = "200ms"'
