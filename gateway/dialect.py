@@ -225,7 +225,8 @@ class Route:
     """One documented operation of the vendor's API, as callers use it.
 
     `path` has variables in braces; `read` turns the request into what it asks for and raises `Problem`;
-    `answer` words the result. A `side` route yields, at the root, to another dialect's route of the same path.
+    `answer` words the result. A `side` route yields, at the root, to another dialect's route of the same path; one
+    that is not `at_root` is served below the dialect's name alone.
     `body` and `returns` are the structs on the wire, for the OpenAPI description.
     """
 
@@ -237,6 +238,7 @@ class Route:
     summary: str
     source: str
     side: bool = False
+    at_root: bool = True
     body: type[Struct] | None = None
     success: int = 200
     returns: Any = None

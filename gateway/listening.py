@@ -186,7 +186,7 @@ def clashes(check: Checker, inbounds: Iterable[Inbound]) -> None:
     holders: dict[tuple[str, str], list[Inbound]] = {}
     for inbound in inbounds:
         for route in inbound.dialect.routes:
-            if route.side:
+            if route.side or not route.at_root:
                 continue
             there = holders.setdefault((route.method, shape_of(route.path)), [])
             for other in there:

@@ -89,7 +89,8 @@ def _served(inbounds: Sequence[Inbound]) -> Iterator[tuple[Inbound, str, Route]]
     for side in (False, True):
         for inbound in inbounds:
             for route in inbound.dialect.routes:
-                for prefix in (f"/{inbound.dialect.name}",) if inbound.hosts else ("", f"/{inbound.dialect.name}"):
+                below = f"/{inbound.dialect.name}"
+                for prefix in ("", below) if route.at_root and not inbound.hosts else (below,):
                     path = f"{prefix}{route.path}"
                     shape = re.sub(r"\{[^}]*\}", "{}", path)
                     if route.side is side and (route.method, shape) not in taken:

@@ -86,7 +86,7 @@ class _Places:
             for inbound in inbounds:
                 for route in inbound.dialect.routes:
                     if route.side is side:
-                        if inbound in at_root:
+                        if inbound in at_root and route.at_root:
                             self._add("", inbound, route)
                         self._add(inbound.dialect.name, inbound, route)
 
