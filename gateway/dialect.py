@@ -62,7 +62,9 @@ class Command:
     `patch` where a request only makes sense together with what is there; `invents_key` asks for a key to be made up
     for a new alert that has none, because the vendor does and tells it; `only_new` says that what a create says holds
     for a new alert, and one that is open stays as it is but for what `amend` says; `answers_anyway` says that the
-    vendor takes the request whether there is such an alert or not, and tells later.
+    vendor takes the request whether there is such an alert or not, and tells later; `is_resend` that its sender says it
+    again and again for as long as it is so: what says nothing new then moves the alert's end (`ends_at`), and is
+    neither recorded nor told.
     """
 
     operation: Operation
@@ -78,6 +80,16 @@ class Command:
     invents_key: bool = False
     only_new: bool = False
     answers_anyway: bool = False
+    is_resend: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Several commands in one request, each on its own: what is wrong with some (`problems`, found while they were
+    read) keeps none of the others back, and is told once those are durable."""
+
+    commands: tuple[Command, ...]
+    problems: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +161,7 @@ class Inquired:
 class Answer:
     """What a request came to: the alert it was about, or the alerts that were asked for and their number. `request` is
     the request's own number, `history` what the alert came through and `page` which part of that was asked for,
-    `inquired` what became of an earlier request.
+    `inquired` what became of an earlier request, `answers` the answer to each command of a batch.
     """
 
     shown: Shown | None = None
@@ -161,6 +173,7 @@ class Answer:
     history: tuple[Told, ...] = ()
     page: Mapping[str, Any] = field(default_factory=dict)
     inquired: Inquired | None = None
+    answers: tuple[Answer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +229,7 @@ class Relay:
     otherwise: Reply
 
 
-Asked = Command | Read | Inquiry | Listing | Relay
+Asked = Command | Batch | Read | Inquiry | Listing | Relay
 """What a request turns out to ask for."""
 
 
@@ -268,11 +281,13 @@ class Response(Struct, frozen=True):
 
 class Delivered(Struct, frozen=True, tag="delivered", kw_only=True):
     """The upstream took it. `ids` are those it issued, by kind; `seen` is what the next call wants to know,
-    `altered` which canonical paths it got otherwise than they were said, and why."""
+    `altered` which canonical paths it got otherwise than they were said, and why; `renew` after how many seconds it has
+    to be told again that the alert is still open, at an upstream that would take it for over otherwise."""
 
     ids: dict[str, str] = {}
     seen: dict[str, Any] = {}
     altered: dict[str, str] = {}
+    renew: float | None = None
 
 
 class Missing(Struct, frozen=True, tag="missing"):
@@ -347,10 +362,12 @@ class Sending:
     the alert has at this upstream, `ids` and `seen` what earlier outcomes brought; `verbatim` the caller's own
     words where it speaks the upstream's dialect (`is_akin`); `suffix` makes a taken name unique where that is allowed;
     `strict` asks an update not to overwrite what somebody else changed there; `replaced` is what the route sets, which
-    `body` says already where it has a field for it; `settings` is the dialect's own section of the configuration.
+    `body` says already where it has a field for it; `at` is the time of sending; `settings` is the dialect's section of
+    the configuration.
     """
 
     operation: Operation
+    at: datetime
     body: dict[str, Json]
     patch: dict[str, Json]
     key: str | None

@@ -17,7 +17,7 @@ from msgspec import UNSET
 from gateway.canonical import Flat, Operation, in_order
 from gateway.carry import restore
 from gateway.config import Upstream
-from gateway.dialect import Command, Dialect, Incoming, Request, Response, Route, Sending
+from gateway.dialect import Batch, Command, Dialect, Incoming, Request, Response, Route, Sending
 from gateway.errors import Problem, ProblemKind
 from gateway.mapping import Unmet
 from gateway.secrets import MASK
@@ -73,8 +73,13 @@ def command_in(dialect: Dialect, operation: Operation, body: Any) -> Command:
             except Problem as error:
                 problem, refused = problem or error, refused or route
                 continue
-            if isinstance(asked, Command):
-                return asked
+            if isinstance(asked, Batch) and asked.problems:
+                problem, refused = problem or asked.problems[0], refused or route
+                continue
+            commands = asked.commands if isinstance(asked, Batch) else (asked,)
+            for one in commands:
+                if isinstance(one, Command):
+                    return one
     raise problem or Problem(ProblemKind.INVALID, f"{dialect.title} has no way to ask for {operation}")
 
 
@@ -138,6 +143,7 @@ def rehearse(
         fates += unsaid(upstream, origin, asked, tuple(asked.patch))
     sending = Sending(
         operation=sent,
+        at=datetime.now(UTC),
         body=body,
         patch=patch,
         key=key if by_key else None,

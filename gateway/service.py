@@ -30,6 +30,7 @@ from gateway.openapi import describe
 from gateway.operations import forget
 from gateway.store import Store, Tx
 from gateway.store.opening import open_store
+from gateway.timing import pass_time
 from gateway.waiting import Waiters
 from gateway.watch import Watch, prove
 
@@ -200,11 +201,17 @@ class Gateway:
                 count, size = sum(one.count for one in waiting), sum(one.bytes for one in waiting)
                 assert self.desk is not None
                 self.desk.full = count >= most.deliveries or size >= most.bytes
+                await self._pass_time()
                 if time.monotonic() - purged >= PURGE_EVERY:
                     purged = time.monotonic() if await self._purge(self.desk.now()) < PURGED_AT_ONCE else 0.0
             except StoreError as error:
                 log.error("store.unavailable", reason=str(error))
             await asyncio.sleep(HOUSEKEEPING)
+
+    async def _pass_time(self) -> None:
+        assert self.desk and self.dispatcher and self._ids
+        for name in await pass_time(self.store, self.desk.road, self.config, self._ids.next, self.desk.now()):
+            self.dispatcher.wake(name)
 
     async def _follow_clock(self) -> None:
         """What waits for a time waits for a while: where the clock was set, its times are moved along before the

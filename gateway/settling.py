@@ -38,7 +38,8 @@ class Shipment:
 
     `sending` is None where nothing has to be sent; `void` and `dead` then say why. `tried_at` is when the first
     attempt began that may have made something at the upstream although its answer was lost; `via` names the gateways
-    that the command came through; it `fires` where nobody else has taken the alert and its fallback is told.
+    that the command came through; it `fires` where nobody else has taken the alert and its fallback is told, and
+    `renews` what was told before.
     """
 
     delivery: DeliveryRow
@@ -51,6 +52,7 @@ class Shipment:
     report: tuple[Fate, ...] = ()
     via: tuple[str, ...] = ()
     fires: bool = False
+    renews: bool = False
 
 
 def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict: bool = False) -> Shipment:
@@ -60,7 +62,7 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
     if command is None:
         return Shipment(delivery=delivery, operation=operation, void="its command is gone")
     if delivery.alert is None:
-        return _by_key_alone(delivery, command, upstream)
+        return _by_key_alone(delivery, command, upstream, now)
     row = tx.alert(delivery.alert)
     targets = tx.targets(delivery.alert)
     target = next((one for one in targets if one.upstream == upstream.name), None)
@@ -69,6 +71,8 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
     needless = _needless(tx, delivery, row, target, targets) or _folded(tx, delivery, target, command, upstream, now)
     if needless:
         return Shipment(delivery=delivery, operation=operation, void=needless)
+    if command.body.renews and not row.is_open:
+        return Shipment(delivery=delivery, operation=operation, void="it has ended since", renews=True)
     takes_over = _revived(tx, target)
     command = _with_merged(tx, command, delivery)
     operation, void = _as_things_stand(operation, row, target, upstream)
@@ -79,7 +83,7 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
     if operation not in upstream.dialect.outbound.calls:
         return Shipment(delivery=delivery, operation=operation, void=f"{upstream.dialect.title} cannot {operation}")
     shipment = _ship(delivery, operation, command, row, target, upstream, now, strict, takes_over)
-    return replace(shipment, via=command.body.via, fires=target.state == "standby")
+    return replace(shipment, via=command.body.via, fires=target.state == "standby", renews=command.body.renews)
 
 
 def _needless(tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, targets: list[TargetRow]) -> str:
@@ -130,11 +134,12 @@ def fire(tx: Tx, shipment: Shipment) -> bool:
     return True
 
 
-def _by_key_alone(delivery: DeliveryRow, command: CommandRow, upstream: Upstream) -> Shipment:
+def _by_key_alone(delivery: DeliveryRow, command: CommandRow, upstream: Upstream, now: int) -> Shipment:
     operation = Operation(delivery.operation)
     akin = command.dialect == upstream.dialect.name
     sending = Sending(
         operation=operation,
+        at=from_millis(now),
         body={},
         patch={},
         key=delivery.key,
@@ -227,6 +232,7 @@ def _ship(
         return Shipment(delivery=delivery, operation=operation, dead=unmet_text(upstream.name, unmet))
     sending = Sending(
         operation=operation,
+        at=from_millis(now),
         body=said.body,
         patch=said.body if takes_over else said.patch,
         key=delivery.key,  # not the target's: an alert that came back may have another by now
@@ -358,6 +364,9 @@ def _without_sending(tx: Tx, shipment: Shipment, delivery: DeliveryRow, target: 
     if shipment.dead:
         return _dead(tx, shipment.operation, delivery, target, shipment.dead, ProblemKind.UNMET, now)
     _end(tx, delivery, "void", shipment.void, now)
+    if shipment.renews:
+        tx.remove_command(delivery.command)
+        return Verdict(state="void", reason=shipment.void, is_recorded=False)
     if target and target.state in ("dead", "absent", "waiting"):
         _void_dead(tx, delivery, now)
         target.state = "gone" if shipment.operation in ENDING else target.state
@@ -435,6 +444,8 @@ def _delivered(
         delivery.report = [*delivery.report, *to_builtins(altered)]
     _end(tx, delivery, "delivered", "", now)
     row = tx.alert(delivery.alert) if delivery.alert is not None else None
+    if shipment.renews:
+        tx.remove_command(delivery.command)
     if target is None or row is None:
         return Verdict(state="delivered")
     if target.state == "dead":
@@ -446,6 +457,7 @@ def _delivered(
         target.seen = {**target.seen, **outcome.seen}
         target.seen.pop(TRIED_AT, None)
         target.seen.pop(INSTEAD_OF, None)
+        target.renew_at = now + int(outcome.renew * 1000) if outcome.renew and row.is_open else None
         named = tx.alert_by_id(row.scope, outcome.ids["id"]) if show and outcome.ids.get("id") else None
         for name in outcome.ids.values():
             tx.add_id(row.scope, name, target.upstream, row.id)
@@ -455,7 +467,7 @@ def _delivered(
             tx.update_alert(row)
     target.state = _state_after(shipment)
     tx.put_target(target)
-    return Verdict(state="delivered")
+    return Verdict(state="delivered", is_recorded=not shipment.renews)
 
 
 def _state_after(shipment: Shipment) -> Literal["present", "gone"]:

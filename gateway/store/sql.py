@@ -136,6 +136,10 @@ class SqlTx:
     def add_id(self, scope: str, name: str, party: str, alert: int) -> None:
         self._run("INSERT INTO ids VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", (scope, name, party, alert))
 
+    def ended(self, by: int, limit: int) -> list[AlertRow]:
+        due = "is_open = 1 AND ends_at <= ? ORDER BY ends_at LIMIT ?"
+        return [ALERTS.decode(row) for row in self._all(f"{ALERTS.select} WHERE {due}", (by, limit))]
+
     def is_known_id(self, name: str, party: str) -> bool:
         return self._one("SELECT 1 FROM ids WHERE party = ? AND name = ?", (party, name)) is not None
 
@@ -147,6 +151,10 @@ class SqlTx:
 
     def put_target(self, row: TargetRow) -> None:
         self._run(TARGETS.replace, TARGETS.values(row))
+
+    def renewable(self, by: int, limit: int) -> list[TargetRow]:
+        due = "renew_at <= ? ORDER BY renew_at LIMIT ?"
+        return [TARGETS.decode(row) for row in self._all(f"{TARGETS.select} WHERE {due}", (by, limit))]
 
     def remove_target(self, alert: int, upstream: str) -> None:
         self._run("DELETE FROM targets WHERE alert = ? AND upstream = ?", (alert, upstream))
@@ -170,6 +178,12 @@ class SqlTx:
         theirs = "SELECT id FROM deliveries WHERE command = ?"
         self._run(f"DELETE FROM attempts WHERE delivery IN ({theirs})", (command,))
         self._run("DELETE FROM deliveries WHERE command = ?", (command,))
+
+    def remove_command(self, command: int) -> None:
+        theirs = "SELECT id FROM deliveries WHERE command = ?"
+        self._run(f"DELETE FROM attempts WHERE delivery IN ({theirs})", (command,))
+        self._run("DELETE FROM deliveries WHERE command = ?", (command,))
+        self._run("DELETE FROM commands WHERE id = ?", (command,))
 
     def commands(self, alert: int) -> list[CommandRow]:
         rows = self._all(f"{COMMANDS.select} WHERE alert = ? ORDER BY id", (alert,))

@@ -19,6 +19,7 @@ from gateway.registry import dialects
 from tests.conformance.samples import (
     CREATES,
     NAMES,
+    NOW,
     SAMPLES,
     alert_of,
     asked,
@@ -222,6 +223,7 @@ def _sent(dialect: Dialect, operation: Operation) -> str:
     call = command(
         Sending(
             operation=operation,
+            at=NOW,
             body={"name": "N"},
             patch={},
             key="KEY",

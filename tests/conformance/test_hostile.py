@@ -18,7 +18,7 @@ from gateway.dialect import Call, Dialect, Outcome, Response, Route, Sending
 from gateway.examples import Example, examples, with_credential
 from gateway.registry import dialects
 from tests.conformance.errors import documented, is_error_of
-from tests.conformance.samples import CREATES, NAMES, SAMPLES, route_of, sample_id
+from tests.conformance.samples import CREATES, NAMES, NOW, SAMPLES, route_of, sample_id
 from tests.conformance.strategies import ODD, every_mutation, mutated
 from tests.harness import KEY, House, house
 
@@ -151,6 +151,7 @@ def _calls(dialect: Dialect) -> list[Any]:
 def _sending() -> Sending:
     return Sending(
         operation=Operation.UPDATE,
+        at=NOW,
         body={"name": "name"},
         patch={"name": "name"},
         key="key",

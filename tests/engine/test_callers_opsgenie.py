@@ -337,7 +337,7 @@ def _genie(directory: Path, url: str) -> Any:
 def _read(status: int, body: Any) -> Any:
     outbound = dialects()["opsgenie"].outbound
     assert outbound.read
-    sending = Sending(operation="read", body={}, patch={}, key="k", ids={"id": "1"}, seen={})  # type: ignore[arg-type]
+    sending = Sending(operation="read", at=datetime.now(UTC), body={}, patch={}, key="k", ids={"id": "1"}, seen={})  # type: ignore[arg-type]
     call = outbound.read(sending)
     request = next(call)
     assert request.body is UNSET
