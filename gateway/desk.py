@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import structlog
 from cachetools import TTLCache
 
+from gateway import muting
 from gateway.canonical import Operation, flatten
 from gateway.choosing import key_entry
 from gateway.clock import Clock
@@ -30,12 +31,16 @@ from gateway.dialect import (
     Inquiry,
     Listing,
     Missing,
+    Mute,
+    Muted,
+    Mutes,
     Read,
     Ref,
     Relay,
     Reply,
     Sending,
     Shown,
+    Unmute,
 )
 from gateway.errors import Problem, ProblemKind, together
 from gateway.history import inquire, told
@@ -46,7 +51,7 @@ from gateway.refreshing import forget, refresh, take_in
 from gateway.road import Accepted, Caller, Road, Via
 from gateway.routing import choose
 from gateway.store import AlertFilter, AlertRow, FirstAnswer, Store, TargetRow, Tx
-from gateway.translation import header
+from gateway.translation import header, joined
 from gateway.undoing import undo
 from gateway.values import from_millis, millis
 from gateway.waiting import Waiter, Waiters
@@ -101,6 +106,8 @@ class Desk:
             return await self._inquire(who, asked, request)
         if isinstance(asked, Listing):
             return await self._list(who, asked, request)
+        if isinstance(asked, Mute | Unmute | Mutes):
+            return await self._mute(inbound, who, asked, request, via)
         return await self._relay(who, asked, request, via)
 
     # --- commands ----------------------------------------------------------------------------------------
@@ -120,7 +127,7 @@ class Desk:
         if problems:
             raise together(problems)
         answered = [one for one in ended if isinstance(one, Answered)]
-        reports = tuple(dict.fromkeys(line for one in answered for line in one.reports))
+        reports = joined([line for one in answered for line in one.reports])
         return Answered(Answer(answers=tuple(one.answer for one in answered), request=request), request, reports)
 
     async def _command(
@@ -347,6 +354,29 @@ class Desk:
         answer = Answer(listed=listed, total=total, listing=asked, request=request)
         return Answered(answer, request, is_stale=is_stale)
 
+    async def _mute(
+        self, inbound: Inbound, who: Caller, asked: Mute | Unmute | Mutes, request: int, via: Via
+    ) -> Answered:
+        """What callers ask not to be told of. The open alerts that they mean have been seen, and are acknowledged."""
+        if isinstance(asked, Mutes):
+            wanted = asked.id
+            found = await self.store.read(lambda tx: _mutes(tx, who.scope, wanted))
+            return Answered(Answer(mutes=found, request=request), request)
+        if isinstance(asked, Unmute):
+            ended = asked.id
+            muted = await self.store.write(lambda tx: muting.end(tx, who.scope, ended, self.now()))
+            return Answered(Answer(mutes=(muted,), request=request), request)
+        muted = await self.store.write(lambda tx: muting.keep(tx, who.scope, asked, self.now()))
+        if asked.starts_at.timestamp() * 1000 <= self.now():
+            chosen = AlertFilter(statuses=("firing",))
+            rows, _ = await self.store.read(lambda tx: tx.alerts(who.scope, chosen))
+            meant = [row.shown for row in rows if asked.covers(flatten(row.body))]
+            acknowledge = tuple(
+                Command(operation=Operation.ACKNOWLEDGE, ref=Ref(id=shown), comment=asked.comment) for shown in meant
+            )
+            await self._batch(inbound, who, Batch(acknowledge), request, via, None)
+        return Answered(Answer(mutes=(muted,), request=request), request)
+
     async def _relay(self, who: Caller, asked: Relay, request: int, via: Via) -> Answered:
         if self.name and self.name in via:
             return Answered(Answer(), request, relayed=asked.otherwise)
@@ -363,6 +393,15 @@ class Desk:
 
 def _shown(row: AlertRow) -> Shown:
     return Shown(row.shown, row.version, flatten(row.body))
+
+
+def _mutes(tx: Tx, scope: str, wanted: str | None) -> tuple[Muted, ...]:
+    if wanted is None:
+        return tuple(muting.kept(tx, scope))
+    found = muting.one(tx, scope, wanted)
+    if found is None:
+        raise Problem(ProblemKind.NOT_FOUND, "silence not found", field="id")
+    return (found,)
 
 
 def _look_up(tx: Tx, who: Caller, ref: Ref) -> tuple[AlertRow, TargetRow | None, bool] | None:

@@ -125,6 +125,34 @@ class Listing:
     choose: Callable[[Sequence[Shown]], Sequence[Shown]] | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mute:
+    """Asks that nothing be told for a while of the alerts that `body` describes in the vendor's words: a new request of
+    this kind, or in the place of the one of this `id`. `covers` says which of the open alerts are meant: whoever does
+    not want to hear of them any more has seen them, so they are acknowledged, with this `comment`."""
+
+    body: Json
+    starts_at: datetime
+    ends_at: datetime
+    id: str | None = None
+    covers: Callable[[Flat], bool]
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unmute:
+    """Ends an earlier request of that kind, by its id."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mutes:
+    """A question for one request of that kind, or for all of them."""
+
+    id: str | None = None
+
+
 # --- what a caller is answered -----------------------------------------------------------------------------
 
 
@@ -157,11 +185,22 @@ class Inquired:
     failed: str = ""
 
 
+class Muted(Struct, frozen=True, kw_only=True):
+    """A request to be told nothing of some alerts for a while, as it is kept: `body` is in the vendor's words."""
+
+    id: str
+    starts_at: datetime
+    ends_at: datetime
+    updated_at: datetime
+    body: Any
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a request came to: the alert it was about, or the alerts that were asked for and their number. `request` is
     the request's own number, `history` what the alert came through and `page` which part of that was asked for,
-    `inquired` what became of an earlier request, `answers` the answer to each command of a batch.
+    `inquired` what became of an earlier request, `answers` the answer to each command of a batch,
+    `mutes` what is muted.
     """
 
     shown: Shown | None = None
@@ -174,6 +213,7 @@ class Answer:
     page: Mapping[str, Any] = field(default_factory=dict)
     inquired: Inquired | None = None
     answers: tuple[Answer, ...] = ()
+    mutes: tuple[Muted, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +269,7 @@ class Relay:
     otherwise: Reply
 
 
-Asked = Command | Batch | Read | Inquiry | Listing | Relay
+Asked = Command | Batch | Read | Inquiry | Listing | Mute | Unmute | Mutes | Relay
 """What a request turns out to ask for."""
 
 
@@ -252,7 +292,7 @@ class Route:
     source: str
     side: bool = False
     at_root: bool = True
-    body: type[Struct] | None = None
+    body: Any = None
     success: int = 200
     returns: Any = None
     query: tuple[str, ...] = ()
@@ -430,7 +470,7 @@ class Dialect:
     its words about the form of a credential that nobody has. `url` is the
     vendor's usual address, `client_setting` what a client changes to call the gateway instead, `usual_defaults`
     such `defaults` as an upstream of it is configured with where callers of other vendors say less, `remark` what else
-    its page should say.
+    its page should say. `is_muted` tells, where callers may ask not to be told of some alerts, whether one is meant.
     """
 
     name: str
@@ -454,3 +494,4 @@ class Dialect:
     client_setting: str = ""
     usual_defaults: Mapping[str, Any] = field(default_factory=dict)
     remark: str = ""
+    is_muted: Callable[[Muted, Flat], bool] | None = None

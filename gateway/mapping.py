@@ -69,7 +69,9 @@ class Row:
 
     `read` takes the values of `wires` and gives those of `paths`, `write` the other way round; `UNSET` marks what
     is absent on both sides. A `reply` row is set by the server, a `request` row never shown. A `derived` row is
-    another voice of a path that has a principal row. `fit` makes a wire value acceptable to the vendor.
+    another voice of a path that has a principal row. `fit` makes a wire value acceptable to the vendor, `rescale` gives
+    the same row with other words for severities, where they are not all that it says. `homes` names the leaf of a path
+    where that is not the one in its place.
     """
 
     wires: tuple[str, ...]
@@ -82,6 +84,8 @@ class Row:
     fallback: Fallback | None = None
     fit: Callable[[Any], Any] | None = None
     scale: Scale | None = None
+    rescale: Callable[[Scale], Row] | None = None
+    homes: Map[str, str] = field(default_factory=dict)
     why: str = ""
 
 
@@ -152,6 +156,8 @@ def joint(
     required: bool = False,
     fallback: Fallback | None = None,
     scale: Scale | None = None,
+    rescale: Callable[[Scale], Row] | None = None,
+    homes: Map[str, str] | None = None,
     why: str = "",
 ) -> Row:
     """Several leaves that only make sense together, converted by a named pair of functions.
@@ -168,6 +174,8 @@ def joint(
         required=required,
         fallback=fallback,
         scale=scale,
+        rescale=rescale,
+        homes=homes or {},
         why=why,
     )
 
@@ -203,7 +211,8 @@ class Mapping:
 
     `dialect` names the vendor's extensions, `kind` says what its alerts are; `container` is the wire path of a
     free-form object in which things can be carried, as text where it `holds_text` alone, `room` the most characters
-    that its names and texts may have together; `details` the wire leaf of the long text a responder reads,
+    that its names and texts may have together; `free` the canonical path of what else is in it, where that is not the
+    first of its row; `details` the wire leaf of the long text a responder reads,
     `implied` what an alert there is without saying so. `needed` are the paths of its required rows.
     Raises `ValueError` for a row whose path does not exist, and for a wire leaf that has not exactly one row.
     """
@@ -216,6 +225,7 @@ class Mapping:
         rows: Sequence[Row | Extension | Dropped],
         *,
         container: str | None = None,
+        free: str | None = None,
         details: str | None = None,
         implied: Map[str, Any] | None = None,
         holds_text: bool = False,
@@ -226,6 +236,7 @@ class Mapping:
         self.wire = wire
         self.partial = partial_of(wire)
         self.container = container
+        self.free = free
         self.holds_text = holds_text
         self.room = room
         self.details = details
@@ -415,9 +426,7 @@ class Mapping:
             raise ValueError(f"`in` gives codes from 0 to 7, not {read[bad[0]]} for {bad[0]!r}")
         codes = {word: words.index(word) for word in words}
         codes = {**codes, **{word: code for word, code in old.scale.codes.items() if words[code] == word}, **read}
-        scaled_row = row(old.wires[0], old.paths[0], Scale(words, codes), side=old.side, derived=old.derived)
-        fallback = _in_words(old, words) if old.fallback else None
-        new = replace(scaled_row, required=old.required, fallback=fallback, why=old.why)
+        new = _rescaled(old, Scale(words, codes), words)
         other = copy.copy(self)
         other.rows = tuple(new if entry is old else entry for entry in self.rows)
         return other
@@ -429,7 +438,7 @@ class Mapping:
 
     def held(self, flat: Flat, carried: Any) -> Flat:
         """A carried object back in the free-form container where it came from, as the vendor itself keeps it."""
-        path = next(entry.paths[0] for entry in self.rows if self.container in entry.wires)
+        path = self.free or next(entry.paths[0] for entry in self.rows if self.container in entry.wires)
         return {**flat, path: {**(flat.get(path) or {}), CARRIED: carried}}
 
     def holder(self, path: str) -> str:
@@ -446,7 +455,7 @@ def _holders(rows: Sequence[Row]) -> dict[str, str]:
     for entry in sorted(rows, key=lambda entry: entry.derived):
         for index, path in enumerate(entry.paths):
             if entry.side != "reply":
-                holders.setdefault(path, entry.wires[min(index, len(entry.wires) - 1)])
+                holders.setdefault(path, entry.homes.get(path) or entry.wires[min(index, len(entry.wires) - 1)])
     return holders
 
 
@@ -454,6 +463,15 @@ def _as_row(entry: Row | Extension, dialect: str) -> Row:
     if isinstance(entry, Row):
         return entry
     return row(entry.wire, f"extensions.{dialect}.{entry.wire}", side=entry.side)
+
+
+def _rescaled(old: Row, scale: Scale, words: tuple[Any, ...]) -> Row:
+    """The row of a severity with another scale."""
+    if old.rescale:
+        return old.rescale(scale)
+    scaled = row(old.wires[0], old.paths[0], scale, side=old.side, derived=old.derived)
+    fallback = _in_words(old, words) if old.fallback else None
+    return replace(scaled, required=old.required, fallback=fallback, why=old.why)
 
 
 def _in_words(old: Row, words: tuple[Any, ...]) -> Fallback:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from gateway.canonical import Flat, Operation, in_order
 from gateway.carry import restore
@@ -85,9 +85,14 @@ def command_in(dialect: Dialect, operation: Operation, body: Any) -> Command:
 
 def _says_more(body: Any, refused: Route, other: Route) -> bool:
     """Whether a body has fields that only the route which refused it knows: then it is no request of another one."""
-    if not isinstance(body, Mapping) or not refused.body or not other.body:
+    if not isinstance(body, Mapping):
         return False
-    return bool(body.keys() & (names(refused.body) - names(other.body)))
+    return bool(body.keys() & (_fields(refused) - _fields(other)))
+
+
+def _fields(route: Route) -> frozenset[str]:
+    """The fields at the top of what a route takes, where that is an object."""
+    return names(route.body) if isinstance(route.body, type) and issubclass(route.body, Struct) else frozenset()
 
 
 def _incoming(route: Route, body: Any) -> Incoming:

@@ -22,6 +22,7 @@ from gateway.dialect import Command, Dialect, Ref
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import MakeId
 from gateway.mapping import Unmet
+from gateway.muting import muting
 from gateway.routing import Choice, choose
 from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
 from gateway.terms import (
@@ -87,6 +88,7 @@ class _Step:
     changed: tuple[str, ...] | None
     accepted: Accepted
     via: tuple[str, ...] = ()
+    muted: str = ""
 
     @property
     def is_repeat(self) -> bool:
@@ -200,6 +202,7 @@ class Road:
             changed=None,
             accepted=accepted,
             via=via,
+            muted=_muted(tx, caller, flat, now),
         )
         tx.insert_alert(row)
         accepted.primary = chosen[0].upstream if chosen else None
@@ -298,7 +301,8 @@ class Road:
         after, changed = lay_over(before, patch)
         changed = tuple(path for path in changed if path not in SERVER_OWNED)
         operation = meaning_of(asked.operation, row)
-        if asked.is_resend and operation is Operation.UPDATE and not changed and _is_told(tx, row):
+        muted = _muted(tx, caller, after, now)
+        if asked.is_resend and operation is Operation.UPDATE and not changed and (muted or _is_told(tx, row)):
             return _prolong(tx, row, after, command)
         stamp(after, operation, now)
         body = CommandBody(
@@ -326,6 +330,7 @@ class Road:
             changed=changed,
             accepted=Accepted(command=command, alert=row),
             via=via,
+            muted=muted,
         )
         tx.update_alert(row)
         targets = tx.targets(row.id)
@@ -383,6 +388,10 @@ class Road:
         """Puts the command into the outbox of one upstream, if there is anything to send, and reports on it."""
         upstream = self._config.upstreams.get(target.upstream)
         if upstream is None:
+            return
+        if step.muted and step.operation in TELLING:
+            step.tx.put_target(target)
+            step.accepted.reports[target.upstream] = (Fate("status", "kept", "", f"silenced by {step.muted}"),)
             return
         by_key = upstream.dialect.outbound.addressed_by == "key"
         says = bool(step.changed) or (by_key and step.is_repeat)
@@ -598,6 +607,14 @@ def _end_of(flat: Flat) -> int | None:
 def _is_told(tx: Tx, row: AlertRow) -> bool:
     """Whether every upstream of an alert was told of it, or is about to be."""
     return all(target.state != "absent" for target in tx.targets(row.id))
+
+
+def _muted(tx: Tx, caller: Caller, flat: Flat, now: int) -> str:
+    """The id of what asks that nothing be told of this alert now; nothing where it is to be told."""
+    if caller.dialect.is_muted is None:
+        return ""
+    found = muting(tx, caller.scope, flat, caller.dialect.is_muted, now)
+    return found.id if found else ""
 
 
 def _prolong(tx: Tx, row: AlertRow, after: Flat, command: int) -> Accepted:

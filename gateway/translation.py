@@ -359,6 +359,24 @@ def header(upstream: str, report: Iterable[Fate], dead: str = "") -> str:
     return _within(f"{upstream}; " + "; ".join(parts), 1024) if parts else ""
 
 
+def joined(lines: Iterable[str]) -> tuple[str, ...]:
+    """The lines of several reports as one line per upstream, which names all that any of them does."""
+    found: dict[str, dict[str, dict[str, None]]] = {}
+    for line in lines:
+        upstream, *parts = line.split("; ")
+        for part in parts:
+            word, _, names = part.partition("=")
+            found.setdefault(upstream, {}).setdefault(word, {}).update(dict.fromkeys(names.split(",")))
+    return tuple(
+        _within(f"{upstream}; " + "; ".join(f"{word}={','.join(words[word])}" for word in WORDS if word in words), 1024)
+        for upstream, words in found.items()
+    )
+
+
+WORDS = ("dead", "approximated", "kept")
+"""What a line of a report names, in this order."""
+
+
 def _within(line: str, limit: int) -> str:
     return line if len(line) <= limit else line[: line.rfind(",", 0, limit - 2)] + ",+"
 

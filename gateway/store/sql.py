@@ -6,6 +6,7 @@ Values are always bound, never written into a statement; `?` marks them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Literal, Protocol, get_args
 
@@ -306,11 +307,13 @@ class SqlTx:
         self._run(put, (name, msgspec.json.encode(value)))
 
     def notes(self, prefix: str, limit: int) -> list[Any]:
-        found = self._all("SELECT body FROM notes WHERE name LIKE ? ORDER BY name DESC LIMIT ?", (prefix + "%", limit))
+        begins = r"SELECT body FROM notes WHERE name LIKE ? ESCAPE '\' ORDER BY name DESC LIMIT ?"
+        found = self._all(begins, (_beginning(prefix), limit))
         return [msgspec.json.decode(row[0]) for row in found]
 
     def remove_notes(self, prefix: str, before: str, limit: int) -> None:
-        old = self._all("SELECT name FROM notes WHERE name LIKE ? AND name < ? LIMIT ?", (prefix + "%", before, limit))
+        begins = r"SELECT name FROM notes WHERE name LIKE ? ESCAPE '\' AND name < ? LIMIT ?"
+        old = self._all(begins, (_beginning(prefix), before, limit))
         for (name,) in old:
             self._run("DELETE FROM notes WHERE name = ?", (name,))
 
@@ -399,6 +402,11 @@ class SqlTx:
     def largest_id(self) -> int:
         tables = ("commands", "deliveries", "alerts")
         return max(int(self._one(f"SELECT coalesce(max(id), 0) FROM {table}", ())[0]) for table in tables)
+
+
+def _beginning(prefix: str) -> str:
+    """A pattern for what begins so, whatever characters it has."""
+    return re.sub(r"([\\%_])", r"\\\1", prefix) + "%"
 
 
 def may_be_sent(*, fresh: bool = False) -> str:

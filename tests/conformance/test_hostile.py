@@ -95,8 +95,11 @@ def test_what_is_no_json_or_no_object_is_refused(name: str, example: Example, h:
         if is_optional and not content.strip():
             assert status == route_of(dialects()[name], example).success
             continue
+        if isinstance(example.request.body, list) and content == b"[]":
+            assert status < 300, "no alert at all is a list of alerts as well"
+            continue
         _is_fine(name, status, body, content)
-        assert status in (400, 401, 413), f"{status} for {content[:60]!r}"
+        assert status in (400, 401, 413, 422), f"{status} for {content[:60]!r}"
 
 
 @pytest.mark.parametrize(("name", "example"), WITH_BODY, ids=sample_id)
