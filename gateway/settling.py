@@ -29,6 +29,7 @@ log = structlog.get_logger()
 TRIED_AT = "tried_at"
 LATE = timedelta(minutes=2)
 FOLDED_AFTER_MS = 600_000
+FOLDED = "it was over before it could be told"
 UNCONFIRMED = "the upstream took it, and has yet to confirm it"
 
 
@@ -68,7 +69,7 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
     target = next((one for one in targets if one.upstream == upstream.name), None)
     if row is None or target is None:
         return Shipment(delivery=delivery, operation=operation, void="its alert is gone")
-    needless = _needless(tx, delivery, row, target, targets) or _folded(tx, delivery, target, command, upstream, now)
+    needless = _needless(tx, delivery, row, target, targets) or _folded(tx, delivery, target, upstream, now)
     if needless:
         return Shipment(delivery=delivery, operation=operation, void=needless)
     if command.body.renews and not row.is_open:
@@ -103,18 +104,22 @@ def _needless(tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, t
     return f"{min(by[0])} has taken it" if by and all(by) else ""
 
 
-def _folded(tx: Tx, delivery: DeliveryRow, target: TargetRow, command: CommandRow, upstream: Upstream, now: int) -> str:
-    """Why a late page need not wake anybody: what it is about is over, and that waits to be told right behind it."""
-    is_old = now - command.at > FOLDED_AFTER_MS and upstream.on_backlog == "fold"
-    if not is_old or delivery.operation not in TELLING or target.state == "present":
+def _folded(tx: Tx, delivery: DeliveryRow, target: TargetRow, upstream: Upstream, now: int) -> str:
+    """Why a late page need not wake anybody: what it is about is over, and that waits to be told right behind it. So
+    it is of what was to be told of the same alert before, and was not for that reason."""
+    if upstream.on_backlog != "fold" or delivery.operation not in TELLING or target.state == "present":
         return ""
-    if target.seen.get(TRIED_AT) is not None or delivery.seen:
-        return ""  # it may be there already, and then its end has to be told
-    waiting = tx.deliveries(DeliveryFilter(state="waiting", upstream=upstream.name, alert=delivery.alert))
-    if not any(other.id > delivery.id and other.operation in ENDING for other in waiting):
+    by_key = upstream.dialect.outbound.addressed_by == "key"
+    if delivery.seen or (target.seen.get(TRIED_AT) is not None and not by_key):
+        return ""  # it may be there already, and then its end is told to what was found there
+    same = tx.deliveries(DeliveryFilter(upstream=upstream.name, alert=delivery.alert))
+    if not any(other.state == "waiting" and other.id > delivery.id and other.operation in ENDING for other in same):
+        return ""
+    is_old = now - delivery.created_at > FOLDED_AFTER_MS
+    if not is_old and not any(other.reason == FOLDED and other.id < delivery.id for other in same):
         return ""
     log.info("delivery.folded", upstream=upstream.name, delivery=delivery.id, alert=delivery.alert)
-    return "it was over before it could be told"
+    return FOLDED
 
 
 def fire(tx: Tx, shipment: Shipment) -> bool:
@@ -188,9 +193,12 @@ def _as_things_stand(
         if operation is Operation.CREATE and row.is_open:
             return Operation.CREATE, ""  # a reopen, in the words of an upstream that has no other
         return operation, "it has ended there"
-    if operation not in TELLING:
-        return operation, "it never got there"
-    return Operation.CREATE, ""
+    if operation in TELLING:
+        return Operation.CREATE, ""
+    may_be_there = target.seen.get(TRIED_AT) is not None and upstream.dialect.outbound.addressed_by == "key"
+    if may_be_there and operation in ENDING:
+        return operation, ""  # of an attempt whose answer was lost: its end is harmless where it is not
+    return operation, "it never got there"
 
 
 def _again(upstream: Upstream) -> Operation:
