@@ -24,6 +24,7 @@ from gateway.values import SAME, Codec, Scale
 from gateway.wire import Wire, copied, get, leaves, merged, names, partial_of, put, remove, unknown
 
 Side = Literal["both", "request", "reply"]
+SIDES: tuple[Side, ...] = ("request", "reply")
 CARRIED = "alert_gateway"
 """The key under which a target's free-form container carries what the target has no field for."""
 
@@ -87,6 +88,12 @@ class Row:
     rescale: Callable[[Scale], Row] | None = None
     homes: Map[str, str] = field(default_factory=dict)
     why: str = ""
+
+    @property
+    def top(self) -> str | None:
+        """The wire field at the top of the object that alone has to be there for the row to say anything; None where
+        there are several."""
+        return self.wires[0].partition(".")[0] if len(self.wires) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -247,6 +254,17 @@ class Mapping:
         self._holders = _holders(self.rows)
         self.needed = frozenset(path for entry in self.rows if entry.required for path in entry.paths)
         self._check()
+        self._compile()
+
+    def _compile(self) -> None:
+        """What is the same for every object is worked out once."""
+        self._sides = {side: [entry for entry in self.rows if entry.side in ("both", side)] for side in SIDES}
+        self._tops = {side: [(entry.top, entry) for entry in self._sides[side]] for side in SIDES}
+        self._paths = frozenset(path for entry in self.rows for path in entry.paths)
+        self._not_verbatim = (
+            *(drop.wire for drop in self.dropped if drop.control),
+            *(wire for entry in self.rows if entry.side == "reply" for wire in entry.wires),
+        )
 
     def _check(self) -> None:
         known = leaves(self.wire)
@@ -280,22 +298,33 @@ class Mapping:
     def interpret(self, raw: Wire, *, side: Side = "request", prefix: str = "") -> Reading:
         """Reads a wire object whose types are known to be right."""
         raw, carried = self._without_carried(raw)
-        flat: Flat = {}
-        hints: list[Hint] = []
-        for entry in self.rows:
-            if entry.side not in ("both", side):
-                continue
-            values = [get(raw, wire) for wire in entry.wires]
-            if all(value is UNSET for value in values):
-                continue
-            said = zip(entry.paths, _read_row(entry, values, prefix), strict=True)
-            if entry.derived:
-                hints += [_second_voice(entry, path, value) for path, value in said if value is not UNSET]
-            else:
-                flat.update((path, value) for path, value in said if value is not UNSET)
-        self._keep_unknown(raw, flat)
+        flat, hints = self._read(raw, side, prefix)
         dropped = tuple((drop.wire, drop.why) for drop in self.dropped if get(raw, drop.wire) is not UNSET)
         return Reading(flat, tuple(hints), dropped, carried, self._verbatim(raw))
+
+    def meaning(self, raw: Wire) -> Flat:
+        """Everything that a wire object of ours says by itself: what `interpret` calls the whole of it."""
+        flat, hints = self._read(self._without_carried(raw)[0], "request", "")
+        return {**{hint.path: hint.value for hint in hints}, **flat} if hints else flat
+
+    def _read(self, raw: Wire, side: Side, prefix: str) -> tuple[Flat, list[Hint]]:
+        flat: Flat = {}
+        hints: list[Hint] = []
+        for top, entry in self._tops[side]:
+            if top is not None and top not in raw:
+                continue
+            values = [get(raw, wire) for wire in entry.wires]
+            if values.count(UNSET) == len(values):
+                continue
+            for path, value in zip(entry.paths, _read_row(entry, values, prefix), strict=True):
+                if value is UNSET:
+                    continue
+                if entry.derived:
+                    hints.append(_second_voice(entry, path, value))
+                else:
+                    flat[path] = value
+        self._keep_unknown(raw, flat)
+        return flat, hints
 
     def found(self, raw: Wire) -> Flat:
         """What an upstream shows of an alert; fields that it says otherwise than documented are left out."""
@@ -355,10 +384,7 @@ class Mapping:
 
     def _verbatim(self, raw: Wire) -> Wire:
         words: Wire = copied(raw)
-        for drop in self.dropped:
-            if drop.control:
-                remove(words, drop.wire)
-        for wire in (wire for entry in self.rows if entry.side == "reply" for wire in entry.wires):
+        for wire in self._not_verbatim:
             remove(words, wire)
         return words
 
@@ -371,11 +397,12 @@ class Mapping:
         raises `Unmet`; `partial` writes only what is there, as in an update.
         """
         wire: Wire = {}
-        for entry in self.rows:
-            if entry.side not in ("both", side):
-                continue
+        for entry in self._sides[side]:
             values = [flat.get(path, UNSET) for path in entry.paths]
-            out: Sequence[Any] = entry.write(writing, *values) if any(value is not UNSET for value in values) else ()
+            is_silent = values.count(UNSET) == len(values)
+            if is_silent and not entry.required:
+                continue
+            out: Sequence[Any] = () if is_silent else entry.write(writing, *values)
             if entry.required and side == "request" and not partial and not _satisfied(out):
                 out = _supplied(entry, flat, writing)
             for leaf, value in zip(entry.wires, out, strict=False):
@@ -386,9 +413,8 @@ class Mapping:
 
     def _write_unknown(self, flat: Flat, wire: Wire) -> None:
         start = f"extensions.{self.dialect}."
-        rows = {path for entry in self.rows for path in entry.paths}
         for path, value in flat.items():
-            if path.startswith(start) and path not in rows:
+            if path.startswith(start) and path not in self._paths:
                 key = path[len(start) :]
                 if key not in self._names:
                     wire[key] = value
@@ -397,10 +423,12 @@ class Mapping:
 
     def restate(self, flat: Flat, verbatim: Wire, wire: Wire) -> Wire:
         """The sender's own spelling wherever it still means what `flat` says, and `wire`'s where it does not."""
-        meant = self.interpret(verbatim).whole()
+        meant = self.meaning(verbatim)
         words: Wire = copied(verbatim)
         for entry in self.rows:
-            unchanged = all(meant.get(path, UNSET) == flat.get(path, UNSET) for path in entry.paths)
+            unchanged = [meant.get(path, UNSET) for path in entry.paths] == [
+                flat.get(path, UNSET) for path in entry.paths
+            ]
             for leaf in entry.wires:
                 value = get(words if unchanged else wire, leaf)
                 if not unchanged:
@@ -429,6 +457,7 @@ class Mapping:
         new = _rescaled(old, Scale(words, codes), words)
         other = copy.copy(self)
         other.rows = tuple(new if entry is old else entry for entry in self.rows)
+        other._compile()
         return other
 
     def fitted(self, leaf: str, value: Any) -> Any:

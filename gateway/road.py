@@ -652,10 +652,10 @@ def _can_be_told(upstream: Upstream, operation: Operation, caller: Caller) -> bo
 
 def _merge_waiting(step: _Step, delivery: DeliveryRow) -> None:
     """An update that still waits right before this one in the lane is said by this one too."""
-    earlier = step.tx.last_waiting(delivery.upstream, delivery.lane)
-    if earlier is None or delivery.operation != Operation.UPDATE or earlier.operation != Operation.UPDATE:
+    if delivery.operation != Operation.UPDATE:
         return
-    if earlier.alert != delivery.alert:
+    earlier = step.tx.last_waiting(delivery.upstream, delivery.lane)
+    if earlier is None or earlier.operation != Operation.UPDATE or earlier.alert != delivery.alert:
         return
     delivery.merges = [*earlier.merges, earlier.command]
     delivery.due, delivery.attempts = max(delivery.due, earlier.due), earlier.attempts

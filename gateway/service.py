@@ -36,6 +36,8 @@ from gateway.watch import Watch, prove
 
 log = structlog.get_logger()
 HOUSEKEEPING = 1.0
+OPERATORS = ("/-/", "/metrics")
+"""Where paths begin that are never a vendor's."""
 PURGE_EVERY = 60.0
 PURGED_AT_ONCE = 500
 DRAIN_SECONDS = 14.0
@@ -66,8 +68,8 @@ def own_name(tx: Tx) -> str:
 
 
 class Gateway:
-    """A gateway that can be started and stopped, and its Starlette applications: `app` for callers, `admin_app` for
-    operators. Where they have no address of their own, `app` serves operators too. `reload_from_file` is whatever
+    """A gateway that can be started and stopped, and its applications: `app` for callers, `admin_app` for operators.
+    Where they have no address of their own, `app` serves operators too. `reload_from_file` is whatever
     whoever started the gateway does to reload."""
 
     def __init__(self, config: Config, store: Store | None = None) -> None:
@@ -86,10 +88,17 @@ class Gateway:
         self.reload_from_file: Callable[[], Awaitable[None]] | None = None
         self._admin = Admin(self)
         self.admin_app = Starlette(routes=self._routes())
-        self.app = Starlette(routes=[] if config.admin else self._routes(), lifespan=self._lifespan)
-        # No Mount: its pattern does not match a line feed, and such a path would be answered in nobody's words.
-        self.app.router.default = self._serve
-        self.app.router.redirect_slashes = False
+        self._beside = Starlette(routes=[] if config.admin else self._routes(), lifespan=self._lifespan)
+        self._beside.router.default = self._serve
+        self._beside.router.redirect_slashes = False
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        """The application for callers. Theirs is the short way: whatever is not the operators' goes straight to the
+        surface, which has an answer to everything."""
+        if scope["type"] == "http" and not scope["path"].startswith(OPERATORS):
+            await self._serve(scope, receive, send)
+        else:
+            await self._beside(scope, receive, send)
 
     def _routes(self) -> list[Any]:
         return [

@@ -110,7 +110,7 @@ def translate(saying: Saying, destination: Destination) -> Said:
         if saying.said is not None and saying.changed is not None:
             patch = mapping.restate(told, saying.said, patch)
         _note_lateness(saying, mapping, body, patch, altered)
-    meant = {**mapping.implied, **mapping.interpret(body).whole()}
+    meant = {**mapping.implied, **mapping.meaning(body)}
     report = _Report(saying, destination, told, meant, {**writing.filled, **altered})
     if not akin:
         report.carried = _carry(saying, destination, body, meant, report, hush)
@@ -197,7 +197,7 @@ def _once_carried(mapping: Rows, body: Wire, meant: Flat) -> Flat:
         return meant
     carrying = copied(body)
     mapping.carry(carrying, {})
-    return {**mapping.implied, **mapping.interpret(carrying).whole()}
+    return {**mapping.implied, **mapping.meaning(carrying)}
 
 
 def _note_lateness(saying: Saying, mapping: Rows, body: Wire, patch: Wire, altered: dict[str, str]) -> None:
