@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 from gateway.dialect import Json
@@ -242,8 +241,3 @@ def sort_key(field: str) -> Callable[[dict[str, Json]], Any]:
         return (1, number, "") if isinstance(number, int | float) else (2, 0, str(number).lower())
 
     return key
-
-
-def as_time(value: str) -> datetime:
-    """A time with a zone; `ValueError` for anything else."""
-    return read_time(value)
