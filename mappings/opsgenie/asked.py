@@ -201,8 +201,8 @@ def acting(
     return command(incoming, Operation.COMMENT, words, comment=comment, amend=amend)
 
 
-ACTED = "Opsgenie: "
-"""How a sentence begins that tells what was done, and is nobody's note, whichever of the two APIs it came over."""
+ACTED = "Done to the alert: "
+"""How a sentence begins that tells what was done, and is nobody's note."""
 
 
 def named(value: dict[str, Json], field: str) -> str:

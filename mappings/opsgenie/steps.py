@@ -37,7 +37,7 @@ from mappings.opsgenie.words import reason
 FIRST_LOOK, LONGEST_PAUSE = 0.25, 30.0
 """Seconds until a receipt is asked about first; each further pause is twice as long, up to the longest."""
 COMMON = ("user", "source", "note")
-ACTIONS = ("unacknowledge", "snooze", "escalate", "assign", "teams", "responders")
+ACTIONS = ("unacknowledge", "snooze", "escalate", "assign", "teams", "responders", "action")
 """What the vendor can be asked for beyond the common operations, by the last word of its path."""
 FIELDS = ("message", "description", "priority")
 """The fields that have a call of their own."""
