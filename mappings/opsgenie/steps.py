@@ -104,8 +104,9 @@ def run(
         given = _given(answer)
         if given is not None:
             return Pending(after=FIRST_LOOK, seen={"receipt": {"step": name, "request": given, "looks": 0}})
-        if answer.status == 202 and name not in api.at_once:
-            return Again(reason="202 without a request id, so nobody can tell what becomes of it")
+        is_said = isinstance(answer.json(), dict) and answer.status != 202
+        if not is_said and name not in api.at_once:
+            return Again(reason=f"{answer.status} without a request id, so nobody can tell what becomes of it")
     return Delivered(ids=ids, seen=seen or {}, altered=altered or {})
 
 

@@ -22,7 +22,7 @@ import pytest
 from gateway.clock import Clock
 from gateway.operating import chosen, send_again
 from gateway.store.sqlite import SqliteTx
-from tests.chaos_upstream import RESET_AFTER, Behaviour, Chaos, chaos, say
+from tests.chaos_upstream import NOT_JSON, RESET_AFTER, Behaviour, Chaos, chaos, say
 from tests.engine.genies import ID, JsmOps, Opsgenie, paths
 from tests.engine.test_restart import process
 from tests.engine.vendors import before, outbox, page, settled, writes
@@ -175,6 +175,17 @@ def test_trouble_while_asking_sends_nothing_again(tmp_path: Path, genie: Opsgeni
         page(h)
         settled(h, seconds=10.0)
         assert paths(upstream) == [f"POST {genie.collection}"]
+
+
+@pytest.mark.parametrize("unread", [NOT_JSON, say(202, {"result": "ok"})], ids=["200", "202"])
+def test_an_answer_without_a_request_id_is_no_receipt(tmp_path: Path, genie: Opsgenie, unread: Behaviour) -> None:
+    """Nobody could tell what becomes of it: it is sent again, under the same alias."""
+    with chaos(genie) as upstream, before(tmp_path, genie.table(upstream)) as h:
+        upstream.plan(unread)
+        page(h)
+        [delivered] = settled(h)
+        assert delivered.attempts == 2
+        assert [got.body["alias"] for got in writes(upstream)] == ["disk", "disk"]
 
 
 def test_an_update_of_several_fields_goes_step_by_step(tmp_path: Path, genie: Opsgenie) -> None:
