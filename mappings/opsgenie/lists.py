@@ -46,8 +46,8 @@ def status(incoming: Incoming) -> Inquiry:
 
 def _base(incoming: Incoming) -> str:
     """The address that the caller used, for links to further pages."""
-    scheme = incoming.headers.get("x-forwarded-proto", "http")
-    return f"{scheme}://{incoming.headers.get('host', 'localhost')}/opsgenie/v2/alerts"
+    scheme, host = incoming.headers.get("x-forwarded-proto", "http"), incoming.headers.get("host", "localhost")
+    return f"{scheme}://{host}/opsgenie/v2/alerts"
 
 
 def search(incoming: Incoming) -> Listing:
@@ -63,6 +63,7 @@ def listing(incoming: Incoming, size: str, base: str, among: Callable[[Shown], b
     text = one(incoming, "query") or ""
     test = query.parse(text)
     sort, order = one(incoming, "sort") or "createdAt", one(incoming, "order") or "desc"
+    sort = query.MISSPELT.get(sort, sort)
     if sort not in query.SORTS:
         raise invalid("sort", f"should be one of [ {', '.join(query.SORTS)} ]")
     if order not in ("asc", "desc"):

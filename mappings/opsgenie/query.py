@@ -228,6 +228,8 @@ SORTS = (
     *("snoozedUntil", "count", "lastOccurredAt", "source", "owner", "integration.name", "integration.type"),
     *("report.ackTime", "report.closeTime", "report.acknowledgedBy", "report.closedBy"),
 )
+MISSPELT = {"lastOccuredAt": "lastOccurredAt"}
+"""As the vendor's own Go SDK writes them."""
 
 
 def sort_key(field: str) -> Callable[[dict[str, Json]], Any]:

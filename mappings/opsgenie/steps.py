@@ -228,30 +228,29 @@ def _changing(api: Api, sending: Sending) -> tuple[dict[str, Request], dict[str,
         is_other = fingerprint(body[name]) != last[name] if name in last and name in body else name in sending.patch
         if name in body and is_other:
             steps[name] = api.write(sending, api.change, f"/{name}", {name: body[name]})
+    altered: dict[str, str] = {}
     tags, tagged = body.get("tags") or [], last.get("tags") or []
     if more := [tag for tag in tags if tag not in tagged]:
         steps["tags"] = api.write(sending, "POST", "/tags", {"tags": more, **by})
+    if fewer := [tag for tag in tagged if tag not in tags]:
+        _take_away(api, sending, "tags", fewer, steps, altered)
     details, detailed = body.get(api.details) or {}, last.get("details") or {}
     if known := {key: value for key, value in details.items() if detailed.get(key) != fingerprint(value)}:
         steps["details"] = api.write(sending, "POST", api.details_at, {api.details: known, **by})
-    altered = _taking_away(
-        api, sending, steps, [tag for tag in tagged if tag not in tags], [key for key in detailed if key not in details]
-    )
+    if gone := [key for key in detailed if key not in details]:
+        _take_away(api, sending, "details", gone, steps, altered)
     return steps, altered
 
 
-def _taking_away(
-    api: Api, sending: Sending, steps: dict[str, Request], tags: list[str], details: list[str]
-) -> dict[str, str]:
-    """Adds the steps that take tags and details away; answers what stays there, where the API has none."""
-    gone = {"fewer tags": ("tags", TAGS, tags), "fewer details": ("details", "custom", details)}
-    altered = {}
-    for step, (what, path, names) in gone.items():
-        if names and api.remove is not None:
-            steps[step] = api.remove(sending, what, names)
-        elif names:
-            altered[path] = "what is gone from it stays there: it cannot be taken away with such a key"
-    return altered
+def _take_away(
+    api: Api, sending: Sending, what: str, names: list[str], steps: dict[str, Request], altered: dict[str, str]
+) -> None:
+    """Adds the step that takes tags or details away; where the API has none, that they stay there."""
+    if api.remove is not None:
+        steps[f"fewer {what}"] = api.remove(sending, what, names)
+    else:
+        path = TAGS if what == "tags" else "custom"
+        altered[path] = "what is gone from it stays there: it cannot be taken away with such a key"
 
 
 def _retelling(api: Api, sending: Sending) -> Steps:
