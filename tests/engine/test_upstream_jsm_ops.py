@@ -14,6 +14,7 @@ from gateway.config import parse
 from gateway.dialect import Command, Ref, Request
 from gateway.registry import dialects
 from gateway.rehearsal import rehearse
+from gateway.secrets import MASK
 from mappings.jsm_ops.calls import authorise
 from tests.chaos_upstream import RESET_AFTER, Behaviour, Chaos, Got, chaos, say
 from tests.clients.callers import COLLECTIONS, jsm_alert, opsgenie_alert
@@ -223,6 +224,18 @@ def test_a_refused_token_holds_the_upstream(tmp_path: Path) -> None:
         page(h)
         [waiting] = h.wait_for(lambda: [one for one in outbox(h) if "scope does not match" in one.reason])
         assert waiting.state == "waiting"
+
+
+def test_a_credential_that_is_thrown_back_is_told_to_nobody(tmp_path: Path) -> None:
+    """Neither as it is configured, nor as it went out."""
+
+    def echo(got: Got) -> Behaviour:
+        return say(400, {"message": f"what is {got.headers['authorization']}, or upstream-key?"})
+
+    with chaos(echo) as upstream, _house(tmp_path, upstream) as h:
+        page(h)
+        [dead] = settled(h, "dead")
+        assert dead.reason == f"400 what is Basic {MASK}, or {MASK}?"
 
 
 OWN = [
