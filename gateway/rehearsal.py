@@ -152,7 +152,7 @@ def rehearse(
         body=body,
         patch=patch,
         key=key if by_key else None,
-        ids={"id": asked.ref.id} if asked.ref and asked.ref.id else {},
+        ids={"id": (asked.ref.id if asked.ref else None) or "{id}"} if is_update else {},
         seen={},
         comment=asked.comment,
         is_akin=akin,

@@ -82,7 +82,7 @@ class Surface:
         incoming = Incoming(
             params=match.params,
             query=_query(scope["query_string"]),
-            headers=_by_name(scope["headers"]),
+            headers={"x-forwarded-proto": scope.get("scheme", "http"), **_by_name(scope["headers"])},
             body=UNSET,
             now=datetime.now(UTC),
         )
