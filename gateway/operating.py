@@ -12,6 +12,7 @@ from typing import Any, Literal
 from msgspec import to_builtins
 
 from gateway.canonical import Operation
+from gateway.codes import Code
 from gateway.config import Upstream
 from gateway.operations import Operator, entry, keep
 from gateway.rehearsal import rehearsed
@@ -59,7 +60,7 @@ class NotAsAsked(Exception):
 
 def of_alert(tx: Tx, name: str) -> int | None:
     """The alert that any party of any scope knows by this id."""
-    return tx.alert_of_anybody(name)
+    return next(iter(tx.alerts_of_anybody([name], 1)), None)
 
 
 def chosen(
@@ -139,7 +140,7 @@ def drop(tx: Tx, rows: Iterable[DeliveryRow], because: str, now: int) -> tuple[l
         if row.state not in ("waiting", "dead"):
             refused.append(f"{row.id}: is {row.state}, there is nothing to drop")
             continue
-        row.state, row.finished_at, row.reason = "void", now, f"dropped: {because}"
+        row.state, row.finished_at, row.reason, row.code = "void", now, f"dropped: {because}", Code.DROPPED.value
         tx.update_delivery(row)
         dropped.append(row.id)
         for target in tx.targets(row.alert) if row.alert is not None else ():

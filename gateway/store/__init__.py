@@ -68,7 +68,8 @@ class TargetRow(Struct, kw_only=True):
 
 class CommandBody(Struct, kw_only=True, omit_defaults=True):
     """What a command said: the alert after it, the paths it changed (None: all), the caller's own words for it,
-    its comment, the alert before it with the words that were kept then, and the gateways it came through."""
+    its comment, the alert before it with the words that were kept then, the gateways it came through, and the routes
+    that it took, each with why."""
 
     after: Alert | None = None
     changed: tuple[str, ...] | None = None
@@ -78,6 +79,7 @@ class CommandBody(Struct, kw_only=True, omit_defaults=True):
     said_before: dict[str, Any] | None = None
     dropped: tuple[tuple[str, str], ...] = ()
     via: tuple[str, ...] = ()
+    routes: dict[str, str] = {}
 
 
 class CommandRow(Struct, kw_only=True):
@@ -101,7 +103,8 @@ class DeliveryRow(Struct, kw_only=True):
     """A command on its way to one upstream. `due` is when the next attempt may be made, `report` what became of
     the fields, `size` about how many bytes its command takes, `merges` the earlier commands whose changes it says
     too. `rank` is the severity to go by where not everything can be sent at once, 0 first; `fence` grows with each
-    replica that takes it over; `seen` is what its call wants to know when it runs again, such as a receipt's number."""
+    replica that takes it over; `seen` is what its call wants to know when it runs again, such as a receipt's number;
+    `code` is the problem code of its `reason`, nothing where all is well."""
 
     id: int
     command: int
@@ -123,10 +126,11 @@ class DeliveryRow(Struct, kw_only=True):
     rank: int = 3
     fence: int = 0
     seen: dict[str, Any] = {}
+    code: str = ""
 
 
 class AttemptRow(Struct, kw_only=True):
-    """One attempt of a delivery: when, for how many milliseconds, and how it ended."""
+    """One attempt of a delivery: when, for how many milliseconds, how it ended, and by which problem code it failed."""
 
     delivery: int
     number: int
@@ -135,6 +139,7 @@ class AttemptRow(Struct, kw_only=True):
     status: int | None
     outcome: str
     reason: str
+    code: str = ""
 
 
 class AlertFilter(Struct, kw_only=True, frozen=True):
@@ -245,8 +250,12 @@ class Tx(Protocol):
     def alert_by_party(self, scope: str, name: str, party: str) -> AlertRow | None:
         """The alert of this scope that one party knows by this id; not a deleted one."""
 
-    def alert_of_anybody(self, name: str) -> int | None:
-        """The newest alert that any party of any scope ever knew by this id or key."""
+    def alerts_of_anybody(self, names: Collection[str], limit: int) -> list[int]:
+        """The alerts that any party of any scope ever knew by one of these ids or keys, or whose request, command or
+        delivery has this number; newest first."""
+
+    def summaries(self, before: int, limit: int) -> list[tuple[int, str]]:
+        """The newest alerts of before an id, whatever became of them, each with its summary."""
 
     def alerts(self, scope: str, chosen: AlertFilter) -> tuple[list[AlertRow], int]:
         """The alerts chosen, oldest first, and how many there are without `offset` and `limit`."""
@@ -258,6 +267,9 @@ class Tx(Protocol):
 
     def add_id(self, scope: str, name: str, party: str, alert: int) -> None:
         """Remembers that a party knows the alert by this id."""
+
+    def ids(self, alert: int) -> list[tuple[str, str]]:
+        """Every party that has an id for an alert, and the id."""
 
     def is_known_id(self, name: str, party: str) -> bool:
         """Whether a party already knows any alert, of whatever scope and deleted ones too, by this id."""
@@ -273,7 +285,10 @@ class Tx(Protocol):
     def refuse_command(self, command: int, reason: str) -> None:
         """Marks a command as undone and takes its deliveries away."""
 
-    def commands(self, alert: int) -> list[CommandRow]: ...
+    def commands(self, alert: int, last: int | None = None) -> list[CommandRow]:
+        """What an alert came through, oldest first: all of it, or only the last so many."""
+
+    def count_commands(self, alert: int) -> int: ...
     def insert_delivery(self, row: DeliveryRow) -> None: ...
     def update_delivery(self, row: DeliveryRow) -> None:
         """Changes a delivery, but not who holds it. Refused with `StoreError` where its `fence` has grown since."""

@@ -33,6 +33,15 @@ ALL = 1 << 62
 """A limit that limits nothing."""
 
 
+class _Summary(msgspec.Struct):
+    """As much of an alert as a search for words has to see."""
+
+    summary: str | None = None
+
+
+_summary = msgspec.json.Decoder(_Summary)
+
+
 class Rows(Protocol):
     """What a statement came to."""
 
@@ -91,15 +100,30 @@ class SqlTx:
         known = "SELECT alert FROM ids WHERE scope = ? AND name = ? AND party = ?"
         return self._alert_where(f"id IN ({known}) AND is_deleted = 0 ORDER BY id DESC", scope, name, party)
 
-    def alert_of_anybody(self, name: str) -> int | None:
-        number = int(name) if name.isascii() and name.isdigit() and len(name) < 17 else -1
-        found = self._one(
-            "SELECT max(alert) FROM (SELECT alert FROM ids WHERE name = ? UNION ALL "
-            "SELECT id FROM alerts WHERE shown = ? OR key = ? OR id = ? "
-            "UNION ALL SELECT alert FROM targets WHERE key = ?) AS known",
-            (name, name, name, number, name),
+    def alerts_of_anybody(self, names: Collection[str], limit: int) -> list[int]:
+        wanted = list(dict.fromkeys(names))
+        numbers = [int(name) for name in wanted if name.isascii() and name.isdigit() and len(name) < 17] or [-1]
+        texts, marks = ", ".join("?" for _ in wanted), ", ".join("?" for _ in numbers)
+        # Every index begins with the scope: there are few, and each is looked into.
+        found = self._all(
+            "WITH RECURSIVE s (scope) AS (SELECT min(scope) FROM alerts UNION ALL "
+            "SELECT (SELECT min(a.scope) FROM alerts a WHERE a.scope > s.scope) FROM s WHERE s.scope IS NOT NULL) "
+            "SELECT alert FROM ("
+            f"SELECT i.alert AS alert FROM s JOIN ids i ON i.scope = s.scope AND i.name IN ({texts}) UNION "
+            f"SELECT a.id FROM s JOIN alerts a ON a.scope = s.scope AND a.shown IN ({texts}) UNION "
+            f"SELECT a.id FROM s JOIN alerts a ON a.scope = s.scope AND a.key IN ({texts}) UNION "
+            f"SELECT alert FROM targets WHERE key IN ({texts}) UNION "
+            f"SELECT id FROM alerts WHERE id IN ({marks}) UNION "
+            f"SELECT alert FROM commands WHERE id IN ({marks}) AND alert IS NOT NULL UNION "
+            f"SELECT alert FROM deliveries WHERE id IN ({marks}) AND alert IS NOT NULL"
+            ") AS known ORDER BY alert DESC LIMIT ?",
+            (*wanted * 4, *numbers * 3, limit),
         )
-        return found[0] if found else None
+        return [row[0] for row in found]
+
+    def summaries(self, before: int, limit: int) -> list[tuple[int, str]]:
+        rows = self._all("SELECT id, body FROM alerts WHERE id < ? ORDER BY id DESC LIMIT ?", (before, limit))
+        return [(number, _summary.decode(body).summary or "") for number, body in rows]
 
     def alerts(self, scope: str, chosen: AlertFilter) -> tuple[list[AlertRow], int]:
         conditions, values = ["scope = ?", "is_deleted = 0"], [scope]
@@ -136,6 +160,10 @@ class SqlTx:
     def add_id(self, scope: str, name: str, party: str, alert: int) -> None:
         self._run("INSERT INTO ids VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", (scope, name, party, alert))
 
+    def ids(self, alert: int) -> list[tuple[str, str]]:
+        rows = self._all("SELECT party, name FROM ids WHERE alert = ? ORDER BY party, name", (alert,))
+        return [(party, name) for party, name in rows]
+
     def is_known_id(self, name: str, party: str) -> bool:
         return self._one("SELECT 1 FROM ids WHERE party = ? AND name = ?", (party, name)) is not None
 
@@ -171,9 +199,13 @@ class SqlTx:
         self._run(f"DELETE FROM attempts WHERE delivery IN ({theirs})", (command,))
         self._run("DELETE FROM deliveries WHERE command = ?", (command,))
 
-    def commands(self, alert: int) -> list[CommandRow]:
-        rows = self._all(f"{COMMANDS.select} WHERE alert = ? ORDER BY id", (alert,))
-        return [COMMANDS.decode(row) for row in rows]
+    def commands(self, alert: int, last: int | None = None) -> list[CommandRow]:
+        newest = f"{COMMANDS.select} WHERE alert = ? ORDER BY id DESC LIMIT ?"
+        rows = self._all(newest, (alert, ALL if last is None else last))
+        return [COMMANDS.decode(row) for row in reversed(rows)]
+
+    def count_commands(self, alert: int) -> int:
+        return int(self._one("SELECT count(*) FROM commands WHERE alert = ?", (alert,))[0])
 
     # deliveries
 
