@@ -55,7 +55,12 @@ def _as_sent_now(tx: Tx, row: DeliveryRow, upstreams: Mapping[str, Upstream], no
 
 
 class NotAsAsked(Exception):
-    """An operator's wish cannot be fulfilled; the message says why, and what would help."""
+    """An operator's wish cannot be fulfilled; the message says why, and what would help. `answer` is what a gateway
+    said that was asked."""
+
+    def __init__(self, message: str, answer: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.answer = answer
 
 
 def of_alert(tx: Tx, name: str) -> int | None:

@@ -215,6 +215,21 @@ class LedgerLine(Struct, kw_only=True):
         return self.received == known
 
 
+class CallsRow(Struct, kw_only=True):
+    """Calls of one kind: to which inbound and by whom, the empty caller being all strangers; the route's path, or what
+    was asked for; the program that said so; how they ended; how many there were, and when."""
+
+    dialect: str
+    caller: str
+    method: str
+    path: str
+    agent: str
+    outcome: str
+    count: int
+    first_seen: int
+    last_seen: int
+
+
 class Arrivals(Struct, kw_only=True):
     """What one upstream took: how many it merely accepted (202) and how many it confirmed, and the ages at delivery
     in milliseconds."""
@@ -358,6 +373,16 @@ class Tx(Protocol):
     def remove_keyed(self, scope: str, key: str) -> None: ...
     def purge_keyed(self, before: int, limit: int) -> int:
         """Forgets idempotency keys that were used before a time, a batch at most; answers how many."""
+
+    def add_calls(self, row: CallsRow, most: int | None) -> bool:
+        """Adds calls to those of the same kind. Where there are none yet and their caller has `most` kinds already,
+        nothing is added, and it answers False."""
+
+    def calls(self, limit: int) -> list[CallsRow]:
+        """Who calls, those that were seen last first."""
+
+    def purge_calls(self, before: int, limit: int) -> int:
+        """Forgets calls that were last seen before a time, a batch at most; answers how many kinds."""
 
     def ledger(self, since: int, by: Literal["caller", "dialect", "operation"]) -> list[LedgerLine]:
         """The sums over the commands accepted since a time, one line per group, in order of the groups."""

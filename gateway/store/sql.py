@@ -16,6 +16,7 @@ from gateway.store import (
     AlertRow,
     Arrivals,
     AttemptRow,
+    CallsRow,
     CommandRow,
     DeliveryFilter,
     DeliveryRow,
@@ -26,7 +27,7 @@ from gateway.store import (
     TargetRow,
     Waiting,
 )
-from gateway.store.tables import ALERTS, ATTEMPTS, COMMANDS, DELIVERIES, TARGETS
+from gateway.store.tables import ALERTS, ATTEMPTS, CALLS, COMMANDS, DELIVERIES, TARGETS
 
 STATES = get_args(DeliveryState)
 ALL = 1 << 62
@@ -353,6 +354,35 @@ class SqlTx:
         for scope, key in old:
             self.remove_keyed(scope, key)
         return len(old)
+
+    # who calls
+
+    def add_calls(self, row: CallsRow, most: int | None) -> bool:
+        kind = (row.dialect, row.caller, row.outcome, row.method, row.path, row.agent)
+        added = self._all(
+            "UPDATE calls SET count = count + ?, last_seen = CASE WHEN last_seen < ? THEN ? ELSE last_seen END "
+            "WHERE dialect = ? AND caller = ? AND outcome = ? AND method = ? AND path = ? AND agent = ? "
+            "RETURNING count",
+            (row.count, row.last_seen, row.last_seen, *kind),
+        )
+        if added:
+            return True
+        theirs = "SELECT count(*) FROM calls WHERE dialect = ? AND caller = ?"
+        if most is not None and self._one(theirs, (row.dialect, row.caller))[0] >= most:
+            return False
+        self._run(CALLS.insert, CALLS.values(row))
+        return True
+
+    def calls(self, limit: int) -> list[CallsRow]:
+        rows = self._all(f"{CALLS.select} ORDER BY last_seen DESC, dialect, caller, path LIMIT ?", (limit,))
+        return [CALLS.decode(row) for row in rows]
+
+    def purge_calls(self, before: int, limit: int) -> int:
+        kind = ("dialect", "caller", "outcome", "method", "path", "agent")
+        found = self._all(f"SELECT {', '.join(kind)} FROM calls WHERE last_seen < ? LIMIT ?", (before, limit))
+        for row in found:
+            self._run(f"DELETE FROM calls WHERE {' AND '.join(f'{name} = ?' for name in kind)}", row)
+        return len(found)
 
     # the ledger
 
