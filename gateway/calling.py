@@ -36,8 +36,8 @@ _OUTCOMES: dict[str, Outcome] = {
     ProblemKind.METHOD_NOT_ALLOWED: "unknown path",
     ProblemKind.UNAUTHORIZED: "unknown key",
 }
-_LONG_WORD = re.compile(r"[A-Za-z0-9_~+=%-]{16,}")
-"""What keys, tokens and ids are made of. Words for people are shorter, or have no digits."""
+_SECRET = re.compile(r"(?=[A-Za-z_]*\d)\w{16,}|[A-Za-z_]{32,}|[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}")
+"""What keys, tokens and ids look like. Words for people are shorter, or have no digits."""
 
 
 class _Line(NamedTuple):
@@ -116,12 +116,8 @@ def keep(tx: Tx, rows: list[CallsRow]) -> None:
 def cleaned(text: str, is_credential: Callable[[str], bool]) -> str:
     """A text that a caller chose, to be kept: short, printable, without what is a credential or looks like one."""
     words = re.split(r"([/ ,;:()]+)", text[: 8 * LONGEST])
-    masked = "".join(MASK if word and (_looks_secret(word) or is_credential(word)) else word for word in words)
+    masked = "".join(MASK if word and (_SECRET.search(word) or is_credential(word)) else word for word in words)
     return "".join(char if char.isprintable() else "?" for char in masked)[:LONGEST]
-
-
-def _looks_secret(word: str) -> bool:
-    return any(any(char.isdigit() for char in found) for found in _LONG_WORD.findall(word))
 
 
 def as_json(row: CallsRow) -> dict[str, Any]:
