@@ -23,7 +23,7 @@ from gateway.values import from_millis, iso
 MOST = 20
 """So many alerts are shown at most."""
 SLICE = 2000
-"""So many summaries are looked at in one transaction: a few milliseconds."""
+"""So many summaries are looked at in one transaction: for some milliseconds."""
 SEARCHED = 100_000
 """So many of the newest alerts are searched for words."""
 LAST = 50

@@ -22,12 +22,13 @@ from gateway.config import parse
 from gateway.dialect import Dialect
 from gateway.registry import dialects
 from gateway.service import Gateway
-from gateway.store import Tx
+from gateway.store import AttemptRow, Tx
+from gateway.terms import INSTEAD_OF
 from gateway.trace_cli import lines
-from gateway.tracing import MOST, SEARCHED, SLICE, Search, Traced
+from gateway.tracing import LAST, MOST, SEARCHED, SLICE, Search, Traced, traced
 from tests.chaos_upstream import chaos, say
 from tests.clients.callers import ilert_event
-from tests.engine.store_drivers import DRIVERS, alert, in_tx
+from tests.engine.store_drivers import DRIVERS, alert, command, delivery, in_tx, target
 from tests.engine.test_tls import soon
 from tests.harness import KEY, served
 
@@ -311,5 +312,49 @@ def test_at_most_twenty_are_found_and_those_by_id_are_among_them(tmp_path: Path,
             while nothing.look(tx):
                 pass
             assert nothing.newest_first() == [], odd
+
+    in_tx(DRIVERS[driver](tmp_path), work)
+
+
+@pytest.mark.parametrize("driver", sorted(DRIVERS))
+def test_a_road_out_of_any_store(tmp_path: Path, driver: str) -> None:
+    """A fallback that stands by, a command that was taken back, fields that were not held, and more than is shown."""
+
+    def work(tx: Tx) -> None:
+        tx.insert_alert(alert(1, key="k", body=Alert(summary="s", severity=2)))
+        tx.add_id("s", "mon_1", "u", 1)
+        first = command(1)
+        first.body.routes = {"loud": "severity <= 3 holds"}
+        tx.insert_command(first)
+        for number in range(2, LAST + 3):
+            tx.insert_command(command(number, operation="comment"))
+        tx.refuse_command(LAST + 2, "u: no")
+        tx.put_target(target(1, "u", state="present", key="k", ids={"id": "mon_1"}, route="loud"))
+        tx.put_target(target(1, "v", position=1, state="standby", seen={INSTEAD_OF: [["u"], ["u", "w"]]}))
+        report = [
+            {"field": "team", "fate": "kept", "to": "", "why": "no field of its own there"},
+            {"field": "summary", "fate": "mapped", "to": "message", "why": ""},
+            {"field": "severity", "fate": "approximated", "to": "", "why": "coarser"},
+        ]
+        tx.insert_delivery(delivery(60, command=1, state="delivered", finished_at=9, attempts=1, report=report))
+        tx.insert_attempt(AttemptRow(delivery=60, number=1, at=5, took=3, status=202, outcome="delivered", reason=""))
+        tx.insert_delivery(delivery(61, command=1, upstream="gone", state="void", finished_at=9, code="dropped"))
+        road = traced(tx, 1, "id")
+        assert road is not None
+        assert [one.request for one in road.received] == list(range(3, LAST + 3)) and road.earlier == 2
+        assert road.received[-1].refused == "u: no"
+        assert [(one.route, one.why) for one in road.routes] == [("loud", "severity <= 3 holds")], "said by the first"
+        u, v, gone = road.upstreams
+        assert (u.upstream, u.state, u.ids, u.route) == ("u", "present", {"id": "mon_1"}, "loud")
+        assert (u.deliveries[0].approximated, u.deliveries[0].kept) == (
+            {"severity": "coarser"},
+            {"team": "no field of its own there"},
+        )
+        assert [(one.status, one.took_ms) for one in u.deliveries[0].tried] == [(202, 3)]
+        assert (v.state, v.instead_of, v.deliveries) == ("standby", ["u", "w"], [])
+        assert (gone.upstream, gone.deliveries[0].meaning) == ("gone", MEANINGS["dropped"])
+        assert road.ids == {"u": ["mon_1"]}
+        assert traced(tx, 2, "id") is None
+        assert all(line for line in lines(road, 40))
 
     in_tx(DRIVERS[driver](tmp_path), work)
