@@ -65,7 +65,7 @@ class NotAsAsked(Exception):
 
 def of_alert(tx: Tx, name: str) -> int | None:
     """The alert that any party of any scope knows by this id."""
-    return next(iter(tx.alerts_of_anybody([name], 1)), None)
+    return next((alert for alert in tx.alerts_of_anybody([name], 20) if tx.alert(alert)), None)
 
 
 def chosen(
@@ -132,6 +132,7 @@ def send_again(tx: Tx, rows: Iterable[DeliveryRow], now: int, *, force: bool) ->
             refused.append(f"{row.id}: its lane has delivered something newer since; --force sends it all the same")
         else:
             row.state, row.due, row.finished_at, row.created_at = "waiting", now, None, now
+            row.reason = row.code = ""
             tx.update_delivery(row)
             tx.tell("wake")
             again.append(row.id)

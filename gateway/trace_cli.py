@@ -137,8 +137,8 @@ def _about(road: Traced, width: int) -> list[str]:
 
 def _ids(road: Traced, width: int) -> list[str]:
     """What everybody calls it, each name once."""
-    names = [f"alert {road.alert}"] + ([f"key {road.key}"] if road.key else [])
-    names += [f"caller's id {road.shown}"] if road.shown != str(road.alert) else []
+    names = ([f"alert {road.alert}"] if road.alert is not None else []) + ([f"key {road.key}"] if road.key else [])
+    names += [f"caller's id {road.shown}"] if road.shown not in ("", str(road.alert)) else []
     names += [f"{party} {' '.join(theirs)}" for party, theirs in road.ids.items() if theirs != [road.shown]]
     return _wrapped("; ".join(names), 0, width)
 

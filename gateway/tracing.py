@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec import UNSET, Struct, to_builtins
 
+from gateway.canonical import Alert
 from gateway.codes import MEANINGS
 from gateway.config import Config
 from gateway.dialect import Dialect
@@ -98,9 +99,10 @@ class Route(Struct, kw_only=True):
 
 class Traced(Struct, kw_only=True):
     """An alert and its whole road. `found_by` is `id` or `text`; `ids` are those that each party has for it;
-    `earlier` is how many commands came before those that are shown."""
+    `earlier` is how many commands came before those that are shown. A command without an alert has a road too: `alert`
+    is None then, and `status` says why."""
 
-    alert: int
+    alert: int | None
     found_by: str
     shown: str
     key: str | None
@@ -175,10 +177,10 @@ def as_json(found: Iterable[Traced], search: Search) -> dict[str, Any]:
 
 
 def traced(tx: Tx, alert: int, found_by: str) -> Traced | None:
-    """An alert and its whole road; None where it is gone."""
+    """An alert and its whole road, or that of a command without one; None where neither is there."""
     row = tx.alert(alert)
     if row is None:
-        return None
+        return _without_alert(tx, alert, found_by)
     commands = tx.commands(alert, LAST)
     count = tx.count_commands(alert)
     known: dict[str, list[str]] = {}
@@ -202,7 +204,35 @@ def traced(tx: Tx, alert: int, found_by: str) -> Traced | None:
         received=[_received(one) for one in commands],
         earlier=count - len(commands),
         routes=_routes(tx, row, commands),
-        upstreams=_upstreams(tx, alert),
+        upstreams=_upstreams(tx, tx.deliveries(DeliveryFilter(alert=alert, limit=LAST)), tx.targets(alert)),
+    )
+
+
+def _without_alert(tx: Tx, number: int, found_by: str) -> Traced | None:
+    """The road of a command that was taken back with the alert that it had made, or that never found one."""
+    command = tx.command(number)
+    if command is None:
+        return None
+    said = command.body.after or Alert()
+    return Traced(
+        alert=None,
+        found_by=found_by,
+        shown="",
+        key=_or_none(said.dedup_key),
+        ids={},
+        summary=_or_none(said.summary) or "",
+        severity=_or_none(said.severity),
+        status="taken back" if command.refused is not None else "there was no such alert",
+        is_deleted=False,
+        scope=command.scope,
+        dialect=command.dialect,
+        caller=command.caller,
+        opened=_time(command.at),
+        changed=_time(command.at),
+        received=[_received(command)],
+        earlier=0,
+        routes=[Route(route=name, why=why) for name, why in command.body.routes.items()],
+        upstreams=_upstreams(tx, tx.deliveries_of(number), []),
     )
 
 
@@ -237,9 +267,9 @@ def _routes(tx: Tx, row: AlertRow, commands: list[CommandRow]) -> list[Route]:
     return [Route(route=name, why=why) for name, why in taken.items()]
 
 
-def _upstreams(tx: Tx, alert: int) -> list[There]:
-    rows = sorted(tx.deliveries(DeliveryFilter(alert=alert, limit=LAST)), key=lambda one: one.id)
-    targets = {target.upstream: target for target in tx.targets(alert)}
+def _upstreams(tx: Tx, rows: list[DeliveryRow], stands: list[TargetRow]) -> list[There]:
+    rows = sorted(rows, key=lambda one: one.id)
+    targets = {target.upstream: target for target in stands}
     names = dict.fromkeys([*targets, *(row.upstream for row in rows)])
     return [_there(name, targets.get(name), [_sent(tx, row) for row in rows if row.upstream == name]) for name in names]
 

@@ -266,8 +266,8 @@ class Tx(Protocol):
         """The alert of this scope that one party knows by this id; not a deleted one."""
 
     def alerts_of_anybody(self, names: Collection[str], limit: int) -> list[int]:
-        """The alerts that any party of any scope ever knew by one of these ids or keys, or whose request, command or
-        delivery has this number; newest first."""
+        """The alerts that any party of any scope ever knew by one of these ids or keys, or whose command or delivery
+        has this number; newest first. A command that found no alert, or was taken back with it, is named itself."""
 
     def summaries(self, before: int, limit: int) -> list[tuple[int, str]]:
         """The newest alerts of before an id, whatever became of them, each with its summary."""

@@ -115,8 +115,8 @@ class SqlTx:
             f"SELECT a.id FROM s JOIN alerts a ON a.scope = s.scope AND a.key IN ({texts}) UNION "
             f"SELECT alert FROM targets WHERE key IN ({texts}) UNION "
             f"SELECT id FROM alerts WHERE id IN ({marks}) UNION "
-            f"SELECT alert FROM commands WHERE id IN ({marks}) AND alert IS NOT NULL UNION "
-            f"SELECT alert FROM deliveries WHERE id IN ({marks}) AND alert IS NOT NULL"
+            f"SELECT coalesce(alert, id) FROM commands WHERE id IN ({marks}) UNION "
+            f"SELECT coalesce(alert, command) FROM deliveries WHERE id IN ({marks})"
             ") AS known ORDER BY alert DESC LIMIT ?",
             (*wanted * 4, *numbers * 3, limit),
         )

@@ -15,6 +15,7 @@ from typing import Any
 
 from gateway.canonical import Operation
 from gateway.carry import fingerprint
+from gateway.codes import Code
 from gateway.dialect import (
     Again,
     Call,
@@ -71,7 +72,7 @@ def _run(sending: Sending, steps: Steps, seen: dict[str, Json] | None = None) ->
         if answer.status == 422:
             return _refused(answer)
         if answer.status == 202 and not isinstance(request, str):
-            return Again(reason="202 without a request id, so nobody can tell what becomes of it")
+            return Again(reason="202 without a request id, so nobody can tell what becomes of it", code=Code.NO_ID)
         if isinstance(request, str) and request:
             return Pending(after=FIRST_LOOK, seen={"receipt": {"step": name, "request": request, "looks": 0}})
     return Delivered(ids=ids, seen=seen or {})

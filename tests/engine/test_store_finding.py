@@ -29,6 +29,7 @@ def test_an_alert_is_found_by_whatever_anybody_calls_it(harness: Harness) -> Non
         tx.insert_command(command(40, alert=3))
         tx.insert_delivery(delivery(50, alert=3))
         tx.insert_command(command(41, alert=None))
+        tx.insert_delivery(delivery(51, command=41, alert=None))
         for names, found in (
             (["k"], [2, 1]),
             (["theirs"], [2]),
@@ -38,7 +39,8 @@ def test_an_alert_is_found_by_whatever_anybody_calls_it(harness: Harness) -> Non
             (["3"], [3]),
             (["40"], [3]),
             (["50"], [3]),
-            (["41"], []),
+            (["41"], [41]),
+            (["51"], [41]),
             (["K"], []),
             (["K", "k"], [2, 1]),
             (["k", "k", "2", "mon_7"], [2, 1]),

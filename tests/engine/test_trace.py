@@ -4,7 +4,7 @@ alert that any party knew by an id, a key or text, over real stores, real upstre
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -93,10 +93,10 @@ BEARER = {"authorization": f"Bearer {TOKEN}"}
 
 
 @contextmanager
-def night(directory: Path, oncall: str, status: str) -> Iterator[Night]:
-    """The gateway, in this process, with an address for operators and a token."""
+def night(directory: Path, oncall: str, status: str, as_told: Callable[[str], str] = str) -> Iterator[Night]:
+    """The gateway, in this process, with an address for operators and a token; `as_told` changes its configuration."""
     top = f'admin = "127.0.0.1:9092"\nadmin_token = "{TOKEN}"'
-    text = FILE.format(directory=directory, top=top, key=KEY, oncall=oncall, status=status)
+    text = as_told(FILE.format(directory=directory, top=top, key=KEY, oncall=oncall, status=status))
     config = directory / "gateway.toml"
     config.write_text(text)
     (directory / "gateway.toml.token").write_text(TOKEN)
@@ -150,6 +150,33 @@ def test_every_command_is_there_and_where_the_alert_stands_now(tmp_path: Path) -
         assert [one["alert"] for one in again] == [road["alert"]], "the number of any request of it is a name too"
         delivery = there(road, "oncall")["deliveries"][1]["delivery"]
         assert [one["alert"] for one in n.seen(str(delivery))] == [road["alert"]], "and that of a delivery"
+
+
+def test_a_request_that_found_no_alert_has_a_road_too(tmp_path: Path) -> None:
+    """Its caller knows nothing but the number in `Alert-Gateway-Id`."""
+    with chaos(OK) as oncall, night(tmp_path, oncall.url, oncall.url) as n:
+        number = n.send("opened-elsewhere", "s", event="RESOLVE")
+        [road] = n.seen(number)
+        assert (road["alert"], road["status"]) == (None, "there was no such alert")
+        assert [(one["operation"], str(one["request"])) for one in road["received"]] == [("resolve", number)]
+        assert "there was no such alert, from ilert/ci" in n.run(number).stdout
+
+
+def test_a_request_that_every_upstream_refused_says_so_by_its_number(tmp_path: Path) -> None:
+    """The alert was taken back; what the caller was told is all that there is."""
+
+    def told(text: str) -> str:
+        waits = text.replace("[inbound.ilert]", '[inbound.ilert]\nreply = "delivered"')
+        return waits.replace('to = ["oncall", "status"]', 'to = ["oncall"]')
+
+    with chaos(say(400, {"message": "too rude"})) as oncall, night(tmp_path, oncall.url, oncall.url, told) as n:
+        body = {"apiKey": KEY, **ilert_event("ALERT", "k", summary="s", priority="HIGH")}
+        answer = n.client.post(n.url + "/ilert/api/events", json=body)
+        assert answer.status_code == 400 and "too rude" in answer.text
+        [road] = n.seen(answer.headers["alert-gateway-id"])
+        assert (road["alert"], road["status"], road["key"], road["summary"]) == (None, "taken back", "k", "s")
+        assert "too rude" in road["received"][0]["refused"]
+        assert n.seen("k") == [], "there is no such alert"
 
 
 def test_what_was_thrown_away_says_by_which_route_and_why(tmp_path: Path) -> None:
@@ -354,7 +381,7 @@ def test_a_road_out_of_any_store(tmp_path: Path, driver: str) -> None:
         assert (v.state, v.instead_of, v.deliveries) == ("standby", ["u", "w"], [])
         assert (gone.upstream, gone.deliveries[0].meaning) == ("gone", MEANINGS["dropped"])
         assert road.ids == {"u": ["mon_1"]}
-        assert traced(tx, 2, "id") is None
+        assert traced(tx, 900, "id") is None
         assert all(line for line in lines(road, 40))
 
     in_tx(DRIVERS[driver](tmp_path), work)
