@@ -198,9 +198,7 @@ class Road:
         )
         tx.insert_alert(row)
         accepted.primary = chosen[0].upstream if chosen else None
-        if not chosen:  # thrown away, and that is what somebody will ask about
-            took = taking(self._config.routes, dialect.name, caller.name, flat)
-            accepted.routes.update((route.name, route.why) for route in took)
+        accepted.routes.update({} if chosen else self._thrown_away(caller, flat))
         for position, choice in enumerate(chosen):
             self._deliver(step, self._new_target(step, choice, position))
         body = CommandBody(after=row.body, said=row.verbatim, dropped=asked.dropped, via=via)
@@ -223,6 +221,11 @@ class Road:
                 field="routes",
             )
         return chosen
+
+    def _thrown_away(self, caller: Caller, flat: Flat) -> dict[str, str]:
+        """The routes that lead nowhere, and why they took it: that is what somebody will ask about."""
+        took = taking(self._config.routes, caller.dialect.name, caller.name, flat)
+        return {route.name: route.why for route in took}
 
     def _words(self, asked: Command, chosen: tuple[Choice, ...], dialect: Dialect) -> Wire | None:
         """The caller's own words are kept only where an upstream speaks its dialect."""
