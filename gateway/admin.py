@@ -6,6 +6,8 @@ What the calls do is in `gateway.operating`. It must not know any vendor.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hmac
 import ipaddress
 from collections.abc import Awaitable, Callable
@@ -14,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import structlog
 from msgspec import UNSET, Struct
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gateway import operating, operations
+from gateway import calling, operating, operations, tracing
 from gateway.configfile import duration, is_loopback
 from gateway.errors import ConfigurationError, Problem, StoreError
 from gateway.inbound.limits import decode, read_body
@@ -36,6 +39,23 @@ MOST_TOLD = 1000
 """So many ids and refusals are told of one call; how many there were is told in any case."""
 MOST_BODY = 1 << 20
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+
+
+class _Anything(Convertor[str]):
+    """The rest of a path, slashes and line feeds too: what others call an alert may be any text."""
+
+    regex = "(?s:.+)"
+
+    def convert(self, value: str) -> str:
+        """As it is."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """As it is."""
+        return value
+
+
+register_url_convertor("anything", _Anything())
 
 
 class _Refusal(Exception):
@@ -65,6 +85,8 @@ class Admin:
     def routes(self) -> list[Route]:
         """The calls, each behind its door."""
         return [
+            Route("/-/alerts/{name:anything}", self._door(self._alerts), methods=["GET"]),
+            Route("/-/callers", self._door(self._callers), methods=["GET"]),
             Route("/-/deliveries", self._door(self._deliveries), methods=["GET"]),
             Route("/-/report", self._door(self._report), methods=["GET"]),
             Route("/-/operations", self._door(self._operations), methods=["GET"]),
@@ -125,6 +147,31 @@ class Admin:
             _check_near(request)
 
     # --- what is asked -----------------------------------------------------------------------------------
+
+    async def _alerts(self, request: Request) -> Response:
+        """The search goes on in a transaction of its own for each slice: deliveries are read in between."""
+        if request.url.query:
+            raise _Refusal(400, "write %3F for a question mark: what follows one is not part of the id")
+        name, read = request.path_params["name"], self._gateway.store.read
+        search = tracing.Search(name, tracing.spoken(self._gateway.config))
+        while await read(search.look):
+            pass
+        roads = []
+        for alert in search.newest_first():
+            road = await read(functools.partial(tracing.traced, alert=alert, found_by=search.found[alert]))
+            roads += [road] if road is not None else []
+        found = tracing.as_json(roads, search)
+        if not roads:
+            found["message"] = f"nobody knows an alert by {name!r}, and no summary has these words"
+        return JSONResponse(found, 200 if roads else 404)
+
+    async def _callers(self, request: Request) -> Response:
+        _only(request.query_params.keys(), {"limit"})
+        limit = _number(request.query_params.get("limit", "1000"), "limit", MOST_LISTED)
+        with contextlib.suppress(StoreError):  # what was counted meanwhile is not worth failing for
+            await self._gateway.calls.write(self._gateway.store)
+        found = await self._gateway.store.read(lambda tx: tx.calls(limit))
+        return JSONResponse({"callers": [calling.as_json(row) for row in found]})
 
     async def _deliveries(self, request: Request) -> Response:
         query = request.query_params

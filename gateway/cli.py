@@ -15,6 +15,7 @@ from gateway import __version__
 from gateway.check_cli import COMMANDS as CHECKING
 from gateway.outbox_cli import COMMANDS
 from gateway.showing import CONFIG, JSON, load_config, print_json, table
+from gateway.trace_cli import COMMANDS as TRACING
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -149,7 +150,7 @@ def dialects(as_json: bool) -> None:
 # --- before it wakes anybody, and the outbox -----------------------------------------------------------------
 
 
-for _command in (*CHECKING, *COMMANDS):
+for _command in (*CHECKING, *COMMANDS, *TRACING):
     main.add_command(_command)
 
 

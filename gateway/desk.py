@@ -20,6 +20,7 @@ from gateway import muting
 from gateway.canonical import Operation, flatten
 from gateway.choosing import key_entry
 from gateway.clock import Clock
+from gateway.codes import Code
 from gateway.config import Config, Inbound, Upstream
 from gateway.crowding import Crowd
 from gateway.delivery.dispatcher import Dispatcher
@@ -157,13 +158,17 @@ class Desk:
             self.dispatcher.wake(delivery.upstream)
         for upstream, fates in accepted.reports.items():
             self.metrics.report(who.dialect.name, upstream, fates)
-        if "loop" in accepted.dead.values():
+        if Code.LOOP in accepted.dead.values():
             self.metrics.loop(who.dialect.name)
             log.warning("command.loops", command=accepted.command, via=list(via))
         if not waiter:
             return self._answered(asked, accepted, accepted.alert, request, {})
         row = await self._await_verdict(who, accepted, waiter, key)
-        refused = {name: "refused" for name, verdict in waiter.verdicts.items() if verdict.state == "dead"}
+        refused = {
+            name: verdict.code or ProblemKind.REFUSED
+            for name, verdict in waiter.verdicts.items()
+            if verdict.state == "dead"
+        }
         answered = self._answered(asked, accepted, row, request, refused)
         if key is not None:
             await self.store.write(lambda tx: self._keep(tx, who, key, at, answered, row, is_done=True))

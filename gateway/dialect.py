@@ -17,6 +17,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from gateway.canonical import Flat, Kind, Operation
+from gateway.codes import Code
 from gateway.errors import Problem, ProblemKind
 from gateway.mapping import Hint
 from gateway.mapping import Mapping as FieldMapping
@@ -348,6 +349,7 @@ class Again(Struct, frozen=True, tag="again", kw_only=True):
 
     reason: str
     after: float | None = None
+    code: str = Code.UNAVAILABLE
 
 
 class Pending(Struct, frozen=True, tag="pending", kw_only=True):
@@ -371,6 +373,7 @@ class Held(Struct, frozen=True, tag="held"):
 
     reason: str
     status: int | None = None
+    code: str = Code.KEY_REFUSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,6 +393,21 @@ class Found:
 
 
 Outcome = Delivered | Missing | Changed | Again | Pending | Rejected | Held | Found
+
+
+def code_of(outcome: Outcome) -> str:
+    """The problem code of an outcome; nothing where all is well."""
+    if isinstance(outcome, Again | Held):
+        return outcome.code
+    if isinstance(outcome, Rejected):
+        return outcome.kind.value
+    if isinstance(outcome, Changed):
+        return ProblemKind.CONFLICT.value
+    if isinstance(outcome, Pending):
+        return Code.UNCONFIRMED
+    return Code.GONE_THERE if isinstance(outcome, Missing) else ""
+
+
 Call = Generator[Request, Response, Outcome]
 """A call as a plain generator: it yields requests, is sent their responses, and returns an outcome. It keeps
 nothing: after a crash it runs again from the start."""

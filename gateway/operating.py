@@ -12,6 +12,7 @@ from typing import Any, Literal
 from msgspec import to_builtins
 
 from gateway.canonical import Operation
+from gateway.codes import Code
 from gateway.config import Upstream
 from gateway.operations import Operator, entry, keep
 from gateway.rehearsal import rehearsed
@@ -54,12 +55,17 @@ def _as_sent_now(tx: Tx, row: DeliveryRow, upstreams: Mapping[str, Upstream], no
 
 
 class NotAsAsked(Exception):
-    """An operator's wish cannot be fulfilled; the message says why, and what would help."""
+    """An operator's wish cannot be fulfilled; the message says why, and what would help. `answer` is what a gateway
+    said that was asked."""
+
+    def __init__(self, message: str, answer: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.answer = answer
 
 
 def of_alert(tx: Tx, name: str) -> int | None:
     """The alert that any party of any scope knows by this id."""
-    return tx.alert_of_anybody(name)
+    return next((alert for alert in tx.alerts_of_anybody([name], 20) if tx.alert(alert)), None)
 
 
 def chosen(
@@ -126,6 +132,7 @@ def send_again(tx: Tx, rows: Iterable[DeliveryRow], now: int, *, force: bool) ->
             refused.append(f"{row.id}: its lane has delivered something newer since; --force sends it all the same")
         else:
             row.state, row.due, row.finished_at, row.created_at = "waiting", now, None, now
+            row.reason = row.code = ""
             tx.update_delivery(row)
             tx.tell("wake")
             again.append(row.id)
@@ -139,7 +146,7 @@ def drop(tx: Tx, rows: Iterable[DeliveryRow], because: str, now: int) -> tuple[l
         if row.state not in ("waiting", "dead"):
             refused.append(f"{row.id}: is {row.state}, there is nothing to drop")
             continue
-        row.state, row.finished_at, row.reason = "void", now, f"dropped: {because}"
+        row.state, row.finished_at, row.reason, row.code = "void", now, f"dropped: {because}", Code.DROPPED.value
         tx.update_delivery(row)
         dropped.append(row.id)
         for target in tx.targets(row.alert) if row.alert is not None else ():

@@ -1,4 +1,4 @@
-"""The commands that look into the store of a gateway: its outbox, its ledger, and who changed something by hand. By
+"""The commands that look into the store of a gateway: its outbox, its ledger, who calls, and who changed what. By
 `--config` they open the store, by `--url` they ask the gateway that serves from it.
 
 What they do is in `gateway.operating`; here is only how it is asked for and shown. It must not know any vendor.
@@ -6,18 +6,15 @@ What they do is in `gateway.operating`; here is only how it is asked for and sho
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from gateway.showing import JSON, load_config, print_json, table
+from gateway.place import Place, now, placed
+from gateway.showing import JSON, print_json, table
 
 if TYPE_CHECKING:
     from gateway.config import Config
@@ -25,88 +22,8 @@ if TYPE_CHECKING:
     from gateway.store import Arrivals, LedgerLine, Tx
 
 
-def _with_store(config: Config, work: Callable[[Tx], Any], *, writes: bool) -> Any:
-    """Runs something in the store of a configuration, beside the gateway that may be serving from it."""
-    from gateway.errors import StoreError
-    from gateway.operating import NotAsAsked
-    from gateway.store.opening import open_store
-
-    if "://" not in config.store and not Path(config.store).exists():
-        raise click.ClickException(f"there is no store at {config.store} yet")
-
-    async def run() -> Any:
-        async with open_store(config.store, exclusive=False) as store:
-            return await (store.write(work) if writes else store.read(work))
-
-    try:
-        return asyncio.run(run())
-    except (StoreError, NotAsAsked) as error:
-        raise click.ClickException(str(error)) from None
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def _place(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say which gateway is meant; the command gets a `Place`."""
-
-    @click.option("--config", "config_path", type=click.Path(), help="The configuration file; its store is opened.")
-    @click.option("--url", metavar="ADMIN", help="The operators' address of a running gateway, instead.")
-    @click.option("--token", metavar="env:NAME", help="The token for --url: env:NAME or file:PATH.")
-    @click.option("--ca", type=click.Path(), help="Who vouches for the certificate at --url, beside the usual ones.")
-    @functools.wraps(command)
-    def asked(
-        *args: Any, config_path: str | None, url: str | None, token: str | None, ca: str | None, **more: Any
-    ) -> None:
-        if (config_path is None) == (url is None):
-            raise click.UsageError("say --config FILE, or --url ADMIN for a running gateway")
-        if url is None and (token or ca):
-            raise click.UsageError("--token and --ca go with --url")
-        command(*args, place=Place(config_path, url, token, ca), **more)
-
-    return asked
-
-
-class Place:
-    """Which gateway is meant: the store of a configuration, or one that runs."""
-
-    def __init__(self, config_path: str | None, url: str | None, token: str | None, ca: str | None) -> None:
-        self._config_path = config_path
-        self._url = url
-        self._token = token
-        self._ca = ca
-
-    def ask(self, there: Callable[[Remote], Any], here: Callable[[Tx, Config], Any], *, writes: bool = False) -> Any:
-        """Asks the running gateway, or does it in the store."""
-        from gateway.operating import NotAsAsked
-
-        if self._url is None:
-            assert self._config_path is not None
-            config = load_config(self._config_path, secrets=False)
-            return _with_store(config, lambda tx: here(tx, config), writes=writes)
-        try:
-            return there(self._remote(self._url))
-        except NotAsAsked as refused:
-            raise click.ClickException(str(refused)) from None
-
-    def _remote(self, url: str) -> Remote:
-        from gateway.configfile import is_address
-        from gateway.remote import Remote
-        from gateway.secrets import Secret
-
-        if not is_address(url):
-            raise click.UsageError(f"--url: {url!r} is not an address such as http://127.0.0.1:9092")
-        if self._token and not self._token.startswith(("env:", "file:")):
-            raise click.UsageError("--token: write env:NAME or file:PATH; a token typed here is seen by everybody")
-        try:
-            return Remote(url, Secret(self._token) if self._token else None, self._ca)
-        except ValueError as error:
-            raise click.UsageError(f"--token: {error}") from None
-
-
 @click.command()
-@_place
+@placed
 @click.option("--state", type=click.Choice(["waiting", "delivered", "dead", "merged", "void"]))
 @click.option("--alert", "alert_name", metavar="ID", help="Only those of one alert, by any id anybody used for it.")
 @click.option("--limit", type=click.IntRange(1), default=1000, show_default=True, help="The most to list.")
@@ -125,7 +42,7 @@ def deliveries(place: Place, state: str | None, alert_name: str | None, limit: i
         if alert_name and alert is None:
             raise NotAsAsked(f"nobody knows an alert by {alert_name!r}")
         chosen = DeliveryFilter(state=state, alert=alert, limit=limit)
-        return [one.as_json() for one in listed(tx, chosen, config.upstreams, _now())]
+        return [one.as_json() for one in listed(tx, chosen, config.upstreams, now())]
 
     rows = place.ask(there, here)
     if as_json:
@@ -138,17 +55,17 @@ def deliveries(place: Place, state: str | None, alert_name: str | None, limit: i
             for request in row["would_send"]:
                 click.echo(f"\twould be sent: {request}")
 
-    names = ["delivery", "state", "upstream", "operation", "alert", "attempts", "reason", "would be sent now"]
+    names = ["delivery", "state", "upstream", "operation", "alert", "attempts", "reason", "code", "would be sent now"]
     table(names, [[*_cells(row), "\n".join(row["would_send"])] for row in rows], plain)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    names = ("id", "state", "upstream", "operation", "alert", "attempts", "reason")
+    names = ("id", "state", "upstream", "operation", "alert", "attempts", "reason", "code")
     return ["" if row[name] is None else str(row[name]) for name in names]
 
 
 @click.command()
-@_place
+@placed
 @click.argument("ids", nargs=-1, type=int)
 @click.option("--dead", is_flag=True, help="Every dead delivery.")
 @click.option("--upstream", "upstream_name", help="Every dead delivery of this upstream.")
@@ -160,7 +77,7 @@ def retry(place: Place, ids: tuple[int, ...], dead: bool, upstream_name: str | N
 
 
 @click.command()
-@_place
+@placed
 @click.argument("ids", nargs=-1, type=int)
 @click.option("--dead", is_flag=True, help="Every dead delivery.")
 @click.option("--upstream", "upstream_name", help="Every dead delivery of this upstream.")
@@ -180,7 +97,7 @@ def _change(place: Place, what: Literal["retry", "drop"], wanted: dict[str, Any]
     def here(tx: Tx, config: Config) -> Any:
         from gateway.operating import change
 
-        done, refused, _ = change(tx, what, Operator(myself(), "command line"), _now(), **wanted)
+        done, refused, _ = change(tx, what, Operator(myself(), "command line"), now(), **wanted)
         return done, refused, len(done), len(refused)
 
     done, refused, count, refused_count = place.ask(there, here, writes=True)
@@ -193,7 +110,7 @@ def _change(place: Place, what: Literal["retry", "drop"], wanted: dict[str, Any]
 
 
 @click.command(name="operations")
-@_place
+@placed
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="The most to list.")
 @JSON
 def operations_(place: Place, limit: int, as_json: bool) -> None:
@@ -240,7 +157,7 @@ def _say_what_came(done: list[int], refused: list[str], what: str) -> None:
 
 
 @click.command()
-@_place
+@placed
 @click.option("--since", default="30d", show_default=True, metavar="DURATION", help="How far back.")
 @click.option("--by", type=click.Choice(["caller", "dialect", "operation"]), default="caller", show_default=True)
 @JSON
@@ -253,7 +170,7 @@ def report(place: Place, since: str, by: Literal["caller", "dialect", "operation
     from gateway.store import Arrivals, LedgerLine
 
     try:
-        start = _now() - int(duration(since) * 1000)
+        start = now() - int(duration(since) * 1000)
     except ValueError as error:
         raise click.UsageError(f"--since: {error}") from None
 
@@ -297,4 +214,40 @@ def _arrived(one: Arrivals) -> list[str]:
     return [one.upstream, str(one.accepted), str(one.confirmed), *ages]
 
 
-COMMANDS = (deliveries, retry, drop, report, operations_)
+@click.command()
+@placed
+@click.option("--limit", type=click.IntRange(1), default=1000, show_default=True, help="The most to list.")
+@JSON
+def callers(place: Place, limit: int, as_json: bool) -> None:
+    """Who calls, with what, how that ends, and when last; those that were seen last first."""
+
+    def here(tx: Tx, config: Config) -> Any:
+        from gateway.calling import as_json
+
+        return [as_json(row) for row in tx.calls(limit)]
+
+    rows = place.ask(lambda remote: remote.get("/-/callers", limit=limit)["callers"], here)
+    if as_json:
+        print_json(rows)
+        return
+    cells = [
+        [
+            f"{row['dialect']}/{row['caller'] or 'unknown'}",
+            row["outcome"],
+            str(row["count"]),
+            row["last_seen"][:19] + "Z",
+            row["first_seen"][:19] + "Z",
+            f"{row['method']} {row['path']}",
+            row["agent"],
+        ]
+        for row in rows
+    ]
+
+    def plain() -> None:
+        for line in cells:
+            click.echo("\t".join(line))
+
+    table(["who", "came to", "times", "last", "first", "asked for", "with"], cells, plain)
+
+
+COMMANDS = (deliveries, retry, drop, report, operations_, callers)

@@ -49,7 +49,8 @@ class Remote:
             raise NotAsAsked(f"{self._url} wants its token, or another one: --token env:NAME")
         if not answer.is_success or not isinstance(found, dict):
             said = found.get("message") if isinstance(found, dict) else None
-            raise NotAsAsked(f"{self._url}{path} answered {answer.status_code}: {said or 'is this the admin address?'}")
+            text = f"{self._url}{path} answered {answer.status_code}: {said or 'is this the admin address?'}"
+            raise NotAsAsked(text, found if isinstance(found, dict) else None)
         return found
 
     def _trusted(self) -> ssl.SSLContext | bool:

@@ -17,13 +17,14 @@ from gateway.canonical import SERVER_OWNED, Flat, Operation, flatten, in_order, 
 from gateway.carry import restore
 from gateway.changing import meaning_of, resolve_hints, stamp, without_implied
 from gateway.choosing import key_entry, lane, same_entries
+from gateway.codes import Code
 from gateway.config import Config, Upstream
 from gateway.dialect import Command, Dialect, Ref
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import MakeId
 from gateway.mapping import Unmet
 from gateway.muting import muting
-from gateway.routing import Choice, choose
+from gateway.routing import Choice, choose, taking
 from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
 from gateway.terms import (
     ENDING,
@@ -60,7 +61,8 @@ class Caller:
 @dataclass(kw_only=True)
 class Accepted:
     """What was committed for one command: the alert as it is now, the deliveries on their way, and per upstream
-    the report; `dead` names the deliveries that can never be sent, with the reason."""
+    the report; `dead` names the deliveries that can never be sent, with the problem code, `routes` the routes that it
+    took, and why."""
 
     command: int
     alert: AlertRow | None
@@ -68,6 +70,7 @@ class Accepted:
     deliveries: list[DeliveryRow] = field(default_factory=list)
     reports: dict[str, tuple[Fate, ...]] = field(default_factory=dict)
     dead: dict[str, str] = field(default_factory=dict)
+    routes: dict[str, str] = field(default_factory=dict)
     is_new: bool = False
     fanout: int = 0
     queued_behind: bool = False
@@ -206,6 +209,7 @@ class Road:
         )
         tx.insert_alert(row)
         accepted.primary = chosen[0].upstream if chosen else None
+        accepted.routes.update({} if chosen else self._thrown_away(caller, flat))
         for position, choice in enumerate(chosen):
             self._deliver(step, self._new_target(step, choice, position))
         body = CommandBody(after=row.body, said=row.verbatim, dropped=asked.dropped, via=via)
@@ -229,6 +233,11 @@ class Road:
             )
         return chosen
 
+    def _thrown_away(self, caller: Caller, flat: Flat) -> dict[str, str]:
+        """The routes that lead nowhere, and why they took it: that is what somebody will ask about."""
+        took = taking(self._config.routes, caller.dialect.name, caller.name, flat)
+        return {route.name: route.why for route in took}
+
     def _words(self, asked: Command, chosen: tuple[Choice, ...], dialect: Dialect) -> Wire | None:
         """The caller's own words are kept only where an upstream speaks its dialect."""
         akin = any(self._config.upstreams[choice.upstream].dialect.name == dialect.name for choice in chosen)
@@ -237,6 +246,7 @@ class Road:
     def _new_target(self, step: _Step, choice: Choice, position: int) -> TargetRow:
         upstream = self._config.upstreams[choice.upstream]
         outbound = upstream.dialect.outbound
+        step.accepted.routes[choice.route] = choice.why
         target = TargetRow(
             alert=step.row.id,
             upstream=choice.upstream,
@@ -447,15 +457,15 @@ class Road:
             else:
                 fates = unsaid(upstream, step.caller.dialect, step.asked, step.changed or ())
         except Unmet as unmet:
-            self._cannot(step, target, delivery, unmet_text(target.upstream, unmet), "unmet")
+            self._cannot(step, target, delivery, unmet_text(target.upstream, unmet), ProblemKind.UNMET)
         entry = key_entry(target.lane)
         if upstream.keys and sent in TELLING and (lacking := upstream.keys.lacks(entry)):
-            self._cannot(step, target, delivery, f"upstream {target.upstream!r}: {lacking}", "unmet")
+            self._cannot(step, target, delivery, f"upstream {target.upstream!r}: {lacking}", Code.NO_KEY)
         if entry and sent is Operation.CREATE and entry != upstream.entry(step.row.dialect, step.row.caller, step.flat):
             fates += (Fate("routing_key", "approximated", "", f"set by route {target.route}"),)
         if sent in TELLING and step.flat.get("kind") == "rule" and refuses_rules(upstream):
             text = f'upstream {target.upstream!r} takes no rules: rules = "refuse"'
-            self._cannot(step, target, delivery, text, "rules_refused")
+            self._cannot(step, target, delivery, text, Code.RULES_REFUSED)
         return fates, False
 
     def _put_out(self, step: _Step, target: TargetRow, delivery: DeliveryRow) -> None:
@@ -474,7 +484,7 @@ class Road:
             return False
         delivery.state, delivery.finished_at = "void", delivery.created_at
         delivery.reason = "it came through this gateway before, and goes no further"
-        accepted.dead[delivery.upstream] = "loop"
+        delivery.code = accepted.dead[delivery.upstream] = Code.LOOP.value
         accepted.reports[delivery.upstream] = ()
         return True
 
@@ -502,7 +512,7 @@ class Road:
         if target.upstream == step.accepted.primary:
             raise Problem(ProblemKind.UNMET, text)
         delivery.state, delivery.reason, delivery.finished_at = "dead", text, step.now
-        step.accepted.dead[target.upstream] = code
+        delivery.code = step.accepted.dead[target.upstream] = code
 
     def _said(self, step: _Step, target: TargetRow, upstream: Upstream) -> Said:
         said = dict(step.asked.verbatim) if step.caller.dialect.name == step.row.dialect else None
@@ -528,6 +538,7 @@ class Road:
         )
 
     def _record(self, step: _Step, request: int, operation: Operation, body: CommandBody) -> None:
+        body.routes = step.accepted.routes
         step.tx.insert_command(
             CommandRow(
                 id=step.command,
@@ -638,7 +649,7 @@ def _lane(upstream: Upstream, choice: Choice, caller: Caller, about: str, flat: 
 def _stand_down(step: _Step, target: TargetRow, reason: str) -> None:
     """What waits for a fallback's turn waits no more."""
     for other in step.tx.deliveries(DeliveryFilter(state="waiting", upstream=target.upstream, alert=target.alert)):
-        other.state, other.finished_at, other.reason = "void", step.now, reason
+        other.state, other.finished_at, other.reason, other.code = "void", step.now, reason, Code.NOT_NEEDED.value
         step.tx.update_delivery(other)
 
 

@@ -6,8 +6,9 @@ Pure: it is given the routes of a configuration and an alert, and answers names.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from msgspec import UNSET
@@ -122,12 +123,20 @@ class Route:
         """Whether it takes alerts of this dialect and caller at all."""
         return not self.from_ or dialect in self.from_ or f"{dialect}/{caller}" in self.from_
 
+    @cached_property
+    def why(self) -> str:
+        """Why it took whatever it took, for people."""
+        held = [f"from {', '.join(self.from_)}"] if self.from_ else []
+        held += [f"{matcher} holds" for matcher in self.when]
+        thrown = [] if self.to or self.fallback else [f"thrown away: {self.because}"]
+        return "; ".join([*(held or ["it takes everything"]), *thrown])
+
 
 @dataclass(frozen=True)
 class Choice:
     """An upstream that was chosen, by which route, and what that route sets; `after` so many seconds where it is a
     fallback, `instead_of` the upstreams of each route that it stands by for. `to` is the entry of a routing key that
-    was looked up, `key` that of the key itself."""
+    was looked up, `key` that of the key itself; `why` is for people."""
 
     upstream: str
     route: str
@@ -136,12 +145,27 @@ class Choice:
     to: str = ""
     key: str = ""
     instead_of: tuple[tuple[str, ...], ...] = ()
+    why: str = field(default="", compare=False)
 
 
-def choice_of(hop: Hop, route: str, facts: Mapping[str, Any], after: float | None = None) -> Choice:
+def choice_of(hop: Hop, route: str, facts: Mapping[str, Any], after: float | None = None, why: str = "") -> Choice:
     """One upstream of a route, as it is chosen for an alert."""
     replaced, to, key = hop.sets(facts)
-    return Choice(hop.upstream, route, replaced, after, to, key)
+    return Choice(hop.upstream, route, replaced, after, to, key, why=why)
+
+
+def taking(routes: Sequence[Route], dialect: str, caller: str, alert: Flat | None) -> Iterator[Route]:
+    """The routes that take an alert: the first that matches, and the next ones for as long as it says `continue`.
+    Without an alert only the sender decides."""
+    facts = {**(alert or {}), "caller": caller, "dialect": dialect}
+    for route in routes:
+        if not route.is_from(dialect, caller):
+            continue
+        if alert is not None and not all(matcher.holds(facts) for matcher in route.when):
+            continue
+        yield route
+        if not route.goes_on and alert is not None:
+            return
 
 
 def choose(routes: Sequence[Route], dialect: str, caller: str, alert: Flat | None) -> tuple[Choice, ...] | None:
@@ -155,19 +179,13 @@ def choose(routes: Sequence[Route], dialect: str, caller: str, alert: Flat | Non
     chosen: dict[str, Choice] = {}
     standing_by: dict[str, Choice] = {}
     matched = False
-    for route in routes:
-        if not route.is_from(dialect, caller):
-            continue
-        if alert is not None and not all(matcher.holds(facts) for matcher in route.when):
-            continue
+    for route in taking(routes, dialect, caller, alert):
         matched = True
         for hop in route.to:
             if hop.upstream not in chosen:
-                chosen[hop.upstream] = choice_of(hop, route.name, facts)
+                chosen[hop.upstream] = choice_of(hop, route.name, facts, why=route.why)
         for hop in route.fallback if alert is not None else ():
-            first = standing_by.get(hop.upstream) or choice_of(hop, route.name, facts, route.after)
+            first = standing_by.get(hop.upstream) or choice_of(hop, route.name, facts, route.after, route.why)
             others = (*first.instead_of, tuple(other.upstream for other in route.to))
             standing_by[hop.upstream] = replace(first, instead_of=others)
-        if not route.goes_on and alert is not None:
-            break
     return tuple({**standing_by, **chosen}[name] for name in {**chosen, **standing_by}) if matched else None

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from gateway import calling
 from gateway.admin import Admin
 from gateway.clock import Clock
 from gateway.config import Config
@@ -78,6 +79,7 @@ class Gateway:
         self.clock = Clock()
         self.metrics = Metrics()
         self.waiters = Waiters()
+        self.calls = calling.Calls()
         self.is_draining = False
         self.dispatcher: Dispatcher | None = None
         self.desk: Desk | None = None
@@ -147,6 +149,8 @@ class Gateway:
                 for task in tasks:
                     task.cancel()
                 await self.dispatcher.stop(DRAIN_SECONDS)
+                with contextlib.suppress(StoreError):
+                    await self.calls.write(store)
 
     def _use(self, config: Config) -> None:
         """From here on requests are served under this configuration; those under way end under the one before."""
@@ -164,7 +168,7 @@ class Gateway:
             full=full,
             name=self._name,
         )
-        self._surface = Surface(config, self.desk)
+        self._surface = Surface(config, self.desk, self.calls)
         self.metrics.serve(config.inbounds)
 
     async def reload(self, config: Config) -> None:
@@ -200,7 +204,7 @@ class Gateway:
 
     async def _keep_house(self) -> None:
         """Counts what waits, removes what has ended long ago, a small batch at a time, and watches the clock."""
-        purged = 0.0
+        purged, called = 0.0, time.monotonic()
         while True:
             try:
                 await self._follow_clock()
@@ -211,6 +215,9 @@ class Gateway:
                 assert self.desk is not None
                 self.desk.full = count >= most.deliveries or size >= most.bytes
                 await self._pass_time()
+                if time.monotonic() - called >= calling.EVERY and not self.store.is_strained:
+                    called = time.monotonic()
+                    await self.calls.write(self.store)
                 if time.monotonic() - purged >= PURGE_EVERY:
                     purged = time.monotonic() if await self._purge(self.desk.now()) < PURGED_AT_ONCE else 0.0
             except StoreError as error:
@@ -245,7 +252,8 @@ class Gateway:
 
         def work(tx: Tx) -> int:
             forget(tx, before, PURGED_AT_ONCE)
-            return max(tx.purge_keyed(now - KEPT_MS, PURGED_AT_ONCE), tx.purge(before, PURGED_AT_ONCE))
+            calls = tx.purge_calls(before, PURGED_AT_ONCE)
+            return max(calls, tx.purge_keyed(now - KEPT_MS, PURGED_AT_ONCE), tx.purge(before, PURGED_AT_ONCE))
 
         return await self.store.write(work)
 

@@ -15,8 +15,9 @@ import structlog
 from msgspec import structs, to_builtins
 
 from gateway.canonical import Operation, flatten
+from gateway.codes import Code, Why
 from gateway.config import Upstream
-from gateway.dialect import Again, Changed, Delivered, Found, Missing, Outcome, Pending, Rejected, Sending
+from gateway.dialect import Again, Changed, Delivered, Found, Missing, Outcome, Pending, Rejected, Sending, code_of
 from gateway.errors import ProblemKind
 from gateway.mapping import Unmet
 from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
@@ -29,7 +30,6 @@ log = structlog.get_logger()
 TRIED_AT = "tried_at"
 LATE = timedelta(minutes=2)
 FOLDED_AFTER_MS = 600_000
-FOLDED = "it was over before it could be told"
 UNCONFIRMED = "the upstream took it, and has yet to confirm it"
 
 
@@ -37,10 +37,10 @@ UNCONFIRMED = "the upstream took it, and has yet to confirm it"
 class Shipment:
     """A delivery whose turn has come: the operation that is sent and everything its call may know.
 
-    `sending` is None where nothing has to be sent; `void` and `dead` then say why. `tried_at` is when the first
-    attempt began that may have made something at the upstream although its answer was lost; `via` names the gateways
-    that the command came through; it `fires` where nobody else has taken the alert and its fallback is told, and
-    `renews` what was told before.
+    `sending` is None where nothing has to be sent; `void` or `dead` then say why, with the problem `code`. `tried_at`
+    is when the first attempt began that may have made something at the upstream although its answer was lost; `via`
+    names the gateways that the command came through; it `fires` where nobody else has taken the alert and its fallback
+    is told, and `renews` what was told before.
     """
 
     delivery: DeliveryRow
@@ -48,6 +48,7 @@ class Shipment:
     sending: Sending | None = None
     void: str = ""
     dead: str = ""
+    code: str = ""
     takes_over: int | None = None
     tried_at: int | None = None
     report: tuple[Fate, ...] = ()
@@ -61,38 +62,42 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
     operation = Operation(delivery.operation)
     command = tx.command(delivery.command)
     if command is None:
-        return Shipment(delivery=delivery, operation=operation, void="its command is gone")
+        return _nothing(delivery, operation, Why(Code.GONE_HERE, "its command is gone"))
     if delivery.alert is None:
         return _by_key_alone(delivery, command, upstream, now)
     row = tx.alert(delivery.alert)
     targets = tx.targets(delivery.alert)
     target = next((one for one in targets if one.upstream == upstream.name), None)
     if row is None or target is None:
-        return Shipment(delivery=delivery, operation=operation, void="its alert is gone")
+        return _nothing(delivery, operation, Why(Code.GONE_HERE, "its alert is gone"))
     needless = _needless(tx, delivery, row, target, targets) or _folded(tx, delivery, target, upstream, now)
     if needless:
-        return Shipment(delivery=delivery, operation=operation, void=needless)
+        return _nothing(delivery, operation, needless)
     if command.body.renews and not row.is_open:
-        return Shipment(delivery=delivery, operation=operation, void="it has ended since", renews=True)
+        return replace(_nothing(delivery, operation, Why(Code.NOT_NEEDED, "it has ended since")), renews=True)
     takes_over = _revived(tx, target)
     command = _with_merged(tx, command, delivery)
     operation, void = _as_things_stand(operation, row, target, upstream)
     if operation not in TELLING and _passed_on(tx, row, target, delivery):
-        void = "a newer alert has its key there"
+        void = Why(Code.PASSED_ON, "a newer alert has its key there")
     if void:
-        return Shipment(delivery=delivery, operation=operation, void=void)
+        return _nothing(delivery, operation, void)
     if operation not in upstream.dialect.outbound.calls:
-        return Shipment(delivery=delivery, operation=operation, void=f"{upstream.dialect.title} cannot {operation}")
+        return _nothing(delivery, operation, Why(Code.NOT_OFFERED, f"{upstream.dialect.title} cannot {operation}"))
     shipment = _ship(delivery, operation, command, row, target, upstream, now, strict, takes_over)
     return replace(shipment, via=command.body.via, fires=target.state == "standby", renews=command.body.renews)
 
 
-def _needless(tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, targets: list[TargetRow]) -> str:
+def _nothing(delivery: DeliveryRow, operation: Operation, why: Why) -> Shipment:
+    return Shipment(delivery=delivery, operation=operation, void=why.text, code=why.code)
+
+
+def _needless(tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, targets: list[TargetRow]) -> Why | None:
     """Why a fallback need not be told: it is over, or somebody else has taken the alert."""
     if target.state != "standby":
-        return ""
+        return None
     if not row.is_open:
-        return "it ended before its turn came"
+        return Why(Code.NOT_NEEDED, "it ended before its turn came")
     delivered = {one.upstream for one in tx.deliveries_of(delivery.command) if one.state == "delivered"}
     taken = {
         other.upstream
@@ -101,25 +106,25 @@ def _needless(tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, t
         and (other.upstream in delivered or (other.state == "present" and not tx.is_waiting(row.id, other.upstream)))
     }
     by = [taken.intersection(route) for route in target.seen.get(INSTEAD_OF, ())]
-    return f"{min(by[0])} has taken it" if by and all(by) else ""
+    return Why(Code.NOT_NEEDED, f"{min(by[0])} has taken it") if by and all(by) else None
 
 
-def _folded(tx: Tx, delivery: DeliveryRow, target: TargetRow, upstream: Upstream, now: int) -> str:
+def _folded(tx: Tx, delivery: DeliveryRow, target: TargetRow, upstream: Upstream, now: int) -> Why | None:
     """Why a late page need not wake anybody: what it is about is over, and that waits to be told right behind it. So
     it is of what was to be told of the same alert before, and was not for that reason."""
     if upstream.on_backlog != "fold" or delivery.operation not in TELLING or target.state == "present":
-        return ""
+        return None
     by_key = upstream.dialect.outbound.addressed_by == "key"
     if delivery.seen or (target.seen.get(TRIED_AT) is not None and not by_key):
-        return ""  # it may be there already, and then its end is told to what was found there
+        return None  # it may be there already, and then its end is told to what was found there
     same = tx.deliveries(DeliveryFilter(upstream=upstream.name, alert=delivery.alert))
     if not any(other.state == "waiting" and other.id > delivery.id and other.operation in ENDING for other in same):
-        return ""
+        return None
     is_old = now - delivery.created_at > FOLDED_AFTER_MS
-    if not is_old and not any(other.reason == FOLDED and other.id < delivery.id for other in same):
-        return ""
+    if not is_old and not any(other.code == Code.FOLDED and other.id < delivery.id for other in same):
+        return None
     log.info("delivery.folded", upstream=upstream.name, delivery=delivery.id, alert=delivery.alert)
-    return FOLDED
+    return Why(Code.FOLDED, "it was over before it could be told")
 
 
 def fire(tx: Tx, shipment: Shipment) -> bool:
@@ -177,28 +182,30 @@ def _passed_on(tx: Tx, row: AlertRow, target: TargetRow, delivery: DeliveryRow) 
 
 def _as_things_stand(
     operation: Operation, row: AlertRow, target: TargetRow, upstream: Upstream
-) -> tuple[Operation, str]:
+) -> tuple[Operation, Why | None]:
     """The operation that brings the upstream where the alert is, and why there is none."""
     if target.state == "present" and upstream.dialect.outbound.addressed_by == "id" and not target.ids.get("id"):
-        return (Operation.CREATE, "") if operation in TELLING else (operation, "nobody knows its id there")
+        unknown = Why(Code.ID_UNKNOWN, "nobody knows its id there")
+        return (Operation.CREATE, None) if operation in TELLING else (operation, unknown)
     if target.state == "present":
-        return (Operation.REOPEN, "") if operation is Operation.CREATE and target.ids else (operation, "")
+        return (Operation.REOPEN, None) if operation is Operation.CREATE and target.ids else (operation, None)
     if target.state == "standby":
-        return operation, "" if operation is Operation.CREATE else "it waits for its turn as a fallback"
+        waits = Why(Code.STANDING_BY, "it waits for its turn as a fallback")
+        return operation, None if operation is Operation.CREATE else waits
     if target.state == "gone":
         if operation is Operation.REOPEN:
-            return _again(upstream), ""
+            return _again(upstream), None
         if operation is Operation.UPDATE and row.is_open and upstream.dialect.outbound.addressed_by == "id":
-            return Operation.CREATE, ""
+            return Operation.CREATE, None
         if operation is Operation.CREATE and row.is_open:
-            return Operation.CREATE, ""  # a reopen, in the words of an upstream that has no other
-        return operation, "it has ended there"
+            return Operation.CREATE, None  # a reopen, in the words of an upstream that has no other
+        return operation, Why(Code.ENDED_THERE, "it has ended there")
     if operation in TELLING:
-        return Operation.CREATE, ""
+        return Operation.CREATE, None
     may_be_there = target.seen.get(TRIED_AT) is not None and upstream.dialect.outbound.addressed_by == "key"
     if may_be_there and operation in ENDING:
-        return operation, ""  # of an attempt whose answer was lost: its end is harmless where it is not
-    return operation, "it never got there"
+        return operation, None  # of an attempt whose answer was lost: its end is harmless where it is not
+    return operation, Why(Code.NEVER_THERE, "it never got there")
 
 
 def _again(upstream: Upstream) -> Operation:
@@ -237,7 +244,8 @@ def _ship(
     try:
         said = translate(words, upstream.destination)
     except Unmet as unmet:
-        return Shipment(delivery=delivery, operation=operation, dead=unmet_text(upstream.name, unmet))
+        text = unmet_text(upstream.name, unmet)
+        return Shipment(delivery=delivery, operation=operation, dead=text, code=ProblemKind.UNMET)
     sending = Sending(
         operation=operation,
         at=from_millis(now),
@@ -281,6 +289,7 @@ class Verdict:
 
     state: Literal["delivered", "dead", "void", "again"]
     reason: str = ""
+    code: str = ""
     kind: ProblemKind = ProblemKind.REFUSED
     due: int = 0
     changed: Changed | None = None
@@ -305,11 +314,11 @@ def settle(
         tx.lock(f"alert {shipment.delivery.alert}")
     delivery = tx.delivery(shipment.delivery.id)
     if delivery is not None and delivery.state != "waiting" and _is_recorded(delivery, shipment.delivery):
-        return Verdict(state=delivery.state, reason=delivery.reason, is_recorded=False)  # type: ignore[arg-type]
+        return Verdict(state=delivery.state, reason=delivery.reason, code=delivery.code, is_recorded=False)  # type: ignore[arg-type]
     if delivery is None or delivery.state != "waiting":
-        return Verdict(state="void", reason="it was taken out of the outbox meanwhile", is_recorded=False)
+        return _not_ours("it was taken out of the outbox meanwhile")
     if delivery.fence != shipment.delivery.fence:
-        return Verdict(state="void", reason="another replica has taken it over", is_recorded=False)
+        return _not_ours("another replica has taken it over")
     delivery.attempts = shipment.delivery.attempts
     delivery.status = shipment.delivery.status
     target = _target_of(tx, delivery)
@@ -322,16 +331,22 @@ def settle(
         delivery.seen = {**delivery.seen, **outcome.seen}
     if isinstance(outcome, Again | Pending):
         reason = outcome.reason if isinstance(outcome, Again) else UNCONFIRMED
-        return _again_or_never(tx, delivery, reason, target, upstream, now, due)
+        return _again_or_never(
+            tx, delivery, Verdict(state="again", reason=reason, code=code_of(outcome), due=due), target, upstream, now
+        )
     if isinstance(outcome, Missing):
         return _missing(tx, shipment, delivery, target, now)
     if isinstance(outcome, Rejected | Changed):
         kind = outcome.kind if isinstance(outcome, Rejected) else ProblemKind.CONFLICT
-        verdict = _dead(tx, shipment.operation, delivery, target, outcome.reason, kind, now)
+        verdict = _dead(tx, shipment.operation, delivery, target, outcome.reason, code_of(outcome), now, kind)
         return replace(verdict, changed=outcome) if isinstance(outcome, Changed) else verdict
     if shipment.tried_at is not None or looked_up:
         delivery.report = [*delivery.report, *to_builtins([_after_doubt(shipment, upstream, looked_up=looked_up)])]
     return _delivered(tx, shipment, delivery, target, outcome, now, show)
+
+
+def _not_ours(reason: str) -> Verdict:
+    return Verdict(state="void", reason=reason, code=Code.TAKEN_OVER, is_recorded=False)
 
 
 def _is_recorded(now: DeliveryRow, then: DeliveryRow) -> bool:
@@ -351,7 +366,7 @@ def _after_doubt(shipment: Shipment, upstream: Upstream, *, looked_up: bool) -> 
 def told_elsewhere(tx: Tx, command: int) -> dict[str, Verdict]:
     """The verdicts on a command by upstream, as another replica recorded them."""
     return {
-        row.upstream: Verdict(state=row.state, reason=row.reason)
+        row.upstream: Verdict(state=row.state, reason=row.reason, code=row.code)
         for row in tx.deliveries_of(command)
         if row.state in ("delivered", "dead", "void")
     }
@@ -362,16 +377,18 @@ def _target_of(tx: Tx, delivery: DeliveryRow) -> TargetRow | None:
     return next((target for target in targets if target.upstream == delivery.upstream), None)
 
 
-def _end(tx: Tx, delivery: DeliveryRow, state: Literal["delivered", "dead", "void"], reason: str, now: int) -> None:
-    delivery.state, delivery.reason, delivery.finished_at = state, reason, now
+def _end(
+    tx: Tx, delivery: DeliveryRow, state: Literal["delivered", "dead", "void"], reason: str, now: int, code: str = ""
+) -> None:
+    delivery.state, delivery.reason, delivery.finished_at, delivery.code = state, reason, now, code
     delivery.seen = {}  # whoever sends it again starts anew
     tx.update_delivery(delivery)
 
 
 def _without_sending(tx: Tx, shipment: Shipment, delivery: DeliveryRow, target: TargetRow | None, now: int) -> Verdict:
     if shipment.dead:
-        return _dead(tx, shipment.operation, delivery, target, shipment.dead, ProblemKind.UNMET, now)
-    _end(tx, delivery, "void", shipment.void, now)
+        return _dead(tx, shipment.operation, delivery, target, shipment.dead, shipment.code, now, ProblemKind.UNMET)
+    _end(tx, delivery, "void", shipment.void, now, shipment.code)
     if shipment.renews:
         tx.remove_command(delivery.command)
         return Verdict(state="void", reason=shipment.void, is_recorded=False)
@@ -379,7 +396,7 @@ def _without_sending(tx: Tx, shipment: Shipment, delivery: DeliveryRow, target: 
         _void_dead(tx, delivery, now)
         target.state = "gone" if shipment.operation in ENDING else target.state
         tx.put_target(target)
-    return Verdict(state="void", reason=shipment.void)
+    return Verdict(state="void", reason=shipment.void, code=shipment.code)
 
 
 def _void_dead(tx: Tx, delivery: DeliveryRow, now: int) -> None:
@@ -387,19 +404,19 @@ def _void_dead(tx: Tx, delivery: DeliveryRow, now: int) -> None:
     dead = tx.deliveries(DeliveryFilter(state="dead", upstream=delivery.upstream, alert=delivery.alert))
     for other in dead:
         if other.id < delivery.id:
-            _end(tx, other, "void", "superseded by a later command", now)
+            _end(tx, other, "void", "superseded by a later command", now, Code.SUPERSEDED)
 
 
 def _again_or_never(
-    tx: Tx, delivery: DeliveryRow, reason: str, target: TargetRow | None, upstream: Upstream, now: int, due: int
+    tx: Tx, delivery: DeliveryRow, again: Verdict, target: TargetRow | None, upstream: Upstream, now: int
 ) -> Verdict:
     if now - delivery.created_at > upstream.retry.max_age * 1000:
         tries = f" after {delivery.attempts} attempts" if delivery.attempts else ""
-        text = f"given up{tries}: {reason}"
-        return _dead(tx, Operation(delivery.operation), delivery, target, text, ProblemKind.REFUSED, now)
-    delivery.due, delivery.reason = due, reason
+        text = f"given up{tries}: {again.reason}"
+        return _dead(tx, Operation(delivery.operation), delivery, target, text, Code.GIVEN_UP, now)
+    delivery.due, delivery.reason, delivery.code = again.due, again.reason, again.code
     tx.update_delivery(delivery)
-    return Verdict(state="again", reason=reason, due=due)
+    return again
 
 
 def _missing(tx: Tx, shipment: Shipment, delivery: DeliveryRow, target: TargetRow | None, now: int) -> Verdict:
@@ -414,9 +431,9 @@ def _missing(tx: Tx, shipment: Shipment, delivery: DeliveryRow, target: TargetRo
     target.state = "absent"
     tx.put_target(target)
     delivery.seen = {}  # what was given for the update is nothing to a create
-    delivery.due, delivery.reason = now, "it was gone there, so it is made again"
+    delivery.due, delivery.reason, delivery.code = now, "it was gone there, so it is made again", Code.GONE_THERE
     tx.update_delivery(delivery)
-    return Verdict(state="again", reason=delivery.reason, due=now)
+    return Verdict(state="again", reason=delivery.reason, code=delivery.code, due=now)
 
 
 def _dead(
@@ -425,14 +442,15 @@ def _dead(
     delivery: DeliveryRow,
     target: TargetRow | None,
     reason: str,
-    kind: ProblemKind,
+    code: str,
     now: int,
+    kind: ProblemKind = ProblemKind.REFUSED,
 ) -> Verdict:
-    _end(tx, delivery, "dead", reason, now)
+    _end(tx, delivery, "dead", reason, now, code)
     if target is not None and operation is Operation.CREATE:
         target.state = "dead"
         tx.put_target(target)
-    return Verdict(state="dead", reason=reason, kind=kind)
+    return Verdict(state="dead", reason=reason, code=code, kind=kind)
 
 
 def _delivered(

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from gateway.codes import Code
 from gateway.config import Upstream
 from gateway.delivery.judging import judge, retry_after
 from gateway.delivery.transport import Transport, Unreachable
@@ -119,7 +120,8 @@ class Client:
                     self._token, renewed = None, True
                     continue
                 if _is_web_page(response):
-                    page = Again(reason=f"{response.status} with a web page, which no API answers")
+                    text = f"{response.status} with a web page, which no API answers"
+                    page = Again(reason=text, code=Code.WEB_PAGE)
                     return Ended(page, status, self._may_make(request), is_fault=True, requests=requests)
                 if self._is_for_call(request, response):
                     request = call.send(response)
@@ -163,7 +165,8 @@ class Client:
         if judgement == "hold":
             return Held(reason, response.status)
         if judgement == "retry":
-            return Again(reason=reason, after=retry_after(response, datetime.now(UTC)))
+            code = Code.THROTTLED if response.status == 429 else Code.UNAVAILABLE
+            return Again(reason=reason, after=retry_after(response, datetime.now(UTC)), code=code)
         return Rejected(reason=reason)
 
     async def _send(self, request: Request, extra: dict[str, str], entry: str) -> Response:
@@ -176,7 +179,7 @@ class Client:
         try:
             key = upstream.key_of(entry)
         except ValueError as error:
-            raise _TokenRefused(Held(str(error)), None) from None
+            raise _TokenRefused(Held(str(error), code=Code.NO_KEY), None) from None
         if not upstream.is_exchanged or upstream.dialect.outbound.exchange is None:
             return key
         now = time.monotonic()
@@ -198,7 +201,8 @@ class Client:
             judgement = judge(response.status, self.upstream.dialect)
             if judgement != "ok":
                 reason = f"the identity service answered {response.status}"
-                outcome = Again(reason=reason) if judgement == "retry" else Held(reason, response.status)
+                is_passing = judgement == "retry"
+                outcome = Again(reason=reason, code=Code.NO_TOKEN) if is_passing else Held(reason, response.status)
                 raise _TokenRefused(outcome, response.status)
             try:
                 request = call.send(response)
@@ -206,7 +210,8 @@ class Client:
                 token: Any = ended.value
                 if isinstance(token, Token) and token.value:
                     return token
-                raise _TokenRefused(Again(reason="the identity service issued no token"), response.status) from None
+                none = Again(reason="the identity service issued no token", code=Code.NO_TOKEN)
+                raise _TokenRefused(none, response.status) from None
 
 
 def _is_web_page(response: Response) -> bool:
@@ -223,7 +228,7 @@ class _TokenRefused(Exception):
 
 def _unreachable(error: Unreachable) -> Outcome:
     if error.is_certificate:
-        return Held(f"the certificate was refused: {error.reason}")
+        return Held(f"the certificate was refused: {error.reason}", code=Code.BAD_CERTIFICATE)
     if error.is_shut:
-        return Held(error.reason)
-    return Again(reason=error.reason)
+        return Held(error.reason, code=Code.PROXY_REFUSED)
+    return Again(reason=error.reason, code=Code.NO_ANSWER if error.sent else Code.UNREACHABLE)

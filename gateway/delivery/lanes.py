@@ -18,6 +18,7 @@ from msgspec import structs
 
 from gateway.canonical import Operation
 from gateway.choosing import key_entry
+from gateway.codes import Code
 from gateway.config import Upstream
 from gateway.delivery import gate as rates
 from gateway.delivery.attempt import Client, Ended
@@ -25,8 +26,8 @@ from gateway.delivery.gate import Gate
 from gateway.delivery.held import LOOK, HeldKeys
 from gateway.delivery.judging import pause
 from gateway.delivery.looking import lacks_id, look
-from gateway.dialect import Again, Changed, Held, Pending, Rejected
-from gateway.errors import StoreError
+from gateway.dialect import Again, Changed, Held, Pending, Rejected, code_of
+from gateway.errors import ProblemKind, StoreError
 from gateway.metrics import Metrics
 from gateway.settling import Shipment, Verdict, fire, prepare, settle
 from gateway.store import AttemptRow, DeliveryRow, Store, Tx
@@ -165,7 +166,8 @@ class Lanes:
         except Exception as error:
             log.exception("delivery.unpreparable", upstream=self._name, delivery=row.id)
             operation = Operation(row.operation)
-            return Shipment(delivery=row, operation=operation, dead=f"it cannot be prepared: {type(error).__name__}")
+            text = f"it cannot be prepared: {type(error).__name__}"
+            return Shipment(delivery=row, operation=operation, dead=text, code=ProblemKind.INTERNAL)
 
     # --- one delivery --------------------------------------------------------------------------------------
 
@@ -220,7 +222,7 @@ class Lanes:
             raise
         except Exception as error:
             log.exception("delivery.failed", upstream=self._name, delivery=shipment.delivery.id)
-            again = Again(reason=f"the gateway failed: {type(error).__name__}")
+            again = Again(reason=f"the gateway failed: {type(error).__name__}", code=ProblemKind.INTERNAL)
             return Ended(again, None, shipment.operation is Operation.CREATE)
 
     async def _run(self, shipment: Shipment, started: int) -> Ended:
@@ -241,7 +243,8 @@ class Lanes:
         if lacks_id(ended, client.upstream):
             found, looks = await look(client, self._store, shipment.sending, started, entry)
             requests += looks
-            ended = found or Ended(Again(reason=f"{ended.status} without an id"), ended.status, is_ambiguous=True)
+            nameless = Again(reason=f"{ended.status} without an id", code=Code.NO_ID)
+            ended = found or Ended(nameless, ended.status, is_ambiguous=True)
         return structs.replace(ended, requests=requests)
 
     # --- what becomes of it --------------------------------------------------------------------------------
@@ -251,7 +254,8 @@ class Lanes:
         outcome = ended.outcome if ended else None
         assert not isinstance(outcome, Held)
         if isinstance(outcome, Changed) and not self._waiters.is_strict(delivery.command):
-            outcome = Again(reason=outcome.reason, after=0.0)  # nobody waits any more: the next attempt lays over
+            # nobody waits any more: the next attempt lays over
+            outcome = Again(reason=outcome.reason, after=0.0, code=ProblemKind.CONFLICT)
         is_fault = ended is not None and ended.is_fault
         pause_for = int(self._pause(delivery, outcome, is_fault=is_fault) * 1000)
         show = self._waiters.claim(delivery.command, delivery.upstream)
@@ -262,7 +266,8 @@ class Lanes:
             now = self._now()
             verdict = settle(tx, shipment, outcome, upstream, now, now + pause_for, show, looked_up=looked_up)
             if ended is not None and verdict.is_recorded:
-                tx.insert_attempt(_attempt_row(delivery, verdict, started, took))
+                code = code_of(ended.outcome) if verdict.state != "delivered" else ""
+                tx.insert_attempt(_attempt_row(delivery, verdict, code, started, took))
             rates.owe(tx, upstream, (ended.requests if ended else 0) - 1)
             if budget is not None:
                 rates.keep_budget(tx, upstream, budget)
@@ -276,7 +281,7 @@ class Lanes:
             verdict = await self._recorded(work)
         finally:
             self._waiters.release(delivery.command)
-        self._metrics.attempt(self._name, verdict.state, _short(verdict.reason), took)
+        self._metrics.attempt(self._name, verdict.state, verdict.code, took)
         log.info(
             "delivery." + verdict.state,
             upstream=self._name,
@@ -286,6 +291,7 @@ class Lanes:
             operation=delivery.operation,
             attempt=delivery.attempts,
             status=delivery.status,
+            code=verdict.code or None,
             reason=verdict.reason or None,
             took_ms=round(took * 1000, 1),
         )
@@ -353,20 +359,21 @@ class Lanes:
     async def _hold(self, shipment: Shipment, ended: Ended, held: Held, started: int, took: float) -> None:
         """Never a verdict on an alert: it goes on waiting, and the upstream is left alone."""
         delivery = shipment.delivery
-        verdict = Verdict(state="again", reason=f"held: {held.reason}")
+        verdict = Verdict(state="again", reason=f"held: {held.reason}", code=held.code)
 
         def work(tx: Tx) -> None:
             found = tx.delivery(delivery.id)
             if found and found.state == "waiting" and found.fence == delivery.fence:
-                found.attempts, found.status, found.reason = delivery.attempts, held.status, verdict.reason
+                found.attempts, found.status = delivery.attempts, held.status
+                found.reason, found.code = verdict.reason, verdict.code
                 if self._upstream.has_many_keys:
                     found.due = self._now() + int(LOOK * 1000)
                 tx.update_delivery(found)
-                tx.insert_attempt(_attempt_row(delivery, verdict, started, took))
+                tx.insert_attempt(_attempt_row(delivery, verdict, held.code, started, took))
             rates.owe(tx, self._upstream, ended.requests - 1)
 
         await self._recorded(work)
-        self._metrics.attempt(self._name, "held", str(held.status or "certificate"), took)
+        self._metrics.attempt(self._name, "held", held.code, took)
 
 
 async def _close(client: Client, using: list[asyncio.Task[None]]) -> None:
@@ -375,7 +382,7 @@ async def _close(client: Client, using: list[asyncio.Task[None]]) -> None:
     await client.aclose()
 
 
-def _attempt_row(delivery: DeliveryRow, verdict: Verdict, started: int, took: float) -> AttemptRow:
+def _attempt_row(delivery: DeliveryRow, verdict: Verdict, code: str, started: int, took: float) -> AttemptRow:
     return AttemptRow(
         delivery=delivery.id,
         number=delivery.attempts,
@@ -384,10 +391,5 @@ def _attempt_row(delivery: DeliveryRow, verdict: Verdict, started: int, took: fl
         status=delivery.status,
         outcome=verdict.state,
         reason=verdict.reason,
+        code=code,
     )
-
-
-def _short(reason: str) -> str:
-    """A reason as a metric's label: its first word, of which there are few."""
-    word = reason.split(" ", 1)[0].rstrip(":")
-    return word if word.isdigit() or not word else "unreachable" if word[:1].isupper() else "other"

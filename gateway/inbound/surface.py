@@ -11,13 +11,14 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeGuard
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 import msgspec
 import structlog
 from msgspec import UNSET
 from starlette.types import Receive, Scope, Send
 
+from gateway.calling import Calls
 from gateway.canonical import Operation
 from gateway.config import ANONYMOUS, Config, Inbound
 from gateway.delivery.attempt import VIA
@@ -34,11 +35,12 @@ LONGEST_NAME = 64
 
 
 class Surface:
-    """Serves the vendors' routes under one configuration."""
+    """Serves the vendors' routes under one configuration; `calls` counts who calls."""
 
-    def __init__(self, config: Config, desk: Desk) -> None:
+    def __init__(self, config: Config, desk: Desk, calls: Calls) -> None:
         self._config = config
         self._desk = desk
+        self._calls = calls
         self._paths = Paths(config.inbounds.values())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,7 +53,7 @@ class Surface:
         structlog.contextvars.bind_contextvars(request=request)
         host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
         inbound = self._paths.nearest(path, host)
-        outcome, answered, caller = "ok", None, None
+        outcome, answered, caller, match = "ok", None, None, None
         try:
             match = self._paths.match(scope["method"], path, host)
             inbound = match.inbound
@@ -75,6 +77,7 @@ class Surface:
                 inbound, Problem(ProblemKind.INTERNAL, "the gateway failed; see its log"), str(request)
             )
         await _send(send, reply, _headers(reply, answered, request), scope["method"] == "HEAD")
+        self._count(scope, match.route.path if match else unquote(path), inbound, caller, outcome)
         self._note(scope, path, inbound, caller, outcome, reply, answered, began)
 
     async def _incoming(self, match: Match, scope: Scope, receive: Receive) -> tuple[str, Incoming]:
@@ -138,6 +141,19 @@ class Surface:
         if problem.retry_after is not None:
             extra["Retry-After"] = str(problem.retry_after)
         return Reply(reply.status, reply.body, {**reply.headers, **extra})
+
+    def _count(self, scope: Scope, path: str, inbound: Inbound | None, caller: str | None, outcome: str) -> None:
+        agent = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"user-agent"), "")
+        self._calls.note(
+            inbound.dialect.name if inbound else "none",
+            caller,
+            scope["method"],
+            path,
+            agent,
+            outcome,
+            self._desk.now(),
+            lambda word: inbound is not None and inbound.keyring.caller(word) is not None,
+        )
 
     def _note(
         self,

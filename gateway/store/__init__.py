@@ -72,8 +72,9 @@ class TargetRow(Struct, kw_only=True):
 
 class CommandBody(Struct, kw_only=True, omit_defaults=True):
     """What a command said: the alert after it, the paths it changed (None: all), the caller's own words for it,
-    its comment, the alert before it with the words that were kept then, and the gateways it came through. One that
-    `renews` is the gateway's own: it says again what was said, and leaves nothing behind once that is delivered."""
+    its comment, the alert before it with the words that were kept then, the gateways it came through, and the routes
+    that it took, each with why. One that `renews` is the gateway's own: it says again what was said, and leaves nothing
+    behind once that is delivered."""
 
     after: Alert | None = None
     changed: tuple[str, ...] | None = None
@@ -84,6 +85,7 @@ class CommandBody(Struct, kw_only=True, omit_defaults=True):
     dropped: tuple[tuple[str, str], ...] = ()
     via: tuple[str, ...] = ()
     renews: bool = False
+    routes: dict[str, str] = {}
 
 
 class CommandRow(Struct, kw_only=True):
@@ -107,7 +109,8 @@ class DeliveryRow(Struct, kw_only=True):
     """A command on its way to one upstream. `due` is when the next attempt may be made, `report` what became of
     the fields, `size` about how many bytes its command takes, `merges` the earlier commands whose changes it says
     too. `rank` is the severity to go by where not everything can be sent at once, 0 first; `fence` grows with each
-    replica that takes it over; `seen` is what its call wants to know when it runs again, such as a receipt's number."""
+    replica that takes it over; `seen` is what its call wants to know when it runs again, such as a receipt's number;
+    `code` is the problem code of its `reason`, nothing where all is well."""
 
     id: int
     command: int
@@ -129,10 +132,11 @@ class DeliveryRow(Struct, kw_only=True):
     rank: int = 3
     fence: int = 0
     seen: dict[str, Any] = {}
+    code: str = ""
 
 
 class AttemptRow(Struct, kw_only=True):
-    """One attempt of a delivery: when, for how many milliseconds, and how it ended."""
+    """One attempt of a delivery: when, for how many milliseconds, how it ended, and by which problem code it failed."""
 
     delivery: int
     number: int
@@ -141,6 +145,7 @@ class AttemptRow(Struct, kw_only=True):
     status: int | None
     outcome: str
     reason: str
+    code: str = ""
 
 
 class AlertFilter(Struct, kw_only=True, frozen=True):
@@ -216,6 +221,21 @@ class LedgerLine(Struct, kw_only=True):
         return self.received == known
 
 
+class CallsRow(Struct, kw_only=True):
+    """Calls of one kind: to which inbound and by whom, the empty caller being all strangers; the route's path, or what
+    was asked for; the program that said so; how they ended; how many there were, and when."""
+
+    dialect: str
+    caller: str
+    method: str
+    path: str
+    agent: str
+    outcome: str
+    count: int
+    first_seen: int
+    last_seen: int
+
+
 class Arrivals(Struct, kw_only=True):
     """What one upstream took: how many it merely accepted (202) and how many it confirmed, and the ages at delivery
     in milliseconds."""
@@ -251,8 +271,12 @@ class Tx(Protocol):
     def alert_by_party(self, scope: str, name: str, party: str) -> AlertRow | None:
         """The alert of this scope that one party knows by this id; not a deleted one."""
 
-    def alert_of_anybody(self, name: str) -> int | None:
-        """The newest alert that any party of any scope ever knew by this id or key."""
+    def alerts_of_anybody(self, names: Collection[str], limit: int) -> list[int]:
+        """The alerts that any party of any scope ever knew by one of these ids or keys, or whose command or delivery
+        has this number; newest first. A command that found no alert, or was taken back with it, is named itself."""
+
+    def summaries(self, before: int, limit: int) -> list[tuple[int, str]]:
+        """The newest alerts of before an id, whatever became of them, each with its summary."""
 
     def alerts(self, scope: str, chosen: AlertFilter) -> tuple[list[AlertRow], int]:
         """The alerts chosen, oldest first, and how many there are without `offset` and `limit`."""
@@ -267,6 +291,9 @@ class Tx(Protocol):
 
     def ended(self, by: int, limit: int) -> list[AlertRow]:
         """Open alerts whose own end has come by a time, the longest over first."""
+
+    def ids(self, alert: int) -> list[tuple[str, str]]:
+        """Every party that has an id for an alert, and the id."""
 
     def is_known_id(self, name: str, party: str) -> bool:
         """Whether a party already knows any alert, of whatever scope and deleted ones too, by this id."""
@@ -288,7 +315,10 @@ class Tx(Protocol):
     def remove_command(self, command: int) -> None:
         """Takes a command away with its deliveries, as if it had never been."""
 
-    def commands(self, alert: int) -> list[CommandRow]: ...
+    def commands(self, alert: int, last: int | None = None) -> list[CommandRow]:
+        """What an alert came through, oldest first: all of it, or only the last so many."""
+
+    def count_commands(self, alert: int) -> int: ...
     def insert_delivery(self, row: DeliveryRow) -> None: ...
     def update_delivery(self, row: DeliveryRow) -> None:
         """Changes a delivery, but not who holds it. Refused with `StoreError` where its `fence` has grown since."""
@@ -358,6 +388,16 @@ class Tx(Protocol):
     def remove_keyed(self, scope: str, key: str) -> None: ...
     def purge_keyed(self, before: int, limit: int) -> int:
         """Forgets idempotency keys that were used before a time, a batch at most; answers how many."""
+
+    def add_calls(self, row: CallsRow, most: int | None) -> bool:
+        """Adds calls to those of the same kind. Where there are none yet and their caller has `most` kinds already,
+        nothing is added, and it answers False."""
+
+    def calls(self, limit: int) -> list[CallsRow]:
+        """Who calls, those that were seen last first."""
+
+    def purge_calls(self, before: int, limit: int) -> int:
+        """Forgets calls that were last seen before a time, a batch at most; answers how many kinds."""
 
     def ledger(self, since: int, by: Literal["caller", "dialect", "operation"]) -> list[LedgerLine]:
         """The sums over the commands accepted since a time, one line per group, in order of the groups."""

@@ -17,6 +17,7 @@ from gateway.store import (
     AlertRow,
     Arrivals,
     AttemptRow,
+    CallsRow,
     CommandRow,
     DeliveryFilter,
     DeliveryRow,
@@ -27,11 +28,20 @@ from gateway.store import (
     TargetRow,
     Waiting,
 )
-from gateway.store.tables import ALERTS, ATTEMPTS, COMMANDS, DELIVERIES, TARGETS
+from gateway.store.tables import ALERTS, ATTEMPTS, CALLS, COMMANDS, DELIVERIES, TARGETS
 
 STATES = get_args(DeliveryState)
 ALL = 1 << 62
 """A limit that limits nothing."""
+
+
+class _Summary(msgspec.Struct):
+    """As much of an alert as a search for words has to see."""
+
+    summary: str | None = None
+
+
+_summary = msgspec.json.Decoder(_Summary)
 
 
 class Rows(Protocol):
@@ -92,15 +102,30 @@ class SqlTx:
         known = "SELECT alert FROM ids WHERE scope = ? AND name = ? AND party = ?"
         return self._alert_where(f"id IN ({known}) AND is_deleted = 0 ORDER BY id DESC", scope, name, party)
 
-    def alert_of_anybody(self, name: str) -> int | None:
-        number = int(name) if name.isascii() and name.isdigit() and len(name) < 17 else -1
-        found = self._one(
-            "SELECT max(alert) FROM (SELECT alert FROM ids WHERE name = ? UNION ALL "
-            "SELECT id FROM alerts WHERE shown = ? OR key = ? OR id = ? "
-            "UNION ALL SELECT alert FROM targets WHERE key = ?) AS known",
-            (name, name, name, number, name),
+    def alerts_of_anybody(self, names: Collection[str], limit: int) -> list[int]:
+        wanted = list(dict.fromkeys(names))
+        numbers = [int(name) for name in wanted if name.isascii() and name.isdigit() and len(name) < 17] or [-1]
+        texts, marks = ", ".join("?" for _ in wanted), ", ".join("?" for _ in numbers)
+        # Every index begins with the scope: there are few, and each is looked into.
+        found = self._all(
+            "WITH RECURSIVE s (scope) AS (SELECT min(scope) FROM alerts UNION ALL "
+            "SELECT (SELECT min(a.scope) FROM alerts a WHERE a.scope > s.scope) FROM s WHERE s.scope IS NOT NULL) "
+            "SELECT alert FROM ("
+            f"SELECT i.alert AS alert FROM s JOIN ids i ON i.scope = s.scope AND i.name IN ({texts}) UNION "
+            f"SELECT a.id FROM s JOIN alerts a ON a.scope = s.scope AND a.shown IN ({texts}) UNION "
+            f"SELECT a.id FROM s JOIN alerts a ON a.scope = s.scope AND a.key IN ({texts}) UNION "
+            f"SELECT alert FROM targets WHERE key IN ({texts}) UNION "
+            f"SELECT id FROM alerts WHERE id IN ({marks}) UNION "
+            f"SELECT coalesce(alert, id) FROM commands WHERE id IN ({marks}) UNION "
+            f"SELECT coalesce(alert, command) FROM deliveries WHERE id IN ({marks})"
+            ") AS known ORDER BY alert DESC LIMIT ?",
+            (*wanted * 4, *numbers * 3, limit),
         )
-        return found[0] if found else None
+        return [row[0] for row in found]
+
+    def summaries(self, before: int, limit: int) -> list[tuple[int, str]]:
+        rows = self._all("SELECT id, body FROM alerts WHERE id < ? ORDER BY id DESC LIMIT ?", (before, limit))
+        return [(number, _summary.decode(body).summary or "") for number, body in rows]
 
     def alerts(self, scope: str, chosen: AlertFilter) -> tuple[list[AlertRow], int]:
         conditions, values = ["scope = ?", "is_deleted = 0"], [scope]
@@ -140,6 +165,10 @@ class SqlTx:
     def ended(self, by: int, limit: int) -> list[AlertRow]:
         due = "is_open = 1 AND ends_at <= ? ORDER BY ends_at LIMIT ?"
         return [ALERTS.decode(row) for row in self._all(f"{ALERTS.select} WHERE {due}", (by, limit))]
+
+    def ids(self, alert: int) -> list[tuple[str, str]]:
+        rows = self._all("SELECT party, name FROM ids WHERE alert = ? ORDER BY party, name", (alert,))
+        return [(party, name) for party, name in rows]
 
     def is_known_id(self, name: str, party: str) -> bool:
         return self._one("SELECT 1 FROM ids WHERE party = ? AND name = ?", (party, name)) is not None
@@ -186,9 +215,13 @@ class SqlTx:
         self._run("DELETE FROM deliveries WHERE command = ?", (command,))
         self._run("DELETE FROM commands WHERE id = ?", (command,))
 
-    def commands(self, alert: int) -> list[CommandRow]:
-        rows = self._all(f"{COMMANDS.select} WHERE alert = ? ORDER BY id", (alert,))
-        return [COMMANDS.decode(row) for row in rows]
+    def commands(self, alert: int, last: int | None = None) -> list[CommandRow]:
+        newest = f"{COMMANDS.select} WHERE alert = ? ORDER BY id DESC LIMIT ?"
+        rows = self._all(newest, (alert, ALL if last is None else last))
+        return [COMMANDS.decode(row) for row in reversed(rows)]
+
+    def count_commands(self, alert: int) -> int:
+        return int(self._one("SELECT count(*) FROM commands WHERE alert = ?", (alert,))[0])
 
     # deliveries
 
@@ -338,6 +371,35 @@ class SqlTx:
         for scope, key in old:
             self.remove_keyed(scope, key)
         return len(old)
+
+    # who calls
+
+    def add_calls(self, row: CallsRow, most: int | None) -> bool:
+        kind = (row.dialect, row.caller, row.outcome, row.method, row.path, row.agent)
+        added = self._all(
+            "UPDATE calls SET count = count + ?, last_seen = CASE WHEN last_seen < ? THEN ? ELSE last_seen END "
+            "WHERE dialect = ? AND caller = ? AND outcome = ? AND method = ? AND path = ? AND agent = ? "
+            "RETURNING count",
+            (row.count, row.last_seen, row.last_seen, *kind),
+        )
+        if added:
+            return True
+        theirs = "SELECT count(*) FROM calls WHERE dialect = ? AND caller = ?"
+        if most is not None and self._one(theirs, (row.dialect, row.caller))[0] >= most:
+            return False
+        self._run(CALLS.insert, CALLS.values(row))
+        return True
+
+    def calls(self, limit: int) -> list[CallsRow]:
+        rows = self._all(f"{CALLS.select} ORDER BY last_seen DESC, dialect, caller, path LIMIT ?", (limit,))
+        return [CALLS.decode(row) for row in rows]
+
+    def purge_calls(self, before: int, limit: int) -> int:
+        kind = ("dialect", "caller", "outcome", "method", "path", "agent")
+        found = self._all(f"SELECT {', '.join(kind)} FROM calls WHERE last_seen < ? LIMIT ?", (before, limit))
+        for row in found:
+            self._run(f"DELETE FROM calls WHERE {' AND '.join(f'{name} = ?' for name in kind)}", row)
+        return len(found)
 
     # the ledger
 

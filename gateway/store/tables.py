@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar, get_type_hints
 import msgspec
 from msgspec import Struct
 
-from gateway.store import AlertRow, AttemptRow, CommandRow, DeliveryRow, TargetRow
+from gateway.store import AlertRow, AttemptRow, CallsRow, CommandRow, DeliveryRow, TargetRow
 
 Row = TypeVar("Row", bound=Struct)
 _encoder = msgspec.json.Encoder()
@@ -71,3 +71,4 @@ TARGETS = Table("targets", TargetRow, key=["alert", "upstream"], json=["ids", "s
 COMMANDS = Table("commands", CommandRow, key=["id"], json=["body"])
 DELIVERIES = Table("deliveries", DeliveryRow, key=["id"], json=["report", "merges", "seen"])
 ATTEMPTS = Table("attempts", AttemptRow, key=["delivery", "number"])
+CALLS = Table("calls", CallsRow, key=["dialect", "caller", "outcome", "method", "path", "agent"])

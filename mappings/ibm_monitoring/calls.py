@@ -143,7 +143,7 @@ def _change(sending: Sending, fields: dict[str, Json]) -> Call:
             altered = {"version": "laid over a change that somebody else made there"} if moved else {}
             return Delivered(ids=known.ids, seen=known.seen, altered={**altered, **renamed})
         why = f"409 {reason(answer)}"
-    return Again(reason=why)
+    return Again(reason=why, code=ProblemKind.CONFLICT)
 
 
 def _laid_over(found: dict[str, Json], fields: dict[str, Json]) -> dict[str, Json]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from gateway.canonical import Operation
 from gateway.carry import fingerprint
+from gateway.codes import Code
 from gateway.dialect import (
     Again,
     Call,
@@ -106,7 +107,8 @@ def run(
             return Pending(after=FIRST_LOOK, seen={"receipt": {"step": name, "request": given, "looks": 0}})
         is_said = isinstance(answer.json(), dict) and answer.status != 202
         if not is_said and name not in api.at_once:
-            return Again(reason=f"{answer.status} without a request id, so nobody can tell what becomes of it")
+            text = f"{answer.status} without a request id, so nobody can tell what becomes of it"
+            return Again(reason=text, code=Code.NO_ID)
     return Delivered(ids=ids, seen=seen or {}, altered=altered or {})
 
 

@@ -97,11 +97,14 @@ def kept(directory: Path) -> list[Any]:
 
 def test_the_callers_address_knows_nothing_of_operators(tmp_path: Path) -> None:
     with chaos(OK) as vendor, standing(tmp_path, vendor.url) as s:
-        for path in ("/-/healthy", "/-/ready", "/metrics", "/-/openapi.json", "/-/deliveries"):
+        for path in ("/-/healthy", "/-/ready", "/metrics", "/-/openapi.json", "/-/deliveries", "/-/callers"):
             assert s.get(path).status_code == 200, path
             there = s.client.get(s.url + path)
             assert there.status_code == 404 and there.json()["status"] == 404, "in the caller's words"
         assert s.client.get(s.admin + "/ilert/api/alerts").status_code == 404, "nor the other way round"
+        s.page("a")
+        assert s.get("/-/alerts/a").json()["alerts"]
+        assert "alerts" not in s.client.get(s.url + "/-/alerts/a").json()
 
 
 def test_without_an_address_of_its_own_everything_is_on_the_one(tmp_path: Path) -> None:
@@ -202,7 +205,9 @@ def test_the_token_is_asked_for_but_not_by_probes(tmp_path: Path) -> None:
         assert s.get("/-/ready").json() == {"ready": True}, "the verdict alone"
         bearer = {"authorization": f"Bearer {TOKEN}"}
         assert "oncall" in s.get("/-/ready", headers=bearer).json()["upstreams"]
-        for path in ("/metrics", "/-/openapi.json", "/-/deliveries", "/-/report", "/-/operations"):
+        s.page("a")
+        looked_at = ("/metrics", "/-/openapi.json", "/-/deliveries", "/-/report", "/-/operations")
+        for path in (*looked_at, "/-/callers", "/-/alerts/a"):
             for wrong in ({}, {"authorization": f"Bearer {TOKEN}x"}, {"authorization": f"Basic {TOKEN}"}):
                 answer = s.get(path, headers=wrong)
                 assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
@@ -217,7 +222,8 @@ def test_the_token_is_asked_for_but_not_by_probes(tmp_path: Path) -> None:
 def test_an_address_that_callers_share_hears_no_operator_beyond_loopback(tmp_path: Path) -> None:
     """The configuration says where it listens; what is served here on loopback is refused all the same."""
     with standing(tmp_path, "http://127.0.0.1:9", 'listen = "0.0.0.0:8080"') as s:
-        for answer in (s.get("/-/deliveries"), s.post("/-/retry", {"dead": True}), s.post("/-/reload")):
+        looked_at = [s.get(f"/-/{what}") for what in ("deliveries", "callers", "alerts/a", "operations", "report")]
+        for answer in (*looked_at, s.post("/-/retry", {"dead": True}), s.post("/-/reload")):
             assert answer.status_code == 403
             assert 'add admin = "127.0.0.1:9092"' in answer.json()["message"]
         assert s.get("/metrics").status_code == 200, "what is only looked at stays"
@@ -296,6 +302,7 @@ def test_commands_ask_a_running_gateway_instead_of_its_store(tmp_path: Path) -> 
         assert (line["received"], line["void"], line["adds_up"]) == (3, 2, True)
         told = json.loads(command("operations", "--url", at, "--json").stdout)
         assert [one["what"] for one in told] == ["retry", "retry", "drop", "drop"]
+        assert told == json.loads(command("operations", "--config", str(config), "--json").stdout), "without asking it"
         assert told[-1]["because"] == "no longer wanted" and "@" in told[-1]["who"]
         assert [one["origin"] for one in told[-2:]] == ["command line", "127.0.0.1"]
         assert '"event": "operator.drop"' in (tmp_path / "log").read_text(), "and in the log"
@@ -362,6 +369,17 @@ def test_beyond_loopback_the_operators_address_shows_the_certificate(
             assert client.get(at + "/metrics").status_code == 401
         done = command("deliveries", "--url", at, "--token", "env:OPERATORS", "--ca", str(ca), "--json")
         assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+        by = ("--url", at, "--token", "env:OPERATORS", "--ca", str(ca))
+        for words, status, says in (
+            (("retry", "--dead"), 0, "nothing to do"),
+            (("drop", "--dead", "--because", "x"), 0, "nothing to do"),
+            (("trace", "nobody"), 1, "nobody knows an alert by 'nobody'"),
+            (("callers",), 0, ""),
+            (("operations",), 0, ""),
+            (("report",), 0, ""),
+        ):
+            done = command(words[0], *by, *words[1:])
+            assert (done.returncode, says in done.stdout + done.stderr) == (status, True), done.stderr
         done = command("deliveries", "--url", at, "--token", "env:OPERATORS")
         assert done.returncode == 1 and "CERTIFICATE_VERIFY_FAILED" in done.stderr
         done = command("deliveries", "--url", at, "--ca", str(ca))

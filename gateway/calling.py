@@ -1,0 +1,135 @@
+"""Who calls: by which name, with what, which paths, how that ended, and when first and last. For whoever moves callers,
+rotates keys, or wonders who that is.
+
+Counted in memory on the way of a request, and written every few seconds in one transaction, so that a request costs no
+write. What callers choose themselves, paths nobody serves and names of programs, is cut, and bounded in number: what
+exceeds that is counted on a line of its own. What looks like a credential is masked. It must not know any vendor.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+from cachetools import LRUCache
+
+from gateway.errors import ProblemKind
+from gateway.secrets import MASK
+from gateway.store import CallsRow, Store, Tx
+from gateway.values import from_millis, iso
+
+EVERY = 5.0
+"""Seconds between two writes."""
+MOST_LINES = 100
+"""So many lines are kept of one caller of one inbound, and so many of all strangers to it together."""
+MOST_HELD = 2000
+"""So many lines wait in memory for the next write."""
+LONGEST = 120
+OTHER = "other"
+Outcome = Literal["ok", "unknown path", "unknown key", "refused"]
+
+_OUTCOMES: dict[str, Outcome] = {
+    "ok": "ok",
+    ProblemKind.NO_SUCH_PATH: "unknown path",
+    ProblemKind.METHOD_NOT_ALLOWED: "unknown path",
+    ProblemKind.UNAUTHORIZED: "unknown key",
+}
+_SECRET = re.compile(r"(?=[A-Za-z_]*\d)\w{16,}|[A-Za-z_]{32,}|[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}")
+"""What keys, tokens and ids look like. Words for people are shorter, or have no digits."""
+
+
+class _Line(NamedTuple):
+    dialect: str
+    caller: str
+    method: str
+    path: str
+    agent: str
+    outcome: str
+
+
+class Calls:
+    """The calls of one process that are not written yet."""
+
+    def __init__(self) -> None:
+        self._counts: dict[_Line, tuple[int, int, int]] = {}
+        self._agents: LRUCache[tuple[str, str], str] = LRUCache(MOST_LINES)
+        self._lock = threading.Lock()
+
+    def note(
+        self,
+        dialect: str,
+        caller: str | None,
+        method: str,
+        path: str,
+        agent: str,
+        outcome: str,
+        now: int,
+        is_credential: Callable[[str], bool],
+    ) -> None:
+        """Counts a call. `path` is the route's template, or what was asked for where there is no such route; `outcome`
+        is `ok` or the kind of problem; `caller` is None for strangers."""
+        how = _OUTCOMES.get(outcome, "refused")
+        shown = path if how != "unknown path" else cleaned(path, is_credential)
+        with self._lock:
+            program = self._agents.get((dialect, agent))
+            if program is None:
+                program = self._agents[dialect, agent] = cleaned(agent, is_credential)
+            line = _Line(dialect, caller or "", method[:16], shown, program, how)
+            if line not in self._counts and len(self._counts) >= MOST_HELD:
+                line = line._replace(method="*", path=OTHER, agent=OTHER)
+            self._add(line, 1, now, now)
+
+    def _add(self, line: _Line, count: int, first: int, last: int) -> None:
+        had, began, ended = self._counts.get(line, (0, first, last))
+        self._counts[line] = (had + count, min(began, first), max(ended, last))
+
+    async def write(self, store: Store) -> None:
+        """Writes what was counted; what could not be written is counted on. Raises `StoreError`."""
+        with self._lock:
+            taken, self._counts = self._counts, {}
+        if not taken:
+            return
+        rows = [
+            CallsRow(**line._asdict(), count=count, first_seen=first, last_seen=last)
+            for line, (count, first, last) in taken.items()
+        ]
+        try:
+            await store.write(lambda tx: keep(tx, rows))
+        except BaseException:
+            with self._lock:
+                for line, counted in taken.items():
+                    self._add(line, *counted)
+            raise
+
+
+def keep(tx: Tx, rows: list[CallsRow]) -> None:
+    """Adds calls to those that are kept, each to its line, or to that of all others where its caller has too many."""
+    tx.lock("calls")
+    for row in rows:
+        if not tx.add_calls(row, MOST_LINES):
+            other = {"method": "*", "path": OTHER, "agent": OTHER}
+            tx.add_calls(CallsRow(**{**{name: getattr(row, name) for name in row.__struct_fields__}, **other}), None)
+
+
+def cleaned(text: str, is_credential: Callable[[str], bool]) -> str:
+    """A text that a caller chose, to be kept: short, printable, without what is a credential or looks like one."""
+    words = re.split(r"([/ ,;:()]+)", text[: 8 * LONGEST])
+    masked = "".join(MASK if word and (_SECRET.search(word) or is_credential(word)) else word for word in words)
+    return "".join(char if char.isprintable() else "?" for char in masked)[:LONGEST]
+
+
+def as_json(row: CallsRow) -> dict[str, Any]:
+    """A line as `--json` prints it: no caller is a stranger, times are UTC."""
+    return {
+        "dialect": row.dialect,
+        "caller": row.caller or None,
+        "method": row.method,
+        "path": row.path,
+        "agent": row.agent,
+        "outcome": row.outcome,
+        "count": row.count,
+        "first_seen": iso(from_millis(row.first_seen)),
+        "last_seen": iso(from_millis(row.last_seen)),
+    }

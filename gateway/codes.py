@@ -1,0 +1,113 @@
+"""Problem codes: one stable word for every reason why an attempt failed, why a delivery is dead, void or held, and why
+a caller was refused. They stand in the report header, in `trace`, beside deliveries and in metrics, and each is a
+heading in the README's runbook. What callers are refused for are the kinds of `Problem`, under their own names.
+
+A code never changes its meaning; the text beside it, which says what happened this time, may. It must not know any
+vendor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import NamedTuple
+
+from gateway.errors import ProblemKind
+
+
+class Code(StrEnum):
+    """What becomes of deliveries; a dead one may also have one of the kinds of `Problem`, such as `refused`."""
+
+    UNREACHABLE = "unreachable"
+    NO_ANSWER = "no-answer"
+    UNAVAILABLE = "unavailable"
+    THROTTLED = "throttled"
+    WEB_PAGE = "web-page"
+    NO_ID = "no-id"
+    NO_TOKEN = "no-token"  # noqa: S105
+    UNCONFIRMED = "unconfirmed"
+    GONE_THERE = "gone-there"
+    KEY_REFUSED = "key-refused"
+    NO_KEY = "no-key"
+    BAD_CERTIFICATE = "bad-certificate"
+    PROXY_REFUSED = "proxy-refused"
+    GIVEN_UP = "given-up"
+    RULES_REFUSED = "rules_refused"
+    LOOP = "loop"
+    NOT_NEEDED = "not-needed"
+    STANDING_BY = "standing-by"
+    FOLDED = "folded"
+    PASSED_ON = "passed-on"
+    ENDED_THERE = "ended-there"
+    NEVER_THERE = "never-there"
+    NOT_OFFERED = "not-offered"
+    ID_UNKNOWN = "id-unknown"
+    GONE_HERE = "gone-here"
+    SUPERSEDED = "superseded"
+    DROPPED = "dropped"
+    TAKEN_OVER = "taken-over"
+
+
+class Why(NamedTuple):
+    """Why nothing is sent: a code, and a line for people."""
+
+    code: Code
+    text: str
+
+
+MEANINGS: Mapping[str, str] = {
+    # an attempt failed, the delivery waits for the next one
+    Code.UNREACHABLE: "no connection to the upstream: its name, its port or the network",
+    Code.NO_ANSWER: "the request was sent and no answer came: the upstream may have taken it",
+    Code.UNAVAILABLE: "the upstream says: not now (408, 425 or 5xx)",
+    Code.THROTTLED: "the upstream says: too many requests (429)",
+    Code.WEB_PAGE: "a web page answered in the upstream's place",
+    Code.NO_ID: "the upstream took it, and gave no id by which it could be found again",
+    Code.NO_TOKEN: "the identity service gave no token for the key",
+    Code.UNCONFIRMED: "the upstream took it, and has yet to confirm it",
+    Code.GONE_THERE: "the upstream has no such alert any more: it is made again",
+    # the whole upstream is held, the delivery waits
+    Code.KEY_REFUSED: "the upstream refuses the gateway's key",
+    Code.NO_KEY: "the gateway has no key for this upstream or this entry of it",
+    Code.BAD_CERTIFICATE: "the upstream's certificate cannot be verified",
+    Code.PROXY_REFUSED: "the proxy on the way asks for credentials",
+    # the delivery is dead
+    Code.GIVEN_UP: "it was tried for as long as `retry.max_age` allows",
+    Code.RULES_REFUSED: 'the upstream takes no rules: rules = "refuse"',
+    # the delivery is void: nothing had to be sent
+    Code.LOOP: "it came through this gateway before, and goes no further",
+    Code.NOT_NEEDED: "the fallback was not needed",
+    Code.STANDING_BY: "the upstream is a fallback whose turn has not come",
+    Code.FOLDED: "it was over before it could be told",
+    Code.PASSED_ON: "a newer alert has the key there, which this would have ended",
+    Code.ENDED_THERE: "the alert has ended there already",
+    Code.NEVER_THERE: "the alert never got there, so there is nothing to change or to end",
+    Code.NOT_OFFERED: "the vendor has no such operation",
+    Code.ID_UNKNOWN: "nobody knows the alert's id there",
+    Code.GONE_HERE: "its command or its alert was removed from the store",
+    Code.SUPERSEDED: "a later command says it, or ended it",
+    Code.DROPPED: "an operator dropped it",
+    Code.TAKEN_OVER: "another replica or an operator had it by then",
+    # a caller is refused
+    ProblemKind.MALFORMED: "the request cannot be read",
+    ProblemKind.INVALID: "a field or a header of the request is not acceptable",
+    ProblemKind.UNMET: "an upstream requires what the alert does not have",
+    ProblemKind.UNROUTED: "no entry of `routes` takes the alert",
+    ProblemKind.REFUSED: "the upstream refuses the content",
+    ProblemKind.UNAUTHORIZED: "the caller's credential is missing or not known here",
+    ProblemKind.NOT_FOUND: "there is no such alert in the caller's scope",
+    ProblemKind.NO_SUCH_PATH: "nothing is served at this path",
+    ProblemKind.METHOD_NOT_ALLOWED: "the path has no such method",
+    ProblemKind.TIMEOUT: "the request did not arrive in time",
+    ProblemKind.CONFLICT: "somebody else changed the alert meanwhile",
+    ProblemKind.TOO_LARGE: "the body is larger than `max_body`",
+    ProblemKind.MEDIA_TYPE: "the vendor's API takes no body of this content type",
+    ProblemKind.HEADERS_TOO_LARGE: "the headers are larger than 32 KiB",
+    ProblemKind.NAME_TAKEN: "another alert has the unique name",
+    ProblemKind.KEY_REUSED: "the idempotency key was used by another request",
+    ProblemKind.IN_PROGRESS: "the first request under the idempotency key is not answered yet",
+    ProblemKind.RATE_LIMITED: "the caller asks too often",
+    ProblemKind.OVERLOADED: "too much waits, or the store cannot commit",
+    ProblemKind.INTERNAL: "the gateway itself failed",
+}
+"""Every code, and what it means in one line."""

@@ -1,0 +1,102 @@
+"""Which gateway a command means: by `--config` the store that it serves from is opened, by `--url` one that runs is
+asked at its operators' address. It must not know what is asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gateway.showing import load_config
+
+if TYPE_CHECKING:
+    from gateway.config import Config
+    from gateway.remote import Remote
+    from gateway.store import Tx
+
+
+def _with_store(config: Config, work: Callable[[Tx], Any], *, writes: bool) -> Any:
+    """Runs something in the store of a configuration, beside the gateway that may be serving from it."""
+    from gateway.errors import StoreError
+    from gateway.operating import NotAsAsked
+    from gateway.store.opening import open_store
+
+    if "://" not in config.store and not Path(config.store).exists():
+        raise click.ClickException(f"there is no store at {config.store} yet")
+
+    async def run() -> Any:
+        async with open_store(config.store, exclusive=False) as store:
+            return await (store.write(work) if writes else store.read(work))
+
+    try:
+        return asyncio.run(run())
+    except (StoreError, NotAsAsked) as error:
+        raise click.ClickException(str(error)) from None
+
+
+def now() -> int:
+    """Milliseconds since 1970, as everywhere."""
+    return time.time_ns() // 1_000_000
+
+
+def placed(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say which gateway is meant; the command gets a `Place`."""
+
+    @click.option("--config", "config_path", type=click.Path(), help="The configuration file; its store is opened.")
+    @click.option("--url", metavar="ADMIN", help="The operators' address of a running gateway, instead.")
+    @click.option("--token", metavar="env:NAME", help="The token for --url: env:NAME or file:PATH.")
+    @click.option("--ca", type=click.Path(), help="Who vouches for the certificate at --url, beside the usual ones.")
+    @functools.wraps(command)
+    def asked(
+        *args: Any, config_path: str | None, url: str | None, token: str | None, ca: str | None, **more: Any
+    ) -> None:
+        if (config_path is None) == (url is None):
+            raise click.UsageError("say --config FILE, or --url ADMIN for a running gateway")
+        if url is None and (token or ca):
+            raise click.UsageError("--token and --ca go with --url")
+        command(*args, place=Place(config_path, url, token, ca), **more)
+
+    return asked
+
+
+class Place:
+    """Which gateway is meant: the store of a configuration, or one that runs."""
+
+    def __init__(self, config_path: str | None, url: str | None, token: str | None, ca: str | None) -> None:
+        self._config_path = config_path
+        self._url = url
+        self._token = token
+        self._ca = ca
+
+    def ask(self, there: Callable[[Remote], Any], here: Callable[[Tx, Config], Any], *, writes: bool = False) -> Any:
+        """Asks the running gateway, or does it in the store."""
+        from gateway.operating import NotAsAsked
+
+        if self._url is None:
+            assert self._config_path is not None
+            config = load_config(self._config_path, secrets=False)
+            return _with_store(config, lambda tx: here(tx, config), writes=writes)
+        try:
+            return there(self._remote(self._url))
+        except NotAsAsked as refused:
+            raise click.ClickException(str(refused)) from None
+
+    def _remote(self, url: str) -> Remote:
+        from gateway.configfile import is_address
+        from gateway.remote import Remote
+        from gateway.secrets import Secret
+
+        if not is_address(url):
+            raise click.UsageError(f"--url: {url!r} is not an address such as http://127.0.0.1:9092")
+        if self._token and not self._token.startswith(("env:", "file:")):
+            raise click.UsageError("--token: write env:NAME or file:PATH; a token typed here is seen by everybody")
+        try:
+            return Remote(url, Secret(self._token) if self._token else None, self._ca)
+        except ValueError as error:
+            raise click.UsageError(f"--token: {error}") from None

@@ -1,0 +1,322 @@
+"""The whole road of an alert, for whoever is asked at night what became of it: received by whom, routed why, and at
+each upstream every delivery with every attempt.
+
+Plain functions of a transaction. What is found is found by an id or a key, through indexes, or by words of its summary,
+a slice of the newest alerts at a time, so that a large store is never kept busy. It must not know any vendor, nor
+where it is called from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from msgspec import UNSET, Struct, to_builtins
+
+from gateway.canonical import Alert
+from gateway.codes import MEANINGS
+from gateway.config import Config
+from gateway.dialect import Dialect
+from gateway.store import AlertRow, AttemptRow, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
+from gateway.terms import INSTEAD_OF
+from gateway.values import from_millis, iso
+
+MOST = 20
+"""So many alerts are shown at most."""
+SLICE = 2000
+"""So many summaries are looked at in one transaction: for some milliseconds."""
+SEARCHED = 100_000
+"""So many of the newest alerts are searched for words."""
+LAST = 50
+"""So many commands of one alert, deliveries of one alert, and attempts of one delivery are shown: the last ones."""
+NEWEST = 1 << 53
+
+
+class Tried(Struct, kw_only=True):
+    """One attempt: when, for how many milliseconds, the status that was seen, and how it ended, by problem code."""
+
+    number: int
+    at: str
+    took_ms: int
+    status: int | None
+    outcome: str
+    code: str
+    reason: str
+
+
+class Sent(Struct, kw_only=True):
+    """A delivery. `due` is when the next attempt may be made, while it waits; `attempts` how many were made, `tried`
+    the last of them; `approximated` and `kept` the fields that the upstream could not hold as they were said."""
+
+    delivery: int
+    command: int
+    operation: str
+    state: str
+    at: str
+    due: str | None
+    finished: str | None
+    attempts: int
+    code: str
+    meaning: str
+    reason: str
+    tried: list[Tried]
+    approximated: dict[str, str]
+    kept: dict[str, str]
+
+
+class There(Struct, kw_only=True):
+    """Where an alert stands at one upstream, by which key and ids it is known there, and by which route it got there;
+    `instead_of` names those whose fallback it is, while its turn has not come."""
+
+    upstream: str
+    state: str
+    key: str | None
+    ids: dict[str, str]
+    route: str
+    instead_of: list[str]
+    deliveries: list[Sent]
+
+
+class Received(Struct, kw_only=True):
+    """A command: the number of its request, what it asked for, by whom and when; `refused` why it was taken back."""
+
+    request: int
+    operation: str
+    dialect: str
+    caller: str
+    at: str
+    comment: str
+    via: list[str]
+    refused: str | None
+
+
+class Route(Struct, kw_only=True):
+    """A route that the alert took, and why."""
+
+    route: str
+    why: str
+
+
+class Traced(Struct, kw_only=True):
+    """An alert and its whole road. `found_by` is `id` or `text`; `ids` are those that each party has for it;
+    `earlier` is how many commands came before those that are shown. A command without an alert has a road too: `alert`
+    is None then, and `status` says why."""
+
+    alert: int | None
+    found_by: str
+    shown: str
+    key: str | None
+    ids: dict[str, list[str]]
+    summary: str
+    severity: int | None
+    status: str
+    is_deleted: bool
+    scope: str
+    dialect: str
+    caller: str
+    opened: str
+    changed: str
+    received: list[Received]
+    earlier: int
+    routes: list[Route]
+    upstreams: list[There]
+
+
+def spoken(config: Config) -> list[Dialect]:
+    """The dialects of a configuration: each compares keys in its own way."""
+    inbounds = [inbound.dialect for inbound in config.inbounds.values()]
+    return inbounds + [upstream.dialect for upstream in config.upstreams.values()]
+
+
+class Search:
+    """A search for alerts by a name: what any party ever called them, or words of their summary, whatever the case.
+
+    `look` is called until nothing is left to look at. `found` are the alerts, each with what it was found by.
+    """
+
+    def __init__(self, name: str, dialects: Iterable[Dialect]) -> None:
+        name = name.encode("utf8", "replace").decode().replace("\0", "\ufffd")  # what no store would take
+        self._names = list(dict.fromkeys([name, *(dialect.same_key(name) for dialect in dialects)]))
+        self._text = name.strip().casefold()
+        self._before = NEWEST
+        self._is_begun = False
+        self.found: dict[int, str] = {}
+        self.searched = 0
+        self.is_cut_short = False
+
+    def look(self, tx: Tx) -> bool:
+        """Looks at a slice; answers whether there is more to look at."""
+        if not self._is_begun:
+            self._is_begun = True
+            self.found = dict.fromkeys(tx.alerts_of_anybody(self._names, MOST), "id")
+            return bool(self._text) and len(self.found) < MOST
+        slice_ = tx.summaries(self._before, SLICE)
+        for alert, summary in slice_:
+            if len(self.found) < MOST and self._text in summary.casefold():
+                self.found.setdefault(alert, "text")
+        self.searched += len(slice_)
+        if len(slice_) < SLICE or len(self.found) >= MOST:
+            return False
+        self._before = slice_[-1][0]
+        self.is_cut_short = self.searched >= SEARCHED
+        return not self.is_cut_short
+
+    def newest_first(self) -> list[int]:
+        """What was found."""
+        return sorted(self.found, reverse=True)
+
+
+def as_json(found: Iterable[Traced], search: Search) -> dict[str, Any]:
+    """The answer to a search, as `--json` prints it; `searched` is how many summaries were looked at, and
+    `is_cut_short` says that there were more."""
+    return {
+        "alerts": [to_builtins(one) for one in found],
+        "searched": search.searched,
+        "is_cut_short": search.is_cut_short,
+    }
+
+
+def traced(tx: Tx, alert: int, found_by: str) -> Traced | None:
+    """An alert and its whole road, or that of a command without one; None where neither is there."""
+    row = tx.alert(alert)
+    if row is None:
+        return _without_alert(tx, alert, found_by)
+    commands = tx.commands(alert, LAST)
+    count = tx.count_commands(alert)
+    known: dict[str, list[str]] = {}
+    for party, name in tx.ids(alert):
+        known.setdefault(party, []).append(name)
+    return Traced(
+        alert=alert,
+        found_by=found_by,
+        shown=row.shown,
+        key=row.key,
+        ids=known,
+        summary=_or_none(row.body.summary) or "",
+        severity=_or_none(row.body.severity),
+        status=row.status,
+        is_deleted=row.is_deleted,
+        scope=row.scope,
+        dialect=row.dialect,
+        caller=row.caller,
+        opened=_time(row.created_at),
+        changed=_time(row.updated_at),
+        received=[_received(one) for one in commands],
+        earlier=count - len(commands),
+        routes=_routes(tx, row, commands),
+        upstreams=_upstreams(tx, tx.deliveries(DeliveryFilter(alert=alert, limit=LAST)), tx.targets(alert)),
+    )
+
+
+def _without_alert(tx: Tx, number: int, found_by: str) -> Traced | None:
+    """The road of a command that was taken back with the alert that it had made, or that never found one."""
+    command = tx.command(number)
+    if command is None:
+        return None
+    said = command.body.after or Alert()
+    return Traced(
+        alert=None,
+        found_by=found_by,
+        shown="",
+        key=_or_none(said.dedup_key),
+        ids={},
+        summary=_or_none(said.summary) or "",
+        severity=_or_none(said.severity),
+        status="taken back" if command.refused is not None else "there was no such alert",
+        is_deleted=False,
+        scope=command.scope,
+        dialect=command.dialect,
+        caller=command.caller,
+        opened=_time(command.at),
+        changed=_time(command.at),
+        received=[_received(command)],
+        earlier=0,
+        routes=[Route(route=name, why=why) for name, why in command.body.routes.items()],
+        upstreams=_upstreams(tx, tx.deliveries_of(number), []),
+    )
+
+
+def _or_none(value: Any) -> Any:
+    return None if value is UNSET else value
+
+
+def _time(at: int) -> str:
+    return iso(from_millis(at))
+
+
+def _received(row: CommandRow) -> Received:
+    return Received(
+        request=row.request,
+        operation=row.operation,
+        dialect=row.dialect,
+        caller=row.caller,
+        at=_time(row.at),
+        comment=row.body.comment,
+        via=list(row.body.via),
+        refused=row.refused,
+    )
+
+
+def _routes(tx: Tx, row: AlertRow, commands: list[CommandRow]) -> list[Route]:
+    """The routes as they were taken then, whatever the configuration says now: the command that opened the alert has
+    its number, and updates may have added to them."""
+    first = tx.command(row.id)
+    taken: dict[str, str] = {}
+    for command in [*([first] if first else []), *commands]:
+        taken.update(command.body.routes)
+    return [Route(route=name, why=why) for name, why in taken.items()]
+
+
+def _upstreams(tx: Tx, rows: list[DeliveryRow], stands: list[TargetRow]) -> list[There]:
+    rows = sorted(rows, key=lambda one: one.id)
+    targets = {target.upstream: target for target in stands}
+    names = dict.fromkeys([*targets, *(row.upstream for row in rows)])
+    return [_there(name, targets.get(name), [_sent(tx, row) for row in rows if row.upstream == name]) for name in names]
+
+
+def _there(name: str, target: TargetRow | None, deliveries: list[Sent]) -> There:
+    others = target.seen.get(INSTEAD_OF, ()) if target else ()
+    return There(
+        upstream=name,
+        state=target.state if target else "absent",
+        key=target.key if target else None,
+        ids=target.ids if target else {},
+        route=target.route if target else "",
+        instead_of=list(dict.fromkeys(other for route in others for other in route)),
+        deliveries=deliveries,
+    )
+
+
+def _sent(tx: Tx, row: DeliveryRow) -> Sent:
+    return Sent(
+        delivery=row.id,
+        command=row.command,
+        operation=row.operation,
+        state=row.state,
+        at=_time(row.created_at),
+        due=_time(row.due) if row.state == "waiting" else None,
+        finished=_time(row.finished_at) if row.finished_at is not None else None,
+        attempts=row.attempts,
+        code=row.code,
+        meaning=MEANINGS.get(row.code, ""),
+        reason=row.reason,
+        tried=[_tried(one) for one in tx.attempts(row.id)[-LAST:]],
+        approximated=_fates(row, "approximated"),
+        kept=_fates(row, "kept"),
+    )
+
+
+def _fates(row: DeliveryRow, fate: str) -> dict[str, str]:
+    return {one["field"]: one.get("why", "") for one in row.report if one.get("fate") == fate}
+
+
+def _tried(row: AttemptRow) -> Tried:
+    return Tried(
+        number=row.number,
+        at=_time(row.at),
+        took_ms=row.took,
+        status=row.status,
+        outcome=row.outcome,
+        code=row.code,
+        reason=row.reason,
+    )

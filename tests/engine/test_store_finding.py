@@ -1,0 +1,174 @@
+"""What operators ask of a store, one suite for every driver: alerts by whatever anybody calls them, summaries in
+slices, and who calls. Written against the contract in `gateway.store`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from gateway.canonical import Alert
+from gateway.store import AttemptRow, CallsRow, Tx
+from tests.engine.store_drivers import DRIVERS, Harness, alert, command, delivery, in_tx, target
+
+
+@pytest.fixture(params=sorted(DRIVERS))
+def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Harness:
+    """Each driver in turn."""
+    return DRIVERS[request.param](tmp_path)
+
+
+def test_an_alert_is_found_by_whatever_anybody_calls_it(harness: Harness) -> None:
+    def work(tx: Tx) -> None:
+        tx.insert_alert(alert(1, key="k", is_open=False))
+        tx.insert_alert(alert(2, key="k", scope="other", shown="theirs"))
+        tx.insert_alert(alert(3, is_deleted=True))
+        tx.add_id("s", "mon_7", "u", 1)
+        tx.put_target(target(3, key="there"))
+        tx.insert_command(command(40, alert=3))
+        tx.insert_delivery(delivery(50, alert=3))
+        tx.insert_command(command(41, alert=None))
+        tx.insert_delivery(delivery(51, command=41, alert=None))
+        for names, found in (
+            (["k"], [2, 1]),
+            (["theirs"], [2]),
+            (["shown-1"], [1]),
+            (["mon_7"], [1]),
+            (["there"], [3]),
+            (["3"], [3]),
+            (["40"], [3]),
+            (["50"], [3]),
+            (["41"], [41]),
+            (["51"], [41]),
+            (["K"], []),
+            (["K", "k"], [2, 1]),
+            (["k", "k", "2", "mon_7"], [2, 1]),
+            (["9" * 30], []),
+            ([""], []),
+        ):
+            assert tx.alerts_of_anybody(names, 20) == found, names
+        assert tx.alerts_of_anybody(["k"], 1) == [2], "the newest"
+
+    in_tx(harness, work)
+
+
+def test_finding_by_name_does_not_go_through_all_there_is(tmp_path: Path) -> None:
+    """A store of many alerts is asked at night, while it has other things to do."""
+    harness = DRIVERS["sqlite file"](tmp_path)
+
+    def work(tx: Tx) -> None:
+        for number in range(1, 20_001):
+            tx.insert_alert(alert(number, scope=f"s{number % 7}", key=f"k{number}"))
+        began = time.perf_counter()
+        assert all(tx.alerts_of_anybody([f"k{number}"], 20) == [number] for number in range(1, 1001))
+        assert time.perf_counter() - began < 2.0, "an index is walked: all alerts a thousand times takes much longer"
+
+    in_tx(harness, work)
+
+
+def test_summaries_come_in_slices_newest_first(harness: Harness) -> None:
+    def work(tx: Tx) -> None:
+        for number in (1, 2, 3):
+            tx.insert_alert(alert(number))
+        tx.insert_alert(alert(4, is_deleted=True, body=Alert(summary='"ü" said', details="x")))
+        tx.insert_alert(alert(5, body=Alert(summary=None)))
+        tx.insert_alert(alert(6, body=Alert(details="no summary")))
+        assert tx.summaries(1 << 53, 4) == [(6, ""), (5, ""), (4, '"ü" said'), (3, "alert 3")]
+        assert tx.summaries(3, 4) == [(2, "alert 2"), (1, "alert 1")]
+        assert tx.summaries(1, 4) == []
+
+    in_tx(harness, work)
+
+
+def test_the_ids_of_an_alert_by_party(harness: Harness) -> None:
+    def work(tx: Tx) -> None:
+        tx.insert_alert(alert(1))
+        tx.add_id("s", "b", "u", 1)
+        tx.add_id("s", "a", "u", 1)
+        tx.add_id("s", "c", "gateway", 1)
+        assert tx.ids(1) == [("gateway", "c"), ("u", "a"), ("u", "b")]
+        assert tx.ids(2) == []
+
+    in_tx(harness, work)
+
+
+def test_the_last_commands_of_an_alert_oldest_first(harness: Harness) -> None:
+    def work(tx: Tx) -> None:
+        for number in (1, 2, 3):
+            tx.insert_command(command(number))
+        tx.insert_command(command(4, alert=2))
+        assert [row.id for row in tx.commands(1, 2)] == [2, 3]
+        assert [row.id for row in tx.commands(1)] == [1, 2, 3]
+        assert (tx.count_commands(1), tx.count_commands(9)) == (3, 0)
+
+    in_tx(harness, work)
+
+
+def test_codes_come_back_and_so_do_the_routes(harness: Harness) -> None:
+    def work(tx: Tx) -> None:
+        one = delivery(1, code="unreachable")
+        tx.insert_delivery(one)
+        tried = AttemptRow(
+            delivery=1, number=1, at=1, took=1, status=None, outcome="again", reason="r", code="no-answer"
+        )
+        tx.insert_attempt(tried)
+        said = command(1)
+        said.body.routes = {"bad": "severity <= 3 holds"}
+        tx.insert_command(said)
+        assert (tx.delivery(1), tx.attempts(1), tx.command(1)) == (one, [tried], said)
+
+    in_tx(harness, work)
+
+
+# --- who calls -----------------------------------------------------------------------------------------------
+
+
+def calls(**more: object) -> CallsRow:
+    """One call that nothing is special about."""
+    given: dict[str, object] = {
+        "dialect": "d",
+        "caller": "ci",
+        "method": "POST",
+        "path": "/v1/alerts",
+        "agent": "curl/8",
+        "outcome": "ok",
+        "count": 1,
+        "first_seen": 10,
+        "last_seen": 10,
+    }
+    return CallsRow(**{**given, **more})  # type: ignore[arg-type]
+
+
+def test_calls_of_one_kind_add_up(harness: Harness) -> None:
+    def work(tx: Tx) -> None:
+        assert tx.add_calls(calls(), 2)
+        assert tx.add_calls(calls(count=4, first_seen=20, last_seen=30), 2)
+        assert tx.add_calls(calls(count=1, first_seen=15, last_seen=15), 2), "another replica's may come late"
+        assert tx.calls(9) == [calls(count=6, first_seen=10, last_seen=30)]
+
+    in_tx(harness, work)
+
+
+def test_a_caller_has_so_many_kinds_and_no_more(harness: Harness) -> None:
+    def work(tx: Tx) -> None:
+        assert tx.add_calls(calls(path="/a"), 2) and tx.add_calls(calls(path="/b"), 2)
+        assert not tx.add_calls(calls(path="/c"), 2)
+        assert tx.add_calls(calls(path="/b"), 2), "what is there is still counted"
+        assert tx.add_calls(calls(path="/c", caller="other"), 2) and tx.add_calls(calls(path="/c", dialect="e"), 2)
+        assert tx.add_calls(calls(path="other"), None)
+        assert len(tx.calls(9)) == 5 and len(tx.calls(3)) == 3
+
+    in_tx(harness, work)
+
+
+def test_calls_are_forgotten_by_when_they_were_last_seen(harness: Harness) -> None:
+    def work(tx: Tx) -> None:
+        for number in range(5):
+            tx.add_calls(calls(path=f"/{number}", last_seen=number), None)
+        assert [row.last_seen for row in tx.calls(9)] == [4, 3, 2, 1, 0], "those that were seen last first"
+        assert tx.purge_calls(3, 2) == 2
+        assert tx.purge_calls(3, 2) == 1
+        assert [row.last_seen for row in tx.calls(9)] == [4, 3]
+
+    in_tx(harness, work)
