@@ -174,6 +174,7 @@ class Config:
     tls: Tls | None = None
     restores: bool = True
     tests: tuple[TestFile, ...] = ()
+    durable: Literal["disk", "container"] = "disk"
     base: Path = field(default_factory=Path)
 
     @property
@@ -243,6 +244,7 @@ class _Check:
             upstreams={name: upstream for name, upstream in upstreams.items() if upstream},
             routes=routes.all_of(file),
             tests=tests_of(self, file, routes, list(upstreams)),
+            durable=file.durable,
             base=self.base,
             heartbeat=self.heartbeat(file.heartbeat),
             alarms=self.alarms(file.alarms, upstreams),

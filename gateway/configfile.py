@@ -251,6 +251,9 @@ class File(Struct, kw_only=True):
     public_url: str | None = None
     """Where operators reach the address of `/-/…` with a browser; a page then has a line that leads to its trace.
     Default: pages have no such line."""
+    durable: Literal["disk", "container"] = "disk"
+    """What the store outlives. `container`: it goes with its container, so callers hear of success once an upstream has
+    what they said, whatever `reply` says."""
     reply: Literal["accepted", "delivered"] | None = None
     """For every inbound that does not say it itself."""
     reply_timeout: Duration = "5s"

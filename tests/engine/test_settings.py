@@ -133,3 +133,11 @@ def test_a_reload_sees_another_public_address() -> None:
 @pytest.mark.parametrize("address", ["alerts.example.com", "ftp://alerts.example.com", "https://a.example/?x=1", ""])
 def test_what_is_no_public_address_is_refused(address: str) -> None:
     assert "public_url: " in problems(f'public_url = "{address}"\n' + there())
+
+
+def test_a_store_that_outlives_its_containers_needs_no_waiting_for_upstreams() -> None:
+    stores = ("postgresql://a@b/c", "sqlite:///tmp/a.db")
+    texts = [f'durable = "container"\nstore = "{store}"\n' + there() for store in stores]
+    told = [list(warnings(parse(text))) for text in texts]
+    assert [any(line.startswith("durable: ") for line in one) for one in told] == [True, False]
+    assert "durable: " in problems('durable = "pod"\n' + there())
