@@ -10,15 +10,15 @@ import contextlib
 import functools
 import hmac
 import ipaddress
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import structlog
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, structs
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from gateway import calling, operating, operations, tracing
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 Endpoint = Callable[[Request], Awaitable[Response]]
 MOST_LISTED = 10_000
+PAGE = 50
+"""So many deliveries are read and put into words at once."""
 MOST_TOLD = 1000
 """So many ids and refusals are told of one call; how many there were is told in any case."""
 MOST_BODY = 1 << 20
@@ -178,19 +180,30 @@ class Admin:
         known = {"state", "alert", "upstream", "limit"}
         _only(query.keys(), known)
         limit = _number(query.get("limit", "1000"), "limit", MOST_LISTED)
-        upstreams, now = self._gateway.config.upstreams, self._gateway.now()
+        name = query.get("alert")
+        alert = await self._gateway.store.read(lambda tx: operating.of_alert(tx, name) if name is not None else None)
+        if name is not None and alert is None:
+            return _said(404, f"nobody knows an alert by {name!r}")
+        chosen = DeliveryFilter(state=query.get("state"), upstream=query.get("upstream"), alert=alert, limit=limit)
+        first, rest = await self._page(chosen)
+        return StreamingResponse(self._pages(first, rest), media_type="application/json")
 
-        def work(tx: Tx) -> list[Any] | None:
-            alert = operating.of_alert(tx, query["alert"]) if "alert" in query else None
-            if "alert" in query and alert is None:
-                return None
-            chosen = DeliveryFilter(state=query.get("state"), upstream=query.get("upstream"), alert=alert, limit=limit)
-            return [one.as_json() for one in operating.listed(tx, chosen, upstreams, now)]
+    async def _page(self, chosen: DeliveryFilter) -> tuple[bytes, DeliveryFilter | None]:
+        """The first of the deliveries chosen, as JSON objects with commas between them, and which are left."""
+        most = min(chosen.limit, PAGE)
+        page, upstreams, now = structs.replace(chosen, limit=most), self._gateway.config.upstreams, self._gateway.now()
+        rows = await self._gateway.store.read(lambda tx: operating.listed(tx, page, upstreams, now))
+        left = chosen.limit - len(rows)
+        rest = structs.replace(chosen, before=rows[-1].row.id, limit=left) if len(rows) == most and left else None
+        return b",".join(msgspec.json.encode(one.as_json()) for one in rows), rest
 
-        found = await self._gateway.store.read(work)
-        if found is None:
-            return _said(404, f"nobody knows an alert by {query['alert']!r}")
-        return JSONResponse({"deliveries": found})
+    async def _pages(self, page: bytes, rest: DeliveryFilter | None) -> AsyncIterator[bytes]:
+        """A long list in small pieces: it is never in memory as a whole, and a sidecar has little."""
+        yield b'{"deliveries":[' + page
+        while rest is not None:
+            page, rest = await self._page(rest)
+            yield b"," + page if page else b""
+        yield b"]}"
 
     async def _report(self, request: Request) -> Response:
         query = request.query_params

@@ -32,6 +32,8 @@ def warnings(config: Config) -> Iterator[str]:
     reached, callers that no route takes, rules that would page, callers without a key."""
     yield from _yielding(config)
     yield from in_the_clear(config)
+    if config.durable == "container" and config.is_shared:
+        yield "durable: a PostgreSQL store outlives its containers; without this, callers need not wait for upstreams"
     yield from _shadowed(config)
     yield from _uncaught(config)
     for route in config.routes:

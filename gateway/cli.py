@@ -147,6 +147,28 @@ def dialects(as_json: bool) -> None:
     table(["dialect", "vendor", "accepts", "sends", "paths"], cells, plain)
 
 
+@main.command()
+@CONFIG
+@click.argument("file", type=click.Path())
+def backup(config_path: str, file: str) -> None:
+    """Copy the store to a new FILE, consistent and whole, while a gateway serves from it."""
+    from pathlib import Path
+
+    from gateway.errors import StoreError
+    from gateway.store.copying import copy_store
+
+    config = load_config(config_path, secrets=False)
+    if config.is_shared:
+        raise click.ClickException(
+            f"the store is in PostgreSQL, which has its own: pg_dump --format=custom --file={file} DATABASE"
+        )
+    try:
+        copied = copy_store(config.store, Path(file))
+    except StoreError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{file}: {copied.size:,} bytes, {copied.waiting:,} deliveries wait in it")
+
+
 # --- before it wakes anybody, and the outbox -----------------------------------------------------------------
 
 

@@ -46,7 +46,7 @@ from gateway.configsettings import secret_in, settings_of
 from gateway.dialect import Dialect
 from gateway.errors import ConfigurationError
 from gateway.following import Directory
-from gateway.listening import Tls, clashes, host_names, listening
+from gateway.listening import Tls, clashes, host_names, listening, public_url
 from gateway.mapping import Mapping as Rows
 from gateway.reaching import Reach, reach
 from gateway.registry import dialects
@@ -101,7 +101,7 @@ class Waiting:
 class Upstream:
     """A configured destination: where it is, how to get in, and what its configuration says about content. `rate` is
     in requests a minute; `keys` are there where the key is chosen by caller or field; `written` is a keyed digest of
-    its table in the file: a reload sees by it what has changed."""
+    what the file says of it: a reload sees by it what has changed."""
 
     name: str
     destination: Destination
@@ -174,6 +174,7 @@ class Config:
     tls: Tls | None = None
     restores: bool = True
     tests: tuple[TestFile, ...] = ()
+    durable: Literal["disk", "container"] = "disk"
     base: Path = field(default_factory=Path)
 
     @property
@@ -213,10 +214,12 @@ class _Check:
     def __init__(self, secrets: bool, base: Path) -> None:
         self.resolve = secrets
         self.base = base
+        self.public_url = ""
         self.problems: list[str] = []
 
     def config(self, table: Mapping[str, Any]) -> Config:
         file = self.struct(File, table, "")
+        self.public_url = public_url(self, file.public_url)
         inbounds = {name: self.inbound(name, inner, file) for name, inner in file.inbound.items()}
         upstreams = {name: self.upstream(name, inner) for name, inner in file.upstreams.items()}
         known = {name: inbound for name, inbound in inbounds.items() if inbound}
@@ -241,6 +244,7 @@ class _Check:
             upstreams={name: upstream for name, upstream in upstreams.items() if upstream},
             routes=routes.all_of(file),
             tests=tests_of(self, file, routes, list(upstreams)),
+            durable=file.durable,
             base=self.base,
             heartbeat=self.heartbeat(file.heartbeat),
             alarms=self.alarms(file.alarms, upstreams),
@@ -405,7 +409,7 @@ class _Check:
             rate=self.rate(given.rate, dialect, f"{path}.rate"),
             settings=settings,
             reach=reach(self, given, path),
-            written=hmac.digest(_SALT, msgspec.json.encode(table, order="sorted"), "sha256").hex(),
+            written=hmac.digest(_SALT, msgspec.json.encode([table, self.public_url], order="sorted"), "sha256").hex(),
         )
 
     def rate(self, given: int | str | None, dialect: Dialect, path: str) -> int | None:
@@ -442,6 +446,7 @@ class _Check:
             metrics=given.metrics,
             rules=given.rules,
             carry=given.carry,
+            public_url=self.public_url,
         )
 
     def severity(self, mapping: Rows, table: Mapping[str, Any], path: str) -> Rows:

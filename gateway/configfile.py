@@ -248,6 +248,12 @@ class File(Struct, kw_only=True):
     """`sqlite:///absolute/path` or `postgresql://user@host/db`. Default: `$XDG_STATE_HOME/alert-gateway/gateway.db`."""
     retention: Duration = "30d"
     """How long what has ended is kept."""
+    public_url: str | None = None
+    """Where operators reach the address of `/-/…` with a browser; a page then has a line that leads to its trace.
+    Default: pages have no such line."""
+    durable: Literal["disk", "container"] = "disk"
+    """What the store outlives. `container`: it goes with its container, so callers hear of success once an upstream has
+    what they said, whatever `reply` says."""
     reply: Literal["accepted", "delivered"] | None = None
     """For every inbound that does not say it itself."""
     reply_timeout: Duration = "5s"

@@ -47,6 +47,7 @@ from gateway.errors import Problem, ProblemKind, together
 from gateway.history import inquire, told
 from gateway.idempotency import Key, as_answer, first_answer, keep
 from gateway.ids import MakeId
+from gateway.landing import all_has_landed, has_landed, not_landed
 from gateway.metrics import Metrics
 from gateway.refreshing import forget, refresh, take_in
 from gateway.road import Accepted, Caller, Road, Via
@@ -144,7 +145,7 @@ class Desk:
             if key is not None and (first := first_answer(tx, who.scope, key, at)) is not None:
                 return first
             accepted = self.road.accept(tx, asked, who, request, command, at, via)
-            waiter = self._waiter(tx, inbound, who, accepted) if inbound.reply == "delivered" else None
+            waiter = self._waiter(tx, inbound, who, accepted)
             if key is not None:
                 answered = self._answered(asked, accepted, accepted.alert, request, {})
                 self._keep(tx, who, key, at, answered, accepted.alert, is_done=waiter is None)
@@ -152,6 +153,7 @@ class Desk:
 
         done = await self._written(work, command)
         if isinstance(done, FirstAnswer):
+            await self._see_it_land(lambda tx: all_has_landed(tx, done.alert))
             return Answered(as_answer(done), done.alert or done.request, done.reports)
         accepted, waiter = done
         for delivery in accepted.deliveries:
@@ -162,6 +164,7 @@ class Desk:
             self.metrics.loop(who.dialect.name)
             log.warning("command.loops", command=accepted.command, via=list(via))
         if not waiter:
+            await self._see_it_land(lambda tx: has_landed(tx, asked, who, accepted))
             return self._answered(asked, accepted, accepted.alert, request, {})
         row = await self._await_verdict(who, accepted, waiter, key)
         refused = {
@@ -172,7 +175,13 @@ class Desk:
         answered = self._answered(asked, accepted, row, request, refused)
         if key is not None:
             await self.store.write(lambda tx: self._keep(tx, who, key, at, answered, row, is_done=True))
+        await self._see_it_land(lambda tx: has_landed(tx, asked, who, accepted))
         return answered
+
+    async def _see_it_land(self, look: Callable[[Tx], bool]) -> None:
+        """Raises `Problem` where the store goes with its container and no upstream has what it holds."""
+        if self.config.durable == "container" and not await self.store.read(look):
+            raise not_landed()
 
     async def _written(self, work: Callable[[Tx], T], command: int) -> T:
         """Writes for a caller, unless so many wait for that already that it is better told to come again."""
@@ -212,14 +221,21 @@ class Desk:
         )
 
     def _waiter(self, tx: Tx, inbound: Inbound, who: Caller, accepted: Accepted) -> Waiter | None:
-        """Somebody to wait for the verdicts, unless waiting would be in vain."""
+        """Somebody to wait for the verdicts, unless nobody is to wait or waiting would be in vain."""
         primary = accepted.primary
         names = [delivery.upstream for delivery in accepted.deliveries]
-        if primary not in names or accepted.queued_behind or self.dispatcher.is_open(primary):
+        is_vain = primary not in names or accepted.queued_behind or self.dispatcher.is_open(primary)
+        any_will_do = self.config.durable == "container" and (is_vain or inbound.reply == "accepted")
+        if any_will_do:
+            if all(self.dispatcher.is_open(name) for name in names):
+                return None
+            primary = primary if primary in names else names[0]
+        elif is_vain or inbound.reply == "accepted":
             return None
+        assert primary is not None
         akin = self.config.upstreams[primary].dialect.name == who.dialect.name
         alone = accepted.alert is not None and len(tx.targets(accepted.alert.id)) == 1
-        waiter = Waiter(primary, names, shows=akin and accepted.is_new, strict=akin and alone)
+        waiter = Waiter(primary, names, shows=akin and accepted.is_new, strict=akin and alone, any_will_do=any_will_do)
         return waiter if self.waiters.add(accepted.command, waiter) else None
 
     async def _await_verdict(self, who: Caller, accepted: Accepted, waiter: Waiter, key: Key | None) -> AlertRow | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gateway.certificates import Following, Pair, show, trust
-from gateway.configfile import Checker, File, TlsFile, is_loopback
+from gateway.configfile import Checker, File, TlsFile, is_address, is_loopback
 from gateway.secrets import Secret
 
 if TYPE_CHECKING:
@@ -81,6 +81,13 @@ def listening(check: Checker, file: File, inbounds: list[Inbound]) -> Listening:
             'add admin = "127.0.0.1:9092"',
         )
     return Listening(listen, admin, token, _tls(check, file.tls))
+
+
+def public_url(check: Checker, text: str | None) -> str:
+    """The address that pages lead to, without a slash at its end; nothing where they lead nowhere."""
+    if text is not None and not is_address(text):
+        check.say("public_url", f"{text!r} is not an address such as https://alerts.example.com")
+    return (text or "").rstrip("/")
 
 
 def _token(check: Checker, text: str) -> Secret:

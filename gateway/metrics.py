@@ -103,6 +103,24 @@ class Metrics:
             multiprocess_mode="mostrecent",
             registry=self.registry,
         )
+        self._purged = Counter(
+            "alert_gateway_purged",
+            "Rows removed as their time of retention was over: deliveries and alerts that ended, idempotency keys.",
+            ["what"],
+            registry=self.registry,
+        )
+        self._purged_at = Gauge(
+            "alert_gateway_last_purge_timestamp_seconds",
+            "When rows whose time is over were last looked for.",
+            multiprocess_mode="mostrecent",
+            registry=self.registry,
+        )
+        self._purge_behind = Gauge(
+            "alert_gateway_purge_behind",
+            "1 while there is more to remove than one batch.",
+            multiprocess_mode="mostrecent",
+            registry=self.registry,
+        )
         self._open = Gauge(
             "alert_gateway_upstream_open",
             "1 while an upstream is left alone but for probes, because it fails.",
@@ -147,6 +165,13 @@ class Metrics:
         """The configuration was loaded again, or refused."""
         self._reloads.labels("good" if is_good else "bad").inc()
         self._reloaded.set(is_good)
+
+    def purge(self, removed: Mapping[str, int], now: int, *, is_behind: bool) -> None:
+        """A batch of what is over was removed, so many rows of each kind; `is_behind` says that more is left."""
+        for what, count in removed.items():
+            self._purged.labels(what).inc(count)
+        self._purged_at.set(now / 1000)
+        self._purge_behind.set(is_behind)
 
     def certificate(self, *, is_good: bool) -> None:
         """The files of the gateway's own certificate have changed."""

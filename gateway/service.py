@@ -250,12 +250,16 @@ class Gateway:
     async def _purge(self, now: int) -> int:
         before = now - int(self.config.retention * 1000)
 
-        def work(tx: Tx) -> int:
+        def work(tx: Tx) -> dict[str, int]:
             forget(tx, before, PURGED_AT_ONCE)
             calls = tx.purge_calls(before, PURGED_AT_ONCE)
-            return max(calls, tx.purge_keyed(now - KEPT_MS, PURGED_AT_ONCE), tx.purge(before, PURGED_AT_ONCE))
+            keys = tx.purge_keyed(now - KEPT_MS, PURGED_AT_ONCE)
+            return {"calls": calls, "idempotency_keys": keys, "ended": tx.purge(before, PURGED_AT_ONCE)}
 
-        return await self.store.write(work)
+        removed = await self.store.write(work)
+        most = max(removed.values())
+        self.metrics.purge(removed, now, is_behind=most >= PURGED_AT_ONCE)
+        return most
 
     # --- seen from outside -------------------------------------------------------------------------------
 

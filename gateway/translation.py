@@ -7,14 +7,14 @@ something is sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
 from msgspec import UNSET, Struct, json
 
-from gateway.canonical import LOWEST_SEVERITY, QUIET_CATEGORY, SERVER_OWNED, Flat
+from gateway.canonical import LOWEST_SEVERITY, QUIET_CATEGORY, SERVER_OWNED, Flat, Link
 from gateway.carry import LIMIT, pack
 from gateway.dialect import Dialect
 from gateway.mapping import CARRIED, Unmet, Writing
@@ -36,7 +36,8 @@ class Fate(Struct, frozen=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Destination:
-    """An upstream as far as words go: its dialect and rows, and what its configuration says about content."""
+    """An upstream as far as words go: its dialect and rows, and what its configuration says about content. Pages lead
+    to the gateway at `public_url`, where there is one."""
 
     name: str
     dialect: Dialect
@@ -45,6 +46,7 @@ class Destination:
     metrics: Mapping[str, str] = field(default_factory=dict)
     rules: Literal["page", "quiet", "refuse"] = "page"
     carry: Literal["full", "ids", "off"] = "full"
+    public_url: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +162,7 @@ def _carry(
     _unshare(mapping, body)
     spans: dict[str, tuple[int, int]] = {}
     if mapping.details and destination.dialect.kind == "occurrence":
-        text, span = page_text(saying, report.inexact(), hush)
+        text, span = page_text(saying, report.inexact(), hush, destination.public_url)
         fitted = mapping.fitted(mapping.details, text)
         put(body, mapping.details, fitted)
         if fitted == text:
@@ -221,31 +223,75 @@ def _carry_along(mapping: Rows, body: Wire, patch: Wire) -> None:
         put(patch, f"{mapping.container}.{CARRIED}", held)
 
 
-def page_text(saying: Saying, inexact: frozenset[str], hush: str) -> tuple[str, tuple[int, int]]:
+RUNBOOK = "runbook_url"
+LONGEST_LABELS = 500
+MOST_LINES = 6
+"""Of a page, below the sender's text. What the sender says comes before where the gateway's own trace is."""
+SEVERITY_NAMES = ("emergency", "alert", "critical", "error", "warning", "notice", "informational", "debug")
+SEEN_IN = {
+    "severity": ("severity",),
+    "team": ("team",),
+    "resource": ("resource", "source"),
+    "runbook": ("labels", "custom"),
+    "link": ("links",),
+    "labels": ("labels",),
+}
+"""The paths of each line: it is left out where the target shows all of them."""
+
+
+def page_text(saying: Saying, inexact: frozenset[str], hush: str, public_url: str = "") -> tuple[str, tuple[int, int]]:
     """The details of a page: the late note, the sender's text, then at most six lines of what has no field.
 
     Answers the text, and where in it the sender's own stands.
     """
-    flat = saying.flat
-    before = [line for line in (saying.late, f"Wakes nobody: {hush}." if hush else "") if line]
-    own = flat.get("details") or ""
-    links = flat.get("links") or ()
+    before = [line for line in (saying.late, f"This wakes nobody: {hush}." if hush else "") if line]
+    own = saying.flat.get("details") or ""
+    lines = [f"{name}: {value}" for name, value in _facts(saying.flat, inexact)][: MOST_LINES - 1]
+    if public_url and saying.id is not None and len(lines) < MOST_LINES - 1:
+        lines.append(f"trace: {public_url}/-/alerts/{saying.id}")
+    when = f", {iso_seconds(saying.at)}" if saying.at else ""
+    lines.append(f"via: {saying.origin}/{saying.caller}{when}")
+    start = "".join(f"{line}\n\n" for line in before)
+    apart = "\n" * max(0, 2 - (len(own) - len(own.rstrip("\n")))) if own else ""
+    text = start + own + apart + "\n".join(lines)
+    return text, (len(start), len(start) + len(own))
+
+
+def _facts(flat: Flat, inexact: frozenset[str]) -> Iterable[tuple[str, str]]:
+    """What the target has no field for and a responder wants to know, each on one line, whatever its sender wrote."""
     facts = {
         "severity": _named(flat.get("severity")),
         "team": flat.get("team"),
         "resource": _whereabouts(flat),
-        "runbook": (flat.get("labels") or {}).get("runbook_url"),
-        "links": links[0].href if links else None,
+        "runbook": _runbook(flat),
+        "link": _link(flat.get("links") or ()),
+        "labels": _labels(flat),
     }
-    lines = [f"{name}: {value}" for name, value in facts.items() if value is not None and _unseen(name, inexact)]
-    when = f", {iso_seconds(saying.at)}" if saying.at else ""
-    lines.append(f"via: {saying.origin}/{saying.caller}{when}")
-    start = "".join(f"{line}\n\n" for line in before)
-    text = start + own + ("\n\n" if own else "") + "\n".join(lines)
-    return text, (len(start), len(start) + len(own))
+    for name, value in facts.items():
+        text = " ".join(str(value).split()) if value is not None and not inexact.isdisjoint(SEEN_IN[name]) else ""
+        if text:
+            yield name, text
 
 
-SEVERITY_NAMES = ("emergency", "alert", "critical", "error", "warning", "notice", "informational", "debug")
+def _labels(flat: Flat) -> str | None:
+    """What the labels say that no other line does: for some senders they are all that tells one alert from another."""
+    told = {str(flat.get(path)) for path in ("summary", "team", "resource", "source")}
+    labels = {name: value for name, value in (flat.get("labels") or {}).items() if value not in told}
+    return ", ".join(f"{name}={value}" for name, value in labels.items() if name != RUNBOOK)[:LONGEST_LABELS] or None
+
+
+def _runbook(flat: Flat) -> str | None:
+    """Where it is written what to do: some senders say it in a label, some beside the text."""
+    return (flat.get("labels") or {}).get(RUNBOOK) or (flat.get("custom") or {}).get(RUNBOOK)
+
+
+def _link(links: Sequence[Link]) -> str | None:
+    """The first link, with what it is called and how many more there are."""
+    if not links:
+        return None
+    first = links[0]
+    called = f" ({first.text})" if first.text and first.text != first.href else ""
+    return f"{first.href}{called}" + (f", and {len(links) - 1} more" if links[1:] else "")
 
 
 def _named(severity: int | None) -> str | None:
@@ -257,11 +303,6 @@ def _whereabouts(flat: Flat) -> str | None:
     """What is watched, and who noticed: for some vendors the one is a part of a machine, and the other the machine."""
     named = dict.fromkeys(str(flat[path]) for path in ("resource", "source") if flat.get(path))
     return " on ".join(named) or None
-
-
-def _unseen(name: str, inexact: frozenset[str]) -> bool:
-    also = {"runbook": "labels", "resource": "source"}
-    return name in inexact or also.get(name) in inexact
 
 
 class _Report:

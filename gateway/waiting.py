@@ -17,12 +17,17 @@ MOST_FOR_ONE_UPSTREAM = 256
 class Waiter:
     """One command that somebody waits for: the verdicts so far, and who has yet to give one.
 
-    `shows` says that the primary's own id is to be shown; `strict` that a change by others is to be refused.
+    `shows` says that the primary's own id is to be shown; `strict` that a change by others is to be refused;
+    `any_will_do` that whichever upstream takes it first is as good as the primary.
     """
 
-    def __init__(self, primary: str, upstreams: Iterable[str], *, shows: bool, strict: bool) -> None:
+    def __init__(
+        self, primary: str, upstreams: Iterable[str], *, shows: bool, strict: bool, any_will_do: bool = False
+    ) -> None:
         self.primary = primary
         self.pending = set(upstreams)
+        self.held: set[str] = set()
+        self.any_will_do = any_will_do
         self.verdicts: dict[str, Verdict] = {}
         self.shows = shows
         self.strict = strict
@@ -34,8 +39,15 @@ class Waiter:
         """Takes one upstream's verdict."""
         self.verdicts[upstream] = verdict
         self.pending.discard(upstream)
-        primary = self.verdicts.get(self.primary)
-        if not self.pending or (primary is not None and primary.state == "delivered"):
+        has_it = verdict.state == "delivered" and (self.any_will_do or upstream == self.primary)
+        if has_it or not self.pending - self.held:
+            self.done.set()
+
+    def hold(self, upstream: str) -> None:
+        """One of the upstreams will not give its verdict soon."""
+        self.held.add(upstream)
+        is_vain = upstream == self.primary and not self.any_will_do
+        if is_vain or not self.pending - self.held:
             self.done.set()
 
     def all_refused(self) -> bool:
@@ -97,8 +109,8 @@ class Waiters:
     def release_all(self, upstream: str) -> None:
         """Nobody is to wait for an upstream that is held now."""
         for waiter in list(self._waiting.values()):
-            if waiter.primary == upstream:
-                waiter.done.set()
+            if upstream in waiter.pending:
+                waiter.hold(upstream)
 
     def verdict(self, command: int, upstream: str, verdict: Verdict) -> None:
         """Passes an upstream's verdict on."""

@@ -23,10 +23,14 @@ def plain(value: Any) -> Any:
 
 def load(path: str) -> Any:
     """A golden file below `tests/golden`; fails where there is none."""
+    return json.loads(_text(path))
+
+
+def _text(path: str) -> str:
     file = GOLDEN / path
     if not file.is_file():
         pytest.fail(f"there is no golden file {path}: write it from the vendor's page, naming its source")
-    return json.loads(file.read_text("utf8"))
+    return file.read_text("utf8")
 
 
 class Recorder:
@@ -44,6 +48,15 @@ class Recorder:
         held = load(path)
         assert key in held, f"{path} has no {key}"
         assert actual == held[key]
+
+    def same_text(self, path: str, actual: str) -> None:
+        """Fails unless `actual` is the whole of a file that people read."""
+        if self.rewrites:
+            file = GOLDEN / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(actual, "utf8")
+            pytest.fail(f"recorded {path}: read it as whoever is woken would, then run without --record")
+        assert actual == _text(path)
 
     def _write(self, path: str, key: str, actual: Any, about: dict[str, str]) -> None:
         file = GOLDEN / path

@@ -160,14 +160,15 @@ class AlertFilter(Struct, kw_only=True, frozen=True):
 
 
 class DeliveryFilter(Struct, kw_only=True, frozen=True):
-    """Which deliveries to list, newest first; empty fields do not select. With `after`, those with a larger id, oldest
-    first."""
+    """Which deliveries to list, newest first; empty fields do not select. With `before`, those with a smaller id; with
+    `after`, those with a larger one, oldest first."""
 
     state: str | None = None
     upstream: str | None = None
     alert: int | None = None
     ids: tuple[int, ...] = ()
     after: int | None = None
+    before: int | None = None
     limit: int = 1000
 
 

@@ -251,6 +251,9 @@ class SqlTx:
         if chosen.after is not None:
             conditions.append("id > ?")
             values.append(chosen.after)
+        if chosen.before is not None:
+            conditions.append("id < ?")
+            values.append(chosen.before)
         order = "id DESC" if chosen.after is None else "id"
         where = f"{DELIVERIES.select} WHERE {' AND '.join(conditions)} ORDER BY {order} LIMIT ?"
         return [DELIVERIES.decode(row) for row in self._all(where, [*values, chosen.limit])]

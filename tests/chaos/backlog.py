@@ -1,9 +1,10 @@
 """Promise 11: 100,000 waiting deliveries drain with flat memory, the whole process within 64 MiB.
 
 The upstream is down. Most of the backlog is put into the store by the road itself, in batches, as HTTP would take
-minutes; the rest arrives over HTTP, from senders with a ledger. Then the upstream heals and everything goes out. Where
-a memory cgroup can be made (version 1 or 2; that takes root) the gateway lives in one, and is killed if it takes more;
-elsewhere its resident memory is measured. The negative control keeps whatever it sent.
+minutes; the rest arrives over HTTP, from senders with a ledger. While all of it waits, an operator asks by `--url` from
+outside, as beside a sidecar that has no room for a second process. Then the upstream heals and everything goes out.
+Where a memory cgroup can be made (version 1 or 2; that takes root) the gateway lives in one, and is killed if it takes
+more; elsewhere its resident memory is measured. The negative control keeps whatever it sent.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from tests.chaos.accounts import account
 from tests.chaos.confined import cgroup, peak
 from tests.chaos.load import Ledger, Load, Told
 from tests.chaos.processes import CONCURRENCY, GATEWAY, Process, configuration, free_port, outbox, running
-from tests.chaos.sink import sink
+from tests.chaos.sink import ROOT, sink
 from tests.chaos.verdicts import Verdict, command, parser
 
 HOARDER = "tests.chaos.hoarder"
@@ -39,6 +40,14 @@ MOST = 64
 GROWTH = 4.0
 """MiB by which memory may be more at the end of the drain than after its first tenth, and it is flat."""
 BATCH = 500
+ASKED = (
+    ("deliveries",),
+    ("deliveries", "--state", "waiting", "--limit", "5000", "--json"),
+    ("report", "--by", "caller"),
+    ("retry", "--upstream", "oncall"),
+    ("operations",),
+)
+"""What an operator asks while everything waits."""
 MANY = "max_waiting = { deliveries = 1000000 }"
 
 
@@ -122,6 +131,7 @@ async def backlog(
             idle = resident(process.pid)
             await _offered(Load(ledger, port, most=32), rate, offered)
             waiting = ledger.acknowledged()
+            asked = [await _asked(process.url, *words) for words in ASKED]
             memory, healed = Memory(process.pid), time.monotonic()
             upstream.mood(status=202)
             drained = await _drained(process, memory, filled / 50 + 120)
@@ -137,10 +147,32 @@ async def backlog(
     verdict.figures |= {"MiB charged": charged} if group else {}
     verdict.figures |= {"limit": f"{most} MiB cgroup" if group else "none, resident memory measured"}
     found.judge(verdict, CONCURRENCY)
+    verdict.figures |= {"s for an operator's longest call": max(took for took, _ in asked)}
+    for words, (_, said) in zip(ASKED, asked, strict=True):
+        verdict.hold(not said, f"{' '.join(words)} --url: {said}")
     verdict.hold(drained, "the outbox did not drain")
     verdict.hold(highest <= most, f"it took {highest:.1f} MiB, more than {most}")
     verdict.hold(memory.growth <= GROWTH, f"memory grew by {memory.growth:.1f} MiB during the drain")
     return verdict
+
+
+async def _asked(url: str, *words: str) -> tuple[float, str]:
+    """Asks the gateway as an operator does, in a process of his own outside its cgroup; answers how long that took, and
+    what went wrong."""
+    began = time.monotonic()
+    asking = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "gateway.cli",
+        *words,
+        "--url",
+        url,
+        cwd=ROOT,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await asking.communicate()
+    return time.monotonic() - began, said.decode() or (f"exit {asking.returncode}" if asking.returncode else "")
 
 
 def _program(group: Path | None, *, hoards: bool) -> tuple[str, ...]:

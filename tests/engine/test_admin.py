@@ -17,6 +17,7 @@ import httpx
 import pytest
 import trustme
 
+from gateway.admin import PAGE
 from gateway.config import parse
 from gateway.errors import ConfigurationError
 from gateway.service import Gateway
@@ -182,6 +183,20 @@ def test_what_is_not_understood_changes_nothing(tmp_path: Path, path: str, body:
         answer = s.post(path, body)
         assert answer.status_code == 400 and said in answer.json()["message"]
         assert s.get("/-/operations").json() == {"operations": []}
+
+
+@pytest.mark.parametrize(("asked", "count"), [("", 2 * PAGE + 3), ("limit=1", 1), (f"limit={PAGE}", PAGE)])
+def test_a_long_list_comes_whole_in_pieces(tmp_path: Path, asked: str, count: int) -> None:
+    """Newest first, each delivery once, over as many pages as it takes; and no more than was asked for."""
+    with chaos(say(503)) as vendor, standing(tmp_path, vendor.url) as s:
+        s.page(*(f"key-{number}" for number in range(2 * PAGE + 3)))
+        ids = [one["id"] for one in s.get(f"/-/deliveries?{asked}").json()["deliveries"]]
+        assert len(ids) == count and ids == sorted(set(ids), reverse=True)
+
+
+def test_an_empty_list_is_a_list(tmp_path: Path) -> None:
+    with standing(tmp_path, "http://127.0.0.1:9") as s:
+        assert s.get("/-/deliveries").json() == {"deliveries": []}
 
 
 def test_questions_that_are_not_understood_are_refused(tmp_path: Path) -> None:

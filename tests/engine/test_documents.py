@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway import __version__
 from gateway.config import parse
 from gateway.documents import dialect_table, mappings_page, readme_with
 from gateway.registry import dialects
@@ -33,6 +34,28 @@ def test_the_readme_has_its_three_configurations() -> None:
 def test_a_configuration_of_the_readme_is_good(text: str) -> None:
     config = parse(text, secrets=False)
     assert set(config.inbounds) == set(tomllib.loads(text)["inbound"])
+
+
+def _sections(text: str, level: str) -> dict[str, str]:
+    """What stands below each heading of a level, by its title, in order."""
+    parts = re.split(rf"^{level} (.+)$", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_the_changelog_comes_last_and_names_the_present_release() -> None:
+    """issue 6.9: a heading per release, the newest first, and what changed in what a page says."""
+    chapters = _sections(README, "##")
+    assert list(chapters)[-2:] == ["Changelog", "Licence"]
+    releases = _sections(chapters["Changelog"], "###")
+    assert next(iter(releases)) == __version__
+    numbers = [tuple(map(int, release.split("."))) for release in releases]
+    assert numbers == sorted(numbers, reverse=True)
+    assert all("**What a page says.**" in entry for entry in releases.values())
+
+
+def test_every_release_whose_store_is_kept_is_in_the_changelog() -> None:
+    kept = {path.stem for path in (ROOT / "tests" / "chaos" / "stores").glob("*.db")}
+    assert kept and kept <= set(_sections(README, "###"))
 
 
 def test_a_house_has_no_room_that_its_plan_does_not_name() -> None:

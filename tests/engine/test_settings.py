@@ -12,7 +12,7 @@ from gateway.config import parse
 from gateway.errors import ConfigurationError
 from tests.chaos_upstream import CLOSE, chaos
 from tests.clients.callers import ibm_alert, ilert_event, livesession_alert, uptinio_alert
-from tests.engine.vendors import before, page, table
+from tests.engine.vendors import OK, before, down, page, table
 from tests.harness import KEY, inbound_tables
 from tests.raw import request, wire
 
@@ -109,3 +109,35 @@ def test_a_literal_secret_may_begin_with_a_dollar_and_is_never_shown() -> None:
     wrong = problems(there(f"key = '{secret}'\ntimeout = 'soon'\ncolour = '{secret}'"))
     assert secret not in wrong
     assert "env:X" in problems(there("key = '${X}'"))
+
+
+def test_a_page_leads_to_the_trace_at_the_public_address(tmp_path: Path) -> None:
+    """`public_url`: where operators reach `/-/…`; the id in the line is the one in the caller's answer."""
+    with chaos(OK) as upstream:
+        top = 'public_url = "https://alerts.example.com/gateway/"'
+        with before(tmp_path, table("oncall", upstream.url, "ilert"), top=top) as h:
+            number = down(h).headers["alert-gateway-id"]
+            h.wait_for(lambda: upstream.got)
+    lines = upstream.got[0].body["details"].split("\n")
+    assert f"trace: https://alerts.example.com/gateway/-/alerts/{number}" in lines
+
+
+def test_a_reload_sees_another_public_address() -> None:
+    """An upstream is asked anew only where something about it has changed, and pages lead elsewhere now."""
+    first, same, other = (
+        parse(f'public_url = "https://{name}.example.com"\n' + there()).upstreams["there"].written for name in "aab"
+    )
+    assert first == same != other
+
+
+@pytest.mark.parametrize("address", ["alerts.example.com", "ftp://alerts.example.com", "https://a.example/?x=1", ""])
+def test_what_is_no_public_address_is_refused(address: str) -> None:
+    assert "public_url: " in problems(f'public_url = "{address}"\n' + there())
+
+
+def test_a_store_that_outlives_its_containers_needs_no_waiting_for_upstreams() -> None:
+    stores = ("postgresql://a@b/c", "sqlite:///tmp/a.db")
+    texts = [f'durable = "container"\nstore = "{store}"\n' + there() for store in stores]
+    told = [list(warnings(parse(text))) for text in texts]
+    assert [any(line.startswith("durable: ") for line in one) for one in told] == [True, False]
+    assert "durable: " in problems('durable = "pod"\n' + there())

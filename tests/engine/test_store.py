@@ -273,6 +273,7 @@ def test_deliveries_are_chosen_newest_first(harness: Harness) -> None:
 
         assert ids() == [3, 2, 1]
         assert ids(limit=1) == [3]
+        assert ids(before=3) == [2, 1] and ids(before=3, limit=1) == [2]
         assert ids(state="dead") == [1]
         assert ids(upstream="v") == [2]
         assert ids(alert=1) == [2, 1]

@@ -1,0 +1,50 @@
+"""Whether an upstream has what a caller said: where the store goes with its container, success is not told before.
+
+Plain functions of a transaction. They must not know any vendor, HTTP, or SQL.
+"""
+
+from __future__ import annotations
+
+from gateway.dialect import Command
+from gateway.errors import Problem, ProblemKind
+from gateway.road import Accepted, Caller
+from gateway.store import Tx
+
+AGAIN_AFTER = 5
+"""Seconds after which a caller may ask again whether it has landed."""
+
+
+def has_landed(tx: Tx, asked: Command, caller: Caller, accepted: Accepted) -> bool:
+    """Whether an upstream has taken a command, or everything there is of its alert, or nothing is owed to any: what is
+    kept by the gateway alone, thrown away on purpose or void has nowhere to land."""
+    own = tx.deliveries_of(accepted.command)
+    if any(row.state == "delivered" for row in own):
+        return True
+    if accepted.alert is not None:
+        return all_has_landed(tx, accepted.alert.id)
+    return not any(row.state == "waiting" for row in own) and _earlier_has_landed(tx, asked, caller, accepted.command)
+
+
+def all_has_landed(tx: Tx, alert: int | None) -> bool:
+    """Whether an upstream has everything there is of an alert, or nothing of it is owed to any."""
+    targets = tx.targets(alert) if alert is not None else []
+    owed = {target.upstream for target in targets if tx.is_waiting(target.alert, target.upstream)}
+    return not owed or any(one.state in ("present", "gone") and one.upstream not in owed for one in targets)
+
+
+def _earlier_has_landed(tx: Tx, asked: Command, caller: Caller, command: int) -> bool:
+    """A command that finds no alert may repeat the end of one that has ended here, and is still to be told of."""
+    if asked.ref is None or asked.ref.key is None:
+        return True
+    earlier = tx.last_alert_by_key(caller.scope, caller.dialect.same_key(asked.ref.key), command)
+    return all_has_landed(tx, earlier.id if earlier else None)
+
+
+def not_landed() -> Problem:
+    """What the caller is told meanwhile."""
+    return Problem(
+        ProblemKind.OVERLOADED,
+        "no upstream has taken this yet; it is kept and goes on being delivered, but only as long as this container "
+        "lives; ask again with the same key",
+        retry_after=AGAIN_AFTER,
+    )

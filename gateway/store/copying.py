@@ -1,0 +1,94 @@
+"""A copy of a store in SQLite, made while a gateway serves from it: one consistent state, whole in one file.
+
+It reads through a connection of its own, in one transaction, which keeps no writer waiting. It must not know what the
+rows mean to anybody but the store.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+import apsw
+
+from gateway.errors import StoreError
+from gateway.store.sqlite import SqliteTx
+
+LONGEST_WAIT = 10_000
+"""Milliseconds that the copy waits for a store that is being opened or closed."""
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What was copied: bytes of the file, and how many deliveries wait in it."""
+
+    size: int
+    waiting: int
+
+
+def copy_store(store: str, target: Path) -> Copied:
+    """Copies the store in the file `store` to a new file that its owner alone may read; it has reached the disk, and
+    was looked through, before it has its name. Raises `StoreError` where that cannot be, and leaves nothing behind."""
+    if not Path(store).is_file():
+        raise StoreError(f"there is no store at {store} yet")
+    if target.is_dir():
+        raise StoreError(f"{target} is a directory; name a file that is not there yet")
+    if target.exists() or target.is_symlink():
+        raise StoreError(f"{target} is there already, and is not overwritten; name another file")
+    if not target.parent.is_dir():
+        raise StoreError(f"there is no directory {target.parent}")
+    unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        waiting = _copy(store, unfinished)
+        _reach_disk(unfinished)
+        _name(unfinished, target)
+        _reach_disk(target.parent)
+        return Copied(target.stat().st_size, waiting)
+    except FileExistsError:
+        raise StoreError(f"{target} is there already, and is not overwritten; name another file") from None
+    except apsw.FullError as error:
+        raise StoreError(f"there is no room for the copy in {target.parent}: {error}") from error
+    except (apsw.Error, OSError) as error:
+        raise StoreError(f"cannot copy the store {store} to {target}: {error}") from error
+    finally:
+        for ending in ("", "-journal", "-wal", "-shm"):
+            Path(f"{unfinished}{ending}").unlink(missing_ok=True)
+
+
+def _copy(store: str, file: Path) -> int:
+    """Copies, makes the copy whole by itself, and looks through it; answers how many deliveries wait in it."""
+    source, copy = apsw.Connection(store), apsw.Connection(str(file))
+    try:
+        source.set_busy_timeout(LONGEST_WAIT)
+        with copy.backup("main", source, "main") as backup:
+            backup.step(-1)  # all at once: what is written meanwhile would make it begin again
+        copy.pragma("journal_mode", "delete")  # what has a log beside it is copied without it some day
+        if (found := copy.pragma("quick_check")) != "ok":
+            raise StoreError(f"the copy of {store} is damaged, and was thrown away: {found}")
+        return sum(one.count for one in SqliteTx(copy).waiting())
+    finally:
+        copy.close()
+        source.close()
+
+
+def _name(unfinished: Path, target: Path) -> None:
+    """Gives the copy its name, unless something has that name by now."""
+    try:
+        os.link(unfinished, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links, as of other systems' shares
+        if target.exists():
+            raise FileExistsError(target) from None
+        unfinished.rename(target)
+
+
+def _reach_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

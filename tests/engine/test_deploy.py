@@ -1,0 +1,308 @@
+"""The files in `deploy/`: what they say of the gateway is so. Arguments are its own, embedded configurations are good,
+ports, probes, secrets and volumes belong together, and there is time to drain. What is not ours to run here (a
+cluster, an init system) is checked by its own program where that is there.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from gateway import __version__
+from gateway.cli import main
+from gateway.config import Config, parse
+from gateway.service import DRAIN_SECONDS
+from gateway.serving import LINGER, SETTLE
+from tests.processes import serving
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+MANIFESTS = sorted(path.stem for path in (DEPLOY / "kubernetes").glob("*.yaml"))
+UNIT = DEPLOY / "systemd" / "alert-gateway.service"
+UNIT_CONFIG = DEPLOY / "systemd" / "gateway.toml"
+GATEWAY = "alert-gateway"
+PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
+NEEDED = LINGER + SETTLE + DRAIN_SECONDS
+"""Seconds between SIGTERM and the end."""
+IN_THE_CLEAR = "is served without TLS"
+
+
+# --- Kubernetes ------------------------------------------------------------------------------------------------
+
+
+@cache
+def _objects(manifest: str) -> list[dict[str, Any]]:
+    text = (DEPLOY / "kubernetes" / f"{manifest}.yaml").read_text("utf8")
+    return list(yaml.safe_load_all(text))
+
+
+def _of_kind(manifest: str, kind: str) -> list[dict[str, Any]]:
+    return [one for one in _objects(manifest) if one["kind"] == kind]
+
+
+def _pod(manifest: str) -> Any:
+    [deployment] = _of_kind(manifest, "Deployment")
+    return deployment["spec"]["template"]["spec"]
+
+
+def _container(manifest: str) -> Any:
+    pod = _pod(manifest)
+    [found] = [one for one in [*pod.get("initContainers", ()), *pod["containers"]] if one["name"] == GATEWAY]
+    return found
+
+
+def _text(manifest: str) -> str:
+    """The configuration that the container is given, found as the container would: by its argument."""
+    arguments = _container(manifest)["args"]
+    path = PurePosixPath(arguments[arguments.index("--config") + 1])
+    [config_map] = _of_kind(manifest, "ConfigMap")
+    assert _volume_at(manifest, path.parent)["configMap"]["name"] == config_map["metadata"]["name"]
+    return str(config_map["data"][path.name])
+
+
+def _volume_at(manifest: str, directory: PurePosixPath) -> Any:
+    """The volume that is mounted nearest above a directory."""
+    mounts = {PurePosixPath(one["mountPath"]): one["name"] for one in _container(manifest)["volumeMounts"]}
+    nearest = next((path for path in (directory, *directory.parents) if path in mounts), None)
+    assert nearest, f"nothing is mounted at {directory}"
+    return next(one for one in _pod(manifest)["volumes"] if one["name"] == mounts[nearest])
+
+
+def _config(text: str) -> Config:
+    return parse(text, secrets=False)
+
+
+def _files(text: str) -> Iterator[str]:
+    """Every file that a configuration refers to: secrets and certificates."""
+    table = tomllib.loads(text)
+    yield from re.findall(r'"file:([^"]+)"', text)
+    yield from table.get("tls", {}).values()
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS)
+def test_the_arguments_are_the_gateways_own(manifest: str) -> None:
+    _is_understood(_container(manifest)["args"])
+
+
+def _is_understood(arguments: list[str]) -> None:
+    command = main.commands[arguments[0]]
+    command.make_context(arguments[0], list(arguments[1:]))
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS)
+def test_the_embedded_configuration_is_good(manifest: str, tmp_path: Path) -> None:
+    """With no warning but one: a sidecar's operators come by port-forward, so it has no certificate."""
+    (tmp_path / "gateway.toml").write_text(_text(manifest), "utf8")
+    _is_good(tmp_path / "gateway.toml", warned_of=IN_THE_CLEAR if "initContainers" in _pod(manifest) else "")
+
+
+def _is_good(path: Path, warned_of: str = "") -> None:
+    checked = CliRunner().invoke(main, ["check", "--config", str(path), "--no-secrets"])
+    assert checked.exit_code == 0, checked.output
+    warnings = [line for line in checked.stderr.splitlines() if "warning" in line]
+    assert [line for line in warnings if not (warned_of and warned_of in line)] == []
+    assert len(warnings) == bool(warned_of)
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS)
+def test_ports_are_those_of_the_configuration(manifest: str) -> None:
+    """What the pod shows is what can be reached from elsewhere, and nothing else is."""
+    config = _config(_text(manifest))
+    shown = {one["name"]: one["containerPort"] for one in _container(manifest)["ports"]}
+    assert config.admin
+    reached = {"admin": config.admin, "callers": config.listen}
+    assert shown == {name: port for name, (host, port) in reached.items() if host == "0.0.0.0"}
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS)
+def test_probes_ask_what_the_gateway_answers(manifest: str) -> None:
+    container, config = _container(manifest), _config(_text(manifest))
+    ports = {one["name"] for one in container["ports"]}
+    probes = {name: container[name]["httpGet"] for name in PROBES if name in container}
+    for name, probe in probes.items():
+        assert probe["port"] in ports, name
+        assert probe["path"] in ("/-/healthy", "/-/ready")
+        assert probe.get("scheme", "HTTP") == ("HTTPS" if config.tls else "HTTP")
+    assert probes["livenessProbe"]["path"] == "/-/healthy"  # promise 24: never restarted for an upstream's fault
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS)
+def test_every_file_that_is_referred_to_is_mounted(manifest: str) -> None:
+    text = _text(manifest)
+    paths = [PurePosixPath(path) for path in _files(text)]
+    assert paths
+    for path in paths:
+        secret = _volume_at(manifest, path.parent)["secret"]
+        assert path.name in {item["path"] for item in secret["items"]}, path
+    for directory in re.findall(r'"dir:([^"]+)"', text):
+        assert "secret" in _volume_at(manifest, PurePosixPath(directory))
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS)
+def test_no_mount_is_without_its_volume_and_no_volume_without_use(manifest: str) -> None:
+    mounted = [one["name"] for one in _container(manifest)["volumeMounts"]]
+    assert sorted(mounted) == sorted(one["name"] for one in _pod(manifest)["volumes"])
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS)
+def test_it_writes_only_where_it_may(manifest: str) -> None:
+    """The root file system is read-only: the store and what SQLite puts aside lie in an emptyDir that is the user's."""
+    container, pod, config = _container(manifest), _pod(manifest), _config(_text(manifest))
+    context = {**pod["securityContext"], **container["securityContext"]}
+    assert context["readOnlyRootFilesystem"] and context["runAsNonRoot"] and not context["allowPrivilegeEscalation"]
+    assert context["runAsUser"] == context["fsGroup"] == _users_number()
+    scratch = next(one["value"] for one in container["env"] if one["name"] == "TMPDIR")
+    written = [PurePosixPath(scratch)] + ([] if config.is_shared else [PurePosixPath(config.store).parent])
+    for directory in written if not _is_elsewhere(manifest) else written[:1]:
+        assert "emptyDir" in _volume_at(manifest, directory)
+    assert all(one.get("readOnly") for one in container["volumeMounts"] if one["mountPath"] not in map(str, written))
+
+
+def _is_elsewhere(manifest: str) -> bool:
+    """Whether the store is named by a secret, so that it is no file in the pod."""
+    return str(tomllib.loads(_text(manifest))["store"]).startswith("file:")
+
+
+def _users_number() -> int:
+    found = re.search(r"--uid (\d+)", (DEPLOY.parent / "Dockerfile").read_text("utf8"))
+    assert found
+    return int(found[1])
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS)
+def test_secrets_are_for_the_gateway_alone_to_read(manifest: str) -> None:
+    modes = [one["secret"]["defaultMode"] for one in _pod(manifest)["volumes"] if "secret" in one]
+    assert modes and set(modes) == {0o440}
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS)
+def test_there_is_time_to_drain(manifest: str) -> None:
+    assert _pod(manifest)["terminationGracePeriodSeconds"] >= math.ceil(NEEDED)
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS)
+def test_the_image_is_of_this_release(manifest: str) -> None:
+    assert _container(manifest)["image"] == f"alert-gateway:{__version__}"
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS)
+def test_selectors_find_the_pods(manifest: str) -> None:
+    [deployment] = _of_kind(manifest, "Deployment")
+    labels = deployment["spec"]["template"]["metadata"]["labels"].items()
+    selectors = [deployment["spec"]["selector"]["matchLabels"]]
+    selectors += [one["spec"]["selector"] for one in _of_kind(manifest, "Service")]
+    selectors += [one["spec"]["selector"]["matchLabels"] for one in _of_kind(manifest, "PodDisruptionBudget")]
+    selectors += [one["spec"]["podSelector"]["matchLabels"] for one in _of_kind(manifest, "NetworkPolicy")]
+    assert all(selector.items() <= labels for selector in selectors)
+
+
+def test_services_and_policies_name_ports_that_there_are() -> None:
+    for manifest in MANIFESTS:
+        ports = {one["name"] for one in _container(manifest)["ports"]}
+        named = [one["targetPort"] for service in _of_kind(manifest, "Service") for one in service["spec"]["ports"]]
+        for policy in _of_kind(manifest, "NetworkPolicy"):
+            named += [one["port"] for rule in policy["spec"]["ingress"] for one in rule["ports"]]
+        assert set(named) <= ports
+
+
+def test_the_sidecar_is_a_native_one_within_64_mib() -> None:
+    """Answering only for what an upstream has: an emptyDir goes with its pod. Its own trouble is not the pod's."""
+    container = _container("sidecar")
+    assert container in _pod("sidecar")["initContainers"] and container["restartPolicy"] == "Always"
+    assert container["resources"]["limits"]["memory"] == container["resources"]["requests"]["memory"] == "64Mi"
+    config = _config(_text("sidecar"))
+    assert config.durable == "container" and config.listen[0] == "127.0.0.1"
+    assert "readinessProbe" not in container and container["startupProbe"]["httpGet"]["path"] == "/-/ready"
+
+
+def test_the_central_gateway_survives_the_loss_of_one() -> None:
+    [deployment] = _of_kind("central", "Deployment")
+    [budget] = _of_kind("central", "PodDisruptionBudget")
+    replicas = deployment["spec"]["replicas"]
+    assert replicas >= 2 and 1 <= budget["spec"]["minAvailable"] < replicas
+    assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    [callers] = [one for one in _of_kind("central", "Service") if one["metadata"]["name"] == GATEWAY]
+    assert [one["targetPort"] for one in callers["spec"]["ports"]] == ["callers"]
+
+
+# --- a plain machine -------------------------------------------------------------------------------------------
+
+
+def _settings() -> dict[str, list[str]]:
+    """The unit's settings; one may be there several times."""
+    found: dict[str, list[str]] = {}
+    for line in UNIT.read_text("utf8").splitlines():
+        name, equals, value = line.partition("=")
+        if equals and not line.startswith("#"):
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def test_the_unit_starts_the_gateway_with_its_own_arguments() -> None:
+    [start] = _settings()["ExecStart"]
+    program, *arguments = start.split()
+    assert PurePosixPath(program).name == "alert-gateway"
+    _is_understood(arguments)
+    assert _settings()["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
+    assert _settings()["Type"] == ["exec"]  # it tells no init system that it is ready
+
+
+def test_the_units_configuration_is_good_and_its_credentials_are_loaded() -> None:
+    _is_good(UNIT_CONFIG)
+    text = UNIT_CONFIG.read_text("utf8")
+    loaded = {one.partition(":")[0] for one in _settings()["LoadCredential"]}
+    named = [PurePosixPath(path) for path in _files(text)]
+    assert {path.name for path in named} == loaded
+    assert {str(path.parent) for path in named} == {f"/run/credentials/{UNIT.name}"}
+    [directory] = _settings()["StateDirectory"]
+    assert PurePosixPath(_config(text).store).parent == PurePosixPath("/var/lib") / directory
+
+
+def test_the_unit_leaves_time_to_drain() -> None:
+    [seconds] = _settings()["TimeoutStopSec"]
+    assert float(seconds.removesuffix("s")) >= NEEDED
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not here")
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    """Verified with a program in the place of the one that is not installed here."""
+    text = UNIT.read_text("utf8").replace("/opt/alert-gateway/bin/alert-gateway", sys.executable)
+    (tmp_path / UNIT.name).write_text(text, "utf8")
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", str(tmp_path / UNIT.name)], capture_output=True, text=True, timeout=60
+    )
+    assert verified.returncode == 0 and UNIT.name not in verified.stderr, verified.stderr
+
+
+# --- served as they are -----------------------------------------------------------------------------------------
+
+
+def _here(text: str, directory: Path) -> str:
+    """The configuration with its files in a directory of the test's, and the operators on a port that is free."""
+    for path in _files(text):
+        (directory / PurePosixPath(path).name).write_text("s3cr3t-0123456789abcdef", "utf8")
+        text = text.replace(path, str(directory / PurePosixPath(path).name))
+    text = re.sub(r'^admin = "[^"]*"', 'admin = "127.0.0.1:0"', text, flags=re.MULTILINE)
+    return text.replace("/var/lib/alert-gateway", str(directory))
+
+
+@pytest.mark.parametrize("text", [_text("sidecar"), UNIT_CONFIG.read_text("utf8")], ids=["sidecar", "systemd"])
+def test_a_gateway_serves_from_it_and_answers_its_probes(text: str, tmp_path: Path) -> None:
+    config = tmp_path / "gateway.toml"
+    config.write_text(_here(text, tmp_path), "utf8")
+    with serving(config) as running:
+        admin = running.waits_for("serving.admin")[0]["url"]
+        assert [httpx.get(admin + path).status_code for path in ("/-/healthy", "/-/ready")] == [200, 200]
+        assert running.waits_for("serving")[0]["dialects"] == list(tomllib.loads(text)["inbound"])

@@ -1,0 +1,63 @@
+"""Retention: what has ended is removed a small batch at a time, what waits never, and metrics tell how far that is."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from gateway import service
+from tests.chaos_upstream import chaos
+from tests.clients.callers import ilert_event
+from tests.engine.vendors import OK, before, count, page, settled, table
+from tests.harness import House
+
+PAGES = 5
+
+
+def _metric(h: House, sample: str) -> float:
+    text = h.client.get(h.url + "/metrics").text
+    return next(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(sample + " "))
+
+
+def _purged(h: House) -> float:
+    return _metric(h, 'alert_gateway_purged_total{what="ended"}')
+
+
+@pytest.fixture
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "PURGE_EVERY", 0.0)
+    monkeypatch.setattr(service, "PURGED_AT_ONCE", 2)
+    monkeypatch.setattr(service, "HOUSEKEEPING", 0.2)
+
+
+@pytest.mark.usefixtures("_small_batches")
+def test_what_has_ended_is_removed_batch_by_batch_and_counted(tmp_path: Path) -> None:
+    """Of each page two deliveries and one alert go, in batches of two of each; after the last none is behind."""
+    with chaos(OK) as upstream:
+        with before(tmp_path, table("oncall", upstream.url, "ilert")) as h:
+            for number in range(PAGES):
+                page(h, f"key-{number}")
+                over = ilert_event("RESOLVE", f"key-{number}")
+                h.call("POST", "/ilert/api/events", over, key=None)
+            settled(h, count=2 * PAGES)
+            assert _purged(h) == 0
+        began = time.time()
+        with before(tmp_path, table("oncall", upstream.url, "ilert"), top='retention = "1ms"') as h:
+            seen = [h.wait_for(lambda: _metric(h, "alert_gateway_last_purge_timestamp_seconds"))]
+            behind = [_metric(h, "alert_gateway_purge_behind")]
+            h.wait_for(lambda: _purged(h) == 3 * PAGES)
+            h.wait_for(lambda: _metric(h, "alert_gateway_purge_behind") == 0)
+            assert seen[0] >= began - 1 and behind == [1]
+            assert (count(h, "deliveries"), count(h, "alerts"), count(h, "commands")) == (0, 0, 0)
+
+
+@pytest.mark.usefixtures("_small_batches")
+def test_what_waits_is_never_too_old(tmp_path: Path) -> None:
+    there = table("oncall", "http://127.0.0.1:9", "ilert")
+    with before(tmp_path, there, top='retention = "1ms"') as h:
+        page(h)
+        first = h.wait_for(lambda: _metric(h, "alert_gateway_last_purge_timestamp_seconds"))
+        h.wait_for(lambda: _metric(h, "alert_gateway_last_purge_timestamp_seconds") > first + 0.3)
+        assert (count(h, "deliveries"), count(h, "alerts"), _purged(h)) == (1, 1, 0)
