@@ -85,6 +85,8 @@ class Desk:
             return await self._inquire(who, asked, request)
         if isinstance(asked, Listing):
             return await self._list(who, asked, request)
+        if isinstance(asked, Reply):
+            return Answered(Answer(), request, relayed=asked)
         return await self._relay(who, asked, request, via)
 
     # --- commands ----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 import msgspec
@@ -20,6 +20,9 @@ from gateway.canonical import Flat, Kind, Operation
 from gateway.errors import Problem, ProblemKind
 from gateway.mapping import Hint
 from gateway.mapping import Mapping as FieldMapping
+
+if TYPE_CHECKING:
+    from gateway.own.envelope import Envelope
 
 Json = Any
 """A decoded JSON value: dict, list, str, int, float, bool or None."""
@@ -216,8 +219,8 @@ class Relay:
     otherwise: Reply
 
 
-Asked = Command | Read | Inquiry | Listing | Relay
-"""What a request turns out to ask for."""
+Asked = Command | Read | Inquiry | Listing | Relay | Reply
+"""What a request turns out to ask for; a reply where it asks for nothing that the gateway would have to look up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -347,7 +350,8 @@ class Sending:
     the alert has at this upstream, `ids` and `seen` what earlier outcomes brought; `verbatim` the caller's own
     words where it speaks the upstream's dialect (`is_akin`); `suffix` makes a taken name unique where that is allowed;
     `strict` asks an update not to overwrite what somebody else changed there; `replaced` is what the route sets, which
-    `body` says already where it has a field for it; `settings` is the dialect's own section of the configuration.
+    `body` says already where it has a field for it; `settings` is the dialect's own section of the configuration;
+    `mark` is the same at every attempt of one delivery, and no other's.
     """
 
     operation: Operation
@@ -363,6 +367,7 @@ class Sending:
     verbatim: dict[str, Json] | None = None
     replaced: Flat = field(default_factory=dict)
     settings: Any = None
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -413,7 +418,9 @@ class Dialect:
     its words about the form of a credential that nobody has. `url` is the
     vendor's usual address, `client_setting` what a client changes to call the gateway instead, `usual_defaults`
     such `defaults` as an upstream of it is configured with where callers of other vendors say less, `remark` what else
-    its page should say.
+    its page should say. `admits` refuses by its headers a request whose body need not be read for that. `samples` are
+    bodies that open an alert, of a dialect without documented examples. `envelope` is what it can put around the alerts
+    of a dialect that a configuration describes, `description` the table there that describes this one.
     """
 
     name: str
@@ -437,3 +444,7 @@ class Dialect:
     client_setting: str = ""
     usual_defaults: Mapping[str, Any] = field(default_factory=dict)
     remark: str = ""
+    admits: Callable[[Incoming], None] | None = None
+    samples: tuple[Json, ...] = ()
+    envelope: Envelope | None = None
+    description: Json = None

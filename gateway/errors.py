@@ -27,6 +27,7 @@ class ProblemKind(StrEnum):
     TIMEOUT = "timeout"  # the body did not arrive in time
     CONFLICT = "conflict"  # the version is not the current one
     TOO_LARGE = "too_large"
+    UNSUPPORTED = "unsupported"  # a form of body that a dialect does not take, where it looks at that at all
     HEADERS_TOO_LARGE = "headers_too_large"
     NAME_TAKEN = "name_taken"
     KEY_REUSED = "key_reused"  # an idempotency key that another request has used
@@ -50,6 +51,7 @@ USUAL_STATUS: dict[ProblemKind, int] = {
     ProblemKind.CONFLICT: 409,
     ProblemKind.IN_PROGRESS: 409,
     ProblemKind.TOO_LARGE: 413,
+    ProblemKind.UNSUPPORTED: 415,
     ProblemKind.NAME_TAKEN: 422,
     ProblemKind.KEY_REUSED: 422,
     ProblemKind.RATE_LIMITED: 429,

@@ -19,7 +19,7 @@ from gateway.canonical import Flat, Operation
 from gateway.config import Inbound
 from gateway.dialect import Answer, Dialect, Incoming, Inquired, Listing, Reply, Route, Shown, Told
 from gateway.errors import Problem, ProblemKind
-from gateway.examples import examples
+from gateway.examples import openings
 from gateway.rehearsal import command_in
 
 _NOT_OF_A_ROUTE = (ProblemKind.NO_SUCH_PATH,)
@@ -138,6 +138,8 @@ def _responses(dialect: Dialect, route: Route, schemas: dict[str, Any]) -> dict[
         success["content"] = {"application/json": {"schema": schema, "example": body}}
     responses = {str(route.success): success}
     for kind in ProblemKind:
+        if kind is ProblemKind.UNSUPPORTED and dialect.admits is None:
+            continue
         if kind in _NOT_OF_A_ROUTE or (kind is ProblemKind.METHOD_NOT_ALLOWED and "{" not in route.path):
             continue  # only a variable that is blank makes a route's path another one
         reply = dialect.problem(Problem(kind, "…"))
@@ -155,8 +157,7 @@ def _sample(dialect: Dialect, route: Route) -> Answer:
     asked = None
     if Operation.LIST in route.operations:
         asked = route.read(Incoming(params={}, query={}, headers={}, body=UNSET, now=_SAMPLE["created_at"]))
-    documented = (one for one in examples(dialect.name) if one.operation is Operation.CREATE)
-    patch = next((command_in(dialect, Operation.CREATE, one.request.body).patch for one in documented), {})
+    patch = next((command_in(dialect, Operation.CREATE, body).patch for body in openings(dialect)), {})
     shown = Shown(dialect.shown_id(1_234_567), 1, {"kind": dialect.kind, **patch, **_SAMPLE})
     created = _SAMPLE["created_at"]
     return Answer(

@@ -110,15 +110,23 @@ def opsgenie_alert(message: str, **fields: Any) -> dict[str, Any]:
     return {"message": message, "description": "Every alert needs a description", "priority": "P1", **fields}
 
 
+def cloud_event(word: str, key: str | None, **fields: Any) -> dict[str, Any]:
+    """An alert as a CloudEvent in structured mode; what is wrong stands in its data."""
+    named = {"dedup_key": key} if key is not None else {}
+    said = {"summary": "Disk full", "severity": "critical"} if word == "firing" else {}
+    event = {"specversion": "1.0", "id": fresh("event"), "source": "/monitoring", "type": "com.example.alert"}
+    return {**event, "data": {**said, **named, "status": word, **fields}}
+
+
 # --- what is asked for ---------------------------------------------------------------------------------------
 
 Ask = Callable[[House, str, str], Sent]
 """Asks for one operation: the house, the alert's reference (a key for those of `KEYED`, else the shown id), a text."""
 
-KEYED = ("ilert", "opsgenie", "pagerduty")
+KEYED = ("cloudevents", "ilert", "opsgenie", "pagerduty")
 """The dialects whose callers name an alert by its key."""
 
-COLLECTIONS = {  # PagerDuty's events can only be sent
+COLLECTIONS = {  # PagerDuty's events and CloudEvents can only be sent
     "livesession": "/livesession/v1/alerts",
     "ibm_monitoring": "/ibm_monitoring/api/alerts",
     "uptinio": "/uptinio/alerts",
@@ -138,6 +146,13 @@ def _events(word: str, *, says: bool = False) -> Ask:
 def _pagerduty(action: str) -> Ask:
     def ask(h: House, ref: str, text: str) -> Sent:
         return h.call("POST", "/pagerduty/v2/enqueue", pagerduty_event(action, ref, summary=text), key=None)
+
+    return ask
+
+
+def _cloud_events(word: str) -> Ask:
+    def ask(h: House, ref: str, text: str) -> Sent:
+        return h.call("POST", "/cloudevents", cloud_event(word, ref, summary=text))
 
     return ask
 
@@ -192,6 +207,11 @@ ASKS: dict[str, dict[str, Ask]] = {
         "acknowledge": _pagerduty("acknowledge"),
         "resolve": _pagerduty("resolve"),
     },
+    "cloudevents": {
+        "update": _cloud_events("firing"),
+        "acknowledge": _cloud_events("acknowledged"),
+        "resolve": _cloud_events("resolved"),
+    },
 }
 """Every operation that a caller of each dialect can ask of an alert that is there."""
 
@@ -220,6 +240,8 @@ def making(dialect: str, text: str, *, key: str | None = None, credential: str =
         return path, body(text, key, credential)
     if dialect == "opsgenie":
         return COLLECTIONS[dialect], opsgenie_alert(text, **({"alias": key} if key else {}))
+    if dialect == "cloudevents":
+        return "/cloudevents", cloud_event("firing", key, summary=text)
     return COLLECTIONS[dialect], BODIES[dialect](text)
 
 
@@ -231,6 +253,9 @@ def create(h: House, dialect: str, text: str) -> tuple[str, Sent]:
     if dialect == "opsgenie":
         key = fresh("key")
         return key, h.call("POST", COLLECTIONS["opsgenie"], opsgenie_alert(text, alias=key))
+    if dialect == "cloudevents":
+        key = fresh("key")
+        return key, h.call("POST", "/cloudevents", cloud_event("firing", key, summary=text))
     if dialect == "pagerduty":
         sent = h.call("POST", "/pagerduty/v2/enqueue", pagerduty_event("trigger", None, summary=text), key=None)
         return str(sent.body["dedup_key"]), sent
