@@ -47,11 +47,11 @@ def row_of(dialect: str, path: str, places: tuple[str, ...], given: FieldFile, m
     return made
 
 
-def fitted_key(limit: int) -> Callable[[str], str]:
+def fitted_key(limit: int) -> Callable[[Any], Any]:
     """A key of at most so many characters: a longer one ends in a digest of the whole, so that two never become one."""
 
-    def fit(key: str) -> str:
-        if len(key) <= limit:
+    def fit(key: Any) -> Any:
+        if not isinstance(key, str) or len(key) <= limit:
             return key
         mark = hashlib.sha256(key.encode("utf8", "surrogatepass")).hexdigest()[:MARK]
         return f"{key[: max(0, limit - MARK - 1)]}-{mark}"[-limit:]

@@ -114,8 +114,9 @@ def cloud_event(word: str, key: str | None, **fields: Any) -> dict[str, Any]:
     """An alert as a CloudEvent in structured mode; what is wrong stands in its data."""
     named = {"dedup_key": key} if key is not None else {}
     said = {"summary": "Disk full", "severity": "critical"} if word == "firing" else {}
-    event = {"specversion": "1.0", "id": fresh("event"), "source": "/monitoring", "type": "com.example.alert"}
-    return {**event, "data": {**said, **named, "status": word, **fields}}
+    data = {**said, **named, "status": word, **fields}
+    named = {"id": f"{word} {key} {data.get('summary')}", "source": "/monitoring", "type": "com.example.alert"}
+    return {"specversion": "1.0", **named, "data": data}
 
 
 # --- what is asked for ---------------------------------------------------------------------------------------
@@ -231,6 +232,10 @@ EVENTS: dict[str, tuple[str, Callable[[str, str | None, str], dict[str, Any]]]] 
     ),
 }
 """Of dialects whose credential stands in the body: where an alert is made, and the body for a text, key, credential."""
+
+
+EVENTFUL = (*EVENTS, "cloudevents")
+"""Dialects in which an update is the same call as a create."""
 
 
 def making(dialect: str, text: str, *, key: str | None = None, credential: str = KEY) -> tuple[str, dict[str, Any]]:
