@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.canonical import Link, Operation
+from gateway.cli import main
 from gateway.config import Config, parse
 from gateway.dialect import Command, Dialect, Incoming, Response
 from gateway.documents import dialect_rows, mappings_page
 from gateway.errors import ConfigurationError, Problem
 from gateway.rehearsal import command_in, destination_of, rehearse
+from gateway.secrets import MASK
 from tests.chaos_upstream import Got, chaos, say
 from tests.conformance.samples import NOW
 from tests.conformance.strategies import ODD, every_mutation, mutated
 from tests.engine.descriptions import DEEP, FIRING, OPEN, SOURCE, TITLES, TRIGGERED
 from tests.harness import KEY, UPSTREAM_KEY, House, house, upstream_table
 
+README = (Path(__file__).parents[2] / "README.md").read_text("utf8")
 OWN: dict[str, dict[str, Any]] = {"datadog": TRIGGERED, "source": FIRING, "deep": OPEN}
 PATHS = {"datadog": "/datadog", "source": "/source/v2/alert_events/http/alert-source", "deep": "/deep"}
 CALLERS = "".join(f'[inbound.{name}]\nkeys = {{ ci = "{KEY}" }}\n' for name in OWN)
@@ -463,3 +468,64 @@ def test_a_change_of_the_description_is_a_change_of_its_upstreams() -> None:
     assert described(more=more).upstreams["own"].dialect.description["constants"]["version"] == 3
     other = described(DEEP.replace("version = 3", "version = 4") + TITLES + SOURCE, more)
     assert other.upstreams["own"].written != described(more=more).upstreams["own"].written
+
+
+# --- the command line, and the README's example ----------------------------------------------------------------
+
+EXAMPLE = re.search(r"^## A vendor of your own.*?^```toml\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+BODY = re.search(r"-d '\n(.*?)'\n```", README, re.DOTALL)
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Path:
+    """The README's example as a file."""
+    assert EXAMPLE
+    file = tmp_path / "gateway.toml"
+    file.write_text(EXAMPLE[1].replace("/var/lib/alert-gateway", str(tmp_path)))
+    return file
+
+
+def run(*words: str, said: Any = None) -> Result:
+    """The command line."""
+    return CliRunner().invoke(main, list(words), input=None if said is None else json.dumps(said))
+
+
+def test_the_example_passes_its_check(example: Path) -> None:
+    found = run("check", "--config", str(example), "--no-secrets")
+    assert found.exit_code == 0, found.output
+    assert "alert.level fatal" in found.output and "payload.severity critical → wakes" in found.output
+    example.write_text(example.read_text().replace('level = "major"', 'level = "note"'))
+    assert run("check", "--config", str(example), "--no-secrets").exit_code == 1
+
+
+def test_the_example_takes_the_request_that_is_shown(example: Path) -> None:
+    assert BODY
+
+    def text(sandbox_url: str) -> str:
+        there = example.read_text().replace("https://events.pagerduty.com", f"{sandbox_url}/pagerduty")
+        there = there.replace("env:ACME_TOKEN", KEY).replace("env:PAGERDUTY_KEY", UPSTREAM_KEY)
+        return "\n".join(line for line in there.splitlines() if not line.startswith("store"))
+
+    with house(example.parent, config=text) as h:
+        sent = h.call("POST", "/acme", json.loads(BODY[1]), key=None, headers={"x-acme-token": KEY})
+        assert (sent.status, sent.body) == (200, {"ok": True, "incident": "db-1/disk"})
+        [page] = h.arrives("pagerduty", 1)
+    assert page.body["payload"]["summary"] == "Disk full"
+
+
+def test_it_is_translated_explained_and_listed(example: Path) -> None:
+    said = {"alert": {"title": "Disk full", "id": "k", "level": "fatal"}}
+    there = run("translate", "--from", "acme", "--to", "ilert", "--config", str(example), said=said)
+    assert json.loads(there.stdout)["requests"][0]["body"]["severity"] == 1
+    event = {"eventType": "ALERT", "summary": "Disk full", "alertKey": "k", "severity": 1}
+    back = run("translate", "--from", "ilert", "--to", "acme", "--config", str(example), said=event)
+    [request] = json.loads(back.stdout)["requests"]
+    assert (request["method"], request["path"], request["headers"]) == ("POST", "", {"X-Acme-Token": MASK})
+    assert request["body"]["alert"]["state"] == "open" and request["body"]["version"] == 2
+    refused = run("translate", "--from", "acme", "--to", "ilert", "--config", str(example), said={"alert": {}})
+    assert (refused.exit_code, "alert.title: is required" in refused.stderr) == (1, True)
+    explained = run("explain", "--config", str(example), "--from", "acme", said=said)
+    assert explained.exit_code == 0 and "payload.severity critical: wakes" in explained.stdout
+    assert "acme: Acme Monitor" in run("dialects", "--config", str(example)).stdout
+    assert "acme" not in run("dialects").stdout
+    assert run("translate", "--from", "acme", "--to", "ilert", said=said).exit_code == 2
