@@ -215,11 +215,13 @@ class _Check(Tables):
         self.resolve = secrets
         self.base = base
         self.known = dialects()
+        self.described: frozenset[str] = frozenset()
 
     def config(self, table: Mapping[str, Any]) -> Config:
         file = self.struct(File, table, "")
         own = dialects_in(self, file.dialects, self.known)
         self.known = {**self.known, **own}
+        self.described = frozenset(file.dialects)
         inbounds = {name: self.inbound(name, inner, file) for name, inner in file.inbound.items()}
         upstreams = {name: self.upstream(name, inner) for name, inner in file.upstreams.items()}
         known = {name: inbound for name, inbound in inbounds.items() if inbound}
@@ -332,7 +334,7 @@ class _Check(Tables):
 
     def dialect(self, name: str, path: str) -> Dialect | None:
         found = self.known.get(name)
-        if not found:
+        if not found and name not in self.described:  # what is wrong with a description was said there
             close = difflib.get_close_matches(name, self.known, 1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             self.say(path, f"no such dialect{hint}; known are {', '.join(self.known)}")

@@ -420,7 +420,8 @@ class Dialect:
     such `defaults` as an upstream of it is configured with where callers of other vendors say less, `remark` what else
     its page should say. `admits` refuses by its headers a request whose body need not be read for that. `samples` are
     bodies that open an alert, of a dialect without documented examples. `envelope` is what it can put around the alerts
-    of a dialect that a configuration describes, `description` the table there that describes this one.
+    of a dialect that a configuration describes, `description` the table there that describes this one, `scheme` how
+    OpenAPI says where its credential is.
     """
 
     name: str
@@ -448,3 +449,4 @@ class Dialect:
     samples: tuple[Json, ...] = ()
     envelope: Envelope | None = None
     description: Json = None
+    scheme: Mapping[str, str] = field(default_factory=lambda: {"type": "http", "scheme": "bearer"})

@@ -59,7 +59,6 @@ def describe(inbounds: Sequence[Inbound]) -> dict[str, Any]:
         place[route.method.lower()] = _operation(inbound, path, route, schemas)
     for inbound in inbounds:
         schemas[f"{inbound.dialect.name}.Problem"] = _problem_schema(inbound.dialect)
-    bearer = {"type": "http", "scheme": "bearer"}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -76,7 +75,7 @@ def describe(inbounds: Sequence[Inbound]) -> dict[str, Any]:
         "components": {
             "schemas": schemas,
             "headers": _HEADERS,
-            "securitySchemes": {inbound.dialect.name: bearer for inbound in inbounds},
+            "securitySchemes": {inbound.dialect.name: dict(inbound.dialect.scheme) for inbound in inbounds},
         },
     }
 

@@ -124,6 +124,7 @@ def _made(described: Described, table: Mapping[str, Any]) -> Dialect:
         samples=tuple(_samples(described, rows, sender)),
         client_setting=f"the address → `http://gateway/{name}{'' if file.path == '/' else file.path}`",
         description=table,
+        scheme=described.credentials.scheme,
     )
 
 

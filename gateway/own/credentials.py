@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -19,11 +19,13 @@ from gateway.wire import copied, get, put
 
 @dataclass(frozen=True, kw_only=True)
 class Credentials:
-    """How a credential is found and put; `place` is where it is in the body, if it is there."""
+    """How a credential is found and put; `place` is where it is in the body, if it is there, `scheme` how OpenAPI says
+    where it is."""
 
     find: Callable[[Incoming], tuple[str, ...]]
     put: Callable[[Request, str], Request]
     place: str | None = None
+    scheme: Mapping[str, str] = field(default_factory=lambda: {"type": "http", "scheme": "bearer"})
 
 
 def _with_bearer(request: Request, credential: str) -> Request:
@@ -47,7 +49,7 @@ def _with_basic(request: Request, credential: str) -> Request:
     return request.with_headers({"Authorization": "Basic " + base64.b64encode(credential.encode()).decode()})
 
 
-BASIC = Credentials(find=_basic, put=_with_basic)
+BASIC = Credentials(find=_basic, put=_with_basic, scheme={"type": "http", "scheme": "basic"})
 
 
 def in_header(name: str, prefix: str = "") -> Credentials:
@@ -58,7 +60,10 @@ def in_header(name: str, prefix: str = "") -> Credentials:
         said = said.removeprefix(prefix.rstrip()).strip() if said.startswith(prefix.rstrip()) else ""
         return (said,) if said else ()
 
-    return Credentials(find=find, put=lambda request, credential: request.with_headers({name: prefix + credential}))
+    def put_there(request: Request, credential: str) -> Request:
+        return request.with_headers({name: prefix + credential})
+
+    return Credentials(find=find, put=put_there, scheme={"type": "apiKey", "in": "header", "name": name})
 
 
 def in_query(name: str) -> Credentials:
@@ -67,7 +72,10 @@ def in_query(name: str) -> Credentials:
     def put_there(request: Request, credential: str) -> Request:
         return msgspec.structs.replace(request, query={**request.query, name: credential})
 
-    return Credentials(find=lambda incoming: tuple(filter(None, incoming.query.get(name, ()))), put=put_there)
+    def find(incoming: Incoming) -> tuple[str, ...]:
+        return tuple(filter(None, incoming.query.get(name, ())))
+
+    return Credentials(find=find, put=put_there, scheme={"type": "apiKey", "in": "query", "name": name})
 
 
 def in_body(place: str) -> Credentials:

@@ -12,20 +12,27 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from gateway.canonical import Link, Operation
+from gateway.canonical import SERVER_OWNED, Link, Operation
+from gateway.carry import restore
 from gateway.cli import main
 from gateway.config import Config, parse
-from gateway.dialect import Command, Dialect, Incoming, Response
+from gateway.dialect import Command, Dialect, Incoming, Response, Sending
 from gateway.documents import dialect_rows, mappings_page
 from gateway.errors import ConfigurationError, Problem
+from gateway.examples import Example
+from gateway.openapi import describe
+from gateway.registry import dialects
 from gateway.rehearsal import command_in, destination_of, rehearse
 from gateway.secrets import MASK
+from gateway.translation import translate
 from tests.chaos_upstream import Got, chaos, say
-from tests.conformance.samples import NOW
-from tests.conformance.strategies import ODD, every_mutation, mutated
+from tests.conformance.samples import CREATES, NOW, alert_of, asked, sample_id, saying
+from tests.conformance.strategies import ODD, alerts, every_mutation, mutated
 from tests.engine.descriptions import DEEP, FIRING, OPEN, SOURCE, TITLES, TRIGGERED
 from tests.harness import KEY, UPSTREAM_KEY, House, house, upstream_table
+from tests.recorded import plain
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf8")
 OWN: dict[str, dict[str, Any]] = {"datadog": TRIGGERED, "source": FIRING, "deep": OPEN}
@@ -424,10 +431,51 @@ def test_a_mistake_is_told_with_its_path(text: str, path: str, says: str) -> Non
     assert any(says in one for one in problems), raised.value.problems
 
 
+def test_what_is_wrong_with_a_description_is_said_once() -> None:
+    """Not again wherever the dialect is used."""
+    there = '[inbound.acme]\n[upstreams.own]\ndialect = "acme"\nurl = "https://x"\nkey = "k"\n'
+    with pytest.raises(ConfigurationError) as raised:
+        parse('[dialects.acme.fields]\nsumary = "x"\n' + there)
+    assert [one.partition(":")[0] for one in raised.value.problems] == ["dialects.acme.fields.sumary"]
+
+
 def test_two_that_are_served_at_one_path_cannot_both_be() -> None:
     twin = SOURCE.replace("dialects.source", "dialects.twin")
     with pytest.raises(ConfigurationError, match=r"is also a route of"):
         described(TITLES + SOURCE + DEEP + twin, '[inbound.twin]\nkeys = { ci = "x" }\n')
+
+
+# --- to and from every other ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("origin", "example"), CREATES, ids=sample_id)
+@pytest.mark.parametrize("name", OWN)
+def test_what_any_vendor_says_is_what_its_callers_could_have_said(name: str, origin: str, example: Example) -> None:
+    """What is sent is read again, and what was carried there comes back."""
+    command = asked(origin, example)
+    flat = alert_of(dialects()[origin], command)
+    there = destination_of(own(name)).destination
+    said = translate(saying(flat, origin, there), there)
+    sending = Sending(operation=Operation.CREATE, body=said.body, patch={}, key="key", ids={}, seen={})
+    request = next(own(name).outbound.calls[Operation.CREATE](sending))
+    again = own(name).routes[0].read(Incoming({}, {}, {}, plain(request.body), NOW))
+    assert isinstance(again, Command) and again.operation is Operation.CREATE
+    returned = restore(again.patch, again.carried)
+    never = SERVER_OWNED | {"dedup_key", "kind"}
+    sent = {path: value for path, value in flat.items() if path not in never and value is not None}
+    if again.carried is not None:
+        assert {path: returned.get(path) for path in sent} == sent
+    assert own(name).mapping.container is None or again.carried is not None
+
+
+@pytest.mark.parametrize("name", OWN)
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_whatever_a_vendor_says_can_be_sent_there(name: str, data: st.DataObject) -> None:
+    origin = data.draw(st.sampled_from(sorted(dialects())))
+    _, command = data.draw(alerts(origin))
+    sent = rehearse(command, dialects()[origin], destination_of(own(name)))
+    assert json.dumps([plain(request.body) for request in sent.requests])
 
 
 # --- what comes with it --------------------------------------------------------------------------------------
@@ -446,6 +494,19 @@ def test_its_rows_are_listed_and_reported_as_those_of_any_other() -> None:
     )
     report = rehearse(read("datadog", TRIGGERED), own("datadog"), config.upstreams["there"]).report
     assert {fate.field: fate.fate for fate in report}["team"] == "carried"
+
+
+def test_it_is_described_as_what_it_is() -> None:
+    """The OpenAPI description has its paths, bodies and where its credential is."""
+    config = described()
+    found = describe(list(config.inbounds.values()))
+    assert [str(error) for error in OpenAPIV31SpecValidator(found).iter_errors()] == []
+    schemes = found["components"]["securitySchemes"]
+    assert schemes["datadog"] == {"type": "apiKey", "in": "header", "name": "X-Gateway-Key"}
+    assert schemes["source"] == {"type": "apiKey", "in": "query", "name": "token"}
+    operation = found["paths"]["/deep/"]["post"]
+    assert operation["description"] == "The caller's key is a field of the body."
+    assert "415" not in operation["responses"]
 
 
 def test_a_severity_without_a_word_of_its_own_is_told_the_louder() -> None:
