@@ -57,7 +57,7 @@ def dialects_in(
     for name, table in tables.items():
         path = f"dialects.{name}"
         if name in built_in or name in RESERVED:
-            check.say(path, "is the name of a dialect that is built in; take another, such as my_" + name)
+            check.say(path, f"is a name that is taken already; choose another, such as my_{name}")
         elif not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
             check.say(path, "a dialect's name is made of small letters, digits, dashes and underscores")
         elif isinstance(table, dict) and (dialect := _checked(check, name, table, path, envelopes)):

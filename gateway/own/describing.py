@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from msgspec import Struct
 
-from gateway.canonical import checked, is_path
+from gateway.canonical import SERVER_OWNED, checked, is_path
 from gateway.configfile import AnswerFile, AuthFile, DialectFile, FieldFile, SendFile
 from gateway.configproblems import in_words
 from gateway.mapping import Dropped, Extension, Row
@@ -28,6 +28,10 @@ from gateway.own.words import Standing, Word, spelled
 
 S = TypeVar("S", bound=Struct)
 GROUPS = ("condition", "renotify")
+IN_SEVERAL = tuple(
+    path for path in FIELDS if sort_of(path) in ("text", "key") and path not in (*SERVER_OWNED, "category")
+)
+"""Fields that can be in several places: texts that are taken as they are."""
 SENT = ("create", "update", "acknowledge", "resolve", "reopen")
 
 
@@ -178,14 +182,15 @@ class Describing:
     def _places(self, path: str, given: FieldFile, at: str) -> tuple[str, ...]:
         """The places of a field that are free for it."""
         written = [given.at] if isinstance(given.at, str) else given.at
-        if isinstance(given.at, list) and path not in ("dedup_key",) and sort_of(path) != "text":
-            self._say(f"{at}.at", "only a text or dedup_key can be in several places")
+        if isinstance(given.at, list) and path not in IN_SEVERAL:
+            self._say(f"{at}.at", f"must be one place; those that can have several are {', '.join(IN_SEVERAL)}")
             return ()
         if not written:
             self._say(f"{at}.at", "names no place")
         found: list[str] = []
         for text in written:
-            parsed = self._check.parsed(place, text, f"{self._path}.{at}", "") if text else ""
+            is_missing = text == "" and f"{self._path}.{at}.at: is required" in self._check.problems
+            parsed = "" if is_missing else self._check.parsed(place, text, f"{self._path}.{at}", "")
             taken = in_the_way(parsed, [*self._leaves, *found]) if parsed else None
             if taken:
                 self._say(at, f"{parsed!r} is {'taken' if taken == parsed else f'in the way of {taken!r}'} already")

@@ -142,15 +142,15 @@ def sealed(request: Request, body: dict[str, Json], sending: Sending, mode: str)
 
 
 def _complete(body: dict[str, Json], sending: Sending) -> dict[str, Json]:
-    """The event with what every event has. The caller's own id and time are those of what it said itself: what the
-    gateway says has its own."""
+    """The event with what every event has. A caller's id and time are of what it said itself: what the gateway says of
+    the same alert has its own."""
     event = {"specversion": VERSION, "id": UNSET, "source": UNSET, "type": UNSET, **body}
     own = sending.verbatim or {}
-    if sending.is_akin or sending.verbatim is not None:
+    if own or (sending.is_akin and sending.mark):
         if "id" in event and event["id"] != sending.key:
             event["id"] = own.get("id", UNSET)
         event["time"] = own.get("time", UNSET)
-    elif isinstance(event["source"], str):
+    elif not sending.is_akin and isinstance(event["source"], str):
         event["source"] = quote(event["source"], safe=IN_A_REFERENCE)
     usual = {"specversion": VERSION, "id": _id(sending), "source": "alert-gateway", "type": "alert"}
     event |= {name: value for name, value in usual.items() if event[name] in (UNSET, None, "")}
