@@ -311,13 +311,24 @@ class Describing:
 
     def _constants(self, file: DialectFile) -> None:
         found: list[str] = []
-        for text in file.constants:
+        for text, value in file.constants.items():
             at = f"{self._path}.constants.{text}"
             parsed = self._check.parsed(place, text, at, "")
             rows = [wire for wire in self._leaves if not self._is_free(wire)]
             if parsed and (taken := in_the_way(parsed, [*rows, *found])):
                 self._check.say(at, f"is in the way of {taken!r}, which is written already")
+            elif parsed in self._leaves:
+                self._attribute(value, *self._leaves[parsed], at)
             found.append(parsed)
+
+    def _attribute(self, value: Any, kind: Any, is_required: bool, at: str) -> None:
+        """Checks a constant that is an attribute of the envelope."""
+        try:
+            msgspec.convert(value, kind)
+        except msgspec.ValidationError as error:
+            self._check.say(at, in_words(error))
+        if is_required and value == "":
+            self._check.say(at, "must not be blank")
 
     def _is_free(self, wire: str) -> bool:
         """Whether something may be written at a place: it is an attribute that nothing else is said of."""

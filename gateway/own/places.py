@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+DEEPEST = 32
+"""The most names on the way to a place."""
 Leaf = tuple[Any, bool]
 """The type of what is at a place, and whether a body must have it."""
 
@@ -20,8 +22,11 @@ def place(text: str) -> str:
     """A place as it is written; raises `ValueError` where it is none."""
     if "[" in text or '"' in text:
         raise ValueError(f"{text!r} is no place: an item of a list has none, name the list as a whole")
-    if not text or not all(name.strip() == name != "" for name in text.split(".")):
-        raise ValueError(f"{text!r} is no place: write the names on the way there, such as payload.summary")
+    names = text.split(".")
+    if not all(name.strip() == name != "" and name.isprintable() and "\\" not in name for name in names):
+        raise ValueError(f"{text[:64]!r} is no place: write the names on the way there, such as payload.summary")
+    if len(names) > DEEPEST:
+        raise ValueError(f"{text[:64]!r} is deeper than {DEEPEST}")
     return text
 
 

@@ -39,9 +39,12 @@ class Reader:
     opened: Callable[[Incoming], Wire]
 
     def read(self, incoming: Incoming) -> Command:
-        """What a request asks for. Of an acknowledgement or an end only the key and a word are read: what else a sender
+        """What a request asks for."""
+        return self.command(self.opened(incoming))
+
+    def command(self, body: Wire) -> Command:
+        """What a body asks for. Of an acknowledgement or an end only the key and a word are read: what else a sender
         repeats there need not be as in a new alert."""
-        body = self.opened(incoming)
         control = self.rows.read(self._control(body), partial=True)
         operation = self._operation(body)
         if operation is Operation.CREATE:

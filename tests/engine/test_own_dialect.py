@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+import mappings.cloudevents
 from gateway.canonical import SERVER_OWNED, Link, Operation
 from gateway.carry import restore
 from gateway.cli import main
 from gateway.config import Config, parse
+from gateway.configtables import Tables
 from gateway.dialect import Command, Dialect, Incoming, Response, Sending
 from gateway.documents import dialect_rows, mappings_page
 from gateway.errors import ConfigurationError, Problem
 from gateway.examples import Example
 from gateway.openapi import describe
+from gateway.own import dialects_in
 from gateway.registry import dialects
 from gateway.rehearsal import command_in, destination_of, rehearse
 from gateway.secrets import MASK
@@ -429,6 +433,26 @@ def test_a_mistake_is_told_with_its_path(text: str, path: str, says: str) -> Non
         parse(text)
     problems = [one for one in raised.value.problems if one.startswith(f"{path}: ")]
     assert any(says in one for one in problems), raised.value.problems
+
+
+SHIPPED = (Path(str(mappings.cloudevents.__file__)).parent / "dialect.toml").read_text("utf8")
+
+
+@pytest.mark.parametrize("text", [TITLES, SOURCE, DEEP, SHIPPED.replace("dialects.cloudevents", "dialects.mine")])
+def test_whatever_stands_in_a_description_it_is_used_or_its_faults_are_said(text: str) -> None:
+    """Each place of it taken away, or replaced by each oddity."""
+    [(name, table)] = tomllib.loads(text)["dialects"].items()
+    used = 0
+    for changed in every_mutation(table):
+        check = Tables()
+        found = dialects_in(check, {name: changed}, dialects()) if isinstance(changed, dict) else {}
+        assert bool(found) is (isinstance(changed, dict) and not check.problems), changed
+        assert all(problem.startswith(f"dialects.{name}") for problem in check.problems)
+        for dialect in found.values():
+            for body in dialect.samples:
+                used += 1
+                assert command_in(dialect, Operation.CREATE, body).operation is Operation.CREATE
+    assert used
 
 
 def test_what_is_wrong_with_a_description_is_said_once() -> None:
