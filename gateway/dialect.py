@@ -36,7 +36,8 @@ class Incoming:
     """A caller's request, already bounded, authenticated and decoded.
 
     `params` are the decoded variables of the path, `query` every value of each name in order, `headers` by
-    lower-case name, `body` the decoded JSON (`UNSET` where there was none), `now` the time of arrival in UTC.
+    lower-case name (`x-forwarded-proto` among them, whoever ended TLS), `body` the decoded JSON (`UNSET` where there
+    was none), `now` the time of arrival in UTC.
     """
 
     params: Mapping[str, str]
@@ -65,7 +66,9 @@ class Command:
     `patch` where a request only makes sense together with what is there; `invents_key` asks for a key to be made up
     for a new alert that has none, because the vendor does and tells it; `only_new` says that what a create says holds
     for a new alert, and one that is open stays as it is but for what `amend` says; `answers_anyway` says that the
-    vendor takes the request whether there is such an alert or not, and tells later.
+    vendor takes the request whether there is such an alert or not, and tells later; `is_resend` that its sender says it
+    again and again for as long as it is so: what says nothing new then moves the alert's end (`ends_at`), and is
+    neither recorded nor told.
     """
 
     operation: Operation
@@ -81,6 +84,16 @@ class Command:
     invents_key: bool = False
     only_new: bool = False
     answers_anyway: bool = False
+    is_resend: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Several commands in one request, each on its own: what is wrong with some (`problems`, found while they were
+    read) keeps none of the others back, and is told once those are durable."""
+
+    commands: tuple[Command, ...]
+    problems: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +129,34 @@ class Listing:
     choose: Callable[[Sequence[Shown]], Sequence[Shown]] | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mute:
+    """Asks that nothing be told for a while of the alerts that `body` describes in the vendor's words: a new request of
+    this kind, or in the place of the one of this `id`. `covers` says which of the open alerts are meant: whoever does
+    not want to hear of them any more has seen them, so they are acknowledged, with this `comment`."""
+
+    body: Json
+    starts_at: datetime
+    ends_at: datetime
+    id: str | None = None
+    covers: Callable[[Flat], bool]
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unmute:
+    """Ends an earlier request of that kind, by its id."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mutes:
+    """A question for one request of that kind, or for all of them."""
+
+    id: str | None = None
+
+
 # --- what a caller is answered -----------------------------------------------------------------------------
 
 
@@ -148,11 +189,22 @@ class Inquired:
     failed: str = ""
 
 
+class Muted(Struct, frozen=True, kw_only=True):
+    """A request to be told nothing of some alerts for a while, as it is kept: `body` is in the vendor's words."""
+
+    id: str
+    starts_at: datetime
+    ends_at: datetime
+    updated_at: datetime
+    body: Any
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a request came to: the alert it was about, or the alerts that were asked for and their number. `request` is
     the request's own number, `history` what the alert came through and `page` which part of that was asked for,
-    `inquired` what became of an earlier request.
+    `inquired` what became of an earlier request, `answers` the answer to each command of a batch,
+    `mutes` what is muted.
     """
 
     shown: Shown | None = None
@@ -164,6 +216,8 @@ class Answer:
     history: tuple[Told, ...] = ()
     page: Mapping[str, Any] = field(default_factory=dict)
     inquired: Inquired | None = None
+    answers: tuple[Answer, ...] = ()
+    mutes: tuple[Muted, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +273,7 @@ class Relay:
     otherwise: Reply
 
 
-Asked = Command | Read | Inquiry | Listing | Relay | Reply
+Asked = Command | Batch | Read | Inquiry | Listing | Mute | Unmute | Mutes | Relay | Reply
 """What a request turns out to ask for; a reply where it asks for nothing that the gateway would have to look up."""
 
 
@@ -242,7 +296,7 @@ class Route:
     source: str
     side: bool = False
     at_root: bool = True
-    body: type[Struct] | None = None
+    body: Any = None
     success: int = 200
     returns: Any = None
     query: tuple[str, ...] = ()
@@ -271,11 +325,13 @@ class Response(Struct, frozen=True):
 
 class Delivered(Struct, frozen=True, tag="delivered", kw_only=True):
     """The upstream took it. `ids` are those it issued, by kind; `seen` is what the next call wants to know,
-    `altered` which canonical paths it got otherwise than they were said, and why."""
+    `altered` which canonical paths it got otherwise than they were said, and why; `renew` after how many seconds it has
+    to be told again that the alert is still open, at an upstream that would take it for over otherwise."""
 
     ids: dict[str, str] = {}
     seen: dict[str, Any] = {}
     altered: dict[str, str] = {}
+    renew: float | None = None
 
 
 class Missing(Struct, frozen=True, tag="missing"):
@@ -350,11 +406,12 @@ class Sending:
     the alert has at this upstream, `ids` and `seen` what earlier outcomes brought; `verbatim` the caller's own
     words where it speaks the upstream's dialect (`is_akin`); `suffix` makes a taken name unique where that is allowed;
     `strict` asks an update not to overwrite what somebody else changed there; `replaced` is what the route sets, which
-    `body` says already where it has a field for it; `settings` is the dialect's own section of the configuration;
-    `mark` is the same at every attempt of one delivery, and no other's.
+    `body` says already where it has a field for it; `at` is the time of sending; `settings` is the dialect's section of
+    the configuration; `mark` is the same at every attempt of one delivery, and no other's.
     """
 
     operation: Operation
+    at: datetime
     body: dict[str, Json]
     patch: dict[str, Json]
     key: str | None
@@ -418,10 +475,11 @@ class Dialect:
     its words about the form of a credential that nobody has. `url` is the
     vendor's usual address, `client_setting` what a client changes to call the gateway instead, `usual_defaults`
     such `defaults` as an upstream of it is configured with where callers of other vendors say less, `remark` what else
-    its page should say. `admits` refuses by its headers a request whose body need not be read for that. `samples` are
-    bodies that open an alert, of a dialect without documented examples. `envelope` is what it can put around the alerts
-    of a dialect that a configuration describes, `description` the table there that describes this one, `scheme` how
-    OpenAPI says where its credential is.
+    its page should say. `is_muted` tells, where callers may ask not to be told of some alerts, whether one is meant.
+    `admits` refuses by its headers a request whose body need not be read for that. `samples` are bodies that open an
+    alert, of a dialect without documented examples. `envelope` is what it can put around the alerts of a dialect that a
+    configuration describes, `description` the table there that describes this one, `scheme` how OpenAPI says where its
+    credential is.
     """
 
     name: str
@@ -445,6 +503,7 @@ class Dialect:
     client_setting: str = ""
     usual_defaults: Mapping[str, Any] = field(default_factory=dict)
     remark: str = ""
+    is_muted: Callable[[Muted, Flat], bool] | None = None
     admits: Callable[[Incoming], None] | None = None
     samples: tuple[Json, ...] = ()
     envelope: Envelope | None = None

@@ -17,7 +17,7 @@ from msgspec import UNSET
 from gateway import __version__
 from gateway.canonical import Flat, Operation
 from gateway.config import Inbound
-from gateway.dialect import Answer, Dialect, Incoming, Inquired, Listing, Reply, Route, Shown, Told
+from gateway.dialect import Answer, Dialect, Incoming, Inquired, Listing, Muted, Reply, Route, Shown, Told
 from gateway.errors import Problem, ProblemKind
 from gateway.examples import openings
 from gateway.rehearsal import command_in
@@ -137,8 +137,6 @@ def _responses(dialect: Dialect, route: Route, schemas: dict[str, Any]) -> dict[
         success["content"] = {"application/json": {"schema": schema, "example": body}}
     responses = {str(route.success): success}
     for kind in ProblemKind:
-        if kind is ProblemKind.UNSUPPORTED and dialect.admits is None:
-            continue
         if kind in _NOT_OF_A_ROUTE or (kind is ProblemKind.METHOD_NOT_ALLOWED and "{" not in route.path):
             continue  # only a variable that is blank makes a route's path another one
         reply = dialect.problem(Problem(kind, "…"))
@@ -149,6 +147,9 @@ def _responses(dialect: Dialect, route: Route, schemas: dict[str, Any]) -> dict[
             response["headers"] |= _refer(("Retry-After",))
         _add_example(dialect, response, str(kind), reply)
     return responses
+
+
+_SAMPLE_ID = "6f1b3ae0-3f0c-4d6e-9d0d-2a1f0c8e7b5a"
 
 
 def _sample(dialect: Dialect, route: Route) -> Answer:
@@ -166,6 +167,7 @@ def _sample(dialect: Dialect, route: Route) -> Answer:
         listing=asked if isinstance(asked, Listing) else None,
         history=(Told(number=1, operation=Operation.COMMENT, at=created, caller="caller", comment="words"),),
         inquired=Inquired(operation=Operation.CREATE, at=created),
+        mutes=(Muted(id=_SAMPLE_ID, starts_at=created, ends_at=created, updated_at=created, body={}),),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from importlib import resources
 from typing import Any
 
@@ -46,6 +47,8 @@ SAMPLE: Flat = {
     "custom": {"used": 92},
 }
 """An alert as an example of what a described dialect's callers send."""
+SAMPLED = datetime(2026, 1, 1, tzinfo=UTC)
+"""When that was."""
 
 
 def dialects_in(
@@ -151,7 +154,9 @@ def _routes(described: Described, rows: Rows) -> tuple[Route, ...]:
     """Where callers post, and what the envelope has beside it. A path of its own is served at the root too."""
     file, envelope = described.file, described.envelope
     at_root = file.path != "/"
+    parted = {"parted": envelope.parted} if envelope else {}
     reader = Reader(
+        **parted,
         rows=rows,
         standing=described.standing,
         key=described.key.wires if described.key else (),
@@ -186,7 +191,7 @@ def _samples(described: Described, rows: Rows, sender: Sender) -> Iterator[Wire]
         body = rows.write(sample, Writing(origin=described.name))
     except Unmet:
         return
-    sending = Sending(operation=Operation.CREATE, body=body, patch={}, key=None, ids={}, seen={})
+    sending = Sending(operation=Operation.CREATE, at=SAMPLED, body=body, patch={}, key=None, ids={}, seen={})
     whole = sender.body(Operation.CREATE, sending)
     for name, value in (described.envelope.sample if described.envelope else {}).items():
         if name not in whole:

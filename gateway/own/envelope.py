@@ -22,6 +22,7 @@ class Envelope:
     """An envelope, as data and pure functions.
 
     `opened` finds the event in a request: the attributes and what is among them, as one object; it raises `Problem`.
+    `parted` are the requests that a batch of events stands for, None where there is one event.
     `sealed` is the way back. `attributes` are the types of those that are known, `required` those that every event has,
     `dropped` says which concern no alert, `fields` which canonical fields the others are, unless a description says
     otherwise. `settings` has a field `mode`, None or one of `modes`, the first of which is usual. `admits` refuses by
@@ -35,6 +36,7 @@ class Envelope:
     dropped: tuple[Dropped, ...]
     fields: Mapping[str, str]
     opened: Callable[[Incoming], dict[str, Json]]
+    parted: Callable[[Incoming], tuple[Incoming, ...] | None]
     sealed: Seal
     admits: Callable[[Incoming], None]
     credentials: Callable[[Incoming], tuple[str, ...]]

@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import UNSET, Struct
 
 from gateway.canonical import Operation
-from gateway.dialect import Answer, Command, Incoming, Json, Ref, Reply
+from gateway.dialect import Answer, Batch, Command, Incoming, Json, Ref, Reply
 from gateway.errors import USUAL_STATUS, Problem, invalid
 from gateway.mapping import Mapping as Rows
 from gateway.mapping import Reading
@@ -30,17 +30,28 @@ class Taken(Struct, kw_only=True):
 @dataclass(frozen=True, kw_only=True)
 class Reader:
     """Reads bodies by the rows of a description: `standing` says what is asked for, `key` are the places of the alert's
-    key, `demanded` those one of which a new alert must have; `opened` finds the body in a request."""
+    key, `demanded` those one of which a new alert must have; `opened` finds the body in a request, `parted` the
+    requests that one of many stands for."""
 
     rows: Rows
     standing: Standing | None
     key: tuple[str, ...]
     demanded: tuple[tuple[str, ...], ...]
     opened: Callable[[Incoming], Wire]
+    parted: Callable[[Incoming], tuple[Incoming, ...] | None] = lambda incoming: None
 
-    def read(self, incoming: Incoming) -> Command:
+    def read(self, incoming: Incoming) -> Command | Batch:
         """What a request asks for."""
-        return self.command(self.opened(incoming))
+        parts = self.parted(incoming)
+        if parts is None:
+            return self.command(self.opened(incoming))
+        commands, problems = [], []
+        for part in parts:
+            try:
+                commands.append(self.command(self.opened(part)))
+            except Problem as problem:
+                problems.append(problem)
+        return Batch(tuple(commands), tuple(problems))
 
     def command(self, body: Wire) -> Command:
         """What a body asks for. Of an acknowledgement or an end only the key and a word are read: what else a sender

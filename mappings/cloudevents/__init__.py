@@ -12,7 +12,7 @@ from gateway.own import shipped
 from mappings.cloudevents.event import ENVELOPE
 
 _REMARK = (
-    "Batches and formats other than JSON are answered with 415. A dialect of your own can have the same envelope: "
+    "Batches are taken, formats other than JSON answered with 415. A dialect of your own can have the same envelope: "
     '`envelope = "cloudevents"`, and `mappings/cloudevents/dialect.toml` is the description to begin with.'
 )
 

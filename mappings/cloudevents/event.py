@@ -12,6 +12,7 @@ import base64
 import binascii
 import hashlib
 import re
+from dataclasses import replace
 from typing import Literal
 from urllib.parse import quote, unquote
 
@@ -29,6 +30,7 @@ WEBHOOK = "https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/http-webh
 VERSION = "1.0"
 STRUCTURED = "application/cloudevents+json"
 ANY_FORMAT = "application/cloudevents"
+BATCHED = "application/cloudevents-batch+json"
 REQUIRED = ("specversion", "id", "source", "type")
 PRINTABLE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 """What stands in a header as it is; everything else is percent-encoded."""
@@ -55,12 +57,21 @@ class Allowed(Struct, kw_only=True):
 
 
 def admits(incoming: Incoming) -> None:
-    """Refuses formats that cannot be read, and batches, which nobody sends unasked."""
+    """Refuses formats that cannot be read."""
     form = _content_type(incoming)
-    if form.startswith(ANY_FORMAT) and form != STRUCTURED:
-        raise Problem(ProblemKind.UNSUPPORTED, f"{form[:100]} is not taken here; send {STRUCTURED}, one event each")
+    if form.startswith(ANY_FORMAT) and form not in (STRUCTURED, BATCHED):
+        raise Problem(ProblemKind.MEDIA_TYPE, f"{form[:100]} is not taken here; send {STRUCTURED}")
     if not form.startswith(ANY_FORMAT) and form and not _is_json(form):
-        raise Problem(ProblemKind.UNSUPPORTED, f"data of the type {form[:100]} is not taken here; send JSON")
+        raise Problem(ProblemKind.MEDIA_TYPE, f"data of the type {form[:100]} is not taken here; send JSON")
+
+
+def parted(incoming: Incoming) -> tuple[Incoming, ...] | None:
+    """The events of a batch, each as a request of its own; None where there is one event."""
+    if _content_type(incoming) != BATCHED:
+        return None
+    if not isinstance(incoming.body, list):
+        raise Problem(ProblemKind.MALFORMED, "the body is no list of events")
+    return tuple(replace(incoming, headers={"content-type": STRUCTURED}, body=event) for event in incoming.body)
 
 
 def opened(incoming: Incoming) -> dict[str, Json]:
@@ -218,6 +229,7 @@ ENVELOPE = Envelope(
     ),
     fields={"updated_at": "time"},
     opened=opened,
+    parted=parted,
     sealed=sealed,
     admits=admits,
     credentials=credentials,

@@ -23,6 +23,7 @@ from tests.engine.vendors import settled
 from tests.harness import KEY, UPSTREAM_KEY, House, house, inbound_tables, upstream_table
 
 STRUCTURED = "application/cloudevents+json"
+BATCHED = "application/cloudevents-batch+json"
 ALERT = {"summary": "Disk full", "severity": "critical", "dedup_key": "db-1/disk"}
 
 
@@ -96,8 +97,7 @@ def test_data_in_base64(h: House) -> None:
 @pytest.mark.parametrize(
     ("form", "content"),
     [
-        ("application/cloudevents-batch+json", b"[]"),
-        ("application/cloudevents-batch+json; charset=utf-8", b"[{}]"),
+        ("application/cloudevents-batch+avro", b"[]"),
         ("application/cloudevents+xml", b"<event/>"),
         ("application/cloudevents", b"{}"),
         ("text/plain", b"Disk full"),
@@ -107,8 +107,21 @@ def test_data_in_base64(h: House) -> None:
 def test_another_form_is_unsupported(h: House, form: str, content: bytes) -> None:
     """415, before the body is looked at."""
     answer = post(h, content, {"content-type": form})
-    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "media_type")
     assert form.partition(";")[0] in answer.json()["error"]["message"]
+
+
+def test_a_batch(h: House) -> None:
+    """Each event on its own: what is wrong with one keeps none of the others back."""
+    keys, headers = [fresh("key") for _ in range(3)], {"content-type": f"{BATCHED}; charset=utf-8"}
+    events: list[Any] = [cloud_event("firing", key) for key in keys]
+    assert post(h, json.dumps(events[:2]).encode(), headers).status_code == 202
+    assert [arrives(h, key)["event_action"] for key in keys[:2]] == ["trigger", "trigger"]
+    answer = post(h, json.dumps([{**events[0], "id": ""}, 7, events[2]]).encode(), headers)
+    assert (answer.status_code, "id: is required" in answer.json()["error"]["message"]) == (400, True)
+    assert arrives(h, keys[2])["event_action"] == "trigger"
+    assert post(h, b"{}", headers).status_code == 400
+    assert post(h, b"[]", headers).status_code < 500
 
 
 @pytest.mark.parametrize(
