@@ -14,7 +14,7 @@ from gateway.canonical import QUIET_CATEGORY, Flat, Operation
 from gateway.config import ANONYMOUS, Config, Inbound, Upstream
 from gateway.dialect import Command
 from gateway.errors import Problem, ProblemKind
-from gateway.examples import examples
+from gateway.examples import openings
 from gateway.listening import in_the_clear, meet, shape_of
 from gateway.mapping import Unmet
 from gateway.rehearsal import command_in, rehearse
@@ -185,12 +185,11 @@ def _senders(config: Config, route: Route) -> list[Inbound]:
 
 def _creates(inbound: Inbound) -> Iterator[Command]:
     """The documented examples of a new alert."""
-    for example in examples(inbound.dialect.name):
-        if example.operation == Operation.CREATE:
-            try:
-                yield command_in(inbound.dialect, Operation.CREATE, example.request.body)
-            except Problem:
-                continue
+    for body in openings(inbound.dialect):
+        try:
+            yield command_in(inbound.dialect, Operation.CREATE, body)
+        except Problem:
+            continue
 
 
 def _unmet(config: Config, route: Route, inbound: Inbound) -> Iterator[str]:

@@ -69,12 +69,13 @@ def serve(
     sys.exit(run(lambda: load(config_path, listen=listen), log_level, fd, admin_fd))
 
 
-def _dialect(name: str) -> Any:
+def _dialect(name: str, config: Any = None) -> Any:
     from gateway.registry import dialects
 
-    if name not in dialects():
-        raise click.UsageError(f"no dialect {name!r}; there are {', '.join(dialects())}")
-    return dialects()[name]
+    known = {**dialects(), **(config.own if config else {})}
+    if name not in known:
+        raise click.UsageError(f"no dialect {name!r}; there are {', '.join(known)}")
+    return known[name]
 
 
 @main.command()
@@ -93,8 +94,9 @@ def translate(
     from gateway.inbound.limits import decode
     from gateway.rehearsal import command_in, rehearse
 
-    dialect = _dialect(origin)
-    upstream = _upstream(target, config_path, upstream_name)
+    config = load_config(config_path, secrets=False) if config_path is not None else None
+    dialect = _dialect(origin, config)
+    upstream = _upstream(target, config, upstream_name)
     if operation not in list(Operation):
         raise click.UsageError(f"no operation {operation!r}; there are {', '.join(Operation)}")
     try:
@@ -107,28 +109,30 @@ def translate(
         sys.exit(1)
 
 
-def _upstream(target: str | None, config_path: str | None, name: str | None) -> Any:
+def _upstream(target: str | None, config: Any, name: str | None) -> Any:
     from gateway.rehearsal import destination_of
 
-    if config_path is None:
-        if target is None:
-            raise click.UsageError("say --to DIALECT, or --config FILE with --upstream NAME")
-        return destination_of(_dialect(target))
-    upstreams = load_config(config_path, secrets=False).upstreams
+    upstreams = config.upstreams if config else {}
+    if config is None and target is None:
+        raise click.UsageError("say --to DIALECT, or --config FILE with --upstream NAME")
     fitting = [one for one in upstreams.values() if name in (None, one.name) and target in (None, one.dialect.name)]
+    if target is not None and (config is None or (name is None and not fitting)):
+        return destination_of(_dialect(target, config))
     if len(fitting) != 1:
         raise click.UsageError(f"say which with --upstream: {', '.join(upstreams)}")
     return fitting[0]
 
 
 @main.command()
+@click.option("--config", "config_path", type=click.Path(), help="A configuration whose own dialects are listed too.")
 @JSON
-def dialects(as_json: bool) -> None:
+def dialects(config_path: str | None, as_json: bool) -> None:
     """List the dialects, the operations each accepts and sends, and its paths."""
     from gateway.documents import dialect_rows
     from gateway.registry import dialects as all_dialects
 
-    rows = dialect_rows(all_dialects().values())
+    own = load_config(config_path, secrets=False).own if config_path is not None else {}
+    rows = dialect_rows([*all_dialects().values(), *own.values()])
     if as_json:
         print_json(rows)
         return

@@ -15,10 +15,9 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, Literal
 
 import msgspec
-from msgspec import NODEFAULT, Struct
 from msgspec.structs import fields as struct_fields
 
 from gateway.canonical import Flat
@@ -40,21 +39,21 @@ from gateway.configfile import (
     size,
     some_time,
 )
-from gateway.configproblems import wrong_types
 from gateway.configroutes import Routes, flat, key_of, tests_of
 from gateway.configsettings import secret_in, settings_of
+from gateway.configtables import Tables
 from gateway.dialect import Dialect
 from gateway.errors import ConfigurationError
 from gateway.following import Directory
 from gateway.listening import Tls, clashes, host_names, listening, public_url
 from gateway.mapping import Mapping as Rows
+from gateway.own import dialects_in
 from gateway.reaching import Reach, reach
 from gateway.registry import dialects
 from gateway.routing import Route
 from gateway.secrets import Keyring, Secret
 from gateway.translation import Destination
 
-S = TypeVar("S", bound=Struct)
 ANONYMOUS = "anonymous"
 _SALT = secrets.token_bytes(32)
 
@@ -156,7 +155,7 @@ class Heartbeat:
 class Config:
     """A configuration that was checked. `alarms` names the upstreams that hear of the gateway's own trouble. Only a
     stand-in for a vendor does not restore what was carried. `base` is where the file lies: tables and samples are
-    beside it."""
+    beside it. `own` are the dialects that the file itself describes."""
 
     listen: tuple[str, int]
     store: str
@@ -176,6 +175,7 @@ class Config:
     tests: tuple[TestFile, ...] = ()
     durable: Literal["disk", "container"] = "disk"
     base: Path = field(default_factory=Path)
+    own: Mapping[str, Dialect] = field(default_factory=dict)
 
     @property
     def is_shared(self) -> bool:
@@ -208,18 +208,23 @@ def parse(text: str, *, secrets: bool = True, listen: str | None = None, base: P
     return _Check(secrets, base or Path()).config({**table, "listen": listen} if listen else table)
 
 
-class _Check:
+class _Check(Tables):
     """Goes through the whole file and collects problems instead of stopping at the first."""
 
     def __init__(self, secrets: bool, base: Path) -> None:
+        super().__init__()
         self.resolve = secrets
         self.base = base
         self.public_url = ""
-        self.problems: list[str] = []
+        self.known = dialects()
+        self.described: frozenset[str] = frozenset()
 
     def config(self, table: Mapping[str, Any]) -> Config:
         file = self.struct(File, table, "")
         self.public_url = public_url(self, file.public_url)
+        own = dialects_in(self, file.dialects, self.known)
+        self.known = {**self.known, **own}
+        self.described = frozenset(file.dialects)
         inbounds = {name: self.inbound(name, inner, file) for name, inner in file.inbound.items()}
         upstreams = {name: self.upstream(name, inner) for name, inner in file.upstreams.items()}
         known = {name: inbound for name, inbound in inbounds.items() if inbound}
@@ -228,7 +233,9 @@ class _Check:
         routes = Routes(self, self.base, callers, list(upstreams), chosen)
         where = listening(self, file, list(known.values()))
         if not file.inbound:
-            self.say("inbound", "nobody can call: add a table such as [inbound.DIALECT], one of " + _names())
+            self.say(
+                "inbound", "nobody can call: add a table such as [inbound.DIALECT], one of " + ", ".join(self.known)
+            )
         clashes(self, list(known.values()))
         config = Config(
             listen=where.listen,
@@ -246,48 +253,13 @@ class _Check:
             tests=tests_of(self, file, routes, list(upstreams)),
             durable=file.durable,
             base=self.base,
+            own=own,
             heartbeat=self.heartbeat(file.heartbeat),
             alarms=self.alarms(file.alarms, upstreams),
         )
         if self.problems:
             raise ConfigurationError(self.problems)
         return config
-
-    def say(self, path: str, problem: str) -> None:
-        self.problems.append(f"{path}: {problem}" if path else problem)
-
-    def struct(self, kind: type[S], table: Mapping[str, Any], path: str, also: tuple[str, ...] = ()) -> S:
-        """Converts a table field by field; what is wrong is said, and a harmless value stands in for it."""
-        given: dict[str, Any] = {}
-        described = {item.encode_name: item for item in struct_fields(kind)}
-        for key in table:
-            if key not in described and key not in also:
-                close = difflib.get_close_matches(key, [*described, *also], 1, 0.5)
-                hint = f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(described))}"
-                self.say(_join(path, key), f"unknown key{hint}")
-        hints = get_type_hints(kind)
-        for name, item in described.items():
-            if name in table:
-                try:
-                    given[item.name] = msgspec.convert(table[name], hints[item.name])
-                    continue
-                except msgspec.ValidationError as error:
-                    for where, problem in wrong_types(_join(path, name), table[name], hints[item.name], error):
-                        self.say(where, problem)
-            elif item.default is not NODEFAULT or item.default_factory is not NODEFAULT:
-                continue
-            else:
-                self.say(_join(path, name), "is required")
-            if item.default is NODEFAULT and item.default_factory is NODEFAULT:
-                given[item.name] = [] if name == "to" else ""
-        return kind(**given)
-
-    def parsed(self, parse_value: Any, value: Any, path: str, otherwise: Any) -> Any:
-        try:
-            return parse_value(value)
-        except (ValueError, TypeError) as error:
-            self.say(path, str(error))
-            return otherwise
 
     def secret(self, text: str, path: str) -> Secret:
         try:
@@ -365,10 +337,11 @@ class _Check:
         return tuple(given.to)
 
     def dialect(self, name: str, path: str) -> Dialect | None:
-        found = dialects().get(name)
-        if not found:
-            close = difflib.get_close_matches(name, dialects(), 1)
-            self.say(path, f"no such dialect{f'; did you mean {close[0]!r}?' if close else ''}; known are {_names()}")
+        found = self.known.get(name)
+        if not found and name not in self.described:  # what is wrong with a description was said there
+            close = difflib.get_close_matches(name, self.known, 1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            self.say(path, f"no such dialect{hint}; known are {', '.join(self.known)}")
         return found
 
     def upstream(self, name: str, table: Any) -> Upstream | None:
@@ -409,7 +382,9 @@ class _Check:
             rate=self.rate(given.rate, dialect, f"{path}.rate"),
             settings=settings,
             reach=reach(self, given, path),
-            written=hmac.digest(_SALT, msgspec.json.encode([table, self.public_url], order="sorted"), "sha256").hex(),
+            written=hmac.digest(
+                _SALT, msgspec.json.encode((table, dialect.description, self.public_url), order="sorted"), "sha256"
+            ).hex(),
         )
 
     def rate(self, given: int | str | None, dialect: Dialect, path: str) -> int | None:
@@ -482,11 +457,3 @@ class _Check:
             if self.resolve:
                 self.say("store", str(error))
             return "postgresql://"
-
-
-def _join(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key
-
-
-def _names() -> str:
-    return ", ".join(dialects())

@@ -233,6 +233,108 @@ class WaitingFile(Struct, kw_only=True):
     """How many bytes of the commands behind them."""
 
 
+class DialectFile(Struct, kw_only=True):
+    """`[dialects.NAME]`: a vendor that nobody has written a module for, described in words. Callers then speak it with
+    `[inbound.NAME]`, upstreams with `dialect = "NAME"`."""
+
+    fields: dict[str, Any]
+    """Canonical field → where it is in the body: the names on the way there, joined by dots, or a table."""
+    title: str = ""
+    """The vendor's name, as people know it. Default: the dialect's."""
+    url: str = ""
+    """The vendor's page about it."""
+    kind: Literal["rule", "occurrence"] = "occurrence"
+    """Whether its alerts are things that happened, or rules that say when somebody is to be told."""
+    path: str = "/"
+    """Where callers post, below the dialect's name and at the root; `/` is the dialect's name alone."""
+    auth: str | dict[str, Any] = "bearer"
+    """Where the credential is: `"bearer"`, `"basic"` (as `user:password`), or one of `{ header, prefix }`, `{ query }`
+    and `{ field }`."""
+    constants: dict[str, Any] = {}
+    """Place in the body → what is always written there, such as a version."""
+    container: str | None = None
+    """The object of the body in which anything may stand: what has no field travels there. Default: that of
+    `custom`."""
+    send: dict[str, Any] = {}
+    """How an upstream is called."""
+    reply: dict[str, Any] = {}
+    """What callers are answered."""
+    envelope: str | None = None
+    """A dialect whose envelope is around the body; the places of `fields` then begin in the envelope."""
+    mode: str | None = None
+    """The form in which that envelope is sent. Default: its first."""
+
+
+class FieldFile(Struct, kw_only=True):
+    """An entry of `fields`, where more is to be said of it than its place in the body."""
+
+    at: str | list[str]
+    """The place. Of several the first that is there is read, and all are written."""
+    words: dict[str, Any] = {}
+    """The vendor's word → the canonical value: severities are the codes 0 (worst) to 7. Of the words for one value the
+    first is written. Severities without a word of their own get the nearest that is at least as loud."""
+    out: list[str | int] | None = None
+    """Eight words or numbers for the severities 0 (worst) to 7, where those of `words` are not to be chosen from."""
+    otherwise: Any = None
+    """The canonical value of every other word. Default: another word is refused, or is its own meaning where any text
+    will do."""
+    required: bool = False
+    """A new alert without it is refused, and it is always written."""
+    default: Any = None
+    """The canonical value that is written where the alert has none."""
+    limit: int | None = None
+    """The most characters that the vendor takes: a longer text is cut and marked, a longer key ends in a digest."""
+    unit: Literal["us", "ms", "s", "m", "h"] | None = None
+    """Of a duration or a time: what is counted. Default: seconds for durations, ISO 8601 for times."""
+    form: Literal["list", "text", "address"] | None = None
+    """Of labels: a list of `name:value`, or a text of them with commas; of links: one address. Default: an object, a
+    list of objects."""
+    items: dict[str, str] = {}
+    """Of a list of objects: canonical name → the vendor's, such as `{ href = "link_url" }`."""
+    firing: Any = None
+    """Of `status`: the words for an alert that is on, the first of which is written. Default: every other, and
+    `firing` is written."""
+    acknowledge: Any = None
+    """Of `status`: the words for one that somebody has taken on. Without any, nobody is told."""
+    resolve: Any = None
+    """Of `status`: the words for one that is over. Without any, nobody is told."""
+
+
+class AuthFile(Struct, kw_only=True):
+    """`auth` of a dialect: where the credential is, one of these."""
+
+    header: str | None = None
+    """The header that holds it."""
+    prefix: str = ""
+    """What stands before it in that header."""
+    query: str | None = None
+    """The parameter of the query that holds it."""
+    field: str | None = None
+    """The place in the body that holds it."""
+
+
+class SendFile(Struct, kw_only=True):
+    """`send` of a dialect: how an upstream is called. Every 2xx is success."""
+
+    method: str = "POST"
+    """The method."""
+    path: str = ""
+    """What is added to the upstream's address; `{key}` stands for the alert's key."""
+    paths: dict[str, str] = {}
+    """Operation (`create`, `update`, `acknowledge`, `resolve`, `reopen`) → its own path."""
+    headers: dict[str, str] = {}
+    """Further headers, the same for every upstream."""
+
+
+class AnswerFile(Struct, kw_only=True):
+    """`reply` of a dialect: what callers are answered."""
+
+    status: int = 202
+    """The status."""
+    body: Any = None
+    """The body; in texts `{id}` stands for the alert's id and `{key}` for its key. Default: `status` and `id`."""
+
+
 class File(Struct, kw_only=True):
     """The whole file, tables still to be checked one by one."""
 
@@ -266,6 +368,8 @@ class File(Struct, kw_only=True):
     """Dialects that callers may speak; one that is not here is not served."""
     upstreams: dict[str, dict[str, Any]] = {}
     """Destinations, by name."""
+    dialects: dict[str, dict[str, Any]] = {}
+    """Dialects of your own: vendors that are described here, in words."""
     routes: list[dict[str, Any]] = []
     """Which upstreams an alert goes to; may be left out where there is one upstream."""
     tests: list[dict[str, Any]] = []

@@ -19,6 +19,7 @@ from msgspec.structs import FieldInfo
 from msgspec.structs import fields as struct_fields
 
 from gateway import configfile as files
+from gateway.canonical import PATHS
 from gateway.dialect import Dialect
 from gateway.secrets import Secret
 
@@ -50,8 +51,21 @@ INNER: Mapping[tuple[type[Struct], str], Inner] = {
     (files.UpstreamFile, "client_cert"): Inner(files.PairFile),
     (files.HeartbeatFile, "client_cert"): Inner(files.PairFile),
     (files.RouteFile, "fallback"): Inner(files.FallbackFile),
+    (files.File, "dialects"): Inner(files.DialectFile, "named"),
+    (files.DialectFile, "fields"): Inner(files.FieldFile, "named", also=("string",)),
+    (files.DialectFile, "auth"): Inner(files.AuthFile, also=("string",)),
+    (files.DialectFile, "send"): Inner(files.SendFile),
+    (files.DialectFile, "reply"): Inner(files.AnswerFile),
 }
 """The tables within tables."""
+
+
+WITHIN = {
+    files.UpstreamFile: " of an upstream",
+    files.RouteFile: " of a route",
+    files.DialectFile: " of a dialect",
+}
+"""Whose tables the inner ones are."""
 
 
 @functools.cache
@@ -93,7 +107,22 @@ def own_fields(found: Mapping[str, Dialect]) -> Iterator[tuple[str, FieldInfo, A
 def schema(found: Mapping[str, Dialect]) -> dict[str, Any]:
     """The JSON Schema of a configuration over these dialects."""
     top = _table(files.File, found)
-    return {"$schema": SCHEMA, "title": "alert-gateway", **top}
+    return {"$schema": SCHEMA, "title": "alert-gateway", **top, "if": _DESCRIBES, "else": _only(list(found))}
+
+
+_DESCRIBES = {"required": ["dialects"]}
+"""Whether a file has dialects of its own: then there are more names of dialects than those that are built in."""
+
+
+def _only(names: list[str]) -> dict[str, Any]:
+    """What allows the names of built-in dialects and no others."""
+    dialect = {"properties": {"dialect": {"enum": names}}}
+    return {
+        "properties": {
+            "inbound": {"propertyNames": {"enum": names}},
+            "upstreams": {"additionalProperties": dialect},
+        }
+    }
 
 
 def _table(kind: type[Struct], found: Mapping[str, Dialect]) -> dict[str, Any]:
@@ -103,7 +132,7 @@ def _table(kind: type[Struct], found: Mapping[str, Dialect]) -> dict[str, Any]:
         for item in struct_fields(kind)
     }
     if kind is files.UpstreamFile:
-        properties["dialect"]["enum"] = list(found)
+        properties["dialect"]["examples"] = list(found)
         for name, _, hint, dialect in own_fields(found):
             properties[name] = {**_plain(hint), "description": f"Of {dialect} alone."}
     required = [item.encode_name for item in struct_fields(kind) if _is_required(item)]
@@ -128,10 +157,22 @@ def _field(kind: type[Struct], item: FieldInfo, hint: Any, found: Mapping[str, D
     if inner.form == "list":
         return {"type": "array", "items": table}
     if inner.form == "named" and inner.of is files.InboundFile:
-        return {"type": "object", "properties": dict.fromkeys(found, table), "additionalProperties": False}
-    if inner.form == "named":
-        return {"type": "object", "additionalProperties": table}
-    return {"anyOf": [*({"type": one} for one in inner.also), table]} if inner.also else table
+        return {"type": "object", "properties": dict.fromkeys(found, table), "additionalProperties": table}
+    whole = {"anyOf": [*({"type": one} for one in inner.also), table]} if inner.also else table
+    if inner.of is files.FieldFile:
+        return _fields(whole)
+    return {"type": "object", "additionalProperties": whole} if inner.form == "named" else whole
+
+
+def _fields(entry: dict[str, Any]) -> dict[str, Any]:
+    """Entries by canonical field, dotted or nested as they are written."""
+    groups = dict.fromkeys(path.partition(".")[0] for path in PATHS if "." in path)
+    return {
+        "type": "object",
+        "properties": {group: {"type": "object"} for group in groups},
+        "propertyNames": {"enum": [*PATHS, *groups]},
+        "additionalProperties": entry,
+    }
 
 
 def _plain(hint: Any) -> dict[str, Any]:
@@ -176,7 +217,7 @@ def _sections() -> Iterator[tuple[str, type[Struct]]]:
             continue
         seen.add(inner.of)
         name = {"named": f"[{field}.NAME]", "list": f"[[{field}]]", "one": field}[inner.form]
-        within = {files.UpstreamFile: " of an upstream", files.RouteFile: " of a route"}.get(holder, "")
+        within = WITHIN.get(holder, "")
         yield f"`{name}`{within}", inner.of
     yield "a value of `set`", files.SetFile
 
@@ -195,6 +236,9 @@ def _rows(kind: type[Struct]) -> str:
 
 def _inner_name(inner: Inner) -> str:
     own = {"one": "table", "named": "tables by name", "list": "list of tables"}[inner.form]
+    own = f"texts or {own}" if inner.of is files.FieldFile else own
+    if inner.form == "named":
+        return own
     return " or ".join([*({"string": "text", "integer": "number"}[one] for one in inner.also), own])
 
 

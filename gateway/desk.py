@@ -108,6 +108,8 @@ class Desk:
             return await self._inquire(who, asked, request)
         if isinstance(asked, Listing):
             return await self._list(who, asked, request)
+        if isinstance(asked, Reply):
+            return Answered(Answer(), request, relayed=asked)
         if isinstance(asked, Mute | Unmute | Mutes):
             return await self._mute(inbound, who, asked, request, via)
         return await self._relay(who, asked, request, via)

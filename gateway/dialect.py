@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 import msgspec
@@ -21,6 +21,9 @@ from gateway.codes import Code
 from gateway.errors import Problem, ProblemKind
 from gateway.mapping import Hint
 from gateway.mapping import Mapping as FieldMapping
+
+if TYPE_CHECKING:
+    from gateway.own.envelope import Envelope
 
 Json = Any
 """A decoded JSON value: dict, list, str, int, float, bool or None."""
@@ -271,8 +274,8 @@ class Relay:
     otherwise: Reply
 
 
-Asked = Command | Batch | Read | Inquiry | Listing | Mute | Unmute | Mutes | Relay
-"""What a request turns out to ask for."""
+Asked = Command | Batch | Read | Inquiry | Listing | Mute | Unmute | Mutes | Relay | Reply
+"""What a request turns out to ask for; a reply where it asks for nothing that the gateway would have to look up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -422,7 +425,7 @@ class Sending:
     words where it speaks the upstream's dialect (`is_akin`); `suffix` makes a taken name unique where that is allowed;
     `strict` asks an update not to overwrite what somebody else changed there; `replaced` is what the route sets, which
     `body` says already where it has a field for it; `at` is the time of sending; `settings` is the dialect's section of
-    the configuration.
+    the configuration; `mark` is the same at every attempt of one delivery, and no other's.
     """
 
     operation: Operation
@@ -439,6 +442,7 @@ class Sending:
     verbatim: dict[str, Json] | None = None
     replaced: Flat = field(default_factory=dict)
     settings: Any = None
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -490,6 +494,10 @@ class Dialect:
     vendor's usual address, `client_setting` what a client changes to call the gateway instead, `usual_defaults`
     such `defaults` as an upstream of it is configured with where callers of other vendors say less, `remark` what else
     its page should say. `is_muted` tells, where callers may ask not to be told of some alerts, whether one is meant.
+    `admits` refuses by its headers a request whose body need not be read for that. `samples` are bodies that open an
+    alert, of a dialect without documented examples. `envelope` is what it can put around the alerts of a dialect that a
+    configuration describes, `description` the table there that describes this one, `scheme` how OpenAPI says where its
+    credential is.
     """
 
     name: str
@@ -514,3 +522,8 @@ class Dialect:
     usual_defaults: Mapping[str, Any] = field(default_factory=dict)
     remark: str = ""
     is_muted: Callable[[Muted, Flat], bool] | None = None
+    admits: Callable[[Incoming], None] | None = None
+    samples: tuple[Json, ...] = ()
+    envelope: Envelope | None = None
+    description: Json = None
+    scheme: Mapping[str, str] = field(default_factory=lambda: {"type": "http", "scheme": "bearer"})

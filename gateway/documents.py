@@ -18,7 +18,7 @@ from gateway.configfile import flat_of
 from gateway.configschema import reference, schema
 from gateway.dialect import Dialect
 from gateway.errors import Problem
-from gateway.examples import examples
+from gateway.examples import openings
 from gateway.mapping import Mapping as Rows
 from gateway.mapping import Row, Unmet
 from gateway.registry import dialects
@@ -125,14 +125,13 @@ def _fates_table(dialect: Dialect, found: Mapping[str, Dialect]) -> str:
 def _everything_said(dialect: Dialect) -> Flat:
     """One alert that says all that the documented examples of a dialect say."""
     flat: Flat = {"kind": dialect.kind}
-    for example in examples(dialect.name):
-        if example.operation == Operation.CREATE:
-            try:
-                asked = command_in(dialect, Operation.CREATE, example.request.body)
-            except Problem:
-                continue
-            said = {**{hint.path: hint.value for hint in asked.hints}, **asked.patch}
-            flat.update((path, value) for path, value in said.items() if value is not None)
+    for body in openings(dialect):
+        try:
+            asked = command_in(dialect, Operation.CREATE, body)
+        except Problem:
+            continue
+        said = {**{hint.path: hint.value for hint in asked.hints}, **asked.patch}
+        flat.update((path, value) for path, value in said.items() if value is not None)
     return flat
 
 

@@ -7,7 +7,9 @@ with one JSON file per documented sample. Nothing here knows a vendor; each file
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from importlib import import_module, resources
+from importlib.util import find_spec
 from typing import Any
 
 import msgspec
@@ -66,7 +68,9 @@ class Example(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 @functools.cache
 def examples(dialect_name: str) -> tuple[Example, ...]:
-    """The documented samples of a dialect, by name of their files; none where its module is not a package."""
+    """The documented samples of a dialect, by name of their files; none where it has no package."""
+    if find_spec(f"mappings.{dialect_name}") is None:
+        return ()
     module = import_module(f"mappings.{dialect_name}")
     if not hasattr(module, "__path__"):
         return ()
@@ -79,6 +83,12 @@ def examples(dialect_name: str) -> tuple[Example, ...]:
         example = msgspec.json.decode(file.read_bytes(), type=Example)
         found.append(msgspec.structs.replace(example, name=file.name.removesuffix(".json")))
     return tuple(found)
+
+
+def openings(dialect: declared.Dialect) -> Iterator[declared.Json]:
+    """Bodies that open an alert: the documented ones, or those that a dialect without any brings along."""
+    documented = [one.request.body for one in examples(dialect.name) if one.operation == Operation.CREATE]
+    yield from documented or dialect.samples
 
 
 def with_credential(request: declared.Request, dialect: declared.Dialect, credential: str) -> declared.Request:

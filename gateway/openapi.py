@@ -19,7 +19,7 @@ from gateway.canonical import Flat, Operation
 from gateway.config import Inbound
 from gateway.dialect import Answer, Dialect, Incoming, Inquired, Listing, Muted, Reply, Route, Shown, Told
 from gateway.errors import Problem, ProblemKind
-from gateway.examples import examples
+from gateway.examples import openings
 from gateway.rehearsal import command_in
 
 _NOT_OF_A_ROUTE = (ProblemKind.NO_SUCH_PATH,)
@@ -59,7 +59,6 @@ def describe(inbounds: Sequence[Inbound]) -> dict[str, Any]:
         place[route.method.lower()] = _operation(inbound, path, route, schemas)
     for inbound in inbounds:
         schemas[f"{inbound.dialect.name}.Problem"] = _problem_schema(inbound.dialect)
-    bearer = {"type": "http", "scheme": "bearer"}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -76,7 +75,7 @@ def describe(inbounds: Sequence[Inbound]) -> dict[str, Any]:
         "components": {
             "schemas": schemas,
             "headers": _HEADERS,
-            "securitySchemes": {inbound.dialect.name: bearer for inbound in inbounds},
+            "securitySchemes": {inbound.dialect.name: dict(inbound.dialect.scheme) for inbound in inbounds},
         },
     }
 
@@ -158,8 +157,7 @@ def _sample(dialect: Dialect, route: Route) -> Answer:
     asked = None
     if Operation.LIST in route.operations:
         asked = route.read(Incoming(params={}, query={}, headers={}, body=UNSET, now=_SAMPLE["created_at"]))
-    documented = (one for one in examples(dialect.name) if one.operation is Operation.CREATE)
-    patch = next((command_in(dialect, Operation.CREATE, one.request.body).patch for one in documented), {})
+    patch = next((command_in(dialect, Operation.CREATE, body).patch for body in openings(dialect)), {})
     shown = Shown(dialect.shown_id(1_234_567), 1, {"kind": dialect.kind, **patch, **_SAMPLE})
     created = _SAMPLE["created_at"]
     return Answer(

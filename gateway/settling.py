@@ -158,6 +158,7 @@ def _by_key_alone(delivery: DeliveryRow, command: CommandRow, upstream: Upstream
         comment=command.body.comment,
         verbatim=command.body.said if akin else None,
         settings=upstream.settings,
+        mark=str(delivery.id),
     )
     return Shipment(delivery=delivery, operation=operation, sending=sending, via=command.body.via)
 
@@ -261,6 +262,7 @@ def _ship(
         verbatim=command.body.said if command.dialect == upstream.dialect.name else None,
         replaced=words.replaced,
         settings=upstream.settings,
+        mark=str(delivery.id),
     )
     return Shipment(
         delivery=delivery,

@@ -92,6 +92,8 @@ class Surface:
         in_body = match.inbound.dialect.credential_in_body
         if not in_body:
             self._caller(match.inbound, incoming)
+        if match.inbound.dialect.admits:
+            match.inbound.dialect.admits(incoming)
         most = self._config.max_body
         packed = await read_body(receive, most)
         body = decode(inflate(packed, incoming.headers.get("content-encoding", ""), most))

@@ -170,7 +170,10 @@ def _command(wire: Wire, has_ended: bool | None, now: datetime) -> Command:
     for name in labels:
         if not name:
             raise Problem(ProblemKind.INVALID, 'invalid label set: invalid name ""', field="labels")
-    starts, ends = read_moment(wire.get("startsAt")), read_moment(wire.get("endsAt"))
+    try:
+        starts, ends = read_moment(wire.get("startsAt")), read_moment(wire.get("endsAt"))
+    except ValueError as error:
+        raise Problem(ProblemKind.INVALID, f"startsAt, endsAt: {error}", field="startsAt") from None
     if starts and ends and starts > ends:
         raise Problem(ProblemKind.INVALID, "start time must be before end time", field="startsAt")
     reading = ALERT.interpret({**wire, "labels": labels})

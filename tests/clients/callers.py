@@ -110,6 +110,15 @@ def opsgenie_alert(message: str, **fields: Any) -> dict[str, Any]:
     return {"message": message, "description": "Every alert needs a description", "priority": "P1", **fields}
 
 
+def cloud_event(word: str, key: str | None, **fields: Any) -> dict[str, Any]:
+    """An alert as a CloudEvent in structured mode; what is wrong stands in its data."""
+    named = {"dedup_key": key} if key is not None else {}
+    said = {"summary": "Disk full", "severity": "critical"} if word == "firing" else {}
+    data = {**said, **named, "status": word, **fields}
+    named = {"id": f"{word} {key} {data.get('summary')}", "source": "/monitoring", "type": "com.example.alert"}
+    return {"specversion": "1.0", **named, "data": data}
+
+
 def jsm_alert(message: str, **fields: Any) -> dict[str, Any]:
     """A Jira Service Management alert, from the page's sample."""
     return {"message": message, "description": "The CPU usage has exceeded 80%.", "priority": "P1", **fields}
@@ -120,10 +129,10 @@ def jsm_alert(message: str, **fields: Any) -> dict[str, Any]:
 Ask = Callable[[House, str, str], Sent]
 """Asks for one operation: the house, the alert's reference (a key for those of `KEYED`, else the shown id), a text."""
 
-KEYED = ("ilert", "opsgenie", "pagerduty")
+KEYED = ("cloudevents", "ilert", "opsgenie", "pagerduty")
 """The dialects whose callers name an alert by its key."""
 
-COLLECTIONS = {  # PagerDuty's events can only be sent
+COLLECTIONS = {  # PagerDuty's events and CloudEvents can only be sent
     "livesession": "/livesession/v1/alerts",
     "ibm_monitoring": "/ibm_monitoring/api/alerts",
     "uptinio": "/uptinio/alerts",
@@ -153,6 +162,13 @@ def _events(word: str, *, says: bool = False) -> Ask:
 def _pagerduty(action: str) -> Ask:
     def ask(h: House, ref: str, text: str) -> Sent:
         return h.call("POST", "/pagerduty/v2/enqueue", pagerduty_event(action, ref, summary=text), key=None)
+
+    return ask
+
+
+def _cloud_events(word: str) -> Ask:
+    def ask(h: House, ref: str, text: str) -> Sent:
+        return h.call("POST", "/cloudevents", cloud_event(word, ref, summary=text))
 
     return ask
 
@@ -218,6 +234,11 @@ ASKS: dict[str, dict[str, Ask]] = {
         "acknowledge": _pagerduty("acknowledge"),
         "resolve": _pagerduty("resolve"),
     },
+    "cloudevents": {
+        "update": _cloud_events("firing"),
+        "acknowledge": _cloud_events("acknowledged"),
+        "resolve": _cloud_events("resolved"),
+    },
 }
 """Every operation that a caller of each dialect can ask of an alert that is there."""
 
@@ -243,6 +264,10 @@ EVENTS: dict[str, tuple[str, Callable[[str, str | None, str], dict[str, Any]]]] 
 """Of dialects whose credential stands in the body: where an alert is made, and the body for a text, key, credential."""
 
 
+EVENTFUL = (*EVENTS, "cloudevents")
+"""Dialects in which an update is the same call as a create."""
+
+
 def making(dialect: str, text: str, *, key: str | None = None, credential: str = KEY) -> tuple[str, dict[str, Any]]:
     """The documented creating call of a dialect that says a text: its path and body."""
     if dialect in EVENTS:
@@ -250,6 +275,8 @@ def making(dialect: str, text: str, *, key: str | None = None, credential: str =
         return path, body(text, key, credential)
     if dialect in ALIASED:
         return COLLECTIONS[dialect], ALIASED[dialect](text, **({"alias": key} if key else {}))
+    if dialect == "cloudevents":
+        return "/cloudevents", cloud_event("firing", key, summary=text)
     return COLLECTIONS[dialect], BODIES[dialect](text)
 
 
@@ -262,6 +289,9 @@ def create(h: House, dialect: str, text: str) -> tuple[str, Sent]:
         key = fresh("key")
         sent = h.call("POST", COLLECTIONS[dialect], ALIASED[dialect](text, alias=key))
         return key if dialect in KEYED else _told(h, dialect, sent), sent
+    if dialect == "cloudevents":
+        key = fresh("key")
+        return key, h.call("POST", "/cloudevents", cloud_event("firing", key, summary=text))
     if dialect == "pagerduty":
         sent = h.call("POST", "/pagerduty/v2/enqueue", pagerduty_event("trigger", None, summary=text), key=None)
         return str(sent.body["dedup_key"]), sent

@@ -66,11 +66,12 @@ def _create(client: Any, name: str, **fields: Any) -> dict[str, Any]:
 
 def _said(request: Arrived) -> Any:
     """What a create or update says in the field that each vendor has for the one line."""
-    body = request.body.get("alert", request.body.get("payload", request.body))
+    body = request.body.get("alert", request.body.get("payload", request.body.get("data", request.body)))
     return body.get("name", body.get("summary", body.get("message")))
 
 
 CREATES = {
+    "cloudevents": ("POST", "/"),
     "ibm_monitoring": ("POST", "/api/alerts"),
     "ilert": ("POST", "/api/events"),
     "jsm_ops": ("POST", "/alerts"),
@@ -122,6 +123,7 @@ def test_list(h: House, client: Any) -> None:
 
 
 UPDATES = {
+    "cloudevents": ("POST", "/"),
     "ibm_monitoring": ("PUT", "/api/alerts/"),
     "ilert": ("POST", "/api/events"),
     "jsm_ops": ("PATCH", "/alerts/"),
@@ -190,6 +192,7 @@ def test_a_duplicate_name(h: House, client: Any) -> None:
 
 
 DELETES: dict[str, tuple[str, str, dict[str, Any] | None]] = {
+    "cloudevents": ("POST", "/", {"type": "alert"}),
     "ibm_monitoring": ("DELETE", "/api/alerts/", None),
     "ilert": ("POST", "/api/events", {"eventType": "RESOLVE"}),
     "jsm_ops": ("POST", "/alerts/", None),

@@ -47,15 +47,17 @@ def route_of(dialect: Dialect, example: Example) -> Route:
     return route
 
 
-def incoming(params: dict[str, str], body: Any) -> Incoming:
+def incoming(params: dict[str, str], body: Any, headers: dict[str, str] | None = None) -> Incoming:
     """A request as dialects see it."""
-    return Incoming(params=params, query={}, headers={}, body=body, now=NOW)
+    named = {name.lower(): value for name, value in (headers or {}).items()}
+    return Incoming(params=params, query={}, headers=named, body=body, now=NOW)
 
 
 def asked(name: str, example: Example) -> Any:
     """What a documented request asks for: of a batch, the one command that the documents show in it."""
     dialect = dialects()[name]
-    return alone(route_of(dialect, example).read(incoming(example.request.params, example.request.body)))
+    sent = example.request
+    return alone(route_of(dialect, example).read(incoming(sent.params, sent.body, sent.headers)))
 
 
 def alone(wants: Any) -> Any:

@@ -244,7 +244,7 @@ def _sent(dialect: Dialect, operation: Operation) -> str:
 
 def _line(request: Request) -> str:
     body = request.body if isinstance(request.body, dict) else {}
-    said = {**body, **(body.get("alert") or {})}
+    said = {**body, **(body.get("alert") or {}), **(body.get("data") or {})}
     telling = [f"{name}: {said[name]}".lower() for name in TELLING if name in said]
     return " ".join([request.method, request.path, *telling])
 

@@ -26,8 +26,8 @@ def test_the_table_of_dialects_is_not_stale() -> None:
     assert readme_with(README, dialect_table(dialects())) == README, "run: python -m gateway.documents"
 
 
-def test_the_readme_has_its_three_configurations() -> None:
-    assert len(CONFIGURATIONS) == 3
+def test_the_readme_has_its_three_configurations_and_a_vendor_of_ones_own() -> None:
+    assert len(CONFIGURATIONS) == 4
 
 
 @pytest.mark.parametrize("text", CONFIGURATIONS)

@@ -24,6 +24,7 @@ from tests.clients.callers import (
     KEYED,
     OTHER,
     called,
+    cloud_event,
     create,
     fresh,
     ibm_alert,
@@ -40,6 +41,7 @@ from tests.harness import UPSTREAM_KEY, House, house
 DIALECTS = sorted(dialects())
 CONSOLE = "x-console"  # marks what does not come from the gateway
 HAS_TEXT = {
+    "cloudevents": "summary",
     "ibm_monitoring": "name",
     "ilert": "summary",
     "jsm_ops": "message",
@@ -94,7 +96,7 @@ def _target(h: House) -> str:
 
 def _fields(one: Arrived) -> dict[str, Any]:
     body: dict[str, Any] = one.body if isinstance(one.body, dict) else {}
-    found: dict[str, Any] = body.get("alert", body.get("payload", body))
+    found: dict[str, Any] = body.get("alert", body.get("payload", body.get("data", body)))
     return found
 
 
@@ -169,6 +171,17 @@ def _opsgenie(method: str, rest: str = "") -> Expect:
         path = "/v2/alerts" if is_create else f"/v2/alerts/{quote(alias)}{rest}"
         assert (one.method, one.path) == (method, path), (one.method, one.path, one.body)
         assert one.body["alias"] == alias if is_create else "identifierType=alias" in one.query
+
+    return expect
+
+
+def _cloud_event(status: str) -> Expect:
+    """An event about the alert that the first one named, each with an id of its own."""
+
+    def expect(one: Arrived, earlier: list[Arrived]) -> None:
+        assert (one.method, one.path, one.body["data"]["status"]) == ("POST", "/", status)
+        assert one.body["data"]["dedup_key"] == (earlier[0] if earlier else one).body["data"]["dedup_key"]
+        assert one.body["id"] not in [other.body["id"] for other in earlier]
 
     return expect
 
@@ -250,6 +263,15 @@ TABLE: dict[str, dict[str, Expect | None]] = {
         "reopen": _pagerduty("trigger"),
         "delete": _pagerduty("resolve"),
     },
+    "cloudevents": {
+        "create": _cloud_event("firing"),
+        "update": _cloud_event("firing"),
+        "acknowledge": _cloud_event("acknowledged"),
+        "comment": NOTHING,
+        "resolve": _cloud_event("resolved"),
+        "reopen": _cloud_event("firing"),
+        "delete": _cloud_event("resolved"),
+    },
 }
 
 LIVES: dict[str, tuple[str, ...]] = {
@@ -260,6 +282,7 @@ LIVES: dict[str, tuple[str, ...]] = {
     "jsm_ops": ("update", "acknowledge", "comment", "update", "resolve"),
     "opsgenie": ("update", "acknowledge", "comment", "update", "resolve"),
     "pagerduty": ("update", "acknowledge", "update", "resolve"),
+    "cloudevents": ("update", "acknowledge", "update", "resolve"),
 }
 """For every caller's dialect a life that goes through everything it can ask for."""
 
@@ -686,8 +709,10 @@ def test_what_a_target_requires_and_nothing_supplies(tmp_path: Path, target: str
         "jsm_ops": jsm_alert("x"),
         "opsgenie": opsgenie_alert("x"),
         "pagerduty": pagerduty_event("trigger", "x"),
+        "cloudevents": cloud_event("firing", "x"),
     }
     paths = COLLECTIONS | {"ilert": "/ilert/api/events", "pagerduty": "/pagerduty/v2/enqueue"}
+    paths |= {"cloudevents": "/cloudevents"}
     with house(tmp_path, {"their-place": target}, defaults=False) as h:
         for caller in sorted(bodies.keys() - {target}):
             sent = h.call("POST", paths[caller], bodies[caller])

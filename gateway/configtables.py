@@ -1,0 +1,66 @@
+"""Tables of a configuration, gone through to the end: every problem is collected with its path, and a harmless value
+stands in for what is wrong. It must not know what the tables are for.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_type_hints
+
+import msgspec
+from msgspec import NODEFAULT, Struct
+from msgspec.structs import fields as struct_fields
+
+from gateway.configproblems import wrong_types
+
+S = TypeVar("S", bound=Struct)
+
+
+class Tables:
+    """Collects what is wrong with tables instead of stopping at the first problem."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+
+    def say(self, path: str, problem: str) -> None:
+        """Something is wrong at this path."""
+        self.problems.append(f"{path}: {problem}" if path else problem)
+
+    def struct(self, kind: type[S], table: Mapping[str, Any], path: str, also: tuple[str, ...] = ()) -> S:
+        """Converts a table field by field; what is wrong is said, and a harmless value stands in for it."""
+        given: dict[str, Any] = {}
+        described = {item.encode_name: item for item in struct_fields(kind)}
+        for key in table:
+            if key not in described and key not in also:
+                close = difflib.get_close_matches(key, [*described, *also], 1, 0.5)
+                hint = f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(described))}"
+                self.say(_join(path, key), f"unknown key{hint}")
+        hints = get_type_hints(kind)
+        for name, item in described.items():
+            if name in table:
+                try:
+                    given[item.name] = msgspec.convert(table[name], hints[item.name])
+                    continue
+                except msgspec.ValidationError as error:
+                    for where, problem in wrong_types(_join(path, name), table[name], hints[item.name], error):
+                        self.say(where, problem)
+            elif item.default is not NODEFAULT or item.default_factory is not NODEFAULT:
+                continue
+            else:
+                self.say(_join(path, name), "is required")
+            if item.default is NODEFAULT and item.default_factory is NODEFAULT:
+                given[item.name] = [] if name == "to" else ""
+        return kind(**given)
+
+    def parsed(self, parse_value: Any, value: Any, path: str, otherwise: Any) -> Any:
+        """A value as it is read; what is wrong with it is said, and `otherwise` stands in for it."""
+        try:
+            return parse_value(value)
+        except (ValueError, TypeError) as error:
+            self.say(path, str(error))
+            return otherwise
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key

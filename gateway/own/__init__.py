@@ -1,0 +1,202 @@
+"""Dialects that nobody has written a module for: described in a table, with no Python, and made of the same rows as
+the built-in ones, so that reports, pages, `translate`, `check` and `explain` work alike.
+
+A description that ships with a dialect's package is read here too. It must not know any vendor.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from importlib import resources
+from typing import Any
+
+from gateway.asking import body_object
+from gateway.canonical import Flat, Link, Operation
+from gateway.configtables import Tables
+from gateway.dialect import Dialect, Outbound, Route, Sending
+from gateway.errors import ConfigurationError
+from gateway.mapping import Mapping as Rows
+from gateway.mapping import Row, Unmet, Writing
+from gateway.own.describing import Checking, Described, Describing
+from gateway.own.envelope import Envelope
+from gateway.own.places import struct_of
+from gateway.own.reading import Reader, Taken, problem
+from gateway.own.sending import Sender, plainly, reason
+from gateway.wire import Wire, put
+
+RESERVED = ("-", "metrics")
+SHIPPED = "dialect.toml"
+"""The file beside a dialect's module that describes it."""
+PAGE = "https://www.rfc-editor.org/rfc/rfc8259"
+"""The page of a vendor that names none: it takes JSON."""
+SAMPLE: Flat = {
+    "summary": "Disk is almost full on db-1",
+    "details": "92 % of /var are used",
+    "dedup_key": "db-1/disk",
+    "severity": 1,
+    "urgency": "high",
+    "category": "disk",
+    "resource": "db-1",
+    "source": "monitor",
+    "team": "database",
+    "links": (Link(href="https://example.com/runbook", text="Runbook"),),
+    "labels": {"env": "production"},
+    "custom": {"used": 92},
+}
+"""An alert as an example of what a described dialect's callers send."""
+SAMPLED = datetime(2026, 1, 1, tzinfo=UTC)
+"""When that was."""
+
+
+def dialects_in(
+    check: Checking, tables: Mapping[str, Mapping[str, Any]], built_in: Mapping[str, Dialect]
+) -> dict[str, Dialect]:
+    """The dialects that a configuration describes, by name; what is wrong with them is said."""
+    envelopes = {name: dialect.envelope for name, dialect in built_in.items() if dialect.envelope}
+    found = {}
+    for name, table in tables.items():
+        path = f"dialects.{name}"
+        if name in built_in or name in RESERVED:
+            check.say(path, f"is a name that is taken already; choose another, such as my_{name}")
+        elif not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
+            check.say(path, "a dialect's name is made of small letters, digits, dashes and underscores")
+        elif isinstance(table, dict) and (dialect := _checked(check, name, table, path, envelopes)):
+            found[name] = dialect
+    return found
+
+
+def _checked(
+    check: Checking, name: str, table: Mapping[str, Any], path: str, envelopes: Mapping[str, Envelope]
+) -> Dialect | None:
+    before = len(check.problems)
+    described = Describing(check, name, path, envelopes).described(table)
+    return _made(described, table) if len(check.problems) == before else None
+
+
+def shipped(package: str, envelopes: Mapping[str, Envelope]) -> Dialect:
+    """The dialect that the file beside a module describes; raises `ConfigurationError` for one that cannot be used."""
+    name = package.rpartition(".")[2]
+    table = tomllib.loads((resources.files(package) / SHIPPED).read_text("utf8"))["dialects"][name]
+    check = Tables()
+    dialect = _checked(check, name, table, f"dialects.{name}", envelopes)
+    if dialect is None:
+        raise ConfigurationError(check.problems)
+    return dialect
+
+
+# --- from a description to a dialect ---------------------------------------------------------------------------
+
+
+def _made(described: Described, table: Mapping[str, Any]) -> Dialect:
+    name, file, envelope = described.name, described.file, described.envelope
+    details = next((entry.wires[0] for entry in _rows(described) if entry.paths[0] == "details"), None)
+    rows = Rows(
+        name,
+        file.kind,
+        struct_of(name, described.leaves),
+        described.rows,
+        container=described.container,
+        details=details,
+    )
+    sender = _sender(described)
+    key_fit = described.key.fit if described.key else None
+    return Dialect(
+        name=name,
+        title=file.title or name,
+        source=file.url or PAGE,
+        kind=file.kind,
+        mapping=rows,
+        routes=_routes(described, rows),
+        outbound=Outbound(
+            addressed_by="key",
+            calls=sender.calls(),
+            nearest={Operation.DELETE: Operation.RESOLVE} if Operation.RESOLVE in sender.calls() else {},
+            authorise=described.credentials.put,
+            reason=reason,
+        ),
+        credentials=described.credentials.find,
+        credential_in_body=described.credentials.place is not None,
+        problem=problem,
+        shown_id=str,
+        same_key=key_fit or str,
+        settings=envelope.settings if envelope else None,
+        admits=envelope.admits if envelope else None,
+        samples=tuple(_samples(described, rows, sender)),
+        client_setting=f"the address → `http://gateway/{name}{'' if file.path == '/' else file.path}`",
+        description=table,
+        scheme=described.credentials.scheme,
+    )
+
+
+def _rows(described: Described) -> Iterator[Row]:
+    return (entry for entry in described.rows if isinstance(entry, Row))
+
+
+def _sender(described: Described) -> Sender:
+    send = described.send
+    return Sender(
+        standing=described.standing,
+        key=described.key,
+        constants=described.file.constants,
+        method=send.method,
+        path=send.path,
+        paths=send.paths,
+        headers=send.headers,
+        sealed=described.envelope.sealed if described.envelope else plainly,
+        mode=described.mode,
+    )
+
+
+def _routes(described: Described, rows: Rows) -> tuple[Route, ...]:
+    """Where callers post, and what the envelope has beside it. A path of its own is served at the root too."""
+    file, envelope = described.file, described.envelope
+    at_root = file.path != "/"
+    parted = {"parted": envelope.parted} if envelope else {}
+    reader = Reader(
+        **parted,
+        rows=rows,
+        standing=described.standing,
+        key=described.key.wires if described.key else (),
+        demanded=described.demanded,
+        opened=envelope.opened if envelope else body_object,
+    )
+    asked = [Operation.CREATE, *([Operation.UPDATE] if described.key else [])]
+    standing = described.standing
+    asked += [Operation.ACKNOWLEDGE] if standing and standing.acknowledge else []
+    asked += [Operation.RESOLVE] if standing and standing.resolve else []
+    is_usual = not described.file.reply.get("body")
+    events = Route(
+        method="POST",
+        path=file.path,
+        operations=tuple(asked),
+        read=reader.read,
+        answer=described.answers.answer,
+        summary="Send an alert" + (", or say how it stands" if standing else ""),
+        source=file.url or PAGE,
+        at_root=at_root,
+        body=rows.wire,
+        success=described.answers.status,
+        returns=Taken if is_usual and described.answers.status != 204 else None,
+    )
+    return (events, *(envelope.routes(file.path, at_root) if envelope else ()))
+
+
+def _samples(described: Described, rows: Rows, sender: Sender) -> Iterator[Wire]:
+    """A body as an example, made of the rows."""
+    sample = {path: value for path, value in SAMPLE.items() if rows.holder(path)}
+    try:
+        body = rows.write(sample, Writing(origin=described.name))
+    except Unmet:
+        return
+    sending = Sending(operation=Operation.CREATE, at=SAMPLED, body=body, patch={}, key=None, ids={}, seen={})
+    whole = sender.body(Operation.CREATE, sending)
+    for name, value in (described.envelope.sample if described.envelope else {}).items():
+        if name not in whole:
+            put(whole, name, value)
+    yield whole
+
+
+__all__ = ["dialects_in", "shipped"]

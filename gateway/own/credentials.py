@@ -1,0 +1,93 @@
+"""Where a described vendor has its credential: found in what callers send, put into what upstreams are sent.
+
+It must not know any vendor.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from gateway.asking import bearer
+from gateway.dialect import Incoming, Request
+from gateway.wire import copied, get, put
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credentials:
+    """How a credential is found and put; `place` is where it is in the body, if it is there, `scheme` how OpenAPI says
+    where it is."""
+
+    find: Callable[[Incoming], tuple[str, ...]]
+    put: Callable[[Request, str], Request]
+    place: str | None = None
+    scheme: Mapping[str, str] = field(default_factory=lambda: {"type": "http", "scheme": "bearer"})
+
+
+def _with_bearer(request: Request, credential: str) -> Request:
+    return request.with_headers({"Authorization": f"Bearer {credential}"})
+
+
+BEARER = Credentials(find=bearer, put=_with_bearer)
+
+
+def _basic(incoming: Incoming) -> tuple[str, ...]:
+    scheme, _, packed = incoming.headers.get("authorization", "").strip().partition(" ")
+    if scheme.lower() != "basic":
+        return ()
+    try:
+        return (base64.b64decode(packed.strip(), validate=True).decode("utf8"),)
+    except (binascii.Error, UnicodeDecodeError):
+        return ()
+
+
+def _with_basic(request: Request, credential: str) -> Request:
+    return request.with_headers({"Authorization": "Basic " + base64.b64encode(credential.encode()).decode()})
+
+
+BASIC = Credentials(find=_basic, put=_with_basic, scheme={"type": "http", "scheme": "basic"})
+
+
+def in_header(name: str, prefix: str = "") -> Credentials:
+    """In a header of its own, perhaps behind a word."""
+
+    def find(incoming: Incoming) -> tuple[str, ...]:
+        said = incoming.headers.get(name.lower(), "").strip()
+        said = said.removeprefix(prefix.rstrip()).strip() if said.startswith(prefix.rstrip()) else ""
+        return (said,) if said else ()
+
+    def put_there(request: Request, credential: str) -> Request:
+        return request.with_headers({name: prefix + credential})
+
+    return Credentials(find=find, put=put_there, scheme={"type": "apiKey", "in": "header", "name": name})
+
+
+def in_query(name: str) -> Credentials:
+    """In a parameter of the query."""
+
+    def put_there(request: Request, credential: str) -> Request:
+        return msgspec.structs.replace(request, query={**request.query, name: credential})
+
+    def find(incoming: Incoming) -> tuple[str, ...]:
+        return tuple(filter(None, incoming.query.get(name, ())))
+
+    return Credentials(find=find, put=put_there, scheme={"type": "apiKey", "in": "query", "name": name})
+
+
+def in_body(place: str) -> Credentials:
+    """In a field of the body."""
+
+    def find(incoming: Incoming) -> tuple[str, ...]:
+        said = get(incoming.body, place)
+        return (said,) if isinstance(said, str) and said else ()
+
+    def put_there(request: Request, credential: str) -> Request:
+        body = copied(request.body) if isinstance(request.body, dict) else {}
+        put(body, place, credential)
+        return msgspec.structs.replace(request, body=body)
+
+    return Credentials(find=find, put=put_there, place=place)

@@ -1,0 +1,383 @@
+"""From the table that describes a dialect to the dialect: everything in it is checked, and every problem is said with
+its path and, where there is one, what was probably meant.
+
+It must not know any vendor.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from gateway.canonical import SERVER_OWNED, checked, is_path
+from gateway.configfile import AnswerFile, AuthFile, DialectFile, FieldFile, SendFile
+from gateway.configproblems import in_words
+from gateway.mapping import Dropped, Extension, Row
+from gateway.own.credentials import BASIC, BEARER, Credentials, in_body, in_header, in_query
+from gateway.own.envelope import Envelope
+from gateway.own.meanings import FIELDS, GOES_WITH, NEVER, ONLY_FOR, Meaning, meaning, sort_of
+from gateway.own.places import Leaf, in_the_way, place
+from gateway.own.reading import Answers
+from gateway.own.rows import row_of
+from gateway.own.words import Standing, Word, spelled
+
+S = TypeVar("S", bound=Struct)
+GROUPS = ("condition", "renotify")
+IN_SEVERAL = tuple(
+    path for path in FIELDS if sort_of(path) in ("text", "key") and path not in (*SERVER_OWNED, "category")
+)
+"""Fields that can be in several places: texts that are taken as they are."""
+SENT = ("create", "update", "acknowledge", "resolve", "reopen")
+
+
+class Checking(Protocol):
+    """Who goes through the tables and collects what is wrong with them."""
+
+    problems: list[str]
+
+    def say(self, path: str, problem: str) -> None:
+        """Something is wrong at this path."""
+
+    def struct(self, kind: type[S], table: Mapping[str, Any], path: str) -> S:
+        """A table as a struct; what is wrong with it is said, and a harmless value stands in for it."""
+
+    def parsed(self, parse_value: Callable[[Any], Any], value: Any, path: str, otherwise: Any) -> Any:
+        """A value as it is read; what is wrong with it is said, and `otherwise` stands in for it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """A description that was checked: the rows and the leaves of the body, and what else a dialect is made of."""
+
+    name: str
+    file: DialectFile
+    leaves: Mapping[str, Leaf]
+    rows: tuple[Row | Extension | Dropped, ...]
+    key: Row | None
+    standing: Standing | None
+    demanded: tuple[tuple[str, ...], ...]
+    container: str | None
+    credentials: Credentials
+    send: SendFile
+    answers: Answers
+    envelope: Envelope | None
+    mode: str
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """What was probably meant."""
+    close = difflib.get_close_matches(name, list(known), 1, 0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+class Describing:
+    """Goes through the table of one dialect. `envelopes` are those that there are, by the dialect that has them."""
+
+    def __init__(self, check: Checking, name: str, path: str, envelopes: Mapping[str, Envelope]) -> None:
+        self._check = check
+        self._name = name
+        self._path = path
+        self._envelopes = envelopes
+        self._leaves: dict[str, Leaf] = {}
+        self._rows: list[Row | Extension | Dropped] = []
+        self._demanded: list[tuple[str, ...]] = []
+        self._standing: Standing | None = None
+
+    def described(self, table: Mapping[str, Any]) -> Described:
+        """The description; only to be used where nothing was wrong with it."""
+        file = self._check.struct(DialectFile, table, self._path)
+        envelope = self._envelope(file)
+        credentials = self._credentials(file, envelope)
+        if credentials.place:
+            self._drop(Dropped(credentials.place, why="a credential", control=True), Any, f"{self._path}.auth.field")
+        fields = self._fields(file.fields if isinstance(file.fields, dict) else {})
+        for field, given in fields.items():
+            self._field(field, given)
+        self._attributes(envelope, fields)
+        container = self._container(file)
+        self._constants(file)
+        key = next((entry for entry in self._rows if isinstance(entry, Row) and "dedup_key" in entry.paths), None)
+        if self._standing and (self._standing.resolve or self._standing.acknowledge) and key is None:
+            self._say("fields", 'dedup_key is needed to tell which alert `status` ends: dedup_key = "id"')
+        return Described(
+            name=self._name,
+            file=file,
+            leaves=self._leaves,
+            rows=tuple(self._rows),
+            key=key,
+            standing=self._standing,
+            demanded=tuple(self._demanded),
+            container=container,
+            credentials=credentials,
+            send=self._send(file),
+            answers=self._answers(file),
+            envelope=envelope,
+            mode=self._mode(file, envelope),
+        )
+
+    def _say(self, at: str, problem: str) -> None:
+        self._check.say(f"{self._path}.{at}", problem)
+
+    # --- fields ------------------------------------------------------------------------------------------
+
+    def _fields(self, table: Mapping[str, Any]) -> dict[str, FieldFile]:
+        """The entries of `fields`, dotted or nested as they are written."""
+        if not table:
+            self._say("fields", 'says where nothing is: at least summary = "…"')
+        found: dict[str, FieldFile] = {}
+        flat = [(path, value) for path, value in table.items() if not (path in GROUPS and isinstance(value, dict))]
+        flat += [
+            (f"{group}.{leaf}", value)
+            for group in GROUPS
+            if isinstance(table.get(group), dict)
+            for leaf, value in table[group].items()
+        ]
+        for path, value in flat:
+            at = f"fields.{path}"
+            if path in NEVER or not is_path(path) or path not in FIELDS:
+                hint = near(path, FIELDS) or f"; known are {', '.join(FIELDS)}"
+                self._say(at, f"is no field of an alert{hint}" if path not in NEVER else "is not said in a body")
+            elif isinstance(value, str):
+                found[path] = FieldFile(at=value)
+            elif isinstance(value, dict):
+                found[path] = self._check.struct(FieldFile, value, f"{self._path}.{at}")
+            else:
+                self._say(at, 'must be a place such as "payload.summary", or a table with `at`')
+        return found
+
+    def _field(self, path: str, given: FieldFile) -> None:
+        at = f"fields.{path}"
+        wires = self._places(path, given, at)
+        before = len(self._check.problems)
+        self._goes_together(path, given, at)
+        if path == "status":
+            standing = self._standing_of(given, wires[0] if wires else "status", at)
+            if wires:
+                self._standing = standing
+                why = "says what to do, not what is wrong"
+                self._drop(Dropped(wires[0], why=why), Word, f"{self._path}.{at}")
+            return
+        default = self._canonical(path, given.default, f"{at}.default")
+        self._canonical(path, given.otherwise, f"{at}.otherwise")
+        for word, value in given.words.items():
+            self._canonical(path, value, f"{at}.words.{word}")
+        if len(self._check.problems) > before or not wires:
+            return
+        meant: Meaning | None = self._check.parsed(
+            lambda file: meaning(path, file), given, f"{self._path}.{at}.{'out' if given.out else 'words'}", None
+        )
+        if meant is None:
+            return
+        self._rows.append(row_of(self._name, path, wires, given, meant, default))
+        for wire in wires:
+            self._leaves[wire] = (meant.type, False)
+        if given.required:
+            self._demanded.append(wires)
+
+    def _places(self, path: str, given: FieldFile, at: str) -> tuple[str, ...]:
+        """The places of a field that are free for it."""
+        written = [given.at] if isinstance(given.at, str) else given.at
+        if isinstance(given.at, list) and path not in IN_SEVERAL:
+            self._say(f"{at}.at", f"must be one place; those that can have several are {', '.join(IN_SEVERAL)}")
+            return ()
+        if not written:
+            self._say(f"{at}.at", "names no place")
+        found: list[str] = []
+        for text in written:
+            is_missing = text == "" and f"{self._path}.{at}.at: is required" in self._check.problems
+            parsed = "" if is_missing else self._check.parsed(place, text, f"{self._path}.{at}", "")
+            taken = in_the_way(parsed, [*self._leaves, *found]) if parsed else None
+            if taken:
+                self._say(at, f"{parsed!r} is {'taken' if taken == parsed else f'in the way of {taken!r}'} already")
+            elif parsed:
+                found.append(parsed)
+        return tuple(found)
+
+    def _goes_together(self, path: str, given: FieldFile, at: str) -> None:
+        """Says which settings do not go with a field."""
+        if path == "status":
+            for name in ("words", "out", "otherwise", "limit", "unit", "form", "items", "default", "required"):
+                if getattr(given, name) not in (None, {}, False):
+                    self._say(f"{at}.{name}", "does not go with status: its words are firing, acknowledge and resolve")
+            return
+        for name in ("firing", "acknowledge", "resolve"):
+            if getattr(given, name) is not None:
+                self._say(f"{at}.{name}", "is a setting of status")
+        for name, purpose in ONLY_FOR.items():
+            if getattr(given, name) not in (None, {}) and name not in GOES_WITH.get(sort_of(path), ()):
+                self._say(f"{at}.{name}", f"does not go with {path}: it is for {purpose}")
+        if given.form and (given.form == "address") != (path == "links"):
+            self._say(f"{at}.form", f'{given.form!r} is not for {path}: labels have "list" and "text", links "address"')
+        if (given.otherwise is not None or given.out is not None) and not given.words:
+            self._say(f"{at}.words", "are needed where there is `otherwise` or `out`")
+        if given.limit is not None and given.limit < 1:
+            self._say(f"{at}.limit", "must be at least 1")
+        words = [spelled(word) for word in given.words]
+        for word in sorted({word for word in words if words.count(word) > 1}):
+            self._say(f"{at}.words.{word}", "is there twice, as words are compared without case")
+
+    def _canonical(self, path: str, value: Any, at: str) -> Any:
+        """A canonical value as the file has it."""
+        if value is None:
+            return None
+        try:
+            return checked({path: value})[path]
+        except msgspec.ValidationError as error:
+            self._say(at, in_words(error))
+            return None
+
+    def _standing_of(self, given: FieldFile, at: str, path: str) -> Standing:
+        words = {name: self._words(getattr(given, name), f"{path}.{name}") for name in SAID}
+        spellings = [spelled(word) for name in SAID for word in words[name]]
+        for word in sorted({word for word in spellings if spellings.count(word) > 1}):
+            self._say(path, f"{word!r} cannot mean two things")
+        if not any(words.values()):
+            self._say(path, 'needs words: resolve = ["ok"], for one')
+        return Standing(
+            at=at,
+            firing=words["firing"] or ("firing",),
+            acknowledge=words["acknowledge"],
+            resolve=words["resolve"],
+            is_closed=given.firing is not None,
+        )
+
+    def _words(self, given: Any, at: str) -> tuple[Any, ...]:
+        words = given if isinstance(given, list) else [] if given is None else [given]
+        for word in words:
+            if not isinstance(word, str | int | float | bool) or word == "":
+                self._say(at, "must be a word or a list of words")
+        return tuple(words)
+
+    def _drop(self, drop: Dropped, kind: Any, at: str) -> None:
+        """A place that concerns no alert."""
+        parsed = self._check.parsed(place, drop.wire, at, "")
+        if parsed and (taken := in_the_way(parsed, self._leaves)) and taken != parsed:
+            self._check.say(at, f"{parsed!r} is in the way of {taken!r} already")
+        elif parsed and parsed not in self._leaves:
+            self._leaves[parsed] = (kind, False)
+            self._rows.append(drop)
+
+    # --- what is around it -----------------------------------------------------------------------------------
+
+    def _attributes(self, envelope: Envelope | None, fields: Mapping[str, FieldFile]) -> None:
+        """The attributes of the envelope: those that the description says nothing of are what the envelope says."""
+        if envelope is None:
+            return
+        for path, wire in envelope.fields.items():
+            if path not in fields and wire not in self._leaves:
+                self._field(path, FieldFile(at=wire))
+        dropped = {drop.wire: drop for drop in envelope.dropped}
+        for wire, kind in envelope.attributes.items():
+            if wire not in self._leaves:
+                self._rows.append(dropped.get(wire, Extension(wire)))
+                self._leaves[wire] = (kind, False)
+        for wire in envelope.required:
+            self._leaves[wire] = (self._leaves[wire][0], True)
+
+    def _envelope(self, file: DialectFile) -> Envelope | None:
+        if file.envelope is None:
+            return None
+        if file.envelope not in self._envelopes:
+            known = ", ".join(self._envelopes)
+            self._say("envelope", f"{file.envelope!r} is none{near(file.envelope, self._envelopes)}; there is {known}")
+        return self._envelopes.get(file.envelope)
+
+    def _mode(self, file: DialectFile, envelope: Envelope | None) -> str:
+        modes = envelope.modes if envelope else ()
+        if file.mode is not None and file.mode not in modes:
+            known = f"{near(file.mode, modes)}; known are {', '.join(modes)}" if modes else ": there is no envelope"
+            self._say("mode", f"{file.mode!r} is none{known}")
+        return file.mode or (modes[0] if modes else "")
+
+    def _container(self, file: DialectFile) -> str | None:
+        """The free-form object: that of `custom`, unless another is named."""
+        own = next((entry for entry in self._rows if isinstance(entry, Row) and "custom" in entry.paths), None)
+        if file.container is None:
+            return own.wires[0] if own else None
+        parsed: str = self._check.parsed(place, file.container, f"{self._path}.container", "")
+        if own and own.wires[0] == parsed:
+            return parsed
+        if parsed and (taken := in_the_way(parsed, self._leaves)):
+            self._say("container", f"{parsed!r} is in the way of {taken!r}, which is a field; only custom can be both")
+        elif parsed:
+            self._leaves[parsed] = (dict[str, Any], False)
+            self._rows.append(Extension(parsed))
+        return parsed or None
+
+    def _constants(self, file: DialectFile) -> None:
+        found: list[str] = []
+        for text, value in file.constants.items():
+            at = f"{self._path}.constants.{text}"
+            parsed = self._check.parsed(place, text, at, "")
+            rows = [wire for wire in self._leaves if not self._is_free(wire)]
+            if parsed and (taken := in_the_way(parsed, [*rows, *found])):
+                self._check.say(at, f"is in the way of {taken!r}, which is written already")
+            elif parsed in self._leaves:
+                self._attribute(value, *self._leaves[parsed], at)
+            found.append(parsed)
+
+    def _attribute(self, value: Any, kind: Any, is_required: bool, at: str) -> None:
+        """Checks a constant that is an attribute of the envelope."""
+        try:
+            msgspec.convert(value, kind)
+        except msgspec.ValidationError as error:
+            self._check.say(at, in_words(error))
+        if is_required and value == "":
+            self._check.say(at, "must not be blank")
+
+    def _is_free(self, wire: str) -> bool:
+        """Whether something may be written at a place: it is an attribute that nothing else is said of."""
+        return any(isinstance(entry, Extension) and entry.wire == wire for entry in self._rows)
+
+    def _credentials(self, file: DialectFile, envelope: Envelope | None) -> Credentials:
+        if file.auth in ("bearer", "basic"):
+            usual = BASIC if file.auth == "basic" else BEARER
+            is_usual = envelope is not None and file.auth == "bearer"
+            return Credentials(find=envelope.credentials, put=usual.put) if is_usual and envelope else usual
+        if not isinstance(file.auth, dict):
+            hint = near(file.auth, ("bearer", "basic"))
+            self._say("auth", f"{file.auth!r} is neither bearer nor basic, nor a table such as {{ header }}{hint}")
+            return BEARER
+        given = self._check.struct(AuthFile, file.auth, f"{self._path}.auth")
+        named = [name for name in ("header", "query", "field") if getattr(given, name)]
+        if len(named) != 1:
+            self._say("auth", "names one of header, query and field")
+        elif given.field and envelope:
+            self._say("auth.field", "does not go with an envelope")
+        elif given.header and not given.header.replace("-", "").replace("_", "").isalnum():
+            self._say("auth.header", f"{given.header!r} is no header's name")
+        elif given.header:
+            return in_header(given.header, given.prefix)
+        elif given.query:
+            return in_query(given.query)
+        elif given.field:
+            return in_body(given.field)
+        return BEARER
+
+    def _send(self, file: DialectFile) -> SendFile:
+        send = self._check.struct(SendFile, file.send, f"{self._path}.send")
+        if send.method not in ("POST", "PUT", "PATCH"):
+            self._say("send.method", f"{send.method!r} is none of POST, PUT, PATCH")
+        for operation, path in {"": send.path, **send.paths}.items():
+            at = f"send.paths.{operation}" if operation else "send.path"
+            if operation and operation not in SENT:
+                self._say(at, f"is none of {', '.join(SENT)}{near(operation, SENT)}")
+            if path and (not path.startswith("/") or "{" in path.replace("{key}", "")):
+                self._say(at, f"{path!r} is no path: it begins with a slash, and has {{key}} at most")
+        if not (file.path.startswith("/") and "{" not in file.path and "?" not in file.path):
+            self._say("path", f"{file.path!r} is no path such as /v1/alerts")
+        return send
+
+    def _answers(self, file: DialectFile) -> Answers:
+        given = self._check.struct(AnswerFile, file.reply, f"{self._path}.reply")
+        if not 200 <= given.status < 300:
+            self._say("reply.status", f"{given.status} is not between 200 and 299")
+        return Answers(status=given.status) if given.body is None else Answers(status=given.status, body=given.body)
+
+
+SAID = ("firing", "acknowledge", "resolve")

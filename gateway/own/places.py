@@ -1,0 +1,71 @@
+"""Places in a body, and the structs of bodies that have something at such places.
+
+A place is the names on the way there, joined by dots. It knows nothing of alerts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+DEEPEST = 32
+"""The most names on the way to a place."""
+Leaf = tuple[Any, bool]
+"""The type of what is at a place, and whether a body must have it."""
+
+
+def place(text: str) -> str:
+    """A place as it is written; raises `ValueError` where it is none."""
+    if "[" in text or '"' in text:
+        raise ValueError(f"{text!r} is no place: an item of a list has none, name the list as a whole")
+    names = text.split(".")
+    if not all(name.strip() == name != "" and name.isprintable() and "\\" not in name for name in names):
+        raise ValueError(f"{text[:64]!r} is no place: write the names on the way there, such as payload.summary")
+    if len(names) > DEEPEST:
+        raise ValueError(f"{text[:64]!r} is deeper than {DEEPEST}")
+    return text
+
+
+def is_within(place: str, other: str) -> bool:
+    """Whether a place is another one, or inside of it."""
+    return place == other or place.startswith(f"{other}.")
+
+
+def in_the_way(place: str, others: Iterable[str]) -> str | None:
+    """The place among others that cannot be there beside this one."""
+    return next((other for other in others if is_within(place, other) or is_within(other, place)), None)
+
+
+def struct_of(name: str, leaves: Mapping[str, Leaf]) -> type[Struct]:
+    """The struct of a body with these leaves by place; everything but required leaves at the top may be left out."""
+    return _Making(re.sub(r"\W+", "", name.title())).struct(leaves)
+
+
+class _Making:
+    """Structs of one body; each has a name of its own."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._count = 0
+
+    def struct(self, leaves: Mapping[str, Leaf]) -> type[Struct]:
+        """The struct of these leaves, and those inside of it."""
+        title = f"{self._name}Part{self._count}" if self._count else f"{self._name}Alert"
+        self._count += 1
+        inner: dict[str, dict[str, Leaf]] = {}
+        for path, leaf in leaves.items():
+            first, dot, rest = path.partition(".")
+            inner.setdefault(first, {})[rest if dot else ""] = leaf
+        fields, rename = [], {}
+        for number, (wire, within) in enumerate(inner.items()):
+            field = f"field{number}"
+            rename[field] = wire
+            kind, is_required = within.get("", (None, False))
+            kind = kind if kind is not None else self.struct(within)
+            fields.append((field, kind) if is_required else (field, kind | UnsetType | None, UNSET))
+        made: type[Struct] = msgspec.defstruct(title, fields, rename=rename, kw_only=True)
+        return made

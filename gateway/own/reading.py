@@ -1,0 +1,147 @@
+"""A described dialect's callers: how their requests are read, what they are answered, and how a problem is worded.
+
+It must not know any vendor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from msgspec import UNSET, Struct
+
+from gateway.canonical import Operation
+from gateway.dialect import Answer, Batch, Command, Incoming, Json, Ref, Reply
+from gateway.errors import USUAL_STATUS, Problem, invalid
+from gateway.mapping import Mapping as Rows
+from gateway.mapping import Reading
+from gateway.own.words import Standing
+from gateway.wire import Wire, copied, get, put, remove
+
+
+class Taken(Struct, kw_only=True):
+    """The answer to a request that was taken, unless the description has another."""
+
+    status: str
+    id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """Reads bodies by the rows of a description: `standing` says what is asked for, `key` are the places of the alert's
+    key, `demanded` those one of which a new alert must have; `opened` finds the body in a request, `parted` the
+    requests that one of many stands for."""
+
+    rows: Rows
+    standing: Standing | None
+    key: tuple[str, ...]
+    demanded: tuple[tuple[str, ...], ...]
+    opened: Callable[[Incoming], Wire]
+    parted: Callable[[Incoming], tuple[Incoming, ...] | None] = lambda incoming: None
+
+    def read(self, incoming: Incoming) -> Command | Batch:
+        """What a request asks for."""
+        parts = self.parted(incoming)
+        if parts is None:
+            return self.command(self.opened(incoming))
+        commands, problems = [], []
+        for part in parts:
+            try:
+                commands.append(self.command(self.opened(part)))
+            except Problem as problem:
+                problems.append(problem)
+        return Batch(tuple(commands), tuple(problems))
+
+    def command(self, body: Wire) -> Command:
+        """What a body asks for. Of an acknowledgement or an end only the key and a word are read: what else a sender
+        repeats there need not be as in a new alert."""
+        control = self.rows.read(self._control(body), partial=True)
+        operation = self._operation(body)
+        if operation is Operation.CREATE:
+            return self._opening(self.rows.read(body))
+        key = control.flat.get("dedup_key")
+        if not key:
+            raise invalid(self.key[0], f"is required to {operation} an alert")
+        return Command(
+            operation=operation,
+            ref=Ref(key=key),
+            comment=self._comment(body),
+            verbatim=self._own_words(body),
+            dropped=control.dropped,
+        )
+
+    def _control(self, body: Wire) -> Wire:
+        """The part of a body that says what to do, and with which alert."""
+        found: Wire = {}
+        for place in (*self.key, *(drop.wire for drop in self.rows.dropped)):
+            value = get(body, place)
+            if value is not UNSET:
+                put(found, place, value)
+        return found
+
+    def _operation(self, body: Wire) -> Operation:
+        said = get(body, self.standing.at) if self.standing else UNSET
+        if self.standing is None or said in (UNSET, None, ""):
+            return Operation.CREATE
+        try:
+            return self.standing.operation(said)
+        except ValueError as error:
+            raise invalid(self.standing.at, str(error)) from None
+
+    def _opening(self, reading: Reading) -> Command:
+        for places in self.demanded:
+            if all(get(reading.verbatim, place) in (UNSET, None, "") for place in places):
+                raise invalid(places[0], "is required")
+        return Command(
+            operation=Operation.CREATE,
+            patch=reading.flat,
+            verbatim=reading.verbatim,
+            dropped=reading.dropped,
+            carried=reading.carried,
+            invents_key=bool(self.key),
+        )
+
+    def _own_words(self, body: Wire) -> Wire:
+        words: Wire = copied(body)
+        for drop in self.rows.dropped:
+            if drop.control:
+                remove(words, drop.wire)
+        return words
+
+    def _comment(self, body: Wire) -> str:
+        place = self.rows.holder("summary")
+        said = get(body, place) if place else UNSET
+        return said if isinstance(said, str) else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What callers are answered: in texts of the body `{id}` stands for the alert's id and `{key}` for its key."""
+
+    status: int = 202
+    body: Json = field(default_factory=lambda: {"status": "accepted", "id": "{id}"})
+
+    def answer(self, found: Answer) -> Reply:
+        """The answer to a request that was taken."""
+        known = str(found.shown.id if found.shown else found.request)
+        key = (
+            found.key if found.key is not None else str(found.shown.flat.get("dedup_key") or "") if found.shown else ""
+        )
+        return Reply(self.status, UNSET if self.status == 204 else _filled(self.body, {"{id}": known, "{key}": key}))
+
+
+def _filled(value: Any, blanks: dict[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {name: _filled(inner, blanks) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_filled(inner, blanks) for inner in value]
+    if isinstance(value, str):
+        for blank, filling in blanks.items():
+            value = value.replace(blank, filling)
+    return value
+
+
+def problem(found: Problem) -> Reply:
+    """A problem, as every described dialect words it."""
+    return Reply(USUAL_STATUS[found.kind], {"error": {"code": found.kind.value, "message": found.message}})

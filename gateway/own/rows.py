@@ -1,0 +1,137 @@
+"""The rows of a described dialect: each entry of `fields` as the same kind of row that the built-in ones are made of.
+
+What one field cannot hold is kept beside it under the dialect's name, so that nothing of a body is lost. It must not
+know any vendor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from msgspec import UNSET
+
+from gateway.canonical import QUIET_CATEGORY, SERVER_OWNED, Flat
+from gateway.configfile import FieldFile
+from gateway.fallbacks import headline
+from gateway.mapping import Fallback, Row, Writing, row
+from gateway.own.meanings import Meaning
+from gateway.values import Codec
+
+MARK = 32
+"""Characters of the digest in which a key ends that is too long for a vendor."""
+
+
+def row_of(dialect: str, path: str, places: tuple[str, ...], given: FieldFile, meant: Meaning, default: Any) -> Row:
+    """The row of one field. `default` is the canonical value that is written where the alert has none."""
+    supplied = default is not None
+    made = row(
+        places[0],
+        path,
+        meant.codec,
+        required=given.required or supplied,
+        fallback=_supplying(path, meant.codec, default),
+        limit=given.limit,
+        why=_why(given, supplied=supplied),
+    )
+    if path == "dedup_key" and given.limit is not None:
+        made = replace(made, fit=fitted_key(given.limit))
+    if len(places) > 1:
+        return _spoken_twice(made, dialect, places)
+    if path in SERVER_OWNED:
+        return _written_only(made, dialect)
+    if path == "category" and not given.words:
+        return _never_good_news(made, dialect)
+    return made
+
+
+def fitted_key(limit: int) -> Callable[[Any], Any]:
+    """A key of at most so many characters: a longer one ends in a digest of the whole, so that two never become one."""
+
+    def fit(key: Any) -> Any:
+        if not isinstance(key, str) or len(key) <= limit:
+            return key
+        mark = hashlib.sha256(key.encode("utf8", "surrogatepass")).hexdigest()[:MARK]
+        return f"{key[: max(0, limit - MARK - 1)]}-{mark}"[-limit:]
+
+    return fit
+
+
+def _why(given: FieldFile, *, supplied: bool) -> str:
+    parts = [f"at most {given.limit:,} characters"] if given.limit is not None else []
+    parts += ["where absent, the description's default"] if supplied else []
+    return "; ".join(parts)
+
+
+def _supplying(path: str, codec: Codec, default: Any) -> Fallback | None:
+    """What a required field is where the alert has nothing: the default, or what vendors usually document."""
+    if default is not None:
+        return lambda flat, writing: (codec.write(default),)
+    if path == "summary":
+        return headline
+    return _whereabouts if path == "source" else None
+
+
+def _whereabouts(flat: Flat, writing: Writing) -> tuple[Any]:
+    return (str(flat.get("resource") or writing.caller or writing.origin or "alert-gateway"),)
+
+
+# --- what one field cannot hold --------------------------------------------------------------------------------
+
+
+def _own(dialect: str, place: str) -> str:
+    return f"extensions.{dialect}.{place}"
+
+
+def _spoken_twice(made: Row, dialect: str, places: tuple[str, ...]) -> Row:
+    """Several places of one field: the first that speaks is read, what another says differently is kept as it is."""
+
+    def read(*values: Any) -> tuple[Any, ...]:
+        spoken = [value for value in values if value is not UNSET]
+        readings = (made.read(value)[0] for value in spoken)
+        meant = next((value for value in readings if value not in (UNSET, None)), None if None in spoken else UNSET)
+        others = [UNSET if value in (UNSET, "") or made.read(value) == (meant,) else value for value in values[1:]]
+        return (meant, *others)
+
+    def write(writing: Writing, value: Any, *others: Any) -> tuple[Any, ...]:
+        said = made.write(writing, value)[0] if value is not UNSET else UNSET
+        return (said, *(said if other is UNSET else other for other in others))
+
+    fallback = made.fallback
+
+    def supply(flat: Flat, writing: Writing) -> tuple[Any, ...] | None:
+        found = fallback(flat, writing) if fallback else None
+        return None if found is None else tuple(found) * len(places)
+
+    paths = (made.paths[0], *(_own(dialect, place) for place in places[1:]))
+    return replace(made, wires=places, paths=paths, read=read, write=write, fallback=supply)
+
+
+def _written_only(made: Row, dialect: str) -> Row:
+    """What the gateway keeps itself is written for callers of other dialects; what a caller of this one says of it is
+    kept as the caller's own word."""
+
+    def read(value: Any) -> tuple[Any, Any]:
+        return UNSET, value
+
+    def write(writing: Writing, value: Any, own: Any) -> tuple[Any]:
+        return (own,) if own is not UNSET or writing.origin == dialect else made.write(writing, value)
+
+    return replace(made, paths=(made.paths[0], _own(dialect, made.wires[0])), read=read, write=write)
+
+
+def _never_good_news(made: Row, dialect: str) -> Row:
+    """A category that happens to be the word for good news is the name of something: read as that, it would silence a
+    page. A vendor that means it says so in `words`."""
+
+    def read(value: Any) -> tuple[Any, Any]:
+        return (UNSET, value) if value == QUIET_CATEGORY else (made.read(value)[0], UNSET)
+
+    def write(writing: Writing, value: Any, own: Any) -> tuple[Any]:
+        if value in (UNSET, None, QUIET_CATEGORY):
+            return (own if own is not None else UNSET,)
+        return made.write(writing, value)
+
+    return replace(made, paths=(made.paths[0], _own(dialect, made.wires[0])), read=read, write=write)

@@ -1,0 +1,114 @@
+"""What a described vendor is sent: one request per operation, and the reason in its refusals.
+
+Every 2xx is success; what else an answer means is the engine's to judge. It must not know any vendor.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from msgspec import UNSET
+
+from gateway.canonical import Operation
+from gateway.dialect import Call, Delivered, Json, Request, Response, Sending, segment
+from gateway.mapping import Row, Writing
+from gateway.own.envelope import Seal
+from gateway.own.words import Standing, spelled
+from gateway.wire import copied, get, put
+
+LONGEST_REASON = 200
+TELLING = ("error", "errors", "message", "detail", "description", "title", "reason")
+"""The names under which vendors say what is wrong; the first that is there counts."""
+ENDING = (Operation.ACKNOWLEDGE, Operation.RESOLVE)
+"""The operations that need not tell what the alert is."""
+
+
+def plainly(request: Request, body: dict[str, Json], sending: Sending, mode: str) -> Request:
+    """A body as it is: for dialects without an envelope."""
+    return Request(method=request.method, path=request.path, body=body, headers=request.headers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sender:
+    """Sends alerts as a description says: `key` is the row of the alert's key, `constants` what is always written,
+    by place; `paths` those operations that have a path of their own."""
+
+    standing: Standing | None
+    key: Row | None
+    constants: Mapping[str, Json]
+    method: str
+    path: str
+    paths: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    sealed: Seal = plainly
+    mode: str = ""
+
+    def calls(self) -> dict[Operation, Callable[[Sending], Call]]:
+        """A call for each operation that the vendor has a word for."""
+        operations = [Operation.CREATE, Operation.UPDATE, Operation.REOPEN]
+        operations += [Operation.ACKNOWLEDGE] if self.standing and self.standing.acknowledge else []
+        operations += [Operation.RESOLVE] if self.standing and self.standing.resolve else []
+        return {operation: functools.partial(self._call, operation) for operation in operations}
+
+    def _call(self, operation: Operation, sending: Sending) -> Call:
+        path = self.paths.get(operation, self.path).replace("{key}", segment(sending.key or ""))
+        request = Request(method=self.method, path=path, headers=self.headers)
+        mode = getattr(sending.settings, "mode", None) or self.mode
+        yield self.sealed(request, self.body(operation, sending), sending, mode)
+        return Delivered()
+
+    def body(self, operation: Operation, sending: Sending) -> dict[str, Json]:
+        """The body: the alert, or what the caller itself said of its end; then what says what is asked for."""
+        own = sending.verbatim if operation in ENDING else None
+        body: dict[str, Any] = copied(own if own is not None else sending.body)
+        if sending.key is not None and self.key:
+            for place, value in zip(self.key.wires, self._key(self.key, sending.key), strict=True):
+                if spelled(get(body, place)) != spelled(value):
+                    put(body, place, value)
+        self._say_what(body, operation)
+        for place, value in self.constants.items():
+            if get(body, place) is UNSET:
+                put(body, place, copied(value))
+        return body
+
+    def _key(self, row: Row, key: str) -> tuple[Any, ...]:
+        written = row.write(Writing(), *(key, *[UNSET] * (len(row.paths) - 1)))
+        return tuple(row.fit(value) if row.fit else value for value in written)
+
+    def _say_what(self, body: dict[str, Json], operation: Operation) -> None:
+        """Puts the word for what is asked; the caller's own stays where it means the same."""
+        if self.standing is None:
+            return
+        said = get(body, self.standing.at)
+        wanted = operation if operation in ENDING else Operation.CREATE
+        if not isinstance(said, str | int | float | bool) or self._meant(self.standing, said) is not wanted:
+            put(body, self.standing.at, self.standing.word(operation))
+
+    def _meant(self, standing: Standing, said: Any) -> Operation | None:
+        try:
+            return standing.operation(said)
+        except ValueError:
+            return None
+
+
+def reason(response: Response) -> str:
+    """What a refusal says, as most vendors say it: a text, or a list of them, under one of a few names."""
+    body = response.json()
+    if body is None:
+        text = response.content.decode("utf8", "replace").strip()
+        return "" if text.startswith("<") else text[:LONGEST_REASON]
+    return _told(body)[:LONGEST_REASON]
+
+
+def _told(value: Any, depth: int = 3) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and depth:
+        return "; ".join(filter(None, (_told(inner, depth - 1) for inner in value[:5])))
+    if isinstance(value, dict) and depth:
+        said = (_told(value[name], depth - 1) for name in TELLING if name in value)
+        return next(filter(None, said), "")
+    return ""

@@ -1,0 +1,19 @@
+"""CloudEvents 1.0: alerts as events, in a body or in headers. What an alert is in the data is described in
+`dialect.toml`, in the words in which a configuration describes a dialect of its own; the envelope is in `event`.
+
+CloudEvents says nothing of alerts: the data are ours, after PD-CEF. It must not know what stands behind the gateway.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gateway.own import shipped
+from mappings.cloudevents.event import ENVELOPE
+
+_REMARK = (
+    "Batches are taken, formats other than JSON answered with 415. A dialect of your own can have the same envelope: "
+    '`envelope = "cloudevents"`, and `mappings/cloudevents/dialect.toml` is the description to begin with.'
+)
+
+DIALECT = replace(shipped(__name__, {"cloudevents": ENVELOPE}), envelope=ENVELOPE, remark=_REMARK)

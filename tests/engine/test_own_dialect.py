@@ -1,0 +1,615 @@
+"""A dialect that a configuration describes: both ways over HTTP, its mistakes, and hostile bodies."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+import mappings.cloudevents
+from gateway.canonical import SERVER_OWNED, Link, Operation
+from gateway.carry import restore
+from gateway.cli import main
+from gateway.config import Config, parse
+from gateway.configtables import Tables
+from gateway.dialect import Command, Dialect, Incoming, Response, Sending
+from gateway.documents import dialect_rows, mappings_page
+from gateway.errors import ConfigurationError, Problem
+from gateway.examples import Example
+from gateway.openapi import describe
+from gateway.own import dialects_in
+from gateway.registry import dialects
+from gateway.rehearsal import command_in, destination_of, rehearse
+from gateway.secrets import MASK
+from gateway.translation import translate
+from tests.chaos_upstream import Got, chaos, say
+from tests.conformance.samples import CREATES, NOW, alert_of, asked, sample_id, saying
+from tests.conformance.strategies import ODD, alerts, every_mutation, mutated
+from tests.engine.descriptions import DEEP, FIRING, OPEN, SOURCE, TITLES, TRIGGERED
+from tests.harness import KEY, UPSTREAM_KEY, House, house, upstream_table
+from tests.recorded import plain
+
+README = (Path(__file__).parents[2] / "README.md").read_text("utf8")
+OWN: dict[str, dict[str, Any]] = {"datadog": TRIGGERED, "source": FIRING, "deep": OPEN}
+PATHS = {"datadog": "/datadog", "source": "/source/v2/alert_events/http/alert-source", "deep": "/deep"}
+CALLERS = "".join(f'[inbound.{name}]\nkeys = {{ ci = "{KEY}" }}\n' for name in OWN)
+HEADERS = {"datadog": {"x-gateway-key": KEY}}
+
+
+def described(text: str = TITLES + SOURCE + DEEP, more: str = "") -> Config:
+    """A configuration with these dialects, and an upstream that takes what their callers send."""
+    there = '[upstreams.there]\ndialect = "ilert"\nurl = "https://api.ilert.com"\nkey = "k"\n'
+    return parse(f"{CALLERS}{there}{more}{text}")
+
+
+def own(name: str) -> Dialect:
+    """One of the described dialects."""
+    return described().own[name]
+
+
+def read(name: str, body: Any, operation: Operation = Operation.CREATE) -> Command:
+    """What a body of a described dialect asks for."""
+    return command_in(own(name), operation, body)
+
+
+@pytest.fixture(scope="module")
+def h(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A gateway that speaks the described dialects to its callers, with a known vendor behind."""
+
+    def text(sandbox_url: str) -> str:
+        return CALLERS + upstream_table("there", "pagerduty", sandbox_url) + TITLES + SOURCE + DEEP
+
+    with house(tmp_path_factory.mktemp("own"), config=text) as standing:
+        yield standing
+
+
+def post(h: House, name: str, body: Any, *, key: str = KEY) -> Any:
+    """Calls as the vendor's sender would."""
+    path = PATHS[name] + (f"?token={key}" if name == "source" else "")
+    return h.call("POST", path, body, key=None, headers={"x-gateway-key": key} if name == "datadog" else {})
+
+
+# --- reading -------------------------------------------------------------------------------------------------
+
+
+def test_a_body_whose_values_are_texts() -> None:
+    asked = read("datadog", TRIGGERED)
+    assert asked.operation is Operation.CREATE
+    assert asked.patch == {
+        "summary": "[Triggered] CPU is high on web-1",
+        "details": "avg(last_5m) is 97 %",
+        "dedup_key": "1234567890",
+        "resource": "web-1",
+        "category": "system.cpu.user",
+        "team": "platform",
+        "links": (Link(href="https://app.datadoghq.com/monitors/1"),),
+        "labels": {"env": "prod", "service": "web", "urgent": ""},
+        "condition.window": 300,
+        "severity": 3,
+        "extensions.datadog.org": {"id": "7", "name": "acme"},
+    }
+    assert asked.verbatim == TRIGGERED
+    assert dict(asked.dropped) == {"alert_transition": "says what to do, not what is wrong"}
+
+
+def test_a_body_that_is_nested() -> None:
+    patch = dict(read("deep", OPEN).patch)
+    assert patch == {
+        "summary": "Deep trouble",
+        "details": "Everything is down",
+        "dedup_key": "4711",
+        "urgency": "high",
+        "source": "probe",
+        "labels": {"env": "prod", "rack": "7"},
+        "custom": {"a": [1, {"b": None}]},
+        "links": (Link(href="https://example.com/", text="Runbook"),),
+        "severity": 0,
+        "condition.threshold": 9.5,
+        "extensions.deep.meta": {"trace": "t-1"},
+        "extensions.deep.data": {"attributes": {"more": {"kept": [1, 2]}}},
+    }
+    assert "auth" not in read("deep", OPEN).verbatim["meta"], "a credential is no word of an alert"
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "operation"),
+    [
+        ("datadog", {"alert_transition": "Recovered"}, "resolve"),
+        ("datadog", {"alert_transition": "no data recovered", "alert_priority": "P9", "window": "soon"}, "resolve"),
+        ("datadog", {"alert_transition": "Re-Triggered"}, "create"),
+        ("datadog", {"alert_transition": ""}, "create"),
+        ("source", {"status": "resolved", "title": ""}, "resolve"),
+        ("deep", {"data": {"attributes": {"ids": {"external": 4711}}, "state": {"is_open": False}}}, "resolve"),
+        ("deep", {"data": {"attributes": {"ids": {"external": 4711}}, "state": {"is_open": "Mine"}}}, "acknowledge"),
+    ],
+)
+def test_a_word_decides_what_is_asked_for(name: str, said: dict[str, Any], operation: str) -> None:
+    """What else a sender repeats when it is over need not be as in a new alert."""
+    route = own(name).routes[0]
+    asked = route.read(Incoming({}, {}, {}, {**OWN[name], **said}, NOW))
+    assert isinstance(asked, Command)
+    assert asked.operation == operation
+    key = {"datadog": "1234567890", "source": "queue-7", "deep": "4711"}[name]
+    assert operation == "create" or (asked.ref is not None and asked.ref.key == key)
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "says"),
+    [
+        ("datadog", {"body": "x"}, "title: is required"),
+        ("datadog", {"title": "", "event_title": ""}, "title: is required"),
+        ("datadog", {"alert_transition": "Recovered"}, "alert_cycle_key: is required to resolve an alert"),
+        ("datadog", {"title": 7}, "title: expected `str"),
+        ("datadog", {"title": "x", "tags": ["env:prod"]}, "tags: expected `str"),
+        ("source", {"title": "x", "deduplication_key": "k", "status": "closed"}, "status: 'closed' is none of"),
+        ("source", {"title": "x"}, "deduplication_key: is required"),
+        ("deep", {"data": {"attributes": {"level": 7}}}, "data.attributes.level: '7' is none of 1, 2, 3"),
+        ("deep", {"data": {"links": [{"link_text": "x"}]}}, "data.links[0].link_url: is required"),
+        ("deep", {"data": []}, "data: expected `object"),
+        ("deep", {"data": {"state": {"is_open": []}}}, "data.state.is_open: expected"),
+    ],
+)
+def test_what_is_wrong_with_a_body_names_the_place(name: str, body: Any, says: str) -> None:
+    with pytest.raises(Problem) as raised:
+        read(name, body)
+    assert says in raised.value.message
+
+
+def test_a_category_that_is_called_as_good_news_silences_nothing() -> None:
+    asked = read("datadog", {**TRIGGERED, "alert_metric": "up"})
+    assert "category" not in asked.patch and asked.patch["extensions.datadog.alert_metric"] == "up"
+
+
+# --- over HTTP, in -------------------------------------------------------------------------------------------
+
+
+def test_callers_are_answered_as_described_and_the_vendor_behind_hears_of_it(h: House) -> None:
+    mark = len(h.arrived("pagerduty"))
+    sent = post(h, "datadog", TRIGGERED)
+    assert (sent.status, sent.body) == (200, {"ok": True, "of": "1234567890"})
+    assert sent.report == ["there; approximated=source"]
+    made = h.arrives("pagerduty", mark + 1)[-1].body
+    assert (made["event_action"], made["dedup_key"]) == ("trigger", "1234567890")
+    assert made["payload"]["summary"] == TRIGGERED["title"]
+    assert made["payload"]["severity"] == "error"
+    post(h, "datadog", {**TRIGGERED, "alert_transition": "Recovered"})
+    ended = h.arrives("pagerduty", mark + 2)[-1].body
+    assert (ended["event_action"], ended["dedup_key"]) == ("resolve", "1234567890")
+
+
+def test_a_path_of_its_own_is_served_at_the_root_too(h: House) -> None:
+    path = PATHS["source"].removeprefix("/source")
+    sent = h.call("POST", f"{path}?token={KEY}", FIRING, key=None)
+    told = {"status": "success", "message": "Event accepted for processing", "deduplication_key": "queue-7"}
+    assert (sent.status, sent.body) == (202, told)
+    assert h.call("POST", "/", FIRING).status == 404
+
+
+def test_a_key_is_made_up_and_told_where_there_is_none(h: House) -> None:
+    body = {name: value for name, value in TRIGGERED.items() if name != "alert_cycle_key"}
+    assert len(post(h, "datadog", body).body["of"]) == 32
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_wrong_key_is_told_in_its_shape(h: House, name: str) -> None:
+    wrong = {**OPEN, "meta": {"auth": {"token": "wrong"}}} if name == "deep" else OWN[name]
+    sent = post(h, name, wrong, key="wrong")
+    message = "the credential is missing or not known here"
+    assert (sent.status, sent.body) == (401, {"error": {"code": "unauthorized", "message": message}})
+
+
+HYPOTHESIS = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module")
+@HYPOTHESIS
+@given(data=st.data())
+def test_a_hostile_body_is_taken_or_refused(h: House, name: str, data: st.DataObject) -> None:
+    sent = post(h, name, data.draw(mutated(OWN[name]) | ODD))
+    assert sent.status < 500, sent.body
+    assert sent.status < 300 or set(sent.body["error"]) == {"code", "message"}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_every_oddity_at_every_place_is_read_or_refused(name: str) -> None:
+    route = own(name).routes[0]
+    taken = 0
+    for body in every_mutation(OWN[name]):
+        try:
+            asked = route.read(Incoming({}, {}, {}, json.loads(json.dumps(body)), NOW))
+        except Problem:
+            continue
+        assert isinstance(asked, Command)
+        rehearse(asked, own(name), destination_of(own(name)))
+        taken += 1
+    assert taken
+
+
+# --- over HTTP, out ------------------------------------------------------------------------------------------
+
+
+def outbound(name: str, url: str, more: str = "") -> str:
+    """A gateway whose callers speak ilert and the dialect itself, in front of an upstream of a described dialect."""
+    callers = f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n[inbound.{name}]\nkeys = {{ ci = "{KEY}" }}\n'
+    there = f'[upstreams.there]\ndialect = "{name}"\nurl = "{url}/hook"\nkey = "{UPSTREAM_KEY}"\n{more}'
+    return f"{callers}{there}{TITLES if name == 'datadog' else SOURCE if name == 'source' else DEEP}"
+
+
+def life(tmp_path: Path, name: str, *words: str, **fields: Any) -> list[Got]:
+    """What a described upstream is sent when a caller of another vendor says these words of one alert."""
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: outbound(name, upstream.url)) as h:
+        for number, word in enumerate(words, 1):
+            event = {"apiKey": KEY, "eventType": word, "alertKey": "disk-1", "summary": "Disk full on db-1", **fields}
+            assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+            h.wait_for(lambda: len(upstream.got) >= number)  # noqa: B023 - asked for at once
+        return list(upstream.got)
+
+
+def test_out_to_texts(tmp_path: Path) -> None:
+    links = [{"href": "https://example.com/1"}, {"href": "https://example.com/2"}]
+    made, ended = life(tmp_path, "datadog", "ALERT", "RESOLVE", priority="HIGH", links=links, labels={"env": "prod"})
+    assert (made.method, made.path, made.headers["x-gateway-key"]) == ("POST", "/hook", UPSTREAM_KEY)
+    body = made.body
+    assert body["title"] == body["event_title"] == "Disk full on db-1"
+    assert {name: body[name] for name in ("alert_cycle_key", "alert_priority", "link", "tags")} == {
+        "alert_cycle_key": "disk-1",
+        "alert_priority": "P1",
+        "link": "https://example.com/1",
+        "tags": "env:prod",
+    }
+    assert body["alert_transition"] == "firing"
+    assert (ended.body["alert_cycle_key"], ended.body["alert_transition"]) == ("disk-1", "Recovered")
+
+
+def test_out_to_an_alert_source(tmp_path: Path) -> None:
+    """No severity and no acknowledgement there: the one is carried, the other not told."""
+    made, ended = life(tmp_path, "source", "ALERT", "RESOLVE", severity=2, customDetails={"a": 1})
+    assert made.path == f"/hook/v2/alert_events/http/alert-source?token={UPSTREAM_KEY}"
+    assert made.headers["x-sent-by"] == "gateway"
+    assert {name: made.body[name] for name in ("title", "deduplication_key", "status")} == {
+        "title": "Disk full on db-1",
+        "deduplication_key": "disk-1",
+        "status": "firing",
+    }
+    assert made.body["metadata"]["alert_gateway"]["fields"]["severity"] == 3
+    assert ended.body["status"] == "resolved"
+
+
+def test_out_to_a_nested_body(tmp_path: Path) -> None:
+    made, taken, ended = life(tmp_path, "deep", "ALERT", "ACCEPT", "RESOLVE", summary="A very long summary of it all")
+    assert (made.method, made.path) == ("PUT", "/hook/v1/alerts/disk-1")
+    assert (taken.path, ended.path) == ("/hook/v1/alerts/disk-1/acknowledge", "/hook/v1/alerts/disk-1")
+    body = made.body
+    assert (body["version"], body["data"]["type"], body["meta"]) == (3, "alerts", {"auth": {"token": UPSTREAM_KEY}})
+    assert body["data"]["attributes"]["text"]["summary"] == "A very long summary…"
+    assert body["data"]["source"] == "gateway"
+    assert body["data"]["attributes"]["at"].endswith("Z")
+    assert [got.body["data"]["state"]["is_open"] for got in (made, taken, ended)] == [True, "mine", False]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_the_same_dialect_receives_what_its_caller_said(tmp_path: Path, name: str) -> None:
+    """Unknown fields included, and nothing added but the credential and the constants of the description."""
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: outbound(name, upstream.url)) as h:
+        assert post(h, name, OWN[name]).status < 300
+        [got] = h.wait_for(lambda: list(upstream.got))
+    sent = got.body
+    if name == "deep":
+        assert sent.pop("version") == 3 and sent["data"].pop("type") == "alerts"
+        sent["meta"]["auth"]["token"] = KEY
+    assert sent == OWN[name]
+
+
+def test_two_gateways_speak_a_described_dialect_to_each_other(tmp_path: Path) -> None:
+    """What has no field is carried in the container and restored behind it."""
+    (tmp_path / "far").mkdir()
+
+    def far(sandbox_url: str) -> str:
+        return (
+            SOURCE
+            + f'[inbound.source]\nkeys = {{ ci = "{UPSTREAM_KEY}" }}\n'
+            + upstream_table("there", "ilert", sandbox_url)
+        )
+
+    with house(tmp_path / "far", config=far) as second:
+        near = outbound("source", "http://u").replace("http://u/hook", f"{second.url}/source")
+        with house(tmp_path, config=lambda _: near) as first:
+            event = {"apiKey": KEY, "eventType": "ALERT", "alertKey": "k", "summary": "Disk full", "severity": 2}
+            first.call("POST", "/ilert/api/events", {**event, "routingKey": "database"}, key=None)
+            [made] = second.arrives("ilert", 1)
+    assert (made.body["alertKey"], made.body["severity"], made.body["routingKey"]) == ("k", 2, "database")
+
+
+def test_a_refusal_is_told_with_the_vendors_words() -> None:
+    reason = own("deep").outbound.reason
+    for content, says in (
+        (b'{"errors": [{"title": "Unprocessable", "detail": "level is unknown"}]}', "level is unknown"),
+        (b'{"error": {"code": 7, "message": "no"}}', "no"),
+        (b'"no"', "no"),
+        (b"plainly no", "plainly no"),
+        (b"<html>", ""),
+        (b"[[[[[1]]]]]", ""),
+    ):
+        assert reason(Response(422, {}, content)) == says
+
+
+# --- mistakes ------------------------------------------------------------------------------------------------
+
+FIELDS = '[dialects.acme.fields]\nsummary = "title"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "says"),
+    [
+        ("[dialects.acme]\ntitel = 'x'\n" + FIELDS, "dialects.acme.titel", "did you mean 'title'?"),
+        ("[dialects.acme]\n", "dialects.acme.fields", "is required"),
+        ("[dialects.acme.fields]\nsumary = 'x'\n", "dialects.acme.fields.sumary", "did you mean 'summary'?"),
+        (FIELDS + "condition.treshold = 'x'\n", "dialects.acme.fields.condition.treshold", "'condition.threshold'"),
+        (FIELDS + "kind = 'x'\n", "dialects.acme.fields.kind", "is not said in a body"),
+        (FIELDS + "details = 7\n", "dialects.acme.fields.details", "must be a place"),
+        (FIELDS + "details = 'title'\n", "dialects.acme.fields.details", "'title' is taken already"),
+        (FIELDS + "details = 'title.long'\n", "dialects.acme.fields.details", "in the way of 'title'"),
+        (FIELDS + "details = 'a..b'\n", "dialects.acme.fields.details", "is no place"),
+        (FIELDS + "details = 'list[0].x'\n", "dialects.acme.fields.details", "an item of a list"),
+        (FIELDS + "details = { att = 'x' }\n", "dialects.acme.fields.details.att", "did you mean 'at'?"),
+        (FIELDS + "details = { at = [] }\n", "dialects.acme.fields.details.at", "names no place"),
+        (FIELDS + "labels = { at = ['a', 'b'] }\n", "dialects.acme.fields.labels.at", "must be one place"),
+        (FIELDS + "details = { at = 'x', unit = 's' }\n", "dialects.acme.fields.details.unit", "durations and times"),
+        (FIELDS + "details = { at = 'x', limit = 0 }\n", "dialects.acme.fields.details.limit", "at least 1"),
+        (FIELDS + "details = { at = 'x', out = ['a'] }\n", "dialects.acme.fields.details.out", "it is for severity"),
+        (
+            FIELDS + "details = { at = 'x', resolve = 'a' }\n",
+            "dialects.acme.fields.details.resolve",
+            "setting of status",
+        ),
+        (FIELDS + "labels = { at = 'x', form = 'address' }\n", "dialects.acme.fields.labels.form", "is not for labels"),
+        (FIELDS + "severity = { at = 'x', otherwise = 3 }\n", "dialects.acme.fields.severity.words", "are needed"),
+        (FIELDS + "severity = { at = 'x', words = { a = 9 } }\n", "dialects.acme.fields.severity.words.a", "<= 7"),
+        (
+            FIELDS + "severity = { at = 'x', words = { a = 1, A = 2 } }\n",
+            "dialects.acme.fields.severity.words.a",
+            "twice",
+        ),
+        (
+            FIELDS + "severity = { at = 'x', words = { a = 1, b = 5 }, out = ['b','a','a','a','a','a','b','b'] }\n",
+            "dialects.acme.fields.severity.out",
+            "is read as",
+        ),
+        (FIELDS + "urgency = { at = 'x', words = { a = 'hi' } }\n", "dialects.acme.fields.urgency.words.a", "enum"),
+        (FIELDS + "source = { at = 'x', default = 7 }\n", "dialects.acme.fields.source.default", "must be a text"),
+        (FIELDS + "status = 'state'\n", "dialects.acme.fields.status", "needs words"),
+        (
+            FIELDS + "status = { at = 's', resolve = 'ok', words = { a = 1 } }\n",
+            "dialects.acme.fields.status.words",
+            "not go",
+        ),
+        (FIELDS + "status = { at = 's', resolve = {} }\n", "dialects.acme.fields.status.resolve", "a list of words"),
+        (
+            FIELDS + "status = { at = 's', firing = 'OK', resolve = 'ok' }\n",
+            "dialects.acme.fields.status",
+            "two things",
+        ),
+        (FIELDS + "status = { at = 's', resolve = 'ok' }\n", "dialects.acme.fields", "dedup_key is needed"),
+        ("[dialects.acme]\nauth = 'berer'\n" + FIELDS, "dialects.acme.auth", "did you mean 'bearer'?"),
+        ("[dialects.acme]\nauth = { header = 'a', query = 'b' }\n" + FIELDS, "dialects.acme.auth", "names one of"),
+        ("[dialects.acme]\nauth = { header = 'a b' }\n" + FIELDS, "dialects.acme.auth.header", "no header's name"),
+        ("[dialects.acme]\nauth = { field = 'title.x' }\n" + FIELDS, "dialects.acme.fields.summary", "in the way of"),
+        ("[dialects.acme]\nconstants = { title = 'x' }\n" + FIELDS, "dialects.acme.constants.title", "written already"),
+        ("[dialects.acme]\ncontainer = 'title'\n" + FIELDS, "dialects.acme.container", "in the way of 'title'"),
+        ("[dialects.acme]\npath = 'v1'\n" + FIELDS, "dialects.acme.path", "is no path"),
+        ("[dialects.acme]\nsend = { method = 'GET' }\n" + FIELDS, "dialects.acme.send.method", "POST, PUT, PATCH"),
+        ("[dialects.acme]\nsend = { path = '/{id}' }\n" + FIELDS, "dialects.acme.send.path", "{key} at most"),
+        (
+            "[dialects.acme]\nsend = { paths = { resolv = '/x' } }\n" + FIELDS,
+            "dialects.acme.send.paths.resolv",
+            "'resolve'",
+        ),
+        ("[dialects.acme]\nreply = { status = 404 }\n" + FIELDS, "dialects.acme.reply.status", "between 200 and 299"),
+        (
+            "[dialects.acme]\nenvelope = 'cloudevent'\n" + FIELDS,
+            "dialects.acme.envelope",
+            "did you mean 'cloudevents'?",
+        ),
+        ("[dialects.acme]\nmode = 'binary'\n" + FIELDS, "dialects.acme.mode", "there is no envelope"),
+        ("[dialects.acme]\nkind = 'page'\n" + FIELDS, "dialects.acme.kind", "Invalid enum value"),
+        ('[dialects.ilert.fields]\nsummary = "x"\n', "dialects.ilert", "is taken already"),
+        ('[dialects.Acme.fields]\nsummary = "x"\n', "dialects.Acme", "small letters"),
+        ("dialects = { acme = 7 }\n", "dialects.acme", "a table"),
+        (FIELDS + "[inbound.acmee]\n", "inbound.acmee", "did you mean 'acme'?"),
+    ],
+)
+def test_a_mistake_is_told_with_its_path(text: str, path: str, says: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        parse(text)
+    problems = [one for one in raised.value.problems if one.startswith(f"{path}: ")]
+    assert any(says in one for one in problems), raised.value.problems
+
+
+SHIPPED = (Path(str(mappings.cloudevents.__file__)).parent / "dialect.toml").read_text("utf8")
+
+
+@pytest.mark.parametrize("text", [TITLES, SOURCE, DEEP, SHIPPED.replace("dialects.cloudevents", "dialects.mine")])
+def test_whatever_stands_in_a_description_it_is_used_or_its_faults_are_said(text: str) -> None:
+    """Each place of it taken away, or replaced by each oddity."""
+    [(name, table)] = tomllib.loads(text)["dialects"].items()
+    used = 0
+    for changed in every_mutation(table):
+        check = Tables()
+        found = dialects_in(check, {name: changed}, dialects()) if isinstance(changed, dict) else {}
+        assert bool(found) is (isinstance(changed, dict) and not check.problems), changed
+        assert all(problem.startswith(f"dialects.{name}") for problem in check.problems)
+        for dialect in found.values():
+            for body in dialect.samples:
+                used += 1
+                assert command_in(dialect, Operation.CREATE, body).operation is Operation.CREATE
+    assert used
+
+
+def test_what_is_wrong_with_a_description_is_said_once() -> None:
+    """Not again wherever the dialect is used."""
+    there = '[inbound.acme]\n[upstreams.own]\ndialect = "acme"\nurl = "https://x"\nkey = "k"\n'
+    with pytest.raises(ConfigurationError) as raised:
+        parse('[dialects.acme.fields]\nsumary = "x"\n' + there)
+    assert [one.partition(":")[0] for one in raised.value.problems] == ["dialects.acme.fields.sumary"]
+
+
+def test_two_that_are_served_at_one_path_cannot_both_be() -> None:
+    twin = SOURCE.replace("dialects.source", "dialects.twin")
+    with pytest.raises(ConfigurationError, match=r"is also a route of"):
+        described(TITLES + SOURCE + DEEP + twin, '[inbound.twin]\nkeys = { ci = "x" }\n')
+
+
+# --- to and from every other ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("origin", "example"), CREATES, ids=sample_id)
+@pytest.mark.parametrize("name", OWN)
+def test_what_any_vendor_says_is_what_its_callers_could_have_said(name: str, origin: str, example: Example) -> None:
+    """What is sent is read again, and what was carried there comes back."""
+    command = asked(origin, example)
+    flat = alert_of(dialects()[origin], command)
+    there = destination_of(own(name)).destination
+    said = translate(saying(flat, origin, there), there)
+    sending = Sending(operation=Operation.CREATE, at=NOW, body=said.body, patch={}, key="key", ids={}, seen={})
+    request = next(own(name).outbound.calls[Operation.CREATE](sending))
+    again = own(name).routes[0].read(Incoming({}, {}, {}, plain(request.body), NOW))
+    assert isinstance(again, Command) and again.operation is Operation.CREATE
+    returned = restore(again.patch, again.carried)
+    never = SERVER_OWNED | {"dedup_key", "kind"}
+    sent = {path: value for path, value in flat.items() if path not in never and value is not None}
+    if again.carried is not None:
+        assert {path: returned.get(path) for path in sent} == sent
+    assert own(name).mapping.container is None or again.carried is not None
+
+
+@pytest.mark.parametrize("name", OWN)
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_whatever_a_vendor_says_can_be_sent_there(name: str, data: st.DataObject) -> None:
+    origin = data.draw(st.sampled_from(sorted(dialects())))
+    _, command = data.draw(alerts(origin))
+    sent = rehearse(command, dialects()[origin], destination_of(own(name)))
+    assert json.dumps([plain(request.body) for request in sent.requests])
+
+
+# --- what comes with it --------------------------------------------------------------------------------------
+
+
+def test_its_rows_are_listed_and_reported_as_those_of_any_other() -> None:
+    config = described()
+    page = mappings_page(config.own)
+    assert "| `alert_priority` | `severity` | both |" in page
+    assert "| `severity` | mapped → `alert_priority` | carried | " in page
+    [row, *_] = dialect_rows(config.own.values())
+    assert (row["dialect"], row["accepts"], row["sends"]) == (
+        "datadog",
+        ["create", "update", "resolve"],
+        ["create", "update", "resolve", "reopen"],
+    )
+    report = rehearse(read("datadog", TRIGGERED), own("datadog"), config.upstreams["there"]).report
+    assert {fate.field: fate.fate for fate in report}["team"] == "carried"
+
+
+def test_it_is_described_as_what_it_is() -> None:
+    """The OpenAPI description has its paths, bodies and where its credential is."""
+    config = described()
+    found = describe(list(config.inbounds.values()))
+    assert [str(error) for error in OpenAPIV31SpecValidator(found).iter_errors()] == []
+    schemes = found["components"]["securitySchemes"]
+    assert schemes["datadog"] == {"type": "apiKey", "in": "header", "name": "X-Gateway-Key"}
+    assert schemes["source"] == {"type": "apiKey", "in": "query", "name": "token"}
+    operation = found["paths"]["/deep/"]["post"]
+    assert operation["description"] == "The caller's key is a field of the body."
+
+
+def test_a_severity_without_a_word_of_its_own_is_told_the_louder() -> None:
+    """In doubt the louder: the nearest word that is at least as loud."""
+    [scale] = [entry.scale for entry in own("datadog").mapping.rows if entry.scale]
+    assert scale.out == ("P1", "P1", "P1", "P2", "P3", "P4", "P5", "P5")
+    [numbers] = [entry.scale for entry in own("deep").mapping.rows if entry.scale]
+    assert numbers.out == (1, 1, 1, 2, 2, 2, 3, 3)
+
+
+def test_a_long_key_is_told_apart_from_one_that_begins_alike() -> None:
+    same_key = own("datadog").same_key
+    one, other = same_key("k" * 100 + "1"), same_key("k" * 100 + "2")
+    assert one != other and len(one) == len(other) == 60
+
+
+def test_a_change_of_the_description_is_a_change_of_its_upstreams() -> None:
+    """A reload takes up an upstream anew whose dialect is described otherwise."""
+    more = '[upstreams.own]\ndialect = "deep"\nurl = "https://x"\nkey = "k"\n[[routes]]\nto = ["own"]\n'
+    assert described(more=more).upstreams["own"].dialect.description["constants"]["version"] == 3
+    other = described(DEEP.replace("version = 3", "version = 4") + TITLES + SOURCE, more)
+    assert other.upstreams["own"].written != described(more=more).upstreams["own"].written
+
+
+# --- the command line, and the README's example ----------------------------------------------------------------
+
+EXAMPLE = re.search(r"^## A vendor of your own.*?^```toml\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+BODY = re.search(r"-d '\n(.*?)'\n```", README, re.DOTALL)
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Path:
+    """The README's example as a file."""
+    assert EXAMPLE
+    file = tmp_path / "gateway.toml"
+    file.write_text(EXAMPLE[1].replace("/var/lib/alert-gateway", str(tmp_path)))
+    return file
+
+
+def run(*words: str, said: Any = None) -> Result:
+    """The command line."""
+    return CliRunner().invoke(main, list(words), input=None if said is None else json.dumps(said))
+
+
+def test_the_example_passes_its_check(example: Path) -> None:
+    found = run("check", "--config", str(example), "--no-secrets")
+    assert found.exit_code == 0, found.output
+    assert "alert.level fatal" in found.output and "payload.severity critical → wakes" in found.output
+    example.write_text(example.read_text().replace('level = "major"', 'level = "note"'))
+    assert run("check", "--config", str(example), "--no-secrets").exit_code == 1
+
+
+def test_the_example_takes_the_request_that_is_shown(example: Path) -> None:
+    assert BODY
+
+    def text(sandbox_url: str) -> str:
+        there = example.read_text().replace("https://events.pagerduty.com", f"{sandbox_url}/pagerduty")
+        there = there.replace("env:ACME_TOKEN", KEY).replace("env:PAGERDUTY_KEY", UPSTREAM_KEY)
+        return "\n".join(line for line in there.splitlines() if not line.startswith("store"))
+
+    with house(example.parent, config=text) as h:
+        sent = h.call("POST", "/acme", json.loads(BODY[1]), key=None, headers={"x-acme-token": KEY})
+        assert (sent.status, sent.body) == (200, {"ok": True, "incident": "db-1/disk"})
+        [page] = h.arrives("pagerduty", 1)
+    assert page.body["payload"]["summary"] == "Disk full"
+
+
+def test_it_is_translated_explained_and_listed(example: Path) -> None:
+    said = {"alert": {"title": "Disk full", "id": "k", "level": "fatal"}}
+    there = run("translate", "--from", "acme", "--to", "ilert", "--config", str(example), said=said)
+    assert json.loads(there.stdout)["requests"][0]["body"]["severity"] == 1
+    event = {"eventType": "ALERT", "summary": "Disk full", "alertKey": "k", "severity": 1}
+    back = run("translate", "--from", "ilert", "--to", "acme", "--config", str(example), said=event)
+    [request] = json.loads(back.stdout)["requests"]
+    assert (request["method"], request["path"], request["headers"]) == ("POST", "", {"X-Acme-Token": MASK})
+    assert request["body"]["alert"]["state"] == "open" and request["body"]["version"] == 2
+    refused = run("translate", "--from", "acme", "--to", "ilert", "--config", str(example), said={"alert": {}})
+    assert (refused.exit_code, "alert.title: is required" in refused.stderr) == (1, True)
+    explained = run("explain", "--config", str(example), "--from", "acme", said=said)
+    assert explained.exit_code == 0 and "payload.severity critical: wakes" in explained.stdout
+    assert "acme: Acme Monitor" in run("dialects", "--config", str(example)).stdout
+    assert "acme" not in run("dialects").stdout
+    assert run("translate", "--from", "acme", "--to", "ilert", said=said).exit_code == 2
