@@ -120,6 +120,7 @@ class Alert(Part, frozen=True):
     occurrences: int | UnsetType = UNSET
     occurred_at: datetime | UnsetType = UNSET
     snoozed_until: datetime | UnsetType | None = UNSET
+    ends_at: datetime | UnsetType | None = UNSET
     assignee: str | UnsetType | None = UNSET
     extensions: dict[str, dict[str, Any]] | UnsetType = UNSET
 
@@ -145,7 +146,7 @@ _GROUPS: dict[str, type[Part]] = {"condition": Condition, "renotify": Renotify}
 SERVER_OWNED = frozenset(
     {
         *("status", "notifications", "created_at", "updated_at", "acknowledged_at", "resolved_at"),
-        *("occurrences", "occurred_at", "snoozed_until", "assignee"),
+        *("occurrences", "occurred_at", "snoozed_until", "ends_at", "assignee"),
     }
 )
 """Paths the gateway keeps itself: they say where an alert stands, not what it says. They are never carried, and a

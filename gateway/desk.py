@@ -16,14 +16,33 @@ from typing import Any, TypeVar
 import structlog
 from cachetools import TTLCache
 
+from gateway import muting
 from gateway.canonical import Operation, flatten
 from gateway.choosing import key_entry
 from gateway.clock import Clock
 from gateway.config import Config, Inbound, Upstream
 from gateway.crowding import Crowd
 from gateway.delivery.dispatcher import Dispatcher
-from gateway.dialect import Answer, Command, Found, Inquiry, Listing, Missing, Read, Ref, Relay, Reply, Sending, Shown
-from gateway.errors import Problem, ProblemKind
+from gateway.dialect import (
+    Answer,
+    Batch,
+    Command,
+    Found,
+    Inquiry,
+    Listing,
+    Missing,
+    Mute,
+    Muted,
+    Mutes,
+    Read,
+    Ref,
+    Relay,
+    Reply,
+    Sending,
+    Shown,
+    Unmute,
+)
+from gateway.errors import Problem, ProblemKind, together
 from gateway.history import inquire, told
 from gateway.idempotency import Key, as_answer, first_answer, keep
 from gateway.ids import MakeId
@@ -33,9 +52,9 @@ from gateway.refreshing import forget, refresh, take_in
 from gateway.road import Accepted, Caller, Road, Via
 from gateway.routing import choose
 from gateway.store import AlertFilter, AlertRow, FirstAnswer, Store, TargetRow, Tx
-from gateway.translation import header
+from gateway.translation import header, joined
 from gateway.undoing import undo
-from gateway.values import millis
+from gateway.values import from_millis, millis
 from gateway.waiting import Waiter, Waiters
 
 log = structlog.get_logger()
@@ -70,7 +89,7 @@ class Desk:
     _asked: TTLCache[Any, bool] = field(default_factory=lambda: TTLCache(10_000, 1.0))
 
     def __post_init__(self) -> None:
-        self._road = Road(self.config, self.ids, name=self.name)
+        self.road = Road(self.config, self.ids, name=self.name)
 
     async def serve(
         self, inbound: Inbound, caller: str, asked: Any, request: int, *, via: Via = (), key: Key | None = None
@@ -79,19 +98,41 @@ class Desk:
         the gateways it came through, `key` makes a repeat of a creating call harmless."""
         who = Caller(inbound.dialect, caller, inbound.scope_of(caller))
         if isinstance(asked, Command):
-            return await self._command(inbound, who, asked, request, via, key)
+            return await self._command(inbound, who, asked, request, request, via, key)
+        if isinstance(asked, Batch):
+            return await self._batch(inbound, who, asked, request, via, key)
         if isinstance(asked, Read):
             return await self._read(who, asked, request)
         if isinstance(asked, Inquiry):
             return await self._inquire(who, asked, request)
         if isinstance(asked, Listing):
             return await self._list(who, asked, request)
+        if isinstance(asked, Mute | Unmute | Mutes):
+            return await self._mute(inbound, who, asked, request, via)
         return await self._relay(who, asked, request, via)
 
     # --- commands ----------------------------------------------------------------------------------------
 
+    async def _batch(
+        self, inbound: Inbound, who: Caller, asked: Batch, request: int, via: Via, key: Key | None
+    ) -> Answered:
+        """Every command on its own, in their order; the problems of some are told once the others are durable."""
+        one_by_one = [
+            self._command(inbound, who, one, request, self.ids(), via, key.of_part(place) if key else None)
+            for place, one in enumerate(asked.commands)
+        ]
+        ended = await asyncio.gather(*one_by_one, return_exceptions=True)
+        problems = [*asked.problems, *(one for one in ended if isinstance(one, Problem))]
+        if others := [one for one in ended if isinstance(one, BaseException) and not isinstance(one, Problem)]:
+            raise others[0]
+        if problems:
+            raise together(problems)
+        answered = [one for one in ended if isinstance(one, Answered)]
+        reports = joined([line for one in answered for line in one.reports])
+        return Answered(Answer(answers=tuple(one.answer for one in answered), request=request), request, reports)
+
     async def _command(
-        self, inbound: Inbound, who: Caller, asked: Command, request: int, via: Via, key: Key | None
+        self, inbound: Inbound, who: Caller, asked: Command, request: int, command: int, via: Via, key: Key | None
     ) -> Answered:
         if self.full or self.store.is_strained:
             raise Problem(ProblemKind.OVERLOADED, "too much waits, or the disk is full; try again", retry_after=30)
@@ -99,17 +140,17 @@ class Desk:
         at = self.now()
 
         def work(tx: Tx) -> FirstAnswer | tuple[Accepted, Waiter | None]:
-            self.waiters.remove(request)  # the store may run this again, and then there may be nothing to wait for
+            self.waiters.remove(command)  # the store may run this again, and then there may be nothing to wait for
             if key is not None and (first := first_answer(tx, who.scope, key, at)) is not None:
                 return first
-            accepted = self._road.accept(tx, asked, who, request, request, at, via)
+            accepted = self.road.accept(tx, asked, who, request, command, at, via)
             waiter = self._waiter(tx, inbound, who, accepted)
             if key is not None:
                 answered = self._answered(asked, accepted, accepted.alert, request, {})
                 self._keep(tx, who, key, at, answered, accepted.alert, is_done=waiter is None)
             return accepted, waiter
 
-        done = await self._written(work, request)
+        done = await self._written(work, command)
         if isinstance(done, FirstAnswer):
             await self._see_it_land(lambda tx: all_has_landed(tx, done.alert))
             return Answered(as_answer(done), done.alert or done.request, done.reports)
@@ -137,7 +178,7 @@ class Desk:
         if self.config.durable == "container" and not await self.store.read(look):
             raise not_landed()
 
-    async def _written(self, work: Callable[[Tx], T], request: int) -> T:
+    async def _written(self, work: Callable[[Tx], T], command: int) -> T:
         """Writes for a caller, unless so many wait for that already that it is better told to come again."""
         began = time.monotonic()
         if not self.crowd.may_enter(began):
@@ -145,7 +186,7 @@ class Desk:
         try:
             return await self.store.write(work)
         except BaseException:
-            self.waiters.remove(request)
+            self.waiters.remove(command)
             raise
         finally:
             now = time.monotonic()
@@ -277,7 +318,7 @@ class Desk:
 
     async def _ask_for_one(self, row: AlertRow, target: TargetRow, upstream: Upstream) -> tuple[AlertRow, bool]:
         assert upstream.dialect.outbound.read
-        call = upstream.dialect.outbound.read(_question(upstream, target))
+        call = upstream.dialect.outbound.read(_question(upstream, target, self.now()))
         outcome = await self._ask(upstream, call, key_entry(target.lane))
         if isinstance(outcome, Missing):
             await self.store.write(lambda tx: forget(tx, row.id, upstream, self.now()))
@@ -301,7 +342,7 @@ class Desk:
         upstream = self._akin(who, chosen[0].upstream) if chosen else None
         if upstream and upstream.dialect.outbound.list and self._may_ask(("list", who.scope)):
             asked_at = self.now()
-            call = upstream.dialect.outbound.list(_question(upstream, None))
+            call = upstream.dialect.outbound.list(_question(upstream, None, asked_at))
             outcome = await self._ask(upstream, call, upstream.entry(who.dialect.name, who.name))
             is_stale = not isinstance(outcome, Found)
             if isinstance(outcome, Found):
@@ -329,6 +370,29 @@ class Desk:
         answer = Answer(listed=listed, total=total, listing=asked, request=request)
         return Answered(answer, request, is_stale=is_stale)
 
+    async def _mute(
+        self, inbound: Inbound, who: Caller, asked: Mute | Unmute | Mutes, request: int, via: Via
+    ) -> Answered:
+        """What callers ask not to be told of. The open alerts that they mean have been seen, and are acknowledged."""
+        if isinstance(asked, Mutes):
+            wanted = asked.id
+            found = await self.store.read(lambda tx: _mutes(tx, who.scope, wanted))
+            return Answered(Answer(mutes=found, request=request), request)
+        if isinstance(asked, Unmute):
+            ended = asked.id
+            muted = await self.store.write(lambda tx: muting.end(tx, who.scope, ended, self.now()))
+            return Answered(Answer(mutes=(muted,), request=request), request)
+        muted = await self.store.write(lambda tx: muting.keep(tx, who.scope, asked, self.now()))
+        if asked.starts_at.timestamp() * 1000 <= self.now():
+            chosen = AlertFilter(statuses=("firing",))
+            rows, _ = await self.store.read(lambda tx: tx.alerts(who.scope, chosen))
+            meant = [row.shown for row in rows if asked.covers(flatten(row.body))]
+            acknowledge = tuple(
+                Command(operation=Operation.ACKNOWLEDGE, ref=Ref(id=shown), comment=asked.comment) for shown in meant
+            )
+            await self._batch(inbound, who, Batch(acknowledge), request, via, None)
+        return Answered(Answer(mutes=(muted,), request=request), request)
+
     async def _relay(self, who: Caller, asked: Relay, request: int, via: Via) -> Answered:
         if self.name and self.name in via:
             return Answered(Answer(), request, relayed=asked.otherwise)
@@ -347,6 +411,15 @@ def _shown(row: AlertRow) -> Shown:
     return Shown(row.shown, row.version, flatten(row.body))
 
 
+def _mutes(tx: Tx, scope: str, wanted: str | None) -> tuple[Muted, ...]:
+    if wanted is None:
+        return tuple(muting.kept(tx, scope))
+    found = muting.one(tx, scope, wanted)
+    if found is None:
+        raise Problem(ProblemKind.NOT_FOUND, "silence not found", field="id")
+    return (found,)
+
+
 def _look_up(tx: Tx, who: Caller, ref: Ref) -> tuple[AlertRow, TargetRow | None, bool] | None:
     """The alert, its primary, and whether nothing waits to be sent there."""
     by_key = ref.id is None and ref.key is not None
@@ -363,9 +436,10 @@ def _look_up(tx: Tx, who: Caller, ref: Ref) -> tuple[AlertRow, TargetRow | None,
     return row, primary, is_quiet
 
 
-def _question(upstream: Upstream, target: TargetRow | None) -> Sending:
+def _question(upstream: Upstream, target: TargetRow | None, now: int) -> Sending:
     return Sending(
         operation=Operation.READ,
+        at=from_millis(now),
         body={},
         patch={},
         key=target.key if target else None,

@@ -33,7 +33,8 @@ class Incoming:
     """A caller's request, already bounded, authenticated and decoded.
 
     `params` are the decoded variables of the path, `query` every value of each name in order, `headers` by
-    lower-case name, `body` the decoded JSON (`UNSET` where there was none), `now` the time of arrival in UTC.
+    lower-case name (`x-forwarded-proto` among them, whoever ended TLS), `body` the decoded JSON (`UNSET` where there
+    was none), `now` the time of arrival in UTC.
     """
 
     params: Mapping[str, str]
@@ -62,7 +63,9 @@ class Command:
     `patch` where a request only makes sense together with what is there; `invents_key` asks for a key to be made up
     for a new alert that has none, because the vendor does and tells it; `only_new` says that what a create says holds
     for a new alert, and one that is open stays as it is but for what `amend` says; `answers_anyway` says that the
-    vendor takes the request whether there is such an alert or not, and tells later.
+    vendor takes the request whether there is such an alert or not, and tells later; `is_resend` that its sender says it
+    again and again for as long as it is so: what says nothing new then moves the alert's end (`ends_at`), and is
+    neither recorded nor told.
     """
 
     operation: Operation
@@ -78,6 +81,16 @@ class Command:
     invents_key: bool = False
     only_new: bool = False
     answers_anyway: bool = False
+    is_resend: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Several commands in one request, each on its own: what is wrong with some (`problems`, found while they were
+    read) keeps none of the others back, and is told once those are durable."""
+
+    commands: tuple[Command, ...]
+    problems: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +126,34 @@ class Listing:
     choose: Callable[[Sequence[Shown]], Sequence[Shown]] | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mute:
+    """Asks that nothing be told for a while of the alerts that `body` describes in the vendor's words: a new request of
+    this kind, or in the place of the one of this `id`. `covers` says which of the open alerts are meant: whoever does
+    not want to hear of them any more has seen them, so they are acknowledged, with this `comment`."""
+
+    body: Json
+    starts_at: datetime
+    ends_at: datetime
+    id: str | None = None
+    covers: Callable[[Flat], bool]
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unmute:
+    """Ends an earlier request of that kind, by its id."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mutes:
+    """A question for one request of that kind, or for all of them."""
+
+    id: str | None = None
+
+
 # --- what a caller is answered -----------------------------------------------------------------------------
 
 
@@ -145,11 +186,22 @@ class Inquired:
     failed: str = ""
 
 
+class Muted(Struct, frozen=True, kw_only=True):
+    """A request to be told nothing of some alerts for a while, as it is kept: `body` is in the vendor's words."""
+
+    id: str
+    starts_at: datetime
+    ends_at: datetime
+    updated_at: datetime
+    body: Any
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a request came to: the alert it was about, or the alerts that were asked for and their number. `request` is
     the request's own number, `history` what the alert came through and `page` which part of that was asked for,
-    `inquired` what became of an earlier request.
+    `inquired` what became of an earlier request, `answers` the answer to each command of a batch,
+    `mutes` what is muted.
     """
 
     shown: Shown | None = None
@@ -161,6 +213,8 @@ class Answer:
     history: tuple[Told, ...] = ()
     page: Mapping[str, Any] = field(default_factory=dict)
     inquired: Inquired | None = None
+    answers: tuple[Answer, ...] = ()
+    mutes: tuple[Muted, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +270,7 @@ class Relay:
     otherwise: Reply
 
 
-Asked = Command | Read | Inquiry | Listing | Relay
+Asked = Command | Batch | Read | Inquiry | Listing | Mute | Unmute | Mutes | Relay
 """What a request turns out to ask for."""
 
 
@@ -239,7 +293,7 @@ class Route:
     source: str
     side: bool = False
     at_root: bool = True
-    body: type[Struct] | None = None
+    body: Any = None
     success: int = 200
     returns: Any = None
     query: tuple[str, ...] = ()
@@ -268,11 +322,13 @@ class Response(Struct, frozen=True):
 
 class Delivered(Struct, frozen=True, tag="delivered", kw_only=True):
     """The upstream took it. `ids` are those it issued, by kind; `seen` is what the next call wants to know,
-    `altered` which canonical paths it got otherwise than they were said, and why."""
+    `altered` which canonical paths it got otherwise than they were said, and why; `renew` after how many seconds it has
+    to be told again that the alert is still open, at an upstream that would take it for over otherwise."""
 
     ids: dict[str, str] = {}
     seen: dict[str, Any] = {}
     altered: dict[str, str] = {}
+    renew: float | None = None
 
 
 class Missing(Struct, frozen=True, tag="missing"):
@@ -347,10 +403,12 @@ class Sending:
     the alert has at this upstream, `ids` and `seen` what earlier outcomes brought; `verbatim` the caller's own
     words where it speaks the upstream's dialect (`is_akin`); `suffix` makes a taken name unique where that is allowed;
     `strict` asks an update not to overwrite what somebody else changed there; `replaced` is what the route sets, which
-    `body` says already where it has a field for it; `settings` is the dialect's own section of the configuration.
+    `body` says already where it has a field for it; `at` is the time of sending; `settings` is the dialect's section of
+    the configuration.
     """
 
     operation: Operation
+    at: datetime
     body: dict[str, Json]
     patch: dict[str, Json]
     key: str | None
@@ -413,7 +471,7 @@ class Dialect:
     its words about the form of a credential that nobody has. `url` is the
     vendor's usual address, `client_setting` what a client changes to call the gateway instead, `usual_defaults`
     such `defaults` as an upstream of it is configured with where callers of other vendors say less, `remark` what else
-    its page should say.
+    its page should say. `is_muted` tells, where callers may ask not to be told of some alerts, whether one is meant.
     """
 
     name: str
@@ -437,3 +495,4 @@ class Dialect:
     client_setting: str = ""
     usual_defaults: Mapping[str, Any] = field(default_factory=dict)
     remark: str = ""
+    is_muted: Callable[[Muted, Flat], bool] | None = None

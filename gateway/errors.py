@@ -7,6 +7,7 @@ never holds a credential. It must not know a vendor's words.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 
 import msgspec
@@ -27,6 +28,7 @@ class ProblemKind(StrEnum):
     TIMEOUT = "timeout"  # the body did not arrive in time
     CONFLICT = "conflict"  # the version is not the current one
     TOO_LARGE = "too_large"
+    MEDIA_TYPE = "media_type"  # a content type that the vendor's API does not take
     HEADERS_TOO_LARGE = "headers_too_large"
     NAME_TAKEN = "name_taken"
     KEY_REUSED = "key_reused"  # an idempotency key that another request has used
@@ -50,6 +52,7 @@ USUAL_STATUS: dict[ProblemKind, int] = {
     ProblemKind.CONFLICT: 409,
     ProblemKind.IN_PROGRESS: 409,
     ProblemKind.TOO_LARGE: 413,
+    ProblemKind.MEDIA_TYPE: 415,
     ProblemKind.NAME_TAKEN: 422,
     ProblemKind.KEY_REUSED: 422,
     ProblemKind.RATE_LIMITED: 429,
@@ -90,6 +93,13 @@ class Problem(Exception):
 def invalid(field: str, message: str) -> Problem:
     """A field of the request is not acceptable; `message` goes on from the field's name."""
     return Problem(ProblemKind.INVALID, f"{field}: {message}" if field else message, field=field)
+
+
+def together(problems: Sequence[Problem]) -> Problem:
+    """What is wrong with parts of a request as one problem. Where trying again helps any of them, that is said."""
+    first = next((one for one in problems if one.retry_after is not None), problems[0])
+    said = tuple(dict.fromkeys(fault for one in problems for fault in one.faults or (one.message,)))
+    return Problem(first.kind, "; ".join(said), field=first.field, retry_after=first.retry_after, faults=said)
 
 
 _MISSING = re.compile(r"Object missing required field `([^`]*)`")

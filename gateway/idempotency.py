@@ -6,7 +6,7 @@ functions of a transaction; they must not know any vendor, HTTP, or SQL.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.canonical import flatten
 from gateway.dialect import Answer, Shown
@@ -25,6 +25,10 @@ class Key:
     text: str
     digest: str
     patience: int
+
+    def of_part(self, place: int) -> Key:
+        """The key of one command of several in a request."""
+        return replace(self, text=f"{self.text} {place}")
 
 
 def first_answer(tx: Tx, scope: str, key: Key, now: int) -> FirstAnswer | None:

@@ -24,6 +24,7 @@ from gateway.values import SAME, Codec, Scale
 from gateway.wire import Wire, copied, get, leaves, merged, names, partial_of, put, remove, unknown
 
 Side = Literal["both", "request", "reply"]
+SIDES: tuple[Side, ...] = ("request", "reply")
 CARRIED = "alert_gateway"
 """The key under which a target's free-form container carries what the target has no field for."""
 
@@ -69,7 +70,9 @@ class Row:
 
     `read` takes the values of `wires` and gives those of `paths`, `write` the other way round; `UNSET` marks what
     is absent on both sides. A `reply` row is set by the server, a `request` row never shown. A `derived` row is
-    another voice of a path that has a principal row. `fit` makes a wire value acceptable to the vendor.
+    another voice of a path that has a principal row. `fit` makes a wire value acceptable to the vendor, `rescale` gives
+    the same row with other words for severities, where they are not all that it says. `homes` names the leaf of a path
+    where that is not the one in its place.
     """
 
     wires: tuple[str, ...]
@@ -82,7 +85,15 @@ class Row:
     fallback: Fallback | None = None
     fit: Callable[[Any], Any] | None = None
     scale: Scale | None = None
+    rescale: Callable[[Scale], Row] | None = None
+    homes: Map[str, str] = field(default_factory=dict)
     why: str = ""
+
+    @property
+    def top(self) -> str | None:
+        """The wire field at the top of the object that alone has to be there for the row to say anything; None where
+        there are several."""
+        return self.wires[0].partition(".")[0] if len(self.wires) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -152,6 +163,8 @@ def joint(
     required: bool = False,
     fallback: Fallback | None = None,
     scale: Scale | None = None,
+    rescale: Callable[[Scale], Row] | None = None,
+    homes: Map[str, str] | None = None,
     why: str = "",
 ) -> Row:
     """Several leaves that only make sense together, converted by a named pair of functions.
@@ -168,6 +181,8 @@ def joint(
         required=required,
         fallback=fallback,
         scale=scale,
+        rescale=rescale,
+        homes=homes or {},
         why=why,
     )
 
@@ -203,7 +218,8 @@ class Mapping:
 
     `dialect` names the vendor's extensions, `kind` says what its alerts are; `container` is the wire path of a
     free-form object in which things can be carried, as text where it `holds_text` alone, `room` the most characters
-    that its names and texts may have together; `details` the wire leaf of the long text a responder reads,
+    that its names and texts may have together; `free` the canonical path of what else is in it, where that is not the
+    first of its row; `details` the wire leaf of the long text a responder reads,
     `implied` what an alert there is without saying so. `needed` are the paths of its required rows.
     Raises `ValueError` for a row whose path does not exist, and for a wire leaf that has not exactly one row.
     """
@@ -216,6 +232,7 @@ class Mapping:
         rows: Sequence[Row | Extension | Dropped],
         *,
         container: str | None = None,
+        free: str | None = None,
         details: str | None = None,
         implied: Map[str, Any] | None = None,
         holds_text: bool = False,
@@ -226,6 +243,7 @@ class Mapping:
         self.wire = wire
         self.partial = partial_of(wire)
         self.container = container
+        self.free = free
         self.holds_text = holds_text
         self.room = room
         self.details = details
@@ -236,6 +254,17 @@ class Mapping:
         self._holders = _holders(self.rows)
         self.needed = frozenset(path for entry in self.rows if entry.required for path in entry.paths)
         self._check()
+        self._compile()
+
+    def _compile(self) -> None:
+        """What is the same for every object is worked out once."""
+        self._sides = {side: [entry for entry in self.rows if entry.side in ("both", side)] for side in SIDES}
+        self._tops = {side: [(entry.top, entry) for entry in self._sides[side]] for side in SIDES}
+        self._paths = frozenset(path for entry in self.rows for path in entry.paths)
+        self._not_verbatim = (
+            *(drop.wire for drop in self.dropped if drop.control),
+            *(wire for entry in self.rows if entry.side == "reply" for wire in entry.wires),
+        )
 
     def _check(self) -> None:
         known = leaves(self.wire)
@@ -269,22 +298,33 @@ class Mapping:
     def interpret(self, raw: Wire, *, side: Side = "request", prefix: str = "") -> Reading:
         """Reads a wire object whose types are known to be right."""
         raw, carried = self._without_carried(raw)
-        flat: Flat = {}
-        hints: list[Hint] = []
-        for entry in self.rows:
-            if entry.side not in ("both", side):
-                continue
-            values = [get(raw, wire) for wire in entry.wires]
-            if all(value is UNSET for value in values):
-                continue
-            said = zip(entry.paths, _read_row(entry, values, prefix), strict=True)
-            if entry.derived:
-                hints += [_second_voice(entry, path, value) for path, value in said if value is not UNSET]
-            else:
-                flat.update((path, value) for path, value in said if value is not UNSET)
-        self._keep_unknown(raw, flat)
+        flat, hints = self._read(raw, side, prefix)
         dropped = tuple((drop.wire, drop.why) for drop in self.dropped if get(raw, drop.wire) is not UNSET)
         return Reading(flat, tuple(hints), dropped, carried, self._verbatim(raw))
+
+    def meaning(self, raw: Wire) -> Flat:
+        """Everything that a wire object of ours says by itself: what `interpret` calls the whole of it."""
+        flat, hints = self._read(self._without_carried(raw)[0], "request", "")
+        return {**{hint.path: hint.value for hint in hints}, **flat} if hints else flat
+
+    def _read(self, raw: Wire, side: Side, prefix: str) -> tuple[Flat, list[Hint]]:
+        flat: Flat = {}
+        hints: list[Hint] = []
+        for top, entry in self._tops[side]:
+            if top is not None and top not in raw:
+                continue
+            values = [get(raw, wire) for wire in entry.wires]
+            if values.count(UNSET) == len(values):
+                continue
+            for path, value in zip(entry.paths, _read_row(entry, values, prefix), strict=True):
+                if value is UNSET:
+                    continue
+                if entry.derived:
+                    hints.append(_second_voice(entry, path, value))
+                else:
+                    flat[path] = value
+        self._keep_unknown(raw, flat)
+        return flat, hints
 
     def found(self, raw: Wire) -> Flat:
         """What an upstream shows of an alert; fields that it says otherwise than documented are left out."""
@@ -344,10 +384,7 @@ class Mapping:
 
     def _verbatim(self, raw: Wire) -> Wire:
         words: Wire = copied(raw)
-        for drop in self.dropped:
-            if drop.control:
-                remove(words, drop.wire)
-        for wire in (wire for entry in self.rows if entry.side == "reply" for wire in entry.wires):
+        for wire in self._not_verbatim:
             remove(words, wire)
         return words
 
@@ -360,11 +397,12 @@ class Mapping:
         raises `Unmet`; `partial` writes only what is there, as in an update.
         """
         wire: Wire = {}
-        for entry in self.rows:
-            if entry.side not in ("both", side):
-                continue
+        for entry in self._sides[side]:
             values = [flat.get(path, UNSET) for path in entry.paths]
-            out: Sequence[Any] = entry.write(writing, *values) if any(value is not UNSET for value in values) else ()
+            is_silent = values.count(UNSET) == len(values)
+            if is_silent and not entry.required:
+                continue
+            out: Sequence[Any] = () if is_silent else entry.write(writing, *values)
             if entry.required and side == "request" and not partial and not _satisfied(out):
                 out = _supplied(entry, flat, writing)
             for leaf, value in zip(entry.wires, out, strict=False):
@@ -375,9 +413,8 @@ class Mapping:
 
     def _write_unknown(self, flat: Flat, wire: Wire) -> None:
         start = f"extensions.{self.dialect}."
-        rows = {path for entry in self.rows for path in entry.paths}
         for path, value in flat.items():
-            if path.startswith(start) and path not in rows:
+            if path.startswith(start) and path not in self._paths:
                 key = path[len(start) :]
                 if key not in self._names:
                     wire[key] = value
@@ -386,10 +423,12 @@ class Mapping:
 
     def restate(self, flat: Flat, verbatim: Wire, wire: Wire) -> Wire:
         """The sender's own spelling wherever it still means what `flat` says, and `wire`'s where it does not."""
-        meant = self.interpret(verbatim).whole()
+        meant = self.meaning(verbatim)
         words: Wire = copied(verbatim)
         for entry in self.rows:
-            unchanged = all(meant.get(path, UNSET) == flat.get(path, UNSET) for path in entry.paths)
+            unchanged = [meant.get(path, UNSET) for path in entry.paths] == [
+                flat.get(path, UNSET) for path in entry.paths
+            ]
             for leaf in entry.wires:
                 value = get(words if unchanged else wire, leaf)
                 if not unchanged:
@@ -415,11 +454,10 @@ class Mapping:
             raise ValueError(f"`in` gives codes from 0 to 7, not {read[bad[0]]} for {bad[0]!r}")
         codes = {word: words.index(word) for word in words}
         codes = {**codes, **{word: code for word, code in old.scale.codes.items() if words[code] == word}, **read}
-        scaled_row = row(old.wires[0], old.paths[0], Scale(words, codes), side=old.side, derived=old.derived)
-        fallback = _in_words(old, words) if old.fallback else None
-        new = replace(scaled_row, required=old.required, fallback=fallback, why=old.why)
+        new = _rescaled(old, Scale(words, codes), words)
         other = copy.copy(self)
         other.rows = tuple(new if entry is old else entry for entry in self.rows)
+        other._compile()
         return other
 
     def fitted(self, leaf: str, value: Any) -> Any:
@@ -429,7 +467,7 @@ class Mapping:
 
     def held(self, flat: Flat, carried: Any) -> Flat:
         """A carried object back in the free-form container where it came from, as the vendor itself keeps it."""
-        path = next(entry.paths[0] for entry in self.rows if self.container in entry.wires)
+        path = self.free or next(entry.paths[0] for entry in self.rows if self.container in entry.wires)
         return {**flat, path: {**(flat.get(path) or {}), CARRIED: carried}}
 
     def holder(self, path: str) -> str:
@@ -446,7 +484,7 @@ def _holders(rows: Sequence[Row]) -> dict[str, str]:
     for entry in sorted(rows, key=lambda entry: entry.derived):
         for index, path in enumerate(entry.paths):
             if entry.side != "reply":
-                holders.setdefault(path, entry.wires[min(index, len(entry.wires) - 1)])
+                holders.setdefault(path, entry.homes.get(path) or entry.wires[min(index, len(entry.wires) - 1)])
     return holders
 
 
@@ -454,6 +492,15 @@ def _as_row(entry: Row | Extension, dialect: str) -> Row:
     if isinstance(entry, Row):
         return entry
     return row(entry.wire, f"extensions.{dialect}.{entry.wire}", side=entry.side)
+
+
+def _rescaled(old: Row, scale: Scale, words: tuple[Any, ...]) -> Row:
+    """The row of a severity with another scale."""
+    if old.rescale:
+        return old.rescale(scale)
+    scaled = row(old.wires[0], old.paths[0], scale, side=old.side, derived=old.derived)
+    fallback = _in_words(old, words) if old.fallback else None
+    return replace(scaled, required=old.required, fallback=fallback, why=old.why)
 
 
 def _in_words(old: Row, words: tuple[Any, ...]) -> Fallback:

@@ -17,7 +17,7 @@ from msgspec import UNSET
 from gateway import __version__
 from gateway.canonical import Flat, Operation
 from gateway.config import Inbound
-from gateway.dialect import Answer, Dialect, Incoming, Inquired, Listing, Reply, Route, Shown, Told
+from gateway.dialect import Answer, Dialect, Incoming, Inquired, Listing, Muted, Reply, Route, Shown, Told
 from gateway.errors import Problem, ProblemKind
 from gateway.examples import examples
 from gateway.rehearsal import command_in
@@ -150,6 +150,9 @@ def _responses(dialect: Dialect, route: Route, schemas: dict[str, Any]) -> dict[
     return responses
 
 
+_SAMPLE_ID = "6f1b3ae0-3f0c-4d6e-9d0d-2a1f0c8e7b5a"
+
+
 def _sample(dialect: Dialect, route: Route) -> Answer:
     """What a request to this route could come to, for the dialect to word as an example."""
     asked = None
@@ -166,6 +169,7 @@ def _sample(dialect: Dialect, route: Route) -> Answer:
         listing=asked if isinstance(asked, Listing) else None,
         history=(Told(number=1, operation=Operation.COMMENT, at=created, caller="caller", comment="words"),),
         inquired=Inquired(operation=Operation.CREATE, at=created),
+        mutes=(Muted(id=_SAMPLE_ID, starts_at=created, ends_at=created, updated_at=created, body={}),),
     )
 
 

@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from gateway.canonical import Flat, Operation, in_order
 from gateway.carry import restore
 from gateway.config import Upstream
-from gateway.dialect import Command, Dialect, Incoming, Request, Response, Route, Sending
+from gateway.dialect import Batch, Command, Dialect, Incoming, Request, Response, Route, Sending
 from gateway.errors import Problem, ProblemKind
 from gateway.mapping import Unmet
 from gateway.secrets import MASK
@@ -73,16 +73,26 @@ def command_in(dialect: Dialect, operation: Operation, body: Any) -> Command:
             except Problem as error:
                 problem, refused = problem or error, refused or route
                 continue
-            if isinstance(asked, Command):
-                return asked
+            if isinstance(asked, Batch) and asked.problems:
+                problem, refused = problem or asked.problems[0], refused or route
+                continue
+            commands = asked.commands if isinstance(asked, Batch) else (asked,)
+            for one in commands:
+                if isinstance(one, Command):
+                    return one
     raise problem or Problem(ProblemKind.INVALID, f"{dialect.title} has no way to ask for {operation}")
 
 
 def _says_more(body: Any, refused: Route, other: Route) -> bool:
     """Whether a body has fields that only the route which refused it knows: then it is no request of another one."""
-    if not isinstance(body, Mapping) or not refused.body or not other.body:
+    if not isinstance(body, Mapping):
         return False
-    return bool(body.keys() & (names(refused.body) - names(other.body)))
+    return bool(body.keys() & (_fields(refused) - _fields(other)))
+
+
+def _fields(route: Route) -> frozenset[str]:
+    """The fields at the top of what a route takes, where that is an object."""
+    return names(route.body) if isinstance(route.body, type) and issubclass(route.body, Struct) else frozenset()
 
 
 def _incoming(route: Route, body: Any) -> Incoming:
@@ -138,10 +148,11 @@ def rehearse(
         fates += unsaid(upstream, origin, asked, tuple(asked.patch))
     sending = Sending(
         operation=sent,
+        at=datetime.now(UTC),
         body=body,
         patch=patch,
         key=key if by_key else None,
-        ids={"id": asked.ref.id} if asked.ref and asked.ref.id else {},
+        ids={"id": (asked.ref.id if asked.ref else None) or "{id}"} if is_update else {},
         seen={},
         comment=asked.comment,
         is_akin=akin,

@@ -18,10 +18,11 @@ from gateway.carry import restore
 from gateway.changing import meaning_of, resolve_hints, stamp, without_implied
 from gateway.choosing import key_entry, lane, same_entries
 from gateway.config import Config, Upstream
-from gateway.dialect import Command, Dialect
+from gateway.dialect import Command, Dialect, Ref
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import MakeId
 from gateway.mapping import Unmet
+from gateway.muting import muting
 from gateway.routing import Choice, choose
 from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
 from gateway.terms import (
@@ -36,7 +37,7 @@ from gateway.terms import (
     what_to_send,
 )
 from gateway.translation import Fate, Said, translate, unmet_text
-from gateway.values import from_millis
+from gateway.values import from_millis, millis
 from gateway.wire import Wire, merged
 
 Via = tuple[str, ...]
@@ -87,6 +88,7 @@ class _Step:
     changed: tuple[str, ...] | None
     accepted: Accepted
     via: tuple[str, ...] = ()
+    muted: str = ""
 
     @property
     def is_repeat(self) -> bool:
@@ -122,6 +124,13 @@ class Road:
         if asked.ref and (asked.ref.key or asked.answers_anyway):
             return self._without_alert(tx, asked, caller, request, command, now, via)
         raise Problem(ProblemKind.NOT_FOUND, "there is no such alert", field="id")
+
+    def end(self, tx: Tx, row: AlertRow, dialect: Dialect, command: int, now: int) -> Accepted:
+        """Resolves an alert of which its sender says nothing any more, in the sender's name."""
+        asked = Command(
+            operation=Operation.RESOLVE, ref=Ref(id=row.shown), comment="its sender said nothing of it any more"
+        )
+        return self._change(tx, row, asked, Caller(dialect, row.caller, row.scope), command, command, now, ())
 
     def _find(self, tx: Tx, asked: Command, caller: Caller) -> AlertRow | None:
         """The alert that is meant, kept to this transaction: what another replica changes in it comes before or
@@ -178,6 +187,7 @@ class Road:
             updated_at=now,
             body=unflatten(flat),
             verbatim=self._words(asked, chosen, dialect),
+            ends_at=_end_of(flat),
         )
         accepted = Accepted(command=command, alert=row, is_new=True)
         step = _Step(
@@ -192,6 +202,7 @@ class Road:
             changed=None,
             accepted=accepted,
             via=via,
+            muted=_muted(tx, caller, flat, now),
         )
         tx.insert_alert(row)
         accepted.primary = chosen[0].upstream if chosen else None
@@ -290,6 +301,9 @@ class Road:
         after, changed = lay_over(before, patch)
         changed = tuple(path for path in changed if path not in SERVER_OWNED)
         operation = meaning_of(asked.operation, row)
+        muted = _muted(tx, caller, after, now)
+        if asked.is_resend and operation is Operation.UPDATE and not changed and (muted or _is_told(tx, row)):
+            return _prolong(tx, row, after, command)
         stamp(after, operation, now)
         body = CommandBody(
             after=unflatten(after),
@@ -316,6 +330,7 @@ class Road:
             changed=changed,
             accepted=Accepted(command=command, alert=row),
             via=via,
+            muted=muted,
         )
         tx.update_alert(row)
         targets = tx.targets(row.id)
@@ -349,6 +364,7 @@ class Road:
         row.resource = after.get("resource")
         row.is_deleted = operation is Operation.DELETE
         row.is_open = not row.is_deleted and row.status != "resolved"
+        row.ends_at = _end_of(after)
         row.body = unflatten(after)
 
     def _widened(self, step: _Step, targets: list[TargetRow]) -> list[TargetRow]:
@@ -372,6 +388,10 @@ class Road:
         """Puts the command into the outbox of one upstream, if there is anything to send, and reports on it."""
         upstream = self._config.upstreams.get(target.upstream)
         if upstream is None:
+            return
+        if step.muted and step.operation in TELLING:
+            step.tx.put_target(target)
+            step.accepted.reports[target.upstream] = (Fate("status", "kept", "", f"silenced by {step.muted}"),)
             return
         by_key = upstream.dialect.outbound.addressed_by == "key"
         says = bool(step.changed) or (by_key and step.is_repeat)
@@ -532,6 +552,8 @@ class Road:
         those upstreams that find alerts by key are told, as far as there is anything that they can be told."""
         assert asked.ref
         accepted = Accepted(command=command, alert=None)
+        if asked.is_resend and asked.ref.key and _has_ended(tx, caller, asked.ref.key, command):
+            return accepted
         for choice in choose(self._config.routes, caller.dialect.name, caller.name, None) or ():
             upstream = self._config.upstreams[choice.upstream]
             accepted.primary = accepted.primary or choice.upstream
@@ -542,6 +564,8 @@ class Road:
             if tx.lane_holders(upstream.name, named):
                 continue  # another scope's alert stands on this lane; it is not this caller's to end
             newest = tx.newest_in_lane(upstream.name, named)
+            if asked.is_resend and newest and newest.operation == asked.operation:
+                continue
             delivery = DeliveryRow(
                 id=self._ids(above=newest.id if newest else 0),
                 command=command,
@@ -575,6 +599,36 @@ class Road:
         return accepted
 
 
+def _end_of(flat: Flat) -> int | None:
+    """When an alert is over unless its sender says again that it is not, where he says so."""
+    return millis(flat["ends_at"]) if flat.get("ends_at") else None
+
+
+def _is_told(tx: Tx, row: AlertRow) -> bool:
+    """Whether every upstream of an alert was told of it, or is about to be."""
+    return all(target.state != "absent" for target in tx.targets(row.id))
+
+
+def _muted(tx: Tx, caller: Caller, flat: Flat, now: int) -> str:
+    """The id of what asks that nothing be told of this alert now; nothing where it is to be told."""
+    if caller.dialect.is_muted is None:
+        return ""
+    found = muting(tx, caller.scope, flat, caller.dialect.is_muted, now)
+    return found.id if found else ""
+
+
+def _prolong(tx: Tx, row: AlertRow, after: Flat, command: int) -> Accepted:
+    """A sender that says again what is known has said until when it holds, and nothing else."""
+    row.body, row.ends_at = unflatten(after), _end_of(after)
+    tx.update_alert(row)
+    return Accepted(command=command, alert=row)
+
+
+def _has_ended(tx: Tx, caller: Caller, key: str, before: int) -> bool:
+    """Whether the end of the last alert of this key is known: some senders go on telling it for a while."""
+    return tx.last_alert_by_key(caller.scope, caller.dialect.same_key(key), before) is not None
+
+
 def _lane(upstream: Upstream, choice: Choice, caller: Caller, about: str, flat: Flat) -> str:
     """The lane of what is told to an upstream: where its key is chosen, it is one upstream per entry."""
     key = choice.key or upstream.entry(caller.dialect.name, caller.name, flat)
@@ -598,10 +652,10 @@ def _can_be_told(upstream: Upstream, operation: Operation, caller: Caller) -> bo
 
 def _merge_waiting(step: _Step, delivery: DeliveryRow) -> None:
     """An update that still waits right before this one in the lane is said by this one too."""
-    earlier = step.tx.last_waiting(delivery.upstream, delivery.lane)
-    if earlier is None or delivery.operation != Operation.UPDATE or earlier.operation != Operation.UPDATE:
+    if delivery.operation != Operation.UPDATE:
         return
-    if earlier.alert != delivery.alert:
+    earlier = step.tx.last_waiting(delivery.upstream, delivery.lane)
+    if earlier is None or earlier.operation != Operation.UPDATE or earlier.alert != delivery.alert:
         return
     delivery.merges = [*earlier.merges, earlier.command]
     delivery.due, delivery.attempts = max(delivery.due, earlier.due), earlier.attempts

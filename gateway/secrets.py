@@ -7,7 +7,6 @@ secret's value leaves this module only through `Secret.value`, never through `st
 from __future__ import annotations
 
 import hashlib
-import hmac
 import os
 import secrets
 from collections.abc import Iterable, Mapping
@@ -105,7 +104,8 @@ class Keyring:
         return sorted({caller for callers in holders.values() if len(callers) > 1 for caller in callers})
 
     def _digest(self, value: str) -> bytes:
-        return hmac.digest(self._salt, value.encode("utf8", "surrogateescape"), hashlib.sha256)
+        # Not of OpenSSL's digests: those let other threads run meanwhile, and a request waits for its turn again.
+        return hashlib.blake2b(value.encode("utf8", "surrogateescape"), key=self._salt).digest()
 
     def _refresh(self) -> None:
         if self.directory is not None:

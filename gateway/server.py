@@ -38,6 +38,7 @@ def server(app: Any, http: type[EdgeProtocol] = EdgeProtocol, tls: ssl.SSLContex
     config = uvicorn.Config(
         app,
         http=http,
+        interface="asgi3",  # a method is taken for something older otherwise
         ws="none",
         lifespan="on",
         log_config=None,

@@ -30,11 +30,14 @@ from gateway.openapi import describe
 from gateway.operations import forget
 from gateway.store import Store, Tx
 from gateway.store.opening import open_store
+from gateway.timing import pass_time
 from gateway.waiting import Waiters
 from gateway.watch import Watch, prove
 
 log = structlog.get_logger()
 HOUSEKEEPING = 1.0
+OPERATORS = ("/-/", "/metrics")
+"""Where paths begin that are never a vendor's."""
 PURGE_EVERY = 60.0
 PURGED_AT_ONCE = 500
 DRAIN_SECONDS = 14.0
@@ -65,8 +68,8 @@ def own_name(tx: Tx) -> str:
 
 
 class Gateway:
-    """A gateway that can be started and stopped, and its Starlette applications: `app` for callers, `admin_app` for
-    operators. Where they have no address of their own, `app` serves operators too. `reload_from_file` is whatever
+    """A gateway that can be started and stopped, and its applications: `app` for callers, `admin_app` for operators.
+    Where they have no address of their own, `app` serves operators too. `reload_from_file` is whatever
     whoever started the gateway does to reload."""
 
     def __init__(self, config: Config, store: Store | None = None) -> None:
@@ -85,10 +88,17 @@ class Gateway:
         self.reload_from_file: Callable[[], Awaitable[None]] | None = None
         self._admin = Admin(self)
         self.admin_app = Starlette(routes=self._routes())
-        self.app = Starlette(routes=[] if config.admin else self._routes(), lifespan=self._lifespan)
-        # No Mount: its pattern does not match a line feed, and such a path would be answered in nobody's words.
-        self.app.router.default = self._serve
-        self.app.router.redirect_slashes = False
+        self._beside = Starlette(routes=[] if config.admin else self._routes(), lifespan=self._lifespan)
+        self._beside.router.default = self._serve
+        self._beside.router.redirect_slashes = False
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        """The application for callers. Theirs is the short way: whatever is not the operators' goes straight to the
+        surface, which has an answer to everything."""
+        if scope["type"] == "http" and not scope["path"].startswith(OPERATORS):
+            await self._serve(scope, receive, send)
+        else:
+            await self._beside(scope, receive, send)
 
     def _routes(self) -> list[Any]:
         return [
@@ -200,11 +210,17 @@ class Gateway:
                 count, size = sum(one.count for one in waiting), sum(one.bytes for one in waiting)
                 assert self.desk is not None
                 self.desk.full = count >= most.deliveries or size >= most.bytes
+                await self._pass_time()
                 if time.monotonic() - purged >= PURGE_EVERY:
                     purged = time.monotonic() if await self._purge(self.desk.now()) < PURGED_AT_ONCE else 0.0
             except StoreError as error:
                 log.error("store.unavailable", reason=str(error))
             await asyncio.sleep(HOUSEKEEPING)
+
+    async def _pass_time(self) -> None:
+        assert self.desk and self.dispatcher and self._ids
+        for name in await pass_time(self.store, self.desk.road, self.config, self._ids.next, self.desk.now()):
+            self.dispatcher.wake(name)
 
     async def _follow_clock(self) -> None:
         """What waits for a time waits for a while: where the clock was set, its times are moved along before the

@@ -29,6 +29,7 @@ log = structlog.get_logger()
 TRIED_AT = "tried_at"
 LATE = timedelta(minutes=2)
 FOLDED_AFTER_MS = 600_000
+FOLDED = "it was over before it could be told"
 UNCONFIRMED = "the upstream took it, and has yet to confirm it"
 
 
@@ -38,7 +39,8 @@ class Shipment:
 
     `sending` is None where nothing has to be sent; `void` and `dead` then say why. `tried_at` is when the first
     attempt began that may have made something at the upstream although its answer was lost; `via` names the gateways
-    that the command came through; it `fires` where nobody else has taken the alert and its fallback is told.
+    that the command came through; it `fires` where nobody else has taken the alert and its fallback is told, and
+    `renews` what was told before.
     """
 
     delivery: DeliveryRow
@@ -51,6 +53,7 @@ class Shipment:
     report: tuple[Fate, ...] = ()
     via: tuple[str, ...] = ()
     fires: bool = False
+    renews: bool = False
 
 
 def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict: bool = False) -> Shipment:
@@ -60,15 +63,17 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
     if command is None:
         return Shipment(delivery=delivery, operation=operation, void="its command is gone")
     if delivery.alert is None:
-        return _by_key_alone(delivery, command, upstream)
+        return _by_key_alone(delivery, command, upstream, now)
     row = tx.alert(delivery.alert)
     targets = tx.targets(delivery.alert)
     target = next((one for one in targets if one.upstream == upstream.name), None)
     if row is None or target is None:
         return Shipment(delivery=delivery, operation=operation, void="its alert is gone")
-    needless = _needless(tx, delivery, row, target, targets) or _folded(tx, delivery, target, command, upstream, now)
+    needless = _needless(tx, delivery, row, target, targets) or _folded(tx, delivery, target, upstream, now)
     if needless:
         return Shipment(delivery=delivery, operation=operation, void=needless)
+    if command.body.renews and not row.is_open:
+        return Shipment(delivery=delivery, operation=operation, void="it has ended since", renews=True)
     takes_over = _revived(tx, target)
     command = _with_merged(tx, command, delivery)
     operation, void = _as_things_stand(operation, row, target, upstream)
@@ -79,7 +84,7 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
     if operation not in upstream.dialect.outbound.calls:
         return Shipment(delivery=delivery, operation=operation, void=f"{upstream.dialect.title} cannot {operation}")
     shipment = _ship(delivery, operation, command, row, target, upstream, now, strict, takes_over)
-    return replace(shipment, via=command.body.via, fires=target.state == "standby")
+    return replace(shipment, via=command.body.via, fires=target.state == "standby", renews=command.body.renews)
 
 
 def _needless(tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, targets: list[TargetRow]) -> str:
@@ -99,18 +104,22 @@ def _needless(tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, t
     return f"{min(by[0])} has taken it" if by and all(by) else ""
 
 
-def _folded(tx: Tx, delivery: DeliveryRow, target: TargetRow, command: CommandRow, upstream: Upstream, now: int) -> str:
-    """Why a late page need not wake anybody: what it is about is over, and that waits to be told right behind it."""
-    is_old = now - command.at > FOLDED_AFTER_MS and upstream.on_backlog == "fold"
-    if not is_old or delivery.operation not in TELLING or target.state == "present":
+def _folded(tx: Tx, delivery: DeliveryRow, target: TargetRow, upstream: Upstream, now: int) -> str:
+    """Why a late page need not wake anybody: what it is about is over, and that waits to be told right behind it. So
+    it is of what was to be told of the same alert before, and was not for that reason."""
+    if upstream.on_backlog != "fold" or delivery.operation not in TELLING or target.state == "present":
         return ""
-    if target.seen.get(TRIED_AT) is not None or delivery.seen:
-        return ""  # it may be there already, and then its end has to be told
-    waiting = tx.deliveries(DeliveryFilter(state="waiting", upstream=upstream.name, alert=delivery.alert))
-    if not any(other.id > delivery.id and other.operation in ENDING for other in waiting):
+    by_key = upstream.dialect.outbound.addressed_by == "key"
+    if delivery.seen or (target.seen.get(TRIED_AT) is not None and not by_key):
+        return ""  # it may be there already, and then its end is told to what was found there
+    same = tx.deliveries(DeliveryFilter(upstream=upstream.name, alert=delivery.alert))
+    if not any(other.state == "waiting" and other.id > delivery.id and other.operation in ENDING for other in same):
+        return ""
+    is_old = now - delivery.created_at > FOLDED_AFTER_MS
+    if not is_old and not any(other.reason == FOLDED and other.id < delivery.id for other in same):
         return ""
     log.info("delivery.folded", upstream=upstream.name, delivery=delivery.id, alert=delivery.alert)
-    return "it was over before it could be told"
+    return FOLDED
 
 
 def fire(tx: Tx, shipment: Shipment) -> bool:
@@ -130,11 +139,12 @@ def fire(tx: Tx, shipment: Shipment) -> bool:
     return True
 
 
-def _by_key_alone(delivery: DeliveryRow, command: CommandRow, upstream: Upstream) -> Shipment:
+def _by_key_alone(delivery: DeliveryRow, command: CommandRow, upstream: Upstream, now: int) -> Shipment:
     operation = Operation(delivery.operation)
     akin = command.dialect == upstream.dialect.name
     sending = Sending(
         operation=operation,
+        at=from_millis(now),
         body={},
         patch={},
         key=delivery.key,
@@ -183,9 +193,12 @@ def _as_things_stand(
         if operation is Operation.CREATE and row.is_open:
             return Operation.CREATE, ""  # a reopen, in the words of an upstream that has no other
         return operation, "it has ended there"
-    if operation not in TELLING:
-        return operation, "it never got there"
-    return Operation.CREATE, ""
+    if operation in TELLING:
+        return Operation.CREATE, ""
+    may_be_there = target.seen.get(TRIED_AT) is not None and upstream.dialect.outbound.addressed_by == "key"
+    if may_be_there and operation in ENDING:
+        return operation, ""  # of an attempt whose answer was lost: its end is harmless where it is not
+    return operation, "it never got there"
 
 
 def _again(upstream: Upstream) -> Operation:
@@ -227,6 +240,7 @@ def _ship(
         return Shipment(delivery=delivery, operation=operation, dead=unmet_text(upstream.name, unmet))
     sending = Sending(
         operation=operation,
+        at=from_millis(now),
         body=said.body,
         patch=said.body if takes_over else said.patch,
         key=delivery.key,  # not the target's: an alert that came back may have another by now
@@ -358,6 +372,9 @@ def _without_sending(tx: Tx, shipment: Shipment, delivery: DeliveryRow, target: 
     if shipment.dead:
         return _dead(tx, shipment.operation, delivery, target, shipment.dead, ProblemKind.UNMET, now)
     _end(tx, delivery, "void", shipment.void, now)
+    if shipment.renews:
+        tx.remove_command(delivery.command)
+        return Verdict(state="void", reason=shipment.void, is_recorded=False)
     if target and target.state in ("dead", "absent", "waiting"):
         _void_dead(tx, delivery, now)
         target.state = "gone" if shipment.operation in ENDING else target.state
@@ -435,6 +452,8 @@ def _delivered(
         delivery.report = [*delivery.report, *to_builtins(altered)]
     _end(tx, delivery, "delivered", "", now)
     row = tx.alert(delivery.alert) if delivery.alert is not None else None
+    if shipment.renews:
+        tx.remove_command(delivery.command)
     if target is None or row is None:
         return Verdict(state="delivered")
     if target.state == "dead":
@@ -446,6 +465,7 @@ def _delivered(
         target.seen = {**target.seen, **outcome.seen}
         target.seen.pop(TRIED_AT, None)
         target.seen.pop(INSTEAD_OF, None)
+        target.renew_at = now + int(outcome.renew * 1000) if outcome.renew and row.is_open else None
         named = tx.alert_by_id(row.scope, outcome.ids["id"]) if show and outcome.ids.get("id") else None
         for name in outcome.ids.values():
             tx.add_id(row.scope, name, target.upstream, row.id)
@@ -455,7 +475,7 @@ def _delivered(
             tx.update_alert(row)
     target.state = _state_after(shipment)
     tx.put_target(target)
-    return Verdict(state="delivered")
+    return Verdict(state="delivered", is_recorded=not shipment.renews)
 
 
 def _state_after(shipment: Shipment) -> Literal["present", "gone"]:

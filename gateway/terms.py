@@ -26,8 +26,8 @@ def is_there(target: TargetRow, upstream: Upstream) -> bool:
 
 
 def may_look(upstream: Upstream) -> bool:
-    """Whether a create whose answer was lost is looked for before it is sent again; the same key is harmless."""
-    return upstream.dialect.outbound.addressed_by == "id" and upstream.dialect.outbound.list is not None
+    """Whether a create whose answer was lost is looked for before it is sent again."""
+    return upstream.dialect.outbound.list is not None
 
 
 def refuses_rules(upstream: Upstream) -> bool:

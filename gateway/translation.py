@@ -112,7 +112,7 @@ def translate(saying: Saying, destination: Destination) -> Said:
         if saying.said is not None and saying.changed is not None:
             patch = mapping.restate(told, saying.said, patch)
         _note_lateness(saying, mapping, body, patch, altered)
-    meant = {**mapping.implied, **mapping.interpret(body).whole()}
+    meant = {**mapping.implied, **mapping.meaning(body)}
     report = _Report(saying, destination, told, meant, {**writing.filled, **altered})
     if not akin:
         report.carried = _carry(saying, destination, body, meant, report, hush)
@@ -199,7 +199,7 @@ def _once_carried(mapping: Rows, body: Wire, meant: Flat) -> Flat:
         return meant
     carrying = copied(body)
     mapping.carry(carrying, {})
-    return {**mapping.implied, **mapping.interpret(carrying).whole()}
+    return {**mapping.implied, **mapping.meaning(carrying)}
 
 
 def _note_lateness(saying: Saying, mapping: Rows, body: Wire, patch: Wire, altered: dict[str, str]) -> None:
@@ -382,6 +382,24 @@ def header(upstream: str, report: Iterable[Fate], dead: str = "") -> str:
         if names:
             parts.append(f"{word}=" + ",".join([*plain, *([f"+{hidden}"] if hidden else [])]))
     return _within(f"{upstream}; " + "; ".join(parts), 1024) if parts else ""
+
+
+def joined(lines: Iterable[str]) -> tuple[str, ...]:
+    """The lines of several reports as one line per upstream, which names all that any of them does."""
+    found: dict[str, dict[str, dict[str, None]]] = {}
+    for line in lines:
+        upstream, *parts = line.split("; ")
+        for part in parts:
+            word, _, names = part.partition("=")
+            found.setdefault(upstream, {}).setdefault(word, {}).update(dict.fromkeys(names.split(",")))
+    return tuple(
+        _within(f"{upstream}; " + "; ".join(f"{word}={','.join(words[word])}" for word in WORDS if word in words), 1024)
+        for upstream, words in found.items()
+    )
+
+
+WORDS = ("dead", "approximated", "kept")
+"""What a line of a report names, in this order."""
 
 
 def _within(line: str, limit: int) -> str:

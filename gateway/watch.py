@@ -203,6 +203,7 @@ class Watch:
             return None
         sending = Sending(
             operation=operation,
+            at=from_millis(self._now()),
             body=said.body,
             patch=said.body,
             key=saying.key,

@@ -17,6 +17,8 @@ Wire = dict[str, Any]
 
 def get(wire: Any, path: str) -> Any:
     """The value at a path, or `UNSET`."""
+    if "." not in path:
+        return wire.get(path, UNSET) if isinstance(wire, dict) else UNSET
     for part in path.split("."):
         if not isinstance(wire, dict) or part not in wire:
             return UNSET
@@ -26,6 +28,9 @@ def get(wire: Any, path: str) -> Any:
 
 def put(wire: Wire, path: str, value: Any) -> None:
     """Sets the value at a path; objects on the way are made."""
+    if "." not in path:
+        wire[path] = value
+        return
     *way, last = path.split(".")
     for part in way:
         inner = wire.get(part)
@@ -50,7 +55,7 @@ def remove(wire: Wire, path: str) -> None:
 def copied(value: Any) -> Any:
     """A deep copy of plain JSON."""
     if isinstance(value, dict):
-        return {key: copied(inner) for key, inner in value.items()}
+        return {key: copied(inner) if isinstance(inner, dict | list) else inner for key, inner in value.items()}
     if isinstance(value, list):
         return [copied(inner) for inner in value]
     return value

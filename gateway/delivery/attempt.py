@@ -86,7 +86,9 @@ class Client:
         """A text without this upstream's own credentials. Those of less than four characters cannot be told apart."""
         known = [secret.value() for secret in self.upstream.headers.values()]
         with contextlib.suppress(ValueError):
-            known.append(self.upstream.key_of(entry))
+            key = self.upstream.key_of(entry)
+            spelled = self.upstream.dialect.outbound.authorise(Request(method="GET", path=""), key).headers
+            known += [key, *(value.rpartition(" ")[2] for value in spelled.values())]
         for value in [*known, *self._issued]:
             text = text.replace(value, MASK) if len(value) >= 4 else text
         return text

@@ -232,7 +232,7 @@ class Lanes:
         if shipment.operation is not Operation.CREATE:
             return await client.run(call, shipment.via, entry)
         requests = 0
-        if shipment.tried_at is not None:
+        if shipment.tried_at is not None and not shipment.delivery.seen:  # a receipt is asked about instead
             found, requests = await look(client, self._store, shipment.sending, shipment.tried_at, entry)
             if found is not None:
                 return structs.replace(found, requests=requests)

@@ -10,7 +10,7 @@ import hashlib
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import parse_qs
 
 import msgspec
@@ -22,7 +22,7 @@ from gateway.canonical import Operation
 from gateway.config import ANONYMOUS, Config, Inbound
 from gateway.delivery.attempt import VIA
 from gateway.desk import Answered, Desk
-from gateway.dialect import Command, Incoming, Reply
+from gateway.dialect import Batch, Command, Incoming, Reply
 from gateway.errors import Problem, ProblemKind, StoreError, invalid
 from gateway.idempotency import LONGEST_KEY, Key
 from gateway.inbound.limits import decode, inflate, read_body
@@ -57,7 +57,7 @@ class Surface:
             inbound = match.inbound
             caller, incoming = await self._incoming(match, scope, receive)
             asked = match.route.read(incoming)
-            key = self._key(path, incoming, asked) if isinstance(asked, Command) and _creates(asked) else None
+            key = self._key(path, incoming, asked) if _creates(asked) else None
             answered = await self._desk.serve(inbound, caller, asked, request, via=_via(incoming), key=key)
             reply = answered.relayed or match.route.answer(answered.answer)
         except ConnectionError:
@@ -82,7 +82,7 @@ class Surface:
         incoming = Incoming(
             params=match.params,
             query=_query(scope["query_string"]),
-            headers=_by_name(scope["headers"]),
+            headers={"x-forwarded-proto": scope.get("scheme", "http"), **_by_name(scope["headers"])},
             body=UNSET,
             now=datetime.now(UTC),
         )
@@ -108,7 +108,7 @@ class Surface:
         faults = inbound.dialect.credential_faults(credential)
         raise Problem(ProblemKind.UNAUTHORIZED, "the credential is missing or not known here", faults=faults)
 
-    def _key(self, path: str, incoming: Incoming, asked: Command) -> Key | None:
+    def _key(self, path: str, incoming: Incoming, asked: Command | Batch) -> Key | None:
         """The caller's idempotency key, and what it stands for: the path and what the body says, but for the
         credential, which may be another by the time of the repeat."""
         text = incoming.headers.get("idempotency-key", "")
@@ -116,7 +116,8 @@ class Surface:
             return None
         if len(text) > LONGEST_KEY:
             raise invalid("Idempotency-Key", f"is longer than {LONGEST_KEY} characters")
-        said = msgspec.json.encode((asked.verbatim, asked.comment), order="sorted")
+        parts = [(one.verbatim, one.comment) for one in (asked.commands if isinstance(asked, Batch) else (asked,))]
+        said = msgspec.json.encode(parts if isinstance(asked, Batch) else parts[0], order="sorted")
         digest = hashlib.sha256(path.encode("utf8", "surrogateescape") + b"\n" + said).hexdigest()
         return Key(text, digest, int(self._config.reply_timeout * 2000) + 1000)
 
@@ -166,8 +167,10 @@ class Surface:
         structlog.contextvars.unbind_contextvars("request")
 
 
-def _creates(asked: Any) -> bool:
+def _creates(asked: Any) -> TypeGuard[Command | Batch]:
     """Whether this is a call that an idempotency key is for; no other looks at one."""
+    if isinstance(asked, Batch):
+        return any(_creates(one) for one in asked.commands)
     return isinstance(asked, Command) and asked.operation is Operation.CREATE
 
 

@@ -27,7 +27,8 @@ DeliveryState = Literal["waiting", "delivered", "dead", "merged", "void"]
 
 class AlertRow(Struct, kw_only=True):
     """An alert of one scope. `shown` is the id its caller knows, `key` its open key and `name` its unique name as
-    the dialect compares them; `verbatim` the callers' own words where an upstream speaks their dialect."""
+    the dialect compares them; `verbatim` the callers' own words where an upstream speaks their dialect; `ends_at` is
+    when it is over unless its sender says again that it is not."""
 
     id: int
     scope: str
@@ -45,13 +46,15 @@ class AlertRow(Struct, kw_only=True):
     body: Alert
     verbatim: dict[str, Any] | None = None
     is_deleted: bool = False
+    ends_at: int | None = None
 
 
 class TargetRow(Struct, kw_only=True):
     """Where an alert stands at one upstream. `key` is the key sent there, `lane` what orders its commands, `ids`
     and `seen` what the upstream issued and last showed, `replaced` what the route sets, `revives` an earlier alert
-    of the same key whose switched-off rule there may be switched on again. A target on `standby` is a fallback: it
-    is told only of an alert that nobody else has taken in time."""
+    of the same key whose switched-off rule there may be switched on again; `renew_at` is when the upstream has to be
+    told again that the alert is open. A target on `standby` is a fallback: it is told only of an alert that nobody else
+    has taken in time."""
 
     alert: int
     upstream: str
@@ -64,11 +67,13 @@ class TargetRow(Struct, kw_only=True):
     seen: dict[str, Any] = {}
     replaced: dict[str, Any] = {}
     revives: int | None = None
+    renew_at: int | None = None
 
 
 class CommandBody(Struct, kw_only=True, omit_defaults=True):
     """What a command said: the alert after it, the paths it changed (None: all), the caller's own words for it,
-    its comment, the alert before it with the words that were kept then, and the gateways it came through."""
+    its comment, the alert before it with the words that were kept then, and the gateways it came through. One that
+    `renews` is the gateway's own: it says again what was said, and leaves nothing behind once that is delivered."""
 
     after: Alert | None = None
     changed: tuple[str, ...] | None = None
@@ -78,6 +83,7 @@ class CommandBody(Struct, kw_only=True, omit_defaults=True):
     said_before: dict[str, Any] | None = None
     dropped: tuple[tuple[str, str], ...] = ()
     via: tuple[str, ...] = ()
+    renews: bool = False
 
 
 class CommandRow(Struct, kw_only=True):
@@ -260,12 +266,18 @@ class Tx(Protocol):
     def add_id(self, scope: str, name: str, party: str, alert: int) -> None:
         """Remembers that a party knows the alert by this id."""
 
+    def ended(self, by: int, limit: int) -> list[AlertRow]:
+        """Open alerts whose own end has come by a time, the longest over first."""
+
     def is_known_id(self, name: str, party: str) -> bool:
         """Whether a party already knows any alert, of whatever scope and deleted ones too, by this id."""
 
     def targets(self, alert: int) -> list[TargetRow]: ...
     def put_target(self, row: TargetRow) -> None: ...
     def remove_target(self, alert: int, upstream: str) -> None: ...
+    def renewable(self, by: int, limit: int) -> list[TargetRow]:
+        """Where something has to be said again by a time, the most urgent first."""
+
     def lane_holders(self, upstream: str, lane: str) -> list[int]:
         """The open alerts that stand on a lane."""
 
@@ -273,6 +285,9 @@ class Tx(Protocol):
     def insert_command(self, row: CommandRow) -> None: ...
     def refuse_command(self, command: int, reason: str) -> None:
         """Marks a command as undone and takes its deliveries away."""
+
+    def remove_command(self, command: int) -> None:
+        """Takes a command away with its deliveries, as if it had never been."""
 
     def commands(self, alert: int) -> list[CommandRow]: ...
     def insert_delivery(self, row: DeliveryRow) -> None: ...

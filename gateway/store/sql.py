@@ -6,6 +6,7 @@ Values are always bound, never written into a statement; `?` marks them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Literal, Protocol, get_args
 
@@ -136,6 +137,10 @@ class SqlTx:
     def add_id(self, scope: str, name: str, party: str, alert: int) -> None:
         self._run("INSERT INTO ids VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", (scope, name, party, alert))
 
+    def ended(self, by: int, limit: int) -> list[AlertRow]:
+        due = "is_open = 1 AND ends_at <= ? ORDER BY ends_at LIMIT ?"
+        return [ALERTS.decode(row) for row in self._all(f"{ALERTS.select} WHERE {due}", (by, limit))]
+
     def is_known_id(self, name: str, party: str) -> bool:
         return self._one("SELECT 1 FROM ids WHERE party = ? AND name = ?", (party, name)) is not None
 
@@ -147,6 +152,10 @@ class SqlTx:
 
     def put_target(self, row: TargetRow) -> None:
         self._run(TARGETS.replace, TARGETS.values(row))
+
+    def renewable(self, by: int, limit: int) -> list[TargetRow]:
+        due = "renew_at <= ? ORDER BY renew_at LIMIT ?"
+        return [TARGETS.decode(row) for row in self._all(f"{TARGETS.select} WHERE {due}", (by, limit))]
 
     def remove_target(self, alert: int, upstream: str) -> None:
         self._run("DELETE FROM targets WHERE alert = ? AND upstream = ?", (alert, upstream))
@@ -170,6 +179,12 @@ class SqlTx:
         theirs = "SELECT id FROM deliveries WHERE command = ?"
         self._run(f"DELETE FROM attempts WHERE delivery IN ({theirs})", (command,))
         self._run("DELETE FROM deliveries WHERE command = ?", (command,))
+
+    def remove_command(self, command: int) -> None:
+        theirs = "SELECT id FROM deliveries WHERE command = ?"
+        self._run(f"DELETE FROM attempts WHERE delivery IN ({theirs})", (command,))
+        self._run("DELETE FROM deliveries WHERE command = ?", (command,))
+        self._run("DELETE FROM commands WHERE id = ?", (command,))
 
     def commands(self, alert: int) -> list[CommandRow]:
         rows = self._all(f"{COMMANDS.select} WHERE alert = ? ORDER BY id", (alert,))
@@ -295,11 +310,13 @@ class SqlTx:
         self._run(put, (name, msgspec.json.encode(value)))
 
     def notes(self, prefix: str, limit: int) -> list[Any]:
-        found = self._all("SELECT body FROM notes WHERE name LIKE ? ORDER BY name DESC LIMIT ?", (prefix + "%", limit))
+        begins = r"SELECT body FROM notes WHERE name LIKE ? ESCAPE '\' ORDER BY name DESC LIMIT ?"
+        found = self._all(begins, (_beginning(prefix), limit))
         return [msgspec.json.decode(row[0]) for row in found]
 
     def remove_notes(self, prefix: str, before: str, limit: int) -> None:
-        old = self._all("SELECT name FROM notes WHERE name LIKE ? AND name < ? LIMIT ?", (prefix + "%", before, limit))
+        begins = r"SELECT name FROM notes WHERE name LIKE ? ESCAPE '\' AND name < ? LIMIT ?"
+        old = self._all(begins, (_beginning(prefix), before, limit))
         for (name,) in old:
             self._run("DELETE FROM notes WHERE name = ?", (name,))
 
@@ -388,6 +405,11 @@ class SqlTx:
     def largest_id(self) -> int:
         tables = ("commands", "deliveries", "alerts")
         return max(int(self._one(f"SELECT coalesce(max(id), 0) FROM {table}", ())[0]) for table in tables)
+
+
+def _beginning(prefix: str) -> str:
+    """A pattern for what begins so, whatever characters it has."""
+    return re.sub(r"([\\%_])", r"\\\1", prefix) + "%"
 
 
 def may_be_sent(*, fresh: bool = False) -> str:

@@ -27,7 +27,7 @@ from gateway.store.jobs import Job, answer
 from gateway.store.sql import Rows, SqlTx
 
 T = TypeVar("T")
-SCHEMAS = ("001.sql", "002.sql", "003.sql")
+SCHEMAS = ("001.sql", "002.sql", "003.sql", "004.sql")
 BATCH = 256
 ROOM = 1 << 18
 

@@ -2,8 +2,8 @@
 
 Source: https://docs.opsgenie.com/docs/alert-api. What the canonical alert has no operation for (snooze, assign,
 escalate and the like) changes the record and goes out as a comment, or as it is to an upstream that speaks alike. Rows
-are in `alert`, what callers ask in `routes` and `query`, answers in `words`, and what is sent in `calls`. It must not
-know what stands behind the gateway.
+are in `alert`; what callers ask in `routes`, `asked`, `lists` and `query`; answers in `words` and `bodies`; what is
+sent in `calls` and `steps`. It must not know what stands behind the gateway.
 """
 
 from __future__ import annotations

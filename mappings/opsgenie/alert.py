@@ -13,11 +13,12 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.fallbacks import headline
-from gateway.mapping import Dropped, Extension, Mapping, Writing, joint, row
+from gateway.mapping import Dropped, Extension, Mapping, Row, Writing, joint, row
 from gateway.values import TIME, Pair, Scale
 
 NAME = "opsgenie"
 TAGS, RESPONDERS = f"extensions.{NAME}.tags", f"extensions.{NAME}.responders"
+VISIBLE_TO = f"extensions.{NAME}.visibleTo"
 LONGEST_KEY, LONGEST_MESSAGE, LONGEST_DESCRIPTION = 512, 130, 15_000
 MOST_DETAILS = 8_000
 """Characters that all keys and values of the details may have together."""
@@ -26,8 +27,8 @@ CUT = "…"
 # --- wire structs ------------------------------------------------------------------------------------------
 
 
-class Alert(Struct, kw_only=True):
-    """An alert as created, with the fields that the service adds."""
+class AlertFields(Struct, kw_only=True):
+    """An alert as created, with the fields that the service adds: those that both of the vendor's APIs have."""
 
     message: Annotated[str, Meta(min_length=1)]
     alias: str | UnsetType = UNSET
@@ -36,7 +37,6 @@ class Alert(Struct, kw_only=True):
     visibleTo: list[dict[str, Any]] | UnsetType = UNSET
     actions: list[str] | UnsetType = UNSET
     tags: list[str] | UnsetType = UNSET
-    details: dict[str, Any] | UnsetType = UNSET
     entity: str | UnsetType = UNSET
     source: str | UnsetType = UNSET
     priority: Literal["P1", "P2", "P3", "P4", "P5"] | UnsetType = UNSET
@@ -46,7 +46,6 @@ class Alert(Struct, kw_only=True):
     tinyId: str | UnsetType = UNSET
     status: Literal["open", "closed"] | UnsetType = UNSET
     acknowledged: bool | UnsetType = UNSET
-    isSeen: bool | UnsetType = UNSET
     seen: bool | UnsetType = UNSET
     snoozed: bool | UnsetType = UNSET
     snoozedUntil: str | UnsetType = UNSET
@@ -55,6 +54,13 @@ class Alert(Struct, kw_only=True):
     createdAt: str | UnsetType = UNSET
     updatedAt: str | UnsetType = UNSET
     owner: str | UnsetType = UNSET
+
+
+class Alert(AlertFields, kw_only=True):
+    """An alert of this API."""
+
+    details: dict[str, Any] | UnsetType = UNSET
+    isSeen: bool | UnsetType = UNSET
     ownerTeamId: str | UnsetType = UNSET
     integration: dict[str, Any] | UnsetType = UNSET
     report: dict[str, Any] | UnsetType = UNSET
@@ -133,11 +139,11 @@ def _write_status(writing: Writing, status: Any, acknowledged: Any) -> tuple[Any
 
 # --- rows --------------------------------------------------------------------------------------------------
 
-ALERT = Mapping(
-    NAME,
-    "occurrence",
-    Alert,
-    rows=(
+
+def rows(details: str, responders: Row, visible_to: Row) -> tuple[Row | Extension | Dropped, ...]:
+    """The rows that both of the vendor's APIs share: `details` is what the free-form texts are called; the other two
+    say how people are named."""
+    return (
         Dropped("id", why="the alert's address, not what it says", control=True),
         row(
             "message",
@@ -149,12 +155,12 @@ ALERT = Mapping(
         ),
         row("alias", "dedup_key", fit=fitted_key),
         row("description", "details", limit=LONGEST_DESCRIPTION, why="at most 15,000 characters"),
-        Extension("responders"),
-        Extension("visibleTo", side="request"),
+        responders,
+        visible_to,
         row("actions", f"extensions.{NAME}.actions", fit=_short(10, 50), why="at most 10 of 50 characters"),
         row("tags", TAGS, fit=_short(20, 50), why="at most 20 of 50 characters"),
         row(
-            "details",
+            details,
             "custom",
             TEXTS,
             fit=fitted_details,
@@ -162,7 +168,7 @@ ALERT = Mapping(
         ),
         row("entity", "resource", limit=512, why="at most 512 characters"),
         row("source", "source", limit=100, why="at most 100 characters"),
-        row("priority", "severity", PRIORITY, why="Opsgenie has five"),
+        row("priority", "severity", PRIORITY, why="five words"),
         row("user", f"extensions.{NAME}.user", side="request", limit=100, why="at most 100 characters"),
         row("note", f"extensions.{NAME}.note", side="request", limit=25_000, why="at most 25,000 characters"),
         joint(
@@ -179,9 +185,18 @@ ALERT = Mapping(
         row("updatedAt", "updated_at", TIME, side="reply"),
         row("owner", "assignee", side="reply"),
         Extension("tinyId", side="reply"),
-        Extension("isSeen", side="reply"),
         Extension("seen", side="reply"),
         Extension("snoozed", side="reply"),
+    )
+
+
+ALERT = Mapping(
+    NAME,
+    "occurrence",
+    Alert,
+    rows=(
+        *rows("details", row("responders", RESPONDERS), row("visibleTo", VISIBLE_TO, side="request")),
+        Extension("isSeen", side="reply"),
         Extension("ownerTeamId", side="reply"),
         Extension("integration", side="reply"),
         Extension("report", side="reply"),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 from gateway.dialect import Json
@@ -229,6 +228,8 @@ SORTS = (
     *("snoozedUntil", "count", "lastOccurredAt", "source", "owner", "integration.name", "integration.type"),
     *("report.ackTime", "report.closeTime", "report.acknowledgedBy", "report.closedBy"),
 )
+MISSPELT = {"lastOccuredAt": "lastOccurredAt"}
+"""As the vendor's own Go SDK writes them."""
 
 
 def sort_key(field: str) -> Callable[[dict[str, Json]], Any]:
@@ -242,8 +243,3 @@ def sort_key(field: str) -> Callable[[dict[str, Json]], Any]:
         return (1, number, "") if isinstance(number, int | float) else (2, 0, str(number).lower())
 
     return key
-
-
-def as_time(value: str) -> datetime:
-    """A time with a zone; `ValueError` for anything else."""
-    return read_time(value)

@@ -8,6 +8,7 @@ know what stands behind the gateway.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +16,7 @@ from gateway.canonical import Operation
 from gateway.dialect import Answer, Json, Reply, Response, Shown
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind
 from gateway.ids import made_at
-from gateway.mapping import Writing
+from gateway.mapping import Mapping, Writing
 from gateway.values import from_millis, iso, millis
 from mappings.opsgenie.alert import ALERT, USUAL_PRIORITY
 
@@ -70,23 +71,20 @@ ACTIONS = {
 }
 
 
-def request_status(answer: Answer) -> Reply:
+def outcome(answer: Answer) -> dict[str, Json]:
     """What became of a request. What is durable here is processed, unless every upstream has refused it."""
     assert answer.inquired
     found, shown = answer.inquired, answer.shown
     action, done = ACTIONS.get(found.operation, ("Update", "Updated alert"))
-    status = done if not found.failed else NO_ALERT if shown is None else found.failed
-    data = {
-        "success": not found.failed,
+    return {
         "action": action,
         "processedAt": iso(found.at),
         "integrationId": INTEGRATION["id"],
         "isSuccess": not found.failed,
-        "status": status,
+        "status": done if not found.failed else NO_ALERT if shown is None else found.failed,
         "alertId": shown.id if shown and not found.failed else "",
         "alias": str(shown.flat.get("dedup_key") or "") if shown and not found.failed else "",
     }
-    return answered(answer, {"data": data})
 
 
 ORDER = (
@@ -99,15 +97,28 @@ ORDER = (
 
 def as_shown(shown: Shown, now: datetime, *, is_whole: bool) -> dict[str, Json]:
     """An alert as the vendor shows it: single, or shorter in a list."""
+    seen = shown.flat.get("acknowledged_at") is not None
+    own: dict[str, Json] = {"isSeen": seen, "integration": INTEGRATION, "report": _report(shown.flat)}
+    more: dict[str, Json] = {"actions": [], "entity": "", "description": "", "details": {}}
+    found = in_full(ALERT, shown, now, {**own, **(more if is_whole else {})}, ORDER)
+    if not is_whole:
+        found["seen"] = found["isSeen"]
+        found = {name: value for name, value in found.items() if name not in more}
+    return found
+
+
+def in_full(
+    mapping: Mapping, shown: Shown, now: datetime, own: dict[str, Json], order: Sequence[str]
+) -> dict[str, Json]:
+    """An alert with everything that either API shows of one, said or not, and what is an API's `own`."""
     flat = shown.flat
-    wire = ALERT.write(flat, Writing(), side="reply")
+    wire = mapping.write(flat, Writing(), side="reply")
     number = number_of(shown.id)
     created = str(wire.get("createdAt", ""))
     until = flat.get("snoozed_until")
     usual: dict[str, Json] = {
         "tinyId": str(number) if number is not None else "",
         "alias": "",
-        "isSeen": flat.get("acknowledged_at") is not None,
         "tags": [],
         "snoozed": until is not None and until > now,
         "count": 1,
@@ -117,18 +128,11 @@ def as_shown(shown: Shown, now: datetime, *, is_whole: bool) -> dict[str, Json]:
         "owner": "",
         "priority": USUAL_PRIORITY,
         "responders": [],
-        "integration": INTEGRATION,
-        "report": _report(flat),
     }
-    more: dict[str, Json] = {"actions": [], "entity": "", "description": "", "details": {}}
-    found: dict[str, Json] = {"id": shown.id, **usual, **(more if is_whole else {}), **_said(wire)}
-    found = {name: found[name] for name in (*ORDER, *found) if name in found}
+    found: dict[str, Json] = {"id": shown.id, **usual, **own, **_said(wire)}
     if found.get("status") == "closed" and flat.get("acknowledged_at") is not None:
         found["acknowledged"] = True
-    if not is_whole:
-        found["seen"] = found["isSeen"]
-        found = {name: value for name, value in found.items() if name not in more}
-    return found
+    return {name: found[name] for name in (*order, *found) if name in found}
 
 
 def _said(wire: dict[str, Any]) -> dict[str, Any]:

@@ -404,7 +404,7 @@ class Simulation:
         with self.connection:
             self.tx.purge(self.now - KEPT_FOR, 100_000)
         self.forgotten += before - self._counted()
-        self.asked_at = {command: at for command, at in self.asked_at.items() if at > self.now - 30 * HOUR}
+        self.asked_at = {command: at for command, at in self.asked_at.items() if at > self.now - 80 * HOUR}
         self.waiting = {lane: rows for lane, rows in self.waiting.items() if rows}
 
     def heal(self) -> None:

@@ -50,6 +50,7 @@ def sending(operation: Operation, upstream: Upstream) -> Sending:
     body = {"name": "n", "message": "m", "summary": "s"}
     return Sending(
         operation=operation,
+        at=datetime.now(UTC),
         body=dict(body),
         patch=dict(body),
         key="key-1",

@@ -110,6 +110,11 @@ def opsgenie_alert(message: str, **fields: Any) -> dict[str, Any]:
     return {"message": message, "description": "Every alert needs a description", "priority": "P1", **fields}
 
 
+def jsm_alert(message: str, **fields: Any) -> dict[str, Any]:
+    """A Jira Service Management alert, from the page's sample."""
+    return {"message": message, "description": "The CPU usage has exceeded 80%.", "priority": "P1", **fields}
+
+
 # --- what is asked for ---------------------------------------------------------------------------------------
 
 Ask = Callable[[House, str, str], Sent]
@@ -123,8 +128,18 @@ COLLECTIONS = {  # PagerDuty's events can only be sent
     "ibm_monitoring": "/ibm_monitoring/api/alerts",
     "uptinio": "/uptinio/alerts",
     "ilert": "/ilert/api/alerts",
+    "jsm_ops": "/jsm_ops/alerts",
     "opsgenie": "/opsgenie/v2/alerts",
 }
+
+
+PAGES = {
+    "uptinio": "?per_page=100",
+    "ilert": "?max-results=100",
+    "jsm_ops": "?size=100",
+    "opsgenie": "?limit=100",
+}
+"""The query for as many alerts as a list has at most."""
 
 
 def _events(word: str, *, says: bool = False) -> Ask:
@@ -148,6 +163,10 @@ def _opsgenie(method: str, rest: str, body: Callable[[str], Any] = lambda text: 
         return h.call(method, path, body(text))
 
     return ask
+
+
+def _jsm(method: str, rest: str, body: Callable[[str], Any] = lambda text: None) -> Ask:
+    return lambda h, ref, text: h.call(method, f"{COLLECTIONS['jsm_ops']}/{ref}{rest}", body(text))
 
 
 def _put(dialect: str, body: Callable[[str], Any]) -> Ask:
@@ -187,6 +206,13 @@ ASKS: dict[str, dict[str, Ask]] = {
         "resolve": _opsgenie("POST", "/close"),
         "delete": _opsgenie("DELETE", ""),
     },
+    "jsm_ops": {
+        "update": _jsm("PATCH", "/message", lambda text: {"message": text}),
+        "acknowledge": _jsm("POST", "/acknowledge"),
+        "comment": _jsm("POST", "/notes", lambda text: {"note": text}),
+        "resolve": _jsm("POST", "/close"),
+        "delete": _jsm("DELETE", ""),
+    },
     "pagerduty": {
         "update": _pagerduty("trigger"),
         "acknowledge": _pagerduty("acknowledge"),
@@ -201,6 +227,10 @@ BODIES: dict[str, Callable[[str], dict[str, Any]]] = {
     "ibm_monitoring": ibm_alert,
     "uptinio": uptinio_alert,
 }
+
+
+ALIASED: dict[str, Callable[..., dict[str, Any]]] = {"jsm_ops": jsm_alert, "opsgenie": opsgenie_alert}
+"""Of dialects whose alerts have an alias: the body for a text and further fields."""
 
 
 EVENTS: dict[str, tuple[str, Callable[[str, str | None, str], dict[str, Any]]]] = {
@@ -218,8 +248,8 @@ def making(dialect: str, text: str, *, key: str | None = None, credential: str =
     if dialect in EVENTS:
         path, body = EVENTS[dialect]
         return path, body(text, key, credential)
-    if dialect == "opsgenie":
-        return COLLECTIONS[dialect], opsgenie_alert(text, **({"alias": key} if key else {}))
+    if dialect in ALIASED:
+        return COLLECTIONS[dialect], ALIASED[dialect](text, **({"alias": key} if key else {}))
     return COLLECTIONS[dialect], BODIES[dialect](text)
 
 
@@ -228,9 +258,10 @@ def create(h: House, dialect: str, text: str) -> tuple[str, Sent]:
     if dialect == "ilert":
         key = fresh("key")
         return key, h.call("POST", "/ilert/api/events", ilert_event("ALERT", key, summary=text), key=None)
-    if dialect == "opsgenie":
+    if dialect in ALIASED:
         key = fresh("key")
-        return key, h.call("POST", COLLECTIONS["opsgenie"], opsgenie_alert(text, alias=key))
+        sent = h.call("POST", COLLECTIONS[dialect], ALIASED[dialect](text, alias=key))
+        return key if dialect in KEYED else _told(h, dialect, sent), sent
     if dialect == "pagerduty":
         sent = h.call("POST", "/pagerduty/v2/enqueue", pagerduty_event("trigger", None, summary=text), key=None)
         return str(sent.body["dedup_key"]), sent
@@ -240,12 +271,19 @@ def create(h: House, dialect: str, text: str) -> tuple[str, Sent]:
     return str(inner.get("alert_id", inner.get("id"))), sent
 
 
+def _told(h: House, dialect: str, sent: Sent) -> str:
+    """The id of an alert, from the state of the request that made it."""
+    found = h.call("GET", f"{COLLECTIONS[dialect]}/requests/{sent.body['requestId']}")
+    assert found.status == 200, found.body
+    return str(found.body["alertId"])
+
+
 def listed(h: House, dialect: str, *, key: str = KEY) -> list[dict[str, Any]]:
     """The alerts that a caller of a dialect sees, as it sees them."""
-    query = {"uptinio": "?per_page=100", "ilert": "?max-results=100", "opsgenie": "?limit=100"}.get(dialect, "")
+    query = PAGES.get(dialect, "")
     sent = h.call("GET", COLLECTIONS[dialect] + query, key=key)
     assert sent.status == 200, sent.body
     found = sent.body
     if isinstance(found, dict):
-        found = found["alerts" if dialect == "ibm_monitoring" else "data"]
+        found = found[{"ibm_monitoring": "alerts", "jsm_ops": "values"}.get(dialect, "data")]
     return list(found)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -95,7 +96,7 @@ def call(h: House, name: str, example: Example, shown: str | None, key: str) -> 
     request = example.request.about(shown, None)
     ready = with_credential(request, dialects()[name], key) if key else request
     headers = {**ready.headers, **({"Authorization": f"Bearer {key}"} if key else {})}
-    body = ready.body if isinstance(ready.body, dict) else None
+    body = None if ready.body is UNSET else ready.body
     return h.client.request(ready.method, f"{h.url}/{name}{ready.path}", json=body, headers=headers)
 
 

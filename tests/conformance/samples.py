@@ -14,7 +14,7 @@ from typing import Any
 from gateway.canonical import Flat, Operation, flatten, in_order, unflatten
 from gateway.carry import restore
 from gateway.config import parse
-from gateway.dialect import Command, Dialect, Incoming, Route
+from gateway.dialect import Batch, Command, Dialect, Incoming, Route
 from gateway.examples import Example, examples
 from gateway.mapping import Mapping
 from gateway.registry import dialects
@@ -53,9 +53,19 @@ def incoming(params: dict[str, str], body: Any) -> Incoming:
 
 
 def asked(name: str, example: Example) -> Any:
-    """What a documented request asks for."""
+    """What a documented request asks for: of a batch, the one command that the documents show in it."""
     dialect = dialects()[name]
-    return route_of(dialect, example).read(incoming(example.request.params, example.request.body))
+    return alone(route_of(dialect, example).read(incoming(example.request.params, example.request.body)))
+
+
+def alone(wants: Any) -> Any:
+    """A command that stands by itself in a batch; what is wrong with it is raised."""
+    if not isinstance(wants, Batch):
+        return wants
+    for problem in wants.problems:
+        raise problem
+    [command] = wants.commands
+    return command
 
 
 def alert_of(dialect: Dialect, command: Command) -> Flat:

@@ -18,7 +18,7 @@ from gateway.dialect import Call, Dialect, Outcome, Response, Route, Sending
 from gateway.examples import Example, examples, with_credential
 from gateway.registry import dialects
 from tests.conformance.errors import documented, is_error_of
-from tests.conformance.samples import CREATES, NAMES, SAMPLES, route_of, sample_id
+from tests.conformance.samples import CREATES, NAMES, NOW, SAMPLES, route_of, sample_id
 from tests.conformance.strategies import ODD, every_mutation, mutated
 from tests.harness import KEY, House, house
 
@@ -95,8 +95,11 @@ def test_what_is_no_json_or_no_object_is_refused(name: str, example: Example, h:
         if is_optional and not content.strip():
             assert status == route_of(dialects()[name], example).success
             continue
+        if isinstance(example.request.body, list) and content == b"[]":
+            assert status < 300, "no alert at all is a list of alerts as well"
+            continue
         _is_fine(name, status, body, content)
-        assert status in (400, 401, 413), f"{status} for {content[:60]!r}"
+        assert status in (400, 401, 413, 422), f"{status} for {content[:60]!r}"
 
 
 @pytest.mark.parametrize(("name", "example"), WITH_BODY, ids=sample_id)
@@ -151,6 +154,7 @@ def _calls(dialect: Dialect) -> list[Any]:
 def _sending() -> Sending:
     return Sending(
         operation=Operation.UPDATE,
+        at=NOW,
         body={"name": "name"},
         patch={"name": "name"},
         key="key",

@@ -89,9 +89,9 @@ def test_every_closed_canonical_value_can_be_said(mapping: Mapping) -> None:
         for path, values in CLOSED.items():
             if entry.paths == (path,):
                 for value in values:
-                    [wire] = entry.write(Writing(), value)
-                    [back] = entry.read(wire)
-                    assert back in values, f"{value} is written to {entry.wires[0]} as {wire}, which is read as {back}"
+                    wires = entry.write(Writing(), value)
+                    [back] = entry.read(*wires)
+                    assert back in values, f"{value} is written to {entry.wires} as {wires}, which is read as {back}"
 
 
 @pytest.mark.parametrize("mapping", MAPPINGS)

@@ -119,8 +119,9 @@ def test_what_is_old_but_not_over_is_sent() -> None:
     assert [shipment.operation for shipment in drain(one)] == [Operation.CREATE] * 2
 
 
-def test_what_was_tried_before_is_sent_as_it_may_be_there_already() -> None:
-    """A page whose answer was lost may ring already: its end has to be told, and after it nothing else."""
+def test_of_what_was_tried_before_the_end_is_told_as_it_may_be_there_already() -> None:
+    """A page whose answer was lost may ring already: where a key finds it its end is told, and nobody is woken; where
+    it takes an id it is sent again, which finds it."""
     one = desk()
     one.accept("ci", create("disk"))
     for upstream in BOTH:
@@ -128,8 +129,20 @@ def test_what_was_tried_before_is_sent_as_it_may_be_there_already() -> None:
         one.end(replace(one.take(row), tried_at=one.now), Again(reason="reset"))
     one.accept("ci", RESOLVE)
     one.now += 11 * MINUTE
-    for upstream in BOTH:
-        assert [shipment.operation for shipment in drain(one, upstream)] == [Operation.CREATE, Operation.RESOLVE]
+    assert [shipment.operation for shipment in drain(one, "bykey")] == [Operation.RESOLVE]
+    assert [shipment.operation for shipment in drain(one, "byid")] == [Operation.CREATE, Operation.RESOLVE]
+    assert adds_up(one)
+
+
+def test_an_update_of_what_was_folded_is_folded_too_however_new() -> None:
+    one = desk()
+    one.accept("ci", create("disk"))
+    one.now += 9 * MINUTE
+    one.accept("ci", create("disk", "fuller"))
+    one.accept("ci", RESOLVE)
+    one.now += 2 * MINUTE
+    assert drain(one) == []
+    assert {state for _, state in states(one)} == {"void"}
 
 
 def test_an_update_of_what_is_there_is_not_folded_with_its_end() -> None:

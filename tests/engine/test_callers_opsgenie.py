@@ -106,6 +106,12 @@ def test_only_its_own_caller_finds_an_alert_or_a_request(h: House) -> None:
     assert h.call("GET", ALERTS, key=OTHER).body["data"] == []
 
 
+def test_a_list_is_sorted_as_the_go_sdk_misspells_it(h: House) -> None:
+    _create(h)
+    for word in ("lastOccuredAt", "lastOccurredAt"):
+        assert h.call("GET", f"{ALERTS}?sort={word}").body["paging"]["first"].count("sort=lastOccurredAt") == 1
+
+
 # --- what only the record holds --------------------------------------------------------------------------------
 
 
@@ -337,7 +343,7 @@ def _genie(directory: Path, url: str) -> Any:
 def _read(status: int, body: Any) -> Any:
     outbound = dialects()["opsgenie"].outbound
     assert outbound.read
-    sending = Sending(operation="read", body={}, patch={}, key="k", ids={"id": "1"}, seen={})  # type: ignore[arg-type]
+    sending = Sending(operation="read", at=datetime.now(UTC), body={}, patch={}, key="k", ids={"id": "1"}, seen={})  # type: ignore[arg-type]
     call = outbound.read(sending)
     request = next(call)
     assert request.body is UNSET

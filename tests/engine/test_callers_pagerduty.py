@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -274,7 +275,9 @@ def test_a_key_longer_than_255_characters_stays_one_key(tmp_path: Path) -> None:
 
 def _call_with(body: dict[str, Any], **more: Any) -> tuple[Any, Any]:
     """The request of a create, and how the call ends once it is taken."""
-    sending = Sending(operation=Operation.CREATE, body=body, patch={}, key="k", ids={}, seen={}, **more)
+    sending = Sending(
+        operation=Operation.CREATE, at=datetime.now(UTC), body=body, patch={}, key="k", ids={}, seen={}, **more
+    )
     call = dialects()["pagerduty"].outbound.calls[Operation.CREATE](sending)
     request = next(call)
     with pytest.raises(StopIteration) as ended:

@@ -71,11 +71,11 @@ def test_a_number_that_is_none_is_refused_by_name(h: House, path: str, body: Any
 def test_too_many_query_parameters_are_refused_in_the_vendor_s_words(h: House, dialect: str) -> None:
     """interface.md, *HTTP*: every answer to a vendor route is in that vendor's own shape."""
     path = "/livesession/v1/alerts" if dialect == "livesession" else f"/{dialect}/api/alerts"
-    path = {"uptinio": "/uptinio/alerts", "opsgenie": "/opsgenie/v2/alerts"}.get(dialect, path)
+    path = COLLECTIONS[dialect] if dialect in ("jsm_ops", "opsgenie", "uptinio") else path
     refused = h.call("GET", path + "?" + "&".join(f"p{number}=1" for number in range(201)))
     assert 400 <= refused.status < 500, refused.body
     shapes = {"ibm_monitoring": "errors", "ilert": "message", "livesession": "error", "uptinio": "error"}
-    shapes["opsgenie"] = "message"
+    shapes |= {"jsm_ops": "message", "opsgenie": "message"}
     assert shapes[dialect] in refused.body
     assert refused.headers["alert-gateway-id"].isdigit()
     assert h.call("GET", path + "?" + "&".join(f"p{number}=1" for number in range(150))).status == 200

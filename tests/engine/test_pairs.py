@@ -7,6 +7,7 @@ such operation there is nothing to ask.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,6 +28,7 @@ from tests.clients.callers import (
     fresh,
     ibm_alert,
     ilert_event,
+    jsm_alert,
     listed,
     livesession_alert,
     opsgenie_alert,
@@ -40,12 +42,13 @@ CONSOLE = "x-console"  # marks what does not come from the gateway
 HAS_TEXT = {
     "ibm_monitoring": "name",
     "ilert": "summary",
+    "jsm_ops": "message",
     "livesession": "name",
     "opsgenie": "message",
     "pagerduty": "summary",
     "uptinio": "message",
 }
-COMPANIONS = {"opsgenie": ("/description", "/details")}
+COMPANIONS = {"jsm_ops": ("/description", "/extra-properties"), "opsgenie": ("/description", "/details")}
 """What goes out beside a changed summary, where each field has a request of its own: the page's text, and what is
 carried."""
 LISTERS = [name for name in DIALECTS if name in COLLECTIONS]
@@ -170,6 +173,18 @@ def _opsgenie(method: str, rest: str = "") -> Expect:
     return expect
 
 
+def _jsm(method: str, rest: str = "") -> Expect:
+    """A request about the id that the state of the first one told; a create names an alias in its body."""
+
+    def expect(one: Arrived, earlier: list[Arrived]) -> None:
+        is_create = (method, rest) == ("POST", "")
+        assert one.method == method, (one.method, one.path, one.body)
+        assert re.fullmatch(f"/alerts/[0-9a-f-]{{50}}{rest}" if not is_create else "/alerts", one.path), one.path
+        assert not is_create or one.body["alias"] == (earlier[0] if earlier else one).body["alias"]
+
+    return expect
+
+
 NOTHING = None
 TABLE: dict[str, dict[str, Expect | None]] = {
     "livesession": {
@@ -217,6 +232,15 @@ TABLE: dict[str, dict[str, Expect | None]] = {
         "reopen": _opsgenie("POST"),
         "delete": _opsgenie("DELETE"),
     },
+    "jsm_ops": {
+        "create": _jsm("POST"),
+        "update": _jsm("PATCH", "/message"),
+        "acknowledge": _jsm("POST", "/acknowledge"),
+        "comment": _jsm("POST", "/notes"),
+        "resolve": _jsm("POST", "/close"),
+        "reopen": _jsm("POST"),
+        "delete": _jsm("POST", "/close"),
+    },
     "pagerduty": {
         "create": _pagerduty("trigger"),
         "update": _pagerduty("trigger"),
@@ -233,6 +257,7 @@ LIVES: dict[str, tuple[str, ...]] = {
     "ibm_monitoring": ("update", "delete"),
     "uptinio": ("update", "resolve", "reopen", "update", "resolve"),
     "ilert": ("update", "acknowledge", "comment", "update", "resolve"),
+    "jsm_ops": ("update", "acknowledge", "comment", "update", "resolve"),
     "opsgenie": ("update", "acknowledge", "comment", "update", "resolve"),
     "pagerduty": ("update", "acknowledge", "update", "resolve"),
 }
@@ -419,7 +444,7 @@ def test_a_version_that_moved_there_is_a_conflict_for_the_only_ibm_caller(houses
     assert (laid["filter"], laid["description"]) == ("a = 'b'", "from the console")
 
 
-@pytest.mark.parametrize("other", ["livesession", "uptinio", "ilert", "opsgenie", "pagerduty"])
+@pytest.mark.parametrize("other", ["livesession", "uptinio", "ilert", "jsm_ops", "opsgenie", "pagerduty"])
 def test_a_version_that_moved_there_is_laid_over_for_other_callers(houses: Houses, other: str) -> None:
     """They know of no versions: what somebody else changed stays, and the change goes over it."""
     h, name, text = houses("ibm_monitoring"), fresh(), fresh("text")
@@ -473,7 +498,7 @@ def test_an_enabled_rule_pages_as_it_says(houses: Houses) -> None:
     assert event.body.get("priority", "HIGH") == "HIGH"
 
 
-@pytest.mark.parametrize("target", ["ilert", "opsgenie", "pagerduty", "uptinio"])
+@pytest.mark.parametrize("target", ["ilert", "jsm_ops", "opsgenie", "pagerduty", "uptinio"])
 def test_switching_a_rule_off_and_on(houses: Houses, target: str) -> None:
     """Off is a resolve there and on a trigger of the same; the record's status is untouched, the rule stays."""
     h, name, rules = houses(target), fresh(), TABLE[target]
@@ -646,41 +671,27 @@ def test_livesession_gets_a_custom_event(houses: Houses) -> None:
     assert values == [[{"kind": 26, "value": message}], [{"kind": 26, "value": key}]]
 
 
-NEEDS = [
-    ("livesession", "ibm_monitoring", "condition"),
-    ("uptinio", "ibm_monitoring", "condition"),
-    ("ilert", "ibm_monitoring", "condition"),
-    ("opsgenie", "ibm_monitoring", "condition"),
-    ("pagerduty", "ibm_monitoring", "condition"),
-    ("ibm_monitoring", "livesession", "channels"),
-    ("uptinio", "livesession", "channels"),
-    ("ilert", "livesession", "channels"),
-    ("opsgenie", "livesession", "channels"),
-    ("pagerduty", "livesession", "channels"),
-    ("livesession", "uptinio", "resource"),
-    ("ibm_monitoring", "uptinio", "resource"),
-    ("ilert", "uptinio", "resource"),
-    ("opsgenie", "uptinio", "resource"),
-    ("pagerduty", "uptinio", "resource"),
-]
+REQUIRED = {"ibm_monitoring": "condition", "livesession": "channels", "uptinio": "resource"}
+"""What a target requires that callers of no other dialect say."""
 
 
-@pytest.mark.parametrize("target", ["ibm_monitoring", "livesession", "uptinio"])
-def test_what_a_target_requires_and_nothing_supplies(tmp_path: Path, target: str) -> None:
+@pytest.mark.parametrize(("target", "field"), REQUIRED.items())
+def test_what_a_target_requires_and_nothing_supplies(tmp_path: Path, target: str, field: str) -> None:
     """Refused before anything is sent, in the caller's shape, naming the upstream, the field and the setting."""
     bodies = {
         "livesession": livesession_alert("x"),
         "ibm_monitoring": ibm_alert("x"),
         "uptinio": uptinio_alert("x"),
         "ilert": ilert_event("ALERT", "x", summary="x"),
+        "jsm_ops": jsm_alert("x"),
         "opsgenie": opsgenie_alert("x"),
         "pagerduty": pagerduty_event("trigger", "x"),
     }
     paths = COLLECTIONS | {"ilert": "/ilert/api/events", "pagerduty": "/pagerduty/v2/enqueue"}
     with house(tmp_path, {"their-place": target}, defaults=False) as h:
-        for caller, field in [(caller, field) for caller, there, field in NEEDS if there == target]:
+        for caller in sorted(bodies.keys() - {target}):
             sent = h.call("POST", paths[caller], bodies[caller])
-            assert sent.status == (422 if caller == "opsgenie" else 400), (caller, sent.body)
+            assert sent.status == (422 if caller in ("jsm_ops", "opsgenie") else 400), (caller, sent.body)
             for word in ("their-place", field, "defaults"):
                 assert word in str(sent.body), sent.body
             assert caller not in COLLECTIONS or listed(h, caller) == []

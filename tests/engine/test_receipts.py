@@ -1,7 +1,7 @@
 """A vendor that answers with receipts: what it took is not delivered until it says so, whatever happens meanwhile.
 
-Opsgenie stands behind the gateway, over HTTP and on a bad day: it is slow to say what became of a request, says that it
-discarded it, says nothing at all; and the gateway is killed in between.
+Opsgenie or its successor stands behind the gateway, over HTTP and on a bad day: it is slow to say what became of a
+request, says that it discarded it, says nothing at all; and the gateway is killed in between.
 """
 
 from __future__ import annotations
@@ -22,63 +22,18 @@ import pytest
 from gateway.clock import Clock
 from gateway.operating import chosen, send_again
 from gateway.store.sqlite import SqliteTx
-from tests.chaos_upstream import RESET_AFTER, Behaviour, Chaos, Got, chaos, say
+from tests.chaos_upstream import NOT_JSON, RESET_AFTER, Behaviour, Chaos, chaos, say
+from tests.engine.genies import ID, JsmOps, Opsgenie, paths
 from tests.engine.test_restart import process
-from tests.engine.vendors import before, outbox, page, settled, table, writes
+from tests.engine.vendors import before, outbox, page, settled, writes
 from tests.harness import KEY, House
 
-NOT_YET = say(
-    404,
-    {"message": "Request not processed", "took": 0.0, "requestId": "r"},
-    {"X-Opsgenie-Errortype": "RequestNotProcessed"},
-)
-"""What the vendor's own Go SDK takes for "ask again"."""
 
-
-class Genie:
-    """Gives a receipt for every write, and says of each what `says` has for the last word of its path, else that it was
-    done; but only once it was asked `looks` times in vain."""
-
-    def __init__(self, looks: int = 0) -> None:
-        self.looks = looks
-        self.says: dict[str, str] = {}
-        self.asked: dict[str, int] = {}
-        self.words: dict[str, str] = {}
-        self.then: list[Behaviour] = []
-        self._numbers = itertools.count(1)
-
-    def __call__(self, got: Got) -> Behaviour:
-        """Does what a request asks."""
-        path = got.path.partition("?")[0]
-        if got.method == "GET":
-            return self.then.pop(0) if self.then else self._status(path.rpartition("/")[2])
-        number = f"r{next(self._numbers)}"
-        self.words[number] = f"{got.method} {path}".rpartition("/")[2]
-        return say(202, {"result": "Request will be processed", "took": 0.1, "requestId": number})
-
-    def _status(self, number: str) -> Behaviour:
-        self.asked[number] = self.asked.get(number, 0) + 1
-        if self.asked[number] <= self.looks:
-            return NOT_YET
-        failed = self.says.get(self.words[number], "")
-        data = {
-            "success": not failed,
-            "isSuccess": not failed,
-            "action": "Create",
-            "processedAt": "2017-05-24T14:24:20.844Z",
-            "status": failed or "Created alert",
-            "alertId": "" if failed else "8743a1b2-11da-480e-8493-744660987bef",
-            "alias": "disk",
-        }
-        return say(200, {"data": data, "took": 0.02, "requestId": "another"})
-
-
-def _there(upstream: Chaos, more: str = "", **given: Any) -> str:
-    return table("there", upstream.url, "opsgenie", more, **given)
-
-
-def _paths(upstream: Chaos) -> list[str]:
-    return [f"{got.method} {got.path.partition('?')[0]}" for got in writes(upstream)]
+@pytest.fixture(params=[Opsgenie, JsmOps], ids=lambda kind: kind.dialect)
+def genie(request: pytest.FixtureRequest) -> Opsgenie:
+    """A vendor of either kind."""
+    found: Opsgenie = request.param()
+    return found
 
 
 def _said(h: House, word: str, key: str = "disk", **more: Any) -> None:
@@ -86,10 +41,10 @@ def _said(h: House, word: str, key: str = "disk", **more: Any) -> None:
     assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
 
 
-def test_what_was_taken_is_delivered_once_it_is_confirmed(tmp_path: Path) -> None:
+def test_what_was_taken_is_delivered_once_it_is_confirmed(tmp_path: Path, genie: Opsgenie) -> None:
     """202 is a receipt: it is asked about until the vendor says that it created the alert; nothing is sent twice."""
-    genie = Genie(looks=2)
-    with chaos(genie) as upstream, before(tmp_path, _there(upstream)) as h:
+    genie.looks = 2
+    with chaos(genie) as upstream, before(tmp_path, genie.table(upstream)) as h:
         page(h)
         h.wait_for(lambda: genie.asked.get("r1"))
         [waiting] = outbox(h)
@@ -98,23 +53,22 @@ def test_what_was_taken_is_delivered_once_it_is_confirmed(tmp_path: Path) -> Non
         [delivered] = settled(h)
         assert (delivered.attempts, delivered.seen) == (1, {})
         assert genie.asked == {"r1": 3}
-        assert _paths(upstream) == ["POST /v2/alerts"]
-        assert writes(upstream)[0].headers["authorization"] == "GenieKey upstream-key"
+        assert paths(upstream) == [f"POST {genie.collection}"]
+        assert writes(upstream)[0].headers["authorization"] == genie.authorization
 
 
 @pytest.mark.parametrize("words", ["Discarded by the policy of maintenance", "Alert could not be created"])
-def test_what_the_vendor_discards_is_a_dead_letter(tmp_path: Path, words: str) -> None:
+def test_what_the_vendor_discards_is_a_dead_letter(tmp_path: Path, genie: Opsgenie, words: str) -> None:
     """It says why, and sending it once more is a new request, not a look at the old receipt."""
-    genie = Genie()
     genie.says = {"alerts": words}
-    with chaos(genie) as upstream, before(tmp_path, _there(upstream)) as h:
+    with chaos(genie) as upstream, before(tmp_path, genie.table(upstream)) as h:
         page(h)
         [dead] = settled(h, "dead")
         assert words in dead.reason
         genie.says = {}
         _retry(h, dead.id)
         settled(h)
-        assert _paths(upstream) == ["POST /v2/alerts"] * 2
+        assert paths(upstream) == [f"POST {genie.collection}"] * 2
         assert genie.asked == {"r1": 1, "r2": 1}
 
 
@@ -128,32 +82,32 @@ def _retry(h: House, delivery: int) -> None:
         )
 
 
-def test_a_confirmation_that_never_comes_is_a_dead_letter(tmp_path: Path) -> None:
+def test_a_confirmation_that_never_comes_is_a_dead_letter(tmp_path: Path, genie: Opsgenie) -> None:
     """After `max_age`; what comes behind it in its lane goes on."""
-    genie = Genie(looks=10_000)
-    with chaos(genie) as upstream, before(tmp_path, _aged(upstream, "1s")) as h:
+    genie.looks = 10_000
+    with chaos(genie) as upstream, before(tmp_path, _aged(genie, upstream, "1s")) as h:
         page(h)
         [dead] = settled(h, "dead", seconds=10.0)
         assert dead.reason == "given up: the upstream took it, and has yet to confirm it"
-        assert _paths(upstream) == ["POST /v2/alerts"], "it was sent once"
+        assert paths(upstream) == [f"POST {genie.collection}"], "it was sent once"
         genie.looks = 0
         _said(h, "ALERT", summary="Disk fuller")
         settled(h)
-        assert _paths(upstream) == ["POST /v2/alerts"] * 2
+        assert paths(upstream) == [f"POST {genie.collection}"] * 2
 
 
-def _aged(upstream: Chaos, most: str) -> str:
-    return _there(upstream).replace('most = "10ms" }', f'most = "10ms", max_age = "{most}" }}')
+def _aged(genie: Opsgenie, upstream: Chaos, most: str) -> str:
+    return genie.table(upstream).replace('most = "10ms" }', f'most = "10ms", max_age = "{most}" }}')
 
 
-def test_a_receipt_outlives_a_kill(tmp_path: Path) -> None:
+def test_a_receipt_outlives_a_kill(tmp_path: Path, genie: Opsgenie) -> None:
     """SIGKILL between the receipt and the verdict: the next process asks about the same request, and sends nothing."""
-    genie = Genie(looks=10_000)
+    genie.looks = 10_000
     with chaos(genie) as upstream:
         config = tmp_path / "gateway.toml"
         inbound = f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n'
         config.write_text(
-            f'listen = "127.0.0.1:0"\nstore = "sqlite://{tmp_path}/gateway.db"\n{inbound}{_there(upstream)}'
+            f'listen = "127.0.0.1:0"\nstore = "sqlite://{tmp_path}/gateway.db"\n{inbound}{genie.table(upstream)}'
         )
         with process(config) as (url, running):
             event = {"apiKey": KEY, "eventType": "ALERT", "summary": "Disk full", "alertKey": "disk"}
@@ -165,7 +119,7 @@ def test_a_receipt_outlives_a_kill(tmp_path: Path) -> None:
             _wait(lambda: genie.asked["r1"] > looked)
             genie.looks = 0
             _wait(lambda: _states(tmp_path) == ["delivered"])
-        assert _paths(upstream) == ["POST /v2/alerts"]
+        assert paths(upstream) == [f"POST {genie.collection}"]
 
 
 def _wait(condition: Callable[[], Any], seconds: float = 15.0) -> None:
@@ -181,10 +135,9 @@ def _states(directory: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("words", ["Discarded by an action filter", "never"])
-def test_a_receipt_is_never_taken_for_another_commands(tmp_path: Path, words: str) -> None:
+def test_a_receipt_is_never_taken_for_another_commands(tmp_path: Path, genie: Opsgenie, words: str) -> None:
     """A note comes to nothing, its receipt stays behind; the next note to the same alert has its own."""
-    genie = Genie()
-    with chaos(genie) as upstream, before(tmp_path, _aged(upstream, "1s")) as h:
+    with chaos(genie) as upstream, before(tmp_path, _aged(genie, upstream, "1s")) as h:
         page(h)
         settled(h)
         genie.says, genie.looks = ({"notes": words}, 0) if words != "never" else ({}, 10_000)
@@ -195,90 +148,104 @@ def test_a_receipt_is_never_taken_for_another_commands(tmp_path: Path, words: st
         asked = genie.asked["r2"]
         _said(h, "COMMENT", summary="the second")
         settled(h, count=2)
-        assert _paths(upstream)[1:] == ["POST /v2/alerts/disk/notes"] * 2
+        assert paths(upstream)[1:] == [f"POST {genie.at('disk', '/notes')}"] * 2
         assert [got.body["note"] for got in writes(upstream)[1:]] == ["the first", "the second"]
         assert (genie.asked["r2"], genie.asked["r3"]) == (asked, 1), "nobody asks about the first any more"
 
 
-def test_a_command_without_an_alert_keeps_its_receipt(tmp_path: Path) -> None:
+def test_a_command_without_an_alert_keeps_its_receipt(tmp_path: Path, genie: Opsgenie) -> None:
     """A close of what was opened before the gateway stood here: sent once, asked about until it is done."""
-    genie = Genie(looks=2)
-    with chaos(genie) as upstream, before(tmp_path, _there(upstream)) as h:
+    genie.looks = 2
+    if isinstance(genie, JsmOps):
+        genie.held = {"id": ID, "alias": "from before", "status": "open"}
+    with chaos(genie) as upstream, before(tmp_path, genie.table(upstream)) as h:
         _said(h, "RESOLVE", key="from before")
         settled(h)
-        assert _paths(upstream) == ["POST /v2/alerts/from%20before/close"]
+        assert paths(upstream) == [f"POST {genie.at('from%20before', '/close')}"]
         assert genie.asked == {"r1": 3}
 
 
 @pytest.mark.parametrize(
     "trouble", [say(503), say(429, {"message": "slow down"}), RESET_AFTER], ids=lambda one: one.name
 )
-def test_trouble_while_asking_sends_nothing_again(tmp_path: Path, trouble: Behaviour) -> None:
+def test_trouble_while_asking_sends_nothing_again(tmp_path: Path, genie: Opsgenie, trouble: Behaviour) -> None:
     """The receipt is there: whatever becomes of a question about it, the next attempt asks again."""
-    genie = Genie()
     genie.then = [trouble, trouble]
-    with chaos(genie) as upstream, before(tmp_path, _there(upstream)) as h:
+    with chaos(genie) as upstream, before(tmp_path, genie.table(upstream)) as h:
         page(h)
         settled(h, seconds=10.0)
-        assert _paths(upstream) == ["POST /v2/alerts"]
+        assert paths(upstream) == [f"POST {genie.collection}"]
 
 
-def test_an_update_of_several_fields_goes_step_by_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unread", [NOT_JSON, say(202, {"result": "ok"})], ids=["200", "202"])
+def test_an_answer_without_a_request_id_is_no_receipt(tmp_path: Path, genie: Opsgenie, unread: Behaviour) -> None:
+    """Nobody could tell what becomes of it: it is sent again, under the same alias."""
+    with chaos(genie) as upstream, before(tmp_path, genie.table(upstream)) as h:
+        upstream.plan(unread)
+        page(h)
+        [delivered] = settled(h)
+        assert delivered.attempts == 2
+        assert [got.body["alias"] for got in writes(upstream)] == ["disk", "disk"]
+
+
+def test_an_update_of_several_fields_goes_step_by_step(tmp_path: Path, genie: Opsgenie) -> None:
     """One call per field, each after the one before was confirmed; trouble in the middle repeats no step."""
-    genie = Genie()
-    with chaos(genie) as upstream, before(tmp_path, _there(upstream)) as h:
+    with chaos(genie) as upstream, before(tmp_path, genie.table(upstream)) as h:
         page(h, severity=3)
         settled(h)
         genie.then = []
         upstream.got.clear()
         _said(h, "ALERT", summary="Disk fuller", severity=1, customDetails={"free": "3 MB"})
         settled(h, count=2, seconds=10.0)
-        asked = [f"{got.method} {got.path.partition('?')[0].removeprefix('/v2/alerts')}" for got in upstream.got]
+        asked = [f"{got.method} {got.path.partition('?')[0].removeprefix(genie.collection)}" for got in upstream.got]
+        asked = [word for word in asked if not word.startswith("GET") or "/requests/" in word]
         steps = [word for word in asked if not word.startswith("GET")]
-        assert [steps[0], *steps[-2:]] == ["PUT /disk/message", "PUT /disk/priority", "POST /disk/details"]
+        wanted = [f"{genie.change} /message", f"{genie.change} /priority", f"POST {genie.details_at}"]
+        assert [f"{step.split()[0]} /{step.rpartition('/')[2]}" for step in (steps[0], *steps[-2:])] == wanted
         assert asked == [
             word for step, number in zip(steps, itertools.count(2)) for word in (step, f"GET /requests/r{number}")
         ]
-        assert next(got.body for got in upstream.got if got.path.startswith("/v2/alerts/disk/message")) == {
-            "message": "Disk fuller"
-        }
+        [message] = [
+            got.body for got in writes(upstream, genie.change) if got.path.partition("?")[0].endswith("/message")
+        ]
+        assert message == {"message": "Disk fuller"}
+        assert writes(upstream)[-1].body[genie.details]["free"] == "3 MB"
 
 
-def test_an_update_of_what_is_gone_there_is_a_create_with_a_receipt_of_its_own(tmp_path: Path) -> None:
+def test_an_update_of_what_is_gone_there_is_a_create_with_a_receipt_of_its_own(tmp_path: Path, genie: Opsgenie) -> None:
     """Somebody closed it there: the update finds no open alert, and pages again."""
-    genie = Genie()
-    with chaos(genie) as upstream, before(tmp_path, _there(upstream)) as h:
+    with chaos(genie) as upstream, before(tmp_path, genie.table(upstream)) as h:
         page(h)
         settled(h)
         genie.says = {"message": "Alert does not exist"}
         _said(h, "ALERT", summary="Disk fuller")
         settled(h, count=2)
-        assert _paths(upstream) == ["POST /v2/alerts", "PUT /v2/alerts/disk/message", "POST /v2/alerts"]
+        change = f"{genie.change} {genie.at('disk', '/message')}"
+        assert paths(upstream) == [f"POST {genie.collection}", change, f"POST {genie.collection}"]
         assert writes(upstream)[-1].body["message"] == "Disk fuller"
 
 
-def test_ending_what_is_gone_there_counts_as_delivered(tmp_path: Path) -> None:
-    genie = Genie()
+def test_ending_what_is_gone_there_counts_as_delivered(tmp_path: Path, genie: Opsgenie) -> None:
     genie.says = {"close": "Alert does not exist"}
-    with chaos(genie) as upstream, before(tmp_path, _there(upstream)) as h:
+    with chaos(genie) as upstream, before(tmp_path, genie.table(upstream)) as h:
         page(h)
         _said(h, "RESOLVE")
         assert [row.state for row in settled(h, count=2)] == ["delivered"] * 2
 
 
-def test_a_key_of_the_wrong_form_holds_the_upstream(tmp_path: Path) -> None:
+def test_a_key_of_the_wrong_form_holds_the_upstream(tmp_path: Path, genie: Opsgenie) -> None:
     """422 is a verdict on the content, but for this one: it is never an alert's fault."""
     refusal = say(422, {"message": "Key format is not valid!", "took": 0.0, "requestId": "r"})
-    with chaos(refusal) as upstream, before(tmp_path, _there(upstream)) as h:
+    with chaos(refusal) as upstream, before(tmp_path, genie.table(upstream)) as h:
         page(h)
         h.wait_for(lambda: h.gateway.dispatcher and h.gateway.dispatcher.is_open("there"))
         waiting = h.wait_for(lambda: [one for one in outbox(h) if "Key format is not valid!" in one.reason])
         assert [one.state for one in waiting] == ["waiting"]
 
 
-def test_refused_content_is_a_dead_letter(tmp_path: Path) -> None:
+def test_refused_content_is_a_dead_letter(tmp_path: Path, genie: Opsgenie) -> None:
     errors = {"message": "Request body is not processable.", "errors": {"priority": "should be one of"}, "took": 0.0}
-    with chaos(say(422, {**errors, "requestId": "r"})) as upstream, before(tmp_path, _there(upstream)) as h:
+    with chaos(say(422, {**errors, "requestId": "r"})) as upstream, before(tmp_path, genie.table(upstream)) as h:
         page(h)
         [dead] = settled(h, "dead")
         assert "priority: should be one of" in dead.reason

@@ -44,6 +44,32 @@ def test_an_alert_comes_back_as_it_was_put(harness: Harness) -> None:
     in_tx(harness, work)
 
 
+def test_what_is_over_and_what_has_to_be_said_again_is_found_by_its_time(harness: Harness) -> None:
+    def work(tx: Tx) -> None:
+        for number, ends_at, is_open in ((1, 30, True), (2, 10, True), (3, 10, False), (4, None, True), (5, 99, True)):
+            tx.insert_alert(alert(number, ends_at=ends_at, is_open=is_open))
+            tx.put_target(target(number, renew_at=ends_at if number != 4 else None))
+        assert [row.id for row in tx.ended(30, 9)] == [2, 1]
+        assert [row.id for row in tx.ended(99, 1)] == [2]
+        assert {row.alert for row in tx.renewable(30, 9)} == {1, 2, 3}
+        assert tx.renewable(9, 9) == []
+
+    in_tx(harness, work)
+
+
+def test_a_command_can_be_taken_away_without_a_trace(harness: Harness) -> None:
+    def work(tx: Tx) -> None:
+        tx.insert_alert(alert(1))
+        tx.insert_command(command(2, fanout=1))
+        tx.insert_delivery(delivery(3, command=2))
+        tx.insert_attempt(AttemptRow(delivery=3, number=1, at=1, took=1, status=200, outcome="delivered", reason=""))
+        tx.remove_command(2)
+        assert (tx.command(2), tx.delivery(3), tx.attempts(3)) == (None, None, [])
+        assert tx.ledger(0, "caller") == []
+
+    in_tx(harness, work)
+
+
 def test_an_open_key_belongs_to_one_alert_of_its_scope(harness: Harness) -> None:
     def work(tx: Tx) -> None:
         tx.insert_alert(alert(1, key="k", is_open=False))

@@ -146,6 +146,16 @@ def test_a_certificate_is_followed_and_a_bad_pair_keeps_the_old_one(tmp_path: Pa
         assert len(logged(tmp_path, "certificate.refused")) == 1, "said once"
 
 
+def test_links_to_further_pages_lead_back_over_tls(tmp_path: Path) -> None:
+    """A client that follows them keeps its way."""
+    ours = trustme.CA()
+    cert, key = write(tmp_path / "secret", ours, "localhost")
+    with gateway(tmp_path, f'{{ cert = "{cert}", key = "{key}" }}', "[inbound.opsgenie]\nanonymous = true") as port:
+        listed = get(port, believing(ours), "/opsgenie/v2/alerts")
+        assert listed is not None
+        assert listed.json()["paging"]["first"].startswith(f"https://localhost:{port}/opsgenie/v2/alerts?")
+
+
 def test_callers_have_to_show_a_certificate(tmp_path: Path) -> None:
     ours, theirs, strangers = trustme.CA(), trustme.CA(), trustme.CA()
     cert, key = write(tmp_path / "secret", ours, "localhost")

@@ -1,0 +1,89 @@
+"""What callers asked not to be told of for a while: kept per scope, and asked about whenever an alert would be told.
+
+What it means that something is muted by it, only the dialect knows in whose words it was said. Plain functions of a
+transaction; they must not know any vendor, HTTP, or SQL.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+
+import msgspec
+
+from gateway.canonical import Flat
+from gateway.dialect import Mute, Muted
+from gateway.errors import Problem, ProblemKind
+from gateway.store import Tx
+from gateway.values import from_millis
+
+PREFIX = "mute "
+MOST = 1000
+"""So many may be kept per scope; those that are over make room."""
+IsMuted = Callable[[Muted, Flat], bool]
+
+
+def _name(scope: str, mute: str) -> str:
+    return f"{PREFIX}{scope} {mute}"
+
+
+def keep(tx: Tx, scope: str, asked: Mute, now: int) -> Muted:
+    """Keeps one, in the place of the one that it names; raises `Problem` where there is none."""
+    tx.lock(f"mutes {scope}")
+    if asked.id is not None and one(tx, scope, asked.id) is None:
+        raise _unknown()
+    held = kept(tx, scope)
+    if asked.id is None and len(held) >= MOST:
+        over = min(held, key=lambda muted: muted.ends_at)
+        if over.ends_at > from_millis(now):
+            raise Problem(ProblemKind.INVALID, f"there are {MOST} silences; expire one first")
+        _remove(tx, scope, over.id)
+    found = Muted(
+        id=asked.id or str(uuid.uuid4()),
+        starts_at=asked.starts_at,
+        ends_at=asked.ends_at,
+        updated_at=from_millis(now),
+        body=asked.body,
+    )
+    tx.put_note(_name(scope, found.id), msgspec.to_builtins(found))
+    return found
+
+
+def end(tx: Tx, scope: str, mute: str, now: int) -> Muted:
+    """Ends one now; raises `Problem` where there is none, or where it has ended."""
+    tx.lock(f"mutes {scope}")
+    found, at = one(tx, scope, mute), from_millis(now)
+    if found is None:
+        raise _unknown()
+    if found.ends_at <= at:
+        raise Problem(ProblemKind.INVALID, f"silence {mute} already expired")
+    ended = msgspec.structs.replace(found, starts_at=min(found.starts_at, at), ends_at=at, updated_at=at)
+    tx.put_note(_name(scope, mute), msgspec.to_builtins(ended))
+    return ended
+
+
+def one(tx: Tx, scope: str, mute: str) -> Muted | None:
+    """The one of this id in this scope."""
+    found = tx.note(_name(scope, mute))
+    return msgspec.convert(found, Muted) if found else None
+
+
+def kept(tx: Tx, scope: str) -> list[Muted]:
+    """All of a scope, in no particular order."""
+    return msgspec.convert(tx.notes(_name(scope, ""), 2 * MOST), list[Muted])
+
+
+def muting(tx: Tx, scope: str, flat: Flat, is_muted: IsMuted, now: int) -> Muted | None:
+    """One that an alert is muted by now."""
+    at = from_millis(now)
+    active = (muted for muted in kept(tx, scope) if muted.starts_at <= at < muted.ends_at)
+    return next((muted for muted in active if is_muted(muted, flat)), None)
+
+
+def _remove(tx: Tx, scope: str, mute: str) -> None:
+    name = _name(scope, mute)
+    tx.remove_notes(name, f"{name} ", 1)
+
+
+def _unknown() -> Problem:
+    return Problem(ProblemKind.NOT_FOUND, "silence not found", field="id")

@@ -1,0 +1,66 @@
+"""Prometheus' Alertmanager, API v2: occurrences that are their labels, posted again for as long as they last.
+
+Source: https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml. Rows are in `alert`, what callers ask
+in `routes` and `matchers`, answers in `words`, and what is sent in `calls`. It must not know what stands behind the
+gateway.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+from gateway.asking import bearer
+from gateway.canonical import Operation
+from gateway.dialect import Dialect, Incoming, Outbound, Request
+from mappings.alertmanager.alert import ALERT, NAME
+from mappings.alertmanager.calls import SEND, authorise, list_all
+from mappings.alertmanager.routes import API, ROUTES, is_muted
+from mappings.alertmanager.words import problem, reason
+
+
+def credentials(incoming: Incoming) -> tuple[str, ...]:
+    """A bearer token, or user and password of Basic authentication, written `user:password`."""
+    scheme, _, rest = incoming.headers.get("authorization", "").strip().partition(" ")
+    if scheme.lower() != "basic":
+        return bearer(incoming)
+    try:
+        return (base64.b64decode(rest.strip(), validate=True).decode(),)
+    except (binascii.Error, UnicodeDecodeError):
+        return (rest,)
+
+
+DIALECT = Dialect(
+    name=NAME,
+    title="Alertmanager",
+    source=API,
+    kind="occurrence",
+    mapping=ALERT,
+    routes=ROUTES,
+    outbound=Outbound(
+        addressed_by="key",
+        calls=SEND,
+        nearest={Operation.DELETE: Operation.RESOLVE},
+        authorise=authorise,
+        reason=reason,
+        list=list_all,
+        probe=Request(method="GET", path="/api/v2/status"),
+    ),
+    credentials=credentials,
+    problem=problem,
+    shown_id=str,
+    url="http://alertmanager:9093",
+    client_setting=(
+        "the target of `alertmanagers:` in Prometheus (`path_prefix: /alertmanager`), `--alertmanager.url` of amtool → "
+        "`http://gateway/alertmanager`"
+    ),
+    is_muted=is_muted,
+    remark=(
+        "A caller's key is a bearer token, or `user:password` of Basic authentication; so is an upstream's `key`, "
+        "where something stands before it that asks for one. What Prometheus repeats is neither recorded nor told "
+        "again; an alert of which it says nothing any more ends at its own `endsAt`. The webhook of another "
+        "Alertmanager is received at `/alertmanager/webhook`. A silence keeps alerts that it means from being told, "
+        "and acknowledges those that are open; an acknowledgement arriving for an Alertmanager becomes a silence that "
+        "ends with the alert."
+    ),
+)

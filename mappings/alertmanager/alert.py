@@ -1,0 +1,255 @@
+"""Alertmanager's alert: its wire structs, its value tables, and the rows between them and the canonical alert.
+
+An alert is its labels: they are its identity, and its fingerprint is worked out from them. Sources:
+https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml for the fields, and
+https://prometheus.io/docs/alerting/latest/clients/ for what they mean. It must not know who calls, nor what is sent
+when.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping as Map
+from datetime import datetime
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from gateway.canonical import Flat, Link
+from gateway.fallbacks import headline
+from gateway.mapping import Dropped, Mapping, Row, Writing, joint, row
+from gateway.values import TIME, Pair, Scale, iso, read_time
+
+NAME = "alertmanager"
+KEY = "alert_gateway_key"
+"""The label that tells alerts apart whose key is not what their labels come to."""
+STARTS = f"extensions.{NAME}.startsAt"
+LABELLED = ("alertmanager", "alertmanager_webhook", "grafana")
+"""The dialects whose alerts are told apart by their labels alone."""
+_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_ODD = re.compile(r"[^a-zA-Z0-9_]")
+
+# --- wire structs ------------------------------------------------------------------------------------------
+
+
+class AlertStatus(Struct, kw_only=True):
+    """Where an alert stands, as it is shown."""
+
+    state: Literal["active", "suppressed", "unprocessed"]
+    silencedBy: list[str] | UnsetType = UNSET
+    inhibitedBy: list[str] | UnsetType = UNSET
+    mutedBy: list[str] | UnsetType = UNSET
+
+
+class Receiver(Struct, kw_only=True):
+    """Who is told."""
+
+    name: str
+
+
+class Alert(Struct, kw_only=True):
+    """An alert as posted, with the fields that are shown besides."""
+
+    labels: dict[str, str]
+    annotations: dict[str, str] | UnsetType = UNSET
+    startsAt: str | UnsetType = UNSET
+    endsAt: str | UnsetType = UNSET
+    generatorURL: str | UnsetType = UNSET
+    fingerprint: str | UnsetType = UNSET
+    updatedAt: str | UnsetType = UNSET
+    receivers: list[Receiver] | UnsetType = UNSET
+    status: AlertStatus | UnsetType = UNSET
+
+
+# --- value tables ------------------------------------------------------------------------------------------
+
+SEVERITY = Scale(
+    ("critical", "critical", "error", "error", "warning", "warning", "info", "info"),
+    {"critical": 1, "error": 3, "warning": 4, "info": 6},
+)
+ALSO = {"page": "critical"}
+"""Words for a severity that many rules are written with beside those of the scale."""
+
+
+def fingerprint(labels: Map[str, str]) -> str:
+    """What a label set comes to: 64 bits of FNV-1a over the sorted pairs, each name and value followed by 0xFF."""
+    found = 0xCBF29CE484222325
+    for name in sorted(labels):
+        for text in (name, labels[name]):
+            for byte in (*text.encode("utf8", "surrogatepass"), 0xFF):
+                found = (found ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    return f"{found:016x}"
+
+
+def without_blank(labels: Map[str, str]) -> dict[str, str]:
+    """Labels as they count: an empty value is as good as none."""
+    return {name: value for name, value in labels.items() if value != ""}
+
+
+def as_text(labels: Map[str, str]) -> str:
+    """Labels as people write them: `{alertname="HighLoad", cluster="eu"}`."""
+    return "{" + ", ".join(f"{name}={msgspec.json.encode(labels[name]).decode()}" for name in sorted(labels)) + "}"
+
+
+def read_moment(value: Any) -> datetime | None:
+    """A time, or None for what says none: the year 1 stands for that."""
+    return None if not value or str(value).startswith("0001-") else read_time(value)
+
+
+# --- labels and annotations --------------------------------------------------------------------------------
+
+
+def _read_severity(scale: Scale, labels: Map[str, str]) -> Any:
+    """The severity that the label of this name says; a word that nobody knows stays a label and nothing else."""
+    word = labels.get("severity", "")
+    known = next((one for one in scale.codes if str(one).lower() == word.lower()), ALSO.get(word.lower()))
+    return scale.codes.get(known, UNSET) if known is not None else UNSET
+
+
+def _reader(scale: Scale) -> Any:
+    def read(labels: Any, annotations: Any) -> tuple[Any, ...]:
+        said = without_blank(labels or {})
+        key = said.pop(KEY, None) or (fingerprint(said) if said else UNSET)
+        notes = dict(annotations or {})
+        summary = notes.pop("summary", "") or notes.pop("message", "") or said.get("alertname") or as_text(said)
+        details = notes.pop("description", UNSET)
+        return said, _read_severity(scale, said), key, summary, details, notes or UNSET
+
+    return read
+
+
+def _writer(scale: Scale) -> Any:
+    def write(
+        writing: Writing, labels: Any, severity: Any, key: Any, summary: Any, details: Any, custom: Any
+    ) -> tuple[Any, Any]:
+        said = _labels(writing, labels, summary, key)
+        if severity not in (UNSET, None) and _read_severity(scale, said) not in scale.same_as(severity):
+            said["severity"] = str(scale.write(severity))
+        own = fingerprint(said) if writing.origin in ("", *LABELLED) else None
+        if key not in (UNSET, None, own):
+            said[KEY] = key
+        notes = {name: _note(value) for name, value in (custom or {}).items() if value is not None}
+        own_notes = (("summary", summary or None), ("description", details))
+        notes |= {name: text for name, text in own_notes if text not in (UNSET, None)}
+        return said, notes or UNSET
+
+    return write
+
+
+def _labels(writing: Writing, labels: Any, summary: Any, key: Any) -> dict[str, str]:
+    """The labels with a name for the alert, in the letters that every release takes."""
+    held = without_blank(labels or {})
+    is_foreign = writing.origin not in ("", *LABELLED)
+    if is_foreign:
+        held = {_fitted_name(name): value for name, value in held.items()}
+    if "alertname" not in held and (is_foreign or not held):
+        name = summary or " ".join(part for part in (writing.origin, key or "") if part)
+        held = {"alertname": str(name) or "alert", **held}
+    return held
+
+
+def _fitted_name(name: str) -> str:
+    plain = _ODD.sub("_", name)
+    return plain if _LABEL.fullmatch(plain) else f"_{plain}"
+
+
+def _note(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _nameless(flat: Flat, writing: Writing) -> tuple[Any, ...]:
+    return ({"alertname": str(headline(flat, writing)[0])}, UNSET)
+
+
+def _said(scale: Scale) -> Row:
+    """What an alert says, under whatever words its severities have."""
+    return joint(
+        ["labels", "annotations"],
+        ["labels", "severity", "dedup_key", "summary", "details", "custom"],
+        read=_reader(scale),
+        write=_writer(scale),
+        required=True,
+        fallback=_nameless,
+        scale=scale,
+        rescale=_said,
+        homes={
+            "severity": "labels.severity",
+            "dedup_key": f"labels.{KEY}",
+            "summary": "annotations.summary",
+            "details": "annotations.description",
+        },
+        why="an alert is its labels; annotations are texts alone",
+    )
+
+
+# --- times and links ---------------------------------------------------------------------------------------
+
+
+def _read_start(value: Any) -> tuple[Any, Any]:
+    read_moment(value)
+    return (UNSET if str(value).startswith("0001-") else value), UNSET
+
+
+def _write_start(writing: Writing, own: Any, created: Any) -> tuple[Any]:
+    if own not in (UNSET, None) or writing.origin in LABELLED:
+        return (own,)
+    return (iso(created) if created not in (UNSET, None) else UNSET,)
+
+
+def _read_source(url: Any) -> tuple[Any]:
+    return ((Link(href=url),) if url else UNSET,)
+
+
+def _write_source(writing: Writing, links: Any) -> tuple[Any]:
+    return (next((link.href for link in links or () if is_address(link.href)), UNSET),)
+
+
+def is_address(text: str) -> bool:
+    """Whether this is an address as the vendor takes it."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return bool(parts.scheme and (parts.netloc or parts.path)) and text.isprintable() and " " not in text
+
+
+def _read_state(state: str) -> str:
+    return "acknowledged" if state == "suppressed" else "firing"
+
+
+def _write_state(status: str) -> str:
+    return "suppressed" if status == "acknowledged" else "active"
+
+
+# --- rows --------------------------------------------------------------------------------------------------
+
+ALERT = Mapping(
+    NAME,
+    "occurrence",
+    Alert,
+    rows=(
+        _said(SEVERITY),
+        joint(["startsAt"], [STARTS, "created_at"], read=_read_start, write=_write_start),
+        row("endsAt", "ends_at", TIME, side="reply"),
+        joint(
+            ["generatorURL"],
+            ["links"],
+            read=_read_source,
+            write=_write_source,
+            why="one link, where the alert came from",
+        ),
+        Dropped("fingerprint", why="is worked out from the labels", control=True),
+        row("updatedAt", "updated_at", TIME, side="reply"),
+        Dropped("receivers", why="who is told is for the routes to say", control=True),
+        row("status.state", "status", Pair(_read_state, _write_state), side="reply"),
+        Dropped("status.silencedBy", why="what stands in the vendor's own configuration", control=True),
+        Dropped("status.inhibitedBy", why="what stands in the vendor's own configuration", control=True),
+        Dropped("status.mutedBy", why="what stands in the vendor's own configuration", control=True),
+    ),
+    container="annotations",
+    free="custom",
+    details="annotations.description",
+    holds_text=True,
+)

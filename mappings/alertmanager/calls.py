@@ -1,0 +1,152 @@
+"""What Alertmanager is sent: alerts, again and again for as long as they are open, and silences for those that somebody
+has acknowledged.
+
+An alert that nobody posts again is over there when its `endsAt` comes, and its labels are its identity until then: they
+go out unchanged to the end, and what they would say otherwise by now travels as annotations. Sources:
+https://prometheus.io/docs/alerting/latest/clients/ and the API's description,
+https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml. It must not know who calls.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from gateway.canonical import Operation
+from gateway.dialect import Call, Delivered, Found, FoundAlert, Json, Missing, Request, Sending, segment
+from gateway.values import iso
+from mappings.alertmanager.alert import ALERT, fingerprint
+
+HOLDS = timedelta(minutes=15)
+"""For how long an alert holds there unless it is posted again."""
+RENEWED_AFTER = 240.0
+"""Seconds after which it is: three more times before it would be over."""
+LASTS = timedelta(hours=1)
+"""For how long a silence holds unless it is renewed with its alert."""
+AUTHOR = "alert-gateway"
+ALERTS = "/api/v2/alerts"
+
+
+def _identity(sending: Sending) -> dict[str, str]:
+    """The labels that the alert has there, or will have."""
+    for labels in (sending.seen.get("labels"), sending.body.get("labels"), (sending.verbatim or {}).get("labels")):
+        if isinstance(labels, dict) and labels:
+            return labels
+    return {}
+
+
+def _alert(sending: Sending, ends: datetime) -> tuple[dict[str, Json], dict[str, str]]:
+    """The alert as it is posted, and what its labels cannot say any more."""
+    identity, said = _identity(sending), sending.body.get("labels")
+    annotations = dict(sending.body.get("annotations") or {})
+    altered: dict[str, str] = {}
+    for name, value in said.items() if isinstance(said, dict) else ():
+        if identity.get(name) != value and name not in annotations:
+            annotations[name] = value
+            path = "severity" if name == "severity" else "labels"
+            altered[path] = "the labels stay as they were first; this travels as an annotation"
+    rest = {name: value for name, value in sending.body.items() if name not in ("labels", "annotations", "endsAt")}
+    noted = {"annotations": annotations} if annotations else {}
+    return {"labels": identity, **noted, **rest, "endsAt": iso(ends)}, altered
+
+
+def _told(sending: Sending, altered: Mapping[str, str], **seen: Json) -> Delivered:
+    identity = _identity(sending)
+    return Delivered(
+        ids={"id": fingerprint(identity)},
+        seen={"labels": identity, **seen},
+        altered=dict(altered),
+        renew=RENEWED_AFTER,
+    )
+
+
+def tell(sending: Sending) -> Call:
+    """Posts the alert as it is now; where it is silenced for having been acknowledged, that goes on too."""
+    alert, altered = _alert(sending, sending.at + HOLDS)
+    yield Request(method="POST", path=ALERTS, body=[alert])
+    if sending.operation is Operation.UPDATE and sending.seen.get("silence"):
+        silence = yield from _silence(sending)
+        return _told(sending, altered, silence=silence)
+    return _told(sending, altered)
+
+
+def acknowledge(sending: Sending) -> Call:
+    """Silences the alert, and it alone, for as long as it is open."""
+    if not _identity(sending):
+        return Missing()
+    silence = yield from _silence(sending)
+    return _told(sending, {}, silence=silence)
+
+
+def _silence(sending: Sending) -> Any:
+    """Posts a silence of exactly this label set, or prolongs the one that is there; its id."""
+    matchers = [
+        {"name": name, "value": value, "isRegex": False, "isEqual": True} for name, value in _identity(sending).items()
+    ]
+    body: dict[str, Json] = {
+        "matchers": matchers,
+        "startsAt": iso(sending.at),
+        "endsAt": iso(sending.at + LASTS),
+        "createdBy": AUTHOR,
+        "comment": sending.comment or "acknowledged",
+    }
+    held = sending.seen.get("silence")
+    if isinstance(held, str) and held:
+        answer = yield Request(
+            method="POST", path="/api/v2/silences", body={"id": held, **body}, accepts=frozenset({400, 404})
+        )
+        if answer.status < 400:
+            return _silence_in(answer.json()) or held
+    answer = yield Request(method="POST", path="/api/v2/silences", body=body)
+    return _silence_in(answer.json())
+
+
+def _silence_in(body: Json) -> str | None:
+    found = body.get("silenceID") if isinstance(body, dict) else None
+    return found if isinstance(found, str) and found else None
+
+
+def resolve(sending: Sending) -> Call:
+    """Posts the alert as one that is over, and takes away the silence that it had for itself."""
+    if not _identity(sending):
+        return Missing()
+    alert, altered = _alert(sending, sending.at)
+    yield Request(method="POST", path=ALERTS, body=[alert])
+    held = sending.seen.get("silence")
+    if isinstance(held, str) and held:
+        gone = frozenset({400, 404, 500})  # some releases answer 500 to a silence that they do not know
+        yield Request(method="DELETE", path=f"/api/v2/silence/{segment(held)}", accepts=gone)
+    return Delivered(ids={"id": fingerprint(_identity(sending))}, seen={"silence": None}, altered=altered)
+
+
+SEND: dict[Operation, Callable[[Sending], Call]] = {
+    Operation.CREATE: tell,
+    Operation.UPDATE: tell,
+    Operation.REOPEN: tell,
+    Operation.ACKNOWLEDGE: acknowledge,
+    Operation.RESOLVE: resolve,
+}
+
+
+def list_all(sending: Sending) -> Call:
+    """What is there now, the inhibited and the silenced too."""
+    answer = yield Request(method="GET", path=ALERTS, is_list=True)
+    body = answer.json()
+    found = [one for one in body if isinstance(one, dict)] if isinstance(body, list) else []
+    return Found(tuple(FoundAlert(id=str(one.get("fingerprint")), flat=ALERT.found(one)) for one in found))
+
+
+def authorise(request: Request, credential: str) -> Request:
+    """A token, or `user:password`: Alertmanager itself asks for neither, what stands before it may."""
+    if not credential:
+        return request
+    if ":" not in credential:
+        return request.with_headers({"Authorization": f"Bearer {credential}"})
+    return request.with_headers({"Authorization": f"Basic {in_base64(credential)}"})
+
+
+def in_base64(text: str) -> str:
+    """A text as Basic authentication wants it."""
+    return base64.b64encode(text.encode()).decode()

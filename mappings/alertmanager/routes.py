@@ -1,0 +1,484 @@
+"""What Alertmanager's callers can ask for: to post alerts, to list them, to silence some, and how it is set up.
+
+Sources: https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml and, for the webhook that another
+Alertmanager sends, https://prometheus.io/docs/alerting/latest/configuration/#webhook_config. Prometheus posts the same
+alerts every minute and their end for a quarter of an hour, and never tries again what was refused. It must not know
+what stands behind the gateway.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from gateway.asking import one
+from gateway.canonical import Flat, Operation
+from gateway.dialect import (
+    Answer,
+    Batch,
+    Command,
+    Incoming,
+    Json,
+    Listing,
+    Mute,
+    Mutes,
+    Ref,
+    Relay,
+    Reply,
+    Request,
+    Route,
+    Shown,
+    Unmute,
+)
+from gateway.errors import Problem, ProblemKind
+from gateway.ids import made_at
+from gateway.values import from_millis, iso
+from gateway.wire import Wire
+from mappings.alertmanager import matchers, words
+from mappings.alertmanager.alert import ALERT, STARTS, Alert, is_address, read_moment, without_blank
+from mappings.alertmanager.matchers import Matcher
+
+API = "https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml"
+CLIENTS = "https://prometheus.io/docs/alerting/latest/clients/"
+WEBHOOK = "https://prometheus.io/docs/alerting/latest/configuration/#webhook_config"
+RESOLVE_TIMEOUT = timedelta(minutes=5)
+"""For how long an alert holds whose sender does not say."""
+MOST_SHOWN = 20
+"""So many faults of a request are told."""
+READ = frozenset({"labels", "annotations", "startsAt", "endsAt", "generatorURL"})
+REPLACED = ("severity", "details", "custom", "links")
+"""What the newest post says, or no longer says."""
+
+# --- wire structs ------------------------------------------------------------------------------------------
+
+
+class Posted(Struct, kw_only=True):
+    """An alert as it is posted. Labels are its identity, the newest annotations count."""
+
+    labels: dict[str, str]
+    annotations: dict[str, str] | UnsetType | None = UNSET
+    startsAt: str | UnsetType | None = UNSET
+    endsAt: str | UnsetType | None = UNSET
+    generatorURL: str | UnsetType | None = UNSET
+
+
+class Silence(Struct, kw_only=True):
+    """A silence as it is posted; `id` names the one that it replaces."""
+
+    matchers: list[Matcher]
+    startsAt: datetime
+    endsAt: datetime
+    createdBy: str
+    comment: str
+    id: str | UnsetType | None = UNSET
+
+
+class SilenceId(Struct, kw_only=True):
+    """The answer to a silence."""
+
+    silenceID: str
+
+
+class Notified(Struct, kw_only=True):
+    """One alert of the group that a webhook tells of."""
+
+    status: Literal["firing", "resolved"]
+    labels: dict[str, str]
+    annotations: dict[str, str] | UnsetType | None = UNSET
+    startsAt: str | UnsetType | None = UNSET
+    endsAt: str | UnsetType | None = UNSET
+    generatorURL: str | UnsetType | None = UNSET
+
+
+class Notification(Struct, kw_only=True):
+    """What a webhook posts, version 4: a group of alerts, firing and resolved ones together."""
+
+    version: str
+    alerts: list[Notified]
+    groupKey: str | UnsetType = UNSET
+    status: str | UnsetType = UNSET
+    receiver: str | UnsetType = UNSET
+
+
+# --- who asks ----------------------------------------------------------------------------------------------
+
+
+def _list_body(incoming: Incoming, what: str) -> list[Any]:
+    refuse_other_types(incoming)
+    body = incoming.body
+    if not isinstance(body, list):
+        raise Problem(ProblemKind.MALFORMED, f'parsing {what} body from "" failed, because it is not a list of objects')
+    return body
+
+
+def refuse_other_types(incoming: Incoming) -> None:
+    """The API layer takes JSON that is called so, and nothing else."""
+    said = incoming.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if said and said != "application/json":
+        text = f'unsupported media type "{said[:100]}", only [application/json] are allowed'
+        raise Problem(ProblemKind.MEDIA_TYPE, text, field="Content-Type")
+
+
+# --- alerts that are posted --------------------------------------------------------------------------------
+
+
+def post(incoming: Incoming) -> Batch:
+    """Alerts as they are posted, each on its own: what is wrong with one keeps none of the others back."""
+    body = _list_body(incoming, "alerts")
+    posted = [_checked(item, place) for place, item in enumerate(body)]
+    return batch([(wire, None) for wire in posted], incoming.now)
+
+
+def _checked(item: Any, place: int) -> Wire:
+    """What the API layer refuses, it refuses with everything that stands beside it."""
+    if isinstance(item, dict) and item.get("labels") is None:
+        raise Problem(ProblemKind.INVALID, f"{place}.labels in body is required", field=f"{place}.labels")
+    try:
+        msgspec.convert(item, Posted)
+        for name in ("startsAt", "endsAt"):
+            read_moment(item.get(name))
+    except (msgspec.ValidationError, ValueError) as error:
+        text = f'parsing alerts body from "" failed, because of alert {place}: {error}'
+        raise Problem(ProblemKind.MALFORMED, text, field=str(place)) from None
+    source = item.get("generatorURL")
+    if source and not is_address(source):
+        text = f"{place}.generatorURL in body must be of type uri: {msgspec.json.encode(source[:200]).decode()}"
+        raise Problem(ProblemKind.INVALID, text, field=f"{place}.generatorURL")
+    return {name: value for name, value in item.items() if value is not None}
+
+
+def batch(posted: Sequence[tuple[Wire, bool | None]], now: datetime) -> Batch:
+    """The commands that posted alerts are. With each goes whether it has ended; None where its time says it."""
+    commands, problems = [], []
+    for wire, has_ended in posted:
+        try:
+            commands.append(_command(wire, has_ended, now))
+        except Problem as problem:
+            problems.append(problem)
+    return Batch(tuple(commands), tuple(problems[:MOST_SHOWN]))
+
+
+def _command(wire: Wire, has_ended: bool | None, now: datetime) -> Command:
+    labels = without_blank(wire["labels"])
+    if not labels:
+        raise Problem(ProblemKind.INVALID, "at least one label pair required", field="labels")
+    for name in labels:
+        if not name:
+            raise Problem(ProblemKind.INVALID, 'invalid label set: invalid name ""', field="labels")
+    starts, ends = read_moment(wire.get("startsAt")), read_moment(wire.get("endsAt"))
+    if starts and ends and starts > ends:
+        raise Problem(ProblemKind.INVALID, "start time must be before end time", field="startsAt")
+    reading = ALERT.interpret({**wire, "labels": labels})
+    if has_ended or (has_ended is None and ends is not None and ends <= now):
+        return Command(
+            operation=Operation.RESOLVE,
+            ref=Ref(key=reading.flat["dedup_key"]),
+            verbatim=reading.verbatim,
+            dropped=reading.dropped,
+            is_resend=True,
+        )
+    until = {"ends_at": ends or now + RESOLVE_TIMEOUT} if has_ended is None else {}
+    return Command(
+        operation=Operation.CREATE,
+        patch={**reading.flat, **until},
+        verbatim=reading.verbatim,
+        dropped=reading.dropped,
+        carried=reading.carried,
+        amend=_newest(reading.flat),
+        is_resend=True,
+    )
+
+
+def _newest(said: Flat) -> Callable[[Flat], Flat]:
+    """The newest post wins, but for its start: the earliest that was said stays."""
+
+    def amend(before: Flat) -> Flat:
+        gone: Flat = {path: None for path in REPLACED if before.get(path) is not None and path not in said}
+        first, starts = read_moment(before.get(STARTS)), read_moment(said.get(STARTS))
+        if first and (starts is None or first <= starts):
+            gone[STARTS] = before[STARTS]
+        return gone
+
+    return amend
+
+
+def notified(incoming: Incoming) -> Batch:
+    """What another Alertmanager's webhook tells of, one alert of the group at a time."""
+    body = incoming.body
+    try:
+        told = msgspec.convert(body, Notification)
+    except msgspec.ValidationError as error:
+        text = f"this is not the body of an Alertmanager webhook, version 4: {error}"
+        raise Problem(ProblemKind.MALFORMED, text) from None
+    if told.version != "4":
+        text = f'version in body must be of type "4": this is {told.version[:20]!r}, which is another sender\'s'
+        raise Problem(ProblemKind.INVALID, text, field="version")
+    assert isinstance(body, dict)
+    posted: list[tuple[Wire, bool | None]] = []
+    for item in body["alerts"]:
+        wire = {name: value for name, value in item.items() if name in READ and value is not None}
+        wire.pop("endsAt", None)
+        posted.append((wire, item["status"] == "resolved"))
+    return batch(posted, incoming.now)
+
+
+# --- lists -------------------------------------------------------------------------------------------------
+
+
+def _flag(incoming: Incoming, name: str) -> bool:
+    text = one(incoming, name)
+    if text is None or text == "":
+        return True
+    if text.lower() not in ("true", "false"):
+        raise Problem(ProblemKind.INVALID, f"{name} in query must be of type boolean: {text[:50]!r}", field=name)
+    return text.lower() == "true"
+
+
+def listed(incoming: Incoming) -> Listing:
+    """The open alerts, as far as the filters mean them."""
+    wanted = [matcher for text in incoming.query.get("filter", ()) for matcher in matchers.parse(text)]
+    receiver = one(incoming, "receiver")
+    is_ours = receiver is None or bool(matchers.compiled(receiver).fullmatch(words.RECEIVER))
+    active, silenced = _flag(incoming, "active"), _flag(incoming, "silenced")
+    for name in ("inhibited", "unprocessed", "muted"):
+        _flag(incoming, name)
+
+    def choose(alerts: Sequence[Shown]) -> Sequence[Shown]:
+        states = {"firing": active, "acknowledged": silenced}
+        return [
+            shown
+            for shown in alerts
+            if is_ours
+            and states.get(str(shown.flat.get("status")), False)
+            and matchers.all_hold(wanted, words.labels_of(shown.flat))
+        ]
+
+    return Listing(statuses=("firing", "acknowledged"), choose=choose)
+
+
+# --- silences ----------------------------------------------------------------------------------------------
+
+
+def silence(incoming: Incoming) -> Mute:
+    """A silence that is posted."""
+    refuse_other_types(incoming)
+    body = incoming.body
+    if not isinstance(body, dict):
+        raise Problem(ProblemKind.MALFORMED, 'parsing silence body from "" failed, because it is not an object')
+    for name in ("matchers", "startsAt", "endsAt", "createdBy", "comment"):
+        if body.get(name) is None:
+            raise Problem(ProblemKind.INVALID, f"silence.{name} in body is required", field=name)
+    try:
+        posted = msgspec.convert(body, Silence)
+    except msgspec.ValidationError as error:
+        raise Problem(ProblemKind.MALFORMED, f'parsing silence body from "" failed, because {error}') from None
+    _refuse_silence(posted, incoming.now)
+    rest = {name: value for name, value in body.items() if name not in ("id", "startsAt", "endsAt", "status")}
+    return Mute(
+        body={**rest, "matchers": msgspec.to_builtins(posted.matchers)},
+        starts_at=posted.startsAt,
+        ends_at=posted.endsAt,
+        id=posted.id or None,
+        covers=lambda flat: matchers.all_hold(posted.matchers, words.labels_of(flat)),
+        comment=f"silenced by {posted.createdBy}: {posted.comment}",
+    )
+
+
+def _refuse_silence(posted: Silence, now: datetime) -> None:
+    if not posted.matchers:
+        raise Problem(ProblemKind.INVALID, "silence.matchers in body should have at least 1 items", field="matchers")
+    if posted.startsAt.tzinfo is None or posted.endsAt.tzinfo is None:
+        raise Problem(ProblemKind.INVALID, "Failed to create silence: times need a zone", field="startsAt")
+    if posted.startsAt > posted.endsAt:
+        raise Problem(ProblemKind.INVALID, "Failed to create silence: start time must be before end time")
+    if posted.endsAt <= now:
+        raise Problem(ProblemKind.INVALID, "Failed to create silence: end time can't be in the past")
+    for matcher in posted.matchers:
+        if matcher.isRegex:
+            matchers.compiled(matcher.value)
+    if all(matcher.holds({}) for matcher in posted.matchers):
+        text = "invalid silence: matcher set 0: at least one matcher must not match the empty string"
+        raise Problem(ProblemKind.INVALID, text, field="matchers")
+
+
+def is_muted(muted: Any, flat: Flat) -> bool:
+    """Whether a silence means an alert."""
+    held = msgspec.convert(muted.body["matchers"], list[Matcher])
+    return matchers.all_hold(held, words.labels_of(flat))
+
+
+def _silence_id(incoming: Incoming) -> str:
+    """The id of a path, which has to be one."""
+    found = incoming.params["id"]
+    if not re.fullmatch(r"[0-9a-fA-F-]{36}", found):
+        text = f"silenceID in path must be of type uuid: {msgspec.json.encode(found[:100]).decode()}"
+        raise Problem(ProblemKind.INVALID, text, field="silenceID")
+    return found
+
+
+def silences(incoming: Incoming) -> Mutes:
+    """A question for all silences."""
+    for text in incoming.query.get("filter", ()):
+        matchers.parse(text)
+    return Mutes()
+
+
+def _now_of(answer: Answer) -> datetime:
+    return from_millis(made_at(answer.request))
+
+
+def _answer_silences(answer: Answer) -> Reply:
+    now = _now_of(answer)
+    return Reply(200, [words.shown_silence(muted, now) for muted in sorted(answer.mutes, key=lambda one: one.ends_at)])
+
+
+# --- how it is set up --------------------------------------------------------------------------------------
+
+CONFIGURATION = f"route:\n  receiver: {words.RECEIVER}\nreceivers:\n- name: {words.RECEIVER}\n"
+
+
+RECEIVERS = Reply(200, [{"name": words.RECEIVER}])
+
+
+def _status(now: datetime) -> Reply:
+    """A cluster of none, with one receiver."""
+    version = dict.fromkeys(("branch", "buildDate", "buildUser", "goVersion", "revision"), "")
+    said: dict[str, Json] = {
+        "cluster": {"status": "disabled", "peers": []},
+        "config": {"original": CONFIGURATION},
+        "uptime": iso(now),
+        "versionInfo": {**version, "version": "0.33.1"},
+    }
+    return Reply(200, said)
+
+
+def status(incoming: Incoming) -> Relay:
+    """How it is set up."""
+    return Relay(Request(method="GET", path="/api/v2/status"), _status(incoming.now))
+
+
+def receivers(incoming: Incoming) -> Relay:
+    """Who is told."""
+    return Relay(Request(method="GET", path="/api/v2/receivers"), RECEIVERS)
+
+
+# --- routes ------------------------------------------------------------------------------------------------
+
+TOLD = (Operation.CREATE, Operation.UPDATE, Operation.RESOLVE)
+ROUTES = (
+    Route(
+        method="POST",
+        path="/api/v2/alerts",
+        operations=TOLD,
+        read=post,
+        answer=words.done,
+        summary="Post alerts, or their ends",
+        source=CLIENTS,
+        body=list[Posted],
+    ),
+    Route(
+        method="GET",
+        path="/api/v2/alerts",
+        operations=(Operation.LIST,),
+        read=listed,
+        answer=words.alerts,
+        summary="List the open alerts",
+        source=API,
+        returns=list[Alert],
+        query=("active", "silenced", "inhibited", "unprocessed", "filter", "receiver"),
+    ),
+    Route(
+        method="GET",
+        path="/api/v2/alerts/groups",
+        operations=(Operation.LIST,),
+        read=listed,
+        answer=words.groups,
+        summary="List the open alerts by group",
+        source=API,
+        query=("active", "silenced", "inhibited", "muted", "filter", "receiver"),
+    ),
+    Route(
+        method="GET",
+        path="/api/v2/silences",
+        operations=(),
+        read=silences,
+        answer=_answer_silences,
+        summary="List the silences",
+        source=API,
+        query=("filter",),
+    ),
+    Route(
+        method="POST",
+        path="/api/v2/silences",
+        operations=(),
+        read=silence,
+        answer=lambda answer: Reply(200, {"silenceID": answer.mutes[0].id}),
+        summary="Silence some alerts for a while",
+        source=API,
+        body=Silence,
+        returns=SilenceId,
+    ),
+    Route(
+        method="GET",
+        path="/api/v2/silence/{id}",
+        operations=(),
+        read=lambda incoming: Mutes(_silence_id(incoming)),
+        answer=lambda answer: Reply(200, words.shown_silence(answer.mutes[0], _now_of(answer))),
+        summary="Get a silence",
+        source=API,
+    ),
+    Route(
+        method="DELETE",
+        path="/api/v2/silence/{id}",
+        operations=(),
+        read=lambda incoming: Unmute(_silence_id(incoming)),
+        answer=words.done,
+        summary="Expire a silence",
+        source=API,
+    ),
+    Route(
+        method="GET",
+        path="/api/v2/receivers",
+        operations=(),
+        read=receivers,
+        answer=lambda answer: RECEIVERS,
+        summary="List who is told",
+        source=API,
+    ),
+    Route(
+        method="GET",
+        path="/api/v2/status",
+        operations=(),
+        read=status,
+        answer=lambda answer: _status(_now_of(answer)),
+        summary="How it is set up",
+        source=API,
+    ),
+    Route(
+        method="POST",
+        path="/api/v1/alerts",
+        operations=TOLD,
+        read=post,
+        answer=lambda answer: Reply(200, {"status": "success"}),
+        summary="Post alerts by the older path",
+        source=CLIENTS,
+        body=list[Posted],
+        side=True,
+    ),
+    Route(
+        method="POST",
+        path="/webhook",
+        operations=TOLD,
+        read=notified,
+        answer=words.done,
+        summary="What another Alertmanager's webhook tells of",
+        source=WEBHOOK,
+        body=Notification,
+        at_root=False,
+    ),
+)

@@ -1,0 +1,111 @@
+"""Alertmanager's words: alerts and silences as they are shown, and every kind of problem in one of its two shapes.
+
+What its handlers refuse is a text, what its API layer refuses is an object with a code: both as release 0.33 answers,
+by https://github.com/prometheus/alertmanager/blob/main/api/v2/api.go and the API's description beside it. It must not
+know what stands behind the gateway.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from gateway.canonical import Flat
+from gateway.dialect import Answer, Json, Muted, Reply, Response, Shown
+from gateway.errors import USUAL_STATUS, Problem, ProblemKind
+from gateway.mapping import Writing
+from gateway.values import iso
+from mappings.alertmanager.alert import ALERT, fingerprint
+
+RECEIVER = "alert-gateway"
+"""Who is told, as far as callers see: what stands behind is not theirs to know."""
+IN_BODY = re.compile(r"\S* in (body|query|path) (is required|must be of type|should have at least)")
+CODES = {"is required": 602, "must be of type": 601, "should have at least": 612}
+"""What the API layer refuses with 422, and the code that it gives each."""
+
+# --- alerts ------------------------------------------------------------------------------------------------
+
+
+def labels_of(flat: Flat) -> dict[str, str]:
+    """The label set that an alert has here, whichever vendor's it is."""
+    labels: dict[str, str] = ALERT.write(flat, Writing())["labels"]
+    return labels
+
+
+def shown_alert(shown: Shown) -> dict[str, Json]:
+    """An alert as it is listed."""
+    flat = shown.flat
+    wire = {**ALERT.write(flat, Writing()), **ALERT.write(flat, Writing(), side="reply", partial=True)}
+    ends = flat.get("ends_at") or flat["updated_at"]
+    return {
+        "annotations": {},
+        **wire,
+        "status": {**wire["status"], "silencedBy": [], "inhibitedBy": [], "mutedBy": []},
+        "endsAt": iso(ends),
+        "fingerprint": fingerprint(wire["labels"]),
+        "receivers": [{"name": RECEIVER}],
+    }
+
+
+def alerts(answer: Answer) -> Reply:
+    """A list of alerts, sorted by fingerprint."""
+    return Reply(200, sorted(map(shown_alert, answer.listed), key=lambda one: str(one["fingerprint"])))
+
+
+def groups(answer: Answer) -> Reply:
+    """The same in one group, as nothing is known here of what the vendor would group them by."""
+    found = sorted(map(shown_alert, answer.listed), key=lambda one: str(one["fingerprint"]))
+    group = {"labels": {}, "routeLabels": {}, "receiver": {"name": RECEIVER}, "alerts": found}
+    return Reply(200, [group] if found else [])
+
+
+def done(answer: Answer) -> Reply:
+    """Success has no body."""
+    return Reply(200)
+
+
+# --- silences ----------------------------------------------------------------------------------------------
+
+
+def shown_silence(muted: Muted, now: Any) -> dict[str, Json]:
+    """A silence as it is shown: as it was posted, and where it stands."""
+    state = "expired" if muted.ends_at <= now else "pending" if muted.starts_at > now else "active"
+    return {
+        **muted.body,
+        "id": muted.id,
+        "startsAt": iso(muted.starts_at),
+        "endsAt": iso(muted.ends_at),
+        "updatedAt": iso(muted.updated_at),
+        "status": {"state": state},
+    }
+
+
+# --- every kind of problem ---------------------------------------------------------------------------------
+
+PLAIN = {
+    *(ProblemKind.INVALID, ProblemKind.UNMET, ProblemKind.UNROUTED, ProblemKind.REFUSED, ProblemKind.NOT_FOUND),
+    *(ProblemKind.CONFLICT, ProblemKind.NAME_TAKEN, ProblemKind.INTERNAL, ProblemKind.OVERLOADED),
+}
+"""What the handlers refuse themselves, with nothing but a text."""
+
+
+def problem(found: Problem) -> Reply:
+    """A problem as the handlers or the API layer word it."""
+    in_body = IN_BODY.match(found.message)
+    if in_body:
+        return Reply(422, {"code": CODES[in_body[2]], "message": found.message})
+    status = USUAL_STATUS[found.kind]
+    if found.kind in PLAIN:
+        return Reply(status, found.message)
+    said = {"code": status, "message": found.message}
+    headers = {"WWW-Authenticate": "Basic"} if found.kind is ProblemKind.UNAUTHORIZED else {}
+    return Reply(status, said, headers)
+
+
+def reason(response: Response) -> str:
+    """Alertmanager's own words in a refusal, whichever shape they have."""
+    body = response.json()
+    if isinstance(body, str):
+        return body
+    message = body.get("message") if isinstance(body, dict) else None
+    return message if isinstance(message, str) else ""

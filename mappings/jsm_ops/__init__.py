@@ -1,0 +1,47 @@
+"""Jira Service Management's Ops REST API, Opsgenie's successor: the same occurrences under a user's own credentials.
+
+Source: https://developer.atlassian.com/cloud/jira/service-desk-ops/rest/v2/api-group-alerts/. It shares Opsgenie's
+rows, words and steps; what differs is here: rows in `alert`, what callers ask in `routes`, answers in `words`, and what
+is sent in `calls`. It must not know what stands behind the gateway.
+"""
+
+from __future__ import annotations
+
+from gateway.canonical import Operation
+from gateway.dialect import Dialect, Outbound, Request
+from mappings.jsm_ops.alert import ALERT, NAME
+from mappings.jsm_ops.calls import SEND, authorise, read_many, read_one
+from mappings.jsm_ops.routes import PAGE, ROUTES, credentials
+from mappings.opsgenie.alert import fitted_key
+from mappings.opsgenie.words import problem, reason, shown_id
+
+DIALECT = Dialect(
+    name=NAME,
+    title="Jira Service Management",
+    source=PAGE,
+    kind="occurrence",
+    mapping=ALERT,
+    routes=ROUTES,
+    outbound=Outbound(
+        addressed_by="key",
+        calls=SEND,
+        nearest={Operation.DELETE: Operation.RESOLVE},
+        authorise=authorise,
+        reason=reason,
+        read=read_one,
+        list=read_many,
+        probe=Request(method="GET", path="/alerts", query={"size": "1"}),
+    ),
+    credentials=credentials,
+    problem=problem,
+    shown_id=shown_id,
+    same_key=fitted_key,
+    url="https://api.atlassian.com/jsm/ops/api/<cloudId>/v1",
+    client_setting="the base URL `https://api.atlassian.com/jsm/ops/api/<cloudId>/v1` → `http://gateway/jsm_ops`",
+    remark=(
+        "The `key` is a user's email and API token, `jane@example.com:token`, as the Basic scheme has them; the "
+        "`cloudId` is told by `https://<site>.atlassian.net/_edge/tenant_info`. The integration events API of the "
+        "same product, which takes the key of an integration, is an upstream of `opsgenie`. Responders are known by "
+        "id alone, and an API token may not delete: an alert is closed instead, and tags that are taken away stay."
+    ),
+)

@@ -1,0 +1,231 @@
+"""What callers of Jira Service Management's Ops API can ask for: alerts by id, their lists, and the state of a request.
+
+Source: https://developer.atlassian.com/cloud/jira/service-desk-ops/rest/v2/api-group-alerts/. Everything is read as
+Opsgenie's callers are, but for what has other fields here; who writes as to Opsgenie is understood as well. It must not
+know what stands behind the gateway.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from msgspec import UNSET, Struct, UnsetType
+
+from gateway.asking import one, time_of
+from gateway.canonical import Operation
+from gateway.dialect import Answer, Command, Incoming, Json, Listing, Read, Ref, Reply, Route, Shown
+from gateway.errors import invalid
+from mappings.jsm_ops.alert import ALERT, EXTRA, Alert
+from mappings.jsm_ops.words import answer_many, answer_one, answer_status
+from mappings.opsgenie import asked, lists
+from mappings.opsgenie.alert import RESPONDERS
+from mappings.opsgenie.bodies import Common, Described, Noted, Prioritised, Receipt, Snoozed, Tagged, Text, Worded
+from mappings.opsgenie.words import receipt
+
+PAGE = "https://developer.atlassian.com/cloud/jira/service-desk-ops/rest/v2/api-group-alerts/"
+
+# --- wire structs ------------------------------------------------------------------------------------------
+
+
+class Escalated(Struct, kw_only=True):
+    """To which escalation."""
+
+    escalationId: Text
+
+
+class Assigned(Struct, kw_only=True):
+    """To whose account."""
+
+    accountId: Text
+
+
+class Responding(Struct, kw_only=True):
+    """Who is called in."""
+
+    id: Text
+    type: str | UnsetType = UNSET
+
+
+class Acting(Struct, kw_only=True):
+    """Which of the account's own actions."""
+
+    actionName: Text
+
+
+class Extended(Struct, kw_only=True):
+    """Properties to be added."""
+
+    extraProperties: dict[str, Any]
+
+
+class Done(Struct, kw_only=True):
+    """What became of a request."""
+
+    action: str
+    processedAt: str
+    integrationId: str
+    isSuccess: bool
+    status: str
+    alertId: str
+    alias: str
+
+
+class Many(Struct, kw_only=True):
+    """A page of alerts."""
+
+    values: list[Alert]
+    links: dict[str, str]
+
+
+# --- what is asked -----------------------------------------------------------------------------------------
+
+
+def credentials(incoming: Incoming) -> tuple[str, ...]:
+    """A user's email and API token out of the Basic scheme, or a bare or bearer token."""
+    header = incoming.headers.get("authorization", "").strip()
+    scheme, _, rest = header.partition(" ")
+    key = rest.strip() if scheme.lower() in ("basic", "bearer") else header
+    if scheme.lower() == "basic":
+        try:
+            key = base64.b64decode(key, validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            return ()
+    return (key,) if key else ()
+
+
+def _by_alias(incoming: Incoming) -> Read:
+    alias = one(incoming, "alias")
+    if not alias:
+        raise invalid("alias", "is required")
+    return Read(ref=Ref(key=alias))
+
+
+def _search(incoming: Incoming) -> Listing:
+    """A list by query, and by when alerts were created."""
+    since, until = time_of(incoming, "from"), time_of(incoming, "to")
+
+    def among(shown: Shown) -> bool:
+        created = shown.flat.get("created_at")
+        return created is None or ((since is None or since <= created) and (until is None or created <= until))
+
+    return lists.listing(incoming, "size", "/v1/alerts", among)
+
+
+def _assign(incoming: Incoming) -> Command:
+    account = asked.required(asked.words_of(incoming), "accountId", str)
+    said = {"accountId": account}
+    return asked.acting(incoming, "assign", f"assigned to {account}", said, lambda before: {"assignee": account})
+
+
+def _escalate(incoming: Incoming) -> Command:
+    body = asked.words_of(incoming)
+    held = body.get("escalation")
+    given = {"escalationId": held.get("id")} if isinstance(held, dict) else body
+    name = asked.required(given, "escalationId", str)
+    return asked.acting(incoming, "escalate", f"escalated to {name}", {"escalationId": name})
+
+
+def _respond(incoming: Incoming) -> Command:
+    body = asked.words_of(incoming)
+    held = body.get("responder")
+    given = held if isinstance(held, dict) else body
+    listed = {"id": asked.required(given, "id", str), "type": str(given.get("type") or "user")}
+    sentence = f"{listed['type']} {listed['id']} was called in"
+    return asked.acting(incoming, "responders", sentence, listed, lambda before: _with(before, listed))
+
+
+def _with(before: dict[str, Any], listed: dict[str, Json]) -> dict[str, Any]:
+    held = list(before.get(RESPONDERS) or ())
+    return {RESPONDERS: held if listed in held else [*held, listed]}
+
+
+def _act(incoming: Incoming) -> Command:
+    name = asked.required(asked.words_of(incoming), "actionName", str)
+    return asked.acting(incoming, "action", f"action {name} was carried out", {"actionName": name})
+
+
+# --- routes ------------------------------------------------------------------------------------------------
+
+
+def _writing(
+    method: str,
+    path: str,
+    operation: Operation,
+    read: Callable[[Incoming], Command],
+    summary: str,
+    body: type[Struct] | None = None,
+) -> Route:
+    return Route(
+        method=method,
+        path=f"/alerts{path}",
+        operations=(operation,),
+        read=read,
+        answer=receipt,
+        summary=summary,
+        source=PAGE,
+        success=202,
+        returns=Receipt,
+        body=body,
+        body_optional=body is Common,
+        at_root=False,
+    )
+
+
+def _asking(
+    path: str,
+    operation: Operation,
+    read: Callable[[Incoming], Any],
+    answer: Callable[[Answer], Reply],
+    summary: str,
+    returns: Any,
+    query: tuple[str, ...] = (),
+) -> Route:
+    return Route(
+        method="GET",
+        path=f"/alerts{path}",
+        operations=(operation,),
+        read=read,
+        answer=answer,
+        summary=summary,
+        source=PAGE,
+        returns=returns,
+        query=query,
+        at_root=False,
+    )
+
+
+SEARCH = ("query", "offset", "size", "sort", "order", "from", "to")
+CHANGE, DO, LOOK = Operation.UPDATE, Operation.COMMENT, Operation.READ
+CLOSE, ACKNOWLEDGE = Operation.RESOLVE, Operation.ACKNOWLEDGE
+TAKE_BACK = "Take an acknowledgement back"
+EXTEND = asked.adding_details(ALERT, EXTRA)
+
+SHORT = (
+    _writing("POST", "", Operation.CREATE, asked.creating(ALERT), "Create an alert, or count it once more", Alert),
+    _asking("", Operation.LIST, _search, answer_many, "List alerts", Many, SEARCH),
+    _asking("/alias", LOOK, _by_alias, answer_one, "Get the open alert of an alias", Alert, ("alias",)),
+    _asking("/requests/{id}", LOOK, lists.status, answer_status, "Get the state of a request", Done),
+    _asking("/{id}", LOOK, lists.get, answer_one, "Get an alert", Alert),
+    _writing("DELETE", "/{id}", Operation.DELETE, asked.doing(Operation.DELETE), "Delete an alert"),
+    _writing("POST", "/{id}/close", CLOSE, asked.doing(CLOSE), "Close an alert", Common),
+    _writing("POST", "/{id}/acknowledge", ACKNOWLEDGE, asked.doing(ACKNOWLEDGE), "Acknowledge an alert", Common),
+    _writing("PATCH", "/{id}/message", CHANGE, asked.field("message"), "Change the message", Worded),
+    _writing("PATCH", "/{id}/description", CHANGE, asked.field("description"), "Change the description", Described),
+    _writing("PATCH", "/{id}/priority", CHANGE, asked.field("priority"), "Change the priority", Prioritised),
+    _writing("POST", "/{id}/tags", CHANGE, asked.add_tags, "Add tags", Tagged),
+    _writing("POST", "/{id}/extra-properties", CHANGE, EXTEND, "Add extra properties", Extended),
+    _writing("POST", "/{id}/notes", DO, asked.note, "Add a note", Noted),
+    _writing("POST", "/{id}/unacknowledge", DO, asked.unacknowledge, TAKE_BACK, Common),
+    _writing("POST", "/{id}/snooze", DO, asked.snooze, "Snooze an alert", Snoozed),
+    _writing("POST", "/{id}/escalate", DO, _escalate, "Escalate an alert", Escalated),
+    _writing("POST", "/{id}/assign", DO, _assign, "Assign an alert", Assigned),
+    _writing("POST", "/{id}/responders", DO, _respond, "Add a responder", Responding),
+    _writing("POST", "/{id}/action", DO, _act, "Carry out a custom action", Acting),
+)
+"""As below the address of a site, which clients of the gateway need not repeat."""
+WHOLE = "/jsm/ops/api/{cloudId}/v1"
+ROUTES = (*SHORT, *(replace(route, path=f"{WHOLE}{route.path}", at_root=True) for route in SHORT))

@@ -1,0 +1,273 @@
+"""What callers ask of an alert in Opsgenie's words: every documented operation, read into a command.
+
+Sources: https://docs.opsgenie.com/docs/alert-api and the page that continues it. Clients leave optional bodies out.
+What the canonical alert has no operation for becomes a sentence and a change of the record. It must not know what
+stands behind the gateway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import UNSET
+
+from gateway.asking import body_object, one
+from gateway.canonical import Flat, Operation
+from gateway.dialect import Command, Incoming, Json, Ref
+from gateway.errors import invalid
+from gateway.mapping import Mapping
+from gateway.values import iso, read_time
+from mappings.opsgenie.alert import ALERT, PRIORITY, RESPONDERS, TAGS, USUAL_PRIORITY
+
+COMMON = ("user", "source", "note")
+
+
+def ref(incoming: Incoming) -> Ref:
+    """The alert that is meant: by its id, its short one, or the alias, which finds the open one."""
+    kind = one(incoming, "identifierType") or "id"
+    if kind.lower() not in ("id", "tiny", "alias"):
+        raise invalid("identifierType", "should be one of [ id, tiny, alias ]")
+    name = incoming.params["id"]
+    return Ref(key=name) if kind.lower() == "alias" else Ref(id=name)
+
+
+def words_of(incoming: Incoming, *, is_optional: bool = False) -> dict[str, Json]:
+    """The body as it is meant: null is absent, and so is the whole where nothing has to be said."""
+    if incoming.body is UNSET and is_optional:
+        return {}
+    return {name: value for name, value in body_object(incoming).items() if value is not None}
+
+
+def common(incoming: Incoming, said: dict[str, Json]) -> dict[str, Json]:
+    """Who does it, over what, and why: in the body, or in the query where there is none."""
+    asked = {name: said.get(name, one(incoming, name)) for name in COMMON}
+    for name, value in asked.items():
+        if value is not None and not isinstance(value, str):
+            raise invalid(name, "should be a text")
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def required(said: dict[str, Json], name: str, kind: type) -> Any:
+    """A field that has to be there, and of this kind."""
+    value = said.get(name)
+    if not isinstance(value, kind) or not value:
+        raise invalid(name, "is required" if value in (None, "", [], {}) else "is of the wrong type")
+    return value
+
+
+def command(incoming: Incoming, operation: Operation, said: dict[str, Json], **more: Any) -> Command:
+    """A command on an alert; the vendor takes each, and tells later whether there was such an alert."""
+    more.setdefault("comment", str(said.get("note", "")))
+    more.setdefault("verbatim", said)
+    return Command(operation=operation, ref=ref(incoming), answers_anyway=True, **more)
+
+
+def creating(mapping: Mapping) -> Callable[[Incoming], Command]:
+    """Reads a new alert by the rows of the API that it came over; an open one of its alias is counted once more."""
+
+    def read(incoming: Incoming) -> Command:
+        body = words_of(incoming)
+        for name in ("alias", "priority"):
+            if body.get(name) == "":
+                del body[name]
+        _check_priority(body)
+        reading = mapping.read(body)
+        return Command(
+            operation=Operation.CREATE,
+            patch=reading.flat,
+            hints=reading.hints,
+            verbatim=reading.verbatim,
+            dropped=reading.dropped,
+            carried=reading.carried,
+            invents_key=True,
+            only_new=True,
+            amend=lambda before: {"occurrences": (before.get("occurrences") or 1) + 1, "occurred_at": incoming.now},
+        )
+
+    return read
+
+
+def _check_priority(said: dict[str, Json]) -> None:
+    if said.get("priority", USUAL_PRIORITY) not in PRIORITY.codes:
+        raise invalid("priority", f"should be one of [ {', '.join(PRIORITY.codes)} ]")
+
+
+def doing(operation: Operation) -> Callable[[Incoming], Command]:
+    """Reads what is one word of the path, and who does it and why."""
+    return lambda incoming: command(incoming, operation, common(incoming, words_of(incoming, is_optional=True)))
+
+
+def note(incoming: Incoming) -> Command:
+    """A note, which is all that is said."""
+    body = words_of(incoming)
+    required(body, "note", str)
+    return command(incoming, Operation.COMMENT, common(incoming, body))
+
+
+# --- changes of fields -------------------------------------------------------------------------------------
+
+
+def field(name: str) -> Callable[[Incoming], Command]:
+    """Reads the change of a field that has a call of its own."""
+
+    def read(incoming: Incoming) -> Command:
+        body = words_of(incoming)
+        required(body, name, str)
+        if name == "priority":
+            _check_priority(body)
+        reading = ALERT.read({name: body[name]}, partial=True)
+        return command(incoming, Operation.UPDATE, {name: body[name]}, patch=reading.flat, comment="")
+
+    return read
+
+
+def add_tags(incoming: Incoming) -> Command:
+    """Tags beside those which are there."""
+    body = words_of(incoming)
+    tags = required(body, "tags", list)
+    ALERT.read({"tags": tags}, partial=True)
+
+    def amend(before: Flat) -> Flat:
+        held = list(before.get(TAGS) or ())
+        return {TAGS: [*held, *(tag for tag in dict.fromkeys(tags) if tag not in held)]}
+
+    said = {"tags": tags, **common(incoming, body)}
+    return command(incoming, Operation.UPDATE, said, patch={TAGS: tags}, amend=amend)
+
+
+def _listed(incoming: Incoming, name: str) -> list[str]:
+    found = [word.strip() for text in incoming.query.get(name, ()) for word in text.split(",") if word.strip()]
+    if not found:
+        raise invalid(name, "is required")
+    return found
+
+
+def remove_tags(incoming: Incoming) -> Command:
+    """Tags that go, by their names in the query."""
+    tags = _listed(incoming, "tags")
+
+    def amend(before: Flat) -> Flat:
+        return {TAGS: [tag for tag in before[TAGS] if tag not in tags]} if before.get(TAGS) else {}
+
+    note = str(common(incoming, {}).get("note", ""))
+    return command(incoming, Operation.UPDATE, {}, comment=note, amend=amend)
+
+
+def adding_details(mapping: Mapping, name: str) -> Callable[[Incoming], Command]:
+    """Reads details that are added to those which are there, under the name that they have in this API."""
+
+    def read(incoming: Incoming) -> Command:
+        body = words_of(incoming)
+        reading = mapping.read({name: required(body, name, dict)}, partial=True)
+        more = reading.flat.get("custom") or {}
+        said = {name: more, **common(incoming, body)} if more else {}
+        return command(
+            incoming,
+            Operation.UPDATE,
+            said,
+            patch={"custom": more} if more else {},
+            carried=reading.carried,
+            amend=lambda before: {"custom": {**(before.get("custom") or {}), **more}} if more else {},
+        )
+
+    return read
+
+
+def remove_details(incoming: Incoming) -> Command:
+    """Details that go, by their names in the query."""
+    keys = _listed(incoming, "keys")
+
+    def amend(before: Flat) -> Flat:
+        held = before.get("custom")
+        return {"custom": {key: value for key, value in held.items() if key not in keys}} if held else {}
+
+    note = str(common(incoming, {}).get("note", ""))
+    return command(incoming, Operation.UPDATE, {}, comment=note, amend=amend)
+
+
+# --- what has no operation of its own ----------------------------------------------------------------------
+
+
+def acting(
+    incoming: Incoming, action: str, sentence: str, said: dict[str, Json], amend: Callable[[Flat], Flat] | None = None
+) -> Command:
+    """What people do to an alert that only this vendor knows: a sentence to those who take comments."""
+    by = common(incoming, words_of(incoming, is_optional=True))
+    who = f" by {by['user']}" if by.get("user") else ""
+    text = f"{ACTED}{sentence}{who}"
+    comment = f"{text}: {by['note']}" if by.get("note") else text
+    words = {"action": action, **said, **by}
+    return command(incoming, Operation.COMMENT, words, comment=comment, amend=amend)
+
+
+ACTED = "Done to the alert: "
+"""How a sentence begins that tells what was done, and is nobody's note."""
+
+
+def named(value: dict[str, Json], field: str) -> str:
+    """How somebody is named; raises `Problem` where nobody is."""
+    for name in ("username", "name", "id"):
+        if isinstance(value.get(name), str) and value[name]:
+            return str(value[name])
+    raise invalid(field, "id or name should be provided")
+
+
+def unacknowledge(incoming: Incoming) -> Command:
+    """Takes an acknowledgement back; a closed alert stays closed."""
+
+    def amend(before: Flat) -> Flat:
+        return {"status": "firing", "acknowledged_at": None} if before.get("status") == "acknowledged" else {}
+
+    return acting(incoming, "unacknowledge", "no longer acknowledged", {}, amend)
+
+
+def snooze(incoming: Incoming) -> Command:
+    """Silence until a time."""
+    end = required(words_of(incoming), "endTime", str)
+    try:
+        until = read_time(end)
+    except (ValueError, OverflowError):
+        raise invalid("endTime", f"{end[:64]!r} is not an ISO 8601 time") from None
+    return acting(
+        incoming, "snooze", f"snoozed until {iso(until)}", {"endTime": end}, lambda before: {"snoozed_until": until}
+    )
+
+
+def escalate(incoming: Incoming) -> Command:
+    """Escalates to one that is named by id or name."""
+    escalation = required(words_of(incoming), "escalation", dict)
+    name = named(escalation, "escalation")
+    return acting(incoming, "escalate", f"escalated to {name}", {"escalation": escalation})
+
+
+def assign(incoming: Incoming) -> Command:
+    """Assigns to a user that is named by id or username."""
+    owner = required(words_of(incoming), "owner", dict)
+    name = named(owner, "owner")
+    return acting(incoming, "assign", f"assigned to {name}", {"owner": owner}, lambda before: {"assignee": name})
+
+
+def responding(field: str) -> Callable[[Incoming], Command]:
+    """Reads who is called in besides: a `team`, or a `responder` of any type."""
+
+    def read(incoming: Incoming) -> Command:
+        responder = required(words_of(incoming), field, dict)
+        name = named(responder, field)
+        kind = "team" if field == "team" else str(responder.get("type") or "user")
+        listed = {**responder, "type": kind}
+
+        def amend(before: Flat) -> Flat:
+            held = list(before.get(RESPONDERS) or ())
+            return {RESPONDERS: held if listed in held else [*held, listed]}
+
+        action = "teams" if field == "team" else "responders"
+        return acting(incoming, action, f"{kind} {name} was called in", {field: responder}, amend)
+
+    return read
+
+
+def custom_action(incoming: Incoming) -> Command:
+    """An action of the account's own, by its name in the path."""
+    name = incoming.params["name"]
+    return acting(incoming, "actions", f"action {name} was carried out", {"name": name})

@@ -1,0 +1,191 @@
+"""What Opsgenie's callers look up, and how they are answered: alerts, their notes and logs, and the state of a request.
+
+Source: https://docs.opsgenie.com/docs/alert-api#list-alerts for paging; a list is chosen and ordered by what the
+vendor would show of each alert. It must not know what stands behind the gateway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from urllib.parse import urlencode
+
+from gateway.asking import one, whole_number
+from gateway.canonical import Operation
+from gateway.dialect import Answer, Incoming, Inquiry, Json, Listing, Read, Reply, Shown, Told
+from gateway.errors import Problem, ProblemKind, invalid
+from gateway.values import iso
+from mappings.opsgenie import query
+from mappings.opsgenie.asked import ACTED, ref
+from mappings.opsgenie.words import answered, as_shown, now_of, number_of, outcome
+
+# --- questions ---------------------------------------------------------------------------------------------
+
+
+def get(incoming: Incoming) -> Read:
+    """One alert, as it is now."""
+    return Read(ref=ref(incoming))
+
+
+def entries(incoming: Incoming) -> Read:
+    """What an alert came through: its notes, or all of it."""
+    order, direction = one(incoming, "order") or "desc", one(incoming, "direction") or "next"
+    if order not in ("asc", "desc"):
+        raise invalid("order", "should be one of [ asc, desc ]")
+    limit = whole_number(incoming, "limit", 20, least=1, most=100)
+    page = {"order": order, "direction": direction, "limit": limit, "offset": one(incoming, "offset") or ""}
+    return Read(ref=ref(incoming), history=True, page={**page, "base": _base(incoming), "id": incoming.params["id"]})
+
+
+def status(incoming: Incoming) -> Inquiry:
+    """What became of an earlier request, by the id in its receipt."""
+    number = number_of(incoming.params["id"])
+    if number is None:
+        raise Problem(ProblemKind.NOT_FOUND, "there is no such request", field="requestId")
+    return Inquiry(request=number)
+
+
+def _base(incoming: Incoming) -> str:
+    """The address that the caller used, for links to further pages."""
+    scheme, host = incoming.headers.get("x-forwarded-proto", "http"), incoming.headers.get("host", "localhost")
+    return f"{scheme}://{host}/opsgenie/v2/alerts"
+
+
+def search(incoming: Incoming) -> Listing:
+    """A list by query, and how many of them; there are no saved searches here."""
+    if one(incoming, "searchIdentifier"):
+        raise Problem(ProblemKind.NOT_FOUND, "there is no such saved search", field="searchIdentifier")
+    return listing(incoming, "limit", _base(incoming))
+
+
+def listing(incoming: Incoming, size: str, base: str, among: Callable[[Shown], bool] = lambda shown: True) -> Listing:
+    """The alerts that a query chooses `among` those, in the order that is asked for: at most as many as the parameter
+    `size` says, of which further pages are at `base`."""
+    text = one(incoming, "query") or ""
+    test = query.parse(text)
+    sort, order = one(incoming, "sort") or "createdAt", one(incoming, "order") or "desc"
+    sort = query.MISSPELT.get(sort, sort)
+    if sort not in query.SORTS:
+        raise invalid("sort", f"should be one of [ {', '.join(query.SORTS)} ]")
+    if order not in ("asc", "desc"):
+        raise invalid("order", "should be one of [ asc, desc ]")
+    now, key = incoming.now, query.sort_key(sort)
+
+    def choose(listed: Sequence[Shown]) -> Sequence[Shown]:
+        found = [(shown, as_shown(shown, now, is_whole=True)) for shown in listed if among(shown)]
+        chosen = [pair for pair in found if test(pair[1])]
+        chosen.sort(key=lambda pair: key(pair[1]), reverse=order == "desc")
+        return [shown for shown, _ in chosen]
+
+    return Listing(
+        choose=choose,
+        offset=whole_number(incoming, "offset", 0, least=0, most=20_000),
+        limit=whole_number(incoming, size, 20, least=1, most=100),
+        page={"base": base, "query": text, "sort": sort, "order": order},
+    )
+
+
+# --- answers -----------------------------------------------------------------------------------------------
+
+
+def answer_one(answer: Answer) -> Reply:
+    """An alert in its envelope."""
+    assert answer.shown
+    return answered(answer, {"data": as_shown(answer.shown, now_of(answer), is_whole=True)})
+
+
+def answer_many(answer: Answer) -> Reply:
+    """A page of alerts, and where the others are."""
+    assert answer.listing
+    now = now_of(answer)
+    listed = [as_shown(shown, now, is_whole=False) for shown in answer.listed]
+    return answered(answer, {"data": listed, "paging": _paging(answer.listing, answer.total)})
+
+
+def _paging(listing: Listing, total: int) -> dict[str, str]:
+    limit, offset = listing.limit or 20, listing.offset
+    last = max(0, (total - 1) // limit * limit)
+    pages = {"first": 0, "last": last}
+    if offset > 0:
+        pages["prev"] = max(0, offset - limit)
+    if offset + limit < total:
+        pages["next"] = offset + limit
+    return {name: page_at(listing, "limit", at) for name, at in pages.items()}
+
+
+def page_at(listing: Listing, size: str, offset: int) -> str:
+    """The address of the page of a list that begins there."""
+    asked = {name: listing.page[name] for name in ("query", "sort", "order") if listing.page.get(name)}
+    return f"{listing.page['base']}?{urlencode({size: listing.limit or 20, **asked, 'offset': offset})}"
+
+
+def answer_count(answer: Answer) -> Reply:
+    """How many there are."""
+    return answered(answer, {"data": {"count": answer.total}})
+
+
+def _part(answer: Answer, found: list[tuple[Told, dict[str, Json]]], word: str) -> Reply:
+    """A page of notes or log entries. An offset is the number of the entry that the page before ended with."""
+    page = answer.page
+    newest_first = page.get("order", "desc") == "desc"
+    found.sort(key=lambda pair: pair[0].number, reverse=newest_first)
+    offset = str(page.get("offset", ""))
+    if offset.isdigit():
+        at = int(offset)
+        found = [pair for pair in found if (pair[0].number < at if newest_first else pair[0].number > at)]
+    limit = int(page.get("limit", 20))
+    base = f"{page.get('base', '')}/{page.get('id', '')}/{word}"
+    links = {"first": f"{base}?{urlencode({'limit': limit, 'order': page.get('order', 'desc')})}"}
+    if len(found) > limit:
+        links["next"] = f"{links['first']}&{urlencode({'offset': found[limit - 1][0].number})}"
+    return answered(answer, {"data": [entry for _, entry in found[:limit]], "paging": links})
+
+
+def answer_notes(answer: Answer) -> Reply:
+    """What people said about an alert."""
+    notes = [
+        (told, {"note": told.comment, "owner": told.caller, "createdAt": iso(told.at), "offset": str(told.number)})
+        for told in answer.history
+        if told.comment and not told.comment.startswith(ACTED)
+    ]
+    return _part(answer, notes, "notes")
+
+
+LOGGED = {
+    Operation.CREATE: "Alert created",
+    Operation.UPDATE: "Alert updated",
+    Operation.ACKNOWLEDGE: "Alert acknowledged",
+    Operation.RESOLVE: "Alert closed",
+    Operation.REOPEN: "Alert opened again",
+    Operation.DELETE: "Alert deleted",
+    Operation.COMMENT: "Note added",
+}
+
+
+def answer_logs(answer: Answer) -> Reply:
+    """All that an alert came through."""
+    logs = [(told, _logged(told)) for told in answer.history]
+    return _part(answer, logs, "logs")
+
+
+def _logged(told: Told) -> dict[str, Json]:
+    is_act = told.comment.startswith(ACTED)
+    text = told.comment.removeprefix(ACTED) if is_act else LOGGED.get(told.operation, "Alert updated")
+    said = f"{text}: {told.comment}" if told.comment and not is_act else text
+    return {
+        "log": said,
+        "type": "system",
+        "owner": told.caller,
+        "createdAt": iso(told.at),
+        "offset": str(told.number),
+    }
+
+
+def answer_status(answer: Answer) -> Reply:
+    """What became of a request, in its envelope."""
+    found = outcome(answer)
+    return answered(answer, {"data": {"success": found["isSuccess"], **found}})
+
+
+def answer_nobody(answer: Answer) -> Reply:
+    """Whom the vendor would have notified: nobody is, by the gateway."""
+    return answered(answer, {"data": []})

@@ -1,0 +1,285 @@
+"""What both of the vendor's APIs are sent for a command: steps, each confirmed before the next, and their receipts.
+
+Every write is answered with a request id, which is a receipt and no verdict: the request's status is asked for until it
+says that it was done, that it failed, or that it was discarded. What the APIs do not have in common is an `Api`.
+
+Sources: https://docs.opsgenie.com/docs/alert-api#get-request-status; that a request which is not processed yet is
+answered with 404 is what the vendor's own Go SDK goes by. It must not know who calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.canonical import Operation
+from gateway.carry import fingerprint
+from gateway.dialect import (
+    Again,
+    Call,
+    Delivered,
+    Held,
+    Json,
+    Missing,
+    Outcome,
+    Pending,
+    Rejected,
+    Request,
+    Response,
+    Sending,
+    segment,
+)
+from gateway.mapping import CARRIED
+from mappings.opsgenie.alert import TAGS, fitted_key
+from mappings.opsgenie.words import reason
+
+FIRST_LOOK, LONGEST_PAUSE = 0.25, 30.0
+"""Seconds until a receipt is asked about first; each further pause is twice as long, up to the longest."""
+COMMON = ("user", "source", "note")
+ACTIONS = ("unacknowledge", "snooze", "escalate", "assign", "teams", "responders", "action")
+"""What the vendor can be asked for beyond the common operations, by the last word of its path."""
+FIELDS = ("message", "description", "priority")
+"""The fields that have a call of their own."""
+UNSAID: Json = None
+"""The body of a request that has none."""
+
+Steps = Mapping[str, Request]
+"""The requests that one operation takes, by a name under which a receipt remembers how far it is."""
+Write = Callable[[Sending, str, str, Json], Request]
+"""A request about one alert: how, which part of it, and what is said."""
+Address = Callable[[Sending, Request], Generator[Request, Response, Request | Outcome]]
+"""Puts the alert's id into a request that lacks it, or says why there is none."""
+
+
+def _as_it_is(sending: Sending, request: Request) -> Generator[Request, Response, Request | Outcome]:
+    return request
+    yield  # nobody has to be asked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Api:
+    """One of the two: where its alerts are, by which method a field is changed, what the free-form texts are called and
+    where they are added. `remove` makes the request that takes tags or details away, where it has one; the answer to a
+    step `at_once` is no receipt, but the thing itself."""
+
+    alerts: str
+    change: str
+    details: str
+    details_at: str
+    write: Write
+    address: Address = _as_it_is
+    remove: Callable[[Sending, str, list[str]], Request] | None = None
+    at_once: frozenset[str] = field(default_factory=frozenset)
+
+
+# --- steps and receipts ------------------------------------------------------------------------------------
+
+
+def run(
+    api: Api,
+    sending: Sending,
+    steps: Steps,
+    seen: dict[str, Json] | None = None,
+    altered: dict[str, str] | None = None,
+) -> Call:
+    """Sends the steps one after the other, each once the one before is confirmed."""
+    ids: dict[str, str] = {}
+    left = list(steps)
+    if receipt := _held(sending, steps):
+        outcome = yield from _look(api, sending, receipt)
+        if not isinstance(outcome, Delivered):
+            return outcome
+        ids.update(outcome.ids)
+        left = left[left.index(receipt["step"]) + 1 :]
+    for name in left:
+        request = yield from api.address(sending, steps[name])
+        if not isinstance(request, Request):
+            return request
+        answer = yield request
+        if answer.status == 404:
+            return Missing()
+        if answer.status == 422:
+            return _refused(answer)
+        given = _given(answer)
+        if given is not None:
+            return Pending(after=FIRST_LOOK, seen={"receipt": {"step": name, "request": given, "looks": 0}})
+        is_said = isinstance(answer.json(), dict) and answer.status != 202
+        if not is_said and name not in api.at_once:
+            return Again(reason=f"{answer.status} without a request id, so nobody can tell what becomes of it")
+    return Delivered(ids=ids, seen=seen or {}, altered=altered or {})
+
+
+def _held(sending: Sending, steps: Steps) -> dict[str, Any]:
+    """The receipt of one of these steps, from an earlier attempt."""
+    held = sending.seen.get("receipt")
+    return held if isinstance(held, dict) and held.get("step") in steps else {}
+
+
+def has_receipt(sending: Sending) -> bool:
+    """Whether an earlier attempt was given a receipt."""
+    return isinstance(sending.seen.get("receipt"), dict)
+
+
+def _given(answer: Response) -> str | None:
+    """The id of the request in a receipt."""
+    body = answer.json()
+    request = body.get("requestId") if isinstance(body, dict) else None
+    return request if isinstance(request, str) and request else None
+
+
+def bare(answer: Response) -> dict[str, Json] | None:
+    """What an answer is about, out of the envelope that one of the APIs has; nothing where it is no object."""
+    body = answer.json()
+    found = body.get("data", body) if isinstance(body, dict) else None
+    return found if isinstance(found, dict) else None
+
+
+def _look(api: Api, sending: Sending, receipt: dict[str, Any]) -> Generator[Request, Response, Outcome]:
+    """Asks what became of a request: done, failed, discarded, or not yet."""
+    path = f"{api.alerts}/requests/{segment(str(receipt.get('request')))}"
+    answer = yield Request(method="GET", path=path, accepts=frozenset({404}))
+    data = bare(answer)
+    looks = receipt["looks"] + 1 if isinstance(receipt.get("looks"), int) else 1
+    not_yet = Pending(
+        after=min(FIRST_LOOK * 2.0 ** min(looks, 16), LONGEST_PAUSE), seen={"receipt": {**receipt, "looks": looks}}
+    )
+    if answer.status == 404 or data is None:
+        return not_yet
+    said = str(data.get("status") or "")
+    if "discard" in said.lower():
+        return Rejected(reason=f"discarded: {said}")
+    if "processedAt" in data and not data["processedAt"]:
+        return not_yet
+    if data.get("isSuccess") is True or data.get("success") is True:
+        alert = data.get("alertId")
+        return Delivered(ids={"id": alert} if isinstance(alert, str) and alert else {})
+    if not data.get("processedAt"):
+        return not_yet
+    if sending.operation is not Operation.CREATE and "not exist" in said.lower():
+        return Missing()
+    return Rejected(reason=f"failed: {said}")
+
+
+def _refused(answer: Response) -> Outcome:
+    """A refusal of the content, unless it is of the key: its form is wrong, and no alert's fault."""
+    why = f"422 {reason(answer)}".strip()
+    return Held(reason=why, status=422) if "key format" in why.lower() else Rejected(reason=why)
+
+
+def common(sending: Sending) -> dict[str, Json]:
+    """Who did it and why, where the caller said so in the vendor's own words."""
+    said = sending.verbatim or {}
+    return {name: said[name] for name in COMMON if name in said}
+
+
+# --- what an alert is --------------------------------------------------------------------------------------
+
+
+def _said(api: Api, body: Mapping[str, Json]) -> dict[str, Json]:
+    """What was said there last, for the next update to go by."""
+    details, tags = body.get(api.details), body.get("tags")
+    return {
+        **{name: fingerprint(body[name]) for name in FIELDS if name in body},
+        "details": {key: fingerprint(value) for key, value in details.items()} if isinstance(details, dict) else {},
+        "tags": list(tags) if isinstance(tags, list) else [],
+    }
+
+
+def create(api: Api, sending: Sending) -> Call:
+    """Creates the alert, or counts it once more where one with its alias is open."""
+    alias = {"alias": fitted_key(sending.key)} if sending.key is not None else {}
+    post = Request(
+        method="POST", path=api.alerts, body={**sending.body, **alias}, accepts=frozenset({422}), creates=True
+    )
+    return (yield from run(api, sending, {"create": post}, {"said": _said(api, sending.body)}))
+
+
+def update(api: Api, sending: Sending) -> Call:
+    """Changes what is otherwise than it was said there last: one call per field. A repeat that changes nothing is
+    counted there, as it is for every caller."""
+    if not sending.body:
+        return (yield from run(api, sending, _retelling(api, sending)))
+    steps, altered = _changing(api, sending) if _says_more(api, sending) else ({}, {})
+    if not steps and not altered:
+        return (yield from create(api, sending))
+    return (yield from run(api, sending, steps, {"said": _said(api, sending.body)}, altered))
+
+
+def changes_fields(api: Api, sending: Sending) -> bool:
+    """Whether an update goes on from what was said of an alert before, and is no mere repeat."""
+    return bool(sending.body) and _says_more(api, sending) and bool(_changing(api, sending)[0])
+
+
+def _says_more(api: Api, sending: Sending) -> bool:
+    """Whether anything is said beside what is carried along with every update."""
+    details = sending.patch.get(api.details)
+    carried_alone = isinstance(details, dict) and details.keys() <= {CARRIED}
+    return bool(sending.patch.keys() - ({api.details} if carried_alone else set()))
+
+
+def _changing(api: Api, sending: Sending) -> tuple[dict[str, Request], dict[str, str]]:
+    """The steps from what was said there last to what the alert is now, and what of that cannot be done."""
+    body, by = sending.body, common(sending)
+    held = sending.seen.get("said")
+    last: dict[str, Any] = held if isinstance(held, dict) else {}
+    steps: dict[str, Request] = {}
+    for name in FIELDS:
+        is_other = fingerprint(body[name]) != last[name] if name in last and name in body else name in sending.patch
+        if name in body and is_other:
+            steps[name] = api.write(sending, api.change, f"/{name}", {name: body[name]})
+    altered: dict[str, str] = {}
+    tags, tagged = body.get("tags") or [], last.get("tags") or []
+    if more := [tag for tag in tags if tag not in tagged]:
+        steps["tags"] = api.write(sending, "POST", "/tags", {"tags": more, **by})
+    if fewer := [tag for tag in tagged if tag not in tags]:
+        _take_away(api, sending, "tags", fewer, steps, altered)
+    details, detailed = body.get(api.details) or {}, last.get("details") or {}
+    if known := {key: value for key, value in details.items() if detailed.get(key) != fingerprint(value)}:
+        steps["details"] = api.write(sending, "POST", api.details_at, {api.details: known, **by})
+    if gone := [key for key in detailed if key not in details]:
+        _take_away(api, sending, "details", gone, steps, altered)
+    return steps, altered
+
+
+def _take_away(
+    api: Api, sending: Sending, what: str, names: list[str], steps: dict[str, Request], altered: dict[str, str]
+) -> None:
+    """Adds the step that takes tags or details away; where the API has none, that they stay there."""
+    if api.remove is not None:
+        steps[f"fewer {what}"] = api.remove(sending, what, names)
+    else:
+        path = TAGS if what == "tags" else "custom"
+        altered[path] = "what is gone from it stays there: it cannot be taken away with such a key"
+
+
+def _retelling(api: Api, sending: Sending) -> Steps:
+    """A caller's own words about an alert that was there before the gateway."""
+    said, by = sending.verbatim or {}, common(sending)
+    steps = {name: api.write(sending, api.change, f"/{name}", {name: said[name]}) for name in FIELDS if name in said}
+    for name, at in (("tags", "/tags"), (api.details, api.details_at)):
+        if name in said:
+            steps[name] = api.write(sending, "POST", at, {name: said[name], **by})
+    return steps
+
+
+# --- what is done to it ------------------------------------------------------------------------------------
+
+
+def do(api: Api, word: str, sending: Sending) -> Call:
+    """Does what is one word of the path."""
+    return (yield from run(api, sending, {word: api.write(sending, "POST", f"/{word}", common(sending))}))
+
+
+def comment(api: Api, sending: Sending) -> Call:
+    """Adds a note, or does what a caller of the same vendor asked for beyond the common operations."""
+    said = sending.verbatim or {}
+    action = said.get("action")
+    fields = {name: value for name, value in said.items() if name not in ("action", "name")}
+    if action == "actions":
+        name = f"actions/{segment(str(said.get('name')))}"
+        return (yield from run(api, sending, {"action": api.write(sending, "POST", f"/{name}", fields)}))
+    if action in ACTIONS:
+        return (yield from run(api, sending, {str(action): api.write(sending, "POST", f"/{action}", fields)}))
+    note = {**common(sending), "note": said.get("note") or sending.comment}
+    return (yield from run(api, sending, {"notes": api.write(sending, "POST", "/notes", note)}))
