@@ -30,6 +30,9 @@ T = TypeVar("T")
 SCHEMAS = ("001.sql", "002.sql", "003.sql", "004.sql", "005.sql")
 BATCH = 256
 ROOM = 1 << 18
+WRITERS_CACHE, READERS_CACHE = 2000, 1000
+"""KiB of the file that each connection keeps at hand: an operator's long list fills the reader's, and a sidecar has
+64 MiB for everything."""
 
 
 class SqliteTx(SqlTx):
@@ -87,11 +90,11 @@ class SqliteStore:
             self._take_lock()
         if self._path != ":memory:":  # alerts are nobody else's to read
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        self._writer = self._connect()
+        self._writer = self._connect(WRITERS_CACHE)
         migrate(self._writer)
         if self._exclusive:
             self._ballast.load()
-        self._reader = self._writer if self._path == ":memory:" else self._connect()
+        self._reader = self._writer if self._path == ":memory:" else self._connect(READERS_CACHE)
 
     def _take_lock(self) -> None:
         self._lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -106,12 +109,12 @@ class SqliteStore:
             os.close(self._lock)
             self._lock = None
 
-    def _connect(self) -> apsw.Connection:
+    def _connect(self, cache: int) -> apsw.Connection:
         connection = apsw.Connection(self._path)
         connection.set_busy_timeout(5000)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-        connection.execute("PRAGMA cache_size = -2000")
+        connection.execute(f"PRAGMA cache_size = -{cache}")
         return connection
 
     async def __aexit__(self, *error: object) -> None:

@@ -51,7 +51,7 @@ class _OnDisk(SqliteStore):
         self._disk = disk
         self._only: apsw.Connection | None = None
 
-    def _connect(self) -> apsw.Connection:
+    def _connect(self, cache: int) -> apsw.Connection:
         if self._only is None:
             self._only = apsw.Connection(self._path, vfs=self._disk.name)
             self._only.execute("PRAGMA locking_mode = EXCLUSIVE")
