@@ -128,7 +128,8 @@ class Desk:
             raise together(problems)
         answered = [one for one in ended if isinstance(one, Answered)]
         reports = joined([line for one in answered for line in one.reports])
-        return Answered(Answer(answers=tuple(one.answer for one in answered), request=request), request, reports)
+        about = answered[0].id if answered else request  # the first alert's, so that a repeat is told the same
+        return Answered(Answer(answers=tuple(one.answer for one in answered), request=request), about, reports)
 
     async def _command(
         self, inbound: Inbound, who: Caller, asked: Command, request: int, command: int, via: Via, key: Key | None

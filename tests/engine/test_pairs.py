@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,10 +19,12 @@ import pytest
 from gateway.registry import dialects
 from gateway.sandbox import Arrived
 from tests.clients.callers import (
+    ALERTS,
     ASKS,
     COLLECTIONS,
     KEYED,
     OTHER,
+    alertmanager_alerts,
     called,
     create,
     fresh,
@@ -38,6 +41,7 @@ from tests.harness import UPSTREAM_KEY, House, house
 DIALECTS = sorted(dialects())
 CONSOLE = "x-console"  # marks what does not come from the gateway
 HAS_TEXT = {
+    "alertmanager": "summary",
     "ibm_monitoring": "name",
     "ilert": "summary",
     "livesession": "name",
@@ -45,9 +49,18 @@ HAS_TEXT = {
     "pagerduty": "summary",
     "uptinio": "message",
 }
-COMPANIONS = {"opsgenie": ("/description", "/details")}
-"""What goes out beside a changed summary, where each field has a request of its own: the page's text, and what is
-carried."""
+
+
+def _is_companion(one: Arrived) -> bool:
+    """What goes out beside another request: at Opsgenie each field has one of its own, so beside a changed summary go
+    the page's text and what is carried; at Alertmanager an acknowledged alert's silence is prolonged with the alert,
+    and taken away when it is over."""
+    if one.dialect == "opsgenie":
+        return one.path.endswith(("/description", "/details"))
+    is_held = isinstance(one.body, dict) and "id" in one.body
+    return one.dialect == "alertmanager" and (one.path.startswith("/api/v2/silence/") or is_held)
+
+
 LISTERS = [name for name in DIALECTS if name in COLLECTIONS]
 """The dialects whose callers can list and read."""
 
@@ -90,6 +103,8 @@ def _target(h: House) -> str:
 
 
 def _fields(one: Arrived) -> dict[str, Any]:
+    if isinstance(one.body, list):
+        return dict(one.body[0].get("annotations", {}))
     body: dict[str, Any] = one.body if isinstance(one.body, dict) else {}
     found: dict[str, Any] = body.get("alert", body.get("payload", body))
     return found
@@ -107,7 +122,7 @@ class Watch:
         return [
             one
             for one in self.h.arrived(_target(self.h), method)
-            if CONSOLE not in one.headers and not one.path.endswith(COMPANIONS.get(one.dialect, ()))
+            if CONSOLE not in one.headers and not _is_companion(one)
         ]
 
     def sees(self, count: int) -> list[Arrived]:
@@ -170,8 +185,37 @@ def _opsgenie(method: str, rest: str = "") -> Expect:
     return expect
 
 
+def _alertmanager(*, is_over: bool = False) -> Expect:
+    """The alert, under the labels that it was first posted with, and whether its end has come."""
+
+    def expect(one: Arrived, earlier: list[Arrived]) -> None:
+        assert (one.method, one.path) == ("POST", "/api/v2/alerts"), (one.method, one.path, one.body)
+        [alert] = one.body
+        assert alert["labels"] == (earlier[0] if earlier else one).body[0]["labels"]
+        assert (datetime.fromisoformat(alert["endsAt"]) <= datetime.now(UTC)) is is_over, alert
+
+    return expect
+
+
+def _silence(one: Arrived, earlier: list[Arrived]) -> None:
+    """A silence of exactly the alert's labels."""
+    assert (one.method, one.path) == ("POST", "/api/v2/silences"), (one.method, one.path, one.body)
+    matchers = {matcher["name"]: matcher["value"] for matcher in one.body["matchers"]}
+    assert matchers == earlier[0].body[0]["labels"]
+    assert not any(matcher["isRegex"] for matcher in one.body["matchers"])
+
+
 NOTHING = None
 TABLE: dict[str, dict[str, Expect | None]] = {
+    "alertmanager": {
+        "create": _alertmanager(),
+        "update": _alertmanager(),
+        "acknowledge": _silence,
+        "comment": NOTHING,
+        "resolve": _alertmanager(is_over=True),
+        "reopen": _alertmanager(),
+        "delete": _alertmanager(is_over=True),
+    },
     "livesession": {
         "create": _is("POST", "/v1/alerts"),
         "update": _is("PUT", "/v1/alerts/"),
@@ -229,6 +273,7 @@ TABLE: dict[str, dict[str, Expect | None]] = {
 }
 
 LIVES: dict[str, tuple[str, ...]] = {
+    "alertmanager": ("update", "update", "resolve"),
     "livesession": ("update", "delete"),
     "ibm_monitoring": ("update", "delete"),
     "uptinio": ("update", "resolve", "reopen", "update", "resolve"),
@@ -419,7 +464,7 @@ def test_a_version_that_moved_there_is_a_conflict_for_the_only_ibm_caller(houses
     assert (laid["filter"], laid["description"]) == ("a = 'b'", "from the console")
 
 
-@pytest.mark.parametrize("other", ["livesession", "uptinio", "ilert", "opsgenie", "pagerduty"])
+@pytest.mark.parametrize("other", ["alertmanager", "livesession", "uptinio", "ilert", "opsgenie", "pagerduty"])
 def test_a_version_that_moved_there_is_laid_over_for_other_callers(houses: Houses, other: str) -> None:
     """They know of no versions: what somebody else changed stays, and the change goes over it."""
     h, name, text = houses("ibm_monitoring"), fresh(), fresh("text")
@@ -649,16 +694,19 @@ def test_livesession_gets_a_custom_event(houses: Houses) -> None:
 NEEDS = [
     ("livesession", "ibm_monitoring", "condition"),
     ("uptinio", "ibm_monitoring", "condition"),
+    ("alertmanager", "ibm_monitoring", "condition"),
     ("ilert", "ibm_monitoring", "condition"),
     ("opsgenie", "ibm_monitoring", "condition"),
     ("pagerduty", "ibm_monitoring", "condition"),
     ("ibm_monitoring", "livesession", "channels"),
     ("uptinio", "livesession", "channels"),
+    ("alertmanager", "livesession", "channels"),
     ("ilert", "livesession", "channels"),
     ("opsgenie", "livesession", "channels"),
     ("pagerduty", "livesession", "channels"),
     ("livesession", "uptinio", "resource"),
     ("ibm_monitoring", "uptinio", "resource"),
+    ("alertmanager", "uptinio", "resource"),
     ("ilert", "uptinio", "resource"),
     ("opsgenie", "uptinio", "resource"),
     ("pagerduty", "uptinio", "resource"),
@@ -668,7 +716,8 @@ NEEDS = [
 @pytest.mark.parametrize("target", ["ibm_monitoring", "livesession", "uptinio"])
 def test_what_a_target_requires_and_nothing_supplies(tmp_path: Path, target: str) -> None:
     """Refused before anything is sent, in the caller's shape, naming the upstream, the field and the setting."""
-    bodies = {
+    bodies: dict[str, Any] = {
+        "alertmanager": alertmanager_alerts("x"),
         "livesession": livesession_alert("x"),
         "ibm_monitoring": ibm_alert("x"),
         "uptinio": uptinio_alert("x"),
@@ -676,7 +725,7 @@ def test_what_a_target_requires_and_nothing_supplies(tmp_path: Path, target: str
         "opsgenie": opsgenie_alert("x"),
         "pagerduty": pagerduty_event("trigger", "x"),
     }
-    paths = COLLECTIONS | {"ilert": "/ilert/api/events", "pagerduty": "/pagerduty/v2/enqueue"}
+    paths = COLLECTIONS | {"ilert": "/ilert/api/events", "pagerduty": "/pagerduty/v2/enqueue", "alertmanager": ALERTS}
     with house(tmp_path, {"their-place": target}, defaults=False) as h:
         for caller, field in [(caller, field) for caller, there, field in NEEDS if there == target]:
             sent = h.call("POST", paths[caller], bodies[caller])
