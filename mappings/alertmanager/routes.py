@@ -171,7 +171,7 @@ def _command(wire: Wire, has_ended: bool | None, now: datetime) -> Command:
         if not name:
             raise Problem(ProblemKind.INVALID, 'invalid label set: invalid name ""', field="labels")
     starts, ends = read_moment(wire.get("startsAt")), read_moment(wire.get("endsAt"))
-    if starts and ends and starts > ends:
+    if starts and starts > (ends or now + RESOLVE_TIMEOUT) and not has_ended:
         raise Problem(ProblemKind.INVALID, "start time must be before end time", field="startsAt")
     reading = ALERT.interpret({**wire, "labels": labels})
     if has_ended or (has_ended is None and ends is not None and ends <= now):
