@@ -364,7 +364,7 @@ class _Check(Tables):
         key, keys = key_of(self, given.key, f"{path}.key", is_chosen=dialect.outbound.key is not None)
         settings = settings_of(self, own, table, path) if own else None
         exchanged = secret_in(settings)
-        if given.key is None and exchanged is None:
+        if given.key is None and exchanged is None and dialect.outbound.needs_key:
             self.say(f"{path}.key", 'is required: "env:NAME", "file:PATH" or the key itself')
         return Upstream(
             name=name,

@@ -463,7 +463,7 @@ class Outbound:
     `key` is the canonical path that is the credential where a route sets it, at a vendor whose credential names the
     service. `reason` finds the vendor's own words in a refusal. `verdicts` lists the statuses that do not mean what
     they usually do. `on_resolve` is what a rule's resolve becomes unless configured. `published_rate` is how many
-    requests a minute the vendor's page allows.
+    requests a minute the vendor's page allows. A vendor that asks for no credential has no use for `needs_key`.
     """
 
     addressed_by: Literal["id", "key"]
@@ -479,6 +479,7 @@ class Outbound:
     probe: Request | None = None
     published_rate: int | None = None
     key: str | None = None
+    needs_key: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,13 +50,13 @@ def keep(tx: Tx, scope: str, asked: Mute, now: int) -> Muted:
 
 
 def end(tx: Tx, scope: str, mute: str, now: int) -> Muted:
-    """Ends one now; raises `Problem` where there is none, or where it has ended."""
+    """Ends one now, if it has not ended by itself; raises `Problem` where there is none."""
     tx.lock(f"mutes {scope}")
     found, at = one(tx, scope, mute), from_millis(now)
     if found is None:
         raise _unknown()
     if found.ends_at <= at:
-        raise Problem(ProblemKind.INVALID, f"silence {mute} already expired")
+        return found
     ended = msgspec.structs.replace(found, starts_at=min(found.starts_at, at), ends_at=at, updated_at=at)
     tx.put_note(_name(scope, mute), msgspec.to_builtins(ended))
     return ended

@@ -306,13 +306,16 @@ class Road:
                 f"Conflict version: {asked.version} is not the current version {row.version}",
                 field="version",
             )
-        before = flatten(row.body)
+        before, has_seen = flatten(row.body), self._has_seen(via)
         patch = without_implied(resolve_hints(before, asked), before, caller.dialect)
+        if has_seen:  # an echo prolongs nothing: what renews itself would never end
+            patch.pop("ends_at", None)
         after, changed = lay_over(before, patch)
         changed = tuple(path for path in changed if path not in SERVER_OWNED)
         operation = meaning_of(asked.operation, row)
         muted = _muted(tx, caller, after, now)
-        if asked.is_resend and operation is Operation.UPDATE and not changed and (muted or _is_told(tx, row)):
+        is_said_again = asked.is_resend and operation is Operation.UPDATE and not changed
+        if is_said_again and not has_seen and (muted or _is_told(tx, row)):
             return _prolong(tx, row, after, command)
         stamp(after, operation, now)
         body = CommandBody(

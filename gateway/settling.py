@@ -241,7 +241,8 @@ def _ship(
     present = row.body if not is_own or command.body.after is None else command.body.after
     late = _late_note(command.at, now) if operation in TELLING else ""
     body = command.body if is_own else CommandBody(dropped=command.body.dropped)
-    words = saying(row, target, flatten(present), body, command.at, late)
+    at = row.updated_at if command.body.renews else command.at  # what is told again is told in the same words
+    words = saying(row, target, flatten(present), body, at, late)
     try:
         said = translate(words, upstream.destination)
     except Unmet as unmet:

@@ -45,6 +45,7 @@ DIALECT = Dialect(
         reason=reason,
         list=list_all,
         probe=Request(method="GET", path="/api/v2/status"),
+        needs_key=False,
     ),
     credentials=credentials,
     problem=problem,
@@ -57,10 +58,10 @@ DIALECT = Dialect(
     is_muted=is_muted,
     remark=(
         "A caller's key is a bearer token, or `user:password` of Basic authentication; so is an upstream's `key`, "
-        "where something stands before it that asks for one. What Prometheus repeats is neither recorded nor told "
-        "again; an alert of which it says nothing any more ends at its own `endsAt`. The webhook of another "
-        "Alertmanager is received at `/alertmanager/webhook`. A silence keeps alerts that it means from being told, "
-        "and acknowledges those that are open; an acknowledgement arriving for an Alertmanager becomes a silence that "
-        "ends with the alert."
+        "which may be left out: only what stands before an Alertmanager asks for one. What Prometheus repeats is "
+        "neither recorded nor told again; an alert of which it says nothing any more ends at its own `endsAt`. The "
+        "webhook of another Alertmanager is received at `/alertmanager/webhook`. A silence keeps alerts that it means "
+        "from being told, and acknowledges those that are open; an acknowledgement arriving for an Alertmanager "
+        "becomes a silence that ends with the alert."
     ),
 )

@@ -10,14 +10,13 @@ https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml. It mus
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from datetime import datetime, timedelta
-from typing import Any
 
 from gateway.canonical import Operation
-from gateway.dialect import Call, Delivered, Found, FoundAlert, Json, Missing, Request, Sending, segment
+from gateway.dialect import Call, Delivered, Found, FoundAlert, Json, Missing, Request, Response, Sending, segment
 from gateway.values import iso
-from mappings.alertmanager.alert import ALERT, fingerprint
+from mappings.alertmanager.alert import ALERT, fingerprint, read_moment
 
 HOLDS = timedelta(minutes=15)
 """For how long an alert holds there unless it is posted again."""
@@ -26,7 +25,7 @@ RENEWED_AFTER = 240.0
 LASTS = timedelta(hours=1)
 """For how long a silence holds unless it is renewed with its alert."""
 AUTHOR = "alert-gateway"
-ALERTS = "/api/v2/alerts"
+ALERTS, SILENCES = "/api/v2/alerts", "/api/v2/silences"
 
 
 def _identity(sending: Sending) -> dict[str, str]:
@@ -48,6 +47,9 @@ def _alert(sending: Sending, ends: datetime) -> tuple[dict[str, Json], dict[str,
             path = "severity" if name == "severity" else "labels"
             altered[path] = "the labels stay as they were first; this travels as an annotation"
     rest = {name: value for name, value in sending.body.items() if name not in ("labels", "annotations", "endsAt")}
+    starts = read_moment(rest.get("startsAt"))
+    if starts and starts > ends:  # its sender's clock is ahead; no alert is taken that ends before it began
+        del rest["startsAt"]
     noted = {"annotations": annotations} if annotations else {}
     return {"labels": identity, **noted, **rest, "endsAt": iso(ends)}, altered
 
@@ -67,8 +69,8 @@ def tell(sending: Sending) -> Call:
     alert, altered = _alert(sending, sending.at + HOLDS)
     yield Request(method="POST", path=ALERTS, body=[alert])
     if sending.operation is Operation.UPDATE and sending.seen.get("silence"):
-        silence = yield from _silence(sending)
-        return _told(sending, altered, silence=silence)
+        silenced = yield from _silence(sending)
+        return _told(sending, altered, **silenced)
     return _told(sending, altered)
 
 
@@ -76,12 +78,13 @@ def acknowledge(sending: Sending) -> Call:
     """Silences the alert, and it alone, for as long as it is open."""
     if not _identity(sending):
         return Missing()
-    silence = yield from _silence(sending)
-    return _told(sending, {}, silence=silence)
+    silenced = yield from _silence(sending)
+    return _told(sending, {}, **silenced)
 
 
-def _silence(sending: Sending) -> Any:
-    """Posts a silence of exactly this label set, or prolongs the one that is there; its id."""
+def _silence(sending: Sending) -> Generator[Request, Response, dict[str, Json]]:
+    """Posts a silence of exactly this label set, or prolongs the one that is there; its id, and since when it holds. To
+    prolong it, its own start has to be said: another one is taken for another silence."""
     matchers = [
         {"name": name, "value": value, "isRegex": False, "isEqual": True} for name, value in _identity(sending).items()
     ]
@@ -92,15 +95,16 @@ def _silence(sending: Sending) -> Any:
         "createdBy": AUTHOR,
         "comment": sending.comment or "acknowledged",
     }
-    held = sending.seen.get("silence")
+    held, since = sending.seen.get("silence"), sending.seen.get("silenced_at") or body["startsAt"]
     if isinstance(held, str) and held:
-        answer = yield Request(
-            method="POST", path="/api/v2/silences", body={"id": held, **body}, accepts=frozenset({400, 404})
-        )
+        longer = {"id": held, **body, "startsAt": since}
+        answer = yield Request(method="POST", path=SILENCES, body=longer, accepts=frozenset({400, 404}))
+        if answer.status < 400 and (_silence_in(answer.json()) or held) == held:
+            return {"silence": held, "silenced_at": since}
         if answer.status < 400:
-            return _silence_in(answer.json()) or held
-    answer = yield Request(method="POST", path="/api/v2/silences", body=body)
-    return _silence_in(answer.json())
+            return {"silence": _silence_in(answer.json()), "silenced_at": body["startsAt"]}
+    answer = yield Request(method="POST", path=SILENCES, body=body)
+    return {"silence": _silence_in(answer.json()), "silenced_at": body["startsAt"]}
 
 
 def _silence_in(body: Json) -> str | None:
@@ -118,7 +122,9 @@ def resolve(sending: Sending) -> Call:
     if isinstance(held, str) and held:
         gone = frozenset({400, 404, 500})  # some releases answer 500 to a silence that they do not know
         yield Request(method="DELETE", path=f"/api/v2/silence/{segment(held)}", accepts=gone)
-    return Delivered(ids={"id": fingerprint(_identity(sending))}, seen={"silence": None}, altered=altered)
+    return Delivered(
+        ids={"id": fingerprint(_identity(sending))}, seen={"silence": None, "silenced_at": None}, altered=altered
+    )
 
 
 SEND: dict[Operation, Callable[[Sending], Call]] = {

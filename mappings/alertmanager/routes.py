@@ -174,7 +174,7 @@ def _command(wire: Wire, has_ended: bool | None, now: datetime) -> Command:
         starts, ends = read_moment(wire.get("startsAt")), read_moment(wire.get("endsAt"))
     except ValueError as error:
         raise Problem(ProblemKind.INVALID, f"startsAt, endsAt: {error}", field="startsAt") from None
-    if starts and ends and starts > ends:
+    if starts and starts > (ends or now + RESOLVE_TIMEOUT) and not has_ended:
         raise Problem(ProblemKind.INVALID, "start time must be before end time", field="startsAt")
     reading = ALERT.interpret({**wire, "labels": labels})
     if has_ended or (has_ended is None and ends is not None and ends <= now):

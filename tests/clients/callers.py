@@ -124,15 +124,22 @@ def jsm_alert(message: str, **fields: Any) -> dict[str, Any]:
     return {"message": message, "description": "The CPU usage has exceeded 80%.", "priority": "P1", **fields}
 
 
+def alertmanager_alerts(name: str, summary: str | None = None, **fields: Any) -> list[dict[str, Any]]:
+    """One alert of this name as Prometheus posts it; what it says to people is an annotation."""
+    annotations = {} if summary is None else {"annotations": {"summary": summary}}
+    return [{"labels": {"alertname": name, "severity": "critical"}, **annotations, **fields}]
+
+
 # --- what is asked for ---------------------------------------------------------------------------------------
 
 Ask = Callable[[House, str, str], Sent]
 """Asks for one operation: the house, the alert's reference (a key for those of `KEYED`, else the shown id), a text."""
 
-KEYED = ("cloudevents", "ilert", "opsgenie", "pagerduty")
-"""The dialects whose callers name an alert by its key."""
+KEYED = ("alertmanager", "cloudevents", "ilert", "opsgenie", "pagerduty")
+"""The dialects whose callers name an alert by its key, or by what its key is made of."""
 
-COLLECTIONS = {  # PagerDuty's events and CloudEvents can only be sent
+ALERTS = "/alertmanager/api/v2/alerts"
+COLLECTIONS = {  # PagerDuty's events and CloudEvents can only be sent, Alertmanager's alerts are told by their labels
     "livesession": "/livesession/v1/alerts",
     "ibm_monitoring": "/ibm_monitoring/api/alerts",
     "uptinio": "/uptinio/alerts",
@@ -193,6 +200,10 @@ def _delete(dialect: str) -> Ask:
     return lambda h, ref, text: h.call("DELETE", f"{COLLECTIONS[dialect]}/{ref}")
 
 
+def _alertmanager(**fields: Any) -> Ask:
+    return lambda h, ref, text: h.call("POST", ALERTS, alertmanager_alerts(ref, text or None, **fields))
+
+
 ASKS: dict[str, dict[str, Ask]] = {
     "livesession": {
         "update": _put("livesession", lambda text: {"name": text}),
@@ -239,6 +250,10 @@ ASKS: dict[str, dict[str, Ask]] = {
         "acknowledge": _cloud_events("acknowledged"),
         "resolve": _cloud_events("resolved"),
     },
+    "alertmanager": {
+        "update": _alertmanager(),
+        "resolve": _alertmanager(endsAt="2020-01-01T00:00:00Z"),
+    },
 }
 """Every operation that a caller of each dialect can ask of an alert that is there."""
 
@@ -264,12 +279,14 @@ EVENTS: dict[str, tuple[str, Callable[[str, str | None, str], dict[str, Any]]]] 
 """Of dialects whose credential stands in the body: where an alert is made, and the body for a text, key, credential."""
 
 
-EVENTFUL = (*EVENTS, "cloudevents")
+EVENTFUL = (*EVENTS, "alertmanager", "cloudevents")
 """Dialects in which an update is the same call as a create."""
 
 
-def making(dialect: str, text: str, *, key: str | None = None, credential: str = KEY) -> tuple[str, dict[str, Any]]:
+def making(dialect: str, text: str, *, key: str | None = None, credential: str = KEY) -> tuple[str, Any]:
     """The documented creating call of a dialect that says a text: its path and body."""
+    if dialect == "alertmanager":
+        return ALERTS, alertmanager_alerts(key or text, text)
     if dialect in EVENTS:
         path, body = EVENTS[dialect]
         return path, body(text, key, credential)
@@ -292,6 +309,9 @@ def create(h: House, dialect: str, text: str) -> tuple[str, Sent]:
     if dialect == "cloudevents":
         key = fresh("key")
         return key, h.call("POST", "/cloudevents", cloud_event("firing", key, summary=text))
+    if dialect == "alertmanager":
+        key = fresh("key")
+        return key, h.call("POST", ALERTS, alertmanager_alerts(key, text))
     if dialect == "pagerduty":
         sent = h.call("POST", "/pagerduty/v2/enqueue", pagerduty_event("trigger", None, summary=text), key=None)
         return str(sent.body["dedup_key"]), sent

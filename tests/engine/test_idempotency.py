@@ -39,7 +39,7 @@ SECRET_KEY = "idem-5f0c2e77-canary"
 DAY_MS = 86_400_000
 
 
-def body_of(dialect: str, text: str, *, credential: str = KEY) -> dict[str, Any]:
+def body_of(dialect: str, text: str, *, credential: str = KEY) -> Any:
     """The documented creating call of a dialect, saying `text`."""
     return making(dialect, text, credential=credential)[1]
 
@@ -81,15 +81,16 @@ def test_a_repeat_is_told_the_same_when_the_alert_has_changed_since(dialect: str
     with one(tmp_path, dialect) as h:
         first = send(h, dialect, "Disk full", "k1")
         settled(h)
-        assert (
-            ASKS[dialect]["resolve" if dialect in EVENTFUL else "update"](h, _ref(first), "Disk on fire").status < 300
-        )
+        change = ASKS[dialect]["resolve" if dialect in EVENTFUL else "update"]
+        assert change(h, _ref(dialect, first), "Disk on fire").status < 300
         assert told(send(h, dialect, "Disk full", "k1")) == told(first)
         assert count(h, "alerts") == 1 and count(h, "commands") == 2
 
 
-def _ref(sent: Sent) -> str:
-    """How the caller refers to what it created."""
+def _ref(dialect: str, sent: Sent) -> str:
+    """How the caller refers to what it created as "Disk full"."""
+    if dialect == "alertmanager":
+        return "Disk full"
     shown = inner(sent)
     return str(shown.get("alertKey", shown.get("alert_id", shown.get("id"))))
 
@@ -119,11 +120,18 @@ def test_callers_who_share_a_scope_share_its_keys(tmp_path: Path) -> None:
         assert told(first) == told(other)
 
 
+def reordered(body: Any) -> Any:
+    """The same with its fields in the opposite order."""
+    if isinstance(body, list):
+        return [reordered(one) for one in body]
+    return dict(reversed(body.items()))
+
+
 @pytest.mark.parametrize("dialect", NAMES)
 def test_the_order_and_the_spaces_of_the_same_body_do_not_matter(dialect: str, tmp_path: Path) -> None:
     with one(tmp_path, dialect) as h:
         first = send(h, dialect, "Disk full", "k1")
-        body = dict(reversed(body_of(dialect, "Disk full").items()))
+        body = reordered(body_of(dialect, "Disk full"))
         path = making(dialect, "")[0]
         assert told(h.call("POST", path, body, headers={"idempotency-key": "k1"})) == told(first)
 
@@ -232,7 +240,8 @@ def test_a_first_one_that_every_upstream_refused_can_be_repeated(dialect: str, t
 def test_a_first_one_that_was_refused_at_once_can_be_repeated_with_another_body(dialect: str, tmp_path: Path) -> None:
     with one(tmp_path, dialect) as h:
         path, body = making(dialect, "text")
-        bad = {**body, "summary": 7, "payload": 7, "data": 7} if dialect in EVENTFUL else {"nonsense": True}
+        is_event = dialect in (*EVENTS, "cloudevents")
+        bad: Any = {**body, "summary": 7, "payload": 7, "data": 7} if is_event else {"nonsense": True}
         assert h.call("POST", path, bad, headers={"idempotency-key": "k1"}).status // 100 == 4
         assert send(h, dialect, "Disk full", "k1").status < 300
 

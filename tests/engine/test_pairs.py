@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,10 +20,12 @@ import pytest
 from gateway.registry import dialects
 from gateway.sandbox import Arrived
 from tests.clients.callers import (
+    ALERTS,
     ASKS,
     COLLECTIONS,
     KEYED,
     OTHER,
+    alertmanager_alerts,
     called,
     cloud_event,
     create,
@@ -42,6 +45,7 @@ DIALECTS = sorted(dialects())
 CONSOLE = "x-console"  # marks what does not come from the gateway
 HAS_TEXT = {
     "cloudevents": "summary",
+    "alertmanager": "summary",
     "ibm_monitoring": "name",
     "ilert": "summary",
     "jsm_ops": "message",
@@ -53,6 +57,17 @@ HAS_TEXT = {
 COMPANIONS = {"jsm_ops": ("/description", "/extra-properties"), "opsgenie": ("/description", "/details")}
 """What goes out beside a changed summary, where each field has a request of its own: the page's text, and what is
 carried."""
+
+
+def _is_companion(one: Arrived) -> bool:
+    """What goes out beside another request: what `COMPANIONS` says, and at Alertmanager an acknowledged alert's silence,
+    which is prolonged with the alert and taken away when it is over."""
+    if one.dialect in COMPANIONS:
+        return one.path.endswith(COMPANIONS[one.dialect])
+    is_held = isinstance(one.body, dict) and "id" in one.body
+    return one.dialect == "alertmanager" and (one.path.startswith("/api/v2/silence/") or is_held)
+
+
 LISTERS = [name for name in DIALECTS if name in COLLECTIONS]
 """The dialects whose callers can list and read."""
 
@@ -95,6 +110,8 @@ def _target(h: House) -> str:
 
 
 def _fields(one: Arrived) -> dict[str, Any]:
+    if isinstance(one.body, list):
+        return dict(one.body[0].get("annotations", {}))
     body: dict[str, Any] = one.body if isinstance(one.body, dict) else {}
     found: dict[str, Any] = body.get("alert", body.get("payload", body.get("data", body)))
     return found
@@ -112,7 +129,7 @@ class Watch:
         return [
             one
             for one in self.h.arrived(_target(self.h), method)
-            if CONSOLE not in one.headers and not one.path.endswith(COMPANIONS.get(one.dialect, ()))
+            if CONSOLE not in one.headers and not _is_companion(one)
         ]
 
     def sees(self, count: int) -> list[Arrived]:
@@ -186,6 +203,18 @@ def _cloud_event(status: str) -> Expect:
     return expect
 
 
+def _alertmanager(*, is_over: bool = False) -> Expect:
+    """The alert, under the labels that it was first posted with, and whether its end has come."""
+
+    def expect(one: Arrived, earlier: list[Arrived]) -> None:
+        assert (one.method, one.path) == ("POST", "/api/v2/alerts"), (one.method, one.path, one.body)
+        [alert] = one.body
+        assert alert["labels"] == (earlier[0] if earlier else one).body[0]["labels"]
+        assert (datetime.fromisoformat(alert["endsAt"]) <= datetime.now(UTC)) is is_over, alert
+
+    return expect
+
+
 def _jsm(method: str, rest: str = "") -> Expect:
     """A request about the id that the state of the first one told; a create names an alias in its body."""
 
@@ -198,8 +227,25 @@ def _jsm(method: str, rest: str = "") -> Expect:
     return expect
 
 
+def _silence(one: Arrived, earlier: list[Arrived]) -> None:
+    """A silence of exactly the alert's labels."""
+    assert (one.method, one.path) == ("POST", "/api/v2/silences"), (one.method, one.path, one.body)
+    matchers = {matcher["name"]: matcher["value"] for matcher in one.body["matchers"]}
+    assert matchers == earlier[0].body[0]["labels"]
+    assert not any(matcher["isRegex"] for matcher in one.body["matchers"])
+
+
 NOTHING = None
 TABLE: dict[str, dict[str, Expect | None]] = {
+    "alertmanager": {
+        "create": _alertmanager(),
+        "update": _alertmanager(),
+        "acknowledge": _silence,
+        "comment": NOTHING,
+        "resolve": _alertmanager(is_over=True),
+        "reopen": _alertmanager(),
+        "delete": _alertmanager(is_over=True),
+    },
     "livesession": {
         "create": _is("POST", "/v1/alerts"),
         "update": _is("PUT", "/v1/alerts/"),
@@ -275,6 +321,7 @@ TABLE: dict[str, dict[str, Expect | None]] = {
 }
 
 LIVES: dict[str, tuple[str, ...]] = {
+    "alertmanager": ("update", "update", "resolve"),
     "livesession": ("update", "delete"),
     "ibm_monitoring": ("update", "delete"),
     "uptinio": ("update", "resolve", "reopen", "update", "resolve"),
@@ -467,7 +514,9 @@ def test_a_version_that_moved_there_is_a_conflict_for_the_only_ibm_caller(houses
     assert (laid["filter"], laid["description"]) == ("a = 'b'", "from the console")
 
 
-@pytest.mark.parametrize("other", ["livesession", "uptinio", "ilert", "jsm_ops", "opsgenie", "pagerduty"])
+@pytest.mark.parametrize(
+    "other", ["alertmanager", "livesession", "uptinio", "ilert", "jsm_ops", "opsgenie", "pagerduty"]
+)
 def test_a_version_that_moved_there_is_laid_over_for_other_callers(houses: Houses, other: str) -> None:
     """They know of no versions: what somebody else changed stays, and the change goes over it."""
     h, name, text = houses("ibm_monitoring"), fresh(), fresh("text")
@@ -701,7 +750,8 @@ REQUIRED = {"ibm_monitoring": "condition", "livesession": "channels", "uptinio":
 @pytest.mark.parametrize(("target", "field"), REQUIRED.items())
 def test_what_a_target_requires_and_nothing_supplies(tmp_path: Path, target: str, field: str) -> None:
     """Refused before anything is sent, in the caller's shape, naming the upstream, the field and the setting."""
-    bodies = {
+    bodies: dict[str, Any] = {
+        "alertmanager": alertmanager_alerts("x"),
         "livesession": livesession_alert("x"),
         "ibm_monitoring": ibm_alert("x"),
         "uptinio": uptinio_alert("x"),
@@ -711,7 +761,7 @@ def test_what_a_target_requires_and_nothing_supplies(tmp_path: Path, target: str
         "pagerduty": pagerduty_event("trigger", "x"),
         "cloudevents": cloud_event("firing", "x"),
     }
-    paths = COLLECTIONS | {"ilert": "/ilert/api/events", "pagerduty": "/pagerduty/v2/enqueue"}
+    paths = COLLECTIONS | {"ilert": "/ilert/api/events", "pagerduty": "/pagerduty/v2/enqueue", "alertmanager": ALERTS}
     paths |= {"cloudevents": "/cloudevents"}
     with house(tmp_path, {"their-place": target}, defaults=False) as h:
         for caller in sorted(bodies.keys() - {target}):
