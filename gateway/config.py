@@ -42,7 +42,7 @@ from gateway.configfile import (
 )
 from gateway.configproblems import wrong_types
 from gateway.configroutes import Routes, flat, key_of, tests_of
-from gateway.configsettings import secret_in, settings_of
+from gateway.configsettings import fields_of, secret_in, settings_of
 from gateway.dialect import Dialect
 from gateway.errors import ConfigurationError
 from gateway.following import Directory
@@ -64,8 +64,8 @@ _SALT = secrets.token_bytes(32)
 
 @dataclass(frozen=True, kw_only=True)
 class Inbound:
-    """A dialect that callers may speak: its keyring, the scope of each caller, when they are answered, and the names
-    that are its own at the root."""
+    """A dialect that callers may speak: its keyring, the scope of each caller, when they are answered, the names that
+    are its own at the root, and the dialect's own settings."""
 
     dialect: Dialect
     keyring: Keyring
@@ -74,6 +74,7 @@ class Inbound:
     scope: str | None
     reply: Literal["accepted", "delivered"]
     hosts: frozenset[str] = frozenset()
+    settings: Any = None
 
     def scope_of(self, caller: str) -> str:
         """What the ids, keys and names of this caller belong to."""
@@ -299,7 +300,8 @@ class _Check:
         dialect = self.dialect(name, path)
         if not dialect or not isinstance(table, dict):
             return None
-        given = self.struct(InboundFile, table, path)
+        own = dialect.inbound_settings
+        given = self.struct(InboundFile, table, path, fields_of(own))
         keyring, callers = self.keyring(given.keys, f"{path}.keys")
         for caller in keyring.shared() if self.resolve and not self.problems else ():
             self.say(f"{path}.keys.{caller}", "is the credential of another caller too, so it names neither")
@@ -314,6 +316,7 @@ class _Check:
             scope=given.scope,
             reply=given.reply or file.reply or dialect.reply,
             hosts=host_names(self, given.host, f"{path}.host"),
+            settings=settings_of(self, own, table, path) if own else None,
         )
 
     def keyring(self, given: Mapping[str, str | list[str]] | str, path: str) -> tuple[Keyring, list[str]]:
@@ -356,7 +359,7 @@ class _Check:
             if name not in upstreams:
                 close = difflib.get_close_matches(name, upstreams, 1)
                 self.say("alarms.to", f"no upstream {name!r}{f'; did you mean {close[0]!r}?' if close else ''}")
-            elif found and found.key is None:
+            elif found and found.key is None and found.keys:
                 self.say("alarms.to", f"{name}: the gateway itself is no caller, so its key needs an `else`")
         return tuple(given.to)
 
@@ -374,11 +377,11 @@ class _Check:
             return None
         dialect = self.dialect(table["dialect"], f"{path}.dialect") if isinstance(table.get("dialect"), str) else None
         own = dialect.settings if dialect else None
-        own_fields = tuple(item.encode_name for item in struct_fields(own)) if own else ()
-        given = self.struct(UpstreamFile, table, path, own_fields)
+        given = self.struct(UpstreamFile, table, path, fields_of(own))
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
             self.say(path, "an upstream's name is made of letters, digits, dots, dashes and underscores")
-        if not is_address(given.url or ""):
+        is_whole = dialect is not None and dialect.outbound.whole_url
+        if not is_address(given.url or "", is_whole=is_whole):
             self.say(
                 f"{path}.url", f"{given.url!r} is not an address such as {dialect.url if dialect else 'https://…'}"
             )
@@ -387,12 +390,12 @@ class _Check:
         key, keys = key_of(self, given.key, f"{path}.key", is_chosen=dialect.outbound.key is not None)
         settings = settings_of(self, own, table, path) if own else None
         exchanged = secret_in(settings)
-        if given.key is None and exchanged is None:
+        if given.key is None and exchanged is None and dialect.outbound.needs_key:
             self.say(f"{path}.key", 'is required: "env:NAME", "file:PATH" or the key itself')
         return Upstream(
             name=name,
             destination=self.destination(name, dialect, given, path),
-            url=given.url.rstrip("/"),
+            url=given.url if is_whole else given.url.rstrip("/"),
             key=key or exchanged,
             keys=keys,
             is_exchanged=given.key is None and exchanged is not None,

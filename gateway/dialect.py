@@ -440,7 +440,8 @@ class Outbound:
     `key` is the canonical path that is the credential where a route sets it, at a vendor whose credential names the
     service. `reason` finds the vendor's own words in a refusal. `verdicts` lists the statuses that do not mean what
     they usually do. `on_resolve` is what a rule's resolve becomes unless configured. `published_rate` is how many
-    requests a minute the vendor's page allows.
+    requests a minute the vendor's page allows. Not every upstream `needs_key`; where `whole_url`, an upstream's `url`
+    is the whole address that is posted to, query and all, and calls add nothing to it.
     """
 
     addressed_by: Literal["id", "key"]
@@ -456,6 +457,8 @@ class Outbound:
     probe: Request | None = None
     published_rate: int | None = None
     key: str | None = None
+    needs_key: bool = True
+    whole_url: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -470,7 +473,10 @@ class Dialect:
     its words about the form of a credential that nobody has. `url` is the
     vendor's usual address, `client_setting` what a client changes to call the gateway instead, `usual_defaults`
     such `defaults` as an upstream of it is configured with where callers of other vendors say less, `remark` what else
-    its page should say. `is_muted` tells, where callers may ask not to be told of some alerts, whether one is meant.
+    its page should say. `inbound_settings` are the dialect's own in the table of an inbound; `verify`, given a request
+    whose body is still to be decoded, the bytes of that body, these settings and the secrets in them as they are now,
+    raises `Problem` for a request that is not signed as they ask. `is_muted` tells, where callers may ask not to be
+    told of some alerts, whether one is meant.
     """
 
     name: str
@@ -494,4 +500,6 @@ class Dialect:
     client_setting: str = ""
     usual_defaults: Mapping[str, Any] = field(default_factory=dict)
     remark: str = ""
+    inbound_settings: type[Struct] | None = None
+    verify: Callable[[Incoming, bytes, Any, Sequence[str]], None] | None = None
     is_muted: Callable[[Muted, Flat], bool] | None = None

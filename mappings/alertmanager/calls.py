@@ -29,7 +29,7 @@ AUTHOR = "alert-gateway"
 ALERTS = "/api/v2/alerts"
 
 
-def _identity(sending: Sending) -> dict[str, str]:
+def identity_of(sending: Sending) -> dict[str, str]:
     """The labels that the alert has there, or will have."""
     for labels in (sending.seen.get("labels"), sending.body.get("labels"), (sending.verbatim or {}).get("labels")):
         if isinstance(labels, dict) and labels:
@@ -39,21 +39,27 @@ def _identity(sending: Sending) -> dict[str, str]:
 
 def _alert(sending: Sending, ends: datetime) -> tuple[dict[str, Json], dict[str, str]]:
     """The alert as it is posted, and what its labels cannot say any more."""
-    identity, said = _identity(sending), sending.body.get("labels")
-    annotations = dict(sending.body.get("annotations") or {})
+    alert, altered = under(identity_of(sending), sending.body)
+    return {**alert, "endsAt": iso(ends)}, altered
+
+
+def under(identity: dict[str, str], words: Mapping[str, Json]) -> tuple[dict[str, Json], dict[str, str]]:
+    """An alert under the labels that it had first, and what these cannot say any more: that travels as annotations."""
+    said = words.get("labels")
+    annotations = dict(words.get("annotations") or {})
     altered: dict[str, str] = {}
     for name, value in said.items() if isinstance(said, dict) else ():
         if identity.get(name) != value and name not in annotations:
             annotations[name] = value
             path = "severity" if name == "severity" else "labels"
             altered[path] = "the labels stay as they were first; this travels as an annotation"
-    rest = {name: value for name, value in sending.body.items() if name not in ("labels", "annotations", "endsAt")}
+    rest = {name: value for name, value in words.items() if name not in ("labels", "annotations", "endsAt")}
     noted = {"annotations": annotations} if annotations else {}
-    return {"labels": identity, **noted, **rest, "endsAt": iso(ends)}, altered
+    return {"labels": identity, **noted, **rest}, altered
 
 
 def _told(sending: Sending, altered: Mapping[str, str], **seen: Json) -> Delivered:
-    identity = _identity(sending)
+    identity = identity_of(sending)
     return Delivered(
         ids={"id": fingerprint(identity)},
         seen={"labels": identity, **seen},
@@ -74,7 +80,7 @@ def tell(sending: Sending) -> Call:
 
 def acknowledge(sending: Sending) -> Call:
     """Silences the alert, and it alone, for as long as it is open."""
-    if not _identity(sending):
+    if not identity_of(sending):
         return Missing()
     silence = yield from _silence(sending)
     return _told(sending, {}, silence=silence)
@@ -83,7 +89,8 @@ def acknowledge(sending: Sending) -> Call:
 def _silence(sending: Sending) -> Any:
     """Posts a silence of exactly this label set, or prolongs the one that is there; its id."""
     matchers = [
-        {"name": name, "value": value, "isRegex": False, "isEqual": True} for name, value in _identity(sending).items()
+        {"name": name, "value": value, "isRegex": False, "isEqual": True}
+        for name, value in identity_of(sending).items()
     ]
     body: dict[str, Json] = {
         "matchers": matchers,
@@ -110,7 +117,7 @@ def _silence_in(body: Json) -> str | None:
 
 def resolve(sending: Sending) -> Call:
     """Posts the alert as one that is over, and takes away the silence that it had for itself."""
-    if not _identity(sending):
+    if not identity_of(sending):
         return Missing()
     alert, altered = _alert(sending, sending.at)
     yield Request(method="POST", path=ALERTS, body=[alert])
@@ -118,7 +125,7 @@ def resolve(sending: Sending) -> Call:
     if isinstance(held, str) and held:
         gone = frozenset({400, 404, 500})  # some releases answer 500 to a silence that they do not know
         yield Request(method="DELETE", path=f"/api/v2/silence/{segment(held)}", accepts=gone)
-    return Delivered(ids={"id": fingerprint(_identity(sending))}, seen={"silence": None}, altered=altered)
+    return Delivered(ids={"id": fingerprint(identity_of(sending))}, seen={"silence": None}, altered=altered)
 
 
 SEND: dict[Operation, Callable[[Sending], Call]] = {
