@@ -110,13 +110,23 @@ def opsgenie_alert(message: str, **fields: Any) -> dict[str, Any]:
     return {"message": message, "description": "Every alert needs a description", "priority": "P1", **fields}
 
 
+def webhook_group(dialect: str, name: str, summary: str, *, status: str = "firing") -> dict[str, Any]:
+    """A group of one alert, as Alertmanager's webhook and Grafana's have it; it is told apart by its name."""
+    version = {"grafana": "1", "alertmanager_webhook": "4"}[dialect]
+    alert = {"status": status, "labels": {"alertname": name}, "annotations": {"summary": summary}}
+    return {"version": version, "status": status, "alerts": [alert]}
+
+
 # --- what is asked for ---------------------------------------------------------------------------------------
 
 Ask = Callable[[House, str, str], Sent]
 """Asks for one operation: the house, the alert's reference (a key for those of `KEYED`, else the shown id), a text."""
 
-KEYED = ("ilert", "opsgenie", "pagerduty")
+KEYED = ("ilert", "opsgenie", "pagerduty", "grafana", "alertmanager_webhook")
 """The dialects whose callers name an alert by its key."""
+
+WEBHOOKS = ("grafana", "alertmanager_webhook")
+"""The dialects in which groups of alerts are told of."""
 
 COLLECTIONS = {  # PagerDuty's events can only be sent
     "livesession": "/livesession/v1/alerts",
@@ -146,6 +156,13 @@ def _opsgenie(method: str, rest: str, body: Callable[[str], Any] = lambda text: 
     def ask(h: House, ref: str, text: str) -> Sent:
         path = f"{COLLECTIONS['opsgenie']}/{quote(ref)}{rest}?identifierType=alias"
         return h.call(method, path, body(text))
+
+    return ask
+
+
+def _webhook(dialect: str, status: str) -> Ask:
+    def ask(h: House, ref: str, text: str) -> Sent:
+        return h.call("POST", f"/{dialect}/webhook", webhook_group(dialect, ref, text, status=status))
 
     return ask
 
@@ -192,6 +209,11 @@ ASKS: dict[str, dict[str, Ask]] = {
         "acknowledge": _pagerduty("acknowledge"),
         "resolve": _pagerduty("resolve"),
     },
+    "grafana": {"update": _webhook("grafana", "firing"), "resolve": _webhook("grafana", "resolved")},
+    "alertmanager_webhook": {
+        "update": _webhook("alertmanager_webhook", "firing"),
+        "resolve": _webhook("alertmanager_webhook", "resolved"),
+    },
 }
 """Every operation that a caller of each dialect can ask of an alert that is there."""
 
@@ -218,6 +240,8 @@ def making(dialect: str, text: str, *, key: str | None = None, credential: str =
     if dialect in EVENTS:
         path, body = EVENTS[dialect]
         return path, body(text, key, credential)
+    if dialect in WEBHOOKS:
+        return f"/{dialect}/webhook", webhook_group(dialect, key or text, text)
     if dialect == "opsgenie":
         return COLLECTIONS[dialect], opsgenie_alert(text, **({"alias": key} if key else {}))
     return COLLECTIONS[dialect], BODIES[dialect](text)
@@ -231,6 +255,9 @@ def create(h: House, dialect: str, text: str) -> tuple[str, Sent]:
     if dialect == "opsgenie":
         key = fresh("key")
         return key, h.call("POST", COLLECTIONS["opsgenie"], opsgenie_alert(text, alias=key))
+    if dialect in WEBHOOKS:
+        key = fresh("key")
+        return key, h.call("POST", f"/{dialect}/webhook", webhook_group(dialect, key, text))
     if dialect == "pagerduty":
         sent = h.call("POST", "/pagerduty/v2/enqueue", pagerduty_event("trigger", None, summary=text), key=None)
         return str(sent.body["dedup_key"]), sent

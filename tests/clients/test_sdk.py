@@ -67,6 +67,7 @@ def _create(client: Any, name: str, **fields: Any) -> dict[str, Any]:
 def _said(request: Arrived) -> Any:
     """What a create or update says in the field that each vendor has for the one line."""
     body = request.body.get("alert", request.body.get("payload", request.body))
+    body = body["alerts"][0]["annotations"] if "alerts" in body else body
     return body.get("name", body.get("summary", body.get("message")))
 
 
@@ -76,6 +77,8 @@ CREATES = {
     "livesession": ("POST", "/v1/alerts"),
     "opsgenie": ("POST", "/v2/alerts"),
     "pagerduty": ("POST", "/v2/enqueue"),
+    "grafana": ("POST", "/"),
+    "alertmanager_webhook": ("POST", "/"),
     "uptinio": ("POST", "/alerts"),
 }
 
@@ -121,6 +124,8 @@ def test_list(h: House, client: Any) -> None:
 
 
 UPDATES = {
+    "grafana": ("POST", "/"),
+    "alertmanager_webhook": ("POST", "/"),
     "ibm_monitoring": ("PUT", "/api/alerts/"),
     "ilert": ("POST", "/api/events"),
     "livesession": ("PUT", "/v1/alerts/"),
@@ -193,6 +198,8 @@ DELETES: dict[str, tuple[str, str, dict[str, Any] | None]] = {
     "livesession": ("DELETE", "/v1/alerts/", None),
     "opsgenie": ("DELETE", "/v2/alerts/", None),
     "pagerduty": ("POST", "/v2/enqueue", {"event_action": "resolve"}),
+    "grafana": ("POST", "/", {"status": "resolved"}),
+    "alertmanager_webhook": ("POST", "/", {"status": "resolved"}),
     "uptinio": ("PUT", "/alerts/", {"status": "resolved"}),
 }
 

@@ -43,6 +43,8 @@ HAS_TEXT = {
     "livesession": "name",
     "opsgenie": "message",
     "pagerduty": "summary",
+    "grafana": "summary",
+    "alertmanager_webhook": "summary",
     "uptinio": "message",
 }
 COMPANIONS = {"opsgenie": ("/description", "/details")}
@@ -91,6 +93,8 @@ def _target(h: House) -> str:
 
 def _fields(one: Arrived) -> dict[str, Any]:
     body: dict[str, Any] = one.body if isinstance(one.body, dict) else {}
+    if "alerts" in body:  # of a webhook: what it says of its one alert, and whether that is over
+        return {**body["alerts"][0]["annotations"], "status": body["alerts"][0]["status"]}
     found: dict[str, Any] = body.get("alert", body.get("payload", body))
     return found
 
@@ -170,7 +174,24 @@ def _opsgenie(method: str, rest: str = "") -> Expect:
     return expect
 
 
+def _webhook(status: str) -> Expect:
+    """A group of one alert, under the labels and the fingerprint that the first one had."""
+
+    def expect(one: Arrived, earlier: list[Arrived]) -> None:
+        [alert] = one.body["alerts"]
+        assert (one.method, one.path, one.body["status"], alert["status"]) == ("POST", "/", status, status)
+        [first] = (earlier[0] if earlier else one).body["alerts"]
+        assert (alert["labels"], alert["fingerprint"]) == (first["labels"], first["fingerprint"])
+
+    return expect
+
+
 NOTHING = None
+_TOLD: dict[str, Expect | None] = {
+    **dict.fromkeys(("create", "update", "reopen"), _webhook("firing")),
+    **dict.fromkeys(("resolve", "delete"), _webhook("resolved")),
+    **dict.fromkeys(("acknowledge", "comment"), NOTHING),
+}
 TABLE: dict[str, dict[str, Expect | None]] = {
     "livesession": {
         "create": _is("POST", "/v1/alerts"),
@@ -226,6 +247,8 @@ TABLE: dict[str, dict[str, Expect | None]] = {
         "reopen": _pagerduty("trigger"),
         "delete": _pagerduty("resolve"),
     },
+    "grafana": _TOLD,
+    "alertmanager_webhook": _TOLD,
 }
 
 LIVES: dict[str, tuple[str, ...]] = {
@@ -235,6 +258,8 @@ LIVES: dict[str, tuple[str, ...]] = {
     "ilert": ("update", "acknowledge", "comment", "update", "resolve"),
     "opsgenie": ("update", "acknowledge", "comment", "update", "resolve"),
     "pagerduty": ("update", "acknowledge", "update", "resolve"),
+    "grafana": ("update", "update", "resolve"),
+    "alertmanager_webhook": ("update", "update", "resolve"),
 }
 """For every caller's dialect a life that goes through everything it can ask for."""
 
@@ -473,7 +498,7 @@ def test_an_enabled_rule_pages_as_it_says(houses: Houses) -> None:
     assert event.body.get("priority", "HIGH") == "HIGH"
 
 
-@pytest.mark.parametrize("target", ["ilert", "opsgenie", "pagerduty", "uptinio"])
+@pytest.mark.parametrize("target", ["grafana", "ilert", "opsgenie", "pagerduty", "uptinio"])
 def test_switching_a_rule_off_and_on(houses: Houses, target: str) -> None:
     """Off is a resolve there and on a trigger of the same; the record's status is untouched, the rule stays."""
     h, name, rules = houses(target), fresh(), TABLE[target]
