@@ -115,7 +115,8 @@ class Desk:
     async def _batch(
         self, inbound: Inbound, who: Caller, asked: Batch, request: int, via: Via, key: Key | None
     ) -> Answered:
-        """Every command on its own, in their order; the problems of some are told once the others are durable."""
+        """Every command on its own, in their order; the problems of some are told once the others are durable. It goes
+        by the id of its first alert: a repeat has to be told the same, and that one can be traced."""
         one_by_one = [
             self._command(inbound, who, one, request, self.ids(), via, key.of_part(place) if key else None)
             for place, one in enumerate(asked.commands)
@@ -128,7 +129,8 @@ class Desk:
             raise together(problems)
         answered = [one for one in ended if isinstance(one, Answered)]
         reports = joined([line for one in answered for line in one.reports])
-        return Answered(Answer(answers=tuple(one.answer for one in answered), request=request), request, reports)
+        answer = Answer(answers=tuple(one.answer for one in answered), request=request)
+        return Answered(answer, answered[0].id if answered else request, reports)
 
     async def _command(
         self, inbound: Inbound, who: Caller, asked: Command, request: int, command: int, via: Via, key: Key | None
