@@ -36,7 +36,8 @@ class Settings(Struct, kw_only=True):
     """What `[inbound.grafana]` may say besides: how its requests are signed."""
 
     hmac: tuple[Secret, ...] = ()
-    """The secret that every request must be signed with; a list of them while rotating. Default: none is."""
+    """The secret that every request must be signed with; a list of them while rotating. Whose it is, `keys` still say,
+    or nobody, with `anonymous`. Default: requests need not be signed."""
     hmac_header: str = "X-Grafana-Alerting-Signature"
     """The header with the signature."""
     hmac_timestamp_header: str | None = None
