@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-from msgspec.structs import fields as struct_fields
 
 from gateway.canonical import Flat
 from gateway.choosing import Keys
@@ -40,7 +39,7 @@ from gateway.configfile import (
     some_time,
 )
 from gateway.configroutes import Routes, flat, key_of, tests_of
-from gateway.configsettings import secret_in, settings_of
+from gateway.configsettings import fields_of, secret_in, settings_of
 from gateway.configtables import Tables
 from gateway.dialect import Dialect
 from gateway.errors import ConfigurationError
@@ -63,8 +62,8 @@ _SALT = secrets.token_bytes(32)
 
 @dataclass(frozen=True, kw_only=True)
 class Inbound:
-    """A dialect that callers may speak: its keyring, the scope of each caller, when they are answered, and the names
-    that are its own at the root."""
+    """A dialect that callers may speak: its keyring, the scope of each caller, when they are answered, the names that
+    are its own at the root, and the dialect's own settings."""
 
     dialect: Dialect
     keyring: Keyring
@@ -73,6 +72,7 @@ class Inbound:
     scope: str | None
     reply: Literal["accepted", "delivered"]
     hosts: frozenset[str] = frozenset()
+    settings: Any = None
 
     def scope_of(self, caller: str) -> str:
         """What the ids, keys and names of this caller belong to."""
@@ -275,7 +275,8 @@ class _Check(Tables):
         dialect = self.dialect(name, path)
         if not dialect or not isinstance(table, dict):
             return None
-        given = self.struct(InboundFile, table, path)
+        own = dialect.inbound_settings
+        given = self.struct(InboundFile, table, path, fields_of(own))
         keyring, callers = self.keyring(given.keys, f"{path}.keys")
         for caller in keyring.shared() if self.resolve and not self.problems else ():
             self.say(f"{path}.keys.{caller}", "is the credential of another caller too, so it names neither")
@@ -290,6 +291,7 @@ class _Check(Tables):
             scope=given.scope,
             reply=given.reply or file.reply or dialect.reply,
             hosts=host_names(self, given.host, f"{path}.host"),
+            settings=settings_of(self, own, table, path) if own else None,
         )
 
     def keyring(self, given: Mapping[str, str | list[str]] | str, path: str) -> tuple[Keyring, list[str]]:
@@ -332,7 +334,7 @@ class _Check(Tables):
             if name not in upstreams:
                 close = difflib.get_close_matches(name, upstreams, 1)
                 self.say("alarms.to", f"no upstream {name!r}{f'; did you mean {close[0]!r}?' if close else ''}")
-            elif found and found.key is None:
+            elif found and found.key is None and found.keys:
                 self.say("alarms.to", f"{name}: the gateway itself is no caller, so its key needs an `else`")
         return tuple(given.to)
 
@@ -351,11 +353,11 @@ class _Check(Tables):
             return None
         dialect = self.dialect(table["dialect"], f"{path}.dialect") if isinstance(table.get("dialect"), str) else None
         own = dialect.settings if dialect else None
-        own_fields = tuple(item.encode_name for item in struct_fields(own)) if own else ()
-        given = self.struct(UpstreamFile, table, path, own_fields)
+        given = self.struct(UpstreamFile, table, path, fields_of(own))
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
             self.say(path, "an upstream's name is made of letters, digits, dots, dashes and underscores")
-        if not is_address(given.url or ""):
+        is_whole = dialect is not None and dialect.outbound.whole_url
+        if not is_address(given.url or "", is_whole=is_whole):
             self.say(
                 f"{path}.url", f"{given.url!r} is not an address such as {dialect.url if dialect else 'https://…'}"
             )
@@ -369,7 +371,7 @@ class _Check(Tables):
         return Upstream(
             name=name,
             destination=self.destination(name, dialect, given, path),
-            url=given.url.rstrip("/"),
+            url=given.url if is_whole else given.url.rstrip("/"),
             key=key or exchanged,
             keys=keys,
             is_exchanged=given.key is None and exchanged is not None,

@@ -96,9 +96,10 @@ class UpstreamFile(Struct, kw_only=True):
     dialect: str
     """The dialect it speaks."""
     url: str
-    """The root to which the dialect adds its documented paths."""
+    """The root to which the dialect adds its documented paths; of a webhook's dialect the whole address."""
     key: str | dict[str, Any] | None = None
-    """Its credential; or `{ by = "caller", dir = "PATH", else = "…" }`: one file per entry."""
+    """Its credential; or `{ by = "caller", dir = "PATH", else = "…" }`: one file per entry. May be left out where a
+    dialect needs none."""
     headers: dict[str, str] = {}
     """Further headers of every request; their values may be secrets."""
     defaults: dict[str, Any] = {}
@@ -419,14 +420,16 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def is_address(url: str) -> bool:
-    """Whether this is the address of a server: http or https, a host, perhaps a port and a path, and nothing else."""
+def is_address(url: str, *, is_whole: bool = False) -> bool:
+    """Whether this is the address of a server: http or https, a host, perhaps a port and a path, and nothing else but
+    the query of one that `is_whole`."""
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
         return False
-    is_plain = not (parts.username or parts.password or parts.query or parts.fragment or re.search(r"\s", url))
+    query = "" if is_whole else parts.query
+    is_plain = not (parts.username or parts.password or query or parts.fragment or re.search(r"\s", url))
     return parts.scheme in ("http", "https") and bool(parts.hostname) and is_plain and port != 0
 
 

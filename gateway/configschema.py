@@ -1,7 +1,7 @@
 """A JSON Schema of the configuration for editors, and its reference: both made from the structs of
 `gateway.configfile`, their types, defaults and the texts below their fields.
 
-It must not know any vendor: what a dialect adds to an upstream's table comes from its declaration.
+It must not know any vendor: what a dialect adds to the table of an upstream or an inbound comes from its declaration.
 """
 
 from __future__ import annotations
@@ -92,13 +92,24 @@ def undescribed() -> list[str]:
     )
 
 
-def own_fields(found: Mapping[str, Dialect]) -> Iterator[tuple[str, FieldInfo, Any, str]]:
-    """What dialects add to an upstream's table: the field, its type, and which dialect's it is."""
+@dataclass(frozen=True)
+class Own:
+    """What a dialect adds to a table: the field, its type, its text, and which dialect's it is."""
+
+    item: FieldInfo
+    hint: Any
+    text: str
+    dialect: str
+
+
+def own_fields(found: Mapping[str, Dialect], kind: type[Struct]) -> Iterator[Own]:
+    """What dialects add to the table of an upstream or an inbound."""
     for name, dialect in found.items():
-        if dialect.settings:
-            hints = get_type_hints(dialect.settings)
-            for item in struct_fields(dialect.settings):
-                yield item.encode_name, item, hints[item.name], name
+        own = {files.UpstreamFile: dialect.settings, files.InboundFile: dialect.inbound_settings}.get(kind)
+        if own:
+            hints = get_type_hints(own)
+            for item in struct_fields(own):
+                yield Own(item, hints[item.name], texts(own).get(item.name, ""), name)
 
 
 # --- the schema ------------------------------------------------------------------------------------------------
@@ -131,10 +142,11 @@ def _table(kind: type[Struct], found: Mapping[str, Dialect]) -> dict[str, Any]:
         item.encode_name: _described(kind, item, _field(kind, item, hints[item.name], found))
         for item in struct_fields(kind)
     }
+    for own in own_fields(found, kind):
+        said = " ".join(part for part in (f"Of {own.dialect} alone.", own.text) if part)
+        properties[own.item.encode_name] = {**_plain(own.hint), "description": said}
     if kind is files.UpstreamFile:
         properties["dialect"]["examples"] = list(found)
-        for name, _, hint, dialect in own_fields(found):
-            properties[name] = {**_plain(hint), "description": f"Of {dialect} alone."}
     required = [item.encode_name for item in struct_fields(kind) if _is_required(item)]
     table = {"type": "object", "description": (kind.__doc__ or "").strip(), "properties": properties}
     return {**table, **({"required": required} if required else {}), "additionalProperties": False}
@@ -157,7 +169,8 @@ def _field(kind: type[Struct], item: FieldInfo, hint: Any, found: Mapping[str, D
     if inner.form == "list":
         return {"type": "array", "items": table}
     if inner.form == "named" and inner.of is files.InboundFile:
-        return {"type": "object", "properties": dict.fromkeys(found, table), "additionalProperties": table}
+        tables = {name: _table(inner.of, {name: dialect}) for name, dialect in found.items()}
+        return {"type": "object", "properties": tables, "additionalProperties": _table(inner.of, {})}
     whole = {"anyOf": [*({"type": one} for one in inner.also), table]} if inner.also else table
     if inner.of is files.FieldFile:
         return _fields(whole)
@@ -177,6 +190,8 @@ def _fields(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _plain(hint: Any) -> dict[str, Any]:
     """The schema of a type that holds no tables of ours; nothing is absent by being null in TOML."""
+    if hint == tuple[Secret, ...]:
+        return {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
     args = getattr(hint, "__args__", (hint,))
     if Secret in args:
         return {"type": "string"}
@@ -205,7 +220,7 @@ def reference(found: Mapping[str, Dialect]) -> str:
     ]
     for title, kind in _sections():
         parts += [f"## {title}", (kind.__doc__ or "").strip(), _rows(kind)]
-        own = list(own_fields(found)) if kind is files.UpstreamFile else []
+        own = list(own_fields(found, kind))
         parts += [_own(own)] if own else []
     return "\n\n".join(parts) + "\n"
 
@@ -242,13 +257,14 @@ def _inner_name(inner: Inner) -> str:
     return " or ".join([*({"string": "text", "integer": "number"}[one] for one in inner.also), own])
 
 
-def _own(own: list[tuple[str, FieldInfo, Any, str]]) -> str:
-    lines = ["| key of a dialect's own | dialect |", "| --- | --- |"]
-    return "\n".join([*lines, *(f"| `{name}` | `{dialect}` |" for name, _, _, dialect in own)])
+def _own(own: list[Own]) -> str:
+    lines = ["| key of a dialect's own | dialect | default | |", "| --- | --- | --- | --- |"]
+    rows = ((f"`{one.item.encode_name}`", f"`{one.dialect}`", _default(one.item), one.text) for one in own)
+    return "\n".join([*lines, *("| " + " | ".join(cells) + " |" for cells in rows)])
 
 
 def _default(item: FieldInfo) -> str:
-    if item.default in (NODEFAULT, None, "") or isinstance(item.default, dict | list):
+    if item.default in (NODEFAULT, None, "", ()) or isinstance(item.default, dict | list):
         return ""
     return f"`{msgspec.json.encode(item.default).decode()}`"
 

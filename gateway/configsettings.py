@@ -1,4 +1,4 @@
-"""A dialect's own settings in the table of an upstream: read as the dialect declares them.
+"""A dialect's own settings in the table of an upstream or an inbound: read as the dialect declares them.
 
 A part of `gateway.config`. It must not know any vendor.
 """
@@ -17,22 +17,45 @@ from gateway.secrets import Secret
 
 
 def settings_of(check: Checking, kind: type[Struct], table: Mapping[str, Any], path: str) -> Any:
-    """The dialect's own section; a field typed as a secret is resolved like every other secret."""
+    """The dialect's own section; a field typed as a secret, or as several, is resolved like every other secret. What
+    the dialect says against the whole is said of the section, and leaves it as if nothing had been given."""
     hints = get_type_hints(kind)
     given: dict[str, Any] = {}
     for item in struct_fields(kind):
         if item.encode_name not in table:
             continue
         value, where = table[item.encode_name], f"{path}.{item.encode_name}"
-        if Secret in getattr(hints[item.name], "__args__", (hints[item.name],)):
+        if hints[item.name] == tuple[Secret, ...]:
+            listed = value if isinstance(value, list) else [value]
+            given[item.name] = tuple(check.secret(str(one), where) for one in listed)
+        elif Secret in getattr(hints[item.name], "__args__", (hints[item.name],)):
             given[item.name] = check.secret(str(value), where)
         else:
             given[item.name] = check.parsed(_converting(hints[item.name]), value, where, value)
-    return kind(**given)
+    try:
+        return kind(**given)
+    except ValueError as error:
+        check.say(path, str(error))
+        return kind()
 
 
 def _converting(wanted: Any) -> Any:
     return lambda value: msgspec.convert(value, wanted)
+
+
+def fields_of(kind: type[Struct] | None) -> tuple[str, ...]:
+    """The names of a dialect's own settings."""
+    return tuple(item.encode_name for item in struct_fields(kind)) if kind else ()
+
+
+def secrets_in(settings: Any) -> tuple[Secret, ...]:
+    """Every secret in a dialect's own settings, in their order."""
+    values = [getattr(settings, name) for name in settings.__struct_fields__] if settings is not None else []
+    return tuple(one for value in values for one in (value if isinstance(value, tuple) else (value,)) if _is(one))
+
+
+def _is(value: Any) -> bool:
+    return isinstance(value, Secret)
 
 
 def secret_in(settings: Any) -> Secret | None:

@@ -121,7 +121,8 @@ class Desk:
     async def _batch(
         self, inbound: Inbound, who: Caller, asked: Batch, request: int, via: Via, key: Key | None
     ) -> Answered:
-        """Every command on its own, in their order; the problems of some are told once the others are durable."""
+        """Every command on its own, in their order; the problems of some are told once the others are durable. It goes
+        by the id of its first alert: a repeat has to be told the same, and that one can be traced."""
         ended: list[Answered | BaseException] = []
         self._enter()
         try:
@@ -142,8 +143,8 @@ class Desk:
             raise together(problems)
         answered = [one for one in ended if isinstance(one, Answered)]
         reports = joined([line for one in answered for line in one.reports])
-        about = answered[0].id if answered else request  # the first alert's, so that a repeat is told the same
-        return Answered(Answer(answers=tuple(one.answer for one in answered), request=request), about, reports)
+        answer = Answer(answers=tuple(one.answer for one in answered), request=request)
+        return Answered(answer, answered[0].id if answered else request, reports)
 
     async def _command(
         self,

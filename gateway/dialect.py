@@ -463,7 +463,8 @@ class Outbound:
     `key` is the canonical path that is the credential where a route sets it, at a vendor whose credential names the
     service. `reason` finds the vendor's own words in a refusal. `verdicts` lists the statuses that do not mean what
     they usually do. `on_resolve` is what a rule's resolve becomes unless configured. `published_rate` is how many
-    requests a minute the vendor's page allows. A vendor that asks for no credential has no use for `needs_key`.
+    requests a minute the vendor's page allows. Not every upstream `needs_key`; where `whole_url`, an upstream's `url`
+    is the whole address that is posted to, query and all, and calls add nothing to it.
     """
 
     addressed_by: Literal["id", "key"]
@@ -480,6 +481,7 @@ class Outbound:
     published_rate: int | None = None
     key: str | None = None
     needs_key: bool = True
+    whole_url: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -498,7 +500,9 @@ class Dialect:
     `admits` refuses by its headers a request whose body need not be read for that. `samples` are bodies that open an
     alert, of a dialect without documented examples. `envelope` is what it can put around the alerts of a dialect that a
     configuration describes, `description` the table there that describes this one, `scheme` how OpenAPI says where its
-    credential is.
+    credential is. `inbound_settings` are the dialect's own in the table of an inbound; `verify`, given a request whose
+    body is still to be decoded, the bytes of that body, these settings and the secrets in them as they are now, raises
+    `Problem` for a request that is not signed as they ask.
     """
 
     name: str
@@ -522,6 +526,8 @@ class Dialect:
     client_setting: str = ""
     usual_defaults: Mapping[str, Any] = field(default_factory=dict)
     remark: str = ""
+    inbound_settings: type[Struct] | None = None
+    verify: Callable[[Incoming, bytes, Any, Sequence[str]], None] | None = None
     is_muted: Callable[[Muted, Flat], bool] | None = None
     admits: Callable[[Incoming], None] | None = None
     samples: tuple[Json, ...] = ()

@@ -103,7 +103,7 @@ def _operation(inbound: Inbound, path: str, route: Route, schemas: dict[str, Any
     needed: list[dict[str, Any]] = [] if key_in_body else [{dialect.name: []}]
     operation: dict[str, Any] = {
         "summary": route.summary,
-        "operationId": re.sub(r"[^A-Za-z0-9]+", "_", f"{route.method.lower()}{path}").strip("_"),
+        "operationId": _named(route.method, path),
         "tags": [dialect.title],
         "externalDocs": {"url": route.source},
         "security": [{}, *needed] if inbound.anonymous or not inbound.keyring else needed,
@@ -118,6 +118,12 @@ def _operation(inbound: Inbound, path: str, route: Route, schemas: dict[str, Any
             "content": {"application/json": {"schema": _schema(dialect, route.body, schemas)}},
         }
     return operation
+
+
+def _named(method: str, path: str) -> str:
+    """A name of its own for an operation: a path that ends in a slash may else be called like one without."""
+    name = re.sub(r"[^A-Za-z0-9]+", "_", f"{method.lower()}{path}").strip("_")
+    return f"{name}_" if path.endswith("/") else name
 
 
 def _parameters(path: str, route: Route) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.calling import Calls
 from gateway.canonical import Operation
 from gateway.config import ANONYMOUS, Config, Inbound
+from gateway.configsettings import secrets_in
 from gateway.delivery.attempt import VIA
 from gateway.desk import Answered, Desk
 from gateway.dialect import Batch, Command, Incoming, Reply
@@ -96,7 +97,10 @@ class Surface:
             match.inbound.dialect.admits(incoming)
         most = self._config.max_body
         packed = await read_body(receive, most)
-        body = decode(inflate(packed, incoming.headers.get("content-encoding", ""), most))
+        plain = inflate(packed, incoming.headers.get("content-encoding", ""), most)
+        if match.inbound.dialect.verify and match.inbound.settings is not None:
+            _verify(match.inbound, incoming, plain)
+        body = decode(plain)
         incoming = Incoming(incoming.params, incoming.query, incoming.headers, body, incoming.now)
         return self._caller(match.inbound, incoming), incoming
 
@@ -183,6 +187,13 @@ class Surface:
             took_ms=round(took * 1000, 1),
         )
         structlog.contextvars.unbind_contextvars("request")
+
+
+def _verify(inbound: Inbound, incoming: Incoming, body: bytes) -> None:
+    """Raises `Problem` for a request that is not signed as the dialect's own settings ask."""
+    assert inbound.dialect.verify
+    held = [secret.value() for secret in secrets_in(inbound.settings)]
+    inbound.dialect.verify(incoming, body, inbound.settings, held)
 
 
 def _creates(asked: Any) -> TypeGuard[Command | Batch]:

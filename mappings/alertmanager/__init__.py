@@ -7,28 +7,12 @@ gateway.
 
 from __future__ import annotations
 
-import base64
-import binascii
-
-from gateway.asking import bearer
 from gateway.canonical import Operation
-from gateway.dialect import Dialect, Incoming, Outbound, Request
+from gateway.dialect import Dialect, Outbound, Request
 from mappings.alertmanager.alert import ALERT, NAME
 from mappings.alertmanager.calls import SEND, authorise, list_all
 from mappings.alertmanager.routes import API, ROUTES, is_muted
-from mappings.alertmanager.words import problem, reason
-
-
-def credentials(incoming: Incoming) -> tuple[str, ...]:
-    """A bearer token, or user and password of Basic authentication, written `user:password`."""
-    scheme, _, rest = incoming.headers.get("authorization", "").strip().partition(" ")
-    if scheme.lower() != "basic":
-        return bearer(incoming)
-    try:
-        return (base64.b64decode(rest.strip(), validate=True).decode(),)
-    except (binascii.Error, UnicodeDecodeError):
-        return (rest,)
-
+from mappings.alertmanager.words import credentials, problem, reason
 
 DIALECT = Dialect(
     name=NAME,
@@ -42,10 +26,10 @@ DIALECT = Dialect(
         calls=SEND,
         nearest={Operation.DELETE: Operation.RESOLVE},
         authorise=authorise,
+        needs_key=False,
         reason=reason,
         list=list_all,
         probe=Request(method="GET", path="/api/v2/status"),
-        needs_key=False,
     ),
     credentials=credentials,
     problem=problem,

@@ -108,7 +108,9 @@ def _read_severity(scale: Scale, labels: Map[str, str]) -> Any:
     return scale.codes.get(known, UNSET) if known is not None else UNSET
 
 
-def _reader(scale: Scale) -> Any:
+def reader(scale: Scale) -> Any:
+    """Reads labels and annotations: the labels, then severity, key, summary, details and custom fields."""
+
     def read(labels: Any, annotations: Any) -> tuple[Any, ...]:
         said = without_blank(labels or {})
         key = said.pop(KEY, None) or (fingerprint(said) if said else UNSET)
@@ -120,7 +122,9 @@ def _reader(scale: Scale) -> Any:
     return read
 
 
-def _writer(scale: Scale) -> Any:
+def writer(scale: Scale) -> Any:
+    """Writes the same as labels and annotations."""
+
     def write(
         writing: Writing, labels: Any, severity: Any, key: Any, summary: Any, details: Any, custom: Any
     ) -> tuple[Any, Any]:
@@ -159,21 +163,22 @@ def _note(value: Any) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
-def _nameless(flat: Flat, writing: Writing) -> tuple[Any, ...]:
+def nameless(flat: Flat, writing: Writing) -> tuple[Any, ...]:
+    """The labels of an alert that has none: its name."""
     return ({"alertname": str(headline(flat, writing)[0])}, UNSET)
 
 
-def _said(scale: Scale) -> Row:
+def said_by(scale: Scale) -> Row:
     """What an alert says, under whatever words its severities have."""
     return joint(
         ["labels", "annotations"],
         ["labels", "severity", "dedup_key", "summary", "details", "custom"],
-        read=_reader(scale),
-        write=_writer(scale),
+        read=reader(scale),
+        write=writer(scale),
         required=True,
-        fallback=_nameless,
+        fallback=nameless,
         scale=scale,
-        rescale=_said,
+        rescale=said_by,
         homes={
             "severity": "labels.severity",
             "dedup_key": f"labels.{KEY}",
@@ -196,6 +201,10 @@ def _write_start(writing: Writing, own: Any, created: Any) -> tuple[Any]:
     if own not in (UNSET, None) or writing.origin in LABELLED:
         return (own,)
     return (iso(created) if created not in (UNSET, None) else UNSET,)
+
+
+STARTED = joint(["startsAt"], [STARTS, "created_at"], read=_read_start, write=_write_start)
+"""When it began, as its sender spells it."""
 
 
 def _read_source(url: Any) -> tuple[Any]:
@@ -230,8 +239,8 @@ ALERT = Mapping(
     "occurrence",
     Alert,
     rows=(
-        _said(SEVERITY),
-        joint(["startsAt"], [STARTS, "created_at"], read=_read_start, write=_write_start),
+        said_by(SEVERITY),
+        STARTED,
         row("endsAt", "ends_at", TIME, side="reply"),
         joint(
             ["generatorURL"],

@@ -28,7 +28,7 @@ AUTHOR = "alert-gateway"
 ALERTS, SILENCES = "/api/v2/alerts", "/api/v2/silences"
 
 
-def _identity(sending: Sending) -> dict[str, str]:
+def identity_of(sending: Sending) -> dict[str, str]:
     """The labels that the alert has there, or will have."""
     for labels in (sending.seen.get("labels"), sending.body.get("labels"), (sending.verbatim or {}).get("labels")):
         if isinstance(labels, dict) and labels:
@@ -38,24 +38,30 @@ def _identity(sending: Sending) -> dict[str, str]:
 
 def _alert(sending: Sending, ends: datetime) -> tuple[dict[str, Json], dict[str, str]]:
     """The alert as it is posted, and what its labels cannot say any more."""
-    identity, said = _identity(sending), sending.body.get("labels")
-    annotations = dict(sending.body.get("annotations") or {})
+    alert, altered = under(identity_of(sending), sending.body)
+    starts = read_moment(alert.get("startsAt"))
+    if starts and starts > ends:  # its sender's clock is ahead; no alert is taken that ends before it began
+        del alert["startsAt"]
+    return {**alert, "endsAt": iso(ends)}, altered
+
+
+def under(identity: dict[str, str], words: Mapping[str, Json]) -> tuple[dict[str, Json], dict[str, str]]:
+    """An alert under the labels that it had first, and what these cannot say any more: that travels as annotations."""
+    said = words.get("labels")
+    annotations = dict(words.get("annotations") or {})
     altered: dict[str, str] = {}
     for name, value in said.items() if isinstance(said, dict) else ():
         if identity.get(name) != value and name not in annotations:
             annotations[name] = value
             path = "severity" if name == "severity" else "labels"
             altered[path] = "the labels stay as they were first; this travels as an annotation"
-    rest = {name: value for name, value in sending.body.items() if name not in ("labels", "annotations", "endsAt")}
-    starts = read_moment(rest.get("startsAt"))
-    if starts and starts > ends:  # its sender's clock is ahead; no alert is taken that ends before it began
-        del rest["startsAt"]
+    rest = {name: value for name, value in words.items() if name not in ("labels", "annotations", "endsAt")}
     noted = {"annotations": annotations} if annotations else {}
-    return {"labels": identity, **noted, **rest, "endsAt": iso(ends)}, altered
+    return {"labels": identity, **noted, **rest}, altered
 
 
 def _told(sending: Sending, altered: Mapping[str, str], **seen: Json) -> Delivered:
-    identity = _identity(sending)
+    identity = identity_of(sending)
     return Delivered(
         ids={"id": fingerprint(identity)},
         seen={"labels": identity, **seen},
@@ -76,7 +82,7 @@ def tell(sending: Sending) -> Call:
 
 def acknowledge(sending: Sending) -> Call:
     """Silences the alert, and it alone, for as long as it is open."""
-    if not _identity(sending):
+    if not identity_of(sending):
         return Missing()
     silenced = yield from _silence(sending)
     return _told(sending, {}, **silenced)
@@ -86,7 +92,8 @@ def _silence(sending: Sending) -> Generator[Request, Response, dict[str, Json]]:
     """Posts a silence of exactly this label set, or prolongs the one that is there; its id, and since when it holds. To
     prolong it, its own start has to be said: another one is taken for another silence."""
     matchers = [
-        {"name": name, "value": value, "isRegex": False, "isEqual": True} for name, value in _identity(sending).items()
+        {"name": name, "value": value, "isRegex": False, "isEqual": True}
+        for name, value in identity_of(sending).items()
     ]
     body: dict[str, Json] = {
         "matchers": matchers,
@@ -114,7 +121,7 @@ def _silence_in(body: Json) -> str | None:
 
 def resolve(sending: Sending) -> Call:
     """Posts the alert as one that is over, and takes away the silence that it had for itself."""
-    if not _identity(sending):
+    if not identity_of(sending):
         return Missing()
     alert, altered = _alert(sending, sending.at)
     yield Request(method="POST", path=ALERTS, body=[alert])
@@ -123,7 +130,7 @@ def resolve(sending: Sending) -> Call:
         gone = frozenset({400, 404, 500})  # some releases answer 500 to a silence that they do not know
         yield Request(method="DELETE", path=f"/api/v2/silence/{segment(held)}", accepts=gone)
     return Delivered(
-        ids={"id": fingerprint(_identity(sending))}, seen={"silence": None, "silenced_at": None}, altered=altered
+        ids={"id": fingerprint(identity_of(sending))}, seen={"silence": None, "silenced_at": None}, altered=altered
     )
 
 

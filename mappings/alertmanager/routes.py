@@ -1,17 +1,16 @@
 """What Alertmanager's callers can ask for: to post alerts, to list them, to silence some, and how it is set up.
 
-Sources: https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml and, for the webhook that another
-Alertmanager sends, https://prometheus.io/docs/alerting/latest/configuration/#webhook_config. Prometheus posts the same
-alerts every minute and their end for a quarter of an hour, and never tries again what was refused. It must not know
-what stands behind the gateway.
+Source: https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml. Prometheus posts the same alerts every
+minute and their end for a quarter of an hour, and never tries again what was refused. The webhook that another
+Alertmanager sends is in `webhook`. It must not know what stands behind the gateway.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
-from typing import Any, Literal
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -21,13 +20,11 @@ from gateway.canonical import Flat, Operation
 from gateway.dialect import (
     Answer,
     Batch,
-    Command,
     Incoming,
     Json,
     Listing,
     Mute,
     Mutes,
-    Ref,
     Relay,
     Reply,
     Request,
@@ -40,19 +37,13 @@ from gateway.ids import made_at
 from gateway.values import from_millis, iso
 from gateway.wire import Wire
 from mappings.alertmanager import matchers, words
-from mappings.alertmanager.alert import ALERT, STARTS, Alert, is_address, read_moment, without_blank
+from mappings.alertmanager.alert import ALERT, Alert, is_address, read_moment
+from mappings.alertmanager.commands import command, each
 from mappings.alertmanager.matchers import Matcher
+from mappings.alertmanager.webhook import WEBHOOK, Notification, notified_api
 
 API = "https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml"
 CLIENTS = "https://prometheus.io/docs/alerting/latest/clients/"
-WEBHOOK = "https://prometheus.io/docs/alerting/latest/configuration/#webhook_config"
-RESOLVE_TIMEOUT = timedelta(minutes=5)
-"""For how long an alert holds whose sender does not say."""
-MOST_SHOWN = 20
-"""So many faults of a request are told."""
-READ = frozenset({"labels", "annotations", "startsAt", "endsAt", "generatorURL"})
-REPLACED = ("severity", "details", "custom", "links")
-"""What the newest post says, or no longer says."""
 
 # --- wire structs ------------------------------------------------------------------------------------------
 
@@ -84,27 +75,6 @@ class SilenceId(Struct, kw_only=True):
     silenceID: str
 
 
-class Notified(Struct, kw_only=True):
-    """One alert of the group that a webhook tells of."""
-
-    status: Literal["firing", "resolved"]
-    labels: dict[str, str]
-    annotations: dict[str, str] | UnsetType | None = UNSET
-    startsAt: str | UnsetType | None = UNSET
-    endsAt: str | UnsetType | None = UNSET
-    generatorURL: str | UnsetType | None = UNSET
-
-
-class Notification(Struct, kw_only=True):
-    """What a webhook posts, version 4: a group of alerts, firing and resolved ones together."""
-
-    version: str
-    alerts: list[Notified]
-    groupKey: str | UnsetType = UNSET
-    status: str | UnsetType = UNSET
-    receiver: str | UnsetType = UNSET
-
-
 # --- who asks ----------------------------------------------------------------------------------------------
 
 
@@ -131,7 +101,7 @@ def post(incoming: Incoming) -> Batch:
     """Alerts as they are posted, each on its own: what is wrong with one keeps none of the others back."""
     body = _list_body(incoming, "alerts")
     posted = [_checked(item, place) for place, item in enumerate(body)]
-    return batch([(wire, None) for wire in posted], incoming.now)
+    return each(posted, lambda wire: command(wire, None, incoming.now, ALERT))
 
 
 def _checked(item: Any, place: int) -> Wire:
@@ -150,84 +120,6 @@ def _checked(item: Any, place: int) -> Wire:
         text = f"{place}.generatorURL in body must be of type uri: {msgspec.json.encode(source[:200]).decode()}"
         raise Problem(ProblemKind.INVALID, text, field=f"{place}.generatorURL")
     return {name: value for name, value in item.items() if value is not None}
-
-
-def batch(posted: Sequence[tuple[Wire, bool | None]], now: datetime) -> Batch:
-    """The commands that posted alerts are. With each goes whether it has ended; None where its time says it."""
-    commands, problems = [], []
-    for wire, has_ended in posted:
-        try:
-            commands.append(_command(wire, has_ended, now))
-        except Problem as problem:
-            problems.append(problem)
-    return Batch(tuple(commands), tuple(problems[:MOST_SHOWN]))
-
-
-def _command(wire: Wire, has_ended: bool | None, now: datetime) -> Command:
-    labels = without_blank(wire["labels"])
-    if not labels:
-        raise Problem(ProblemKind.INVALID, "at least one label pair required", field="labels")
-    for name in labels:
-        if not name:
-            raise Problem(ProblemKind.INVALID, 'invalid label set: invalid name ""', field="labels")
-    try:
-        starts, ends = read_moment(wire.get("startsAt")), read_moment(wire.get("endsAt"))
-    except ValueError as error:
-        raise Problem(ProblemKind.INVALID, f"startsAt, endsAt: {error}", field="startsAt") from None
-    if starts and starts > (ends or now + RESOLVE_TIMEOUT) and not has_ended:
-        raise Problem(ProblemKind.INVALID, "start time must be before end time", field="startsAt")
-    reading = ALERT.interpret({**wire, "labels": labels})
-    if has_ended or (has_ended is None and ends is not None and ends <= now):
-        return Command(
-            operation=Operation.RESOLVE,
-            ref=Ref(key=reading.flat["dedup_key"]),
-            verbatim=reading.verbatim,
-            dropped=reading.dropped,
-            is_resend=True,
-        )
-    until = {"ends_at": ends or now + RESOLVE_TIMEOUT} if has_ended is None else {}
-    return Command(
-        operation=Operation.CREATE,
-        patch={**reading.flat, **until},
-        verbatim=reading.verbatim,
-        dropped=reading.dropped,
-        carried=reading.carried,
-        amend=_newest(reading.flat),
-        is_resend=True,
-    )
-
-
-def _newest(said: Flat) -> Callable[[Flat], Flat]:
-    """The newest post wins, but for its start: the earliest that was said stays."""
-
-    def amend(before: Flat) -> Flat:
-        gone: Flat = {path: None for path in REPLACED if before.get(path) is not None and path not in said}
-        first, starts = read_moment(before.get(STARTS)), read_moment(said.get(STARTS))
-        if first and (starts is None or first <= starts):
-            gone[STARTS] = before[STARTS]
-        return gone
-
-    return amend
-
-
-def notified(incoming: Incoming) -> Batch:
-    """What another Alertmanager's webhook tells of, one alert of the group at a time."""
-    body = incoming.body
-    try:
-        told = msgspec.convert(body, Notification)
-    except msgspec.ValidationError as error:
-        text = f"this is not the body of an Alertmanager webhook, version 4: {error}"
-        raise Problem(ProblemKind.MALFORMED, text) from None
-    if told.version != "4":
-        text = f'version in body must be of type "4": this is {told.version[:20]!r}, which is another sender\'s'
-        raise Problem(ProblemKind.INVALID, text, field="version")
-    assert isinstance(body, dict)
-    posted: list[tuple[Wire, bool | None]] = []
-    for item in body["alerts"]:
-        wire = {name: value for name, value in item.items() if name in READ and value is not None}
-        wire.pop("endsAt", None)
-        posted.append((wire, item["status"] == "resolved"))
-    return batch(posted, incoming.now)
 
 
 # --- lists -------------------------------------------------------------------------------------------------
@@ -477,7 +369,7 @@ ROUTES = (
         method="POST",
         path="/webhook",
         operations=TOLD,
-        read=notified,
+        read=notified_api,
         answer=words.done,
         summary="What another Alertmanager's webhook tells of",
         source=WEBHOOK,

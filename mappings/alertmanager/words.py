@@ -7,11 +7,14 @@ know what stands behind the gateway.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from typing import Any
 
+from gateway.asking import bearer
 from gateway.canonical import Flat
-from gateway.dialect import Answer, Json, Muted, Reply, Response, Shown
+from gateway.dialect import Answer, Incoming, Json, Muted, Reply, Response, Shown
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind
 from gateway.mapping import Writing
 from gateway.values import iso
@@ -22,6 +25,20 @@ RECEIVER = "alert-gateway"
 IN_BODY = re.compile(r"\S* in (body|query|path) (is required|must be of type|should have at least)")
 CODES = {"is required": 602, "must be of type": 601, "should have at least": 612}
 """What the API layer refuses with 422, and the code that it gives each."""
+
+# --- who asks ----------------------------------------------------------------------------------------------
+
+
+def credentials(incoming: Incoming) -> tuple[str, ...]:
+    """A bearer token, or user and password of Basic authentication, written `user:password`."""
+    scheme, _, rest = incoming.headers.get("authorization", "").strip().partition(" ")
+    if scheme.lower() != "basic":
+        return bearer(incoming)
+    try:
+        return (base64.b64decode(rest.strip(), validate=True).decode(),)
+    except (binascii.Error, UnicodeDecodeError):
+        return (rest,)
+
 
 # --- alerts ------------------------------------------------------------------------------------------------
 

@@ -41,7 +41,9 @@ class Settings(Struct, kw_only=True):
     """`iam_key` is exchanged for tokens at `iam_url` and renewed; `key` instead of it is a Monitor API token."""
 
     iam_key: Secret | None = None
+    """The IAM API key, instead of `key`."""
     iam_url: str = "https://iam.cloud.ibm.com"
+    """Where it is exchanged for tokens."""
 
 
 def authorise(request: Request, credential: str) -> Request:

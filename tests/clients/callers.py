@@ -49,7 +49,9 @@ def called(
 
 
 def behind(dialect: str) -> str:
-    """A dialect other than this one, to stand behind the gateway."""
+    """A dialect other than this one, to stand behind the gateway, that cannot hold all that this one says."""
+    if dialect.startswith("alertmanager"):
+        return "ibm_monitoring"
     names = sorted(dialects())
     return names[(names.index(dialect) + 1) % len(names)]
 
@@ -130,13 +132,23 @@ def alertmanager_alerts(name: str, summary: str | None = None, **fields: Any) ->
     return [{"labels": {"alertname": name, "severity": "critical"}, **annotations, **fields}]
 
 
+def webhook_group(dialect: str, name: str, summary: str, *, status: str = "firing") -> dict[str, Any]:
+    """A group of one alert, as Alertmanager's webhook and Grafana's have it; it is told apart by its name."""
+    version = {"grafana": "1", "alertmanager_webhook": "4"}[dialect]
+    alert = {"status": status, "labels": {"alertname": name}, "annotations": {"summary": summary}}
+    return {"version": version, "status": status, "alerts": [alert]}
+
+
 # --- what is asked for ---------------------------------------------------------------------------------------
 
 Ask = Callable[[House, str, str], Sent]
 """Asks for one operation: the house, the alert's reference (a key for those of `KEYED`, else the shown id), a text."""
 
-KEYED = ("alertmanager", "cloudevents", "ilert", "opsgenie", "pagerduty")
+KEYED = ("alertmanager", "alertmanager_webhook", "cloudevents", "grafana", "ilert", "opsgenie", "pagerduty")
 """The dialects whose callers name an alert by its key, or by what its key is made of."""
+
+WEBHOOKS = ("grafana", "alertmanager_webhook")
+"""The dialects in which groups of alerts are told of."""
 
 ALERTS = "/alertmanager/api/v2/alerts"
 COLLECTIONS = {  # PagerDuty's events and CloudEvents can only be sent, Alertmanager's alerts are told by their labels
@@ -190,6 +202,13 @@ def _opsgenie(method: str, rest: str, body: Callable[[str], Any] = lambda text: 
 
 def _jsm(method: str, rest: str, body: Callable[[str], Any] = lambda text: None) -> Ask:
     return lambda h, ref, text: h.call(method, f"{COLLECTIONS['jsm_ops']}/{ref}{rest}", body(text))
+
+
+def _webhook(dialect: str, status: str) -> Ask:
+    def ask(h: House, ref: str, text: str) -> Sent:
+        return h.call("POST", f"/{dialect}/webhook", webhook_group(dialect, ref, text, status=status))
+
+    return ask
 
 
 def _put(dialect: str, body: Callable[[str], Any]) -> Ask:
@@ -254,6 +273,11 @@ ASKS: dict[str, dict[str, Ask]] = {
         "update": _alertmanager(),
         "resolve": _alertmanager(endsAt="2020-01-01T00:00:00Z"),
     },
+    "grafana": {"update": _webhook("grafana", "firing"), "resolve": _webhook("grafana", "resolved")},
+    "alertmanager_webhook": {
+        "update": _webhook("alertmanager_webhook", "firing"),
+        "resolve": _webhook("alertmanager_webhook", "resolved"),
+    },
 }
 """Every operation that a caller of each dialect can ask of an alert that is there."""
 
@@ -279,7 +303,7 @@ EVENTS: dict[str, tuple[str, Callable[[str, str | None, str], dict[str, Any]]]] 
 """Of dialects whose credential stands in the body: where an alert is made, and the body for a text, key, credential."""
 
 
-EVENTFUL = (*EVENTS, "alertmanager", "cloudevents")
+EVENTFUL = (*EVENTS, *WEBHOOKS, "alertmanager", "cloudevents")
 """Dialects in which an update is the same call as a create."""
 
 
@@ -290,6 +314,8 @@ def making(dialect: str, text: str, *, key: str | None = None, credential: str =
     if dialect in EVENTS:
         path, body = EVENTS[dialect]
         return path, body(text, key, credential)
+    if dialect in WEBHOOKS:
+        return f"/{dialect}/webhook", webhook_group(dialect, key or text, text)
     if dialect in ALIASED:
         return COLLECTIONS[dialect], ALIASED[dialect](text, **({"alias": key} if key else {}))
     if dialect == "cloudevents":
@@ -312,6 +338,9 @@ def create(h: House, dialect: str, text: str) -> tuple[str, Sent]:
     if dialect == "alertmanager":
         key = fresh("key")
         return key, h.call("POST", ALERTS, alertmanager_alerts(key, text))
+    if dialect in WEBHOOKS:
+        key = fresh("key")
+        return key, h.call("POST", f"/{dialect}/webhook", webhook_group(dialect, key, text))
     if dialect == "pagerduty":
         sent = h.call("POST", "/pagerduty/v2/enqueue", pagerduty_event("trigger", None, summary=text), key=None)
         return str(sent.body["dedup_key"]), sent

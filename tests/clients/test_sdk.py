@@ -70,6 +70,7 @@ def _said(request: Arrived) -> Any:
     if isinstance(request.body, list):
         return request.body[0]["annotations"]["summary"]
     body = request.body.get("alert", request.body.get("payload", request.body.get("data", request.body)))
+    body = body["alerts"][0]["annotations"] if "alerts" in body else body
     return body.get("name", body.get("summary", body.get("message")))
 
 
@@ -82,6 +83,8 @@ CREATES = {
     "livesession": ("POST", "/v1/alerts"),
     "opsgenie": ("POST", "/v2/alerts"),
     "pagerduty": ("POST", "/v2/enqueue"),
+    "grafana": ("POST", "/"),
+    "alertmanager_webhook": ("POST", "/"),
     "uptinio": ("POST", "/alerts"),
 }
 
@@ -129,6 +132,8 @@ def test_list(h: House, client: Any) -> None:
 UPDATES = {
     "cloudevents": ("POST", "/"),
     "alertmanager": ("POST", "/api/v2/alerts"),
+    "grafana": ("POST", "/"),
+    "alertmanager_webhook": ("POST", "/"),
     "ibm_monitoring": ("PUT", "/api/alerts/"),
     "ilert": ("POST", "/api/events"),
     "jsm_ops": ("PATCH", "/alerts/"),
@@ -205,6 +210,8 @@ DELETES: dict[str, tuple[str, str, dict[str, Any] | None]] = {
     "livesession": ("DELETE", "/v1/alerts/", None),
     "opsgenie": ("DELETE", "/v2/alerts/", None),
     "pagerduty": ("POST", "/v2/enqueue", {"event_action": "resolve"}),
+    "grafana": ("POST", "/", {"status": "resolved"}),
+    "alertmanager_webhook": ("POST", "/", {"status": "resolved"}),
     "uptinio": ("PUT", "/alerts/", {"status": "resolved"}),
 }
 

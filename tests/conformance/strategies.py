@@ -132,14 +132,14 @@ def alerts(name: str) -> st.SearchStrategy[tuple[dict[str, Any], Command]]:
     dialect = dialects()[name]
     samples = tuple(bare(dialect, example.request.body) for origin, example in CREATES if origin == name)
     example = next(example for example in examples(name) if (name, example) in CREATES)
-    route, is_list = route_of(dialect, example), isinstance(example.request.body, list)
+    route, documented = route_of(dialect, example), bare(dialect, example.request.body)
     known = objects(dialect.mapping.wire, samples, _words(dialect, samples))
     unknown = st.dictionaries(TEXT.map(lambda text: f"x-{text}"), JSON, max_size=1)
 
     def read(body: dict[str, Any]) -> tuple[dict[str, Any], Command] | None:
         body = msgspec.json.decode(msgspec.json.encode(body))
         try:
-            command = alone(route.read(incoming({}, [body] if is_list else body)))
+            command = alone(route.read(incoming({}, _as_documented(example.request.body, documented, body))))
         except Problem:
             return None
         assert isinstance(command, Command)
@@ -147,6 +147,15 @@ def alerts(name: str) -> st.SearchStrategy[tuple[dict[str, Any], Command]]:
 
     merged = st.tuples(unknown, known).map(lambda both: {**both[0], **both[1]})
     return merged.map(read).filter(lambda made: made is not None)  # type: ignore[return-value]
+
+
+def _as_documented(whole: Any, documented: dict[str, Any], body: dict[str, Any]) -> Any:
+    """An alert in the place of the documented one, where that stands in a list; else by itself."""
+    if isinstance(whole, list):
+        return [body if item == documented else item for item in whole]
+    found = whole.items() if isinstance(whole, dict) else ()
+    held = [name for name, inner in found if isinstance(inner, list) and documented in inner]
+    return {**whole, held[0]: _as_documented(whole[held[0]], documented, body)} if held else body
 
 
 @st.composite

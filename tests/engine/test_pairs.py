@@ -52,6 +52,8 @@ HAS_TEXT = {
     "livesession": "name",
     "opsgenie": "message",
     "pagerduty": "summary",
+    "grafana": "summary",
+    "alertmanager_webhook": "summary",
     "uptinio": "message",
 }
 COMPANIONS = {"jsm_ops": ("/description", "/extra-properties"), "opsgenie": ("/description", "/details")}
@@ -60,8 +62,8 @@ carried."""
 
 
 def _is_companion(one: Arrived) -> bool:
-    """What goes out beside another request: what `COMPANIONS` says, and at Alertmanager an acknowledged alert's silence,
-    which is prolonged with the alert and taken away when it is over."""
+    """What goes out beside another request: what `COMPANIONS` says, and at Alertmanager the silence of an acknowledged
+    alert, which is prolonged with it and taken away when it is over."""
     if one.dialect in COMPANIONS:
         return one.path.endswith(COMPANIONS[one.dialect])
     is_held = isinstance(one.body, dict) and "id" in one.body
@@ -113,6 +115,8 @@ def _fields(one: Arrived) -> dict[str, Any]:
     if isinstance(one.body, list):
         return dict(one.body[0].get("annotations", {}))
     body: dict[str, Any] = one.body if isinstance(one.body, dict) else {}
+    if "alerts" in body:  # of a webhook: what it says of its one alert, and whether that is over
+        return {**body["alerts"][0]["annotations"], "status": body["alerts"][0]["status"]}
     found: dict[str, Any] = body.get("alert", body.get("payload", body.get("data", body)))
     return found
 
@@ -203,6 +207,18 @@ def _cloud_event(status: str) -> Expect:
     return expect
 
 
+def _webhook(status: str) -> Expect:
+    """A group of one alert, under the labels and the fingerprint that the first one had."""
+
+    def expect(one: Arrived, earlier: list[Arrived]) -> None:
+        [alert] = one.body["alerts"]
+        assert (one.method, one.path, one.body["status"], alert["status"]) == ("POST", "/", status, status)
+        [first] = (earlier[0] if earlier else one).body["alerts"]
+        assert (alert["labels"], alert["fingerprint"]) == (first["labels"], first["fingerprint"])
+
+    return expect
+
+
 def _alertmanager(*, is_over: bool = False) -> Expect:
     """The alert, under the labels that it was first posted with, and whether its end has come."""
 
@@ -236,6 +252,11 @@ def _silence(one: Arrived, earlier: list[Arrived]) -> None:
 
 
 NOTHING = None
+_TOLD: dict[str, Expect | None] = {
+    **dict.fromkeys(("create", "update", "reopen"), _webhook("firing")),
+    **dict.fromkeys(("resolve", "delete"), _webhook("resolved")),
+    **dict.fromkeys(("acknowledge", "comment"), NOTHING),
+}
 TABLE: dict[str, dict[str, Expect | None]] = {
     "alertmanager": {
         "create": _alertmanager(),
@@ -318,6 +339,8 @@ TABLE: dict[str, dict[str, Expect | None]] = {
         "reopen": _cloud_event("firing"),
         "delete": _cloud_event("resolved"),
     },
+    "grafana": _TOLD,
+    "alertmanager_webhook": _TOLD,
 }
 
 LIVES: dict[str, tuple[str, ...]] = {
@@ -330,6 +353,8 @@ LIVES: dict[str, tuple[str, ...]] = {
     "opsgenie": ("update", "acknowledge", "comment", "update", "resolve"),
     "pagerduty": ("update", "acknowledge", "update", "resolve"),
     "cloudevents": ("update", "acknowledge", "update", "resolve"),
+    "grafana": ("update", "update", "resolve"),
+    "alertmanager_webhook": ("update", "update", "resolve"),
 }
 """For every caller's dialect a life that goes through everything it can ask for."""
 
@@ -570,7 +595,7 @@ def test_an_enabled_rule_pages_as_it_says(houses: Houses) -> None:
     assert event.body.get("priority", "HIGH") == "HIGH"
 
 
-@pytest.mark.parametrize("target", ["ilert", "jsm_ops", "opsgenie", "pagerduty", "uptinio"])
+@pytest.mark.parametrize("target", ["grafana", "ilert", "jsm_ops", "opsgenie", "pagerduty", "uptinio"])
 def test_switching_a_rule_off_and_on(houses: Houses, target: str) -> None:
     """Off is a resolve there and on a trigger of the same; the record's status is untouched, the rule stays."""
     h, name, rules = houses(target), fresh(), TABLE[target]

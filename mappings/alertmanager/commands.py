@@ -1,0 +1,89 @@
+"""Posted alerts as commands, each on its own, whichever way and in whose words they were posted.
+
+What is said again and again for as long as an alert is open is a resend; the newest post counts, its labels are the
+alert's identity. Source: https://prometheus.io/docs/alerting/latest/clients/. It must not know who calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from gateway.canonical import Flat, Operation
+from gateway.dialect import Batch, Command, Ref
+from gateway.errors import Problem, ProblemKind
+from gateway.mapping import Mapping
+from gateway.wire import Wire
+from mappings.alertmanager.alert import STARTS, read_moment, without_blank
+
+RESOLVE_TIMEOUT = timedelta(minutes=5)
+"""For how long an alert holds whose sender does not say."""
+MOST_SHOWN = 20
+"""So many faults of a request are told."""
+STAYS = frozenset({"labels", "dedup_key", "summary", STARTS, "created_at"})
+"""What an alert never loses by a newer post that does not say it."""
+T = TypeVar("T")
+
+
+def each(posted: Iterable[T], read: Callable[[T], Command]) -> Batch:
+    """What posted alerts ask for: what is wrong with one keeps none of the others back."""
+    commands, problems = [], []
+    for one in posted:
+        try:
+            commands.append(read(one))
+        except Problem as problem:
+            problems.append(problem)
+    return Batch(tuple(commands), tuple(problems[:MOST_SHOWN]))
+
+
+def command(wire: Wire, has_ended: bool | None, now: datetime, mapping: Mapping) -> Command:
+    """What an alert that is posted asks for. Whether it has ended is None where its time says it."""
+    labels = without_blank(wire["labels"])
+    if not labels:
+        raise Problem(ProblemKind.INVALID, "at least one label pair required", field="labels")
+    for name in labels:
+        if not name:
+            raise Problem(ProblemKind.INVALID, 'invalid label set: invalid name ""', field="labels")
+    ends = None
+    if has_ended is None:
+        starts, ends = read_moment(wire.get("startsAt")), read_moment(wire.get("endsAt"))
+        if starts and starts > (ends or now + RESOLVE_TIMEOUT):
+            raise Problem(ProblemKind.INVALID, "start time must be before end time", field="startsAt")
+    reading = mapping.interpret({**wire, "labels": labels})
+    if has_ended or (has_ended is None and ends is not None and ends <= now):
+        return Command(
+            operation=Operation.RESOLVE,
+            ref=Ref(key=reading.flat["dedup_key"]),
+            verbatim=reading.verbatim,
+            dropped=reading.dropped,
+            is_resend=True,
+        )
+    until = {"ends_at": ends or now + RESOLVE_TIMEOUT} if has_ended is None else {}
+    return Command(
+        operation=Operation.CREATE,
+        patch={**reading.flat, **until},
+        verbatim=reading.verbatim,
+        dropped=reading.dropped,
+        carried=reading.carried,
+        amend=_newest(reading.flat, mapping),
+        is_resend=True,
+    )
+
+
+def _newest(said: Flat, mapping: Mapping) -> Callable[[Flat], Flat]:
+    """The newest post wins, but for its start: the earliest that was said stays."""
+    replaced = [path for row in mapping.rows if row.side != "reply" for path in row.paths if path not in STAYS]
+
+    def amend(before: Flat) -> Flat:
+        gone: Flat = {path: None for path in replaced if before.get(path) is not None and path not in said}
+        first, starts = _start_of(before), _start_of(said)
+        if first and (starts is None or first <= starts):
+            gone[STARTS] = before[STARTS]
+        return gone
+
+    return amend
+
+
+def _start_of(flat: Flat) -> Any:
+    return read_moment(flat.get(STARTS))

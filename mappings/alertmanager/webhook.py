@@ -1,0 +1,248 @@
+"""A webhook's body: a group of alerts, firing and resolved ones together, as Alertmanager posts it and, in a dialect of
+its own, Grafana.
+
+Read, it is one command for each of its alerts; sent, it has one alert, with what the group says drawn from that, or as
+its caller had it. Source: https://prometheus.io/docs/alerting/latest/configuration/#webhook_config. It must not know
+who calls, nor which dialect's rows its alerts are read with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from gateway.canonical import Link, Operation
+from gateway.dialect import Batch, Call, Command, Delivered, Incoming, Json, Missing, Request, Response, Sending
+from gateway.errors import Problem, ProblemKind, from_validation, invalid
+from gateway.mapping import CARRIED, Dropped, Writing, joint
+from gateway.mapping import Mapping as Rows
+from gateway.values import iso
+from gateway.wire import Wire
+from mappings.alertmanager.alert import ALERT, as_text, fingerprint
+from mappings.alertmanager.calls import AUTHOR, identity_of, under
+from mappings.alertmanager.commands import command, each
+
+WEBHOOK = "https://prometheus.io/docs/alerting/latest/configuration/#webhook_config"
+READ = frozenset({"labels", "annotations", "startsAt", "generatorURL"})
+"""What the API's rows read of a webhook's alert."""
+NEVER = "0001-01-01T00:00:00Z"
+"""When an alert ends that is firing."""
+GROUP = "(group)"
+"""Where, among a caller's own words for an alert, stands what its notification says besides."""
+OF_GROUP = "says it of the group, not of this alert"
+BESIDE = {
+    "receiver": "who is told is for the routes to say",
+    **dict.fromkeys(("groupKey", "truncatedAlerts", "groupLabels", "commonLabels", "commonAnnotations"), OF_GROUP),
+    "externalURL": "where the sender is",
+    "notification_reason": OF_GROUP,
+    "routeLabels": "who is told is for the routes to say",
+}
+"""What a notification says beside its alerts, and why none of it becomes a part of one."""
+
+# --- wire structs ------------------------------------------------------------------------------------------
+
+
+class Notified(Struct, kw_only=True):
+    """One alert of the group that a webhook tells of."""
+
+    status: Literal["firing", "resolved"]
+    labels: dict[str, str]
+    annotations: dict[str, str] | UnsetType = UNSET
+    startsAt: str | UnsetType = UNSET
+    endsAt: str | UnsetType = UNSET
+    generatorURL: str | UnsetType = UNSET
+    fingerprint: str | UnsetType = UNSET
+
+
+class Kept(Notified, kw_only=True):
+    """The same among a caller's own words, with what its notification said besides, for upstreams that speak alike."""
+
+    group: dict[str, Any] | UnsetType = msgspec.field(default=UNSET, name=GROUP)
+
+
+class Notification(Struct, kw_only=True):
+    """What a webhook posts, version 4: a group of alerts, firing and resolved ones together."""
+
+    version: Literal["4"]
+    alerts: list[Notified]
+    groupKey: str | UnsetType = UNSET
+    truncatedAlerts: int | UnsetType = UNSET
+    status: Literal["firing", "resolved"] | UnsetType = UNSET
+    receiver: str | UnsetType = UNSET
+    groupLabels: dict[str, str] | UnsetType = UNSET
+    commonLabels: dict[str, str] | UnsetType = UNSET
+    commonAnnotations: dict[str, str] | UnsetType = UNSET
+    externalURL: str | UnsetType = UNSET
+
+
+KEPT = Dropped(GROUP, why="said of the group, not of this alert; kept for those who speak alike")
+
+# --- links -------------------------------------------------------------------------------------------------
+
+
+def _read_source(url: Any) -> tuple[Any]:
+    return ((Link(href=url),) if url else UNSET,)
+
+
+def _write_source(writing: Writing, links: Any) -> tuple[Any]:
+    return (links[0].href if links else UNSET,)
+
+
+SOURCE = joint(
+    ["generatorURL"], ["links"], read=_read_source, write=_write_source, why="one link, where the alert came from"
+)
+
+# --- what is told ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """How the alerts of a group are read: with which rows, as which struct, which of their fields (None: all), and
+    what their notification says beside them that is not a part of any, by name and reason."""
+
+    rows: Rows
+    alert: type[Struct]
+    fields: frozenset[str] | None = None
+    beside: Mapping[str, str] = field(default_factory=dict)
+
+
+def notified(body: Mapping[str, Json], told: Told, now: datetime) -> Batch:
+    """What a group tells of, one alert at a time."""
+    alerts = body.get("alerts")
+    if not isinstance(alerts, list):
+        raise invalid("alerts", "is required, and a list")
+    beside = tuple((name, why) for name, why in told.beside.items() if name in body)
+    group = {name: value for name, value in body.items() if name != "alerts"}
+    keeps = {} if told.fields is not None else {GROUP: group}
+
+    def read(placed: tuple[int, Any]) -> Command:
+        wire, has_ended = _checked(*placed, told)
+        found = command(wire, has_ended, now, told.rows)
+        return replace(found, verbatim={**found.verbatim, **keeps}, dropped=(*found.dropped, *beside))
+
+    return each(enumerate(alerts), read)
+
+
+def _checked(place: int, item: Any, told: Told) -> tuple[Wire, bool]:
+    """An alert of the group, where null is absent, and whether it has ended."""
+    said = {name: value for name, value in item.items() if value is not None} if isinstance(item, dict) else item
+    try:
+        msgspec.convert(said, told.alert)
+    except msgspec.ValidationError as error:
+        raise from_validation(error, f"alerts[{place}]") from None
+    wire = {name: value for name, value in said.items() if told.fields is None or name in told.fields}
+    return wire, said["status"] == "resolved"
+
+
+OF_THE_API = Told(rows=ALERT, alert=Notified, fields=READ)
+
+
+def refuse_others(body: Any) -> dict[str, Json]:
+    """The body of a webhook of version 4; raises `Problem` for any other."""
+    if not isinstance(body, dict) or not isinstance(body.get("alerts"), list):
+        text = "this is not the body of an Alertmanager webhook, version 4: it has no list of alerts"
+        raise Problem(ProblemKind.MALFORMED, text, field="alerts")
+    if body.get("version") != "4":
+        text = f'version in body must be of type "4": this is {str(body.get("version"))[:20]!r}, another sender\'s'
+        raise Problem(ProblemKind.INVALID, text, field="version")
+    return body
+
+
+def notified_api(incoming: Incoming) -> Batch:
+    """What another Alertmanager's webhook tells the API's own dialect."""
+    return notified(refuse_others(incoming.body), OF_THE_API, incoming.now)
+
+
+# --- telling -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Telling:
+    """One alert on its way as a group of its own: whether it `is_over`, its labels, the alert as posted, and what the
+    caller's own notification said besides, where it speaks alike."""
+
+    is_over: bool
+    identity: dict[str, str]
+    alert: Wire
+    group: Wire
+    at: datetime
+
+
+Envelope = Callable[[Telling], Wire]
+"""Makes the body of a notification of one alert."""
+
+
+def teller(envelope: Envelope) -> Mapping[Operation, Callable[[Sending], Call]]:
+    """The calls of a dialect that tells of alerts in such bodies, at the one address that its `url` is."""
+
+    def tell(sending: Sending) -> Call:
+        return _notify(sending, envelope, is_over=False)
+
+    def resolve(sending: Sending) -> Call:
+        return _notify(sending, envelope, is_over=True)
+
+    return {
+        **dict.fromkeys((Operation.CREATE, Operation.UPDATE, Operation.REOPEN), tell),
+        Operation.RESOLVE: resolve,
+    }
+
+
+def _notify(sending: Sending, envelope: Envelope, *, is_over: bool) -> Call:
+    identity = identity_of(sending)
+    if not identity:
+        return Missing()
+    own = sending.verbatim or {}
+    words = own if is_over and own.get("labels") else sending.body or own
+    alert, altered = under(identity, {name: value for name, value in words.items() if name != GROUP})
+    mark = sending.seen.get("fingerprint") or alert.get("fingerprint") or fingerprint(identity)
+    ended = words.get("endsAt") if is_over else NEVER
+    alert |= {
+        "startsAt": alert.get("startsAt") or iso(sending.at),
+        "endsAt": ended if ended and (ended == NEVER) is not is_over else iso(sending.at),
+        "fingerprint": mark,
+    }
+    group = own.get(GROUP) or words.get(GROUP) or {}
+    body = envelope(Telling(is_over, identity, alert, group, sending.at))
+    yield Request(method="POST", path="", body=body)
+    return Delivered(ids={"id": str(mark)}, seen={"labels": identity, "fingerprint": mark}, altered=altered)
+
+
+def notification(telling: Telling, version: str, alert: Wire) -> Wire:
+    """A group of one alert, which has its own labels for the group's."""
+    status = "resolved" if telling.is_over else "firing"
+    labels = telling.identity
+    common = {name: text for name, text in telling.alert.get("annotations", {}).items() if name != CARRIED}
+    return {
+        "version": version,
+        "groupKey": "{}:" + as_text(labels),
+        "truncatedAlerts": 0,
+        "receiver": AUTHOR,
+        "groupLabels": labels,
+        "commonLabels": labels,
+        "commonAnnotations": common,
+        "externalURL": "",
+        **telling.group,
+        "status": status,
+        "alerts": [{"status": status, **alert}],
+    }
+
+
+def told_in_version_4(telling: Telling) -> Wire:
+    """The body as Alertmanager posts it."""
+    empty = {"labels": {}, "annotations": {}, "startsAt": "", "endsAt": "", "generatorURL": ""}
+    return notification(telling, "4", {**empty, **telling.alert})
+
+
+def reason(response: Response) -> str:
+    """What whoever takes webhooks says in a refusal: a text, or the one field that most have for it."""
+    body = response.json()
+    if isinstance(body, str):
+        return body
+    said = body if isinstance(body, dict) else {}
+    found = (said.get(name) for name in ("message", "error", "detail", "error_description", "title"))
+    return next((text for text in found if isinstance(text, str)), "")

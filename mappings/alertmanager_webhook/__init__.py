@@ -1,0 +1,99 @@
+"""Alertmanager's webhook, version 4, as a dialect of its own: what takes it as an upstream, and those who send it.
+
+Source: https://prometheus.io/docs/alerting/latest/configuration/#webhook_config. The body is that of
+`mappings.alertmanager.webhook`, and so is what an alert is: its labels. It must not know what stands behind the
+gateway.
+"""
+
+from __future__ import annotations
+
+from gateway.canonical import Operation
+from gateway.dialect import Batch, Dialect, Incoming, Outbound, Route
+from gateway.mapping import Dropped, Mapping
+from mappings.alertmanager.alert import SEVERITY, STARTED, said_by
+from mappings.alertmanager.calls import authorise
+from mappings.alertmanager.webhook import (
+    BESIDE,
+    KEPT,
+    SOURCE,
+    WEBHOOK,
+    Kept,
+    Notification,
+    Notified,
+    Told,
+    notified,
+    reason,
+    refuse_others,
+    teller,
+    told_in_version_4,
+)
+from mappings.alertmanager.words import credentials, done, problem
+
+NAME = "alertmanager_webhook"
+ALERT = Mapping(
+    NAME,
+    "occurrence",
+    Kept,
+    rows=(
+        Dropped("status", why="says what to do, not what is wrong", control=True),
+        said_by(SEVERITY),
+        STARTED,
+        Dropped("endsAt", why="says that it is over, or nothing"),
+        SOURCE,
+        Dropped("fingerprint", why="is worked out from the labels", control=True),
+        KEPT,
+    ),
+    container="annotations",
+    free="custom",
+    details="annotations.description",
+    holds_text=True,
+)
+TOLD = Told(rows=ALERT, alert=Notified, beside=BESIDE)
+
+
+def _notified(incoming: Incoming) -> Batch:
+    return notified(refuse_others(incoming.body), TOLD, incoming.now)
+
+
+def _route(path: str) -> Route:
+    return Route(
+        method="POST",
+        path=path,
+        operations=(Operation.CREATE, Operation.UPDATE, Operation.RESOLVE),
+        read=_notified,
+        answer=done,
+        summary="Tell of a group of alerts",
+        source=WEBHOOK,
+        body=Notification,
+        at_root=False,
+    )
+
+
+DIALECT = Dialect(
+    name=NAME,
+    title="Alertmanager webhook",
+    source=WEBHOOK,
+    kind="occurrence",
+    mapping=ALERT,
+    routes=(_route("/webhook"), _route("/")),
+    outbound=Outbound(
+        addressed_by="key",
+        calls=teller(told_in_version_4),
+        nearest={Operation.DELETE: Operation.RESOLVE},
+        authorise=authorise,
+        needs_key=False,
+        whole_url=True,
+        reason=reason,
+    ),
+    credentials=credentials,
+    problem=problem,
+    shown_id=str,
+    url="http://receiver.example.com/webhook",
+    client_setting="`url` of `webhook_configs:` → `http://gateway/alertmanager_webhook/webhook`",
+    remark=(
+        "An upstream's `url` is the whole address: whatever takes Alertmanager's webhook gets one alert with each "
+        "request, firing and then resolved, under labels that stay as they were first. Its `key`, where it asks for "
+        "one, is a bearer token, or `user:password` of Basic authentication. Of an upstream that speaks alike the "
+        "caller's own group (`groupKey`, `commonLabels` and the rest) is kept around each of its alerts."
+    ),
+)

@@ -1,0 +1,103 @@
+"""Grafana's webhook, version 1: alerts of a group, told apart by their fingerprints, both ways.
+
+Source: https://grafana.com/docs/grafana/latest/alerting/configure-notifications/manage-contact-points/integrations/webhook-notifier/.
+Its body is of the family of `mappings.alertmanager.webhook`; rows are in `alert`, what is refused and the check of
+signatures in `words`. It must not know what stands behind the gateway.
+"""
+
+from __future__ import annotations
+
+from gateway.canonical import Operation
+from gateway.dialect import Answer, Batch, Dialect, Incoming, Outbound, Reply, Route
+from gateway.wire import Wire
+from mappings.alertmanager.calls import authorise
+from mappings.alertmanager.webhook import BESIDE, Telling, Told, notification, notified, reason, teller
+from mappings.grafana.alert import ALERT, BESIDES, NAME, Alert, Notification, without_private
+from mappings.grafana.words import PAGE, Settings, credentials, problem, refuse_others, verify
+
+TOLD = Told(rows=ALERT, alert=Alert, beside={**BESIDE, **BESIDES})
+EMPTY: Wire = {
+    "labels": {},
+    "annotations": {},
+    "startsAt": "",
+    "endsAt": "",
+    "generatorURL": "",
+    "fingerprint": "",
+    "silenceURL": "",
+    "dashboardURL": "",
+    "panelURL": "",
+    "values": None,
+    "valueString": "",
+}
+"""What every alert of the vendor's has, said or not."""
+
+
+def _notified(incoming: Incoming) -> Batch:
+    return notified(refuse_others(incoming.body), TOLD, incoming.now)
+
+
+def _envelope(telling: Telling) -> Wire:
+    """The body as Grafana posts it. Its title and message are templates of its users: here they are what is wrong."""
+    notes = telling.alert.get("annotations", {})
+    word, state = ("RESOLVED", "ok") if telling.is_over else ("FIRING:1", "alerting")
+    headline = notes.get("summary") or telling.identity.get("alertname", "")
+    own = {
+        "orgId": telling.alert.get("orgId", 1),
+        "title": f"[{word}] {headline}",
+        "message": notes.get("description") or headline,
+    }
+    body = notification(telling, "1", {**EMPTY, **telling.alert})
+    return {**own, **body, "state": state, "commonAnnotations": without_private(body["commonAnnotations"])}
+
+
+def _route(method: str, path: str) -> Route:
+    return Route(
+        method=method,
+        path=path,
+        operations=(Operation.CREATE, Operation.UPDATE, Operation.RESOLVE),
+        read=_notified,
+        answer=_done,
+        summary="Tell of a group of alerts",
+        source=PAGE,
+        body=Notification,
+        at_root=False,
+    )
+
+
+def _done(answer: Answer) -> Reply:
+    """Any 2xx is success; nobody reads the body."""
+    return Reply(200)
+
+
+DIALECT = Dialect(
+    name=NAME,
+    title="Grafana",
+    source=PAGE,
+    kind="occurrence",
+    mapping=ALERT,
+    routes=tuple(_route(method, path) for path in ("/webhook", "/") for method in ("POST", "PUT")),
+    outbound=Outbound(
+        addressed_by="key",
+        calls=teller(_envelope),
+        nearest={Operation.DELETE: Operation.RESOLVE},
+        authorise=authorise,
+        needs_key=False,
+        whole_url=True,
+        reason=reason,
+    ),
+    credentials=credentials,
+    problem=problem,
+    shown_id=str,
+    inbound_settings=Settings,
+    verify=verify,
+    url="http://receiver.example.com/webhook",
+    client_setting="the URL of a webhook contact point → `http://gateway/grafana/webhook`",
+    remark=(
+        "A caller's key is the credential of any Authorization scheme, or `user:password` of Basic authentication. "
+        "With `hmac` in `[inbound.grafana]` every request must also be signed with that secret; where the contact "
+        "point names a header for the timestamp, `hmac_timestamp_header` names it too, and what was signed more than "
+        "five minutes ago is refused. A contact point whose payload was customised is refused, with what to change in "
+        "the first words. An upstream's `url` is the whole address: whatever takes Grafana's webhook gets one alert "
+        "with each request; its `key`, where it asks for one, is a bearer token or `user:password`."
+    ),
+)

@@ -1,0 +1,213 @@
+"""Grafana's alert: its wire structs, and the rows between them and the canonical alert, shared with Alertmanager's
+wherever both mean the same.
+
+Source: https://grafana.com/docs/grafana/latest/alerting/configure-notifications/manage-contact-points/integrations/webhook-notifier/.
+Its fingerprint is worked out before private labels (`__x__`) are taken away, so it is taken as it is given. It must not
+know who calls, nor what is sent when.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping as Map
+from typing import Any, Literal
+
+from msgspec import UNSET, Struct, UnsetType, field
+
+from gateway.canonical import Image, Link
+from gateway.mapping import Dropped, Extension, Mapping, Row, Writing, joint, row
+from gateway.values import Pair, Scale
+from mappings.alertmanager.alert import KEY, LABELLED, SEVERITY, STARTED, fingerprint, nameless, reader, writer
+from mappings.alertmanager.webhook import GROUP, KEPT
+
+NAME = "grafana"
+BESIDES = {
+    **dict.fromkeys(("title", "message", "state"), "says it of the group, not of this alert"),
+    "orgId": "whose sender it is",
+    "appVersion": "says what the sender is",
+}
+"""What a notification of Grafana's says beside its alerts that Alertmanager's does not."""
+_MARK = re.compile(r"[0-9a-f]{16}")
+_PRIVATE = re.compile(r"__.*__")
+
+# --- wire structs ------------------------------------------------------------------------------------------
+
+
+class Alert(Struct, kw_only=True):
+    """One alert of the group."""
+
+    status: Literal["firing", "resolved"]
+    labels: dict[str, str]
+    annotations: dict[str, str] | UnsetType = UNSET
+    startsAt: str | UnsetType = UNSET
+    endsAt: str | UnsetType = UNSET
+    generatorURL: str | UnsetType = UNSET
+    fingerprint: str | UnsetType = UNSET
+    silenceURL: str | UnsetType = UNSET
+    dashboardURL: str | UnsetType = UNSET
+    panelURL: str | UnsetType = UNSET
+    values: dict[str, Any] | UnsetType = UNSET
+    valueString: str | UnsetType = UNSET
+    imageURL: str | UnsetType = UNSET
+    embeddedImage: str | UnsetType = UNSET
+    ruleUID: str | UnsetType = UNSET
+    orgId: int | UnsetType = UNSET
+    enrichments: Any = UNSET
+
+
+class Kept(Alert, kw_only=True):
+    """The same among a caller's own words, with what its notification said besides, for upstreams that speak alike."""
+
+    group: dict[str, Any] | UnsetType = field(default=UNSET, name=GROUP)
+
+
+class Notification(Struct, kw_only=True):
+    """What a contact point posts: a group of alerts, firing and resolved ones together."""
+
+    alerts: list[Alert]
+    version: Literal["1"] | UnsetType = UNSET
+    groupKey: str | UnsetType = UNSET
+    truncatedAlerts: int | UnsetType = UNSET
+    status: Literal["firing", "resolved"] | UnsetType = UNSET
+    state: Literal["alerting", "ok"] | UnsetType = UNSET
+    receiver: str | UnsetType = UNSET
+    title: str | UnsetType = UNSET
+    message: str | UnsetType = UNSET
+    orgId: int | UnsetType = UNSET
+    groupLabels: dict[str, str] | UnsetType = UNSET
+    commonLabels: dict[str, str] | UnsetType = UNSET
+    commonAnnotations: dict[str, str] | UnsetType = UNSET
+    externalURL: str | UnsetType = UNSET
+    appVersion: str | UnsetType = UNSET
+
+
+# --- labels, annotations and what tells alerts apart -------------------------------------------------------
+
+
+def without_private(named: Map[str, Any]) -> dict[str, Any]:
+    """Labels or annotations without the vendor's own: `__x__`."""
+    return {name: value for name, value in named.items() if not _PRIVATE.fullmatch(name)}
+
+
+def _reader(scale: Scale) -> Any:
+    base = reader(scale)
+
+    def read(labels: Any, annotations: Any, given: Any) -> tuple[Any, ...]:
+        public = without_private(labels or {})
+        said, severity, key, *rest = base(public, without_private(annotations or {}))
+        if KEY not in public and given not in (UNSET, ""):
+            key = given
+        return said, severity, key, *rest
+
+    return read
+
+
+def _writer(scale: Scale) -> Any:
+    base = writer(scale)
+
+    def write(
+        writing: Writing, labels: Any, severity: Any, key: Any, summary: Any, details: Any, custom: Any
+    ) -> tuple[Any, Any, Any]:
+        is_mark = writing.origin in ("", *LABELLED) and isinstance(key, str) and bool(_MARK.fullmatch(key))
+        said, notes = base(writing, labels, severity, UNSET if is_mark else key, summary, details, custom)
+        return said, notes, key if is_mark else fingerprint(said)
+
+    return write
+
+
+def _said_by(scale: Scale) -> Row:
+    """What an alert says, under whatever words its severities have."""
+    return joint(
+        ["labels", "annotations", "fingerprint"],
+        ["labels", "severity", "dedup_key", "summary", "details", "custom"],
+        read=_reader(scale),
+        write=_writer(scale),
+        required=True,
+        fallback=nameless,
+        scale=scale,
+        rescale=_said_by,
+        homes={
+            "severity": "labels.severity",
+            "dedup_key": "fingerprint",
+            "summary": "annotations.summary",
+            "details": "annotations.description",
+            "custom": "annotations",
+        },
+        why="labels and annotations are texts alone",
+    )
+
+
+def _unless_blank(text: Any) -> Any:
+    return text if text != "" else UNSET
+
+
+BLANK = Pair(_unless_blank, str)
+"""Where there is nothing to say the vendor says so with an empty text."""
+
+# --- links and images --------------------------------------------------------------------------------------
+
+TEXTS = ("", "dashboard", "panel", "silence")
+"""What a link is called by the field that it stands in; the first is where the alert came from."""
+
+
+def _read_links(*urls: Any) -> tuple[Any]:
+    said = [(url, text) for url, text in zip(urls, TEXTS, strict=True) if url not in (UNSET, "")]
+    return (tuple(Link(href=url, text=text or UNSET) for url, text in said) or UNSET,)
+
+
+def _write_links(writing: Writing, links: Any) -> tuple[Any, ...]:
+    named = {link.text: link.href for link in reversed(links or ()) if link.text in TEXTS[1:]}
+    other = next((link.href for link in links or () if link.text not in TEXTS[1:]), UNSET)
+    return (other, *(named.get(text, UNSET) for text in TEXTS[1:]))
+
+
+def _read_image(url: str) -> tuple[Any, Any]:
+    if url.lower().startswith(("http://", "https://")):
+        return (Image(src=url),), UNSET
+    return UNSET, url
+
+
+def _write_image(writing: Writing, images: Any, own: Any) -> tuple[Any]:
+    if images:
+        return (images[0].src,)
+    return (own if own is not None else UNSET,)
+
+
+# --- rows --------------------------------------------------------------------------------------------------
+
+ALERT = Mapping(
+    NAME,
+    "occurrence",
+    Kept,
+    rows=(
+        Dropped("status", why="says what to do, not what is wrong", control=True),
+        _said_by(SEVERITY),
+        STARTED,
+        Dropped("endsAt", why="says that it is over, or nothing"),
+        joint(
+            ["generatorURL", "dashboardURL", "panelURL", "silenceURL"],
+            ["links"],
+            read=_read_links,
+            write=_write_links,
+            why="a link of each kind, and one that is none of them",
+        ),
+        Extension("values"),
+        row("valueString", f"extensions.{NAME}.valueString", BLANK),
+        joint(
+            ["imageURL"],
+            ["images", f"extensions.{NAME}.imageURL"],
+            read=_read_image,
+            write=_write_image,
+            why="one image",
+        ),
+        Extension("embeddedImage"),
+        Extension("ruleUID"),
+        Extension("orgId"),
+        Extension("enrichments"),
+        KEPT,
+    ),
+    container="annotations",
+    free="custom",
+    details="annotations.description",
+    holds_text=True,
+)

@@ -1,0 +1,401 @@
+"""Grafana's callers, and what takes Grafana's or Alertmanager's webhook as an upstream, against the vendors' pages.
+
+Sources: https://grafana.com/docs/grafana/latest/alerting/configure-notifications/manage-contact-points/integrations/webhook-notifier/
+and https://prometheus.io/docs/alerting/latest/configuration/#webhook_config.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.config import parse
+from gateway.errors import ConfigurationError
+from mappings.alertmanager.alert import fingerprint
+from tests.chaos_upstream import Chaos, chaos, say
+from tests.clients.callers import called, fresh, ilert_event
+from tests.engine.vendors import outbox, settled
+from tests.harness import KEY, House, Sent, house, inbound_tables
+
+AT, AM_AT = "/grafana/webhook", "/alertmanager_webhook/webhook"
+NEVER = "0001-01-01T00:00:00Z"
+SECRET, NEW = "signing-secret-4711", "signing-secret-4712"
+SIGNATURE = "X-Grafana-Alerting-Signature"
+OK = say(200)
+
+
+def alert(name: str, **fields: Any) -> dict[str, Any]:
+    """One alert of a group, as Grafana has it; its fingerprint is no one that its labels come to."""
+    return {
+        "status": "firing",
+        "labels": {"alertname": name, "grafana_folder": "disks", "severity": "critical"},
+        "annotations": {"summary": f"{name} is full", "description": "at 99 %"},
+        "startsAt": "2021-10-12T09:51:03.157076123+02:00",
+        "endsAt": NEVER,
+        "generatorURL": "https://grafana.example.com/alerting/abc/edit?orgId=1",
+        "fingerprint": hashlib.sha256(name.encode()).hexdigest()[:16],
+        "silenceURL": "",
+        "dashboardURL": "https://grafana.example.com/d/abc",
+        "panelURL": "",
+        "values": None,
+        "valueString": "",
+        **fields,
+    }
+
+
+def group(*alerts: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """A notification, as Grafana posts it."""
+    is_over = all(one["status"] == "resolved" for one in alerts)
+    return {
+        "receiver": "gateway",
+        "status": "resolved" if is_over else "firing",
+        "orgId": 7,
+        "alerts": list(alerts),
+        "groupLabels": {"grafana_folder": "disks"},
+        "commonLabels": {"grafana_folder": "disks", "severity": "critical"},
+        "commonAnnotations": {},
+        "externalURL": "https://grafana.example.com/",
+        "version": "1",
+        "groupKey": '{}:{grafana_folder="disks"}',
+        "truncatedAlerts": 0,
+        "title": f"[FIRING:{len(alerts)}] disks",
+        "state": "ok" if is_over else "alerting",
+        "message": "**Firing**",
+        **fields,
+    }
+
+
+def ended(one: dict[str, Any]) -> dict[str, Any]:
+    """The end of an alert."""
+    return {**one, "status": "resolved", "endsAt": "2021-10-12T10:51:03.157076123+02:00"}
+
+
+@pytest.fixture(scope="module")
+def h(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A gateway with ilert behind it."""
+    with called(tmp_path_factory.mktemp("grafana"), {"there": "ilert"}) as standing:
+        yield standing
+
+
+def _arrive(h: House, body: Any, count: int, method: str = "POST") -> list[Any]:
+    """The bodies that arrive at ilert for a notification."""
+    before_it = len(h.arrived("ilert"))
+    sent = h.call(method, AT, body)
+    assert (sent.status, sent.body) == (200, None)
+    return [one.body for one in h.arrives("ilert", before_it + count)[before_it:]]
+
+
+# --- what is told --------------------------------------------------------------------------------------------
+
+
+def test_one_alert_of_the_group_at_a_time(h: House) -> None:
+    """A group holds firing and resolved ones together; what counts is what each of them says."""
+    one, two = alert(fresh("disk")), alert(fresh("disk"))
+    told = _arrive(h, group(one, two), 2)
+    assert {event["alertKey"] for event in told} == {one["fingerprint"], two["fingerprint"]}
+    mixed = _arrive(h, group(ended(one), {**two, "annotations": {"summary": "fuller"}}), 2)
+    assert {(event["eventType"], event["alertKey"]) for event in mixed} == {
+        ("RESOLVE", one["fingerprint"]),
+        ("ALERT", two["fingerprint"]),
+    }
+
+
+def test_what_is_repeated_is_not_told_again(h: House) -> None:
+    """An unresolved group comes again at every repeat interval, its end as often as its group has others."""
+    one = alert(fresh("disk"))
+    _arrive(h, group(one), 1)
+    before_it = len(outbox(h))
+    assert h.call("POST", AT, group(one, title="[FIRING:2] disks")).status == 200
+    assert len(outbox(h)) == before_it
+    [event] = _arrive(h, group(ended(one)), 1, "PUT")
+    assert (event["eventType"], event["alertKey"]) == ("RESOLVE", one["fingerprint"])
+    before_it = len(outbox(h))
+    assert h.call("POST", AT, group(ended(one))).status == 200
+    assert len(outbox(h)) == before_it
+    assert _arrive(h, group(one), 1)[0]["eventType"] == "ALERT"
+
+
+def test_everything_that_an_alert_says(h: House) -> None:
+    one = alert(
+        fresh("disk"),
+        values={"B": 44.2},
+        imageURL="https://grafana.example.com/1.png",
+        panelURL="https://grafana.example.com/p",
+        labels={"alertname": "disk", "severity": "page", "__alert_rule_uid__": "u"},
+        annotations={"message": "the old word", "__value_string__": "x", "runbook_url": "https://r"},
+    )
+    [event] = _arrive(h, group(one), 1)
+    assert event["summary"] == "the old word"
+    assert event["severity"] == 1
+    assert event["labels"] == {"alertname": "disk", "severity": "page"}, "what is private is no label"
+    assert event["images"] == [{"src": "https://grafana.example.com/1.png"}]
+    assert [link["href"] for link in event["links"]] == [
+        "https://grafana.example.com/alerting/abc/edit?orgId=1",
+        "https://grafana.example.com/d/abc",
+        "https://grafana.example.com/p",
+    ]
+    assert event["customDetails"]["runbook_url"] == "https://r"
+    carried = event["customDetails"]["alert_gateway"]["fields"]
+    assert carried["extensions.alertmanager.startsAt"] == "2021-10-12T09:51:03.157076123+02:00"
+    assert carried["extensions.grafana.values"] == {"B": 44.2}
+
+
+def test_what_is_wrong_with_one_keeps_none_of_the_others_back(h: House) -> None:
+    good, before_it = alert(fresh("disk")), len(h.arrived("ilert"))
+    refused = h.call("POST", AT, group(good, alert("x", startsAt="yesterday"), alert("x", labels={"a": 1})))
+    assert refused.status == 400
+    assert "'yesterday' is not an ISO 8601 time" in refused.body["message"]
+    assert "alerts[2].labels" in refused.body["message"]
+    assert h.arrives("ilert", before_it + 1)[before_it].body["alertKey"] == good["fingerprint"]
+
+
+@pytest.mark.parametrize(
+    ("body", "first"),
+    [
+        ({"title": "of my own"}, "custom payload: remove it from the contact point"),
+        ([{"labels": {}}], "custom payload: remove it from the contact point"),
+        ("text", "custom payload: remove it from the contact point"),
+        ({"alerts": "none"}, "custom payload: remove it from the contact point"),
+        ({"alerts": [], "version": "4"}, "this is Alertmanager's webhook, version 4: post it to /alertmanager/webhook"),
+        ({"alerts": [], "version": "2"}, "custom payload: version is '2'"),
+        ({"alerts": ["x" * 5000]}, "alerts[0]: "),
+    ],
+)
+def test_another_payload_is_refused_with_what_to_do_in_the_first_words(h: House, body: Any, first: str) -> None:
+    refused = h.call("POST", AT, body)
+    assert refused.status == 400
+    assert refused.body["message"].startswith(first)
+    assert len(json.dumps(refused.body)) <= 1024, "more than that is not shown"
+
+
+# --- who calls -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("header", [f"Bearer {KEY}", f"ApiKey {KEY}", KEY])
+def test_a_key_under_any_scheme(h: House, header: str) -> None:
+    assert h.call("POST", AT, group(alert(fresh())), key=None, headers={"authorization": header}).status == 200
+
+
+def test_user_and_password(tmp_path: Path) -> None:
+    def config(_: str) -> str:
+        route = '[[routes]]\nto = []\nbecause = "it is only answered"'
+        return f'[inbound.grafana]\nkeys = {{ ci = "user:password" }}\n{route}'
+
+    with house(tmp_path, config=config) as h:
+        for text, status in (("user:password", 200), ("user:other", 401)):
+            header = {"authorization": f"Basic {base64.b64encode(text.encode()).decode()}"}
+            answer = h.call("POST", AT, group(alert("x")), key=None, headers=header)
+            assert answer.status == status
+        assert answer.body == {"message": "the credential is missing or not known here"}
+        assert answer.headers["www-authenticate"] == "Basic"
+
+
+# --- signatures ----------------------------------------------------------------------------------------------
+
+
+def _signed(h: House, body: Any, secret: str, *, at: str = "", header: str = SIGNATURE) -> Sent:
+    """Posts as Grafana signs: the body, or the time, a colon and the body."""
+    content = json.dumps(body, indent=1).encode()
+    text = f"{at}:".encode() + content if at else content
+    headers = {"authorization": f"Bearer {KEY}", header: hmac.new(secret.encode(), text, hashlib.sha256).hexdigest()}
+    headers |= {"X-Signed-At": at} if at else {}
+    answer = h.client.post(h.url + AT, content=content, headers=headers)
+    return Sent(answer.status_code, answer.json() if answer.content else None, answer.headers)
+
+
+def _signing(more: str) -> Any:
+    route = '[[routes]]\nto = []\nbecause = "it is only answered"'
+    return lambda _: f'[inbound.grafana]\nkeys = {{ ci = "{KEY}" }}\n{more}\n{route}'
+
+
+def test_a_signature_is_checked_when_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIGNED_WITH", SECRET)
+    (tmp_path / "new").write_text(NEW + "\n")
+    more = f'hmac = ["env:SIGNED_WITH", "file:{tmp_path}/new"]'
+    with house(tmp_path, config=_signing(more)) as h:
+        body = group(alert("x"))
+        assert [_signed(h, body, secret).status for secret in (SECRET, NEW)] == [200, 200]
+        for refused in (_signed(h, body, "wrong"), _signed(h, body, "")):
+            assert refused.status == 401
+            assert refused.body["message"].startswith("the signature is not that of the secret known here")
+        missing = h.call("POST", AT, body)
+        assert missing.status == 401
+        assert missing.body["message"].startswith("the signature is missing")
+        (tmp_path / "new").write_text("signing-secret-4713\n")
+        assert [_signed(h, body, secret).status for secret in ("signing-secret-4713", NEW)] == [200, 401]
+        said = " ".join([missing.headers.get("www-authenticate", ""), str(h.gateway.config.inbounds)])
+        assert SECRET not in said and NEW not in said
+
+
+def test_a_signature_of_another_body_is_refused(tmp_path: Path) -> None:
+    with house(tmp_path, config=_signing(f'hmac = "{SECRET}"')) as h:
+        content = json.dumps(group(alert("x"))).encode()
+        mark = hmac.new(SECRET.encode(), content, hashlib.sha256).hexdigest()
+        headers = {"authorization": f"Bearer {KEY}", SIGNATURE: mark}
+        statuses = [
+            h.client.post(h.url + AT, content=sent, headers=headers).status_code
+            for sent in (content, content.replace(b"critical", b"criticaL"), content + b" ")
+        ]
+        assert statuses == [200, 401, 401]
+
+
+def test_a_signature_with_its_time_is_good_for_five_minutes(tmp_path: Path) -> None:
+    more = f'hmac = "{SECRET}"\nhmac_header = "X-Mine"\nhmac_timestamp_header = "X-Signed-At"'
+    with house(tmp_path, config=_signing(more)) as h:
+        now, body = int(time.time()), group(alert("x"))
+
+        def at(text: str) -> Sent:
+            return _signed(h, body, SECRET, at=text, header="X-Mine")
+
+        assert [at(str(now + by)).status for by in (0, -240, 240, -400, 400)] == [200, 200, 200, 401, 401]
+        assert at(str(now - 400)).body["message"].startswith("the signature is more than 5 minutes from now")
+        for odd in ("", "soon", "9" * 30, "-1"):
+            assert at(odd).status == 401
+        replayed = _signed(h, body, SECRET, header="X-Mine")
+        assert replayed.status == 401, "a signature of the body alone would be good for ever"
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        ('hmac_timestamp_header = "X"', "inbound.grafana: hmac_timestamp_header says nothing without `hmac`"),
+        ('hmac = "env:NOT_SET_ANYWHERE"', "inbound.grafana.hmac: the variable NOT_SET_ANYWHERE is not set"),
+        ('hmca = "x"', "inbound.grafana.hmca: unknown key; did you mean 'hmac'?"),
+        (f'hmac = "{SECRET}"\nhmac_header = 5', "inbound.grafana.hmac_header: "),
+    ],
+)
+def test_a_faulty_configuration_is_told(more: str, problem: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        parse('store = "sqlite:///nowhere.db"\n' + _signing(more)(""))
+    assert any(found.startswith(problem) for found in raised.value.problems), raised.value.problems
+    assert SECRET not in str(raised.value)
+
+
+# --- who is told in such bodies --------------------------------------------------------------------------------
+
+
+def _before(dialect: str, more: str = "", path: str = "/hook/?token=t") -> Any:
+    retry = 'retry = { first = "10ms", most = "10ms" }'
+
+    def text(upstream: Chaos) -> str:
+        table = f'[upstreams.there]\ndialect = "{dialect}"\nurl = "{upstream.url}{path}"\n{retry}\n{more}\n'
+        return f"{inbound_tables(['ilert', 'grafana', 'alertmanager_webhook'])}\n{table}"
+
+    return text
+
+
+def _ilert(h: House, word: str, key: str, **fields: Any) -> None:
+    sent = h.call("POST", "/ilert/api/events", ilert_event(word, key, **fields), key=None)
+    assert sent.status == 202, sent.body
+
+
+@pytest.mark.parametrize(("dialect", "version"), [("grafana", "1"), ("alertmanager_webhook", "4")])
+def test_an_alert_through_its_life(tmp_path: Path, dialect: str, version: str) -> None:
+    """One alert per post, at the very address that is configured, under the labels that it had first; no key needed."""
+    with (
+        chaos(OK) as upstream,
+        house(tmp_path, config=lambda _: _before(dialect)(upstream)) as h,
+    ):
+        _ilert(h, "ALERT", "disk", summary="Disk full", severity=2, labels={"host name": "db-1"})
+        settled(h, count=1)
+        _ilert(h, "ALERT", "disk", summary="Disk fuller", severity=1)
+        settled(h, count=2)
+        _ilert(h, "ACCEPT", "disk")
+        _ilert(h, "RESOLVE", "disk")
+        settled(h, count=3)
+        first, second, last = [got.body for got in upstream.got]
+        labels = {"alertname": "Disk full", "host_name": "db-1", "severity": "error", "alert_gateway_key": "disk"}
+        for body in (first, second, last):
+            [one] = body["alerts"]
+            assert (body["version"], one["labels"], body["commonLabels"]) == (version, labels, labels)
+            assert one["fingerprint"] == fingerprint(labels)
+            assert body["groupKey"] == first["groupKey"]
+            assert one["startsAt"] == first["alerts"][0]["startsAt"]
+            assert "alert_gateway" not in body["commonAnnotations"]
+        assert [body["status"] for body in (first, second, last)] == ["firing", "firing", "resolved"]
+        assert [body["alerts"][0]["status"] for body in (first, second, last)] == ["firing", "firing", "resolved"]
+        assert [body["alerts"][0]["endsAt"] == NEVER for body in (first, second, last)] == [True, True, False]
+        assert second["alerts"][0]["annotations"]["summary"] == "Disk fuller"
+        assert second["alerts"][0]["annotations"]["severity"] == "critical"
+        assert {(got.method, got.path) for got in upstream.got} == {("POST", "/hook/?token=t")}
+        assert "authorization" not in upstream.got[0].headers
+        if dialect == "grafana":
+            assert (first["state"], first["title"]) == ("alerting", "[FIRING:1] Disk full")
+            assert last["state"] == "ok"
+
+
+def test_a_receiver_of_the_callers_own_kind_gets_what_the_caller_said(tmp_path: Path) -> None:
+    """Each alert in its own post, with the group as it was around it."""
+    key = 'key = "user:password"'
+    with chaos(OK) as upstream, house(tmp_path, config=lambda _: _before("grafana", key)(upstream)) as h:
+        one, two = alert("one", values={"B": 1.5}), alert("two", enrichments=[{"new": 1}])
+        assert h.call("POST", AT, group(one, two, appVersion="12.1")).status == 200
+        settled(h, count=2)
+        assert h.call("POST", AT, group(ended(one), title="[RESOLVED] disks")).status == 200
+        settled(h, count=3)
+        bodies = {got.body["alerts"][0]["labels"]["alertname"]: got.body for got in upstream.got[:2]}
+        for said in (one, two):
+            assert bodies[said["labels"]["alertname"]] == group(one, two, appVersion="12.1", alerts=[said])
+        assert upstream.got[2].body == group(ended(one), title="[RESOLVED] disks")
+        basic = base64.b64encode(b"user:password").decode()
+        assert {got.headers["authorization"] for got in upstream.got} == {f"Basic {basic}"}
+
+
+def test_alertmanagers_group_is_kept_around_its_alert(tmp_path: Path) -> None:
+    labels = {"alertname": "disk", "job": "node"}
+    one = {
+        "status": "firing",
+        "labels": labels,
+        "annotations": {"summary": "full"},
+        "startsAt": "2023-12-31T23:50:00.123456789Z",
+        "endsAt": NEVER,
+        "generatorURL": "",
+        "fingerprint": fingerprint(labels),
+    }
+    body = {
+        "version": "4",
+        "groupKey": '{}:{alertname="disk"}',
+        "truncatedAlerts": 2,
+        "receiver": "a\\.b",
+        "groupLabels": {"alertname": "disk"},
+        "commonLabels": labels,
+        "commonAnnotations": {},
+        "externalURL": "http://am:9093",
+        "notification_reason": "first notification",
+        "routeLabels": {"a": "b"},
+        "status": "firing",
+        "alerts": [one],
+    }
+    with chaos(OK) as upstream, house(tmp_path, config=lambda _: _before("alertmanager_webhook")(upstream)) as h:
+        assert h.call("POST", AM_AT, body).status == 200
+        settled(h, count=1)
+        assert upstream.got[0].body == body
+
+
+def test_a_receiver_that_is_down_gets_the_same_again(tmp_path: Path) -> None:
+    answers = [say(503, {"message": "not now"}), OK]
+    with (
+        chaos(lambda got: answers.pop(0) if answers else OK) as upstream,
+        house(tmp_path, config=lambda _: _before("grafana")(upstream)) as h,
+    ):
+        assert h.call("POST", AT, group(alert("one"))).status == 200
+        settled(h, count=1)
+        assert [got.content for got in upstream.got] == [upstream.got[0].content] * 2
+
+
+def test_a_refusal_is_told_in_the_receivers_words(tmp_path: Path) -> None:
+    with (
+        chaos(say(422, {"error": "no such integration"})) as upstream,
+        house(tmp_path, config=lambda _: _before("grafana")(upstream)) as h,
+    ):
+        assert h.call("POST", AT, group(alert("one"))).status == 200
+        [dead] = settled(h, "dead")
+        assert dead.reason == "422 no such integration"
