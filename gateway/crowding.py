@@ -32,10 +32,12 @@ class Crowd:
         self.inside += 1
         return True
 
-    def leave(self, now: float, took: float) -> None:
-        """One has been written, so many seconds after it came in."""
+    def leave(self, now: float, took: float | None) -> None:
+        """One has been written, so many seconds after it came in; None for what says nothing of how quick it is, such
+        as many things at once."""
         self.inside -= 1
-        self._so_far = took if self._so_far is None else min(self._so_far, took)
+        if took is not None:
+            self._so_far = took if self._so_far is None else min(self._so_far, took)
         self._turn(now)
 
     def _turn(self, now: float) -> None:

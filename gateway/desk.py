@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -58,6 +58,8 @@ from gateway.waiting import Waiter, Waiters
 
 log = structlog.get_logger()
 T = TypeVar("T")
+AT_ONCE = 256
+"""So many commands of a batch are written at once: what others ask meanwhile comes between."""
 
 
 @dataclass(frozen=True)
@@ -116,11 +118,19 @@ class Desk:
         self, inbound: Inbound, who: Caller, asked: Batch, request: int, via: Via, key: Key | None
     ) -> Answered:
         """Every command on its own, in their order; the problems of some are told once the others are durable."""
-        one_by_one = [
-            self._command(inbound, who, one, request, self.ids(), via, key.of_part(place) if key else None)
-            for place, one in enumerate(asked.commands)
-        ]
-        ended = await asyncio.gather(*one_by_one, return_exceptions=True)
+        ended: list[Answered | BaseException] = []
+        self._enter()
+        try:
+            for numbered in _rounds(asked.commands):
+                one_by_one = [
+                    self._command(
+                        inbound, who, one, request, self.ids(), via, key.of_part(place) if key else None, is_part=True
+                    )
+                    for place, one in numbered
+                ]
+                ended += await asyncio.gather(*one_by_one, return_exceptions=True)
+        finally:
+            self.crowd.leave(time.monotonic(), None)
         problems = [*asked.problems, *(one for one in ended if isinstance(one, Problem))]
         if others := [one for one in ended if isinstance(one, BaseException) and not isinstance(one, Problem)]:
             raise others[0]
@@ -132,7 +142,16 @@ class Desk:
         return Answered(Answer(answers=tuple(one.answer for one in answered), request=request), about, reports)
 
     async def _command(
-        self, inbound: Inbound, who: Caller, asked: Command, request: int, command: int, via: Via, key: Key | None
+        self,
+        inbound: Inbound,
+        who: Caller,
+        asked: Command,
+        request: int,
+        command: int,
+        via: Via,
+        key: Key | None,
+        *,
+        is_part: bool = False,
     ) -> Answered:
         if self.full or self.store.is_strained:
             raise Problem(ProblemKind.OVERLOADED, "too much waits, or the disk is full; try again", retry_after=30)
@@ -150,7 +169,7 @@ class Desk:
                 self._keep(tx, who, key, at, answered, accepted.alert, is_done=waiter is None)
             return accepted, waiter
 
-        done = await self._written(work, command)
+        done = await self._written(work, command, is_part)
         if isinstance(done, FirstAnswer):
             return Answered(as_answer(done), done.alert or done.request, done.reports)
         accepted, waiter = done
@@ -170,19 +189,26 @@ class Desk:
             await self.store.write(lambda tx: self._keep(tx, who, key, at, answered, row, is_done=True))
         return answered
 
-    async def _written(self, work: Callable[[Tx], T], command: int) -> T:
-        """Writes for a caller, unless so many wait for that already that it is better told to come again."""
-        began = time.monotonic()
-        if not self.crowd.may_enter(began):
+    def _enter(self) -> None:
+        """Comes in to have something written, unless so many wait for that already that one is better told to come
+        again."""
+        if not self.crowd.may_enter(time.monotonic()):
             raise Problem(ProblemKind.OVERLOADED, "too many requests are under way; try again", retry_after=1)
+
+    async def _written(self, work: Callable[[Tx], T], command: int, is_part: bool) -> T:
+        """Writes for a caller. The parts of a batch have come in together, and are not counted each."""
+        began = time.monotonic()
+        if not is_part:
+            self._enter()
         try:
             return await self.store.write(work)
         except BaseException:
             self.waiters.remove(command)
             raise
         finally:
-            now = time.monotonic()
-            self.crowd.leave(now, now - began)
+            if not is_part:
+                now = time.monotonic()
+                self.crowd.leave(now, now - began)
 
     def _answered(
         self, asked: Command, accepted: Accepted, row: AlertRow | None, request: int, refused: dict[str, str]
@@ -390,6 +416,22 @@ class Desk:
         return Answered(
             Answer(), request, relayed=answered or asked.otherwise, is_stale=bool(upstream and not answered)
         )
+
+
+def _rounds(commands: Sequence[Command]) -> Iterator[list[tuple[int, Command]]]:
+    """The commands of a batch with their places, so many at once. Of one alert there is one in each, since it is for
+    the store to say which of a round comes first."""
+    numbered: list[tuple[int, Command]] = []
+    keys: set[str] = set()
+    for place, one in enumerate(commands):
+        key = str(one.ref.key or one.ref.id if one.ref else one.patch.get("dedup_key"))
+        if key in keys or len(numbered) == AT_ONCE:
+            yield numbered
+            numbered, keys = [], set()
+        numbered.append((place, one))
+        keys.add(key)
+    if numbered:
+        yield numbered
 
 
 def _shown(row: AlertRow) -> Shown:

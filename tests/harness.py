@@ -147,8 +147,10 @@ def house(
     inbounds: list[str] | None = None,
     top: str = "",
     defaults: bool = True,
+    store: str = "",
 ) -> Iterator[House]:
-    """A gateway over a store in `directory`, with `upstreams` (name → dialect) in a sandbox of all dialects.
+    """A gateway over a store in `directory`, or over the `store` named, with `upstreams` (name → dialect) in a sandbox
+    of all dialects.
 
     `config` builds the whole configuration from the sandbox's address instead; `top` stands at its beginning.
     """
@@ -162,7 +164,8 @@ def house(
                 for name, dialect in (upstreams or {}).items()
             ]
             text = "\n".join([inbound_tables(inbounds), *tables, routes])
-        gateway = Gateway(parse(f'store = "sqlite://{directory}/gateway.db"\n{top}\n{text}'))
+        store = store or f"sqlite://{directory}/gateway.db"
+        gateway = Gateway(parse(f'store = "{store}"\n{top}\n{text}'))
         with served(gateway.app) as url:
             standing = House(url, sandbox_url, gateway, sandbox)
             with standing.client:

@@ -1,0 +1,69 @@
+"""What the tests of batches, renewals and silences share: an Alertmanager's caller before upstreams of any dialect,
+over either kind of store, and a look at what is left in it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import apsw
+import psycopg
+
+from gateway.values import iso
+from tests.clients.callers import ALERTS, settings
+from tests.harness import House, Sent, house
+from tests.postgres_server import shared
+
+SILENCES = "/alertmanager/api/v2/silences"
+STORES = ("sqlite", "postgresql")
+
+
+def address(kind: str, directory: Path) -> str:
+    """Where an empty store of a kind may be: in a directory, or in a database of its own."""
+    return f"sqlite://{directory}/gateway.db" if kind == "sqlite" else shared().database()
+
+
+@contextlib.contextmanager
+def lasting(directory: Path, upstreams: Mapping[str, str], store: str = "", **more: str) -> Iterator[House]:
+    """A gateway with two callers in every dialect and these upstreams, all of which hear of everything."""
+    routes = f"[[routes]]\nto = {list(upstreams)}\n"
+    with house(directory, config=lambda url: settings(url, dict(upstreams), routes=routes, **more), store=store) as h:
+        yield h
+
+
+def select(h: House, statement: str) -> list[Any]:
+    """The first column of what a statement finds in the store, past the gateway."""
+    where = h.gateway.config.store
+    if where.startswith("postgresql:"):
+        with psycopg.connect(where) as found:
+            return [row[0] for row in found.execute(statement.encode())]
+    with contextlib.closing(apsw.Connection(where)) as connection:
+        return [row[0] for row in connection.execute(statement)]
+
+
+def seconds(number: float) -> str:
+    """A time so many seconds from now."""
+    return iso(datetime.now(UTC) + timedelta(seconds=number))
+
+
+def alert(name: str, **fields: Any) -> dict[str, Any]:
+    """An alert as Prometheus posts it."""
+    summary = {"annotations": {"summary": f"{name} is down"}}
+    return {"labels": {"alertname": name, "severity": "critical"}, **summary, **fields}
+
+
+def posted(h: House, *alerts: dict[str, Any], **how: Any) -> Sent:
+    """Posts alerts, which are taken."""
+    sent = h.call("POST", ALERTS, list(alerts), **how)
+    assert sent.status == 200, sent.body
+    return sent
+
+
+def words(h: House, name: str) -> list[str]:
+    """What ilert was told about an alert of this name, in order; an event after the first names its key alone."""
+    arrived = h.arrived("ilert")
+    keys = {one.body["alertKey"] for one in arrived if one.body.get("summary") == f"{name} is down"}
+    return [one.body["eventType"] for one in arrived if one.body["alertKey"] in keys]

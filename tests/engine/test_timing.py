@@ -1,0 +1,163 @@
+"""What time brings: an upstream that forgets is told again for as long as an alert is open, and nothing of that is left
+behind. Over real HTTP, on both kinds of store, with short times.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway import timing
+from gateway.sandbox import Arrived
+from mappings.alertmanager import calls
+from tests.chaos_upstream import chaos, say
+from tests.clients.callers import ilert_event
+from tests.engine.lasting import STORES, address, lasting, select
+from tests.engine.vendors import before, outbox, table
+from tests.harness import House
+
+TAKEN, DOWN = say(200, {}), say(503, {})
+TABLES = ("commands", "deliveries", "attempts")
+
+
+@pytest.fixture(autouse=True)
+def _short_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An alert holds for three seconds there, and is said again after one."""
+    monkeypatch.setattr(calls, "HOLDS", timedelta(seconds=3))
+    monkeypatch.setattr(calls, "RENEWED_AFTER", 0.5)
+
+
+def _event(h: House, word: str, **more: Any) -> None:
+    sent = h.call("POST", "/ilert/api/events", ilert_event(word, "disk", **more), key=None)
+    assert sent.status == 202, sent.body
+
+
+def _posts(h: House) -> list[Arrived]:
+    """The alerts that an Alertmanager was posted."""
+    return [one for one in h.arrived("alertmanager") if one.path == "/api/v2/alerts"]
+
+
+def _silences(h: House) -> list[Any]:
+    """The silences that it was posted."""
+    return [one.body for one in h.arrived("alertmanager") if one.path == "/api/v2/silences"]
+
+
+def _end(one: Arrived) -> datetime:
+    return datetime.fromisoformat(one.body[0]["endsAt"])
+
+
+def _left(h: House) -> Counter[str]:
+    """How many rows the tables of the outbox and the ledger have."""
+    return Counter({name: select(h, f"SELECT count(*) FROM {name}")[0] for name in TABLES})
+
+
+def _stays(condition: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        assert condition()
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_an_open_alert_is_said_again_before_it_would_be_over(tmp_path: Path, kind: str) -> None:
+    """In the same words, later by then; the outbox and the ledger have no more in them than before."""
+    with lasting(tmp_path, {"there": "alertmanager"}, store=address(kind, tmp_path)) as h:
+        _event(h, "ALERT", summary="Disk full")
+        h.wait_for(lambda: _posts(h) and not select(h, "SELECT id FROM deliveries WHERE state = 'waiting'"))
+        at_first = _left(h)
+        h.wait_for(lambda: len(_posts(h)) >= 4, 15)
+        posts = _posts(h)
+        assert all(_end(later) > _end(one) for one, later in itertools.pairwise(posts))
+        said = [{**one.body[0], "endsAt": ""} for one in posts]
+        assert all(one == said[0] for one in said)
+        h.wait_for(lambda: _left(h) == at_first)
+        assert at_first == {"commands": 1, "deliveries": 1, "attempts": 1}
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_none_after_the_end(tmp_path: Path, kind: str) -> None:
+    with lasting(tmp_path, {"there": "alertmanager"}, store=address(kind, tmp_path)) as h:
+        _event(h, "ALERT", summary="Disk full")
+        h.wait_for(lambda: len(_posts(h)) >= 2, 15)
+        _event(h, "RESOLVE")
+        h.wait_for(lambda: _end(_posts(h)[-1]) <= datetime.now(UTC))
+        count = len(_posts(h))
+        _stays(lambda: len(_posts(h)) == count, 2.5)
+        assert select(h, "SELECT renew_at FROM targets") == [None]
+        assert _left(h)["deliveries"] == 2
+
+
+def test_an_acknowledged_alert_keeps_its_silence(tmp_path: Path) -> None:
+    """The silence goes on with the alert, under one id and one start, and is taken away with its end."""
+    with lasting(tmp_path, {"there": "alertmanager"}) as h:
+        _event(h, "ALERT", summary="Disk full")
+        _event(h, "ACCEPT")
+        first, *later = h.wait_for(lambda: len(found := _silences(h)) >= 3 and found, 15)
+        assert "id" not in first and len({one["id"] for one in later}) == 1
+        assert {one["startsAt"] for one in later} == {first["startsAt"]}
+        assert later[-1]["endsAt"] > first["endsAt"]
+        _event(h, "RESOLVE")
+        [gone] = h.wait_for(lambda: h.arrived("alertmanager", "DELETE"))
+        assert gone.path == f"/api/v2/silence/{later[0]['id']}"
+
+
+def test_a_restart_goes_on_with_it(tmp_path: Path) -> None:
+    with lasting(tmp_path, {"there": "alertmanager"}) as h:
+        _event(h, "ALERT", summary="Disk full")
+        [first] = h.wait_for(lambda: _posts(h))
+    with lasting(tmp_path, {"there": "alertmanager"}) as h:
+        again = h.wait_for(lambda: _posts(h), 15)[0]
+        assert again.body[0]["labels"] == first.body[0]["labels"] and _end(again) > _end(first)
+
+
+def test_an_upstream_that_is_down_is_told_of_the_end_last(tmp_path: Path) -> None:
+    """Renewals that wait behind an outage are not told once the alert is over: its end is the last word there, and one
+    renewal at most waits at a time."""
+    with chaos(TAKEN) as there:
+        upstream = table("there", there.url, "alertmanager", first="50ms")
+        with before(tmp_path, upstream) as h:
+            _event(h, "ALERT", summary="Disk full")
+            h.wait_for(lambda: there.got)
+            there.answer = DOWN
+            h.wait_for(lambda: len(outbox(h, "waiting")) == 1, 15)
+            _stays(lambda: len(outbox(h, "waiting")) <= 1, 2.0)
+            _event(h, "RESOLVE")
+            h.wait_for(lambda: len(outbox(h, "waiting")) == 2)
+            there.answer = TAKEN
+            h.wait_for(lambda: not outbox(h, "waiting"), 15)
+            assert {row.state for row in outbox(h)} == {"delivered"}
+            last = [got.body[0]["endsAt"] for got in there.got if got.path == "/api/v2/alerts"][-1]
+            assert datetime.fromisoformat(last) <= datetime.now(UTC)
+            count = len(there.got)
+            _stays(lambda: len(there.got) == count, 2.0)
+
+
+def test_what_waits_anyway_says_so_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind an update that waits, no renewal is put out."""
+    monkeypatch.setattr(timing, "BEHIND_OTHERS_MS", 100)
+    with chaos(TAKEN) as there, before(tmp_path, table("there", there.url, "alertmanager", first="50ms")) as h:
+        _event(h, "ALERT", summary="Disk full")
+        h.wait_for(lambda: there.got)
+        there.answer = DOWN
+        _event(h, "ALERT", summary="Disk fuller")
+        _stays(lambda: len(outbox(h, "waiting")) <= 1, 2.5)
+        there.answer = TAKEN
+        h.wait_for(lambda: "fuller" in str(there.got[-1].body), 15)
+        count = len(there.got)
+        h.wait_for(lambda: len(there.got) > count, 15)
+
+
+def test_the_others_of_an_alert_hear_nothing_of_it(tmp_path: Path) -> None:
+    with lasting(tmp_path, {"there": "alertmanager", "page": "ilert"}) as h:
+        _event(h, "ALERT", summary="Disk full")
+        h.wait_for(lambda: len(_posts(h)) >= 3, 15)
+        assert len(h.arrived("ilert")) == 1
+        shown = h.call("GET", "/ilert/api/alerts").body
+        assert [one["summary"] for one in shown] == ["Disk full"]
