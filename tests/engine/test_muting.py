@@ -5,6 +5,7 @@ and once one is over the next repeat tells. https://prometheus.io/docs/alerting/
 from __future__ import annotations
 
 import re
+import time
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from mappings.alertmanager.matchers import Matcher
 from tests.clients.callers import OTHER, fresh
 from tests.engine.lasting import SILENCES, STORES, address, alert, lasting, posted, seconds, select, words
 from tests.harness import KEY, House, Sent
@@ -183,6 +185,17 @@ def test_a_pattern_that_could_take_long_is_refused(h: House, pattern: str) -> No
     """A caller's pattern is tried on every alert of its scope: one that could take minutes is no silence."""
     refused = _silence(h, _matcher("alertname", pattern, isRegex=True))
     assert refused.status == 400 and re.search("pattern|regular expression", refused.body), refused.body
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value"),
+    [(".*a.*a.*b", "a" * 9000), ("(a|aa)(a|aa)a*a*b", "a" * 9000), ("(web|db|cache)-.*-(eu|us)", "web-1-" * 900)],
+)
+def test_one_that_is_taken_takes_not_long(pattern: str, value: str) -> None:
+    """As long as the longest value of a label that is looked at."""
+    began = time.perf_counter()
+    assert not Matcher(name="a", value=pattern, isRegex=True).holds({"a": value})
+    assert time.perf_counter() - began < 5
 
 
 @pytest.mark.parametrize(

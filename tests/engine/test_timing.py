@@ -17,14 +17,21 @@ import pytest
 from gateway import timing
 from gateway.sandbox import Arrived
 from mappings.alertmanager import calls
-from tests.chaos_upstream import chaos, say
+from tests.chaos_upstream import Behaviour, Got, chaos, say
 from tests.clients.callers import ilert_event
 from tests.engine.lasting import STORES, address, lasting, select
 from tests.engine.vendors import before, outbox, table
 from tests.harness import House
 
-TAKEN, DOWN = say(200, {}), say(503, {})
 TABLES = ("commands", "deliveries", "attempts")
+
+
+def _taken(got: Got) -> Behaviour:
+    return say(200, {})
+
+
+def _down(got: Got) -> Behaviour:
+    return say(503, {})
 
 
 @pytest.fixture(autouse=True)
@@ -120,17 +127,17 @@ def test_a_restart_goes_on_with_it(tmp_path: Path) -> None:
 def test_an_upstream_that_is_down_is_told_of_the_end_last(tmp_path: Path) -> None:
     """Renewals that wait behind an outage are not told once the alert is over: its end is the last word there, and one
     renewal at most waits at a time."""
-    with chaos(TAKEN) as there:
+    with chaos(_taken) as there:
         upstream = table("there", there.url, "alertmanager", first="50ms")
         with before(tmp_path, upstream) as h:
             _event(h, "ALERT", summary="Disk full")
             h.wait_for(lambda: there.got)
-            there.answer = DOWN
+            there.answer = _down
             h.wait_for(lambda: len(outbox(h, "waiting")) == 1, 15)
             _stays(lambda: len(outbox(h, "waiting")) <= 1, 2.0)
             _event(h, "RESOLVE")
             h.wait_for(lambda: len(outbox(h, "waiting")) == 2)
-            there.answer = TAKEN
+            there.answer = _taken
             h.wait_for(lambda: not outbox(h, "waiting"), 15)
             assert {row.state for row in outbox(h)} == {"delivered"}
             last = [got.body[0]["endsAt"] for got in there.got if got.path == "/api/v2/alerts"][-1]
@@ -142,13 +149,13 @@ def test_an_upstream_that_is_down_is_told_of_the_end_last(tmp_path: Path) -> Non
 def test_what_waits_anyway_says_so_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind an update that waits, no renewal is put out."""
     monkeypatch.setattr(timing, "BEHIND_OTHERS_MS", 100)
-    with chaos(TAKEN) as there, before(tmp_path, table("there", there.url, "alertmanager", first="50ms")) as h:
+    with chaos(_taken) as there, before(tmp_path, table("there", there.url, "alertmanager", first="50ms")) as h:
         _event(h, "ALERT", summary="Disk full")
         h.wait_for(lambda: there.got)
-        there.answer = DOWN
+        there.answer = _down
         _event(h, "ALERT", summary="Disk fuller")
         _stays(lambda: len(outbox(h, "waiting")) <= 1, 2.5)
-        there.answer = TAKEN
+        there.answer = _taken
         h.wait_for(lambda: "fuller" in str(there.got[-1].body), 15)
         count = len(there.got)
         h.wait_for(lambda: len(there.got) > count, 15)
