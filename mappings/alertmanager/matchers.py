@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from math import factorial
 
 import msgspec
 from msgspec import Struct
@@ -16,7 +18,9 @@ from msgspec import Struct
 from gateway.errors import Problem, ProblemKind
 
 _FILTER = re.compile(r'\s*([^\s=!~"{},]+|"(?:[^"\\]|\\.)*")\s*(=~|!~|!=|=)\s*(.*?)\s*', re.DOTALL)
-LONGEST_PATTERN, MOST_REPEATS, LONGEST_VALUE = 512, 4, 4096
+LONGEST_PATTERN, LONGEST_VALUE = 512, 512
+MOST_STEPS = 30_000_000
+"""So many steps a pattern may take on the longest value: some tenths of a second, where it matches nowhere."""
 
 
 class Matcher(Struct, frozen=True, kw_only=True):
@@ -37,7 +41,7 @@ class Matcher(Struct, frozen=True, kw_only=True):
 @functools.lru_cache(maxsize=1000)
 def compiled(pattern: str) -> re.Pattern[str]:
     """A caller's pattern; raises `Problem` for one that is none, or that could take long: repeats of what repeats, and
-    more than a few repeats at all."""
+    more repeats and choices than a few."""
     if len(pattern) > LONGEST_PATTERN:
         raise _fault(f"the pattern has more than {LONGEST_PATTERN} characters")
     try:
@@ -45,9 +49,26 @@ def compiled(pattern: str) -> re.Pattern[str]:
     except (re.error, OverflowError, RecursionError) as error:
         raise _fault(f"{pattern!r} is not a regular expression: {error}") from None
     plain = re.sub(r"\\.|\[\^?\]?[^\]]*\]", "x", pattern)
-    if re.search(r"\)\s*[*+{]", plain) or len(re.findall(r"[*+{]", plain)) > MOST_REPEATS:
+    if re.search(r"\)\s*[*+{]", plain) or _steps(plain) > MOST_STEPS:
         raise _fault(f"the pattern {pattern!r} repeats more than is tried here; say what is meant in several matchers")
     return found
+
+
+def _steps(plain: str) -> float:
+    """How many ways a pattern can go at most: those of each choice times those of each repeat. What stands side by side
+    outside all groups is tried one after the other."""
+    ways, repeats = 1, len(re.findall(r"[*+{]", plain))
+    alternatives = [1]
+    for before, here in pairwise(f" {plain}"):
+        if here == "(":
+            alternatives.append(1)
+        elif here == "|":
+            alternatives[-1] += 1
+        elif here == ")" and len(alternatives) > 1:
+            ways *= alternatives.pop()
+        elif here == "?" and before != "(":
+            ways *= 2
+    return float(ways * LONGEST_VALUE**repeats / factorial(repeats))
 
 
 def parse(text: str) -> list[Matcher]:

@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -20,26 +19,18 @@ import pytest
 from gateway.registry import dialects
 from gateway.sandbox import Arrived
 from tests.clients.callers import (
-    ALERTS,
     ASKS,
     COLLECTIONS,
     KEYED,
     OTHER,
-    alertmanager_alerts,
     called,
-    cloud_event,
     create,
     fresh,
     ibm_alert,
-    ilert_event,
-    jsm_alert,
     listed,
-    livesession_alert,
-    opsgenie_alert,
-    pagerduty_event,
     uptinio_alert,
 )
-from tests.harness import UPSTREAM_KEY, House, house
+from tests.harness import UPSTREAM_KEY, House
 
 DIALECTS = sorted(dialects())
 CONSOLE = "x-console"  # marks what does not come from the gateway
@@ -766,33 +757,3 @@ def test_livesession_gets_a_custom_event(houses: Houses) -> None:
     key, _ = create(h, "ilert", fresh())
     values = [one.body["events"] for one in watch.sees(2)]
     assert values == [[{"kind": 26, "value": message}], [{"kind": 26, "value": key}]]
-
-
-REQUIRED = {"ibm_monitoring": "condition", "livesession": "channels", "uptinio": "resource"}
-"""What a target requires that callers of no other dialect say."""
-
-
-@pytest.mark.parametrize(("target", "field"), REQUIRED.items())
-def test_what_a_target_requires_and_nothing_supplies(tmp_path: Path, target: str, field: str) -> None:
-    """Refused before anything is sent, in the caller's shape, naming the upstream, the field and the setting."""
-    bodies: dict[str, Any] = {
-        "alertmanager": alertmanager_alerts("x"),
-        "livesession": livesession_alert("x"),
-        "ibm_monitoring": ibm_alert("x"),
-        "uptinio": uptinio_alert("x"),
-        "ilert": ilert_event("ALERT", "x", summary="x"),
-        "jsm_ops": jsm_alert("x"),
-        "opsgenie": opsgenie_alert("x"),
-        "pagerduty": pagerduty_event("trigger", "x"),
-        "cloudevents": cloud_event("firing", "x"),
-    }
-    paths = COLLECTIONS | {"ilert": "/ilert/api/events", "pagerduty": "/pagerduty/v2/enqueue", "alertmanager": ALERTS}
-    paths |= {"cloudevents": "/cloudevents"}
-    with house(tmp_path, {"their-place": target}, defaults=False) as h:
-        for caller in sorted(bodies.keys() - {target}):
-            sent = h.call("POST", paths[caller], bodies[caller])
-            assert sent.status == (422 if caller in ("jsm_ops", "opsgenie") else 400), (caller, sent.body)
-            for word in ("their-place", field, "defaults"):
-                assert word in str(sent.body), sent.body
-            assert caller not in COLLECTIONS or listed(h, caller) == []
-        assert h.arrived(target) == []

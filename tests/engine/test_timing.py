@@ -4,6 +4,7 @@ behind. Over real HTTP, on both kinds of store, with short times.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,13 +17,21 @@ import pytest
 from gateway import timing
 from gateway.sandbox import Arrived
 from mappings.alertmanager import calls
-from tests.chaos_upstream import chaos, say
+from tests.chaos_upstream import Behaviour, Got, chaos, say
 from tests.clients.callers import ilert_event
 from tests.engine.lasting import STORES, address, lasting, select
 from tests.engine.vendors import before, outbox, table
 from tests.harness import House
 
 TABLES = ("commands", "deliveries", "attempts")
+
+
+def _taken(got: Got) -> Behaviour:
+    return say(200, {})
+
+
+def _down(got: Got) -> Behaviour:
+    return say(503, {})
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +49,11 @@ def _event(h: House, word: str, **more: Any) -> None:
 def _posts(h: House) -> list[Arrived]:
     """The alerts that an Alertmanager was posted."""
     return [one for one in h.arrived("alertmanager") if one.path == "/api/v2/alerts"]
+
+
+def _silences(h: House) -> list[Any]:
+    """The silences that it was posted."""
+    return [one.body for one in h.arrived("alertmanager") if one.path == "/api/v2/silences"]
 
 
 def _end(one: Arrived) -> datetime:
@@ -67,7 +81,7 @@ def test_an_open_alert_is_said_again_before_it_would_be_over(tmp_path: Path, kin
         at_first = _left(h)
         h.wait_for(lambda: len(_posts(h)) >= 4, 15)
         posts = _posts(h)
-        assert all(_end(later) > _end(one) for one, later in zip(posts, posts[1:], strict=False))
+        assert all(_end(later) > _end(one) for one, later in itertools.pairwise(posts))
         said = [{**one.body[0], "endsAt": ""} for one in posts]
         assert all(one == said[0] for one in said)
         h.wait_for(lambda: _left(h) == at_first)
@@ -92,8 +106,7 @@ def test_an_acknowledged_alert_keeps_its_silence(tmp_path: Path) -> None:
     with lasting(tmp_path, {"there": "alertmanager"}) as h:
         _event(h, "ALERT", summary="Disk full")
         _event(h, "ACCEPT")
-        silences = lambda: [one.body for one in h.arrived("alertmanager") if one.path == "/api/v2/silences"]
-        first, *later = h.wait_for(lambda: len(found := silences()) >= 3 and found, 15)
+        first, *later = h.wait_for(lambda: len(found := _silences(h)) >= 3 and found, 15)
         assert "id" not in first and len({one["id"] for one in later}) == 1
         assert {one["startsAt"] for one in later} == {first["startsAt"]}
         assert later[-1]["endsAt"] > first["endsAt"]
@@ -114,17 +127,17 @@ def test_a_restart_goes_on_with_it(tmp_path: Path) -> None:
 def test_an_upstream_that_is_down_is_told_of_the_end_last(tmp_path: Path) -> None:
     """Renewals that wait behind an outage are not told once the alert is over: its end is the last word there, and one
     renewal at most waits at a time."""
-    with chaos() as there:
+    with chaos(_taken) as there:
         upstream = table("there", there.url, "alertmanager", first="50ms")
         with before(tmp_path, upstream) as h:
             _event(h, "ALERT", summary="Disk full")
             h.wait_for(lambda: there.got)
-            there.answer = say(503, {})
+            there.answer = _down
             h.wait_for(lambda: len(outbox(h, "waiting")) == 1, 15)
             _stays(lambda: len(outbox(h, "waiting")) <= 1, 2.0)
             _event(h, "RESOLVE")
             h.wait_for(lambda: len(outbox(h, "waiting")) == 2)
-            there.answer = say(200, {})
+            there.answer = _taken
             h.wait_for(lambda: not outbox(h, "waiting"), 15)
             assert {row.state for row in outbox(h)} == {"delivered"}
             last = [got.body[0]["endsAt"] for got in there.got if got.path == "/api/v2/alerts"][-1]
@@ -136,13 +149,13 @@ def test_an_upstream_that_is_down_is_told_of_the_end_last(tmp_path: Path) -> Non
 def test_what_waits_anyway_says_so_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind an update that waits, no renewal is put out."""
     monkeypatch.setattr(timing, "BEHIND_OTHERS_MS", 100)
-    with chaos() as there, before(tmp_path, table("there", there.url, "alertmanager", first="50ms")) as h:
+    with chaos(_taken) as there, before(tmp_path, table("there", there.url, "alertmanager", first="50ms")) as h:
         _event(h, "ALERT", summary="Disk full")
         h.wait_for(lambda: there.got)
-        there.answer = say(503, {})
+        there.answer = _down
         _event(h, "ALERT", summary="Disk fuller")
         _stays(lambda: len(outbox(h, "waiting")) <= 1, 2.5)
-        there.answer = say(200, {})
+        there.answer = _taken
         h.wait_for(lambda: "fuller" in str(there.got[-1].body), 15)
         count = len(there.got)
         h.wait_for(lambda: len(there.got) > count, 15)

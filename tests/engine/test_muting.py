@@ -1,0 +1,223 @@
+"""Silences: what callers ask not to be told of is not told, what is open of it is acknowledged, each scope has its own,
+and once one is over the next repeat tells. https://prometheus.io/docs/alerting/latest/alertmanager/#silences
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mappings.alertmanager.matchers import Matcher
+from tests.clients.callers import OTHER, fresh
+from tests.engine.lasting import SILENCES, STORES, address, alert, lasting, posted, seconds, select, words
+from tests.harness import KEY, House, Sent
+
+ONE = "/alertmanager/api/v2/silence/"
+
+
+@pytest.fixture(scope="module")
+def h(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A gateway with ilert behind it."""
+    with lasting(tmp_path_factory.mktemp("muting"), {"there": "ilert"}) as standing:
+        yield standing
+
+
+def _named(word: str) -> str:
+    return fresh(word).replace(" ", "")
+
+
+def _matcher(name: str, value: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "value": value, "isRegex": False, **more}
+
+
+def _silence(h: House, *matchers: dict[str, Any], lasts: float = 60, key: str = KEY, **more: Any) -> Sent:
+    body = {"startsAt": seconds(-1), "endsAt": seconds(lasts), "createdBy": "jane", "comment": "we know"}
+    return h.call("POST", SILENCES, {"matchers": list(matchers), **body, **more}, key=key)
+
+
+def _silenced(h: House, name: str, **more: Any) -> str:
+    sent = _silence(h, _matcher("alertname", name), **more)
+    assert sent.status == 200, sent.body
+    return str(sent.body["silenceID"])
+
+
+def _state(h: House, name: str) -> str:
+    found = h.call("GET", f"/alertmanager/api/v2/alerts?filter=alertname={name}").body
+    return str(found[0]["status"]["state"])
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_a_new_alert_is_not_told_until_it_is_over(tmp_path: Path, kind: str) -> None:
+    """It is recorded and shown; the first repeat after the silence tells, once."""
+    name, other = _named("Quiet"), _named("Loud")
+    with lasting(tmp_path, {"there": "ilert"}, store=address(kind, tmp_path)) as h:
+        _silenced(h, name, lasts=2)
+        sent = posted(h, alert(name), alert(other))
+        assert sent.report[0].endswith("kept=status"), sent.report
+        h.wait_for(lambda: words(h, other) == ["ALERT"])
+        posted(h, alert(name), {**alert(name), "annotations": {"summary": f"{name} is down", "more": "words"}})
+        assert _state(h, name) == "active"
+        assert words(h, name) == [] and select(h, "SELECT count(*) FROM deliveries") == [1]
+
+        def tells() -> bool:
+            posted(h, alert(name))
+            return words(h, name) == ["ALERT"]
+
+        h.wait_for(tells, 15)
+        posted(h, alert(name))
+        assert words(h, name) == ["ALERT"]
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_what_is_open_is_acknowledged(tmp_path: Path, kind: str) -> None:
+    """What is meant, and nothing else; its end is told."""
+    name, other = _named("Open"), _named("Other")
+    with lasting(tmp_path, {"there": "ilert"}, store=address(kind, tmp_path)) as h:
+        posted(h, alert(name), alert(other))
+        _silenced(h, name)
+        h.wait_for(lambda: words(h, name) == ["ALERT", "ACCEPT"])
+        assert (_state(h, name), _state(h, other)) == ("suppressed", "active")
+        posted(h, {**alert(name), "annotations": {"summary": f"{name} is down", "more": "words"}})
+        posted(h, alert(name, endsAt=seconds(-1)))
+        h.wait_for(lambda: words(h, name) == ["ALERT", "ACCEPT", "RESOLVE"])
+        assert words(h, other) == ["ALERT"]
+
+
+def test_an_alert_that_came_and_went_in_a_silence_is_told_to_nobody(h: House) -> None:
+    name = _named("Never")
+    _silenced(h, name)
+    posted(h, alert(name))
+    posted(h, alert(name, endsAt=seconds(-1)))
+    loud = _named("Loud")
+    posted(h, alert(loud))
+    h.wait_for(lambda: words(h, loud) == ["ALERT"])
+    assert words(h, name) == []
+
+
+def test_a_silence_is_its_callers_own(h: House) -> None:
+    name = _named("Scope")
+    made = _silenced(h, name, key=OTHER)
+    posted(h, alert(name))
+    h.wait_for(lambda: words(h, name) == ["ALERT"])
+    assert h.call("GET", ONE + made).status == 404
+    assert h.call("DELETE", ONE + made).status == 404
+    assert made not in str(h.call("GET", SILENCES).body)
+    assert h.call("GET", ONE + made, key=OTHER).status == 200
+
+
+def test_one_that_begins_later_does_nothing_yet(h: House) -> None:
+    name = _named("Later")
+    made = _silenced(h, name, startsAt=seconds(30))
+    posted(h, alert(name))
+    h.wait_for(lambda: words(h, name) == ["ALERT"])
+    assert h.call("GET", ONE + made).body["status"] == {"state": "pending"}
+
+
+def test_shown_replaced_and_expired(h: House) -> None:
+    name = _named("Shown")
+    made = _silenced(h, name)
+    shown = h.call("GET", ONE + made).body
+    assert (shown["id"], shown["createdBy"], shown["comment"]) == (made, "jane", "we know")
+    assert shown["matchers"] == [{"name": "alertname", "value": name, "isRegex": False, "isEqual": True}]
+    assert shown["status"] == {"state": "active"} and uuid.UUID(made)
+    assert shown in h.call("GET", SILENCES).body
+    assert _silenced(h, name, lasts=600, id=made) == made
+    assert h.call("GET", ONE + made).body["endsAt"] > shown["endsAt"]
+    for _ in range(2):
+        assert h.call("DELETE", ONE + made).status == 200
+    ended = h.call("GET", ONE + made).body
+    assert ended["status"] == {"state": "expired"}
+    assert datetime.fromisoformat(ended["endsAt"]) <= datetime.now(UTC)
+    posted(h, alert(name))
+    h.wait_for(lambda: words(h, name) == ["ALERT"])
+
+
+def test_it_outlives_a_restart(tmp_path: Path) -> None:
+    name = _named("Restart")
+    with lasting(tmp_path, {"there": "ilert"}) as h:
+        made = _silenced(h, name)
+    with lasting(tmp_path, {"there": "ilert"}) as h:
+        posted(h, alert(name))
+        assert h.call("GET", ONE + made).status == 200 and select(h, "SELECT id FROM deliveries") == []
+
+
+@pytest.mark.parametrize(
+    ("matcher", "is_meant"),
+    [
+        ({"name": "alertname", "value": "Match.*", "isRegex": True}, True),
+        ({"name": "alertname", "value": "atch", "isRegex": True}, False),
+        ({"name": "severity", "value": "warning", "isRegex": False, "isEqual": False}, True),
+        ({"name": "severity", "value": "crit.*|page", "isRegex": True, "isEqual": False}, False),
+        ({"name": "nothing", "value": "", "isRegex": False}, True),
+    ],
+)
+def test_matchers(tmp_path: Path, matcher: dict[str, Any], is_meant: bool) -> None:
+    with lasting(tmp_path, {"there": "ilert"}) as h:
+        assert _silence(h, _matcher("severity", "critical"), matcher).status == 200
+        posted(h, alert("Matched"))
+        assert select(h, "SELECT count(*) FROM deliveries") == [0 if is_meant else 1]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "(a+)+b",
+        "(a*)*",
+        "(.*)*x",
+        "(a|aa)+",
+        "([a-z]+)*1",
+        "(a{1,30}){1,30}",
+        ".*.*.*.*.*=",
+        "a" * 513,
+        "(",
+        "[",
+        "a**",
+    ],
+)
+def test_a_pattern_that_could_take_long_is_refused(h: House, pattern: str) -> None:
+    """A caller's pattern is tried on every alert of its scope: one that could take minutes is no silence."""
+    refused = _silence(h, _matcher("alertname", pattern, isRegex=True))
+    assert refused.status == 400 and re.search("pattern|regular expression", refused.body), refused.body
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value"),
+    [(".*a.*a.*b", "a" * 9000), ("(a|aa)(a|aa)a*a*b", "a" * 9000), ("(web|db|cache)-.*-(eu|us)", "web-1-" * 900)],
+)
+def test_one_that_is_taken_takes_not_long(pattern: str, value: str) -> None:
+    """As long as the longest value of a label that is looked at."""
+    began = time.perf_counter()
+    assert not Matcher(name="a", value=pattern, isRegex=True).holds({"a": value})
+    assert time.perf_counter() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "said"),
+    [
+        ({"matchers": []}, 422, "matchers in body should have at least 1 items"),
+        ({"comment": None}, 422, "silence.comment in body is required"),
+        ({"endsAt": "2020-01-01T00:00:00Z", "startsAt": "2019-01-01T00:00:00Z"}, 400, "end time can't be in the past"),
+        ({"startsAt": "2999-01-01T00:00:00Z"}, 400, "start time must be before end time"),
+        ({"matchers": [_matcher("a", ".*", isRegex=True)]}, 400, "must not match the empty string"),
+        ({"matchers": "all"}, 400, 'parsing silence body from "" failed'),
+        ({"id": str(uuid.UUID(int=1))}, 404, "silence not found"),
+    ],
+)
+def test_what_is_no_silence(h: House, more: dict[str, Any], status: int, said: str) -> None:
+    count = len(h.call("GET", SILENCES).body)
+    refused = _silence(h, _matcher("alertname", "x"), **more)
+    assert refused.status == status and said in str(refused.body), refused.body
+    assert len(h.call("GET", SILENCES).body) == count
+
+
+def test_an_id_that_is_none(h: House) -> None:
+    for method in ("GET", "DELETE"):
+        assert h.call(method, ONE + "7").body["code"] == 601
+        assert h.call(method, ONE + str(uuid.UUID(int=1))).status == 404

@@ -1,0 +1,57 @@
+"""What an upstream requires and a caller's alert does not have, for every pair where there is such a thing: refused
+before anything is stored or sent, in the caller's words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.clients.callers import (
+    ALERTS,
+    COLLECTIONS,
+    WEBHOOKS,
+    alertmanager_alerts,
+    cloud_event,
+    ibm_alert,
+    ilert_event,
+    jsm_alert,
+    listed,
+    livesession_alert,
+    opsgenie_alert,
+    pagerduty_event,
+    uptinio_alert,
+    webhook_group,
+)
+from tests.harness import house
+
+REQUIRED = {"ibm_monitoring": "condition", "livesession": "channels", "uptinio": "resource"}
+"""What a target requires that callers of no other dialect say."""
+
+
+@pytest.mark.parametrize(("target", "field"), REQUIRED.items())
+def test_what_a_target_requires_and_nothing_supplies(tmp_path: Path, target: str, field: str) -> None:
+    """Refused before anything is sent, in the caller's shape, naming the upstream, the field and the setting."""
+    bodies: dict[str, Any] = {
+        "alertmanager": alertmanager_alerts("x"),
+        "livesession": livesession_alert("x"),
+        "ibm_monitoring": ibm_alert("x"),
+        "uptinio": uptinio_alert("x"),
+        "ilert": ilert_event("ALERT", "x", summary="x"),
+        "jsm_ops": jsm_alert("x"),
+        "opsgenie": opsgenie_alert("x"),
+        "pagerduty": pagerduty_event("trigger", "x"),
+        "cloudevents": cloud_event("firing", "x"),
+        **{name: webhook_group(name, "x", "x") for name in WEBHOOKS},
+    }
+    paths = COLLECTIONS | {"ilert": "/ilert/api/events", "pagerduty": "/pagerduty/v2/enqueue", "alertmanager": ALERTS}
+    paths |= {"cloudevents": "/cloudevents", **{name: f"/{name}/webhook" for name in WEBHOOKS}}
+    with house(tmp_path, {"their-place": target}, defaults=False) as h:
+        for caller in sorted(bodies.keys() - {target}):
+            sent = h.call("POST", paths[caller], bodies[caller])
+            assert sent.status == (422 if caller in ("jsm_ops", "opsgenie") else 400), (caller, sent.body)
+            for word in ("their-place", field, "defaults"):
+                assert word in str(sent.body), sent.body
+            assert caller not in COLLECTIONS or listed(h, caller) == []
+        assert h.arrived(target) == []
