@@ -17,6 +17,7 @@ import structlog
 from cachetools import TTLCache
 
 from gateway import muting
+from gateway.accepted import Accepted, Caller, Via
 from gateway.canonical import Operation, flatten
 from gateway.choosing import key_entry
 from gateway.clock import Clock
@@ -50,7 +51,7 @@ from gateway.ids import MakeId
 from gateway.landing import all_has_landed, has_landed, not_landed
 from gateway.metrics import Metrics
 from gateway.refreshing import forget, refresh, take_in
-from gateway.road import Accepted, Caller, Road, Via
+from gateway.road import Road
 from gateway.routing import choose
 from gateway.store import AlertFilter, AlertRow, FirstAnswer, Store, TargetRow, Tx
 from gateway.translation import header, joined

@@ -5,9 +5,9 @@ Plain functions of a transaction; they must not know any vendor, HTTP, or SQL.
 
 from __future__ import annotations
 
+from gateway.accepted import Caller
 from gateway.canonical import Operation
 from gateway.dialect import Inquired, Told
-from gateway.road import Caller
 from gateway.store import AlertRow, CommandRow, Tx
 from gateway.values import from_millis
 

@@ -5,9 +5,9 @@ Plain functions of a transaction. They must not know any vendor, HTTP, or SQL.
 
 from __future__ import annotations
 
+from gateway.accepted import Accepted, Caller
 from gateway.dialect import Command
 from gateway.errors import Problem, ProblemKind
-from gateway.road import Accepted, Caller
 from gateway.store import Tx
 
 AGAIN_AFTER = 5

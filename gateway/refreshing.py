@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable
 
 from msgspec import UNSET
 
+from gateway.accepted import Caller
 from gateway.canonical import SERVER_OWNED, Flat, flatten, in_order, unflatten
 from gateway.choosing import lane
 from gateway.config import Upstream
 from gateway.dialect import FoundAlert
 from gateway.mapping import Unmet, Writing
-from gateway.road import Caller
 from gateway.store import AlertRow, CommandBody, TargetRow, Tx
 from gateway.terms import saying
 from gateway.translation import translate

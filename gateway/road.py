@@ -9,94 +9,25 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
-from msgspec import json, to_builtins
-
-from gateway.canonical import SERVER_OWNED, Flat, Operation, flatten, in_order, lay_over, plain, unflatten
+from gateway.accepted import Accepted, Caller, Step, Via
+from gateway.canonical import SERVER_OWNED, Flat, Operation, flatten, in_order, lay_over, unflatten
 from gateway.carry import restore
 from gateway.changing import meaning_of, resolve_hints, stamp, without_implied
-from gateway.choosing import key_entry, lane, same_entries
-from gateway.codes import Code
 from gateway.config import Config, Upstream
 from gateway.dialect import Command, Dialect, Ref
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import MakeId
-from gateway.mapping import Unmet
 from gateway.muting import muting
+from gateway.outbox import Outbox
 from gateway.routing import Choice, choose, taking
-from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
+from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryRow, Tx
+from gateway.targets import Targets, lane_of
 from gateway.terms import (
-    ENDING,
-    INSTEAD_OF,
     TELLING,
-    in_terms_of,
-    is_there,
-    refuses_rules,
-    saying,
-    unsaid,
-    what_to_send,
 )
-from gateway.translation import Fate, Said, translate, unmet_text
 from gateway.values import from_millis, millis
 from gateway.wire import Wire, merged
-
-Via = tuple[str, ...]
-"""The gateways that a command came through, by their own names."""
-USUAL_RANK = 3
-"""Where an alert says no severity: as an error."""
-REPEATED_MS = 60_000
-"""An identical repeat of an open alert is passed on once a minute; the others are counted."""
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Who asks: the dialect it speaks, its name, and the scope its alerts belong to."""
-
-    dialect: Dialect
-    name: str
-    scope: str
-
-
-@dataclass(kw_only=True)
-class Accepted:
-    """What was committed for one command: the alert as it is now, the deliveries on their way, and per upstream
-    the report; `dead` names the deliveries that can never be sent, with the problem code, `routes` the routes that it
-    took, and why."""
-
-    command: int
-    alert: AlertRow | None
-    primary: str | None = None
-    deliveries: list[DeliveryRow] = field(default_factory=list)
-    reports: dict[str, tuple[Fate, ...]] = field(default_factory=dict)
-    dead: dict[str, str] = field(default_factory=dict)
-    routes: dict[str, str] = field(default_factory=dict)
-    is_new: bool = False
-    fanout: int = 0
-    queued_behind: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Step:
-    """One command being accepted: everything that stays the same over its upstreams."""
-
-    tx: Tx
-    asked: Command
-    operation: Operation
-    caller: Caller
-    command: int
-    now: int
-    row: AlertRow
-    flat: Flat
-    changed: tuple[str, ...] | None
-    accepted: Accepted
-    via: tuple[str, ...] = ()
-    muted: str = ""
-
-    @property
-    def is_repeat(self) -> bool:
-        """Whether it says again what is known already, as senders do that know nothing of keys."""
-        return self.asked.operation is Operation.CREATE and self.operation is Operation.UPDATE and not self.changed
 
 
 class Road:
@@ -113,7 +44,8 @@ class Road:
         self._config = config
         self._ids = ids
         self._invent = invent
-        self._name = name
+        self._targets = Targets(config, invent)
+        self._outbox = Outbox(config, ids, self._targets, name)
 
     def accept(
         self, tx: Tx, asked: Command, caller: Caller, request: int, command: int, now: int, via: Via = ()
@@ -167,7 +99,7 @@ class Road:
         if asked.invents_key and not flat.get("dedup_key"):
             flat["dedup_key"] = self._invent()
         key = flat.get("dedup_key") or None
-        has_name = dialect.unique_names and flat.get("summary") and not self._has_seen(via)
+        has_name = dialect.unique_names and flat.get("summary") and not self._outbox.has_seen(via)
         name = str(flat["summary"]) if has_name else None  # what comes back has the name of what went out
         if name is not None:
             tx.lock(f"name {caller.scope} {name}")
@@ -193,7 +125,7 @@ class Road:
             ends_at=_end_of(flat),
         )
         accepted = Accepted(command=command, alert=row, is_new=True)
-        step = _Step(
+        step = Step(
             tx=tx,
             asked=asked,
             operation=Operation.CREATE,
@@ -211,7 +143,7 @@ class Road:
         accepted.primary = chosen[0].upstream if chosen else None
         accepted.routes.update({} if chosen else self._thrown_away(caller, flat))
         for position, choice in enumerate(chosen):
-            self._deliver(step, self._new_target(step, choice, position))
+            self._outbox.deliver(step, self._targets.new(step, choice, position))
         body = CommandBody(after=row.body, said=row.verbatim, dropped=asked.dropped, via=via)
         self._record(step, request, Operation.CREATE, body)
         return accepted
@@ -243,58 +175,6 @@ class Road:
         akin = any(self._config.upstreams[choice.upstream].dialect.name == dialect.name for choice in chosen)
         return dict(asked.verbatim) if akin else None
 
-    def _new_target(self, step: _Step, choice: Choice, position: int) -> TargetRow:
-        upstream = self._config.upstreams[choice.upstream]
-        outbound = upstream.dialect.outbound
-        step.accepted.routes[choice.route] = choice.why
-        target = TargetRow(
-            alert=step.row.id,
-            upstream=choice.upstream,
-            position=position,
-            lane=_lane(upstream, choice, step.caller, f"alert {step.row.id}", step.flat),
-            key=None,
-            state="standby" if choice.after is not None else "absent",
-            route=choice.route,
-            replaced=plain(choice.replaced),
-            seen={} if choice.after is None else {INSTEAD_OF: choice.instead_of},
-        )
-        if outbound.addressed_by == "key":
-            target.key = self._free_key(step, upstream, choice.replaced, target.lane)
-            target.lane = same_entries(target.lane, f"key {upstream.dialect.same_key(target.key)}")
-        elif step.row.key and upstream.on_resolve == "disable":
-            self._revive(step, target)
-        return target
-
-    def _free_key(self, step: _Step, upstream: Upstream, replaced: Flat, like: str) -> str:
-        """The key the alert will have there: its own unless another scope's open alert holds it, else a new one."""
-        key = replaced.get("dedup_key") or step.flat.get("dedup_key") or self._invent()
-        wanted = same_entries(like, f"key {upstream.dialect.same_key(key)}")
-        step.tx.lock(f"lane {upstream.name} {wanted}")
-        holders = step.tx.lane_holders(upstream.name, wanted)
-        return f"{key}-{step.row.id}" if any(holder != step.row.id for holder in holders) else key
-
-    def _give_way(self, step: _Step, target: TargetRow, upstream: Upstream) -> None:
-        """An alert that comes back finds its key there taken by another's, which was opened meanwhile. It stays on its
-        lane while something of it waits there: its own end, for one, must not come after it."""
-        holders = step.tx.lane_holders(target.upstream, target.lane)
-        if target.key is None or not any(holder != step.row.id for holder in holders):
-            return
-        suffix = f"-{step.row.id}"
-        target.key = target.key.removesuffix(suffix) + suffix
-        if not step.tx.is_waiting(step.row.id, target.upstream):
-            target.lane = same_entries(target.lane, f"key {upstream.dialect.same_key(target.key)}")
-
-    def _revive(self, step: _Step, target: TargetRow) -> None:
-        """The key last named an alert whose rule may still stand there, switched off: it is that rule's turn."""
-        assert step.row.key
-        earlier = step.tx.last_alert_by_key(step.caller.scope, step.row.key, step.row.id)
-        if earlier is None or earlier.is_deleted:
-            return
-        for other in step.tx.targets(earlier.id):
-            is_same_key = key_entry(other.lane) == key_entry(target.lane)
-            if other.upstream == target.upstream and other.state not in ("gone", "dead") and is_same_key:
-                target.lane, target.revives = other.lane, earlier.id
-
     # --- an alert that is there ------------------------------------------------------------------------
 
     def _change(
@@ -306,7 +186,7 @@ class Road:
                 f"Conflict version: {asked.version} is not the current version {row.version}",
                 field="version",
             )
-        before, has_seen = flatten(row.body), self._has_seen(via)
+        before, has_seen = flatten(row.body), self._outbox.has_seen(via)
         patch = without_implied(resolve_hints(before, asked), before, caller.dialect)
         if has_seen:  # an echo prolongs nothing: what renews itself would never end
             patch.pop("ends_at", None)
@@ -331,7 +211,7 @@ class Road:
         self._lay(tx, row, after, operation, caller, now)
         if row.verbatim is not None and body.said is not None and operation in TELLING:
             row.verbatim = merged(row.verbatim, body.said)
-        step = _Step(
+        step = Step(
             tx=tx,
             asked=asked,
             operation=operation,
@@ -347,10 +227,10 @@ class Road:
         )
         tx.update_alert(row)
         targets = tx.targets(row.id)
-        targets += self._widened(step, targets)
+        targets += self._targets.widened(step, targets)
         step.accepted.primary = next((one.upstream for one in targets if one.upstream in self._config.upstreams), None)
         for target in targets:
-            self._deliver(step, target, before)
+            self._outbox.deliver(step, target, before)
         self._record(step, request, operation, body)
         return step.accepted
 
@@ -380,167 +260,7 @@ class Road:
         row.ends_at = _end_of(after)
         row.body = unflatten(after)
 
-    def _widened(self, step: _Step, targets: list[TargetRow]) -> list[TargetRow]:
-        """At an update, upstreams that are chosen now and were not before are added; none is taken away. A fallback
-        that is chosen outright waits for its turn no more."""
-        if step.operation is not Operation.UPDATE:
-            return []
-        chosen = choose(self._config.routes, step.caller.dialect.name, step.caller.name, step.flat) or ()
-        known = {target.upstream for target in targets}
-        outright = {choice.upstream for choice in chosen if choice.after is None}
-        for target in targets:
-            if target.state == "standby" and target.upstream in outright:
-                _stand_down(step, target, "it is told without waiting for its turn")
-                target.state, target.seen = "absent", {}
-        new = [choice for choice in chosen if choice.upstream not in known]
-        return [self._new_target(step, choice, len(targets) + index) for index, choice in enumerate(new)]
-
-    # --- per upstream ----------------------------------------------------------------------------------
-
-    def _deliver(self, step: _Step, target: TargetRow, before: Flat | None = None) -> None:
-        """Puts the command into the outbox of one upstream, if there is anything to send, and reports on it."""
-        upstream = self._config.upstreams.get(target.upstream)
-        if upstream is None:
-            return
-        if step.muted and step.operation in TELLING:
-            step.tx.put_target(target)
-            step.accepted.reports[target.upstream] = (Fate("status", "kept", "", f"silenced by {step.muted}"),)
-            return
-        by_key = upstream.dialect.outbound.addressed_by == "key"
-        says = bool(step.changed) or (by_key and step.is_repeat)
-        operation = in_terms_of(upstream, step.operation, before, step.flat, says_something=says)
-        if operation is None:
-            return
-        if target.state == "standby":
-            self._stand_by(step, target, operation)
-            return
-        sent, fates = what_to_send(upstream, operation)
-        if sent is None:
-            step.accepted.reports[target.upstream] = fates
-            return
-        if sent is Operation.REOPEN:
-            self._give_way(step, target, upstream)
-        newest = step.tx.newest_in_lane(target.upstream, target.lane)
-        delivery = self._delivery(step, target, sent, newest)
-        is_known = target.state != "dead"
-        if self._is_looping(step.via, delivery, step.accepted) or (
-            is_known and _is_told_already(step, newest, delivery)
-        ):
-            self._put_out(step, target, delivery)
-            return
-        told, is_nothing = self._told(step, target, upstream, sent, delivery)
-        fates += told
-        if is_nothing:
-            step.accepted.reports[target.upstream] = fates
-            return
-        delivery.report = to_builtins(list(fates))
-        step.accepted.reports[target.upstream] = fates
-        if delivery.state == "waiting":
-            step.accepted.queued_behind |= target.upstream == step.accepted.primary and step.tx.waits_before(delivery)
-            _merge_waiting(step, delivery)
-        if target.state == "absent":
-            target.state = "dead" if delivery.state == "dead" else "waiting"
-        self._put_out(step, target, delivery)
-
-    def _told(
-        self, step: _Step, target: TargetRow, upstream: Upstream, sent: Operation, delivery: DeliveryRow
-    ) -> tuple[tuple[Fate, ...], bool]:
-        """What becomes of each field there, and whether nothing is left to tell; a delivery that can never be made is
-        dead from the start."""
-        by_id = upstream.dialect.outbound.addressed_by == "id"
-        fates: tuple[Fate, ...] = ()
-        try:
-            if sent in TELLING:
-                said = self._said(step, target, upstream)
-                fates = said.report
-                if sent is Operation.UPDATE and not said.patch and is_there(target, upstream):
-                    return fates, True
-            elif sent is Operation.RESOLVE and by_id and step.changed:
-                fates = self._said(step, target, upstream).report
-            else:
-                fates = unsaid(upstream, step.caller.dialect, step.asked, step.changed or ())
-        except Unmet as unmet:
-            self._cannot(step, target, delivery, unmet_text(target.upstream, unmet), ProblemKind.UNMET)
-        entry = key_entry(target.lane)
-        if upstream.keys and sent in TELLING and (lacking := upstream.keys.lacks(entry)):
-            self._cannot(step, target, delivery, f"upstream {target.upstream!r}: {lacking}", Code.NO_KEY)
-        if entry and sent is Operation.CREATE and entry != upstream.entry(step.row.dialect, step.row.caller, step.flat):
-            fates += (Fate("routing_key", "approximated", "", f"set by route {target.route}"),)
-        if sent in TELLING and step.flat.get("kind") == "rule" and refuses_rules(upstream):
-            text = f'upstream {target.upstream!r} takes no rules: rules = "refuse"'
-            self._cannot(step, target, delivery, text, Code.RULES_REFUSED)
-        return fates, False
-
-    def _put_out(self, step: _Step, target: TargetRow, delivery: DeliveryRow) -> None:
-        step.tx.put_target(target)
-        step.tx.insert_delivery(delivery)
-        step.accepted.fanout += 1
-        if delivery.state == "waiting":
-            step.accepted.deliveries.append(delivery)
-
-    def _has_seen(self, via: Via) -> bool:
-        return bool(self._name) and self._name in via
-
-    def _is_looping(self, via: Via, delivery: DeliveryRow, accepted: Accepted) -> bool:
-        """Whether the command came through this gateway before: then it goes no further, and that is said."""
-        if not self._has_seen(via):
-            return False
-        delivery.state, delivery.finished_at = "void", delivery.created_at
-        delivery.reason = "it came through this gateway before, and goes no further"
-        delivery.code = accepted.dead[delivery.upstream] = Code.LOOP.value
-        accepted.reports[delivery.upstream] = ()
-        return True
-
-    def _stand_by(self, step: _Step, target: TargetRow, operation: Operation) -> None:
-        """A fallback's turn comes when nobody else has taken the alert in time; an end in time is the end of it."""
-        if operation in ENDING:
-            _stand_down(step, target, "it ended before its turn came")
-        after = self._config.fallback_after(target.route)
-        of_this = DeliveryFilter(upstream=target.upstream, alert=target.alert, limit=1)
-        begins = operation in (Operation.CREATE, Operation.REOPEN)
-        begins = begins or (operation is Operation.UPDATE and not step.tx.deliveries(of_this))
-        if not begins or after is None:
-            step.tx.put_target(target)
-            return
-        newest = step.tx.newest_in_lane(target.upstream, target.lane)
-        delivery = self._delivery(step, target, Operation.CREATE, newest)
-        if not self._is_looping(step.via, delivery, step.accepted):
-            delivery.created_at = delivery.due = step.now + int(after * 1000)
-        step.tx.put_target(target)
-        step.tx.insert_delivery(delivery)
-        step.accepted.fanout += 1
-
-    def _cannot(self, step: _Step, target: TargetRow, delivery: DeliveryRow, text: str, code: str) -> None:
-        """The upstream cannot take this: a refusal where it is the primary, else a dead letter."""
-        if target.upstream == step.accepted.primary:
-            raise Problem(ProblemKind.UNMET, text)
-        delivery.state, delivery.reason, delivery.finished_at = "dead", text, step.now
-        delivery.code = step.accepted.dead[target.upstream] = code
-
-    def _said(self, step: _Step, target: TargetRow, upstream: Upstream) -> Said:
-        said = dict(step.asked.verbatim) if step.caller.dialect.name == step.row.dialect else None
-        body = CommandBody(changed=step.changed, said=said, dropped=step.asked.dropped)
-        return translate(saying(step.row, target, step.flat, body, step.now), upstream.destination)
-
-    def _delivery(self, step: _Step, target: TargetRow, sent: Operation, newest: DeliveryRow | None) -> DeliveryRow:
-        """A delivery that comes after everything in its lane, whoever's clock that was made by."""
-        severity = step.flat.get("severity")
-        return DeliveryRow(
-            id=self._ids(above=newest.id if newest else 0),
-            command=step.command,
-            alert=step.row.id,
-            upstream=target.upstream,
-            lane=target.lane,
-            key=target.key,
-            operation=sent,
-            state="waiting",
-            created_at=step.now,
-            due=step.now,
-            size=len(json.encode(step.row.body)),
-            rank=USUAL_RANK if severity is None else int(severity),
-        )
-
-    def _record(self, step: _Step, request: int, operation: Operation, body: CommandBody) -> None:
+    def _record(self, step: Step, request: int, operation: Operation, body: CommandBody) -> None:
         body.routes = step.accepted.routes
         step.tx.insert_command(
             CommandRow(
@@ -573,7 +293,7 @@ class Road:
             accepted.primary = accepted.primary or choice.upstream
             if not asked.ref.key or not _can_be_told(upstream, asked.operation, caller):
                 continue
-            named = _lane(upstream, choice, caller, f"key {upstream.dialect.same_key(asked.ref.key)}", {})
+            named = lane_of(upstream, choice, caller, f"key {upstream.dialect.same_key(asked.ref.key)}", {})
             tx.lock(f"lane {upstream.name} {named}")
             if tx.lane_holders(upstream.name, named):
                 continue  # another scope's alert stands on this lane; it is not this caller's to end
@@ -592,7 +312,7 @@ class Road:
                 created_at=now,
                 due=now,
             )
-            if not self._is_looping(via, delivery, accepted):
+            if not self._outbox.is_looping(via, delivery, accepted):
                 accepted.deliveries.append(delivery)
             accepted.fanout += 1
             tx.insert_delivery(delivery)
@@ -643,54 +363,9 @@ def _has_ended(tx: Tx, caller: Caller, key: str, before: int) -> bool:
     return tx.last_alert_by_key(caller.scope, caller.dialect.same_key(key), before) is not None
 
 
-def _lane(upstream: Upstream, choice: Choice, caller: Caller, about: str, flat: Flat) -> str:
-    """The lane of what is told to an upstream: where its key is chosen, it is one upstream per entry."""
-    key = choice.key or upstream.entry(caller.dialect.name, caller.name, flat)
-    return lane(about, key=key, to=choice.to)
-
-
-def _stand_down(step: _Step, target: TargetRow, reason: str) -> None:
-    """What waits for a fallback's turn waits no more."""
-    for other in step.tx.deliveries(DeliveryFilter(state="waiting", upstream=target.upstream, alert=target.alert)):
-        other.state, other.finished_at, other.reason, other.code = "void", step.now, reason, Code.NOT_NEEDED.value
-        step.tx.update_delivery(other)
-
-
 def _can_be_told(upstream: Upstream, operation: Operation, caller: Caller) -> bool:
     """Whether an upstream can be told of an alert of which only the key is known: what an alert is can only be said
     in the caller's own words then."""
     outbound = upstream.dialect.outbound
     is_akin = upstream.dialect.name == caller.dialect.name
     return outbound.addressed_by == "key" and operation in outbound.calls and (is_akin or operation not in TELLING)
-
-
-def _merge_waiting(step: _Step, delivery: DeliveryRow) -> None:
-    """An update that still waits right before this one in the lane is said by this one too."""
-    if delivery.operation != Operation.UPDATE:
-        return
-    earlier = step.tx.last_waiting(delivery.upstream, delivery.lane)
-    if earlier is None or earlier.operation != Operation.UPDATE or earlier.alert != delivery.alert:
-        return
-    delivery.merges = [*earlier.merges, earlier.command]
-    delivery.due, delivery.attempts = max(delivery.due, earlier.due), earlier.attempts
-    delivery.created_at = earlier.created_at
-    earlier.state, earlier.finished_at, earlier.reason = "merged", step.now, f"said by {delivery.id}"
-    step.tx.update_delivery(earlier)
-
-
-def _is_told_already(step: _Step, newest: DeliveryRow | None, delivery: DeliveryRow) -> bool:
-    """Whether an identical repeat can be counted instead of sent: the target would merge it with what it has, or will
-    have. It is `merged` then, and `due` says when the next repeat may be passed on."""
-    if not step.is_repeat or newest is None or newest.alert != delivery.alert or newest.operation not in TELLING:
-        return False
-    if newest.state == "waiting":
-        until = step.now + REPEATED_MS
-    elif newest.state == "delivered":
-        until = (newest.finished_at or 0) + REPEATED_MS
-    else:
-        until = newest.due if newest.state == "merged" else 0
-    if until <= step.now:
-        return False
-    delivery.state, delivery.finished_at, delivery.due = "merged", step.now, until
-    delivery.reason = f"an identical repeat, told by {newest.id}"
-    return True

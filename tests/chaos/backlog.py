@@ -19,11 +19,12 @@ from pathlib import Path
 
 import msgspec
 
+from gateway.accepted import Caller
 from gateway.canonical import Operation
 from gateway.config import load
 from gateway.ids import Ids
 from gateway.rehearsal import command_in
-from gateway.road import Caller, Road
+from gateway.road import Road
 from gateway.service import own_name
 from gateway.store import Tx
 from gateway.store.sqlite import SqliteStore

@@ -21,6 +21,7 @@ from typing import Any
 
 import apsw
 
+from gateway.accepted import Caller
 from gateway.canonical import Operation
 from gateway.config import parse
 from gateway.delivery.judging import pause
@@ -28,7 +29,7 @@ from gateway.dialect import Again, Command, Delivered, Missing, Outcome, Ref, Re
 from gateway.errors import Problem
 from gateway.ids import EPOCH_MS, Ids
 from gateway.operating import chosen, drop, send_again
-from gateway.road import Caller, Road
+from gateway.road import Road
 from gateway.settling import Shipment, prepare, settle
 from gateway.store import DeliveryRow
 from gateway.store.sqlite import SqliteTx, migrate

@@ -6,14 +6,14 @@ import sys
 from typing import Any
 
 from gateway.cli import main
-from gateway.road import Road
+from gateway.outbox import Outbox
 
 
-def _never(self: Road, via: Any) -> bool:
+def _never(self: Outbox, via: Any) -> bool:
     return False
 
 
-Road._has_seen = _never  # type: ignore[method-assign]
+Outbox.has_seen = _never  # type: ignore[method-assign]
 
 if __name__ == "__main__":
     sys.argv.insert(1, "serve")

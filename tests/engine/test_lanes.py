@@ -18,12 +18,13 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from gateway.accepted import Accepted, Caller
 from gateway.canonical import Operation
 from gateway.config import Config, Upstream, parse
 from gateway.dialect import Again, Command, Delivered, Missing, Outcome, Ref, Rejected
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import EPOCH_MS, Ids
-from gateway.road import Accepted, Caller, Road
+from gateway.road import Road
 from gateway.settling import Shipment, Verdict, prepare, settle
 from gateway.store import AlertRow, DeliveryFilter, DeliveryRow, TargetRow
 from gateway.store.sqlite import SqliteTx, migrate

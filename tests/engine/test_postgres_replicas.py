@@ -11,12 +11,13 @@ from functools import partial
 
 import pytest
 
+from gateway.accepted import Caller
 from gateway.canonical import Operation
 from gateway.config import parse
 from gateway.dialect import Command, Ref
 from gateway.errors import Problem
 from gateway.ids import Ids
-from gateway.road import Caller, Road
+from gateway.road import Road
 from gateway.store import AlertFilter, AlertRow, DeliveryRow, Tx
 from gateway.store.postgres import PostgresStore
 from tests.engine.test_lanes import CONFIG, create

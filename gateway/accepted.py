@@ -1,0 +1,65 @@
+"""A command on its way to being accepted: who asks, everything that stays the same over its upstreams, and what was
+committed in the end. It must not know any vendor, HTTP, or SQL.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gateway.canonical import Flat, Operation
+from gateway.dialect import Command, Dialect
+from gateway.store import AlertRow, DeliveryRow, Tx
+from gateway.translation import Fate
+
+Via = tuple[str, ...]
+"""The gateways that a command came through, by their own names."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks: the dialect it speaks, its name, and the scope its alerts belong to."""
+
+    dialect: Dialect
+    name: str
+    scope: str
+
+
+@dataclass(kw_only=True)
+class Accepted:
+    """What was committed for one command: the alert as it is now, the deliveries on their way, and per upstream
+    the report; `dead` names the deliveries that can never be sent, with the problem code, `routes` the routes that it
+    took, and why."""
+
+    command: int
+    alert: AlertRow | None
+    primary: str | None = None
+    deliveries: list[DeliveryRow] = field(default_factory=list)
+    reports: dict[str, tuple[Fate, ...]] = field(default_factory=dict)
+    dead: dict[str, str] = field(default_factory=dict)
+    routes: dict[str, str] = field(default_factory=dict)
+    is_new: bool = False
+    fanout: int = 0
+    queued_behind: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One command being accepted: everything that stays the same over its upstreams."""
+
+    tx: Tx
+    asked: Command
+    operation: Operation
+    caller: Caller
+    command: int
+    now: int
+    row: AlertRow
+    flat: Flat
+    changed: tuple[str, ...] | None
+    accepted: Accepted
+    via: tuple[str, ...] = ()
+    muted: str = ""
+
+    @property
+    def is_repeat(self) -> bool:
+        """Whether it says again what is known already, as senders do that know nothing of keys."""
+        return self.asked.operation is Operation.CREATE and self.operation is Operation.UPDATE and not self.changed

@@ -1,0 +1,223 @@
+"""The outbox: what a command becomes at each upstream of its alert, and whether there is anything to send.
+
+A part of `gateway.road`, in its transaction: what an upstream can never be sent is found out here, and so is what each
+cannot hold. It must not know any vendor, HTTP, or SQL.
+"""
+
+from __future__ import annotations
+
+from msgspec import json, to_builtins
+
+from gateway.accepted import Accepted, Step, Via
+from gateway.canonical import Flat, Operation
+from gateway.choosing import key_entry
+from gateway.codes import Code
+from gateway.config import Config, Upstream
+from gateway.errors import Problem, ProblemKind
+from gateway.ids import MakeId
+from gateway.mapping import Unmet
+from gateway.store import CommandBody, DeliveryFilter, DeliveryRow, TargetRow
+from gateway.targets import Targets, stand_down
+from gateway.terms import (
+    ENDING,
+    TELLING,
+    in_terms_of,
+    is_there,
+    refuses_rules,
+    saying,
+    unsaid,
+    what_to_send,
+)
+from gateway.translation import Fate, Said, translate, unmet_text
+
+USUAL_RANK = 3
+"""Where an alert says no severity: as an error."""
+REPEATED_MS = 60_000
+"""An identical repeat of an open alert is passed on once a minute; the others are counted."""
+
+
+class Outbox:
+    """Puts commands into the outbox under one configuration. `name` is this gateway's own, by which it knows what it
+    has forwarded itself."""
+
+    def __init__(self, config: Config, ids: MakeId, targets: Targets, name: str) -> None:
+        self._config = config
+        self._ids = ids
+        self._targets = targets
+        self._name = name
+
+    def deliver(self, step: Step, target: TargetRow, before: Flat | None = None) -> None:
+        """Puts the command into the outbox of one upstream, if there is anything to send, and reports on it."""
+        upstream = self._config.upstreams.get(target.upstream)
+        if upstream is None:
+            return
+        if step.muted and step.operation in TELLING:
+            step.tx.put_target(target)
+            step.accepted.reports[target.upstream] = (Fate("status", "kept", "", f"silenced by {step.muted}"),)
+            return
+        by_key = upstream.dialect.outbound.addressed_by == "key"
+        says = bool(step.changed) or (by_key and step.is_repeat)
+        operation = in_terms_of(upstream, step.operation, before, step.flat, says_something=says)
+        if operation is None:
+            return
+        if target.state == "standby":
+            self._stand_by(step, target, operation)
+            return
+        sent, fates = what_to_send(upstream, operation)
+        if sent is None:
+            step.accepted.reports[target.upstream] = fates
+            return
+        if sent is Operation.REOPEN:
+            self._targets.give_way(step, target, upstream)
+        newest = step.tx.newest_in_lane(target.upstream, target.lane)
+        delivery = self._delivery(step, target, sent, newest)
+        is_known = target.state != "dead"
+        if self.is_looping(step.via, delivery, step.accepted) or (
+            is_known and _is_told_already(step, newest, delivery)
+        ):
+            self._put_out(step, target, delivery)
+            return
+        told, is_nothing = self._told(step, target, upstream, sent, delivery)
+        fates += told
+        if is_nothing:
+            step.accepted.reports[target.upstream] = fates
+            return
+        delivery.report = to_builtins(list(fates))
+        step.accepted.reports[target.upstream] = fates
+        if delivery.state == "waiting":
+            step.accepted.queued_behind |= target.upstream == step.accepted.primary and step.tx.waits_before(delivery)
+            _merge_waiting(step, delivery)
+        if target.state == "absent":
+            target.state = "dead" if delivery.state == "dead" else "waiting"
+        self._put_out(step, target, delivery)
+
+    def _told(
+        self, step: Step, target: TargetRow, upstream: Upstream, sent: Operation, delivery: DeliveryRow
+    ) -> tuple[tuple[Fate, ...], bool]:
+        """What becomes of each field there, and whether nothing is left to tell; a delivery that can never be made is
+        dead from the start."""
+        by_id = upstream.dialect.outbound.addressed_by == "id"
+        fates: tuple[Fate, ...] = ()
+        try:
+            if sent in TELLING:
+                said = self._said(step, target, upstream)
+                fates = said.report
+                if sent is Operation.UPDATE and not said.patch and is_there(target, upstream):
+                    return fates, True
+            elif sent is Operation.RESOLVE and by_id and step.changed:
+                fates = self._said(step, target, upstream).report
+            else:
+                fates = unsaid(upstream, step.caller.dialect, step.asked, step.changed or ())
+        except Unmet as unmet:
+            self._cannot(step, target, delivery, unmet_text(target.upstream, unmet), ProblemKind.UNMET)
+        entry = key_entry(target.lane)
+        if upstream.keys and sent in TELLING and (lacking := upstream.keys.lacks(entry)):
+            self._cannot(step, target, delivery, f"upstream {target.upstream!r}: {lacking}", Code.NO_KEY)
+        if entry and sent is Operation.CREATE and entry != upstream.entry(step.row.dialect, step.row.caller, step.flat):
+            fates += (Fate("routing_key", "approximated", "", f"set by route {target.route}"),)
+        if sent in TELLING and step.flat.get("kind") == "rule" and refuses_rules(upstream):
+            text = f'upstream {target.upstream!r} takes no rules: rules = "refuse"'
+            self._cannot(step, target, delivery, text, Code.RULES_REFUSED)
+        return fates, False
+
+    def _put_out(self, step: Step, target: TargetRow, delivery: DeliveryRow) -> None:
+        step.tx.put_target(target)
+        step.tx.insert_delivery(delivery)
+        step.accepted.fanout += 1
+        if delivery.state == "waiting":
+            step.accepted.deliveries.append(delivery)
+
+    def has_seen(self, via: Via) -> bool:
+        """Whether a command came through this gateway before."""
+        return bool(self._name) and self._name in via
+
+    def is_looping(self, via: Via, delivery: DeliveryRow, accepted: Accepted) -> bool:
+        """Whether the command came through this gateway before: then it goes no further, and that is said."""
+        if not self.has_seen(via):
+            return False
+        delivery.state, delivery.finished_at = "void", delivery.created_at
+        delivery.reason = "it came through this gateway before, and goes no further"
+        delivery.code = accepted.dead[delivery.upstream] = Code.LOOP.value
+        accepted.reports[delivery.upstream] = ()
+        return True
+
+    def _stand_by(self, step: Step, target: TargetRow, operation: Operation) -> None:
+        """A fallback's turn comes when nobody else has taken the alert in time; an end in time is the end of it."""
+        if operation in ENDING:
+            stand_down(step, target, "it ended before its turn came")
+        after = self._config.fallback_after(target.route)
+        of_this = DeliveryFilter(upstream=target.upstream, alert=target.alert, limit=1)
+        begins = operation in (Operation.CREATE, Operation.REOPEN)
+        begins = begins or (operation is Operation.UPDATE and not step.tx.deliveries(of_this))
+        if not begins or after is None:
+            step.tx.put_target(target)
+            return
+        newest = step.tx.newest_in_lane(target.upstream, target.lane)
+        delivery = self._delivery(step, target, Operation.CREATE, newest)
+        if not self.is_looping(step.via, delivery, step.accepted):
+            delivery.created_at = delivery.due = step.now + int(after * 1000)
+        step.tx.put_target(target)
+        step.tx.insert_delivery(delivery)
+        step.accepted.fanout += 1
+
+    def _cannot(self, step: Step, target: TargetRow, delivery: DeliveryRow, text: str, code: str) -> None:
+        """The upstream cannot take this: a refusal where it is the primary, else a dead letter."""
+        if target.upstream == step.accepted.primary:
+            raise Problem(ProblemKind.UNMET, text)
+        delivery.state, delivery.reason, delivery.finished_at = "dead", text, step.now
+        delivery.code = step.accepted.dead[target.upstream] = code
+
+    def _said(self, step: Step, target: TargetRow, upstream: Upstream) -> Said:
+        said = dict(step.asked.verbatim) if step.caller.dialect.name == step.row.dialect else None
+        body = CommandBody(changed=step.changed, said=said, dropped=step.asked.dropped)
+        return translate(saying(step.row, target, step.flat, body, step.now), upstream.destination)
+
+    def _delivery(self, step: Step, target: TargetRow, sent: Operation, newest: DeliveryRow | None) -> DeliveryRow:
+        """A delivery that comes after everything in its lane, whoever's clock that was made by."""
+        severity = step.flat.get("severity")
+        return DeliveryRow(
+            id=self._ids(above=newest.id if newest else 0),
+            command=step.command,
+            alert=step.row.id,
+            upstream=target.upstream,
+            lane=target.lane,
+            key=target.key,
+            operation=sent,
+            state="waiting",
+            created_at=step.now,
+            due=step.now,
+            size=len(json.encode(step.row.body)),
+            rank=USUAL_RANK if severity is None else int(severity),
+        )
+
+
+def _merge_waiting(step: Step, delivery: DeliveryRow) -> None:
+    """An update that still waits right before this one in the lane is said by this one too."""
+    if delivery.operation != Operation.UPDATE:
+        return
+    earlier = step.tx.last_waiting(delivery.upstream, delivery.lane)
+    if earlier is None or earlier.operation != Operation.UPDATE or earlier.alert != delivery.alert:
+        return
+    delivery.merges = [*earlier.merges, earlier.command]
+    delivery.due, delivery.attempts = max(delivery.due, earlier.due), earlier.attempts
+    delivery.created_at = earlier.created_at
+    earlier.state, earlier.finished_at, earlier.reason = "merged", step.now, f"said by {delivery.id}"
+    step.tx.update_delivery(earlier)
+
+
+def _is_told_already(step: Step, newest: DeliveryRow | None, delivery: DeliveryRow) -> bool:
+    """Whether an identical repeat can be counted instead of sent: the target would merge it with what it has, or will
+    have. It is `merged` then, and `due` says when the next repeat may be passed on."""
+    if not step.is_repeat or newest is None or newest.alert != delivery.alert or newest.operation not in TELLING:
+        return False
+    if newest.state == "waiting":
+        until = step.now + REPEATED_MS
+    elif newest.state == "delivered":
+        until = (newest.finished_at or 0) + REPEATED_MS
+    else:
+        until = newest.due if newest.state == "merged" else 0
+    if until <= step.now:
+        return False
+    delivery.state, delivery.finished_at, delivery.due = "merged", step.now, until
+    delivery.reason = f"an identical repeat, told by {newest.id}"
+    return True

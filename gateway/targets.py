@@ -1,0 +1,106 @@
+"""The upstreams of an alert: the lane and the key it has at each, and which of them join it later.
+
+A part of `gateway.road`, in its transaction. It must not know any vendor, HTTP, or SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway.accepted import Caller, Step
+from gateway.canonical import Flat, Operation, plain
+from gateway.choosing import key_entry, lane, same_entries
+from gateway.codes import Code
+from gateway.config import Config, Upstream
+from gateway.routing import Choice, choose
+from gateway.store import DeliveryFilter, TargetRow
+from gateway.terms import INSTEAD_OF
+
+
+class Targets:
+    """The upstreams of alerts under one configuration; `invent` makes keys that cannot be guessed."""
+
+    def __init__(self, config: Config, invent: Callable[[], str]) -> None:
+        self._config = config
+        self._invent = invent
+
+    def new(self, step: Step, choice: Choice, position: int) -> TargetRow:
+        """An upstream that a route chose, under the key that the alert will have there."""
+        upstream = self._config.upstreams[choice.upstream]
+        outbound = upstream.dialect.outbound
+        step.accepted.routes[choice.route] = choice.why
+        target = TargetRow(
+            alert=step.row.id,
+            upstream=choice.upstream,
+            position=position,
+            lane=lane_of(upstream, choice, step.caller, f"alert {step.row.id}", step.flat),
+            key=None,
+            state="standby" if choice.after is not None else "absent",
+            route=choice.route,
+            replaced=plain(choice.replaced),
+            seen={} if choice.after is None else {INSTEAD_OF: choice.instead_of},
+        )
+        if outbound.addressed_by == "key":
+            target.key = self._free_key(step, upstream, choice.replaced, target.lane)
+            target.lane = same_entries(target.lane, f"key {upstream.dialect.same_key(target.key)}")
+        elif step.row.key and upstream.on_resolve == "disable":
+            self._revive(step, target)
+        return target
+
+    def _free_key(self, step: Step, upstream: Upstream, replaced: Flat, like: str) -> str:
+        """The key the alert will have there: its own unless another scope's open alert holds it, else a new one."""
+        key = replaced.get("dedup_key") or step.flat.get("dedup_key") or self._invent()
+        wanted = same_entries(like, f"key {upstream.dialect.same_key(key)}")
+        step.tx.lock(f"lane {upstream.name} {wanted}")
+        holders = step.tx.lane_holders(upstream.name, wanted)
+        return f"{key}-{step.row.id}" if any(holder != step.row.id for holder in holders) else key
+
+    def give_way(self, step: Step, target: TargetRow, upstream: Upstream) -> None:
+        """An alert that comes back finds its key there taken by another's, which was opened meanwhile. It stays on its
+        lane while something of it waits there: its own end, for one, must not come after it."""
+        holders = step.tx.lane_holders(target.upstream, target.lane)
+        if target.key is None or not any(holder != step.row.id for holder in holders):
+            return
+        suffix = f"-{step.row.id}"
+        target.key = target.key.removesuffix(suffix) + suffix
+        if not step.tx.is_waiting(step.row.id, target.upstream):
+            target.lane = same_entries(target.lane, f"key {upstream.dialect.same_key(target.key)}")
+
+    def _revive(self, step: Step, target: TargetRow) -> None:
+        """The key last named an alert whose rule may still stand there, switched off: it is that rule's turn."""
+        assert step.row.key
+        earlier = step.tx.last_alert_by_key(step.caller.scope, step.row.key, step.row.id)
+        if earlier is None or earlier.is_deleted:
+            return
+        for other in step.tx.targets(earlier.id):
+            is_same_key = key_entry(other.lane) == key_entry(target.lane)
+            if other.upstream == target.upstream and other.state not in ("gone", "dead") and is_same_key:
+                target.lane, target.revives = other.lane, earlier.id
+
+    def widened(self, step: Step, targets: list[TargetRow]) -> list[TargetRow]:
+        """At an update, upstreams that are chosen now and were not before are added; none is taken away. A fallback
+        that is chosen outright waits for its turn no more."""
+        if step.operation is not Operation.UPDATE:
+            return []
+        chosen = choose(self._config.routes, step.caller.dialect.name, step.caller.name, step.flat) or ()
+        known = {target.upstream for target in targets}
+        outright = {choice.upstream for choice in chosen if choice.after is None}
+        for target in targets:
+            if target.state == "standby" and target.upstream in outright:
+                stand_down(step, target, "it is told without waiting for its turn")
+                target.state, target.seen = "absent", {}
+        new = [choice for choice in chosen if choice.upstream not in known]
+        return [self.new(step, choice, len(targets) + index) for index, choice in enumerate(new)]
+
+
+def lane_of(upstream: Upstream, choice: Choice, caller: Caller, about: str, flat: Flat) -> str:
+    """The lane of what is told to an upstream: where its key is chosen, it is one upstream per entry."""
+    key = choice.key or upstream.entry(caller.dialect.name, caller.name, flat)
+    return lane(about, key=key, to=choice.to)
+
+
+def stand_down(step: Step, target: TargetRow, reason: str) -> None:
+    """What waits for a fallback's turn waits no more."""
+    for other in step.tx.deliveries(DeliveryFilter(state="waiting", upstream=target.upstream, alert=target.alert)):
+        other.state, other.finished_at, other.reason, other.code = "void", step.now, reason, Code.NOT_NEEDED.value
+        step.tx.update_delivery(other)
