@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ from tests.benchmarks.measuring import HEAD, Plan, Row, table, whereabouts
 from tests.benchmarks.places import OTHERS, on, versions
 
 Measure = TypeVar("Measure")
+BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 ROWS: dict[str, Callable[[Plan], list[Row]]] = {
     "ingest": ingest.ingest,
     "delivering": ingest.delivering,
@@ -44,6 +46,9 @@ def arguments() -> argparse.ArgumentParser:
     found.add_argument("--quick", action="store_true", help="small sizes, to see that it works; no figures to believe")
     found.add_argument("--long", type=float, default=60.0, help="seconds of the latency run at each load (default 60)")
     found.add_argument("--plot", type=Path, help="where to draw how the cost grows, as SVG")
+    found.add_argument(
+        "--into", type=Path, help="a page between whose marks all that is printed is put, as the README's"
+    )
     found.add_argument("--room", type=Path, help="a directory on the disk to measure (default: the temporary one)")
     return found
 
@@ -65,19 +70,32 @@ def main(given: Sequence[str] | None = None) -> int:
             long=min(wanted.long, 4.0) if wanted.quick else wanted.long,
             plot=wanted.plot,
         )
-        _measure(plan, names)
+        parts = list(_measured(plan, names))
+    if wanted.into:
+        wanted.into.write_text(page_with(wanted.into.read_text("utf8"), "\n\n".join(parts)), "utf8")
     return 0
 
 
-def _measure(plan: Plan, names: Sequence[str]) -> None:
-    print(f"{whereabouts(versions())} Loads by {generator()}.\n")
+def page_with(text: str, told: str) -> str:
+    """A page with what was measured between its marks."""
+    return re.sub(f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}\n{told}\n{END}", text, flags=re.DOTALL)
+
+
+def _measured(plan: Plan, names: Sequence[str]) -> Iterator[str]:
+    """What is told, part by part, and printed as it comes."""
+    yield _said(f"{whereabouts(versions())} Loads by {generator()}.")
     with on(OTHERS):
         lines = [row.cells() for name in names if name in ROWS for row in _started(name, ROWS)(plan)]
         if lines:
-            print(table(HEAD, lines), flush=True)
+            yield _said(table(HEAD, lines))
         for name in names:
             if name in EXTRA:
-                print(f"\n{_started(name, EXTRA)(plan)}", flush=True)
+                yield _said(_started(name, EXTRA)(plan))
+
+
+def _said(part: str) -> str:
+    print(f"{part}\n", flush=True)
+    return part
 
 
 def _started(name: str, among: Mapping[str, Measure]) -> Measure:
