@@ -17,7 +17,7 @@ from pathlib import Path
 
 from gateway.registry import dialects
 from tests.benchmarks.delivering import deliveries, filled, waiting_and_delivered
-from tests.benchmarks.ingest import asking, event
+from tests.benchmarks.ingest import CONNECTIONS, asking, event
 from tests.benchmarks.loads import NUMBER, Question, heard
 from tests.benchmarks.measuring import Plan, in_turns, spread, table
 from tests.benchmarks.places import NOWHERE, Place, configured, gateway, taker, used_with_children, yardstick
@@ -29,6 +29,8 @@ from tests.chaos.load import CALLER_KEY
 ROUNDS = 3
 """Rounds of each point: there are many points."""
 IN_C = "of (c)"
+LARGE, LARGE_AT_A_TIME = 10_000, 2
+"""Bodies of more bytes than this are sent by so few, or none of them would be answered while it is measured."""
 ASKED = 16
 """Connections to each replica."""
 
@@ -82,7 +84,9 @@ class _Ground:
 
     def spent(self, place: Place, question: Question) -> float:
         """Processor seconds that a server spends on one request."""
-        return asking(place, question, self.plan)().spent
+        return asking(
+            place, question, self.plan, LARGE_AT_A_TIME if len(question.body) > LARGE else CONNECTIONS
+        )().spent
 
 
 def _stored(ground: _Ground) -> Growth:

@@ -78,6 +78,7 @@ class Heard:
     @property
     def spent(self) -> float:
         """Processor seconds for each."""
+        assert self.answers, f"nothing was taken in {self.seconds:.1f} s"
         return self.used / self.answers
 
 
