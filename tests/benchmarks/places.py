@@ -81,8 +81,11 @@ def used(pid: int) -> float:
 
 def used_with_children(pid: int) -> float:
     """The same with what its children have used that still run."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return used(pid) + sum(used(int(child)) for child in children)
+    total = 0.0
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with contextlib.suppress(OSError):  # it ended just now, and its parent has what it used
+            total += used(int(child))
+    return total + used(pid)
 
 
 @contextlib.contextmanager
