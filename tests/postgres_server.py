@@ -95,6 +95,12 @@ class Server:
         """The data directory."""
         return str(self.directory / "data")
 
+    @property
+    def pid(self) -> int:
+        """The process that all its others come from."""
+        assert self._process is not None
+        return self._process.pid
+
     def run(self, program: str, *arguments: str) -> None:
         """Runs one of the programs to its end."""
         done = subprocess.run(

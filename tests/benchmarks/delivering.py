@@ -1,0 +1,88 @@
+"""The row of the way out: how many deliveries a second one process makes of what waits, to one upstream that is as fast
+as nginx, against aiohttp that posts the same to it, as many at a time, on the same core."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from tests.benchmarks.ingest import event
+from tests.benchmarks.measuring import Plan, Row, in_turns
+from tests.benchmarks.places import MEASURED, Place, configured, gateway, on, taker
+from tests.chaos.backlog import MANY, fill
+from tests.chaos.sink import ROOT
+
+ENOUGH = 2_500
+"""So many a second are put into the store, and no gateway here delivers as many."""
+LOOK_EVERY = 0.2
+
+
+def waiting_and_delivered(place: Place) -> tuple[float, float]:
+    """What waits, and what was delivered so far."""
+    with urllib.request.urlopen(place.url + "/metrics", timeout=30) as answer:
+        lines = answer.read().decode().splitlines()
+
+    def total(name: str, holds: str = "") -> float:
+        found = (line for line in lines if line.startswith(name + "{") and holds in line)
+        return sum(float(line.rpartition(" ")[2]) for line in found)
+
+    delivered = total("alert_gateway_deliveries_total", 'outcome="delivered"')
+    return total("alert_gateway_waiting_deliveries"), delivered
+
+
+def deliveries(place: Place, seconds: float) -> float:
+    """Deliveries a second, until the time is over or nothing waits."""
+    with place.awake():
+        _, before = waiting_and_delivered(place)
+        began = now = time.perf_counter()
+        waits, delivered = 1.0, before
+        while waits and now < began + seconds:
+            time.sleep(LOOK_EVERY)
+            waits, count = waiting_and_delivered(place)
+            if waits or delivered == before:  # where it ran dry, nobody knows when
+                delivered, now = count, time.perf_counter()
+    return (delivered - before) / (now - began)
+
+
+def posts(to: Place, seconds: float) -> float:
+    """What aiohttp posts a second."""
+    options = ["posting", "--to", f"{to.url}/api/events", "--seconds", str(seconds), "--body", event().body]
+    with on(MEASURED):
+        running = subprocess.Popen(
+            [sys.executable, "-m", "tests.benchmarks.yardsticks", *options], stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
+    said, _ = running.communicate(timeout=seconds + 60)
+    return float(said)
+
+
+def rows(plan: Plan) -> list[Row]:
+    """What waits goes out."""
+    room = plan.room("deliver")
+    with taker(room) as upstream:
+        count = round(ENOUGH * plan.seconds * plan.rounds)
+        with gateway(filled(room, [upstream.url], count)) as (_, place):
+            ours, theirs = in_turns(
+                plan.rounds, lambda: deliveries(place, plan.seconds), lambda: posts(upstream, plan.seconds)
+            )
+        name = upstream.name
+    return [
+        Row(
+            what="deliveries from one process",
+            ours=ours,
+            unit="/s",
+            against=f"aiohttp posting to {name}",
+            yardstick=theirs,
+            goal="≥ 0.45",
+        )
+    ]
+
+
+def filled(room: Path, upstreams: list[str], count: int) -> Path:
+    """The configuration of a gateway for whose first upstream so many deliveries wait."""
+    config = configured(room, upstreams, top=MANY)
+    asyncio.run(fill(config, count))
+    return config

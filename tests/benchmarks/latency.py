@@ -1,0 +1,95 @@
+"""Latency where people feel it: from an alert sent to its page arrived, against sending it to the vendor directly.
+
+An open load, idle and at half of what the gateway can deliver, with and without the gateway in turns; the upstream is a
+sink that writes down when each page came. Both are told from the moment a request was sent, on one clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+
+from tests.benchmarks.ingest import asking, event
+from tests.benchmarks.measuring import Plan, shown, table
+from tests.benchmarks.places import OTHERS, PATIENCE, Place, configured, gateway, on
+from tests.chaos.load import Ledger, Load, Told, quantile
+from tests.chaos.processes import Process
+from tests.chaos.sink import Sink, sink
+
+IDLE = 5.0
+"""Alerts a second where hardly anybody asks."""
+TURNS = 3
+"""How often each side has its turn."""
+
+
+def told(plan: Plan) -> str:
+    """The table: p50, p99 and the worst in milliseconds, idle and at half load."""
+    room = plan.room("latency")
+    with on(OTHERS), sink(room, delay=0.0) as there, gateway(configured(room, [there.url])) as (process, place):
+        most = _most(plan, process, place, there)
+        lines = []
+        for name, rate in (("idle", IDLE), ("half load", most / 2)):
+            lines += _lines(plan, place, there, name, rate)
+    head = ["alert in to page out", "alerts", "p50", "p99", "worst"]
+    return f"{plan.long:g} s at each load; full load is {most:,.0f} alerts a second, delivered.\n\n" + table(
+        head, lines
+    )
+
+
+def _most(plan: Plan, process: Process, place: Place, there: Sink) -> float:
+    """How many alerts a second are taken and delivered at the same time, with everybody asking: the less of the two."""
+    before = len(there.arrivals())
+    found = asking(place, event(), plan)()
+    arrived = len(there.arrivals()) - before
+    with place.awake():
+        assert asyncio.run(process.drained()), "what was taken to find the full load was not delivered"
+    return min(found.rate, arrived / found.seconds)
+
+
+def _lines(plan: Plan, place: Place, there: Sink, name: str, rate: float) -> list[list[str]]:
+    through: list[float] = []
+    direct: list[float] = []
+    for turn in range(TURNS):
+        with place.awake():
+            through += asyncio.run(_took(place.url, there, f"{name}-{turn}", rate, plan.long / TURNS))
+        direct += asyncio.run(_took(there.url, there, f"{name}-{turn}-direct", rate, plan.long / TURNS))
+    return [
+        [f"{name}, {rate:,.0f} a second, through the gateway", str(len(through)), *_cells(through)],
+        [f"{name}, to the vendor directly", str(len(direct)), *_cells(direct)],
+    ]
+
+
+def _cells(took: list[float]) -> list[str]:
+    found = (quantile(took, 0.5), quantile(took, 0.99), max(took))
+    return [f"{shown(value * 1000)} ms" for value in found]
+
+
+class _Alerts(Ledger):
+    """New alerts only, whose names no other turn has."""
+
+    def __init__(self, turn: str) -> None:
+        super().__init__()
+        self._turn = turn
+        self._count = itertools.count(1)
+
+    def next(self, due: float) -> Told:
+        return Told(f"{self._turn}-{next(self._count)}", "ALERT", True, due)
+
+
+async def _took(url: str, there: Sink, turn: str, rate: float, seconds: float) -> list[float]:
+    """Seconds from sending an alert to the arrival of its page, for every alert that was acknowledged."""
+    ledger, stop = _Alerts(turn), asyncio.Event()
+    offering = asyncio.create_task(Load(ledger, int(url.rpartition(":")[2])).offer(rate, stop))
+    await asyncio.sleep(seconds)
+    stop.set()
+    await offering
+    sent = {one.nonce: one.sent for one in ledger.of("acknowledged")}
+    assert sent, f"nothing was acknowledged at {url}"
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        came = {one.summary: one.at for one in reversed(there.arrivals()) if one.summary in sent}
+        if len(came) == len(sent):
+            return [came[nonce] - at for nonce, at in sent.items()]
+        await asyncio.sleep(0.2)
+    raise AssertionError(f"{len(sent) - len(came)} of {len(sent)} acknowledged alerts did not arrive")
