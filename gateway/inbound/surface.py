@@ -53,33 +53,34 @@ class Surface:
         path = scope.get("raw_path", scope["path"].encode()).decode("latin-1").partition("?")[0]
         structlog.contextvars.bind_contextvars(request=request)
         host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
-        inbound = self._paths.nearest(path, host)
         outcome, answered, caller, match = "ok", None, None, None
         try:
             match = self._paths.match(scope["method"], path, host)
-            inbound = match.inbound
             caller, incoming = await self._incoming(match, scope, receive)
             asked = match.route.read(incoming)
             key = self._key(path, incoming, asked) if _creates(asked) else None
-            answered = await self._desk.serve(inbound, caller, asked, request, via=_via(incoming), key=key)
+            answered = await self._desk.serve(match.inbound, caller, asked, request, via=_via(incoming), key=key)
             reply = answered.relayed or match.route.answer(answered.answer)
         except ConnectionError:
             return
         except Problem as problem:
-            outcome, reply = problem.kind.value, self._worded(inbound, problem, str(request))
+            outcome, reply = problem.kind.value, self._worded(self._whose(match, path, host), problem, str(request))
         except StoreError as error:
             log.error("store.unavailable", reason=str(error))
             full = Problem(ProblemKind.OVERLOADED, "the gateway cannot keep anything now; try again", retry_after=5)
-            outcome, reply = full.kind.value, self._worded(inbound, full, str(request))
+            outcome, reply = full.kind.value, self._worded(self._whose(match, path, host), full, str(request))
         except Exception:
             log.exception("request.failed", method=scope["method"], path=path)
-            outcome = ProblemKind.INTERNAL.value
-            reply = self._worded(
-                inbound, Problem(ProblemKind.INTERNAL, "the gateway failed; see its log"), str(request)
-            )
+            failed = Problem(ProblemKind.INTERNAL, "the gateway failed; see its log")
+            outcome, reply = failed.kind.value, self._worded(self._whose(match, path, host), failed, str(request))
         await _send(send, reply, _headers(reply, answered, request), scope["method"] == "HEAD")
+        inbound = self._whose(match, path, host)
         self._count(scope, match.route.path if match else unquote(path), inbound, caller, outcome)
         self._note(scope, path, inbound, caller, outcome, reply, answered, began)
+
+    def _whose(self, match: Match | None, path: str, host: str) -> Inbound | None:
+        """In whose words a request is answered: where nothing is at its path, in those that fit it best."""
+        return match.inbound if match else self._paths.nearest(path, host)
 
     async def _incoming(self, match: Match, scope: Scope, receive: Receive) -> tuple[str, Incoming]:
         """The request as dialects see it, and who sent it. A credential in a header is looked at before the body."""

@@ -112,7 +112,7 @@ def whereabouts(programs: Mapping[str, str]) -> str:
     busy = os.getloadavg()[0]
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, {_processor()}, {len(os.sched_getaffinity(0))} cores, load {busy:.1f} before, "
-        f"{platform.system()} {platform.release()}; " + ", ".join(f"{name} {it}" for name, it in versions.items()) + "."
+        f"{platform.system()} {".".join(platform.release().split(".")[:2])}; " + ", ".join(f"{name} {it}" for name, it in versions.items()) + "."
     )
 
 
