@@ -107,12 +107,13 @@ def table(head: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
 
 def whereabouts(programs: Mapping[str, str]) -> str:
     """One paragraph: when, on which machine, with which versions. `programs` are those outside Python, by name."""
+    release = ".".join(platform.release().split(".")[:2])
     versions = {"Python": platform.python_version(), "SQLite": apsw.sqlite_lib_version()}
     versions |= {name: metadata.version(name) for name in SHOWN} | dict(programs)
     busy = os.getloadavg()[0]
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, {_processor()}, {len(os.sched_getaffinity(0))} cores, load {busy:.1f} before, "
-        f"{platform.system()} {".".join(platform.release().split(".")[:2])}; " + ", ".join(f"{name} {it}" for name, it in versions.items()) + "."
+        f"{platform.system()} {release}; " + ", ".join(f"{name} {it}" for name, it in versions.items()) + "."
     )
 
 
