@@ -102,7 +102,7 @@ class House:
             if one.dialect == dialect and (one.method == method if method else one.method != "GET")
         ]
 
-    def wait_for(self, condition: Callable[[], Any], seconds: float = 5.0) -> Any:
+    def wait_for(self, condition: Callable[[], Any], seconds: float = 20.0) -> Any:
         """Waits until something is so, and gives it; fails when it does not come to be."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:

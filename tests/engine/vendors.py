@@ -171,7 +171,7 @@ def outbox(h: House, state: str = "") -> list[DeliveryRow]:
     return [row for row in rows if not state or row.state == state]
 
 
-def settled(h: House, state: str = "delivered", count: int = 1, seconds: float = 5.0) -> list[DeliveryRow]:
+def settled(h: House, state: str = "delivered", count: int = 1, seconds: float = 20.0) -> list[DeliveryRow]:
     """Waits until so many deliveries are in a state."""
     return list(h.wait_for(lambda: len(found := outbox(h, state)) >= count and found, seconds))
 
