@@ -69,7 +69,7 @@ class Paths:
             return self._inbounds[parts[0]]
         best, likeness = None, -1
         for inbound in self._under(host).at_root or self._inbounds.values():
-            for route in inbound.dialect.routes:
+            for route in (one for one in inbound.dialect.routes if one.at_root):
                 alike = _alike(parts, _parts(route.path))
                 if alike > likeness:
                     best, likeness = inbound, alike

@@ -89,7 +89,8 @@ def creating(mapping: Mapping) -> Callable[[Incoming], Command]:
 
 
 def _check_priority(said: dict[str, Json]) -> None:
-    if said.get("priority", USUAL_PRIORITY) not in PRIORITY.codes:
+    priority = said.get("priority", USUAL_PRIORITY)
+    if not isinstance(priority, str) or priority not in PRIORITY.codes:
         raise invalid("priority", f"should be one of [ {', '.join(PRIORITY.codes)} ]")
 
 

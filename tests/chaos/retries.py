@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 
 from gateway.canonical import Operation
 from gateway.config import Retry, Upstream, parse
@@ -47,7 +48,7 @@ def text_of(wait: str | None, now: datetime) -> tuple[str | None, tuple[float, f
 
 def sending(operation: Operation, upstream: Upstream) -> Sending:
     """A command to an alert that is there."""
-    body = {"name": "n", "message": "m", "summary": "s"}
+    body: dict[str, Any] = {"name": "n", "message": "m", "summary": "s", "labels": {"alertname": "n"}}
     return Sending(
         operation=operation,
         at=datetime.now(UTC),

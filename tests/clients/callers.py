@@ -50,7 +50,7 @@ def called(
 
 def behind(dialect: str) -> str:
     """A dialect other than this one, to stand behind the gateway, that cannot hold all that this one says."""
-    if dialect.startswith("alertmanager"):
+    if dialect.startswith("alertmanager") or dialect == "cloudevents":
         return "ibm_monitoring"
     names = sorted(dialects())
     return names[(names.index(dialect) + 1) % len(names)]
