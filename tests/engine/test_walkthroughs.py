@@ -24,6 +24,8 @@ import httpx
 import pytest
 import yaml
 
+from tests.engine.test_config_schema import complaints
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf8")
 CHAPTER = README.partition("\n## Walkthroughs\n")[2].partition("\n## ")[0]
@@ -135,6 +137,12 @@ def test_every_walkthrough_is_walked() -> None:
     """A heading without a test of its own here, or a configuration that nobody uses, is one too many."""
     assert re.findall(r"^### (.+)$", CHAPTER, re.MULTILINE) == [NIGHT, PROOF, LEAVE, SEVERAL, SIDECAR]
     assert {file.name for file in FILES.iterdir()} == set(re.findall(r"deploy/walkthroughs/(\S+\.toml)", CHAPTER))
+
+
+def test_an_editor_has_nothing_to_say_against_a_configuration() -> None:
+    assert {file.name: complaints(file.read_text("utf8")) for file in FILES.iterdir()} == {
+        file.name: [] for file in FILES.iterdir()
+    }
 
 
 def test_it_is_3_a_m(checkout: Checkout) -> None:
