@@ -54,7 +54,8 @@ class Trouble(Struct, frozen=True):
 
 
 class Raised(Struct):
-    """An alarm that an upstream was told of: which one, and by which ids it knows it; how often all was well since."""
+    """An alarm that an upstream was told of: which one, and by which ids it knows it; how often all was well since; and
+    when it has to be told again, in milliseconds since 1970, where it forgets."""
 
     upstream: str
     code: str
@@ -62,6 +63,7 @@ class Raised(Struct):
     summary: str
     ids: dict[str, str] = {}
     clear: int = 0
+    renew_at: int | None = None
 
 
 class Watch:
@@ -128,6 +130,7 @@ class Watch:
         for key, trouble in now.items():
             if key in self._raised:
                 self._raised[key].clear = 0
+                await self._renew(config, self._raised[key])
             else:
                 await self._raise(config, trouble)
         for key in [key for key in self._raised if key not in now]:
@@ -169,13 +172,29 @@ class Watch:
         for name in config.alarms:
             if name == trouble.about or name not in breakers or breakers[name].state != "closed":
                 continue
-            ids = await self._tell(config.upstreams[name], Operation.CREATE, trouble, {})
-            if ids is not None:
-                self._raised[trouble.key] = Raised(name, trouble.code, trouble.about, trouble.summary, ids)
+            told = await self._tell(config.upstreams[name], Operation.CREATE, trouble, {})
+            if told is not None:
+                one = Raised(name, trouble.code, trouble.about, trouble.summary, dict(told.ids))
+                one.renew_at = self._again_at(told)
+                self._raised[trouble.key] = one
                 log.error("alarm.raised", alarm=trouble.code, about=trouble.about, upstream=name)
                 await self._note()
                 return
         log.error("alarm.untold", alarm=trouble.code, about=trouble.about)
+
+    async def _renew(self, config: Config, one: Raised) -> None:
+        """Tells an upstream that forgets that it is still so, in the words that it was told first."""
+        upstream = config.upstreams.get(one.upstream)
+        if one.renew_at is None or one.renew_at > self._now() or upstream is None:
+            return
+        trouble = Trouble(one.code, one.about, one.summary)
+        told = await self._tell(upstream, Operation.UPDATE, trouble, one.ids)
+        if told is not None:
+            one.renew_at = self._again_at(told)
+            await self._note()
+
+    def _again_at(self, told: Delivered) -> int | None:
+        return self._now() + int(told.renew * 1000) if told.renew else None
 
     async def _clear(self, config: Config, key: str) -> None:
         raised = self._raised[key]
@@ -188,13 +207,13 @@ class Watch:
 
     async def _tell(
         self, upstream: Upstream, operation: Operation, trouble: Trouble, ids: Mapping[str, str]
-    ) -> dict[str, str] | None:
+    ) -> Delivered | None:
         """Tells an upstream of an alarm, or of its end; None where it did not take it."""
         outbound = upstream.dialect.outbound
         if operation not in outbound.calls:
             operation = outbound.nearest.get(operation, operation)
         if operation not in outbound.calls:
-            return {}
+            return Delivered()
         saying = _saying(trouble, outbound.addressed_by == "key")
         try:
             said = translate(saying, upstream.destination)
@@ -213,8 +232,8 @@ class Watch:
         )
         outcome = await self._confirmed(upstream, operation, sending)
         if isinstance(outcome, Missing) and operation is not Operation.CREATE:
-            return {}  # somebody ended it there
-        return dict(outcome.ids) if isinstance(outcome, Delivered) else None
+            return Delivered()  # somebody ended it there
+        return outcome if isinstance(outcome, Delivered) else None
 
     def _age(self, waiting: Waiting) -> float:
         return (self._now() - waiting.oldest) / 1000

@@ -35,7 +35,7 @@ PORTS = ("8080", "8090", "8099", "9092")
 NIGHT, PROOF, LEAVE = "It is 3 a.m.", "Prove that nothing was missed", "Leave a vendor"
 SEVERAL, SIDECAR = "Tell several", "Run a sidecar"
 SEPARATOR = "\x1e"
-LONGEST = 30.0
+LONGEST = 90.0
 """Seconds that a walkthrough may take on a busy machine."""
 VENDORS_KEY = {"authorization": "GenieKey vendors-key"}
 

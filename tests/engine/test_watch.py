@@ -16,6 +16,7 @@ from gateway import operating, watch
 from gateway.delivery import breaker
 from gateway.registry import dialects
 from gateway.store.sqlite import SqliteTx
+from mappings.alertmanager import calls
 from tests.chaos_upstream import HANG, Chaos, Got, chaos, say
 from tests.engine.vendors import NO, OK, Uptinio, count, page, table
 from tests.harness import KEY, House, house, inbound_tables, upstream_table
@@ -282,6 +283,22 @@ def test_every_dialect_can_take_an_alarm(dialect: str, tmp_path: Path) -> None:
             drop(h)
             h.wait_for(lambda: not raised_alarms(h), 10)
             assert len(h.arrived(dialect)) == 2, [one.body for one in h.arrived(dialect)]
+
+
+def test_an_upstream_that_forgets_is_told_again_while_it_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alertmanager takes an alarm for over that it hears nothing of: it hears the same, and the end once."""
+    monkeypatch.setattr(calls, "RENEWED_AFTER", 0.05)
+    with chaos(NO) as bad, chaos(say(200, {})) as there:
+        alarms = '[[routes]]\nto = ["oncall"]\n[alarms]\nto = ["there"]\n'
+        tables = [table("oncall", bad.url, "ilert"), table("there", there.url, "alertmanager")]
+        with watched(tmp_path, *tables, alarms) as h:
+            page(h)
+            h.wait_for(lambda: len(there.got) >= 3)
+            drop(h)
+            h.wait_for(lambda: not raised_alarms(h), 10)
+            told = [one.body[0] for one in list(there.got)]
+            assert len({str(one["labels"]) for one in told}) == 1
+            assert told[-1]["endsAt"] < told[-2]["endsAt"], "the last one says that it is over"
 
 
 def beside(h: House, work: Any) -> None:
