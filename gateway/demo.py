@@ -276,12 +276,16 @@ class _Show:
         self._console.print("Ctrl-C ends it.")
 
 
+NO_SECRETS = ("alertkey", "dedup_key", "groupkey")
+"""Fields that are called keys, and name what an alert is about."""
+
+
 def _brief(value: Any) -> str:
     """A body on one line, credentials masked."""
     if value is UNSET:
         return ""
     shown = (
-        {k: MASK if "key" in k.lower() and k.lower() != "alertkey" else v for k, v in value.items()}
+        {k: MASK if "key" in k.lower() and k.lower() not in NO_SECRETS else v for k, v in value.items()}
         if isinstance(value, dict)
         else value
     )

@@ -44,7 +44,7 @@ BASE = f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n[upstreams.oncall]\ndialect
 BASE += 'retry = { first = "20ms", most = "100ms" }\n'
 
 
-def soon(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
+def soon(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     """Waits until something is so, and gives it."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
