@@ -53,9 +53,11 @@ def serve(
 
     spare()
     from gateway.config import load
+    from gateway.logs import configure
     from gateway.serving import run
     from gateway.workers import supervise
 
+    configure(log_level)
     config = load_config(config_path, listen=listen)
     if workers > 1:
         if not config.is_shared:
@@ -66,7 +68,7 @@ def serve(
             sys.exit(supervise(arguments + (["--listen", listen] if listen else []), workers, addresses))
         except OSError as error:
             raise click.ClickException(f"cannot listen: {error}") from None
-    sys.exit(run(lambda: load(config_path, listen=listen), log_level, fd, admin_fd))
+    sys.exit(run(lambda: load(config_path, listen=listen), fd, admin_fd))
 
 
 def _dialect(name: str, config: Any = None) -> Any:

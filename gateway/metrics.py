@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -13,6 +14,8 @@ from gateway.delivery.breaker import Breaker
 from gateway.store import Waiting
 from gateway.translation import Fate
 
+_PREFIX = "alert_gateway_"
+_OfWorkers = Literal["mostrecent", "livemin"]
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -21,120 +24,85 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "alert_gateway_requests", "Requests by dialect and outcome.", ["dialect", "outcome"], registry=self.registry
+        self._shown: set[str] = set()
+        self._count_requests()
+        self._count_deliveries()
+        self._show_upstreams()
+        self._show_what_is_read_again()
+        self._show_store()
+
+    def _count_requests(self) -> None:
+        self._requests = self._counter("requests", "Requests by dialect and outcome.", "dialect", "outcome")
+        self._request_seconds = self._times(
+            "request_seconds", "Time from a request's arrival to its answer.", "dialect"
         )
-        self._request_seconds = Histogram(
-            "alert_gateway_request_seconds",
-            "Time from a request's arrival to its answer.",
-            ["dialect"],
-            buckets=_BUCKETS,
-            registry=self.registry,
+        self._loops = self._counter("loops", "Commands that came back to this gateway, and went no further.", "dialect")
+        self._lost = self._counter(
+            "fields", "Fields that an upstream could not hold as they were said.", "dialect", "upstream", "fate"
         )
-        self._attempts = Counter(
-            "alert_gateway_deliveries",
+
+    def _count_deliveries(self) -> None:
+        self._attempts = self._counter(
+            "deliveries",
             "Attempts to deliver, by upstream, what came of them, and why.",
-            ["upstream", "outcome", "reason"],
-            registry=self.registry,
+            "upstream",
+            "outcome",
+            "reason",
         )
-        self._attempt_seconds = Histogram(
-            "alert_gateway_delivery_seconds",
-            "Time that an attempt took.",
-            ["upstream"],
-            buckets=_BUCKETS,
-            registry=self.registry,
+        self._attempt_seconds = self._times("delivery_seconds", "Time that an attempt took.", "upstream")
+
+    def _show_upstreams(self) -> None:
+        self._depth = self._gauge("waiting_deliveries", "Deliveries that wait.", "upstream")
+        self._dead = self._gauge("dead_deliveries", "Dead letters that nobody has sent again or dropped.", "upstream")
+        self._age = self._gauge("oldest_waiting_seconds", "Age of the oldest delivery that waits.", "upstream")
+        self._open = self._gauge(
+            "upstream_open", "1 while an upstream is left alone but for probes, because it fails.", "upstream"
         )
-        self._lost = Counter(
-            "alert_gateway_fields",
-            "Fields that an upstream could not hold as they were said.",
-            ["dialect", "upstream", "fate"],
-            registry=self.registry,
+        self._held = self._gauge(
+            "upstream_held",
+            "1 while nothing is sent to an upstream because it refuses its key or shows a bad certificate.",
+            "upstream",
         )
-        self._depth = Gauge(
-            "alert_gateway_waiting_deliveries",
-            "Deliveries that wait.",
-            ["upstream"],
-            multiprocess_mode="mostrecent",
-            registry=self.registry,
-        )
-        self._dead = Gauge(
-            "alert_gateway_dead_deliveries",
-            "Dead letters that nobody has sent again or dropped.",
-            ["upstream"],
-            multiprocess_mode="mostrecent",
-            registry=self.registry,
-        )
-        self._age = Gauge(
-            "alert_gateway_oldest_waiting_seconds",
-            "Age of the oldest delivery that waits.",
-            ["upstream"],
-            multiprocess_mode="mostrecent",
-            registry=self.registry,
-        )
-        self._loops = Counter(
-            "alert_gateway_loops",
-            "Commands that came back to this gateway, and went no further.",
-            ["dialect"],
-            registry=self.registry,
-        )
-        self._reloads = Counter(
-            "alert_gateway_config_reloads", "Reloads of the configuration.", ["outcome"], registry=self.registry
-        )
-        self._reloaded = Gauge(
-            "alert_gateway_config_last_reload_successful",
+
+    def _show_what_is_read_again(self) -> None:
+        self._reloads = self._counter("config_reloads", "Reloads of the configuration.", "outcome")
+        self._reloaded = self._gauge(
+            "config_last_reload_successful",
             "1 unless the last configuration that was to be loaded was bad, and the one before stayed.",
-            multiprocess_mode="min",
-            registry=self.registry,
+            of_workers="livemin",
+        )
+        self._certificates = self._counter("tls_reloads", "Certificates taken up or refused.", "outcome")
+        self._certificate = self._gauge(
+            "tls_last_reload_successful",
+            "1 unless the certificate that was to be shown last is bad, and the one before stayed.",
+            of_workers="livemin",
         )
         self._reloaded.set(1)
-        self._certificates = Counter(
-            "alert_gateway_tls_reloads", "Certificates taken up or refused.", ["outcome"], registry=self.registry
-        )
-        self._certificate = Gauge(
-            "alert_gateway_tls_last_reload_successful",
-            "1 unless the certificate that was to be shown last is bad, and the one before stayed.",
-            multiprocess_mode="min",
-            registry=self.registry,
-        )
         self._certificate.set(1)
-        self._strained = Gauge(
-            "alert_gateway_store_strained",
-            "1 while the disk is full, and only what is under way is still recorded.",
-            multiprocess_mode="mostrecent",
-            registry=self.registry,
+
+    def _show_store(self) -> None:
+        self._strained = self._gauge(
+            "store_strained", "1 while the disk is full, and only what is under way is still recorded."
         )
-        self._purged = Counter(
-            "alert_gateway_purged",
+        self._purged = self._counter(
+            "purged",
             "Rows removed as their time of retention was over: deliveries and alerts that ended, idempotency keys.",
-            ["what"],
-            registry=self.registry,
+            "what",
         )
-        self._purged_at = Gauge(
-            "alert_gateway_last_purge_timestamp_seconds",
-            "When rows whose time is over were last looked for.",
-            multiprocess_mode="mostrecent",
-            registry=self.registry,
+        self._purged_at = self._gauge(
+            "last_purge_timestamp_seconds", "When rows whose time is over were last looked for."
         )
-        self._purge_behind = Gauge(
-            "alert_gateway_purge_behind",
-            "1 while there is more to remove than one batch.",
-            multiprocess_mode="mostrecent",
-            registry=self.registry,
-        )
-        self._open = Gauge(
-            "alert_gateway_upstream_open",
-            "1 while an upstream is left alone but for probes, because it fails.",
-            ["upstream"],
-            multiprocess_mode="mostrecent",
-            registry=self.registry,
-        )
-        self._held = Gauge(
-            "alert_gateway_upstream_held",
-            "1 while nothing is sent to an upstream because it refuses its key or shows a bad certificate.",
-            ["upstream"],
-            multiprocess_mode="mostrecent",
-            registry=self.registry,
-        )
+        self._purge_behind = self._gauge("purge_behind", "1 while there is more to remove than one batch.")
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(_PREFIX + name, text, labels, registry=self.registry)
+
+    def _times(self, name: str, text: str, *labels: str) -> Histogram:
+        return Histogram(_PREFIX + name, text, labels, buckets=_BUCKETS, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str, of_workers: _OfWorkers = "mostrecent") -> Gauge:
+        """`of_workers` says which of several workers' values speaks for all."""
+        return Gauge(_PREFIX + name, text, labels, multiprocess_mode=of_workers, registry=self.registry)
 
     def serve(self, dialects: Iterable[str]) -> None:
         """Counters of what must not happen stand at 0 from the start: whoever watches them grow sees the first."""
@@ -190,16 +158,14 @@ class Metrics:
         """Everything, in Prometheus' text format."""
         self._strained.set(is_strained)
         depths = {one.upstream: one for one in waiting}
-        for gauge in (self._depth, self._age, self._dead, self._held, self._open):
-            gauge.clear()  # an upstream that was dismissed is not open for ever
-        for upstream in sorted({*depths, *dead, *breakers}):
-            found = depths.get(upstream)
+        self._shown.update(depths, dead, breakers)
+        for upstream in sorted(self._shown):  # also one that was dismissed, or it would be open for ever
+            found, breaker = depths.get(upstream), breakers.get(upstream)
             self._depth.labels(upstream).set(found.count if found else 0)
             self._dead.labels(upstream).set(dead.get(upstream, 0))
             self._age.labels(upstream).set(max(0, now - found.oldest) / 1000 if found else 0)
-        for upstream, breaker in breakers.items():
-            self._held.labels(upstream).set(breaker.state == "held")
-            self._open.labels(upstream).set(breaker.state == "open")
+            self._held.labels(upstream).set(breaker is not None and breaker.state == "held")
+            self._open.labels(upstream).set(breaker is not None and breaker.state == "open")
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # one of several workers speaks for all
             together = CollectorRegistry()
             MultiProcessCollector(together)  # type: ignore[no-untyped-call]

@@ -15,10 +15,9 @@ from gateway.certificates import Following
 from gateway.config import Config
 from gateway.configfile import is_loopback
 from gateway.errors import ConfigurationError, StoreError
-from gateway.logs import configure
 from gateway.server import serving
 from gateway.service import Gateway
-from gateway.workers import SUPERVISOR
+from gateway.workers import SUPERVISOR, hear_reloads
 
 log = structlog.get_logger()
 LOOK_EVERY = 1.0
@@ -29,11 +28,10 @@ LINGER = 3.0
 """Seconds between the end of readiness and the end of listening."""
 
 
-def run(load: Callable[[], Config], log_level: str, fd: int | None = None, admin_fd: int | None = None) -> int:
+def run(load: Callable[[], Config], fd: int | None = None, admin_fd: int | None = None) -> int:
     """Serves until SIGTERM or SIGINT; answers the exit status. `load` reads the configuration, again at each SIGHUP;
     `fd` and `admin_fd` are listening sockets that a supervisor handed down. Raises `ConfigurationError` where it is
     bad."""
-    configure(log_level)
     config = load()
     try:
         import uvloop
@@ -52,6 +50,7 @@ async def _serve(config: Config, load: Callable[[], Config], fd: int | None, adm
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
+    hear_reloads()
     reloading = _Reloading(gateway, load, is_one_of_many=fd is not None)
     gateway.reload_from_file = reloading.for_all
     try:

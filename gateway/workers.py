@@ -12,9 +12,10 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import structlog
+from prometheus_client.multiprocess import mark_process_dead
 
 from gateway.server import bind
 
@@ -41,14 +42,17 @@ def supervise(arguments: Sequence[str], count: int, addresses: Mapping[str, tupl
             inherited.append(listener)
             command += [option, str(listener.fileno())]
         environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": directory, SUPERVISOR: str(os.getpid())}
-        return asyncio.run(_Supervisor(command, environment, inherited).run(count))
+        return asyncio.run(_Supervisor(command, environment, inherited, directory).run(count))
 
 
 class _Supervisor:
-    def __init__(self, command: Sequence[str], environment: dict[str, str], inherited: Sequence[socket.socket]) -> None:
+    def __init__(
+        self, command: Sequence[str], environment: dict[str, str], inherited: Sequence[socket.socket], metrics: str
+    ) -> None:
         self._command = command
         self._environment = environment
         self._inherited = inherited
+        self._metrics = metrics
         self._running: dict[int, asyncio.subprocess.Process] = {}
         self._stop = asyncio.Event()
 
@@ -80,12 +84,14 @@ class _Supervisor:
         first = True
         while not self._stop.is_set():
             fds = [listener.fileno() for listener in self._inherited]
-            process = await asyncio.create_subprocess_exec(*self._command, env=self._environment, pass_fds=fds)
+            with _reloads_held():
+                process = await asyncio.create_subprocess_exec(*self._command, env=self._environment, pass_fds=fds)
             self._running[worker] = process
             if self._stop.is_set():  # the others were told while it was being started
                 process.terminate()
             status = await process.wait()
             del self._running[worker]
+            mark_process_dead(process.pid, self._metrics)  # type: ignore[no-untyped-call]
             if self._stop.is_set() or (first and status == 1):
                 return status if status > 0 else 0
             first = False
@@ -93,3 +99,18 @@ class _Supervisor:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), AGAIN)
         return 0
+
+
+@contextlib.contextmanager
+def _reloads_held() -> Iterator[None]:
+    """A process started in here holds SIGHUP back until it can hear it: it would die of one while it imports."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        hear_reloads()
+
+
+def hear_reloads() -> None:
+    """Lets this thread have SIGHUP, and one that was held back at once."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})

@@ -13,7 +13,7 @@ from gateway.codes import MEANINGS, Code
 from gateway.dialect import Again, Changed, Delivered, Found, Held, Missing, Outcome, Pending, Rejected, code_of
 from gateway.errors import ProblemKind
 from tests.chaos_upstream import CLOSE, CUT, HANG, RESET_AFTER, Behaviour, chaos, say
-from tests.engine.test_delivery import attempts, before, deliveries, ended, page, table
+from tests.engine.test_delivery import TIMEOUT, attempts, before, deliveries, ended, page, table
 from tests.engine.test_rules import ROOT, rules
 from tests.harness import KEY
 
@@ -93,7 +93,11 @@ def test_what_a_call_comes_to_has_a_code(outcome: Outcome, code: str) -> None:
     ids=lambda value: value.name if isinstance(value, Behaviour) else value,
 )
 def test_why_an_attempt_failed(tmp_path: Path, behaviour: Behaviour, code: str) -> None:
-    with chaos(say(202, {})) as upstream, before(tmp_path, table("oncall", upstream.url)) as h:
+    patient = 'timeout = "2s"'  # or a busy machine is not even connected in time
+    with (
+        chaos(say(202, {})) as upstream,
+        before(tmp_path, table("oncall", upstream.url).replace(f'timeout = "{TIMEOUT}s"', patient)) as h,
+    ):
         upstream.plan(behaviour)
         page(h)
         [delivered] = ended(h, "delivered")

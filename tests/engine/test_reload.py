@@ -67,7 +67,7 @@ def test_what_waits_for_a_dismissed_upstream_is_delivered_when_it_comes_back(tmp
             h.wait_for(lambda: not h.gateway.dispatcher or "one" not in h.gateway.dispatcher.breakers())
             metrics = h.client.get(h.url + "/metrics").text
             assert 'alert_gateway_waiting_deliveries{upstream="one"} 1.0' in metrics
-            assert 'alert_gateway_upstream_open{upstream="one"}' not in metrics
+            assert 'alert_gateway_upstream_open{upstream="one"} 0.0' in metrics
             page(h, "b")
             settled(h)
             one.always(OK)

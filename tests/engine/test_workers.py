@@ -117,6 +117,8 @@ def test_several_workers_serve_from_one_store_and_one_that_dies_is_replaced(tmp_
             assert told.returncode == 0, told.stderr
             [line] = json.loads(told.stdout)["ledger"]
             assert (line["received"], line["delivered"], line["adds_up"]) == (60, 60, True)
+            logged = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+            assert [(one["worker"], one["status"]) for one in logged if one["event"] == "worker.died"] == [(1, -9)]
         assert process.returncode == 0
 
 
@@ -163,3 +165,20 @@ def test_a_database_that_is_not_there_is_said_without_its_password(tmp_path: Pat
     assert done.returncode == 1
     assert "store.unusable" in done.stdout + done.stderr
     assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_a_reload_asked_for_while_workers_start_is_made_up_for(tmp_path: Path) -> None:
+    port = free_port()
+    config = configured(tmp_path, shared().database(), "http://127.0.0.1:9", port)
+    with serving(config, "--workers", "2") as process:
+        end = time.monotonic() + 30
+        while time.monotonic() < end and len(workers_of(process)) < 2:
+            time.sleep(0.005)
+        before = workers_of(process)
+        process.send_signal(signal.SIGHUP)
+        ready(f"http://127.0.0.1:{port}")
+        log = config.parent / "log"
+        while time.monotonic() < end and log.read_text().count('"event": "config.reloaded"') < 2:
+            time.sleep(0.05)
+        assert workers_of(process) == before, log.read_text()
+        assert log.read_text().count('"event": "config.reloaded"') == 2
