@@ -154,7 +154,7 @@ class Admin:
         """The search goes on in a transaction of its own for each slice: deliveries are read in between."""
         if request.url.query:
             raise _Refusal(400, "write %3F for a question mark: what follows one is not part of the id")
-        name, read = request.path_params["name"], self._gateway.store.read
+        name, read = request.path_params["name"], functools.partial(self._gateway.store.read, is_long=True)
         search = tracing.Search(name, tracing.spoken(self._gateway.config))
         while await read(search.look):
             pass
@@ -172,7 +172,7 @@ class Admin:
         limit = _number(request.query_params.get("limit", "1000"), "limit", MOST_LISTED)
         with contextlib.suppress(StoreError):  # what was counted meanwhile is not worth failing for
             await self._gateway.calls.write(self._gateway.store)
-        found = await self._gateway.store.read(lambda tx: tx.calls(limit))
+        found = await self._gateway.store.read(lambda tx: tx.calls(limit), is_long=True)
         return JSONResponse({"callers": [calling.as_json(row) for row in found]})
 
     async def _deliveries(self, request: Request) -> Response:
@@ -192,7 +192,7 @@ class Admin:
         """The first of the deliveries chosen, as JSON objects with commas between them, and which are left."""
         most = min(chosen.limit, PAGE)
         page, upstreams, now = structs.replace(chosen, limit=most), self._gateway.config.upstreams, self._gateway.now()
-        rows = await self._gateway.store.read(lambda tx: operating.listed(tx, page, upstreams, now))
+        rows = await self._gateway.store.read(lambda tx: operating.listed(tx, page, upstreams, now), is_long=True)
         left = chosen.limit - len(rows)
         rest = structs.replace(chosen, before=rows[-1].row.id, limit=left) if len(rows) == most and left else None
         return b",".join(msgspec.json.encode(one.as_json()) for one in rows), rest
@@ -214,13 +214,13 @@ class Admin:
             group = msgspec.convert(by, Literal["caller", "dialect", "operation"])
         except (ValueError, msgspec.ValidationError) as error:
             return _said(400, f"since or by: {error}")
-        found = await self._gateway.store.read(lambda tx: operating.ledger_since(tx, start, group))
+        found = await self._gateway.store.read(lambda tx: operating.ledger_since(tx, start, group), is_long=True)
         return JSONResponse({"by": by, "since": since, **found})
 
     async def _operations(self, request: Request) -> Response:
         _only(request.query_params.keys(), {"limit"})
         limit = _number(request.query_params.get("limit", "100"), "limit", MOST_LISTED)
-        found = await self._gateway.store.read(lambda tx: operations.kept(tx, limit))
+        found = await self._gateway.store.read(lambda tx: operations.kept(tx, limit), is_long=True)
         return JSONResponse({"operations": msgspec.to_builtins(found)})
 
     async def _retry(self, request: Request) -> Response:
@@ -262,7 +262,7 @@ class Admin:
                     most=operating.BATCH,
                 )
 
-            some, not_done, after = await self._gateway.store.write(work)
+            some, not_done, after = await self._gateway.store.write(work, is_long=True)
             counts[0] += len(some)
             counts[1] += len(not_done)
             done += some[: MOST_TOLD - len(done)]

@@ -96,7 +96,7 @@ class Calls:
             for line, (count, first, last) in taken.items()
         ]
         try:
-            await store.write(lambda tx: keep(tx, rows))
+            await store.write(lambda tx: keep(tx, rows), is_long=True)
         except BaseException:
             with self._lock:
                 for line, counted in taken.items():

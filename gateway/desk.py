@@ -383,7 +383,9 @@ class Desk:
             is_stale = not isinstance(outcome, Found)
             if isinstance(outcome, Found):
                 alerts = outcome.alerts
-                await self.store.write(lambda tx: take_in(tx, who, upstream, alerts, self.ids, asked_at, self.now()))
+                await self.store.write(
+                    lambda tx: take_in(tx, who, upstream, alerts, self.ids, asked_at, self.now()), is_long=True
+                )
         wanted = AlertFilter(
             statuses=asked.statuses or (() if who.dialect.has_status else ("firing", "acknowledged")),
             resource=asked.resource,
@@ -402,7 +404,7 @@ class Desk:
             end = None if asked.limit is None else asked.offset + asked.limit
             return tuple(chosen[asked.offset : end]), len(chosen)
 
-        listed, total = await self.store.read(look)
+        listed, total = await self.store.read(look, is_long=True)
         answer = Answer(listed=listed, total=total, listing=asked, request=request)
         return Answered(answer, request, is_stale=is_stale)
 
@@ -421,7 +423,7 @@ class Desk:
         muted = await self.store.write(lambda tx: muting.keep(tx, who.scope, asked, self.now()))
         if asked.starts_at.timestamp() * 1000 <= self.now():
             chosen = AlertFilter(statuses=("firing",))
-            rows, _ = await self.store.read(lambda tx: tx.alerts(who.scope, chosen))
+            rows, _ = await self.store.read(lambda tx: tx.alerts(who.scope, chosen), is_long=True)
             meant = [row.shown for row in rows if asked.covers(flatten(row.body))]
             acknowledge = tuple(
                 Command(operation=Operation.ACKNOWLEDGE, ref=Ref(id=shown), comment=asked.comment) for shown in meant

@@ -198,7 +198,7 @@ class Gateway:
                 self.dispatcher.wake(name)
 
     async def _warn_of_orphans(self) -> None:
-        for one in await self.store.read(lambda tx: tx.waiting()):
+        for one in await self.store.read(lambda tx: tx.waiting(), is_long=True):
             if one.upstream not in self.config.upstreams:
                 log.warning("upstream.unknown", upstream=one.upstream, waiting=one.count)
 
@@ -209,7 +209,7 @@ class Gateway:
             try:
                 await self._follow_clock()
                 await self.store.ease()
-                waiting = await self.store.read(lambda tx: tx.waiting())
+                waiting = await self.store.read(lambda tx: tx.waiting(), is_long=True)
                 most = self.config.max_waiting
                 count, size = sum(one.count for one in waiting), sum(one.bytes for one in waiting)
                 assert self.desk is not None
@@ -241,7 +241,7 @@ class Gateway:
         first, then = (0.0, jump) if jump > 0 else (jump, 0.0)  # what is due too early is better than too late
         self.clock.follow(first)
         try:
-            await self.store.write(lambda tx: tx.shift_waiting(int(jump * 1000)))
+            await self.store.write(lambda tx: tx.shift_waiting(int(jump * 1000)), is_long=True)
         except StoreError:
             self.clock.follow(-first)
             raise
@@ -256,7 +256,7 @@ class Gateway:
             keys = tx.purge_keyed(now - KEPT_MS, PURGED_AT_ONCE)
             return {"calls": calls, "idempotency_keys": keys, "ended": tx.purge(before, PURGED_AT_ONCE)}
 
-        removed = await self.store.write(work)
+        removed = await self.store.write(work, is_long=True)
         most = max(removed.values())
         self.metrics.purge(removed, now, is_behind=most >= PURGED_AT_ONCE)
         return most
@@ -293,7 +293,7 @@ class Gateway:
 
     async def _metrics(self, request: Request) -> Response:
         assert self.desk and self.dispatcher
-        waiting, dead = await self.store.read(lambda tx: (tx.waiting(), tx.dead()))
+        waiting, dead = await self.store.read(lambda tx: (tx.waiting(), tx.dead()), is_long=True)
         text = self.metrics.text(
             waiting, dead, self.dispatcher.breakers(), self.desk.now(), is_strained=self.store.is_strained
         )

@@ -112,7 +112,7 @@ class Watch:
             return "the dispatcher does not turn"
         try:
             await prove(self._store, 2.0)
-            waiting = await self._store.read(lambda tx: tx.waiting())
+            waiting = await self._store.read(lambda tx: tx.waiting(), is_long=True)
         except (StoreError, TimeoutError) as error:
             return f"the store takes no commits: {error}"
         late = [one.upstream for one in waiting if self._age(one) > stall]
@@ -152,8 +152,8 @@ class Watch:
             found.append(Trouble("store-full", "", "alert-gateway: the disk is full, new alerts are refused"))
         try:
             await _commit(self._store, 2.0)
-            waiting = await self._store.read(lambda tx: tx.waiting())
-            dead = await self._store.read(lambda tx: tx.dead())
+            waiting = await self._store.read(lambda tx: tx.waiting(), is_long=True)
+            dead = await self._store.read(lambda tx: tx.dead(), is_long=True)
         except (StoreError, TimeoutError):
             return [*found, Trouble("store-unavailable", "", "alert-gateway: the store takes no commits")]
         found += [

@@ -431,14 +431,15 @@ class Store(Protocol):
 
     async def __aenter__(self) -> Store: ...
     async def __aexit__(self, *error: object) -> None: ...
-    async def write(self, work: Callable[[Tx], T]) -> T:
+    async def write(self, work: Callable[[Tx], T], *, is_long: bool = False) -> T:
         """Runs `work` in a transaction; its result comes back once it is on the disk. What `work` raises undoes
         its own part and comes back too. Raises `StoreError` where the store cannot commit, or where nobody knows
         whether it did. A shared store may run `work` again where others were at the same thing: it must change
-        nothing but the store, or what it changes the same way again."""
+        nothing but the store, or what it changes the same way again. What goes through many rows says that it
+        `is_long`: it may not keep the event loop waiting."""
 
-    async def read(self, work: Callable[[Tx], T]) -> T:
-        """Runs `work` on a consistent, committed state; it must not write."""
+    async def read(self, work: Callable[[Tx], T], *, is_long: bool = False) -> T:
+        """Runs `work` on a consistent, committed state; it must not write. `is_long` as for `write`."""
 
     async def take(self, work: Callable[[Tx], T]) -> T:
         """Runs `work`, which claims deliveries and writes nothing else."""

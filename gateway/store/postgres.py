@@ -131,9 +131,8 @@ class PostgresStore:
 
     # --- what engine code calls --------------------------------------------------------------------------
 
-    async def write(self, work: Callable[[Tx], T]) -> T:
-        loop = asyncio.get_running_loop()
-        job = Job(work, loop, loop.create_future())
+    async def write(self, work: Callable[[Tx], T], *, is_long: bool = False) -> T:
+        job = Job(work)
         self._jobs.put(job)
         try:
             async with asyncio.timeout(WITHIN):
@@ -146,7 +145,7 @@ class PostgresStore:
         """A claim is durable like everything else: one that was lost could be made twice under the same fence."""
         return await self.write(work)
 
-    async def read(self, work: Callable[[Tx], T]) -> T:
+    async def read(self, work: Callable[[Tx], T], *, is_long: bool = False) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
 
     async def renew(self, claims: Collection[DeliveryRow]) -> None:

@@ -1,6 +1,9 @@
 """The store in one SQLite file: WAL, `synchronous=FULL`, one writer with group commit.
 
-Everything that is written while a commit is under way goes into the next one: many callers share one fsync.
+Everything that is written while a commit is under way goes into the next one: many callers share one fsync. Short work
+is done in the event loop, between two requests: it is a matter of microseconds, and two threads that take turns for the
+interpreter cost more than it. What waits for the disk, and what is long, is done in a thread.
+
 SQLite is used through apsw, which brings its own recent release: versions before 3.51.3 can lose commits in WAL mode.
 """
 
@@ -10,8 +13,8 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import queue
-import threading
+import time
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
@@ -23,15 +26,19 @@ import apsw
 from gateway.errors import StoreError
 from gateway.store import DeliveryRow, Tx
 from gateway.store.ballast import Ballast
-from gateway.store.jobs import Job, answer
+from gateway.store.jobs import Job, settle
 from gateway.store.sql import Rows, SqlTx
 
 T = TypeVar("T")
 SCHEMAS = ("001.sql", "002.sql", "003.sql", "004.sql", "005.sql")
 BATCH = 256
 ROOM = 1 << 18
-WRITERS_CACHE, READERS_CACHE = 2000, 1000
-"""KiB of the file that each connection keeps at hand: an operator's long list fills the reader's, and a sidecar has
+AT_A_STRETCH = 0.002
+"""Seconds of work between two looks at what else there is to do."""
+PATIENCE = 5000
+"""Milliseconds to wait for another program that writes."""
+WRITERS_CACHE, READERS_CACHE, LISTERS_CACHE = 2000, 300, 700
+"""KiB of the file that each connection keeps at hand: an operator's long list fills the lister's, and a sidecar has
 64 MiB for everything."""
 
 
@@ -62,9 +69,14 @@ class SqliteStore:
         self._synchronous = synchronous
         self._exclusive = exclusive and path != ":memory:"
         self._lock: int | None = None
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._readers = ThreadPoolExecutor(1, "store-reader")
+        self._jobs: deque[Job] = deque()
+        self._arrived = asyncio.Event()
+        self._is_closing = False
+        self._takes_long = False
+        self._writing: asyncio.Task[None] | None = None
+        self._threads = ThreadPoolExecutor(2, "store")
+        self._lister: apsw.Connection | None = None
+        self._listing = asyncio.Lock()
         self._ballast = Ballast(f"{path}.ballast")
         self.slot = 0
         self.lease: float | None = None
@@ -79,8 +91,7 @@ class SqliteStore:
             if isinstance(error, apsw.Error | OSError):
                 raise StoreError(f"cannot open the store {self._path}: {error}") from error
             raise
-        self._thread = threading.Thread(target=self._write_batches, name="store-writer", daemon=True)
-        self._thread.start()
+        self._writing = asyncio.create_task(self._write_batches())
         return self
 
     def _open(self) -> None:
@@ -92,6 +103,7 @@ class SqliteStore:
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._writer = self._connect(WRITERS_CACHE)
         migrate(self._writer)
+        self._writer.set_busy_timeout(0)
         if self._exclusive:
             self._ballast.load()
         self._reader = self._writer if self._path == ":memory:" else self._connect(READERS_CACHE)
@@ -111,36 +123,53 @@ class SqliteStore:
 
     def _connect(self, cache: int) -> apsw.Connection:
         connection = apsw.Connection(self._path)
-        connection.set_busy_timeout(5000)
+        connection.set_busy_timeout(PATIENCE)
+        # Without this, statements are planned anew for each value where an index is for some values only.
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
         connection.execute(f"PRAGMA cache_size = -{cache}")
         return connection
 
     async def __aexit__(self, *error: object) -> None:
-        self._jobs.put(None)
-        if self._thread:
-            await asyncio.to_thread(self._thread.join)
-        self._readers.shutdown()
-        self._reader.close()
-        self._writer.close()
+        self._is_closing = True
+        self._arrived.set()
+        if self._writing:
+            await self._writing
+        self._threads.shutdown()
+        for connection in {self._writer, self._reader, self._lister or self._reader}:
+            connection.close()
         self._unlock()
 
-    async def write(self, work: Callable[[Tx], T]) -> T:
-        loop = asyncio.get_running_loop()
-        job = Job(work, loop, loop.create_future())
-        self._jobs.put(job)
+    async def write(self, work: Callable[[Tx], T], *, is_long: bool = False) -> T:
+        job = Job(work, is_long=is_long)
+        self._jobs.append(job)
+        self._arrived.set()
         result: T = await job.future
         return result
 
-    async def read(self, work: Callable[[Tx], T]) -> T:
+    async def read(self, work: Callable[[Tx], T], *, is_long: bool = False) -> T:
         if self._reader is self._writer:
             return await self.write(work)
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+        if not is_long:
+            return self._read(self._reader, work)
+        async with self._listing:
+            if self._lister is None:
+                self._lister = self._connect(LISTERS_CACHE)
+            return await self._aside(self._read, self._lister, work)
+
+    async def _aside(self, work: Callable[..., T], *given: Any) -> T:
+        """Does something in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *given)
 
     async def take(self, work: Callable[[Tx], T]) -> T:
-        """What is claimed is nobody else's anyway: nothing needs to be written."""
-        return await self.read(work)
+        """What is claimed is nobody else's anyway: nothing needs to be written. Where one lane is very long, so is the
+        search behind it."""
+        began = time.monotonic()
+        try:
+            return await self.read(work, is_long=self._takes_long)
+        finally:
+            self._takes_long = time.monotonic() - began > AT_A_STRETCH * 2
 
     async def renew(self, claims: Collection[DeliveryRow]) -> None:
         return
@@ -152,58 +181,80 @@ class SqliteStore:
             await self.write(_try_room)
             self.is_strained = False
 
-    def _read(self, work: Callable[[Tx], T]) -> T:
-        reader = self._reader
+    def _read(self, connection: apsw.Connection, work: Callable[[Tx], T]) -> T:
         try:
-            reader.execute("BEGIN")
+            connection.execute("BEGIN")
             try:
-                return work(SqliteTx(reader))
+                return work(SqliteTx(connection))
             finally:
-                reader.execute("COMMIT")
+                connection.execute("COMMIT")
         except apsw.Error as error:
             raise StoreError(f"the store cannot be read: {error}") from error
 
-    # --- the writer thread -------------------------------------------------------------------------------
+    # --- the writer --------------------------------------------------------------------------------------
 
-    def _write_batches(self) -> None:
-        running = True
-        while running:
-            jobs: list[Job] = []
-            job = self._jobs.get()
-            while job is not None:
-                jobs.append(job)
-                if len(jobs) == BATCH:
-                    break
-                try:
-                    job = self._jobs.get_nowait()
-                except queue.Empty:
-                    break
-            running = job is not None
-            if jobs:
-                self._commit(jobs)
-                answer(jobs)
+    async def _write_batches(self) -> None:
+        while True:
+            while self._jobs:
+                settle(await self._commit())
+            if self._is_closing:
+                return
+            self._arrived.clear()
+            await self._arrived.wait()
 
-    def _commit(self, jobs: list[Job]) -> None:
-        """One transaction for all jobs; each that fails takes only its own writes back."""
-        tx = SqliteTx(self._writer)
+    async def _commit(self) -> list[Job]:
+        """One transaction for all jobs that wait; each that fails takes only its own writes back."""
+        jobs: list[Job] = []
         try:
-            self._writer.execute("BEGIN IMMEDIATE")
-            for job in jobs:
-                self._writer.execute("SAVEPOINT job")
-                try:
-                    job.result = job.work(tx)
-                except StoreError:
-                    raise  # the store's own trouble is everybody's
-                except Exception as error:
-                    job.error = error
-                    self._writer.execute("ROLLBACK TO job")
-                self._writer.execute("RELEASE job")
-            self._writer.execute("COMMIT")
+            await self._begin()
+            await self._do_all(jobs)
+            await self._aside(self._writer.execute, "COMMIT")
         except (apsw.Error, StoreError) as error:
             self._take_back()
             self._throw_ballast(error)
+            if not jobs:  # nobody got in
+                jobs = list(self._jobs)
+                self._jobs.clear()
             for job in jobs:
                 job.error = StoreError(f"the store cannot commit: {error}")
+        return jobs
+
+    async def _begin(self) -> None:
+        """Begins to write; waits in a thread for somebody else who does."""
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+        except apsw.BusyError:
+            self._writer.set_busy_timeout(PATIENCE)
+            try:
+                await self._aside(self._writer.execute, "BEGIN IMMEDIATE")
+            finally:
+                self._writer.set_busy_timeout(0)
+
+    async def _do_all(self, jobs: list[Job]) -> None:
+        """Does what waits, and what comes meanwhile, as far as one transaction holds it."""
+        tx = SqliteTx(self._writer)
+        pause_at = time.monotonic() + AT_A_STRETCH
+        while self._jobs and len(jobs) < BATCH:
+            job = self._jobs.popleft()
+            jobs.append(job)
+            if job.is_long:
+                await self._aside(self._do, job, tx)
+            else:
+                self._do(job, tx)
+            if time.monotonic() > pause_at:
+                await asyncio.sleep(0)
+                pause_at = time.monotonic() + AT_A_STRETCH
+
+    def _do(self, job: Job, tx: SqliteTx) -> None:
+        self._writer.execute("SAVEPOINT job")
+        try:
+            job.result = job.work(tx)
+        except StoreError:
+            raise  # the store's own trouble is everybody's
+        except Exception as error:
+            job.error = error
+            self._writer.execute("ROLLBACK TO job")
+        self._writer.execute("RELEASE job")
 
     def _throw_ballast(self, error: Exception) -> None:
         """Where the disk is full: makes room to record what is under way, and to remove what has ended."""

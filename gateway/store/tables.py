@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar, get_type_hints
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from gateway.store import AlertRow, AttemptRow, CallsRow, CommandRow, DeliveryRow, TargetRow
 
@@ -42,7 +43,7 @@ class Table(Generic[Row]):
 
     def values(self, row: Row) -> list[Any]:
         """The row's columns, for `insert` and `replace`."""
-        values = [getattr(row, field) for field in self.fields]
+        values = list(astuple(row))
         for index in self._flag_places:
             values[index] = int(values[index])
         for index in self._json:
