@@ -19,6 +19,7 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from gateway.canonical import Flat, Kind, is_path
+from gateway.compiling import reader, writer
 from gateway.errors import Problem, from_validation, invalid
 from gateway.values import SAME, Codec, Scale
 from gateway.wire import Wire, copied, get, leaves, merged, names, partial_of, put, remove, unknown
@@ -60,6 +61,26 @@ class Writing:
     filled: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class OneRead:
+    """Reads one wire value by a codec; `None` passes through as it is."""
+
+    codec: Codec
+
+    def __call__(self, value: Any) -> tuple[Any]:
+        return (value if value is None else self.codec.read(value),)
+
+
+@dataclass(frozen=True)
+class OneWrite:
+    """Writes one canonical value by a codec; `None` passes through as it is."""
+
+    codec: Codec
+
+    def __call__(self, writing: Writing, value: Any) -> tuple[Any]:
+        return (value if value is None else self.codec.write(value),)
+
+
 Fallback = Callable[[Flat, Writing], Sequence[Any] | None]
 """The vendor's documented way out where a required field has no value: the wire values of the row, or None."""
 
@@ -90,10 +111,11 @@ class Row:
     why: str = ""
 
     @property
-    def top(self) -> str | None:
-        """The wire field at the top of the object that alone has to be there for the row to say anything; None where
-        there are several."""
-        return self.wires[0].partition(".")[0] if len(self.wires) == 1 else None
+    def codec(self) -> Codec | None:
+        """The codec of a row that is made of nothing else."""
+        if isinstance(self.read, OneRead) and isinstance(self.write, OneWrite) and self.read.codec is self.write.codec:
+            return self.read.codec
+        return None
 
 
 @dataclass(frozen=True)
@@ -132,17 +154,11 @@ def row(
     `limit` is the most characters that the vendor takes: a longer text is cut and marked.
     """
 
-    def read(value: Any) -> tuple[Any]:
-        return (value if value is None else via.read(value),)
-
-    def write(context: Writing, value: Any) -> tuple[Any]:
-        return (value if value is None else via.write(value),)
-
     return Row(
         wires=(wire,),
         paths=(path,),
-        read=read,
-        write=write,
+        read=OneRead(via),
+        write=OneWrite(via),
         side=side,
         derived=derived,
         required=required,
@@ -257,9 +273,10 @@ class Mapping:
         self._compile()
 
     def _compile(self) -> None:
-        """What is the same for every object is worked out once."""
+        """What is the same for every object is worked out once; the functions made of rows when they are first used."""
         self._sides = {side: [entry for entry in self.rows if entry.side in ("both", side)] for side in SIDES}
-        self._tops = {side: [(entry.top, entry) for entry in self._sides[side]] for side in SIDES}
+        self._readers: dict[Side, Callable[[Wire, str], tuple[Flat, list[Hint]]]] = {}
+        self._writers: dict[Side, Callable[[Flat, Writing, bool], Wire]] = {}
         self._paths = frozenset(path for entry in self.rows for path in entry.paths)
         self._not_verbatim = (
             *(drop.wire for drop in self.dropped if drop.control),
@@ -308,21 +325,10 @@ class Mapping:
         return {**{hint.path: hint.value for hint in hints}, **flat} if hints else flat
 
     def _read(self, raw: Wire, side: Side, prefix: str) -> tuple[Flat, list[Hint]]:
-        flat: Flat = {}
-        hints: list[Hint] = []
-        for top, entry in self._tops[side]:
-            if top is not None and top not in raw:
-                continue
-            values = [get(raw, wire) for wire in entry.wires]
-            if values.count(UNSET) == len(values):
-                continue
-            for path, value in zip(entry.paths, _read_row(entry, values, prefix), strict=True):
-                if value is UNSET:
-                    continue
-                if entry.derived:
-                    hints.append(_second_voice(entry, path, value))
-                else:
-                    flat[path] = value
+        read = self._readers.get(side)
+        if read is None:
+            read = self._readers[side] = reader(self._sides[side], _second_voice, invalid)
+        flat, hints = read(raw, prefix)
         self._keep_unknown(raw, flat)
         return flat, hints
 
@@ -396,18 +402,11 @@ class Mapping:
         A required field without a value is supplied from the upstream's defaults or the documented fallback, or
         raises `Unmet`; `partial` writes only what is there, as in an update.
         """
-        wire: Wire = {}
-        for entry in self._sides[side]:
-            values = [flat.get(path, UNSET) for path in entry.paths]
-            is_silent = values.count(UNSET) == len(values)
-            if is_silent and not entry.required:
-                continue
-            out: Sequence[Any] = () if is_silent else entry.write(writing, *values)
-            if entry.required and side == "request" and not partial and not _satisfied(out):
-                out = _supplied(entry, flat, writing)
-            for leaf, value in zip(entry.wires, out, strict=False):
-                if value is not UNSET and not (entry.derived and get(wire, leaf) is not UNSET):
-                    put(wire, leaf, entry.fit(value) if entry.fit else value)
+        write = self._writers.get(side)
+        if write is None:
+            rows, requires = self._sides[side], side == "request"
+            write = self._writers[side] = writer(rows, _put_all, _supplied, requires=requires)
+        wire = write(flat, writing, partial)
         self._write_unknown(flat, wire)
         return wire
 
@@ -513,16 +512,16 @@ def _in_words(old: Row, words: tuple[Any, ...]) -> Fallback:
     return supply
 
 
-def _read_row(entry: Row, values: list[Any], prefix: str) -> tuple[Any, ...]:
-    try:
-        return entry.read(*values)
-    except ValueError as error:
-        raise invalid(".".join(part for part in (prefix, entry.wires[0]) if part), str(error)) from None
-
-
 def _second_voice(entry: Row, path: str, value: Any) -> Hint:
     spelled_alike = entry.scale.same_as(value) if entry.scale and value is not None else (value,)
     return Hint(path, value, spelled_alike)
+
+
+def _put_all(wire: Wire, entry: Row, out: Sequence[Any]) -> None:
+    """Puts what a row says into a wire object. A second voice says nothing that was said."""
+    for leaf, value in zip(entry.wires, out, strict=False):
+        if value is not UNSET and not (entry.derived and get(wire, leaf) is not UNSET):
+            put(wire, leaf, entry.fit(value) if entry.fit else value)
 
 
 def _supplied(entry: Row, flat: Flat, writing: Writing) -> Sequence[Any]:
