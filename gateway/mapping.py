@@ -22,7 +22,7 @@ from gateway.canonical import Flat, Kind, is_path
 from gateway.compiling import reader, writer
 from gateway.errors import Problem, from_validation, invalid
 from gateway.values import SAME, Codec, Scale
-from gateway.wire import Wire, copied, get, leaves, merged, names, partial_of, put, remove, unknown
+from gateway.wire import Wire, copied, get, leaves, merged, names, partial_of, put, remove, unknown, without
 
 Side = Literal["both", "request", "reply"]
 SIDES: tuple[Side, ...] = ("request", "reply")
@@ -389,9 +389,9 @@ class Mapping:
         return min(most, self.room - taken - len(CARRIED))
 
     def _verbatim(self, raw: Wire) -> Wire:
-        words: Wire = copied(raw)
+        words = dict(raw)
         for wire in self._not_verbatim:
-            remove(words, wire)
+            words = without(words, wire)
         return words
 
     # --- to the wire -----------------------------------------------------------------------------------
@@ -420,21 +420,24 @@ class Mapping:
                 elif key in wire:
                     wire[key] = merged(wire[key], value)
 
-    def restate(self, flat: Flat, verbatim: Wire, wire: Wire) -> Wire:
-        """The sender's own spelling wherever it still means what `flat` says, and `wire`'s where it does not."""
+    def restate(self, flat: Flat, verbatim: Wire, wire: Wire) -> tuple[Wire, Flat | None]:
+        """The sender's own spelling wherever it still means what `flat` says, and `wire`'s where it does not; and what
+        that means, where it is known."""
         meant = self.meaning(verbatim)
         words: Wire = copied(verbatim)
+        is_verbatim = True
         for entry in self.rows:
-            unchanged = [meant.get(path, UNSET) for path in entry.paths] == [
-                flat.get(path, UNSET) for path in entry.paths
-            ]
+            is_unchanged = _agree(meant, flat, entry.paths)
+            if is_unchanged and entry.fit is None:
+                continue
+            is_verbatim = False
             for leaf in entry.wires:
-                value = get(words if unchanged else wire, leaf)
-                if not unchanged:
+                value = get(words if is_unchanged else wire, leaf)
+                if not is_unchanged:
                     remove(words, leaf)
                 if value is not UNSET:
                     put(words, leaf, entry.fit(value) if entry.fit else value)
-        return words
+        return words, meant if is_verbatim else None
 
     def with_scale(self, out: Sequence[Any] | None, read: Map[str, int]) -> Mapping:
         """The same rows with other words for severities: eight words, and the codes of words that are read.
@@ -475,6 +478,14 @@ class Mapping:
             return self._holders[path]
         start = f"extensions.{self.dialect}."
         return path[len(start) :] if path.startswith(start) else ""
+
+
+def _agree(one: Flat, other: Flat, paths: tuple[str, ...]) -> bool:
+    """Whether two say the same at these paths."""
+    for path in paths:  # noqa: SIM110 - a generator costs more than what it looks at
+        if one.get(path, UNSET) != other.get(path, UNSET):
+            return False
+    return True
 
 
 def _holders(rows: Sequence[Row]) -> dict[str, str]:

@@ -106,13 +106,16 @@ def translate(saying: Saying, destination: Destination) -> Said:
         )
         patch = mapping.write(_with_companions(mapping, told_again, saying.changed), writing, partial=True)
     body = _whole_body(mapping, whole, writing, needs_all=saying.changed is None and not akin)
+    meant: Flat | None = None
     if akin:
         if saying.verbatim is not None:
-            body = mapping.restate(whole, saying.verbatim, body)
+            body, meant = mapping.restate(whole, saying.verbatim, body)
         if saying.said is not None and saying.changed is not None:
-            patch = mapping.restate(told, saying.said, patch)
-        _note_lateness(saying, mapping, body, patch, altered)
-    meant = {**mapping.implied, **mapping.meaning(body)}
+            patch, _ = mapping.restate(told, saying.said, patch)
+        if saying.late and mapping.details:
+            _note_lateness(saying, mapping, mapping.details, (body, patch))
+            altered["details"], meant = "it is late, and says so", None
+    meant = {**mapping.implied, **(mapping.meaning(body) if meant is None else meant)}
     report = _Report(saying, destination, told, meant, {**writing.filled, **altered})
     if not akin:
         report.carried = _carry(saying, destination, body, meant, report, hush)
@@ -202,17 +205,14 @@ def _once_carried(mapping: Rows, body: Wire, meant: Flat) -> Flat:
     return {**mapping.implied, **mapping.meaning(carrying)}
 
 
-def _note_lateness(saying: Saying, mapping: Rows, body: Wire, patch: Wire, altered: dict[str, str]) -> None:
+def _note_lateness(saying: Saying, mapping: Rows, details: str, said: tuple[Wire, Wire]) -> None:
     """Between two of one vendor nothing is added but this: a late page says so."""
-    if not saying.late or not mapping.details:
-        return
-    for words in (body, patch) if saying.changed is not None else (body,):
+    for words in said if saying.changed is not None else said[:1]:
         _unshare(mapping, words)
-        own = get(words, mapping.details)
+        own = get(words, details)
         told = own if isinstance(own, str) else json.encode(own).decode() if own not in (UNSET, None) else ""
         noted = f"{saying.late}\n\n{told}" if told else saying.late
-        put(words, mapping.details, mapping.fitted(mapping.details, noted))
-    altered["details"] = "it is late, and says so"
+        put(words, details, mapping.fitted(details, noted))
 
 
 def _carry_along(mapping: Rows, body: Wire, patch: Wire) -> None:

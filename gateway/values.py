@@ -91,6 +91,9 @@ class Scale:
                 raise ValueError(f"{word!r} is read as {code}, which is written as {self.out[code]!r}")
         if unread := [word for word in self.out if word not in self.codes]:
             raise ValueError(f"written but not understood: {unread}")
+        self._alike = tuple(
+            tuple(other for other in range(8) if self.out[other] == self.out[code]) for code in range(8)
+        )
         codes = [self.codes[word] for word in self.out]
         if codes != sorted(codes):
             raise ValueError("the scale does not keep the order of severities")
@@ -109,7 +112,7 @@ class Scale:
 
     def same_as(self, code: int) -> tuple[int, ...]:
         """Every code that is written as the word of this one."""
-        return tuple(other for other in range(8) if self.out[other] == self.out[code])
+        return self._alike[code]
 
 
 class Unit:
@@ -182,9 +185,13 @@ TIME = Pair(read_time, iso)
 def each(part: type[Struct], *, read: Mapping[str, str] | None = None) -> Pair:
     """A list of objects as a tuple of canonical parts; `read` renames the vendor's fields to the part's."""
     names = dict(read) if read else {name: name for name in part.__struct_fields__}
+    is_spelled_alike = all(name == canonical for name, canonical in names.items())
+    several = tuple[part, ...]  # type: ignore[valid-type]
     back = {canonical: wire for wire, canonical in names.items()}
 
     def read_list(items: Any) -> Any:
+        if is_spelled_alike:
+            return msgspec.convert(items, several)
         chosen = [{names[key]: value for key, value in item.items() if key in names} for item in items]
         return tuple(msgspec.convert(item, part) for item in chosen)
 

@@ -52,6 +52,21 @@ def remove(wire: Wire, path: str) -> None:
             del wire[first]
 
 
+def without(wire: Wire, path: str) -> Wire:
+    """The same object without the value at a path, and without objects that this leaves empty. What it shares with
+    the other is as it was."""
+    first, dot, rest = path.partition(".")
+    if first not in wire:
+        return wire
+    inner = wire[first]
+    if dot and not isinstance(inner, dict):
+        return wire
+    left = without(inner, rest) if dot else None
+    if left is inner:
+        return wire
+    return {key: left if key == first else value for key, value in wire.items() if key != first or left}
+
+
 def copied(value: Any) -> Any:
     """A deep copy of plain JSON."""
     if isinstance(value, dict):
@@ -90,6 +105,8 @@ def names(wire: type[Struct]) -> frozenset[str]:
 
 def unknown(raw: Wire, wire: type[Struct]) -> Wire:
     """The part of an object that its struct does not describe, in the same places; known list items are empty."""
+    if raw.keys() <= _plain(wire):
+        return {}
     found: Wire = {}
     described = _described(wire)
     for key, value in raw.items():
@@ -111,6 +128,12 @@ def unknown(raw: Wire, wire: type[Struct]) -> Wire:
 def _described(wire: type[Struct]) -> dict[str, tuple[type[Struct] | None, type[Struct] | None]]:
     """Each wire name of a struct, with the struct that its value is, or that the items of its list are."""
     return {item.encode_name: (_struct_in(item.type), _item_struct_in(item.type)) for item in struct_fields(wire)}
+
+
+@functools.cache
+def _plain(wire: type[Struct]) -> frozenset[str]:
+    """The wire names of a struct in whose values there is nothing further that it describes."""
+    return frozenset(name for name, (inside, items) in _described(wire).items() if not inside and not items)
 
 
 def partial_of(wire: type[Struct]) -> type[Struct]:
