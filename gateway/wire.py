@@ -58,10 +58,10 @@ def without(wire: Wire, path: str) -> Wire:
     first, dot, rest = path.partition(".")
     if first not in wire:
         return wire
+    if not dot:
+        return {key: value for key, value in wire.items() if key != first}
     inner = wire[first]
-    if dot and not isinstance(inner, dict):
-        return wire
-    left = without(inner, rest) if dot else None
+    left = without(inner, rest) if isinstance(inner, dict) else inner
     if left is inner:
         return wire
     return {key: left if key == first else value for key, value in wire.items() if key != first or left}
