@@ -4,7 +4,7 @@ committed in the end. It must not know any vendor, HTTP, or SQL.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from gateway.canonical import Flat, Operation
 from gateway.dialect import Command, Dialect
@@ -15,8 +15,7 @@ Via = tuple[str, ...]
 """The gateways that a command came through, by their own names."""
 
 
-@dataclass(frozen=True)
-class Caller:
+class Caller(Struct, frozen=True):
     """Who asks: the dialect it speaks, its name, and the scope its alerts belong to."""
 
     dialect: Dialect
@@ -24,8 +23,7 @@ class Caller:
     scope: str
 
 
-@dataclass(kw_only=True)
-class Accepted:
+class Accepted(Struct, kw_only=True):
     """What was committed for one command: the alert as it is now, the deliveries on their way, and per upstream
     the report; `dead` names the deliveries that can never be sent, with the problem code, `routes` the routes that it
     took, and why."""
@@ -42,8 +40,7 @@ class Accepted:
     queued_behind: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Step:
+class Step(Struct, frozen=True, kw_only=True):
     """One command being accepted: everything that stays the same over its upstreams."""
 
     tx: Tx

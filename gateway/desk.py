@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import structlog
 from cachetools import TTLCache
+from msgspec import Struct
 
 from gateway import muting
 from gateway.accepted import Accepted, Caller, Via
@@ -65,8 +66,7 @@ AT_ONCE = 256
 """So many commands of a batch are written at once: what others ask meanwhile comes between."""
 
 
-@dataclass(frozen=True)
-class Answered:
+class Answered(Struct, frozen=True):
     """What came of a request: the answer for the dialect to word, the id it is about, and the report's lines."""
 
     answer: Answer

@@ -32,8 +32,7 @@ Json = Any
 # --- what a caller asks ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
+class Incoming(Struct, frozen=True):
     """A caller's request, already bounded, authenticated and decoded.
 
     `params` are the decoded variables of the path, `query` every value of each name in order, `headers` by
@@ -48,16 +47,14 @@ class Incoming:
     now: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Ref:
+class Ref(Struct, frozen=True):
     """How a caller names an alert: by an id that any party gave it, or by a dedup key."""
 
     id: str | None = None
     key: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
+class Command(Struct, frozen=True, kw_only=True):
     """An operation on one alert, as a dialect reads it from a request.
 
     `patch` holds what the caller said, by canonical path; `verbatim` the caller's own words for it, without
@@ -73,12 +70,12 @@ class Command:
     """
 
     operation: Operation
-    patch: Flat = field(default_factory=dict)
+    patch: Flat = msgspec.field(default_factory=dict)
     ref: Ref | None = None
     version: int | None = None
     hints: tuple[Hint, ...] = ()
     comment: str = ""
-    verbatim: Mapping[str, Json] = field(default_factory=dict)
+    verbatim: Mapping[str, Json] = msgspec.field(default_factory=dict)
     dropped: tuple[tuple[str, str], ...] = ()
     carried: Json = None
     amend: Callable[[Flat], Flat] | None = None
@@ -88,8 +85,7 @@ class Command:
     is_resend: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Struct, frozen=True):
     """Several commands in one request, each on its own: what is wrong with some (`problems`, found while they were
     read) keeps none of the others back, and is told once those are durable."""
 
@@ -161,8 +157,7 @@ class Mutes:
 # --- what a caller is answered -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(Struct, frozen=True):
     """An alert as the caller may see it: the record, under the id that the caller knows it by."""
 
     id: str
@@ -200,8 +195,7 @@ class Muted(Struct, frozen=True, kw_only=True):
     body: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What a request came to: the alert it was about, or the alerts that were asked for and their number. `request` is
     the request's own number, `history` what the alert came through and `page` which part of that was asked for,
     `inquired` what became of an earlier request, `answers` the answer to each command of a batch,
@@ -215,19 +209,18 @@ class Answer:
     key: str | None = None
     request: int = 0
     history: tuple[Told, ...] = ()
-    page: Mapping[str, Any] = field(default_factory=dict)
+    page: Mapping[str, Any] = msgspec.field(default_factory=dict)
     inquired: Inquired | None = None
     answers: tuple[Answer, ...] = ()
     mutes: tuple[Muted, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """An answer in the caller's words. A `body` of `UNSET` is an empty one."""
 
     status: int
     body: Json | UnsetType = UNSET
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 # --- what an upstream is sent ------------------------------------------------------------------------------
@@ -379,17 +372,15 @@ class Held(Struct, frozen=True, tag="held"):
     code: str = Code.KEY_REFUSED
 
 
-@dataclass(frozen=True, slots=True)
-class FoundAlert:
+class FoundAlert(Struct, frozen=True):
     """An alert as an upstream of the caller's own dialect shows it."""
 
     id: str
     flat: Flat
-    seen: Mapping[str, Any] = field(default_factory=dict)
+    seen: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """What an upstream answered to a read or a list."""
 
     alerts: tuple[FoundAlert, ...]
@@ -416,8 +407,7 @@ Call = Generator[Request, Response, Outcome]
 nothing: after a crash it runs again from the start."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sending:
+class Sending(Struct, frozen=True, kw_only=True):
     """Everything a call may know.
 
     `body` is the whole alert in the vendor's words, `patch` only what this command changes; `key` is the key
@@ -440,7 +430,7 @@ class Sending:
     strict: bool = False
     is_akin: bool = False
     verbatim: dict[str, Json] | None = None
-    replaced: Flat = field(default_factory=dict)
+    replaced: Flat = msgspec.field(default_factory=dict)
     settings: Any = None
     mark: str = ""
 

@@ -49,16 +49,15 @@ class Hint(Struct, frozen=True):
     unless: tuple[Any, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Writing:
+class Writing(Struct, frozen=True, kw_only=True):
     """What may be known while an alert is written: the upstream's defaults and metrics, the caller and its
     dialect, the gateway's own id. `filled` collects, by canonical path, why a value was supplied."""
 
-    defaults: Map[str, Any] = field(default_factory=dict)
-    metrics: Map[str, str] = field(default_factory=dict)
+    defaults: Map[str, Any] = msgspec.field(default_factory=dict)
+    metrics: Map[str, str] = msgspec.field(default_factory=dict)
     origin: str = ""
     caller: str = ""
-    filled: dict[str, str] = field(default_factory=dict)
+    filled: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -210,8 +209,7 @@ def _cutter(limit: int) -> Callable[[Any], Any]:
     return cut
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """A wire object as read.
 
     `flat` holds what the principal rows say, `hints` the second voices, `dropped` what does not concern the alert

@@ -7,12 +7,11 @@ outcome. They must not know any vendor, HTTP, or SQL.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
 
 import structlog
-from msgspec import structs, to_builtins
+from msgspec import Struct, structs, to_builtins
 
 from gateway.canonical import Operation, flatten
 from gateway.codes import Code, Why
@@ -33,8 +32,7 @@ FOLDED_AFTER_MS = 600_000
 UNCONFIRMED = "the upstream took it, and has yet to confirm it"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shipment:
+class Shipment(Struct, frozen=True, kw_only=True):
     """A delivery whose turn has come: the operation that is sent and everything its call may know.
 
     `sending` is None where nothing has to be sent; `void` or `dead` then say why, with the problem `code`. `tried_at`
@@ -74,7 +72,7 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
     if needless:
         return _nothing(delivery, operation, needless)
     if command.body.renews and not row.is_open:
-        return replace(_nothing(delivery, operation, Why(Code.NOT_NEEDED, "it has ended since")), renews=True)
+        return structs.replace(_nothing(delivery, operation, Why(Code.NOT_NEEDED, "it has ended since")), renews=True)
     takes_over = _revived(tx, target)
     command = _with_merged(tx, command, delivery)
     operation, void = _as_things_stand(operation, row, target, upstream)
@@ -85,7 +83,7 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
     if operation not in upstream.dialect.outbound.calls:
         return _nothing(delivery, operation, Why(Code.NOT_OFFERED, f"{upstream.dialect.title} cannot {operation}"))
     shipment = _ship(delivery, operation, command, row, target, upstream, now, strict, takes_over)
-    return replace(shipment, via=command.body.via, fires=target.state == "standby", renews=command.body.renews)
+    return structs.replace(shipment, via=command.body.via, fires=target.state == "standby", renews=command.body.renews)
 
 
 def _nothing(delivery: DeliveryRow, operation: Operation, why: Why) -> Shipment:
@@ -285,8 +283,7 @@ def _late_note(at: int, now: int) -> str:
 # --- outcomes ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Verdict(Struct, frozen=True, kw_only=True):
     """What a delivery came to, for whoever waits for it: `again` means not yet. It `is_recorded` unless the delivery
     was somebody else's by then."""
 
@@ -342,7 +339,7 @@ def settle(
     if isinstance(outcome, Rejected | Changed):
         kind = outcome.kind if isinstance(outcome, Rejected) else ProblemKind.CONFLICT
         verdict = _dead(tx, shipment.operation, delivery, target, outcome.reason, code_of(outcome), now, kind)
-        return replace(verdict, changed=outcome) if isinstance(outcome, Changed) else verdict
+        return structs.replace(verdict, changed=outcome) if isinstance(outcome, Changed) else verdict
     if shipment.tried_at is not None or looked_up:
         delivery.report = [*delivery.report, *to_builtins([_after_doubt(shipment, upstream, looked_up=looked_up)])]
     return _delivered(tx, shipment, delivery, target, outcome, now, show)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+import msgspec
 from msgspec import UNSET, Struct, json
 
 from gateway.canonical import LOWEST_SEVERITY, QUIET_CATEGORY, SERVER_OWNED, Flat, Link
@@ -49,8 +50,7 @@ class Destination:
     public_url: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Saying:
+class Saying(Struct, frozen=True, kw_only=True):
     """An alert on its way to a destination.
 
     `flat` is the record, `id` the gateway's own, `origin` the dialect it was said in and `caller` by whom; `key` the
@@ -64,7 +64,7 @@ class Saying:
     caller: str
     id: int | None = None
     key: str | None = None
-    replaced: Flat = field(default_factory=dict)
+    replaced: Flat = msgspec.field(default_factory=dict)
     route: str = ""
     changed: tuple[str, ...] | None = None
     verbatim: Wire | None = None
@@ -74,8 +74,7 @@ class Saying:
     dropped: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True)
-class Said:
+class Said(Struct, frozen=True):
     """An alert in the destination's words: whole, and only what an update changes; and the report."""
 
     body: Wire

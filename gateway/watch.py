@@ -11,11 +11,10 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import structlog
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from gateway.canonical import Flat, Operation
 from gateway.config import Config, Heartbeat, Upstream
@@ -247,7 +246,7 @@ class Watch:
             if not isinstance(outcome, Pending):
                 break
             await asyncio.sleep(outcome.after)
-            sending = replace(sending, seen={**sending.seen, **outcome.seen})
+            sending = structs.replace(sending, seen={**sending.seen, **outcome.seen})
             ended = await client.run(call(sending))
         return ended.outcome
 

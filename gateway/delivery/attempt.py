@@ -77,7 +77,7 @@ class Client:
         reason = getattr(ended.outcome, "reason", None)
         if reason is None:
             return ended
-        told: Any = msgspec.structs.replace(ended.outcome, reason=self._masked(reason, entry)[:500])  # type: ignore[type-var]
+        told: Any = msgspec.structs.replace(ended.outcome, reason=self._masked(reason, entry)[:500])
         return msgspec.structs.replace(ended, outcome=told)
 
     def _came_through(self, via: tuple[str, ...]) -> dict[str, str]:

@@ -7,7 +7,6 @@ on where it stopped. It must not know any vendor.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import random
 import time
 from collections.abc import Callable
@@ -202,11 +201,11 @@ class Lanes:
             ended = await self._run_safely(shipment, started)
             delivery.status = ended.status
             if ended.is_ambiguous and shipment.tried_at is None and shipment.operation is Operation.CREATE:
-                shipment = dataclasses.replace(shipment, tried_at=started)
+                shipment = structs.replace(shipment, tried_at=started)
             await self.gate.ended(delivery.lane, self._but_for_its_key(delivery, ended))
             if not isinstance(ended.outcome, Pending):
                 delivery.attempts += 1
-        shipment = dataclasses.replace(shipment, delivery=delivery)
+        shipment = structs.replace(shipment, delivery=delivery)
         if ended is not None and isinstance(ended.outcome, Held):
             await self._hold(shipment, ended, ended.outcome, started, time.monotonic() - began)
             return

@@ -12,14 +12,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
+from msgspec import Struct
+
 from gateway.config import Inbound
 from gateway.dialect import Route
 from gateway.errors import Problem, ProblemKind
 from gateway.listening import host_in
 
 
-@dataclass(frozen=True)
-class Match:
+class Match(Struct, frozen=True):
     """A route of an inbound, and the variables of its path."""
 
     inbound: Inbound

@@ -9,7 +9,7 @@ who calls, nor which dialect's rows its alerts are read with.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -123,7 +123,7 @@ def notified(body: Mapping[str, Json], told: Told, now: datetime) -> Batch:
     def read(placed: tuple[int, Any]) -> Command:
         wire, has_ended = _checked(*placed, told)
         found = command(wire, has_ended, now, told.rows)
-        return replace(found, verbatim={**found.verbatim, **keeps}, dropped=(*found.dropped, *beside))
+        return msgspec.structs.replace(found, verbatim={**found.verbatim, **keeps}, dropped=(*found.dropped, *beside))
 
     return each(enumerate(alerts), read)
 

@@ -12,7 +12,6 @@ import base64
 import binascii
 import hashlib
 import re
-from dataclasses import replace
 from typing import Literal
 from urllib.parse import quote, unquote
 
@@ -71,7 +70,9 @@ def parted(incoming: Incoming) -> tuple[Incoming, ...] | None:
         return None
     if not isinstance(incoming.body, list):
         raise Problem(ProblemKind.MALFORMED, "the body is no list of events")
-    return tuple(replace(incoming, headers={"content-type": STRUCTURED}, body=event) for event in incoming.body)
+    return tuple(
+        msgspec.structs.replace(incoming, headers={"content-type": STRUCTURED}, body=event) for event in incoming.body
+    )
 
 
 def opened(incoming: Incoming) -> dict[str, Json]:

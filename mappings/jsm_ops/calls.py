@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Generator
-from dataclasses import replace
 from functools import partial
 
 from msgspec import structs
@@ -170,7 +169,7 @@ def read_many(sending: Sending) -> Call:
         return Found(())
     if not isinstance(found, str):
         return found
-    answer = yield from read_one(replace(sending, ids={"id": found}))
+    answer = yield from read_one(structs.replace(sending, ids={"id": found}))
     return Found(()) if isinstance(answer, Missing) else answer
 
 

@@ -16,10 +16,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import apsw
+from msgspec import structs
 
 from gateway.accepted import Caller
 from gateway.canonical import Operation
@@ -272,7 +273,7 @@ class Simulation:
         outcome = self._outcome(shipment) if shipment.sending is not None else None
         row.attempts += outcome is not None
         if isinstance(outcome, Again) and outcome.reason != "refused" and shipment.operation is Operation.CREATE:
-            shipment = replace(shipment, tried_at=shipment.tried_at or self.now)  # it may be there by now
+            shipment = structs.replace(shipment, tried_at=shipment.tried_at or self.now)  # it may be there by now
             self.models[place[0]].seen.add(row.id)
         due = self.now + int(pause(upstream.retry, row.attempts, None, self.random.random) * 1000)
         with self.connection:

@@ -5,13 +5,13 @@ the vendor is read from the request that its dialect would send."""
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import structlog
+from msgspec import structs
 from structlog.testing import LogCapture
 
 from gateway import settling
@@ -126,7 +126,7 @@ def test_of_what_was_tried_before_the_end_is_told_as_it_may_be_there_already() -
     one.accept("ci", create("disk"))
     for upstream in BOTH:
         [row] = one.due(upstream)
-        one.end(replace(one.take(row), tried_at=one.now), Again(reason="reset"))
+        one.end(structs.replace(one.take(row), tried_at=one.now), Again(reason="reset"))
     one.accept("ci", RESOLVE)
     one.now += 11 * MINUTE
     assert [shipment.operation for shipment in drain(one, "bykey")] == [Operation.RESOLVE]
