@@ -105,11 +105,14 @@ def names(wire: type[Struct]) -> frozenset[str]:
 
 def unknown(raw: Wire, wire: type[Struct]) -> Wire:
     """The part of an object that its struct does not describe, in the same places; known list items are empty."""
-    if raw.keys() <= _plain(wire):
+    plain = _plain(wire)
+    if raw.keys() <= plain:
         return {}
     found: Wire = {}
     described = _described(wire)
     for key, value in raw.items():
+        if key in plain:
+            continue
         if key not in described:
             found[key] = value
             continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -26,6 +27,12 @@ from gateway.reaching import Proxy, Reach
 
 MOST_READ = 64 * 1024
 MOST_LISTED = 8 * 1024 * 1024
+_USUAL = {
+    "user-agent": f"alert-gateway/{__version__}",
+    "accept": "application/json",
+    "accept-encoding": "identity",
+    "connection": "keep-alive",
+}
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 
 
@@ -57,20 +64,14 @@ class Transport:
         self._url = url
         self._timeout = timeout
         self._reach = reach or Reach()
-        self._client = httpx.AsyncClient(
-            transport=_Ways(self._reach, concurrency),
-            timeout=httpx.Timeout(timeout, connect=timeout / 2),
-            follow_redirects=False,
-            headers={
-                "user-agent": f"alert-gateway/{__version__}",
-                "accept": "application/json",
-                "accept-encoding": "identity",
-            },
-        )
+        # Not httpx's client, but what is below it: there is nothing to redirect, to authorise or to keep cookies of,
+        # and looking for it costs as much as the request.
+        self._ways = _Ways(self._reach, concurrency)
+        self._extensions = {"timeout": httpx.Timeout(timeout, connect=timeout / 2).as_dict()}
 
     async def aclose(self) -> None:
         """Closes the connections."""
-        await self._client.aclose()
+        await self._ways.aclose()
 
     async def send(self, request: Request, headers: Mapping[str, str]) -> Response:
         """Sends a request, with further headers; raises `Unreachable`."""
@@ -88,7 +89,7 @@ class Transport:
         except _BadProxy as error:
             raise Unreachable(str(error), sent=False) from None
 
-    async def _exchange(self, request: Request, headers: Mapping[str, str]) -> Response:
+    def _built(self, request: Request, headers: Mapping[str, str]) -> httpx.Request:
         url = request.path if request.absolute else self._url + quote(request.path, safe="/%:@!$&'()*+,;=-._~?")
         body: dict[str, Any] = {}
         extra: dict[str, str] = {}
@@ -97,21 +98,30 @@ class Transport:
             extra["content-type"] = "application/json"
         elif request.form is not UNSET:
             body["data"] = dict(request.form)
-        built = self._client.build_request(
+        return httpx.Request(
             request.method,
-            url,
+            _address(url),
             params=dict(request.query) or None,
-            headers={**extra, **request.headers, **headers},
+            headers={**_USUAL, **extra, **request.headers, **headers},
+            extensions=self._extensions,
             **body,
         )
+
+    async def _exchange(self, request: Request, headers: Mapping[str, str]) -> Response:
         most = MOST_LISTED if request.is_list else MOST_READ
-        answer = await self._client.send(built, stream=True)
+        answer = await self._ways.handle_async_request(self._built(request, headers))
         try:
             if answer.status_code == 407:  # no upstream says that: it is the proxy's word, and no verdict on anything
                 raise Unreachable("the proxy asks for credentials", sent=False, is_shut=True)
             return Response(answer.status_code, dict(answer.headers), await _read(answer, most))
         finally:
             await answer.aclose()
+
+
+@functools.lru_cache(256)
+def _address(text: str) -> httpx.URL:
+    """An address taken apart: most requests go to one that is known."""
+    return httpx.URL(text)
 
 
 async def _read(answer: httpx.Response, most: int) -> bytes:
