@@ -85,7 +85,8 @@ class Outbox:
         delivery.report = to_builtins(list(fates))
         step.accepted.reports[target.upstream] = fates
         if delivery.state == "waiting":
-            step.accepted.queued_behind |= target.upstream == step.accepted.primary and step.tx.waits_before(delivery)
+            if newest is not None and target.upstream == step.accepted.primary:
+                step.accepted.queued_behind |= step.tx.waits_before(delivery)
             _merge_waiting(step, delivery)
         if target.state == "absent":
             target.state = "dead" if delivery.state == "dead" else "waiting"

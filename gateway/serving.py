@@ -15,6 +15,7 @@ from gateway.certificates import Following
 from gateway.config import Config
 from gateway.configfile import is_loopback
 from gateway.errors import ConfigurationError, StoreError
+from gateway.lean import settled
 from gateway.server import serving
 from gateway.service import Gateway
 from gateway.workers import SUPERVISOR, hear_reloads
@@ -72,6 +73,7 @@ async def _serve(config: Config, load: Callable[[], Config], fd: int | None, adm
                 url = await listeners.enter_async_context(
                     serving(gateway.app, host, port, fd=fd, tls=tls, settle=SETTLE)
                 )
+                settled()
                 log.info("serving", url=url, dialects=list(config.inbounds), upstreams=list(config.upstreams))
                 await stop.wait()
                 gateway.is_draining = True
