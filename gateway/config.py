@@ -49,6 +49,7 @@ from gateway.mapping import Mapping as Rows
 from gateway.own import dialects_in
 from gateway.reaching import Reach, reach
 from gateway.registry import dialects
+from gateway.rescaling import with_scale
 from gateway.routing import Route
 from gateway.secrets import Keyring, Secret
 from gateway.translation import Destination
@@ -431,7 +432,7 @@ class _Check(Tables):
             return mapping
         given = self.struct(SeverityFile, table, path)
         try:
-            return mapping.with_scale(given.out, given.in_)
+            return with_scale(mapping, given.out, given.in_)
         except ValueError as error:
             self.say(path, str(error))
             return mapping

@@ -35,13 +35,11 @@ from gateway.dialect import (
     Listing,
     Missing,
     Mute,
-    Muted,
     Mutes,
     Read,
     Ref,
     Relay,
     Reply,
-    Sending,
     Shown,
     Unmute,
 )
@@ -50,6 +48,7 @@ from gateway.history import inquire, told
 from gateway.idempotency import Key, as_answer, first_answer, keep
 from gateway.ids import MakeId
 from gateway.landing import all_has_landed, has_landed, not_landed
+from gateway.lookup import as_shown, look_up, mutes, question
 from gateway.metrics import Metrics
 from gateway.refreshing import forget, refresh, take_in
 from gateway.road import Road
@@ -57,7 +56,7 @@ from gateway.routing import choose
 from gateway.store import AlertFilter, AlertRow, FirstAnswer, Store, TargetRow, Tx
 from gateway.translation import header, joined
 from gateway.undoing import undo
-from gateway.values import from_millis, millis
+from gateway.values import millis
 from gateway.waiting import Waiter, Waiters
 
 log = structlog.get_logger()
@@ -233,7 +232,7 @@ class Desk:
     ) -> Answered:
         dead = {**accepted.dead, **refused}
         lines = [header(name, fates, dead.get(name, "")) for name, fates in accepted.reports.items()]
-        answer = Answer(shown=_shown(row) if row else None, key=asked.ref.key if asked.ref else None, request=request)
+        answer = Answer(shown=as_shown(row) if row else None, key=asked.ref.key if asked.ref else None, request=request)
         return Answered(answer, row.id if row else request, tuple(line for line in lines if line))
 
     def _keep(
@@ -307,7 +306,7 @@ class Desk:
     # --- reads -------------------------------------------------------------------------------------------
 
     async def _read(self, who: Caller, asked: Read, request: int) -> Answered:
-        found = await self.store.read(lambda tx: _look_up(tx, who, asked.ref))
+        found = await self.store.read(lambda tx: look_up(tx, who, asked.ref))
         if found is None:
             raise Problem(ProblemKind.NOT_FOUND, "there is no such alert", field="id")
         row, target, is_quiet = found
@@ -317,7 +316,7 @@ class Desk:
             row, is_stale = await self._ask_for_one(row, target, upstream)
         history = await self.store.read(lambda tx: told(tx, row.id)) if asked.history else ()
         return Answered(
-            Answer(shown=_shown(row), request=request, history=history, page=asked.page), row.id, is_stale=is_stale
+            Answer(shown=as_shown(row), request=request, history=history, page=asked.page), row.id, is_stale=is_stale
         )
 
     async def _inquire(self, who: Caller, asked: Inquiry, request: int) -> Answered:
@@ -325,7 +324,7 @@ class Desk:
         if found is None:
             raise Problem(ProblemKind.NOT_FOUND, "there is no such request", field="id")
         inquired, row = found
-        shown = _shown(row) if row else None
+        shown = as_shown(row) if row else None
         return Answered(Answer(shown=shown, request=request, inquired=inquired), row.id if row else request)
 
     def _akin(self, who: Caller, name: str) -> Upstream | None:
@@ -354,7 +353,7 @@ class Desk:
 
     async def _ask_for_one(self, row: AlertRow, target: TargetRow, upstream: Upstream) -> tuple[AlertRow, bool]:
         assert upstream.dialect.outbound.read
-        call = upstream.dialect.outbound.read(_question(upstream, target, self.now()))
+        call = upstream.dialect.outbound.read(question(upstream, target, self.now()))
         outcome = await self._ask(upstream, call, key_entry(target.lane))
         if isinstance(outcome, Missing):
             await self.store.write(lambda tx: forget(tx, row.id, upstream, self.now()))
@@ -378,7 +377,7 @@ class Desk:
         upstream = self._akin(who, chosen[0].upstream) if chosen else None
         if upstream and upstream.dialect.outbound.list and self._may_ask(("list", who.scope)):
             asked_at = self.now()
-            call = upstream.dialect.outbound.list(_question(upstream, None, asked_at))
+            call = upstream.dialect.outbound.list(question(upstream, None, asked_at))
             outcome = await self._ask(upstream, call, upstream.entry(who.dialect.name, who.name))
             is_stale = not isinstance(outcome, Found)
             if isinstance(outcome, Found):
@@ -397,7 +396,7 @@ class Desk:
 
         def look(tx: Tx) -> tuple[tuple[Shown, ...], int]:
             rows, total = tx.alerts(who.scope, wanted)
-            listed = tuple(_shown(row) for row in rows)
+            listed = tuple(as_shown(row) for row in rows)
             if asked.choose is None:
                 return listed, total
             chosen = asked.choose(listed)
@@ -414,7 +413,7 @@ class Desk:
         """What callers ask not to be told of. The open alerts that they mean have been seen, and are acknowledged."""
         if isinstance(asked, Mutes):
             wanted = asked.id
-            found = await self.store.read(lambda tx: _mutes(tx, who.scope, wanted))
+            found = await self.store.read(lambda tx: mutes(tx, who.scope, wanted))
             return Answered(Answer(mutes=found, request=request), request)
         if isinstance(asked, Unmute):
             ended = asked.id
@@ -459,45 +458,3 @@ def _rounds(commands: Sequence[Command]) -> Iterator[list[tuple[int, Command]]]:
         keys.add(key)
     if numbered:
         yield numbered
-
-
-def _shown(row: AlertRow) -> Shown:
-    return Shown(row.shown, row.version, flatten(row.body))
-
-
-def _mutes(tx: Tx, scope: str, wanted: str | None) -> tuple[Muted, ...]:
-    if wanted is None:
-        return tuple(muting.kept(tx, scope))
-    found = muting.one(tx, scope, wanted)
-    if found is None:
-        raise Problem(ProblemKind.NOT_FOUND, "silence not found", field="id")
-    return (found,)
-
-
-def _look_up(tx: Tx, who: Caller, ref: Ref) -> tuple[AlertRow, TargetRow | None, bool] | None:
-    """The alert, its primary, and whether nothing waits to be sent there."""
-    by_key = ref.id is None and ref.key is not None
-    row = (
-        tx.alert_by_key(who.scope, who.dialect.same_key(ref.key or ""))
-        if by_key
-        else tx.alert_by_id(who.scope, ref.id or "")
-    )
-    if row is None:
-        return None
-    targets = tx.targets(row.id)
-    primary = targets[0] if targets else None
-    is_quiet = primary is not None and primary.state == "present" and not tx.is_waiting(row.id, primary.upstream)
-    return row, primary, is_quiet
-
-
-def _question(upstream: Upstream, target: TargetRow | None, now: int) -> Sending:
-    return Sending(
-        operation=Operation.READ,
-        at=from_millis(now),
-        body={},
-        patch={},
-        key=target.key if target else None,
-        ids=target.ids if target else {},
-        seen=target.seen if target else {},
-        settings=upstream.settings,
-    )

@@ -92,38 +92,11 @@ class Road:
     def _create(
         self, tx: Tx, asked: Command, caller: Caller, request: int, command: int, now: int, via: Via
     ) -> Accepted:
-        dialect = caller.dialect
-        flat = self._restored({**{hint.path: hint.value for hint in asked.hints}, **asked.patch}, asked, dialect)
-        flat = in_order({"kind": dialect.kind, **flat, "status": "firing", "created_at": from_millis(now)})
-        flat["updated_at"] = flat["created_at"]
-        if asked.invents_key and not flat.get("dedup_key"):
-            flat["dedup_key"] = self._invent()
-        key = flat.get("dedup_key") or None
-        has_name = dialect.unique_names and flat.get("summary") and not self._outbox.has_seen(via)
-        name = str(flat["summary"]) if has_name else None  # what comes back has the name of what went out
-        if name is not None:
-            tx.lock(f"name {caller.scope} {name}")
-        if name is not None and tx.alert_by_name(caller.scope, name):
-            raise Problem(ProblemKind.NAME_TAKEN, f"The name is already used: {name}", field="name")
+        flat = self._opened(asked, caller.dialect, now)
+        name = self._named(tx, flat, caller, via)
         chosen = self._chosen(caller, flat)
-        row = AlertRow(
-            id=command,
-            scope=caller.scope,
-            dialect=dialect.name,
-            caller=caller.name,
-            shown=dialect.shown_id(command),
-            key=dialect.same_key(key) if key else None,
-            name=name,
-            status="firing",
-            resource=flat.get("resource"),
-            is_open=True,
-            version=1,
-            created_at=now,
-            updated_at=now,
-            body=unflatten(flat),
-            verbatim=self._words(asked, chosen, dialect),
-            ends_at=_end_of(flat),
-        )
+        row = self._new_row(flat, caller, command, now, name)
+        row.verbatim = self._words(asked, chosen, caller.dialect)
         accepted = Accepted(command=command, alert=row, is_new=True)
         step = Step(
             tx=tx,
@@ -147,6 +120,47 @@ class Road:
         body = CommandBody(after=row.body, said=row.verbatim, dropped=asked.dropped, via=via)
         self._record(step, request, Operation.CREATE, body)
         return accepted
+
+    def _opened(self, asked: Command, dialect: Dialect, now: int) -> Flat:
+        """What an alert says when it is new."""
+        flat = self._restored({**{hint.path: hint.value for hint in asked.hints}, **asked.patch}, asked, dialect)
+        flat = in_order({"kind": dialect.kind, **flat, "status": "firing", "created_at": from_millis(now)})
+        flat["updated_at"] = flat["created_at"]
+        if asked.invents_key and not flat.get("dedup_key"):
+            flat["dedup_key"] = self._invent()
+        return flat
+
+    def _named(self, tx: Tx, flat: Flat, caller: Caller, via: Via) -> str | None:
+        """The name that is this alert's alone from here on, where the vendor has such. What comes back has the name of
+        what went out."""
+        if not (caller.dialect.unique_names and flat.get("summary")) or self._outbox.has_seen(via):
+            return None
+        name = str(flat["summary"])
+        tx.lock(f"name {caller.scope} {name}")
+        if tx.alert_by_name(caller.scope, name):
+            raise Problem(ProblemKind.NAME_TAKEN, f"The name is already used: {name}", field="name")
+        return name
+
+    def _new_row(self, flat: Flat, caller: Caller, command: int, now: int, name: str | None) -> AlertRow:
+        dialect, key = caller.dialect, flat.get("dedup_key") or None
+        return AlertRow(
+            id=command,
+            scope=caller.scope,
+            dialect=dialect.name,
+            caller=caller.name,
+            shown=dialect.shown_id(command),
+            key=dialect.same_key(key) if key else None,
+            name=name,
+            status="firing",
+            resource=flat.get("resource"),
+            is_open=True,
+            version=1,
+            created_at=now,
+            updated_at=now,
+            body=unflatten(flat),
+            verbatim=None,
+            ends_at=_end_of(flat),
+        )
 
     def _restored(self, flat: Flat, asked: Command, dialect: Dialect) -> Flat:
         """What travelled in the vendor's free-form container is put back, unless we stand in for the vendor."""
@@ -226,13 +240,17 @@ class Road:
             muted=muted,
         )
         tx.update_alert(row)
-        targets = tx.targets(row.id)
+        self._tell(step, before)
+        self._record(step, request, operation, body)
+        return step.accepted
+
+    def _tell(self, step: Step, before: Flat) -> None:
+        """Every upstream that has the alert, and those that it gets now that it says something else."""
+        targets = step.tx.targets(step.row.id)
         targets += self._targets.widened(step, targets)
         step.accepted.primary = next((one.upstream for one in targets if one.upstream in self._config.upstreams), None)
         for target in targets:
             self._outbox.deliver(step, target, before)
-        self._record(step, request, operation, body)
-        return step.accepted
 
     def _own_words(self, asked: Command, row: AlertRow, caller: Caller) -> Wire | None:
         """The caller's words, where an upstream speaks its dialect and the alert was made in that dialect too."""
@@ -289,29 +307,10 @@ class Road:
         if asked.is_resend and asked.ref.key and _has_ended(tx, caller, asked.ref.key, command):
             return accepted
         for choice in choose(self._config.routes, caller.dialect.name, caller.name, None) or ():
-            upstream = self._config.upstreams[choice.upstream]
             accepted.primary = accepted.primary or choice.upstream
-            if not asked.ref.key or not _can_be_told(upstream, asked.operation, caller):
+            delivery = self._blind(tx, asked, caller, choice, command, now)
+            if delivery is None:
                 continue
-            named = lane_of(upstream, choice, caller, f"key {upstream.dialect.same_key(asked.ref.key)}", {})
-            tx.lock(f"lane {upstream.name} {named}")
-            if tx.lane_holders(upstream.name, named):
-                continue  # another scope's alert stands on this lane; it is not this caller's to end
-            newest = tx.newest_in_lane(upstream.name, named)
-            if asked.is_resend and newest and newest.operation == asked.operation:
-                continue
-            delivery = DeliveryRow(
-                id=self._ids(above=newest.id if newest else 0),
-                command=command,
-                alert=None,
-                upstream=upstream.name,
-                lane=named,
-                key=asked.ref.key,
-                operation=asked.operation,
-                state="waiting",
-                created_at=now,
-                due=now,
-            )
             if not self._outbox.is_looping(via, delivery, accepted):
                 accepted.deliveries.append(delivery)
             accepted.fanout += 1
@@ -331,6 +330,35 @@ class Road:
             )
         )
         return accepted
+
+    def _blind(
+        self, tx: Tx, asked: Command, caller: Caller, choice: Choice, command: int, now: int
+    ) -> DeliveryRow | None:
+        """What an upstream is told of an alert of which only the key is known; nothing where there is nothing to tell,
+        or where another scope's alert stands on the lane: that is not this caller's to end."""
+        upstream = self._config.upstreams[choice.upstream]
+        key = asked.ref.key if asked.ref else None
+        if not key or not _can_be_told(upstream, asked.operation, caller):
+            return None
+        named = lane_of(upstream, choice, caller, f"key {upstream.dialect.same_key(key)}", {})
+        tx.lock(f"lane {upstream.name} {named}")
+        if tx.lane_holders(upstream.name, named):
+            return None
+        newest = tx.newest_in_lane(upstream.name, named)
+        if asked.is_resend and newest and newest.operation == asked.operation:
+            return None
+        return DeliveryRow(
+            id=self._ids(above=newest.id if newest else 0),
+            command=command,
+            alert=None,
+            upstream=upstream.name,
+            lane=named,
+            key=key,
+            operation=asked.operation,
+            state="waiting",
+            created_at=now,
+            due=now,
+        )
 
 
 def _end_of(flat: Flat) -> int | None:
