@@ -15,8 +15,8 @@ from gateway.canonical import Operation
 from gateway.codes import Code
 from gateway.config import Upstream
 from gateway.operations import Operator, entry, keep
+from gateway.preparing import prepare
 from gateway.rehearsal import rehearsed
-from gateway.settling import prepare
 from gateway.store import DeliveryFilter, DeliveryRow, Tx
 
 BATCH = 500

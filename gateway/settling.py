@@ -1,286 +1,25 @@
-"""The road of a command, second half: what is sent when its turn comes, and what becomes of it.
+"""The road of a command, its end: what became of a delivery.
 
-Both are plain functions of a transaction, decided anew from what is committed at that moment, so that a restart
-changes nothing. `prepare` decides from the state of (alert, upstream) what a delivery is now; `settle` records an
-outcome. They must not know any vendor, HTTP, or SQL.
+A plain function of a transaction: `settle` records an outcome. It must not know any vendor, HTTP, or SQL.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Literal
 
-import structlog
 from msgspec import Struct, structs, to_builtins
 
-from gateway.canonical import Operation, flatten
-from gateway.codes import Code, Why
+from gateway.canonical import Operation
+from gateway.codes import Code
 from gateway.config import Upstream
-from gateway.dialect import Again, Changed, Delivered, Found, Missing, Outcome, Pending, Rejected, Sending, code_of
+from gateway.dialect import Again, Changed, Delivered, Found, Missing, Outcome, Pending, Rejected, code_of
 from gateway.errors import ProblemKind
-from gateway.mapping import Unmet
-from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
-from gateway.terms import ENDING, INSTEAD_OF, TELLING, may_look, saying
-from gateway.translation import Fate, translate, unmet_text
-from gateway.values import from_millis, iso_seconds
-from gateway.wire import merged
+from gateway.preparing import TRIED_AT, Shipment, target_of
+from gateway.store import DeliveryFilter, DeliveryRow, TargetRow, Tx
+from gateway.terms import ENDING, INSTEAD_OF, may_look
+from gateway.translation import Fate
 
-log = structlog.get_logger()
-TRIED_AT = "tried_at"
-LATE = timedelta(minutes=2)
-FOLDED_AFTER_MS = 600_000
 UNCONFIRMED = "the upstream took it, and has yet to confirm it"
-
-
-class Shipment(Struct, frozen=True, kw_only=True):
-    """A delivery whose turn has come: the operation that is sent and everything its call may know.
-
-    `sending` is None where nothing has to be sent; `void` or `dead` then say why, with the problem `code`. `tried_at`
-    is when the first attempt began that may have made something at the upstream although its answer was lost; `via`
-    names the gateways that the command came through; it `fires` where nobody else has taken the alert and its fallback
-    is told, and `renews` what was told before.
-    """
-
-    delivery: DeliveryRow
-    operation: Operation
-    sending: Sending | None = None
-    void: str = ""
-    dead: str = ""
-    code: str = ""
-    takes_over: int | None = None
-    tried_at: int | None = None
-    report: tuple[Fate, ...] = ()
-    via: tuple[str, ...] = ()
-    fires: bool = False
-    renews: bool = False
-
-
-def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict: bool = False) -> Shipment:
-    """Decides what a waiting delivery is now. `strict` asks an update not to overwrite what others changed there."""
-    operation = Operation(delivery.operation)
-    command = tx.command(delivery.command)
-    if command is None:
-        return _nothing(delivery, operation, Why(Code.GONE_HERE, "its command is gone"))
-    if delivery.alert is None:
-        return _by_key_alone(delivery, command, upstream, now)
-    row = tx.alert(delivery.alert)
-    targets = tx.targets(delivery.alert)
-    target = next((one for one in targets if one.upstream == upstream.name), None)
-    if row is None or target is None:
-        return _nothing(delivery, operation, Why(Code.GONE_HERE, "its alert is gone"))
-    needless = _needless(tx, delivery, row, target, targets) or _folded(tx, delivery, target, upstream, now)
-    if needless:
-        return _nothing(delivery, operation, needless)
-    if command.body.renews and not row.is_open:
-        return structs.replace(_nothing(delivery, operation, Why(Code.NOT_NEEDED, "it has ended since")), renews=True)
-    takes_over = _revived(tx, target)
-    command = _with_merged(tx, command, delivery)
-    operation, void = _as_things_stand(operation, row, target, upstream)
-    if operation not in TELLING and _passed_on(tx, row, target, delivery):
-        void = Why(Code.PASSED_ON, "a newer alert has its key there")
-    if void:
-        return _nothing(delivery, operation, void)
-    if operation not in upstream.dialect.outbound.calls:
-        return _nothing(delivery, operation, Why(Code.NOT_OFFERED, f"{upstream.dialect.title} cannot {operation}"))
-    shipment = _ship(delivery, operation, command, row, target, upstream, now, strict, takes_over)
-    return structs.replace(shipment, via=command.body.via, fires=target.state == "standby", renews=command.body.renews)
-
-
-def _nothing(delivery: DeliveryRow, operation: Operation, why: Why) -> Shipment:
-    return Shipment(delivery=delivery, operation=operation, void=why.text, code=why.code)
-
-
-def _needless(tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, targets: list[TargetRow]) -> Why | None:
-    """Why a fallback need not be told: it is over, or somebody else has taken the alert."""
-    if target.state != "standby":
-        return None
-    if not row.is_open:
-        return Why(Code.NOT_NEEDED, "it ended before its turn came")
-    delivered = {one.upstream for one in tx.deliveries_of(delivery.command) if one.state == "delivered"}
-    taken = {
-        other.upstream
-        for other in targets
-        if other.state != "standby"
-        and (other.upstream in delivered or (other.state == "present" and not tx.is_waiting(row.id, other.upstream)))
-    }
-    by = [taken.intersection(route) for route in target.seen.get(INSTEAD_OF, ())]
-    return Why(Code.NOT_NEEDED, f"{min(by[0])} has taken it") if by and all(by) else None
-
-
-def _folded(tx: Tx, delivery: DeliveryRow, target: TargetRow, upstream: Upstream, now: int) -> Why | None:
-    """Why a late page need not wake anybody: what it is about is over, and that waits to be told right behind it. So
-    it is of what was to be told of the same alert before, and was not for that reason."""
-    if upstream.on_backlog != "fold" or delivery.operation not in TELLING or target.state == "present":
-        return None
-    by_key = upstream.dialect.outbound.addressed_by == "key"
-    if delivery.seen or (target.seen.get(TRIED_AT) is not None and not by_key):
-        return None  # it may be there already, and then its end is told to what was found there
-    same = tx.deliveries(DeliveryFilter(upstream=upstream.name, alert=delivery.alert))
-    if not any(other.state == "waiting" and other.id > delivery.id and other.operation in ENDING for other in same):
-        return None
-    is_old = now - delivery.created_at > FOLDED_AFTER_MS
-    if not is_old and not any(other.code == Code.FOLDED and other.id < delivery.id for other in same):
-        return None
-    log.info("delivery.folded", upstream=upstream.name, delivery=delivery.id, alert=delivery.alert)
-    return Why(Code.FOLDED, "it was over before it could be told")
-
-
-def fire(tx: Tx, shipment: Shipment) -> bool:
-    """Tells the fallback from here on of everything; False where the alert ended at the last moment, or another
-    replica has taken the delivery over."""
-    delivery = tx.delivery(shipment.delivery.id)
-    if delivery is None or delivery.state != "waiting" or delivery.alert is None:
-        return False
-    if delivery.fence != shipment.delivery.fence:
-        return False
-    tx.lock(f"alert {delivery.alert}")
-    target = _target_of(tx, delivery)
-    if target is None:
-        return False
-    target.state = "waiting"
-    tx.put_target(target)
-    return True
-
-
-def _by_key_alone(delivery: DeliveryRow, command: CommandRow, upstream: Upstream, now: int) -> Shipment:
-    operation = Operation(delivery.operation)
-    akin = command.dialect == upstream.dialect.name
-    sending = Sending(
-        operation=operation,
-        at=from_millis(now),
-        body={},
-        patch={},
-        key=delivery.key,
-        ids={},
-        seen=delivery.seen,
-        comment=command.body.comment,
-        verbatim=command.body.said if akin else None,
-        settings=upstream.settings,
-        mark=str(delivery.id),
-    )
-    return Shipment(delivery=delivery, operation=operation, sending=sending, via=command.body.via)
-
-
-def _revived(tx: Tx, target: TargetRow) -> int | None:
-    """Takes over the rule that an earlier alert of the same key left there, switched off."""
-    if target.revives is None or target.ids or target.state not in ("absent", "waiting"):
-        return None
-    for other in tx.targets(target.revives):
-        if other.upstream == target.upstream and other.state == "present" and other.ids:
-            target.ids, target.seen, target.state = other.ids, other.seen, "present"
-            return other.alert
-    return None
-
-
-def _passed_on(tx: Tx, row: AlertRow, target: TargetRow, delivery: DeliveryRow) -> bool:
-    """Whether the alert's key was another's already when this was asked: it would end or alter that one. So it is
-    where the end of an older alert was refused there."""
-    holders = tx.lane_holders(target.upstream, target.lane) if target.key is not None else []
-    return any(row.id < holder < delivery.command for holder in holders)
-
-
-def _as_things_stand(
-    operation: Operation, row: AlertRow, target: TargetRow, upstream: Upstream
-) -> tuple[Operation, Why | None]:
-    """The operation that brings the upstream where the alert is, and why there is none."""
-    if target.state == "present" and upstream.dialect.outbound.addressed_by == "id" and not target.ids.get("id"):
-        unknown = Why(Code.ID_UNKNOWN, "nobody knows its id there")
-        return (Operation.CREATE, None) if operation in TELLING else (operation, unknown)
-    if target.state == "present":
-        return (Operation.REOPEN, None) if operation is Operation.CREATE and target.ids else (operation, None)
-    if target.state == "standby":
-        waits = Why(Code.STANDING_BY, "it waits for its turn as a fallback")
-        return operation, None if operation is Operation.CREATE else waits
-    if target.state == "gone":
-        if operation is Operation.REOPEN:
-            return _again(upstream), None
-        if operation is Operation.UPDATE and row.is_open and upstream.dialect.outbound.addressed_by == "id":
-            return Operation.CREATE, None
-        if operation is Operation.CREATE and row.is_open:
-            return Operation.CREATE, None  # a reopen, in the words of an upstream that has no other
-        return operation, Why(Code.ENDED_THERE, "it has ended there")
-    if operation in TELLING:
-        return Operation.CREATE, None
-    may_be_there = target.seen.get(TRIED_AT) is not None and upstream.dialect.outbound.addressed_by == "key"
-    if may_be_there and operation in ENDING:
-        return operation, None  # of an attempt whose answer was lost: its end is harmless where it is not
-    return operation, Why(Code.NEVER_THERE, "it never got there")
-
-
-def _again(upstream: Upstream) -> Operation:
-    by_key = upstream.dialect.outbound.addressed_by == "key"
-    return Operation.REOPEN if by_key and Operation.REOPEN in upstream.dialect.outbound.calls else Operation.CREATE
-
-
-def _with_merged(tx: Tx, command: CommandRow, delivery: DeliveryRow) -> CommandRow:
-    """The command with what earlier commands changed, whose deliveries were merged into this one."""
-    earlier = [found.body for merged_one in delivery.merges if (found := tx.command(merged_one))]
-    if not earlier or command.body.changed is None:
-        return command
-    changed = dict.fromkeys(path for body in (*earlier, command.body) for path in body.changed or ())
-    said = command.body.said
-    for body in reversed(earlier):
-        said = merged(body.said, said) if said is not None and body.said is not None else said
-    return structs.replace(command, body=structs.replace(command.body, changed=tuple(changed), said=said))
-
-
-def _ship(
-    delivery: DeliveryRow,
-    operation: Operation,
-    command: CommandRow,
-    row: AlertRow,
-    target: TargetRow,
-    upstream: Upstream,
-    now: int,
-    strict: bool,
-    takes_over: int | None,
-) -> Shipment:
-    is_own = (delivery.operation == operation or command.body.after is None) and INSTEAD_OF not in target.seen
-    present = row.body if not is_own or command.body.after is None else command.body.after
-    late = _late_note(command.at, now) if operation in TELLING else ""
-    body = command.body if is_own else CommandBody(dropped=command.body.dropped)
-    at = row.updated_at if command.body.renews else command.at  # what is told again is told in the same words
-    words = saying(row, target, flatten(present), body, at, late)
-    try:
-        said = translate(words, upstream.destination)
-    except Unmet as unmet:
-        text = unmet_text(upstream.name, unmet)
-        return Shipment(delivery=delivery, operation=operation, dead=text, code=ProblemKind.UNMET)
-    sending = Sending(
-        operation=operation,
-        at=from_millis(now),
-        body=said.body,
-        patch=said.body if takes_over else said.patch,
-        key=delivery.key,  # not the target's: an alert that came back may have another by now
-        ids=target.ids,
-        seen={**target.seen, **delivery.seen},
-        comment=command.body.comment,
-        suffix=str(row.id),
-        strict=strict,
-        is_akin=row.dialect == upstream.dialect.name,
-        verbatim=command.body.said if command.dialect == upstream.dialect.name else None,
-        replaced=words.replaced,
-        settings=upstream.settings,
-        mark=str(delivery.id),
-    )
-    return Shipment(
-        delivery=delivery,
-        operation=operation,
-        sending=sending,
-        takes_over=takes_over,
-        tried_at=target.seen.get(TRIED_AT),
-        report=said.report,
-    )
-
-
-def _late_note(at: int, now: int) -> str:
-    late = timedelta(milliseconds=now - at)
-    if late <= LATE:
-        return ""
-    return f"Late by {int(late.total_seconds() // 60)} minutes: this was sent at {iso_seconds(from_millis(at))}."
-
-
-# --- outcomes ------------------------------------------------------------------------------------------------
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
@@ -321,7 +60,7 @@ def settle(
         return _not_ours("another replica has taken it over")
     delivery.attempts = shipment.delivery.attempts
     delivery.status = shipment.delivery.status
-    target = _target_of(tx, delivery)
+    target = target_of(tx, delivery)
     if outcome is None:
         return _without_sending(tx, shipment, delivery, target, now)
     if target is not None and target.seen.get(TRIED_AT) != shipment.tried_at:
@@ -370,11 +109,6 @@ def told_elsewhere(tx: Tx, command: int) -> dict[str, Verdict]:
         for row in tx.deliveries_of(command)
         if row.state in ("delivered", "dead", "void")
     }
-
-
-def _target_of(tx: Tx, delivery: DeliveryRow) -> TargetRow | None:
-    targets = tx.targets(delivery.alert) if delivery.alert is not None else []
-    return next((target for target in targets if target.upstream == delivery.upstream), None)
 
 
 def _end(

@@ -28,7 +28,8 @@ from gateway.delivery.looking import lacks_id, look
 from gateway.dialect import Again, Changed, Held, Pending, Rejected, code_of
 from gateway.errors import ProblemKind, StoreError
 from gateway.metrics import Metrics
-from gateway.settling import Shipment, Verdict, fire, prepare, settle
+from gateway.preparing import Shipment, fire, prepare
+from gateway.settling import Verdict, settle
 from gateway.store import AttemptRow, DeliveryRow, Store, Tx
 from gateway.waiting import Waiters
 

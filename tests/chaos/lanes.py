@@ -30,8 +30,9 @@ from gateway.dialect import Again, Command, Delivered, Missing, Outcome, Ref, Re
 from gateway.errors import Problem
 from gateway.ids import EPOCH_MS, Ids
 from gateway.operating import chosen, drop, send_again
+from gateway.preparing import Shipment, prepare
 from gateway.road import Road
-from gateway.settling import Shipment, prepare, settle
+from gateway.settling import settle
 from gateway.store import DeliveryRow
 from gateway.store.sqlite import SqliteTx, migrate
 from gateway.store.tables import DELIVERIES

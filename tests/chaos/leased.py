@@ -14,7 +14,8 @@ from msgspec import structs
 
 from gateway import cli, service
 from gateway.delivery import lanes
-from gateway.settling import Shipment, Verdict, settle
+from gateway.preparing import Shipment
+from gateway.settling import Verdict, settle
 from gateway.store import Tx
 from gateway.store.opening import open_store
 

@@ -14,10 +14,10 @@ import structlog
 from msgspec import structs
 from structlog.testing import LogCapture
 
-from gateway import settling
+from gateway import preparing
 from gateway.canonical import Operation
 from gateway.dialect import Again, Command, Ref, Rejected
-from gateway.settling import Shipment
+from gateway.preparing import Shipment
 from gateway.store import DeliveryRow
 from gateway.values import from_millis
 from tests.engine.test_lanes import CONFIG, Desk, create
@@ -82,7 +82,7 @@ def test_what_was_over_before_it_could_be_told_wakes_nobody(monkeypatch: pytest.
     one.now += 11 * MINUTE
     logged = LogCapture()
     everything = structlog.make_filtering_bound_logger(0)
-    monkeypatch.setattr(settling, "log", structlog.wrap_logger(None, processors=[logged], wrapper_class=everything))
+    monkeypatch.setattr(preparing, "log", structlog.wrap_logger(None, processors=[logged], wrapper_class=everything))
     assert drain(one) == []
     assert states(one) == [("create", "void")] * 2 + [("resolve", "void")] * 2
     folded = [entry for entry in logged.entries if entry["event"] == "delivery.folded"]

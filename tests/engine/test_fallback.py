@@ -15,7 +15,7 @@ from gateway.config import parse
 from gateway.delivery import lanes
 from gateway.dialect import Again, Command, Ref
 from gateway.errors import ConfigurationError
-from gateway.settling import fire
+from gateway.preparing import fire
 from tests.chaos_upstream import CLOSE, HANG, Behaviour, Chaos, chaos, say
 from tests.engine.test_backlog import drain, states
 from tests.engine.test_lanes import Desk, create

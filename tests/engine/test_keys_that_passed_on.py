@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from gateway.canonical import Operation
 from gateway.dialect import Again, Command, Delivered, Ref, Rejected
-from gateway.settling import Shipment
+from gateway.preparing import Shipment
 from tests.engine.test_lanes import Desk, create
 
 

@@ -24,8 +24,9 @@ from gateway.config import Config, Upstream, parse
 from gateway.dialect import Again, Command, Delivered, Missing, Outcome, Ref, Rejected
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import EPOCH_MS, Ids
+from gateway.preparing import Shipment, prepare
 from gateway.road import Road
-from gateway.settling import Shipment, Verdict, prepare, settle
+from gateway.settling import Verdict, settle
 from gateway.store import AlertRow, DeliveryFilter, DeliveryRow, TargetRow
 from gateway.store.sqlite import SqliteTx, migrate
 from gateway.undoing import undo

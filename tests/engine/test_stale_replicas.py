@@ -11,8 +11,8 @@ import httpx
 
 from gateway.canonical import Operation
 from gateway.config import parse
+from gateway.preparing import Shipment, fire
 from gateway.service import Gateway
-from gateway.settling import Shipment, fire
 from gateway.store import DeliveryRow, TargetRow, Tx
 from gateway.store.postgres import PostgresStore
 from tests.chaos_upstream import chaos, say
