@@ -230,7 +230,8 @@ class Request(Struct, frozen=True, kw_only=True):
     """A request to an upstream: `path` is added to its address. `accepts` lists the answers outside 2xx that
     this call wants to see itself; any other is the engine's to judge. `absolute` marks a whole address instead
     of a path, `creates` a request that makes something new each time it is sent, `is_list` one whose answer may be
-    long."""
+    long. One that is `by_the_way` asks for what would be good to know: whatever comes of it is the call's to see, as
+    status 0 where no answer came."""
 
     method: str
     path: str
@@ -242,6 +243,7 @@ class Request(Struct, frozen=True, kw_only=True):
     absolute: bool = False
     creates: bool = False
     is_list: bool = False
+    by_the_way: bool = False
 
     def with_headers(self, headers: Mapping[str, str]) -> Request:
         """The same request with further headers."""
@@ -373,11 +375,13 @@ class Held(Struct, frozen=True, tag="held"):
 
 
 class FoundAlert(Struct, frozen=True):
-    """An alert as an upstream of the caller's own dialect shows it."""
+    """An alert as an upstream of the caller's own dialect shows it; `ids` are further ids by which it is known there,
+    by kind."""
 
     id: str
     flat: Flat
     seen: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    ids: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 class Found(Struct, frozen=True):
