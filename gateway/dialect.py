@@ -178,9 +178,11 @@ class Told:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inquired:
-    """What became of an earlier request: what it asked for and when, and why it came to nothing, if it did."""
+    """What became of an earlier request: what it asked for and when, what that `was` where the alert stood, and why it
+    came to nothing, if it did."""
 
     operation: Operation
+    was: Operation
     at: datetime
     failed: str = ""
 

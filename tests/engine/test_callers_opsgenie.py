@@ -112,6 +112,25 @@ def test_a_list_is_sorted_as_the_go_sdk_misspells_it(h: House) -> None:
         assert h.call("GET", f"{ALERTS}?sort={word}").body["paging"]["first"].count("sort=lastOccurredAt") == 1
 
 
+@pytest.mark.parametrize(
+    ("rest", "body", "action", "first", "again"),
+    [
+        ("", opsgenie_alert("Disk full"), "Create", "Created alert", "Incremented alert count"),
+        ("/acknowledge", {}, "Acknowledge", "Acknowledged alert", "Acknowledged alert"),
+    ],
+)
+def test_what_became_of_a_request_is_said_in_the_words_of_what_was_asked(
+    h: House, rest: str, body: dict[str, Any], action: str, first: str, again: str
+) -> None:
+    """A create with the alias of an open alert counts it once more, and is no update of what it says."""
+    alias = fresh("alias") if not rest else _create(h)
+    for said in (first, again):
+        path = f"{ALERTS}/{alias}{rest}?identifierType=alias" if rest else ALERTS
+        sent = h.call("POST", path, {**body, **({} if rest else {"alias": alias})})
+        found = h.call("GET", f"{ALERTS}/requests/{sent.body['requestId']}").body["data"]
+        assert (found["action"], found["status"], found["isSuccess"]) == (action, said, True)
+
+
 # --- what only the record holds --------------------------------------------------------------------------------
 
 
