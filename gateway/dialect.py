@@ -493,7 +493,8 @@ class Dialect:
     vendor's usual address, `client_setting` what a client changes to call the gateway instead, `usual_defaults`
     such `defaults` as an upstream of it is configured with where callers of other vendors say less, `remark` what else
     its page should say. `is_muted` tells, where callers may ask not to be told of some alerts, whether one is meant.
-    `admits` refuses by its headers a request whose body need not be read for that. `samples` are bodies that open an
+    `admits` refuses by its headers a request whose body need not be read for that; one that `tells_types` has another
+    answer for a body that is no JSON where its type says that it is something else. `samples` are bodies that open an
     alert, of a dialect without documented examples. `envelope` is what it can put around the alerts of a dialect that a
     configuration describes, `description` the table there that describes this one, `scheme` how OpenAPI says where its
     credential is. `inbound_settings` are the dialect's own in the table of an inbound; `verify`, given a request whose
@@ -526,6 +527,7 @@ class Dialect:
     verify: Callable[[Incoming, bytes, Any, Sequence[str]], None] | None = None
     is_muted: Callable[[Muted, Flat], bool] | None = None
     admits: Callable[[Incoming], None] | None = None
+    tells_types: bool = False
     samples: tuple[Json, ...] = ()
     envelope: Envelope | None = None
     description: Json = None

@@ -113,6 +113,24 @@ def test_a_list_is_sorted_as_the_go_sdk_misspells_it(h: House) -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "content", "status"),
+    [
+        ("application/x-www-form-urlencoded", b"message=Disk+full", 415),
+        ("application/json", b"message=Disk+full", 400),
+        ("application/vnd.api+json; charset=utf-8", b"message=Disk+full", 400),
+        ("application/x-www-form-urlencoded", b'{"message": "Disk full"}', 202),
+    ],
+)
+def test_what_is_no_json_is_refused_by_its_type_where_that_says_so(
+    h: House, kind: str, content: bytes, status: int
+) -> None:
+    """400 is for bad JSON alone; JSON is taken whatever it is called, as curl calls it a form."""
+    headers = {"authorization": f"GenieKey {KEY}", "content-type": kind}
+    answer = h.client.post(h.url + ALERTS, content=content, headers=headers)
+    assert (answer.status_code, set(answer.json()) >= {"took", "requestId"}) == (status, True), answer.text
+
+
+@pytest.mark.parametrize(
     ("rest", "body", "action", "first", "again"),
     [
         ("", opsgenie_alert("Disk full"), "Create", "Created alert", "Incremented alert count"),
