@@ -23,6 +23,7 @@ from tests.engine.vendors import before, outbox, settled, table
 from tests.harness import KEY, House, Sent
 
 ALERTS = "/opsgenie/v2/alerts"
+NAMELESS = "id or name should be provided"
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +148,42 @@ def test_what_became_of_a_request_is_said_in_the_words_of_what_was_asked(
         sent = h.call("POST", path, {**body, **({} if rest else {"alias": alias})})
         found = h.call("GET", f"{ALERTS}/requests/{sent.body['requestId']}").body["data"]
         assert (found["action"], found["status"], found["isSuccess"]) == (action, said, True)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field", "said"),
+    [
+        ("", {"message": " \n"}, "message", "is required"),
+        ("", {"message": "Disk full", "responders": [{"type": "team"}]}, "responders[0]", NAMELESS),
+        (
+            "",
+            {"message": "Disk full", "visibleTo": [{"type": "user", "username": "a"}, {"type": "team", "name": ""}]},
+            "visibleTo[1]",
+            NAMELESS,
+        ),
+        ("/x/notes", {"note": " "}, "note", "is required"),
+        ("/x/responders", {"responder": {"type": "team"}}, "responder", NAMELESS),
+    ],
+)
+def test_what_nobody_could_read_or_call_is_refused(h: House, path: str, body: Any, field: str, said: str) -> None:
+    """As prometheus/alertmanager#1223 shows: it is said at once, rather than that a dead letter comes of it."""
+    refused = h.call("POST", ALERTS + path, body)
+    assert (refused.status, refused.body["errors"]) == (422, {field: said})
+
+
+def test_a_blank_message_replaces_none(h: House) -> None:
+    alias = _create(h)
+    assert _about(h, "PUT", alias, "/message", {"message": "  "}).status == 422
+    assert _shown(h, alias)["message"] == "Disk full"
+
+
+def test_a_closed_alert_is_not_snoozed(h: House) -> None:
+    alias = _create(h)
+    name = _shown(h, alias)["id"]
+    _about(h, "POST", alias, "/close")
+    assert h.call("POST", f"{ALERTS}/{name}/snooze", {"endTime": "2999-01-01T00:00:00Z"}).status == 202
+    found = h.call("GET", f"{ALERTS}/{name}").body["data"]
+    assert (found["status"], found["snoozed"]) == ("closed", False)
 
 
 # --- what only the record holds --------------------------------------------------------------------------------
