@@ -27,7 +27,7 @@ def fingerprint(value: Any) -> str:
 def pack(
     alert: Flat, wire: Flat, spans: dict[str, tuple[int, int]], limit: int = LIMIT
 ) -> tuple[dict[str, Any] | None, frozenset[str]]:
-    """The carried object for an `alert` that a target's `wire` says differently, and the paths it holds.
+    """The carried object for an `alert` that a target's `wire` says differently, and the paths that come back from it.
 
     `spans` gives, for a text to which lines were added, where in it the sender's own text stands. The object takes at
     most `limit` bytes.
@@ -45,7 +45,8 @@ def pack(
     marks.update((path, fingerprint(wire[path])) for path in added)
     own_text = {path: list(span) for path, span in spans.items() if path in alert}
     packed = _fitting(fields, marks, added, own_text, limit)
-    return packed, frozenset(packed.get("fields", ())) if packed else frozenset()
+    held = packed or {}
+    return packed, frozenset((*held.get("fields", ()), *held.get("spans", ())))
 
 
 def _fitting(

@@ -367,7 +367,7 @@ class Desk:
             now = tx.alert(row.id) or row
             if now.version != row.version or tx.is_waiting(row.id, upstream.name):
                 return now  # what changed here while we asked is newer than the answer
-            return refresh(tx, now, upstream, found.flat, dict(found.seen), self.now())
+            return refresh(tx, now, upstream, found.flat, found.seen, self.now(), found.ids)
 
         return await self.store.write(work), False
 

@@ -178,9 +178,11 @@ class Told:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inquired:
-    """What became of an earlier request: what it asked for and when, and why it came to nothing, if it did."""
+    """What became of an earlier request: what it asked for and when, what that `was` where the alert stood, and why it
+    came to nothing, if it did."""
 
     operation: Operation
+    was: Operation
     at: datetime
     failed: str = ""
 
@@ -230,7 +232,8 @@ class Request(Struct, frozen=True, kw_only=True):
     """A request to an upstream: `path` is added to its address. `accepts` lists the answers outside 2xx that
     this call wants to see itself; any other is the engine's to judge. `absolute` marks a whole address instead
     of a path, `creates` a request that makes something new each time it is sent, `is_list` one whose answer may be
-    long."""
+    long. One that is `by_the_way` asks for what would be good to know: whatever comes of it is the call's to see, as
+    status 0 where no answer came."""
 
     method: str
     path: str
@@ -242,6 +245,7 @@ class Request(Struct, frozen=True, kw_only=True):
     absolute: bool = False
     creates: bool = False
     is_list: bool = False
+    by_the_way: bool = False
 
     def with_headers(self, headers: Mapping[str, str]) -> Request:
         """The same request with further headers."""
@@ -373,11 +377,13 @@ class Held(Struct, frozen=True, tag="held"):
 
 
 class FoundAlert(Struct, frozen=True):
-    """An alert as an upstream of the caller's own dialect shows it."""
+    """An alert as an upstream of the caller's own dialect shows it; `ids` are further ids by which it is known there,
+    by kind."""
 
     id: str
     flat: Flat
     seen: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    ids: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 class Found(Struct, frozen=True):
@@ -487,7 +493,8 @@ class Dialect:
     vendor's usual address, `client_setting` what a client changes to call the gateway instead, `usual_defaults`
     such `defaults` as an upstream of it is configured with where callers of other vendors say less, `remark` what else
     its page should say. `is_muted` tells, where callers may ask not to be told of some alerts, whether one is meant.
-    `admits` refuses by its headers a request whose body need not be read for that. `samples` are bodies that open an
+    `admits` refuses by its headers a request whose body need not be read for that; one that `tells_types` has another
+    answer for a body that is no JSON where its type says that it is something else. `samples` are bodies that open an
     alert, of a dialect without documented examples. `envelope` is what it can put around the alerts of a dialect that a
     configuration describes, `description` the table there that describes this one, `scheme` how OpenAPI says where its
     credential is. `inbound_settings` are the dialect's own in the table of an inbound; `verify`, given a request whose
@@ -520,6 +527,7 @@ class Dialect:
     verify: Callable[[Incoming, bytes, Any, Sequence[str]], None] | None = None
     is_muted: Callable[[Muted, Flat], bool] | None = None
     admits: Callable[[Incoming], None] | None = None
+    tells_types: bool = False
     samples: tuple[Json, ...] = ()
     envelope: Envelope | None = None
     description: Json = None

@@ -32,7 +32,9 @@ def inquire(tx: Tx, who: Caller, request: int) -> tuple[Inquired, AlertRow | Non
     row = tx.command(request)
     if row is None or row.scope != who.scope:
         return None
-    inquired = Inquired(operation=Operation(row.operation), at=from_millis(row.at), failed=_failed(tx, row))
+    was = Operation(row.operation)
+    asked = Operation(row.body.asked) if row.body.asked else was
+    inquired = Inquired(operation=asked, was=was, at=from_millis(row.at), failed=_failed(tx, row))
     return inquired, tx.alert(row.alert) if row.alert is not None else None
 
 

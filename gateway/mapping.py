@@ -265,7 +265,7 @@ class Mapping:
         self.dropped = tuple(entry for entry in rows if isinstance(entry, Dropped))
         self.rows = tuple(_as_row(entry, dialect) for entry in rows if not isinstance(entry, Dropped))
         self._names = names(wire)
-        self._holders = _holders(self.rows)
+        self._holders = _holders(self.rows, self.implied)
         self.needed = frozenset(path for entry in self.rows if entry.required for path in entry.paths)
         self._check()
         self._compile()
@@ -470,12 +470,13 @@ def _agree(one: Flat, other: Flat, paths: tuple[str, ...]) -> bool:
     return True
 
 
-def _holders(rows: Sequence[Row]) -> dict[str, str]:
-    """The wire leaf of each canonical path; where a path has two voices, the principal one's."""
+def _holders(rows: Sequence[Row], implied: Map[str, Any]) -> dict[str, str]:
+    """The wire leaf of each canonical path; where a path has two voices, the principal one's. What the vendor `implied`
+    without being told is held where the vendor says it."""
     holders: dict[str, str] = {}
     for entry in sorted(rows, key=lambda entry: entry.derived):
         for index, path in enumerate(entry.paths):
-            if entry.side != "reply":
+            if entry.side != "reply" or path in implied:
                 holders.setdefault(path, entry.homes.get(path) or entry.wires[min(index, len(entry.wires) - 1)])
     return holders
 

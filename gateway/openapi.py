@@ -172,7 +172,7 @@ def _sample(dialect: Dialect, route: Route) -> Answer:
         total=1,
         listing=asked if isinstance(asked, Listing) else None,
         history=(Told(number=1, operation=Operation.COMMENT, at=created, caller="caller", comment="words"),),
-        inquired=Inquired(operation=Operation.CREATE, at=created),
+        inquired=Inquired(operation=Operation.CREATE, was=Operation.CREATE, at=created),
         mutes=(Muted(id=_SAMPLE_ID, starts_at=created, ends_at=created, updated_at=created, body={}),),
     )
 

@@ -6,7 +6,7 @@ Plain functions of a transaction; they know no vendor, HTTP, or SQL.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from msgspec import UNSET
 
@@ -22,8 +22,17 @@ from gateway.translation import translate
 from gateway.values import from_millis
 
 
-def refresh(tx: Tx, row: AlertRow, upstream: Upstream, found: Flat, seen: dict[str, object], now: int) -> AlertRow:
-    """Lays what the upstream shows over the record; a change that somebody else made there bumps the version."""
+def refresh(
+    tx: Tx,
+    row: AlertRow,
+    upstream: Upstream,
+    found: Flat,
+    seen: Mapping[str, object],
+    now: int,
+    ids: Mapping[str, str] | None = None,
+) -> AlertRow:
+    """Lays what the upstream shows over the record; a change that somebody else made there bumps the version. `ids` are
+    further ids that it has for the alert, which is found by them from now on."""
     target = next((one for one in tx.targets(row.id) if one.upstream == upstream.name), None)
     if target is None or row.is_deleted:
         return row
@@ -41,8 +50,11 @@ def refresh(tx: Tx, row: AlertRow, upstream: Upstream, found: Flat, seen: dict[s
             is_changed |= path in meant or path == "status"
     if after.get("status") == "resolved" and not after.get("resolved_at"):
         after["resolved_at"] = from_millis(now)
-    if target.seen != {**target.seen, **seen}:
-        target.seen = {**target.seen, **seen}
+    told = {**target.ids, **(ids or {})}
+    if told != target.ids or target.seen != {**target.seen, **seen}:
+        for name in told.values():
+            tx.add_id(row.scope, name, upstream.name, row.id)
+        target.ids, target.seen = told, {**target.seen, **seen}
         tx.put_target(target)
     if after == flat:
         return row
@@ -107,7 +119,7 @@ def take_in(
             row = tx.alert(row.id)
         if row is not None:
             if row.updated_at < asked_at and not tx.is_waiting(row.id, upstream.name):
-                refresh(tx, row, upstream, found.flat, dict(found.seen), now)
+                refresh(tx, row, upstream, found.flat, found.seen, now, found.ids)
         elif not in_flight and not tx.is_known_id(found.id, upstream.name):
             _adopt(tx, who, upstream, found, ids(), now)
 
@@ -139,7 +151,9 @@ def _adopt(tx: Tx, who: Caller, upstream: Upstream, found: FoundAlert, alert: in
             verbatim={},
         )
     )
-    tx.add_id(who.scope, found.id, upstream.name, alert)
+    ids = {**found.ids, "id": found.id}
+    for name in ids.values():
+        tx.add_id(who.scope, name, upstream.name, alert)
     tx.put_target(
         TargetRow(
             alert=alert,
@@ -148,7 +162,7 @@ def _adopt(tx: Tx, who: Caller, upstream: Upstream, found: FoundAlert, alert: in
             lane=lane(f"alert {alert}", key=upstream.entry(who.dialect.name, who.name)),
             key=None,
             state="present",
-            ids={"id": found.id},
+            ids=ids,
             seen=dict(found.seen),
         )
     )

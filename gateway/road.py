@@ -280,6 +280,7 @@ class Road:
 
     def _record(self, step: Step, request: int, operation: Operation, body: CommandBody) -> None:
         body.routes = step.accepted.routes
+        body.asked = step.asked.operation if step.asked.operation is not operation else ""
         step.tx.insert_command(
             CommandRow(
                 id=step.command,

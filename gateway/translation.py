@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, Struct, json
@@ -329,8 +329,11 @@ class _Report:
         return path in self.meant and self.meant[path] == self.saying.flat.get(path)
 
     def inexact(self) -> frozenset[str]:
-        """The paths that the wire does not hold as they were said."""
-        return frozenset(path for path in self.saying.flat if not self._is_exact(path))
+        """The paths of which a reader does not see there what was said; more than that is no loss."""
+        flat = self.saying.flat
+        return frozenset(
+            path for path in flat if not self._is_exact(path) and not _holds(self.meant.get(path), flat[path])
+        )
 
     def fates(self) -> tuple[Fate, ...]:
         """One fate per field that was said, then those that were supplied, then what was dropped."""
@@ -382,6 +385,13 @@ class _Report:
             return Fate(path, "kept", "", self._homeless(path))
         why = self.reasons.get(path, "the target wants a key, so one was made up")
         return Fate(path, "approximated", self.mapping.holder(path), why)
+
+
+def _holds(shown: Any, said: Any) -> bool:
+    """Whether everything that was said under names is shown under the same."""
+    if not isinstance(shown, dict) or not isinstance(said, dict):
+        return False
+    return all(name in shown and shown[name] == value for name, value in said.items())
 
 
 def header(upstream: str, report: Iterable[Fate], dead: str = "") -> str:

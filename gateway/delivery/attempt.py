@@ -26,6 +26,8 @@ from gateway.secrets import MASK
 
 VIA = "alert-gateway-via"
 """The header in which gateways tell each other through which of them a command came."""
+NO_ANSWER = Response(0)
+"""What a call sees of a request by the way that nobody answered."""
 
 
 class Ended(Struct, frozen=True):
@@ -104,6 +106,9 @@ class Client:
                 try:
                     response = await self._send(request, extra, entry)
                 except Unreachable as error:
+                    if request.by_the_way:
+                        request = call.send(NO_ANSWER)
+                        continue
                     ambiguous = error.sent and self._may_make(request)
                     return Ended(
                         _unreachable(error),
@@ -115,6 +120,9 @@ class Client:
                     )
                 except _TokenRefused as refused:
                     return Ended(refused.outcome, refused.status, is_fault=True, requests=requests)
+                if request.by_the_way:
+                    request = call.send(response)
+                    continue
                 status = response.status
                 if response.status == 401 and self._token is not None and not renewed:
                     self._token, renewed = None, True

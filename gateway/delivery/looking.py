@@ -40,7 +40,7 @@ async def look(client: Client, store: Store, sending: Sending, since: int, entry
     ours = await store.read(lambda tx: [found for found in alike if not tx.is_known_id(found.id, party)])
     if len(ours) != 1:
         return None, ended.requests
-    made = Delivered(ids={"id": ours[0].id}, seen=dict(ours[0].seen))
+    made = Delivered(ids={**ours[0].ids, "id": ours[0].id}, seen=dict(ours[0].seen))
     return Ended(made, ended.status, looked_up=True), ended.requests
 
 

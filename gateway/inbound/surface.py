@@ -24,7 +24,7 @@ from gateway.config import ANONYMOUS, Config, Inbound
 from gateway.configsettings import secrets_in
 from gateway.delivery.attempt import VIA
 from gateway.desk import Answered, Desk
-from gateway.dialect import Batch, Command, Incoming, Reply
+from gateway.dialect import Batch, Command, Dialect, Incoming, Reply
 from gateway.errors import Problem, ProblemKind, StoreError, invalid
 from gateway.idempotency import LONGEST_KEY, Key
 from gateway.inbound.limits import decode, inflate, read_body
@@ -101,7 +101,7 @@ class Surface:
         plain = inflate(packed, incoming.headers.get("content-encoding", ""), most)
         if match.inbound.dialect.verify and match.inbound.settings is not None:
             _verify(match.inbound, incoming, plain)
-        body = decode(plain)
+        body = _decoded(plain, incoming, match.inbound.dialect)
         incoming = Incoming(incoming.params, incoming.query, incoming.headers, body, incoming.now)
         return self._caller(match.inbound, incoming), incoming
 
@@ -188,6 +188,17 @@ class Surface:
             took_ms=round(took * 1000, 1),
         )
         structlog.contextvars.unbind_contextvars("request")
+
+
+def _decoded(body: bytes, incoming: Incoming, dialect: Dialect) -> Any:
+    """The body as JSON, whatever its type is said to be; what is wrong with one that is none may be its type."""
+    try:
+        return decode(body)
+    except Problem as problem:
+        said = incoming.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if not dialect.tells_types or not said or said.endswith("json"):
+            raise
+        raise Problem(ProblemKind.MEDIA_TYPE, f"{said[:100]} is not taken here; send JSON") from problem
 
 
 def _verify(inbound: Inbound, incoming: Incoming, body: bytes) -> None:

@@ -93,7 +93,11 @@ class SqlTx:
         if shown:
             return shown
         known = "SELECT alert FROM ids WHERE scope = ? AND name = ?"
-        found = self._alert_where(f"id IN ({known}) AND is_deleted = 0 ORDER BY id DESC", scope, name)
+        # Two accounts may have the same short id for two alerts: callers are shown the primary's.
+        said_by = "FROM targets t JOIN ids i ON i.alert = t.alert AND i.party = t.upstream WHERE t.alert = alerts.id"
+        first = f"coalesce((SELECT min(t.position) {said_by} AND i.scope = ? AND i.name = ?), 0)"
+        chosen = f"id IN ({known}) AND is_deleted = 0 ORDER BY {first}, id DESC"
+        found = self._alert_where(chosen, scope, name, scope, name)
         if found is None and name.isascii() and name.isdigit() and len(name) < 17:
             return self._alert_where("id = ? AND scope = ? AND is_deleted = 0", int(name), scope)
         return found

@@ -11,7 +11,7 @@ from gateway.canonical import Operation
 from gateway.dialect import Dialect, Outbound, Request
 from mappings.alertmanager.alert import ALERT, NAME
 from mappings.alertmanager.calls import SEND, authorise, list_all
-from mappings.alertmanager.routes import API, ROUTES, is_muted
+from mappings.alertmanager.routes import API, ROUTES, is_muted, refuse_other_types
 from mappings.alertmanager.words import credentials, problem, reason
 
 DIALECT = Dialect(
@@ -40,6 +40,7 @@ DIALECT = Dialect(
         "`http://gateway/alertmanager`"
     ),
     is_muted=is_muted,
+    admits=refuse_other_types,
     remark=(
         "A caller's key is a bearer token, or `user:password` of Basic authentication; so is an upstream's `key`, "
         "which may be left out: only what stands before an Alertmanager asks for one. What Prometheus repeats is "

@@ -174,7 +174,7 @@ def read_many(sending: Sending) -> Call:
 
 
 def _found(shown: dict[str, Json]) -> FoundAlert:
-    return FoundAlert(id=str(shown["id"]), flat=ALERT.found(shown))
+    return FoundAlert(id=str(shown["id"]), flat=ALERT.found(shown), ids=steps.short_id(shown))
 
 
 def authorise(request: Request, credential: str) -> Request:

@@ -33,6 +33,7 @@ DIALECT = Dialect(
     problem=problem,
     shown_id=shown_id,
     same_key=fitted_key,
+    tells_types=True,
     url="https://api.opsgenie.com",
     client_setting="the host `https://api.opsgenie.com` → `http://gateway/opsgenie`",
     remark=(

@@ -51,9 +51,14 @@ def common(incoming: Incoming, said: dict[str, Json]) -> dict[str, Json]:
 def required(said: dict[str, Json], name: str, kind: type) -> Any:
     """A field that has to be there, and of this kind."""
     value = said.get(name)
-    if not isinstance(value, kind) or not value:
-        raise invalid(name, "is required" if value in (None, "", [], {}) else "is of the wrong type")
-    return value
+    if isinstance(value, kind) and value and not _is_blank(value):
+        return value
+    raise invalid(name, "is required" if value in (None, [], {}) or _is_blank(value) else "is of the wrong type")
+
+
+def _is_blank(value: Json) -> bool:
+    """Whether a text says nothing that anybody could read."""
+    return isinstance(value, str) and not value.strip()
 
 
 def command(incoming: Incoming, operation: Operation, said: dict[str, Json], **more: Any) -> Command:
@@ -68,11 +73,14 @@ def creating(mapping: Mapping) -> Callable[[Incoming], Command]:
 
     def read(incoming: Incoming) -> Command:
         body = words_of(incoming)
-        for name in ("alias", "priority"):
-            if body.get(name) == "":
+        for name in ("alias", "priority", "message"):
+            if _is_blank(body.get(name)):
                 del body[name]
         _check_priority(body)
         reading = mapping.read(body)
+        for field in ("responders", "visibleTo"):
+            for place, one_of_them in enumerate(body.get(field, ())):
+                named(one_of_them, f"{field}[{place}]")
         return Command(
             operation=Operation.CREATE,
             patch=reading.flat,
@@ -224,15 +232,17 @@ def unacknowledge(incoming: Incoming) -> Command:
 
 
 def snooze(incoming: Incoming) -> Command:
-    """Silence until a time."""
+    """Silence until a time; of a closed alert nothing is heard anyway."""
     end = required(words_of(incoming), "endTime", str)
     try:
         until = read_time(end)
     except (ValueError, OverflowError):
         raise invalid("endTime", f"{end[:64]!r} is not an ISO 8601 time") from None
-    return acting(
-        incoming, "snooze", f"snoozed until {iso(until)}", {"endTime": end}, lambda before: {"snoozed_until": until}
-    )
+
+    def amend(before: Flat) -> Flat:
+        return {"snoozed_until": until} if before.get("status") != "resolved" else {}
+
+    return acting(incoming, "snooze", f"snoozed until {iso(until)}", {"endTime": end}, amend)
 
 
 def escalate(incoming: Incoming) -> Command:

@@ -64,7 +64,7 @@ def read_one(sending: Sending) -> Call:
         return Missing()
     if not isinstance(data, dict) or answer.status >= 400:
         return Found(())
-    return Found((FoundAlert(id=str(data.get("id")), flat=ALERT.found(data)),))
+    return Found((FoundAlert(id=str(data.get("id")), flat=ALERT.found(data), ids=steps.short_id(data)),))
 
 
 def authorise(request: Request, credential: str) -> Request:

@@ -92,6 +92,7 @@ def run(
         if not isinstance(outcome, Delivered):
             return outcome
         ids.update(outcome.ids)
+        ids.update((yield from _further_ids(api, sending, ids.get("id"))))
         left = left[left.index(receipt["step"]) + 1 :]
     for name in left:
         request = yield from api.address(sending, steps[name])
@@ -110,6 +111,21 @@ def run(
             text = f"{answer.status} without a request id, so nobody can tell what becomes of it"
             return Again(reason=text, code=Code.NO_ID)
     return Delivered(ids=ids, seen=seen or {}, altered=altered or {})
+
+
+def short_id(shown: Mapping[str, Json]) -> dict[str, str]:
+    """The short id that people see of an alert, beside its long one."""
+    tiny = shown.get("tinyId")
+    return {"tiny": tiny} if isinstance(tiny, str) and tiny else {}
+
+
+def _further_ids(api: Api, sending: Sending, alert: str | None) -> Generator[Request, Response, dict[str, str]]:
+    """The short id of an alert that was not known there before: no receipt tells it, the alert itself does. With a key
+    that may not read, or at an address that has no such call, nobody learns it."""
+    if alert is None or alert == sending.ids.get("id"):
+        return {}
+    answer = yield Request(method="GET", path=f"{api.alerts}/{segment(alert)}", by_the_way=True)
+    return short_id(bare(answer) or {}) if answer.status == 200 else {}
 
 
 def _held(sending: Sending, steps: Steps) -> dict[str, Any]:

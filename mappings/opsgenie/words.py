@@ -1,8 +1,9 @@
 """Opsgenie's words: ids, receipts, alerts as they are shown, and every kind of problem in its envelope.
 
 Sources: https://docs.opsgenie.com/docs/response for the envelope and the statuses, and the answers that its users
-report: prometheus/alertmanager#1965 and #1223, falcosidekick#719, streaak/keyhacks#124, uptime-kuma#3613. It must not
-know what stands behind the gateway.
+report: prometheus/alertmanager#1965 and #1223, falcosidekick#719, streaak/keyhacks#124, uptime-kuma#3613. What became
+of a request is said in the words of real answers, where the documents of Cortex XSOAR's OpsGenieV2 show one. It must
+not know what stands behind the gateway.
 """
 
 from __future__ import annotations
@@ -64,11 +65,13 @@ def receipt(answer: Answer) -> Reply:
 ACTIONS = {
     Operation.CREATE: ("Create", "Created alert"),
     Operation.UPDATE: ("Update", "Updated alert"),
-    Operation.ACKNOWLEDGE: ("Acknowledge", "Alert is acknowledged"),
-    Operation.RESOLVE: ("Close", "Alert is closed"),
+    Operation.ACKNOWLEDGE: ("Acknowledge", "Acknowledged alert"),
+    Operation.RESOLVE: ("Close", "Closed alert"),
     Operation.DELETE: ("Delete", "Deleted alert"),
     Operation.COMMENT: ("AddNote", "Note is added"),
 }
+COUNTED = "Incremented alert count"
+"""What a create comes to where an alert with its alias is open."""
 
 
 def outcome(answer: Answer) -> dict[str, Json]:
@@ -76,6 +79,7 @@ def outcome(answer: Answer) -> dict[str, Json]:
     assert answer.inquired
     found, shown = answer.inquired, answer.shown
     action, done = ACTIONS.get(found.operation, ("Update", "Updated alert"))
+    done = COUNTED if found.operation is Operation.CREATE and found.was is Operation.UPDATE else done
     return {
         "action": action,
         "processedAt": iso(found.at),

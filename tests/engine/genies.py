@@ -20,7 +20,8 @@ ID = "8743a1b2-11da-480e-8493-744660987bef"
 
 class Opsgenie:
     """Gives a receipt for every write, and says of each what `says` has for the last word of its path, else that it was
-    done; but only once it was asked `looks` times in vain. `then` replaces its next answers to questions."""
+    done; but only once it was asked `looks` times in vain. `then` replaces its next answers to questions, `reading` the
+    answer to who asks for an alert."""
 
     dialect = "opsgenie"
     collection = "/v2/alerts"
@@ -34,6 +35,7 @@ class Opsgenie:
         self.asked: dict[str, int] = {}
         self.words: dict[str, str] = {}
         self.then: list[Behaviour] = []
+        self.reading: Behaviour | None = None
         self._numbers = itertools.count(1)
 
     def __call__(self, got: Got) -> Behaviour:
@@ -42,7 +44,7 @@ class Opsgenie:
         if got.method == "GET" and "/requests/" in path:
             return self.then.pop(0) if self.then else self._status(path.rpartition("/")[2])
         if got.method == "GET":
-            return self.shows(path, query)
+            return self.reading or self.shows(path, query)
         number = f"r{next(self._numbers)}"
         self.words[number] = f"{got.method} {path}".rpartition("/")[2]
         self.does(got, self.words[number])

@@ -254,6 +254,9 @@ def test_other_types_and_no_json(h: House) -> None:
         content = b"[{" if status == 400 else b"[]"
         refused = h.client.post(h.url + ALERTS, content=content, headers={**about, "content-type": kind})
         assert (refused.status_code, refused.json()["code"]) == (status, status), refused.text
+    form = {**about, "content-type": "application/x-www-form-urlencoded"}
+    assert h.client.post(h.url + ALERTS, content=b"labels=none", headers=form).status_code == 415
+    assert h.client.get(h.url + ALERTS, headers=form).status_code == 200
     charset = {**about, "content-type": "application/json; charset=utf-8"}
     assert h.client.post(h.url + ALERTS, content=b"[]", headers=charset).status_code == 200
 

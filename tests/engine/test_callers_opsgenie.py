@@ -23,6 +23,7 @@ from tests.engine.vendors import before, outbox, settled, table
 from tests.harness import KEY, House, Sent
 
 ALERTS = "/opsgenie/v2/alerts"
+NAMELESS = "id or name should be provided"
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +111,79 @@ def test_a_list_is_sorted_as_the_go_sdk_misspells_it(h: House) -> None:
     _create(h)
     for word in ("lastOccuredAt", "lastOccurredAt"):
         assert h.call("GET", f"{ALERTS}?sort={word}").body["paging"]["first"].count("sort=lastOccurredAt") == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "status"),
+    [
+        ("application/x-www-form-urlencoded", b"message=Disk+full", 415),
+        ("application/json", b"message=Disk+full", 400),
+        ("application/vnd.api+json; charset=utf-8", b"message=Disk+full", 400),
+        ("application/x-www-form-urlencoded", b'{"message": "Disk full"}', 202),
+    ],
+)
+def test_what_is_no_json_is_refused_by_its_type_where_that_says_so(
+    h: House, kind: str, content: bytes, status: int
+) -> None:
+    """400 is for bad JSON alone; JSON is taken whatever it is called, as curl calls it a form."""
+    headers = {"authorization": f"GenieKey {KEY}", "content-type": kind}
+    answer = h.client.post(h.url + ALERTS, content=content, headers=headers)
+    assert (answer.status_code, set(answer.json()) >= {"took", "requestId"}) == (status, True), answer.text
+
+
+@pytest.mark.parametrize(
+    ("rest", "body", "action", "first", "again"),
+    [
+        ("", opsgenie_alert("Disk full"), "Create", "Created alert", "Incremented alert count"),
+        ("/acknowledge", {}, "Acknowledge", "Acknowledged alert", "Acknowledged alert"),
+    ],
+)
+def test_what_became_of_a_request_is_said_in_the_words_of_what_was_asked(
+    h: House, rest: str, body: dict[str, Any], action: str, first: str, again: str
+) -> None:
+    """A create with the alias of an open alert counts it once more, and is no update of what it says."""
+    alias = fresh("alias") if not rest else _create(h)
+    for said in (first, again):
+        path = f"{ALERTS}/{alias}{rest}?identifierType=alias" if rest else ALERTS
+        sent = h.call("POST", path, {**body, **({} if rest else {"alias": alias})})
+        found = h.call("GET", f"{ALERTS}/requests/{sent.body['requestId']}").body["data"]
+        assert (found["action"], found["status"], found["isSuccess"]) == (action, said, True)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field", "said"),
+    [
+        ("", {"message": " \n"}, "message", "is required"),
+        ("", {"message": "Disk full", "responders": [{"type": "team"}]}, "responders[0]", NAMELESS),
+        (
+            "",
+            {"message": "Disk full", "visibleTo": [{"type": "user", "username": "a"}, {"type": "team", "name": ""}]},
+            "visibleTo[1]",
+            NAMELESS,
+        ),
+        ("/x/notes", {"note": " "}, "note", "is required"),
+        ("/x/responders", {"responder": {"type": "team"}}, "responder", NAMELESS),
+    ],
+)
+def test_what_nobody_could_read_or_call_is_refused(h: House, path: str, body: Any, field: str, said: str) -> None:
+    """As prometheus/alertmanager#1223 shows: it is said at once, rather than that a dead letter comes of it."""
+    refused = h.call("POST", ALERTS + path, body)
+    assert (refused.status, refused.body["errors"]) == (422, {field: said})
+
+
+def test_a_blank_message_replaces_none(h: House) -> None:
+    alias = _create(h)
+    assert _about(h, "PUT", alias, "/message", {"message": "  "}).status == 422
+    assert _shown(h, alias)["message"] == "Disk full"
+
+
+def test_a_closed_alert_is_not_snoozed(h: House) -> None:
+    alias = _create(h)
+    name = _shown(h, alias)["id"]
+    _about(h, "POST", alias, "/close")
+    assert h.call("POST", f"{ALERTS}/{name}/snooze", {"endTime": "2999-01-01T00:00:00Z"}).status == 202
+    found = h.call("GET", f"{ALERTS}/{name}").body["data"]
+    assert (found["status"], found["snoozed"]) == ("closed", False)
 
 
 # --- what only the record holds --------------------------------------------------------------------------------

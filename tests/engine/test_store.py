@@ -128,6 +128,26 @@ def test_a_name_is_held_until_the_alert_is_deleted(harness: Harness) -> None:
     in_tx(harness, work)
 
 
+def test_of_two_alerts_with_one_id_at_two_upstreams_the_first_upstream_says_which(harness: Harness) -> None:
+    """Short ids are only unique in one account: what a caller is shown comes from the first upstream of an alert."""
+
+    def work(tx: Tx) -> None:
+        for number in (1, 2, 3):
+            tx.insert_alert(alert(number))
+        for number, party, position in ((1, "a", 0), (1, "b", 1), (2, "b", 0), (2, "a", 1), (3, "a", 0)):
+            tx.put_target(target(number, party, position=position))
+        for name, party, number in (("7", "a", 1), ("7", "a", 2), ("8", "b", 1), ("8", "b", 2), ("7", "a", 3)):
+            tx.add_id("s", name, party, number)
+        for name, meant in (("7", 3), ("8", 2)):
+            found = tx.alert_by_id("s", name)
+            assert found and found.id == meant, name
+        tx.update_alert(alert(3, is_deleted=True, is_open=False))
+        found = tx.alert_by_id("s", "7")
+        assert found and found.id == 1
+
+    in_tx(harness, work)
+
+
 def test_every_id_of_any_party_finds_the_alert_in_its_scope_alone(harness: Harness) -> None:
     """canonical.md, *Ids* and *Scope*."""
 

@@ -153,7 +153,8 @@ def test_it_is_3_a_m(checkout: Checkout) -> None:
         assert "status (uptinio)" in mended and "will be sent again" in mended
         shown = checkout.at_the_vendor("/opsgenie/v2/alerts/db-1%2Fdisk?identifierType=alias").json()["data"]
         assert asked.startswith("Disk full on db-1\n"), "found by the vendor's own id"
-        assert re.search(rf"^oncall: present, key db-1/disk, id\s+{shown['id']}$", asked, re.MULTILINE)
+        ids = rf"id\s+{shown['id']},\s+tiny\s+{shown['tinyId']}"
+        assert re.search(rf"^oncall: present, key db-1/disk,\s+{ids}$", asked, re.MULTILINE)
         assert re.search(r"^status: present", asked, re.MULTILINE)
         assert re.search(r"\tretry\t1\t0\t", asked), "the operators' log has who sent again"
 
