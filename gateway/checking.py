@@ -16,9 +16,9 @@ from gateway.dialect import Command
 from gateway.errors import Problem, ProblemKind
 from gateway.examples import openings
 from gateway.listening import in_the_clear, meet, shape_of
-from gateway.mapping import Unmet
 from gateway.rehearsal import command_in, rehearse
 from gateway.routing import Hop, Matcher, Route, choice_of
+from gateway.rows import Unmet
 from gateway.terms import refuses_rules
 from gateway.translation import Saying, translate
 from gateway.waking import LOUD, loudness, said, verdict, words

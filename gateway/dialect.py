@@ -19,8 +19,8 @@ from msgspec import UNSET, Struct, UnsetType
 from gateway.canonical import Flat, Kind, Operation
 from gateway.codes import Code
 from gateway.errors import Problem, ProblemKind
-from gateway.mapping import Hint
 from gateway.mapping import Mapping as FieldMapping
+from gateway.rows import Hint
 
 if TYPE_CHECKING:
     from gateway.own.envelope import Envelope

@@ -20,9 +20,9 @@ from gateway.dialect import Dialect
 from gateway.errors import Problem
 from gateway.examples import openings
 from gateway.mapping import Mapping as Rows
-from gateway.mapping import Row, Unmet
 from gateway.registry import dialects
 from gateway.rehearsal import command_in
+from gateway.rows import Row, Unmet
 from gateway.translation import Destination, Fate, Saying, translate
 
 BEGIN, END = "<!-- generated: dialects -->", "<!-- /generated -->"

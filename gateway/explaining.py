@@ -18,9 +18,9 @@ from gateway.choosing import as_text, fact
 from gateway.config import ANONYMOUS, Config, Inbound
 from gateway.dialect import Command
 from gateway.errors import Problem
-from gateway.mapping import Unmet
 from gateway.rehearsal import Rehearsed, command_in, rehearse
 from gateway.routing import Choice, Route, choose
+from gateway.rows import Unmet
 from gateway.translation import Fate
 from gateway.waking import loudness, verdict, wakes
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.canonical import Flat
-from gateway.mapping import Writing
+from gateway.rows import Writing
 
 
 def headline(flat: Flat, writing: Writing) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Rows: each correspondence between a vendor's wire and the canonical alert, written once and used both ways.
+"""Tables of rows: what a vendor's wire and the canonical alert say alike, used both ways.
 
 A `Mapping` is a table of rows over the vendor's wire structs. Reading a request, writing one, wording an alert for
 a caller, the report of what survived and the tables in the documentation all come from the same rows, so a
@@ -12,8 +12,7 @@ import contextlib
 import copy
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as Map
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct
@@ -21,192 +20,12 @@ from msgspec import UNSET, Struct
 from gateway.canonical import Flat, Kind, is_path
 from gateway.compiling import reader, writer
 from gateway.errors import Problem, from_validation, invalid
-from gateway.values import SAME, Codec, Scale
+from gateway.rows import Dropped, Extension, Hint, Row, Side, Unmet, Writing, row
 from gateway.wire import Wire, copied, get, leaves, merged, names, partial_of, put, remove, unknown, without
 
-Side = Literal["both", "request", "reply"]
 SIDES: tuple[Side, ...] = ("request", "reply")
 CARRIED = "alert_gateway"
 """The key under which a target's free-form container carries what the target has no field for."""
-
-
-class Unmet(Exception):
-    """A target requires what the alert does not have. `path` is the canonical field that would satisfy it."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        self.path = path
-
-
-class Hint(Struct, frozen=True):
-    """A second, coarser voice on a field: take `value` unless the record holds one of `unless` already.
-
-    It speaks only where the principal voice of the same field is silent or repeats what the record holds.
-    """
-
-    path: str
-    value: Any
-    unless: tuple[Any, ...]
-
-
-class Writing(Struct, frozen=True, kw_only=True):
-    """What may be known while an alert is written: the upstream's defaults and metrics, the caller and its
-    dialect, the gateway's own id. `filled` collects, by canonical path, why a value was supplied."""
-
-    defaults: Map[str, Any] = msgspec.field(default_factory=dict)
-    metrics: Map[str, str] = msgspec.field(default_factory=dict)
-    origin: str = ""
-    caller: str = ""
-    filled: dict[str, str] = msgspec.field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class OneRead:
-    """Reads one wire value by a codec; `None` passes through as it is."""
-
-    codec: Codec
-
-    def __call__(self, value: Any) -> tuple[Any]:
-        return (value if value is None else self.codec.read(value),)
-
-
-@dataclass(frozen=True)
-class OneWrite:
-    """Writes one canonical value by a codec; `None` passes through as it is."""
-
-    codec: Codec
-
-    def __call__(self, writing: Writing, value: Any) -> tuple[Any]:
-        return (value if value is None else self.codec.write(value),)
-
-
-Fallback = Callable[[Flat, Writing], Sequence[Any] | None]
-"""The vendor's documented way out where a required field has no value: the wire values of the row, or None."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """Wire leaves and canonical paths that say the same; made by `row` or `joint`.
-
-    `read` takes the values of `wires` and gives those of `paths`, `write` the other way round; `UNSET` marks what
-    is absent on both sides. A `reply` row is set by the server, a `request` row never shown. A `derived` row is
-    another voice of a path that has a principal row. `fit` makes a wire value acceptable to the vendor, `rescale` gives
-    the same row with other words for severities, where they are not all that it says. `homes` names the leaf of a path
-    where that is not the one in its place.
-    """
-
-    wires: tuple[str, ...]
-    paths: tuple[str, ...]
-    read: Callable[..., tuple[Any, ...]]
-    write: Callable[..., tuple[Any, ...]]
-    side: Side = "both"
-    derived: bool = False
-    required: bool = False
-    fallback: Fallback | None = None
-    fit: Callable[[Any], Any] | None = None
-    scale: Scale | None = None
-    rescale: Callable[[Scale], Row] | None = None
-    homes: Map[str, str] = field(default_factory=dict)
-    why: str = ""
-
-    @property
-    def codec(self) -> Codec | None:
-        """The codec of a row that is made of nothing else."""
-        if isinstance(self.read, OneRead) and isinstance(self.write, OneWrite) and self.read.codec is self.write.codec:
-            return self.read.codec
-        return None
-
-
-@dataclass(frozen=True)
-class Extension:
-    """A wire field of this vendor alone: kept verbatim under its dialect's name. `reply`: set by the server."""
-
-    wire: str
-    side: Side = "both"
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """A wire field that does not concern the alert, with the reason. A `control` field (a credential, an id, a
-    version, the event's type) is also taken out of the caller's own words before these are passed on."""
-
-    wire: str
-    why: str
-    control: bool = False
-
-
-def row(
-    wire: str,
-    path: str,
-    via: Codec = SAME,
-    *,
-    side: Side = "both",
-    derived: bool = False,
-    required: bool = False,
-    fallback: Fallback | None = None,
-    limit: int | None = None,
-    fit: Callable[[Any], Any] | None = None,
-    why: str = "",
-) -> Row:
-    """One wire leaf and one canonical path, converted by `via`; `None` passes through as it is.
-
-    `limit` is the most characters that the vendor takes: a longer text is cut and marked.
-    """
-
-    return Row(
-        wires=(wire,),
-        paths=(path,),
-        read=OneRead(via),
-        write=OneWrite(via),
-        side=side,
-        derived=derived,
-        required=required,
-        fallback=fallback,
-        fit=_cutter(limit) if limit is not None else fit,
-        scale=via if isinstance(via, Scale) else None,
-        why=why,
-    )
-
-
-def joint(
-    wires: Sequence[str],
-    paths: Sequence[str],
-    *,
-    read: Callable[..., tuple[Any, ...]],
-    write: Callable[..., tuple[Any, ...]],
-    side: Side = "both",
-    required: bool = False,
-    fallback: Fallback | None = None,
-    scale: Scale | None = None,
-    rescale: Callable[[Scale], Row] | None = None,
-    homes: Map[str, str] | None = None,
-    why: str = "",
-) -> Row:
-    """Several leaves that only make sense together, converted by a named pair of functions.
-
-    `read(*wire values)` gives a value for each path; `write(writing, *canonical values)` one for each leaf. A
-    required row is satisfied when its first leaf has a value.
-    """
-    return Row(
-        wires=tuple(wires),
-        paths=tuple(paths),
-        read=read,
-        write=write,
-        side=side,
-        required=required,
-        fallback=fallback,
-        scale=scale,
-        rescale=rescale,
-        homes=homes or {},
-        why=why,
-    )
-
-
-def _cutter(limit: int) -> Callable[[Any], Any]:
-    def cut(value: Any) -> Any:
-        return value[: limit - 1] + "…" if isinstance(value, str) and len(value) > limit else value
-
-    return cut
 
 
 class Reading(Struct, frozen=True):

@@ -15,7 +15,7 @@ from gateway.codes import Code
 from gateway.config import Config, Upstream
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import MakeId
-from gateway.mapping import Unmet
+from gateway.rows import Unmet
 from gateway.store import CommandBody, DeliveryFilter, DeliveryRow, TargetRow
 from gateway.targets import Targets, stand_down
 from gateway.terms import (

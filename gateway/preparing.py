@@ -17,7 +17,7 @@ from gateway.codes import Code, Why
 from gateway.config import Upstream
 from gateway.dialect import Sending
 from gateway.errors import ProblemKind
-from gateway.mapping import Unmet
+from gateway.rows import Unmet
 from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
 from gateway.terms import ENDING, INSTEAD_OF, TELLING, saying
 from gateway.translation import Fate, translate, unmet_text

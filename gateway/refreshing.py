@@ -15,7 +15,7 @@ from gateway.canonical import SERVER_OWNED, Flat, flatten, in_order, unflatten
 from gateway.choosing import lane
 from gateway.config import Upstream
 from gateway.dialect import FoundAlert
-from gateway.mapping import Unmet, Writing
+from gateway.rows import Unmet, Writing
 from gateway.store import AlertRow, CommandBody, TargetRow, Tx
 from gateway.terms import saying
 from gateway.translation import translate

@@ -19,7 +19,7 @@ from gateway.carry import restore
 from gateway.config import Upstream
 from gateway.dialect import Batch, Command, Dialect, Incoming, Request, Response, Route, Sending
 from gateway.errors import Problem, ProblemKind
-from gateway.mapping import Unmet
+from gateway.rows import Unmet
 from gateway.secrets import MASK
 from gateway.terms import TELLING, unsaid, what_to_send
 from gateway.translation import Destination, Fate, Saying, translate, unmet_text

@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.canonical import Flat
-from gateway.mapping import Fallback, Mapping, Row, Writing, row
+from gateway.mapping import Mapping
+from gateway.rows import Fallback, Row, Writing, row
 from gateway.values import Scale
 
 

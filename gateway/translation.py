@@ -18,8 +18,9 @@ from msgspec import UNSET, Struct, json
 from gateway.canonical import LOWEST_SEVERITY, QUIET_CATEGORY, SERVER_OWNED, Flat, Link
 from gateway.carry import LIMIT, pack
 from gateway.dialect import Dialect
-from gateway.mapping import CARRIED, Unmet, Writing
+from gateway.mapping import CARRIED
 from gateway.mapping import Mapping as Rows
+from gateway.rows import Unmet, Writing
 from gateway.values import iso_seconds
 from gateway.wire import Wire, copied, get, put
 

@@ -22,7 +22,7 @@ from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.transport import Transport, Unreachable
 from gateway.dialect import Delivered, Missing, Pending, Request, Sending
 from gateway.errors import StoreError
-from gateway.mapping import Unmet
+from gateway.rows import Unmet
 from gateway.store import Store, Waiting
 from gateway.translation import Saying, translate
 from gateway.values import from_millis

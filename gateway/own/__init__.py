@@ -19,12 +19,12 @@ from gateway.configtables import Tables
 from gateway.dialect import Dialect, Outbound, Route, Sending
 from gateway.errors import ConfigurationError
 from gateway.mapping import Mapping as Rows
-from gateway.mapping import Row, Unmet, Writing
 from gateway.own.describing import Checking, Described, Describing
 from gateway.own.envelope import Envelope
 from gateway.own.places import struct_of
 from gateway.own.reading import Reader, Taken, problem
 from gateway.own.sending import Sender, plainly, reason
+from gateway.rows import Row, Unmet, Writing
 from gateway.wire import Wire, put
 
 RESERVED = ("-", "metrics")

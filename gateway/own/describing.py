@@ -17,7 +17,6 @@ from msgspec import Struct
 from gateway.canonical import SERVER_OWNED, checked, is_path
 from gateway.configfile import AnswerFile, AuthFile, DialectFile, FieldFile, SendFile
 from gateway.configproblems import in_words
-from gateway.mapping import Dropped, Extension, Row
 from gateway.own.credentials import BASIC, BEARER, Credentials, in_body, in_header, in_query
 from gateway.own.envelope import Envelope
 from gateway.own.meanings import FIELDS, GOES_WITH, NEVER, ONLY_FOR, Meaning, meaning, sort_of
@@ -25,6 +24,7 @@ from gateway.own.places import Leaf, in_the_way, place
 from gateway.own.reading import Answers
 from gateway.own.rows import row_of
 from gateway.own.words import Standing, Word, spelled
+from gateway.rows import Dropped, Extension, Row
 
 S = TypeVar("S", bound=Struct)
 GROUPS = ("condition", "renotify")

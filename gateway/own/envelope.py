@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from gateway.dialect import Incoming, Json, Request, Route, Sending
-from gateway.mapping import Dropped
+from gateway.rows import Dropped
 
 Seal = Callable[[Request, dict[str, Json], Sending, str], Request]
 """Puts an event into a request that has method, path and headers, in one of the envelope's modes."""

@@ -16,8 +16,8 @@ from msgspec import UNSET
 from gateway.canonical import QUIET_CATEGORY, SERVER_OWNED, Flat
 from gateway.configfile import FieldFile
 from gateway.fallbacks import headline
-from gateway.mapping import Fallback, Row, Writing, row
 from gateway.own.meanings import Meaning
+from gateway.rows import Fallback, Row, Writing, row
 from gateway.values import Codec
 
 MARK = 32

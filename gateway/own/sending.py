@@ -14,9 +14,9 @@ from msgspec import UNSET
 
 from gateway.canonical import Operation
 from gateway.dialect import Call, Delivered, Json, Request, Response, Sending, segment
-from gateway.mapping import Row, Writing
 from gateway.own.envelope import Seal
 from gateway.own.words import Standing, spelled
+from gateway.rows import Row, Writing
 from gateway.wire import copied, get, put
 
 LONGEST_REASON = 200

@@ -19,7 +19,8 @@ from msgspec import UNSET, Struct, UnsetType
 
 from gateway.canonical import Flat, Link
 from gateway.fallbacks import headline
-from gateway.mapping import Dropped, Mapping, Row, Writing, joint, row
+from gateway.mapping import Mapping
+from gateway.rows import Dropped, Row, Writing, joint, row
 from gateway.values import TIME, Pair, Scale, iso, read_time
 
 NAME = "alertmanager"

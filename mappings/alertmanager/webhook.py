@@ -19,8 +19,9 @@ from msgspec import UNSET, Struct, UnsetType
 from gateway.canonical import Link, Operation
 from gateway.dialect import Batch, Call, Command, Delivered, Incoming, Json, Missing, Request, Response, Sending
 from gateway.errors import Problem, ProblemKind, from_validation, invalid
-from gateway.mapping import CARRIED, Dropped, Writing, joint
+from gateway.mapping import CARRIED
 from gateway.mapping import Mapping as Rows
+from gateway.rows import Dropped, Writing, joint
 from gateway.values import iso
 from gateway.wire import Wire
 from mappings.alertmanager.alert import ALERT, as_text, fingerprint

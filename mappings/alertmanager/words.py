@@ -16,7 +16,7 @@ from gateway.asking import bearer
 from gateway.canonical import Flat
 from gateway.dialect import Answer, Incoming, Json, Muted, Reply, Response, Shown
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind
-from gateway.mapping import Writing
+from gateway.rows import Writing
 from gateway.values import iso
 from mappings.alertmanager.alert import ALERT, fingerprint
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from gateway.canonical import Operation
 from gateway.dialect import Batch, Dialect, Incoming, Outbound, Route
-from gateway.mapping import Dropped, Mapping
+from gateway.mapping import Mapping
+from gateway.rows import Dropped
 from mappings.alertmanager.alert import SEVERITY, STARTED, said_by
 from mappings.alertmanager.calls import authorise
 from mappings.alertmanager.webhook import (

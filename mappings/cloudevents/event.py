@@ -22,8 +22,8 @@ from gateway.asking import bearer, body_object
 from gateway.dialect import Answer, Incoming, Json, Reply, Request, Route, Sending
 from gateway.errors import Problem, ProblemKind, invalid
 from gateway.inbound.limits import decode
-from gateway.mapping import Dropped
 from gateway.own.envelope import Envelope
+from gateway.rows import Dropped
 
 WEBHOOK = "https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/http-webhook.md"
 VERSION = "1.0"

@@ -15,7 +15,8 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType, field
 
 from gateway.canonical import Image, Link
-from gateway.mapping import Dropped, Extension, Mapping, Row, Writing, joint, row
+from gateway.mapping import Mapping
+from gateway.rows import Dropped, Extension, Row, Writing, joint, row
 from gateway.values import Pair, Scale
 from mappings.alertmanager.alert import KEY, LABELLED, SEVERITY, STARTED, fingerprint, nameless, reader, writer
 from mappings.alertmanager.webhook import GROUP, KEPT

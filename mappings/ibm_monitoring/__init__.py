@@ -27,7 +27,7 @@ from gateway.dialect import (
     Shown,
 )
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind, invalid
-from gateway.mapping import Writing
+from gateway.rows import Writing
 from mappings.ibm_monitoring import calls
 from mappings.ibm_monitoring.alert import NAME, PAGE, RULE, Alerts, Channels, Envelope
 

@@ -14,7 +14,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.canonical import Channel, Flat
 from gateway.fallbacks import headline
-from gateway.mapping import Dropped, Extension, Mapping, Writing, joint, row
+from gateway.mapping import Mapping
+from gateway.rows import Dropped, Extension, Writing, joint, row
 from gateway.values import MICROSECONDS, MILLIS, MINUTES, Pair, Scale
 
 PAGE = "https://cloud.ibm.com/docs/monitoring?topic=monitoring-alert_api"

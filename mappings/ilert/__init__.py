@@ -33,7 +33,8 @@ from gateway.dialect import (
 )
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind, invalid
 from gateway.fallbacks import headline
-from gateway.mapping import Dropped, Extension, Mapping, Row, Writing, row
+from gateway.mapping import Mapping
+from gateway.rows import Dropped, Extension, Row, Writing, row
 from gateway.values import TIME, Pair, Scale, Words, each
 
 PAGE = "https://docs.ilert.com/developer-docs/rest-api/client-examples/creating-alerts-through-events"

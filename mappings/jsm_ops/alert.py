@@ -10,7 +10,8 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
-from gateway.mapping import Extension, Mapping, row
+from gateway.mapping import Mapping
+from gateway.rows import Extension, row
 from mappings.opsgenie.alert import MOST_DETAILS, RESPONDERS, VISIBLE_TO, AlertFields, rows
 
 NAME = "jsm_ops"

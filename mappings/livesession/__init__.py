@@ -37,7 +37,8 @@ from gateway.dialect import (
 )
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind, invalid
 from gateway.fallbacks import headline
-from gateway.mapping import Dropped, Mapping, Writing, joint, row
+from gateway.mapping import Mapping
+from gateway.rows import Dropped, Writing, joint, row
 from gateway.values import TIME
 
 PAGE = "https://developers.livesession.io/docs/api/rest/alerts"

@@ -13,7 +13,8 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.fallbacks import headline
-from gateway.mapping import Dropped, Extension, Mapping, Row, Writing, joint, row
+from gateway.mapping import Mapping
+from gateway.rows import Dropped, Extension, Row, Writing, joint, row
 from gateway.values import TIME, Pair, Scale
 
 NAME = "opsgenie"

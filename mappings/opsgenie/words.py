@@ -17,7 +17,8 @@ from gateway.canonical import Operation
 from gateway.dialect import Answer, Json, Reply, Response, Shown
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind
 from gateway.ids import made_at
-from gateway.mapping import Mapping, Writing
+from gateway.mapping import Mapping
+from gateway.rows import Writing
 from gateway.values import from_millis, iso, millis
 from mappings.opsgenie.alert import ALERT, USUAL_PRIORITY
 

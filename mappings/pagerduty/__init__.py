@@ -15,7 +15,8 @@ from gateway.asking import body_object
 from gateway.canonical import QUIET_CATEGORY, Flat, Image, Link, Operation
 from gateway.dialect import Answer, Command, Dialect, Incoming, Json, Outbound, Ref, Reply, Route
 from gateway.fallbacks import headline
-from gateway.mapping import Dropped, Extension, Mapping, Writing, joint, row
+from gateway.mapping import Mapping
+from gateway.rows import Dropped, Extension, Writing, joint, row
 from gateway.values import Pair, Scale, each
 from mappings.pagerduty.calls import CHANGE, SEND, authorise, fitted_key
 from mappings.pagerduty.words import credential_faults, problem, reason, refuse_alert, refuse_change

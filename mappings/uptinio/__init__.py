@@ -38,7 +38,8 @@ from gateway.dialect import (
 )
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind, invalid
 from gateway.fallbacks import headline
-from gateway.mapping import Dropped, Mapping, Writing, joint, row
+from gateway.mapping import Mapping
+from gateway.rows import Dropped, Writing, joint, row
 from gateway.values import Pair, each, iso_seconds, read_time
 
 PAGE = "https://app.uptinio.com/docs/api/alerts.html"

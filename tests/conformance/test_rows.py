@@ -15,8 +15,9 @@ from msgspec.structs import fields
 
 from gateway.canonical import Alert, Condition, Flat
 from gateway.errors import Problem
-from gateway.mapping import Dropped, Mapping, Row, Unmet, Writing, row
+from gateway.mapping import Mapping
 from gateway.registry import dialects
+from gateway.rows import Dropped, Row, Unmet, Writing, row
 from gateway.wire import Wire, copied, get, leaves, put
 from tests.conformance.samples import NAMES, destination, mappings_of, normal, wire_samples
 from tests.conformance.strategies import alerts
