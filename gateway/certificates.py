@@ -7,11 +7,14 @@ change nothing. It must not know who listens or connects, and no error holds any
 from __future__ import annotations
 
 import hashlib
+import os
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import certifi
 
 Found = Literal["same", "new", "bad"]
 
@@ -68,6 +71,15 @@ def digest(files: tuple[str, ...]) -> bytes:
             content = type(error).__name__.encode()
         found.update(len(content).to_bytes(8, "big") + content)
     return found.digest()
+
+
+def usual() -> ssl.SSLContext:
+    """A context that trusts the usual authorities: those that `SSL_CERT_FILE` or `SSL_CERT_DIR` name, else those that
+    come with `certifi`."""
+    file, directory = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    if file or directory:
+        return ssl.create_default_context(cafile=file or None, capath=None if file else directory)
+    return ssl.create_default_context(cafile=certifi.where())
 
 
 def show(context: ssl.SSLContext, pair: Pair) -> None:

@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import tomllib
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -216,14 +217,14 @@ class _Check(Tables):
         self.resolve = secrets
         self.base = base
         self.public_url = ""
-        self.known = dialects()
+        self.known: Mapping[str, Dialect] = dialects()
         self.described: frozenset[str] = frozenset()
 
     def config(self, table: Mapping[str, Any]) -> Config:
         file = self.struct(File, table, "")
         self.public_url = public_url(self, file.public_url)
         own = dialects_in(self, file.dialects, self.known)
-        self.known = {**self.known, **own}
+        self.known = ChainMap(own, self.known)  # type: ignore[arg-type]  # nobody writes to it
         self.described = frozenset(file.dialects)
         inbounds = {name: self.inbound(name, inner, file) for name, inner in file.inbound.items()}
         upstreams = {name: self.upstream(name, inner) for name, inner in file.upstreams.items()}

@@ -8,7 +8,7 @@ import sys
 
 UNNEEDED = ("pygments", "rich")
 """Imported by `BRINGING` where they are installed; both are made to do without."""
-BRINGING = ("structlog", "httpx")
+BRINGING = ("structlog",)
 
 
 def spare() -> None:
