@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
 
 CLIENT = "gateway.delivery.connections"
+"""Imported when something is first sent."""
 
 
 class Unreachable(Exception):
@@ -48,6 +48,7 @@ class Transport:
         self._timeout = timeout
         self._concurrency = concurrency
         self._reach = reach or Reach()
+        self._making = asyncio.Lock()
         self._made: Connections | None = None
 
     async def aclose(self) -> None:
@@ -61,17 +62,16 @@ class Transport:
         self._reach.look(self._url)
         try:
             async with asyncio.timeout(self._timeout):
-                return await (await self._connections()).exchange(request, headers, progress)
+                connections = self._made or await self._connections()
+                return await connections.exchange(request, headers, progress)
         except TimeoutError:
             what = "no answer" if progress.sent else "no connection"
             raise Unreachable(f"{what} within {self._timeout:g} s", sent=progress.sent) from None
 
     async def _connections(self) -> Connections:
-        """Made with the first request; importing the client takes so long that others are served meanwhile."""
-        if self._made is None:
-            if CLIENT not in sys.modules:
-                await asyncio.to_thread(importlib.import_module, CLIENT)
-            from gateway.delivery.connections import Connections
-
-            self._made = self._made or Connections(self._url, self._timeout, self._concurrency, self._reach)
-        return self._made
+        """Made with the first request, in turn; others are served while the client is imported."""
+        async with self._making:
+            if self._made is None:
+                client = await asyncio.to_thread(importlib.import_module, CLIENT)
+                self._made = client.Connections(self._url, self._timeout, self._concurrency, self._reach)
+            return self._made
