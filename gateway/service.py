@@ -28,7 +28,7 @@ from gateway.ids import Ids
 from gateway.inbound.surface import Surface
 from gateway.metrics import Metrics
 from gateway.openapi import describe
-from gateway.operations import forget
+from gateway.operations import Operator, forget
 from gateway.store import Store, Tx
 from gateway.store.opening import open_store
 from gateway.timing import pass_time
@@ -87,7 +87,7 @@ class Gateway:
         self._ids: Ids | None = None
         self._name = ""
         self._surface: Surface | None = None
-        self.reload_from_file: Callable[[], Awaitable[None]] | None = None
+        self.reload_from_file: Callable[[Operator], Awaitable[None]] | None = None
         self._admin = Admin(self)
         self.admin_app = Starlette(routes=self._routes())
         self._beside = Starlette(routes=[] if config.admin else self._routes(), lifespan=self._lifespan)
