@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import certifi
-
 Found = Literal["same", "new", "bad"]
 
 
@@ -76,6 +74,8 @@ def digest(files: tuple[str, ...]) -> bytes:
 def usual() -> ssl.SSLContext:
     """A context that trusts the usual authorities: those that `SSL_CERT_FILE` or `SSL_CERT_DIR` name, else those that
     come with `certifi`."""
+    import certifi  # it looks for its file when it is imported
+
     file, directory = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
     if file or directory:
         return ssl.create_default_context(cafile=file or None, capath=None if file else directory)

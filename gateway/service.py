@@ -27,7 +27,6 @@ from gateway.idempotency import KEPT_MS
 from gateway.ids import Ids
 from gateway.inbound.surface import Surface
 from gateway.metrics import Metrics
-from gateway.openapi import describe
 from gateway.operations import Operator, forget
 from gateway.store import Store, Tx
 from gateway.store.opening import open_store
@@ -289,6 +288,8 @@ class Gateway:
         return JSONResponse(detail, 503 if faults else 200)
 
     async def _openapi(self, request: Request) -> Response:
+        from gateway.openapi import describe
+
         return JSONResponse(describe(list(self.config.inbounds.values())))
 
     async def _metrics(self, request: Request) -> Response:
