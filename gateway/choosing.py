@@ -7,8 +7,9 @@ lanes name the entry. It must not know any vendor, nor what an upstream is.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -53,6 +54,26 @@ def as_text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return value if isinstance(value, str) else str(plain(value))
+
+
+def can_be(name: str, text: str) -> bool:
+    """Whether a fact can ever read like this: a number is no word, and a closed list has no other. Absent is empty."""
+    return not text or name not in PATHS or any(_fits(name, value, text) for value in _meant(text))
+
+
+def _meant(text: str) -> Iterator[Any]:
+    yield text
+    yield {"true": True, "false": False}.get(text)
+    for number in (int, float):
+        with contextlib.suppress(ValueError):
+            yield number(text)
+
+
+def _fits(name: str, value: Any, text: str) -> bool:
+    try:
+        return value is not None and as_text(value) == text and bool(checked({name: value}))
+    except msgspec.ValidationError:
+        return False
 
 
 # --- what a route sets -----------------------------------------------------------------------------------------

@@ -78,10 +78,10 @@ def keep(tx: Tx, operation: Operation) -> None:
     tx.put_note(f"{PREFIX}{operation.at:015d} {secrets.token_hex(6)}", msgspec.to_builtins(operation))
 
 
-def keep_reload(tx: Tx, operator: Operator, at: int) -> None:
+def keep_reload(tx: Tx, operator: Operator, at: int, *, is_one_of_many: bool) -> None:
     """Writes that the configuration was loaded again. Workers that reload together do it once."""
     tx.lock("operations")
-    if not any(one.what == RELOAD and at - one.at < TOGETHER for one in kept(tx, 1)):
+    if not (is_one_of_many and any(one.what == RELOAD and at - one.at < TOGETHER for one in kept(tx, 1))):
         keep(tx, entry(operator, RELOAD, at, asked={}))
 
 

@@ -166,8 +166,9 @@ class _Reloading:
                 return
             gateway.metrics.reload(is_good=True)
             log.info("config.reloaded", upstreams=list(gateway.config.upstreams), routes=len(gateway.config.routes))
-            log.warning("operator.reload", who=operator.who, origin=operator.origin)
             try:
-                await gateway.store.write(lambda tx: keep_reload(tx, operator, gateway.now()))
+                many = self._is_one_of_many
+                await gateway.store.write(lambda tx: keep_reload(tx, operator, gateway.now(), is_one_of_many=many))
             except StoreError as error:  # it is in the log all the same
                 log.error("store.unavailable", reason=str(error))
+            log.warning("operator.reload", who=operator.who, origin=operator.origin)
