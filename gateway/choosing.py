@@ -17,6 +17,7 @@ import msgspec
 from msgspec import UNSET
 
 from gateway.canonical import PATHS, checked, plain
+from gateway.configproblems import in_words
 from gateway.following import Directory, Table, fault_of
 from gateway.secrets import Secret
 
@@ -99,7 +100,7 @@ class Lookup:
         try:
             checked({self.field: value})
         except msgspec.ValidationError as error:
-            return f"{self.table.name}: {entry}: {error}"
+            return f"{self.table.name}: {entry}: {in_words(error).removesuffix(f' (at .{self.field})')}"
         return ""
 
     def pick(self, facts: Mapping[str, Any]) -> tuple[str, Any]:

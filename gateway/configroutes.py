@@ -254,6 +254,10 @@ def key_of(check: Checking, given: Any, path: str, *, is_chosen: bool) -> tuple[
 # --- tests ---------------------------------------------------------------------------------------------------
 
 
+EXPECTED = ("to", "route", "refused", "wakes")
+"""What a test may expect, besides fields of upstreams' requests."""
+
+
 def tests_of(check: Checking, file: File, routes: Routes, upstreams: list[str]) -> tuple[TestFile, ...]:
     """The samples of the file, and where they must go."""
     found = []
@@ -264,8 +268,13 @@ def tests_of(check: Checking, file: File, routes: Routes, upstreams: list[str]) 
         if given.from_:
             routes.sender(sender, f"{path}.caller" if given.caller else f"{path}.from")
         for key in given.expect:
-            if key not in ("to", "route", "refused", "wakes") and upstream_in(key, upstreams) is None:
-                check.say(f"{path}.expect", f"{key!r} is not to, route, refused, wakes, or a field of an upstream")
+            if key not in EXPECTED and upstream_in(key, upstreams) is None:
+                hint = _near(key, EXPECTED) or _near(key.partition(".")[0], upstreams)
+                check.say(f"{path}.expect", f"{key!r} is not {', '.join(EXPECTED)}, or a field of an upstream{hint}")
+        told = given.expect.get("to") if isinstance(given.expect, dict) else None  # it may be missing
+        for name in told if isinstance(told, list) else ():
+            if name not in upstreams:
+                check.say(f"{path}.expect.to", f"no upstream {name!r}{_near(str(name), upstreams)}")
         found.append(given)
     return tuple(found)
 

@@ -384,3 +384,14 @@ def test_what_is_set_wrongly_is_named_by_its_path() -> None:
     for value, says in (('"HIGH"', "must be a whole number, not a text"), ("9", "must be at most 7")):
         text = MINIMAL + f'[[routes]]\nto = ["oncall"]\nset = {{ severity = {value} }}\n'
         assert having(text, "severity") == f"routes[1].set.severity: {says}"
+
+
+def test_what_a_test_expects_of_nobody_is_named_with_a_suggestion() -> None:
+    sample = '[[tests]]\nfrom = "ilert"\nsend = {}\n'
+    found = problems(MINIMAL + sample + 'expect = { to = ["oncal"], wake = true, "oncal.priority" = "HIGH" }\n')
+    assert found == [
+        "tests[1].expect: 'wake' is not to, route, refused, wakes, or a field of an upstream; did you mean 'wakes'?",
+        "tests[1].expect: 'oncal.priority' is not to, route, refused, wakes, or a field of an upstream; "
+        "did you mean 'oncall'?",
+        "tests[1].expect.to: no upstream 'oncal'; did you mean 'oncall'?",
+    ]
