@@ -53,7 +53,7 @@ class Connections:
             raise Unreachable(str(error), sent=False) from None
         content, kind = _content(request)
         given = CIMultiDict(_ALWAYS)
-        for more in (kind, request.headers, headers, _credentials(proxy) if url.startswith("http:") else {}):
+        for more in (kind, request.headers, headers, _credentials(proxy) if url[:5].lower() == "http:" else {}):
             given.update(more)
         try:
             async with self._session(proxy).request(
