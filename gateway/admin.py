@@ -11,6 +11,7 @@ import functools
 import hmac
 import ipaddress
 from collections.abc import AsyncIterator, Awaitable, Callable
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -27,7 +28,7 @@ from gateway.errors import ConfigurationError, Problem, StoreError
 from gateway.inbound.limits import decode, read_body
 from gateway.listening import host_in
 from gateway.operations import Operator
-from gateway.store import DeliveryFilter, Tx
+from gateway.store import CallsRow, DeliveryFilter, Tx
 
 if TYPE_CHECKING:
     from gateway.service import Gateway
@@ -148,6 +149,12 @@ class Admin:
         if config.admin_token is None:
             _check_near(request)
 
+    def _operator(self, request: Request, who: str) -> Operator:
+        """Who asks: as he says himself, else as what let him in."""
+        let_in_by = "the token" if self._gateway.config.admin_token else "the admin address"
+        origin = request.client.host if request.client else "?"
+        return Operator(who=who.strip()[:100] or let_in_by, origin=origin)
+
     # --- what is asked -----------------------------------------------------------------------------------
 
     async def _alerts(self, request: Request) -> Response:
@@ -172,8 +179,37 @@ class Admin:
         limit = _number(request.query_params.get("limit", "1000"), "limit", MOST_LISTED)
         with contextlib.suppress(StoreError):  # what was counted meanwhile is not worth failing for
             await self._gateway.calls.write(self._gateway.store)
-        found = await self._gateway.store.read(lambda tx: tx.calls(limit), is_long=True)
-        return JSONResponse({"callers": [calling.as_json(row) for row in found]})
+        await self._gateway.store.read(
+            lambda tx: tx.calls(1), is_long=True
+        )  # one that cannot be read says so with its status
+        return StreamingResponse(self._callers_pages(limit), media_type="application/json")
+
+    async def _callers_pages(self, limit: int) -> AsyncIterator[bytes]:
+        """A long list in small pieces, as below."""
+        comma = b""
+        yield b'{"callers":['
+        async for rows in self._calls(limit):
+            yield comma + b",".join(msgspec.json.encode(calling.as_json(row)) for row in rows)
+            comma = b","
+        yield b"]}"
+
+    async def _calls(self, limit: int) -> AsyncIterator[list[CallsRow]]:
+        """Who calls, a page at a time. Who calls again meanwhile moves to the front of it, where nobody looks any more:
+        so the front is looked at once more."""
+        shown: set[int] = set()
+        moved = self._gateway.now() - int(calling.SHOWN_WITHIN * 1000)
+        for since in (0, moved):
+            before: CallsRow | None = None
+            while len(shown) < limit:
+                read = methodcaller("calls", PAGE, before)
+                page = [row for row in await self._gateway.store.read(read, is_long=True) if row.last_seen >= since]
+                if not page:
+                    break
+                before = page[-1]
+                fresh = [row for row in page if calling.kind_of(row) not in shown][: limit - len(shown)]
+                shown.update(map(calling.kind_of, fresh))
+                if fresh:
+                    yield fresh
 
     async def _deliveries(self, request: Request) -> Response:
         query = request.query_params
@@ -227,7 +263,7 @@ class Admin:
         wanted = await _wanted(request)
         if wanted.because:
             raise _Refusal(400, "because: is said when deliveries are dropped")
-        return await self._change("retry", wanted, _operator(request, wanted.who))
+        return await self._change("retry", wanted, self._operator(request, wanted.who))
 
     async def _drop(self, request: Request) -> Response:
         wanted = await _wanted(request)
@@ -235,7 +271,7 @@ class Admin:
             raise _Refusal(400, "because: is required; it is kept with the delivery")
         if wanted.force:
             raise _Refusal(400, "force: is said when deliveries are sent again")
-        return await self._change("drop", wanted, _operator(request, wanted.who))
+        return await self._change("drop", wanted, self._operator(request, wanted.who))
 
     async def _change(self, what: Literal["retry", "drop"], wanted: Wanted, operator: Operator) -> Response:
         """Batch after batch, each with its entry in the operator log: many dead letters are never in memory at once,
@@ -283,16 +319,13 @@ class Admin:
         reload = self._gateway.reload_from_file
         if reload is None:
             return _said(409, "this gateway was not started from a file")
-        operator = _operator(request, (await _wanted(request)).who)
+        operator = self._operator(request, (await _wanted(request)).who)
         try:
-            await reload()
+            await reload(operator)
         except ConfigurationError as error:
             return JSONResponse(
                 {"message": "the configuration is bad, the old one stays", "problems": error.problems}, 422
             )
-        finished = operations.entry(operator, "reload", self._gateway.now(), asked={})
-        await self._gateway.store.write(lambda tx: operations.keep(tx, finished))
-        log.warning("operator.reload", who=operator.who, origin=operator.origin)
         return JSONResponse({"reloaded": True})
 
 
@@ -337,11 +370,6 @@ def _number(text: str, name: str, most: int) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= most):
         raise _Refusal(400, f"{name}: is not a number from 1 to {most}")
     return int(text)
-
-
-def _operator(request: Request, who: str) -> Operator:
-    origin = request.client.host if request.client else "?"
-    return Operator(who=who[:100] or "?", origin=origin)
 
 
 async def _wanted(request: Request) -> Wanted:

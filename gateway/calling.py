@@ -1,7 +1,7 @@
 """Who calls: by which name, with what, which paths, how that ended, and when first and last. For whoever moves callers,
 rotates keys, or wonders who that is.
 
-Counted in memory on the way of a request, and written every few seconds in one transaction, so that a request costs no
+Counted in memory on the way of a request, and written every second in one transaction, so that a request costs no
 write. What callers choose themselves, paths nobody serves and names of programs, is cut, and bounded in number: what
 exceeds that is counted on a line of its own. What looks like a credential is masked. It must not know any vendor.
 """
@@ -20,8 +20,10 @@ from gateway.secrets import MASK
 from gateway.store import CallsRow, Store, Tx
 from gateway.values import from_millis, iso
 
-EVERY = 5.0
-"""Seconds between two writes."""
+EVERY = 1.0
+"""Seconds between two writes, where somebody called: one for all requests of that time."""
+SHOWN_WITHIN = 2.0
+"""Seconds after which a call is in the store, wherever it can be written."""
 MOST_LINES = 100
 """So many lines are kept of one caller of one inbound, and so many of all strangers to it together."""
 MOST_HELD = 2000
@@ -118,6 +120,11 @@ def cleaned(text: str, is_credential: Callable[[str], bool]) -> str:
     words = re.split(r"([/ ,;:()]+)", text[: 8 * LONGEST])
     masked = "".join(MASK if word and (_SECRET.search(word) or is_credential(word)) else word for word in words)
     return "".join(char if char.isprintable() else "?" for char in masked)[:LONGEST]
+
+
+def kind_of(row: CallsRow) -> int:
+    """The same for calls of one kind, and hardly for others."""
+    return hash((row.dialect, row.caller, row.outcome, row.method, row.path, row.agent))
 
 
 def as_json(row: CallsRow) -> dict[str, Any]:

@@ -7,6 +7,7 @@ change nothing. It must not know who listens or connects, and no error holds any
 from __future__ import annotations
 
 import hashlib
+import os
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,6 +69,17 @@ def digest(files: tuple[str, ...]) -> bytes:
             content = type(error).__name__.encode()
         found.update(len(content).to_bytes(8, "big") + content)
     return found.digest()
+
+
+def usual() -> ssl.SSLContext:
+    """A context that trusts the usual authorities: those that `SSL_CERT_FILE` or `SSL_CERT_DIR` name, else those that
+    come with `certifi`."""
+    import certifi  # it looks for its file when it is imported
+
+    file, directory = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    if file or directory:
+        return ssl.create_default_context(cafile=file or None, capath=None if file else directory)
+    return ssl.create_default_context(cafile=certifi.where())
 
 
 def show(context: ssl.SSLContext, pair: Pair) -> None:

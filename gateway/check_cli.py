@@ -71,7 +71,7 @@ def explain(config_path: str, origin: str, caller: str | None, file: Any, as_jso
     inbound = config.inbounds.get(origin)
     if inbound is None:
         raise click.UsageError(f"no [inbound.{origin}]; there are {', '.join(config.inbounds)}")
-    who = caller or _usual(inbound)
+    who = _known(inbound, caller) if caller else _usual(inbound)
     try:
         found = explained_by(config, inbound, who, decode(file.read()))
     except Problem as problem:
@@ -96,14 +96,28 @@ def _configured(path: str) -> Config:
         return load_config(path, secrets=False)
 
 
+def _known(inbound: Inbound, caller: str) -> str:
+    """A caller by name; nobody else's road is of any interest, and a slip of the pen would be taken for one."""
+    from difflib import get_close_matches
+
+    names = sorted({*inbound.callers, *inbound.keyring.names()})
+    if names and caller not in names and not (inbound.anonymous and caller == "anonymous"):
+        close = get_close_matches(caller, names, 1)
+        hint = f"; did you mean {close[0]!r}?" if close else f"; there are {_some(names)}"
+        raise click.UsageError(f"{inbound.dialect.name} has no caller {caller!r}{hint}")
+    return caller
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
 def _usual(inbound: Inbound) -> str:
     from gateway.explaining import usual_caller
 
     who = usual_caller(inbound)
     if who is None:
-        names = inbound.keyring.names()
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        raise click.UsageError(f"say --caller; there are {', '.join(names[:5])}{more}")
+        raise click.UsageError(f"say --caller; there are {_some(inbound.keyring.names())}")
     return who
 
 

@@ -7,8 +7,9 @@ lanes name the entry. It must not know any vendor, nor what an upstream is.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -16,6 +17,7 @@ import msgspec
 from msgspec import UNSET
 
 from gateway.canonical import PATHS, checked, plain
+from gateway.configproblems import in_words
 from gateway.following import Directory, Table, fault_of
 from gateway.secrets import Secret
 
@@ -55,6 +57,26 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else str(plain(value))
 
 
+def can_be(name: str, text: str) -> bool:
+    """Whether a fact can ever read like this: a number is no word, and a closed list has no other. Absent is empty."""
+    return not text or name not in PATHS or any(_fits(name, value, text) for value in _meant(text))
+
+
+def _meant(text: str) -> Iterator[Any]:
+    yield text
+    yield {"true": True, "false": False}.get(text)
+    for number in (int, float):
+        with contextlib.suppress(ValueError):
+            yield number(text)
+
+
+def _fits(name: str, value: Any, text: str) -> bool:
+    try:
+        return value is not None and as_text(value) == text and bool(checked({name: value}))
+    except msgspec.ValidationError:
+        return False
+
+
 # --- what a route sets -----------------------------------------------------------------------------------------
 
 
@@ -78,7 +100,7 @@ class Lookup:
         try:
             checked({self.field: value})
         except msgspec.ValidationError as error:
-            return f"{self.table.name}: {entry}: {error}"
+            return f"{self.table.name}: {entry}: {in_words(error).removesuffix(f' (at .{self.field})')}"
         return ""
 
     def pick(self, facts: Mapping[str, Any]) -> tuple[str, Any]:

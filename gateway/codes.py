@@ -111,3 +111,11 @@ MEANINGS: Mapping[str, str] = {
     ProblemKind.INTERNAL: "the gateway itself failed",
 }
 """Every code, and what it means in one line."""
+
+HELD_UNTIL: Mapping[str, str] = {
+    Code.KEY_REFUSED: "held until the key is changed or the upstream takes it; probed once a minute",
+    Code.NO_KEY: "held until there is a key",
+    Code.BAD_CERTIFICATE: "held until the certificate can be verified; probed once a minute",
+    Code.PROXY_REFUSED: "held until the proxy's credentials are changed or taken; probed once a minute",
+}
+"""Of what is held: until when."""

@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import tomllib
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,7 +47,6 @@ from gateway.errors import ConfigurationError
 from gateway.following import Directory
 from gateway.listening import Tls, clashes, host_names, listening, public_url
 from gateway.mapping import Mapping as Rows
-from gateway.own import dialects_in
 from gateway.reaching import Reach, reach
 from gateway.registry import dialects
 from gateway.rescaling import with_scale
@@ -217,14 +217,14 @@ class _Check(Tables):
         self.resolve = secrets
         self.base = base
         self.public_url = ""
-        self.known = dialects()
+        self.known: Mapping[str, Dialect] = dialects()
         self.described: frozenset[str] = frozenset()
 
     def config(self, table: Mapping[str, Any]) -> Config:
         file = self.struct(File, table, "")
         self.public_url = public_url(self, file.public_url)
-        own = dialects_in(self, file.dialects, self.known)
-        self.known = {**self.known, **own}
+        own = self.own_dialects(file.dialects) if file.dialects else {}
+        self.known = ChainMap(own, self.known)  # type: ignore[arg-type]  # nobody writes to it
         self.described = frozenset(file.dialects)
         inbounds = {name: self.inbound(name, inner, file) for name, inner in file.inbound.items()}
         upstreams = {name: self.upstream(name, inner) for name, inner in file.upstreams.items()}
@@ -268,6 +268,11 @@ class _Check(Tables):
         except ValueError as error:
             self.say(path, str(error))
             return Secret("unusable")
+
+    def own_dialects(self, tables: Mapping[str, dict[str, Any]]) -> dict[str, Dialect]:
+        from gateway.own import dialects_in  # what most configurations have no use for
+
+        return dialects_in(self, tables, self.known)
 
     # --- the parts of the file ---------------------------------------------------------------------------
 

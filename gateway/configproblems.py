@@ -21,6 +21,8 @@ WORDS = {
     "null": "nothing",
 }
 
+BOUNDS = {"<=": "at most", ">=": "at least", "<": "less than", ">": "more than"}
+
 
 def wrong_types(path: str, value: Any, hint: Any, error: msgspec.ValidationError) -> Iterator[tuple[str, str]]:
     """The path of each part of a value that does not fit, and what is wrong with it."""
@@ -52,6 +54,8 @@ def _problem(value: Any, hint: Any) -> Iterator[str]:
 def in_words(error: msgspec.ValidationError) -> str:
     """A wrong type as a sentence."""
     found = re.match(r"Expected `([^`]+)`, got `([^`]+)`", str(error))
+    if bound := re.match(r"Expected `(?:int|float)` (<=|>=|<|>) ([\d.]+)", str(error)):
+        return f"must be {BOUNDS[bound[1]]} {bound[2]}"
     if not found:
         return re.sub(r" - at `\$?([^`]*)`$", lambda at: f" (at {at[1]})" if at[1] else "", str(error))
     wanted = " or ".join(

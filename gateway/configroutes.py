@@ -6,6 +6,7 @@ A part of `gateway.config`, which hands in how problems are said. It must not kn
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ from gateway.choosing import Keys, Lookup, named_fact
 from gateway.configfile import Checker, FallbackFile, File, KeyFile, RouteFile, SetFile, TestFile, flat_of, some_time
 from gateway.configproblems import in_words
 from gateway.following import Directory, Table
-from gateway.routing import Hop, Route, parse_matcher
+from gateway.routing import Hop, Matcher, Route, parse_matcher
 from gateway.secrets import Secret
 
 
@@ -68,6 +69,9 @@ class Routes:
         for who in given.from_:
             self.sender(who, f"{path}.from")
         matchers = [self._check.parsed(parse_matcher, text, f"{path}.when", None) for text in given.when]
+        for matcher in matchers:
+            if matcher and matcher.operator == "=":
+                self._sender_meant(matcher, f"{path}.when")
         everywhere = self._set(given.set, f"{path}.set")
         hops = [self._hop(entry, everywhere, path, name) for entry in given.to]
         fallback, after = self._fallback(given.fallback, everywhere, path, name)
@@ -99,6 +103,19 @@ class Routes:
         if caller and callers is not None and caller not in callers | {"anonymous"}:
             known = ", ".join(sorted(callers)) or "none"
             self._check.say(path, f"{dialect} has no caller {caller!r}{_near(caller, callers)}; there are {known}")
+
+    def _sender_meant(self, matcher: Matcher, path: str) -> None:
+        """Checks who a condition says has sent an alert: a name that nobody has matches nothing, without a word."""
+        if matcher.name == "dialect" and matcher.value not in self._callers:
+            there = ", ".join(self._callers) or "none"
+            hint = _near(matcher.value, self._callers)
+            self._check.say(path, f"{matcher.value!r} is no [inbound.…]{hint}; there are {there}")
+        if matcher.name == "caller" and None not in self._callers.values():
+            known = {caller for callers in self._callers.values() for caller in callers or ()}
+            if matcher.value not in known | {"anonymous"}:
+                there = ", ".join(sorted(known)) or "none"
+                hint = _near(matcher.value, known)
+                self._check.say(path, f"there is no caller {matcher.value!r}{hint}; there are {there}")
 
     def _fallback(
         self, table: Mapping[str, Any] | None, everywhere: _Settings, path: str, route: str
@@ -158,7 +175,7 @@ class Routes:
             return None
         otherwise = UNSET
         if given.else_ is not None:
-            otherwise = flat(self._check, {field: given.else_}, f"{path}.else").get(field, UNSET)
+            otherwise = flat(self._check, {field: given.else_}, f"{path}.else", known=field).get(field, UNSET)
         lookup = Lookup(field, by, table, otherwise)
         for fault in table.add_check(lookup.faults):
             self._check.say(path, fault)
@@ -201,8 +218,8 @@ def _near(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def flat(check: Checking, table: Any, path: str, dialect: str = "") -> Flat:
-    """Canonical values as the file has them."""
+def flat(check: Checking, table: Any, path: str, dialect: str = "", known: str = "") -> Flat:
+    """Canonical values as the file has them; what is wrong is named below `path`, but for what is `known` of it."""
     if not isinstance(table, dict):
         check.say(path, "is not a table of alert fields")
         return {}
@@ -212,7 +229,10 @@ def flat(check: Checking, table: Any, path: str, dialect: str = "") -> Flat:
         name = str(error.args[0])
         check.say(f"{path}.{name}", f"is no field of an alert{_near(name, PATHS)}")
     except msgspec.ValidationError as error:
-        check.say(path, in_words(error))
+        at = re.search(r" - at `\$(\.[^`]*)`$", str(error))
+        below = at[1] if at else ""
+        where = path if below == f".{known}" else path + below
+        check.say(where, in_words(error).removesuffix(f" (at {below})"))
     return {}
 
 
@@ -234,6 +254,10 @@ def key_of(check: Checking, given: Any, path: str, *, is_chosen: bool) -> tuple[
 # --- tests ---------------------------------------------------------------------------------------------------
 
 
+EXPECTED = ("to", "route", "refused", "wakes")
+"""What a test may expect, besides fields of upstreams' requests."""
+
+
 def tests_of(check: Checking, file: File, routes: Routes, upstreams: list[str]) -> tuple[TestFile, ...]:
     """The samples of the file, and where they must go."""
     found = []
@@ -244,8 +268,13 @@ def tests_of(check: Checking, file: File, routes: Routes, upstreams: list[str]) 
         if given.from_:
             routes.sender(sender, f"{path}.caller" if given.caller else f"{path}.from")
         for key in given.expect:
-            if key not in ("to", "route", "refused", "wakes") and upstream_in(key, upstreams) is None:
-                check.say(f"{path}.expect", f"{key!r} is not to, route, refused, wakes, or a field of an upstream")
+            if key not in EXPECTED and upstream_in(key, upstreams) is None:
+                hint = _near(key, EXPECTED) or _near(key.partition(".")[0], upstreams)
+                check.say(f"{path}.expect", f"{key!r} is not {', '.join(EXPECTED)}, or a field of an upstream{hint}")
+        told = given.expect.get("to") if isinstance(given.expect, dict) else None  # it may be missing
+        for name in told if isinstance(told, list) else ():
+            if name not in upstreams:
+                check.say(f"{path}.expect.to", f"no upstream {name!r}{_near(str(name), upstreams)}")
         found.append(given)
     return tuple(found)
 

@@ -13,7 +13,7 @@ GARBAGE = 10_000
 request went into looking after each 700, and found none."""
 UNNEEDED = ("pygments", "rich")
 """Imported by `BRINGING` where they are installed; both are made to do without."""
-BRINGING = ("structlog", "httpx")
+BRINGING = ("structlog",)
 
 
 def spare() -> None:

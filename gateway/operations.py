@@ -19,6 +19,9 @@ from gateway.store import Tx
 PREFIX = "operator "
 MOST_IDS = 1000
 """So many ids are kept of one operation; how many there were is kept in any case."""
+RELOAD = "reload"
+TOGETHER = 2000
+"""Milliseconds within which reloads of several workers are one."""
 
 
 class Operator(Struct, frozen=True):
@@ -26,6 +29,10 @@ class Operator(Struct, frozen=True):
 
     who: str
     origin: str
+
+
+SIGNAL = Operator(who="SIGHUP", origin="a signal")
+"""Whoever sends a signal has no name here."""
 
 
 class Operation(Struct, kw_only=True):
@@ -69,6 +76,13 @@ def entry(
 def keep(tx: Tx, operation: Operation) -> None:
     """Writes an entry."""
     tx.put_note(f"{PREFIX}{operation.at:015d} {secrets.token_hex(6)}", msgspec.to_builtins(operation))
+
+
+def keep_reload(tx: Tx, operator: Operator, at: int, *, is_one_of_many: bool) -> None:
+    """Writes that the configuration was loaded again. Workers that reload together do it once."""
+    tx.lock("operations")
+    if not (is_one_of_many and any(one.what == RELOAD and at - one.at < TOGETHER for one in kept(tx, 1))):
+        keep(tx, entry(operator, RELOAD, at, asked={}))
 
 
 def kept(tx: Tx, limit: int) -> list[Operation]:

@@ -220,12 +220,14 @@ def _arrived(one: Arrivals) -> list[str]:
 @JSON
 def callers(place: Place, limit: int, as_json: bool) -> None:
     """Who calls, with what, how that ends, and when last; those that were seen last first."""
+    from gateway.calling import SHOWN_WITHIN
 
     def here(tx: Tx, config: Config) -> Any:
         from gateway.calling import as_json
 
         return [as_json(row) for row in tx.calls(limit)]
 
+    place.wait_for_gateway(SHOWN_WITHIN)
     rows = place.ask(lambda remote: remote.get("/-/callers", limit=limit)["callers"], here)
     if as_json:
         print_json(rows)

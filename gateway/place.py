@@ -87,6 +87,14 @@ class Place:
         except NotAsAsked as refused:
             raise click.ClickException(str(refused)) from None
 
+    def wait_for_gateway(self, seconds: float) -> None:
+        """Where a store is looked at from beside the gateway that serves from it: until that has written what it knows
+        now. A gateway that is asked itself knows all of it."""
+        from gateway.store.opening import is_served
+
+        if self._config_path is not None and is_served(load_config(self._config_path, secrets=False).store):
+            time.sleep(seconds)
+
     def _remote(self, url: str) -> Remote:
         from gateway.configfile import is_address
         from gateway.remote import Remote

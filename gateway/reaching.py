@@ -18,10 +18,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
-import httpx
 import structlog
 
-from gateway.certificates import Following, Pair, digest, show, trust
+from gateway.certificates import Following, Pair, digest, show, trust, usual
 from gateway.configfile import Checker, PairFile
 from gateway.secrets import Secret
 
@@ -55,7 +54,7 @@ class Reach:
         return Following(ssl.PROTOCOL_TLS_CLIENT, self._files, self._own)
 
     def _own(self) -> ssl.SSLContext:
-        context = httpx.create_ssl_context()
+        context = usual()
         if self._ca:
             trust(context, self._ca)
         if self._client_cert:
@@ -93,7 +92,7 @@ class Reach:
 @functools.cache
 def _usual() -> ssl.SSLContext:
     """One context for all: reading the usual authorities takes time and memory."""
-    return httpx.create_ssl_context()
+    return usual()
 
 
 # --- proxies in the environment ------------------------------------------------------------------------------
@@ -187,7 +186,7 @@ def reach(check: Checker, given: _Written, path: str) -> Reach:
         check.say(f"{path}.ca", "is empty; leave it out where the usual authorities are enough")
     if written and not pair and not {"cert", "key"} - (given.client_cert or {}).keys():
         check.say(f"{path}.client_cert", "names no files")
-    if check.resolve:
+    if check.resolve and (pair or given.ca):
         _try(check, pair, given.ca or "", path)
     proxy = _checked_proxy(check, given.proxy, f"{path}.proxy")
     return Reach(proxy=proxy, is_direct=given.proxy == "off", ca=given.ca or "", client_cert=pair)
@@ -195,7 +194,7 @@ def reach(check: Checker, given: _Written, path: str) -> Reach:
 
 def _try(check: Checker, pair: Pair | None, ca: str, path: str) -> None:
     """Says which of the files cannot be used."""
-    alone = httpx.create_ssl_context(verify=False)
+    alone = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         if ca:
             trust(alone, ca)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import mappings
 from gateway.canonical import Operation
@@ -16,21 +16,45 @@ from gateway.dialect import Dialect
 from gateway.errors import Problem, ProblemKind
 
 
+class _Found(Mapping[str, Dialect]):
+    """The dialects of these names, each imported when it is first asked for: whoever serves two has no use for ten."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._declared: dict[str, Dialect | None] = dict.fromkeys(names)
+
+    def __getitem__(self, name: str) -> Dialect:
+        found = self._declared[name]
+        if found is None:
+            found = self._declared[name] = _declared(name)
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._declared
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._declared)
+
+    def __len__(self) -> int:
+        return len(self._declared)
+
+
 @functools.cache
 def dialects() -> Mapping[str, Dialect]:
-    """Every dialect by name, in alphabetical order. Raises `RuntimeError` for a declaration that cannot be used."""
-    found: dict[str, Dialect] = {}
-    for module in sorted(pkgutil.iter_modules(mappings.__path__), key=lambda module: module.name):
-        declared = getattr(importlib.import_module(f"mappings.{module.name}"), "DIALECT", None)
-        if not isinstance(declared, Dialect):
-            raise RuntimeError(f"mappings.{module.name} declares no DIALECT")
-        faults = check(declared)
-        if declared.name != module.name:
-            faults.append(f"its name is {declared.name!r}, not that of its module")
-        if faults:
-            raise RuntimeError(f"mappings.{module.name}: " + "; ".join(faults))
-        found[declared.name] = declared
-    return found
+    """Every dialect by name, in alphabetical order. Looking one up raises `RuntimeError` for a declaration that cannot
+    be used."""
+    return _Found(sorted(module.name for module in pkgutil.iter_modules(mappings.__path__)))
+
+
+def _declared(name: str) -> Dialect:
+    declared = getattr(importlib.import_module(f"mappings.{name}"), "DIALECT", None)
+    if not isinstance(declared, Dialect):
+        raise RuntimeError(f"mappings.{name} declares no DIALECT")
+    faults = check(declared)
+    if declared.name != name:
+        faults.append(f"its name is {declared.name!r}, not that of its module")
+    if faults:
+        raise RuntimeError(f"mappings.{name}: " + "; ".join(faults))
+    return declared
 
 
 def check(dialect: Dialect) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import UNSET
 
 from gateway.canonical import Flat
-from gateway.choosing import Lookup, as_text, fact, named_fact
+from gateway.choosing import Lookup, as_text, can_be, fact, named_fact
 
 _MATCHER = re.compile(r"^\s*([A-Za-z_][\w.\-/]*)\s*(=~|!~|!=|<=|>=|=|<|>)\s*(.*?)\s*$", re.DOTALL)
 
@@ -56,6 +56,9 @@ def parse_matcher(text: str) -> Matcher:
             float(value)
         except ValueError:
             raise ValueError(f"{operator} compares numbers, and {value!r} is none") from None
+    if operator in ("=", "!=") and not can_be(name, value):
+        hint = "; 0 is the worst, 7 the least: write severity <= 3" if name == "severity" else ""
+        raise ValueError(f"{name} is never {value!r}{hint}")
     pattern = None
     if operator in ("=~", "!~"):
         try:

@@ -27,8 +27,7 @@ from gateway.idempotency import KEPT_MS
 from gateway.ids import Ids
 from gateway.inbound.surface import Surface
 from gateway.metrics import Metrics
-from gateway.openapi import describe
-from gateway.operations import forget
+from gateway.operations import Operator, forget
 from gateway.store import Store, Tx
 from gateway.store.opening import open_store
 from gateway.timing import pass_time
@@ -87,7 +86,7 @@ class Gateway:
         self._ids: Ids | None = None
         self._name = ""
         self._surface: Surface | None = None
-        self.reload_from_file: Callable[[], Awaitable[None]] | None = None
+        self.reload_from_file: Callable[[Operator], Awaitable[None]] | None = None
         self._admin = Admin(self)
         self.admin_app = Starlette(routes=self._routes())
         self._beside = Starlette(routes=[] if config.admin else self._routes(), lifespan=self._lifespan)
@@ -289,6 +288,8 @@ class Gateway:
         return JSONResponse(detail, 503 if faults else 200)
 
     async def _openapi(self, request: Request) -> Response:
+        from gateway.openapi import describe
+
         return JSONResponse(describe(list(self.config.inbounds.values())))
 
     async def _metrics(self, request: Request) -> Response:

@@ -16,6 +16,7 @@ from gateway.config import Config
 from gateway.configfile import is_loopback
 from gateway.errors import ConfigurationError, StoreError
 from gateway.lean import settled
+from gateway.operations import SIGNAL, Operator, keep_reload
 from gateway.server import serving
 from gateway.service import Gateway
 from gateway.workers import SUPERVISOR, hear_reloads
@@ -139,15 +140,15 @@ class _Reloading:
             await asked.wait()
             asked.clear()
             with contextlib.suppress(ConfigurationError, StoreError):
-                await self._here()
+                await self._here(SIGNAL)
 
-    async def for_all(self) -> None:
+    async def for_all(self, operator: Operator) -> None:
         """Reloads here, and has a supervisor tell the other workers. Raises what is wrong with the configuration."""
-        await self._here()
+        await self._here(operator)
         if self._is_one_of_many and os.getppid() == _supervisor() > 1:
             os.kill(_supervisor(), signal.SIGHUP)
 
-    async def _here(self) -> None:
+    async def _here(self, operator: Operator) -> None:
         gateway = self._gateway
         async with self._one_at_a_time:
             try:
@@ -167,3 +168,9 @@ class _Reloading:
                 return
             gateway.metrics.reload(is_good=True)
             log.info("config.reloaded", upstreams=list(gateway.config.upstreams), routes=len(gateway.config.routes))
+            try:
+                many = self._is_one_of_many
+                await gateway.store.write(lambda tx: keep_reload(tx, operator, gateway.now(), is_one_of_many=many))
+            except StoreError as error:  # it is in the log all the same
+                log.error("store.unavailable", reason=str(error))
+            log.warning("operator.reload", who=operator.who, origin=operator.origin)

@@ -16,7 +16,6 @@ import click
 
 from gateway.place import Place, placed
 from gateway.showing import JSON, print_json
-from gateway.translation import SEVERITY_NAMES
 
 if TYPE_CHECKING:
     from gateway.config import Config
@@ -129,6 +128,8 @@ def lines(road: Traced, width: int) -> list[str]:
 
 
 def _about(road: Traced, width: int) -> list[str]:
+    from gateway.translation import SEVERITY_NAMES
+
     severity = "" if road.severity is None else f", severity {road.severity} ({SEVERITY_NAMES[road.severity]})"
     status = "deleted" if road.is_deleted else road.status
     head = f"{status}{severity}, from {road.dialect}/{road.caller}"
@@ -156,6 +157,7 @@ def _at_upstream(there: There, day: str, width: int) -> list[str]:
 def _delivery(one: Sent, day: str, width: int) -> list[str]:
     told = f"{_clock(one.at, day)} {one.operation}: {one.state}" + (f", {one.code}" if one.code else "")
     told += f", next try {_clock(one.due, day)}" if one.due else ""
+    told += f", {one.waits_for}" if one.waits_for else ""
     said = _coloured(_wrapped(f"{told} (delivery {one.delivery})", 2, width), one.state)
     last = one.tried[-1].reason if one.tried else ""
     said += _wrapped(one.reason, 4, width) if one.reason and one.reason != last else []

@@ -14,8 +14,10 @@ from typing import Any
 from msgspec import UNSET, Struct, to_builtins
 
 from gateway.canonical import Alert
-from gateway.codes import MEANINGS
+from gateway.codes import HELD_UNTIL, MEANINGS
 from gateway.config import Config
+from gateway.delivery.breaker import Breaker
+from gateway.delivery.gate import breaker_of
 from gateway.dialect import Dialect
 from gateway.store import AlertRow, AttemptRow, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
 from gateway.terms import INSTEAD_OF
@@ -45,8 +47,9 @@ class Tried(Struct, kw_only=True):
 
 
 class Sent(Struct, kw_only=True):
-    """A delivery. `due` is when the next attempt may be made, while it waits; `attempts` how many were made, `tried`
-    the last of them; `approximated` and `kept` the fields that the upstream could not hold as they were said."""
+    """A delivery. `due` is when the next attempt may be made, while it waits for a time; `waits_for` says what it waits
+    for instead; `attempts` how many were made, `tried` the last of them; `approximated` and `kept` the fields that the
+    upstream could not hold as they were said."""
 
     delivery: int
     command: int
@@ -54,6 +57,7 @@ class Sent(Struct, kw_only=True):
     state: str
     at: str
     due: str | None
+    waits_for: str = ""
     finished: str | None
     attempts: int
     code: str
@@ -271,7 +275,30 @@ def _upstreams(tx: Tx, rows: list[DeliveryRow], stands: list[TargetRow]) -> list
     rows = sorted(rows, key=lambda one: one.id)
     targets = {target.upstream: target for target in stands}
     names = dict.fromkeys([*targets, *(row.upstream for row in rows)])
-    return [_there(name, targets.get(name), [_sent(tx, row) for row in rows if row.upstream == name]) for name in names]
+    return [_there(name, targets.get(name), _all_sent(tx, name, rows)) for name in names]
+
+
+def _all_sent(tx: Tx, upstream: str, rows: list[DeliveryRow]) -> list[Sent]:
+    breaker, ahead, sent = breaker_of(tx, upstream), dict[str, int](), []
+    for row in rows:
+        if row.upstream == upstream:
+            sent.append(_sent(tx, row, _waits_for(row, ahead.get(row.lane), breaker)))
+            if row.state == "waiting":
+                ahead.setdefault(row.lane, row.id)
+    return sent
+
+
+def _waits_for(row: DeliveryRow, ahead: int | None, breaker: Breaker) -> str:
+    """What a delivery waits for, where that is no time of its own."""
+    if row.state != "waiting":
+        return ""
+    if ahead is not None:
+        return f"goes after delivery {ahead}"
+    if row.code in HELD_UNTIL:
+        return HELD_UNTIL[row.code]
+    if breaker.state == "held":
+        return f"held with its upstream until that takes the gateway's key ({breaker.reason})"
+    return "its upstream is left alone but for probes" if breaker.state == "open" else ""
 
 
 def _there(name: str, target: TargetRow | None, deliveries: list[Sent]) -> There:
@@ -287,14 +314,15 @@ def _there(name: str, target: TargetRow | None, deliveries: list[Sent]) -> There
     )
 
 
-def _sent(tx: Tx, row: DeliveryRow) -> Sent:
+def _sent(tx: Tx, row: DeliveryRow, waits_for: str) -> Sent:
     return Sent(
         delivery=row.id,
         command=row.command,
         operation=row.operation,
         state=row.state,
         at=_time(row.created_at),
-        due=_time(row.due) if row.state == "waiting" else None,
+        due=_time(row.due) if row.state == "waiting" and not waits_for else None,
+        waits_for=waits_for,
         finished=_time(row.finished_at) if row.finished_at is not None else None,
         attempts=row.attempts,
         code=row.code,

@@ -29,7 +29,7 @@ class Gate:
         self._store = store
         self._client = client
         self._shut = shut
-        self._note = f"upstream {client.upstream.name}"
+        self._note = _note(client.upstream.name)
         self._held_with = 0
         self._probe: str | None = None
         self._known_then: dict[str, int] = {}
@@ -39,8 +39,9 @@ class Gate:
     async def resume(self) -> None:
         """Takes up how things stood when the process ended."""
         budget = f"budget {self._client.upstream.name}"
-        note, spent = await self._store.read(lambda tx: (tx.note(self._note), tx.note(budget)))
-        self.breaker = resumed((note or {}).get("breaker"))
+        self.breaker, spent = await self._store.read(
+            lambda tx: (breaker_of(tx, self._client.upstream.name), tx.note(budget))
+        )
         self.budget = budgeted(spent, time.monotonic(), time.time_ns() // 1_000_000)
 
     def use(self, client: Client) -> None:
@@ -115,6 +116,15 @@ class Gate:
             await self._store.write(work)
         except StoreError as error:
             log.error("store.unavailable", reason=str(error))
+
+
+def _note(upstream: str) -> str:
+    return f"upstream {upstream}"
+
+
+def breaker_of(tx: Tx, upstream: str) -> Breaker:
+    """How an upstream stood when that was last written down: at every change."""
+    return resumed((tx.note(_note(upstream)) or {}).get("breaker"))
 
 
 def take(tx: Tx, upstream: Upstream, now: int, wanted: int) -> tuple[int, float]:

@@ -55,7 +55,8 @@ def dialects_in(
     check: Checking, tables: Mapping[str, Mapping[str, Any]], built_in: Mapping[str, Dialect]
 ) -> dict[str, Dialect]:
     """The dialects that a configuration describes, by name; what is wrong with them is said."""
-    envelopes = {name: dialect.envelope for name, dialect in built_in.items() if dialect.envelope}
+    wants = any(isinstance(table, dict) and "envelope" in table for table in tables.values())
+    envelopes = {name: one.envelope for name, one in built_in.items() if one.envelope} if wants else {}
     found = {}
     for name, table in tables.items():
         path = f"dialects.{name}"

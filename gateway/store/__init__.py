@@ -395,8 +395,8 @@ class Tx(Protocol):
         """Adds calls to those of the same kind. Where there are none yet and their caller has `most` kinds already,
         nothing is added, and it answers False."""
 
-    def calls(self, limit: int) -> list[CallsRow]:
-        """Who calls, those that were seen last first."""
+    def calls(self, limit: int, before: CallsRow | None = None) -> list[CallsRow]:
+        """Who calls, those that were seen last first; after `before` in this order."""
 
     def purge_calls(self, before: int, limit: int) -> int:
         """Forgets calls that were last seen before a time, a batch at most; answers how many kinds."""

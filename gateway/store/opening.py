@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from gateway.errors import StoreError
 from gateway.store import Store
 
@@ -23,6 +25,12 @@ def open_store(url: str, *, exclusive: bool = True, lease: float = 15.0) -> Stor
     from gateway.store.sqlite import SqliteStore
 
     return SqliteStore(url.removeprefix(SQLITE), exclusive=exclusive)
+
+
+def is_served(url: str) -> bool:
+    """Whether a gateway may be serving from a store just now: one in PostgreSQL does not tell, and SQLite's log is gone
+    once nobody has the file open."""
+    return url.startswith(POSTGRES) or Path(f"{url.removeprefix(SQLITE)}-wal").exists()
 
 
 def _postgres(url: str, exclusive: bool, lease: float) -> Store:

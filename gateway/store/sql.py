@@ -31,6 +31,8 @@ from gateway.store import (
 from gateway.store.tables import ALERTS, ATTEMPTS, CALLS, COMMANDS, DELIVERIES, TARGETS
 
 STATES = get_args(DeliveryState)
+_KIND = ("dialect", "caller", "outcome", "method", "path", "agent")
+"""What tells calls of one kind from those of another."""
 ALL = 1 << 62
 """A limit that limits nothing."""
 
@@ -397,15 +399,18 @@ class SqlTx:
         self._run(CALLS.insert, CALLS.values(row))
         return True
 
-    def calls(self, limit: int) -> list[CallsRow]:
-        rows = self._all(f"{CALLS.select} ORDER BY last_seen DESC, dialect, caller, path LIMIT ?", (limit,))
+    def calls(self, limit: int, before: CallsRow | None = None) -> list[CallsRow]:
+        order = ("last_seen", *_KIND)
+        after = f"WHERE ({', '.join(order)}) < ({', '.join('?' * len(order))})" if before else ""
+        last = tuple(getattr(before, name) for name in order) if before else ()
+        listed = f"{CALLS.select} {after} ORDER BY {', '.join(f'{name} DESC' for name in order)} LIMIT ?"
+        rows = self._all(listed, (*last, limit))
         return [CALLS.decode(row) for row in rows]
 
     def purge_calls(self, before: int, limit: int) -> int:
-        kind = ("dialect", "caller", "outcome", "method", "path", "agent")
-        found = self._all(f"SELECT {', '.join(kind)} FROM calls WHERE last_seen < ? LIMIT ?", (before, limit))
+        found = self._all(f"SELECT {', '.join(_KIND)} FROM calls WHERE last_seen < ? LIMIT ?", (before, limit))
         for row in found:
-            self._run(f"DELETE FROM calls WHERE {' AND '.join(f'{name} = ?' for name in kind)}", row)
+            self._run(f"DELETE FROM calls WHERE {' AND '.join(f'{name} = ?' for name in _KIND)}", row)
         return len(found)
 
     # the ledger

@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from gateway import calling
+from gateway.admin import PAGE
 from gateway.calling import MOST_HELD, MOST_LINES, Calls, cleaned
 from gateway.cli import main
 from gateway.config import parse
@@ -109,6 +110,45 @@ def test_they_are_kept_over_a_restart_and_shown_from_the_store(tmp_path: Path) -
         assert [short(row) for row in json.loads(listed.stdout)] == [("ilert", "ci", "POST", "/api/events", "ok", 2)]
         plain = CliRunner().invoke(main, ["callers", "--config", d.config]).stdout.split("\t")
         assert plain[:3] == ["ilert/ci", "ok", "2"] and plain[5:] == ["POST /api/events", "tester/1\n"]
+
+
+def test_who_called_just_now_is_shown_from_the_store_of_a_gateway_that_runs(tmp_path: Path) -> None:
+    with chaos(OK) as vendor, door(tmp_path, vendor.url) as d:
+        soon(lambda: d.page() == 202)
+        listed = CliRunner().invoke(main, ["callers", "--config", d.config, "--json"])
+        assert [short(row) for row in json.loads(listed.stdout)] == [("ilert", "ci", "POST", "/api/events", "ok", 1)]
+
+
+def test_a_list_of_many_pages_has_everybody_once_though_they_go_on_calling(tmp_path: Path) -> None:
+    with chaos(OK) as vendor:
+        gateway = Gateway(parse(FILE.format(directory=tmp_path, top="", key=KEY, url=vendor.url)))
+        count = 3 * PAGE + 1
+
+        async def call(number: int) -> None:
+            gateway.calls.note(
+                "ilert", f"c{number}", "GET", "/", "a", "ok", gateway.now() - count + number, str.isdigit
+            )
+            await gateway.calls.write(gateway.store)
+
+        async def listed(limit: int) -> list[str]:
+            pages = []
+            async for page in gateway._admin._calls(limit):
+                pages.append([row.caller for row in page])
+                if len(pages) == 1:
+                    await call(0)  # the last of them all is the first from here on
+            assert max(map(len, pages)) <= PAGE
+            return [caller for page in pages for caller in page]
+
+        async def main() -> None:
+            async with gateway.running():
+                for number in range(count):
+                    await call(number)
+                everybody = await listed(10_000)
+                assert sorted(everybody) == sorted(f"c{number}" for number in range(count))
+                assert everybody[0] == f"c{count - 1}", "those that were seen last first"
+                assert len(await listed(PAGE + 7)) == PAGE + 7
+
+        asyncio.run(main())
 
 
 def test_a_running_gateway_is_asked_with_its_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -364,3 +364,34 @@ def test_dotted_and_nested_defaults_are_the_same() -> None:
     flat = {"condition.expression": "a"}
     assert dotted.upstreams["oncall"].destination.defaults == flat
     assert nested.upstreams["oncall"].destination.defaults == flat
+
+
+@pytest.mark.parametrize(
+    ("condition", "says"),
+    [("caller = cii", "did you mean 'ci'?"), ("dialect = ilrt", "'ilrt' is no [inbound.…]; did you mean 'ilert'?")],
+)
+def test_a_condition_on_a_sender_that_nobody_is(condition: str, says: str) -> None:
+    """It would match nothing, and nobody would hear of it."""
+    assert having(MINIMAL + f'[[routes]]\nwhen = ["{condition}"]\nto = ["oncall"]\n', "routes[1].when", says)
+
+
+def test_a_condition_on_a_sender_that_is_there() -> None:
+    when = '["caller = ci", "caller != nobody", "caller = anonymous", "dialect = ilert"]'
+    assert len(parse(MINIMAL + f'[[routes]]\nwhen = {when}\nto = ["oncall"]\n').routes[0].when) == 4
+
+
+def test_what_is_set_wrongly_is_named_by_its_path() -> None:
+    for value, says in (('"HIGH"', "must be a whole number, not a text"), ("9", "must be at most 7")):
+        text = MINIMAL + f'[[routes]]\nto = ["oncall"]\nset = {{ severity = {value} }}\n'
+        assert having(text, "severity") == f"routes[1].set.severity: {says}"
+
+
+def test_what_a_test_expects_of_nobody_is_named_with_a_suggestion() -> None:
+    sample = '[[tests]]\nfrom = "ilert"\nsend = {}\n'
+    found = problems(MINIMAL + sample + 'expect = { to = ["oncal"], wake = true, "oncal.priority" = "HIGH" }\n')
+    assert found == [
+        "tests[1].expect: 'wake' is not to, route, refused, wakes, or a field of an upstream; did you mean 'wakes'?",
+        "tests[1].expect: 'oncal.priority' is not to, route, refused, wakes, or a field of an upstream; "
+        "did you mean 'oncall'?",
+        "tests[1].expect.to: no upstream 'oncal'; did you mean 'oncall'?",
+    ]

@@ -130,6 +130,12 @@ def test_an_end_wakes_nobody_and_goes_where_its_sender_s_alerts_go(path: str) ->
     assert "wakes nobody" in done.stdout and ": wakes (" not in done.stdout
 
 
+@pytest.mark.parametrize(("name", "says"), [("opps", "did you mean 'ops'?"), ("zebra", "there are ci, ops")])
+def test_a_caller_that_nobody_is(path: str, name: str, says: str) -> None:
+    done = explained(path, PAGE, "--caller", name)
+    assert done.exit_code == 2 and f"ilert has no caller '{name}'" in done.stderr and says in done.stderr
+
+
 def test_which_caller_has_to_be_said_where_there_are_several(path: str) -> None:
     done = explained(path, PAGE)
     assert done.exit_code == 2 and "ci, ops" in done.stderr

@@ -18,7 +18,7 @@ main()
 LATER = """
 from gateway.lean import spare
 spare()
-import httpx
+import structlog
 from rich.console import Console
 Console().print("[b]in colours")
 """
@@ -29,20 +29,30 @@ def _python(code: str, *arguments: str) -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False).stdout
 
 
-def test_serving_does_without_what_colours_terminals(tmp_path: Path) -> None:
-    """All the way to the socket, which is taken, so that it ends there."""
-    config = tmp_path / "gateway.toml"
+def _imported(room: Path) -> set[str]:
+    """What serving imports all the way to the socket, which is taken, so that it ends there."""
+    config = room / "gateway.toml"
     config.write_text(
-        f'store = "sqlite://{tmp_path}/gateway.db"\n[inbound.ilert]\nkeys = {{ ci = "a" }}\n'
-        '[upstreams.oncall]\ndialect = "ilert"\nurl = "http://127.0.0.1:1"\nkey = "k"\n'
+        f'store = "sqlite://{room}/gateway.db"\n[inbound.ilert]\nkeys = {{ ci = "a" }}\n'
+        '[upstreams.oncall]\ndialect = "uptinio"\nurl = "http://127.0.0.1:1"\nkey = "k"\n'
     )
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
-        imported = set(json.loads(_python(SERVE, "serve", "--config", str(config), "--listen", listen)))
-    assert {"gateway.service", "structlog", "httpx", "aiohttp"} <= imported
-    assert not [name for name in imported if name.partition(".")[0] in ("rich", "pygments")]
+        return set(json.loads(_python(SERVE, "serve", "--config", str(config), "--listen", listen)))
+
+
+def test_serving_does_without_what_colours_terminals_and_what_only_commands_use(tmp_path: Path) -> None:
+    imported = _imported(tmp_path)
+    assert {"gateway.service", "structlog"} <= imported
+    unneeded = ("rich", "pygments", "httpx", "aiohttp", "psycopg", "jsonschema", "hypothesis")
+    assert not [name for name in imported if name.partition(".")[0] in unneeded]
+
+
+def test_serving_imports_only_the_dialects_that_its_configuration_names(tmp_path: Path) -> None:
+    parts = {name.split(".")[1] for name in _imported(tmp_path) if name.startswith("mappings.")}
+    assert parts == {"ilert", "uptinio"}
 
 
 def test_who_wants_colours_later_can_have_them() -> None:

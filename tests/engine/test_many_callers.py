@@ -377,7 +377,11 @@ def test_a_table_that_changes_is_followed_and_a_bad_one_is_not(tmp_path: Path) -
         ('team = { by = "caller" }', "routes[1].set.team.table", "is required"),
         ('team = { by = "caller", table = "t.toml", esle = "x" }', "routes[1].set.team.esle", "'else'"),
         ('team = { by = "caller", table = "t.toml", else = 5 }', "routes[1].set.team.else", "a text"),
-        ('severity = { by = "caller", table = "t.toml" }', "routes[1].set.severity", "t.toml: ci"),
+        (
+            'severity = { by = "caller", table = "t.toml" }',
+            "routes[1].set.severity",
+            "t.toml: ci: must be a whole number",
+        ),
         ('teem = "x"', "routes[1].set.teem", "'team'"),
     ],
 )

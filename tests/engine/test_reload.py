@@ -140,6 +140,10 @@ def test_sighup_takes_a_good_file_and_refuses_a_bad_one(tmp_path: Path) -> None:
             config.write_text(text(tmp_path, table("one", two.url, "ilert")))
             running.signal(signal.SIGHUP)
             running.waits_for("config.reloaded")
+            [said] = running.waits_for("operator.reload")
+            assert (said["who"], said["origin"]) == ("SIGHUP", "a signal")
+            [kept] = httpx.get(running.url + "/-/operations").json()["operations"]
+            assert (kept["what"], kept["who"]) == ("reload", "SIGHUP"), "those that were refused changed nothing"
             assert running.metric(successful) == 1
             assert send(running, "z") == 202
             running.waits_for("delivery.delivered", 5)

@@ -108,11 +108,30 @@ def test_cleared_is_as_absent() -> None:
         ("severity <= high", "numbers"),
         ('summary =~ "("', "regular expression"),
         ("", "field, one of"),
+        ("severity = HIGH", "never 'HIGH'; 0 is the worst"),
+        ("severity != 8", "never '8'"),
+        ("enabled = maybe", "never 'maybe'"),
+        ("status = resolvd", "never 'resolvd'"),
     ],
 )
 def test_a_faulty_condition_says_what_is_wrong(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         parse_matcher(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "facts"),
+    [
+        ("severity = 3", {"severity": 3}),
+        ('severity = ""', {}),
+        ("condition.threshold = 0.5", {"condition.threshold": 0.5}),
+        ("enabled = true", {"enabled": True}),
+        ("summary = 3", {"summary": "3"}),
+        ("labels.size = big", {"labels": {"size": "big"}}),
+    ],
+)
+def test_what_a_field_can_be_may_be_asked_for(text: str, facts: dict[str, object]) -> None:
+    assert parse_matcher(text).holds(facts)
 
 
 def names(chosen: tuple[Choice, ...] | None) -> list[str] | None:

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 from gateway.canonical import Alert
 from gateway.cli import main
-from gateway.codes import MEANINGS
+from gateway.codes import HELD_UNTIL, MEANINGS
 from gateway.config import parse
 from gateway.dialect import Dialect
 from gateway.registry import dialects
@@ -150,6 +150,39 @@ def test_every_command_is_there_and_where_the_alert_stands_now(tmp_path: Path) -
         assert [one["alert"] for one in again] == [road["alert"]], "the number of any request of it is a name too"
         delivery = there(road, "oncall")["deliveries"][1]["delivery"]
         assert [one["alert"] for one in n.seen(str(delivery))] == [road["alert"]], "and that of a delivery"
+
+
+def test_what_is_held_says_until_when_and_has_no_next_try(tmp_path: Path) -> None:
+    """The whole upstream waits for a key: what was refused and what was never tried alike."""
+    with chaos(say(401, {})) as oncall, night(tmp_path, oncall.url, oncall.url, only("oncall")) as n:
+        n.send("a", "first", priority="HIGH")
+        soon(lambda: there(n.seen("a")[0], "oncall")["deliveries"][0]["code"] == "key-refused")
+        n.send("b", "second", priority="HIGH")
+        n.send("a", "first", event="RESOLVE")
+        refused, after = there(n.seen("a")[0], "oncall")["deliveries"]
+        [untried] = there(n.seen("b")[0], "oncall")["deliveries"]
+        assert refused["waits_for"] == HELD_UNTIL["key-refused"] and refused["due"] is None
+        assert after["waits_for"] == f"goes after delivery {refused['delivery']}" and after["due"] is None
+        assert untried["waits_for"].startswith("held with its upstream until") and untried["due"] is None
+        said = " ".join(n.run("a").stdout.split())
+        assert "held until the key is changed" in said and "next try" not in said
+
+
+def test_what_waits_for_an_upstream_that_is_left_alone_says_so(tmp_path: Path) -> None:
+    with chaos(say(503, {})) as oncall, night(tmp_path, oncall.url, oncall.url, only("oncall")) as n:
+        for number in range(6):
+            n.send(f"k{number}", "s", priority="HIGH")
+
+        def told() -> bool:
+            [one] = there(n.seen("k5")[0], "oncall")["deliveries"]
+            return one["waits_for"] == "its upstream is left alone but for probes" and one["due"] is None
+
+        soon(told)
+
+
+def only(name: str) -> Callable[[str], str]:
+    """The configuration with one upstream for what is loud."""
+    return lambda text: text.replace('to = ["oncall", "status"]', f'to = ["{name}"]')
 
 
 def test_a_request_that_found_no_alert_has_a_road_too(tmp_path: Path) -> None:

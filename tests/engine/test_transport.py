@@ -117,3 +117,36 @@ def test_a_certificate_that_nobody_vouches_for_is_told_apart(tmp_path: Path) -> 
     error = asyncio.run(main())
     assert error.is_certificate
     assert not error.sent
+
+
+def test_requests_are_as_they_were_asked_for_and_nothing_goes_from_one_to_the_next() -> None:
+    async def main(url: str) -> None:
+        transport = Transport(f"{url}/hook?token=a", timeout=3, concurrency=1)
+        await transport.send(Request(method="POST", path="", form={"a b": "c+d"}, headers={"X-Own": "1"}), {})
+        await transport.send(Request(method="GET", path="", query={"q": "a b&c"}), {"x-own": "2"})
+        await transport.aclose()
+
+    with chaos(say(200, {}, {"set-cookie": "session=of-one-alert"})) as upstream:
+        asyncio.run(main(upstream.url))
+        posted, looked = upstream.got
+    assert (posted.path, posted.content) == ("/hook?token=a", b"a+b=c%2Bd")
+    assert posted.headers["content-type"] == "application/x-www-form-urlencoded"
+    assert (posted.headers["x-own"], looked.headers["x-own"]) == ("1", "2")
+    assert looked.path == "/hook?token=a&q=a+b%26c"
+    assert "cookie" not in looked.headers
+    assert posted.headers["accept-encoding"] == "identity"
+
+
+def test_first_requests_go_in_the_order_in_which_they_were_sent() -> None:
+    """Also where the client has to be imported for them, which others do not wait for."""
+
+    async def main(url: str) -> None:
+        transport = Transport(url, timeout=5, concurrency=1)
+        async with asyncio.TaskGroup() as group:
+            for number in range(4):
+                group.create_task(transport.send(Request(method="GET", path=f"/{number}"), {}))
+        await transport.aclose()
+
+    with chaos(say(200, {})) as upstream:
+        asyncio.run(main(upstream.url))
+        assert [got.path for got in upstream.got] == ["/0", "/1", "/2", "/3"]
