@@ -150,7 +150,7 @@ class SqliteStore:
 
     async def read(self, work: Callable[[Tx], T], *, is_long: bool = False) -> T:
         if self._reader is self._writer:
-            return await self.write(work)
+            return await self.write(work, is_long=is_long)
         if not is_long:
             return self._read(self._reader, work)
         async with self._listing:

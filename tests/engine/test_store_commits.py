@@ -4,6 +4,8 @@ is told what when the disk is full or the store is not ours."""
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from gateway.errors import StoreError
 from gateway.store import AlertFilter, AlertRow, Store, Tx
 from gateway.store.sqlite import SqliteStore
-from tests.engine.store_drivers import DRIVERS, Harness, alert, command, within
+from tests.engine.store_drivers import DRIVERS, Harness, alert, command, sqlite_file, within
 
 
 @pytest.fixture(params=sorted(DRIVERS))
@@ -74,6 +76,44 @@ def test_a_job_that_fails_takes_only_its_own_writes_back(harness: Harness) -> No
         assert await store.read(lambda tx: tx.command(3)) is None
 
     within(harness, main)
+
+
+@pytest.mark.parametrize("kind", ["read", "write"])
+def test_what_is_long_keeps_the_event_loop_free(harness: Harness, kind: str) -> None:
+    async def main(store: Store) -> None:
+        is_over = threading.Event()
+
+        def work(tx: Tx) -> bool:
+            return is_over.wait(20)
+
+        long = asyncio.create_task(getattr(store, kind)(work, is_long=True))
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+        assert not long.done()
+        is_over.set()
+        assert await long
+
+    within(harness, main)
+
+
+def test_a_batch_that_is_done_in_several_stretches_is_one_commit(tmp_path: Path) -> None:
+    async def main(store: Store) -> None:
+        def work(number: int, tx: Tx) -> None:
+            time.sleep(0.003)
+            tx.insert_alert(alert(number))
+
+        async def count() -> int:
+            return (await store.read(lambda tx: tx.alerts("s", AlertFilter(limit=1))))[1]
+
+        asked = [asyncio.create_task(store.write(partial(work, number))) for number in range(1, 11)]
+        seen: list[int] = []
+        while not asked[-1].done():
+            seen.append(await count())
+            await asyncio.sleep(0)
+        assert len(seen) > 5, "others had their turns meanwhile"
+        assert set(seen) <= {0, 10} and await count() == 10
+
+    within(sqlite_file(tmp_path), main)
 
 
 def test_what_is_written_is_read_in_the_same_transaction_and_after_it(harness: Harness) -> None:
