@@ -374,7 +374,7 @@ FIELDS = '[dialects.acme.fields]\nsummary = "title"\n'
         ),
         (FIELDS + "labels = { at = 'x', form = 'address' }\n", "dialects.acme.fields.labels.form", "is not for labels"),
         (FIELDS + "severity = { at = 'x', otherwise = 3 }\n", "dialects.acme.fields.severity.words", "are needed"),
-        (FIELDS + "severity = { at = 'x', words = { a = 9 } }\n", "dialects.acme.fields.severity.words.a", "<= 7"),
+        (FIELDS + "severity = { at = 'x', words = { a = 9 } }\n", "dialects.acme.fields.severity.words.a", "at most 7"),
         (
             FIELDS + "severity = { at = 'x', words = { a = 1, A = 2 } }\n",
             "dialects.acme.fields.severity.words.a",
