@@ -134,7 +134,7 @@ def _said_by(scale: Scale) -> Row:
             "details": "annotations.description",
             "custom": "annotations",
         },
-        why="labels and annotations are texts alone",
+        why="labels and annotations are texts alone, under plain names",
     )
 
 
