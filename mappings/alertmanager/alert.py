@@ -188,10 +188,10 @@ def said_by(scale: Scale) -> Row:
         scale=scale,
         rescale=said_by,
         homes={
-            "severity": "labels.severity",
-            "dedup_key": f"labels.{KEY}",
-            "summary": "annotations.summary",
-            "details": "annotations.description",
+            "severity": ("labels.severity",),
+            "dedup_key": (f"labels.{KEY}",),
+            "summary": ("annotations.summary", "annotations.message", "labels.alertname"),
+            "details": ("annotations.description",),
         },
         why="an alert is its labels; annotations are texts alone, under plain names",
     )

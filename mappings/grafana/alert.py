@@ -128,11 +128,11 @@ def _said_by(scale: Scale) -> Row:
         scale=scale,
         rescale=_said_by,
         homes={
-            "severity": "labels.severity",
-            "dedup_key": "fingerprint",
-            "summary": "annotations.summary",
-            "details": "annotations.description",
-            "custom": "annotations",
+            "severity": ("labels.severity",),
+            "dedup_key": (f"labels.{KEY}", "fingerprint"),
+            "summary": ("annotations.summary", "annotations.message", "labels.alertname"),
+            "details": ("annotations.description",),
+            "custom": ("annotations",),
         },
         why="labels and annotations are texts alone, under plain names",
     )
