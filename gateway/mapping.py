@@ -273,10 +273,13 @@ class Mapping:
         path = self.free or next(entry.paths[0] for entry in self.rows if self.container in entry.wires)
         return {**flat, path: {**(flat.get(path) or {}), CARRIED: carried}}
 
-    def holder(self, path: str) -> str:
-        """The wire leaf that holds a canonical path, or nothing."""
+    def holder(self, path: str, wire: Wire | None = None) -> str:
+        """The wire leaf that holds a canonical path, or nothing; of several that may, the first that `wire` has."""
         if path in self._holders:
-            return self._holders[path]
+            homes = self._holders[path]
+            if wire is None or len(homes) == 1:
+                return homes[0]
+            return next((leaf for leaf in homes if get(wire, leaf) is not UNSET), homes[0])
         start = f"extensions.{self.dialect}."
         return path[len(start) :] if path.startswith(start) else ""
 
@@ -289,14 +292,15 @@ def _agree(one: Flat, other: Flat, paths: tuple[str, ...]) -> bool:
     return True
 
 
-def _holders(rows: Sequence[Row], implied: Map[str, Any]) -> dict[str, str]:
-    """The wire leaf of each canonical path; where a path has two voices, the principal one's. What the vendor `implied`
-    without being told is held where the vendor says it."""
-    holders: dict[str, str] = {}
+def _holders(rows: Sequence[Row], implied: Map[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The wire leaves in which each canonical path may stand, the likeliest first: where a path has two voices, the
+    principal one's. What the vendor `implied` without being told is held where the vendor says it."""
+    holders: dict[str, tuple[str, ...]] = {}
     for entry in sorted(rows, key=lambda entry: entry.derived):
         for index, path in enumerate(entry.paths):
             if entry.side != "reply" or path in implied:
-                holders.setdefault(path, entry.homes.get(path) or entry.wires[min(index, len(entry.wires) - 1)])
+                own = entry.homes.get(path) or (entry.wires[min(index, len(entry.wires) - 1)],)
+                holders[path] = tuple(dict.fromkeys((*holders.get(path, ()), *own, *entry.wires)))
     return holders
 
 

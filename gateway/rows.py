@@ -81,8 +81,8 @@ class Row:
     `read` takes the values of `wires` and gives those of `paths`, `write` the other way round; `UNSET` marks what
     is absent on both sides. A `reply` row is set by the server, a `request` row never shown. A `derived` row is
     another voice of a path that has a principal row. `fit` makes a wire value acceptable to the vendor, `rescale` gives
-    the same row with other words for severities, where they are not all that it says. `homes` names the leaf of a path
-    where that is not the one in its place.
+    the same row with other words for severities, where they are not all that it says. `homes` names the leaves
+    in which a path may stand, the likeliest first, where that is not the one in its place.
     """
 
     wires: tuple[str, ...]
@@ -96,7 +96,7 @@ class Row:
     fit: Callable[[Any], Any] | None = None
     scale: Scale | None = None
     rescale: Callable[[Scale], Row] | None = None
-    homes: Map[str, str] = field(default_factory=dict)
+    homes: Map[str, tuple[str, ...]] = field(default_factory=dict)
     why: str = ""
 
     @property
@@ -169,7 +169,7 @@ def joint(
     fallback: Fallback | None = None,
     scale: Scale | None = None,
     rescale: Callable[[Scale], Row] | None = None,
-    homes: Map[str, str] | None = None,
+    homes: Map[str, tuple[str, ...]] | None = None,
     why: str = "",
 ) -> Row:
     """Several leaves that only make sense together, converted by a named pair of functions.

@@ -116,7 +116,7 @@ def translate(saying: Saying, destination: Destination) -> Said:
             _note_lateness(saying, mapping, mapping.details, (body, patch))
             altered["details"], meant = "it is late, and says so", None
     meant = {**mapping.implied, **(mapping.meaning(body) if meant is None else meant)}
-    report = _Report(saying, destination, told, meant, {**writing.filled, **altered})
+    report = _Report(saying, destination, body, told, meant, {**writing.filled, **altered})
     if not akin:
         report.carried = _carry(saying, destination, body, meant, report, hush)
         if saying.changed is not None:
@@ -309,10 +309,17 @@ class _Report:
     """The fates of one translation, found from what was told and what the wire turned out to mean."""
 
     def __init__(
-        self, saying: Saying, destination: Destination, told: Flat, meant: Flat, reasons: Mapping[str, str]
+        self,
+        saying: Saying,
+        destination: Destination,
+        body: Wire,
+        told: Flat,
+        meant: Flat,
+        reasons: Mapping[str, str],
     ) -> None:
         self.saying = saying
         self.mapping = destination.mapping
+        self.body = body
         self.told = told
         self.meant = meant
         self.reasons = reasons
@@ -349,7 +356,7 @@ class _Report:
         return (*fates, *(Fate(name, "dropped", "", why) for name, why in self.saying.dropped))
 
     def _fate(self, path: str) -> Fate:
-        holder = self.mapping.holder(path)
+        holder = self.mapping.holder(path, self.body)
         if self._is_exact(path):
             return Fate(path, "mapped", holder, self._set_by(path))
         if path in self.meant:
@@ -385,7 +392,7 @@ class _Report:
         if path not in self.meant:
             return Fate(path, "kept", "", self._homeless(path))
         why = self.reasons.get(path, "the target wants a key, so one was made up")
-        return Fate(path, "approximated", self.mapping.holder(path), why)
+        return Fate(path, "approximated", self.mapping.holder(path, self.body), why)
 
 
 def _holds(shown: Any, said: Any) -> bool:

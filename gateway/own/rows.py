@@ -34,7 +34,7 @@ def row_of(dialect: str, path: str, places: tuple[str, ...], given: FieldFile, m
         required=given.required or supplied,
         fallback=_supplying(path, meant.codec, default),
         limit=given.limit,
-        why=_why(given, supplied=supplied),
+        why=_why(path, given, _said(meant.codec, default)),
     )
     if path == "dedup_key" and given.limit is not None:
         made = replace(made, fit=fitted_key(given.limit))
@@ -59,10 +59,28 @@ def fitted_key(limit: int) -> Callable[[Any], Any]:
     return fit
 
 
-def _why(given: FieldFile, *, supplied: bool) -> str:
+INSTEAD = {
+    "summary": "taken from details, category or key",
+    "source": "the resource or the caller's name",
+}
+"""What vendors usually document for a required field that is absent."""
+
+
+def _why(path: str, given: FieldFile, usual: str) -> str:
+    """What the row does to a value, and what it says where there is none."""
     parts = [f"at most {given.limit:,} characters"] if given.limit is not None else []
-    parts += ["where absent, the description's default"] if supplied else []
-    return "; ".join(parts)
+    instead = usual or (INSTEAD.get(path) if given.required else None)
+    return "; ".join([*parts, *([f"where absent, {instead}"] if instead else [])])
+
+
+def _said(codec: Codec, default: Any) -> str:
+    """A default as the vendor is told it, in few words; nothing where there is none."""
+    if default is None:
+        return ""
+    word = codec.write(default) if isinstance(default, str | int | float) else UNSET
+    if word in (UNSET, ""):
+        return "the description's default"
+    return word if isinstance(word, str) else str(word).lower()
 
 
 def _supplying(path: str, codec: Codec, default: Any) -> Fallback | None:

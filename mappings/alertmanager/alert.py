@@ -132,10 +132,11 @@ def writer(scale: Scale) -> Any:
         said = _labels(writing, labels, summary, key)
         if severity not in (UNSET, None) and _read_severity(scale, said) not in scale.same_as(severity):
             said["severity"] = str(scale.write(severity))
-        own = fingerprint(said) if writing.origin in ("", *LABELLED) else None
+        own = None if _is_foreign(writing) else fingerprint(said)
         if key not in (UNSET, None, own):
             said[KEY] = key
-        notes = {name: _note(value) for name, value in (custom or {}).items() if value is not None}
+        name_of = _fitted_name if _is_foreign(writing) else str
+        notes = {name_of(name): _note(value) for name, value in (custom or {}).items() if value is not None}
         own_notes = (("summary", summary or None), ("description", details))
         notes |= {name: text for name, text in own_notes if text not in (UNSET, None)}
         return said, notes or UNSET
@@ -144,9 +145,9 @@ def writer(scale: Scale) -> Any:
 
 
 def _labels(writing: Writing, labels: Any, summary: Any, key: Any) -> dict[str, str]:
-    """The labels with a name for the alert, in the letters that every release takes."""
+    """The labels with a name for the alert, under names that every release takes."""
     held = without_blank(labels or {})
-    is_foreign = writing.origin not in ("", *LABELLED)
+    is_foreign = _is_foreign(writing)
     if is_foreign:
         held = {_fitted_name(name): value for name, value in held.items()}
     if "alertname" not in held and (is_foreign or not held):
@@ -155,7 +156,13 @@ def _labels(writing: Writing, labels: Any, summary: Any, key: Any) -> dict[str, 
     return held
 
 
+def _is_foreign(writing: Writing) -> bool:
+    return writing.origin not in ("", *LABELLED)
+
+
 def _fitted_name(name: str) -> str:
+    """A name of a label or an annotation in letters that every release takes: older ones refuse the whole alert for
+    another."""
     plain = _ODD.sub("_", name)
     return plain if _LABEL.fullmatch(plain) else f"_{plain}"
 
@@ -181,12 +188,12 @@ def said_by(scale: Scale) -> Row:
         scale=scale,
         rescale=said_by,
         homes={
-            "severity": "labels.severity",
-            "dedup_key": f"labels.{KEY}",
-            "summary": "annotations.summary",
-            "details": "annotations.description",
+            "severity": ("labels.severity",),
+            "dedup_key": (f"labels.{KEY}",),
+            "summary": ("annotations.summary", "annotations.message", "labels.alertname"),
+            "details": ("annotations.description",),
         },
-        why="an alert is its labels; annotations are texts alone",
+        why="an alert is its labels; annotations are texts alone, under plain names",
     )
 
 

@@ -128,13 +128,13 @@ def _said_by(scale: Scale) -> Row:
         scale=scale,
         rescale=_said_by,
         homes={
-            "severity": "labels.severity",
-            "dedup_key": "fingerprint",
-            "summary": "annotations.summary",
-            "details": "annotations.description",
-            "custom": "annotations",
+            "severity": ("labels.severity",),
+            "dedup_key": (f"labels.{KEY}", "fingerprint"),
+            "summary": ("annotations.summary", "annotations.message", "labels.alertname"),
+            "details": ("annotations.description",),
+            "custom": ("annotations",),
         },
-        why="labels and annotations are texts alone",
+        why="labels and annotations are texts alone, under plain names",
     )
 
 
@@ -162,16 +162,18 @@ def _write_links(writing: Writing, links: Any) -> tuple[Any, ...]:
     return (other, *(named.get(text, UNSET) for text in TEXTS[1:]))
 
 
+def _is_address(url: str) -> bool:
+    return url.lower().startswith(("http://", "https://"))
+
+
 def _read_image(url: str) -> tuple[Any, Any]:
-    if url.lower().startswith(("http://", "https://")):
-        return (Image(src=url),), UNSET
-    return UNSET, url
+    return ((Image(src=url),), UNSET) if _is_address(url) else (UNSET, url)
 
 
 def _write_image(writing: Writing, images: Any, own: Any) -> tuple[Any]:
-    if images:
-        return (images[0].src,)
-    return (own if own is not None else UNSET,)
+    """The first image that has an address; what has none would be read as the vendor's own word."""
+    shown = next((image.src for image in images or () if _is_address(image.src)), UNSET)
+    return (shown if shown is not UNSET or own is None else own,)
 
 
 # --- rows --------------------------------------------------------------------------------------------------

@@ -213,6 +213,7 @@ EVENT = Mapping(
             ["custom", "details"],
             read=_read_details,
             write=_write_details,
+            homes={"details": (f"payload.custom_details.{TEXT}",)},
             why="the text stands among the custom details",
         ),
         row("links", "links", each(Link)),

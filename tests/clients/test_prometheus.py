@@ -300,10 +300,13 @@ def _event(h: House, word: str, key: str, **fields: Any) -> None:
 
 
 def test_an_alert_at_a_real_alertmanager(before: House, real: Program) -> None:
-    """Created, changed, acknowledged, changed again and resolved by a caller of ilert's, and read back each time."""
+    """Created, changed, acknowledged, changed again and resolved by a caller of ilert's, and read back each time, under
+    whatever names the caller has for what it says besides."""
     name, key = fresh("Disk full"), fresh("key")
-    _event(before, "ALERT", key, summary=name, priority="HIGH")
+    besides = {"free space": "1%", "load.avg": 0.75, "5xx": "none", "é": ""}
+    _event(before, "ALERT", key, summary=name, priority="HIGH", customDetails=besides)
     [made] = before.wait_for(lambda: _there(real, name))
+    assert (made["annotations"]["free_space"], made["annotations"]["load_avg"]) == ("1%", "0.75")
     assert made["labels"] == {"alertname": name, "alert_gateway_key": key, "severity": "critical"}
     assert made["annotations"]["summary"] == name and made["status"]["state"] == "active"
     assert datetime.fromisoformat(made["endsAt"]) > datetime.now(UTC) + timedelta(minutes=10)

@@ -60,6 +60,16 @@ def test_what_becomes_of_the_documented_samples(origin: str, target: str, record
     recorder.same(f"reports/{origin}-{target}.json", "samples", found, source=about)
 
 
+@pytest.mark.parametrize("target", NAMES)
+def test_a_report_points_to_what_is_there(target: str) -> None:
+    """Where a field is said to stand the body has something, unless the vendor implies it without being told."""
+    for origin, example in CREATES:
+        _, said = _said(origin, target, asked(origin, example))
+        for fate in said.report:
+            if fate.to and fate.field not in dialects()[target].mapping.implied:
+                assert get(said.body, fate.to) is not UNSET, f"{origin} {example.name}: {fate.field} at {fate.to}"
+
+
 @pytest.mark.parametrize(("origin", "target"), PAIRS)
 @HYPOTHESIS
 @given(data=st.data())

@@ -304,7 +304,8 @@ def test_an_alert_through_its_life(tmp_path: Path, dialect: str, version: str) -
         chaos(OK) as upstream,
         house(tmp_path, config=lambda _: _before(dialect)(upstream)) as h,
     ):
-        _ilert(h, "ALERT", "disk", summary="Disk full", severity=2, labels={"host name": "db-1"})
+        besides = {"customDetails": {"free space": "1%"}, "labels": {"host name": "db-1"}}
+        _ilert(h, "ALERT", "disk", summary="Disk full", severity=2, **besides)
         settled(h, count=1)
         _ilert(h, "ALERT", "disk", summary="Disk fuller", severity=1)
         settled(h, count=2)
@@ -325,6 +326,7 @@ def test_an_alert_through_its_life(tmp_path: Path, dialect: str, version: str) -
         assert [body["alerts"][0]["endsAt"] == NEVER for body in (first, second, last)] == [True, True, False]
         assert second["alerts"][0]["annotations"]["summary"] == "Disk fuller"
         assert second["alerts"][0]["annotations"]["severity"] == "critical"
+        assert first["alerts"][0]["annotations"]["free_space"] == "1%"
         assert {(got.method, got.path) for got in upstream.got} == {("POST", "/hook/?token=t")}
         assert "authorization" not in upstream.got[0].headers
         if dialect == "grafana":

@@ -1,5 +1,5 @@
 """What an upstream requires and a caller's alert does not have, for every pair where there is such a thing: refused
-before anything is stored or sent, in the caller's words."""
+before anything is stored or sent, in the caller's words; or supplied, and told."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from gateway.config import parse
+from gateway.translation import Saying, translate
 from tests.clients.callers import (
     ALERTS,
     COLLECTIONS,
@@ -55,3 +57,35 @@ def test_what_a_target_requires_and_nothing_supplies(tmp_path: Path, target: str
                 assert word in str(sent.body), sent.body
             assert caller not in COLLECTIONS or listed(h, caller) == []
         assert h.arrived(target) == []
+
+
+DESCRIBED = """
+[inbound.ilert]
+[upstreams.there]
+dialect = "acme"
+url = "http://127.0.0.1:9"
+key = "x"
+[dialects.acme]
+title = "Acme"
+url = "https://acme.example.com/"
+[dialects.acme.fields]
+summary = { at = "title", required = true, limit = 99 }
+source = { at = "from", required = true }
+severity = { at = "level", words = { bad = 1, good = 6 }, default = 1 }
+enabled = { at = "on", default = false }
+links = { at = "links", default = [{ href = "https://acme.example.com/" }] }
+"""
+
+
+def test_what_is_supplied_is_told_in_words() -> None:
+    """Of a vendor that somebody described: what it is sent instead, in few words or by where it is written."""
+    there = parse(DESCRIBED).upstreams["there"].destination
+    said = translate(Saying(flat={"kind": "occurrence", "details": "Disk full"}, origin="ilert", caller="ci"), there)
+    assert {fate.field: fate.why for fate in said.report if fate.fate == "approximated"} == {
+        "summary": "supplied: at most 99 characters; where absent, taken from details, category or key",
+        "source": "supplied: where absent, the resource or the caller's name",
+        "severity": "supplied: where absent, bad",
+        "enabled": "supplied: where absent, false",
+        "links": "supplied: where absent, the description's default",
+    }
+    assert said.body["title"] == "Disk full" and said.body["from"] == "ci"
