@@ -8,82 +8,27 @@ such operation there is nothing to ask.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from gateway.registry import dialects
 from gateway.sandbox import Arrived
 from tests.clients.callers import (
     ASKS,
     COLLECTIONS,
     KEYED,
-    OTHER,
-    called,
     create,
     fresh,
-    ibm_alert,
     listed,
-    uptinio_alert,
 )
+from tests.engine.pairs import CONSOLE, DIALECTS, HAS_TEXT, Houses, Watch, fields_of, target_of
 from tests.harness import UPSTREAM_KEY, House
-
-DIALECTS = sorted(dialects())
-CONSOLE = "x-console"  # marks what does not come from the gateway
-HAS_TEXT = {
-    "cloudevents": "summary",
-    "alertmanager": "summary",
-    "ibm_monitoring": "name",
-    "ilert": "summary",
-    "jsm_ops": "message",
-    "livesession": "name",
-    "opsgenie": "message",
-    "pagerduty": "summary",
-    "grafana": "summary",
-    "alertmanager_webhook": "summary",
-    "uptinio": "message",
-}
-COMPANIONS = {"jsm_ops": ("/description", "/extra-properties"), "opsgenie": ("/description", "/details")}
-"""What goes out beside a changed summary, where each field has a request of its own: the page's text, and what is
-carried."""
-
-
-def _is_companion(one: Arrived) -> bool:
-    """What goes out beside another request: what `COMPANIONS` says, and at Alertmanager the silence of an acknowledged
-    alert, which is prolonged with it and taken away when it is over."""
-    if one.dialect in COMPANIONS:
-        return one.path.endswith(COMPANIONS[one.dialect])
-    is_held = isinstance(one.body, dict) and "id" in one.body
-    return one.dialect == "alertmanager" and (one.path.startswith("/api/v2/silence/") or is_held)
-
 
 LISTERS = [name for name in DIALECTS if name in COLLECTIONS]
 """The dialects whose callers can list and read."""
-
-
-Houses = Callable[..., House]
-"""Gives the gateway with one upstream, `there`, of a dialect, and whatever else its configuration says."""
-
-
-@pytest.fixture(scope="module")
-def houses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Houses]:
-    """Every caller waits for the verdict, so that what a test asked for has arrived when the next one begins."""
-    standing: dict[tuple[str, str], House] = {}
-    with ExitStack() as stack:
-
-        def get(dialect: str, more: str = "") -> House:
-            if (dialect, more) not in standing:
-                there = called(
-                    tmp_path_factory.mktemp("pairs"), {"there": dialect}, more=more, top='reply = "delivered"'
-                )
-                standing[dialect, more] = stack.enter_context(there)
-            return standing[dialect, more]
-
-        yield get
 
 
 @pytest.fixture(params=DIALECTS)
@@ -98,47 +43,6 @@ def caller(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def _target(h: House) -> str:
-    return h.gateway.config.upstreams["there"].dialect.name
-
-
-def _fields(one: Arrived) -> dict[str, Any]:
-    if isinstance(one.body, list):
-        return dict(one.body[0].get("annotations", {}))
-    body: dict[str, Any] = one.body if isinstance(one.body, dict) else {}
-    if "alerts" in body:  # of a webhook: what it says of its one alert, and whether that is over
-        return {**body["alerts"][0]["annotations"], "status": body["alerts"][0]["status"]}
-    found: dict[str, Any] = body.get("alert", body.get("payload", body.get("data", body)))
-    return found
-
-
-class Watch:
-    """What arrives from the gateway in the target's dialect from now on, in the order of arrival."""
-
-    def __init__(self, h: House) -> None:
-        self.h = h
-        self.mark = len(self._all())
-        self.reads = len(self._all("GET"))
-
-    def _all(self, method: str | None = None) -> list[Arrived]:
-        return [
-            one
-            for one in self.h.arrived(_target(self.h), method)
-            if CONSOLE not in one.headers and not _is_companion(one)
-        ]
-
-    def sees(self, count: int) -> list[Arrived]:
-        """The writing requests so far, once there are so many, and no more than that."""
-        self.h.wait_for(lambda: len(self._all()) >= self.mark + count)
-        found = self._all()[self.mark :]
-        assert len(found) == count, [(one.method, one.path, one.body) for one in found]
-        return found
-
-    def gets(self) -> list[str]:
-        """The paths that were read so far."""
-        return [one.path for one in self._all("GET")[self.reads :]]
-
-
 # --- what each target is sent --------------------------------------------------------------------------------
 
 Expect = Callable[[Arrived, list[Arrived]], None]
@@ -151,7 +55,7 @@ def _is(method: str, path: str, **fields: Any) -> Expect:
     def expect(one: Arrived, earlier: list[Arrived]) -> None:
         assert one.method == method, (one.method, one.path, one.body)
         assert one.path == path or (path.endswith("/") and one.path.startswith(path)), one.path
-        said = _fields(one)
+        said = fields_of(one)
         assert {name: said.get(name) for name in fields} == fields, said
 
     return expect
@@ -352,14 +256,14 @@ LIVES: dict[str, tuple[str, ...]] = {
 
 def test_through_its_life(h: House, caller: str) -> None:
     """Each operation of the caller, and what arrives for it, in the order it was asked for."""
-    rules, watch = TABLE[_target(h)], Watch(h)
+    rules, watch = TABLE[target_of(h)], Watch(h)
     text = fresh("text")
     ref, _ = create(h, caller, text)
     arrived = watch.sees(1)
     first = rules["create"]
     assert first
     first(arrived[0], [])
-    assert _fields(arrived[0])[HAS_TEXT[_target(h)]] == text
+    assert fields_of(arrived[0])[HAS_TEXT[target_of(h)]] == text
     for operation in LIVES[caller]:
         text = fresh("text")
         sent = ASKS[caller][operation](h, ref, text)
@@ -372,7 +276,7 @@ def test_through_its_life(h: House, caller: str) -> None:
         now = watch.sees(len(arrived) + 1)
         expect(now[-1], arrived)
         if operation == "update":
-            assert _fields(now[-1])[HAS_TEXT[_target(h)]] == text
+            assert fields_of(now[-1])[HAS_TEXT[target_of(h)]] == text
         arrived = now
 
 
@@ -396,7 +300,7 @@ def test_the_vendor_behind_has_what_it_was_sent(houses: Houses, caller: str) -> 
     h = houses("ibm_monitoring")
     watch = Watch(h)
     create(h, caller, fresh())
-    sent = _fields(watch.sees(1)[0])
+    sent = fields_of(watch.sees(1)[0])
     [shown] = [one for one in listed_there(h) if one["name"] == sent["name"]]
     assert {name: shown.get(name) for name in sent} == sent
 
@@ -454,7 +358,7 @@ def test_a_deleted_or_resolved_alert_in_lists(h: House, caller: str) -> None:
 
 def _at_vendor(h: House, method: str, path: str = "", json: Any = None) -> Any:
     """Calls the vendor behind, past the gateway, as its console would."""
-    base = f"{h.sandbox_url}{COLLECTIONS[_target(h)]}"
+    base = f"{h.sandbox_url}{COLLECTIONS[target_of(h)]}"
     headers = {"authorization": f"Bearer {UPSTREAM_KEY}", CONSOLE: "yes"}
     answer = h.client.request(method, f"{base}{path}", json=json, headers=headers)
     assert answer.status_code in (200, 204), answer.text
@@ -463,7 +367,7 @@ def _at_vendor(h: House, method: str, path: str = "", json: Any = None) -> Any:
 
 def listed_there(h: House) -> list[dict[str, Any]]:
     """What the vendor behind shows to its own callers."""
-    found = _at_vendor(h, "GET", {"uptinio": "?per_page=100"}.get(_target(h), ""))
+    found = _at_vendor(h, "GET", {"uptinio": "?per_page=100"}.get(target_of(h), ""))
     items: list[dict[str, Any]] = found if isinstance(found, list) else found.get("alerts", found.get("data"))
     return items
 
@@ -481,10 +385,10 @@ def test_an_update_of_what_is_gone_there_creates_it_again(houses: Houses, caller
     ref, _ = create(h, caller, first)
     _gone_there(h, first)
     assert ASKS[caller]["update"](h, ref, text).status in (200, 202)
-    again = h.wait_for(lambda: [one for one in h.arrived(target, "POST") if _fields(one)["name"] == text])
+    again = h.wait_for(lambda: [one for one in h.arrived(target, "POST") if fields_of(one)["name"] == text])
     assert len(again) == 1
     assert ASKS[caller]["update"](h, ref, later).status in (200, 202)
-    [put] = h.wait_for(lambda: [one for one in h.arrived(target, "PUT") if _fields(one).get("name") == later])
+    [put] = h.wait_for(lambda: [one for one in h.arrived(target, "PUT") if fields_of(one).get("name") == later])
     [there] = [one for one in listed_there(h) if one["name"] == later]
     assert put.path.endswith(f"/{there.get('alert_id', there.get('id'))}"), "the new id is the one that counts"
 
@@ -546,46 +450,6 @@ def test_a_version_that_moved_there_is_laid_over_for_other_callers(houses: House
     assert laid["version"] == changed["version"]
 
 
-# --- a rule is not a page ------------------------------------------------------------------------------------
-
-
-def test_a_disabled_rule_goes_out_quietly_to_ilert(houses: Houses) -> None:
-    """At the lowest severity, `priority: LOW`; said in the report and the details, never in the summary."""
-    h, name = houses("ilert"), fresh()
-    watch = Watch(h)
-    sent = h.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert(name, enabled=False, severity=0))
-    assert sent.status == 200, sent.body
-    [event] = watch.sees(1)
-    assert (event.body["eventType"], event.body["summary"]) == ("ALERT", name)
-    assert (event.body["priority"], event.body["severity"]) == ("LOW", 5)
-    assert "Uptime" in event.body["details"], "the sender's own text"
-    assert any(word in event.body["details"].lower() for word in ("disabled", "switched off", "not enabled"))
-    [line] = sent.report
-    assert "approximated=" in line
-    assert sent.body["alert"]["enabled"] is False
-    assert sent.body["alert"]["severity"] == 0, "the record says what the caller said"
-
-
-def test_a_disabled_rule_at_uptinio(houses: Houses) -> None:
-    """A target without severity gets it as it is, reported."""
-    h, name = houses("uptinio"), fresh()
-    watch = Watch(h)
-    sent = h.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert(name, enabled=False))
-    [made] = watch.sees(1)
-    assert (made.body["message"], made.body["type"]) == (name, "custom")
-    assert any("enabled" in line for line in sent.report), sent.report
-
-
-def test_an_enabled_rule_pages_as_it_says(houses: Houses) -> None:
-    """Switched on, its own severity and no quieting."""
-    h = houses("ilert")
-    watch = Watch(h)
-    h.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert(fresh(), severity=0))
-    [event] = watch.sees(1)
-    assert event.body.get("severity") == 1
-    assert event.body.get("priority", "HIGH") == "HIGH"
-
-
 @pytest.mark.parametrize("target", ["grafana", "ilert", "jsm_ops", "opsgenie", "pagerduty", "uptinio"])
 def test_switching_a_rule_off_and_on(houses: Houses, target: str) -> None:
     """Off is a resolve there and on a trigger of the same; the record's status is untouched, the rule stays."""
@@ -607,153 +471,3 @@ def test_switching_a_rule_off_and_on(houses: Houses, target: str) -> None:
     text = fresh("text")
     assert ASKS["ibm_monitoring"]["update"](h, ref, text).status == 200
     assert h.call("GET", path).body["alert"]["name"] == text
-
-
-@pytest.mark.parametrize("target", DIALECTS)
-def test_an_unchanged_put_sends_nothing(houses: Houses, target: str) -> None:
-    """The SDK's habit: the whole object as it was read. The next change is the next request."""
-    h = houses(target)
-    ref, sent = create(h, "ibm_monitoring", fresh())
-    watch, path = Watch(h), f"{COLLECTIONS['ibm_monitoring']}/{ref}"
-    same = h.call("PUT", path, {"alert": sent.body["alert"]})
-    assert same.status == 200, same.body
-    text = fresh("text")
-    assert h.call("PUT", path, {"alert": {"name": text}}).status == 200
-    [put] = watch.sees(1)
-    assert _fields(put)[HAS_TEXT[target]] == text
-
-
-@pytest.mark.parametrize("target", ["livesession", "uptinio"])
-def test_a_change_that_a_target_cannot_hold_sends_nothing(houses: Houses, target: str) -> None:
-    """What a target cannot be sent is kept and makes no delivery: no empty update goes out."""
-    h = houses(target)
-    ref, _ = create(h, "ibm_monitoring", fresh())
-    watch, path, text = Watch(h), f"{COLLECTIONS['ibm_monitoring']}/{ref}", fresh("text")
-    sent = h.call("PUT", path, {"alert": {"filter": "env = 'prod'"}})
-    assert sent.status == 200, sent.body
-    assert any("condition.scope" in line for line in sent.report), sent.report
-    assert h.call("PUT", path, {"alert": {"name": text}}).status == 200
-    assert [_fields(one) for one in watch.sees(1)] == [{HAS_TEXT[target]: text}]
-
-
-def test_rules_quiet_and_refused(houses: Houses) -> None:
-    """`rules = "quiet"` sends every rule at the lowest severity, `"refuse"` none, in the caller's words."""
-    quiet = houses("ilert", 'rules = "quiet"\n')
-    watch = Watch(quiet)
-    quiet.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert(fresh(), severity=0))
-    create(quiet, "uptinio", fresh())
-    rule, occurrence = watch.sees(2)
-    assert (rule.body["priority"], rule.body["severity"]) == ("LOW", 5)
-    assert occurrence.body.get("priority") != "LOW", "an occurrence is no rule"
-    strict = houses("ilert", 'rules = "refuse"\n')
-    sent = strict.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert(fresh()))
-    assert sent.status == 400
-    assert "there" in sent.body["errors"][0]["message"]
-    assert listed(strict, "ibm_monitoring") == []
-    create(strict, "uptinio", fresh())
-    assert len(strict.arrives("ilert", 1)) == 1
-
-
-def test_good_news_from_uptinio_wakes_nobody(houses: Houses) -> None:
-    """`type: up` goes out the same quiet way, and stays `up` where the type has a place."""
-    h, message = houses("ilert"), fresh()
-    watch = Watch(h)
-    h.call("POST", COLLECTIONS["uptinio"], uptinio_alert(message, type="up"))
-    [event] = watch.sees(1)
-    assert (event.body["eventType"], event.body["summary"]) == ("ALERT", message)
-    assert (event.body["priority"], event.body["severity"]) == ("LOW", 5)
-    down = houses("uptinio")
-    watch = Watch(down)
-    create(down, "ilert", fresh())
-    assert watch.sees(1)[0].body["type"] == "custom", "no alert is turned into up"
-
-
-# --- how a target ends, keys and names -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("target", DIALECTS)
-def test_on_resolve_keep(houses: Houses, target: str) -> None:
-    """Nothing is sent, it is reported, and the record is resolved."""
-    h = houses(target, 'on_resolve = "keep"\n')
-    watch = Watch(h)
-    ref, _ = create(h, "uptinio", fresh())
-    sent = ASKS["uptinio"]["resolve"](h, ref, "")
-    assert (sent.status, sent.body["data"]["status"]) == (200, "resolved")
-    assert any("kept=" in line for line in sent.report), sent.report
-    create(h, "uptinio", fresh())
-    assert [one.method for one in watch.sees(2)] == ["POST", "POST"]
-
-
-def test_on_resolve_delete_at_ibm(houses: Houses) -> None:
-    """`DELETE` instead of switching off; a reopen then creates it again."""
-    h = houses("ibm_monitoring", 'on_resolve = "delete"\n')
-    watch = Watch(h)
-    ref, _ = create(h, "uptinio", fresh())
-    for operation in ("resolve", "reopen"):
-        assert ASKS["uptinio"][operation](h, ref, "").status == 200
-    assert [one.method for one in watch.sees(3)] == ["POST", "DELETE", "POST"]
-
-
-def test_the_key_of_a_rule_that_was_switched_off_switches_it_on_again(houses: Houses) -> None:
-    """After a resolve the same key is a new alert; its rule at IBM is the old one, with the new words."""
-    h, text = houses("ibm_monitoring"), fresh("text")
-    watch = Watch(h)
-    key, first = create(h, "ilert", fresh())
-    ASKS["ilert"]["resolve"](h, key, "")
-    second = ASKS["ilert"]["update"](h, key, text)
-    assert second.headers["alert-gateway-id"] != first.headers["alert-gateway-id"]
-    _, off, on = watch.sees(3)
-    assert (off.method, off.body["alert"]["enabled"]) == ("PUT", False)
-    assert (on.method, on.path) == ("PUT", off.path)
-    assert (on.body["alert"]["enabled"], on.body["alert"]["name"]) == (True, text)
-    ASKS["ilert"]["resolve"](h, key, "")
-    assert watch.sees(4)[3].path == off.path
-
-
-@pytest.mark.parametrize("other", ["livesession", "uptinio", "ilert"])
-def test_a_name_that_is_taken_at_ibm(houses: Houses, other: str) -> None:
-    """For callers of other dialects the gateway's id is appended in brackets, once."""
-    h, text = houses("ibm_monitoring"), fresh("text")
-    create(h, other, text)
-    watch = Watch(h)
-    _, sent = create(h, other, text)
-    own = sent.headers["alert-gateway-id"]
-    refused, taken = watch.sees(2)
-    assert refused.body["alert"]["name"] == text
-    assert taken.body["alert"]["name"] == f"{text} [{own}]"
-    assert [alert[HAS_TEXT[other]] for alert in listed(h, other)].count(text) == 2, "the callers see their own words"
-
-
-def test_a_name_that_is_taken_at_ibm_for_an_ibm_caller(houses: Houses) -> None:
-    """A refusal like any other: 422 in IBM's words, and nothing remains."""
-    h, name = houses("ibm_monitoring"), fresh()
-    create(h, "ibm_monitoring", name)
-    watch = Watch(h)
-    sent = h.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert(name), key=OTHER)
-    assert sent.status == 422, sent.body
-    assert "name" in sent.body["errors"][0]["reason"]
-    assert [one.body["alert"]["name"] for one in watch.sees(1)] == [name], "sent once, as it is"
-    assert name not in [alert["name"] for alert in listed(h, "ibm_monitoring", key=OTHER)]
-
-
-def test_units_on_the_way_to_ibm(houses: Houses) -> None:
-    """Uptinio's seconds become whole minutes in microseconds, rounded up and reported."""
-    h = houses("ibm_monitoring")
-    for seconds, wanted in ((300, 300_000_000), (61, 120_000_000), (1, 60_000_000)):
-        watch, threshold = Watch(h), {"value": 1000, "operator": ">", "duration": seconds}
-        sent = h.call("POST", COLLECTIONS["uptinio"], uptinio_alert(fresh(), threshold=threshold))
-        assert sent.status == 201
-        [made] = watch.sees(1)
-        assert made.body["alert"]["timespan"] == wanted
-        assert (made.body["alert"]["type"], made.body["alert"]["segmentCondition"]) == ("MANUAL", {"type": "ANY"})
-        assert any("condition.window" in line for line in sent.report) == (seconds != 300), sent.report
-
-
-def test_livesession_gets_a_custom_event(houses: Houses) -> None:
-    """One event of kind 26 with the key, or the summary where there is none, as its value."""
-    h, message = houses("livesession"), fresh()
-    watch = Watch(h)
-    create(h, "uptinio", message)
-    key, _ = create(h, "ilert", fresh())
-    values = [one.body["events"] for one in watch.sees(2)]
-    assert values == [[{"kind": 26, "value": message}], [{"kind": 26, "value": key}]]
