@@ -178,8 +178,12 @@ def _revived(tx: Tx, target: TargetRow) -> int | None:
 
 def _passed_on(tx: Tx, row: AlertRow, target: TargetRow, delivery: DeliveryRow) -> bool:
     """Whether the alert's key was another's already when this was asked: it would end or alter that one. So it is
-    where the end of an older alert was refused there."""
-    holders = tx.lane_holders(target.upstream, target.lane) if target.key is not None else []
+    where the end of an older alert was refused there. One that is over here has its own end, which waits behind this,
+    or was refused as well."""
+    if target.key is None:
+        return False
+    told = tx.told_last(target.upstream, target.lane)
+    holders = [*tx.lane_holders(target.upstream, target.lane), *([told] if told is not None else [])]
     return any(row.id < holder < delivery.command for holder in holders)
 
 

@@ -292,6 +292,12 @@ class SqlTx:
         )
         return DELIVERIES.decode(found) if found else None
 
+    def told_last(self, upstream: str, lane: str) -> int | None:
+        told = "state = 'delivered' AND operation IN ('create', 'update', 'reopen')"
+        newest = f"upstream = ? AND lane = ? AND {told} ORDER BY id DESC LIMIT 1"
+        found = self._one(f"SELECT alert FROM deliveries WHERE {newest}", (upstream, lane))
+        return found[0] if found else None
+
     def claim(
         self,
         upstream: str,

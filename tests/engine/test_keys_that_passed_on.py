@@ -31,6 +31,40 @@ def test_what_is_asked_of_an_old_alert_does_not_end_the_newer_one_that_has_its_k
     assert desk.end(shipment, None).state == "void"
 
 
+def test_nor_does_it_where_the_newer_one_is_over_here_but_not_yet_there() -> None:
+    desk = Desk()
+    old = desk.accept("ci", create("disk")).alert
+    assert old
+    desk.end(turn(desk), Delivered())
+    desk.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(key="disk")))
+    desk.end(turn(desk), Rejected(reason="400 no"))
+    desk.accept("ci", create("disk"))
+    desk.end(turn(desk), Delivered())
+    desk.accept("ci", Command(operation=Operation.DELETE, ref=Ref(id=old.shown)))
+    desk.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(key="disk")))
+    shipment = turn(desk)
+    assert shipment.sending is None and "newer alert" in shipment.void
+    desk.end(shipment, None)
+    assert turn(desk).sending is not None, "the newer one's own end"
+
+
+def test_an_old_alert_that_came_back_ends_although_the_end_of_a_newer_one_was_refused() -> None:
+    desk = Desk()
+    old = desk.accept("ci", create("disk")).alert
+    assert old
+    desk.end(turn(desk), Delivered())
+    desk.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(key="disk")))
+    desk.end(turn(desk), Delivered())
+    desk.accept("ci", create("disk"))
+    desk.end(turn(desk), Delivered())
+    desk.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(key="disk")))
+    desk.end(turn(desk), Rejected(reason="400 no"))
+    desk.accept("ci", Command(operation=Operation.REOPEN, ref=Ref(id=old.shown)))
+    desk.end(turn(desk), Delivered())
+    desk.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(key="disk")))
+    assert turn(desk).sending is not None
+
+
 def test_an_end_that_waits_while_the_key_passes_on_is_sent_first() -> None:
     desk = Desk()
     desk.accept("ci", create("disk"))
