@@ -74,8 +74,8 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
     takes_over = _revived(tx, target)
     command = _with_merged(tx, command, delivery)
     operation, void = _as_things_stand(operation, row, target, upstream)
-    if operation not in TELLING and _passed_on(tx, row, target, delivery):
-        void = Why(Code.PASSED_ON, "a newer alert has its key there")
+    if (operation not in TELLING or not row.is_open) and _passed_on(tx, row, target, delivery):
+        void = Why(Code.PASSED_ON, "another alert has its key there")
     if void:
         return _nothing(delivery, operation, void)
     if operation not in upstream.dialect.outbound.calls:
@@ -177,14 +177,13 @@ def _revived(tx: Tx, target: TargetRow) -> int | None:
 
 
 def _passed_on(tx: Tx, row: AlertRow, target: TargetRow, delivery: DeliveryRow) -> bool:
-    """Whether the alert's key was another's already when this was asked: it would end or alter that one. So it is
-    where the end of an older alert was refused there. One that is over here has its own end, which waits behind this,
-    or was refused as well."""
+    """Whether the alert's key was another's already when this was asked, or is that of one that came back and was told
+    there: it would end or alter that one. So it is where the end of this alert was refused there."""
     if target.key is None:
         return False
-    told = tx.told_last(target.upstream, target.lane)
-    holders = [*tx.lane_holders(target.upstream, target.lane), *([told] if told is not None else [])]
-    return any(row.id < holder < delivery.command for holder in holders)
+    others = [holder for holder in tx.lane_holders(target.upstream, target.lane) if holder != row.id]
+    is_newer = any(row.id < holder < delivery.command for holder in others)
+    return is_newer or (bool(others) and tx.told_last(target.upstream, target.lane) in others)
 
 
 def _as_things_stand(

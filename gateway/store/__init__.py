@@ -346,7 +346,7 @@ class Tx(Protocol):
         """The newest delivery of a lane, whatever became of it. The lane is this transaction's from here on."""
 
     def told_last(self, upstream: str, lane: str) -> int | None:
-        """The alert of which an upstream was told last on a lane: what has that key there is this one."""
+        """The alert of which an upstream was told last on a lane: whatever has that key there is this one."""
 
     def claim(
         self,

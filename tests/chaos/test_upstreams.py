@@ -56,7 +56,7 @@ def test_promise_26_nobody_is_woken_for_what_is_over(simulated: lanes.Simulation
 
 @pytest.mark.parametrize(
     ("kind", "what"),
-    [(lanes.LanesIgnored, "inversions"), (lanes.LanesOfAlerts, "a late resolve closed a newer alert")],
+    [(lanes.LanesIgnored, "inversions"), (lanes.LanesOfAlerts, "a late resolve closed another alert")],
 )
 def test_promise_5_a_broken_store_is_found_out(kind: type[SqliteTx], what: str) -> None:
     assert lanes.simulate(1200, seed=7, kind=kind, keys=15).wrong[what]

@@ -27,25 +27,29 @@ def test_what_is_asked_of_an_old_alert_does_not_end_the_newer_one_that_has_its_k
     desk.end(turn(desk), Delivered())
     desk.accept("ci", Command(operation=Operation.DELETE, ref=Ref(id=old.shown)))
     shipment = turn(desk)
-    assert shipment.sending is None and "newer alert" in shipment.void
+    assert shipment.sending is None and "another alert" in shipment.void
     assert desk.end(shipment, None).state == "void"
 
 
-def test_nor_does_it_where_the_newer_one_is_over_here_but_not_yet_there() -> None:
-    desk = Desk()
-    old = desk.accept("ci", create("disk")).alert
-    assert old
-    desk.end(turn(desk), Delivered())
-    desk.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(key="disk")))
-    desk.end(turn(desk), Rejected(reason="400 no"))
-    desk.accept("ci", create("disk"))
-    desk.end(turn(desk), Delivered())
-    desk.accept("ci", Command(operation=Operation.DELETE, ref=Ref(id=old.shown)))
-    desk.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(key="disk")))
-    shipment = turn(desk)
-    assert shipment.sending is None and "newer alert" in shipment.void
-    desk.end(shipment, None)
-    assert turn(desk).sending is not None, "the newer one's own end"
+def test_what_is_asked_of_a_newer_alert_that_is_over_neither_ends_nor_alters_an_older_one_that_came_back() -> None:
+    """The end of the newer one was refused there; the older one was opened again under the key that both have."""
+    for asked in (Operation.DELETE, Operation.UPDATE):
+        desk = Desk()
+        old = desk.accept("ci", create("disk")).alert
+        desk.end(turn(desk), Delivered())
+        desk.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(key="disk")))
+        desk.end(turn(desk), Delivered())
+        new = desk.accept("ci", create("disk")).alert
+        assert old and new
+        desk.end(turn(desk), Delivered())
+        desk.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(key="disk")))
+        desk.end(turn(desk), Rejected(reason="400 no"))
+        desk.accept("ci", Command(operation=Operation.REOPEN, ref=Ref(id=old.shown)))
+        desk.end(turn(desk), Delivered())
+        patch = {"summary": "said later"} if asked is Operation.UPDATE else {}
+        desk.accept("ci", Command(operation=asked, ref=Ref(id=new.shown), patch=patch))
+        shipment = turn(desk)
+        assert shipment.sending is None and "another alert" in shipment.void
 
 
 def test_an_old_alert_that_came_back_ends_although_the_end_of_a_newer_one_was_refused() -> None:
