@@ -15,7 +15,7 @@ from gateway.config import Upstream
 from gateway.dialect import Again, Changed, Delivered, Found, Missing, Outcome, Pending, Rejected, code_of
 from gateway.errors import ProblemKind
 from gateway.preparing import TRIED_AT, Shipment, target_of
-from gateway.store import DeliveryFilter, DeliveryRow, TargetRow, Tx
+from gateway.store import AlertRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
 from gateway.terms import ENDING, INSTEAD_OF, may_look
 from gateway.translation import Fate
 
@@ -55,6 +55,7 @@ def settle(
     if delivery is not None and delivery.state != "waiting" and _is_recorded(delivery, shipment.delivery):
         return Verdict(state=delivery.state, reason=delivery.reason, code=delivery.code, is_recorded=False)  # type: ignore[arg-type]
     if delivery is None or delivery.state != "waiting":
+        _learn(tx, shipment, delivery, outcome, now)
         return _not_ours("it was taken out of the outbox meanwhile")
     if delivery.fence != shipment.delivery.fence:
         return _not_ours("another replica has taken it over")
@@ -82,6 +83,24 @@ def settle(
     if shipment.tried_at is not None or looked_up:
         delivery.report = [*delivery.report, *to_builtins([_after_doubt(shipment, upstream, looked_up=looked_up)])]
     return _delivered(tx, shipment, delivery, target, outcome, now, show)
+
+
+def _learn(tx: Tx, shipment: Shipment, delivery: DeliveryRow | None, outcome: Outcome | None, now: int) -> None:
+    """What an attempt says of where the alert stands, though a newer update says by now what was to be told: that one
+    needs the id that was given, and must not make a second alert where one may be."""
+    if delivery is None or delivery.state != "merged" or delivery.fence != shipment.delivery.fence:
+        return
+    row, target = tx.alert(delivery.alert) if delivery.alert is not None else None, target_of(tx, delivery)
+    if row is None or target is None or outcome is None:
+        return
+    if isinstance(outcome, Delivered | Found):
+        _stands(tx, shipment, delivery, row, target, outcome, now)
+        return
+    if isinstance(outcome, Missing):
+        target.state, target.ids, target.seen, target.revives = "absent" if row.is_open else "gone", {}, {}, None
+    else:
+        target.seen[TRIED_AT] = shipment.tried_at
+    tx.put_target(target)
 
 
 def _not_ours(reason: str) -> Verdict:
@@ -206,8 +225,24 @@ def _delivered(
     row = tx.alert(delivery.alert) if delivery.alert is not None else None
     if shipment.renews:
         tx.remove_command(delivery.command)
-    if target is None or row is None:
-        return Verdict(state="delivered")
+    if target is not None and row is not None:
+        _stands(tx, shipment, delivery, row, target, outcome, now, show=show)
+        return Verdict(state="delivered", is_recorded=not shipment.renews)
+    return Verdict(state="delivered")
+
+
+def _stands(
+    tx: Tx,
+    shipment: Shipment,
+    delivery: DeliveryRow,
+    row: AlertRow,
+    target: TargetRow,
+    outcome: Delivered | Found,
+    now: int,
+    *,
+    show: bool = False,
+) -> None:
+    """Where an alert stands at an upstream that took what it was told, and by which ids."""
     if target.state == "dead":
         _void_dead(tx, delivery, now)
     if shipment.takes_over is not None:
@@ -227,7 +262,6 @@ def _delivered(
             tx.update_alert(row)
     target.state = _state_after(shipment)
     tx.put_target(target)
-    return Verdict(state="delivered", is_recorded=not shipment.renews)
 
 
 def _state_after(shipment: Shipment) -> Literal["present", "gone"]:

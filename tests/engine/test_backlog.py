@@ -16,7 +16,7 @@ from structlog.testing import LogCapture
 
 from gateway import preparing
 from gateway.canonical import Operation
-from gateway.dialect import Again, Command, Ref, Rejected
+from gateway.dialect import Again, Command, Delivered, Missing, Ref, Rejected
 from gateway.preparing import Shipment
 from gateway.store import DeliveryRow
 from gateway.values import from_millis
@@ -117,6 +117,48 @@ def test_what_is_old_but_not_over_is_sent() -> None:
     one.accept("ci", create("disk"))
     one.now += 60 * MINUTE
     assert [shipment.operation for shipment in drain(one)] == [Operation.CREATE] * 2
+
+
+def update(number: int, ref: Ref) -> Command:
+    """Says something else of an alert."""
+    return Command(operation=Operation.UPDATE, ref=ref, patch={"summary": f"said {number}"})
+
+
+@pytest.mark.parametrize("is_made", [True, False])
+def test_what_an_attempt_came_to_is_known_though_a_newer_update_has_merged_it(is_made: bool) -> None:
+    """The update goes out as a create, since the first was refused, and another comes while it is under way: the id
+    that is given is that one's too. Where it is gone there, the other makes it again, and asks for nothing by that id.
+    """
+    one = desk()
+    alert = one.accept("ci", create("disk")).alert
+    assert alert
+    [row] = one.due("byid")
+    one.end(one.take(row), Rejected(reason="400 no") if is_made else Delivered(ids={"id": "alt_1"}))
+    one.accept("ci", update(1, Ref(id=alert.shown)))
+    [row] = one.due("byid")
+    under_way = one.take(row)
+    assert under_way.operation is (Operation.CREATE if is_made else Operation.UPDATE)
+    one.accept("ci", update(2, Ref(id=alert.shown)))
+    one.end(under_way, Delivered(ids={"id": "alt_2"}) if is_made else Missing())
+    [row] = one.due("byid")
+    shipment = one.take(row)
+    assert shipment.sending is not None and shipment.sending.ids.get("id") == ("alt_2" if is_made else None)
+    assert shipment.operation is (Operation.UPDATE if is_made else Operation.CREATE)
+
+
+def test_that_an_answer_was_lost_is_known_though_a_newer_update_has_merged_it() -> None:
+    one = desk()
+    alert = one.accept("ci", create("disk")).alert
+    assert alert
+    [row] = one.due("byid")
+    one.end(one.take(row), Rejected(reason="400 no"))
+    one.accept("ci", update(1, Ref(id=alert.shown)))
+    [row] = one.due("byid")
+    under_way = one.take(row)
+    one.accept("ci", update(2, Ref(id=alert.shown)))
+    one.end(structs.replace(under_way, tried_at=one.now), Again(reason="reset"))
+    [row] = one.due("byid")
+    assert one.take(row).tried_at is not None, "it is looked for before it is made again"
 
 
 def test_of_what_was_tried_before_the_end_is_told_as_it_may_be_there_already() -> None:
