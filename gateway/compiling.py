@@ -2,7 +2,7 @@
 
 What a row does is a matter of a lookup and an assignment; finding out each time which leaves it has, whether it has a
 codec, and whether another row may have spoken already, costs ten times that. The text of a function is made of what
-rows declare and of nothing else: no word of a request ever gets into it. It means exactly what `gateway.mapping` says
+rows declare and of nothing else: no word of a request ever gets into it. It means exactly what `gateway.rows` says
 of a row, and must not know any vendor.
 """
 
@@ -42,7 +42,7 @@ class _Text:
         return found
 
 
-class Taken:
+class _Taken:
     """Leaves of a wire object as expressions; the objects that they lie in are looked up once."""
 
     def __init__(self, text: _Text, depth: int, leaves: Sequence[str]) -> None:
@@ -70,7 +70,7 @@ def reader(rows: Sequence[Any], second_voice: Callable[..., Any], invalid: Calla
     """A function of a wire object and a prefix that reads by these rows: what they say, and the second voices."""
     text = _Text("def read(raw, prefix):", second_voice=second_voice, invalid=invalid)
     text.add(1, "flat, hints, at = {}, [], ''", "try:", "    pass")
-    taken = Taken(text, 2, [leaf for entry in rows for leaf in entry.wires])
+    taken = _Taken(text, 2, [leaf for entry in rows for leaf in entry.wires])
     for entry in rows:
         _read_row(text, entry, taken)
     text.add(1, "except ValueError as error:")
@@ -79,7 +79,7 @@ def reader(rows: Sequence[Any], second_voice: Callable[..., Any], invalid: Calla
     return text.made("read")
 
 
-def _read_row(text: _Text, entry: Any, taken: Taken) -> None:
+def _read_row(text: _Text, entry: Any, taken: _Taken) -> None:
     values = [f"v{number}" for number in range(len(entry.wires))]
     for value, leaf in zip(values, entry.wires, strict=True):
         text.add(2, f"{value} = {taken.value(leaf)}")
