@@ -1,46 +1,40 @@
-"""When to refuse because there are too many: a queue that stands, told from a burst that passes.
+"""When to refuse because there are too many: where whoever comes next would have to wait longer than that is worth.
 
-A burst is let in and worked off; where even the quickest of what was written lately had to wait, the queue does not
-get shorter any more, and whoever comes next is better told at once. Pure: it is given the time. It must not know what
-is written.
+How long that would be is told from those before: each took so long with so many ahead of it. So a quick machine lets a
+larger burst in than a slow one, and what cannot be worked off in time is told at once. Pure: it is given what things
+took. It must not know what is written.
 """
 
 from __future__ import annotations
 
-WINDOW = 0.5
-"""Seconds over which the quickest counts."""
-STANDS_AT = 0.1
-"""Seconds that even the quickest had to wait where a queue stands."""
+LONGEST = 0.1
+"""Seconds that whoever is let in may expect to wait."""
 LET_IN, MOST = 48, 256
 """So many may always be under way, and so many at most."""
+TELLING = 16
+"""With fewer ahead, what one took says more about the disk than about the queue."""
+WEIGHT = 0.05
+"""Of the latest in the mean."""
 
 
 class Crowd:
-    """Who is under way, and how quick the quickest was of late."""
+    """Who is under way, and how long each of them takes."""
 
     def __init__(self) -> None:
         self.inside = 0
-        self._began = 0.0
-        self._quickest = 0.0
-        self._so_far: float | None = None
+        self._each = LONGEST / MOST
 
-    def may_enter(self, now: float) -> bool:
-        """Whether another one may come in; whoever does has to `leave`."""
-        self._turn(now)
-        if self.inside >= (LET_IN if self._quickest > STANDS_AT else MOST):
-            return False
+    def enter(self) -> int | None:
+        """Lets another one in, and says how many are ahead of it; None where it may not come in. Whoever is let in
+        has to `leave`."""
+        if self.inside >= max(LET_IN, min(MOST, LONGEST / self._each)):
+            return None
         self.inside += 1
-        return True
+        return self.inside - 1
 
-    def leave(self, now: float, took: float | None) -> None:
-        """One has been written, so many seconds after it came in; None for what says nothing of how quick it is, such
-        as many things at once."""
+    def leave(self, ahead: int = 0, took: float = 0.0) -> None:
+        """One has been written, so many seconds after it came in with so many ahead of it; with none ahead it says
+        nothing of how quick it went."""
         self.inside -= 1
-        if took is not None:
-            self._so_far = took if self._so_far is None else min(self._so_far, took)
-        self._turn(now)
-
-    def _turn(self, now: float) -> None:
-        if now - self._began >= WINDOW:
-            self._quickest = self._so_far or 0.0
-            self._began, self._so_far = now, None
+        if ahead >= TELLING:
+            self._each += WEIGHT * (took / (ahead + 1) - self._each)

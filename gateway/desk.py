@@ -135,7 +135,7 @@ class Desk:
                 ]
                 ended += await asyncio.gather(*one_by_one, return_exceptions=True)
         finally:
-            self.crowd.leave(time.monotonic(), None)
+            self.crowd.leave()
         problems = [*asked.problems, *(one for one in ended if isinstance(one, Problem))]
         if others := [one for one in ended if isinstance(one, BaseException) and not isinstance(one, Problem)]:
             raise others[0]
@@ -206,26 +206,25 @@ class Desk:
         if self.config.durable == "container" and not await self.store.read(look):
             raise not_landed()
 
-    def _enter(self) -> None:
+    def _enter(self) -> int:
         """Comes in to have something written, unless so many wait for that already that one is better told to come
-        again."""
-        if not self.crowd.may_enter(time.monotonic()):
+        again; answers how many are ahead."""
+        ahead = self.crowd.enter()
+        if ahead is None:
             raise Problem(ProblemKind.OVERLOADED, "too many requests are under way; try again", retry_after=1)
+        return ahead
 
     async def _written(self, work: Callable[[Tx], T], command: int, is_part: bool) -> T:
         """Writes for a caller. The parts of a batch have come in together, and are not counted each."""
-        began = time.monotonic()
-        if not is_part:
-            self._enter()
+        began, ahead = time.monotonic(), None if is_part else self._enter()
         try:
             return await self.store.write(work)
         except BaseException:
             self.waiters.remove(command)
             raise
         finally:
-            if not is_part:
-                now = time.monotonic()
-                self.crowd.leave(now, now - began)
+            if ahead is not None:
+                self.crowd.leave(ahead, time.monotonic() - began)
 
     def _answered(
         self, asked: Command, accepted: Accepted, row: AlertRow | None, request: int, refused: dict[str, str]

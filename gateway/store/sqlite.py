@@ -34,7 +34,8 @@ SCHEMAS = ("001.sql", "002.sql", "003.sql", "004.sql", "005.sql")
 BATCH = 256
 ROOM = 1 << 18
 AT_A_STRETCH = 0.002
-"""Seconds of work between two looks at what else there is to do."""
+"""Seconds of work between two looks at what else there is to do. Where that takes longer, as it does when many have to
+be refused, the work goes on for as long: it must not starve."""
 PATIENCE = 5000
 """Milliseconds to wait for another program that writes."""
 WRITERS_CACHE, READERS_CACHE, LISTERS_CACHE = 2000, 300, 700
@@ -241,9 +242,10 @@ class SqliteStore:
                 await self._aside(self._do, job, tx)
             else:
                 self._do(job, tx)
-            if time.monotonic() > pause_at:
+            if (paused := time.monotonic()) > pause_at:
                 await asyncio.sleep(0)
-                pause_at = time.monotonic() + AT_A_STRETCH
+                now = time.monotonic()
+                pause_at = now + max(AT_A_STRETCH, now - paused)
 
     def _do(self, job: Job, tx: SqliteTx) -> None:
         self._writer.execute("SAVEPOINT job")

@@ -3,6 +3,9 @@
 The gateway runs under libfaketime (the pip package of that name, which compiles it), its wall clock set through a file
 while it serves; the monotonic clock is left alone. Before each jump the upstream refuses for a while, so that retries
 are under way when it comes. The negative control lets the monotonic clock jump too, which no event loop survives.
+
+The library makes every lock of the process slow: at 40 alerts a second a whole core is taken by that alone, and what is
+late is late for want of it. So there are few alerts; how long they take without a jump is measured in the same way.
 """
 
 from __future__ import annotations
@@ -21,8 +24,8 @@ from tests.chaos.sink import Arrival, Sink, sink
 from tests.chaos.verdicts import Verdict, command, parser
 
 HOUR, MONTH = 3600, 30 * 24 * 3600
-JUMPS = (HOUR, 0, MONTH, 0, -HOUR, 0, -MONTH, 0)
-"""How far the clock is off after each jump."""
+JUMPS = (0, HOUR, 0, MONTH, 0, -HOUR, 0, -MONTH, 0)
+"""How far the clock is off after each jump; the first is none, and tells how long an outage alone takes."""
 CACHED = 1.0
 """Seconds after which the library looks into the file again; looking at every call makes the gateway crawl."""
 STALL = 5.0
@@ -40,7 +43,7 @@ def library() -> Path | None:
 
 
 async def clock(
-    directory: Path, jumps: tuple[int, ...] = JUMPS, *, rate: float = 40.0, monotonic_too: bool = False
+    directory: Path, jumps: tuple[int, ...] = JUMPS, *, rate: float = 10.0, monotonic_too: bool = False
 ) -> Verdict:
     """Makes these jumps under load."""
     preload = library()
@@ -66,7 +69,10 @@ async def clock(
             await process.terminate()
         taken = [one for one in upstream.arrivals() if one.status == 202]
         found = account(ledger, taken, await outbox(directory / "gateway.db"))
-    verdict = Verdict({"jumps": len(jumps), "s of delay (worst)": max(stalls), "times the attempts": max(storms)})
+    still = [stall for jump, before, stall in zip(jumps, (0, *jumps), stalls, strict=False) if jump == before]
+    verdict = Verdict({"jumps": len(jumps) - len(still), "s of delay (worst)": max(stalls)})
+    verdict.figures |= {"s of delay without a jump (worst)": max(still, default=0.0)}
+    verdict.figures |= {"times the attempts": max(storms)}
     found.judge(verdict, CONCURRENCY)
     verdict.hold(drained, "the outbox did not drain")
     slow = [jump for jump, stall in zip(jumps, stalls, strict=True) if stall > STALL]
@@ -115,8 +121,8 @@ async def _run(directory: Path, given: argparse.Namespace) -> Verdict:
 def main() -> int:
     """The command."""
     arguments = parser(__doc__)
-    arguments.add_argument("--times", type=int, default=5, help=f"how often the {len(JUMPS)} jumps are made")
-    arguments.add_argument("--rate", type=float, default=40.0)
+    arguments.add_argument("--times", type=int, default=5, help=f"how often the {len(JUMPS)} steps are gone through")
+    arguments.add_argument("--rate", type=float, default=10.0)
     return command("clock jumps", _run, arguments.parse_args())
 
 
