@@ -6,6 +6,7 @@ It tries the callers' documented examples on every route. It must not know any v
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 
 import msgspec
@@ -36,6 +37,7 @@ def warnings(config: Config) -> Iterator[str]:
         yield "durable: a PostgreSQL store outlives its containers; without this, callers need not wait for upstreams"
     yield from _shadowed(config)
     yield from _uncaught(config)
+    yield from _entries_of_nobody(config)
     for route in config.routes:
         yield from _shared_keys(config, route)
         yield from _unknown_senders(config, route)
@@ -160,7 +162,7 @@ def _without_entry(config: Config, route: Route, inbound: Inbound) -> Iterator[s
             keyless = [who for who, entry in entries.items() if upstream.keys.lacks(entry)]
             if keyless:
                 yield f"upstreams.{hop.upstream}.key: there is none, and no `else`, for {_some(keyless)}"
-        for lookup in (*hop.lookups, *([hop.key] if hop.key else [])):
+        for lookup in hop.all_lookups:
             values = lookup.table.values()
             missing = [who for who in callers if who not in values] if lookup.by == "caller" else []
             if missing and isinstance(lookup.otherwise, msgspec.UnsetType):
@@ -168,6 +170,22 @@ def _without_entry(config: Config, route: Route, inbound: Inbound) -> Iterator[s
                     f"routes: {route.name}: {lookup.table.name} has no {lookup.field}, and there is no `else`, "
                     f"for {_some(missing)}"
                 )
+
+
+def _entries_of_nobody(config: Config) -> Iterator[str]:
+    """Entries of what is looked up by caller that are no caller's name: hardly more than a slip of the pen."""
+    directories = [inbound.keyring.directory for inbound in config.inbounds.values()]
+    if any(directory and not directory.is_known for directory in directories):
+        return
+    everybody = set[str]().union(*(_callers(inbound) for inbound in config.inbounds.values()))
+    hops = [hop for route in config.routes for hop in (*route.to, *route.fallback)]
+    tables = {one.table.name: one.table for hop in hops for one in hop.all_lookups if one.by == "caller"}
+    for name, table in tables.items():
+        strangers = sorted(table.values().keys() - everybody)
+        if strangers:
+            close = difflib.get_close_matches(strangers[0], sorted(everybody), 1)
+            hint = f"; is {strangers[0]} meant to be {close[0]}?" if close else ""
+            yield f"{name}: it is looked up by caller, and there is no caller {_some(strangers)}{hint}"
 
 
 def _some(names: list[str]) -> str:

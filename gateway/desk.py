@@ -158,8 +158,7 @@ class Desk:
         *,
         is_part: bool = False,
     ) -> Answered:
-        if self.full or self.store.is_strained:
-            raise Problem(ProblemKind.OVERLOADED, "too much waits, or the disk is full; try again", retry_after=30)
+        self._have_room()
         log.debug("command", operation=asked.operation, caller=who.name)
         at = self.now()
 
@@ -205,6 +204,10 @@ class Desk:
         """Raises `Problem` where the store goes with its container and no upstream has what it holds."""
         if self.config.durable == "container" and not await self.store.read(look):
             raise not_landed()
+
+    def _have_room(self) -> None:
+        if self.full or self.store.is_strained:
+            raise Problem(ProblemKind.OVERLOADED, "too much waits, or the disk is full; try again", retry_after=30)
 
     def _enter(self) -> int:
         """Comes in to have something written, unless so many wait for that already that one is better told to come
@@ -409,7 +412,8 @@ class Desk:
     async def _mute(
         self, inbound: Inbound, who: Caller, asked: Mute | Unmute | Mutes, request: int, via: Via
     ) -> Answered:
-        """What callers ask not to be told of. The open alerts that they mean have been seen, and are acknowledged."""
+        """What callers ask not to be told of. The open alerts that they mean have been seen, and are acknowledged;
+        where that is refused the silence stands all the same, and is answered so: a repeat would make another one."""
         if isinstance(asked, Mutes):
             wanted = asked.id
             found = await self.store.read(lambda tx: mutes(tx, who.scope, wanted))
@@ -418,6 +422,7 @@ class Desk:
             ended = asked.id
             muted = await self.store.write(lambda tx: muting.end(tx, who.scope, ended, self.now()))
             return Answered(Answer(mutes=(muted,), request=request), request)
+        self._have_room()
         muted = await self.store.write(lambda tx: muting.keep(tx, who.scope, asked, self.now()))
         if asked.starts_at.timestamp() * 1000 <= self.now():
             chosen = AlertFilter(statuses=("firing",))
@@ -426,7 +431,10 @@ class Desk:
             acknowledge = tuple(
                 Command(operation=Operation.ACKNOWLEDGE, ref=Ref(id=shown), comment=asked.comment) for shown in meant
             )
-            await self._batch(inbound, who, Batch(acknowledge), request, via, None)
+            try:
+                await self._batch(inbound, who, Batch(acknowledge), request, via, None)
+            except Problem as problem:
+                log.warning("silence.not_acknowledged", silence=muted.id, reason=problem.message)
         return Answered(Answer(mutes=(muted,), request=request), request)
 
     async def _relay(self, who: Caller, asked: Relay, request: int, via: Via) -> Answered:

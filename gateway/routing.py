@@ -87,6 +87,11 @@ class Hop:
     lookups: tuple[Lookup, ...] = ()
     key: Lookup | None = None
 
+    @property
+    def all_lookups(self) -> tuple[Lookup, ...]:
+        """What is looked up on the way there, the key among it."""
+        return (*self.lookups, self.key) if self.key else self.lookups
+
     def sets(self, facts: Mapping[str, Any]) -> tuple[Flat, str, str]:
         """What is set for an alert, the entry of its routing key, and that of its key, where a table names them."""
         if not self.lookups and self.key is None:

@@ -194,6 +194,16 @@ def test_callers_without_an_entry(tmp_path: Path) -> None:
     assert not said(parse(text, secrets=False), "upstreams.oncall.key"), "nobody looked"
 
 
+def test_entries_of_nobody(tmp_path: Path) -> None:
+    route = '[[routes]]\nto = ["oncall"]\nset = { team = { by = "BY", table = "t.toml", else = "x" } }\n'
+    by_caller = route.replace("BY", "caller")
+    (tmp_path / "t.toml").write_text('ci = "7"\nterraform = "8"\n')
+    assert not said(configured(by_caller, base=tmp_path), "t.toml")
+    (tmp_path / "t.toml").write_text('ci = "7"\nterafrom = "8"\n')
+    assert said(configured(by_caller, base=tmp_path), "no caller terafrom", "meant to be terraform")
+    assert not said(configured(route.replace("BY", "resource"), base=tmp_path), "t.toml")
+
+
 # --- the file's own tests --------------------------------------------------------------------------------------
 
 EVENT = 'send = { eventType = "ALERT", summary = "s", severity = 1 }\n'

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mappings.alertmanager.matchers import Matcher
-from tests.clients.callers import OTHER, fresh
+from tests.clients.callers import OTHER, called, fresh
 from tests.engine.lasting import SILENCES, STORES, address, alert, lasting, posted, seconds, select, words
 from tests.harness import KEY, House, Sent
 
@@ -88,6 +88,34 @@ def test_what_is_open_is_acknowledged(tmp_path: Path, kind: str) -> None:
         posted(h, alert(name, endsAt=seconds(-1)))
         h.wait_for(lambda: words(h, name) == ["ALERT", "ACCEPT", "RESOLVE"])
         assert words(h, other) == ["ALERT"]
+
+
+def test_a_silence_stands_though_too_many_ask_at_once_for_what_is_open_to_be_acknowledged(h: House) -> None:
+    """Refusing it would have its sender make another one."""
+    name = _named("Crowded")
+    posted(h, alert(name))
+    h.wait_for(lambda: words(h, name) == ["ALERT"])
+    desk = h.gateway.desk
+    assert desk is not None
+    desk.crowd.inside += 1000
+    try:
+        made = _silenced(h, name)
+    finally:
+        desk.crowd.inside -= 1000
+    assert h.call("GET", ONE + made).body["status"] == {"state": "active"}
+    assert words(h, name) == ["ALERT"]
+
+
+def test_where_nothing_can_be_taken_no_silence_is_kept_either(tmp_path: Path) -> None:
+    routes = '[[routes]]\nto = ["there"]\nfallback = { to = ["sms"], after = "1h" }\n'
+    upstreams = {"there": "ilert", "sms": "ilert"}
+    with called(tmp_path, upstreams, routes=routes, top="max_waiting = 1\n") as h:
+        posted(h, alert(_named("Waiting")))
+        name = _named("Full")
+        h.wait_for(lambda: _silence(h, _matcher("alertname", name)).status == 503)
+        before = len(h.call("GET", SILENCES).body)
+        assert _silence(h, _matcher("alertname", name)).status == 503
+        assert len(h.call("GET", SILENCES).body) == before
 
 
 def test_an_alert_that_came_and_went_in_a_silence_is_told_to_nobody(h: House) -> None:
