@@ -178,13 +178,7 @@ class Desk:
             await self._see_it_land(lambda tx: all_has_landed(tx, done.alert))
             return Answered(as_answer(done), done.alert or done.request, done.reports)
         accepted, waiter = done
-        for delivery in accepted.deliveries:
-            self.dispatcher.wake(delivery.upstream)
-        for upstream, fates in accepted.reports.items():
-            self.metrics.report(who.dialect.name, upstream, fates)
-        if Code.LOOP in accepted.dead.values():
-            self.metrics.loop(who.dialect.name)
-            log.warning("command.loops", command=accepted.command, via=list(via))
+        self._pass_on(who, accepted, via)
         if not waiter:
             await self._see_it_land(lambda tx: has_landed(tx, asked, who, accepted))
             return self._answered(asked, accepted, accepted.alert, request, {})
@@ -199,6 +193,16 @@ class Desk:
             await self.store.write(lambda tx: self._keep(tx, who, key, at, answered, row, is_done=True))
         await self._see_it_land(lambda tx: has_landed(tx, asked, who, accepted))
         return answered
+
+    def _pass_on(self, who: Caller, accepted: Accepted, via: Via) -> None:
+        """What was written is to be delivered, and counted."""
+        for delivery in accepted.deliveries:
+            self.dispatcher.wake(delivery.upstream)
+        for upstream, fates in accepted.reports.items():
+            self.metrics.report(who.dialect.name, upstream, fates)
+        if Code.LOOP in accepted.dead.values():
+            self.metrics.loop(who.dialect.name)
+            log.warning("command.loops", command=accepted.command, via=list(via))
 
     async def _see_it_land(self, look: Callable[[Tx], bool]) -> None:
         """Raises `Problem` where the store goes with its container and no upstream has what it holds."""

@@ -117,24 +117,8 @@ def rehearse(
     sent, fates = what_to_send(upstream, operation)
     if sent is None:
         return Rehearsed((), fates)
-    by_key = upstream.dialect.outbound.addressed_by == "key"
-    key = asked.ref.key if asked.ref and asked.ref.key else asked.patch.get("dedup_key") or "{key}"
-    is_update = operation is not Operation.CREATE
-    flat = restore({**{hint.path: hint.value for hint in asked.hints}, **asked.patch}, asked.carried)
-    flat = in_order({"kind": origin.kind, **flat})
-    words = Saying(
-        flat=flat,
-        origin=origin.name,
-        caller=caller,
-        key=key if by_key else None,
-        replaced=replaced or {},
-        route=route,
-        changed=tuple(path for path in flat if path != "kind") if is_update else None,
-        verbatim=dict(asked.verbatim),
-        said=dict(asked.verbatim),
-        dropped=asked.dropped,
-    )
-    akin = origin.name == upstream.dialect.name
+    words = _as_said(asked, origin, upstream, caller, replaced or {}, route)
+    is_update, akin = operation is not Operation.CREATE, origin.name == upstream.dialect.name
     body: dict[str, Any] = {}
     patch: dict[str, Any] = {}
     by_id = upstream.dialect.outbound.addressed_by == "id"
@@ -151,7 +135,7 @@ def rehearse(
         at=datetime.now(UTC),
         body=body,
         patch=patch,
-        key=key if by_key else None,
+        key=words.key,
         ids={"id": (asked.ref.id if asked.ref else None) or "{id}"} if is_update else {},
         seen={},
         comment=asked.comment,
@@ -161,6 +145,27 @@ def rehearse(
         settings=upstream.settings,
     )
     return Rehearsed(rehearsed(sending, upstream), fates)
+
+
+def _as_said(asked: Command, origin: Dialect, upstream: Upstream, caller: str, replaced: Flat, route: str) -> Saying:
+    """The alert as far as the command tells it, on its way to the upstream."""
+    by_key = upstream.dialect.outbound.addressed_by == "key"
+    key = asked.ref.key if asked.ref and asked.ref.key else asked.patch.get("dedup_key") or "{key}"
+    flat = restore({**{hint.path: hint.value for hint in asked.hints}, **asked.patch}, asked.carried)
+    flat = in_order({"kind": origin.kind, **flat})
+    is_update = asked.operation is not Operation.CREATE
+    return Saying(
+        flat=flat,
+        origin=origin.name,
+        caller=caller,
+        key=key if by_key else None,
+        replaced=replaced,
+        route=route,
+        changed=tuple(path for path in flat if path != "kind") if is_update else None,
+        verbatim=dict(asked.verbatim),
+        said=dict(asked.verbatim),
+        dropped=asked.dropped,
+    )
 
 
 def rehearsed(sending: Sending, upstream: Upstream) -> tuple[Request, ...]:

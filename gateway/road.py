@@ -194,12 +194,7 @@ class Road:
     def _change(
         self, tx: Tx, row: AlertRow, asked: Command, caller: Caller, request: int, command: int, now: int, via: Via
     ) -> Accepted:
-        if asked.version is not None and asked.version != row.version:
-            raise Problem(
-                ProblemKind.CONFLICT,
-                f"Conflict version: {asked.version} is not the current version {row.version}",
-                field="version",
-            )
+        _must_be_current(asked, row)
         before, has_seen = flatten(row.body), self._outbox.has_seen(via)
         patch = without_implied(resolve_hints(before, asked), before, caller.dialect)
         if has_seen:  # an echo prolongs nothing: what renews itself would never end
@@ -360,6 +355,13 @@ class Road:
             created_at=now,
             due=now,
         )
+
+
+def _must_be_current(asked: Command, row: AlertRow) -> None:
+    """Raises `Problem` where the caller believes another version to be current."""
+    if asked.version is not None and asked.version != row.version:
+        text = f"Conflict version: {asked.version} is not the current version {row.version}"
+        raise Problem(ProblemKind.CONFLICT, text, field="version")
 
 
 def _end_of(flat: Flat) -> int | None:
