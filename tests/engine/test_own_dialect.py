@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import tomllib
@@ -51,6 +52,7 @@ def described(text: str = TITLES + SOURCE + DEEP, more: str = "") -> Config:
     return parse(f"{CALLERS}{there}{more}{text}")
 
 
+@functools.cache
 def own(name: str) -> Dialect:
     """One of the described dialects."""
     return described().own[name]
@@ -222,7 +224,8 @@ def test_a_hostile_body_is_taken_or_refused(h: House, name: str, data: st.DataOb
 
 @pytest.mark.parametrize("name", OWN)
 def test_every_oddity_at_every_place_is_read_or_refused(name: str) -> None:
-    route = own(name).routes[0]
+    dialect = own(name)
+    route, upstream = dialect.routes[0], destination_of(dialect)
     taken = 0
     for body in every_mutation(OWN[name]):
         try:
@@ -230,7 +233,7 @@ def test_every_oddity_at_every_place_is_read_or_refused(name: str) -> None:
         except Problem:
             continue
         assert isinstance(asked, Command)
-        rehearse(asked, own(name), destination_of(own(name)))
+        rehearse(asked, dialect, upstream)
         taken += 1
     assert taken
 
