@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as Map
 from typing import Any
 
@@ -94,11 +94,20 @@ class Mapping:
         self._sides = {side: [entry for entry in self.rows if entry.side in ("both", side)] for side in SIDES}
         self._readers: dict[Side, Callable[[Wire, str], tuple[Flat, list[Hint]]]] = {}
         self._writers: dict[Side, Callable[[Flat, Writing, bool], Wire]] = {}
-        self._paths = frozenset(path for entry in self.rows for path in entry.paths)
+        self._paths = _paths_of(self.rows)
+        self._inside = [entry for entry in self._sides["request"] if self._is_inside(entry)]
+        told = _paths_of(self._inside)
+        elsewhere = _paths_of(entry for entry in self._sides["request"] if not self._is_inside(entry))
+        self._told_inside = None if told & elsewhere else told
+        self._read_inside: Callable[[Wire, str], tuple[Flat, list[Hint]]] | None = None
         self._not_verbatim = (
             *(drop.wire for drop in self.dropped if drop.control),
             *(wire for entry in self.rows if entry.side == "reply" for wire in entry.wires),
         )
+
+    def _is_inside(self, entry: Row) -> bool:
+        """Whether a row looks into the container."""
+        return any(wire == self.container or wire.startswith(f"{self.container}.") for wire in entry.wires)
 
     def _check(self) -> None:
         known = leaves(self.wire)
@@ -140,6 +149,17 @@ class Mapping:
         """Everything that a wire object of ours says by itself: what `interpret` calls the whole of it."""
         flat, hints = self._read(self._without_carried(raw)[0], "request", "")
         return {**{hint.path: hint.value for hint in hints}, **flat} if hints else flat
+
+    def meaning_again(self, raw: Wire, meant: Flat) -> Flat:
+        """What an object means, and what it is without saying so, of which `meant` was that before something in its
+        container changed: what else it says is not read again."""
+        if self._told_inside is None:
+            return {**self.implied, **self.meaning(raw)}
+        if self._read_inside is None:
+            self._read_inside = reader(self._inside, _second_voice, invalid)
+        flat, hints = self._read_inside(self._without_carried(raw)[0], "")
+        kept = {path: value for path, value in meant.items() if path not in self._told_inside}
+        return {**self.implied, **kept, **{hint.path: hint.value for hint in hints}, **flat}
 
     def _read(self, raw: Wire, side: Side, prefix: str) -> tuple[Flat, list[Hint]]:
         read = self._readers.get(side)
@@ -282,6 +302,10 @@ class Mapping:
             return next((leaf for leaf in homes if get(wire, leaf) is not UNSET), homes[0])
         start = f"extensions.{self.dialect}."
         return path[len(start) :] if path.startswith(start) else ""
+
+
+def _paths_of(rows: Iterable[Row]) -> frozenset[str]:
+    return frozenset(path for entry in rows for path in entry.paths)
 
 
 def _agree(one: Flat, other: Flat, paths: tuple[str, ...]) -> bool:

@@ -7,7 +7,7 @@ something is sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from gateway.mapping import CARRIED
 from gateway.mapping import Mapping as Rows
 from gateway.rows import Unmet, Writing
 from gateway.values import iso_seconds
-from gateway.wire import Wire, copied, get, put
+from gateway.wire import Wire, get, put, without
 
 Word = Literal["mapped", "carried", "approximated", "kept", "dropped"]
 
@@ -200,9 +200,7 @@ def _once_carried(mapping: Rows, body: Wire, meant: Flat) -> Flat:
     held = get(body, mapping.container) if mapping.container else UNSET
     if held != {} and not (mapping.details or "").startswith(f"{mapping.container}."):
         return meant
-    carrying = copied(body)
-    mapping.carry(carrying, {})
-    return {**mapping.implied, **mapping.meaning(carrying)}
+    return mapping.meaning_again(without(body, mapping.container) if mapping.container and held == {} else body, meant)
 
 
 def _note_lateness(saying: Saying, mapping: Rows, details: str, said: tuple[Wire, Wire]) -> None:
@@ -228,15 +226,6 @@ LONGEST_LABELS = 500
 MOST_LINES = 6
 """Of a page, below the sender's text. What the sender says comes before where the gateway's own trace is."""
 SEVERITY_NAMES = ("emergency", "alert", "critical", "error", "warning", "notice", "informational", "debug")
-SEEN_IN = {
-    "severity": ("severity",),
-    "team": ("team",),
-    "resource": ("resource", "source"),
-    "runbook": ("labels", "custom"),
-    "link": ("links",),
-    "labels": ("labels",),
-}
-"""The paths of each line: it is left out where the target shows all of them."""
 
 
 def page_text(saying: Saying, inexact: frozenset[str], hush: str, public_url: str = "") -> tuple[str, tuple[int, int]]:
@@ -259,16 +248,9 @@ def page_text(saying: Saying, inexact: frozenset[str], hush: str, public_url: st
 
 def _facts(flat: Flat, inexact: frozenset[str]) -> Iterable[tuple[str, str]]:
     """What the target has no field for and a responder wants to know, each on one line, whatever its sender wrote."""
-    facts = {
-        "severity": _named(flat.get("severity")),
-        "team": flat.get("team"),
-        "resource": _whereabouts(flat),
-        "runbook": _runbook(flat),
-        "link": _link(flat.get("links") or ()),
-        "labels": _labels(flat),
-    }
-    for name, value in facts.items():
-        text = " ".join(str(value).split()) if value is not None and not inexact.isdisjoint(SEEN_IN[name]) else ""
+    for name, (paths, told) in FACTS.items():
+        value = None if inexact.isdisjoint(paths) else told(flat)
+        text = " ".join(str(value).split()) if value is not None else ""
         if text:
             yield name, text
 
@@ -285,8 +267,9 @@ def _runbook(flat: Flat) -> str | None:
     return (flat.get("labels") or {}).get(RUNBOOK) or (flat.get("custom") or {}).get(RUNBOOK)
 
 
-def _link(links: Sequence[Link]) -> str | None:
+def _link(flat: Flat) -> str | None:
     """The first link, with what it is called and how many more there are."""
+    links: Sequence[Link] = flat.get("links") or ()
     if not links:
         return None
     first = links[0]
@@ -294,8 +277,9 @@ def _link(links: Sequence[Link]) -> str | None:
     return f"{first.href}{called}" + (f", and {len(links) - 1} more" if links[1:] else "")
 
 
-def _named(severity: int | None) -> str | None:
+def _severity(flat: Flat) -> str | None:
     """A severity as its sender gave it, with the name that RFC 5424 has for it."""
+    severity = flat.get("severity")
     return None if severity is None else f"{severity} ({SEVERITY_NAMES[severity]})"
 
 
@@ -303,6 +287,17 @@ def _whereabouts(flat: Flat) -> str | None:
     """What is watched, and who noticed: for some vendors the one is a part of a machine, and the other the machine."""
     named = dict.fromkeys(str(flat[path]) for path in ("resource", "source") if flat.get(path))
     return " on ".join(named) or None
+
+
+FACTS: Mapping[str, tuple[tuple[str, ...], Callable[[Flat], str | None]]] = {
+    "severity": (("severity",), _severity),
+    "team": (("team",), lambda flat: flat.get("team")),
+    "resource": (("resource", "source"), _whereabouts),
+    "runbook": (("labels", "custom"), _runbook),
+    "link": (("links",), _link),
+    "labels": (("labels",), _labels),
+}
+"""The lines of a page, each with its paths and its text: it is left out where the target shows all of the paths."""
 
 
 class _Report:
@@ -324,6 +319,7 @@ class _Report:
         self.meant = meant
         self.reasons = reasons
         self.carried: frozenset[str] = frozenset()
+        self._exact = {path for path, value in saying.flat.items() if path in meant and meant[path] == value}
 
     def _asked(self) -> Iterable[str]:
         changed = self.saying.changed
@@ -333,14 +329,12 @@ class _Report:
             if path != "kind" or value != self.mapping.kind:
                 yield path
 
-    def _is_exact(self, path: str) -> bool:
-        return path in self.meant and self.meant[path] == self.saying.flat.get(path)
-
     def inexact(self) -> frozenset[str]:
         """The paths of which a reader does not see there what was said; more than that is no loss."""
-        flat = self.saying.flat
         return frozenset(
-            path for path in flat if not self._is_exact(path) and not _holds(self.meant.get(path), flat[path])
+            path
+            for path, value in self.saying.flat.items()
+            if path not in self._exact and not (isinstance(value, dict) and _holds(self.meant.get(path), value))
         )
 
     def fates(self) -> tuple[Fate, ...]:
@@ -357,7 +351,7 @@ class _Report:
 
     def _fate(self, path: str) -> Fate:
         holder = self.mapping.holder(path, self.body)
-        if self._is_exact(path):
+        if path in self._exact:
             return Fate(path, "mapped", holder, self._set_by(path))
         if path in self.meant:
             why = self.reasons.get(path) or self._why_narrowed(path)
@@ -395,11 +389,9 @@ class _Report:
         return Fate(path, "approximated", self.mapping.holder(path, self.body), why)
 
 
-def _holds(shown: Any, said: Any) -> bool:
+def _holds(shown: Any, said: dict[str, Any]) -> bool:
     """Whether everything that was said under names is shown under the same."""
-    if not isinstance(shown, dict) or not isinstance(said, dict):
-        return False
-    return all(name in shown and shown[name] == value for name, value in said.items())
+    return isinstance(shown, dict) and all(name in shown and shown[name] == value for name, value in said.items())
 
 
 def header(upstream: str, report: Iterable[Fate], dead: str = "") -> str:

@@ -73,7 +73,10 @@ def account(
             found.lost.append(told)
     for told in acknowledged:
         begun, ended = first.get((told.nonce, "ALERT")), first.get((told.nonce, "RESOLVE"))
-        found.inverted += told.word == "RESOLVE" and ended is not None and (begun is None or begun > ended)
+        # What was over before it could be told need not begin; its end is told where an attempt may have made it.
+        is_folded = begun is None and any(row.state == "void" for row in by_alert[told.alert, "create"])
+        is_early = ended is not None and (begun is None or begun > ended) and not is_folded
+        found.inverted += told.word == "RESOLVE" and is_early
     return found
 
 

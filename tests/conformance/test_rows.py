@@ -18,7 +18,7 @@ from gateway.errors import Problem
 from gateway.mapping import Mapping
 from gateway.registry import dialects
 from gateway.rows import Dropped, Row, Unmet, Writing, row
-from gateway.wire import Wire, copied, get, leaves, put
+from gateway.wire import Wire, copied, get, leaves, put, remove
 from tests.conformance.samples import NAMES, destination, mappings_of, normal, wire_samples
 from tests.conformance.strategies import alerts
 
@@ -142,6 +142,25 @@ def test_any_object_settles(name: str, data: st.DataObject) -> None:
     body, _ = data.draw(alerts(name))
     mapping = dialects()[name].mapping
     _settles(mapping, mapping.interpret(body).whole(), "request")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@given(data=st.data())
+def test_what_changed_in_the_container_alone_is_read_as_if_all_were_read(name: str, data: st.DataObject) -> None:
+    mapping = dialects()[name].mapping
+    body, _ = data.draw(alerts(name))
+    body = copied(mapping.write(normal(mapping.interpret(body).whole()), Writing(defaults=destination(name).defaults)))
+    meant = {**mapping.implied, **mapping.meaning(body)}
+    container = mapping.container or ""
+    inside = [f"{container}.more"] if container else []
+    inside += [leaf for leaf in (mapping.details or "",) if container and leaf.startswith(f"{container}.")]
+    *filled, emptied = (copied(body) for _ in range(len(inside) + 1))
+    for leaf, one in zip(inside, filled, strict=True):
+        put(one, leaf, "words")
+    remove(emptied, container)
+    for one in (*filled, emptied):
+        assert mapping.meaning_again(one, meant) == {**mapping.implied, **mapping.meaning(one)}
 
 
 def _settles(mapping: Mapping, read: Flat, side: Any) -> None:
