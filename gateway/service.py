@@ -206,6 +206,8 @@ class Gateway:
         purged, called = 0.0, time.monotonic()
         while True:
             try:
+                if self.dispatcher is not None:
+                    self.metrics.upstreams(self.dispatcher.breakers(), self.dispatcher.budgets())
                 await self._follow_clock()
                 await self.store.ease()
                 waiting = await self.store.read(lambda tx: tx.waiting(), is_long=True)
@@ -277,8 +279,14 @@ class Gateway:
         except (StoreError, TimeoutError) as error:
             faults.append(f"the store takes no commits: {error}")
         breakers = self.dispatcher.breakers() if self.dispatcher else {}
+        budgets = self.dispatcher.budgets() if self.dispatcher else {}
         upstreams = {
-            name: {"state": one.state, "reason": one.reason, "probe_in_s": round(one.wait(time.monotonic()), 1)}
+            name: {
+                "state": one.state,
+                "reason": one.reason,
+                "probe_in_s": round(one.wait(time.monotonic()), 1),
+                "retries_left": round(budgets[name], 1),
+            }
             for name, one in breakers.items()
         }
         held = [name for name, one in breakers.items() if one.state == "held"]
@@ -296,6 +304,11 @@ class Gateway:
         assert self.desk and self.dispatcher
         waiting, dead = await self.store.read(lambda tx: (tx.waiting(), tx.dead()), is_long=True)
         text = self.metrics.text(
-            waiting, dead, self.dispatcher.breakers(), self.desk.now(), is_strained=self.store.is_strained
+            waiting,
+            dead,
+            self.dispatcher.breakers(),
+            self.dispatcher.budgets(),
+            self.desk.now(),
+            is_strained=self.store.is_strained,
         )
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
