@@ -83,6 +83,7 @@ class Gateway:
         self.dispatcher: Dispatcher | None = None
         self.desk: Desk | None = None
         self.watch: Watch | None = None
+        self._called, self._purged = time.monotonic(), 0.0
         self._ids: Ids | None = None
         self._name = ""
         self._surface: Surface | None = None
@@ -202,28 +203,39 @@ class Gateway:
                 log.warning("upstream.unknown", upstream=one.upstream, waiting=one.count)
 
     async def _keep_house(self) -> None:
-        """Counts what waits, removes what has ended long ago, a small batch at a time, and watches the clock."""
-        purged, called = 0.0, time.monotonic()
+        """Counts what waits, removes what has ended long ago, a small batch at a time, and watches the clock. What
+        fails in one of these must not end the others."""
         while True:
-            try:
-                if self.dispatcher is not None:
-                    self.metrics.upstreams(self.dispatcher.breakers(), self.dispatcher.budgets())
-                await self._follow_clock()
-                await self.store.ease()
-                waiting = await self.store.read(lambda tx: tx.waiting(), is_long=True)
-                most = self.config.max_waiting
-                count, size = sum(one.count for one in waiting), sum(one.bytes for one in waiting)
-                assert self.desk is not None
-                self.desk.full = count >= most.deliveries or size >= most.bytes
-                await self._pass_time()
-                if time.monotonic() - called >= calling.EVERY and not self.store.is_strained:
-                    called = time.monotonic()
-                    await self.calls.write(self.store)
-                if time.monotonic() - purged >= PURGE_EVERY:
-                    purged = time.monotonic() if await self._purge(self.desk.now()) < PURGED_AT_ONCE else 0.0
-            except StoreError as error:
-                log.error("store.unavailable", reason=str(error))
+            for step in (self._look_around, self._pass_time, self._write_calls, self._forget):
+                try:
+                    await step()
+                except StoreError as error:
+                    log.error("store.unavailable", reason=str(error))
+                    break
+                except Exception:
+                    log.exception("housekeeping.failed")
             await asyncio.sleep(HOUSEKEEPING)
+
+    async def _look_around(self) -> None:
+        assert self.desk and self.dispatcher
+        self.metrics.upstreams(self.dispatcher.breakers(), self.dispatcher.budgets())
+        await self._follow_clock()
+        await self.store.ease()
+        waiting = await self.store.read(lambda tx: tx.waiting(), is_long=True)
+        most = self.config.max_waiting
+        count, size = sum(one.count for one in waiting), sum(one.bytes for one in waiting)
+        self.desk.full = count >= most.deliveries or size >= most.bytes
+
+    async def _write_calls(self) -> None:
+        if time.monotonic() - self._called >= calling.EVERY and not self.store.is_strained:
+            self._called = time.monotonic()
+            await self.calls.write(self.store)
+
+    async def _forget(self) -> None:
+        if time.monotonic() - self._purged >= PURGE_EVERY:
+            assert self.desk is not None
+            removed = await self._purge(self.desk.now())
+            self._purged = time.monotonic() if removed < PURGED_AT_ONCE else 0.0
 
     async def _pass_time(self) -> None:
         assert self.desk and self.dispatcher and self._ids
