@@ -451,7 +451,7 @@ class SqlTx:
                 accepted=int(accepted),
                 confirmed=count - int(accepted),
                 p50=self._one(at, (since, upstream, (count - 1) // 2))[0],
-                p99=self._one(at, (since, upstream, (count - 1) * 99 // 100))[0],
+                p99=self._one(at, (since, upstream, (count * 99 + 99) // 100 - 1))[0],
                 worst=worst,
             )
             for upstream, count, accepted, worst in counted
