@@ -198,6 +198,8 @@ class SqliteStore:
 
     def _read(self, connection: apsw.Connection, work: Callable[[Tx], T]) -> T:
         try:
+            if connection.in_transaction:  # the end of one failed: without this, none would ever begin again
+                connection.execute("ROLLBACK")
             connection.execute("BEGIN")
             try:
                 return work(SqliteTx(connection))

@@ -14,6 +14,7 @@ from gateway.delivery import attempt, judging
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.transport import Transport
 from gateway.dialect import Response
+from gateway.operating import send_again
 from gateway.store import DeliveryRow, Tx
 from gateway.store.sqlite import SqliteTx
 from tests.chaos import bounded, credentials, described, elsewhere, hostile, isolation, lanes, liveness, poison, repeats
@@ -122,10 +123,8 @@ def test_promise_10_poison_goes_to_the_dead_letters() -> None:
 
 
 def test_promise_10_a_replay_that_minds_no_order_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = poison.send_again
-
     def backward(tx: Tx, rows: list[DeliveryRow], now: int, *, force: bool) -> tuple[list[int], list[str]]:
-        done, refused = real(tx, rows, now, force=force)
+        done, refused = send_again(tx, rows, now, force=force)
         for number, row in enumerate(rows):
             row.due = now - number
             tx.update_delivery(row)
