@@ -58,10 +58,9 @@ def replay(h: House) -> tuple[int, list[str]]:
     with contextlib.closing(apsw.Connection(h.gateway.config.store)) as connection:
         connection.set_busy_timeout(5000)
         tx = SqliteTx(connection)
-        with connection:
-            again, refused = send_again(
-                tx, chosen(tx, (), dead=True, upstream=None), time.time_ns() // 10**6, force=False
-            )
+        connection.execute("BEGIN IMMEDIATE")  # as the command does: the gateway writes meanwhile
+        again, refused = send_again(tx, chosen(tx, (), dead=True, upstream=None), time.time_ns() // 10**6, force=False)
+        connection.execute("COMMIT")
     return len(again), refused
 
 
