@@ -12,7 +12,7 @@ import hmac
 import ipaddress
 from collections.abc import AsyncIterator, Awaitable, Callable
 from operator import methodcaller
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 import structlog
@@ -28,7 +28,7 @@ from gateway.errors import ConfigurationError, Problem, StoreError
 from gateway.inbound.limits import decode, read_body
 from gateway.listening import host_in
 from gateway.operations import Operator
-from gateway.store import CallsRow, DeliveryFilter, Tx
+from gateway.store import CallsRow, DeliveryFilter, DeliveryState, Tx
 
 if TYPE_CHECKING:
     from gateway.service import Gateway
@@ -41,6 +41,7 @@ PAGE = 50
 MOST_TOLD = 1000
 """So many ids and refusals are told of one call; how many there were is told in any case."""
 MOST_BODY = 1 << 20
+STATES = get_args(DeliveryState)
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
 
@@ -216,11 +217,13 @@ class Admin:
         known = {"state", "alert", "upstream", "limit"}
         _only(query.keys(), known)
         limit = _number(query.get("limit", "1000"), "limit", MOST_LISTED)
+        if (state := query.get("state")) not in (None, *STATES):
+            raise _Refusal(400, f"state: is none of {', '.join(STATES)}")
         name = query.get("alert")
         alert = await self._gateway.store.read(lambda tx: operating.of_alert(tx, name) if name is not None else None)
         if name is not None and alert is None:
             return _said(404, f"nobody knows an alert by {name!r}")
-        chosen = DeliveryFilter(state=query.get("state"), upstream=query.get("upstream"), alert=alert, limit=limit)
+        chosen = DeliveryFilter(state=state, upstream=query.get("upstream"), alert=alert, limit=limit)
         first, rest = await self._page(chosen)
         return StreamingResponse(self._pages(first, rest), media_type="application/json")
 

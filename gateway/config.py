@@ -206,6 +206,8 @@ def parse(text: str, *, secrets: bool = True, listen: str | None = None, base: P
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError([f"not TOML: {error}"]) from None
+    except RecursionError:
+        raise ConfigurationError(["not TOML that anybody means: it is nested too deeply"]) from None
     return _Check(secrets, base or Path()).config({**table, "listen": listen} if listen else table)
 
 

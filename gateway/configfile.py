@@ -397,12 +397,18 @@ class Checker(Protocol):
         """A credential; one that cannot be had is said."""
 
 
+CENTURY = 36_525 * 86_400.0
+
+
 def duration(text: str) -> float:
-    """A duration such as ``10s``, ``2m``, ``30d`` or ``500ms``, in seconds; raises `ValueError`."""
+    """A duration such as ``10s``, ``2m``, ``30d`` or ``500ms``, in seconds, at most a century; raises `ValueError`."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text.strip())
     if not found:
         raise ValueError(f'{text!r} is not a duration; write "10s", "2m", "1h" or "30d"')
-    return float(found[1]) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]]
+    seconds = float(found[1]) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]]
+    if seconds > CENTURY:  # times are kept in 64 bits
+        raise ValueError(f"{text!r} is longer than a century")
+    return seconds
 
 
 def some_time(text: str) -> float:

@@ -10,12 +10,12 @@ from typing import Literal
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from gateway.delivery.breaker import Breaker
+from gateway.delivery.breaker import RESERVE, Breaker
 from gateway.store import Waiting
 from gateway.translation import Fate
 
 _PREFIX = "alert_gateway_"
-_OfWorkers = Literal["mostrecent", "livemin"]
+_OfWorkers = Literal["mostrecent", "livemin", "livemax"]
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -56,12 +56,22 @@ class Metrics:
         self._dead = self._gauge("dead_deliveries", "Dead letters that nobody has sent again or dropped.", "upstream")
         self._age = self._gauge("oldest_waiting_seconds", "Age of the oldest delivery that waits.", "upstream")
         self._open = self._gauge(
-            "upstream_open", "1 while an upstream is left alone but for probes, because it fails.", "upstream"
+            "upstream_open",
+            "1 while an upstream is left alone but for probes, because it fails.",
+            "upstream",
+            of_workers="livemax",
         )
         self._held = self._gauge(
             "upstream_held",
             "1 while nothing is sent to an upstream because it refuses its key or shows a bad certificate.",
             "upstream",
+            of_workers="livemax",
+        )
+        self._retries = self._gauge(
+            "retry_budget",
+            "Retries that an upstream may be asked for at once; below 1, what failed waits for it to grow.",
+            "upstream",
+            of_workers="livemin",
         )
 
     def _show_what_is_read_again(self) -> None:
@@ -146,11 +156,22 @@ class Metrics:
         self._certificates.labels("good" if is_good else "bad").inc()
         self._certificate.set(is_good)
 
+    def upstreams(self, breakers: Mapping[str, Breaker], budgets: Mapping[str, float]) -> None:
+        """How things stand with each upstream. To be said again and again: of several workers it is not only the one
+        that is asked which counts."""
+        self._shown.update(breakers)
+        for upstream in sorted(self._shown):  # also one that was dismissed, or it would be open for ever
+            breaker = breakers.get(upstream)
+            self._held.labels(upstream).set(breaker is not None and breaker.state == "held")
+            self._open.labels(upstream).set(breaker is not None and breaker.state == "open")
+            self._retries.labels(upstream).set(budgets.get(upstream, RESERVE))
+
     def text(
         self,
         waiting: Iterable[Waiting],
         dead: Mapping[str, int],
         breakers: Mapping[str, Breaker],
+        budgets: Mapping[str, float],
         now: int,
         *,
         is_strained: bool,
@@ -158,14 +179,13 @@ class Metrics:
         """Everything, in Prometheus' text format."""
         self._strained.set(is_strained)
         depths = {one.upstream: one for one in waiting}
-        self._shown.update(depths, dead, breakers)
-        for upstream in sorted(self._shown):  # also one that was dismissed, or it would be open for ever
-            found, breaker = depths.get(upstream), breakers.get(upstream)
+        self._shown.update(depths, dead)
+        self.upstreams(breakers, budgets)
+        for upstream in sorted(self._shown):
+            found = depths.get(upstream)
             self._depth.labels(upstream).set(found.count if found else 0)
             self._dead.labels(upstream).set(dead.get(upstream, 0))
             self._age.labels(upstream).set(max(0, now - found.oldest) / 1000 if found else 0)
-            self._held.labels(upstream).set(breaker is not None and breaker.state == "held")
-            self._open.labels(upstream).set(breaker is not None and breaker.state == "open")
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # one of several workers speaks for all
             together = CollectorRegistry()
             MultiProcessCollector(together)  # type: ignore[no-untyped-call]

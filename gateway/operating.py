@@ -82,7 +82,10 @@ def chosen(
         return sorted((row for row in found if row.id > after), key=lambda row: row.id)[:most]
     if not dead and upstream is None:
         raise NotAsAsked("name deliveries by id, or say --dead or --upstream")
-    return tx.deliveries(DeliveryFilter(state="dead", upstream=upstream, after=after, limit=most))
+    found = tx.deliveries(DeliveryFilter(state="dead", upstream=upstream, after=after, limit=most))
+    if not found and upstream is not None and not tx.deliveries(DeliveryFilter(upstream=upstream, limit=1)):
+        raise NotAsAsked(f"nothing was ever meant for an upstream {upstream!r}")
+    return found
 
 
 def change(

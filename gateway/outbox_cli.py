@@ -84,6 +84,8 @@ def retry(place: Place, ids: tuple[int, ...], dead: bool, upstream_name: str | N
 @click.option("--because", required=True, metavar="TEXT", help="Why; it is kept with the delivery.")
 def drop(place: Place, ids: tuple[int, ...], dead: bool, upstream_name: str | None, because: str) -> None:
     """Take deliveries out of the outbox for good."""
+    if not because.strip():
+        raise click.UsageError("--because: say why; it is kept with the delivery")
     _change(place, "drop", {"ids": ids, "dead": dead, "upstream": upstream_name, "because": because}, "dropped")
 
 

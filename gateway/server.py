@@ -32,9 +32,12 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def server(app: Any, http: type[EdgeProtocol] = EdgeProtocol, tls: ssl.SSLContext | None = None) -> _Quiet:
+def server(
+    app: Any, http: type[EdgeProtocol] = EdgeProtocol, tls: ssl.SSLContext | None = None, patience: int | None = None
+) -> _Quiet:
     """A uvicorn server as this gateway wants it: its own edge, no access log, no signals handled, no WebSockets, and
-    no header believed about where a request came from."""
+    no header believed about where a request came from. `patience` is for how many seconds its end waits for whoever is
+    slow to send or to read."""
     config = uvicorn.Config(
         app,
         http=http,
@@ -46,6 +49,7 @@ def server(app: Any, http: type[EdgeProtocol] = EdgeProtocol, tls: ssl.SSLContex
         proxy_headers=False,
         server_header=False,
         backlog=2048,
+        timeout_graceful_shutdown=patience,
     )
     return _Quiet(config, tls, http.header_seconds)
 
@@ -113,13 +117,14 @@ async def serving(
     fd: int | None = None,
     tls: ssl.SSLContext | None = None,
     settle: float = 0.0,
+    patience: int | None = None,
 ) -> AsyncIterator[str]:
     """Serves an application until the block ends; gives its address. `fd` is a socket that listens already; with `tls`
     nothing else is spoken there. For `settle` seconds between the end of listening and the end, what was sent is
-    still answered."""
+    still answered; `patience` as for `server`."""
     listener = bind(host, port) if fd is None else socket.socket(fileno=fd)
     listener.setblocking(False)
-    running = server(app, http, tls)
+    running = server(app, http, tls, patience)
     with listener:
         task = asyncio.create_task(running.serve([listener]))
         try:

@@ -83,6 +83,7 @@ class Gateway:
         self.dispatcher: Dispatcher | None = None
         self.desk: Desk | None = None
         self.watch: Watch | None = None
+        self._called, self._purged = time.monotonic(), 0.0
         self._ids: Ids | None = None
         self._name = ""
         self._surface: Surface | None = None
@@ -202,26 +203,39 @@ class Gateway:
                 log.warning("upstream.unknown", upstream=one.upstream, waiting=one.count)
 
     async def _keep_house(self) -> None:
-        """Counts what waits, removes what has ended long ago, a small batch at a time, and watches the clock."""
-        purged, called = 0.0, time.monotonic()
+        """Counts what waits, removes what has ended long ago, a small batch at a time, and watches the clock. What
+        fails in one of these must not end the others."""
         while True:
-            try:
-                await self._follow_clock()
-                await self.store.ease()
-                waiting = await self.store.read(lambda tx: tx.waiting(), is_long=True)
-                most = self.config.max_waiting
-                count, size = sum(one.count for one in waiting), sum(one.bytes for one in waiting)
-                assert self.desk is not None
-                self.desk.full = count >= most.deliveries or size >= most.bytes
-                await self._pass_time()
-                if time.monotonic() - called >= calling.EVERY and not self.store.is_strained:
-                    called = time.monotonic()
-                    await self.calls.write(self.store)
-                if time.monotonic() - purged >= PURGE_EVERY:
-                    purged = time.monotonic() if await self._purge(self.desk.now()) < PURGED_AT_ONCE else 0.0
-            except StoreError as error:
-                log.error("store.unavailable", reason=str(error))
+            for step in (self._look_around, self._pass_time, self._write_calls, self._forget):
+                try:
+                    await step()
+                except StoreError as error:
+                    log.error("store.unavailable", reason=str(error))
+                    break
+                except Exception:
+                    log.exception("housekeeping.failed")
             await asyncio.sleep(HOUSEKEEPING)
+
+    async def _look_around(self) -> None:
+        assert self.desk and self.dispatcher
+        self.metrics.upstreams(self.dispatcher.breakers(), self.dispatcher.budgets())
+        await self._follow_clock()
+        await self.store.ease()
+        waiting = await self.store.read(lambda tx: tx.waiting(), is_long=True)
+        most = self.config.max_waiting
+        count, size = sum(one.count for one in waiting), sum(one.bytes for one in waiting)
+        self.desk.full = count >= most.deliveries or size >= most.bytes
+
+    async def _write_calls(self) -> None:
+        if time.monotonic() - self._called >= calling.EVERY and not self.store.is_strained:
+            self._called = time.monotonic()
+            await self.calls.write(self.store)
+
+    async def _forget(self) -> None:
+        if time.monotonic() - self._purged >= PURGE_EVERY:
+            assert self.desk is not None
+            removed = await self._purge(self.desk.now())
+            self._purged = time.monotonic() if removed < PURGED_AT_ONCE else 0.0
 
     async def _pass_time(self) -> None:
         assert self.desk and self.dispatcher and self._ids
@@ -277,8 +291,14 @@ class Gateway:
         except (StoreError, TimeoutError) as error:
             faults.append(f"the store takes no commits: {error}")
         breakers = self.dispatcher.breakers() if self.dispatcher else {}
+        budgets = self.dispatcher.budgets() if self.dispatcher else {}
         upstreams = {
-            name: {"state": one.state, "reason": one.reason, "probe_in_s": round(one.wait(time.monotonic()), 1)}
+            name: {
+                "state": one.state,
+                "reason": one.reason,
+                "probe_in_s": round(one.wait(time.monotonic()), 1),
+                "retries_left": round(budgets[name], 1),
+            }
             for name, one in breakers.items()
         }
         held = [name for name, one in breakers.items() if one.state == "held"]
@@ -296,6 +316,11 @@ class Gateway:
         assert self.desk and self.dispatcher
         waiting, dead = await self.store.read(lambda tx: (tx.waiting(), tx.dead()), is_long=True)
         text = self.metrics.text(
-            waiting, dead, self.dispatcher.breakers(), self.desk.now(), is_strained=self.store.is_strained
+            waiting,
+            dead,
+            self.dispatcher.breakers(),
+            self.dispatcher.budgets(),
+            self.desk.now(),
+            is_strained=self.store.is_strained,
         )
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

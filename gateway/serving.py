@@ -28,6 +28,9 @@ SETTLE = 0.3
 """Seconds in which what callers sent before listening ended is still answered."""
 LINGER = 3.0
 """Seconds between the end of readiness and the end of listening."""
+PATIENCE, OPERATORS_PATIENCE = 6, 1
+"""Seconds that the end waits for callers, and for operators, who are slow to send or to read, one after the other:
+together with the rest of the drain, less than the 25 s after which a process is killed."""
 
 
 def run(load: Callable[[], Config], fd: int | None = None, admin_fd: int | None = None) -> int:
@@ -68,11 +71,13 @@ async def _serve(config: Config, load: Callable[[], Config], fd: int | None, adm
         try:
             async with contextlib.AsyncExitStack() as listeners:
                 if config.admin:
-                    admin = serving(gateway.admin_app, *config.admin, fd=admin_fd, tls=admin_tls)
+                    admin = serving(
+                        gateway.admin_app, *config.admin, fd=admin_fd, tls=admin_tls, patience=OPERATORS_PATIENCE
+                    )
                     log.info("serving.admin", url=await listeners.enter_async_context(admin))
                 host, port = config.listen
                 url = await listeners.enter_async_context(
-                    serving(gateway.app, host, port, fd=fd, tls=tls, settle=SETTLE)
+                    serving(gateway.app, host, port, fd=fd, tls=tls, settle=SETTLE, patience=PATIENCE)
                 )
                 settled()
                 log.info("serving", url=url, dialects=list(config.inbounds), upstreams=list(config.upstreams))
@@ -162,10 +167,10 @@ class _Reloading:
                 gateway.metrics.reload(is_good=False)
                 log.error("store.unavailable", reason=str(error))
                 raise
-            except Exception:  # whoever waits for signals must not fall asleep
+            except Exception as error:  # whoever waits for signals must not fall asleep
                 gateway.metrics.reload(is_good=False)
                 log.exception("config.refused")
-                return
+                raise ConfigurationError([f"it cannot be loaded: {type(error).__name__}; the log has more"]) from None
             gateway.metrics.reload(is_good=True)
             log.info("config.reloaded", upstreams=list(gateway.config.upstreams), routes=len(gateway.config.routes))
             try:

@@ -6,7 +6,7 @@ It must not know any vendor, HTTP, or SQL.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import structlog
@@ -14,6 +14,7 @@ import structlog
 from gateway.canonical import Operation
 from gateway.config import Config
 from gateway.dialect import Dialect
+from gateway.errors import StoreError
 from gateway.ids import MakeId
 from gateway.road import Road
 from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryRow, Store, TargetRow, Tx
@@ -29,10 +30,17 @@ async def pass_time(store: Store, road: Road, config: Config, ids: MakeId, now: 
     ended, renewable = await store.read(lambda tx: (tx.ended(now, AT_ONCE), tx.renewable(now, AT_ONCE)))
     busy: set[str] = set()
     dialects = {inbound.dialect.name: inbound.dialect for inbound in config.inbounds.values()}
-    for row in ended:
-        busy |= await store.write(partial(end, road=road, alert=row.id, dialects=dialects, command=ids(), now=now))
-    for target in renewable:
-        busy |= await store.write(partial(renew, due=target, config=config, ids=ids, now=now))
+    works: list[tuple[int, Callable[[Tx], set[str]]]] = [
+        (row.id, partial(end, road=road, alert=row.id, dialects=dialects, command=ids(), now=now)) for row in ended
+    ]
+    works += [(target.alert, partial(renew, due=target, config=config, ids=ids, now=now)) for target in renewable]
+    for alert, work in works:
+        try:
+            busy |= await store.write(work)
+        except StoreError:
+            raise
+        except Exception:  # one that is poison must not keep the others
+            log.exception("time.failed", alert=alert)
     return busy
 
 

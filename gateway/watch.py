@@ -11,10 +11,10 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
-from msgspec import Struct, structs
+from msgspec import Struct, convert, structs, to_builtins
 
 from gateway.canonical import Flat, Operation
 from gateway.config import Config, Heartbeat, Upstream
@@ -23,11 +23,12 @@ from gateway.delivery.transport import Transport, Unreachable
 from gateway.dialect import Delivered, Missing, Pending, Request, Sending
 from gateway.errors import StoreError
 from gateway.rows import Unmet
-from gateway.store import Store, Waiting
+from gateway.store import Store, Tx, Waiting
 from gateway.translation import Saying, translate
 from gateway.values import from_millis
 
 log = structlog.get_logger()
+T = TypeVar("T")
 STALL = 120.0
 """Seconds that something may wait before that is trouble, unless the configuration says otherwise."""
 MOST_ASKED = 8
@@ -54,7 +55,8 @@ class Trouble(Struct, frozen=True):
 
 class Raised(Struct):
     """An alarm that an upstream was told of: which one, and by which ids it knows it; how often all was well since; and
-    when it has to be told again, in milliseconds since 1970, where it forgets."""
+    when it has to be told again, in milliseconds since 1970, where it forgets. Replicas keep it together: whoever still
+    sees the trouble counts `seen` up, and `is_kept` once it has been in the store."""
 
     upstream: str
     code: str
@@ -63,6 +65,8 @@ class Raised(Struct):
     ids: dict[str, str] = {}
     clear: int = 0
     renew_at: int | None = None
+    seen: int = 0
+    is_kept: bool = False
 
 
 class Watch:
@@ -123,12 +127,11 @@ class Watch:
         config = self._config()
         if not config.alarms:
             return self.interval
-        if not self._raised:
-            await self._remember()
+        await self._remember()
         now = {trouble.key: trouble for trouble in await self.troubles()}
         for key, trouble in now.items():
             if key in self._raised:
-                self._raised[key].clear = 0
+                await self._see(self._raised[key])
                 await self._renew(config, self._raised[key])
             else:
                 await self._raise(config, trouble)
@@ -177,7 +180,7 @@ class Watch:
                 one.renew_at = self._again_at(told)
                 self._raised[trouble.key] = one
                 log.error("alarm.raised", alarm=trouble.code, about=trouble.about, upstream=name)
-                await self._note()
+                await self._keep_first(config, trouble, one)
                 return
         log.error("alarm.untold", alarm=trouble.code, about=trouble.about)
 
@@ -190,7 +193,7 @@ class Watch:
         told = await self._tell(upstream, Operation.UPDATE, trouble, one.ids)
         if told is not None:
             one.renew_at = self._again_at(told)
-            await self._note()
+            await self._keep(one)
 
     def _again_at(self, told: Delivered) -> int | None:
         return self._now() + int(told.renew * 1000) if told.renew else None
@@ -202,7 +205,7 @@ class Watch:
         if upstream is None or await self._tell(upstream, Operation.RESOLVE, trouble, raised.ids) is not None:
             del self._raised[key]
             log.info("alarm.cleared", alarm=raised.code, about=raised.about)
-            await self._note()
+            await self._change(lambda kept: kept.pop(key, None))
 
     async def _tell(
         self, upstream: Upstream, operation: Operation, trouble: Trouble, ids: Mapping[str, str]
@@ -250,16 +253,62 @@ class Watch:
             ended = await client.run(call(sending))
         return ended.outcome
 
-    async def _remember(self) -> None:
-        """Alarms that were raised before a restart are cleared after it."""
-        with contextlib.suppress(StoreError):
-            kept = await self._store.read(lambda tx: tx.note(NOTE)) or {}
-            self._raised = {key: Raised(**value) for key, value in kept.items()}
+    async def _see(self, one: Raised) -> None:
+        """The trouble is still there. Other replicas may not have it: they are told so before they call it over."""
+        one.clear = 0
+        one.seen += 1
+        if self._store.lease is not None and one.seen % max(1, self.calm // 4) == 0:
+            await self._keep(one)
 
-    async def _note(self) -> None:
-        kept = {key: {name: getattr(one, name) for name in one.__struct_fields__} for key, one in self._raised.items()}
+    async def _remember(self) -> None:
+        """Alarms that were raised before a restart, or by another replica, are cleared here too; what another replica
+        cleared is not raised any more, and what it still sees is not over."""
+        if self._raised and self._store.lease is None:
+            return
         with contextlib.suppress(StoreError):
-            await self._store.write(lambda tx: tx.put_note(NOTE, kept))
+            noted = await self._store.read(lambda tx: tx.note(NOTE)) or {}
+            found = {key: structs.replace(convert(one, Raised), clear=0, is_kept=True) for key, one in noted.items()}
+            for key, mine in self._raised.items():
+                if key in found and mine.seen >= found[key].seen:
+                    found[key].clear, found[key].seen = mine.clear, mine.seen
+                elif key not in found and not mine.is_kept:
+                    found[key] = mine
+            self._raised = found
+
+    async def _keep_first(self, config: Config, trouble: Trouble, one: Raised) -> None:
+        """Keeps an alarm that was just raised. Where another replica told of it meanwhile, its word stands, and ours is
+        taken back where that is another alert."""
+
+        def unless_there(kept: dict[str, Any]) -> Any:
+            return kept.setdefault(trouble.key, to_builtins(one))
+
+        first = await self._change(unless_there)
+        one.is_kept = first is not None
+        if first is None or first == to_builtins(structs.replace(one, is_kept=False)):
+            return
+        upstream = config.upstreams[one.upstream]
+        self._raised[trouble.key] = structs.replace(convert(first, Raised), is_kept=True)
+        if first["upstream"] != one.upstream or upstream.dialect.outbound.addressed_by == "id":
+            await self._tell(upstream, Operation.RESOLVE, trouble, one.ids)
+
+    async def _keep(self, one: Raised) -> None:
+        key = Trouble(one.code, one.about, one.summary).key
+        one.is_kept |= await self._change(lambda kept: kept.update({key: to_builtins(one)}) or True) is not None
+
+    async def _change(self, change: Callable[[dict[str, Any]], T]) -> T | None:
+        """Changes what is kept of alarms, beside other replicas that do; None where that cannot be kept."""
+
+        def work(tx: Tx) -> T:
+            tx.lock(NOTE)
+            kept = tx.note(NOTE) or {}
+            changed = change(kept)
+            tx.put_note(NOTE, kept)
+            return changed
+
+        try:
+            return await self._store.write(work)
+        except StoreError:
+            return None
 
 
 async def prove(store: Store, within: float) -> None:

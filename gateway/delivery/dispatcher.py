@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Mapping
 
 import structlog
@@ -123,6 +124,11 @@ class Dispatcher:
     def breakers(self) -> dict[str, Breaker]:
         """How things stand with each upstream."""
         return {name: lanes.gate.breaker for name, lanes in self._lanes.items()}
+
+    def budgets(self) -> dict[str, float]:
+        """How many retries each upstream may be asked for at once."""
+        now = time.monotonic()
+        return {name: max(0.0, lanes.gate.budget.refill(now)) for name, lanes in self._lanes.items()}
 
     def turns(self) -> bool:
         """Whether every task is still at work."""

@@ -411,7 +411,8 @@ class Tx(Protocol):
         """What each upstream took of the commands accepted since a time, in order of the upstreams."""
 
     def purge(self, before: int, limit: int) -> int:
-        """Removes what ended before a time, a batch at most; answers how many deliveries and alerts that were."""
+        """Removes what ended before a time, so many commands with all their deliveries, and alerts, at most; answers
+        how many deliveries and alerts that were."""
 
     def tell(self, text: str) -> None:
         """Tells the other replicas, once this is committed. A hint only: it may be lost."""

@@ -18,7 +18,7 @@ from gateway.errors import Problem, ProblemKind, StoreError
 from gateway.store import Arrivals, DeliveryRow, LedgerLine
 from gateway.store.postgres_line import ANSWER, Line
 from gateway.store.sql import Rows, SqlTx
-from gateway.store.tables import DELIVERIES
+from gateway.store.tables import DELIVERIES, OVER
 
 T = TypeVar("T")
 LONG = 300.0
@@ -200,11 +200,12 @@ class PostgresTx(SqlTx):
     def purge(self, before: int, limit: int) -> int:
         """As for every engine, in as many statements whatever the limit: each is a journey."""
         old = self._all(
-            "DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries WHERE finished_at < ? LIMIT ? "
-            "FOR UPDATE SKIP LOCKED) RETURNING id",
-            (before, limit),
+            f"DELETE FROM deliveries WHERE command IN (SELECT d.command FROM deliveries d WHERE {OVER} LIMIT ? "
+            "FOR UPDATE SKIP LOCKED) RETURNING id, command",
+            (before, before, limit),
         )
         self._run("DELETE FROM attempts WHERE delivery = ANY(?)", ([row[0] for row in old],))
+        self._run("DELETE FROM commands WHERE id = ANY(?)", ([row[1] for row in old],))
         ended = self._all(
             "DELETE FROM alerts WHERE id IN (SELECT id FROM alerts a WHERE is_open = 0 AND updated_at < ? "
             "AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.alert = a.id) LIMIT ? "

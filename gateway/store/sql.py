@@ -28,7 +28,7 @@ from gateway.store import (
     TargetRow,
     Waiting,
 )
-from gateway.store.tables import ALERTS, ATTEMPTS, CALLS, COMMANDS, DELIVERIES, TARGETS
+from gateway.store.tables import ALERTS, ATTEMPTS, CALLS, COMMANDS, DELIVERIES, OVER, TARGETS
 
 STATES = get_args(DeliveryState)
 _KIND = ("dialect", "caller", "outcome", "method", "path", "agent")
@@ -451,7 +451,7 @@ class SqlTx:
                 accepted=int(accepted),
                 confirmed=count - int(accepted),
                 p50=self._one(at, (since, upstream, (count - 1) // 2))[0],
-                p99=self._one(at, (since, upstream, (count - 1) * 99 // 100))[0],
+                p99=self._one(at, (since, upstream, (count * 99 + 99) // 100 - 1))[0],
                 worst=worst,
             )
             for upstream, count, accepted, worst in counted
@@ -460,10 +460,10 @@ class SqlTx:
     # keeping house
 
     def purge(self, before: int, limit: int) -> int:
-        old = self._all("SELECT id FROM deliveries WHERE finished_at < ? LIMIT ?", (before, limit))
-        for (delivery,) in old:
-            self._run("DELETE FROM attempts WHERE delivery = ?", (delivery,))
-            self._run("DELETE FROM deliveries WHERE id = ?", (delivery,))
+        old = self._all(f"SELECT d.command FROM deliveries d WHERE {OVER} LIMIT ?", (before, before, limit))
+        removed = sum(len(self.deliveries_of(command)) for (command,) in old)
+        for (command,) in old:
+            self.remove_command(command)
         ended = self._all(
             "SELECT id FROM alerts a WHERE is_open = 0 AND updated_at < ? "
             "AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.alert = a.id) LIMIT ?",
@@ -477,7 +477,7 @@ class SqlTx:
             "AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.command = c.id) LIMIT ?)",
             (before, limit),
         )
-        return len(old) + len(ended)
+        return removed + len(ended)
 
     def largest_id(self) -> int:
         tables = ("commands", "deliveries", "alerts")

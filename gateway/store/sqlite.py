@@ -102,12 +102,26 @@ class SqliteStore:
             self._take_lock()
         if self._path != ":memory:":  # alerts are nobody else's to read
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        self._writer = self._connect(WRITERS_CACHE)
-        migrate(self._writer)
+        self._writer = self._open_writer()
         self._writer.set_busy_timeout(0)
-        if self._exclusive:
+        if self._exclusive and not self.is_strained:
             self._ballast.load()
         self._reader = self._writer if self._path == ":memory:" else self._connect(READERS_CACHE)
+
+    def _open_writer(self) -> apsw.Connection:
+        """Opening takes room too, for what connections share: where the disk is full, that of the ballast."""
+        try:
+            return self._connect_up_to_date()
+        except (apsw.FullError, apsw.IOError):
+            if not (self._exclusive and self._ballast.drop()):
+                raise
+            self.is_strained = True
+            return self._connect_up_to_date()
+
+    def _connect_up_to_date(self) -> apsw.Connection:
+        connection = self._connect(WRITERS_CACHE)
+        migrate(connection)
+        return connection
 
     def _take_lock(self) -> None:
         self._lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -184,6 +198,8 @@ class SqliteStore:
 
     def _read(self, connection: apsw.Connection, work: Callable[[Tx], T]) -> T:
         try:
+            if connection.in_transaction:  # the end of one failed: without this, none would ever begin again
+                connection.execute("ROLLBACK")
             connection.execute("BEGIN")
             try:
                 return work(SqliteTx(connection))

@@ -73,3 +73,12 @@ COMMANDS = Table("commands", CommandRow, key=["id"], json=["body"])
 DELIVERIES = Table("deliveries", DeliveryRow, key=["id"], json=["report", "merges", "seen"])
 ATTEMPTS = Table("attempts", AttemptRow, key=["delivery", "number"])
 CALLS = Table("calls", CallsRow, key=["dialect", "caller", "outcome", "method", "path", "agent"])
+
+OVER = (
+    "d.finished_at < ? AND NOT EXISTS (SELECT 1 FROM deliveries o WHERE o.command = d.command AND "
+    "(o.id < d.id OR o.finished_at IS NULL OR o.finished_at >= ? OR (o.state = 'merged' AND EXISTS "
+    "(SELECT 1 FROM deliveries w WHERE w.upstream = o.upstream AND w.lane = o.lane AND w.state = 'waiting'))))"
+)
+"""The condition on a delivery `d` that it is the first of a command all of whose deliveries ended before a time, bound
+twice, and which none that waits says with its own: what was received is forgotten as a whole, or the ledger would not
+add up."""

@@ -46,7 +46,8 @@ class Fussy:
         """Takes an event, or refuses it."""
         key, word = got.body["alertKey"], got.body["eventType"]
         status, only = int(key.split("-")[1]), key.split("-")[2]
-        if not self.is_cured and status in POISON and only in ("all", word):
+        is_refused = only in ("all", word) or (only == "later" and word != WORDS[0])
+        if not self.is_cured and status in POISON and is_refused:
             return say(status, POISON[status][1])
         self.taken[key].append(word)
         return say(202, {})
@@ -57,10 +58,9 @@ def replay(h: House) -> tuple[int, list[str]]:
     with contextlib.closing(apsw.Connection(h.gateway.config.store)) as connection:
         connection.set_busy_timeout(5000)
         tx = SqliteTx(connection)
-        with connection:
-            again, refused = send_again(
-                tx, chosen(tx, (), dead=True, upstream=None), time.time_ns() // 10**6, force=False
-            )
+        connection.execute("BEGIN IMMEDIATE")  # as the command does: the gateway writes meanwhile
+        again, refused = send_again(tx, chosen(tx, (), dead=True, upstream=None), time.time_ns() // 10**6, force=False)
+        connection.execute("COMMIT")
     return len(again), refused
 
 
@@ -82,7 +82,7 @@ def _send(h: House, alerts: int, chance: random.Random) -> int:
     for number in range(alerts):
         status = (*POISON, 0, 0, 0)[number % 6]
         # What is said of an alert that never got there is void; poison of a whole alert therefore is its first event.
-        only = "all" if number < 6 else chance.choice(("all", *WORDS[1:]))
+        only = "all" if number < 6 else chance.choice(("all", "later", *WORDS[1:]))
         key = f"key-{status}-{only}-{number}"
         for word in WORDS:
             assert page(h, key, eventType=word, comments=[{"creator": "c", "content": "c"}]).status == 202

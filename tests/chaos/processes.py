@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from gateway.store import DeliveryFilter, DeliveryRow
+from gateway.store import DeliveryFilter, DeliveryRow, Tx
 from gateway.store.sqlite import SqliteStore
 from tests.chaos.load import CALLER_KEY
 from tests.chaos.sink import ROOT
@@ -151,9 +151,21 @@ async def running(config: Path, port: int, **how: Any) -> AsyncIterator[Process]
         process.kill()
 
 
-async def outbox(path: Path) -> list[DeliveryRow]:
-    """Every delivery in a store's file; none where there is no file."""
+async def outbox(path: Path, *, is_whole: bool = True) -> list[DeliveryRow]:
+    """Every delivery in a store's file; none where there is no file. The ledger over them adds up (promise 30), unless
+    a negative control has taken something out."""
     if not path.exists():  # noqa: ASYNC240  (nothing else runs by then)
         return []
     async with SqliteStore(str(path), exclusive=False) as store:
-        return await store.read(lambda tx: tx.deliveries(DeliveryFilter(limit=10_000_000)))
+        return await store.read(added_up if is_whole else _all)
+
+
+def added_up(tx: Tx) -> list[DeliveryRow]:
+    """Every delivery of a store whose ledger adds up; an `AssertionError` says for whom it does not."""
+    wrong = [line for line in tx.ledger(0, "caller") if not line.adds_up]
+    assert not wrong, f"the ledger does not add up: {wrong}"
+    return _all(tx)
+
+
+def _all(tx: Tx) -> list[DeliveryRow]:
+    return tx.deliveries(DeliveryFilter(limit=10_000_000))

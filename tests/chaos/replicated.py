@@ -20,11 +20,11 @@ from pathlib import Path
 import httpx
 import psycopg
 
-from gateway.store import DeliveryFilter, DeliveryRow
+from gateway.store import DeliveryRow
 from gateway.store.postgres import PostgresStore
 from tests.chaos.accounts import OPERATIONS
 from tests.chaos.load import CALLER_KEY, Ledger, Load, Sender, Told
-from tests.chaos.processes import CONCURRENCY, GATEWAY, UPSTREAM_KEY, Process, free_port
+from tests.chaos.processes import CONCURRENCY, GATEWAY, UPSTREAM_KEY, Process, added_up, free_port
 from tests.chaos.sink import ROOT, Arrival
 from tests.chaos.verdicts import Verdict
 
@@ -92,7 +92,7 @@ def held_by(url: str, name: str) -> int:
 async def outbox(url: str) -> list[DeliveryRow]:
     """Every delivery of a store."""
     async with PostgresStore(url, exclusive=False) as store:
-        return await store.read(lambda tx: tx.deliveries(DeliveryFilter(limit=10_000_000)))
+        return await store.read(added_up)
 
 
 class Replica:

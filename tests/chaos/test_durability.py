@@ -15,7 +15,7 @@ from tests.chaos.drain import drain
 from tests.chaos.kill import kill
 from tests.chaos.overload import overload
 from tests.chaos.power import power
-from tests.chaos.processes import FORGETFUL
+from tests.chaos.processes import FORGETFUL, outbox
 from tests.chaos.upgrade import STORES, deliver
 from tests.chaos.verdicts import Verdict
 
@@ -100,3 +100,5 @@ def test_the_store_of_an_earlier_release_delivers_its_backlog(store: Path, tmp_p
 @pytest.mark.parametrize("store", sorted(STORES.glob("*.db")), ids=lambda path: str(path.stem))
 def test_a_delivery_that_an_upgrade_loses_is_noticed(store: Path, tmp_path: Path) -> None:
     broken(asyncio.run(deliver(tmp_path, store, loses=True)), "never arrived")
+    with pytest.raises(AssertionError, match="does not add up"):
+        asyncio.run(outbox(tmp_path / "gateway.db"))

@@ -6,11 +6,16 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.delivery import attempt, judging
+from gateway.delivery.dispatcher import Dispatcher
+from gateway.delivery.transport import Transport
 from gateway.dialect import Response
+from gateway.operating import send_again
+from gateway.store import DeliveryRow, Tx
 from gateway.store.sqlite import SqliteTx
 from tests.chaos import bounded, credentials, described, elsewhere, hostile, isolation, lanes, liveness, poison, repeats
 from tests.chaos import retries as matrix
@@ -34,6 +39,15 @@ def kept(result: Result) -> None:
 
 def test_promise_4_at_least_once_with_the_same_key() -> None:
     kept(repeats.measure(pages=16, crashes=1, seed=1))
+
+
+def test_promise_4_a_gateway_that_does_not_look_first_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def blind(*given: object) -> tuple[None, int]:
+        return None, 0
+
+    monkeypatch.setattr("gateway.delivery.lanes.look", blind)
+    broken = repeats.measure(pages=16, crashes=0, seed=1).broken
+    assert any("16 pages became" in text for text in broken), broken
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +97,16 @@ def test_promise_7_every_attempt_is_bounded() -> None:
     kept(bounded.measure(pages=8, seconds=2, slack=2.5))
 
 
+def test_promise_7_an_attempt_that_outlasts_its_deadline_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Transport.__init__
+
+    def patient(self: Transport, url: str, timeout: float, *more: Any) -> None:
+        real(self, url, timeout + 1.2, *more)
+
+    monkeypatch.setattr(Transport, "__init__", patient)
+    assert any("took longer" in text for text in bounded.measure(pages=2, seconds=2, slack=0.8).broken)
+
+
 def test_promise_8_an_upstream_that_hangs_slows_no_other(tmp_path: Path) -> None:
     """In so short a run only what is gross is told from noise; the ratio is the command's."""
     usual, faulty = isolation.compare(tmp_path, 50, "hang", turns=1)
@@ -95,7 +119,21 @@ def test_promise_8_a_name_that_cannot_be_looked_up_slows_no_other(tmp_path: Path
 
 
 def test_promise_10_poison_goes_to_the_dead_letters() -> None:
-    kept(poison.measure(alerts=15, seed=1))
+    kept(poison.measure(alerts=30, seed=1))
+
+
+def test_promise_10_a_replay_that_minds_no_order_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def backward(tx: Tx, rows: list[DeliveryRow], now: int, *, force: bool) -> tuple[list[int], list[str]]:
+        done, refused = send_again(tx, rows, now, force=force)
+        for number, row in enumerate(rows):
+            row.due = now - number
+            tx.update_delivery(row)
+        return done, refused
+
+    monkeypatch.setattr(poison, "send_again", backward)
+    monkeypatch.setattr(SqliteTx, "claim", lanes.LanesIgnored.claim)
+    broken = poison.measure(alerts=30, seed=1).broken
+    assert any("out of order" in text for text in broken), broken
 
 
 def test_promise_18_hostile_http() -> None:
@@ -117,3 +155,12 @@ def test_promise_22_the_description_is_true() -> None:
 def test_promise_24_liveness_ignores_upstreams() -> None:
     """Every fault for a moment; the full store is the command's."""
     kept(liveness.measure(seconds=0.05, is_filled=False))
+
+
+def test_promise_24_a_gateway_that_is_not_ready_for_an_upstream_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def turns(self: Dispatcher) -> bool:
+        return all(one.state == "closed" for one in self.breakers().values())
+
+    monkeypatch.setattr(Dispatcher, "turns", turns)
+    broken = liveness.measure(seconds=0.3, is_filled=False).broken
+    assert any("not ready for an upstream's fault" in text for text in broken), broken

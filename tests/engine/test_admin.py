@@ -170,6 +170,8 @@ def test_more_than_one_batch_is_sent_again_in_order(tmp_path: Path, monkeypatch:
     [
         ("/-/retry", {}, "name deliveries by id"),
         ("/-/retry", {"ids": [5]}, "no such delivery: 5"),
+        ("/-/retry", {"upstream": "oncal"}, "nothing was ever meant for an upstream 'oncal'"),
+        ("/-/drop", {"upstream": "oncal", "because": "x"}, "nothing was ever meant for an upstream 'oncal'"),
         ("/-/retry", {"id": [5]}, "`id`"),
         ("/-/retry", {"ids": "5"}, "$.ids"),
         ("/-/retry", [], "object"),
@@ -201,7 +203,7 @@ def test_an_empty_list_is_a_list(tmp_path: Path) -> None:
 
 def test_questions_that_are_not_understood_are_refused(tmp_path: Path) -> None:
     with standing(tmp_path, "http://127.0.0.1:9") as s:
-        for query in ("limit=0", "limit=x", "limit=10001", "stat=dead"):
+        for query in ("limit=0", "limit=x", "limit=10001", "stat=dead", "state=ded"):
             assert s.get(f"/-/deliveries?{query}").status_code == 400, query
         assert s.get("/-/deliveries?alert=nobody").status_code == 404
         assert s.get("/-/report?since=soon").status_code == 400
@@ -333,6 +335,7 @@ def test_commands_ask_a_running_gateway_instead_of_its_store(tmp_path: Path) -> 
         (("deliveries", "--url", "http://127.0.0.1:1", "--token", TOKEN), "write env:NAME or file:PATH"),
         (("deliveries", "--url", "http://127.0.0.1:1", "--token", "env:NOT_THERE"), "NOT_THERE is not set"),
         (("deliveries", "--url", "http://127.0.0.1:1"), "http://127.0.0.1:1 cannot be asked"),
+        (("drop", "--url", "http://127.0.0.1:1", "--dead", "--because", " "), "--because: say why"),
     ],
 )
 def test_what_a_command_cannot_do_is_said(arguments: tuple[str, ...], said: str) -> None:

@@ -122,6 +122,13 @@ def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
         duration(text)
 
 
+@pytest.mark.parametrize("text", ["36526d", "9" * 30 + "s", "9" * 400 + "d"])
+def test_a_duration_that_no_store_can_count_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="century"):
+        duration(text)
+    assert duration("36525d")
+
+
 @pytest.mark.parametrize(
     ("value", "meant"), [(4096, 4096), ("4096", 4096), ("1KiB", 1024), ("1MiB", 1 << 20), ("2 GiB", 2 << 30)]
 )

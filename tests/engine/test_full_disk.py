@@ -116,6 +116,22 @@ def test_the_alarm_of_a_full_disk_reaches_somebody(small_disk: Path, monkeypatch
             assert said[1] == ("alert-gateway/store-full", "RESOLVE")
 
 
+def test_a_gateway_that_is_started_on_a_full_disk_delivers_what_waits(small_disk: Path) -> None:
+    """What is restarted then, as a supervisor does, opens the store in the room of the ballast."""
+    with chaos(say(503)) as upstream:
+        with on(small_disk, upstream) as h:
+            assert page(h, "before").status == 202
+        filler = use_up(small_disk)
+        assert os.statvfs(small_disk).f_bavail == 0
+        with on(small_disk, upstream) as h:
+            assert page(h, "refused").status == 503
+            assert h.client.get(h.url + "/-/ready").status_code == 503, "no alert can be made durable"
+            upstream.always(OK)
+            assert [row.key for row in settled(h)] == ["before"]
+            filler.unlink()
+            h.wait_for(lambda: page(h, "after").status == 202)
+
+
 def test_a_disk_that_is_full_from_the_start_has_no_ballast(small_disk: Path) -> None:
     filler = use_up(small_disk, but=SIZE)
     ballast = Ballast(str(small_disk / "b"))

@@ -131,6 +131,7 @@ def test_one_upstream_s_breaker_is_not_another_s(tmp_path: Path, monkeypatch: py
             settled(h, count=20)
             assert state(h, "other") == "closed"
             assert metric(h, "upstream_open", "other") == 0
+            assert metric(h, "retry_budget", "other") == RESERVE == ready(h)["upstreams"]["other"]["retries_left"]
 
 
 def test_a_restart_allows_one_probe_at_once_and_keeps_the_doubling(
@@ -247,6 +248,7 @@ def test_retries_stay_within_their_budget_and_first_attempts_go_on(tmp_path: Pat
         assert took < 10, "first attempts wait for nobody's retries"
         waiting = len(outbox(h, "waiting"))
         assert waiting > 10, "what exceeds the budget waits"
+        assert metric(h, "retry_budget") < 3 and ready(h)["upstreams"]["oncall"]["retries_left"] < 3
         until = time.monotonic() + 3
         h.wait_for(lambda: time.monotonic() > until, 4)
         _, later = retried(upstream)

@@ -91,4 +91,5 @@ def test_what_was_merely_accepted_and_what_was_confirmed_are_kept_apart(tmp_path
             settled(h, count=number + 1)
         found = arrivals(h)["good"]
         assert (found.accepted, found.confirmed) == (3, 1)
-        assert found.p50 <= found.p99 <= found.worst and 300 <= found.worst < 3000 and found.p50 < 300
+        assert 300 <= found.worst < 3000 and found.p50 < 300
+        assert found.p99 == found.worst, "of four deliveries only the worst is not exceeded by 99 of 100"

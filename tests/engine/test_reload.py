@@ -12,6 +12,7 @@ import pytest
 
 from gateway.config import Config, parse
 from gateway.errors import ConfigurationError
+from gateway.serving import _Reloading
 from tests.chaos import reload
 from tests.chaos_upstream import CLOSE, Chaos, chaos
 from tests.clients.callers import ilert_event
@@ -19,6 +20,7 @@ from tests.engine.vendors import OK, outbox, page, settled, table
 from tests.harness import KEY, House, house
 from tests.processes import Running, serving
 
+DEEP = "a = " + "[" * 100_000
 INBOUND = f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n'
 
 
@@ -127,16 +129,16 @@ def test_sighup_takes_a_good_file_and_refuses_a_bad_one(tmp_path: Path) -> None:
         config.write_text(text(tmp_path, table("one", one.url, "ilert")))
         with serving(config) as running:
             assert send(running, "a") == 202 and running.metric(successful) == 1
-            for number, bad in enumerate(("nonsense =", text(tmp_path, to='["nobody"]'), INBOUND), 1):
+            for number, bad in enumerate(("nonsense =", text(tmp_path, to='["nobody"]'), INBOUND, DEEP), 1):
                 config.write_text(bad)
                 running.signal(signal.SIGHUP)
                 running.waits_for("config.refused", number)
                 assert running.metric(successful) == 0
                 assert send(running, f"bad {number}") == 202, "the one before stays"
-            running.waits_for("delivery.delivered", 4)
+            running.waits_for("delivery.delivered", 5)
             config.unlink()
             running.signal(signal.SIGHUP)
-            running.waits_for("config.refused", 4)
+            running.waits_for("config.refused", 5)
             config.write_text(text(tmp_path, table("one", two.url, "ilert")))
             running.signal(signal.SIGHUP)
             running.waits_for("config.reloaded")
@@ -146,8 +148,22 @@ def test_sighup_takes_a_good_file_and_refuses_a_bad_one(tmp_path: Path) -> None:
             assert (kept["what"], kept["who"]) == ("reload", "SIGHUP"), "those that were refused changed nothing"
             assert running.metric(successful) == 1
             assert send(running, "z") == 202
-            running.waits_for("delivery.delivered", 5)
-            assert keys(one) == ["a", "bad 1", "bad 2", "bad 3"] and keys(two) == ["z"]
+            running.waits_for("delivery.delivered", 6)
+            assert keys(one) == ["a", "bad 1", "bad 2", "bad 3", "bad 4"] and keys(two) == ["z"]
+
+
+def test_a_configuration_that_cannot_be_loaded_is_never_said_to_be(tmp_path: Path) -> None:
+    """Whatever the fault is, ours included."""
+
+    def load() -> Config:
+        raise RuntimeError("a fault of ours")
+
+    with house(tmp_path, config=lambda _: f"{INBOUND}{table('one', 'http://127.0.0.1:9', 'ilert')}") as h:
+        h.gateway.reload_from_file = _Reloading(h.gateway, load, is_one_of_many=False).for_all
+        answer = h.client.post(h.url + "/-/reload")
+        assert answer.status_code == 422 and "RuntimeError" in answer.json()["problems"][0]
+        assert "alert_gateway_config_last_reload_successful 0.0" in h.client.get(h.url + "/metrics").text
+        assert h.client.get(h.url + "/-/operations").json() == {"operations": []}
 
 
 def test_a_dismissed_upstream_with_something_waiting_is_warned_of(tmp_path: Path) -> None:

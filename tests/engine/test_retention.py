@@ -61,3 +61,14 @@ def test_what_waits_is_never_too_old(tmp_path: Path) -> None:
         first = h.wait_for(lambda: _metric(h, "alert_gateway_last_purge_timestamp_seconds"))
         h.wait_for(lambda: _metric(h, "alert_gateway_last_purge_timestamp_seconds") > first + 0.3)
         assert (count(h, "deliveries"), count(h, "alerts"), _purged(h)) == (1, 1, 0)
+
+
+@pytest.mark.usefixtures("_small_batches")
+def test_what_fails_beside_it_does_not_stop_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(*given: object) -> set[str]:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(service, "pass_time", fails)
+    with before(tmp_path, table("oncall", "http://127.0.0.1:9", "ilert")) as h:
+        first = h.wait_for(lambda: _metric(h, "alert_gateway_last_purge_timestamp_seconds"))
+        h.wait_for(lambda: _metric(h, "alert_gateway_last_purge_timestamp_seconds") > first)

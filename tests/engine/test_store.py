@@ -431,7 +431,7 @@ def test_purge_removes_what_ended_before_and_nothing_else(harness: Harness) -> N
 def test_purge_takes_a_batch_at_most(harness: Harness) -> None:
     def work(tx: Tx) -> None:
         for number in range(1, 8):
-            tx.insert_delivery(delivery(number, state="delivered", finished_at=1, alert=None))
+            tx.insert_delivery(delivery(number, command=number, state="delivered", finished_at=1, alert=None))
         assert tx.purge(100, 3) == 3
         assert len(tx.deliveries(DeliveryFilter())) == 4
 
@@ -447,6 +447,38 @@ def test_purge_leaves_the_command_of_a_delivery_that_still_waits(harness: Harnes
         tx.insert_delivery(delivery(2, command=1, alert=None))
         tx.purge(100, 10)
         assert tx.delivery(2) is not None
+        assert tx.command(1) is not None
+
+    in_tx(harness, work)
+
+
+def test_purge_keeps_what_was_received_together(harness: Harness) -> None:
+    """guarantees.md 30: of a command whose other delivery still waits, or ended lately, none is forgotten, and nothing
+    of one goes before the rest; or the ledger would not add up meanwhile."""
+
+    def work(tx: Tx) -> None:
+        for number in (1, 2, 3):
+            tx.insert_command(command(number, alert=None, at=1, fanout=2))
+            tx.insert_delivery(delivery(10 * number, command=number, alert=None, state="delivered", finished_at=5))
+        tx.insert_delivery(delivery(11, command=1, alert=None))
+        tx.insert_delivery(delivery(21, command=2, alert=None, state="dead", finished_at=100))
+        tx.insert_delivery(delivery(31, command=3, alert=None, state="delivered", finished_at=6))
+        assert tx.purge(100, 1) == 2
+        assert tx.purge(100, 10) == 0
+        [line] = tx.ledger(0, "caller")
+        assert line.adds_up and (line.received, line.delivered, line.waiting, line.dead) == (4, 2, 1, 1)
+        assert tx.purge(101, 10) == 2
+
+    in_tx(harness, work)
+
+
+def test_purge_leaves_a_command_that_a_waiting_delivery_says_too(harness: Harness) -> None:
+    def work(tx: Tx) -> None:
+        for number in (1, 2):
+            tx.insert_command(command(number, alert=None, at=number))
+        tx.insert_delivery(delivery(11, command=1, alert=None, state="merged", finished_at=2))
+        tx.insert_delivery(delivery(12, command=2, alert=None, merges=[1]))
+        assert tx.purge(100, 10) == 0
         assert tx.command(1) is not None
 
     in_tx(harness, work)

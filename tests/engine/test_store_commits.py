@@ -142,6 +142,19 @@ def test_a_read_that_fails_does_not_end_the_store(harness: Harness) -> None:
     within(harness, main)
 
 
+def test_a_read_whose_end_failed_is_not_the_last(tmp_path: Path) -> None:
+    """Or nothing would be delivered any more until a restart."""
+
+    async def main() -> None:
+        async with SqliteStore(str(tmp_path / "gateway.db")) as store:
+            store._reader.execute("BEGIN")
+            store._reader.execute("SELECT count(*) FROM alerts").fetchall()
+            await store.write(lambda tx: tx.insert_alert(alert(1)))
+            assert await store.read(lambda tx: tx.alert(1)) is not None
+
+    asyncio.run(main())
+
+
 def test_a_caller_that_went_away_does_not_disturb_the_others(harness: Harness) -> None:
     async def main(store: Store) -> None:
         jobs = [asyncio.ensure_future(store.write(partial(_put, n))) for n in range(1, 21)]

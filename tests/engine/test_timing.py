@@ -168,3 +168,23 @@ def test_the_others_of_an_alert_hear_nothing_of_it(tmp_path: Path) -> None:
         assert len(h.arrived("ilert")) == 1
         shown = h.call("GET", "/ilert/api/alerts").body
         assert [one["summary"] for one in shown] == ["Disk full"]
+
+
+def test_an_alert_that_is_poison_keeps_no_other_from_being_said_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it stop what else is seen to from time to time."""
+    real, poison = timing.renew, set[int]()
+
+    def renew(tx: Any, due: Any, **more: Any) -> set[str]:
+        if due.alert in poison:
+            raise RuntimeError("poison")
+        return real(tx, due, **more)
+
+    monkeypatch.setattr(timing, "renew", renew)
+    with lasting(tmp_path, {"there": "alertmanager"}) as h:
+        _event(h, "ALERT", summary="Disk full")
+        poison |= set(h.wait_for(lambda: select(h, "SELECT id FROM alerts")))
+        sent = h.call("POST", "/ilert/api/events", ilert_event("ALERT", "other", summary="Another"), key=None)
+        assert sent.status == 202
+        h.wait_for(lambda: ["Another" in str(one.body) for one in _posts(h)].count(True) >= 3, 15)

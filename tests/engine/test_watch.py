@@ -3,6 +3,7 @@ that works. guarantees.md 29. What is watched runs in earnest; only the interval
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Iterator
@@ -18,8 +19,9 @@ from gateway.registry import dialects
 from gateway.store.sqlite import SqliteTx
 from mappings.alertmanager import calls
 from tests.chaos_upstream import HANG, Chaos, Got, chaos, say
-from tests.engine.vendors import NO, OK, Uptinio, count, page, table
+from tests.engine.vendors import NO, OK, Uptinio, count, page, slow, table
 from tests.harness import KEY, House, house, inbound_tables, upstream_table
+from tests.postgres_server import shared
 from tests.processes import serving
 
 NAMES = tuple(dialects())
@@ -260,6 +262,67 @@ def test_an_alarm_that_nobody_takes_is_told_as_soon_as_somebody_does(tmp_path: P
             heard = Heard()
             other.answer = heard
             is_told(h, heard, "dead-letters/oncall", "ALERT")
+
+
+# --- over one store --------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def replicas(directory: Path, *tables: str) -> Iterator[tuple[House, House]]:
+    """Two gateways over one PostgreSQL, both of which send alarms to `there`."""
+    store, more = shared().database(), '[[routes]]\nto = ["oncall"]\n[alarms]\nto = ["there"]\n'
+    text = "\n".join([INBOUND, *tables, more])
+    with (
+        house(directory, config=lambda _: text, store=store) as one,
+        house(directory, config=lambda _: text, store=store) as other,
+    ):
+        yield one, other
+
+
+def test_what_only_one_replica_sees_is_not_called_over_by_another(tmp_path: Path) -> None:
+    heard = Heard()
+    with chaos(say(401, {"message": "no"})) as bad, chaos(heard) as good:
+        tables = [table("oncall", bad.url, "ilert"), table("there", good.url, "ilert")]
+        with replicas(tmp_path, *tables) as (one, other):
+            page(one)
+            one.wait_for(lambda: raised_alarms(one))
+            other.wait_for(lambda: raised_alarms(other))
+            for h in (other, one, other):
+                _looks(h, 6)
+            assert [word for _, word in heard.said] == ["ALERT"]
+            bad.always(OK)
+            one.wait_for(lambda: not raised_alarms(one) and not raised_alarms(other), 10)
+            assert set(heard.said[1:]) == {("alert-gateway/upstream-held/oncall", "RESOLVE")}
+
+
+def test_an_alarm_of_a_replica_that_is_gone_is_cleared_by_another(tmp_path: Path) -> None:
+    heard = Heard()
+    with chaos(say(401, {"message": "no"})) as bad, chaos(heard) as good:
+        tables = [table("oncall", bad.url, "ilert"), table("there", good.url, "ilert")]
+        with replicas(tmp_path, *tables) as (one, other):
+            page(one)
+            other.wait_for(lambda: raised_alarms(other))
+            watching = one.gateway.watch
+            assert watching is not None
+
+            async def asleep() -> Any:
+                await asyncio.sleep(60)
+
+            watching.troubles = asleep  # type: ignore[method-assign]
+            other.wait_for(lambda: not raised_alarms(other), 10)
+            assert heard.said[-1] == ("alert-gateway/upstream-held/oncall", "RESOLVE")
+
+
+def test_what_two_replicas_tell_at_once_is_one_alert(tmp_path: Path) -> None:
+    """Where a vendor gives ids, both make one: the one that came second is ended."""
+    vendor = Uptinio()
+    with chaos(NO) as bad, chaos(lambda got: slow(0.3, vendor(got))) as good:
+        tables = [table("oncall", bad.url, "ilert"), table("there", good.url, "uptinio")]
+        with replicas(tmp_path, *tables) as (one, other):
+            page(one)
+            one.wait_for(lambda: raised_alarms(one) and raised_alarms(other) and len(vendor.held) == 2)
+            one.wait_for(lambda: [a["status"] for a in vendor.held.values()].count("resolved") == 1)
+            assert [a.ids for a in raised_alarms(one).values()] == [a.ids for a in raised_alarms(other).values()]
 
 
 # --- in every vendor's words -----------------------------------------------------------------------------------

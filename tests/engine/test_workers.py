@@ -122,6 +122,27 @@ def test_several_workers_serve_from_one_store_and_one_that_dies_is_replaced(tmp_
         assert process.returncode == 0
 
 
+def test_an_upstream_that_one_worker_holds_is_told_by_whichever_is_asked(tmp_path: Path) -> None:
+    """Or an alerting rule that wants it to be so for a minute would never fire. One stands still while the other is
+    asked."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with chaos(say(401, {"message": "no"})) as upstream:
+        config = configured(tmp_path, shared().database(), upstream.url, port)
+        with serving(config, "--workers", "2") as process:
+            ready(url)
+            send(url, range(1))
+            arrived(upstream, 1)
+            time.sleep(2.5)  # both have looked since
+            for worker in workers_of(process):
+                os.kill(worker, signal.SIGSTOP)
+                try:
+                    text = httpx.get(url + "/metrics", timeout=10).text
+                finally:
+                    os.kill(worker, signal.SIGCONT)
+                assert 'alert_gateway_upstream_held{upstream="oncall"} 1.0' in text
+
+
 def test_several_workers_on_sqlite_are_refused(tmp_path: Path) -> None:
     config = configured(tmp_path, f"sqlite://{tmp_path}/gateway.db", "http://127.0.0.1:9", free_port())
     done = command(config, "serve", "--workers", "2")

@@ -1,0 +1,65 @@
+"""The end of a process, in short: whoever is slow to send or to read does not hold it up. guarantees.md 16; the long
+form, under load, is `python -m tests.chaos.drain`."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+
+from gateway.service import DRAIN_SECONDS
+from gateway.serving import LINGER, OPERATORS_PATIENCE, PATIENCE, SETTLE
+from tests.chaos_upstream import chaos
+from tests.engine.vendors import OK, table
+from tests.harness import KEY
+from tests.processes import serving
+
+EXIT_WITHIN = 25.0
+HEAD = (
+    b"POST /ilert/api/events HTTP/1.1\r\nhost: here\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n"
+)
+ASKS = b"GET /-/openapi.json HTTP/1.1\r\nhost: here\r\n\r\n"
+
+
+@contextlib.contextmanager
+def connected(url: str) -> Iterator[socket.socket]:
+    """A connection of a caller's own."""
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        yield connection
+
+
+def never_reads(connection: socket.socket) -> None:
+    """Asks until nothing more can be sent, as the answers are in the way."""
+    connection.setblocking(False)
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        try:
+            connection.send(ASKS)
+        except BlockingIOError:
+            return
+
+
+def test_all_that_a_drain_may_wait_for_fits() -> None:
+    assert LINGER + SETTLE + PATIENCE + OPERATORS_PATIENCE + DRAIN_SECONDS + 0.5 <= EXIT_WITHIN
+
+
+def test_callers_that_are_slow_to_send_or_to_read_do_not_hold_up_the_end(tmp_path: Path) -> None:
+    config = tmp_path / "gateway.toml"
+    with chaos(OK) as upstream:
+        inbound = f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n'
+        there = table("oncall", upstream.url, "ilert")
+        config.write_text(f'store = "sqlite://{tmp_path}/gateway.db"\n{inbound}{there}')
+        with serving(config) as running, connected(running.url) as sending, connected(running.url) as reading:
+            sending.sendall(HEAD + b"{")
+            never_reads(reading)
+            assert httpx.get(running.url + "/-/ready").status_code == 200
+            began = time.monotonic()
+            running.signal(signal.SIGTERM)
+            assert running.process.wait(40) == 0
+            assert time.monotonic() - began < LINGER + SETTLE + PATIENCE + 4
