@@ -4,7 +4,7 @@ lists, never from what callers send. It must not know any vendor."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -64,6 +64,12 @@ class Metrics:
         self._held = self._gauge(
             "upstream_held",
             "1 while nothing is sent to an upstream because it refuses its key or shows a bad certificate.",
+            "upstream",
+            of_workers="livemax",
+        )
+        self._keys_held = self._gauge(
+            "keys_held",
+            "Keys that an upstream refuses, where it has one per entry: what would go out with them waits.",
             "upstream",
             of_workers="livemax",
         )
@@ -156,7 +162,9 @@ class Metrics:
         self._certificates.labels("good" if is_good else "bad").inc()
         self._certificate.set(is_good)
 
-    def upstreams(self, breakers: Mapping[str, Breaker], budgets: Mapping[str, float]) -> None:
+    def upstreams(
+        self, breakers: Mapping[str, Breaker], budgets: Mapping[str, float], held: Mapping[str, Sequence[str]]
+    ) -> None:
         """How things stand with each upstream. To be said again and again: of several workers it is not only the one
         that is asked which counts."""
         self._shown.update(breakers)
@@ -165,13 +173,12 @@ class Metrics:
             self._held.labels(upstream).set(breaker is not None and breaker.state == "held")
             self._open.labels(upstream).set(breaker is not None and breaker.state == "open")
             self._retries.labels(upstream).set(budgets.get(upstream, RESERVE))
+            self._keys_held.labels(upstream).set(len(held.get(upstream, ())))
 
     def text(
         self,
         waiting: Iterable[Waiting],
         dead: Mapping[str, int],
-        breakers: Mapping[str, Breaker],
-        budgets: Mapping[str, float],
         now: int,
         *,
         is_strained: bool,
@@ -180,7 +187,6 @@ class Metrics:
         self._strained.set(is_strained)
         depths = {one.upstream: one for one in waiting}
         self._shown.update(depths, dead)
-        self.upstreams(breakers, budgets)
         for upstream in sorted(self._shown):
             found = depths.get(upstream)
             self._depth.labels(upstream).set(found.count if found else 0)

@@ -217,14 +217,19 @@ class Gateway:
             await asyncio.sleep(HOUSEKEEPING)
 
     async def _look_around(self) -> None:
-        assert self.desk and self.dispatcher
-        self.metrics.upstreams(self.dispatcher.breakers(), self.dispatcher.budgets())
+        assert self.desk
+        self._show_upstreams()
         await self._follow_clock()
         await self.store.ease()
         waiting = await self.store.read(lambda tx: tx.waiting(), is_long=True)
         most = self.config.max_waiting
         count, size = sum(one.count for one in waiting), sum(one.bytes for one in waiting)
         self.desk.full = count >= most.deliveries or size >= most.bytes
+
+    def _show_upstreams(self) -> None:
+        assert self.dispatcher
+        of = self.dispatcher
+        self.metrics.upstreams(of.breakers(), of.budgets(), of.held_keys())
 
     async def _write_calls(self) -> None:
         if time.monotonic() - self._called >= calling.EVERY and not self.store.is_strained:
@@ -292,12 +297,14 @@ class Gateway:
             faults.append(f"the store takes no commits: {error}")
         breakers = self.dispatcher.breakers() if self.dispatcher else {}
         budgets = self.dispatcher.budgets() if self.dispatcher else {}
+        keys = self.dispatcher.held_keys() if self.dispatcher else {}
         upstreams = {
             name: {
                 "state": one.state,
                 "reason": one.reason,
                 "probe_in_s": round(one.wait(time.monotonic()), 1),
                 "retries_left": round(budgets[name], 1),
+                **({"keys_held": keys[name]} if keys[name] else {}),
             }
             for name, one in breakers.items()
         }
@@ -313,14 +320,7 @@ class Gateway:
         return JSONResponse(describe(list(self.config.inbounds.values())))
 
     async def _metrics(self, request: Request) -> Response:
-        assert self.desk and self.dispatcher
         waiting, dead = await self.store.read(lambda tx: (tx.waiting(), tx.dead()), is_long=True)
-        text = self.metrics.text(
-            waiting,
-            dead,
-            self.dispatcher.breakers(),
-            self.dispatcher.budgets(),
-            self.desk.now(),
-            is_strained=self.store.is_strained,
-        )
+        self._show_upstreams()
+        text = self.metrics.text(waiting, dead, self.now(), is_strained=self.store.is_strained)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -150,6 +150,11 @@ class Watch:
             for name, breaker in self._dispatcher.breakers().items()
             if breaker.state == "held"
         ]
+        found += [
+            Trouble("upstream-held", name, f"alert-gateway: {name} refuses our key for {', '.join(entries[:3])}")
+            for name, entries in self._dispatcher.held_keys().items()
+            if entries and not any(one.about == name for one in found)
+        ]
         if self._store.is_strained:
             found.append(Trouble("store-full", "", "alert-gateway: the disk is full, new alerts are refused"))
         try:

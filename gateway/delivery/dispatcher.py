@@ -130,6 +130,10 @@ class Dispatcher:
         now = time.monotonic()
         return {name: max(0.0, lanes.gate.budget.refill(now)) for name, lanes in self._lanes.items()}
 
+    def held_keys(self) -> dict[str, list[str]]:
+        """Which keys each upstream refuses, by their entries, where it has one per entry."""
+        return {name: lanes.held_keys for name, lanes in self._lanes.items()}
+
     def turns(self) -> bool:
         """Whether every task is still at work."""
         renewing = [self._renewing] if self._renewing else []

@@ -6,6 +6,7 @@ is tried once more. It must not know the store, HTTP, or a vendor.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.delivery.breaker import HELD_PAUSE
@@ -53,6 +54,10 @@ class HeldKeys:
             return min(wait, LOOK)
         held.put_off += 1
         return min(wait, LOOK + held.put_off / LOOKS_PER_SECOND)
+
+    def entries(self, fingerprint: Callable[[str], int]) -> list[str]:
+        """The entries whose keys, as they are now, were refused."""
+        return sorted(entry for entry, held in self._holds.items() if held.fingerprint == fingerprint(entry))
 
     def accepted(self, entry: str) -> bool:
         """The key of this entry was taken; answers whether that ended a hold."""

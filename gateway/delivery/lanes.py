@@ -72,6 +72,11 @@ class Lanes:
         """What is under way."""
         return list(self._claims.values())
 
+    @property
+    def held_keys(self) -> list[str]:
+        """The entries of the keys that the upstream refuses, `else` being everybody else's."""
+        return [entry or "else" for entry in self.held.entries(self.client.fingerprint)]
+
     def wake(self) -> None:
         """Looks into the outbox soon."""
         self._wake.set()

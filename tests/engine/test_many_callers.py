@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -515,11 +516,21 @@ def test_a_refused_key_holds_only_what_uses_it(tmp_path: Path) -> None:
         ends.wait_for(lambda: len(ends.arrived("ilert")) >= 2)
         assert {one.body["summary"] for one in ends.arrived("ilert")} == {"by ka"}
         assert h.gateway.dispatcher and h.gateway.dispatcher.breakers()["next"].state == "closed"
+        assert _held(h) == (1.0, ["b"])
         keys = h.gateway.config.upstreams["next"].keys
         assert keys and keys.directory
         keys.directory.look_every = 0.0
         (tmp_path / "keys" / "b").write_text("secret-of-b")
         ends.wait_for(lambda: len(ends.arrived("ilert")) >= 4, 20)
+        assert _held(h) == (0.0, None)
+
+
+def _held(h: House) -> tuple[float, list[str] | None]:
+    """What metrics and the detail of readiness say of the keys that `next` refuses."""
+    text = h.client.get(f"{h.url}/metrics").text
+    found = re.search(r'alert_gateway_keys_held\{upstream="next"\} (\S+)', text)
+    detail = h.client.get(f"{h.url}/-/ready").json()
+    return float(found[1]) if found else -1.0, detail["upstreams"]["next"].get("keys_held")
 
 
 @contextmanager

@@ -31,9 +31,7 @@ def headings() -> set[str]:
 
 
 def test_every_metric_that_a_rule_looks_at_exists() -> None:
-    known = set(
-        re.findall(r"^# TYPE (\w+)", Metrics().text([], {}, {}, {}, 0, is_strained=False).decode(), re.MULTILINE)
-    )
+    known = set(re.findall(r"^# TYPE (\w+)", Metrics().text([], {}, 0, is_strained=False).decode(), re.MULTILINE))
     for rule in rules():
         for name in re.findall(r"\balert_gateway_\w+", rule["expr"]):
             assert name in known or name.removesuffix("_total") in known, name

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -210,6 +211,24 @@ def test_an_upstream_that_refuses_our_key(tmp_path: Path) -> None:
         bad.always(OK)
         is_told(h, heard, "upstream-held/oncall", "ALERT", "RESOLVE")
     assert all("alert-gateway/" not in (got.body["alertKey"] or "") for got in bad.got), "told to the one in trouble"
+
+
+def test_one_of_several_keys_that_an_upstream_refuses(tmp_path: Path) -> None:
+    """There is no trouble with the upstream as such, and yet what would go out with that key waits."""
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "ci").write_text("mistyped")
+    heard = Heard()
+    with chaos(say(401, {"message": "no"})) as bad, chaos(heard) as good:
+        one_key, other = table("oncall", bad.url, "ilert"), table("other", good.url, "ilert")
+        keys = re.sub("key = .*", f'key = {{ by = "caller", dir = "{tmp_path}/keys" }}', one_key)
+        with watched(tmp_path, keys, other, '[alarms]\nto = ["other"]\n') as h:
+            page(h)
+            is_told(h, heard, "upstream-held/oncall", "ALERT")
+            following_keys = h.gateway.config.upstreams["oncall"].keys
+            assert following_keys and following_keys.directory
+            following_keys.directory.look_every = 0.0
+            (tmp_path / "keys" / "ci").write_text("right")
+            is_told(h, heard, "upstream-held/oncall", "ALERT", "RESOLVE")
 
 
 def test_something_that_waits_too_long(tmp_path: Path) -> None:
