@@ -292,6 +292,7 @@ class Admin:
                     what,
                     operator,
                     now,
+                    self._gateway.config.upstreams,
                     ids=wanted.ids,
                     dead=wanted.dead,
                     upstream=wanted.upstream,

@@ -5,7 +5,7 @@ Plain functions of a transaction. They must not know any vendor, nor where they 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -69,10 +69,17 @@ def of_alert(tx: Tx, name: str) -> int | None:
 
 
 def chosen(
-    tx: Tx, ids: Iterable[int], *, dead: bool, upstream: str | None, after: int = 0, most: int = 1_000_000
+    tx: Tx,
+    ids: Iterable[int],
+    *,
+    dead: bool,
+    upstream: str | None,
+    after: int = 0,
+    most: int = 1_000_000,
+    waiting: bool = False,
 ) -> list[DeliveryRow]:
-    """The dead deliveries that are meant, oldest first: by id, all of them, or those of one upstream; of those after
-    a delivery, so many at most."""
+    """The deliveries that are meant, oldest first: by id, all dead ones, or the dead of one upstream, and what waits
+    for it where that is meant too; of those after a delivery, so many at most."""
     wanted = tuple(ids)
     if wanted:
         found = tx.deliveries(DeliveryFilter(ids=wanted, limit=len(wanted)))
@@ -85,7 +92,9 @@ def chosen(
     found = tx.deliveries(DeliveryFilter(state="dead", upstream=upstream, after=after, limit=most))
     if not found and upstream is not None and not tx.deliveries(DeliveryFilter(upstream=upstream, limit=1)):
         raise NotAsAsked(f"nothing was ever meant for an upstream {upstream!r}")
-    return found
+    if waiting:
+        found += tx.deliveries(DeliveryFilter(state="waiting", upstream=upstream, after=after, limit=most))
+    return sorted(found, key=lambda row: row.id)[:most]
 
 
 def change(
@@ -93,6 +102,7 @@ def change(
     what: Literal["retry", "drop"],
     operator: Operator,
     now: int,
+    upstreams: Collection[str],
     *,
     ids: tuple[int, ...] = (),
     dead: bool = False,
@@ -103,8 +113,10 @@ def change(
     most: int = 1_000_000,
 ) -> tuple[list[int], list[str], int | None]:
     """Sends deliveries again, or drops them, and keeps who did so; answers which, what was refused and why, and after
-    which delivery to go on, None where nothing is left."""
-    rows = chosen(tx, ids, dead=dead, upstream=upstream, after=after, most=most)
+    which delivery to go on, None where nothing is left. For an upstream that is none of these `upstreams` nothing will
+    ever be sent: what waits for it is dropped with what died."""
+    is_gone = what == "drop" and upstream is not None and upstream not in upstreams
+    rows = chosen(tx, ids, dead=dead, upstream=upstream, after=after, most=most, waiting=is_gone)
     done, refused = send_again(tx, rows, now, force=force) if what == "retry" else drop(tx, rows, because, now)
     said = {"ids": len(ids), "dead": dead, "upstream": upstream, "force": force}
     asked = {name: value for name, value in said.items() if value}

@@ -80,7 +80,7 @@ def retry(place: Place, ids: tuple[int, ...], dead: bool, upstream_name: str | N
 @placed
 @click.argument("ids", nargs=-1, type=int)
 @click.option("--dead", is_flag=True, help="Every dead delivery.")
-@click.option("--upstream", "upstream_name", help="Every dead delivery of this upstream.")
+@click.option("--upstream", "upstream_name", help="Every dead delivery of this upstream; all, where it is gone.")
 @click.option("--because", required=True, metavar="TEXT", help="Why; it is kept with the delivery.")
 def drop(place: Place, ids: tuple[int, ...], dead: bool, upstream_name: str | None, because: str) -> None:
     """Take deliveries out of the outbox for good."""
@@ -99,7 +99,7 @@ def _change(place: Place, what: Literal["retry", "drop"], wanted: dict[str, Any]
     def here(tx: Tx, config: Config) -> Any:
         from gateway.operating import change
 
-        done, refused, _ = change(tx, what, Operator(myself(), "command line"), now(), **wanted)
+        done, refused, _ = change(tx, what, Operator(myself(), "command line"), now(), config.upstreams, **wanted)
         return done, refused, len(done), len(refused)
 
     done, refused, count, refused_count = place.ask(there, here, writes=True)

@@ -7,7 +7,7 @@ from typing import Any
 from click.testing import CliRunner, Result
 
 from gateway.cli import main
-from tests.harness import KEY, house
+from tests.harness import KEY, house, upstream_table
 
 
 def _run(*words: str, text: str | None = None) -> Result:
@@ -88,3 +88,19 @@ def test_a_dead_delivery_is_seen_sent_again_and_dropped_beside_a_running_gateway
         assert "alert_gateway_request_seconds_bucket" in text
     assert _run("deliveries", "--config", config, "--alert", "nobody").exit_code == 1
     assert _run("retry", "--config", config, "--dead").stdout == "nothing to do\n"
+
+
+def test_what_waits_for_an_upstream_that_is_gone_is_dropped_with_what_died_there(tmp_path: Path) -> None:
+    """Nothing will ever be sent to it; while it is in the file, what waits is not given up so easily."""
+    there = upstream_table("old", "ilert", "http://127.0.0.1:9")
+    tables = f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{there}[[routes]]\nto = ["old"]\n'
+    with house(tmp_path, config=lambda _: tables) as h:
+        event = {"apiKey": KEY, "eventType": "ALERT", "summary": "Disk full", "alertKey": "disk"}
+        assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+        config = _file(tmp_path, f'{there}[[routes]]\nto = ["main"]\n')
+        unwanted = ("drop", "--config", config, "--upstream", "old", "--because", "we have left them")
+        assert _run(*unwanted).stdout == "nothing to do\n"
+        _file(tmp_path)
+        assert _run(*unwanted).exit_code == 0
+        [void] = _outbox(config)
+        assert (void["state"], void["reason"]) == ("void", "dropped: we have left them")
