@@ -29,14 +29,21 @@ UPSTREAM_KEY = "upstream-key-0123456789abcdef"
 @contextlib.contextmanager
 def served(app: Any, port: int = 0) -> Iterator[str]:
     """Serves an ASGI application from a thread of its own; gives its address."""
+    with served_together((app, port)) as (url,):
+        yield url
+
+
+@contextlib.contextmanager
+def served_together(*apps: tuple[Any, int]) -> Iterator[list[str]]:
+    """Serves ASGI applications, each on a port, from one event loop in a thread of its own; gives their addresses."""
     started: threading.Event = threading.Event()
     box: dict[str, Any] = {}
 
     async def main() -> None:
         stop = asyncio.Event()
         box.update(loop=asyncio.get_running_loop(), stop=stop)
-        async with serving(app, port=port) as url:
-            box["url"] = url
+        async with contextlib.AsyncExitStack() as stack:
+            box["urls"] = [await stack.enter_async_context(serving(app, port=port)) for app, port in apps]
             started.set()
             await stop.wait()
 
@@ -55,7 +62,7 @@ def served(app: Any, port: int = 0) -> Iterator[str]:
     if "error" in box:
         raise box["error"]
     try:
-        yield box["url"]
+        yield box["urls"]
     finally:
         box["loop"].call_soon_threadsafe(box["stop"].set)
         thread.join(30)

@@ -28,7 +28,7 @@ from tests.clients.callers import ilert_event
 from tests.engine.certificates import vouched, write
 from tests.engine.test_tls import believing, soon
 from tests.engine.test_workers import ROOT, ready, serving
-from tests.harness import KEY, served
+from tests.harness import KEY, served_together
 from tests.postgres_server import shared
 
 OK = say(202, {})
@@ -72,8 +72,9 @@ def standing(directory: Path, upstream: str, top: str = 'admin = "127.0.0.1:9092
     text = f'store = "sqlite://{directory}/gateway.db"\n{top}\n{BASE}url = "{upstream}"\n'
     gateway = Gateway(parse(text))
     with ExitStack() as stack:
-        url = stack.enter_context(served(gateway.app))
-        admin = stack.enter_context(served(gateway.admin_app)) if gateway.config.admin else url
+        apps = [gateway.app, gateway.admin_app] if gateway.config.admin else [gateway.app]
+        url, *others = stack.enter_context(served_together(*((app, 0) for app in apps)))
+        admin = others[0] if others else url
         found = Standing(gateway, url, admin)
         stack.enter_context(found.client)
         yield found

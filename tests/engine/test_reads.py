@@ -40,7 +40,7 @@ def test_a_list_during_a_create_adopts_nothing_of_it(tmp_path: Path) -> None:
     with chaos(there) as upstream, before(tmp_path, uptinio("there", upstream.url), top='reply_timeout = "200ms"') as h:
         there.then = [gated(gate, say(201, {"data": {"id": "alt_1"}}))]
         assert down(h, "mine").status == 201
-        assert there.held, "it is there, and the answer is not"
+        h.wait_for(lambda: there.held)  # it is there, and the answer is not
         assert messages(h, key=OTHER) == []
         gate.set()
         settled(h)

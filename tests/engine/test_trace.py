@@ -30,7 +30,7 @@ from tests.chaos_upstream import chaos, say
 from tests.clients.callers import ilert_event
 from tests.engine.store_drivers import DRIVERS, alert, command, delivery, in_tx, target
 from tests.engine.test_tls import soon
-from tests.harness import KEY, served
+from tests.harness import KEY, served_together
 
 OK = say(202, {})
 TOKEN = "operators-token-0123456789abcdef"
@@ -102,8 +102,8 @@ def night(directory: Path, oncall: str, status: str, as_told: Callable[[str], st
     (directory / "gateway.toml.token").write_text(TOKEN)
     gateway = Gateway(parse(text))
     with ExitStack() as stack:
-        url = stack.enter_context(served(gateway.app))
-        found = Night(url, stack.enter_context(served(gateway.admin_app)), config)
+        url, admin = stack.enter_context(served_together((gateway.app, 0), (gateway.admin_app, 0)))
+        found = Night(url, admin, config)
         stack.enter_context(found.client)
         yield found
 
