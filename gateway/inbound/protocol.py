@@ -9,6 +9,9 @@ vendor: whoever serves may put a function `words` into the lifespan's state to s
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import termios
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -28,6 +31,10 @@ Words = Callable[[str, Problem, str], Reply]
 
 ONLY_ONCE = (b"host", b"content-length", b"transfer-encoding", b"content-encoding", b"authorization")
 """Headers that mean something else to whoever takes the other one of two."""
+
+
+NOTHING = bytes(4)
+"""What the operating system says where nothing is to be read."""
 
 
 class _Refused(Exception):
@@ -75,10 +82,26 @@ class EdgeProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        """Closes an idle connection at once, another after its answer."""
+        """Closes an idle connection at once, another after its answer; what was sent at the last moment gets one too,
+        though it may not have been read yet."""
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if is_idle and (self._has_begun or self._has_unread()):
+            return
         super().shutdown()
-        if self.cycle is None or self.cycle.response_complete:
+        if is_idle:
             self.abandon()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Closes a connection that was idle for long, unless it has just ceased to be."""
+        if not self._has_unread():
+            super().timeout_keep_alive_handler()
+
+    def _has_unread(self) -> bool:
+        """Whether anything has arrived that is still with the operating system: closing now would throw it away."""
+        socket = self.transport.get_extra_info("socket")
+        with contextlib.suppress(OSError, ValueError):  # it is closed already
+            return bool(fcntl.ioctl(socket.fileno(), termios.FIONREAD, NOTHING) != NOTHING)
+        return False
 
     def abandon(self) -> None:
         """Closes the connection whatever may still come."""

@@ -3,6 +3,7 @@ form, under load, is `python -m tests.chaos.drain`."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import socket
@@ -11,7 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
+from gateway.inbound.protocol import EdgeProtocol
+from gateway.server import serving as serve
 from gateway.service import DRAIN_SECONDS
 from gateway.serving import LINGER, OPERATORS_PATIENCE, PATIENCE, SETTLE
 from tests.chaos_upstream import chaos
@@ -43,6 +50,39 @@ def never_reads(connection: socket.socket) -> None:
             connection.send(ASKS)
         except BlockingIOError:
             return
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\n"])
+@pytest.mark.parametrize("end", ["shutdown", "timeout_keep_alive_handler"])
+def test_what_was_sent_at_the_last_moment_is_answered(begun: bytes, end: str) -> None:
+    """The loop is busy while it arrives, and the next thing it does is to close what is idle."""
+    asked = b"GET / HTTP/1.1\r\nhost: here\r\n\r\n"
+    connections: list[EdgeProtocol] = []
+    app = Starlette(routes=[Route("/", lambda request: PlainTextResponse("yes"))])
+
+    class Noted(EdgeProtocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            connections.append(self)
+
+    def busy(writer: socket.socket) -> None:
+        writer.sendall(asked.removeprefix(begun))
+        for one in connections:
+            getattr(one, end)()
+
+    async def main() -> bytes:
+        async with serve(app, http=Noted, patience=3) as url:
+            with connected(url) as connection:
+                connection.setblocking(False)
+                loop = asyncio.get_running_loop()
+                await loop.sock_sendall(connection, asked + begun)
+                first = await loop.sock_recv(connection, 10_000)
+                assert first.endswith(b"yes")
+                await asyncio.sleep(0.05)
+                busy(connection)
+                return await asyncio.wait_for(loop.sock_recv(connection, 10_000), 5)
+
+    assert asyncio.run(main()).endswith(b"yes")
 
 
 def test_all_that_a_drain_may_wait_for_fits() -> None:
