@@ -16,10 +16,6 @@ import uvicorn
 
 from gateway.inbound.protocol import EdgeProtocol
 
-IDLE_SECONDS = 75
-"""For which a connection may be idle: longer than balancers and clients keep theirs, so that it is they who close it,
-and no request meets its end on the way."""
-
 
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket; raises `OSError` where the address cannot be had. Port 0 takes a free one."""
@@ -53,7 +49,6 @@ def server(
         proxy_headers=False,
         server_header=False,
         backlog=2048,
-        timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=patience,
     )
     return _Quiet(config, tls, http.header_seconds)

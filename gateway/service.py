@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import msgspec
 import structlog
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -87,6 +88,7 @@ class Gateway:
         self._ids: Ids | None = None
         self._name = ""
         self._surface: Surface | None = None
+        self._described: bytes | None = None
         self.reload_from_file: Callable[[Operator], Awaitable[None]] | None = None
         self._admin = Admin(self)
         self.admin_app = Starlette(routes=self._routes())
@@ -169,6 +171,7 @@ class Gateway:
             name=self._name,
         )
         self._surface = Surface(config, self.desk, self.calls)
+        self._described = None
         self.metrics.serve(config.inbounds)
 
     async def reload(self, config: Config) -> None:
@@ -315,9 +318,11 @@ class Gateway:
         return JSONResponse(detail, 503 if faults else 200)
 
     async def _openapi(self, request: Request) -> Response:
-        from gateway.openapi import describe
+        if self._described is None:
+            from gateway.openapi import describe
 
-        return JSONResponse(describe(list(self.config.inbounds.values())))
+            self._described = msgspec.json.encode(describe(list(self.config.inbounds.values())))
+        return Response(self._described, media_type="application/json")
 
     async def _metrics(self, request: Request) -> Response:
         waiting, dead = await self.store.read(lambda tx: (tx.waiting(), tx.dead()), is_long=True)

@@ -52,11 +52,19 @@ class EdgeProtocol(HttpToolsProtocol):
     header_seconds = 10.0
     """From a request's first byte, or the connection's beginning, to the end of its headers."""
 
+    idle_seconds = 75
+    """Between two requests: longer than balancers and clients keep their connections, so that it is they who close them
+    and no request meets an end on its way."""
+
+    last_seconds = 1.0
+    """At the gateway's end, for the rest of the headers of a request that has begun to arrive."""
+
     linger_seconds = 10.0
     """How long the rest of a request that was already answered is read and dropped."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.timeout_keep_alive = self.idle_seconds
         self.url = b""
         self._edge: _Lingering
         self._has_begun = False  # something of a request is here, but not all of its headers
@@ -86,6 +94,8 @@ class EdgeProtocol(HttpToolsProtocol):
         though it may not have been read yet."""
         is_idle = self.cycle is None or self.cycle.response_complete
         if is_idle and (self._has_begun or self._has_unread()):
+            self._stop_waiting()
+            self._deadline = self.loop.call_later(self.last_seconds, self.abandon)
             return
         super().shutdown()
         if is_idle:

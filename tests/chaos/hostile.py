@@ -77,6 +77,7 @@ def impatient(seconds: float) -> Iterator[None]:
     with (
         mock.patch.object(EdgeProtocol, "header_seconds", seconds),
         mock.patch.object(EdgeProtocol, "linger_seconds", seconds),
+        mock.patch.object(EdgeProtocol, "idle_seconds", seconds),
         mock.patch.object(inbound_limits, "BODY_SECONDS", seconds),
     ):
         yield

@@ -22,6 +22,7 @@ from gateway.server import serving as serve
 from gateway.service import DRAIN_SECONDS
 from gateway.serving import LINGER, OPERATORS_PATIENCE, PATIENCE, SETTLE
 from tests.chaos_upstream import chaos
+from tests.engine.test_tls import soon
 from tests.engine.vendors import OK, table
 from tests.harness import KEY
 from tests.processes import serving
@@ -98,7 +99,7 @@ def test_callers_that_are_slow_to_send_or_to_read_do_not_hold_up_the_end(tmp_pat
         with serving(config) as running, connected(running.url) as sending, connected(running.url) as reading:
             sending.sendall(HEAD + b"{")
             never_reads(reading)
-            assert httpx.get(running.url + "/-/ready").status_code == 200
+            soon(lambda: httpx.get(running.url + "/-/ready").status_code == 200)
             began = time.monotonic()
             running.signal(signal.SIGTERM)
             assert running.process.wait(40) == 0
