@@ -71,7 +71,8 @@ async def _answers(upstream: Upstream, there: Chaos, every: int) -> list[str]:
                 continue
             now = datetime.now(UTC)
             text, expected = text_of(wait, now)
-            there.always(say(status, {}, {"retry-after": text} if text is not None else {}))
+            body: dict[str, Any] | None = {} if status != 304 else None  # which has none
+            there.always(say(status, body, {"retry-after": text} if text is not None else {}))
             ended = await client.run(upstream.dialect.outbound.calls[operation](sending(operation, upstream)))
             fault = _fault(upstream, status, ended.outcome, expected)
             if fault:
@@ -90,9 +91,10 @@ def _cases(upstream: Upstream) -> Iterator[tuple[Operation, int, str | None]]:
 
 
 def _fault(upstream: Upstream, status: int, outcome: object, expected: tuple[float, float] | None) -> str:
-    """canonical.md, *Verdicts*; a dialect's own exceptions are in its declaration."""
+    """canonical.md, *Verdicts*; a dialect's own exceptions are in its declaration, and 407 is a proxy's word."""
     exception = upstream.dialect.outbound.verdicts.get(status)
-    usual = "retry" if status in (408, 425, 429) or status >= 500 else "hold" if status in (401, 402, 403) else "dead"
+    usual = "retry" if status in (408, 425, 429) or status >= 500 else "dead"
+    usual = "hold" if status in (401, 402, 403, 407) else usual
     verdict = exception or usual
     if verdict == "retry":
         if not isinstance(outcome, Again):
