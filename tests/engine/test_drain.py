@@ -79,6 +79,7 @@ def test_what_was_sent_at_the_last_moment_is_answered(begun: bytes, end: str) ->
                 await loop.sock_sendall(connection, asked + begun)
                 first = await loop.sock_recv(connection, 10_000)
                 assert first.endswith(b"yes")
+                assert connections[0].timeout_keep_alive > 60, "as long as balancers keep theirs"
                 await asyncio.sleep(0.05)
                 busy(connection)
                 return await asyncio.wait_for(loop.sock_recv(connection, 10_000), 5)
