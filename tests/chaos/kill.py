@@ -54,7 +54,7 @@ async def kill(
         stop.set()
         await loading
         async with running(config, port, program=program) as last:
-            drained = await last.drained()
+            drained = await last.drained(600.0)
             await last.terminate()
         found = account(ledger, upstream.arrivals(), await outbox(directory / "gateway.db"), crashes)
     verdict = Verdict({"kills": len(crashes)})

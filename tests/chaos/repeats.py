@@ -73,7 +73,7 @@ def _lost_answers(directory: Path, pages: int, seed: int, figures: dict[str, Any
         ]
         with before(directory, *tables, routes='[[routes]]\nto = ["bykey", "byid", "byname"]\n') as h:
             _send(h, pages)
-            h.wait_for(lambda: not outbox(h, "waiting"), 120)
+            h.wait_for(lambda: not outbox(h, "waiting"), 120 + pages)  # one retry a second, and one for five pages
             lost = [row.reason for row in outbox(h, "dead")]
         keys = Counter(got.body["alertKey"] for got in by_key.got)
         invented = [key for key in keys if not key.startswith("key-")]
