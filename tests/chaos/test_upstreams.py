@@ -10,11 +10,15 @@ from typing import Any
 
 import pytest
 
+from gateway import openapi
+from gateway.config import Inbound
 from gateway.delivery import attempt, judging
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.transport import Transport
 from gateway.dialect import Response
+from gateway.inbound.protocol import EdgeProtocol
 from gateway.operating import send_again
+from gateway.secrets import Keyring
 from gateway.store import DeliveryRow, Tx
 from gateway.store.sqlite import SqliteTx
 from tests.chaos import bounded, credentials, described, elsewhere, hostile, isolation, lanes, liveness, poison, repeats
@@ -22,7 +26,11 @@ from tests.chaos import retries as matrix
 from tests.chaos.result import Result
 
 # Upstreams that hang and half close leave connections to the collector; theirs are not the gateway's.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+# Gateways in this process draw random pauses while hypothesis makes up requests; neither depends on the other.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:Do not use the `random` module"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -140,8 +148,20 @@ def test_promise_18_hostile_http() -> None:
     kept(hostile.measure(connections=40, seed=1, is_slow=False))
 
 
+def test_promise_18_a_limit_that_is_not_where_it_is_said_to_be_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EdgeProtocol, "headers_most", 1 << 20)
+    broken = hostile.measure(connections=10, seed=1, is_slow=False).broken
+    assert any("the limit of headers" in text for text in broken), broken
+
+
 def test_promise_19_credentials() -> None:
     kept(credentials.measure(attempts=150, seed=1))
+
+
+def test_promise_19_a_stranger_who_is_let_in_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Keyring, "caller", lambda keyring, credential: "ci")
+    broken = credentials.measure(attempts=40, seed=1).broken
+    assert any("in its vendor's words" in text for text in broken), broken
 
 
 def test_promise_20_no_connection_elsewhere() -> None:
@@ -150,6 +170,19 @@ def test_promise_20_no_connection_elsewhere() -> None:
 
 def test_promise_22_the_description_is_true() -> None:
     kept(described.measure(cases=40, most=4))
+
+
+def test_promise_22_a_description_that_leaves_refusals_out_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = openapi.describe
+
+    def rosy(inbounds: list[Inbound]) -> dict[str, Any]:
+        described = real(inbounds)
+        for operation in (one for path in described["paths"].values() for one in path.values()):
+            operation["responses"] = {status: it for status, it in operation["responses"].items() if status < "3"}
+        return described
+
+    monkeypatch.setattr(openapi, "describe", rosy)
+    assert described.measure(cases=80, most=4).broken
 
 
 def test_promise_24_liveness_ignores_upstreams() -> None:
