@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,19 @@ HEAD = (
 ASKS = b"GET /-/openapi.json HTTP/1.1\r\nhost: here\r\n\r\n"
 
 
+APP = Starlette(routes=[Route("/", lambda request: PlainTextResponse("yes"))])
+
+
+class Noted(EdgeProtocol):
+    """Notes its last connection."""
+
+    last: EdgeProtocol
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        Noted.last = self
+
+
 @contextlib.contextmanager
 def connected(url: str) -> Iterator[socket.socket]:
     """A connection of a caller's own."""
@@ -58,28 +72,20 @@ def never_reads(connection: socket.socket) -> None:
 def test_what_was_sent_at_the_last_moment_is_answered(begun: bytes, end: str) -> None:
     """The loop is busy while it arrives, and the next thing it does is to close what is idle."""
     asked = b"GET / HTTP/1.1\r\nhost: here\r\n\r\n"
-    connections: list[EdgeProtocol] = []
-    app = Starlette(routes=[Route("/", lambda request: PlainTextResponse("yes"))])
-
-    class Noted(EdgeProtocol):
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            connections.append(self)
 
     def busy(writer: socket.socket) -> None:
         writer.sendall(asked.removeprefix(begun))
-        for one in connections:
-            getattr(one, end)()
+        getattr(Noted.last, end)()
 
     async def main() -> bytes:
-        async with serve(app, http=Noted, patience=3) as url:
+        async with serve(APP, http=Noted, patience=3) as url:
             with connected(url) as connection:
                 connection.setblocking(False)
                 loop = asyncio.get_running_loop()
                 await loop.sock_sendall(connection, asked + begun)
                 first = await loop.sock_recv(connection, 10_000)
                 assert first.endswith(b"yes")
-                assert connections[0].timeout_keep_alive > 60, "as long as balancers keep theirs"
+                assert Noted.last.timeout_keep_alive > 60, "as long as balancers keep theirs"
                 await asyncio.sleep(0.05)
                 busy(connection)
                 return await asyncio.wait_for(loop.sock_recv(connection, 10_000), 5)
@@ -105,3 +111,22 @@ def test_callers_that_are_slow_to_send_or_to_read_do_not_hold_up_the_end(tmp_pat
             running.signal(signal.SIGTERM)
             assert running.process.wait(40) == 0
             assert time.monotonic() - began < EXIT_WITHIN
+
+
+def test_a_connection_that_is_reset_leaves_nothing_behind() -> None:
+    """A timer that was set for it would hold all of it until it strikes."""
+
+    async def main() -> None:
+        async with serve(APP, http=Noted, patience=3) as url:
+            with connected(url) as connection:
+                connection.setblocking(False)
+                loop = asyncio.get_running_loop()
+                await loop.sock_sendall(connection, b"GET / HTTP/1.1\r\nhost: here\r\n\r\n")
+                assert (await loop.sock_recv(connection, 10_000)).endswith(b"yes")
+                await asyncio.sleep(0.05)
+                assert Noted.last.timeout_keep_alive_task is not None
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await asyncio.sleep(0.1)
+            assert Noted.last.timeout_keep_alive_task is None
+
+    asyncio.run(main())
