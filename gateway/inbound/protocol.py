@@ -49,6 +49,10 @@ class EdgeProtocol(HttpToolsProtocol):
     headers_most = 32 * 1024
     """Bytes of the request line and headers, and of what comes without getting on: trailers, chunk extensions."""
 
+    waiting_most = 32
+    """Requests that may wait behind another on one connection: thousands fit into what is read at once, and looking at
+    them all would keep everybody else waiting."""
+
     header_seconds = 10.0
     """From a request's first byte, or the connection's beginning, to the end of its headers."""
 
@@ -222,6 +226,8 @@ class EdgeProtocol(HttpToolsProtocol):
             return
         if self.transport.is_closing():
             raise _Refused(Problem(ProblemKind.MALFORMED, "there is more after the last request"))
+        if len(self.pipeline) >= self.waiting_most:
+            raise _Refused(Problem(ProblemKind.OVERLOADED, "too many requests wait on one connection"))
         self._has_begun = False
         self._stop_waiting()
         super().on_headers_complete()

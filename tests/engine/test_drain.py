@@ -57,14 +57,9 @@ def connected(url: str) -> Iterator[socket.socket]:
 
 
 def never_reads(connection: socket.socket) -> None:
-    """Asks until nothing more can be sent, as the answers are in the way."""
-    connection.setblocking(False)
-    end = time.monotonic() + 5
-    while time.monotonic() < end:
-        try:
-            connection.send(ASKS)
-        except BlockingIOError:
-            return
+    """Asks for more than can be sent to whoever does not read it."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.sendall(ASKS * 30)
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\n"])
@@ -106,7 +101,7 @@ def test_callers_that_are_slow_to_send_or_to_read_do_not_hold_up_the_end(tmp_pat
         with serving(config) as running, connected(running.url) as sending, connected(running.url) as reading:
             sending.sendall(HEAD + b"{")
             never_reads(reading)
-            soon(lambda: httpx.get(running.url + "/-/ready").status_code == 200)
+            soon(lambda: httpx.get(running.url + "/-/ready", timeout=30).status_code == 200)
             began = time.monotonic()
             running.signal(signal.SIGTERM)
             assert running.process.wait(40) == 0

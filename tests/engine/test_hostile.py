@@ -341,6 +341,21 @@ def test_every_piece_of_a_request_may_come_alone(h: House) -> None:
     assert alerts(h) == before + 1
 
 
+def test_a_few_requests_may_wait_on_a_connection_and_thousands_may_not(h: House) -> None:
+    """Whoever sends thousands at once would have everybody else wait while they are looked at."""
+    one = request("GET", "/uptinio/alerts", None, AUTH)
+    with wire(h.url) as connection:
+        connection.say(one * 20)
+        assert [answer.status for _ in range(20) if (answer := connection.hear())] == [200] * 20
+    heard = 0
+    with wire(h.url) as connection, contextlib.suppress(OSError):
+        connection.say(one * 5000)
+        while connection.hear() is not None:
+            heard += 1
+    assert heard < 100
+    assert h.call("GET", "/uptinio/alerts").status == 200
+
+
 def test_half_requests_do_not_keep_the_gateway_from_stopping(tmp_path: Path) -> None:
     with contextlib.ExitStack() as connections:
         with house(tmp_path, {"oncall": "ilert"}) as h:
