@@ -313,7 +313,7 @@ def test_closed(life: Life) -> None:
     last: Callable[[Arrived], bool] = {
         "ilert": lambda one: one.body["eventType"] == "RESOLVE",
         "pagerduty": lambda one: one.body["event_action"] == "resolve",
-        "ibm_monitoring": lambda one: one.body["alert"]["enabled"] is False,
+        "ibm_monitoring": lambda one: one.body["alert"].get("enabled") is False,
         "opsgenie": lambda one: (
             one.path.endswith("/close") and one.body == {"user": "jane", "source": "sdk", "note": "fixed"}
         ),
