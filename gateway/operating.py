@@ -94,7 +94,8 @@ def chosen(
         raise NotAsAsked(f"nothing was ever meant for an upstream {upstream!r}")
     if waiting:
         found += tx.deliveries(DeliveryFilter(state="waiting", upstream=upstream, after=after, limit=most))
-    return sorted(found, key=lambda row: row.id)[:most]
+        found = sorted(found, key=lambda row: row.id)[:most]
+    return found
 
 
 def change(

@@ -77,6 +77,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._dropped = 0
         self._is_whole = True  # no request is partly here
         self._is_refused = False
+        self._is_ending = False  # the next answer is the last one
         self._deadline: asyncio.TimerHandle | None = None
 
     # --- the connection ----------------------------------------------------------------------------------
@@ -97,6 +98,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Closes an idle connection at once, another after its answer; what was sent at the last moment gets one too,
         though it may not have been read yet."""
+        self._is_ending = True
         is_idle = self.cycle is None or self.cycle.response_complete
         if is_idle and (self._has_begun or self._has_unread()):
             self._stop_waiting()
@@ -232,6 +234,8 @@ class EdgeProtocol(HttpToolsProtocol):
         self._stop_waiting()
         super().on_headers_complete()
         self._is_whole = False
+        if self._is_ending:
+            self.cycle.keep_alive = False
         if self.expect_100_continue:
             # Whether the body follows an early answer is the sender's choice: what comes next could be either.
             self.cycle.keep_alive = False

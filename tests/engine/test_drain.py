@@ -83,7 +83,10 @@ def test_what_was_sent_at_the_last_moment_is_answered(begun: bytes, end: str) ->
                 assert Noted.last.timeout_keep_alive > 60, "as long as balancers keep theirs"
                 await asyncio.sleep(0.05)
                 busy(connection)
-                return await asyncio.wait_for(loop.sock_recv(connection, 10_000), 5)
+                answer = await asyncio.wait_for(loop.sock_recv(connection, 10_000), 5)
+                if end == "shutdown":
+                    assert await asyncio.wait_for(loop.sock_recv(connection, 10_000), 2) == b"", "it was the last one"
+                return answer
 
     assert asyncio.run(main()).endswith(b"yes")
 
