@@ -148,7 +148,7 @@ def _table(kind: type[Struct], found: Mapping[str, Dialect]) -> dict[str, Any]:
     if kind is files.UpstreamFile:
         properties["dialect"]["examples"] = list(found)
     required = [item.encode_name for item in struct_fields(kind) if _is_required(item)]
-    table = {"type": "object", "description": (kind.__doc__ or "").strip(), "properties": properties}
+    table = {"type": "object", "description": inspect.cleandoc(kind.__doc__ or ""), "properties": properties}
     return {**table, **({"required": required} if required else {}), "additionalProperties": False}
 
 
@@ -219,7 +219,7 @@ def reference(found: Mapping[str, Dialect]) -> str:
         _rows(files.File),
     ]
     for title, kind in _sections():
-        parts += [f"## {title}", (kind.__doc__ or "").strip(), _rows(kind)]
+        parts += [f"## {title}", inspect.cleandoc(kind.__doc__ or ""), _rows(kind)]
         own = list(own_fields(found, kind))
         parts += [_own(own)] if own else []
     return "\n\n".join(parts) + "\n"
