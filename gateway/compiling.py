@@ -129,7 +129,7 @@ def _write_one(text: _Text, entry: Any, is_required: bool) -> None:
         text.add(1, f"if v is not UNSET and get(wire, {leaf!r}) is UNSET:")
     else:
         text.add(1, "if v is not UNSET:")
-    _put(text, leaf, f"{text.name('fit', entry.fit)}(v)" if entry.fit else "v")
+    _put(text, leaf, f"{text.name('fit', entry.fitted)}(v)" if entry.fit else "v")
 
 
 def _put(text: _Text, leaf: str, value: str) -> None:

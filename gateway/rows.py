@@ -99,6 +99,10 @@ class Row:
     homes: Map[str, tuple[str, ...]] = field(default_factory=dict)
     why: str = ""
 
+    def fitted(self, value: Any) -> Any:
+        """A wire value within the vendor's limits; what was cleared stays so."""
+        return value if self.fit is None or value is None else self.fit(value)
+
     @property
     def codec(self) -> Codec | None:
         """The codec of a row that is made of nothing else."""

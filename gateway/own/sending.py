@@ -76,7 +76,7 @@ class Sender:
 
     def _key(self, row: Row, key: str) -> tuple[Any, ...]:
         written = row.write(Writing(), *(key, *[UNSET] * (len(row.paths) - 1)))
-        return tuple(row.fit(value) if row.fit else value for value in written)
+        return tuple(row.fitted(value) for value in written)
 
     def _say_what(self, body: dict[str, Json], operation: Operation) -> None:
         """Puts the word for what is asked; the caller's own stays where it means the same."""

@@ -11,7 +11,9 @@ from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any
 
-from gateway.canonical import Flat, Operation, flatten, in_order, unflatten
+import msgspec
+
+from gateway.canonical import Flat, Operation, checked, flatten, in_order, unflatten
 from gateway.carry import restore
 from gateway.config import parse
 from gateway.dialect import Batch, Command, Dialect, Incoming, Route
@@ -75,6 +77,14 @@ def alert_of(dialect: Dialect, command: Command) -> Flat:
     said = {**{hint.path: hint.value for hint in command.hints}, **command.patch}
     whole = {"kind": dialect.kind, **restore(said, command.carried)}
     return in_order({**whole, "status": "firing", "created_at": NOW, "updated_at": NOW})
+
+
+def can_be_cleared(path: str) -> bool:
+    """Whether a canonical path can hold nothing."""
+    try:
+        return checked({path: None}) == {path: None}
+    except msgspec.ValidationError:
+        return False
 
 
 def nested(flat: Flat) -> Any:

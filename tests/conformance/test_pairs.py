@@ -13,14 +13,14 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from gateway.canonical import SERVER_OWNED, Flat, in_order
+from gateway.canonical import PATHS, SERVER_OWNED, Flat, in_order
 from gateway.carry import LIMIT, restore
 from gateway.dialect import Command
 from gateway.mapping import CARRIED
 from gateway.registry import dialects
 from gateway.translation import Said, translate
 from gateway.wire import copied, get, put, remove
-from tests.conformance.samples import CREATES, NAMES, PAIRS, alert_of, asked, destination, saying
+from tests.conformance.samples import CREATES, NAMES, PAIRS, alert_of, asked, can_be_cleared, destination, saying
 from tests.conformance.strategies import alerts
 from tests.recorded import Recorder, plain
 
@@ -33,6 +33,7 @@ NONSENSE: tuple[Any, ...] = (
     {"marks": [], "added": {}, "spans": 1},
     {"spans": {"details": [9], "summary": ["a", "b"]}, "added": [1, {}]},
 )
+CLEARABLE = tuple(path for path in PATHS if can_be_cleared(path))
 HYPOTHESIS = settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
 )
@@ -88,6 +89,22 @@ def test_whatever_is_sent_is_what_the_vendor_takes(origin: str, target: str, dat
     assert expected - set(fields) <= {"kind"}, "a field without a fate"
     if origin == target:
         _sends_the_callers_words(body, sent, target, command.verbatim.keys())
+
+
+@pytest.mark.parametrize(("origin", "target"), PAIRS)
+def test_whatever_is_cleared_can_be_told(origin: str, target: str) -> None:
+    """A field that had something and has nothing any more is told where that can be told, and never stumbled over."""
+    there = destination(target)
+    for name, example in CREATES:
+        if name != origin:
+            continue
+        flat = alert_of(dialects()[origin], asked(name, example))
+        for path in CLEARABLE:
+            cleared = in_order({**flat, path: None})
+            said = translate(saying(cleared, origin, there, changed=(path,)), there)
+            msgspec.json.encode(said.patch)
+            if origin != target:  # a caller of the same vendor clears what can be cleared there
+                msgspec.convert(said.body, there.mapping.partial)
 
 
 def _lacks_control(target: str) -> bool:
