@@ -16,7 +16,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from gateway.canonical import Flat, Kind, Operation
+from gateway.canonical import Alert, Flat, Kind, Operation, flatten
 from gateway.codes import Code
 from gateway.errors import Problem, ProblemKind
 from gateway.mapping import Mapping as FieldMapping
@@ -162,7 +162,12 @@ class Shown(Struct, frozen=True):
 
     id: str
     version: int
-    flat: Flat
+    alert: Alert
+
+    @property
+    def flat(self) -> Flat:
+        """The alert by canonical path, taken apart where somebody wants to see it: most answers say nothing of it."""
+        return flatten(self.alert)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from gateway.canonical import flatten
 from gateway.dialect import Answer, Shown
 from gateway.errors import Problem, ProblemKind
 from gateway.store import AlertRow, FirstAnswer, Keyed, Tx
@@ -77,5 +76,5 @@ def as_answer(kept: FirstAnswer) -> Answer:
     """The answer for the dialect to word, as it was."""
     shown = None
     if kept.body is not None and kept.shown is not None:
-        shown = Shown(kept.shown, kept.version, flatten(kept.body))
+        shown = Shown(kept.shown, kept.version, kept.body)
     return Answer(shown=shown, key=kept.key, request=kept.request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from gateway import muting
 from gateway.accepted import Caller
-from gateway.canonical import Operation, flatten
+from gateway.canonical import Operation
 from gateway.config import Upstream
 from gateway.dialect import Muted, Ref, Sending, Shown
 from gateway.errors import Problem, ProblemKind
@@ -15,7 +15,7 @@ from gateway.values import from_millis
 
 def as_shown(row: AlertRow) -> Shown:
     """An alert as dialects word it."""
-    return Shown(row.shown, row.version, flatten(row.body))
+    return Shown(row.shown, row.version, row.body)
 
 
 def mutes(tx: Tx, scope: str, wanted: str | None) -> tuple[Muted, ...]:

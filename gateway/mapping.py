@@ -100,10 +100,14 @@ class Mapping:
         elsewhere = _paths_of(entry for entry in self._sides["request"] if not self._is_inside(entry))
         self._told_inside = None if told & elsewhere else told
         self._read_inside: Callable[[Wire, str], tuple[Flat, list[Hint]]] | None = None
-        self._not_verbatim = (
+        not_verbatim = [
             *(drop.wire for drop in self.dropped if drop.control),
             *(wire for entry in self.rows if entry.side == "reply" for wire in entry.wires),
-        )
+        ]
+        self._not_verbatim = frozenset(wire for wire in not_verbatim if "." not in wire)
+        self._not_verbatim_inside = [wire for wire in not_verbatim if "." in wire]
+        self._request_paths = _paths_of(self._sides["request"])
+        self._fits = [(leaf, entry.fitted) for entry in self.rows if entry.fit for leaf in entry.wires]
 
     def _is_inside(self, entry: Row) -> bool:
         """Whether a row looks into the container."""
@@ -226,8 +230,8 @@ class Mapping:
         return min(most, self.room - taken - len(CARRIED))
 
     def _verbatim(self, raw: Wire) -> Wire:
-        words = dict(raw)
-        for wire in self._not_verbatim:
+        words = {name: value for name, value in raw.items() if name not in self._not_verbatim}
+        for wire in self._not_verbatim_inside:
             words = without(words, wire)
         return words
 
@@ -257,12 +261,14 @@ class Mapping:
                 elif key in wire:
                     wire[key] = merged(wire[key], value)
 
-    def restate(self, flat: Flat, verbatim: Wire, wire: Wire) -> tuple[Wire, Flat | None]:
-        """The sender's own spelling wherever it still means what `flat` says, and `wire`'s where it does not; and what
-        that means, where it is known."""
+    def restate(self, flat: Flat, verbatim: Wire, write: Callable[[], Wire]) -> tuple[Wire, Flat | None]:
+        """The sender's own spelling wherever it still means what `flat` says, and what `write` gives where it does not;
+        and what that means, where it is known."""
         meant = self.meaning(verbatim)
         words: Wire = copied(verbatim)
-        is_verbatim = True
+        if self._says_all(meant, flat) and self._has_room(words):
+            return words, meant
+        wire, is_verbatim = write(), True
         for entry in self.rows:
             is_unchanged = _agree(meant, flat, entry.paths)
             if is_unchanged and entry.fit is None:
@@ -273,8 +279,16 @@ class Mapping:
                 if not is_unchanged:
                     remove(words, leaf)
                 if value is not UNSET:
-                    put(words, leaf, entry.fit(value) if entry.fit else value)
+                    put(words, leaf, entry.fitted(value))
         return words, meant if is_verbatim else None
+
+    def _says_all(self, meant: Flat, flat: Flat) -> bool:
+        """Whether what a request means is all that `flat` has to say in one."""
+        return meant.items() <= flat.items() and self._request_paths.isdisjoint(flat.keys() - meant.keys())
+
+    def _has_room(self, words: Wire) -> bool:
+        """Whether every value is within the vendor's limits."""
+        return all((value := get(words, leaf)) is UNSET or fit(value) == value for leaf, fit in self._fits)
 
     def with_rows(self, rows: Sequence[Row]) -> Mapping:
         """The same table with other rows over the same leaves."""
@@ -285,8 +299,8 @@ class Mapping:
 
     def fitted(self, leaf: str, value: Any) -> Any:
         """A value within the vendor's limits for a wire leaf."""
-        fit = next((entry.fit for entry in self.rows if entry.wires == (leaf,) and not entry.derived), None)
-        return fit(value) if fit else value
+        own = next((entry for entry in self.rows if entry.wires == (leaf,) and not entry.derived), None)
+        return own.fitted(value) if own else value
 
     def held(self, flat: Flat, carried: Any) -> Flat:
         """A carried object back in the free-form container where it came from, as the vendor itself keeps it."""
@@ -343,7 +357,7 @@ def _put_all(wire: Wire, entry: Row, out: Sequence[Any]) -> None:
     """Puts what a row says into a wire object. A second voice says nothing that was said."""
     for leaf, value in zip(entry.wires, out, strict=False):
         if value is not UNSET and not (entry.derived and get(wire, leaf) is not UNSET):
-            put(wire, leaf, entry.fit(value) if entry.fit else value)
+            put(wire, leaf, entry.fitted(value))
 
 
 def _supplied(entry: Row, flat: Flat, writing: Writing) -> Sequence[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -20,7 +21,8 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 
 class Metrics:
-    """One process's metrics, in a registry of their own."""
+    """One process's metrics, in a registry of their own. What is counted on the way of a request is looked up once for
+    each set of labels, of which there are few: looking it up costs more than counting."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -32,24 +34,30 @@ class Metrics:
         self._show_store()
 
     def _count_requests(self) -> None:
-        self._requests = self._counter("requests", "Requests by dialect and outcome.", "dialect", "outcome")
-        self._request_seconds = self._times(
-            "request_seconds", "Time from a request's arrival to its answer.", "dialect"
+        self._requests = cache(
+            self._counter("requests", "Requests by dialect and outcome.", "dialect", "outcome").labels
+        )
+        self._request_seconds = cache(
+            self._times("request_seconds", "Time from a request's arrival to its answer.", "dialect").labels
         )
         self._loops = self._counter("loops", "Commands that came back to this gateway, and went no further.", "dialect")
-        self._lost = self._counter(
-            "fields", "Fields that an upstream could not hold as they were said.", "dialect", "upstream", "fate"
+        self._lost = cache(
+            self._counter(
+                "fields", "Fields that an upstream could not hold as they were said.", "dialect", "upstream", "fate"
+            ).labels
         )
 
     def _count_deliveries(self) -> None:
-        self._attempts = self._counter(
-            "deliveries",
-            "Attempts to deliver, by upstream, what came of them, and why.",
-            "upstream",
-            "outcome",
-            "reason",
+        self._attempts = cache(
+            self._counter(
+                "deliveries",
+                "Attempts to deliver, by upstream, what came of them, and why.",
+                "upstream",
+                "outcome",
+                "reason",
+            ).labels
         )
-        self._attempt_seconds = self._times("delivery_seconds", "Time that an attempt took.", "upstream")
+        self._attempt_seconds = cache(self._times("delivery_seconds", "Time that an attempt took.", "upstream").labels)
 
     def _show_upstreams(self) -> None:
         self._depth = self._gauge("waiting_deliveries", "Deliveries that wait.", "upstream")
@@ -127,19 +135,19 @@ class Metrics:
 
     def request(self, dialect: str, outcome: str, seconds: float) -> None:
         """A request was answered; `outcome` is the kind of problem, or `ok`."""
-        self._requests.labels(dialect, outcome).inc()
-        self._request_seconds.labels(dialect).observe(seconds)
+        self._requests(dialect, outcome).inc()
+        self._request_seconds(dialect).observe(seconds)
 
     def attempt(self, upstream: str, outcome: str, reason: str, seconds: float) -> None:
         """An attempt ended."""
-        self._attempts.labels(upstream, outcome, reason).inc()
-        self._attempt_seconds.labels(upstream).observe(seconds)
+        self._attempts(upstream, outcome, reason).inc()
+        self._attempt_seconds(upstream).observe(seconds)
 
     def report(self, dialect: str, upstream: str, fates: Iterable[Fate]) -> None:
         """A translation was reported on."""
         for fate in fates:
             if fate.fate != "mapped":
-                self._lost.labels(dialect, upstream, fate.fate).inc()
+                self._lost(dialect, upstream, fate.fate).inc()
 
     def loop(self, dialect: str) -> None:
         """A command came back to where it had been."""

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import UNSET
 
 from gateway import __version__
-from gateway.canonical import Flat, Operation
+from gateway.canonical import Flat, Operation, unflatten
 from gateway.config import Inbound
 from gateway.dialect import Answer, Dialect, Incoming, Inquired, Listing, Muted, Reply, Route, Shown, Told
 from gateway.errors import Problem, ProblemKind
@@ -164,7 +164,7 @@ def _sample(dialect: Dialect, route: Route) -> Answer:
     if Operation.LIST in route.operations:
         asked = route.read(Incoming(params={}, query={}, headers={}, body=UNSET, now=_SAMPLE["created_at"]))
     patch = next((command_in(dialect, Operation.CREATE, body).patch for body in openings(dialect)), {})
-    shown = Shown(dialect.shown_id(1_234_567), 1, {"kind": dialect.kind, **patch, **_SAMPLE})
+    shown = Shown(dialect.shown_id(1_234_567), 1, unflatten({"kind": dialect.kind, **patch, **_SAMPLE}))
     created = _SAMPLE["created_at"]
     return Answer(
         shown=shown,

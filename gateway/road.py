@@ -112,11 +112,11 @@ class Road:
             via=via,
             muted=_muted(tx, caller, flat, now),
         )
-        tx.insert_alert(row)
         accepted.primary = chosen[0].upstream if chosen else None
         accepted.routes.update({} if chosen else self._thrown_away(caller, flat))
         for position, choice in enumerate(chosen):
             self._outbox.deliver(step, self._targets.new(step, choice, position))
+        tx.insert_alert(row)  # last, as the primary may refuse it: then nothing has been written yet
         body = CommandBody(after=row.body, said=row.verbatim, dropped=asked.dropped, via=via)
         self._record(step, request, Operation.CREATE, body)
         return accepted

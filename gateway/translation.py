@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -98,23 +99,11 @@ def translate(saying: Saying, destination: Destination) -> Said:
     writing = Writing(
         defaults=destination.defaults, metrics=destination.metrics, origin=saying.origin, caller=saying.caller
     )
-    whole = told if akin else {path: value for path, value in told.items() if value is not None}
-    patch: Wire = {}
-    if saying.changed is not None:
-        told_again = (
-            told if akin else {path: v for path, v in told.items() if v is not None or path not in mapping.needed}
-        )
-        patch = mapping.write(_with_companions(mapping, told_again, saying.changed), writing, partial=True)
-    body = _whole_body(mapping, whole, writing, needs_all=saying.changed is None and not akin)
-    meant: Flat | None = None
-    if akin:
-        if saying.verbatim is not None:
-            body, meant = mapping.restate(whole, saying.verbatim, body)
-        if saying.said is not None and saying.changed is not None:
-            patch, _ = mapping.restate(told, saying.said, patch)
-        if saying.late and mapping.details:
-            _note_lateness(saying, mapping, mapping.details, (body, patch))
-            altered["details"], meant = "it is late, and says so", None
+    say = _in_its_own_words if akin else _in_other_words
+    body, patch, meant = say(saying, mapping, told, writing)
+    if akin and saying.late and mapping.details:
+        _note_lateness(saying, mapping, mapping.details, (body, patch))
+        altered["details"], meant = "it is late, and says so", None
     meant = {**mapping.implied, **(mapping.meaning(body) if meant is None else meant)}
     report = _Report(saying, destination, body, told, meant, {**writing.filled, **altered})
     if not akin:
@@ -122,6 +111,31 @@ def translate(saying: Saying, destination: Destination) -> Said:
         if saying.changed is not None:
             _carry_along(mapping, body, patch)
     return Said(body, patch, report.fates())
+
+
+def _in_its_own_words(saying: Saying, mapping: Rows, told: Flat, writing: Writing) -> tuple[Wire, Wire, Flat | None]:
+    """Between two of one vendor, an alert whole and what an update changes: as its callers spelled it, wherever that
+    still says what is to be told; and what that means, where it is known."""
+    patch: Wire = {}
+    if saying.changed is not None:
+        change = partial(_change, mapping, told, writing, saying.changed)
+        patch = change() if saying.said is None else mapping.restate(told, saying.said, change)[0]
+    whole = partial(_whole_body, mapping, told, writing, needs_all=False)
+    if saying.verbatim is None:
+        return whole(), patch, None
+    body, meant = mapping.restate(told, saying.verbatim, whole)
+    return body, patch, meant
+
+
+def _in_other_words(saying: Saying, mapping: Rows, told: Flat, writing: Writing) -> tuple[Wire, Wire, Flat | None]:
+    """An alert whole and what an update changes in words that its callers do not speak. What was cleared is left out,
+    but where an update has to supply what the target requires."""
+    patch: Wire = {}
+    if saying.changed is not None:
+        again = {path: value for path, value in told.items() if value is not None or path not in mapping.needed}
+        patch = _change(mapping, again, writing, saying.changed)
+    whole = {path: value for path, value in told.items() if value is not None}
+    return _whole_body(mapping, whole, writing, needs_all=saying.changed is None), patch, None
 
 
 def _whole_body(mapping: Rows, whole: Flat, writing: Writing, *, needs_all: bool) -> Wire:
@@ -148,13 +162,13 @@ def hushed(flat: Flat, destination: Destination) -> str:
     return ""
 
 
-def _with_companions(mapping: Rows, told: Flat, changed: tuple[str, ...]) -> Flat:
+def _change(mapping: Rows, told: Flat, writing: Writing, changed: tuple[str, ...]) -> Wire:
     """The changed paths, and those that share a row with one of them: a row is written whole."""
     wanted = set(changed)
     for entry in mapping.rows:
         if wanted.intersection(entry.paths):
             wanted.update(entry.paths)
-    return {path: value for path, value in told.items() if path in wanted}
+    return mapping.write({path: value for path, value in told.items() if path in wanted}, writing, partial=True)
 
 
 def _carry(

@@ -7,7 +7,6 @@ must not know any vendor.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote
@@ -112,7 +111,8 @@ class _Places:
 
 
 def _parts(path: str) -> tuple[str, ...]:
-    path = re.sub(r"(%20|\s)+$", "", path)
+    while path != (shorter := path.rstrip().removesuffix("%20")):
+        path = shorter
     return tuple(part for part in path.split("/") if part)
 
 

@@ -52,11 +52,12 @@ class Surface:
         request = self._desk.ids()
         path = scope.get("raw_path", scope["path"].encode()).decode("latin-1").partition("?")[0]
         structlog.contextvars.bind_contextvars(request=request)
-        host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
+        headers = _by_name(scope["headers"])
+        host = headers.get("host", "")
         outcome, answered, caller, match = "ok", None, None, None
         try:
             match = self._paths.match(scope["method"], path, host)
-            caller, incoming = await self._incoming(match, scope, receive)
+            caller, incoming = await self._incoming(match, scope, headers, receive)
             asked = match.route.read(incoming)
             key = self._key(path, incoming, asked) if _creates(asked) else None
             answered = await self._desk.serve(match.inbound, caller, asked, request, via=_via(incoming), key=key)
@@ -75,19 +76,22 @@ class Surface:
             outcome, reply = failed.kind.value, self._worded(self._whose(match, path, host), failed, str(request))
         await _send(send, reply, _headers(reply, answered, request), scope["method"] == "HEAD")
         inbound = self._whose(match, path, host)
-        self._count(scope, match.route.path if match else unquote(path), inbound, caller, outcome)
+        shown = match.route.path if match else unquote(path)
+        self._count(scope["method"], shown, headers.get("user-agent", ""), inbound, caller, outcome)
         self._note(scope, path, inbound, caller, outcome, reply, answered, began)
 
     def _whose(self, match: Match | None, path: str, host: str) -> Inbound | None:
         """In whose words a request is answered: where nothing is at its path, in those that fit it best."""
         return match.inbound if match else self._paths.nearest(path, host)
 
-    async def _incoming(self, match: Match, scope: Scope, receive: Receive) -> tuple[str, Incoming]:
+    async def _incoming(
+        self, match: Match, scope: Scope, headers: Mapping[str, str], receive: Receive
+    ) -> tuple[str, Incoming]:
         """The request as dialects see it, and who sent it. A credential in a header is looked at before the body."""
         incoming = Incoming(
             params=match.params,
             query=_query(scope["query_string"]),
-            headers={"x-forwarded-proto": scope.get("scheme", "http"), **_by_name(scope["headers"])},
+            headers={"x-forwarded-proto": scope.get("scheme", "http"), **headers},
             body=UNSET,
             now=datetime.now(UTC),
         )
@@ -149,12 +153,13 @@ class Surface:
             extra["Retry-After"] = str(problem.retry_after)
         return Reply(reply.status, reply.body, {**reply.headers, **extra})
 
-    def _count(self, scope: Scope, path: str, inbound: Inbound | None, caller: str | None, outcome: str) -> None:
-        agent = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"user-agent"), "")
+    def _count(
+        self, method: str, path: str, agent: str, inbound: Inbound | None, caller: str | None, outcome: str
+    ) -> None:
         self._calls.note(
             inbound.dialect.name if inbound else "none",
             caller,
-            scope["method"],
+            method,
             path,
             agent,
             outcome,

@@ -284,7 +284,9 @@ class Tx(Protocol):
         """The alerts chosen, oldest first, and how many there are without `offset` and `limit`."""
 
     def insert_alert(self, row: AlertRow) -> None: ...
-    def update_alert(self, row: AlertRow) -> None: ...
+    def update_alert(self, row: AlertRow) -> None:
+        """Changes an alert, but not whose it is, nor its key."""
+
     def remove_alert(self, alert: int) -> None:
         """Takes an alert away with its targets, ids and deliveries; its commands stay."""
 
@@ -323,7 +325,8 @@ class Tx(Protocol):
     def count_commands(self, alert: int) -> int: ...
     def insert_delivery(self, row: DeliveryRow) -> None: ...
     def update_delivery(self, row: DeliveryRow) -> None:
-        """Changes a delivery, but not who holds it. Refused with `StoreError` where its `fence` has grown since."""
+        """Changes how far a delivery is, but not what it tells to whom, nor who holds it. Refused with `StoreError`
+        where its `fence` has grown since."""
 
     def delivery(self, delivery: int) -> DeliveryRow | None:
         """A delivery; in a transaction that writes it is kept to it until it ends."""
@@ -439,9 +442,9 @@ class Store(Protocol):
     async def write(self, work: Callable[[Tx], T], *, is_long: bool = False) -> T:
         """Runs `work` in a transaction; its result comes back once it is on the disk. What `work` raises undoes
         its own part and comes back too. Raises `StoreError` where the store cannot commit, or where nobody knows
-        whether it did. A shared store may run `work` again where others were at the same thing: it must change
-        nothing but the store, or what it changes the same way again. What goes through many rows says that it
-        `is_long`: it may not keep the event loop waiting."""
+        whether it did. `work` may be run again where others were at the same thing, or one that was done together
+        with it failed: it must change nothing but the store, or what it changes the same way again. What goes through
+        many rows says that it `is_long`: it may not keep the event loop waiting."""
 
     async def read(self, work: Callable[[Tx], T], *, is_long: bool = False) -> T:
         """Runs `work` on a consistent, committed state; it must not write. `is_long` as for `write`."""

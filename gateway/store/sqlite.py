@@ -224,7 +224,8 @@ class SqliteStore:
         jobs: list[Job] = []
         try:
             await self._begin()
-            await self._do_all(jobs)
+            if not await self._do_all(jobs, self._do):
+                await self._do_again(jobs)
             await self._aside(self._writer.execute, "COMMIT")
         except (apsw.Error, StoreError) as error:
             self._take_back()
@@ -235,6 +236,14 @@ class SqliteStore:
             for job in jobs:
                 job.error = StoreError(f"the store cannot commit: {error}")
         return jobs
+
+    async def _do_again(self, jobs: list[Job]) -> None:
+        """Does the same jobs in a new transaction, in which each can be taken back by itself."""
+        self._take_back()
+        self._jobs.extendleft(reversed(jobs))
+        jobs.clear()
+        await self._begin()
+        await self._do_all(jobs, self._do_by_itself)
 
     async def _begin(self) -> None:
         """Begins to write; waits in a thread for somebody else who does."""
@@ -247,32 +256,49 @@ class SqliteStore:
             finally:
                 self._writer.set_busy_timeout(0)
 
-    async def _do_all(self, jobs: list[Job]) -> None:
-        """Does what waits, and what comes meanwhile, as far as one transaction holds it."""
+    async def _do_all(self, jobs: list[Job], do: Callable[[Job, SqliteTx], bool]) -> bool:
+        """Does what waits, and what comes meanwhile, as far as one transaction holds it; False as soon as one of them
+        has left something behind that has to be taken back."""
         tx = SqliteTx(self._writer)
         pause_at = time.monotonic() + AT_A_STRETCH
         while self._jobs and len(jobs) < BATCH:
             job = self._jobs.popleft()
             jobs.append(job)
-            if job.is_long:
-                await self._aside(self._do, job, tx)
-            else:
-                self._do(job, tx)
+            is_clean = await self._aside(do, job, tx) if job.is_long else do(job, tx)
+            if not is_clean:
+                return False
             if (paused := time.monotonic()) > pause_at:
                 await asyncio.sleep(0)
                 now = time.monotonic()
                 pause_at = now + max(AT_A_STRETCH, now - paused)
+        return True
 
-    def _do(self, job: Job, tx: SqliteTx) -> None:
-        self._writer.execute("SAVEPOINT job")
+    def _do(self, job: Job, tx: SqliteTx) -> bool:
+        """Does a job, and answers whether it ended as nearly all do: well, or refused before it wrote anything. A
+        savepoint for each would have SQLite copy every page that it touches, which takes longer than all the rest."""
+        written = self._writer.total_changes()
         try:
             job.result = job.work(tx)
         except StoreError:
             raise  # the store's own trouble is everybody's
         except Exception as error:
             job.error = error
+            return self._writer.total_changes() == written
+        return True
+
+    def _do_by_itself(self, job: Job, tx: SqliteTx) -> bool:
+        """Does a job, and takes back what it wrote if it fails."""
+        self._writer.execute("SAVEPOINT job")
+        job.error = None
+        try:
+            job.result = job.work(tx)
+        except StoreError:
+            raise
+        except Exception as error:
+            job.error = error
             self._writer.execute("ROLLBACK TO job")
         self._writer.execute("RELEASE job")
+        return True
 
     def _throw_ballast(self, error: Exception) -> None:
         """Where the disk is full: makes room to record what is under way, and to remove what has ended."""

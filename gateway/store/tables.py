@@ -19,9 +19,18 @@ _encoder = msgspec.json.Encoder()
 
 
 class Table(Generic[Row]):
-    """A struct and its table: the statements over its columns, and both conversions."""
+    """A struct and its table: the statements over its columns, and both conversions. What is `fixed` stays as it was
+    inserted: an index of such columns alone need not be touched by an update."""
 
-    def __init__(self, name: str, row: type[Row], *, key: Sequence[str], json: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        row: type[Row],
+        *,
+        key: Sequence[str],
+        json: Sequence[str] = (),
+        fixed: Sequence[str] = (),
+    ) -> None:
         self.name = name
         self.row = row
         self.fields = row.__struct_fields__
@@ -37,8 +46,9 @@ class Table(Generic[Row]):
         rest = [field for field in self.fields if field not in key]
         excluded = ", ".join(f"{field} = excluded.{field}" for field in rest)
         self.replace = f"{self.insert} ON CONFLICT ({', '.join(key)}) DO UPDATE SET {excluded}"
-        self._order = [self.fields.index(field) for field in (*rest, *key)]
-        setters = ", ".join(f"{field} = ?" for field in rest)
+        mutable = [field for field in rest if field not in fixed]
+        self._order = [self.fields.index(field) for field in (*mutable, *key)]
+        setters = ", ".join(f"{field} = ?" for field in mutable)
         self.update = f"UPDATE {name} SET {setters} WHERE " + " AND ".join(f"{field} = ?" for field in key)
 
     def values(self, row: Row) -> list[Any]:
@@ -52,7 +62,7 @@ class Table(Generic[Row]):
         return values
 
     def update_values(self, row: Row) -> list[Any]:
-        """The row's columns in the order that `update` wants."""
+        """The row's columns that `update` wants, in its order."""
         values = self.values(row)
         return [values[index] for index in self._order]
 
@@ -67,10 +77,22 @@ class Table(Generic[Row]):
         return self.row(**found)
 
 
-ALERTS = Table("alerts", AlertRow, key=["id"], json=["body", "verbatim"])
+ALERTS = Table(
+    "alerts",
+    AlertRow,
+    key=["id"],
+    json=["body", "verbatim"],
+    fixed=["scope", "dialect", "caller", "key", "created_at"],
+)
 TARGETS = Table("targets", TargetRow, key=["alert", "upstream"], json=["ids", "seen", "replaced"])
 COMMANDS = Table("commands", CommandRow, key=["id"], json=["body"])
-DELIVERIES = Table("deliveries", DeliveryRow, key=["id"], json=["report", "merges", "seen"])
+DELIVERIES = Table(
+    "deliveries",
+    DeliveryRow,
+    key=["id"],
+    json=["report", "merges", "seen"],
+    fixed=["command", "alert", "upstream", "lane", "key", "operation", "size", "rank"],
+)
 ATTEMPTS = Table("attempts", AttemptRow, key=["delivery", "number"])
 CALLS = Table("calls", CallsRow, key=["dialect", "caller", "outcome", "method", "path", "agent"])
 

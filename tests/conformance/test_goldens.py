@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from msgspec import UNSET
 
-from gateway.canonical import Operation, flatten, unflatten
+from gateway.canonical import Operation, unflatten
 from gateway.delivery.judging import judge
 from gateway.dialect import Answer, Command, Dialect, Request, Response, Sending, Shown
 from gateway.examples import Example, examples, with_credential
@@ -198,7 +198,7 @@ def test_an_alert_shown_by_the_vendor_is_shown_again_as_it_was(name: str, exampl
     assert example.reply
     body = bare(dialect, example.reply.body)
     flat = {"kind": dialect.kind, **dialect.mapping.interpret(body, side="reply").whole()}
-    shown = Shown(example.request.params["id"], body.get("version", 1), flatten(unflatten(flat)))
+    shown = Shown(example.request.params["id"], body.get("version", 1), unflatten(flat))
     reply = route_of(dialect, example).answer(Answer(shown=shown))
     assert bare(dialect, plain(reply.body)) == body
 

@@ -78,6 +78,34 @@ def test_a_job_that_fails_takes_only_its_own_writes_back(harness: Harness) -> No
     within(harness, main)
 
 
+@pytest.mark.parametrize(("has_written", "times"), [(False, 1), (True, 2)])
+def test_others_are_done_again_only_where_one_that_failed_had_written(
+    tmp_path: Path, has_written: bool, times: int
+) -> None:
+    """What is refused costs the others of its transaction nothing: it is the usual end of a mistake."""
+
+    async def main(store: Store) -> None:
+        done: list[int] = []
+
+        def fails(tx: Tx) -> None:
+            if has_written:
+                _put(1000, tx)
+            raise Mistake
+
+        def works(number: int, tx: Tx) -> None:
+            done.append(number)
+            _put(number, tx)
+
+        first = [store.write(partial(works, number)) for number in range(1, 11)]
+        ended = await asyncio.gather(*first, store.write(fails), return_exceptions=True)
+        assert [type(end) for end in ended] == [type(None)] * 10 + [Mistake]
+        assert done == [*range(1, 11)] * times
+        rows, _ = await store.read(lambda tx: tx.alerts("s", AlertFilter()))
+        assert [row.id for row in rows] == [*range(1, 11)]
+
+    within(sqlite_file(tmp_path), main)
+
+
 @pytest.mark.parametrize("kind", ["read", "write"])
 def test_what_is_long_keeps_the_event_loop_free(harness: Harness, kind: str) -> None:
     async def main(store: Store) -> None:
