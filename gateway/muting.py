@@ -24,7 +24,8 @@ IsMuted = Callable[[Muted, Flat], bool]
 
 
 def _name(scope: str, mute: str) -> str:
-    return f"{PREFIX}{scope} {mute}"
+    """A blank ends the scope, so that no scope begins as another one does."""
+    return f"{PREFIX}{scope.replace('%', '%25').replace(' ', '%20')} {mute}"
 
 
 def keep(tx: Tx, scope: str, asked: Mute, now: int) -> Muted:
@@ -70,7 +71,7 @@ def one(tx: Tx, scope: str, mute: str) -> Muted | None:
 
 def kept(tx: Tx, scope: str) -> list[Muted]:
     """All of a scope, in no particular order."""
-    return msgspec.convert(tx.notes(_name(scope, ""), 2 * MOST), list[Muted])
+    return [msgspec.convert(note, Muted) for note in tx.notes(_name(scope, ""), 2 * MOST)]
 
 
 def muting(tx: Tx, scope: str, flat: Flat, is_muted: IsMuted, now: int) -> Muted | None:

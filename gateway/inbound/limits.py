@@ -24,6 +24,7 @@ _STRING = re.compile(rb'"(?:[^"\\]|\\.?)*+(?:"|\Z)', re.DOTALL)
 
 _BRACKETS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_NEITHER = bytes(set(range(256)) - set(b'[]{}"'))
 _LONG_NUMBER = re.compile(rb"\d{19}")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
@@ -111,6 +112,8 @@ def deeper_than(body: bytes, depth: int) -> bool:
     """Whether brackets outside of strings are nested deeper than that."""
     if body.count(b"[") + body.count(b"{") <= depth:
         return False
+    if b"\\" not in body:  # then every quote begins or ends a string, and what else is in one need not be looked at
+        body = body.translate(None, _NEITHER)
     brackets = _STRING.sub(b"", body).translate(None, _NOT_BRACKETS)
     steps = memoryview(brackets.translate(_BRACKETS)).cast("b")
     return max(accumulate(steps), default=0) > depth

@@ -6,7 +6,6 @@ Values are always bound, never written into a statement; `?` marks them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Literal, Protocol, get_args
 
@@ -35,6 +34,8 @@ _KIND = ("dialect", "caller", "outcome", "method", "path", "agent")
 """What tells calls of one kind from those of another."""
 ALL = 1 << 62
 """A limit that limits nothing."""
+LAST = "\U0010ffff"
+"""No text comes after this one but itself."""
 
 
 class _Summary(msgspec.Struct):
@@ -355,13 +356,13 @@ class SqlTx:
         self._run(put, (name, msgspec.json.encode(value)))
 
     def notes(self, prefix: str, limit: int) -> list[Any]:
-        begins = r"SELECT body FROM notes WHERE name LIKE ? ESCAPE '\' ORDER BY name DESC LIMIT ?"
-        found = self._all(begins, (_beginning(prefix), limit))
+        begins = "SELECT body FROM notes WHERE name >= ? AND name <= ? ORDER BY name DESC LIMIT ?"
+        found = self._all(begins, (prefix, prefix + LAST, limit))
         return [msgspec.json.decode(row[0]) for row in found]
 
     def remove_notes(self, prefix: str, before: str, limit: int) -> None:
-        begins = r"SELECT name FROM notes WHERE name LIKE ? ESCAPE '\' AND name < ? LIMIT ?"
-        old = self._all(begins, (_beginning(prefix), before, limit))
+        begins = "SELECT name FROM notes WHERE name >= ? AND name <= ? AND name < ? LIMIT ?"
+        old = self._all(begins, (prefix, prefix + LAST, before, limit))
         for (name,) in old:
             self._run("DELETE FROM notes WHERE name = ?", (name,))
 
@@ -482,11 +483,6 @@ class SqlTx:
     def largest_id(self) -> int:
         tables = ("commands", "deliveries", "alerts")
         return max(int(self._one(f"SELECT coalesce(max(id), 0) FROM {table}", ())[0]) for table in tables)
-
-
-def _beginning(prefix: str) -> str:
-    """A pattern for what begins so, whatever characters it has."""
-    return re.sub(r"([\\%_])", r"\\\1", prefix) + "%"
 
 
 def may_be_sent(*, fresh: bool = False) -> str:

@@ -84,10 +84,8 @@ def fingerprint(labels: Map[str, str]) -> str:
 def _fingerprint(pairs: tuple[tuple[str, str], ...]) -> str:
     """The same; it is asked for several times on an alert's way, and takes a byte at a time."""
     found = 0xCBF29CE484222325
-    for pair in pairs:
-        for text in pair:
-            for byte in (*text.encode("utf8", "surrogatepass"), 0xFF):
-                found = (found ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    for byte in b"".join(text.encode("utf8", "surrogatepass") + b"\xff" for pair in pairs for text in pair):
+        found = (found ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
     return f"{found:016x}"
 
 

@@ -14,9 +14,14 @@ from typing import Any
 
 import pytest
 
+from gateway import muting
+from gateway.dialect import Mute
+from gateway.store import Tx
+from gateway.values import from_millis
 from mappings.alertmanager.matchers import Matcher
 from tests.clients.callers import OTHER, called, fresh
 from tests.engine.lasting import SILENCES, STORES, address, alert, lasting, posted, seconds, select, words
+from tests.engine.store_drivers import DRIVERS, in_tx
 from tests.harness import KEY, House, Sent
 
 ONE = "/alertmanager/api/v2/silence/"
@@ -138,6 +143,23 @@ def test_a_silence_is_its_callers_own(h: House) -> None:
     assert h.call("DELETE", ONE + made).status == 404
     assert made not in str(h.call("GET", SILENCES).body)
     assert h.call("GET", ONE + made, key=OTHER).status == 200
+
+
+@pytest.mark.parametrize("driver", sorted(DRIVERS))
+@pytest.mark.parametrize(
+    ("own", "other"), [("v/team", "v/Team"), ("v/team", "v/team a"), ("v/t_m", "v/tam"), ("v/t%", "v/team")]
+)
+def test_callers_whose_names_are_alike_have_their_silences_apart(
+    tmp_path: Path, driver: str, own: str, other: str
+) -> None:
+    def work(tx: Tx) -> None:
+        asked = Mute(body={}, starts_at=from_millis(0), ends_at=from_millis(9000), covers=lambda flat: True)
+        made = muting.keep(tx, other, asked, 1000)
+        assert muting.kept(tx, own) == []
+        assert muting.muting(tx, own, {}, lambda muted, flat: True, 1000) is None
+        assert muting.kept(tx, other) == [made]
+
+    in_tx(DRIVERS[driver](tmp_path), work)
 
 
 def test_one_that_begins_later_does_nothing_yet(h: House) -> None:

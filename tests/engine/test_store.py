@@ -391,6 +391,19 @@ def test_attempts_of_a_delivery(harness: Harness) -> None:
     in_tx(harness, work)
 
 
+def test_notes_are_found_by_how_their_names_begin(harness: Harness) -> None:
+    def work(tx: Tx) -> None:
+        for number, name in enumerate(("a", "a b", "a%c", "a_d", "aü", "A e", "b", "a\U0010ffff")):
+            tx.put_note(name, number)
+        assert tx.notes("a", 99) == [7, 4, 3, 2, 1, 0]
+        assert tx.notes("a", 2) == [7, 4]
+        assert tx.notes("a_", 99) == [3] and tx.notes("a%", 99) == [2] and tx.notes("A", 99) == [5]
+        tx.remove_notes("a", "a_", 99)
+        assert tx.notes("", 99) == [6, 7, 4, 3, 5] and tx.note("A e") == 5
+
+    in_tx(harness, work)
+
+
 def test_the_largest_id_of_all(harness: Harness) -> None:
     def work(tx: Tx) -> None:
         assert tx.largest_id() == 0
