@@ -83,9 +83,11 @@ def refusals(found: list[Heard]) -> str:
     return f" ({refused / (refused + taken):.0%} refused)" if refused else ""
 
 
-def _against_plain(plan: Plan, room: Path, upstream: str, what: str, goal: str) -> list[Row]:
+def _against_plain(
+    plan: Plan, room: Path, upstream: str, what: str, goal: str = "", log_level: str = "error"
+) -> list[Row]:
     config = configured(room, [upstream])
-    with gateway(config) as (_, ours), yardstick("coding", "(c)", room) as plain:
+    with gateway(config, log_level=log_level) as (_, ours), yardstick("coding", "(c)", room) as plain:
         found, other = in_turns(plan.rounds, asking(ours, event(), plan), asking(plain, event(), plan))
     return [
         Row(
@@ -102,8 +104,10 @@ def _against_plain(plan: Plan, room: Path, upstream: str, what: str, goal: str) 
 
 
 def ingest(plan: Plan) -> list[Row]:
-    """Durable, answered, and nothing else."""
-    return _against_plain(plan, plan.room("ingest"), NOWHERE, "durable ingest", "≥ 0.75")
+    """Durable, answered, and nothing else; and the same with a line in the log for each request."""
+    silent = _against_plain(plan, plan.room("ingest"), NOWHERE, "durable ingest", "≥ 0.75")
+    logged = _against_plain(plan, plan.room("logged"), NOWHERE, "- with a line in the log for each", log_level="info")
+    return [*silent, logged[0]]
 
 
 def delivering(plan: Plan) -> list[Row]:

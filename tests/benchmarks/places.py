@@ -137,10 +137,10 @@ def configured(
 
 
 @contextlib.contextmanager
-def gateway(config: Path, *, cores: set[int] = MEASURED) -> Iterator[tuple[Process, Place]]:
-    """A gateway that is ready; killed at the end."""
+def gateway(config: Path, *, cores: set[int] = MEASURED, log_level: str = "error") -> Iterator[tuple[Process, Place]]:
+    """A gateway that is ready; killed at the end. It logs as little as the yardsticks do, unless it is told to."""
     with on(cores):
-        process = Process(config, free_port())
+        process = Process(config, free_port(), log_level=log_level)
     try:
         _wait_until_ready(process)
         yield process, Place(process.url, process.pid, "the gateway")
