@@ -6,12 +6,13 @@ what looks like one all the same is masked.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
 import sys
 from collections.abc import Callable, MutableMapping
-from typing import Any
+from typing import IO, Any, BinaryIO, TextIO, cast
 
 import msgspec
 import structlog
@@ -62,5 +63,25 @@ def configure(level: str = "info") -> None:
     )
 
 
+class _Unfailing:
+    """Where lines are written that may be lost, and nothing with them: a log may be on a disk that is full, or go to
+    somebody who has ended."""
+
+    def __init__(self, file: IO[Any]) -> None:
+        self._file = file
+
+    def write(self, line: Any) -> None:
+        """Writes it, or keeps some of it for later, or none."""
+        with contextlib.suppress(OSError, ValueError):
+            self._file.write(line)
+
+    def flush(self) -> None:
+        """Writes what was kept, if that can be."""
+        with contextlib.suppress(OSError, ValueError):
+            self._file.flush()
+
+
 def _to_standard_error(pretty: bool) -> Callable[..., Any]:
-    return structlog.WriteLoggerFactory(sys.stderr) if pretty else structlog.BytesLoggerFactory(sys.stderr.buffer)
+    if pretty:
+        return structlog.WriteLoggerFactory(cast("TextIO", _Unfailing(sys.stderr)))
+    return structlog.BytesLoggerFactory(cast("BinaryIO", _Unfailing(sys.stderr.buffer)))
