@@ -37,6 +37,12 @@ def test_every_metric_that_a_rule_looks_at_exists() -> None:
             assert name in known or name.removesuffix("_total") in known, name
 
 
+def test_the_process_is_measured_under_the_usual_names() -> None:
+    text = Metrics().text([], {}, 0, is_strained=False).decode()
+    for name in ("process_open_fds", "process_max_fds", "process_resident_memory_bytes"):
+        assert float(re.findall(rf"^{name} (\S+)$", text, re.MULTILINE)[0]) > 0
+
+
 def test_every_rule_and_every_alarm_is_a_heading_of_the_runbook() -> None:
     named = {rule["annotations"]["runbook"].removeprefix("README: ") for rule in rules()}
     assert (named | set(CODES)) <= headings()
