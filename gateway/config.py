@@ -194,7 +194,7 @@ def load(path: str | os.PathLike[str], *, secrets: bool = True, listen: str | No
     Without `secrets` it does not look for the credentials that the file refers to. `listen` replaces the file's.
     """
     try:
-        text = Path(path).read_text("utf8")
+        text = Path(path).read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError([f"{path}: cannot be read: {error}"]) from None
     return parse(text, secrets=secrets, listen=listen, base=Path(path).parent)

@@ -137,7 +137,7 @@ class Directory(_Followed):
             signature = _signature(entry.path)
             if known and known[0] == signature:
                 return known
-            return signature, Path(entry.path).read_text("utf8").rstrip("\r\n")
+            return signature, Path(entry.path).read_text("utf-8-sig").rstrip("\r\n")
         except FileNotFoundError:
             return None  # it went while we looked
         except (OSError, UnicodeDecodeError) as error:
@@ -174,7 +174,7 @@ class Table(_Followed):
     def _read(self) -> dict[str, Any]:
         try:
             signature = _signature(self._path)
-            values = tomllib.loads(self._path.read_text("utf8"))
+            values = tomllib.loads(self._path.read_text("utf-8-sig"))
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"the table {self.name} cannot be read: {type(error).__name__}") from None
         except tomllib.TOMLDecodeError as error:

@@ -57,7 +57,7 @@ class Secret:
             found = os.stat(self._name)
             signature = (found.st_mtime_ns, found.st_ino, found.st_size)
             if signature != self._signature:
-                self._cached = Path(self._name).read_text("utf8").rstrip("\r\n")
+                self._cached = Path(self._name).read_text("utf-8-sig").rstrip("\r\n")
                 self._signature = signature
         except (OSError, UnicodeDecodeError) as error:
             if self._signature is None:

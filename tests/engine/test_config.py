@@ -59,6 +59,20 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (upstream.destination.rules, upstream.destination.carry) == ("page", "full")
 
 
+def test_files_as_editors_of_windows_save_them(tmp_path: Path) -> None:
+    def saved(name: str, text: str) -> str:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+        return str(tmp_path / name)
+
+    saved("keys/ci", "caller-key\n")
+    text = swapped('{ ci = "caller-key" }', f'"dir:{tmp_path}/keys"')
+    text = swapped('"upstream-key"', f'"file:{saved("key", "upstream-key")}"', text)
+    config = load(saved("gateway.toml", text))
+    assert config.inbounds["ilert"].keyring.caller("caller-key") == "ci"
+    assert config.upstreams["oncall"].key_of("") == "upstream-key"
+
+
 @pytest.mark.parametrize(
     ("dialect", "reply"),
     [("ilert", "accepted"), ("livesession", "delivered"), ("ibm_monitoring", "delivered"), ("uptinio", "delivered")],
