@@ -345,8 +345,11 @@ class Machine(RuleBasedStateMachine):
         row, before = self.desk.tx.alert(found.alert), self.before[command]
         assert row
         lanes = [(target.upstream, target.lane) for target in self.desk.tx.targets(row.id)]
-        if any(set(self.desk.tx.lane_holders(*lane)) - {row.id} for lane in lanes):
-            return  # somebody else has the key meanwhile: the tests below
+        held_here = self.desk.tx.alert_by_key(row.scope, row.key) if row.key else None
+        if (held_here and held_here.id != row.id) or any(
+            set(self.desk.tx.lane_holders(*lane)) - {row.id} for lane in lanes
+        ):
+            return  # somebody else has the key meanwhile, here or there: the tests below
         with self.desk.connection:
             undo(self.desk.tx, found, "everybody refused it")
         for one in made:
