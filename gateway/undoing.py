@@ -6,18 +6,21 @@ A plain function of a transaction; it must not know any vendor, HTTP, or SQL.
 from __future__ import annotations
 
 from gateway.canonical import Operation, flatten, in_order, unflatten
-from gateway.store import AlertRow, CommandRow, DeliveryFilter, Tx
+from gateway.preparing import TRIED_AT
+from gateway.store import AlertRow, CommandRow, DeliveryFilter, DeliveryRow, Tx
+from gateway.terms import ENDING
 from gateway.values import millis
 
 
 def undo(tx: Tx, command: CommandRow, reason: str) -> AlertRow | None:
     """Takes back a command that every upstream refused: no alert, name or key remains, an update leaves the record
     as it was. Fields that a later command changed stay as that left them, and everything stays where a newer alert
-    has the key or the name by now. Answers the alert as it is now."""
+    has the key or the name by now, or where a new alert may stand at an upstream although it was refused there in the
+    end: somebody has to be able to end it. Answers the alert as it is now."""
     if command.alert is not None:
         tx.lock(f"alert {command.alert}")
     row = tx.alert(command.alert) if command.alert is not None else None
-    if row is not None and (_came_another(tx, row, command) or _name_is_gone(tx, row, command)):
+    if row is not None and any(stays(tx, row, command) for stays in (_came_another, _name_is_gone, _may_be_there)):
         return row
     if row is not None and command.body.before is not None:
         _take_away_targets(tx, row, command)
@@ -39,12 +42,19 @@ def undo(tx: Tx, command: CommandRow, reason: str) -> AlertRow | None:
 
 
 def _came_another(tx: Tx, row: AlertRow, command: CommandRow) -> bool:
-    """Whether taking an end back would leave two open alerts of one key: a newer one has it by now, and keeps it."""
+    """Whether taking an end back would leave two open alerts of one key, as a newer one has it by now and keeps it; or
+    one that is about to be ended, as that was asked for again while there was no open alert of its key."""
     if row.is_open or command.body.before is None:
         return False
     if row.key is not None and tx.alert_by_key(row.scope, row.key):
         return True
-    return any(tx.lane_holders(target.upstream, target.lane) for target in tx.targets(row.id))
+    lanes = [(target.upstream, target.lane) for target in tx.targets(row.id)]
+    return any(tx.lane_holders(*lane) or _ends(tx.last_waiting(*lane)) for lane in lanes)
+
+
+def _ends(last: DeliveryRow | None) -> bool:
+    """Whether what waits last in a lane ends whatever is open there."""
+    return last is not None and last.alert is None and last.operation in ENDING
 
 
 def _name_is_gone(tx: Tx, row: AlertRow, command: CommandRow) -> bool:
@@ -53,6 +63,11 @@ def _name_is_gone(tx: Tx, row: AlertRow, command: CommandRow) -> bool:
         return False
     holder = tx.alert_by_name(row.scope, str(flatten(command.body.before).get("summary")))
     return holder is not None and holder.id != row.id
+
+
+def _may_be_there(tx: Tx, row: AlertRow, command: CommandRow) -> bool:
+    """Whether an attempt to make an alert was never answered: one that was refused later does not undo it."""
+    return command.body.before is None and any(one.seen.get(TRIED_AT) is not None for one in tx.targets(row.id))
 
 
 def _take_away_targets(tx: Tx, row: AlertRow, command: CommandRow) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.store.sqlite import SqliteStore
-from tests.chaos_upstream import Behaviour, Got, chaos, say
+from tests.chaos_upstream import RESET_AFTER, Behaviour, Got, chaos, say
 from tests.clients.callers import ibm_alert
 from tests.engine.vendors import (
     NO,
@@ -22,6 +22,7 @@ from tests.engine.vendors import (
     heal,
     inner,
     outbox,
+    page,
     rows,
     table,
     writes,
@@ -29,6 +30,7 @@ from tests.engine.vendors import (
 from tests.harness import Sent
 
 RULES = "/ibm_monitoring/api/alerts"
+DELIVERED = 'reply = "delivered"'
 
 
 def test_a_refused_rename_whose_old_name_is_another_s_by_now(tmp_path: Path) -> None:
@@ -77,6 +79,21 @@ def test_an_upstream_that_only_a_refused_update_chose_is_no_target_afterwards(tm
             assert h.call("PUT", address, {"message": "tiny"}).status == 200
             assert rows(h, "upstream", "deliveries WHERE state = 'delivered'") == ["there", "there"]
             assert len(other.got) == 1
+
+
+def test_what_may_be_there_although_it_was_refused_can_be_ended(tmp_path: Path) -> None:
+    """The answer to the first attempt was lost, the second was refused: the page may be open there for all that."""
+
+    def answer(got: Got) -> Behaviour:
+        first = sum(one.body["eventType"] == "ALERT" for one in upstream.got) == 1
+        return (RESET_AFTER if first else NO) if got.body["eventType"] == "ALERT" else OK
+
+    with chaos(answer) as upstream, before(tmp_path, table("there", upstream.url, "ilert"), top=DELIVERED) as h:
+        assert page(h).status == 400
+        assert [one.body["eventType"] for one in upstream.got] == ["ALERT", "ALERT"]
+        assert len(outbox(h, "dead")) == 1, "it is there for whoever looks"
+        assert page(h, eventType="RESOLVE").status == 202
+        assert upstream.got[-1].body["eventType"] == "RESOLVE"
 
 
 def test_what_was_refused_is_purged_wholly(tmp_path: Path) -> None:
