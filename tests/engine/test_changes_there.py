@@ -1,0 +1,48 @@
+"""What an upstream has of an alert after it changed: what was cleared is gone there, what is required is never empty,
+and what no call can change is said to be as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tests.chaos_upstream import chaos
+from tests.clients.callers import ibm_alert
+from tests.engine.vendors import Ibm, before, inner, page, settled, table
+from tests.harness import House
+
+CARRIED = "alert_gateway"
+
+
+def _put_ibm(h: House, made: dict[str, Any], **fields: Any) -> None:
+    address = f"/ibm_monitoring/api/alerts/{made['id']}"
+    assert h.call("PUT", address, {"alert": fields}).status == 200
+
+
+# --- IBM -------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_cleared_is_carried_no_more(tmp_path: Path) -> None:
+    """What others noted there stays; of what we carry there nothing is left that is not so any more."""
+    there = Ibm()
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring")) as h:
+        page(h, customDetails={"password": "x", "host": "db-1"}, labels={"env": "test"})
+        settled(h)
+        [held] = there.held.values()
+        held["annotations"]["theirs"] = {"seen": True}
+        page(h, customDetails={"host": "db-1"})
+        settled(h, count=2)
+        [held] = there.held.values()
+        assert held["annotations"][CARRIED]["fields"]["custom"] == {"host": "db-1"}
+        assert held["annotations"]["theirs"] == {"seen": True}
+
+
+def test_annotations_of_its_own_callers_are_those_they_said_last(tmp_path: Path) -> None:
+    there = Ibm()
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring")) as h:
+        made = inner(h.call("POST", "/ibm_monitoring/api/alerts", ibm_alert("CPU", annotations={"a": 1, "b": 2})))
+        settled(h)
+        _put_ibm(h, made, annotations={"b": 2})
+        settled(h, count=2)
+        [held] = there.held.values()
+        assert held["annotations"] == {"b": 2}
