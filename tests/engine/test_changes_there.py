@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.chaos_upstream import chaos
 from tests.clients.callers import ibm_alert
-from tests.engine.vendors import Ibm, before, inner, page, settled, table
+from tests.engine.vendors import Ibm, Uptinio, before, down, inner, page, settled, table, writes
 from tests.harness import House
 
 CARRIED = "alert_gateway"
@@ -46,3 +46,28 @@ def test_annotations_of_its_own_callers_are_those_they_said_last(tmp_path: Path)
         settled(h, count=2)
         [held] = there.held.values()
         assert held["annotations"] == {"b": 2}
+
+
+# --- changes that are a part of an alert -------------------------------------------------------------------------
+
+
+def test_what_is_required_is_never_told_empty(tmp_path: Path) -> None:
+    """A summary that was emptied is what it would have been on a create: vendors refuse an empty one."""
+    with chaos(Ibm()) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring")) as h:
+        made = inner(down(h, "first"))
+        settled(h)
+        assert h.call("PUT", f"/uptinio/alerts/{made['id']}", {"message": ""}).status == 200
+        settled(h, count=2)
+        assert writes(upstream, "PUT")[-1].body["alert"]["name"] == "down mon_123"
+
+
+def test_an_object_is_told_whole(tmp_path: Path) -> None:
+    """Nobody knows whether a part of an object is taken for all of it: the rest of the threshold stays."""
+    there = Uptinio()
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
+        made = inner(h.call("POST", "/ibm_monitoring/api/alerts", ibm_alert("CPU")))
+        settled(h)
+        _put_ibm(h, made, timespan=60_000_000)
+        settled(h, count=2)
+        [held] = there.held.values()
+        assert held["threshold"] == {"value": 0, "operator": "<=", "duration": 60}
