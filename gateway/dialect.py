@@ -426,7 +426,8 @@ class Sending(Struct, frozen=True, kw_only=True):
     words where it speaks the upstream's dialect (`is_akin`); `suffix` makes a taken name unique where that is allowed;
     `strict` asks an update not to overwrite what somebody else changed there; `replaced` is what the route sets, which
     `body` says already where it has a field for it; `at` is the time of sending; `settings` is the dialect's section of
-    the configuration; `mark` is the same at every attempt of one delivery, and no other's.
+    the configuration; `mark` is the same at every attempt of one delivery, and no other's; an update that `changes`
+    nothing is a repeat of what was said.
     """
 
     operation: Operation
@@ -444,6 +445,7 @@ class Sending(Struct, frozen=True, kw_only=True):
     replaced: Flat = msgspec.field(default_factory=dict)
     settings: Any = None
     mark: str = ""
+    changes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -269,6 +269,7 @@ def _ship(
         replaced=words.replaced,
         settings=upstream.settings,
         mark=str(delivery.id),
+        changes=bool(body.changed),
     )
     return Shipment(
         delivery=delivery,

@@ -23,8 +23,10 @@ from gateway.mapping import CARRIED
 from gateway.mapping import Mapping as Rows
 from gateway.rows import Unmet, Writing
 from gateway.values import iso_seconds
-from gateway.wire import Wire, get, put, without
+from gateway.wire import Wire, get, put, remove, without
 
+EMPTY: tuple[Any, ...] = (None, "", (), [])
+"""Values that a target takes for none where it requires one."""
 Word = Literal["mapped", "carried", "approximated", "kept", "dropped"]
 
 
@@ -130,12 +132,40 @@ def _in_its_own_words(saying: Saying, mapping: Rows, told: Flat, writing: Writin
 def _in_other_words(saying: Saying, mapping: Rows, told: Flat, writing: Writing) -> tuple[Wire, Wire, Flat | None]:
     """An alert whole and what an update changes in words that its callers do not speak. What was cleared is left out,
     but where an update has to supply what the target requires."""
-    patch: Wire = {}
-    if saying.changed is not None:
-        again = {path: value for path, value in told.items() if value is not None or path not in mapping.needed}
-        patch = _change(mapping, again, writing, saying.changed)
     whole = {path: value for path, value in told.items() if value is not None}
-    return _whole_body(mapping, whole, writing, needs_all=saying.changed is None), patch, None
+    body = _whole_body(mapping, whole, writing, needs_all=saying.changed is None)
+    if saying.changed is None:
+        return body, {}, None
+    again = {path: value for path, value in told.items() if value is not None or path not in mapping.needed}
+    patch = _change(mapping, again, writing, _beside(mapping, saying.changed))
+    _supply(mapping, patch, body, {path for path in saying.changed if told.get(path) in EMPTY})
+    return body, patch, None
+
+
+def _beside(mapping: Rows, changed: tuple[str, ...]) -> tuple[str, ...]:
+    """The changed paths, and those that stand in one object with them: it may be taken for all that is in there."""
+    objects = {
+        leaf.partition(".")[0]
+        for entry in mapping.rows
+        if not entry.derived and not set(changed).isdisjoint(entry.paths)
+        for leaf in entry.wires
+        if "." in leaf
+    }
+    if not objects:
+        return changed
+    inside = (entry for entry in mapping.rows if any(leaf.partition(".")[0] in objects for leaf in entry.wires))
+    return (*changed, *(path for entry in inside for path in entry.paths))
+
+
+def _supply(mapping: Rows, patch: Wire, body: Wire, emptied: set[str]) -> None:
+    """Where an update empties what the target requires, says instead what the whole alert has for it there."""
+    for entry in mapping.rows:
+        for leaf in entry.wires if entry.required and not emptied.isdisjoint(entry.paths) else ():
+            value = get(body, leaf)
+            if value is UNSET or value in EMPTY:
+                remove(patch, leaf)
+            else:
+                put(patch, leaf, value)
 
 
 def _whole_body(mapping: Rows, whole: Flat, writing: Writing, *, needs_all: bool) -> Wire:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from gateway.canonical import Flat
 from gateway.dialect import (
@@ -29,8 +29,9 @@ from gateway.dialect import (
     segment,
 )
 from gateway.errors import ProblemKind
+from gateway.mapping import CARRIED
 from gateway.secrets import Secret
-from gateway.wire import merged
+from gateway.wire import get, merged
 from mappings.ibm_monitoring.alert import RULE
 
 REREADS = 3
@@ -129,7 +130,7 @@ def _change(sending: Sending, fields: dict[str, Json]) -> Call:
         answer = yield Request(
             method="PUT",
             path=_path(sending),
-            body={"alert": _laid_over(found, fields)},
+            body={"alert": _laid_over(found, fields, sending)},
             accepts=frozenset({404, 409, 422}),
         )
         if answer.status == 404:
@@ -148,14 +149,22 @@ def _change(sending: Sending, fields: dict[str, Json]) -> Call:
     return Again(reason=why, code=ProblemKind.CONFLICT)
 
 
-def _laid_over(found: dict[str, Json], fields: dict[str, Json]) -> dict[str, Json]:
-    """Fields replace what is there; annotations, which others use too, are merged key by key."""
+def _laid_over(found: dict[str, Json], fields: dict[str, Json], sending: Sending) -> dict[str, Json]:
+    """Fields replace what is there. Annotations, which others use too, are merged key by key where the caller does not
+    know of them; what is carried there is as it is now, whole."""
     laid: dict[str, Any] = {**found, **fields}
     for one, other in (("severity", "severityLabel"), ("severityLabel", "severity")):
         if one in fields and other not in fields:
             laid.pop(other, None)  # the old one of the pair would contradict the new
-    if isinstance(found.get("annotations"), dict) and isinstance(fields.get("annotations"), dict):
-        laid["annotations"] = merged(found["annotations"], fields["annotations"])
+    if sending.is_akin:
+        return laid
+    noted, said = found.get("annotations"), fields.get("annotations")
+    if isinstance(noted, dict) and isinstance(said, dict):
+        laid["annotations"] = merged(noted, said)
+    carried = get(sending.body, f"annotations.{CARRIED}")
+    if isinstance(laid.get("annotations"), dict):
+        others = {name: value for name, value in laid["annotations"].items() if name != CARRIED}
+        laid["annotations"] = others if carried is UNSET else {**others, CARRIED: carried}
     return laid
 
 

@@ -31,8 +31,7 @@ from gateway.dialect import (
     Sending,
     segment,
 )
-from gateway.mapping import CARRIED
-from mappings.opsgenie.alert import TAGS, fitted_key
+from mappings.opsgenie.alert import NAME, RESPONDERS, TAGS, USUAL_PRIORITY, VISIBLE_TO, fitted_key
 from mappings.opsgenie.words import reason
 
 FIRST_LOOK, LONGEST_PAUSE = 0.25, 30.0
@@ -42,6 +41,15 @@ ACTIONS = ("unacknowledge", "snooze", "escalate", "assign", "teams", "responders
 """What the vendor can be asked for beyond the common operations, by the last word of its path."""
 FIELDS = ("message", "description", "priority")
 """The fields that have a call of their own."""
+LASTING = {
+    "entity": "resource",
+    "source": "source",
+    "responders": RESPONDERS,
+    "visibleTo": VISIBLE_TO,
+    "actions": f"extensions.{NAME}.actions",
+}
+"""The fields that have none, and the canonical paths that they hold."""
+STAYS = "it stays there as it was said first: there is no call that changes it"
 UNSAID: Json = None
 """The body of a request that has none."""
 
@@ -206,44 +214,45 @@ def _said(api: Api, body: Mapping[str, Json]) -> dict[str, Json]:
 
 def create(api: Api, sending: Sending) -> Call:
     """Creates the alert, or counts it once more where one with its alias is open."""
+    return (yield from run(api, sending, _creating(api, sending), {"said": _said(api, sending.body)}))
+
+
+def _creating(api: Api, sending: Sending) -> Steps:
     alias = {"alias": fitted_key(sending.key)} if sending.key is not None else {}
-    post = Request(
-        method="POST", path=api.alerts, body={**sending.body, **alias}, accepts=frozenset({422}), creates=True
-    )
-    return (yield from run(api, sending, {"create": post}, {"said": _said(api, sending.body)}))
+    body = {**sending.body, **alias}
+    return {"create": Request(method="POST", path=api.alerts, body=body, accepts=frozenset({422}), creates=True)}
 
 
 def update(api: Api, sending: Sending) -> Call:
     """Changes what is otherwise than it was said there last: one call per field. A repeat that changes nothing is
-    counted there, as it is for every caller."""
+    counted there, as it is for every caller; what the alert says stays as it was said before."""
     if not sending.body:
         return (yield from run(api, sending, _retelling(api, sending)))
-    steps, altered = _changing(api, sending) if _says_more(api, sending) else ({}, {})
+    steps, altered = _changing(api, sending) if sending.changes else ({}, {})
+    lasting = {path: STAYS for name, path in LASTING.items() if name in sending.patch}
+    said = _said(api, sending.body)
     if not steps and not altered:
-        return (yield from create(api, sending))
-    return (yield from run(api, sending, steps, {"said": _said(api, sending.body)}, altered))
+        said = sending.seen.get("said") or said
+        return (yield from run(api, sending, _creating(api, sending), {"said": said}, lasting))
+    return (yield from run(api, sending, steps, {"said": said}, {**altered, **lasting}))
 
 
 def changes_fields(api: Api, sending: Sending) -> bool:
     """Whether an update goes on from what was said of an alert before, and is no mere repeat."""
-    return bool(sending.body) and _says_more(api, sending) and bool(_changing(api, sending)[0])
-
-
-def _says_more(api: Api, sending: Sending) -> bool:
-    """Whether anything is said beside what is carried along with every update."""
-    details = sending.patch.get(api.details)
-    carried_alone = isinstance(details, dict) and details.keys() <= {CARRIED}
-    return bool(sending.patch.keys() - ({api.details} if carried_alone else set()))
+    return bool(sending.body) and sending.changes and bool(_changing(api, sending)[0])
 
 
 def _changing(api: Api, sending: Sending) -> tuple[dict[str, Request], dict[str, str]]:
     """The steps from what was said there last to what the alert is now, and what of that cannot be done."""
-    body, by = sending.body, common(sending)
+    by = common(sending)
+    body: Mapping[str, Json] = sending.body
     held = sending.seen.get("said")
     last: dict[str, Any] = held if isinstance(held, dict) else {}
     steps: dict[str, Request] = {}
+    if "priority" in last and "priority" not in body:
+        body = {**body, "priority": USUAL_PRIORITY}  # which an alert has there that says none
     for name in FIELDS:
-        is_other = fingerprint(body[name]) != last[name] if name in last and name in body else name in sending.patch
+        is_other = fingerprint(body.get(name)) != last.get(name) if last else name in sending.patch
         if name in body and is_other:
             steps[name] = api.write(sending, api.change, f"/{name}", {name: body[name]})
     altered: dict[str, str] = {}

@@ -1,0 +1,129 @@
+"""What an upstream has of an alert after it changed: what was cleared is gone there, what is required is never empty,
+and what no call can change is said to be as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chaos_upstream import chaos
+from tests.clients.callers import ibm_alert
+from tests.engine.genies import JsmOps, Opsgenie, paths
+from tests.engine.vendors import Ibm, Uptinio, before, down, inner, page, settled, table, writes
+from tests.harness import House
+
+CARRIED = "alert_gateway"
+
+
+def _put_ibm(h: House, made: dict[str, Any], **fields: Any) -> None:
+    address = f"/ibm_monitoring/api/alerts/{made['id']}"
+    assert h.call("PUT", address, {"alert": fields}).status == 200
+
+
+# --- IBM -------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_cleared_is_carried_no_more(tmp_path: Path) -> None:
+    """What others noted there stays; of what we carry there nothing is left that is not so any more."""
+    there = Ibm()
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring")) as h:
+        page(h, customDetails={"password": "x", "host": "db-1"}, labels={"env": "test"})
+        settled(h)
+        [held] = there.held.values()
+        held["annotations"]["theirs"] = {"seen": True}
+        page(h, customDetails={"host": "db-1"})
+        settled(h, count=2)
+        [held] = there.held.values()
+        assert held["annotations"][CARRIED]["fields"]["custom"] == {"host": "db-1"}
+        assert held["annotations"]["theirs"] == {"seen": True}
+
+
+def test_annotations_of_its_own_callers_are_those_they_said_last(tmp_path: Path) -> None:
+    there = Ibm()
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring")) as h:
+        made = inner(h.call("POST", "/ibm_monitoring/api/alerts", ibm_alert("CPU", annotations={"a": 1, "b": 2})))
+        settled(h)
+        _put_ibm(h, made, annotations={"b": 2})
+        settled(h, count=2)
+        [held] = there.held.values()
+        assert held["annotations"] == {"b": 2}
+
+
+# --- changes that are a part of an alert -------------------------------------------------------------------------
+
+
+def test_what_is_required_is_never_told_empty(tmp_path: Path) -> None:
+    """A summary that was emptied is what it would have been on a create: vendors refuse an empty one."""
+    with chaos(Ibm()) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring")) as h:
+        made = inner(down(h, "first"))
+        settled(h)
+        assert h.call("PUT", f"/uptinio/alerts/{made['id']}", {"message": ""}).status == 200
+        settled(h, count=2)
+        assert writes(upstream, "PUT")[-1].body["alert"]["name"] == "down mon_123"
+
+
+def test_an_object_is_told_whole(tmp_path: Path) -> None:
+    """Nobody knows whether a part of an object is taken for all of it: the rest of the threshold stays."""
+    there = Uptinio()
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
+        made = inner(h.call("POST", "/ibm_monitoring/api/alerts", ibm_alert("CPU")))
+        settled(h)
+        _put_ibm(h, made, timespan=60_000_000)
+        settled(h, count=2)
+        [held] = there.held.values()
+        assert held["threshold"] == {"value": 0, "operator": "<=", "duration": 60}
+
+
+# --- one call per field ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[Opsgenie, JsmOps], ids=lambda kind: kind.dialect)
+def genie(request: pytest.FixtureRequest) -> Opsgenie:
+    """A vendor of either kind."""
+    found: Opsgenie = request.param()
+    return found
+
+
+def test_a_change_of_what_is_carried_alone_is_told(tmp_path: Path, genie: Opsgenie) -> None:
+    """It is no repeat: one would be counted there, and nothing of it kept. A repeat that changes nothing is one."""
+    with chaos(genie) as upstream, before(tmp_path, genie.table(upstream)) as h:
+        page(h, images=[{"src": "https://example.com/secret.png"}])
+        settled(h)
+        page(h, images=[])
+        settled(h, count=2)
+        assert [path for path in paths(upstream) if path == f"POST {genie.collection}"] == [f"POST {genie.collection}"]
+        [got] = [got for got in writes(upstream) if got.path.partition("?")[0].endswith(genie.details_at)]
+        assert "secret" not in str(got.body)
+
+
+def test_what_no_call_changes_is_said_to_stay(tmp_path: Path, genie: Opsgenie) -> None:
+    with chaos(genie) as upstream, before(tmp_path, genie.table(upstream)) as h:
+        made = inner(down(h, "first"))
+        settled(h)
+        assert h.call("PUT", f"/uptinio/alerts/{made['id']}", {"monitor_id": "mon_7"}).status == 200
+        last = settled(h, count=2)[-1]
+        fates = {fate["field"]: fate["fate"] for fate in last.report}
+        assert fates["resource"] == "approximated"
+
+
+def test_a_priority_that_is_there_no_more_is_the_usual_one(tmp_path: Path, genie: Opsgenie) -> None:
+    with chaos(genie) as upstream, before(tmp_path, genie.table(upstream)) as h:
+        made = inner(h.call("POST", "/ibm_monitoring/api/alerts", ibm_alert("CPU", severity=0)))
+        settled(h)
+        _put_ibm(h, made, severity=None)
+        settled(h, count=2)
+        [got] = [got for got in writes(upstream) if got.path.partition("?")[0].endswith("/priority")]
+        assert got.body == {"priority": "P3"}
+
+
+def test_what_wakes_nobody_any_more_has_the_lowest_priority(tmp_path: Path, genie: Opsgenie) -> None:
+    """Though it had none before."""
+    with chaos(genie) as upstream, before(tmp_path, genie.table(upstream)) as h:
+        made = inner(down(h, "first"))
+        settled(h)
+        assert h.call("PUT", f"/uptinio/alerts/{made['id']}", {"type": "up"}).status == 200
+        settled(h, count=2)
+        [got] = [got for got in writes(upstream) if got.path.partition("?")[0].endswith("/priority")]
+        assert got.body == {"priority": "P5"}
