@@ -193,6 +193,8 @@ def _as_things_stand(
     if target.state == "present" and upstream.dialect.outbound.addressed_by == "id" and not target.ids.get("id"):
         unknown = Why(Code.ID_UNKNOWN, "nobody knows its id there")
         return (Operation.CREATE, None) if operation in TELLING else (operation, unknown)
+    if target.state == "present" and operation is Operation.REOPEN:
+        return _again_there(upstream), None
     if target.state == "present":
         return (Operation.REOPEN, None) if operation is Operation.CREATE and target.ids else (operation, None)
     if target.state == "standby":
@@ -212,6 +214,13 @@ def _as_things_stand(
     if may_be_there and operation in ENDING:
         return operation, None  # of an attempt whose answer was lost: its end is harmless where it is not
     return operation, Why(Code.NEVER_THERE, "it never got there")
+
+
+def _again_there(upstream: Upstream) -> Operation:
+    """What never ended at an upstream is not opened there again: a rule that was switched off from the start, say, is
+    told what it is now that it wakes somebody. Where alerts are found by key, that is an update."""
+    by_key = upstream.dialect.outbound.addressed_by == "key"
+    return Operation.UPDATE if by_key and Operation.UPDATE in upstream.dialect.outbound.calls else Operation.REOPEN
 
 
 def _again(upstream: Upstream) -> Operation:
@@ -242,7 +251,8 @@ def _ship(
     strict: bool,
     takes_over: int | None,
 ) -> Shipment:
-    is_own = (delivery.operation == operation or command.body.after is None) and INSTEAD_OF not in target.seen
+    asked = (operation, Operation.REOPEN) if operation is Operation.UPDATE else (operation,)
+    is_own = (delivery.operation in asked or command.body.after is None) and INSTEAD_OF not in target.seen
     present = row.body if not is_own or command.body.after is None else command.body.after
     late = _late_note(command.at, now) if operation in TELLING else ""
     body = command.body if is_own else CommandBody(dropped=command.body.dropped)

@@ -127,3 +127,15 @@ def test_what_wakes_nobody_any_more_has_the_lowest_priority(tmp_path: Path, geni
         settled(h, count=2)
         [got] = [got for got in writes(upstream) if got.path.partition("?")[0].endswith("/priority")]
         assert got.body == {"priority": "P5"}
+
+
+def test_a_rule_that_is_switched_on_wakes_somebody(tmp_path: Path, genie: Opsgenie) -> None:
+    """It was there before, as one that wakes nobody."""
+    with chaos(genie) as upstream, before(tmp_path, genie.table(upstream)) as h:
+        made = inner(h.call("POST", "/ibm_monitoring/api/alerts", ibm_alert("off", severity=0, enabled=False)))
+        settled(h)
+        _put_ibm(h, made, enabled=True, name="on")
+        settled(h, count=2)
+        told = {got.path.partition("?")[0].rpartition("/")[2]: got.body for got in writes(upstream)[1:]}
+        assert told["priority"] == {"priority": "P1"} and told["message"] == {"message": "on"}
+        assert "wakes nobody" not in told["description"]["description"]
