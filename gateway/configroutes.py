@@ -184,6 +184,11 @@ class Routes:
     def _table(self, name: str, path: str) -> Table | None:
         """A table file, beside the configuration; one that is used twice is read once."""
         if name not in self._tables:
+            for other in self._tables:
+                if name.startswith(f"{other}:") or other.startswith(f"{name}:"):
+                    self._check.say(
+                        path, f"{name!r} begins as {other!r} does, and a colon ends its name in `table:entry`"
+                    )
             self._tables[name] = self._check.parsed(lambda given: Table(given, self._base / given), name, path, None)
         return self._tables[name]
 
