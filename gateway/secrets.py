@@ -113,8 +113,11 @@ class Keyring:
             return
         values = [secret.value() for _, secret in self._keys]
         if values != self._values:
-            pairs = zip(self._keys, values, strict=True)
-            self._digests = {self._digest(value): caller for (caller, _), value in pairs if value}
+            pairs = [(caller, value) for (caller, _), value in zip(self._keys, values, strict=True) if value]
+            shared = self._shared(pairs)
+            for caller in shared:
+                log.error("secret.unusable", name=caller, reason="is another caller's too")
+            self._digests = {self._digest(value): caller for caller, value in pairs if caller not in shared}
             self._values = values
 
     def _follow(self, directory: Directory) -> None:

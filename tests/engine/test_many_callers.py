@@ -249,6 +249,18 @@ def test_two_files_with_one_credential_name_neither(tmp_path: Path) -> None:
     assert ring.caller("key-of-ci") is None
 
 
+def test_two_listed_callers_whose_files_come_to_one_credential_name_neither(tmp_path: Path) -> None:
+    """At the start that is refused; a file that changes later must not make one caller another."""
+    (tmp_path / "one").write_text("key-of-one")
+    (tmp_path / "two").write_text("key-of-two")
+    ring = Keyring({name: [Secret(f"file:{tmp_path}/{name}")] for name in ("one", "two")})
+    assert (ring.caller("key-of-one"), ring.caller("key-of-two")) == ("one", "two")
+    (tmp_path / "two").write_text("key-of-one\n")
+    assert ring.caller("key-of-one") is None
+    (tmp_path / "two").write_text("another-key")
+    assert (ring.caller("key-of-one"), ring.caller("another-key")) == ("one", "two")
+
+
 def test_no_name_leads_out_of_the_directory(tmp_path: Path) -> None:
     files(tmp_path / "keys", {"ci": "key-of-ci"})
     (tmp_path / "elsewhere").write_text("not-yours")
