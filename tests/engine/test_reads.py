@@ -120,6 +120,37 @@ def test_a_list_of_one_upstream_leaves_the_namesakes_at_another_alone(tmp_path: 
                 assert "one, changed there" in shown, "an id that the asking scope holds is refreshed"
 
 
+class Accounts:
+    """Accounts of one vendor, each with its own key, alerts and ids."""
+
+    def __init__(self, **accounts: Uptinio) -> None:
+        self.by_key = accounts
+
+    def __call__(self, got: Got) -> Behaviour:
+        """As the account answers whose key this is."""
+        return self.by_key[got.headers["authorization"].removeprefix("Bearer ")](got)
+
+
+def test_a_list_with_another_key_leaves_the_namesakes_in_this_account_alone(tmp_path: Path) -> None:
+    """canonical.md, *Scope*: an upstream with a key per caller is one upstream per key; callers may share a scope."""
+    (tmp_path / "keys").mkdir()
+    for name in ("ci", "ops"):
+        (tmp_path / "keys" / name).write_text(f"key-of-{name}")
+    first, second = Uptinio(), Uptinio()
+    keys = f'key = {{ by = "caller", dir = "{tmp_path}/keys" }}'
+    with chaos(Accounts(**{"key-of-ci": first, "key-of-ops": second})) as there:
+        tables = uptinio("there", there.url).replace('key = "upstream-key"', keys)
+        with before(tmp_path, tables, scope="all") as h:
+            assert down(h, "of ci").body["data"]["id"] == "alt_1"
+            assert down(h, "of ops", key=OTHER).status == 201
+            settled(h, count=2)
+            assert "alt_1" in first.held and "alt_1" in second.held, "both accounts issued the same id"
+            first.held["alt_1"]["message"] = "of ci, changed there"
+            assert sorted(messages(h)) == ["of ci, changed there", "of ops"]
+            second.held["alt_1"]["message"] = "of ops, changed there"
+            assert sorted(messages(h, key=OTHER)) == ["of ci, changed there", "of ops, changed there"]
+
+
 class Lagging(Uptinio):
     """Reads are answered as things stood when they were asked, half a second later."""
 
