@@ -143,13 +143,14 @@ def _adopt(tx: Tx, who: Caller, upstream: Upstream, found: FoundAlert, alert: in
     if name is not None and tx.alert_by_name(who.scope, name):
         name = None
     created = int(flat["created_at"].timestamp() * 1000)
+    is_free = tx.alert_by_id(who.scope, found.id) is None  # what is shown already stays one alert's own
     tx.insert_alert(
         AlertRow(
             id=alert,
             scope=who.scope,
             dialect=who.dialect.name,
             caller=who.name,
-            shown=found.id,
+            shown=found.id if is_free else who.dialect.shown_id(alert),
             key=None,
             name=name,
             status=flat["status"],
