@@ -240,6 +240,7 @@ class _Check(Tables):
                 "inbound", "nobody can call: add a table such as [inbound.DIALECT], one of " + ", ".join(self.known)
             )
         clashes(self, list(known.values()))
+        self.scopes(known)
         config = Config(
             listen=where.listen,
             admin=where.admin,
@@ -301,6 +302,17 @@ class _Check(Tables):
             hosts=host_names(self, given.host, f"{path}.host"),
             settings=settings_of(self, own, table, path) if own else None,
         )
+
+    def scopes(self, inbounds: Mapping[str, Inbound]) -> None:
+        """A scope may not be called as a caller's own is: the caller would share its alerts without having said so."""
+        for name, inbound in inbounds.items():
+            dialect, slash, caller = (inbound.scope or "").partition("/")
+            if slash and dialect in inbounds and inbounds[dialect].scope is None:
+                self.say(
+                    f"inbound.{name}.scope",
+                    f"{inbound.scope!r} is what the alerts of {dialect}'s caller {caller!r} belong to; to share them, "
+                    f"give inbound.{dialect} a scope too",
+                )
 
     def keyring(self, given: Mapping[str, str | list[str]] | str, path: str) -> tuple[Keyring, list[str]]:
         """The callers' credentials: listed, or one per file of a directory that is followed."""

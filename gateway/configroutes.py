@@ -93,13 +93,15 @@ class Routes:
 
     def sender(self, who: str, path: str) -> None:
         """Checks `dialect` or `dialect/caller`."""
-        dialect, _, caller = who.partition("/")
+        dialect, slash, caller = who.partition("/")
         if dialect not in self._callers:
             there = ", ".join(self._callers) or "none"
             hint = _near(dialect, self._callers)
             self._check.say(path, f"{who!r} is no [inbound.…]{hint}; there are {there}")
             return
         callers = self._callers[dialect]
+        if slash and not caller:
+            self._check.say(path, f"{who!r} names no caller; write {dialect!r} for all of them")
         if caller and callers is not None and caller not in callers | {"anonymous"}:
             known = ", ".join(sorted(callers)) or "none"
             self._check.say(path, f"{dialect} has no caller {caller!r}{_near(caller, callers)}; there are {known}")
