@@ -51,10 +51,9 @@ from gateway.reaching import Reach, reach
 from gateway.registry import dialects
 from gateway.rescaling import with_scale
 from gateway.routing import Route
-from gateway.secrets import Keyring, Secret
+from gateway.secrets import ANONYMOUS, Keyring, Secret
 from gateway.translation import Destination
 
-ANONYMOUS = "anonymous"
 _SALT = secrets.token_bytes(32)
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 MASK = "•••"
+ANONYMOUS = "anonymous"
+"""What strangers are called, where they may call; no caller may be."""
 
 
 class Secret:
@@ -129,7 +131,11 @@ class Keyring:
         shared = self._shared(pairs)
         for caller in shared:
             log.error("secret.unusable", directory=directory.path, name=caller, reason="is another caller's too")
-        self._digests = {self._digest(value): caller for caller, value in pairs if caller not in shared}
+        strangers = [caller for caller, _ in pairs if caller == ANONYMOUS]
+        for caller in strangers:
+            log.error("secret.unusable", directory=directory.path, name=caller, reason="cannot be a caller's name")
+        unusable = {*shared, *strangers}
+        self._digests = {self._digest(value): caller for caller, value in pairs if caller not in unusable}
         self._seen = directory.version
 
     def caller(self, credential: str) -> str | None:

@@ -1,6 +1,6 @@
 """What is one caller's is nobody else's: whatever another caller asks about an alert, by whatever name, in every
-dialect and over either kind of store, it sees, changes and ends nothing, and hears what it would hear if there were none.
-canonical.md, *Scope*.
+dialect and over either kind of store, it sees, changes and ends nothing, and hears what it would hear if there
+were none. canonical.md, *Scope*.
 """
 
 from __future__ import annotations

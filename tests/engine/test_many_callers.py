@@ -249,6 +249,15 @@ def test_two_files_with_one_credential_name_neither(tmp_path: Path) -> None:
     assert ring.caller("key-of-ci") is None
 
 
+def test_a_file_that_is_named_as_strangers_are_names_nobody(tmp_path: Path) -> None:
+    """At the start that is refused; one that comes later would have its alerts in the strangers' scope."""
+    files(tmp_path / "keys", {"ci": "key-of-ci"})
+    ring = Keyring({}, followed(Directory(str(tmp_path / "keys"))))
+    assert ring.caller("key-of-ci") == "ci"
+    (tmp_path / "keys" / "anonymous").write_text("key-of-anonymous")
+    assert (ring.caller("key-of-anonymous"), ring.caller("key-of-ci")) == (None, "ci")
+
+
 def test_two_listed_callers_whose_files_come_to_one_credential_name_neither(tmp_path: Path) -> None:
     """At the start that is refused; a file that changes later must not make one caller another."""
     (tmp_path / "one").write_text("key-of-one")
