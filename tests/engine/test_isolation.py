@@ -14,7 +14,7 @@ import pytest
 
 from gateway.canonical import Alert
 from gateway.store import AlertFilter, CommandBody, FirstAnswer, Keyed, Tx
-from tests.clients.callers import ASKS, COLLECTIONS, OTHER, create, fresh
+from tests.clients.callers import ALERTS, ASKS, COLLECTIONS, OTHER, alertmanager_alerts, create, fresh, uptinio_alert
 from tests.engine.lasting import STORES, address, lasting, select
 from tests.engine.store_drivers import DRIVERS, alert, command, delivery, in_tx, target
 from tests.harness import KEY, House, Sent
@@ -99,6 +99,15 @@ def test_nobody_reads_another_s_alert(h: House, dialect: str) -> None:
     listed = h.call("GET", COLLECTIONS[dialect], key=OTHER)
     assert listed.status == 200 and text not in dumps(listed.body)
     assert text in dumps(h.call("GET", COLLECTIONS[dialect]).body)
+
+
+def test_a_key_that_reads_like_a_part_of_another_s_is_another(tmp_path: Path) -> None:
+    """Each alert of a batch has an idempotency key of its own, which no caller of the scope can come upon."""
+    with lasting(tmp_path, {"there": "ilert"}, inbound='scope = "all"') as h:
+        sent = h.call("POST", ALERTS, alertmanager_alerts("A"), headers={"idempotency-key": "k"})
+        assert sent.status == 200, sent.body
+        sent = h.call("POST", "/uptinio/alerts", uptinio_alert("m"), headers={"idempotency-key": "k 0"})
+        assert sent.status == 201, sent.body
 
 
 ODD = [
