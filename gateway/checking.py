@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import msgspec
 
 from gateway.canonical import QUIET_CATEGORY, Flat, Operation
-from gateway.config import ANONYMOUS, Config, Inbound, Upstream
+from gateway.config import Config, Inbound, Upstream
 from gateway.dialect import Command
 from gateway.errors import Problem, ProblemKind
 from gateway.examples import openings
@@ -20,6 +20,7 @@ from gateway.listening import in_the_clear, meet, shape_of
 from gateway.rehearsal import command_in, rehearse
 from gateway.routing import Hop, Matcher, Route, choice_of
 from gateway.rows import Unmet
+from gateway.secrets import ANONYMOUS
 from gateway.terms import refuses_rules
 from gateway.translation import Saying, translate
 from gateway.waking import LOUD, loudness, said, verdict, words

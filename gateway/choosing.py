@@ -22,6 +22,8 @@ from gateway.following import Directory, Table, fault_of
 from gateway.secrets import Secret
 
 OPEN = ("labels.", "custom.", "extensions.")
+OF_DIRECTORY = "\0"
+"""What an entry of a directory begins with where it reads like one that a route chose: no file's name has it."""
 ABOUT = ("caller", "dialect")
 
 # --- facts ---------------------------------------------------------------------------------------------------
@@ -159,7 +161,11 @@ class Keys:
         if self.directory is None:
             return ""
         entry = as_text(fact(facts, self.by))
-        return "" if self._has_otherwise and self.directory.get(entry) is None else entry
+        if self._has_otherwise and self.directory.get(entry) is None:
+            return ""
+        # A caller may write anything into a field: that must not choose a key that only a route may.
+        is_taken = entry in self._named or self._table_of(entry) is not None or entry.startswith(OF_DIRECTORY)
+        return OF_DIRECTORY + entry if is_taken else entry
 
     def entries(self) -> list[str]:
         """Every entry that has a key now."""
@@ -174,14 +180,18 @@ class Keys:
             if self._otherwise is None:
                 raise ValueError(f"there is no key: nothing says {self.by}, and there is no `else`")
             return self._otherwise.value()
-        table, colon, name = entry.rpartition(":")
-        if colon and table in self._tables:
-            return self._from_table(self._tables[table], name)
+        if table := self._table_of(entry):
+            return self._from_table(table, entry[len(table.name) + 1 :])
+        entry = entry.removeprefix(OF_DIRECTORY)
         found = self.directory.get(entry) if self.directory else None
         if found is None:
             place = f": add the file to {self.directory.path}, or an `else`" if self.directory else ""
             raise ValueError(f"there is no key for {self.by or 'the entry'} {entry!r}{place}")
         return found
+
+    def _table_of(self, entry: str) -> Table | None:
+        """The table that an entry says it is from; its own name there may have colons too."""
+        return next((table for name, table in self._tables.items() if entry.startswith(f"{name}:")), None)
 
     def _from_table(self, table: Table, name: str) -> str:
         found = table.values().get(name)

@@ -51,10 +51,9 @@ from gateway.reaching import Reach, reach
 from gateway.registry import dialects
 from gateway.rescaling import with_scale
 from gateway.routing import Route
-from gateway.secrets import Keyring, Secret
+from gateway.secrets import ANONYMOUS, Keyring, Secret
 from gateway.translation import Destination
 
-ANONYMOUS = "anonymous"
 _SALT = secrets.token_bytes(32)
 
 
@@ -240,6 +239,7 @@ class _Check(Tables):
                 "inbound", "nobody can call: add a table such as [inbound.DIALECT], one of " + ", ".join(self.known)
             )
         clashes(self, list(known.values()))
+        self.scopes(known)
         config = Config(
             listen=where.listen,
             admin=where.admin,
@@ -301,6 +301,17 @@ class _Check(Tables):
             hosts=host_names(self, given.host, f"{path}.host"),
             settings=settings_of(self, own, table, path) if own else None,
         )
+
+    def scopes(self, inbounds: Mapping[str, Inbound]) -> None:
+        """A scope may not be called as a caller's own is: the caller would share its alerts without having said so."""
+        for name, inbound in inbounds.items():
+            dialect, slash, caller = (inbound.scope or "").partition("/")
+            if slash and dialect in inbounds and inbounds[dialect].scope is None:
+                self.say(
+                    f"inbound.{name}.scope",
+                    f"{inbound.scope!r} is what the alerts of {dialect}'s caller {caller!r} belong to; to share them, "
+                    f"give inbound.{dialect} a scope too",
+                )
 
     def keyring(self, given: Mapping[str, str | list[str]] | str, path: str) -> tuple[Keyring, list[str]]:
         """The callers' credentials: listed, or one per file of a directory that is followed."""

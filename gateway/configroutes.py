@@ -93,13 +93,15 @@ class Routes:
 
     def sender(self, who: str, path: str) -> None:
         """Checks `dialect` or `dialect/caller`."""
-        dialect, _, caller = who.partition("/")
+        dialect, slash, caller = who.partition("/")
         if dialect not in self._callers:
             there = ", ".join(self._callers) or "none"
             hint = _near(dialect, self._callers)
             self._check.say(path, f"{who!r} is no [inbound.…]{hint}; there are {there}")
             return
         callers = self._callers[dialect]
+        if slash and not caller:
+            self._check.say(path, f"{who!r} names no caller; write {dialect!r} for all of them")
         if caller and callers is not None and caller not in callers | {"anonymous"}:
             known = ", ".join(sorted(callers)) or "none"
             self._check.say(path, f"{dialect} has no caller {caller!r}{_near(caller, callers)}; there are {known}")
@@ -184,6 +186,11 @@ class Routes:
     def _table(self, name: str, path: str) -> Table | None:
         """A table file, beside the configuration; one that is used twice is read once."""
         if name not in self._tables:
+            for other in self._tables:
+                if name.startswith(f"{other}:") or other.startswith(f"{name}:"):
+                    self._check.say(
+                        path, f"{name!r} begins as {other!r} does, and a colon ends its name in `table:entry`"
+                    )
             self._tables[name] = self._check.parsed(lambda given: Table(given, self._base / given), name, path, None)
         return self._tables[name]
 

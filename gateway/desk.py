@@ -381,15 +381,17 @@ class Desk:
         is_stale = False
         chosen = choose(self.config.routes, who.dialect.name, who.name, None)
         upstream = self._akin(who, chosen[0].upstream) if chosen else None
-        if upstream and upstream.dialect.outbound.list and self._may_ask(("list", who.scope)):
+        entry = upstream.entry(who.dialect.name, who.name) if upstream else ""
+        of_whom = ("list", who.scope, upstream.name if upstream else "", entry)
+        if upstream and upstream.dialect.outbound.list and self._may_ask(of_whom):
             asked_at = self.now()
             call = upstream.dialect.outbound.list(question(upstream, None, asked_at))
-            outcome = await self._ask(upstream, call, upstream.entry(who.dialect.name, who.name))
+            outcome = await self._ask(upstream, call, entry)
             is_stale = not isinstance(outcome, Found)
             if isinstance(outcome, Found):
                 alerts = outcome.alerts
                 await self.store.write(
-                    lambda tx: take_in(tx, who, upstream, alerts, self.ids, asked_at, self.now()), is_long=True
+                    lambda tx: take_in(tx, who, upstream, alerts, self.ids, asked_at, self.now(), entry), is_long=True
                 )
         wanted = AlertFilter(
             statuses=asked.statuses or (() if who.dialect.has_status else ("firing", "acknowledged")),

@@ -15,12 +15,13 @@ from msgspec import UNSET
 from gateway.canonical import Flat, Operation, plain
 from gateway.carry import restore
 from gateway.choosing import as_text, fact
-from gateway.config import ANONYMOUS, Config, Inbound
+from gateway.config import Config, Inbound
 from gateway.dialect import Command
 from gateway.errors import Problem
 from gateway.rehearsal import Rehearsed, command_in, rehearse
 from gateway.routing import Choice, Route, choose
 from gateway.rows import Unmet
+from gateway.secrets import ANONYMOUS
 from gateway.translation import Fate
 from gateway.waking import loudness, verdict, wakes
 

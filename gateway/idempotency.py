@@ -26,8 +26,8 @@ class Key:
     patience: int
 
     def of_part(self, place: int) -> Key:
-        """The key of one command of several in a request."""
-        return replace(self, text=f"{self.text} {place}")
+        """The key of one command of several in a request: no caller's own has a line's end, as no header has one."""
+        return replace(self, text=f"{self.text}\n{place}")
 
 
 def first_answer(tx: Tx, scope: str, key: Key, now: int) -> FirstAnswer | None:

@@ -12,7 +12,7 @@ from msgspec import UNSET
 
 from gateway.accepted import Caller
 from gateway.canonical import SERVER_OWNED, Flat, flatten, in_order, unflatten
-from gateway.choosing import lane
+from gateway.choosing import key_entry, lane
 from gateway.config import Upstream
 from gateway.dialect import FoundAlert
 from gateway.rows import Unmet, Writing
@@ -106,15 +106,17 @@ def take_in(
     ids: Callable[[], int],
     asked_at: int,
     now: int,
+    entry: str = "",
 ) -> None:
     """Merges the upstream's list: refreshes what this scope holds, adopts what nobody holds, leaves the rest out.
 
-    What changed here since it was asked for, at `asked_at`, is newer than what it says.
+    What changed here since it was asked for, at `asked_at`, is newer than what it says. It was asked with the key of
+    `entry`: what was told with another key may have the same id in another account.
     """
     in_flight = any(one.upstream == upstream.name for one in tx.waiting())  # it may be ours, not yet recorded
     for found in alerts:
         tx.lock(f"id {upstream.name} {found.id}")
-        row = tx.alert_by_party(who.scope, found.id, upstream.name)
+        row = _held(tx, who.scope, upstream.name, found.id, entry)
         if row is not None and tx.lock(f"alert {row.id}"):
             row = tx.alert(row.id)
         if row is not None:
@@ -122,6 +124,15 @@ def take_in(
                 refresh(tx, row, upstream, found.flat, found.seen, now, found.ids)
         elif not in_flight and not tx.is_known_id(found.id, upstream.name):
             _adopt(tx, who, upstream, found, ids(), now)
+
+
+def _held(tx: Tx, scope: str, upstream: str, name: str, entry: str) -> AlertRow | None:
+    """The alert of a scope that an upstream knows by this id where it is asked with this key; the newest of several."""
+    for row in tx.alerts_by_party(scope, name, upstream):
+        lanes = [target.lane for target in tx.targets(row.id) if target.upstream == upstream]
+        if any(key_entry(one) == entry for one in lanes):
+            return row
+    return None
 
 
 def _adopt(tx: Tx, who: Caller, upstream: Upstream, found: FoundAlert, alert: int, now: int) -> None:
@@ -132,13 +143,14 @@ def _adopt(tx: Tx, who: Caller, upstream: Upstream, found: FoundAlert, alert: in
     if name is not None and tx.alert_by_name(who.scope, name):
         name = None
     created = int(flat["created_at"].timestamp() * 1000)
+    is_free = tx.alert_by_id(who.scope, found.id) is None  # what is shown already stays one alert's own
     tx.insert_alert(
         AlertRow(
             id=alert,
             scope=who.scope,
             dialect=who.dialect.name,
             caller=who.name,
-            shown=found.id,
+            shown=found.id if is_free else who.dialect.shown_id(alert),
             key=None,
             name=name,
             status=flat["status"],

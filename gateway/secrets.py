@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 MASK = "•••"
+ANONYMOUS = "anonymous"
+"""What strangers are called, where they may call; no caller may be."""
 
 
 class Secret:
@@ -113,8 +115,11 @@ class Keyring:
             return
         values = [secret.value() for _, secret in self._keys]
         if values != self._values:
-            pairs = zip(self._keys, values, strict=True)
-            self._digests = {self._digest(value): caller for (caller, _), value in pairs if value}
+            pairs = [(caller, value) for (caller, _), value in zip(self._keys, values, strict=True) if value]
+            shared = self._shared(pairs)
+            for caller in shared:
+                log.error("secret.unusable", name=caller, reason="is another caller's too")
+            self._digests = {self._digest(value): caller for caller, value in pairs if caller not in shared}
             self._values = values
 
     def _follow(self, directory: Directory) -> None:
@@ -126,7 +131,11 @@ class Keyring:
         shared = self._shared(pairs)
         for caller in shared:
             log.error("secret.unusable", directory=directory.path, name=caller, reason="is another caller's too")
-        self._digests = {self._digest(value): caller for caller, value in pairs if caller not in shared}
+        strangers = [caller for caller, _ in pairs if caller == ANONYMOUS]
+        for caller in strangers:
+            log.error("secret.unusable", directory=directory.path, name=caller, reason="cannot be a caller's name")
+        unusable = {*shared, *strangers}
+        self._digests = {self._digest(value): caller for caller, value in pairs if caller not in unusable}
         self._seen = directory.version
 
     def caller(self, credential: str) -> str | None:

@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.calling import Calls
 from gateway.canonical import Operation
-from gateway.config import ANONYMOUS, Config, Inbound
+from gateway.config import Config, Inbound
 from gateway.configsettings import secrets_in
 from gateway.delivery.attempt import VIA
 from gateway.desk import Answered, Desk
@@ -29,6 +29,7 @@ from gateway.errors import Problem, ProblemKind, StoreError, invalid
 from gateway.idempotency import LONGEST_KEY, Key
 from gateway.inbound.limits import decode, inflate, read_body
 from gateway.inbound.paths import Match, Paths
+from gateway.secrets import ANONYMOUS
 
 log = structlog.get_logger()
 MOST_GATEWAYS = 16

@@ -270,8 +270,8 @@ class Tx(Protocol):
     def alert_by_id(self, scope: str, name: str) -> AlertRow | None:
         """The alert that any party of this scope ever knew by this id; not a deleted one."""
 
-    def alert_by_party(self, scope: str, name: str, party: str) -> AlertRow | None:
-        """The alert of this scope that one party knows by this id; not a deleted one."""
+    def alerts_by_party(self, scope: str, name: str, party: str) -> list[AlertRow]:
+        """The alerts of this scope that one party knows by this id, newest first; no deleted ones."""
 
     def alerts_of_anybody(self, names: Collection[str], limit: int) -> list[int]:
         """The alerts that any party of any scope ever knew by one of these ids or keys, or whose command or delivery

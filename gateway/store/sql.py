@@ -105,9 +105,10 @@ class SqlTx:
             return self._alert_where("id = ? AND scope = ? AND is_deleted = 0", int(name), scope)
         return found
 
-    def alert_by_party(self, scope: str, name: str, party: str) -> AlertRow | None:
+    def alerts_by_party(self, scope: str, name: str, party: str) -> list[AlertRow]:
         known = "SELECT alert FROM ids WHERE scope = ? AND name = ? AND party = ?"
-        return self._alert_where(f"id IN ({known}) AND is_deleted = 0 ORDER BY id DESC", scope, name, party)
+        chosen = f"{ALERTS.select} WHERE id IN ({known}) AND is_deleted = 0 ORDER BY id DESC"
+        return [ALERTS.decode(row) for row in self._all(chosen, (scope, name, party))]
 
     def alerts_of_anybody(self, names: Collection[str], limit: int) -> list[int]:
         wanted = list(dict.fromkeys(names))

@@ -115,6 +115,19 @@ def test_scope_is_the_dialect_and_the_caller_unless_shared() -> None:
     assert shared.scope_of("ci") == shared.scope_of("cd")
 
 
+def test_a_scope_is_not_called_as_a_caller_s_own_is() -> None:
+    """Whoever shares alerts says so: with `scope` on both sides."""
+    other = '[inbound.pagerduty]\nkeys = { ci = "x" }\nscope = "ilert/ci"\n'
+    assert "'ci'" in having(MINIMAL + other, "inbound.pagerduty.scope")
+    parse(MINIMAL + other.replace("ilert/ci", "team/ci"))
+    parse(swapped('keys = { ci = "caller-key" }', 'keys = { ci = "a" }\nscope = "ilert/old"'))
+
+
+def test_a_sender_with_a_slash_names_a_caller() -> None:
+    """A route that is from nobody takes nothing, without a word."""
+    assert "'ilert'" in having(MINIMAL + '[[routes]]\nfrom = ["ilert/"]\nto = ["oncall"]\n', "routes[1].from")
+
+
 def test_a_route_has_the_name_given_or_its_position_from_1() -> None:
     routes = '[[routes]]\nto = ["oncall"]\nwhen = ["severity = 0"]\n[[routes]]\nname = "rest"\nto = ["oncall"]\n'
     assert [route.name for route in parse(MINIMAL + routes).routes] == ["1", "rest"]

@@ -249,6 +249,27 @@ def test_two_files_with_one_credential_name_neither(tmp_path: Path) -> None:
     assert ring.caller("key-of-ci") is None
 
 
+def test_a_file_that_is_named_as_strangers_are_names_nobody(tmp_path: Path) -> None:
+    """At the start that is refused; one that comes later would have its alerts in the strangers' scope."""
+    files(tmp_path / "keys", {"ci": "key-of-ci"})
+    ring = Keyring({}, followed(Directory(str(tmp_path / "keys"))))
+    assert ring.caller("key-of-ci") == "ci"
+    (tmp_path / "keys" / "anonymous").write_text("key-of-anonymous")
+    assert (ring.caller("key-of-anonymous"), ring.caller("key-of-ci")) == (None, "ci")
+
+
+def test_two_listed_callers_whose_files_come_to_one_credential_name_neither(tmp_path: Path) -> None:
+    """At the start that is refused; a file that changes later must not make one caller another."""
+    (tmp_path / "one").write_text("key-of-one")
+    (tmp_path / "two").write_text("key-of-two")
+    ring = Keyring({name: [Secret(f"file:{tmp_path}/{name}")] for name in ("one", "two")})
+    assert (ring.caller("key-of-one"), ring.caller("key-of-two")) == ("one", "two")
+    (tmp_path / "two").write_text("key-of-one\n")
+    assert ring.caller("key-of-one") is None
+    (tmp_path / "two").write_text("another-key")
+    assert (ring.caller("key-of-one"), ring.caller("another-key")) == ("one", "two")
+
+
 def test_no_name_leads_out_of_the_directory(tmp_path: Path) -> None:
     files(tmp_path / "keys", {"ci": "key-of-ci"})
     (tmp_path / "elsewhere").write_text("not-yours")
@@ -619,3 +640,81 @@ def test_the_gateway_s_own_alarms_need_a_key_for_everybody_else(tmp_path: Path) 
     text = TWO.replace('"upstream-key"', f'{{ by = "caller", dir = "{tmp_path}/keys" }}', 1)
     with pytest.raises(ConfigurationError, match=r"alarms\.to"):
         parse(text + '[[routes]]\nto = ["oncall"]\n[alarms]\nto = ["oncall"]\n')
+
+
+# --- entries that read alike ---------------------------------------------------------------------------------------
+
+
+def _chosen_twice(directory: Path, *, names: str = "keys.toml") -> Callable[[str], str]:
+    """An upstream whose key a field chooses among files, and for one caller's alerts a route in a table."""
+    files(directory / "keys", {"web": "secret-of-web", "file:x": "secret-of-file-x"})
+    (directory / "keys.toml").write_text('vault = "secret-of-vault"\n"db:east" = "secret-of-db-east"\n')
+    return lambda url: (
+        f"""
+        [inbound.ilert]
+        keys = {{ trusted = "kt", other = "ko" }}
+        [upstreams.there]
+        dialect = "pagerduty"
+        url = "{url}/pagerduty"
+        key = {{ by = "labels.team", dir = "{directory}/keys" }}
+        [[routes]]
+        name = "first"
+        from = ["ilert/trusted"]
+        to = ["there"]
+        set.routing_key = {{ by = "labels.part", table = "{names}", else = "secret-of-everything-else" }}
+        [[routes]]
+        to = ["there"]
+        """
+    )
+
+
+def _event(key: str, **labels: str) -> dict[str, Any]:
+    return {"eventType": "ALERT", "summary": "s", "apiKey": key, "alertKey": str(labels), "labels": labels}
+
+
+@pytest.mark.parametrize("team", ["keys.toml:vault", "else of route first"])
+def test_a_field_chooses_no_key_that_only_a_route_may(tmp_path: Path, team: str) -> None:
+    """A caller writes its labels itself; what stands for a route's key among the entries is not its to name."""
+    with open_house(tmp_path, _chosen_twice(tmp_path)) as h:
+        refused = h.call("POST", "/ilert/api/events", _event("ko", team=team), key=None)
+        assert refused.status == 400 and repr(team) in json.dumps(refused.body), refused.body
+        for labels in ({"part": "vault"}, {"part": "none"}):
+            assert h.call("POST", "/ilert/api/events", _event("kt", **labels), key=None).status == 202
+        assert h.call("POST", "/ilert/api/events", _event("ko", team="web"), key=None).status == 202
+        got = h.arrives("pagerduty", 3)
+    assert {one.body["routing_key"] for one in got} == {
+        "secret-of-vault",
+        "secret-of-everything-else",
+        "secret-of-web",
+    }
+
+
+def test_an_entry_may_have_a_colon(tmp_path: Path) -> None:
+    """In a table as among files."""
+    with open_house(tmp_path, _chosen_twice(tmp_path)) as h:
+        assert h.call("POST", "/ilert/api/events", _event("kt", part="db:east"), key=None).status == 202
+        assert h.call("POST", "/ilert/api/events", _event("ko", team="file:x"), key=None).status == 202
+        got = h.arrives("pagerduty", 2)
+    assert {one.body["routing_key"] for one in got} == {"secret-of-db-east", "secret-of-file-x"}
+
+
+def test_a_file_that_is_named_as_a_route_s_entry_is_another_entry(tmp_path: Path) -> None:
+    (tmp_path / "keys.toml").write_text('a = "of-the-table"\n')
+    keys = Keys(None, "caller", Directory(str(files(tmp_path / "keys", {"keys.toml:a": "of-the-file", "b": "of-b"}))))
+    keys.add_table(Table("keys.toml", tmp_path / "keys.toml"))
+    entry = keys.entry({"caller": "keys.toml:a"})
+    assert (keys.value(entry), keys.value("keys.toml:a")) == ("of-the-file", "of-the-table")
+    assert key_entry(lane("alert 7", key=entry)) == entry
+    assert keys.lacks(keys.entry({"caller": "\0b"}))
+
+
+def test_tables_whose_entries_could_not_be_told_apart_are_refused(tmp_path: Path) -> None:
+    for name in ("t", "t:a"):
+        (tmp_path / name).write_text('b = "x"\n')
+    routes = (
+        f'[[routes]]\nto = ["oncall"]\nset.{field} = {{ by = "caller", table = "{name}" }}\ncontinue = true\n'
+        for field, name in (("team", "t"), ("routing_key", "t:a"))
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        parse(TWO + "".join(routes), base=tmp_path)
+    assert [one for one in caught.value.problems if "routes[2].set.routing_key.table" in one], caught.value.problems

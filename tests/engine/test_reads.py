@@ -120,6 +120,59 @@ def test_a_list_of_one_upstream_leaves_the_namesakes_at_another_alone(tmp_path: 
                 assert "one, changed there" in shown, "an id that the asking scope holds is refreshed"
 
 
+def test_an_id_that_is_shown_already_is_not_taken_by_what_is_adopted(tmp_path: Path) -> None:
+    """Two upstreams issue the same id: a caller goes on naming by it the alert that it was shown under it."""
+    routes = '[[routes]]\nwhen = ["summary =~ \'one.*\'"]\nto = ["one"]\n[[routes]]\nto = ["two"]\n'
+    theirs = {**uptinio_alert("one, by somebody else"), "id": "alt_1", "status": "active", "created_at": ago(9)}
+    with (
+        chaos(Uptinio(theirs)) as one,
+        chaos(Uptinio()) as two,
+        before(tmp_path, uptinio("one", one.url), uptinio("two", two.url), routes=routes) as h,
+    ):
+        assert down(h, "two").body["data"]["id"] == "alt_1"
+        settled(h)
+        assert sorted(messages(h)) == ["one, by somebody else", "two"]
+        assert h.call("GET", "/uptinio/alerts/alt_1").body["data"]["message"] == "two"
+        h.call("PUT", "/uptinio/alerts/alt_1", {"message": "two, changed"})
+        h.wait_for(lambda: [got.body["message"] for got in writes(two, "PUT")] == ["two, changed"])
+        assert not writes(one), "the other one is not this caller's to change by that id"
+        shown = {alert["message"]: alert["id"] for alert in h.call("GET", "/uptinio/alerts").body["data"]}
+        assert shown["two, changed"] == "alt_1"
+        found = h.call("GET", f"/uptinio/alerts/{shown['one, by somebody else']}")
+        assert found.body["data"]["message"] == "one, by somebody else"
+
+
+class Accounts:
+    """Accounts of one vendor, each with its own key, alerts and ids."""
+
+    def __init__(self, **accounts: Uptinio) -> None:
+        self.by_key = accounts
+
+    def __call__(self, got: Got) -> Behaviour:
+        """As the account answers whose key this is."""
+        return self.by_key[got.headers["authorization"].removeprefix("Bearer ")](got)
+
+
+def test_a_list_with_another_key_leaves_the_namesakes_in_this_account_alone(tmp_path: Path) -> None:
+    """canonical.md, *Scope*: an upstream with a key per caller is one upstream per key; callers may share a scope."""
+    (tmp_path / "keys").mkdir()
+    for name in ("ci", "ops"):
+        (tmp_path / "keys" / name).write_text(f"key-of-{name}")
+    first, second = Uptinio(), Uptinio()
+    keys = f'key = {{ by = "caller", dir = "{tmp_path}/keys" }}'
+    with chaos(Accounts(**{"key-of-ci": first, "key-of-ops": second})) as there:
+        tables = uptinio("there", there.url).replace('key = "upstream-key"', keys)
+        with before(tmp_path, tables, scope="all") as h:
+            assert down(h, "of ci").body["data"]["id"] == "alt_1"
+            assert down(h, "of ops", key=OTHER).status == 201
+            settled(h, count=2)
+            assert "alt_1" in first.held and "alt_1" in second.held, "both accounts issued the same id"
+            first.held["alt_1"]["message"] = "of ci, changed there"
+            assert sorted(messages(h)) == ["of ci, changed there", "of ops"]
+            second.held["alt_1"]["message"] = "of ops, changed there"
+            assert sorted(messages(h, key=OTHER)) == ["of ci, changed there", "of ops, changed there"]
+
+
 class Lagging(Uptinio):
     """Reads are answered as things stood when they were asked, half a second later."""
 
