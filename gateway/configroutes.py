@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -74,6 +74,7 @@ class Routes:
                 self._sender_meant(matcher, f"{path}.when")
         everywhere = self._set(given.set, f"{path}.set")
         hops = [self._hop(entry, everywhere, path, name) for entry in given.to]
+        self._all_differ(hops, f"{path}.to")
         fallback, after = self._fallback(given.fallback, everywhere, path, name)
         for hop in fallback:
             if hop.upstream in {other.upstream for other in hops}:
@@ -90,6 +91,12 @@ class Routes:
             fallback=fallback,
             after=after,
         )
+
+    def _all_differ(self, hops: Sequence[Hop], path: str) -> None:
+        """An upstream is told once of an alert: what a second mention sets would do nothing, without a word."""
+        names = [hop.upstream for hop in hops]
+        for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+            self._check.say(path, f"{name!r} is there twice")
 
     def sender(self, who: str, path: str) -> None:
         """Checks `dialect` or `dialect/caller`."""
@@ -128,6 +135,7 @@ class Routes:
         hops = tuple(self._hop(entry, everywhere, f"{path}.fallback", route) for entry in given.to)
         if not hops:
             self._check.say(f"{path}.fallback.to", "names no upstream")
+        self._all_differ(hops, f"{path}.fallback.to")
         return hops, self._check.parsed(some_time, given.after, f"{path}.fallback.after", 120.0)
 
     def _hop(self, entry: str | dict[str, Any], everywhere: _Settings, path: str, route: str) -> Hop:
@@ -155,6 +163,9 @@ class Routes:
         keys.add_table(lookup.table)
         if lookup.otherwise is UNSET:
             return lookup
+        if route.isdigit():
+            text = "give the route a name: what waits for its `else` is known by it, in whatever order routes are"
+            self._check.say(f"routes[{route}].name", text)
         name = f"else of route {route}"
         keys.add(name, self._check.secret(str(lookup.otherwise), f"routes: {route}: set.routing_key.else"))
         return Lookup(lookup.field, lookup.by, lookup.table, name)

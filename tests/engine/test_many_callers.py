@@ -413,6 +413,36 @@ def test_a_faulty_lookup_is_named_by_its_path(tmp_path: Path, text: str, path: s
     assert any(one.startswith(f"{path}:") and says in one for one in caught.value.problems), caught.value.problems
 
 
+@pytest.mark.parametrize(
+    ("text", "path", "says"),
+    [
+        ('to = ["oncall", "oncall"]', "routes[1].to", "'oncall' is there twice"),
+        (
+            'to = []\nbecause = "x"\nfallback = { to = ["oncall", "oncall"] }',
+            "routes[1].fallback.to",
+            "'oncall' is there twice",
+        ),
+    ],
+)
+def test_an_upstream_that_is_named_twice_is_told_once_and_that_is_said(
+    tmp_path: Path, text: str, path: str, says: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        routed(tmp_path, text)
+    assert f"{path}: {says}" in caught.value.problems
+
+
+def test_a_route_that_chooses_a_key_for_everybody_else_has_a_name(tmp_path: Path) -> None:
+    """What waits remembers by which route its key was chosen: a position would be another route's by then."""
+    (tmp_path / "t.toml").write_text('ci = "7"\n')
+    upstream = TWO.replace('dialect = "ilert"\nurl', 'dialect = "pagerduty"\nurl')
+    chosen = 'to = ["oncall"]\nset.routing_key = { by = "caller", table = "t.toml", else = "9" }'
+    assert parse(f'{upstream}[[routes]]\nname = "ours"\n{chosen}', base=tmp_path)
+    with pytest.raises(ConfigurationError) as caught:
+        parse(f"{upstream}[[routes]]\n{chosen}", base=tmp_path)
+    assert [one.partition(":")[0] for one in caught.value.problems] == ["routes[1].name"]
+
+
 def test_keys_that_a_route_chooses_only_after_a_reload_are_used(tmp_path: Path) -> None:
     """The upstream's own table is the same as before."""
     (tmp_path / "keys.toml").write_text('a = "secret-of-a"\n')
