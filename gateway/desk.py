@@ -423,7 +423,7 @@ class Desk:
         if isinstance(asked, Mutes):
             wanted = asked.id
             found = await self.store.read(lambda tx: mutes(tx, who.scope, wanted))
-            return Answered(Answer(mutes=found, request=request), request)
+            return Answered(Answer(mutes=tuple(asked.choose(found)), request=request), request)
         if isinstance(asked, Unmute):
             ended = asked.id
             muted = await self.store.write(lambda tx: muting.end(tx, who.scope, ended, self.now()))

@@ -149,9 +149,11 @@ class Unmute:
 
 @dataclass(frozen=True, slots=True)
 class Mutes:
-    """A question for one request of that kind, or for all of them."""
+    """A question for one request of that kind, or for all of them, of which `choose` picks and orders those that are
+    meant."""
 
     id: str | None = None
+    choose: Callable[[Sequence[Muted]], Sequence[Muted]] = lambda found: found
 
 
 # --- what a caller is answered -----------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from gateway.dialect import (
     Json,
     Listing,
     Mute,
+    Muted,
     Mutes,
     Relay,
     Reply,
@@ -204,8 +205,7 @@ def _refuse_silence(posted: Silence, now: datetime) -> None:
 
 def is_muted(muted: Any, flat: Flat) -> bool:
     """Whether a silence means an alert."""
-    held = msgspec.convert(muted.body["matchers"], list[Matcher])
-    return matchers.all_hold(held, words.labels_of(flat))
+    return matchers.all_hold(_matchers_of(muted), words.labels_of(flat))
 
 
 def _silence_id(incoming: Incoming) -> str:
@@ -218,10 +218,23 @@ def _silence_id(incoming: Incoming) -> str:
 
 
 def silences(incoming: Incoming) -> Mutes:
-    """A question for all silences."""
-    for text in incoming.query.get("filter", ()):
-        matchers.parse(text)
-    return Mutes()
+    """A question for the silences that have every matcher of the filter, word for word: whom they mean is not looked
+    at. What comes out is often expired as a whole, so none may be among them that was not asked for."""
+    wanted = {matcher for text in incoming.query.get("filter", ()) for matcher in matchers.parse(text)}
+    states = {state for state in words.STATES if _flag(incoming, state)}
+    now = incoming.now
+
+    def choose(found: Sequence[Muted]) -> Sequence[Muted]:
+        meant = [
+            muted for muted in found if words.state_of(muted, now) in states and wanted <= set(_matchers_of(muted))
+        ]
+        return sorted(meant, key=lambda muted: words.place_of(muted, now))
+
+    return Mutes(choose=choose)
+
+
+def _matchers_of(muted: Muted) -> list[Matcher]:
+    return msgspec.convert(muted.body["matchers"], list[Matcher])
 
 
 def _now_of(answer: Answer) -> datetime:
@@ -230,7 +243,7 @@ def _now_of(answer: Answer) -> datetime:
 
 def _answer_silences(answer: Answer) -> Reply:
     now = _now_of(answer)
-    return Reply(200, [words.shown_silence(muted, now) for muted in sorted(answer.mutes, key=lambda one: one.ends_at)])
+    return Reply(200, [words.shown_silence(muted, now) for muted in answer.mutes])
 
 
 # --- how it is set up --------------------------------------------------------------------------------------
@@ -306,7 +319,7 @@ ROUTES = (
         answer=_answer_silences,
         summary="List the silences",
         source=API,
-        query=("filter",),
+        query=("filter", *words.STATES),
     ),
     Route(
         method="POST",

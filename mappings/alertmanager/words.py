@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from typing import Any
+from datetime import datetime
 
 from gateway.asking import bearer
 from gateway.canonical import Flat
@@ -84,16 +84,31 @@ def done(answer: Answer) -> Reply:
 # --- silences ----------------------------------------------------------------------------------------------
 
 
-def shown_silence(muted: Muted, now: Any) -> dict[str, Json]:
+STATES = ("active", "pending", "expired")
+"""Where a silence can stand, in the order in which they are listed."""
+
+
+def state_of(muted: Muted, now: datetime) -> str:
+    """Where a silence stands."""
+    return "expired" if muted.ends_at <= now else "pending" if muted.starts_at > now else "active"
+
+
+def place_of(muted: Muted, now: datetime) -> tuple[int, float]:
+    """Where in a list a silence comes: first what ends next, then what begins next, last what ended longest ago."""
+    state = state_of(muted, now)
+    when = {"active": muted.ends_at, "pending": muted.starts_at, "expired": muted.ends_at}[state].timestamp()
+    return STATES.index(state), -when if state == "expired" else when
+
+
+def shown_silence(muted: Muted, now: datetime) -> dict[str, Json]:
     """A silence as it is shown: as it was posted, and where it stands."""
-    state = "expired" if muted.ends_at <= now else "pending" if muted.starts_at > now else "active"
     return {
         **muted.body,
         "id": muted.id,
         "startsAt": iso(muted.starts_at),
         "endsAt": iso(muted.ends_at),
         "updatedAt": iso(muted.updated_at),
-        "status": {"state": state},
+        "status": {"state": state_of(muted, now)},
     }
 
 
