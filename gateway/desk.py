@@ -405,6 +405,8 @@ class Desk:
         def look(tx: Tx) -> tuple[tuple[Shown, ...], int]:
             rows, total = tx.alerts(who.scope, wanted)
             listed = tuple(as_shown(row) for row in rows)
+            if asked.marked is not None:
+                listed = tuple(asked.marked(listed, muting.active(tx, who.scope, self.now())))
             if asked.choose is None:
                 return listed, total
             chosen = asked.choose(listed)

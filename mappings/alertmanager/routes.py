@@ -147,16 +147,28 @@ def listed(incoming: Incoming) -> Listing:
         _flag(incoming, name)
 
     def choose(alerts: Sequence[Shown]) -> Sequence[Shown]:
-        states = {"firing": active, "acknowledged": silenced}
         return [
             shown
             for shown in alerts
             if is_ours
-            and states.get(str(shown.flat.get("status")), False)
+            and (silenced if words.is_silenced(shown) else active)
             and matchers.all_hold(wanted, words.labels_of(shown.flat))
         ]
 
-    return Listing(statuses=("firing", "acknowledged"), choose=choose)
+    return Listing(statuses=("firing", "acknowledged"), choose=choose, marked=_marked)
+
+
+def _marked(alerts: Sequence[Shown], mutes: Sequence[Muted]) -> Sequence[Shown]:
+    """The alerts with the silences that mean them now."""
+    if not mutes:
+        return alerts
+    held = [(muted.id, _matchers_of(muted)) for muted in mutes]
+
+    def by(shown: Shown) -> tuple[str, ...]:
+        labels = words.labels_of(shown.flat)
+        return tuple(sorted(name for name, wanted in held if matchers.all_hold(wanted, labels)))
+
+    return [msgspec.structs.replace(shown, muted_by=by(shown)) for shown in alerts]
 
 
 # --- silences ----------------------------------------------------------------------------------------------

@@ -49,6 +49,11 @@ def labels_of(flat: Flat) -> dict[str, str]:
     return labels
 
 
+def is_silenced(shown: Shown) -> bool:
+    """Whether nobody is told of an alert: a silence means it, or somebody has taken it on, which is the nearest."""
+    return bool(shown.muted_by) or shown.alert.status == "acknowledged"
+
+
 def shown_alert(shown: Shown) -> dict[str, Json]:
     """An alert as it is listed."""
     flat = shown.flat
@@ -57,7 +62,12 @@ def shown_alert(shown: Shown) -> dict[str, Json]:
     return {
         "annotations": {},
         **wire,
-        "status": {**wire["status"], "silencedBy": [], "inhibitedBy": [], "mutedBy": []},
+        "status": {
+            "state": "suppressed" if is_silenced(shown) else "active",
+            "silencedBy": list(shown.muted_by),
+            "inhibitedBy": [],
+            "mutedBy": [],
+        },
         "endsAt": iso(ends),
         "fingerprint": fingerprint(wire["labels"]),
         "receivers": [{"name": RECEIVER}],

@@ -69,7 +69,7 @@ def test_a_new_alert_is_not_told_until_it_is_over(tmp_path: Path, kind: str) -> 
         assert sent.report[0].endswith("kept=status"), sent.report
         h.wait_for(lambda: words(h, other) == ["ALERT"])
         posted(h, alert(name), {**alert(name), "annotations": {"summary": f"{name} is down", "more": "words"}})
-        assert _state(h, name) == "active"
+        assert (_state(h, name), _state(h, other)) == ("suppressed", "active")
         assert words(h, name) == [] and select(h, "SELECT count(*) FROM deliveries") == [1]
 
         def tells() -> bool:
@@ -188,6 +188,29 @@ def test_shown_replaced_and_expired(h: House) -> None:
     assert datetime.fromisoformat(ended["endsAt"]) <= datetime.now(UTC)
     posted(h, alert(name))
     h.wait_for(lambda: words(h, name) == ["ALERT"])
+
+
+def test_an_alert_shows_what_silences_it(tmp_path: Path) -> None:
+    """`amtool alert query` asks for what is not silenced, and what shows alerts goes by `silencedBy`.
+    https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml (alertStatus, getAlerts)"""
+
+    def names(h: House, query: str) -> dict[str, list[str]]:
+        found = h.call("GET", f"/alertmanager/api/v2/alerts{query}").body
+        return {one["labels"]["alertname"]: one["status"]["silencedBy"] for one in found}
+
+    with lasting(tmp_path, {"there": "ilert"}) as h:
+        posted(h, alert("before"))
+        made = sorted([_silenced(h, "before"), _silenced(h, "before"), _silenced(h, "after")], key=str)
+        posted(h, alert("after"), alert("loud"))
+        _silenced(h, "loud", startsAt=seconds(30))
+        _silenced(h, "loud", key=OTHER)
+        shown = names(h, "")
+        assert sorted([*shown["before"], *shown["after"]]) == made and shown["loud"] == []
+        assert set(names(h, "?silenced=false")) == {"loud"}
+        assert set(names(h, "?active=false")) == {"before", "after"}
+        [ended] = shown["after"]
+        assert h.call("DELETE", ONE + ended).status == 200
+        assert set(names(h, "?silenced=false")) == {"loud", "after"}
 
 
 def _listed(h: House, **query: str | list[str]) -> list[str]:
