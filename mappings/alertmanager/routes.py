@@ -128,13 +128,15 @@ def _checked(item: Any, place: int) -> Wire:
 # --- lists -------------------------------------------------------------------------------------------------
 
 
+YES, NO = ("true", "1", "t", "yes", "y", "on"), ("false", "0", "f", "no", "n", "off")
+"""Words that the API layer takes for a boolean; it takes every other for a no, and here that is said instead."""
+
+
 def _flag(incoming: Incoming, name: str) -> bool:
-    text = one(incoming, name)
-    if text is None or text == "":
-        return True
-    if text.lower() not in ("true", "false"):
+    text = (one(incoming, name) or "true").lower()
+    if text not in (*YES, *NO):
         raise Problem(ProblemKind.INVALID, f"{name} in query must be of type boolean: {text[:50]!r}", field=name)
-    return text.lower() == "true"
+    return text in YES
 
 
 def listed(incoming: Incoming) -> Listing:
