@@ -405,6 +405,8 @@ class Desk:
         def look(tx: Tx) -> tuple[tuple[Shown, ...], int]:
             rows, total = tx.alerts(who.scope, wanted)
             listed = tuple(as_shown(row) for row in rows)
+            if asked.marked is not None:
+                listed = tuple(asked.marked(listed, muting.active(tx, who.scope, self.now())))
             if asked.choose is None:
                 return listed, total
             chosen = asked.choose(listed)
@@ -423,7 +425,7 @@ class Desk:
         if isinstance(asked, Mutes):
             wanted = asked.id
             found = await self.store.read(lambda tx: mutes(tx, who.scope, wanted))
-            return Answered(Answer(mutes=found, request=request), request)
+            return Answered(Answer(mutes=tuple(asked.choose(found)), request=request), request)
         if isinstance(asked, Unmute):
             ended = asked.id
             muted = await self.store.write(lambda tx: muting.end(tx, who.scope, ended, self.now()))

@@ -114,7 +114,8 @@ class Inquiry:
 class Listing:
     """A question for many alerts. Times select by creation (`before`) and last change (`since`); `page` is
     whatever the dialect's own answer needs to say about paging. `choose` selects and orders, where the vendor lets its
-    callers ask for more than that, from all alerts; `offset` and `limit` then count what it chose."""
+    callers ask for more than that, from all alerts; `offset` and `limit` then count what it chose. `marked` tells,
+    before that, by what of the scope's mutes each is muted, where the vendor shows it."""
 
     statuses: tuple[str, ...] = ()
     resource: str | None = None
@@ -124,6 +125,7 @@ class Listing:
     limit: int | None = None
     page: Mapping[str, Any] = field(default_factory=dict)
     choose: Callable[[Sequence[Shown]], Sequence[Shown]] | None = None
+    marked: Callable[[Sequence[Shown], Sequence[Muted]], Sequence[Shown]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,20 +151,24 @@ class Unmute:
 
 @dataclass(frozen=True, slots=True)
 class Mutes:
-    """A question for one request of that kind, or for all of them."""
+    """A question for one request of that kind, or for all of them, of which `choose` picks and orders those that are
+    meant."""
 
     id: str | None = None
+    choose: Callable[[Sequence[Muted]], Sequence[Muted]] = lambda found: found
 
 
 # --- what a caller is answered -----------------------------------------------------------------------------
 
 
 class Shown(Struct, frozen=True):
-    """An alert as the caller may see it: the record, under the id that the caller knows it by."""
+    """An alert as the caller may see it: the record, under the id that the caller knows it by, and the ids of what it
+    is muted by, where that was asked for."""
 
     id: str
     version: int
     alert: Alert
+    muted_by: tuple[str, ...] = ()
 
     @property
     def flat(self) -> Flat:

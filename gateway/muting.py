@@ -74,11 +74,15 @@ def kept(tx: Tx, scope: str) -> list[Muted]:
     return [msgspec.convert(note, Muted) for note in tx.notes(_name(scope, ""), 2 * MOST)]
 
 
+def active(tx: Tx, scope: str, now: int) -> list[Muted]:
+    """Those of a scope that mute something now."""
+    at = from_millis(now)
+    return [muted for muted in kept(tx, scope) if muted.starts_at <= at < muted.ends_at]
+
+
 def muting(tx: Tx, scope: str, flat: Flat, is_muted: IsMuted, now: int) -> Muted | None:
     """One that an alert is muted by now."""
-    at = from_millis(now)
-    active = (muted for muted in kept(tx, scope) if muted.starts_at <= at < muted.ends_at)
-    return next((muted for muted in active if is_muted(muted, flat)), None)
+    return next((muted for muted in active(tx, scope, now) if is_muted(muted, flat)), None)
 
 
 def _remove(tx: Tx, scope: str, mute: str) -> None:

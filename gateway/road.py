@@ -117,7 +117,7 @@ class Road:
         for position, choice in enumerate(chosen):
             self._outbox.deliver(step, self._targets.new(step, choice, position))
         tx.insert_alert(row)  # last, as the primary may refuse it: then nothing has been written yet
-        body = CommandBody(after=row.body, said=row.verbatim, dropped=asked.dropped, via=via)
+        body = CommandBody(after=row.body, said=row.verbatim, comment=asked.comment, dropped=asked.dropped, via=via)
         self._record(step, request, Operation.CREATE, body)
         return accepted
 

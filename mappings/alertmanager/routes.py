@@ -24,6 +24,7 @@ from gateway.dialect import (
     Json,
     Listing,
     Mute,
+    Muted,
     Mutes,
     Relay,
     Reply,
@@ -127,13 +128,15 @@ def _checked(item: Any, place: int) -> Wire:
 # --- lists -------------------------------------------------------------------------------------------------
 
 
+YES, NO = ("true", "1", "t", "yes", "y", "on"), ("false", "0", "f", "no", "n", "off")
+"""Words that the API layer takes for a boolean; it takes every other for a no, and here that is said instead."""
+
+
 def _flag(incoming: Incoming, name: str) -> bool:
-    text = one(incoming, name)
-    if text is None or text == "":
-        return True
-    if text.lower() not in ("true", "false"):
+    text = (one(incoming, name) or "true").lower()
+    if text not in (*YES, *NO):
         raise Problem(ProblemKind.INVALID, f"{name} in query must be of type boolean: {text[:50]!r}", field=name)
-    return text.lower() == "true"
+    return text in YES
 
 
 def listed(incoming: Incoming) -> Listing:
@@ -146,16 +149,28 @@ def listed(incoming: Incoming) -> Listing:
         _flag(incoming, name)
 
     def choose(alerts: Sequence[Shown]) -> Sequence[Shown]:
-        states = {"firing": active, "acknowledged": silenced}
         return [
             shown
             for shown in alerts
             if is_ours
-            and states.get(str(shown.flat.get("status")), False)
+            and (silenced if words.is_silenced(shown) else active)
             and matchers.all_hold(wanted, words.labels_of(shown.flat))
         ]
 
-    return Listing(statuses=("firing", "acknowledged"), choose=choose)
+    return Listing(statuses=("firing", "acknowledged"), choose=choose, marked=_marked)
+
+
+def _marked(alerts: Sequence[Shown], mutes: Sequence[Muted]) -> Sequence[Shown]:
+    """The alerts with the silences that mean them now."""
+    if not mutes:
+        return alerts
+    held = [(muted.id, _matchers_of(muted)) for muted in mutes]
+
+    def by(shown: Shown) -> tuple[str, ...]:
+        labels = words.labels_of(shown.flat)
+        return tuple(sorted(name for name, wanted in held if matchers.all_hold(wanted, labels)))
+
+    return [msgspec.structs.replace(shown, muted_by=by(shown)) for shown in alerts]
 
 
 # --- silences ----------------------------------------------------------------------------------------------
@@ -204,8 +219,7 @@ def _refuse_silence(posted: Silence, now: datetime) -> None:
 
 def is_muted(muted: Any, flat: Flat) -> bool:
     """Whether a silence means an alert."""
-    held = msgspec.convert(muted.body["matchers"], list[Matcher])
-    return matchers.all_hold(held, words.labels_of(flat))
+    return matchers.all_hold(_matchers_of(muted), words.labels_of(flat))
 
 
 def _silence_id(incoming: Incoming) -> str:
@@ -218,10 +232,23 @@ def _silence_id(incoming: Incoming) -> str:
 
 
 def silences(incoming: Incoming) -> Mutes:
-    """A question for all silences."""
-    for text in incoming.query.get("filter", ()):
-        matchers.parse(text)
-    return Mutes()
+    """A question for the silences that have every matcher of the filter, word for word: whom they mean is not looked
+    at. What comes out is often expired as a whole, so none may be among them that was not asked for."""
+    wanted = {matcher for text in incoming.query.get("filter", ()) for matcher in matchers.parse(text)}
+    states = {state for state in words.STATES if _flag(incoming, state)}
+    now = incoming.now
+
+    def choose(found: Sequence[Muted]) -> Sequence[Muted]:
+        meant = [
+            muted for muted in found if words.state_of(muted, now) in states and wanted <= set(_matchers_of(muted))
+        ]
+        return sorted(meant, key=lambda muted: words.place_of(muted, now))
+
+    return Mutes(choose=choose)
+
+
+def _matchers_of(muted: Muted) -> list[Matcher]:
+    return msgspec.convert(muted.body["matchers"], list[Matcher])
 
 
 def _now_of(answer: Answer) -> datetime:
@@ -230,7 +257,7 @@ def _now_of(answer: Answer) -> datetime:
 
 def _answer_silences(answer: Answer) -> Reply:
     now = _now_of(answer)
-    return Reply(200, [words.shown_silence(muted, now) for muted in sorted(answer.mutes, key=lambda one: one.ends_at)])
+    return Reply(200, [words.shown_silence(muted, now) for muted in answer.mutes])
 
 
 # --- how it is set up --------------------------------------------------------------------------------------
@@ -306,7 +333,7 @@ ROUTES = (
         answer=_answer_silences,
         summary="List the silences",
         source=API,
-        query=("filter",),
+        query=("filter", *words.STATES),
     ),
     Route(
         method="POST",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from typing import Any
+from datetime import datetime
 
 from gateway.asking import bearer
 from gateway.canonical import Flat
@@ -49,6 +49,11 @@ def labels_of(flat: Flat) -> dict[str, str]:
     return labels
 
 
+def is_silenced(shown: Shown) -> bool:
+    """Whether nobody is told of an alert: a silence means it, or somebody has taken it on, which is the nearest."""
+    return bool(shown.muted_by) or shown.alert.status == "acknowledged"
+
+
 def shown_alert(shown: Shown) -> dict[str, Json]:
     """An alert as it is listed."""
     flat = shown.flat
@@ -57,7 +62,12 @@ def shown_alert(shown: Shown) -> dict[str, Json]:
     return {
         "annotations": {},
         **wire,
-        "status": {**wire["status"], "silencedBy": [], "inhibitedBy": [], "mutedBy": []},
+        "status": {
+            "state": "suppressed" if is_silenced(shown) else "active",
+            "silencedBy": list(shown.muted_by),
+            "inhibitedBy": [],
+            "mutedBy": [],
+        },
         "endsAt": iso(ends),
         "fingerprint": fingerprint(wire["labels"]),
         "receivers": [{"name": RECEIVER}],
@@ -84,16 +94,31 @@ def done(answer: Answer) -> Reply:
 # --- silences ----------------------------------------------------------------------------------------------
 
 
-def shown_silence(muted: Muted, now: Any) -> dict[str, Json]:
+STATES = ("active", "pending", "expired")
+"""Where a silence can stand, in the order in which they are listed."""
+
+
+def state_of(muted: Muted, now: datetime) -> str:
+    """Where a silence stands."""
+    return "expired" if muted.ends_at <= now else "pending" if muted.starts_at > now else "active"
+
+
+def place_of(muted: Muted, now: datetime) -> tuple[int, float]:
+    """Where in a list a silence comes: first what ends next, then what begins next, last what ended longest ago."""
+    state = state_of(muted, now)
+    when = {"active": muted.ends_at, "pending": muted.starts_at, "expired": muted.ends_at}[state].timestamp()
+    return STATES.index(state), -when if state == "expired" else when
+
+
+def shown_silence(muted: Muted, now: datetime) -> dict[str, Json]:
     """A silence as it is shown: as it was posted, and where it stands."""
-    state = "expired" if muted.ends_at <= now else "pending" if muted.starts_at > now else "active"
     return {
         **muted.body,
         "id": muted.id,
         "startsAt": iso(muted.starts_at),
         "endsAt": iso(muted.ends_at),
         "updatedAt": iso(muted.updated_at),
-        "status": {"state": state},
+        "status": {"state": state_of(muted, now)},
     }
 
 

@@ -95,6 +95,12 @@ class Alert(Said, kw_only=True):
     mergeState: Literal["NONE", "MAIN", "MERGED"] | UnsetType = UNSET
 
 
+class Counted(Struct, kw_only=True):
+    """How many alerts there are."""
+
+    count: int
+
+
 class Taken(Struct, kw_only=True):
     """The answer to an event: taken, not yet looked at. Clients want an object, though it says nothing."""
 
@@ -262,6 +268,10 @@ def _answer_list(answer: Answer) -> Reply:
     return Reply(200, [_shown(shown) for shown in answer.listed])
 
 
+def _answer_count(answer: Answer) -> Reply:
+    return Reply(200, {"count": answer.total})
+
+
 EVERY_EVENT = (Operation.CREATE, Operation.UPDATE, Operation.ACKNOWLEDGE, Operation.RESOLVE, Operation.COMMENT)
 
 
@@ -294,6 +304,18 @@ ROUTES = (
         source=REFERENCE,
         side=True,
         query=("start-index", "max-results", "states", "from", "until"),
+    ),
+    Route(
+        method="GET",
+        path="/api/alerts/count",
+        operations=(Operation.LIST,),
+        read=_list,
+        answer=_answer_count,
+        summary="Count alerts",
+        returns=Counted,
+        source=REFERENCE,
+        side=True,
+        query=("states", "from", "until"),
     ),
     Route(
         method="GET",

@@ -84,6 +84,7 @@ def creating(mapping: Mapping) -> Callable[[Incoming], Command]:
         return Command(
             operation=Operation.CREATE,
             patch=reading.flat,
+            comment=str(body.get("note", "")),
             hints=reading.hints,
             verbatim=reading.verbatim,
             dropped=reading.dropped,

@@ -201,13 +201,13 @@ def _update(incoming: Incoming) -> Command:
 def _list(incoming: Incoming) -> Listing:
     page = whole_number(incoming, "page", 1, least=1, most=10**9)
     per_page = min(whole_number(incoming, "per_page", 20, least=1), 100)
-    status = one(incoming, "status")
+    status = one(incoming, "status") or None
     statuses = {None: (), "active": ("firing", "acknowledged"), "resolved": ("resolved",)}
     if status not in statuses:
         raise invalid("status", f"{status!r} is neither active nor resolved")
     return Listing(
         statuses=statuses[status],
-        resource=one(incoming, "monitor_id"),
+        resource=one(incoming, "monitor_id") or None,
         offset=(page - 1) * per_page,
         limit=per_page,
         page={"page": page, "per_page": per_page},

@@ -301,7 +301,9 @@ def test_filters(three: House, filters: list[str], found: set[str]) -> None:
 
 def test_states_and_receivers(three: House) -> None:
     assert len(_names(three)) == 3
-    assert _names(three, active="false") == []
+    for no in ("false", "False", "0", "f", "no"):
+        assert _names(three, active=no) == [], "https://github.com/go-openapi/swag/blob/master/convert.go (ConvertBool)"
+    assert len(_names(three, active="1", silenced="t")) == 3
     assert len(_names(three, silenced="false", inhibited="false", unprocessed="false")) == 3
     assert len(_names(three, receiver="alert-.*")) == 3
     assert _names(three, receiver="alert") == [], "it is matched whole"

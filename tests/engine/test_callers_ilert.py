@@ -398,6 +398,9 @@ def test_list(tmp_path_factory: pytest.TempPathFactory) -> None:
         assert found("?states=ACCEPTED&states=RESOLVED") == ids[1:3]
         assert found("?state=RESOLVED") == [ids[2]]
         assert found("?states=PENDING&max-results=100") == [ids[0], *ids[3:]]
+        for query, count in (("", 53), ("?states=ACCEPTED,RESOLVED", 2), ("?states=PENDING", 51)):
+            counted = h.call("GET", f"/ilert/api/alerts/count{query}")
+            assert (counted.status, counted.body) == (200, {"count": count}), "https://api.ilert.com/api-docs/"
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,16 @@ def test_without_an_alias_one_is_made_up(h: House) -> None:
     assert _shown(h, found["alias"])["id"] == found["alertId"]
 
 
+def test_a_note_of_a_create_is_one_of_the_alerts_notes(h: House) -> None:
+    """`note`: "additional note that will be added while creating the alert"; so of each repeat.
+    https://docs.opsgenie.com/docs/alert-api#create-alert"""
+    alias = _create(h, note="as it began")
+    assert _create(h, alias=alias, note="and again") == alias
+    assert _create(h, alias=alias) == alias
+    notes = _about(h, "GET", alias, "/notes").body["data"]
+    assert [one["note"] for one in notes] == ["and again", "as it began"]
+
+
 def test_only_its_own_caller_finds_an_alert_or_a_request(h: House) -> None:
     alias = _create(h)
     shown = _shown(h, alias)

@@ -193,6 +193,7 @@ def test_filters(many: tuple[House, list[dict[str, Any]]]) -> None:
     assert _page(many, "?monitor_id=mon_0&status=active")[0] == even[1:21]
     assert _page(many, "?monitor_id=mon_1&status=resolved") == ([], {"page": 1, "per_page": 20, "total": 0})
     assert _page(many, "?monitor_id=nowhere")[1]["total"] == 0
+    assert _page(many, "?status=&monitor_id=&page=&per_page=") == _page(many, ""), "what is left blank is not asked for"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -68,7 +69,7 @@ def test_a_new_alert_is_not_told_until_it_is_over(tmp_path: Path, kind: str) -> 
         assert sent.report[0].endswith("kept=status"), sent.report
         h.wait_for(lambda: words(h, other) == ["ALERT"])
         posted(h, alert(name), {**alert(name), "annotations": {"summary": f"{name} is down", "more": "words"}})
-        assert _state(h, name) == "active"
+        assert (_state(h, name), _state(h, other)) == ("suppressed", "active")
         assert words(h, name) == [] and select(h, "SELECT count(*) FROM deliveries") == [1]
 
         def tells() -> bool:
@@ -187,6 +188,67 @@ def test_shown_replaced_and_expired(h: House) -> None:
     assert datetime.fromisoformat(ended["endsAt"]) <= datetime.now(UTC)
     posted(h, alert(name))
     h.wait_for(lambda: words(h, name) == ["ALERT"])
+
+
+def test_an_alert_shows_what_silences_it(tmp_path: Path) -> None:
+    """`amtool alert query` asks for what is not silenced, and what shows alerts goes by `silencedBy`.
+    https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml (alertStatus, getAlerts)"""
+
+    def names(h: House, query: str) -> dict[str, list[str]]:
+        found = h.call("GET", f"/alertmanager/api/v2/alerts{query}").body
+        return {one["labels"]["alertname"]: one["status"]["silencedBy"] for one in found}
+
+    with lasting(tmp_path, {"there": "ilert"}) as h:
+        posted(h, alert("before"))
+        made = sorted([_silenced(h, "before"), _silenced(h, "before"), _silenced(h, "after")], key=str)
+        posted(h, alert("after"), alert("loud"))
+        _silenced(h, "loud", startsAt=seconds(30))
+        _silenced(h, "loud", key=OTHER)
+        shown = names(h, "")
+        assert sorted([*shown["before"], *shown["after"]]) == made and shown["loud"] == []
+        assert set(names(h, "?silenced=false")) == {"loud"}
+        assert set(names(h, "?active=false")) == {"before", "after"}
+        [ended] = shown["after"]
+        assert h.call("DELETE", ONE + ended).status == 200
+        assert set(names(h, "?silenced=false")) == {"loud", "after"}
+
+
+def _listed(h: House, **query: str | list[str]) -> list[str]:
+    found = h.call("GET", f"{SILENCES}?{urlencode(query, doseq=True)}")
+    assert found.status == 200, found.body
+    return [str(one["id"]) for one in found.body]
+
+
+def test_only_the_silences_that_are_asked_for_are_listed(tmp_path: Path) -> None:
+    """`amtool silence expire $(amtool silence query -q alertname=web)` would otherwise end every silence there is. A
+    silence is found by the matchers it has, not by whom they mean.
+    https://github.com/prometheus/alertmanager/blob/main/api/v2/api.go (CheckSilenceMatchesFilterLabels)"""
+    with lasting(tmp_path, {"there": "ilert"}) as h:
+        web, db = _silenced(h, "web"), _silenced(h, "db")
+        pattern = str(_silence(h, _matcher("alertname", "web", isRegex=True)).body["silenceID"])
+        both = str(_silence(h, _matcher("alertname", "web"), _matcher("job", "a")).body["silenceID"])
+        but_web = (_matcher("job", "b"), _matcher("alertname", "web", isEqual=False))
+        other = str(_silence(h, *but_web).body["silenceID"])
+        assert set(_listed(h)) == {web, db, pattern, both, other}
+        assert set(_listed(h, filter="alertname=web")) == {web, both}
+        assert _listed(h, filter=['alertname="web"', "job=a"]) == [both]
+        assert _listed(h, filter='{alertname="web",job="a"}') == [both]
+        assert _listed(h, filter="alertname=~web") == [pattern]
+        assert _listed(h, filter="alertname!=web") == [other]
+        assert _listed(h, filter="alertname=w") == []
+
+
+def test_silences_are_listed_by_where_they_stand(tmp_path: Path) -> None:
+    """What ends next is first, then what begins next; the flags came with Alertmanager 0.34.
+    https://github.com/prometheus/alertmanager/blob/main/api/v2/api.go (SortSilences)"""
+    with lasting(tmp_path, {"there": "ilert"}) as h:
+        gone, later = _silenced(h, "gone", lasts=50), _silenced(h, "later", startsAt=seconds(20), lasts=30)
+        soon = _silenced(h, "soon", startsAt=seconds(10), lasts=40)
+        long, short = _silenced(h, "long", lasts=90), _silenced(h, "short", lasts=60)
+        assert h.call("DELETE", ONE + gone).status == 200
+        assert _listed(h) == [short, long, soon, later, gone]
+        assert _listed(h, expired="false") == [short, long, soon, later]
+        assert _listed(h, active="false", pending="false") == [gone]
 
 
 def test_it_outlives_a_restart(tmp_path: Path) -> None:
