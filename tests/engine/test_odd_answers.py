@@ -302,3 +302,14 @@ def test_an_id_is_read_however_it_is_written(tmp_path: Path, odd: Any) -> None:
 @pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf", b"\xff", b"[" * 60_000, b"\xd8\x00"])
 def test_what_is_no_json_in_any_charset_is_nothing(charset: str, content: bytes) -> None:
     assert Response(200, {"content-type": f"application/json; charset={charset}"}, content).json() is None
+
+
+def test_a_proxys_page_is_no_word_for_an_alert_that_is_gone(tmp_path: Path) -> None:
+    """A resolve that only a proxy answered is sent again, and reaches the vendor."""
+    there = Uptinio()
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
+        made = down(h, "mine").body["data"]["id"]
+        upstream.plan(NOT_THE_ALERT["a proxy's page"])
+        assert h.call("PUT", f"/uptinio/alerts/{made}", {"status": "resolved"}).status == 200
+        settled(h, count=2)
+        assert there.held[made]["status"] == "resolved"
