@@ -90,6 +90,7 @@ class Desk:
     name: str = ""
     crowd: Crowd = field(default_factory=Crowd)
     _asked: TTLCache[Any, bool] = field(default_factory=lambda: TTLCache(10_000, 1.0))
+    _in_vain: TTLCache[Any, bool] = field(default_factory=lambda: TTLCache(10_000, 1.0))
 
     def __post_init__(self) -> None:
         self.road = Road(self.config, self.ids, name=self.name)
@@ -318,8 +319,11 @@ class Desk:
         row, target, is_quiet = found
         is_stale = False
         upstream = self._akin(who, target.upstream) if target else None
-        if upstream and target and upstream.dialect.outbound.read and target.ids and is_quiet and self._may_ask(row.id):
-            row, is_stale = await self._ask_for_one(row, target, upstream)
+        if upstream and target and upstream.dialect.outbound.read and target.ids and is_quiet:
+            if self._may_ask(row.id):
+                row, is_in_vain = await self._ask_for_one(row, target, upstream)
+                self._note(row.id, is_in_vain)
+            is_stale = row.id in self._in_vain
         history = await self.store.read(lambda tx: told(tx, row.id)) if asked.history else ()
         return Answered(
             Answer(shown=as_shown(row), request=request, history=history, page=asked.page), row.id, is_stale=is_stale
@@ -345,6 +349,12 @@ class Desk:
         self._asked[what] = True
         return True
 
+    def _note(self, what: Any, is_in_vain: bool) -> None:
+        """Who is not asked again within the second gets no better answer than the one who asked."""
+        self._in_vain.pop(what, None)
+        if is_in_vain:
+            self._in_vain[what] = True
+
     async def _ask(self, upstream: Upstream, call: Any, entry: str) -> Any:
         """Runs a reading call; None where it does not end well in time."""
         try:
@@ -362,8 +372,10 @@ class Desk:
         call = upstream.dialect.outbound.read(question(upstream, target, self.now()))
         outcome = await self._ask(upstream, call, key_entry(target.lane))
         if isinstance(outcome, Missing):
-            await self.store.write(lambda tx: forget(tx, row.id, upstream, self.now()))
-            raise Problem(ProblemKind.NOT_FOUND, "there is no such alert", field="id")
+            known = await self.store.write(lambda tx: self._forget(tx, row, target, upstream))
+            if known is None:
+                raise Problem(ProblemKind.NOT_FOUND, "there is no such alert", field="id")
+            return known, False
         if not isinstance(outcome, Found) or not outcome.alerts:
             return row, True
         found = outcome.alerts[0]
@@ -377,8 +389,17 @@ class Desk:
 
         return await self.store.write(work), False
 
+    def _forget(self, tx: Tx, row: AlertRow, target: TargetRow, upstream: Upstream) -> AlertRow | None:
+        """Nothing is left of an alert that the upstream has no more, unless it was told anew while it was asked."""
+        tx.lock(f"alert {row.id}")
+        now = tx.alert(row.id) or row
+        ids = [one.ids for one in tx.targets(row.id) if one.upstream == upstream.name]
+        if now.version != row.version or ids != [target.ids] or tx.is_waiting(row.id, upstream.name):
+            return now
+        forget(tx, row.id, upstream, self.now())
+        return None
+
     async def _list(self, who: Caller, asked: Listing, request: int) -> Answered:
-        is_stale = False
         chosen = choose(self.config.routes, who.dialect.name, who.name, None)
         upstream = self._akin(who, chosen[0].upstream) if chosen else None
         entry = upstream.entry(who.dialect.name, who.name) if upstream else ""
@@ -387,12 +408,13 @@ class Desk:
             asked_at = self.now()
             call = upstream.dialect.outbound.list(question(upstream, None, asked_at))
             outcome = await self._ask(upstream, call, entry)
-            is_stale = not isinstance(outcome, Found)
+            self._note(of_whom, not isinstance(outcome, Found))
             if isinstance(outcome, Found):
                 alerts = outcome.alerts
                 await self.store.write(
                     lambda tx: take_in(tx, who, upstream, alerts, self.ids, asked_at, self.now(), entry), is_long=True
                 )
+        is_stale = of_whom in self._in_vain
         wanted = AlertFilter(
             statuses=asked.statuses or (() if who.dialect.has_status else ("firing", "acknowledged")),
             resource=asked.resource,

@@ -7,6 +7,8 @@ call are the engine's. It must not know a vendor, the store, or the HTTP librari
 
 from __future__ import annotations
 
+import codecs
+import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -317,6 +319,10 @@ def segment(value: str) -> str:
     return quote(value, safe="{}")
 
 
+CHARSET = re.compile(r"charset=\"?(iso-8859-1|iso-8859-15|windows-1252|utf-16|utf-16le|utf-16be)\b", re.IGNORECASE)
+"""The charsets other than UTF-8 in which an answer may be."""
+
+
 class Response(Struct, frozen=True):
     """What an upstream answered: at most the first 64 KiB of its body."""
 
@@ -325,9 +331,16 @@ class Response(Struct, frozen=True):
     content: bytes = b""
 
     def json(self) -> Json:
-        """The decoded body; `None` where it is not JSON."""
+        """The decoded body; `None` where it is not JSON. A mark of its byte order does not count, and what is no UTF-8
+        is read in the charset that the answer names."""
         try:
-            return msgspec.json.decode(self.content)
+            return msgspec.json.decode(self.content.removeprefix(codecs.BOM_UTF8))
+        except (ValueError, RecursionError):
+            named = CHARSET.search(self.headers.get("content-type", ""))
+        if named is None:
+            return None
+        try:
+            return msgspec.json.decode(self.content.decode(named[1]).removeprefix("\ufeff"))
         except (ValueError, RecursionError):
             return None
 

@@ -120,7 +120,8 @@ def take_in(
         if row is not None and tx.lock(f"alert {row.id}"):
             row = tx.alert(row.id)
         if row is not None:
-            if row.updated_at < asked_at and not tx.is_waiting(row.id, upstream.name):
+            is_settled = row.updated_at < asked_at and not tx.is_waiting(row.id, upstream.name)
+            if is_settled and _is_the_one_now(tx, row, upstream, found):
                 refresh(tx, row, upstream, found.flat, found.seen, now, found.ids)
         elif not in_flight and not tx.is_known_id(found.id, upstream.name):
             _adopt(tx, who, upstream, found, ids(), now)
@@ -133,6 +134,12 @@ def _held(tx: Tx, scope: str, upstream: str, name: str, entry: str) -> AlertRow 
         if any(key_entry(one) == entry for one in lanes):
             return row
     return None
+
+
+def _is_the_one_now(tx: Tx, row: AlertRow, upstream: Upstream, found: FoundAlert) -> bool:
+    """Whether it is what the alert is there by now: one that was closed there, and made again, is there twice."""
+    known = [target.ids.get("id") for target in tx.targets(row.id) if target.upstream == upstream.name]
+    return known == [found.id]
 
 
 def _adopt(tx: Tx, who: Caller, upstream: Upstream, found: FoundAlert, alert: int, now: int) -> None:

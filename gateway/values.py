@@ -161,11 +161,9 @@ def read_time(value: str) -> datetime:
     """An ISO 8601 time with a zone, as UTC in milliseconds; `ValueError` for anything else."""
     try:
         time = datetime.fromisoformat(value.strip())
-    except (ValueError, AttributeError):
+        time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError, AttributeError):  # in UTC it may be before the first year, or after the last
         raise ValueError(f"{value!r} is not an ISO 8601 time") from None
-    if time.tzinfo is None:
-        time = time.replace(tzinfo=UTC)
-    time = time.astimezone(UTC)
     return time.replace(microsecond=time.microsecond // 1000 * 1000)
 
 

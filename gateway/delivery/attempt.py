@@ -127,10 +127,11 @@ class Client:
                 if response.status == 401 and self._token is not None and not renewed:
                     self._token, renewed = None, True
                     continue
-                if _is_web_page(response):
+                if _is_web_page(response) and self._is_for_call(request, response):
                     text = f"{response.status} with a web page, which no API answers"
                     page = Again(reason=text, code=Code.WEB_PAGE)
-                    return Ended(page, status, self._may_make(request), is_fault=True, requests=requests)
+                    is_ambiguous = response.status < 300 and self._may_make(request)
+                    return Ended(page, status, is_ambiguous, is_fault=True, requests=requests)
                 if self._is_for_call(request, response):
                     request = call.send(response)
                     continue
@@ -223,8 +224,9 @@ class Client:
 
 
 def _is_web_page(response: Response) -> bool:
-    """Whether something between us and the vendor answered in its place."""
-    return 200 <= response.status < 300 and response.headers.get("content-type", "").startswith("text/html")
+    """Whether something between us and the vendor answered in its place: its word for an alert that is there, or
+    is gone, is none."""
+    return response.headers.get("content-type", "").lower().startswith("text/html")
 
 
 class _TokenRefused(Exception):

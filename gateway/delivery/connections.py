@@ -138,11 +138,12 @@ async def _read(answer: aiohttp.ClientResponse, most: int) -> bytes:
 
 
 def _unpacked(raw: bytes, most: int) -> bytes:
-    """What an upstream packed although it was not asked to; nothing where it cannot be unpacked."""
+    """What an upstream packed although it was not asked to. What cannot be unpacked is left as it is: some name their
+    charset there, or packed nothing."""
     try:
         return zlib.decompressobj(_GZIP_OR_ZLIB).decompress(raw, most)
     except zlib.error:
-        return b""
+        return raw
 
 
 def _unreachable(error: aiohttp.ClientError, sent: bool) -> Unreachable:

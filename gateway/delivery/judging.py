@@ -5,6 +5,7 @@ A dialect lists only its exceptions. Randomness and the clock are handed in.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -16,6 +17,8 @@ from gateway.dialect import Dialect, Response
 RETRIED = frozenset({408, 425, 429})
 HOLDING = frozenset({401, 402, 403})
 LONGEST_RETRY_AFTER = 3600.0
+SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?( *, *[0-9]+(\.[0-9]+)?)*")
+"""A number of seconds, as a fraction too, or several where the header stands there twice."""
 
 Judgement = Literal["ok", "retry", "hold", "dead"]
 
@@ -34,12 +37,13 @@ def judge(status: int, dialect: Dialect) -> Judgement:
 
 
 def retry_after(response: Response, now: datetime) -> float | None:
-    """The pause an upstream asks for, in seconds or as a date, at most an hour; None where it asks for none."""
+    """The pause an upstream asks for, in seconds or as a date, at most an hour; None where it asks for none. Asked for
+    twice, the longer one holds."""
     text = response.headers.get("retry-after", "").strip()
     if not text:
         return None
-    if text.isascii() and text.isdigit():
-        return min(float(text), LONGEST_RETRY_AFTER)
+    if SECONDS.fullmatch(text):
+        return min(max(float(part) for part in text.split(",")), LONGEST_RETRY_AFTER)
     try:
         date = parsedate_to_datetime(text)
     except ValueError:

@@ -31,11 +31,14 @@ async def look(client: Client, store: Store, sending: Sending, since: int, entry
     if outbound.list is None or not may_look(client.upstream):
         return None, 0
     ended = await client.run(outbound.list(sending), entry=entry)
+    if isinstance(ended.outcome, Held) and ended.outcome.status == 403:
+        return None, ended.requests  # a key may write and not read; whether it may write, the create itself is told
     if isinstance(ended.outcome, Again | Held):
         return ended, ended.requests
     if not isinstance(ended.outcome, Found):
         return None, ended.requests
-    alike = [found for found in ended.outcome.alerts if _is_alike(found, sending, client.upstream, since)]
+    listed = {found.id: found for found in ended.outcome.alerts}  # one that is listed twice is one
+    alike = [found for found in listed.values() if _is_alike(found, sending, client.upstream, since)]
     party = client.upstream.name
     ours = await store.read(lambda tx: [found for found in alike if not tx.is_known_id(found.id, party)])
     if len(ours) != 1:

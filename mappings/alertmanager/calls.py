@@ -14,7 +14,19 @@ from collections.abc import Callable, Generator, Mapping
 from datetime import datetime, timedelta
 
 from gateway.canonical import Operation
-from gateway.dialect import Call, Delivered, Found, FoundAlert, Json, Missing, Request, Response, Sending, segment
+from gateway.dialect import (
+    Call,
+    Delivered,
+    Found,
+    FoundAlert,
+    Json,
+    Missing,
+    Rejected,
+    Request,
+    Response,
+    Sending,
+    segment,
+)
 from gateway.values import iso
 from mappings.alertmanager.alert import ALERT, fingerprint, read_moment
 
@@ -147,8 +159,10 @@ def list_all(sending: Sending) -> Call:
     """What is there now, the inhibited and the silenced too."""
     answer = yield Request(method="GET", path=ALERTS, is_list=True)
     body = answer.json()
-    found = [one for one in body if isinstance(one, dict)] if isinstance(body, list) else []
-    return Found(tuple(FoundAlert(id=str(one.get("fingerprint")), flat=ALERT.found(one)) for one in found))
+    if not isinstance(body, list):
+        return Rejected(reason="the list could not be read")
+    found = [one for one in body if isinstance(one, dict) and one.get("fingerprint")]
+    return Found(tuple(FoundAlert(id=str(one["fingerprint"]), flat=ALERT.found(one)) for one in found))
 
 
 def authorise(request: Request, credential: str) -> Request:

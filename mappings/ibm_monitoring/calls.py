@@ -67,7 +67,7 @@ def exchange(settings: Settings, credential: str) -> Generator[Request, Response
     body = answer.json()
     found = body if isinstance(body, dict) else {}
     lifetime = found.get("expires_in")
-    return Token(str(found.get("access_token", "")), float(lifetime) if isinstance(lifetime, int) else 3600.0)
+    return Token(str(found.get("access_token") or ""), float(lifetime) if isinstance(lifetime, int) else 3600.0)
 
 
 def reason(response: Response) -> str:
@@ -116,11 +116,13 @@ def _change(sending: Sending, fields: dict[str, Json]) -> Call:
     why = ""
     renamed: dict[str, str] = {}
     for _ in range(REREADS + 1):
-        answer = yield Request(method="GET", path=_path(sending), accepts=frozenset({404}))
+        answer = yield Request(method="GET", path=_path(sending), accepts=frozenset({404}), is_list=True)
         if answer.status == 404:
             return Missing()
         found = _alert_in(answer)
-        moved = sending.seen.get("version", found.get("version")) != found.get("version")
+        if found.get("id") is None:  # laid over nothing, the fields would be put there as the whole rule
+            return Again(reason=f"{answer.status} without the alert")
+        moved = sending.seen.get("version") not in (None, found.get("version"))
         if moved and sending.strict:
             return Changed(
                 reason="409 Conflict version: somebody changed the alert there",
@@ -142,7 +144,7 @@ def _change(sending: Sending, fields: dict[str, Json]) -> Call:
         if answer.status == 422:
             return Rejected(reason=f"422 {reason(answer)}", kind=ProblemKind.NAME_TAKEN)
         if answer.status != 409:
-            known = _known({"version": found.get("version"), **_alert_in(answer)})
+            known = _known({"version": None, **_alert_in(answer)})  # the one read is over with the PUT
             altered = {"version": "laid over a change that somebody else made there"} if moved else {}
             return Delivered(ids=known.ids, seen=known.seen, altered={**altered, **renamed})
         why = f"409 {reason(answer)}"
@@ -199,8 +201,13 @@ def _found(alert: dict[str, Json]) -> FoundAlert:
 
 def read_one(sending: Sending) -> Call:
     """The rule as it is there now."""
-    answer = yield Request(method="GET", path=_path(sending), accepts=frozenset({404}))
-    return Missing() if answer.status == 404 else Found((_found(_alert_in(answer)),))
+    answer = yield Request(method="GET", path=_path(sending), accepts=frozenset({404}), is_list=True)
+    if answer.status == 404:
+        return Missing()
+    found = _alert_in(answer)
+    if found.get("id") is None:
+        return Rejected(reason="the alert could not be read")
+    return Found((_found(found),))
 
 
 def read_all(sending: Sending) -> Call:

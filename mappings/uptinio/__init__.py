@@ -357,13 +357,17 @@ def _read_one(sending: Sending) -> Call:
     path = f"/alerts/{segment(sending.ids.get('id', '{id}'))}"
     answer = yield Request(method="GET", path=path, accepts=frozenset({404}))
     body = answer.json()
-    if answer.status == 404 or not isinstance(body, dict) or not isinstance(body.get("data"), dict):
+    if answer.status == 404:
         return Missing()
-    return Found((_found(body["data"]),))
+    data = body.get("data") if isinstance(body, dict) else None
+    if not isinstance(data, dict) or data.get("id") is None:
+        return Rejected(reason="the alert could not be read")  # which does not say that it is gone
+    return Found((_found(data),))
 
 
 def _read_all(sending: Sending) -> Call:
-    found: list[FoundAlert] = []
+    """Page after page, until all are there that are counted, or a page brings nothing that was not on those before."""
+    found: dict[str, FoundAlert] = {}
     for page in range(1, 101):
         query = {"page": str(page), "per_page": "100"}
         answer = yield Request(method="GET", path="/alerts", query=query, is_list=True)
@@ -372,12 +376,14 @@ def _read_all(sending: Sending) -> Call:
         meta = body.get("meta") if isinstance(body, dict) else None
         if not isinstance(items, list):
             return Rejected(reason="the list could not be read")
-        found += [_found(item) for item in items if isinstance(item, dict)]
+        known = len(found)
+        listed = [_found(item) for item in items if isinstance(item, dict) and item.get("id") is not None]
+        found |= {alert.id: alert for alert in listed if alert.id not in found}
         counted = meta if isinstance(meta, dict) else {}
-        total = counted.get("total", counted.get("total_count", 0))
-        if not items or not isinstance(total, int) or len(found) >= total:
+        total = str(counted.get("total", counted.get("total_count", 0)))
+        if len(found) == known or not total.isdecimal() or len(found) >= int(total[:18]):
             break
-    return Found(tuple(found))
+    return Found(tuple(found.values()))
 
 
 def _authorise(request: Request, credential: str) -> Request:

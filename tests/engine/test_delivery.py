@@ -392,6 +392,9 @@ def test_after_an_ambiguous_create_a_target_that_can_be_read_is_read_before_it_i
 # --- tokens --------------------------------------------------------------------------------------------------
 
 
+NO_TOKEN = say(200, {"access_token": None, "expires_in": 3600})
+
+
 class Identity:
     """A little identity service and the service that trusts it. Exchange and words as IBM documents them:
     https://cloud.ibm.com/docs/account?topic=account-iamtoken_from_apikey."""
@@ -488,7 +491,7 @@ def test_a_token_that_never_works_holds_the_upstream_after_one_renewal(tmp_path:
         assert len(service.got) == 2 and house_of.tokens == 2
 
 
-@pytest.mark.parametrize("behaviour", [say(503), HANG, GARBAGE, RESET_AFTER, NOT_JSON, say(200, [])])
+@pytest.mark.parametrize("behaviour", [say(503), HANG, GARBAGE, RESET_AFTER, NOT_JSON, say(200, []), NO_TOKEN])
 def test_an_identity_service_in_trouble_is_tried_again(tmp_path: Path, behaviour: Behaviour) -> None:
     house_of = Identity()
     with (

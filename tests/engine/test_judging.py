@@ -53,7 +53,16 @@ def asked(text: str) -> float | None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("0", 0.0), ("7", 7.0), (" 7 ", 7.0), ("120", 120.0), ("3600", HOUR), ("99999999", HOUR)],
+    [
+        ("0", 0.0),
+        ("7", 7.0),
+        (" 7 ", 7.0),
+        ("120", 120.0),
+        ("3600", HOUR),
+        ("99999999", HOUR),
+        ("1.5", 1.5),
+        ("5, 120", 120.0),
+    ],
 )
 def test_retry_after_in_seconds_is_capped(text: str, seconds: float) -> None:
     assert asked(text) == seconds
