@@ -165,8 +165,16 @@ def read_time(value: str) -> datetime:
         raise ValueError(f"{value!r} is not an ISO 8601 time") from None
     if time.tzinfo is None:
         time = time.replace(tzinfo=UTC)
-    time = time.astimezone(UTC)
+    time = in_utc(time)
     return time.replace(microsecond=time.microsecond // 1000 * 1000)
+
+
+def in_utc(value: datetime) -> datetime:
+    """A time with a zone as UTC; `ValueError` where that would be before the first year or after the last."""
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{value.isoformat()} is no time in UTC: years are 1 to 9999") from None
 
 
 def iso(value: datetime) -> str:
