@@ -42,7 +42,7 @@ def retry_after(response: Response, now: datetime) -> float | None:
         return min(float(text), LONGEST_RETRY_AFTER)
     try:
         date = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     date = date if date.tzinfo else date.replace(tzinfo=UTC)
     return min(max((date - now).total_seconds(), 0.0), LONGEST_RETRY_AFTER)
