@@ -143,6 +143,21 @@ def test_what_somebody_opens_again_after_its_end_stays_open(tmp_path: Path) -> N
         _stays(lambda: select(h, "SELECT status FROM alerts") == ["firing"], 2.5)
 
 
+def test_an_upstream_that_was_out_of_the_file_for_a_while_is_told_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is open there goes on as soon as it is back in the file, as what waits for it does."""
+    monkeypatch.setattr(timing, "UNKNOWN_MS", 500)
+    with lasting(tmp_path, {"there": "alertmanager", "other": "ilert"}) as h:
+        _event(h, "ALERT", summary="Disk full")
+        h.wait_for(lambda: _posts(h))
+    with lasting(tmp_path, {"other": "ilert"}) as h:
+        _stays(lambda: select(h, "SELECT count(renew_at) FROM targets WHERE upstream = 'there'") == [1], 2.5)
+        assert not _posts(h)
+    with lasting(tmp_path, {"there": "alertmanager", "other": "ilert"}) as h:
+        assert h.wait_for(lambda: _posts(h), 15)
+
+
 def test_an_upstream_that_is_down_is_told_of_the_end_last(tmp_path: Path) -> None:
     """Renewals that wait behind an outage are not told once the alert is over: its end is the last word there, and one
     renewal at most waits at a time."""
