@@ -223,7 +223,9 @@ class Admin:
         alert = await self._gateway.store.read(lambda tx: operating.of_alert(tx, name) if name is not None else None)
         if name is not None and alert is None:
             return _said(404, f"nobody knows an alert by {name!r}")
-        chosen = DeliveryFilter(state=state, upstream=query.get("upstream"), alert=alert, limit=limit)
+        upstream = query.get("upstream")
+        upstream = operating.storable(upstream) if upstream is not None else None
+        chosen = DeliveryFilter(state=state, upstream=upstream, alert=alert, limit=limit)
         first, rest = await self._page(chosen)
         return StreamingResponse(self._pages(first, rest), media_type="application/json")
 
@@ -371,7 +373,7 @@ def _only(given: Any, known: set[str]) -> None:
 
 
 def _number(text: str, name: str, most: int) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= most):
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and 1 <= int(text) <= most):
         raise _Refusal(400, f"{name}: is not a number from 1 to {most}")
     return int(text)
 

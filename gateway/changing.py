@@ -60,3 +60,5 @@ def stamp(flat: Flat, operation: Operation, now: int) -> None:
         flat.update(status="resolved", resolved_at=from_millis(now))
     elif operation is Operation.REOPEN:
         flat.update(status="firing", resolved_at=None)
+        if (ends := flat.get("ends_at")) is not None and ends <= from_millis(now):
+            flat["ends_at"] = None  # whoever opens it again knows better: or it would be over again at once

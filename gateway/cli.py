@@ -14,7 +14,7 @@ import click
 from gateway import __version__
 from gateway.check_cli import COMMANDS as CHECKING
 from gateway.outbox_cli import COMMANDS
-from gateway.showing import CONFIG, JSON, load_config, print_json, table
+from gateway.showing import CONFIG, JSON, load_config, print_anything, print_json, table
 from gateway.trace_cli import COMMANDS as TRACING
 
 
@@ -22,6 +22,7 @@ from gateway.trace_cli import COMMANDS as TRACING
 @click.version_option(__version__, prog_name="alert-gateway")
 def main() -> None:
     """A translation proxy between alerting vendors."""
+    print_anything()
 
 
 @main.command()

@@ -57,6 +57,10 @@ from gateway.translation import Destination
 _SALT = secrets.token_bytes(32)
 
 
+UNTOLD = "postgresql://(not told)"
+"""Where a store is whose address is a secret that was not looked for, or is not here: nowhere, so that nobody works in
+the store of another instead."""
+
 # --- what the gateway works with -----------------------------------------------------------------------------
 
 
@@ -456,7 +460,11 @@ class _Check(Tables):
             return mapping
 
     def store(self, url: str | None) -> str:
-        url = url or default_store()
+        try:
+            url = url or default_store()
+        except RuntimeError:  # whoever runs this has no home: a container's user may have none
+            self.say("store", 'there is no home directory to put it in; write store = "sqlite:///absolute/path"')
+            return ""
         if url.startswith(("env:", "file:")):
             url = self.secret_store(url)
         if url.startswith(("postgresql://", "postgres://")):
@@ -477,4 +485,4 @@ class _Check(Tables):
         except ValueError as error:
             if self.resolve:
                 self.say("store", str(error))
-            return "postgresql://"
+            return UNTOLD

@@ -5,7 +5,7 @@ Plain functions of a transaction. They must not know any vendor, nor where they 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +21,8 @@ from gateway.store import DeliveryFilter, DeliveryRow, Tx
 
 BATCH = 500
 """So many deliveries are changed in one transaction by a gateway that serves meanwhile."""
+LARGEST = (1 << 63) - 1
+"""No store can be asked for a larger number."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class NotAsAsked(Exception):
 
 def of_alert(tx: Tx, name: str) -> int | None:
     """The alert that any party of any scope knows by this id."""
-    return next((alert for alert in tx.alerts_of_anybody([name], 20) if tx.alert(alert)), None)
+    return next((alert for alert in tx.alerts_of_anybody([storable(name)], 20) if tx.alert(alert)), None)
 
 
 def chosen(
@@ -82,7 +84,7 @@ def chosen(
     for it where that is meant too; of those after a delivery, so many at most."""
     wanted = tuple(ids)
     if wanted:
-        found = tx.deliveries(DeliveryFilter(ids=wanted, limit=len(wanted)))
+        found = _by_id(tx, sorted(set(wanted)))
         missing = sorted(set(wanted) - {row.id for row in found})
         if missing:
             raise NotAsAsked(f"no such delivery: {', '.join(map(str, missing))}")
@@ -96,6 +98,19 @@ def chosen(
         found += tx.deliveries(DeliveryFilter(state="waiting", upstream=upstream, after=after, limit=most))
         found = sorted(found, key=lambda row: row.id)[:most]
     return found
+
+
+def _by_id(tx: Tx, wanted: Sequence[int]) -> list[DeliveryRow]:
+    """Deliveries by id, a batch at a time: no store takes any number of values in one statement."""
+    possible = [one for one in wanted if 0 < one <= LARGEST]
+    batches = (tuple(possible[begin : begin + BATCH]) for begin in range(0, len(possible), BATCH))
+    return [row for batch in batches for row in tx.deliveries(DeliveryFilter(ids=batch, limit=BATCH))]
+
+
+def storable(text: str) -> str:
+    """A text as every store takes it: halves of characters, as of an argument in another encoding, and the null
+    character become question marks."""
+    return text.encode("utf8", "replace").decode().replace("\0", "?")
 
 
 def change(
@@ -116,6 +131,8 @@ def change(
     """Sends deliveries again, or drops them, and keeps who did so; answers which, what was refused and why, and after
     which delivery to go on, None where nothing is left. For an upstream that is none of these `upstreams` nothing will
     ever be sent: what waits for it is dropped with what died."""
+    upstream, because = storable(upstream) if upstream is not None else None, storable(because)
+    operator = Operator(storable(operator.who), operator.origin)
     is_gone = what == "drop" and upstream is not None and upstream not in upstreams
     rows = chosen(tx, ids, dead=dead, upstream=upstream, after=after, most=most, waiting=is_gone)
     done, refused = send_again(tx, rows, now, force=force) if what == "retry" else drop(tx, rows, because, now)

@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     from gateway.remote import Remote
     from gateway.store import Arrivals, LedgerLine, Tx
 
+MOST = 1_000_000_000
+"""No list is longer, and no store is asked for more than it can count."""
+
 
 @click.command()
 @placed
 @click.option("--state", type=click.Choice(["waiting", "delivered", "dead", "merged", "void"]))
 @click.option("--alert", "alert_name", metavar="ID", help="Only those of one alert, by any id anybody used for it.")
-@click.option("--limit", type=click.IntRange(1), default=1000, show_default=True, help="The most to list.")
+@click.option("--limit", type=click.IntRange(1, MOST), default=1000, show_default=True, help="The most to list.")
 @JSON
 def deliveries(place: Place, state: str | None, alert_name: str | None, limit: int, as_json: bool) -> None:
     """List the outbox, newest first; dead ones with the request as it would be sent now."""
@@ -38,8 +41,8 @@ def deliveries(place: Place, state: str | None, alert_name: str | None, limit: i
         from gateway.operating import NotAsAsked, listed, of_alert
         from gateway.store import DeliveryFilter
 
-        alert = of_alert(tx, alert_name) if alert_name else None
-        if alert_name and alert is None:
+        alert = of_alert(tx, alert_name) if alert_name is not None else None
+        if alert_name is not None and alert is None:
             raise NotAsAsked(f"nobody knows an alert by {alert_name!r}")
         chosen = DeliveryFilter(state=state, alert=alert, limit=limit)
         return [one.as_json() for one in listed(tx, chosen, config.upstreams, now())]
@@ -113,7 +116,7 @@ def _change(place: Place, what: Literal["retry", "drop"], wanted: dict[str, Any]
 
 @click.command(name="operations")
 @placed
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="The most to list.")
+@click.option("--limit", type=click.IntRange(1, MOST), default=100, show_default=True, help="The most to list.")
 @JSON
 def operations_(place: Place, limit: int, as_json: bool) -> None:
     """The operator log, newest first: who did what, when, and why."""
@@ -218,7 +221,7 @@ def _arrived(one: Arrivals) -> list[str]:
 
 @click.command()
 @placed
-@click.option("--limit", type=click.IntRange(1), default=1000, show_default=True, help="The most to list.")
+@click.option("--limit", type=click.IntRange(1, MOST), default=1000, show_default=True, help="The most to list.")
 @JSON
 def callers(place: Place, limit: int, as_json: bool) -> None:
     """Who calls, with what, how that ends, and when last; those that were seen last first."""

@@ -23,10 +23,13 @@ if TYPE_CHECKING:
 
 def _with_store(config: Config, work: Callable[[Tx], Any], *, writes: bool) -> Any:
     """Runs something in the store of a configuration, beside the gateway that may be serving from it."""
+    from gateway.config import UNTOLD
     from gateway.errors import StoreError
     from gateway.operating import NotAsAsked
     from gateway.store.opening import open_store
 
+    if config.store == UNTOLD:
+        raise click.ClickException("store: its address is a secret that is not here; set what `store` refers to")
     if "://" not in config.store and not Path(config.store).exists():
         raise click.ClickException(f"there is no store at {config.store} yet")
 
@@ -86,6 +89,9 @@ class Place:
             return there(self._remote(self._url))
         except NotAsAsked as refused:
             raise click.ClickException(str(refused)) from None
+        except KeyError as missing:
+            text = f"{self._url} answered without {missing}: is this the admin address?"
+            raise click.ClickException(text) from None
 
     def wait_for_gateway(self, seconds: float) -> None:
         """Where a store is looked at from beside the gateway that serves from it: until that has written what it knows

@@ -94,15 +94,21 @@ def _needless(tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, t
         return None
     if not row.is_open:
         return Why(Code.NOT_NEEDED, "it ended before its turn came")
-    delivered = {one.upstream for one in tx.deliveries_of(delivery.command) if one.state == "delivered"}
+    told = tx.deliveries_of(delivery.command)
+    delivered = {one.upstream for one in told if one.state == "delivered"}
+    refused = {one.upstream for one in told if one.state == "dead"}  # it may stand there, but nobody heard of this
     taken = {
         other.upstream
         for other in targets
-        if other.state != "standby"
-        and (other.upstream in delivered or (other.state == "present" and not tx.is_waiting(row.id, other.upstream)))
+        if other.state != "standby" and (other.upstream in delivered or _has_it(tx, row, other, refused))
     }
     by = [taken.intersection(route) for route in target.seen.get(INSTEAD_OF, ())]
     return Why(Code.NOT_NEEDED, f"{min(by[0])} has taken it") if by and all(by) else None
+
+
+def _has_it(tx: Tx, row: AlertRow, other: TargetRow, refused: set[str]) -> bool:
+    """Whether an upstream has the alert as it is: nothing more waits for it there, nor was refused."""
+    return other.state == "present" and other.upstream not in refused and not tx.is_waiting(row.id, other.upstream)
 
 
 def _folded(tx: Tx, delivery: DeliveryRow, target: TargetRow, upstream: Upstream, now: int) -> Why | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from gateway.operating import NotAsAsked
+from gateway.operating import NotAsAsked, storable
 from gateway.secrets import Secret
 
 PATIENCE = 120.0
@@ -27,12 +27,13 @@ class Remote:
 
     def get(self, path: str, **asked: Any) -> Any:
         """Looks at something; raises `NotAsAsked` with what the gateway says, or why it cannot be asked."""
-        given = {name: str(value) for name, value in asked.items() if value is not None}
+        given = {name: storable(str(value)) for name, value in asked.items() if value is not None}
         return self._ask("GET", path, params=given)
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """Has something done; raises `NotAsAsked`, likewise."""
-        return self._ask("POST", path, json=dict(body))
+        given = {name: storable(value) if isinstance(value, str) else value for name, value in body.items()}
+        return self._ask("POST", path, json=given)
 
     def _ask(self, method: str, path: str, **more: Any) -> Any:
         headers = {"authorization": f"Bearer {self._token.value()}"} if self._token else {}

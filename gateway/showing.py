@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -29,10 +30,18 @@ def load_config(path: str, *, secrets: bool = True, listen: str | None = None) -
 
 
 def print_json(value: Any) -> None:
-    """Prints plain values as indented JSON."""
+    """Prints plain values as indented JSON, which is UTF-8 whatever the terminal speaks."""
     import msgspec
 
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
+
+
+def print_anything() -> None:
+    """What the terminal's encoding has no character for is printed as an escape: whoever looks at night is not to be
+    told of a letter that cannot be shown instead."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and (stream.errors, stream.encoding) != ("surrogateescape", "utf-8"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], plain: Callable[[], None]) -> None:

@@ -23,6 +23,9 @@ log = structlog.get_logger()
 AT_ONCE = 200
 BEHIND_OTHERS_MS = 15_000
 """When a renewal is thought of again that stands behind something else: that may have said it by then."""
+UNKNOWN_MS = 60_000
+"""When one is of an upstream that is not in the configuration: that may be there again by then, as what waits for it
+hopes too."""
 
 
 async def pass_time(store: Store, road: Road, config: Config, ids: MakeId, now: int) -> set[str]:
@@ -66,12 +69,13 @@ def renew(tx: Tx, due: TargetRow, config: Config, ids: MakeId, now: int) -> set[
     target = next((one for one in tx.targets(due.alert) if one.upstream == due.upstream), None)
     if row is None or target is None or target.renew_at is None or target.renew_at > now:
         return set()
-    is_over = not row.is_open or target.state != "present" or target.upstream not in config.upstreams
+    is_over = not row.is_open or target.state != "present"
+    is_known = target.upstream in config.upstreams
     newest = tx.newest_in_lane(target.upstream, target.lane)
     is_behind = not is_over and tx.last_waiting(target.upstream, target.lane) is not None
-    target.renew_at = None if is_over else now + BEHIND_OTHERS_MS
+    target.renew_at = None if is_over else now + (BEHIND_OTHERS_MS if is_known else UNKNOWN_MS)
     tx.put_target(target)
-    if is_over or is_behind:
+    if is_over or is_behind or not is_known:
         return set()
     _put_out(tx, row, target, ids(above=newest.id if newest else 0), now)
     return {target.upstream}

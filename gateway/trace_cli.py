@@ -79,7 +79,7 @@ def _there(remote: Remote, name: str) -> Any:
     from gateway.operating import NotAsAsked
 
     # A name of dots alone would be taken for a step through folders.
-    segment = quote(name, safe="").replace(".", "%2E")
+    segment = quote(name, safe="", errors="replace").replace(".", "%2E")
     try:
         return remote.get(f"/-/alerts/{segment}")
     except NotAsAsked as refused:

@@ -161,10 +161,18 @@ def read_time(value: str) -> datetime:
     """An ISO 8601 time with a zone, as UTC in milliseconds; `ValueError` for anything else."""
     try:
         time = datetime.fromisoformat(value.strip())
-        time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-    except (ValueError, OverflowError, AttributeError):  # in UTC it may be before the first year, or after the last
+    except (ValueError, AttributeError):
         raise ValueError(f"{value!r} is not an ISO 8601 time") from None
+    time = time.replace(tzinfo=UTC) if time.tzinfo is None else in_utc(time)
     return time.replace(microsecond=time.microsecond // 1000 * 1000)
+
+
+def in_utc(value: datetime) -> datetime:
+    """A time with a zone as UTC; `ValueError` where that would be before the first year or after the last."""
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{value.isoformat()} is no time in UTC: years are 1 to 9999") from None
 
 
 def iso(value: datetime) -> str:

@@ -46,7 +46,7 @@ def retry_after(response: Response, now: datetime) -> float | None:
         return min(max(float(part) for part in text.split(",")), LONGEST_RETRY_AFTER)
     try:
         date = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     date = date if date.tzinfo else date.replace(tzinfo=UTC)
     return min(max((date - now).total_seconds(), 0.0), LONGEST_RETRY_AFTER)

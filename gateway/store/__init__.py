@@ -415,7 +415,7 @@ class Tx(Protocol):
 
     def purge(self, before: int, limit: int) -> int:
         """Removes what ended before a time, so many commands with all their deliveries, and alerts, at most; answers
-        how many deliveries and alerts that were."""
+        how many deliveries, alerts and commands without any deliveries that were."""
 
     def tell(self, text: str) -> None:
         """Tells the other replicas, once this is committed. A hint only: it may be lost."""

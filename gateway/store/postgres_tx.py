@@ -214,12 +214,12 @@ class PostgresTx(SqlTx):
         )
         for table in ("commands", "targets", "ids"):
             self._run(f"DELETE FROM {table} WHERE alert = ANY(?)", ([row[0] for row in ended],))
-        self._run(
-            "DELETE FROM commands WHERE id IN (SELECT id FROM commands c WHERE at < ? "
-            "AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.command = c.id) LIMIT ? FOR UPDATE SKIP LOCKED)",
+        silent = self._all(
+            "DELETE FROM commands WHERE id IN (SELECT id FROM commands c WHERE at < ? AND NOT EXISTS "
+            "(SELECT 1 FROM deliveries d WHERE d.command = c.id) LIMIT ? FOR UPDATE SKIP LOCKED) RETURNING id",
             (before, limit),
         )
-        return len(old) + len(ended)
+        return len(old) + len(ended) + len(silent)
 
 
 def claiming(*, ranked: bool = False, fresh: bool = False) -> str:

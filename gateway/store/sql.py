@@ -474,12 +474,12 @@ class SqlTx:
         for (alert,) in ended:
             self._run("DELETE FROM commands WHERE alert = ?", (alert,))
             self.remove_alert(alert)
-        self._run(
+        silent = self._all(
             "DELETE FROM commands WHERE id IN (SELECT id FROM commands c WHERE at < ? "
-            "AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.command = c.id) LIMIT ?)",
+            "AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.command = c.id) LIMIT ?) RETURNING id",
             (before, limit),
         )
-        return removed + len(ended)
+        return removed + len(ended) + len(silent)
 
     def largest_id(self) -> int:
         tables = ("commands", "deliveries", "alerts")

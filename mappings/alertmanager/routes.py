@@ -35,7 +35,7 @@ from gateway.dialect import (
 )
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import made_at
-from gateway.values import from_millis, iso
+from gateway.values import from_millis, in_utc, iso
 from gateway.wire import Wire
 from mappings.alertmanager import matchers, words
 from mappings.alertmanager.alert import ALERT, Alert, is_address, read_moment
@@ -189,11 +189,15 @@ def silence(incoming: Incoming) -> Mute:
     except msgspec.ValidationError as error:
         raise Problem(ProblemKind.MALFORMED, f'parsing silence body from "" failed, because {error}') from None
     _refuse_silence(posted, incoming.now)
+    try:
+        starts, ends = in_utc(posted.startsAt), in_utc(posted.endsAt)
+    except ValueError as error:
+        raise Problem(ProblemKind.MALFORMED, f'parsing silence body from "" failed, because {error}') from None
     rest = {name: value for name, value in body.items() if name not in ("id", "startsAt", "endsAt", "status")}
     return Mute(
         body={**rest, "matchers": msgspec.to_builtins(posted.matchers)},
-        starts_at=posted.startsAt,
-        ends_at=posted.endsAt,
+        starts_at=starts,
+        ends_at=ends,
         id=posted.id or None,
         covers=lambda flat: matchers.all_hold(posted.matchers, words.labels_of(flat)),
         comment=f"silenced by {posted.createdBy}: {posted.comment}",

@@ -67,9 +67,11 @@ class Standing:
 
 
 @contextmanager
-def standing(directory: Path, upstream: str, top: str = 'admin = "127.0.0.1:9092"') -> Iterator[Standing]:
+def standing(
+    directory: Path, upstream: str, top: str = 'admin = "127.0.0.1:9092"', store: str = ""
+) -> Iterator[Standing]:
     """The gateway, in this process; where it has no address for operators, both addresses are one."""
-    text = f'store = "sqlite://{directory}/gateway.db"\n{top}\n{BASE}url = "{upstream}"\n'
+    text = f'store = "{store or f"sqlite://{directory}/gateway.db"}"\n{top}\n{BASE}url = "{upstream}"\n'
     gateway = Gateway(parse(text))
     with ExitStack() as stack:
         apps = [gateway.app, gateway.admin_app] if gateway.config.admin else [gateway.app]
@@ -214,6 +216,29 @@ def test_questions_that_are_not_understood_are_refused(tmp_path: Path) -> None:
 
 
 # --- who is let in -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_numbers_and_texts_that_no_store_takes_are_no_trouble_of_it(tmp_path: Path, kind: str) -> None:
+    """Others are just writing too: what an operator asks for must not take theirs with it."""
+    top = 'admin = "127.0.0.1:9092"'
+    with (
+        chaos(NO) as vendor,
+        standing(tmp_path, vendor.url, top, store=shared().database() if kind != "sqlite" else "") as s,
+    ):
+        s.page("disk")
+        [dead] = soon(lambda: s.listed("dead"))
+        for body in ({"ids": [2**63]}, {"ids": [-1, 0, 2**64 - 1]}, {"upstream": "a\0b"}):
+            refused = s.post("/-/retry", body)
+            assert refused.status_code == 400, (body, refused.text)
+        many = s.post("/-/retry", {"ids": list(range(1, 70_001))})
+        assert (many.status_code, "no such delivery: 1, 2" in many.text) == (400, True), many.text[:200]
+        assert s.get("/-/deliveries?alert=a%00b").status_code == 404
+        assert s.get("/-/deliveries?upstream=a%00b").json() == {"deliveries": []}
+        assert s.get(f"/-/deliveries?limit={'9' * 5000}").status_code == 400
+        done = s.post("/-/drop", {"ids": [dead["id"]], "because": "no\0more", "who": "me\0"})
+        assert (done.status_code, done.json()["count"]) == (200, 1), done.text
+        assert s.listed("void")[0]["reason"] == "dropped: no?more"
 
 
 def test_the_token_is_asked_for_but_not_by_probes(tmp_path: Path) -> None:

@@ -1,13 +1,19 @@
 """The command line as it is called: what it prints, and how it ends, over real stores and a real gateway."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner, Result
 
 from gateway.cli import main
 from tests.harness import KEY, house, upstream_table
+from tests.postgres_server import shared
+from tests.processes import HERE
 
 
 def _run(*words: str, text: str | None = None) -> Result:
@@ -104,3 +110,109 @@ def test_what_waits_for_an_upstream_that_is_gone_is_dropped_with_what_died_there
         assert _run(*unwanted).exit_code == 0
         [void] = _outbox(config)
         assert (void["state"], void["reason"]) == ("void", "dropped: we have left them")
+
+
+# --- terminals, accounts and stores that are not as usual ---------------------------------------------------------
+
+
+def _typed(
+    *words: str | bytes, environment: dict[str, str] | None = None, **how: Any
+) -> subprocess.CompletedProcess[bytes]:
+    """A command in a process of its own, with this environment alone."""
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(HERE), **(environment or {})}
+    line = [sys.executable, "-m", "gateway.cli", *words]
+    return subprocess.run(line, cwd=HERE, env=env, capture_output=True, timeout=60, check=False, **how)
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> str:
+    """A configuration whose store has an alert with letters that few encodings have."""
+    with house(tmp_path, {"oncall": "ilert"}, defaults=False) as h:
+        event = {"apiKey": KEY, "eventType": "ALERT", "summary": "Диск voll → 🔥", "alertKey": "disk"}
+        assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+        h.wait_for(lambda: h.arrived("ilert"))
+    return _file(tmp_path)
+
+
+def test_a_terminal_that_has_not_every_letter_is_shown_what_there_is(told: str) -> None:
+    """And JSON is UTF-8 all the same."""
+    speaks = {"PYTHONIOENCODING": "latin-1"}
+    shown = _typed("trace", "--config", told, "disk", environment=speaks)
+    assert shown.returncode == 0 and rb"voll \u2192 \U0001f525" in shown.stdout, shown.stderr
+    found = _typed("trace", "--config", told, "disk", "--json", environment=speaks)
+    assert json.loads(found.stdout)["alerts"][0]["summary"] == "Диск voll → 🔥", found.stderr
+    event = json.dumps({"eventType": "ALERT", "summary": "Диск"}).encode()
+    explained = _typed("explain", "--config", told, "--from", "ilert", input=event, environment=speaks)
+    assert b"Traceback" not in explained.stderr and b"main" in explained.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (("deliveries", "--alert", b"\xff"), 1, b"nobody knows"),
+        (("deliveries", "--alert", ""), 1, b"nobody knows"),
+        (("deliveries", "--limit", "9" * 30), 2, b"--limit"),
+        (("callers", "--limit", "9" * 30), 2, b"--limit"),
+        (("trace", b"\xff"), 1, b"nobody knows"),
+        (("retry", "9" * 30), 1, b"no such delivery"),
+        (("retry", "--", "-1"), 1, b"no such delivery: -1"),
+        (("retry", "--upstream", b"\xff"), 1, b"nothing was ever meant"),
+        (("drop", "--dead", "--because", b"\xff"), 0, b"nothing to do"),
+        (("report", "--since", "99999999d"), 2, b"century"),
+    ],
+)
+def test_arguments_that_no_store_takes_are_answered(
+    told: str, words: tuple[str | bytes, ...], status: int, said: bytes
+) -> None:
+    command, *rest = words
+    done = _typed(command, "--config", told, *rest)
+    assert (done.returncode, said in done.stderr + done.stdout) == (status, True), done.stderr
+
+
+def test_a_file_that_is_no_store_is_said_to_be_none(tmp_path: Path) -> None:
+    config = _file(tmp_path)
+    for words in (("deliveries",), ("report",), ("callers",), ("operations",), ("retry", "--dead")):
+        assert b"no store at" in _typed(words[0], "--config", config, *words[1:]).stderr
+    (tmp_path / "gateway.db").write_text("this is a letter to somebody, and no store\n" * 50)
+    for words in (("deliveries",), ("report",), ("callers",), ("operations",), ("retry", "--dead"), ("trace", "x")):
+        done = _typed(words[0], "--config", config, *words[1:])
+        assert done.returncode == (2 if words[0] == "trace" else 1)
+        assert b"not a database" in done.stderr and b"Traceback" not in done.stderr, done.stderr
+    done = _typed("backup", "--config", config, str(tmp_path / "copy.db"))
+    assert done.returncode == 1 and b"Traceback" not in done.stderr, done.stderr
+
+
+def test_whoever_has_no_home_is_told_to_say_where_the_store_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under a user that has no name, in a container."""
+
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    config = Path(_file(tmp_path))
+    config.write_text(config.read_text().partition("\n")[2])
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    done = _run("check", "--config", str(config))
+    assert done.exit_code == 1 and "store: there is no home directory" in done.stderr, done.stderr
+
+
+def test_a_store_whose_address_is_not_here_is_not_taken_for_another(tmp_path: Path) -> None:
+    """PostgreSQL's own variables would lead to some store, and its schema would be made there."""
+    other = shared().database()
+    config = Path(_file(tmp_path))
+    config.write_text(config.read_text().replace(f"sqlite://{tmp_path}/gateway.db", "env:NOT_SET_HERE"))
+    import psycopg
+
+    with psycopg.connect(other) as connection:
+        found = connection.info
+        leads = {"PGHOST": found.host, "PGPORT": str(found.port), "PGUSER": found.user, "PGDATABASE": found.dbname}
+        done = _typed("deliveries", "--config", str(config), environment={**leads, "PGPASSWORD": found.password})
+        tables = connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone()
+    assert done.returncode == 1 and b"store: its address is a secret that is not here" in done.stderr, done.stderr
+    assert tables == (0,)
+
+
+def test_a_pipe_that_is_closed_is_no_fault(told: str) -> None:
+    line = f"{sys.executable} -m gateway.cli dialects --json | head -1"
+    done = subprocess.run(["bash", "-c", line], cwd=HERE, capture_output=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == (b"[\n", b"")

@@ -19,7 +19,22 @@ from gateway.preparing import fire
 from tests.chaos_upstream import CLOSE, HANG, Behaviour, Chaos, chaos, say
 from tests.engine.test_backlog import drain, states
 from tests.engine.test_lanes import Desk, create
-from tests.engine.vendors import NEEDS, NO, OK, Ibm, Uptinio, before, count, down, gated, outbox, page, settled, table
+from tests.engine.vendors import (
+    NEEDS,
+    NO,
+    OK,
+    Ibm,
+    Uptinio,
+    before,
+    count,
+    down,
+    gated,
+    outbox,
+    page,
+    settled,
+    slow,
+    table,
+)
 from tests.harness import KEY, House
 
 AFTER = 0.6
@@ -191,6 +206,22 @@ def test_reopening_starts_the_clock_anew_where_it_never_rang(tmp_path: Path) -> 
             assert h.call("PUT", f"/uptinio/alerts/{made['id']}", {"status": "active"}).status == 200
             h.wait_for(lambda: words(sms) == ["ALERT"])
             assert sms.got[0].at - began >= AFTER
+
+
+def test_what_the_primary_refuses_to_reopen_goes_to_the_fallback(tmp_path: Path) -> None:
+    """It stands there still, closed: nobody was told that it goes on."""
+    there = Uptinio()
+    with chaos(there) as oncall, chaos(OK) as sms:
+        both = table("oncall", oncall.url, "uptinio"), table("sms", sms.url, "ilert", "")
+        with before(tmp_path, *both, routes=ROUTE, top='reply_timeout = "50ms"') as h:
+            made = down(h).body["data"]
+            h.wait_for(lambda: of(h, "sms") == [("create", "void")])
+            assert h.call("PUT", f"/uptinio/alerts/{made['id']}", {"status": "resolved"}).status == 200
+            h.wait_for(lambda: of(h, "oncall")[-1] == ("resolve", "delivered"))
+            oncall.always(slow(0.2, NO))
+            assert h.call("PUT", f"/uptinio/alerts/{made['id']}", {"status": "active"}).status == 200
+            h.wait_for(lambda: of(h, "oncall")[-1] == ("reopen", "dead"))
+            h.wait_for(lambda: words(sms) == ["ALERT"])
 
 
 def test_a_restart_in_between_changes_nothing(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from gateway.dialect import Mute
 from gateway.store import Tx
 from gateway.values import from_millis
 from mappings.alertmanager.matchers import Matcher
-from tests.clients.callers import OTHER, called, fresh
+from tests.clients.callers import ALERTS, OTHER, called, fresh
 from tests.engine.lasting import SILENCES, STORES, address, alert, lasting, posted, seconds, select, words
 from tests.engine.store_drivers import DRIVERS, in_tx
 from tests.harness import KEY, House, Sent
@@ -327,6 +327,23 @@ def test_what_is_no_silence(h: House, more: dict[str, Any], status: int, said: s
     refused = _silence(h, _matcher("alertname", "x"), **more)
     assert refused.status == status and said in str(refused.body), refused.body
     assert len(h.call("GET", SILENCES).body) == count
+
+
+def test_one_that_ends_at_no_time_in_utc_spoils_no_list(h: House) -> None:
+    """Years end at 9999, and an hour west of Greenwich the last one ends later: no list could show it."""
+    refused = _silence(h, _matcher("alertname", "x"), endsAt="9999-12-31T23:59:59-01:00")
+    assert refused.status == 400 and "years are 1 to 9999" in str(refused.body)
+    taken = _silence(h, _matcher("alertname", "x"), endsAt="9999-12-31T23:59:59+14:00")
+    assert taken.status == 200, taken.body
+    assert h.call("GET", SILENCES).status == 200
+    assert h.call("GET", ONE + taken.body["silenceID"]).body["endsAt"] == "9999-12-31T09:59:59.000Z"
+
+
+@pytest.mark.parametrize("at", ["9999-12-31T23:59:59-01:00", "0002-01-01T00:00:00+14:00", "2026-06-30T23:59:60Z"])
+@pytest.mark.parametrize("field", ["startsAt", "endsAt"])
+def test_alerts_at_the_ends_of_time_are_taken_or_refused(h: House, field: str, at: str) -> None:
+    sent = h.call("POST", ALERTS, [{"labels": {"alertname": "edge"}, field: at}])
+    assert sent.status in (200, 400), sent.body
 
 
 def test_an_id_that_is_none(h: House) -> None:

@@ -451,6 +451,17 @@ def test_purge_takes_a_batch_at_most(harness: Harness) -> None:
     in_tx(harness, work)
 
 
+def test_purge_counts_commands_that_nobody_was_told(harness: Harness) -> None:
+    """Or nobody would know that there are more of them, and they would be forgotten more slowly than they come."""
+
+    def work(tx: Tx) -> None:
+        for number in range(1, 6):
+            tx.insert_command(command(number, alert=None, at=1))
+        assert [tx.purge(100, 2) for _ in range(4)] == [2, 2, 1, 0]
+
+    in_tx(harness, work)
+
+
 def test_purge_leaves_the_command_of_a_delivery_that_still_waits(harness: Harness) -> None:
     """architecture.md, Invariants: the store holds canonical commands, a request is built when it is sent; without
     its command a waiting delivery could not be built."""

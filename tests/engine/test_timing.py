@@ -16,12 +16,13 @@ import pytest
 
 from gateway import timing
 from gateway.sandbox import Arrived
+from gateway.values import iso
 from mappings.alertmanager import calls
 from tests.chaos_upstream import Behaviour, Got, chaos, say
-from tests.clients.callers import ilert_event
+from tests.clients.callers import ALERTS, ilert_event
 from tests.engine.lasting import STORES, address, lasting, select
 from tests.engine.vendors import before, outbox, table
-from tests.harness import House
+from tests.harness import KEY, House, house
 
 TABLES = ("commands", "deliveries", "attempts")
 
@@ -122,6 +123,39 @@ def test_a_restart_goes_on_with_it(tmp_path: Path) -> None:
     with lasting(tmp_path, {"there": "alertmanager"}) as h:
         again = h.wait_for(lambda: _posts(h), 15)[0]
         assert again.body[0]["labels"] == first.body[0]["labels"] and _end(again) > _end(first)
+
+
+def test_what_somebody_opens_again_after_its_end_stays_open(tmp_path: Path) -> None:
+    """Its sender says nothing of it any more, but somebody else of its scope has."""
+    callers = f'keys = {{ ci = "{KEY}" }}\nscope = "team"\n'
+    inbounds = "".join(f"[inbound.{name}]\n{callers}" for name in ("alertmanager", "uptinio"))
+    with (
+        chaos(say(202, {})) as there,
+        house(tmp_path, config=lambda _: inbounds + table("there", there.url, "ilert", "")) as h,
+    ):
+        soon = iso(datetime.now(UTC) + timedelta(seconds=1))
+        posted = [{"labels": {"alertname": "Disk"}, "endsAt": soon}]
+        assert h.call("POST", ALERTS, posted).status == 200
+        h.wait_for(lambda: select(h, "SELECT status FROM alerts") == ["resolved"])
+        [number] = select(h, "SELECT id FROM alerts")
+        assert h.call("PUT", f"/uptinio/alerts/{number}", {"status": "active"}).status == 200
+        h.wait_for(lambda: len(there.got) == 3)
+        _stays(lambda: select(h, "SELECT status FROM alerts") == ["firing"], 2.5)
+
+
+def test_an_upstream_that_was_out_of_the_file_for_a_while_is_told_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is open there goes on as soon as it is back in the file, as what waits for it does."""
+    monkeypatch.setattr(timing, "UNKNOWN_MS", 500)
+    with lasting(tmp_path, {"there": "alertmanager", "other": "ilert"}) as h:
+        _event(h, "ALERT", summary="Disk full")
+        h.wait_for(lambda: _posts(h))
+    with lasting(tmp_path, {"other": "ilert"}) as h:
+        _stays(lambda: select(h, "SELECT count(renew_at) FROM targets WHERE upstream = 'there'") == [1], 2.5)
+        assert not _posts(h)
+    with lasting(tmp_path, {"there": "alertmanager", "other": "ilert"}) as h:
+        assert h.wait_for(lambda: _posts(h), 15)
 
 
 def test_an_upstream_that_is_down_is_told_of_the_end_last(tmp_path: Path) -> None:
