@@ -66,8 +66,10 @@ def _name_is_gone(tx: Tx, row: AlertRow, command: CommandRow) -> bool:
 
 
 def _may_be_there(tx: Tx, row: AlertRow, command: CommandRow) -> bool:
-    """Whether an attempt to make an alert was never answered: one that was refused later does not undo it."""
-    return command.body.before is None and any(one.seen.get(TRIED_AT) is not None for one in tx.targets(row.id))
+    """Whether an attempt to make an alert was never answered: one that was refused later does not undo it. Where alerts
+    have ids, it was looked for meanwhile, and nobody could end what has none."""
+    tried = (one.key is not None and one.seen.get(TRIED_AT) is not None for one in tx.targets(row.id))
+    return command.body.before is None and any(tried)
 
 
 def _take_away_targets(tx: Tx, row: AlertRow, command: CommandRow) -> None:

@@ -111,9 +111,10 @@ class _Places:
 
 
 def _parts(path: str) -> tuple[str, ...]:
-    while path != (shorter := path.rstrip().removesuffix("%20")):
-        path = shorter
-    return tuple(part for part in path.split("/") if part)
+    end = len(path)
+    while end and (path[end - 1].isspace() or path.endswith("%20", 0, end)):
+        end -= 1 if path[end - 1].isspace() else 3
+    return tuple(part for part in path[:end].split("/") if part)
 
 
 def _alike(parts: tuple[str, ...], route: tuple[str, ...]) -> int:

@@ -275,7 +275,7 @@ class SqliteStore:
 
     def _do(self, job: Job, tx: SqliteTx) -> bool:
         """Does a job, and answers whether it ended as nearly all do: well, or refused before it wrote anything. A
-        savepoint for each would have SQLite copy every page that it touches, which takes longer than all the rest."""
+        savepoint for each would have SQLite copy every page that it touches, which takes longer than writing them."""
         written = self._writer.total_changes()
         try:
             job.result = job.work(tx)

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from gateway.store.sqlite import SqliteStore
-from tests.chaos_upstream import RESET_AFTER, Behaviour, Got, chaos, say
+from tests.chaos_upstream import RESET_AFTER, RESET_BEFORE, Behaviour, Got, chaos, say
 from tests.clients.callers import ibm_alert
 from tests.engine.vendors import (
     NO,
     OK,
+    Uptinio,
     before,
     count,
     down,
@@ -94,6 +95,22 @@ def test_what_may_be_there_although_it_was_refused_can_be_ended(tmp_path: Path) 
         assert len(outbox(h, "dead")) == 1, "it is there for whoever looks"
         assert page(h, eventType="RESOLVE").status == 202
         assert upstream.got[-1].body["eventType"] == "RESOLVE"
+
+
+def test_what_was_looked_for_and_refused_leaves_no_name(tmp_path: Path) -> None:
+    """Where alerts have ids, the lost one was looked for and is not there: its name is free."""
+    there = Uptinio()
+
+    def answer(got: Got) -> Behaviour:
+        if got.method != "POST":
+            return there(got)
+        return RESET_BEFORE if len(writes(upstream, "POST")) == 1 else NO
+
+    with chaos(answer) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
+        for _ in range(2):
+            refused = h.call("POST", RULES, ibm_alert("once"))
+            assert (refused.status, refused.body["errors"][0]["message"]) == (400, "there: 400"), refused.body
+        assert count(h, "alerts") == 0
 
 
 def test_what_was_refused_is_purged_wholly(tmp_path: Path) -> None:
