@@ -534,3 +534,24 @@ def test_after_a_restart_the_lane_goes_on_where_it_stopped() -> None:
     assert desk.due("bykey") == []
     desk.now += 60_000
     assert [row.id for row in desk.due("bykey")] == [head.id]
+
+
+def test_an_end_that_was_asked_for_again_is_not_undone() -> None:
+    """The first was refused everywhere, the second waits to be told: taken back, it would be open here alone."""
+    desk = Desk()
+    made = desk.accept("ci", create("net"))
+    for row in (*desk.due("bykey"), *desk.due("byid")):
+        shipment = desk.take(row)
+        desk.end(shipment, desk.taken(shipment))
+    first = desk.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(key="net")))
+    desk.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(key="net")))
+    for row in (*desk.due("bykey"), *desk.due("byid")):
+        assert desk.end(desk.take(row), Rejected(reason="400 no")).state == "dead"
+    command = desk.tx.command(first.command)
+    assert command and made.alert
+    undo(desk.tx, command, "everybody refused it")
+    [row] = desk.due("bykey")
+    shipment = desk.take(row)
+    desk.end(shipment, desk.taken(shipment))
+    kept = desk.tx.alert(made.alert.id)
+    assert kept and not kept.is_open and not desk.vendors["bykey"].opened
