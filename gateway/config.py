@@ -55,11 +55,10 @@ from gateway.secrets import ANONYMOUS, Keyring, Secret
 from gateway.translation import Destination
 
 _SALT = secrets.token_bytes(32)
-
-
 UNTOLD = "postgresql://(not told)"
 """Where a store is whose address is a secret that was not looked for, or is not here: nowhere, so that nobody works in
 the store of another instead."""
+
 
 # --- what the gateway works with -----------------------------------------------------------------------------
 
