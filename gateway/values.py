@@ -193,11 +193,16 @@ def each(part: type[Struct], *, read: Mapping[str, str] | None = None) -> Pair:
     names = dict(read) if read else {name: name for name in part.__struct_fields__}
     is_spelled_alike = all(name == canonical for name, canonical in names.items())
     several = tuple[part, ...]  # type: ignore[valid-type]
+    # A struct's types are looked into once, those of a tuple whenever it is asked for.
+    holder = msgspec.defstruct(f"Several{part.__name__}", [("all", several)], array_like=True)
     back = {canonical: wire for wire, canonical in names.items()}
 
     def read_list(items: Any) -> Any:
         if is_spelled_alike:
-            return msgspec.convert(items, several)
+            try:
+                return msgspec.convert([items], holder).all  # type: ignore[attr-defined]
+            except msgspec.ValidationError:
+                return msgspec.convert(items, several)  # says where in the list
         chosen = [{names[key]: value for key, value in item.items() if key in names} for item in items]
         return tuple(msgspec.convert(item, part) for item in chosen)
 

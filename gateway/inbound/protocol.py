@@ -70,7 +70,7 @@ class EdgeProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self.timeout_keep_alive = self.idle_seconds
         self.url = b""
-        self._edge: _Lingering
+        self._edge: _Outgoing
         self._has_begun = False  # something of a request is here, but not all of its headers
         self._size = 0
         self._without_progress = 0
@@ -83,9 +83,9 @@ class EdgeProtocol(HttpToolsProtocol):
     # --- the connection ----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Starts the clock for the first request; the answers close the connection through `_Lingering`."""
+        """Starts the clock for the first request; the answers close the connection through `_Outgoing`."""
         super().connection_made(transport)
-        self._edge = _Lingering(self, transport)
+        self._edge = _Outgoing(self, transport)
         self.transport = cast("asyncio.Transport", self._edge)
         self._wait_for_headers()
 
@@ -276,7 +276,8 @@ class EdgeProtocol(HttpToolsProtocol):
     # --- answers -----------------------------------------------------------------------------------------
 
     def on_response_complete(self) -> None:
-        """An answer was sent; if the rest of its request is still to come, that is bounded."""
+        """An answer is whole; if the rest of its request is still to come, that is bounded."""
+        self._edge.send()
         super().on_response_complete()
         if self.cycle.response_complete and not self._is_whole:
             self.linger()
@@ -337,16 +338,30 @@ def _answer(reply: Reply) -> bytes:
     return STATUS_LINE[reply.status] + b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
-class _Lingering:
-    """A transport whose `close` waits, within the connection's limits, for a request that was answered early."""
+class _Outgoing:
+    """A transport that sends an answer's head and body in one piece, as what is written in one turn of the loop is, and
+    whose `close` waits, within the connection's limits, for a request that was answered early."""
 
     def __init__(self, connection: EdgeProtocol, transport: asyncio.Transport) -> None:
         self._connection = connection
         self._transport = transport
         self._is_closing = False
+        self._written: list[bytes] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Takes this, to be sent with what else is written in this turn."""
+        if not self._written:
+            self._connection.loop.call_soon(self.send)
+        self._written.append(data)
+
+    def send(self) -> None:
+        """Sends what was written."""
+        if self._written and not self._transport.is_closing():
+            self._transport.write(b"".join(self._written))
+        self._written.clear()
 
     def is_closing(self) -> bool:
         """Whether nothing more will be served here."""
@@ -356,6 +371,7 @@ class _Lingering:
         """Closes now, or once the rest of the request is here."""
         if self.is_closing():
             return
+        self.send()
         self._is_closing = True
         if self._connection.is_whole:
             self._transport.close()
@@ -371,5 +387,6 @@ class _Lingering:
 
     def now(self) -> None:
         """Closes whatever is expected."""
+        self.send()
         self._is_closing = True
         self._transport.close()

@@ -96,9 +96,7 @@ class Surface:
             body=UNSET,
             now=datetime.now(UTC),
         )
-        in_body = match.inbound.dialect.credential_in_body
-        if not in_body:
-            self._caller(match.inbound, incoming)
+        caller = None if match.inbound.dialect.credential_in_body else self._caller(match.inbound, incoming)
         if match.inbound.dialect.admits:
             match.inbound.dialect.admits(incoming)
         most = self._config.max_body
@@ -108,7 +106,7 @@ class Surface:
             _verify(match.inbound, incoming, plain)
         body = _decoded(plain, incoming, match.inbound.dialect)
         incoming = Incoming(incoming.params, incoming.query, incoming.headers, body, incoming.now)
-        return self._caller(match.inbound, incoming), incoming
+        return self._caller(match.inbound, incoming) if caller is None else caller, incoming
 
     def _caller(self, inbound: Inbound, incoming: Incoming) -> str:
         offered = set(inbound.dialect.credentials(incoming))
