@@ -157,6 +157,9 @@ class Client:
         try:
             async with asyncio.timeout(within):
                 response = await self._send(request, self._came_through(via), entry)
+                if response.status == 401 and self._token is not None:
+                    self._token = None
+                    response = await self._send(request, self._came_through(via), entry)
         except (TimeoutError, Unreachable, _TokenRefused):
             return None
         body = response.json()

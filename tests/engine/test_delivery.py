@@ -40,7 +40,7 @@ from tests.chaos_upstream import (
     redirect,
     say,
 )
-from tests.harness import KEY, House, house
+from tests.harness import KEY, House, house, inbound_tables
 
 OK = say(202, {})
 TIMEOUT = 0.3
@@ -457,6 +457,20 @@ def test_a_key_is_exchanged_for_a_token_that_is_kept_and_renewed(tmp_path: Path)
         assert service.got[-1].headers["authorization"] == "Bearer token-2"
         assert third.attempts == 1
         assert ready(h)["held"] == []
+
+
+def test_what_is_passed_on_goes_with_a_token_that_is_good(tmp_path: Path) -> None:
+    """A caller who asks for the vendor's own lists must not have to wait for the next delivery to renew the token."""
+    house_of, callers = Identity(), inbound_tables(["ibm_monitoring"])
+    with (
+        chaos(house_of.exchange) as identity,
+        chaos(house_of.serve) as service,
+        before(tmp_path, ibm(service, identity), callers) as h,
+    ):
+        for tokens in (1, 2):
+            answer = h.call("GET", "/ibm_monitoring/api/notificationChannels")
+            assert (answer.status, answer.body, house_of.tokens) == (200, {"alerts": []}, tokens)
+            house_of.accepted = "revoked"
 
 
 def test_an_identity_service_that_refuses_the_key_holds_the_upstream(
