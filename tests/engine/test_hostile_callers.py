@@ -102,3 +102,22 @@ def test_a_type_of_data_that_fits_into_no_header(tmp_path: Path, form: str) -> N
             [got] = upstream.got
             assert got.headers["content-type"].startswith("application/cloudevents+json")
             assert "x-more" not in got.headers
+
+
+@pytest.mark.parametrize("blank", ["  ", "\u00a0\u2028", "\t"])
+@pytest.mark.parametrize("there", ["opsgenie", "pagerduty", "jsm_ops"])
+def test_a_summary_of_blanks_alone_is_told_as_none(tmp_path: Path, there: str, blank: str) -> None:
+    """A sender's template comes to that where its labels are missing. Who requires a summary refused it, after the
+    caller had been told that all was well."""
+    with house(tmp_path, {"there": there}) as h:
+        labels = {"alertname": blank, "job": "db"}
+        for summary in ("Disk full", blank):
+            posted = [{"labels": labels, "annotations": {"summary": summary, "description": "db-1 is at 99 %"}}]
+            assert h.call("POST", "/alertmanager/api/v2/alerts", posted).status == 200
+        event = {"apiKey": KEY, "eventType": "ALERT", "alertKey": "k", "summary": blank, "details": "db-1 is down"}
+        assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+        assert set(_ended(h)) == {"delivered"}, select(h, "SELECT reason FROM deliveries")
+        if there == "pagerduty":
+            assert "db-1 is down" in [one.body["payload"]["summary"] for one in h.arrived(there)]
+        else:
+            assert "db-1 is down" in [(one.body or {}).get("message") for one in h.arrived(there)]
