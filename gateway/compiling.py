@@ -105,7 +105,8 @@ def writer(
     rows: Sequence[Any], put_all: Callable[..., Any], supplied: Callable[..., Any], *, requires: bool
 ) -> Callable[..., Any]:
     """A function of a flat alert, a `Writing`, and whether everything may be left out, that writes by these rows;
-    unless it `requires`, so may be what rows require."""
+    unless it `requires`, so may be what rows require. Where there is a documented way out, a required text of blanks
+    alone is none: vendors refuse it as they refuse an empty one."""
     text = _Text("def write(flat, writing, partial):", put_all=put_all, supplied=supplied)
     text.add(1, "wire = {}")
     for entry in rows:
@@ -122,7 +123,8 @@ def _write_one(text: _Text, entry: Any, is_required: bool) -> None:
         text.add(1, f"if v is not UNSET and v is not None: v = {text.name('write', entry.codec.write)}(v)")
     if is_required:
         row = text.name("row", entry)
-        text.add(1, "if not partial and (v is UNSET or v is None or v == '' or v == []):")
+        is_blank = " or (v.__class__ is str and not v.strip())" if entry.fallback else ""
+        text.add(1, f"if not partial and (v is UNSET or v is None or v == '' or v == []{is_blank}):")
         text.add(2, f"put_all(wire, {row}, supplied({row}, flat, writing))")
         text.add(1, "elif v is not UNSET:")
     elif entry.derived:
@@ -155,6 +157,8 @@ def _write_joint(text: _Text, entry: Any, is_required: bool) -> None:
         text.add(1, f"if not ({silent}): put_all(wire, {row}, {told})")
         return
     text.add(1, f"out = () if {silent} else {told}")
-    text.add(1, "if not partial and not (out and out[0] is not UNSET and out[0] not in (None, '', [])):")
+    says_something = " and not (out[0].__class__ is str and not out[0].strip())" if entry.fallback else ""
+    has_it = f"out and out[0] is not UNSET and out[0] not in (None, '', []){says_something}"
+    text.add(1, f"if not partial and not ({has_it}):")
     text.add(2, f"out = supplied({row}, flat, writing)")
     text.add(1, f"put_all(wire, {row}, out)")

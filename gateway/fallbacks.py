@@ -16,7 +16,7 @@ def headline(flat: Flat, writing: Writing) -> tuple[Any, ...]:
     details = (flat.get("details") or "").strip()
     if details:
         return (details.splitlines()[0].strip(),)
-    named = [str(flat[path]) for path in ("category", "resource") if flat.get(path)]
-    if named:
-        return (" ".join(named),)
-    return (" ".join(part for part in (writing.origin, flat.get("dedup_key") or "") if part) or "alert",)
+    named = [str(flat[path]).strip() for path in ("category", "resource") if flat.get(path)]
+    if any(named):
+        return (" ".join(filter(None, named)),)
+    return (" ".join(part for part in (writing.origin, (flat.get("dedup_key") or "").strip()) if part) or "alert",)

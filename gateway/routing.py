@@ -15,6 +15,7 @@ from msgspec import UNSET
 
 from gateway.canonical import Flat
 from gateway.choosing import Lookup, as_text, can_be, fact, named_fact
+from gateway.values import is_made_of, parts_of
 
 _MATCHER = re.compile(r"^\s*([A-Za-z_][\w.\-/]*)\s*(=~|!~|!=|<=|>=|=|<|>)\s*(.*?)\s*$", re.DOTALL)
 
@@ -27,6 +28,7 @@ class Matcher:
     operator: str
     value: str
     pattern: re.Pattern[str] | None = None
+    parts: tuple[str, ...] | None = None
 
     def __str__(self) -> str:
         return f"{self.name} {self.operator} {self.value}"
@@ -38,7 +40,8 @@ class Matcher:
             return _compare(found, self.operator, float(self.value))
         text = as_text(found)
         if self.pattern:
-            return bool(self.pattern.fullmatch(text)) == (self.operator == "=~")
+            is_met = is_made_of(text, self.parts) if self.parts is not None else bool(self.pattern.fullmatch(text))
+            return is_met == (self.operator == "=~")
         return (text == self.value) == (self.operator == "=")
 
 
@@ -65,7 +68,7 @@ def parse_matcher(text: str) -> Matcher:
             pattern = re.compile(value, re.DOTALL)
         except re.error as error:
             raise ValueError(f"{value!r} is not a regular expression: {error}") from None
-    return Matcher(name, operator, value, pattern)
+    return Matcher(name, operator, value, pattern, parts_of(value) if pattern else None)
 
 
 def _compare(found: Any, operator: str, bound: float) -> bool:

@@ -138,7 +138,7 @@ def _in_other_words(saying: Saying, mapping: Rows, told: Flat, writing: Writing)
         return body, {}, None
     again = {path: value for path, value in told.items() if value is not None or path not in mapping.needed}
     patch = _change(mapping, again, writing, _beside(mapping, saying.changed))
-    _supply(mapping, patch, body, {path for path in saying.changed if told.get(path) in EMPTY})
+    _supply(mapping, patch, body, {path for path in saying.changed if _says_nothing(told.get(path))})
     return body, patch, None
 
 
@@ -162,10 +162,15 @@ def _supply(mapping: Rows, patch: Wire, body: Wire, emptied: set[str]) -> None:
     for entry in mapping.rows:
         for leaf in entry.wires if entry.required and not emptied.isdisjoint(entry.paths) else ():
             value = get(body, leaf)
-            if value is UNSET or value in EMPTY:
+            if value is UNSET or _says_nothing(value):
                 remove(patch, leaf)
             else:
                 put(patch, leaf, value)
+
+
+def _says_nothing(value: Any) -> bool:
+    """Whether a target that requires a value takes this for none: a text of blanks alone is one of those."""
+    return value in EMPTY or (isinstance(value, str) and not value.strip())
 
 
 def _whole_body(mapping: Rows, whole: Flat, writing: Writing, *, needs_all: bool) -> Wire:

@@ -7,6 +7,7 @@ It must not know any vendor: the tables themselves stand in the vendors' modules
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -211,3 +212,40 @@ def each(part: type[Struct], *, read: Mapping[str, str] | None = None) -> Pair:
         return [{back[key]: value for key, value in item.items() if key in back} for item in plain]
 
     return Pair(read_list, write_list)
+
+
+# --- wildcards -------------------------------------------------------------------------------------------------
+
+_PLAIN = re.compile(r"(?:[^\\.^$*+?{}\[\]|()]|\\[^\w\s]|\.\*)*", re.DOTALL)
+_PART = re.compile(r"((?:\.\*)+)|\\?(.)", re.DOTALL)
+
+
+def is_made_of(text: str, parts: Sequence[str]) -> bool:
+    """Whether a text is these parts in their order, with anything between them. As a regular expression that would be
+    tried in every way there is, and a few wildcards on a long text would keep the gateway from all else for hours."""
+    first, last = parts[0], parts[-1]
+    if len(parts) == 1:
+        return text == first
+    end = len(text) - len(last)
+    if end < len(first) or not (text.startswith(first) and text.endswith(last)):
+        return False
+    at = len(first)
+    for part in parts[1:-1]:
+        found = text.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
+
+
+def parts_of(pattern: str) -> tuple[str, ...] | None:
+    """What a regular expression that is matched whole has between its `.*`, where it consists of nothing else."""
+    if not _PLAIN.fullmatch(pattern):
+        return None
+    parts = [""]
+    for anything, char in _PART.findall(pattern):
+        if anything:
+            parts.append("")
+        else:
+            parts[-1] += char
+    return tuple(parts)

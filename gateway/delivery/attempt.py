@@ -102,6 +102,9 @@ class Client:
         try:
             request = next(call)
             while True:
+                if _leads_elsewhere(request):
+                    path = "a key or an id that is '.' or '..' cannot stand in a path: it would lead elsewhere"
+                    return Ended(Rejected(reason=path), status, requests=requests)
                 requests += 1
                 try:
                     response = await self._send(request, extra, entry)
@@ -224,6 +227,13 @@ class Client:
                     return token
                 none = Again(reason="the identity service issued no token", code=Code.NO_TOKEN)
                 raise _TokenRefused(none, response.status) from None
+
+
+def _leads_elsewhere(request: Request) -> bool:
+    """Whether a part of the path is what clients, proxies and servers take for a step up or for nothing, however it is
+    encoded: what a caller calls an alert must not choose another of the upstream's operations."""
+    parts = request.path.partition("?")[0].lower().replace("%2e", ".").split("/")
+    return not request.absolute and ("." in parts or ".." in parts)
 
 
 def _is_web_page(response: Response) -> bool:

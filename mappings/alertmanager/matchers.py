@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 from math import factorial
 
@@ -16,11 +17,25 @@ import msgspec
 from msgspec import Struct
 
 from gateway.errors import Problem, ProblemKind
+from gateway.values import is_made_of, parts_of
 
-_FILTER = re.compile(r'\s*([^\s=!~"{},]+|"(?:[^"\\]|\\.)*")\s*(=~|!~|!=|=)\s*(.*?)\s*', re.DOTALL)
+_FILTER = re.compile(r'\s*([^\s=!~"{},]+|"(?:[^"\\]|\\.)*")\s*(=~|!~|!=|=)(.*)', re.DOTALL)
 LONGEST_PATTERN, LONGEST_VALUE = 512, 512
-MOST_STEPS = 30_000_000
-"""So many steps a pattern may take on the longest value: some tenths of a second, where it matches nowhere."""
+MOST_STEPS = 1_000_000
+"""So many steps patterns that are tried together may take on the longest value: some hundredths of a second, where they
+match nowhere."""
+_ATOM = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
+_FOREIGN = re.compile(r"\\|\(\?(?!:|P<|[ims]+[:)])")
+"""What Alertmanager's own patterns do not have: references to what was found, looking around, comments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A caller's pattern, the parts between its `.*` where it has nothing else, and how many steps it may take."""
+
+    found: re.Pattern[str]
+    parts: tuple[str, ...] | None
+    steps: float
 
 
 class Matcher(Struct, frozen=True, kw_only=True):
@@ -34,12 +49,12 @@ class Matcher(Struct, frozen=True, kw_only=True):
     def holds(self, labels: Mapping[str, str]) -> bool:
         """Whether a label set meets it."""
         found = labels.get(self.name, "")
-        is_met = bool(compiled(self.value).fullmatch(found[:LONGEST_VALUE])) if self.isRegex else found == self.value
+        is_met = matches(self.value, found[:LONGEST_VALUE]) if self.isRegex else found == self.value
         return is_met == self.isEqual
 
 
 @functools.lru_cache(maxsize=1000)
-def compiled(pattern: str) -> re.Pattern[str]:
+def compiled(pattern: str) -> Pattern:
     """A caller's pattern; raises `Problem` for one that is none, or that could take long: repeats of what repeats, and
     more repeats and choices than a few."""
     if len(pattern) > LONGEST_PATTERN:
@@ -48,10 +63,28 @@ def compiled(pattern: str) -> re.Pattern[str]:
         found = re.compile(pattern, re.DOTALL)
     except (re.error, OverflowError, RecursionError) as error:
         raise _fault(f"{pattern!r} is not a regular expression: {error}") from None
-    plain = re.sub(r"\\.|\[\^?\]?[^\]]*\]", "x", pattern)
-    if re.search(r"\)\s*[*+{]", plain) or _steps(plain) > MOST_STEPS:
+    if (parts := parts_of(pattern)) is not None:
+        return Pattern(found, parts, 0)
+    plain = _ATOM.sub(lambda atom: "\\" if re.match(r"\\[1-9]", atom[0]) else "x", pattern)
+    if _FOREIGN.search(plain):
+        raise _fault(f"{pattern!r} is not a regular expression: it has what RE2 does not have")
+    steps = _steps(plain)
+    if re.search(r"\)[*+{]", plain) or steps > MOST_STEPS:
         raise _fault(f"the pattern {pattern!r} repeats more than is tried here; say what is meant in several matchers")
-    return found
+    return Pattern(found, None, steps)
+
+
+def matches(pattern: str, text: str) -> bool:
+    """Whether a text as a whole is what a caller's pattern says; raises `Problem` as above."""
+    wanted = compiled(pattern)
+    return is_made_of(text, wanted.parts) if wanted.parts is not None else bool(wanted.found.fullmatch(text))
+
+
+def check_patterns(wanted: Iterable[Matcher]) -> None:
+    """Raises `Problem` where one of the patterns, or all of them together, could take long: they are tried on every
+    alert, one after the other."""
+    if sum(compiled(matcher.value).steps for matcher in wanted if matcher.isRegex) > MOST_STEPS:
+        raise _fault("the patterns repeat more than is tried here; say what is meant with fewer")
 
 
 def _steps(plain: str) -> float:
@@ -95,7 +128,7 @@ def _parsed(text: str) -> Matcher:
     name, operator, value = found.groups()
     matcher = Matcher(
         name=_unquoted(name, text),
-        value=_unquoted(value, text),
+        value=_unquoted(value.strip(), text),
         isRegex=operator in ("=~", "!~"),
         isEqual=operator in ("=", "=~"),
     )

@@ -143,7 +143,8 @@ def listed(incoming: Incoming) -> Listing:
     """The open alerts, as far as the filters mean them."""
     wanted = [matcher for text in incoming.query.get("filter", ()) for matcher in matchers.parse(text)]
     receiver = one(incoming, "receiver")
-    is_ours = receiver is None or bool(matchers.compiled(receiver).fullmatch(words.RECEIVER))
+    matchers.check_patterns(wanted)
+    is_ours = receiver is None or matchers.matches(receiver, words.RECEIVER)
     active, silenced = _flag(incoming, "active"), _flag(incoming, "silenced")
     for name in ("inhibited", "unprocessed", "muted"):
         _flag(incoming, name)
@@ -168,10 +169,14 @@ def _marked(alerts: Sequence[Shown], mutes: Sequence[Muted]) -> Sequence[Shown]:
 
     def by(shown: Shown) -> tuple[str, ...]:
         labels = words.labels_of(shown.flat)
-        return tuple(sorted(name for name, wanted in held if matchers.all_hold(wanted, labels)))
+        return tuple(sorted(name for name, wanted in held if _means(wanted, labels)))
 
     return [msgspec.structs.replace(shown, muted_by=by(shown)) for shown in alerts]
 
+
+MOST_SILENCE = 16 * 1024
+"""Bytes of a silence: those of a scope are read for every alert that is told in it. Alertmanager has such a limit as
+well (`--silences.max-per-silence-bytes`)."""
 
 # --- silences ----------------------------------------------------------------------------------------------
 
@@ -205,6 +210,10 @@ def silence(incoming: Incoming) -> Mute:
 
 
 def _refuse_silence(posted: Silence, now: datetime) -> None:
+    size = len(msgspec.json.encode(posted))
+    if size > MOST_SILENCE:
+        text = f"silence exceeded maximum size: {size} bytes (limit: {MOST_SILENCE} bytes)"
+        raise Problem(ProblemKind.INVALID, text)
     if not posted.matchers:
         raise Problem(ProblemKind.INVALID, "silence.matchers in body should have at least 1 items", field="matchers")
     if posted.startsAt.tzinfo is None or posted.endsAt.tzinfo is None:
@@ -213,9 +222,7 @@ def _refuse_silence(posted: Silence, now: datetime) -> None:
         raise Problem(ProblemKind.INVALID, "Failed to create silence: start time must be before end time")
     if posted.endsAt <= now:
         raise Problem(ProblemKind.INVALID, "Failed to create silence: end time can't be in the past")
-    for matcher in posted.matchers:
-        if matcher.isRegex:
-            matchers.compiled(matcher.value)
+    matchers.check_patterns(posted.matchers)
     if all(matcher.holds({}) for matcher in posted.matchers):
         text = "invalid silence: matcher set 0: at least one matcher must not match the empty string"
         raise Problem(ProblemKind.INVALID, text, field="matchers")
@@ -223,7 +230,16 @@ def _refuse_silence(posted: Silence, now: datetime) -> None:
 
 def is_muted(muted: Any, flat: Flat) -> bool:
     """Whether a silence means an alert."""
-    return matchers.all_hold(_matchers_of(muted), words.labels_of(flat))
+    return _means(_matchers_of(muted), words.labels_of(flat))
+
+
+def _means(wanted: list[Matcher], labels: dict[str, str]) -> bool:
+    """Whether the matchers of a silence that is kept mean an alert. One with a pattern that was taken once and would be
+    refused today means none: rather is somebody told of an alert than that its delivery fails."""
+    try:
+        return matchers.all_hold(wanted, labels)
+    except Problem:
+        return False
 
 
 def _silence_id(incoming: Incoming) -> str:

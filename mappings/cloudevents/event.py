@@ -176,7 +176,10 @@ def _id(sending: Sending) -> str:
 
 def _headers(event: dict[str, Json]) -> dict[str, str] | None:
     """The attributes as headers; None where one cannot be said in a header."""
-    headers = {}
+    headers: dict[str, str] = {}
+    form = str(event.get("datacontenttype") or "")
+    if not (form.isascii() and form.isprintable() and len(form) <= MOST_IN_HEADERS):
+        return None
     for name, value in event.items():
         if name in ("data", "datacontenttype") or value is None:
             continue

@@ -47,7 +47,9 @@ def _envelope(telling: Telling) -> Wire:
         "message": notes.get("description") or headline,
     }
     body = notification(telling, "1", {**EMPTY, **telling.alert})
-    return {**own, **body, "state": state, "commonAnnotations": without_private(body["commonAnnotations"])}
+    common = body["commonAnnotations"]  # what its caller said of the group was never looked at
+    shared = without_private(common) if isinstance(common, dict) else {}
+    return {**own, **body, "state": state, "commonAnnotations": shared}
 
 
 def _route(method: str, path: str) -> Route:

@@ -74,8 +74,9 @@ USUAL_PRIORITY = "P3"
 
 
 def fitted_key(key: str) -> str:
-    """An alias that Opsgenie takes: a longer one ends in a mark of the whole, so that two never become one."""
-    if len(key) <= LONGEST_KEY:
+    """An alias that Opsgenie takes: a longer one ends in a mark of the whole, so that two never become one. So does one
+    that cannot stand in a path, where it would be a step up."""
+    if len(key) <= LONGEST_KEY and key not in (".", ".."):
         return key
     mark = hashlib.sha256(key.encode("utf8", "surrogatepass")).hexdigest()
     return f"{key[: LONGEST_KEY - len(mark) - 1]}-{mark}"

@@ -116,7 +116,7 @@ TEXT = "details"
 
 
 def _unless_blank(value: Any) -> Any:
-    return value if value != "" else UNSET
+    return value if not isinstance(value, str) or value.strip() else UNSET
 
 
 def _same(value: Any) -> Any:
@@ -163,7 +163,8 @@ def _default_severity(flat: Flat, writing: Writing) -> tuple[str]:
 
 
 def _whereabouts(flat: Flat, writing: Writing) -> tuple[str]:
-    return (str(flat.get("resource") or writing.caller or writing.origin or "alert-gateway"),)
+    resource = str(flat.get("resource") or "").strip()
+    return (resource or writing.caller or writing.origin or "alert-gateway",)
 
 
 # --- rows --------------------------------------------------------------------------------------------------

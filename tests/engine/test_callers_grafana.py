@@ -401,3 +401,15 @@ def test_a_refusal_is_told_in_the_receivers_words(tmp_path: Path) -> None:
         assert h.call("POST", AT, group(alert("one"))).status == 200
         [dead] = settled(h, "dead")
         assert dead.reason == "422 no such integration"
+
+
+@pytest.mark.parametrize("common", [None, "disks", [], 7])
+def test_what_is_said_of_the_group_keeps_no_alert_back(tmp_path: Path, common: Any) -> None:
+    """Nobody looks at it on the way in, so it may be anything on the way out: the alert was tried for a day."""
+    with chaos(OK) as upstream:
+        there = f'[upstreams.there]\ndialect = "grafana"\nurl = "{upstream.url}/hook"\n'
+        with house(tmp_path, config=lambda _: f"{inbound_tables(['grafana'])}\n{there}") as h:
+            assert h.call("POST", AT, group(alert("A"), commonAnnotations=common)).status == 200
+            h.wait_for(lambda: upstream.got)
+            assert upstream.got[0].body["commonAnnotations"] == {}
+            assert upstream.got[0].body["alerts"][0]["labels"]["alertname"] == "A"

@@ -1,0 +1,123 @@
+"""What a caller with a key says of its own alert stays within that alert: it chooses no path of an upstream, and no
+header in which nothing could be sent."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.config import parse
+from gateway.delivery.attempt import Client, Ended
+from gateway.dialect import Call, Delivered, Rejected, Request
+from tests.chaos_upstream import chaos, say
+from tests.engine.descriptions import DEEP
+from tests.engine.lasting import select
+from tests.harness import KEY, UPSTREAM_KEY, House, house, inbound_tables
+
+UP = [".", ".."]
+
+
+def _told(h: House, word: str, key: str) -> None:
+    event = {"apiKey": KEY, "eventType": word, "alertKey": key, "summary": "Disk full"}
+    assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+
+
+def _ended(h: House) -> list[Any]:
+    """The states of all deliveries, once none waits."""
+    states = "SELECT state FROM deliveries ORDER BY id"
+    return list(h.wait_for(lambda: (found := select(h, states)) and "waiting" not in found and found))
+
+
+@pytest.mark.parametrize("key", UP)
+def test_a_key_that_would_be_a_step_up_is_another_alias(tmp_path: Path, key: str) -> None:
+    """The end of `..` went to `/v2/close`, and the page stayed open."""
+    with house(tmp_path, {"there": "opsgenie"}) as h:
+        _told(h, "ALERT", key)
+        _told(h, "RESOLVE", key)
+        assert _ended(h) == ["delivered", "delivered"]
+        made, closed = h.arrived("opsgenie")
+        assert made.body["alias"].startswith(f"{key}-") and len(made.body["alias"]) > 60
+        assert closed.path.startswith(f"/v2/alerts/{made.body['alias']}/close")
+
+
+@pytest.mark.parametrize("key", UP)
+def test_a_key_that_would_be_a_step_up_is_never_in_a_path(tmp_path: Path, key: str) -> None:
+    """A vendor of one's own whose alerts are addressed by their key in the path."""
+
+    def text(url: str) -> str:
+        there = f'[upstreams.there]\ndialect = "deep"\nurl = "{url}/hook"\nkey = "{UPSTREAM_KEY}"\n'
+        return f"{inbound_tables(['ilert'])}\n{there}{DEEP}"
+
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        _told(h, "ALERT", key)
+        assert _ended(h) == ["dead"]
+        [why] = select(h, "SELECT reason FROM deliveries")
+        assert "cannot stand in a path" in why and upstream.got == []
+
+
+@pytest.mark.parametrize("path", ["/a/../b", "/a/.", "/a/%2e%2e/b", "/a/%2E./b", "/a/..?x=1"])
+def test_whoever_made_a_path_it_leads_nowhere_else(path: str) -> None:
+    """An id that an upstream itself gave may be one as well."""
+
+    def call() -> Call:
+        yield Request(method="DELETE", path=path)
+        return Delivered()
+
+    async def run(url: str) -> Ended:
+        there = f'[upstreams.there]\ndialect = "ilert"\nurl = "{url}"\nkey = "k"\n'
+        client = Client(parse(f"{inbound_tables(['ilert'])}\n{there}").upstreams["there"])
+        try:
+            return await client.run(call())
+        finally:
+            await client.aclose()
+
+    with chaos(say(200, {})) as upstream:
+        ended = asyncio.run(run(upstream.url))
+        assert isinstance(ended.outcome, Rejected) and upstream.got == []
+
+
+@pytest.mark.parametrize("form", ["application/json\r\nx-more: 1", "a\x01b", "é", "j" * 9000])
+def test_a_type_of_data_that_fits_into_no_header(tmp_path: Path, form: str) -> None:
+    """In binary mode the type of the data is a header; where it cannot be one, the event goes as it is."""
+    there = '[upstreams.there]\ndialect = "cloudevents"\nurl = "URL/hook"\nkey = "k"\nmode = "binary"\n'
+    event = {"specversion": "1.0", "id": "1", "source": "/db", "type": "alert", "subject": "s", "datacontenttype": form}
+    with chaos(say(200, {})) as upstream:
+
+        def text(_: str) -> str:
+            return f"{inbound_tables(['cloudevents'])}\n{there.replace('URL', upstream.url)}"
+
+        with house(tmp_path, config=text) as h:
+            sent = h.call(
+                "POST",
+                "/cloudevents",
+                {**event, "data": {"summary": "s", "title": "s"}},
+                headers={"content-type": "application/cloudevents+json"},
+            )
+            assert sent.status < 300, sent.body
+            h.wait_for(lambda: upstream.got)
+            assert _ended(h) == ["delivered"]
+            [got] = upstream.got
+            assert got.headers["content-type"].startswith("application/cloudevents+json")
+            assert "x-more" not in got.headers
+
+
+@pytest.mark.parametrize("blank", ["  ", "\u00a0\u2028", "\t"])
+@pytest.mark.parametrize("there", ["opsgenie", "pagerduty", "jsm_ops"])
+def test_a_summary_of_blanks_alone_is_told_as_none(tmp_path: Path, there: str, blank: str) -> None:
+    """A sender's template comes to that where its labels are missing. Who requires a summary refused it, after the
+    caller had been told that all was well."""
+    with house(tmp_path, {"there": there}) as h:
+        labels = {"alertname": blank, "job": "db"}
+        for summary in ("Disk full", blank):
+            posted = [{"labels": labels, "annotations": {"summary": summary, "description": "db-1 is at 99 %"}}]
+            assert h.call("POST", "/alertmanager/api/v2/alerts", posted).status == 200
+        event = {"apiKey": KEY, "eventType": "ALERT", "alertKey": "k", "summary": blank, "details": "db-1 is down"}
+        assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+        assert set(_ended(h)) == {"delivered"}, select(h, "SELECT reason FROM deliveries")
+        if there == "pagerduty":
+            assert "db-1 is down" in [one.body["payload"]["summary"] for one in h.arrived(there)]
+        else:
+            assert "db-1 is down" in [(one.body or {}).get("message") for one in h.arrived(there)]
