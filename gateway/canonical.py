@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 from msgspec import UNSET, Meta, Struct, UnsetType, convert, to_builtins
 
@@ -163,6 +163,13 @@ def _leaves() -> tuple[str, ...]:
 
 PATHS: tuple[str, ...] = tuple(path for path in _leaves() if path != "extensions")
 """Every canonical path in order, but for the open-ended ``extensions.<dialect>.<name>``."""
+
+
+def type_of(path: str) -> Any:
+    """The type of a leaf of the canonical alert; an extension may be anything."""
+    group, dot, leaf = path.rpartition(".")
+    holder = _GROUPS.get(group) if dot else Alert
+    return get_type_hints(holder).get(leaf) if holder else Any
 
 
 def is_path(path: str) -> bool:

@@ -36,6 +36,7 @@ from gateway.configfile import (
     default_store,
     duration,
     is_address,
+    is_header,
     size,
     some_time,
 )
@@ -380,9 +381,8 @@ class _Check(Tables):
             self.say(path, "an upstream's name is made of letters, digits, dots, dashes and underscores")
         is_whole = dialect is not None and dialect.outbound.whole_url
         if not is_address(given.url or "", is_whole=is_whole):
-            self.say(
-                f"{path}.url", f"{given.url!r} is not an address such as {dialect.url if dialect else 'https://…'}"
-            )
+            such_as = (dialect.url if dialect else "") or "https://example.com/alerts"
+            self.say(f"{path}.url", f"{given.url!r} is not an address such as {such_as}")
         if not dialect:
             return None
         key, keys = key_of(self, given.key, f"{path}.key", is_chosen=dialect.outbound.key is not None)
@@ -397,7 +397,7 @@ class _Check(Tables):
             key=key or exchanged,
             keys=keys,
             is_exchanged=given.key is None and exchanged is not None,
-            headers={header: self.secret(text, f"{path}.headers.{header}") for header, text in given.headers.items()},
+            headers={header: self.header(header, text, f"{path}.headers") for header, text in given.headers.items()},
             timeout=self.parsed(some_time, given.timeout, f"{path}.timeout", 10.0),
             retry=self.retry(given, path),
             concurrency=self.parsed(count, given.concurrency, f"{path}.concurrency", 1),
@@ -410,6 +410,12 @@ class _Check(Tables):
                 _SALT, msgspec.json.encode((table, dialect.description, self.public_url), order="sorted"), "sha256"
             ).hex(),
         )
+
+    def header(self, name: str, text: str, path: str) -> Secret:
+        """The value of a header."""
+        if not is_header(name):
+            self.say(path, f"{name!r} is no header's name")
+        return self.secret(text, f"{path}.{name}")
 
     def rate(self, given: int | str | None, dialect: Dialect, path: str) -> int | None:
         if given is None or isinstance(given, int):

@@ -439,6 +439,11 @@ def is_address(url: str, *, is_whole: bool = False) -> bool:
     return parts.scheme in ("http", "https") and bool(parts.hostname) and is_plain and port != 0
 
 
+def is_header(name: str) -> bool:
+    """Whether a request can have a header of this name."""
+    return re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name) is not None
+
+
 def size(value: str | int) -> int:
     """A size in bytes, or such as ``1MiB``; raises `ValueError`."""
     if isinstance(value, int):
@@ -448,6 +453,8 @@ def size(value: str | int) -> int:
     found = re.fullmatch(r"(\d+)\s*(B|KiB|MiB|GiB)?", value.strip())
     if not found:
         raise ValueError(f'{value!r} is not a size; write a number of bytes or "1MiB"')
+    if not int(found[1]):
+        raise ValueError("must be at least 1")
     return int(found[1]) * {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}[found[2]]
 
 

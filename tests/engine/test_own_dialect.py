@@ -388,7 +388,11 @@ FIELDS = '[dialects.acme.fields]\nsummary = "title"\n'
             "dialects.acme.fields.severity.out",
             "is read as",
         ),
-        (FIELDS + "urgency = { at = 'x', words = { a = 'hi' } }\n", "dialects.acme.fields.urgency.words.a", "enum"),
+        (
+            FIELDS + "urgency = { at = 'x', words = { a = 'hi' } }\n",
+            "dialects.acme.fields.urgency.words.a",
+            '"high" or "low"',
+        ),
         (FIELDS + "source = { at = 'x', default = 7 }\n", "dialects.acme.fields.source.default", "must be a text"),
         (FIELDS + "status = 'state'\n", "dialects.acme.fields.status", "needs words"),
         (
@@ -417,6 +421,28 @@ FIELDS = '[dialects.acme.fields]\nsummary = "title"\n'
             "dialects.acme.send.paths.resolv",
             "'resolve'",
         ),
+        (
+            FIELDS + "links = { at = 'x', items = { herf = 'u' } }\n",
+            "dialects.acme.fields.links.items.herf",
+            "did you mean 'href'?",
+        ),
+        (
+            FIELDS + "links = { at = 'x', items = { href = '' } }\n",
+            "dialects.acme.fields.links.items.href",
+            "names no place",
+        ),
+        (
+            FIELDS + "links = { at = 'x', items = { href = 'text' } }\n",
+            "dialects.acme.fields.links.items",
+            "'text' cannot be two things",
+        ),
+        (
+            "[dialects.acme]\nsend.headers = { 'X Y' = 'z' }\n" + FIELDS,
+            "dialects.acme.send.headers",
+            "no header's name",
+        ),
+        ("[dialects.acme]\nsend.headers = { X = 'env:Y' }\n" + FIELDS, "dialects.acme.send.headers.X", "no secrets"),
+        ('[dialects.acme]\nsend.headers = { X = "a\\nb" }\n' + FIELDS, "dialects.acme.send.headers.X", "no header can"),
         ("[dialects.acme]\nreply = { status = 404 }\n" + FIELDS, "dialects.acme.reply.status", "between 200 and 299"),
         (
             "[dialects.acme]\nenvelope = 'cloudevent'\n" + FIELDS,
@@ -424,7 +450,7 @@ FIELDS = '[dialects.acme.fields]\nsummary = "title"\n'
             "did you mean 'cloudevents'?",
         ),
         ("[dialects.acme]\nmode = 'binary'\n" + FIELDS, "dialects.acme.mode", "there is no envelope"),
-        ("[dialects.acme]\nkind = 'page'\n" + FIELDS, "dialects.acme.kind", "Invalid enum value"),
+        ("[dialects.acme]\nkind = 'page'\n" + FIELDS, "dialects.acme.kind", 'must be "rule" or "occurrence"'),
         ('[dialects.ilert.fields]\nsummary = "x"\n', "dialects.ilert", "is taken already"),
         ('[dialects.Acme.fields]\nsummary = "x"\n', "dialects.Acme", "small letters"),
         ("dialects = { acme = 7 }\n", "dialects.acme", "a table"),
