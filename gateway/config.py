@@ -292,6 +292,8 @@ class _Check(Tables):
         keyring, callers = self.keyring(given.keys, f"{path}.keys")
         for caller in keyring.shared() if self.resolve and not self.problems else ():
             self.say(f"{path}.keys.{caller}", "is the credential of another caller too, so it names neither")
+        if given.keys and name in self.described and (dialect.description or {}).get("auth") == "none":
+            self.say(f"{path}.keys", f'cannot be shown, as dialects.{name} has auth = "none"; write anonymous = true')
         for caller in callers:
             if caller == ANONYMOUS or "/" in caller or not caller:
                 self.say(f"{path}.keys.{caller}", "cannot be a caller's name")

@@ -96,7 +96,8 @@ class UpstreamFile(Struct, kw_only=True):
     dialect: str
     """The dialect it speaks."""
     url: str
-    """The root to which the dialect adds its documented paths; of a webhook's dialect the whole address."""
+    """The root to which the dialect adds its documented paths; of a webhook's dialect, or one of your own without paths
+    in `send`, the whole address, query and all."""
     key: str | dict[str, Any] | None = None
     """Its credential; or `{ by = "caller", dir = "PATH", else = "…" }`: one file per entry. May be left out where a
     dialect needs none."""
@@ -249,8 +250,8 @@ class DialectFile(Struct, kw_only=True):
     path: str = "/"
     """Where callers post, below the dialect's name and at the root; `/` is the dialect's name alone."""
     auth: str | dict[str, Any] = "bearer"
-    """Where the credential is: `"bearer"`, `"basic"` (as `user:password`), or one of `{ header, prefix }`, `{ query }`
-    and `{ field }`."""
+    """Where the credential is: `"bearer"`, `"basic"` (as `user:password`), one of `{ header, prefix }`, `{ query }` and
+    `{ field }`, or `"none"`: callers have no keys, and upstreams no `key`."""
     constants: dict[str, Any] = {}
     """Place in the body → what is always written there, such as a version."""
     container: str | None = None

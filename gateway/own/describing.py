@@ -17,7 +17,7 @@ from msgspec import Struct
 from gateway.canonical import SERVER_OWNED, checked, is_path, type_of
 from gateway.configfile import AnswerFile, AuthFile, DialectFile, FieldFile, SendFile, is_header
 from gateway.configproblems import in_words
-from gateway.own.credentials import BASIC, BEARER, Credentials, in_body, in_header, in_query
+from gateway.own.credentials import BASIC, BEARER, NONE, Credentials, in_body, in_header, in_query
 from gateway.own.envelope import Envelope
 from gateway.own.meanings import FIELDS, GOES_WITH, NEVER, ONLY_FOR, PARTS, Meaning, meaning, sort_of
 from gateway.own.places import Leaf, in_the_way, place
@@ -348,13 +348,15 @@ class Describing:
         return any(isinstance(entry, Extension) and entry.wire == wire for entry in self._rows)
 
     def _credentials(self, file: DialectFile, envelope: Envelope | None) -> Credentials:
+        if file.auth == "none":
+            return NONE
         if file.auth in ("bearer", "basic"):
             usual = BASIC if file.auth == "basic" else BEARER
             is_usual = envelope is not None and file.auth == "bearer"
             return Credentials(find=envelope.credentials, put=usual.put) if is_usual and envelope else usual
         if not isinstance(file.auth, dict):
-            hint = near(file.auth, ("bearer", "basic"))
-            self._say("auth", f"{file.auth!r} is neither bearer nor basic, nor a table such as {{ header }}{hint}")
+            hint = near(file.auth, ("bearer", "basic", "none"))
+            self._say("auth", f"{file.auth!r} is not bearer, basic or none, nor a table such as {{ header }}{hint}")
             return BEARER
         given = self._check.struct(AuthFile, file.auth, f"{self._path}.auth")
         named = [name for name in ("header", "query", "field") if getattr(given, name)]
