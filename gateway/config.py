@@ -52,7 +52,7 @@ from gateway.reaching import Reach, reach
 from gateway.registry import dialects
 from gateway.rescaling import with_scale
 from gateway.routing import Route
-from gateway.secrets import ANONYMOUS, Keyring, Secret
+from gateway.secrets import ANONYMOUS, Keyring, Secret, unread
 from gateway.translation import Destination
 
 _SALT = secrets.token_bytes(32)
@@ -199,7 +199,7 @@ def load(path: str | os.PathLike[str], *, secrets: bool = True, listen: str | No
     try:
         text = Path(path).read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError([f"{path}: cannot be read: {error}"]) from None
+        raise ConfigurationError([f"{path}: cannot be read: {unread(error)}"]) from None
     return parse(text, secrets=secrets, listen=listen, base=Path(path).parent)
 
 
