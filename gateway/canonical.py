@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 from msgspec import UNSET, Meta, Struct, UnsetType, convert, to_builtins
 
@@ -34,14 +34,23 @@ class Condition(Part, frozen=True):
     """When a rule fires. `expression` is the vendor's own and opaque; `window` is in seconds."""
 
     method: str | UnsetType | None = UNSET
+    """How the rule watches, in its vendor's word."""
     expression: str | UnsetType | None = UNSET
+    """The vendor's own expression; opaque to the gateway."""
     operator: str | UnsetType | None = UNSET
+    """How what is measured is compared with the threshold."""
     threshold: int | float | UnsetType | None = UNSET
+    """The value at which it fires."""
     window: int | float | UnsetType | None = UNSET
+    """How many seconds it must hold."""
     scope: str | UnsetType | None = UNSET
+    """Which sources count."""
     group_by: tuple[str, ...] | UnsetType | None = UNSET
+    """The labels by which it is told apart."""
     quantifier: Literal["any", "all"] | UnsetType | None = UNSET
+    """Whether one source is enough, or all must be so."""
     triggers: tuple[Trigger, ...] | UnsetType | None = UNSET
+    """The things that make it fire: `kind` and `value`."""
 
 
 class Channel(Part, frozen=True):
@@ -56,7 +65,9 @@ class Renotify(Part, frozen=True):
     """Whether an unresolved alert is notified again, and after how many seconds."""
 
     enabled: bool | UnsetType | None = UNSET
+    """Whether somebody is told again while it lasts."""
     interval: int | float | UnsetType | None = UNSET
+    """After how many seconds."""
 
 
 class Link(Part, frozen=True):
@@ -93,36 +104,67 @@ class Alert(Part, frozen=True):
     """Both things vendors call an alert: a rule that says when to tell somebody, and an occurrence."""
 
     kind: Kind | UnsetType = UNSET
+    """Whether it is a rule that says when to tell somebody, or an occurrence, that something happened."""
     dedup_key: str | UnsetType | None = UNSET
+    """The sender's key: what has the same key is the same alert while that is open."""
     summary: str | UnsetType | None = UNSET
+    """What is wrong, in one line."""
     details: str | UnsetType | None = UNSET
+    """What is wrong, at length."""
     severity: Severity | UnsetType | None = UNSET
+    """How bad it is: the codes of syslog, 0 is the worst and 7 the least."""
     urgency: Urgency | UnsetType | None = UNSET
+    """Whether somebody is to be woken, where a vendor says so apart from the severity."""
     status: Status | UnsetType = UNSET
+    """How it stands."""
     enabled: bool | UnsetType | None = UNSET
+    """Of a rule: whether it is switched on."""
     category: str | UnsetType | None = UNSET
+    """What kind of trouble it is, such as `down` or `slow`."""
     resource: str | UnsetType | None = UNSET
+    """What is in trouble: a host, a monitor, a service."""
     source: str | UnsetType | None = UNSET
+    """Who or what noticed it."""
     condition: Condition | UnsetType = UNSET
+    """When a rule fires."""
     channels: tuple[Channel, ...] | UnsetType | None = UNSET
+    """Where notifications go: `kind`, `id` and `dialect`."""
     renotify: Renotify | UnsetType = UNSET
+    """Whether somebody is told again."""
     team: str | UnsetType | None = UNSET
+    """Whose it is."""
     routing_key: str | UnsetType | None = UNSET
+    """Which service or escalation is meant, where the vendor has one."""
     links: tuple[Link, ...] | UnsetType | None = UNSET
+    """What a responder can follow: `href` and `text`."""
     images: tuple[Image, ...] | UnsetType | None = UNSET
+    """What a responder can look at: `src`, `href` and `alt`."""
     labels: dict[str, str] | UnsetType | None = UNSET
+    """Names and texts; a condition asks for one of them as `labels.NAME`."""
     custom: dict[str, Any] | UnsetType | None = UNSET
+    """Anything else that the sender says."""
     notifications: tuple[Notification, ...] | UnsetType = UNSET
+    """What was sent by the vendor: to whom, when, and with what outcome."""
     created_at: datetime | UnsetType = UNSET
+    """When the gateway first heard of it."""
     updated_at: datetime | UnsetType = UNSET
+    """When it was last changed."""
     acknowledged_at: datetime | UnsetType | None = UNSET
+    """When somebody took it on."""
     resolved_at: datetime | UnsetType | None = UNSET
+    """When it was over."""
     occurrences: int | UnsetType = UNSET
+    """How often it was said."""
     occurred_at: datetime | UnsetType = UNSET
+    """When it was last said."""
     snoozed_until: datetime | UnsetType | None = UNSET
+    """Until when nobody is to be told."""
     ends_at: datetime | UnsetType | None = UNSET
+    """When it lapses unless it is said again."""
     assignee: str | UnsetType | None = UNSET
+    """Who has taken it on."""
     extensions: dict[str, dict[str, Any]] | UnsetType = UNSET
+    """What one vendor alone has, as `extensions.DIALECT.NAME`."""
 
 
 class Operation(StrEnum):
@@ -163,6 +205,18 @@ def _leaves() -> tuple[str, ...]:
 
 PATHS: tuple[str, ...] = tuple(path for path in _leaves() if path != "extensions")
 """Every canonical path in order, but for the open-ended ``extensions.<dialect>.<name>``."""
+
+
+def type_of(path: str) -> Any:
+    """The type of a leaf of the canonical alert; an extension may be anything."""
+    holder = holder_of(path)
+    return get_type_hints(holder).get(path.rpartition(".")[2]) if holder else Any
+
+
+def holder_of(path: str) -> type[Part] | None:
+    """The part of the canonical alert that has this leaf; an extension is in none."""
+    group, dot, _ = path.rpartition(".")
+    return _GROUPS.get(group) if dot else Alert
 
 
 def is_path(path: str) -> bool:

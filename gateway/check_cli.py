@@ -98,14 +98,26 @@ def _configured(path: str) -> Config:
 
 def _known(inbound: Inbound, caller: str) -> str:
     """A caller by name; nobody else's road is of any interest, and a slip of the pen would be taken for one."""
-    from difflib import get_close_matches
-
     names = sorted({*inbound.callers, *inbound.keyring.names()})
     if names and caller not in names and not (inbound.anonymous and caller == "anonymous"):
-        close = get_close_matches(caller, names, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else f"; there are {_some(names)}"
-        raise click.UsageError(f"{inbound.dialect.name} has no caller {caller!r}{hint}")
+        raise _nobody(f"{inbound.dialect.name} has no caller", caller, names)
     return caller
+
+
+def _known_somewhere(config: Config, caller: str) -> None:
+    """Refuses a caller that no inbound has: a drill as nobody would prove another road than the one that is meant."""
+    inbounds = config.inbounds.values()
+    names = sorted({name for one in inbounds for name in (*one.callers, *one.keyring.names())})
+    if names and caller not in names and not (caller == "anonymous" and any(one.anonymous for one in inbounds)):
+        raise _nobody("there is no caller", caller, names)
+
+
+def _nobody(said: str, caller: str, names: list[str]) -> click.UsageError:
+    from difflib import get_close_matches
+
+    close = get_close_matches(caller, names, 1)
+    hint = f"; did you mean {close[0]!r}?" if close else f"; there are {_some(names)}"
+    return click.UsageError(f"{said} {caller!r}{hint}")
 
 
 def _some(names: list[str]) -> str:
@@ -175,6 +187,8 @@ def drill(config_path: str, route_name: str, wake: bool, caller: str | None, wit
     route = next((one for one in config.routes if one.name == route_name), None)
     if route is None:
         raise click.UsageError(f"no route {route_name!r}; there are {', '.join(one.name for one in config.routes)}")
+    if caller:
+        _known_somewhere(config, caller)
     try:
         seconds = some_time(within)
         found = asyncio.run(drilled_by(config, route, caller or "drill", wake=wake, within=seconds))

@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 import msgspec
 from msgspec import UNSET
 
-from gateway.canonical import PATHS, checked, plain
+from gateway.canonical import PATHS, checked, plain, type_of
 from gateway.configproblems import in_words
 from gateway.following import Directory, Table, fault_of
 from gateway.secrets import Secret
@@ -102,7 +102,8 @@ class Lookup:
         try:
             checked({self.field: value})
         except msgspec.ValidationError as error:
-            return f"{self.table.name}: {entry}: {in_words(error).removesuffix(f' (at .{self.field})')}"
+            fault = in_words(error, type_of(self.field)).removesuffix(f" (at .{self.field})")
+            return f"{self.table.name}: {entry}: {fault}"
         return ""
 
     def pick(self, facts: Mapping[str, Any]) -> tuple[str, Any]:

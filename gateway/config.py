@@ -36,6 +36,7 @@ from gateway.configfile import (
     default_store,
     duration,
     is_address,
+    is_header,
     size,
     some_time,
 )
@@ -51,7 +52,7 @@ from gateway.reaching import Reach, reach
 from gateway.registry import dialects
 from gateway.rescaling import with_scale
 from gateway.routing import Route
-from gateway.secrets import ANONYMOUS, Keyring, Secret
+from gateway.secrets import ANONYMOUS, Keyring, Secret, unread
 from gateway.translation import Destination
 
 _SALT = secrets.token_bytes(32)
@@ -198,7 +199,7 @@ def load(path: str | os.PathLike[str], *, secrets: bool = True, listen: str | No
     try:
         text = Path(path).read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError([f"{path}: cannot be read: {error}"]) from None
+        raise ConfigurationError([f"{path}: cannot be read: {unread(error)}"]) from None
     return parse(text, secrets=secrets, listen=listen, base=Path(path).parent)
 
 
@@ -291,6 +292,8 @@ class _Check(Tables):
         keyring, callers = self.keyring(given.keys, f"{path}.keys")
         for caller in keyring.shared() if self.resolve and not self.problems else ():
             self.say(f"{path}.keys.{caller}", "is the credential of another caller too, so it names neither")
+        if given.keys and name in self.described and (dialect.description or {}).get("auth") == "none":
+            self.say(f"{path}.keys", f'cannot be shown, as dialects.{name} has auth = "none"; write anonymous = true')
         for caller in callers:
             if caller == ANONYMOUS or "/" in caller or not caller:
                 self.say(f"{path}.keys.{caller}", "cannot be a caller's name")
@@ -380,9 +383,8 @@ class _Check(Tables):
             self.say(path, "an upstream's name is made of letters, digits, dots, dashes and underscores")
         is_whole = dialect is not None and dialect.outbound.whole_url
         if not is_address(given.url or "", is_whole=is_whole):
-            self.say(
-                f"{path}.url", f"{given.url!r} is not an address such as {dialect.url if dialect else 'https://…'}"
-            )
+            such_as = (dialect.url if dialect else "") or "https://example.com/alerts"
+            self.say(f"{path}.url", f"{given.url!r} is not an address such as {such_as}")
         if not dialect:
             return None
         key, keys = key_of(self, given.key, f"{path}.key", is_chosen=dialect.outbound.key is not None)
@@ -397,7 +399,7 @@ class _Check(Tables):
             key=key or exchanged,
             keys=keys,
             is_exchanged=given.key is None and exchanged is not None,
-            headers={header: self.secret(text, f"{path}.headers.{header}") for header, text in given.headers.items()},
+            headers={header: self.header(header, text, f"{path}.headers") for header, text in given.headers.items()},
             timeout=self.parsed(some_time, given.timeout, f"{path}.timeout", 10.0),
             retry=self.retry(given, path),
             concurrency=self.parsed(count, given.concurrency, f"{path}.concurrency", 1),
@@ -410,6 +412,12 @@ class _Check(Tables):
                 _SALT, msgspec.json.encode((table, dialect.description, self.public_url), order="sorted"), "sha256"
             ).hex(),
         )
+
+    def header(self, name: str, text: str, path: str) -> Secret:
+        """The value of a header."""
+        if not is_header(name):
+            self.say(path, f"{name!r} is no header's name")
+        return self.secret(text, f"{path}.{name}")
 
     def rate(self, given: int | str | None, dialect: Dialect, path: str) -> int | None:
         if given is None or isinstance(given, int):

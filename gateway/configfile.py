@@ -96,7 +96,8 @@ class UpstreamFile(Struct, kw_only=True):
     dialect: str
     """The dialect it speaks."""
     url: str
-    """The root to which the dialect adds its documented paths; of a webhook's dialect the whole address."""
+    """The root to which the dialect adds its documented paths; of a webhook's dialect, or one of your own without paths
+    in `send`, the whole address, query and all."""
     key: str | dict[str, Any] | None = None
     """Its credential; or `{ by = "caller", dir = "PATH", else = "…" }`: one file per entry. May be left out where a
     dialect needs none."""
@@ -249,8 +250,8 @@ class DialectFile(Struct, kw_only=True):
     path: str = "/"
     """Where callers post, below the dialect's name and at the root; `/` is the dialect's name alone."""
     auth: str | dict[str, Any] = "bearer"
-    """Where the credential is: `"bearer"`, `"basic"` (as `user:password`), or one of `{ header, prefix }`, `{ query }`
-    and `{ field }`."""
+    """Where the credential is: `"bearer"`, `"basic"` (as `user:password`), one of `{ header, prefix }`, `{ query }` and
+    `{ field }`, or `"none"`: callers have no keys, and upstreams no `key`."""
     constants: dict[str, Any] = {}
     """Place in the body → what is always written there, such as a version."""
     container: str | None = None
@@ -439,6 +440,11 @@ def is_address(url: str, *, is_whole: bool = False) -> bool:
     return parts.scheme in ("http", "https") and bool(parts.hostname) and is_plain and port != 0
 
 
+def is_header(name: str) -> bool:
+    """Whether a request can have a header of this name."""
+    return re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name) is not None
+
+
 def size(value: str | int) -> int:
     """A size in bytes, or such as ``1MiB``; raises `ValueError`."""
     if isinstance(value, int):
@@ -448,6 +454,8 @@ def size(value: str | int) -> int:
     found = re.fullmatch(r"(\d+)\s*(B|KiB|MiB|GiB)?", value.strip())
     if not found:
         raise ValueError(f'{value!r} is not a size; write a number of bytes or "1MiB"')
+    if not int(found[1]):
+        raise ValueError("must be at least 1")
     return int(found[1]) * {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}[found[2]]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
@@ -28,7 +28,7 @@ def wrong_types(path: str, value: Any, hint: Any, error: msgspec.ValidationError
     """The path of each part of a value that does not fit, and what is wrong with it."""
     parts = list(_parts(path, value, hint))
     wrong = [(where, problem) for where, part, inner in parts for problem in _problem(part, inner)]
-    yield from wrong or [(path, in_words(error))]
+    yield from wrong or [(path, in_words(error, hint))]
 
 
 def _parts(path: str, value: Any, hint: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -48,11 +48,19 @@ def _problem(value: Any, hint: Any) -> Iterator[str]:
     try:
         msgspec.convert(value, hint)
     except msgspec.ValidationError as error:
-        yield in_words(error)
+        yield in_words(error, hint)
 
 
-def in_words(error: msgspec.ValidationError) -> str:
-    """A wrong type as a sentence."""
+def _choices(hint: Any) -> list[str]:
+    """The words that a type allows, where it allows no others."""
+    kinds = [kind for kind in (hint, *get_args(hint)) if get_origin(kind) is Literal]
+    return [f'"{word}"' for kind in kinds for word in get_args(kind)]
+
+
+def in_words(error: msgspec.ValidationError, hint: Any = None) -> str:
+    """A wrong type as a sentence; with what was wanted, one word of several can be named."""
+    if str(error).startswith("Invalid enum value") and (words := _choices(hint)):
+        return f"must be {' or '.join([', '.join(words[:-1]), words[-1]] if len(words) > 1 else words)}"
     found = re.match(r"Expected `([^`]+)`, got `([^`]+)`", str(error))
     if bound := re.match(r"Expected `(?:int|float)` (<=|>=|<|>) ([\d.]+)", str(error)):
         return f"must be {BOUNDS[bound[1]]} {bound[2]}"

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import UNSET
 
-from gateway.canonical import PATHS, Flat, is_path
+from gateway.canonical import PATHS, Flat, is_path, type_of
 from gateway.choosing import Keys, Lookup, named_fact
 from gateway.configfile import Checker, FallbackFile, File, KeyFile, RouteFile, SetFile, TestFile, flat_of, some_time
 from gateway.configproblems import in_words
@@ -250,7 +250,7 @@ def flat(check: Checking, table: Any, path: str, dialect: str = "", known: str =
         at = re.search(r" - at `\$(\.[^`]*)`$", str(error))
         below = at[1] if at else ""
         where = path if below == f".{known}" else path + below
-        check.say(where, in_words(error).removesuffix(f" (at {below})"))
+        check.say(where, in_words(error, type_of(below[1:])).removesuffix(f" (at {below})"))
     return {}
 
 

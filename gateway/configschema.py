@@ -11,7 +11,8 @@ import functools
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_type_hints
+from datetime import datetime
+from typing import Any, Literal, get_args, get_type_hints
 
 import msgspec
 from msgspec import NODEFAULT, Struct
@@ -19,7 +20,7 @@ from msgspec.structs import FieldInfo
 from msgspec.structs import fields as struct_fields
 
 from gateway import configfile as files
-from gateway.canonical import PATHS
+from gateway.canonical import PATHS, SERVER_OWNED, Alert, holder_of, type_of
 from gateway.dialect import Dialect
 from gateway.secrets import Secret
 
@@ -222,7 +223,34 @@ def reference(found: Mapping[str, Dialect]) -> str:
         parts += [f"## {title}", inspect.cleandoc(kind.__doc__ or ""), _rows(kind)]
         own = list(own_fields(found, kind))
         parts += [_own(own)] if own else []
+    parts += ["## The fields of an alert", _FIELDS, _fields_of_an_alert()]
     return "\n\n".join(parts) + "\n"
+
+
+_FIELDS = (
+    "The canonical fields, by which `fields`, `defaults`, `set`, `when` and `by` name what an alert says. No body of a "
+    "dialect of your own says `kind` or `notifications`. What the gateway keeps itself (†) is written where a dialect "
+    "has a place for it, and not believed when it is read."
+)
+
+
+def _fields_of_an_alert() -> str:
+    lines = ["| field | type | |", "| --- | --- | --- |"]
+    for path in PATHS:
+        leaf = path.rpartition(".")[2]
+        own = " †" if path in SERVER_OWNED and path != "status" else ""
+        lines.append(f"| `{path}`{own} | {_sort(type_of(path))} | {texts(holder_of(path) or Alert)[leaf]} |")
+    return "\n".join(lines)
+
+
+def _sort(hint: Any) -> str:
+    """The type of a canonical field as somebody writes it in a file."""
+    kinds = [hint, *get_args(hint)]
+    if datetime in kinds:
+        return "time"
+    if any(issubclass(inner, Struct) for kind in kinds for inner in get_args(kind) if isinstance(inner, type)):
+        return "list of tables"
+    return _named(hint)
 
 
 def _sections() -> Iterator[tuple[str, type[Struct]]]:

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import fields as struct_fields
 
+from gateway.configfile import is_address
 from gateway.configroutes import Checking
 from gateway.secrets import Secret
 
@@ -27,16 +28,28 @@ def settings_of(check: Checking, kind: type[Struct], table: Mapping[str, Any], p
         value, where = table[item.encode_name], f"{path}.{item.encode_name}"
         if hints[item.name] == tuple[Secret, ...]:
             listed = value if isinstance(value, list) else [value]
-            given[item.name] = tuple(check.secret(str(one), where) for one in listed)
+            if not listed:
+                check.say(where, "names no secret: leave it out, or write one")
+            given[item.name] = tuple(_secret(check, one, where) for one in listed)
         elif Secret in getattr(hints[item.name], "__args__", (hints[item.name],)):
-            given[item.name] = check.secret(str(value), where)
+            given[item.name] = _secret(check, value, where)
         else:
             given[item.name] = check.parsed(_converting(hints[item.name]), value, where, value)
+            if item.encode_name.endswith("_url") and isinstance(value, str) and not is_address(value):
+                check.say(where, f"{value!r} is not an address such as {item.default or 'https://…'}")
     try:
         return kind(**given)
     except ValueError as error:
         check.say(path, str(error))
         return kind()
+
+
+def _secret(check: Checking, value: Any, where: str) -> Secret:
+    """A secret, which is a text: what a number or a list would be as a text, nobody meant."""
+    if isinstance(value, str):
+        return check.secret(value, where)
+    check.say(where, 'must be a text: "env:NAME", "file:PATH" or the secret itself')
+    return Secret("unusable")
 
 
 def _converting(wanted: Any) -> Any:

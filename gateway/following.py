@@ -15,6 +15,8 @@ from typing import Any
 
 import structlog
 
+from gateway.secrets import unread
+
 log = structlog.get_logger()
 LOOK_EVERY = 1.0
 """Seconds between two looks."""
@@ -71,7 +73,7 @@ class Directory(_Followed):
             try:
                 self._files = self._read()
             except OSError as error:
-                raise ValueError(f"the directory {path} cannot be read: {type(error).__name__}") from None
+                raise ValueError(f"the directory {path} cannot be read: {unread(error)}") from None
 
     @property
     def is_known(self) -> bool:
@@ -176,7 +178,7 @@ class Table(_Followed):
             signature = _signature(self._path)
             values = tomllib.loads(self._path.read_text("utf-8-sig"))
         except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"the table {self.name} cannot be read: {type(error).__name__}") from None
+            raise ValueError(f"the table {self.name} cannot be read: {unread(error)}") from None
         except tomllib.TOMLDecodeError as error:
             raise ValueError(f"the table {self.name} is not TOML: {error}") from None
         self._signature = signature
@@ -189,7 +191,7 @@ class Table(_Followed):
             values = self._read()
             faults = [fault for check in self._checks for fault in check(values)]
         except (ValueError, OSError) as error:
-            faults = [str(error) if isinstance(error, ValueError) else f"it cannot be read: {type(error).__name__}"]
+            faults = [str(error) if isinstance(error, ValueError) else f"it cannot be read: {unread(error)}"]
         if faults:
             log.error("table.refused", table=self.name, reason="; ".join(faults[:3]))
             return

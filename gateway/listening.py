@@ -99,6 +99,10 @@ def _token(check: Checker, text: str) -> Secret:
 
 
 def _address(check: Checker, text: str, path: str) -> Address | None:
+    if "://" in text or "/" in text:
+        plain = re.sub(r"^\w+://|/.*$", "", text)
+        check.say(path, f"{text!r} is not HOST:PORT; did you mean {plain!r}?")
+        return None
     host, _, port = text.rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
         check.say(path, f"{text!r} is not HOST:PORT")

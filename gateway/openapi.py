@@ -75,7 +75,9 @@ def describe(inbounds: Sequence[Inbound]) -> dict[str, Any]:
         "components": {
             "schemas": schemas,
             "headers": _HEADERS,
-            "securitySchemes": {inbound.dialect.name: dict(inbound.dialect.scheme) for inbound in inbounds},
+            "securitySchemes": {
+                inbound.dialect.name: dict(inbound.dialect.scheme) for inbound in inbounds if inbound.dialect.scheme
+            },
         },
     }
 
@@ -100,13 +102,13 @@ def _served(inbounds: Sequence[Inbound]) -> Iterator[tuple[Inbound, str, Route]]
 def _operation(inbound: Inbound, path: str, route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     dialect = inbound.dialect
     key_in_body = dialect.credential_in_body and route.body is not None
-    needed: list[dict[str, Any]] = [] if key_in_body else [{dialect.name: []}]
+    needed: list[dict[str, Any]] = [] if key_in_body or not dialect.scheme else [{dialect.name: []}]
     operation: dict[str, Any] = {
         "summary": route.summary,
         "operationId": _named(route.method, path),
         "tags": [dialect.title],
         "externalDocs": {"url": route.source},
-        "security": [{}, *needed] if inbound.anonymous or not inbound.keyring else needed,
+        "security": [{}, *needed] if needed and (inbound.anonymous or not inbound.keyring) else needed,
         "parameters": _parameters(path, route),
         "responses": _responses(dialect, route, schemas),
     }

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from gateway.place import Place, now, placed
-from gateway.showing import JSON, print_json, table
+from gateway.showing import JSON, print_json, printable, table
 
 if TYPE_CHECKING:
     from gateway.config import Config
@@ -58,8 +58,16 @@ def deliveries(place: Place, state: str | None, alert_name: str | None, limit: i
             for request in row["would_send"]:
                 click.echo(f"\twould be sent: {request}")
 
-    names = ["delivery", "state", "upstream", "operation", "alert", "attempts", "reason", "code", "would be sent now"]
-    table(names, [[*_cells(row), "\n".join(row["would_send"])] for row in rows], plain)
+    if not sys.stdout.isatty():
+        plain()
+        return
+    names = ["delivery", "state", "upstream", "operation", "alert", "attempts", "code"]
+    table(names, [[*_cells(row)[:6], row["code"] or ""] for row in rows], plain)
+    for row in rows:  # below the table, which has no room for a sentence or a request
+        if row["reason"]:
+            click.echo(f"{row['id']}: {printable(row['reason'])}")
+        for request in row["would_send"]:
+            click.echo(f"{row['id']} would be sent: {printable(request)}")
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

@@ -48,6 +48,8 @@ class Remote:
             found = None
         if answer.status_code == 401:
             raise NotAsAsked(f"{self._url} wants its token, or another one: --token env:NAME")
+        if "alert-gateway-id" in answer.headers:  # only callers are told whose answer it is
+            raise NotAsAsked(f"{self._url} is where callers are served: is it the admin address, and without a path?")
         if not answer.is_success or not isinstance(found, dict):
             said = found.get("message") if isinstance(found, dict) else None
             text = f"{self._url}{path} answered {answer.status_code}: {said or 'is this the admin address?'}"

@@ -24,6 +24,13 @@ ANONYMOUS = "anonymous"
 """What strangers are called, where they may call; no caller may be."""
 
 
+def unread(error: Exception) -> str:
+    """Why a file could not be read, without anything of what is in it."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    return getattr(error, "strerror", None) or type(error).__name__
+
+
 class Secret:
     """A credential by reference. Raises `ValueError`, naming the reference, where it cannot be had."""
 
@@ -63,7 +70,7 @@ class Secret:
                 self._signature = signature
         except (OSError, UnicodeDecodeError) as error:
             if self._signature is None:
-                raise ValueError(f"the file {self._name} cannot be read: {type(error).__name__}") from None
+                raise ValueError(f"the file {self._name} cannot be read: {unread(error)}") from None
         return self._cached
 
     def __repr__(self) -> str:

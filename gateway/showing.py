@@ -51,8 +51,23 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], plain: Callable
         return
     from rich.console import Console
     from rich.table import Column, Table
+    from rich.text import Text
 
-    drawn = Table(*(Column(name, no_wrap=name in ("delivery", "alert", "dialect")) for name in columns))
+    # What nobody has anything to say in takes no room, and what does not fit goes on in the next line: cut short,
+    # a delivery that is dead could not be told from one that is delivered.
+    said = [number for number in range(len(columns)) if not rows or any(str(row[number]) for row in rows)]
+    names = [columns[number] for number in said]
+    drawn = Table(*(Column(Text(name), no_wrap=name in WHOLE, overflow="fold") for name in names))
     for row in rows:
-        drawn.add_row(*(str(cell) for cell in row))
+        drawn.add_row(*(Text(printable(str(row[number]))) for number in said))
     Console().print(drawn)
+
+
+WHOLE = ("delivery", "alert", "dialect", "state")
+"""Columns that are never broken, as they are copied or compared."""
+
+
+def printable(text: str) -> str:
+    """A text as it is, never taken for markup, without what would move a cursor or colour a screen: strangers choose
+    what stands in a table, a program's name for one."""
+    return "".join(char if char.isprintable() or char == "\n" else " " for char in text)

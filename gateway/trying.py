@@ -15,6 +15,7 @@ from gateway.configroutes import upstream_in
 from gateway.errors import Problem
 from gateway.explaining import Explained, Reached, explain, usual_caller
 from gateway.inbound.limits import decode
+from gateway.secrets import unread
 from gateway.wire import get
 
 
@@ -35,7 +36,7 @@ def _failures(config: Config, test: TestFile) -> Iterator[str]:
     try:
         body = decode((config.base / test.send).read_bytes()) if isinstance(test.send, str) else test.send
     except OSError as error:
-        yield f"send: cannot be read: {type(error).__name__}"
+        yield f"send: {test.send} cannot be read: {unread(error)}"
         return
     except Problem as problem:
         yield f"send: {problem.message}"

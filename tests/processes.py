@@ -6,11 +6,14 @@ What it logs is kept whole, so that a test can say what is in it and what must n
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -53,6 +56,22 @@ class Running:
         """The value of one sample of `/metrics`, labels included in its name; 0 where it is not there."""
         text = httpx.get(self.url + "/metrics", timeout=5).text
         return next((float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(sample + " ")), 0)
+
+
+def at_a_terminal(*words: str, columns: int = 80) -> tuple[int, str]:
+    """A command as somebody runs it at a terminal of this width: its status, and what stands there then."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    line = [sys.executable, "-m", "gateway.cli", *words]
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(HERE), "TERM": "dumb"}
+    process = subprocess.Popen(line, cwd=HERE, env=env, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = bytearray()
+    with contextlib.suppress(OSError):  # how a terminal says that nobody writes there any more
+        while part := os.read(ours, 65_536):
+            shown += part
+    os.close(ours)
+    return process.wait(60), shown.decode("utf8", "replace")
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 10.0, said: Callable[[], str] = str) -> Any:

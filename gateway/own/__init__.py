@@ -19,6 +19,7 @@ from gateway.configtables import Tables
 from gateway.dialect import Dialect, Outbound, Route, Sending
 from gateway.errors import ConfigurationError
 from gateway.mapping import Mapping as Rows
+from gateway.own.credentials import NONE
 from gateway.own.describing import Checking, Described, Describing
 from gateway.own.envelope import Envelope
 from gateway.own.places import struct_of
@@ -116,6 +117,8 @@ def _made(described: Described, table: Mapping[str, Any]) -> Dialect:
             calls=sender.calls(),
             nearest={Operation.DELETE: Operation.RESOLVE} if Operation.RESOLVE in sender.calls() else {},
             authorise=described.credentials.put,
+            needs_key=described.credentials is not NONE,
+            whole_url=not (file.send.get("path") or file.send.get("paths")),
             reason=reason,
         ),
         credentials=described.credentials.find,

@@ -52,6 +52,14 @@ def _with_basic(request: Request, credential: str) -> Request:
 BASIC = Credentials(find=_basic, put=_with_basic, scheme={"type": "http", "scheme": "basic"})
 
 
+def _nowhere(request: Request, credential: str) -> Request:
+    return request
+
+
+NONE = Credentials(find=lambda incoming: (), put=_nowhere, scheme={})
+"""There is none: callers show nothing, and who knows an upstream's address may post there."""
+
+
 def in_header(name: str, prefix: str = "") -> Credentials:
     """In a header of its own, perhaps behind a word."""
 

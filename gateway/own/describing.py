@@ -14,12 +14,12 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from msgspec import Struct
 
-from gateway.canonical import SERVER_OWNED, checked, is_path
-from gateway.configfile import AnswerFile, AuthFile, DialectFile, FieldFile, SendFile
+from gateway.canonical import SERVER_OWNED, checked, is_path, type_of
+from gateway.configfile import AnswerFile, AuthFile, DialectFile, FieldFile, SendFile, is_header
 from gateway.configproblems import in_words
-from gateway.own.credentials import BASIC, BEARER, Credentials, in_body, in_header, in_query
+from gateway.own.credentials import BASIC, BEARER, NONE, Credentials, in_body, in_header, in_query
 from gateway.own.envelope import Envelope
-from gateway.own.meanings import FIELDS, GOES_WITH, NEVER, ONLY_FOR, Meaning, meaning, sort_of
+from gateway.own.meanings import FIELDS, GOES_WITH, NEVER, ONLY_FOR, PARTS, Meaning, meaning, sort_of
 from gateway.own.places import Leaf, in_the_way, place
 from gateway.own.reading import Answers
 from gateway.own.rows import row_of
@@ -155,6 +155,8 @@ class Describing:
         wires = self._places(path, given, at)
         before = len(self._check.problems)
         self._goes_together(path, given, at)
+        if given.items and path in PARTS:
+            self._items(PARTS[path].__struct_fields__, given.items, f"{at}.items")
         if path == "status":
             standing = self._standing_of(given, wires[0] if wires else "status", at)
             if wires:
@@ -221,6 +223,17 @@ class Describing:
         for word in sorted({word for word in words if words.count(word) > 1}):
             self._say(f"{at}.words.{word}", "is there twice, as words are compared without case")
 
+    def _items(self, known: tuple[str, ...], given: Mapping[str, str], at: str) -> None:
+        """The names in the objects of a list: each is known here, and each has one place there."""
+        for name, wire in given.items():
+            if name not in known:
+                self._say(f"{at}.{name}", f"is none of {', '.join(known)}{near(name, known)}")
+            elif not wire.strip():
+                self._say(f"{at}.{name}", "names no place")
+        wires = [given.get(name, name) for name in known]
+        for wire in sorted({wire for wire in wires if wires.count(wire) > 1}):
+            self._say(at, f"{wire!r} cannot be two things")
+
     def _canonical(self, path: str, value: Any, at: str) -> Any:
         """A canonical value as the file has it."""
         if value is None:
@@ -228,7 +241,7 @@ class Describing:
         try:
             return checked({path: value})[path]
         except msgspec.ValidationError as error:
-            self._say(at, in_words(error))
+            self._say(at, in_words(error, type_of(path)))
             return None
 
     def _standing_of(self, given: FieldFile, at: str, path: str) -> Standing:
@@ -335,13 +348,15 @@ class Describing:
         return any(isinstance(entry, Extension) and entry.wire == wire for entry in self._rows)
 
     def _credentials(self, file: DialectFile, envelope: Envelope | None) -> Credentials:
+        if file.auth == "none":
+            return NONE
         if file.auth in ("bearer", "basic"):
             usual = BASIC if file.auth == "basic" else BEARER
             is_usual = envelope is not None and file.auth == "bearer"
             return Credentials(find=envelope.credentials, put=usual.put) if is_usual and envelope else usual
         if not isinstance(file.auth, dict):
-            hint = near(file.auth, ("bearer", "basic"))
-            self._say("auth", f"{file.auth!r} is neither bearer nor basic, nor a table such as {{ header }}{hint}")
+            hint = near(file.auth, ("bearer", "basic", "none"))
+            self._say("auth", f"{file.auth!r} is not bearer, basic or none, nor a table such as {{ header }}{hint}")
             return BEARER
         given = self._check.struct(AuthFile, file.auth, f"{self._path}.auth")
         named = [name for name in ("header", "query", "field") if getattr(given, name)]
@@ -349,7 +364,7 @@ class Describing:
             self._say("auth", "names one of header, query and field")
         elif given.field and envelope:
             self._say("auth.field", "does not go with an envelope")
-        elif given.header and not given.header.replace("-", "").replace("_", "").isalnum():
+        elif given.header and not is_header(given.header):
             self._say("auth.header", f"{given.header!r} is no header's name")
         elif given.header:
             return in_header(given.header, given.prefix)
@@ -369,6 +384,13 @@ class Describing:
                 self._say(at, f"is none of {', '.join(SENT)}{near(operation, SENT)}")
             if path and (not path.startswith("/") or "{" in path.replace("{key}", "")):
                 self._say(at, f"{path!r} is no path: it begins with a slash, and has {{key}} at most")
+        for header, text in send.headers.items():
+            if not is_header(header):
+                self._say("send.headers", f"{header!r} is no header's name")
+            elif text.startswith(("env:", "file:")):
+                self._say(f"send.headers.{header}", "holds no secrets: write it into `headers` of the upstream")
+            elif not (text.isascii() and text.isprintable()):
+                self._say(f"send.headers.{header}", "has characters that no header can carry")
         if not (file.path.startswith("/") and "{" not in file.path and "?" not in file.path):
             self._say("path", f"{file.path!r} is no path such as /v1/alerts")
         return send

@@ -339,6 +339,9 @@ def test_commands_ask_a_running_gateway_instead_of_its_store(tmp_path: Path) -> 
         done = command("retry", "--url", at, "--dead")
         assert (done.returncode, done.stdout) == (0, f"{dead[2]['id']}: will be sent again\n")
         assert command("retry", "--url", at, str(dead[0]["id"])).returncode == 1
+        for mistaken in (url, f"{url}/ilert"):
+            asked = command("trace", "--url", mistaken, "a")
+            assert asked.returncode == 2 and "is where callers are served" in asked.stderr, asked.stderr
         report = command("report", "--url", at, "--json")
         assert report.returncode == 0
         [line] = json.loads(report.stdout)["ledger"]

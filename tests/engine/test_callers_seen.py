@@ -28,6 +28,7 @@ from tests.clients.callers import ilert_event
 from tests.engine.store_drivers import DRIVERS, Harness, within
 from tests.engine.test_tls import soon
 from tests.harness import KEY, served
+from tests.processes import at_a_terminal
 
 OK = say(202, {})
 FILE = """
@@ -110,6 +111,18 @@ def test_they_are_kept_over_a_restart_and_shown_from_the_store(tmp_path: Path) -
         assert [short(row) for row in json.loads(listed.stdout)] == [("ilert", "ci", "POST", "/api/events", "ok", 2)]
         plain = CliRunner().invoke(main, ["callers", "--config", d.config]).stdout.split("\t")
         assert plain[:3] == ["ilert/ci", "ok", "2"] and plain[5:] == ["POST /api/events", "tester/1\n"]
+
+
+def test_a_program_may_call_itself_what_it_will_and_a_terminal_shows_it(tmp_path: Path) -> None:
+    """Its name is no markup: strangers choose it, and it made the command fail."""
+    with chaos(OK) as vendor, door(tmp_path, vendor.url) as d:
+        assert d.page() == 202
+        for agent in ("[/x]", "[red]hidden"):
+            d.client.post(d.url + "/ilert/api/events", content="{}", headers={"user-agent": agent})
+        soon(lambda: len(d.seen()) == 3)
+        status, shown = at_a_terminal("callers", "--url", d.url)
+        assert status == 0 and "[/x]" in shown and "[red]" in shown, shown
+        assert "…" not in shown
 
 
 def test_who_called_just_now_is_shown_from_the_store_of_a_gateway_that_runs(tmp_path: Path) -> None:

@@ -7,13 +7,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from click.testing import CliRunner, Result
 
 from gateway.cli import main
-from tests.harness import KEY, house, upstream_table
+from gateway.config import parse
+from gateway.service import Gateway
+from tests.chaos_upstream import chaos, say
+from tests.harness import KEY, house, served, upstream_table
 from tests.postgres_server import shared
-from tests.processes import HERE
+from tests.processes import HERE, at_a_terminal, wait_for
 
 
 def _run(*words: str, text: str | None = None) -> Result:
@@ -144,6 +148,21 @@ def test_a_terminal_that_has_not_every_letter_is_shown_what_there_is(told: str) 
     event = json.dumps({"eventType": "ALERT", "summary": "Диск"}).encode()
     explained = _typed("explain", "--config", told, "--from", "ilert", input=event, environment=speaks)
     assert b"Traceback" not in explained.stderr and b"main" in explained.stdout
+
+
+def test_a_narrow_terminal_says_which_are_dead_and_why(tmp_path: Path) -> None:
+    """Cut short, `dead` and `delivered` were both `de…`, and a vendor's brackets were taken for markup."""
+    reason = "the field [/payload/severity] is not one of those that are known"
+    with chaos(say(400, {"error": {"message": reason}})) as vendor:
+        config = Path(_file(tmp_path, 'defaults = { resource = "mon_9" }\n'))
+        config.write_text(config.read_text().replace("http://127.0.0.1:9", vendor.url))
+        with served(Gateway(parse(config.read_text())).app) as url:
+            event = {"apiKey": KEY, "eventType": "ALERT", "summary": "Disk", "alertKey": "disk"}
+            httpx.post(url + "/ilert/api/events", json=event)
+            wait_for(lambda: b"dead" in _typed("deliveries", "--config", str(config)).stdout)
+        status, shown = at_a_terminal("deliveries", "--config", str(config))
+    assert status == 0 and " dead " in shown and "…" not in shown, shown
+    assert f": 400 {reason}" in shown and "would be sent: POST" in shown, shown
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,9 @@ def test_what_is_no_size_is_refused_with_an_example(value: str) -> None:
         ('max_body = "1 potato"', "max_body"),
         ("max_body = -1", "max_body"),
         ('reply = "never"', "reply"),
+        ('max_body = "0"', "max_body"),
         ('listen = "8080"', "listen"),
+        ('listen = "http://127.0.0.1:8080"', "listen"),
         ('listen = "127.0.0.1:99999"', "listen"),
         ('store = "gateway.db"', "store"),
         ('store = "sqlite://relative.db"', "store"),
@@ -193,6 +195,7 @@ def test_a_bad_value_at_the_top_is_named_by_its_path(line: str, path: str) -> No
     ("line", "path"),
     [
         ('timeout = "quick"', "upstreams.oncall.timeout"),
+        ('headers = { "X Y" = "z" }', "upstreams.oncall.headers"),
         ('retry = { first = "x" }', "upstreams.oncall.retry.first"),
         ('retry = { max_age = "x" }', "upstreams.oncall.retry.max_age"),
         ('concurrency = "many"', "upstreams.oncall.concurrency"),
@@ -209,6 +212,34 @@ def test_a_bad_value_at_the_top_is_named_by_its_path(line: str, path: str) -> No
 )
 def test_a_bad_value_of_an_upstream_is_named_by_its_path(line: str, path: str) -> None:
     assert any(problem.startswith(path) for problem in problems(MINIMAL + line + "\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[inbound.grafana]\nhmac = []", "inbound.grafana.hmac: names no secret: leave it out, or write one"),
+        ("[inbound.grafana]\nhmac = true", "inbound.grafana.hmac: must be a text"),
+        ("[inbound.grafana]\nhmac = [7]", "inbound.grafana.hmac: must be a text"),
+        ('[upstreams.ibm]\ndialect = "ibm_monitoring"\niam_key = 7', "upstreams.ibm.iam_key: must be a text"),
+        (
+            '[upstreams.ibm]\ndialect = "ibm_monitoring"\niam_key = "k"\niam_url = "iam.cloud.ibm.com"',
+            "upstreams.ibm.iam_url: 'iam.cloud.ibm.com' is not an address such as https://iam.cloud.ibm.com",
+        ),
+    ],
+)
+def test_a_dialect_s_own_settings_are_checked_like_all_others(text: str, says: str) -> None:
+    """An empty list of secrets let in whatever was unsigned, and an address that is none was found out by alerts that
+    never arrived."""
+    assert any(problem.startswith(says) for problem in problems(MINIMAL + text + "\n"))
+
+
+def test_of_a_few_words_all_are_named() -> None:
+    found = problems(MINIMAL + 'rules = "loud"\n')
+    assert found == ['upstreams.oncall.rules: must be "page", "quiet" or "refuse"']
+    there = 'set = { urgency = "hi" }\n'
+    assert problems(MINIMAL + '[[routes]]\nto = ["oncall"]\n' + there) == [
+        'routes[1].set.urgency: must be "high" or "low"'
+    ]
 
 
 # --- problems ------------------------------------------------------------------------------------------------

@@ -49,3 +49,12 @@ def test_a_drill_that_an_upstream_does_not_take_ends_with_1(tmp_path: Path) -> N
         assert done.exit_code == 1
         assert "services  create  waiting" in done.stdout and "oncall  create  delivered" in done.stdout
         assert drilled(tmp_path, url, "dbb").exit_code == 2
+
+
+def test_a_drill_as_nobody_is_refused(tmp_path: Path) -> None:
+    """What the route looks up by caller would be somebody else's, and the drill would prove nothing."""
+    with served(sandbox := Sandbox(dialects(), UPSTREAM_KEY)) as url:
+        done = drilled(tmp_path, url, "db", "--caller", "cii")
+        assert (done.exit_code, sandbox.arrived) == (2, [])
+        assert "there is no caller 'cii'; did you mean 'ci'?" in done.stderr
+        assert drilled(tmp_path, url, "db", "--caller", "ci").exit_code == 0

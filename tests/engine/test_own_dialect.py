@@ -274,6 +274,41 @@ def test_out_to_texts(tmp_path: Path) -> None:
     assert (ended.body["alert_cycle_key"], ended.body["alert_transition"]) == ("disk-1", "Recovered")
 
 
+HOOK = """
+[dialects.chat]
+auth = "none"
+fields = { summary = { at = "text", required = true } }
+"""
+"""A webhook that knows its callers by its address."""
+
+
+def test_a_webhook_that_asks_for_no_key_gets_none_at_the_whole_of_its_address(tmp_path: Path) -> None:
+    def text(url: str) -> str:
+        there = f'[upstreams.there]\ndialect = "chat"\nurl = "{url}/hook/?sig=a%2Bb&v=1"\n'
+        return f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n[inbound.chat]\nanonymous = true\n{there}{HOOK}'
+
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        event = {"apiKey": KEY, "eventType": "ALERT", "summary": "Disk full"}
+        assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+        assert h.call("POST", "/chat", {"text": "Disk is still full"}, key=None).status == 202
+        h.wait_for(lambda: len(upstream.got) == 2)
+        assert {got.path for got in upstream.got} == {"/hook/?sig=a%2Bb&v=1"}
+        assert {got.body["text"] for got in upstream.got} == {"Disk full", "Disk is still full"}
+        assert not any("authorization" in got.headers for got in upstream.got)
+    found = describe([parse(text("http://x.example.com")).inbounds["chat"]])
+    assert [str(error) for error in OpenAPIV31SpecValidator(found).iter_errors()] == []
+    [path] = found["paths"].values()
+    assert path["post"]["security"] == [] and not found["components"]["securitySchemes"]
+
+
+def test_keys_that_nobody_can_show_are_refused() -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        parse(f'[inbound.chat]\nkeys = {{ a = "b" }}\n[upstreams.x]\ndialect = "chat"\nurl = "http://x"\n{HOOK}')
+    assert raised.value.problems == [
+        'inbound.chat.keys: cannot be shown, as dialects.chat has auth = "none"; write anonymous = true'
+    ]
+
+
 def test_out_to_an_alert_source(tmp_path: Path) -> None:
     """No severity and no acknowledgement there: the one is carried, the other not told."""
     made, ended = life(tmp_path, "source", "ALERT", "RESOLVE", severity=2, customDetails={"a": 1})
@@ -388,7 +423,11 @@ FIELDS = '[dialects.acme.fields]\nsummary = "title"\n'
             "dialects.acme.fields.severity.out",
             "is read as",
         ),
-        (FIELDS + "urgency = { at = 'x', words = { a = 'hi' } }\n", "dialects.acme.fields.urgency.words.a", "enum"),
+        (
+            FIELDS + "urgency = { at = 'x', words = { a = 'hi' } }\n",
+            "dialects.acme.fields.urgency.words.a",
+            '"high" or "low"',
+        ),
         (FIELDS + "source = { at = 'x', default = 7 }\n", "dialects.acme.fields.source.default", "must be a text"),
         (FIELDS + "status = 'state'\n", "dialects.acme.fields.status", "needs words"),
         (
@@ -417,6 +456,28 @@ FIELDS = '[dialects.acme.fields]\nsummary = "title"\n'
             "dialects.acme.send.paths.resolv",
             "'resolve'",
         ),
+        (
+            FIELDS + "links = { at = 'x', items = { herf = 'u' } }\n",
+            "dialects.acme.fields.links.items.herf",
+            "did you mean 'href'?",
+        ),
+        (
+            FIELDS + "links = { at = 'x', items = { href = '' } }\n",
+            "dialects.acme.fields.links.items.href",
+            "names no place",
+        ),
+        (
+            FIELDS + "links = { at = 'x', items = { href = 'text' } }\n",
+            "dialects.acme.fields.links.items",
+            "'text' cannot be two things",
+        ),
+        (
+            "[dialects.acme]\nsend.headers = { 'X Y' = 'z' }\n" + FIELDS,
+            "dialects.acme.send.headers",
+            "no header's name",
+        ),
+        ("[dialects.acme]\nsend.headers = { X = 'env:Y' }\n" + FIELDS, "dialects.acme.send.headers.X", "no secrets"),
+        ('[dialects.acme]\nsend.headers = { X = "a\\nb" }\n' + FIELDS, "dialects.acme.send.headers.X", "no header can"),
         ("[dialects.acme]\nreply = { status = 404 }\n" + FIELDS, "dialects.acme.reply.status", "between 200 and 299"),
         (
             "[dialects.acme]\nenvelope = 'cloudevent'\n" + FIELDS,
@@ -424,7 +485,7 @@ FIELDS = '[dialects.acme.fields]\nsummary = "title"\n'
             "did you mean 'cloudevents'?",
         ),
         ("[dialects.acme]\nmode = 'binary'\n" + FIELDS, "dialects.acme.mode", "there is no envelope"),
-        ("[dialects.acme]\nkind = 'page'\n" + FIELDS, "dialects.acme.kind", "Invalid enum value"),
+        ("[dialects.acme]\nkind = 'page'\n" + FIELDS, "dialects.acme.kind", 'must be "rule" or "occurrence"'),
         ('[dialects.ilert.fields]\nsummary = "x"\n', "dialects.ilert", "is taken already"),
         ('[dialects.Acme.fields]\nsummary = "x"\n', "dialects.Acme", "small letters"),
         ("dialects = { acme = 7 }\n", "dialects.acme", "a table"),

@@ -64,7 +64,14 @@ def test_a_file_that_is_not_there_or_empty_is_an_error_that_names_it(tmp_path: P
     path = tmp_path / "key"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(ValueError, match=str(path)):
+    with pytest.raises(ValueError, match=f"{path} (cannot be read: No such file or directory|is empty)"):
+        Secret(f"file:{path}")
+
+
+def test_a_file_that_is_no_text_is_told_without_what_is_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(b"secret\xff")
+    with pytest.raises(ValueError, match=rf"the file {path} cannot be read: it is not UTF-8$"):
         Secret(f"file:{path}")
 
 
