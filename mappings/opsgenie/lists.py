@@ -7,7 +7,7 @@ vendor would show of each alert. It must not know what stands behind the gateway
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from gateway.asking import one, whole_number
 from gateway.canonical import Operation
@@ -33,7 +33,8 @@ def entries(incoming: Incoming) -> Read:
         raise invalid("order", "should be one of [ asc, desc ]")
     limit = whole_number(incoming, "limit", 20, least=1, most=100)
     page = {"order": order, "direction": direction, "limit": limit, "offset": one(incoming, "offset") or ""}
-    return Read(ref=ref(incoming), history=True, page={**page, "base": _base(incoming), "id": incoming.params["id"]})
+    alert = {"id": incoming.params["id"], "identifierType": one(incoming, "identifierType") or ""}
+    return Read(ref=ref(incoming), history=True, page={**page, **alert, "base": _base(incoming)})
 
 
 def status(incoming: Incoming) -> Inquiry:
@@ -133,8 +134,9 @@ def _part(answer: Answer, found: list[tuple[Told, dict[str, Json]]], word: str) 
         at = int(offset)
         found = [pair for pair in found if (pair[0].number < at if newest_first else pair[0].number > at)]
     limit = int(page.get("limit", 20))
-    base = f"{page.get('base', '')}/{page.get('id', '')}/{word}"
-    links = {"first": f"{base}?{urlencode({'limit': limit, 'order': page.get('order', 'desc')})}"}
+    base = f"{page.get('base', '')}/{quote(str(page.get('id', '')), safe='')}/{word}"
+    named = {"identifierType": page["identifierType"]} if page.get("identifierType") else {}  # else an alias is an id
+    links = {"first": f"{base}?{urlencode({**named, 'limit': limit, 'order': page.get('order', 'desc')})}"}
     if len(found) > limit:
         links["next"] = f"{links['first']}&{urlencode({'offset': found[limit - 1][0].number})}"
     return answered(answer, {"data": [entry for _, entry in found[:limit]], "paging": links})

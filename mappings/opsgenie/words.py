@@ -53,9 +53,12 @@ def shown_id(number: int) -> str:
 
 
 def answered(answer: Answer, body: dict[str, Json], status: int = 200) -> Reply:
-    """An answer in the envelope that clients insist on."""
-    request = uuid_of(answer.request)
-    return Reply(status, {**body, "took": 0.001, "requestId": request}, {"X-Request-Id": request})
+    """An answer in the envelope that clients insist on. The addresses of further pages are in headers too:
+    https://docs.opsgenie.com/docs/pagination"""
+    request, paging = uuid_of(answer.request), body.get("paging")
+    pages = paging if isinstance(paging, dict) else {}
+    headers = {f"X-Paging-{name.title()}": str(pages[name]) for name in ("next", "first", "last") if name in pages}
+    return Reply(status, {**body, "took": 0.001, "requestId": request}, {"X-Request-Id": request, **headers})
 
 
 def receipt(answer: Answer) -> Reply:

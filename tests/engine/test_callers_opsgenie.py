@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from msgspec import UNSET
@@ -106,6 +107,32 @@ def test_a_note_of_a_create_is_one_of_the_alerts_notes(h: House) -> None:
     assert _create(h, alias=alias) == alias
     notes = _about(h, "GET", alias, "/notes").body["data"]
     assert [one["note"] for one in notes] == ["and again", "as it began"]
+
+
+@pytest.mark.parametrize("part", ["notes", "logs"])
+def test_the_pages_of_an_alert_are_where_the_answer_says(h: House, part: str) -> None:
+    """Clients follow `paging.next` as it is, also where the alert was named by an alias, which may hold anything."""
+    alias = _create(h, alias=fresh("db/1 disk?"), note="the first")
+    for note in ("the second", "the third"):
+        assert _create(h, alias=alias, note=note) == alias
+    found = _about(h, "GET", quote(alias, safe=""), f"/{part}", limit="1")
+    seen = [found.body["data"]]
+    while further := found.body["paging"].get("next"):
+        assert found.headers["x-paging-next"] == further
+        found = h.call("GET", further.removeprefix(h.url))
+        assert found.status == 200, found.body
+        seen.append(found.body["data"])
+    assert [len(page) for page in seen] == [1, 1, 1]
+    assert h.call("GET", found.body["paging"]["first"].removeprefix(h.url)).body["data"] == seen[0]
+
+
+def test_a_list_says_in_headers_too_where_its_pages_are(h: House) -> None:
+    """https://docs.opsgenie.com/docs/pagination: X-Paging-Next, X-Paging-First and X-Paging-Last."""
+    for _ in range(2):
+        _create(h)
+    listed = h.call("GET", f"{ALERTS}?limit=1&query=status:open")
+    said = {name: listed.headers.get(f"x-paging-{name}") for name in ("next", "first", "last")}
+    assert said == {name: listed.body["paging"][name] for name in said}
 
 
 def test_only_its_own_caller_finds_an_alert_or_a_request(h: House) -> None:
