@@ -18,6 +18,9 @@ from mappings.opsgenie import query
 from mappings.opsgenie.asked import ACTED, ref
 from mappings.opsgenie.words import answered, as_shown, now_of, number_of, outcome
 
+LONGEST_PAGE = 100
+"""How many a page has at most: https://docs.opsgenie.com/docs/pagination"""
+
 # --- questions ---------------------------------------------------------------------------------------------
 
 
@@ -31,8 +34,7 @@ def entries(incoming: Incoming) -> Read:
     order, direction = one(incoming, "order") or "desc", one(incoming, "direction") or "next"
     if order not in ("asc", "desc"):
         raise invalid("order", "should be one of [ asc, desc ]")
-    limit = whole_number(incoming, "limit", 20, least=1, most=100)
-    page = {"order": order, "direction": direction, "limit": limit, "offset": one(incoming, "offset") or ""}
+    page = {"order": order, "direction": direction, "limit": _limit(incoming), "offset": one(incoming, "offset") or ""}
     alert = {"id": incoming.params["id"], "identifierType": one(incoming, "identifierType") or ""}
     return Read(ref=ref(incoming), history=True, page={**page, **alert, "base": _base(incoming)})
 
@@ -55,12 +57,18 @@ def search(incoming: Incoming) -> Listing:
     """A list by query, and how many of them; there are no saved searches here."""
     if one(incoming, "searchIdentifier"):
         raise Problem(ProblemKind.NOT_FOUND, "there is no such saved search", field="searchIdentifier")
-    return listing(incoming, "limit", _base(incoming))
+    return listing(incoming, _limit(incoming), _base(incoming))
 
 
-def listing(incoming: Incoming, size: str, base: str, among: Callable[[Shown], bool] = lambda shown: True) -> Listing:
-    """The alerts that a query chooses `among` those, in the order that is asked for: at most as many as the parameter
-    `size` says, of which further pages are at `base`."""
+def _limit(incoming: Incoming) -> int:
+    """How many at most. Clients ask for thousands and follow the pages that they get (`opsgenielib`): as many come as
+    a page holds."""
+    return min(whole_number(incoming, "limit", 20, least=1), LONGEST_PAGE)
+
+
+def listing(incoming: Incoming, most: int, base: str, among: Callable[[Shown], bool] = lambda shown: True) -> Listing:
+    """The alerts that a query chooses `among` those, in the order that is asked for: at most so many, of which further
+    pages are at `base`."""
     text = one(incoming, "query") or ""
     test = query.parse(text)
     sort, order = one(incoming, "sort") or "createdAt", one(incoming, "order") or "desc"
@@ -80,7 +88,7 @@ def listing(incoming: Incoming, size: str, base: str, among: Callable[[Shown], b
     return Listing(
         choose=choose,
         offset=whole_number(incoming, "offset", 0, least=0, most=20_000),
-        limit=whole_number(incoming, size, 20, least=1, most=100),
+        limit=most,
         page={"base": base, "query": text, "sort": sort, "order": order},
     )
 
