@@ -23,6 +23,7 @@ from gateway.values import from_millis, iso, millis
 from mappings.opsgenie.alert import ALERT, USUAL_PRIORITY
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
+UUID_LENGTH = 36
 NO_ALERT = "Alert does not exist"
 INTEGRATION = {"id": "00000000-0000-0000-0000-000000000000", "name": "alert-gateway", "type": "API"}
 """Through which integration alerts come: there is but one here."""
@@ -38,9 +39,9 @@ def uuid_of(number: int) -> str:
 
 def number_of(text: str) -> int | None:
     """The number that such a form was made of; nothing where it is another one's."""
-    if not _UUID.fullmatch(text[:36]):
+    if not _UUID.fullmatch(text[:UUID_LENGTH]):
         return None
-    number = int(text[:36].replace("-", ""), 16)
+    number = int(text[:UUID_LENGTH].replace("-", ""), 16)
     return number if number < 1 << 53 else None
 
 

@@ -109,6 +109,26 @@ def test_a_note_of_a_create_is_one_of_the_alerts_notes(h: House) -> None:
     assert [one["note"] for one in notes] == ["and again", "as it began"]
 
 
+def test_a_sender_that_only_keeps_receipts_closes_what_it_created(h: House) -> None:
+    """Apprise names an alert by the `requestId` of its create, as `id`; on `success` it closes all that it created."""
+    created = h.call("POST", ALERTS, {"message": "Disk full", "source": "Apprise Notifications"}).body["requestId"]
+    noted = h.call("POST", f"{ALERTS}/{created}/notes?identifierType=id", {"note": "still so"})
+    closed = h.call("POST", f"{ALERTS}/{created}/close?identifierType=id", {"note": "over"})
+    for sent, status in ((noted, "Note is added"), (closed, "Closed alert")):
+        found = h.call("GET", f"{ALERTS}/requests/{sent.body['requestId']}").body["data"]
+        assert (found["isSuccess"], found["status"]) == (True, status)
+    shown = h.call("GET", f"{ALERTS}/{created}").body["data"]
+    assert (shown["message"], shown["status"]) == ("Disk full", "closed")
+    assert h.call("GET", f"{ALERTS}/{created}", key=OTHER).status == 404
+    assert h.wait_for(lambda: _told(h, shown["alias"])[-1:] == ["RESOLVE"])
+    assert _told(h, shown["alias"])[0] == "ALERT"
+
+
+def _told(h: House, key: str) -> list[str]:
+    """What ilert was told of an alert."""
+    return [one.body["eventType"] for one in h.arrived("ilert") if one.body.get("alertKey") == key]
+
+
 @pytest.mark.parametrize("part", ["notes", "logs"])
 def test_the_pages_of_an_alert_are_where_the_answer_says(h: House, part: str) -> None:
     """Clients follow `paging.next` as it is, also where the alert was named by an alias, which may hold anything."""
