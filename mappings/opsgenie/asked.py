@@ -34,8 +34,8 @@ def ref(incoming: Incoming) -> Ref:
 
 
 def _own_id(name: str) -> str:
-    """The name of an alert, or the id of the request that created it: senders that only keep receipts close by that
-    (Apprise). Here it is the alert's own number; of other ids nothing is known."""
+    """The name of an alert, or the id of the request that created it or counted it once more: senders that only keep
+    receipts close by that (Apprise). It is a number by which the alert is known here."""
     number = number_of(name) if len(name) == UUID_LENGTH else None
     return name if number is None else str(number)
 

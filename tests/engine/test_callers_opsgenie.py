@@ -109,9 +109,11 @@ def test_a_note_of_a_create_is_one_of_the_alerts_notes(h: House) -> None:
     assert [one["note"] for one in notes] == ["and again", "as it began"]
 
 
-def test_a_sender_that_only_keeps_receipts_closes_what_it_created(h: House) -> None:
-    """Apprise names an alert by the `requestId` of its create, as `id`; on `success` it closes all that it created."""
-    created = h.call("POST", ALERTS, {"message": "Disk full", "source": "Apprise Notifications"}).body["requestId"]
+@pytest.mark.parametrize("repeats", [0, 1])
+def test_a_sender_that_only_keeps_receipts_closes_what_it_created(h: House, repeats: int) -> None:
+    """Apprise names an alert by the `requestId` of its last create, as `id`; on `success` it closes it."""
+    alert = {"message": "Disk full", "alias": fresh("alias"), "source": "Apprise Notifications"}
+    *_, created = [h.call("POST", ALERTS, alert).body["requestId"] for _ in range(1 + repeats)]
     noted = h.call("POST", f"{ALERTS}/{created}/notes?identifierType=id", {"note": "still so"})
     closed = h.call("POST", f"{ALERTS}/{created}/close?identifierType=id", {"note": "over"})
     for sent, status in ((noted, "Note is added"), (closed, "Closed alert")):
