@@ -268,7 +268,8 @@ class Tx(Protocol):
         """The alert that holds this unique name in this scope."""
 
     def alert_by_id(self, scope: str, name: str) -> AlertRow | None:
-        """The alert that any party of this scope ever knew by this id; not a deleted one."""
+        """The alert that any party of this scope ever knew by this id, or that the command of this number was about;
+        not a deleted one."""
 
     def alerts_by_party(self, scope: str, name: str, party: str) -> list[AlertRow]:
         """The alerts of this scope that one party knows by this id, newest first; no deleted ones."""

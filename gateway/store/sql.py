@@ -102,7 +102,8 @@ class SqlTx:
         chosen = f"id IN ({known}) AND is_deleted = 0 ORDER BY {first}, id DESC"
         found = self._alert_where(chosen, scope, name, scope, name)
         if found is None and name.isascii() and name.isdigit() and len(name) < 17:
-            return self._alert_where("id = ? AND scope = ? AND is_deleted = 0", int(name), scope)
+            said_by = "coalesce((SELECT alert FROM commands WHERE id = ?), ?)"  # a command's number is its alert's too
+            return self._alert_where(f"id = {said_by} AND scope = ? AND is_deleted = 0", int(name), int(name), scope)
         return found
 
     def alerts_by_party(self, scope: str, name: str, party: str) -> list[AlertRow]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
 
-from gateway.asking import one, time_of
+from gateway.asking import one, time_of, whole_number
 from gateway.canonical import Operation
 from gateway.dialect import Answer, Command, Incoming, Json, Listing, Read, Ref, Reply, Route, Shown
 from gateway.errors import invalid
@@ -112,7 +112,8 @@ def _search(incoming: Incoming) -> Listing:
         created = shown.flat.get("created_at")
         return created is None or ((since is None or since <= created) and (until is None or created <= until))
 
-    return lists.listing(incoming, "size", "/v1/alerts", among)
+    size = whole_number(incoming, "size", 20, least=1, most=lists.LONGEST_PAGE)
+    return lists.listing(incoming, size, "/v1/alerts", among)
 
 
 def _assign(incoming: Incoming) -> Command:

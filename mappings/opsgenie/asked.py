@@ -19,6 +19,7 @@ from gateway.errors import invalid
 from gateway.mapping import Mapping
 from gateway.values import iso, read_time
 from mappings.opsgenie.alert import ALERT, PRIORITY, RESPONDERS, TAGS, USUAL_PRIORITY
+from mappings.opsgenie.words import UUID_LENGTH, number_of
 
 COMMON = ("user", "source", "note")
 
@@ -29,7 +30,14 @@ def ref(incoming: Incoming) -> Ref:
     if kind.lower() not in ("id", "tiny", "alias"):
         raise invalid("identifierType", "should be one of [ id, tiny, alias ]")
     name = incoming.params["id"]
-    return Ref(key=name) if kind.lower() == "alias" else Ref(id=name)
+    return Ref(key=name) if kind.lower() == "alias" else Ref(id=_own_id(name))
+
+
+def _own_id(name: str) -> str:
+    """The name of an alert, or the id of the request that created it or counted it once more: senders that only keep
+    receipts close by that (Apprise). It is a number by which the alert is known here."""
+    number = number_of(name) if len(name) == UUID_LENGTH else None
+    return name if number is None else str(number)
 
 
 def words_of(incoming: Incoming, *, is_optional: bool = False) -> dict[str, Json]:

@@ -7,7 +7,7 @@ vendor would show of each alert. It must not know what stands behind the gateway
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from gateway.asking import one, whole_number
 from gateway.canonical import Operation
@@ -17,6 +17,9 @@ from gateway.values import iso
 from mappings.opsgenie import query
 from mappings.opsgenie.asked import ACTED, ref
 from mappings.opsgenie.words import answered, as_shown, now_of, number_of, outcome
+
+LONGEST_PAGE = 100
+"""How many a page has at most: https://docs.opsgenie.com/docs/pagination"""
 
 # --- questions ---------------------------------------------------------------------------------------------
 
@@ -31,9 +34,9 @@ def entries(incoming: Incoming) -> Read:
     order, direction = one(incoming, "order") or "desc", one(incoming, "direction") or "next"
     if order not in ("asc", "desc"):
         raise invalid("order", "should be one of [ asc, desc ]")
-    limit = whole_number(incoming, "limit", 20, least=1, most=100)
-    page = {"order": order, "direction": direction, "limit": limit, "offset": one(incoming, "offset") or ""}
-    return Read(ref=ref(incoming), history=True, page={**page, "base": _base(incoming), "id": incoming.params["id"]})
+    page = {"order": order, "direction": direction, "limit": _limit(incoming), "offset": one(incoming, "offset") or ""}
+    alert = {"id": incoming.params["id"], "identifierType": one(incoming, "identifierType") or ""}
+    return Read(ref=ref(incoming), history=True, page={**page, **alert, "base": _base(incoming)})
 
 
 def status(incoming: Incoming) -> Inquiry:
@@ -54,12 +57,18 @@ def search(incoming: Incoming) -> Listing:
     """A list by query, and how many of them; there are no saved searches here."""
     if one(incoming, "searchIdentifier"):
         raise Problem(ProblemKind.NOT_FOUND, "there is no such saved search", field="searchIdentifier")
-    return listing(incoming, "limit", _base(incoming))
+    return listing(incoming, _limit(incoming), _base(incoming))
 
 
-def listing(incoming: Incoming, size: str, base: str, among: Callable[[Shown], bool] = lambda shown: True) -> Listing:
-    """The alerts that a query chooses `among` those, in the order that is asked for: at most as many as the parameter
-    `size` says, of which further pages are at `base`."""
+def _limit(incoming: Incoming) -> int:
+    """How many at most. Clients ask for thousands and follow the pages that they get (`opsgenielib`): as many come as
+    a page holds."""
+    return min(whole_number(incoming, "limit", 20, least=1), LONGEST_PAGE)
+
+
+def listing(incoming: Incoming, most: int, base: str, among: Callable[[Shown], bool] = lambda shown: True) -> Listing:
+    """The alerts that a query chooses `among` those, in the order that is asked for: at most so many, of which further
+    pages are at `base`."""
     text = one(incoming, "query") or ""
     test = query.parse(text)
     sort, order = one(incoming, "sort") or "createdAt", one(incoming, "order") or "desc"
@@ -79,7 +88,7 @@ def listing(incoming: Incoming, size: str, base: str, among: Callable[[Shown], b
     return Listing(
         choose=choose,
         offset=whole_number(incoming, "offset", 0, least=0, most=20_000),
-        limit=whole_number(incoming, size, 20, least=1, most=100),
+        limit=most,
         page={"base": base, "query": text, "sort": sort, "order": order},
     )
 
@@ -133,8 +142,9 @@ def _part(answer: Answer, found: list[tuple[Told, dict[str, Json]]], word: str) 
         at = int(offset)
         found = [pair for pair in found if (pair[0].number < at if newest_first else pair[0].number > at)]
     limit = int(page.get("limit", 20))
-    base = f"{page.get('base', '')}/{page.get('id', '')}/{word}"
-    links = {"first": f"{base}?{urlencode({'limit': limit, 'order': page.get('order', 'desc')})}"}
+    base = f"{page.get('base', '')}/{quote(str(page.get('id', '')), safe='')}/{word}"
+    named = {"identifierType": page["identifierType"]} if page.get("identifierType") else {}  # else an alias is an id
+    links = {"first": f"{base}?{urlencode({**named, 'limit': limit, 'order': page.get('order', 'desc')})}"}
     if len(found) > limit:
         links["next"] = f"{links['first']}&{urlencode({'offset': found[limit - 1][0].number})}"
     return answered(answer, {"data": [entry for _, entry in found[:limit]], "paging": links})

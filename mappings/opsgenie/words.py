@@ -23,6 +23,7 @@ from gateway.values import from_millis, iso, millis
 from mappings.opsgenie.alert import ALERT, USUAL_PRIORITY
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
+UUID_LENGTH = 36
 NO_ALERT = "Alert does not exist"
 INTEGRATION = {"id": "00000000-0000-0000-0000-000000000000", "name": "alert-gateway", "type": "API"}
 """Through which integration alerts come: there is but one here."""
@@ -38,9 +39,9 @@ def uuid_of(number: int) -> str:
 
 def number_of(text: str) -> int | None:
     """The number that such a form was made of; nothing where it is another one's."""
-    if not _UUID.fullmatch(text[:36]):
+    if not _UUID.fullmatch(text[:UUID_LENGTH]):
         return None
-    number = int(text[:36].replace("-", ""), 16)
+    number = int(text[:UUID_LENGTH].replace("-", ""), 16)
     return number if number < 1 << 53 else None
 
 
@@ -53,9 +54,12 @@ def shown_id(number: int) -> str:
 
 
 def answered(answer: Answer, body: dict[str, Json], status: int = 200) -> Reply:
-    """An answer in the envelope that clients insist on."""
-    request = uuid_of(answer.request)
-    return Reply(status, {**body, "took": 0.001, "requestId": request}, {"X-Request-Id": request})
+    """An answer in the envelope that clients insist on. The addresses of further pages are in headers too:
+    https://docs.opsgenie.com/docs/pagination"""
+    request, paging = uuid_of(answer.request), body.get("paging")
+    pages = paging if isinstance(paging, dict) else {}
+    headers = {f"X-Paging-{name.title()}": str(pages[name]) for name in ("next", "first", "last") if name in pages}
+    return Reply(status, {**body, "took": 0.001, "requestId": request}, {"X-Request-Id": request, **headers})
 
 
 def receipt(answer: Answer) -> Reply:

@@ -1,8 +1,8 @@
 """PagerDuty's Events API v2: occurrences, addressed by key, and change events beside them, which page nobody.
 
 Source: https://developer.pagerduty.com/docs/events-api-v2/overview/ and the pages on alert and change events beside
-it. What is sent is in `calls`, what is wrong with a request and how that is said in `words`. It must not know what
-stands behind the gateway.
+it. What is sent is in `calls`, what is wrong with a request and how that is said in `words`; `first` brings the events
+of v1 into these words. It must not know what stands behind the gateway.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from gateway.fallbacks import headline
 from gateway.mapping import Mapping
 from gateway.rows import Dropped, Extension, Writing, joint, row
 from gateway.values import Pair, Scale, each
+from mappings.pagerduty import first
 from mappings.pagerduty.calls import CHANGE, SEND, authorise, fitted_key
 from mappings.pagerduty.words import credential_faults, problem, reason, refuse_alert, refuse_change
 
@@ -230,8 +231,10 @@ EVENT = Mapping(
 
 
 def _credentials(incoming: Incoming) -> tuple[str, ...]:
-    """The routing key of the body; older clients of the vendor put it into a header instead."""
-    said = incoming.body.get("routing_key") if isinstance(incoming.body, dict) else None
+    """The routing key of the body, which v1 calls the service key; older clients of the vendor put it into a header
+    instead."""
+    body = incoming.body if isinstance(incoming.body, dict) else {}
+    said = body.get("routing_key") or body.get("service_key")
     key = said if isinstance(said, str) and said else incoming.headers.get("x-routing-key", "")
     return (key,) if key else ()
 
@@ -298,12 +301,41 @@ def _change(incoming: Incoming) -> Command:
     )
 
 
+def _first(incoming: Incoming) -> Command:
+    """An event of v1, read with the rows of v2. Who noticed it does not say: where v2 has to be told, it is what is
+    said for any alert that has no source."""
+    body = {name: value for name, value in body_object(incoming).items() if value is not None}
+    first.refuse_first(body)
+    if body["event_type"] != "trigger":
+        return Command(
+            operation=Operation.ACKNOWLEDGE if body["event_type"] == "acknowledge" else Operation.RESOLVE,
+            ref=Ref(key=body["incident_key"]),
+            comment=body.get("description", ""),
+            verbatim={"dedup_key": body["incident_key"]},
+        )
+    reading = EVENT.read(first.in_second(body))
+    return Command(
+        operation=Operation.CREATE,
+        patch={path: value for path, value in reading.flat.items() if path != "source"},
+        verbatim=reading.verbatim,
+        carried=reading.carried,
+        invents_key=True,
+    )
+
+
+def _key_of(answer: Answer) -> str:
+    if answer.key is not None:
+        return answer.key
+    assert answer.shown
+    return str(answer.shown.flat.get("dedup_key") or "")
+
+
 def _answer_alert(answer: Answer) -> Reply:
-    key = answer.key
-    if key is None:
-        assert answer.shown
-        key = str(answer.shown.flat.get("dedup_key") or "")
-    return Reply(202, {"status": "success", "message": "Event processed", "dedup_key": key})
+    return Reply(202, {"status": "success", "message": "Event processed", "dedup_key": _key_of(answer)})
+
+
+def _answer_first(answer: Answer) -> Reply:
+    return Reply(200, {"status": "success", "message": "Event processed", "incident_key": _key_of(answer)})
 
 
 def _answer_change(answer: Answer) -> Reply:
@@ -334,6 +366,17 @@ ROUTES = (
         body=ChangeEvent,
         returns=ChangeProcessed,
         success=202,
+    ),
+    Route(
+        method="POST",
+        path=first.PATH,
+        operations=(Operation.CREATE, Operation.UPDATE, Operation.ACKNOWLEDGE, Operation.RESOLVE),
+        read=_first,
+        answer=_answer_first,
+        summary="Send an event of v1: trigger, acknowledge or resolve",
+        source=first.PAGE,
+        body=first.FirstEvent,
+        returns=first.FirstProcessed,
     ),
 )
 

@@ -34,15 +34,16 @@ def refuse_alert(body: dict[str, Json]) -> None:
         faults += _payload(payload, "summary", "source")
         if isinstance(payload, dict):
             faults += _one_of("payload.severity", payload.get("severity"), SEVERITIES)
-    _raise(faults)
+    refuse(faults)
 
 
 def refuse_change(body: dict[str, Json]) -> None:
     """Raises a problem that lists everything that is wrong with a change event."""
-    _raise([*_payload(body.get("payload", {}), "summary")])
+    refuse([*_payload(body.get("payload", {}), "summary")])
 
 
-def _raise(faults: list[str]) -> None:
+def refuse(faults: list[str]) -> None:
+    """Raises a problem that lists all of these, if there are any."""
     if faults:
         raise Problem(ProblemKind.INVALID, "; ".join(faults), faults=tuple(faults))
 

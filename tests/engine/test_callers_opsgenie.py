@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from msgspec import UNSET
@@ -107,6 +108,64 @@ def test_a_note_of_a_create_is_one_of_the_alerts_notes(h: House) -> None:
     assert _create(h, alias=alias) == alias
     notes = _about(h, "GET", alias, "/notes").body["data"]
     assert [one["note"] for one in notes] == ["and again", "as it began"]
+
+
+@pytest.mark.parametrize("repeats", [0, 1])
+def test_a_sender_that_only_keeps_receipts_closes_what_it_created(h: House, repeats: int) -> None:
+    """Apprise names an alert by the `requestId` of its last create, as `id`; on `success` it closes it."""
+    alert = {"message": "Disk full", "alias": fresh("alias"), "source": "Apprise Notifications"}
+    *_, created = [h.call("POST", ALERTS, alert).body["requestId"] for _ in range(1 + repeats)]
+    noted = h.call("POST", f"{ALERTS}/{created}/notes?identifierType=id", {"note": "still so"})
+    closed = h.call("POST", f"{ALERTS}/{created}/close?identifierType=id", {"note": "over"})
+    for sent, status in ((noted, "Note is added"), (closed, "Closed alert")):
+        found = h.call("GET", f"{ALERTS}/requests/{sent.body['requestId']}").body["data"]
+        assert (found["isSuccess"], found["status"]) == (True, status)
+    shown = h.call("GET", f"{ALERTS}/{created}").body["data"]
+    assert (shown["message"], shown["status"]) == ("Disk full", "closed")
+    assert h.call("GET", f"{ALERTS}/{created}", key=OTHER).status == 404
+    assert h.wait_for(lambda: _told(h, shown["alias"])[-1:] == ["RESOLVE"])
+    assert _told(h, shown["alias"])[0] == "ALERT"
+
+
+def _told(h: House, key: str) -> list[str]:
+    """What ilert was told of an alert."""
+    return [one.body["eventType"] for one in h.arrived("ilert") if one.body.get("alertKey") == key]
+
+
+@pytest.mark.parametrize("part", ["notes", "logs"])
+def test_the_pages_of_an_alert_are_where_the_answer_says(h: House, part: str) -> None:
+    """Clients follow `paging.next` as it is, also where the alert was named by an alias, which may hold anything."""
+    alias = _create(h, alias=fresh("db/1 disk?"), note="the first")
+    for note in ("the second", "the third"):
+        assert _create(h, alias=alias, note=note) == alias
+    found = _about(h, "GET", quote(alias, safe=""), f"/{part}", limit="1")
+    seen = [found.body["data"]]
+    while further := found.body["paging"].get("next"):
+        assert found.headers["x-paging-next"] == further
+        found = h.call("GET", further.removeprefix(h.url))
+        assert found.status == 200, found.body
+        seen.append(found.body["data"])
+    assert [len(page) for page in seen] == [1, 1, 1]
+    assert h.call("GET", found.body["paging"]["first"].removeprefix(h.url)).body["data"] == seen[0]
+
+
+def test_a_list_says_in_headers_too_where_its_pages_are(h: House) -> None:
+    """https://docs.opsgenie.com/docs/pagination: X-Paging-Next, X-Paging-First and X-Paging-Last."""
+    for _ in range(2):
+        _create(h)
+    listed = h.call("GET", f"{ALERTS}?limit=1&query=status:open")
+    said = {name: listed.headers.get(f"x-paging-{name}") for name in ("next", "first", "last")}
+    assert said == {name: listed.body["paging"][name] for name in said}
+
+
+def test_a_client_that_asks_for_more_than_a_page_gets_a_page(h: House) -> None:
+    """`opsgenielib` and the command line made of it ask for 2000, or 500, and follow `next` until there are so many."""
+    for _ in range(101):
+        _create(h, tags=["many"])
+    listed = h.call("GET", f"{ALERTS}?limit=2000&query=tag:many").body
+    assert len(listed["data"]) == 100
+    further = h.call("GET", listed["paging"]["next"].removeprefix(h.url)).body
+    assert (len(further["data"]), "next" in further["paging"]) == (1, False)
 
 
 def test_only_its_own_caller_finds_an_alert_or_a_request(h: House) -> None:
@@ -254,7 +313,7 @@ REFUSED = [
     ("DELETE", "/a/tags", None, "tags"),
     ("DELETE", "/a/details", None, "keys"),
     ("PUT", "/a/priority", {"priority": "high"}, "priority"),
-    ("GET", "?limit=101", None, "limit"),
+    ("GET", "?limit=0", None, "limit"),
     ("GET", "?sort=colour", None, "sort"),
     ("GET", "?query=status:open)", None, "query"),
     ("GET", "/a?identifierType=name", None, "identifierType"),

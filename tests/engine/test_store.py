@@ -161,7 +161,12 @@ def test_every_id_of_any_party_finds_the_alert_in_its_scope_alone(harness: Harne
             assert found and found.id == 1
             assert tx.alert_by_id("other", name) is None
         assert tx.is_known_id("77", "a") and not tx.is_known_id("77", "b")
+        tx.insert_command(command(9))
+        found = tx.alert_by_id("s", "9")
+        assert found and found.id == 1, "a command's number names the alert that it was about"
+        assert tx.alert_by_id("other", "9") is None
         tx.update_alert(alert(1, is_deleted=True, is_open=False))
+        assert tx.alert_by_id("s", "9") is None
         assert tx.alert_by_id("s", "77") is None and tx.alert_by_id("s", "shown-1") is None
         assert tx.is_known_id("77", "a")
 

@@ -1,0 +1,89 @@
+"""Events of PagerDuty's older API, v1, in the words of v2: many tools still send them (Salt, pypd, pygerduty).
+
+Source: https://developer.pagerduty.com/docs/events-api-v1/trigger-events/ and the overview beside it; the texts of
+refusals are that page's, and those of grafana/grafana#8979 and vmw-loginsight/webhook-shims#60. It has no source, no
+severity and no change events. It must not know what stands behind the gateway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+from gateway.dialect import Json
+from mappings.pagerduty.words import ACTIONS, refuse
+
+PAGE = "https://developer.pagerduty.com/docs/events-api-v1/trigger-events/"
+PATH = "/generic/2010-04-15/create_event.json"
+"""The date is the version's name."""
+TEXT = "details"
+UNSAID = {"source": "nowhere", "severity": "error"}
+"""What v2 asks for and v1 never says. Whatever came over v1 pages somebody, as an error does."""
+
+
+class FirstEvent(Struct, kw_only=True):
+    """An event, as posted. Only a trigger needs a description; only a trigger may leave the key out."""
+
+    event_type: Literal["trigger", "acknowledge", "resolve"]
+    service_key: str | UnsetType = UNSET
+    incident_key: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+    details: Any = UNSET
+    client: str | UnsetType = UNSET
+    client_url: str | UnsetType = UNSET
+    contexts: list[dict[str, Any]] | UnsetType = UNSET
+
+
+class FirstProcessed(Struct, kw_only=True):
+    """The answer to an event: it was processed, under this key."""
+
+    status: Literal["success"]
+    message: str
+    incident_key: str
+
+
+def refuse_first(body: dict[str, Json]) -> None:
+    """Raises a problem that lists everything that is wrong with an event."""
+    refuse(list(_faults(body)))
+
+
+def _faults(body: dict[str, Json]) -> Iterator[str]:
+    kind = body.get("event_type")
+    if kind in (None, ""):
+        yield "Event type is missing or blank"
+    elif kind not in ACTIONS:
+        yield f"event_type is invalid (must be one of: {' '.join(ACTIONS)})"
+    for name, needed in (("description", kind == "trigger"), ("incident_key", kind in ("acknowledge", "resolve"))):
+        value, said = body.get(name), name.capitalize().replace("_", " ")
+        if value is not None and not isinstance(value, str):
+            yield f"{said} is invalid (must be a string)"
+        elif needed and not (value or "").strip():
+            yield f"{said} is missing or blank"
+    if not isinstance(body.get("contexts", []), list):
+        yield "Contexts is invalid (must be an array)"
+
+
+def in_second(body: dict[str, Json]) -> dict[str, Json]:
+    """A trigger as v2 has it."""
+    payload: dict[str, Json] = {"summary": body["description"], **UNSAID}
+    details = body.get("details")
+    if details not in (None, "", {}, []):
+        payload["custom_details"] = details if isinstance(details, dict) else {TEXT: details}
+    event = {"event_action": "trigger", "payload": payload, **_shown(body.get("contexts") or [])}
+    if str(body.get("incident_key", "")).strip():
+        event["dedup_key"] = body["incident_key"]
+    return {**event, **{name: body[name] for name in ("client", "client_url") if name in body}}
+
+
+def _shown(contexts: list[Json]) -> dict[str, Json]:
+    """Links and images, which are apart in v2; what is neither cannot be shown there."""
+    held = [context for context in contexts if isinstance(context, dict)]
+    links, images = _of(held, "link", "href", "text"), _of(held, "image", "src", "href", "alt")
+    return {**({"links": links} if links else {}), **({"images": images} if images else {})}
+
+
+def _of(contexts: list[dict[str, Json]], kind: str, *names: str) -> list[Json]:
+    chosen = [one for one in contexts if one.get("type") == kind and isinstance(one.get(names[0]), str)]
+    return [{name: one[name] for name in names if isinstance(one.get(name), str)} for one in chosen]
