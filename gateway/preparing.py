@@ -132,12 +132,12 @@ def _folded(tx: Tx, delivery: DeliveryRow, target: TargetRow, upstream: Upstream
 def fire(tx: Tx, shipment: Shipment) -> bool:
     """Tells the fallback from here on of everything; False where the alert ended at the last moment, or another
     replica has taken the delivery over."""
+    tx.lock(f"alert {shipment.delivery.alert}")  # before its delivery, as a command that ends the alert comes to both
     delivery = tx.delivery(shipment.delivery.id)
     if delivery is None or delivery.state != "waiting" or delivery.alert is None:
         return False
     if delivery.fence != shipment.delivery.fence:
         return False
-    tx.lock(f"alert {delivery.alert}")
     target = target_of(tx, delivery)
     if target is None:
         return False

@@ -22,7 +22,7 @@ from gateway.muting import muting
 from gateway.outbox import Outbox
 from gateway.routing import Choice, choose, taking
 from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryRow, Tx
-from gateway.targets import Targets, lane_of
+from gateway.targets import Targets, hold, lane_of
 from gateway.terms import (
     TELLING,
 )
@@ -114,6 +114,7 @@ class Road:
         )
         accepted.primary = chosen[0].upstream if chosen else None
         accepted.routes.update({} if chosen else self._thrown_away(caller, flat))
+        hold(tx, self._targets.lanes(chosen, caller, flat, flat.get("dedup_key")))
         for position, choice in enumerate(chosen):
             self._outbox.deliver(step, self._targets.new(step, choice, position))
         tx.insert_alert(row)  # last, as the primary may refuse it: then nothing has been written yet
@@ -302,7 +303,9 @@ class Road:
         accepted = Accepted(command=command, alert=None)
         if asked.is_resend and asked.ref.key and _has_ended(tx, caller, asked.ref.key, command):
             return accepted
-        for choice in choose(self._config.routes, caller.dialect.name, caller.name, None) or ():
+        chosen = choose(self._config.routes, caller.dialect.name, caller.name, None) or ()
+        hold(tx, self._targets.lanes(chosen, caller, {}, asked.ref.key))
+        for choice in chosen:
             accepted.primary = accepted.primary or choice.upstream
             delivery = self._blind(tx, asked, caller, choice, command, now)
             if delivery is None:

@@ -1,0 +1,119 @@
+"""Two gateways on one PostgreSQL that come to the same thing at the same moment: neither waits for the other for
+nothing, and what only one may have only one gets."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import psycopg
+import pytest
+
+from gateway.accepted import Accepted, Caller
+from gateway.canonical import Operation
+from gateway.config import parse
+from gateway.dialect import Command, Ref
+from gateway.ids import Ids
+from gateway.preparing import Shipment, fire
+from gateway.road import Road
+from gateway.store import TargetRow, Tx
+from gateway.store.postgres import PostgresStore
+from tests.chaos.lanes import CONFIG
+from tests.engine.store_drivers import alert, delivery
+from tests.engine.test_lanes import create
+from tests.postgres_server import shared
+
+PAUSE = 0.3
+"""Seconds that one stands still in the midst of things: the other comes meanwhile."""
+
+
+def deadlocks(url: str) -> int:
+    """How often the server had to end a transaction so that others could go on. Known once everybody has left."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        found = connection.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+        return int(found.fetchall()[0][0])
+
+
+def among(url: str, work: Callable[[PostgresStore, PostgresStore], Coroutine[Any, Any, None]]) -> None:
+    """Runs `work` with two gateways on one store."""
+
+    async def main() -> None:
+        async with PostgresStore(url) as one, PostgresStore(url) as other:
+            await work(one, other)
+
+    asyncio.run(main())
+
+
+class Gate:
+    """One gateway's road, which stands still for a while whenever it has put something into an outbox. Its two callers
+    have routes that name the same upstreams the other way round."""
+
+    def __init__(self, store: PostgresStore, stands: float = 0.0) -> None:
+        config = parse(CONFIG)
+        self.store = store
+        self._stands = stands
+        self._ids = Ids(store.slot)
+        self._road = Road(config, self._next)
+        dialect = config.inbounds["ilert"].dialect
+        self._callers = {name: Caller(dialect, name, f"ilert/{name}") for name in ("ci", "ops")}
+
+    def _next(self, above: int = 0) -> int:
+        time.sleep(self._stands)
+        return self._ids.next(above)
+
+    async def accept(self, who: str, asked: Command) -> Accepted:
+        """One command of a caller."""
+        command = self._ids.next()
+        return await self.store.write(lambda tx: self.take(tx, who, asked, command))
+
+    def take(self, tx: Tx, who: str, asked: Command, command: int) -> Accepted:
+        """The same, as a part of a transaction."""
+        return self._road.accept(tx, asked, self._callers[who], command, command, time.time_ns() // 1_000_000)
+
+
+@pytest.mark.parametrize("operation", [Operation.CREATE, Operation.RESOLVE])
+def test_routes_that_name_upstreams_the_other_way_round_do_not_wait_for_each_other(operation: Operation) -> None:
+    """Of a key that two scopes use, one had the lane at one upstream and the other that at the other: the server let
+    a second pass before it ended one of them, and whoever came behind waited too."""
+    url = shared().database()
+
+    async def main(one: PostgresStore, other: PostgresStore) -> None:
+        pair = [("ci", Gate(one, PAUSE)), ("ops", Gate(other, PAUSE))]
+        ends = Command(operation=operation, ref=Ref(key="disk"))
+        asked = ends if operation is Operation.RESOLVE else create("disk")
+        await asyncio.gather(*(gate.accept(who, asked) for who, gate in pair))
+
+    among(url, main)
+    assert deadlocks(url) == 0
+
+
+def test_a_fallback_that_is_told_and_the_end_of_its_alert_do_not_wait_for_each_other() -> None:
+    url = shared().database()
+
+    def put(tx: Tx) -> None:
+        tx.insert_alert(alert(1))
+        tx.put_target(TargetRow(alert=1, upstream="u", position=1, lane="l", key="k", state="standby"))
+        tx.insert_delivery(delivery(2, alert=1, upstream="u", lane="l"))
+
+    async def main(one: PostgresStore, other: PostgresStore) -> None:
+        await one.write(put)
+        [row] = await one.take(lambda tx: tx.claim("u", 10**15, 10))
+        is_held = threading.Event()
+
+        def end(tx: Tx) -> None:
+            tx.lock("alert 1")
+            is_held.set()
+            time.sleep(PAUSE)
+            assert tx.delivery(2)
+
+        ending = asyncio.ensure_future(other.write(end))
+        await asyncio.to_thread(is_held.wait, 5)
+        shipment = Shipment(delivery=row, operation=Operation.CREATE, fires=True)
+        assert await one.write(lambda tx: fire(tx, shipment))
+        await ending
+
+    among(url, main)
+    assert deadlocks(url) == 0
