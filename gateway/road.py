@@ -75,6 +75,8 @@ class Road:
         if key is not None:
             tx.lock(f"key {caller.scope} {key}")
         found = self._found(tx, asked, caller, key)
+        if found is not None and found.key is not None and asked.operation is Operation.REOPEN:
+            tx.lock(f"key {found.scope} {found.key}")  # which somebody may be about to open anew
         while found is not None and tx.lock(f"alert {found.id}"):
             again = self._found(tx, asked, caller, key)
             if again is None or again.id == found.id:

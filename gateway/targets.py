@@ -109,9 +109,7 @@ class Targets:
 def hold(tx: Tx, lanes: Iterable[tuple[str, str]]) -> None:
     """Keeps lanes to this transaction, each named with its upstream. All at once, so that everybody comes to them in
     one order: commands of two routes that name the same upstreams the other way round would wait for each other."""
-    names = {f"lane {upstream} {lane}" for upstream, lane in lanes}
-    if len(names) > 1:
-        tx.lock(*names)
+    tx.lock(*{f"lane {upstream} {lane}" for upstream, lane in lanes})
 
 
 def lane_of(upstream: Upstream, choice: Choice, caller: Caller, about: str, flat: Flat) -> str:

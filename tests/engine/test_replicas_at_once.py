@@ -16,11 +16,13 @@ from gateway.accepted import Accepted, Caller
 from gateway.canonical import Operation
 from gateway.config import parse
 from gateway.dialect import Command, Ref
+from gateway.errors import Problem, ProblemKind
 from gateway.ids import Ids
 from gateway.preparing import Shipment, fire
 from gateway.road import Road
-from gateway.store import TargetRow, Tx
+from gateway.store import AlertFilter, TargetRow, Tx
 from gateway.store.postgres import PostgresStore
+from gateway.undoing import undo
 from tests.chaos.lanes import CONFIG
 from tests.engine.store_drivers import alert, delivery
 from tests.engine.test_lanes import create
@@ -56,11 +58,12 @@ class Gate:
         self.store = store
         self._stands = stands
         self._ids = Ids(store.slot)
-        self._road = Road(config, self._next)
+        self._road = Road(config, self.next)
         dialect = config.inbounds["ilert"].dialect
         self._callers = {name: Caller(dialect, name, f"ilert/{name}") for name in ("ci", "ops")}
 
-    def _next(self, above: int = 0) -> int:
+    def next(self, above: int = 0) -> int:
+        """A new id."""
         time.sleep(self._stands)
         return self._ids.next(above)
 
@@ -85,6 +88,62 @@ def test_routes_that_name_upstreams_the_other_way_round_do_not_wait_for_each_oth
         ends = Command(operation=operation, ref=Ref(key="disk"))
         asked = ends if operation is Operation.RESOLVE else create("disk")
         await asyncio.gather(*(gate.accept(who, asked) for who, gate in pair))
+
+    among(url, main)
+    assert deadlocks(url) == 0
+
+
+async def ended(gate: Gate) -> tuple[int, str]:
+    """An alert of `ci` that everybody was told of and that was resolved: the command that did so, and its id."""
+    made = await gate.accept("ci", create("disk"))
+    done = await gate.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(key="disk")))
+    assert made.alert
+
+    def all_told(tx: Tx) -> None:
+        for command in (made.command, done.command):
+            for row in tx.deliveries_of(command):
+                row.state, row.finished_at = "delivered", row.created_at
+                tx.update_delivery(row)
+
+    await gate.store.write(all_told)
+    return done.command, made.alert.shown
+
+
+def of_open_alerts(tx: Tx) -> list[tuple[str, str]]:
+    """Where open alerts are found by their keys, and by which."""
+    alerts = [row for scope in ("ilert/ci", "ilert/ops") for row in tx.alerts(scope, AlertFilter())[0] if row.is_open]
+    targets = [target for row in alerts for target in tx.targets(row.id)]
+    return [(target.upstream, target.key) for target in targets if target.key is not None]
+
+
+@pytest.mark.parametrize("who", ["ci", "ops"])
+@pytest.mark.parametrize("how", ["reopened", "undone"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_an_alert_comes_back_while_its_key_is_opened_anew(how: str, who: str, is_first: bool) -> None:
+    """By its own caller or by another scope's. One was answered that the gateway had failed, or two open alerts had
+    one key at an upstream, where the end of the one would end the other."""
+    url = shared().database()
+
+    async def main(one: PostgresStore, other: PostgresStore) -> None:
+        gate, slow = Gate(one), Gate(other, PAUSE)
+        command, shown = await ended(gate)
+
+        def come_back(tx: Tx) -> None:
+            if how == "reopened":
+                again = Command(operation=Operation.REOPEN, ref=Ref(id=shown))
+                gate.take(tx, "ci", again, gate.next())
+            elif found := tx.command(command):
+                undo(tx, found, "everybody refused it")
+            time.sleep(PAUSE if is_first else 0)
+
+        first = asyncio.ensure_future(one.write(come_back) if is_first else slow.accept(who, create("disk")))
+        await asyncio.sleep(PAUSE / 2)
+        then = slow.accept(who, create("disk")) if is_first else one.write(come_back)
+        came = await asyncio.gather(first, then, return_exceptions=True)
+        wrong = [end for end in came if isinstance(end, BaseException)]
+        assert all(isinstance(end, Problem) and end.kind is ProblemKind.CONFLICT for end in wrong), wrong
+        there = await one.read(of_open_alerts)
+        assert there and len(set(there)) == len(there), "two open alerts have one key"
 
     among(url, main)
     assert deadlocks(url) == 0
