@@ -7,6 +7,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -14,14 +15,15 @@ import pytest
 
 from gateway.accepted import Accepted, Caller
 from gateway.canonical import Operation
-from gateway.config import parse
+from gateway.config import Upstream, parse
+from gateway.delivery.gate import keep_budget
 from gateway.dialect import Command, Ref
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import Ids
 from gateway.preparing import Shipment, fire
 from gateway.road import Road
 from gateway.store import AlertFilter, TargetRow, Tx
-from gateway.store.postgres import PostgresStore
+from gateway.store.postgres import WRITERS, PostgresStore
 from gateway.undoing import undo
 from tests.chaos.lanes import CONFIG
 from tests.engine.store_drivers import alert, delivery
@@ -176,3 +178,40 @@ def test_a_fallback_that_is_told_and_the_end_of_its_alert_do_not_wait_for_each_o
 
     among(url, main)
     assert deadlocks(url) == 0
+
+
+def test_retries_to_two_upstreams_that_end_together_do_not_wait_for_each_other() -> None:
+    """Several outcomes share a transaction, and each writes down what its upstream's retry budget comes to."""
+    url = shared().database()
+    names = ("bykey", "second")
+    upstreams = parse(CONFIG).upstreams
+
+    async def main(*stores: PostgresStore) -> None:
+        for name in names:
+            await stores[0].write(partial(_keep, upstreams[name], 0.0))
+        is_free, busy = threading.Event(), []
+        for store in (store for store in stores for _ in range(WRITERS)):
+            is_taken = threading.Event()  # each writer has something to do, so that what comes then is done together
+            busy.append(asyncio.ensure_future(store.write(partial(_wait, taken=is_taken, free=is_free))))
+            assert await asyncio.to_thread(is_taken.wait, 2)
+        ends = [
+            asyncio.ensure_future(store.write(partial(_keep, upstreams[name], PAUSE)))
+            for store, order in zip(stores, (names, names[::-1]), strict=True)
+            for name in order
+        ]
+        await asyncio.sleep(0)
+        is_free.set()
+        await asyncio.gather(*busy, *ends)
+
+    among(url, main)
+    assert deadlocks(url) == 0
+
+
+def _keep(upstream: Upstream, stands: float, tx: Tx) -> None:
+    keep_budget(tx, upstream, {"level": 1.0, "at": 1})
+    time.sleep(stands)
+
+
+def _wait(tx: Tx, taken: threading.Event, free: threading.Event) -> None:
+    taken.set()
+    free.wait(2)
