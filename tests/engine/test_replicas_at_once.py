@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -26,8 +27,11 @@ from gateway.store import AlertFilter, TargetRow, Tx
 from gateway.store.postgres import WRITERS, PostgresStore
 from gateway.undoing import undo
 from tests.chaos.lanes import CONFIG
+from tests.chaos_upstream import Behaviour, chaos, say
 from tests.engine.store_drivers import alert, delivery
 from tests.engine.test_lanes import create
+from tests.engine.test_reply import MON, rule, table
+from tests.harness import KEY, house
 from tests.postgres_server import shared
 
 PAUSE = 0.3
@@ -215,3 +219,28 @@ def _keep(upstream: Upstream, stands: float, tx: Tx) -> None:
 def _wait(tx: Tx, taken: threading.Event, free: threading.Event) -> None:
     taken.set()
     free.wait(2)
+
+
+def _slowly(answer: Behaviour, seconds: float) -> Behaviour:
+    """An answer that takes its time."""
+
+    async def act(writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(seconds)
+        await answer.act(writer)
+
+    return Behaviour(answer.name, act)
+
+
+def test_what_is_heard_of_a_verdict_once_more_says_no_less_than_the_verdict(tmp_path: Path) -> None:
+    """A gateway hears of its own verdicts too: while the second upstream was waited for, the first one's refusal lost
+    what kind it was, and the caller was answered 400 in place of the vendor's 422."""
+    taken = say(422, {"errors": [{"reason": "The alert name is not valid"}]})
+    no = say(422, {"error": {"code": "invalid_request", "message": "no"}})
+    with chaos(taken) as first, chaos(_slowly(no, 1.0)) as second:
+        tables = table("metrics", first.url, "ibm_monitoring"), table("uptime", second.url, "uptinio", MON)
+        text = "\n".join(["[inbound.ibm_monitoring]", f'keys = {{ ci = "{KEY}" }}', *tables])
+        routes = '[[routes]]\nto = ["metrics", "uptime"]'
+        with house(tmp_path, config=lambda _: f"{text}\n{routes}", store=shared().database()) as h:
+            refused = rule(h)
+            assert refused.status == 422, refused.body
+            assert h.call("GET", "/api/alerts").body == {"alerts": []}
