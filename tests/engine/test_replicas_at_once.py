@@ -18,11 +18,12 @@ from gateway.accepted import Accepted, Caller
 from gateway.canonical import Operation
 from gateway.config import Upstream, parse
 from gateway.delivery.gate import keep_budget
-from gateway.dialect import Command, Ref
+from gateway.dialect import Command, Delivered, Ref
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import Ids
-from gateway.preparing import Shipment, fire
+from gateway.preparing import Shipment, fire, prepare
 from gateway.road import Road
+from gateway.settling import settle
 from gateway.store import AlertFilter, TargetRow, Tx
 from gateway.store.postgres import WRITERS, PostgresStore
 from gateway.undoing import undo
@@ -59,11 +60,11 @@ class Gate:
     """One gateway's road, which stands still for a while whenever it has put something into an outbox. Its two callers
     have routes that name the same upstreams the other way round."""
 
-    def __init__(self, store: PostgresStore, stands: float = 0.0) -> None:
+    def __init__(self, store: PostgresStore, stands: float = 0.0, ahead_ms: int = 0) -> None:
         config = parse(CONFIG)
         self.store = store
         self._stands = stands
-        self._ids = Ids(store.slot)
+        self._ids = Ids(store.slot, clock=lambda: time.time_ns() // 1_000_000 + ahead_ms)
         self._road = Road(config, self.next)
         dialect = config.inbounds["ilert"].dialect
         self._callers = {name: Caller(dialect, name, f"ilert/{name}") for name in ("ci", "ops")}
@@ -244,3 +245,28 @@ def test_what_is_heard_of_a_verdict_once_more_says_no_less_than_the_verdict(tmp_
             refused = rule(h)
             assert refused.status == 422, refused.body
             assert h.call("GET", "/api/alerts").body == {"alerts": []}
+
+
+def test_an_end_that_was_asked_for_where_the_clock_is_ahead_is_told_before_its_key_is_opened_anew() -> None:
+    """By its id the end was newer than the new alert, and was not told: to the upstream the new one was an old one
+    said again, and nobody was woken."""
+    url = shared().database()
+    upstream = parse(CONFIG).upstreams["bykey"]
+
+    async def main(one: PostgresStore, other: PostgresStore) -> None:
+        gate, ahead = Gate(one), Gate(other, ahead_ms=5_000)
+        await gate.accept("ci", create("disk"))
+        [row] = await one.take(lambda tx: tx.claim("bykey", 10**15, 1))
+
+        def told(tx: Tx) -> None:
+            settle(tx, prepare(tx, row, upstream, row.due), Delivered(), upstream, row.due, row.due)
+
+        await one.write(told)
+        ended = await ahead.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(key="disk")))
+        anew = await gate.accept("ci", create("disk"))
+        assert anew.alert and anew.is_new and anew.alert.id < ended.command
+        [end] = await other.take(lambda tx: tx.claim("bykey", 10**15, 1))
+        shipment = await other.read(lambda tx: prepare(tx, end, upstream, end.due))
+        assert shipment.operation is Operation.RESOLVE and shipment.sending, shipment.void
+
+    among(url, main)
