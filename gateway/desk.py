@@ -250,7 +250,7 @@ class Desk:
             who.scope,
             key,
             at,
-            request=answered.id,
+            request=answered.answer.request,
             row=row,
             answer=answered.answer,
             reports=answered.reports,

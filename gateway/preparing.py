@@ -132,12 +132,12 @@ def _folded(tx: Tx, delivery: DeliveryRow, target: TargetRow, upstream: Upstream
 def fire(tx: Tx, shipment: Shipment) -> bool:
     """Tells the fallback from here on of everything; False where the alert ended at the last moment, or another
     replica has taken the delivery over."""
+    tx.lock(f"alert {shipment.delivery.alert}")  # before its delivery, as a command that ends the alert comes to both
     delivery = tx.delivery(shipment.delivery.id)
     if delivery is None or delivery.state != "waiting" or delivery.alert is None:
         return False
     if delivery.fence != shipment.delivery.fence:
         return False
-    tx.lock(f"alert {delivery.alert}")
     target = target_of(tx, delivery)
     if target is None:
         return False
@@ -188,8 +188,14 @@ def _passed_on(tx: Tx, row: AlertRow, target: TargetRow, delivery: DeliveryRow) 
     if target.key is None:
         return False
     others = [holder for holder in tx.lane_holders(target.upstream, target.lane) if holder != row.id]
-    is_newer = any(row.id < holder < delivery.command for holder in others)
+    is_newer = any(row.id < one < delivery.command and not _came_after(tx, one, delivery) for one in others)
     return is_newer or (bool(others) and tx.told_last(target.upstream, target.lane) in others)
+
+
+def _came_after(tx: Tx, holder: int, delivery: DeliveryRow) -> bool:
+    """Whether an alert was opened behind this in its lane, whatever its id says: another replica's clock made that."""
+    first = tx.deliveries(DeliveryFilter(upstream=delivery.upstream, alert=holder, after=0, limit=1))
+    return any(one.lane == delivery.lane and one.operation == "create" and one.id > delivery.id for one in first)
 
 
 def _as_things_stand(

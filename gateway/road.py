@@ -22,7 +22,7 @@ from gateway.muting import muting
 from gateway.outbox import Outbox
 from gateway.routing import Choice, choose, taking
 from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryRow, Tx
-from gateway.targets import Targets, lane_of
+from gateway.targets import Targets, hold, lane_of
 from gateway.terms import (
     TELLING,
 )
@@ -75,6 +75,8 @@ class Road:
         if key is not None:
             tx.lock(f"key {caller.scope} {key}")
         found = self._found(tx, asked, caller, key)
+        if found is not None and found.key is not None and asked.operation is Operation.REOPEN:
+            tx.lock(f"key {found.scope} {found.key}")  # which somebody may be about to open anew
         while found is not None and tx.lock(f"alert {found.id}"):
             again = self._found(tx, asked, caller, key)
             if again is None or again.id == found.id:
@@ -114,6 +116,7 @@ class Road:
         )
         accepted.primary = chosen[0].upstream if chosen else None
         accepted.routes.update({} if chosen else self._thrown_away(caller, flat))
+        hold(tx, self._targets.lanes(chosen, caller, flat, flat.get("dedup_key")))
         for position, choice in enumerate(chosen):
             self._outbox.deliver(step, self._targets.new(step, choice, position))
         tx.insert_alert(row)  # last, as the primary may refuse it: then nothing has been written yet
@@ -302,7 +305,9 @@ class Road:
         accepted = Accepted(command=command, alert=None)
         if asked.is_resend and asked.ref.key and _has_ended(tx, caller, asked.ref.key, command):
             return accepted
-        for choice in choose(self._config.routes, caller.dialect.name, caller.name, None) or ():
+        chosen = choose(self._config.routes, caller.dialect.name, caller.name, None) or ()
+        hold(tx, self._targets.lanes(chosen, caller, {}, asked.ref.key))
+        for choice in chosen:
             accepted.primary = accepted.primary or choice.upstream
             delivery = self._blind(tx, asked, caller, choice, command, now)
             if delivery is None:

@@ -19,6 +19,7 @@ from gateway.store import AlertRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
 from gateway.terms import ENDING, INSTEAD_OF, may_look
 from gateway.translation import Fate
 
+KINDS = frozenset(ProblemKind)
 UNCONFIRMED = "the upstream took it, and has yet to confirm it"
 
 
@@ -124,10 +125,15 @@ def _after_doubt(shipment: Shipment, upstream: Upstream, *, looked_up: bool) -> 
 def told_elsewhere(tx: Tx, command: int) -> dict[str, Verdict]:
     """The verdicts on a command by upstream, as another replica recorded them."""
     return {
-        row.upstream: Verdict(state=row.state, reason=row.reason, code=row.code)
+        row.upstream: Verdict(state=row.state, reason=row.reason, code=row.code, kind=_kind_of(row.code))
         for row in tx.deliveries_of(command)
         if row.state in ("delivered", "dead", "void")
     }
+
+
+def _kind_of(code: str) -> ProblemKind:
+    """The kind of problem that a refusal is told as, from the code it was recorded with."""
+    return ProblemKind(code) if code in KINDS else ProblemKind.REFUSED
 
 
 def _end(

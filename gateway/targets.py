@@ -5,7 +5,7 @@ A part of `gateway.road`, in its transaction. It must not know any vendor, HTTP,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from gateway.accepted import Caller, Step
 from gateway.canonical import Flat, Operation, plain
@@ -13,7 +13,7 @@ from gateway.choosing import key_entry, lane, same_entries
 from gateway.codes import Code
 from gateway.config import Config, Upstream
 from gateway.routing import Choice, choose
-from gateway.store import DeliveryFilter, TargetRow
+from gateway.store import DeliveryFilter, TargetRow, Tx
 from gateway.terms import INSTEAD_OF
 
 
@@ -47,6 +47,17 @@ class Targets:
             self._revive(step, target)
         return target
 
+    def lanes(
+        self, choices: Sequence[Choice], caller: Caller, flat: Flat, key: str | None
+    ) -> Iterator[tuple[str, str]]:
+        """The lanes of a key at the upstreams that were chosen, where it is found by its key."""
+        for choice in choices:
+            upstream = self._config.upstreams[choice.upstream]
+            own = choice.replaced.get("dedup_key") or key
+            if own and upstream.dialect.outbound.addressed_by == "key":
+                about = f"key {upstream.dialect.same_key(own)}"
+                yield choice.upstream, lane_of(upstream, choice, caller, about, flat)
+
     def _free_key(self, step: Step, upstream: Upstream, replaced: Flat, like: str) -> str:
         """The key the alert will have there: its own unless another scope's open alert holds it, else a new one."""
         key = replaced.get("dedup_key") or step.flat.get("dedup_key") or self._invent()
@@ -79,18 +90,26 @@ class Targets:
 
     def widened(self, step: Step, targets: list[TargetRow]) -> list[TargetRow]:
         """At an update, upstreams that are chosen now and were not before are added; none is taken away. A fallback
-        that is chosen outright waits for its turn no more."""
-        if step.operation is not Operation.UPDATE:
-            return []
-        chosen = choose(self._config.routes, step.caller.dialect.name, step.caller.name, step.flat) or ()
+        that is chosen outright waits for its turn no more. The lanes of all are this transaction's from here on."""
+        chosen: tuple[Choice, ...] = ()
+        if step.operation is Operation.UPDATE:
+            chosen = choose(self._config.routes, step.caller.dialect.name, step.caller.name, step.flat) or ()
         known = {target.upstream for target in targets}
+        new = [choice for choice in chosen if choice.upstream not in known]
+        lanes = self.lanes(new, step.caller, step.flat, step.flat.get("dedup_key"))
+        hold(step.tx, [*((target.upstream, target.lane) for target in targets), *lanes])
         outright = {choice.upstream for choice in chosen if choice.after is None}
         for target in targets:
             if target.state == "standby" and target.upstream in outright:
                 stand_down(step, target, "it is told without waiting for its turn")
                 target.state, target.seen = "absent", {}
-        new = [choice for choice in chosen if choice.upstream not in known]
         return [self.new(step, choice, len(targets) + index) for index, choice in enumerate(new)]
+
+
+def hold(tx: Tx, lanes: Iterable[tuple[str, str]]) -> None:
+    """Keeps lanes to this transaction, each named with its upstream. All at once, so that everybody comes to them in
+    one order: commands of two routes that name the same upstreams the other way round would wait for each other."""
+    tx.lock(*{f"lane {upstream} {lane}" for upstream, lane in lanes})
 
 
 def lane_of(upstream: Upstream, choice: Choice, caller: Caller, about: str, flat: Flat) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from gateway.canonical import Operation, flatten, in_order, unflatten
 from gateway.preparing import TRIED_AT
 from gateway.store import AlertRow, CommandRow, DeliveryFilter, DeliveryRow, Tx
+from gateway.targets import hold
 from gateway.terms import ENDING
 from gateway.values import millis
 
@@ -17,9 +18,7 @@ def undo(tx: Tx, command: CommandRow, reason: str) -> AlertRow | None:
     as it was. Fields that a later command changed stay as that left them, and everything stays where a newer alert
     has the key or the name by now, or where a new alert may stand at an upstream although it was refused there in the
     end: somebody has to be able to end it. Answers the alert as it is now."""
-    if command.alert is not None:
-        tx.lock(f"alert {command.alert}")
-    row = tx.alert(command.alert) if command.alert is not None else None
+    row = _kept(tx, command.alert) if command.alert is not None else None
     if row is not None and any(stays(tx, row, command) for stays in (_came_another, _name_is_gone, _may_be_there)):
         return row
     if row is not None and command.body.before is not None:
@@ -41,6 +40,15 @@ def undo(tx: Tx, command: CommandRow, reason: str) -> AlertRow | None:
     return row
 
 
+def _kept(tx: Tx, alert: int) -> AlertRow | None:
+    """The alert, kept to this transaction with its key: of two that want to be open under it, one comes after."""
+    row = tx.alert(alert)
+    if row is not None and row.key is not None:
+        tx.lock(f"key {row.scope} {row.key}")
+    tx.lock(f"alert {alert}")
+    return tx.alert(alert)
+
+
 def _came_another(tx: Tx, row: AlertRow, command: CommandRow) -> bool:
     """Whether taking an end back would leave two open alerts of one key, as a newer one has it by now and keeps it; or
     one that is about to be ended, as that was asked for again while there was no open alert of its key."""
@@ -49,6 +57,7 @@ def _came_another(tx: Tx, row: AlertRow, command: CommandRow) -> bool:
     if row.key is not None and tx.alert_by_key(row.scope, row.key):
         return True
     lanes = [(target.upstream, target.lane) for target in tx.targets(row.id)]
+    hold(tx, lanes)
     return any(tx.lane_holders(*lane) or _ends(tx.last_waiting(*lane)) for lane in lanes)
 
 

@@ -36,8 +36,9 @@ class Waiter:
         self.unclaimed.set()
 
     def give(self, upstream: str, verdict: Verdict) -> None:
-        """Takes one upstream's verdict."""
-        self.verdicts[upstream] = verdict
+        """Takes one upstream's verdict. Where replicas share a store the same is heard again, and without what others
+        changed there: the first one stands."""
+        self.verdicts.setdefault(upstream, verdict)
         self.pending.discard(upstream)
         has_it = verdict.state == "delivered" and (self.any_will_do or upstream == self.primary)
         if has_it or not self.pending - self.held:

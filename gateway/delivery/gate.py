@@ -109,6 +109,7 @@ class Gate:
         kept = self.breaker.kept()
 
         def work(tx: Tx) -> None:
+            tx.lock(self._note)
             note = tx.note(self._note) or {}
             tx.put_note(self._note, {**note, "breaker": kept})
 
@@ -145,7 +146,9 @@ def owe(tx: Tx, upstream: Upstream, more: int) -> None:
 
 
 def keep_budget(tx: Tx, upstream: Upstream, budget: dict[str, Any]) -> None:
-    """Writes down what is left of the retry budget, with what the retry came to."""
+    """Writes down what is left of the retry budget, with what the retry came to. Locked by name, as of several records
+    in one transaction only the first may wait for others: two with two upstreams each would wait for each other."""
+    tx.lock(f"budget {upstream.name}")
     tx.put_note(f"budget {upstream.name}", budget)
 
 

@@ -88,6 +88,17 @@ def test_a_repeat_is_told_the_same_when_the_alert_has_changed_since(dialect: str
         assert count(h, "alerts") == 1 and count(h, "commands") == 2
 
 
+@pytest.mark.parametrize("dialect", ["opsgenie", "jsm_ops"])
+def test_a_repeat_is_told_the_first_ones_request_where_the_alert_was_there_before(dialect: str, tmp_path: Path) -> None:
+    """By its id these vendors' callers ask what came of it: the alert's own is that of the request which opened it."""
+    with one(tmp_path, dialect) as h:
+        path, body = making(dialect, "Disk full")
+        for alias, key in (("disk", "k1"), ("disk", "k2")):
+            first = h.call("POST", path, {**body, "alias": alias}, headers={"idempotency-key": key})
+        assert count(h, "alerts") == 1
+        assert told(h.call("POST", path, {**body, "alias": "disk"}, headers={"idempotency-key": "k2"})) == told(first)
+
+
 def _ref(dialect: str, sent: Sent) -> str:
     """How the caller refers to what it created as "Disk full"."""
     if dialect == "alertmanager" or dialect in WEBHOOKS:

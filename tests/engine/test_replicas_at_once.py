@@ -1,0 +1,272 @@
+"""Two gateways on one PostgreSQL that come to the same thing at the same moment: neither waits for the other for
+nothing, and what only one may have only one gets."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from gateway.accepted import Accepted, Caller
+from gateway.canonical import Operation
+from gateway.config import Upstream, parse
+from gateway.delivery.gate import keep_budget
+from gateway.dialect import Command, Delivered, Ref
+from gateway.errors import Problem, ProblemKind
+from gateway.ids import Ids
+from gateway.preparing import Shipment, fire, prepare
+from gateway.road import Road
+from gateway.settling import settle
+from gateway.store import AlertFilter, TargetRow, Tx
+from gateway.store.postgres import WRITERS, PostgresStore
+from gateway.undoing import undo
+from tests.chaos.lanes import CONFIG
+from tests.chaos_upstream import Behaviour, chaos, say
+from tests.engine.store_drivers import alert, delivery
+from tests.engine.test_lanes import create
+from tests.engine.test_reply import MON, rule, table
+from tests.harness import KEY, house
+from tests.postgres_server import shared
+
+PAUSE = 0.3
+"""Seconds that one stands still in the midst of things: the other comes meanwhile."""
+
+
+def deadlocks(url: str) -> int:
+    """How often the server had to end a transaction so that others could go on. Known once everybody has left."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        found = connection.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+        return int(found.fetchall()[0][0])
+
+
+def among(url: str, work: Callable[[PostgresStore, PostgresStore], Coroutine[Any, Any, None]]) -> None:
+    """Runs `work` with two gateways on one store."""
+
+    async def main() -> None:
+        async with PostgresStore(url) as one, PostgresStore(url) as other:
+            await work(one, other)
+
+    asyncio.run(main())
+
+
+class Gate:
+    """One gateway's road, which stands still for a while whenever it has put something into an outbox. Its two callers
+    have routes that name the same upstreams the other way round."""
+
+    def __init__(self, store: PostgresStore, stands: float = 0.0, ahead_ms: int = 0) -> None:
+        config = parse(CONFIG)
+        self.store = store
+        self._stands = stands
+        self._ids = Ids(store.slot, clock=lambda: time.time_ns() // 1_000_000 + ahead_ms)
+        self._road = Road(config, self.next)
+        dialect = config.inbounds["ilert"].dialect
+        self._callers = {name: Caller(dialect, name, f"ilert/{name}") for name in ("ci", "ops")}
+
+    def next(self, above: int = 0) -> int:
+        """A new id."""
+        time.sleep(self._stands)
+        return self._ids.next(above)
+
+    async def accept(self, who: str, asked: Command) -> Accepted:
+        """One command of a caller."""
+        command = self._ids.next()
+        return await self.store.write(lambda tx: self.take(tx, who, asked, command))
+
+    def take(self, tx: Tx, who: str, asked: Command, command: int) -> Accepted:
+        """The same, as a part of a transaction."""
+        return self._road.accept(tx, asked, self._callers[who], command, command, time.time_ns() // 1_000_000)
+
+
+@pytest.mark.parametrize("operation", [Operation.CREATE, Operation.RESOLVE])
+def test_routes_that_name_upstreams_the_other_way_round_do_not_wait_for_each_other(operation: Operation) -> None:
+    """Of a key that two scopes use, one had the lane at one upstream and the other that at the other: the server let
+    a second pass before it ended one of them, and whoever came behind waited too."""
+    url = shared().database()
+
+    async def main(one: PostgresStore, other: PostgresStore) -> None:
+        pair = [("ci", Gate(one, PAUSE)), ("ops", Gate(other, PAUSE))]
+        ends = Command(operation=operation, ref=Ref(key="disk"))
+        asked = ends if operation is Operation.RESOLVE else create("disk")
+        await asyncio.gather(*(gate.accept(who, asked) for who, gate in pair))
+
+    among(url, main)
+    assert deadlocks(url) == 0
+
+
+async def ended(gate: Gate) -> tuple[int, str]:
+    """An alert of `ci` that everybody was told of and that was resolved: the command that did so, and its id."""
+    made = await gate.accept("ci", create("disk"))
+    done = await gate.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(key="disk")))
+    assert made.alert
+
+    def all_told(tx: Tx) -> None:
+        for command in (made.command, done.command):
+            for row in tx.deliveries_of(command):
+                row.state, row.finished_at = "delivered", row.created_at
+                tx.update_delivery(row)
+
+    await gate.store.write(all_told)
+    return done.command, made.alert.shown
+
+
+def of_open_alerts(tx: Tx) -> list[tuple[str, str]]:
+    """Where open alerts are found by their keys, and by which."""
+    alerts = [row for scope in ("ilert/ci", "ilert/ops") for row in tx.alerts(scope, AlertFilter())[0] if row.is_open]
+    targets = [target for row in alerts for target in tx.targets(row.id)]
+    return [(target.upstream, target.key) for target in targets if target.key is not None]
+
+
+@pytest.mark.parametrize("who", ["ci", "ops"])
+@pytest.mark.parametrize("how", ["reopened", "undone"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_an_alert_comes_back_while_its_key_is_opened_anew(how: str, who: str, is_first: bool) -> None:
+    """By its own caller or by another scope's. One was answered that the gateway had failed, or two open alerts had
+    one key at an upstream, where the end of the one would end the other."""
+    url = shared().database()
+
+    async def main(one: PostgresStore, other: PostgresStore) -> None:
+        gate, slow = Gate(one), Gate(other, PAUSE)
+        command, shown = await ended(gate)
+
+        def come_back(tx: Tx) -> None:
+            if how == "reopened":
+                again = Command(operation=Operation.REOPEN, ref=Ref(id=shown))
+                gate.take(tx, "ci", again, gate.next())
+            elif found := tx.command(command):
+                undo(tx, found, "everybody refused it")
+            time.sleep(PAUSE if is_first else 0)
+
+        first = asyncio.ensure_future(one.write(come_back) if is_first else slow.accept(who, create("disk")))
+        await asyncio.sleep(PAUSE / 2)
+        then = slow.accept(who, create("disk")) if is_first else one.write(come_back)
+        came = await asyncio.gather(first, then, return_exceptions=True)
+        wrong = [end for end in came if isinstance(end, BaseException)]
+        assert all(isinstance(end, Problem) and end.kind is ProblemKind.CONFLICT for end in wrong), wrong
+        there = await one.read(of_open_alerts)
+        assert there and len(set(there)) == len(there), "two open alerts have one key"
+
+    among(url, main)
+    assert deadlocks(url) == 0
+
+
+def test_a_fallback_that_is_told_and_the_end_of_its_alert_do_not_wait_for_each_other() -> None:
+    url = shared().database()
+
+    def put(tx: Tx) -> None:
+        tx.insert_alert(alert(1))
+        tx.put_target(TargetRow(alert=1, upstream="u", position=1, lane="l", key="k", state="standby"))
+        tx.insert_delivery(delivery(2, alert=1, upstream="u", lane="l"))
+
+    async def main(one: PostgresStore, other: PostgresStore) -> None:
+        await one.write(put)
+        [row] = await one.take(lambda tx: tx.claim("u", 10**15, 10))
+        is_held = threading.Event()
+
+        def end(tx: Tx) -> None:
+            tx.lock("alert 1")
+            is_held.set()
+            time.sleep(PAUSE)
+            assert tx.delivery(2)
+
+        ending = asyncio.ensure_future(other.write(end))
+        await asyncio.to_thread(is_held.wait, 5)
+        shipment = Shipment(delivery=row, operation=Operation.CREATE, fires=True)
+        assert await one.write(lambda tx: fire(tx, shipment))
+        await ending
+
+    among(url, main)
+    assert deadlocks(url) == 0
+
+
+def test_retries_to_two_upstreams_that_end_together_do_not_wait_for_each_other() -> None:
+    """Several outcomes share a transaction, and each writes down what its upstream's retry budget comes to."""
+    url = shared().database()
+    names = ("bykey", "second")
+    upstreams = parse(CONFIG).upstreams
+
+    async def main(*stores: PostgresStore) -> None:
+        for name in names:
+            await stores[0].write(partial(_keep, upstreams[name], 0.0))
+        is_free, busy = threading.Event(), []
+        for store in (store for store in stores for _ in range(WRITERS)):
+            is_taken = threading.Event()  # each writer has something to do, so that what comes then is done together
+            busy.append(asyncio.ensure_future(store.write(partial(_wait, taken=is_taken, free=is_free))))
+            assert await asyncio.to_thread(is_taken.wait, 2)
+        ends = [
+            asyncio.ensure_future(store.write(partial(_keep, upstreams[name], PAUSE)))
+            for store, order in zip(stores, (names, names[::-1]), strict=True)
+            for name in order
+        ]
+        await asyncio.sleep(0)
+        is_free.set()
+        await asyncio.gather(*busy, *ends)
+
+    among(url, main)
+    assert deadlocks(url) == 0
+
+
+def _keep(upstream: Upstream, stands: float, tx: Tx) -> None:
+    keep_budget(tx, upstream, {"level": 1.0, "at": 1})
+    time.sleep(stands)
+
+
+def _wait(tx: Tx, taken: threading.Event, free: threading.Event) -> None:
+    taken.set()
+    free.wait(2)
+
+
+def _slowly(answer: Behaviour, seconds: float) -> Behaviour:
+    """An answer that takes its time."""
+
+    async def act(writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(seconds)
+        await answer.act(writer)
+
+    return Behaviour(answer.name, act)
+
+
+def test_what_is_heard_of_a_verdict_once_more_says_no_less_than_the_verdict(tmp_path: Path) -> None:
+    """A gateway hears of its own verdicts too: while the second upstream was waited for, the first one's refusal lost
+    what kind it was, and the caller was answered 400 in place of the vendor's 422."""
+    taken = say(422, {"errors": [{"reason": "The alert name is not valid"}]})
+    no = say(422, {"error": {"code": "invalid_request", "message": "no"}})
+    with chaos(taken) as first, chaos(_slowly(no, 1.0)) as second:
+        tables = table("metrics", first.url, "ibm_monitoring"), table("uptime", second.url, "uptinio", MON)
+        text = "\n".join(["[inbound.ibm_monitoring]", f'keys = {{ ci = "{KEY}" }}', *tables])
+        routes = '[[routes]]\nto = ["metrics", "uptime"]'
+        with house(tmp_path, config=lambda _: f"{text}\n{routes}", store=shared().database()) as h:
+            refused = rule(h)
+            assert refused.status == 422, refused.body
+            assert h.call("GET", "/api/alerts").body == {"alerts": []}
+
+
+def test_an_end_that_was_asked_for_where_the_clock_is_ahead_is_told_before_its_key_is_opened_anew() -> None:
+    """By its id the end was newer than the new alert, and was not told: to the upstream the new one was an old one
+    said again, and nobody was woken."""
+    url = shared().database()
+    upstream = parse(CONFIG).upstreams["bykey"]
+
+    async def main(one: PostgresStore, other: PostgresStore) -> None:
+        gate, ahead = Gate(one), Gate(other, ahead_ms=5_000)
+        await gate.accept("ci", create("disk"))
+        [row] = await one.take(lambda tx: tx.claim("bykey", 10**15, 1))
+
+        def told(tx: Tx) -> None:
+            settle(tx, prepare(tx, row, upstream, row.due), Delivered(), upstream, row.due, row.due)
+
+        await one.write(told)
+        ended = await ahead.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(key="disk")))
+        anew = await gate.accept("ci", create("disk"))
+        assert anew.alert and anew.is_new and anew.alert.id < ended.command
+        [end] = await other.take(lambda tx: tx.claim("bykey", 10**15, 1))
+        shipment = await other.read(lambda tx: prepare(tx, end, upstream, end.due))
+        assert shipment.operation is Operation.RESOLVE and shipment.sending, shipment.void
+
+    among(url, main)
