@@ -9,7 +9,21 @@ from pathlib import Path
 
 from gateway.config import parse
 from tests.chaos_upstream import chaos
-from tests.engine.vendors import OK, outbox, page, settled, table
+from tests.clients.callers import COLLECTIONS
+from tests.engine.vendors import (
+    OK,
+    Ibm,
+    Uptinio,
+    ago,
+    down,
+    inner,
+    messages,
+    outbox,
+    page,
+    settled,
+    table,
+    writes,
+)
 from tests.harness import KEY, House, Sent, house
 
 INBOUND = f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n[inbound.uptinio]\nkeys = {{ ci = "{KEY}" }}\n'
@@ -52,3 +66,67 @@ def test_what_is_taken_out_of_the_outbox_is_told_in_the_words_of_where_it_goes(t
             assert len(told) == len(settled(h, count=300)) == 300 and ilert.got and pagerduty.got
             assert {"eventType" in got.body and "payload" not in got.body for got in ilert.got} == {True}
             assert {"payload" in got.body and "summary" not in got.body for got in pagerduty.got} == {True}
+
+
+# --- another dialect under the same name -----------------------------------------------------------------------
+
+
+def test_what_was_told_by_id_is_told_under_one_key_where_keys_are_spoken_now(tmp_path: Path) -> None:
+    """Without one each change was another incident there, and none could be ended."""
+    with chaos(Uptinio()) as uptinio, chaos(OK) as pagerduty:
+        with house(tmp_path, config=lambda _: text(table("one", uptinio.url, "uptinio"))) as h:
+            page(h)
+            down(h, "no key of its own")
+            settled(h, count=2)
+            again(h, text(table("one", pagerduty.url, "pagerduty")))
+            page(h, summary="Disk is fuller")
+            settled(h, count=3)
+            page(h, summary="Disk is full")
+            settled(h, count=4)
+            end(h)
+            settled(h, count=5)
+            [shown] = h.call("GET", COLLECTIONS["uptinio"]).body["data"]
+            for said in ({"message": "still"}, {"status": "resolved"}):
+                assert h.call("PUT", f"{COLLECTIONS['uptinio']}/{shown['id']}", said).status == 200
+            settled(h, count=7)
+            told = [(got.body["dedup_key"], got.body["event_action"]) for got in pagerduty.got]
+            ours, theirs = told[0][0], told[3][0]
+            assert told[:3] == [(ours, "trigger"), (ours, "trigger"), (ours, "resolve")] and ours.startswith("disk-")
+            assert told[3:] == [(theirs, "trigger"), (theirs, "resolve")] and len(theirs) == 32
+            [traced] = h.client.get(f"{h.url}/-/alerts/disk").json()["alerts"]
+            assert traced["upstreams"][0]["key"] == ours and traced["upstreams"][0]["state"] == "gone"
+
+
+def test_an_id_is_never_said_to_another_vendor_under_the_same_name(tmp_path: Path) -> None:
+    """It may be that of somebody else's alert there."""
+    theirs = {"id": "alt_1", "monitor_id": "mon_1", "type": "down", "message": "somebody else's", "status": "active"}
+    other = Uptinio({**theirs, "created_at": ago(60)})
+    with chaos(Ibm()) as ibm, chaos(other) as uptinio:
+        with house(tmp_path, config=lambda _: text(table("one", ibm.url, "ibm_monitoring"))) as h:
+            page(h, "a")
+            page(h, "b", summary="Disk is slow")
+            made = inner(down(h, "ours"))
+            settled(h, count=3)
+            other.held["700"] = {**other.held.pop("alt_1"), "id": "700"}
+            other.held["701"], other.held["702"] = (
+                {**other.held["700"], "id": "701"},
+                {**other.held["700"], "id": "702"},
+            )
+            again(h, text(table("one", uptinio.url, "uptinio")))
+            page(h, "a", summary="Disk is fuller")
+            settled(h, count=4)
+            end(h, "a")
+            end(h, "b")
+            settled(h, count=5)
+            [never] = settled(h, "void")
+            assert (never.operation, never.code) == ("resolve", "never-there")
+            shown = inner(h.call("GET", f"{COLLECTIONS['uptinio']}/{made['id']}"))
+            assert shown["message"] == "ours" and shown["status"] == "active", "what is not there is not gone"
+            assert sorted(messages(h)).count("ours") == 1
+            assert {other.held[one]["message"] for one in ("700", "701", "702")} == {"somebody else's"}
+            assert {other.held[one]["status"] for one in ("700", "701", "702")} == {"active"}
+            assert [(got.method, got.path) for got in writes(uptinio)] == [
+                ("POST", "/alerts"),
+                ("PUT", "/alerts/alt_4"),
+            ]
+            assert [got.method for got in writes(ibm)] == ["POST"] * 3
