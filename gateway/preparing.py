@@ -20,7 +20,7 @@ from gateway.dialect import Sending
 from gateway.errors import ProblemKind
 from gateway.rows import Unmet
 from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
-from gateway.terms import ENDING, INSTEAD_OF, TELLING, is_anothers, saying
+from gateway.terms import ENDING, INSTEAD_OF, TELLING, is_anothers, saying, what_to_send
 from gateway.translation import Fate, translate, unmet_text
 from gateway.values import from_millis, iso_seconds
 from gateway.wire import merged
@@ -80,9 +80,10 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
         void = Why(Code.PASSED_ON, "another alert has its key there")
     if void:
         return _nothing(delivery, operation, void)
-    if operation not in upstream.dialect.outbound.calls:
+    sent, _ = what_to_send(upstream, operation)  # its dialect or its settings may be others than they were then
+    if sent is None:
         return _nothing(delivery, operation, Why(Code.NOT_OFFERED, f"{upstream.dialect.title} cannot {operation}"))
-    shipment = _ship(delivery, operation, command, row, target, upstream, now, strict, takes_over)
+    shipment = _ship(delivery, sent, command, row, target, upstream, now, strict, takes_over)
     return structs.replace(shipment, via=command.body.via, fires=target.state == "standby", renews=command.body.renews)
 
 
@@ -122,13 +123,18 @@ def _folded(tx: Tx, delivery: DeliveryRow, target: TargetRow, upstream: Upstream
     if delivery.seen or (target.seen.get(TRIED_AT) is not None and not by_key):
         return None  # it may be there already, and then its end is told to what was found there
     same = tx.deliveries(DeliveryFilter(upstream=upstream.name, alert=delivery.alert))
-    if not any(other.state == "waiting" and other.id > delivery.id and other.operation in ENDING for other in same):
+    if not any(_is_owed(other) and other.id > delivery.id and other.operation in ENDING for other in same):
         return None
     is_old = now - delivery.created_at > FOLDED_AFTER_MS
     if not is_old and not any(other.code == Code.FOLDED and other.id < delivery.id for other in same):
         return None
     log.info("delivery.folded", upstream=upstream.name, delivery=delivery.id, alert=delivery.alert)
     return Why(Code.FOLDED, "it was over before it could be told")
+
+
+def _is_owed(delivery: DeliveryRow) -> bool:
+    """Whether a delivery is still to be made, if only since its upstream was out of the configuration for a while."""
+    return delivery.state == "waiting" or (delivery.state == "dead" and delivery.code == Code.NO_UPSTREAM)
 
 
 def fire(tx: Tx, shipment: Shipment) -> bool:

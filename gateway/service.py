@@ -8,6 +8,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -28,6 +29,7 @@ from gateway.idempotency import KEPT_MS
 from gateway.ids import Ids
 from gateway.inbound.surface import Surface
 from gateway.metrics import Metrics
+from gateway.operating import told_at_last
 from gateway.operations import Operator, forget
 from gateway.store import Store, Tx
 from gateway.store.opening import open_store
@@ -85,6 +87,7 @@ class Gateway:
         self.desk: Desk | None = None
         self.watch: Watch | None = None
         self._called, self._purged = time.monotonic(), 0.0
+        self._untold = set(config.upstreams)
         self._ids: Ids | None = None
         self._name = ""
         self._surface: Surface | None = None
@@ -184,6 +187,7 @@ class Gateway:
             raise ConfigurationError([f"{name}: takes a restart to change" for name in fixed])
         assert self.dispatcher is not None
         await self.dispatcher.admit(config.upstreams)
+        self._untold |= config.upstreams.keys() - self.config.upstreams.keys()
         self._use(config)
         self.dispatcher.dismiss(config.upstreams)
         with contextlib.suppress(StoreError):
@@ -209,7 +213,7 @@ class Gateway:
         """Counts what waits, removes what has ended long ago, a small batch at a time, and watches the clock. What
         fails in one of these must not end the others."""
         while True:
-            for step in (self._look_around, self._pass_time, self._write_calls, self._forget):
+            for step in (self._look_around, self._pass_time, self._write_calls, self._forget, self._tell_at_last):
                 try:
                     await step()
                 except StoreError as error:
@@ -244,6 +248,17 @@ class Gateway:
             assert self.desk is not None
             removed = await self._purge(self.desk.now())
             self._purged = time.monotonic() if removed < PURGED_AT_ONCE else 0.0
+
+    async def _tell_at_last(self) -> None:
+        """What came for an upstream while it was not in the configuration: looked for once it is, and at a start."""
+        assert self.dispatcher
+        for name in list(self._untold):
+            after = -1
+            while after and name in self.config.upstreams:
+                work = partial(told_at_last, upstream=name, now=self.now(), after=max(after, 0))
+                after = await self.store.write(work, is_long=True)
+            self._untold.discard(name)
+            self.dispatcher.wake(name)
 
     async def _pass_time(self) -> None:
         assert self.desk and self.dispatcher and self._ids

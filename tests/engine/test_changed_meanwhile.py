@@ -6,11 +6,13 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 from gateway.config import parse
-from tests.chaos_upstream import chaos
+from tests.chaos_upstream import CLOSE, chaos
 from tests.clients.callers import COLLECTIONS
 from tests.engine.vendors import (
+    NEEDS,
     OK,
     Ibm,
     Uptinio,
@@ -73,60 +75,159 @@ def test_what_is_taken_out_of_the_outbox_is_told_in_the_words_of_where_it_goes(t
 
 def test_what_was_told_by_id_is_told_under_one_key_where_keys_are_spoken_now(tmp_path: Path) -> None:
     """Without one each change was another incident there, and none could be ended."""
-    with chaos(Uptinio()) as uptinio, chaos(OK) as pagerduty:
-        with house(tmp_path, config=lambda _: text(table("one", uptinio.url, "uptinio"))) as h:
-            page(h)
-            down(h, "no key of its own")
-            settled(h, count=2)
-            again(h, text(table("one", pagerduty.url, "pagerduty")))
-            page(h, summary="Disk is fuller")
-            settled(h, count=3)
-            page(h, summary="Disk is full")
-            settled(h, count=4)
-            end(h)
-            settled(h, count=5)
-            [shown] = h.call("GET", COLLECTIONS["uptinio"]).body["data"]
-            for said in ({"message": "still"}, {"status": "resolved"}):
-                assert h.call("PUT", f"{COLLECTIONS['uptinio']}/{shown['id']}", said).status == 200
-            settled(h, count=7)
-            told = [(got.body["dedup_key"], got.body["event_action"]) for got in pagerduty.got]
-            ours, theirs = told[0][0], told[3][0]
-            assert told[:3] == [(ours, "trigger"), (ours, "trigger"), (ours, "resolve")] and ours.startswith("disk-")
-            assert told[3:] == [(theirs, "trigger"), (theirs, "resolve")] and len(theirs) == 32
-            [traced] = h.client.get(f"{h.url}/-/alerts/disk").json()["alerts"]
-            assert traced["upstreams"][0]["key"] == ours and traced["upstreams"][0]["state"] == "gone"
+    with (
+        chaos(Uptinio()) as uptinio,
+        chaos(OK) as pagerduty,
+        house(tmp_path, config=lambda _: text(table("one", uptinio.url, "uptinio"))) as h,
+    ):
+        page(h)
+        down(h, "no key of its own")
+        settled(h, count=2)
+        again(h, text(table("one", pagerduty.url, "pagerduty")))
+        page(h, summary="Disk is fuller")
+        settled(h, count=3)
+        page(h, summary="Disk is full")
+        settled(h, count=4)
+        end(h)
+        settled(h, count=5)
+        [shown] = h.call("GET", COLLECTIONS["uptinio"]).body["data"]
+        for said in ({"message": "still"}, {"status": "resolved"}):
+            assert h.call("PUT", f"{COLLECTIONS['uptinio']}/{shown['id']}", said).status == 200
+        settled(h, count=7)
+        told = [(got.body["dedup_key"], got.body["event_action"]) for got in pagerduty.got]
+        ours, theirs = told[0][0], told[3][0]
+        assert told[:3] == [(ours, "trigger"), (ours, "trigger"), (ours, "resolve")] and ours.startswith("disk-")
+        assert told[3:] == [(theirs, "trigger"), (theirs, "resolve")] and len(theirs) == 32
+        [traced] = h.client.get(f"{h.url}/-/alerts/disk").json()["alerts"]
+        assert traced["upstreams"][0]["key"] == ours and traced["upstreams"][0]["state"] == "gone"
 
 
 def test_an_id_is_never_said_to_another_vendor_under_the_same_name(tmp_path: Path) -> None:
     """It may be that of somebody else's alert there."""
     theirs = {"id": "alt_1", "monitor_id": "mon_1", "type": "down", "message": "somebody else's", "status": "active"}
     other = Uptinio({**theirs, "created_at": ago(60)})
-    with chaos(Ibm()) as ibm, chaos(other) as uptinio:
-        with house(tmp_path, config=lambda _: text(table("one", ibm.url, "ibm_monitoring"))) as h:
-            page(h, "a")
-            page(h, "b", summary="Disk is slow")
-            made = inner(down(h, "ours"))
+    with (
+        chaos(Ibm()) as ibm,
+        chaos(other) as uptinio,
+        house(tmp_path, config=lambda _: text(table("one", ibm.url, "ibm_monitoring"))) as h,
+    ):
+        page(h, "a")
+        page(h, "b", summary="Disk is slow")
+        made = inner(down(h, "ours"))
+        settled(h, count=3)
+        other.held["700"] = {**other.held.pop("alt_1"), "id": "700"}
+        other.held["701"], other.held["702"] = (
+            {**other.held["700"], "id": "701"},
+            {**other.held["700"], "id": "702"},
+        )
+        again(h, text(table("one", uptinio.url, "uptinio")))
+        page(h, "a", summary="Disk is fuller")
+        settled(h, count=4)
+        end(h, "a")
+        end(h, "b")
+        settled(h, count=5)
+        [never] = settled(h, "void")
+        assert (never.operation, never.code) == ("resolve", "never-there")
+        shown = inner(h.call("GET", f"{COLLECTIONS['uptinio']}/{made['id']}"))
+        assert shown["message"] == "ours" and shown["status"] == "active", "what is not there is not gone"
+        assert sorted(messages(h)).count("ours") == 1
+        assert {other.held[one]["message"] for one in ("700", "701", "702")} == {"somebody else's"}
+        assert {other.held[one]["status"] for one in ("700", "701", "702")} == {"active"}
+        assert [(got.method, got.path) for got in writes(uptinio)] == [
+            ("POST", "/alerts"),
+            ("PUT", "/alerts/alt_4"),
+        ]
+        assert [got.method for got in writes(ibm)] == ["POST"] * 3
+
+
+# --- an upstream that is out of the file for a while -----------------------------------------------------------
+
+
+def operators_word(h: House, path: str) -> Any:
+    """What an operator is told."""
+    return h.client.get(h.url + path).json()
+
+
+def test_an_end_that_came_while_the_upstream_was_out_of_the_file_is_told_once_it_is_back(tmp_path: Path) -> None:
+    """It was told nowhere and recorded nowhere, and the alert stayed open there."""
+    with chaos(OK) as one, chaos(OK) as two:
+        there, other = table("one", one.url, "ilert"), table("two", two.url, "ilert")
+        with house(tmp_path, config=lambda _: text(there)) as h:
+            page(h)
+            settled(h)
+            again(h, text(other, to='["two"]'))
+            assert end(h).report == ["one; dead=no-upstream"]
+            [dead] = outbox(h, "dead")
+            assert (dead.operation, dead.code) == ("resolve", "no-upstream")
+            assert operators_word(h, "/-/report")["ledger"][0]["adds_up"] is True
+            again(h, text(there, other, to='["two"]'))
+            settled(h, count=2)
+            assert [got.body["eventType"] for got in one.got] == ["ALERT", "RESOLVE"] and not two.got
+            [traced] = operators_word(h, "/-/alerts/disk")["alerts"]
+            assert traced["upstreams"][0]["state"] == "gone"
+
+
+def test_what_waited_for_an_upstream_out_of_the_file_is_ended_there_too(tmp_path: Path) -> None:
+    """Somebody was woken for what was over, and it stayed open."""
+    with chaos(CLOSE) as one, chaos(OK) as two:
+        there, other = table("one", one.url, "ilert"), table("two", two.url, "ilert")
+        with house(tmp_path, config=lambda _: text(there)) as h:
+            page(h)
+            h.wait_for(lambda: one.got)
+            again(h, text(other, to='["two"]'))
+            end(h)
+            one.always(OK)
+            before = len(one.got)
+            again(h, text(there, other, to='["two"]'))
+            settled(h, count=2)
+            assert [got.body["eventType"] for got in one.got[before:]] == ["ALERT", "RESOLVE"]
+
+
+def test_an_end_is_told_after_a_restart_with_the_upstream_in_the_words_that_it_has(tmp_path: Path) -> None:
+    """Rules are deleted where that is what `on_resolve` says."""
+    vendor = Ibm()
+    with chaos(lambda got: OK if got.method == "DELETE" else vendor(got)) as one, chaos(OK) as two:
+        deleting = f'{NEEDS}\non_resolve = "delete"'
+        there, other = table("one", one.url, "ibm_monitoring", deleting), table("two", two.url, "ilert")
+        with house(tmp_path, config=lambda _: text(there)) as h:
+            page(h)
+            settled(h)
+            again(h, text(other, to='["two"]'))
+            end(h)
+        with house(tmp_path, config=lambda _: text(there, other, to='["two"]')) as h:
+            settled(h, count=2)
+            assert [(got.method, got.path) for got in writes(one)][1:] == [("DELETE", "/api/alerts/700")]
+
+
+def test_an_alert_that_is_open_again_is_told_to_an_upstream_that_is_back(tmp_path: Path) -> None:
+    """Nobody heard that it goes on."""
+    with chaos(OK) as one, chaos(OK) as two:
+        there, other = table("one", one.url, "pagerduty"), table("two", two.url, "ilert")
+        with house(tmp_path, config=lambda _: text(there)) as h:
+            made = inner(down(h))
+            where = f"{COLLECTIONS['uptinio']}/{made['id']}"
+            settled(h)
+            h.call("PUT", where, {"status": "resolved"})
+            settled(h, count=2)
+            again(h, text(other, to='["two"]'))
+            assert h.call("PUT", where, {"status": "active"}).status == 200
+            again(h, text(there, other, to='["two"]'))
             settled(h, count=3)
-            other.held["700"] = {**other.held.pop("alt_1"), "id": "700"}
-            other.held["701"], other.held["702"] = (
-                {**other.held["700"], "id": "701"},
-                {**other.held["700"], "id": "702"},
-            )
-            again(h, text(table("one", uptinio.url, "uptinio")))
-            page(h, "a", summary="Disk is fuller")
-            settled(h, count=4)
-            end(h, "a")
-            end(h, "b")
-            settled(h, count=5)
-            [never] = settled(h, "void")
-            assert (never.operation, never.code) == ("resolve", "never-there")
-            shown = inner(h.call("GET", f"{COLLECTIONS['uptinio']}/{made['id']}"))
-            assert shown["message"] == "ours" and shown["status"] == "active", "what is not there is not gone"
-            assert sorted(messages(h)).count("ours") == 1
-            assert {other.held[one]["message"] for one in ("700", "701", "702")} == {"somebody else's"}
-            assert {other.held[one]["status"] for one in ("700", "701", "702")} == {"active"}
-            assert [(got.method, got.path) for got in writes(uptinio)] == [
-                ("POST", "/alerts"),
-                ("PUT", "/alerts/alt_4"),
-            ]
-            assert [got.method for got in writes(ibm)] == ["POST"] * 3
+            assert [got.body["event_action"] for got in one.got] == ["trigger", "resolve", "trigger"]
+
+
+def test_what_ended_and_was_opened_again_while_the_upstream_was_out_stays_open_there(tmp_path: Path) -> None:
+    """The last word counts, also of what waited."""
+    with chaos(CLOSE) as one, chaos(OK) as two:
+        there, other = table("one", one.url, "pagerduty"), table("two", two.url, "ilert")
+        with house(tmp_path, config=lambda _: text(there)) as h:
+            made = inner(down(h))
+            h.wait_for(lambda: one.got)
+            again(h, text(other, to='["two"]'))
+            for status in ("resolved", "active"):
+                h.call("PUT", f"{COLLECTIONS['uptinio']}/{made['id']}", {"status": status})
+            one.always(OK)
+            before = len(one.got)
+            again(h, text(there, other, to='["two"]'))
+            settled(h, count=3)
+            assert [got.body["event_action"] for got in one.got[before:]] == ["trigger", "resolve", "trigger"]
