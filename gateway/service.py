@@ -31,7 +31,7 @@ from gateway.inbound.surface import Surface
 from gateway.metrics import Metrics
 from gateway.operating import told_at_last
 from gateway.operations import Operator, forget
-from gateway.store import Store, Tx
+from gateway.store import AlertFilter, Store, Tx
 from gateway.store.opening import open_store
 from gateway.timing import pass_time
 from gateway.waiting import Waiters
@@ -68,6 +68,11 @@ def own_name(tx: Tx) -> str:
         found = {"name": secrets.token_hex(8)}
         tx.put_note("gateway", found)
     return str(found["name"])
+
+
+def _count_open(tx: Tx, scope: str) -> int:
+    """How many alerts of a scope are open."""
+    return tx.alerts(scope, AlertFilter(statuses=("firing", "acknowledged"), limit=1))[1]
 
 
 class Gateway:
@@ -188,10 +193,12 @@ class Gateway:
         assert self.dispatcher is not None
         await self.dispatcher.admit(config.upstreams)
         self._untold |= config.upstreams.keys() - self.config.upstreams.keys()
+        left = self.config.scopes - config.scopes
         self._use(config)
         self.dispatcher.dismiss(config.upstreams)
         with contextlib.suppress(StoreError):
             await self._warn_of_orphans()
+            await self._warn_of_left(sorted(left))
 
     def now(self) -> int:
         """Milliseconds since 1970, as everywhere in this gateway."""
@@ -208,6 +215,13 @@ class Gateway:
         for one in await self.store.read(lambda tx: tx.waiting(), is_long=True):
             if one.upstream not in self.config.upstreams:
                 log.warning("upstream.unknown", upstream=one.upstream, waiting=one.count)
+
+    async def _warn_of_left(self, scopes: list[str]) -> None:
+        """Says which alerts are open that nobody who may call can end any more."""
+        for scope in scopes:
+            count = await self.store.read(partial(_count_open, scope=scope), is_long=True)
+            if count:
+                log.warning("scope.left", scope=scope, open=count)
 
     async def _keep_house(self) -> None:
         """Counts what waits, removes what has ended long ago, a small batch at a time, and watches the clock. What
