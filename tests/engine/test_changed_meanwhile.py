@@ -231,3 +231,28 @@ def test_what_ended_and_was_opened_again_while_the_upstream_was_out_stays_open_t
             again(h, text(there, other, to='["two"]'))
             settled(h, count=3)
             assert [got.body["event_action"] for got in one.got[before:]] == ["trigger", "resolve", "trigger"]
+
+
+# --- keys ------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_told_with_a_callers_own_key_goes_on_with_the_one_key_there_is_now(tmp_path: Path) -> None:
+    """It had none any more, and everything for its upstream was held for that, with no key that could be added."""
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "ci").write_text("ci-key-0123456789")
+    with chaos(OK) as one:
+        alone = table("one", one.url, "pagerduty")
+        by_caller = alone.replace('"upstream-key"', f'{{ by = "caller", dir = "{tmp_path}/keys" }}')
+        with house(tmp_path, config=lambda _: text(by_caller)) as h:
+            page(h)
+            settled(h)
+            again(h, text(alone))
+            end(h)
+            page(h, "another")
+            settled(h, count=3)
+            told = {(got.body["dedup_key"], got.body["event_action"], got.body["routing_key"]) for got in one.got}
+            assert told == {
+                ("disk", "trigger", "ci-key-0123456789"),
+                ("disk", "resolve", "upstream-key"),
+                ("another", "trigger", "upstream-key"),
+            }
