@@ -177,7 +177,8 @@ class Keys:
         """The key of an entry as it is now; raises `ValueError`, naming the entry, where there is none."""
         if entry in self._named:
             return self._named[entry].value()
-        if not entry:
+        is_alone = self._otherwise is not None and not self.are_many
+        if not entry or is_alone:  # what was told with one of many goes on with the one there is now
             if self._otherwise is None:
                 raise ValueError(f"there is no key: nothing says {self.by}, and there is no `else`")
             return self._otherwise.value()

@@ -40,6 +40,7 @@ class Code(StrEnum):
     PASSED_ON = "passed-on"
     ENDED_THERE = "ended-there"
     NEVER_THERE = "never-there"
+    NO_UPSTREAM = "no-upstream"
     NOT_OFFERED = "not-offered"
     ID_UNKNOWN = "id-unknown"
     GONE_HERE = "gone-here"
@@ -82,6 +83,7 @@ MEANINGS: Mapping[str, str] = {
     Code.PASSED_ON: "a newer alert has the key there, which this would have ended",
     Code.ENDED_THERE: "the alert has ended there already",
     Code.NEVER_THERE: "the alert never got there, so there is nothing to change or to end",
+    Code.NO_UPSTREAM: "its upstream is not in the configuration; it is told once that is there again",
     Code.NOT_OFFERED: "the vendor has no such operation",
     Code.ID_UNKNOWN: "nobody knows the alert's id there",
     Code.GONE_HERE: "its command or its alert was removed from the store",

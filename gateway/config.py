@@ -82,6 +82,12 @@ class Inbound:
         """What the ids, keys and names of this caller belong to."""
         return self.scope if self.scope is not None else f"{self.dialect.name}/{caller}"
 
+    @property
+    def scopes(self) -> frozenset[str]:
+        """The scopes of everybody who may call now."""
+        anybody = [ANONYMOUS] if self.anonymous or not self.keyring else []
+        return frozenset(self.scope_of(caller) for caller in (*self.keyring.names(), *anybody))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
@@ -185,6 +191,11 @@ class Config:
     def is_shared(self) -> bool:
         """Whether several gateways may serve from the store."""
         return "://" in self.store
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """The scopes of everybody who may call now."""
+        return frozenset().union(*(inbound.scopes for inbound in self.inbounds.values()))
 
     def fallback_after(self, route: str) -> float | None:
         """After how many seconds the fallback of the route of this name is told; None where it has none."""

@@ -54,6 +54,7 @@ from gateway.refreshing import forget, refresh, take_in
 from gateway.road import Road
 from gateway.routing import choose
 from gateway.store import AlertFilter, AlertRow, FirstAnswer, Store, TargetRow, Tx
+from gateway.terms import is_anothers
 from gateway.translation import header, joined
 from gateway.undoing import undo
 from gateway.values import millis
@@ -204,6 +205,9 @@ class Desk:
         if Code.LOOP in accepted.dead.values():
             self.metrics.loop(who.dialect.name)
             log.warning("command.loops", command=accepted.command, via=list(via))
+        for upstream, code in accepted.dead.items():
+            if code == Code.NO_UPSTREAM:
+                log.warning("delivery.no_upstream", command=accepted.command, upstream=upstream)
 
     async def _see_it_land(self, look: Callable[[Tx], bool]) -> None:
         """Raises `Problem` where the store goes with its container and no upstream has what it holds."""
@@ -319,6 +323,7 @@ class Desk:
         row, target, is_quiet = found
         is_stale = False
         upstream = self._akin(who, target.upstream) if target else None
+        upstream = None if upstream and target and is_anothers(target, upstream) else upstream
         if upstream and target and upstream.dialect.outbound.read and target.ids and is_quiet:
             if self._may_ask(row.id):
                 row, is_in_vain = await self._ask_for_one(row, target, upstream)

@@ -62,7 +62,9 @@ class Metrics:
 
     def _show_upstreams(self) -> None:
         self._depth = self._gauge("waiting_deliveries", "Deliveries that wait.", "upstream")
-        self._dead = self._gauge("dead_deliveries", "Dead letters that nobody has sent again or dropped.", "upstream")
+        self._dead = self._gauge(
+            "dead_deliveries", "Dead letters not sent again or dropped, but `no-upstream`.", "upstream"
+        )
         self._age = self._gauge("oldest_waiting_seconds", "Age of the oldest delivery that waits.", "upstream")
         self._open = self._gauge(
             "upstream_open",

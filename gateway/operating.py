@@ -172,6 +172,14 @@ def send_again(tx: Tx, rows: Iterable[DeliveryRow], now: int, *, force: bool) ->
     return again, refused
 
 
+def told_at_last(tx: Tx, upstream: str, now: int, after: int) -> int:
+    """Puts out, a batch at a time, what an upstream could not be told while it was not in the configuration; answers
+    after which delivery to go on, 0 where nothing is left."""
+    rows = tx.deliveries(DeliveryFilter(state="dead", upstream=upstream, after=after, limit=BATCH))
+    send_again(tx, [row for row in rows if row.code == Code.NO_UPSTREAM], now, force=False)
+    return rows[-1].id if len(rows) == BATCH else 0
+
+
 def drop(tx: Tx, rows: Iterable[DeliveryRow], because: str, now: int) -> tuple[list[int], list[str]]:
     """Takes deliveries out of the outbox for good, with the reason; answers which, and what was refused and why."""
     dropped, refused = [], []

@@ -50,6 +50,7 @@ class Outbox:
         """Puts the command into the outbox of one upstream, if there is anything to send, and reports on it."""
         upstream = self._config.upstreams.get(target.upstream)
         if upstream is None:
+            self._untold(step, target)
             return
         if step.muted and step.operation in TELLING:
             step.tx.put_target(target)
@@ -90,6 +91,23 @@ class Outbox:
             _merge_waiting(step, delivery)
         if target.state == "absent":
             target.state = "dead" if delivery.state == "dead" else "waiting"
+        self._put_out(step, target, delivery)
+
+    def _untold(self, step: Step, target: TargetRow) -> None:
+        """An upstream that is not in the configuration is told nothing. That an alert there is over, or open again, is
+        a dead letter until it is: nobody else would ever say so."""
+        is_over = step.operation in ENDING and target.state in ("waiting", "present")
+        is_on = step.operation is Operation.REOPEN and target.state in ("waiting", "present", "gone")
+        if not (is_over or is_on):
+            return
+        if self.has_seen(step.via) or (step.muted and step.operation in TELLING):
+            return
+        newest = step.tx.newest_in_lane(target.upstream, target.lane)
+        delivery = self._delivery(step, target, step.operation, newest)
+        delivery.state, delivery.finished_at = "dead", step.now
+        delivery.reason = f"there is no upstream {target.upstream!r} in the configuration"
+        delivery.code = step.accepted.dead[target.upstream] = Code.NO_UPSTREAM.value
+        step.accepted.reports[target.upstream] = ()
         self._put_out(step, target, delivery)
 
     def _told(

@@ -8,9 +8,10 @@ vendor, HTTP, or SQL.
 from __future__ import annotations
 
 from datetime import timedelta
+from hashlib import sha256
 
 import structlog
-from msgspec import Struct, structs
+from msgspec import Struct, json, structs
 
 from gateway.canonical import Operation, flatten
 from gateway.codes import Code, Why
@@ -19,7 +20,7 @@ from gateway.dialect import Sending
 from gateway.errors import ProblemKind
 from gateway.rows import Unmet
 from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
-from gateway.terms import ENDING, INSTEAD_OF, TELLING, saying
+from gateway.terms import ENDING, INSTEAD_OF, TELLING, is_anothers, saying, what_to_send
 from gateway.translation import Fate, translate, unmet_text
 from gateway.values import from_millis, iso_seconds
 from gateway.wire import merged
@@ -66,21 +67,23 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
     target = next((one for one in targets if one.upstream == upstream.name), None)
     if row is None or target is None:
         return _nothing(delivery, operation, Why(Code.GONE_HERE, "its alert is gone"))
+    delivery = _as_spoken_now(tx, delivery, row, target, upstream)
     needless = _needless(tx, delivery, row, target, targets) or _folded(tx, delivery, target, upstream, now)
     if needless:
         return _nothing(delivery, operation, needless)
     if command.body.renews and not row.is_open:
         return structs.replace(_nothing(delivery, operation, Why(Code.NOT_NEEDED, "it has ended since")), renews=True)
-    takes_over = _revived(tx, target)
+    takes_over = _revived(tx, target, upstream)
     command = _with_merged(tx, command, delivery)
     operation, void = _as_things_stand(operation, row, target, upstream)
     if (operation not in TELLING or not row.is_open) and _passed_on(tx, row, target, delivery):
         void = Why(Code.PASSED_ON, "another alert has its key there")
     if void:
         return _nothing(delivery, operation, void)
-    if operation not in upstream.dialect.outbound.calls:
+    sent, _ = what_to_send(upstream, operation)  # its dialect or its settings may be others than they were then
+    if sent is None:
         return _nothing(delivery, operation, Why(Code.NOT_OFFERED, f"{upstream.dialect.title} cannot {operation}"))
-    shipment = _ship(delivery, operation, command, row, target, upstream, now, strict, takes_over)
+    shipment = _ship(delivery, sent, command, row, target, upstream, now, strict, takes_over)
     return structs.replace(shipment, via=command.body.via, fires=target.state == "standby", renews=command.body.renews)
 
 
@@ -120,13 +123,18 @@ def _folded(tx: Tx, delivery: DeliveryRow, target: TargetRow, upstream: Upstream
     if delivery.seen or (target.seen.get(TRIED_AT) is not None and not by_key):
         return None  # it may be there already, and then its end is told to what was found there
     same = tx.deliveries(DeliveryFilter(upstream=upstream.name, alert=delivery.alert))
-    if not any(other.state == "waiting" and other.id > delivery.id and other.operation in ENDING for other in same):
+    if not any(_is_owed(other) and other.id > delivery.id and other.operation in ENDING for other in same):
         return None
     is_old = now - delivery.created_at > FOLDED_AFTER_MS
     if not is_old and not any(other.code == Code.FOLDED and other.id < delivery.id for other in same):
         return None
     log.info("delivery.folded", upstream=upstream.name, delivery=delivery.id, alert=delivery.alert)
     return Why(Code.FOLDED, "it was over before it could be told")
+
+
+def _is_owed(delivery: DeliveryRow) -> bool:
+    """Whether a delivery is still to be made, if only since its upstream was out of the configuration for a while."""
+    return delivery.state == "waiting" or (delivery.state == "dead" and delivery.code == Code.NO_UPSTREAM)
 
 
 def fire(tx: Tx, shipment: Shipment) -> bool:
@@ -171,11 +179,36 @@ def _by_key_alone(delivery: DeliveryRow, command: CommandRow, upstream: Upstream
     return Shipment(delivery=delivery, operation=operation, sending=sending, via=command.body.via)
 
 
-def _revived(tx: Tx, target: TargetRow) -> int | None:
+def _as_spoken_now(tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, upstream: Upstream) -> DeliveryRow:
+    """A delivery for an upstream whose dialect was replaced since: what stands at the other vendor is not here, and
+    where alerts are found by key now, this one has to have one."""
+    if is_anothers(target, upstream):
+        target.ids, target.seen = {}, {}
+        target.state = "absent" if target.state == "present" else target.state
+    if upstream.dialect.outbound.addressed_by == "id" or delivery.key is not None:
+        return delivery
+    target.key = target.key or _late_key(tx, row, target)
+    return structs.replace(delivery, key=target.key)
+
+
+def _late_key(tx: Tx, row: AlertRow, target: TargetRow) -> str:
+    """A key that nobody else's alert has, the same at every attempt. One without a key of its own has one that cannot
+    be guessed, made of how it began."""
+    own = target.replaced.get("dedup_key") or row.body.dedup_key
+    if isinstance(own, str) and own:
+        return f"{own}-{row.id}"
+    first = tx.command(row.id)
+    began = json.encode([row.scope, row.id, row.created_at, first.body.after if first else None])
+    return sha256(began).hexdigest()[:32]
+
+
+def _revived(tx: Tx, target: TargetRow, upstream: Upstream) -> int | None:
     """Takes over the rule that an earlier alert of the same key left there, switched off."""
     if target.revives is None or target.ids or target.state not in ("absent", "waiting"):
         return None
     for other in tx.targets(target.revives):
+        if is_anothers(other, upstream):
+            continue
         if other.upstream == target.upstream and other.state == "present" and other.ids:
             target.ids, target.seen, target.state = other.ids, other.seen, "present"
             return other.alert

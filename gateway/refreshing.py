@@ -17,7 +17,7 @@ from gateway.config import Upstream
 from gateway.dialect import FoundAlert
 from gateway.rows import Unmet, Writing
 from gateway.store import AlertRow, CommandBody, TargetRow, Tx
-from gateway.terms import saying
+from gateway.terms import SPOKEN, is_anothers, saying
 from gateway.translation import translate
 from gateway.values import from_millis
 
@@ -138,8 +138,8 @@ def _held(tx: Tx, scope: str, upstream: str, name: str, entry: str) -> AlertRow 
 
 def _is_the_one_now(tx: Tx, row: AlertRow, upstream: Upstream, found: FoundAlert) -> bool:
     """Whether it is what the alert is there by now: one that was closed there, and made again, is there twice."""
-    known = [target.ids.get("id") for target in tx.targets(row.id) if target.upstream == upstream.name]
-    return known == [found.id]
+    known = [target for target in tx.targets(row.id) if target.upstream == upstream.name]
+    return [one.ids.get("id") for one in known if not is_anothers(one, upstream)] == [found.id]
 
 
 def _adopt(tx: Tx, who: Caller, upstream: Upstream, found: FoundAlert, alert: int, now: int) -> None:
@@ -182,6 +182,6 @@ def _adopt(tx: Tx, who: Caller, upstream: Upstream, found: FoundAlert, alert: in
             key=None,
             state="present",
             ids=ids,
-            seen=dict(found.seen),
+            seen={**found.seen, SPOKEN: upstream.dialect.name},
         )
     )

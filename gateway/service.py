@@ -8,6 +8,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from starlette.routing import Route
 from gateway import calling
 from gateway.admin import Admin
 from gateway.clock import Clock
+from gateway.codes import Code
 from gateway.config import Config
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.desk import Desk
@@ -28,8 +30,9 @@ from gateway.idempotency import KEPT_MS
 from gateway.ids import Ids
 from gateway.inbound.surface import Surface
 from gateway.metrics import Metrics
+from gateway.operating import told_at_last
 from gateway.operations import Operator, forget
-from gateway.store import Store, Tx
+from gateway.store import AlertFilter, Store, Tx
 from gateway.store.opening import open_store
 from gateway.timing import pass_time
 from gateway.waiting import Waiters
@@ -68,6 +71,11 @@ def own_name(tx: Tx) -> str:
     return str(found["name"])
 
 
+def _count_open(tx: Tx, scope: str) -> int:
+    """How many alerts of a scope are open."""
+    return tx.alerts(scope, AlertFilter(statuses=("firing", "acknowledged"), limit=1))[1]
+
+
 class Gateway:
     """A gateway that can be started and stopped, and its applications: `app` for callers, `admin_app` for operators.
     Where they have no address of their own, `app` serves operators too. `reload_from_file` is whatever
@@ -85,6 +93,7 @@ class Gateway:
         self.desk: Desk | None = None
         self.watch: Watch | None = None
         self._called, self._purged = time.monotonic(), 0.0
+        self._untold = set(config.upstreams)
         self._ids: Ids | None = None
         self._name = ""
         self._surface: Surface | None = None
@@ -184,10 +193,13 @@ class Gateway:
             raise ConfigurationError([f"{name}: takes a restart to change" for name in fixed])
         assert self.dispatcher is not None
         await self.dispatcher.admit(config.upstreams)
+        self._untold |= config.upstreams.keys() - self.config.upstreams.keys()
+        left = self.config.scopes - config.scopes
         self._use(config)
         self.dispatcher.dismiss(config.upstreams)
         with contextlib.suppress(StoreError):
             await self._warn_of_orphans()
+            await self._warn_of_left(sorted(left))
 
     def now(self) -> int:
         """Milliseconds since 1970, as everywhere in this gateway."""
@@ -205,11 +217,18 @@ class Gateway:
             if one.upstream not in self.config.upstreams:
                 log.warning("upstream.unknown", upstream=one.upstream, waiting=one.count)
 
+    async def _warn_of_left(self, scopes: list[str]) -> None:
+        """Says which alerts are open that nobody who may call can end any more."""
+        for scope in scopes:
+            count = await self.store.read(partial(_count_open, scope=scope), is_long=True)
+            if count:
+                log.warning("scope.left", scope=scope, open=count)
+
     async def _keep_house(self) -> None:
         """Counts what waits, removes what has ended long ago, a small batch at a time, and watches the clock. What
         fails in one of these must not end the others."""
         while True:
-            for step in (self._look_around, self._pass_time, self._write_calls, self._forget):
+            for step in (self._look_around, self._pass_time, self._write_calls, self._forget, self._tell_at_last):
                 try:
                     await step()
                 except StoreError as error:
@@ -244,6 +263,17 @@ class Gateway:
             assert self.desk is not None
             removed = await self._purge(self.desk.now())
             self._purged = time.monotonic() if removed < PURGED_AT_ONCE else 0.0
+
+    async def _tell_at_last(self) -> None:
+        """What came for an upstream while it was not in the configuration: looked for once it is, and at a start."""
+        assert self.dispatcher
+        for name in list(self._untold):
+            after = -1
+            while after and name in self.config.upstreams:
+                work = partial(told_at_last, upstream=name, now=self.now(), after=max(after, 0))
+                after = await self.store.write(work, is_long=True)
+            self._untold.discard(name)
+            self.dispatcher.wake(name)
 
     async def _pass_time(self) -> None:
         assert self.desk and self.dispatcher and self._ids
@@ -325,7 +355,7 @@ class Gateway:
         return Response(self._described, media_type="application/json")
 
     async def _metrics(self, request: Request) -> Response:
-        waiting, dead = await self.store.read(lambda tx: (tx.waiting(), tx.dead()), is_long=True)
+        waiting, dead = await self.store.read(lambda tx: (tx.waiting(), tx.dead(but=Code.NO_UPSTREAM)), is_long=True)
         self._show_upstreams()
         text = self.metrics.text(waiting, dead, self.now(), is_strained=self.store.is_strained)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -16,7 +16,7 @@ from gateway.dialect import Again, Changed, Delivered, Found, Missing, Outcome, 
 from gateway.errors import ProblemKind
 from gateway.preparing import TRIED_AT, Shipment, target_of
 from gateway.store import AlertRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
-from gateway.terms import ENDING, INSTEAD_OF, may_look
+from gateway.terms import ENDING, INSTEAD_OF, SPOKEN, is_anothers, may_look
 from gateway.translation import Fate
 
 KINDS = frozenset(ProblemKind)
@@ -56,7 +56,7 @@ def settle(
     if delivery is not None and delivery.state != "waiting" and _is_recorded(delivery, shipment.delivery):
         return Verdict(state=delivery.state, reason=delivery.reason, code=delivery.code, is_recorded=False)  # type: ignore[arg-type]
     if delivery is None or delivery.state != "waiting":
-        _learn(tx, shipment, delivery, outcome, now)
+        _learn(tx, shipment, delivery, outcome, upstream, now)
         return _not_ours("it was taken out of the outbox meanwhile")
     if delivery.fence != shipment.delivery.fence:
         return _not_ours("another replica has taken it over")
@@ -83,10 +83,12 @@ def settle(
         return structs.replace(verdict, changed=outcome) if isinstance(outcome, Changed) else verdict
     if shipment.tried_at is not None or looked_up:
         delivery.report = [*delivery.report, *to_builtins([_after_doubt(shipment, upstream, looked_up=looked_up)])]
-    return _delivered(tx, shipment, delivery, target, outcome, now, show)
+    return _delivered(tx, shipment, delivery, target, outcome, upstream, now, show)
 
 
-def _learn(tx: Tx, shipment: Shipment, delivery: DeliveryRow | None, outcome: Outcome | None, now: int) -> None:
+def _learn(
+    tx: Tx, shipment: Shipment, delivery: DeliveryRow | None, outcome: Outcome | None, upstream: Upstream, now: int
+) -> None:
     """What an attempt says of where the alert stands, though a newer update says by now what was to be told: that one
     needs the id that was given, and must not make a second alert where one may be."""
     if delivery is None or delivery.state != "merged" or delivery.fence != shipment.delivery.fence:
@@ -95,7 +97,7 @@ def _learn(tx: Tx, shipment: Shipment, delivery: DeliveryRow | None, outcome: Ou
     if row is None or target is None or outcome is None:
         return
     if isinstance(outcome, Delivered | Found):
-        _stands(tx, shipment, delivery, row, target, outcome, now)
+        _stands(tx, shipment, delivery, row, target, outcome, upstream, now)
         return
     if isinstance(outcome, Missing):
         target.state, target.ids, target.seen, target.revives = "absent" if row.is_open else "gone", {}, {}, None
@@ -218,6 +220,7 @@ def _delivered(
     delivery: DeliveryRow,
     target: TargetRow | None,
     outcome: Outcome,
+    upstream: Upstream,
     now: int,
     show: bool,
 ) -> Verdict:
@@ -232,7 +235,7 @@ def _delivered(
     if shipment.renews:
         tx.remove_command(delivery.command)
     if target is not None and row is not None:
-        _stands(tx, shipment, delivery, row, target, outcome, now, show=show)
+        _stands(tx, shipment, delivery, row, target, outcome, upstream, now, show=show)
         return Verdict(state="delivered", is_recorded=not shipment.renews)
     return Verdict(state="delivered")
 
@@ -244,6 +247,7 @@ def _stands(
     row: AlertRow,
     target: TargetRow,
     outcome: Delivered | Found,
+    upstream: Upstream,
     now: int,
     *,
     show: bool = False,
@@ -251,6 +255,10 @@ def _stands(
     """Where an alert stands at an upstream that took what it was told, and by which ids."""
     if target.state == "dead":
         _void_dead(tx, delivery, now)
+    if is_anothers(target, upstream):
+        target.ids, target.seen = {}, {}
+    if upstream.dialect.outbound.addressed_by == "key":
+        target.key = target.key or shipment.delivery.key
     if shipment.takes_over is not None:
         _release(tx, shipment.takes_over, target)
     if isinstance(outcome, Delivered):
@@ -258,6 +266,8 @@ def _stands(
         target.seen = {**target.seen, **outcome.seen}
         target.seen.pop(TRIED_AT, None)
         target.seen.pop(INSTEAD_OF, None)
+        if outcome.ids:
+            target.seen[SPOKEN] = upstream.dialect.name
         target.renew_at = now + int(outcome.renew * 1000) if outcome.renew and row.is_open else None
         named = tx.alert_by_id(row.scope, outcome.ids["id"]) if show and outcome.ids.get("id") else None
         for name in outcome.ids.values():
@@ -266,15 +276,15 @@ def _stands(
             tx.add_id(row.scope, row.shown, "gateway", row.id)
             row.shown = outcome.ids["id"]
             tx.update_alert(row)
-    target.state = _state_after(shipment)
+    target.state = _state_after(shipment, upstream)
     tx.put_target(target)
 
 
-def _state_after(shipment: Shipment) -> Literal["present", "gone"]:
+def _state_after(shipment: Shipment, upstream: Upstream) -> Literal["present", "gone"]:
     """An ended alert is gone where alerts are found by key; where they have ids, only deleting ends them."""
     if shipment.operation is Operation.DELETE:
         return "gone"
-    by_key = shipment.sending is not None and shipment.sending.key is not None
+    by_key = upstream.dialect.outbound.addressed_by == "key"
     return "gone" if by_key and shipment.operation is Operation.RESOLVE else "present"
 
 

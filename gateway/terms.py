@@ -19,10 +19,21 @@ ENDING = (Operation.RESOLVE, Operation.DELETE)
 INSTEAD_OF = "instead_of"
 """Where a fallback notes, in what it has `seen`, the upstreams of each route that it stands by for."""
 
+SPOKEN = "dialect"
+"""Where an upstream notes, in what it has `seen`, in which dialect the ids were given that an alert has there."""
+
+
+def is_anothers(target: TargetRow, upstream: Upstream) -> bool:
+    """Whether an alert stands at another vendor, for which the upstream's name stood before: its ids are nothing here,
+    or, worse, somebody else's."""
+    spoken: str = target.seen.get(SPOKEN, upstream.dialect.name)
+    return spoken != upstream.dialect.name
+
 
 def is_there(target: TargetRow, upstream: Upstream) -> bool:
     """Whether an update can be the changed fields alone, so that without any there is nothing to send."""
-    return upstream.dialect.outbound.addressed_by == "id" and target.state == "present"
+    by_id = upstream.dialect.outbound.addressed_by == "id"
+    return by_id and target.state == "present" and not is_anothers(target, upstream)
 
 
 def may_look(upstream: Upstream) -> bool:

@@ -17,6 +17,7 @@ import structlog
 from msgspec import Struct, convert, structs, to_builtins
 
 from gateway.canonical import Flat, Operation
+from gateway.codes import Code
 from gateway.config import Config, Heartbeat, Upstream
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.transport import Transport, Unreachable
@@ -160,7 +161,7 @@ class Watch:
         try:
             await _commit(self._store, 2.0)
             waiting = await self._store.read(lambda tx: tx.waiting(), is_long=True)
-            dead = await self._store.read(lambda tx: tx.dead(), is_long=True)
+            dead = await self._store.read(lambda tx: tx.dead(but=Code.NO_UPSTREAM), is_long=True)
         except (StoreError, TimeoutError):
             return [*found, Trouble("store-unavailable", "", "alert-gateway: the store takes no commits")]
         found += [

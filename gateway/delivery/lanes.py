@@ -10,6 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -123,20 +124,25 @@ class Lanes:
         if free <= 0 or wait > 0:
             return min(POLL, wait) if wait > 0 else POLL
         now, fresh = self._now(), not self.gate.may_retry()
-        taken = frozenset(self._under_way)
+        taken, client = frozenset(self._under_way), self.client
 
         def work(tx: Tx) -> tuple[list[Shipment], int | None, float]:
-            return self._due(tx, now, free, taken, fresh=fresh)
+            return self._due(tx, client.upstream, now, free, taken, fresh=fresh)
 
-        is_rated = self._upstream.rate is not None
+        is_rated = client.upstream.rate is not None
         claimed = time.monotonic()  # not after the commit: the lease runs by then, though this process may stand still
         shipments, next_due, wait = await (self._store.write(work) if is_rated else self._store.take(work))
         self._idle_until = time.monotonic() + wait
+        while client is not self.client:  # it was replaced meanwhile: its words are not the new one's
+            client, rows = self.client, [one.delivery for one in shipments]
+            shipments = await self._store.read(
+                partial(self._all_prepared, rows=rows, upstream=client.upstream, now=now)
+            )
         for shipment in shipments:
             delivery = shipment.delivery
             self.gate.began(delivery.lane, is_retry=delivery.attempts > 0)
             self._claims[delivery.id] = delivery
-            self._under_way[delivery.lane] = asyncio.create_task(self._deliver(shipment, claimed))
+            self._under_way[delivery.lane] = asyncio.create_task(self._deliver(shipment, client, claimed))
         if wait > 0:
             return min(POLL, wait)
         if fresh:
@@ -144,9 +150,9 @@ class Lanes:
         return POLL if next_due is None else min(POLL, max(0.001, (next_due - now) / 1000))
 
     def _due(
-        self, tx: Tx, now: int, free: int, taken: frozenset[str], *, fresh: bool
+        self, tx: Tx, upstream: Upstream, now: int, free: int, taken: frozenset[str], *, fresh: bool
     ) -> tuple[list[Shipment], int | None, float]:
-        upstream, wait = self._upstream, 0.0
+        wait = 0.0
         if upstream.rate is not None:
             asked, wait = rates.take(tx, upstream, now, free)
             wait = wait if asked < free else 0.0
@@ -160,12 +166,15 @@ class Lanes:
         if upstream.rate is not None:
             rates.owe(tx, upstream, len(rows) - asked)
             wait = wait if len(rows) == asked else 0.0
-        return [self._prepared(tx, row, now) for row in rows], tx.next_due(upstream.name, now), wait
+        return self._all_prepared(tx, rows, upstream, now), tx.next_due(upstream.name, now), wait
 
-    def _prepared(self, tx: Tx, row: DeliveryRow, now: int) -> Shipment:
+    def _all_prepared(self, tx: Tx, rows: list[DeliveryRow], upstream: Upstream, now: int) -> list[Shipment]:
+        return [self._prepared(tx, row, upstream, now) for row in rows]
+
+    def _prepared(self, tx: Tx, row: DeliveryRow, upstream: Upstream, now: int) -> Shipment:
         """What a delivery is now; one that cannot even be prepared is poison, and must not stop the others."""
         try:
-            return prepare(tx, row, self._upstream, now, self._waiters.is_strict(row.command))
+            return prepare(tx, row, upstream, now, self._waiters.is_strict(row.command))
         except StoreError:
             raise
         except Exception as error:
@@ -176,10 +185,10 @@ class Lanes:
 
     # --- one delivery --------------------------------------------------------------------------------------
 
-    async def _deliver(self, shipment: Shipment, claimed: float) -> None:
+    async def _deliver(self, shipment: Shipment, client: Client, claimed: float) -> None:
         delivery = shipment.delivery
         try:
-            await self._attempt(shipment, claimed)
+            await self._attempt(shipment, client, claimed)
         except StoreError as error:
             log.error("delivery.unrecorded", upstream=self._name, delivery=delivery.id, reason=str(error))
             await asyncio.sleep(1.0)
@@ -191,11 +200,14 @@ class Lanes:
             self._under_way.pop(delivery.lane, None)
             self.wake()
 
-    async def _attempt(self, shipment: Shipment, claimed: float) -> None:
+    async def _attempt(self, shipment: Shipment, client: Client, claimed: float) -> None:
+        """One attempt, with the client that was in use when it was prepared, whatever is in use when it ends."""
         lease = self._store.lease
         if lease is not None and time.monotonic() - claimed > lease * 0.8:
             return  # this process stood still for so long that somebody else may have it by now
-        if shipment.sending is not None and (wait := self._held_for(shipment)) > 0:
+        entry = key_entry(shipment.delivery.lane)
+        known_then = client.fingerprint(entry) if client.upstream.has_many_keys else 0
+        if shipment.sending is not None and (wait := self._held_for(entry, client, known_then)) > 0:
             await self._put_off(shipment, wait)
             return
         if shipment.fires and not await self._store.write(lambda tx: fire(tx, shipment)):
@@ -204,25 +216,25 @@ class Lanes:
         ended: Ended | None = None
         delivery = structs.replace(shipment.delivery)
         if shipment.sending is not None:
-            ended = await self._run_safely(shipment, started)
+            ended = await self._run_safely(shipment, client, started)
             delivery.status = ended.status
             if ended.is_ambiguous and shipment.tried_at is None and shipment.operation is Operation.CREATE:
                 shipment = structs.replace(shipment, tried_at=started)
-            await self.gate.ended(delivery.lane, self._but_for_its_key(delivery, ended))
+            await self.gate.ended(delivery.lane, self._but_for_its_key(entry, client, known_then, ended))
             if not isinstance(ended.outcome, Pending):
                 delivery.attempts += 1
         shipment = structs.replace(shipment, delivery=delivery)
         if ended is not None and isinstance(ended.outcome, Held):
-            await self._hold(shipment, ended, ended.outcome, started, time.monotonic() - began)
+            await self._hold(shipment, client.upstream, ended, ended.outcome, started, time.monotonic() - began)
             return
-        verdict = await self._settle(shipment, ended, started, time.monotonic() - began)
+        verdict = await self._settle(shipment, client.upstream, ended, started, time.monotonic() - began)
         if verdict.state != "again":
             self._waiters.verdict(delivery.command, delivery.upstream, verdict)
 
-    async def _run_safely(self, shipment: Shipment, started: int) -> Ended:
+    async def _run_safely(self, shipment: Shipment, client: Client, started: int) -> Ended:
         """Runs the call; a fault of ours is tried again like an upstream's, and ends like one."""
         try:
-            return await self._run(shipment, started)
+            return await self._run(shipment, client, started)
         except StoreError:
             raise
         except Exception as error:
@@ -230,10 +242,9 @@ class Lanes:
             again = Again(reason=f"the gateway failed: {type(error).__name__}", code=ProblemKind.INTERNAL)
             return Ended(again, None, shipment.operation is Operation.CREATE)
 
-    async def _run(self, shipment: Shipment, started: int) -> Ended:
+    async def _run(self, shipment: Shipment, client: Client, started: int) -> Ended:
         """Runs the call. A create whose answer was lost before is looked for first: it may be there already."""
         assert shipment.sending is not None
-        client = self.client
         entry = key_entry(shipment.delivery.lane)
         call = client.upstream.dialect.outbound.calls[shipment.operation](shipment.sending)
         if shipment.operation is not Operation.CREATE:
@@ -254,8 +265,10 @@ class Lanes:
 
     # --- what becomes of it --------------------------------------------------------------------------------
 
-    async def _settle(self, shipment: Shipment, ended: Ended | None, started: int, took: float) -> Verdict:
-        upstream, delivery = self._upstream, shipment.delivery
+    async def _settle(
+        self, shipment: Shipment, upstream: Upstream, ended: Ended | None, started: int, took: float
+    ) -> Verdict:
+        delivery = shipment.delivery
         outcome = ended.outcome if ended else None
         assert not isinstance(outcome, Held)
         if isinstance(outcome, Changed) and not self._waiters.is_strict(delivery.command):
@@ -325,21 +338,18 @@ class Lanes:
 
     # --- keys of which there are many ----------------------------------------------------------------------
 
-    def _held_for(self, shipment: Shipment) -> float:
-        """Seconds for which the key of a delivery is still held, where the upstream has one per entry."""
-        if not self._upstream.has_many_keys:
-            return 0.0
-        entry = key_entry(shipment.delivery.lane)
-        return self.held.wait(entry, self.client.fingerprint(entry), time.monotonic())
+    def _held_for(self, entry: str, client: Client, known: int) -> float:
+        """Seconds for which a key, as it is `known` by its fingerprint, is still held, where the upstream has one per
+        entry."""
+        return self.held.wait(entry, known, time.monotonic()) if client.upstream.has_many_keys else 0.0
 
-    def _but_for_its_key(self, delivery: DeliveryRow, ended: Ended) -> Ended:
+    def _but_for_its_key(self, entry: str, client: Client, known_then: int, ended: Ended) -> Ended:
         """An end as the whole upstream has to take it: where it has many keys, the refusal of one is a verdict on that
-        key alone."""
-        if not self._upstream.has_many_keys:
+        key alone, as it was when it was sent: one that was replaced since is to be tried at once."""
+        if not client.upstream.has_many_keys:
             return ended
-        entry = key_entry(delivery.lane)
         if isinstance(ended.outcome, Held) and not ended.is_certificate:
-            if self.held.hold(entry, self.client.fingerprint(entry), time.monotonic()):
+            if self.held.hold(entry, known_then, time.monotonic()):
                 log.error("key.held", upstream=self._name, entry=entry or "else", reason=ended.outcome.reason)
             asked = ended.requests if ended.outcome.status else 0  # without a key nobody was asked
             refused = Rejected(reason=ended.outcome.reason)
@@ -361,7 +371,9 @@ class Lanes:
 
         await self._recorded(work)
 
-    async def _hold(self, shipment: Shipment, ended: Ended, held: Held, started: int, took: float) -> None:
+    async def _hold(
+        self, shipment: Shipment, upstream: Upstream, ended: Ended, held: Held, started: int, took: float
+    ) -> None:
         """Never a verdict on an alert: it goes on waiting, and the upstream is left alone."""
         delivery = shipment.delivery
         verdict = Verdict(state="again", reason=f"held: {held.reason}", code=held.code)
@@ -371,11 +383,11 @@ class Lanes:
             if found and found.state == "waiting" and found.fence == delivery.fence:
                 found.attempts, found.status = delivery.attempts, held.status
                 found.reason, found.code = verdict.reason, verdict.code
-                if self._upstream.has_many_keys:
+                if upstream.has_many_keys:
                     found.due = self._now() + int(LOOK * 1000)
                 tx.update_delivery(found)
                 tx.insert_attempt(_attempt_row(delivery, verdict, held.code, started, took))
-            rates.owe(tx, self._upstream, ended.requests - 1)
+            rates.owe(tx, upstream, ended.requests - 1)
 
         await self._recorded(work)
         self._metrics.attempt(self._name, "held", held.code, took)

@@ -373,8 +373,9 @@ class Tx(Protocol):
         """When the next delivery of an upstream that is not due yet will be."""
 
     def waiting(self) -> list[Waiting]: ...
-    def dead(self) -> dict[str, int]:
-        """How many dead letters there are, by upstream; those without any are not named."""
+    def dead(self, *, but: str) -> dict[str, int]:
+        """How many dead letters there are, by upstream, but for those of one problem code; those without any are not
+        named."""
 
     def insert_attempt(self, row: AttemptRow) -> None: ...
     def attempts(self, delivery: int) -> list[AttemptRow]: ...

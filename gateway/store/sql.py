@@ -336,9 +336,9 @@ class SqlTx:
         )
         return [Waiting(*row) for row in rows]
 
-    def dead(self) -> dict[str, int]:
-        rows = self._all("SELECT upstream, count(*) FROM deliveries WHERE state = 'dead' GROUP BY upstream", ())
-        return dict(rows)
+    def dead(self, *, but: str) -> dict[str, int]:
+        chosen = "SELECT upstream, count(*) FROM deliveries WHERE state = 'dead' AND code <> ? GROUP BY upstream"
+        return dict(self._all(chosen, (but,)))
 
     def insert_attempt(self, row: AttemptRow) -> None:
         self._run(ATTEMPTS.replace, ATTEMPTS.values(row))

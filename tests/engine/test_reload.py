@@ -178,6 +178,23 @@ def test_a_dismissed_upstream_with_something_waiting_is_warned_of(tmp_path: Path
             assert (warned["level"], warned["upstream"], warned["waiting"]) == ("warning", "one", 1)
 
 
+@pytest.mark.parametrize("then", [INBOUND.replace("ci =", "shop ="), f'{INBOUND}scope = "all"\n'])
+def test_a_caller_who_leaves_its_open_alerts_behind_is_warned_of(then: str, tmp_path: Path) -> None:
+    """Nobody who may call can end them then, and what comes with their keys is answered with success."""
+    config = tmp_path / "gateway.toml"
+    with chaos(OK) as one:
+        before = text(tmp_path, table("one", one.url, "ilert"))
+        config.write_text(before)
+        with serving(config) as running:
+            assert [send(running, key) for key in "ab"] == [202, 202]
+            for number, now in enumerate((before, before.replace(INBOUND, then)), 1):
+                config.write_text(now)
+                running.signal(signal.SIGHUP)
+                running.waits_for("config.reloaded", number)
+            [warned] = running.waits_for("scope.left")
+            assert (warned["level"], warned["scope"], warned["open"]) == ("warning", "ilert/ci", 2)
+
+
 def test_reloads_under_load_fail_nobody(tmp_path: Path) -> None:
     figures = reload.run(tmp_path, 12)
     assert figures.is_good, figures
