@@ -89,7 +89,7 @@ def _implies(narrow: Matcher, wide: Matcher) -> bool:
     """Whether whatever the one condition holds for, the other holds for as well."""
     if narrow == wide:
         return True
-    if narrow.name != wide.name or wide.pattern or narrow.pattern:
+    if narrow.name != wide.name or wide.is_matched or narrow.is_matched:
         return False
     if narrow.operator == "=" and wide.operator in ("=", "!=", "<", "<=", ">", ">="):
         return wide.holds({wide.name: narrow.value})

@@ -6,7 +6,7 @@ Pure: it is given the routes of a configuration and an alert, and answers names.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ from msgspec import UNSET
 
 from gateway.canonical import Flat
 from gateway.choosing import Lookup, as_text, can_be, fact, named_fact
-from gateway.values import is_made_of, parts_of
+from gateway.patterns import whole
 
 _MATCHER = re.compile(r"^\s*([A-Za-z_][\w.\-/]*)\s*(=~|!~|!=|<=|>=|=|<|>)\s*(.*?)\s*$", re.DOTALL)
 
@@ -27,8 +27,7 @@ class Matcher:
     name: str
     operator: str
     value: str
-    pattern: re.Pattern[str] | None = None
-    parts: tuple[str, ...] | None = None
+    is_matched: Callable[[str], bool] | None = None
 
     def __str__(self) -> str:
         return f"{self.name} {self.operator} {self.value}"
@@ -39,9 +38,8 @@ class Matcher:
         if self.operator in ("<", "<=", ">", ">="):
             return _compare(found, self.operator, float(self.value))
         text = as_text(found)
-        if self.pattern:
-            is_met = is_made_of(text, self.parts) if self.parts is not None else bool(self.pattern.fullmatch(text))
-            return is_met == (self.operator == "=~")
+        if self.is_matched:
+            return self.is_matched(text) == (self.operator == "=~")
         return (text == self.value) == (self.operator == "=")
 
 
@@ -62,13 +60,7 @@ def parse_matcher(text: str) -> Matcher:
     if operator in ("=", "!=") and not can_be(name, value):
         hint = "; 0 is the worst, 7 the least: write severity <= 3" if name == "severity" else ""
         raise ValueError(f"{name} is never {value!r}{hint}")
-    pattern = None
-    if operator in ("=~", "!~"):
-        try:
-            pattern = re.compile(value, re.DOTALL)
-        except re.error as error:
-            raise ValueError(f"{value!r} is not a regular expression: {error}") from None
-    return Matcher(name, operator, value, pattern, parts_of(value) if pattern else None)
+    return Matcher(name, operator, value, whole(value) if operator in ("=~", "!~") else None)
 
 
 def _compare(found: Any, operator: str, bound: float) -> bool:

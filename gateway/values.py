@@ -7,7 +7,6 @@ It must not know any vendor: the tables themselves stand in the vendors' modules
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -216,9 +215,6 @@ def each(part: type[Struct], *, read: Mapping[str, str] | None = None) -> Pair:
 
 # --- wildcards -------------------------------------------------------------------------------------------------
 
-_PLAIN = re.compile(r"(?:[^\\.^$*+?{}\[\]|()]|\\[^\w\s]|\.\*)*", re.DOTALL)
-_PART = re.compile(r"((?:\.\*)+)|\\?(.)", re.DOTALL)
-
 
 def is_made_of(text: str, parts: Sequence[str]) -> bool:
     """Whether a text is these parts in their order, with anything between them. As a regular expression that would be
@@ -236,16 +232,3 @@ def is_made_of(text: str, parts: Sequence[str]) -> bool:
             return False
         at = found + len(part)
     return True
-
-
-def parts_of(pattern: str) -> tuple[str, ...] | None:
-    """What a regular expression that is matched whole has between its `.*`, where it consists of nothing else."""
-    if not _PLAIN.fullmatch(pattern):
-        return None
-    parts = [""]
-    for anything, char in _PART.findall(pattern):
-        if anything:
-            parts.append("")
-        else:
-            parts[-1] += char
-    return tuple(parts)

@@ -1,41 +1,22 @@
 """Matchers: which label sets are meant, as filters of a query and as the matchers of a silence say it.
 
 Source: https://prometheus.io/docs/alerting/latest/configuration/#matcher. A pattern is the caller's and is tried on
-every alert, so only such are taken as cannot keep the gateway busy. It must not know where alerts come from.
+every alert, so it is a short one, and so is what it is tried on. It must not know where alerts come from.
 """
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from itertools import pairwise
-from math import factorial
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 from msgspec import Struct
 
 from gateway.errors import Problem, ProblemKind
-from gateway.values import is_made_of, parts_of
+from gateway.patterns import whole
 
 _FILTER = re.compile(r'\s*([^\s=!~"{},]+|"(?:[^"\\]|\\.)*")\s*(=~|!~|!=|=)(.*)', re.DOTALL)
 LONGEST_PATTERN, LONGEST_VALUE = 512, 512
-MOST_STEPS = 1_000_000
-"""So many steps patterns that are tried together may take on the longest value: some hundredths of a second, where they
-match nowhere."""
-_ATOM = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
-_FOREIGN = re.compile(r"\\|\(\?(?!:|P<|[ims]+[:)])")
-"""What Alertmanager's own patterns do not have: references to what was found, looking around, comments."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pattern:
-    """A caller's pattern, the parts between its `.*` where it has nothing else, and how many steps it may take."""
-
-    found: re.Pattern[str]
-    parts: tuple[str, ...] | None
-    steps: float
 
 
 class Matcher(Struct, frozen=True, kw_only=True):
@@ -49,59 +30,18 @@ class Matcher(Struct, frozen=True, kw_only=True):
     def holds(self, labels: Mapping[str, str]) -> bool:
         """Whether a label set meets it."""
         found = labels.get(self.name, "")
-        is_met = matches(self.value, found[:LONGEST_VALUE]) if self.isRegex else found == self.value
+        is_met = compiled(self.value)(found[:LONGEST_VALUE]) if self.isRegex else found == self.value
         return is_met == self.isEqual
 
 
-@functools.lru_cache(maxsize=1000)
-def compiled(pattern: str) -> Pattern:
-    """A caller's pattern; raises `Problem` for one that is none, or that could take long: repeats of what repeats, and
-    more repeats and choices than a few."""
+def compiled(pattern: str) -> Callable[[str], bool]:
+    """A test whether a text as a whole is what a pattern says; raises `Problem` for one that is none."""
     if len(pattern) > LONGEST_PATTERN:
         raise _fault(f"the pattern has more than {LONGEST_PATTERN} characters")
     try:
-        found = re.compile(pattern, re.DOTALL)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise _fault(f"{pattern!r} is not a regular expression: {error}") from None
-    if (parts := parts_of(pattern)) is not None:
-        return Pattern(found, parts, 0)
-    plain = _ATOM.sub(lambda atom: "\\" if re.match(r"\\[1-9]", atom[0]) else "x", pattern)
-    if _FOREIGN.search(plain):
-        raise _fault(f"{pattern!r} is not a regular expression: it has what RE2 does not have")
-    steps = _steps(plain)
-    if re.search(r"\)[*+{]", plain) or steps > MOST_STEPS:
-        raise _fault(f"the pattern {pattern!r} repeats more than is tried here; say what is meant in several matchers")
-    return Pattern(found, None, steps)
-
-
-def matches(pattern: str, text: str) -> bool:
-    """Whether a text as a whole is what a caller's pattern says; raises `Problem` as above."""
-    wanted = compiled(pattern)
-    return is_made_of(text, wanted.parts) if wanted.parts is not None else bool(wanted.found.fullmatch(text))
-
-
-def check_patterns(wanted: Iterable[Matcher]) -> None:
-    """Raises `Problem` where one of the patterns, or all of them together, could take long: they are tried on every
-    alert, one after the other."""
-    if sum(compiled(matcher.value).steps for matcher in wanted if matcher.isRegex) > MOST_STEPS:
-        raise _fault("the patterns repeat more than is tried here; say what is meant with fewer")
-
-
-def _steps(plain: str) -> float:
-    """How many ways a pattern can go at most: those of each choice times those of each repeat. What stands side by side
-    outside all groups is tried one after the other."""
-    ways, repeats = 1, len(re.findall(r"[*+{]", plain))
-    alternatives = [1]
-    for before, here in pairwise(f" {plain}"):
-        if here == "(":
-            alternatives.append(1)
-        elif here == "|":
-            alternatives[-1] += 1
-        elif here == ")" and len(alternatives) > 1:
-            ways *= alternatives.pop()
-        elif here == "?" and before != "(":
-            ways *= 2
-    return float(ways * LONGEST_VALUE**repeats / factorial(repeats))
+        return whole(pattern)
+    except ValueError as error:
+        raise _fault(str(error)) from None
 
 
 def parse(text: str) -> list[Matcher]:

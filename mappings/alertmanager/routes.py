@@ -143,8 +143,7 @@ def listed(incoming: Incoming) -> Listing:
     """The open alerts, as far as the filters mean them."""
     wanted = [matcher for text in incoming.query.get("filter", ()) for matcher in matchers.parse(text)]
     receiver = one(incoming, "receiver")
-    matchers.check_patterns(wanted)
-    is_ours = receiver is None or matchers.matches(receiver, words.RECEIVER)
+    is_ours = receiver is None or matchers.compiled(receiver)(words.RECEIVER)
     active, silenced = _flag(incoming, "active"), _flag(incoming, "silenced")
     for name in ("inhibited", "unprocessed", "muted"):
         _flag(incoming, name)
@@ -222,7 +221,9 @@ def _refuse_silence(posted: Silence, now: datetime) -> None:
         raise Problem(ProblemKind.INVALID, "Failed to create silence: start time must be before end time")
     if posted.endsAt <= now:
         raise Problem(ProblemKind.INVALID, "Failed to create silence: end time can't be in the past")
-    matchers.check_patterns(posted.matchers)
+    for matcher in posted.matchers:
+        if matcher.isRegex:
+            matchers.compiled(matcher.value)
     if all(matcher.holds({}) for matcher in posted.matchers):
         text = "invalid silence: matcher set 0: at least one matcher must not match the empty string"
         raise Problem(ProblemKind.INVALID, text, field="matchers")

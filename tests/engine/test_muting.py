@@ -281,30 +281,10 @@ def test_matchers(tmp_path: Path, matcher: dict[str, Any], is_meant: bool) -> No
 
 
 @pytest.mark.parametrize(
-    "pattern",
-    [
-        "(a+)+b",
-        "(a*)*",
-        "(.*)*x",
-        "(a|aa)+",
-        "([a-z]+)*1",
-        "(a{1,30}){1,30}",
-        "[^a]*[^b]*[^c]*=",
-        "(?x)(a+)# a comment\n+b",
-        "(?x:(a+) +b)",
-        r"[\][](a+)+]",
-        r"[^\][](a+)+]",
-        r"(a*)\1b",
-        "(?=a)b",
-        "(?#)a",
-        "a" * 513,
-        "(",
-        "[",
-        "a**",
-    ],
+    "pattern", [r"(a*)\1b", "(?=a)b", "(?#)a", "(a{1,99}){1,99}", "a" * 513, "(", "[", "a**", "\\Z"]
 )
-def test_a_pattern_that_could_take_long_is_refused(h: House, pattern: str) -> None:
-    """A caller's pattern is tried on every alert of its scope: one that could take minutes is no silence."""
+def test_a_pattern_that_is_none_is_refused(h: House, pattern: str) -> None:
+    """Alertmanager's are RE2's: https://github.com/google/re2/wiki/Syntax"""
     refused = _silence(h, _matcher("alertname", pattern, isRegex=True))
     assert refused.status == 400 and re.search("pattern|regular expression", refused.body), refused.body
 
@@ -315,24 +295,27 @@ def test_a_pattern_that_could_take_long_is_refused(h: House, pattern: str) -> No
         (".*a.*a.*a.*a.*a.*b", "a" * 9000),
         ("(a|aa)(a|aa)a*a*b", "a" * 9000),
         ("(web|db|cache)-.*-(eu|us)", "web-1-" * 900),
+        ("(a+)+b", "a" * 9000),
+        ("((a*)*|(a|aa)+|([a-z]+)*)*1", "a" * 9000),
+        (r"[\][](a+)+]", "[" + "a" * 9000),
+        ("(.|a){1,200}(.|b){1,200}z", "ab" * 4500),
     ],
 )
-def test_one_that_is_taken_takes_not_long(pattern: str, value: str) -> None:
+def test_a_pattern_takes_not_long(pattern: str, value: str) -> None:
     """As long as the longest value of a label that is looked at."""
     began = time.perf_counter()
     assert not Matcher(name="a", value=pattern, isRegex=True).holds({"a": value})
     assert time.perf_counter() - began < 1
 
 
-def test_patterns_that_could_take_long_together_are_refused(h: House) -> None:
-    """Each is tried after the other: so many were minutes for every alert."""
-    many = [_matcher("a", f"x{place}|[^b]*[^c]*z", isRegex=True, isEqual=False) for place in range(20)]
-    assert _silence(h, many[0], _matcher("alertname", "x")).status == 200
-    refused = _silence(h, *many, _matcher("alertname", "x"))
-    assert refused.status == 400 and "say what is meant with fewer" in refused.body, refused.body
-    filters = urlencode([("filter", 'a!~"x|[^b]*[^c]*z"')] * 20)
-    listed = h.call("GET", f"{ALERTS}?{filters}")
-    assert listed.status == 400, listed.body
+def test_patterns_that_people_write_are_taken(h: House) -> None:
+    """Each of them was taken for one that could take long, when that had to be guessed."""
+    for pattern in (
+        "[a-z]+-[0-9]+-.*",
+        r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}(:[0-9]+)?",
+        ".*a.*b.*|.*x.*y.*",
+    ):
+        assert _silence(h, _matcher("instance", pattern, isRegex=True)).status == 200
 
 
 def test_a_silence_is_small(h: House) -> None:
@@ -345,7 +328,7 @@ def test_a_silence_that_would_be_refused_today_keeps_no_alert_back(tmp_path: Pat
     """One that an earlier release took: its pattern is not tried, and the alert is told."""
     with lasting(tmp_path, {"there": "ilert"}) as h:
         taken = _silence(h, _matcher("alertname", "x"))
-        bad = [{"name": "alertname", "value": "(a+)+", "isRegex": True, "isEqual": True}]
+        bad = [{"name": "alertname", "value": "(?=a).*", "isRegex": True, "isEqual": True}]
         assert taken.status == 200
         [note] = select(h, "SELECT body FROM notes WHERE name LIKE 'mute %'")
         old = msgspec.json.decode(note)
