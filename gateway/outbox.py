@@ -107,6 +107,7 @@ class Outbox:
         delivery.state, delivery.finished_at = "dead", step.now
         delivery.reason = f"there is no upstream {target.upstream!r} in the configuration"
         delivery.code = step.accepted.dead[target.upstream] = Code.NO_UPSTREAM.value
+        step.tx.tell(f"untold {target.upstream}")  # another replica may have it already
         step.accepted.reports[target.upstream] = ()
         self._put_out(step, target, delivery)
 

@@ -93,7 +93,6 @@ class Gateway:
         self.desk: Desk | None = None
         self.watch: Watch | None = None
         self._called, self._purged = time.monotonic(), 0.0
-        self._untold = set(config.upstreams)
         self._ids: Ids | None = None
         self._name = ""
         self._surface: Surface | None = None
@@ -193,7 +192,6 @@ class Gateway:
             raise ConfigurationError([f"{name}: takes a restart to change" for name in fixed])
         assert self.dispatcher is not None
         await self.dispatcher.admit(config.upstreams)
-        self._untold |= config.upstreams.keys() - self.config.upstreams.keys()
         left = self.config.scopes - config.scopes
         self._use(config)
         self.dispatcher.dismiss(config.upstreams)
@@ -267,12 +265,12 @@ class Gateway:
     async def _tell_at_last(self) -> None:
         """What came for an upstream while it was not in the configuration: looked for once it is, and at a start."""
         assert self.dispatcher
-        for name in list(self._untold):
+        for name in list(self.dispatcher.untold):
+            self.dispatcher.untold.discard(name)
             after = -1
             while after and name in self.config.upstreams:
                 work = partial(told_at_last, upstream=name, now=self.now(), after=max(after, 0))
                 after = await self.store.write(work, is_long=True)
-            self._untold.discard(name)
             self.dispatcher.wake(name)
 
     async def _pass_time(self) -> None:

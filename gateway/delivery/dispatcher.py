@@ -33,7 +33,8 @@ def _differs(old: Upstream, new: Upstream) -> bool:
 
 class Dispatcher:
     """Delivers everything that waits in `store` to its upstreams. `name` is the gateway's own, told to other gateways
-    so that no alert goes round in circles."""
+    so that no alert goes round in circles. In `untold` are upstreams for which something may lie that could not be told
+    while they were not in the configuration: that of another replica, perhaps."""
 
     def __init__(
         self,
@@ -54,6 +55,7 @@ class Dispatcher:
         self._renewing: asyncio.Task[None] | None = None
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._hinted: set[asyncio.Task[None]] = set()
+        self.untold = set(upstreams)
 
     def _lanes_to(self, upstream: Upstream) -> Lanes:
         return Lanes(self._store, Client(upstream, self._own_name), self._waiters, self._metrics, self._now)
@@ -93,6 +95,7 @@ class Dispatcher:
             if name not in self._lanes:
                 self._lanes[name] = self._lanes_to(upstream)
                 self._start(name)
+                self.untold.add(name)
             elif _differs(self._lanes[name].client.upstream, upstream):
                 self._lanes[name].use(Client(upstream, self._own_name))
 
@@ -158,6 +161,8 @@ class Dispatcher:
             task = asyncio.create_task(self._look_up(int(about)))
             self._hinted.add(task)
             task.add_done_callback(self._hinted.discard)
+        elif what == "untold" and about in self._lanes:
+            self.untold.add(about)
         elif what == "wake" and about:
             self.wake(about)
         elif what == "wake":

@@ -27,6 +27,7 @@ from tests.engine.vendors import (
     writes,
 )
 from tests.harness import KEY, House, Sent, house
+from tests.postgres_server import shared
 
 INBOUND = f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n[inbound.uptinio]\nkeys = {{ ci = "{KEY}" }}\n'
 NOWHERE = "http://127.0.0.1:9"
@@ -167,6 +168,25 @@ def test_an_end_that_came_while_the_upstream_was_out_of_the_file_is_told_once_it
             assert [got.body["eventType"] for got in one.got] == ["ALERT", "RESOLVE"] and not two.got
             [traced] = operators_word(h, "/-/alerts/disk")["alerts"]
             assert traced["upstreams"][0]["state"] == "gone"
+
+
+def test_an_end_at_a_replica_that_does_not_know_the_upstream_yet_is_told_by_one_that_does(tmp_path: Path) -> None:
+    """So it is while replicas are given another file one by one: nobody told it until the next reload."""
+    store = shared().database()
+    with chaos(OK) as one, chaos(OK) as two:
+        there, other = table("one", one.url, "ilert"), table("two", two.url, "ilert")
+        rooms = tmp_path / "new", tmp_path / "old"
+        for room in rooms:
+            room.mkdir()
+        with (
+            house(rooms[0], config=lambda _: text(there, other, to='["one", "two"]'), store=store) as new,
+            house(rooms[1], config=lambda _: text(other, to='["two"]'), store=store) as old,
+        ):
+            page(new)
+            new.wait_for(lambda: one.got and two.got)
+            end(old)
+            new.wait_for(lambda: len(one.got) == 2 and len(two.got) == 2)
+            assert [got.body["eventType"] for got in one.got] == ["ALERT", "RESOLVE"]
 
 
 def test_what_waited_for_an_upstream_out_of_the_file_is_ended_there_too(tmp_path: Path) -> None:
