@@ -16,7 +16,8 @@ from gateway.errors import Problem, ProblemKind
 from gateway.patterns import whole
 
 _FILTER = re.compile(r'\s*([^\s=!~"{},]+|"(?:[^"\\]|\\.)*")\s*(=~|!~|!=|=)(.*)', re.DOTALL)
-LONGEST_PATTERN, LONGEST_VALUE = 512, 512
+LONGEST_PATTERN, LONGEST_VALUE = 4096, 2048
+"""Characters: a silence of some hundred machines by name is taken."""
 
 
 class Matcher(Struct, frozen=True, kw_only=True):

@@ -209,7 +209,7 @@ def test_amtool_looks_at_how_it_is_set_up(basic: House) -> None:
 def test_amtool_is_told_in_words_what_is_wrong(basic: House) -> None:
     url = basic.url.replace("http://", "http://duty:wrong@") + "/alertmanager"
     assert "401" in (said := amtool(url, "alert", "query", code=1)) or "credential" in said
-    assert "more than 512" in _tool(basic, "alert", "query", f'alertname=~"{"a" * 513}"', code=1)
+    assert "more than 4096" in _tool(basic, "alert", "query", f'alertname=~"{"a" * 4097}"', code=1)
 
 
 # --- Alertmanager before the gateway ---------------------------------------------------------------------------
