@@ -117,7 +117,7 @@ class Watch:
         try:
             await prove(self._store, 2.0)
             waiting = await self._store.read(lambda tx: tx.waiting(), is_long=True)
-        except (StoreError, TimeoutError) as error:
+        except StoreError as error:
             return f"the store takes no commits: {error}"
         late = [one.upstream for one in waiting if self._age(one) > stall]
         return f"something has waited for more than {stall:g} s for {', '.join(late)}" if late else ""
@@ -159,10 +159,10 @@ class Watch:
         if self._store.is_strained:
             found.append(Trouble("store-full", "", "alert-gateway: the disk is full, new alerts are refused"))
         try:
-            await _commit(self._store, 2.0)
+            await commit(self._store, 2.0)
             waiting = await self._store.read(lambda tx: tx.waiting(), is_long=True)
             dead = await self._store.read(lambda tx: tx.dead(but=Code.NO_UPSTREAM), is_long=True)
-        except (StoreError, TimeoutError):
+        except StoreError:
             return [*found, Trouble("store-unavailable", "", "alert-gateway: the store takes no commits")]
         found += [
             Trouble("upstream-stalled", one.upstream, f"alert-gateway: {one.count} deliveries wait for {one.upstream}")
@@ -318,15 +318,18 @@ class Watch:
 
 
 async def prove(store: Store, within: float) -> None:
-    """Raises `StoreError` or `TimeoutError` where nothing new can be made durable."""
+    """Raises `StoreError` where nothing new can be made durable."""
     if store.is_strained:
         raise StoreError("the disk is full")
-    await _commit(store, within)
+    await commit(store, within)
 
 
-async def _commit(store: Store, within: float) -> None:
-    """A commit that reaches the disk: one that writes nothing would succeed on a full one."""
-    await asyncio.wait_for(store.write(lambda tx: tx.put_note(PROOF, time.time_ns())), within)
+async def commit(store: Store, within: float) -> None:
+    """A commit that reaches the disk: one that writes nothing would succeed on a full one. Raises `StoreError`."""
+    try:
+        await asyncio.wait_for(store.write(lambda tx: tx.put_note(PROOF, time.time_ns())), within)
+    except TimeoutError:  # which has no words of its own
+        raise StoreError(f"it took none within {within:g} s") from None
 
 
 def _saying(trouble: Trouble, by_key: bool) -> Saying:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway.metrics import Metrics
+from gateway.metrics import Metrics, Stock
 from gateway.watch import CODES
 
 ROOT = Path(__file__).parents[2]
@@ -31,14 +31,14 @@ def headings() -> set[str]:
 
 
 def test_every_metric_that_a_rule_looks_at_exists() -> None:
-    known = set(re.findall(r"^# TYPE (\w+)", Metrics().text([], {}, 0, is_strained=False).decode(), re.MULTILINE))
+    known = set(re.findall(r"^# TYPE (\w+)", Metrics().text(Stock(), 0, is_strained=False).decode(), re.MULTILINE))
     for rule in rules():
         for name in re.findall(r"\balert_gateway_\w+", rule["expr"]):
             assert name in known or name.removesuffix("_total") in known, name
 
 
 def test_the_process_is_measured_under_the_usual_names() -> None:
-    text = Metrics().text([], {}, 0, is_strained=False).decode()
+    text = Metrics().text(Stock(), 0, is_strained=False).decode()
     for name in ("process_open_fds", "process_max_fds", "process_resident_memory_bytes"):
         assert float(re.findall(rf"^{name} (\S+)$", text, re.MULTILINE)[0]) > 0
 

@@ -111,6 +111,7 @@ def test_the_heartbeat_stops_while_the_store_takes_no_commits(tmp_path: Path) ->
         store._writer.pragma("query_only", 1)  # as a file system is that was remounted
         page(h)
         is_withheld(h, pings)
+        assert "alert_gateway_store_unavailable 1.0" in h.client.get(h.url + "/metrics").text
         store._writer.pragma("query_only", 0)
         beats(h, pings)
 
