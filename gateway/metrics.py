@@ -153,6 +153,10 @@ class Metrics:
         self._requests(dialect, outcome).inc()
         self._request_seconds(dialect).observe(seconds)
 
+    def refused(self, dialect: str, outcome: str) -> None:
+        """A request was refused at the edge, before there was a whole one to take time."""
+        self._requests(dialect, outcome).inc()
+
     def attempt(self, upstream: str, outcome: str, reason: str, seconds: float) -> None:
         """An attempt ended."""
         self._attempts(upstream, outcome, reason).inc()
