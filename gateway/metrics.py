@@ -12,11 +12,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from gateway.delivery.breaker import RESERVE, Breaker
+from gateway.errors import ProblemKind
 from gateway.store import Waiting
 from gateway.translation import Fate
 
 _PREFIX = "alert_gateway_"
 _OfWorkers = Literal["mostrecent", "livemin", "livemax"]
+WATCHED = (ProblemKind.OVERLOADED.value, ProblemKind.INTERNAL.value, ProblemKind.UNAUTHORIZED.value)
+"""Outcomes of requests that somebody is told of when they begin."""
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -147,6 +150,8 @@ class Metrics:
         """Counters of what must not happen stand at 0 from the start: whoever watches them grow sees the first."""
         for dialect in dialects:
             self._loops.labels(dialect)
+            for outcome in WATCHED:
+                self._requests(dialect, outcome)
 
     def request(self, dialect: str, outcome: str, seconds: float) -> None:
         """A request was answered; `outcome` is the kind of problem, or `ok`."""
