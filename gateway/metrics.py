@@ -6,18 +6,29 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from gateway.delivery.breaker import RESERVE, Breaker
+from gateway.errors import ProblemKind
 from gateway.store import Waiting
 from gateway.translation import Fate
 
 _PREFIX = "alert_gateway_"
 _OfWorkers = Literal["mostrecent", "livemin", "livemax"]
+WATCHED = (ProblemKind.OVERLOADED.value, ProblemKind.INTERNAL.value, ProblemKind.UNAUTHORIZED.value)
+"""Outcomes of requests that somebody is told of when they begin."""
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Stock(NamedTuple):
+    """What the store has of deliveries that have not ended well: those that wait, and how many dead letters, by
+    upstream."""
+
+    waiting: Iterable[Waiting] = ()
+    dead: Mapping[str, int] = {}
 
 
 class Metrics:
@@ -111,6 +122,10 @@ class Metrics:
         self._strained = self._gauge(
             "store_strained", "1 while the disk is full, and only what is under way is still recorded."
         )
+        self._away = self._gauge(
+            "store_unavailable",
+            "1 while the store takes no commits; what is counted in it is what it was when it last did.",
+        )
         self._purged = self._counter(
             "purged",
             "Rows removed as their time of retention was over: deliveries and alerts that ended, idempotency keys.",
@@ -135,11 +150,17 @@ class Metrics:
         """Counters of what must not happen stand at 0 from the start: whoever watches them grow sees the first."""
         for dialect in dialects:
             self._loops.labels(dialect)
+            for outcome in WATCHED:
+                self._requests(dialect, outcome)
 
     def request(self, dialect: str, outcome: str, seconds: float) -> None:
         """A request was answered; `outcome` is the kind of problem, or `ok`."""
         self._requests(dialect, outcome).inc()
         self._request_seconds(dialect).observe(seconds)
+
+    def refused(self, dialect: str, outcome: str) -> None:
+        """A request was refused at the edge, before there was a whole one to take time."""
+        self._requests(dialect, outcome).inc()
 
     def attempt(self, upstream: str, outcome: str, reason: str, seconds: float) -> None:
         """An attempt ended."""
@@ -186,25 +207,23 @@ class Metrics:
             self._retries.labels(upstream).set(budgets.get(upstream, RESERVE))
             self._keys_held.labels(upstream).set(len(held.get(upstream, ())))
 
-    def text(
-        self,
-        waiting: Iterable[Waiting],
-        dead: Mapping[str, int],
-        now: int,
-        *,
-        is_strained: bool,
-    ) -> bytes:
-        """Everything, in Prometheus' text format."""
+    def text(self, stock: Stock | None, now: int, *, is_strained: bool) -> bytes:
+        """Everything, in Prometheus' text format; without the `stock` where the store does not tell."""
         self._strained.set(is_strained)
-        depths = {one.upstream: one for one in waiting}
-        self._shown.update(depths, dead)
-        for upstream in sorted(self._shown):
-            found = depths.get(upstream)
-            self._depth.labels(upstream).set(found.count if found else 0)
-            self._dead.labels(upstream).set(dead.get(upstream, 0))
-            self._age.labels(upstream).set(max(0, now - found.oldest) / 1000 if found else 0)
+        self._away.set(stock is None)
+        if stock is not None:
+            self._show_stock(stock, now)
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # one of several workers speaks for all
             together = CollectorRegistry()
             MultiProcessCollector(together)  # type: ignore[no-untyped-call]
             return generate_latest(together)
         return generate_latest(self.registry)
+
+    def _show_stock(self, stock: Stock, now: int) -> None:
+        depths = {one.upstream: one for one in stock.waiting}
+        self._shown.update(depths, stock.dead)
+        for upstream in sorted(self._shown):
+            found = depths.get(upstream)
+            self._depth.labels(upstream).set(found.count if found else 0)
+            self._dead.labels(upstream).set(stock.dead.get(upstream, 0))
+            self._age.labels(upstream).set(max(0, now - found.oldest) / 1000 if found else 0)

@@ -19,7 +19,9 @@ from msgspec import Struct, convert, structs, to_builtins
 from gateway.canonical import Flat, Operation
 from gateway.codes import Code
 from gateway.config import Config, Heartbeat, Upstream
+from gateway.delivery.attempt import Ended
 from gateway.delivery.dispatcher import Dispatcher
+from gateway.delivery.looking import look
 from gateway.delivery.transport import Transport, Unreachable
 from gateway.dialect import Delivered, Missing, Pending, Request, Sending
 from gateway.errors import StoreError
@@ -34,6 +36,8 @@ STALL = 120.0
 """Seconds that something may wait before that is trouble, unless the configuration says otherwise."""
 MOST_ASKED = 8
 """How often a receipt is asked about before an alarm counts as not taken."""
+MOST_PAUSE = 300.0
+"""Seconds between two times that an alarm is told whose answer is lost each time."""
 NOTE = "alarms"
 PROOF = "proof"
 ORIGIN = "alert-gateway"
@@ -70,6 +74,16 @@ class Raised(Struct):
     is_kept: bool = False
 
 
+class Doubt(Struct, frozen=True):
+    """An alarm that an upstream may have although its answer was lost: in which words, told when first, in milliseconds
+    since 1970; and when it may be told again, by the clock that does not jump, after a pause of so many seconds."""
+
+    trouble: Trouble
+    since: int
+    again_at: float
+    pause: float
+
+
 class Watch:
     """Watches one gateway. `config` and `dispatcher` give what is current; `interval` is in seconds."""
 
@@ -81,6 +95,7 @@ class Watch:
         self._dispatcher = dispatcher
         self._now = now
         self._raised: dict[str, Raised] = {}
+        self._doubts: dict[tuple[str, str], Doubt] = {}
         self.interval = 5.0
         self.calm = 12
 
@@ -117,7 +132,7 @@ class Watch:
         try:
             await prove(self._store, 2.0)
             waiting = await self._store.read(lambda tx: tx.waiting(), is_long=True)
-        except (StoreError, TimeoutError) as error:
+        except StoreError as error:
             return f"the store takes no commits: {error}"
         late = [one.upstream for one in waiting if self._age(one) > stall]
         return f"something has waited for more than {stall:g} s for {', '.join(late)}" if late else ""
@@ -130,6 +145,7 @@ class Watch:
             return self.interval
         await self._remember()
         now = {trouble.key: trouble for trouble in await self.troubles()}
+        self._doubts = {at: doubt for at, doubt in self._doubts.items() if doubt.trouble.key in now}
         for key, trouble in now.items():
             if key in self._raised:
                 await self._see(self._raised[key])
@@ -159,10 +175,10 @@ class Watch:
         if self._store.is_strained:
             found.append(Trouble("store-full", "", "alert-gateway: the disk is full, new alerts are refused"))
         try:
-            await _commit(self._store, 2.0)
+            await commit(self._store, 2.0)
             waiting = await self._store.read(lambda tx: tx.waiting(), is_long=True)
             dead = await self._store.read(lambda tx: tx.dead(but=Code.NO_UPSTREAM), is_long=True)
-        except (StoreError, TimeoutError):
+        except StoreError:
             return [*found, Trouble("store-unavailable", "", "alert-gateway: the store takes no commits")]
         found += [
             Trouble("upstream-stalled", one.upstream, f"alert-gateway: {one.count} deliveries wait for {one.upstream}")
@@ -180,9 +196,13 @@ class Watch:
         for name in config.alarms:
             if name == trouble.about or name not in breakers or breakers[name].state != "closed":
                 continue
-            told = await self._tell(config.upstreams[name], Operation.CREATE, trouble, {})
+            doubt = self._doubts.get((name, trouble.key))
+            if doubt is not None and doubt.again_at > time.monotonic():
+                continue
+            said = doubt.trouble if doubt else trouble  # what is counted in it may be more by now
+            told = await self._tell(config.upstreams[name], Operation.CREATE, said, {})
             if told is not None:
-                one = Raised(name, trouble.code, trouble.about, trouble.summary, dict(told.ids))
+                one = Raised(name, said.code, said.about, said.summary, dict(told.ids))
                 one.renew_at = self._again_at(told)
                 self._raised[trouble.key] = one
                 log.error("alarm.raised", alarm=trouble.code, about=trouble.about, upstream=name)
@@ -238,15 +258,41 @@ class Watch:
             seen={},
             settings=upstream.settings,
         )
-        outcome = await self._confirmed(upstream, operation, sending)
-        if isinstance(outcome, Missing) and operation is not Operation.CREATE:
+        if operation is Operation.CREATE:
+            ended = await self._created(upstream, trouble, sending)
+        else:
+            ended = await self._confirmed(upstream, operation, sending)
+        if isinstance(ended.outcome, Delivered):
+            return ended.outcome
+        if isinstance(ended.outcome, Missing) and operation is not Operation.CREATE:
             return Delivered()  # somebody ended it there
-        return outcome if isinstance(outcome, Delivered) else None
+        reason = getattr(ended.outcome, "reason", "") or type(ended.outcome).__name__
+        log.error("alarm.not_taken", alarm=trouble.code, about=trouble.about, upstream=upstream.name, reason=reason)
+        return None
+
+    async def _created(self, upstream: Upstream, trouble: Trouble, sending: Sending) -> Ended:
+        """Tells of a new alarm. Where an answer was lost before, it is looked for first, and told ever more seldom:
+        where an upstream knows nothing by its key, each time is another page."""
+        at, began = (upstream.name, trouble.key), self._now()
+        doubt = self._doubts.get(at)
+        if doubt is not None:
+            with contextlib.suppress(StoreError):  # then it is told once too often rather than never
+                found, _ = await look(self._dispatcher.client(upstream.name), self._store, sending, doubt.since)
+                if found is not None:
+                    return found
+        ended = await self._confirmed(upstream, Operation.CREATE, sending)
+        if ended.is_ambiguous:
+            pause = min(doubt.pause * 2, MOST_PAUSE) if doubt else self.interval
+            since = doubt.since if doubt else began
+            self._doubts[at] = Doubt(trouble, since, time.monotonic() + pause, pause)
+        else:
+            self._doubts.pop(at, None)
+        return ended
 
     def _age(self, waiting: Waiting) -> float:
         return (self._now() - waiting.oldest) / 1000
 
-    async def _confirmed(self, upstream: Upstream, operation: Operation, sending: Sending) -> Any:
+    async def _confirmed(self, upstream: Upstream, operation: Operation, sending: Sending) -> Ended:
         """Runs the call, and again for as long as the upstream has given a receipt and no verdict, a few times."""
         client, call = self._dispatcher.client(upstream.name), upstream.dialect.outbound.calls[operation]
         ended = await client.run(call(sending))
@@ -257,7 +303,7 @@ class Watch:
             await asyncio.sleep(outcome.after)
             sending = structs.replace(sending, seen={**sending.seen, **outcome.seen})
             ended = await client.run(call(sending))
-        return ended.outcome
+        return ended
 
     async def _see(self, one: Raised) -> None:
         """The trouble is still there. Other replicas may not have it: they are told so before they call it over."""
@@ -318,15 +364,18 @@ class Watch:
 
 
 async def prove(store: Store, within: float) -> None:
-    """Raises `StoreError` or `TimeoutError` where nothing new can be made durable."""
+    """Raises `StoreError` where nothing new can be made durable."""
     if store.is_strained:
         raise StoreError("the disk is full")
-    await _commit(store, within)
+    await commit(store, within)
 
 
-async def _commit(store: Store, within: float) -> None:
-    """A commit that reaches the disk: one that writes nothing would succeed on a full one."""
-    await asyncio.wait_for(store.write(lambda tx: tx.put_note(PROOF, time.time_ns())), within)
+async def commit(store: Store, within: float) -> None:
+    """A commit that reaches the disk: one that writes nothing would succeed on a full one. Raises `StoreError`."""
+    try:
+        await asyncio.wait_for(store.write(lambda tx: tx.put_note(PROOF, time.time_ns())), within)
+    except TimeoutError:  # which has no words of its own
+        raise StoreError(f"it took none within {within:g} s") from None
 
 
 def _saying(trouble: Trouble, by_key: bool) -> Saying:

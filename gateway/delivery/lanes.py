@@ -299,9 +299,15 @@ class Lanes:
             verdict = await self._recorded(work)
         finally:
             self._waiters.release(delivery.command)
-        self._metrics.attempt(self._name, verdict.state, verdict.code, took)
-        log.info(
-            "delivery." + verdict.state,
+        self._note(verdict.state, delivery, verdict.code, verdict.reason, took)
+        return verdict
+
+    def _note(self, came_to: str, delivery: DeliveryRow, code: str, reason: str, took: float) -> None:
+        """Counts an attempt and logs it, under the id of the request: whoever has that finds every one."""
+        self._metrics.attempt(self._name, came_to, code, took)
+        say = log.warning if came_to == "dead" else log.info
+        say(
+            "delivery." + came_to,
             upstream=self._name,
             delivery=delivery.id,
             request=delivery.command,
@@ -309,11 +315,10 @@ class Lanes:
             operation=delivery.operation,
             attempt=delivery.attempts,
             status=delivery.status,
-            code=verdict.code or None,
-            reason=verdict.reason or None,
+            code=code or None,
+            reason=reason or None,
             took_ms=round(took * 1000, 1),
         )
-        return verdict
 
     def _pause(self, delivery: DeliveryRow, outcome: object, *, is_fault: bool) -> float:
         """Seconds until the next attempt. While the gate is shut it is the gate that says when, to whatever failed
@@ -390,7 +395,8 @@ class Lanes:
             rates.owe(tx, upstream, ended.requests - 1)
 
         await self._recorded(work)
-        self._metrics.attempt(self._name, "held", held.code, took)
+        delivery.status = held.status
+        self._note("held", delivery, held.code, held.reason, took)
 
 
 async def _close(client: Client, using: list[asyncio.Task[None]]) -> None:

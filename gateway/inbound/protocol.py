@@ -307,20 +307,24 @@ class EdgeProtocol(HttpToolsProtocol):
             self.abandon()
             return
         cycle = self.cycle
-        log.info("request.refused", reason=problem.message, kind=problem.kind.value)
         if cycle is not None and not cycle.response_complete:
             if self._is_whole:
+                _note(problem)
                 cycle.keep_alive = False
                 return
             if self.pipeline or cycle.response_started:
+                _note(problem)
                 self.abandon()
                 return
             cycle.disconnected = True
             cycle.message_event.set()
         elif not self._is_whole:
+            _note(problem)
             self.abandon()
             return
-        self.transport.write(_answer(self._worded(problem)))
+        reply = self._worded(problem)
+        _note(problem, reply.headers.get("Alert-Gateway-Id"))
+        self.transport.write(_answer(reply))
         self.transport.close()
 
     def _worded(self, problem: Problem) -> Reply:
@@ -329,6 +333,11 @@ class EdgeProtocol(HttpToolsProtocol):
             return Reply(USUAL_STATUS[problem.kind], {"message": problem.message})
         host = dict(self.headers).get(b"host", b"").decode("latin-1")
         return words(self.url.partition(b"?")[0].decode("latin-1"), problem, host)
+
+
+def _note(problem: Problem, request: str | None = None) -> None:
+    """Logs a refusal, under the id that the answer has, where there is one."""
+    log.info("request.refused", reason=problem.message, kind=problem.kind.value, request=request)
 
 
 def _answer(reply: Reply) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeGuard
 from urllib.parse import parse_qs, unquote
@@ -18,7 +18,7 @@ import structlog
 from msgspec import UNSET
 from starlette.types import Receive, Scope, Send
 
-from gateway.calling import Calls
+from gateway.calling import Calls, cleaned
 from gateway.canonical import Operation
 from gateway.config import Config, Inbound
 from gateway.configsettings import secrets_in
@@ -34,6 +34,8 @@ from gateway.secrets import ANONYMOUS
 log = structlog.get_logger()
 MOST_GATEWAYS = 16
 LONGEST_NAME = 64
+OURS = (ProblemKind.OVERLOADED, ProblemKind.INTERNAL)
+"""What a caller is refused for through no fault of its own."""
 
 
 class Surface:
@@ -55,7 +57,7 @@ class Surface:
         structlog.contextvars.bind_contextvars(request=request)
         headers = _by_name(scope["headers"])
         host = headers.get("host", "")
-        outcome, answered, caller, match = "ok", None, None, None
+        outcome, why, answered, caller, match = "ok", None, None, None, None
         try:
             match = self._paths.match(scope["method"], path, host)
             caller, incoming = await self._incoming(match, scope, headers, receive)
@@ -66,7 +68,9 @@ class Surface:
         except ConnectionError:
             return
         except Problem as problem:
-            outcome, reply = problem.kind.value, self._worded(self._whose(match, path, host), problem, str(request))
+            whose = self._whose(match, path, host)
+            outcome, why = problem.kind.value, cleaned(problem.message, _keys_of(whose))
+            reply = self._worded(whose, problem, str(request))
         except StoreError as error:
             log.error("store.unavailable", reason=str(error))
             full = Problem(ProblemKind.OVERLOADED, "the gateway cannot keep anything now; try again", retry_after=5)
@@ -79,7 +83,7 @@ class Surface:
         inbound = self._whose(match, path, host)
         shown = match.route.path if match else unquote(path)
         self._count(scope["method"], shown, headers.get("user-agent", ""), inbound, caller, outcome)
-        self._note(scope, path, inbound, caller, outcome, reply, answered, began)
+        self._note(scope, path, inbound, caller, outcome, why, reply, answered, began)
 
     def _whose(self, match: Match | None, path: str, host: str) -> Inbound | None:
         """In whose words a request is answered: where nothing is at its path, in those that fit it best."""
@@ -136,8 +140,9 @@ class Surface:
 
     def words(self, path: str, problem: Problem, host: str = "") -> Reply:
         """A refusal from the edge, where only the beginning of a path may be known, in the nearest vendor's words."""
-        request = str(self._desk.ids())
-        reply = self._worded(self._paths.nearest(path, host), problem, request)
+        request, inbound = str(self._desk.ids()), self._paths.nearest(path, host)
+        reply = self._worded(inbound, problem, request)
+        self._desk.metrics.refused(inbound.dialect.name if inbound else "none", problem.kind.value)
         return Reply(reply.status, reply.body, {**reply.headers, "Alert-Gateway-Id": request})
 
     def _worded(self, inbound: Inbound | None, problem: Problem, request: str) -> Reply:
@@ -163,7 +168,7 @@ class Surface:
             agent,
             outcome,
             self._desk.now(),
-            lambda word: inbound is not None and inbound.keyring.caller(word) is not None,
+            _keys_of(inbound),
         )
 
     def _note(
@@ -173,6 +178,7 @@ class Surface:
         inbound: Inbound | None,
         caller: str | None,
         outcome: str,
+        why: str | None,
         reply: Reply,
         answered: Answered | None,
         began: float,
@@ -180,7 +186,8 @@ class Surface:
         took = time.monotonic() - began
         dialect = inbound.dialect.name if inbound else "none"
         self._desk.metrics.request(dialect, outcome, took)
-        log.info(
+        say = log.warning if outcome in OURS else log.info
+        say(
             "request",
             dialect=dialect,
             caller=caller,
@@ -188,10 +195,16 @@ class Surface:
             path=path[:200],
             status=reply.status,
             outcome=outcome,
+            reason=why,
             alert=answered.id if answered else None,
             took_ms=round(took * 1000, 1),
         )
         structlog.contextvars.unbind_contextvars("request")
+
+
+def _keys_of(inbound: Inbound | None) -> Callable[[str], bool]:
+    """Whether a word is a credential there, in quotes or not."""
+    return lambda word: inbound is not None and inbound.keyring.caller(word.strip("'\"")) is not None
 
 
 def _decoded(body: bytes, incoming: Incoming, dialect: Dialect) -> Any:

@@ -75,6 +75,7 @@ def test_a_full_disk_is_said_and_gets_over(small_disk: Path) -> None:
         sent = page(h, "another")
         assert sent.status == 503 and int(sent.headers["retry-after"]) > 0, "refused although the ballast made room"
         assert h.client.get(h.url + "/-/ready").status_code == 503, "no alert can be made durable"
+        assert "alert_gateway_store_unavailable 0.0" in h.client.get(h.url + "/metrics").text, "one alarm is enough"
         assert len(outbox(h)) == taken, "what was refused is not there, what was taken is"
         upstream.always(OK)
         for task in list(upstream._open):

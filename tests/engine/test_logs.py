@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,10 @@ import pytest
 
 from gateway.logs import as_json
 from tests.chaos.processes import free_port
-from tests.chaos_upstream import chaos
-from tests.engine.vendors import OK, table
+from tests.chaos_upstream import chaos, say
+from tests.engine.vendors import NO, OK, table
 from tests.harness import KEY
-from tests.processes import HERE, wait_for
+from tests.processes import HERE, Running, serving, wait_for
 
 
 @contextmanager
@@ -84,3 +86,56 @@ def test_a_line_is_made_of_whatever_there_is(value: Any) -> None:
     line = as_json({"event": "it", "value": value}, repr)
     assert line.startswith(b'{"event": "it", "value": ') and b"\n" not in line
     assert json.loads(line)["event"] == "it"
+
+
+# --- from the caller's answer to the upstream ------------------------------------------------------------------
+
+
+def _lines(running: Running, request: str | int) -> list[dict[str, Any]]:
+    """What was logged under the id of a request."""
+    return [
+        line for line in (json.loads(one) for one in list(running.lines)) if str(line.get("request")) == str(request)
+    ]
+
+
+def test_each_attempt_is_logged_under_the_id_that_the_caller_was_given(tmp_path: Path) -> None:
+    """Also one that is held; and what is dead is no matter of course."""
+    config, answers = tmp_path / "gateway.toml", {"taken": OK, "held": say(401, {"message": "no"}), "dead": NO}
+    with contextlib.ExitStack() as stack:
+        upstreams = {name: stack.enter_context(chaos(answer)) for name, answer in answers.items()}
+        tables = "".join(table(name, upstream.url, "ilert") for name, upstream in upstreams.items())
+        config.write_text(_top(tmp_path) + tables + f"[[routes]]\nto = {list(upstreams)}\n")
+        running = stack.enter_context(serving(config, level="info"))
+        event = {"apiKey": KEY, "eventType": "ALERT", "summary": "x", "alertKey": "k"}
+        request = httpx.post(f"{running.url}/api/events", json=event).headers["alert-gateway-id"]
+        told = {"delivery.delivered": "info", "delivery.held": "info", "delivery.dead": "warning"}
+        wait_for(lambda: told.keys() <= {line["event"] for line in _lines(running, request)})
+        found = {line["event"]: line for line in _lines(running, request)}
+        assert {event: found[event]["level"] for event in told} == told
+        held = found["delivery.held"]
+        assert (held["upstream"], held["status"], held["code"]) == ("held", 401, "key-refused")
+
+
+def test_a_refusal_is_logged_with_its_reason_and_counted(tmp_path: Path) -> None:
+    """Also one from the edge, where there is not even a request; never with a credential."""
+    config = tmp_path / "gateway.toml"
+    with chaos(OK) as upstream:
+        config.write_text(_top(tmp_path) + table("oncall", upstream.url, "ilert"))
+        with serving(config, level="info") as running:
+            event = {"apiKey": KEY, "eventType": KEY, "summary": "x"}
+            refused = httpx.post(f"{running.url}/api/events", json=event)
+            long = httpx.post(f"{running.url}/api/events", json=event, headers={"x-more": "a" * 40_000})
+            assert (refused.status_code, long.status_code) == (400, 431)
+            for answer, kind, reason in (
+                (refused, "invalid", "is none of ALERT"),
+                (long, "headers_too_large", "32768"),
+            ):
+                request = answer.headers["alert-gateway-id"]
+                (line,) = wait_for(partial(_lines, running, request))
+                assert reason in line["reason"]
+                assert running.metric(f'alert_gateway_requests_total{{dialect="ilert",outcome="{kind}"}}') == 1
+            assert KEY not in running.log
+
+
+def _top(directory: Path) -> str:
+    return f'store = "sqlite://{directory}/gateway.db"\n[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n'

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -18,10 +20,13 @@ from gateway.store import AlertFilter, Tx
 from gateway.store.postgres import WITHIN, PostgresStore
 from gateway.store.postgres_line import IDLE
 from tests.engine.store_drivers import alert
+from tests.engine.vendors import page
+from tests.harness import house
 from tests.postgres_server import Server, free_port, shared
 
 HEALTHY = 10.0
 """Seconds after which the store has to be well again."""
+AWAY = "alert_gateway_store_unavailable"
 
 
 @pytest.fixture
@@ -216,3 +221,27 @@ def test_of_several_hosts_the_one_that_takes_writes_serves(server: Server) -> No
         asyncio.run(main())
     finally:
         standby.close()
+
+
+@pytest.mark.parametrize("how", ["kill", "freeze"])
+def test_who_watches_sees_that_it_is_the_store(server: Server, how: str, tmp_path: Path) -> None:
+    """What was counted before stays to be seen meanwhile: a gateway that shows no metrics counts as one that is down,
+    and whoever is woken starts it again."""
+    with house(tmp_path, {"oncall": "ilert"}, inbounds=["ilert"], store=server.database()) as h:
+
+        def metrics() -> str:
+            answer = h.client.get(h.url + "/metrics")
+            assert answer.status_code == 200 and answer.elapsed.total_seconds() < HEALTHY * 0.8
+            return answer.text
+
+        assert page(h).status == 202
+        h.wait_for(lambda: 'outcome="delivered",reason="",upstream="oncall"} 1.0' in metrics())
+        assert f"{AWAY} 0.0" in metrics()
+        getattr(server, how)()
+        shown = metrics()
+        assert f"{AWAY} 1.0" in shown and 'outcome="delivered",reason="",upstream="oncall"} 1.0' in shown
+        ready = h.client.get(h.url + "/-/ready")
+        assert ready.status_code == 503
+        assert re.fullmatch("the store takes no commits: .+", ready.json()["faults"][0]), "it says why"
+        (server.thaw if how == "freeze" else server.start)()
+        h.wait_for(lambda: f"{AWAY} 0.0" in metrics(), HEALTHY)

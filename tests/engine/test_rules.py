@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway.metrics import Metrics
+from gateway.metrics import Metrics, Stock
 from gateway.watch import CODES
 
 ROOT = Path(__file__).parents[2]
@@ -31,14 +31,41 @@ def headings() -> set[str]:
 
 
 def test_every_metric_that_a_rule_looks_at_exists() -> None:
-    known = set(re.findall(r"^# TYPE (\w+)", Metrics().text([], {}, 0, is_strained=False).decode(), re.MULTILINE))
+    known = set(re.findall(r"^# TYPE (\w+)", Metrics().text(Stock(), 0, is_strained=False).decode(), re.MULTILINE))
     for rule in rules():
         for name in re.findall(r"\balert_gateway_\w+", rule["expr"]):
             assert name in known or name.removesuffix("_total") in known, name
 
 
+def test_what_replicas_see_together_is_one_alert() -> None:
+    """What is said of an upstream is said once, however many gateways over one store show it."""
+    of_upstreams = [rule for rule in rules() if "$labels.upstream" in rule["annotations"]["summary"]]
+    assert len(of_upstreams) > 2
+    for rule in of_upstreams:
+        assert rule["expr"].startswith("max by (upstream) ("), rule["alert"]
+
+
+def test_whatever_was_not_taken_up_has_a_rule() -> None:
+    known = re.findall(
+        r"^# TYPE (\w+_last_reload_successful)", Metrics().text(Stock(), 0, is_strained=False).decode(), re.M
+    )
+    assert len(known) > 1 and all(any(name in rule["expr"] for rule in rules()) for name in known)
+
+
+def test_a_counter_that_a_rule_looks_at_is_there_before_it_first_counts() -> None:
+    """Prometheus sees no growth in what appears as 1: the first of its kind, which may be the only one, goes unseen."""
+    metrics = Metrics()
+    metrics.serve(["d"])
+    text = metrics.text(Stock(), 0, is_strained=False).decode()
+    for rule in rules():
+        for name, outcomes in re.findall(r'(\w+_total)(?:\{outcome=~?"([^"]+)"\})?\[', rule["expr"]):
+            for outcome in outcomes.split("|"):
+                labels = f'dialect="d",outcome="{outcome}"' if outcome else 'dialect="d"'
+                assert f"{name}{{{labels}}} 0.0" in text, rule["alert"]
+
+
 def test_the_process_is_measured_under_the_usual_names() -> None:
-    text = Metrics().text([], {}, 0, is_strained=False).decode()
+    text = Metrics().text(Stock(), 0, is_strained=False).decode()
     for name in ("process_open_fds", "process_max_fds", "process_resident_memory_bytes"):
         assert float(re.findall(rf"^{name} (\S+)$", text, re.MULTILINE)[0]) > 0
 

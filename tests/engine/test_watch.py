@@ -111,6 +111,7 @@ def test_the_heartbeat_stops_while_the_store_takes_no_commits(tmp_path: Path) ->
         store._writer.pragma("query_only", 1)  # as a file system is that was remounted
         page(h)
         is_withheld(h, pings)
+        assert "alert_gateway_store_unavailable 1.0" in h.client.get(h.url + "/metrics").text
         store._writer.pragma("query_only", 0)
         beats(h, pings)
 
@@ -281,6 +282,34 @@ def test_an_alarm_that_nobody_takes_is_told_as_soon_as_somebody_does(tmp_path: P
             heard = Heard()
             other.answer = heard
             is_told(h, heard, "dead-letters/oncall", "ALERT")
+
+
+@pytest.mark.parametrize("may_read", [True, False])
+def test_an_alarm_whose_answer_is_lost_is_not_told_again_and_again(may_read: bool, tmp_path: Path) -> None:
+    """Each would be another page, at a vendor that knows nothing by our key, and all but the last would stay open."""
+    vendor = Uptinio()
+
+    def answer(got: Got) -> Any:
+        if got.method != "GET":
+            vendor.then = [HANG]
+        return say(403) if got.method == "GET" and not may_read else vendor(got)
+
+    with chaos(NO) as bad, chaos(answer) as good:
+        there = table("there", good.url, "uptinio", timeout="300ms")
+        with watched(tmp_path, table("oncall", bad.url, "ilert"), there, '[alarms]\nto = ["there"]\n') as h:
+            page(h)
+            h.wait_for(lambda: vendor.held)
+            if not may_read:  # nobody can say whether it is there: told again, ever more seldom
+                time.sleep(3)
+                assert 1 < len(vendor.held) <= 5
+                return
+            h.wait_for(lambda: raised_alarms(h))
+            assert [one.ids["id"] for one in raised_alarms(h).values()] == list(vendor.held)
+            good.answer = vendor
+            vendor.then.clear()
+            drop(h)
+            h.wait_for(lambda: not raised_alarms(h), 10)
+            assert len(vendor.held) == 1
 
 
 # --- over one store --------------------------------------------------------------------------------------------
