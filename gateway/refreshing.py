@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from msgspec import UNSET
 
 from gateway.accepted import Caller
-from gateway.canonical import SERVER_OWNED, Flat, flatten, in_order, unflatten
+from gateway.canonical import Flat, flatten, in_order, unflatten
 from gateway.choosing import key_entry, lane
 from gateway.config import Upstream
 from gateway.dialect import FoundAlert
@@ -20,6 +20,9 @@ from gateway.store import AlertRow, CommandBody, TargetRow, Tx
 from gateway.terms import SPOKEN, is_anothers, saying
 from gateway.translation import translate
 from gateway.values import from_millis
+
+KEPT_HERE = ("created_at", "updated_at", "acknowledged_at")
+"""Times of the record's own: the upstream's are of what it was told."""
 
 
 def refresh(
@@ -41,9 +44,7 @@ def refresh(
     after = dict(flat)
     is_changed = False
     for path, value in found.items():
-        if path in SERVER_OWNED and path in ("created_at", "updated_at", "acknowledged_at"):
-            continue
-        if path in target.replaced or meant.get(path, UNSET) == value:
+        if path in KEPT_HERE or path in target.replaced or meant.get(path, UNSET) == value:
             continue
         if after.get(path, UNSET) != value:
             after[path] = value

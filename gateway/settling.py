@@ -82,7 +82,7 @@ def settle(
         verdict = _dead(tx, shipment.operation, delivery, target, outcome.reason, code_of(outcome), now, kind)
         return structs.replace(verdict, changed=outcome) if isinstance(outcome, Changed) else verdict
     if shipment.tried_at is not None or looked_up:
-        delivery.report = [*delivery.report, *to_builtins([_after_doubt(shipment, upstream, looked_up=looked_up)])]
+        delivery.report = [*delivery.report, *to_builtins([_after_doubt(upstream, looked_up=looked_up)])]
     return _delivered(tx, shipment, delivery, target, outcome, upstream, now, show)
 
 
@@ -115,7 +115,7 @@ def _is_recorded(now: DeliveryRow, then: DeliveryRow) -> bool:
     return now.state in ("delivered", "dead") and (now.attempts, now.fence) == (then.attempts, then.fence)
 
 
-def _after_doubt(shipment: Shipment, upstream: Upstream, *, looked_up: bool) -> Fate:
+def _after_doubt(upstream: Upstream, *, looked_up: bool) -> Fate:
     """What was done about an attempt whose answer was lost: the report says it."""
     if looked_up:
         return Fate("id", "mapped", "", "the answer was lost; it was found there, and not sent again")
