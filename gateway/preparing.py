@@ -27,8 +27,12 @@ from gateway.wire import merged
 
 log = structlog.get_logger()
 TRIED_AT = "tried_at"
+"""Where a target notes, in what it has `seen`, when the first attempt began that may have made something there although
+its answer was lost."""
 LATE = timedelta(minutes=2)
+"""What is told later than this says so."""
 FOLDED_AFTER_MS = 600_000
+"""What has waited for longer than this wakes nobody once it is over."""
 
 
 class Shipment(Struct, frozen=True, kw_only=True):

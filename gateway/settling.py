@@ -10,7 +10,7 @@ from typing import Literal
 from msgspec import Struct, structs, to_builtins
 
 from gateway.canonical import Operation
-from gateway.codes import Code
+from gateway.codes import MEANINGS, Code
 from gateway.config import Upstream
 from gateway.dialect import Again, Changed, Delivered, Found, Missing, Outcome, Pending, Rejected, code_of
 from gateway.errors import ProblemKind
@@ -20,7 +20,7 @@ from gateway.terms import ENDING, INSTEAD_OF, SPOKEN, is_anothers, may_look
 from gateway.translation import Fate
 
 KINDS = frozenset(ProblemKind)
-UNCONFIRMED = "the upstream took it, and has yet to confirm it"
+"""Codes that are kinds of problem too."""
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
@@ -71,7 +71,7 @@ def settle(
     if isinstance(outcome, Pending):
         delivery.seen = {**delivery.seen, **outcome.seen}
     if isinstance(outcome, Again | Pending):
-        reason = outcome.reason if isinstance(outcome, Again) else UNCONFIRMED
+        reason = outcome.reason if isinstance(outcome, Again) else MEANINGS[Code.UNCONFIRMED]
         return _again_or_never(
             tx, delivery, Verdict(state="again", reason=reason, code=code_of(outcome), due=due), target, upstream, now
         )

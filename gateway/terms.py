@@ -42,6 +42,7 @@ def may_look(upstream: Upstream) -> bool:
 
 
 def refuses_rules(upstream: Upstream) -> bool:
+    """Whether rules are not to be sent to this upstream: only at a vendor of occurrences there is a choice."""
     return upstream.destination.rules == "refuse" and upstream.dialect.kind == "occurrence"
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from gateway.settling import Verdict
 
 MOST_FOR_ONE_UPSTREAM = 256
+"""So many callers may wait for one primary; further ones are answered as if they did not want to wait."""
 
 
 class Waiter:

@@ -32,8 +32,8 @@ from gateway.inbound.paths import Match, Paths
 from gateway.secrets import ANONYMOUS
 
 log = structlog.get_logger()
-MOST_GATEWAYS = 16
-LONGEST_NAME = 64
+MOST_GATEWAYS, LONGEST_NAME = 16, 64
+"""So many names of gateways that a command came through are kept, of so many characters each."""
 
 
 class Surface:
