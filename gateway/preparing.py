@@ -20,15 +20,12 @@ from gateway.dialect import Sending
 from gateway.errors import ProblemKind
 from gateway.rows import Unmet
 from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
-from gateway.terms import ENDING, INSTEAD_OF, TELLING, is_anothers, saying, what_to_send
+from gateway.terms import ENDING, INSTEAD_OF, TELLING, TRIED_AT, is_anothers, saying, what_to_send
 from gateway.translation import Fate, translate, unmet_text
 from gateway.values import from_millis, iso_seconds
 from gateway.wire import merged
 
 log = structlog.get_logger()
-TRIED_AT = "tried_at"
-"""Where a target notes, in what it has `seen`, when the first attempt began that may have made something there although
-its answer was lost."""
 LATE = timedelta(minutes=2)
 """What is told later than this says so."""
 FOLDED_AFTER_MS = 600_000

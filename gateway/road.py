@@ -310,7 +310,7 @@ class Road:
             delivery = self._blind(tx, asked, caller, choice, command, now)
             if delivery is None:
                 continue
-            if not self._outbox.is_looping(via, delivery, accepted):
+            if not self._outbox.cut_loop(via, delivery, accepted):
                 accepted.deliveries.append(delivery)
             accepted.fanout += 1
             tx.insert_delivery(delivery)

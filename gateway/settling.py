@@ -14,9 +14,9 @@ from gateway.codes import MEANINGS, Code
 from gateway.config import Upstream
 from gateway.dialect import Again, Changed, Delivered, Found, Missing, Outcome, Pending, Rejected, code_of
 from gateway.errors import ProblemKind
-from gateway.preparing import TRIED_AT, Shipment, target_of
+from gateway.preparing import Shipment, target_of
 from gateway.store import AlertRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
-from gateway.terms import ENDING, INSTEAD_OF, SPOKEN, is_anothers, may_look
+from gateway.terms import ENDING, INSTEAD_OF, SPOKEN, TRIED_AT, is_anothers, may_look
 from gateway.translation import Fate
 
 KINDS = frozenset(ProblemKind)
