@@ -21,7 +21,7 @@ from gateway.codes import Code
 from gateway.config import Config, Heartbeat, Upstream
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.transport import Transport, Unreachable
-from gateway.dialect import Delivered, Missing, Pending, Request, Sending
+from gateway.dialect import Delivered, Missing, Outcome, Pending, Request, Sending
 from gateway.errors import StoreError
 from gateway.rows import Unmet
 from gateway.store import Store, Tx, Waiting
@@ -246,12 +246,12 @@ class Watch:
     def _age(self, waiting: Waiting) -> float:
         return (self._now() - waiting.oldest) / 1000
 
-    async def _confirmed(self, upstream: Upstream, operation: Operation, sending: Sending) -> Any:
+    async def _confirmed(self, upstream: Upstream, operation: Operation, sending: Sending) -> Outcome:
         """Runs the call, and again for as long as the upstream has given a receipt and no verdict, a few times."""
         client, call = self._dispatcher.client(upstream.name), upstream.dialect.outbound.calls[operation]
         ended = await client.run(call(sending))
         for _ in range(MOST_ASKED):
-            outcome: Any = ended.outcome
+            outcome = ended.outcome
             if not isinstance(outcome, Pending):
                 break
             await asyncio.sleep(outcome.after)

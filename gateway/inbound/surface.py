@@ -24,7 +24,7 @@ from gateway.config import Config, Inbound
 from gateway.configsettings import secrets_in
 from gateway.delivery.attempt import VIA
 from gateway.desk import Answered, Desk
-from gateway.dialect import Batch, Command, Dialect, Incoming, Reply
+from gateway.dialect import Asked, Batch, Command, Dialect, Incoming, Reply
 from gateway.errors import Problem, ProblemKind, StoreError, invalid
 from gateway.idempotency import LONGEST_KEY, Key
 from gateway.inbound.limits import decode, inflate, read_body
@@ -212,7 +212,7 @@ def _verify(inbound: Inbound, incoming: Incoming, body: bytes) -> None:
     inbound.dialect.verify(incoming, body, inbound.settings, held)
 
 
-def _creates(asked: Any) -> TypeGuard[Command | Batch]:
+def _creates(asked: Asked) -> TypeGuard[Command | Batch]:
     """Whether this is a call that an idempotency key is for; no other looks at one."""
     if isinstance(asked, Batch):
         return any(_creates(one) for one in asked.commands)
