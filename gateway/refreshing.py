@@ -37,7 +37,7 @@ def refresh(
     """Lays what the upstream shows over the record; a change that somebody else made there bumps the version. `ids` are
     further ids that it has for the alert, which is found by them from now on."""
     target = next((one for one in tx.targets(row.id) if one.upstream == upstream.name), None)
-    if target is None or row.is_deleted:
+    if target is None or row.is_deleted or _is_newer_one(tx, row, found):
         return row
     flat = flatten(row.body)
     meant = _meant(row, target, upstream, flat)
@@ -72,6 +72,12 @@ def refresh(
         row.name = str(after["summary"]) if holder is None or holder.id == row.id else row.name
     tx.update_alert(row)
     return row
+
+
+def _is_newer_one(tx: Tx, row: AlertRow, found: Flat) -> bool:
+    """Whether what is open there is to the record a newer alert of the key: the older one stays over."""
+    comes_back = not row.is_open and found.get("status", "resolved") != "resolved"
+    return comes_back and row.key is not None and tx.alert_by_key(row.scope, row.key) is not None
 
 
 def _meant(row: AlertRow, target: TargetRow, upstream: Upstream, flat: Flat) -> Flat:
