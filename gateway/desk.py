@@ -491,15 +491,16 @@ class Desk:
 
 def _rounds(commands: Sequence[Command]) -> Iterator[list[tuple[int, Command]]]:
     """The commands of a batch with their places, so many at once. Of one alert there is one in each, since it is for
-    the store to say which of a round comes first."""
+    the store to say which of a round comes first; what has no key is an alert of its own."""
     numbered: list[tuple[int, Command]] = []
     keys: set[str] = set()
     for place, one in enumerate(commands):
-        key = str(one.ref.key or one.ref.id if one.ref else one.patch.get("dedup_key"))
+        key = (one.ref.key or one.ref.id) if one.ref else one.patch.get("dedup_key")
         if key in keys or len(numbered) == AT_ONCE:
             yield numbered
             numbered, keys = [], set()
         numbered.append((place, one))
-        keys.add(key)
+        if key:
+            keys.add(key)
     if numbered:
         yield numbered
