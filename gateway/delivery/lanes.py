@@ -372,6 +372,7 @@ class Lanes:
                 tx.update_delivery(found)
 
         await self._recorded(work)
+        self._waiters.hold(delivery.command, delivery.upstream)
 
     async def _hold(
         self, shipment: Shipment, upstream: Upstream, ended: Ended, held: Held, started: int, took: float
@@ -392,6 +393,7 @@ class Lanes:
             rates.owe(tx, upstream, ended.requests - 1)
 
         await self._recorded(work)
+        self._waiters.hold(delivery.command, delivery.upstream)
         self._metrics.attempt(self._name, "held", held.code, took)
 
 
