@@ -53,7 +53,7 @@ class Step(Struct, frozen=True, kw_only=True):
     flat: Flat
     changed: tuple[str, ...] | None
     accepted: Accepted
-    via: tuple[str, ...] = ()
+    via: Via = ()
     muted: str = ""
 
     @property

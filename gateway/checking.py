@@ -237,7 +237,7 @@ def ladders(config: Config) -> Iterator[str]:
     """Per route, sender and upstream: each of the caller's words for how bad it is, the upstream's word for that, and
     whether it wakes somebody."""
     for route in config.routes:
-        yield f"route {route.name}" + (f": thrown away: {route.because}" if not route.to else "")
+        yield f"route {route.name}" + (f": thrown away: {route.because}" if route.throws_away else "")
         for inbound in _senders(config, route):
             for hop in (*route.to, *route.fallback):
                 upstream = config.upstreams[hop.upstream]

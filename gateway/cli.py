@@ -113,14 +113,14 @@ def translate(
 
 
 def _upstream(target: str | None, config: Any, name: str | None) -> Any:
-    from gateway.rehearsal import destination_of
+    from gateway.rehearsal import bare_upstream
 
     upstreams = config.upstreams if config else {}
     if config is None and target is None:
         raise click.UsageError("say --to DIALECT, or --config FILE with --upstream NAME")
     fitting = [one for one in upstreams.values() if name in (None, one.name) and target in (None, one.dialect.name)]
     if target is not None and (config is None or (name is None and not fitting)):
-        return destination_of(_dialect(target, config))
+        return bare_upstream(_dialect(target, config))
     if len(fitting) != 1:
         raise click.UsageError(f"say which with --upstream: {', '.join(upstreams)}")
     return fitting[0]

@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec import UNSET
 
+from gateway.rows import Row
 from gateway.values import SAME
 from gateway.wire import get
 
@@ -66,7 +67,7 @@ class _Taken:
         return f"{self._names[parent]}.get({last!r}, UNSET)"
 
 
-def reader(rows: Sequence[Any], second_voice: Callable[..., Any], invalid: Callable[..., Any]) -> Callable[..., Any]:
+def reader(rows: Sequence[Row], second_voice: Callable[..., Any], invalid: Callable[..., Any]) -> Callable[..., Any]:
     """A function of a wire object and a prefix that reads by these rows: what they say, and the second voices."""
     text = _Text("def read(raw, prefix):", second_voice=second_voice, invalid=invalid)
     text.add(1, "flat, hints, at = {}, [], ''", "try:", "    pass")
@@ -79,7 +80,7 @@ def reader(rows: Sequence[Any], second_voice: Callable[..., Any], invalid: Calla
     return text.made("read")
 
 
-def _read_row(text: _Text, entry: Any, taken: _Taken) -> None:
+def _read_row(text: _Text, entry: Row, taken: _Taken) -> None:
     values = [f"v{number}" for number in range(len(entry.wires))]
     for value, leaf in zip(values, entry.wires, strict=True):
         text.add(2, f"{value} = {taken.value(leaf)}")
@@ -102,7 +103,7 @@ def _read_row(text: _Text, entry: Any, taken: _Taken) -> None:
 
 
 def writer(
-    rows: Sequence[Any], put_all: Callable[..., Any], supplied: Callable[..., Any], *, requires: bool
+    rows: Sequence[Row], put_all: Callable[..., Any], supplied: Callable[..., Any], *, requires: bool
 ) -> Callable[..., Any]:
     """A function of a flat alert, a `Writing`, and whether everything may be left out, that writes by these rows;
     unless it `requires`, so may be what rows require. Where there is a documented way out, a required text of blanks
@@ -116,7 +117,8 @@ def writer(
     return text.made("write")
 
 
-def _write_one(text: _Text, entry: Any, is_required: bool) -> None:
+def _write_one(text: _Text, entry: Row, is_required: bool) -> None:
+    assert entry.codec
     [path], [leaf] = entry.paths, entry.wires
     text.add(1, f"v = flat.get({path!r}, UNSET)")
     if entry.codec is not SAME:
@@ -145,7 +147,7 @@ def _put(text: _Text, leaf: str, value: str) -> None:
     text.add(2, f"{place}[{last!r}] = {value}")
 
 
-def _write_joint(text: _Text, entry: Any, is_required: bool) -> None:
+def _write_joint(text: _Text, entry: Row, is_required: bool) -> None:
     row = text.name("row", entry)
     values = [f"v{number}" for number in range(len(entry.paths))]
     for value, path in zip(values, entry.paths, strict=True):

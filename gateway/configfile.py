@@ -413,7 +413,7 @@ def duration(text: str) -> float:
 
 
 def some_time(text: str) -> float:
-    """A duration that is longer than nothing."""
+    """A duration that is longer than nothing, in seconds; raises `ValueError`."""
     if not (seconds := duration(text)):
         raise ValueError("must be longer than nothing")
     return seconds
@@ -486,6 +486,7 @@ def flat_of(table: Mapping[str, Any], dialect: str = "") -> Flat:
 
 
 def count(value: int) -> int:
+    """A number of something, of which there is one at least; raises `ValueError`."""
     if value < 1:
         raise ValueError("must be at least 1")
     return value

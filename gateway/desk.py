@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 from cachetools import TTLCache
@@ -28,7 +28,9 @@ from gateway.crowding import Crowd
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.dialect import (
     Answer,
+    Asked,
     Batch,
+    Call,
     Command,
     Found,
     Inquiry,
@@ -36,6 +38,7 @@ from gateway.dialect import (
     Missing,
     Mute,
     Mutes,
+    Outcome,
     Read,
     Ref,
     Relay,
@@ -90,14 +93,14 @@ class Desk:
     full: bool = False
     name: str = ""
     crowd: Crowd = field(default_factory=Crowd)
-    _asked: TTLCache[Any, bool] = field(default_factory=lambda: TTLCache(10_000, 1.0))
-    _in_vain: TTLCache[Any, bool] = field(default_factory=lambda: TTLCache(10_000, 1.0))
+    _asked: TTLCache[Hashable, bool] = field(default_factory=lambda: TTLCache(10_000, 1.0))
+    _in_vain: TTLCache[Hashable, bool] = field(default_factory=lambda: TTLCache(10_000, 1.0))
 
     def __post_init__(self) -> None:
         self.road = Road(self.config, self.ids, name=self.name)
 
     async def serve(
-        self, inbound: Inbound, caller: str, asked: Any, request: int, *, via: Via = (), key: Key | None = None
+        self, inbound: Inbound, caller: str, asked: Asked, request: int, *, via: Via = (), key: Key | None = None
     ) -> Answered:
         """Does what was asked; raises `Problem` where it is refused, `StoreError` where nothing can be kept. `via` are
         the gateways it came through, `key` makes a repeat of a creating call harmless."""
@@ -347,20 +350,20 @@ class Desk:
         upstream = self.config.upstreams.get(name)
         return upstream if upstream and upstream.dialect.name == who.dialect.name else None
 
-    def _may_ask(self, what: Any) -> bool:
+    def _may_ask(self, what: Hashable) -> bool:
         """At most once a second."""
         if what in self._asked:
             return False
         self._asked[what] = True
         return True
 
-    def _note(self, what: Any, is_in_vain: bool) -> None:
+    def _note(self, what: Hashable, is_in_vain: bool) -> None:
         """Who is not asked again within the second gets no better answer than the one who asked."""
         self._in_vain.pop(what, None)
         if is_in_vain:
             self._in_vain[what] = True
 
-    async def _ask(self, upstream: Upstream, call: Any, entry: str) -> Any:
+    async def _ask(self, upstream: Upstream, call: Call, entry: str) -> Outcome | None:
         """Runs a reading call; None where it does not end well in time."""
         try:
             client = self.dispatcher.client(upstream.name)
@@ -488,15 +491,16 @@ class Desk:
 
 def _rounds(commands: Sequence[Command]) -> Iterator[list[tuple[int, Command]]]:
     """The commands of a batch with their places, so many at once. Of one alert there is one in each, since it is for
-    the store to say which of a round comes first."""
+    the store to say which of a round comes first; what has no key is an alert of its own."""
     numbered: list[tuple[int, Command]] = []
     keys: set[str] = set()
     for place, one in enumerate(commands):
-        key = str(one.ref.key or one.ref.id if one.ref else one.patch.get("dedup_key"))
+        key = (one.ref.key or one.ref.id) if one.ref else one.patch.get("dedup_key")
         if key in keys or len(numbered) == AT_ONCE:
             yield numbered
             numbered, keys = [], set()
         numbered.append((place, one))
-        keys.add(key)
+        if key:
+            keys.add(key)
     if numbered:
         yield numbered

@@ -324,7 +324,8 @@ CHARSET = re.compile(r"charset=\"?(iso-8859-1|iso-8859-15|windows-1252|utf-16|ut
 
 
 class Response(Struct, frozen=True):
-    """What an upstream answered: at most the first 64 KiB of its body."""
+    """What an upstream answered, headers by lower-case name: at most the first 64 KiB of its body, of a list 8 MiB.
+    `status` is 0 where nobody answered what was asked by the way."""
 
     status: int
     headers: Mapping[str, str] = {}

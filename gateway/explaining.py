@@ -130,7 +130,7 @@ def _reasons(routes: tuple[Route, ...], dialect: str, caller: str, alert: Flat |
             missed = [f"{text} does not hold: it is {found}" for text, holds, found in held if not holds]
             taken = not missed
             why = missed[0] if missed else "; ".join(f"{text} holds" for text, _, _ in held) or "it takes everything"
-        if taken and not route.to:
+        if taken and route.throws_away:
             why += f"; thrown away: {route.because}"
         yield route.name, why
         if taken and not route.goes_on and alert is not None:

@@ -13,7 +13,9 @@ from gateway.errors import Problem, ProblemKind
 from gateway.store import AlertRow, FirstAnswer, Keyed, Tx
 
 KEPT_MS = 86_400_000
+"""How long a first answer is kept: a day."""
 LONGEST_KEY = 255
+"""Characters of a caller's key."""
 
 
 @dataclass(frozen=True)

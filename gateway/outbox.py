@@ -73,9 +73,7 @@ class Outbox:
         newest = step.tx.newest_in_lane(target.upstream, target.lane)
         delivery = self._delivery(step, target, sent, newest)
         is_known = target.state != "dead"
-        if self.is_looping(step.via, delivery, step.accepted) or (
-            is_known and _is_told_already(step, newest, delivery)
-        ):
+        if self.cut_loop(step.via, delivery, step.accepted) or (is_known and _count_repeat(step, newest, delivery)):
             self._put_out(step, target, delivery)
             return
         told, is_nothing = self._told(step, target, upstream, sent, delivery)
@@ -151,8 +149,9 @@ class Outbox:
         """Whether a command came through this gateway before."""
         return bool(self._name) and self._name in via
 
-    def is_looping(self, via: Via, delivery: DeliveryRow, accepted: Accepted) -> bool:
-        """Whether the command came through this gateway before: then it goes no further, and that is said."""
+    def cut_loop(self, via: Via, delivery: DeliveryRow, accepted: Accepted) -> bool:
+        """Makes a delivery void whose command came through this gateway before: it goes no further, and that is said.
+        Answers whether it did."""
         if not self.has_seen(via):
             return False
         delivery.state, delivery.finished_at = "void", delivery.created_at
@@ -174,7 +173,7 @@ class Outbox:
             return
         newest = step.tx.newest_in_lane(target.upstream, target.lane)
         delivery = self._delivery(step, target, Operation.CREATE, newest)
-        if not self.is_looping(step.via, delivery, step.accepted):
+        if not self.cut_loop(step.via, delivery, step.accepted):
             delivery.created_at = delivery.due = step.now + int(after * 1000)
         step.tx.put_target(target)
         step.tx.insert_delivery(delivery)
@@ -225,9 +224,9 @@ def _merge_waiting(step: Step, delivery: DeliveryRow) -> None:
     step.tx.update_delivery(earlier)
 
 
-def _is_told_already(step: Step, newest: DeliveryRow | None, delivery: DeliveryRow) -> bool:
-    """Whether an identical repeat can be counted instead of sent: the target would merge it with what it has, or will
-    have. It is `merged` then, and `due` says when the next repeat may be passed on."""
+def _count_repeat(step: Step, newest: DeliveryRow | None, delivery: DeliveryRow) -> bool:
+    """Counts an identical repeat instead of sending it, where the target would merge it with what it has, or will have:
+    it is `merged` then, and `due` says when the next repeat may be passed on. Answers whether it did."""
     if not step.is_repeat or newest is None or newest.alert != delivery.alert or newest.operation not in TELLING:
         return False
     if newest.state == "waiting":

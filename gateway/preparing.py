@@ -20,15 +20,16 @@ from gateway.dialect import Sending
 from gateway.errors import ProblemKind
 from gateway.rows import Unmet
 from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
-from gateway.terms import ENDING, INSTEAD_OF, TELLING, is_anothers, saying, what_to_send
+from gateway.terms import ENDING, INSTEAD_OF, TELLING, TRIED_AT, is_anothers, saying, what_to_send
 from gateway.translation import Fate, translate, unmet_text
 from gateway.values import from_millis, iso_seconds
 from gateway.wire import merged
 
 log = structlog.get_logger()
-TRIED_AT = "tried_at"
 LATE = timedelta(minutes=2)
+"""What is told later than this says so."""
 FOLDED_AFTER_MS = 600_000
+"""What has waited for longer than this wakes nobody once it is over."""
 
 
 class Shipment(Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from msgspec import UNSET
 
 from gateway.accepted import Caller
-from gateway.canonical import SERVER_OWNED, Flat, flatten, in_order, unflatten
+from gateway.canonical import Flat, flatten, in_order, unflatten
 from gateway.choosing import key_entry, lane
 from gateway.config import Upstream
 from gateway.dialect import FoundAlert
@@ -20,6 +20,9 @@ from gateway.store import AlertRow, CommandBody, TargetRow, Tx
 from gateway.terms import SPOKEN, is_anothers, saying
 from gateway.translation import translate
 from gateway.values import from_millis
+
+KEPT_HERE = ("created_at", "updated_at", "acknowledged_at")
+"""Times of the record's own: the upstream's are of what it was told."""
 
 
 def refresh(
@@ -34,16 +37,14 @@ def refresh(
     """Lays what the upstream shows over the record; a change that somebody else made there bumps the version. `ids` are
     further ids that it has for the alert, which is found by them from now on."""
     target = next((one for one in tx.targets(row.id) if one.upstream == upstream.name), None)
-    if target is None or row.is_deleted:
+    if target is None or row.is_deleted or _is_newer_one(tx, row, found):
         return row
     flat = flatten(row.body)
     meant = _meant(row, target, upstream, flat)
     after = dict(flat)
     is_changed = False
     for path, value in found.items():
-        if path in SERVER_OWNED and path in ("created_at", "updated_at", "acknowledged_at"):
-            continue
-        if path in target.replaced or meant.get(path, UNSET) == value:
+        if path in KEPT_HERE or path in target.replaced or meant.get(path, UNSET) == value:
             continue
         if after.get(path, UNSET) != value:
             after[path] = value
@@ -71,6 +72,12 @@ def refresh(
         row.name = str(after["summary"]) if holder is None or holder.id == row.id else row.name
     tx.update_alert(row)
     return row
+
+
+def _is_newer_one(tx: Tx, row: AlertRow, found: Flat) -> bool:
+    """Whether what is open there is to the record a newer alert of the key: the older one stays over."""
+    comes_back = not row.is_open and found.get("status", "resolved") != "resolved"
+    return comes_back and row.key is not None and tx.alert_by_key(row.scope, row.key) is not None
 
 
 def _meant(row: AlertRow, target: TargetRow, upstream: Upstream, flat: Flat) -> Flat:

@@ -49,7 +49,7 @@ class Rehearsed:
         }
 
 
-def destination_of(dialect: Dialect) -> Upstream:
+def bare_upstream(dialect: Dialect) -> Upstream:
     """An upstream of a dialect as it is without any configuration."""
     return Upstream(
         name=dialect.name,

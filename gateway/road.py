@@ -23,9 +23,7 @@ from gateway.outbox import Outbox
 from gateway.routing import Choice, choose, taking
 from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryRow, Tx
 from gateway.targets import Targets, hold, lane_of
-from gateway.terms import (
-    TELLING,
-)
+from gateway.terms import TELLING
 from gateway.values import from_millis, millis
 from gateway.wire import Wire, merged
 
@@ -298,7 +296,7 @@ class Road:
     # --- no alert at all -------------------------------------------------------------------------------
 
     def _without_alert(
-        self, tx: Tx, asked: Command, caller: Caller, request: int, command: int, now: int, via: Via = ()
+        self, tx: Tx, asked: Command, caller: Caller, request: int, command: int, now: int, via: Via
     ) -> Accepted:
         """A command for a key that is not open here: it may have been opened before the gateway stood here, so
         those upstreams that find alerts by key are told, as far as there is anything that they can be told."""
@@ -313,7 +311,7 @@ class Road:
             delivery = self._blind(tx, asked, caller, choice, command, now)
             if delivery is None:
                 continue
-            if not self._outbox.is_looping(via, delivery, accepted):
+            if not self._outbox.cut_loop(via, delivery, accepted):
                 accepted.deliveries.append(delivery)
             accepted.fanout += 1
             tx.insert_delivery(delivery)

@@ -126,12 +126,17 @@ class Route:
         """Whether it takes alerts of this dialect and caller at all."""
         return not self.from_ or dialect in self.from_ or f"{dialect}/{caller}" in self.from_
 
+    @property
+    def throws_away(self) -> bool:
+        """Whether nobody is ever told of what it takes."""
+        return not (self.to or self.fallback)
+
     @cached_property
     def why(self) -> str:
         """Why it took whatever it took, for people."""
         held = [f"from {', '.join(self.from_)}"] if self.from_ else []
         held += [f"{matcher} holds" for matcher in self.when]
-        thrown = [] if self.to or self.fallback else [f"thrown away: {self.because}"]
+        thrown = [f"thrown away: {self.because}"] if self.throws_away else []
         return "; ".join([*(held or ["it takes everything"]), *thrown])
 
 

@@ -40,11 +40,15 @@ from gateway.watch import Watch, commit, prove
 
 log = structlog.get_logger()
 HOUSEKEEPING = 1.0
+"""Seconds between two rounds of it."""
 OPERATORS = ("/-/", "/metrics")
 """Where paths begin that are never a vendor's."""
 PURGE_EVERY = 60.0
+"""Seconds between two purges, unless there is more to remove than a batch."""
 PURGED_AT_ONCE = 500
+"""So many rows of each kind are removed in one batch."""
 DRAIN_SECONDS = 14.0
+"""Seconds that what is being delivered has to end, at the gateway's end."""
 STORE_PATIENCE = 2.0
 """Seconds that the metrics wait for the store: who collects them waits for ten."""
 CLOCK_JUMP = 10.0

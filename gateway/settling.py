@@ -10,17 +10,17 @@ from typing import Literal
 from msgspec import Struct, structs, to_builtins
 
 from gateway.canonical import Operation
-from gateway.codes import Code
+from gateway.codes import MEANINGS, Code
 from gateway.config import Upstream
 from gateway.dialect import Again, Changed, Delivered, Found, Missing, Outcome, Pending, Rejected, code_of
 from gateway.errors import ProblemKind
-from gateway.preparing import TRIED_AT, Shipment, target_of
+from gateway.preparing import Shipment, target_of
 from gateway.store import AlertRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
-from gateway.terms import ENDING, INSTEAD_OF, SPOKEN, is_anothers, may_look
+from gateway.terms import ENDING, INSTEAD_OF, SPOKEN, TRIED_AT, is_anothers, may_look
 from gateway.translation import Fate
 
 KINDS = frozenset(ProblemKind)
-UNCONFIRMED = "the upstream took it, and has yet to confirm it"
+"""Codes that are kinds of problem too."""
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
@@ -71,7 +71,7 @@ def settle(
     if isinstance(outcome, Pending):
         delivery.seen = {**delivery.seen, **outcome.seen}
     if isinstance(outcome, Again | Pending):
-        reason = outcome.reason if isinstance(outcome, Again) else UNCONFIRMED
+        reason = outcome.reason if isinstance(outcome, Again) else MEANINGS[Code.UNCONFIRMED]
         return _again_or_never(
             tx, delivery, Verdict(state="again", reason=reason, code=code_of(outcome), due=due), target, upstream, now
         )
@@ -82,7 +82,7 @@ def settle(
         verdict = _dead(tx, shipment.operation, delivery, target, outcome.reason, code_of(outcome), now, kind)
         return structs.replace(verdict, changed=outcome) if isinstance(outcome, Changed) else verdict
     if shipment.tried_at is not None or looked_up:
-        delivery.report = [*delivery.report, *to_builtins([_after_doubt(shipment, upstream, looked_up=looked_up)])]
+        delivery.report = [*delivery.report, *to_builtins([_after_doubt(upstream, looked_up=looked_up)])]
     return _delivered(tx, shipment, delivery, target, outcome, upstream, now, show)
 
 
@@ -115,7 +115,7 @@ def _is_recorded(now: DeliveryRow, then: DeliveryRow) -> bool:
     return now.state in ("delivered", "dead") and (now.attempts, now.fence) == (then.attempts, then.fence)
 
 
-def _after_doubt(shipment: Shipment, upstream: Upstream, *, looked_up: bool) -> Fate:
+def _after_doubt(upstream: Upstream, *, looked_up: bool) -> Fate:
     """What was done about an attempt whose answer was lost: the report says it."""
     if looked_up:
         return Fate("id", "mapped", "", "the answer was lost; it was found there, and not sent again")

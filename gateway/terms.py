@@ -16,11 +16,16 @@ TELLING = (Operation.CREATE, Operation.UPDATE, Operation.REOPEN)
 """Operations that say what an alert is."""
 ENDING = (Operation.RESOLVE, Operation.DELETE)
 """Operations that say that it is over."""
-INSTEAD_OF = "instead_of"
-"""Where a fallback notes, in what it has `seen`, the upstreams of each route that it stands by for."""
+# --- what a target notes of its own, in what it has `seen` -----------------------------------------------------
 
+INSTEAD_OF = "instead_of"
+"""Of a fallback: the upstreams of each route that it stands by for."""
 SPOKEN = "dialect"
-"""Where an upstream notes, in what it has `seen`, in which dialect the ids were given that an alert has there."""
+"""In which dialect the ids were given that an alert has there."""
+TRIED_AT = "tried_at"
+"""When the first attempt began that may have made something there although its answer was lost, in milliseconds."""
+
+# --- what an upstream can be told ------------------------------------------------------------------------------
 
 
 def is_anothers(target: TargetRow, upstream: Upstream) -> bool:
@@ -42,6 +47,7 @@ def may_look(upstream: Upstream) -> bool:
 
 
 def refuses_rules(upstream: Upstream) -> bool:
+    """Whether rules are not to be sent to this upstream: only at a vendor of occurrences there is a choice."""
     return upstream.destination.rules == "refuse" and upstream.dialect.kind == "occurrence"
 
 

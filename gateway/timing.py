@@ -21,6 +21,7 @@ from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryRow, Store,
 
 log = structlog.get_logger()
 AT_ONCE = 200
+"""So many of each are ended and renewed in one round."""
 BEHIND_OTHERS_MS = 15_000
 """When a renewal is thought of again that stands behind something else: that may have said it by then."""
 UNKNOWN_MS = 60_000

@@ -32,6 +32,7 @@ SEARCHED = 100_000
 LAST = 50
 """So many commands of one alert, deliveries of one alert, and attempts of one delivery are shown: the last ones."""
 NEWEST = 1 << 53
+"""No id is larger: what comes before it is everything."""
 
 
 class Tried(Struct, kw_only=True):

@@ -443,19 +443,30 @@ def _holds(shown: Any, said: dict[str, Any]) -> bool:
     return isinstance(shown, dict) and all(name in shown and shown[name] == value for name, value in said.items())
 
 
-def header(upstream: str, report: Iterable[Fate], dead: str = "") -> str:
-    """A report as one line of the reply header: only what the upstream could not hold, at most 1 KiB.
+WORDS = ("dead", "approximated", "kept")
+"""What a line of a report names, in this order."""
+LONGEST_LINE, LONGEST_NAME = 1024, 128
+"""Characters of such a line, and of a field's name in it."""
+
+
+def header(upstream: str, report: Sequence[Fate], dead: str = "") -> str:
+    """A report as one line of the reply header: only what the upstream could not hold, at most 1 KiB. Names that
+    callers chose too long or in other letters than a header has are counted.
 
     Empty where it could hold everything.
     """
     parts = [f"dead={dead}"] if dead else []
-    for word in ("approximated", "kept"):
+    for word in WORDS[1:]:
         names = [fate.field for fate in report if fate.fate == word]
-        plain = [name for name in names if name.isascii() and name.replace(".", "").replace("_", "").isalnum()]
+        plain = [name for name in names if _can_be_told(name)]
         hidden = len(names) - len(plain)
         if names:
             parts.append(f"{word}=" + ",".join([*plain, *([f"+{hidden}"] if hidden else [])]))
-    return _within(f"{upstream}; " + "; ".join(parts), 1024) if parts else ""
+    return _within(f"{upstream}; " + "; ".join(parts)) if parts else ""
+
+
+def _can_be_told(name: str) -> bool:
+    return len(name) <= LONGEST_NAME and name.isascii() and name.replace(".", "").replace("_", "").isalnum()
 
 
 def joined(lines: Iterable[str]) -> tuple[str, ...]:
@@ -467,17 +478,14 @@ def joined(lines: Iterable[str]) -> tuple[str, ...]:
             word, _, names = part.partition("=")
             found.setdefault(upstream, {}).setdefault(word, {}).update(dict.fromkeys(names.split(",")))
     return tuple(
-        _within(f"{upstream}; " + "; ".join(f"{word}={','.join(words[word])}" for word in WORDS if word in words), 1024)
+        _within(f"{upstream}; " + "; ".join(f"{word}={','.join(words[word])}" for word in WORDS if word in words))
         for upstream, words in found.items()
     )
 
 
-WORDS = ("dead", "approximated", "kept")
-"""What a line of a report names, in this order."""
-
-
-def _within(line: str, limit: int) -> str:
-    return line if len(line) <= limit else line[: line.rfind(",", 0, limit - 2)] + ",+"
+def _within(line: str) -> str:
+    """As much of a line as is told: names are left out from the end."""
+    return line if len(line) <= LONGEST_LINE else line[: line.rfind(",", 0, LONGEST_LINE - 2)] + ",+"
 
 
 def unmet_text(upstream: str, unmet: Unmet) -> str:

@@ -6,10 +6,9 @@ A plain function of a transaction; it must not know any vendor, HTTP, or SQL.
 from __future__ import annotations
 
 from gateway.canonical import Operation, flatten, in_order, unflatten
-from gateway.preparing import TRIED_AT
 from gateway.store import AlertRow, CommandRow, DeliveryFilter, DeliveryRow, Tx
 from gateway.targets import hold
-from gateway.terms import ENDING
+from gateway.terms import ENDING, TRIED_AT
 from gateway.values import millis
 
 

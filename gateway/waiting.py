@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from gateway.settling import Verdict
 
 MOST_FOR_ONE_UPSTREAM = 256
+"""So many callers may wait for one primary; further ones are answered as if they did not want to wait."""
 
 
 class Waiter:
@@ -109,9 +110,14 @@ class Waiters:
 
     def release_all(self, upstream: str) -> None:
         """Nobody is to wait for an upstream that is held now."""
-        for waiter in list(self._waiting.values()):
-            if upstream in waiter.pending:
-                waiter.hold(upstream)
+        for command in list(self._waiting):
+            self.hold(command, upstream)
+
+    def hold(self, command: int, upstream: str) -> None:
+        """Nobody is to wait for an upstream's verdict on one command: the key that it goes out with is refused."""
+        waiter = self._waiting.get(command)
+        if waiter is not None and upstream in waiter.pending:
+            waiter.hold(upstream)
 
     def verdict(self, command: int, upstream: str, verdict: Verdict) -> None:
         """Passes an upstream's verdict on."""

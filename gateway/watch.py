@@ -297,7 +297,7 @@ class Watch:
         client, call = self._dispatcher.client(upstream.name), upstream.dialect.outbound.calls[operation]
         ended = await client.run(call(sending))
         for _ in range(MOST_ASKED):
-            outcome: Any = ended.outcome
+            outcome = ended.outcome
             if not isinstance(outcome, Pending):
                 break
             await asyncio.sleep(outcome.after)

@@ -13,10 +13,13 @@ from msgspec import Struct, ValidationError, convert
 TRIPS_AT = 5
 """Failures in a row that open a breaker."""
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 30.0
+"""Seconds until the first probe of one that is open; each further pause is twice as long, up to the longest."""
 HELD_PAUSE = 60.0
+"""Seconds between two probes of one that is held."""
 RESERVE = 10.0
 """Retries that a budget can hold."""
 PER_DELIVERY, PER_SECOND = 0.2, 1.0
+"""Retries that a budget grows by, with each first attempt and each second."""
 
 State = Literal["closed", "open", "held"]
 

@@ -22,8 +22,8 @@ from gateway.delivery.transport import Progress, Unreachable
 from gateway.dialect import Request, Response
 from gateway.reaching import Proxy, Reach
 
-MOST_READ = 64 * 1024
-MOST_LISTED = 8 * 1024 * 1024
+MOST_READ, MOST_LISTED = 64 * 1024, 8 * 1024 * 1024
+"""Bytes of an answer that are read, and of one that lists alerts."""
 CHUNK = 16 * 1024
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 _ALWAYS = {

@@ -15,8 +15,11 @@ from gateway.config import Retry
 from gateway.dialect import Dialect, Response
 
 RETRIED = frozenset({408, 425, 429})
+"""Statuses below 500 that say: not now."""
 HOLDING = frozenset({401, 402, 403})
+"""Statuses that are about the gateway and no alert: its key, what that may do, whether it is paid for."""
 LONGEST_RETRY_AFTER = 3600.0
+"""Seconds: nobody is left alone for longer, whatever it asks for."""
 SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?( *, *[0-9]+(\.[0-9]+)?)*")
 """A number of seconds, as a fraction too, or several where the header stands there twice."""
 

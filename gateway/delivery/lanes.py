@@ -83,8 +83,10 @@ class Lanes:
         self._wake.set()
 
     def use(self, client: Client) -> None:
-        """Goes on with another configuration of the same upstream; what is under way ends under the one before."""
+        """Goes on with another configuration of the same upstream; what is under way ends under the one before. What
+        waits for the rate of that waits no more."""
         old, self.client = self.client, client
+        self._idle_until = 0.0
         self.gate.use(client)
         task = asyncio.create_task(_close(old, list(self._under_way.values())))
         self._closing.add(task)
@@ -132,7 +134,7 @@ class Lanes:
         is_rated = client.upstream.rate is not None
         claimed = time.monotonic()  # not after the commit: the lease runs by then, though this process may stand still
         shipments, next_due, wait = await (self._store.write(work) if is_rated else self._store.take(work))
-        self._idle_until = time.monotonic() + wait
+        self._idle_until = time.monotonic() + wait if client is self.client else 0.0
         while client is not self.client:  # it was replaced meanwhile: its words are not the new one's
             client, rows = self.client, [one.delivery for one in shipments]
             shipments = await self._store.read(
@@ -375,6 +377,7 @@ class Lanes:
                 tx.update_delivery(found)
 
         await self._recorded(work)
+        self._waiters.hold(delivery.command, delivery.upstream)
 
     async def _hold(
         self, shipment: Shipment, upstream: Upstream, ended: Ended, held: Held, started: int, took: float
@@ -396,6 +399,7 @@ class Lanes:
 
         await self._recorded(work)
         delivery.status = held.status
+        self._waiters.hold(delivery.command, delivery.upstream)
         self._note("held", delivery, held.code, held.reason, took)
 
 

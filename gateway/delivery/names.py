@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+_ASKED = socket.AI_ADDRCONFIG
 _NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 
 
@@ -26,7 +27,7 @@ class OwnResolver(AbstractResolver):
 
         def ask() -> None:
             try:
-                infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=family, flags=_FLAGS)
+                infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=family, flags=_ASKED)
                 _hand_over(loop, found, infos, None)
             except OSError as error:
                 _hand_over(loop, found, [], error)
@@ -36,9 +37,6 @@ class OwnResolver(AbstractResolver):
 
     async def close(self) -> None:
         """Nothing is kept open."""
-
-
-_FLAGS = socket.AI_ADDRCONFIG
 
 
 def _hand_over(

@@ -15,7 +15,9 @@ from starlette.types import Message, Receive
 from gateway.errors import Problem, ProblemKind, invalid
 
 DEPTH = 64
+"""So deep may a body be nested."""
 BODY_SECONDS = 30.0
+"""Seconds from the headers to the end of the body."""
 DROPPED = 8 * 1024 * 1024
 """So much of the rest of a request that was answered early is read and dropped, so that the caller sees the answer."""
 

@@ -24,7 +24,7 @@ from gateway.config import Config, Inbound
 from gateway.configsettings import secrets_in
 from gateway.delivery.attempt import VIA
 from gateway.desk import Answered, Desk
-from gateway.dialect import Batch, Command, Dialect, Incoming, Reply
+from gateway.dialect import Asked, Batch, Command, Dialect, Incoming, Reply
 from gateway.errors import Problem, ProblemKind, StoreError, invalid
 from gateway.idempotency import LONGEST_KEY, Key
 from gateway.inbound.limits import decode, inflate, read_body
@@ -32,8 +32,8 @@ from gateway.inbound.paths import Match, Paths
 from gateway.secrets import ANONYMOUS
 
 log = structlog.get_logger()
-MOST_GATEWAYS = 16
-LONGEST_NAME = 64
+MOST_GATEWAYS, LONGEST_NAME = 16, 64
+"""So many names of gateways that a command came through are kept, of so many characters each."""
 OURS = (ProblemKind.OVERLOADED, ProblemKind.INTERNAL)
 """What a caller is refused for through no fault of its own."""
 
@@ -225,7 +225,7 @@ def _verify(inbound: Inbound, incoming: Incoming, body: bytes) -> None:
     inbound.dialect.verify(incoming, body, inbound.settings, held)
 
 
-def _creates(asked: Any) -> TypeGuard[Command | Batch]:
+def _creates(asked: Asked) -> TypeGuard[Command | Batch]:
     """Whether this is a call that an idempotency key is for; no other looks at one."""
     if isinstance(asked, Batch):
         return any(_creates(one) for one in asked.commands)

@@ -163,10 +163,10 @@ def _objects(path: str, given: FieldFile) -> Meaning:
     ]
     item: type[Struct] = msgspec.defstruct(f"{part.__name__}Item", fields, rename=names, kw_only=True)
     back = {wire: name for name, wire in names.items()}
-    return Meaning(type=list[item], codec=_without_nulls(each(part, read=back), part))  # type: ignore[valid-type]
+    return Meaning(type=list[item], codec=_without_nulls(each(part, read=back)))  # type: ignore[valid-type]
 
 
-def _without_nulls(codec: Pair, part: type[Part]) -> Pair:
+def _without_nulls(codec: Pair) -> Pair:
     """What is null in an item is absent, as not every canonical name can be cleared."""
 
     def read(items: Any) -> Any:

@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 SIZE = 4 << 20
+"""Bytes."""
 
 
 class Ballast:

@@ -32,7 +32,9 @@ from gateway.store.sql import Rows, SqlTx
 T = TypeVar("T")
 SCHEMAS = ("001.sql", "002.sql", "003.sql", "004.sql", "005.sql")
 BATCH = 256
+"""Jobs in one transaction."""
 ROOM = 1 << 18
+"""Bytes that a full disk has to have for the store to take alerts again, beside the ballast."""
 AT_A_STRETCH = 0.002
 """Seconds of work between two looks at what else there is to do. Where that takes longer, as it does when many have to
 be refused, the work goes on for as long: it must not starve."""

@@ -173,11 +173,11 @@ def _marked(alerts: Sequence[Shown], mutes: Sequence[Muted]) -> Sequence[Shown]:
     return [msgspec.structs.replace(shown, muted_by=by(shown)) for shown in alerts]
 
 
+# --- silences ----------------------------------------------------------------------------------------------
+
 MOST_SILENCE = 16 * 1024
 """Bytes of a silence: those of a scope are read for every alert that is told in it. Alertmanager has such a limit as
 well (`--silences.max-per-silence-bytes`)."""
-
-# --- silences ----------------------------------------------------------------------------------------------
 
 
 def silence(incoming: Incoming) -> Mute:
@@ -284,8 +284,6 @@ def _answer_silences(answer: Answer) -> Reply:
 # --- how it is set up --------------------------------------------------------------------------------------
 
 CONFIGURATION = f"route:\n  receiver: {words.RECEIVER}\nreceivers:\n- name: {words.RECEIVER}\n"
-
-
 RECEIVERS = Reply(200, [{"name": words.RECEIVER}])
 
 

@@ -20,6 +20,8 @@ from mappings.opsgenie.words import answered, as_shown, now_of, number_of, outco
 
 LONGEST_PAGE = 100
 """How many a page has at most: https://docs.opsgenie.com/docs/pagination"""
+LONGEST_NUMBER = 20
+"""Digits: no entry has a number as long as this."""
 
 # --- questions ---------------------------------------------------------------------------------------------
 
@@ -138,7 +140,7 @@ def _part(answer: Answer, found: list[tuple[Told, dict[str, Json]]], word: str) 
     newest_first = page.get("order", "desc") == "desc"
     found.sort(key=lambda pair: pair[0].number, reverse=newest_first)
     offset = str(page.get("offset", ""))
-    if offset.isdigit():
+    if offset.isascii() and offset.isdigit() and len(offset) < LONGEST_NUMBER:
         at = int(offset)
         found = [pair for pair in found if (pair[0].number < at if newest_first else pair[0].number > at)]
     limit = int(page.get("limit", 20))

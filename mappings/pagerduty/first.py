@@ -19,6 +19,7 @@ PAGE = "https://developer.pagerduty.com/docs/events-api-v1/trigger-events/"
 PATH = "/generic/2010-04-15/create_event.json"
 """The date is the version's name."""
 TEXT = "details"
+"""Where among the custom details of v2 the details of v1 stand that are no object."""
 UNSAID = {"source": "nowhere", "severity": "error"}
 """What v2 asks for and v1 never says. Whatever came over v1 pages somebody, as an error does."""
 

@@ -17,9 +17,10 @@ from cloudevents.core.v1.event import CloudEvent
 
 import mappings.cloudevents
 from gateway.config import parse
+from gateway.store.sqlite import SqliteStore
 from tests.chaos_upstream import Chaos, Got, chaos, say
 from tests.clients.callers import cloud_event, fresh
-from tests.engine.vendors import settled
+from tests.engine.vendors import count, settled
 from tests.harness import KEY, UPSTREAM_KEY, House, house, inbound_tables, upstream_table
 
 STRUCTURED = "application/cloudevents+json"
@@ -122,6 +123,26 @@ def test_a_batch(h: House) -> None:
     assert arrives(h, keys[2])["event_action"] == "trigger"
     assert post(h, b"{}", headers).status_code == 400
     assert post(h, b"[]", headers).status_code < 500
+
+
+def test_events_without_keys_are_written_together(tmp_path: Path) -> None:
+    """One commit each is a quarter of a minute for some hundred on a slow disk: longer than their sender waits, who
+    sends all of them again, and by no key would anybody know them."""
+    nowhere = '[[routes]]\nto = []\nbecause = "only commits are counted"'
+    events = [cloud_event("firing", None) for _ in range(200)]
+    commits: list[None] = []
+    with house(tmp_path, config=lambda _: f"{inbound_tables(['cloudevents'])}\n{nowhere}") as h:
+        store = h.gateway.store
+        assert isinstance(store, SqliteStore)
+
+        def committed() -> bool:
+            commits.append(None)
+            return False
+
+        store._writer.set_commit_hook(committed)
+        assert post(h, json.dumps(events).encode(), {"content-type": BATCHED}).status_code == 202
+        assert count(h, "alerts") == len(events)
+        assert len(commits) < len(events) / 4
 
 
 @pytest.mark.parametrize(

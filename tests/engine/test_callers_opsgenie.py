@@ -149,6 +149,14 @@ def test_the_pages_of_an_alert_are_where_the_answer_says(h: House, part: str) ->
     assert h.call("GET", found.body["paging"]["first"].removeprefix(h.url)).body["data"] == seen[0]
 
 
+@pytest.mark.parametrize("offset", ["²", "9" * 5000, "-1", "x"])
+def test_an_offset_that_is_none_of_ours_is_the_beginning(h: House, offset: str) -> None:
+    """Nobody but us gives these numbers: one that is none is none, whatever Python takes for a digit."""
+    found = _about(h, "GET", _create(h, note="the first"), "/notes", offset=offset)
+    assert found.status == 200, found.body
+    assert [one["note"] for one in found.body["data"]] == ["the first"]
+
+
 def test_a_list_says_in_headers_too_where_its_pages_are(h: House) -> None:
     """https://docs.opsgenie.com/docs/pagination: X-Paging-Next, X-Paging-First and X-Paging-Last."""
     for _ in range(2):

@@ -19,7 +19,7 @@ from gateway.config import parse
 from gateway.dialect import Response, Sending
 from gateway.errors import Problem
 from gateway.registry import dialects
-from gateway.rehearsal import command_in, destination_of, rehearse
+from gateway.rehearsal import bare_upstream, command_in, rehearse
 from tests.chaos_upstream import chaos, say
 from tests.clients.callers import called, fresh, ilert_event, pagerduty_event, uptinio_alert
 from tests.engine.vendors import before, outbox, settled, table
@@ -425,7 +425,7 @@ def test_other_words_for_severities_leave_the_fallback() -> None:
     asked = command_in(dialect, Operation.CREATE, uptinio_alert("s"))
     [request] = rehearse(asked, dialect, config.upstreams["there"]).requests
     assert isinstance(request.body, dict) and request.body["payload"]["severity"] == "error"
-    [usual] = rehearse(asked, dialect, destination_of(dialects()["pagerduty"])).requests
+    [usual] = rehearse(asked, dialect, bare_upstream(dialects()["pagerduty"])).requests
     assert isinstance(usual.body, dict) and usual.body["payload"]["severity"] == "error"
 
 

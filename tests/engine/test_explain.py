@@ -114,6 +114,18 @@ def test_throwing_away_is_said(path: str) -> None:
     assert done.stdout.splitlines()[-1] == "it goes nowhere"
 
 
+def test_what_only_a_fallback_is_told_is_not_thrown_away(path: str) -> None:
+    """Nor does `check` say so."""
+    text = Path(path).read_text()
+    because = 'because = "nobody reads them"'
+    Path(path).write_text(text.replace(because, f'{because}\nfallback = {{ to = ["other"], after = "1h" }}'))
+    done = explained(path, {**PAGE, "severity": 5}, "--caller", "ci")
+    assert "→ other (route bin, 3600 s later if nobody has taken it)" in done.stdout
+    checked = CliRunner().invoke(main, ["check", "--config", path])
+    assert "route bin" in checked.stdout
+    assert "thrown away" not in done.stdout + checked.stdout
+
+
 def test_a_caller_without_a_key_is_told_so(path: str) -> None:
     done = explained(path, PAGE, "--caller", "ops")
     assert "refused: upstream 'services': there is no key for caller 'ops'" in done.stdout

@@ -25,11 +25,12 @@ from gateway.config import Config, Upstream, parse
 from gateway.dialect import Again, Command, Delivered, Missing, Outcome, Ref, Rejected
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import EPOCH_MS, Ids
-from gateway.preparing import TRIED_AT, Shipment, prepare
+from gateway.preparing import Shipment, prepare
 from gateway.road import Road
 from gateway.settling import Verdict, settle
 from gateway.store import AlertRow, DeliveryFilter, DeliveryRow, TargetRow
 from gateway.store.sqlite import SqliteTx, migrate
+from gateway.terms import ENDING, TRIED_AT
 from gateway.undoing import undo
 
 CONFIG = """
@@ -47,7 +48,6 @@ defaults = { resource = "mon_9" }
 [[routes]]
 to = ["bykey", "byid"]
 """
-ENDING = (Operation.RESOLVE, Operation.DELETE)
 KEYS = ("disk", "DISK", "net")
 HOWS = ["taken", "rejected", "again", "missing", "lost"]
 """How an attempt ends: taken, refused, not now, no such alert there, or taken with the answer lost."""

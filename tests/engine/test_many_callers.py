@@ -32,6 +32,7 @@ from gateway.routing import choose
 from gateway.sandbox import Sandbox
 from gateway.secrets import Keyring, Secret
 from gateway.service import Gateway
+from tests.chaos_upstream import chaos, say
 from tests.harness import House, served
 
 MANY = 300
@@ -574,6 +575,28 @@ def test_a_refused_key_holds_only_what_uses_it(tmp_path: Path) -> None:
         (tmp_path / "keys" / "b").write_text("secret-of-b")
         ends.wait_for(lambda: len(ends.arrived("ilert")) >= 4, 20)
         assert _held(h) == (0.0, None)
+
+
+def test_nobody_waits_for_a_verdict_while_a_key_is_held(tmp_path: Path) -> None:
+    """interface.md, *Reply*: as for a whole upstream that is left alone; so many who waited in vain would be in the way
+    of those whose keys are good."""
+    files(tmp_path / "keys", {"a": "mistyped"})
+    with chaos(say(401, {})) as upstream:
+        text = f"""
+        [inbound.uptinio]
+        keys = {{ a = "ka" }}
+        [upstreams.next]
+        dialect = "uptinio"
+        url = "{upstream.url}"
+        key = {{ by = "caller", dir = "{tmp_path}/keys" }}
+        """
+        with open_house_to(tmp_path / "first", text) as h:
+            for _ in range(2):
+                began = time.monotonic()
+                body = {"monitor_id": "mon_1", "type": "down", "message": "down"}
+                assert h.call("POST", "/uptinio/alerts", body, key="ka").status == 201
+                assert time.monotonic() - began < 3
+            h.wait_for(lambda: _held(h) == (1.0, ["a"]))
 
 
 def _held(h: House) -> tuple[float, list[str] | None]:

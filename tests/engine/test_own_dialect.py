@@ -29,7 +29,7 @@ from gateway.examples import Example
 from gateway.openapi import describe
 from gateway.own import dialects_in
 from gateway.registry import dialects
-from gateway.rehearsal import command_in, destination_of, rehearse
+from gateway.rehearsal import bare_upstream, command_in, rehearse
 from gateway.secrets import MASK
 from gateway.translation import translate
 from tests.chaos_upstream import Got, chaos, say
@@ -225,7 +225,7 @@ def test_a_hostile_body_is_taken_or_refused(h: House, name: str, data: st.DataOb
 @pytest.mark.parametrize("name", OWN)
 def test_every_oddity_at_every_place_is_read_or_refused(name: str) -> None:
     dialect = own(name)
-    route, upstream = dialect.routes[0], destination_of(dialect)
+    route, upstream = dialect.routes[0], bare_upstream(dialect)
     taken = 0
     for body in every_mutation(OWN[name]):
         try:
@@ -542,7 +542,7 @@ def test_what_any_vendor_says_is_what_its_callers_could_have_said(name: str, ori
     """What is sent is read again, and what was carried there comes back."""
     command = asked(origin, example)
     flat = alert_of(dialects()[origin], command)
-    there = destination_of(own(name)).destination
+    there = bare_upstream(own(name)).destination
     said = translate(saying(flat, origin, there), there)
     sending = Sending(operation=Operation.CREATE, at=NOW, body=said.body, patch={}, key="key", ids={}, seen={})
     request = next(own(name).outbound.calls[Operation.CREATE](sending))
@@ -562,7 +562,7 @@ def test_what_any_vendor_says_is_what_its_callers_could_have_said(name: str, ori
 def test_whatever_a_vendor_says_can_be_sent_there(name: str, data: st.DataObject) -> None:
     origin = data.draw(st.sampled_from(sorted(dialects())))
     _, command = data.draw(alerts(origin))
-    sent = rehearse(command, dialects()[origin], destination_of(own(name)))
+    sent = rehearse(command, dialects()[origin], bare_upstream(own(name)))
     assert json.dumps([plain(request.body) for request in sent.requests])
 
 

@@ -13,6 +13,7 @@ import pytest
 from gateway.delivery import lanes
 from tests.chaos_upstream import RESET_AFTER, Behaviour, Got, chaos, say
 from tests.clients.callers import OTHER, uptinio_alert
+from tests.engine.genies import ID, Opsgenie
 from tests.engine.vendors import (
     Uptinio,
     ago,
@@ -21,12 +22,13 @@ from tests.engine.vendors import (
     gated,
     messages,
     outbox,
+    rows,
     settled,
     slow,
     table,
     writes,
 )
-from tests.harness import UPSTREAM_KEY, House, Sent, house
+from tests.harness import KEY, UPSTREAM_KEY, House, Sent, house
 
 
 def uptinio(name: str, url: str, **more: Any) -> str:
@@ -211,6 +213,28 @@ def test_what_was_resolved_at_the_vendor_shows_when(tmp_path: Path, when: str | 
         shown = h.call("GET", address).body["data"]
         assert shown["status"] == "resolved"
         assert shown["resolved_at"] and (shown["resolved_at"] == when or when is None)
+
+
+def test_an_alert_whose_key_is_another_s_by_now_stays_over(tmp_path: Path) -> None:
+    """Its end was refused at the vendor, where it is open; here a newer alert has the key, and there is one at most."""
+    genie = Opsgenie()
+    genie.says["close"] = "Alert is locked"
+    alerts, close = "/opsgenie/v2/alerts", "/opsgenie/v2/alerts/disk/close?identifierType=alias"
+    with chaos(genie) as upstream:
+        text = f'[inbound.opsgenie]\nkeys = {{ ci = "{KEY}" }}\n{table("there", upstream.url, "opsgenie")}'
+        with house(tmp_path, config=lambda _: text) as h:
+            first = h.call("POST", alerts, {"message": "Disk full", "alias": "disk"})
+            settled(h)
+            assert h.call("POST", close, {}).status == 202
+            settled(h, "dead")
+            assert h.call("POST", alerts, {"message": "Disk full", "alias": "disk"}).status == 202
+            settled(h, count=2)
+            shown = {"id": ID, "alias": "disk", "message": "Disk full", "status": "open", "acknowledged": False}
+            genie.reading = say(200, {"data": shown, "requestId": "r"})
+            found = h.call("GET", f"{alerts}/{first.headers['alert-gateway-id']}")
+            assert found.status == 200, found.body
+            assert found.body["data"]["status"] == "closed"
+            assert rows(h, "status", "alerts ORDER BY id") == ["resolved", "firing"]
 
 
 def test_channels_longer_than_an_ordinary_reply_are_passed_on_whole(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from pathlib import Path
 
 import httpx
@@ -51,6 +52,20 @@ def test_what_is_changed_and_added_is_used_from_here_on(tmp_path: Path) -> None:
                 ("/moved/api/events", "key"),
             ]
             assert [got.body["alertKey"] for got in other.got] == ["b"]
+
+
+def test_what_waits_for_a_rate_waits_no_more_once_it_is_taken_out(tmp_path: Path) -> None:
+    """One a minute: the second waits for two minutes, but not for as long as the file says so no more."""
+    with chaos(OK) as one:
+        rated, free = table("one", one.url, "ilert", "rate = 1"), table("one", one.url, "ilert")
+        with house(tmp_path, config=lambda _: text(tmp_path, rated).partition("\n")[2]) as h:
+            page(h, "a")
+            settled(h)
+            page(h, "b")
+            time.sleep(0.5)
+            assert [row.key for row in outbox(h, "waiting")] == ["b"]
+            again(h, parse(text(tmp_path, free)))
+            settled(h, count=2, seconds=5)
 
 
 def test_what_waits_for_a_dismissed_upstream_is_delivered_when_it_comes_back(tmp_path: Path) -> None:

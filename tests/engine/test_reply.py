@@ -347,6 +347,15 @@ def test_names_outside_the_alphabet_are_counted_and_the_line_stays_within_1_kib(
         assert "+7" in rule(h, "rule again", **odd).report[0]
 
 
+def test_a_name_too_long_to_be_told_is_counted_as_well(tmp_path: Path) -> None:
+    """A header as long as a sender's word for a field is one that proxies and clients refuse, with the answer."""
+    with chaos(OK) as one, before(tmp_path, table("oncall", one.url, "opsgenie")) as h:
+        odd: dict[str, Any] = {"n" * 9000: 1}
+        sent = page(h, **odd)
+        assert sent.status == 202
+        assert sent.report == ["oncall; kept=+1"]
+
+
 # --- fan-out and routes --------------------------------------------------------------------------------------
 
 
