@@ -1,0 +1,102 @@
+"""One alert at several upstreams that do not agree: what one refuses, another takes, a third is to be told of when
+nobody has. interface.md, *Reply* and `fallback`; canonical.md, *The road of a command*. What is common to all of it:
+a caller who was told success is not undone, one who was refused leaves nothing that he cannot end, nobody is paged for
+what is over, and no page is missed."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.delivery import lanes
+from tests.chaos_upstream import CLOSE, HANG, Behaviour, Got, chaos, say
+from tests.engine.test_fallback import end, of, stays, words
+from tests.engine.vendors import NO, OK, before, down, gated, inner, outbox, page, rows, settled, slow, table
+from tests.harness import House, Sent
+
+DELIVERED = 'reply = "delivered"'
+
+
+@pytest.fixture(autouse=True)
+def _quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The outbox is looked into often, as so short a wait would be over between two looks."""
+    monkeypatch.setattr(lanes, "POLL", 0.2)
+
+
+@contextlib.contextmanager
+def meanwhile(ask: Callable[[], Sent], gate: threading.Event) -> Iterator[list[Sent]]:
+    """Somebody asks, and waits for his answer while others ask; it is there at the end, when the gate is open."""
+    answers: list[Sent] = []
+    asking = threading.Thread(target=lambda: answers.append(ask()))
+    asking.start()
+    try:
+        yield answers
+    finally:
+        gate.set()
+        asking.join()
+
+
+def refusing(word: str, gate: threading.Event) -> Callable[[Got], Behaviour]:
+    """Refuses one kind of event, as soon as the gate opens, and takes the others."""
+    return lambda got: gated(gate, NO) if got.body["eventType"] == word else OK
+
+
+def put(h: House, made: dict[str, Any], **change: Any) -> Sent:
+    """Uptinio's change of an alert."""
+    return h.call("PUT", f"/uptinio/alerts/{made['id']}", change)
+
+
+def status(h: House, made: dict[str, Any]) -> str:
+    """Where an alert stands, as its caller is told."""
+    return str(inner(h.call("GET", f"/uptinio/alerts/{made['id']}"))["status"])
+
+
+# --- what is taken back ---------------------------------------------------------------------------------------
+
+
+# --- upstreams that an update brings ---------------------------------------------------------------------------
+
+ONE_SMS = """
+[[routes]]
+when = ["severity <= 2"]
+to = ["oncall"]
+fallback = { to = ["sms"], after = "600ms" }
+[[routes]]
+to = ["log"]
+fallback = { to = ["sms"], after = "600ms" }
+"""
+
+
+# --- dead letters -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_was_not_opened_again_is_not_when_it_is_over(tmp_path: Path, force: bool) -> None:
+    """Its reopening was refused, and then it ended: whoever sends the dead letters again wakes nobody."""
+    with chaos(OK) as one, chaos(OK) as two:
+        tables = table("one", one.url, "ilert"), table("two", two.url, "ilert")
+        with before(tmp_path, *tables, routes='[[routes]]\nto = ["one", "two"]\n') as h:
+            made = inner(down(h))
+            assert put(h, made, status="resolved").status == 200
+            settled(h, count=4)
+            two.always(NO)
+            assert put(h, made, status="active").status == 200
+            settled(h, "dead")
+            two.always(OK)
+            assert put(h, made, status="resolved").status == 200
+            h.wait_for(lambda: not outbox(h, "waiting"))
+            before_it = words(two)
+            h.call("POST", "/-/retry", {"dead": True, "force": force, "who": "me"}, key=None)
+            h.wait_for(lambda: not outbox(h, "waiting"))
+            time.sleep(0.3)
+            assert words(two)[len(before_it) :] == [], of(h, "two")
+            assert not outbox(h, "dead")
+
+
+# --- what is counted instead of sent ----------------------------------------------------------------------------
