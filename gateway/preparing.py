@@ -68,9 +68,9 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
     if row is None or target is None:
         return _nothing(delivery, operation, Why(Code.GONE_HERE, "its alert is gone"))
     delivery = _as_spoken_now(tx, delivery, row, target, upstream)
-    needless = _needless(tx, delivery, row, target, targets) or _folded(tx, delivery, target, upstream, now)
-    if needless:
-        return _nothing(delivery, operation, needless)
+    why = needless(tx, delivery, row, target, targets) or _folded(tx, delivery, target, upstream, now)
+    if why:
+        return _nothing(delivery, operation, why)
     if command.body.renews and not row.is_open:
         return structs.replace(_nothing(delivery, operation, Why(Code.NOT_NEEDED, "it has ended since")), renews=True)
     takes_over = _revived(tx, target, upstream)
@@ -93,7 +93,7 @@ def _nothing(delivery: DeliveryRow, operation: Operation, why: Why) -> Shipment:
     return Shipment(delivery=delivery, operation=operation, void=why.text, code=why.code)
 
 
-def _needless(tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, targets: list[TargetRow]) -> Why | None:
+def needless(tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, targets: list[TargetRow]) -> Why | None:
     """Why a fallback need not be told: it is over, or somebody else has taken the alert."""
     if target.state != "standby":
         return None

@@ -73,6 +73,37 @@ fallback = { to = ["sms"], after = "600ms" }
 """
 
 
+def test_a_fallback_that_was_not_needed_is_that_of_an_upstream_that_an_update_adds(tmp_path: Path) -> None:
+    """It got worse, whom it is told now does not answer, and both routes have the same fallback."""
+    with chaos(OK) as log, chaos(HANG) as oncall, chaos(OK) as sms:
+        tables = [table(name, one.url, "ilert", "") for name, one in (("log", log), ("oncall", oncall), ("sms", sms))]
+        with before(tmp_path, *tables, routes=ONE_SMS) as h:
+            page(h, severity=4)
+            h.wait_for(lambda: of(h, "sms") == [("create", "void")])
+            began = time.monotonic()
+            page(h, severity=1)
+            h.wait_for(lambda: words(sms) == ["ALERT"])
+            assert sms.got[0].at - began >= 0.6
+            assert sms.got[0].body["severity"] == 1
+            end(h)
+            h.wait_for(lambda: words(sms) == ["ALERT", "RESOLVE"])
+
+
+def test_a_fallback_that_stood_by_already_waits_as_long_for_what_an_update_adds(tmp_path: Path) -> None:
+    routes = ONE_SMS.replace("600ms", "1500ms")
+    with chaos(OK) as log, chaos(HANG) as oncall, chaos(OK) as sms:
+        tables = [table(name, one.url, "ilert", "") for name, one in (("log", log), ("oncall", oncall), ("sms", sms))]
+        with before(tmp_path, *tables, routes=routes) as h:
+            page(h, severity=4)
+            h.wait_for(lambda: of(h, "log") == [("create", "delivered")])
+            time.sleep(1.0)
+            began = time.monotonic()
+            page(h, severity=1)
+            h.wait_for(lambda: sms.got)
+            assert sms.got[0].at - began >= 1.5
+            stays(0.3, h, sms, ["ALERT"])
+
+
 # --- dead letters -----------------------------------------------------------------------------------------------
 
 
