@@ -13,6 +13,17 @@ from gateway.terms import ENDING
 from gateway.values import millis
 
 
+def is_refused(tx: Tx, command: CommandRow) -> bool:
+    """Whether nobody has a command, nor is about to: a fallback whose turn came meanwhile may, and so does an upstream
+    where it is counted as a repeat of what that one was told."""
+    if command.alert is not None:
+        tx.lock(f"alert {command.alert}")
+    targets = tx.targets(command.alert) if command.alert is not None else []
+    standing_by = {one.upstream for one in targets if one.state == "standby"}
+    own = tx.deliveries_of(command.id)
+    return all(one.state in ("dead", "void") or (one.state == "waiting" and one.upstream in standing_by) for one in own)
+
+
 def undo(tx: Tx, command: CommandRow, reason: str) -> AlertRow | None:
     """Takes back a command that every upstream refused: no alert, name or key remains, an update leaves the record
     as it was. Fields that a later command changed stay as that left them, and everything stays where a newer alert

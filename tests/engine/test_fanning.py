@@ -60,6 +60,22 @@ def status(h: House, made: dict[str, Any]) -> str:
 # --- what is taken back ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("answers", [OK, slow(2.0, OK)], ids=["has taken it", "is being told"])
+def test_a_page_that_the_fallback_gets_is_not_refused(tmp_path: Path, answers: Behaviour) -> None:
+    """Its turn may come before the primary refuses: then somebody has it, and has to hear of its end."""
+    routes = '[[routes]]\nto = ["oncall"]\nfallback = { to = ["sms"], after = "200ms" }\n'
+    with chaos(slow(1.2, NO)) as oncall, chaos(answers) as sms:
+        both = table("oncall", oncall.url, "ilert", ""), table("sms", sms.url, "ilert", "", timeout="5s")
+        with before(tmp_path, *both, routes=routes, top=DELIVERED) as h:
+            asked = page(h)
+            assert words(sms) == ["ALERT"]
+            assert asked.status == 202
+            assert any(line.startswith("oncall; dead=refused") for line in asked.report)
+            oncall.always(OK)
+            end(h)
+            h.wait_for(lambda: words(sms) == ["ALERT", "RESOLVE"])
+
+
 # --- upstreams that an update brings ---------------------------------------------------------------------------
 
 ONE_SMS = """
@@ -131,3 +147,14 @@ def test_what_was_not_opened_again_is_not_when_it_is_over(tmp_path: Path, force:
 
 
 # --- what is counted instead of sent ----------------------------------------------------------------------------
+
+
+def test_a_repeat_that_one_has_and_another_refuses_is_a_success(tmp_path: Path) -> None:
+    """The first was: one upstream has it, and of the other there is a dead letter."""
+    with chaos(NO) as one, chaos(OK) as two:
+        tables = table("one", one.url, "ilert"), table("two", two.url, "ilert")
+        with before(tmp_path, *tables, routes='[[routes]]\nto = ["one", "two"]\n', top=DELIVERED) as h:
+            assert page(h).status == 202
+            again = page(h)
+            assert again.status == 202, again.body
+            assert any(line.startswith("one; dead=refused") for line in again.report)
