@@ -12,6 +12,11 @@ from gateway.targets import hold
 from gateway.terms import ENDING
 from gateway.values import millis
 
+STANDING = (Operation.ACKNOWLEDGE, Operation.RESOLVE, Operation.REOPEN, Operation.DELETE)
+"""Operations that say where an alert stands."""
+STOOD = ("acknowledged_at", "resolved_at")
+"""What is said of it beside that."""
+
 
 def is_refused(tx: Tx, command: CommandRow) -> bool:
     """Whether nobody has a command, nor is about to: a fallback whose turn came meanwhile may, and so does an upstream
@@ -27,28 +32,31 @@ def is_refused(tx: Tx, command: CommandRow) -> bool:
 def undo(tx: Tx, command: CommandRow, reason: str) -> AlertRow | None:
     """Takes back a command that every upstream refused: no alert, name or key remains, an update leaves the record
     as it was. Fields that a later command changed stay as that left them, and everything stays where a newer alert
-    has the key or the name by now, or where a new alert may stand at an upstream although it was refused there in the
-    end: somebody has to be able to end it. Answers the alert as it is now."""
+    has the key or the name by now, where a new alert may stand at an upstream although it was refused there in the
+    end, as somebody has to be able to end it, or where somebody was told success because of what it said. Answers the
+    alert as it is now."""
     row = _kept(tx, command.alert) if command.alert is not None else None
-    if row is not None and any(stays(tx, row, command) for stays in (_came_another, _name_is_gone, _may_be_there)):
+    if row is not None and any(stays(tx, row, command) for stays in STAYS):
         return row
     if row is not None and command.body.before is not None:
         _take_away_targets(tx, row, command)
     tx.refuse_command(command.id, reason)
     if row is None:
         return None
-    later = [other for other in tx.commands(row.id) if other.id > command.id and other.refused is None]
     if command.body.before is None:
-        if later:
-            return row
         tx.remove_alert(row.id)
         return None
-    if later:
+    if later := _later(tx, row, command):
         _take_out(row, command, later)
     else:
         _put_back(row, command)
     tx.update_alert(row)
     return row
+
+
+def _later(tx: Tx, row: AlertRow, command: CommandRow) -> list[CommandRow]:
+    """What was said of the alert since, and not taken back."""
+    return [other for other in tx.commands(row.id) if other.id > command.id and other.refused is None]
 
 
 def _kept(tx: Tx, alert: int) -> AlertRow | None:
@@ -92,6 +100,22 @@ def _may_be_there(tx: Tx, row: AlertRow, command: CommandRow) -> bool:
     return command.body.before is None and any(tried)
 
 
+def _was_said_again(tx: Tx, row: AlertRow, command: CommandRow) -> bool:
+    """Whether somebody said the same meanwhile, or anything of an alert that is new: he was told success, and nothing
+    was sent for it, as this was about to say it."""
+    later = [other for other in _later(tx, row, command) if not other.body.renews]
+    if command.body.before is None:
+        return bool(later)
+    if command.operation in STANDING:
+        return any(other.body.asked == command.operation for other in later)
+    says_nothing_new = (other for other in later if other.operation == Operation.UPDATE and not other.body.changed)
+    return any(other.body.asked in ("", Operation.CREATE) for other in says_nothing_new)
+
+
+STAYS = (_came_another, _name_is_gone, _may_be_there, _was_said_again)
+"""Why a command stays although everybody refused it: its dead letters say so then."""
+
+
 def _take_away_targets(tx: Tx, row: AlertRow, command: CommandRow) -> None:
     """Upstreams that only the refused command brought in have nothing of the alert."""
     firsts: dict[str, int] = {}
@@ -117,7 +141,7 @@ def _put_back(row: AlertRow, command: CommandRow) -> None:
 
 
 def _take_out(row: AlertRow, command: CommandRow, later: list[CommandRow]) -> None:
-    """Only what no later command has said since goes back to what it was; where the alert stands is theirs to say."""
+    """Only what no later command has said since goes back to what it was, where the alert stands included."""
     assert command.body.before is not None
     before, now = flatten(command.body.before), flatten(row.body)
     theirs = {path for other in later for path in other.body.changed or ()}
@@ -128,6 +152,11 @@ def _take_out(row: AlertRow, command: CommandRow, later: list[CommandRow]) -> No
             now[path] = before[path]
         else:
             now.pop(path, None)
+    if command.operation in STANDING and not any(other.operation in STANDING for other in later):
+        now |= {path: before.get(path) for path in ("status", *STOOD)}
+        now = {path: value for path, value in now.items() if path in before or path not in STOOD}
+        row.status = now["status"]
+        row.is_deleted, row.is_open = False, row.status != "resolved"
     row.body = unflatten(in_order(now))
     row.resource = now.get("resource")
     row.name = str(now["summary"]) if row.name is not None and now.get("summary") else row.name

@@ -60,6 +60,66 @@ def status(h: House, made: dict[str, Any]) -> str:
 # --- what is taken back ---------------------------------------------------------------------------------------
 
 
+def test_a_refused_page_that_somebody_said_again_meanwhile_is_not_taken_back(tmp_path: Path) -> None:
+    """Whoever said it again was told success, as it waited to be told already: it goes to the fallback, as ever, and
+    there is a dead letter that says why."""
+    gate = threading.Event()
+    routes = '[[routes]]\nto = ["oncall"]\nfallback = { to = ["sms"], after = "2s" }\n'
+    with chaos(gated(gate, NO)) as oncall, chaos(OK) as sms:
+        both = table("oncall", oncall.url, "ilert", ""), table("sms", sms.url, "ilert", "")
+        with before(tmp_path, *both, routes=routes, top=DELIVERED) as h:
+            with meanwhile(lambda: page(h), gate) as first:
+                h.wait_for(lambda: oncall.got)
+                assert page(h).status == 202
+            assert first[0].status == 400
+            h.wait_for(lambda: words(sms) == ["ALERT"])
+            assert of(h, "oncall")[0] == ("create", "dead")
+            end(h)
+            h.wait_for(lambda: words(sms) == ["ALERT", "RESOLVE"])
+
+
+@pytest.mark.parametrize("change", [{"message": "worse"}, {"channels": ["email"]}])
+def test_a_refused_end_is_taken_back_though_something_else_was_said_meanwhile(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    gate = threading.Event()
+    with chaos(refusing("RESOLVE", gate)) as there, before(tmp_path, table("there", there.url, "ilert")) as h:
+        made = inner(down(h))
+        with meanwhile(lambda: put(h, made, status="resolved"), gate) as first:
+            h.wait_for(lambda: "RESOLVE" in words(there))
+            assert put(h, made, **change).status == 200
+        assert first[0].status == 400
+        assert status(h, made) == "active"
+        there.always(OK)
+        assert put(h, made, status="resolved").status == 200
+        h.wait_for(lambda: words(there)[-1] == "RESOLVE" and words(there).count("RESOLVE") == 2)
+
+
+def test_a_refused_end_that_somebody_asked_for_again_meanwhile_is_not_taken_back(tmp_path: Path) -> None:
+    gate = threading.Event()
+    with chaos(refusing("RESOLVE", gate)) as there, before(tmp_path, table("there", there.url, "ilert")) as h:
+        made = inner(down(h))
+        with meanwhile(lambda: put(h, made, status="resolved"), gate) as first:
+            h.wait_for(lambda: "RESOLVE" in words(there))
+            assert put(h, made, status="resolved").status == 200
+        assert first[0].status == 400
+        assert status(h, made) == "resolved"
+        assert of(h, "there")[-1] == ("resolve", "dead"), "it says that it stands open there"
+
+
+def test_a_refused_change_that_somebody_said_again_meanwhile_is_not_taken_back(tmp_path: Path) -> None:
+    gate = threading.Event()
+    there = lambda got: gated(gate, NO) if got.body["summary"] == "worse" else OK  # noqa: E731
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ilert")) as h:
+        made = inner(down(h))
+        with meanwhile(lambda: put(h, made, message="worse"), gate) as first:
+            h.wait_for(lambda: len(upstream.got) == 2)
+            assert put(h, made, message="worse").status == 200
+        assert first[0].status == 400
+        assert inner(h.call("GET", f"/uptinio/alerts/{made['id']}"))["message"] == "worse"
+        assert of(h, "there")[1] == ("update", "dead")
+
+
 @pytest.mark.parametrize("answers", [OK, slow(2.0, OK)], ids=["has taken it", "is being told"])
 def test_a_page_that_the_fallback_gets_is_not_refused(tmp_path: Path, answers: Behaviour) -> None:
     """Its turn may come before the primary refuses: then somebody has it, and has to hear of its end."""
