@@ -38,6 +38,7 @@ def undo(tx: Tx, command: CommandRow, reason: str) -> AlertRow | None:
     row = _kept(tx, command.alert) if command.alert is not None else None
     if row is not None and any(stays(tx, row, command) for stays in STAYS):
         return row
+    _tell_what_was_merged(tx, command)
     if row is not None and command.body.before is not None:
         _take_away_targets(tx, row, command)
     tx.refuse_command(command.id, reason)
@@ -114,6 +115,18 @@ def _was_said_again(tx: Tx, row: AlertRow, command: CommandRow) -> bool:
 
 STAYS = (_came_another, _name_is_gone, _may_be_there, _was_said_again)
 """Why a command stays although everybody refused it: its dead letters say so then."""
+
+
+def _tell_what_was_merged(tx: Tx, command: CommandRow) -> None:
+    """What it was to say for earlier commands too is said without it: their callers were told success."""
+    for delivery in tx.deliveries_of(command.id):
+        for earlier in reversed(delivery.merges):
+            found = [one for one in tx.deliveries_of(earlier) if one.upstream == delivery.upstream]
+            if found and found[0].state == "merged":
+                found[0].state, found[0].reason, found[0].finished_at = "waiting", "", None
+                tx.update_delivery(found[0])
+                tx.tell(f"wake {delivery.upstream}")
+                break
 
 
 def _take_away_targets(tx: Tx, row: AlertRow, command: CommandRow) -> None:

@@ -136,6 +136,29 @@ def test_a_page_that_the_fallback_gets_is_not_refused(tmp_path: Path, answers: B
             h.wait_for(lambda: words(sms) == ["ALERT", "RESOLVE"])
 
 
+def test_a_merged_change_is_told_where_the_one_that_said_it_too_is_taken_back(tmp_path: Path) -> None:
+    """The first was taken by the primary, and waited at the other; its caller was told success."""
+    first = {"is_up": False}
+
+    def other(got: Got) -> Behaviour:
+        if got.body["summary"] == "third":
+            return NO
+        return OK if first["is_up"] or got.body["summary"] == "first" else say(503)
+
+    with chaos(lambda got: NO if got.body["summary"] == "third" else OK) as one, chaos(other) as two:
+        tables = table("one", one.url, "ilert"), table("two", two.url, "ilert", first="300ms")
+        with before(tmp_path, *tables, routes='[[routes]]\nto = ["one", "two"]\n') as h:
+            made = inner(down(h, "first"))
+            settled(h, count=2)
+            assert put(h, made, message="second").status == 200
+            h.wait_for(lambda: [got.body["summary"] for got in two.got] == ["first", "second"])
+            assert put(h, made, message="third").status == 400
+            first["is_up"] = True
+            h.wait_for(lambda: [got.body["summary"] for got in two.got][-1] == "second" and len(two.got) > 3)
+            h.wait_for(lambda: not outbox(h, "waiting"))
+            assert of(h, "two")[-1] == ("update", "delivered")
+
+
 # --- upstreams that an update brings ---------------------------------------------------------------------------
 
 ONE_SMS = """
