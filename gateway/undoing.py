@@ -6,10 +6,11 @@ A plain function of a transaction; it must not know any vendor, HTTP, or SQL.
 from __future__ import annotations
 
 from gateway.canonical import Operation, flatten, in_order, unflatten
+from gateway.codes import Code
 from gateway.preparing import TRIED_AT
 from gateway.store import AlertRow, CommandRow, DeliveryFilter, DeliveryRow, Tx
 from gateway.targets import hold
-from gateway.terms import ENDING
+from gateway.terms import ENDING, INSTEAD_OF
 from gateway.values import millis
 
 STANDING = (Operation.ACKNOWLEDGE, Operation.RESOLVE, Operation.REOPEN, Operation.DELETE)
@@ -52,6 +53,8 @@ def undo(tx: Tx, command: CommandRow, reason: str) -> AlertRow | None:
     else:
         _put_back(row, command)
     tx.update_alert(row)
+    if command.operation in ENDING and row.is_open:
+        _stand_by_again(tx, row, command)
     return row
 
 
@@ -129,14 +132,31 @@ def _tell_what_was_merged(tx: Tx, command: CommandRow) -> None:
                 break
 
 
+def _stand_by_again(tx: Tx, row: AlertRow, command: CommandRow) -> None:
+    """It is not over: the fallbacks that it stood down have their turn after all."""
+    standing_by = {one.upstream for one in tx.targets(row.id) if one.state == "standby"}
+    for one in tx.deliveries(DeliveryFilter(state="void", alert=row.id)):
+        is_its = one.code == Code.NOT_NEEDED and one.finished_at == command.at
+        if is_its and one.upstream in standing_by and not tx.is_waiting(row.id, one.upstream):
+            one.state, one.reason, one.code, one.finished_at = "waiting", "", "", None
+            tx.update_delivery(one)
+
+
 def _take_away_targets(tx: Tx, row: AlertRow, command: CommandRow) -> None:
-    """Upstreams that only the refused command brought in have nothing of the alert."""
+    """Upstreams that only the refused command brought in have nothing of the alert, and need no fallback."""
     firsts: dict[str, int] = {}
     for delivery in sorted(tx.deliveries(DeliveryFilter(alert=row.id)), key=lambda one: one.id):
         firsts.setdefault(delivery.upstream, delivery.command)
+    gone = set()
     for target in tx.targets(row.id):
-        if not target.ids and target.state == "dead" and firsts.get(target.upstream) == command.id:
+        is_its = firsts.get(target.upstream) == command.id
+        if not target.ids and target.state in ("dead", "standby") and is_its:
             tx.remove_target(row.id, target.upstream)
+            gone.add(target.upstream)
+    for target in tx.targets(row.id) if gone else []:
+        if (routes := target.seen.get(INSTEAD_OF)) is not None:
+            target.seen[INSTEAD_OF] = [route for route in routes if not gone.intersection(route)]
+            tx.put_target(target)
 
 
 def _put_back(row: AlertRow, command: CommandRow) -> None:

@@ -159,6 +159,19 @@ def test_a_merged_change_is_told_where_the_one_that_said_it_too_is_taken_back(tm
             assert of(h, "two")[-1] == ("update", "delivered")
 
 
+def test_an_end_that_is_taken_back_leaves_the_fallback_its_turn(tmp_path: Path) -> None:
+    """The answer to the page was lost, and it was refused when it was said again; so is its end."""
+    routes = '[[routes]]\nto = ["oncall"]\nfallback = { to = ["sms"], after = "1500ms" }\n'
+    with chaos(NO) as oncall, chaos(OK) as sms:
+        both = table("oncall", oncall.url, "ilert", ""), table("sms", sms.url, "ilert", "")
+        with before(tmp_path, *both, routes=routes, top=DELIVERED) as h:
+            oncall.plan(CLOSE)
+            page(h)
+            assert of(h, "oncall") == [("create", "dead")]
+            assert page(h, eventType="RESOLVE").status == 400
+            h.wait_for(lambda: words(sms) == ["ALERT"])
+
+
 # --- upstreams that an update brings ---------------------------------------------------------------------------
 
 ONE_SMS = """
@@ -201,6 +214,28 @@ def test_a_fallback_that_stood_by_already_waits_as_long_for_what_an_update_adds(
             h.wait_for(lambda: sms.got)
             assert sms.got[0].at - began >= 1.5
             stays(0.3, h, sms, ["ALERT"])
+
+
+def test_an_update_that_was_taken_back_leaves_no_fallback(tmp_path: Path) -> None:
+    """Nobody is told of what its routes would have told."""
+    routes = """
+    [[routes]]
+    when = ["summary =~ 'big.*'"]
+    to = ["there", "extra"]
+    fallback = { to = ["sms"], after = "600ms" }
+    [[routes]]
+    to = ["there"]
+    """
+    with chaos(OK) as there, chaos(NO) as extra, chaos(OK) as sms:
+        named = (("there", there), ("extra", extra), ("sms", sms))
+        tables = [table(name, one.url, "ilert") for name, one in named]
+        with before(tmp_path, *tables, routes=routes) as h:
+            made = inner(down(h, "small"))
+            there.always(NO)
+            assert put(h, made, message="big").status == 400
+            assert rows(h, "upstream", "targets") == ["there"]
+            assert put(h, made, message="tiny").status in (200, 400)
+            stays(1.0, h, sms, [])
 
 
 # --- dead letters -----------------------------------------------------------------------------------------------
