@@ -264,6 +264,22 @@ def test_what_was_not_opened_again_is_not_when_it_is_over(tmp_path: Path, force:
             assert not outbox(h, "dead")
 
 
+def test_a_comment_leaves_the_dead_letter_of_a_page(tmp_path: Path) -> None:
+    """It is open here and was never told there: canonical.md names acknowledging and ending as what makes it void."""
+    with chaos(NO) as one, chaos(OK) as two:
+        tables = table("one", one.url, "ilert"), table("two", two.url, "ilert")
+        with before(tmp_path, *tables, routes='[[routes]]\nto = ["one", "two"]\n') as h:
+            page(h)
+            settled(h, "dead")
+            page(h, eventType="COMMENT", comment="looking")
+            h.wait_for(lambda: words(two) == ["ALERT", "COMMENT"])
+            h.wait_for(lambda: not outbox(h, "waiting"))
+            assert of(h, "one") == [("create", "dead"), ("comment", "void")]
+            end(h)
+            h.wait_for(lambda: not outbox(h, "waiting"))
+            assert of(h, "one")[0] == ("create", "void")
+
+
 # --- what is counted instead of sent ----------------------------------------------------------------------------
 
 
