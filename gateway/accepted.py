@@ -26,7 +26,8 @@ class Caller(Struct, frozen=True):
 class Accepted(Struct, kw_only=True):
     """What was committed for one command: the alert as it is now, the deliveries on their way, and per upstream
     the report; `dead` names the deliveries that can never be sent, with the problem code, `routes` the routes that it
-    took, and why."""
+    took, and why, `anew` the fallbacks whose turn begins anew, as they stand by for more than before, and the seconds
+    until it comes."""
 
     command: int
     alert: AlertRow | None
@@ -35,6 +36,7 @@ class Accepted(Struct, kw_only=True):
     reports: dict[str, tuple[Fate, ...]] = field(default_factory=dict)
     dead: dict[str, str] = field(default_factory=dict)
     routes: dict[str, str] = field(default_factory=dict)
+    anew: dict[str, float] = field(default_factory=dict)
     is_new: bool = False
     fanout: int = 0
     queued_behind: bool = False

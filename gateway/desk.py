@@ -59,7 +59,7 @@ from gateway.routing import choose
 from gateway.store import AlertFilter, AlertRow, FirstAnswer, Store, TargetRow, Tx
 from gateway.terms import is_anothers
 from gateway.translation import header, joined
-from gateway.undoing import undo
+from gateway.undoing import is_refused, undo
 from gateway.values import millis
 from gateway.waiting import Waiter, Waiters
 
@@ -298,21 +298,27 @@ class Desk:
         return await self.store.read(lambda tx: tx.alert(alert)) or accepted.alert
 
     async def _take_back(self, who: Caller, accepted: Accepted, waiter: Waiter, key: Key | None) -> None:
-        """Everybody refused it: the command is undone, and the caller hears why."""
+        """Everybody refused it: the command is undone, and the caller hears why; unless somebody else has it by now."""
         verdict = waiter.verdicts[waiter.primary]
         upstream = self.config.upstreams[waiter.primary]
         akin = upstream.dialect.name == who.dialect.name
         reason = f"{waiter.primary}: {verdict.reason}"
 
-        def work(tx: Tx) -> None:
+        def work(tx: Tx) -> bool:
             command = tx.command(accepted.command)
+            if command and not is_refused(tx, command):
+                return False
             if key is not None:
                 tx.remove_keyed(who.scope, key.text)
             row = undo(tx, command, reason) if command else None
             if row and verdict.changed:
                 refresh(tx, row, upstream, verdict.changed.found, verdict.changed.seen, self.now())
+            return True
 
-        await self.store.write(work)
+        if not await self.store.write(work):
+            return
+        for name in waiter.verdicts:
+            self.dispatcher.wake(name)
         log.warning("command.refused", command=accepted.command, upstream=waiter.primary, reason=verdict.reason)
         kind = verdict.kind if akin or verdict.kind is ProblemKind.UNMET else ProblemKind.REFUSED
         raise Problem(kind, reason)

@@ -164,10 +164,11 @@ class Outbox:
         """A fallback's turn comes when nobody else has taken the alert in time; an end in time is the end of it."""
         if operation in ENDING:
             stand_down(step, target, "it ended before its turn came")
-        after = self._config.fallback_after(target.route)
+        after = step.accepted.anew.get(target.upstream, self._config.fallback_after(target.route))
         of_this = DeliveryFilter(upstream=target.upstream, alert=target.alert, limit=1)
         begins = operation in (Operation.CREATE, Operation.REOPEN)
         begins = begins or (operation is Operation.UPDATE and not step.tx.deliveries(of_this))
+        begins = begins or target.upstream in step.accepted.anew
         if not begins or after is None:
             step.tx.put_target(target)
             return

@@ -69,14 +69,16 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
     if row is None or target is None:
         return _nothing(delivery, operation, Why(Code.GONE_HERE, "its alert is gone"))
     delivery = _as_spoken_now(tx, delivery, row, target, upstream)
-    needless = _needless(tx, delivery, row, target, targets) or _folded(tx, delivery, target, upstream, now)
-    if needless:
-        return _nothing(delivery, operation, needless)
+    why = needless(tx, delivery, row, target, targets) or _folded(tx, delivery, target, upstream, now)
+    if why:
+        return _nothing(delivery, operation, why)
     if command.body.renews and not row.is_open:
         return structs.replace(_nothing(delivery, operation, Why(Code.NOT_NEEDED, "it has ended since")), renews=True)
     takes_over = _revived(tx, target, upstream)
     command = _with_merged(tx, command, delivery)
     operation, void = _as_things_stand(operation, row, target, upstream)
+    if operation in (Operation.CREATE, Operation.REOPEN) and _is_over(tx, row, delivery, upstream):
+        void = Why(Code.NOT_NEEDED, "it has ended since")
     if (operation not in TELLING or not row.is_open) and _passed_on(tx, row, target, delivery):
         void = Why(Code.PASSED_ON, "another alert has its key there")
     if void:
@@ -92,7 +94,7 @@ def _nothing(delivery: DeliveryRow, operation: Operation, why: Why) -> Shipment:
     return Shipment(delivery=delivery, operation=operation, void=why.text, code=why.code)
 
 
-def _needless(tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, targets: list[TargetRow]) -> Why | None:
+def needless(tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, targets: list[TargetRow]) -> Why | None:
     """Why a fallback need not be told: it is over, or somebody else has taken the alert."""
     if target.state != "standby":
         return None
@@ -131,6 +133,15 @@ def _folded(tx: Tx, delivery: DeliveryRow, target: TargetRow, upstream: Upstream
         return None
     log.info("delivery.folded", upstream=upstream.name, delivery=delivery.id, alert=delivery.alert)
     return Why(Code.FOLDED, "it was over before it could be told")
+
+
+def _is_over(tx: Tx, row: AlertRow, delivery: DeliveryRow, upstream: Upstream) -> bool:
+    """Whether an alert is over, and nothing that comes after this would end it again there: so it is with what died and
+    is sent once more, or whose end was dropped. Where ends are not told at all, that is as it was meant."""
+    if row.is_open or what_to_send(upstream, Operation.RESOLVE)[0] not in ENDING:
+        return False
+    same = tx.deliveries(DeliveryFilter(upstream=upstream.name, alert=row.id, after=delivery.id))
+    return not any(_is_owed(other) and other.operation in ENDING for other in same)
 
 
 def _is_owed(delivery: DeliveryRow) -> bool:

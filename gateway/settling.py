@@ -153,8 +153,11 @@ def _without_sending(tx: Tx, shipment: Shipment, delivery: DeliveryRow, target: 
     if shipment.renews:
         tx.remove_command(delivery.command)
         return Verdict(state="void", reason=shipment.void, is_recorded=False)
+    if target and target.state == "gone" and shipment.code == Code.ENDED_THERE and shipment.operation in ENDING:
+        _void_dead(tx, delivery, now)  # that it is open again, for one, was refused there
     if target and target.state in ("dead", "absent", "waiting"):
-        _void_dead(tx, delivery, now)
+        if shipment.operation is not Operation.COMMENT:  # of which the page is owed all the same
+            _void_dead(tx, delivery, now)
         target.state = "gone" if shipment.operation in ENDING else target.state
         tx.put_target(target)
     return Verdict(state="void", reason=shipment.void, code=shipment.code)

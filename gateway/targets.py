@@ -12,6 +12,7 @@ from gateway.canonical import Flat, Operation, plain
 from gateway.choosing import key_entry, lane, same_entries
 from gateway.codes import Code
 from gateway.config import Config, Upstream
+from gateway.preparing import needless
 from gateway.routing import Choice, choose
 from gateway.store import DeliveryFilter, TargetRow, Tx
 from gateway.terms import INSTEAD_OF
@@ -103,7 +104,32 @@ class Targets:
             if target.state == "standby" and target.upstream in outright:
                 stand_down(step, target, "it is told without waiting for its turn")
                 target.state, target.seen = "absent", {}
+            self._stand_by_for_more(step, target, targets, new, chosen)
         return [self.new(step, choice, len(targets) + index) for index, choice in enumerate(new)]
+
+    def _stand_by_for_more(
+        self, step: Step, target: TargetRow, targets: list[TargetRow], new: Sequence[Choice], chosen: Sequence[Choice]
+    ) -> None:
+        """A fallback of those that are told already is that of what joins them, too, and its turn comes as soon after.
+        Where it is about to be told, since one of the others has yet to take the alert, it is told once for both."""
+        choice = next((one for one in chosen if one.upstream == target.upstream), None)
+        if target.state != "standby" or choice is None or choice.after is None:
+            return
+        joining = {one.upstream for one in new if one.after is None}
+        more = [list(route) for route in choice.instead_of if joining.intersection(route)]
+        if not more:
+            return
+        of_this = DeliveryFilter(state="waiting", upstream=target.upstream, alert=target.alert)
+        waiting = step.tx.deliveries(of_this)
+        whys = [needless(step.tx, one, step.row, target, targets) for one in waiting]
+        if all(whys):
+            step.accepted.anew[target.upstream] = choice.after
+            stand_down(step, target, next((why.text for why in whys if why), ""))
+        else:
+            for one in waiting:
+                one.due = one.created_at = min(one.due, step.now + int(choice.after * 1000))
+                step.tx.update_delivery(one)
+        target.seen = {**target.seen, INSTEAD_OF: [*target.seen.get(INSTEAD_OF, ()), *more]}
 
 
 def hold(tx: Tx, lanes: Iterable[tuple[str, str]]) -> None:

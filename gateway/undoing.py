@@ -6,37 +6,60 @@ A plain function of a transaction; it must not know any vendor, HTTP, or SQL.
 from __future__ import annotations
 
 from gateway.canonical import Operation, flatten, in_order, unflatten
+from gateway.codes import Code
 from gateway.store import AlertRow, CommandRow, DeliveryFilter, DeliveryRow, Tx
 from gateway.targets import hold
-from gateway.terms import ENDING, TRIED_AT
+from gateway.terms import ENDING, INSTEAD_OF, TRIED_AT
 from gateway.values import millis
+
+STANDING = (Operation.ACKNOWLEDGE, Operation.RESOLVE, Operation.REOPEN, Operation.DELETE)
+"""Operations that say where an alert stands."""
+STOOD = ("acknowledged_at", "resolved_at")
+"""What is said of it beside that."""
+
+
+def is_refused(tx: Tx, command: CommandRow) -> bool:
+    """Whether nobody has a command, nor is about to: a fallback whose turn came meanwhile may, and so does an upstream
+    where it is counted as a repeat of what that one was told."""
+    if command.alert is not None:
+        _kept(tx, command.alert)
+    targets = tx.targets(command.alert) if command.alert is not None else []
+    standing_by = {one.upstream for one in targets if one.state == "standby"}
+    own = tx.deliveries_of(command.id)
+    return all(one.state in ("dead", "void") or (one.state == "waiting" and one.upstream in standing_by) for one in own)
 
 
 def undo(tx: Tx, command: CommandRow, reason: str) -> AlertRow | None:
     """Takes back a command that every upstream refused: no alert, name or key remains, an update leaves the record
     as it was. Fields that a later command changed stay as that left them, and everything stays where a newer alert
-    has the key or the name by now, or where a new alert may stand at an upstream although it was refused there in the
-    end: somebody has to be able to end it. Answers the alert as it is now."""
+    has the key or the name by now, where a new alert may stand at an upstream although it was refused there in the
+    end, as somebody has to be able to end it, or where somebody was told success because of what it said. Answers the
+    alert as it is now."""
     row = _kept(tx, command.alert) if command.alert is not None else None
-    if row is not None and any(stays(tx, row, command) for stays in (_came_another, _name_is_gone, _may_be_there)):
+    if row is not None and any(stays(tx, row, command) for stays in STAYS):
         return row
+    _tell_what_was_merged(tx, command)
     if row is not None and command.body.before is not None:
         _take_away_targets(tx, row, command)
     tx.refuse_command(command.id, reason)
     if row is None:
         return None
-    later = [other for other in tx.commands(row.id) if other.id > command.id and other.refused is None]
     if command.body.before is None:
-        if later:
-            return row
         tx.remove_alert(row.id)
         return None
-    if later:
+    if later := _later(tx, row, command):
         _take_out(row, command, later)
     else:
         _put_back(row, command)
     tx.update_alert(row)
+    if command.operation in ENDING and row.is_open:
+        _stand_by_again(tx, row, command)
     return row
+
+
+def _later(tx: Tx, row: AlertRow, command: CommandRow) -> list[CommandRow]:
+    """What was said of the alert since, and not taken back."""
+    return [other for other in tx.commands(row.id) if other.id > command.id and other.refused is None]
 
 
 def _kept(tx: Tx, alert: int) -> AlertRow | None:
@@ -80,14 +103,59 @@ def _may_be_there(tx: Tx, row: AlertRow, command: CommandRow) -> bool:
     return command.body.before is None and any(tried)
 
 
+def _was_said_again(tx: Tx, row: AlertRow, command: CommandRow) -> bool:
+    """Whether somebody said the same meanwhile, or anything of an alert that is new: he was told success, and nothing
+    was sent for it, as this was about to say it."""
+    later = [other for other in _later(tx, row, command) if not other.body.renews]
+    if command.body.before is None:
+        return bool(later)
+    if command.operation in STANDING:
+        return any(other.body.asked == command.operation for other in later)
+    says_nothing_new = (other for other in later if other.operation == Operation.UPDATE and not other.body.changed)
+    return any(other.body.asked in ("", Operation.CREATE) for other in says_nothing_new)
+
+
+STAYS = (_came_another, _name_is_gone, _may_be_there, _was_said_again)
+"""Why a command stays although everybody refused it: its dead letters say so then."""
+
+
+def _tell_what_was_merged(tx: Tx, command: CommandRow) -> None:
+    """What it was to say for earlier commands too is said without it: their callers were told success."""
+    for delivery in tx.deliveries_of(command.id):
+        for earlier in reversed(delivery.merges):
+            found = [one for one in tx.deliveries_of(earlier) if one.upstream == delivery.upstream]
+            if found and found[0].state == "merged":
+                found[0].state, found[0].reason, found[0].finished_at = "waiting", "", None
+                tx.update_delivery(found[0])
+                tx.tell(f"wake {delivery.upstream}")
+                break
+
+
+def _stand_by_again(tx: Tx, row: AlertRow, command: CommandRow) -> None:
+    """It is not over: the fallbacks that it stood down have their turn after all."""
+    standing_by = {one.upstream for one in tx.targets(row.id) if one.state == "standby"}
+    for one in tx.deliveries(DeliveryFilter(state="void", alert=row.id)):
+        is_its = one.code == Code.NOT_NEEDED and one.finished_at == command.at
+        if is_its and one.upstream in standing_by and not tx.is_waiting(row.id, one.upstream):
+            one.state, one.reason, one.code, one.finished_at = "waiting", "", "", None
+            tx.update_delivery(one)
+
+
 def _take_away_targets(tx: Tx, row: AlertRow, command: CommandRow) -> None:
-    """Upstreams that only the refused command brought in have nothing of the alert."""
+    """Upstreams that only the refused command brought in have nothing of the alert, and need no fallback."""
     firsts: dict[str, int] = {}
     for delivery in sorted(tx.deliveries(DeliveryFilter(alert=row.id)), key=lambda one: one.id):
         firsts.setdefault(delivery.upstream, delivery.command)
+    gone = set()
     for target in tx.targets(row.id):
-        if not target.ids and target.state == "dead" and firsts.get(target.upstream) == command.id:
+        is_its = firsts.get(target.upstream) == command.id
+        if not target.ids and target.state in ("dead", "standby") and is_its:
             tx.remove_target(row.id, target.upstream)
+            gone.add(target.upstream)
+    for target in tx.targets(row.id) if gone else []:
+        if (routes := target.seen.get(INSTEAD_OF)) is not None:
+            target.seen[INSTEAD_OF] = [route for route in routes if not gone.intersection(route)]
+            tx.put_target(target)
 
 
 def _put_back(row: AlertRow, command: CommandRow) -> None:
@@ -105,7 +173,7 @@ def _put_back(row: AlertRow, command: CommandRow) -> None:
 
 
 def _take_out(row: AlertRow, command: CommandRow, later: list[CommandRow]) -> None:
-    """Only what no later command has said since goes back to what it was; where the alert stands is theirs to say."""
+    """Only what no later command has said since goes back to what it was, where the alert stands included."""
     assert command.body.before is not None
     before, now = flatten(command.body.before), flatten(row.body)
     theirs = {path for other in later for path in other.body.changed or ()}
@@ -116,6 +184,11 @@ def _take_out(row: AlertRow, command: CommandRow, later: list[CommandRow]) -> No
             now[path] = before[path]
         else:
             now.pop(path, None)
+    if command.operation in STANDING and not any(other.operation in STANDING for other in later):
+        now |= {path: before.get(path) for path in ("status", *STOOD)}
+        now = {path: value for path, value in now.items() if path in before or path not in STOOD}
+        row.status = now["status"]
+        row.is_deleted, row.is_open = False, row.status != "resolved"
     row.body = unflatten(in_order(now))
     row.resource = now.get("resource")
     row.name = str(now["summary"]) if row.name is not None and now.get("summary") else row.name
