@@ -34,7 +34,7 @@ from gateway.operating import told_at_last
 from gateway.operations import Operator, forget
 from gateway.store import AlertFilter, Store, Tx
 from gateway.store.opening import open_store
-from gateway.timing import pass_time
+from gateway.timing import Hearing, pass_time
 from gateway.waiting import Waiters
 from gateway.watch import Watch, prove
 
@@ -95,6 +95,7 @@ class Gateway:
         self._called, self._purged = time.monotonic(), 0.0
         self._untold = set(config.upstreams)
         self._ids: Ids | None = None
+        self._hearing: Hearing | None = None
         self._name = ""
         self._surface: Surface | None = None
         self._described: bytes | None = None
@@ -151,6 +152,7 @@ class Gateway:
             )
             self.watch = Watch(store, lambda: self.config, self.dispatcher, self.clock)
             self._use(self.config)
+            self._hearing = Hearing(self.now())
             self.dispatcher.start()
             await self._warn_of_orphans()
             tasks = [asyncio.create_task(self._keep_house()), asyncio.create_task(self.watch.run())]
@@ -276,8 +278,10 @@ class Gateway:
             self.dispatcher.wake(name)
 
     async def _pass_time(self) -> None:
-        assert self.desk and self.dispatcher and self._ids
-        for name in await pass_time(self.store, self.desk.road, self.config, self._ids.next, self.desk.now()):
+        assert self.desk and self.dispatcher and self._ids and self._hearing
+        now, road = self.desk.now(), self.desk.road
+        self._hearing.look(now, is_deaf=self.desk.full or self.store.is_strained)
+        for name in await pass_time(self.store, road, self.config, self._ids.next, now, self._hearing):
             self.dispatcher.wake(name)
 
     async def _follow_clock(self) -> None:
