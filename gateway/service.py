@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from gateway import calling
+from gateway import calling, muting
 from gateway.admin import Admin
 from gateway.clock import Clock
 from gateway.codes import Code
@@ -304,9 +304,14 @@ class Gateway:
 
     async def _purge(self, now: int) -> int:
         before = now - int(self.config.retention * 1000)
+        able = [inbound.scopes for inbound in self.config.inbounds.values() if inbound.dialect.is_muted]
+        scopes = sorted(frozenset[str]().union(*able))
+        silenced = await self.store.read(lambda tx: muting.long_over(tx, scopes, before), is_long=True)
 
         def work(tx: Tx) -> dict[str, int]:
             forget(tx, before, PURGED_AT_ONCE)
+            for scope in silenced:
+                muting.forget(tx, scope, before, PURGED_AT_ONCE)
             calls = tx.purge_calls(before, PURGED_AT_ONCE)
             keys = tx.purge_keyed(now - KEPT_MS, PURGED_AT_ONCE)
             return {"calls": calls, "idempotency_keys": keys, "ended": tx.purge(before, PURGED_AT_ONCE)}
