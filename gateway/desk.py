@@ -424,9 +424,10 @@ class Desk:
             outcome = await self._ask(upstream, call, entry)
             self._note(of_whom, not isinstance(outcome, Found))
             if isinstance(outcome, Found):
-                alerts = outcome.alerts
+                alerts, since = outcome.alerts, asked_at - int(self.config.retention * 1000)
                 await self.store.write(
-                    lambda tx: take_in(tx, who, upstream, alerts, self.ids, asked_at, self.now(), entry), is_long=True
+                    lambda tx: take_in(tx, who, upstream, alerts, self.ids, asked_at, self.now(), since, entry),
+                    is_long=True,
                 )
         is_stale = of_whom in self._in_vain
         wanted = AlertFilter(

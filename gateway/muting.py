@@ -7,7 +7,7 @@ transaction; they must not know any vendor, HTTP, or SQL.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -15,7 +15,7 @@ from gateway.canonical import Flat
 from gateway.dialect import Mute, Muted
 from gateway.errors import Problem, ProblemKind
 from gateway.store import Tx
-from gateway.values import from_millis
+from gateway.values import from_millis, millis
 
 PREFIX = "mute "
 MOST = 1000
@@ -83,6 +83,22 @@ def active(tx: Tx, scope: str, now: int) -> list[Muted]:
 def muting(tx: Tx, scope: str, flat: Flat, is_muted: IsMuted, now: int) -> Muted | None:
     """One that an alert is muted by now."""
     return next((muted for muted in active(tx, scope, now) if is_muted(muted, flat)), None)
+
+
+def long_over(tx: Tx, scopes: Iterable[str], before: int) -> list[str]:
+    """The scopes that have any which ended before a time."""
+    return [scope for scope in scopes if _over(tx, scope, before)]
+
+
+def forget(tx: Tx, scope: str, before: int, limit: int) -> None:
+    """Removes those of a scope that ended before a time, a batch at most: what is told is held against all of them."""
+    tx.lock(f"mutes {scope}")
+    for muted in _over(tx, scope, before)[:limit]:
+        _remove(tx, scope, muted.id)
+
+
+def _over(tx: Tx, scope: str, before: int) -> list[Muted]:
+    return [muted for muted in kept(tx, scope) if millis(muted.ends_at) < before]
 
 
 def _remove(tx: Tx, scope: str, mute: str) -> None:

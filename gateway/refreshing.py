@@ -19,7 +19,7 @@ from gateway.rows import Unmet, Writing
 from gateway.store import AlertRow, CommandBody, TargetRow, Tx
 from gateway.terms import SPOKEN, is_anothers, saying
 from gateway.translation import translate
-from gateway.values import from_millis
+from gateway.values import from_millis, millis
 
 KEPT_HERE = ("created_at", "updated_at", "acknowledged_at")
 """Times of the record's own: the upstream's are of what it was told."""
@@ -113,9 +113,11 @@ def take_in(
     ids: Callable[[], int],
     asked_at: int,
     now: int,
+    kept_since: int,
     entry: str = "",
 ) -> None:
-    """Merges the upstream's list: refreshes what this scope holds, adopts what nobody holds, leaves the rest out.
+    """Merges the upstream's list: refreshes what this scope holds, adopts what nobody holds, leaves the rest out. What
+    is over since before `kept_since` would have been forgotten by now, whoever's it was: nobody can tell any more.
 
     What changed here since it was asked for, at `asked_at`, is newer than what it says. It was asked with the key of
     `entry`: what was told with another key may have the same id in another account.
@@ -130,7 +132,9 @@ def take_in(
             is_settled = row.updated_at < asked_at and not tx.is_waiting(row.id, upstream.name)
             if is_settled and _is_the_one_now(tx, row, upstream, found):
                 refresh(tx, row, upstream, found.flat, found.seen, now, found.ids)
-        elif not in_flight and not tx.is_known_id(found.id, upstream.name):
+        elif (
+            not in_flight and not tx.is_known_id(found.id, upstream.name) and not _is_long_over(found.flat, kept_since)
+        ):
             _adopt(tx, who, upstream, found, ids(), now)
 
 
@@ -147,6 +151,12 @@ def _is_the_one_now(tx: Tx, row: AlertRow, upstream: Upstream, found: FoundAlert
     """Whether it is what the alert is there by now: one that was closed there, and made again, is there twice."""
     known = [target for target in tx.targets(row.id) if target.upstream == upstream.name]
     return [one.ids.get("id") for one in known if not is_anothers(one, upstream)] == [found.id]
+
+
+def _is_long_over(flat: Flat, before: int) -> bool:
+    """Whether an alert is over, and all that is said of it was before a time."""
+    times = [millis(at) for path in ("created_at", "updated_at", "resolved_at") if (at := flat.get(path))]
+    return flat.get("status") == "resolved" and bool(times) and max(times) < before
 
 
 def _adopt(tx: Tx, who: Caller, upstream: Upstream, found: FoundAlert, alert: int, now: int) -> None:

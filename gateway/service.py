@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from gateway import calling
+from gateway import calling, muting
 from gateway.admin import Admin
 from gateway.clock import Clock
 from gateway.codes import Code
@@ -34,7 +34,7 @@ from gateway.operating import told_at_last
 from gateway.operations import Operator, forget
 from gateway.store import AlertFilter, Store, Tx
 from gateway.store.opening import open_store
-from gateway.timing import pass_time
+from gateway.timing import Hearing, pass_time
 from gateway.waiting import Waiters
 from gateway.watch import Watch, commit, prove
 
@@ -100,6 +100,7 @@ class Gateway:
         self.watch: Watch | None = None
         self._called, self._purged = time.monotonic(), 0.0
         self._ids: Ids | None = None
+        self._hearing: Hearing | None = None
         self._name = ""
         self._surface: Surface | None = None
         self._described: bytes | None = None
@@ -156,6 +157,7 @@ class Gateway:
             )
             self.watch = Watch(store, lambda: self.config, self.dispatcher, self.clock)
             self._use(self.config)
+            self._hearing = Hearing(self.now())
             self.dispatcher.start()
             await self._warn_of_orphans()
             tasks = [asyncio.create_task(self._keep_house()), asyncio.create_task(self.watch.run())]
@@ -280,8 +282,10 @@ class Gateway:
             self.dispatcher.wake(name)
 
     async def _pass_time(self) -> None:
-        assert self.desk and self.dispatcher and self._ids
-        for name in await pass_time(self.store, self.desk.road, self.config, self._ids.next, self.desk.now()):
+        assert self.desk and self.dispatcher and self._ids and self._hearing
+        now, road = self.desk.now(), self.desk.road
+        self._hearing.look(now, is_deaf=self.desk.full or self.store.is_strained)
+        for name in await pass_time(self.store, road, self.config, self._ids.next, now, self._hearing):
             self.dispatcher.wake(name)
 
     async def _follow_clock(self) -> None:
@@ -304,9 +308,14 @@ class Gateway:
 
     async def _purge(self, now: int) -> int:
         before = now - int(self.config.retention * 1000)
+        able = [inbound.scopes for inbound in self.config.inbounds.values() if inbound.dialect.is_muted]
+        scopes = sorted(frozenset[str]().union(*able))
+        silenced = await self.store.read(lambda tx: muting.long_over(tx, scopes, before), is_long=True)
 
         def work(tx: Tx) -> dict[str, int]:
             forget(tx, before, PURGED_AT_ONCE)
+            for scope in silenced:
+                muting.forget(tx, scope, before, PURGED_AT_ONCE)
             calls = tx.purge_calls(before, PURGED_AT_ONCE)
             keys = tx.purge_keyed(now - KEPT_MS, PURGED_AT_ONCE)
             return {"calls": calls, "idempotency_keys": keys, "ended": tx.purge(before, PURGED_AT_ONCE)}

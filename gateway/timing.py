@@ -1,5 +1,6 @@
 """What time brings to alerts: one of which its sender says nothing any more is over, and an upstream that forgets is
 told again. Both are found in the store, so that a restart forgets neither, and whichever replica comes first does it.
+Of what its sender could not say, nobody may conclude that it is over.
 
 It must not know any vendor, HTTP, or SQL.
 """
@@ -27,11 +28,35 @@ BEHIND_OTHERS_MS = 15_000
 UNKNOWN_MS = 60_000
 """When one is of an upstream that is not in the configuration: that may be there again by then, as what waits for it
 hopes too."""
+BREAK_MS = 30_000
+"""So long without a look around, and nobody can have been heard meanwhile: the store was away, or the machine slept."""
+SAID_AGAIN_MS = 600_000
+"""Within this time a sender is thought to have said again what is still so: Prometheus does every minute, or when it
+evaluates the rule."""
 
 
-async def pass_time(store: Store, road: Road, config: Config, ids: MakeId, now: int) -> set[str]:
+class Hearing:
+    """Since when senders have been heard without a break. Where they were not, since there was no gateway, or one that
+    refused them, their alerts did not lapse by their silence: they have time to say again that it is still so."""
+
+    def __init__(self, now: int) -> None:
+        self._since = self._last = now
+
+    def look(self, now: int, *, is_deaf: bool) -> None:
+        """Takes notice of the time, every second or so; `is_deaf` says that senders are refused."""
+        if is_deaf or not 0 <= now - self._last <= BREAK_MS:
+            self._since = now
+        self._last = now
+
+    def could_be_said(self, row: AlertRow, now: int) -> bool:
+        """Whether the sender of an alert could have said by now that it goes on."""
+        return row.created_at >= self._since or now - self._since >= SAID_AGAIN_MS
+
+
+async def pass_time(store: Store, road: Road, config: Config, ids: MakeId, now: int, hearing: Hearing) -> set[str]:
     """Ends and renews what is due, a batch at most; answers the upstreams that have something to send now."""
     ended, renewable = await store.read(lambda tx: (tx.ended(now, AT_ONCE), tx.renewable(now, AT_ONCE)))
+    ended = [row for row in ended if hearing.could_be_said(row, now)]
     busy: set[str] = set()
     dialects = {inbound.dialect.name: inbound.dialect for inbound in config.inbounds.values()}
     works: list[tuple[int, Callable[[Tx], set[str]]]] = [

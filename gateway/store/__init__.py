@@ -416,8 +416,9 @@ class Tx(Protocol):
         """What each upstream took of the commands accepted since a time, in order of the upstreams."""
 
     def purge(self, before: int, limit: int) -> int:
-        """Removes what ended before a time, so many commands with all their deliveries, and alerts, at most; answers
-        how many deliveries, alerts and commands without any deliveries that were."""
+        """Removes what ended before a time, so many commands with all their deliveries at most; only where there were
+        fewer, so many alerts and commands without any deliveries too. Answers how many deliveries, alerts and such
+        commands that were."""
 
     def tell(self, text: str) -> None:
         """Tells the other replicas, once this is committed. A hint only: it may be lost."""

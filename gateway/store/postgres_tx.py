@@ -206,6 +206,8 @@ class PostgresTx(SqlTx):
         )
         self._run("DELETE FROM attempts WHERE delivery = ANY(?)", ([row[0] for row in old],))
         self._run("DELETE FROM commands WHERE id = ANY(?)", ([row[1] for row in old],))
+        if len({row[1] for row in old}) >= limit:
+            return len(old)
         ended = self._all(
             "DELETE FROM alerts WHERE id IN (SELECT id FROM alerts a WHERE is_open = 0 AND updated_at < ? "
             "AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.alert = a.id) LIMIT ? "

@@ -467,6 +467,8 @@ class SqlTx:
         removed = sum(len(self.deliveries_of(command)) for (command,) in old)
         for (command,) in old:
             self.remove_command(command)
+        if len(old) >= limit:  # what is left of these would be gone through for the others, a batch after another
+            return removed
         ended = self._all(
             "SELECT id FROM alerts a WHERE is_open = 0 AND updated_at < ? "
             "AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.alert = a.id) LIMIT ?",

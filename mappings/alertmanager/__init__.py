@@ -44,9 +44,9 @@ DIALECT = Dialect(
     remark=(
         "A caller's key is a bearer token, or `user:password` of Basic authentication; so is an upstream's `key`, "
         "which may be left out: only what stands before an Alertmanager asks for one. What Prometheus repeats is "
-        "neither recorded nor told again; an alert of which it says nothing any more ends at its own `endsAt`. The "
-        "webhook of another Alertmanager is received at `/alertmanager/webhook`. A silence keeps alerts that it means "
-        "from being told, and acknowledges those that are open; an acknowledgement arriving for an Alertmanager "
-        "becomes a silence that ends with the alert."
+        "neither recorded nor told again; an alert of which it says nothing any more ends at its own `endsAt`, or "
+        "where nothing could be heard, ten minutes after that is over. The webhook of another Alertmanager is received "
+        "at `/alertmanager/webhook`. A silence keeps alerts that it means from being told, and acknowledges those that "
+        "are open; an acknowledgement arriving for an Alertmanager becomes a silence that ends with the alert."
     ),
 )

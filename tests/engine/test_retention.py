@@ -9,9 +9,10 @@ import pytest
 
 from gateway import service
 from tests.chaos_upstream import chaos
-from tests.clients.callers import ilert_event
-from tests.engine.vendors import OK, before, count, page, settled, table
-from tests.harness import House
+from tests.clients.callers import OTHER, ilert_event, settings
+from tests.engine.lasting import SILENCES, STORES, address, alert, posted, seconds
+from tests.engine.vendors import OK, Uptinio, before, count, down, messages, page, settled, table
+from tests.harness import House, house
 
 PAGES = 5
 
@@ -61,6 +62,44 @@ def test_what_waits_is_never_too_old(tmp_path: Path) -> None:
         first = h.wait_for(lambda: _metric(h, "alert_gateway_last_purge_timestamp_seconds"))
         h.wait_for(lambda: _metric(h, "alert_gateway_last_purge_timestamp_seconds") > first + 0.3)
         assert (count(h, "deliveries"), count(h, "alerts"), _purged(h)) == (1, 1, 0)
+
+
+@pytest.mark.usefixtures("_small_batches")
+def test_what_was_forgotten_does_not_become_anothers(tmp_path: Path) -> None:
+    """The vendor goes on showing what ended long ago; whose it was nobody knows by then. What is open there, and came
+    past the gateway, is still adopted by whoever asks."""
+    vendor = Uptinio()
+    with chaos(vendor) as there:
+        upstream = table("there", there.url, "uptinio")
+        with before(tmp_path, upstream) as h:
+            number = down(h, "Ours").body["data"]["id"]
+            assert h.call("PUT", f"/uptinio/alerts/{number}", {"status": "resolved"}).status == 200
+            settled(h, count=2)
+        vendor.held["alt_9"] = {**vendor.held[number], "id": "alt_9", "status": "active", "message": "Made there"}
+        time.sleep(1.1)  # times are told in whole seconds there
+        with before(tmp_path, upstream, top='retention = "1ms"') as h:
+            h.wait_for(lambda: count(h, "alerts") == 0)
+            assert messages(h, key=OTHER) == ["Made there"]
+            assert vendor.held[number]["message"] == "Ours"
+
+
+@pytest.mark.usefixtures("_small_batches")
+@pytest.mark.parametrize("kind", STORES)
+def test_silences_that_ended_are_forgotten_too(tmp_path: Path, kind: str) -> None:
+    """Those that go on are not, whenever they began: every alert is held against all that are kept."""
+    body = {"startsAt": seconds(-9), "createdBy": "jane", "comment": "a deployment"}
+    matchers = [{"name": "alertname", "value": "Disk", "isRegex": False}]
+    with house(
+        tmp_path,
+        config=lambda url: settings(url, {"page": "ilert"}),
+        top='retention = "1s"',
+        store=address(kind, tmp_path),
+    ) as h:
+        for ends in (0.5, 0.5, 0.5, 60):
+            made = h.call("POST", SILENCES, {**body, "matchers": matchers, "endsAt": seconds(ends)})
+            assert made.status == 200, made.body
+        h.wait_for(lambda: len(h.call("GET", SILENCES).body) == 1)
+        assert posted(h, alert("Disk")).report[0].endswith("kept=status")
 
 
 @pytest.mark.usefixtures("_small_batches")

@@ -467,6 +467,24 @@ def test_purge_counts_commands_that_nobody_was_told(harness: Harness) -> None:
     in_tx(harness, work)
 
 
+def test_purge_goes_through_what_nobody_was_told_last(harness: Harness) -> None:
+    """For each batch of a backlog it would have to go through all commands that are left, and nobody could write for
+    as long."""
+
+    def work(tx: Tx) -> None:
+        tx.insert_command(command(1, alert=None, at=1))
+        tx.insert_alert(alert(2, updated_at=1, is_open=False))
+        for number in (3, 4, 5):
+            tx.insert_command(command(number, alert=None, at=1))
+            tx.insert_delivery(delivery(number, command=number, alert=None, state="delivered", finished_at=1))
+        assert tx.purge(100, 2) == 2
+        assert tx.command(1) is not None and tx.alert(2) is not None
+        assert [tx.purge(100, 2), tx.purge(100, 2)] == [3, 0]
+        assert tx.command(1) is None and tx.alert(2) is None
+
+    in_tx(harness, work)
+
+
 def test_purge_leaves_the_command_of_a_delivery_that_still_waits(harness: Harness) -> None:
     """architecture.md, Invariants: the store holds canonical commands, a request is built when it is sent; without
     its command a waiting delivery could not be built."""

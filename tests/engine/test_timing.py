@@ -20,7 +20,8 @@ from gateway.values import iso
 from mappings.alertmanager import calls
 from tests.chaos_upstream import Behaviour, Got, chaos, say
 from tests.clients.callers import ALERTS, ilert_event
-from tests.engine.lasting import STORES, address, lasting, select
+from tests.engine.lasting import STORES, address, alert, lasting, posted, seconds, select
+from tests.engine.store_drivers import alert as row
 from tests.engine.vendors import before, outbox, table
 from tests.harness import KEY, House, house
 
@@ -156,6 +157,59 @@ def test_an_upstream_that_was_out_of_the_file_for_a_while_is_told_again(
         assert not _posts(h)
     with lasting(tmp_path, {"there": "alertmanager", "other": "ilert"}) as h:
         assert h.wait_for(lambda: _posts(h), 15)
+
+
+def _told(h: House) -> list[str]:
+    """What ilert was told by now, in order."""
+    return [one.body["eventType"] for one in h.arrived("ilert")]
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_what_could_not_be_said_during_an_outage_is_not_over(tmp_path: Path, kind: str) -> None:
+    """Its end came while the gateway was away: nobody is told that it is over, nor woken anew once it is said again."""
+    store = address(kind, tmp_path)
+    with lasting(tmp_path, {"page": "ilert"}, store=store) as h:
+        posted(h, alert("Disk", endsAt=seconds(1)))
+        h.arrives("ilert", 1)
+    time.sleep(1)
+    with lasting(tmp_path, {"page": "ilert"}, store=store) as h:
+        _stays(lambda: not _told(h), 2.5)
+        posted(h, alert("Disk", endsAt=seconds(60)), alert("New", endsAt=seconds(1)))
+        h.wait_for(lambda: _told(h) == ["ALERT", "RESOLVE"])  # of the new one, which could be said all the time
+        assert sorted(select(h, "SELECT status FROM alerts")) == ["firing", "resolved"]
+
+
+def test_whoever_says_nothing_after_an_outage_either_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "SAID_AGAIN_MS", 1500)
+    with lasting(tmp_path, {"page": "ilert"}) as h:
+        posted(h, alert("Disk", endsAt=seconds(1)))
+        h.arrives("ilert", 1)
+    time.sleep(1)
+    with lasting(tmp_path, {"page": "ilert"}) as h:
+        h.wait_for(lambda: _told(h) == ["RESOLVE"], 15)
+
+
+def test_senders_that_are_refused_for_want_of_room_are_not_silent(tmp_path: Path) -> None:
+    inbound = f'[inbound.alertmanager]\nkeys = {{ ci = "{KEY}" }}\n'
+    there = table("there", "http://127.0.0.1:9", "ilert", "")
+    with house(tmp_path, config=lambda _: inbound + there, top="max_waiting = 1") as h:
+        posted(h, alert("Disk", endsAt=seconds(2)))
+        h.wait_for(lambda: h.call("POST", ALERTS, [alert("Other", endsAt=seconds(60))]).status == 503)
+        _stays(lambda: "resolved" not in select(h, "SELECT status FROM alerts"), 3.5)
+
+
+def test_a_long_time_without_a_look_is_one_without_hearing() -> None:
+    """So it is where the store is away, the machine sleeps, or the clock is set."""
+    old, new = row(1, created_at=0), row(2, created_at=100_000)
+    hearing = timing.Hearing(-timing.SAID_AGAIN_MS)
+    for now in range(-timing.SAID_AGAIN_MS, 1, timing.BREAK_MS):
+        hearing.look(now, is_deaf=False)
+    assert hearing.could_be_said(old, 0)
+    hearing.look(100_000, is_deaf=False)
+    assert not hearing.could_be_said(old, 100_000) and hearing.could_be_said(new, 100_000)
+    assert hearing.could_be_said(old, 100_000 + timing.SAID_AGAIN_MS)
+    hearing.look(50_000, is_deaf=False)
+    assert not hearing.could_be_said(old, 50_001)
 
 
 def test_an_upstream_that_is_down_is_told_of_the_end_last(tmp_path: Path) -> None:
