@@ -116,7 +116,8 @@ class Road:
         )
         accepted.primary = chosen[0].upstream if chosen else None
         accepted.routes.update({} if chosen else self._thrown_away(caller, flat))
-        hold(tx, self._targets.lanes(chosen, caller, flat, flat.get("dedup_key")))
+        if len(chosen) > 1:  # a single one takes its lane by itself, once its key is chosen
+            hold(tx, self._targets.lanes(chosen, caller, flat, flat.get("dedup_key")))
         for position, choice in enumerate(chosen):
             self._outbox.deliver(step, self._targets.new(step, choice, position))
         tx.insert_alert(row)  # last, as the primary may refuse it: then nothing has been written yet
