@@ -367,6 +367,7 @@ class _Report:
         self.told = told
         self.meant = meant
         self.reasons = reasons
+        self._set_by = {path: reasons.get(path, "") for path in saying.replaced}
         self.carried: frozenset[str] = frozenset()
         self._exact = {path for path, value in saying.flat.items() if path in meant and meant[path] == value}
 
@@ -399,23 +400,19 @@ class _Report:
         return (*fates, *(Fate(name, "dropped", "", why) for name, why in self.saying.dropped))
 
     def _fate(self, path: str) -> Fate:
-        holder = self.mapping.holder(path, self.body)
         if path in self._exact:
-            return Fate(path, "mapped", holder, self._set_by(path))
+            return Fate(path, "mapped", self.mapping.holder(path, self.body), self._set_by.get(path, ""))
         if path in self.meant:
             why = self.reasons.get(path) or self._why_narrowed(path)
-            return Fate(path, "approximated", holder, why)
+            return Fate(path, "approximated", self.mapping.holder(path, self.body), why)
         if path in self.carried:
-            why = self._set_by(path) or "no field of its own there"
+            why = self._set_by.get(path) or "no field of its own there"
             return Fate(path, "carried", f"{self.mapping.container}.{CARRIED}", why)
         return Fate(path, "kept", "", self._homeless(path))
 
-    def _set_by(self, path: str) -> str:
-        return self.reasons.get(path, "") if path in self.saying.replaced else ""
-
     def _homeless(self, path: str) -> str:
         """Why nothing of a path is there; what the route sets is named, though the target has no field for it."""
-        return "; ".join(part for part in (self._set_by(path), "no field of its own there") if part)
+        return "; ".join(part for part in (self._set_by.get(path), "no field of its own there") if part)
 
     def _why_narrowed(self, path: str) -> str:
         if path == "dedup_key":
