@@ -19,7 +19,7 @@ from msgspec import UNSET, Struct, json
 from gateway.canonical import LOWEST_SEVERITY, QUIET_CATEGORY, SERVER_OWNED, Flat, Link
 from gateway.carry import LIMIT, pack
 from gateway.dialect import Dialect
-from gateway.mapping import CARRIED
+from gateway.mapping import CARRIED, Reading
 from gateway.mapping import Mapping as Rows
 from gateway.rows import Unmet, Writing
 from gateway.values import iso_seconds
@@ -59,8 +59,8 @@ class Saying(Struct, frozen=True, kw_only=True):
 
     `flat` is the record, `id` the gateway's own, `origin` the dialect it was said in and `caller` by whom; `key` the
     key it has there; `replaced` what the route sets and `route` its name; `changed` the paths of an update (None: all
-    of it); `verbatim` and `said` the caller's own words for the whole alert and for this command; `at` when the
-    command came; `late` is put at the top of the details.
+    of it); `verbatim` and `said` the caller's own words for the whole alert and for this command, and `reading` what
+    the latter were read as, while that is known; `at` when the command came; `late` is put at the top of the details.
     """
 
     flat: Flat
@@ -73,6 +73,7 @@ class Saying(Struct, frozen=True, kw_only=True):
     changed: tuple[str, ...] | None = None
     verbatim: Wire | None = None
     said: Wire | None = None
+    reading: Reading | None = None
     at: datetime | None = None
     late: str = ""
     dropped: tuple[tuple[str, str], ...] = ()
@@ -121,11 +122,11 @@ def _in_its_own_words(saying: Saying, mapping: Rows, told: Flat, writing: Writin
     patch: Wire = {}
     if saying.changed is not None:
         change = partial(_change, mapping, told, writing, saying.changed)
-        patch = change() if saying.said is None else mapping.restate(told, saying.said, change)[0]
+        patch = change() if saying.said is None else mapping.restate(told, saying.said, change, saying.reading)[0]
     whole = partial(_whole_body, mapping, told, writing, needs_all=False)
     if saying.verbatim is None:
         return whole(), patch, None
-    body, meant = mapping.restate(told, saying.verbatim, whole)
+    body, meant = mapping.restate(told, saying.verbatim, whole, saying.reading)
     return body, patch, meant
 
 
