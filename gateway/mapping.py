@@ -268,12 +268,12 @@ class Mapping:
     ) -> tuple[Wire, Flat | None]:
         """The sender's own spelling wherever it still means what `flat` says, and what `write` gives where it does not;
         and what that means, where it is known. Where `reading` is of these words by these rows, they are not read
-        again."""
+        again. What lies inside of the words is shared with `verbatim` where all of it is passed on."""
         is_read = reading is not None and reading.rows is self and reading.verbatim == verbatim
         meant = reading.whole() if reading is not None and is_read else self.meaning(verbatim)
+        if self._says_all(meant, flat) and self._has_room(verbatim):
+            return dict(verbatim), meant
         words: Wire = copied(verbatim)
-        if self._says_all(meant, flat) and self._has_room(words):
-            return words, meant
         wire, is_verbatim = write(), True
         for entry in self.rows:
             is_unchanged = _agree(meant, flat, entry.paths)

@@ -23,7 +23,7 @@ from gateway.mapping import CARRIED, Reading
 from gateway.mapping import Mapping as Rows
 from gateway.rows import Unmet, Writing
 from gateway.values import iso_seconds
-from gateway.wire import Wire, get, put, remove, without
+from gateway.wire import Wire, copied, get, put, remove, without
 
 EMPTY: tuple[Any, ...] = (None, "", (), [])
 """Values that a target takes for none where it requires one."""
@@ -80,7 +80,8 @@ class Saying(Struct, frozen=True, kw_only=True):
 
 
 class Said(Struct, frozen=True):
-    """An alert in the destination's words: whole, and only what an update changes; and the report."""
+    """An alert in the destination's words: whole, and only what an update changes; and the report. What lies inside of
+    the words may be the alert's own, and is not to be changed."""
 
     body: Wire
     patch: Wire
@@ -105,6 +106,7 @@ def translate(saying: Saying, destination: Destination) -> Said:
     say = _in_its_own_words if akin else _in_other_words
     body, patch, meant = say(saying, mapping, told, writing)
     if akin and saying.late and mapping.details:
+        body, patch = copied(body), copied(patch)
         _note_lateness(saying, mapping, mapping.details, (body, patch))
         altered["details"], meant = "it is late, and says so", None
     meant = {**mapping.implied, **(mapping.meaning(body) if meant is None else meant)}
@@ -256,7 +258,6 @@ def _once_carried(mapping: Rows, body: Wire, meant: Flat) -> Flat:
 def _note_lateness(saying: Saying, mapping: Rows, details: str, said: tuple[Wire, Wire]) -> None:
     """Between two of one vendor nothing is added but this: a late page says so."""
     for words in said if saying.changed is not None else said[:1]:
-        _unshare(mapping, words)
         own = get(words, details)
         told = own if isinstance(own, str) else json.encode(own).decode() if own not in (UNSET, None) else ""
         noted = f"{saying.late}\n\n{told}" if told else saying.late
