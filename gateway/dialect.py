@@ -22,6 +22,7 @@ from gateway.canonical import Alert, Flat, Kind, Operation, flatten
 from gateway.codes import Code
 from gateway.errors import Problem, ProblemKind
 from gateway.mapping import Mapping as FieldMapping
+from gateway.mapping import Reading
 from gateway.rows import Hint
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ class Command(Struct, frozen=True, kw_only=True):
     for a new alert, and one that is open stays as it is but for what `amend` says; `answers_anyway` says that the
     vendor takes the request whether there is such an alert or not, and tells later; `is_resend` that its sender says it
     again and again for as long as it is so: what says nothing new then moves the alert's end (`ends_at`), and is
-    neither recorded nor told.
+    neither recorded nor told. `reading` is what the request was read as, where it was by rows: an upstream with the
+    same rows need not read it again.
     """
 
     operation: Operation
@@ -85,6 +87,7 @@ class Command(Struct, frozen=True, kw_only=True):
     only_new: bool = False
     answers_anyway: bool = False
     is_resend: bool = False
+    reading: Reading | None = None
 
 
 class Batch(Struct, frozen=True):

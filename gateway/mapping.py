@@ -33,6 +33,7 @@ class Reading(Struct, frozen=True):
 
     `flat` holds what the principal rows say, `hints` the second voices, `dropped` what does not concern the alert
     and why, `carried` what travelled in the container, and `verbatim` the object without all of these but the first.
+    `rows` are those that it was read by.
     """
 
     flat: Flat
@@ -40,6 +41,7 @@ class Reading(Struct, frozen=True):
     dropped: tuple[tuple[str, str], ...]
     carried: Any
     verbatim: Wire
+    rows: Mapping
 
     def whole(self) -> Flat:
         """Everything the object says by itself: a second voice speaks where the principal one is silent."""
@@ -147,7 +149,7 @@ class Mapping:
         raw, carried = self._without_carried(raw)
         flat, hints = self._read(raw, side, prefix)
         dropped = tuple((drop.wire, drop.why) for drop in self.dropped if get(raw, drop.wire) is not UNSET)
-        return Reading(flat, tuple(hints), dropped, carried, self._verbatim(raw))
+        return Reading(flat, tuple(hints), dropped, carried, self._verbatim(raw), self)
 
     def meaning(self, raw: Wire) -> Flat:
         """Everything that a wire object of ours says by itself: what `interpret` calls the whole of it."""
@@ -261,13 +263,17 @@ class Mapping:
                 elif key in wire:
                     wire[key] = merged(wire[key], value)
 
-    def restate(self, flat: Flat, verbatim: Wire, write: Callable[[], Wire]) -> tuple[Wire, Flat | None]:
+    def restate(
+        self, flat: Flat, verbatim: Wire, write: Callable[[], Wire], reading: Reading | None = None
+    ) -> tuple[Wire, Flat | None]:
         """The sender's own spelling wherever it still means what `flat` says, and what `write` gives where it does not;
-        and what that means, where it is known."""
-        meant = self.meaning(verbatim)
+        and what that means, where it is known. Where `reading` is of these words by these rows, they are not read
+        again. What lies inside of the words is shared with `verbatim` where all of it is passed on."""
+        is_read = reading is not None and reading.rows is self and reading.verbatim == verbatim
+        meant = reading.whole() if reading is not None and is_read else self.meaning(verbatim)
+        if self._says_all(meant, flat) and self._has_room(verbatim):
+            return dict(verbatim), meant
         words: Wire = copied(verbatim)
-        if self._says_all(meant, flat) and self._has_room(words):
-            return words, meant
         wire, is_verbatim = write(), True
         for entry in self.rows:
             is_unchanged = _agree(meant, flat, entry.paths)

@@ -190,7 +190,8 @@ class Outbox:
     def _said(self, step: Step, target: TargetRow, upstream: Upstream) -> Said:
         said = dict(step.asked.verbatim) if step.caller.dialect.name == step.row.dialect else None
         body = CommandBody(changed=step.changed, said=said, dropped=step.asked.dropped)
-        return translate(saying(step.row, target, step.flat, body, step.now), upstream.destination)
+        words = saying(step.row, target, step.flat, body, step.now, reading=step.asked.reading)
+        return translate(words, upstream.destination)
 
     def _delivery(self, step: Step, target: TargetRow, sent: Operation, newest: DeliveryRow | None) -> DeliveryRow:
         """A delivery that comes after everything in its lane, whoever's clock that was made by."""

@@ -314,7 +314,7 @@ def _ship(
     late = _late_note(command.at, now) if operation in TELLING else ""
     body = command.body if is_own else CommandBody(dropped=command.body.dropped)
     at = row.updated_at if command.body.renews else command.at  # what is told again is told in the same words
-    words = saying(row, target, flatten(present), body, at, late)
+    words = saying(row, target, flatten(present), body, at, late=late)
     try:
         said = translate(words, upstream.destination)
     except Unmet as unmet:

@@ -114,7 +114,7 @@ class Road:
         )
         accepted.primary = chosen[0].upstream if chosen else None
         accepted.routes.update({} if chosen else self._thrown_away(caller, flat))
-        if len(chosen) > 1:  # one lane alone is kept by whoever looks at it first
+        if len(chosen) > 1:  # a single one takes its lane by itself, once its key is chosen
             hold(tx, self._targets.lanes(chosen, caller, flat, flat.get("dedup_key")))
         for position, choice in enumerate(chosen):
             self._outbox.deliver(step, self._targets.new(step, choice, position))

@@ -165,14 +165,22 @@ def choice_of(hop: Hop, route: str, facts: Mapping[str, Any], after: float | Non
 def taking(routes: Sequence[Route], dialect: str, caller: str, alert: Flat | None) -> Iterator[Route]:
     """The routes that take an alert: the first that matches, and the next ones for as long as it says `continue`.
     Without an alert only the sender decides."""
-    facts = {**(alert or {}), "caller": caller, "dialect": dialect}
+    return _taking(routes, _facts(dialect, caller, alert), is_known=alert is not None)
+
+
+def _facts(dialect: str, caller: str, alert: Flat | None) -> Flat:
+    """What routes look at: the alert, and who sent it."""
+    return {**(alert or {}), "caller": caller, "dialect": dialect}
+
+
+def _taking(routes: Sequence[Route], facts: Flat, *, is_known: bool) -> Iterator[Route]:
     for route in routes:
-        if not route.is_from(dialect, caller):
+        if not route.is_from(facts["dialect"], facts["caller"]):
             continue
-        if alert is not None and not all(matcher.holds(facts) for matcher in route.when):
+        if is_known and not all(matcher.holds(facts) for matcher in route.when):
             continue
         yield route
-        if not route.goes_on and alert is not None:
+        if not route.goes_on and is_known:
             return
 
 
@@ -183,11 +191,11 @@ def choose(routes: Sequence[Route], dialect: str, caller: str, alert: Flat | Non
     is among them. Fallbacks come last; an upstream that is told at once is nobody's fallback, and one that several
     routes fall back to is that of each of them.
     """
-    facts = {**(alert or {}), "caller": caller, "dialect": dialect}
+    facts = _facts(dialect, caller, alert)
     chosen: dict[str, Choice] = {}
     standing_by: dict[str, Choice] = {}
     matched = False
-    for route in taking(routes, dialect, caller, alert):
+    for route in _taking(routes, facts, is_known=alert is not None):
         matched = True
         for hop in route.to:
             if hop.upstream not in chosen:

@@ -42,8 +42,7 @@ class Targets:
             seen={} if choice.after is None else {INSTEAD_OF: choice.instead_of},
         )
         if outbound.addressed_by == "key":
-            target.key = self._free_key(step, upstream, choice.replaced, target.lane)
-            target.lane = same_entries(target.lane, f"key {upstream.dialect.same_key(target.key)}")
+            target.key, target.lane = self._free_key(step, upstream, choice.replaced, target.lane)
         elif step.row.key and upstream.on_resolve == "disable":
             self._revive(step, target)
         return target
@@ -59,13 +58,17 @@ class Targets:
                 about = f"key {upstream.dialect.same_key(own)}"
                 yield choice.upstream, lane_of(upstream, choice, caller, about, flat)
 
-    def _free_key(self, step: Step, upstream: Upstream, replaced: Flat, like: str) -> str:
-        """The key the alert will have there: its own unless another scope's open alert holds it, else a new one."""
+    def _free_key(self, step: Step, upstream: Upstream, replaced: Flat, like: str) -> tuple[str, str]:
+        """The key the alert will have there, and its lane: its own unless another scope's open alert holds it, else a
+        new one."""
         key = replaced.get("dedup_key") or step.flat.get("dedup_key") or self._invent()
         wanted = same_entries(like, f"key {upstream.dialect.same_key(key)}")
         step.tx.lock(f"lane {upstream.name} {wanted}")
         holders = step.tx.lane_holders(upstream.name, wanted)
-        return f"{key}-{step.row.id}" if any(holder != step.row.id for holder in holders) else key
+        if all(holder == step.row.id for holder in holders):
+            return key, wanted
+        key = f"{key}-{step.row.id}"
+        return key, same_entries(like, f"key {upstream.dialect.same_key(key)}")
 
     def give_way(self, step: Step, target: TargetRow, upstream: Upstream) -> None:
         """An alert that comes back finds its key there taken by another's, which was opened meanwhile. It stays on its

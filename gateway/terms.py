@@ -8,6 +8,7 @@ from __future__ import annotations
 from gateway.canonical import SERVER_OWNED, Flat, Operation, checked
 from gateway.config import Upstream
 from gateway.dialect import Command, Dialect
+from gateway.mapping import Reading
 from gateway.store import AlertRow, CommandBody, TargetRow
 from gateway.translation import Fate, Saying
 from gateway.values import from_millis
@@ -92,7 +93,16 @@ def in_terms_of(
     return Operation.UPDATE if says_something else None
 
 
-def saying(row: AlertRow, target: TargetRow, flat: Flat, body: CommandBody, at: int, late: str = "") -> Saying:
+def saying(
+    row: AlertRow,
+    target: TargetRow,
+    flat: Flat,
+    body: CommandBody,
+    at: int,
+    *,
+    late: str = "",
+    reading: Reading | None = None,
+) -> Saying:
     """An alert as it is said at one of its targets."""
     return Saying(
         flat=flat,
@@ -105,6 +115,7 @@ def saying(row: AlertRow, target: TargetRow, flat: Flat, body: CommandBody, at: 
         changed=body.changed,
         verbatim=row.verbatim,
         said=body.said,
+        reading=reading,
         at=from_millis(at),
         late=late,
         dropped=body.dropped,

@@ -19,11 +19,11 @@ from msgspec import UNSET, Struct, json
 from gateway.canonical import LOWEST_SEVERITY, QUIET_CATEGORY, SERVER_OWNED, Flat, Link
 from gateway.carry import LIMIT, pack
 from gateway.dialect import Dialect
-from gateway.mapping import CARRIED
+from gateway.mapping import CARRIED, Reading
 from gateway.mapping import Mapping as Rows
 from gateway.rows import Unmet, Writing
 from gateway.values import iso_seconds
-from gateway.wire import Wire, get, put, remove, without
+from gateway.wire import Wire, copied, get, put, remove, without
 
 EMPTY: tuple[Any, ...] = (None, "", (), [])
 """Values that a target takes for none where it requires one."""
@@ -59,8 +59,8 @@ class Saying(Struct, frozen=True, kw_only=True):
 
     `flat` is the record, `id` the gateway's own, `origin` the dialect it was said in and `caller` by whom; `key` the
     key it has there; `replaced` what the route sets and `route` its name; `changed` the paths of an update (None: all
-    of it); `verbatim` and `said` the caller's own words for the whole alert and for this command; `at` when the
-    command came; `late` is put at the top of the details.
+    of it); `verbatim` and `said` the caller's own words for the whole alert and for this command, and `reading` what
+    the latter were read as, while that is known; `at` when the command came; `late` is put at the top of the details.
     """
 
     flat: Flat
@@ -73,13 +73,15 @@ class Saying(Struct, frozen=True, kw_only=True):
     changed: tuple[str, ...] | None = None
     verbatim: Wire | None = None
     said: Wire | None = None
+    reading: Reading | None = None
     at: datetime | None = None
     late: str = ""
     dropped: tuple[tuple[str, str], ...] = ()
 
 
 class Said(Struct, frozen=True):
-    """An alert in the destination's words: whole, and only what an update changes; and the report."""
+    """An alert in the destination's words: whole, and only what an update changes; and the report. What lies inside of
+    the words may be the alert's own, and is not to be changed."""
 
     body: Wire
     patch: Wire
@@ -104,6 +106,7 @@ def translate(saying: Saying, destination: Destination) -> Said:
     say = _in_its_own_words if akin else _in_other_words
     body, patch, meant = say(saying, mapping, told, writing)
     if akin and saying.late and mapping.details:
+        body, patch = copied(body), copied(patch)
         _note_lateness(saying, mapping, mapping.details, (body, patch))
         altered["details"], meant = "it is late, and says so", None
     meant = {**mapping.implied, **(mapping.meaning(body) if meant is None else meant)}
@@ -121,11 +124,11 @@ def _in_its_own_words(saying: Saying, mapping: Rows, told: Flat, writing: Writin
     patch: Wire = {}
     if saying.changed is not None:
         change = partial(_change, mapping, told, writing, saying.changed)
-        patch = change() if saying.said is None else mapping.restate(told, saying.said, change)[0]
+        patch = change() if saying.said is None else mapping.restate(told, saying.said, change, saying.reading)[0]
     whole = partial(_whole_body, mapping, told, writing, needs_all=False)
     if saying.verbatim is None:
         return whole(), patch, None
-    body, meant = mapping.restate(told, saying.verbatim, whole)
+    body, meant = mapping.restate(told, saying.verbatim, whole, saying.reading)
     return body, patch, meant
 
 
@@ -255,7 +258,6 @@ def _once_carried(mapping: Rows, body: Wire, meant: Flat) -> Flat:
 def _note_lateness(saying: Saying, mapping: Rows, details: str, said: tuple[Wire, Wire]) -> None:
     """Between two of one vendor nothing is added but this: a late page says so."""
     for words in said if saying.changed is not None else said[:1]:
-        _unshare(mapping, words)
         own = get(words, details)
         told = own if isinstance(own, str) else json.encode(own).decode() if own not in (UNSET, None) else ""
         noted = f"{saying.late}\n\n{told}" if told else saying.late
@@ -367,6 +369,7 @@ class _Report:
         self.told = told
         self.meant = meant
         self.reasons = reasons
+        self._set_by = {path: reasons.get(path, "") for path in saying.replaced}
         self.carried: frozenset[str] = frozenset()
         self._exact = {path for path, value in saying.flat.items() if path in meant and meant[path] == value}
 
@@ -399,23 +402,19 @@ class _Report:
         return (*fates, *(Fate(name, "dropped", "", why) for name, why in self.saying.dropped))
 
     def _fate(self, path: str) -> Fate:
-        holder = self.mapping.holder(path, self.body)
         if path in self._exact:
-            return Fate(path, "mapped", holder, self._set_by(path))
+            return Fate(path, "mapped", self.mapping.holder(path, self.body), self._set_by.get(path, ""))
         if path in self.meant:
             why = self.reasons.get(path) or self._why_narrowed(path)
-            return Fate(path, "approximated", holder, why)
+            return Fate(path, "approximated", self.mapping.holder(path, self.body), why)
         if path in self.carried:
-            why = self._set_by(path) or "no field of its own there"
+            why = self._set_by.get(path) or "no field of its own there"
             return Fate(path, "carried", f"{self.mapping.container}.{CARRIED}", why)
         return Fate(path, "kept", "", self._homeless(path))
 
-    def _set_by(self, path: str) -> str:
-        return self.reasons.get(path, "") if path in self.saying.replaced else ""
-
     def _homeless(self, path: str) -> str:
         """Why nothing of a path is there; what the route sets is named, though the target has no field for it."""
-        return "; ".join(part for part in (self._set_by(path), "no field of its own there") if part)
+        return "; ".join(part for part in (self._set_by.get(path), "no field of its own there") if part)
 
     def _why_narrowed(self, path: str) -> str:
         if path == "dedup_key":

@@ -18,6 +18,8 @@ DEPTH = 64
 """So deep may a body be nested."""
 BODY_SECONDS = 30.0
 """Seconds from the headers to the end of the body."""
+WHOLE = "alert_gateway.whole"
+"""The extension in the scope of a request of which nothing is still to come."""
 DROPPED = 8 * 1024 * 1024
 """So much of the rest of a request that was answered early is read and dropped, so that the caller sees the answer."""
 
@@ -32,8 +34,11 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
 
-async def read_body(receive: Receive, limit: int) -> bytes:
-    """The whole body; raises `Problem` where it is too large or too slow, `ConnectionError` where the caller left."""
+async def read_body(receive: Receive, limit: int, *, is_here: bool = False) -> bytes:
+    """The whole body; raises `Problem` where it is too large or too slow, `ConnectionError` where the caller left. One
+    that `is_here` already needs no clock."""
+    if is_here:
+        return await _read(receive, limit)
     try:
         async with asyncio.timeout(BODY_SECONDS):
             return await _read(receive, limit)

@@ -52,7 +52,7 @@ class Paths:
 
     def match(self, method: str, raw_path: str, host: str = "") -> Match:
         """The route of a request; raises `Problem` for an unknown path or a method it does not have."""
-        place, values = self._under(host).find(_parts(raw_path))
+        place, values = self._under(host).find(raw_path)
         if place is None:
             raise Problem(ProblemKind.NO_SUCH_PATH, f"there is nothing at {unquote(raw_path)[:200]}")
         found = place.by_method.get("GET" if method == "HEAD" else method)
@@ -82,6 +82,7 @@ class _Places:
     def __init__(self, inbounds: list[Inbound], at_root: list[Inbound]) -> None:
         self.at_root = at_root
         self._places: dict[tuple[str, ...], _Place] = {}
+        self._written_out: dict[str, _Place] = {}
         for side in (False, True):
             for inbound in inbounds:
                 for route in inbound.dialect.routes:
@@ -96,11 +97,16 @@ class _Places:
         names = tuple(part[1:-1] for part in parts if part.startswith("{"))
         place = self._places.setdefault(shape, _Place())
         place.by_method.setdefault(route.method, (inbound, route, names))
+        if not names and "%" not in route.path:
+            self._written_out["/" + "/".join(parts)] = place
 
-    def find(self, parts: tuple[str, ...]) -> tuple[_Place | None, tuple[str, ...]]:
-        """What is at a path, and the values of its variables."""
-        decoded = tuple(unquote(part) for part in parts)
-        if decoded in self._places:
+    def find(self, raw_path: str) -> tuple[_Place | None, tuple[str, ...]]:
+        """What is at a path, and the values of its variables. Nearly all senders write a path as it is documented:
+        where it has no variables, it need not be taken apart."""
+        if raw_path in self._written_out:
+            return self._written_out[raw_path], ()
+        decoded = tuple(unquote(part) for part in _parts(raw_path))
+        if decoded in self._places and "{}" not in decoded:  # which somebody may have put in a variable's place
             return self._places[decoded], ()
         for shape, place in self._places.items():
             if len(shape) == len(decoded) and "{}" in shape:

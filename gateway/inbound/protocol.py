@@ -22,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gateway.dialect import Reply
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind
-from gateway.inbound.limits import DROPPED
+from gateway.inbound.limits import DROPPED, WHOLE
 
 log = structlog.get_logger()
 
@@ -268,6 +268,7 @@ class EdgeProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return
         self._is_whole = True
+        self.scope.setdefault("extensions", {})[WHOLE] = {}
         self.url = b""
         self._stop_waiting()
         super().on_message_complete()

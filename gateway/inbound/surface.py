@@ -27,7 +27,7 @@ from gateway.desk import Answered, Desk
 from gateway.dialect import Asked, Batch, Command, Dialect, Incoming, Reply
 from gateway.errors import Problem, ProblemKind, StoreError, invalid
 from gateway.idempotency import LONGEST_KEY, Key
-from gateway.inbound.limits import decode, inflate, read_body
+from gateway.inbound.limits import WHOLE, decode, inflate, read_body
 from gateway.inbound.paths import Match, Paths
 from gateway.secrets import ANONYMOUS
 
@@ -104,7 +104,7 @@ class Surface:
         if match.inbound.dialect.admits:
             match.inbound.dialect.admits(incoming)
         most = self._config.max_body
-        packed = await read_body(receive, most)
+        packed = await read_body(receive, most, is_here=WHOLE in (scope.get("extensions") or ()))
         plain = inflate(packed, incoming.headers.get("content-encoding", ""), most)
         if match.inbound.dialect.verify and match.inbound.settings is not None:
             _verify(match.inbound, incoming, plain)

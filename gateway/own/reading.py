@@ -97,6 +97,7 @@ class Reader:
             operation=Operation.CREATE,
             patch=reading.flat,
             verbatim=reading.verbatim,
+            reading=reading,
             dropped=reading.dropped,
             carried=reading.carried,
             invents_key=bool(self.key),

@@ -56,6 +56,7 @@ def command(wire: Wire, has_ended: bool | None, now: datetime, mapping: Mapping)
             operation=Operation.RESOLVE,
             ref=Ref(key=reading.flat["dedup_key"]),
             verbatim=reading.verbatim,
+            reading=reading,
             dropped=reading.dropped,
             is_resend=True,
         )

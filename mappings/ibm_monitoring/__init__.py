@@ -59,6 +59,7 @@ def _create(incoming: Incoming) -> Command:
         patch=reading.flat,
         hints=reading.hints,
         verbatim=reading.verbatim,
+        reading=reading,
         dropped=reading.dropped,
         carried=reading.carried,
     )
@@ -87,6 +88,7 @@ def _update(incoming: Incoming) -> Command:
         hints=reading.hints,
         version=alert.get("version"),
         verbatim=reading.verbatim,
+        reading=reading,
         dropped=reading.dropped,
         carried=reading.carried,
     )

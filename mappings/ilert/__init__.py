@@ -194,6 +194,7 @@ def _event(incoming: Incoming) -> Command:
             patch=reading.flat,
             hints=reading.hints,
             verbatim=reading.verbatim,
+            reading=reading,
             dropped=reading.dropped,
             carried=reading.carried,
         )

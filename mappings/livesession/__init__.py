@@ -181,7 +181,13 @@ def _create(incoming: Incoming) -> Command:
     reading = RULE.read(body)
     if not body["events"]:
         raise invalid("events", "is required: at least one event")
-    return Command(operation=Operation.CREATE, patch=reading.flat, verbatim=reading.verbatim, dropped=reading.dropped)
+    return Command(
+        operation=Operation.CREATE,
+        patch=reading.flat,
+        verbatim=reading.verbatim,
+        dropped=reading.dropped,
+        reading=reading,
+    )
 
 
 def _update(incoming: Incoming) -> Command:
@@ -194,6 +200,7 @@ def _update(incoming: Incoming) -> Command:
         ref=Ref(id=incoming.params["id"]),
         patch=reading.flat,
         verbatim=reading.verbatim,
+        reading=reading,
         dropped=reading.dropped,
         amend=None if "provider" in body else lambda record: _amended(body, record),
     )

@@ -95,6 +95,7 @@ def creating(mapping: Mapping) -> Callable[[Incoming], Command]:
             comment=str(body.get("note", "")),
             hints=reading.hints,
             verbatim=reading.verbatim,
+            reading=reading,
             dropped=reading.dropped,
             carried=reading.carried,
             invents_key=True,

@@ -259,6 +259,7 @@ def _alert(incoming: Incoming) -> Command:
             operation=Operation.CREATE,
             patch=reading.flat,
             verbatim=reading.verbatim,
+            reading=reading,
             dropped=reading.dropped,
             carried=reading.carried,
             invents_key=True,

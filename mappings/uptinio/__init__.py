@@ -176,7 +176,13 @@ ALERT = Mapping(
 
 def _create(incoming: Incoming) -> Command:
     reading = ALERT.read(body_object(incoming))
-    return Command(operation=Operation.CREATE, patch=reading.flat, verbatim=reading.verbatim, dropped=reading.dropped)
+    return Command(
+        operation=Operation.CREATE,
+        patch=reading.flat,
+        verbatim=reading.verbatim,
+        dropped=reading.dropped,
+        reading=reading,
+    )
 
 
 def _get(incoming: Incoming) -> Read:

@@ -91,6 +91,21 @@ def test_whatever_is_sent_is_what_the_vendor_takes(origin: str, target: str, dat
         _sends_the_callers_words(body, sent, target, command.verbatim.keys())
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("changed", [None, ("summary",)])
+def test_a_late_note_is_not_put_into_the_callers_own_words(name: str, changed: tuple[str, ...] | None) -> None:
+    """Words are shared with the alert as it is kept, and what is added for one page is not to stay there."""
+    there = destination(name)
+    for command in (asked(origin, example) for origin, example in CREATES if origin == name):
+        flat, words = alert_of(dialects()[name], command), dict(command.verbatim)
+        before = msgspec.json.encode(words)
+        late = saying(flat, name, there, verbatim=words, said=words, changed=changed, late="Late by 7 minutes.")
+        body = translate(late, there).body
+        assert msgspec.json.encode(words) == before
+        if details := there.mapping.details:
+            assert str(get(body, details)).startswith("Late by 7 minutes.")
+
+
 @pytest.mark.parametrize(("origin", "target"), PAIRS)
 def test_whatever_is_cleared_can_be_told(origin: str, target: str) -> None:
     """A field that had something and has nothing any more is told where that can be told, and never stumbled over."""

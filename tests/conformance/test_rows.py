@@ -163,6 +163,37 @@ def test_what_changed_in_the_container_alone_is_read_as_if_all_were_read(name: s
         assert mapping.meaning_again(one, meant) == {**mapping.implied, **mapping.meaning(one)}
 
 
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@given(data=st.data())
+def test_words_that_were_just_read_mean_what_reading_them_again_says(name: str, data: st.DataObject) -> None:
+    mapping = dialects()[name].mapping
+    body, _ = data.draw(alerts(name))
+    reading = mapping.interpret(body)
+    assert reading.whole() == mapping.meaning(reading.verbatim)
+    told = {**mapping.implied, **reading.whole(), "summary": "another"}
+    restated = [
+        mapping.restate(flat, dict(reading.verbatim), dict, known)
+        for flat in (reading.whole(), told)
+        for known in (reading, None)
+    ]
+    assert restated[0] == restated[1] and restated[2] == restated[3]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_reading_of_other_words_or_by_other_rows_is_not_gone_by(name: str) -> None:
+    mapping = dialects()[name].mapping
+    [body, *_] = [body for rows, body, side in wire_samples(name) if rows is mapping and side == "request"]
+    reading = mapping.interpret(body)
+    lie = msgspec.structs.replace(reading, flat={"summary": "a lie"}, hints=())
+    for known, words in (
+        (lie, {**reading.verbatim, "beside": 1}),
+        (msgspec.structs.replace(lie, rows=mapping.with_rows(mapping.rows)), reading.verbatim),
+    ):
+        _, meant = mapping.restate(mapping.meaning(words), words, dict, known)
+        assert meant == mapping.meaning(words)
+
+
 def _settles(mapping: Mapping, read: Flat, side: Any) -> None:
     """What was read, written and read again is the same but for what the vendor's limits or requirements change;
     what was written, read and written again is the same altogether."""

@@ -36,6 +36,13 @@ def test_an_accept_may_bring_an_empty_object(h: House) -> None:
         assert (taken.status, taken.body["status"]) == (200, status), taken.body
 
 
+@pytest.mark.parametrize("name", ["{}", "%7B%7D", "{id}"])
+def test_a_template_that_was_not_filled_in_names_no_alert(h: House, name: str) -> None:
+    """A path as a sender's own template has it is answered as any id is that there is not."""
+    assert h.call("GET", f"/ilert/api/alerts/{name}").status == 404
+    assert h.call("PUT", f"/ilert/api/alerts/{name}/accept", {}).status == 404
+
+
 @pytest.mark.parametrize(("said", "unsaid"), [("severityLabel", "severity"), ("severity", "severityLabel")])
 def test_one_voice_of_a_severity_is_not_contradicted_by_the_old_other(tmp_path: Path, said: str, unsaid: str) -> None:
     """canonical.md, *Severity*: of `severity` and `severityLabel` the one that differs from the record is the change;
