@@ -46,7 +46,7 @@ from gateway.dialect import (
     Shown,
     Unmute,
 )
-from gateway.errors import Problem, ProblemKind, together
+from gateway.errors import Problem, ProblemKind, StoreError, together
 from gateway.history import inquire, told
 from gateway.idempotency import Key, as_answer, first_answer, keep
 from gateway.ids import MakeId
@@ -478,8 +478,8 @@ class Desk:
             )
             try:
                 await self._batch(inbound, who, Batch(acknowledge), request, via, None)
-            except Problem as problem:
-                log.warning("silence.not_acknowledged", silence=muted.id, reason=problem.message)
+            except (Problem, StoreError) as error:
+                log.warning("silence.not_acknowledged", silence=muted.id, reason=str(error))
         return Answered(Answer(mutes=(muted,), request=request), request)
 
     async def _relay(self, who: Caller, asked: Relay, request: int, via: Via) -> Answered:
