@@ -335,7 +335,7 @@ class Desk:
         upstream = None if upstream and target and is_anothers(target, upstream) else upstream
         if upstream and target and upstream.dialect.outbound.read and target.ids and is_quiet:
             if self._may_ask(row.id):
-                row, is_in_vain = await self._ask_for_one(row, target, upstream)
+                row, is_in_vain = await self._ask_for_one(who, row, target, upstream)
                 self._note(row.id, is_in_vain)
             is_stale = row.id in self._in_vain
         history = await self.store.read(lambda tx: told(tx, row.id)) if asked.history else ()
@@ -381,13 +381,17 @@ class Desk:
             return None
         return ended.outcome
 
-    async def _ask_for_one(self, row: AlertRow, target: TargetRow, upstream: Upstream) -> tuple[AlertRow, bool]:
+    async def _ask_for_one(
+        self, who: Caller, row: AlertRow, target: TargetRow, upstream: Upstream
+    ) -> tuple[AlertRow, bool]:
         assert upstream.dialect.outbound.read
         call = upstream.dialect.outbound.read(question(upstream, target, self.now()))
         outcome = await self._ask(upstream, call, key_entry(target.lane))
         if isinstance(outcome, Missing):
-            known = await self.store.write(lambda tx: self._forget(tx, row, target, upstream))
-            if known is None:
+            known = await self.store.write(lambda tx: self._forget(tx, who, row, target, upstream))
+            if not isinstance(known, AlertRow):
+                if known is not None:
+                    self._pass_on(who, known, ())
                 raise Problem(ProblemKind.NOT_FOUND, "there is no such alert", field="id")
             return known, False
         if not isinstance(outcome, Found) or not outcome.alerts:
@@ -403,15 +407,24 @@ class Desk:
 
         return await self.store.write(work), False
 
-    def _forget(self, tx: Tx, row: AlertRow, target: TargetRow, upstream: Upstream) -> AlertRow | None:
-        """Nothing is left of an alert that the upstream has no more, unless it was told anew while it was asked."""
+    def _forget(
+        self, tx: Tx, who: Caller, row: AlertRow, target: TargetRow, upstream: Upstream
+    ) -> AlertRow | Accepted | None:
+        """Nothing is left of an alert that the upstream has no more, unless it was told anew while it was asked. Where
+        others have it too they are told its end: no caller can say it any more."""
         tx.lock(f"alert {row.id}")
         now = tx.alert(row.id) or row
         ids = [one.ids for one in tx.targets(row.id) if one.upstream == upstream.name]
         if now.version != row.version or ids != [target.ids] or tx.is_waiting(row.id, upstream.name):
             return now
+        if now.is_deleted:
+            return None
+        ended: Accepted | None = None
+        if len(ids) < len(tx.targets(row.id)):
+            why = f"it was deleted at {upstream.name}"
+            ended = self.road.end(tx, now, who.dialect, self.ids(), self.now(), operation=Operation.DELETE, why=why)
         forget(tx, row.id, upstream, self.now())
-        return None
+        return ended
 
     async def _list(self, who: Caller, asked: Listing, request: int) -> Answered:
         chosen = choose(self.config.routes, who.dialect.name, who.name, None)

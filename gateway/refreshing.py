@@ -51,6 +51,8 @@ def refresh(
             is_changed |= path in meant or path == "status"
     if after.get("status") == "resolved" and not after.get("resolved_at"):
         after["resolved_at"] = from_millis(now)
+    elif after.get("status") != "resolved" and after.get("resolved_at"):
+        after["resolved_at"] = None
     told = {**target.ids, **(ids or {})}
     if told != target.ids or target.seen != {**target.seen, **seen}:
         for name in told.values():

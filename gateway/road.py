@@ -23,9 +23,14 @@ from gateway.outbox import Outbox
 from gateway.routing import Choice, choose, taking
 from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryRow, Tx
 from gateway.targets import Targets, hold, lane_of
-from gateway.terms import TELLING
+from gateway.terms import ENDING, TELLING
 from gateway.values import from_millis, millis
 from gateway.wire import Wire, merged
+
+STANDS = (Operation.CREATE, Operation.REOPEN, *ENDING)
+"""Operations that say whether an alert is on or over."""
+ANY_ID = 1 << 62
+"""No alert's id is as large."""
 
 
 class Road:
@@ -58,11 +63,19 @@ class Road:
             return self._without_alert(tx, asked, caller, request, command, now, via)
         raise Problem(ProblemKind.NOT_FOUND, "there is no such alert", field="id")
 
-    def end(self, tx: Tx, row: AlertRow, dialect: Dialect, command: int, now: int) -> Accepted:
-        """Resolves an alert of which its sender says nothing any more, in the sender's name."""
-        asked = Command(
-            operation=Operation.RESOLVE, ref=Ref(id=row.shown), comment="its sender said nothing of it any more"
-        )
+    def end(
+        self,
+        tx: Tx,
+        row: AlertRow,
+        dialect: Dialect,
+        command: int,
+        now: int,
+        *,
+        operation: Operation = Operation.RESOLVE,
+        why: str = "its sender said nothing of it any more",
+    ) -> Accepted:
+        """Resolves an alert of which its sender says nothing any more, in the sender's name; or deletes it."""
+        asked = Command(operation=operation, ref=Ref(id=row.shown), comment=why)
         return self._change(tx, row, asked, Caller(dialect, row.caller, row.scope), command, command, now, ())
 
     def _find(self, tx: Tx, asked: Command, caller: Caller) -> AlertRow | None:
@@ -85,7 +98,9 @@ class Road:
     def _found(self, tx: Tx, asked: Command, caller: Caller, key: str | None) -> AlertRow | None:
         if asked.ref is not None and asked.ref.id is not None:
             return tx.alert_by_id(caller.scope, asked.ref.id)
-        return tx.alert_by_key(caller.scope, key) if key is not None else None
+        if key is None:
+            return None
+        return tx.alert_by_key(caller.scope, key) or _still_to_end(tx, asked, caller, key)
 
     # --- a new alert -----------------------------------------------------------------------------------
 
@@ -203,7 +218,7 @@ class Road:
             patch.pop("ends_at", None)
         after, changed = lay_over(before, patch)
         changed = tuple(path for path in changed if path not in SERVER_OWNED)
-        operation = meaning_of(asked.operation, row)
+        operation = _as_told(tx, row, before, meaning_of(asked.operation, row), asked.operation)
         muted = _muted(tx, caller, after, now)
         is_said_again = asked.is_resend and operation is Operation.UPDATE and not changed
         if is_said_again and not has_seen and (muted or _is_told(tx, row)):
@@ -262,7 +277,8 @@ class Road:
             holder = tx.alert_by_name(row.scope, row.name)
             if holder and holder.id != row.id:
                 raise Problem(ProblemKind.NAME_TAKEN, f"The name is already used: {row.name}", field="name")
-        if operation is Operation.REOPEN and row.key and tx.alert_by_key(row.scope, row.key):
+        holder = tx.alert_by_key(row.scope, row.key) if operation is Operation.REOPEN and row.key else None
+        if holder and holder.id != row.id:
             raise Problem(ProblemKind.CONFLICT, f"a newer alert has the key {row.key}", field=dialect.name)
         if operation is not Operation.COMMENT:
             row.version += 1
@@ -366,6 +382,33 @@ def _must_be_current(asked: Command, row: AlertRow) -> None:
     if asked.version is not None and asked.version != row.version:
         text = f"Conflict version: {asked.version} is not the current version {row.version}"
         raise Problem(ProblemKind.CONFLICT, text, field="version")
+
+
+def _as_told(tx: Tx, row: AlertRow, before: Flat, meant: Operation, asked: Operation) -> Operation:
+    """An update in the light of what we told last. A read may have found at the primary that the alert is over, or open
+    again: that changed the record, and the other upstreams have not heard of it."""
+    if meant is not Operation.UPDATE or "resolved_at" not in before:  # it never was over: nearly all
+        return meant
+    if row.status == "resolved":
+        return asked if asked is Operation.RESOLVE and _told_last(tx, row) not in (None, *ENDING) else meant
+    return Operation.REOPEN if asked in TELLING and _told_last(tx, row) in ENDING else meant
+
+
+def _still_to_end(tx: Tx, asked: Command, caller: Caller, key: str) -> AlertRow | None:
+    """The last alert of a key whose end is asked for, where it is only a read that found it over."""
+    if asked.operation is not Operation.RESOLVE:
+        return None
+    row = tx.last_alert_by_key(caller.scope, key, ANY_ID)
+    is_over = row is not None and not row.is_deleted and row.status == "resolved"
+    return row if row is not None and is_over and _told_last(tx, row) not in (None, *ENDING) else None
+
+
+def _told_last(tx: Tx, row: AlertRow) -> str | None:
+    """The last of what was said of where an alert stands; None where only one upstream has it, or nobody said any."""
+    if len(tx.targets(row.id)) < 2:
+        return None
+    said = [one.operation for one in tx.commands(row.id) if one.refused is None and one.operation in STANDS]
+    return said[-1] if said else None
 
 
 def _end_of(flat: Flat) -> int | None:

@@ -1,0 +1,92 @@
+"""What a read finds at the primary, and the other upstreams have not heard of: their pages are ended, or made again, by
+what the caller says next, as if nobody had read. canonical.md, *Reads*.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.chaos_upstream import Behaviour, Got, chaos, say
+from tests.clients.callers import ibm_alert
+from tests.engine.genies import ID, Opsgenie
+from tests.engine.vendors import OK, Ibm, Uptinio, before, down, rows, settled, table, writes
+from tests.harness import KEY, house
+
+BOTH = '[[routes]]\nto = ["there", "two"]\n'
+
+
+def takes_all(got: Got) -> Behaviour:
+    """A vendor that is told, and never asked."""
+    return OK
+
+
+def test_the_end_of_what_a_read_found_over_is_told_to_the_others(tmp_path: Path) -> None:
+    """Somebody closed it at the primary, and a poll saw that; the sender's own end comes by key."""
+    genie, second = Opsgenie(), Uptinio()
+    alerts, close = "/opsgenie/v2/alerts", "/opsgenie/v2/alerts/disk/close?identifierType=alias"
+    with chaos(genie) as one, chaos(second) as two:
+        text = f'[inbound.opsgenie]\nkeys = {{ ci = "{KEY}" }}\n{genie.table(one)}{table("two", two.url, "uptinio")}'
+        with house(tmp_path, config=lambda _: text + BOTH) as h:
+            h.call("POST", alerts, {"message": "Disk full", "alias": "disk"})
+            settled(h, count=2)
+            shown = {"id": ID, "alias": "disk", "message": "Disk full", "status": "closed", "acknowledged": False}
+            genie.reading = say(200, {"data": shown, "requestId": "r"})
+            found = h.call("GET", f"{alerts}/disk?identifierType=alias")
+            assert found.body["data"]["status"] == "closed"
+            assert h.call("POST", close, {}).status == 202
+            h.wait_for(lambda: [one["status"] for one in second.held.values()] == ["resolved"])
+            assert h.call("POST", close, {}).status == 202
+            settled(h, count=5)  # the repeat finds nothing to end any more, and goes by its key alone
+            assert len(writes(two)) == 2
+
+
+def test_the_end_by_id_of_what_a_read_found_over_is_told_to_the_others(tmp_path: Path) -> None:
+    first = Uptinio()
+    with chaos(first) as one, chaos(takes_all) as two:
+        tables = table("there", one.url, "uptinio"), table("two", two.url, "pagerduty", "")
+        with before(tmp_path, *tables, routes=BOTH) as h:
+            made = down(h).body["data"]["id"]
+            settled(h, count=2)
+            first.held[made]["status"] = "resolved"
+            address = f"/uptinio/alerts/{made}"
+            assert h.call("GET", address).body["data"]["status"] == "resolved"
+            assert h.call("PUT", address, {"status": "resolved"}).status == 200
+            settled(h, count=4)
+            assert [got.body.get("event_action", "trigger") for got in writes(two)] == ["trigger", "resolve"]
+
+
+def test_what_a_read_found_open_again_pages_the_others_when_it_is_said_again(tmp_path: Path) -> None:
+    """The other one has ended it: an update of what is over there woke nobody."""
+    first = Uptinio()
+    with chaos(first) as one, chaos(takes_all) as two:
+        tables = table("there", one.url, "uptinio"), table("two", two.url, "pagerduty", "")
+        with before(tmp_path, *tables, routes=BOTH) as h:
+            made = down(h).body["data"]["id"]
+            settled(h, count=2)
+            address = f"/uptinio/alerts/{made}"
+            h.call("PUT", address, {"status": "resolved"})
+            settled(h, count=4)
+            first.held[made]["status"] = "active"
+            found = h.call("GET", address).body["data"]
+            assert (found["status"], found["resolved_at"]) == ("active", None)
+            assert h.call("PUT", address, {"message": "again"}).status == 200
+            settled(h, count=6)
+            said = [(got.body.get("event_action", "trigger"), got.body.get("payload")) for got in writes(two)]
+            assert [action for action, _ in said] == ["trigger", "resolve", "trigger"]
+            assert said[-1][1]["summary"] == "again"
+
+
+def test_what_was_deleted_at_the_primary_is_ended_at_the_others(tmp_path: Path) -> None:
+    """The record has it no more, so no caller could end the page."""
+    first = Ibm()
+    with chaos(first) as one, chaos(takes_all) as two:
+        tables = table("there", one.url, "ibm_monitoring"), table("two", two.url, "pagerduty", "")
+        with before(tmp_path, *tables, routes=BOTH) as h:
+            made = h.call("POST", "/ibm_monitoring/api/alerts", ibm_alert("CPU")).body["alert"]
+            settled(h, count=2)
+            first.held.clear()
+            assert h.call("GET", f"/ibm_monitoring/api/alerts/{made['id']}").status == 404
+            h.wait_for(lambda: len(writes(two)) == 2)
+            assert writes(two)[-1].body["event_action"] == "resolve"
+            assert len(writes(one)) == 1, "what is gone there is told nothing"
+            assert rows(h, "is_deleted", "alerts") == [1]
