@@ -10,6 +10,7 @@ from typing import Literal
 from msgspec import Struct, structs, to_builtins
 
 from gateway.canonical import Operation
+from gateway.choosing import key_entry
 from gateway.codes import MEANINGS, Code
 from gateway.config import Upstream
 from gateway.dialect import Again, Changed, Delivered, Found, Missing, Outcome, Pending, Rejected, code_of
@@ -271,6 +272,8 @@ def _stands(
         target.seen.pop(INSTEAD_OF, None)
         if outcome.ids:
             target.seen[SPOKEN] = upstream.dialect.name
+        if upstream.dialect.outbound.addressed_by == "key" and may_look(upstream) and outcome.ids.get("id"):
+            _stand_for_adopted(tx, row, target, outcome.ids["id"], now)
         target.renew_at = now + int(outcome.renew * 1000) if outcome.renew and row.is_open else None
         named = tx.alert_by_id(row.scope, outcome.ids["id"]) if show and outcome.ids.get("id") else None
         for name in outcome.ids.values():
@@ -281,6 +284,19 @@ def _stands(
             tx.update_alert(row)
     target.state = _state_after(shipment, upstream)
     tx.put_target(target)
+
+
+def _stand_for_adopted(tx: Tx, row: AlertRow, target: TargetRow, name: str, now: int) -> None:
+    """What a list brought in, and its sender says here by now, is one alert and not two: there it was merged by its
+    key. Of what was adopted nobody said anything, so nothing is lost with it."""
+    for other in tx.alerts_by_party(row.scope, name, target.upstream):
+        if other.id == row.id or other.key is not None:
+            continue
+        tx.lock(f"alert {other.id}")
+        entries = [key_entry(one.lane) for one in tx.targets(other.id)]
+        if entries == [key_entry(target.lane)] and not tx.count_commands(other.id):
+            other.is_deleted, other.is_open, other.updated_at = True, False, now
+            tx.update_alert(other)
 
 
 def _state_after(shipment: Shipment, upstream: Upstream) -> Literal["present", "gone"]:
