@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -33,6 +34,7 @@ from gateway.dialect import (
     Call,
     Command,
     Found,
+    FoundAlert,
     Inquiry,
     Listing,
     Missing,
@@ -53,7 +55,7 @@ from gateway.ids import MakeId
 from gateway.landing import all_has_landed, has_landed, not_landed
 from gateway.lookup import as_shown, look_up, mutes, question
 from gateway.metrics import Metrics
-from gateway.refreshing import forget, refresh, take_in
+from gateway.refreshing import forget, let_go, refresh, take_in, unlisted
 from gateway.road import Road
 from gateway.routing import choose
 from gateway.store import AlertFilter, AlertRow, FirstAnswer, Store, TargetRow, Tx
@@ -67,6 +69,9 @@ log = structlog.get_logger()
 T = TypeVar("T")
 AT_ONCE = 256
 """So many commands of a batch are written at once: what others ask meanwhile comes between."""
+
+TAKEN_IN_AT_ONCE = 100
+"""So many alerts of an upstream's list are brought into the record at once, for the same reason."""
 
 
 class Answered(Struct, frozen=True):
@@ -437,11 +442,7 @@ class Desk:
             outcome = await self._ask(upstream, call, entry)
             self._note(of_whom, not isinstance(outcome, Found))
             if isinstance(outcome, Found):
-                alerts, since = outcome.alerts, asked_at - int(self.config.retention * 1000)
-                await self.store.write(
-                    lambda tx: take_in(tx, who, upstream, alerts, self.ids, asked_at, self.now(), since, entry),
-                    is_long=True,
-                )
+                await self._take_in(who, upstream, outcome.alerts, asked_at, entry)
         is_stale = of_whom in self._in_vain
         wanted = AlertFilter(
             statuses=asked.statuses or (() if who.dialect.has_status else ("firing", "acknowledged")),
@@ -466,6 +467,31 @@ class Desk:
         listed, total = await self.store.read(look, is_long=True)
         answer = Answer(listed=listed, total=total, listing=asked, request=request)
         return Answered(answer, request, is_stale=is_stale)
+
+    async def _take_in(
+        self, who: Caller, upstream: Upstream, alerts: Sequence[FoundAlert], asked_at: int, entry: str
+    ) -> None:
+        """Brings a list into the record, a part at a time: what others write meanwhile comes between."""
+        since = asked_at - int(self.config.retention * 1000)
+        for begin in range(0, len(alerts), TAKEN_IN_AT_ONCE):
+            part = alerts[begin : begin + TAKEN_IN_AT_ONCE]
+            work = partial(
+                take_in,
+                who=who,
+                upstream=upstream,
+                alerts=part,
+                ids=self.ids,
+                asked_at=asked_at,
+                now=self.now(),
+                kept_since=since,
+                entry=entry,
+            )
+            await self.store.write(work, is_long=True)
+        if upstream.dialect.outbound.read is None:
+            listed = {found.id for found in alerts}
+            missed = await self.store.read(lambda tx: unlisted(tx, who, upstream, listed, entry), is_long=True)
+            if missed:
+                await self.store.write(lambda tx: let_go(tx, missed, asked_at), is_long=True)
 
     async def _mute(
         self, inbound: Inbound, who: Caller, asked: Mute | Unmute | Mutes, request: int, via: Via

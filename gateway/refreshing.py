@@ -6,7 +6,7 @@ Plain functions of a transaction; they know no vendor, HTTP, or SQL.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from msgspec import UNSET
 
@@ -16,7 +16,7 @@ from gateway.choosing import key_entry, lane
 from gateway.config import Upstream
 from gateway.dialect import FoundAlert
 from gateway.rows import Unmet, Writing
-from gateway.store import AlertRow, CommandBody, TargetRow, Tx
+from gateway.store import AlertFilter, AlertRow, CommandBody, TargetRow, Tx
 from gateway.terms import SPOKEN, is_anothers, saying
 from gateway.translation import translate
 from gateway.values import from_millis, millis
@@ -49,10 +49,9 @@ def refresh(
         if after.get(path, UNSET) != value:
             after[path] = value
             is_changed |= path in meant or path == "status"
-    if after.get("status") == "resolved" and not after.get("resolved_at"):
-        after["resolved_at"] = from_millis(now)
-    elif after.get("status") != "resolved" and after.get("resolved_at"):
-        after["resolved_at"] = None
+    is_over = after.get("status") == "resolved"
+    if is_over != bool(after.get("resolved_at")):
+        after["resolved_at"] = from_millis(now) if is_over else None
     told = {**target.ids, **(ids or {})}
     if told != target.ids or target.seen != {**target.seen, **seen}:
         for name in told.values():
@@ -138,6 +137,29 @@ def take_in(
             not in_flight and not tx.is_known_id(found.id, upstream.name) and not _is_long_over(found.flat, kept_since)
         ):
             _adopt(tx, who, upstream, found, ids(), now)
+
+
+def unlisted(tx: Tx, who: Caller, upstream: Upstream, listed: Collection[str], entry: str) -> list[int]:
+    """What was adopted from an upstream's list, and is in it no more: over, where that list is whole and all that can
+    be asked for, as nobody would ever say so here."""
+    rows, _ = tx.alerts(who.scope, AlertFilter(statuses=("firing", "acknowledged")))
+    adopted = [row.id for row in rows if row.key is None and row.ends_at is None and row.dialect == who.dialect.name]
+    missed = []
+    for alert in adopted:
+        at = [(one.upstream, key_entry(one.lane), one.ids.get("id") in listed) for one in tx.targets(alert)]
+        if at == [(upstream.name, entry, False)] and not tx.count_commands(alert):
+            missed.append(alert)
+    return missed
+
+
+def let_go(tx: Tx, alerts: Iterable[int], asked_at: int) -> None:
+    """Nothing is left of those, unless somebody said something of them since the list was asked for: one that is listed
+    again is adopted again."""
+    for alert in alerts:
+        tx.lock(f"alert {alert}")
+        row = tx.alert(alert)
+        if row is not None and row.updated_at < asked_at and not tx.count_commands(alert):
+            tx.remove_alert(alert)
 
 
 def _held(tx: Tx, scope: str, upstream: str, name: str, entry: str) -> AlertRow | None:

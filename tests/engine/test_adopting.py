@@ -1,0 +1,119 @@
+"""What a list brings in that was there before the gateway: it is one alert with what its sender says later, it ends
+when it is listed no more, and thousands of it keep nobody else from writing. canonical.md, *Reads*.
+"""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from mappings.alertmanager.alert import fingerprint
+from tests.chaos_upstream import Behaviour, Got, chaos, say
+from tests.clients.callers import uptinio_alert
+from tests.engine.genies import ID, JsmOps
+from tests.engine.vendors import Uptinio, ago, before, count, messages, settled, table, writes
+from tests.harness import KEY, House, house
+
+ALERTS = "/alertmanager/api/v2/alerts"
+
+
+class Alertmanager:
+    """Keeps what it is posted, by fingerprint, and lists it."""
+
+    def __init__(self, *held: dict[str, Any]) -> None:
+        self.held: dict[str, dict[str, Any]] = {}
+        self.take(list(held))
+
+    def take(self, posted: list[dict[str, Any]]) -> None:
+        """Keeps alerts."""
+        status = {"state": "active", "silencedBy": [], "inhibitedBy": []}
+        for one in posted:
+            found = fingerprint(one["labels"])
+            self.held[found] = {**one, "fingerprint": found, "status": status, "updatedAt": ago(0), "receivers": []}
+
+    def __call__(self, got: Got) -> Behaviour:
+        """Does what a request asks."""
+        if got.method == "GET":
+            return say(200, list(self.held.values()))
+        self.take(got.body)
+        return say(200, {})
+
+
+def prometheus(name: str) -> dict[str, Any]:
+    """An alert as Prometheus posts it."""
+    ends = (datetime.now(UTC) + timedelta(minutes=4)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"labels": {"alertname": name}, "annotations": {"summary": name}, "startsAt": ago(5), "endsAt": ends}
+
+
+def in_front_of(directory: Path, dialect: str, tables: str) -> Any:
+    """A gateway for one caller of a dialect."""
+    return house(directory, config=lambda _: f'[inbound.{dialect}]\nkeys = {{ ci = "{KEY}" }}\n{tables}')
+
+
+def named(h: House) -> list[str]:
+    """What is listed, asked for anew: an upstream is asked once a second."""
+    h.gateway.desk._asked.clear()  # type: ignore[union-attr]
+    return [one["labels"]["alertname"] for one in h.call("GET", ALERTS).body]
+
+
+def test_what_was_adopted_and_is_posted_is_one_alert(tmp_path: Path) -> None:
+    """Prometheus posted it there itself until yesterday; somebody lists before it does so here."""
+    there = Alertmanager(prometheus("Disk"))
+    with (
+        chaos(there) as upstream,
+        in_front_of(tmp_path, "alertmanager", table("there", upstream.url, "alertmanager", "")) as h,
+    ):
+        assert named(h) == ["Disk"]
+        assert h.call("POST", ALERTS, [prometheus("Disk")]).status == 200
+        settled(h)
+        assert named(h) == ["Disk"]
+        assert h.call("POST", ALERTS, [{**prometheus("Disk"), "endsAt": ago(0)}]).status == 200
+        settled(h, count=2)
+        there.held.clear()
+        assert named(h) == []
+
+
+def test_what_was_adopted_and_is_listed_no_more_is_over(tmp_path: Path) -> None:
+    """And on again once it is listed again; what is posted here is over when its sender says so."""
+    there = Alertmanager(prometheus("Disk"))
+    with (
+        chaos(there) as upstream,
+        in_front_of(tmp_path, "alertmanager", table("there", upstream.url, "alertmanager", "")) as h,
+    ):
+        assert h.call("POST", ALERTS, [prometheus("Own")]).status == 200
+        settled(h)
+        assert sorted(named(h)) == ["Disk", "Own"]
+        there.held.clear()
+        assert named(h) == ["Own"]
+        there.take([prometheus("Disk")])
+        assert sorted(named(h)) == ["Disk", "Own"]
+        assert len(writes(upstream)) == 1, "nothing is told of it"
+
+
+def test_what_was_adopted_at_a_vendor_of_ids_and_is_posted_is_one_alert(tmp_path: Path) -> None:
+    """The vendor finds it by its alias, and answers with the id that is known."""
+    genie, alerts = JsmOps(), "/jsm_ops/alerts"
+    genie.held = {"id": ID, "alias": "disk", "message": "Disk full", "status": "open", "createdAt": ago(60)}
+    with chaos(genie) as upstream, in_front_of(tmp_path, "jsm_ops", genie.table(upstream)) as h:
+        assert [one["id"] for one in h.call("GET", alerts).body["values"]] == [ID]
+        assert h.call("POST", alerts, {"message": "Disk full", "alias": "disk"}).status == 202
+        settled(h)
+        assert len(h.call("GET", alerts).body["values"]) == 1
+        assert h.call("GET", f"{alerts}/{ID}").body["alias"] == "disk"
+
+
+def test_a_long_list_lets_others_write_between(tmp_path: Path) -> None:
+    """Five thousand took the store for a second at each poll, and nobody's alert was taken meanwhile."""
+    old = [
+        {**uptinio_alert(f"old {n}"), "id": f"alt_{n}", "status": "active", "created_at": ago(60)} for n in range(900)
+    ]
+    with chaos(Uptinio(*old)) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
+        listing = threading.Thread(target=lambda: messages(h))
+        listing.start()
+        seen = set()
+        while listing.is_alive():
+            seen.add(count(h, "alerts"))
+        assert count(h, "alerts") == 900
+        assert seen - {0, 900}, "a part of it was there before the rest"
