@@ -375,7 +375,9 @@ class Desk:
             self._in_vain[what] = True
 
     async def _ask(self, upstream: Upstream, call: Call, entry: str) -> Outcome | None:
-        """Runs a reading call; None where it does not end well in time."""
+        """Runs a reading call; None where it does not end well in time, or the upstream is left alone."""
+        if self.dispatcher.is_left_alone(upstream.name):
+            return None
         try:
             client = self.dispatcher.client(upstream.name)
             ended = await asyncio.wait_for(client.run(call, entry=entry), self.config.reply_timeout)

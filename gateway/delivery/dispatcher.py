@@ -124,6 +124,11 @@ class Dispatcher:
         lanes = self._lanes.get(upstream)
         return bool(lanes and lanes.gate.is_open)
 
+    def is_left_alone(self, upstream: str) -> bool:
+        """Whether this upstream is asked nothing for now, as it would not answer; once a probe is due, it may be."""
+        lanes = self._lanes.get(upstream)
+        return bool(lanes and lanes.gate.is_open and lanes.gate.breaker.wait(time.monotonic()) > 0)
+
     def breakers(self) -> dict[str, Breaker]:
         """How things stand with each upstream."""
         return {name: lanes.gate.breaker for name, lanes in self._lanes.items()}

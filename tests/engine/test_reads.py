@@ -5,6 +5,7 @@ ids that mean something else elsewhere, answers older than what happened meanwhi
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,25 @@ def test_an_alert_whose_key_is_another_s_by_now_stays_over(tmp_path: Path) -> No
             assert found.status == 200, found.body
             assert found.body["data"]["status"] == "closed"
             assert rows(h, "status", "alerts ORDER BY id") == ["resolved", "firing"]
+
+
+@pytest.mark.parametrize("what", ["one", "list"])
+def test_an_upstream_that_is_left_alone_is_not_asked(tmp_path: Path, what: str) -> None:
+    """A caller who polls was a request a second to one that is down or refuses us, and
+    waited for each."""
+    there, top = Uptinio(), 'reply_timeout = "300ms"'
+    with chaos(there) as upstream, before(tmp_path, uptinio("there", upstream.url), top=top) as h:
+        made = down(h, "first").body["data"]["id"]
+        path = f"/uptinio/alerts/{made}" if what == "one" else "/uptinio/alerts"
+        assert h.gateway.dispatcher
+        [breaker] = h.gateway.dispatcher.breakers().values()
+        there.then = [say(401, {})] * 50
+        down(h, "second")
+        h.wait_for(lambda: breaker.wait(time.monotonic()) > 1, 5)
+        asked = [got for got in upstream.got if got.method == "GET"]
+        sent = h.call("GET", path)
+        assert (sent.status, sent.headers.get("alert-gateway-stale")) == (200, "true")
+        assert [got for got in upstream.got if got.method == "GET"] == asked
 
 
 def test_channels_longer_than_an_ordinary_reply_are_passed_on_whole(tmp_path: Path) -> None:
