@@ -376,6 +376,8 @@ class Machine(RuleBasedStateMachine):
             undo(self.desk.tx, found, "everybody refused it")
         for one in made:
             del self.owed[one.id]
+            if one.merges:  # what it was to say for those is said without it, by what came before it
+                self.sent[one.upstream, one.lane] = 0
         after = self.desk.tx.alert(found.alert)
         assert after == before
         if before is None:
