@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tests.chaos.load import CALLER_KEY as KEY
 from tests.chaos.processes import free_port
 from tests.chaos_upstream import Chaos, chaos, say
 from tests.postgres_server import shared
+from tests.processes import wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,15 +39,19 @@ def configured(directory: Path, store: str, upstream: str, port: int, more: str 
 
 
 @contextmanager
-def serving(config: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A gateway's process, told to end at the end."""
+def serving(config: Path, *arguments: str, under: Sequence[str] = ()) -> Iterator[subprocess.Popen[bytes]]:
+    """A gateway's process, told to end at the end; `under` is a program that starts it."""
     log = (config.parent / "log").open("ab")
-    command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(config), *arguments]
+    command = [*under, sys.executable, "-m", "gateway.cli", "serve", "--config", str(config), *arguments]
     with log, subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log) as process:
         try:
             yield process
         finally:
-            process.terminate()
+            if under:  # it would not hear of it
+                [started] = workers_of(process)
+                os.kill(started, signal.SIGTERM)
+            else:
+                process.terminate()
             process.wait(40)
 
 
@@ -203,3 +209,25 @@ def test_a_reload_asked_for_while_workers_start_is_made_up_for(tmp_path: Path) -
             time.sleep(0.05)
         assert workers_of(process) == before, log.read_text()
         assert log.read_text().count('"event": "config.reloaded"') == 2
+
+
+ALONE = ("unshare", "--pid", "--fork", "--kill-child")
+"""Starts a program as the first process of a namespace, as a container does."""
+
+
+def can_be_alone() -> bool:
+    """Whether we may make a namespace here."""
+    return bool(shutil.which("unshare")) and not subprocess.run([*ALONE, "true"], check=False).returncode
+
+
+@pytest.mark.skipif(not can_be_alone(), reason="no namespace can be made here")
+def test_a_reload_by_post_reaches_every_worker_also_in_a_container(tmp_path: Path) -> None:
+    """There the supervisor is process 1, which elsewhere takes those on whose supervisor is gone."""
+    port = free_port()
+    config = configured(tmp_path, shared().database(), "http://127.0.0.1:9", port)
+    with serving(config, "--workers", "2", under=ALONE):
+        ready(f"http://127.0.0.1:{port}")
+        log = config.parent / "log"
+        wait_for(lambda: log.read_text().count('"event": "serving"') == 2)
+        assert httpx.post(f"http://127.0.0.1:{port}/-/reload", json={}, timeout=10).json() == {"reloaded": True}
+        wait_for(lambda: log.read_text().count('"event": "config.reloaded"') == 3, said=log.read_text)
