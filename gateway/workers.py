@@ -84,6 +84,7 @@ class _Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._tell, signal.SIGHUP)
+        hear_reloads()
         tasks = [asyncio.create_task(self._keep(number)) for number in range(1, count + 1)]
         stopping = asyncio.create_task(self._stop.wait())
         await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)

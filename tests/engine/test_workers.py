@@ -293,3 +293,25 @@ def test_a_worker_that_cannot_be_started_again_for_now_leaves_the_others_serving
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
         wait_for(lambda: log.read_text().count('"event": "serving"') == 3, 30, log.read_text)
     assert process.returncode == 0
+
+
+def holds_reloads_back(pid: int) -> bool:
+    """Whether a process would hear of SIGHUP only later."""
+    [mask] = re.findall(r"SigBlk:\s+(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return bool(int(mask, 16) & 1 << signal.SIGHUP - 1)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_reload_asked_for_before_a_gateway_hears_of_it_does_not_end_it(tmp_path: Path, workers: str) -> None:
+    """As `systemctl reload` does right after a start."""
+    port = free_port()
+    config = configured(tmp_path, shared().database(), "http://127.0.0.1:9", port)
+    with serving(config, "--workers", workers) as process:
+        wait_for(lambda: holds_reloads_back(process.pid))
+        process.send_signal(signal.SIGHUP)
+        ready(f"http://127.0.0.1:{port}")
+        assert not holds_reloads_back(process.pid)
+        again = (tmp_path / "log").read_text().count('"event": "config.reloaded"')
+        process.send_signal(signal.SIGHUP)
+        wait_for(lambda: (tmp_path / "log").read_text().count('"event": "config.reloaded"') > again)
+    assert process.returncode == 0
