@@ -6,6 +6,7 @@ It must not know any vendor; what a command does is elsewhere, here is only how 
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from typing import Any
 
@@ -50,6 +51,8 @@ def serve(
     config_path: str, listen: str | None, workers: int, log_level: str, fd: int | None, admin_fd: int | None
 ) -> None:
     """Serve."""
+    # Until there is somebody to hear it: a reload that is asked for while we start would end us.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     from gateway.lean import spare
 
     spare()

@@ -150,8 +150,8 @@ class _Reloading:
     async def for_all(self, operator: Operator) -> None:
         """Reloads here, and has a supervisor tell the other workers. Raises what is wrong with the configuration."""
         await self._here(operator)
-        if self._is_one_of_many and os.getppid() == _supervisor() > 1:
-            os.kill(_supervisor(), signal.SIGHUP)
+        if self._is_one_of_many and os.environ.get(SUPERVISOR) == str(os.getppid()):  # which is 1 in a container
+            os.kill(os.getppid(), signal.SIGHUP)
 
     async def _here(self, operator: Operator) -> None:
         gateway = self._gateway

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -32,8 +33,8 @@ def supervise(arguments: Sequence[str], count: int, addresses: Mapping[str, tupl
     """Runs `alert-gateway` with these arguments so many times until SIGTERM or SIGINT; answers the exit status. Each
     gets the sockets that listen at `addresses` by the option of that name."""
     with contextlib.ExitStack() as stack:
-        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="alert-gateway-"))
-        command = [sys.executable, "-m", "gateway.cli", *arguments]
+        directory = stack.enter_context(_metrics_directory())
+        command = [sys.executable, *_safely(), "-m", "gateway.cli", *arguments]
         inherited: list[socket.socket] = []
         for option, (host, port) in addresses.items():
             listener = stack.enter_context(bind(host, port))
@@ -43,6 +44,28 @@ def supervise(arguments: Sequence[str], count: int, addresses: Mapping[str, tupl
             command += [option, str(listener.fileno())]
         environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": directory, SUPERVISOR: str(os.getpid())}
         return asyncio.run(_Supervisor(command, environment, inherited, directory).run(count))
+
+
+@contextlib.contextmanager
+def _metrics_directory() -> Iterator[str]:
+    """Where workers count. It is locked, which is how systemd-tmpfiles is told to leave it alone however old it is."""
+    with tempfile.TemporaryDirectory(prefix="alert-gateway-", ignore_cleanup_errors=True) as directory:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            yield directory
+        finally:
+            os.close(fd)
+
+
+def _safely() -> list[str]:
+    """Keeps workers from importing what happens to lie in the working directory, unless we were started from there."""
+    try:
+        is_from_here = sys.path[0] in ("", os.getcwd())
+    except OSError:  # it was removed
+        is_from_here = False
+    return [] if is_from_here else ["-P"]
 
 
 class _Supervisor:
@@ -61,6 +84,7 @@ class _Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._tell, signal.SIGHUP)
+        hear_reloads()
         tasks = [asyncio.create_task(self._keep(number)) for number in range(1, count + 1)]
         stopping = asyncio.create_task(self._stop.wait())
         await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -83,9 +107,12 @@ class _Supervisor:
         """Keeps one worker running. One that never got to serve has nothing to be started again for."""
         first = True
         while not self._stop.is_set():
-            fds = [listener.fileno() for listener in self._inherited]
-            with _reloads_held():
-                process = await asyncio.create_subprocess_exec(*self._command, env=self._environment, pass_fds=fds)
+            try:
+                process = await self._started()
+            except OSError as error:  # too many processes, or too little memory: the others serve on
+                log.error("worker.not_started", worker=worker, reason=str(error))
+                await self._pause()
+                continue
             self._running[worker] = process
             if self._stop.is_set():  # the others were told while it was being started
                 process.terminate()
@@ -96,9 +123,19 @@ class _Supervisor:
                 return status if status > 0 else 0
             first = False
             log.error("worker.died", worker=worker, status=status)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), AGAIN)
+            await self._pause()
         return 0
+
+    async def _started(self) -> asyncio.subprocess.Process:
+        """A new worker. Whoever cleans up may have taken the directory for the metrics, without which none starts."""
+        os.makedirs(self._metrics, mode=0o700, exist_ok=True)
+        fds = [listener.fileno() for listener in self._inherited]
+        with _reloads_held():
+            return await asyncio.create_subprocess_exec(*self._command, env=self._environment, pass_fds=fds)
+
+    async def _pause(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), AGAIN)
 
 
 @contextlib.contextmanager

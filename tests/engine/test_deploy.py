@@ -5,9 +5,12 @@ cluster, an init system) is checked by its own program where that is there.
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
@@ -18,6 +21,7 @@ from typing import Any
 
 import httpx
 import pytest
+import trustme
 import yaml
 from click.testing import CliRunner
 
@@ -26,6 +30,7 @@ from gateway.cli import main
 from gateway.config import Config, parse
 from gateway.service import DRAIN_SECONDS
 from gateway.serving import LINGER, SETTLE
+from tests.engine.certificates import write
 from tests.processes import serving
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -306,3 +311,24 @@ def test_a_gateway_serves_from_it_and_answers_its_probes(text: str, tmp_path: Pa
         admin = running.waits_for("serving.admin")[0]["url"]
         assert [httpx.get(admin + path).status_code for path in ("/-/healthy", "/-/ready")] == [200, 200]
         assert running.waits_for("serving")[0]["dialects"] == list(tomllib.loads(text)["inbound"])
+
+
+# --- the image -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["plain", "admin", "tls", "proxy"])
+def test_the_image_is_healthy_whatever_the_configuration_and_not_when_it_hangs(way: str, tmp_path: Path) -> None:
+    cert, key = write(tmp_path, trustme.CA(), "localhost")
+    top = {"admin": 'admin = "127.0.0.1:0"\n', "tls": f'tls = {{ cert = "{cert}", key = "{key}" }}\n'}.get(way, "")
+    config = tmp_path / "gateway.toml"
+    upstream = '[upstreams.oncall]\ndialect = "ilert"\nurl = "http://127.0.0.1:9"\nkey = "there"\n'
+    config.write_text(f'{top}store = "sqlite://{tmp_path}/gateway.db"\n[inbound.ilert]\n{upstream}')
+    found = re.search(r"^HEALTHCHECK .*\\\n +CMD (.*)$", (DEPLOY.parent / "Dockerfile").read_text("utf8"), re.MULTILINE)
+    assert found
+    env = {**os.environ, **({"http_proxy": "http://127.0.0.1:9"} if way == "proxy" else {})}
+    with serving(config) as running:
+        port = running.url.rpartition(":")[2]
+        line = [sys.executable, *(word.replace("8080", port) for word in json.loads(found[1])[1:])]
+        assert subprocess.run(line, env=env, timeout=20, check=False).returncode == 0
+        running.signal(signal.SIGSTOP)
+        assert subprocess.run(line, env=env, capture_output=True, timeout=20, check=False).returncode != 0

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from tests.chaos.load import CALLER_KEY as KEY
 from tests.chaos.processes import free_port
 from tests.chaos_upstream import Chaos, chaos, say
 from tests.postgres_server import shared
+from tests.processes import wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,15 +40,19 @@ def configured(directory: Path, store: str, upstream: str, port: int, more: str 
 
 
 @contextmanager
-def serving(config: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A gateway's process, told to end at the end."""
+def serving(config: Path, *arguments: str, under: Sequence[str] = ()) -> Iterator[subprocess.Popen[bytes]]:
+    """A gateway's process, told to end at the end; `under` is a program that starts it."""
     log = (config.parent / "log").open("ab")
-    command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(config), *arguments]
+    command = [*under, sys.executable, "-m", "gateway.cli", "serve", "--config", str(config), *arguments]
     with log, subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log) as process:
         try:
             yield process
         finally:
-            process.terminate()
+            if under:  # it would not hear of it
+                [started] = workers_of(process)
+                os.kill(started, signal.SIGTERM)
+            else:
+                process.terminate()
             process.wait(40)
 
 
@@ -203,3 +210,108 @@ def test_a_reload_asked_for_while_workers_start_is_made_up_for(tmp_path: Path) -
             time.sleep(0.05)
         assert workers_of(process) == before, log.read_text()
         assert log.read_text().count('"event": "config.reloaded"') == 2
+
+
+ALONE = ("unshare", "--pid", "--fork", "--kill-child")
+"""Starts a program as the first process of a namespace, as a container does."""
+
+
+def can_be_alone() -> bool:
+    """Whether we may make a namespace here."""
+    return bool(shutil.which("unshare")) and not subprocess.run([*ALONE, "true"], check=False).returncode
+
+
+@pytest.mark.skipif(not can_be_alone(), reason="no namespace can be made here")
+def test_a_reload_by_post_reaches_every_worker_also_in_a_container(tmp_path: Path) -> None:
+    """There the supervisor is process 1, which elsewhere takes those on whose supervisor is gone."""
+    port = free_port()
+    config = configured(tmp_path, shared().database(), "http://127.0.0.1:9", port)
+    with serving(config, "--workers", "2", under=ALONE):
+        ready(f"http://127.0.0.1:{port}")
+        log = config.parent / "log"
+        wait_for(lambda: log.read_text().count('"event": "serving"') == 2)
+        assert httpx.post(f"http://127.0.0.1:{port}/-/reload", json={}, timeout=10).json() == {"reloaded": True}
+        wait_for(lambda: log.read_text().count('"event": "config.reloaded"') == 3, said=log.read_text)
+
+
+def died_and_came_back(process: subprocess.Popen[bytes], log: Path) -> None:
+    """Ends one worker of two, and waits until another serves in its place."""
+    wait_for(lambda: log.read_text().count('"event": "serving"') == 2, said=log.read_text)
+    os.kill(workers_of(process)[0], signal.SIGKILL)
+    wait_for(lambda: log.read_text().count('"event": "serving"') == 3, 30, log.read_text)
+
+
+def test_a_worker_comes_back_also_after_the_directory_of_its_metrics_was_cleaned_away(tmp_path: Path) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    config = configured(tmp_path, shared().database(), "http://127.0.0.1:9", port)
+    with serving(config, "--workers", "2") as process:
+        wait_for(lambda: (tmp_path / "log").read_text().count('"event": "serving"') == 2)
+        environment = Path(f"/proc/{workers_of(process)[0]}/environ").read_text()
+        [metrics] = re.findall(r"PROMETHEUS_MULTIPROC_DIR=([^\0]+)", environment)
+        with subprocess.Popen(["flock", "--exclusive", "--nonblock", metrics, "true"]) as cleaner:
+            assert cleaner.wait(10) != 0, "systemd-tmpfiles would clean it up"
+        shutil.rmtree(metrics)
+        died_and_came_back(process, tmp_path / "log")
+        assert httpx.get(url + "/metrics", timeout=10).status_code == 200
+    assert process.returncode == 0, (tmp_path / "log").read_text()
+
+
+def test_workers_are_what_their_supervisor_is_wherever_it_was_started(tmp_path: Path) -> None:
+    """Python looks into the working directory first where it is given a module to run."""
+    port = free_port()
+    config = configured(tmp_path, shared().database(), "http://127.0.0.1:9", port)
+    (tmp_path / "secrets.py").write_text("raise SystemExit(3)")
+    boot = tmp_path / "bin" / "alert-gateway"
+    boot.parent.mkdir()
+    boot.write_text("from gateway.cli import main; main()")
+    line = [sys.executable, str(boot), "serve", "--config", str(config), "--workers", "2"]
+    log = tmp_path / "log"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with log.open("ab") as err, subprocess.Popen(line, cwd=tmp_path, env=env, stderr=err) as process:
+        try:
+            wait_for(lambda: '"event": "serving"' in log.read_text(), 20, log.read_text)
+        finally:
+            process.terminate()
+            process.wait(40)
+
+
+def test_a_worker_that_cannot_be_started_again_for_now_leaves_the_others_serving(tmp_path: Path) -> None:
+    """The supervisor may open nothing more for a while: as where the machine has no process to spare."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    config = configured(tmp_path, shared().database(), "http://127.0.0.1:9", port)
+    log = tmp_path / "log"
+    with serving(config, "--workers", "2") as process:
+        ready(url)
+        wait_for(lambda: log.read_text().count('"event": "serving"') == 2, said=log.read_text)
+        before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, before[1]))
+        os.kill(workers_of(process)[0], signal.SIGKILL)
+        wait_for(lambda: '"event": "worker.not_started"' in log.read_text(), said=log.read_text)
+        ready(url)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
+        wait_for(lambda: log.read_text().count('"event": "serving"') == 3, 30, log.read_text)
+    assert process.returncode == 0
+
+
+def holds_reloads_back(pid: int) -> bool:
+    """Whether a process would hear of SIGHUP only later."""
+    [mask] = re.findall(r"SigBlk:\s+(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return bool(int(mask, 16) & 1 << signal.SIGHUP - 1)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_reload_asked_for_before_a_gateway_hears_of_it_does_not_end_it(tmp_path: Path, workers: str) -> None:
+    """As `systemctl reload` does right after a start."""
+    port = free_port()
+    config = configured(tmp_path, shared().database(), "http://127.0.0.1:9", port)
+    with serving(config, "--workers", workers) as process:
+        wait_for(lambda: holds_reloads_back(process.pid))
+        process.send_signal(signal.SIGHUP)
+        ready(f"http://127.0.0.1:{port}")
+        assert not holds_reloads_back(process.pid)
+        again = (tmp_path / "log").read_text().count('"event": "config.reloaded"')
+        process.send_signal(signal.SIGHUP)
+        wait_for(lambda: (tmp_path / "log").read_text().count('"event": "config.reloaded"') > again)
+    assert process.returncode == 0
