@@ -16,12 +16,12 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from gateway.canonical import Link, Operation
+from gateway.canonical import Operation
 from gateway.dialect import Batch, Call, Command, Delivered, Incoming, Json, Missing, Request, Response, Sending
 from gateway.errors import Problem, ProblemKind, from_validation, invalid
 from gateway.mapping import CARRIED
 from gateway.mapping import Mapping as Rows
-from gateway.rows import Dropped, Writing, joint
+from gateway.rows import Dropped
 from gateway.values import iso
 from gateway.wire import Wire
 from mappings.alertmanager.alert import ALERT, as_text, fingerprint
@@ -82,21 +82,6 @@ class Notification(Struct, kw_only=True):
 
 
 KEPT = Dropped(GROUP, why="said of the group, not of this alert; kept for those who speak alike")
-
-# --- links -------------------------------------------------------------------------------------------------
-
-
-def _read_source(url: Any) -> tuple[Any]:
-    return ((Link(href=url),) if url else UNSET,)
-
-
-def _write_source(writing: Writing, links: Any) -> tuple[Any]:
-    return (links[0].href if links else UNSET,)
-
-
-SOURCE = joint(
-    ["generatorURL"], ["links"], read=_read_source, write=_write_source, why="one link, where the alert came from"
-)
 
 # --- what is told ------------------------------------------------------------------------------------------
 
