@@ -199,8 +199,10 @@ def _notify(sending: Sending, envelope: Envelope, *, is_over: bool) -> Call:
 
 
 def notification(telling: Telling, version: str, alert: Wire) -> Wire:
-    """A group of one alert, which has its own labels for the group's."""
+    """A group of one alert, which has its own labels for the group's. Of a caller's group all is over only once it said
+    so itself: receivers that go by its `groupKey` close what they have for all of its alerts by that."""
     status = "resolved" if telling.is_over else "firing"
+    of_all = "firing" if telling.group.get("status") == "firing" else status
     labels = telling.identity
     common = {name: text for name, text in telling.alert.get("annotations", {}).items() if name != CARRIED}
     return {
@@ -213,7 +215,7 @@ def notification(telling: Telling, version: str, alert: Wire) -> Wire:
         "commonAnnotations": common,
         "externalURL": "",
         **telling.group,
-        "status": status,
+        "status": of_all,
         "alerts": [{"status": status, **alert}],
     }
 
