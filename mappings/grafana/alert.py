@@ -172,7 +172,8 @@ def _read_links(source: Any, *urls: Any) -> tuple[Any, Any]:
 
 def _write_links(writing: Writing, links: Any, own: Any) -> tuple[Any, ...]:
     named = {link.text: link.href for link in reversed(links or ()) if link.text in TEXTS[1:]}
-    other = next((link.href for link in links or () if link.text not in TEXTS[1:]), UNSET)
+    others = (link.href for link in links or () if link.text not in TEXTS[1:])
+    other = next(filter(is_address, others), UNSET)
     return (other if other is not UNSET or own is None else own, *(named.get(text, UNSET) for text in TEXTS[1:]))
 
 
