@@ -13,7 +13,6 @@ import re
 from collections.abc import Mapping as Map
 from datetime import datetime
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -28,10 +27,19 @@ NAME = "alertmanager"
 KEY = "alert_gateway_key"
 """The label that tells alerts apart whose key is not what their labels come to."""
 STARTS = f"extensions.{NAME}.startsAt"
+PLACE = f"extensions.{NAME}.generatorURL"
+"""Where an alert came from, as far as that is no address."""
 LABELLED = ("alertmanager", "alertmanager_webhook", "grafana")
 """The dialects whose alerts are told apart by their labels alone."""
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _ODD = re.compile(r"[^a-zA-Z0-9_]")
+_SCHEME = r"[a-zA-Z][a-zA-Z0-9+.-]*:"
+_ADDRESS = re.compile(_SCHEME)
+_PATH = r"/(?:[^?%]|%[0-9a-fA-F]{2})*"
+_NAME = r"[\w.~!$&'()*+,;=\x80-\U0010ffff-]*"
+_HOST = rf"(?:[\w.~!$&'()*+,;=:%-]*@)?(?:\[[^\[\]/?]*\]|{_NAME})(?::[0-9]*)?"
+_URI = re.compile(rf"\*|{_SCHEME}(?!/).*|(?:{_SCHEME}(?!//))?{_PATH}(?:\?.*)?|{_SCHEME}//{_HOST}(?:{_PATH})?(?:\?.*)?")
+_CONTROL = re.compile(r"[\0-\x1f\x7f]")
 
 # --- wire structs ------------------------------------------------------------------------------------------
 
@@ -220,21 +228,36 @@ STARTED = joint(["startsAt"], [STARTS, "created_at"], read=_read_start, write=_w
 """When it began, as its sender spells it."""
 
 
-def _read_source(url: Any) -> tuple[Any]:
-    return ((Link(href=url),) if url else UNSET,)
+def _read_source(url: Any) -> tuple[Any, Any]:
+    """A link, unless it leads nowhere: rulers that were not told their own address say a path alone (Loki's)."""
+    if not url:
+        return UNSET, UNSET
+    return ((Link(href=url),), UNSET) if is_address(url) else (UNSET, url)
 
 
-def _write_source(writing: Writing, links: Any) -> tuple[Any]:
-    return (next((link.href for link in links or () if is_address(link.href)), UNSET),)
+def _write_source(writing: Writing, links: Any, own: Any) -> tuple[Any]:
+    found = next((link.href for link in links or () if is_uri(link.href)), UNSET)
+    return (found if found is not UNSET or own is None else own,)
+
+
+SOURCE = joint(
+    ["generatorURL"],
+    ["links", PLACE],
+    read=_read_source,
+    write=_write_source,
+    why="one link, where the alert came from",
+)
+
+
+def is_uri(text: str) -> bool:
+    """Whether the vendor takes this for one, which is what Go's `url.ParseRequestURI` does: a path alone is one, and
+    blanks may be in it, but no half of an escape."""
+    return bool(_URI.fullmatch(text)) and not _CONTROL.search(text)
 
 
 def is_address(text: str) -> bool:
-    """Whether this is an address as the vendor takes it."""
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        return False
-    return bool(parts.scheme and (parts.netloc or parts.path)) and text.isprintable() and " " not in text
+    """Whether a link to this leads anywhere: it says how it is reached."""
+    return bool(_ADDRESS.match(text))
 
 
 def _read_state(state: str) -> str:
@@ -255,13 +278,7 @@ ALERT = Mapping(
         said_by(SEVERITY),
         STARTED,
         row("endsAt", "ends_at", TIME, side="reply"),
-        joint(
-            ["generatorURL"],
-            ["links"],
-            read=_read_source,
-            write=_write_source,
-            why="one link, where the alert came from",
-        ),
+        SOURCE,
         Dropped("fingerprint", why="is worked out from the labels", control=True),
         row("updatedAt", "updated_at", TIME, side="reply"),
         Dropped("receivers", why="who is told is for the routes to say", control=True),

@@ -38,7 +38,7 @@ from gateway.ids import made_at
 from gateway.values import from_millis, in_utc, iso
 from gateway.wire import Wire
 from mappings.alertmanager import matchers, words
-from mappings.alertmanager.alert import ALERT, Alert, is_address, read_moment
+from mappings.alertmanager.alert import ALERT, Alert, is_uri, read_moment
 from mappings.alertmanager.commands import command, each
 from mappings.alertmanager.matchers import Matcher
 from mappings.alertmanager.webhook import WEBHOOK, Notification, notified_api
@@ -111,6 +111,8 @@ def _checked(item: Any, place: int) -> Wire:
     """What the API layer refuses, it refuses with everything that stands beside it."""
     if isinstance(item, dict) and item.get("labels") is None:
         raise Problem(ProblemKind.INVALID, f"{place}.labels in body is required", field=f"{place}.labels")
+    if isinstance(item, dict):
+        item = {**item, **{name: _without_nulls(item[name]) for name in ("labels", "annotations") if name in item}}
     try:
         msgspec.convert(item, Posted)
         for name in ("startsAt", "endsAt"):
@@ -119,10 +121,17 @@ def _checked(item: Any, place: int) -> Wire:
         text = f'parsing alerts body from "" failed, because of alert {place}: {error}'
         raise Problem(ProblemKind.MALFORMED, text, field=str(place)) from None
     source = item.get("generatorURL")
-    if source and not is_address(source):
+    if source and not is_uri(source):
         text = f"{place}.generatorURL in body must be of type uri: {msgspec.json.encode(source[:200]).decode()}"
         raise Problem(ProblemKind.INVALID, text, field=f"{place}.generatorURL")
     return {name: value for name, value in item.items() if value is not None}
+
+
+def _without_nulls(said: Any) -> Any:
+    """Labels or annotations as the API layer reads them: a null among the texts is an empty one."""
+    if not isinstance(said, dict):
+        return said
+    return {name: "" if value is None else value for name, value in said.items()}
 
 
 # --- lists -------------------------------------------------------------------------------------------------

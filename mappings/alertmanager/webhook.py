@@ -16,12 +16,12 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from gateway.canonical import Link, Operation
+from gateway.canonical import Operation
 from gateway.dialect import Batch, Call, Command, Delivered, Incoming, Json, Missing, Request, Response, Sending
 from gateway.errors import Problem, ProblemKind, from_validation, invalid
 from gateway.mapping import CARRIED
 from gateway.mapping import Mapping as Rows
-from gateway.rows import Dropped, Writing, joint
+from gateway.rows import Dropped
 from gateway.values import iso
 from gateway.wire import Wire
 from mappings.alertmanager.alert import ALERT, as_text, fingerprint
@@ -82,21 +82,6 @@ class Notification(Struct, kw_only=True):
 
 
 KEPT = Dropped(GROUP, why="said of the group, not of this alert; kept for those who speak alike")
-
-# --- links -------------------------------------------------------------------------------------------------
-
-
-def _read_source(url: Any) -> tuple[Any]:
-    return ((Link(href=url),) if url else UNSET,)
-
-
-def _write_source(writing: Writing, links: Any) -> tuple[Any]:
-    return (links[0].href if links else UNSET,)
-
-
-SOURCE = joint(
-    ["generatorURL"], ["links"], read=_read_source, write=_write_source, why="one link, where the alert came from"
-)
 
 # --- what is told ------------------------------------------------------------------------------------------
 
@@ -214,8 +199,10 @@ def _notify(sending: Sending, envelope: Envelope, *, is_over: bool) -> Call:
 
 
 def notification(telling: Telling, version: str, alert: Wire) -> Wire:
-    """A group of one alert, which has its own labels for the group's."""
+    """A group of one alert, which has its own labels for the group's. Of a caller's group all is over only once it said
+    so itself: receivers that go by its `groupKey` close what they have for all of its alerts by that."""
     status = "resolved" if telling.is_over else "firing"
+    of_all = "firing" if telling.group.get("status") == "firing" else status
     labels = telling.identity
     common = {name: text for name, text in telling.alert.get("annotations", {}).items() if name != CARRIED}
     return {
@@ -228,7 +215,7 @@ def notification(telling: Telling, version: str, alert: Wire) -> Wire:
         "commonAnnotations": common,
         "externalURL": "",
         **telling.group,
-        "status": status,
+        "status": of_all,
         "alerts": [{"status": status, **alert}],
     }
 

@@ -11,12 +11,11 @@ from gateway.canonical import Operation
 from gateway.dialect import Batch, Dialect, Incoming, Outbound, Route
 from gateway.mapping import Mapping
 from gateway.rows import Dropped
-from mappings.alertmanager.alert import SEVERITY, STARTED, said_by
+from mappings.alertmanager.alert import SEVERITY, SOURCE, STARTED, said_by
 from mappings.alertmanager.calls import authorise
 from mappings.alertmanager.webhook import (
     BESIDE,
     KEPT,
-    SOURCE,
     WEBHOOK,
     Kept,
     Notification,

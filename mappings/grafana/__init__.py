@@ -39,7 +39,7 @@ def _notified(incoming: Incoming) -> Batch:
 def _envelope(telling: Telling) -> Wire:
     """The body as Grafana posts it. Its title and message are templates of its users: here they are what is wrong."""
     notes = telling.alert.get("annotations", {})
-    word, state = ("RESOLVED", "ok") if telling.is_over else ("FIRING:1", "alerting")
+    word = "RESOLVED" if telling.is_over else "FIRING:1"
     headline = notes.get("summary") or telling.identity.get("alertname", "")
     own = {
         "orgId": telling.alert.get("orgId", 1),
@@ -49,6 +49,7 @@ def _envelope(telling: Telling) -> Wire:
     body = notification(telling, "1", {**EMPTY, **telling.alert})
     common = body["commonAnnotations"]  # what its caller said of the group was never looked at
     shared = without_private(common) if isinstance(common, dict) else {}
+    state = "ok" if body["status"] == "resolved" else "alerting"
     return {**own, **body, "state": state, "commonAnnotations": shared}
 
 

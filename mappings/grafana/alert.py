@@ -18,7 +18,18 @@ from gateway.canonical import Image, Link
 from gateway.mapping import Mapping
 from gateway.rows import Dropped, Extension, Row, Writing, joint, row
 from gateway.values import Pair, Scale
-from mappings.alertmanager.alert import KEY, LABELLED, SEVERITY, STARTED, fingerprint, nameless, reader, writer
+from mappings.alertmanager.alert import (
+    KEY,
+    LABELLED,
+    PLACE,
+    SEVERITY,
+    STARTED,
+    fingerprint,
+    is_address,
+    nameless,
+    reader,
+    writer,
+)
 from mappings.alertmanager.webhook import GROUP, KEPT
 
 NAME = "grafana"
@@ -151,15 +162,19 @@ TEXTS = ("", "dashboard", "panel", "silence")
 """What a link is called by the field that it stands in; the first is where the alert came from."""
 
 
-def _read_links(*urls: Any) -> tuple[Any]:
-    said = [(url, text) for url, text in zip(urls, TEXTS, strict=True) if url not in (UNSET, "")]
-    return (tuple(Link(href=url, text=text or UNSET) for url, text in said) or UNSET,)
+def _read_links(source: Any, *urls: Any) -> tuple[Any, Any]:
+    """The links; where an alert came from that is another's, it may be a path alone, as in `SOURCE`."""
+    leads = source in (UNSET, "") or is_address(source)
+    said = [(url, text) for url, text in zip((source, *urls), TEXTS, strict=True) if url not in (UNSET, "")]
+    found = tuple(Link(href=url, text=text or UNSET) for url, text in said if text or leads)
+    return found or UNSET, UNSET if leads else source
 
 
-def _write_links(writing: Writing, links: Any) -> tuple[Any, ...]:
+def _write_links(writing: Writing, links: Any, own: Any) -> tuple[Any, ...]:
     named = {link.text: link.href for link in reversed(links or ()) if link.text in TEXTS[1:]}
-    other = next((link.href for link in links or () if link.text not in TEXTS[1:]), UNSET)
-    return (other, *(named.get(text, UNSET) for text in TEXTS[1:]))
+    others = (link.href for link in links or () if link.text not in TEXTS[1:])
+    other = next(filter(is_address, others), UNSET)
+    return (other if other is not UNSET or own is None else own, *(named.get(text, UNSET) for text in TEXTS[1:]))
 
 
 def _is_address(url: str) -> bool:
@@ -189,7 +204,7 @@ ALERT = Mapping(
         Dropped("endsAt", why="says that it is over, or nothing"),
         joint(
             ["generatorURL", "dashboardURL", "panelURL", "silenceURL"],
-            ["links"],
+            ["links", PLACE],
             read=_read_links,
             write=_write_links,
             why="a link of each kind, and one that is none of them",

@@ -34,7 +34,15 @@ def _remove(sending: Sending, what: str, names: list[str]) -> Request:
     return _write(sending, "DELETE", f"/{what}", UNSAID, listed)
 
 
-API = Api(alerts="/v2/alerts", change="PUT", details="details", details_at="/details", write=_write, remove=_remove)
+API = Api(
+    alerts="/v2/alerts",
+    change="PUT",
+    details="details",
+    details_at="/details",
+    write=_write,
+    remove=_remove,
+    by_alias=True,
+)
 
 
 def delete(sending: Sending) -> Call:

@@ -20,7 +20,15 @@ from gateway.rows import Dropped, Extension, Writing, joint, row
 from gateway.values import Pair, Scale, each
 from mappings.pagerduty import first
 from mappings.pagerduty.calls import CHANGE, SEND, authorise, fitted_key
-from mappings.pagerduty.words import credential_faults, problem, reason, refuse_alert, refuse_change
+from mappings.pagerduty.words import (
+    TEXT,
+    credential_faults,
+    problem,
+    reason,
+    refuse_alert,
+    refuse_change,
+    with_object,
+)
 
 OVERVIEW = "https://developer.pagerduty.com/docs/events-api-v2/overview/"
 PAGE = "https://developer.pagerduty.com/docs/events-api-v2/trigger-events/"
@@ -112,8 +120,6 @@ SEVERITY = Scale(
 )
 CHANGED = "change"
 """The category of a change event among alerts."""
-TEXT = "details"
-"""Where in the custom details the long text stands that PagerDuty has no field for."""
 
 
 def _unless_blank(value: Any) -> Any:
@@ -240,10 +246,12 @@ def _credentials(incoming: Incoming) -> tuple[str, ...]:
 
 
 def _without_nulls(incoming: Incoming) -> dict[str, Json]:
-    """The body as it is meant: null is absent, and so is a key that is blank."""
+    """The body as it is meant: null is absent, and so is a key that is blank. Custom details may be a text, as Grafana
+    sent them for years (https://github.com/grafana/grafana/issues/12115): the vendor takes them, and pages."""
     body = {name: value for name, value in body_object(incoming).items() if value is not None}
     if isinstance(body.get("payload"), dict):
-        body["payload"] = {name: value for name, value in body["payload"].items() if value is not None}
+        payload = {name: value for name, value in body["payload"].items() if value is not None}
+        body["payload"] = with_object(payload, "custom_details", TEXT)
     key = body.get("dedup_key")
     if isinstance(key, str) and not key.strip():
         del body["dedup_key"]

@@ -13,13 +13,11 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from gateway.dialect import Json
-from mappings.pagerduty.words import ACTIONS, refuse
+from mappings.pagerduty.words import ACTIONS, TEXT, refuse, with_object
 
 PAGE = "https://developer.pagerduty.com/docs/events-api-v1/trigger-events/"
 PATH = "/generic/2010-04-15/create_event.json"
 """The date is the version's name."""
-TEXT = "details"
-"""Where among the custom details of v2 the details of v1 stand that are no object."""
 UNSAID = {"source": "nowhere", "severity": "error"}
 """What v2 asks for and v1 never says. Whatever came over v1 pages somebody, as an error does."""
 
@@ -68,10 +66,10 @@ def _faults(body: dict[str, Json]) -> Iterator[str]:
 
 def in_second(body: dict[str, Json]) -> dict[str, Json]:
     """A trigger as v2 has it."""
-    payload: dict[str, Json] = {"summary": body["description"], **UNSAID}
-    details = body.get("details")
-    if details not in (None, "", {}, []):
-        payload["custom_details"] = details if isinstance(details, dict) else {TEXT: details}
+    said: dict[str, Json] = {"summary": body["description"], **UNSAID}
+    if body.get("details") not in (None, {}):
+        said["custom_details"] = body["details"]
+    payload = with_object(said, "custom_details", TEXT)
     event = {"event_action": "trigger", "payload": payload, **_shown(body.get("contexts") or [])}
     if str(body.get("incident_key", "")).strip():
         event["dedup_key"] = body["incident_key"]

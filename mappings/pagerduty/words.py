@@ -19,6 +19,19 @@ KEY_LENGTH = 32
 WRONG_LENGTH = f"Length of 'routing_key' is incorrect (should be {KEY_LENGTH} characters)"
 WRONG_CHARACTERS = "'routing_key' cannot contain non-alphanumeric characters."
 UNKNOWN_KEY = "Invalid routing key"
+TEXT = "details"
+"""Where in the custom details the long text stands that PagerDuty has no field for, and what is said in place of them
+that is no object."""
+
+
+def with_object(held: dict[str, Json], name: str, inside: str) -> dict[str, Json]:
+    """The same with an object under a name: what stands there else is put inside it, and left out if it is empty."""
+    value = held.get(name, {})
+    if isinstance(value, dict):
+        return held
+    rest = {other: said for other, said in held.items() if other != name}
+    return rest if value in ("", []) else {**rest, name: {inside: value}}
+
 
 # --- what is wrong with an event ---------------------------------------------------------------------------
 

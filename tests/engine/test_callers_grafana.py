@@ -382,6 +382,24 @@ def test_alertmanagers_group_is_kept_around_its_alert(tmp_path: Path) -> None:
         assert upstream.got[0].body == body
 
 
+@pytest.mark.parametrize(("dialect", "at"), [("grafana", AT), ("alertmanager_webhook", AM_AT)])
+def test_a_group_is_over_once_all_of_its_alerts_are(tmp_path: Path, dialect: str, at: str) -> None:
+    """Grafana OnCall and others group by `groupKey` and close by `status`: the end of one alert closed the incident of
+    another that still fired. https://github.com/grafana/oncall/blob/dev/engine/config_integrations/alertmanager.py"""
+    version = "1" if dialect == "grafana" else "4"
+    with chaos(OK) as upstream, house(tmp_path, config=lambda _: _before(dialect)(upstream)) as h:
+        one, two = alert("one"), alert("two")
+        for count, alerts in ((2, (one, two)), (3, (ended(one), two)), (4, (ended(two),))):
+            status = "firing" if two in alerts else "resolved"
+            assert h.call("POST", at, group(*alerts, version=version, status=status)).status == 200
+            settled(h, count=count)
+        told = [(got.body["status"], got.body["alerts"][0]["status"]) for got in upstream.got[2:]]
+        assert told == [("firing", "resolved"), ("resolved", "resolved")]
+        assert len({got.body["groupKey"] for got in upstream.got}) == 1
+        if dialect == "grafana":
+            assert [got.body["state"] for got in upstream.got[2:]] == ["alerting", "ok"]
+
+
 def test_a_receiver_that_is_down_gets_the_same_again(tmp_path: Path) -> None:
     answers = [say(503, {"message": "not now"}), OK]
     with (

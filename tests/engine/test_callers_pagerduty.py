@@ -137,6 +137,27 @@ def test_a_wrong_type_names_its_field(h: House) -> None:
     assert refused.status == 400 and "links[0].href" in refused.body["errors"][0]
 
 
+@pytest.mark.parametrize(
+    ("details", "held"),
+    [
+        ("Triggered metrics:\n\ncpu: 97", {"details": "Triggered metrics:\n\ncpu: 97"}),
+        (["cpu: 97"], {"details": ["cpu: 97"]}),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_custom_details_that_are_no_object_keep_no_page_back(same: House, details: Any, held: Any) -> None:
+    """Grafana posted a text, and was not refused: https://github.com/grafana/grafana/issues/12115. Here it was."""
+    key, mark = fresh("srv"), len(same.arrived("pagerduty"))
+    event = pagerduty_event("trigger", key)
+    event["payload"]["custom_details"] = details
+    assert _post(same, event).status == 202
+    change = {"routing_key": KEY, "payload": {"summary": "Build", "custom_details": details}}
+    assert _post(same, change, CHANGES).status == 202
+    for made in same.arrives("pagerduty", mark + 2)[mark:]:
+        assert made.body["payload"].get("custom_details") == held
+
+
 def test_a_trigger_with_a_fault_is_not_taken_for_a_change_event() -> None:
     """Without a path to tell them apart, an event that has an action is an alert event, or none at all."""
     dialect = dialects()["pagerduty"]

@@ -177,6 +177,22 @@ def test_trouble_while_asking_sends_nothing_again(tmp_path: Path, genie: Opsgeni
         assert paths(upstream) == [f"POST {genie.collection}"]
 
 
+def test_a_key_that_may_not_read_tells_of_everything(tmp_path: Path) -> None:
+    """An integration has a right of its own for reading (https://docs.opsgenie.com/docs/api-access-management). Without
+    it the upstream was held after the first page, and no other went out."""
+    genie = Opsgenie()
+    genie.reading = forbidden = say(403, {"message": "Forbidden", "code": 40301, "took": 0.0, "requestId": "r"})
+    genie.then = [forbidden] * 9
+    with chaos(genie) as upstream, before(tmp_path, genie.table(upstream)) as h:
+        _said(h, "ALERT", "one", summary="One")
+        _said(h, "ALERT", "two", summary="Two")
+        settled(h, count=2)
+        _said(h, "RESOLVE", "one")
+        settled(h, count=3)
+        closes = f"POST {genie.at('one', '/close')}"
+        assert paths(upstream) == [f"POST {genie.collection}", f"POST {genie.collection}", closes]
+
+
 @pytest.mark.parametrize("unread", [NOT_JSON, say(202, {"result": "ok"})], ids=["200", "202"])
 def test_an_answer_without_a_request_id_is_no_receipt(tmp_path: Path, genie: Opsgenie, unread: Behaviour) -> None:
     """Nobody could tell what becomes of it: it is sent again, under the same alias."""
