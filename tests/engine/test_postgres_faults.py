@@ -26,6 +26,7 @@ from tests.postgres_server import Server, free_port, shared
 
 HEALTHY = 10.0
 """Seconds after which the store has to be well again."""
+LEASE = 15.0
 AWAY = "alert_gateway_store_unavailable"
 
 
@@ -245,3 +246,27 @@ def test_who_watches_sees_that_it_is_the_store(server: Server, how: str, tmp_pat
         assert re.fullmatch("the store takes no commits: .+", ready.json()["faults"][0]), "it says why"
         (server.thaw if how == "freeze" else server.start)()
         h.wait_for(lambda: f"{AWAY} 0.0" in metrics(), HEALTHY)
+
+
+@pytest.mark.parametrize("table", ["deliveries", "slots", "commands"])
+def test_a_table_that_is_away_for_a_moment_ends_nobodys_work(table: str, tmp_path: Path) -> None:
+    """A restore, or a script that grants rights anew: for a while statements are refused, and then all goes on."""
+    url = shared().database()
+    with (
+        psycopg.connect(url, autocommit=True) as other,
+        house(tmp_path, {"oncall": "ilert"}, inbounds=["ilert"], store=url) as h,
+    ):
+
+        def waiting() -> object:
+            return other.execute(b"SELECT count(*) FROM deliveries WHERE state <> 'delivered'").fetchone()
+
+        assert page(h, "before").status == 202
+        other.execute(f"ALTER TABLE {table} RENAME TO away".encode())
+        time.sleep(LEASE / 3 + 1.0)
+        assert table == "slots" or page(h, "meanwhile").status == 503
+        other.execute(f"ALTER TABLE away RENAME TO {table}".encode())
+        assert page(h, "after").status == 202
+        h.wait_for(lambda: waiting() == (0,), HEALTHY)
+        assert h.client.get(h.url + "/-/ready").status_code == 200
+        kept = b"SELECT count(*) FROM slots WHERE leased_until > now() + make_interval(secs => %s)"
+        h.wait_for(lambda: other.execute(kept, (LEASE - 2.0,)).fetchone() == (1,), HEALTHY)
