@@ -51,7 +51,9 @@ _SETTINGS = b"""
 SELECT set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') = 'remote_apply'
                   THEN 'remote_apply' ELSE 'on' END, false),
        set_config('statement_timeout', %s, false),
-       set_config('idle_in_transaction_session_timeout', %s, false)
+       set_config('idle_in_transaction_session_timeout', %s, false),
+       set_config('default_transaction_isolation', 'read committed', false),
+       set_config('lock_timeout', '0', false)
 """
 # The statistics of an outbox are always of another hour: what the gateway asks for while it works has an index, and
 # is looked up there whatever the planner believes.
@@ -73,6 +75,7 @@ class Address:
                 "with what is special in a password percent-encoded"
             ) from None
         self._known = {**_DEFAULTS, **{name: value for name, value in found.items() if value is not None}}
+        self._known["client_encoding"] = "utf8"  # whatever a database, a user or PGCLIENTENCODING is set to
         self._password = str(found.get("password") or "")
 
     def __repr__(self) -> str:
