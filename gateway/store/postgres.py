@@ -334,7 +334,7 @@ def _end(line: Line, connection: psycopg.Connection[Any]) -> None:
         with line.asking():
             connection.execute(b"COMMIT")
     except psycopg.Error as error:
-        line.drop()
+        line.drop(is_committing=True)
         raise StoreError(f"whether the store has committed is not known: {line.masked(error)}") from None
 
 
@@ -355,4 +355,4 @@ def _tell(line: Line, connection: psycopg.Connection[Any], told: list[str]) -> N
             texts = list(dict.fromkeys(told))
             connection.execute(b"SELECT pg_notify(%s, told) FROM unnest(%s::text[]) AS told", (CHANNEL, texts))
     except psycopg.Error:
-        line.drop()
+        line.drop(is_committing=True)

@@ -61,6 +61,7 @@ _BY_INDEX = b"""
 SELECT set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false),
        set_config('enable_sort', 'off', false)
 """
+_WAITS = b"SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event = 'SyncRep')"
 
 
 class Address:
@@ -107,6 +108,8 @@ class Line:
         self._connection: psycopg.Connection[Any] | None = None
         self._end: socket.socket | None = None
         self._lock = threading.Lock()
+        self._process = 0
+        self._committing = 0
         self._refused_until = 0.0
         self._refusal = ""
         self.until: float | None = None
@@ -121,7 +124,8 @@ class Line:
             raise StoreError(self._refusal)
         try:
             made = self._made()
-        except psycopg.Error as error:
+            self._see_committed(made)
+        except (psycopg.Error, StoreError) as error:
             self.drop()
             self._refusal = f"the store cannot be reached: {self._address.masked(error)}"
             self._refused_until = time.monotonic() + PAUSE
@@ -134,6 +138,7 @@ class Line:
             # A descriptor of our own for the same socket: cutting it can never meet one that was used again.
             self._end = socket.fromfd(made.fileno(), socket.AF_UNIX, socket.SOCK_STREAM)
             self._connection = made
+            self._process = made.info.backend_pid
         with self.asking():
             made.execute(_SETTINGS, (f"{STATEMENT * 1000:.0f}", f"{IDLE * 1000:.0f}"))
             if self._by_index:
@@ -141,9 +146,23 @@ class Line:
         _adapt(made)
         return made
 
-    def drop(self) -> None:
-        """Gives the connection up."""
+    def _see_committed(self, made: psycopg.Connection[Any]) -> None:
+        """Raises `StoreError` while the server still has the commit of the connection before. One that waits for a
+        synchronous standby waits on when nobody is there any more: with a new connection for every commit there would
+        soon be none left, for anybody."""
+        if not self._committing:
+            return
+        with self.asking():
+            [waits] = made.execute(_WAITS, (self._committing,)).fetchone() or (False,)
+        if waits:
+            raise StoreError("it waits for a synchronous standby, with what was to be committed before")
+        self._committing = 0
+
+    def drop(self, *, is_committing: bool = False) -> None:
+        """Gives the connection up, whatever it waits for; a commit may be what that is."""
         self.until = None
+        if is_committing:
+            self._committing = self._process
         with self._lock:
             connection, self._connection = self._connection, None
             end, self._end = self._end, None

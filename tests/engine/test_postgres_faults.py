@@ -17,8 +17,8 @@ import pytest
 
 from gateway.errors import StoreError
 from gateway.store import AlertFilter, Tx
-from gateway.store.postgres import WITHIN, PostgresStore
-from gateway.store.postgres_line import IDLE
+from gateway.store.postgres import WITHIN, WRITERS, PostgresStore
+from gateway.store.postgres_line import ANSWER, IDLE
 from tests.engine.store_drivers import alert
 from tests.engine.vendors import page
 from tests.harness import house
@@ -220,6 +220,36 @@ def test_of_several_hosts_the_one_that_takes_writes_serves(server: Server) -> No
                 assert load.acknowledged <= await store.read(_all)
 
         asyncio.run(main())
+    finally:
+        standby.close()
+
+
+def test_a_synchronous_standby_that_is_away_takes_no_connections_from_others(server: Server) -> None:
+    """A commit that waits for a standby waits on when its connection was cut: each writer leaves one behind, no more."""
+    url = server.database()
+    standby = server.copy()
+    waits = b"SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+
+    async def main(other: psycopg.Connection[tuple[int]]) -> None:
+        async with PostgresStore(url) as store:
+            load = Load(store)
+            async with load.running():
+                await load.grows(HEALTHY)
+                standby.freeze()
+                await asyncio.sleep(4 * ANSWER + 2)
+                [left] = other.execute(waits).fetchone() or (0,)
+                assert 0 < left <= WRITERS
+                standby.thaw()
+                await load.grows(HEALTHY)
+            assert load.longest < WITHIN + 1
+            assert other.execute(waits).fetchone() == (0,)
+            assert load.acknowledged <= await store.read(_all)
+
+    try:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(b"ALTER SYSTEM SET synchronous_standby_names = '*'")
+            connection.execute(b"SELECT pg_reload_conf()")
+            asyncio.run(main(connection))
     finally:
         standby.close()
 
