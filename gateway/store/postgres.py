@@ -53,10 +53,13 @@ CHANNEL = "alert_gateway"
 
 class PostgresStore:
     """The store at a `postgresql://` URL. What this replica claims, its writer slot too, it holds for `lease` seconds
-    at a time. `exclusive` is False for tools that look at a store while gateways serve from it: they hold nothing."""
+    at a time. `exclusive` is False for tools that look at a store while gateways serve from it: they hold nothing.
+    `now` tells the URL as it is now."""
 
-    def __init__(self, url: str, *, lease: float = 15.0, exclusive: bool = True) -> None:
-        self._address = Address(url)
+    def __init__(
+        self, url: str, *, lease: float = 15.0, exclusive: bool = True, now: Callable[[], str] | None = None
+    ) -> None:
+        self._address = Address(url, now)
         self._owner = secrets.token_hex(8) if exclusive else ""
         self._held_for = lease if exclusive else 0.0
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()

@@ -11,7 +11,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -21,6 +21,7 @@ from psycopg.types.string import StrDumperUnknown, TextLoader
 
 from gateway.errors import StoreError
 from gateway.secrets import MASK
+from gateway.store.opening import without_credential
 
 STATEMENT = 3.0
 """Seconds that a statement may take, by the server's clock."""
@@ -65,9 +66,16 @@ _WAITS = b"SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s AND wait_e
 
 
 class Address:
-    """Where the server is, from a `postgresql://` URL with one host or several."""
+    """Where the server is, from a `postgresql://` URL with one host or several. `now` tells the URL as it is now: with
+    another user or password, new connections are made with these; another place takes a restart."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, now: Callable[[], str] | None = None) -> None:
+        self._url = url
+        self._now = now
+        self._passwords: set[str] = set()
+        self._known = self._read(url)
+
+    def _read(self, url: str) -> dict[str, Any]:
         try:
             found = conninfo.conninfo_to_dict(url)
         except psycopg.Error:  # its message quotes from the URL
@@ -75,9 +83,15 @@ class Address:
                 "cannot open the store: its URL cannot be read; write postgresql://user@host/database, "
                 "with what is special in a password percent-encoded"
             ) from None
-        self._known = {**_DEFAULTS, **{name: value for name, value in found.items() if value is not None}}
-        self._known["client_encoding"] = "utf8"  # whatever a database, a user or PGCLIENTENCODING is set to
-        self._password = str(found.get("password") or "")
+        self._passwords = {*self._passwords, str(found.get("password") or "")}
+        known = {**_DEFAULTS, **{name: value for name, value in found.items() if value is not None}}
+        return {**known, "client_encoding": "utf8"}  # whatever a database, a user or PGCLIENTENCODING is set to
+
+    def _follow(self) -> None:
+        url = self._now() if self._now else self._url
+        if url != self._url and without_credential(url) == without_credential(self._url):
+            self._known = self._read(url)
+            self._url = url
 
     def __repr__(self) -> str:
         """Without the password, and without options that may hold another."""
@@ -89,13 +103,17 @@ class Address:
         return f"postgresql://{user}{','.join(places)}/{known.get('dbname', '')}"
 
     def connect(self) -> psycopg.Connection[Any]:
-        """A new connection to the first host that takes writes; raises `psycopg.Error`."""
+        """A new connection to the first host that takes writes; raises `psycopg.Error`, or `StoreError` for a URL
+        that cannot be read any more."""
+        self._follow()
         return psycopg.connect("", autocommit=True, **self._known)
 
     def masked(self, error: object) -> str:
-        """What an error says, on one line, without the password."""
+        """What an error says, on one line, without a password that is or was used."""
         text = " ".join(str(error).split())
-        return text.replace(self._password, MASK) if len(self._password) > 3 else text
+        for password in self._passwords:
+            text = text.replace(password, MASK) if len(password) > 3 else text
+        return text
 
 
 class Line:

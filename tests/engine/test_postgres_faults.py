@@ -15,13 +15,14 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from gateway.config import parse
 from gateway.errors import StoreError
 from gateway.store import AlertFilter, Tx
 from gateway.store.postgres import WITHIN, WRITERS, PostgresStore
 from gateway.store.postgres_line import ANSWER, IDLE
 from tests.engine.store_drivers import alert
 from tests.engine.vendors import page
-from tests.harness import house
+from tests.harness import house, inbound_tables, upstream_table
 from tests.postgres_server import Server, free_port, shared
 
 HEALTHY = 10.0
@@ -300,3 +301,27 @@ def test_a_table_that_is_away_for_a_moment_ends_nobodys_work(table: str, tmp_pat
         assert h.client.get(h.url + "/-/ready").status_code == 200
         kept = b"SELECT count(*) FROM slots WHERE leased_until > now() + make_interval(secs => %s)"
         h.wait_for(lambda: other.execute(kept, (LEASE - 2.0,)).fetchone() == (1,), HEALTHY)
+
+
+def test_a_password_that_is_replaced_is_used_from_then_on(server: Server, tmp_path: Path) -> None:
+    """README: a `file:` secret is read again when the file changes. A reload is not refused for it."""
+    file, url = tmp_path / "store", server.database()
+    rules = Path(server.data) / "pg_hba.conf"
+    with psycopg.connect(url, autocommit=True) as other:
+        other.execute(b"CREATE ROLE gate SUPERUSER LOGIN PASSWORD 'first-word'")
+        rules.write_text("host all gate 127.0.0.1/32 scram-sha-256\n" + rules.read_text())
+        other.execute(b"SELECT pg_reload_conf()")
+        file.write_text(url.replace("postgres@", "gate:first-word@"))
+        with house(tmp_path, {"oncall": "ilert"}, inbounds=["ilert"], store=f"file:{file}") as h:
+            assert page(h, "before").status == 202
+            other.execute(b"ALTER ROLE gate PASSWORD 'next-word'")
+            other.execute(b"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'gate'")
+            assert page(h, "meanwhile").status == 503
+            file.write_text(url.replace("postgres@", "gate:next-word@"))
+            h.wait_for(lambda: page(h, "after").status == 202, HEALTHY)
+            replaced = upstream_table("oncall", "ilert", h.sandbox_url)
+            assert h.gateway.dispatcher is not None
+            loop = h.gateway.dispatcher._tasks["oncall"].get_loop()
+            config = parse(f'store = "file:{file}"\n{inbound_tables(["ilert"])}\n{replaced}')
+            asyncio.run_coroutine_threadsafe(h.gateway.reload(config), loop).result(15)
+            assert page(h, "at last").status == 202
