@@ -335,10 +335,12 @@ def _say(line: Line, connection: psycopg.Connection[Any], statement: bytes) -> N
 def _end(line: Line, connection: psycopg.Connection[Any]) -> None:
     try:
         with line.asking():
-            connection.execute(b"COMMIT")
+            said = connection.execute(b"COMMIT").statusmessage
     except psycopg.Error as error:
         line.drop(is_committing=True)
         raise StoreError(f"whether the store has committed is not known: {line.masked(error)}") from None
+    if said != "COMMIT":  # what failed in the transaction was passed over: then the server takes all of it back
+        raise StoreError(f"the store has committed nothing: it answered {said}")
 
 
 def _take_back(line: Line, connection: psycopg.Connection[Any]) -> None:

@@ -496,6 +496,35 @@ def test_a_role_that_may_not_create_tables_works_with_those_that_are_there(url: 
     asyncio.run(main())
 
 
+def test_a_session_whose_replica_is_gone_ends_soon(url: str) -> None:
+    """A network that drops silently tells the server nothing: it has to look."""
+
+    async def main() -> None:
+        async with PostgresStore(url) as store:
+            asked = "SELECT current_setting('tcp_keepalives_idle')::int * current_setting('tcp_keepalives_count')::int"
+            assert 0 < await store.read(lambda tx: tx._one(asked, ())[0]) < 60  # type: ignore[attr-defined]
+
+    asyncio.run(main())
+
+
+def test_what_the_server_took_back_is_no_success(url: str) -> None:
+    """A failed statement that a job passes over fails its transaction: the answer to COMMIT is then ROLLBACK."""
+
+    def work(tx: Tx) -> None:
+        for _ in range(2):
+            with contextlib.suppress(psycopg.IntegrityError):
+                tx.insert_alert(alert(1))
+
+    async def main() -> None:
+        async with PostgresStore(url) as store:
+            with pytest.raises(StoreError, match="committed nothing"):
+                await store.write(work)
+            assert await store.read(lambda tx: tx.alert(1)) is None
+            await store.write(lambda tx: tx.insert_alert(alert(1)))
+
+    asyncio.run(main())
+
+
 SECRET = "s3cr3t-p4ssw0rd"
 
 

@@ -226,7 +226,7 @@ def test_of_several_hosts_the_one_that_takes_writes_serves(server: Server) -> No
 
 
 def test_a_synchronous_standby_that_is_away_takes_no_connections_from_others(server: Server) -> None:
-    """A commit that waits for a standby waits on when its connection was cut: each writer leaves one behind, no more."""
+    """A commit that waits for a standby waits on when its connection was cut: each writer leaves one behind."""
     url = server.database()
     standby = server.copy()
     waits = b"SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
