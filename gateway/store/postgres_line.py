@@ -124,9 +124,9 @@ class Address:
 
 class Line:
     """One connection of one thread, `by_index` for what asks little and often. `until` is when its answer is overdue,
-    None while nothing is asked."""
+    None while nothing is asked; `at_length` is for the one who may ask for something that takes minutes."""
 
-    def __init__(self, address: Address, *, by_index: bool = False) -> None:
+    def __init__(self, address: Address, at_length: threading.Lock, *, by_index: bool = False) -> None:
         self._address = address
         self._by_index = by_index
         self._connection: psycopg.Connection[Any] | None = None
@@ -137,6 +137,7 @@ class Line:
         self._refused_until = 0.0
         self._refusal = ""
         self.until: float | None = None
+        self.at_length = at_length
 
     def connection(self) -> psycopg.Connection[Any]:
         """The connection, made anew if it was lost. Raises `StoreError` where there is none: at once where one was
@@ -228,12 +229,13 @@ class Watch:
 
     def __init__(self) -> None:
         self._lines: list[Line] = []
+        self._at_length = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look, name="store-watch", daemon=True)
 
     def line(self, address: Address, *, by_index: bool = False) -> Line:
         """A new line to watch over."""
-        line = Line(address, by_index=by_index)
+        line = Line(address, self._at_length, by_index=by_index)
         self._lines.append(line)
         return line
 

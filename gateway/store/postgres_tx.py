@@ -194,6 +194,15 @@ class PostgresTx(SqlTx):
         return self._at_length(lambda: super(PostgresTx, self).arrivals(since))
 
     def _at_length(self, ask: Callable[[], T]) -> T:
+        """One at a time: two would keep every caller's reading waiting for minutes."""
+        if not self._line.at_length.acquire(blocking=False):
+            raise Overdue("sums over the whole history are being made for somebody else; ask again later")
+        try:
+            return self._asked_at_length(ask)
+        finally:
+            self._line.at_length.release()
+
+    def _asked_at_length(self, ask: Callable[[], T]) -> T:
         self._run(f"SET LOCAL statement_timeout = {LONG * 1000:.0f}", ())
         self._within = LONG + 1
         try:

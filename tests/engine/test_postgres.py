@@ -525,6 +525,28 @@ def test_what_the_server_took_back_is_no_success(url: str) -> None:
     asyncio.run(main())
 
 
+def test_sums_over_a_history_keep_no_caller_waiting(url: str) -> None:
+    """There are two readers: a second report at once is refused, and one reader is left for everybody else."""
+
+    def slow(tx: Tx) -> Any:
+        assert isinstance(tx, PostgresTx)
+        return tx._at_length(lambda: tx._one("SELECT 1 FROM pg_sleep(3)", ()))
+
+    async def main() -> None:
+        async with PostgresStore(url) as store:
+            first = asyncio.ensure_future(store.read(slow))
+            await asyncio.sleep(0.5)
+            began = time.monotonic()
+            with pytest.raises(StoreError, match="ask again later"):
+                await store.read(slow)
+            await asyncio.gather(*(store.read(lambda tx: tx.alert(1)) for _ in range(4)))
+            assert time.monotonic() - began < 1.5
+            await first
+            assert await store.read(slow) == (1,)
+
+    asyncio.run(main())
+
+
 SECRET = "s3cr3t-p4ssw0rd"
 
 
