@@ -186,6 +186,12 @@ class Config:
     durable: Literal["disk", "container"] = "disk"
     base: Path = field(default_factory=Path)
     own: Mapping[str, Dialect] = field(default_factory=dict)
+    store_secret: Secret | None = field(default=None, compare=False)
+
+    @property
+    def store_now(self) -> str:
+        """Where the store is, with the credential as it is now."""
+        return self.store_secret.value() if self.store_secret else self.store
 
     @property
     def is_shared(self) -> bool:
@@ -233,6 +239,7 @@ class _Check(Tables):
         self.resolve = secrets
         self.base = base
         self.public_url = ""
+        self.store_secret: Secret | None = None
         self.known: Mapping[str, Dialect] = dialects()
         self.described: frozenset[str] = frozenset()
 
@@ -261,6 +268,7 @@ class _Check(Tables):
             admin_token=where.admin_token,
             tls=where.tls,
             store=self.store(file.store),
+            store_secret=self.store_secret,
             retention=self.parsed(duration, file.retention, "retention", 1.0),
             reply_timeout=self.parsed(some_time, file.reply_timeout, "reply_timeout", 1.0),
             max_body=self.parsed(size, file.max_body, "max_body", 1),
@@ -499,7 +507,8 @@ class _Check(Tables):
     def secret_store(self, reference: str) -> str:
         """The store's address may hold a password. It is looked for even where other secrets are not."""
         try:
-            return Secret(reference).value()
+            self.store_secret = Secret(reference)
+            return self.store_secret.value()
         except ValueError as error:
             if self.resolve:
                 self.say("store", str(error))

@@ -33,7 +33,7 @@ from gateway.metrics import Metrics, Stock
 from gateway.operating import told_at_last
 from gateway.operations import Operator, forget
 from gateway.store import AlertFilter, Store, Tx
-from gateway.store.opening import open_store
+from gateway.store.opening import open_store, without_credential
 from gateway.timing import Hearing, pass_time
 from gateway.waiting import Waiters
 from gateway.watch import Watch, commit, prove
@@ -89,7 +89,7 @@ class Gateway:
 
     def __init__(self, config: Config, store: Store | None = None) -> None:
         self.config = config
-        self.store: Store = store or open_store(config.store)
+        self.store: Store = store or open_store(config.store, now=lambda: self.config.store_now)
         self.clock = Clock()
         self.metrics = Metrics()
         self.waiters = Waiters()
@@ -193,9 +193,9 @@ class Gateway:
     async def reload(self, config: Config) -> None:
         """Goes on under another configuration, all at once. Raises `ConfigurationError` where that takes a restart;
         everything stays as it was then."""
-        fixed = [
-            name for name in ("listen", "admin", "tls", "store") if getattr(config, name) != getattr(self.config, name)
-        ]
+        fixed = [name for name in ("listen", "admin", "tls") if getattr(config, name) != getattr(self.config, name)]
+        if without_credential(config.store) != without_credential(self.config.store):
+            fixed.append("store")
         if fixed:
             raise ConfigurationError([f"{name}: takes a restart to change" for name in fixed])
         assert self.dispatcher is not None

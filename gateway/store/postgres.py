@@ -53,10 +53,13 @@ CHANNEL = "alert_gateway"
 
 class PostgresStore:
     """The store at a `postgresql://` URL. What this replica claims, its writer slot too, it holds for `lease` seconds
-    at a time. `exclusive` is False for tools that look at a store while gateways serve from it: they hold nothing."""
+    at a time. `exclusive` is False for tools that look at a store while gateways serve from it: they hold nothing.
+    `now` tells the URL as it is now."""
 
-    def __init__(self, url: str, *, lease: float = 15.0, exclusive: bool = True) -> None:
-        self._address = Address(url)
+    def __init__(
+        self, url: str, *, lease: float = 15.0, exclusive: bool = True, now: Callable[[], str] | None = None
+    ) -> None:
+        self._address = Address(url, now)
         self._owner = secrets.token_hex(8) if exclusive else ""
         self._held_for = lease if exclusive else 0.0
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -332,10 +335,12 @@ def _say(line: Line, connection: psycopg.Connection[Any], statement: bytes) -> N
 def _end(line: Line, connection: psycopg.Connection[Any]) -> None:
     try:
         with line.asking():
-            connection.execute(b"COMMIT")
+            said = connection.execute(b"COMMIT").statusmessage
     except psycopg.Error as error:
-        line.drop()
+        line.drop(is_committing=True)
         raise StoreError(f"whether the store has committed is not known: {line.masked(error)}") from None
+    if said != "COMMIT":  # what failed in the transaction was passed over: then the server takes all of it back
+        raise StoreError(f"the store has committed nothing: it answered {said}")
 
 
 def _take_back(line: Line, connection: psycopg.Connection[Any]) -> None:
@@ -355,4 +360,4 @@ def _tell(line: Line, connection: psycopg.Connection[Any], told: list[str]) -> N
             texts = list(dict.fromkeys(told))
             connection.execute(b"SELECT pg_notify(%s, told) FROM unnest(%s::text[]) AS told", (CHANNEL, texts))
     except psycopg.Error:
-        line.drop()
+        line.drop(is_committing=True)

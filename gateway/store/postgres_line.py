@@ -11,7 +11,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -21,6 +21,7 @@ from psycopg.types.string import StrDumperUnknown, TextLoader
 
 from gateway.errors import StoreError
 from gateway.secrets import MASK
+from gateway.store.opening import without_credential
 
 STATEMENT = 3.0
 """Seconds that a statement may take, by the server's clock."""
@@ -51,7 +52,15 @@ _SETTINGS = b"""
 SELECT set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') = 'remote_apply'
                   THEN 'remote_apply' ELSE 'on' END, false),
        set_config('statement_timeout', %s, false),
-       set_config('idle_in_transaction_session_timeout', %s, false)
+       set_config('idle_in_transaction_session_timeout', %s, false),
+       set_config('default_transaction_isolation', 'read committed', false),
+       set_config('lock_timeout', '0', false)
+"""
+# A network that drops silently leaves sessions behind, which count among those that the server admits: by its own
+# settings, for two hours. An engine in its place may not have these.
+_ENDS = b"""
+SELECT set_config(name, '5', false) FROM pg_settings
+WHERE name IN ('tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count')
 """
 # The statistics of an outbox are always of another hour: what the gateway asks for while it works has an index, and
 # is looked up there whatever the planner believes.
@@ -59,12 +68,20 @@ _BY_INDEX = b"""
 SELECT set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false),
        set_config('enable_sort', 'off', false)
 """
+_WAITS = b"SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event = 'SyncRep')"
 
 
 class Address:
-    """Where the server is, from a `postgresql://` URL with one host or several."""
+    """Where the server is, from a `postgresql://` URL with one host or several. `now` tells the URL as it is now: with
+    another user or password, new connections are made with these; another place takes a restart."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, now: Callable[[], str] | None = None) -> None:
+        self._url = url
+        self._now = now
+        self._passwords: set[str] = set()
+        self._known = self._read(url)
+
+    def _read(self, url: str) -> dict[str, Any]:
         try:
             found = conninfo.conninfo_to_dict(url)
         except psycopg.Error:  # its message quotes from the URL
@@ -72,8 +89,15 @@ class Address:
                 "cannot open the store: its URL cannot be read; write postgresql://user@host/database, "
                 "with what is special in a password percent-encoded"
             ) from None
-        self._known = {**_DEFAULTS, **{name: value for name, value in found.items() if value is not None}}
-        self._password = str(found.get("password") or "")
+        self._passwords = {*self._passwords, str(found.get("password") or "")}
+        known = {**_DEFAULTS, **{name: value for name, value in found.items() if value is not None}}
+        return {**known, "client_encoding": "utf8"}  # whatever a database, a user or PGCLIENTENCODING is set to
+
+    def _follow(self) -> None:
+        url = self._now() if self._now else self._url
+        if url != self._url and without_credential(url) == without_credential(self._url):
+            self._known = self._read(url)
+            self._url = url
 
     def __repr__(self) -> str:
         """Without the password, and without options that may hold another."""
@@ -85,28 +109,35 @@ class Address:
         return f"postgresql://{user}{','.join(places)}/{known.get('dbname', '')}"
 
     def connect(self) -> psycopg.Connection[Any]:
-        """A new connection to the first host that takes writes; raises `psycopg.Error`."""
+        """A new connection to the first host that takes writes; raises `psycopg.Error`, or `StoreError` for a URL
+        that cannot be read any more."""
+        self._follow()
         return psycopg.connect("", autocommit=True, **self._known)
 
     def masked(self, error: object) -> str:
-        """What an error says, on one line, without the password."""
+        """What an error says, on one line, without a password that is or was used."""
         text = " ".join(str(error).split())
-        return text.replace(self._password, MASK) if len(self._password) > 3 else text
+        for password in self._passwords:
+            text = text.replace(password, MASK) if len(password) > 3 else text
+        return text
 
 
 class Line:
     """One connection of one thread, `by_index` for what asks little and often. `until` is when its answer is overdue,
-    None while nothing is asked."""
+    None while nothing is asked; `at_length` is for the one who may ask for something that takes minutes."""
 
-    def __init__(self, address: Address, *, by_index: bool = False) -> None:
+    def __init__(self, address: Address, at_length: threading.Lock, *, by_index: bool = False) -> None:
         self._address = address
         self._by_index = by_index
         self._connection: psycopg.Connection[Any] | None = None
         self._end: socket.socket | None = None
         self._lock = threading.Lock()
+        self._process = 0
+        self._committing = 0
         self._refused_until = 0.0
         self._refusal = ""
         self.until: float | None = None
+        self.at_length = at_length
 
     def connection(self) -> psycopg.Connection[Any]:
         """The connection, made anew if it was lost. Raises `StoreError` where there is none: at once where one was
@@ -118,7 +149,8 @@ class Line:
             raise StoreError(self._refusal)
         try:
             made = self._made()
-        except psycopg.Error as error:
+            self._see_committed(made)
+        except (psycopg.Error, StoreError) as error:
             self.drop()
             self._refusal = f"the store cannot be reached: {self._address.masked(error)}"
             self._refused_until = time.monotonic() + PAUSE
@@ -131,16 +163,32 @@ class Line:
             # A descriptor of our own for the same socket: cutting it can never meet one that was used again.
             self._end = socket.fromfd(made.fileno(), socket.AF_UNIX, socket.SOCK_STREAM)
             self._connection = made
+            self._process = made.info.backend_pid
         with self.asking():
             made.execute(_SETTINGS, (f"{STATEMENT * 1000:.0f}", f"{IDLE * 1000:.0f}"))
+            made.execute(_ENDS)
             if self._by_index:
                 made.execute(_BY_INDEX)
         _adapt(made)
         return made
 
-    def drop(self) -> None:
-        """Gives the connection up."""
+    def _see_committed(self, made: psycopg.Connection[Any]) -> None:
+        """Raises `StoreError` while the server still has the commit of the connection before. One that waits for a
+        synchronous standby waits on when nobody is there any more: with a new connection for every commit there would
+        soon be none left, for anybody."""
+        if not self._committing:
+            return
+        with self.asking():
+            [waits] = made.execute(_WAITS, (self._committing,)).fetchone() or (False,)
+        if waits:
+            raise StoreError("it waits for a synchronous standby, with what was to be committed before")
+        self._committing = 0
+
+    def drop(self, *, is_committing: bool = False) -> None:
+        """Gives the connection up, whatever it waits for; a commit may be what that is."""
         self.until = None
+        if is_committing:
+            self._committing = self._process
         with self._lock:
             connection, self._connection = self._connection, None
             end, self._end = self._end, None
@@ -181,12 +229,13 @@ class Watch:
 
     def __init__(self) -> None:
         self._lines: list[Line] = []
+        self._at_length = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look, name="store-watch", daemon=True)
 
     def line(self, address: Address, *, by_index: bool = False) -> Line:
         """A new line to watch over."""
-        line = Line(address, by_index=by_index)
+        line = Line(address, self._at_length, by_index=by_index)
         self._lines.append(line)
         return line
 

@@ -10,7 +10,7 @@ that is refused. It must not know what is in the tables.
 from __future__ import annotations
 
 from importlib import resources
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 
@@ -28,9 +28,10 @@ def migrate(connection: psycopg.Connection[Any]) -> None:
         # The wait is for whoever migrates now; after it, there is nothing left to do.
         connection.execute("SET LOCAL statement_timeout = 0")
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS gateway_schema (version BIGINT PRIMARY KEY, oldest BIGINT NOT NULL)"
-        )
+        if not _one(connection, "SELECT to_regclass('gateway_schema') IS NOT NULL"):
+            # Only where it is missing: the server asks for the right to create also where there is nothing to do.
+            _only_unicode(connection)
+            connection.execute("CREATE TABLE gateway_schema (version BIGINT PRIMARY KEY, oldest BIGINT NOT NULL)")
         found = connection.execute(
             "SELECT version, oldest FROM gateway_schema ORDER BY version DESC LIMIT 1"
         ).fetchone()
@@ -43,3 +44,16 @@ def migrate(connection: psycopg.Connection[Any]) -> None:
             script = resources.files("gateway.store").joinpath("schema", "postgres", name).read_bytes()
             connection.execute(script)
             connection.execute("INSERT INTO gateway_schema VALUES (%s, %s)", (number, works_with))
+
+
+def _only_unicode(connection: psycopg.Connection[Any]) -> None:
+    """A new store in a database that cannot hold every text is refused; one that is there already goes on."""
+    encoding = _one(connection, "SELECT current_setting('server_encoding')")
+    if encoding not in ("UTF8", "SQL_ASCII"):
+        raise StoreError(f"the database's encoding is {encoding}: create it with ENCODING 'UTF8' TEMPLATE template0")
+
+
+def _one(connection: psycopg.Connection[Any], statement: LiteralString) -> Any:
+    row = connection.execute(statement).fetchone()
+    assert row is not None
+    return row[0]

@@ -25,6 +25,8 @@ LONG = 300.0
 """Seconds that sums over a whole history may take."""
 _CHANNEL_BYTES = 7999
 _OWN = (psycopg.IntegrityError, psycopg.DataError, psycopg.ProgrammingError)
+_AWAY = (errors.UndefinedTable, errors.UndefinedColumn, errors.InsufficientPrivilege)
+"""What is refused while a database is being restored, or rights are granted anew: no fault of who asked."""
 _ENDED = (errors.AdminShutdown, errors.CrashShutdown, errors.IdleInTransactionSessionTimeout)
 _PASSING = (errors.SerializationFailure, errors.DeadlockDetected, errors.LockNotAvailable)
 
@@ -73,6 +75,8 @@ class PostgresTx(SqlTx):
         try:
             with self._line.asking(self._within):
                 return self._cursor.execute(_translated(statement), values)
+        except _AWAY as error:
+            raise Trouble(f"the store cannot be used: {self._line.masked(error)}") from None
         except _OWN:
             raise
         except _PASSING as error:
@@ -190,6 +194,15 @@ class PostgresTx(SqlTx):
         return self._at_length(lambda: super(PostgresTx, self).arrivals(since))
 
     def _at_length(self, ask: Callable[[], T]) -> T:
+        """One at a time: two would keep every caller's reading waiting for minutes."""
+        if not self._line.at_length.acquire(blocking=False):
+            raise Overdue("sums over the whole history are being made for somebody else; ask again later")
+        try:
+            return self._asked_at_length(ask)
+        finally:
+            self._line.at_length.release()
+
+    def _asked_at_length(self, ask: Callable[[], T]) -> T:
         self._run(f"SET LOCAL statement_timeout = {LONG * 1000:.0f}", ())
         self._within = LONG + 1
         try:

@@ -432,6 +432,121 @@ def test_success_means_synced_whatever_the_database_is_set_to(url: str) -> None:
         asyncio.run(main(expected))
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "default_transaction_isolation = serializable",
+        "default_transaction_isolation = 'repeatable read'",
+        "lock_timeout = 50",
+        "client_encoding = latin1",
+    ],
+)
+def test_what_is_read_after_a_lock_is_current_whatever_the_database_is_set_to(url: str, setting: str) -> None:
+    execute(url, f"ALTER DATABASE {url.rpartition('/')[2]} SET {setting}")
+    is_held, runs = threading.Event(), []
+
+    def first(tx: Tx) -> None:
+        tx.lock("x")
+        is_held.set()
+        time.sleep(0.7)
+        tx.put_note("€", "first")
+
+    def second(tx: Tx) -> Any:
+        runs.append(tx.note("other"))
+        tx.lock("x")
+        return tx.note("€")
+
+    async def main(one: PostgresStore, other: PostgresStore) -> None:
+        holding = asyncio.ensure_future(one.write(first))
+        await asyncio.to_thread(is_held.wait, 5)
+        assert await other.write(second) == "first"
+        await holding
+        assert len(runs) == 1, "it waited, and was not turned away"
+
+    among(url, main)
+
+
+def test_a_new_store_has_to_hold_every_text(url: str) -> None:
+    name = f"{url.rpartition('/')[2]}_latin"
+    execute(url, f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+
+    async def main() -> None:
+        with pytest.raises(StoreError, match=r"encoding is LATIN1: create it with ENCODING 'UTF8'"):
+            async with PostgresStore(f"{url}_latin"):
+                pass
+
+    asyncio.run(main())
+
+
+def test_a_role_that_may_not_create_tables_works_with_those_that_are_there(url: str) -> None:
+    role = f"app_{url.rpartition('/')[2]}"
+    execute(url, f"CREATE ROLE {role} LOGIN; REVOKE CREATE ON SCHEMA public FROM public")
+
+    async def main() -> None:
+        limited = PostgresStore(url.replace("postgres@", f"{role}@"))
+        with pytest.raises(StoreError, match="permission denied for schema public"):
+            async with limited:
+                pass
+        async with PostgresStore(url):
+            execute(url, f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}")
+        async with PostgresStore(url.replace("postgres@", f"{role}@")) as limited:
+            await limited.write(put(delivery(1)))
+            assert [row.id for row in await claim(limited)] == [1]
+
+    asyncio.run(main())
+
+
+def test_a_session_whose_replica_is_gone_ends_soon(url: str) -> None:
+    """A network that drops silently tells the server nothing: it has to look."""
+
+    async def main() -> None:
+        async with PostgresStore(url) as store:
+            asked = "SELECT current_setting('tcp_keepalives_idle')::int * current_setting('tcp_keepalives_count')::int"
+            assert 0 < await store.read(lambda tx: tx._one(asked, ())[0]) < 60  # type: ignore[attr-defined]
+
+    asyncio.run(main())
+
+
+def test_what_the_server_took_back_is_no_success(url: str) -> None:
+    """A failed statement that a job passes over fails its transaction: the answer to COMMIT is then ROLLBACK."""
+
+    def work(tx: Tx) -> None:
+        for _ in range(2):
+            with contextlib.suppress(psycopg.IntegrityError):
+                tx.insert_alert(alert(1))
+
+    async def main() -> None:
+        async with PostgresStore(url) as store:
+            with pytest.raises(StoreError, match="committed nothing"):
+                await store.write(work)
+            assert await store.read(lambda tx: tx.alert(1)) is None
+            await store.write(lambda tx: tx.insert_alert(alert(1)))
+
+    asyncio.run(main())
+
+
+def test_sums_over_a_history_keep_no_caller_waiting(url: str) -> None:
+    """There are two readers: a second report at once is refused, and one reader is left for everybody else."""
+
+    def slow(tx: Tx) -> Any:
+        assert isinstance(tx, PostgresTx)
+        return tx._at_length(lambda: tx._one("SELECT 1 FROM pg_sleep(3)", ()))
+
+    async def main() -> None:
+        async with PostgresStore(url) as store:
+            first = asyncio.ensure_future(store.read(slow))
+            await asyncio.sleep(0.5)
+            began = time.monotonic()
+            with pytest.raises(StoreError, match="ask again later"):
+                await store.read(slow)
+            await asyncio.gather(*(store.read(lambda tx: tx.alert(1)) for _ in range(4)))
+            assert time.monotonic() - began < 1.5
+            await first
+            assert await store.read(slow) == (1,)
+
+    asyncio.run(main())
+
+
 SECRET = "s3cr3t-p4ssw0rd"
 
 

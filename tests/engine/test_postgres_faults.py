@@ -15,17 +15,19 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from gateway.config import parse
 from gateway.errors import StoreError
 from gateway.store import AlertFilter, Tx
-from gateway.store.postgres import WITHIN, PostgresStore
-from gateway.store.postgres_line import IDLE
+from gateway.store.postgres import WITHIN, WRITERS, PostgresStore
+from gateway.store.postgres_line import ANSWER, IDLE
 from tests.engine.store_drivers import alert
 from tests.engine.vendors import page
-from tests.harness import house
+from tests.harness import house, inbound_tables, upstream_table
 from tests.postgres_server import Server, free_port, shared
 
 HEALTHY = 10.0
 """Seconds after which the store has to be well again."""
+LEASE = 15.0
 AWAY = "alert_gateway_store_unavailable"
 
 
@@ -223,6 +225,36 @@ def test_of_several_hosts_the_one_that_takes_writes_serves(server: Server) -> No
         standby.close()
 
 
+def test_a_synchronous_standby_that_is_away_takes_no_connections_from_others(server: Server) -> None:
+    """A commit that waits for a standby waits on when its connection was cut: each writer leaves one behind."""
+    url = server.database()
+    standby = server.copy()
+    waits = b"SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+
+    async def main(other: psycopg.Connection[tuple[int]]) -> None:
+        async with PostgresStore(url) as store:
+            load = Load(store)
+            async with load.running():
+                await load.grows(HEALTHY)
+                standby.freeze()
+                await asyncio.sleep(4 * ANSWER + 2)
+                [left] = other.execute(waits).fetchone() or (0,)
+                assert 0 < left <= WRITERS
+                standby.thaw()
+                await load.grows(HEALTHY)
+            assert load.longest < WITHIN + 1
+            assert other.execute(waits).fetchone() == (0,)
+            assert load.acknowledged <= await store.read(_all)
+
+    try:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(b"ALTER SYSTEM SET synchronous_standby_names = '*'")
+            connection.execute(b"SELECT pg_reload_conf()")
+            asyncio.run(main(connection))
+    finally:
+        standby.close()
+
+
 @pytest.mark.parametrize("how", ["kill", "freeze"])
 def test_who_watches_sees_that_it_is_the_store(server: Server, how: str, tmp_path: Path) -> None:
     """What was counted before stays to be seen meanwhile: a gateway that shows no metrics counts as one that is down,
@@ -245,3 +277,51 @@ def test_who_watches_sees_that_it_is_the_store(server: Server, how: str, tmp_pat
         assert re.fullmatch("the store takes no commits: .+", ready.json()["faults"][0]), "it says why"
         (server.thaw if how == "freeze" else server.start)()
         h.wait_for(lambda: f"{AWAY} 0.0" in metrics(), HEALTHY)
+
+
+@pytest.mark.parametrize("table", ["deliveries", "slots", "commands"])
+def test_a_table_that_is_away_for_a_moment_ends_nobodys_work(table: str, tmp_path: Path) -> None:
+    """A restore, or a script that grants rights anew: for a while statements are refused, and then all goes on."""
+    url = shared().database()
+    with (
+        psycopg.connect(url, autocommit=True) as other,
+        house(tmp_path, {"oncall": "ilert"}, inbounds=["ilert"], store=url) as h,
+    ):
+
+        def waiting() -> object:
+            return other.execute(b"SELECT count(*) FROM deliveries WHERE state <> 'delivered'").fetchone()
+
+        assert page(h, "before").status == 202
+        other.execute(f"ALTER TABLE {table} RENAME TO away".encode())
+        time.sleep(LEASE / 3 + 1.0)
+        assert table == "slots" or page(h, "meanwhile").status == 503
+        other.execute(f"ALTER TABLE away RENAME TO {table}".encode())
+        assert page(h, "after").status == 202
+        h.wait_for(lambda: waiting() == (0,), HEALTHY)
+        assert h.client.get(h.url + "/-/ready").status_code == 200
+        kept = b"SELECT count(*) FROM slots WHERE leased_until > now() + make_interval(secs => %s)"
+        h.wait_for(lambda: other.execute(kept, (LEASE - 2.0,)).fetchone() == (1,), HEALTHY)
+
+
+def test_a_password_that_is_replaced_is_used_from_then_on(server: Server, tmp_path: Path) -> None:
+    """README: a `file:` secret is read again when the file changes. A reload is not refused for it."""
+    file, url = tmp_path / "store", server.database()
+    rules = Path(server.data) / "pg_hba.conf"
+    with psycopg.connect(url, autocommit=True) as other:
+        other.execute(b"CREATE ROLE gate SUPERUSER LOGIN PASSWORD 'first-word'")
+        rules.write_text("host all gate 127.0.0.1/32 scram-sha-256\n" + rules.read_text())
+        other.execute(b"SELECT pg_reload_conf()")
+        file.write_text(url.replace("postgres@", "gate:first-word@"))
+        with house(tmp_path, {"oncall": "ilert"}, inbounds=["ilert"], store=f"file:{file}") as h:
+            assert page(h, "before").status == 202
+            other.execute(b"ALTER ROLE gate PASSWORD 'next-word'")
+            other.execute(b"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'gate'")
+            assert page(h, "meanwhile").status == 503
+            file.write_text(url.replace("postgres@", "gate:next-word@"))
+            h.wait_for(lambda: page(h, "after").status == 202, HEALTHY)
+            replaced = upstream_table("oncall", "ilert", h.sandbox_url)
+            assert h.gateway.dispatcher is not None
+            loop = h.gateway.dispatcher._tasks["oncall"].get_loop()
+            config = parse(f'store = "file:{file}"\n{inbound_tables(["ilert"])}\n{replaced}')
+            asyncio.run_coroutine_threadsafe(h.gateway.reload(config), loop).result(15)
+            h.wait_for(lambda: page(h, "at last").status == 202, HEALTHY)  # a writer may just have been refused
