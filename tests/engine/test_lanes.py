@@ -369,6 +369,9 @@ class Machine(RuleBasedStateMachine):
             set(self.desk.tx.lane_holders(*lane)) - {row.id} for lane in lanes
         ):
             return  # somebody else has the key meanwhile, here or there: the tests below
+        tried = (one.key is not None and one.seen.get(TRIED_AT) is not None for one in self.desk.tx.targets(row.id))
+        if before is None and any(tried):
+            return  # an attempt was never answered: it may stand there
         waiting = [self.desk.tx.last_waiting(*lane) for lane in lanes]
         if any(one and one.alert is None and one.operation in ENDING for one in waiting):
             return  # its end was asked for again, and is about to be told
