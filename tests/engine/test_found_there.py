@@ -4,13 +4,15 @@ what the caller says next, as if nobody had read. canonical.md, *Reads*.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.chaos_upstream import Behaviour, Got, chaos, say
+from tests.chaos_upstream import Behaviour, Chaos, Got, chaos, say
 from tests.clients.callers import ibm_alert
 from tests.engine.genies import ID, Opsgenie
 from tests.engine.vendors import OK, Ibm, Uptinio, before, down, rows, settled, table, writes
-from tests.harness import KEY, house
+from tests.harness import KEY, House, house
 
 BOTH = '[[routes]]\nto = ["there", "two"]\n'
 
@@ -40,40 +42,43 @@ def test_the_end_of_what_a_read_found_over_is_told_to_the_others(tmp_path: Path)
             assert len(writes(two)) == 2
 
 
-def test_the_end_by_id_of_what_a_read_found_over_is_told_to_the_others(tmp_path: Path) -> None:
-    first = Uptinio()
+@contextlib.contextmanager
+def told_to_both(directory: Path, first: Uptinio) -> Iterator[tuple[House, Chaos, str]]:
+    """A gateway before Uptinio, the primary, and PagerDuty, which have both heard of an alert; and its id."""
     with chaos(first) as one, chaos(takes_all) as two:
         tables = table("there", one.url, "uptinio"), table("two", two.url, "pagerduty", "")
-        with before(tmp_path, *tables, routes=BOTH) as h:
-            made = down(h).body["data"]["id"]
+        with before(directory, *tables, routes=BOTH) as h:
+            made = str(down(h).body["data"]["id"])
             settled(h, count=2)
-            first.held[made]["status"] = "resolved"
-            address = f"/uptinio/alerts/{made}"
-            assert h.call("GET", address).body["data"]["status"] == "resolved"
-            assert h.call("PUT", address, {"status": "resolved"}).status == 200
-            settled(h, count=4)
-            assert [got.body.get("event_action", "trigger") for got in writes(two)] == ["trigger", "resolve"]
+            yield h, two, made
+
+
+def test_the_end_by_id_of_what_a_read_found_over_is_told_to_the_others(tmp_path: Path) -> None:
+    first = Uptinio()
+    with told_to_both(tmp_path, first) as (h, two, made):
+        first.held[made]["status"] = "resolved"
+        address = f"/uptinio/alerts/{made}"
+        assert h.call("GET", address).body["data"]["status"] == "resolved"
+        assert h.call("PUT", address, {"status": "resolved"}).status == 200
+        settled(h, count=4)
+        assert [got.body.get("event_action", "trigger") for got in writes(two)] == ["trigger", "resolve"]
 
 
 def test_what_a_read_found_open_again_pages_the_others_when_it_is_said_again(tmp_path: Path) -> None:
     """The other one has ended it: an update of what is over there woke nobody."""
     first = Uptinio()
-    with chaos(first) as one, chaos(takes_all) as two:
-        tables = table("there", one.url, "uptinio"), table("two", two.url, "pagerduty", "")
-        with before(tmp_path, *tables, routes=BOTH) as h:
-            made = down(h).body["data"]["id"]
-            settled(h, count=2)
-            address = f"/uptinio/alerts/{made}"
-            h.call("PUT", address, {"status": "resolved"})
-            settled(h, count=4)
-            first.held[made]["status"] = "active"
-            found = h.call("GET", address).body["data"]
-            assert (found["status"], found["resolved_at"]) == ("active", None)
-            assert h.call("PUT", address, {"message": "again"}).status == 200
-            settled(h, count=6)
-            said = [(got.body.get("event_action", "trigger"), got.body.get("payload")) for got in writes(two)]
-            assert [action for action, _ in said] == ["trigger", "resolve", "trigger"]
-            assert said[-1][1]["summary"] == "again"
+    with told_to_both(tmp_path, first) as (h, two, made):
+        address = f"/uptinio/alerts/{made}"
+        h.call("PUT", address, {"status": "resolved"})
+        settled(h, count=4)
+        first.held[made]["status"] = "active"
+        found = h.call("GET", address).body["data"]
+        assert (found["status"], found["resolved_at"]) == ("active", None)
+        assert h.call("PUT", address, {"message": "again"}).status == 200
+        settled(h, count=6)
+        said = [(got.body.get("event_action", "trigger"), got.body.get("payload")) for got in writes(two)]
+        assert [action for action, _ in said] == ["trigger", "resolve", "trigger"]
+        assert said[-1][1]["summary"] == "again"
 
 
 def test_what_was_deleted_at_the_primary_is_ended_at_the_others(tmp_path: Path) -> None:

@@ -130,6 +130,7 @@ def test_cleared_is_as_absent() -> None:
         ("severty <= 3", "'severity'"),
         ("severity <= high", "numbers"),
         ('summary =~ "("', "regular expression"),
+        ('summary =~ "(?=x)y"', "regular expression"),
         ("", "field, one of"),
         ("severity = HIGH", "never 'HIGH'; 0 is the worst"),
         ("severity != 8", "never '8'"),
