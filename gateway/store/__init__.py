@@ -254,8 +254,9 @@ class Tx(Protocol):
     """One transaction. Everything read in it is current, everything written in it is durable together."""
 
     def lock(self, *names: str) -> bool:
-        """Keeps what is named to this transaction until it ends, waiting for whoever has it. Answers whether others
-        may have changed it since it was read: False where nobody else is."""
+        """Keeps what is named to this transaction until it ends, waiting for whoever has it: it is had when the next
+        thing is read or written. Answers whether others may have changed it since it was read: False where nobody else
+        is."""
 
     def alert(self, alert: int) -> AlertRow | None: ...
     def alert_by_key(self, scope: str, key: str) -> AlertRow | None:

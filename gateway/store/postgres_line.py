@@ -124,7 +124,8 @@ class Address:
 
 class Line:
     """One connection of one thread, `by_index` for what asks little and often. `until` is when its answer is overdue,
-    None while nothing is asked; `at_length` is for the one who may ask for something that takes minutes."""
+    None while nothing is asked; `heard` when a journey last ended; `at_length` is for the one who may ask for something
+    that takes minutes."""
 
     def __init__(self, address: Address, at_length: threading.Lock, *, by_index: bool = False) -> None:
         self._address = address
@@ -137,6 +138,7 @@ class Line:
         self._refused_until = 0.0
         self._refusal = ""
         self.until: float | None = None
+        self.heard = 0.0
         self.at_length = at_length
 
     def connection(self) -> psycopg.Connection[Any]:
@@ -257,6 +259,23 @@ class Watch:
             for line in list(self._lines):
                 if line.until is not None and line.until < now:
                     line.cut()
+
+
+def at_once(pipeline: psycopg.Pipeline) -> None:
+    """Has a pipeline send nothing before answers are asked for, and then all that waits in one go.
+
+    A session that has been told a part of what is to come does not count as idle: of a process that was frozen in
+    between, the server would keep the locks for as long as it stays so (see `IDLE`).
+    """
+    send = pipeline._communicate_gen
+
+    def communicate() -> Iterator[Any]:
+        if pipeline.result_queue and pipeline.result_queue[-1] is None:  # the end of a journey
+            while pipeline.command_queue:
+                pipeline.command_queue.popleft()()  # into a buffer
+            yield from send()
+
+    pipeline._communicate_gen = communicate  # type: ignore[method-assign,assignment]
 
 
 # --- how values travel -----------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ to wait are put aside (`Conflict`), so that two transactions never wait for each
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from typing import Any, Literal, TypeVar
@@ -47,9 +48,14 @@ class Lost(Trouble):
     """The connection is gone, or leads to a server that takes no writes any more."""
 
 
+class Unclear(Trouble):
+    """A statement failed that was sent ahead, and whose it was is not known. Nothing is committed."""
+
+
 class PostgresTx(SqlTx):
     """One job's part of a transaction on a line. `owner` is this replica; `lease` for how many seconds it holds what
-    it claims; `patient` says whether it waits for what others hold."""
+    it claims; `patient` says whether it waits for what others hold. Where there is a `pipeline`, only what is read is
+    waited for, and goes to the server together with what was written before."""
 
     def __init__(
         self,
@@ -60,38 +66,69 @@ class PostgresTx(SqlTx):
         owner: str = "",
         lease: float = 0.0,
         patient: bool = True,
+        pipeline: psycopg.Pipeline | None = None,
     ) -> None:
         self._line = line
+        self._connection = connection
         self._cursor = connection.cursor()
         self._writes = writes
+        self._pipeline = pipeline
+        self._tried: list[Rows] = []
         self._owner = owner
         self._lease = lease
         self._patient = patient
         self._held: set[str] = set()
         self._within = ANSWER
         self.told: list[str] = []
+        self.has_written = False
 
     def _run(self, statement: str, values: Sequence[Any]) -> Rows:
+        if not statement.startswith("SELECT"):
+            self.see_locks()
+            self.has_written = True
+        if self._pipeline is None:
+            return self._asked(self._cursor.execute, _translated(statement), values)
+        cursor = self._connection.cursor()
+        self._asked(cursor.execute, _translated(statement), values)
+        return _Awaited(cursor, self._await)
+
+    def _await(self, cursor: psycopg.Cursor[Any]) -> None:
+        """Has a statement answered. It counts only where the locks before it were had."""
+        if self._pipeline is not None and cursor.pgresult is None:
+            self._asked(self._pipeline.sync)
+            self._line.heard = time.monotonic()
+            self.see_locks()
+
+    def see_locks(self) -> None:
+        """Raises `Conflict` where others hold what was to be locked."""
+        tried, self._tried = self._tried, []
+        if not all(rows.fetchone()[0] for rows in tried):
+            raise Conflict("others are at the same thing")
+
+    def _asked(self, ask: Callable[..., T], *given: Any) -> T:
         try:
             with self._line.asking(self._within):
-                return self._cursor.execute(_translated(statement), values)
-        except _AWAY as error:
-            raise Trouble(f"the store cannot be used: {self._line.masked(error)}") from None
-        except _OWN:
-            raise
-        except _PASSING as error:
-            raise Conflict(f"others are at the same thing: {self._line.masked(error)}") from None
-        except errors.QueryCanceled as error:
-            raise Overdue(f"the store was too slow: {self._line.masked(error)}") from None
-        except errors.ProgramLimitExceeded as error:
-            # A B-tree holds no key of more than a third of a page.
-            text = "a key, a name or an id is longer than the store can find again"
-            raise Problem(ProblemKind.INVALID, text) from error
-        except errors.ReadOnlySqlTransaction as error:
-            raise Lost(f"the store takes no writes: {self._line.masked(error)}") from None
+                return ask(*given)
         except psycopg.Error as error:
-            kind = Lost if self._line.is_lost or isinstance(error, _ENDED) else Trouble
-            raise kind(f"the store cannot be used: {self._line.masked(error)}") from None
+            raise self._judged(error) from None
+
+    def _judged(self, error: psycopg.Error) -> Exception:
+        """Whose trouble an error is."""
+        said = self._line.masked(error)
+        if self._line.is_lost or isinstance(error, _ENDED):
+            return Lost(f"the store cannot be used: {said}")
+        if isinstance(error, errors.QueryCanceled):
+            return Overdue(f"the store was too slow: {said}")
+        if self._pipeline is not None and self._writes:
+            return Unclear(f"the store cannot be used: {said}")
+        for kinds, trouble, words in _TROUBLES:
+            if isinstance(error, kinds):
+                return trouble(f"{words}: {said}")
+        if isinstance(error, _OWN):
+            return error
+        if isinstance(error, errors.ProgramLimitExceeded):  # a B-tree holds no key of more than a third of a page
+            return Problem(ProblemKind.INVALID, "a key, a name or an id is longer than the store can find again")
+        return Trouble(f"the store cannot be used: {said}")
 
     # what belongs to whom
 
@@ -100,11 +137,13 @@ class PostgresTx(SqlTx):
             return False
         keys = sorted(_number(name) for name in names if name not in self._held)
         self._held.update(names)
-        if keys and self._patient:
-            for key in keys:
-                self._one("SELECT pg_advisory_xact_lock(?)", (key,))
-        elif keys and not all(self._one("SELECT pg_try_advisory_xact_lock(?)", (key,))[0] for key in keys):
-            raise Conflict("others are at the same thing")
+        for key in keys:
+            if self._patient:
+                self._run("SELECT pg_advisory_xact_lock(?)", (key,))
+                continue
+            self._tried.append(self._run("SELECT pg_try_advisory_xact_lock(?)", (key,)))
+            if self._pipeline is None:
+                self.see_locks()
         return True
 
     def newest_in_lane(self, upstream: str, lane: str) -> DeliveryRow | None:
@@ -235,6 +274,29 @@ class PostgresTx(SqlTx):
             (before, limit),
         )
         return len(old) + len(ended) + len(silent)
+
+
+_TROUBLES: tuple[tuple[tuple[type[psycopg.Error], ...], type[StoreError], str], ...] = (
+    ((errors.ReadOnlySqlTransaction,), Lost, "the store takes no writes"),
+    (_AWAY, Trouble, "the store cannot be used"),
+    (_PASSING, Conflict, "others are at the same thing"),
+)
+
+
+class _Awaited:
+    """What a statement comes to that is waited for when somebody wants to see it."""
+
+    def __init__(self, cursor: psycopg.Cursor[Any], see: Callable[[psycopg.Cursor[Any]], None]) -> None:
+        self._cursor = cursor
+        self._see = see
+
+    def fetchone(self) -> Any:
+        self._see(self._cursor)
+        return self._cursor.fetchone()
+
+    def fetchall(self) -> list[Any]:
+        self._see(self._cursor)
+        return self._cursor.fetchall()
 
 
 def claiming(*, ranked: bool = False, fresh: bool = False) -> str:

@@ -261,6 +261,7 @@ def test_who_waits_for_a_lock_holds_up_nobody_who_does_not(url: str) -> None:
 
         def hold(tx: Tx) -> None:
             tx.lock("x")
+            tx.note("held")
             is_held.set()
             may_go.wait(2.5)
 
@@ -447,6 +448,7 @@ def test_what_is_read_after_a_lock_is_current_whatever_the_database_is_set_to(ur
 
     def first(tx: Tx) -> None:
         tx.lock("x")
+        tx.note("held")
         is_held.set()
         time.sleep(0.7)
         tx.put_note("€", "first")

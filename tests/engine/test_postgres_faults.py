@@ -168,6 +168,11 @@ def test_idle_connections_that_the_server_ended_are_nobodys_trouble() -> None:
     asyncio.run(main())
 
 
+def _locked(tx: Tx) -> bool:
+    """What is locked is had when something is read."""
+    return tx.lock("x") and tx.note("held") is None
+
+
 def test_a_replica_that_stops_in_the_middle_of_a_transaction_keeps_its_locks_for_seconds_only() -> None:
     """guarantees.md 14: what a frozen replica had under way is taken back by the server."""
     url = shared().database()
@@ -175,7 +180,7 @@ def test_a_replica_that_stops_in_the_middle_of_a_transaction_keeps_its_locks_for
     runs: list[int] = []
 
     def hold(tx: Tx) -> None:
-        tx.lock("x")
+        _locked(tx)
         runs.append(1)
         is_held.set()
         may_go.wait(WITHIN)
@@ -187,8 +192,8 @@ def test_a_replica_that_stops_in_the_middle_of_a_transaction_keeps_its_locks_for
             await asyncio.to_thread(is_held.wait, HEALTHY)
             began = time.monotonic()
             with pytest.raises(StoreError, match="too slow"):
-                await other.write(lambda tx: tx.lock("x"))
-            assert await other.write(lambda tx: tx.lock("x"))
+                await other.write(_locked)
+            assert await other.write(_locked)
             assert time.monotonic() - began < IDLE + 1
             may_go.set()
             await holding
@@ -325,3 +330,38 @@ def test_a_password_that_is_replaced_is_used_from_then_on(server: Server, tmp_pa
             config = parse(f'store = "file:{file}"\n{inbound_tables(["ilert"])}\n{replaced}')
             asyncio.run_coroutine_threadsafe(h.gateway.reload(config), loop).result(15)
             h.wait_for(lambda: page(h, "at last").status == 202, HEALTHY)  # a writer may just have been refused
+
+
+def test_nothing_is_sent_that_is_not_to_be_answered(server: Server) -> None:
+    """Between two messages of one journey a session is not idle for the server, which would keep the locks of a replica
+    that is frozen there for as long as it is."""
+    url = server.database()
+    has_written, may_read, has_read, may_go = (threading.Event() for _ in range(4))
+    states = (
+        b"SELECT DISTINCT state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+
+    def work(tx: Tx) -> None:
+        for number in range(1, 5):
+            _put(number, tx)
+        has_written.set()
+        may_read.wait(WITHIN)
+        assert tx.alert(4)
+        has_read.set()
+        may_go.wait(1)
+
+    async def main(other: psycopg.Connection[tuple[str]]) -> None:
+        async with PostgresStore(url) as store:
+            await store.read(_all)
+            working = asyncio.ensure_future(store.write(work))
+            await asyncio.to_thread(has_written.wait, HEALTHY)
+            assert other.execute(states).fetchall() == [("idle",)]
+            may_read.set()
+            await asyncio.to_thread(has_read.wait, HEALTHY)
+            assert sorted(other.execute(states).fetchall()) == [("idle",), ("idle in transaction",)]
+            may_go.set()
+            await working
+            assert await store.read(_all) == {1, 2, 3, 4}
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        asyncio.run(main(connection))

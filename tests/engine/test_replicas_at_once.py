@@ -171,6 +171,7 @@ def test_a_fallback_that_is_told_and_the_end_of_its_alert_do_not_wait_for_each_o
 
         def end(tx: Tx) -> None:
             tx.lock("alert 1")
+            tx.note("held")
             is_held.set()
             time.sleep(PAUSE)
             assert tx.delivery(2)

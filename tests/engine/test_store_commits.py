@@ -57,6 +57,26 @@ class Mistake(Exception):
     """What a job of a test raises."""
 
 
+def test_what_the_store_refuses_is_the_fault_of_whoever_wrote_it(harness: Harness) -> None:
+    """Though those who read later share the transaction with it, and would be the first to hear of it."""
+
+    def put(number: int, tx: Tx) -> None:
+        _put(number, tx)
+        if number % 2:  # every other one reads nothing
+            assert tx.alert(number)
+
+    async def main() -> None:
+        async with harness.open() as store:
+            await store.write(partial(_put, 1))
+            numbers = [1 if number % 10 == 0 else number for number in range(2, 200)]
+            found = await asyncio.gather(*(store.write(partial(put, n)) for n in numbers), return_exceptions=True)
+            assert [number for number, one in zip(numbers, found, strict=True) if one is not None] == [1] * 19
+            _, total = await store.read(lambda tx: tx.alerts("s", AlertFilter(limit=1)))
+            assert total == 200 - 20
+
+    asyncio.run(main())
+
+
 def test_a_job_that_fails_takes_only_its_own_writes_back(harness: Harness) -> None:
     async def main(store: Store) -> None:
         def writer(number: int) -> Callable[[Tx], None]:
