@@ -275,6 +275,11 @@ def test_the_units_configuration_is_good_and_its_credentials_are_loaded() -> Non
     assert PurePosixPath(_config(text).store).parent == PurePosixPath("/var/lib") / directory
 
 
+def test_the_unit_is_started_again_for_as_long_as_it_takes() -> None:
+    """As after a night in which its database was away: systemd gives up after five starts in ten seconds otherwise."""
+    assert _settings()["Restart"] == ["always"] and _settings()["StartLimitIntervalSec"] == ["0"]
+
+
 def test_the_unit_leaves_time_to_drain() -> None:
     [seconds] = _settings()["TimeoutStopSec"]
     assert float(seconds.removesuffix("s")) >= NEEDED
