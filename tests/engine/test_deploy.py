@@ -30,6 +30,8 @@ from gateway.cli import main
 from gateway.config import Config, parse
 from gateway.service import DRAIN_SECONDS
 from gateway.serving import LINGER, SETTLE
+from gateway.store.ballast import SIZE as BALLAST
+from gateway.store.postgres import MIGRATION
 from tests.engine.certificates import write
 from tests.processes import serving
 
@@ -230,6 +232,22 @@ def test_the_sidecar_is_a_native_one_within_64_mib() -> None:
     config = _config(_text("sidecar"))
     assert config.durable == "container" and config.listen[0] == "127.0.0.1"
     assert "readinessProbe" not in container and container["startupProbe"]["httpGet"]["path"] == "/-/ready"
+
+
+def test_what_waits_fits_into_the_sidecars_volume() -> None:
+    """A pod whose emptyDir outgrows its limit is evicted, with the application and with all that waits. A command is in
+    the store twice, as itself and in its alert; all else of an alert takes less than 4 KiB."""
+    config = _config(_text("sidecar"))
+    room = _bytes(_volume_at("sidecar", PurePosixPath(config.store).parent)["emptyDir"]["sizeLimit"])
+    most = 2 * config.max_waiting.bytes + 4096 * config.max_waiting.deliveries + BALLAST
+    assert most <= 0.6 * room, "the rest is for what has ended"
+    assert config.retention <= 86_400
+    assert _bytes(_container("sidecar")["resources"]["requests"]["ephemeral-storage"]) >= room
+
+
+def _bytes(text: str) -> int:
+    assert text.endswith("Mi")
+    return int(text.removesuffix("Mi")) << 20
 
 
 def test_the_central_gateway_survives_the_loss_of_one() -> None:
