@@ -199,6 +199,12 @@ def test_there_is_time_to_drain(manifest: str) -> None:
     assert _pod(manifest)["terminationGracePeriodSeconds"] >= math.ceil(NEEDED)
 
 
+def test_there_is_time_to_bring_the_store_up_to_date() -> None:
+    """A probe that gives up earlier has the change of the schema begun anew, for ever."""
+    probe = _container("central")["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= MIGRATION
+
+
 @pytest.mark.parametrize("manifest", MANIFESTS)
 def test_the_image_is_of_this_release(manifest: str) -> None:
     assert _container(manifest)["image"] == f"alert-gateway:{__version__}"
@@ -258,6 +264,15 @@ def test_the_central_gateway_survives_the_loss_of_one() -> None:
     assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
     [callers] = [one for one in _of_kind("central", "Service") if one["metadata"]["name"] == GATEWAY]
     assert [one["targetPort"] for one in callers["spec"]["ports"]] == ["callers"]
+
+
+def test_operators_reach_pods_that_are_not_ready() -> None:
+    """A store that is away makes all of them so, and it is then that somebody looks."""
+    services = _of_kind("central", "Service")
+    [operators] = [one for one in services if [port["targetPort"] for port in one["spec"]["ports"]] == ["admin"]]
+    assert operators["spec"]["publishNotReadyAddresses"] is True
+    assert operators["metadata"]["labels"]["app"] == GATEWAY, "a ServiceMonitor finds it, and the rules their job"
+    assert not any(one["spec"].get("publishNotReadyAddresses") for one in services if one is not operators)
 
 
 # --- a plain machine -------------------------------------------------------------------------------------------
