@@ -261,6 +261,7 @@ def test_the_central_gateway_survives_the_loss_of_one() -> None:
     [budget] = _of_kind("central", "PodDisruptionBudget")
     replicas = deployment["spec"]["replicas"]
     assert replicas >= 2 and 1 <= budget["spec"]["minAvailable"] < replicas
+    assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
     assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
     [callers] = [one for one in _of_kind("central", "Service") if one["metadata"]["name"] == GATEWAY]
     assert [one["targetPort"] for one in callers["spec"]["ports"]] == ["callers"]
