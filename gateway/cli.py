@@ -51,8 +51,9 @@ def serve(
     config_path: str, listen: str | None, workers: int, log_level: str, fd: int | None, admin_fd: int | None
 ) -> None:
     """Serve."""
-    # Until there is somebody to hear it: a reload that is asked for while we start would end us.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    # Until there is somebody to hear them: a reload that is asked for while we start would end us, and what a container
+    # begins with never hears of an end that it does not wait for yet.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGTERM})
     from gateway.lean import spare
 
     spare()

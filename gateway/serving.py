@@ -19,7 +19,7 @@ from gateway.lean import settled
 from gateway.operations import SIGNAL, Operator, keep_reload
 from gateway.server import serving
 from gateway.service import Gateway
-from gateway.workers import SUPERVISOR, hear_reloads
+from gateway.workers import SUPERVISOR, hear_signals
 
 log = structlog.get_logger()
 LOOK_EVERY = 1.0
@@ -55,7 +55,7 @@ async def _serve(config: Config, load: Callable[[], Config], fd: int | None, adm
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
-    hear_reloads()
+    hear_signals()
     reloading = _Reloading(gateway, load, is_one_of_many=fd is not None)
     gateway.reload_from_file = reloading.for_all
     try:

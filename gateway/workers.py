@@ -84,7 +84,7 @@ class _Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._tell, signal.SIGHUP)
-        hear_reloads()
+        hear_signals()
         tasks = [asyncio.create_task(self._keep(number)) for number in range(1, count + 1)]
         stopping = asyncio.create_task(self._stop.wait())
         await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -145,9 +145,9 @@ def _reloads_held() -> Iterator[None]:
     try:
         yield
     finally:
-        hear_reloads()
+        hear_signals()
 
 
-def hear_reloads() -> None:
-    """Lets this thread have SIGHUP, and one that was held back at once."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+def hear_signals() -> None:
+    """Lets this thread have SIGHUP and SIGTERM, and one that was held back at once."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGTERM})

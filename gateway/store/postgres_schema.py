@@ -4,11 +4,15 @@ Replicas of two neighbouring releases work side by side while one replaces the o
 indexes, and columns with a default. Statements name their columns, hence a release leaves what it does not know
 alone. What a release no longer uses is taken away by the release after the next, when nobody is left who does.
 With its number each file says the oldest schema whose release still works beside it; a release that knows less than
-that is refused. It must not know what is in the tables.
+that is refused. From the second file on each statement is one that may be done twice: it is there already where a
+replica ended in the middle. It must not know what is in the tables.
 """
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Iterator
 from importlib import resources
 from typing import Any, LiteralString
 
@@ -20,30 +24,77 @@ SCHEMAS = (("001.sql", 1), ("002.sql", 1), ("003.sql", 1), ("004.sql", 1))
 """The files in order, each with the oldest schema that still works once it is applied."""
 LOCK = 0x616C657274677700
 """The name of the lock that lets one replica at a time change the schema."""
+STEP_BACK, AGAIN = 500, 0.5
+"""Milliseconds that a change waits for a table, less than it takes the server to look for a deadlock; seconds after
+which it tries again."""
 
 
 def migrate(connection: psycopg.Connection[Any]) -> None:
-    """Brings the schema up to date, in one transaction; a schema of a newer release is refused."""
+    """Brings the schema up to date; a schema of a newer release is refused. A new one is made in one transaction, an
+    older one changed a statement at a time, as replicas of the release before may be serving from it."""
+    with _alone(connection) as version:
+        if version == 0:
+            for number in range(1, len(SCHEMAS) + 1):
+                for statement in _statements(number):
+                    connection.execute(statement)
+                _note(connection, number)
+            return
+    for number in range(version + 1, len(SCHEMAS) + 1):
+        for statement in _statements(number):
+            _change(connection, number, statement)
+        with _alone(connection) as version:
+            if version < number:
+                _note(connection, number)
+
+
+def _change(connection: psycopg.Connection[Any], number: int, statement: bytes) -> None:
+    """Does one statement of a file, in a transaction by itself: whoever held one table while he waits for the next
+    would lock out replicas that hold the next and want the first. Behind a long report it steps back, as everybody
+    else would queue behind it. It may have been done before."""
+    is_done = False
+    while not is_done:
+        try:
+            with _alone(connection) as version:
+                if version < number:
+                    connection.execute("SELECT set_config('lock_timeout', %s, true)", (f"{STEP_BACK}ms",))
+                    connection.execute(statement)
+            is_done = True
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+            time.sleep(AGAIN)
+
+
+@contextlib.contextmanager
+def _alone(connection: psycopg.Connection[Any]) -> Iterator[int]:
+    """A transaction in which nobody else changes the schema, and the schema's number in it."""
     with connection.transaction():
-        # The wait is for whoever migrates now; after it, there is nothing left to do.
+        # The wait is for whoever migrates now; after it, there may be nothing left to do.
         connection.execute("SET LOCAL statement_timeout = 0")
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
-        if not _one(connection, "SELECT to_regclass('gateway_schema') IS NOT NULL"):
-            # Only where it is missing: the server asks for the right to create also where there is nothing to do.
-            _only_unicode(connection)
-            connection.execute("CREATE TABLE gateway_schema (version BIGINT PRIMARY KEY, oldest BIGINT NOT NULL)")
-        found = connection.execute(
-            "SELECT version, oldest FROM gateway_schema ORDER BY version DESC LIMIT 1"
-        ).fetchone()
-        version, oldest = found or (0, 0)
-        if oldest > len(SCHEMAS):
-            raise StoreError(
-                f"the store has schema {version}, this release knows {len(SCHEMAS)}: it was written by a newer release"
-            )
-        for number, (name, works_with) in enumerate(SCHEMAS[version:], version + 1):
-            script = resources.files("gateway.store").joinpath("schema", "postgres", name).read_bytes()
-            connection.execute(script)
-            connection.execute("INSERT INTO gateway_schema VALUES (%s, %s)", (number, works_with))
+        yield _version(connection)
+
+
+def _version(connection: psycopg.Connection[Any]) -> int:
+    if not _one(connection, "SELECT to_regclass('gateway_schema') IS NOT NULL"):
+        # Only where it is missing: the server asks for the right to create also where there is nothing to do.
+        _only_unicode(connection)
+        connection.execute("CREATE TABLE gateway_schema (version BIGINT PRIMARY KEY, oldest BIGINT NOT NULL)")
+    found = connection.execute("SELECT version, oldest FROM gateway_schema ORDER BY version DESC LIMIT 1").fetchone()
+    version, oldest = found or (0, 0)
+    if oldest > len(SCHEMAS):
+        raise StoreError(
+            f"the store has schema {version}, this release knows {len(SCHEMAS)}: it was written by a newer release"
+        )
+    return int(version)
+
+
+def _note(connection: psycopg.Connection[Any], number: int) -> None:
+    connection.execute("INSERT INTO gateway_schema VALUES (%s, %s)", (number, SCHEMAS[number - 1][1]))
+
+
+def _statements(number: int) -> list[bytes]:
+    """What stands in a file, each of which ends in a semicolon at the end of its line."""
+    script = resources.files("gateway.store").joinpath("schema", "postgres", SCHEMAS[number - 1][0]).read_bytes()
+    return [one for one in script.split(b";\n") if one.strip()]
 
 
 def _only_unicode(connection: psycopg.Connection[Any]) -> None:

@@ -30,6 +30,8 @@ from gateway.cli import main
 from gateway.config import Config, parse
 from gateway.service import DRAIN_SECONDS
 from gateway.serving import LINGER, SETTLE
+from gateway.store.ballast import SIZE as BALLAST
+from gateway.store.postgres import MIGRATION
 from tests.engine.certificates import write
 from tests.processes import serving
 
@@ -197,6 +199,12 @@ def test_there_is_time_to_drain(manifest: str) -> None:
     assert _pod(manifest)["terminationGracePeriodSeconds"] >= math.ceil(NEEDED)
 
 
+def test_there_is_time_to_bring_the_store_up_to_date() -> None:
+    """A probe that gives up earlier has the change of the schema begun anew, for ever."""
+    probe = _container("central")["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= MIGRATION
+
+
 @pytest.mark.parametrize("manifest", MANIFESTS)
 def test_the_image_is_of_this_release(manifest: str) -> None:
     assert _container(manifest)["image"] == f"alert-gateway:{__version__}"
@@ -232,14 +240,40 @@ def test_the_sidecar_is_a_native_one_within_64_mib() -> None:
     assert "readinessProbe" not in container and container["startupProbe"]["httpGet"]["path"] == "/-/ready"
 
 
+def test_what_waits_fits_into_the_sidecars_volume() -> None:
+    """A pod whose emptyDir outgrows its limit is evicted, with the application and with all that waits. A command is in
+    the store twice, as itself and in its alert; all else of an alert takes less than 4 KiB."""
+    config = _config(_text("sidecar"))
+    room = _bytes(_volume_at("sidecar", PurePosixPath(config.store).parent)["emptyDir"]["sizeLimit"])
+    most = 2 * config.max_waiting.bytes + 4096 * config.max_waiting.deliveries + BALLAST
+    assert most <= 0.6 * room, "the rest is for what has ended"
+    assert config.retention <= 86_400
+    assert _bytes(_container("sidecar")["resources"]["requests"]["ephemeral-storage"]) >= room
+
+
+def _bytes(text: str) -> int:
+    assert text.endswith("Mi")
+    return int(text.removesuffix("Mi")) << 20
+
+
 def test_the_central_gateway_survives_the_loss_of_one() -> None:
     [deployment] = _of_kind("central", "Deployment")
     [budget] = _of_kind("central", "PodDisruptionBudget")
     replicas = deployment["spec"]["replicas"]
     assert replicas >= 2 and 1 <= budget["spec"]["minAvailable"] < replicas
+    assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
     assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
     [callers] = [one for one in _of_kind("central", "Service") if one["metadata"]["name"] == GATEWAY]
     assert [one["targetPort"] for one in callers["spec"]["ports"]] == ["callers"]
+
+
+def test_operators_reach_pods_that_are_not_ready() -> None:
+    """A store that is away makes all of them so, and it is then that somebody looks."""
+    services = _of_kind("central", "Service")
+    [operators] = [one for one in services if [port["targetPort"] for port in one["spec"]["ports"]] == ["admin"]]
+    assert operators["spec"]["publishNotReadyAddresses"] is True
+    assert operators["metadata"]["labels"]["app"] == GATEWAY, "a ServiceMonitor finds it, and the rules their job"
+    assert not any(one["spec"].get("publishNotReadyAddresses") for one in services if one is not operators)
 
 
 # --- a plain machine -------------------------------------------------------------------------------------------
@@ -273,6 +307,11 @@ def test_the_units_configuration_is_good_and_its_credentials_are_loaded() -> Non
     assert {str(path.parent) for path in named} == {f"/run/credentials/{UNIT.name}"}
     [directory] = _settings()["StateDirectory"]
     assert PurePosixPath(_config(text).store).parent == PurePosixPath("/var/lib") / directory
+
+
+def test_the_unit_is_started_again_for_as_long_as_it_takes() -> None:
+    """As after a night in which its database was away: systemd gives up after five starts in ten seconds otherwise."""
+    assert _settings()["Restart"] == ["always"] and _settings()["StartLimitIntervalSec"] == ["0"]
 
 
 def test_the_unit_leaves_time_to_drain() -> None:

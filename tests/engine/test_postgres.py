@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
+from importlib import resources
 from typing import Any
 
 import psycopg
@@ -409,6 +410,52 @@ def test_a_replica_of_the_release_before_works_beside_its_successor(url: str) ->
             assert await later.read(lambda tx: tx.delivery(1)) == delivery(1)
 
     among(url, main)
+
+
+def as_it_was(url: str, number: int) -> None:
+    """A database with an older schema."""
+    execute(url, "CREATE TABLE gateway_schema (version BIGINT PRIMARY KEY, oldest BIGINT NOT NULL)")
+    for at, (name, works_with) in enumerate(SCHEMAS[:number], 1):
+        execute(url, resources.files("gateway.store").joinpath("schema", "postgres", name).read_text("utf8"))
+        execute(url, f"INSERT INTO gateway_schema VALUES ({at}, {works_with})")
+
+
+def test_a_replica_that_holds_a_table_and_wants_the_next_is_not_locked_out_by_its_successor(url: str) -> None:
+    """The third file changes `alerts` and then `targets`: holding the one and waiting for the other, a start and the
+    release before it stopped each other, and the start failed."""
+    as_it_was(url, 2)
+
+    async def main() -> None:
+        with psycopg.connect(url) as before:
+            before.execute("SET deadlock_timeout = '200ms'")
+            before.execute("SELECT FROM targets")
+            opening = asyncio.create_task(opened_and_closed(url))
+            await until(partial(is_waited_for, url, "targets"))
+            before.execute("SELECT FROM alerts")
+            await asyncio.sleep(0.5)
+        await asyncio.wait_for(opening, 30)
+
+    asyncio.run(main())
+    assert execute(url, "SELECT max(version) FROM gateway_schema") == [(len(SCHEMAS),)]
+
+
+async def opened_and_closed(url: str) -> None:
+    """A replica that starts and ends."""
+    async with PostgresStore(url):
+        pass
+
+
+async def is_waited_for(url: str, table: str) -> bool:
+    """Whether somebody waits for a table."""
+    waiting = f"SELECT 1 FROM pg_locks WHERE relation = '{table}'::regclass AND NOT granted"
+    return bool(await asyncio.to_thread(execute, url, waiting))
+
+
+def test_a_change_of_the_schema_that_was_broken_off_is_made_up_for(url: str) -> None:
+    as_it_was(url, 2)
+    execute(url, "ALTER TABLE alerts ADD COLUMN ends_at BIGINT")
+    asyncio.run(opened_and_closed(url))
+    assert execute(url, "SELECT version FROM gateway_schema") == [(number,) for number in range(1, len(SCHEMAS) + 1)]
 
 
 # --- opening, settings and secrets ---------------------------------------------------------------------------

@@ -45,6 +45,13 @@ def test_what_replicas_see_together_is_one_alert() -> None:
         assert rule["expr"].startswith("max by (upstream) ("), rule["alert"]
 
 
+def test_a_gateway_that_is_gone_altogether_is_down() -> None:
+    """Where no target is left, there is no `up` that could be 0."""
+    [rule] = [rule for rule in rules() if rule["annotations"]["runbook"] == "README: gateway-down"]
+    [asked, absent] = rule["expr"].split(" or ")
+    assert absent == f"absent({asked.removesuffix(' == 0')})"
+
+
 def test_whatever_was_not_taken_up_has_a_rule() -> None:
     known = re.findall(
         r"^# TYPE (\w+_last_reload_successful)", Metrics().text(Stock(), 0, is_strained=False).decode(), re.M

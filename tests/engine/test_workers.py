@@ -295,10 +295,10 @@ def test_a_worker_that_cannot_be_started_again_for_now_leaves_the_others_serving
     assert process.returncode == 0
 
 
-def holds_reloads_back(pid: int) -> bool:
-    """Whether a process would hear of SIGHUP only later."""
+def holds_back(pid: int, number: signal.Signals = signal.SIGHUP) -> bool:
+    """Whether a process would hear of a signal only later."""
     [mask] = re.findall(r"SigBlk:\s+(\w+)", Path(f"/proc/{pid}/status").read_text())
-    return bool(int(mask, 16) & 1 << signal.SIGHUP - 1)
+    return bool(int(mask, 16) & 1 << number - 1)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -307,11 +307,29 @@ def test_a_reload_asked_for_before_a_gateway_hears_of_it_does_not_end_it(tmp_pat
     port = free_port()
     config = configured(tmp_path, shared().database(), "http://127.0.0.1:9", port)
     with serving(config, "--workers", workers) as process:
-        wait_for(lambda: holds_reloads_back(process.pid))
+        wait_for(lambda: holds_back(process.pid))
         process.send_signal(signal.SIGHUP)
         ready(f"http://127.0.0.1:{port}")
-        assert not holds_reloads_back(process.pid)
+        assert not holds_back(process.pid)
         again = (tmp_path / "log").read_text().count('"event": "config.reloaded"')
         process.send_signal(signal.SIGHUP)
         wait_for(lambda: (tmp_path / "log").read_text().count('"event": "config.reloaded"') > again)
     assert process.returncode == 0
+
+
+@pytest.mark.skipif(not can_be_alone(), reason="no namespace can be made here")
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_end_asked_for_while_a_container_starts_ends_it(tmp_path: Path, workers: str) -> None:
+    """The first process of a container is never ended by a signal that it does not wait for: the orchestrator would
+    wait for as long as it ever does, and then kill what has served on."""
+    store = shared().database() if workers == "2" else f"sqlite://{tmp_path}/gateway.db"
+    config = configured(tmp_path, store, "http://127.0.0.1:9", free_port())
+    arguments = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(config), "--workers", workers]
+    with (tmp_path / "log").open("ab") as log, subprocess.Popen([*ALONE, *arguments], cwd=ROOT, stderr=log) as process:
+        [started] = wait_for(lambda: workers_of(process))
+        try:
+            wait_for(lambda: holds_back(started, signal.SIGHUP))
+            os.kill(started, signal.SIGTERM)
+            wait_for(lambda: not Path(f"/proc/{started}").exists(), 20, (tmp_path / "log").read_text)
+        finally:
+            process.kill()

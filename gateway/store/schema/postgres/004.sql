@@ -1,11 +1,11 @@
 -- Why something failed, as a code that never changes; and who calls.
 
-ALTER TABLE deliveries ADD COLUMN code TEXT COLLATE "C" NOT NULL DEFAULT '';
-ALTER TABLE attempts ADD COLUMN code TEXT COLLATE "C" NOT NULL DEFAULT '';
+ALTER TABLE deliveries ADD COLUMN IF NOT EXISTS code TEXT COLLATE "C" NOT NULL DEFAULT '';
+ALTER TABLE attempts ADD COLUMN IF NOT EXISTS code TEXT COLLATE "C" NOT NULL DEFAULT '';
 -- An alert is found by the key that it has at an upstream, which may be one that only that upstream and we know.
-CREATE INDEX targets_key ON targets (key) WHERE key IS NOT NULL;
+CREATE INDEX IF NOT EXISTS targets_key ON targets (key) WHERE key IS NOT NULL;
 
-CREATE TABLE calls (
+CREATE TABLE IF NOT EXISTS calls (
     dialect     TEXT   COLLATE "C" NOT NULL,
     caller      TEXT   COLLATE "C" NOT NULL,
     method      TEXT   COLLATE "C" NOT NULL,
@@ -17,4 +17,4 @@ CREATE TABLE calls (
     last_seen   BIGINT NOT NULL,
     PRIMARY KEY (dialect, caller, outcome, method, path, agent)
 );
-CREATE INDEX calls_last_seen ON calls (last_seen);
+CREATE INDEX IF NOT EXISTS calls_last_seen ON calls (last_seen);
