@@ -281,10 +281,13 @@ class Request(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """A question that is not about alerts: passed to the primary where it speaks this dialect, else answered so."""
+    """A question that is not about alerts: passed to the primary where it speaks this dialect, else answered or refused
+    so. `unheard` refuses it where the primary would have to hear it and cannot be reached: for what asks that something
+    be done, no other answer is true."""
 
     request: Request
-    otherwise: Reply
+    otherwise: Reply | Problem
+    unheard: Problem | None = None
 
 
 Asked = Command | Batch | Read | Inquiry | Listing | Mute | Unmute | Mutes | Relay | Reply
