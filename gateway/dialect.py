@@ -418,9 +418,10 @@ class FoundAlert(Struct, frozen=True):
 
 
 class Found(Struct, frozen=True):
-    """What an upstream answered to a read or a list."""
+    """What an upstream answered to a read or a list; `is_part` where there is more of it than was asked for."""
 
     alerts: tuple[FoundAlert, ...]
+    is_part: bool = False
 
 
 Outcome = Delivered | Missing | Changed | Again | Pending | Rejected | Held | Found

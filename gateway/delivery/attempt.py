@@ -34,7 +34,7 @@ class Ended(Struct, frozen=True):
     """How an attempt ended, with the last status that was seen; `is_certificate` where what is held is held for the
     upstream's certificate and not for our key, `is_ambiguous` where something may have been made
     although the answer was lost, `is_fault` where the upstream gave no verdict at all; how many `requests` it took,
-    and whether what it speaks of was `looked_up`."""
+    and whether what it speaks of was `looked_up`, or looked for `in_vain` before."""
 
     outcome: Outcome
     status: int | None
@@ -42,6 +42,7 @@ class Ended(Struct, frozen=True):
     is_fault: bool = False
     requests: int = 0
     looked_up: bool = False
+    in_vain: bool = False
     is_certificate: bool = False
 
 
