@@ -525,16 +525,24 @@ class Desk:
 
     async def _relay(self, who: Caller, asked: Relay, request: int, via: Via) -> Answered:
         if self.name and self.name in via:
-            return Answered(Answer(), request, relayed=asked.otherwise)
+            return Answered(Answer(), request, relayed=_said(asked.otherwise))
         chosen = choose(self.config.routes, who.dialect.name, who.name, None)
         upstream = self._akin(who, chosen[0].upstream) if chosen else None
         answered: Reply | None = None
         if upstream:
             client, entry = self.dispatcher.client(upstream.name), upstream.entry(who.dialect.name, who.name)
             answered = await client.relay(asked.request, self.config.reply_timeout, via, entry)
-        return Answered(
-            Answer(), request, relayed=answered or asked.otherwise, is_stale=bool(upstream and not answered)
-        )
+            if answered is None and asked.unheard is not None:
+                raise asked.unheard
+        relayed = answered or _said(asked.otherwise)
+        return Answered(Answer(), request, relayed=relayed, is_stale=bool(upstream and not answered))
+
+
+def _said(otherwise: Reply | Problem) -> Reply:
+    """What is said without asking the primary; raises `Problem` where it is that."""
+    if isinstance(otherwise, Problem):
+        raise otherwise
+    return otherwise
 
 
 def _rounds(commands: Sequence[Command]) -> Iterator[list[tuple[int, Command]]]:

@@ -281,10 +281,13 @@ class Request(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """A question that is not about alerts: passed to the primary where it speaks this dialect, else answered so."""
+    """A question that is not about alerts: passed to the primary where it speaks this dialect, else answered or refused
+    so. `unheard` refuses it where the primary would have to hear it and cannot be reached: for what asks that something
+    be done, no other answer is true."""
 
     request: Request
-    otherwise: Reply
+    otherwise: Reply | Problem
+    unheard: Problem | None = None
 
 
 Asked = Command | Batch | Read | Inquiry | Listing | Mute | Unmute | Mutes | Relay | Reply
@@ -415,9 +418,10 @@ class FoundAlert(Struct, frozen=True):
 
 
 class Found(Struct, frozen=True):
-    """What an upstream answered to a read or a list."""
+    """What an upstream answered to a read or a list; `is_part` where there is more of it than was asked for."""
 
     alerts: tuple[FoundAlert, ...]
+    is_part: bool = False
 
 
 Outcome = Delivered | Missing | Changed | Again | Pending | Rejected | Held | Found
@@ -519,7 +523,7 @@ class Dialect:
     words a problem. `reply` is when callers are answered unless configured. `unique_names` refuses a second
     alert of the same summary in one scope; `has_status` says whether resolved alerts are listed.
     `credential_in_body` marks a vendor whose callers are known only once the body is decoded, `credential_faults` are
-    its words about the form of a credential that nobody has. `url` is the
+    its words about the form of a credential that nobody has, in the request that offered it. `url` is the
     vendor's usual address, `client_setting` what a client changes to call the gateway instead, `usual_defaults`
     such `defaults` as an upstream of it is configured with where callers of other vendors say less, `remark` what else
     its page should say. `is_muted` tells, where callers may ask not to be told of some alerts, whether one is meant.
@@ -548,7 +552,7 @@ class Dialect:
     has_status: bool = True
     unique_names: bool = False
     credential_in_body: bool = False
-    credential_faults: Callable[[str], tuple[str, ...]] = lambda credential: ()
+    credential_faults: Callable[[str, Incoming], tuple[str, ...]] = lambda credential, incoming: ()
     url: str = ""
     client_setting: str = ""
     usual_defaults: Mapping[str, Any] = field(default_factory=dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from gateway import muting
 from gateway.accepted import Caller
-from gateway.canonical import Operation
+from gateway.canonical import Operation, flatten
 from gateway.config import Upstream
 from gateway.dialect import Muted, Ref, Sending, Shown
 from gateway.errors import Problem, ProblemKind
@@ -31,17 +31,25 @@ def mutes(tx: Tx, scope: str, wanted: str | None) -> tuple[Muted, ...]:
 def look_up(tx: Tx, who: Caller, ref: Ref) -> tuple[AlertRow, TargetRow | None, bool] | None:
     """The alert, its primary, and whether nothing waits to be sent there."""
     by_key = ref.id is None and ref.key is not None
-    row = (
-        tx.alert_by_key(who.scope, who.dialect.same_key(ref.key or ""))
-        if by_key
-        else tx.alert_by_id(who.scope, ref.id or "")
-    )
+    row = _by_key(tx, who, ref.key or "") if by_key else tx.alert_by_id(who.scope, ref.id or "")
     if row is None:
         return None
     targets = tx.targets(row.id)
     primary = targets[0] if targets else None
     is_quiet = primary is not None and primary.state == "present" and not tx.is_waiting(row.id, primary.upstream)
     return row, primary, is_quiet
+
+
+def _by_key(tx: Tx, who: Caller, key: str) -> AlertRow | None:
+    """The open alert of a key. What was adopted has none of its own here: it is known by what it is called there."""
+    meant = who.dialect.same_key(key)
+    if (row := tx.alert_by_key(who.scope, meant)) is not None:
+        return row
+    there = tx.alert_by_id(who.scope, key)
+    if there is None or there.key is not None or not there.is_open:
+        return None
+    said = flatten(there.body).get("dedup_key")
+    return there if said and who.dialect.same_key(said) == meant else None
 
 
 def question(upstream: Upstream, target: TargetRow | None, now: int) -> Sending:

@@ -47,10 +47,11 @@ def settle(
     show: bool = False,
     *,
     looked_up: bool = False,
+    in_vain: bool = False,
 ) -> Verdict:
     """Records the outcome of an attempt. `due` is when the next one may be made if it has to be repeated; `show`
     lets the caller know the alert by the upstream's own id from now on; `looked_up` says that an earlier attempt was
-    found to have done it."""
+    found to have done it, `in_vain` that nobody could see whether one had."""
     if shipment.delivery.alert is not None:
         tx.lock(f"alert {shipment.delivery.alert}")
     delivery = tx.delivery(shipment.delivery.id)
@@ -83,7 +84,10 @@ def settle(
         verdict = _dead(tx, shipment.operation, delivery, target, outcome.reason, code_of(outcome), now, kind)
         return structs.replace(verdict, changed=outcome) if isinstance(outcome, Changed) else verdict
     if shipment.tried_at is not None or looked_up:
-        delivery.report = [*delivery.report, *to_builtins([_after_doubt(upstream, looked_up=looked_up)])]
+        delivery.report = [
+            *delivery.report,
+            *to_builtins([_after_doubt(upstream, looked_up=looked_up, in_vain=in_vain)]),
+        ]
     return _delivered(tx, shipment, delivery, target, outcome, upstream, now, show)
 
 
@@ -116,10 +120,12 @@ def _is_recorded(now: DeliveryRow, then: DeliveryRow) -> bool:
     return now.state in ("delivered", "dead") and (now.attempts, now.fence) == (then.attempts, then.fence)
 
 
-def _after_doubt(upstream: Upstream, *, looked_up: bool) -> Fate:
+def _after_doubt(upstream: Upstream, *, looked_up: bool, in_vain: bool) -> Fate:
     """What was done about an attempt whose answer was lost: the report says it."""
     if looked_up:
         return Fate("id", "mapped", "", "the answer was lost; it was found there, and not sent again")
+    if may_look(upstream) and in_vain:
+        return Fate("id", "mapped", "", "the answer was lost; it could not be looked for there, and was sent again")
     if may_look(upstream):
         return Fate("id", "mapped", "", "the answer was lost; it was not found there, and sent again")
     return Fate("id", "mapped", "", "the answer was lost; it was sent again with the same key")

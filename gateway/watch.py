@@ -277,9 +277,10 @@ class Watch:
         doubt = self._doubts.get(at)
         if doubt is not None:
             with contextlib.suppress(StoreError):  # then it is told once too often rather than never
-                found, _ = await look(self._dispatcher.client(upstream.name), self._store, sending, doubt.since)
-                if found is not None:
-                    return found
+                client = self._dispatcher.client(upstream.name)
+                looked = await look(client, self._store, sending, doubt.since, self._now())
+                if looked.ended is not None:
+                    return looked.ended
         ended = await self._confirmed(upstream, Operation.CREATE, sending)
         if ended.is_ambiguous:
             pause = min(doubt.pause * 2, MOST_PAUSE) if doubt else self.interval

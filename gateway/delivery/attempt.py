@@ -34,7 +34,7 @@ class Ended(Struct, frozen=True):
     """How an attempt ended, with the last status that was seen; `is_certificate` where what is held is held for the
     upstream's certificate and not for our key, `is_ambiguous` where something may have been made
     although the answer was lost, `is_fault` where the upstream gave no verdict at all; how many `requests` it took,
-    and whether what it speaks of was `looked_up`."""
+    and whether what it speaks of was `looked_up`, or looked for `in_vain` before."""
 
     outcome: Outcome
     status: int | None
@@ -42,6 +42,7 @@ class Ended(Struct, frozen=True):
     is_fault: bool = False
     requests: int = 0
     looked_up: bool = False
+    in_vain: bool = False
     is_certificate: bool = False
 
 
@@ -155,8 +156,10 @@ class Client:
         return request.creates or self.upstream.dialect.outbound.addressed_by == "key"
 
     async def relay(self, request: Request, within: float, via: tuple[str, ...] = (), entry: str = "") -> Reply | None:
-        """Passes a request on and brings the answer back as it is; None where there is none in time. `via` and
-        `entry` as in `run`."""
+        """Passes a request on and brings the answer back as it is; None where there is none in time, or none that is
+        for the caller. `via` and `entry` as in `run`."""
+        if _leads_elsewhere(request):
+            return None
         try:
             async with asyncio.timeout(within):
                 response = await self._send(request, self._came_through(via), entry)
@@ -168,7 +171,7 @@ class Client:
         body = response.json()
         if body is None:
             return None
-        return Reply(response.status, body) if judge(response.status, self.upstream.dialect) == "ok" else None
+        return Reply(response.status, body) if self._is_for_call(request, response) else None
 
     def _is_for_call(self, request: Request, response: Response) -> bool:
         return response.status in request.accepts or judge(response.status, self.upstream.dialect) == "ok"

@@ -251,19 +251,21 @@ class Lanes:
         call = client.upstream.dialect.outbound.calls[shipment.operation](shipment.sending)
         if shipment.operation is not Operation.CREATE:
             return await client.run(call, shipment.via, entry)
-        requests = 0
+        requests, in_vain = 0, False
         if shipment.tried_at is not None and not shipment.delivery.seen:  # a receipt is asked about instead
-            found, requests = await look(client, self._store, shipment.sending, shipment.tried_at, entry)
-            if found is not None:
-                return structs.replace(found, requests=requests)
+            looked = await look(client, self._store, shipment.sending, shipment.tried_at, started, entry)
+            requests, in_vain = looked.requests, looked.in_vain
+            if looked.ended is not None:
+                return structs.replace(looked.ended, requests=requests)
         ended = await client.run(call, shipment.via, entry)
         requests += ended.requests
         if lacks_id(ended, client.upstream):
-            found, looks = await look(client, self._store, shipment.sending, started, entry)
-            requests += looks
+            looked = await look(client, self._store, shipment.sending, started, started, entry)
+            requests += looked.requests
             nameless = Again(reason=f"{ended.status} without an id", code=Code.NO_ID)
-            ended = found or Ended(nameless, ended.status, is_ambiguous=True)
-        return structs.replace(ended, requests=requests)
+            in_doubt = Ended(nameless, ended.status, is_ambiguous=True)  # it stays so until somebody could look
+            ended = looked.ended if looked.ended and looked.ended.looked_up else in_doubt
+        return structs.replace(ended, requests=requests, in_vain=in_vain)
 
     # --- what becomes of it --------------------------------------------------------------------------------
 
@@ -279,12 +281,13 @@ class Lanes:
         is_fault = ended is not None and ended.is_fault
         pause_for = int(self._pause(delivery, outcome, is_fault=is_fault) * 1000)
         show = self._waiters.claim(delivery.command, delivery.upstream)
-        looked_up = bool(ended and ended.looked_up)
+        looked_up, in_vain = bool(ended and ended.looked_up), bool(ended and ended.in_vain)
         budget = self.gate.budget.kept(time.monotonic(), self._now()) if delivery.attempts > 1 else None
 
         def work(tx: Tx) -> Verdict:
             now = self._now()
-            verdict = settle(tx, shipment, outcome, upstream, now, now + pause_for, show, looked_up=looked_up)
+            due = now + pause_for
+            verdict = settle(tx, shipment, outcome, upstream, now, due, show, looked_up=looked_up, in_vain=in_vain)
             if ended is not None and verdict.is_recorded:
                 code = code_of(ended.outcome) if verdict.state != "delivered" else ""
                 tx.insert_attempt(_attempt_row(delivery, verdict, code, started, took))

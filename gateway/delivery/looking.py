@@ -7,6 +7,8 @@ any vendor.
 
 from __future__ import annotations
 
+from msgspec import Struct, structs
+
 from gateway.canonical import SERVER_OWNED
 from gateway.config import Upstream
 from gateway.delivery.attempt import Client, Ended
@@ -15,6 +17,8 @@ from gateway.store import Store
 from gateway.values import from_millis
 
 CLOCKS_DIFFER_MS = 60_000
+LONGEST_IN_DOUBT_MS = 30_000
+"""So long is a list that nobody can read asked for again."""
 
 
 def lacks_id(ended: Ended, upstream: Upstream) -> bool:
@@ -23,27 +27,47 @@ def lacks_id(ended: Ended, upstream: Upstream) -> bool:
     return by_id and isinstance(ended.outcome, Delivered) and not ended.outcome.ids.get("id")
 
 
-async def look(client: Client, store: Store, sending: Sending, since: int, entry: str = "") -> tuple[Ended | None, int]:
-    """The object that an earlier attempt made, as an outcome; None where there is none, or no way to look. And how
-    many requests that took."""
+class Looked(Struct, frozen=True):
+    """What looking came to: the object that an earlier attempt made, as an outcome, or why it has to be looked for
+    again; None where there is none, or no way to look. `in_vain` says that what can be seen does not show whether it is
+    there; `requests` how many it took."""
+
+    ended: Ended | None = None
+    in_vain: bool = False
+    requests: int = 0
+
+
+async def look(client: Client, store: Store, sending: Sending, since: int, now: int, entry: str = "") -> Looked:
+    """Looks for the object that an attempt made which began at `since`. A list that is none, or longer than is read,
+    says nothing about what is in it: it is asked for again for half a minute, as a page that comes twice is better than
+    one that never comes."""
     outbound = client.upstream.dialect.outbound
     if outbound.list is None:
-        return None, 0
+        return Looked()
     ended = await client.run(outbound.list(sending), entry=entry)
     if isinstance(ended.outcome, Held) and ended.outcome.status == 403:
-        return None, ended.requests  # a key may write and not read; whether it may write, the create itself is told
+        # a key may write and not read; whether it may write, the create itself is told
+        return Looked(in_vain=True, requests=ended.requests)
     if isinstance(ended.outcome, Again | Held):
-        return ended, ended.requests
+        return Looked(ended, requests=ended.requests)
     if not isinstance(ended.outcome, Found):
-        return None, ended.requests
+        if _is_unread(ended) and now - since < LONGEST_IN_DOUBT_MS:
+            again = Again(reason=getattr(ended.outcome, "reason", "the list could not be read"))
+            return Looked(structs.replace(ended, outcome=again), requests=ended.requests)
+        return Looked(in_vain=True, requests=ended.requests)
     listed = {found.id: found for found in ended.outcome.alerts}  # one that is listed twice is one
     alike = [found for found in listed.values() if _is_alike(found, sending, client.upstream, since)]
     party = client.upstream.name
     ours = await store.read(lambda tx: [found for found in alike if not tx.is_known_id(found.id, party)])
     if len(ours) != 1:
-        return None, ended.requests
+        return Looked(in_vain=ended.outcome.is_part and not ours, requests=ended.requests)
     made = Delivered(ids={**ours[0].ids, "id": ours[0].id}, seen=dict(ours[0].seen))
-    return Ended(made, ended.status, looked_up=True), ended.requests
+    return Looked(Ended(made, ended.status, looked_up=True), requests=ended.requests)
+
+
+def _is_unread(ended: Ended) -> bool:
+    """Whether there is such a list, and only nobody could read it."""
+    return ended.status is not None and ended.status < 300
 
 
 def _is_alike(found: FoundAlert, sending: Sending, upstream: Upstream, since: int) -> bool:

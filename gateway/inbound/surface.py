@@ -122,7 +122,7 @@ class Surface:
             return known
         if inbound.anonymous or not inbound.keyring:
             return ANONYMOUS
-        faults = inbound.dialect.credential_faults(credential)
+        faults = inbound.dialect.credential_faults(credential, incoming)
         raise Problem(ProblemKind.UNAUTHORIZED, "the credential is missing or not known here", faults=faults)
 
     def _key(self, path: str, incoming: Incoming, asked: Command | Batch) -> Key | None:

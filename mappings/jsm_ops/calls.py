@@ -174,7 +174,10 @@ def read_many(sending: Sending) -> Call:
 
 
 def _found(shown: dict[str, Json]) -> FoundAlert:
-    return FoundAlert(id=str(shown["id"]), flat=ALERT.found(shown), ids=steps.short_id(shown))
+    """An alert that is there, by its ids and, while it is open, by the alias that finds it."""
+    alias = shown.get("alias") if shown.get("status") != "closed" else None
+    named = {"alias": alias} if isinstance(alias, str) and alias else {}
+    return FoundAlert(id=str(shown["id"]), flat=ALERT.found(shown), ids={**steps.short_id(shown), **named})
 
 
 def authorise(request: Request, credential: str) -> Request:

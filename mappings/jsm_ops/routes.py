@@ -20,7 +20,7 @@ from gateway.canonical import Operation
 from gateway.dialect import Answer, Command, Incoming, Json, Listing, Read, Ref, Reply, Route, Shown
 from gateway.errors import invalid
 from mappings.jsm_ops.alert import ALERT, EXTRA, Alert
-from mappings.jsm_ops.words import answer_many, answer_one, answer_status
+from mappings.jsm_ops.words import answer_logs, answer_many, answer_notes, answer_one, answer_status
 from mappings.opsgenie import asked, lists
 from mappings.opsgenie.alert import RESPONDERS
 from mappings.opsgenie.bodies import Common, Described, Noted, Prioritised, Receipt, Snoozed, Tagged, Text, Worded
@@ -78,6 +78,13 @@ class Many(Struct, kw_only=True):
     """A page of alerts."""
 
     values: list[Alert]
+    links: dict[str, str]
+
+
+class Entries(Struct, kw_only=True):
+    """A page of notes, or of log entries."""
+
+    values: list[dict[str, Any]]
     links: dict[str, str]
 
 
@@ -144,6 +151,13 @@ def _with(before: dict[str, Any], listed: dict[str, Json]) -> dict[str, Any]:
     return {RESPONDERS: held if listed in held else [*held, listed]}
 
 
+def _entries(incoming: Incoming) -> Read:
+    """What an alert came through, newest first, a page after the entry of that offset."""
+    size = whole_number(incoming, "size", 20, least=1, most=lists.LONGEST_PAGE)
+    asked_for = {"order": "desc", "limit": size, "offset": one(incoming, "after") or "", "id": incoming.params["id"]}
+    return Read(ref=asked.ref(incoming), history=True, page=asked_for)
+
+
 def _act(incoming: Incoming) -> Command:
     name = asked.required(asked.words_of(incoming), "actionName", str)
     return asked.acting(incoming, "action", f"action {name} was carried out", {"actionName": name})
@@ -199,6 +213,7 @@ def _asking(
     )
 
 
+PART = ("after", "size")
 SEARCH = ("query", "offset", "size", "sort", "order", "from", "to")
 CHANGE, DO, LOOK = Operation.UPDATE, Operation.COMMENT, Operation.READ
 CLOSE, ACKNOWLEDGE = Operation.RESOLVE, Operation.ACKNOWLEDGE
@@ -211,6 +226,8 @@ SHORT = (
     _asking("/alias", LOOK, _by_alias, answer_one, "Get the open alert of an alias", Alert, ("alias",)),
     _asking("/requests/{id}", LOOK, lists.status, answer_status, "Get the state of a request", Done),
     _asking("/{id}", LOOK, lists.get, answer_one, "Get an alert", Alert),
+    _asking("/{id}/notes", LOOK, _entries, answer_notes, "List the notes of an alert", Entries, PART),
+    _asking("/{id}/logs", LOOK, _entries, answer_logs, "List the log of an alert", Entries, PART),
     _writing("DELETE", "/{id}", Operation.DELETE, asked.doing(Operation.DELETE), "Delete an alert"),
     _writing("POST", "/{id}/close", CLOSE, asked.doing(CLOSE), "Close an alert", Common),
     _writing("POST", "/{id}/acknowledge", ACKNOWLEDGE, asked.doing(ACKNOWLEDGE), "Acknowledge an alert", Common),

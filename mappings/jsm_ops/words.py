@@ -7,10 +7,11 @@ problems are worded as Opsgenie does. It must not know what stands behind the ga
 from __future__ import annotations
 
 from datetime import datetime
+from urllib.parse import quote, urlencode
 
 from gateway.dialect import Answer, Json, Reply, Shown
 from mappings.jsm_ops.alert import ALERT
-from mappings.opsgenie.lists import page_at
+from mappings.opsgenie.lists import Entry, logged, noted, page_at, page_of
 from mappings.opsgenie.words import in_full, now_of, outcome, uuid_of
 
 ORDER = (
@@ -51,6 +52,23 @@ def answer_many(answer: Answer) -> Reply:
     now, after = now_of(answer), answer.listing.offset + (answer.listing.limit or 20)
     links = {"next": page_at(answer.listing, "size", after)} if after < answer.total else {}
     return _answered(answer, {"values": [as_shown(shown, now) for shown in answer.listed], "links": links})
+
+
+def answer_notes(answer: Answer) -> Reply:
+    """What people said about an alert."""
+    return _part(answer, noted(answer.history), "notes")
+
+
+def answer_logs(answer: Answer) -> Reply:
+    """All that an alert came through."""
+    return _part(answer, logged(answer.history), "logs")
+
+
+def _part(answer: Answer, found: list[Entry], word: str) -> Reply:
+    values, last = page_of(answer.page, found)
+    address = f"/v1/alerts/{quote(str(answer.page.get('id', '')), safe='')}/{word}"
+    links = {"next": f"{address}?{urlencode({'after': last, 'size': answer.page.get('limit', 20)})}"} if last else {}
+    return _answered(answer, {"values": values, "links": links})
 
 
 def answer_status(answer: Answer) -> Reply:

@@ -2,8 +2,8 @@
 
 Source: https://docs.opsgenie.com/docs/alert-api. What the canonical alert has no operation for (snooze, assign,
 escalate and the like) changes the record and goes out as a comment, or as it is to an upstream that speaks alike. Rows
-are in `alert`; what callers ask in `routes`, `asked`, `lists` and `query`; answers in `words` and `bodies`; what is
-sent in `calls` and `steps`. It must not know what stands behind the gateway.
+are in `alert`; what callers ask in `routes`, `asked`, `beside`, `lists` and `query`; answers in `words` and `bodies`;
+what is sent in `calls` and `steps`. It must not know what stands behind the gateway.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ DIALECT = Dialect(
         "Accounts in the EU have `https://api.eu.opsgenie.com` as their `url`. Jira Service Management's integration "
         "events API is the same upstream with another base URL: `https://api.atlassian.com/jsm/ops/integration`, one "
         "host for all regions, with the key of an API integration. It creates, acknowledges, closes and takes notes; "
-        "a change of a field, for which it has no call, is sent there as a create with the same alias."
+        "a change of a field, for which it has no call, is sent there as a create with the same alias. Pings of "
+        "heartbeats are passed on where a caller's first upstream speaks Opsgenie too, and refused with 404 where it "
+        "does not: who moves away has to have them watched elsewhere."
     ),
 )

@@ -6,7 +6,8 @@ vendor would show of each alert. It must not know what stands behind the gateway
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from gateway.asking import one, whole_number
@@ -134,32 +135,46 @@ def answer_count(answer: Answer) -> Reply:
     return answered(answer, {"data": {"count": answer.total}})
 
 
-def _part(answer: Answer, found: list[tuple[Told, dict[str, Json]]], word: str) -> Reply:
-    """A page of notes or log entries. An offset is the number of the entry that the page before ended with."""
-    page = answer.page
+Entry = tuple[Told, dict[str, Json]]
+"""What an alert came through, and how it is shown."""
+
+
+def page_of(page: Mapping[str, Any], found: list[Entry]) -> tuple[list[dict[str, Json]], str]:
+    """A page of notes or log entries, and the offset that it ends with where there are more: the number of its last
+    entry, behind which the next page begins."""
     newest_first = page.get("order", "desc") == "desc"
-    found.sort(key=lambda pair: pair[0].number, reverse=newest_first)
-    offset = str(page.get("offset", ""))
+    found = sorted(found, key=lambda pair: pair[0].number, reverse=newest_first)
+    offset, limit = str(page.get("offset", "")), int(page.get("limit", 20))
     if offset.isascii() and offset.isdigit() and len(offset) < LONGEST_NUMBER:
         at = int(offset)
         found = [pair for pair in found if (pair[0].number < at if newest_first else pair[0].number > at)]
-    limit = int(page.get("limit", 20))
+    return [entry for _, entry in found[:limit]], str(found[limit - 1][0].number) if len(found) > limit else ""
+
+
+def _part(answer: Answer, found: list[Entry], word: str) -> Reply:
+    page = answer.page
+    listed, last = page_of(page, found)
     base = f"{page.get('base', '')}/{quote(str(page.get('id', '')), safe='')}/{word}"
     named = {"identifierType": page["identifierType"]} if page.get("identifierType") else {}  # else an alias is an id
-    links = {"first": f"{base}?{urlencode({**named, 'limit': limit, 'order': page.get('order', 'desc')})}"}
-    if len(found) > limit:
-        links["next"] = f"{links['first']}&{urlencode({'offset': found[limit - 1][0].number})}"
-    return answered(answer, {"data": [entry for _, entry in found[:limit]], "paging": links})
+    asked = {**named, "limit": page.get("limit", 20), "order": page.get("order", "desc")}
+    links = {"first": f"{base}?{urlencode(asked)}"}
+    if last:
+        links["next"] = f"{links['first']}&{urlencode({'offset': last})}"
+    return answered(answer, {"data": listed, "paging": links})
 
 
 def answer_notes(answer: Answer) -> Reply:
     """What people said about an alert."""
-    notes = [
+    return _part(answer, noted(answer.history), "notes")
+
+
+def noted(history: Sequence[Told]) -> list[Entry]:
+    """The notes among what an alert came through."""
+    return [
         (told, {"note": told.comment, "owner": told.caller, "createdAt": iso(told.at), "offset": str(told.number)})
-        for told in answer.history
+        for told in history
         if told.comment and not told.comment.startswith(ACTED)
     ]
-    return _part(answer, notes, "notes")
 
 
 LOGGED = {
@@ -175,8 +190,12 @@ LOGGED = {
 
 def answer_logs(answer: Answer) -> Reply:
     """All that an alert came through."""
-    logs = [(told, _logged(told)) for told in answer.history]
-    return _part(answer, logs, "logs")
+    return _part(answer, logged(answer.history), "logs")
+
+
+def logged(history: Sequence[Told]) -> list[Entry]:
+    """What an alert came through, as lines of its log."""
+    return [(told, _logged(told)) for told in history]
 
 
 def _logged(told: Told) -> dict[str, Json]:

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from gateway.canonical import Operation
 from gateway.dialect import Answer, Command, Incoming, Reply, Route
-from mappings.opsgenie import asked, lists
+from mappings.opsgenie import asked, beside, lists
 from mappings.opsgenie.alert import ALERT, Alert
 from mappings.opsgenie.bodies import (
     Assigned,
@@ -194,4 +194,5 @@ ROUTES = (
         RequestStatus,
         (),
     ),
+    *beside.ROUTES,
 )

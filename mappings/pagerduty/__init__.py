@@ -258,6 +258,13 @@ def _without_nulls(incoming: Incoming) -> dict[str, Json]:
     return body
 
 
+def _credential_faults(credential: str, incoming: Incoming) -> tuple[str, ...]:
+    """What is wrong with a key that nobody has, as the version of the API that was spoken calls it."""
+    if first.is_first(incoming.body):
+        return first.key_faults(credential)
+    return credential_faults(credential)
+
+
 def _alert(incoming: Incoming) -> Command:
     body = _without_nulls(incoming)
     refuse_alert(body)
@@ -407,7 +414,7 @@ DIALECT = Dialect(
     ),
     credentials=_credentials,
     credential_in_body=True,
-    credential_faults=credential_faults,
+    credential_faults=_credential_faults,
     problem=problem,
     shown_id=str,
     same_key=fitted_key,

@@ -1,7 +1,8 @@
 """Events of PagerDuty's older API, v1, in the words of v2: many tools still send them (Salt, pypd, pygerduty).
 
 Source: https://developer.pagerduty.com/docs/events-api-v1/trigger-events/ and the overview beside it; the texts of
-refusals are that page's, and those of grafana/grafana#8979 and vmw-loginsight/webhook-shims#60. It has no source, no
+refusals are that page's, and those of grafana/grafana#8979 and vmw-loginsight/webhook-shims#60; where none is known
+the text is built like them. It has no source, no
 severity and no change events. It must not know what stands behind the gateway.
 """
 
@@ -13,7 +14,7 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from gateway.dialect import Json
-from mappings.pagerduty.words import ACTIONS, TEXT, refuse, with_object
+from mappings.pagerduty.words import ACTIONS, KEY_LENGTH, TEXT, refuse, with_object
 
 PAGE = "https://developer.pagerduty.com/docs/events-api-v1/trigger-events/"
 PATH = "/generic/2010-04-15/create_event.json"
@@ -62,6 +63,20 @@ def _faults(body: dict[str, Json]) -> Iterator[str]:
             yield f"{said} is missing or blank"
     if not isinstance(body.get("contexts", []), list):
         yield "Contexts is invalid (must be an array)"
+
+
+def is_first(body: Json) -> bool:
+    """Whether a body is an event of v1, by the fields that v2 does not have."""
+    return isinstance(body, dict) and bool(body.keys() & {"service_key", "event_type"}) and "routing_key" not in body
+
+
+def key_faults(credential: str) -> tuple[str, ...]:
+    """What PagerDuty says about a service key that nobody has."""
+    if not credential:
+        return ("Service key is missing or blank",)
+    if len(credential) != KEY_LENGTH:
+        return (f"Service key is the wrong length (should be {KEY_LENGTH} characters)",)
+    return ("Invalid service key",)
 
 
 def in_second(body: dict[str, Json]) -> dict[str, Json]:

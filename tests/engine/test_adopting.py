@@ -104,6 +104,21 @@ def test_what_was_adopted_at_a_vendor_of_ids_and_is_posted_is_one_alert(tmp_path
         assert h.call("GET", f"{alerts}/{ID}").body["alias"] == "disk"
 
 
+def test_what_was_adopted_is_found_by_its_alias(tmp_path: Path) -> None:
+    """`GET /alerts/alias` finds the open alert there, and so it does here, until it is closed."""
+    genie, alerts = JsmOps(), "/jsm_ops/alerts"
+    genie.held = {"id": ID, "alias": "db/1 disk", "message": "Disk full", "status": "open", "createdAt": ago(60)}
+    with chaos(genie) as upstream, in_front_of(tmp_path, "jsm_ops", genie.table(upstream)) as h:
+        assert [one["id"] for one in h.call("GET", alerts).body["values"]] == [ID]
+        found = h.call("GET", f"{alerts}/alias?alias=db%2F1%20disk")
+        assert (found.status, found.body.get("id")) == (200, ID)
+        assert h.call("GET", f"{alerts}/alias?alias={ID}").status == 404, "an id is no alias"
+        genie.held["status"] = "closed"
+        h.gateway.desk._asked.clear()
+        assert h.call("GET", f"{alerts}/{ID}").body["status"] == "closed"
+        assert h.call("GET", f"{alerts}/alias?alias=db%2F1%20disk").status == 404
+
+
 def test_a_long_list_lets_others_write_between(tmp_path: Path) -> None:
     """Five thousand took the store for a second at each poll, and nobody's alert was taken meanwhile."""
     old = [

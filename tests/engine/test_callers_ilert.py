@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -401,6 +402,19 @@ def test_list(tmp_path_factory: pytest.TempPathFactory) -> None:
         for query, count in (("", 53), ("?states=ACCEPTED,RESOLVED", 2), ("?states=PENDING", 51)):
             counted = h.call("GET", f"/ilert/api/alerts/count{query}")
             assert (counted.status, counted.body) == (200, {"count": count}), "https://api.ilert.com/api-docs/"
+
+
+def test_a_period_is_of_when_alerts_were_reported(tmp_path: Path) -> None:
+    """ "Pagination should be done based on the `reportTime` field using the parameters `from` and `until`": what was
+    reported before and changed since is not in it. https://api.ilert.com/api-docs/"""
+    with called(tmp_path, {"there": "uptinio"}) as h:
+        made = [_alert(h, f"key {number}") for number in range(3)]
+        _event(h, "ACCEPT", "key 0")
+        since = made[1]["reportTime"]
+        assert made[0]["reportTime"] < since
+        assert [one["id"] for one in _list(h, f"?from={since}")] == [one["id"] for one in made[1:]]
+        assert [one["id"] for one in _list(h, f"?from={since}&max-results=1&start-index=1")] == [made[2]["id"]]
+        assert h.call("GET", f"/ilert/api/alerts/count?from={since}&states=ACCEPTED").body == {"count": 0}
 
 
 @pytest.mark.parametrize(

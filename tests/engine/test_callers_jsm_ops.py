@@ -155,6 +155,30 @@ def test_pages_are_followed_by_their_links(tmp_path: Path) -> None:
         assert parse_qs(query) == {}
 
 
+@pytest.mark.parametrize("part", ["notes", "logs"])
+def test_notes_and_logs_are_read_page_by_page(h: House, part: str) -> None:
+    """`getAlertNotes` and `getAlertLogs` of the vendor's description: `after` and `size`, answered by `values` and
+    `links`, newest first."""
+    made, _ = _create(h)
+    for note in ("looking", "it is the disk", "replaced"):
+        _do(h, made, "notes", {"note": note})
+    seen, query = [], "size=2"
+    while query:
+        page = h.call("GET", f"{ALERTS}/{made}/{part}?{query}")
+        assert (page.status, sorted(page.body)) == (200, ["links", "values"]), page.body
+        seen.append(page.body["values"])
+        following = urlsplit(page.body["links"].get("next", ""))
+        assert following.path in ("", f"/v1/alerts/{made}/{part}")
+        query = following.query
+    said = [one.get("note") or one["log"] for page in seen for one in page]
+    if part == "notes":
+        assert said == ["replaced", "it is the disk", "looking"]
+    else:
+        assert said == [*(f"Note added: {one}" for one in ("replaced", "it is the disk", "looking")), "Alert created"]
+    assert {"owner", "createdAt", "offset"} <= seen[0][0].keys()
+    assert h.call("GET", f"{ALERTS}/{made}/{part}", key=OTHER).status == 404
+
+
 def test_a_list_by_query_and_time_of_creation(h: House) -> None:
     made, alias = _create(h, "needle")
     _create(h, "hay")

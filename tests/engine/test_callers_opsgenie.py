@@ -22,7 +22,7 @@ from mappings.opsgenie.query import parse
 from tests.chaos_upstream import Behaviour, Got, chaos, say
 from tests.clients.callers import OTHER, called, fresh, opsgenie_alert
 from tests.engine.vendors import before, outbox, settled, table
-from tests.harness import KEY, House, Sent
+from tests.harness import KEY, House, Sent, house
 
 ALERTS = "/opsgenie/v2/alerts"
 NAMELESS = "id or name should be provided"
@@ -518,3 +518,64 @@ def _read(status: int, body: Any) -> Any:
 def test_deleted_there_is_told_from_no_such_call() -> None:
     assert isinstance(_read(404, {"message": "Alert does not exist", "took": 0.1, "requestId": "x"}), Missing)
     assert _read(404, {"code": 404, "message": "HTTP 404 Not Found"}) == Found(())
+
+
+# --- beside alerts ---------------------------------------------------------------------------------------------
+
+PING = "/opsgenie/v2/heartbeats/nightly%20backup/ping"
+GENIE = f'[inbound.opsgenie]\nkeys = {{ ci = "{KEY}" }}\n'
+PONG = {"result": "PONG - Heartbeat received", "took": 0.009, "requestId": "3e099963-a928-4d0a-920d-7699ec2fcd3d"}
+
+
+def test_a_key_is_proved_as_sentry_proves_it(h: House) -> None:
+    """https://docs.opsgenie.com/docs/integration-api: Sentry saves no key that it cannot prove."""
+    path = "/opsgenie/v2/integrations/authenticate"
+    sent = h.call("POST", path, {"type": "sentry"})
+    assert (sent.status, sent.body["result"]) == (200, "Integration [sentry] is valid")
+    assert sent.body.keys() == {"result", "took", "requestId"}
+    assert h.call("POST", path, {"type": "sentry"}, key=None).status == 401
+    assert h.call("POST", path, {}).body["errors"] == {"type": "is required"}
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH"])
+def test_a_heartbeat_that_nobody_would_watch_is_refused(h: House, method: str) -> None:
+    """PONG would be a lie on which somebody sleeps: with ilert behind, nobody notices that it has stopped."""
+    sent = h.call(method, PING)
+    assert sent.status == 404
+    assert "nobody would notice" in sent.body["message"]
+    assert sent.body.keys() == {"message", "took", "requestId"}
+
+
+def test_a_heartbeat_is_passed_on_to_opsgenie(tmp_path: Path) -> None:
+    """Who puts the gateway before Opsgenie changes the address for everything, the pings of cron jobs too. What
+    Opsgenie does not hear is not said to have been heard; that it knows no such heartbeat is its own answer."""
+    there: list[Behaviour] = []
+    with (
+        chaos(lambda got: there.pop(0)) as upstream,
+        house(tmp_path, config=lambda _: f"{GENIE}{table('there', upstream.url, 'opsgenie', '')}") as h,
+    ):
+        there.append(say(202, PONG))
+        sent = h.call("POST", PING)
+        assert (sent.status, sent.body) == (202, PONG)
+        [got] = upstream.got
+        assert (got.method, got.path) == ("GET", "/v2/heartbeats/nightly%20backup/ping")
+        unknown = {"message": "Heartbeat not found", "took": 0.0, "requestId": "r"}
+        there.append(say(404, unknown))
+        known = h.call("GET", "/opsgenie/v2/heartbeats/nightly")
+        assert (known.status, known.body) == (404, unknown)
+        for failing in (say(503, {}), say(401, {}), say(429, {})):
+            there.append(failing)
+            sent = h.call("GET", PING)
+            assert (sent.status, sent.headers["retry-after"]) == (503, "30")
+        count = len(upstream.got)
+        assert h.call("GET", "/opsgenie/v2/heartbeats/%2E%2E/ping").status == 503
+        assert len(upstream.got) == count, "a name is no way to another of the upstream's operations"
+
+
+def test_there_are_no_files_and_no_saved_searches(h: House) -> None:
+    """The SDKs ask for both; files are asked for by `alertIdentifierType`."""
+    assert h.call("GET", f"{ALERTS}/saved-searches").body["data"] == []
+    alias = _create(h)
+    files = h.call("GET", f"{ALERTS}/{alias}/attachments?alertIdentifierType=alias")
+    assert (files.status, files.body["data"]) == (200, [])
+    assert h.call("GET", f"{ALERTS}/{alias}/attachments").status == 404

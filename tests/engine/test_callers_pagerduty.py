@@ -529,9 +529,24 @@ def test_an_event_of_v1_is_one_of_v2_at_the_vendor(same: House) -> None:
         (_first("alarm"), ["event_type is invalid (must be one of: trigger acknowledge resolve)"]),
         ({"service_key": KEY}, ["Event type is missing or blank"]),
         (_first("trigger", description=7), ["Description is invalid (must be a string)"]),
-        ({**_first("trigger", description="x"), "service_key": "0" * 32}, ["Invalid routing key"]),
     ],
 )
 def test_what_is_wrong_with_an_event_of_v1(h: House, event: dict[str, Any], errors: list[str]) -> None:
     sent = _post(h, event, FIRST)
     assert (sent.status, sent.body["status"], sent.body["errors"]) == (400, "invalid event", errors)
+
+
+@pytest.mark.parametrize(
+    ("key", "error"),
+    [
+        (None, "Service key is missing or blank"),
+        ("a" * 20, "Service key is the wrong length (should be 32 characters)"),
+        ("a" * 32, "Invalid service key"),
+    ],
+)
+def test_a_key_that_nobody_has_is_called_as_in_v1(h: House, key: str | None, error: str) -> None:
+    """grafana/grafana#8979 and influxdata/kapacitor#1785 show it: who has no `routing_key` does not know what is meant
+    by one."""
+    refused = _post(h, {"event_type": "trigger", "description": "Disk full", "service_key": key}, FIRST)
+    wanted = {"status": "invalid event", "message": "Event object is invalid", "errors": [error]}
+    assert (refused.status, refused.body) == (400, wanted)

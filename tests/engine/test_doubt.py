@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
 
-from tests.chaos_upstream import NOT_JSON, RESET_AFTER, RESET_BEFORE, Behaviour, chaos, say
-from tests.engine.vendors import OK, Ibm, Uptinio, Vendor, before, page, settled, table, writes
+from gateway.delivery import looking
+from tests.chaos_upstream import NOT_JSON, RESET_AFTER, RESET_BEFORE, Behaviour, Got, chaos, say
+from tests.clients.callers import uptinio_alert
+from tests.engine.vendors import OK, Ibm, Uptinio, Vendor, ago, before, page, settled, table, writes
 from tests.harness import House
 
 FOUND = "the answer was lost; it was found there, and not sent again"
@@ -75,3 +78,63 @@ def test_it_is_said_once(tmp_path: Path) -> None:
         page(h, summary="Disk fuller")
         later = settled(h, count=2)[-1]
         assert "lost" not in str(later.report)
+
+
+class Unread(Uptinio):
+    """Answers its next questions for the list otherwise."""
+
+    def __init__(self, *reads: Behaviour) -> None:
+        super().__init__()
+        self.reads = list(reads)
+
+    def _read(self, number: str) -> Behaviour:
+        return self.reads.pop(0) if self.reads and number == "alerts" else super()._read(number)
+
+
+NO_LIST = Behaviour("a list cut short", say(200, {"data": None}).act)
+
+
+@pytest.mark.parametrize(
+    ("lost", "read"),
+    [(say(504), NOT_JSON), (say(504), NO_LIST), (NOT_JSON, say(503)), (NOT_JSON, say(401)), (NOT_JSON, NO_LIST)],
+    ids=lambda one: one.name,
+)
+def test_where_nobody_could_look_nothing_is_made_twice(tmp_path: Path, lost: Behaviour, read: Behaviour) -> None:
+    """A list that cannot be read says nothing about what is in it, and what was made without an id stays in doubt."""
+    there = Unread(read)
+    there.then = [lost]
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
+        page(h)
+        assert doubts(h) == [FOUND]
+        assert len(there.held) == 1, [got.method for got in upstream.got]
+
+
+def test_what_nobody_can_look_for_is_sent_again_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list that is longer than is ever read must not keep a page back; the report says that nobody could look."""
+    monkeypatch.setattr(looking, "LONGEST_IN_DOUBT_MS", 300)
+    there = Unread(*[NO_LIST] * 1000)
+    there.then = [say(504)]
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
+        page(h)
+        assert doubts(h) == ["the answer was lost; it could not be looked for there, and was sent again"]
+        assert len(there.held) == 2
+        assert len(there.reads) < 999, "it was asked for more than once"
+
+
+def test_a_list_that_goes_on_does_not_show_that_nothing_is_there(tmp_path: Path) -> None:
+    """A hundred pages are read of it."""
+    there = Uptinio()
+    numbers = itertools.count()
+
+    def endless(got: Got) -> Behaviour:
+        if got.method != "GET":
+            return there(got)
+        listed = [
+            {**uptinio_alert("another"), "id": f"alt_x{next(numbers)}", "status": "active", "created_at": ago(60)}
+        ]
+        return say(200, {"data": listed, "meta": {"total": 100_000}})
+
+    there.then = [say(504)]
+    with chaos(endless) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
+        page(h)
+        assert doubts(h) == ["the answer was lost; it could not be looked for there, and was sent again"]

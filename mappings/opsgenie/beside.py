@@ -1,0 +1,147 @@
+"""What Opsgenie's callers ask for beside alerts: whether their key is good, heartbeats, and what no alert has here.
+
+A heartbeat that stops is for Opsgenie to notice: pings are passed on to it, and refused where it does not stand behind
+the gateway, as nobody would watch them there. Sources: https://docs.opsgenie.com/docs/heartbeat-api and
+https://docs.opsgenie.com/docs/integration-api for the calls, opsgenie/opsgenie-oas for their answers. It must not know
+what stands behind the gateway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from msgspec import Struct
+
+from gateway.asking import body_object, one
+from gateway.dialect import Answer, Asked, Incoming, Json, Read, Relay, Reply, Request, Route, segment
+from gateway.errors import Problem, ProblemKind, invalid
+from gateway.values import millis
+from mappings.opsgenie.asked import ref
+from mappings.opsgenie.bodies import Entries
+from mappings.opsgenie.lists import answer_nobody
+from mappings.opsgenie.words import answered, uuid_of
+
+HEARTBEATS = "https://docs.opsgenie.com/docs/heartbeat-api"
+INTEGRATIONS = "https://docs.opsgenie.com/docs/integration-api"
+CONTINUED = "https://docs.opsgenie.com/docs/alert-api-continued"
+UNWATCHED = (
+    "heartbeats are watched by Opsgenie alone, which is not the first upstream of this caller: nobody would notice "
+    "that this one has stopped"
+)
+UNHEARD = "Opsgenie could not be told of the heartbeat; ping again"
+SOON = 30
+"""Seconds after which a ping that was not heard is worth another."""
+
+
+class Authenticating(Struct, kw_only=True):
+    """Which kind of integration the key is said to be of."""
+
+    type: str
+
+
+class Ok(Struct, kw_only=True):
+    """The answer to what needs no further words."""
+
+    result: str
+    took: float
+    requestId: str
+
+
+class Found(Struct, kw_only=True):
+    """The envelope of what Opsgenie knows of heartbeats."""
+
+    data: Any
+    took: float
+    requestId: str
+
+
+def _at_once(incoming: Incoming, body: dict[str, Json]) -> Reply:
+    """An answer for which nothing has to be looked up, in the envelope that clients insist on."""
+    return Reply(200, {**body, "took": 0.001, "requestId": uuid_of(millis(incoming.now))})
+
+
+def authenticate(incoming: Incoming) -> Reply:
+    """Whether the key is good: whoever gets here has shown one."""
+    kind = body_object(incoming).get("type")
+    if not isinstance(kind, str) or not kind.strip():
+        raise invalid("type", "is required")
+    return _at_once(incoming, {"result": f"Integration [{kind[:64]}] is valid"})
+
+
+def no_searches(incoming: Incoming) -> Reply:
+    """The saved searches: there are none here."""
+    return _at_once(incoming, {"data": []})
+
+
+def attachments(incoming: Incoming) -> Read:
+    """The alert whose files are asked for, which is named by another parameter than anywhere else."""
+    kind = one(incoming, "alertIdentifierType") or one(incoming, "identifierType")
+    named = {**incoming.query, "identifierType": [kind]} if kind else incoming.query
+    return Read(ref=ref(Incoming(incoming.params, named, incoming.headers, incoming.body, incoming.now)))
+
+
+def heartbeat(rest: str = "") -> Callable[[Incoming], Relay]:
+    """Reads what is asked of a heartbeat, or of all of them, for Opsgenie to answer. That there is none of this name is
+    an answer as well."""
+
+    def read(incoming: Incoming) -> Relay:
+        name = f"/{segment(incoming.params['name'])}" if "name" in incoming.params else ""
+        return Relay(
+            Request(method="GET", path=f"/v2/heartbeats{name}{rest}", accepts=frozenset({404}), is_list=not name),
+            otherwise=Problem(ProblemKind.NO_SUCH_PATH, UNWATCHED),
+            unheard=Problem(ProblemKind.OVERLOADED, UNHEARD, retry_after=SOON),
+        )
+
+    return read
+
+
+def _worded(body: dict[str, Json], status: int = 200) -> Callable[[Answer], Reply]:
+    """What these routes answer, as an example: each request is answered when it is read, or by Opsgenie."""
+    return lambda answer: answered(answer, body, status)
+
+
+def _route(method: str, path: str, read: Callable[[Incoming], Asked], summary: str, source: str, **more: Any) -> Route:
+    usual: dict[str, Any] = {"answer": _worded({"data": []}), "returns": Found}
+    return Route(
+        method=method, path=path, operations=(), read=read, summary=summary, source=source, **{**usual, **more}
+    )
+
+
+PING = _route(
+    "GET",
+    "/v2/heartbeats/{name}/ping",
+    heartbeat("/ping"),
+    "Say that a heartbeat goes on, to Opsgenie",
+    HEARTBEATS,
+    answer=_worded({"result": "PONG - Heartbeat received"}, 202),
+    success=202,
+    returns=Ok,
+)
+ROUTES = (
+    _route(
+        "POST",
+        "/v2/integrations/authenticate",
+        authenticate,
+        "Prove a key",
+        INTEGRATIONS,
+        answer=_worded({"result": "Integration [sentry] is valid"}),
+        body=Authenticating,
+        returns=Ok,
+    ),
+    *(replace(PING, method=method) for method in ("GET", "POST", "PUT", "PATCH")),
+    _route("GET", "/v2/heartbeats", heartbeat(), "List the heartbeats at Opsgenie", HEARTBEATS),
+    _route("GET", "/v2/heartbeats/{name}", heartbeat(), "Get a heartbeat from Opsgenie", HEARTBEATS),
+    _route("GET", "/v2/alerts/saved-searches", no_searches, "List the saved searches: there are none", CONTINUED),
+    _route(
+        "GET",
+        "/v2/alerts/{id}/attachments",
+        attachments,
+        "List the files of an alert: it has none",
+        CONTINUED,
+        answer=answer_nobody,
+        returns=Entries,
+        query=("alertIdentifierType",),
+    ),
+)
