@@ -24,13 +24,13 @@ LOCK = 0x616C657274677700
 
 def migrate(connection: psycopg.Connection[Any]) -> None:
     """Brings the schema up to date, in one transaction; a schema of a newer release is refused."""
+    _only_unicode(connection)
     with connection.transaction():
         # The wait is for whoever migrates now; after it, there is nothing left to do.
         connection.execute("SET LOCAL statement_timeout = 0")
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
         if not _one(connection, "SELECT to_regclass('gateway_schema') IS NOT NULL"):
             # Only where it is missing: the server asks for the right to create also where there is nothing to do.
-            _only_unicode(connection)
             connection.execute("CREATE TABLE gateway_schema (version BIGINT PRIMARY KEY, oldest BIGINT NOT NULL)")
         found = connection.execute(
             "SELECT version, oldest FROM gateway_schema ORDER BY version DESC LIMIT 1"
@@ -47,10 +47,12 @@ def migrate(connection: psycopg.Connection[Any]) -> None:
 
 
 def _only_unicode(connection: psycopg.Connection[Any]) -> None:
-    """A new store in a database that cannot hold every text is refused; one that is there already goes on."""
+    """A database that cannot hold every text is refused, a store that is there already too: an alert with a letter that
+    it has not could be accepted by nobody, and would fail each time that it is sent again."""
     encoding = _one(connection, "SELECT current_setting('server_encoding')")
     if encoding not in ("UTF8", "SQL_ASCII"):
-        raise StoreError(f"the database's encoding is {encoding}: create it with ENCODING 'UTF8' TEMPLATE template0")
+        raise StoreError(f"the database's encoding is {encoding}: create it with ENCODING 'UTF8' TEMPLATE template0, "
+            "and bring a store that is there already over with pg_dump")
 
 
 def _one(connection: psycopg.Connection[Any], statement: LiteralString) -> Any:
