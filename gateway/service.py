@@ -308,7 +308,7 @@ class Gateway:
 
     async def _purge(self, now: int) -> int:
         before = now - int(self.config.retention * 1000)
-        able = [inbound.scopes for inbound in self.config.inbounds.values() if inbound.dialect.is_muted]
+        able = [inbound.scopes for inbound in self.config.inbounds.values() if inbound.dialect.muted_by]
         scopes = sorted(frozenset[str]().union(*able))
         silenced = await self.store.read(lambda tx: muting.long_over(tx, scopes, before), is_long=True)
 

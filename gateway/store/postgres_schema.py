@@ -51,8 +51,10 @@ def _only_unicode(connection: psycopg.Connection[Any]) -> None:
     it has not could be accepted by nobody, and would fail each time that it is sent again."""
     encoding = _one(connection, "SELECT current_setting('server_encoding')")
     if encoding not in ("UTF8", "SQL_ASCII"):
-        raise StoreError(f"the database's encoding is {encoding}: create it with ENCODING 'UTF8' TEMPLATE template0, "
-            "and bring a store that is there already over with pg_dump")
+        raise StoreError(
+            f"the database's encoding is {encoding}: create it with ENCODING 'UTF8' TEMPLATE template0, "
+            "and bring a store that is there already over with pg_dump"
+        )
 
 
 def _one(connection: psycopg.Connection[Any], statement: LiteralString) -> Any:
