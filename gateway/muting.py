@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
+from cachetools import LRUCache
 
 from gateway.canonical import Flat
 from gateway.dialect import Mute, Muted
@@ -132,7 +133,7 @@ def _unknown() -> Problem:
 # --- what is held ready ----------------------------------------------------------------------------------------
 
 _lock = threading.Lock()
-_held: dict[tuple[MutedBy, str], Callable[[Flat], Iterable[Muted]]] = {}
+_held: LRUCache[tuple[MutedBy, str], Callable[[Flat], Iterable[Muted]]] = LRUCache(MOST_READY)
 
 
 def _with_state(tx: Tx, scope: str) -> tuple[str, list[Muted]]:
@@ -146,14 +147,14 @@ def _ready(tx: Tx, scope: str, muted_by: MutedBy) -> Callable[[Flat], Iterable[M
     """What finds those that mean an alert. Each time it is asked of the store which state is the current one, and no
     state ever comes again, so that what is held is never an old one."""
     last = tx.notes(_name(scope, ""), 1)
-    found = _held.get((muted_by, last[0])) if last and isinstance(last[0], str) else None
-    if found is not None:
-        return found
+    if last and isinstance(last[0], str):
+        with _lock:
+            found = _held.get((muted_by, last[0]))
+        if found is not None:
+            return found
     state, all_of_it = _with_state(tx, scope) if last else ("", [])
     made = muted_by(all_of_it)
     if state:
         with _lock:
             _held[muted_by, state] = made
-            while len(_held) > MOST_READY:
-                del _held[next(iter(_held))]
     return made

@@ -11,11 +11,12 @@ from collections.abc import Callable
 
 import structlog
 
-from gateway.certificates import Following
+from gateway.certificates import Following, not_after
 from gateway.config import Config
 from gateway.configfile import is_loopback
 from gateway.errors import ConfigurationError, StoreError
 from gateway.lean import settled
+from gateway.listening import Tls
 from gateway.operations import SIGNAL, Operator, keep_reload
 from gateway.server import serving
 from gateway.service import Gateway
@@ -63,9 +64,11 @@ async def _serve(config: Config, load: Callable[[], Config], fd: int | None, adm
         admin_tls = config.tls.context(asks=False) if config.tls and _is_remote(config) else None
     except ValueError as error:
         raise ConfigurationError([f"tls: {error}"]) from None
+    if config.tls:
+        _show_end(gateway, config.tls)
     async with gateway.running():
         watching = [asyncio.create_task(reloading.when_asked(reload))]
-        watching += [asyncio.create_task(_follow(gateway, [one for one in (tls, admin_tls) if one]))]
+        watching += [asyncio.create_task(_follow(gateway, config.tls, [one for one in (tls, admin_tls) if one]))]
         if fd is not None:
             watching.append(asyncio.create_task(_orphaned(stop)))
         try:
@@ -100,7 +103,11 @@ def _is_remote(config: Config) -> bool:
     return config.admin is not None and not is_loopback(config.admin[0])
 
 
-async def _follow(gateway: Gateway, shown: list[Following]) -> None:
+def _show_end(gateway: Gateway, tls: Tls) -> None:
+    gateway.metrics.certificate_ends(tls.pair.cert, not_after(tls.pair.cert))
+
+
+async def _follow(gateway: Gateway, tls: Tls | None, shown: list[Following]) -> None:
     """Takes up certificates that were replaced; a bad pair changes nothing, and is said."""
     while True:
         await asyncio.sleep(LOOK_EVERY)
@@ -112,7 +119,8 @@ async def _follow(gateway: Gateway, shown: list[Following]) -> None:
         gateway.metrics.certificate(is_good=not bad)
         if bad:
             log.error("certificate.refused", reason=bad[0])
-        else:
+        elif tls:
+            _show_end(gateway, tls)
             log.info("certificate.reloaded")
 
 
