@@ -166,6 +166,7 @@ class Gateway:
             finally:
                 for task in tasks:
                     task.cancel()
+                await self.watch.leave()
                 await self.dispatcher.stop(DRAIN_SECONDS)
                 with contextlib.suppress(StoreError):
                     await self.calls.write(store)
