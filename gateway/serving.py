@@ -20,7 +20,7 @@ from gateway.listening import Tls
 from gateway.operations import SIGNAL, Operator, keep_reload
 from gateway.server import serving
 from gateway.service import Gateway
-from gateway.workers import SUPERVISOR, hear_reloads
+from gateway.workers import SUPERVISOR, beat, hear_reloads
 
 log = structlog.get_logger()
 LOOK_EVERY = 1.0
@@ -66,6 +66,7 @@ async def _serve(config: Config, load: Callable[[], Config], fd: int | None, adm
         raise ConfigurationError([f"tls: {error}"]) from None
     if config.tls:
         _show_end(gateway, config.tls)
+    beating = asyncio.create_task(beat()) if fd is not None else None  # also while it drains, until the loop ends
     async with gateway.running():
         watching = [asyncio.create_task(reloading.when_asked(reload))]
         watching += [asyncio.create_task(_follow(gateway, config.tls, [one for one in (tls, admin_tls) if one]))]
@@ -94,6 +95,8 @@ async def _serve(config: Config, load: Callable[[], Config], fd: int | None, adm
         finally:
             for task in watching:
                 task.cancel()
+    if beating:
+        beating.cancel()
     log.info("stopped")
     return 0
 
