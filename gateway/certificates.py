@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 Found = Literal["same", "new", "bad"]
+_PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+_SEQUENCE, _VERSION = 0x30, 0xA0
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,44 @@ def digest(files: tuple[str, ...]) -> bytes:
             content = type(error).__name__.encode()
         found.update(len(content).to_bytes(8, "big") + content)
     return found.digest()
+
+
+def not_after(path: str) -> float | None:
+    """When the first of the certificates in a PEM file ends, in seconds since 1970; None where that cannot be told."""
+    try:
+        found = [
+            _end_of(ssl.PEM_cert_to_DER_cert(one)) for one in _PEM.findall(Path(path).read_text("ascii", "replace"))
+        ]
+    except (OSError, ValueError, IndexError):
+        return None
+    return min(found, default=None)
+
+
+def _end_of(der: bytes) -> float:
+    """Python tells this only of what a connection was verified by: in DER it is the second time of the validity, the
+    fourth part behind the version."""
+    signed = _parts(_parts(der)[0][1])[0][1]
+    parts = [part for part in _parts(signed) if part[0] != _VERSION]
+    tag, validity = parts[3]
+    if tag != _SEQUENCE:
+        raise ValueError("no certificate")
+    text = _parts(validity)[1][1].decode("ascii")
+    if len(text) == 13:  # a year of two digits is one of 1950 to 2049
+        text = ("19" if text[:2] >= "50" else "20") + text
+    return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp()
+
+
+def _parts(der: bytes) -> list[tuple[int, bytes]]:
+    """The values that stand one behind the other, each with its tag."""
+    found, at = [], 0
+    while at < len(der):
+        tag, length, at = der[at], der[at + 1], at + 2
+        if length > 127:
+            more = length - 128
+            length, at = int.from_bytes(der[at : at + more], "big"), at + more
+        found.append((tag, der[at : at + length]))
+        at += length
+    return found
 
 
 def usual() -> ssl.SSLContext:

@@ -58,10 +58,11 @@ def serve(
 
     spare()
     from gateway.config import load
-    from gateway.logs import configure
+    from gateway.logs import configure, stand_in
     from gateway.serving import run
     from gateway.workers import supervise
 
+    stand_in()
     configure(log_level)
     config = load_config(config_path, listen=listen)
     if workers > 1:

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, MutableMapping
 from typing import IO, Any, BinaryIO, TextIO, cast
@@ -43,6 +44,19 @@ def as_json(event: MutableMapping[str, Any], default: Callable[[Any], Any]) -> b
         return msgspec.json.format(msgspec.json.encode(event, enc_hook=default), indent=0)
     except (ValueError, TypeError, OverflowError):
         return json.dumps(event, default=default).encode("ascii")
+
+
+def stand_in() -> None:
+    """Opens what whoever started us has closed (`2>&-`): the next socket would have the number of standard error, which
+    is then written to, and the event loop aborts where it is to close such a one."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest number is taken, and those below are there
+            os.set_inheritable(opened, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf8", closefd=False))  # noqa: SIM115 - for good
 
 
 def configure(level: str = "info") -> None:

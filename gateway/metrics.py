@@ -115,6 +115,12 @@ class Metrics:
             "1 unless the certificate that was to be shown last is bad, and the one before stayed.",
             of_workers="livemin",
         )
+        self._certificate_ends = self._gauge(
+            "tls_not_after_timestamp_seconds",
+            "When the certificate that is shown ends, or one of those behind it; with `tls` alone.",
+            "file",
+            of_workers="livemin",
+        )
         self._reloaded.set(1)
         self._certificate.set(1)
 
@@ -193,6 +199,11 @@ class Metrics:
         """The files of the gateway's own certificate have changed."""
         self._certificates.labels("good" if is_good else "bad").inc()
         self._certificate.set(is_good)
+
+    def certificate_ends(self, path: str, at: float | None) -> None:
+        """The certificate of this file is shown from now on. Until one is, there is no sample that says 1970."""
+        if at is not None:
+            self._certificate_ends.labels(path).set(at)
 
     def upstreams(
         self, breakers: Mapping[str, Breaker], budgets: Mapping[str, float], held: Mapping[str, Sequence[str]]

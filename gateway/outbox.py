@@ -50,7 +50,7 @@ class Outbox:
         """Puts the command into the outbox of one upstream, if there is anything to send, and reports on it."""
         upstream = self._config.upstreams.get(target.upstream)
         if upstream is None:
-            self._untold(step, target)
+            self._untold(step, target, before)
             return
         if step.muted and step.operation in TELLING:
             step.tx.put_target(target)
@@ -91,12 +91,10 @@ class Outbox:
             target.state = "dead" if delivery.state == "dead" else "waiting"
         self._put_out(step, target, delivery)
 
-    def _untold(self, step: Step, target: TargetRow) -> None:
-        """An upstream that is not in the configuration is told nothing. That an alert there is over, or open again, is
+    def _untold(self, step: Step, target: TargetRow, before: Flat | None) -> None:
+        """An upstream that is not in the configuration is told nothing. That something else is so of an alert there is
         a dead letter until it is: nobody else would ever say so."""
-        is_over = step.operation in ENDING and target.state in ("waiting", "present")
-        is_on = step.operation is Operation.REOPEN and target.state in ("waiting", "present", "gone")
-        if not (is_over or is_on):
+        if not _is_news(step, target, before):
             return
         if self.has_seen(step.via) or (step.muted and step.operation in TELLING):
             return
@@ -105,6 +103,8 @@ class Outbox:
         delivery.state, delivery.finished_at = "dead", step.now
         delivery.reason = f"there is no upstream {target.upstream!r} in the configuration"
         delivery.code = step.accepted.dead[target.upstream] = Code.NO_UPSTREAM.value
+        if newest is not None and newest.code == Code.NO_UPSTREAM:
+            _merge(step, newest, delivery)
         step.tx.tell(f"untold {target.upstream}")  # another replica may have it already
         step.accepted.reports[target.upstream] = ()
         self._put_out(step, target, delivery)
@@ -212,17 +212,35 @@ class Outbox:
         )
 
 
+def _is_news(step: Step, target: TargetRow, before: Flat | None) -> bool:
+    """Whether an upstream that has an alert, or is about to, has not heard yet what a command says of it."""
+    if step.operation is Operation.REOPEN:
+        return target.state in ("waiting", "present", "gone")
+    if target.state not in ("waiting", "present"):
+        return False
+    if step.operation is Operation.ACKNOWLEDGE:
+        return before is None or before.get("status") != "acknowledged"
+    return step.operation in (*ENDING, Operation.COMMENT) or bool(step.changed)
+
+
 def _merge_waiting(step: Step, delivery: DeliveryRow) -> None:
     """An update that still waits right before this one in the lane is said by this one too."""
     if delivery.operation != Operation.UPDATE:
         return
     earlier = step.tx.last_waiting(delivery.upstream, delivery.lane)
-    if earlier is None or earlier.operation != Operation.UPDATE or earlier.alert != delivery.alert:
+    if earlier is not None:
+        _merge(step, earlier, delivery)
+
+
+def _merge(step: Step, earlier: DeliveryRow, delivery: DeliveryRow) -> None:
+    """Of two updates of one alert the later says both."""
+    if not earlier.operation == delivery.operation == Operation.UPDATE or earlier.alert != delivery.alert:
         return
     delivery.merges = [*earlier.merges, earlier.command]
     delivery.due, delivery.attempts = max(delivery.due, earlier.due), earlier.attempts
     delivery.created_at = earlier.created_at
     earlier.state, earlier.finished_at, earlier.reason = "merged", step.now, f"said by {delivery.id}"
+    earlier.code = ""
     step.tx.update_delivery(earlier)
 
 

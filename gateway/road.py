@@ -423,9 +423,9 @@ def _is_told(tx: Tx, row: AlertRow) -> bool:
 
 def _muted(tx: Tx, caller: Caller, flat: Flat, now: int) -> str:
     """The id of what asks that nothing be told of this alert now; nothing where it is to be told."""
-    if caller.dialect.is_muted is None:
+    if caller.dialect.muted_by is None:
         return ""
-    found = muting(tx, caller.scope, flat, caller.dialect.is_muted, now)
+    found = muting(tx, caller.scope, flat, caller.dialect.muted_by, now)
     return found.id if found else ""
 
 

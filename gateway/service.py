@@ -166,6 +166,7 @@ class Gateway:
             finally:
                 for task in tasks:
                     task.cancel()
+                await self.watch.leave()
                 await self.dispatcher.stop(DRAIN_SECONDS)
                 with contextlib.suppress(StoreError):
                     await self.calls.write(store)
@@ -308,7 +309,7 @@ class Gateway:
 
     async def _purge(self, now: int) -> int:
         before = now - int(self.config.retention * 1000)
-        able = [inbound.scopes for inbound in self.config.inbounds.values() if inbound.dialect.is_muted]
+        able = [inbound.scopes for inbound in self.config.inbounds.values() if inbound.dialect.muted_by]
         scopes = sorted(frozenset[str]().union(*able))
         silenced = await self.store.read(lambda tx: muting.long_over(tx, scopes, before), is_long=True)
 

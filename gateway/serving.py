@@ -11,15 +11,16 @@ from collections.abc import Callable
 
 import structlog
 
-from gateway.certificates import Following
+from gateway.certificates import Following, not_after
 from gateway.config import Config
 from gateway.configfile import is_loopback
 from gateway.errors import ConfigurationError, StoreError
 from gateway.lean import settled
+from gateway.listening import Tls
 from gateway.operations import SIGNAL, Operator, keep_reload
 from gateway.server import serving
 from gateway.service import Gateway
-from gateway.workers import SUPERVISOR, hear_signals
+from gateway.workers import SUPERVISOR, beat, hear_signals
 
 log = structlog.get_logger()
 LOOK_EVERY = 1.0
@@ -63,9 +64,12 @@ async def _serve(config: Config, load: Callable[[], Config], fd: int | None, adm
         admin_tls = config.tls.context(asks=False) if config.tls and _is_remote(config) else None
     except ValueError as error:
         raise ConfigurationError([f"tls: {error}"]) from None
+    if config.tls:
+        _show_end(gateway, config.tls)
+    beating = asyncio.create_task(beat()) if fd is not None else None  # also while it drains, until the loop ends
     async with gateway.running():
         watching = [asyncio.create_task(reloading.when_asked(reload))]
-        watching += [asyncio.create_task(_follow(gateway, [one for one in (tls, admin_tls) if one]))]
+        watching += [asyncio.create_task(_follow(gateway, config.tls, [one for one in (tls, admin_tls) if one]))]
         if fd is not None:
             watching.append(asyncio.create_task(_orphaned(stop)))
         try:
@@ -91,6 +95,8 @@ async def _serve(config: Config, load: Callable[[], Config], fd: int | None, adm
         finally:
             for task in watching:
                 task.cancel()
+    if beating:
+        beating.cancel()
     log.info("stopped")
     return 0
 
@@ -100,7 +106,11 @@ def _is_remote(config: Config) -> bool:
     return config.admin is not None and not is_loopback(config.admin[0])
 
 
-async def _follow(gateway: Gateway, shown: list[Following]) -> None:
+def _show_end(gateway: Gateway, tls: Tls) -> None:
+    gateway.metrics.certificate_ends(tls.pair.cert, not_after(tls.pair.cert))
+
+
+async def _follow(gateway: Gateway, tls: Tls | None, shown: list[Following]) -> None:
     """Takes up certificates that were replaced; a bad pair changes nothing, and is said."""
     while True:
         await asyncio.sleep(LOOK_EVERY)
@@ -112,7 +122,8 @@ async def _follow(gateway: Gateway, shown: list[Following]) -> None:
         gateway.metrics.certificate(is_good=not bad)
         if bad:
             log.error("certificate.refused", reason=bad[0])
-        else:
+        elif tls:
+            _show_end(gateway, tls)
             log.info("certificate.reloaded")
 
 

@@ -5,7 +5,9 @@ A plain function of a transaction; it must not know any vendor, HTTP, or SQL.
 
 from __future__ import annotations
 
-from gateway.canonical import Operation, flatten, in_order, unflatten
+from typing import Any
+
+from gateway.canonical import Flat, Operation, flatten, in_order, unflatten
 from gateway.codes import Code
 from gateway.store import AlertRow, CommandRow, DeliveryFilter, DeliveryRow, Tx
 from gateway.targets import hold
@@ -47,10 +49,11 @@ def undo(tx: Tx, command: CommandRow, reason: str) -> AlertRow | None:
     if command.body.before is None:
         tx.remove_alert(row.id)
         return None
+    before, said_before = _without_refused(tx, row, command)
     if later := _later(tx, row, command):
-        _take_out(row, command, later)
+        _take_out(row, command, later, before)
     else:
-        _put_back(row, command)
+        _put_back(row, command, before, said_before)
     tx.update_alert(row)
     if command.operation in ENDING and row.is_open:
         _stand_by_again(tx, row, command)
@@ -158,24 +161,51 @@ def _take_away_targets(tx: Tx, row: AlertRow, command: CommandRow) -> None:
             tx.put_target(target)
 
 
-def _put_back(row: AlertRow, command: CommandRow) -> None:
-    """The record as it was before the command."""
+def _without_refused(tx: Tx, row: AlertRow, command: CommandRow) -> tuple[Flat, dict[str, Any] | None]:
+    """The record before a command, and the caller's words of then, without what earlier ones had said that were refused
+    while this one waited. What was said again since, and taken, is not theirs."""
     assert command.body.before is not None
-    row.body = command.body.before
-    flat = flatten(row.body)
+    found, said = flatten(command.body.before), command.body.said_before
+    taken: set[str] = set()
+    is_next = True
+    for other in reversed(tx.commands(row.id)):
+        if other.id >= command.id or other.body.before is None or other.body.after is None:
+            continue
+        paths = {*(other.body.changed or ()), *(("status", *STOOD) if other.operation in STANDING else ())}
+        if other.refused is None:
+            taken |= paths
+            is_next = False
+            continue
+        said = other.body.said_before if is_next else said
+        before, after = flatten(other.body.before), flatten(other.body.after)
+        for path in paths - taken:
+            if path in after and found.get(path) == after[path]:
+                found.pop(path)
+                found |= {path: before[path]} if path in before else {}
+    return found, said
+
+
+def _put_back(row: AlertRow, command: CommandRow, flat: Flat, said: dict[str, Any] | None) -> None:
+    """The record as it was before the command."""
+    row.body = unflatten(in_order(flat))
     if row.verbatim is not None:
-        row.verbatim = command.body.said_before
+        row.verbatim = said
     row.name = str(flat["summary"]) if row.name is not None and flat.get("summary") else row.name
     row.status, row.resource = flat["status"], flat.get("resource")
     row.updated_at = millis(flat["updated_at"])
     row.version -= command.operation != Operation.COMMENT
     row.is_deleted, row.is_open = False, row.status != "resolved"
+    _hold_until(row, flat)
 
 
-def _take_out(row: AlertRow, command: CommandRow, later: list[CommandRow]) -> None:
+def _hold_until(row: AlertRow, flat: Flat) -> None:
+    """It is over by itself when it was to be before: not later, since nobody has that, nor sooner."""
+    row.ends_at = millis(flat["ends_at"]) if flat.get("ends_at") else None
+
+
+def _take_out(row: AlertRow, command: CommandRow, later: list[CommandRow], before: Flat) -> None:
     """Only what no later command has said since goes back to what it was, where the alert stands included."""
-    assert command.body.before is not None
-    before, now = flatten(command.body.before), flatten(row.body)
+    now = flatten(row.body)
     theirs = {path for other in later for path in other.body.changed or ()}
     for path in command.body.changed or ():
         if path in theirs:
@@ -191,4 +221,5 @@ def _take_out(row: AlertRow, command: CommandRow, later: list[CommandRow]) -> No
         row.is_deleted, row.is_open = False, row.status != "resolved"
     row.body = unflatten(in_order(now))
     row.resource = now.get("resource")
+    _hold_until(row, now)
     row.name = str(now["summary"]) if row.name is not None and now.get("summary") else row.name

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
@@ -39,6 +40,11 @@ MOST_ASKED = 8
 MOST_PAUSE = 300.0
 """Seconds between two times that an alarm is told whose answer is lost each time."""
 NOTE = "alarms"
+WATCHING = "watching"
+"""Which gateways watch, and when each last said so: one that ended without a word may have left alarms that could not
+be kept, as it was the store that they told of."""
+SAID_EVERY, GONE = 60.0, 180_000
+"""Seconds between two times that a gateway says that it watches; milliseconds without that after which it is gone."""
 PROOF = "proof"
 ORIGIN = "alert-gateway"
 CODES = ("upstream-held", "upstream-stalled", "dead-letters", "store-full", "store-unavailable")
@@ -56,6 +62,10 @@ class Trouble(Struct, frozen=True):
     def key(self) -> str:
         """The key of its alarm, the same for as long as it lasts."""
         return f"alert-gateway/{self.code}" + (f"/{self.about}" if self.about else "")
+
+
+STORE_FULL = Trouble("store-full", "", "alert-gateway: the disk is full, new alerts are refused")
+STORE_AWAY = Trouble("store-unavailable", "", "alert-gateway: the store takes no commits")
 
 
 class Raised(Struct):
@@ -96,6 +106,8 @@ class Watch:
         self._now = now
         self._raised: dict[str, Raised] = {}
         self._doubts: dict[tuple[str, str], Doubt] = {}
+        self._own, self._began = secrets.token_hex(4), now()
+        self._say_at, self._tries = 0.0, 0
         self.interval = 5.0
         self.calm = 12
 
@@ -156,6 +168,8 @@ class Watch:
             self._raised[key].clear += 1
             if self._raised[key].clear >= self.calm:
                 await self._clear(config, key)
+        if STORE_FULL.key not in now and STORE_AWAY.key not in now:
+            await self._end_left(config)
         return self.interval
 
     async def troubles(self) -> list[Trouble]:
@@ -173,13 +187,13 @@ class Watch:
             if entries and not any(one.about == name for one in found)
         ]
         if self._store.is_strained:
-            found.append(Trouble("store-full", "", "alert-gateway: the disk is full, new alerts are refused"))
+            found.append(STORE_FULL)
         try:
             await commit(self._store, 2.0)
             waiting = await self._store.read(lambda tx: tx.waiting(), is_long=True)
             dead = await self._store.read(lambda tx: tx.dead(but=Code.NO_UPSTREAM), is_long=True)
         except StoreError:
-            return [*found, Trouble("store-unavailable", "", "alert-gateway: the store takes no commits")]
+            return [*found, STORE_AWAY]
         found += [
             Trouble("upstream-stalled", one.upstream, f"alert-gateway: {one.count} deliveries wait for {one.upstream}")
             for one in waiting
@@ -233,6 +247,60 @@ class Watch:
             log.info("alarm.cleared", alarm=raised.code, about=raised.about)
             await self._change(lambda kept: kept.pop(key, None))
 
+    async def _end_left(self, config: Config) -> None:
+        """Ends what gateways that are gone may have told of the store. Nobody else would ever: that it was told could
+        not be kept, and the next time would be no news where it is still open."""
+        if time.monotonic() < self._say_at:
+            return
+        gone = await self._change(self._say_watching, WATCHING)
+        if gone is None:
+            return
+        self._say_at = time.monotonic() + SAID_EVERY
+        about = [one for one in (STORE_FULL, STORE_AWAY) if one.key not in self._raised]
+        upstreams = [config.upstreams[name] for name in config.alarms if name in config.upstreams]
+        if not gone:
+            return
+        self._tries += 1
+        told = [await self._end_unkept(to, one, min(gone.values())) for to in upstreams for one in about]
+        if all(told) or self._tries >= MOST_ASKED:
+            self._tries = 0
+            log.info("alarm.left_ended", gateways=len(gone), is_told=all(told))
+            await self._change(lambda kept: [kept.pop(name, None) for name in gone], WATCHING)
+
+    def _say_watching(self, kept: dict[str, Any]) -> dict[str, int]:
+        """Says that this gateway watches; answers which are gone, and since when each watched. Of several that share a
+        store one may be cut off from it, and tell of that rightly: only what was gone before we came is called so."""
+        now, is_alone = self._now(), self._store.lease is None
+        kept[self._own] = [self._began, now]
+        return {
+            name: began
+            for name, (began, seen) in kept.items()
+            if name != self._own and (is_alone or (seen < self._began and now - seen > GONE))
+        }
+
+    async def _end_unkept(self, upstream: Upstream, trouble: Trouble, since: int) -> bool:
+        """Ends an alarm that may be open; where alerts have ids, if it is found by what it says."""
+        ids: dict[str, str] = {}
+        if upstream.dialect.outbound.addressed_by == "id":
+            sending = _sending(upstream, Operation.CREATE, trouble, {}, self._now())
+            if sending is None:
+                return True
+            client = self._dispatcher.client(upstream.name)
+            try:
+                found = (await look(client, self._store, sending, since, self._now())).ended
+            except StoreError:
+                return False
+            if found is None or not isinstance(found.outcome, Delivered):
+                return found is None
+            ids = dict(found.outcome.ids)
+        return await self._tell(upstream, Operation.RESOLVE, trouble, ids) is not None
+
+    async def leave(self) -> None:
+        """Says that this gateway watches no more, unless it has told of something that could not be kept."""
+        if self._say_at and all(one.is_kept for one in self._raised.values()):
+            with contextlib.suppress(TimeoutError):  # the end has more to do
+                await asyncio.wait_for(self._change(lambda kept: kept.pop(self._own, None), WATCHING), 1.0)
+
     async def _tell(
         self, upstream: Upstream, operation: Operation, trouble: Trouble, ids: Mapping[str, str]
     ) -> Delivered | None:
@@ -242,22 +310,9 @@ class Watch:
             operation = outbound.nearest.get(operation, operation)
         if operation not in outbound.calls:
             return Delivered()
-        saying = _saying(trouble, outbound.addressed_by == "key")
-        try:
-            said = translate(saying, upstream.destination)
-        except Unmet as unmet:
-            log.error("alarm.untranslatable", upstream=upstream.name, field=unmet.path)
+        sending = _sending(upstream, operation, trouble, ids, self._now())
+        if sending is None:
             return None
-        sending = Sending(
-            operation=operation,
-            at=from_millis(self._now()),
-            body=said.body,
-            patch=said.body,
-            key=saying.key,
-            ids=ids,
-            seen={},
-            settings=upstream.settings,
-        )
         if operation is Operation.CREATE:
             ended = await self._created(upstream, trouble, sending)
         else:
@@ -348,20 +403,42 @@ class Watch:
         key = Trouble(one.code, one.about, one.summary).key
         one.is_kept |= await self._change(lambda kept: kept.update({key: to_builtins(one)}) or True) is not None
 
-    async def _change(self, change: Callable[[dict[str, Any]], T]) -> T | None:
+    async def _change(self, change: Callable[[dict[str, Any]], T], note: str = NOTE) -> T | None:
         """Changes what is kept of alarms, beside other replicas that do; None where that cannot be kept."""
 
         def work(tx: Tx) -> T:
-            tx.lock(NOTE)
-            kept = tx.note(NOTE) or {}
+            tx.lock(note)
+            kept = tx.note(note) or {}
             changed = change(kept)
-            tx.put_note(NOTE, kept)
+            tx.put_note(note, kept)
             return changed
 
         try:
             return await self._store.write(work)
         except StoreError:
             return None
+
+
+def _sending(
+    upstream: Upstream, operation: Operation, trouble: Trouble, ids: Mapping[str, str], now: int
+) -> Sending | None:
+    """An alarm in an upstream's words; None where it cannot be said there."""
+    saying = _saying(trouble, upstream.dialect.outbound.addressed_by == "key")
+    try:
+        said = translate(saying, upstream.destination)
+    except Unmet as unmet:
+        log.error("alarm.untranslatable", upstream=upstream.name, field=unmet.path)
+        return None
+    return Sending(
+        operation=operation,
+        at=from_millis(now),
+        body=said.body,
+        patch=said.body,
+        key=saying.key,
+        ids=ids,
+        seen={},
+        settings=upstream.settings,
+    )
 
 
 async def prove(store: Store, within: float) -> None:

@@ -23,8 +23,15 @@ from gateway.server import bind
 log = structlog.get_logger()
 SUPERVISOR = "ALERT_GATEWAY_SUPERVISOR"
 """The variable that tells a worker whose child it is: its supervisor may be gone before it can look."""
+BEATS = "ALERT_GATEWAY_BEATS"
+"""The variable that tells a worker where its supervisor reads its signs of life."""
 PATIENCE = 25.0
 """Seconds that workers have to drain before they are killed."""
+BEAT = 1.0
+"""Seconds between two signs of life of a worker."""
+LOOK, MISSED = 5.0, 12
+"""Seconds between two looks for them, and how many in a row without any make a worker one that hangs: a machine that
+was asleep is no reason, as the looks stood still with it."""
 AGAIN = 1.0
 """Seconds before a worker that died is started again."""
 
@@ -108,15 +115,18 @@ class _Supervisor:
         first = True
         while not self._stop.is_set():
             try:
-                process = await self._started()
+                process, beats = await self._started()
             except OSError as error:  # too many processes, or too little memory: the others serve on
                 log.error("worker.not_started", worker=worker, reason=str(error))
                 await self._pause()
                 continue
             self._running[worker] = process
+            watching = asyncio.create_task(self._watch(worker, process, beats))
             if self._stop.is_set():  # the others were told while it was being started
                 process.terminate()
             status = await process.wait()
+            watching.cancel()
+            os.close(beats)
             del self._running[worker]
             mark_process_dead(process.pid, self._metrics)  # type: ignore[no-untyped-call]
             if self._stop.is_set() or (first and status == 1):
@@ -126,16 +136,60 @@ class _Supervisor:
             await self._pause()
         return 0
 
-    async def _started(self) -> asyncio.subprocess.Process:
-        """A new worker. Whoever cleans up may have taken the directory for the metrics, without which none starts."""
+    async def _watch(self, worker: int, process: asyncio.subprocess.Process, beats: int) -> None:
+        """Kills a worker that hangs, to be started again: what it was sent waits for an answer that never comes. One
+        that has given no sign yet is still starting, which may take as long as a store does; one that drains goes on
+        giving them, and is left to the end of us all."""
+        has_begun, missed = False, 0
+        while not self._stop.is_set():
+            await asyncio.sleep(LOOK)
+            is_alive = _has_beaten(beats)
+            has_begun |= is_alive
+            missed = missed + 1 if has_begun and not is_alive else 0
+            if missed >= MISSED and not self._stop.is_set():
+                log.error("worker.hangs", worker=worker, seconds=LOOK * MISSED)
+                process.kill()
+                return
+
+    async def _started(self) -> tuple[asyncio.subprocess.Process, int]:
+        """A new worker, and where its signs of life are read. Whoever cleans up may have taken the directory for the
+        metrics, without which none starts."""
         os.makedirs(self._metrics, mode=0o700, exist_ok=True)
-        fds = [listener.fileno() for listener in self._inherited]
-        with _reloads_held():
-            return await asyncio.create_subprocess_exec(*self._command, env=self._environment, pass_fds=fds)
+        beats, into = os.pipe()
+        os.set_blocking(beats, False)
+        fds = [*(listener.fileno() for listener in self._inherited), into]
+        environment = {**self._environment, BEATS: str(into)}
+        try:
+            with _reloads_held():
+                return await asyncio.create_subprocess_exec(*self._command, env=environment, pass_fds=fds), beats
+        except BaseException:
+            os.close(beats)
+            raise
+        finally:
+            os.close(into)
 
     async def _pause(self) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stop.wait(), AGAIN)
+
+
+def _has_beaten(beats: int) -> bool:
+    try:
+        return bool(os.read(beats, 65_536))
+    except BlockingIOError:
+        return False
+
+
+async def beat() -> None:
+    """Gives a supervisor, where there is one, signs of life for as long as the loop turns."""
+    if BEATS not in os.environ:
+        return
+    into = int(os.environ[BEATS])
+    os.set_blocking(into, False)
+    while True:
+        with contextlib.suppress(OSError):  # nobody reads any more, or for a long time
+            os.write(into, b".")
+        await asyncio.sleep(BEAT)
 
 
 @contextlib.contextmanager

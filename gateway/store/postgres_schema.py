@@ -32,6 +32,7 @@ which it tries again."""
 def migrate(connection: psycopg.Connection[Any]) -> None:
     """Brings the schema up to date; a schema of a newer release is refused. A new one is made in one transaction, an
     older one changed a statement at a time, as replicas of the release before may be serving from it."""
+    _only_unicode(connection)
     with _alone(connection) as version:
         if version == 0:
             for number in range(1, len(SCHEMAS) + 1):
@@ -76,7 +77,6 @@ def _alone(connection: psycopg.Connection[Any]) -> Iterator[int]:
 def _version(connection: psycopg.Connection[Any]) -> int:
     if not _one(connection, "SELECT to_regclass('gateway_schema') IS NOT NULL"):
         # Only where it is missing: the server asks for the right to create also where there is nothing to do.
-        _only_unicode(connection)
         connection.execute("CREATE TABLE gateway_schema (version BIGINT PRIMARY KEY, oldest BIGINT NOT NULL)")
     found = connection.execute("SELECT version, oldest FROM gateway_schema ORDER BY version DESC LIMIT 1").fetchone()
     version, oldest = found or (0, 0)
@@ -98,10 +98,14 @@ def _statements(number: int) -> list[bytes]:
 
 
 def _only_unicode(connection: psycopg.Connection[Any]) -> None:
-    """A new store in a database that cannot hold every text is refused; one that is there already goes on."""
+    """A database that cannot hold every text is refused, a store that is there already too: an alert with a letter that
+    it has not could be accepted by nobody, and would fail each time that it is sent again."""
     encoding = _one(connection, "SELECT current_setting('server_encoding')")
     if encoding not in ("UTF8", "SQL_ASCII"):
-        raise StoreError(f"the database's encoding is {encoding}: create it with ENCODING 'UTF8' TEMPLATE template0")
+        raise StoreError(
+            f"the database's encoding is {encoding}: create it with ENCODING 'UTF8' TEMPLATE template0, "
+            "and bring a store that is there already over with pg_dump"
+        )
 
 
 def _one(connection: psycopg.Connection[Any], statement: LiteralString) -> Any:

@@ -11,7 +11,7 @@ from gateway.canonical import Operation
 from gateway.dialect import Dialect, Outbound, Request
 from mappings.alertmanager.alert import ALERT, NAME
 from mappings.alertmanager.calls import SEND, authorise, list_all
-from mappings.alertmanager.routes import API, ROUTES, is_muted, refuse_other_types
+from mappings.alertmanager.routes import API, ROUTES, muted_by, refuse_other_types
 from mappings.alertmanager.words import credentials, problem, reason
 
 DIALECT = Dialect(
@@ -39,7 +39,7 @@ DIALECT = Dialect(
         "the target of `alertmanagers:` in Prometheus (`path_prefix: /alertmanager`), `--alertmanager.url` of amtool → "
         "`http://gateway/alertmanager`"
     ),
-    is_muted=is_muted,
+    muted_by=muted_by,
     admits=refuse_other_types,
     remark=(
         "A caller's key is a bearer token, or `user:password` of Basic authentication; so is an upstream's `key`, "

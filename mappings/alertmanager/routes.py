@@ -8,7 +8,7 @@ Alertmanager sends is in `webhook`. It must not know what stands behind the gate
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -45,6 +45,8 @@ from mappings.alertmanager.webhook import WEBHOOK, Notification, notified_api
 
 API = "https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml"
 CLIENTS = "https://prometheus.io/docs/alerting/latest/clients/"
+_ANY = ("", "")
+"""In the place of a label: any set of labels may be meant."""
 
 # --- wire structs ------------------------------------------------------------------------------------------
 
@@ -238,9 +240,30 @@ def _refuse_silence(posted: Silence, now: datetime) -> None:
         raise Problem(ProblemKind.INVALID, text, field="matchers")
 
 
-def is_muted(muted: Any, flat: Flat) -> bool:
-    """Whether a silence means an alert."""
-    return _means(_matchers_of(muted), words.labels_of(flat))
+def muted_by(mutes: Sequence[Muted]) -> Callable[[Flat], Iterator[Muted]]:
+    """What finds the silences that mean an alert. Only those are tried one after the other that ask for no label of one
+    value: most ask for an `alertname` or an `instance`."""
+    by_label: dict[tuple[str, str], list[tuple[Muted, list[Matcher]]]] = {}
+    for muted in mutes:
+        wanted = _matchers_of(muted)
+        by_label.setdefault(_asked_for(wanted), []).append((muted, wanted))
+
+    def find(flat: Flat) -> Iterator[Muted]:
+        if not by_label:
+            return
+        labels = words.labels_of(flat)
+        for label in (*labels.items(), _ANY):
+            for muted, wanted in by_label.get(label, ()):
+                if _means(wanted, labels):
+                    yield muted
+
+    return find
+
+
+def _asked_for(wanted: list[Matcher]) -> tuple[str, str]:
+    """A label that every alert has that is meant, and its value."""
+    plain = (one for one in wanted if one.isEqual and not one.isRegex and one.value)
+    return next(((one.name, one.value) for one in plain), _ANY)
 
 
 def _means(wanted: list[Matcher], labels: dict[str, str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from datetime import datetime
 from pathlib import Path
 
 import trustme
@@ -18,10 +19,10 @@ def certificate(directory: Path, name: str) -> tuple[ssl.SSLContext, Path]:
     return context, path
 
 
-def write(directory: Path, authority: trustme.CA, name: str) -> tuple[Path, Path]:
+def write(directory: Path, authority: trustme.CA, name: str, ends: datetime | None = None) -> tuple[Path, Path]:
     """A pair of files, certificate and key, as a secret is mounted."""
     directory.mkdir(parents=True, exist_ok=True)
-    made = authority.issue_cert(name)
+    made = authority.issue_cert(name, not_after=ends)
     cert, key = directory / "tls.crt", directory / "tls.key"
     cert.write_bytes(b"".join(one.bytes() for one in made.cert_chain_pems))
     key.write_bytes(made.private_key_pem.bytes())

@@ -170,6 +170,32 @@ def test_an_end_that_came_while_the_upstream_was_out_of_the_file_is_told_once_it
             assert traced["upstreams"][0]["state"] == "gone"
 
 
+def test_what_was_said_while_the_upstream_was_out_of_the_file_is_told_once_it_is_back(tmp_path: Path) -> None:
+    """It was told nowhere: who was on call there read what was no longer so, and a trace had no line for it."""
+    with chaos(OK) as one, chaos(OK) as two:
+        there, other = table("one", one.url, "ilert"), table("two", two.url, "ilert")
+        with house(tmp_path, config=lambda _: text(there)) as h:
+            page(h)
+            settled(h)
+            again(h, text(other, to='["two"]'))
+            for said in ({}, {"priority": "LOW"}, {"priority": "LOW"}):
+                page(h, summary="Disk is fuller", **said)
+            for _ in range(2):
+                page(h, summary="Disk is fuller", eventType="ACCEPT")
+            assert [(row.operation, row.code) for row in outbox(h, "dead")] == [
+                ("update", "no-upstream"),
+                ("acknowledge", "no-upstream"),
+            ]
+            assert operators_word(h, "/-/report")["ledger"][0]["adds_up"] is True
+            [traced] = operators_word(h, "/-/alerts/disk")["alerts"]
+            assert "no-upstream" in str(traced)
+            again(h, text(there, other, to='["two"]'))
+            h.wait_for(lambda: len(one.got) == 3)
+            told = [(got.body["eventType"], got.body["summary"], got.body.get("priority")) for got in one.got]
+            assert told[1][:2] == ("ALERT", "Disk is fuller") and told[1][2] == "LOW"
+            assert told[2][0] == "ACCEPT" and not outbox(h, "dead")
+
+
 def test_an_end_at_a_replica_that_does_not_know_the_upstream_yet_is_told_by_one_that_does(tmp_path: Path) -> None:
     """So it is while replicas are given another file one by one: nobody told it until the next reload."""
     store = shared().database()

@@ -24,6 +24,15 @@ from tests.engine.vendors import NO, OK, table
 from tests.harness import KEY
 from tests.processes import HERE, Running, serving, wait_for
 
+ROUTED = '[upstreams.oncall]\ndialect = "ilert"\nurl = "http://127.0.0.1:9"\nkey = "there"\n'
+
+
+def _is_ready(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/-/ready", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
 
 @contextmanager
 def _a_full_disk() -> Iterator[int]:
@@ -77,6 +86,20 @@ def _is_up(url: str) -> bool:
         return httpx.get(f"{url}/-/ready").status_code == 200
     except httpx.HTTPError:
         return False
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_gateway_serves_whatever_was_closed_by_whoever_started_it(tmp_path: Path, closed: str) -> None:
+    """Without standard error it ended at once and without a word, without another it aborted at its end."""
+    config, port = tmp_path / "gateway.toml", free_port()
+    config.write_text(f'store = "sqlite://{tmp_path}/gateway.db"\n[inbound.ilert]\nanonymous = true\n{ROUTED}')
+    serve = f"-m gateway.cli serve --config {config} --listen 127.0.0.1:{port}"
+    with subprocess.Popen(["sh", "-c", f"exec {sys.executable} {serve} {closed}"], cwd=HERE) as process:
+        try:
+            wait_for(lambda: process.poll() is not None or _is_ready(port), 30)
+        finally:
+            process.terminate()
+            assert process.wait(30) == 0
 
 
 @pytest.mark.parametrize(

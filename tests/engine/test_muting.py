@@ -23,6 +23,7 @@ from gateway.dialect import Mute
 from gateway.store import Tx
 from gateway.values import from_millis
 from mappings.alertmanager.matchers import Matcher
+from mappings.alertmanager.routes import muted_by
 from tests.clients.callers import ALERTS, OTHER, called, fresh
 from tests.engine.lasting import SILENCES, STORES, address, alert, lasting, posted, seconds, select, words
 from tests.engine.store_drivers import DRIVERS, in_tx
@@ -160,10 +161,69 @@ def test_callers_whose_names_are_alike_have_their_silences_apart(
         asked = Mute(body={}, starts_at=from_millis(0), ends_at=from_millis(9000), covers=lambda flat: True)
         made = muting.keep(tx, other, asked, 1000)
         assert muting.kept(tx, own) == []
-        assert muting.muting(tx, own, {}, lambda muted, flat: True, 1000) is None
+        assert muting.muting(tx, own, {}, lambda mutes: lambda flat: mutes, 1000) is None
         assert muting.kept(tx, other) == [made]
 
     in_tx(DRIVERS[driver](tmp_path), work)
+
+
+@pytest.mark.parametrize("driver", sorted(DRIVERS))
+def test_what_an_alert_costs_does_not_grow_with_silences_of_others(tmp_path: Path, driver: str) -> None:
+    """They are neither read nor tried for each alert; and one that is made, replaced or ended counts at once."""
+    flat = {"summary": "x", "labels": {"alertname": "Meant", "instance": "db-3"}}
+
+    def asked(name: str, value: str, *, of: str | None = None, **more: Any) -> Mute:
+        body = {"matchers": [{"isRegex": False, "isEqual": True, "name": name, "value": value, **more}]}
+        return Mute(id=of, body=body, starts_at=from_millis(0), ends_at=from_millis(9000), covers=lambda flat: True)
+
+    def fill(tx: Tx) -> None:
+        for number in range(20):
+            muting.keep(tx, "v/team", asked("alertname", f"Other{number}"), 1000)
+
+    def work(tx: Tx) -> None:
+        read, limits = tx.notes, []
+
+        def notes(prefix: str, limit: int) -> list[Any]:
+            limits.append(limit)
+            return read(prefix, limit)
+
+        def by() -> str | None:
+            limits.clear()
+            found = muting.muting(tx, "v/team", flat, muted_by, 1000)
+            return found.id if found else None
+
+        tx.notes = notes  # type: ignore[method-assign]
+        assert by() is None and len(limits) == 2
+        assert by() is None and limits == [1], "what is known is not read again"
+        made = muting.keep(tx, "v/team", asked("instance", "db-.", isRegex=True), 1000).id
+        assert by() == made
+        muting.keep(tx, "v/team", asked("instance", "web-.", isRegex=True, of=made), 1000)
+        assert by() is None
+        muting.keep(tx, "v/team", asked("instance", "db-3", of=made), 1000)
+        assert by() == made
+        muting.end(tx, "v/team", made, 1000)
+        assert by() is None
+        every = muting.keep(tx, "v/team", asked("instance", "web-1", isEqual=False), 1000).id
+        assert by() == every
+        muting.forget(tx, "v/team", 9001, 2000)
+        assert by() is None and muting.kept(tx, "v/team") == []
+
+    def whole(tx: Tx) -> None:
+        fill(tx)
+        work(tx)
+
+    in_tx(DRIVERS[driver](tmp_path), whole)
+
+
+def test_what_an_earlier_release_kept_is_heard(tmp_path: Path) -> None:
+    """There is nothing beside it that says in which state it is."""
+    with lasting(tmp_path, {"there": "ilert"}) as h:
+        made = _silenced(h, "Old")
+        with contextlib.closing(sqlite3.connect(tmp_path / "gateway.db")) as store, store:
+            store.execute("DELETE FROM notes WHERE name LIKE 'mute % ~'")
+        posted(h, alert("Old"), alert("New"))
+        h.wait_for(lambda: words(h, "New") == ["ALERT"])
+        assert words(h, "Old") == [] and h.call("GET", ONE + made).status == 200
 
 
 def test_one_that_begins_later_does_nothing_yet(h: House) -> None:
@@ -332,11 +392,11 @@ def test_a_silence_that_would_be_refused_today_keeps_no_alert_back(tmp_path: Pat
         taken = _silence(h, _matcher("alertname", "x"))
         bad = [{"name": "alertname", "value": "(?=a).*", "isRegex": True, "isEqual": True}]
         assert taken.status == 200
-        [note] = select(h, "SELECT body FROM notes WHERE name LIKE 'mute %'")
+        [note] = select(h, "SELECT body FROM notes WHERE name LIKE 'mute %-%'")
         old = msgspec.json.decode(note)
         old["body"]["matchers"] = bad
         with contextlib.closing(sqlite3.connect(tmp_path / "gateway.db")) as store, store:
-            store.execute("UPDATE notes SET body = ? WHERE name LIKE 'mute %'", (msgspec.json.encode(old),))
+            store.execute("UPDATE notes SET body = ? WHERE name LIKE 'mute %-%'", (msgspec.json.encode(old),))
         posted(h, alert("aaaa"))
         h.wait_for(lambda: words(h, "aaaa") == ["ALERT"])
         assert h.call("GET", ALERTS).status == 200

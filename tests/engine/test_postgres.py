@@ -12,6 +12,7 @@ import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -22,7 +23,7 @@ from gateway.ids import SLOTS
 from gateway.store import AlertRow, DeliveryRow, Tx
 from gateway.store.opening import open_store
 from gateway.store.postgres import PostgresStore
-from gateway.store.postgres_schema import SCHEMAS
+from gateway.store.postgres_schema import SCHEMAS, migrate
 from gateway.store.postgres_tx import PostgresTx, _translated, claiming
 from gateway.store.sqlite import SqliteStore
 from tests.engine.store_drivers import alert, delivery
@@ -515,9 +516,18 @@ def test_what_is_read_after_a_lock_is_current_whatever_the_database_is_set_to(ur
     among(url, main)
 
 
-def test_a_new_store_has_to_hold_every_text(url: str) -> None:
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_store_has_to_hold_every_text(url: str, is_there: bool) -> None:
+    """Also one that is there already: where it went on, each alert with a letter that it has not was a 500."""
     name = f"{url.rpartition('/')[2]}_latin"
     execute(url, f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    if is_there:
+        schema = Path(migrate.__code__.co_filename).parent / "schema" / "postgres"
+        with psycopg.connect(f"{url}_latin", autocommit=True) as made:
+            made.execute("CREATE TABLE gateway_schema (version BIGINT PRIMARY KEY, oldest BIGINT NOT NULL)")
+            for number, (script, works_with) in enumerate(SCHEMAS, 1):
+                made.execute((schema / script).read_bytes())
+                made.execute("INSERT INTO gateway_schema VALUES (%s, %s)", (number, works_with))
 
     async def main() -> None:
         with pytest.raises(StoreError, match=r"encoding is LATIN1: create it with ENCODING 'UTF8'"):

@@ -11,6 +11,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,13 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from gateway import reaching
-from gateway.certificates import Following, Pair
+from gateway.certificates import Following, Pair, not_after
 from gateway.checking import warnings
 from gateway.config import parse
 from gateway.errors import ConfigurationError
 from gateway.inbound.protocol import EdgeProtocol
 from gateway.listening import Tls
+from gateway.metrics import Metrics
 from gateway.server import serving as served_by
 from tests.chaos.processes import free_port
 from tests.chaos_upstream import chaos, say
@@ -144,6 +146,33 @@ def test_a_certificate_is_followed_and_a_bad_pair_keeps_the_old_one(tmp_path: Pa
         answer = soon(lambda: get(port, believing(third), "/metrics"))
         assert "alert_gateway_tls_last_reload_successful 1.0" in answer.text
         assert len(logged(tmp_path, "certificate.refused")) == 1, "said once"
+
+
+def test_when_the_certificate_ends_is_in_the_metrics(tmp_path: Path) -> None:
+    """Of the one that is shown: a renewed one counts once it is taken up. Without `tls` there is no such sample."""
+    name, ours = "alert_gateway_tls_not_after_timestamp_seconds{", trustme.CA()
+    first, second = datetime(2049, 12, 31, 23, 59, 59, tzinfo=UTC), datetime(2051, 2, 3, 4, 5, 6, tzinfo=UTC)
+    cert, key = write(tmp_path / "secret", ours, "localhost", ends=first)
+
+    def ends() -> list[float]:
+        answer = get(port, believing(ours), "/metrics")
+        assert answer is not None
+        return [float(line.split()[1]) for line in answer.text.splitlines() if line.startswith(name)]
+
+    with gateway(tmp_path, f'{{ cert = "{cert}", key = "{key}" }}') as port:
+        assert ends() == [first.timestamp()]
+        cert.write_text("none")
+        soon(lambda: logged(tmp_path, "certificate.refused"))
+        assert ends() == [first.timestamp()]
+        write(tmp_path / "secret", ours, "localhost", ends=second)
+        soon(lambda: ends() == [second.timestamp()])
+    chain = tmp_path / "chain.pem"
+    soonest = write(tmp_path / "other", ours, "localhost", ends=first)[0].read_text()
+    chain.write_text(cert.read_text() + soonest)
+    assert not_after(str(chain)) == first.timestamp()
+    chain.write_text(soonest.replace("MII", "AAA"))
+    assert not_after(str(chain)) is None and not_after(str(tmp_path / "nothing")) is None
+    assert name.encode() not in Metrics().text(None, 0, is_strained=False)
 
 
 def test_links_to_further_pages_lead_back_over_tls(tmp_path: Path) -> None:

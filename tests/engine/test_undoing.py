@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from gateway import undoing
+from gateway.canonical import Alert
+from gateway.store import CommandBody, Tx
 from gateway.store.sqlite import SqliteStore
+from gateway.values import from_millis
 from tests.chaos_upstream import RESET_AFTER, RESET_BEFORE, Behaviour, Got, chaos, say
 from tests.clients.callers import ibm_alert
+from tests.engine.store_drivers import alert, command, in_tx, sqlite_file
 from tests.engine.vendors import (
     NO,
     OK,
@@ -80,6 +85,34 @@ def test_an_upstream_that_only_a_refused_update_chose_is_no_target_afterwards(tm
             assert h.call("PUT", address, {"message": "tiny"}).status == 200
             assert rows(h, "upstream", "deliveries WHERE state = 'delivered'") == ["there", "there"]
             assert len(other.got) == 1
+
+
+@pytest.mark.parametrize("first_goes_first", [True, False])
+def test_two_updates_at_once_that_are_both_refused_leave_the_record_as_it_was(
+    tmp_path: Path, first_goes_first: bool
+) -> None:
+    """The second began with the words of the first, which came back with it; and so did a time until when it holds."""
+    ends = [from_millis(at) for at in (10_000, 20_000, 30_000)]
+    bodies = [
+        Alert(kind="occurrence", status="firing", updated_at=from_millis(5), summary=said, severity=rank, ends_at=end)
+        for said, rank, end in zip(("old", "new", "new"), (0, 0, 1), ends, strict=True)
+    ]
+
+    def work(tx: Tx) -> None:
+        row = alert(1, body=bodies[2], ends_at=30_000, verbatim={"said": 3})
+        tx.insert_alert(row)
+        for number, changed in ((1, ("summary", "ends_at")), (2, ("severity", "ends_at"))):
+            body = CommandBody(after=bodies[number], changed=changed, before=bodies[number - 1])
+            body.said_before = {"said": number}
+            tx.insert_command(command(10 + number, operation="update", body=body))
+        for number in (11, 12) if first_goes_first else (12, 11):
+            refused = tx.command(number)
+            assert refused
+            undoing.undo(tx, refused, "no")
+        found = tx.alert(row.id)
+        assert found and (found.body, found.ends_at, found.verbatim) == (bodies[0], 10_000, {"said": 1})
+
+    in_tx(sqlite_file(tmp_path), work)
 
 
 def test_what_may_be_there_although_it_was_refused_can_be_ended(tmp_path: Path) -> None:

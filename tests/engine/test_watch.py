@@ -272,6 +272,35 @@ def test_an_alarm_is_not_raised_again_after_a_restart(tmp_path: Path) -> None:
         is_told(h, heard, "dead-letters/oncall")
 
 
+def test_an_alarm_that_could_not_be_kept_is_ended_after_a_restart(tmp_path: Path) -> None:
+    """It told of the store itself: it stayed open for good, and the next one would have woken nobody."""
+    there = '[alarms]\nto = ["other"]\n'
+    with two(tmp_path, OK, alarms=there) as (h, _, heard):
+        _looks(h, 3)
+        store: Any = h.gateway.store
+        store._writer.pragma("query_only", 1)
+        is_told(h, heard, "store-unavailable", "ALERT")
+    with two(tmp_path, OK, alarms=there) as (h, _, heard):
+        is_told(h, heard, "store-unavailable", "RESOLVE")
+    with two(tmp_path, OK, alarms=there) as (h, _, heard):
+        _looks(h, 6)
+        assert not heard.said, "there is nothing to end where one ended as it should"
+
+
+def test_an_alarm_that_could_not_be_kept_is_found_where_alerts_have_ids(tmp_path: Path) -> None:
+    vendor = Uptinio()
+    with chaos(OK) as fine, chaos(vendor) as there:
+        tables = [table("oncall", fine.url, "ilert"), table("there", there.url, "uptinio")]
+        for _ in range(2):
+            with watched(tmp_path, *tables, '[alarms]\nto = ["there"]\n') as h:
+                h.wait_for(lambda: not [a for a in vendor.held.values() if a["status"] != "resolved"])
+                _looks(h, 3)
+                store: Any = h.gateway.store
+                store._writer.pragma("query_only", 1)
+                h.wait_for(lambda: raised_alarms(h))
+        assert [a["status"] for a in vendor.held.values()][:-1] == ["resolved"]
+
+
 def test_an_alarm_that_nobody_takes_is_told_as_soon_as_somebody_does(tmp_path: Path) -> None:
     """The only other upstream fails too: nothing is lost but time."""
     with chaos(NO) as bad, chaos(say(503)) as other:
@@ -359,6 +388,25 @@ def test_an_alarm_of_a_replica_that_is_gone_is_cleared_by_another(tmp_path: Path
             watching.troubles = asleep  # type: ignore[method-assign]
             other.wait_for(lambda: not raised_alarms(other), 10)
             assert heard.said[-1] == ("alert-gateway/upstream-held/oncall", "RESOLVE")
+
+
+def test_what_a_gateway_that_is_gone_could_not_keep_is_ended_by_one_that_came_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not what one told of that was there before: it may be cut off from the store, and right."""
+    monkeypatch.setattr(watch, "SAID_EVERY", 0.1)
+    monkeypatch.setattr(watch, "GONE", 1000)
+    heard, alarm = Heard(), ("alert-gateway/store-unavailable", "RESOLVE")
+    with chaos(OK) as fine, chaos(heard) as good:
+        tables = [table("oncall", fine.url, "ilert"), table("there", good.url, "ilert")]
+        with replicas(tmp_path, *tables) as (one, other):
+            _looks(one, 3)
+            assert one.gateway.watch and other.gateway.watch
+            other.gateway.watch._say_at = time.monotonic() + 60  # as if it was cut off
+            time.sleep(2)
+            assert not heard.said
+            one.gateway.watch._began = one.gateway.now()
+            one.wait_for(lambda: alarm in heard.said)
 
 
 def test_what_two_replicas_tell_at_once_is_one_alert(tmp_path: Path) -> None:

@@ -129,6 +129,27 @@ def test_several_workers_serve_from_one_store_and_one_that_dies_is_replaced(tmp_
         assert process.returncode == 0
 
 
+def test_a_worker_that_hangs_is_replaced_and_one_that_drains_is_not(tmp_path: Path) -> None:
+    """What it had been sent waited for an answer for good, and nobody noticed."""
+    port = free_port()
+    config, log = configured(tmp_path, shared().database(), "http://127.0.0.1:9", port), tmp_path / "log"
+    boot = "from gateway import workers; workers.LOOK, workers.MISSED = 0.5, 4; from gateway.cli import main; main()"
+    line = [sys.executable, "-c", boot, "serve", "--config", str(config), "--workers", "2"]
+    with log.open("ab") as err, subprocess.Popen(line, cwd=ROOT, stderr=err) as process:
+        try:
+            wait_for(lambda: log.read_text().count('"event": "serving"') == 2, 30, log.read_text)
+            time.sleep(3)
+            hung, other = workers_of(process)
+            os.kill(hung, signal.SIGSTOP)
+            wait_for(lambda: log.read_text().count('"event": "serving"') == 3, 30, log.read_text)
+            assert log.read_text().count('"event": "worker.hangs"') == 1
+            assert other in workers_of(process) and hung not in workers_of(process)
+        finally:
+            process.terminate()
+            assert process.wait(40) == 0, log.read_text()
+    assert log.read_text().count('"event": "stopped"') == 2, "they drained, which takes longer"
+
+
 def test_an_upstream_that_one_worker_holds_is_told_by_whichever_is_asked(tmp_path: Path) -> None:
     """Or an alerting rule that wants it to be so for a minute would never fire. One stands still while the other is
     asked."""
