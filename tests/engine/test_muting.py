@@ -10,7 +10,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -356,6 +356,9 @@ def test_a_filter_with_many_blanks_takes_not_long(h: House) -> None:
         ({"endsAt": "2020-01-01T00:00:00Z", "startsAt": "2019-01-01T00:00:00Z"}, 400, "end time can't be in the past"),
         ({"startsAt": "2999-01-01T00:00:00Z"}, 400, "start time must be before end time"),
         ({"matchers": [_matcher("a", ".*", isRegex=True)]}, 400, "must not match the empty string"),
+        ({"matchers": [_matcher("", "x", isEqual=False)]}, 400, "invalid label name"),
+        ({"startsAt": "2999-01-01T00:00:00Z", "endsAt": "2999-01-01T00:00:00Z"}, 400, "must be before end time"),
+        ({"endsAt": "tomorrow"}, 400, "is not an ISO 8601 time"),
         ({"matchers": "all"}, 400, 'parsing silence body from "" failed'),
         ({"id": str(uuid.UUID(int=1))}, 404, "silence not found"),
     ],
@@ -365,6 +368,41 @@ def test_what_is_no_silence(h: House, more: dict[str, Any], status: int, said: s
     refused = _silence(h, _matcher("alertname", "x"), **more)
     assert refused.status == status and said in str(refused.body), refused.body
     assert len(h.call("GET", SILENCES).body) == count
+
+
+@pytest.mark.parametrize(
+    "form", ["%Y-%m-%dT%H:%M:%S.%f", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%MZ", "%Y-%m-%dT%H:%M:%S,5Z"]
+)
+def test_times_are_read_as_those_of_alerts(h: House, form: str) -> None:
+    """Scripts write UTC without saying so, as `datetime.utcnow().isoformat()` does; Alertmanager takes that."""
+    ends = datetime.now(UTC) + timedelta(hours=2)
+    taken = _silence(h, _matcher("alertname", "x"), startsAt=f"{datetime.now(UTC):{form}}", endsAt=f"{ends:{form}}")
+    assert taken.status == 200, taken.body
+    shown = datetime.fromisoformat(h.call("GET", ONE + taken.body["silenceID"]).body["endsAt"])
+    assert abs(shown - ends) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("starts", ["", "0001-01-01T00:00:00Z", "2020-01-01T00:00:00Z"])
+def test_a_new_one_holds_from_now_on(h: House, starts: str) -> None:
+    """What says how long it has lasted goes by its start: kthxbye no longer prolongs one that is too old."""
+    taken = _silence(h, _matcher("alertname", "x"), startsAt=starts)
+    assert taken.status == 200, taken.body
+    shown = h.call("GET", ONE + taken.body["silenceID"]).body
+    assert datetime.fromisoformat(shown["startsAt"]) > datetime.now(UTC) - timedelta(minutes=1), shown
+    again = _silence(h, _matcher("alertname", "x"), startsAt="2020-01-01T00:00:00Z", id=shown["id"])
+    assert again.body["silenceID"] == shown["id"]
+    assert h.call("GET", ONE + shown["id"]).body["startsAt"] == "2020-01-01T00:00:00.000Z", "it goes on"
+
+
+def test_one_that_excludes_means_all_the_others(tmp_path: Path) -> None:
+    """All but the dead man's switch, with nothing else said."""
+    dog, other = _named("Watchdog"), _named("Other")
+    with lasting(tmp_path, {"there": "ilert"}) as h:
+        assert _silence(h, _matcher("alertname", dog, isEqual=False)).status == 200
+        posted(h, alert(dog), alert(other))
+        h.wait_for(lambda: words(h, dog) == ["ALERT"])
+        assert (_state(h, other), words(h, other)) == ("suppressed", [])
+        assert _silence(h, _matcher("team", "a|b", isRegex=True, isEqual=False)).status == 200
 
 
 def test_one_that_ends_at_no_time_in_utc_spoils_no_list(h: House) -> None:
