@@ -340,6 +340,11 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         (["team=a", "job!=web"], {"db"}),
         (['{team="a",job!="web"}'], {"db"}),
         (['nothing!=""'], set()),
+        ([r'job=~"\w\w"'], {"db"}),
+        ([r"job=~\w\w"], {"db"}),
+        ([r'job=~"\\w\\w"'], {"db"}),
+        ([r'job!="d\nb"', r'job!~"\Sb|\"|\\d"'], {"web", "mail"}),
+        ([r'{job=~"d\S",team="a"}'], {"db"}),
     ],
 )
 def test_filters(three: House, filters: list[str], found: set[str]) -> None:
@@ -369,6 +374,9 @@ def test_groups(three: House, h: House) -> None:
     ("query", "said"),
     [
         ({"filter": "foo"}, "bad matcher format: foo"),
+        ({"filter": 'job=~"a'}, "bad matcher format"),
+        ({"filter": 'job=a"'}, "bad matcher format"),
+        ({"filter": r'job="a\"'}, "bad matcher format"),
         ({"filter": 'job=~"("'}, "is not a regular expression"),
         ({"filter": 'job=~"(?!a)"'}, "is not a regular expression"),
         ({"receiver": "("}, "is not a regular expression"),
