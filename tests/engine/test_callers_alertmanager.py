@@ -363,6 +363,14 @@ def test_states_and_receivers(three: House) -> None:
     assert fingerprints == sorted(fingerprints)
 
 
+def test_an_alert_shows_no_annotation_that_nobody_wrote(h: House) -> None:
+    """What is done with an alert goes by its annotations; its summary elsewhere is made of its labels."""
+    name = _named("Bare")
+    posted(h, {"labels": {"alertname": name, "job": "a"}}, {"labels": {"job": name}, "annotations": {"more": "words"}})
+    assert [one["annotations"] for one in _listed(h, filter=f"alertname={name}")] == [{}]
+    assert [one["annotations"] for one in _listed(h, filter=f"job={name}")] == [{"more": "words"}]
+
+
 def test_groups(three: House, h: House) -> None:
     [group] = _listed(three, "/alertmanager/api/v2/alerts/groups", filter="team=a")
     assert {one["labels"]["job"] for one in group["alerts"]} == {"db", "web"}
