@@ -522,7 +522,8 @@ class Dialect:
     its words about the form of a credential that nobody has. `url` is the
     vendor's usual address, `client_setting` what a client changes to call the gateway instead, `usual_defaults`
     such `defaults` as an upstream of it is configured with where callers of other vendors say less, `remark` what else
-    its page should say. `is_muted` tells, where callers may ask not to be told of some alerts, whether one is meant.
+    its page should say. Where callers may ask not to be told of some alerts, `is_muted` takes
+    an alert and gives what tells of every such request whether it means that one: there may be a thousand of them.
     `admits` refuses by its headers a request whose body need not be read for that; one that `tells_types` has another
     answer for a body that is no JSON where its type says that it is something else. `samples` are bodies that open an
     alert, of a dialect without documented examples. `envelope` is what it can put around the alerts of a dialect that a
@@ -555,7 +556,7 @@ class Dialect:
     remark: str = ""
     inbound_settings: type[Struct] | None = None
     verify: Callable[[Incoming, bytes, Any, Sequence[str]], None] | None = None
-    is_muted: Callable[[Muted, Flat], bool] | None = None
+    is_muted: Callable[[Flat], Callable[[Muted], bool]] | None = None
     admits: Callable[[Incoming], None] | None = None
     tells_types: bool = False
     samples: tuple[Json, ...] = ()

@@ -20,7 +20,7 @@ from gateway.values import from_millis, millis
 PREFIX = "mute "
 MOST = 1000
 """So many may be kept per scope; those that are over make room."""
-IsMuted = Callable[[Muted, Flat], bool]
+IsMuted = Callable[[Flat], Callable[[Muted], bool]]
 
 
 def _name(scope: str, mute: str) -> str:
@@ -82,7 +82,8 @@ def active(tx: Tx, scope: str, now: int) -> list[Muted]:
 
 def muting(tx: Tx, scope: str, flat: Flat, is_muted: IsMuted, now: int) -> Muted | None:
     """One that an alert is muted by now."""
-    return next((muted for muted in active(tx, scope, now) if is_muted(muted, flat)), None)
+    held = active(tx, scope, now)
+    return next(filter(is_muted(flat), held), None) if held else None
 
 
 def long_over(tx: Tx, scopes: Iterable[str], before: int) -> list[str]:

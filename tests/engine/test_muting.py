@@ -22,6 +22,7 @@ from gateway import muting
 from gateway.dialect import Mute
 from gateway.store import Tx
 from gateway.values import from_millis
+from mappings.alertmanager import words as alert_words
 from mappings.alertmanager.matchers import Matcher
 from tests.clients.callers import ALERTS, OTHER, called, fresh
 from tests.engine.lasting import SILENCES, STORES, address, alert, lasting, posted, seconds, select, words
@@ -160,7 +161,7 @@ def test_callers_whose_names_are_alike_have_their_silences_apart(
         asked = Mute(body={}, starts_at=from_millis(0), ends_at=from_millis(9000), covers=lambda flat: True)
         made = muting.keep(tx, other, asked, 1000)
         assert muting.kept(tx, own) == []
-        assert muting.muting(tx, own, {}, lambda muted, flat: True, 1000) is None
+        assert muting.muting(tx, own, {}, lambda flat: lambda muted: True, 1000) is None
         assert muting.kept(tx, other) == [made]
 
     in_tx(DRIVERS[driver](tmp_path), work)
@@ -324,6 +325,25 @@ def test_a_silence_is_small(h: House) -> None:
     """Those of a scope are read for every alert that is told in it: a thousand of a megabyte were too many."""
     refused = _silence(h, _matcher("alertname", "x"), comment="c" * 20_000)
     assert refused.status == 400 and "silence exceeded maximum size" in str(refused.body), refused.body
+
+
+def test_many_silences_hold_no_batch_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an alert's labels are is worked out once, not for each of them: with three hundred, Prometheus's 256 alerts
+    took longer than it waits, and nobody else could write meanwhile."""
+    worked_out: list[Any] = []
+    labels_of = alert_words.labels_of
+    monkeypatch.setattr(alert_words, "labels_of", lambda flat: worked_out.append(flat) or labels_of(flat))
+    with lasting(tmp_path, {"there": "ilert"}) as h:
+        posted(h, alert("first"))
+        assert worked_out == [], "nothing is silenced"
+        for number in range(20):
+            _silenced(h, f"other{number}")
+        _silenced(h, "quiet")
+        worked_out.clear()
+        posted(h, alert("first"), alert("second"), alert("quiet"))
+        assert len(worked_out) == 3
+        h.wait_for(lambda: words(h, "second") == ["ALERT"])
+        assert words(h, "quiet") == []
 
 
 def test_a_silence_that_would_be_refused_today_keeps_no_alert_back(tmp_path: Path) -> None:
