@@ -19,6 +19,7 @@ import msgspec
 import pytest
 
 from gateway import muting
+from gateway.canonical import Flat
 from gateway.dialect import Mute
 from gateway.store import Tx
 from gateway.values import from_millis
@@ -332,7 +333,12 @@ def test_many_silences_hold_no_batch_up(tmp_path: Path, monkeypatch: pytest.Monk
     took longer than it waits, and nobody else could write meanwhile."""
     worked_out: list[Any] = []
     labels_of = alert_words.labels_of
-    monkeypatch.setattr(alert_words, "labels_of", lambda flat: worked_out.append(flat) or labels_of(flat))
+
+    def counted(flat: Flat) -> dict[str, str]:
+        worked_out.append(flat)
+        return labels_of(flat)
+
+    monkeypatch.setattr(alert_words, "labels_of", counted)
     with lasting(tmp_path, {"there": "ilert"}) as h:
         posted(h, alert("first"))
         assert worked_out == [], "nothing is silenced"
