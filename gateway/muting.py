@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -21,6 +22,9 @@ PREFIX = "mute "
 MOST = 1000
 """So many may be kept per scope; those that are over make room."""
 IsMuted = Callable[[Flat], Callable[[Muted], bool]]
+_READ: WeakKeyDictionary[Tx, dict[str, list[Muted]]] = WeakKeyDictionary()
+"""What a transaction has read of a scope and is not over: a batch asks for each of its alerts, and those that are over
+stand beside it for as long as anything."""
 
 
 def _name(scope: str, mute: str) -> str:
@@ -46,7 +50,7 @@ def keep(tx: Tx, scope: str, asked: Mute, now: int) -> Muted:
         updated_at=from_millis(now),
         body=asked.body,
     )
-    tx.put_note(_name(scope, found.id), msgspec.to_builtins(found))
+    _put(tx, scope, found)
     return found
 
 
@@ -59,7 +63,7 @@ def end(tx: Tx, scope: str, mute: str, now: int) -> Muted:
     if found.ends_at <= at:
         return found
     ended = msgspec.structs.replace(found, starts_at=min(found.starts_at, at), ends_at=at, updated_at=at)
-    tx.put_note(_name(scope, mute), msgspec.to_builtins(ended))
+    _put(tx, scope, ended)
     return ended
 
 
@@ -76,8 +80,10 @@ def kept(tx: Tx, scope: str) -> list[Muted]:
 
 def active(tx: Tx, scope: str, now: int) -> list[Muted]:
     """Those of a scope that mute something now."""
-    at = from_millis(now)
-    return [muted for muted in kept(tx, scope) if muted.starts_at <= at < muted.ends_at]
+    at, read = from_millis(now), _READ.setdefault(tx, {})
+    if scope not in read:
+        read[scope] = [muted for muted in kept(tx, scope) if at < muted.ends_at]
+    return [muted for muted in read[scope] if muted.starts_at <= at < muted.ends_at]
 
 
 def muting(tx: Tx, scope: str, flat: Flat, is_muted: IsMuted, now: int) -> Muted | None:
@@ -100,6 +106,11 @@ def forget(tx: Tx, scope: str, before: int, limit: int) -> None:
 
 def _over(tx: Tx, scope: str, before: int) -> list[Muted]:
     return [muted for muted in kept(tx, scope) if millis(muted.ends_at) < before]
+
+
+def _put(tx: Tx, scope: str, muted: Muted) -> None:
+    _READ.pop(tx, None)
+    tx.put_note(_name(scope, muted.id), msgspec.to_builtins(muted))
 
 
 def _remove(tx: Tx, scope: str, mute: str) -> None:

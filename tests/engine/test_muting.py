@@ -20,7 +20,7 @@ import pytest
 
 from gateway import muting
 from gateway.canonical import Flat
-from gateway.dialect import Mute
+from gateway.dialect import Mute, Muted
 from gateway.store import Tx
 from gateway.values import from_millis
 from mappings.alertmanager import words as alert_words
@@ -350,6 +350,40 @@ def test_many_silences_hold_no_batch_up(tmp_path: Path, monkeypatch: pytest.Monk
         assert len(worked_out) == 3
         h.wait_for(lambda: words(h, "second") == ["ALERT"])
         assert words(h, "quiet") == []
+
+
+def test_a_batch_reads_the_silences_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are over are kept for `retention`: a thousand cost each alert of a batch as much as the first."""
+    read: list[str] = []
+    kept = muting.kept
+
+    def counted(tx: Tx, scope: str) -> list[Muted]:
+        read.append(scope)
+        return kept(tx, scope)
+
+    monkeypatch.setattr(muting, "kept", counted)
+    with lasting(tmp_path, {"there": "ilert"}) as h:
+        _silenced(h, "quiet")
+        read.clear()
+        posted(h, *(alert(f"many{number}") for number in range(50)), alert("quiet"))
+        assert len(read) < 10, "those that come into one transaction"
+        h.wait_for(lambda: words(h, "many49") == ["ALERT"])
+        assert words(h, "quiet") == []
+
+
+@pytest.mark.parametrize("driver", sorted(DRIVERS))
+def test_one_transaction_sees_what_it_has_kept_and_ended(driver: str, tmp_path: Path) -> None:
+    asked = Mute(body={}, starts_at=from_millis(0), ends_at=from_millis(5000), covers=lambda flat: True)
+
+    def work(tx: Tx) -> None:
+        assert muting.active(tx, "a", 1000) == []
+        made = muting.keep(tx, "a", asked, 1000)
+        assert [one.id for one in muting.active(tx, "a", 1000)] == [made.id]
+        assert muting.active(tx, "a", 5000) == muting.active(tx, "b", 1000) == []
+        muting.end(tx, "a", made.id, 2000)
+        assert muting.active(tx, "a", 2000) == []
+
+    in_tx(DRIVERS[driver](tmp_path), work)
 
 
 def test_a_silence_that_would_be_refused_today_keeps_no_alert_back(tmp_path: Path) -> None:
