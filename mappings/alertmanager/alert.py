@@ -107,6 +107,11 @@ def as_text(labels: Map[str, str]) -> str:
     return "{" + ", ".join(f"{name}={msgspec.json.encode(labels[name]).decode()}" for name in sorted(labels)) + "}"
 
 
+def named_by(labels: Map[str, str]) -> str:
+    """The summary of an alert that is its labels and nothing else."""
+    return labels.get("alertname") or as_text(labels)
+
+
 def read_moment(value: Any) -> datetime | None:
     """A time, or None for what says none: the year 1 stands for that."""
     return None if not value or str(value).startswith("0001-") else read_time(value)
@@ -129,7 +134,7 @@ def reader(scale: Scale) -> Any:
         said = without_blank(labels or {})
         key = said.pop(KEY, None) or (fingerprint(said) if said else UNSET)
         notes = dict(annotations or {})
-        summary = notes.pop("summary", "") or notes.pop("message", "") or said.get("alertname") or as_text(said)
+        summary = notes.pop("summary", "") or notes.pop("message", "") or named_by(said)
         details = notes.pop("description", UNSET)
         return said, _read_severity(scale, said), key, summary, details, notes or UNSET
 

@@ -16,6 +16,8 @@ from gateway.errors import Problem, ProblemKind
 from gateway.patterns import whole
 
 _FILTER = re.compile(r'\s*([^\s=!~"{},]+|"(?:[^"\\]|\\.)*")\s*(=~|!~|!=|=)(.*)', re.DOTALL)
+_QUOTED, _BARE = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL), re.compile(r'((?:[^"\\]|\\.)*\\?)', re.DOTALL)
+_ESCAPED = re.compile(r'\\([n"\\])')
 LONGEST_PATTERN, LONGEST_VALUE = 4096, 2048
 """Characters: a silence of some hundred machines by name is taken."""
 
@@ -68,8 +70,8 @@ def _parsed(text: str) -> Matcher:
         raise _fault(f"bad matcher format: {text[:200]}")
     name, operator, value = found.groups()
     matcher = Matcher(
-        name=_unquoted(name, text),
-        value=_unquoted(value.strip(), text),
+        name=_name(name, text),
+        value=_value(value.strip(), text),
         isRegex=operator in ("=~", "!~"),
         isEqual=operator in ("=", "=~"),
     )
@@ -78,7 +80,16 @@ def _parsed(text: str) -> Matcher:
     return matcher
 
 
-def _unquoted(text: str, whole: str) -> str:
+def _value(text: str, whole: str) -> str:
+    """A value, in quotes or not. A backslash before anything but a quote, a backslash or an `n` is one, so that
+    `"10\\.0\\..*"` is the pattern that it looks like."""
+    found = (_QUOTED if text.startswith('"') else _BARE).fullmatch(text)
+    if not found:
+        raise _fault(f"bad matcher format: {whole[:200]}")
+    return _ESCAPED.sub(lambda escape: "\n" if escape[1] == "n" else escape[1], found[1])
+
+
+def _name(text: str, whole: str) -> str:
     if not text.startswith('"'):
         return text
     try:

@@ -35,7 +35,7 @@ from gateway.dialect import (
 )
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import made_at
-from gateway.values import from_millis, in_utc, iso
+from gateway.values import from_millis, iso
 from gateway.wire import Wire
 from mappings.alertmanager import matchers, words
 from mappings.alertmanager.alert import ALERT, Alert, is_uri, read_moment
@@ -65,8 +65,8 @@ class Silence(Struct, kw_only=True):
     """A silence as it is posted; `id` names the one that it replaces."""
 
     matchers: list[Matcher]
-    startsAt: datetime
-    endsAt: datetime
+    startsAt: str
+    endsAt: str
     createdBy: str
     comment: str
     id: str | UnsetType | None = UNSET
@@ -201,13 +201,10 @@ def silence(incoming: Incoming) -> Mute:
             raise Problem(ProblemKind.INVALID, f"silence.{name} in body is required", field=name)
     try:
         posted = msgspec.convert(body, Silence)
-    except msgspec.ValidationError as error:
+        starts, ends = _lasting(posted, incoming.now)
+    except (msgspec.ValidationError, ValueError) as error:
         raise Problem(ProblemKind.MALFORMED, f'parsing silence body from "" failed, because {error}') from None
-    _refuse_silence(posted, incoming.now)
-    try:
-        starts, ends = in_utc(posted.startsAt), in_utc(posted.endsAt)
-    except ValueError as error:
-        raise Problem(ProblemKind.MALFORMED, f'parsing silence body from "" failed, because {error}') from None
+    _refuse_silence(posted)
     rest = {name: value for name, value in body.items() if name not in ("id", "startsAt", "endsAt", "status")}
     return Mute(
         body={**rest, "matchers": msgspec.to_builtins(posted.matchers)},
@@ -219,23 +216,31 @@ def silence(incoming: Incoming) -> Mute:
     )
 
 
-def _refuse_silence(posted: Silence, now: datetime) -> None:
+def _lasting(posted: Silence, now: datetime) -> tuple[datetime, datetime]:
+    """From when until when a silence is to hold. Its times are read as those of alerts are: without a zone they are
+    UTC, as scripts write them. One that begins anew holds from now on, whenever it says that it began."""
+    starts, ends = read_moment(posted.startsAt) or now, read_moment(posted.endsAt)
+    if ends is None or starts >= ends:
+        raise Problem(ProblemKind.INVALID, "Failed to create silence: start time must be before end time")
+    if ends <= now:
+        raise Problem(ProblemKind.INVALID, "Failed to create silence: end time can't be in the past")
+    return (starts if posted.id else max(starts, now)), ends
+
+
+def _refuse_silence(posted: Silence) -> None:
     size = len(msgspec.json.encode(posted))
     if size > MOST_SILENCE:
         text = f"silence exceeded maximum size: {size} bytes (limit: {MOST_SILENCE} bytes)"
         raise Problem(ProblemKind.INVALID, text)
     if not posted.matchers:
         raise Problem(ProblemKind.INVALID, "silence.matchers in body should have at least 1 items", field="matchers")
-    if posted.startsAt.tzinfo is None or posted.endsAt.tzinfo is None:
-        raise Problem(ProblemKind.INVALID, "Failed to create silence: times need a zone", field="startsAt")
-    if posted.startsAt > posted.endsAt:
-        raise Problem(ProblemKind.INVALID, "Failed to create silence: start time must be before end time")
-    if posted.endsAt <= now:
-        raise Problem(ProblemKind.INVALID, "Failed to create silence: end time can't be in the past")
     for matcher in posted.matchers:
         if matcher.isRegex:
             matchers.compiled(matcher.value)
-    if all(matcher.holds({}) for matcher in posted.matchers):
+        if not matcher.name:  # with `!=` it would mean every alert there is
+            raise Problem(ProblemKind.INVALID, 'invalid silence: invalid label name ""', field="matchers")
+    if all(matcher.isEqual and matcher.holds({}) for matcher in posted.matchers):
+        # One that excludes counts as saying something: all but the dead man's switch are silenced that way.
         text = "invalid silence: matcher set 0: at least one matcher must not match the empty string"
         raise Problem(ProblemKind.INVALID, text, field="matchers")
 

@@ -18,7 +18,7 @@ from gateway.dialect import Answer, Incoming, Json, Muted, Reply, Response, Show
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind
 from gateway.rows import Writing
 from gateway.values import iso
-from mappings.alertmanager.alert import ALERT, fingerprint
+from mappings.alertmanager.alert import ALERT, fingerprint, named_by
 
 RECEIVER = "alert-gateway"
 """Who is told, as far as callers see: what stands behind is not theirs to know."""
@@ -59,9 +59,12 @@ def shown_alert(shown: Shown) -> dict[str, Json]:
     flat = shown.flat
     wire = {**ALERT.write(flat, Writing()), **ALERT.write(flat, Writing(), side="reply", partial=True)}
     ends = flat.get("ends_at") or flat["updated_at"]
+    annotations = dict(wire.get("annotations") or {})
+    if flat.get("labels") and annotations.get("summary") == named_by(flat["labels"]):
+        del annotations["summary"]  # made of the labels, as its sender wrote none
     return {
-        "annotations": {},
         **wire,
+        "annotations": annotations,
         "status": {
             "state": "suppressed" if is_silenced(shown) else "active",
             "silencedBy": list(shown.muted_by),

@@ -340,6 +340,11 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         (["team=a", "job!=web"], {"db"}),
         (['{team="a",job!="web"}'], {"db"}),
         (['nothing!=""'], set()),
+        ([r'job=~"\w\w"'], {"db"}),
+        ([r"job=~\w\w"], {"db"}),
+        ([r'job=~"\\w\\w"'], {"db"}),
+        ([r'job!="d\nb"', r'job!~"\Sb|\"|\\d"'], {"web", "mail"}),
+        ([r'{job=~"d\S",team="a"}'], {"db"}),
     ],
 )
 def test_filters(three: House, filters: list[str], found: set[str]) -> None:
@@ -358,6 +363,14 @@ def test_states_and_receivers(three: House) -> None:
     assert fingerprints == sorted(fingerprints)
 
 
+def test_an_alert_shows_no_annotation_that_nobody_wrote(h: House) -> None:
+    """What is done with an alert goes by its annotations; its summary elsewhere is made of its labels."""
+    name = _named("Bare")
+    posted(h, {"labels": {"alertname": name, "job": "a"}}, {"labels": {"job": name}, "annotations": {"more": "words"}})
+    assert [one["annotations"] for one in _listed(h, filter=f"alertname={name}")] == [{}]
+    assert [one["annotations"] for one in _listed(h, filter=f"job={name}")] == [{"more": "words"}]
+
+
 def test_groups(three: House, h: House) -> None:
     [group] = _listed(three, "/alertmanager/api/v2/alerts/groups", filter="team=a")
     assert {one["labels"]["job"] for one in group["alerts"]} == {"db", "web"}
@@ -369,6 +382,9 @@ def test_groups(three: House, h: House) -> None:
     ("query", "said"),
     [
         ({"filter": "foo"}, "bad matcher format: foo"),
+        ({"filter": 'job=~"a'}, "bad matcher format"),
+        ({"filter": 'job=a"'}, "bad matcher format"),
+        ({"filter": r'job="a\"'}, "bad matcher format"),
         ({"filter": 'job=~"("'}, "is not a regular expression"),
         ({"filter": 'job=~"(?!a)"'}, "is not a regular expression"),
         ({"receiver": "("}, "is not a regular expression"),

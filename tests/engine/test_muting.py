@@ -10,7 +10,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -19,9 +19,11 @@ import msgspec
 import pytest
 
 from gateway import muting
-from gateway.dialect import Mute
+from gateway.canonical import Flat
+from gateway.dialect import Mute, Muted
 from gateway.store import Tx
 from gateway.values import from_millis
+from mappings.alertmanager import words as alert_words
 from mappings.alertmanager.matchers import Matcher
 from mappings.alertmanager.routes import muted_by
 from tests.clients.callers import ALERTS, OTHER, called, fresh
@@ -386,6 +388,64 @@ def test_a_silence_is_small(h: House) -> None:
     assert refused.status == 400 and "silence exceeded maximum size" in str(refused.body), refused.body
 
 
+def test_many_silences_hold_no_batch_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an alert's labels are is worked out once, not for each of them: with three hundred, Prometheus's 256 alerts
+    took longer than it waits, and nobody else could write meanwhile."""
+    worked_out: list[Any] = []
+    labels_of = alert_words.labels_of
+
+    def counted(flat: Flat) -> dict[str, str]:
+        worked_out.append(flat)
+        return labels_of(flat)
+
+    monkeypatch.setattr(alert_words, "labels_of", counted)
+    with lasting(tmp_path, {"there": "ilert"}) as h:
+        posted(h, alert("first"))
+        assert worked_out == [], "nothing is silenced"
+        for number in range(20):
+            _silenced(h, f"other{number}")
+        _silenced(h, "quiet")
+        worked_out.clear()
+        posted(h, alert("first"), alert("second"), alert("quiet"))
+        assert len(worked_out) == 3
+        h.wait_for(lambda: words(h, "second") == ["ALERT"])
+        assert words(h, "quiet") == []
+
+
+def test_a_batch_reads_the_silences_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are over are kept for `retention`: a thousand cost each alert of a batch as much as the first."""
+    read: list[str] = []
+    kept = muting.kept
+
+    def counted(tx: Tx, scope: str) -> list[Muted]:
+        read.append(scope)
+        return kept(tx, scope)
+
+    monkeypatch.setattr(muting, "kept", counted)
+    with lasting(tmp_path, {"there": "ilert"}) as h:
+        _silenced(h, "quiet")
+        read.clear()
+        posted(h, *(alert(f"many{number}") for number in range(50)), alert("quiet"))
+        assert len(read) < 10, "those that come into one transaction"
+        h.wait_for(lambda: words(h, "many49") == ["ALERT"])
+        assert words(h, "quiet") == []
+
+
+@pytest.mark.parametrize("driver", sorted(DRIVERS))
+def test_one_transaction_sees_what_it_has_kept_and_ended(driver: str, tmp_path: Path) -> None:
+    asked = Mute(body={}, starts_at=from_millis(0), ends_at=from_millis(5000), covers=lambda flat: True)
+
+    def work(tx: Tx) -> None:
+        assert muting.active(tx, "a", 1000) == []
+        made = muting.keep(tx, "a", asked, 1000)
+        assert [one.id for one in muting.active(tx, "a", 1000)] == [made.id]
+        assert muting.active(tx, "a", 5000) == muting.active(tx, "b", 1000) == []
+        muting.end(tx, "a", made.id, 2000)
+        assert muting.active(tx, "a", 2000) == []
+
+    in_tx(DRIVERS[driver](tmp_path), work)
+
+
 def test_a_silence_that_would_be_refused_today_keeps_no_alert_back(tmp_path: Path) -> None:
     """One that an earlier release took: its pattern is not tried, and the alert is told."""
     with lasting(tmp_path, {"there": "ilert"}) as h:
@@ -416,6 +476,9 @@ def test_a_filter_with_many_blanks_takes_not_long(h: House) -> None:
         ({"endsAt": "2020-01-01T00:00:00Z", "startsAt": "2019-01-01T00:00:00Z"}, 400, "end time can't be in the past"),
         ({"startsAt": "2999-01-01T00:00:00Z"}, 400, "start time must be before end time"),
         ({"matchers": [_matcher("a", ".*", isRegex=True)]}, 400, "must not match the empty string"),
+        ({"matchers": [_matcher("", "x", isEqual=False)]}, 400, "invalid label name"),
+        ({"startsAt": "2999-01-01T00:00:00Z", "endsAt": "2999-01-01T00:00:00Z"}, 400, "must be before end time"),
+        ({"endsAt": "tomorrow"}, 400, "is not an ISO 8601 time"),
         ({"matchers": "all"}, 400, 'parsing silence body from "" failed'),
         ({"id": str(uuid.UUID(int=1))}, 404, "silence not found"),
     ],
@@ -425,6 +488,41 @@ def test_what_is_no_silence(h: House, more: dict[str, Any], status: int, said: s
     refused = _silence(h, _matcher("alertname", "x"), **more)
     assert refused.status == status and said in str(refused.body), refused.body
     assert len(h.call("GET", SILENCES).body) == count
+
+
+@pytest.mark.parametrize(
+    "form", ["%Y-%m-%dT%H:%M:%S.%f", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%MZ", "%Y-%m-%dT%H:%M:%S,5Z"]
+)
+def test_times_are_read_as_those_of_alerts(h: House, form: str) -> None:
+    """Scripts write UTC without saying so, as `datetime.utcnow().isoformat()` does; Alertmanager takes that."""
+    ends = datetime.now(UTC) + timedelta(hours=2)
+    taken = _silence(h, _matcher("alertname", "x"), startsAt=f"{datetime.now(UTC):{form}}", endsAt=f"{ends:{form}}")
+    assert taken.status == 200, taken.body
+    shown = datetime.fromisoformat(h.call("GET", ONE + taken.body["silenceID"]).body["endsAt"])
+    assert abs(shown - ends) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("starts", ["", "0001-01-01T00:00:00Z", "2020-01-01T00:00:00Z"])
+def test_a_new_one_holds_from_now_on(h: House, starts: str) -> None:
+    """What says how long it has lasted goes by its start: kthxbye no longer prolongs one that is too old."""
+    taken = _silence(h, _matcher("alertname", "x"), startsAt=starts)
+    assert taken.status == 200, taken.body
+    shown = h.call("GET", ONE + taken.body["silenceID"]).body
+    assert datetime.fromisoformat(shown["startsAt"]) > datetime.now(UTC) - timedelta(minutes=1), shown
+    again = _silence(h, _matcher("alertname", "x"), startsAt="2020-01-01T00:00:00Z", id=shown["id"])
+    assert again.body["silenceID"] == shown["id"]
+    assert h.call("GET", ONE + shown["id"]).body["startsAt"] == "2020-01-01T00:00:00.000Z", "it goes on"
+
+
+def test_one_that_excludes_means_all_the_others(tmp_path: Path) -> None:
+    """All but the dead man's switch, with nothing else said."""
+    dog, other = _named("Watchdog"), _named("Other")
+    with lasting(tmp_path, {"there": "ilert"}) as h:
+        assert _silence(h, _matcher("alertname", dog, isEqual=False)).status == 200
+        posted(h, alert(dog), alert(other))
+        h.wait_for(lambda: words(h, dog) == ["ALERT"])
+        assert (_state(h, other), words(h, other)) == ("suppressed", [])
+        assert _silence(h, _matcher("team", "a|b", isRegex=True, isEqual=False)).status == 200
 
 
 def test_one_that_ends_at_no_time_in_utc_spoils_no_list(h: House) -> None:
