@@ -1,0 +1,104 @@
+"""Very many of one thing: what one request costs does not grow with the history of a key, of an alert or of an outbox.
+Nothing is timed: what is counted are rows, parts, and what a statement's plan goes through."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway import desk, history
+from gateway.checking import ladders, warnings
+from gateway.config import parse
+from gateway.history import newest_first
+from gateway.routing import Route
+from gateway.secrets import Keyring
+from gateway.store import AlertFilter, Tx
+from gateway.store.sql import SqlTx
+from gateway.store.sqlite import SqliteStore, SqliteTx
+from tests.clients.callers import called, opsgenie_alert
+from tests.engine.store_drivers import DRIVERS, Harness, alert, command, in_tx, target
+
+
+@pytest.fixture(params=sorted(DRIVERS))
+def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Harness:
+    """Each driver in turn."""
+    return DRIVERS[request.param](tmp_path)
+
+
+def _not_over(tx: Tx) -> int:
+    """Through how many rows whoever asks for the holders of the lane goes."""
+    assert isinstance(tx, SqlTx)
+    of_lane = "SELECT count(*) FROM targets WHERE upstream = ? AND lane = ? AND is_over = 0"
+    return int(tx._one(of_lane, ("u", "l"))[0])
+
+
+def _plans(path: Path, work: Any) -> list[str]:
+    """What SQLite goes through for each statement of a reading transaction."""
+    steps: list[str] = []
+
+    class Explained(SqliteTx):
+        def _run(self, statement: str, values: Any) -> Any:
+            plan = super()._run(f"EXPLAIN QUERY PLAN {statement}", values)
+            steps.extend(row[3] for row in plan.fetchall())
+            return super()._run(statement, values)
+
+    async def main() -> None:
+        async with SqliteStore(str(path / "gateway.db")) as store:
+            await store.read(lambda tx: work(Explained(store._reader)))
+
+    asyncio.run(main())
+    return steps
+
+
+def test_the_last_of_what_was_said_is_found_without_all_before(tmp_path: Path) -> None:
+    """An alert with ten thousand comments is not read from its beginning to see what was said last."""
+    read: list[int] = []
+
+    def work(tx: Tx) -> None:
+        for number in range(1, 201):
+            tx.insert_command(command(number))
+        commands = tx.commands
+
+        def counting(alert: int, last: int | None = None) -> Any:
+            found = commands(alert, last)
+            read.append(len(found))
+            return found
+
+        tx.commands = counting  # type: ignore[method-assign]
+        assert next(newest_first(tx, 1)).id == 200
+        assert read == [history.FIRST_PART]
+        assert [one.id for one in newest_first(tx, 1)] == list(range(200, 0, -1))
+        assert not list(newest_first(tx, 2))
+
+    in_tx(DRIVERS["sqlite memory"](tmp_path), work)
+
+
+def test_what_an_alert_came_through_is_read_beside_the_requests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An alert with ten thousand notes kept everybody waiting for half a second, whenever its notes were asked for."""
+    threads: list[str] = []
+
+    def watched(tx: Tx, alert: int) -> Any:
+        threads.append(threading.current_thread().name)
+        return history.told(tx, alert)
+
+    monkeypatch.setattr(desk, "told", watched)
+    with called(tmp_path, {"there": "ilert"}) as h:
+        assert h.call("POST", "/opsgenie/v2/alerts", opsgenie_alert("Disk full", alias="a")).status == 202
+        assert h.call("GET", "/opsgenie/v2/alerts/a/notes?identifierType=alias").status == 200
+    assert threads and all(name.startswith("store") for name in threads)
+
+
+CALLERS = 200
+
+
+def _many_routes() -> str:
+    keys = "\n".join(f'c{number} = "key-of-c{number}"' for number in range(CALLERS))
+    routes = "\n".join(f'[[routes]]\nfrom = ["pagerduty/c{number}"]\nto = ["u"]' for number in range(CALLERS))
+    upstream = '[upstreams.u]\ndialect = "pagerduty"\nurl = "http://127.0.0.1:9"\nkey = "k"'
+    return f"[inbound.pagerduty.keys]\n{keys}\n{upstream}\n{routes}\n"
