@@ -200,7 +200,8 @@ class SqlTx:
 
     def lane_holders(self, upstream: str, lane: str) -> list[int]:
         joined = "SELECT a.id FROM targets t JOIN alerts a ON a.id = t.alert"
-        rows = self._all(f"{joined} WHERE t.upstream = ? AND t.lane = ? AND a.is_open = 1", (upstream, lane))
+        of_lane = "t.upstream = ? AND t.lane = ? AND t.is_over = 0"  # most of a key that flaps are
+        rows = self._all(f"{joined} WHERE {of_lane} AND a.is_open = 1", (upstream, lane))
         return [row[0] for row in rows]
 
     # commands
