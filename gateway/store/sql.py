@@ -313,7 +313,7 @@ class SqlTx:
         fresh: bool = False,
     ) -> list[DeliveryRow]:
         rows = self._all(
-            f"SELECT {DELIVERIES.columns} FROM deliveries d WHERE {may_be_sent(fresh=fresh)} "
+            f"SELECT {DELIVERIES.columns} FROM deliveries d WHERE {may_be_sent(fresh=fresh, ranked=ranked)} "
             f"ORDER BY {'d.rank, d.due' if ranked else 'd.due'} LIMIT ?",
             (upstream, now, limit + len(taken)),
         )
@@ -490,11 +490,13 @@ class SqlTx:
         return max(int(self._one(f"SELECT coalesce(max(id), 0) FROM {table}", ())[0]) for table in tables)
 
 
-def may_be_sent(*, fresh: bool = False) -> str:
-    """The condition on a delivery `d` that its turn has come at an upstream by a time: two values to bind."""
+def may_be_sent(*, fresh: bool = False, ranked: bool = False) -> str:
+    """The condition on a delivery `d` that its turn has come at an upstream by a time: two values to bind. Where they
+    are taken as they are `ranked`, no index of when they are due is to be used (the `+`): it finds all that wait, and
+    each turn would put all of them in order."""
     older = "SELECT 1 FROM deliveries o WHERE o.upstream = d.upstream AND o.lane = d.lane"
     return (
-        "d.upstream = ? AND d.state = 'waiting' AND d.due <= ? "
+        f"d.upstream = ? AND d.state = 'waiting' AND {'+' if ranked else ''}d.due <= ? "
         + ("AND d.attempts = 0 " if fresh else "")
         + f"AND NOT EXISTS ({older} AND o.id < d.id AND o.state = 'waiting')"
     )

@@ -82,6 +82,13 @@ def test_the_index_of_what_is_not_over_is_used(tmp_path: Path) -> None:
     assert any("targets_open" in step for step in steps), steps
 
 
+def test_the_worst_that_wait_are_taken_without_putting_all_in_order(tmp_path: Path) -> None:
+    """Where a rate binds, a hundred thousand wait, and each turn went through all of them."""
+    steps = _plans(tmp_path, lambda tx: tx.claim("u", 1, 8, ranked=True))
+    assert any("deliveries_ranked" in step for step in steps), steps
+    assert not any("TEMP B-TREE" in step for step in steps), steps
+
+
 def test_the_last_of_what_was_said_is_found_without_all_before(tmp_path: Path) -> None:
     """An alert with ten thousand comments is not read from its beginning to see what was said last."""
     read: list[int] = []
