@@ -152,8 +152,14 @@ class SqlTx:
         where = " AND ".join(conditions)
         total = self._one(f"SELECT count(*) FROM alerts WHERE {where}", values)[0]
         limit = ALL if chosen.limit is None else chosen.limit
-        page = f"{ALERTS.select} WHERE {where} ORDER BY created_at, id LIMIT ? OFFSET ?"
-        return [ALERTS.decode(row) for row in self._all(page, [*values, limit, chosen.offset])], total
+        # What is put in order is their numbers: whole alerts, of which there may be many before the page that is asked
+        # for, would be copied to the disk and back.
+        order = "ORDER BY created_at, id"
+        page = f"SELECT id FROM alerts WHERE {where} {order} LIMIT ? OFFSET ?"
+        chosen_ones = f"{ALERTS.select} WHERE id IN ({page}) {order}"
+        if chosen.limit is None and not chosen.offset:
+            chosen_ones = f"{ALERTS.select} WHERE {where} {order} LIMIT ? OFFSET ?"
+        return [ALERTS.decode(row) for row in self._all(chosen_ones, [*values, limit, chosen.offset])], total
 
     def insert_alert(self, row: AlertRow) -> None:
         self._run(ALERTS.insert, ALERTS.values(row))
