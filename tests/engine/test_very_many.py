@@ -156,3 +156,27 @@ def _many_routes() -> str:
     routes = "\n".join(f'[[routes]]\nfrom = ["pagerduty/c{number}"]\nto = ["u"]' for number in range(CALLERS))
     upstream = '[upstreams.u]\ndialect = "pagerduty"\nurl = "http://127.0.0.1:9"\nkey = "k"'
     return f"[inbound.pagerduty.keys]\n{keys}\n{upstream}\n{routes}\n"
+
+
+def test_check_does_not_try_each_caller_on_each_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With five thousand callers and a thousand routes it went on for many minutes."""
+    tried: list[str] = []
+    is_from, names = Route.is_from, Keyring.names
+
+    def trying(route: Route, dialect: str, caller: str) -> bool:
+        tried.append(caller)
+        return is_from(route, dialect, caller)
+
+    def naming(ring: Keyring) -> list[str]:
+        found = names(ring)
+        tried.extend(found)
+        return found
+
+    monkeypatch.setattr(Route, "is_from", trying)
+    monkeypatch.setattr(Keyring, "names", naming)
+    config = parse(_many_routes())
+    tried.clear()
+    shown = list(ladders(config))
+    list(warnings(config))
+    assert sum(line.startswith("route ") for line in shown) == CALLERS
+    assert len(tried) < 10 * CALLERS
