@@ -13,6 +13,8 @@ import pytest
 from gateway import desk, history
 from gateway.checking import ladders, warnings
 from gateway.config import parse
+from gateway.delivery import lanes
+from gateway.delivery.lanes import Lanes
 from gateway.history import newest_first
 from gateway.routing import Route
 from gateway.secrets import Keyring
@@ -21,6 +23,7 @@ from gateway.store.sql import SqlTx
 from gateway.store.sqlite import SqliteStore, SqliteTx
 from tests.clients.callers import called, opsgenie_alert
 from tests.engine.store_drivers import DRIVERS, Harness, alert, command, in_tx, target
+from tests.engine.vendors import before, rows, table
 
 
 @pytest.fixture(params=sorted(DRIVERS))
@@ -180,3 +183,22 @@ def test_check_does_not_try_each_caller_on_each_route(monkeypatch: pytest.Monkey
     list(warnings(config))
     assert sum(line.startswith("route ") for line in shown) == CALLERS
     assert len(tried) < 10 * CALLERS
+
+
+def test_an_upstream_with_a_rate_and_nothing_to_do_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three hundred of them wrote to the disk a hundred and fifty times a second."""
+    turns: list[float] = []
+    turn = Lanes._turn
+
+    async def counted(of: Lanes) -> float:
+        paused = await turn(of)
+        turns.append(paused)
+        return paused
+
+    monkeypatch.setattr(lanes, "POLL", 0.01)
+    monkeypatch.setattr(Lanes, "_turn", counted)
+    with before(tmp_path, table("oncall", "http://127.0.0.1:9", "ilert", "rate = 60\n")) as h:
+        h.wait_for(lambda: len(turns) > 3)
+        assert not rows(h, "body", "notes WHERE name = 'rate oncall'")
