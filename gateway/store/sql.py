@@ -106,10 +106,13 @@ class SqlTx:
             return self._alert_where(f"id = {said_by} AND scope = ? AND is_deleted = 0", int(name), int(name), scope)
         return found
 
-    def alerts_by_party(self, scope: str, name: str, party: str) -> list[AlertRow]:
-        known = "SELECT alert FROM ids WHERE scope = ? AND name = ? AND party = ?"
+    def alerts_by_party(
+        self, scope: str, name: str, party: str, *, newest: int | None = None, oldest: int | None = None
+    ) -> list[AlertRow]:
+        order, most = ("alert", oldest) if oldest is not None else ("alert DESC", ALL if newest is None else newest)
+        known = f"SELECT alert FROM ids WHERE scope = ? AND name = ? AND party = ? ORDER BY {order} LIMIT ?"
         chosen = f"{ALERTS.select} WHERE id IN ({known}) AND is_deleted = 0 ORDER BY id DESC"
-        return [ALERTS.decode(row) for row in self._all(chosen, (scope, name, party))]
+        return [ALERTS.decode(row) for row in self._all(chosen, (scope, name, party, most))]
 
     def alerts_of_anybody(self, names: Collection[str], limit: int) -> list[int]:
         wanted = list(dict.fromkeys(names))

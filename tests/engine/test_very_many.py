@@ -16,8 +16,10 @@ from gateway.config import parse
 from gateway.delivery import lanes
 from gateway.delivery.lanes import Lanes
 from gateway.history import newest_first
+from gateway.refreshing import _held
 from gateway.routing import Route
 from gateway.secrets import Keyring
+from gateway.settling import _stand_for_adopted
 from gateway.store import AlertFilter, Tx
 from gateway.store.sql import SqlTx
 from gateway.store.sqlite import SqliteStore, SqliteTx
@@ -202,3 +204,41 @@ def test_an_upstream_with_a_rate_and_nothing_to_do_writes_nothing(
     with before(tmp_path, table("oncall", "http://127.0.0.1:9", "ilert", "rate = 60\n")) as h:
         h.wait_for(lambda: len(turns) > 3)
         assert not rows(h, "body", "notes WHERE name = 'rate oncall'")
+
+
+def test_what_a_list_brought_in_is_found_without_all_that_have_its_id(harness: Harness) -> None:
+    """An alert that flaps has the same id each time at an Alertmanager: each of ten thousand was read, in the loop,
+    whenever one of them was told."""
+
+    def work(tx: Tx) -> None:
+        tx.insert_alert(alert(1))
+        tx.put_target(target(1, state="present"))
+        for number in range(2, 102):
+            tx.insert_alert(alert(number, key="k", is_open=False))
+        for number in range(1, 102):
+            tx.add_id("s", "fingerprint", "u", number)
+        newest = tx.alerts_by_party("s", "fingerprint", "u", newest=2)
+        oldest = tx.alerts_by_party("s", "fingerprint", "u", oldest=2)
+        assert [[row.id for row in found] for found in (newest, oldest)] == [[101, 100], [2, 1]]
+        assert len(tx.alerts_by_party("s", "fingerprint", "u")) == 101
+        read: list[int] = []
+        by_party = tx.alerts_by_party
+
+        def counting(*which: str, **how: Any) -> Any:
+            found = by_party(*which, **how)
+            read.append(len(found))
+            return found
+
+        tx.alerts_by_party = counting  # type: ignore[method-assign]
+        last = tx.alert(101)
+        assert last is not None
+        _stand_for_adopted(tx, last, target(101), "fingerprint", 1)
+        adopted = tx.alert(1)
+        assert adopted is not None and adopted.is_deleted
+        assert _held(tx, "s", "u", "fingerprint", "") is None
+        tx.put_target(target(101))
+        held = _held(tx, "s", "u", "fingerprint", "")
+        assert held is not None and held.id == 101
+        assert (read[0], read[-1]) == (16, 16)
+
+    in_tx(harness, work)
