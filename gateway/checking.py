@@ -114,10 +114,18 @@ def _uncaught(config: Config) -> Iterator[str]:
         )
 
 
-def _callers(inbound: Inbound) -> set[str]:
+def _callers(inbound: Inbound) -> frozenset[str]:
     """Everybody who may call, by name."""
-    anybody = {ANONYMOUS} if inbound.anonymous or not inbound.keyring else set()
-    return {*inbound.keyring.names(), *anybody}
+    return inbound.callers | {ANONYMOUS} if inbound.anonymous or not inbound.keyring else inbound.callers
+
+
+def _takes_from(route: Route, inbound: Inbound) -> frozenset[str]:
+    """The callers of an inbound that a route is for. Those that it names are looked for, and not each caller among
+    those that it names: there may be thousands of callers, and a route for many of them."""
+    if not route.from_ or inbound.dialect.name in route.from_:
+        return _callers(inbound)
+    named = (who.partition("/") for who in route.from_)
+    return _callers(inbound).intersection(caller for dialect, _, caller in named if dialect == inbound.dialect.name)
 
 
 def _paging_rules(config: Config, route: Route, inbound: Inbound) -> Iterator[str]:
@@ -155,7 +163,7 @@ def _shared_keys(config: Config, route: Route) -> Iterator[str]:
 
 def _without_entry(config: Config, route: Route, inbound: Inbound) -> Iterator[str]:
     """Callers for which a table or a directory has nothing, where there is nothing for everybody else either."""
-    callers = sorted(who for who in _callers(inbound) if route.is_from(inbound.dialect.name, who))
+    callers = sorted(_takes_from(route, inbound))
     for hop in route.to:
         upstream = config.upstreams[hop.upstream]
         if upstream.keys and upstream.keys.is_known and upstream.keys.by == "caller" and hop.key is None:
@@ -229,8 +237,7 @@ def _facts(inbound: Inbound, caller: str, patch: Flat) -> Flat:
 
 def _somebody(route: Route, inbound: Inbound) -> str:
     """One of the callers of a route, as an example of them all."""
-    fitting = (who for who in sorted(_callers(inbound)) if route.is_from(inbound.dialect.name, who))
-    return next(fitting, ANONYMOUS)
+    return min(_takes_from(route, inbound), default=ANONYMOUS)
 
 
 def ladders(config: Config) -> Iterator[str]:
@@ -249,18 +256,19 @@ def _ladder(route: Route, hop: Hop, inbound: Inbound, upstream: Upstream) -> Ite
     """One line per thing that arrives, with every word that comes to it; words that the route does not take are left
     out."""
     lines: dict[str, dict[str, list[str]]] = {}
+    caller = _somebody(route, inbound)
     for field, value in words(inbound.dialect):
         meant = said(inbound.dialect, field, value)
         if all(matcher.holds(meant) for matcher in route.when if matcher.name in LOUD):
-            arrives = _arrives(route, hop, inbound, upstream, meant)
+            arrives = _arrives(route, hop, inbound, caller, upstream, meant)
             lines.setdefault(arrives, {}).setdefault(field or "no word", []).append("" if not field else str(value))
     for arrives, fields in lines.items():
         yield "; ".join(f"{field} {', '.join(values)}".strip() for field, values in fields.items()) + f" → {arrives}"
 
 
-def _arrives(route: Route, hop: Hop, inbound: Inbound, upstream: Upstream, meant: Flat) -> str:
+def _arrives(route: Route, hop: Hop, inbound: Inbound, caller: str, upstream: Upstream, meant: Flat) -> str:
     """The upstream's word for it, and what it does there, tried on the first documented example that can be sent."""
-    caller, unmet = _somebody(route, inbound), ""
+    unmet = ""
     if inbound.dialect.kind == "rule" and refuses_rules(upstream):
         return 'refused: it takes no rules (rules = "refuse")'
     for asked in _creates(inbound):

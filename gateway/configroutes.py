@@ -20,7 +20,7 @@ from gateway.configfile import Checker, FallbackFile, File, KeyFile, RouteFile, 
 from gateway.configproblems import in_words
 from gateway.following import Directory, Table
 from gateway.routing import Hop, Matcher, Route, parse_matcher
-from gateway.secrets import Secret
+from gateway.secrets import ANONYMOUS, Secret
 
 
 class Checking(Checker, Protocol):
@@ -109,7 +109,7 @@ class Routes:
         callers = self._callers[dialect]
         if slash and not caller:
             self._check.say(path, f"{who!r} names no caller; write {dialect!r} for all of them")
-        if caller and callers is not None and caller not in callers | {"anonymous"}:
+        if caller and callers is not None and caller not in callers and caller != ANONYMOUS:
             known = ", ".join(sorted(callers)) or "none"
             self._check.say(path, f"{dialect} has no caller {caller!r}{_near(caller, callers)}; there are {known}")
 
@@ -121,7 +121,7 @@ class Routes:
             self._check.say(path, f"{matcher.value!r} is no [inbound.…]{hint}; there are {there}")
         if matcher.name == "caller" and None not in self._callers.values():
             known = {caller for callers in self._callers.values() for caller in callers or ()}
-            if matcher.value not in known | {"anonymous"}:
+            if matcher.value not in known and matcher.value != ANONYMOUS:
                 there = ", ".join(sorted(known)) or "none"
                 hint = _near(matcher.value, known)
                 self._check.say(path, f"there is no caller {matcher.value!r}{hint}; there are {there}")

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 from msgspec import NODEFAULT, Struct
+from msgspec.structs import FieldInfo
 from msgspec.structs import fields as struct_fields
 
 from gateway.configproblems import wrong_types
@@ -30,13 +32,12 @@ class Tables:
     def struct(self, kind: type[S], table: Mapping[str, Any], path: str, also: tuple[str, ...] = ()) -> S:
         """Converts a table field by field; what is wrong is said, and a harmless value stands in for it."""
         given: dict[str, Any] = {}
-        described = {item.encode_name: item for item in struct_fields(kind)}
+        described, hints = _shape(kind)
         for key in table:
             if key not in described and key not in also:
                 close = difflib.get_close_matches(key, [*described, *also], 1, 0.5)
                 hint = f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(described))}"
                 self.say(_join(path, key), f"unknown key{hint}")
-        hints = get_type_hints(kind)
         for name, item in described.items():
             if name in table:
                 try:
@@ -60,6 +61,13 @@ class Tables:
         except (ValueError, TypeError) as error:
             self.say(path, str(error))
             return otherwise
+
+
+@cache
+def _shape(kind: type[Struct]) -> tuple[dict[str, FieldInfo], dict[str, Any]]:
+    """The fields of a table, as it is written, and their types; found once, as there may be a table for each of
+    thousands of routes and tests."""
+    return {item.encode_name: item for item in struct_fields(kind)}, get_type_hints(kind)
 
 
 def _join(path: str, key: str) -> str:

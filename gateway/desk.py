@@ -343,7 +343,8 @@ class Desk:
                 row, is_in_vain = await self._ask_for_one(who, row, target, upstream)
                 self._note(row.id, is_in_vain)
             is_stale = row.id in self._in_vain
-        history = await self.store.read(lambda tx: told(tx, row.id)) if asked.history else ()
+        # It may have been said thousands of times: nobody else is to wait for that.
+        history = await self.store.read(lambda tx: told(tx, row.id), is_long=True) if asked.history else ()
         return Answered(
             Answer(shown=as_shown(row), request=request, history=history, page=asked.page), row.id, is_stale=is_stale
         )

@@ -5,11 +5,16 @@ Plain functions of a transaction; they must not know any vendor, HTTP, or SQL.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from gateway.accepted import Caller
 from gateway.canonical import Operation
 from gateway.dialect import Inquired, Told
 from gateway.store import AlertRow, CommandRow, Tx
 from gateway.values import from_millis
+
+FIRST_PART = 16
+"""So many commands are read at first, of one that asks for the last of them."""
 
 
 def told(tx: Tx, alert: int) -> tuple[Told, ...]:
@@ -25,6 +30,18 @@ def told(tx: Tx, alert: int) -> tuple[Told, ...]:
         for row in tx.commands(alert)
         if row.refused is None
     )
+
+
+def newest_first(tx: Tx, alert: int) -> Iterator[CommandRow]:
+    """The commands that an alert came through, the last one first: read in parts, each larger than the one before, as
+    mostly the last few decide, and there may be thousands."""
+    seen, last = 0, FIRST_PART
+    while True:
+        rows = tx.commands(alert, last)
+        yield from reversed(rows[: len(rows) - seen])
+        if len(rows) < last:
+            return
+        seen, last = len(rows), last * 4
 
 
 def inquire(tx: Tx, who: Caller, request: int) -> tuple[Inquired, AlertRow | None] | None:

@@ -23,6 +23,8 @@ from gateway.values import from_millis, millis
 
 KEPT_HERE = ("created_at", "updated_at", "acknowledged_at")
 """Times of the record's own: the upstream's are of what it was told."""
+LAST_KNOWN = 16
+"""So many that an upstream knows by one id are looked at first, the newest."""
 
 
 def refresh(
@@ -164,10 +166,11 @@ def let_go(tx: Tx, alerts: Iterable[int], asked_at: int) -> None:
 
 def _held(tx: Tx, scope: str, upstream: str, name: str, entry: str) -> AlertRow | None:
     """The alert of a scope that an upstream knows by this id where it is asked with this key; the newest of several."""
-    for row in tx.alerts_by_party(scope, name, upstream):
-        lanes = [target.lane for target in tx.targets(row.id) if target.upstream == upstream]
-        if any(key_entry(one) == entry for one in lanes):
-            return row
+    for newest in (LAST_KNOWN, None):  # the last is the one nearly always, of an alert that flaps one of thousands
+        for row in tx.alerts_by_party(scope, name, upstream, newest=newest):
+            lanes = [target.lane for target in tx.targets(row.id) if target.upstream == upstream]
+            if any(key_entry(one) == entry for one in lanes):
+                return row
     return None
 
 

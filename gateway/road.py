@@ -17,6 +17,7 @@ from gateway.changing import meaning_of, resolve_hints, stamp, without_implied
 from gateway.config import Config, Upstream
 from gateway.dialect import Command, Dialect, Ref
 from gateway.errors import Problem, ProblemKind
+from gateway.history import newest_first
 from gateway.ids import MakeId
 from gateway.muting import muting
 from gateway.outbox import Outbox
@@ -407,8 +408,8 @@ def _told_last(tx: Tx, row: AlertRow) -> str | None:
     """The last of what was said of where an alert stands; None where only one upstream has it, or nobody said any."""
     if len(tx.targets(row.id)) < 2:
         return None
-    said = [one.operation for one in tx.commands(row.id) if one.refused is None and one.operation in STANDS]
-    return said[-1] if said else None
+    said = (one.operation for one in newest_first(tx, row.id) if one.refused is None and one.operation in STANDS)
+    return next(said, None)
 
 
 def _end_of(flat: Flat) -> int | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,9 @@ log = structlog.get_logger()
 MASK = "•••"
 ANONYMOUS = "anonymous"
 """What strangers are called, where they may call; no caller may be."""
+FEW, LOOK_EVERY = 32, 1.0
+"""So many files are looked at for each request. Where callers have more, that would cost each of them more than all
+else: they are looked at once in so many seconds, as those of a directory are."""
 
 
 def unread(error: Exception) -> str:
@@ -58,6 +62,11 @@ class Secret:
         if resolve and not (self.value().isascii() and self.value().isprintable()):
             raise ValueError("the secret has characters that no header can carry")
 
+    @property
+    def is_followed(self) -> bool:
+        """Whether it may become another while the gateway runs."""
+        return self._source == "file"
+
     def value(self) -> str:
         """The credential itself, as it is now."""
         if self._source != "file":
@@ -92,6 +101,8 @@ class Keyring:
         self._keys = [(caller, secret) for caller, listed in keys.items() for secret in listed]
         self._digests: dict[bytes, str] = {}
         self._values: list[str] = []
+        self._files = sum(secret.is_followed for _, secret in self._keys)
+        self._looked: float | None = None
 
     def __bool__(self) -> bool:
         return bool(self._keys) or self.directory is not None  # an empty directory lets nobody in, not everybody
@@ -120,6 +131,8 @@ class Keyring:
         if self.directory is not None:
             self._follow(self.directory)
             return
+        if not self._is_to_look():
+            return
         values = [secret.value() for _, secret in self._keys]
         if values != self._values:
             pairs = [(caller, value) for (caller, _), value in zip(self._keys, values, strict=True) if value]
@@ -128,6 +141,16 @@ class Keyring:
                 log.error("secret.unusable", name=caller, reason="is another caller's too")
             self._digests = {self._digest(value): caller for caller, value in pairs if caller not in shared}
             self._values = values
+
+    def _is_to_look(self) -> bool:
+        """Whether a credential may be another by now: at first, and then only of files."""
+        if self._looked is not None and not self._files:
+            return False
+        now = time.monotonic()
+        if self._looked is not None and self._files > FEW and now - self._looked < LOOK_EVERY:
+            return False
+        self._looked = now
+        return True
 
     def _follow(self, directory: Directory) -> None:
         """Takes up what has changed in the directory; the keys of two callers that are the same name neither."""

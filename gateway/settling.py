@@ -22,6 +22,8 @@ from gateway.translation import Fate
 
 KINDS = frozenset(ProblemKind)
 """Codes that are kinds of problem too."""
+FIRST_KNOWN = 16
+"""Among so many that were the first to be known by an id is one that a list brought in."""
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
@@ -294,8 +296,9 @@ def _stands(
 
 def _stand_for_adopted(tx: Tx, row: AlertRow, target: TargetRow, name: str, now: int) -> None:
     """What a list brought in, and its sender says here by now, is one alert and not two: there it was merged by its
-    key. Of what was adopted nobody said anything, so nothing is lost with it."""
-    for other in tx.alerts_by_party(row.scope, name, target.upstream):
+    key. Of what was adopted nobody said anything, so nothing is lost with it. It is the first that was known by this id
+    there, or nobody would have adopted it: an alert that flaps has the same id each time, thousands of times."""
+    for other in tx.alerts_by_party(row.scope, name, target.upstream, oldest=FIRST_KNOWN):
         if other.id == row.id or other.key is not None:
             continue
         tx.lock(f"alert {other.id}")

@@ -5,10 +5,12 @@ A plain function of a transaction; it must not know any vendor, HTTP, or SQL.
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import Any
 
 from gateway.canonical import Flat, Operation, flatten, in_order, unflatten
 from gateway.codes import Code
+from gateway.history import newest_first
 from gateway.store import AlertRow, CommandRow, DeliveryFilter, DeliveryRow, Tx
 from gateway.targets import hold
 from gateway.terms import ENDING, INSTEAD_OF, TRIED_AT
@@ -62,7 +64,8 @@ def undo(tx: Tx, command: CommandRow, reason: str) -> AlertRow | None:
 
 def _later(tx: Tx, row: AlertRow, command: CommandRow) -> list[CommandRow]:
     """What was said of the alert since, and not taken back."""
-    return [other for other in tx.commands(row.id) if other.id > command.id and other.refused is None]
+    since = takewhile(lambda other: other.id > command.id, newest_first(tx, row.id))
+    return [other for other in reversed(list(since)) if other.refused is None]
 
 
 def _kept(tx: Tx, alert: int) -> AlertRow | None:

@@ -7,6 +7,7 @@ nothing, as a vendor's own default is loud. It must not know any vendor.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -44,8 +45,9 @@ def said(dialect: Dialect, field: str, value: Any) -> Flat:
     return {path: found for path, found in dialect.mapping.interpret(wire).whole().items() if path in LOUD}
 
 
+@cache
 def _values(wire: type[Struct], leaf: str) -> list[Any]:
-    """The closed list of values of a wire field, as its type has them."""
+    """The closed list of values of a wire field, as its type has them; found once, whatever the number of routes."""
     kind: Any = msgspec.inspect.type_info(wire)
     for name in leaf.split("."):
         structs = [one for one in _alternatives(kind) if isinstance(one, msgspec.inspect.StructType)]

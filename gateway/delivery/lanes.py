@@ -36,6 +36,8 @@ from gateway.waiting import Waiters
 
 log = structlog.get_logger()
 T = TypeVar("T")
+EVER = -1
+"""Before anything was ever due."""
 POLL = 2.0
 """Seconds between two looks into the outbox where nothing calls for one: other processes may put things there."""
 
@@ -132,6 +134,8 @@ class Lanes:
             return self._due(tx, client.upstream, now, free, taken, fresh=fresh)
 
         is_rated = client.upstream.rate is not None
+        if is_rated and (idle := await self._idle(client.upstream, now)) > 0:
+            return idle
         claimed = time.monotonic()  # not after the commit: the lease runs by then, though this process may stand still
         shipments, next_due, wait = await (self._store.write(work) if is_rated else self._store.take(work))
         self._idle_until = time.monotonic() + wait if client is self.client else 0.0
@@ -150,6 +154,12 @@ class Lanes:
         if fresh:
             return 1.0
         return POLL if next_due is None else min(POLL, max(0.001, (next_due - now) / 1000))
+
+    async def _idle(self, upstream: Upstream, now: int) -> float:
+        """How many seconds nothing will be due. What is taken of a rate is written down, on the disk: where nothing is
+        due nothing is taken, or hundreds of upstreams that have nothing to do would write all the time."""
+        first = await self._store.read(lambda tx: tx.next_due(upstream.name, EVER))
+        return POLL if first is None else min(POLL, (first - now) / 1000)
 
     def _due(
         self, tx: Tx, upstream: Upstream, now: int, free: int, taken: frozenset[str], *, fresh: bool

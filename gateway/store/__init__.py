@@ -272,8 +272,11 @@ class Tx(Protocol):
         """The alert that any party of this scope ever knew by this id, or that the command of this number was about;
         not a deleted one."""
 
-    def alerts_by_party(self, scope: str, name: str, party: str) -> list[AlertRow]:
-        """The alerts of this scope that one party knows by this id, newest first; no deleted ones."""
+    def alerts_by_party(
+        self, scope: str, name: str, party: str, *, newest: int | None = None, oldest: int | None = None
+    ) -> list[AlertRow]:
+        """The alerts of this scope that one party knows by this id, newest first, without those that are deleted; or
+        those alone that are among so many of the `newest` or `oldest`."""
 
     def alerts_of_anybody(self, names: Collection[str], limit: int) -> list[int]:
         """The alerts that any party of any scope ever knew by one of these ids or keys, or whose command or delivery

@@ -106,10 +106,13 @@ class SqlTx:
             return self._alert_where(f"id = {said_by} AND scope = ? AND is_deleted = 0", int(name), int(name), scope)
         return found
 
-    def alerts_by_party(self, scope: str, name: str, party: str) -> list[AlertRow]:
-        known = "SELECT alert FROM ids WHERE scope = ? AND name = ? AND party = ?"
+    def alerts_by_party(
+        self, scope: str, name: str, party: str, *, newest: int | None = None, oldest: int | None = None
+    ) -> list[AlertRow]:
+        order, most = ("alert", oldest) if oldest is not None else ("alert DESC", ALL if newest is None else newest)
+        known = f"SELECT alert FROM ids WHERE scope = ? AND name = ? AND party = ? ORDER BY {order} LIMIT ?"
         chosen = f"{ALERTS.select} WHERE id IN ({known}) AND is_deleted = 0 ORDER BY id DESC"
-        return [ALERTS.decode(row) for row in self._all(chosen, (scope, name, party))]
+        return [ALERTS.decode(row) for row in self._all(chosen, (scope, name, party, most))]
 
     def alerts_of_anybody(self, names: Collection[str], limit: int) -> list[int]:
         wanted = list(dict.fromkeys(names))
@@ -152,8 +155,14 @@ class SqlTx:
         where = " AND ".join(conditions)
         total = self._one(f"SELECT count(*) FROM alerts WHERE {where}", values)[0]
         limit = ALL if chosen.limit is None else chosen.limit
-        page = f"{ALERTS.select} WHERE {where} ORDER BY created_at, id LIMIT ? OFFSET ?"
-        return [ALERTS.decode(row) for row in self._all(page, [*values, limit, chosen.offset])], total
+        # What is put in order is their numbers: whole alerts, of which there may be many before the page that is asked
+        # for, would be copied to the disk and back.
+        order = "ORDER BY created_at, id"
+        page = f"SELECT id FROM alerts WHERE {where} {order} LIMIT ? OFFSET ?"
+        chosen_ones = f"{ALERTS.select} WHERE id IN ({page}) {order}"
+        if chosen.limit is None and not chosen.offset:
+            chosen_ones = f"{ALERTS.select} WHERE {where} {order} LIMIT ? OFFSET ?"
+        return [ALERTS.decode(row) for row in self._all(chosen_ones, [*values, limit, chosen.offset])], total
 
     def insert_alert(self, row: AlertRow) -> None:
         self._run(ALERTS.insert, ALERTS.values(row))
@@ -200,7 +209,8 @@ class SqlTx:
 
     def lane_holders(self, upstream: str, lane: str) -> list[int]:
         joined = "SELECT a.id FROM targets t JOIN alerts a ON a.id = t.alert"
-        rows = self._all(f"{joined} WHERE t.upstream = ? AND t.lane = ? AND a.is_open = 1", (upstream, lane))
+        of_lane = "t.upstream = ? AND t.lane = ? AND t.is_over = 0"  # most of a key that flaps are
+        rows = self._all(f"{joined} WHERE {of_lane} AND a.is_open = 1", (upstream, lane))
         return [row[0] for row in rows]
 
     # commands
@@ -312,7 +322,7 @@ class SqlTx:
         fresh: bool = False,
     ) -> list[DeliveryRow]:
         rows = self._all(
-            f"SELECT {DELIVERIES.columns} FROM deliveries d WHERE {may_be_sent(fresh=fresh)} "
+            f"SELECT {DELIVERIES.columns} FROM deliveries d WHERE {may_be_sent(fresh=fresh, ranked=ranked)} "
             f"ORDER BY {'d.rank, d.due' if ranked else 'd.due'} LIMIT ?",
             (upstream, now, limit + len(taken)),
         )
@@ -489,11 +499,13 @@ class SqlTx:
         return max(int(self._one(f"SELECT coalesce(max(id), 0) FROM {table}", ())[0]) for table in tables)
 
 
-def may_be_sent(*, fresh: bool = False) -> str:
-    """The condition on a delivery `d` that its turn has come at an upstream by a time: two values to bind."""
+def may_be_sent(*, fresh: bool = False, ranked: bool = False) -> str:
+    """The condition on a delivery `d` that its turn has come at an upstream by a time: two values to bind. Where they
+    are taken as they are `ranked`, no index of when they are due is to be used (the `+`): it finds all that wait, and
+    each turn would put all of them in order."""
     older = "SELECT 1 FROM deliveries o WHERE o.upstream = d.upstream AND o.lane = d.lane"
     return (
-        "d.upstream = ? AND d.state = 'waiting' AND d.due <= ? "
+        f"d.upstream = ? AND d.state = 'waiting' AND {'+' if ranked else ''}d.due <= ? "
         + ("AND d.attempts = 0 " if fresh else "")
         + f"AND NOT EXISTS ({older} AND o.id < d.id AND o.state = 'waiting')"
     )

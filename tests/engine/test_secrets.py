@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.config import parse
 from gateway.errors import ConfigurationError
-from gateway.secrets import Keyring, Secret
+from gateway.secrets import FEW, LOOK_EVERY, Keyring, Secret
 
 CANARY = "canary-5f3e9a77c1"
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that are looked at."""
+    paths: list[str] = []
+    stat = os.stat
+
+    def looking(path: str, **how: Any) -> os.stat_result:
+        paths.append(path)
+        return stat(path, **how)
+
+    monkeypatch.setattr("gateway.secrets.os.stat", looking)
+    return paths
 
 
 def test_a_literal_is_itself() -> None:
@@ -145,6 +161,40 @@ def test_a_keyring_follows_a_file(tmp_path: Path) -> None:
     path.write_text("after-22\n")
     assert ring.caller("after-22") == "ci"
     assert ring.caller("before-1") is None
+
+
+def test_of_many_files_not_each_is_looked_at_for_each_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: list[str]
+) -> None:
+    """Five thousand callers with a file each cost every request five thousand looks at the disk."""
+    paths = [tmp_path / f"caller-{number}" for number in range(FEW + 1)]
+    for path in paths:
+        path.write_text(f"key of {path.name}")
+    ring = Keyring({path.name: [Secret(f"file:{path}")] for path in paths})
+    looks.clear()
+    for _ in range(10):
+        assert ring.caller("key of caller-7") == "caller-7"
+        assert ring.caller("nobody's") is None
+    assert len(looks) <= len(paths)
+    paths[7].write_text("another key")
+    later = time.monotonic() + LOOK_EVERY
+    monkeypatch.setattr("gateway.secrets.time.monotonic", lambda: later)
+    assert (ring.caller("another key"), ring.caller("key of caller-7")) == ("caller-7", None)
+
+
+def test_what_is_in_no_file_is_not_looked_at_again() -> None:
+    class Watched(Secret):
+        asked = 0
+
+        def value(self) -> str:
+            Watched.asked += 1
+            return super().value()
+
+    ring = Keyring({f"caller-{number}": [Watched(f"key-{number}")] for number in range(100)})
+    assert ring.caller("key-7") == "caller-7"
+    before = Watched.asked
+    assert ring.caller("key-8") == "caller-8"
+    assert Watched.asked == before
 
 
 def test_a_keyring_never_shows_its_keys() -> None:

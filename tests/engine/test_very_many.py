@@ -1,0 +1,244 @@
+"""Very many of one thing: what one request costs does not grow with the history of a key, of an alert or of an outbox.
+Nothing is timed: what is counted are rows, parts, and what a statement's plan goes through."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway import desk, history
+from gateway.checking import ladders, warnings
+from gateway.config import parse
+from gateway.delivery import lanes
+from gateway.delivery.lanes import Lanes
+from gateway.history import newest_first
+from gateway.refreshing import _held
+from gateway.routing import Route
+from gateway.secrets import Keyring
+from gateway.settling import _stand_for_adopted
+from gateway.store import AlertFilter, Tx
+from gateway.store.sql import SqlTx
+from gateway.store.sqlite import SqliteStore, SqliteTx
+from tests.clients.callers import called, opsgenie_alert
+from tests.engine.store_drivers import DRIVERS, Harness, alert, command, in_tx, target
+from tests.engine.vendors import before, rows, table
+
+
+@pytest.fixture(params=sorted(DRIVERS))
+def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Harness:
+    """Each driver in turn."""
+    return DRIVERS[request.param](tmp_path)
+
+
+def _not_over(tx: Tx) -> int:
+    """Through how many rows whoever asks for the holders of the lane goes."""
+    assert isinstance(tx, SqlTx)
+    of_lane = "SELECT count(*) FROM targets WHERE upstream = ? AND lane = ? AND is_over = 0"
+    return int(tx._one(of_lane, ("u", "l"))[0])
+
+
+def test_who_holds_a_lane_is_found_without_all_who_ever_did(harness: Harness) -> None:
+    """A key that flapped a hundred thousand times cost each of its alerts a quarter of a second, in the loop."""
+
+    def work(tx: Tx) -> None:
+        for number in range(1, 101):
+            row = alert(number, key="k")
+            tx.insert_alert(row)
+            tx.put_target(target(number, state="present"))
+            assert tx.lane_holders("u", "l") == [number]
+            row.is_open, row.status = False, "resolved"
+            tx.update_alert(row)
+            tx.put_target(target(number, state="gone"))
+            assert tx.lane_holders("u", "l") == []
+        assert _not_over(tx) == 0
+        row.is_open, row.status = True, "firing"
+        tx.update_alert(row)
+        assert (tx.lane_holders("u", "l"), _not_over(tx)) == ([100], 1)
+        tx.remove_alert(100)
+        assert (tx.lane_holders("u", "l"), _not_over(tx)) == ([], 0)
+
+    in_tx(harness, work)
+
+
+def _plans(path: Path, work: Any) -> list[str]:
+    """What SQLite goes through for each statement of a reading transaction."""
+    steps: list[str] = []
+
+    class Explained(SqliteTx):
+        def _run(self, statement: str, values: Any) -> Any:
+            plan = super()._run(f"EXPLAIN QUERY PLAN {statement}", values)
+            steps.extend(row[3] for row in plan.fetchall())
+            return super()._run(statement, values)
+
+    async def main() -> None:
+        async with SqliteStore(str(path / "gateway.db")) as store:
+            await store.read(lambda tx: work(Explained(store._reader)))
+
+    asyncio.run(main())
+    return steps
+
+
+def test_the_index_of_what_is_not_over_is_used(tmp_path: Path) -> None:
+    steps = _plans(tmp_path, lambda tx: tx.lane_holders("u", "l"))
+    assert any("targets_open" in step for step in steps), steps
+
+
+def test_the_worst_that_wait_are_taken_without_putting_all_in_order(tmp_path: Path) -> None:
+    """Where a rate binds, a hundred thousand wait, and each turn went through all of them."""
+    steps = _plans(tmp_path, lambda tx: tx.claim("u", 1, 8, ranked=True))
+    assert any("deliveries_ranked" in step for step in steps), steps
+    assert not any("TEMP B-TREE" in step for step in steps), steps
+
+
+def test_a_page_of_a_list_is_in_order(harness: Harness) -> None:
+
+    def work(tx: Tx) -> None:
+        for number in (3, 1, 2, 5, 4):
+            tx.insert_alert(alert(number, created_at=number // 2))
+        rows, total = tx.alerts("s", AlertFilter(limit=2, offset=2))
+        assert ([row.id for row in rows], total) == ([3, 4], 5)
+
+    in_tx(harness, work)
+
+
+def test_what_a_list_puts_in_order_are_numbers(tmp_path: Path) -> None:
+    """Whole alerts were put in order: the last page of a hundred thousand took more than six seconds."""
+    steps = _plans(tmp_path, lambda tx: tx.alerts("s", AlertFilter(limit=2, offset=2)))
+    numbers = steps.index(next(step for step in steps if "LIST SUBQUERY" in step))
+    assert any("alerts USING INTEGER PRIMARY KEY" in step for step in steps[:numbers]), steps
+    assert any("TEMP B-TREE FOR ORDER BY" in step for step in steps[numbers:]), steps
+
+
+def test_the_last_of_what_was_said_is_found_without_all_before(tmp_path: Path) -> None:
+    """An alert with ten thousand comments is not read from its beginning to see what was said last."""
+    read: list[int] = []
+
+    def work(tx: Tx) -> None:
+        for number in range(1, 201):
+            tx.insert_command(command(number))
+        commands = tx.commands
+
+        def counting(alert: int, last: int | None = None) -> Any:
+            found = commands(alert, last)
+            read.append(len(found))
+            return found
+
+        tx.commands = counting  # type: ignore[method-assign]
+        assert next(newest_first(tx, 1)).id == 200
+        assert read == [history.FIRST_PART]
+        assert [one.id for one in newest_first(tx, 1)] == list(range(200, 0, -1))
+        assert not list(newest_first(tx, 2))
+
+    in_tx(DRIVERS["sqlite memory"](tmp_path), work)
+
+
+def test_what_an_alert_came_through_is_read_beside_the_requests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An alert with ten thousand notes kept everybody waiting for half a second, whenever its notes were asked for."""
+    threads: list[str] = []
+
+    def watched(tx: Tx, alert: int) -> Any:
+        threads.append(threading.current_thread().name)
+        return history.told(tx, alert)
+
+    monkeypatch.setattr(desk, "told", watched)
+    with called(tmp_path, {"there": "ilert"}) as h:
+        assert h.call("POST", "/opsgenie/v2/alerts", opsgenie_alert("Disk full", alias="a")).status == 202
+        assert h.call("GET", "/opsgenie/v2/alerts/a/notes?identifierType=alias").status == 200
+    assert threads and all(name.startswith("store") for name in threads)
+
+
+CALLERS = 200
+
+
+def _many_routes() -> str:
+    keys = "\n".join(f'c{number} = "key-of-c{number}"' for number in range(CALLERS))
+    routes = "\n".join(f'[[routes]]\nfrom = ["pagerduty/c{number}"]\nto = ["u"]' for number in range(CALLERS))
+    upstream = '[upstreams.u]\ndialect = "pagerduty"\nurl = "http://127.0.0.1:9"\nkey = "k"'
+    return f"[inbound.pagerduty.keys]\n{keys}\n{upstream}\n{routes}\n"
+
+
+def test_check_does_not_try_each_caller_on_each_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With five thousand callers and a thousand routes it went on for many minutes."""
+    tried: list[str] = []
+    is_from, names = Route.is_from, Keyring.names
+
+    def trying(route: Route, dialect: str, caller: str) -> bool:
+        tried.append(caller)
+        return is_from(route, dialect, caller)
+
+    def naming(ring: Keyring) -> list[str]:
+        found = names(ring)
+        tried.extend(found)
+        return found
+
+    monkeypatch.setattr(Route, "is_from", trying)
+    monkeypatch.setattr(Keyring, "names", naming)
+    config = parse(_many_routes())
+    tried.clear()
+    shown = list(ladders(config))
+    list(warnings(config))
+    assert sum(line.startswith("route ") for line in shown) == CALLERS
+    assert len(tried) < 10 * CALLERS
+
+
+def test_an_upstream_with_a_rate_and_nothing_to_do_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three hundred of them wrote to the disk a hundred and fifty times a second."""
+    turns: list[float] = []
+    turn = Lanes._turn
+
+    async def counted(of: Lanes) -> float:
+        paused = await turn(of)
+        turns.append(paused)
+        return paused
+
+    monkeypatch.setattr(lanes, "POLL", 0.01)
+    monkeypatch.setattr(Lanes, "_turn", counted)
+    with before(tmp_path, table("oncall", "http://127.0.0.1:9", "ilert", "rate = 60\n")) as h:
+        h.wait_for(lambda: len(turns) > 3)
+        assert not rows(h, "body", "notes WHERE name = 'rate oncall'")
+
+
+def test_what_a_list_brought_in_is_found_without_all_that_have_its_id(harness: Harness) -> None:
+    """An alert that flaps has the same id each time at an Alertmanager: each of ten thousand was read, in the loop,
+    whenever one of them was told."""
+
+    def work(tx: Tx) -> None:
+        tx.insert_alert(alert(1))
+        tx.put_target(target(1, state="present"))
+        for number in range(2, 102):
+            tx.insert_alert(alert(number, key="k", is_open=False))
+        for number in range(1, 102):
+            tx.add_id("s", "fingerprint", "u", number)
+        newest = tx.alerts_by_party("s", "fingerprint", "u", newest=2)
+        oldest = tx.alerts_by_party("s", "fingerprint", "u", oldest=2)
+        assert [[row.id for row in found] for found in (newest, oldest)] == [[101, 100], [2, 1]]
+        assert len(tx.alerts_by_party("s", "fingerprint", "u")) == 101
+        read: list[int] = []
+        by_party = tx.alerts_by_party
+
+        def counting(*which: str, **how: Any) -> Any:
+            found = by_party(*which, **how)
+            read.append(len(found))
+            return found
+
+        tx.alerts_by_party = counting  # type: ignore[method-assign]
+        last = tx.alert(101)
+        assert last is not None
+        _stand_for_adopted(tx, last, target(101), "fingerprint", 1)
+        adopted = tx.alert(1)
+        assert adopted is not None and adopted.is_deleted
+        assert _held(tx, "s", "u", "fingerprint", "") is None
+        tx.put_target(target(101))
+        held = _held(tx, "s", "u", "fingerprint", "")
+        assert held is not None and held.id == 101
+        assert (read[0], read[-1]) == (16, 16)
+
+    in_tx(harness, work)
