@@ -348,6 +348,39 @@ def test_the_same_dialect_receives_what_its_caller_said(tmp_path: Path, name: st
     assert sent == OWN[name]
 
 
+LOOSE = """
+[dialects.loose]
+auth = "none"
+[dialects.loose.fields]
+summary = "title"
+dedup_key = "id"
+labels = "tags"
+severity = { at = "level", words = { fatal = 0, minor = 4 } }
+status = { at = "state", acknowledge = "taken", resolve = "closed" }
+[inbound.loose]
+anonymous = true
+"""
+"""One whose ends say what its alerts cannot."""
+
+
+def test_an_end_is_told_in_its_callers_words_whatever_else_it_repeats(tmp_path: Path) -> None:
+    """Of an end no more is read than which alert it ends; the same vendor behind is told it all the same."""
+    said: list[dict[str, Any]] = [
+        {"id": "x", "title": "Disk full", "level": "fatal", "state": "open"},
+        {"id": "x", "level": "none", "state": "taken"},
+        {"id": "x", "level": "none", "tags": ["a"], "state": "closed"},
+    ]
+
+    def text(url: str) -> str:
+        return f'{LOOSE}[upstreams.there]\ndialect = "loose"\nurl = "{url}"\n'
+
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        for number, body in enumerate(said, 1):
+            assert h.call("POST", "/loose", body, key=None).status == 202
+            h.wait_for(lambda: len(upstream.got) >= number)  # noqa: B023 - asked for at once
+        assert [got.body for got in upstream.got] == said
+
+
 def test_two_gateways_speak_a_described_dialect_to_each_other(tmp_path: Path) -> None:
     """What has no field is carried in the container and restored behind it."""
     (tmp_path / "far").mkdir()
