@@ -299,7 +299,8 @@ class FieldFile(Struct, kw_only=True):
     acknowledge: Any = None
     """Of `status`: the words for one that somebody has taken on. Without any, nobody is told."""
     resolve: Any = None
-    """Of `status`: the words for one that is over. Without any, nobody is told."""
+    """Of `status`: the words for one that is over. Without any, nobody is told. Where `status` is at the place of
+    `severity`, the words of that are those for an alert that is on, and one without a severity is told as 3."""
 
 
 class AuthFile(Struct, kw_only=True):

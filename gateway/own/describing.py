@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -33,6 +33,8 @@ IN_SEVERAL = tuple(
 )
 """Fields that can be in several places: texts that are taken as they are."""
 SENT = ("create", "update", "acknowledge", "resolve", "reopen")
+UNSAID = 3
+"""The severity as which an alert without one is told, where it is the severity that says that it is on."""
 
 
 class Checking(Protocol):
@@ -87,6 +89,7 @@ class Describing:
         self._rows: list[Row | Extension | Dropped] = []
         self._demanded: list[tuple[str, ...]] = []
         self._standing: Standing | None = None
+        self._severity: tuple[str, FieldFile, Meaning] | None = None
 
     def described(self, table: Mapping[str, Any]) -> Described:
         """The description; only to be used where nothing was wrong with it."""
@@ -96,7 +99,7 @@ class Describing:
         if credentials.place:
             self._drop(Dropped(credentials.place, why="a credential", control=True), Any, f"{self._path}.auth.field")
         fields = self._fields(file.fields if isinstance(file.fields, dict) else {})
-        for field, given in fields.items():
+        for field, given in _in_one_place(fields).items():
             self._field(field, given)
         self._attributes(envelope, fields)
         container = self._container(file)
@@ -152,6 +155,9 @@ class Describing:
 
     def _field(self, path: str, given: FieldFile) -> None:
         at = f"fields.{path}"
+        if path == "status" and self._severity and self._severity[0] == given.at:
+            self._standing = self._standing_in_words_of(self._severity[1], self._severity[2], given, at)
+            return
         wires = self._places(path, given, at)
         before = len(self._check.problems)
         self._goes_together(path, given, at)
@@ -175,6 +181,8 @@ class Describing:
         )
         if meant is None:
             return
+        if path == "severity":
+            self._severity = (wires[0], given, meant)
         self._rows.append(row_of(self._name, path, wires, given, meant, default))
         for wire in wires:
             self._leaves[wire] = (meant.type, False)
@@ -258,6 +266,21 @@ class Describing:
             resolve=words["resolve"],
             is_closed=given.firing is not None,
         )
+
+    def _standing_in_words_of(self, severity: FieldFile, meant: Meaning, given: FieldFile, path: str) -> Standing:
+        """How an alert stands where the place of its severity says that too: each word for a severity says that it is
+        on, and those that are none say that it is taken on or over."""
+        self._goes_together("status", given, path)
+        if not severity.words:
+            self._say(path, f"{given.at!r} is the place of severity too, which then needs `words`")
+        if given.firing is not None:
+            self._say(f"{path}.firing", "does not go with the place of severity: every word there says that it is on")
+        standing = self._standing_of(given, str(given.at), path)
+        ending = [spelled(word) for word in (*standing.acknowledge, *standing.resolve)]
+        for word in severity.words:
+            if spelled(word) in ending:
+                self._say(path, f"{word!r} cannot mean two things")
+        return replace(standing, firing=(meant.codec.write(severity.default),), is_closed=False)
 
     def _words(self, given: Any, at: str) -> tuple[Any, ...]:
         words = given if isinstance(given, list) else [] if given is None else [given]
@@ -403,3 +426,18 @@ class Describing:
 
 
 SAID = ("firing", "acknowledge", "resolve")
+
+
+def _in_one_place(fields: Mapping[str, FieldFile]) -> Mapping[str, FieldFile]:
+    """The fields, where one place says the severity and how the alert stands: then the severity comes first, and there
+    always is one, as it is the word for an alert that is on."""
+    severity, status = fields.get("severity"), fields.get("status")
+    if severity is None or status is None or severity.at != status.at:
+        return fields
+    if severity.default is None:
+        severity = msgspec.structs.replace(severity, default=UNSAID)
+    return {
+        **{path: given for path, given in fields.items() if path != "status"},
+        "severity": severity,
+        "status": status,
+    }

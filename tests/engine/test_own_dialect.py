@@ -381,6 +381,56 @@ def test_an_end_is_told_in_its_callers_words_whatever_else_it_repeats(tmp_path: 
         assert [got.body for got in upstream.got] == said
 
 
+STATE = """
+[dialects.state]
+auth = "none"
+[dialects.state.fields]
+summary = "name"
+status = { at = "type", acknowledge = "ACKNOWLEDGEMENT", resolve = ["RECOVERY", "OK"] }
+severity = { at = "type", words = { CRITICAL = 2, WARNING = 4, INFO = 6 } }
+dedup_key = "id"
+[inbound.state]
+anonymous = true
+"""
+"""One word says how bad it is and how it stands, as at Splunk On-Call, Zenduty, Nagios and Checkmk."""
+
+
+def test_one_word_says_how_bad_it_is_and_how_it_stands(tmp_path: Path) -> None:
+    def text(url: str) -> str:
+        there = f'[upstreams.there]\ndialect = "state"\nurl = "{url}"\n'
+        return f'{STATE}[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{there}'
+
+    severities = {"ALERT": [{"severity": 1}, {"severity": 4}, {}], "ACCEPT": [{}], "RESOLVE": [{}]}
+    own = [{"type": "warning", "id": "y", "name": "a"}, {"type": "INFO", "id": "y", "name": "a"}]
+    own += [{"type": "acknowledgement", "id": "y"}, {"type": "OK", "id": "y"}]
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        number = 0
+        for word, more in severities.items():
+            for fields in more:
+                event = {"apiKey": KEY, "eventType": word, "alertKey": "x", "summary": f"Disk full {number}", **fields}
+                assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+                number += 1
+                h.wait_for(lambda: len(upstream.got) == number)  # noqa: B023 - asked for at once
+        types = ["CRITICAL", "WARNING", "WARNING", "ACKNOWLEDGEMENT", "RECOVERY"]
+        assert [got.body["type"] for got in upstream.got] == types
+        for body in own:
+            assert h.call("POST", "/state", body, key=None).status == 202
+            number += 1
+            h.wait_for(lambda: len(upstream.got) == number)  # noqa: B023 - asked for at once
+        assert [got.body for got in upstream.got][-4:] == own
+        refused = h.call("POST", "/state", {"type": "CRIT", "id": "z"}, key=None)
+        assert refused.status == 400 and "CRITICAL, WARNING, INFO" in refused.body["error"]["message"]
+
+
+def test_an_alert_without_a_severity_is_told_as_one_that_is_on() -> None:
+    dialect = parse(f'{STATE}[upstreams.there]\ndialect = "state"\nurl = "https://example.com"\n').own["state"]
+    event = {"apiKey": KEY, "eventType": "ALERT", "alertKey": "x", "summary": "a"}
+    for origin, body in ((dialect, {"id": "x", "name": "a"}), (dialects()["ilert"], event)):
+        asked = command_in(origin, Operation.CREATE, body)
+        [request] = rehearse(asked, origin, bare_upstream(dialect)).requests
+        assert isinstance(request.body, dict) and request.body["type"] == "CRITICAL"
+
+
 def test_two_gateways_speak_a_described_dialect_to_each_other(tmp_path: Path) -> None:
     """What has no field is carried in the container and restored behind it."""
     (tmp_path / "far").mkdir()
@@ -417,6 +467,7 @@ def test_a_refusal_is_told_with_the_vendors_words() -> None:
 # --- mistakes ------------------------------------------------------------------------------------------------
 
 FIELDS = '[dialects.acme.fields]\nsummary = "title"\n'
+SHARED = FIELDS + "dedup_key = 'id'\nseverity = { at = 's', words = { bad = 1 } }\n"
 
 
 @pytest.mark.parametrize(
@@ -475,6 +526,13 @@ FIELDS = '[dialects.acme.fields]\nsummary = "title"\n'
             "two things",
         ),
         (FIELDS + "status = { at = 's', resolve = 'ok' }\n", "dialects.acme.fields", "dedup_key is needed"),
+        (FIELDS + "severity = 's'\nstatus = { at = 's', resolve = 'ok' }\n", "dialects.acme.fields.status", "`words`"),
+        (SHARED + "status = { at = 's', resolve = 'BAD' }\n", "dialects.acme.fields.status", "'bad' cannot mean two"),
+        (
+            SHARED + "status = { at = 's', firing = 'on', resolve = 'ok' }\n",
+            "dialects.acme.fields.status.firing",
+            "every word",
+        ),
         ("[dialects.acme]\nauth = 'berer'\n" + FIELDS, "dialects.acme.auth", "did you mean 'bearer'?"),
         ("[dialects.acme]\nauth = { header = 'a', query = 'b' }\n" + FIELDS, "dialects.acme.auth", "names one of"),
         ("[dialects.acme]\nauth = { header = 'a b' }\n" + FIELDS, "dialects.acme.auth.header", "no header's name"),
