@@ -327,6 +327,9 @@ class SendFile(Struct, kw_only=True):
     """Operation (`create`, `update`, `acknowledge`, `resolve`, `reopen`) → its own path."""
     headers: dict[str, str] = {}
     """Further headers, the same for every upstream."""
+    body: dict[str, Any] = {}
+    """What is sent instead of a body with the places of `fields`: any JSON, in whose texts `{place}` stands for what
+    would be there. A text that is one place alone is its value, and left out where there is none."""
 
 
 class AnswerFile(Struct, kw_only=True):

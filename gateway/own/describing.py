@@ -23,6 +23,7 @@ from gateway.own.meanings import FIELDS, GOES_WITH, NEVER, ONLY_FOR, PARTS, Mean
 from gateway.own.places import Leaf, in_the_way, place
 from gateway.own.reading import Answers
 from gateway.own.rows import row_of
+from gateway.own.shaping import slots
 from gateway.own.words import Standing, Word, spelled
 from gateway.rows import Dropped, Extension, Row
 
@@ -117,7 +118,7 @@ class Describing:
             demanded=tuple(self._demanded),
             container=container,
             credentials=credentials,
-            send=self._send(file),
+            send=self._send(file, envelope),
             answers=self._answers(file),
             envelope=envelope,
             mode=self._mode(file, envelope),
@@ -397,7 +398,7 @@ class Describing:
             return in_body(given.field)
         return BEARER
 
-    def _send(self, file: DialectFile) -> SendFile:
+    def _send(self, file: DialectFile, envelope: Envelope | None) -> SendFile:
         send = self._check.struct(SendFile, file.send, f"{self._path}.send")
         if send.method not in ("POST", "PUT", "PATCH"):
             self._say("send.method", f"{send.method!r} is none of POST, PUT, PATCH")
@@ -414,9 +415,32 @@ class Describing:
                 self._say(f"send.headers.{header}", "holds no secrets: write it into `headers` of the upstream")
             elif not (text.isascii() and text.isprintable()):
                 self._say(f"send.headers.{header}", "has characters that no header can carry")
+        if send.body and envelope:
+            self._say("send.body", "does not go with an envelope")
+        self._shape(send.body)
         if not (file.path.startswith("/") and "{" not in file.path and "?" not in file.path):
             self._say("path", f"{file.path!r} is no path such as /v1/alerts")
         return send
+
+    def _shape(self, shape: Mapping[str, Any]) -> None:
+        """Another shape has only what there is, and all that `fields` says but the key and how it stands: what it had
+        nothing of would be lost, and reported as told."""
+        used = list(dict.fromkeys(slots(shape)))
+        for slot in used:
+            self._slot(slot)
+        for entry in self._rows if shape else ():
+            wires = entry.wires if isinstance(entry, Row) else (entry.wire,)
+            is_needed = not isinstance(entry, Dropped) and "dedup_key" not in getattr(entry, "paths", ())
+            if is_needed and all(in_the_way(wire, used) is None for wire in wires):
+                self._say("send.body", f"has nothing of {wires[0]!r}: add {{{wires[0]}}}, or take it out of `fields`")
+
+    def _slot(self, slot: str) -> None:
+        """A place that another shape has something of: there is one, or inside or around of one."""
+        standing = [self._standing.at] if self._standing else []
+        if in_the_way(slot, [*self._leaves, *standing]) is None:
+            own = next((e.wires[0] for e in self._rows if isinstance(e, Row) and slot == e.paths[0]), None)
+            hint = f"; {slot} is at {own!r}" if own else near(slot, [*self._leaves, *standing])
+            self._say("send.body", f"{{{slot}}} is no place of `fields`{hint}")
 
     def _answers(self, file: DialectFile) -> Answers:
         given = self._check.struct(AnswerFile, file.reply, f"{self._path}.reply")

@@ -15,9 +15,10 @@ from msgspec import UNSET
 from gateway.canonical import Operation
 from gateway.dialect import Call, Delivered, Json, Request, Response, Sending, segment
 from gateway.own.envelope import Seal
+from gateway.own.shaping import shaped
 from gateway.own.words import Standing, spelled
 from gateway.rows import Row, Writing
-from gateway.wire import copied, get, put
+from gateway.wire import Wire, copied, get, merged, put
 
 LONGEST_REASON = 200
 TELLING = ("error", "errors", "message", "detail", "description", "title", "reason")
@@ -34,7 +35,7 @@ def plainly(request: Request, body: dict[str, Json], sending: Sending, mode: str
 @dataclass(frozen=True, kw_only=True)
 class Sender:
     """Sends alerts as a description says: `key` is the row of the alert's key, `constants` what is always written,
-    by place; `paths` those operations that have a path of their own."""
+    by place; `paths` those operations that have a path of their own, `shape` what the body is made into."""
 
     standing: Standing | None
     key: Row | None
@@ -45,6 +46,7 @@ class Sender:
     headers: Mapping[str, str] = field(default_factory=dict)
     sealed: Seal = plainly
     mode: str = ""
+    shape: Mapping[str, Json] = field(default_factory=dict)
 
     def calls(self) -> dict[Operation, Callable[[Sending], Call]]:
         """A call for each operation that the vendor has a word for."""
@@ -61,17 +63,27 @@ class Sender:
         return Delivered()
 
     def body(self, operation: Operation, sending: Sending) -> dict[str, Json]:
-        """The body: the alert, or what the caller itself said of its end; then what says what is asked for."""
+        """The body in the shape that the vendor wants, and what is always written."""
+        body = self.said(operation, sending)
+        if self.shape:
+            body = shaped(self.shape, body)
+        for place, value in self.constants.items():
+            if get(body, place) is UNSET:
+                put(body, place, copied(value))
+        return body
+
+    def said(self, operation: Operation, sending: Sending) -> Wire:
+        """The alert, or what the caller itself said of its end; then what says what is asked for. What is given another
+        shape is made of all that is known."""
         own = sending.verbatim if operation in ENDING else None
-        body: dict[str, Any] = copied(own if own is not None else sending.body)
+        if own is not None and self.shape:
+            own = merged(sending.body, own)
+        body: Wire = copied(own if own is not None else sending.body)
         if sending.key is not None and self.key:
             for place, value in zip(self.key.wires, self._key(self.key, sending.key), strict=True):
                 if spelled(get(body, place)) != spelled(value):
                     put(body, place, value)
         self._say_what(body, operation)
-        for place, value in self.constants.items():
-            if get(body, place) is UNSET:
-                put(body, place, copied(value))
         return body
 
     def _key(self, row: Row, key: str) -> tuple[Any, ...]:

@@ -400,7 +400,11 @@ def test_one_word_says_how_bad_it_is_and_how_it_stands(tmp_path: Path) -> None:
         there = f'[upstreams.there]\ndialect = "state"\nurl = "{url}"\n'
         return f'{STATE}[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{there}'
 
-    severities = {"ALERT": [{"severity": 1}, {"severity": 4}, {}], "ACCEPT": [{}], "RESOLVE": [{}]}
+    severities: dict[str, list[dict[str, Any]]] = {
+        "ALERT": [{"severity": 1}, {"severity": 4}, {}],
+        "ACCEPT": [{}],
+        "RESOLVE": [{}],
+    }
     own = [{"type": "warning", "id": "y", "name": "a"}, {"type": "INFO", "id": "y", "name": "a"}]
     own += [{"type": "acknowledgement", "id": "y"}, {"type": "OK", "id": "y"}]
     with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
@@ -429,6 +433,58 @@ def test_an_alert_without_a_severity_is_told_as_one_that_is_on() -> None:
         asked = command_in(origin, Operation.CREATE, body)
         [request] = rehearse(asked, origin, bare_upstream(dialect)).requests
         assert isinstance(request.body, dict) and request.body["type"] == "CRITICAL"
+
+
+CHAT = """
+[dialects.chatty]
+auth = "none"
+constants = { channel = "#ops" }
+[dialects.chatty.fields]
+summary = "title"
+details = "text"
+dedup_key = "id"
+severity = { at = "level", words = { critical = 2, warning = 4 } }
+status = { at = "state", firing = "FIRING", resolve = "RESOLVED" }
+links = { at = "url", form = "address" }
+labels = { at = "tags", form = "list" }
+[dialects.chatty.send.body]
+text = "{state} {level}: {title}"
+attachments = [{ text = "{text}", title_link = "{url}", footer = "{tags} {'a': 1} {}", of = ["{tags}", "{url}", 1] }]
+[inbound.chatty]
+anonymous = true
+"""
+
+
+def test_a_chat_is_told_in_a_shape_of_its_own(tmp_path: Path) -> None:
+    def text(url: str) -> str:
+        there = f'[upstreams.there]\ndialect = "chatty"\nurl = "{url}"\n'
+        return f'{CHAT}[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{there}'
+
+    event = {"apiKey": KEY, "alertKey": "x", "summary": "Disk full", "details": "92 %", "severity": 1}
+    link = {"links": [{"href": "https://example.com/"}], "labels": {"env": "prod", "team": "web"}}
+    said: list[tuple[str, dict[str, Any]]] = [
+        ("/ilert/api/events", {**event, **link, "eventType": "ALERT"}),
+        ("/ilert/api/events", {**event, "eventType": "RESOLVE"}),
+        ("/chatty", {"id": "y", "title": "Own", "level": "warning"}),
+        ("/chatty", {"id": "y", "state": "RESOLVED"}),
+    ]
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        for number, (path, body) in enumerate(said, 1):
+            assert h.call("POST", path, body, key=None).status == 202
+            h.wait_for(lambda: len(upstream.got) >= number)  # noqa: B023 - asked for at once
+        told = [got.body for got in upstream.got]
+    assert [body["text"] for body in told] == [
+        "FIRING critical: Disk full",
+        "RESOLVED critical: Disk full",
+        "FIRING warning: Own",
+        "RESOLVED warning: Own",
+    ]
+    [first], [last] = told[0]["attachments"], told[2]["attachments"]
+    assert first["text"].startswith("92 %") and first["title_link"] == "https://example.com/"
+    assert first["footer"] == "env:prod, team:web {'a': 1} {}"
+    assert first["of"] == [["env:prod", "team:web"], "https://example.com/", 1]
+    assert last == {"footer": " {'a': 1} {}", "of": [1]}
+    assert {body["channel"] for body in told} == {"#ops"} and set(told[0]) == {"text", "attachments", "channel"}
 
 
 def test_two_gateways_speak_a_described_dialect_to_each_other(tmp_path: Path) -> None:
@@ -569,6 +625,15 @@ SHARED = FIELDS + "dedup_key = 'id'\nseverity = { at = 's', words = { bad = 1 } 
         ),
         ("[dialects.acme]\nsend.headers = { X = 'env:Y' }\n" + FIELDS, "dialects.acme.send.headers.X", "no secrets"),
         ('[dialects.acme]\nsend.headers = { X = "a\\nb" }\n' + FIELDS, "dialects.acme.send.headers.X", "no header can"),
+        (FIELDS + "[dialects.acme.send.body]\na = '{title} {b}'\n", "dialects.acme.send.body", "{b} is no place of"),
+        (FIELDS + "[dialects.acme.send.body]\na = '{summary}'\n", "dialects.acme.send.body", "is at 'title'"),
+        (FIELDS + "[dialects.acme.send.body]\na = ['{titel}']\n", "dialects.acme.send.body", "did you mean 'title'"),
+        (FIELDS + "[dialects.acme.send.body]\na = 'x'\n", "dialects.acme.send.body", "has nothing of 'title'"),
+        (
+            "[dialects.acme]\nenvelope = 'cloudevents'\n" + FIELDS + "[dialects.acme.send.body]\na = '{title}'\n",
+            "dialects.acme.send.body",
+            "an envelope",
+        ),
         ("[dialects.acme]\nreply = { status = 404 }\n" + FIELDS, "dialects.acme.reply.status", "between 200 and 299"),
         (
             "[dialects.acme]\nenvelope = 'cloudevent'\n" + FIELDS,
