@@ -251,7 +251,8 @@ class DialectFile(Struct, kw_only=True):
     """Where callers post, below the dialect's name and at the root; `/` is the dialect's name alone."""
     auth: str | dict[str, Any] = "bearer"
     """Where the credential is: `"bearer"`, `"basic"` (as `user:password`), one of `{ header, prefix }`, `{ query }` and
-    `{ field }`, or `"none"`: callers have no keys, and upstreams no `key`."""
+    `{ field }`; `"path"`: `send.path` has it as `{credential}`, and callers have no keys; or `"none"`: callers have no
+    keys, and upstreams no `key`."""
     constants: dict[str, Any] = {}
     """Place in the body → what is always written there, such as a version."""
     container: str | None = None
@@ -322,7 +323,8 @@ class SendFile(Struct, kw_only=True):
     method: str = "POST"
     """The method."""
     path: str = ""
-    """What is added to the upstream's address; `{key}` stands for the alert's key."""
+    """What is added to the upstream's address; `{key}` stands for the alert's key, `{credential}` for what is secret
+    with `auth = "path"`."""
     paths: dict[str, str] = {}
     """Operation (`create`, `update`, `acknowledge`, `resolve`, `reopen`) → its own path."""
     headers: dict[str, str] = {}

@@ -17,7 +17,7 @@ from msgspec import Struct
 from gateway.canonical import SERVER_OWNED, checked, is_path, type_of
 from gateway.configfile import AnswerFile, AuthFile, DialectFile, FieldFile, SendFile, is_header
 from gateway.configproblems import in_words
-from gateway.own.credentials import BASIC, BEARER, NONE, Credentials, in_body, in_header, in_query
+from gateway.own.credentials import BASIC, BEARER, IN_PATH, NONE, PATH, Credentials, in_body, in_header, in_query
 from gateway.own.envelope import Envelope
 from gateway.own.meanings import FIELDS, GOES_WITH, NEVER, ONLY_FOR, PARTS, Meaning, meaning, sort_of
 from gateway.own.places import Leaf, in_the_way, place
@@ -374,13 +374,17 @@ class Describing:
     def _credentials(self, file: DialectFile, envelope: Envelope | None) -> Credentials:
         if file.auth == "none":
             return NONE
+        if file.auth == "path":
+            return PATH
         if file.auth in ("bearer", "basic"):
             usual = BASIC if file.auth == "basic" else BEARER
             is_usual = envelope is not None and file.auth == "bearer"
             return Credentials(find=envelope.credentials, put=usual.put) if is_usual and envelope else usual
         if not isinstance(file.auth, dict):
-            hint = near(file.auth, ("bearer", "basic", "none"))
-            self._say("auth", f"{file.auth!r} is not bearer, basic or none, nor a table such as {{ header }}{hint}")
+            hint = near(file.auth, ("bearer", "basic", "none", "path"))
+            self._say(
+                "auth", f"{file.auth!r} is not bearer, basic, path or none, nor a table such as {{ header }}{hint}"
+            )
             return BEARER
         given = self._check.struct(AuthFile, file.auth, f"{self._path}.auth")
         named = [name for name in ("header", "query", "field") if getattr(given, name)]
@@ -402,12 +406,7 @@ class Describing:
         send = self._check.struct(SendFile, file.send, f"{self._path}.send")
         if send.method not in ("POST", "PUT", "PATCH"):
             self._say("send.method", f"{send.method!r} is none of POST, PUT, PATCH")
-        for operation, path in {"": send.path, **send.paths}.items():
-            at = f"send.paths.{operation}" if operation else "send.path"
-            if operation and operation not in SENT:
-                self._say(at, f"is none of {', '.join(SENT)}{near(operation, SENT)}")
-            if path and (not path.startswith("/") or "{" in path.replace("{key}", "")):
-                self._say(at, f"{path!r} is no path: it begins with a slash, and has {{key}} at most")
+        self._send_paths(send, in_path=file.auth == "path")
         for header, text in send.headers.items():
             if not is_header(header):
                 self._say("send.headers", f"{header!r} is no header's name")
@@ -421,6 +420,19 @@ class Describing:
         if not (file.path.startswith("/") and "{" not in file.path and "?" not in file.path):
             self._say("path", f"{file.path!r} is no path such as /v1/alerts")
         return send
+
+    def _send_paths(self, send: SendFile, *, in_path: bool) -> None:
+        """The paths that are posted to: each has the credential, or none has."""
+        for operation, path in {"": send.path, **send.paths}.items():
+            at = f"send.paths.{operation}" if operation else "send.path"
+            if in_path and IN_PATH not in path:
+                self._say(at, f'needs {IN_PATH}, as auth = "path": /services/{IN_PATH}, for one')
+            elif IN_PATH in path and not in_path:
+                self._say(at, f'has {IN_PATH}, so auth = "path" is needed')
+            if operation and operation not in SENT:
+                self._say(at, f"is none of {', '.join(SENT)}{near(operation, SENT)}")
+            if path and (not path.startswith("/") or "{" in path.replace("{key}", "").replace(IN_PATH, "")):
+                self._say(at, f"{path!r} is no path: it begins with a slash, and has {{key}} at most")
 
     def _shape(self, shape: Mapping[str, Any]) -> None:
         """Another shape has only what there is, and all that `fields` says but the key and how it stands: what it had

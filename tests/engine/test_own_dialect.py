@@ -36,6 +36,7 @@ from tests.chaos_upstream import Got, chaos, say
 from tests.conformance.samples import CREATES, NOW, alert_of, asked, sample_id, saying
 from tests.conformance.strategies import ODD, alerts, every_mutation, mutated
 from tests.engine.descriptions import DEEP, FIRING, OPEN, SOURCE, TITLES, TRIGGERED
+from tests.engine.vendors import outbox
 from tests.harness import KEY, UPSTREAM_KEY, House, house, upstream_table
 from tests.recorded import plain
 
@@ -299,6 +300,30 @@ def test_a_webhook_that_asks_for_no_key_gets_none_at_the_whole_of_its_address(tm
     assert [str(error) for error in OpenAPIV31SpecValidator(found).iter_errors()] == []
     [path] = found["paths"].values()
     assert path["post"]["security"] == [] and not found["components"]["securitySchemes"]
+
+
+def test_a_credential_that_is_a_part_of_the_address_stays_a_secret(tmp_path: Path) -> None:
+    """As it stands, slashes and a query of its own included; and in no log where the upstream repeats it."""
+    secret = "T0/B0/hunter2hunter2?sig=a%2Bb&v=1"
+    described = HOOK.replace('auth = "none"', 'auth = "path"\nsend.path = "/services/{credential}"')
+
+    def text(url: str) -> str:
+        there = f'[upstreams.there]\ndialect = "chat"\nurl = "{url}/v1"\nkey = "{secret}"\n'
+        return f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{there}{described}'
+
+    refusal = say(400, {"error": f"no /services/{secret}"})
+    with chaos(refusal) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        event = {"apiKey": KEY, "eventType": "ALERT", "summary": "Disk full"}
+        assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+        [dead] = h.wait_for(lambda: [row for row in outbox(h) if row.state == "dead"])
+        [got] = upstream.got
+    assert f"no /services/{MASK}" in dead.reason
+    assert got.path == f"/v1/services/{secret}"
+    config = parse(text("http://x.example.com"))
+    [request] = rehearse(
+        command_in(dialects()["ilert"], Operation.CREATE, event), dialects()["ilert"], config.upstreams["there"]
+    ).requests
+    assert request.path == f"/services/{MASK}"
 
 
 def test_keys_that_nobody_can_show_are_refused() -> None:
@@ -625,6 +650,13 @@ SHARED = FIELDS + "dedup_key = 'id'\nseverity = { at = 's', words = { bad = 1 } 
         ),
         ("[dialects.acme]\nsend.headers = { X = 'env:Y' }\n" + FIELDS, "dialects.acme.send.headers.X", "no secrets"),
         ('[dialects.acme]\nsend.headers = { X = "a\\nb" }\n' + FIELDS, "dialects.acme.send.headers.X", "no header can"),
+        ("[dialects.acme]\nauth = 'path'\n" + FIELDS, "dialects.acme.send.path", "/services/{credential}"),
+        ("[dialects.acme]\nsend.path = '/{credential}'\n" + FIELDS, "dialects.acme.send.path", 'auth = "path"'),
+        (
+            "[dialects.acme]\nauth = 'none'\n" + FIELDS + "[upstreams.x]\ndialect = 'acme'\nurl = 'env:HOOK'\n",
+            "upstreams.x.url",
+            "that part is `key`",
+        ),
         (FIELDS + "[dialects.acme.send.body]\na = '{title} {b}'\n", "dialects.acme.send.body", "{b} is no place of"),
         (FIELDS + "[dialects.acme.send.body]\na = '{summary}'\n", "dialects.acme.send.body", "is at 'title'"),
         (FIELDS + "[dialects.acme.send.body]\na = ['{titel}']\n", "dialects.acme.send.body", "did you mean 'title'"),
