@@ -167,6 +167,25 @@ def test_what_is_wrong_with_a_body_names_the_place(name: str, body: Any, says: s
     assert says in raised.value.message
 
 
+@pytest.mark.parametrize(
+    ("said", "means"), [("9.5", 9.5), (" -12 ", -12), ("", None), (7, 7), ("1e999", ValueError), ("many", ValueError)]
+)
+def test_a_number_may_be_a_text(said: Any, means: Any) -> None:
+    """As at Google Cloud's `threshold_value`, and wherever a template is filled in."""
+    body = {**FIRING, "limit": said, "for": said}
+    dialect = parse(
+        SOURCE + '"condition.threshold" = "limit"\n"condition.window" = { at = "for", unit = "m" }\n'
+        '[inbound.source]\nanonymous = true\n[upstreams.x]\ndialect = "source"\nurl = "http://x"\nkey = "k"\n'
+    ).own["source"]
+    if means is ValueError:
+        with pytest.raises(Problem, match="is no number"):
+            command_in(dialect, Operation.CREATE, body)
+        return
+    patch = command_in(dialect, Operation.CREATE, body).patch
+    assert patch.get("condition.threshold") == means
+    assert patch.get("condition.window") == (None if means is None else means * 60)
+
+
 def test_a_category_that_is_called_as_good_news_silences_nothing() -> None:
     asked = read("datadog", {**TRIGGERED, "alert_metric": "up"})
     assert "category" not in asked.patch and asked.patch["extensions.datadog.alert_metric"] == "up"
@@ -563,6 +582,7 @@ SHARED = FIELDS + "dedup_key = 'id'\nseverity = { at = 's', words = { bad = 1 } 
         (FIELDS + "details = 'title'\n", "dialects.acme.fields.details", "'title' is taken already"),
         (FIELDS + "details = 'title.long'\n", "dialects.acme.fields.details", "in the way of 'title'"),
         (FIELDS + "details = 'a..b'\n", "dialects.acme.fields.details", "is no place"),
+        (FIELDS + "details = 'list.0.x'\n", "dialects.acme.fields.details", "an item of a list"),
         (FIELDS + "details = 'list[0].x'\n", "dialects.acme.fields.details", "an item of a list"),
         (FIELDS + "details = { att = 'x' }\n", "dialects.acme.fields.details.att", "did you mean 'at'?"),
         (FIELDS + "details = { at = [] }\n", "dialects.acme.fields.details.at", "names no place"),
