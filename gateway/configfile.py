@@ -329,6 +329,9 @@ class SendFile(Struct, kw_only=True):
     """Operation (`create`, `update`, `acknowledge`, `resolve`, `reopen`) → its own path."""
     headers: dict[str, str] = {}
     """Further headers, the same for every upstream."""
+    updates: bool = True
+    """Whether it is told what has changed in an alert that it has. `false` where that would page again or be a message
+    of its own: it is told once, and that it is over, where there are words for that."""
     body: dict[str, Any] = {}
     """What is sent instead of a body with the places of `fields`: any JSON, in whose texts `{place}` stands for what
     would be there. A text that is one place alone is its value, and left out where there is none."""

@@ -120,6 +120,7 @@ def _made(described: Described, table: Mapping[str, Any]) -> Dialect:
             nearest={Operation.DELETE: Operation.RESOLVE} if Operation.RESOLVE in sender.calls() else {},
             authorise=described.credentials.put,
             needs_key=described.credentials is not NONE,
+            tells_changes=described.send.updates,
             whole_url=not (file.send.get("path") or file.send.get("paths")),
             reason=reason,
         ),

@@ -531,6 +531,27 @@ def test_a_chat_is_told_in_a_shape_of_its_own(tmp_path: Path) -> None:
     assert {body["channel"] for body in told} == {"#ops"} and set(told[0]) == {"text", "attachments", "channel"}
 
 
+def test_what_has_changed_is_not_told_where_that_would_page_again(tmp_path: Path) -> None:
+    """It is told once, also where a change is what brings it there, and again when it came back."""
+
+    def text(url: str) -> str:
+        described = '[dialects.push]\nauth = "none"\nfields = { summary = "title" }\nsend.updates = false\n'
+        for name in ("loud", "all"):
+            described += f'[upstreams.{name}]\ndialect = "push"\nurl = "{url}/{name}"\n'
+        described += '[[routes]]\nwhen = ["severity <= 2"]\nto = ["all", "loud"]\n[[routes]]\nto = ["all"]\n'
+        return f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{described}'
+
+    said = [("ALERT", 4, "a"), ("ALERT", 4, "b"), ("ALERT", 1, "c"), ("ALERT", 1, "d"), ("RESOLVE", 1, "d")]
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        for word, severity, summary in [*said, ("ALERT", 1, "e")]:
+            event = {"apiKey": KEY, "eventType": word, "alertKey": "x", "summary": summary, "severity": severity}
+            assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+            h.wait_for(lambda: not outbox(h, "waiting"))
+        told = sorted((got.path, got.body["title"]) for got in upstream.got)
+        assert told == [("/all", "a"), ("/all", "e"), ("/loud", "c"), ("/loud", "e")]
+        assert {row.code for row in outbox(h, "void")} == {"not-offered"}
+
+
 def test_two_gateways_speak_a_described_dialect_to_each_other(tmp_path: Path) -> None:
     """What has no field is carried in the container and restored behind it."""
     (tmp_path / "far").mkdir()
