@@ -318,7 +318,7 @@ class AuthFile(Struct, kw_only=True):
 
 
 class SendFile(Struct, kw_only=True):
-    """`send` of a dialect: how an upstream is called. Every 2xx is success."""
+    """`send` of a dialect: how an upstream is called. Every 2xx is success, unless `success` asks for more."""
 
     method: str = "POST"
     """The method."""
@@ -329,6 +329,9 @@ class SendFile(Struct, kw_only=True):
     """Operation (`create`, `update`, `acknowledge`, `resolve`, `reopen`) → its own path."""
     headers: dict[str, str] = {}
     """Further headers, the same for every upstream."""
+    success: dict[str, Any] = {}
+    """Place in the answer → the value there, or a list of them, without which a 2xx is a refusal, such as
+    `{ ok = true }` or `{ errcode = 0 }`."""
     updates: bool = True
     """Whether it is told what has changed in an alert that it has. `false` where that would page again or be a message
     of its own: it is told once, and that it is over, where there are words for that."""

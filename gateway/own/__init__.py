@@ -155,6 +155,7 @@ def _sender(described: Described) -> Sender:
         sealed=described.envelope.sealed if described.envelope else plainly,
         mode=described.mode,
         shape=send.body,
+        success=send.success,
     )
 
 

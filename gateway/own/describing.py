@@ -414,6 +414,9 @@ class Describing:
                 self._say(f"send.headers.{header}", "holds no secrets: write it into `headers` of the upstream")
             elif not (text.isascii() and text.isprintable()):
                 self._say(f"send.headers.{header}", "has characters that no header can carry")
+        for text, value in send.success.items():
+            self._check.parsed(place, text, f"{self._path}.send.success.{text}", "")
+            self._words(value, f"send.success.{text}")
         if send.body and envelope:
             self._say("send.body", "does not go with an envelope")
         self._shape(send.body)

@@ -345,6 +345,36 @@ def test_a_credential_that_is_a_part_of_the_address_stays_a_secret(tmp_path: Pat
     assert request.path == f"/services/{MASK}"
 
 
+@pytest.mark.parametrize(
+    ("success", "answer", "reason"),
+    [
+        ("{ ok = true }", {"ok": True}, ""),
+        ("{ ok = true }", {"ok": False, "error": "channel_not_found"}, "ok is false in its answer: channel_not_found"),
+        ("{ 'result.errcode' = [0, 1] }", {"result": {"errcode": 1}}, ""),
+        (
+            "{ 'result.errcode' = [0, 1] }",
+            {"errmsg": "sign not match"},
+            "result.errcode is missing in its answer: sign",
+        ),
+        ("{ ok = true }", "ok", "ok is missing in its answer"),
+    ],
+)
+def test_a_refusal_that_looks_like_a_success(tmp_path: Path, success: str, answer: Any, reason: str) -> None:
+    """As at chats that answer everything with 200: an alert that was not taken is a dead letter."""
+
+    def text(url: str) -> str:
+        there = f'[upstreams.there]\ndialect = "chat"\nurl = "{url}"\n'
+        own = HOOK.replace('auth = "none"', f'auth = "none"\nsend.success = {success}')
+        return f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{there}{own}'
+
+    with chaos(say(200, answer)) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        event = {"apiKey": KEY, "eventType": "ALERT", "summary": "Disk full"}
+        assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+        [row] = h.wait_for(lambda: [row for row in outbox(h) if row.state in ("delivered", "dead")])
+        assert (row.state, row.code) == (("dead", "refused") if reason else ("delivered", ""))
+        assert row.reason.startswith(reason)
+
+
 def test_keys_that_nobody_can_show_are_refused() -> None:
     with pytest.raises(ConfigurationError) as raised:
         parse(f'[inbound.chat]\nkeys = {{ a = "b" }}\n[upstreams.x]\ndialect = "chat"\nurl = "http://x"\n{HOOK}')
@@ -698,6 +728,12 @@ SHARED = FIELDS + "dedup_key = 'id'\nseverity = { at = 's', words = { bad = 1 } 
             "upstreams.x.url",
             "that part is `key`",
         ),
+        (
+            "[dialects.acme]\nsend.success = { 'a..b' = 1 }\n" + FIELDS,
+            "dialects.acme.send.success.a..b",
+            "is no place",
+        ),
+        ("[dialects.acme]\nsend.success = { ok = {} }\n" + FIELDS, "dialects.acme.send.success.ok", "list of words"),
         (FIELDS + "[dialects.acme.send.body]\na = '{title} {b}'\n", "dialects.acme.send.body", "{b} is no place of"),
         (FIELDS + "[dialects.acme.send.body]\na = '{summary}'\n", "dialects.acme.send.body", "is at 'title'"),
         (FIELDS + "[dialects.acme.send.body]\na = ['{titel}']\n", "dialects.acme.send.body", "did you mean 'title'"),
