@@ -582,6 +582,19 @@ def test_what_has_changed_is_not_told_where_that_would_page_again(tmp_path: Path
         assert {row.code for row in outbox(h, "void")} == {"not-offered"}
 
 
+def test_whom_a_shape_of_its_own_wakes_is_told_by_what_it_is_made_of(tmp_path: Path) -> None:
+    event = 'send = { apiKey = "k", eventType = "ALERT", alertKey = "x", summary = "Disk", severity = 5 }'
+    expect = 'expect = { "there.text" = "FIRING note: Disk", wakes = false }'
+    file = tmp_path / "gateway.toml"
+    file.write_text(
+        CHAT.replace("warning = 4", "warning = 4, note = 6")
+        + '[inbound.ilert]\n[upstreams.there]\ndialect = "chatty"\nurl = "http://x"\n'
+        + f'[[tests]]\nfrom = "ilert"\n{event}\n{expect}\n'
+    )
+    checked = CliRunner().invoke(main, ["check", "--config", str(file)])
+    assert checked.exit_code == 0, checked.output
+
+
 def test_two_gateways_speak_a_described_dialect_to_each_other(tmp_path: Path) -> None:
     """What has no field is carried in the container and restored behind it."""
     (tmp_path / "far").mkdir()
