@@ -56,6 +56,8 @@ from gateway.secrets import ANONYMOUS, Keyring, Secret, unread
 from gateway.translation import Destination
 
 _SALT = secrets.token_bytes(32)
+IN_PATH_HINT = '; where a part of it is secret, its dialect has auth = "path", and that part is `key`'
+"""What helps who wrote a secret for an address."""
 UNTOLD = "postgresql://(not told)"
 """Where a store is whose address is a secret that was not looked for, or is not here: nowhere, so that nobody works in
 the store of another instead."""
@@ -311,8 +313,9 @@ class _Check(Tables):
         keyring, callers = self.keyring(given.keys, f"{path}.keys")
         for caller in keyring.shared() if self.resolve and not self.problems else ():
             self.say(f"{path}.keys.{caller}", "is the credential of another caller too, so it names neither")
-        if given.keys and name in self.described and (dialect.description or {}).get("auth") == "none":
-            self.say(f"{path}.keys", f'cannot be shown, as dialects.{name} has auth = "none"; write anonymous = true')
+        auth = (dialect.description or {}).get("auth")
+        if given.keys and name in self.described and auth in ("none", "path"):
+            self.say(f"{path}.keys", f'cannot be shown, as dialects.{name} has auth = "{auth}"; write anonymous = true')
         for caller in callers:
             if caller == ANONYMOUS or "/" in caller or not caller:
                 self.say(f"{path}.keys.{caller}", "cannot be a caller's name")
@@ -403,7 +406,9 @@ class _Check(Tables):
         is_whole = dialect is not None and dialect.outbound.whole_url
         if not is_address(given.url or "", is_whole=is_whole):
             such_as = (dialect.url if dialect else "") or "https://example.com/alerts"
-            self.say(f"{path}.url", f"{given.url!r} is not an address such as {such_as}")
+            is_own = dialect is not None and dialect.name in self.described
+            hint = IN_PATH_HINT if is_own and (given.url or "").startswith(("env:", "file:")) else ""
+            self.say(f"{path}.url", f"{given.url!r} is not an address such as {such_as}{hint}")
         if not dialect:
             return None
         key, keys = key_of(self, given.key, f"{path}.key", is_chosen=dialect.outbound.key is not None)

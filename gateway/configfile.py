@@ -251,7 +251,8 @@ class DialectFile(Struct, kw_only=True):
     """Where callers post, below the dialect's name and at the root; `/` is the dialect's name alone."""
     auth: str | dict[str, Any] = "bearer"
     """Where the credential is: `"bearer"`, `"basic"` (as `user:password`), one of `{ header, prefix }`, `{ query }` and
-    `{ field }`, or `"none"`: callers have no keys, and upstreams no `key`."""
+    `{ field }`; `"path"`: `send.path` has it as `{credential}`, and callers have no keys; or `"none"`: callers have no
+    keys, and upstreams no `key`."""
     constants: dict[str, Any] = {}
     """Place in the body → what is always written there, such as a version."""
     container: str | None = None
@@ -299,7 +300,8 @@ class FieldFile(Struct, kw_only=True):
     acknowledge: Any = None
     """Of `status`: the words for one that somebody has taken on. Without any, nobody is told."""
     resolve: Any = None
-    """Of `status`: the words for one that is over. Without any, nobody is told."""
+    """Of `status`: the words for one that is over. Without any, nobody is told. Where `status` is at the place of
+    `severity`, the words of that are those for an alert that is on, and one without a severity is told as 3."""
 
 
 class AuthFile(Struct, kw_only=True):
@@ -316,16 +318,26 @@ class AuthFile(Struct, kw_only=True):
 
 
 class SendFile(Struct, kw_only=True):
-    """`send` of a dialect: how an upstream is called. Every 2xx is success."""
+    """`send` of a dialect: how an upstream is called. Every 2xx is success, unless `success` asks for more."""
 
     method: str = "POST"
     """The method."""
     path: str = ""
-    """What is added to the upstream's address; `{key}` stands for the alert's key."""
+    """What is added to the upstream's address; `{key}` stands for the alert's key, `{credential}` for what is secret
+    with `auth = "path"`."""
     paths: dict[str, str] = {}
     """Operation (`create`, `update`, `acknowledge`, `resolve`, `reopen`) → its own path."""
     headers: dict[str, str] = {}
     """Further headers, the same for every upstream."""
+    success: dict[str, Any] = {}
+    """Place in the answer → the value there, or a list of them, without which a 2xx is a refusal, such as
+    `{ ok = true }` or `{ errcode = 0 }`."""
+    updates: bool = True
+    """Whether it is told what has changed in an alert that it has. `false` where that would page again or be a message
+    of its own: it is told once, and that it is over, where there are words for that."""
+    body: dict[str, Any] = {}
+    """What is sent instead of a body with the places of `fields`: any JSON, in whose texts `{place}` stands for what
+    would be there. A text that is one place alone is its value, and left out where there is none."""
 
 
 class AnswerFile(Struct, kw_only=True):

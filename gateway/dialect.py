@@ -494,7 +494,8 @@ class Outbound:
     service. `reason` finds the vendor's own words in a refusal. `verdicts` lists the statuses that do not mean what
     they usually do. `on_resolve` is what a rule's resolve becomes unless configured. `published_rate` is how many
     requests a minute the vendor's page allows. Not every upstream `needs_key`; where `whole_url`, an upstream's `url`
-    is the whole address that is posted to, query and all, and calls add nothing to it.
+    is the whole address that is posted to, query and all, and calls add nothing to it. One that does not
+    `tells_changes` is not told what has changed in an alert that it has, as that would be a message of its own there.
     """
 
     addressed_by: Literal["id", "key"]
@@ -512,6 +513,7 @@ class Outbound:
     key: str | None = None
     needs_key: bool = True
     whole_url: bool = False
+    tells_changes: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

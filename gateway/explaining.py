@@ -7,7 +7,7 @@ Used by `explain`, and by the tests that a configuration brings along. It must n
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from msgspec import UNSET
@@ -152,14 +152,14 @@ def _reached(config: Config, inbound: Inbound, caller: str, asked: Command, choi
         return Reached(choice=choice, refused=str(getattr(problem, "message", problem)))
     if choice.key:
         why = f"set by route {choice.route}"
-        sent = Rehearsed(sent.requests, (*sent.report, Fate("routing_key", "approximated", "", why)))
+        sent = replace(sent, report=(*sent.report, Fate("routing_key", "approximated", "", why)))
     found = Reached(choice=choice, sent=sent)
     if asked.operation is not Operation.CREATE or not sent.requests:
         return Reached(choice=choice, sent=sent, wakes=False, says="wakes nobody")
     body = dict(found.body())
     whom = _whom(choice, body, upstream.destination.mapping.holder("routing_key"), entry)
-    says = f"{loudness(upstream, body) or 'says nothing of severity'}: {verdict(upstream, body)}{whom}"
-    return Reached(choice=choice, sent=sent, wakes=wakes(upstream, body), says=says)
+    says = f"{loudness(upstream, sent.words) or 'says nothing of severity'}: {verdict(upstream, sent.words)}{whom}"
+    return Reached(choice=choice, sent=sent, wakes=wakes(upstream, sent.words), says=says)
 
 
 def _whom(choice: Choice, body: Mapping[str, Any], holder: str, entry: str) -> str:

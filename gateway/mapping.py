@@ -268,9 +268,12 @@ class Mapping:
     ) -> tuple[Wire, Flat | None]:
         """The sender's own spelling wherever it still means what `flat` says, and what `write` gives where it does not;
         and what that means, where it is known. Where `reading` is of these words by these rows, they are not read
-        again. What lies inside of the words is shared with `verbatim` where all of it is passed on."""
+        again. Words that these rows cannot read are not said again. What lies inside of the words is shared with
+        `verbatim` where all of it is passed on."""
         is_read = reading is not None and reading.rows is self and reading.verbatim == verbatim
-        meant = reading.whole() if reading is not None and is_read else self.meaning(verbatim)
+        meant = reading.whole() if reading is not None and is_read else self._understood(verbatim)
+        if meant is None:
+            return write(), None
         if self._says_all(meant, flat) and self._has_room(verbatim):
             return dict(verbatim), meant
         words: Wire = copied(verbatim)
@@ -287,6 +290,14 @@ class Mapping:
                 if value is not UNSET:
                     put(words, leaf, entry.fitted(value))
         return words, meant if is_verbatim else None
+
+    def _understood(self, verbatim: Wire) -> Flat | None:
+        """What a sender's words mean; nothing where that is not to be known: of an end that repeats more than its key
+        nothing else was looked at, and a description may have other words or forms by now than when this was said."""
+        try:
+            return self.meaning(verbatim)
+        except (Problem, AttributeError, TypeError, ValueError):
+            return None
 
     def _says_all(self, meant: Flat, flat: Flat) -> bool:
         """Whether what a request means is all that `flat` has to say in one."""

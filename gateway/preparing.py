@@ -81,6 +81,9 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
         void = Why(Code.NOT_NEEDED, "it has ended since")
     if (operation not in TELLING or not row.is_open) and _passed_on(tx, row, target, delivery):
         void = Why(Code.PASSED_ON, "another alert has its key there")
+    is_change = operation is Operation.UPDATE and delivery.operation == Operation.UPDATE
+    if is_change and not upstream.dialect.outbound.tells_changes:
+        void = Why(Code.NOT_OFFERED, "what has changed is not told there")
     if void:
         return _nothing(delivery, operation, void)
     sent, _ = what_to_send(upstream, operation)  # its dialect or its settings may be others than they were then

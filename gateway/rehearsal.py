@@ -7,7 +7,7 @@ and remembers nothing, so that every request of a call comes out. It must not kn
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,15 +23,17 @@ from gateway.rows import Unmet
 from gateway.secrets import MASK
 from gateway.terms import TELLING, unsaid, what_to_send
 from gateway.translation import Destination, Fate, Saying, translate, unmet_text
-from gateway.wire import names
+from gateway.wire import Wire, names
 
 
 @dataclass(frozen=True)
 class Rehearsed:
-    """The requests that an upstream would be sent, secrets masked, and the fate of each field."""
+    """The requests that an upstream would be sent, secrets masked, and the fate of each field; `words` is the alert in
+    its words, in whatever shape the requests have it."""
 
     requests: tuple[Request, ...]
     report: tuple[Fate, ...]
+    words: Wire = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """In the form that `translate` prints."""
@@ -144,7 +146,7 @@ def rehearse(
         replaced=words.replaced,
         settings=upstream.settings,
     )
-    return Rehearsed(rehearsed(sending, upstream), fates)
+    return Rehearsed(rehearsed(sending, upstream), fates, body)
 
 
 def _as_said(asked: Command, origin: Dialect, upstream: Upstream, caller: str, replaced: Flat, route: str) -> Saying:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import resources
 from typing import Any
@@ -104,6 +105,7 @@ def _made(described: Described, table: Mapping[str, Any]) -> Dialect:
         details=details,
     )
     sender = _sender(described)
+    unshaped = replace(sender, shape={})
     key_fit = described.key.fit if described.key else None
     return Dialect(
         name=name,
@@ -118,6 +120,7 @@ def _made(described: Described, table: Mapping[str, Any]) -> Dialect:
             nearest={Operation.DELETE: Operation.RESOLVE} if Operation.RESOLVE in sender.calls() else {},
             authorise=described.credentials.put,
             needs_key=described.credentials is not NONE,
+            tells_changes=described.send.updates,
             whole_url=not (file.send.get("path") or file.send.get("paths")),
             reason=reason,
         ),
@@ -128,7 +131,7 @@ def _made(described: Described, table: Mapping[str, Any]) -> Dialect:
         same_key=key_fit or str,
         settings=envelope.settings if envelope else None,
         admits=envelope.admits if envelope else None,
-        samples=tuple(_samples(described, rows, sender)),
+        samples=tuple(_samples(described, rows, unshaped)),
         client_setting=f"the address → `http://gateway/{name}{'' if file.path == '/' else file.path}`",
         description=table,
         scheme=described.credentials.scheme,
@@ -151,6 +154,8 @@ def _sender(described: Described) -> Sender:
         headers=send.headers,
         sealed=described.envelope.sealed if described.envelope else plainly,
         mode=described.mode,
+        shape=send.body,
+        success=send.success,
     )
 
 

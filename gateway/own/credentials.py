@@ -60,6 +60,19 @@ NONE = Credentials(find=lambda incoming: (), put=_nowhere, scheme={})
 """There is none: callers show nothing, and who knows an upstream's address may post there."""
 
 
+IN_PATH = "{credential}"
+"""What stands for the credential in a path."""
+
+
+def _with_path(request: Request, credential: str) -> Request:
+    return msgspec.structs.replace(request, path=request.path.replace(IN_PATH, credential))
+
+
+PATH = Credentials(find=lambda incoming: (), put=_with_path, scheme={})
+"""A part of the address that an upstream is posted to is the credential, as it stands. Paths are logged, so callers
+show none there."""
+
+
 def in_header(name: str, prefix: str = "") -> Credentials:
     """In a header of its own, perhaps behind a word."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -17,12 +17,13 @@ from msgspec import Struct
 from gateway.canonical import SERVER_OWNED, checked, is_path, type_of
 from gateway.configfile import AnswerFile, AuthFile, DialectFile, FieldFile, SendFile, is_header
 from gateway.configproblems import in_words
-from gateway.own.credentials import BASIC, BEARER, NONE, Credentials, in_body, in_header, in_query
+from gateway.own.credentials import BASIC, BEARER, IN_PATH, NONE, PATH, Credentials, in_body, in_header, in_query
 from gateway.own.envelope import Envelope
 from gateway.own.meanings import FIELDS, GOES_WITH, NEVER, ONLY_FOR, PARTS, Meaning, meaning, sort_of
 from gateway.own.places import Leaf, in_the_way, place
 from gateway.own.reading import Answers
 from gateway.own.rows import row_of
+from gateway.own.shaping import slots
 from gateway.own.words import Standing, Word, spelled
 from gateway.rows import Dropped, Extension, Row
 
@@ -33,6 +34,8 @@ IN_SEVERAL = tuple(
 )
 """Fields that can be in several places: texts that are taken as they are."""
 SENT = ("create", "update", "acknowledge", "resolve", "reopen")
+UNSAID = 3
+"""The severity as which an alert without one is told, where it is the severity that says that it is on."""
 
 
 class Checking(Protocol):
@@ -87,6 +90,7 @@ class Describing:
         self._rows: list[Row | Extension | Dropped] = []
         self._demanded: list[tuple[str, ...]] = []
         self._standing: Standing | None = None
+        self._severity: tuple[str, FieldFile, Meaning] | None = None
 
     def described(self, table: Mapping[str, Any]) -> Described:
         """The description; only to be used where nothing was wrong with it."""
@@ -96,7 +100,7 @@ class Describing:
         if credentials.place:
             self._drop(Dropped(credentials.place, why="a credential", control=True), Any, f"{self._path}.auth.field")
         fields = self._fields(file.fields if isinstance(file.fields, dict) else {})
-        for field, given in fields.items():
+        for field, given in _in_one_place(fields).items():
             self._field(field, given)
         self._attributes(envelope, fields)
         container = self._container(file)
@@ -114,7 +118,7 @@ class Describing:
             demanded=tuple(self._demanded),
             container=container,
             credentials=credentials,
-            send=self._send(file),
+            send=self._send(file, envelope),
             answers=self._answers(file),
             envelope=envelope,
             mode=self._mode(file, envelope),
@@ -152,6 +156,9 @@ class Describing:
 
     def _field(self, path: str, given: FieldFile) -> None:
         at = f"fields.{path}"
+        if path == "status" and self._severity and self._severity[0] == given.at:
+            self._standing = self._standing_in_words_of(self._severity[1], self._severity[2], given, at)
+            return
         wires = self._places(path, given, at)
         before = len(self._check.problems)
         self._goes_together(path, given, at)
@@ -175,6 +182,8 @@ class Describing:
         )
         if meant is None:
             return
+        if path == "severity":
+            self._severity = (wires[0], given, meant)
         self._rows.append(row_of(self._name, path, wires, given, meant, default))
         for wire in wires:
             self._leaves[wire] = (meant.type, False)
@@ -258,6 +267,21 @@ class Describing:
             resolve=words["resolve"],
             is_closed=given.firing is not None,
         )
+
+    def _standing_in_words_of(self, severity: FieldFile, meant: Meaning, given: FieldFile, path: str) -> Standing:
+        """How an alert stands where the place of its severity says that too: each word for a severity says that it is
+        on, and those that are none say that it is taken on or over."""
+        self._goes_together("status", given, path)
+        if not severity.words:
+            self._say(path, f"{given.at!r} is the place of severity too, which then needs `words`")
+        if given.firing is not None:
+            self._say(f"{path}.firing", "does not go with the place of severity: every word there says that it is on")
+        standing = self._standing_of(given, str(given.at), path)
+        ending = [spelled(word) for word in (*standing.acknowledge, *standing.resolve)]
+        for word in severity.words:
+            if spelled(word) in ending:
+                self._say(path, f"{word!r} cannot mean two things")
+        return replace(standing, firing=(meant.codec.write(severity.default),), is_closed=False)
 
     def _words(self, given: Any, at: str) -> tuple[Any, ...]:
         words = given if isinstance(given, list) else [] if given is None else [given]
@@ -350,13 +374,17 @@ class Describing:
     def _credentials(self, file: DialectFile, envelope: Envelope | None) -> Credentials:
         if file.auth == "none":
             return NONE
+        if file.auth == "path":
+            return PATH
         if file.auth in ("bearer", "basic"):
             usual = BASIC if file.auth == "basic" else BEARER
             is_usual = envelope is not None and file.auth == "bearer"
             return Credentials(find=envelope.credentials, put=usual.put) if is_usual and envelope else usual
         if not isinstance(file.auth, dict):
-            hint = near(file.auth, ("bearer", "basic", "none"))
-            self._say("auth", f"{file.auth!r} is not bearer, basic or none, nor a table such as {{ header }}{hint}")
+            hint = near(file.auth, ("bearer", "basic", "none", "path"))
+            self._say(
+                "auth", f"{file.auth!r} is not bearer, basic, path or none, nor a table such as {{ header }}{hint}"
+            )
             return BEARER
         given = self._check.struct(AuthFile, file.auth, f"{self._path}.auth")
         named = [name for name in ("header", "query", "field") if getattr(given, name)]
@@ -374,16 +402,11 @@ class Describing:
             return in_body(given.field)
         return BEARER
 
-    def _send(self, file: DialectFile) -> SendFile:
+    def _send(self, file: DialectFile, envelope: Envelope | None) -> SendFile:
         send = self._check.struct(SendFile, file.send, f"{self._path}.send")
         if send.method not in ("POST", "PUT", "PATCH"):
             self._say("send.method", f"{send.method!r} is none of POST, PUT, PATCH")
-        for operation, path in {"": send.path, **send.paths}.items():
-            at = f"send.paths.{operation}" if operation else "send.path"
-            if operation and operation not in SENT:
-                self._say(at, f"is none of {', '.join(SENT)}{near(operation, SENT)}")
-            if path and (not path.startswith("/") or "{" in path.replace("{key}", "")):
-                self._say(at, f"{path!r} is no path: it begins with a slash, and has {{key}} at most")
+        self._send_paths(send, in_path=file.auth == "path")
         for header, text in send.headers.items():
             if not is_header(header):
                 self._say("send.headers", f"{header!r} is no header's name")
@@ -391,9 +414,48 @@ class Describing:
                 self._say(f"send.headers.{header}", "holds no secrets: write it into `headers` of the upstream")
             elif not (text.isascii() and text.isprintable()):
                 self._say(f"send.headers.{header}", "has characters that no header can carry")
+        for text, value in send.success.items():
+            self._check.parsed(place, text, f"{self._path}.send.success.{text}", "")
+            self._words(value, f"send.success.{text}")
+        if send.body and envelope:
+            self._say("send.body", "does not go with an envelope")
+        self._shape(send.body)
         if not (file.path.startswith("/") and "{" not in file.path and "?" not in file.path):
             self._say("path", f"{file.path!r} is no path such as /v1/alerts")
         return send
+
+    def _send_paths(self, send: SendFile, *, in_path: bool) -> None:
+        """The paths that are posted to: each has the credential, or none has."""
+        for operation, path in {"": send.path, **send.paths}.items():
+            at = f"send.paths.{operation}" if operation else "send.path"
+            if in_path and IN_PATH not in path:
+                self._say(at, f'needs {IN_PATH}, as auth = "path": /services/{IN_PATH}, for one')
+            elif IN_PATH in path and not in_path:
+                self._say(at, f'has {IN_PATH}, so auth = "path" is needed')
+            if operation and operation not in SENT:
+                self._say(at, f"is none of {', '.join(SENT)}{near(operation, SENT)}")
+            if path and (not path.startswith("/") or "{" in path.replace("{key}", "").replace(IN_PATH, "")):
+                self._say(at, f"{path!r} is no path: it begins with a slash, and has {{key}} at most")
+
+    def _shape(self, shape: Mapping[str, Any]) -> None:
+        """Another shape has only what there is, and all that `fields` says but the key and how it stands: what it had
+        nothing of would be lost, and reported as told."""
+        used = list(dict.fromkeys(slots(shape)))
+        for slot in used:
+            self._slot(slot)
+        for entry in self._rows if shape else ():
+            wires = entry.wires if isinstance(entry, Row) else (entry.wire,)
+            is_needed = not isinstance(entry, Dropped) and "dedup_key" not in getattr(entry, "paths", ())
+            if is_needed and all(in_the_way(wire, used) is None for wire in wires):
+                self._say("send.body", f"has nothing of {wires[0]!r}: add {{{wires[0]}}}, or take it out of `fields`")
+
+    def _slot(self, slot: str) -> None:
+        """A place that another shape has something of: there is one, or inside or around of one."""
+        standing = [self._standing.at] if self._standing else []
+        if in_the_way(slot, [*self._leaves, *standing]) is None:
+            own = next((e.wires[0] for e in self._rows if isinstance(e, Row) and slot == e.paths[0]), None)
+            hint = f"; {slot} is at {own!r}" if own else near(slot, [*self._leaves, *standing])
+            self._say("send.body", f"{{{slot}}} is no place of `fields`{hint}")
 
     def _answers(self, file: DialectFile) -> Answers:
         given = self._check.struct(AnswerFile, file.reply, f"{self._path}.reply")
@@ -403,3 +465,18 @@ class Describing:
 
 
 SAID = ("firing", "acknowledge", "resolve")
+
+
+def _in_one_place(fields: Mapping[str, FieldFile]) -> Mapping[str, FieldFile]:
+    """The fields, where one place says the severity and how the alert stands: then the severity comes first, and there
+    always is one, as it is the word for an alert that is on."""
+    severity, status = fields.get("severity"), fields.get("status")
+    if severity is None or status is None or severity.at != status.at:
+        return fields
+    if severity.default is None:
+        severity = msgspec.structs.replace(severity, default=UNSAID)
+    return {
+        **{path: given for path, given in fields.items() if path != "status"},
+        "severity": severity,
+        "status": status,
+    }

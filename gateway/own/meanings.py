@@ -6,6 +6,7 @@ setting is for. It must not know any vendor.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,6 +32,8 @@ DURATIONS = ("condition.window", "renotify.interval")
 NOT_A_TIME = ("status", "notifications", "occurrences", "assignee")
 NEVER = ("kind", "notifications")
 """Fields that no body says: what kind of alerts a vendor has is `kind` of its dialect."""
+NUMBER = r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?"
+"""A number as a text."""
 PER_SECOND: Mapping[str, float] = {"us": 1_000_000, "ms": 1000, "s": 1, "m": 1 / 60, "h": 1 / 3600}
 ONLY_FOR: Mapping[str, str] = {
     "words": "texts, severity, urgency and what is true or false",
@@ -125,11 +128,26 @@ def _truth(path: str, given: FieldFile) -> Meaning:
 
 
 def _number(path: str, given: FieldFile) -> Meaning:
-    return Meaning(type=int | float, codec=SAME)
+    return Meaning(type=int | float | str, codec=_counted(SAME))
 
 
 def _duration(path: str, given: FieldFile) -> Meaning:
-    return Meaning(type=int | float, codec=Unit(PER_SECOND[given.unit or "s"]))
+    return Meaning(type=int | float | str, codec=_counted(Unit(PER_SECOND[given.unit or "s"])))
+
+
+def _counted(codec: Codec) -> Pair:
+    """A number, also as a text: senders that fill in a template often have nothing else, and leave it blank."""
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, str):
+            return codec.read(value)
+        if not value.strip():
+            return UNSET
+        if not re.fullmatch(NUMBER, value.strip()):
+            raise ValueError(f"{value[:64]!r} is no number")
+        return codec.read(msgspec.json.decode(value.strip(), type=int | float))
+
+    return Pair(read, codec.write)
 
 
 def _time(path: str, given: FieldFile) -> Meaning:

@@ -23,6 +23,8 @@ def place(text: str) -> str:
     if "[" in text or '"' in text:
         raise ValueError(f"{text!r} is no place: an item of a list has none, name the list as a whole")
     names = text.split(".")
+    if any(name.isdecimal() for name in names[1:]):
+        raise ValueError(f"{text[:64]!r} is no place: an item of a list has none, name the list as a whole")
     if not all(name.strip() == name != "" and name.isprintable() and "\\" not in name for name in names):
         raise ValueError(f"{text[:64]!r} is no place: write the names on the way there, such as payload.summary")
     if len(names) > DEEPEST:

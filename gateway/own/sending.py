@@ -1,6 +1,7 @@
 """What a described vendor is sent: one request per operation, and the reason in its refusals.
 
-Every 2xx is success; what else an answer means is the engine's to judge. It must not know any vendor.
+Every 2xx is success, unless a description knows better; what else an answer means is the engine's to judge. It must
+not know any vendor.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from typing import Any
 from msgspec import UNSET
 
 from gateway.canonical import Operation
-from gateway.dialect import Call, Delivered, Json, Request, Response, Sending, segment
+from gateway.dialect import Call, Delivered, Json, Rejected, Request, Response, Sending, segment
 from gateway.own.envelope import Seal
+from gateway.own.shaping import shaped
 from gateway.own.words import Standing, spelled
 from gateway.rows import Row, Writing
-from gateway.wire import copied, get, put
+from gateway.wire import Wire, copied, get, merged, put
 
 LONGEST_REASON = 200
-TELLING = ("error", "errors", "message", "detail", "description", "title", "reason")
+TELLING = ("error", "errors", "message", "detail", "description", "title", "reason", "errmsg", "msg")
 """The names under which vendors say what is wrong; the first that is there counts."""
 ENDING = (Operation.ACKNOWLEDGE, Operation.RESOLVE)
 """The operations that need not tell what the alert is."""
@@ -34,7 +36,8 @@ def plainly(request: Request, body: dict[str, Json], sending: Sending, mode: str
 @dataclass(frozen=True, kw_only=True)
 class Sender:
     """Sends alerts as a description says: `key` is the row of the alert's key, `constants` what is always written,
-    by place; `paths` those operations that have a path of their own."""
+    by place; `paths` those operations that have a path of their own, `shape` what the body is made into,
+    `success` what an answer has at some places where all is well."""
 
     standing: Standing | None
     key: Row | None
@@ -45,6 +48,8 @@ class Sender:
     headers: Mapping[str, str] = field(default_factory=dict)
     sealed: Seal = plainly
     mode: str = ""
+    shape: Mapping[str, Json] = field(default_factory=dict)
+    success: Mapping[str, Any] = field(default_factory=dict)
 
     def calls(self) -> dict[Operation, Callable[[Sending], Call]]:
         """A call for each operation that the vendor has a word for."""
@@ -57,21 +62,43 @@ class Sender:
         path = self.paths.get(operation, self.path).replace("{key}", segment(sending.key or ""))
         request = Request(method=self.method, path=path, headers=self.headers)
         mode = getattr(sending.settings, "mode", None) or self.mode
-        yield self.sealed(request, self.body(operation, sending), sending, mode)
-        return Delivered()
+        response = yield self.sealed(request, self.body(operation, sending), sending, mode)
+        wrong = self._wrong(response)
+        return Rejected(reason=wrong) if wrong else Delivered()
+
+    def _wrong(self, response: Response) -> str:
+        """What is wrong with an answer that is a success by its status alone."""
+        body = response.json() if self.success else None
+        for place, wanted in self.success.items():
+            found = get(body, place)
+            words = wanted if isinstance(wanted, list) else [wanted]
+            if found is UNSET or spelled(found) not in map(spelled, words):
+                shown = "missing" if found is UNSET else spelled(found)[:64]
+                return f"{place} is {shown} in its answer: {reason(response)}".removesuffix(": ")
+        return ""
 
     def body(self, operation: Operation, sending: Sending) -> dict[str, Json]:
-        """The body: the alert, or what the caller itself said of its end; then what says what is asked for."""
+        """The body in the shape that the vendor wants, and what is always written."""
+        body = self.said(operation, sending)
+        if self.shape:
+            body = shaped(self.shape, body)
+        for place, value in self.constants.items():
+            if get(body, place) is UNSET:
+                put(body, place, copied(value))
+        return body
+
+    def said(self, operation: Operation, sending: Sending) -> Wire:
+        """The alert, or what the caller itself said of its end; then what says what is asked for. What is given another
+        shape is made of all that is known."""
         own = sending.verbatim if operation in ENDING else None
-        body: dict[str, Any] = copied(own if own is not None else sending.body)
+        if own is not None and self.shape:
+            own = merged(sending.body, own)
+        body: Wire = copied(own if own is not None else sending.body)
         if sending.key is not None and self.key:
             for place, value in zip(self.key.wires, self._key(self.key, sending.key), strict=True):
                 if spelled(get(body, place)) != spelled(value):
                     put(body, place, value)
         self._say_what(body, operation)
-        for place, value in self.constants.items():
-            if get(body, place) is UNSET:
-                put(body, place, copied(value))
         return body
 
     def _key(self, row: Row, key: str) -> tuple[Any, ...]:

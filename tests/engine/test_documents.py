@@ -27,7 +27,7 @@ def test_the_table_of_dialects_is_not_stale() -> None:
 
 
 def test_the_readme_has_its_three_configurations_and_a_vendor_of_ones_own() -> None:
-    assert len(CONFIGURATIONS) == 4
+    assert len(CONFIGURATIONS) == 5
 
 
 @pytest.mark.parametrize("text", CONFIGURATIONS)

@@ -36,6 +36,7 @@ from tests.chaos_upstream import Got, chaos, say
 from tests.conformance.samples import CREATES, NOW, alert_of, asked, sample_id, saying
 from tests.conformance.strategies import ODD, alerts, every_mutation, mutated
 from tests.engine.descriptions import DEEP, FIRING, OPEN, SOURCE, TITLES, TRIGGERED
+from tests.engine.vendors import outbox
 from tests.harness import KEY, UPSTREAM_KEY, House, house, upstream_table
 from tests.recorded import plain
 
@@ -164,6 +165,25 @@ def test_what_is_wrong_with_a_body_names_the_place(name: str, body: Any, says: s
     with pytest.raises(Problem) as raised:
         read(name, body)
     assert says in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("said", "means"), [("9.5", 9.5), (" -12 ", -12), ("", None), (7, 7), ("1e999", ValueError), ("many", ValueError)]
+)
+def test_a_number_may_be_a_text(said: Any, means: Any) -> None:
+    """As at Google Cloud's `threshold_value`, and wherever a template is filled in."""
+    body = {**FIRING, "limit": said, "for": said}
+    dialect = parse(
+        SOURCE + '"condition.threshold" = "limit"\n"condition.window" = { at = "for", unit = "m" }\n'
+        '[inbound.source]\nanonymous = true\n[upstreams.x]\ndialect = "source"\nurl = "http://x"\nkey = "k"\n'
+    ).own["source"]
+    if means is ValueError:
+        with pytest.raises(Problem, match="is no number"):
+            command_in(dialect, Operation.CREATE, body)
+        return
+    patch = command_in(dialect, Operation.CREATE, body).patch
+    assert patch.get("condition.threshold") == means
+    assert patch.get("condition.window") == (None if means is None else means * 60)
 
 
 def test_a_category_that_is_called_as_good_news_silences_nothing() -> None:
@@ -301,6 +321,60 @@ def test_a_webhook_that_asks_for_no_key_gets_none_at_the_whole_of_its_address(tm
     assert path["post"]["security"] == [] and not found["components"]["securitySchemes"]
 
 
+def test_a_credential_that_is_a_part_of_the_address_stays_a_secret(tmp_path: Path) -> None:
+    """As it stands, slashes and a query of its own included; and in no log where the upstream repeats it."""
+    secret = "T0/B0/hunter2hunter2?sig=a%2Bb&v=1"
+    described = HOOK.replace('auth = "none"', 'auth = "path"\nsend.path = "/services/{credential}"')
+
+    def text(url: str) -> str:
+        there = f'[upstreams.there]\ndialect = "chat"\nurl = "{url}/v1"\nkey = "{secret}"\n'
+        return f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{there}{described}'
+
+    refusal = say(400, {"error": f"no /services/{secret}"})
+    with chaos(refusal) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        event = {"apiKey": KEY, "eventType": "ALERT", "summary": "Disk full"}
+        assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+        [dead] = h.wait_for(lambda: [row for row in outbox(h) if row.state == "dead"])
+        [got] = upstream.got
+    assert f"no /services/{MASK}" in dead.reason
+    assert got.path == f"/v1/services/{secret}"
+    config = parse(text("http://x.example.com"))
+    [request] = rehearse(
+        command_in(dialects()["ilert"], Operation.CREATE, event), dialects()["ilert"], config.upstreams["there"]
+    ).requests
+    assert request.path == f"/services/{MASK}"
+
+
+@pytest.mark.parametrize(
+    ("success", "answer", "reason"),
+    [
+        ("{ ok = true }", {"ok": True}, ""),
+        ("{ ok = true }", {"ok": False, "error": "channel_not_found"}, "ok is false in its answer: channel_not_found"),
+        ("{ 'result.errcode' = [0, 1] }", {"result": {"errcode": 1}}, ""),
+        (
+            "{ 'result.errcode' = [0, 1] }",
+            {"errmsg": "sign not match"},
+            "result.errcode is missing in its answer: sign",
+        ),
+        ("{ ok = true }", "ok", "ok is missing in its answer"),
+    ],
+)
+def test_a_refusal_that_looks_like_a_success(tmp_path: Path, success: str, answer: Any, reason: str) -> None:
+    """As at chats that answer everything with 200: an alert that was not taken is a dead letter."""
+
+    def text(url: str) -> str:
+        there = f'[upstreams.there]\ndialect = "chat"\nurl = "{url}"\n'
+        own = HOOK.replace('auth = "none"', f'auth = "none"\nsend.success = {success}')
+        return f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{there}{own}'
+
+    with chaos(say(200, answer)) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        event = {"apiKey": KEY, "eventType": "ALERT", "summary": "Disk full"}
+        assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+        [row] = h.wait_for(lambda: [row for row in outbox(h) if row.state in ("delivered", "dead")])
+        assert (row.state, row.code) == (("dead", "refused") if reason else ("delivered", ""))
+        assert row.reason.startswith(reason)
+
+
 def test_keys_that_nobody_can_show_are_refused() -> None:
     with pytest.raises(ConfigurationError) as raised:
         parse(f'[inbound.chat]\nkeys = {{ a = "b" }}\n[upstreams.x]\ndialect = "chat"\nurl = "http://x"\n{HOOK}')
@@ -348,6 +422,179 @@ def test_the_same_dialect_receives_what_its_caller_said(tmp_path: Path, name: st
     assert sent == OWN[name]
 
 
+LOOSE = """
+[dialects.loose]
+auth = "none"
+[dialects.loose.fields]
+summary = "title"
+dedup_key = "id"
+labels = "tags"
+severity = { at = "level", words = { fatal = 0, minor = 4 } }
+status = { at = "state", acknowledge = "taken", resolve = "closed" }
+[inbound.loose]
+anonymous = true
+"""
+"""One whose ends say what its alerts cannot."""
+
+
+def test_an_end_is_told_in_its_callers_words_whatever_else_it_repeats(tmp_path: Path) -> None:
+    """Of an end no more is read than which alert it ends; the same vendor behind is told it all the same."""
+    said: list[dict[str, Any]] = [
+        {"id": "x", "title": "Disk full", "level": "fatal", "state": "open"},
+        {"id": "x", "level": "none", "state": "taken"},
+        {"id": "x", "level": "none", "tags": ["a"], "state": "closed"},
+    ]
+
+    def text(url: str) -> str:
+        return f'{LOOSE}[upstreams.there]\ndialect = "loose"\nurl = "{url}"\n'
+
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        for number, body in enumerate(said, 1):
+            assert h.call("POST", "/loose", body, key=None).status == 202
+            h.wait_for(lambda: len(upstream.got) >= number)  # noqa: B023 - asked for at once
+        assert [got.body for got in upstream.got] == said
+
+
+STATE = """
+[dialects.state]
+auth = "none"
+[dialects.state.fields]
+summary = "name"
+status = { at = "type", acknowledge = "ACKNOWLEDGEMENT", resolve = ["RECOVERY", "OK"] }
+severity = { at = "type", words = { CRITICAL = 2, WARNING = 4, INFO = 6 } }
+dedup_key = "id"
+[inbound.state]
+anonymous = true
+"""
+"""One word says how bad it is and how it stands, as at Splunk On-Call, Zenduty, Nagios and Checkmk."""
+
+
+def test_one_word_says_how_bad_it_is_and_how_it_stands(tmp_path: Path) -> None:
+    def text(url: str) -> str:
+        there = f'[upstreams.there]\ndialect = "state"\nurl = "{url}"\n'
+        return f'{STATE}[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{there}'
+
+    severities: dict[str, list[dict[str, Any]]] = {
+        "ALERT": [{"severity": 1}, {"severity": 4}, {}],
+        "ACCEPT": [{}],
+        "RESOLVE": [{}],
+    }
+    own = [{"type": "warning", "id": "y", "name": "a"}, {"type": "INFO", "id": "y", "name": "a"}]
+    own += [{"type": "acknowledgement", "id": "y"}, {"type": "OK", "id": "y"}]
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        number = 0
+        for word, more in severities.items():
+            for fields in more:
+                event = {"apiKey": KEY, "eventType": word, "alertKey": "x", "summary": f"Disk full {number}", **fields}
+                assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+                number += 1
+                h.wait_for(lambda: len(upstream.got) == number)  # noqa: B023 - asked for at once
+        types = ["CRITICAL", "WARNING", "WARNING", "ACKNOWLEDGEMENT", "RECOVERY"]
+        assert [got.body["type"] for got in upstream.got] == types
+        for body in own:
+            assert h.call("POST", "/state", body, key=None).status == 202
+            number += 1
+            h.wait_for(lambda: len(upstream.got) == number)  # noqa: B023 - asked for at once
+        assert [got.body for got in upstream.got][-4:] == own
+        refused = h.call("POST", "/state", {"type": "CRIT", "id": "z"}, key=None)
+        assert refused.status == 400 and "CRITICAL, WARNING, INFO" in refused.body["error"]["message"]
+
+
+def test_an_alert_without_a_severity_is_told_as_one_that_is_on() -> None:
+    dialect = parse(f'{STATE}[upstreams.there]\ndialect = "state"\nurl = "https://example.com"\n').own["state"]
+    event = {"apiKey": KEY, "eventType": "ALERT", "alertKey": "x", "summary": "a"}
+    for origin, body in ((dialect, {"id": "x", "name": "a"}), (dialects()["ilert"], event)):
+        asked = command_in(origin, Operation.CREATE, body)
+        [request] = rehearse(asked, origin, bare_upstream(dialect)).requests
+        assert isinstance(request.body, dict) and request.body["type"] == "CRITICAL"
+
+
+CHAT = """
+[dialects.chatty]
+auth = "none"
+constants = { channel = "#ops" }
+[dialects.chatty.fields]
+summary = "title"
+details = "text"
+dedup_key = "id"
+severity = { at = "level", words = { critical = 2, warning = 4 } }
+status = { at = "state", firing = "FIRING", resolve = "RESOLVED" }
+links = { at = "url", form = "address" }
+labels = { at = "tags", form = "list" }
+[dialects.chatty.send.body]
+text = "{state} {level}: {title}"
+attachments = [{ text = "{text}", title_link = "{url}", footer = "{tags} {'a': 1} {}", of = ["{tags}", "{url}", 1] }]
+[inbound.chatty]
+anonymous = true
+"""
+
+
+def test_a_chat_is_told_in_a_shape_of_its_own(tmp_path: Path) -> None:
+    def text(url: str) -> str:
+        there = f'[upstreams.there]\ndialect = "chatty"\nurl = "{url}"\n'
+        return f'{CHAT}[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{there}'
+
+    event = {"apiKey": KEY, "alertKey": "x", "summary": "Disk full", "details": "92 %", "severity": 1}
+    link = {"links": [{"href": "https://example.com/"}], "labels": {"env": "prod", "team": "web"}}
+    said: list[tuple[str, dict[str, Any]]] = [
+        ("/ilert/api/events", {**event, **link, "eventType": "ALERT"}),
+        ("/ilert/api/events", {**event, "eventType": "RESOLVE"}),
+        ("/chatty", {"id": "y", "title": "Own", "level": "warning"}),
+        ("/chatty", {"id": "y", "state": "RESOLVED"}),
+    ]
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        for number, (path, body) in enumerate(said, 1):
+            assert h.call("POST", path, body, key=None).status == 202
+            h.wait_for(lambda: len(upstream.got) >= number)  # noqa: B023 - asked for at once
+        told = [got.body for got in upstream.got]
+    assert [body["text"] for body in told] == [
+        "FIRING critical: Disk full",
+        "RESOLVED critical: Disk full",
+        "FIRING warning: Own",
+        "RESOLVED warning: Own",
+    ]
+    [first], [last] = told[0]["attachments"], told[2]["attachments"]
+    assert first["text"].startswith("92 %") and first["title_link"] == "https://example.com/"
+    assert first["footer"] == "env:prod, team:web {'a': 1} {}"
+    assert first["of"] == [["env:prod", "team:web"], "https://example.com/", 1]
+    assert last == {"footer": " {'a': 1} {}", "of": [1]}
+    assert {body["channel"] for body in told} == {"#ops"} and set(told[0]) == {"text", "attachments", "channel"}
+
+
+def test_what_has_changed_is_not_told_where_that_would_page_again(tmp_path: Path) -> None:
+    """It is told once, also where a change is what brings it there, and again when it came back."""
+
+    def text(url: str) -> str:
+        described = '[dialects.push]\nauth = "none"\nfields = { summary = "title" }\nsend.updates = false\n'
+        for name in ("loud", "all"):
+            described += f'[upstreams.{name}]\ndialect = "push"\nurl = "{url}/{name}"\n'
+        described += '[[routes]]\nwhen = ["severity <= 2"]\nto = ["all", "loud"]\n[[routes]]\nto = ["all"]\n'
+        return f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{described}'
+
+    said = [("ALERT", 4, "a"), ("ALERT", 4, "b"), ("ALERT", 1, "c"), ("ALERT", 1, "d"), ("RESOLVE", 1, "d")]
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        for word, severity, summary in [*said, ("ALERT", 1, "e")]:
+            event = {"apiKey": KEY, "eventType": word, "alertKey": "x", "summary": summary, "severity": severity}
+            assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+            h.wait_for(lambda: not outbox(h, "waiting"))
+        told = sorted((got.path, got.body["title"]) for got in upstream.got)
+        assert told == [("/all", "a"), ("/all", "e"), ("/loud", "c"), ("/loud", "e")]
+        assert {row.code for row in outbox(h, "void")} == {"not-offered"}
+
+
+def test_whom_a_shape_of_its_own_wakes_is_told_by_what_it_is_made_of(tmp_path: Path) -> None:
+    event = 'send = { apiKey = "k", eventType = "ALERT", alertKey = "x", summary = "Disk", severity = 5 }'
+    expect = 'expect = { "there.text" = "FIRING note: Disk", wakes = false }'
+    file = tmp_path / "gateway.toml"
+    file.write_text(
+        CHAT.replace("warning = 4", "warning = 4, note = 6")
+        + '[inbound.ilert]\n[upstreams.there]\ndialect = "chatty"\nurl = "http://x"\n'
+        + f'[[tests]]\nfrom = "ilert"\n{event}\n{expect}\n'
+    )
+    checked = CliRunner().invoke(main, ["check", "--config", str(file)])
+    assert checked.exit_code == 0, checked.output
+
+
 def test_two_gateways_speak_a_described_dialect_to_each_other(tmp_path: Path) -> None:
     """What has no field is carried in the container and restored behind it."""
     (tmp_path / "far").mkdir()
@@ -384,6 +631,7 @@ def test_a_refusal_is_told_with_the_vendors_words() -> None:
 # --- mistakes ------------------------------------------------------------------------------------------------
 
 FIELDS = '[dialects.acme.fields]\nsummary = "title"\n'
+SHARED = FIELDS + "dedup_key = 'id'\nseverity = { at = 's', words = { bad = 1 } }\n"
 
 
 @pytest.mark.parametrize(
@@ -398,6 +646,7 @@ FIELDS = '[dialects.acme.fields]\nsummary = "title"\n'
         (FIELDS + "details = 'title'\n", "dialects.acme.fields.details", "'title' is taken already"),
         (FIELDS + "details = 'title.long'\n", "dialects.acme.fields.details", "in the way of 'title'"),
         (FIELDS + "details = 'a..b'\n", "dialects.acme.fields.details", "is no place"),
+        (FIELDS + "details = 'list.0.x'\n", "dialects.acme.fields.details", "an item of a list"),
         (FIELDS + "details = 'list[0].x'\n", "dialects.acme.fields.details", "an item of a list"),
         (FIELDS + "details = { att = 'x' }\n", "dialects.acme.fields.details.att", "did you mean 'at'?"),
         (FIELDS + "details = { at = [] }\n", "dialects.acme.fields.details.at", "names no place"),
@@ -442,6 +691,13 @@ FIELDS = '[dialects.acme.fields]\nsummary = "title"\n'
             "two things",
         ),
         (FIELDS + "status = { at = 's', resolve = 'ok' }\n", "dialects.acme.fields", "dedup_key is needed"),
+        (FIELDS + "severity = 's'\nstatus = { at = 's', resolve = 'ok' }\n", "dialects.acme.fields.status", "`words`"),
+        (SHARED + "status = { at = 's', resolve = 'BAD' }\n", "dialects.acme.fields.status", "'bad' cannot mean two"),
+        (
+            SHARED + "status = { at = 's', firing = 'on', resolve = 'ok' }\n",
+            "dialects.acme.fields.status.firing",
+            "every word",
+        ),
         ("[dialects.acme]\nauth = 'berer'\n" + FIELDS, "dialects.acme.auth", "did you mean 'bearer'?"),
         ("[dialects.acme]\nauth = { header = 'a', query = 'b' }\n" + FIELDS, "dialects.acme.auth", "names one of"),
         ("[dialects.acme]\nauth = { header = 'a b' }\n" + FIELDS, "dialects.acme.auth.header", "no header's name"),
@@ -478,6 +734,28 @@ FIELDS = '[dialects.acme.fields]\nsummary = "title"\n'
         ),
         ("[dialects.acme]\nsend.headers = { X = 'env:Y' }\n" + FIELDS, "dialects.acme.send.headers.X", "no secrets"),
         ('[dialects.acme]\nsend.headers = { X = "a\\nb" }\n' + FIELDS, "dialects.acme.send.headers.X", "no header can"),
+        ("[dialects.acme]\nauth = 'path'\n" + FIELDS, "dialects.acme.send.path", "/services/{credential}"),
+        ("[dialects.acme]\nsend.path = '/{credential}'\n" + FIELDS, "dialects.acme.send.path", 'auth = "path"'),
+        (
+            "[dialects.acme]\nauth = 'none'\n" + FIELDS + "[upstreams.x]\ndialect = 'acme'\nurl = 'env:HOOK'\n",
+            "upstreams.x.url",
+            "that part is `key`",
+        ),
+        (
+            "[dialects.acme]\nsend.success = { 'a..b' = 1 }\n" + FIELDS,
+            "dialects.acme.send.success.a..b",
+            "is no place",
+        ),
+        ("[dialects.acme]\nsend.success = { ok = {} }\n" + FIELDS, "dialects.acme.send.success.ok", "list of words"),
+        (FIELDS + "[dialects.acme.send.body]\na = '{title} {b}'\n", "dialects.acme.send.body", "{b} is no place of"),
+        (FIELDS + "[dialects.acme.send.body]\na = '{summary}'\n", "dialects.acme.send.body", "is at 'title'"),
+        (FIELDS + "[dialects.acme.send.body]\na = ['{titel}']\n", "dialects.acme.send.body", "did you mean 'title'"),
+        (FIELDS + "[dialects.acme.send.body]\na = 'x'\n", "dialects.acme.send.body", "has nothing of 'title'"),
+        (
+            "[dialects.acme]\nenvelope = 'cloudevents'\n" + FIELDS + "[dialects.acme.send.body]\na = '{title}'\n",
+            "dialects.acme.send.body",
+            "an envelope",
+        ),
         ("[dialects.acme]\nreply = { status = 404 }\n" + FIELDS, "dialects.acme.reply.status", "between 200 and 299"),
         (
             "[dialects.acme]\nenvelope = 'cloudevent'\n" + FIELDS,
