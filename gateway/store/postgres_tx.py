@@ -16,10 +16,10 @@ import psycopg
 from psycopg import errors
 
 from gateway.errors import Problem, ProblemKind, StoreError
-from gateway.store import Arrivals, DeliveryRow, LedgerLine
+from gateway.store import AlertRow, Arrivals, CommandRow, DeliveryRow, LedgerLine, TargetRow
 from gateway.store.postgres_line import ANSWER, Line
 from gateway.store.sql import Rows, SqlTx
-from gateway.store.tables import DELIVERIES, OVER
+from gateway.store.tables import ALERTS, COMMANDS, DELIVERIES, OVER, TARGETS
 
 T = TypeVar("T")
 LONG = 300.0
@@ -78,6 +78,8 @@ class PostgresTx(SqlTx):
         self._lease = lease
         self._patient = patient
         self._held: set[str] = set()
+        self._fences: dict[int, int] = {}
+        self._foreseen: dict[tuple[str, int], list[Any]] = {}
         self._within = ANSWER
         self.told: list[str] = []
         self.has_written = False
@@ -157,6 +159,9 @@ class PostgresTx(SqlTx):
 
     def update_delivery(self, row: DeliveryRow) -> None:
         """Leaves owner and lease alone; refused where another replica has taken it over since it was read."""
+        if self._fences.get(row.id) == row.fence:  # nobody can have: it was locked when it was read
+            self._run(DELIVERIES.update, DELIVERIES.update_values(row))
+            return
         found = self._one(_UPDATE, [*DELIVERIES.update_values(row), row.fence])
         if found is None and super().delivery(row.id) is not None:
             raise Conflict(f"delivery {row.id} was taken over by another replica")
@@ -166,7 +171,10 @@ class PostgresTx(SqlTx):
             return super().delivery(delivery)
         wait = "" if self._patient else " NOWAIT"
         found = self._one(f"{DELIVERIES.select} WHERE id = ? FOR UPDATE{wait}", (delivery,))
-        return DELIVERIES.decode(found) if found else None
+        row = DELIVERIES.decode(found) if found else None
+        if row is not None:
+            self._fences[row.id] = row.fence
+        return row
 
     def claim(
         self,
@@ -183,7 +191,35 @@ class PostgresTx(SqlTx):
             (self._owner, upstream, now, self._owner, list(taken), limit, self._owner, self._lease),
         )
         found = [DELIVERIES.decode(row) for row in rows]
+        self._foresee(found)
         return sorted(found, key=lambda row: (row.rank if ranked else 0, row.due, row.id))
+
+    def _foresee(self, claimed: list[DeliveryRow]) -> None:
+        """Reads what will be asked once about each of these, in one journey for all. In what is asked, a row begins
+        with what it is asked by."""
+        if not claimed or self._pipeline is None:
+            return
+        alerts = [row.alert for row in claimed if row.alert is not None]
+        asked = {
+            COMMANDS.name: self._run(f"{COMMANDS.select} WHERE id = ANY(?)", ([row.command for row in claimed],)),
+            ALERTS.name: self._run(f"{ALERTS.select} WHERE id = ANY(?)", (alerts,)),
+            TARGETS.name: self._run(f"{TARGETS.select} WHERE alert = ANY(?) ORDER BY position", (alerts,)),
+        }
+        for table, rows in asked.items():
+            for row in rows.fetchall():
+                self._foreseen.setdefault((table, row[0]), []).append(row)
+
+    def command(self, command: int) -> CommandRow | None:
+        found = self._foreseen.pop((COMMANDS.name, command), None)
+        return COMMANDS.decode(found[0]) if found else super().command(command)
+
+    def alert(self, alert: int) -> AlertRow | None:
+        found = self._foreseen.pop((ALERTS.name, alert), None)
+        return ALERTS.decode(found[0]) if found else super().alert(alert)
+
+    def targets(self, alert: int) -> list[TargetRow]:
+        found = self._foreseen.pop((TARGETS.name, alert), None)
+        return [TARGETS.decode(row) for row in found] if found else super().targets(alert)
 
     def renew(self, deliveries: list[int]) -> None:
         """Holds on to deliveries of this replica. One that somebody is just writing to is left for the next time."""
