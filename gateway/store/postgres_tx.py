@@ -19,7 +19,7 @@ from gateway.errors import Problem, ProblemKind, StoreError
 from gateway.store import AlertRow, Arrivals, CommandRow, DeliveryRow, LedgerLine, TargetRow
 from gateway.store.postgres_line import ANSWER, Line
 from gateway.store.sql import Rows, SqlTx
-from gateway.store.tables import ALERTS, COMMANDS, DELIVERIES, OVER, TARGETS
+from gateway.store.tables import ALERTS, COMMANDS, DELIVERIES, OVER, TARGETS, Table
 
 T = TypeVar("T")
 LONG = 300.0
@@ -79,7 +79,8 @@ class PostgresTx(SqlTx):
         self._patient = patient
         self._held: set[str] = set()
         self._fences: dict[int, int] = {}
-        self._foreseen: dict[tuple[str, int], list[Any]] = {}
+        self._foreseen: dict[str, Rows | dict[int, list[Any]]] = {}
+        self._newest_known: dict[tuple[str, str], Rows] = {}
         self._within = ANSWER
         self.told: list[str] = []
         self.has_written = False
@@ -88,6 +89,8 @@ class PostgresTx(SqlTx):
         if not statement.startswith("SELECT"):
             self.see_locks()
             self.has_written = True
+            self._newest_known.clear()
+            self._foreseen = {name: rows for name, rows in self._foreseen.items() if f" {name} " not in statement}
         if self._pipeline is None:
             return self._asked(self._cursor.execute, _translated(statement), values)
         cursor = self._connection.cursor()
@@ -148,10 +151,20 @@ class PostgresTx(SqlTx):
                 self.see_locks()
         return True
 
+    def lane_holders(self, upstream: str, lane: str) -> list[int]:
+        """Who asks who holds a lane that is locked asks for what is the newest in it next: that comes along."""
+        if self._pipeline is not None and f"lane {upstream} {lane}" in self._held:
+            self._newest_known[upstream, lane] = super()._newest(upstream, lane)
+        return super().lane_holders(upstream, lane)
+
     def newest_in_lane(self, upstream: str, lane: str) -> DeliveryRow | None:
         # In a statement of its own: what is read after it is what whoever had the lane before has committed.
         self.lock(f"lane {upstream} {lane}")
         return super().newest_in_lane(upstream, lane)
+
+    def _newest(self, upstream: str, lane: str) -> Rows:
+        known = self._newest_known.pop((upstream, lane), None)
+        return super()._newest(upstream, lane) if known is None else known
 
     def insert_delivery(self, row: DeliveryRow) -> None:
         """What this replica accepted it also sends: here its caller waits for the verdict."""
@@ -170,7 +183,10 @@ class PostgresTx(SqlTx):
         if not self._writes:
             return super().delivery(delivery)
         wait = "" if self._patient else " NOWAIT"
-        found = self._one(f"{DELIVERIES.select} WHERE id = ? FOR UPDATE{wait}", (delivery,))
+        rows = self._run(f"{DELIVERIES.select} WHERE id = ? FOR UPDATE{wait}", (delivery,))
+        of_it = "(SELECT alert FROM deliveries WHERE id = ?)"
+        self._foresee((ALERTS, f"id = {of_it}", (delivery,)), (TARGETS, f"alert = {of_it}", (delivery,)))
+        found = rows.fetchone()
         row = DELIVERIES.decode(found) if found else None
         if row is not None:
             self._fences[row.id] = row.fence
@@ -191,35 +207,46 @@ class PostgresTx(SqlTx):
             (self._owner, upstream, now, self._owner, list(taken), limit, self._owner, self._lease),
         )
         found = [DELIVERIES.decode(row) for row in rows]
-        self._foresee(found)
+        commands, alerts = [row.command for row in found], [row.alert for row in found if row.alert is not None]
+        if found:
+            self._foresee(
+                (COMMANDS, "id = ANY(?)", (commands,)),
+                (ALERTS, "id = ANY(?)", (alerts,)),
+                (TARGETS, "alert = ANY(?)", (alerts,)),
+            )
         return sorted(found, key=lambda row: (row.rank if ranked else 0, row.due, row.id))
 
-    def _foresee(self, claimed: list[DeliveryRow]) -> None:
-        """Reads what will be asked once about each of these, in one journey for all. In what is asked, a row begins
-        with what it is asked by."""
-        if not claimed or self._pipeline is None:
-            return
-        alerts = [row.alert for row in claimed if row.alert is not None]
-        asked = {
-            COMMANDS.name: self._run(f"{COMMANDS.select} WHERE id = ANY(?)", ([row.command for row in claimed],)),
-            ALERTS.name: self._run(f"{ALERTS.select} WHERE id = ANY(?)", (alerts,)),
-            TARGETS.name: self._run(f"{TARGETS.select} WHERE alert = ANY(?) ORDER BY position", (alerts,)),
-        }
-        for table, rows in asked.items():
-            for row in rows.fetchall():
-                self._foreseen.setdefault((table, row[0]), []).append(row)
+    # what is asked for next, and comes along: for one alert or many it is one journey
+
+    def _foresee(self, *asked: tuple[Table[Any], str, Sequence[Any]]) -> None:
+        """Asks for rows that will be asked for once, until they are changed."""
+        if self._pipeline is not None:
+            for table, where, values in asked:
+                self._foreseen[table.name] = self._run(f"{table.select} WHERE {where}", values)
+
+    def _seen(self, table: Table[Any], number: int) -> list[Any]:
+        """The rows of a table that were foreseen and begin with this number, at most once."""
+        found = self._foreseen.get(table.name)
+        if found is None:
+            return []
+        if not isinstance(found, dict):
+            rows: dict[int, list[Any]] = {}
+            for row in found.fetchall():
+                rows.setdefault(row[0], []).append(row)
+            found = self._foreseen[table.name] = rows
+        return found.pop(number, [])
 
     def command(self, command: int) -> CommandRow | None:
-        found = self._foreseen.pop((COMMANDS.name, command), None)
+        found = self._seen(COMMANDS, command)
         return COMMANDS.decode(found[0]) if found else super().command(command)
 
     def alert(self, alert: int) -> AlertRow | None:
-        found = self._foreseen.pop((ALERTS.name, alert), None)
+        found = self._seen(ALERTS, alert)
         return ALERTS.decode(found[0]) if found else super().alert(alert)
 
     def targets(self, alert: int) -> list[TargetRow]:
-        found = self._foreseen.pop((TARGETS.name, alert), None)
-        return [TARGETS.decode(row) for row in found] if found else super().targets(alert)
+        found = [TARGETS.decode(row) for row in self._seen(TARGETS, alert)]
+        return sorted(found, key=lambda target: target.position) if found else super().targets(alert)
 
     def renew(self, deliveries: list[int]) -> None:
         """Holds on to deliveries of this replica. One that somebody is just writing to is left for the next time."""

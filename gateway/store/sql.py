@@ -300,10 +300,12 @@ class SqlTx:
         return self._one(f"SELECT 1 FROM deliveries WHERE {lane}", (row.upstream, row.lane, row.id)) is not None
 
     def newest_in_lane(self, upstream: str, lane: str) -> DeliveryRow | None:
-        found = self._one(
-            f"{DELIVERIES.select} WHERE upstream = ? AND lane = ? ORDER BY id DESC LIMIT 1", (upstream, lane)
-        )
+        found = self._newest(upstream, lane).fetchone()
         return DELIVERIES.decode(found) if found else None
+
+    def _newest(self, upstream: str, lane: str) -> Rows:
+        newest = "upstream = ? AND lane = ? ORDER BY id DESC LIMIT 1"
+        return self._run(f"{DELIVERIES.select} WHERE {newest}", (upstream, lane))
 
     def told_last(self, upstream: str, lane: str) -> int | None:
         told = "state = 'delivered' AND operation IN ('create', 'update', 'reopen')"
