@@ -16,6 +16,7 @@ from typing import Any
 
 import psycopg
 from psycopg import conninfo
+from psycopg.generators import send
 from psycopg.types.numeric import Int8Dumper
 from psycopg.types.string import StrDumperUnknown, TextLoader
 
@@ -267,13 +268,14 @@ def at_once(pipeline: psycopg.Pipeline) -> None:
     A session that has been told a part of what is to come does not count as idle: of a process that was frozen in
     between, the server would keep the locks for as long as it stays so (see `IDLE`).
     """
-    send = pipeline._communicate_gen
+    take = pipeline._communicate_gen
 
     def communicate() -> Iterator[Any]:
         if pipeline.result_queue and pipeline.result_queue[-1] is None:  # the end of a journey
             while pipeline.command_queue:
                 pipeline.command_queue.popleft()()  # into a buffer
-            yield from send()
+            yield from send(pipeline.pgconn)  # whole: what the socket would not take at once, nobody sends later
+            yield from take()
 
     pipeline._communicate_gen = communicate  # type: ignore[method-assign,assignment]
 
