@@ -33,7 +33,7 @@ from gateway.errors import StoreError
 from gateway.ids import SLOTS
 from gateway.store import DeliveryRow, Tx
 from gateway.store.jobs import Job, answer
-from gateway.store.postgres_line import Address, Line, Watch, at_once
+from gateway.store.postgres_line import Address, Line, Watch, at_once, forget
 from gateway.store.postgres_schema import migrate
 from gateway.store.postgres_tx import Conflict, Lost, Overdue, PostgresTx, Trouble, Unclear
 
@@ -375,6 +375,8 @@ def _one_view(line: Line, connection: psycopg.Connection[Any]) -> Iterator[psyco
         connection.execute(b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         yield journeys
     finally:
+        if connection.info.transaction_status is TransactionStatus.INERROR:
+            forget(connection)
         try:
             with line.asking():
                 connection.execute(b"COMMIT")  # after a ROLLBACK, statements would be prepared anew
@@ -452,6 +454,7 @@ def _see_committed(said: str | None) -> None:
 
 
 def _take_back(line: Line, connection: psycopg.Connection[Any]) -> None:
+    forget(connection)
     try:
         with line.asking():
             connection.execute(b"ROLLBACK")

@@ -280,6 +280,15 @@ def at_once(pipeline: psycopg.Pipeline) -> None:
     pipeline._communicate_gen = communicate  # type: ignore[method-assign,assignment]
 
 
+def forget(connection: psycopg.Connection[Any]) -> None:
+    """Has no statement taken for prepared any more; for after one that failed in a pipeline.
+
+    Of those that were to be prepared behind it the server knows nothing, and psycopg does not always notice: it would
+    ask for them by name for as long as the connection lasts.
+    """
+    connection._prepared.clear()
+
+
 # --- how values travel -----------------------------------------------------------------------------------------
 
 _NUL, _MARK = "\x00", "\x10"

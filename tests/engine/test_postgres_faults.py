@@ -17,7 +17,7 @@ import pytest
 
 from gateway.config import parse
 from gateway.errors import StoreError
-from gateway.store import AlertFilter, Tx
+from gateway.store import AlertFilter, Tx, postgres
 from gateway.store.postgres import WITHIN, WRITERS, PostgresStore
 from gateway.store.postgres_line import ANSWER, IDLE
 from tests.engine.store_drivers import alert
@@ -381,3 +381,57 @@ def test_a_journey_larger_than_a_socket_takes_at_once_arrives() -> None:
             assert await store.read(lambda tx: tx.note("large")) == large
 
     asyncio.run(main())
+
+
+class Mistake(Exception):
+    """A caller's own."""
+
+
+def _mistaken(tx: Tx) -> None:
+    _put(1, tx)
+    raise Mistake
+
+
+def _twice(tx: Tx) -> None:
+    """What follows a statement that fails was sent together with it."""
+    _put(1, tx)
+    _put(1, tx)
+    tx.put_note("n", 1)
+
+
+def test_a_statement_that_was_to_be_prepared_behind_one_that_failed_is_prepared_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is prepared when it is used for the sixth time; the server must not be asked for it if it was not."""
+    monkeypatch.setattr(postgres, "WRITERS", 1)
+
+    async def main() -> None:
+        async with PostgresStore(shared().database()) as store:
+            with pytest.raises(Mistake):
+                await store.write(_mistaken)
+            for number in range(5):
+                await store.write(lambda tx, number=number: tx.put_note("n", number))
+            with pytest.raises(psycopg.IntegrityError):
+                await store.write(_twice)
+            await store.write(lambda tx: tx.put_note("n", 7))
+            assert await store.read(lambda tx: tx.note("n")) == 7
+
+    asyncio.run(main())
+
+
+def test_who_reads_from_a_table_that_was_away_finds_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres, "READERS", 1)
+    url = shared().database()
+
+    async def main(other: psycopg.Connection[tuple[str]]) -> None:
+        async with PostgresStore(url) as store:
+            for _ in range(5):
+                assert await store.read(lambda tx: tx.note("n")) is None
+            other.execute(b"ALTER TABLE notes RENAME TO away")
+            with pytest.raises(StoreError):
+                await store.read(lambda tx: tx.note("n"))
+            other.execute(b"ALTER TABLE away RENAME TO notes")
+            assert await store.read(lambda tx: tx.note("n")) is None
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        asyncio.run(main(connection))
