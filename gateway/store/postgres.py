@@ -225,13 +225,13 @@ class PostgresStore:
 
     def _commit(self, line: Line, jobs: list[Job], patient: bool) -> list[Job]:
         """One transaction for all jobs; each that fails takes only its own writes back. Answers which have to be run
-        again."""
+        again; of `jobs`, it takes out whom it has answered already."""
         try:
             return self._commit_ahead(line, jobs, patient)
         except Unclear:
             answer([job for job in jobs if isinstance(job.error, Overdue)])  # it has had its time
-            others = [job for job in jobs if not isinstance(job.error, Overdue)]
-            return self._commit_one_by_one(line, others, patient) if others else []
+            jobs[:] = [job for job in jobs if not isinstance(job.error, Overdue)]
+            return self._commit_one_by_one(line, jobs, patient) if jobs else []
 
     def _commit_ahead(self, line: Line, jobs: list[Job], patient: bool) -> list[Job]:
         """The same where all goes well, as it nearly always does: a journey to the server for what is read, and none

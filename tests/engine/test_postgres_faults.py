@@ -20,6 +20,7 @@ from gateway.errors import StoreError
 from gateway.store import AlertFilter, Tx, postgres
 from gateway.store.postgres import WITHIN, WRITERS, PostgresStore
 from gateway.store.postgres_line import ANSWER, IDLE
+from gateway.store.postgres_tx import PostgresTx
 from tests.engine.store_drivers import alert
 from tests.engine.vendors import page
 from tests.harness import house, inbound_tables, upstream_table
@@ -387,6 +388,10 @@ class Mistake(Exception):
     """A caller's own."""
 
 
+def _note(number: int, tx: Tx) -> None:
+    tx.put_note("n", number)
+
+
 def _mistaken(tx: Tx) -> None:
     _put(1, tx)
     raise Mistake
@@ -410,10 +415,10 @@ def test_a_statement_that_was_to_be_prepared_behind_one_that_failed_is_prepared_
             with pytest.raises(Mistake):
                 await store.write(_mistaken)
             for number in range(5):
-                await store.write(lambda tx, number=number: tx.put_note("n", number))
+                await store.write(partial(_note, number))
             with pytest.raises(psycopg.IntegrityError):
                 await store.write(_twice)
-            await store.write(lambda tx: tx.put_note("n", 7))
+            await store.write(partial(_note, 7))
             assert await store.read(lambda tx: tx.note("n")) == 7
 
     asyncio.run(main())
@@ -435,3 +440,41 @@ def test_who_reads_from_a_table_that_was_away_finds_it_again(monkeypatch: pytest
 
     with psycopg.connect(url, autocommit=True) as connection:
         asyncio.run(main(connection))
+
+
+def test_who_was_told_that_it_took_too_long_is_not_done_again_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres, "WRITERS", 1)
+    url = shared().database()
+    may_go = threading.Event()
+    runs: list[str] = []
+
+    def slow(tx: Tx) -> None:
+        assert isinstance(tx, PostgresTx)
+        if "slow" not in runs:
+            runs.append("slow")
+            tx._run("SELECT pg_sleep(60)", ()).fetchone()
+        tx.put_note("slow", 1)
+
+    def lost(tx: Tx) -> None:
+        if runs.count("other") == 0:
+            with psycopg.connect(url, autocommit=True) as other:
+                other.execute(
+                    b"SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    b"WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+        runs.append("other")
+        tx.put_note("other", tx.note("other") is None)
+
+    async def main() -> None:
+        async with PostgresStore(url) as store:
+            first = asyncio.ensure_future(store.write(lambda tx: may_go.wait(WITHIN)))
+            both = [asyncio.ensure_future(store.write(work)) for work in (slow, lost)]
+            await asyncio.sleep(0.1)
+            may_go.set()
+            await first
+            ended = await asyncio.gather(*both, return_exceptions=True)
+            assert "too slow" in str(ended[0]) and ended[1] is None
+            assert runs == ["slow", "other", "other"]
+            assert await store.read(lambda tx: (tx.note("slow"), tx.note("other"))) == (None, True)
+
+    asyncio.run(main())
