@@ -379,8 +379,10 @@ def _one_view(line: Line, connection: psycopg.Connection[Any]) -> Iterator[psyco
             forget(connection)
         try:
             with line.asking():
-                connection.execute(b"COMMIT")  # after a ROLLBACK, statements would be prepared anew
-                pipeline.__exit__(None, None, None)
+                try:
+                    connection.execute(b"COMMIT")  # after a ROLLBACK, statements would be prepared anew
+                finally:  # one that is left to itself writes its own lines to standard error
+                    pipeline.__exit__(None, None, None)
         except psycopg.Error:
             line.drop()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import re
 import threading
 import time
@@ -30,6 +31,10 @@ HEALTHY = 10.0
 """Seconds after which the store has to be well again."""
 LEASE = 15.0
 AWAY = "alert_gateway_store_unavailable"
+_END_ALL = (
+    b"SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    b"WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
 
 
 @pytest.fixture
@@ -458,10 +463,7 @@ def test_who_was_told_that_it_took_too_long_is_not_done_again_with_the_others(mo
     def lost(tx: Tx) -> None:
         if runs.count("other") == 0:
             with psycopg.connect(url, autocommit=True) as other:
-                other.execute(
-                    b"SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                    b"WHERE datname = current_database() AND pid <> pg_backend_pid()"
-                )
+                other.execute(_END_ALL)
         runs.append("other")
         tx.put_note("other", tx.note("other") is None)
 
@@ -478,3 +480,24 @@ def test_who_was_told_that_it_took_too_long_is_not_done_again_with_the_others(mo
             assert await store.read(lambda tx: (tx.note("slow"), tx.note("other"))) == (None, True)
 
     asyncio.run(main())
+
+
+def test_a_reader_whose_connection_is_lost_writes_no_lines_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    url = shared().database()
+    runs: list[int] = []
+
+    def lost(tx: Tx) -> bool:
+        runs.append(1)
+        if len(runs) == 1:
+            assert tx.note("n") is None
+            with psycopg.connect(url, autocommit=True) as other:
+                other.execute(_END_ALL)
+        return tx.note("n") is None
+
+    async def main() -> None:
+        async with PostgresStore(url) as store:
+            assert await store.read(lost) and len(runs) == 2
+
+    asyncio.run(main())
+    gc.collect()
+    assert not [one for one in caplog.records if one.name == "psycopg"]
