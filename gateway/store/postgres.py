@@ -239,11 +239,13 @@ class PostgresStore:
         ended: list[Job] = []
         again: list[Job] = []
         told: list[str] = []
+        before: psycopg.Cursor[Any] | None = None
         connection = line.connection()
         with _ahead(line, connection) as journeys:
             for number, job in enumerate(jobs):
-                tx = self._tx(line, connection, patient=patient and number == 0, pipeline=journeys)
+                tx = self._tx(line, connection, patient=patient and number == 0, pipeline=journeys, before=before)
                 is_ended = _run(job, tx)
+                before = tx.last
                 (ended if is_ended else again).append(job)
                 told += tx.told if is_ended and job.error is None else ()
                 is_to_go = job.error is not None or not is_ended
@@ -284,10 +286,19 @@ class PostgresStore:
         *,
         patient: bool,
         pipeline: psycopg.Pipeline | None = None,
+        before: psycopg.Cursor[Any] | None = None,
     ) -> PostgresTx:
         """A job's part of a transaction that writes."""
-        owner, lease = self._owner, self._held_for
-        return PostgresTx(line, connection, writes=True, owner=owner, lease=lease, patient=patient, pipeline=pipeline)
+        return PostgresTx(
+            line,
+            connection,
+            writes=True,
+            owner=self._owner,
+            lease=self._held_for,
+            patient=patient,
+            pipeline=pipeline,
+            before=before,
+        )
 
     # --- holding on, and hints ---------------------------------------------------------------------------
 

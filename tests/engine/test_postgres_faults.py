@@ -501,3 +501,26 @@ def test_a_reader_whose_connection_is_lost_writes_no_lines_of_its_own(caplog: py
     asyncio.run(main())
     gc.collect()
     assert not [one for one in caplog.records if one.name == "psycopg"]
+
+
+def test_a_statement_that_takes_too_long_is_the_trouble_of_whose_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though whoever reads next in the same transaction is the first to hear of it."""
+    monkeypatch.setattr(postgres, "WRITERS", 1)
+    url = shared().database()
+    may_go = threading.Event()
+
+    async def main(other: psycopg.Connection[tuple[str]]) -> None:
+        async with PostgresStore(url) as store:
+            await store.write(partial(_note, 1))
+            other.execute(b"SELECT * FROM notes WHERE name = 'n' FOR UPDATE")
+            first = asyncio.ensure_future(store.write(lambda tx: may_go.wait(WITHIN)))
+            works = (partial(_note, 2), lambda tx: tx.note("other"))
+            both = [asyncio.ensure_future(store.write(work)) for work in works]
+            await asyncio.sleep(0.1)
+            may_go.set()
+            await first
+            ended = await asyncio.gather(*both, return_exceptions=True)
+            assert "too slow" in str(ended[0]) and ended[1] is None
+
+    with psycopg.connect(url) as connection:
+        asyncio.run(main(connection))
