@@ -16,7 +16,6 @@ from typing import Any
 
 import psycopg
 from psycopg import conninfo
-from psycopg.generators import send
 from psycopg.types.numeric import Int8Dumper
 from psycopg.types.string import StrDumperUnknown, TextLoader
 
@@ -260,33 +259,6 @@ class Watch:
             for line in list(self._lines):
                 if line.until is not None and line.until < now:
                     line.cut()
-
-
-def at_once(pipeline: psycopg.Pipeline) -> None:
-    """Has a pipeline send nothing before answers are asked for, and then all that waits in one go.
-
-    A session that has been told a part of what is to come does not count as idle: of a process that was frozen in
-    between, the server would keep the locks for as long as it stays so (see `IDLE`).
-    """
-    take = pipeline._communicate_gen
-
-    def communicate() -> Iterator[Any]:
-        if pipeline.result_queue and pipeline.result_queue[-1] is None:  # the end of a journey
-            while pipeline.command_queue:
-                pipeline.command_queue.popleft()()  # into a buffer
-            yield from send(pipeline.pgconn)  # whole: what the socket would not take at once, nobody sends later
-            yield from take()
-
-    pipeline._communicate_gen = communicate  # type: ignore[method-assign,assignment]
-
-
-def forget(connection: psycopg.Connection[Any]) -> None:
-    """Has no statement taken for prepared any more; for after one that failed in a pipeline.
-
-    Of those that were to be prepared behind it the server knows nothing, and psycopg does not always notice: it would
-    ask for them by name for as long as the connection lasts.
-    """
-    connection._prepared.clear()
 
 
 # --- how values travel -----------------------------------------------------------------------------------------

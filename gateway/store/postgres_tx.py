@@ -150,6 +150,9 @@ class PostgresTx(SqlTx):
             return False
         keys = sorted(_number(name) for name in names if name not in self._held)
         self._held.update(names)
+        if keys:  # whoever has it may be changing what was seen before
+            self._foreseen.clear()
+            self._newest_known.clear()
         for key in keys:
             if self._patient:
                 self._run("SELECT pg_advisory_xact_lock(?)", (key,))
