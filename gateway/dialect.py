@@ -454,7 +454,8 @@ class Sending(Struct, frozen=True, kw_only=True):
     `strict` asks an update not to overwrite what somebody else changed there; `replaced` is what the route sets, which
     `body` says already where it has a field for it; `at` is the time of sending; `settings` is the dialect's section of
     the configuration; `mark` is the same at every attempt of one delivery, and no other's; an update that `changes`
-    nothing is a repeat of what was said.
+    nothing is a repeat of what was said; an end is that of the `last` one of its group (`Outbound.group`) that is open
+    at this upstream.
     """
 
     operation: Operation
@@ -473,6 +474,7 @@ class Sending(Struct, frozen=True, kw_only=True):
     settings: Any = None
     mark: str = ""
     changes: bool = False
+    last: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -496,6 +498,8 @@ class Outbound:
     requests a minute the vendor's page allows. Not every upstream `needs_key`; where `whole_url`, an upstream's `url`
     is the whole address that is posted to, query and all, and calls add nothing to it. One that does not
     `tells_changes` is not told what has changed in an alert that it has, as that would be a message of its own there.
+    `group` finds, in a caller's own words, the name of what its alert is told as a part of, at a vendor that is also
+    told when all of that is over.
     """
 
     addressed_by: Literal["id", "key"]
@@ -514,6 +518,7 @@ class Outbound:
     needs_key: bool = True
     whole_url: bool = False
     tells_changes: bool = True
+    group: Callable[[Mapping[str, Json]], str | None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

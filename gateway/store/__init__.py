@@ -298,6 +298,10 @@ class Tx(Protocol):
     def add_id(self, scope: str, name: str, party: str, alert: int) -> None:
         """Remembers that a party knows the alert by this id."""
 
+    def has_open_kin(self, scope: str, name: str, party: str, alert: int) -> bool:
+        """Whether a party knows an open alert other than this one by this id, in any scope, and was told of it or is
+        about to be. So too where it does not know this one by it: then it is not known of the others either."""
+
     def ended(self, by: int, limit: int) -> list[AlertRow]:
         """Open alerts whose own end has come by a time, the longest over first."""
 

@@ -184,6 +184,18 @@ class SqlTx:
         due = "is_open = 1 AND ends_at <= ? ORDER BY ends_at LIMIT ?"
         return [ALERTS.decode(row) for row in self._all(f"{ALERTS.select} WHERE {due}", (by, limit))]
 
+    def has_open_kin(self, scope: str, name: str, party: str, alert: int) -> bool:
+        # Another order of looking begins with all that is open at the party: the indexes of ids are the short way.
+        others = (
+            "SELECT 1 FROM ids i CROSS JOIN targets t CROSS JOIN alerts a WHERE i.party = ? AND i.name = ? "
+            "AND i.alert <> ? AND t.alert = i.alert AND t.upstream = i.party AND t.is_over = 0 "
+            "AND t.state IN ('waiting', 'present') AND a.id = i.alert AND a.is_open = 1 LIMIT 1"
+        )
+        own = "SELECT 1 FROM ids WHERE scope = ? AND name = ? AND party = ? AND alert = ?"
+        if self._one(others, (party, name, alert)) is not None:
+            return True
+        return self._one(own, (scope, name, party, alert)) is None
+
     def ids(self, alert: int) -> list[tuple[str, str]]:
         rows = self._all("SELECT party, name FROM ids WHERE alert = ? ORDER BY party, name", (alert,))
         return [(party, name) for party, name in rows]

@@ -64,6 +64,33 @@ def test_who_holds_a_lane_is_found_without_all_who_ever_did(harness: Harness) ->
     in_tx(harness, work)
 
 
+def test_whether_others_of_a_group_are_open_at_an_upstream(harness: Harness) -> None:
+    def work(tx: Tx) -> None:
+        for number, state in ((1, "present"), (2, "present"), (3, "dead"), (4, "present")):
+            tx.insert_alert(alert(number, key=f"k{number}"))
+            tx.put_target(target(number, state=state))
+            if number < 4:
+                tx.add_id("s", "group g", "u", number)
+        assert tx.has_open_kin("s", "group g", "u", 1)
+        assert tx.has_open_kin("s", "group g", "u", 4)  # nobody noted which group it is of
+        two = tx.alert(2)
+        assert two is not None
+        two.is_open, two.status = False, "resolved"
+        tx.update_alert(two)
+        assert not tx.has_open_kin("s", "group g", "u", 1)
+        assert tx.has_open_kin("s", "group g", "u", 2)
+        tx.remove_alert(1)
+        assert not tx.has_open_kin("s", "group g", "u", 2)
+
+    in_tx(harness, work)
+
+
+def test_others_of_a_group_are_found_by_its_id(tmp_path: Path) -> None:
+    steps = _plans(tmp_path, lambda tx: tx.has_open_kin("s", "group g", "u", 1))
+    assert "ids_party" in steps[0], steps
+    assert all("SEARCH" in step for step in steps), steps
+
+
 def _plans(path: Path, work: Any) -> list[str]:
     """What SQLite goes through for each statement of a reading transaction."""
     steps: list[str] = []
