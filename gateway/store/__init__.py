@@ -12,7 +12,7 @@ nothing. A store of one gateway alone has no need of either, and does nothing th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Literal, Protocol, TypeVar
 
 from msgspec import Struct
@@ -287,6 +287,10 @@ class Tx(Protocol):
 
     def alerts(self, scope: str, chosen: AlertFilter) -> tuple[list[AlertRow], int]:
         """The alerts chosen, oldest first, and how many there are without `offset` and `limit`."""
+
+    def alerts_in_parts(self, scope: str, chosen: AlertFilter) -> Iterator[list[AlertRow]]:
+        """The alerts chosen, oldest first, without `offset` and `limit`; a part of them at a time, as there may be very
+        many."""
 
     def insert_alert(self, row: AlertRow) -> None: ...
     def update_alert(self, row: AlertRow) -> None:

@@ -6,7 +6,8 @@ Values are always bound, never written into a statement; `?` marks them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from array import array
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Literal, Protocol, get_args
 
 import msgspec
@@ -34,6 +35,9 @@ _KIND = ("dialect", "caller", "outcome", "method", "path", "agent")
 """What tells calls of one kind from those of another."""
 ALL = 1 << 62
 """A limit that limits nothing."""
+PART = 500
+"""So many alerts are read at once of a list that may be very long."""
+_OLDEST_FIRST = "ORDER BY created_at, id"
 LAST = "\U0010ffff"
 """No text comes after this one but itself."""
 
@@ -140,29 +144,26 @@ class SqlTx:
         return [(number, _summary.decode(body).summary or "") for number, body in rows]
 
     def alerts(self, scope: str, chosen: AlertFilter) -> tuple[list[AlertRow], int]:
-        conditions, values = ["scope = ?", "is_deleted = 0"], [scope]
-        if chosen.statuses:
-            conditions.append(f"status IN ({', '.join('?' for _ in chosen.statuses)})")
-            values += chosen.statuses
-        for column, value in (
-            ("resource =", chosen.resource),
-            ("updated_at >=", chosen.updated_from),
-            ("created_at <", chosen.created_before),
-        ):
-            if value is not None:
-                conditions.append(f"{column} ?")
-                values.append(value)  # type: ignore[arg-type]
-        where = " AND ".join(conditions)
+        where, values = _where(scope, chosen)
         total = self._one(f"SELECT count(*) FROM alerts WHERE {where}", values)[0]
         limit = ALL if chosen.limit is None else chosen.limit
         # What is put in order is their numbers: whole alerts, of which there may be many before the page that is asked
         # for, would be copied to the disk and back.
-        order = "ORDER BY created_at, id"
-        page = f"SELECT id FROM alerts WHERE {where} {order} LIMIT ? OFFSET ?"
-        chosen_ones = f"{ALERTS.select} WHERE id IN ({page}) {order}"
+        page = f"SELECT id FROM alerts WHERE {where} {_OLDEST_FIRST} LIMIT ? OFFSET ?"
+        chosen_ones = f"{ALERTS.select} WHERE id IN ({page}) {_OLDEST_FIRST}"
         if chosen.limit is None and not chosen.offset:
-            chosen_ones = f"{ALERTS.select} WHERE {where} {order} LIMIT ? OFFSET ?"
+            chosen_ones = f"{ALERTS.select} WHERE {where} {_OLDEST_FIRST} LIMIT ? OFFSET ?"
         return [ALERTS.decode(row) for row in self._all(chosen_ones, [*values, limit, chosen.offset])], total
+
+    def alerts_in_parts(self, scope: str, chosen: AlertFilter) -> Iterator[list[AlertRow]]:
+        where, values = _where(scope, chosen)
+        numbers = array(
+            "q", (row[0] for row in self._all(f"SELECT id FROM alerts WHERE {where} {_OLDEST_FIRST}", values))
+        )
+        for begin in range(0, len(numbers), PART):
+            part = numbers[begin : begin + PART]
+            theirs = f"{ALERTS.select} WHERE id IN ({', '.join('?' for _ in part)}) {_OLDEST_FIRST}"
+            yield [ALERTS.decode(row) for row in self._all(theirs, part)]
 
     def insert_alert(self, row: AlertRow) -> None:
         self._run(ALERTS.insert, ALERTS.values(row))
@@ -509,6 +510,23 @@ class SqlTx:
     def largest_id(self) -> int:
         tables = ("commands", "deliveries", "alerts")
         return max(int(self._one(f"SELECT coalesce(max(id), 0) FROM {table}", ())[0]) for table in tables)
+
+
+def _where(scope: str, chosen: AlertFilter) -> tuple[str, list[Any]]:
+    """The condition on the alerts of a scope that are chosen, and its values."""
+    conditions, values = ["scope = ?", "is_deleted = 0"], [scope]
+    if chosen.statuses:
+        conditions.append(f"status IN ({', '.join('?' for _ in chosen.statuses)})")
+        values += chosen.statuses
+    for column, value in (
+        ("resource =", chosen.resource),
+        ("updated_at >=", chosen.updated_from),
+        ("created_at <", chosen.created_before),
+    ):
+        if value is not None:
+            conditions.append(f"{column} ?")
+            values.append(value)  # type: ignore[arg-type]
+    return " AND ".join(conditions), values
 
 
 def may_be_sent(*, fresh: bool = False, ranked: bool = False) -> str:
