@@ -96,15 +96,16 @@ class SqlTx:
         return self._alert_where("scope = ? AND name = ? AND is_deleted = 0", scope, name)
 
     def alert_by_id(self, scope: str, name: str) -> AlertRow | None:
-        shown = self._alert_where("scope = ? AND shown = ? AND is_deleted = 0 ORDER BY id DESC", scope, name)
+        shown = self._alert_where("scope = ? AND shown = ? AND is_deleted = 0 ORDER BY id DESC LIMIT 1", scope, name)
         if shown:
             return shown
         known = "SELECT alert FROM ids WHERE scope = ? AND name = ?"
-        # Two accounts may have the same short id for two alerts: callers are shown the primary's.
-        said_by = "FROM targets t JOIN ids i ON i.alert = t.alert AND i.party = t.upstream WHERE t.alert = alerts.id"
-        first = f"coalesce((SELECT min(t.position) {said_by} AND i.scope = ? AND i.name = ?), 0)"
-        chosen = f"id IN ({known}) AND is_deleted = 0 ORDER BY {first}, id DESC"
-        found = self._alert_where(chosen, scope, name, scope, name)
+        # Where the newest of all is here, and its primary says so, none comes before it: of an alert that flaps a hundred
+        # thousand may be known by this.
+        newest = "a.id = (SELECT max(alert) FROM ids WHERE scope = ? AND name = ?) AND a.is_deleted = 0"
+        only = f"alert >= coalesce((SELECT a.id FROM alerts a WHERE {newest} AND {_place('a')} = 0), 0)"
+        chosen = f"id IN ({known} AND {only}) AND is_deleted = 0 ORDER BY {_place('alerts')}, id DESC LIMIT 1"
+        found = self._alert_where(chosen, *(scope, name) * 4)
         if found is None and name.isascii() and name.isdigit() and len(name) < 17:
             said_by = "coalesce((SELECT alert FROM commands WHERE id = ?), ?)"  # a command's number is its alert's too
             return self._alert_where(f"id = {said_by} AND scope = ? AND is_deleted = 0", int(name), int(name), scope)
@@ -510,6 +511,13 @@ class SqlTx:
     def largest_id(self) -> int:
         tables = ("commands", "deliveries", "alerts")
         return max(int(self._one(f"SELECT coalesce(max(id), 0) FROM {table}", ())[0]) for table in tables)
+
+
+def _place(alerts: str) -> str:
+    """Which of an alert's upstreams says an id: two values to bind. Two accounts may have the same short id for two
+    alerts, and callers are shown the primary's."""
+    said_by = f"FROM targets t JOIN ids i ON i.alert = t.alert AND i.party = t.upstream WHERE t.alert = {alerts}.id"
+    return f"coalesce((SELECT min(t.position) {said_by} AND i.scope = ? AND i.name = ?), 0)"
 
 
 def _where(scope: str, chosen: AlertFilter) -> tuple[str, list[Any]]:

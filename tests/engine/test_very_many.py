@@ -330,3 +330,50 @@ def test_a_list_holds_a_part_of_what_is_open(
         assert said == sorted(said, key=lambda one: one["fingerprint"])
     assert len(alive) >= 1200
     assert most[0] <= 1000
+
+
+def test_of_all_that_are_known_by_an_id_the_newest_is_looked_at(harness: Harness) -> None:
+    """An Alertmanager's fingerprint, or a caller's key, that a hundred thousand alerts have: each of them was put in
+    order for every look, which took more than a second in the loop."""
+    asked: list[str] = []
+
+    def known(tx: Tx, name: str) -> int | None:
+        found = tx.alert_by_id("s", name)
+        return found.id if found else None
+
+    def work(tx: Tx) -> None:
+        for number in range(1, 21):
+            tx.insert_alert(alert(number, is_open=number == 20))
+            tx.put_target(target(number, upstream="u", position=0, state="present"))
+            tx.put_target(target(number, upstream="v", position=1, state="present"))
+            tx.add_id("s", "mark", "u", number)
+        assert known(tx, "mark") == 20
+        assert isinstance(tx, SqlTx)
+        plain = tx._one
+
+        def one(statement: str, values: Any) -> Any:
+            asked.append(statement)
+            return plain(statement, values)
+
+        tx._one = one  # type: ignore[method-assign]
+        known(tx, "mark")
+        [statement] = [text for text in asked if "FROM ids" in text]
+        among = statement.partition(" WHERE id IN (")[2].partition(") AND is_deleted = 0 ORDER BY")[0]
+        del tx._one
+        assert len(tx._all(among, ("s", "mark") * (among.count("?") // 2))) == 1
+        tx.insert_alert(alert(21))
+        tx.put_target(target(21, upstream="u", position=0, state="present"))
+        tx.put_target(target(21, upstream="v", position=1, state="present"))
+        tx.add_id("s", "mark", "v", 21)
+        assert known(tx, "mark") == 20  # the newest is another account's, which is not the primary
+        gone = tx.alert(20)
+        assert gone is not None
+        gone.is_deleted = True
+        tx.update_alert(gone)
+        assert known(tx, "mark") == 19
+        tx.add_id("s", "mark", "gateway", 21)
+        assert known(tx, "mark") == 19
+        tx.add_id("s", "mark", "u", 21)
+        assert known(tx, "mark") == 21
+
+    in_tx(harness, work)
