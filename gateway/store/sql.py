@@ -100,8 +100,8 @@ class SqlTx:
         if shown:
             return shown
         known = "SELECT alert FROM ids WHERE scope = ? AND name = ?"
-        # Where the newest of all is here, and its primary says so, none comes before it: of an alert that flaps a hundred
-        # thousand may be known by this.
+        # Where the newest of all is here, and its primary says so, none comes before it: of an alert that flaps, a
+        # hundred thousand may be known by this.
         newest = "a.id = (SELECT max(alert) FROM ids WHERE scope = ? AND name = ?) AND a.is_deleted = 0"
         only = f"alert >= coalesce((SELECT a.id FROM alerts a WHERE {newest} AND {_place('a')} = 0), 0)"
         chosen = f"id IN ({known} AND {only}) AND is_deleted = 0 ORDER BY {_place('alerts')}, id DESC LIMIT 1"
