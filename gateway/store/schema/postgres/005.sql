@@ -8,8 +8,3 @@ CREATE OR REPLACE FUNCTION gateway_alert_over() RETURNS trigger LANGUAGE plpgsql
 DROP TRIGGER IF EXISTS alerts_over ON alerts;
 CREATE TRIGGER alerts_over AFTER UPDATE OF is_open ON alerts FOR EACH ROW
     WHEN (OLD.is_open <> NEW.is_open) EXECUTE FUNCTION gateway_alert_over();
--- Whether anything of an alert waits for an upstream is found without all that was ever said of it, by the index that says
--- how much waits: every further one would cost each delivery.
-CREATE INDEX IF NOT EXISTS deliveries_waiting_alert ON deliveries (upstream, alert, created_at, size)
-    WHERE state = 'waiting';
-DROP INDEX IF EXISTS deliveries_waiting;
