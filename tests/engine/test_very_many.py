@@ -134,6 +134,8 @@ def test_a_page_of_a_list_is_in_order(harness: Harness) -> None:
             tx.insert_alert(alert(number, created_at=number // 2))
         rows, total = tx.alerts("s", AlertFilter(limit=2, offset=2))
         assert ([row.id for row in rows], total) == ([3, 4], 5)
+        parts = list(tx.alerts_in_parts("s", AlertFilter(statuses=("firing",))))
+        assert [row.id for part in parts for row in part] == [1, 2, 3, 4, 5]
 
     in_tx(harness, work)
 
