@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import structlog
 from cachetools import TTLCache
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from gateway import muting
 from gateway.accepted import Accepted, Caller, Via
@@ -45,7 +45,6 @@ from gateway.dialect import (
     Ref,
     Relay,
     Reply,
-    Shown,
     Unmute,
 )
 from gateway.errors import Problem, ProblemKind, StoreError, together
@@ -53,7 +52,7 @@ from gateway.history import inquire, told
 from gateway.idempotency import Key, as_answer, first_answer, keep
 from gateway.ids import MakeId
 from gateway.landing import all_has_landed, has_landed, not_landed
-from gateway.lookup import as_shown, look_up, mutes, question
+from gateway.lookup import as_shown, listed, look_up, mutes, question
 from gateway.metrics import Metrics
 from gateway.refreshing import forget, let_go, refresh, take_in, unlisted
 from gateway.road import Road
@@ -452,24 +451,11 @@ class Desk:
             resource=asked.resource,
             updated_from=millis(asked.since) if asked.since else None,
             created_before=millis(asked.before) if asked.before else None,
-            offset=asked.offset if asked.choose is None else 0,
-            limit=asked.limit if asked.choose is None else None,
+            offset=asked.offset,
+            limit=asked.limit,
         )
-
-        def look(tx: Tx) -> tuple[tuple[Shown, ...], int]:
-            rows, total = tx.alerts(who.scope, wanted)
-            listed = tuple(as_shown(row) for row in rows)
-            if asked.marked is not None:
-                listed = tuple(asked.marked(listed, muting.active(tx, who.scope, self.now())))
-            if asked.choose is None:
-                return listed, total
-            chosen = asked.choose(listed)
-            end = None if asked.limit is None else asked.offset + asked.limit
-            return tuple(chosen[asked.offset : end]), len(chosen)
-
-        listed, total = await self.store.read(look, is_long=True)
-        answer = Answer(listed=listed, total=total, listing=asked, request=request)
-        return Answered(answer, request, is_stale=is_stale)
+        answer = await self.store.read(lambda tx: listed(tx, who.scope, asked, wanted, self.now()), is_long=True)
+        return Answered(structs.replace(answer, request=request), request, is_stale=is_stale)
 
     async def _take_in(
         self, who: Caller, upstream: Upstream, alerts: Sequence[FoundAlert], asked_at: int, entry: str
@@ -491,8 +477,8 @@ class Desk:
             )
             await self.store.write(work, is_long=True)
         if upstream.dialect.outbound.read is None:
-            listed = {found.id for found in alerts}
-            missed = await self.store.read(lambda tx: unlisted(tx, who, upstream, listed, entry), is_long=True)
+            there = {found.id for found in alerts}
+            missed = await self.store.read(lambda tx: unlisted(tx, who, upstream, there, entry), is_long=True)
             if missed:
                 await self.store.write(lambda tx: let_go(tx, missed, asked_at), is_long=True)
 
@@ -513,8 +499,12 @@ class Desk:
         muted = await self.store.write(lambda tx: muting.keep(tx, who.scope, asked, self.now()))
         if asked.starts_at.timestamp() * 1000 <= self.now():
             chosen = AlertFilter(statuses=("firing",))
-            rows, _ = await self.store.read(lambda tx: tx.alerts(who.scope, chosen), is_long=True)
-            meant = [row.shown for row in rows if asked.covers(flatten(row.body))]
+
+            def covered(tx: Tx) -> list[str]:
+                rows = (row for part in tx.alerts_in_parts(who.scope, chosen) for row in part)
+                return [row.shown for row in rows if asked.covers(flatten(row.body))]
+
+            meant = await self.store.read(covered, is_long=True)
             acknowledge = tuple(
                 Command(operation=Operation.ACKNOWLEDGE, ref=Ref(id=shown), comment=asked.comment) for shown in meant
             )
