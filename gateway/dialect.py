@@ -495,7 +495,8 @@ class Outbound:
     they usually do. `on_resolve` is what a rule's resolve becomes unless configured. `published_rate` is how many
     requests a minute the vendor's page allows. Not every upstream `needs_key`; where `whole_url`, an upstream's `url`
     is the whole address that is posted to, query and all, and calls add nothing to it. One that does not
-    `tells_changes` is not told what has changed in an alert that it has, as that would be a message of its own there.
+    `tells_changes` is not told what has changed in an alert that it has, as that would be a message of its own there;
+    one that does not `ends_by_key` makes nothing of an alert's key, and of an alert that is not known has to be told more.
     """
 
     addressed_by: Literal["id", "key"]
@@ -514,6 +515,7 @@ class Outbound:
     needs_key: bool = True
     whole_url: bool = False
     tells_changes: bool = True
+    ends_by_key: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

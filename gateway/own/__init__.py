@@ -121,6 +121,7 @@ def _made(described: Described, table: Mapping[str, Any]) -> Dialect:
             authorise=described.credentials.put,
             needs_key=described.credentials is not NONE,
             tells_changes=described.send.updates,
+            ends_by_key=sender.uses_key(),
             whole_url=not (file.send.get("path") or file.send.get("paths")),
             reason=reason,
         ),

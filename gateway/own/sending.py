@@ -16,7 +16,8 @@ from msgspec import UNSET
 from gateway.canonical import Operation
 from gateway.dialect import Call, Delivered, Json, Rejected, Request, Response, Sending, segment
 from gateway.own.envelope import Seal
-from gateway.own.shaping import shaped
+from gateway.own.places import in_the_way
+from gateway.own.shaping import shaped, slots
 from gateway.own.words import Standing, spelled
 from gateway.rows import Row, Writing
 from gateway.wire import Wire, copied, get, merged, put
@@ -57,6 +58,13 @@ class Sender:
         operations += [Operation.ACKNOWLEDGE] if self.standing and self.standing.acknowledge else []
         operations += [Operation.RESOLVE] if self.standing and self.standing.resolve else []
         return {operation: functools.partial(self._call, operation) for operation in operations}
+
+    def uses_key(self) -> bool:
+        """Whether a request has something of the alert's key: in another shape it need not."""
+        paths = (self.path, *self.paths.values())
+        places = [] if self.key is None else self.key.wires
+        is_in_shape = any(in_the_way(place, list(slots(self.shape))) for place in places)
+        return not self.shape or is_in_shape or any("{key}" in path for path in paths)
 
     def _call(self, operation: Operation, sending: Sending) -> Call:
         path = self.paths.get(operation, self.path).replace("{key}", segment(sending.key or ""))

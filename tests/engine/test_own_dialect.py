@@ -19,6 +19,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 import mappings.cloudevents
 from gateway.canonical import SERVER_OWNED, Link, Operation
 from gateway.carry import restore
+from gateway.checking import warnings
 from gateway.cli import main
 from gateway.config import Config, parse
 from gateway.configtables import Tables
@@ -559,6 +560,50 @@ def test_a_chat_is_told_in_a_shape_of_its_own(tmp_path: Path) -> None:
     assert first["of"] == [["env:prod", "team:web"], "https://example.com/", 1]
     assert last == {"footer": " {'a': 1} {}", "of": [1]}
     assert {body["channel"] for body in told} == {"#ops"} and set(told[0]) == {"text", "attachments", "channel"}
+
+
+def test_the_end_of_an_alert_that_nobody_knows_is_no_message_without_words(tmp_path: Path) -> None:
+    """All that is known of it is its key, which this chat has nothing of; another that has is told."""
+
+    def text(url: str) -> str:
+        keyed = CHAT.replace("chatty", "keyed").replace("{level}: {title}", "{level}: {title} ({id})")
+        there = "".join(
+            f'[upstreams.{name}]\ndialect = "{name}"\nurl = "{url}/{name}"\n' for name in ("chatty", "keyed")
+        )
+        routes = '[[routes]]\nto = ["chatty", "keyed"]\n'
+        return f'{CHAT}{keyed}[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{there}{routes}'
+
+    said: list[tuple[str, dict[str, Any]]] = [
+        ("/ilert/api/events", {"apiKey": KEY, "alertKey": "x", "summary": "Disk full", "eventType": "RESOLVE"}),
+        ("/chatty", {"id": "y", "state": "RESOLVED"}),
+        ("/chatty", {"id": "z", "state": "RESOLVED", "title": "Own"}),
+    ]
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        for path, body in said:
+            assert h.call("POST", path, body, key=None).status == 202
+        h.wait_for(lambda: len(upstream.got) >= 4 and not outbox(h, "waiting"))
+        told = sorted((got.path, got.body["text"]) for got in upstream.got)
+    assert told == [
+        ("/chatty", "RESOLVED : Own"),
+        ("/keyed", "RESOLVED :  (x)"),
+        ("/keyed", "RESOLVED :  (y)"),
+        ("/keyed", "RESOLVED :  (z)"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "upstream", "is_said"),
+    [
+        ("", "", True),
+        ("send.updates = false", "", False),
+        ("", 'on_resolve = "keep"', False),
+        ('fields.dedup_key = "id"\nfields.status = { at = "state", resolve = "ok" }', "", False),
+    ],
+)
+def test_an_upstream_that_hears_of_no_end_is_warned_of(more: str, upstream: str, is_said: bool) -> None:
+    described = f'[dialects.acme]\nauth = "none"\nfields.summary = "title"\n{more}\n'
+    config = parse(f'[inbound.ilert]\n[upstreams.there]\ndialect = "acme"\nurl = "http://x"\n{upstream}\n{described}')
+    assert any("upstreams.there: dialects.acme has no word for an end" in one for one in warnings(config)) is is_said
 
 
 def test_what_has_changed_is_not_told_where_that_would_page_again(tmp_path: Path) -> None:
