@@ -75,8 +75,8 @@ def _endless(config: Config) -> Iterator[str]:
             continue
         if Operation.RESOLVE not in outbound.calls:
             yield (
-                f"upstreams.{name}: dialects.{upstream.dialect.name} has no word for an end, so what is told there stays "
-                "open; add `resolve` to its `status`, or send.updates = false where each request is a message"
+                f"upstreams.{name}: dialects.{upstream.dialect.name} has no word for an end, so what is told there "
+                "stays open; add `resolve` to its `status`, or send.updates = false where each request is a message"
             )
 
 

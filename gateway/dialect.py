@@ -496,7 +496,7 @@ class Outbound:
     requests a minute the vendor's page allows. Not every upstream `needs_key`; where `whole_url`, an upstream's `url`
     is the whole address that is posted to, query and all, and calls add nothing to it. One that does not
     `tells_changes` is not told what has changed in an alert that it has, as that would be a message of its own there;
-    one that does not `ends_by_key` makes nothing of an alert's key, and of an alert that is not known has to be told more.
+    one that does not `ends_by_key` makes nothing of an alert's key, and hears of one that is not known only in words.
     """
 
     addressed_by: Literal["id", "key"]

@@ -26,6 +26,7 @@ from gateway.own.envelope import Envelope
 from gateway.own.places import struct_of
 from gateway.own.reading import Reader, Taken, problem
 from gateway.own.sending import Sender, plainly, reason
+from gateway.own.shaping import slots
 from gateway.rows import Row, Unmet, Writing
 from gateway.wire import Wire, put
 
@@ -103,6 +104,7 @@ def _made(described: Described, table: Mapping[str, Any]) -> Dialect:
         described.rows,
         container=described.container,
         details=details,
+        shown=tuple(slots(described.send.body)) if described.send.body else None,
     )
     sender = _sender(described)
     unshaped = replace(sender, shape={})

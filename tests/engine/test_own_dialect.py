@@ -562,6 +562,16 @@ def test_a_chat_is_told_in_a_shape_of_its_own(tmp_path: Path) -> None:
     assert {body["channel"] for body in told} == {"#ops"} and set(told[0]) == {"text", "attachments", "channel"}
 
 
+def test_what_a_shape_of_its_own_has_no_room_for_is_said_to_its_callers_too(tmp_path: Path) -> None:
+    def text(url: str) -> str:
+        return f'{CHAT}[upstreams.there]\ndialect = "chatty"\nurl = "{url}"\n'
+
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        said = {"id": "y", "title": "Own", "level": "warning", "who": {"is": "me"}}
+        answer = h.call("POST", "/chatty", said, key=None)
+        assert answer.headers["alert-gateway-report"] == "there; kept=extensions.chatty.who"
+
+
 def test_the_end_of_an_alert_that_nobody_knows_is_no_message_without_words(tmp_path: Path) -> None:
     """All that is known of it is its key, which this chat has nothing of; another that has is told."""
 
