@@ -71,9 +71,9 @@ def _endless(config: Config) -> Iterator[str]:
     """Upstreams whose description has no word for an end: what they are told of stays open there for good."""
     for name, upstream in config.upstreams.items():
         outbound = upstream.dialect.outbound
-        if upstream.dialect.description is None or upstream.on_resolve == "keep" or not outbound.tells_changes:
+        if upstream.dialect.description is None or upstream.on_resolve == "keep" or Operation.RESOLVE in outbound.calls:
             continue
-        if Operation.RESOLVE not in outbound.calls:
+        if outbound.tells_changes or outbound.addressed_by == "id":
             yield (
                 f"upstreams.{name}: dialects.{upstream.dialect.name} has no word for an end, so what is told there "
                 "stays open; add `resolve` to its `status`, or send.updates = false where each request is a message"

@@ -326,7 +326,14 @@ class SendFile(Struct, kw_only=True):
     """What is added to the upstream's address; `{key}` stands for the alert's key, `{credential}` for what is secret
     with `auth = "path"`."""
     paths: dict[str, str] = {}
-    """Operation (`create`, `update`, `acknowledge`, `resolve`, `reopen`) → its own path."""
+    """Operation (`create`, `update`, `acknowledge`, `resolve`, `reopen`) → its own path; it needs no word in `status`
+    then."""
+    methods: dict[str, str] = {}
+    """Operation → its own method. `DELETE` is sent without a body."""
+    id: str | None = None
+    """Place in the answer to a new alert of the id that the vendor gave it: `{id}` in the paths of other operations
+    stands for it, and those without such a path are not told. An answer without it is a refusal. Where the answer is
+    lost the alert is sent again, and may be there twice."""
     headers: dict[str, str] = {}
     """Further headers, the same for every upstream."""
     success: dict[str, Any] = {}

@@ -117,12 +117,12 @@ def _made(described: Described, table: Mapping[str, Any]) -> Dialect:
         mapping=rows,
         routes=_routes(described, rows),
         outbound=Outbound(
-            addressed_by="key",
+            addressed_by="id" if described.send.id else "key",
             calls=sender.calls(),
-            nearest={Operation.DELETE: Operation.RESOLVE} if Operation.RESOLVE in sender.calls() else {},
+            nearest=_nearest(sender),
             authorise=described.credentials.put,
             needs_key=described.credentials is not NONE,
-            tells_changes=described.send.updates,
+            tells_changes=described.send.updates and (not sender.id or Operation.UPDATE in sender.paths),
             ends_by_key=sender.uses_key(),
             whole_url=not (file.send.get("path") or file.send.get("paths")),
             reason=reason,
@@ -145,6 +145,13 @@ def _rows(described: Described) -> Iterator[Row]:
     return (entry for entry in described.rows if isinstance(entry, Row))
 
 
+def _nearest(sender: Sender) -> dict[Operation, Operation]:
+    """What is deleted is over; what is on again is a new one where the id of the old one does not open it."""
+    calls = sender.calls()
+    nearest = {Operation.DELETE: Operation.RESOLVE} if Operation.RESOLVE in calls else {}
+    return nearest if Operation.REOPEN in calls else {**nearest, Operation.REOPEN: Operation.CREATE}
+
+
 def _sender(described: Described) -> Sender:
     send = described.send
     return Sender(
@@ -154,6 +161,8 @@ def _sender(described: Described) -> Sender:
         method=send.method,
         path=send.path,
         paths=send.paths,
+        methods=send.methods,
+        id=send.id or "",
         headers=send.headers,
         sealed=described.envelope.sealed if described.envelope else plainly,
         mode=described.mode,
@@ -177,8 +186,8 @@ def _routes(described: Described, rows: Rows) -> tuple[Route, ...]:
     )
     asked = [Operation.CREATE, *([Operation.UPDATE] if described.key else [])]
     standing = described.standing
-    asked += [Operation.ACKNOWLEDGE] if standing and standing.acknowledge else []
-    asked += [Operation.RESOLVE] if standing and standing.resolve else []
+    asked += [Operation.ACKNOWLEDGE] if described.key and standing and standing.acknowledge else []
+    asked += [Operation.RESOLVE] if described.key and standing and standing.resolve else []
     is_usual = not described.file.reply.get("body")
     events = Route(
         method="POST",

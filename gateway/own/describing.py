@@ -106,7 +106,8 @@ class Describing:
         container = self._container(file)
         self._constants(file)
         key = next((entry for entry in self._rows if isinstance(entry, Row) and "dedup_key" in entry.paths), None)
-        if self._standing and (self._standing.resolve or self._standing.acknowledge) and key is None:
+        ends = bool(self._standing and (self._standing.resolve or self._standing.acknowledge))
+        if ends and key is None and not file.send.get("id"):
             self._say("fields", 'dedup_key is needed to tell which alert `status` ends: dedup_key = "id"')
         return Described(
             name=self._name,
@@ -407,6 +408,8 @@ class Describing:
         if send.method not in ("POST", "PUT", "PATCH"):
             self._say("send.method", f"{send.method!r} is none of POST, PUT, PATCH")
         self._send_paths(send, in_path=file.auth == "path")
+        self._send_methods(send)
+        self._send_id(send)
         for header, text in send.headers.items():
             if not is_header(header):
                 self._say("send.headers", f"{header!r} is no header's name")
@@ -434,8 +437,35 @@ class Describing:
                 self._say(at, f'has {IN_PATH}, so auth = "path" is needed')
             if operation and operation not in SENT:
                 self._say(at, f"is none of {', '.join(SENT)}{near(operation, SENT)}")
-            if path and (not path.startswith("/") or "{" in path.replace("{key}", "").replace(IN_PATH, "")):
-                self._say(at, f"{path!r} is no path: it begins with a slash, and has {{key}} at most")
+            bare = path.replace("{id}" if send.id else "{key}", "").replace(IN_PATH, "")
+            if path and (not path.startswith("/") or "{" in bare):
+                most = "{id}, as there is send.id," if send.id else "{key}"
+                hint = "" if send.id or "{id}" not in path else "; {id} needs send.id"
+                self._say(at, f"{path!r} is no path: it begins with a slash, and has {most} at most{hint}")
+
+    def _send_methods(self, send: SendFile) -> None:
+        for operation, method in send.methods.items():
+            at = f"send.methods.{operation}"
+            known = ("POST", "PUT", "PATCH") if operation == "create" else ("POST", "PUT", "PATCH", "DELETE")
+            if operation not in SENT:
+                self._say(at, f"is none of {', '.join(SENT)}{near(operation, SENT)}")
+            elif method not in known:
+                self._say(at, f"{method!r} is none of {', '.join(known)}")
+
+    def _send_id(self, send: SendFile) -> None:
+        """The id in an answer: every path but that of a new alert has it."""
+        if send.id is None:
+            return
+        self._check.parsed(place, send.id, f"{self._path}.send.id", "")
+        others = {operation: path for operation, path in send.paths.items() if operation != "create"}
+        if not others:
+            self._say("send.id", 'is of no use: send.paths = { resolve = "/incidents/{id}/resolve" }, for one')
+        for operation, path in others.items():
+            if "{id}" not in path:
+                self._say(f"send.paths.{operation}", "needs {id}, the id of the alert that it is about")
+        for at, path in (("path", send.path), ("paths.create", send.paths.get("create", ""))):
+            if "{id}" in path:
+                self._say(f"send.{at}", "has {id}, which only the answer to a new alert tells")
 
     def _shape(self, shape: Mapping[str, Any]) -> None:
         """Another shape has only what there is, and all that `fields` says but the key and how it stands: what it had

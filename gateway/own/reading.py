@@ -62,7 +62,13 @@ class Reader:
             return self._opening(self.rows.read(body))
         key = control.flat.get("dedup_key")
         if not key:
-            raise invalid(self.key[0], f"is required to {operation} an alert")
+            place = self.key[0] if self.key or not self.standing else self.standing.at
+            raise invalid(
+                place,
+                f"is required to {operation} an alert"
+                if self.key
+                else "says what became of an alert, and no field says of which",
+            )
         return Command(
             operation=operation,
             ref=Ref(key=key),

@@ -33,7 +33,7 @@ from gateway.registry import dialects
 from gateway.rehearsal import bare_upstream, command_in, rehearse
 from gateway.secrets import MASK
 from gateway.translation import translate
-from tests.chaos_upstream import Got, chaos, say
+from tests.chaos_upstream import CLOSE, Got, chaos, say
 from tests.conformance.samples import CREATES, NOW, alert_of, asked, sample_id, saying
 from tests.conformance.strategies import ODD, alerts, every_mutation, mutated
 from tests.engine.descriptions import DEEP, FIRING, OPEN, SOURCE, TITLES, TRIGGERED
@@ -616,6 +616,77 @@ def test_an_upstream_that_hears_of_no_end_is_warned_of(more: str, upstream: str,
     assert any("upstreams.there: dialects.acme has no word for an end" in one for one in warnings(config)) is is_said
 
 
+INCIDENTS = """
+[dialects.incidents]
+[dialects.incidents.send]
+path = "/api/v3/incidents"
+id = "data.id"
+paths = { acknowledge = "/api/v3/incidents/{id}/acknowledge", resolve = "/api/v3/incidents/{id}" }
+methods = { resolve = "DELETE" }
+[dialects.incidents.fields]
+summary = { at = "name", required = true }
+details = "text"
+"""
+"""A vendor that finds an incident by the id that it gave it, as Better Stack's and Rootly's APIs do."""
+
+
+def incidents(url: str) -> str:
+    """A gateway in front of it."""
+    there = f'[upstreams.there]\ndialect = "incidents"\nurl = "{url}"\nkey = "k"\nretry = {{ first = "50ms" }}\n'
+    return f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{there}{INCIDENTS}'
+
+
+def test_an_alert_is_found_by_the_id_in_the_answer(tmp_path: Path) -> None:
+    """What has no path is not told; the same key that fires again is another incident, with an id of its own."""
+    words = ["ALERT", "ALERT", "ACCEPT", "RESOLVE", "ALERT", "RESOLVE"]
+    with (
+        chaos(say(201, {"data": {"id": "a/1"}})) as upstream,
+        house(tmp_path, config=lambda _: incidents(upstream.url)) as h,
+    ):
+        for number, word in enumerate(words):
+            if word == "ALERT" and number:
+                upstream.always(say(201, {"data": {"id": 2}}))
+            event = {"apiKey": KEY, "eventType": word, "alertKey": "disk", "summary": f"Disk {number}"}
+            assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+            h.wait_for(lambda: not outbox(h, "waiting"))
+        told = [(got.method, got.path, got.content and got.body) for got in upstream.got]
+    assert [one[:2] for one in told] == [
+        ("POST", "/api/v3/incidents"),
+        ("POST", "/api/v3/incidents/a%2F1/acknowledge"),
+        ("DELETE", "/api/v3/incidents/a%2F1"),
+        ("POST", "/api/v3/incidents"),
+        ("DELETE", "/api/v3/incidents/2"),
+    ]
+    assert told[0][2]["name"] == "Disk 0" and told[3][2]["name"] == "Disk 4" and not told[2][2]
+
+
+@pytest.mark.parametrize("answer", [{"data": {}}, {"data": {"id": ""}}, {"data": {"id": True}}, [], None])
+def test_an_answer_without_an_id_is_a_refusal_and_no_second_page(tmp_path: Path, answer: Any) -> None:
+    with chaos(say(201, answer)) as upstream, house(tmp_path, config=lambda _: incidents(upstream.url)) as h:
+        for word in ("ALERT", "RESOLVE"):
+            event = {"apiKey": KEY, "eventType": word, "alertKey": "disk", "summary": "Disk"}
+            assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+            h.wait_for(lambda: not outbox(h, "waiting"))
+            if word == "ALERT":
+                [dead] = outbox(h, "dead")
+                assert "no id at data.id" in str(dead.reason)
+        assert len(upstream.got) == 1
+
+
+def test_a_lost_answer_brings_it_there_again(tmp_path: Path) -> None:
+    """There is no list to look in: a page that comes twice is better than one that never comes."""
+    with (
+        chaos(say(201, {"data": {"id": 7}})) as upstream,
+        house(tmp_path, config=lambda _: incidents(upstream.url)) as h,
+    ):
+        upstream.plan(CLOSE)
+        for word in ("ALERT", "RESOLVE"):
+            event = {"apiKey": KEY, "eventType": word, "alertKey": "disk", "summary": "Disk"}
+            assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+            h.wait_for(lambda: not outbox(h, "waiting"))
+        assert [(got.method, got.path[17:]) for got in upstream.got] == [("POST", ""), ("POST", ""), ("DELETE", "/7")]
+
+
 def test_what_has_changed_is_not_told_where_that_would_page_again(tmp_path: Path) -> None:
     """It is told once, also where a change is what brings it there, and again when it came back."""
 
@@ -761,7 +832,38 @@ SHARED = FIELDS + "dedup_key = 'id'\nseverity = { at = 's', words = { bad = 1 } 
         ("[dialects.acme]\ncontainer = 'title'\n" + FIELDS, "dialects.acme.container", "in the way of 'title'"),
         ("[dialects.acme]\npath = 'v1'\n" + FIELDS, "dialects.acme.path", "is no path"),
         ("[dialects.acme]\nsend = { method = 'GET' }\n" + FIELDS, "dialects.acme.send.method", "POST, PUT, PATCH"),
-        ("[dialects.acme]\nsend = { path = '/{id}' }\n" + FIELDS, "dialects.acme.send.path", "{key} at most"),
+        (
+            "[dialects.acme]\nsend = { path = '/{id}' }\n" + FIELDS,
+            "dialects.acme.send.path",
+            "{key} at most; {id} needs",
+        ),
+        ("[dialects.acme]\nsend.id = 'a'\n" + FIELDS, "dialects.acme.send.id", "is of no use"),
+        (
+            "[dialects.acme]\nsend = { id = 'a..b', paths = { resolve = '/x' } }\n" + FIELDS,
+            "dialects.acme.send.paths.resolve",
+            "needs {id}",
+        ),
+        ("[dialects.acme]\nsend = { id = 'a..b' }\n" + FIELDS, "dialects.acme.send.id", "is no place"),
+        (
+            "[dialects.acme]\nsend = { id = 'a', path = '/{id}' }\n" + FIELDS,
+            "dialects.acme.send.path",
+            "only the answer",
+        ),
+        (
+            "[dialects.acme]\nsend = { id = 'a', path = '/{key}' }\n" + FIELDS,
+            "dialects.acme.send.path",
+            "{id}, as there is send.id",
+        ),
+        (
+            "[dialects.acme]\nsend.methods = { resolv = 'PUT' }\n" + FIELDS,
+            "dialects.acme.send.methods.resolv",
+            "'resolve'",
+        ),
+        (
+            "[dialects.acme]\nsend.methods = { create = 'DELETE' }\n" + FIELDS,
+            "dialects.acme.send.methods.create",
+            "POST, PUT, PATCH",
+        ),
         (
             "[dialects.acme]\nsend = { paths = { resolv = '/x' } }\n" + FIELDS,
             "dialects.acme.send.paths.resolv",
