@@ -258,6 +258,12 @@ class DialectFile(Struct, kw_only=True):
     container: str | None = None
     """The object of the body in which anything may stand: what has no field travels there. Default: that of
     `custom`."""
+    json: str | list[str] = []
+    """Places of texts that are JSON objects themselves, such as `Message`; the places of `fields` lead into them.
+    Another text there is refused."""
+    each: str | None = None
+    """Place of a list in the body, each item of which is an alert: the places of `fields` begin in the item, and what
+    is beside the list is said of each. An upstream gets a list of one, and `constants` beside it."""
     send: dict[str, Any] = {}
     """How an upstream is called."""
     reply: dict[str, Any] = {}

@@ -166,6 +166,7 @@ def _sender(described: Described) -> Sender:
         headers=send.headers,
         sealed=described.envelope.sealed if described.envelope else plainly,
         mode=described.mode,
+        opening=described.opening,
         shape=send.body,
         success=send.success,
     )
@@ -175,14 +176,14 @@ def _routes(described: Described, rows: Rows) -> tuple[Route, ...]:
     """Where callers post, and what the envelope has beside it. A path of its own is served at the root too."""
     file, envelope = described.file, described.envelope
     at_root = file.path != "/"
-    parted = {"parted": envelope.parted} if envelope else {}
+    opening = described.opening
     reader = Reader(
-        **parted,
+        parted=envelope.parted if envelope else opening.parted,
         rows=rows,
         standing=described.standing,
         key=described.key.wires if described.key else (),
         demanded=described.demanded,
-        opened=envelope.opened if envelope else body_object,
+        opened=envelope.opened if envelope else body_object if opening.each else opening.opened,
     )
     asked = [Operation.CREATE, *([Operation.UPDATE] if described.key else [])]
     standing = described.standing
@@ -198,11 +199,19 @@ def _routes(described: Described, rows: Rows) -> tuple[Route, ...]:
         summary="Send an alert" + (", or say how it stands" if standing else ""),
         source=file.url or PAGE,
         at_root=at_root,
-        body=rows.wire,
+        body=_body(described, rows),
         success=described.answers.status,
         returns=Taken if is_usual and described.answers.status != 204 else None,
     )
     return (events, *(envelope.routes(file.path, at_root) if envelope else ()))
+
+
+def _body(described: Described, rows: Rows) -> Any:
+    """The struct of a whole body; none where texts are JSON themselves, of which a schema says nothing."""
+    opening = described.opening
+    if opening.texts:
+        return None
+    return struct_of(f"{described.name}List", {opening.each: (list[rows.wire], True)}) if opening.each else rows.wire  # type: ignore[name-defined]
 
 
 def _samples(described: Described, rows: Rows, sender: Sender) -> Iterator[Wire]:

@@ -20,7 +20,8 @@ from gateway.configproblems import in_words
 from gateway.own.credentials import BASIC, BEARER, IN_PATH, NONE, PATH, Credentials, in_body, in_header, in_query
 from gateway.own.envelope import Envelope
 from gateway.own.meanings import FIELDS, GOES_WITH, NEVER, ONLY_FOR, PARTS, Meaning, meaning, sort_of
-from gateway.own.places import Leaf, in_the_way, place
+from gateway.own.opening import Opening
+from gateway.own.places import Leaf, in_the_way, is_within, place
 from gateway.own.reading import Answers
 from gateway.own.rows import row_of
 from gateway.own.shaping import slots
@@ -70,6 +71,7 @@ class Described:
     answers: Answers
     envelope: Envelope | None
     mode: str
+    opening: Opening
 
 
 def near(name: str, known: Iterable[str]) -> str:
@@ -123,6 +125,7 @@ class Describing:
             answers=self._answers(file),
             envelope=envelope,
             mode=self._mode(file, envelope),
+            opening=self._opening(file, envelope),
         )
 
     def _say(self, at: str, problem: str) -> None:
@@ -331,6 +334,19 @@ class Describing:
             known = f"{near(file.mode, modes)}; known are {', '.join(modes)}" if modes else ": there is no envelope"
             self._say("mode", f"{file.mode!r} is none{known}")
         return file.mode or (modes[0] if modes else "")
+
+    def _opening(self, file: DialectFile, envelope: Envelope | None) -> Opening:
+        """What is around the alerts, where there is no envelope."""
+        texts = [file.json] if isinstance(file.json, str) else file.json
+        for name, places in (("json", texts), ("each", [] if file.each is None else [file.each])):
+            for text in places:
+                self._check.parsed(place, text, f"{self._path}.{name}", "")
+            if places and envelope:
+                self._say(name, "does not go with an envelope")
+        for text in texts:
+            if any(is_within(text, leaf) for leaf in self._leaves if not self._is_free(leaf)):
+                self._say("json", f"{text!r} is a field itself; `fields` lead into it, such as {text}.title")
+        return Opening(texts=tuple(texts), each=file.each or "")
 
     def _container(self, file: DialectFile) -> str | None:
         """The free-form object: that of `custom`, unless another is named."""

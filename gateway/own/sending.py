@@ -16,6 +16,7 @@ from msgspec import UNSET, structs
 from gateway.canonical import Operation
 from gateway.dialect import Call, Delivered, Json, Rejected, Request, Response, Sending, segment
 from gateway.own.envelope import Seal
+from gateway.own.opening import Opening
 from gateway.own.places import in_the_way
 from gateway.own.shaping import shaped, slots
 from gateway.own.words import Standing, spelled
@@ -56,6 +57,7 @@ class Sender:
     headers: Mapping[str, str] = field(default_factory=dict)
     sealed: Seal = plainly
     mode: str = ""
+    opening: Opening = field(default_factory=Opening)
     shape: Mapping[str, Json] = field(default_factory=dict)
     success: Mapping[str, Any] = field(default_factory=dict)
 
@@ -112,12 +114,11 @@ class Sender:
     def body(self, operation: Operation, sending: Sending) -> dict[str, Json]:
         """The body in the shape that the vendor wants, and what is always written."""
         body = self.said(operation, sending)
-        if self.shape:
-            body = shaped(self.shape, body)
+        body = shaped(self.shape, body) if self.shape else self.opening.listed(body)
         for place, value in self.constants.items():
             if get(body, place) is UNSET:
                 put(body, place, copied(value))
-        return body
+        return body if self.shape else self.opening.packed(body)
 
     def said(self, operation: Operation, sending: Sending) -> Wire:
         """The alert, or what the caller itself said of its end; then what says what is asked for. What is given another

@@ -687,6 +687,81 @@ def test_a_lost_answer_brings_it_there_again(tmp_path: Path) -> None:
         assert [(got.method, got.path[17:]) for got in upstream.got] == [("POST", ""), ("POST", ""), ("DELETE", "/7")]
 
 
+WRAPPED = """
+[dialects.topic]
+auth = { query = "token" }
+json = "Message"
+constants = { Type = "Notification" }
+[dialects.topic.fields]
+summary = { at = "Message.AlarmName", required = true }
+dedup_key = "Message.AlarmArn"
+details = "Message.NewStateReason"
+status = { at = "Message.NewStateValue", firing = "ALARM", resolve = "OK" }
+[dialects.many]
+auth = "none"
+each = "data.alerts"
+[dialects.many.fields]
+summary = { at = "title", required = true }
+dedup_key = "id"
+source = "monitor"
+status = { at = "state", resolve = "ok" }
+"""
+"""A topic that tells in a text that is JSON, as Amazon's SNS does for CloudWatch; and one that tells of several."""
+
+
+def wrapped(url: str) -> str:
+    """A gateway that speaks both to its callers, and to upstreams."""
+    there = f'[upstreams.topic]\ndialect = "topic"\nurl = "{url}/topic"\nkey = "{UPSTREAM_KEY}"\n'
+    there += f'[upstreams.many]\ndialect = "many"\nurl = "{url}/many"\n[[routes]]\nto = ["topic", "many"]\n'
+    callers = f'[inbound.topic]\nkeys = {{ ci = "{KEY}" }}\n[inbound.many]\nanonymous = true\n'
+    return f"{callers}{there}{WRAPPED}"
+
+
+def test_a_text_that_is_json_is_opened_and_written_again(tmp_path: Path) -> None:
+    alarm = {
+        "AlarmName": "CPU",
+        "AlarmArn": "arn:1",
+        "NewStateReason": "97 %",
+        "NewStateValue": "ALARM",
+        "Region": "eu",
+    }
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: wrapped(upstream.url)) as h:
+        for said in (alarm, {**alarm, "NewStateValue": "OK"}):
+            note = {"Type": "Notification", "MessageId": "m-1", "Message": json.dumps(said)}
+            assert h.call("POST", f"/topic?token={KEY}", note, key=None).status == 202
+            h.wait_for(lambda: not outbox(h, "waiting"))
+        for text in ("You have chosen to subscribe", "[1]", "7", "", '{"a": ' + "[" * 200 + "]" * 200 + "}"):
+            answer = h.call("POST", f"/topic?token={KEY}", {"Type": "Other", "Message": text}, key=None)
+            assert answer.status == 400 and "Message" in answer.body["error"]["message"]
+        own = [got.body for got in upstream.got if got.path.startswith("/topic")]
+        other = [got.body["data"]["alerts"] for got in upstream.got if got.path.startswith("/many")]
+    assert [json.loads(body["Message"]) for body in own] == [alarm, {**alarm, "NewStateValue": "OK"}]
+    assert own[0]["Type"] == "Notification" and own[0]["MessageId"] == "m-1"
+    assert [(one["id"], one["state"]) for [one] in other] == [("arn:1", "firing"), ("arn:1", "ok")]
+
+
+def test_one_request_tells_of_several_alerts(tmp_path: Path) -> None:
+    """What is beside the list is said of each; what is wrong with one keeps none of the others back."""
+    told: list[Any] = [{"title": "A", "id": "a"}, {"title": "B", "id": "b", "monitor": "own"}]
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: wrapped(upstream.url)) as h:
+        for alerts, status in (
+            (told, 202),
+            ([{"id": "a", "state": "ok"}, 7, {"id": "x"}, {"title": "C", "id": "c"}], 400),
+            ([], 202),
+            ({}, 400),
+        ):
+            answer = h.call("POST", "/many", {"monitor": "probe", "data": {"alerts": alerts, "n": 1}}, key=None)
+            assert answer.status == status, answer.body
+        h.wait_for(lambda: not outbox(h, "waiting"))
+        own = [got.body["data"]["alerts"][0] for got in upstream.got if got.path.startswith("/many")]
+    assert sorted((one["id"], one.get("state", "firing"), one["monitor"]) for one in own) == [
+        ("a", "firing", "probe"),
+        ("a", "ok", "probe"),
+        ("b", "firing", "own"),
+        ("c", "firing", "probe"),
+    ]
+
+
 def test_what_has_changed_is_not_told_where_that_would_page_again(tmp_path: Path) -> None:
     """It is told once, also where a change is what brings it there, and again when it came back."""
 
@@ -836,6 +911,14 @@ SHARED = FIELDS + "dedup_key = 'id'\nseverity = { at = 's', words = { bad = 1 } 
             "[dialects.acme]\nsend = { path = '/{id}' }\n" + FIELDS,
             "dialects.acme.send.path",
             "{key} at most; {id} needs",
+        ),
+        ("[dialects.acme]\njson = 'a..b'\n" + FIELDS, "dialects.acme.json", "is no place"),
+        ("[dialects.acme]\njson = 'title'\n" + FIELDS, "dialects.acme.json", "such as title.title"),
+        ("[dialects.acme]\neach = 'a[0]'\n" + FIELDS, "dialects.acme.each", "is no place"),
+        (
+            "[dialects.acme]\nenvelope = 'cloudevents'\neach = 'a'\n" + FIELDS,
+            "dialects.acme.each",
+            "an envelope",
         ),
         ("[dialects.acme]\nsend.id = 'a'\n" + FIELDS, "dialects.acme.send.id", "is of no use"),
         (
