@@ -211,7 +211,8 @@ def _body(described: Described, rows: Rows) -> Any:
     opening = described.opening
     if opening.texts:
         return None
-    return struct_of(f"{described.name}List", {opening.each: (list[rows.wire], True)}) if opening.each else rows.wire  # type: ignore[name-defined]
+    leaves = {opening.each: (list[rows.wire], True)}  # type: ignore[name-defined]
+    return struct_of(f"{described.name}List", leaves) if opening.each else rows.wire
 
 
 def _samples(described: Described, rows: Rows, sender: Sender) -> Iterator[Wire]:

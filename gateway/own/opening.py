@@ -30,15 +30,15 @@ class Opening:
 
     def opened(self, incoming: Incoming) -> Wire:
         """The body, with objects in the place of such texts."""
-        body = body_object(incoming)
+        body: Wire = body_object(incoming)
         if not any(isinstance(get(body, place), str) for place in self.texts):
             return body
-        body = copied(body)
+        opened: Wire = copied(body)
         for place in self.texts:
-            said = get(body, place)
+            said = get(opened, place)
             if isinstance(said, str):
-                put(body, place, _object(place, said))
-        return body
+                put(opened, place, _object(place, said))
+        return opened
 
     def parted(self, incoming: Incoming) -> tuple[Incoming, ...] | None:
         """The requests that one of many alerts stands for; None where each is of one."""
