@@ -253,6 +253,8 @@ class DialectFile(Struct, kw_only=True):
     """Where the credential is: `"bearer"`, `"basic"` (as `user:password`), one of `{ header, prefix }`, `{ query }` and
     `{ field }`; `"path"`: `send.path` has it as `{credential}`, and callers have no keys; or `"none"`: callers have no
     keys, and upstreams no `key`."""
+    signature: dict[str, Any] | None = None
+    """How callers sign their requests, with the secret `hmac` of `[inbound.NAME]`. Default: they do not."""
     constants: dict[str, Any] = {}
     """Place in the body → what is always written there, such as a version."""
     container: str | None = None
@@ -321,6 +323,17 @@ class AuthFile(Struct, kw_only=True):
     """The parameter of the query that holds it."""
     field: str | None = None
     """The place in the body that holds it."""
+
+
+class SignatureFile(Struct, kw_only=True):
+    """`signature` of a dialect: an HMAC with SHA-256 of the body as it arrives, unpacked."""
+
+    header: str
+    """The header that has it, such as `X-Hub-Signature-256`."""
+    prefix: str = ""
+    """What stands before it in that header, such as `sha256=`."""
+    form: Literal["hex", "base64"] = "hex"
+    """How it is written."""
 
 
 class SendFile(Struct, kw_only=True):

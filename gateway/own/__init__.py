@@ -27,6 +27,7 @@ from gateway.own.places import struct_of
 from gateway.own.reading import Reader, Taken, problem
 from gateway.own.sending import Sender, plainly, reason
 from gateway.own.shaping import slots
+from gateway.own.signing import Signed
 from gateway.rows import Row, Unmet, Writing
 from gateway.wire import Wire, put
 
@@ -134,6 +135,8 @@ def _made(described: Described, table: Mapping[str, Any]) -> Dialect:
         same_key=key_fit or str,
         settings=envelope.settings if envelope else None,
         admits=envelope.admits if envelope else None,
+        inbound_settings=Signed if described.signature else None,
+        verify=described.signature.verify if described.signature else None,
         samples=tuple(_samples(described, rows, unshaped)),
         client_setting=f"the address → `http://gateway/{name}{'' if file.path == '/' else file.path}`",
         description=table,

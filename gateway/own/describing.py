@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from gateway.canonical import SERVER_OWNED, checked, is_path, type_of
-from gateway.configfile import AnswerFile, AuthFile, DialectFile, FieldFile, SendFile, is_header
+from gateway.configfile import AnswerFile, AuthFile, DialectFile, FieldFile, SendFile, SignatureFile, is_header
 from gateway.configproblems import in_words
 from gateway.own.credentials import BASIC, BEARER, IN_PATH, NONE, PATH, Credentials, in_body, in_header, in_query
 from gateway.own.envelope import Envelope
@@ -25,6 +25,7 @@ from gateway.own.places import Leaf, in_the_way, is_within, place
 from gateway.own.reading import Answers
 from gateway.own.rows import row_of
 from gateway.own.shaping import slots
+from gateway.own.signing import Signature
 from gateway.own.words import Standing, Word, spelled
 from gateway.rows import Dropped, Extension, Row
 
@@ -72,6 +73,7 @@ class Described:
     envelope: Envelope | None
     mode: str
     opening: Opening
+    signature: Signature | None
 
 
 def near(name: str, known: Iterable[str]) -> str:
@@ -126,6 +128,7 @@ class Describing:
             envelope=envelope,
             mode=self._mode(file, envelope),
             opening=self._opening(file, envelope),
+            signature=self._signature(file),
         )
 
     def _say(self, at: str, problem: str) -> None:
@@ -418,6 +421,14 @@ class Describing:
         elif given.field:
             return in_body(given.field)
         return BEARER
+
+    def _signature(self, file: DialectFile) -> Signature | None:
+        if file.signature is None:
+            return None
+        given = self._check.struct(SignatureFile, file.signature, f"{self._path}.signature")
+        if given.header and not is_header(given.header):
+            self._say("signature.header", f"{given.header!r} is no header's name")
+        return Signature(header=given.header, prefix=given.prefix, form=given.form)
 
     def _send(self, file: DialectFile, envelope: Envelope | None) -> SendFile:
         send = self._check.struct(SendFile, file.send, f"{self._path}.send")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import functools
+import hmac
 import json
 import re
 import tomllib
@@ -740,6 +742,43 @@ def test_a_text_that_is_json_is_opened_and_written_again(tmp_path: Path) -> None
     assert [(one["id"], one["state"]) for [one] in other] == [("arn:1", "firing"), ("arn:1", "ok")]
 
 
+SIGNED = """
+[dialects.signed]
+auth = "none"
+signature = { header = "X-Hub-Signature-256", prefix = "sha256=", form = "FORM" }
+fields = { summary = "title" }
+[inbound.signed]
+anonymous = true
+hmac = ["first-secret", "second-secret"]
+"""
+
+
+@pytest.mark.parametrize("form", ["hex", "base64"])
+def test_a_request_that_is_not_signed_is_refused(tmp_path: Path, form: str) -> None:
+    def signature(secret: str, body: bytes) -> str:
+        digest = hmac.new(secret.encode(), body, "sha256")
+        return "sha256=" + (digest.hexdigest() if form == "hex" else base64.b64encode(digest.digest()).decode())
+
+    def text(url: str) -> str:
+        return SIGNED.replace("FORM", form) + upstream_table("there", "pagerduty", url)
+
+    body = b'{"title": "Disk",  "n": 1}'
+    good = signature("first-secret", body)
+    tried = [
+        (good, 202),
+        (signature("second-secret", body), 202),
+        (good.removeprefix("sha256="), 401),
+        (signature("third-secret", body), 401),
+        (signature("first-secret", body + b" "), 401),
+        ("", 401),
+    ]
+    with house(tmp_path, config=text) as h:
+        for said, status in tried:
+            marked = {"x-hub-signature-256": said} if said else {}
+            answer = h.client.post(f"{h.url}/signed", content=body, headers=marked)
+            assert answer.status_code == status, (said, answer.text)
+
+
 def test_one_request_tells_of_several_alerts(tmp_path: Path) -> None:
     """What is beside the list is said of each; what is wrong with one keeps none of the others back."""
     told: list[Any] = [{"title": "A", "id": "a"}, {"title": "B", "id": "b", "monitor": "own"}]
@@ -911,6 +950,17 @@ SHARED = FIELDS + "dedup_key = 'id'\nseverity = { at = 's', words = { bad = 1 } 
             "[dialects.acme]\nsend = { path = '/{id}' }\n" + FIELDS,
             "dialects.acme.send.path",
             "{key} at most; {id} needs",
+        ),
+        ("[dialects.acme]\nsignature = {}\n" + FIELDS, "dialects.acme.signature.header", "is required"),
+        (
+            "[dialects.acme]\nsignature = { header = 'a b' }\n" + FIELDS,
+            "dialects.acme.signature.header",
+            "no header's name",
+        ),
+        (
+            "[dialects.acme]\nsignature = { header = 'a' }\n" + FIELDS + "[inbound.acme]\nanonymous = true\n",
+            "inbound.acme.hmac",
+            "is needed",
         ),
         ("[dialects.acme]\njson = 'a..b'\n" + FIELDS, "dialects.acme.json", "is no place"),
         ("[dialects.acme]\njson = 'title'\n" + FIELDS, "dialects.acme.json", "such as title.title"),
