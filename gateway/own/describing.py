@@ -295,6 +295,8 @@ class Describing:
         for word in words:
             if not isinstance(word, str | int | float | bool) or word == "":
                 self._say(at, "must be a word or a list of words")
+            elif isinstance(word, int) and not -(1 << 63) <= word < 1 << 64:
+                self._say(at, "is a number that is too large")
         return tuple(words)
 
     def _drop(self, drop: Dropped, kind: Any, at: str) -> None:

@@ -1070,7 +1070,13 @@ def test_a_mistake_is_told_with_its_path(text: str, path: str, says: str) -> Non
 SHIPPED = (Path(str(mappings.cloudevents.__file__)).parent / "dialect.toml").read_text("utf8")
 
 
-@pytest.mark.parametrize("text", [TITLES, SOURCE, DEEP, SHIPPED.replace("dialects.cloudevents", "dialects.mine")])
+AROUND = [f"[dialects.{one}" for one in WRAPPED.split("[dialects.")[1:]]
+TOPIC, MANY = "".join(AROUND[:2]), "".join(AROUND[2:])
+SIGNS = SIGNED.partition("[inbound")[0].replace("FORM", "hex")
+MINE = SHIPPED.replace("dialects.cloudevents", "dialects.mine")
+
+
+@pytest.mark.parametrize("text", [TITLES, SOURCE, DEEP, MINE, INCIDENTS, TOPIC, MANY, SIGNS])
 def test_whatever_stands_in_a_description_it_is_used_or_its_faults_are_said(text: str) -> None:
     """Each place of it taken away, or replaced by each oddity."""
     [(name, table)] = tomllib.loads(text)["dialects"].items()
