@@ -20,11 +20,11 @@ from gateway.configtables import Tables
 from gateway.dialect import Dialect, Outbound, Route, Sending
 from gateway.errors import ConfigurationError
 from gateway.mapping import Mapping as Rows
-from gateway.own.credentials import NONE
+from gateway.own.credentials import BASIC, NONE
 from gateway.own.describing import Checking, Described, Describing
 from gateway.own.envelope import Envelope
 from gateway.own.places import struct_of
-from gateway.own.reading import Reader, Taken, problem
+from gateway.own.reading import Reader, Taken, challenged, problem
 from gateway.own.sending import Sender, plainly, reason
 from gateway.own.shaping import slots
 from gateway.own.signing import Signed
@@ -130,7 +130,7 @@ def _made(described: Described, table: Mapping[str, Any]) -> Dialect:
         ),
         credentials=described.credentials.find,
         credential_in_body=described.credentials.place is not None,
-        problem=problem,
+        problem=challenged if described.credentials is BASIC else problem,
         shown_id=str,
         same_key=key_fit or str,
         settings=envelope.settings if envelope else None,

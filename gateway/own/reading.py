@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 from msgspec import UNSET, Struct
 
 from gateway.canonical import Operation
@@ -152,3 +153,9 @@ def _filled(value: Any, blanks: dict[str, str]) -> Any:
 def problem(found: Problem) -> Reply:
     """A problem, as every described dialect words it."""
     return Reply(USUAL_STATUS[found.kind], {"error": {"code": found.kind.value, "message": found.message}})
+
+
+def challenged(found: Problem) -> Reply:
+    """The same where callers show a user and a password: some show them only once they are asked to."""
+    reply = problem(found)
+    return msgspec.structs.replace(reply, headers={"WWW-Authenticate": "Basic"}) if reply.status == 401 else reply

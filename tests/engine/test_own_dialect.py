@@ -779,6 +779,18 @@ def test_a_request_that_is_not_signed_is_refused(tmp_path: Path, form: str) -> N
             assert answer.status_code == status, (said, answer.text)
 
 
+def test_who_shows_a_password_only_when_asked_is_asked(tmp_path: Path) -> None:
+    def text(url: str) -> str:
+        own = '[dialects.acme]\nauth = "basic"\nfields = { summary = "title" }\n'
+        return f'{own}[inbound.acme]\nkeys = {{ ci = "user:pass-word-1" }}\n' + upstream_table(
+            "there", "pagerduty", url
+        )
+
+    with house(tmp_path, config=text) as h:
+        answer = h.call("POST", "/acme", {"title": "x"}, key=None)
+        assert (answer.status, answer.headers["www-authenticate"]) == (401, "Basic")
+
+
 def test_one_request_tells_of_several_alerts(tmp_path: Path) -> None:
     """What is beside the list is said of each; what is wrong with one keeps none of the others back."""
     told: list[Any] = [{"title": "A", "id": "a"}, {"title": "B", "id": "b", "monitor": "own"}]
