@@ -509,9 +509,10 @@ class Outbound:
     they usually do. `on_resolve` is what a rule's resolve becomes unless configured. `published_rate` is how many
     requests a minute the vendor's page allows. Not every upstream `needs_key`; where `whole_url`, an upstream's `url`
     is the whole address that is posted to, query and all, and calls add nothing to it. One that does not
-    `tells_changes` is not told what has changed in an alert that it has, as that would be a message of its own there.
-    `group` finds, in a caller's own words, the name of what its alert is told as a part of, at a vendor that is also
-    told when all of that is over.
+    `tells_changes` is not told what has changed in an alert that it has, as that would be a message of its own there;
+     one that does not `ends_by_key` makes nothing of an alert's key, and hears of one that is not known only in words.
+     `group` finds, in a caller's own words, the name of what its alert is told as a part of, at a vendor that is also
+     told when all of that is over.
     """
 
     addressed_by: Literal["id", "key"]
@@ -531,6 +532,7 @@ class Outbound:
     whole_url: bool = False
     tells_changes: bool = True
     group: Callable[[Mapping[str, Json]], str | None] | None = None
+    ends_by_key: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
