@@ -651,7 +651,7 @@ def test_an_alert_is_found_by_the_id_in_the_answer(tmp_path: Path) -> None:
             event = {"apiKey": KEY, "eventType": word, "alertKey": "disk", "summary": f"Disk {number}"}
             assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
             h.wait_for(lambda: not outbox(h, "waiting"))
-        told = [(got.method, got.path, got.body if got.content else None) for got in upstream.got]
+        told: list[Any] = [(got.method, got.path, got.body if got.content else None) for got in upstream.got]
     assert [one[:2] for one in told] == [
         ("POST", "/api/v3/incidents"),
         ("POST", "/api/v3/incidents/a%2F1/acknowledge"),
