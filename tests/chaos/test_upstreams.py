@@ -14,6 +14,7 @@ from gateway import openapi
 from gateway.config import Inbound
 from gateway.delivery import attempt, judging
 from gateway.delivery.dispatcher import Dispatcher
+from gateway.delivery.looking import Looked
 from gateway.delivery.transport import Transport
 from gateway.dialect import Response
 from gateway.operating import send_again
@@ -49,8 +50,8 @@ def test_promise_4_at_least_once_with_the_same_key() -> None:
 
 
 def test_promise_4_a_gateway_that_does_not_look_first_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def blind(*given: object) -> tuple[None, int]:
-        return None, 0
+    async def blind(*given: object) -> Looked:
+        return Looked()
 
     monkeypatch.setattr("gateway.delivery.lanes.look", blind)
     broken = repeats.measure(pages=16, crashes=0, seed=1).broken

@@ -359,7 +359,12 @@ def uptinio(url: str) -> str:
 
 def test_an_id_that_was_never_issued_is_never_asked_for(tmp_path: Path) -> None:
     """canonical.md: nothing that means something is invented; a create whose answer could not be read left no id."""
-    with chaos(say(200, {"data": {"id": "alt_1"}})) as upstream, before(tmp_path, uptinio(upstream.url)) as h:
+
+    def answer(got: Got) -> Behaviour:
+        listed = {"data": [], "meta": {"page": 1, "per_page": 100, "total": 0}}
+        return say(200, listed if got.method == "GET" else {"data": {"id": "alt_1"}})
+
+    with chaos(answer) as upstream, before(tmp_path, uptinio(upstream.url)) as h:
         upstream.plan(NOT_JSON)
         page(h)
         page(h, word="RESOLVE")

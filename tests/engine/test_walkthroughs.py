@@ -230,6 +230,7 @@ def test_the_sidecar_is_the_one_of_the_manifest() -> None:
     there = tomllib.loads(said["data"]["gateway.toml"])
     here = tomllib.loads((FILES / "sidecar.toml").read_text("utf8"))
     assert here.keys() == there.keys() and here["durable"] == there["durable"] == "container"
+    assert all(here[name] == there[name] for name in ("max_waiting", "retention"))
     assert here["inbound"] == there["inbound"] == {"pagerduty": {}}
     assert here["upstreams"]["oncall"]["dialect"] == there["upstreams"]["oncall"]["dialect"]
 
