@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from gateway import muting
 from gateway.accepted import Accepted, Caller, Via
-from gateway.canonical import Operation, flatten
+from gateway.canonical import Operation
 from gateway.choosing import key_entry
 from gateway.clock import Clock
 from gateway.codes import Code
@@ -39,10 +39,10 @@ from gateway.dialect import (
     Listing,
     Missing,
     Mute,
+    Muted,
     Mutes,
     Outcome,
     Read,
-    Ref,
     Relay,
     Reply,
     Shown,
@@ -55,6 +55,7 @@ from gateway.ids import MakeId
 from gateway.landing import all_has_landed, has_landed, not_landed
 from gateway.lookup import as_shown, look_up, mutes, question
 from gateway.metrics import Metrics
+from gateway.quieting import Owed, owe, quieten
 from gateway.refreshing import forget, let_go, refresh, take_in, unlisted
 from gateway.road import Road
 from gateway.routing import choose
@@ -62,7 +63,7 @@ from gateway.store import AlertFilter, AlertRow, FirstAnswer, Store, TargetRow, 
 from gateway.terms import is_anothers
 from gateway.translation import header, joined
 from gateway.undoing import is_refused, undo
-from gateway.values import millis
+from gateway.values import from_millis, millis
 from gateway.waiting import Waiter, Waiters
 
 log = structlog.get_logger()
@@ -123,7 +124,7 @@ class Desk:
         if isinstance(asked, Reply):
             return Answered(Answer(), request, relayed=asked)
         if isinstance(asked, Mute | Unmute | Mutes):
-            return await self._mute(inbound, who, asked, request, via)
+            return await self._mute(who, asked, request, via)
         return await self._relay(who, asked, request, via)
 
     # --- commands ----------------------------------------------------------------------------------------
@@ -496,11 +497,10 @@ class Desk:
             if missed:
                 await self.store.write(lambda tx: let_go(tx, missed, asked_at), is_long=True)
 
-    async def _mute(
-        self, inbound: Inbound, who: Caller, asked: Mute | Unmute | Mutes, request: int, via: Via
-    ) -> Answered:
-        """What callers ask not to be told of. The open alerts that they mean have been seen, and are acknowledged;
-        where that is refused the silence stands all the same, and is answered so: a repeat would make another one."""
+    async def _mute(self, who: Caller, asked: Mute | Unmute | Mutes, request: int, via: Via) -> Answered:
+        """What callers ask not to be told of. The open alerts that they mean have been seen, and are acknowledged: the
+        first of them before the answer, the others behind it. Where the store takes none any more the silence stands
+        all the same, and is answered so: a repeat would make another one."""
         if isinstance(asked, Mutes):
             wanted = asked.id
             found = await self.store.read(lambda tx: mutes(tx, who.scope, wanted))
@@ -510,19 +510,32 @@ class Desk:
             muted = await self.store.write(lambda tx: muting.end(tx, who.scope, ended, self.now()))
             return Answered(Answer(mutes=(muted,), request=request), request)
         self._have_room()
-        muted = await self.store.write(lambda tx: muting.keep(tx, who.scope, asked, self.now()))
-        if asked.starts_at.timestamp() * 1000 <= self.now():
-            chosen = AlertFilter(statuses=("firing",))
-            rows, _ = await self.store.read(lambda tx: tx.alerts(who.scope, chosen), is_long=True)
-            meant = [row.shown for row in rows if asked.covers(flatten(row.body))]
-            acknowledge = tuple(
-                Command(operation=Operation.ACKNOWLEDGE, ref=Ref(id=shown), comment=asked.comment) for shown in meant
-            )
-            try:
-                await self._batch(inbound, who, Batch(acknowledge), request, via, None)
-            except (Problem, StoreError) as error:
-                log.warning("silence.not_acknowledged", silence=muted.id, reason=str(error))
+        muted, owed = await self.store.write(lambda tx: self._keep_mute(tx, who, asked, request, via))
+        try:
+            for name in await quieten(
+                self.store, self.road, {who.dialect.name: who.dialect}, owed, self.ids, self.now()
+            ):
+                self.dispatcher.wake(name)
+        except StoreError as error:
+            log.warning("silence.not_acknowledged", silence=muted.id, reason=str(error))
         return Answered(Answer(mutes=(muted,), request=request), request)
+
+    def _keep_mute(self, tx: Tx, who: Caller, asked: Mute, request: int, via: Via) -> tuple[Muted, list[Owed]]:
+        """Keeps a silence, with what it is to acknowledge if it has begun."""
+        muted = muting.keep(tx, who.scope, asked, self.now())
+        if muted.starts_at > from_millis(self.now()):
+            return muted, []
+        owed = Owed(
+            silence=muted.id,
+            request=request,
+            dialect=who.dialect.name,
+            caller=who.name,
+            scope=who.scope,
+            comment=asked.comment,
+            via=via,
+        )
+        owe(tx, owed)
+        return muted, [owed]
 
     async def _relay(self, who: Caller, asked: Relay, request: int, via: Via) -> Answered:
         if self.name and self.name in via:
