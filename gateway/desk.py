@@ -27,6 +27,7 @@ from gateway.codes import Code
 from gateway.config import Config, Inbound, Upstream
 from gateway.crowding import Crowd
 from gateway.delivery.dispatcher import Dispatcher
+from gateway.delivery.gate import owe as owe_rate
 from gateway.dialect import (
     Answer,
     Asked,
@@ -63,7 +64,7 @@ from gateway.store import AlertFilter, AlertRow, FirstAnswer, Store, TargetRow, 
 from gateway.terms import is_anothers
 from gateway.translation import header, joined
 from gateway.undoing import is_refused, undo
-from gateway.values import from_millis, millis
+from gateway.values import millis
 from gateway.waiting import Waiter, Waiters
 
 log = structlog.get_logger()
@@ -380,15 +381,25 @@ class Desk:
         """Runs a reading call; None where it does not end well in time, or the upstream is left alone."""
         if self.dispatcher.is_left_alone(upstream.name):
             return None
+        client = self.dispatcher.client(upstream.name)
+        await self._spend(upstream, 1)
         try:
-            client = self.dispatcher.client(upstream.name)
             ended = await asyncio.wait_for(client.run(call, entry=entry), self.config.reply_timeout)
         except TimeoutError:
             return None
         except Exception:
             log.exception("read.failed", upstream=upstream.name)
             return None
+        await self._spend(upstream, ended.requests - 1)
         return ended.outcome
+
+    async def _spend(self, upstream: Upstream, requests: int) -> None:
+        """What is read counts in the upstream's rate as what is told does. Somebody waits for it, so it waits for
+        nothing: the deliveries after it do, of which there is no more than one a second for each that is asked for."""
+        if upstream.rate is None or not requests:
+            return
+        with contextlib.suppress(StoreError):  # it is read all the same
+            await self.store.write(lambda tx: owe_rate(tx, upstream, requests))
 
     async def _ask_for_one(
         self, who: Caller, row: AlertRow, target: TargetRow, upstream: Upstream
@@ -523,7 +534,7 @@ class Desk:
     def _keep_mute(self, tx: Tx, who: Caller, asked: Mute, request: int, via: Via) -> tuple[Muted, list[Owed]]:
         """Keeps a silence, with what it is to acknowledge if it has begun."""
         muted = muting.keep(tx, who.scope, asked, self.now())
-        if muted.starts_at > from_millis(self.now()):
+        if millis(muted.starts_at) > self.now():  # this one may begin within the millisecond
             return muted, []
         owed = Owed(
             silence=muted.id,
@@ -545,6 +556,7 @@ class Desk:
         answered: Reply | None = None
         if upstream:
             client, entry = self.dispatcher.client(upstream.name), upstream.entry(who.dialect.name, who.name)
+            await self._spend(upstream, 1)
             answered = await client.relay(asked.request, self.config.reply_timeout, via, entry)
             if answered is None and asked.unheard is not None:
                 raise asked.unheard

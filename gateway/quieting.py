@@ -22,7 +22,7 @@ from gateway.errors import StoreError
 from gateway.ids import MakeId
 from gateway.road import Road
 from gateway.store import AlertFilter, Store, Tx
-from gateway.values import from_millis
+from gateway.values import millis
 
 log = structlog.get_logger()
 PREFIX = "quiet "
@@ -98,7 +98,7 @@ def _meant(tx: Tx, asked: Owed, dialects: Mapping[str, Dialect], now: int, limit
 
 def _holding(tx: Tx, asked: Owed, now: int) -> Muted | None:
     muted = muting.one(tx, asked.scope, asked.silence)
-    return muted if muted is not None and muted.starts_at <= from_millis(now) < muted.ends_at else None
+    return muted if muted is not None and millis(muted.starts_at) <= now < millis(muted.ends_at) else None
 
 
 def _acknowledge(
