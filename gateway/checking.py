@@ -39,6 +39,7 @@ def warnings(config: Config) -> Iterator[str]:
     yield from _shadowed(config)
     yield from _uncaught(config)
     yield from _entries_of_nobody(config)
+    yield from _endless(config)
     for route in config.routes:
         yield from _shared_keys(config, route)
         yield from _unknown_senders(config, route)
@@ -64,6 +65,19 @@ def _yielding(config: Config) -> Iterator[str]:
                 if is_same and holder is not inbound and meet(holder, inbound):
                     whose = holder.dialect.name
                     yield f"inbound.{inbound.dialect.name}: {route.method} {route.path} is {whose}'s; use {own}"
+
+
+def _endless(config: Config) -> Iterator[str]:
+    """Upstreams whose description has no word for an end: what they are told of stays open there for good."""
+    for name, upstream in config.upstreams.items():
+        outbound = upstream.dialect.outbound
+        if upstream.dialect.description is None or upstream.on_resolve == "keep" or Operation.RESOLVE in outbound.calls:
+            continue
+        if outbound.tells_changes or outbound.addressed_by == "id":
+            yield (
+                f"upstreams.{name}: dialects.{upstream.dialect.name} has no word for an end, so what is told there "
+                "stays open; add `resolve` to its `status`, or send.updates = false where each request is a message"
+            )
 
 
 # --- routes that do not do what they seem to -----------------------------------------------------------------

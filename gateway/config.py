@@ -316,6 +316,8 @@ class _Check(Tables):
         auth = (dialect.description or {}).get("auth")
         if given.keys and name in self.described and auth in ("none", "path"):
             self.say(f"{path}.keys", f'cannot be shown, as dialects.{name} has auth = "{auth}"; write anonymous = true')
+        if name in self.described and (dialect.description or {}).get("signature") and not table.get("hmac"):
+            self.say(f"{path}.hmac", f"is needed, as dialects.{name} has `signature`: the secret of the signature")
         for caller in callers:
             if caller == ANONYMOUS or "/" in caller or not caller:
                 self.say(f"{path}.keys.{caller}", "cannot be a caller's name")

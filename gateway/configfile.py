@@ -253,11 +253,19 @@ class DialectFile(Struct, kw_only=True):
     """Where the credential is: `"bearer"`, `"basic"` (as `user:password`), one of `{ header, prefix }`, `{ query }` and
     `{ field }`; `"path"`: `send.path` has it as `{credential}`, and callers have no keys; or `"none"`: callers have no
     keys, and upstreams no `key`."""
+    signature: dict[str, Any] | None = None
+    """How callers sign their requests, with the secret `hmac` of `[inbound.NAME]`. Default: they do not."""
     constants: dict[str, Any] = {}
     """Place in the body → what is always written there, such as a version."""
     container: str | None = None
     """The object of the body in which anything may stand: what has no field travels there. Default: that of
     `custom`."""
+    json: str | list[str] = []
+    """Places of texts that are JSON objects themselves, such as `Message`; the places of `fields` lead into them.
+    Another text there is refused."""
+    each: str | None = None
+    """Place of a list in the body, each item of which is an alert: the places of `fields` begin in the item, and what
+    is beside the list is said of each. An upstream gets a list of one, and `constants` beside it."""
     send: dict[str, Any] = {}
     """How an upstream is called."""
     reply: dict[str, Any] = {}
@@ -317,6 +325,17 @@ class AuthFile(Struct, kw_only=True):
     """The place in the body that holds it."""
 
 
+class SignatureFile(Struct, kw_only=True):
+    """`signature` of a dialect: an HMAC with SHA-256 of the body as it arrives, unpacked."""
+
+    header: str
+    """The header that has it, such as `X-Hub-Signature-256`."""
+    prefix: str = ""
+    """What stands before it in that header, such as `sha256=`."""
+    form: Literal["hex", "base64"] = "hex"
+    """How it is written."""
+
+
 class SendFile(Struct, kw_only=True):
     """`send` of a dialect: how an upstream is called. Every 2xx is success, unless `success` asks for more."""
 
@@ -326,7 +345,14 @@ class SendFile(Struct, kw_only=True):
     """What is added to the upstream's address; `{key}` stands for the alert's key, `{credential}` for what is secret
     with `auth = "path"`."""
     paths: dict[str, str] = {}
-    """Operation (`create`, `update`, `acknowledge`, `resolve`, `reopen`) → its own path."""
+    """Operation (`create`, `update`, `acknowledge`, `resolve`, `reopen`) → its own path; it needs no word in `status`
+    then."""
+    methods: dict[str, str] = {}
+    """Operation → its own method. `DELETE` is sent without a body."""
+    id: str | None = None
+    """Place in the answer to a new alert of the id that the vendor gave it: `{id}` in the paths of other operations
+    stands for it, and those without such a path are not told. An answer without it is a refusal. Where the answer is
+    lost the alert is sent again, and may be there twice."""
     headers: dict[str, str] = {}
     """Further headers, the same for every upstream."""
     success: dict[str, Any] = {}

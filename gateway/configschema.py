@@ -55,6 +55,7 @@ INNER: Mapping[tuple[type[Struct], str], Inner] = {
     (files.File, "dialects"): Inner(files.DialectFile, "named"),
     (files.DialectFile, "fields"): Inner(files.FieldFile, "named", also=("string",)),
     (files.DialectFile, "auth"): Inner(files.AuthFile, also=("string",)),
+    (files.DialectFile, "signature"): Inner(files.SignatureFile),
     (files.DialectFile, "send"): Inner(files.SendFile),
     (files.DialectFile, "reply"): Inner(files.AnswerFile),
 }

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import structlog
 from cachetools import TTLCache
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from gateway import muting
 from gateway.accepted import Accepted, Caller, Via
@@ -27,7 +27,7 @@ from gateway.codes import Code
 from gateway.config import Config, Inbound, Upstream
 from gateway.crowding import Crowd
 from gateway.delivery.dispatcher import Dispatcher
-from gateway.delivery.gate import owe as owe_rate
+from gateway.delivery.spending import Spending
 from gateway.dialect import (
     Answer,
     Asked,
@@ -46,7 +46,6 @@ from gateway.dialect import (
     Read,
     Relay,
     Reply,
-    Shown,
     Unmute,
 )
 from gateway.errors import Problem, ProblemKind, StoreError, together
@@ -54,7 +53,7 @@ from gateway.history import inquire, told
 from gateway.idempotency import Key, as_answer, first_answer, keep
 from gateway.ids import MakeId
 from gateway.landing import all_has_landed, has_landed, not_landed
-from gateway.lookup import as_shown, look_up, mutes, question
+from gateway.lookup import as_shown, listed, look_up, mutes, question
 from gateway.metrics import Metrics
 from gateway.quieting import Owed, owe, quieten
 from gateway.refreshing import forget, let_go, refresh, take_in, unlisted
@@ -105,6 +104,7 @@ class Desk:
 
     def __post_init__(self) -> None:
         self.road = Road(self.config, self.ids, name=self.name)
+        self._spending = Spending(self.store, self.now)
 
     async def serve(
         self, inbound: Inbound, caller: str, asked: Asked, request: int, *, via: Via = (), key: Key | None = None
@@ -381,25 +381,19 @@ class Desk:
         """Runs a reading call; None where it does not end well in time, or the upstream is left alone."""
         if self.dispatcher.is_left_alone(upstream.name):
             return None
-        client = self.dispatcher.client(upstream.name)
-        await self._spend(upstream, 1)
+        requests = 1
         try:
+            client = self.dispatcher.client(upstream.name)
             ended = await asyncio.wait_for(client.run(call, entry=entry), self.config.reply_timeout)
+            requests = ended.requests
         except TimeoutError:
             return None
         except Exception:
             log.exception("read.failed", upstream=upstream.name)
             return None
-        await self._spend(upstream, ended.requests - 1)
+        finally:
+            self._spending.note(upstream, requests)
         return ended.outcome
-
-    async def _spend(self, upstream: Upstream, requests: int) -> None:
-        """What is read counts in the upstream's rate as what is told does. Somebody waits for it, so it waits for
-        nothing: the deliveries after it do, of which there is no more than one a second for each that is asked for."""
-        if upstream.rate is None or not requests:
-            return
-        with contextlib.suppress(StoreError):  # it is read all the same
-            await self.store.write(lambda tx: owe_rate(tx, upstream, requests))
 
     async def _ask_for_one(
         self, who: Caller, row: AlertRow, target: TargetRow, upstream: Upstream
@@ -464,24 +458,11 @@ class Desk:
             resource=asked.resource,
             updated_from=millis(asked.since) if asked.since else None,
             created_before=millis(asked.before) if asked.before else None,
-            offset=asked.offset if asked.choose is None else 0,
-            limit=asked.limit if asked.choose is None else None,
+            offset=asked.offset,
+            limit=asked.limit,
         )
-
-        def look(tx: Tx) -> tuple[tuple[Shown, ...], int]:
-            rows, total = tx.alerts(who.scope, wanted)
-            listed = tuple(as_shown(row) for row in rows)
-            if asked.marked is not None:
-                listed = tuple(asked.marked(listed, muting.active(tx, who.scope, self.now())))
-            if asked.choose is None:
-                return listed, total
-            chosen = asked.choose(listed)
-            end = None if asked.limit is None else asked.offset + asked.limit
-            return tuple(chosen[asked.offset : end]), len(chosen)
-
-        listed, total = await self.store.read(look, is_long=True)
-        answer = Answer(listed=listed, total=total, listing=asked, request=request)
-        return Answered(answer, request, is_stale=is_stale)
+        answer = await self.store.read(lambda tx: listed(tx, who.scope, asked, wanted, self.now()), is_long=True)
+        return Answered(structs.replace(answer, request=request), request, is_stale=is_stale)
 
     async def _take_in(
         self, who: Caller, upstream: Upstream, alerts: Sequence[FoundAlert], asked_at: int, entry: str
@@ -503,8 +484,8 @@ class Desk:
             )
             await self.store.write(work, is_long=True)
         if upstream.dialect.outbound.read is None:
-            listed = {found.id for found in alerts}
-            missed = await self.store.read(lambda tx: unlisted(tx, who, upstream, listed, entry), is_long=True)
+            there = {found.id for found in alerts}
+            missed = await self.store.read(lambda tx: unlisted(tx, who, upstream, there, entry), is_long=True)
             if missed:
                 await self.store.write(lambda tx: let_go(tx, missed, asked_at), is_long=True)
 
@@ -523,9 +504,8 @@ class Desk:
         self._have_room()
         muted, owed = await self.store.write(lambda tx: self._keep_mute(tx, who, asked, request, via))
         try:
-            for name in await quieten(
-                self.store, self.road, {who.dialect.name: who.dialect}, owed, self.ids, self.now()
-            ):
+            dialects = {who.dialect.name: who.dialect}
+            for name in await quieten(self.store, self.road, dialects, owed, self.ids, self.now()):
                 self.dispatcher.wake(name)
         except StoreError as error:
             log.warning("silence.not_acknowledged", silence=muted.id, reason=str(error))
@@ -556,8 +536,8 @@ class Desk:
         answered: Reply | None = None
         if upstream:
             client, entry = self.dispatcher.client(upstream.name), upstream.entry(who.dialect.name, who.name)
-            await self._spend(upstream, 1)
             answered = await client.relay(asked.request, self.config.reply_timeout, via, entry)
+            self._spending.note(upstream, 1)
             if answered is None and asked.unheard is not None:
                 raise asked.unheard
         relayed = answered or _said(asked.otherwise)

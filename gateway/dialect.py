@@ -116,12 +116,22 @@ class Inquiry:
     request: int
 
 
+class Chosen(Struct, frozen=True):
+    """An alert that a list is to have: its `place` in the order, and how it is shown there, where that is said already:
+    it is encoded at once, so that no more than its bytes are kept."""
+
+    place: Any = ()
+    worded: Json | UnsetType = UNSET
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
     """A question for many alerts. Times select by creation (`before`) and last change (`since`); `page` is
-    whatever the dialect's own answer needs to say about paging. `choose` selects and orders, where the vendor lets its
-    callers ask for more than that, from all alerts; `offset` and `limit` then count what it chose. `marked` tells,
-    before that, by what of the scope's mutes each is muted, where the vendor shows it."""
+    whatever the dialect's own answer needs to say about paging. `choose` says of each alert which place it has, and
+    nothing of one that is not meant, where the vendor lets its callers ask for more than that, or lists all; `offset`
+    and `limit` then count what it chose, the last place first where `descending`. `marked` tells, before that, by what
+    of the scope's mutes each is muted, where the vendor shows it. Whoever lists without a `limit` has `choose` word
+    each alert: there may be very many."""
 
     statuses: tuple[str, ...] = ()
     resource: str | None = None
@@ -130,7 +140,8 @@ class Listing:
     offset: int = 0
     limit: int | None = None
     page: Mapping[str, Any] = field(default_factory=dict)
-    choose: Callable[[Sequence[Shown]], Sequence[Shown]] | None = None
+    choose: Callable[[Shown], Chosen | None] | None = None
+    descending: bool = False
     marked: Callable[[Sequence[Shown], Sequence[Muted]], Sequence[Shown]] | None = None
 
 
@@ -214,14 +225,15 @@ class Muted(Struct, frozen=True, kw_only=True):
 
 
 class Answer(Struct, frozen=True):
-    """What a request came to: the alert it was about, or the alerts that were asked for and their number. `request` is
-    the request's own number, `history` what the alert came through and `page` which part of that was asked for,
-    `inquired` what became of an earlier request, `answers` the answer to each command of a batch,
-    `mutes` what is muted.
+    """What a request came to: the alert it was about, or the alerts that were asked for and their number. `worded` are
+    those that were worded when they were chosen, `request` is the request's own number, `history` what the alert came
+    through and `page` which part of that was asked for, `inquired` what became of an earlier request, `answers` the
+    answer to each command of a batch, `mutes` what is muted.
     """
 
     shown: Shown | None = None
     listed: tuple[Shown, ...] = ()
+    worded: tuple[Json, ...] = ()
     total: int = 0
     listing: Listing | None = None
     key: str | None = None
@@ -454,7 +466,8 @@ class Sending(Struct, frozen=True, kw_only=True):
     `strict` asks an update not to overwrite what somebody else changed there; `replaced` is what the route sets, which
     `body` says already where it has a field for it; `at` is the time of sending; `settings` is the dialect's section of
     the configuration; `mark` is the same at every attempt of one delivery, and no other's; an update that `changes`
-    nothing is a repeat of what was said.
+    nothing is a repeat of what was said; an end is that of the `last` one of its group (`Outbound.group`) that is open
+    at this upstream.
     """
 
     operation: Operation
@@ -473,6 +486,7 @@ class Sending(Struct, frozen=True, kw_only=True):
     settings: Any = None
     mark: str = ""
     changes: bool = False
+    last: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -495,7 +509,10 @@ class Outbound:
     they usually do. `on_resolve` is what a rule's resolve becomes unless configured. `published_rate` is how many
     requests a minute the vendor's page allows. Not every upstream `needs_key`; where `whole_url`, an upstream's `url`
     is the whole address that is posted to, query and all, and calls add nothing to it. One that does not
-    `tells_changes` is not told what has changed in an alert that it has, as that would be a message of its own there.
+    `tells_changes` is not told what has changed in an alert that it has, as that would be a message of its own there;
+     one that does not `ends_by_key` makes nothing of an alert's key, and hears of one that is not known only in words.
+     `group` finds, in a caller's own words, the name of what its alert is told as a part of, at a vendor that is also
+     told when all of that is over.
     """
 
     addressed_by: Literal["id", "key"]
@@ -514,6 +531,8 @@ class Outbound:
     needs_key: bool = True
     whole_url: bool = False
     tells_changes: bool = True
+    group: Callable[[Mapping[str, Json]], str | None] | None = None
+    ends_by_key: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,19 +3,73 @@ HTTP, or SQL."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from heapq import nlargest, nsmallest
+from operator import itemgetter
+from typing import Any
+
+from msgspec import UNSET, Raw, json
+
 from gateway import muting
 from gateway.accepted import Caller
 from gateway.canonical import Operation, flatten
 from gateway.config import Upstream
-from gateway.dialect import Muted, Ref, Sending, Shown
+from gateway.dialect import Answer, Chosen, Listing, Muted, Ref, Sending, Shown
 from gateway.errors import Problem, ProblemKind
-from gateway.store import AlertRow, TargetRow, Tx
+from gateway.store import AlertFilter, AlertRow, TargetRow, Tx
 from gateway.values import from_millis
 
 
 def as_shown(row: AlertRow) -> Shown:
     """An alert as dialects word it."""
     return Shown(row.shown, row.version, row.body)
+
+
+def listed(tx: Tx, scope: str, asked: Listing, wanted: AlertFilter, now: int) -> Answer:
+    """The alerts of a list, and how many there are."""
+    if asked.choose is None:
+        rows, total = tx.alerts(scope, wanted)
+        return Answer(listed=tuple(as_shown(row) for row in rows), total=total, listing=asked)
+    chosen = _Counted(_chosen(tx, scope, asked, asked.choose, wanted, now))
+    page = [kept for _, kept in _page(chosen, asked)]
+    worded = tuple(kept for kept in page if isinstance(kept, Raw))
+    found = [tx.alert(kept) for kept in page if not isinstance(kept, Raw)]
+    return Answer(listed=tuple(as_shown(row) for row in found if row), worded=worded, total=chosen.count, listing=asked)
+
+
+def _chosen(
+    tx: Tx, scope: str, asked: Listing, choose: Callable[[Shown], Chosen | None], wanted: AlertFilter, now: int
+) -> Iterator[tuple[Any, Any]]:
+    """The place of each alert that is chosen, and what is kept of it: its bytes where it is worded, else its number. Of
+    a hundred thousand that are open nobody needs more than a page, and a part has to be held at a time."""
+    muted = muting.active(tx, scope, now) if asked.marked else []
+    for rows in tx.alerts_in_parts(scope, wanted):
+        shown: Sequence[Shown] = [as_shown(row) for row in rows]
+        for row, one in zip(rows, asked.marked(shown, muted) if asked.marked else shown, strict=True):
+            found = choose(one)
+            if found is not None:
+                yield found.place, row.id if found.worded is UNSET else Raw(json.encode(found.worded))
+
+
+def _page(chosen: Iterable[tuple[Any, Any]], asked: Listing) -> list[tuple[Any, Any]]:
+    """What is asked for of those that are chosen, in their order; alerts of one place as they come."""
+    if asked.limit is None:
+        return sorted(chosen, key=itemgetter(0), reverse=asked.descending)[asked.offset :]
+    first = nlargest if asked.descending else nsmallest
+    return first(asked.offset + asked.limit, chosen, key=itemgetter(0))[asked.offset :]
+
+
+class _Counted:
+    """Counts what is gone through."""
+
+    def __init__(self, found: Iterable[tuple[Any, Any]]) -> None:
+        self._found = found
+        self.count = 0
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        for one in self._found:
+            self.count += 1
+            yield one
 
 
 def mutes(tx: Tx, scope: str, wanted: str | None) -> tuple[Muted, ...]:

@@ -55,7 +55,8 @@ class Mapping:
     free-form object in which things can be carried, as text where it `holds_text` alone, `room` the most characters
     that its names and texts may have together; `free` the canonical path of what else is in it, where that is not the
     first of its row; `details` the wire leaf of the long text a responder reads,
-    `implied` what an alert there is without saying so. `needed` are the paths of its required rows.
+    `implied` what an alert there is without saying so, `shown` the places that reach the vendor where not all do.
+    `needed` are the paths of its required rows.
     Raises `ValueError` for a row whose path does not exist, and for a wire leaf that has not exactly one row.
     """
 
@@ -72,6 +73,7 @@ class Mapping:
         implied: Map[str, Any] | None = None,
         holds_text: bool = False,
         room: int | None = None,
+        shown: Sequence[str] | None = None,
     ) -> None:
         self.dialect = dialect
         self.kind: Kind = kind
@@ -81,6 +83,7 @@ class Mapping:
         self.free = free
         self.holds_text = holds_text
         self.room = room
+        self.shown = shown
         self.details = details
         self.implied: Flat = dict(implied or {})
         self.dropped = tuple(entry for entry in rows if isinstance(entry, Dropped))
@@ -333,6 +336,13 @@ class Mapping:
             return next((leaf for leaf in homes if get(wire, leaf) is not UNSET), homes[0])
         start = f"extensions.{self.dialect}."
         return path[len(start) :] if path.startswith(start) else ""
+
+    def reaches(self, path: str) -> bool:
+        """Whether what stands at a path of the vendor's own reaches it: of another shape only what that has."""
+        start = f"extensions.{self.dialect}."
+        if self.shown is None or path in self._holders or not path.startswith(start):
+            return True
+        return any(f"{path[len(start) :]}.".startswith(f"{leaf}.") for leaf in self.shown)
 
 
 def _paths_of(rows: Iterable[Row]) -> frozenset[str]:

@@ -168,9 +168,11 @@ def _sample(dialect: Dialect, route: Route) -> Answer:
     patch = next((command_in(dialect, Operation.CREATE, body).patch for body in openings(dialect)), {})
     shown = Shown(dialect.shown_id(1_234_567), 1, unflatten({"kind": dialect.kind, **patch, **_SAMPLE}))
     created = _SAMPLE["created_at"]
+    chosen = asked.choose(shown) if isinstance(asked, Listing) and asked.choose else None
     return Answer(
         shown=shown,
         listed=(shown,),
+        worded=(chosen.worded,) if chosen and chosen.worded is not UNSET else (),
         total=1,
         listing=asked if isinstance(asked, Listing) else None,
         history=(Told(number=1, operation=Operation.COMMENT, at=created, caller="caller", comment="words"),),

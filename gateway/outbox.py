@@ -21,6 +21,7 @@ from gateway.targets import Targets, stand_down
 from gateway.terms import (
     ENDING,
     TELLING,
+    group_of,
     in_terms_of,
     is_there,
     refuses_rules,
@@ -56,6 +57,7 @@ class Outbox:
             step.tx.put_target(target)
             step.accepted.reports[target.upstream] = (Fate("status", "kept", "", f"silenced by {step.muted}"),)
             return
+        _note_group(step, upstream)
         by_key = upstream.dialect.outbound.addressed_by == "key"
         says = bool(step.changed) or (by_key and step.is_repeat)
         operation = in_terms_of(upstream, step.operation, before, step.flat, says_something=says)
@@ -218,6 +220,13 @@ class Outbox:
             size=len(json.encode(step.row.body)),
             rank=USUAL_RANK if severity is None else int(severity),
         )
+
+
+def _note_group(step: Step, upstream: Upstream) -> None:
+    """Has an alert found among those that its caller told of together."""
+    group = group_of(step.row, upstream) if step.operation in TELLING else None
+    if group:
+        step.tx.add_id(step.row.scope, group, upstream.name, step.row.id)
 
 
 def _is_news(step: Step, target: TargetRow, before: Flat | None) -> bool:

@@ -20,7 +20,7 @@ from gateway.dialect import Sending
 from gateway.errors import ProblemKind
 from gateway.rows import Unmet
 from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
-from gateway.terms import ENDING, INSTEAD_OF, TELLING, TRIED_AT, is_anothers, saying, what_to_send
+from gateway.terms import ENDING, INSTEAD_OF, TELLING, TRIED_AT, group_of, is_anothers, saying, what_to_send
 from gateway.translation import Fate, translate, unmet_text
 from gateway.values import from_millis, iso_seconds
 from gateway.wire import merged
@@ -90,6 +90,8 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
     if sent is None:
         return _nothing(delivery, operation, Why(Code.NOT_OFFERED, f"{upstream.dialect.title} cannot {operation}"))
     shipment = _ship(delivery, sent, command, row, target, upstream, now, strict, takes_over)
+    if shipment.sending and operation in ENDING and _is_last(tx, row, upstream):
+        shipment = structs.replace(shipment, sending=structs.replace(shipment.sending, last=True))
     return structs.replace(shipment, via=command.body.via, fires=target.state == "standby", renews=command.body.renews)
 
 
@@ -298,6 +300,13 @@ def _with_merged(tx: Tx, command: CommandRow, delivery: DeliveryRow) -> CommandR
     for body in reversed(earlier):
         said = merged(body.said, said) if said is not None and body.said is not None else said
     return structs.replace(command, body=structs.replace(command.body, changed=tuple(changed), said=said))
+
+
+def _is_last(tx: Tx, row: AlertRow, upstream: Upstream) -> bool:
+    """Whether no other alert is open there of what the caller told of together with this one. Decided when the end is
+    sent, by what is accepted: one that is told meanwhile says itself that the group is on."""
+    group = group_of(row, upstream)
+    return group is not None and not tx.has_open_kin(row.scope, group, upstream.name, row.id)
 
 
 def _ship(

@@ -91,7 +91,7 @@ def _meant(tx: Tx, asked: Owed, dialects: Mapping[str, Dialect], now: int, limit
     if muted is None or dialect is None or dialect.muted_by is None:
         return []
     means = dialect.muted_by([muted])
-    rows, _ = tx.alerts(asked.scope, AlertFilter(statuses=("firing",)))
+    rows = (row for part in tx.alerts_in_parts(asked.scope, AlertFilter(statuses=("firing",))) for row in part)
     found = (row.id for row in rows if asked.after < row.id < asked.request and any(means(flatten(row.body))))
     return sorted(found)[:limit]
 

@@ -144,7 +144,8 @@ def take_in(
 def unlisted(tx: Tx, who: Caller, upstream: Upstream, listed: Collection[str], entry: str) -> list[int]:
     """What was adopted from an upstream's list, and is in it no more: over, where that list is whole and all that can
     be asked for, as nobody would ever say so here."""
-    rows, _ = tx.alerts(who.scope, AlertFilter(statuses=("firing", "acknowledged")))
+    parts = tx.alerts_in_parts(who.scope, AlertFilter(statuses=("firing", "acknowledged")))
+    rows = (row for part in parts for row in part)
     adopted = [row.id for row in rows if row.key is None and row.ends_at is None and row.dialect == who.dialect.name]
     missed = []
     for alert in adopted:

@@ -393,7 +393,7 @@ class Road:
         or where another scope's alert stands on the lane: that is not this caller's to end."""
         upstream = self._config.upstreams[choice.upstream]
         key = asked.ref.key if asked.ref else None
-        if not key or not _can_be_told(upstream, asked.operation, caller):
+        if not key or not _can_be_told(upstream, asked, caller):
             return None
         named = lane_of(upstream, choice, caller, f"key {upstream.dialect.same_key(key)}", {})
         tx.lock(f"lane {upstream.name} {named}")
@@ -492,9 +492,12 @@ def _has_ended(tx: Tx, caller: Caller, key: str, before: int) -> bool:
     return tx.last_alert_by_key(caller.scope, caller.dialect.same_key(key), before) is not None
 
 
-def _can_be_told(upstream: Upstream, operation: Operation, caller: Caller) -> bool:
+def _can_be_told(upstream: Upstream, asked: Command, caller: Caller) -> bool:
     """Whether an upstream can be told of an alert of which only the key is known: what an alert is can only be said
-    in the caller's own words then."""
+    in the caller's own words then, and where nothing is made of the key, its end too."""
     outbound = upstream.dialect.outbound
-    is_akin = upstream.dialect.name == caller.dialect.name
-    return outbound.addressed_by == "key" and operation in outbound.calls and (is_akin or operation not in TELLING)
+    if outbound.addressed_by != "key" or asked.operation not in outbound.calls:
+        return False
+    if upstream.dialect.name == caller.dialect.name:
+        return outbound.ends_by_key or bool(asked.comment)
+    return outbound.ends_by_key and asked.operation not in TELLING

@@ -5,6 +5,8 @@ Plain functions of a configuration and rows; they know no vendor, and write noth
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 from gateway.canonical import SERVER_OWNED, Flat, Operation, checked
 from gateway.config import Upstream
 from gateway.dialect import Command, Dialect
@@ -25,6 +27,8 @@ SPOKEN = "dialect"
 """In which dialect the ids were given that an alert has there."""
 TRIED_AT = "tried_at"
 """When the first attempt began that may have made something there although its answer was lost, in milliseconds."""
+OF_GROUP = "group "
+"""What the ids begin with by which an upstream's alerts are found that were told of together."""
 
 # --- what an upstream can be told ------------------------------------------------------------------------------
 
@@ -45,6 +49,16 @@ def is_there(target: TargetRow, upstream: Upstream) -> bool:
 def may_look(upstream: Upstream) -> bool:
     """Whether a create whose answer was lost is looked for before it is sent again."""
     return upstream.dialect.outbound.list is not None
+
+
+def group_of(row: AlertRow, upstream: Upstream) -> str | None:
+    """The id by which an upstream's alerts are found that their caller told of together, where that upstream is told
+    when all of them are over. A digest: what callers name their groups may be longer than an index takes."""
+    find = upstream.dialect.outbound.group
+    if find is None or row.verbatim is None or row.dialect != upstream.dialect.name:
+        return None
+    found = find(row.verbatim)
+    return f"{OF_GROUP}{sha256(found.encode()).hexdigest()[:32]}" if found else None
 
 
 def refuses_rules(upstream: Upstream) -> bool:

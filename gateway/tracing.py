@@ -20,7 +20,7 @@ from gateway.delivery.breaker import Breaker
 from gateway.delivery.gate import breaker_of
 from gateway.dialect import Dialect
 from gateway.store import AlertRow, AttemptRow, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
-from gateway.terms import INSTEAD_OF
+from gateway.terms import INSTEAD_OF, OF_GROUP
 from gateway.values import from_millis, iso
 
 MOST = 20
@@ -190,7 +190,8 @@ def traced(tx: Tx, alert: int, found_by: str) -> Traced | None:
     count = tx.count_commands(alert)
     known: dict[str, list[str]] = {}
     for party, name in tx.ids(alert):
-        known.setdefault(party, []).append(name)
+        if not name.startswith(OF_GROUP):  # nobody ever said that one
+            known.setdefault(party, []).append(name)
     return Traced(
         alert=alert,
         found_by=found_by,

@@ -110,6 +110,8 @@ def translate(saying: Saying, destination: Destination) -> Said:
         _note_lateness(saying, mapping, mapping.details, (body, patch))
         altered["details"], meant = "it is late, and says so", None
     meant = {**mapping.implied, **(mapping.meaning(body) if meant is None else meant)}
+    if mapping.shown is not None:
+        meant = {path: value for path, value in meant.items() if mapping.reaches(path)}
     report = _Report(saying, destination, body, told, meant, {**writing.filled, **altered})
     if not akin:
         report.carried = _carry(saying, destination, body, meant, report, hush)

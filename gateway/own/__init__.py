@@ -20,12 +20,14 @@ from gateway.configtables import Tables
 from gateway.dialect import Dialect, Outbound, Route, Sending
 from gateway.errors import ConfigurationError
 from gateway.mapping import Mapping as Rows
-from gateway.own.credentials import NONE
+from gateway.own.credentials import BASIC, NONE
 from gateway.own.describing import Checking, Described, Describing
 from gateway.own.envelope import Envelope
 from gateway.own.places import struct_of
-from gateway.own.reading import Reader, Taken, problem
+from gateway.own.reading import Reader, Taken, challenged, problem
 from gateway.own.sending import Sender, plainly, reason
+from gateway.own.shaping import slots
+from gateway.own.signing import Signed
 from gateway.rows import Row, Unmet, Writing
 from gateway.wire import Wire, put
 
@@ -103,6 +105,7 @@ def _made(described: Described, table: Mapping[str, Any]) -> Dialect:
         described.rows,
         container=described.container,
         details=details,
+        shown=tuple(slots(described.send.body)) if described.send.body else None,
     )
     sender = _sender(described)
     unshaped = replace(sender, shape={})
@@ -115,22 +118,25 @@ def _made(described: Described, table: Mapping[str, Any]) -> Dialect:
         mapping=rows,
         routes=_routes(described, rows),
         outbound=Outbound(
-            addressed_by="key",
+            addressed_by="id" if described.send.id else "key",
             calls=sender.calls(),
-            nearest={Operation.DELETE: Operation.RESOLVE} if Operation.RESOLVE in sender.calls() else {},
+            nearest=_nearest(sender),
             authorise=described.credentials.put,
             needs_key=described.credentials is not NONE,
-            tells_changes=described.send.updates,
+            tells_changes=described.send.updates and (not sender.id or Operation.UPDATE in sender.paths),
+            ends_by_key=sender.uses_key(),
             whole_url=not (file.send.get("path") or file.send.get("paths")),
             reason=reason,
         ),
         credentials=described.credentials.find,
         credential_in_body=described.credentials.place is not None,
-        problem=problem,
+        problem=challenged if described.credentials is BASIC else problem,
         shown_id=str,
         same_key=key_fit or str,
         settings=envelope.settings if envelope else None,
         admits=envelope.admits if envelope else None,
+        inbound_settings=Signed if described.signature else None,
+        verify=described.signature.verify if described.signature else None,
         samples=tuple(_samples(described, rows, unshaped)),
         client_setting=f"the address → `http://gateway/{name}{'' if file.path == '/' else file.path}`",
         description=table,
@@ -142,6 +148,13 @@ def _rows(described: Described) -> Iterator[Row]:
     return (entry for entry in described.rows if isinstance(entry, Row))
 
 
+def _nearest(sender: Sender) -> dict[Operation, Operation]:
+    """What is deleted is over; what is on again is a new one where the id of the old one does not open it."""
+    calls = sender.calls()
+    nearest = {Operation.DELETE: Operation.RESOLVE} if Operation.RESOLVE in calls else {}
+    return nearest if Operation.REOPEN in calls else {**nearest, Operation.REOPEN: Operation.CREATE}
+
+
 def _sender(described: Described) -> Sender:
     send = described.send
     return Sender(
@@ -151,9 +164,12 @@ def _sender(described: Described) -> Sender:
         method=send.method,
         path=send.path,
         paths=send.paths,
+        methods=send.methods,
+        id=send.id or "",
         headers=send.headers,
         sealed=described.envelope.sealed if described.envelope else plainly,
         mode=described.mode,
+        opening=described.opening,
         shape=send.body,
         success=send.success,
     )
@@ -163,19 +179,19 @@ def _routes(described: Described, rows: Rows) -> tuple[Route, ...]:
     """Where callers post, and what the envelope has beside it. A path of its own is served at the root too."""
     file, envelope = described.file, described.envelope
     at_root = file.path != "/"
-    parted = {"parted": envelope.parted} if envelope else {}
+    opening = described.opening
     reader = Reader(
-        **parted,
+        parted=envelope.parted if envelope else opening.parted,
         rows=rows,
         standing=described.standing,
         key=described.key.wires if described.key else (),
         demanded=described.demanded,
-        opened=envelope.opened if envelope else body_object,
+        opened=envelope.opened if envelope else body_object if opening.each else opening.opened,
     )
     asked = [Operation.CREATE, *([Operation.UPDATE] if described.key else [])]
     standing = described.standing
-    asked += [Operation.ACKNOWLEDGE] if standing and standing.acknowledge else []
-    asked += [Operation.RESOLVE] if standing and standing.resolve else []
+    asked += [Operation.ACKNOWLEDGE] if described.key and standing and standing.acknowledge else []
+    asked += [Operation.RESOLVE] if described.key and standing and standing.resolve else []
     is_usual = not described.file.reply.get("body")
     events = Route(
         method="POST",
@@ -186,11 +202,20 @@ def _routes(described: Described, rows: Rows) -> tuple[Route, ...]:
         summary="Send an alert" + (", or say how it stands" if standing else ""),
         source=file.url or PAGE,
         at_root=at_root,
-        body=rows.wire,
+        body=_body(described, rows),
         success=described.answers.status,
         returns=Taken if is_usual and described.answers.status != 204 else None,
     )
     return (events, *(envelope.routes(file.path, at_root) if envelope else ()))
+
+
+def _body(described: Described, rows: Rows) -> Any:
+    """The struct of a whole body; none where texts are JSON themselves, of which a schema says nothing."""
+    opening = described.opening
+    if opening.texts:
+        return None
+    leaves = {opening.each: (list[rows.wire], True)}  # type: ignore[name-defined]
+    return struct_of(f"{described.name}List", leaves) if opening.each else rows.wire
 
 
 def _samples(described: Described, rows: Rows, sender: Sender) -> Iterator[Wire]:

@@ -15,15 +15,17 @@ import msgspec
 from msgspec import Struct
 
 from gateway.canonical import SERVER_OWNED, checked, is_path, type_of
-from gateway.configfile import AnswerFile, AuthFile, DialectFile, FieldFile, SendFile, is_header
+from gateway.configfile import AnswerFile, AuthFile, DialectFile, FieldFile, SendFile, SignatureFile, is_header
 from gateway.configproblems import in_words
 from gateway.own.credentials import BASIC, BEARER, IN_PATH, NONE, PATH, Credentials, in_body, in_header, in_query
 from gateway.own.envelope import Envelope
 from gateway.own.meanings import FIELDS, GOES_WITH, NEVER, ONLY_FOR, PARTS, Meaning, meaning, sort_of
-from gateway.own.places import Leaf, in_the_way, place
+from gateway.own.opening import Opening
+from gateway.own.places import Leaf, in_the_way, is_within, place
 from gateway.own.reading import Answers
 from gateway.own.rows import row_of
 from gateway.own.shaping import slots
+from gateway.own.signing import Signature
 from gateway.own.words import Standing, Word, spelled
 from gateway.rows import Dropped, Extension, Row
 
@@ -70,6 +72,8 @@ class Described:
     answers: Answers
     envelope: Envelope | None
     mode: str
+    opening: Opening
+    signature: Signature | None
 
 
 def near(name: str, known: Iterable[str]) -> str:
@@ -106,7 +110,8 @@ class Describing:
         container = self._container(file)
         self._constants(file)
         key = next((entry for entry in self._rows if isinstance(entry, Row) and "dedup_key" in entry.paths), None)
-        if self._standing and (self._standing.resolve or self._standing.acknowledge) and key is None:
+        ends = bool(self._standing and (self._standing.resolve or self._standing.acknowledge))
+        if ends and key is None and not file.send.get("id"):
             self._say("fields", 'dedup_key is needed to tell which alert `status` ends: dedup_key = "id"')
         return Described(
             name=self._name,
@@ -122,6 +127,8 @@ class Describing:
             answers=self._answers(file),
             envelope=envelope,
             mode=self._mode(file, envelope),
+            opening=self._opening(file, envelope),
+            signature=self._signature(file),
         )
 
     def _say(self, at: str, problem: str) -> None:
@@ -288,6 +295,8 @@ class Describing:
         for word in words:
             if not isinstance(word, str | int | float | bool) or word == "":
                 self._say(at, "must be a word or a list of words")
+            elif isinstance(word, int) and not -(1 << 63) <= word < 1 << 64:
+                self._say(at, "is a number that is too large")
         return tuple(words)
 
     def _drop(self, drop: Dropped, kind: Any, at: str) -> None:
@@ -330,6 +339,19 @@ class Describing:
             known = f"{near(file.mode, modes)}; known are {', '.join(modes)}" if modes else ": there is no envelope"
             self._say("mode", f"{file.mode!r} is none{known}")
         return file.mode or (modes[0] if modes else "")
+
+    def _opening(self, file: DialectFile, envelope: Envelope | None) -> Opening:
+        """What is around the alerts, where there is no envelope."""
+        texts = [file.json] if isinstance(file.json, str) else file.json
+        for name, places in (("json", texts), ("each", [] if file.each is None else [file.each])):
+            for text in places:
+                self._check.parsed(place, text, f"{self._path}.{name}", "")
+            if places and envelope:
+                self._say(name, "does not go with an envelope")
+        for text in texts:
+            if any(is_within(text, leaf) for leaf in self._leaves if not self._is_free(leaf)):
+                self._say("json", f"{text!r} is a field itself; `fields` lead into it, such as {text}.title")
+        return Opening(texts=tuple(texts), each=file.each or "")
 
     def _container(self, file: DialectFile) -> str | None:
         """The free-form object: that of `custom`, unless another is named."""
@@ -402,11 +424,21 @@ class Describing:
             return in_body(given.field)
         return BEARER
 
+    def _signature(self, file: DialectFile) -> Signature | None:
+        if file.signature is None:
+            return None
+        given = self._check.struct(SignatureFile, file.signature, f"{self._path}.signature")
+        if given.header and not is_header(given.header):
+            self._say("signature.header", f"{given.header!r} is no header's name")
+        return Signature(header=given.header, prefix=given.prefix, form=given.form)
+
     def _send(self, file: DialectFile, envelope: Envelope | None) -> SendFile:
         send = self._check.struct(SendFile, file.send, f"{self._path}.send")
         if send.method not in ("POST", "PUT", "PATCH"):
             self._say("send.method", f"{send.method!r} is none of POST, PUT, PATCH")
         self._send_paths(send, in_path=file.auth == "path")
+        self._send_methods(send)
+        self._send_id(send)
         for header, text in send.headers.items():
             if not is_header(header):
                 self._say("send.headers", f"{header!r} is no header's name")
@@ -434,8 +466,35 @@ class Describing:
                 self._say(at, f'has {IN_PATH}, so auth = "path" is needed')
             if operation and operation not in SENT:
                 self._say(at, f"is none of {', '.join(SENT)}{near(operation, SENT)}")
-            if path and (not path.startswith("/") or "{" in path.replace("{key}", "").replace(IN_PATH, "")):
-                self._say(at, f"{path!r} is no path: it begins with a slash, and has {{key}} at most")
+            bare = path.replace("{id}" if send.id else "{key}", "").replace(IN_PATH, "")
+            if path and (not path.startswith("/") or "{" in bare):
+                most = "{id}, as there is send.id," if send.id else "{key}"
+                hint = "" if send.id or "{id}" not in path else "; {id} needs send.id"
+                self._say(at, f"{path!r} is no path: it begins with a slash, and has {most} at most{hint}")
+
+    def _send_methods(self, send: SendFile) -> None:
+        for operation, method in send.methods.items():
+            at = f"send.methods.{operation}"
+            known = ("POST", "PUT", "PATCH") if operation == "create" else ("POST", "PUT", "PATCH", "DELETE")
+            if operation not in SENT:
+                self._say(at, f"is none of {', '.join(SENT)}{near(operation, SENT)}")
+            elif method not in known:
+                self._say(at, f"{method!r} is none of {', '.join(known)}")
+
+    def _send_id(self, send: SendFile) -> None:
+        """The id in an answer: every path but that of a new alert has it."""
+        if send.id is None:
+            return
+        self._check.parsed(place, send.id, f"{self._path}.send.id", "")
+        others = {operation: path for operation, path in send.paths.items() if operation != "create"}
+        if not others:
+            self._say("send.id", 'is of no use: send.paths = { resolve = "/incidents/{id}/resolve" }, for one')
+        for operation, path in others.items():
+            if "{id}" not in path:
+                self._say(f"send.paths.{operation}", "needs {id}, the id of the alert that it is about")
+        for at, path in (("path", send.path), ("paths.create", send.paths.get("create", ""))):
+            if "{id}" in path:
+                self._say(f"send.{at}", "has {id}, which only the answer to a new alert tells")
 
     def _shape(self, shape: Mapping[str, Any]) -> None:
         """Another shape has only what there is, and all that `fields` says but the key and how it stands: what it had

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 from msgspec import UNSET, Struct
 
 from gateway.canonical import Operation
@@ -62,7 +63,13 @@ class Reader:
             return self._opening(self.rows.read(body))
         key = control.flat.get("dedup_key")
         if not key:
-            raise invalid(self.key[0], f"is required to {operation} an alert")
+            place = self.key[0] if self.key or not self.standing else self.standing.at
+            raise invalid(
+                place,
+                f"is required to {operation} an alert"
+                if self.key
+                else "says what became of an alert, and no field says of which",
+            )
         return Command(
             operation=operation,
             ref=Ref(key=key),
@@ -146,3 +153,9 @@ def _filled(value: Any, blanks: dict[str, str]) -> Any:
 def problem(found: Problem) -> Reply:
     """A problem, as every described dialect words it."""
     return Reply(USUAL_STATUS[found.kind], {"error": {"code": found.kind.value, "message": found.message}})
+
+
+def challenged(found: Problem) -> Reply:
+    """The same where callers show a user and a password: some show them only once they are asked to."""
+    reply = problem(found)
+    return msgspec.structs.replace(reply, headers={"WWW-Authenticate": "Basic"}) if reply.status == 401 else reply

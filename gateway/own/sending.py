@@ -11,12 +11,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from gateway.canonical import Operation
 from gateway.dialect import Call, Delivered, Json, Rejected, Request, Response, Sending, segment
 from gateway.own.envelope import Seal
-from gateway.own.shaping import shaped
+from gateway.own.opening import Opening
+from gateway.own.places import in_the_way
+from gateway.own.shaping import shaped, slots
 from gateway.own.words import Standing, spelled
 from gateway.rows import Row, Writing
 from gateway.wire import Wire, copied, get, merged, put
@@ -26,6 +28,10 @@ TELLING = ("error", "errors", "message", "detail", "description", "title", "reas
 """The names under which vendors say what is wrong; the first that is there counts."""
 ENDING = (Operation.ACKNOWLEDGE, Operation.RESOLVE)
 """The operations that need not tell what the alert is."""
+OPERATIONS = (Operation.CREATE, Operation.UPDATE, Operation.REOPEN, *ENDING)
+"""All that a vendor may have a word for."""
+IN_ID = "{id}"
+"""What stands in a path for the id that the vendor gave an alert."""
 
 
 def plainly(request: Request, body: dict[str, Json], sending: Sending, mode: str) -> Request:
@@ -36,8 +42,9 @@ def plainly(request: Request, body: dict[str, Json], sending: Sending, mode: str
 @dataclass(frozen=True, kw_only=True)
 class Sender:
     """Sends alerts as a description says: `key` is the row of the alert's key, `constants` what is always written,
-    by place; `paths` those operations that have a path of their own, `shape` what the body is made into,
-    `success` what an answer has at some places where all is well."""
+    by place; `paths` and `methods` those operations that have their own, `id` where the answer to a new alert has
+    what it is found by later, `shape` what the body is made into, `success` what an answer has at some places where all
+    is well."""
 
     standing: Standing | None
     key: Row | None
@@ -45,26 +52,53 @@ class Sender:
     method: str
     path: str
     paths: Mapping[str, str] = field(default_factory=dict)
+    methods: Mapping[str, str] = field(default_factory=dict)
+    id: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     sealed: Seal = plainly
     mode: str = ""
+    opening: Opening = field(default_factory=Opening)
     shape: Mapping[str, Json] = field(default_factory=dict)
     success: Mapping[str, Any] = field(default_factory=dict)
 
     def calls(self) -> dict[Operation, Callable[[Sending], Call]]:
         """A call for each operation that the vendor has a word for."""
-        operations = [Operation.CREATE, Operation.UPDATE, Operation.REOPEN]
-        operations += [Operation.ACKNOWLEDGE] if self.standing and self.standing.acknowledge else []
-        operations += [Operation.RESOLVE] if self.standing and self.standing.resolve else []
-        return {operation: functools.partial(self._call, operation) for operation in operations}
+        return {operation: functools.partial(self._call, operation) for operation in OPERATIONS if self._has(operation)}
+
+    def _has(self, operation: Operation) -> bool:
+        """Whether there is a word or a path for an operation. What is new can always be said, and a change is what may
+        bring an alert there."""
+        if operation in (Operation.CREATE, Operation.UPDATE):
+            return True
+        if self.id or operation in self.paths:
+            return operation in self.paths
+        return operation not in ENDING or bool(self.standing and self.standing.words(operation))
+
+    def uses_key(self) -> bool:
+        """Whether a request has something of the alert's key: in another shape it need not."""
+        paths = (self.path, *self.paths.values())
+        places = [] if self.key is None else self.key.wires
+        is_in_shape = any(in_the_way(place, list(slots(self.shape))) for place in places)
+        return not self.shape or is_in_shape or any("{key}" in path for path in paths)
 
     def _call(self, operation: Operation, sending: Sending) -> Call:
         path = self.paths.get(operation, self.path).replace("{key}", segment(sending.key or ""))
-        request = Request(method=self.method, path=path, headers=self.headers)
+        path = path.replace(IN_ID, segment(sending.ids.get("id", IN_ID)))
+        method = self.methods.get(operation, self.method)
+        request = Request(method=method, path=path, headers=self.headers)
         mode = getattr(sending.settings, "mode", None) or self.mode
-        response = yield self.sealed(request, self.body(operation, sending), sending, mode)
+        request = self.sealed(request, self.body(operation, sending), sending, mode)
+        makes = bool(self.id) and operation is Operation.CREATE
+        response = yield structs.replace(request, creates=makes, body=UNSET if method == "DELETE" else request.body)
         wrong = self._wrong(response)
-        return Rejected(reason=wrong) if wrong else Delivered()
+        if wrong or not makes:
+            return Rejected(reason=wrong) if wrong else Delivered()
+        found = get(response.json(), self.id)
+        if (
+            found == "" or not isinstance(found, str | int) or isinstance(found, bool)
+        ):  # sent again it would be there twice
+            return Rejected(reason=f"its answer has no id at {self.id}: {reason(response)}".removesuffix(": "))
+        return Delivered(ids={"id": str(found)})
 
     def _wrong(self, response: Response) -> str:
         """What is wrong with an answer that is a success by its status alone."""
@@ -80,12 +114,11 @@ class Sender:
     def body(self, operation: Operation, sending: Sending) -> dict[str, Json]:
         """The body in the shape that the vendor wants, and what is always written."""
         body = self.said(operation, sending)
-        if self.shape:
-            body = shaped(self.shape, body)
+        body = shaped(self.shape, body) if self.shape else self.opening.listed(body)
         for place, value in self.constants.items():
             if get(body, place) is UNSET:
                 put(body, place, copied(value))
-        return body
+        return body if self.shape else self.opening.packed(body)
 
     def said(self, operation: Operation, sending: Sending) -> Wire:
         """The alert, or what the caller itself said of its end; then what says what is asked for. What is given another
@@ -110,9 +143,11 @@ class Sender:
         if self.standing is None:
             return
         said = get(body, self.standing.at)
+        if not self.standing.words(operation):  # its path says it
+            return
         wanted = operation if operation in ENDING else Operation.CREATE
         if not isinstance(said, str | int | float | bool) or self._meant(self.standing, said) is not wanted:
-            put(body, self.standing.at, self.standing.word(operation))
+            put(body, self.standing.at, self.standing.words(operation)[0])
 
     def _meant(self, standing: Standing, said: Any) -> Operation | None:
         try:

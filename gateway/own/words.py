@@ -108,10 +108,10 @@ class Standing:
             raise ValueError(f"{str(value)[:64]!r} is none of {known}")
         return Operation.CREATE
 
-    def word(self, operation: Operation) -> Any:
-        """The word for an operation; those that tell of an alert that is on have one."""
-        words = {Operation.ACKNOWLEDGE: self.acknowledge, Operation.RESOLVE: self.resolve}.get(operation, self.firing)
-        return words[0]
+    def words(self, operation: Operation) -> tuple[Any, ...]:
+        """The words for an operation, the first of which is written; those that tell of an alert that is on have
+        some."""
+        return {Operation.ACKNOWLEDGE: self.acknowledge, Operation.RESOLVE: self.resolve}.get(operation, self.firing)
 
     def _all(self) -> tuple[tuple[tuple[Any, ...], Operation], ...]:
         return (

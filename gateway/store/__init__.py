@@ -12,7 +12,7 @@ nothing. A store of one gateway alone has no need of either, and does nothing th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Literal, Protocol, TypeVar
 
 from msgspec import Struct
@@ -290,6 +290,10 @@ class Tx(Protocol):
     def alerts(self, scope: str, chosen: AlertFilter) -> tuple[list[AlertRow], int]:
         """The alerts chosen, oldest first, and how many there are without `offset` and `limit`."""
 
+    def alerts_in_parts(self, scope: str, chosen: AlertFilter) -> Iterator[list[AlertRow]]:
+        """The alerts chosen, oldest first, without `offset` and `limit`; a part of them at a time, as there may be very
+        many."""
+
     def insert_alert(self, row: AlertRow) -> None: ...
     def update_alert(self, row: AlertRow) -> None:
         """Changes an alert, but not whose it is, nor its key."""
@@ -299,6 +303,10 @@ class Tx(Protocol):
 
     def add_id(self, scope: str, name: str, party: str, alert: int) -> None:
         """Remembers that a party knows the alert by this id."""
+
+    def has_open_kin(self, scope: str, name: str, party: str, alert: int) -> bool:
+        """Whether a party knows an open alert other than this one by this id, in any scope, and was told of it or is
+        about to be. So too where it does not know this one by it: then it is not known of the others either."""
 
     def ended(self, by: int, limit: int) -> list[AlertRow]:
         """Open alerts whose own end has come by a time, the longest over first."""

@@ -20,20 +20,19 @@ import contextlib
 import queue
 import secrets
 import threading
-import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import psycopg
 import structlog
-from psycopg.pq import TransactionStatus
 
 from gateway.errors import StoreError
 from gateway.ids import SLOTS
 from gateway.store import DeliveryRow, Tx
 from gateway.store.jobs import Job, answer
-from gateway.store.postgres_line import Address, Line, Watch, at_once
+from gateway.store.postgres_journeys import CHANNEL, ahead, end, one_view, say, take_back, tell
+from gateway.store.postgres_line import Address, Line, Watch
 from gateway.store.postgres_schema import migrate
 from gateway.store.postgres_tx import Conflict, Lost, Overdue, PostgresTx, Trouble, Unclear
 
@@ -47,13 +46,10 @@ TRIES = 10
 """How often a job is begun before others are said to stand in its way."""
 WITHIN = 8.0
 """Seconds after which a caller hears that the store does not answer."""
-SILENT = 1.0
-"""Seconds without an answer after which is asked whether the server still has the transaction, before its end is."""
 MIGRATION = 3600.0
 """Seconds that the schema may take to be brought up to date, or another replica to be done with that."""
 HEAR = 5.0
 """Seconds that the listener listens before it sees whether it still should."""
-CHANNEL = "alert_gateway"
 
 
 class PostgresStore:
@@ -178,7 +174,7 @@ class PostgresStore:
 
     def _read_on(self, line: Line, work: Callable[[Tx], T]) -> T:
         connection = line.connection()
-        with _one_view(line, connection) as journeys:
+        with one_view(line, connection) as journeys:
             return work(PostgresTx(line, connection, writes=False, pipeline=journeys))
 
     # --- writing -----------------------------------------------------------------------------------------
@@ -225,13 +221,13 @@ class PostgresStore:
 
     def _commit(self, line: Line, jobs: list[Job], patient: bool) -> list[Job]:
         """One transaction for all jobs; each that fails takes only its own writes back. Answers which have to be run
-        again."""
+        again; of `jobs`, it takes out whom it has answered already."""
         try:
             return self._commit_ahead(line, jobs, patient)
         except Unclear:
             answer([job for job in jobs if isinstance(job.error, Overdue)])  # it has had its time
-            others = [job for job in jobs if not isinstance(job.error, Overdue)]
-            return self._commit_one_by_one(line, others, patient) if others else []
+            jobs[:] = [job for job in jobs if not isinstance(job.error, Overdue)]
+            return self._commit_one_by_one(line, jobs, patient) if jobs else []
 
     def _commit_ahead(self, line: Line, jobs: list[Job], patient: bool) -> list[Job]:
         """The same where all goes well, as it nearly always does: a journey to the server for what is read, and none
@@ -239,18 +235,20 @@ class PostgresStore:
         ended: list[Job] = []
         again: list[Job] = []
         told: list[str] = []
+        before: psycopg.Cursor[Any] | None = None
         connection = line.connection()
-        with _ahead(line, connection) as journeys:
+        with ahead(line, connection) as journeys:
             for number, job in enumerate(jobs):
-                tx = self._tx(line, connection, patient=patient and number == 0, pipeline=journeys)
+                tx = self._tx(line, connection, patient=patient and number == 0, pipeline=journeys, before=before)
                 is_ended = _run(job, tx)
+                before = tx.last
                 (ended if is_ended else again).append(job)
                 told += tx.told if is_ended and job.error is None else ()
                 is_to_go = job.error is not None or not is_ended
                 if is_to_go and (tx.has_written or isinstance(job.error, Overdue)):
                     raise Unclear("it has failed after it had written")
         answer(ended)
-        _tell(line, connection, told)
+        tell(line, connection, told)
         return again
 
     def _commit_one_by_one(self, line: Line, jobs: list[Job], patient: bool) -> list[Job]:
@@ -261,20 +259,20 @@ class PostgresStore:
         told: list[str] = []
         try:
             for number, job in enumerate(jobs):
-                _say(line, connection, b"RELEASE job; SAVEPOINT job" if number else b"BEGIN; SAVEPOINT job")
+                say(line, connection, b"RELEASE job; SAVEPOINT job" if number else b"BEGIN; SAVEPOINT job")
                 tx = self._tx(line, connection, patient=patient and number == 0)
                 is_ended = _run(job, tx)
                 (ended if is_ended else again).append(job)
                 if is_ended and job.error is None:
                     told += tx.told
                 else:
-                    _say(line, connection, b"ROLLBACK TO job")
+                    say(line, connection, b"ROLLBACK TO job")
         except StoreError:
-            _take_back(line, connection)
+            take_back(line, connection)
             raise
-        _end(line, connection)
+        end(line, connection)
         answer(ended)
-        _tell(line, connection, told)
+        tell(line, connection, told)
         return again
 
     def _tx(
@@ -284,10 +282,19 @@ class PostgresStore:
         *,
         patient: bool,
         pipeline: psycopg.Pipeline | None = None,
+        before: psycopg.Cursor[Any] | None = None,
     ) -> PostgresTx:
         """A job's part of a transaction that writes."""
-        owner, lease = self._owner, self._held_for
-        return PostgresTx(line, connection, writes=True, owner=owner, lease=lease, patient=patient, pipeline=pipeline)
+        return PostgresTx(
+            line,
+            connection,
+            writes=True,
+            owner=self._owner,
+            lease=self._held_for,
+            patient=patient,
+            pipeline=pipeline,
+            before=before,
+        )
 
     # --- holding on, and hints ---------------------------------------------------------------------------
 
@@ -363,109 +370,3 @@ def _fail(jobs: list[Job], error: StoreError) -> None:
     for job in jobs:
         job.error = StoreError(str(error))
     answer(jobs)
-
-
-@contextlib.contextmanager
-def _one_view(line: Line, connection: psycopg.Connection[Any]) -> Iterator[psycopg.Pipeline]:
-    """A transaction in pipeline mode in which all that is read is of one moment."""
-    pipeline = connection.pipeline()
-    journeys = pipeline.__enter__()
-    at_once(journeys)
-    try:
-        connection.execute(b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        yield journeys
-    finally:
-        try:
-            with line.asking():
-                connection.execute(b"COMMIT")  # after a ROLLBACK, statements would be prepared anew
-                pipeline.__exit__(None, None, None)
-        except psycopg.Error:
-            line.drop()
-
-
-@contextlib.contextmanager
-def _ahead(line: Line, connection: psycopg.Connection[Any]) -> Iterator[psycopg.Pipeline]:
-    """A transaction in pipeline mode. It is committed at the end of the block, in the journey of what was written last;
-    taken back where the block raises, and where a statement had failed, which raises `Unclear`."""
-    pipeline = connection.pipeline()
-    journeys = pipeline.__enter__()
-    at_once(journeys)
-    try:
-        begun = connection.execute(b"BEGIN")
-        yield journeys
-        if begun.pgresult is None or time.monotonic() - line.heard > SILENT:  # is anybody there?
-            _see_sent(line, journeys)
-    except BaseException:
-        with contextlib.suppress(psycopg.Error), line.asking():
-            pipeline.__exit__(None, None, None)
-        _take_back(line, connection)
-        raise
-    try:
-        with line.asking():
-            committed = connection.execute(b"COMMIT")
-            pipeline.__exit__(None, None, None)
-    except psycopg.Error as error:
-        if not line.is_lost and connection.info.transaction_status is TransactionStatus.INERROR:
-            _take_back(line, connection)
-            raise Unclear(f"the store cannot be used: {line.masked(error)}") from None
-        raise _in_doubt(line, error) from None
-    _see_committed(committed.statusmessage)
-
-
-def _see_sent(line: Line, journeys: psycopg.Pipeline) -> None:
-    """Has what was sent ahead answered."""
-    try:
-        with line.asking():
-            journeys.sync()
-    except psycopg.Error as error:
-        kind = Lost if line.is_lost else Unclear
-        raise kind(f"the store cannot be used: {line.masked(error)}") from None
-
-
-def _say(line: Line, connection: psycopg.Connection[Any], statement: bytes) -> None:
-    """One of the writer's own statements."""
-    try:
-        with line.asking():
-            connection.execute(statement)
-    except psycopg.Error as error:
-        line.drop()
-        raise Lost(f"the store cannot be used: {line.masked(error)}") from None
-
-
-def _end(line: Line, connection: psycopg.Connection[Any]) -> None:
-    try:
-        with line.asking():
-            said = connection.execute(b"COMMIT").statusmessage
-    except psycopg.Error as error:
-        raise _in_doubt(line, error) from None
-    _see_committed(said)
-
-
-def _in_doubt(line: Line, error: psycopg.Error) -> StoreError:
-    line.drop(is_committing=True)
-    return StoreError(f"whether the store has committed is not known: {line.masked(error)}")
-
-
-def _see_committed(said: str | None) -> None:
-    if said != "COMMIT":  # what failed in the transaction was passed over: then the server takes all of it back
-        raise StoreError(f"the store has committed nothing: it answered {said}")
-
-
-def _take_back(line: Line, connection: psycopg.Connection[Any]) -> None:
-    try:
-        with line.asking():
-            connection.execute(b"ROLLBACK")
-    except psycopg.Error:
-        line.drop()
-
-
-def _tell(line: Line, connection: psycopg.Connection[Any], told: list[str]) -> None:
-    """After the commit: one that notifies makes every other one wait for it to reach the disk."""
-    if not told:
-        return
-    try:
-        with line.asking():
-            texts = list(dict.fromkeys(told))
-            connection.execute(b"SELECT pg_notify(%s, told) FROM unnest(%s::text[]) AS told", (CHANNEL, texts))
-    except psycopg.Error:
-        line.drop(is_committing=True)

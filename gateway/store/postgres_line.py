@@ -261,23 +261,6 @@ class Watch:
                     line.cut()
 
 
-def at_once(pipeline: psycopg.Pipeline) -> None:
-    """Has a pipeline send nothing before answers are asked for, and then all that waits in one go.
-
-    A session that has been told a part of what is to come does not count as idle: of a process that was frozen in
-    between, the server would keep the locks for as long as it stays so (see `IDLE`).
-    """
-    send = pipeline._communicate_gen
-
-    def communicate() -> Iterator[Any]:
-        if pipeline.result_queue and pipeline.result_queue[-1] is None:  # the end of a journey
-            while pipeline.command_queue:
-                pipeline.command_queue.popleft()()  # into a buffer
-            yield from send()
-
-    pipeline._communicate_gen = communicate  # type: ignore[method-assign,assignment]
-
-
 # --- how values travel -----------------------------------------------------------------------------------------
 
 _NUL, _MARK = "\x00", "\x10"

@@ -55,7 +55,8 @@ class Unclear(Trouble):
 class PostgresTx(SqlTx):
     """One job's part of a transaction on a line. `owner` is this replica; `lease` for how many seconds it holds what
     it claims; `patient` says whether it waits for what others hold. Where there is a `pipeline`, only what is read is
-    waited for, and goes to the server together with what was written before."""
+    waited for, and goes to the server together with what was written before; `before` is the last statement there of
+    another job, `last` the last one so far."""
 
     def __init__(
         self,
@@ -67,12 +68,14 @@ class PostgresTx(SqlTx):
         lease: float = 0.0,
         patient: bool = True,
         pipeline: psycopg.Pipeline | None = None,
+        before: psycopg.Cursor[Any] | None = None,
     ) -> None:
         self._line = line
         self._connection = connection
         self._cursor = connection.cursor()
         self._writes = writes
         self._pipeline = pipeline
+        self._before = before
         self._tried: list[Rows] = []
         self._owner = owner
         self._lease = lease
@@ -84,6 +87,7 @@ class PostgresTx(SqlTx):
         self._within = ANSWER
         self.told: list[str] = []
         self.has_written = False
+        self.last = before
 
     def _run(self, statement: str, values: Sequence[Any]) -> Rows:
         if not statement.startswith("SELECT"):
@@ -93,7 +97,7 @@ class PostgresTx(SqlTx):
             self._foreseen = {name: rows for name, rows in self._foreseen.items() if f" {name} " not in statement}
         if self._pipeline is None:
             return self._asked(self._cursor.execute, _translated(statement), values)
-        cursor = self._connection.cursor()
+        cursor = self.last = self._connection.cursor()
         self._asked(cursor.execute, _translated(statement), values)
         return _Awaited(cursor, self._await)
 
@@ -122,7 +126,7 @@ class PostgresTx(SqlTx):
         said = self._line.masked(error)
         if self._line.is_lost or isinstance(error, _ENDED):
             return Lost(f"the store cannot be used: {said}")
-        if isinstance(error, errors.QueryCanceled):
+        if isinstance(error, errors.QueryCanceled) and not self._is_behind():
             return Overdue(f"the store was too slow: {said}")
         if self._pipeline is not None and self._writes:
             return Unclear(f"the store cannot be used: {said}")
@@ -135,6 +139,10 @@ class PostgresTx(SqlTx):
             return Problem(ProblemKind.INVALID, "a key, a name or an id is longer than the store can find again")
         return Trouble(f"the store cannot be used: {said}")
 
+    def _is_behind(self) -> bool:
+        """Whether a statement of another job failed before the first one of this."""
+        return self._before is not None and self._before.pgresult is None
+
     # what belongs to whom
 
     def lock(self, *names: str) -> bool:
@@ -142,6 +150,9 @@ class PostgresTx(SqlTx):
             return False
         keys = sorted(_number(name) for name in names if name not in self._held)
         self._held.update(names)
+        if keys:  # whoever has it may be changing what was seen before
+            self._foreseen.clear()
+            self._newest_known.clear()
         for key in keys:
             if self._patient:
                 self._run("SELECT pg_advisory_xact_lock(?)", (key,))
@@ -341,6 +352,7 @@ class PostgresTx(SqlTx):
 
 _TROUBLES: tuple[tuple[tuple[type[psycopg.Error], ...], type[StoreError], str], ...] = (
     ((errors.ReadOnlySqlTransaction,), Lost, "the store takes no writes"),
+    ((errors.InvalidSqlStatementName,), Lost, "the session is not what it was"),
     (_AWAY, Trouble, "the store cannot be used"),
     (_PASSING, Conflict, "others are at the same thing"),
 )

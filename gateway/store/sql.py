@@ -6,7 +6,8 @@ Values are always bound, never written into a statement; `?` marks them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from array import array
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Literal, Protocol, get_args
 
 import msgspec
@@ -34,6 +35,9 @@ _KIND = ("dialect", "caller", "outcome", "method", "path", "agent")
 """What tells calls of one kind from those of another."""
 ALL = 1 << 62
 """A limit that limits nothing."""
+PART = 500
+"""So many alerts are read at once of a list that may be very long."""
+_OLDEST_FIRST = "ORDER BY created_at, id"
 LAST = "\U0010ffff"
 """No text comes after this one but itself."""
 
@@ -92,15 +96,16 @@ class SqlTx:
         return self._alert_where("scope = ? AND name = ? AND is_deleted = 0", scope, name)
 
     def alert_by_id(self, scope: str, name: str) -> AlertRow | None:
-        shown = self._alert_where("scope = ? AND shown = ? AND is_deleted = 0 ORDER BY id DESC", scope, name)
+        shown = self._alert_where("scope = ? AND shown = ? AND is_deleted = 0 ORDER BY id DESC LIMIT 1", scope, name)
         if shown:
             return shown
         known = "SELECT alert FROM ids WHERE scope = ? AND name = ?"
-        # Two accounts may have the same short id for two alerts: callers are shown the primary's.
-        said_by = "FROM targets t JOIN ids i ON i.alert = t.alert AND i.party = t.upstream WHERE t.alert = alerts.id"
-        first = f"coalesce((SELECT min(t.position) {said_by} AND i.scope = ? AND i.name = ?), 0)"
-        chosen = f"id IN ({known}) AND is_deleted = 0 ORDER BY {first}, id DESC"
-        found = self._alert_where(chosen, scope, name, scope, name)
+        # Where the newest of all is here, and its primary says so, none comes before it: of an alert that flaps, a
+        # hundred thousand may be known by this.
+        newest = "a.id = (SELECT max(alert) FROM ids WHERE scope = ? AND name = ?) AND a.is_deleted = 0"
+        only = f"alert >= coalesce((SELECT a.id FROM alerts a WHERE {newest} AND {_place('a')} = 0), 0)"
+        chosen = f"id IN ({known} AND {only}) AND is_deleted = 0 ORDER BY {_place('alerts')}, id DESC LIMIT 1"
+        found = self._alert_where(chosen, *(scope, name) * 4)
         if found is None and name.isascii() and name.isdigit() and len(name) < 17:
             said_by = "coalesce((SELECT alert FROM commands WHERE id = ?), ?)"  # a command's number is its alert's too
             return self._alert_where(f"id = {said_by} AND scope = ? AND is_deleted = 0", int(name), int(name), scope)
@@ -140,29 +145,26 @@ class SqlTx:
         return [(number, _summary.decode(body).summary or "") for number, body in rows]
 
     def alerts(self, scope: str, chosen: AlertFilter) -> tuple[list[AlertRow], int]:
-        conditions, values = ["scope = ?", "is_deleted = 0"], [scope]
-        if chosen.statuses:
-            conditions.append(f"status IN ({', '.join('?' for _ in chosen.statuses)})")
-            values += chosen.statuses
-        for column, value in (
-            ("resource =", chosen.resource),
-            ("updated_at >=", chosen.updated_from),
-            ("created_at <", chosen.created_before),
-        ):
-            if value is not None:
-                conditions.append(f"{column} ?")
-                values.append(value)  # type: ignore[arg-type]
-        where = " AND ".join(conditions)
+        where, values = _where(scope, chosen)
         total = self._one(f"SELECT count(*) FROM alerts WHERE {where}", values)[0]
         limit = ALL if chosen.limit is None else chosen.limit
         # What is put in order is their numbers: whole alerts, of which there may be many before the page that is asked
         # for, would be copied to the disk and back.
-        order = "ORDER BY created_at, id"
-        page = f"SELECT id FROM alerts WHERE {where} {order} LIMIT ? OFFSET ?"
-        chosen_ones = f"{ALERTS.select} WHERE id IN ({page}) {order}"
+        page = f"SELECT id FROM alerts WHERE {where} {_OLDEST_FIRST} LIMIT ? OFFSET ?"
+        chosen_ones = f"{ALERTS.select} WHERE id IN ({page}) {_OLDEST_FIRST}"
         if chosen.limit is None and not chosen.offset:
-            chosen_ones = f"{ALERTS.select} WHERE {where} {order} LIMIT ? OFFSET ?"
+            chosen_ones = f"{ALERTS.select} WHERE {where} {_OLDEST_FIRST} LIMIT ? OFFSET ?"
         return [ALERTS.decode(row) for row in self._all(chosen_ones, [*values, limit, chosen.offset])], total
+
+    def alerts_in_parts(self, scope: str, chosen: AlertFilter) -> Iterator[list[AlertRow]]:
+        where, values = _where(scope, chosen)
+        numbers = array(
+            "q", (row[0] for row in self._all(f"SELECT id FROM alerts WHERE {where} {_OLDEST_FIRST}", values))
+        )
+        for begin in range(0, len(numbers), PART):
+            part = numbers[begin : begin + PART]
+            theirs = f"{ALERTS.select} WHERE id IN ({', '.join('?' for _ in part)}) {_OLDEST_FIRST}"
+            yield [ALERTS.decode(row) for row in self._all(theirs, part)]
 
     def insert_alert(self, row: AlertRow) -> None:
         self._run(ALERTS.insert, ALERTS.values(row))
@@ -183,6 +185,18 @@ class SqlTx:
     def ended(self, by: int, limit: int) -> list[AlertRow]:
         due = "is_open = 1 AND ends_at <= ? ORDER BY ends_at LIMIT ?"
         return [ALERTS.decode(row) for row in self._all(f"{ALERTS.select} WHERE {due}", (by, limit))]
+
+    def has_open_kin(self, scope: str, name: str, party: str, alert: int) -> bool:
+        # Another order of looking begins with all that is open at the party: the indexes of ids are the short way.
+        others = (
+            "SELECT 1 FROM ids i CROSS JOIN targets t CROSS JOIN alerts a WHERE i.party = ? AND i.name = ? "
+            "AND i.alert <> ? AND t.alert = i.alert AND t.upstream = i.party AND t.is_over = 0 "
+            "AND t.state IN ('waiting', 'present') AND a.id = i.alert AND a.is_open = 1 LIMIT 1"
+        )
+        own = "SELECT 1 FROM ids WHERE scope = ? AND name = ? AND party = ? AND alert = ?"
+        if self._one(others, (party, name, alert)) is not None:
+            return True
+        return self._one(own, (scope, name, party, alert)) is None
 
     def ids(self, alert: int) -> list[tuple[str, str]]:
         rows = self._all("SELECT party, name FROM ids WHERE alert = ? ORDER BY party, name", (alert,))
@@ -499,6 +513,30 @@ class SqlTx:
     def largest_id(self) -> int:
         tables = ("commands", "deliveries", "alerts")
         return max(int(self._one(f"SELECT coalesce(max(id), 0) FROM {table}", ())[0]) for table in tables)
+
+
+def _place(alerts: str) -> str:
+    """Which of an alert's upstreams says an id: two values to bind. Two accounts may have the same short id for two
+    alerts, and callers are shown the primary's."""
+    said_by = f"FROM targets t JOIN ids i ON i.alert = t.alert AND i.party = t.upstream WHERE t.alert = {alerts}.id"
+    return f"coalesce((SELECT min(t.position) {said_by} AND i.scope = ? AND i.name = ?), 0)"
+
+
+def _where(scope: str, chosen: AlertFilter) -> tuple[str, list[Any]]:
+    """The condition on the alerts of a scope that are chosen, and its values."""
+    conditions, values = ["scope = ?", "is_deleted = 0"], [scope]
+    if chosen.statuses:
+        conditions.append(f"status IN ({', '.join('?' for _ in chosen.statuses)})")
+        values += chosen.statuses
+    for column, value in (
+        ("resource =", chosen.resource),
+        ("updated_at >=", chosen.updated_from),
+        ("created_at <", chosen.created_before),
+    ):
+        if value is not None:
+            conditions.append(f"{column} ?")
+            values.append(value)  # type: ignore[arg-type]
+    return " AND ".join(conditions), values
 
 
 def may_be_sent(*, fresh: bool = False, ranked: bool = False) -> str:

@@ -20,6 +20,7 @@ from gateway.canonical import Flat, Operation
 from gateway.dialect import (
     Answer,
     Batch,
+    Chosen,
     Incoming,
     Json,
     Listing,
@@ -159,14 +160,13 @@ def listed(incoming: Incoming) -> Listing:
     for name in ("inhibited", "unprocessed", "muted"):
         _flag(incoming, name)
 
-    def choose(alerts: Sequence[Shown]) -> Sequence[Shown]:
-        return [
-            shown
-            for shown in alerts
-            if is_ours
-            and (silenced if words.is_silenced(shown) else active)
-            and matchers.all_hold(wanted, words.labels_of(shown.flat))
-        ]
+    def choose(shown: Shown) -> Chosen | None:
+        if not is_ours or not (silenced if words.is_silenced(shown) else active):
+            return None
+        if wanted and not matchers.all_hold(wanted, words.labels_of(shown.flat)):
+            return None
+        found = words.shown_alert(shown)
+        return Chosen(found["fingerprint"], found)
 
     return Listing(statuses=("firing", "acknowledged"), choose=choose, marked=_marked)
 

@@ -111,7 +111,18 @@ def notified(body: Mapping[str, Json], told: Told, now: datetime) -> Batch:
         found = command(wire, has_ended, now, told.rows)
         return msgspec.structs.replace(found, verbatim={**found.verbatim, **keeps}, dropped=(*found.dropped, *beside))
 
-    return each(enumerate(alerts), read)
+    return each(_in_turn(alerts), read)
+
+
+def _in_turn(alerts: list[Any]) -> list[tuple[int, Any]]:
+    """The alerts with their places, those that fire first: when the end of another is told, it is known that the group
+    is on. Where one is said twice all stay as they are: it counts what was said of it last."""
+    placed = list(enumerate(alerts))
+    if not all(isinstance(item, dict) and isinstance(item.get("labels"), dict) for item in alerts):
+        return placed
+    if len({msgspec.json.encode(item["labels"], order="deterministic") for item in alerts}) < len(alerts):
+        return placed
+    return sorted(placed, key=lambda pair: pair[1].get("status") == "resolved")
 
 
 def _checked(place: int, item: Any, told: Told) -> tuple[Wire, bool]:
@@ -149,10 +160,12 @@ def notified_api(incoming: Incoming) -> Batch:
 
 @dataclass(frozen=True)
 class Telling:
-    """One alert on its way as a group of its own: whether it `is_over`, its labels, the alert as posted, and what the
-    caller's own notification said besides, where it speaks alike."""
+    """One alert on its way as a group of its own: whether it `is_over`, and `is_last` of what its receiver was told of
+    the caller's group, its labels, the alert as posted, and what the caller's own notification said besides, where it
+    speaks alike."""
 
     is_over: bool
+    is_last: bool
     identity: dict[str, str]
     alert: Wire
     group: Wire
@@ -193,16 +206,25 @@ def _notify(sending: Sending, envelope: Envelope, *, is_over: bool) -> Call:
         "fingerprint": mark,
     }
     group = own.get(GROUP) or words.get(GROUP) or {}
-    body = envelope(Telling(is_over, identity, alert, group, sending.at))
+    body = envelope(Telling(is_over, sending.last, identity, alert, group, sending.at))
     yield Request(method="POST", path="", body=body)
     return Delivered(ids={"id": str(mark)}, seen={"labels": identity, "fingerprint": mark}, altered=altered)
 
 
+def group_of(words: Mapping[str, Json]) -> str | None:
+    """The key of the group that an alert was told in, in its caller's own words."""
+    group = words.get(GROUP)
+    key = group.get("groupKey") if isinstance(group, dict) else None
+    return key if isinstance(key, str) and key else None
+
+
 def notification(telling: Telling, version: str, alert: Wire) -> Wire:
-    """A group of one alert, which has its own labels for the group's. Of a caller's group all is over only once it said
-    so itself: receivers that go by its `groupKey` close what they have for all of its alerts by that."""
+    """A group of one alert, which has its own labels for the group's. Of a caller's group all is over once it said so
+    itself, or once all is that this receiver was told of, which may be a part of it only: receivers that go by its
+    `groupKey` close by that what they have for all of its alerts, and leave it open without."""
     status = "resolved" if telling.is_over else "firing"
-    of_all = "firing" if telling.group.get("status") == "firing" else status
+    is_on = telling.group.get("status") == "firing" and not (telling.is_over and telling.is_last)
+    of_all = "firing" if is_on else status
     labels = telling.identity
     common = {name: text for name, text in telling.alert.get("annotations", {}).items() if name != CARRIED}
     return {

@@ -18,6 +18,7 @@ from gateway.dialect import Answer, Incoming, Json, Muted, Reply, Response, Show
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind
 from gateway.rows import Writing
 from gateway.values import iso
+from gateway.wire import Wire
 from mappings.alertmanager.alert import ALERT, fingerprint, named_by
 
 RECEIVER = "alert-gateway"
@@ -54,7 +55,7 @@ def is_silenced(shown: Shown) -> bool:
     return bool(shown.muted_by) or shown.alert.status == "acknowledged"
 
 
-def shown_alert(shown: Shown) -> dict[str, Json]:
+def shown_alert(shown: Shown) -> Wire:
     """An alert as it is listed."""
     flat = shown.flat
     wire = {**ALERT.write(flat, Writing()), **ALERT.write(flat, Writing(), side="reply", partial=True)}
@@ -79,12 +80,12 @@ def shown_alert(shown: Shown) -> dict[str, Json]:
 
 def alerts(answer: Answer) -> Reply:
     """A list of alerts, sorted by fingerprint."""
-    return Reply(200, sorted(map(shown_alert, answer.listed), key=lambda one: str(one["fingerprint"])))
+    return Reply(200, list(answer.worded))
 
 
 def groups(answer: Answer) -> Reply:
     """The same in one group, as nothing is known here of what the vendor would group them by."""
-    found = sorted(map(shown_alert, answer.listed), key=lambda one: str(one["fingerprint"]))
+    found = list(answer.worded)
     group = {"labels": {}, "routeLabels": {}, "receiver": {"name": RECEIVER}, "alerts": found}
     return Reply(200, [group] if found else [])
 

@@ -11,7 +11,7 @@ from gateway.canonical import Operation
 from gateway.dialect import Answer, Batch, Dialect, Incoming, Outbound, Reply, Route
 from gateway.wire import Wire
 from mappings.alertmanager.calls import authorise
-from mappings.alertmanager.webhook import BESIDE, Telling, Told, notification, notified, reason, teller
+from mappings.alertmanager.webhook import BESIDE, Telling, Told, group_of, notification, notified, reason, teller
 from mappings.grafana.alert import ALERT, BESIDES, NAME, Alert, Notification, without_private
 from mappings.grafana.words import PAGE, Settings, credentials, problem, refuse_others, verify
 
@@ -87,6 +87,7 @@ DIALECT = Dialect(
         needs_key=False,
         whole_url=True,
         reason=reason,
+        group=group_of,
     ),
     credentials=credentials,
     problem=problem,

@@ -12,6 +12,7 @@ from gateway.asking import bearer, body_object, time_of
 from gateway.canonical import Operation
 from gateway.dialect import (
     Answer,
+    Chosen,
     Command,
     Dialect,
     Incoming,
@@ -103,7 +104,11 @@ def _delete(incoming: Incoming) -> Command:
 
 
 def _list(incoming: Incoming) -> Listing:
-    return Listing(since=time_of(incoming, "from"), before=time_of(incoming, "to"))
+    return Listing(since=time_of(incoming, "from"), before=time_of(incoming, "to"), choose=_all_of_them)
+
+
+def _all_of_them(shown: Shown) -> Chosen:
+    return Chosen(worded=_shown(shown))
 
 
 def _channels(incoming: Incoming) -> Relay:
@@ -127,7 +132,7 @@ def _answer_one(answer: Answer) -> Reply:
 
 def _answer_list(answer: Answer) -> Reply:
     """A flat list, as the SDK and the service's own conventions have it; the page's wrapped one is only read."""
-    return Reply(200, {"alerts": [_shown(shown) for shown in answer.listed]})
+    return Reply(200, {"alerts": list(answer.worded)})
 
 
 def _answer_deleted(answer: Answer) -> Reply:

@@ -6,7 +6,6 @@ https://api.ilert.com/api-docs/. It must not know what stands behind the gateway
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -18,6 +17,7 @@ from gateway.canonical import Image, Link, Operation
 from gateway.dialect import (
     Answer,
     Call,
+    Chosen,
     Command,
     Delivered,
     Dialect,
@@ -246,9 +246,9 @@ def _list(incoming: Incoming) -> Listing:
     )
 
 
-def _reported_since(since: datetime, listed: Sequence[Shown]) -> Sequence[Shown]:
+def _reported_since(since: datetime, shown: Shown) -> Chosen | None:
     """Both ends of the period are of the `reportTime`, so that who pages through time sees each alert once."""
-    return [shown for shown in listed if shown.flat["created_at"] >= since]
+    return Chosen() if shown.flat["created_at"] >= since else None
 
 
 def _accept(incoming: Incoming) -> Command:

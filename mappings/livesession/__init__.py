@@ -15,6 +15,7 @@ from gateway.canonical import Channel, Flat, Operation, Trigger
 from gateway.dialect import (
     Answer,
     Call,
+    Chosen,
     Command,
     Delivered,
     Dialect,
@@ -221,7 +222,7 @@ def _delete(incoming: Incoming) -> Command:
 
 
 def _list(incoming: Incoming) -> Listing:
-    return Listing()
+    return Listing(choose=lambda shown: Chosen(worded=_shown(shown)))
 
 
 def _shown(shown: Shown) -> dict[str, Json]:
@@ -245,7 +246,7 @@ def _answer_deleted(answer: Answer) -> Reply:
 
 
 def _answer_list(answer: Answer) -> Reply:
-    return Reply(200, [_shown(shown) for shown in answer.listed])
+    return Reply(200, list(answer.worded))
 
 
 ROUTES = (

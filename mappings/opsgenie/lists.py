@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 
 from gateway.asking import one, whole_number
 from gateway.canonical import Operation
-from gateway.dialect import Answer, Incoming, Inquiry, Json, Listing, Read, Reply, Shown, Told
+from gateway.dialect import Answer, Chosen, Incoming, Inquiry, Json, Listing, Read, Reply, Shown, Told
 from gateway.errors import Problem, ProblemKind, invalid
 from gateway.values import iso
 from mappings.opsgenie import query
@@ -82,14 +82,15 @@ def listing(incoming: Incoming, most: int, base: str, among: Callable[[Shown], b
         raise invalid("order", "should be one of [ asc, desc ]")
     now, key = incoming.now, query.sort_key(sort)
 
-    def choose(listed: Sequence[Shown]) -> Sequence[Shown]:
-        found = [(shown, as_shown(shown, now, is_whole=True)) for shown in listed if among(shown)]
-        chosen = [pair for pair in found if test(pair[1])]
-        chosen.sort(key=lambda pair: key(pair[1]), reverse=order == "desc")
-        return [shown for shown, _ in chosen]
+    def choose(shown: Shown) -> Chosen | None:
+        if not among(shown):
+            return None
+        found = as_shown(shown, now, is_whole=True)
+        return Chosen(key(found)) if test(found) else None
 
     return Listing(
         choose=choose,
+        descending=order == "desc",
         offset=whole_number(incoming, "offset", 0, least=0, most=20_000),
         limit=most,
         page={"base": base, "query": text, "sort": sort, "order": order},

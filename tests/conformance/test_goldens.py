@@ -83,7 +83,8 @@ def _question(wants: Any) -> dict[str, Any]:
     fields = {field: getattr(wants, field) for field in wants.__dataclass_fields__}
     if "ref" in fields:
         return {"of": {"id": wants.ref.id}}
-    return {name: value for name, value in fields.items() if value not in (None, (), {}) and not callable(value)}
+    said = {name: value for name, value in fields.items() if value not in (None, (), {}) and not callable(value)}
+    return {name: value for name, value in said.items() if value is not False}
 
 
 # --- what the caller is answered -----------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import hmac
 import json
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ import pytest
 from gateway.config import parse
 from gateway.errors import ConfigurationError
 from mappings.alertmanager.alert import fingerprint
+from mappings.alertmanager.webhook import notified
+from mappings.grafana import TOLD
 from tests.chaos_upstream import Chaos, chaos, say
 from tests.clients.callers import called, fresh, ilert_event
 from tests.engine.vendors import outbox, settled
@@ -398,6 +401,55 @@ def test_a_group_is_over_once_all_of_its_alerts_are(tmp_path: Path, dialect: str
         assert len({got.body["groupKey"] for got in upstream.got}) == 1
         if dialect == "grafana":
             assert [got.body["state"] for got in upstream.got[2:]] == ["alerting", "ok"]
+
+
+ONE_EACH = """
+[[routes]]
+name = "ones"
+when = ['summary =~ "one.*"']
+to = ["first"]
+[[routes]]
+name = "others"
+to = ["second"]
+"""
+
+
+@pytest.mark.parametrize(("dialect", "at"), [("grafana", AT), ("alertmanager_webhook", AM_AT)])
+def test_a_group_is_over_for_a_receiver_once_its_part_of_it_is(tmp_path: Path, dialect: str, at: str) -> None:
+    """Two of its alerts go to one receiver, a third to another and fires on: the two's incident stayed open for good,
+    as the sender says `resolved` of the group only once the third is over."""
+    version = "1" if dialect == "grafana" else "4"
+    with chaos(OK) as first, chaos(OK) as second:
+        tables = "".join(
+            f'[upstreams.{name}]\ndialect = "{dialect}"\nurl = "{to.url}/hook"\n'
+            for name, to in (("first", first), ("second", second))
+        )
+        text = f"{inbound_tables([dialect])}\n{tables}{ONE_EACH}"
+        with house(tmp_path, config=lambda _: text) as h:
+            one, more, two = alert("one"), alert("one more"), alert("two")
+            said = ((one, more, two), (ended(one), more, two), (ended(more), two), (ended(two),))
+            for count, alerts in zip((3, 4, 5, 6), said, strict=True):
+                assert h.call("POST", at, group(*alerts, version=version)).status == 200
+                settled(h, count=count)
+        heard = [[(got.body["status"], got.body["alerts"][0]["status"]) for got in to.got] for to in (first, second)]
+        fires, ends = ("firing", "firing"), ("resolved", "resolved")
+        assert heard == [[fires, fires, ("firing", "resolved"), ends], [fires, ends]]
+        assert len({got.body["groupKey"] for got in first.got}) == 1
+
+
+def test_what_fires_is_taken_in_before_what_has_ended(tmp_path: Path) -> None:
+    """An end that was told before the alert beside it was taken in said that the whole group was over."""
+    one, two = alert("one"), alert("two")
+    with chaos(OK) as upstream, house(tmp_path, config=lambda _: _before("grafana")(upstream)) as h:
+        assert h.call("POST", AT, group(one)).status == 200
+        settled(h, count=1)
+        assert h.call("POST", AT, group(ended(one), two)).status == 200
+        settled(h, count=3)
+        assert {got.body["status"] for got in upstream.got} == {"firing"}
+    read = [command.operation for command in notified(group(ended(one), two), TOLD, datetime.now(UTC)).commands]
+    assert read == ["create", "resolve"]
+    again = notified(group(ended(one), one), TOLD, datetime.now(UTC))
+    assert [command.operation for command in again.commands] == ["resolve", "create"]
 
 
 def test_a_receiver_that_is_down_gets_the_same_again(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import functools
+import hmac
 import json
 import re
 import tomllib
@@ -19,6 +21,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 import mappings.cloudevents
 from gateway.canonical import SERVER_OWNED, Link, Operation
 from gateway.carry import restore
+from gateway.checking import warnings
 from gateway.cli import main
 from gateway.config import Config, parse
 from gateway.configtables import Tables
@@ -32,7 +35,7 @@ from gateway.registry import dialects
 from gateway.rehearsal import bare_upstream, command_in, rehearse
 from gateway.secrets import MASK
 from gateway.translation import translate
-from tests.chaos_upstream import Got, chaos, say
+from tests.chaos_upstream import CLOSE, Got, chaos, say
 from tests.conformance.samples import CREATES, NOW, alert_of, asked, sample_id, saying
 from tests.conformance.strategies import ODD, alerts, every_mutation, mutated
 from tests.engine.descriptions import DEEP, FIRING, OPEN, SOURCE, TITLES, TRIGGERED
@@ -561,6 +564,255 @@ def test_a_chat_is_told_in_a_shape_of_its_own(tmp_path: Path) -> None:
     assert {body["channel"] for body in told} == {"#ops"} and set(told[0]) == {"text", "attachments", "channel"}
 
 
+def test_what_a_shape_of_its_own_has_no_room_for_is_said_to_its_callers_too(tmp_path: Path) -> None:
+    def text(url: str) -> str:
+        return f'{CHAT}[upstreams.there]\ndialect = "chatty"\nurl = "{url}"\n'
+
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        said = {"id": "y", "title": "Own", "level": "warning", "who": {"is": "me"}}
+        answer = h.call("POST", "/chatty", said, key=None)
+        assert answer.headers["alert-gateway-report"] == "there; kept=extensions.chatty.who"
+
+
+def test_the_end_of_an_alert_that_nobody_knows_is_no_message_without_words(tmp_path: Path) -> None:
+    """All that is known of it is its key, which this chat has nothing of; another that has is told."""
+
+    def text(url: str) -> str:
+        keyed = CHAT.replace("chatty", "keyed").replace("{level}: {title}", "{level}: {title} ({id})")
+        there = "".join(
+            f'[upstreams.{name}]\ndialect = "{name}"\nurl = "{url}/{name}"\n' for name in ("chatty", "keyed")
+        )
+        routes = '[[routes]]\nto = ["chatty", "keyed"]\n'
+        return f'{CHAT}{keyed}[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{there}{routes}'
+
+    said: list[tuple[str, dict[str, Any]]] = [
+        ("/ilert/api/events", {"apiKey": KEY, "alertKey": "x", "summary": "Disk full", "eventType": "RESOLVE"}),
+        ("/chatty", {"id": "y", "state": "RESOLVED"}),
+        ("/chatty", {"id": "z", "state": "RESOLVED", "title": "Own"}),
+    ]
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        for path, body in said:
+            assert h.call("POST", path, body, key=None).status == 202
+        h.wait_for(lambda: len(upstream.got) >= 4 and not outbox(h, "waiting"))
+        told = sorted((got.path, got.body["text"]) for got in upstream.got)
+    assert told == [
+        ("/chatty", "RESOLVED : Own"),
+        ("/keyed", "RESOLVED :  (x)"),
+        ("/keyed", "RESOLVED :  (y)"),
+        ("/keyed", "RESOLVED :  (z)"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "upstream", "is_said"),
+    [
+        ("", "", True),
+        ("send.updates = false", "", False),
+        ("", 'on_resolve = "keep"', False),
+        ('fields.dedup_key = "id"\nfields.status = { at = "state", resolve = "ok" }', "", False),
+    ],
+)
+def test_an_upstream_that_hears_of_no_end_is_warned_of(more: str, upstream: str, is_said: bool) -> None:
+    described = f'[dialects.acme]\nauth = "none"\nfields.summary = "title"\n{more}\n'
+    config = parse(f'[inbound.ilert]\n[upstreams.there]\ndialect = "acme"\nurl = "http://x"\n{upstream}\n{described}')
+    assert any("upstreams.there: dialects.acme has no word for an end" in one for one in warnings(config)) is is_said
+
+
+INCIDENTS = """
+[dialects.incidents]
+[dialects.incidents.send]
+path = "/api/v3/incidents"
+id = "data.id"
+paths = { acknowledge = "/api/v3/incidents/{id}/acknowledge", resolve = "/api/v3/incidents/{id}" }
+methods = { resolve = "DELETE" }
+[dialects.incidents.fields]
+summary = { at = "name", required = true }
+details = "text"
+"""
+"""A vendor that finds an incident by the id that it gave it, as Better Stack's and Rootly's APIs do."""
+
+
+def incidents(url: str) -> str:
+    """A gateway in front of it."""
+    there = f'[upstreams.there]\ndialect = "incidents"\nurl = "{url}"\nkey = "k"\nretry = {{ first = "50ms" }}\n'
+    return f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{there}{INCIDENTS}'
+
+
+def test_an_alert_is_found_by_the_id_in_the_answer(tmp_path: Path) -> None:
+    """What has no path is not told; the same key that fires again is another incident, with an id of its own."""
+    words = ["ALERT", "ALERT", "ACCEPT", "RESOLVE", "ALERT", "RESOLVE"]
+    with (
+        chaos(say(201, {"data": {"id": "a/1"}})) as upstream,
+        house(tmp_path, config=lambda _: incidents(upstream.url)) as h,
+    ):
+        for number, word in enumerate(words):
+            if word == "ALERT" and number:
+                upstream.always(say(201, {"data": {"id": 2}}))
+            event = {"apiKey": KEY, "eventType": word, "alertKey": "disk", "summary": f"Disk {number}"}
+            assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+            h.wait_for(lambda: not outbox(h, "waiting"))
+        told: list[Any] = [(got.method, got.path, got.body if got.content else None) for got in upstream.got]
+    assert [one[:2] for one in told] == [
+        ("POST", "/api/v3/incidents"),
+        ("POST", "/api/v3/incidents/a%2F1/acknowledge"),
+        ("DELETE", "/api/v3/incidents/a%2F1"),
+        ("POST", "/api/v3/incidents"),
+        ("DELETE", "/api/v3/incidents/2"),
+    ]
+    assert told[0][2]["name"] == "Disk 0" and told[3][2]["name"] == "Disk 4" and not told[2][2]
+
+
+@pytest.mark.parametrize("answer", [{"data": {}}, {"data": {"id": ""}}, {"data": {"id": True}}, [], None])
+def test_an_answer_without_an_id_is_a_refusal_and_no_second_page(tmp_path: Path, answer: Any) -> None:
+    with chaos(say(201, answer)) as upstream, house(tmp_path, config=lambda _: incidents(upstream.url)) as h:
+        for word in ("ALERT", "RESOLVE"):
+            event = {"apiKey": KEY, "eventType": word, "alertKey": "disk", "summary": "Disk"}
+            assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+            h.wait_for(lambda: not outbox(h, "waiting"))
+            if word == "ALERT":
+                [dead] = outbox(h, "dead")
+                assert "no id at data.id" in str(dead.reason)
+        assert len(upstream.got) == 1
+
+
+def test_a_lost_answer_brings_it_there_again(tmp_path: Path) -> None:
+    """There is no list to look in: a page that comes twice is better than one that never comes."""
+    with (
+        chaos(say(201, {"data": {"id": 7}})) as upstream,
+        house(tmp_path, config=lambda _: incidents(upstream.url)) as h,
+    ):
+        upstream.plan(CLOSE)
+        for word in ("ALERT", "RESOLVE"):
+            event = {"apiKey": KEY, "eventType": word, "alertKey": "disk", "summary": "Disk"}
+            assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+            h.wait_for(lambda: not outbox(h, "waiting"))
+        assert [(got.method, got.path[17:]) for got in upstream.got] == [("POST", ""), ("POST", ""), ("DELETE", "/7")]
+
+
+WRAPPED = """
+[dialects.topic]
+auth = { query = "token" }
+json = "Message"
+constants = { Type = "Notification" }
+[dialects.topic.fields]
+summary = { at = "Message.AlarmName", required = true }
+dedup_key = "Message.AlarmArn"
+details = "Message.NewStateReason"
+status = { at = "Message.NewStateValue", firing = "ALARM", resolve = "OK" }
+[dialects.many]
+auth = "none"
+each = "data.alerts"
+[dialects.many.fields]
+summary = { at = "title", required = true }
+dedup_key = "id"
+source = "monitor"
+status = { at = "state", resolve = "ok" }
+"""
+"""A topic that tells in a text that is JSON, as Amazon's SNS does for CloudWatch; and one that tells of several."""
+
+
+def wrapped(url: str) -> str:
+    """A gateway that speaks both to its callers, and to upstreams."""
+    there = f'[upstreams.topic]\ndialect = "topic"\nurl = "{url}/topic"\nkey = "{UPSTREAM_KEY}"\n'
+    there += f'[upstreams.many]\ndialect = "many"\nurl = "{url}/many"\n[[routes]]\nto = ["topic", "many"]\n'
+    callers = f'[inbound.topic]\nkeys = {{ ci = "{KEY}" }}\n[inbound.many]\nanonymous = true\n'
+    return f"{callers}{there}{WRAPPED}"
+
+
+def test_a_text_that_is_json_is_opened_and_written_again(tmp_path: Path) -> None:
+    alarm = {
+        "AlarmName": "CPU",
+        "AlarmArn": "arn:1",
+        "NewStateReason": "97 %",
+        "NewStateValue": "ALARM",
+        "Region": "eu",
+    }
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: wrapped(upstream.url)) as h:
+        for said in (alarm, {**alarm, "NewStateValue": "OK"}):
+            note = {"Type": "Notification", "MessageId": "m-1", "Message": json.dumps(said)}
+            assert h.call("POST", f"/topic?token={KEY}", note, key=None).status == 202
+            h.wait_for(lambda: not outbox(h, "waiting"))
+        for text in ("You have chosen to subscribe", "[1]", "7", "", '{"a": ' + "[" * 200 + "]" * 200 + "}"):
+            answer = h.call("POST", f"/topic?token={KEY}", {"Type": "Other", "Message": text}, key=None)
+            assert answer.status == 400 and "Message" in answer.body["error"]["message"]
+        own = [got.body for got in upstream.got if got.path.startswith("/topic")]
+        other = [got.body["data"]["alerts"] for got in upstream.got if got.path.startswith("/many")]
+    assert [json.loads(body["Message"]) for body in own] == [alarm, {**alarm, "NewStateValue": "OK"}]
+    assert own[0]["Type"] == "Notification" and own[0]["MessageId"] == "m-1"
+    assert [(one["id"], one["state"]) for [one] in other] == [("arn:1", "firing"), ("arn:1", "ok")]
+
+
+SIGNED = """
+[dialects.signed]
+auth = "none"
+signature = { header = "X-Hub-Signature-256", prefix = "sha256=", form = "FORM" }
+fields = { summary = "title" }
+[inbound.signed]
+anonymous = true
+hmac = ["first-secret", "second-secret"]
+"""
+
+
+@pytest.mark.parametrize("form", ["hex", "base64"])
+def test_a_request_that_is_not_signed_is_refused(tmp_path: Path, form: str) -> None:
+    def signature(secret: str, body: bytes) -> str:
+        digest = hmac.new(secret.encode(), body, "sha256")
+        return "sha256=" + (digest.hexdigest() if form == "hex" else base64.b64encode(digest.digest()).decode())
+
+    def text(url: str) -> str:
+        return SIGNED.replace("FORM", form) + upstream_table("there", "pagerduty", url)
+
+    body = b'{"title": "Disk",  "n": 1}'
+    good = signature("first-secret", body)
+    tried = [
+        (good, 202),
+        (signature("second-secret", body), 202),
+        (good.removeprefix("sha256="), 401),
+        (signature("third-secret", body), 401),
+        (signature("first-secret", body + b" "), 401),
+        ("", 401),
+    ]
+    with house(tmp_path, config=text) as h:
+        for said, status in tried:
+            marked = {"x-hub-signature-256": said} if said else {}
+            answer = h.client.post(f"{h.url}/signed", content=body, headers=marked)
+            assert answer.status_code == status, (said, answer.text)
+
+
+def test_who_shows_a_password_only_when_asked_is_asked(tmp_path: Path) -> None:
+    def text(url: str) -> str:
+        own = '[dialects.acme]\nauth = "basic"\nfields = { summary = "title" }\n'
+        return f'{own}[inbound.acme]\nkeys = {{ ci = "user:pass-word-1" }}\n' + upstream_table(
+            "there", "pagerduty", url
+        )
+
+    with house(tmp_path, config=text) as h:
+        answer = h.call("POST", "/acme", {"title": "x"}, key=None)
+        assert (answer.status, answer.headers["www-authenticate"]) == (401, "Basic")
+
+
+def test_one_request_tells_of_several_alerts(tmp_path: Path) -> None:
+    """What is beside the list is said of each; what is wrong with one keeps none of the others back."""
+    told: list[Any] = [{"title": "A", "id": "a"}, {"title": "B", "id": "b", "monitor": "own"}]
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: wrapped(upstream.url)) as h:
+        for alerts, status in (
+            (told, 202),
+            ([{"id": "a", "state": "ok"}, 7, {"id": "x"}, {"title": "C", "id": "c"}], 400),
+            ([], 202),
+            ({}, 400),
+        ):
+            answer = h.call("POST", "/many", {"monitor": "probe", "data": {"alerts": alerts, "n": 1}}, key=None)
+            assert answer.status == status, answer.body
+        h.wait_for(lambda: not outbox(h, "waiting"))
+        own = [got.body["data"]["alerts"][0] for got in upstream.got if got.path.startswith("/many")]
+    assert sorted((one["id"], one.get("state", "firing"), one["monitor"]) for one in own) == [
+        ("a", "firing", "probe"),
+        ("a", "ok", "probe"),
+        ("b", "firing", "own"),
+        ("c", "firing", "probe"),
+    ]
+
+
 def test_what_has_changed_is_not_told_where_that_would_page_again(tmp_path: Path) -> None:
     """It is told once, also where a change is what brings it there, and again when it came back."""
 
@@ -706,7 +958,57 @@ SHARED = FIELDS + "dedup_key = 'id'\nseverity = { at = 's', words = { bad = 1 } 
         ("[dialects.acme]\ncontainer = 'title'\n" + FIELDS, "dialects.acme.container", "in the way of 'title'"),
         ("[dialects.acme]\npath = 'v1'\n" + FIELDS, "dialects.acme.path", "is no path"),
         ("[dialects.acme]\nsend = { method = 'GET' }\n" + FIELDS, "dialects.acme.send.method", "POST, PUT, PATCH"),
-        ("[dialects.acme]\nsend = { path = '/{id}' }\n" + FIELDS, "dialects.acme.send.path", "{key} at most"),
+        (
+            "[dialects.acme]\nsend = { path = '/{id}' }\n" + FIELDS,
+            "dialects.acme.send.path",
+            "{key} at most; {id} needs",
+        ),
+        ("[dialects.acme]\nsignature = {}\n" + FIELDS, "dialects.acme.signature.header", "is required"),
+        (
+            "[dialects.acme]\nsignature = { header = 'a b' }\n" + FIELDS,
+            "dialects.acme.signature.header",
+            "no header's name",
+        ),
+        (
+            "[dialects.acme]\nsignature = { header = 'a' }\n" + FIELDS + "[inbound.acme]\nanonymous = true\n",
+            "inbound.acme.hmac",
+            "is needed",
+        ),
+        ("[dialects.acme]\njson = 'a..b'\n" + FIELDS, "dialects.acme.json", "is no place"),
+        ("[dialects.acme]\njson = 'title'\n" + FIELDS, "dialects.acme.json", "such as title.title"),
+        ("[dialects.acme]\neach = 'a[0]'\n" + FIELDS, "dialects.acme.each", "is no place"),
+        (
+            "[dialects.acme]\nenvelope = 'cloudevents'\neach = 'a'\n" + FIELDS,
+            "dialects.acme.each",
+            "an envelope",
+        ),
+        ("[dialects.acme]\nsend.id = 'a'\n" + FIELDS, "dialects.acme.send.id", "is of no use"),
+        (
+            "[dialects.acme]\nsend = { id = 'a..b', paths = { resolve = '/x' } }\n" + FIELDS,
+            "dialects.acme.send.paths.resolve",
+            "needs {id}",
+        ),
+        ("[dialects.acme]\nsend = { id = 'a..b' }\n" + FIELDS, "dialects.acme.send.id", "is no place"),
+        (
+            "[dialects.acme]\nsend = { id = 'a', path = '/{id}' }\n" + FIELDS,
+            "dialects.acme.send.path",
+            "only the answer",
+        ),
+        (
+            "[dialects.acme]\nsend = { id = 'a', path = '/{key}' }\n" + FIELDS,
+            "dialects.acme.send.path",
+            "{id}, as there is send.id",
+        ),
+        (
+            "[dialects.acme]\nsend.methods = { resolv = 'PUT' }\n" + FIELDS,
+            "dialects.acme.send.methods.resolv",
+            "'resolve'",
+        ),
+        (
+            "[dialects.acme]\nsend.methods = { create = 'DELETE' }\n" + FIELDS,
+            "dialects.acme.send.methods.create",
+            "POST, PUT, PATCH",
+        ),
         (
             "[dialects.acme]\nsend = { paths = { resolv = '/x' } }\n" + FIELDS,
             "dialects.acme.send.paths.resolv",
@@ -780,7 +1082,13 @@ def test_a_mistake_is_told_with_its_path(text: str, path: str, says: str) -> Non
 SHIPPED = (Path(str(mappings.cloudevents.__file__)).parent / "dialect.toml").read_text("utf8")
 
 
-@pytest.mark.parametrize("text", [TITLES, SOURCE, DEEP, SHIPPED.replace("dialects.cloudevents", "dialects.mine")])
+AROUND = [f"[dialects.{one}" for one in WRAPPED.split("[dialects.")[1:]]
+TOPIC, MANY = "".join(AROUND[:2]), "".join(AROUND[2:])
+SIGNS = SIGNED.partition("[inbound")[0].replace("FORM", "hex")
+MINE = SHIPPED.replace("dialects.cloudevents", "dialects.mine")
+
+
+@pytest.mark.parametrize("text", [TITLES, SOURCE, DEEP, MINE, INCIDENTS, TOPIC, MANY, SIGNS])
 def test_whatever_stands_in_a_description_it_is_used_or_its_faults_are_said(text: str) -> None:
     """Each place of it taken away, or replaced by each oddity."""
     [(name, table)] = tomllib.loads(text)["dialects"].items()

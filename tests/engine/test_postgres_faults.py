@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import re
 import threading
 import time
@@ -17,9 +18,10 @@ import pytest
 
 from gateway.config import parse
 from gateway.errors import StoreError
-from gateway.store import AlertFilter, Tx
+from gateway.store import AlertFilter, Tx, postgres
 from gateway.store.postgres import WITHIN, WRITERS, PostgresStore
 from gateway.store.postgres_line import ANSWER, IDLE
+from gateway.store.postgres_tx import PostgresTx
 from tests.engine.store_drivers import alert
 from tests.engine.vendors import page
 from tests.harness import house, inbound_tables, upstream_table
@@ -29,6 +31,10 @@ HEALTHY = 10.0
 """Seconds after which the store has to be well again."""
 LEASE = 15.0
 AWAY = "alert_gateway_store_unavailable"
+_END_ALL = (
+    b"SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    b"WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
 
 
 @pytest.fixture
@@ -364,4 +370,157 @@ def test_nothing_is_sent_that_is_not_to_be_answered(server: Server) -> None:
             assert await store.read(_all) == {1, 2, 3, 4}
 
     with psycopg.connect(url, autocommit=True) as connection:
+        asyncio.run(main(connection))
+
+
+def test_a_journey_larger_than_a_socket_takes_at_once_arrives() -> None:
+    """A network further away than loopback takes far less at once: some 90 kB on a fresh connection."""
+    large = "a" * (16 << 20)
+
+    def work(tx: Tx) -> bool:
+        tx.put_note("large", large)
+        return tx.note("other") is None and tx.note("large") == large
+
+    async def main() -> None:
+        async with PostgresStore(shared().database()) as store:
+            assert await store.write(work)
+            assert await store.read(lambda tx: tx.note("large")) == large
+
+    asyncio.run(main())
+
+
+class Mistake(Exception):
+    """A caller's own."""
+
+
+def _note(number: int, tx: Tx) -> None:
+    tx.put_note("n", number)
+
+
+def _mistaken(tx: Tx) -> None:
+    _put(1, tx)
+    raise Mistake
+
+
+def _twice(tx: Tx) -> None:
+    """What follows a statement that fails was sent together with it."""
+    _put(1, tx)
+    _put(1, tx)
+    tx.put_note("n", 1)
+
+
+def test_a_statement_that_was_to_be_prepared_behind_one_that_failed_is_prepared_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is prepared when it is used for the sixth time; the server must not be asked for it if it was not."""
+    monkeypatch.setattr(postgres, "WRITERS", 1)
+
+    async def main() -> None:
+        async with PostgresStore(shared().database()) as store:
+            with pytest.raises(Mistake):
+                await store.write(_mistaken)
+            for number in range(5):
+                await store.write(partial(_note, number))
+            with pytest.raises(psycopg.IntegrityError):
+                await store.write(_twice)
+            await store.write(partial(_note, 7))
+            assert await store.read(lambda tx: tx.note("n")) == 7
+
+    asyncio.run(main())
+
+
+def test_who_reads_from_a_table_that_was_away_finds_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres, "READERS", 1)
+    url = shared().database()
+
+    async def main(other: psycopg.Connection[tuple[str]]) -> None:
+        async with PostgresStore(url) as store:
+            for _ in range(5):
+                assert await store.read(lambda tx: tx.note("n")) is None
+            other.execute(b"ALTER TABLE notes RENAME TO away")
+            with pytest.raises(StoreError):
+                await store.read(lambda tx: tx.note("n"))
+            other.execute(b"ALTER TABLE away RENAME TO notes")
+            assert await store.read(lambda tx: tx.note("n")) is None
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        asyncio.run(main(connection))
+
+
+def test_who_was_told_that_it_took_too_long_is_not_done_again_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres, "WRITERS", 1)
+    url = shared().database()
+    may_go = threading.Event()
+    runs: list[str] = []
+
+    def slow(tx: Tx) -> None:
+        assert isinstance(tx, PostgresTx)
+        if "slow" not in runs:
+            runs.append("slow")
+            tx._run("SELECT pg_sleep(60)", ()).fetchone()
+        tx.put_note("slow", 1)
+
+    def lost(tx: Tx) -> None:
+        if runs.count("other") == 0:
+            with psycopg.connect(url, autocommit=True) as other:
+                other.execute(_END_ALL)
+        runs.append("other")
+        tx.put_note("other", tx.note("other") is None)
+
+    async def main() -> None:
+        async with PostgresStore(url) as store:
+            first = asyncio.ensure_future(store.write(lambda tx: may_go.wait(WITHIN)))
+            both = [asyncio.ensure_future(store.write(work)) for work in (slow, lost)]
+            await asyncio.sleep(0.1)
+            may_go.set()
+            await first
+            ended = await asyncio.gather(*both, return_exceptions=True)
+            assert "too slow" in str(ended[0]) and ended[1] is None
+            assert runs == ["slow", "other", "other"]
+            assert await store.read(lambda tx: (tx.note("slow"), tx.note("other"))) == (None, True)
+
+    asyncio.run(main())
+
+
+def test_a_reader_whose_connection_is_lost_writes_no_lines_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    url = shared().database()
+    runs: list[int] = []
+
+    def lost(tx: Tx) -> bool:
+        runs.append(1)
+        if len(runs) == 1:
+            assert tx.note("n") is None
+            with psycopg.connect(url, autocommit=True) as other:
+                other.execute(_END_ALL)
+        return tx.note("n") is None
+
+    async def main() -> None:
+        async with PostgresStore(url) as store:
+            assert await store.read(lost) and len(runs) == 2
+
+    asyncio.run(main())
+    gc.collect()
+    assert not [one for one in caplog.records if one.name == "psycopg"]
+
+
+def test_a_statement_that_takes_too_long_is_the_trouble_of_whose_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though whoever reads next in the same transaction is the first to hear of it."""
+    monkeypatch.setattr(postgres, "WRITERS", 1)
+    url = shared().database()
+    may_go = threading.Event()
+
+    async def main(other: psycopg.Connection[tuple[str]]) -> None:
+        async with PostgresStore(url) as store:
+            await store.write(partial(_note, 1))
+            other.execute(b"SELECT * FROM notes WHERE name = 'n' FOR UPDATE")
+            first = asyncio.ensure_future(store.write(lambda tx: may_go.wait(WITHIN)))
+            works = (partial(_note, 2), lambda tx: tx.note("other"))
+            both = [asyncio.ensure_future(store.write(work)) for work in works]
+            await asyncio.sleep(0.1)
+            may_go.set()
+            await first
+            ended = await asyncio.gather(*both, return_exceptions=True)
+            assert "too slow" in str(ended[0]) and ended[1] is None
+
+    with psycopg.connect(url) as connection:
         asyncio.run(main(connection))

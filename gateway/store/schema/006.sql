@@ -8,3 +8,7 @@ CREATE INDEX targets_open ON targets (upstream, lane) WHERE is_over = 0;
 CREATE TRIGGER alerts_over AFTER UPDATE OF is_open ON alerts WHEN old.is_open <> new.is_open BEGIN
     UPDATE targets SET is_over = 1 - new.is_open WHERE alert = new.id;
 END;
+-- Whether anything of an alert waits for an upstream is found without all that was ever said of it, by the index that says
+-- how much waits: every further one would cost each delivery.
+DROP INDEX deliveries_waiting;
+CREATE INDEX deliveries_waiting ON deliveries (upstream, alert, created_at, size) WHERE state = 'waiting';

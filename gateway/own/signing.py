@@ -1,0 +1,50 @@
+"""How the requests of a described vendor are signed: an HMAC with SHA-256 of the body, in a header.
+
+It must not know any vendor.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec import Struct
+
+from gateway.dialect import Incoming
+from gateway.errors import Problem, ProblemKind
+from gateway.secrets import Secret
+
+
+class Signed(Struct, kw_only=True):
+    """What `[inbound.NAME]` says besides where a description has `signature`."""
+
+    hmac: tuple[Secret, ...] = ()
+    """The secret that every request must be signed with; a list of them while rotating."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signature:
+    """The header that has it, what stands before it there, and how its bytes are written."""
+
+    header: str
+    prefix: str = ""
+    form: str = "hex"
+
+    def verify(self, incoming: Incoming, body: bytes, settings: Any, secrets: Sequence[str]) -> None:
+        """Raises `Problem` unless the request is signed with one of the secrets."""
+        given = incoming.headers.get(self.header.lower(), "").strip()
+        if not given:
+            raise Problem(ProblemKind.UNAUTHORIZED, f"the signature is missing, in {self.header}", field="signature")
+        said = given.encode("utf8", "replace")
+        expected = [(self.prefix + self._written(secret, body)).encode() for secret in secrets]
+        if not sum(hmac.compare_digest(one, said) for one in expected):  # all are looked at, so that time tells nothing
+            text = f"the signature in {self.header} is not that of the secret known here"
+            raise Problem(ProblemKind.UNAUTHORIZED, text, field="signature")
+
+    def _written(self, secret: str, body: bytes) -> str:
+        digest = hmac.new(secret.encode(), body, hashlib.sha256)
+        return digest.hexdigest() if self.form == "hex" else base64.b64encode(digest.digest()).decode()
