@@ -43,7 +43,8 @@ class Accepted(Struct, kw_only=True):
 
 
 class Step(Struct, frozen=True, kw_only=True):
-    """One command being accepted: everything that stays the same over its upstreams."""
+    """One command being accepted: everything that stays the same over its upstreams. It tells `anew` what a silence had
+    acknowledged: only those are told that were told so."""
 
     tx: Tx
     asked: Command
@@ -57,6 +58,7 @@ class Step(Struct, frozen=True, kw_only=True):
     accepted: Accepted
     via: Via = ()
     muted: str = ""
+    anew: bool = False
 
     @property
     def is_repeat(self) -> bool:

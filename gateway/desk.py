@@ -20,13 +20,14 @@ from msgspec import Struct, structs
 
 from gateway import muting
 from gateway.accepted import Accepted, Caller, Via
-from gateway.canonical import Operation, flatten
+from gateway.canonical import Operation
 from gateway.choosing import key_entry
 from gateway.clock import Clock
 from gateway.codes import Code
 from gateway.config import Config, Inbound, Upstream
 from gateway.crowding import Crowd
 from gateway.delivery.dispatcher import Dispatcher
+from gateway.delivery.spending import Spending
 from gateway.dialect import (
     Answer,
     Asked,
@@ -39,10 +40,10 @@ from gateway.dialect import (
     Listing,
     Missing,
     Mute,
+    Muted,
     Mutes,
     Outcome,
     Read,
-    Ref,
     Relay,
     Reply,
     Unmute,
@@ -54,6 +55,7 @@ from gateway.ids import MakeId
 from gateway.landing import all_has_landed, has_landed, not_landed
 from gateway.lookup import as_shown, listed, look_up, mutes, question
 from gateway.metrics import Metrics
+from gateway.quieting import Owed, owe, quieten
 from gateway.refreshing import forget, let_go, refresh, take_in, unlisted
 from gateway.road import Road
 from gateway.routing import choose
@@ -102,6 +104,7 @@ class Desk:
 
     def __post_init__(self) -> None:
         self.road = Road(self.config, self.ids, name=self.name)
+        self._spending = Spending(self.store, self.now)
 
     async def serve(
         self, inbound: Inbound, caller: str, asked: Asked, request: int, *, via: Via = (), key: Key | None = None
@@ -122,7 +125,7 @@ class Desk:
         if isinstance(asked, Reply):
             return Answered(Answer(), request, relayed=asked)
         if isinstance(asked, Mute | Unmute | Mutes):
-            return await self._mute(inbound, who, asked, request, via)
+            return await self._mute(who, asked, request, via)
         return await self._relay(who, asked, request, via)
 
     # --- commands ----------------------------------------------------------------------------------------
@@ -378,14 +381,18 @@ class Desk:
         """Runs a reading call; None where it does not end well in time, or the upstream is left alone."""
         if self.dispatcher.is_left_alone(upstream.name):
             return None
+        requests = 1
         try:
             client = self.dispatcher.client(upstream.name)
             ended = await asyncio.wait_for(client.run(call, entry=entry), self.config.reply_timeout)
+            requests = ended.requests
         except TimeoutError:
             return None
         except Exception:
             log.exception("read.failed", upstream=upstream.name)
             return None
+        finally:
+            self._spending.note(upstream, requests)
         return ended.outcome
 
     async def _ask_for_one(
@@ -482,11 +489,10 @@ class Desk:
             if missed:
                 await self.store.write(lambda tx: let_go(tx, missed, asked_at), is_long=True)
 
-    async def _mute(
-        self, inbound: Inbound, who: Caller, asked: Mute | Unmute | Mutes, request: int, via: Via
-    ) -> Answered:
-        """What callers ask not to be told of. The open alerts that they mean have been seen, and are acknowledged;
-        where that is refused the silence stands all the same, and is answered so: a repeat would make another one."""
+    async def _mute(self, who: Caller, asked: Mute | Unmute | Mutes, request: int, via: Via) -> Answered:
+        """What callers ask not to be told of. The open alerts that they mean have been seen, and are acknowledged: the
+        first of them before the answer, the others behind it. Where the store takes none any more the silence stands
+        all the same, and is answered so: a repeat would make another one."""
         if isinstance(asked, Mutes):
             wanted = asked.id
             found = await self.store.read(lambda tx: mutes(tx, who.scope, wanted))
@@ -496,23 +502,31 @@ class Desk:
             muted = await self.store.write(lambda tx: muting.end(tx, who.scope, ended, self.now()))
             return Answered(Answer(mutes=(muted,), request=request), request)
         self._have_room()
-        muted = await self.store.write(lambda tx: muting.keep(tx, who.scope, asked, self.now()))
-        if asked.starts_at.timestamp() * 1000 <= self.now():
-            chosen = AlertFilter(statuses=("firing",))
-
-            def covered(tx: Tx) -> list[str]:
-                rows = (row for part in tx.alerts_in_parts(who.scope, chosen) for row in part)
-                return [row.shown for row in rows if asked.covers(flatten(row.body))]
-
-            meant = await self.store.read(covered, is_long=True)
-            acknowledge = tuple(
-                Command(operation=Operation.ACKNOWLEDGE, ref=Ref(id=shown), comment=asked.comment) for shown in meant
-            )
-            try:
-                await self._batch(inbound, who, Batch(acknowledge), request, via, None)
-            except (Problem, StoreError) as error:
-                log.warning("silence.not_acknowledged", silence=muted.id, reason=str(error))
+        muted, owed = await self.store.write(lambda tx: self._keep_mute(tx, who, asked, request, via))
+        try:
+            dialects = {who.dialect.name: who.dialect}
+            for name in await quieten(self.store, self.road, dialects, owed, self.ids, self.now()):
+                self.dispatcher.wake(name)
+        except StoreError as error:
+            log.warning("silence.not_acknowledged", silence=muted.id, reason=str(error))
         return Answered(Answer(mutes=(muted,), request=request), request)
+
+    def _keep_mute(self, tx: Tx, who: Caller, asked: Mute, request: int, via: Via) -> tuple[Muted, list[Owed]]:
+        """Keeps a silence, with what it is to acknowledge if it has begun."""
+        muted = muting.keep(tx, who.scope, asked, self.now())
+        if millis(muted.starts_at) > self.now():  # this one may begin within the millisecond
+            return muted, []
+        owed = Owed(
+            silence=muted.id,
+            request=request,
+            dialect=who.dialect.name,
+            caller=who.name,
+            scope=who.scope,
+            comment=asked.comment,
+            via=via,
+        )
+        owe(tx, owed)
+        return muted, [owed]
 
     async def _relay(self, who: Caller, asked: Relay, request: int, via: Via) -> Answered:
         if self.name and self.name in via:
@@ -523,6 +537,7 @@ class Desk:
         if upstream:
             client, entry = self.dispatcher.client(upstream.name), upstream.entry(who.dialect.name, who.name)
             answered = await client.relay(asked.request, self.config.reply_timeout, via, entry)
+            self._spending.note(upstream, 1)
             if answered is None and asked.unheard is not None:
                 raise asked.unheard
         relayed = answered or _said(asked.otherwise)

@@ -69,8 +69,8 @@ class Command(Struct, frozen=True, kw_only=True):
     for a new alert, and one that is open stays as it is but for what `amend` says; `answers_anyway` says that the
     vendor takes the request whether there is such an alert or not, and tells later; `is_resend` that its sender says it
     again and again for as long as it is so: what says nothing new then moves the alert's end (`ends_at`), and is
-    neither recorded nor told. `reading` is what the request was read as, where it was by rows: an upstream with the
-    same rows need not read it again.
+    neither recorded nor told; `silence` is the id of the one that acknowledges, where nobody did. `reading` is what the
+    request was read as, where it was by rows: an upstream with the same rows need not read it again.
     """
 
     operation: Operation
@@ -87,6 +87,7 @@ class Command(Struct, frozen=True, kw_only=True):
     only_new: bool = False
     answers_anyway: bool = False
     is_resend: bool = False
+    silence: str = ""
     reading: Reading | None = None
 
 
@@ -147,14 +148,13 @@ class Listing:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mute:
     """Asks that nothing be told for a while of the alerts that `body` describes in the vendor's words: a new request of
-    this kind, or in the place of the one of this `id`. `covers` says which of the open alerts are meant: whoever does
-    not want to hear of them any more has seen them, so they are acknowledged, with this `comment`."""
+    this kind, or in the place of the one of this `id`. Whoever wants to hear no more of the open alerts that it means
+    has seen them, so they are acknowledged, with this `comment`."""
 
     body: Json
     starts_at: datetime
     ends_at: datetime
     id: str | None = None
-    covers: Callable[[Flat], bool]
     comment: str = ""
 
 

@@ -218,10 +218,11 @@ class Metrics:
             self._retries.labels(upstream).set(budgets.get(upstream, RESERVE))
             self._keys_held.labels(upstream).set(len(held.get(upstream, ())))
 
-    def text(self, stock: Stock | None, now: int, *, is_strained: bool) -> bytes:
-        """Everything, in Prometheus' text format; without the `stock` where the store does not tell."""
+    def text(self, stock: Stock | None, now: int, *, is_strained: bool, is_away: bool) -> bytes:
+        """Everything, in Prometheus' text format; without the `stock` where the store does not tell. One `is_away` that
+        takes nothing, whether it tells or not."""
         self._strained.set(is_strained)
-        self._away.set(stock is None)
+        self._away.set(is_away)
         if stock is not None:
             self._show_stock(stock, now)
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # one of several workers speaks for all

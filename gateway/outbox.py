@@ -93,6 +93,14 @@ class Outbox:
             target.state = "dead" if delivery.state == "dead" else "waiting"
         self._put_out(step, target, delivery)
 
+    def is_told_anew(self, target: TargetRow, operation: Operation) -> bool:
+        """Whether an upstream is told that an alert ended and is open again, which nobody but a silence had
+        acknowledged: what never heard of that has nothing to be woken from, and only an opening is new to it."""
+        upstream = self._config.upstreams.get(target.upstream)
+        if upstream is None or target.state not in ("waiting", "present"):
+            return target.state == "absent" and operation is Operation.REOPEN
+        return what_to_send(upstream, Operation.ACKNOWLEDGE)[0] is Operation.ACKNOWLEDGE
+
     def _untold(self, step: Step, target: TargetRow, before: Flat | None) -> None:
         """An upstream that is not in the configuration is told nothing. That something else is so of an alert there is
         a dead letter until it is: nobody else would ever say so."""

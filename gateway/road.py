@@ -10,6 +10,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 
+from msgspec import structs
+
 from gateway.accepted import Accepted, Caller, Step, Via
 from gateway.canonical import SERVER_OWNED, Flat, Operation, flatten, in_order, lay_over, unflatten
 from gateway.carry import restore
@@ -78,6 +80,13 @@ class Road:
         """Resolves an alert of which its sender says nothing any more, in the sender's name; or deletes it."""
         asked = Command(operation=operation, ref=Ref(id=row.shown), comment=why)
         return self._change(tx, row, asked, Caller(dialect, row.caller, row.scope), command, command, now, ())
+
+    def quieten(
+        self, tx: Tx, row: AlertRow, caller: Caller, silence: str, why: str, command: int, now: int, via: Via = ()
+    ) -> Accepted:
+        """Acknowledges an alert that a silence means, in the name of whoever asked for that."""
+        asked = Command(operation=Operation.ACKNOWLEDGE, ref=Ref(id=row.shown), comment=why, silence=silence)
+        return self._change(tx, row, asked, caller, command, command, now, via)
 
     def _find(self, tx: Tx, asked: Command, caller: Caller) -> AlertRow | None:
         """The alert that is meant, kept to this transaction: what another replica changes in it comes before or
@@ -210,7 +219,17 @@ class Road:
     # --- an alert that is there ------------------------------------------------------------------------
 
     def _change(
-        self, tx: Tx, row: AlertRow, asked: Command, caller: Caller, request: int, command: int, now: int, via: Via
+        self,
+        tx: Tx,
+        row: AlertRow,
+        asked: Command,
+        caller: Caller,
+        request: int,
+        command: int,
+        now: int,
+        via: Via,
+        *,
+        anew: bool = False,
     ) -> Accepted:
         _must_be_current(asked, row)
         before, has_seen = flatten(row.body), self._outbox.has_seen(via)
@@ -221,7 +240,10 @@ class Road:
         changed = tuple(path for path in changed if path not in SERVER_OWNED)
         operation = _as_told(tx, row, before, meaning_of(asked.operation, row), asked.operation)
         muted = _muted(tx, caller, after, now)
-        is_said_again = asked.is_resend and operation is Operation.UPDATE and not changed
+        is_resend = asked.is_resend and operation is Operation.UPDATE
+        if is_resend and not has_seen and not muted and _is_silence_over(tx, row):
+            return self._tell_anew(tx, row, asked, caller, request, command, now, via)
+        is_said_again = is_resend and not changed
         if is_said_again and not has_seen and (muted or _is_told(tx, row)):
             return _prolong(tx, row, after, command)
         stamp(after, operation, now)
@@ -251,11 +273,25 @@ class Road:
             accepted=Accepted(command=command, alert=row),
             via=via,
             muted=muted,
+            anew=anew,
         )
         tx.update_alert(row)
         self._tell(step, before)
         self._record(step, request, operation, body)
         return step.accepted
+
+    def _tell_anew(
+        self, tx: Tx, row: AlertRow, asked: Command, caller: Caller, request: int, command: int, now: int, via: Via
+    ) -> Accepted:
+        """An alert that goes on once the silence is over that acknowledged it: nobody looks at it, and no vendor wakes
+        anybody for what is acknowledged there. It is ended and opened again, which wakes at all of them."""
+        why = f"silence {_silenced_by(tx, row)} is over, and it goes on: it is told anew"
+        over = Command(operation=Operation.RESOLVE, ref=Ref(id=row.shown), comment=why)
+        ended = self._change(tx, row, over, caller, request, command, now, via, anew=True)
+        again = structs.replace(asked, operation=Operation.REOPEN, comment=why)
+        accepted = self._change(tx, row, again, caller, request, self._ids(above=command), now, via, anew=True)
+        accepted.deliveries[:0] = ended.deliveries
+        return accepted
 
     def _tell(self, step: Step, before: Flat) -> None:
         """Every upstream that has the alert, and those that it gets now that it says something else."""
@@ -263,7 +299,8 @@ class Road:
         targets += self._targets.widened(step, targets)
         step.accepted.primary = next((one.upstream for one in targets if one.upstream in self._config.upstreams), None)
         for target in targets:
-            self._outbox.deliver(step, target, before)
+            if not step.anew or self._outbox.is_told_anew(target, step.operation):
+                self._outbox.deliver(step, target, before)
 
     def _own_words(self, asked: Command, row: AlertRow, caller: Caller) -> Wire | None:
         """The caller's words, where an upstream speaks its dialect and the alert was made in that dialect too."""
@@ -295,6 +332,7 @@ class Road:
     def _record(self, step: Step, request: int, operation: Operation, body: CommandBody) -> None:
         body.routes = step.accepted.routes
         body.asked = step.asked.operation if step.asked.operation is not operation else ""
+        body.silence = step.asked.silence
         step.tx.insert_command(
             CommandRow(
                 id=step.command,
@@ -393,6 +431,18 @@ def _as_told(tx: Tx, row: AlertRow, before: Flat, meant: Operation, asked: Opera
     if row.status == "resolved":
         return asked if asked is Operation.RESOLVE and _told_last(tx, row) not in (None, *ENDING) else meant
     return Operation.REOPEN if asked in TELLING and _told_last(tx, row) in ENDING else meant
+
+
+def _is_silence_over(tx: Tx, row: AlertRow) -> bool:
+    """Whether an alert that is muted no more stands acknowledged by a silence alone."""
+    return row.status == "acknowledged" and bool(_silenced_by(tx, row))
+
+
+def _silenced_by(tx: Tx, row: AlertRow) -> str:
+    """The silence that acknowledged an alert last; nothing where somebody did."""
+    acknowledge = Operation.ACKNOWLEDGE
+    said = (one for one in newest_first(tx, row.id) if acknowledge in (one.operation, one.body.asked))
+    return next((one.body.silence for one in said if one.refused is None), "")
 
 
 def _still_to_end(tx: Tx, asked: Command, caller: Caller, key: str) -> AlertRow | None:

@@ -55,6 +55,11 @@ CLOCK_JUMP = 10.0
 """Seconds by which the clock has to jump before anybody takes notice."""
 
 
+def _stock(tx: Tx) -> Stock:
+    """What waits, and what will not be sent any more."""
+    return Stock(tx.waiting(), tx.dead(but=Code.NO_UPSTREAM))
+
+
 def _last(send: Any) -> Any:
     """Answers, and has the caller open another connection for what comes next: this process listens no more then."""
 
@@ -369,13 +374,17 @@ class Gateway:
         return Response(self._described, media_type="application/json")
 
     async def _metrics(self, request: Request) -> Response:
-        """Also while the store is away: what was counted stays to be seen, and that is what it is seen by."""
-        stock: Stock | None = None
+        """Also while the store is away: what was counted stays to be seen, and that is what it is seen by. One that
+        takes nothing, as its disk is full or slow, can mostly still be read: what waits is shown then."""
+        is_away, stock = False, None
         try:
             await commit(self.store, STORE_PATIENCE)
-            stock = await self.store.read(lambda tx: Stock(tx.waiting(), tx.dead(but=Code.NO_UPSTREAM)), is_long=True)
         except StoreError:
-            pass  # the log says it every second
+            is_away = True  # the log says it every second
+        try:
+            stock = await asyncio.wait_for(self.store.read(_stock, is_long=True), STORE_PATIENCE)
+        except (StoreError, TimeoutError):
+            is_away = True
         self._show_upstreams()
-        text = self.metrics.text(stock, self.now(), is_strained=self.store.is_strained)
+        text = self.metrics.text(stock, self.now(), is_strained=self.store.is_strained, is_away=is_away)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -17,6 +17,7 @@ from gateway.config import Config
 from gateway.dialect import Dialect
 from gateway.errors import StoreError
 from gateway.ids import MakeId
+from gateway.quieting import owed, quieten
 from gateway.road import Road
 from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryRow, Store, TargetRow, Tx
 
@@ -54,8 +55,11 @@ class Hearing:
 
 
 async def pass_time(store: Store, road: Road, config: Config, ids: MakeId, now: int, hearing: Hearing) -> set[str]:
-    """Ends and renews what is due, a batch at most; answers the upstreams that have something to send now."""
-    ended, renewable = await store.read(lambda tx: (tx.ended(now, AT_ONCE), tx.renewable(now, AT_ONCE)))
+    """Ends and renews what is due, and goes on with silences that have begun, a batch of each at most; answers the
+    upstreams that have something to send now."""
+    ended, renewable, silenced = await store.read(
+        lambda tx: (tx.ended(now, AT_ONCE), tx.renewable(now, AT_ONCE), owed(tx))
+    )
     ended = [row for row in ended if hearing.could_be_said(row, now)]
     busy: set[str] = set()
     dialects = {inbound.dialect.name: inbound.dialect for inbound in config.inbounds.values()}
@@ -70,7 +74,7 @@ async def pass_time(store: Store, road: Road, config: Config, ids: MakeId, now: 
             raise
         except Exception:  # one that is poison must not keep the others
             log.exception("time.failed", alert=alert)
-    return busy
+    return busy | await quieten(store, road, dialects, silenced, ids, now)
 
 
 def end(tx: Tx, road: Road, alert: int, dialects: Mapping[str, Dialect], command: int, now: int) -> set[str]:

@@ -145,6 +145,15 @@ def owe(tx: Tx, upstream: Upstream, more: int) -> None:
     _put_bucket(tx, upstream, bucket, note)
 
 
+def spend(tx: Tx, upstream: Upstream, now: int, requests: int) -> None:
+    """Accounts for requests that read. The next one that tells is left: whoever polls must not keep alerts from going
+    out, however often it asks."""
+    bucket, note = _bucket(tx, upstream)
+    bucket.take(now, 0)
+    bucket.level = max(min(bucket.level, 1.0), bucket.level - requests)
+    _put_bucket(tx, upstream, bucket, note)
+
+
 def keep_budget(tx: Tx, upstream: Upstream, budget: dict[str, Any]) -> None:
     """Writes down what is left of the retry budget, with what the retry came to. Locked by name, as of several records
     in one transaction only the first may wait for others: two with two upstreams each would wait for each other."""

@@ -73,8 +73,9 @@ class TargetRow(Struct, kw_only=True):
 class CommandBody(Struct, kw_only=True, omit_defaults=True):
     """What a command said: the alert after it, the paths it changed (None: all), the caller's own words for it,
     its comment, the alert before it with the words that were kept then, the gateways it came through, the routes that
-    it took, each with why, and the operation that was `asked` for where that came to another. One that `renews` is the
-    gateway's own: it says again what was said, and leaves nothing behind once that is delivered."""
+    it took, each with why, the operation that was `asked` for where that came to another, and the `silence` that
+    acknowledged, where nobody did. One that `renews` is the gateway's own: it says again what was said, and leaves
+    nothing behind once that is delivered."""
 
     after: Alert | None = None
     changed: tuple[str, ...] | None = None
@@ -87,6 +88,7 @@ class CommandBody(Struct, kw_only=True, omit_defaults=True):
     renews: bool = False
     routes: dict[str, str] = {}
     asked: str = ""
+    silence: str = ""
 
 
 class CommandRow(Struct, kw_only=True):

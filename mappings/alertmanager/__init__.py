@@ -47,8 +47,10 @@ DIALECT = Dialect(
         "neither recorded nor told again; an alert of which it says nothing any more ends at its own `endsAt`, or "
         "where nothing could be heard, ten minutes after that is over. The webhook of another Alertmanager is received "
         "at `/alertmanager/webhook`. A silence keeps alerts that it means from being told, and acknowledges those that "
-        "are open, which they stay once it is over; an acknowledgement arriving for an Alertmanager becomes a silence "
-        "that ends with the alert. One that always fires (`Watchdog`) is told once, and again only to an Alertmanager: "
+        "are open. What its sender still repeats once the silence is over, and nobody else acknowledged here, is ended "
+        "and opened again at the upstreams that were told so, as no vendor wakes anybody for what is acknowledged. An "
+        "acknowledgement arriving for an Alertmanager becomes a silence that ends with the alert. One that always "
+        "fires (`Watchdog`) is told once, and again only to an Alertmanager: "
         "a dead man's switch, which takes its repetition for a sign of life, has to hear it past the gateway."
     ),
 )

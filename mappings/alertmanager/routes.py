@@ -211,7 +211,6 @@ def silence(incoming: Incoming) -> Mute:
         starts_at=starts,
         ends_at=ends,
         id=posted.id or None,
-        covers=lambda flat: matchers.all_hold(posted.matchers, words.labels_of(flat)),
         comment=f"silenced by {posted.createdBy}: {posted.comment}",
     )
 

@@ -92,9 +92,9 @@ def test_a_dead_delivery_is_seen_sent_again_and_dropped_beside_a_running_gateway
         [void] = _outbox(config, "--state", "void")
         assert void["reason"] == "dropped: not wanted there"
         assert _run("retry", "--config", config, name).exit_code == 1
-        text = h.client.get(h.url + "/metrics").text
+        none_waits = 'alert_gateway_waiting_deliveries{upstream="oncall"} 0.0'
+        text = h.wait_for(lambda: found if none_waits in (found := h.client.get(h.url + "/metrics").text) else "")
         assert 'alert_gateway_requests_total{dialect="ilert",outcome="ok"} 1.0' in text
-        assert 'alert_gateway_waiting_deliveries{upstream="oncall"} 0.0' in text
         assert "alert_gateway_request_seconds_bucket" in text
     assert _run("deliveries", "--config", config, "--alert", "nobody").exit_code == 1
     assert _run("retry", "--config", config, "--dead").stdout == "nothing to do\n"

@@ -326,6 +326,24 @@ def test_a_request_counts_whatever_it_was_for(tmp_path: Path) -> None:
         h.wait_for(lambda: tokens(h) <= 6 - 3 + came_back, 0.5)
 
 
+def test_what_is_read_counts_in_the_rate_and_leaves_the_next_delivery_its_place(tmp_path: Path) -> None:
+    """A vendor counts both. Whoever polls, however often, must not keep alerts from going out."""
+    there = Uptinio()
+    with chaos(there) as upstream, before(tmp_path, rated(upstream, 60, "uptinio", NEEDS)) as h:
+        began = time.monotonic()
+        made = [down(h, f"down {number}").body["data"]["id"] for number in range(3)]
+        settled(h, count=3)
+        for one in made:
+            assert h.call("GET", f"/uptinio/alerts/{one}").status == 200
+        assert [got.method for got in upstream.got].count("GET") == 3
+        h.wait_for(lambda: tokens(h) <= 1 + (time.monotonic() - began) * 54 / 60)
+        for _ in range(3):
+            time.sleep(1.1)
+            for one in made:
+                h.call("GET", f"/uptinio/alerts/{one}")
+        assert tokens(h) >= 1, "what is told waits for what is read"
+
+
 def test_what_is_not_sent_takes_nothing_from_the_rate(tmp_path: Path) -> None:
     """After an outage much is folded or void: what still has to be sent does not wait for that."""
     with chaos(say(400)) as upstream, before(tmp_path, rated(upstream, 60)) as h:

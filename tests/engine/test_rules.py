@@ -31,7 +31,11 @@ def headings() -> set[str]:
 
 
 def test_every_metric_that_a_rule_looks_at_exists() -> None:
-    known = set(re.findall(r"^# TYPE (\w+)", Metrics().text(Stock(), 0, is_strained=False).decode(), re.MULTILINE))
+    known = set(
+        re.findall(
+            r"^# TYPE (\w+)", Metrics().text(Stock(), 0, is_strained=False, is_away=False).decode(), re.MULTILINE
+        )
+    )
     for rule in rules():
         for name in re.findall(r"\balert_gateway_\w+", rule["expr"]):
             assert name in known or name.removesuffix("_total") in known, name
@@ -54,7 +58,9 @@ def test_a_gateway_that_is_gone_altogether_is_down() -> None:
 
 def test_whatever_was_not_taken_up_has_a_rule() -> None:
     known = re.findall(
-        r"^# TYPE (\w+_last_reload_successful)", Metrics().text(Stock(), 0, is_strained=False).decode(), re.M
+        r"^# TYPE (\w+_last_reload_successful)",
+        Metrics().text(Stock(), 0, is_strained=False, is_away=False).decode(),
+        re.M,
     )
     assert len(known) > 1 and all(any(name in rule["expr"] for rule in rules()) for name in known)
 
@@ -63,7 +69,7 @@ def test_a_counter_that_a_rule_looks_at_is_there_before_it_first_counts() -> Non
     """Prometheus sees no growth in what appears as 1: the first of its kind, which may be the only one, goes unseen."""
     metrics = Metrics()
     metrics.serve(["d"])
-    text = metrics.text(Stock(), 0, is_strained=False).decode()
+    text = metrics.text(Stock(), 0, is_strained=False, is_away=False).decode()
     for rule in rules():
         for name, outcomes in re.findall(r'(\w+_total)(?:\{outcome=~?"([^"]+)"\})?\[', rule["expr"]):
             for outcome in outcomes.split("|"):
@@ -72,7 +78,7 @@ def test_a_counter_that_a_rule_looks_at_is_there_before_it_first_counts() -> Non
 
 
 def test_the_process_is_measured_under_the_usual_names() -> None:
-    text = Metrics().text(Stock(), 0, is_strained=False).decode()
+    text = Metrics().text(Stock(), 0, is_strained=False, is_away=False).decode()
     for name in ("process_open_fds", "process_max_fds", "process_resident_memory_bytes"):
         assert float(re.findall(rf"^{name} (\S+)$", text, re.MULTILINE)[0]) > 0
 

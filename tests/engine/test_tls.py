@@ -172,7 +172,7 @@ def test_when_the_certificate_ends_is_in_the_metrics(tmp_path: Path) -> None:
     assert not_after(str(chain)) == first.timestamp()
     chain.write_text(soonest.replace("MII", "AAA"))
     assert not_after(str(chain)) is None and not_after(str(tmp_path / "nothing")) is None
-    assert name.encode() not in Metrics().text(None, 0, is_strained=False)
+    assert name.encode() not in Metrics().text(None, 0, is_strained=False, is_away=True)
 
 
 def test_links_to_further_pages_lead_back_over_tls(tmp_path: Path) -> None:

@@ -1,0 +1,123 @@
+"""What is open when a silence begins has been seen by whoever asked for it, and is acknowledged: a part at a time, as
+there may be thousands. What is left to do is in the store, so that a restart forgets none of it.
+
+It must not know any vendor, HTTP, or SQL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import msgspec
+import structlog
+from msgspec import Struct, structs
+
+from gateway import muting
+from gateway.accepted import Caller, Via
+from gateway.canonical import flatten
+from gateway.dialect import Dialect, Muted
+from gateway.errors import StoreError
+from gateway.ids import MakeId
+from gateway.road import Road
+from gateway.store import AlertFilter, Store, Tx
+from gateway.values import millis
+
+log = structlog.get_logger()
+PREFIX = "quiet "
+AT_ONCE = 200
+"""So many alerts are acknowledged in one round."""
+MOST = 16
+"""So many silences are gone on with in one round, for as long as there is something left of it."""
+
+
+class Owed(Struct, frozen=True, kw_only=True):
+    """What a silence is still to acknowledge: what was open when it was asked for by `request`, `after` the alert of
+    this id. `dialect`, `caller` and `scope` are of whoever asked, `via` as everywhere."""
+
+    silence: str
+    request: int
+    dialect: str
+    caller: str
+    scope: str
+    comment: str
+    via: Via = ()
+    after: int = -1
+
+    @property
+    def name(self) -> str:
+        """Under which it is kept: one that is asked for again begins again."""
+        return f"{PREFIX}{self.silence}"
+
+
+def owe(tx: Tx, asked: Owed) -> None:
+    """Writes down that a silence has begun."""
+    tx.put_note(asked.name, msgspec.to_builtins(asked))
+
+
+def owed(tx: Tx) -> list[Owed]:
+    """What silences are still to acknowledge."""
+    return [msgspec.convert(one, Owed) for one in tx.notes(PREFIX, MOST)]
+
+
+async def quieten(
+    store: Store, road: Road, dialects: Mapping[str, Dialect], asked: Sequence[Owed], ids: MakeId, now: int
+) -> set[str]:
+    """Acknowledges what is next, a batch at most; answers the upstreams that have something to send now."""
+    left, busy = AT_ONCE, set[str]()
+    for one in asked:
+        meant = await store.read(partial(_meant, asked=one, dialects=dialects, now=now, limit=left), is_long=True)
+        works = [partial(_acknowledge, road, dialects, one, alert, ids(), now) for alert in meant]
+        ended = await asyncio.gather(*(store.write(work) for work in works), return_exceptions=True)
+        for alert, came_to in zip(meant, ended, strict=True):
+            if isinstance(came_to, set):
+                busy |= came_to
+            elif isinstance(came_to, StoreError) or not isinstance(came_to, Exception):
+                raise came_to
+            else:  # one that is poison must not keep the others
+                log.error("silence.not_acknowledged", silence=one.silence, alert=alert, reason=str(came_to))
+        is_done, left = len(meant) < left, left - len(meant)
+        last = meant[-1] if meant else one.after
+        await store.write(partial(_gone_on, asked=one, after=None if is_done else last))
+        if left <= 0:
+            break
+    return busy
+
+
+def _meant(tx: Tx, asked: Owed, dialects: Mapping[str, Dialect], now: int, limit: int) -> list[int]:
+    """The next alerts that a silence means: none once it is over."""
+    muted, dialect = _holding(tx, asked, now), dialects.get(asked.dialect)
+    if muted is None or dialect is None or dialect.muted_by is None:
+        return []
+    means = dialect.muted_by([muted])
+    rows = (row for part in tx.alerts_in_parts(asked.scope, AlertFilter(statuses=("firing",))) for row in part)
+    found = (row.id for row in rows if asked.after < row.id < asked.request and any(means(flatten(row.body))))
+    return sorted(found)[:limit]
+
+
+def _holding(tx: Tx, asked: Owed, now: int) -> Muted | None:
+    muted = muting.one(tx, asked.scope, asked.silence)
+    return muted if muted is not None and millis(muted.starts_at) <= now < millis(muted.ends_at) else None
+
+
+def _acknowledge(
+    road: Road, dialects: Mapping[str, Dialect], asked: Owed, alert: int, command: int, now: int, tx: Tx
+) -> set[str]:
+    tx.lock(f"alert {alert}")
+    row = tx.alert(alert)
+    if row is None or row.status != "firing" or row.is_deleted or _holding(tx, asked, now) is None:
+        return set()
+    caller = Caller(dialects[asked.dialect], asked.caller, asked.scope)
+    accepted = road.quieten(tx, row, caller, asked.silence, asked.comment, command, now, asked.via)
+    return {delivery.upstream for delivery in accepted.deliveries}
+
+
+def _gone_on(tx: Tx, asked: Owed, after: int | None) -> None:
+    """Writes down how far it has come, unless it was asked for again meanwhile, or it is done: then nothing is left."""
+    if (now := tx.note(asked.name)) is None or now["request"] != asked.request:
+        return
+    if after is None:
+        tx.remove_notes(asked.name, f"{asked.name} ", 1)
+    else:
+        owe(tx, structs.replace(asked, after=after))
