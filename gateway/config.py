@@ -254,7 +254,7 @@ class _Check(Tables):
         inbounds = {name: self.inbound(name, inner, file) for name, inner in file.inbound.items()}
         upstreams = {name: self.upstream(name, inner) for name, inner in file.upstreams.items()}
         known = {name: inbound for name, inbound in inbounds.items() if inbound}
-        callers = {name: None if one.keyring.directory else one.callers for name, one in known.items()}
+        callers = {name: None if not one or one.keyring.directory else one.callers for name, one in inbounds.items()}
         chosen = {name: one.keys for name, one in upstreams.items() if one and one.keys and one.dialect.outbound.key}
         routes = Routes(self, self.base, callers, list(upstreams), chosen)
         where = listening(self, file, list(known.values()))

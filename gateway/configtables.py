@@ -45,7 +45,8 @@ class Tables:
                     continue
                 except msgspec.ValidationError as error:
                     for where, problem in wrong_types(_join(path, name), table[name], hints[item.name], error):
-                        self.say(where, problem)
+                        is_single = where == name and problem == "must be a list, not a table"
+                        self.say(where, f"{problem}: write [[{name}]]" if is_single else problem)
             elif item.default is not NODEFAULT or item.default_factory is not NODEFAULT:
                 continue
             else:

@@ -43,7 +43,8 @@ class Drilled:
             status = f" {one.status}" if one.status is not None else ""
             reason = f": {one.reason}" if one.reason else ""
             when = iso(from_millis(one.at))
-            yield f"{when}  {self.row.upstream}  {self.row.operation}  {one.outcome}{status} in {one.took} ms{reason}"
+            what = f"{one.outcome}{status}, took {one.took} ms"  # `again in 3 ms` would be when it is tried again
+            yield f"{when}  {self.row.upstream}  {self.row.operation}  {what}{reason}"
         if not self.attempts or self.row.state != "delivered":
             reason = f": {self.row.reason}" if self.row.reason else ""
             yield f"{' ' * 24}  {self.row.upstream}  {self.row.operation}  {self.row.state}{reason}"

@@ -35,6 +35,8 @@ IN_SEVERAL = tuple(
     path for path in FIELDS if sort_of(path) in ("text", "key") and path not in (*SERVER_OWNED, "category")
 )
 """Fields that can be in several places: texts that are taken as they are."""
+ANSWERED = ("id", "key")
+"""What an answer's body can have in braces."""
 SENT = ("create", "update", "acknowledge", "resolve", "reopen")
 UNSAID = 3
 """The severity as which an alert without one is told, where it is the severity that says that it is on."""
@@ -520,6 +522,11 @@ class Describing:
         given = self._check.struct(AnswerFile, file.reply, f"{self._path}.reply")
         if not 200 <= given.status < 300:
             self._say("reply.status", f"{given.status} is not between 200 and 299")
+        for slot in slots(given.body):
+            if slot not in ANSWERED:
+                self._say(
+                    "reply.body", f"{{{slot}}} is not known when callers are answered: there are {{id}} and {{key}}"
+                )
         return Answers(status=given.status) if given.body is None else Answers(status=given.status, body=given.body)
 
 

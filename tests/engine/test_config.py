@@ -445,6 +445,23 @@ def test_a_condition_on_a_sender_that_is_there() -> None:
     assert len(parse(MINIMAL + f'[[routes]]\nwhen = {when}\nto = ["oncall"]\n').routes[0].when) == 4
 
 
+def test_one_route_in_single_brackets_is_told_how_it_is_written() -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        parse(MINIMAL + '[routes]\nto = ["oncall"]\n')
+    assert raised.value.problems == ["routes: must be a list, not a table: write [[routes]]"]
+
+
+def test_an_inbound_with_a_mistake_is_there_all_the_same() -> None:
+    """Who wrote it is told of the mistake alone, and not that there is no such table."""
+    own = '[dialects.acme.fields]\nsumary = "title"\n[inbound.acme]\n'
+    own += '[[tests]]\nfrom = "acme/ops"\nsend = {}\nexpect = {}\n'
+    with pytest.raises(ConfigurationError) as raised:
+        parse(MINIMAL + '[[routes]]\nfrom = ["acme"]\nwhen = ["dialect = acme"]\nto = ["oncall"]\n' + own)
+    assert raised.value.problems == [
+        "dialects.acme.fields.sumary: is no field of an alert; did you mean 'summary'?",
+    ]
+
+
 def test_what_is_set_wrongly_is_named_by_its_path() -> None:
     for value, says in (('"HIGH"', "must be a whole number, not a text"), ("9", "must be at most 7")):
         text = MINIMAL + f'[[routes]]\nto = ["oncall"]\nset = {{ severity = {value} }}\n'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,7 @@ def test_a_drill_that_an_upstream_does_not_take_ends_with_1(tmp_path: Path) -> N
         done = drilled(tmp_path, url, "db", "--within", "1s", key="0123456789abcdef0123456789abcdef")
         assert done.exit_code == 1
         assert "services  create  waiting" in done.stdout and "oncall  create  delivered" in done.stdout
+        assert re.search(r"services  create  again 400, took \d+ ms: ", done.stdout), "not that it is tried in so long"
         assert drilled(tmp_path, url, "dbb").exit_code == 2
 
 

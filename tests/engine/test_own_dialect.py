@@ -1060,6 +1060,11 @@ SHARED = FIELDS + "dedup_key = 'id'\nseverity = { at = 's', words = { bad = 1 } 
         ),
         ("[dialects.acme]\nreply = { status = 404 }\n" + FIELDS, "dialects.acme.reply.status", "between 200 and 299"),
         (
+            "[dialects.acme]\nreply = { body = { is = ['{title}'] } }\n" + FIELDS,
+            "dialects.acme.reply.body",
+            "{title} is not known when callers are answered: there are {id} and {key}",
+        ),
+        (
             "[dialects.acme]\nenvelope = 'cloudevent'\n" + FIELDS,
             "dialects.acme.envelope",
             "did you mean 'cloudevents'?",
