@@ -113,11 +113,9 @@ def _known_somewhere(config: Config, caller: str) -> None:
 
 
 def _nobody(said: str, caller: str, names: list[str]) -> click.UsageError:
-    from difflib import get_close_matches
+    from gateway.configproblems import near
 
-    close = get_close_matches(caller, names, 1)
-    hint = f"; did you mean {close[0]!r}?" if close else f"; there are {_some(names)}"
-    return click.UsageError(f"{said} {caller!r}{hint}")
+    return click.UsageError(f"{said} {caller!r}{near(caller, names) or f'; there are {_some(names)}'}")
 
 
 def _some(names: list[str]) -> str:

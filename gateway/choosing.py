@@ -8,7 +8,6 @@ lanes name the entry. It must not know any vendor, nor what an upstream is.
 from __future__ import annotations
 
 import contextlib
-import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, unquote
@@ -17,7 +16,7 @@ import msgspec
 from msgspec import UNSET
 
 from gateway.canonical import PATHS, checked, plain, type_of
-from gateway.configproblems import in_words
+from gateway.configproblems import in_words, near
 from gateway.following import Directory, Table, fault_of
 from gateway.secrets import Secret
 
@@ -32,8 +31,7 @@ ABOUT = ("caller", "dialect")
 def named_fact(name: str) -> str:
     """The name of a fact about an alert: a canonical path, a label, or who sent it; `ValueError` for no such thing."""
     if name not in PATHS and name not in ABOUT and not name.startswith(OPEN):
-        close = difflib.get_close_matches(name, [*PATHS, *ABOUT], 1)
-        raise ValueError(f"{name!r} is no field of an alert" + (f"; did you mean {close[0]!r}?" if close else ""))
+        raise ValueError(f"{name!r} is no field of an alert{near(name, [*PATHS, *ABOUT])}")
     return name
 
 

@@ -6,7 +6,6 @@ own settings come from its declaration. It must not know any vendor.
 
 from __future__ import annotations
 
-import difflib
 import hmac
 import os
 import re
@@ -40,6 +39,7 @@ from gateway.configfile import (
     size,
     some_time,
 )
+from gateway.configproblems import near
 from gateway.configroutes import Routes, flat, key_of, tests_of
 from gateway.configsettings import fields_of, secret_in, settings_of
 from gateway.configtables import Tables
@@ -381,8 +381,7 @@ class _Check(Tables):
         for name in given.to:
             found = upstreams.get(name)
             if name not in upstreams:
-                close = difflib.get_close_matches(name, upstreams, 1)
-                self.say("alarms.to", f"no upstream {name!r}{f'; did you mean {close[0]!r}?' if close else ''}")
+                self.say("alarms.to", f"no upstream {name!r}{near(name, upstreams)}")
             elif found and found.key is None and found.keys:
                 self.say("alarms.to", f"{name}: the gateway itself is no caller, so its key needs an `else`")
         return tuple(given.to)
@@ -390,9 +389,7 @@ class _Check(Tables):
     def dialect(self, name: str, path: str) -> Dialect | None:
         found = self.known.get(name)
         if not found and name not in self.described:  # what is wrong with a description was said there
-            close = difflib.get_close_matches(name, self.known, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            self.say(path, f"no such dialect{hint}; known are {', '.join(self.known)}")
+            self.say(path, f"no such dialect{near(name, self.known)}; known are {', '.join(self.known)}")
         return found
 
     def upstream(self, name: str, table: Any) -> Upstream | None:

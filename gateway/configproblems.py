@@ -5,8 +5,9 @@ No value is ever repeated: it may be a secret. It must not know what the configu
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 import msgspec
@@ -21,7 +22,15 @@ WORDS = {
     "null": "nothing",
 }
 
+LIKENESS = 0.5
+"""Of two words of which one may be meant for the other, as `difflib` counts it."""
 BOUNDS = {"<=": "at most", ">=": "at least", "<": "less than", ">": "more than"}
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """What was probably meant, to go on with; nothing where that cannot be told."""
+    close = difflib.get_close_matches(name, list(known), 1, LIKENESS)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def wrong_types(path: str, value: Any, hint: Any, error: msgspec.ValidationError) -> Iterator[tuple[str, str]]:

@@ -5,7 +5,6 @@ A part of `gateway.config`, which hands in how problems are said. It must not kn
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from msgspec import UNSET
 from gateway.canonical import PATHS, Flat, is_path, type_of
 from gateway.choosing import Keys, Lookup, named_fact
 from gateway.configfile import Checker, FallbackFile, File, KeyFile, RouteFile, SetFile, TestFile, flat_of, some_time
-from gateway.configproblems import in_words
+from gateway.configproblems import in_words, near
 from gateway.following import Directory, Table
 from gateway.routing import Hop, Matcher, Route, parse_matcher
 from gateway.secrets import ANONYMOUS, Secret
@@ -103,7 +102,7 @@ class Routes:
         dialect, slash, caller = who.partition("/")
         if dialect not in self._callers:
             there = ", ".join(self._callers) or "none"
-            hint = _near(dialect, self._callers)
+            hint = near(dialect, self._callers)
             self._check.say(path, f"{who!r} is no [inbound.…]{hint}; there are {there}")
             return
         callers = self._callers[dialect]
@@ -111,19 +110,19 @@ class Routes:
             self._check.say(path, f"{who!r} names no caller; write {dialect!r} for all of them")
         if caller and callers is not None and caller not in callers and caller != ANONYMOUS:
             known = ", ".join(sorted(callers)) or "none"
-            self._check.say(path, f"{dialect} has no caller {caller!r}{_near(caller, callers)}; there are {known}")
+            self._check.say(path, f"{dialect} has no caller {caller!r}{near(caller, callers)}; there are {known}")
 
     def _sender_meant(self, matcher: Matcher, path: str) -> None:
         """Checks who a condition says has sent an alert: a name that nobody has matches nothing, without a word."""
         if matcher.name == "dialect" and matcher.value not in self._callers:
             there = ", ".join(self._callers) or "none"
-            hint = _near(matcher.value, self._callers)
+            hint = near(matcher.value, self._callers)
             self._check.say(path, f"{matcher.value!r} is no [inbound.…]{hint}; there are {there}")
         if matcher.name == "caller" and None not in self._callers.values():
             known = {caller for callers in self._callers.values() for caller in callers or ()}
             if matcher.value not in known and matcher.value != ANONYMOUS:
                 there = ", ".join(sorted(known)) or "none"
-                hint = _near(matcher.value, known)
+                hint = near(matcher.value, known)
                 self._check.say(path, f"there is no caller {matcher.value!r}{hint}; there are {there}")
 
     def _fallback(
@@ -144,13 +143,13 @@ class Routes:
         if isinstance(entry, dict):
             for key in entry:
                 if key not in ("upstream", "set"):
-                    hint = _near(key, ("upstream", "set")) or "; known are upstream, set"
+                    hint = near(key, ("upstream", "set")) or "; known are upstream, set"
                     self._check.say(f"{path}.to", f"unknown key {key!r}{hint}")
             own, looked_up = self._set(entry.get("set", {}), f"{path}.to.set")
             literals = {field: value for field, value in literals.items() if field not in looked_up} | own
             lookups = {field: one for field, one in lookups.items() if field not in own} | looked_up
         if name not in self._upstreams:
-            self._check.say(f"{path}.to", f"no upstream {name!r}{_near(name, self._upstreams)}")
+            self._check.say(f"{path}.to", f"no upstream {name!r}{near(name, self._upstreams)}")
         chosen = self._as_key(name, lookups.get("routing_key"), route)
         set_ = tuple(one for one in lookups.values() if not (chosen and one.field == chosen.field))
         return Hop(name, literals, set_, chosen)
@@ -231,11 +230,6 @@ def _is_lookup(path: str, value: Mapping[str, Any]) -> bool:
     return is_path(path) and ("by" in value and "table" in value if is_free else "by" in value or "table" in value)
 
 
-def _near(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), 1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
 def flat(check: Checking, table: Any, path: str, dialect: str = "", known: str = "") -> Flat:
     """Canonical values as the file has them; what is wrong is named below `path`, but for what is `known` of it."""
     if not isinstance(table, dict):
@@ -245,7 +239,7 @@ def flat(check: Checking, table: Any, path: str, dialect: str = "", known: str =
         return flat_of(table, dialect)
     except KeyError as error:
         name = str(error.args[0])
-        check.say(f"{path}.{name}", f"is no field of an alert{_near(name, PATHS)}")
+        check.say(f"{path}.{name}", f"is no field of an alert{near(name, PATHS)}")
     except msgspec.ValidationError as error:
         at = re.search(r" - at `\$(\.[^`]*)`$", str(error))
         below = at[1] if at else ""
@@ -287,12 +281,12 @@ def tests_of(check: Checking, file: File, routes: Routes, upstreams: list[str]) 
             routes.sender(sender, f"{path}.caller" if given.caller else f"{path}.from")
         for key in given.expect:
             if key not in EXPECTED and upstream_in(key, upstreams) is None:
-                hint = _near(key, EXPECTED) or _near(key.partition(".")[0], upstreams)
+                hint = near(key, EXPECTED) or near(key.partition(".")[0], upstreams)
                 check.say(f"{path}.expect", f"{key!r} is not {', '.join(EXPECTED)}, or a field of an upstream{hint}")
         told = given.expect.get("to") if isinstance(given.expect, dict) else None  # it may be missing
         for name in told if isinstance(told, list) else ():
             if name not in upstreams:
-                check.say(f"{path}.expect.to", f"no upstream {name!r}{_near(str(name), upstreams)}")
+                check.say(f"{path}.expect.to", f"no upstream {name!r}{near(str(name), upstreams)}")
         found.append(given)
     return tuple(found)
 

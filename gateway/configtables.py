@@ -4,7 +4,6 @@ stands in for what is wrong. It must not know what the tables are for.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, TypeVar, get_type_hints
@@ -14,7 +13,7 @@ from msgspec import NODEFAULT, Struct
 from msgspec.structs import FieldInfo
 from msgspec.structs import fields as struct_fields
 
-from gateway.configproblems import wrong_types
+from gateway.configproblems import near, wrong_types
 
 S = TypeVar("S", bound=Struct)
 
@@ -35,8 +34,7 @@ class Tables:
         described, hints = _shape(kind)
         for key in table:
             if key not in described and key not in also:
-                close = difflib.get_close_matches(key, [*described, *also], 1, 0.5)
-                hint = f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(described))}"
+                hint = near(key, [*described, *also]) or f"; known are {', '.join(sorted(described))}"
                 self.say(_join(path, key), f"unknown key{hint}")
         for name, item in described.items():
             if name in table:

