@@ -145,7 +145,7 @@ def _table(kind: type[Struct], found: Mapping[str, Dialect]) -> dict[str, Any]:
         for item in struct_fields(kind)
     }
     for own in own_fields(found, kind):
-        said = " ".join(part for part in (f"Of {own.dialect} alone.", own.text) if part)
+        said = " ".join(part for part in (f"Of {own.dialect}, of those that are built in.", own.text) if part)
         properties[own.item.encode_name] = {**_plain(own.hint), "description": said}
     if kind is files.UpstreamFile:
         properties["dialect"]["examples"] = list(found)

@@ -246,20 +246,6 @@ class Road:
         is_said_again = is_resend and not changed
         if is_said_again and not has_seen and (muted or _is_told(tx, row)):
             return _prolong(tx, row, after, command)
-        stamp(after, operation, now)
-        body = CommandBody(
-            after=unflatten(after),
-            changed=changed,
-            said=self._own_words(asked, row, caller),
-            comment=asked.comment,
-            before=row.body,
-            said_before=row.verbatim,
-            dropped=asked.dropped,
-            via=via,
-        )
-        self._lay(tx, row, after, operation, caller, now)
-        if row.verbatim is not None and body.said is not None and operation in TELLING:
-            row.verbatim = merged(row.verbatim, body.said)
         step = Step(
             tx=tx,
             asked=asked,
@@ -275,9 +261,28 @@ class Road:
             muted=muted,
             anew=anew,
         )
-        tx.update_alert(row)
+        return self._write_down(step, request, before)
+
+    def _write_down(self, step: Step, request: int, before: Flat) -> Accepted:
+        """What a command changed in an alert, told and recorded."""
+        row, after = step.row, step.flat
+        stamp(after, step.operation, step.now)
+        body = CommandBody(
+            after=unflatten(after),
+            changed=step.changed,
+            said=self._own_words(step.asked, row, step.caller),
+            comment=step.asked.comment,
+            before=row.body,
+            said_before=row.verbatim,
+            dropped=step.asked.dropped,
+            via=step.via,
+        )
+        self._lay(step.tx, row, after, step.operation, step.caller, step.now)
+        if row.verbatim is not None and body.said is not None and step.operation in TELLING:
+            row.verbatim = merged(row.verbatim, body.said)
+        step.tx.update_alert(row)
         self._tell(step, before)
-        self._record(step, request, operation, body)
+        self._record(step, request, step.operation, body)
         return step.accepted
 
     def _tell_anew(

@@ -256,10 +256,10 @@ class Watch:
         if gone is None:
             return
         self._say_at = time.monotonic() + SAID_EVERY
-        about = [one for one in (STORE_FULL, STORE_AWAY) if one.key not in self._raised]
-        upstreams = [config.upstreams[name] for name in config.alarms if name in config.upstreams]
         if not gone:
             return
+        about = [one for one in (STORE_FULL, STORE_AWAY) if one.key not in self._raised]
+        upstreams = [config.upstreams[name] for name in config.alarms if name in config.upstreams]
         self._tries += 1
         told = [await self._end_unkept(to, one, min(gone.values())) for to in upstreams for one in about]
         if all(told) or self._tries >= MOST_ASKED:
