@@ -1,5 +1,5 @@
-"""A command on its way to being accepted: who asks, everything that stays the same over its upstreams, and what was
-committed in the end. It must not know any vendor, HTTP, or SQL.
+"""A command on its way to being accepted: who asks, everything that stays the same over its upstreams, what was
+committed in the end, and what a request came to. It must not know any vendor, HTTP, or SQL.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 from gateway.canonical import Flat, Operation
-from gateway.dialect import Command, Dialect
+from gateway.dialect import Answer, Command, Dialect, Reply
 from gateway.store import AlertRow, DeliveryRow, Tx
 from gateway.translation import Fate
 
@@ -64,3 +64,13 @@ class Step(Struct, frozen=True, kw_only=True):
     def is_repeat(self) -> bool:
         """Whether it says again what is known already, as senders do that know nothing of keys."""
         return self.asked.operation is Operation.CREATE and self.operation is Operation.UPDATE and not self.changed
+
+
+class Answered(Struct, frozen=True):
+    """What came of a request: the answer for the dialect to word, the id it is about, and the report's lines."""
+
+    answer: Answer
+    id: int
+    reports: tuple[str, ...] = ()
+    is_stale: bool = False
+    relayed: Reply | None = None

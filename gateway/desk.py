@@ -1,7 +1,7 @@
 """The desk: takes what a dialect read from a request, and comes back with what the caller is to be told.
 
-It waits for verdicts where the caller is to wait, takes a command back that everybody refused, and asks a primary
-of the caller's own dialect before it answers a read. It must not know any vendor, HTTP, or SQL.
+It waits for verdicts where the caller is to wait, and takes a command back that everybody refused; what is only to be
+shown is `gateway.views`'. It must not know any vendor, HTTP, or SQL.
 """
 
 from __future__ import annotations
@@ -9,80 +9,53 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TypeVar
 
 import structlog
-from cachetools import TTLCache
-from msgspec import Struct, structs
 
 from gateway import muting
-from gateway.accepted import Accepted, Caller, Via
-from gateway.canonical import Operation
-from gateway.choosing import key_entry
+from gateway.accepted import Accepted, Answered, Caller, Via
 from gateway.clock import Clock
 from gateway.codes import Code
-from gateway.config import Config, Inbound, Upstream
+from gateway.config import Config, Inbound
 from gateway.crowding import Crowd
 from gateway.delivery.dispatcher import Dispatcher
-from gateway.delivery.spending import Spending
 from gateway.dialect import (
     Answer,
     Asked,
     Batch,
-    Call,
     Command,
-    Found,
-    FoundAlert,
     Inquiry,
     Listing,
-    Missing,
     Mute,
     Muted,
     Mutes,
-    Outcome,
     Read,
-    Relay,
     Reply,
     Unmute,
 )
 from gateway.errors import Problem, ProblemKind, StoreError, together
-from gateway.history import inquire, told
 from gateway.idempotency import Key, as_answer, first_answer, keep
 from gateway.ids import MakeId
 from gateway.landing import all_has_landed, has_landed, not_landed
-from gateway.lookup import as_shown, listed, look_up, mutes, question
+from gateway.lookup import as_shown, mutes
 from gateway.metrics import Metrics
 from gateway.quieting import Owed, owe, quieten
-from gateway.refreshing import forget, let_go, refresh, take_in, unlisted
+from gateway.refreshing import refresh
 from gateway.road import Road
-from gateway.routing import choose
-from gateway.store import AlertFilter, AlertRow, FirstAnswer, Store, TargetRow, Tx
-from gateway.terms import is_anothers
+from gateway.store import AlertRow, FirstAnswer, Store, Tx
 from gateway.translation import header, joined
 from gateway.undoing import is_refused, undo
 from gateway.values import millis
+from gateway.views import Views
 from gateway.waiting import Waiter, Waiters
 
 log = structlog.get_logger()
 T = TypeVar("T")
 AT_ONCE = 256
 """So many commands of a batch are written at once: what others ask meanwhile comes between."""
-
-TAKEN_IN_AT_ONCE = 100
-"""So many alerts of an upstream's list are brought into the record at once, for the same reason."""
-
-
-class Answered(Struct, frozen=True):
-    """What came of a request: the answer for the dialect to word, the id it is about, and the report's lines."""
-
-    answer: Answer
-    id: int
-    reports: tuple[str, ...] = ()
-    is_stale: bool = False
-    relayed: Reply | None = None
 
 
 @dataclass
@@ -99,12 +72,19 @@ class Desk:
     full: bool = False
     name: str = ""
     crowd: Crowd = field(default_factory=Crowd)
-    _asked: TTLCache[Hashable, bool] = field(default_factory=lambda: TTLCache(10_000, 1.0))
-    _in_vain: TTLCache[Hashable, bool] = field(default_factory=lambda: TTLCache(10_000, 1.0))
 
     def __post_init__(self) -> None:
         self.road = Road(self.config, self.ids, name=self.name)
-        self._spending = Spending(self.store, self.now)
+        self.views = Views(
+            config=self.config,
+            store=self.store,
+            dispatcher=self.dispatcher,
+            road=self.road,
+            ids=self.ids,
+            now=self.now,
+            name=self.name,
+            pass_on=self._pass_on,
+        )
 
     async def serve(
         self, inbound: Inbound, caller: str, asked: Asked, request: int, *, via: Via = (), key: Key | None = None
@@ -117,16 +97,16 @@ class Desk:
         if isinstance(asked, Batch):
             return await self._batch(inbound, who, asked, request, via, key)
         if isinstance(asked, Read):
-            return await self._read(who, asked, request)
+            return await self.views.read(who, asked, request)
         if isinstance(asked, Inquiry):
-            return await self._inquire(who, asked, request)
+            return await self.views.inquire(who, asked, request)
         if isinstance(asked, Listing):
-            return await self._list(who, asked, request)
+            return await self.views.list(who, asked, request)
         if isinstance(asked, Reply):
             return Answered(Answer(), request, relayed=asked)
         if isinstance(asked, Mute | Unmute | Mutes):
             return await self._mute(who, asked, request, via)
-        return await self._relay(who, asked, request, via)
+        return await self.views.relay(who, asked, request, via)
 
     # --- commands ----------------------------------------------------------------------------------------
 
@@ -330,164 +310,7 @@ class Desk:
         kind = verdict.kind if akin or verdict.kind is ProblemKind.UNMET else ProblemKind.REFUSED
         raise Problem(kind, reason)
 
-    # --- reads -------------------------------------------------------------------------------------------
-
-    async def _read(self, who: Caller, asked: Read, request: int) -> Answered:
-        found = await self.store.read(lambda tx: look_up(tx, who, asked.ref))
-        if found is None:
-            raise Problem(ProblemKind.NOT_FOUND, "there is no such alert", field="id")
-        row, target, is_quiet = found
-        is_stale = False
-        upstream = self._akin(who, target.upstream) if target else None
-        upstream = None if upstream and target and is_anothers(target, upstream) else upstream
-        if upstream and target and upstream.dialect.outbound.read and target.ids and is_quiet:
-            if self._may_ask(row.id):
-                row, is_in_vain = await self._ask_for_one(who, row, target, upstream)
-                self._note(row.id, is_in_vain)
-            is_stale = row.id in self._in_vain
-        # It may have been said thousands of times: nobody else is to wait for that.
-        history = await self.store.read(lambda tx: told(tx, row.id), is_long=True) if asked.history else ()
-        return Answered(
-            Answer(shown=as_shown(row), request=request, history=history, page=asked.page), row.id, is_stale=is_stale
-        )
-
-    async def _inquire(self, who: Caller, asked: Inquiry, request: int) -> Answered:
-        found = await self.store.read(lambda tx: inquire(tx, who, asked.request))
-        if found is None:
-            raise Problem(ProblemKind.NOT_FOUND, "there is no such request", field="id")
-        inquired, row = found
-        shown = as_shown(row) if row else None
-        return Answered(Answer(shown=shown, request=request, inquired=inquired), row.id if row else request)
-
-    def _akin(self, who: Caller, name: str) -> Upstream | None:
-        """The upstream of this name, if it speaks the caller's dialect."""
-        upstream = self.config.upstreams.get(name)
-        return upstream if upstream and upstream.dialect.name == who.dialect.name else None
-
-    def _may_ask(self, what: Hashable) -> bool:
-        """At most once a second."""
-        if what in self._asked:
-            return False
-        self._asked[what] = True
-        return True
-
-    def _note(self, what: Hashable, is_in_vain: bool) -> None:
-        """Who is not asked again within the second gets no better answer than the one who asked."""
-        self._in_vain.pop(what, None)
-        if is_in_vain:
-            self._in_vain[what] = True
-
-    async def _ask(self, upstream: Upstream, call: Call, entry: str) -> Outcome | None:
-        """Runs a reading call; None where it does not end well in time, or the upstream is left alone."""
-        if self.dispatcher.is_left_alone(upstream.name):
-            return None
-        requests = 1
-        try:
-            client = self.dispatcher.client(upstream.name)
-            ended = await asyncio.wait_for(client.run(call, entry=entry), self.config.reply_timeout)
-            requests = ended.requests
-        except TimeoutError:
-            return None
-        except Exception:
-            log.exception("read.failed", upstream=upstream.name)
-            return None
-        finally:
-            self._spending.note(upstream, requests)
-        return ended.outcome
-
-    async def _ask_for_one(
-        self, who: Caller, row: AlertRow, target: TargetRow, upstream: Upstream
-    ) -> tuple[AlertRow, bool]:
-        assert upstream.dialect.outbound.read
-        call = upstream.dialect.outbound.read(question(upstream, target, self.now()))
-        outcome = await self._ask(upstream, call, key_entry(target.lane))
-        if isinstance(outcome, Missing):
-            known = await self.store.write(lambda tx: self._forget(tx, who, row, target, upstream))
-            if not isinstance(known, AlertRow):
-                if known is not None:
-                    self._pass_on(who, known, ())
-                raise Problem(ProblemKind.NOT_FOUND, "there is no such alert", field="id")
-            return known, False
-        if not isinstance(outcome, Found) or not outcome.alerts:
-            return row, True
-        found = outcome.alerts[0]
-
-        def work(tx: Tx) -> AlertRow:
-            tx.lock(f"alert {row.id}")
-            now = tx.alert(row.id) or row
-            if now.version != row.version or tx.is_waiting(row.id, upstream.name):
-                return now  # what changed here while we asked is newer than the answer
-            return refresh(tx, now, upstream, found.flat, found.seen, self.now(), found.ids)
-
-        return await self.store.write(work), False
-
-    def _forget(
-        self, tx: Tx, who: Caller, row: AlertRow, target: TargetRow, upstream: Upstream
-    ) -> AlertRow | Accepted | None:
-        """Nothing is left of an alert that the upstream has no more, unless it was told anew while it was asked. Where
-        others have it too they are told its end: no caller can say it any more."""
-        tx.lock(f"alert {row.id}")
-        now = tx.alert(row.id) or row
-        ids = [one.ids for one in tx.targets(row.id) if one.upstream == upstream.name]
-        if now.version != row.version or ids != [target.ids] or tx.is_waiting(row.id, upstream.name):
-            return now
-        if now.is_deleted:
-            return None
-        ended: Accepted | None = None
-        if len(ids) < len(tx.targets(row.id)):
-            why = f"it was deleted at {upstream.name}"
-            ended = self.road.end(tx, now, who.dialect, self.ids(), self.now(), operation=Operation.DELETE, why=why)
-        forget(tx, row.id, upstream, self.now())
-        return ended
-
-    async def _list(self, who: Caller, asked: Listing, request: int) -> Answered:
-        chosen = choose(self.config.routes, who.dialect.name, who.name, None)
-        upstream = self._akin(who, chosen[0].upstream) if chosen else None
-        entry = upstream.entry(who.dialect.name, who.name) if upstream else ""
-        of_whom = ("list", who.scope, upstream.name if upstream else "", entry)
-        if upstream and upstream.dialect.outbound.list and self._may_ask(of_whom):
-            asked_at = self.now()
-            call = upstream.dialect.outbound.list(question(upstream, None, asked_at))
-            outcome = await self._ask(upstream, call, entry)
-            self._note(of_whom, not isinstance(outcome, Found))
-            if isinstance(outcome, Found):
-                await self._take_in(who, upstream, outcome.alerts, asked_at, entry)
-        is_stale = of_whom in self._in_vain
-        wanted = AlertFilter(
-            statuses=asked.statuses or (() if who.dialect.has_status else ("firing", "acknowledged")),
-            resource=asked.resource,
-            updated_from=millis(asked.since) if asked.since else None,
-            created_before=millis(asked.before) if asked.before else None,
-            offset=asked.offset,
-            limit=asked.limit,
-        )
-        answer = await self.store.read(lambda tx: listed(tx, who.scope, asked, wanted, self.now()), is_long=True)
-        return Answered(structs.replace(answer, request=request), request, is_stale=is_stale)
-
-    async def _take_in(
-        self, who: Caller, upstream: Upstream, alerts: Sequence[FoundAlert], asked_at: int, entry: str
-    ) -> None:
-        """Brings a list into the record, a part at a time: what others write meanwhile comes between."""
-        since = asked_at - int(self.config.retention * 1000)
-        for begin in range(0, len(alerts), TAKEN_IN_AT_ONCE):
-            part = alerts[begin : begin + TAKEN_IN_AT_ONCE]
-            work = partial(
-                take_in,
-                who=who,
-                upstream=upstream,
-                alerts=part,
-                ids=self.ids,
-                asked_at=asked_at,
-                now=self.now(),
-                kept_since=since,
-                entry=entry,
-            )
-            await self.store.write(work, is_long=True)
-        if upstream.dialect.outbound.read is None:
-            there = {found.id for found in alerts}
-            missed = await self.store.read(lambda tx: unlisted(tx, who, upstream, there, entry), is_long=True)
-            if missed:
-                await self.store.write(lambda tx: let_go(tx, missed, asked_at), is_long=True)
+    # --- silences ----------------------------------------------------------------------------------------
 
     async def _mute(self, who: Caller, asked: Mute | Unmute | Mutes, request: int, via: Via) -> Answered:
         """What callers ask not to be told of. The open alerts that they mean have been seen, and are acknowledged: the
@@ -527,28 +350,6 @@ class Desk:
         )
         owe(tx, owed)
         return muted, [owed]
-
-    async def _relay(self, who: Caller, asked: Relay, request: int, via: Via) -> Answered:
-        if self.name and self.name in via:
-            return Answered(Answer(), request, relayed=_said(asked.otherwise))
-        chosen = choose(self.config.routes, who.dialect.name, who.name, None)
-        upstream = self._akin(who, chosen[0].upstream) if chosen else None
-        answered: Reply | None = None
-        if upstream:
-            client, entry = self.dispatcher.client(upstream.name), upstream.entry(who.dialect.name, who.name)
-            answered = await client.relay(asked.request, self.config.reply_timeout, via, entry)
-            self._spending.note(upstream, 1)
-            if answered is None and asked.unheard is not None:
-                raise asked.unheard
-        relayed = answered or _said(asked.otherwise)
-        return Answered(Answer(), request, relayed=relayed, is_stale=bool(upstream and not answered))
-
-
-def _said(otherwise: Reply | Problem) -> Reply:
-    """What is said without asking the primary; raises `Problem` where it is that."""
-    if isinstance(otherwise, Problem):
-        raise otherwise
-    return otherwise
 
 
 def _rounds(commands: Sequence[Command]) -> Iterator[list[tuple[int, Command]]]:

@@ -18,12 +18,13 @@ import structlog
 from msgspec import UNSET
 from starlette.types import Receive, Scope, Send
 
+from gateway.accepted import Answered
 from gateway.calling import Calls, cleaned
 from gateway.canonical import Operation
 from gateway.config import Config, Inbound
 from gateway.configsettings import secrets_in
 from gateway.delivery.attempt import VIA
-from gateway.desk import Answered, Desk
+from gateway.desk import Desk
 from gateway.dialect import Asked, Batch, Command, Dialect, Incoming, Reply
 from gateway.errors import Problem, ProblemKind, StoreError, invalid
 from gateway.idempotency import LONGEST_KEY, Key

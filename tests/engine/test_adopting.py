@@ -54,7 +54,7 @@ def in_front_of(directory: Path, dialect: str, tables: str) -> Any:
 
 def named(h: House) -> list[str]:
     """What is listed, asked for anew: an upstream is asked once a second."""
-    h.gateway.desk._asked.clear()  # type: ignore[union-attr]
+    h.gateway.desk.views._asked.clear()  # type: ignore[union-attr]
     return [one["labels"]["alertname"] for one in h.call("GET", ALERTS).body]
 
 
@@ -114,7 +114,7 @@ def test_what_was_adopted_is_found_by_its_alias(tmp_path: Path) -> None:
         assert (found.status, found.body.get("id")) == (200, ID)
         assert h.call("GET", f"{alerts}/alias?alias={ID}").status == 404, "an id is no alias"
         genie.held["status"] = "closed"
-        h.gateway.desk._asked.clear()
+        h.gateway.desk.views._asked.clear()
         assert h.call("GET", f"{alerts}/{ID}").body["status"] == "closed"
         assert h.call("GET", f"{alerts}/alias?alias=db%2F1%20disk").status == 404
 

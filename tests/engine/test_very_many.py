@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gateway import desk, history
+from gateway import history, views
 from gateway.canonical import flatten, unflatten
 from gateway.checking import ladders, warnings
 from gateway.config import parse
@@ -181,7 +181,7 @@ def test_what_an_alert_came_through_is_read_beside_the_requests(
         threads.append(threading.current_thread().name)
         return history.told(tx, alert)
 
-    monkeypatch.setattr(desk, "told", watched)
+    monkeypatch.setattr(views, "told", watched)
     with called(tmp_path, {"there": "ilert"}) as h:
         assert h.call("POST", "/opsgenie/v2/alerts", opsgenie_alert("Disk full", alias="a")).status == 202
         assert h.call("GET", "/opsgenie/v2/alerts/a/notes?identifierType=alias").status == 200
