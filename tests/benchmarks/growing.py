@@ -8,13 +8,16 @@ because it is the same however busy the machine is; what waits for the disk is i
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import shutil
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gateway.registry import dialects
 from tests.benchmarks.delivering import deliveries, filled, waiting_and_delivered
@@ -26,6 +29,9 @@ from tests.benchmarks.plot import Panel, drawing, short
 from tests.benchmarks.stocking import identity, key, stock
 from tests.chaos.backlog import MANY
 from tests.chaos.load import CALLER_KEY
+
+if TYPE_CHECKING:
+    from tests.postgres_server import Server
 
 ROUNDS = 3
 """Rounds of each point: there are many points."""
@@ -162,32 +168,39 @@ def _payload(ground: _Ground) -> Growth:
 
 
 def _replicas(ground: _Ground) -> Growth:
+    """Replicas that share a database, and beside them as many gateways with one each: where there are fewer cores than
+    processes all of them become dearer, and what is more than that is the price of sharing."""
     from tests.postgres_server import Server
 
     growth = Growth("replicas on one PostgreSQL", "ms")
     server = Server().make()
     try:
         for count in (1, 2) if ground.plan.is_quick else (1, 2, 3, 4):
-            with _replicated(ground.plan.room(f"replicas-{count}"), server.database(), count) as places:
-                _spent(ground.plan, places, server.pid)  # connections are opened, and plans made
-                rounds = [_spent(ground.plan, places, server.pid) for _ in range(min(ground.plan.rounds, ROUNDS))]
-            growth.add("an alert, at its replica", count, [ours * 1000 for ours, _ in rounds])
-            growth.add("an alert, at PostgreSQL", count, [theirs * 1000 for _, theirs in rounds])
+            shared, apart = in_turns(
+                min(ground.plan.rounds, ROUNDS),
+                functools.partial(_replicated, ground.plan, server, [server.database()] * count),
+                functools.partial(_replicated, ground.plan, server, [server.database() for _ in range(count)]),
+            )
+            growth.add("an alert, at its replica", count, [ours * 1000 for ours, _ in shared])
+            growth.add("the same, each with a database of its own", count, [ours * 1000 for ours, _ in apart])
+            growth.add("an alert, at PostgreSQL", count, [theirs * 1000 for _, theirs in shared])
+            growth.add("the same, for as many databases", count, [theirs * 1000 for _, theirs in apart])
     finally:
         server.close()
     return growth
 
 
-@contextlib.contextmanager
-def _replicated(room: Path, url: str, count: int) -> Iterator[list[Place]]:
+def _replicated(plan: Plan, server: Server, stores: list[str]) -> tuple[float, float]:
+    """What an alert costs gateways with these stores, and PostgreSQL."""
     with contextlib.ExitStack() as running:
+        room = Path(running.enter_context(tempfile.TemporaryDirectory(dir=plan.directory)))
         places = []
-        for number in range(count):
-            here = room / f"replica-{number}"
+        for number, store in enumerate(stores):
+            here = room / f"gateway-{number}"
             here.mkdir()
-            config = configured(here, [NOWHERE], store=url)
-            places.append(running.enter_context(gateway(config))[1])
-        yield places
+            places.append(running.enter_context(gateway(configured(here, [NOWHERE], store=store)))[1])
+        _spent(plan, places, server.pid)  # connections are opened, and plans made
+        return _spent(plan, places, server.pid)
 
 
 def _spent(plan: Plan, places: list[Place], postgres: int) -> tuple[float, float]:
