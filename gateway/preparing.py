@@ -297,8 +297,8 @@ def _with_merged(tx: Tx, command: CommandRow, delivery: DeliveryRow) -> CommandR
         return command
     found = [tx.command(merged_one) for merged_one in delivery.merges]
     earlier = [one.body for one in found if one is not None]
-    if len(earlier) < len(found):
-        changed = tuple(path for path in flatten(command.body.after or {}) if path not in SERVER_OWNED)
+    if len(earlier) < len(found) and command.body.after is not None:
+        changed = tuple(path for path in flatten(command.body.after) if path not in SERVER_OWNED)
         return structs.replace(command, body=structs.replace(command.body, changed=changed, said=None))
     paths = dict.fromkeys(path for body in (*earlier, command.body) for path in body.changed or ())
     said = command.body.said

@@ -259,13 +259,15 @@ class PostgresTx(SqlTx):
         found = [TARGETS.decode(row) for row in self._seen(TARGETS, alert)]
         return sorted(found, key=lambda target: target.position) if found else super().targets(alert)
 
-    def renew(self, deliveries: list[int]) -> None:
-        """Holds on to deliveries of this replica. One that somebody is just writing to is left for the next time."""
-        self._run(
+    def renew(self, deliveries: list[int]) -> list[int]:
+        """Holds on to deliveries of this replica; answers to which. One that somebody is just writing to is left for
+        the next time."""
+        rows = self._all(
             "UPDATE deliveries SET leased_until = statement_timestamp() + ? * interval '1 second' WHERE id IN "
-            "(SELECT id FROM deliveries WHERE id = ANY(?) AND owner = ? FOR UPDATE SKIP LOCKED)",
+            "(SELECT id FROM deliveries WHERE id = ANY(?) AND owner = ? FOR UPDATE SKIP LOCKED) RETURNING id",
             (self._lease, deliveries, self._owner),
         )
+        return [row[0] for row in rows]
 
     def release(self) -> None:
         """Gives everything back that this replica holds."""
