@@ -186,7 +186,8 @@ class PostgresTx(SqlTx):
         if self._fences.get(row.id) == row.fence:  # nobody can have: it was locked when it was read
             self._run(DELIVERIES.update, DELIVERIES.update_values(row))
             return
-        found = self._one(_UPDATE, [*DELIVERIES.update_values(row), row.fence])
+        update = _UPDATE if self._patient else _UPDATE_AT_ONCE
+        found = self._one(update, [*DELIVERIES.update_values(row), row.fence])
         if found is None and super().delivery(row.id) is not None:
             raise Conflict(f"delivery {row.id} was taken over by another replica")
 
@@ -402,6 +403,11 @@ _INSERT = (
     f"VALUES ({', '.join('?' for _ in DELIVERIES.fields)}, ?, statement_timestamp() + ? * interval '1 second')"
 )
 _UPDATE = f"{DELIVERIES.update} AND fence = ? RETURNING id"
+# Behind others in a batch nobody waits for a row that a replica holds which stands still: they would wait too.
+_UPDATE_AT_ONCE = (
+    DELIVERIES.update.removesuffix("WHERE id = ?")
+    + "WHERE id = (SELECT id FROM deliveries WHERE id = ? AND fence = ? FOR UPDATE NOWAIT) RETURNING id"
+)
 
 
 @lru_cache(maxsize=512)
