@@ -358,6 +358,9 @@ class SendFile(Struct, kw_only=True):
     success: dict[str, Any] = {}
     """Place in the answer → the value there, or a list of them, without which a 2xx is a refusal, such as
     `{ ok = true }` or `{ errcode = 0 }`."""
+    again: dict[str, Any] = {}
+    """Place in the answer → the value there, or a list of them, with which a 2xx is neither success nor refusal but is
+    tried again, such as `{ errcode = [-1, 45009] }` for a vendor that says so that it is busy."""
     updates: bool = True
     """Whether it is told what has changed in an alert that it has. `false` where that would page again or be a message
     of its own: it is told once, and that it is over, where there are words for that."""

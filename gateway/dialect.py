@@ -421,12 +421,13 @@ class Held(Struct, frozen=True, tag="held"):
 
 class FoundAlert(Struct, frozen=True):
     """An alert as an upstream of the caller's own dialect shows it; `ids` are further ids by which it is known there,
-    by kind."""
+    by kind. It `carries` something where a gateway made it for a caller of another dialect."""
 
     id: str
     flat: Flat
     seen: Mapping[str, Any] = msgspec.field(default_factory=dict)
     ids: Mapping[str, str] = msgspec.field(default_factory=dict)
+    carries: bool = False
 
 
 class Found(Struct, frozen=True):

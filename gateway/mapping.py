@@ -185,6 +185,10 @@ class Mapping:
                 return self.read(known, side="reply", partial=True).whole()
         return {}
 
+    def carries(self, raw: Wire) -> bool:
+        """Whether a gateway made what an upstream shows, for somebody who speaks another vendor's language."""
+        return self._without_carried(raw)[1] is not None
+
     def _is_documented(self, name: str, value: Any) -> bool:
         try:
             self.read({name: value}, side="reply", partial=True)

@@ -13,7 +13,7 @@ from hashlib import sha256
 import structlog
 from msgspec import Struct, json, structs
 
-from gateway.canonical import Operation, flatten
+from gateway.canonical import SERVER_OWNED, Operation, flatten
 from gateway.codes import Code, Why
 from gateway.config import Upstream
 from gateway.dialect import Sending
@@ -291,15 +291,20 @@ def _again(upstream: Upstream) -> Operation:
 
 
 def _with_merged(tx: Tx, command: CommandRow, delivery: DeliveryRow) -> CommandRow:
-    """The command with what earlier commands changed, whose deliveries were merged into this one."""
-    earlier = [found.body for merged_one in delivery.merges if (found := tx.command(merged_one))]
-    if not earlier or command.body.changed is None:
+    """The command with what earlier commands changed, whose deliveries were merged into this one. What those said that
+    are forgotten by now nobody knows: it says all that the alert says then, rather than less than was asked."""
+    if not delivery.merges or command.body.changed is None:
         return command
-    changed = dict.fromkeys(path for body in (*earlier, command.body) for path in body.changed or ())
+    found = [tx.command(merged_one) for merged_one in delivery.merges]
+    earlier = [one.body for one in found if one is not None]
+    if len(earlier) < len(found) and command.body.after is not None:
+        changed = tuple(path for path in flatten(command.body.after) if path not in SERVER_OWNED)
+        return structs.replace(command, body=structs.replace(command.body, changed=changed, said=None))
+    paths = dict.fromkeys(path for body in (*earlier, command.body) for path in body.changed or ())
     said = command.body.said
     for body in reversed(earlier):
         said = merged(body.said, said) if said is not None and body.said is not None else said
-    return structs.replace(command, body=structs.replace(command.body, changed=tuple(changed), said=said))
+    return structs.replace(command, body=structs.replace(command.body, changed=tuple(paths), said=said))
 
 
 def _is_last(tx: Tx, row: AlertRow, upstream: Upstream) -> bool:

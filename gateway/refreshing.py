@@ -135,9 +135,7 @@ def take_in(
             is_settled = row.updated_at < asked_at and not tx.is_waiting(row.id, upstream.name)
             if is_settled and _is_the_one_now(tx, row, upstream, found):
                 refresh(tx, row, upstream, found.flat, found.seen, now, found.ids)
-        elif (
-            not in_flight and not tx.is_known_id(found.id, upstream.name) and not _is_long_over(found.flat, kept_since)
-        ):
+        elif not in_flight and not tx.is_known_id(found.id, upstream.name) and not _was_anybodys(found, kept_since):
             _adopt(tx, who, upstream, found, ids(), now)
 
 
@@ -179,6 +177,13 @@ def _is_the_one_now(tx: Tx, row: AlertRow, upstream: Upstream, found: FoundAlert
     """Whether it is what the alert is there by now: one that was closed there, and made again, is there twice."""
     known = [target for target in tx.targets(row.id) if target.upstream == upstream.name]
     return [one.ids.get("id") for one in known if not is_anothers(one, upstream)] == [found.id]
+
+
+def _was_anybodys(found: FoundAlert, kept_since: int) -> bool:
+    """Whether what nobody is known to have may be what was forgotten of somebody: it is over since long ago, or it is
+    what is left of another dialect's alert where only switching a rule off ends one."""
+    is_off = found.carries and found.flat.get("enabled") is False
+    return is_off or _is_long_over(found.flat, kept_since)
 
 
 def _is_long_over(flat: Flat, before: int) -> bool:

@@ -114,15 +114,15 @@ async def serving(
     host: str = "127.0.0.1",
     port: int = 0,
     http: type[EdgeProtocol] = EdgeProtocol,
-    fd: int | None = None,
+    listener: socket.socket | None = None,
     tls: ssl.SSLContext | None = None,
     settle: float = 0.0,
     patience: int | None = None,
 ) -> AsyncIterator[str]:
-    """Serves an application until the block ends; gives its address. `fd` is a socket that listens already; with `tls`
-    nothing else is spoken there. For `settle` seconds between the end of listening and the end, what was sent is
+    """Serves an application until the block ends; gives its address. `listener` is a socket that is bound already; with
+    `tls` nothing else is spoken there. For `settle` seconds between the end of listening and the end, what was sent is
     still answered; `patience` as for `server`."""
-    listener = bind(host, port) if fd is None else socket.socket(fileno=fd)
+    listener = listener or bind(host, port)
     listener.setblocking(False)
     running = server(app, http, tls, patience)
     with listener:

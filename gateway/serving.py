@@ -7,7 +7,10 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
 
 import structlog
 
@@ -18,7 +21,7 @@ from gateway.errors import ConfigurationError, StoreError
 from gateway.lean import settled
 from gateway.listening import Tls
 from gateway.operations import SIGNAL, Operator, keep_reload
-from gateway.server import serving
+from gateway.server import bind, serving
 from gateway.service import Gateway
 from gateway.workers import SUPERVISOR, beat, hear_signals
 
@@ -29,6 +32,10 @@ SETTLE = 0.3
 """Seconds in which what callers sent before listening ended is still answered."""
 LINGER = 3.0
 """Seconds between the end of readiness and the end of listening."""
+ENDS = frozenset((signal.SIGTERM, signal.SIGINT))
+"""Signals that ask for the end."""
+TICK = 0.05
+"""Seconds between two looks whether the store is open, while these are waited for."""
 PATIENCE, OPERATORS_PATIENCE = 6, 1
 """Seconds that the end waits for callers, and for operators, who are slow to send or to read, one after the other:
 together with the rest of the drain, less than the 25 s after which a process is killed."""
@@ -56,7 +63,6 @@ async def _serve(config: Config, load: Callable[[], Config], fd: int | None, adm
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
-    hear_signals()
     reloading = _Reloading(gateway, load, is_one_of_many=fd is not None)
     gateway.reload_from_file = reloading.for_all
     try:
@@ -67,7 +73,15 @@ async def _serve(config: Config, load: Callable[[], Config], fd: int | None, adm
     if config.tls:
         _show_end(gateway, config.tls)
     beating = asyncio.create_task(beat()) if fd is not None else None  # also while it drains, until the loop ends
-    async with gateway.running():
+    async with contextlib.AsyncExitStack() as stack:
+        try:  # before anything is delivered: whoever cannot serve must not tell anybody anything
+            listener = stack.enter_context(_socket(config.listen, fd))
+            admin_listener = stack.enter_context(_socket(config.admin, admin_fd)) if config.admin else None
+        except OSError as error:
+            return _cannot_listen(config, error)
+        with _ending_at_once():
+            await stack.enter_async_context(gateway.running())
+        hear_signals()
         watching = [asyncio.create_task(reloading.when_asked(reload))]
         watching += [asyncio.create_task(_follow(gateway, config.tls, [one for one in (tls, admin_tls) if one]))]
         if fd is not None:
@@ -76,12 +90,16 @@ async def _serve(config: Config, load: Callable[[], Config], fd: int | None, adm
             async with contextlib.AsyncExitStack() as listeners:
                 if config.admin:
                     admin = serving(
-                        gateway.admin_app, *config.admin, fd=admin_fd, tls=admin_tls, patience=OPERATORS_PATIENCE
+                        gateway.admin_app,
+                        *config.admin,
+                        listener=admin_listener,
+                        tls=admin_tls,
+                        patience=OPERATORS_PATIENCE,
                     )
                     log.info("serving.admin", url=await listeners.enter_async_context(admin))
                 host, port = config.listen
                 url = await listeners.enter_async_context(
-                    serving(gateway.app, host, port, fd=fd, tls=tls, settle=SETTLE, patience=PATIENCE)
+                    serving(gateway.app, host, port, listener=listener, tls=tls, settle=SETTLE, patience=PATIENCE)
                 )
                 settled()
                 log.info("serving", url=url, dialects=list(config.inbounds), upstreams=list(config.upstreams))
@@ -89,9 +107,8 @@ async def _serve(config: Config, load: Callable[[], Config], fd: int | None, adm
                 gateway.is_draining = True
                 log.info("draining", seconds=LINGER)
                 await asyncio.sleep(LINGER)
-        except OSError as error:
-            log.critical("listen.failed", listen=config.listen, admin=config.admin, reason=str(error))
-            return 1
+        except OSError as error:  # somebody else began to listen there while the store was opened
+            return _cannot_listen(config, error)
         finally:
             for task in watching:
                 task.cancel()
@@ -99,6 +116,41 @@ async def _serve(config: Config, load: Callable[[], Config], fd: int | None, adm
         beating.cancel()
     log.info("stopped")
     return 0
+
+
+def _socket(address: tuple[str, int], fd: int | None) -> socket.socket:
+    """The socket for an address, bound but not listening yet; or the one that a supervisor handed down."""
+    return bind(*address) if fd is None else socket.socket(fileno=fd)
+
+
+def _cannot_listen(config: Config, error: OSError) -> int:
+    log.critical("listen.failed", listen=config.listen, admin=config.admin, reason=str(error))
+    return 1
+
+
+@contextlib.contextmanager
+def _ending_at_once() -> Iterator[None]:
+    """While the store is opened, which may take as long as somebody else's lock on it or an upgrade: a process that is
+    asked to end then does so at once. Nothing is under way, and what the store was at, it takes back. A thread hears of
+    it, as the event loop may stand still meanwhile."""
+    is_open = threading.Event()
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
+
+    def listen() -> None:
+        while not is_open.is_set():
+            if signal.sigtimedwait(ENDS, TICK):
+                log.info("stopped", reason="the store was not open yet")
+                sys.stderr.flush()
+                os._exit(0)
+
+    listening = threading.Thread(target=listen, name="ending", daemon=True)
+    listening.start()
+    try:
+        yield
+    finally:
+        is_open.set()
+        listening.join()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
 
 
 def _is_remote(config: Config) -> bool:

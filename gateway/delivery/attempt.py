@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -46,6 +46,10 @@ class Ended(Struct, frozen=True):
     is_certificate: bool = False
 
 
+class NotOurs(Exception):
+    """Somebody else may have the delivery by now, and nothing was sent for it."""
+
+
 class Client:
     """Runs calls against one upstream: adds credentials, exchanges them for tokens, judges what calls do not."""
 
@@ -72,11 +76,14 @@ class Client:
         except ValueError:
             return 0
 
-    async def run(self, call: Call, via: tuple[str, ...] = (), entry: str = "") -> Ended:
+    async def run(
+        self, call: Call, via: tuple[str, ...] = (), entry: str = "", is_held: Callable[[], bool] = lambda: True
+    ) -> Ended:
         """Runs a call to its end; never raises for what an upstream does. A reason never holds a credential, though
         an upstream may throw one back. `via` are the gateways that the command came through before this one, `entry`
-        says which key it goes out with."""
-        ended = await self._run(call, self._came_through(via), entry)
+        says which key it goes out with. `is_held` is asked right before something is written for the first time:
+        where it is not, `NotOurs` is raised and nothing is sent. What was begun is seen to its end."""
+        ended = await self._run(call, self._came_through(via), entry, is_held)
         reason = getattr(ended.outcome, "reason", None)
         if reason is None:
             return ended
@@ -97,8 +104,8 @@ class Client:
             text = text.replace(value, MASK) if len(value) >= 4 else text
         return text
 
-    async def _run(self, call: Call, extra: dict[str, str], entry: str) -> Ended:
-        renewed, requests = False, 0
+    async def _run(self, call: Call, extra: dict[str, str], entry: str, is_held: Callable[[], bool]) -> Ended:
+        renewed, requests, is_begun = False, 0, False
         status: int | None = None
         try:
             request = next(call)
@@ -108,7 +115,11 @@ class Client:
                     return Ended(Rejected(reason=path), status, requests=requests)
                 requests += 1
                 try:
-                    response = await self._send(request, extra, entry)
+                    authorised = await self._authorised(request, entry)
+                    if request.method != "GET" and not is_begun and not is_held():
+                        raise NotOurs
+                    is_begun = is_begun or request.method != "GET"
+                    response = await self._transport.send(authorised, self._headers(extra))
                 except Unreachable as error:
                     if request.by_the_way:
                         request = call.send(NO_ANSWER)
@@ -188,9 +199,13 @@ class Client:
         return Rejected(reason=reason)
 
     async def _send(self, request: Request, extra: dict[str, str], entry: str) -> Response:
-        authorised = self.upstream.dialect.outbound.authorise(request, await self._credential(entry))
-        headers = {**extra, **{name: secret.value() for name, secret in self.upstream.headers.items()}}
-        return await self._transport.send(authorised, headers)
+        return await self._transport.send(await self._authorised(request, entry), self._headers(extra))
+
+    async def _authorised(self, request: Request, entry: str) -> Request:
+        return self.upstream.dialect.outbound.authorise(request, await self._credential(entry))
+
+    def _headers(self, extra: dict[str, str]) -> dict[str, str]:
+        return {**extra, **{name: secret.value() for name, secret in self.upstream.headers.items()}}
 
     async def _credential(self, entry: str) -> str:
         upstream = self.upstream

@@ -154,8 +154,11 @@ class Dispatcher:
         while True:
             await asyncio.sleep(lease / 3)
             claims = [row for lanes in self._lanes.values() for row in lanes.claims]
+            began = time.monotonic()
             try:
-                await self._store.renew(claims)
+                held = await self._store.renew(claims)
+                for lanes in self._lanes.values():
+                    lanes.renewed(held, began)
             except StoreError as error:
                 log.error("store.unavailable", reason=str(error))
 

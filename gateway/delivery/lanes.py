@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ from gateway.choosing import key_entry
 from gateway.codes import Code
 from gateway.config import Upstream
 from gateway.delivery import gate as rates
-from gateway.delivery.attempt import Client, Ended
+from gateway.delivery.attempt import Client, Ended, NotOurs
 from gateway.delivery.gate import Gate
 from gateway.delivery.held import LOOK, HeldKeys
 from gateway.delivery.judging import pause
@@ -56,6 +56,7 @@ class Lanes:
         self._wake = asyncio.Event()
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._claims: dict[int, DeliveryRow] = {}
+        self._held_since: dict[int, float] = {}
         self._idle_until = 0.0
         self._closing: set[asyncio.Task[None]] = set()
         self.gate = Gate(store, client, self._shut)
@@ -79,6 +80,16 @@ class Lanes:
     def held_keys(self) -> list[str]:
         """The entries of the keys that the upstream refuses, `else` being everybody else's."""
         return [entry or "else" for entry in self.held.entries(self.client.fingerprint)]
+
+    def renewed(self, deliveries: Collection[int], at: float) -> None:
+        """What is under way is held from then on for as long as a lease is."""
+        self._held_since.update((one, at) for one in deliveries if one in self._held_since)
+
+    def _is_held(self, delivery: DeliveryRow) -> bool:
+        """Whether a delivery is this process's for certain: where that stood still for nearly as long as a lease is,
+        somebody else may have it by now."""
+        lease = self._store.lease
+        return lease is None or time.monotonic() - self._held_since[delivery.id] <= lease * 0.8
 
     def wake(self) -> None:
         """Looks into the outbox soon."""
@@ -148,7 +159,8 @@ class Lanes:
             delivery = shipment.delivery
             self.gate.began(delivery.lane, is_retry=delivery.attempts > 0)
             self._claims[delivery.id] = delivery
-            self._under_way[delivery.lane] = asyncio.create_task(self._deliver(shipment, client, claimed))
+            self._held_since[delivery.id] = claimed
+            self._under_way[delivery.lane] = asyncio.create_task(self._deliver(shipment, client))
         if wait > 0:
             return min(POLL, wait)
         if fresh:
@@ -197,10 +209,12 @@ class Lanes:
 
     # --- one delivery --------------------------------------------------------------------------------------
 
-    async def _deliver(self, shipment: Shipment, client: Client, claimed: float) -> None:
+    async def _deliver(self, shipment: Shipment, client: Client) -> None:
         delivery = shipment.delivery
         try:
-            await self._attempt(shipment, client, claimed)
+            await self._attempt(shipment, client)
+        except NotOurs:
+            log.warning("delivery.let_go", upstream=self._name, delivery=delivery.id)
         except StoreError as error:
             log.error("delivery.unrecorded", upstream=self._name, delivery=delivery.id, reason=str(error))
             await asyncio.sleep(1.0)
@@ -209,14 +223,15 @@ class Lanes:
             await asyncio.sleep(1.0)
         finally:
             self._claims.pop(delivery.id, None)
+            self._held_since.pop(delivery.id, None)
             self._under_way.pop(delivery.lane, None)
             self.wake()
 
-    async def _attempt(self, shipment: Shipment, client: Client, claimed: float) -> None:
-        """One attempt, with the client that was in use when it was prepared, whatever is in use when it ends."""
-        lease = self._store.lease
-        if lease is not None and time.monotonic() - claimed > lease * 0.8:
-            return  # this process stood still for so long that somebody else may have it by now
+    async def _attempt(self, shipment: Shipment, client: Client) -> None:
+        """One attempt, with the client that was in use when it was prepared, whatever is in use when it ends. Raises
+        `NotOurs` where somebody else may have the delivery before anything was sent."""
+        if not self._is_held(shipment.delivery):
+            raise NotOurs
         entry = key_entry(shipment.delivery.lane)
         known_then = client.fingerprint(entry) if client.upstream.has_many_keys else 0
         if shipment.sending is not None and (wait := self._held_for(entry, client, known_then)) > 0:
@@ -247,7 +262,7 @@ class Lanes:
         """Runs the call; a fault of ours is tried again like an upstream's, and ends like one."""
         try:
             return await self._run(shipment, client, started)
-        except StoreError:
+        except (StoreError, NotOurs):
             raise
         except Exception as error:
             log.exception("delivery.failed", upstream=self._name, delivery=shipment.delivery.id)
@@ -259,15 +274,16 @@ class Lanes:
         assert shipment.sending is not None
         entry = key_entry(shipment.delivery.lane)
         call = client.upstream.dialect.outbound.calls[shipment.operation](shipment.sending)
+        is_held = partial(self._is_held, shipment.delivery)
         if shipment.operation is not Operation.CREATE:
-            return await client.run(call, shipment.via, entry)
+            return await client.run(call, shipment.via, entry, is_held)
         requests, in_vain = 0, False
         if shipment.tried_at is not None and not shipment.delivery.seen:  # a receipt is asked about instead
             looked = await look(client, self._store, shipment.sending, shipment.tried_at, started, entry)
             requests, in_vain = looked.requests, looked.in_vain
             if looked.ended is not None:
                 return structs.replace(looked.ended, requests=requests)
-        ended = await client.run(call, shipment.via, entry)
+        ended = await client.run(call, shipment.via, entry, is_held)
         requests += ended.requests
         if lacks_id(ended, client.upstream):
             looked = await look(client, self._store, shipment.sending, started, started, entry)

@@ -172,6 +172,7 @@ def _sender(described: Described) -> Sender:
         opening=described.opening,
         shape=send.body,
         success=send.success,
+        again=send.again,
     )
 
 

@@ -25,7 +25,7 @@ from gateway.own.reading import Answers
 from gateway.own.rows import row_of
 from gateway.own.shaping import slots
 from gateway.own.signing import Signature
-from gateway.own.words import Standing, Word, spelled
+from gateway.own.words import Standing, Word, listed, spelled
 from gateway.rows import Dropped, Extension, Row
 
 S = TypeVar("S", bound=Struct)
@@ -441,15 +441,24 @@ class Describing:
                 self._say(f"send.headers.{header}", "holds no secrets: write it into `headers` of the upstream")
             elif not (text.isascii() and text.isprintable()):
                 self._say(f"send.headers.{header}", "has characters that no header can carry")
-        for text, value in send.success.items():
-            self._check.parsed(place, text, f"{self._path}.send.success.{text}", "")
-            self._words(value, f"send.success.{text}")
+        self._send_answers(send)
         if send.body and envelope:
             self._say("send.body", "does not go with an envelope")
         self._shape(send.body)
         if not (file.path.startswith("/") and "{" not in file.path and "?" not in file.path):
             self._say("path", f"{file.path!r} is no path such as /v1/alerts")
         return send
+
+    def _send_answers(self, send: SendFile) -> None:
+        """What a vendor says in its answers: a word is a success, or a reason to try again."""
+        for name, answers in {"success": send.success, "again": send.again}.items():
+            for text, value in answers.items():
+                self._check.parsed(place, text, f"{self._path}.send.{name}.{text}", "")
+                self._words(value, f"send.{name}.{text}")
+        for text in send.again.keys() & send.success.keys():
+            for word in listed(send.again[text]):
+                if spelled(word) in map(spelled, listed(send.success[text])):
+                    self._say(f"send.again.{text}", f"{word!r} is a success already")
 
     def _send_paths(self, send: SendFile, *, in_path: bool) -> None:
         """The paths that are posted to: each has the credential, or none has."""

@@ -14,12 +14,12 @@ from typing import Any
 from msgspec import UNSET, structs
 
 from gateway.canonical import Operation
-from gateway.dialect import Call, Delivered, Json, Rejected, Request, Response, Sending, segment
+from gateway.dialect import Again, Call, Delivered, Json, Rejected, Request, Response, Sending, segment
 from gateway.own.envelope import Seal
 from gateway.own.opening import Opening
 from gateway.own.places import in_the_way
 from gateway.own.shaping import shaped, slots
-from gateway.own.words import Standing, spelled
+from gateway.own.words import Standing, listed, spelled
 from gateway.rows import Row, Writing
 from gateway.wire import Wire, copied, get, merged, put
 
@@ -44,7 +44,7 @@ class Sender:
     """Sends alerts as a description says: `key` is the row of the alert's key, `constants` what is always written,
     by place; `paths` and `methods` those operations that have their own, `id` where the answer to a new alert has
     what it is found by later, `shape` what the body is made into, `success` what an answer has at some places where all
-    is well."""
+    is well, `again` what it has at one of some where it is to be tried again."""
 
     standing: Standing | None
     key: Row | None
@@ -60,6 +60,7 @@ class Sender:
     opening: Opening = field(default_factory=Opening)
     shape: Mapping[str, Json] = field(default_factory=dict)
     success: Mapping[str, Any] = field(default_factory=dict)
+    again: Mapping[str, Any] = field(default_factory=dict)
 
     def calls(self) -> dict[Operation, Callable[[Sending], Call]]:
         """A call for each operation that the vendor has a word for."""
@@ -90,6 +91,8 @@ class Sender:
         request = self.sealed(request, self.body(operation, sending), sending, mode)
         makes = bool(self.id) and operation is Operation.CREATE
         response = yield structs.replace(request, creates=makes, body=UNSET if method == "DELETE" else request.body)
+        if busy := self._busy(response):
+            return Again(reason=busy)
         wrong = self._wrong(response)
         if wrong or not makes:
             return Rejected(reason=wrong) if wrong else Delivered()
@@ -100,13 +103,21 @@ class Sender:
             return Rejected(reason=f"its answer has no id at {self.id}: {reason(response)}".removesuffix(": "))
         return Delivered(ids={"id": str(found)})
 
+    def _busy(self, response: Response) -> str:
+        """What says in an answer, a success by its status, that the vendor has not taken it and may yet."""
+        body = response.json() if self.again else None
+        for place, words in self.again.items():
+            found = get(body, place)
+            if found is not UNSET and spelled(found) in map(spelled, listed(words)):
+                return f"{place} is {spelled(found)[:64]} in its answer: {reason(response)}".removesuffix(": ")
+        return ""
+
     def _wrong(self, response: Response) -> str:
         """What is wrong with an answer that is a success by its status alone."""
         body = response.json() if self.success else None
         for place, wanted in self.success.items():
             found = get(body, place)
-            words = wanted if isinstance(wanted, list) else [wanted]
-            if found is UNSET or spelled(found) not in map(spelled, words):
+            if found is UNSET or spelled(found) not in map(spelled, listed(wanted)):
                 shown = "missing" if found is UNSET else spelled(found)[:64]
                 return f"{place} is {shown} in its answer: {reason(response)}".removesuffix(": ")
         return ""

@@ -20,6 +20,11 @@ Word = str | int | float | bool
 """What may stand where a word is expected."""
 
 
+def listed(words: Any) -> list[Any]:
+    """One word, or a list of them, as a list."""
+    return words if isinstance(words, list) else [words]
+
+
 def spelled(value: Any) -> str:
     """A word as it is compared."""
     return str(value).casefold()

@@ -469,8 +469,8 @@ class Store(Protocol):
     async def take(self, work: Callable[[Tx], T]) -> T:
         """Runs `work`, which claims deliveries and writes nothing else."""
 
-    async def renew(self, claims: Collection[DeliveryRow]) -> None:
-        """Holds on to what is claimed for another `lease`."""
+    async def renew(self, claims: Collection[DeliveryRow]) -> Collection[int]:
+        """Holds on to what is claimed for another `lease`; answers to which."""
 
     async def ease(self) -> None:
         """Where the store is strained: sees whether there is room again."""

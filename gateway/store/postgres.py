@@ -152,10 +152,9 @@ class PostgresStore:
     async def read(self, work: Callable[[Tx], T], *, is_long: bool = False) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
 
-    async def renew(self, claims: Collection[DeliveryRow]) -> None:
+    async def renew(self, claims: Collection[DeliveryRow]) -> Collection[int]:
         held = [row.id for row in claims]
-        if held:
-            await self.write(lambda tx: _own(tx).renew(held))
+        return await self.write(lambda tx: _own(tx).renew(held)) if held else []
 
     async def ease(self) -> None:
         return

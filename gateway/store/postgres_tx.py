@@ -186,7 +186,8 @@ class PostgresTx(SqlTx):
         if self._fences.get(row.id) == row.fence:  # nobody can have: it was locked when it was read
             self._run(DELIVERIES.update, DELIVERIES.update_values(row))
             return
-        found = self._one(_UPDATE, [*DELIVERIES.update_values(row), row.fence])
+        update = _UPDATE if self._patient else _UPDATE_AT_ONCE
+        found = self._one(update, [*DELIVERIES.update_values(row), row.fence])
         if found is None and super().delivery(row.id) is not None:
             raise Conflict(f"delivery {row.id} was taken over by another replica")
 
@@ -259,13 +260,15 @@ class PostgresTx(SqlTx):
         found = [TARGETS.decode(row) for row in self._seen(TARGETS, alert)]
         return sorted(found, key=lambda target: target.position) if found else super().targets(alert)
 
-    def renew(self, deliveries: list[int]) -> None:
-        """Holds on to deliveries of this replica. One that somebody is just writing to is left for the next time."""
-        self._run(
+    def renew(self, deliveries: list[int]) -> list[int]:
+        """Holds on to deliveries of this replica; answers to which. One that somebody is just writing to is left for
+        the next time."""
+        rows = self._all(
             "UPDATE deliveries SET leased_until = statement_timestamp() + ? * interval '1 second' WHERE id IN "
-            "(SELECT id FROM deliveries WHERE id = ANY(?) AND owner = ? FOR UPDATE SKIP LOCKED)",
+            "(SELECT id FROM deliveries WHERE id = ANY(?) AND owner = ? FOR UPDATE SKIP LOCKED) RETURNING id",
             (self._lease, deliveries, self._owner),
         )
+        return [row[0] for row in rows]
 
     def release(self) -> None:
         """Gives everything back that this replica holds."""
@@ -400,6 +403,11 @@ _INSERT = (
     f"VALUES ({', '.join('?' for _ in DELIVERIES.fields)}, ?, statement_timestamp() + ? * interval '1 second')"
 )
 _UPDATE = f"{DELIVERIES.update} AND fence = ? RETURNING id"
+# Behind others in a batch nobody waits for a row that a replica holds which stands still: they would wait too.
+_UPDATE_AT_ONCE = (
+    DELIVERIES.update.removesuffix("WHERE id = ?")
+    + "WHERE id = (SELECT id FROM deliveries WHERE id = ? AND fence = ? FOR UPDATE NOWAIT) RETURNING id"
+)
 
 
 @lru_cache(maxsize=512)

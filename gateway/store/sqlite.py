@@ -188,8 +188,8 @@ class SqliteStore:
         finally:
             self._takes_long = time.monotonic() - began > AT_A_STRETCH * 2
 
-    async def renew(self, claims: Collection[DeliveryRow]) -> None:
-        return
+    async def renew(self, claims: Collection[DeliveryRow]) -> Collection[int]:
+        return [row.id for row in claims]
 
     async def ease(self) -> None:
         if not self.is_strained or not await asyncio.to_thread(self._ballast.load):

@@ -196,7 +196,8 @@ def _flat(alert: dict[str, Json]) -> Flat:
 
 
 def _found(alert: dict[str, Json]) -> FoundAlert:
-    return FoundAlert(id=str(alert.get("id")), flat=_flat(alert), seen={"version": alert.get("version")})
+    seen = {"version": alert.get("version")}
+    return FoundAlert(id=str(alert.get("id")), flat=_flat(alert), seen=seen, carries=RULE.carries(alert))
 
 
 def read_one(sending: Sending) -> Call:

@@ -3,11 +3,14 @@ alert merge field by field, and accepted = delivered + dead + waiting + merged +
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
+from gateway.store.sqlite import SqliteTx
 from tests.chaos_upstream import Chaos, chaos, say
 from tests.clients.callers import ibm_alert
 from tests.engine.vendors import OK, Ibm, Uptinio, before, down, inner, outbox, settled, table, writes
@@ -88,3 +91,57 @@ def test_what_waits_for_another_alert_is_not_merged(tmp_path: Path) -> None:
         upstream.answer = answer
         settled(h, count=4)
         assert {alert["message"] for alert in there.held.values()} == {"one more", "two more"}
+
+
+NO_MORE = say(422, {"error": {"message": "not today"}})
+
+
+def _forgotten(h: House) -> None:
+    """What retention does to the commands whose deliveries were merged: those ended long before the last one died."""
+    with contextlib.closing(apsw.Connection(h.gateway.config.store)) as connection:
+        for one in [one for one in outbox(h) if one.state == "merged"]:
+            SqliteTx(connection).remove_command(one.command)
+
+
+def _retried(h: House, upstream: Chaos, address: str, *bodies: Any) -> Any:
+    """The last write that an update came to which died with what had been merged into it, and is sent again after that
+    was forgotten."""
+    settled(h)
+    answer, upstream.answer = upstream.answer, lambda got: say(503)
+    for body in bodies:
+        assert h.call("PUT", address, body).status == 200
+    upstream.answer = lambda got: answer(got) if got.method == "GET" else NO_MORE
+    settled(h, "dead")
+    assert states(h) == ["delivered", "merged", "dead"]
+    _forgotten(h)
+    upstream.got.clear()
+    upstream.answer = answer
+    assert h.call("POST", "/-/retry", {"dead": True, "who": "me"}, key=None).status == 200
+    settled(h, "delivered", 2)
+    return writes(upstream, "PUT")[-1].body
+
+
+def test_what_was_merged_and_is_forgotten_is_said_again_all_the_same(tmp_path: Path) -> None:
+    """An update that died long after those that it says too says all that the alert says, not only its own part."""
+    there = Uptinio()
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "uptinio"), top=TOP) as h:
+        address = f"/uptinio/alerts/{inner(down(h, 'first'))['id']}"
+        sent = _retried(h, upstream, address, {"message": "second"}, {"type": "slow"})
+        assert (sent["message"], sent["type"]) == ("second", "slow")
+
+
+@pytest.mark.parametrize("caller", ["uptinio", "ibm_monitoring"])
+def test_what_was_merged_and_is_forgotten_is_said_again_to_ibm(tmp_path: Path, caller: str) -> None:
+    """So it is in another vendor's words, and where it is laid over what is there."""
+    there = Ibm()
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring"), top=TOP) as h:
+        if caller == "uptinio":
+            address = f"/uptinio/alerts/{inner(down(h, 'first'))['id']}"
+            changes: list[Any] = [{"message": "second"}, {"threshold": {"value": 7, "operator": ">", "duration": 600}}]
+        else:
+            made = inner(h.call("POST", "/ibm_monitoring/api/alerts", ibm_alert("first")))
+            address = f"/ibm_monitoring/api/alerts/{made['id']}"
+            changes = [{"alert": {"name": "second"}}, {"alert": {"severity": 1}}]
+        sent = _retried(h, upstream, address, *changes)["alert"]
+        assert sent["name"] == "second"
+        assert caller == "uptinio" or sent["severity"] == 1

@@ -378,6 +378,25 @@ def test_a_refusal_that_looks_like_a_success(tmp_path: Path, success: str, answe
         assert row.reason.startswith(reason)
 
 
+@pytest.mark.parametrize("success", ["", "send.success = { errcode = 0 }"])
+def test_an_answer_that_asks_for_patience_is_no_verdict(tmp_path: Path, success: str) -> None:
+    """As at chats that say with 200 that they are asked too often: it is sent again until they take it."""
+
+    def text(url: str) -> str:
+        retry = 'retry = { first = "20ms", most = "20ms" }'
+        there = f'[upstreams.there]\ndialect = "chat"\nurl = "{url}"\n{retry}\n'
+        own = HOOK.replace('auth = "none"', f'auth = "none"\nsend.again = {{ errcode = [-1, 45009] }}\n{success}')
+        return f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{there}{own}'
+
+    with chaos(say(200, {"errcode": 0})) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        upstream.plan(say(200, {"errcode": 45009, "errmsg": "api freq out of limit"}), say(200, {"errcode": -1}))
+        event = {"apiKey": KEY, "eventType": "ALERT", "summary": "Disk full"}
+        assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+        [row] = h.wait_for(lambda: [row for row in outbox(h) if row.state in ("delivered", "dead")])
+        assert (row.state, row.attempts) == ("delivered", 3), row.reason
+        assert len(upstream.got) == 3
+
+
 def test_keys_that_nobody_can_show_are_refused() -> None:
     with pytest.raises(ConfigurationError) as raised:
         parse(f'[inbound.chat]\nkeys = {{ a = "b" }}\n[upstreams.x]\ndialect = "chat"\nurl = "http://x"\n{HOOK}')
@@ -1049,6 +1068,12 @@ SHARED = FIELDS + "dedup_key = 'id'\nseverity = { at = 's', words = { bad = 1 } 
             "is no place",
         ),
         ("[dialects.acme]\nsend.success = { ok = {} }\n" + FIELDS, "dialects.acme.send.success.ok", "list of words"),
+        ("[dialects.acme]\nsend.again = { ok = {} }\n" + FIELDS, "dialects.acme.send.again.ok", "list of words"),
+        (
+            "[dialects.acme]\nsend.success = { ok = 'yes' }\nsend.again = { ok = ['Yes', 'no'] }\n" + FIELDS,
+            "dialects.acme.send.again.ok",
+            "'Yes' is a success already",
+        ),
         (FIELDS + "[dialects.acme.send.body]\na = '{title} {b}'\n", "dialects.acme.send.body", "{b} is no place of"),
         (FIELDS + "[dialects.acme.send.body]\na = '{summary}'\n", "dialects.acme.send.body", "is at 'title'"),
         (FIELDS + "[dialects.acme.send.body]\na = ['{titel}']\n", "dialects.acme.send.body", "did you mean 'title'"),

@@ -18,11 +18,11 @@ import pytest
 
 from gateway.config import parse
 from gateway.errors import StoreError
-from gateway.store import AlertFilter, Tx, postgres
+from gateway.store import AlertFilter, DeliveryFilter, Tx, postgres
 from gateway.store.postgres import WITHIN, WRITERS, PostgresStore
 from gateway.store.postgres_line import ANSWER, IDLE
 from gateway.store.postgres_tx import PostgresTx
-from tests.engine.store_drivers import alert
+from tests.engine.store_drivers import alert, delivery
 from tests.engine.vendors import page
 from tests.harness import house, inbound_tables, upstream_table
 from tests.postgres_server import Server, free_port, shared
@@ -204,6 +204,48 @@ def test_a_replica_that_stops_in_the_middle_of_a_transaction_keeps_its_locks_for
             may_go.set()
             await holding
             assert await other.read(lambda tx: tx.note("n")) == 2
+
+    asyncio.run(main())
+
+
+def test_whoever_changes_a_delivery_that_a_frozen_replica_holds_keeps_nobody_else_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An update that is merged into a newer one, for one. It waits, by itself; what is written in one batch with it
+    does not."""
+    monkeypatch.setattr(postgres, "WRITERS", 1)
+    url = shared().database()
+    begun, may_go = threading.Event(), threading.Event()
+
+    def first(tx: Tx) -> None:
+        begun.set()
+        may_go.wait(WITHIN)
+        tx.put_note("first", 1)
+
+    def change(tx: Tx) -> None:
+        [row] = tx.deliveries(DeliveryFilter())
+        row.reason = "said by another"
+        tx.update_delivery(row)
+
+    async def main() -> None:
+        async with PostgresStore(url) as store:
+            await store.write(lambda tx: tx.insert_delivery(delivery(1)))
+            with psycopg.connect(url) as frozen:
+                frozen.execute(b"SELECT id FROM deliveries FOR UPDATE")
+                jobs = [asyncio.ensure_future(store.write(first))]
+                await asyncio.to_thread(begun.wait, HEALTHY)
+                jobs += [asyncio.ensure_future(store.write(change))]
+                jobs += [asyncio.ensure_future(store.write(lambda tx: tx.put_note("last", 1)))]
+                await asyncio.sleep(0.1)
+                began = time.monotonic()
+                may_go.set()
+                await jobs[0]
+                await jobs[2]
+                assert time.monotonic() - began < 1.5
+                frozen.rollback()
+            await jobs[1]
+            [changed] = await store.read(lambda tx: tx.deliveries(DeliveryFilter()))
+            assert changed.reason == "said by another"
 
     asyncio.run(main())
 

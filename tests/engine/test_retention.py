@@ -11,7 +11,7 @@ from gateway import service
 from tests.chaos_upstream import chaos
 from tests.clients.callers import OTHER, ilert_event, settings
 from tests.engine.lasting import SILENCES, STORES, address, alert, posted, seconds
-from tests.engine.vendors import OK, Uptinio, before, count, down, messages, page, settled, table
+from tests.engine.vendors import OK, Ibm, Uptinio, before, count, down, messages, page, settled, table
 from tests.harness import House, house
 
 PAGES = 5
@@ -81,6 +81,27 @@ def test_what_was_forgotten_does_not_become_anothers(tmp_path: Path) -> None:
             h.wait_for(lambda: count(h, "alerts") == 0)
             assert messages(h, key=OTHER) == ["Made there"]
             assert vendor.held[number]["message"] == "Ours"
+
+
+@pytest.mark.usefixtures("_small_batches")
+def test_a_rule_that_is_left_of_what_was_forgotten_does_not_become_anothers(tmp_path: Path) -> None:
+    """A rule that was made for a caller of another vendor is switched off with its alert, and stays at IBM for good.
+    One that somebody made there, and switched off, is still adopted."""
+    vendor = Ibm()
+    with chaos(vendor) as there:
+        upstream = table("there", there.url, "ibm_monitoring")
+        with before(tmp_path, upstream) as h:
+            number = down(h, "Ours").body["data"]["id"]
+            assert h.call("PUT", f"/uptinio/alerts/{number}", {"status": "resolved"}).status == 200
+            settled(h, count=2)
+        [ours] = list(vendor.held.values())
+        assert ours["enabled"] is False
+        plain = {name: value for name, value in ours.items() if name != "annotations"}
+        vendor.held["900"] = {**plain, "id": 900, "name": "Made there"}
+        with before(tmp_path, upstream, top='retention = "1ms"') as h:
+            h.wait_for(lambda: count(h, "alerts") == 0)
+            listed = h.call("GET", "/ibm_monitoring/api/alerts", key=OTHER).body["alerts"]
+            assert [one["name"] for one in listed] == ["Made there"]
 
 
 @pytest.mark.usefixtures("_small_batches")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import httpx
+import psycopg
 
 from gateway.canonical import Operation
 from gateway.config import parse
@@ -15,8 +16,9 @@ from gateway.preparing import Shipment, fire
 from gateway.service import Gateway
 from gateway.store import DeliveryRow, TargetRow, Tx
 from gateway.store.postgres import PostgresStore
-from tests.chaos_upstream import chaos, say
+from tests.chaos_upstream import RESET_AFTER, chaos, say
 from tests.engine.store_drivers import alert, delivery
+from tests.engine.vendors import Uptinio, writes
 from tests.harness import KEY, served
 from tests.postgres_server import shared
 
@@ -97,3 +99,75 @@ def test_what_was_taken_over_while_the_claim_was_on_its_way_is_not_sent() -> Non
             assert len(store.taken) == 1
             time.sleep(2 * LEASE)
             assert not upstream.got, "it was sent although another replica had it"
+
+
+TAKEN_OVER = b"""
+UPDATE deliveries SET owner = 'another', fence = fence + 1, leased_until = now() + interval '1 minute'
+WHERE state = 'waiting'
+"""
+
+
+def _by_id(url: str, upstream: str) -> str:
+    """A gateway before a vendor whose alerts have ids: a create whose answer was lost is looked for there."""
+    return (
+        f'store = "{url}"\n[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n[upstreams.there]\ndialect = "uptinio"\n'
+        f'url = "{upstream}"\nkey = "there"\ndefaults = {{ resource = "mon_9" }}\n'
+        'retry = { first = "10ms", most = "10ms" }\n'
+    )
+
+
+class Frozen(PostgresStore):
+    """The store of a process that stands still once, whatever it is at, as soon as somebody `looked` for an alert; all
+    that waits is another replica's when it goes on."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, lease=LEASE)
+        self._url = url
+        self.looked: Callable[[], bool] = lambda: False
+        self.is_over = False
+
+    async def read(self, work: Callable[[Tx], T], *, is_long: bool = False) -> T:
+        """Reads, and stands still."""
+        found = await super().read(work, is_long=is_long)
+        if not self.is_over and self.looked():
+            self.is_over = True
+            time.sleep(LEASE + 0.1)  # noqa: ASYNC251 - the whole process is frozen
+            with psycopg.connect(self._url, autocommit=True) as another:
+                another.execute(TAKEN_OVER)
+        return found
+
+
+def test_what_was_taken_over_while_it_was_looked_for_is_not_sent() -> None:
+    """Whoever has it by now looks for it too, and makes it where it is not: nobody is to make it twice."""
+    url = shared().database()
+    with chaos(Uptinio()) as upstream:
+        text = _by_id(url, upstream.url)
+        upstream.plan(RESET_AFTER)
+        store = Frozen(url)
+        store.looked = lambda: any(got.method == "GET" for got in list(upstream.got))
+        with served(Gateway(parse(text), store).app) as place:
+            page = {"apiKey": KEY, "eventType": "ALERT", "alertKey": "disk", "summary": "disk full"}
+            assert httpx.post(place + "/api/events", json=page, timeout=10).status_code == 202
+            end = time.monotonic() + 10
+            while not store.is_over and time.monotonic() < end:
+                time.sleep(0.02)
+            assert store.is_over
+            time.sleep(2 * LEASE)
+            assert len(writes(upstream)) == 1, "it was sent although another replica had it"
+
+
+def test_what_is_slow_and_still_held_is_sent() -> None:
+    """Looking for an alert for longer than a lease loses nothing: what is under way is held on to."""
+    url = shared().database()
+    vendor = Uptinio()
+    vendor.slow_reads = 3.0
+    with chaos(vendor) as upstream:
+        text = _by_id(url, upstream.url)
+        upstream.plan(RESET_AFTER)
+        with served(Gateway(parse(text), PostgresStore(url, lease=2.0)).app) as place:
+            page = {"apiKey": KEY, "eventType": "ALERT", "alertKey": "disk", "summary": "disk full"}
+            assert httpx.post(place + "/api/events", json=page, timeout=10).status_code == 202
+            end = time.monotonic() + 10
+            while len(writes(upstream)) < 2 and time.monotonic() < end:
+                time.sleep(0.02)
+            assert [got.method for got in list(upstream.got)] == ["POST", "GET", "POST"]

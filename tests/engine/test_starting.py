@@ -1,0 +1,72 @@
+"""How a process begins: nothing is told before it is certain that it serves, and it can be ended while it waits."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from gateway.store.postgres_schema import LOCK
+from tests.chaos_upstream import chaos
+from tests.engine.vendors import OK, before, page, settled, table
+from tests.harness import KEY
+from tests.postgres_server import shared
+from tests.processes import HERE, wait_for
+
+INBOUND = f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n'
+
+
+@contextlib.contextmanager
+def _starting(config: Path, listen: str = "127.0.0.1:0") -> Iterator[subprocess.Popen[str]]:
+    """`serve`, whether or not it ever gets to serve."""
+    line = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(config), "--listen", listen]
+    with subprocess.Popen(line, cwd=HERE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_nothing_is_delivered_where_the_port_is_taken(tmp_path: Path) -> None:
+    """It would be sent again by whoever serves from there, or from here later on."""
+    with before(tmp_path, table("oncall", "http://127.0.0.1:9", "ilert")) as h:
+        page(h)
+        settled(h, "waiting")
+    config = tmp_path / "gateway.toml"
+    with chaos(OK) as upstream, socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        store = f'store = "sqlite://{tmp_path}/gateway.db"\n'
+        config.write_text(store + INBOUND + table("oncall", upstream.url, "ilert"))
+        with _starting(config, f"127.0.0.1:{taken.getsockname()[1]}") as process:
+            _, said = process.communicate(timeout=60)
+        assert process.returncode == 1 and "listen.failed" in said, said
+        assert upstream.got == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_that_waits_for_its_store_can_be_ended(tmp_path: Path, number: signal.Signals) -> None:
+    """Another replica brings the schema up to date meanwhile, which may take an hour."""
+    url = shared().database()
+    config = tmp_path / "gateway.toml"
+    config.write_text(f'store = "{url}"\n' + INBOUND + table("oncall", "http://127.0.0.1:9", "ilert"))
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = "
+    waiting += "(SELECT oid FROM pg_database WHERE datname = current_database())"
+    with psycopg.connect(url, autocommit=True) as other:
+        other.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+        with _starting(config) as process:
+            wait_for(lambda: (other.execute(waiting.encode()).fetchone() or (0,))[0], 60)
+            began = time.monotonic()
+            process.send_signal(number)
+            _, said = process.communicate(timeout=60)
+            assert time.monotonic() - began < 10
+            assert process.returncode == 0, said
+            assert "stopped" in said
