@@ -35,6 +35,9 @@ BATCH = 256
 """Jobs in one transaction."""
 ROOM = 1 << 18
 """Bytes that a full disk has to have for the store to take alerts again, beside the ballast."""
+LONGEST_LOG = 8 << 20
+"""Bytes of the write-ahead log that stay on the disk: it grows for as long as somebody reads, a backup for one, and
+would stay as long as it ever was."""
 AT_A_STRETCH = 0.002
 """Seconds of work between two looks at what else there is to do. Where that takes longer, as it does when many have to
 be refused, the work goes on for as long: it must not starve."""
@@ -146,6 +149,7 @@ class SqliteStore:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
         connection.execute(f"PRAGMA cache_size = -{cache}")
+        connection.execute(f"PRAGMA journal_size_limit = {LONGEST_LOG}")
         return connection
 
     async def __aexit__(self, *error: object) -> None:
