@@ -25,7 +25,7 @@ import apsw
 
 from gateway.errors import StoreError
 from gateway.store import DeliveryRow, Tx
-from gateway.store.ballast import Ballast
+from gateway.store.ballast import SIZE, Ballast
 from gateway.store.jobs import Job, settle
 from gateway.store.sql import Rows, SqlTx
 
@@ -84,6 +84,7 @@ class SqliteStore:
         self._lister: apsw.Connection | None = None
         self._listing = asyncio.Lock()
         self._ballast = Ballast(f"{path}.ballast")
+        self._lives_on_spare = False
         self.slot = 0
         self.lease: float | None = None
         self.on_hint: Callable[[str], None] = _nobody
@@ -196,11 +197,26 @@ class SqliteStore:
         return
 
     async def ease(self) -> None:
-        if not self.is_strained or not await asyncio.to_thread(self._ballast.load):
+        """The file keeps what it has: where it is the store that filled the disk, what is removed from it makes room in
+        the file alone. That will do, and some of it is the reserve for as long as there is no room for the ballast."""
+        if not self.is_strained and not self._lives_on_spare:
             return
-        with contextlib.suppress(StoreError):
-            await self.write(_try_room)
-            self.is_strained = False
+        has_ballast = await asyncio.to_thread(self._ballast.load)
+        try:
+            spare = 0 if has_ballast else self._spare()
+        except apsw.Error:
+            return
+        if not self.is_strained:
+            self._lives_on_spare = not has_ballast
+            self.is_strained = not has_ballast and spare < SIZE
+        elif has_ballast or spare >= 2 * SIZE:
+            with contextlib.suppress(StoreError):
+                await self.write(_try_room)
+                self.is_strained, self._lives_on_spare = False, not has_ballast
+
+    def _spare(self) -> int:
+        """Bytes of the file that nothing lies in."""
+        return int(self._reader.pragma("freelist_count")) * int(self._reader.pragma("page_size"))
 
     def _read(self, connection: apsw.Connection, work: Callable[[Tx], T]) -> T:
         try:
