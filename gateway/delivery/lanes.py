@@ -210,6 +210,7 @@ class Lanes:
         finally:
             self._claims.pop(delivery.id, None)
             self._under_way.pop(delivery.lane, None)
+            self.gate.left(delivery.lane)
             self.wake()
 
     async def _attempt(self, shipment: Shipment, client: Client, claimed: float) -> None:
