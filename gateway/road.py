@@ -460,11 +460,12 @@ def _still_to_end(tx: Tx, asked: Command, caller: Caller, key: str) -> AlertRow 
 
 
 def _told_last(tx: Tx, row: AlertRow) -> str | None:
-    """The last of what was said of where an alert stands; None where only one upstream has it, or nobody said any."""
+    """The last of what was said of where an alert stands; None where only one upstream has it. What is forgotten by
+    now, or was said by the list that brought the alert in, is that it was on: what has ended is forgotten itself."""
     if len(tx.targets(row.id)) < 2:
         return None
     said = (one.operation for one in newest_first(tx, row.id) if one.refused is None and one.operation in STANDS)
-    return next(said, None)
+    return next(said, Operation.CREATE)
 
 
 def _end_of(flat: Flat) -> int | None:

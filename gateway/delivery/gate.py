@@ -79,6 +79,11 @@ class Gate:
         else:
             self.budget.earn()
 
+    def left(self, lane: str) -> None:
+        """What began is over, whether anything was sent or not: nothing is remembered of it. Lanes are as many as keys,
+        or as alerts."""
+        self._known_then.pop(lane, None)
+
     async def ended(self, lane: str, ended: Ended) -> None:
         """An attempt ended. What it says about the upstream is kept; one that never asked it says nothing."""
         is_probe, self._probe = lane == self._probe, None if lane == self._probe else self._probe

@@ -225,6 +225,7 @@ class Lanes:
             self._claims.pop(delivery.id, None)
             self._held_since.pop(delivery.id, None)
             self._under_way.pop(delivery.lane, None)
+            self.gate.left(delivery.lane)
             self.wake()
 
     async def _attempt(self, shipment: Shipment, client: Client) -> None:

@@ -19,7 +19,7 @@ from gateway.errors import Problem, ProblemKind, StoreError
 from gateway.store import AlertRow, Arrivals, CommandRow, DeliveryRow, LedgerLine, TargetRow
 from gateway.store.postgres_line import ANSWER, Line
 from gateway.store.sql import Rows, SqlTx
-from gateway.store.tables import ALERTS, COMMANDS, DELIVERIES, OVER, TARGETS, Table
+from gateway.store.tables import ACKNOWLEDGES, ALERTS, COMMANDS, DELIVERIES, OVER, TARGETS, Table
 
 T = TypeVar("T")
 LONG = 300.0
@@ -347,7 +347,8 @@ class PostgresTx(SqlTx):
             self._run(f"DELETE FROM {table} WHERE alert = ANY(?)", ([row[0] for row in ended],))
         silent = self._all(
             "DELETE FROM commands WHERE id IN (SELECT id FROM commands c WHERE at < ? AND NOT EXISTS "
-            "(SELECT 1 FROM deliveries d WHERE d.command = c.id) LIMIT ? FOR UPDATE SKIP LOCKED) RETURNING id",
+            f"(SELECT 1 FROM deliveries d WHERE d.command = c.id) AND NOT ({ACKNOWLEDGES.format('c')}) LIMIT ? "
+            "FOR UPDATE SKIP LOCKED) RETURNING id",
             (before, limit),
         )
         return len(old) + len(ended) + len(silent)

@@ -28,7 +28,7 @@ from gateway.store import (
     TargetRow,
     Waiting,
 )
-from gateway.store.tables import ALERTS, ATTEMPTS, CALLS, COMMANDS, DELIVERIES, OVER, TARGETS
+from gateway.store.tables import ACKNOWLEDGES, ALERTS, ATTEMPTS, CALLS, COMMANDS, DELIVERIES, OVER, TARGETS
 
 STATES = get_args(DeliveryState)
 _KIND = ("dialect", "caller", "outcome", "method", "path", "agent")
@@ -505,7 +505,8 @@ class SqlTx:
             self.remove_alert(alert)
         silent = self._all(
             "DELETE FROM commands WHERE id IN (SELECT id FROM commands c WHERE at < ? "
-            "AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.command = c.id) LIMIT ?) RETURNING id",
+            "AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.command = c.id) "
+            f"AND NOT ({ACKNOWLEDGES.format('c')}) LIMIT ?) RETURNING id",
             (before, limit),
         )
         return removed + len(ended) + len(silent)

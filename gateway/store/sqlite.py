@@ -25,7 +25,7 @@ import apsw
 
 from gateway.errors import StoreError
 from gateway.store import DeliveryRow, Tx
-from gateway.store.ballast import Ballast
+from gateway.store.ballast import SIZE, Ballast
 from gateway.store.jobs import Job, settle
 from gateway.store.sql import Rows, SqlTx
 
@@ -35,6 +35,9 @@ BATCH = 256
 """Jobs in one transaction."""
 ROOM = 1 << 18
 """Bytes that a full disk has to have for the store to take alerts again, beside the ballast."""
+LONGEST_LOG = 8 << 20
+"""Bytes of the write-ahead log that stay on the disk: it grows for as long as somebody reads, a backup for one, and
+would stay as long as it ever was."""
 AT_A_STRETCH = 0.002
 """Seconds of work between two looks at what else there is to do. Where that takes longer, as it does when many have to
 be refused, the work goes on for as long: it must not starve."""
@@ -81,6 +84,7 @@ class SqliteStore:
         self._lister: apsw.Connection | None = None
         self._listing = asyncio.Lock()
         self._ballast = Ballast(f"{path}.ballast")
+        self._lives_on_spare = False
         self.slot = 0
         self.lease: float | None = None
         self.on_hint: Callable[[str], None] = _nobody
@@ -146,6 +150,7 @@ class SqliteStore:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
         connection.execute(f"PRAGMA cache_size = -{cache}")
+        connection.execute(f"PRAGMA journal_size_limit = {LONGEST_LOG}")
         return connection
 
     async def __aexit__(self, *error: object) -> None:
@@ -192,11 +197,26 @@ class SqliteStore:
         return [row.id for row in claims]
 
     async def ease(self) -> None:
-        if not self.is_strained or not await asyncio.to_thread(self._ballast.load):
+        """The file keeps what it has: where it is the store that filled the disk, what is removed from it makes room in
+        the file alone. That will do, and some of it is the reserve for as long as there is no room for the ballast."""
+        if not self.is_strained and not self._lives_on_spare:
             return
-        with contextlib.suppress(StoreError):
-            await self.write(_try_room)
-            self.is_strained = False
+        has_ballast = await asyncio.to_thread(self._ballast.load)
+        try:
+            spare = 0 if has_ballast else self._spare()
+        except apsw.Error:
+            return
+        if not self.is_strained:
+            self._lives_on_spare = not has_ballast
+            self.is_strained = not has_ballast and spare < SIZE
+        elif has_ballast or spare >= 2 * SIZE:
+            with contextlib.suppress(StoreError):
+                await self.write(_try_room)
+                self.is_strained, self._lives_on_spare = False, not has_ballast
+
+    def _spare(self) -> int:
+        """Bytes of the file that nothing lies in."""
+        return int(self._reader.pragma("freelist_count")) * int(self._reader.pragma("page_size"))
 
     def _read(self, connection: apsw.Connection, work: Callable[[Tx], T]) -> T:
         try:

@@ -5,13 +5,18 @@ what the caller says next, as if nobody had read. canonical.md, *Reads*.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from gateway import service
 from tests.chaos_upstream import Behaviour, Chaos, Got, chaos, say
 from tests.clients.callers import ibm_alert
 from tests.engine.genies import ID, Opsgenie
-from tests.engine.vendors import OK, Ibm, Uptinio, before, down, rows, settled, table, writes
+from tests.engine.vendors import OK, Ibm, Uptinio, before, count, down, rows, settled, table, writes
 from tests.harness import KEY, House, house
 
 BOTH = '[[routes]]\nto = ["there", "two"]\n'
@@ -62,6 +67,24 @@ def test_the_end_by_id_of_what_a_read_found_over_is_told_to_the_others(tmp_path:
         assert h.call("PUT", address, {"status": "resolved"}).status == 200
         settled(h, count=4)
         assert [got.body.get("event_action", "trigger") for got in writes(two)] == ["trigger", "resolve"]
+
+
+def test_what_was_open_for_longer_than_retention_is_ended_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By then it is forgotten that it was ever made."""
+    monkeypatch.setattr(service, "PURGE_EVERY", 0.0)
+    monkeypatch.setattr(service, "HOUSEKEEPING", 0.1)
+    first = Uptinio()
+    with told_to_both(tmp_path, first) as (h, two, made):
+        config = h.gateway.config
+        h.gateway.config = dataclasses.replace(config, retention=0.001)
+        h.wait_for(lambda: count(h, "commands") == 0)
+        h.gateway.config = config
+        time.sleep(0.5)
+        first.held[made]["status"] = "resolved"
+        address = f"/uptinio/alerts/{made}"
+        assert h.call("GET", address).body["data"]["status"] == "resolved"
+        assert h.call("PUT", address, {"status": "resolved"}).status == 200
+        h.wait_for(lambda: [got.body.get("event_action", "trigger") for got in writes(two)] == ["trigger", "resolve"])
 
 
 def test_what_a_read_found_open_again_pages_the_others_when_it_is_said_again(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ acknowledged is lost, and all is well again as soon as there is room. guarantees
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import subprocess
 import time
@@ -15,6 +16,7 @@ import pytest
 from gateway import service
 from gateway.store.ballast import SIZE, Ballast
 from tests.chaos_upstream import HANG, Chaos, chaos, say
+from tests.clients.callers import ilert_event
 from tests.conformance.errors import is_error_of
 from tests.engine.vendors import OK, outbox, page, settled, table
 from tests.harness import KEY, House, house
@@ -131,6 +133,32 @@ def test_a_gateway_that_is_started_on_a_full_disk_delivers_what_waits(small_disk
             assert [row.key for row in settled(h)] == ["before"]
             filler.unlink()
             h.wait_for(lambda: page(h, "after").status == 202)
+
+
+def test_a_lower_retention_is_room_enough(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the store itself filled the disk, what is removed from it makes room in its file alone. A part of that is
+    kept back, so that what is under way is recorded when that is used up as well."""
+    monkeypatch.setattr(service, "PURGE_EVERY", 0.0)
+    monkeypatch.setattr(service, "HOUSEKEEPING", 0.1)
+    with chaos(OK) as upstream, on(small_disk, upstream) as h:
+        for number in range(2000):
+            if page(h, f"k{number}", details="x" * 30_000).status == 503:
+                break
+            h.call("POST", "/ilert/api/events", ilert_event("RESOLVE", f"k{number}"), key=None)
+        h.wait_for(lambda: not outbox(h, "waiting"))
+        assert h.gateway.store.is_strained
+        h.gateway.config = dataclasses.replace(h.gateway.config, retention=0.001)
+        h.wait_for(lambda: page(h, "after").status == 202)
+        assert os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize < 2 * SIZE, "the disk is as full"
+        h.wait_for(lambda: not outbox(h, "waiting"))
+        upstream.always(say(503))
+        h.wait_for(lambda: not h.gateway.store.is_strained)
+        taken = fill_until_refused(h)
+        h.wait_for(lambda: h.gateway.store.is_strained)
+        assert taken > 3 and len(outbox(h, "waiting")) == taken
+        h.gateway.config = dataclasses.replace(h.gateway.config, retention=3600.0)
+        upstream.always(OK)
+        settled(h, count=taken)
 
 
 def test_a_disk_that_is_full_from_the_start_has_no_ballast(small_disk: Path) -> None:

@@ -14,12 +14,14 @@ from typing import Any
 
 import pytest
 
+from gateway import preparing
 from gateway.config import parse
 from gateway.delivery import breaker
 from gateway.delivery.breaker import RESERVE, TRIPS_AT
 from gateway.errors import ConfigurationError
 from gateway.registry import dialects
 from tests.chaos_upstream import CLOSE, Behaviour, Chaos, Got, chaos, say
+from tests.clients.callers import ilert_event
 from tests.engine.vendors import NEEDS, OK, Uptinio, before, down, outbox, page, rows, settled, table
 from tests.harness import House
 
@@ -62,6 +64,24 @@ def longer(monkeypatch: pytest.MonkeyPatch, first: float, longest: float) -> Non
     """Other pauses than tests have otherwise."""
     monkeypatch.setattr(breaker, "FIRST_PAUSE", first)
     monkeypatch.setattr(breaker, "LONGEST_PAUSE", longest)
+
+
+def test_nothing_is_remembered_of_what_had_not_to_be_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was over before it could be told has a lane of its own each time: a gateway that runs for a year has
+    hundreds of thousands of them."""
+    monkeypatch.setattr(preparing, "FOLDED_AFTER_MS", 0)
+    with chaos(say(503)) as upstream, before(tmp_path, table("oncall", upstream.url, "ilert")) as h:
+        many(h, range(TRIPS_AT))
+        opened(h)
+        many(h, range(TRIPS_AT, 40))
+        for number in range(40):
+            h.call("POST", "/ilert/api/events", ilert_event("RESOLVE", f"key-{number}"), key=None)
+        upstream.always(OK)
+        h.wait_for(lambda: not outbox(h, "waiting"))
+        assert len(outbox(h, "void")) > 40
+        assert h.gateway.dispatcher is not None
+        gate = h.gateway.dispatcher._lanes["oncall"].gate
+        h.wait_for(lambda: not gate._known_then, 3)
 
 
 # --- the breaker ---------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import re
 import sqlite3
 import time
@@ -19,7 +20,7 @@ from urllib.parse import urlencode
 import msgspec
 import pytest
 
-from gateway import muting, quieting
+from gateway import muting, quieting, service
 from gateway.accepted import Caller
 from gateway.canonical import Flat, Operation
 from gateway.dialect import Command, Mute, Muted, Ref
@@ -580,6 +581,31 @@ def test_what_goes_on_once_the_silence_is_over_wakes_somebody(tmp_path: Path, ki
         there = [one.method for one in h.arrived("livesession")]
         h.wait_for(lambda: [one.method for one in h.arrived("livesession")].count("DELETE") == 2)
         assert there.count("POST") == 2
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_a_silence_that_is_longer_than_retention_wakes_somebody_too(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That it was a silence, and nobody, who acknowledged is not forgotten for as long as that is so; then it is."""
+    monkeypatch.setattr(service, "PURGE_EVERY", 0.0)
+    monkeypatch.setattr(service, "HOUSEKEEPING", 0.1)
+    name = _named("Long")
+    with lasting(tmp_path, {"there": "ilert"}, store=address(kind, tmp_path)) as h:
+
+        def known() -> list[str]:
+            return select(h, "SELECT operation FROM commands ORDER BY id")
+
+        posted(h, alert(name))
+        made = _silenced(h, name)
+        h.wait_for(lambda: words(h, name) == ["ALERT", "ACCEPT"])
+        h.gateway.config = dataclasses.replace(h.gateway.config, retention=0.001)
+        h.wait_for(lambda: "create" not in known())
+        time.sleep(0.5)
+        _is_over(h, made)
+        posted(h, alert(name))
+        h.wait_for(lambda: words(h, name) == ["ALERT", "ACCEPT", "RESOLVE", "ALERT"])
+        h.wait_for(lambda: not known())
 
 
 @pytest.mark.parametrize("dialect", ["pagerduty", "opsgenie", "jsm_ops", "alertmanager"])

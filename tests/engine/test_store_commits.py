@@ -4,17 +4,19 @@ is told what when the disk is full or the store is not ours."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import apsw
 import pytest
 
 from gateway.errors import StoreError
 from gateway.store import AlertFilter, AlertRow, Store, Tx
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite import LONGEST_LOG, SqliteStore
 from tests.engine.store_drivers import DRIVERS, Harness, alert, command, sqlite_file, within
 
 
@@ -47,6 +49,30 @@ def test_many_concurrent_writes_are_all_there_also_after_reopening(harness: Harn
                 assert total == 1000
 
     asyncio.run(main())
+
+
+def test_a_log_that_grew_while_somebody_read_is_short_again(tmp_path: Path) -> None:
+    """As it does during a backup of a large store: until a restart, the disk was that much smaller."""
+    path = tmp_path / "gateway.db"
+    log = path.with_name("gateway.db-wal")
+
+    async def main() -> None:
+        async with SqliteStore(str(path)) as store:
+            with contextlib.closing(apsw.Connection(str(path))) as reader:
+                reader.execute("BEGIN")
+                reader.execute("SELECT count(*) FROM notes").fetchall()
+                for number in range(12):
+                    await store.write(partial(_note_at_length, number))
+            assert log.stat().st_size > 2 * LONGEST_LOG
+            for number in range(3):
+                await store.write(partial(_note_at_length, number))
+            assert log.stat().st_size <= LONGEST_LOG
+
+    asyncio.run(main())
+
+
+def _note_at_length(number: int, tx: Tx) -> None:
+    tx.put_note("long", str(number) * (2 << 20))
 
 
 def _put(number: int, tx: Tx) -> None:
