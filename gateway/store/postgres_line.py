@@ -57,10 +57,11 @@ SELECT set_config('synchronous_commit', CASE WHEN current_setting('synchronous_c
        set_config('lock_timeout', '0', false)
 """
 # A network that drops silently leaves sessions behind, which count among those that the server admits: by its own
-# settings, for two hours. An engine in its place may not have these.
-_ENDS = b"""
-SELECT set_config(name, '5', false) FROM pg_settings
-WHERE name IN ('tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count')
+# settings, for two hours. And a plan that `_BY_INDEX` could not avert counts as so dear that the server would compile
+# it to machine code, a quarter of a second for a millisecond's work. An engine in its place may not have these.
+_IF_THERE = b"""
+SELECT set_config(name, CASE name WHEN 'jit' THEN 'off' ELSE '5' END, false) FROM pg_settings
+WHERE name IN ('tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count', 'jit')
 """
 # The statistics of an outbox are always of another hour: what the gateway asks for while it works has an index, and
 # is looked up there whatever the planner believes.
@@ -168,7 +169,7 @@ class Line:
             self._process = made.info.backend_pid
         with self.asking():
             made.execute(_SETTINGS, (f"{STATEMENT * 1000:.0f}", f"{IDLE * 1000:.0f}"))
-            made.execute(_ENDS)
+            made.execute(_IF_THERE)
             if self._by_index:
                 made.execute(_BY_INDEX)
         _adapt(made)

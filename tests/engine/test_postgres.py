@@ -481,6 +481,22 @@ def test_success_means_synced_whatever_the_database_is_set_to(url: str) -> None:
         asyncio.run(main(expected))
 
 
+def test_no_statement_is_compiled_whatever_the_database_is_set_to(url: str) -> None:
+    """It is on by default, and where a plan has to sort or to read a table whole it took a quarter of a second, in most
+    transactions that write: the server of these tests cannot do it, those of distributions can."""
+    execute(url, f"ALTER DATABASE {url.rpartition('/')[2]} SET jit = on")
+
+    def shown(tx: Tx) -> str:
+        assert isinstance(tx, PostgresTx)
+        return str(tx._one("SELECT current_setting('jit')", ())[0])
+
+    async def main() -> None:
+        async with PostgresStore(url) as store:
+            assert await store.write(shown) == await store.read(shown) == "off"
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize(
     "setting",
     [
