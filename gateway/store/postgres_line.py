@@ -72,6 +72,10 @@ SELECT set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan
 _WAITS = b"SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event = 'SyncRep')"
 
 
+class Away(StoreError):
+    """There is no connection, and just now none is to be had."""
+
+
 class Address:
     """Where the server is, from a `postgresql://` URL with one host or several. `now` tells the URL as it is now: with
     another user or password, new connections are made with these; another place takes a restart."""
@@ -143,13 +147,13 @@ class Line:
         self.at_length = at_length
 
     def connection(self) -> psycopg.Connection[Any]:
-        """The connection, made anew if it was lost. Raises `StoreError` where there is none: at once where one was
-        tried for a moment ago, so that those who wait are not kept waiting."""
+        """The connection, made anew if it was lost. Raises `Away` where there is none: at once where one was tried for
+        a moment ago, so that those who wait are not kept waiting."""
         if self._connection is not None and not self._connection.closed:
             return self._connection
         self.drop()
         if time.monotonic() < self._refused_until:
-            raise StoreError(self._refusal)
+            raise Away(self._refusal)
         try:
             made = self._made()
             self._see_committed(made)
@@ -157,7 +161,7 @@ class Line:
             self.drop()
             self._refusal = f"the store cannot be reached: {self._address.masked(error)}"
             self._refused_until = time.monotonic() + PAUSE
-            raise StoreError(self._refusal) from None
+            raise Away(self._refusal) from None
         return made
 
     def _made(self) -> psycopg.Connection[Any]:
@@ -207,6 +211,11 @@ class Line:
             if self._end is not None:
                 with contextlib.suppress(OSError):
                     self._end.shutdown(socket.SHUT_RDWR)
+
+    @property
+    def is_made(self) -> bool:
+        """Whether a connection was made, and nobody has noticed that it is lost; for other threads too."""
+        return self._connection is not None
 
     @property
     def is_lost(self) -> bool:

@@ -179,6 +179,24 @@ def _locked(tx: Tx) -> bool:
     return tx.lock("x") and tx.note("held") is None
 
 
+def test_a_server_that_admits_too_few_is_served_by_those_that_it_admits() -> None:
+    """Whoever has no connection refuses at once what it takes, and so takes more than those that have one."""
+    url = shared().database()
+    role = f"few_{url.rpartition('/')[2]}"
+    with psycopg.connect(url, autocommit=True) as asked:
+        asked.execute(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 2; GRANT CREATE ON SCHEMA public TO {role}".encode())
+
+    async def main() -> None:
+        async with PostgresStore(url.replace("postgres@", f"{role}@"), exclusive=False) as store:
+            await store.write(partial(_put, 1))
+            assert await store.read(_all) == {1}
+            await asyncio.gather(*(store.write(partial(_put, number)) for number in range(2, 200)))
+            for _ in range(20):
+                assert {len(found) for found in await asyncio.gather(*(store.read(_all) for _ in range(4)))} == {199}
+
+    asyncio.run(main())
+
+
 def test_a_replica_that_stops_in_the_middle_of_a_transaction_keeps_its_locks_for_seconds_only() -> None:
     """guarantees.md 14: what a frozen replica had under way is taken back by the server."""
     url = shared().database()
@@ -358,6 +376,8 @@ def test_nothing_is_sent_that_is_not_to_be_answered(server: Server) -> None:
 
     async def main(other: psycopg.Connection[tuple[str]]) -> None:
         async with PostgresStore(url) as store:
+            while not all(line.is_made for line in store._writing) or other.execute(states).fetchall() != [("idle",)]:
+                await store.write(_all)  # a writer that connects is not idle
             await store.read(_all)
             working = asyncio.ensure_future(store.write(work))
             await asyncio.to_thread(has_written.wait, HEALTHY)
