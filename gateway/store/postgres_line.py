@@ -88,6 +88,8 @@ class Address:
 
     def _read(self, url: str) -> dict[str, Any]:
         try:
+            if _is_torn(url):
+                raise psycopg.ProgrammingError("a part of a password is taken for a place")
             found = conninfo.conninfo_to_dict(url)
         except psycopg.Error:  # its message quotes from the URL
             raise StoreError(
@@ -125,6 +127,12 @@ class Address:
         for password in self._passwords:
             text = text.replace(password, MASK) if len(password) > 3 else text
         return text
+
+
+def _is_torn(url: str) -> bool:
+    """Whether a `/` or an `@` in the password ends it too early for libpq: the rest would be shown as the host."""
+    authority, _, path = url.partition("://")[2].partition("?")[0].partition("/")
+    return authority.count("@") > 1 or "@" in path
 
 
 class Line:

@@ -633,6 +633,9 @@ SECRET = "s3cr3t-p4ssw0rd"
         "postgresql://u:{secret}@127.0.0.1:notaport/db",
         "postgresql://u:{secret}@[::bad/db",
         "postgresql://u:{secret}@host/db?nonsense=1",
+        "postgresql://u:a@{secret}@127.0.0.1:{port}/db",
+        "postgresql://u:{secret}/a@127.0.0.1:{port}/db",
+        "postgresql://u:a@b/{secret}@127.0.0.1:{port}/db",
     ],
 )
 def test_a_password_is_in_no_error_and_no_repr(where: str) -> None:
