@@ -99,6 +99,11 @@ class PostgresStore:
         self._watch.start()
         line = self._watch.line(self._address)
         try:
+            if not line.sees_its_session():
+                raise StoreError(
+                    "there is a pooler in between that lends a session for a transaction only: have it lend one for as "
+                    "long as a connection lasts (PgBouncer's pool_mode = session), or name the server itself"
+                )
             connection = line.connection()
             with line.asking(MIGRATION):
                 migrate(connection)

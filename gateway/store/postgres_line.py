@@ -35,6 +35,8 @@ of one must not keep its locks."""
 PAUSE = 0.5
 """Seconds between two attempts to connect."""
 TICK = 0.25
+LOOKS = 20
+"""How often is looked whether two connections have a session each, where there is a pooler."""
 
 _DEFAULTS: dict[str, Any] = {
     "connect_timeout": CONNECT,
@@ -54,7 +56,8 @@ SELECT set_config('synchronous_commit', CASE WHEN current_setting('synchronous_c
        set_config('statement_timeout', %s, false),
        set_config('idle_in_transaction_session_timeout', %s, false),
        set_config('default_transaction_isolation', 'read committed', false),
-       set_config('lock_timeout', '0', false)
+       set_config('lock_timeout', '0', false),
+       pg_backend_pid()
 """
 # A network that drops silently leaves sessions behind, which count among those that the server admits: by its own
 # settings, for two hours. And a plan that `_BY_INDEX` could not avert counts as so dear that the server would compile
@@ -178,9 +181,10 @@ class Line:
             # A descriptor of our own for the same socket: cutting it can never meet one that was used again.
             self._end = socket.fromfd(made.fileno(), socket.AF_UNIX, socket.SOCK_STREAM)
             self._connection = made
-            self._process = made.info.backend_pid
         with self.asking():
-            made.execute(_SETTINGS, (f"{STATEMENT * 1000:.0f}", f"{IDLE * 1000:.0f}"))
+            set_to = made.execute(_SETTINGS, (f"{STATEMENT * 1000:.0f}", f"{IDLE * 1000:.0f}")).fetchone()
+            assert set_to is not None
+            self._process = set_to[-1]  # what a pooler says at the beginning is a number of its own
             made.execute(_IF_THERE)
             if self._by_index:
                 made.execute(_BY_INDEX)
@@ -198,6 +202,24 @@ class Line:
         if waits:
             raise StoreError("it waits for a synchronous standby, with what was to be committed before")
         self._committing = 0
+
+    def sees_its_session(self) -> bool:
+        """Whether the session is this line's for as long as it has its connection: a pooler that lends one for a
+        transaction gives the same to the next who asks. Where no pooler is seen, nothing is asked."""
+        made = self.connection()
+        if made.info.backend_pid == self._process:
+            return True
+        other = Line(self._address, self.at_length)
+        try:
+            lines = (self.connection(), other.connection())
+            with self.asking():
+                found = [
+                    [one.execute(b"SELECT pg_backend_pid()", prepare=False).fetchone() for one in lines]
+                    for _ in range(LOOKS)
+                ]
+            return not any(one == another for one, another in found)
+        finally:
+            other.drop()
 
     def drop(self, *, is_committing: bool = False) -> None:
         """Gives the connection up, whatever it waits for; a commit may be what that is."""

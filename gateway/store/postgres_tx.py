@@ -352,7 +352,7 @@ class PostgresTx(SqlTx):
 
 _TROUBLES: tuple[tuple[tuple[type[psycopg.Error], ...], type[StoreError], str], ...] = (
     ((errors.ReadOnlySqlTransaction,), Lost, "the store takes no writes"),
-    ((errors.InvalidSqlStatementName,), Lost, "the session is not what it was"),
+    ((errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement), Lost, "the session is not what it was"),
     (_AWAY, Trouble, "the store cannot be used"),
     (_PASSING, Conflict, "others are at the same thing"),
 )

@@ -27,6 +27,7 @@ from gateway.store.postgres_schema import SCHEMAS, migrate
 from gateway.store.postgres_tx import PostgresTx, _translated, claiming
 from gateway.store.sqlite import SqliteStore
 from tests.engine.store_drivers import alert, delivery
+from tests.pooler import pooler
 from tests.postgres_server import free_port, shared
 
 SHORT = 0.5
@@ -530,6 +531,16 @@ def test_what_is_read_after_a_lock_is_current_whatever_the_database_is_set_to(ur
         assert len(runs) == 1, "it waited, and was not turned away"
 
     among(url, main)
+
+
+def test_a_pooler_that_lends_sessions_for_a_transaction_is_refused(url: str) -> None:
+    async def main(through: str) -> None:
+        with pytest.raises(StoreError, match="pool_mode = session"):
+            async with PostgresStore(through):
+                pass
+
+    with pooler(url) as through:
+        asyncio.run(main(through))
 
 
 @pytest.mark.parametrize("is_there", [False, True])
