@@ -36,7 +36,7 @@ from gateway.store.jobs import Job, answer
 from gateway.store.postgres_journeys import CHANNEL, ahead, end, one_view, say, take_back, tell
 from gateway.store.postgres_line import ANSWER, PAUSE, Address, Away, Line, Watch
 from gateway.store.postgres_schema import migrate
-from gateway.store.postgres_tx import Conflict, Lost, Overdue, PostgresTx, Trouble, Unclear
+from gateway.store.postgres_tx import Conflict, Full, Lost, Overdue, PostgresTx, Trouble, Unclear
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -50,6 +50,8 @@ WITHIN = 8.0
 """Seconds after which a caller hears that the store does not answer."""
 MIGRATION = 3600.0
 """Seconds that the schema may take to be brought up to date, or another replica to be done with that."""
+ROOM = 1 << 20
+"""Bytes that a full disk of the server has to have before alerts are taken again."""
 HEAR = 5.0
 """Seconds that the listener listens before it sees whether it still should."""
 
@@ -169,7 +171,10 @@ class PostgresStore:
             await self.write(lambda tx: _own(tx).renew(held))
 
     async def ease(self) -> None:
-        return
+        if self.is_strained:
+            with contextlib.suppress(StoreError):
+                await self.write(_try_room)
+                self.is_strained = False
 
     # --- reading -----------------------------------------------------------------------------------------
 
@@ -260,6 +265,8 @@ class PostgresStore:
                 if isinstance(error, Lost) and may_repeat:
                     may_repeat = False
                     continue
+                # Where new alerts find no room, outcomes often do, and what proves that the store takes commits.
+                self.is_strained |= isinstance(error, Full)
                 _fail(jobs, error)
                 return
             except Exception as error:
@@ -380,6 +387,12 @@ class PostgresStore:
 
 def _nobody(text: str) -> None:
     """Nobody listens."""
+
+
+def _try_room(tx: Tx) -> None:
+    """Takes some room and gives it back; what is the same throughout would be kept in less."""
+    tx.put_note("room", secrets.token_urlsafe(ROOM))
+    tx.put_note("room", None)
 
 
 def _own(tx: Tx) -> PostgresTx:

@@ -44,6 +44,10 @@ class Trouble(StoreError):
     """The store itself is in trouble: everybody's."""
 
 
+class Full(Trouble):
+    """The server's disk is full. What changes a row in its place may be written still."""
+
+
 class Lost(Trouble):
     """The connection is gone, or leads to a server that takes no writes any more."""
 
@@ -355,6 +359,7 @@ _TROUBLES: tuple[tuple[tuple[type[psycopg.Error], ...], type[StoreError], str], 
     ((errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement), Lost, "the session is not what it was"),
     (_AWAY, Trouble, "the store cannot be used"),
     (_PASSING, Conflict, "others are at the same thing"),
+    ((errors.DiskFull,), Full, "the store cannot be used"),
 )
 
 

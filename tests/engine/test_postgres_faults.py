@@ -22,6 +22,7 @@ from gateway.store import AlertFilter, Tx, postgres
 from gateway.store.postgres import WITHIN, WRITERS, PostgresStore
 from gateway.store.postgres_line import ANSWER, IDLE
 from gateway.store.postgres_tx import PostgresTx
+from gateway.watch import prove
 from tests.engine.store_drivers import alert
 from tests.engine.vendors import page
 from tests.harness import house, inbound_tables, upstream_table
@@ -195,6 +196,37 @@ def test_a_server_that_admits_too_few_is_served_by_those_that_it_admits() -> Non
                 assert {len(found) for found in await asyncio.gather(*(store.read(_all) for _ in range(4)))} == {199}
 
     asyncio.run(main())
+
+
+def test_a_full_disk_of_the_server_is_told_as_one() -> None:
+    """What changes a row in its place is written there too: what proves that commits are taken, and outcomes."""
+    url = shared().database()
+    full = (
+        "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$; "
+        "CREATE TRIGGER full_disk BEFORE INSERT ON alerts EXECUTE FUNCTION full_disk(); "
+        "CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON notes "
+        "FOR EACH ROW WHEN (length(NEW.body) > 100000) EXECUTE FUNCTION full_disk()"
+    )
+
+    async def main(other: psycopg.Connection[tuple[str]]) -> None:
+        async with PostgresStore(url) as store:
+            await prove(store, WITHIN)
+            other.execute(full.encode())
+            with pytest.raises(StoreError, match="could not extend file"):
+                await store.write(partial(_put, 1))
+            await store.ease()
+            with pytest.raises(StoreError, match="the disk is full"):
+                await prove(store, WITHIN)
+            await store.write(lambda tx: tx.put_note("outcome", 1))
+            assert store.is_strained
+            other.execute(b"DROP FUNCTION full_disk CASCADE")
+            await store.ease()
+            await prove(store, WITHIN)
+            await store.write(partial(_put, 1))
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        asyncio.run(main(connection))
 
 
 def test_a_replica_that_stops_in_the_middle_of_a_transaction_keeps_its_locks_for_seconds_only() -> None:
