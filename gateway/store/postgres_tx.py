@@ -28,7 +28,8 @@ _CHANNEL_BYTES = 7999
 _OWN = (psycopg.IntegrityError, psycopg.DataError, psycopg.ProgrammingError)
 _AWAY = (errors.UndefinedTable, errors.UndefinedColumn, errors.InsufficientPrivilege)
 """What is refused while a database is being restored, or rights are granted anew: no fault of who asked."""
-_ENDED = (errors.AdminShutdown, errors.CrashShutdown, errors.IdleInTransactionSessionTimeout)
+_LAST_WORDS = ("FATAL", "PANIC")
+"""How bad what a server says is where it ends the session with it: whoever ended it, and by which of its timeouts."""
 _PASSING = (errors.SerializationFailure, errors.DeadlockDetected, errors.LockNotAvailable)
 
 
@@ -128,7 +129,7 @@ class PostgresTx(SqlTx):
     def _judged(self, error: psycopg.Error) -> Exception:
         """Whose trouble an error is."""
         said = self._line.masked(error)
-        if self._line.is_lost or isinstance(error, _ENDED):
+        if self._line.is_lost or error.diag.severity_nonlocalized in _LAST_WORDS:
             return Lost(f"the store cannot be used: {said}")
         if isinstance(error, errors.QueryCanceled) and not self._is_behind():
             return Overdue(f"the store was too slow: {said}")

@@ -175,6 +175,21 @@ def test_idle_connections_that_the_server_ended_are_nobodys_trouble() -> None:
     asyncio.run(main())
 
 
+def test_idle_connections_that_the_server_ends_by_itself_are_nobodys_trouble() -> None:
+    url = shared().database()
+    with psycopg.connect(url, autocommit=True) as other:
+        other.execute(f"ALTER DATABASE {url.rpartition('/')[2]} SET idle_session_timeout = '100ms'".encode())
+
+    async def main() -> None:
+        async with PostgresStore(url) as store:
+            for number in range(1, 60):
+                await store.write(partial(_put, number))
+                assert len(await store.read(_all)) == number
+                await asyncio.sleep(0.095 + number % 10 / 1000)  # what it says last is heard before the end, or is not
+
+    asyncio.run(main())
+
+
 def _locked(tx: Tx) -> bool:
     """What is locked is had when something is read."""
     return tx.lock("x") and tx.note("held") is None
