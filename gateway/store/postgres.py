@@ -1,11 +1,12 @@
 """The store in PostgreSQL, shared by several gateways.
 
 A few writer threads take what waits for them into one transaction each: many callers share one commit, and a journey
-to the server is made only for what a job reads; what it writes goes along with the next one. Where a job fails after
-it has written, all are done again with a savepoint for each. Transactions are READ COMMITTED, and what must not be
-decided twice is locked by name (`Tx.lock`). Of the jobs in one transaction only the first ever waits for another
-transaction; what would have to wait is put aside and goes first in the next one. So a job may be run more than once:
-it must change nothing but the store, or what it changes again.
+to the server is made only for what a job reads; what it writes goes along with the next one. Where the server admits
+no more connections, those that there are serve all. Where a job fails after it has written, all are done again with a
+savepoint for each. Transactions are READ COMMITTED, and what must not be decided twice is locked by name (`Tx.lock`).
+Of the jobs in one transaction only the first ever waits for another transaction; what would have to wait is put aside
+and goes first in the next one. So a job may be run more than once: it must change nothing but the store, or what it
+changes again.
 
 Features that an engine in PostgreSQL's place must offer: `FOR UPDATE SKIP LOCKED` and `NOWAIT`, transaction-level
 advisory locks, savepoints, partial unique indexes, `ON CONFLICT`, `UPDATE … FROM … RETURNING`, arrays as parameters,
@@ -22,6 +23,7 @@ import secrets
 import threading
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
@@ -32,9 +34,9 @@ from gateway.ids import SLOTS
 from gateway.store import DeliveryRow, Tx
 from gateway.store.jobs import Job, answer
 from gateway.store.postgres_journeys import CHANNEL, ahead, end, one_view, say, take_back, tell
-from gateway.store.postgres_line import Address, Line, Watch
+from gateway.store.postgres_line import ANSWER, PAUSE, Address, Away, Line, Watch
 from gateway.store.postgres_schema import migrate
-from gateway.store.postgres_tx import Conflict, Lost, Overdue, PostgresTx, Trouble, Unclear
+from gateway.store.postgres_tx import Conflict, Full, Lost, Overdue, PostgresTx, Trouble, Unclear
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -48,6 +50,8 @@ WITHIN = 8.0
 """Seconds after which a caller hears that the store does not answer."""
 MIGRATION = 3600.0
 """Seconds that the schema may take to be brought up to date, or another replica to be done with that."""
+ROOM = 1 << 20
+"""Bytes that a full disk of the server has to have before alerts are taken again."""
 HEAR = 5.0
 """Seconds that the listener listens before it sees whether it still should."""
 
@@ -66,8 +70,9 @@ class PostgresStore:
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._watch = Watch()
         self._threads: list[threading.Thread] = []
+        self._writing: list[Line] = []
         self._readers = ThreadPoolExecutor(READERS, "store-reader")
-        self._own = threading.local()
+        self._reading = [(self._watch.line(self._address), threading.Lock()) for _ in range(READERS)]
         self._keeping: asyncio.Task[None] | None = None
         self._closing = threading.Event()
         self.slot = 0
@@ -96,6 +101,11 @@ class PostgresStore:
         self._watch.start()
         line = self._watch.line(self._address)
         try:
+            if not line.sees_its_session():
+                raise StoreError(
+                    "there is a pooler in between that lends a session for a transaction only: have it lend one for as "
+                    "long as a connection lasts (PgBouncer's pool_mode = session), or name the server itself"
+                )
             connection = line.connection()
             with line.asking(MIGRATION):
                 migrate(connection)
@@ -105,11 +115,14 @@ class PostgresStore:
             line.drop()
 
     def _start(self) -> None:
-        targets = [(self._write_batches, f"store-writer-{number}") for number in range(WRITERS)]
+        self._writing = [self._watch.line(self._address, by_index=True) for _ in range(WRITERS)]
+        targets = [
+            (partial(self._write_batches, line), f"store-writer-{number}") for number, line in enumerate(self._writing)
+        ]
         if self._owner:
             loop = asyncio.get_running_loop()
             self._hearing = self._watch.line(self._address)
-            targets.append((lambda: self._listen(self._hearing, loop), "store-listener"))
+            targets.append((partial(self._listen, self._hearing, loop), "store-listener"))
         self._threads = [threading.Thread(target=target, name=name, daemon=True) for target, name in targets]
         for thread in self._threads:
             thread.start()
@@ -157,14 +170,35 @@ class PostgresStore:
         return await self.write(lambda tx: _own(tx).renew(held)) if held else []
 
     async def ease(self) -> None:
-        return
+        if self.is_strained:
+            with contextlib.suppress(StoreError):
+                await self.write(_try_room)
+                self.is_strained = False
 
     # --- reading -----------------------------------------------------------------------------------------
 
     def _read(self, work: Callable[[Tx], T]) -> T:
-        line = getattr(self._own, "line", None)
-        if line is None:
-            line = self._own.line = self._watch.line(self._address)
+        """On a line that nobody has, one with a connection first; or else, where none is to be had, on one of those."""
+        found = sorted(self._reading, key=lambda one: not one[0].is_made)
+        line, lock = next(one for one in found if one[1].acquire(blocking=False))
+        try:
+            return self._read_again(line, work)
+        except Away:
+            made = next((one for one in found if one[0].is_made), None)
+            if made is None:
+                raise
+        finally:
+            lock.release()
+        line, lock = made
+        if not lock.acquire(timeout=ANSWER):
+            raise Overdue("the only connection that is left to read is used for something else; ask again later")
+        try:
+            return self._read_again(line, work)
+        finally:
+            lock.release()
+
+    def _read_again(self, line: Line, work: Callable[[Tx], T]) -> T:
+        """On a new connection, once, where the first one is lost: nothing has been changed."""
         try:
             return self._read_on(line, work)
         except Lost:
@@ -178,12 +212,15 @@ class PostgresStore:
 
     # --- writing -----------------------------------------------------------------------------------------
 
-    def _write_batches(self) -> None:
-        line = self._watch.line(self._address, by_index=True)
+    def _write_batches(self, line: Line) -> None:
         running = True
         while running:
             jobs: list[Job] = []
             job = self._jobs.get()
+            if job is not None and self._leaves_to_others(line):
+                self._jobs.put(job)
+                self._join(line)
+                continue
             while job is not None:
                 jobs.append(job)
                 if len(jobs) == BATCH:
@@ -194,6 +231,23 @@ class PostgresStore:
                     break
             running = job is not None
             self._serve(line, [job for job in jobs if not job.future.done()])
+
+    def _leaves_to_others(self, line: Line) -> bool:
+        """Whether others have a connection and this one has none. It may get none where the server admits no more: it
+        would refuse what it takes at once, and so take more than those who do the work."""
+        return not line.is_made and not self._closing.is_set() and any(other.is_made for other in self._writing)
+
+    def _join(self, line: Line) -> None:
+        """Gets a connection while others work; until there is one, or nobody else has one either."""
+        is_told = False
+        while self._leaves_to_others(line):
+            try:
+                line.connection()
+            except Away as error:
+                if not is_told:
+                    log.warning("store.connection_refused", reason=str(error))
+                is_told = True
+                self._closing.wait(PAUSE)
 
     def _serve(self, line: Line, jobs: list[Job]) -> None:
         """Sees every job to its end. A connection that is lost before the commit was asked for has changed nothing:
@@ -210,6 +264,8 @@ class PostgresStore:
                 if isinstance(error, Lost) and may_repeat:
                     may_repeat = False
                     continue
+                # Where new alerts find no room, outcomes often do, and what proves that the store takes commits.
+                self.is_strained |= isinstance(error, Full)
                 _fail(jobs, error)
                 return
             except Exception as error:
@@ -330,6 +386,12 @@ class PostgresStore:
 
 def _nobody(text: str) -> None:
     """Nobody listens."""
+
+
+def _try_room(tx: Tx) -> None:
+    """Takes some room and gives it back; what is the same throughout would be kept in less."""
+    tx.put_note("room", secrets.token_urlsafe(ROOM))
+    tx.put_note("room", None)
 
 
 def _own(tx: Tx) -> PostgresTx:

@@ -35,6 +35,8 @@ of one must not keep its locks."""
 PAUSE = 0.5
 """Seconds between two attempts to connect."""
 TICK = 0.25
+LOOKS = 20
+"""How often is looked whether two connections have a session each, where there is a pooler."""
 
 _DEFAULTS: dict[str, Any] = {
     "connect_timeout": CONNECT,
@@ -54,13 +56,15 @@ SELECT set_config('synchronous_commit', CASE WHEN current_setting('synchronous_c
        set_config('statement_timeout', %s, false),
        set_config('idle_in_transaction_session_timeout', %s, false),
        set_config('default_transaction_isolation', 'read committed', false),
-       set_config('lock_timeout', '0', false)
+       set_config('lock_timeout', '0', false),
+       pg_backend_pid()
 """
 # A network that drops silently leaves sessions behind, which count among those that the server admits: by its own
-# settings, for two hours. An engine in its place may not have these.
-_ENDS = b"""
-SELECT set_config(name, '5', false) FROM pg_settings
-WHERE name IN ('tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count')
+# settings, for two hours. And a plan that `_BY_INDEX` could not avert counts as so dear that the server would compile
+# it to machine code, a quarter of a second for a millisecond's work. An engine in its place may not have these.
+_IF_THERE = b"""
+SELECT set_config(name, CASE name WHEN 'jit' THEN 'off' ELSE '5' END, false) FROM pg_settings
+WHERE name IN ('tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count', 'jit')
 """
 # The statistics of an outbox are always of another hour: what the gateway asks for while it works has an index, and
 # is looked up there whatever the planner believes.
@@ -69,6 +73,10 @@ SELECT set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan
        set_config('enable_sort', 'off', false)
 """
 _WAITS = b"SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event = 'SyncRep')"
+
+
+class Away(StoreError):
+    """There is no connection, and just now none is to be had."""
 
 
 class Address:
@@ -83,6 +91,8 @@ class Address:
 
     def _read(self, url: str) -> dict[str, Any]:
         try:
+            if _is_torn(url):
+                raise psycopg.ProgrammingError("a part of a password is taken for a place")
             found = conninfo.conninfo_to_dict(url)
         except psycopg.Error:  # its message quotes from the URL
             raise StoreError(
@@ -122,6 +132,12 @@ class Address:
         return text
 
 
+def _is_torn(url: str) -> bool:
+    """Whether a `/` or an `@` in the password ends it too early for libpq: the rest would be shown as the host."""
+    authority, _, path = url.partition("://")[2].partition("?")[0].partition("/")
+    return authority.count("@") > 1 or "@" in path
+
+
 class Line:
     """One connection of one thread, `by_index` for what asks little and often. `until` is when its answer is overdue,
     None while nothing is asked; `heard` when a journey last ended; `at_length` is for the one who may ask for something
@@ -142,13 +158,13 @@ class Line:
         self.at_length = at_length
 
     def connection(self) -> psycopg.Connection[Any]:
-        """The connection, made anew if it was lost. Raises `StoreError` where there is none: at once where one was
-        tried for a moment ago, so that those who wait are not kept waiting."""
+        """The connection, made anew if it was lost. Raises `Away` where there is none: at once where one was tried for
+        a moment ago, so that those who wait are not kept waiting."""
         if self._connection is not None and not self._connection.closed:
             return self._connection
         self.drop()
         if time.monotonic() < self._refused_until:
-            raise StoreError(self._refusal)
+            raise Away(self._refusal)
         try:
             made = self._made()
             self._see_committed(made)
@@ -156,7 +172,7 @@ class Line:
             self.drop()
             self._refusal = f"the store cannot be reached: {self._address.masked(error)}"
             self._refused_until = time.monotonic() + PAUSE
-            raise StoreError(self._refusal) from None
+            raise Away(self._refusal) from None
         return made
 
     def _made(self) -> psycopg.Connection[Any]:
@@ -165,10 +181,11 @@ class Line:
             # A descriptor of our own for the same socket: cutting it can never meet one that was used again.
             self._end = socket.fromfd(made.fileno(), socket.AF_UNIX, socket.SOCK_STREAM)
             self._connection = made
-            self._process = made.info.backend_pid
         with self.asking():
-            made.execute(_SETTINGS, (f"{STATEMENT * 1000:.0f}", f"{IDLE * 1000:.0f}"))
-            made.execute(_ENDS)
+            set_to = made.execute(_SETTINGS, (f"{STATEMENT * 1000:.0f}", f"{IDLE * 1000:.0f}")).fetchone()
+            assert set_to is not None
+            self._process = set_to[-1]  # what a pooler says at the beginning is a number of its own
+            made.execute(_IF_THERE)
             if self._by_index:
                 made.execute(_BY_INDEX)
         _adapt(made)
@@ -185,6 +202,24 @@ class Line:
         if waits:
             raise StoreError("it waits for a synchronous standby, with what was to be committed before")
         self._committing = 0
+
+    def sees_its_session(self) -> bool:
+        """Whether the session is this line's for as long as it has its connection: a pooler that lends one for a
+        transaction gives the same to the next who asks. Where no pooler is seen, nothing is asked."""
+        made = self.connection()
+        if made.info.backend_pid == self._process:
+            return True
+        other = Line(self._address, self.at_length)
+        try:
+            lines = (self.connection(), other.connection())
+            with self.asking():
+                found = [
+                    [one.execute(b"SELECT pg_backend_pid()", prepare=False).fetchone() for one in lines]
+                    for _ in range(LOOKS)
+                ]
+            return not any(one == another for one, another in found)
+        finally:
+            other.drop()
 
     def drop(self, *, is_committing: bool = False) -> None:
         """Gives the connection up, whatever it waits for; a commit may be what that is."""
@@ -206,6 +241,11 @@ class Line:
             if self._end is not None:
                 with contextlib.suppress(OSError):
                     self._end.shutdown(socket.SHUT_RDWR)
+
+    @property
+    def is_made(self) -> bool:
+        """Whether a connection was made, and nobody has noticed that it is lost; for other threads too."""
+        return self._connection is not None
 
     @property
     def is_lost(self) -> bool:

@@ -28,7 +28,8 @@ _CHANNEL_BYTES = 7999
 _OWN = (psycopg.IntegrityError, psycopg.DataError, psycopg.ProgrammingError)
 _AWAY = (errors.UndefinedTable, errors.UndefinedColumn, errors.InsufficientPrivilege)
 """What is refused while a database is being restored, or rights are granted anew: no fault of who asked."""
-_ENDED = (errors.AdminShutdown, errors.CrashShutdown, errors.IdleInTransactionSessionTimeout)
+_LAST_WORDS = ("FATAL", "PANIC")
+"""How bad what a server says is where it ends the session with it: whoever ended it, and by which of its timeouts."""
 _PASSING = (errors.SerializationFailure, errors.DeadlockDetected, errors.LockNotAvailable)
 
 
@@ -42,6 +43,10 @@ class Overdue(StoreError):
 
 class Trouble(StoreError):
     """The store itself is in trouble: everybody's."""
+
+
+class Full(Trouble):
+    """The server's disk is full. What changes a row in its place may be written still."""
 
 
 class Lost(Trouble):
@@ -124,7 +129,7 @@ class PostgresTx(SqlTx):
     def _judged(self, error: psycopg.Error) -> Exception:
         """Whose trouble an error is."""
         said = self._line.masked(error)
-        if self._line.is_lost or isinstance(error, _ENDED):
+        if self._line.is_lost or error.diag.severity_nonlocalized in _LAST_WORDS:
             return Lost(f"the store cannot be used: {said}")
         if isinstance(error, errors.QueryCanceled) and not self._is_behind():
             return Overdue(f"the store was too slow: {said}")
@@ -356,9 +361,10 @@ class PostgresTx(SqlTx):
 
 _TROUBLES: tuple[tuple[tuple[type[psycopg.Error], ...], type[StoreError], str], ...] = (
     ((errors.ReadOnlySqlTransaction,), Lost, "the store takes no writes"),
-    ((errors.InvalidSqlStatementName,), Lost, "the session is not what it was"),
+    ((errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement), Lost, "the session is not what it was"),
     (_AWAY, Trouble, "the store cannot be used"),
     (_PASSING, Conflict, "others are at the same thing"),
+    ((errors.DiskFull,), Full, "the store cannot be used"),
 )
 
 

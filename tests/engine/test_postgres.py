@@ -27,6 +27,7 @@ from gateway.store.postgres_schema import SCHEMAS, migrate
 from gateway.store.postgres_tx import PostgresTx, _translated, claiming
 from gateway.store.sqlite import SqliteStore
 from tests.engine.store_drivers import alert, delivery
+from tests.pooler import pooler
 from tests.postgres_server import free_port, shared
 
 SHORT = 0.5
@@ -481,6 +482,22 @@ def test_success_means_synced_whatever_the_database_is_set_to(url: str) -> None:
         asyncio.run(main(expected))
 
 
+def test_no_statement_is_compiled_whatever_the_database_is_set_to(url: str) -> None:
+    """It is on by default, and where a plan has to sort or to read a table whole it took a quarter of a second, in most
+    transactions that write: the server of these tests cannot do it, those of distributions can."""
+    execute(url, f"ALTER DATABASE {url.rpartition('/')[2]} SET jit = on")
+
+    def shown(tx: Tx) -> str:
+        assert isinstance(tx, PostgresTx)
+        return str(tx._one("SELECT current_setting('jit')", ())[0])
+
+    async def main() -> None:
+        async with PostgresStore(url) as store:
+            assert await store.write(shown) == await store.read(shown) == "off"
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize(
     "setting",
     [
@@ -514,6 +531,16 @@ def test_what_is_read_after_a_lock_is_current_whatever_the_database_is_set_to(ur
         assert len(runs) == 1, "it waited, and was not turned away"
 
     among(url, main)
+
+
+def test_a_pooler_that_lends_sessions_for_a_transaction_is_refused(url: str) -> None:
+    async def main(through: str) -> None:
+        with pytest.raises(StoreError, match="pool_mode = session"):
+            async with PostgresStore(through):
+                pass
+
+    with pooler(url) as through:
+        asyncio.run(main(through))
 
 
 @pytest.mark.parametrize("is_there", [False, True])
@@ -617,6 +644,9 @@ SECRET = "s3cr3t-p4ssw0rd"
         "postgresql://u:{secret}@127.0.0.1:notaport/db",
         "postgresql://u:{secret}@[::bad/db",
         "postgresql://u:{secret}@host/db?nonsense=1",
+        "postgresql://u:a@{secret}@127.0.0.1:{port}/db",
+        "postgresql://u:{secret}/a@127.0.0.1:{port}/db",
+        "postgresql://u:a@b/{secret}@127.0.0.1:{port}/db",
     ],
 )
 def test_a_password_is_in_no_error_and_no_repr(where: str) -> None:

@@ -22,6 +22,7 @@ from gateway.store import AlertFilter, DeliveryFilter, Tx, postgres
 from gateway.store.postgres import WITHIN, WRITERS, PostgresStore
 from gateway.store.postgres_line import ANSWER, IDLE
 from gateway.store.postgres_tx import PostgresTx
+from gateway.watch import prove
 from tests.engine.store_drivers import alert, delivery
 from tests.engine.vendors import page
 from tests.harness import house, inbound_tables, upstream_table
@@ -174,9 +175,73 @@ def test_idle_connections_that_the_server_ended_are_nobodys_trouble() -> None:
     asyncio.run(main())
 
 
+def test_idle_connections_that_the_server_ends_by_itself_are_nobodys_trouble() -> None:
+    url = shared().database()
+    with psycopg.connect(url, autocommit=True) as other:
+        other.execute(f"ALTER DATABASE {url.rpartition('/')[2]} SET idle_session_timeout = '100ms'".encode())
+
+    async def main() -> None:
+        async with PostgresStore(url) as store:
+            for number in range(1, 60):
+                await store.write(partial(_put, number))
+                assert len(await store.read(_all)) == number
+                await asyncio.sleep(0.095 + number % 10 / 1000)  # what it says last is heard before the end, or is not
+
+    asyncio.run(main())
+
+
 def _locked(tx: Tx) -> bool:
     """What is locked is had when something is read."""
     return tx.lock("x") and tx.note("held") is None
+
+
+def test_a_server_that_admits_too_few_is_served_by_those_that_it_admits() -> None:
+    """Whoever has no connection refuses at once what it takes, and so takes more than those that have one."""
+    url = shared().database()
+    role = f"few_{url.rpartition('/')[2]}"
+    with psycopg.connect(url, autocommit=True) as asked:
+        asked.execute(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 2; GRANT CREATE ON SCHEMA public TO {role}".encode())
+
+    async def main() -> None:
+        async with PostgresStore(url.replace("postgres@", f"{role}@"), exclusive=False) as store:
+            await store.write(partial(_put, 1))
+            assert await store.read(_all) == {1}
+            await asyncio.gather(*(store.write(partial(_put, number)) for number in range(2, 200)))
+            for _ in range(20):
+                assert {len(found) for found in await asyncio.gather(*(store.read(_all) for _ in range(4)))} == {199}
+
+    asyncio.run(main())
+
+
+def test_a_full_disk_of_the_server_is_told_as_one() -> None:
+    """What changes a row in its place is written there too: what proves that commits are taken, and outcomes."""
+    url = shared().database()
+    full = (
+        "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$; "
+        "CREATE TRIGGER full_disk BEFORE INSERT ON alerts EXECUTE FUNCTION full_disk(); "
+        "CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON notes "
+        "FOR EACH ROW WHEN (length(NEW.body) > 100000) EXECUTE FUNCTION full_disk()"
+    )
+
+    async def main(other: psycopg.Connection[tuple[str]]) -> None:
+        async with PostgresStore(url) as store:
+            await prove(store, WITHIN)
+            other.execute(full.encode())
+            with pytest.raises(StoreError, match="could not extend file"):
+                await store.write(partial(_put, 1))
+            await store.ease()
+            with pytest.raises(StoreError, match="the disk is full"):
+                await prove(store, WITHIN)
+            await store.write(lambda tx: tx.put_note("outcome", 1))
+            assert store.is_strained
+            other.execute(b"DROP FUNCTION full_disk CASCADE")
+            await store.ease()
+            await prove(store, WITHIN)
+            await store.write(partial(_put, 1))
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        asyncio.run(main(connection))
 
 
 def test_a_replica_that_stops_in_the_middle_of_a_transaction_keeps_its_locks_for_seconds_only() -> None:
@@ -400,6 +465,8 @@ def test_nothing_is_sent_that_is_not_to_be_answered(server: Server) -> None:
 
     async def main(other: psycopg.Connection[tuple[str]]) -> None:
         async with PostgresStore(url) as store:
+            while not all(line.is_made for line in store._writing) or other.execute(states).fetchall() != [("idle",)]:
+                await store.write(_all)  # a writer that connects is not idle
             await store.read(_all)
             working = asyncio.ensure_future(store.write(work))
             await asyncio.to_thread(has_written.wait, HEALTHY)
