@@ -95,8 +95,11 @@ class Outbox:
 
     def is_told_anew(self, target: TargetRow, operation: Operation) -> bool:
         """Whether an upstream is told that an alert ended and is open again, which nobody but a silence had
-        acknowledged: what never heard of that has nothing to be woken from, and only an opening is new to it."""
+        acknowledged: what never heard of that has nothing to be woken from, and only an opening is new to it. A
+        fallback stands by for the opening: the others may not be there by now."""
         upstream = self._config.upstreams.get(target.upstream)
+        if target.state == "standby":
+            return True
         if upstream is None or target.state not in ("waiting", "present"):
             return target.state == "absent" and operation is Operation.REOPEN
         return what_to_send(upstream, Operation.ACKNOWLEDGE)[0] is Operation.ACKNOWLEDGE

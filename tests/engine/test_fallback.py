@@ -3,9 +3,11 @@ or hold. What `fallback` in a route means is in interface.md and guarantees.md 2
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from gateway.dialect import Again, Command, Ref
 from gateway.errors import ConfigurationError
 from gateway.preparing import fire
 from tests.chaos_upstream import CLOSE, HANG, Behaviour, Chaos, chaos, say
+from tests.engine.lasting import SILENCES, alert, posted, seconds
 from tests.engine.test_backlog import drain, states
 from tests.engine.test_lanes import Desk, create
 from tests.engine.vendors import (
@@ -35,7 +38,7 @@ from tests.engine.vendors import (
     slow,
     table,
 )
-from tests.harness import KEY, House
+from tests.harness import KEY, House, house
 
 AFTER = 0.6
 ROUTE = f'[[routes]]\nto = ["oncall"]\nfallback = {{ to = ["sms"], after = "{int(AFTER * 1000)}ms" }}\n'
@@ -413,3 +416,51 @@ def test_a_mistake_is_named(fallback: str, problem: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         parse(text)
     assert any(one.startswith(problem) for one in caught.value.problems), caught.value.problems
+
+
+# --- silences -------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def silenceable(directory: Path, *tables: str, routes: str) -> Iterator[House]:
+    """A gateway for a caller of Alertmanager's dialect."""
+    text = "\n".join([f'[inbound.alertmanager]\nkeys = {{ ci = "{KEY}" }}', *tables, routes])
+    with house(directory, config=lambda _: text) as standing:
+        yield standing
+
+
+def silenced(h: House, name: str) -> str:
+    """A silence for alerts of this name."""
+    matchers = [{"name": "alertname", "value": name, "isRegex": False}]
+    body = {"startsAt": seconds(-1), "endsAt": seconds(60), "createdBy": "jane", "comment": "we know"}
+    sent = h.call("POST", SILENCES, {"matchers": matchers, **body})
+    assert sent.status == 200, sent.body
+    return str(sent.body["silenceID"])
+
+
+def test_what_goes_on_once_its_silence_is_over_goes_to_the_fallback_where_nobody_takes_it(tmp_path: Path) -> None:
+    """The primary took it before the silence, and is away by the time it is told anew."""
+    with chaos(OK) as oncall, chaos(OK) as sms, silenceable(tmp_path, *tables(oncall, sms), routes=ROUTE) as h:
+        posted(h, alert("Disk"))
+        h.wait_for(lambda: of(h, "sms") == [("create", "void")])
+        silence = silenced(h, "Disk")
+        h.wait_for(lambda: words(oncall) == ["ALERT", "ACCEPT"])
+        oncall.always(say(503))
+        assert h.call("DELETE", f"/alertmanager/api/v2/silence/{silence}").status == 200
+        posted(h, alert("Disk"))
+        h.wait_for(lambda: words(sms) == ["ALERT"])
+        posted(h, alert("Disk", endsAt=seconds(-1)))
+        h.wait_for(lambda: words(sms) == ["ALERT", "RESOLVE"])
+
+
+def test_a_fallback_is_not_told_anew_where_somebody_is(tmp_path: Path) -> None:
+    with chaos(OK) as oncall, chaos(OK) as sms, silenceable(tmp_path, *tables(oncall, sms), routes=ROUTE) as h:
+        posted(h, alert("Disk"))
+        h.wait_for(lambda: of(h, "sms") == [("create", "void")])
+        silence = silenced(h, "Disk")
+        h.wait_for(lambda: words(oncall) == ["ALERT", "ACCEPT"])
+        assert h.call("DELETE", f"/alertmanager/api/v2/silence/{silence}").status == 200
+        posted(h, alert("Disk"))
+        h.wait_for(lambda: of(h, "sms") == [("create", "void")] * 2)
+        assert words(oncall) == ["ALERT", "ACCEPT", "RESOLVE", "ALERT"]
+        assert sms.connections == 0
