@@ -164,8 +164,8 @@ def _unknown_senders(config: Config, route: Route) -> Iterator[str]:
 
 def _shared_keys(config: Config, route: Route) -> Iterator[str]:
     """A routing key that names a policy at one vendor and is the credential at another."""
-    setting = [hop for hop in route.to if hop.key or any(one.field == "routing_key" for one in hop.lookups)]
-    setting += [hop for hop in route.to if "routing_key" in hop.replaced]
+    setting = [hop for hop in route.hops if hop.key or any(one.field == "routing_key" for one in hop.lookups)]
+    setting += [hop for hop in route.hops if "routing_key" in hop.replaced]
     vendors = {config.upstreams[hop.upstream].dialect.name for hop in setting}
     for hop in setting if len(vendors) > 1 else ():
         if config.upstreams[hop.upstream].dialect.outbound.key == "routing_key":
@@ -178,7 +178,7 @@ def _shared_keys(config: Config, route: Route) -> Iterator[str]:
 def _without_entry(config: Config, route: Route, inbound: Inbound) -> Iterator[str]:
     """Callers for which a table or a directory has nothing, where there is nothing for everybody else either."""
     callers = sorted(_takes_from(route, inbound))
-    for hop in route.to:
+    for hop in route.hops:
         upstream = config.upstreams[hop.upstream]
         if upstream.keys and upstream.keys.is_known and upstream.keys.by == "caller" and hop.key is None:
             entries = {who: upstream.entry(inbound.dialect.name, who) for who in callers}
@@ -201,7 +201,7 @@ def _entries_of_nobody(config: Config) -> Iterator[str]:
     if any(directory and not directory.is_known for directory in directories):
         return
     everybody = set[str]().union(*(_callers(inbound) for inbound in config.inbounds.values()))
-    hops = [hop for route in config.routes for hop in (*route.to, *route.fallback)]
+    hops = [hop for route in config.routes for hop in route.hops]
     tables = {one.table.name: one.table for hop in hops for one in hop.all_lookups if one.by == "caller"}
     for name, table in tables.items():
         strangers = sorted(table.values().keys() - everybody)
@@ -236,7 +236,7 @@ def _creates(inbound: Inbound) -> Iterator[Command]:
 def _unmet(config: Config, route: Route, inbound: Inbound) -> Iterator[str]:
     caller = _somebody(route, inbound)
     for asked in _creates(inbound):
-        for hop in route.to:
+        for hop in route.hops:
             set_there = choice_of(hop, route.name, _facts(inbound, caller, asked.patch)).replaced
             try:
                 rehearse(asked, inbound.dialect, config.upstreams[hop.upstream], replaced=set_there)
@@ -260,7 +260,7 @@ def ladders(config: Config) -> Iterator[str]:
     for route in config.routes:
         yield f"route {route.name}" + (f": thrown away: {route.because}" if route.throws_away else "")
         for inbound in _senders(config, route):
-            for hop in (*route.to, *route.fallback):
+            for hop in route.hops:
                 upstream = config.upstreams[hop.upstream]
                 yield f"  {inbound.dialect.name} → {upstream.name} ({upstream.dialect.name})"
                 yield from (f"    {line}" for line in _ladder(route, hop, inbound, upstream))

@@ -127,9 +127,14 @@ class Route:
         return not self.from_ or dialect in self.from_ or f"{dialect}/{caller}" in self.from_
 
     @property
+    def hops(self) -> tuple[Hop, ...]:
+        """Everywhere it may lead: at once, or where nobody there has taken it."""
+        return (*self.to, *self.fallback)
+
+    @property
     def throws_away(self) -> bool:
         """Whether nobody is ever told of what it takes."""
-        return not (self.to or self.fallback)
+        return not self.hops
 
     @cached_property
     def why(self) -> str:
