@@ -183,6 +183,8 @@ class Outbox:
         begins = begins or (operation is Operation.UPDATE and not step.tx.deliveries(of_this))
         begins = begins or target.upstream in step.accepted.anew
         if not begins or after is None:
+            if operation is Operation.ACKNOWLEDGE:
+                self._acknowledge_behind(step, target)
             step.tx.put_target(target)
             return
         newest = step.tx.newest_in_lane(target.upstream, target.lane)
@@ -190,6 +192,22 @@ class Outbox:
         if not self.cut_loop(step.via, delivery, step.accepted):
             delivery.created_at = delivery.due = step.now + int(after * 1000)
         step.tx.put_target(target)
+        step.tx.insert_delivery(delivery)
+        step.accepted.fanout += 1
+
+    def _acknowledge_behind(self, step: Step, target: TargetRow) -> None:
+        """What is acknowledged before a fallback's turn is so there too, right behind the page: nobody in the gateway's
+        place would ever say so, and the fallback would go on looking for somebody."""
+        upstream = self._config.upstreams[target.upstream]
+        sent, fates = what_to_send(upstream, Operation.ACKNOWLEDGE)
+        newest = step.tx.newest_in_lane(target.upstream, target.lane)
+        waits = newest is not None and newest.state == "waiting" and newest.alert == step.row.id
+        if sent is None or newest is None or not waits:
+            return
+        delivery = self._delivery(step, target, sent, newest)
+        if not self.cut_loop(step.via, delivery, step.accepted):
+            delivery.created_at = delivery.due = newest.due
+        delivery.report = to_builtins(list(fates))
         step.tx.insert_delivery(delivery)
         step.accepted.fanout += 1
 

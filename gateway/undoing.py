@@ -140,9 +140,10 @@ def _tell_what_was_merged(tx: Tx, command: CommandRow) -> None:
 def _stand_by_again(tx: Tx, row: AlertRow, command: CommandRow) -> None:
     """It is not over: the fallbacks that it stood down have their turn after all."""
     standing_by = {one.upstream for one in tx.targets(row.id) if one.state == "standby"}
+    idle = {upstream for upstream in standing_by if not tx.is_waiting(row.id, upstream)}
     for one in tx.deliveries(DeliveryFilter(state="void", alert=row.id)):
         is_its = one.code == Code.NOT_NEEDED and one.finished_at == command.at
-        if is_its and one.upstream in standing_by and not tx.is_waiting(row.id, one.upstream):
+        if is_its and one.upstream in idle:
             one.state, one.reason, one.code, one.finished_at = "waiting", "", "", None
             tx.update_delivery(one)
 

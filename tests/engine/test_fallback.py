@@ -18,6 +18,7 @@ from gateway.delivery import lanes
 from gateway.dialect import Again, Command, Ref
 from gateway.errors import ConfigurationError
 from gateway.preparing import fire
+from gateway.undoing import undo
 from tests.chaos_upstream import CLOSE, HANG, Behaviour, Chaos, chaos, say
 from tests.engine.lasting import SILENCES, alert, posted, seconds
 from tests.engine.test_backlog import drain, states
@@ -418,6 +419,54 @@ def test_a_mistake_is_named(fallback: str, problem: str) -> None:
     assert any(one.startswith(problem) for one in caught.value.problems), caught.value.problems
 
 
+# --- what is acknowledged meanwhile ----------------------------------------------------------------------------
+
+
+def accept(h: House, key: str = "disk") -> None:
+    """Somebody has it."""
+    event = {"apiKey": KEY, "eventType": "ACCEPT", "alertKey": key}
+    assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+
+
+@pytest.mark.parametrize("trouble", [HANG, NO, say(503)], ids=lambda one: one.name)
+def test_what_is_acknowledged_before_its_turn_is_so_at_the_fallback(tmp_path: Path, trouble: Behaviour) -> None:
+    """Or it goes on looking for somebody."""
+    with chaos(trouble) as oncall, chaos(OK) as sms, before(tmp_path, *tables(oncall, sms), routes=ROUTE) as h:
+        page(h)
+        accept(h)
+        h.wait_for(lambda: words(sms) == ["ALERT", "ACCEPT"])
+        end(h)
+        h.wait_for(lambda: words(sms) == ["ALERT", "ACCEPT", "RESOLVE"])
+        stays(0.3, h, sms, ["ALERT", "ACCEPT", "RESOLVE"])
+
+
+def test_what_is_acknowledged_and_taken_is_nothing_to_the_fallback(tmp_path: Path) -> None:
+    with chaos(OK) as oncall, chaos(OK) as sms, before(tmp_path, *tables(oncall, sms), routes=ROUTE) as h:
+        page(h)
+        accept(h)
+        h.wait_for(lambda: of(h, "sms") == [("create", "void"), ("acknowledge", "void")])
+        page(h, "over")
+        accept(h, "over")
+        end(h, "over")
+        h.wait_for(lambda: of(h, "sms")[2:] == [("create", "void"), ("acknowledge", "void")])
+        assert sms.connections == 0
+        assert rows_add_up(h)
+
+
+def test_an_end_that_is_taken_back_leaves_the_fallback_what_was_acknowledged_too() -> None:
+    desk = Desk(CONFIG)
+    desk.accept("ci", create("disk"))
+    desk.accept("ci", Command(operation=Operation.ACKNOWLEDGE, ref=Ref(key="disk")))
+    ended = desk.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(key="disk")))
+    assert {state for _, state in states(desk, "bykey")} == {"void"}
+    with desk.connection:
+        command = desk.tx.command(ended.command)
+        assert command is not None
+        undo(desk.tx, command, "no")
+    desk.now += 121_000
+    assert [one.operation for one in drain(desk, "bykey")] == [Operation.CREATE, Operation.ACKNOWLEDGE]
+
+
 # --- silences -------------------------------------------------------------------------------------------------
 
 
@@ -451,6 +500,17 @@ def test_what_goes_on_once_its_silence_is_over_goes_to_the_fallback_where_nobody
         h.wait_for(lambda: words(sms) == ["ALERT"])
         posted(h, alert("Disk", endsAt=seconds(-1)))
         h.wait_for(lambda: words(sms) == ["ALERT", "RESOLVE"])
+
+
+def test_what_is_silenced_before_its_turn_is_acknowledged_at_the_fallback(tmp_path: Path) -> None:
+    """It is told of all the same, as the primary is, once it is there again; and anew once the silence is over."""
+    with chaos(say(503)) as oncall, chaos(OK) as sms, silenceable(tmp_path, *tables(oncall, sms), routes=ROUTE) as h:
+        posted(h, alert("Disk"))
+        silence = silenced(h, "Disk")
+        h.wait_for(lambda: words(sms) == ["ALERT", "ACCEPT"])
+        assert h.call("DELETE", f"/alertmanager/api/v2/silence/{silence}").status == 200
+        posted(h, alert("Disk"))
+        h.wait_for(lambda: words(sms) == ["ALERT", "ACCEPT", "RESOLVE", "ALERT"])
 
 
 def test_a_fallback_is_not_told_anew_where_somebody_is(tmp_path: Path) -> None:
