@@ -5,7 +5,7 @@ A plain function of a transaction; it must not know any vendor, HTTP, or SQL.
 
 from __future__ import annotations
 
-from itertools import takewhile
+from itertools import compress, takewhile
 from typing import Any
 
 from gateway.canonical import Flat, Operation, flatten, in_order, unflatten
@@ -13,7 +13,7 @@ from gateway.codes import Code
 from gateway.history import newest_first
 from gateway.store import AlertRow, CommandRow, DeliveryFilter, DeliveryRow, Tx
 from gateway.targets import hold
-from gateway.terms import ENDING, INSTEAD_OF, TRIED_AT
+from gateway.terms import ENDING, INSTEAD_OF, TRIED_AT, TURNS
 from gateway.values import millis
 
 STANDING = (Operation.ACKNOWLEDGE, Operation.RESOLVE, Operation.REOPEN, Operation.DELETE)
@@ -161,7 +161,9 @@ def _take_away_targets(tx: Tx, row: AlertRow, command: CommandRow) -> None:
             gone.add(target.upstream)
     for target in tx.targets(row.id) if gone else []:
         if (routes := target.seen.get(INSTEAD_OF)) is not None:
-            target.seen[INSTEAD_OF] = [route for route in routes if not gone.intersection(route)]
+            stays = [not gone.intersection(route) for route in routes]
+            target.seen[INSTEAD_OF] = list(compress(routes, stays))
+            target.seen[TURNS] = list(compress(target.seen.get(TURNS, ()), stays))
             tx.put_target(target)
 
 

@@ -18,6 +18,7 @@ from gateway.delivery import lanes
 from gateway.dialect import Again, Command, Ref
 from gateway.errors import ConfigurationError
 from gateway.preparing import fire
+from gateway.road import Road
 from gateway.undoing import undo
 from tests.chaos_upstream import CLOSE, HANG, Behaviour, Chaos, chaos, say
 from tests.engine.lasting import SILENCES, alert, posted, seconds
@@ -297,6 +298,45 @@ fallback = {{ to = ["voice"], after = "600ms" }}
 """
 
 
+APART = [
+    '[[routes]]\nto = ["log"]\ncontinue = true\nfallback = { to = ["sms"], after = "2s" }\n',
+    '[[routes]]\nto = ["oncall"]\ncontinue = true\nfallback = { to = ["sms"], after = "600ms" }\n',
+]
+
+
+@pytest.mark.parametrize(
+    ("log", "oncall", "comes"),
+    [(OK, HANG, 0.6), (HANG, OK, 2.0), (HANG, HANG, 0.6)],
+    ids=["the sooner", "the later", "both"],
+)
+@pytest.mark.parametrize("routes", [APART, APART[::-1]], ids=["later first", "sooner first"])
+def test_each_of_two_routes_has_its_fallback_in_its_own_time(
+    tmp_path: Path, log: Behaviour, oncall: Behaviour, comes: float, routes: list[str]
+) -> None:
+    """An archive may be away for long, whoever is on call may not."""
+    with chaos(log) as archive, chaos(oncall) as there, chaos(OK) as sms:
+        three = [table("log", archive.url, "ilert", ""), *tables(there, sms)]
+        with before(tmp_path, *three, routes="".join(routes)) as h:
+            began = time.monotonic()
+            page(h)
+            h.wait_for(lambda: words(sms) == ["ALERT"])
+            assert comes <= sms.got[0].at - began < comes + 1.2
+            end(h)
+            h.wait_for(lambda: words(sms) == ["ALERT", "RESOLVE"])
+
+
+def test_a_fallback_of_two_routes_is_not_told_where_the_later_one_is_taken_in_time(tmp_path: Path) -> None:
+    with chaos(HANG) as archive, chaos(OK) as oncall, chaos(OK) as sms:
+        three = [table("log", archive.url, "ilert", "", timeout="300ms"), *tables(oncall, sms)]
+        with before(tmp_path, *three, routes="".join(APART)) as h:
+            page(h)
+            time.sleep(1.0)
+            assert of(h, "sms") == [("create", "waiting")]
+            archive.always(OK)
+            h.wait_for(lambda: of(h, "sms") == [("create", "void")])
+            assert sms.connections == 0
+
+
 def test_an_update_that_makes_it_worse_brings_the_fallback_of_that_route(tmp_path: Path) -> None:
     """canonical.md: at an update the routes are evaluated again, and upstreams chosen now and not before are added."""
     routes = WORSE.format(to='["oncall"]', fallback='fallback = { to = ["sms"], after = "600ms" }')
@@ -380,6 +420,25 @@ def test_a_page_that_ends_between_its_turn_and_its_sending_is_not_sent() -> None
     with desk.connection:
         assert not fire(desk.tx, shipment)
     assert states(desk, "bykey") == [("create", "void")]
+
+
+def test_reopening_finds_the_fallback_though_its_route_has_another_place() -> None:
+    """Routes without a name are called by their place: one that is put before them is another's name."""
+    desk = Desk(CONFIG)
+    made = desk.accept("ci", create("disk")).alert
+    assert made is not None
+    drain(desk, "byid")
+    desk.now += 121_000
+    drain(desk, "bykey")
+    desk.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(key="disk")))
+    drain(desk, "byid")
+    moved = CONFIG.replace("[[routes]]", '[[routes]]\nwhen = ["severity = 7"]\nto = ["byid"]\n[[routes]]', 1)
+    desk.config = parse(moved)
+    desk.road = Road(desk.config, desk.ids.next, desk._invent)
+    desk.accept("ci", Command(operation=Operation.REOPEN, ref=Ref(id=made.shown)))
+    assert states(desk, "bykey") == [("create", "void"), ("create", "waiting")]
+    desk.now += 121_000
+    assert [one.operation for one in drain(desk, "bykey")] == [Operation.CREATE]
 
 
 def test_an_end_after_the_fallback_s_turn_follows_it_there() -> None:
