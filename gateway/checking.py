@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -37,6 +38,7 @@ def warnings(config: Config) -> Iterator[str]:
     if config.durable == "container" and config.is_shared:
         yield "durable: a PostgreSQL store outlives its containers; without this, callers need not wait for upstreams"
     yield from _shadowed(config)
+    yield from _set_in_vain(config)
     yield from _uncaught(config)
     yield from _entries_of_nobody(config)
     yield from _endless(config)
@@ -91,6 +93,26 @@ def _shadowed(config: Config) -> Iterator[str]:
         if takers and all(takers):
             names = ", ".join(dict.fromkeys(one.name for one in takers if one))
             yield f"routes: {route.name}: never reached: {names} takes all of it before"
+
+
+def _set_in_vain(config: Config) -> Iterator[str]:
+    """An upstream is told once of an alert, by the first route that leads there: what a later one sets for all that
+    this one takes too is never used."""
+    for number, route in enumerate(config.routes):
+        senders = route.from_ or tuple(config.inbounds)
+        before = [one for one in config.routes[:number] if one.goes_on]
+        takers = [one for one in before if all(_takes_all(one, who, route.when) for who in senders)]
+        for hop in route.to:
+            earlier = ((one.name, other) for one in takers for other in one.to if other.upstream == hop.upstream)
+            name, first = next(earlier, ("", hop))
+            if _sets(hop) != _sets(first):
+                yield f"routes: {route.name}: what it sets at {hop.upstream} is never used: {name} leads there before"
+
+
+def _sets(hop: Hop) -> tuple[Flat, list[Any]]:
+    """What is set on the way to an upstream, to be compared; the value for everybody else has a name of its route."""
+    lookups = [(one.field, one.by, one.table.name, one is hop.key or one.otherwise) for one in hop.all_lookups]
+    return hop.replaced, lookups
 
 
 def _takes_all(route: Route, sender: str, when: tuple[Matcher, ...]) -> bool:

@@ -142,6 +142,18 @@ def test_a_route_that_is_reached_is_not_warned_of(first: str, then: str) -> None
     assert not said(configured(routes), "never reached")
 
 
+def test_what_a_later_route_sets_at_an_upstream_that_is_told_already(tmp_path: Path) -> None:
+    """An upstream is told once: the second service would never hear of anything."""
+    one = '[[routes]]\nname = "a"\nto = [{ upstream = "oncall", set = { team = "a" } }]\ncontinue = true\n'
+    two = one.replace('"a"', '"b"')
+    assert said(configured(one + two), "b: what it sets at oncall is never used: a leads there before")
+    assert not said(configured(one + two.replace('team = "b"', 'team = "a"')), "never used")
+    assert not said(configured(one.replace("to =", 'when = ["labels.t = x"]\nto =') + two), "never used")
+    (tmp_path / "t.toml").write_text('ci = "7"\n')
+    looked_up = one.replace('team = "a"', 'team = { by = "caller", table = "t.toml", else = "x" }')
+    assert not said(configured(looked_up + looked_up.replace('"a"', '"b"'), base=tmp_path), "never used")
+
+
 def test_a_missing_catch_all() -> None:
     some = '[[routes]]\nfrom = ["ilert"]\nwhen = ["severity <= 3"]\nto = ["oncall"]\n'
     assert said(configured(some), "an alert of ilert that no route matches")
