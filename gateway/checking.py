@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -37,6 +38,7 @@ def warnings(config: Config) -> Iterator[str]:
     if config.durable == "container" and config.is_shared:
         yield "durable: a PostgreSQL store outlives its containers; without this, callers need not wait for upstreams"
     yield from _shadowed(config)
+    yield from _set_in_vain(config)
     yield from _uncaught(config)
     yield from _entries_of_nobody(config)
     yield from _endless(config)
@@ -91,6 +93,26 @@ def _shadowed(config: Config) -> Iterator[str]:
         if takers and all(takers):
             names = ", ".join(dict.fromkeys(one.name for one in takers if one))
             yield f"routes: {route.name}: never reached: {names} takes all of it before"
+
+
+def _set_in_vain(config: Config) -> Iterator[str]:
+    """An upstream is told once of an alert, by the first route that leads there: what a later one sets for all that
+    this one takes too is never used."""
+    for number, route in enumerate(config.routes):
+        senders = route.from_ or tuple(config.inbounds)
+        before = [one for one in config.routes[:number] if one.goes_on]
+        takers = [one for one in before if all(_takes_all(one, who, route.when) for who in senders)]
+        for hop in route.to:
+            earlier = ((one.name, other) for one in takers for other in one.to if other.upstream == hop.upstream)
+            name, first = next(earlier, ("", hop))
+            if _sets(hop) != _sets(first):
+                yield f"routes: {route.name}: what it sets at {hop.upstream} is never used: {name} leads there before"
+
+
+def _sets(hop: Hop) -> tuple[Flat, list[Any]]:
+    """What is set on the way to an upstream, to be compared; the value for everybody else has a name of its route."""
+    lookups = [(one.field, one.by, one.table.name, one is hop.key or one.otherwise) for one in hop.all_lookups]
+    return hop.replaced, lookups
 
 
 def _takes_all(route: Route, sender: str, when: tuple[Matcher, ...]) -> bool:
@@ -164,8 +186,8 @@ def _unknown_senders(config: Config, route: Route) -> Iterator[str]:
 
 def _shared_keys(config: Config, route: Route) -> Iterator[str]:
     """A routing key that names a policy at one vendor and is the credential at another."""
-    setting = [hop for hop in route.to if hop.key or any(one.field == "routing_key" for one in hop.lookups)]
-    setting += [hop for hop in route.to if "routing_key" in hop.replaced]
+    setting = [hop for hop in route.hops if hop.key or any(one.field == "routing_key" for one in hop.lookups)]
+    setting += [hop for hop in route.hops if "routing_key" in hop.replaced]
     vendors = {config.upstreams[hop.upstream].dialect.name for hop in setting}
     for hop in setting if len(vendors) > 1 else ():
         if config.upstreams[hop.upstream].dialect.outbound.key == "routing_key":
@@ -178,7 +200,7 @@ def _shared_keys(config: Config, route: Route) -> Iterator[str]:
 def _without_entry(config: Config, route: Route, inbound: Inbound) -> Iterator[str]:
     """Callers for which a table or a directory has nothing, where there is nothing for everybody else either."""
     callers = sorted(_takes_from(route, inbound))
-    for hop in route.to:
+    for hop in route.hops:
         upstream = config.upstreams[hop.upstream]
         if upstream.keys and upstream.keys.is_known and upstream.keys.by == "caller" and hop.key is None:
             entries = {who: upstream.entry(inbound.dialect.name, who) for who in callers}
@@ -201,7 +223,7 @@ def _entries_of_nobody(config: Config) -> Iterator[str]:
     if any(directory and not directory.is_known for directory in directories):
         return
     everybody = set[str]().union(*(_callers(inbound) for inbound in config.inbounds.values()))
-    hops = [hop for route in config.routes for hop in (*route.to, *route.fallback)]
+    hops = [hop for route in config.routes for hop in route.hops]
     tables = {one.table.name: one.table for hop in hops for one in hop.all_lookups if one.by == "caller"}
     for name, table in tables.items():
         strangers = sorted(table.values().keys() - everybody)
@@ -236,7 +258,7 @@ def _creates(inbound: Inbound) -> Iterator[Command]:
 def _unmet(config: Config, route: Route, inbound: Inbound) -> Iterator[str]:
     caller = _somebody(route, inbound)
     for asked in _creates(inbound):
-        for hop in route.to:
+        for hop in route.hops:
             set_there = choice_of(hop, route.name, _facts(inbound, caller, asked.patch)).replaced
             try:
                 rehearse(asked, inbound.dialect, config.upstreams[hop.upstream], replaced=set_there)
@@ -260,7 +282,7 @@ def ladders(config: Config) -> Iterator[str]:
     for route in config.routes:
         yield f"route {route.name}" + (f": thrown away: {route.because}" if route.throws_away else "")
         for inbound in _senders(config, route):
-            for hop in (*route.to, *route.fallback):
+            for hop in route.hops:
                 upstream = config.upstreams[hop.upstream]
                 yield f"  {inbound.dialect.name} → {upstream.name} ({upstream.dialect.name})"
                 yield from (f"    {line}" for line in _ladder(route, hop, inbound, upstream))

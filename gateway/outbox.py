@@ -20,7 +20,9 @@ from gateway.store import CommandBody, DeliveryFilter, DeliveryRow, TargetRow
 from gateway.targets import Targets, stand_down
 from gateway.terms import (
     ENDING,
+    INSTEAD_OF,
     TELLING,
+    TURNS,
     group_of,
     in_terms_of,
     is_there,
@@ -95,8 +97,11 @@ class Outbox:
 
     def is_told_anew(self, target: TargetRow, operation: Operation) -> bool:
         """Whether an upstream is told that an alert ended and is open again, which nobody but a silence had
-        acknowledged: what never heard of that has nothing to be woken from, and only an opening is new to it."""
+        acknowledged: what never heard of that has nothing to be woken from, and only an opening is new to it. A
+        fallback stands by for the opening: the others may not be there by now."""
         upstream = self._config.upstreams.get(target.upstream)
+        if target.state == "standby":
+            return True
         if upstream is None or target.state not in ("waiting", "present"):
             return target.state == "absent" and operation is Operation.REOPEN
         return what_to_send(upstream, Operation.ACKNOWLEDGE)[0] is Operation.ACKNOWLEDGE
@@ -174,19 +179,37 @@ class Outbox:
         """A fallback's turn comes when nobody else has taken the alert in time; an end in time is the end of it."""
         if operation in ENDING:
             stand_down(step, target, "it ended before its turn came")
-        after = step.accepted.anew.get(target.upstream, self._config.fallback_after(target.route))
         of_this = DeliveryFilter(upstream=target.upstream, alert=target.alert, limit=1)
         begins = operation in (Operation.CREATE, Operation.REOPEN)
         begins = begins or (operation is Operation.UPDATE and not step.tx.deliveries(of_this))
         begins = begins or target.upstream in step.accepted.anew
-        if not begins or after is None:
+        due = _take_turns(step, target, self._config.fallback_after(target.route)) if begins else None
+        if due is None:
+            if operation is Operation.ACKNOWLEDGE:
+                self._acknowledge_behind(step, target)
             step.tx.put_target(target)
             return
         newest = step.tx.newest_in_lane(target.upstream, target.lane)
         delivery = self._delivery(step, target, Operation.CREATE, newest)
         if not self.cut_loop(step.via, delivery, step.accepted):
-            delivery.created_at = delivery.due = step.now + int(after * 1000)
+            delivery.created_at = delivery.due = due
         step.tx.put_target(target)
+        step.tx.insert_delivery(delivery)
+        step.accepted.fanout += 1
+
+    def _acknowledge_behind(self, step: Step, target: TargetRow) -> None:
+        """What is acknowledged before a fallback's turn is so there too, right behind the page: nobody in the gateway's
+        place would ever say so, and the fallback would go on looking for somebody."""
+        upstream = self._config.upstreams[target.upstream]
+        sent, fates = what_to_send(upstream, Operation.ACKNOWLEDGE)
+        newest = step.tx.newest_in_lane(target.upstream, target.lane)
+        waits = newest is not None and newest.state == "waiting" and newest.alert == step.row.id
+        if sent is None or newest is None or not waits:
+            return
+        delivery = self._delivery(step, target, sent, newest)
+        if not self.cut_loop(step.via, delivery, step.accepted):
+            delivery.created_at = delivery.due = newest.due
+        delivery.report = to_builtins(list(fates))
         step.tx.insert_delivery(delivery)
         step.accepted.fanout += 1
 
@@ -227,6 +250,20 @@ def _note_group(step: Step, upstream: Upstream) -> None:
     group = group_of(step.row, upstream) if step.operation in TELLING else None
     if group:
         step.tx.add_id(step.row.scope, group, upstream.name, step.row.id)
+
+
+def _take_turns(step: Step, target: TargetRow, otherwise: float | None) -> int | None:
+    """When a fallback is told at the earliest that stands by from now on; for each of its routes that is noted. The
+    routes may have other names by now, or none: that they had it as theirs is what counts. `otherwise` is what an
+    earlier release went by; None where that has nothing either."""
+    routes = target.seen.get(INSTEAD_OF, ())
+    turns = target.seen.get(TURNS, ())
+    if len(turns) != len(routes) or not turns:
+        after = step.accepted.anew.get(target.upstream, otherwise)
+        return None if after is None else step.now + int(after * 1000)
+    turns = [[after, step.now + int(after * 1000)] for after, _ in turns]
+    target.seen = {**target.seen, TURNS: turns}
+    return min(int(due) for _, due in turns)
 
 
 def _is_news(step: Step, target: TargetRow, before: Flat | None) -> bool:

@@ -20,7 +20,7 @@ from gateway.dialect import Sending
 from gateway.errors import ProblemKind
 from gateway.rows import Unmet
 from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
-from gateway.terms import ENDING, INSTEAD_OF, TELLING, TRIED_AT, group_of, is_anothers, saying, what_to_send
+from gateway.terms import ENDING, INSTEAD_OF, TELLING, TRIED_AT, TURNS, group_of, is_anothers, saying, what_to_send
 from gateway.translation import Fate, translate, unmet_text
 from gateway.values import from_millis, iso_seconds
 from gateway.wire import merged
@@ -38,7 +38,8 @@ class Shipment(Struct, frozen=True, kw_only=True):
     `sending` is None where nothing has to be sent; `void` or `dead` then say why, with the problem `code`. `tried_at`
     is when the first attempt began that may have made something at the upstream although its answer was lost; `via`
     names the gateways that the command came through; it `fires` where nobody else has taken the alert and its fallback
-    is told, and `renews` what was told before.
+    is told, is put off until `later` where that fallback's turn has come for none of those who have not, and `renews`
+    what was told before.
     """
 
     delivery: DeliveryRow
@@ -52,6 +53,7 @@ class Shipment(Struct, frozen=True, kw_only=True):
     report: tuple[Fate, ...] = ()
     via: tuple[str, ...] = ()
     fires: bool = False
+    later: int | None = None
     renews: bool = False
 
 
@@ -69,9 +71,8 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
     if row is None or target is None:
         return _nothing(delivery, operation, Why(Code.GONE_HERE, "its alert is gone"))
     delivery = _as_spoken_now(tx, delivery, row, target, upstream)
-    why = needless(tx, delivery, row, target, targets) or _folded(tx, delivery, target, upstream, now)
-    if why:
-        return _nothing(delivery, operation, why)
+    if (early := _not_now(tx, delivery, row, target, targets, upstream, now)) is not None:
+        return early
     if command.body.renews and not row.is_open:
         return structs.replace(_nothing(delivery, operation, Why(Code.NOT_NEEDED, "it has ended since")), renews=True)
     takes_over = _revived(tx, target, upstream)
@@ -105,6 +106,36 @@ def needless(tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, ta
         return None
     if not row.is_open:
         return Why(Code.NOT_NEEDED, "it ended before its turn came")
+    by = _taken_by(tx, delivery, row, target, targets)
+    return Why(Code.NOT_NEEDED, f"{min(by[0])} has taken it") if by and all(by) else None
+
+
+def _not_now(
+    tx: Tx,
+    delivery: DeliveryRow,
+    row: AlertRow,
+    target: TargetRow,
+    targets: list[TargetRow],
+    upstream: Upstream,
+    now: int,
+) -> Shipment | None:
+    """What need not be told, or not yet: None where it is this delivery's turn."""
+    operation = Operation(delivery.operation)
+    why = needless(tx, delivery, row, target, targets) or _folded(tx, delivery, target, upstream, now)
+    if why:
+        return _nothing(delivery, operation, why)
+    turns = target.seen.get(TURNS, ())
+    if target.state != "standby" or len({due for _, due in turns}) < 2:  # it is now, for all of its routes
+        return None
+    by = _taken_by(tx, delivery, row, target, targets)
+    later = min((int(due) for (_, due), taken in zip(turns, by, strict=False) if not taken), default=now)
+    return Shipment(delivery=delivery, operation=operation, later=later) if later > now else None
+
+
+def _taken_by(
+    tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, targets: list[TargetRow]
+) -> list[set[str]]:
+    """For each route that a fallback stands by for, who has taken the alert."""
     told = tx.deliveries_of(delivery.command)
     delivered = {one.upstream for one in told if one.state == "delivered"}
     refused = {one.upstream for one in told if one.state == "dead"}  # it may stand there, but nobody heard of this
@@ -113,8 +144,7 @@ def needless(tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, ta
         for other in targets
         if other.state != "standby" and (other.upstream in delivered or _has_it(tx, row, other, refused))
     }
-    by = [taken.intersection(route) for route in target.seen.get(INSTEAD_OF, ())]
-    return Why(Code.NOT_NEEDED, f"{min(by[0])} has taken it") if by and all(by) else None
+    return [taken.intersection(route) for route in target.seen.get(INSTEAD_OF, ())]
 
 
 def _has_it(tx: Tx, row: AlertRow, other: TargetRow, refused: set[str]) -> bool:

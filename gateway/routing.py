@@ -127,9 +127,14 @@ class Route:
         return not self.from_ or dialect in self.from_ or f"{dialect}/{caller}" in self.from_
 
     @property
+    def hops(self) -> tuple[Hop, ...]:
+        """Everywhere it may lead: at once, or where nobody there has taken it."""
+        return (*self.to, *self.fallback)
+
+    @property
     def throws_away(self) -> bool:
         """Whether nobody is ever told of what it takes."""
-        return not (self.to or self.fallback)
+        return not self.hops
 
     @cached_property
     def why(self) -> str:
@@ -142,8 +147,9 @@ class Route:
 
 @dataclass(frozen=True)
 class Choice:
-    """An upstream that was chosen, by which route, and what that route sets; `after` so many seconds where it is a
-    fallback, `instead_of` the upstreams of each route that it stands by for. `to` is the entry of a routing key that
+    """An upstream that was chosen, by which route, and what that route sets; `after` so many seconds at the earliest
+    where it is a fallback, `instead_of` the upstreams of each route that it stands by for, and `afters` for how long
+    it does. `to` is the entry of a routing key that
     was looked up, `key` that of the key itself; `why` is for people."""
 
     upstream: str
@@ -153,6 +159,7 @@ class Choice:
     to: str = ""
     key: str = ""
     instead_of: tuple[tuple[str, ...], ...] = ()
+    afters: tuple[float, ...] = ()
     why: str = field(default="", compare=False)
 
 
@@ -203,5 +210,6 @@ def choose(routes: Sequence[Route], dialect: str, caller: str, alert: Flat | Non
         for hop in route.fallback if alert is not None else ():
             first = standing_by.get(hop.upstream) or choice_of(hop, route.name, facts, route.after, route.why)
             others = (*first.instead_of, tuple(other.upstream for other in route.to))
-            standing_by[hop.upstream] = replace(first, instead_of=others)
+            afters = (*first.afters, route.after)
+            standing_by[hop.upstream] = replace(first, instead_of=others, afters=afters, after=min(afters))
     return tuple({**standing_by, **chosen}[name] for name in {**chosen, **standing_by}) if matched else None

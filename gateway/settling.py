@@ -17,7 +17,7 @@ from gateway.dialect import Again, Changed, Delivered, Found, Missing, Outcome, 
 from gateway.errors import ProblemKind
 from gateway.preparing import Shipment, target_of
 from gateway.store import AlertRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
-from gateway.terms import ENDING, INSTEAD_OF, SPOKEN, TRIED_AT, is_anothers, may_look
+from gateway.terms import ENDING, INSTEAD_OF, SPOKEN, TRIED_AT, TURNS, is_anothers, may_look
 from gateway.translation import Fate
 
 KINDS = frozenset(ProblemKind)
@@ -166,6 +166,10 @@ def _end(
 
 
 def _without_sending(tx: Tx, shipment: Shipment, delivery: DeliveryRow, target: TargetRow | None, now: int) -> Verdict:
+    if shipment.later is not None:
+        delivery.due = delivery.created_at = shipment.later
+        tx.update_delivery(delivery)
+        return Verdict(state="again", due=shipment.later)
     if shipment.dead:
         return _dead(tx, shipment.operation, delivery, target, shipment.dead, shipment.code, now, ProblemKind.UNMET)
     _end(tx, delivery, "void", shipment.void, now, shipment.code)
@@ -288,6 +292,7 @@ def _stands(
         target.seen = {**target.seen, **outcome.seen}
         target.seen.pop(TRIED_AT, None)
         target.seen.pop(INSTEAD_OF, None)
+        target.seen.pop(TURNS, None)
         if outcome.ids:
             target.seen[SPOKEN] = upstream.dialect.name
         if upstream.dialect.outbound.addressed_by == "key" and may_look(upstream) and outcome.ids.get("id"):

@@ -15,7 +15,7 @@ from gateway.config import Config, Upstream
 from gateway.preparing import needless
 from gateway.routing import Choice, choose
 from gateway.store import DeliveryFilter, TargetRow, Tx
-from gateway.terms import INSTEAD_OF
+from gateway.terms import INSTEAD_OF, TURNS
 
 
 class Targets:
@@ -39,7 +39,7 @@ class Targets:
             state="standby" if choice.after is not None else "absent",
             route=choice.route,
             replaced=plain(choice.replaced),
-            seen={} if choice.after is None else {INSTEAD_OF: choice.instead_of},
+            seen={} if choice.after is None else {INSTEAD_OF: choice.instead_of, TURNS: _turns(choice.afters)},
         )
         if outbound.addressed_by == "key":
             target.key, target.lane = self._free_key(step, upstream, choice.replaced, target.lane)
@@ -119,20 +119,28 @@ class Targets:
         if target.state != "standby" or choice is None or choice.after is None:
             return
         joining = {one.upstream for one in new if one.after is None}
-        more = [list(route) for route in choice.instead_of if joining.intersection(route)]
+        joined = [joining.intersection(route) for route in choice.instead_of]
+        more = [list(route) for route, is_more in zip(choice.instead_of, joined, strict=True) if is_more]
+        afters = [after for after, is_more in zip(choice.afters, joined, strict=True) if is_more]
         if not more:
             return
         of_this = DeliveryFilter(state="waiting", upstream=target.upstream, alert=target.alert)
         waiting = step.tx.deliveries(of_this)
         whys = [needless(step.tx, one, step.row, target, targets) for one in waiting]
         if all(whys):
-            step.accepted.anew[target.upstream] = choice.after
+            step.accepted.anew[target.upstream] = min(afters)
             stand_down(step, target, next((why.text for why in whys if why), ""))
         else:
             for one in waiting:
-                one.due = one.created_at = min(one.due, step.now + int(choice.after * 1000))
+                one.due = one.created_at = min(one.due, step.now + int(min(afters) * 1000))
                 step.tx.update_delivery(one)
-        target.seen = {**target.seen, INSTEAD_OF: [*target.seen.get(INSTEAD_OF, ()), *more]}
+        turns = [*target.seen.get(TURNS, ()), *_turns(afters, step.now)]
+        target.seen = {**target.seen, INSTEAD_OF: [*target.seen.get(INSTEAD_OF, ()), *more], TURNS: turns}
+
+
+def _turns(afters: Iterable[float], now: int = 0) -> list[list[float]]:
+    """When a fallback's turn comes for each of its routes."""
+    return [[after, now + int(after * 1000)] for after in afters]
 
 
 def hold(tx: Tx, lanes: Iterable[tuple[str, str]]) -> None:

@@ -23,6 +23,8 @@ ENDING = (Operation.RESOLVE, Operation.DELETE)
 
 INSTEAD_OF = "instead_of"
 """Of a fallback: the upstreams of each route that it stands by for."""
+TURNS = "turns"
+"""Of a fallback: for each of these routes after how many seconds its turn comes, and when, in milliseconds."""
 SPOKEN = "dialect"
 """In which dialect the ids were given that an alert has there."""
 TRIED_AT = "tried_at"

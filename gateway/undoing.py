@@ -5,7 +5,7 @@ A plain function of a transaction; it must not know any vendor, HTTP, or SQL.
 
 from __future__ import annotations
 
-from itertools import takewhile
+from itertools import compress, takewhile
 from typing import Any
 
 from gateway.canonical import Flat, Operation, flatten, in_order, unflatten
@@ -13,7 +13,7 @@ from gateway.codes import Code
 from gateway.history import newest_first
 from gateway.store import AlertRow, CommandRow, DeliveryFilter, DeliveryRow, Tx
 from gateway.targets import hold
-from gateway.terms import ENDING, INSTEAD_OF, TRIED_AT
+from gateway.terms import ENDING, INSTEAD_OF, TRIED_AT, TURNS
 from gateway.values import millis
 
 STANDING = (Operation.ACKNOWLEDGE, Operation.RESOLVE, Operation.REOPEN, Operation.DELETE)
@@ -140,9 +140,10 @@ def _tell_what_was_merged(tx: Tx, command: CommandRow) -> None:
 def _stand_by_again(tx: Tx, row: AlertRow, command: CommandRow) -> None:
     """It is not over: the fallbacks that it stood down have their turn after all."""
     standing_by = {one.upstream for one in tx.targets(row.id) if one.state == "standby"}
+    idle = {upstream for upstream in standing_by if not tx.is_waiting(row.id, upstream)}
     for one in tx.deliveries(DeliveryFilter(state="void", alert=row.id)):
         is_its = one.code == Code.NOT_NEEDED and one.finished_at == command.at
-        if is_its and one.upstream in standing_by and not tx.is_waiting(row.id, one.upstream):
+        if is_its and one.upstream in idle:
             one.state, one.reason, one.code, one.finished_at = "waiting", "", "", None
             tx.update_delivery(one)
 
@@ -160,7 +161,9 @@ def _take_away_targets(tx: Tx, row: AlertRow, command: CommandRow) -> None:
             gone.add(target.upstream)
     for target in tx.targets(row.id) if gone else []:
         if (routes := target.seen.get(INSTEAD_OF)) is not None:
-            target.seen[INSTEAD_OF] = [route for route in routes if not gone.intersection(route)]
+            stays = [not gone.intersection(route) for route in routes]
+            target.seen[INSTEAD_OF] = list(compress(routes, stays))
+            target.seen[TURNS] = list(compress(target.seen.get(TURNS, ()), stays))
             tx.put_target(target)
 
 

@@ -142,6 +142,18 @@ def test_a_route_that_is_reached_is_not_warned_of(first: str, then: str) -> None
     assert not said(configured(routes), "never reached")
 
 
+def test_what_a_later_route_sets_at_an_upstream_that_is_told_already(tmp_path: Path) -> None:
+    """An upstream is told once: the second service would never hear of anything."""
+    one = '[[routes]]\nname = "a"\nto = [{ upstream = "oncall", set = { team = "a" } }]\ncontinue = true\n'
+    two = one.replace('"a"', '"b"')
+    assert said(configured(one + two), "b: what it sets at oncall is never used: a leads there before")
+    assert not said(configured(one + two.replace('team = "b"', 'team = "a"')), "never used")
+    assert not said(configured(one.replace("to =", 'when = ["labels.t = x"]\nto =') + two), "never used")
+    (tmp_path / "t.toml").write_text('ci = "7"\n')
+    looked_up = one.replace('team = "a"', 'team = { by = "caller", table = "t.toml", else = "x" }')
+    assert not said(configured(looked_up + looked_up.replace('"a"', '"b"'), base=tmp_path), "never used")
+
+
 def test_a_missing_catch_all() -> None:
     some = '[[routes]]\nfrom = ["ilert"]\nwhen = ["severity <= 3"]\nto = ["oncall"]\n'
     assert said(configured(some), "an alert of ilert that no route matches")
@@ -163,6 +175,8 @@ def test_what_an_upstream_requires_and_its_callers_cannot_give() -> None:
     route = '[[routes]]\nfrom = ["ilert"]\nto = ["uptime"]\n'
     assert said(configured(route, more), "from ilert", "'uptime' requires resource")
     assert not said(configured(route + 'set = { resource = "r" }\n', more), "requires resource")
+    fallback = '[[routes]]\nfrom = ["ilert"]\nto = ["second"]\nfallback = { to = ["uptime"] }\n'
+    assert said(configured(fallback, more), "from ilert", "'uptime' requires resource"), "it would be a dead letter"
 
 
 def test_a_routing_key_that_is_a_policy_here_and_the_credential_there() -> None:
@@ -170,6 +184,8 @@ def test_a_routing_key_that_is_a_policy_here_and_the_credential_there() -> None:
     assert said(configured(route), "routing_key is the key itself at oncall")
     apart = '[[routes]]\nto = [{ upstream = "second", set = { routing_key = "policy" } }, "oncall"]\n'
     assert not said(configured(apart), "is the key itself")
+    fallback = '[[routes]]\nto = ["second"]\nset = { routing_key = "policy" }\nfallback = { to = ["oncall"] }\n'
+    assert said(configured(fallback), "routing_key is the key itself at oncall")
 
 
 def test_a_sender_that_has_no_file_yet(tmp_path: Path) -> None:
@@ -191,6 +207,8 @@ def test_callers_without_an_entry(tmp_path: Path) -> None:
     by_caller = f'key = {{ by = "caller", dir = "{tmp_path}/keys" }}\n'
     text = INBOUND + ONCALL.replace('key = "k"\n', by_caller) + '[[routes]]\nfrom = ["ilert"]\nto = ["oncall"]\n'
     assert said(parse(text), "upstreams.oncall.key", "for ops")
+    fallback = text.replace('to = ["oncall"]', 'to = ["second"]\nfallback = { to = ["oncall"] }') + SECOND
+    assert said(parse(fallback), "upstreams.oncall.key", "for ops")
     assert not said(parse(text, secrets=False), "upstreams.oncall.key"), "nobody looked"
 
 

@@ -3,9 +3,11 @@ or hold. What `fallback` in a route means is in interface.md and guarantees.md 2
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,10 @@ from gateway.delivery import lanes
 from gateway.dialect import Again, Command, Ref
 from gateway.errors import ConfigurationError
 from gateway.preparing import fire
+from gateway.road import Road
+from gateway.undoing import undo
 from tests.chaos_upstream import CLOSE, HANG, Behaviour, Chaos, chaos, say
+from tests.engine.lasting import SILENCES, alert, posted, seconds
 from tests.engine.test_backlog import drain, states
 from tests.engine.test_lanes import Desk, create
 from tests.engine.vendors import (
@@ -35,7 +40,7 @@ from tests.engine.vendors import (
     slow,
     table,
 )
-from tests.harness import KEY, House
+from tests.harness import KEY, House, house
 
 AFTER = 0.6
 ROUTE = f'[[routes]]\nto = ["oncall"]\nfallback = {{ to = ["sms"], after = "{int(AFTER * 1000)}ms" }}\n'
@@ -293,6 +298,45 @@ fallback = {{ to = ["voice"], after = "600ms" }}
 """
 
 
+APART = [
+    '[[routes]]\nto = ["log"]\ncontinue = true\nfallback = { to = ["sms"], after = "2s" }\n',
+    '[[routes]]\nto = ["oncall"]\ncontinue = true\nfallback = { to = ["sms"], after = "600ms" }\n',
+]
+
+
+@pytest.mark.parametrize(
+    ("log", "oncall", "comes"),
+    [(OK, HANG, 0.6), (HANG, OK, 2.0), (HANG, HANG, 0.6)],
+    ids=["the sooner", "the later", "both"],
+)
+@pytest.mark.parametrize("routes", [APART, APART[::-1]], ids=["later first", "sooner first"])
+def test_each_of_two_routes_has_its_fallback_in_its_own_time(
+    tmp_path: Path, log: Behaviour, oncall: Behaviour, comes: float, routes: list[str]
+) -> None:
+    """An archive may be away for long, whoever is on call may not."""
+    with chaos(log) as archive, chaos(oncall) as there, chaos(OK) as sms:
+        three = [table("log", archive.url, "ilert", ""), *tables(there, sms)]
+        with before(tmp_path, *three, routes="".join(routes)) as h:
+            began = time.monotonic()
+            page(h)
+            h.wait_for(lambda: words(sms) == ["ALERT"])
+            assert comes <= sms.got[0].at - began < comes + 1.2
+            end(h)
+            h.wait_for(lambda: words(sms) == ["ALERT", "RESOLVE"])
+
+
+def test_a_fallback_of_two_routes_is_not_told_where_the_later_one_is_taken_in_time(tmp_path: Path) -> None:
+    with chaos(HANG) as archive, chaos(OK) as oncall, chaos(OK) as sms:
+        three = [table("log", archive.url, "ilert", "", timeout="300ms"), *tables(oncall, sms)]
+        with before(tmp_path, *three, routes="".join(APART)) as h:
+            page(h)
+            time.sleep(1.0)
+            assert of(h, "sms") == [("create", "waiting")]
+            archive.always(OK)
+            h.wait_for(lambda: of(h, "sms") == [("create", "void")])
+            assert sms.connections == 0
+
+
 def test_an_update_that_makes_it_worse_brings_the_fallback_of_that_route(tmp_path: Path) -> None:
     """canonical.md: at an update the routes are evaluated again, and upstreams chosen now and not before are added."""
     routes = WORSE.format(to='["oncall"]', fallback='fallback = { to = ["sms"], after = "600ms" }')
@@ -378,6 +422,25 @@ def test_a_page_that_ends_between_its_turn_and_its_sending_is_not_sent() -> None
     assert states(desk, "bykey") == [("create", "void")]
 
 
+def test_reopening_finds_the_fallback_though_its_route_has_another_place() -> None:
+    """Routes without a name are called by their place: one that is put before them is another's name."""
+    desk = Desk(CONFIG)
+    made = desk.accept("ci", create("disk")).alert
+    assert made is not None
+    drain(desk, "byid")
+    desk.now += 121_000
+    drain(desk, "bykey")
+    desk.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(key="disk")))
+    drain(desk, "byid")
+    moved = CONFIG.replace("[[routes]]", '[[routes]]\nwhen = ["severity = 7"]\nto = ["byid"]\n[[routes]]', 1)
+    desk.config = parse(moved)
+    desk.road = Road(desk.config, desk.ids.next, desk._invent)
+    desk.accept("ci", Command(operation=Operation.REOPEN, ref=Ref(id=made.shown)))
+    assert states(desk, "bykey") == [("create", "void"), ("create", "waiting")]
+    desk.now += 121_000
+    assert [one.operation for one in drain(desk, "bykey")] == [Operation.CREATE]
+
+
 def test_an_end_after_the_fallback_s_turn_follows_it_there() -> None:
     desk = Desk(CONFIG)
     desk.accept("ci", create("disk"))
@@ -413,3 +476,110 @@ def test_a_mistake_is_named(fallback: str, problem: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         parse(text)
     assert any(one.startswith(problem) for one in caught.value.problems), caught.value.problems
+
+
+# --- what is acknowledged meanwhile ----------------------------------------------------------------------------
+
+
+def accept(h: House, key: str = "disk") -> None:
+    """Somebody has it."""
+    event = {"apiKey": KEY, "eventType": "ACCEPT", "alertKey": key}
+    assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+
+
+@pytest.mark.parametrize("trouble", [HANG, NO, say(503)], ids=lambda one: one.name)
+def test_what_is_acknowledged_before_its_turn_is_so_at_the_fallback(tmp_path: Path, trouble: Behaviour) -> None:
+    """Or it goes on looking for somebody."""
+    with chaos(trouble) as oncall, chaos(OK) as sms, before(tmp_path, *tables(oncall, sms), routes=ROUTE) as h:
+        page(h)
+        accept(h)
+        h.wait_for(lambda: words(sms) == ["ALERT", "ACCEPT"])
+        end(h)
+        h.wait_for(lambda: words(sms) == ["ALERT", "ACCEPT", "RESOLVE"])
+        stays(0.3, h, sms, ["ALERT", "ACCEPT", "RESOLVE"])
+
+
+def test_what_is_acknowledged_and_taken_is_nothing_to_the_fallback(tmp_path: Path) -> None:
+    with chaos(OK) as oncall, chaos(OK) as sms, before(tmp_path, *tables(oncall, sms), routes=ROUTE) as h:
+        page(h)
+        accept(h)
+        h.wait_for(lambda: of(h, "sms") == [("create", "void"), ("acknowledge", "void")])
+        page(h, "over")
+        accept(h, "over")
+        end(h, "over")
+        h.wait_for(lambda: of(h, "sms")[2:] == [("create", "void"), ("acknowledge", "void")])
+        assert sms.connections == 0
+        assert rows_add_up(h)
+
+
+def test_an_end_that_is_taken_back_leaves_the_fallback_what_was_acknowledged_too() -> None:
+    desk = Desk(CONFIG)
+    desk.accept("ci", create("disk"))
+    desk.accept("ci", Command(operation=Operation.ACKNOWLEDGE, ref=Ref(key="disk")))
+    ended = desk.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(key="disk")))
+    assert {state for _, state in states(desk, "bykey")} == {"void"}
+    with desk.connection:
+        command = desk.tx.command(ended.command)
+        assert command is not None
+        undo(desk.tx, command, "no")
+    desk.now += 121_000
+    assert [one.operation for one in drain(desk, "bykey")] == [Operation.CREATE, Operation.ACKNOWLEDGE]
+
+
+# --- silences -------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def silenceable(directory: Path, *tables: str, routes: str) -> Iterator[House]:
+    """A gateway for a caller of Alertmanager's dialect."""
+    text = "\n".join([f'[inbound.alertmanager]\nkeys = {{ ci = "{KEY}" }}', *tables, routes])
+    with house(directory, config=lambda _: text) as standing:
+        yield standing
+
+
+def silenced(h: House, name: str) -> str:
+    """A silence for alerts of this name."""
+    matchers = [{"name": "alertname", "value": name, "isRegex": False}]
+    body = {"startsAt": seconds(-1), "endsAt": seconds(60), "createdBy": "jane", "comment": "we know"}
+    sent = h.call("POST", SILENCES, {"matchers": matchers, **body})
+    assert sent.status == 200, sent.body
+    return str(sent.body["silenceID"])
+
+
+def test_what_goes_on_once_its_silence_is_over_goes_to_the_fallback_where_nobody_takes_it(tmp_path: Path) -> None:
+    """The primary took it before the silence, and is away by the time it is told anew."""
+    with chaos(OK) as oncall, chaos(OK) as sms, silenceable(tmp_path, *tables(oncall, sms), routes=ROUTE) as h:
+        posted(h, alert("Disk"))
+        h.wait_for(lambda: of(h, "sms") == [("create", "void")])
+        silence = silenced(h, "Disk")
+        h.wait_for(lambda: words(oncall) == ["ALERT", "ACCEPT"])
+        oncall.always(say(503))
+        assert h.call("DELETE", f"/alertmanager/api/v2/silence/{silence}").status == 200
+        posted(h, alert("Disk"))
+        h.wait_for(lambda: words(sms) == ["ALERT"])
+        posted(h, alert("Disk", endsAt=seconds(-1)))
+        h.wait_for(lambda: words(sms) == ["ALERT", "RESOLVE"])
+
+
+def test_what_is_silenced_before_its_turn_is_acknowledged_at_the_fallback(tmp_path: Path) -> None:
+    """It is told of all the same, as the primary is, once it is there again; and anew once the silence is over."""
+    with chaos(say(503)) as oncall, chaos(OK) as sms, silenceable(tmp_path, *tables(oncall, sms), routes=ROUTE) as h:
+        posted(h, alert("Disk"))
+        silence = silenced(h, "Disk")
+        h.wait_for(lambda: words(sms) == ["ALERT", "ACCEPT"])
+        assert h.call("DELETE", f"/alertmanager/api/v2/silence/{silence}").status == 200
+        posted(h, alert("Disk"))
+        h.wait_for(lambda: words(sms) == ["ALERT", "ACCEPT", "RESOLVE", "ALERT"])
+
+
+def test_a_fallback_is_not_told_anew_where_somebody_is(tmp_path: Path) -> None:
+    with chaos(OK) as oncall, chaos(OK) as sms, silenceable(tmp_path, *tables(oncall, sms), routes=ROUTE) as h:
+        posted(h, alert("Disk"))
+        h.wait_for(lambda: of(h, "sms") == [("create", "void")])
+        silence = silenced(h, "Disk")
+        h.wait_for(lambda: words(oncall) == ["ALERT", "ACCEPT"])
+        assert h.call("DELETE", f"/alertmanager/api/v2/silence/{silence}").status == 200
+        posted(h, alert("Disk"))
+        h.wait_for(lambda: of(h, "sms") == [("create", "void")] * 2)
+        assert words(oncall) == ["ALERT", "ACCEPT", "RESOLVE", "ALERT"]
+        assert sms.connections == 0
