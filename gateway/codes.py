@@ -73,7 +73,7 @@ MEANINGS: Mapping[str, str] = {
     Code.BAD_CERTIFICATE: "the upstream's certificate cannot be verified",
     Code.PROXY_REFUSED: "the proxy on the way asks for credentials",
     # the delivery is dead
-    Code.GIVEN_UP: "it was tried for as long as `retry.max_age` allows",
+    Code.GIVEN_UP: "an attempt failed when it was older than `retry.max_age`",
     Code.RULES_REFUSED: 'the upstream takes no rules: rules = "refuse"',
     # the delivery is void: nothing had to be sent
     Code.LOOP: "it came through this gateway before, and goes no further",

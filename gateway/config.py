@@ -93,7 +93,7 @@ class Inbound:
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
-    """Seconds: the first pause, the longest, and the age at which a delivery is given up."""
+    """Seconds: the first pause, the longest, and the age after which an attempt that fails is the last one."""
 
     first: float = 1.0
     most: float = 60.0

@@ -71,14 +71,15 @@ class PairFile(Struct, kw_only=True):
 
 
 class RetryFile(Struct, kw_only=True):
-    """`retry` of an upstream: the first and the longest pause, and when it is given up."""
+    """`retry` of an upstream: the first and the longest pause, and when a delivery is given up."""
 
     first: Duration = "1s"
     """The first pause."""
     most: Duration = "60s"
     """The longest pause."""
     max_age: Duration = "24h"
-    """The age at which a delivery is given up."""
+    """The age of a delivery after which an attempt that fails is the last one. What waited untried, while the upstream was
+    left alone or the gateway was off, is still tried once, however old it is."""
 
 
 class SeverityFile(Struct, kw_only=True):
