@@ -119,7 +119,8 @@ class UpstreamFile(Struct, kw_only=True):
     on_resolve: Literal["disable", "delete", "keep"] | None = None
     """What a rule's resolve becomes. Default: by dialect."""
     on_backlog: Literal["fold", "deliver"] = "fold"
-    """`fold`: what is over before it could be told is not told."""
+    """`fold`: what has waited for more than ten minutes, and is over by then, is not told. `deliver`: it is, with its
+    end behind it."""
     rate: int | str | None = None
     """Requests a minute, or `"published"`: as the vendor's page allows. Default: off."""
     rules: Literal["page", "quiet", "refuse"] = "page"
