@@ -44,7 +44,8 @@ class InboundFile(Struct, kw_only=True):
     """Ids, keys and names are shared by all inbounds of the same scope; by default they belong to dialect and
     caller."""
     reply: Literal["accepted", "delivered"] | None = None
-    """When callers are answered: once the alert is durable, or once the primary has taken it. Default: by dialect."""
+    """When callers are told of success: once the alert is durable, or once the primary has it too, though no later than
+    after `reply_timeout`. Default: by dialect."""
     host: str | list[str] = []
     """Names at whose root this dialect alone is served, and at no other root. Default: it shares that of all other
     names."""
@@ -404,7 +405,8 @@ class File(Struct, kw_only=True):
     reply: Literal["accepted", "delivered"] | None = None
     """For every inbound that does not say it itself."""
     reply_timeout: Duration = "5s"
-    """How long a caller waits for a verdict."""
+    """How long a caller waits for a verdict; then it hears of success, as the alert is durable: with
+    `durable = "container"` of 503."""
     max_body: Size = "1MiB"
     """The largest request body."""
     max_waiting: int | dict[str, Any] = 1_000_000
