@@ -193,7 +193,8 @@ class RouteFile(Struct, kw_only=True):
     from_: list[str] = msgspec.field(name="from", default_factory=list)
     """`dialect` or `dialect/caller`. Default: all."""
     when: list[str] = []
-    """Conditions that must all hold: `field`, one of `= != =~ !~ < <= > >=`, value; patterns are RE2's, anchored."""
+    """Conditions that must all hold: `caller`, `dialect` or a canonical field, one of `= != =~ !~ < <= > >=`, a value;
+    patterns are RE2's, anchored."""
     set: dict[str, Any] = {}
     """Canonical field → the value that replaces what the alert has: a literal, or `{ by, table, else }`."""
     because: str = ""

@@ -49,6 +49,6 @@ def _postgres(url: str, exclusive: bool, lease: float, now: Callable[[], str] | 
     except ImportError as error:
         raise StoreError(
             f"a store in PostgreSQL needs a package that is not here ({error}); "
-            "type: pip install 'alert-gateway[postgres]'"
+            "type in a checkout: pip install '.[postgres]'"
         ) from None
     return PostgresStore(url, lease=lease, exclusive=exclusive, now=now)

@@ -672,5 +672,5 @@ def test_a_url_says_which_store_it_is(url: str, monkeypatch: pytest.MonkeyPatch)
     for name in [name for name in sys.modules if name.startswith("gateway.store.postgres")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(StoreError, match=r"pip install 'alert-gateway\[postgres\]'"):
+    with pytest.raises(StoreError, match=r"pip install '\.\[postgres\]'"):
         open_store(url)
