@@ -79,8 +79,8 @@ class RetryFile(Struct, kw_only=True):
     most: Duration = "60s"
     """The longest pause."""
     max_age: Duration = "24h"
-    """The age of a delivery after which an attempt that fails is the last one. What waited untried, while the upstream was
-    left alone or the gateway was off, is still tried once, however old it is."""
+    """The age of a delivery after which an attempt that fails is the last one. What waited untried, while the upstream
+    was left alone or the gateway was off, is still tried once, however old it is."""
 
 
 class SeverityFile(Struct, kw_only=True):

@@ -85,7 +85,7 @@ class Metrics:
         )
         self._held = self._gauge(
             "upstream_held",
-            "1 while nothing is sent to an upstream because it refuses its key or shows a bad certificate.",
+            "1 while nothing is sent to an upstream because of its key, its certificate or a proxy before it.",
             "upstream",
             of_workers="livemax",
         )

@@ -177,7 +177,11 @@ class Watch:
         heartbeat = self._config().heartbeat
         stall = heartbeat.stall if heartbeat else STALL
         found = [
-            Trouble("upstream-held", name, f"alert-gateway: {name} refuses our key or shows a bad certificate")
+            Trouble(
+                "upstream-held",
+                name,
+                f"alert-gateway: {name}, or a proxy before it, refuses our key or shows a bad certificate",
+            )
             for name, breaker in self._dispatcher.breakers().items()
             if breaker.state == "held"
         ]
