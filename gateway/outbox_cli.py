@@ -171,7 +171,13 @@ def _say_what_came(done: list[int], refused: list[str], what: str) -> None:
 
 @click.command()
 @placed
-@click.option("--since", default="30d", show_default=True, metavar="DURATION", help="How far back.")
+@click.option(
+    "--since",
+    default="30d",
+    show_default=True,
+    metavar="DURATION",
+    help="How far back; what retention removed is not counted.",
+)
 @click.option("--by", type=click.Choice(["caller", "dialect", "operation"]), default="caller", show_default=True)
 @JSON
 def report(place: Place, since: str, by: Literal["caller", "dialect", "operation"], as_json: bool) -> None:
