@@ -216,7 +216,8 @@ def reference(found: Mapping[str, Dialect]) -> str:
         "For editors there is `gateway.schema.json` beside this page: put "
         "`#:schema ./gateway.schema.json` in the first line of a file.",
         "A secret is `env:NAME`, `file:PATH` or the text itself. Durations are texts such as `10s` or `30d`, sizes are "
-        "bytes or texts such as `1MiB`. Tables and samples lie beside the file.",
+        "bytes or texts such as `1MiB`. Paths of tables and samples begin beside the file, those of secrets, their "
+        "directories and certificates where the command was started: best write those whole.",
         "## At the top",
         _rows(files.File),
     ]
