@@ -208,6 +208,7 @@ def test_there_is_time_to_bring_the_store_up_to_date() -> None:
 @pytest.mark.parametrize("manifest", MANIFESTS)
 def test_the_image_is_of_this_release(manifest: str) -> None:
     assert _container(manifest)["image"] == f"alert-gateway:{__version__}"
+    assert f"`docker build -t {_container(manifest)['image']} .`" in (DEPLOY.parent / "README.md").read_text("utf8")
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS)
