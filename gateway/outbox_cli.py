@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 
 MOST = 1_000_000_000
 """No list is longer, and no store is asked for more than it can count."""
+LIMIT = "The most to list; by --url 10000 at most."
 
 
 @click.command()
 @placed
 @click.option("--state", type=click.Choice(["waiting", "delivered", "dead", "merged", "void"]))
 @click.option("--alert", "alert_name", metavar="ID", help="Only those of one alert, by any id anybody used for it.")
-@click.option("--limit", type=click.IntRange(1, MOST), default=1000, show_default=True, help="The most to list.")
+@click.option("--limit", type=click.IntRange(1, MOST), default=1000, show_default=True, help=LIMIT)
 @JSON
 def deliveries(place: Place, state: str | None, alert_name: str | None, limit: int, as_json: bool) -> None:
     """List the outbox, newest first; dead ones with the request as it would be sent now."""
@@ -48,6 +49,7 @@ def deliveries(place: Place, state: str | None, alert_name: str | None, limit: i
         return [one.as_json() for one in listed(tx, chosen, config.upstreams, now())]
 
     rows = place.ask(there, here)
+    _say_if_cut(rows, limit)
     if as_json:
         print_json(rows)
         return
@@ -68,6 +70,12 @@ def deliveries(place: Place, state: str | None, alert_name: str | None, limit: i
             click.echo(f"{row['id']}: {printable(row['reason'])}")
         for request in row["would_send"]:
             click.echo(f"{row['id']} would be sent: {printable(request)}")
+
+
+def _say_if_cut(rows: list[Any], limit: int) -> None:
+    """Whoever counts the lines, or thinks that these are all, is told that the list may go on."""
+    if len(rows) == limit:
+        click.echo(f"these are {limit}, and there may be more: see --limit", err=True)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -124,7 +132,7 @@ def _change(place: Place, what: Literal["retry", "drop"], wanted: dict[str, Any]
 
 @click.command(name="operations")
 @placed
-@click.option("--limit", type=click.IntRange(1, MOST), default=100, show_default=True, help="The most to list.")
+@click.option("--limit", type=click.IntRange(1, MOST), default=100, show_default=True, help=LIMIT)
 @JSON
 def operations_(place: Place, limit: int, as_json: bool) -> None:
     """The operator log, newest first: who did what, when, and why."""
@@ -137,6 +145,7 @@ def operations_(place: Place, limit: int, as_json: bool) -> None:
         return msgspec.to_builtins(kept(tx, limit))
 
     rows = place.ask(lambda remote: remote.get("/-/operations", limit=limit)["operations"], here)
+    _say_if_cut(rows, limit)
     if as_json:
         print_json(rows)
         return
@@ -235,7 +244,7 @@ def _arrived(one: Arrivals) -> list[str]:
 
 @click.command()
 @placed
-@click.option("--limit", type=click.IntRange(1, MOST), default=1000, show_default=True, help="The most to list.")
+@click.option("--limit", type=click.IntRange(1, MOST), default=1000, show_default=True, help=LIMIT)
 @JSON
 def callers(place: Place, limit: int, as_json: bool) -> None:
     """Who calls, with what, how that ends, and when last; those that were seen last first."""
@@ -248,6 +257,7 @@ def callers(place: Place, limit: int, as_json: bool) -> None:
 
     place.wait_for_gateway(SHOWN_WITHIN)
     rows = place.ask(lambda remote: remote.get("/-/callers", limit=limit)["callers"], here)
+    _say_if_cut(rows, limit)
     if as_json:
         print_json(rows)
         return

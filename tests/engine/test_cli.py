@@ -11,8 +11,10 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 
+from gateway.admin import MOST_LISTED
 from gateway.cli import main
 from gateway.config import parse
+from gateway.outbox_cli import LIMIT
 from gateway.service import Gateway
 from tests.chaos_upstream import chaos, say
 from tests.harness import KEY, house, served, upstream_table
@@ -98,6 +100,20 @@ def test_a_dead_delivery_is_seen_sent_again_and_dropped_beside_a_running_gateway
         assert "alert_gateway_request_seconds_bucket" in text
     assert _run("deliveries", "--config", config, "--alert", "nobody").exit_code == 1
     assert _run("retry", "--config", config, "--dead").stdout == "nothing to do\n"
+
+
+def test_a_list_that_is_cut_short_says_so(tmp_path: Path) -> None:
+    """A thousand dead letters of fifty thousand look like all of them."""
+    with house(tmp_path, {"oncall": "ilert", "second": "ilert"}, '[[routes]]\nto = ["oncall", "second"]\n') as h:
+        event = {"apiKey": KEY, "eventType": "ALERT", "summary": "Disk full", "alertKey": "disk"}
+        assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+        config = _file(tmp_path)
+        for how in (("--config", config), ("--url", h.url)):
+            cut = _run("deliveries", *how, "--json", "--limit", "1")
+            assert len(json.loads(cut.stdout)) == 1 and "--limit" in cut.stderr
+            whole = _run("deliveries", *how, "--json", "--limit", "3")
+            assert len(json.loads(whole.stdout)) == 2 and not whole.stderr
+    assert f"--url {MOST_LISTED} at most" in LIMIT
 
 
 def test_what_waits_for_an_upstream_that_is_gone_is_dropped_with_what_died_there(tmp_path: Path) -> None:
