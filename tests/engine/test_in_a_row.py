@@ -14,7 +14,7 @@ from gateway.registry import dialects
 from gateway.sandbox import Sandbox
 from gateway.service import Gateway
 from tests.clients.callers import OTHER, ilert_event, uptinio_alert
-from tests.harness import DEFAULTS, KEY, UPSTREAM_KEY, House, inbound_tables, served, upstream_table
+from tests.harness import DEFAULTS, UPSTREAM_KEY, House, inbound_tables, served, upstream_table
 
 
 @contextlib.contextmanager
