@@ -184,7 +184,7 @@ def test_a_repeated_end_is_a_success_though_the_upstream_is_slower_than_the_call
         upstream.always(slow(0.8, OK))
         over = ilert_event("RESOLVE", "disk")
         assert _is_not_yet(h.call("POST", "/ilert/api/events", over, key=None))
-        settled(h)
+        settled(h, count=2)
         assert h.call("POST", "/ilert/api/events", over, key=None).status == 202
 
 
