@@ -8,10 +8,13 @@ from __future__ import annotations
 from gateway.accepted import Accepted, Caller
 from gateway.dialect import Command
 from gateway.errors import Problem, ProblemKind
-from gateway.store import Tx
+from gateway.store import DeliveryFilter, DeliveryRow, Tx
+from gateway.terms import ENDING
 
 AGAIN_AFTER = 5
 """Seconds after which a caller may ask again whether it has landed."""
+JUST_NOW_MS = 120_000
+"""Within this time of an end having landed, its repeat is a question whether it has."""
 
 
 def has_landed(tx: Tx, asked: Command, caller: Caller, accepted: Accepted) -> bool:
@@ -22,7 +25,10 @@ def has_landed(tx: Tx, asked: Command, caller: Caller, accepted: Accepted) -> bo
         return True
     if accepted.alert is not None:
         return all_has_landed(tx, accepted.alert.id)
-    return not any(row.state == "waiting" for row in own) and _earlier_has_landed(tx, asked, caller, accepted.command)
+    waiting = [row for row in own if row.state == "waiting"]
+    if waiting and not _repeats_an_end(tx, asked, caller, waiting[0]):
+        return False
+    return _earlier_has_landed(tx, asked, caller, accepted.command)
 
 
 def all_has_landed(tx: Tx, alert: int | None) -> bool:
@@ -30,6 +36,17 @@ def all_has_landed(tx: Tx, alert: int | None) -> bool:
     targets = tx.targets(alert) if alert is not None else []
     owed = {target.upstream for target in targets if tx.is_waiting(target.alert, target.upstream)}
     return not owed or any(one.state in ("present", "gone") and one.upstream not in owed for one in targets)
+
+
+def _repeats_an_end(tx: Tx, asked: Command, caller: Caller, again: DeliveryRow) -> bool:
+    """Whether a command that is on its way tells an end that an upstream has had just now: who asks again whether that
+    has landed is not to wait for it to land again, which may take as long every time."""
+    if asked.operation not in ENDING or asked.ref is None or asked.ref.key is None:
+        return False
+    earlier = tx.last_alert_by_key(caller.scope, caller.dialect.same_key(asked.ref.key), again.command)
+    told = tx.deliveries(DeliveryFilter(state="delivered", alert=earlier.id)) if earlier else []
+    since = again.created_at - JUST_NOW_MS
+    return any(row.operation in ENDING and row.finished_at is not None and row.finished_at >= since for row in told)
 
 
 def _earlier_has_landed(tx: Tx, asked: Command, caller: Caller, command: int) -> bool:

@@ -16,7 +16,7 @@ from gateway.config import Config, Upstream
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import MakeId
 from gateway.rows import Unmet
-from gateway.store import CommandBody, DeliveryFilter, DeliveryRow, TargetRow
+from gateway.store import CommandBody, DeliveryFilter, DeliveryRow, TargetRow, Tx
 from gateway.targets import Targets, stand_down
 from gateway.terms import (
     ENDING,
@@ -37,6 +37,9 @@ USUAL_RANK = 3
 """Where an alert says no severity: as an error."""
 REPEATED_MS = 60_000
 """An identical repeat of an open alert is passed on once a minute; the others are counted."""
+
+LONGEST_ID = 18
+"""Digits of the longest number that is an id of ours."""
 
 
 class Outbox:
@@ -77,7 +80,8 @@ class Outbox:
         newest = step.tx.newest_in_lane(target.upstream, target.lane)
         delivery = self._delivery(step, target, sent, newest)
         is_known = target.state != "dead"
-        if self.cut_loop(step.via, delivery, step.accepted) or (is_known and _count_repeat(step, newest, delivery)):
+        is_cut = self.cut_loop(step.via, delivery, step.accepted, is_echo=_is_echo(step.tx, target))
+        if is_cut or (is_known and _count_repeat(step, newest, delivery)):
             self._put_out(step, target, delivery)
             return
         told, is_nothing = self._told(step, target, upstream, sent, delivery)
@@ -164,10 +168,10 @@ class Outbox:
         """Whether a command came through this gateway before."""
         return bool(self._name) and self._name in via
 
-    def cut_loop(self, via: Via, delivery: DeliveryRow, accepted: Accepted) -> bool:
-        """Makes a delivery void whose command came through this gateway before: it goes no further, and that is said.
-        Answers whether it did."""
-        if not self.has_seen(via):
+    def cut_loop(self, via: Via, delivery: DeliveryRow, accepted: Accepted, *, is_echo: bool = False) -> bool:
+        """Makes a delivery void whose command came through this gateway before, or whose alert is an echo: it goes no
+        further, and that is said. Answers whether it did."""
+        if not self.has_seen(via) and not is_echo:
             return False
         delivery.state, delivery.finished_at = "void", delivery.created_at
         delivery.reason = "it came through this gateway before, and goes no further"
@@ -191,7 +195,7 @@ class Outbox:
             return
         newest = step.tx.newest_in_lane(target.upstream, target.lane)
         delivery = self._delivery(step, target, Operation.CREATE, newest)
-        if not self.cut_loop(step.via, delivery, step.accepted):
+        if not self.cut_loop(step.via, delivery, step.accepted, is_echo=_is_echo(step.tx, target)):
             delivery.created_at = delivery.due = due
         step.tx.put_target(target)
         step.tx.insert_delivery(delivery)
@@ -314,3 +318,17 @@ def _count_repeat(step: Step, newest: DeliveryRow | None, delivery: DeliveryRow)
     delivery.state, delivery.finished_at, delivery.due = "merged", step.now, until
     delivery.reason = f"an identical repeat, told by {newest.id}"
     return True
+
+
+def _is_echo(tx: Tx, target: TargetRow) -> bool:
+    """Whether an alert is what an upstream itself sent back of another one, and is to be told to it again: its caller
+    knows the key that was made for that one there, which nobody else was told. What calls the gateway back in a
+    vendor's words says nothing of the gateways that it came through, and each round would be a new alert."""
+    own = f"-{target.alert}"
+    if target.key is None or not target.key.endswith(own):
+        return False
+    key = target.key.removesuffix(own)
+    other = key.rpartition("-")[2]
+    if not (other.isascii() and other.isdecimal()) or len(other) > LONGEST_ID:
+        return False
+    return any(one.upstream == target.upstream and one.key == key for one in tx.targets(int(other)))

@@ -100,11 +100,12 @@ def unsaid(upstream: Upstream, origin: Dialect, asked: Command, changed: tuple[s
 def in_terms_of(
     upstream: Upstream, operation: Operation, before: Flat | None, after: Flat, *, says_something: bool
 ) -> Operation | None:
-    """An update in an upstream's terms: for vendors of occurrences, switching a rule off ends what it raised."""
+    """An update in an upstream's terms: for vendors of occurrences, switching a rule off ends what it raised. So it
+    does where another gateway keeps an occurrence as a rule here: that is how it says that it is over."""
     if operation is not Operation.UPDATE or before is None:
         return operation
     was, now = before.get("enabled") is not False, after.get("enabled") is not False
-    if after.get("kind") == "rule" and upstream.dialect.kind == "occurrence" and was != now:
+    if upstream.dialect.kind == "occurrence" and was != now:
         return Operation.REOPEN if now else Operation.RESOLVE
     return Operation.UPDATE if says_something else None
 

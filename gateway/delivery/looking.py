@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from msgspec import Struct, structs
 
-from gateway.canonical import SERVER_OWNED
+from gateway.canonical import SERVER_OWNED, Flat
+from gateway.carry import restore
 from gateway.config import Upstream
 from gateway.delivery.attempt import Client, Ended
 from gateway.dialect import Again, Delivered, Found, FoundAlert, Held, Sending
@@ -56,7 +57,8 @@ async def look(client: Client, store: Store, sending: Sending, since: int, now: 
             return Looked(structs.replace(ended, outcome=again), requests=ended.requests)
         return Looked(in_vain=True, requests=ended.requests)
     listed = {found.id: found for found in ended.outcome.alerts}  # one that is listed twice is one
-    alike = [found for found in listed.values() if _is_alike(found, sending, client.upstream, since)]
+    said = _said(sending, client.upstream)
+    alike = [found for found in listed.values() if _is_alike(found, said, since)]
     party = client.upstream.name
     ours = await store.read(lambda tx: [found for found in alike if not tx.is_known_id(found.id, party)])
     if len(ours) != 1:
@@ -70,9 +72,23 @@ def _is_unread(ended: Ended) -> bool:
     return ended.status is not None and ended.status < 300
 
 
-def _is_alike(found: FoundAlert, sending: Sending, upstream: Upstream, since: int) -> bool:
-    meant = upstream.destination.mapping.interpret(sending.body, side="reply").whole()
+def _is_alike(found: FoundAlert, said: tuple[Flat, Flat], since: int) -> bool:
+    meant, restored = said
     created = found.flat.get("created_at")
     if created is not None and created < from_millis(since - CLOCKS_DIFFER_MS):
         return False
-    return all(found.flat.get(path) == value for path, value in meant.items() if path not in SERVER_OWNED)
+    for path, value in meant.items():
+        shown = found.flat.get(path)
+        if shown == value or path in SERVER_OWNED:
+            continue
+        if shown not in (None, restored.get(path)) or restored.get(path) == value:
+            return False
+    return True
+
+
+def _said(sending: Sending, upstream: Upstream) -> tuple[Flat, Flat]:
+    """What was sent, and what a gateway that stands there makes of it with what is carried: of that it shows what the
+    vendor's words can say."""
+    reading = upstream.destination.mapping.interpret(sending.body, side="reply")
+    meant = reading.whole()
+    return meant, restore(meant, reading.carried)

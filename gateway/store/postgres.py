@@ -178,13 +178,12 @@ class PostgresStore:
     # --- reading -----------------------------------------------------------------------------------------
 
     def _read(self, work: Callable[[Tx], T]) -> T:
-        """On a line that nobody has, one with a connection first; or else, where none is to be had, on one of those."""
-        found = sorted(self._reading, key=lambda one: not one[0].is_made)
-        line, lock = next(one for one in found if one[1].acquire(blocking=False))
+        """On a line that nobody has; or else, where no connection is to be had, on one that has one."""
+        line, lock = self._free_line()
         try:
             return self._read_again(line, work)
         except Away:
-            made = next((one for one in found if one[0].is_made), None)
+            made = next((one for one in self._reading if one[0].is_made), None)
             if made is None:
                 raise
         finally:
@@ -196,6 +195,14 @@ class PostgresStore:
             return self._read_again(line, work)
         finally:
             lock.release()
+
+    def _free_line(self) -> tuple[Line, threading.Lock]:
+        """A line that nobody has, one with a connection first. There is one for each thread, but while one looks,
+        another may be given back and a third be taken."""
+        while True:
+            for line, lock in sorted(self._reading, key=lambda one: not one[0].is_made):
+                if lock.acquire(blocking=False):
+                    return line, lock
 
     def _read_again(self, line: Line, work: Callable[[Tx], T]) -> T:
         """On a new connection, once, where the first one is lost: nothing has been changed."""

@@ -177,6 +177,17 @@ def test_a_repeated_end_is_no_success_while_the_first_one_waits(tmp_path: Path) 
         assert [one["status"] for one in vendor.held.values()] == ["resolved"]
 
 
+def test_a_repeated_end_is_a_success_though_the_upstream_is_slower_than_the_caller_waits(tmp_path: Path) -> None:
+    """Each repeat is told there too, by its key: that one takes as long is no reason to ask the caller again."""
+    with chaos(OK) as upstream, before(tmp_path, table("oncall", upstream.url, "ilert"), top=CONTAINER) as h:
+        assert page(h).status == 202
+        upstream.always(slow(0.8, OK))
+        over = ilert_event("RESOLVE", "disk")
+        assert _is_not_yet(h.call("POST", "/ilert/api/events", over, key=None))
+        settled(h, count=2)
+        assert h.call("POST", "/ilert/api/events", over, key=None).status == 202
+
+
 def test_an_update_that_waits_behind_another_is_no_success_before_it_is_told(tmp_path: Path) -> None:
     with chaos(OK) as upstream, before(tmp_path, table("oncall", upstream.url, "ilert"), top=CONTAINER) as h:
         assert page(h).status == 202

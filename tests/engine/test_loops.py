@@ -3,7 +3,9 @@ guarantees.md 25. Each gateway is a process's worth of its own, over real HTTP, 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -13,6 +15,9 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 from structlog.testing import CapturingLogger
 
 from gateway import desk
@@ -243,3 +248,40 @@ def _requests(two: Ring, number: int) -> int:
     text = two.first.client.get(two.houses[number].url + "/metrics").text
     counted: list[Any] = [line for line in text.splitlines() if line.startswith("alert_gateway_requests_total{")]
     return int(sum(float(line.rpartition(" ")[2]) for line in counted))
+
+
+class CallsBack:
+    """An Alertmanager that tells a webhook of every alert that it is told of, at once and in its own words."""
+
+    def __init__(self) -> None:
+        self.webhook = ""
+        self.told: list[dict[str, Any]] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Takes alerts; there is nothing else that it is asked for."""
+        if scope["type"] == "http":
+            body = await Request(scope, receive).body()
+            for one in json.loads(body or "[]"):
+                self.told.append(one)
+                group = {"version": "4", "status": "firing", "alerts": [{"status": "firing", **one}]}
+                headers = {"authorization": f"Bearer {KEY}"}
+                await asyncio.to_thread(httpx.post, self.webhook, json=group, headers=headers, timeout=20)
+            await JSONResponse({})(scope, receive, send)
+
+
+def test_what_an_upstream_sends_back_in_its_own_words_goes_round_once(tmp_path: Path) -> None:
+    """It passes no header on. The first time it may be somebody else's alert of the same key; after that it cannot."""
+    upstream = CallsBack()
+    with served(upstream) as there:
+        inbounds = "\n".join(
+            f'[inbound.{name}]\nkeys = {{ ci = "{KEY}" }}' for name in ("ilert", "alertmanager_webhook")
+        )
+        table = f'[upstreams.am]\ndialect = "alertmanager"\nurl = "{there}"\n'
+        gateway = Gateway(parse(f'store = "sqlite://{tmp_path}/gateway.db"\n{inbounds}\n{table}'))
+        with served(gateway.app) as url, httpx.Client(timeout=20) as client:
+            upstream.webhook = f"{url}/alertmanager_webhook/webhook"
+            alone = Ring([House(url, "", gateway, None, client)])  # type: ignore[arg-type] # there is no sandbox
+            assert say(alone.first, "ilert", "Disk full").status < 300
+            alone.stands_still(3)
+            assert sorted(row.state for row in outbox(alone.first)) == ["delivered", "delivered", "void"]
+            assert len(upstream.told) == 2 and alone.metric(0) == 1

@@ -1,0 +1,107 @@
+"""Gateways in a row, a sidecar that forwards to a central one: what its caller does to an alert is done to the alert at
+the vendor behind both, whatever they speak to each other. Each has its own store, and they talk over real HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from gateway.config import parse
+from gateway.registry import dialects
+from gateway.sandbox import Sandbox
+from gateway.service import Gateway
+from tests.clients.callers import OTHER, ilert_event, uptinio_alert
+from tests.engine.vendors import outbox
+from tests.harness import DEFAULTS, KEY, UPSTREAM_KEY, House, inbound_tables, served, upstream_table
+
+
+class Forgetful:
+    """Passes requests on to an application, and fails once where the answer to the first POST would be given."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+        self.has_lost = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves a request, or has it served for nothing."""
+        if scope["type"] != "http" or scope["method"] != "POST" or self.has_lost:
+            await self.app(scope, receive, send)
+            return
+        self.has_lost = True
+
+        async def losing(message: Message) -> None:
+            """Nobody hears."""
+
+        await self.app(scope, receive, losing)
+        await send({"type": "http.response.start", "status": 502, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+
+@contextlib.contextmanager
+def row(directory: Path, between: str, vendor: str, *, forgets: bool = False) -> Iterator[House]:
+    """The first of two gateways that speak `between` to each other; the sandbox is what stands behind the second, whose
+    first answer is lost where it `forgets`."""
+    sandbox = Sandbox(dialects(), UPSTREAM_KEY)
+    with served(sandbox) as sandbox_url:
+        central = f'store = "sqlite://{directory}/central.db"\n[inbound.{between}]\nkeys = {{ sidecar = "{OTHER}" }}\n'
+        app = Gateway(parse(central + upstream_table("vendor", vendor, sandbox_url))).app
+        with served(Forgetful(app) if forgets else app) as there:
+            table = f'[upstreams.central]\ndialect = "{between}"\nurl = "{there}/{between}"\nkey = "{OTHER}"\n'
+            table += 'retry = { first = "20ms", most = "100ms" }\n'
+            sidecar = f'store = "sqlite://{directory}/sidecar.db"\n{inbound_tables(["ilert", "uptinio"])}\n'
+            gateway = Gateway(parse(sidecar + table + DEFAULTS.format(name="central")))
+            with served(gateway.app) as url:
+                standing = House(url, sandbox_url, gateway, sandbox)
+                with standing.client:
+                    yield standing
+
+
+@pytest.mark.parametrize("between", sorted(dialects()))
+def test_what_is_over_is_over_behind_both(between: str, tmp_path: Path) -> None:
+    with row(tmp_path, between, "pagerduty") as first:
+        for count, word in enumerate(("ALERT", "RESOLVE"), 1):
+            event = ilert_event(word, "disk", summary="Disk full")
+            assert first.call("POST", "/ilert/api/events", event, key=None).status < 300
+            arrived = first.arrives("pagerduty", count)
+        assert [one.body["event_action"] for one in arrived] == ["trigger", "resolve"]
+        assert arrived[0].body["dedup_key"] == arrived[1].body["dedup_key"]
+
+
+def test_what_is_switched_on_again_is_a_page_again(tmp_path: Path) -> None:
+    """At the second gateway the sidecar keeps a rule, which it switches off and on."""
+    with row(tmp_path, "ibm_monitoring", "pagerduty") as first:
+        made = first.call("POST", "/uptinio/alerts", uptinio_alert("Disk full"))
+        assert made.status == 201
+        for count, status in enumerate(("resolved", "active"), 2):
+            path = f"/uptinio/alerts/{made.body['data']['id']}"
+            assert first.call("PUT", path, {"status": status}).status == 200
+            arrived = first.arrives("pagerduty", count)
+        assert [one.body["event_action"] for one in arrived] == ["trigger", "resolve", "trigger"]
+
+
+RICH: dict[str, tuple[str, dict[str, Any]]] = {
+    "ilert": ("/ilert/api/events", ilert_event("ALERT", "disk", summary="Disk full", details="/var", priority="HIGH")),
+    "uptinio": (
+        "/uptinio/alerts",
+        uptinio_alert("Slow", channels=["email"], threshold={"value": 1000, "operator": ">", "duration": 300}),
+    ),
+}
+
+
+@pytest.mark.parametrize("caller", sorted(RICH))
+@pytest.mark.parametrize("between", sorted(dialects()))
+def test_what_was_made_though_nobody_heard_is_not_made_again(between: str, caller: str, tmp_path: Path) -> None:
+    """The second gateway shows what the caller meant, which is not always what it was sent."""
+    with row(tmp_path, between, "pagerduty", forgets=True) as first:
+        path, body = RICH[caller]
+        assert first.call("POST", path, body, key=None if caller == "ilert" else KEY).status < 300
+        first.wait_for(lambda: [one.state for one in outbox(first)] == ["delivered"])
+        arrived = first.arrives("pagerduty", 1)
+        time.sleep(0.3)  # another one would come right behind
+        assert len(first.arrived("pagerduty")) == len(arrived) == 1
