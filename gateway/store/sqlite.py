@@ -136,8 +136,28 @@ class SqliteStore:
 
     def _connect_up_to_date(self) -> apsw.Connection:
         connection = self._connect(WRITERS_CACHE)
+        if not self._exclusive and 0 < connection.pragma("user_version") < len(SCHEMAS) and self._is_served():
+            connection.close()
+            raise StoreError(
+                f"the gateway that serves from {self._path} is of an older release, whose store it would not be any "
+                "more: ask it itself by --url, or with the commands of its release"
+            )
         migrate(connection)
         return connection
+
+    def _is_served(self) -> bool:
+        """Whether a gateway has the lock."""
+        try:
+            lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(lock)
+        return False
 
     def _take_lock(self) -> None:
         self._lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -3,17 +3,21 @@ success for what is gone with the process, and whoever looks is told. guarantees
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import fcntl
 import re
 import shutil
 import subprocess
 import time
+from importlib import resources
 from pathlib import Path
 
 import apsw
 import pytest
 
-from gateway.store.sqlite import SqliteTx
+from gateway.errors import StoreError
+from gateway.store.sqlite import SCHEMAS, SqliteStore, SqliteTx
 from tests.chaos_upstream import chaos
 from tests.conformance.errors import is_error_of
 from tests.engine.vendors import OK, before, page, rows, settled, table
@@ -92,6 +96,29 @@ def test_a_damaged_store_is_not_ready_though_it_takes_what_lies_elsewhere(tmp_pa
             beats = len(pings.got)
             time.sleep(0.5)
             assert len(pings.got) <= beats + 1, "the heartbeat goes on though alerts are refused"
+
+
+def test_a_look_does_not_bring_a_store_up_to_date_beneath_a_gateway_of_the_release_before(tmp_path: Path) -> None:
+    """That one could not be started again over it, and nobody but the gateway would have done it on purpose."""
+    path = tmp_path / "gateway.db"
+    with contextlib.closing(apsw.Connection(str(path))) as older:
+        for number, name in enumerate(SCHEMAS[:-1], 1):
+            older.execute(resources.files("gateway.store").joinpath("schema", name).read_text("utf8"))
+            older.pragma("user_version", number)
+
+    async def look() -> None:
+        async with SqliteStore(str(path), exclusive=False) as store:
+            await store.read(lambda tx: tx.waiting())
+
+    with (tmp_path / "gateway.db.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(StoreError, match="is of an older release.* by --url"):
+            asyncio.run(look())
+        with contextlib.closing(apsw.Connection(str(path))) as older:
+            assert older.pragma("user_version") == len(SCHEMAS) - 1
+    asyncio.run(look())  # where nobody serves from it, whoever looks is the one who upgrades
+    with contextlib.closing(apsw.Connection(str(path))) as newer:
+        assert newer.pragma("user_version") == len(SCHEMAS)
 
 
 @pytest.mark.skipif(shutil.which("sqlite3") is None, reason="the runbook's command is not here")
