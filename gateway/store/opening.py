@@ -40,7 +40,7 @@ def without_credential(url: str) -> str:
 def is_served(url: str) -> bool:
     """Whether a gateway may be serving from a store just now: one in PostgreSQL does not tell, and SQLite's log is gone
     once nobody has the file open."""
-    return url.startswith(POSTGRES) or Path(f"{url.removeprefix(SQLITE)}-wal").exists()
+    return url.startswith(POSTGRES) or Path(f"{Path(url.removeprefix(SQLITE)).resolve()}-wal").exists()
 
 
 def _postgres(url: str, exclusive: bool, lease: float, now: Callable[[], str] | None) -> Store:

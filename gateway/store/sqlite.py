@@ -73,7 +73,8 @@ class SqliteStore:
     """
 
     def __init__(self, path: str, *, synchronous: str = "FULL", exclusive: bool = True) -> None:
-        self._path = path
+        # SQLite follows links as well: what lies beside the file, the lock above all, lies where the file is.
+        self._path = path if path == ":memory:" else str(Path(path).resolve())
         self._synchronous = synchronous
         self._exclusive = exclusive and path != ":memory:"
         self._lock: int | None = None
@@ -85,7 +86,7 @@ class SqliteStore:
         self._threads = ThreadPoolExecutor(2, "store")
         self._lister: apsw.Connection | None = None
         self._listing = asyncio.Lock()
-        self._ballast = Ballast(f"{path}.ballast")
+        self._ballast = Ballast(f"{self._path}.ballast")
         self._lives_on_spare = False
         self.slot = 0
         self.lease: float | None = None

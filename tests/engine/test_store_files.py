@@ -98,6 +98,21 @@ def test_a_damaged_store_is_not_ready_though_it_takes_what_lies_elsewhere(tmp_pa
             assert len(pings.got) <= beats + 1, "the heartbeat goes on though alerts are refused"
 
 
+def test_a_store_is_one_by_whatever_link_it_is_reached(tmp_path: Path) -> None:
+    """A second gateway over it would send all of it again."""
+    link = tmp_path / "elsewhere" / "other.db"
+    link.parent.mkdir()
+    link.symlink_to(tmp_path / "gateway.db")
+
+    async def open_both() -> None:
+        async with SqliteStore(str(tmp_path / "gateway.db")):
+            with pytest.raises(StoreError, match="another gateway serves from"):
+                await SqliteStore(str(link)).__aenter__()
+        assert [one.name for one in link.parent.iterdir()] == ["other.db"]
+
+    asyncio.run(open_both())
+
+
 def test_a_look_does_not_bring_a_store_up_to_date_beneath_a_gateway_of_the_release_before(tmp_path: Path) -> None:
     """That one could not be started again over it, and nobody but the gateway would have done it on purpose."""
     path = tmp_path / "gateway.db"
@@ -112,7 +127,7 @@ def test_a_look_does_not_bring_a_store_up_to_date_beneath_a_gateway_of_the_relea
 
     with (tmp_path / "gateway.db.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(StoreError, match="is of an older release.* by --url"):
+        with pytest.raises(StoreError, match=r"is of an older release.* by --url"):
             asyncio.run(look())
         with contextlib.closing(apsw.Connection(str(path))) as older:
             assert older.pragma("user_version") == len(SCHEMAS) - 1
