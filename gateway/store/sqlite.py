@@ -74,7 +74,7 @@ class SqliteStore:
 
     def __init__(self, path: str, *, synchronous: str = "FULL", exclusive: bool = True) -> None:
         # SQLite follows links as well: what lies beside the file, the lock above all, lies where the file is.
-        self._path = path if path == ":memory:" else str(Path(path).resolve())
+        self._path = path if path == ":memory:" else os.path.realpath(path)
         self._synchronous = synchronous
         self._exclusive = exclusive and path != ":memory:"
         self._lock: int | None = None
