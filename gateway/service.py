@@ -41,6 +41,8 @@ from gateway.watch import Watch, commit, prove
 log = structlog.get_logger()
 HOUSEKEEPING = 1.0
 """Seconds between two rounds of it."""
+SCOPES = "scopes"
+"""The note of whose alerts callers could last end."""
 OPERATORS = ("/-/", "/metrics")
 """Where paths begin that are never a vendor's."""
 PURGE_EVERY = 60.0
@@ -165,6 +167,8 @@ class Gateway:
             self._hearing = Hearing(self.now())
             self.dispatcher.start()
             await self._warn_of_orphans()
+            with contextlib.suppress(StoreError):
+                await self._warn_of_left(frozenset())
             tasks = [asyncio.create_task(self._keep_house()), asyncio.create_task(self.watch.run())]
             try:
                 yield
@@ -206,12 +210,12 @@ class Gateway:
             raise ConfigurationError([f"{name}: takes a restart to change" for name in fixed])
         assert self.dispatcher is not None
         await self.dispatcher.admit(config.upstreams)
-        left = self.config.scopes - config.scopes
+        before = self.config.scopes
         self._use(config)
         self.dispatcher.dismiss(config.upstreams)
         with contextlib.suppress(StoreError):
             await self._warn_of_orphans()
-            await self._warn_of_left(sorted(left))
+            await self._warn_of_left(before)
 
     def now(self) -> int:
         """Milliseconds since 1970, as everywhere in this gateway."""
@@ -229,12 +233,19 @@ class Gateway:
             if one.upstream not in self.config.upstreams:
                 log.warning("upstream.unknown", upstream=one.upstream, waiting=one.count)
 
-    async def _warn_of_left(self, scopes: list[str]) -> None:
-        """Says which alerts are open that nobody who may call can end any more."""
-        for scope in scopes:
+    async def _warn_of_left(self, before: frozenset[str]) -> None:
+        """Says which alerts are open that nobody who may call can end any more: of the scopes `before`, and of those of
+        the last gateway, as most change the file and start another. It says so at each start until they are over."""
+        now = self.config.scopes
+        known = frozenset((await self.store.read(lambda tx: tx.note(SCOPES)) or {}).get("names", ()))
+        left = []
+        for scope in sorted((known | before) - now):
             count = await self.store.read(partial(_count_open, scope=scope), is_long=True)
             if count:
+                left.append(scope)
                 log.warning("scope.left", scope=scope, open=count)
+        if (names := now.union(left)) != known:
+            await self.store.write(lambda tx: tx.put_note(SCOPES, {"names": sorted(names)}))
 
     async def _keep_house(self) -> None:
         """Counts what waits, removes what has ended long ago, a small batch at a time, and watches the clock. What

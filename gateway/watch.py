@@ -453,7 +453,10 @@ async def prove(store: Store, within: float) -> None:
 
 
 async def commit(store: Store, within: float) -> None:
-    """A commit that reaches the disk: one that writes nothing would succeed on a full one. Raises `StoreError`."""
+    """A commit that reaches the disk: one that writes nothing would succeed on a full one. It also does on a damaged
+    one, where an alert would meet the damage. Raises `StoreError`."""
+    if store.damage:
+        raise StoreError(store.damage)
     try:
         await asyncio.wait_for(store.write(lambda tx: tx.put_note(PROOF, time.time_ns())), within)
     except TimeoutError:  # which has no words of its own

@@ -446,13 +446,14 @@ class Store(Protocol):
     Once open, `slot` is this process's own part of every id it makes; `lease` is for how many seconds a claim holds
     unless it is renewed, None where nobody else could take what is claimed; `on_hint` is called, in the event loop,
     with what another replica told; `is_strained` says that only what is under way is still recorded, as there is
-    no room for more.
+    no room for more; `damage` says what is wrong with it for good, nothing where all is well.
     """
 
     slot: int
     lease: float | None
     on_hint: Callable[[str], None]
     is_strained: bool
+    damage: str
 
     async def __aenter__(self) -> Store: ...
     async def __aexit__(self, *error: object) -> None: ...

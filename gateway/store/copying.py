@@ -14,10 +14,14 @@ from pathlib import Path
 import apsw
 
 from gateway.errors import StoreError
+from gateway.store.ballast import SIZE
 from gateway.store.sqlite import SqliteTx
 
 LONGEST_WAIT = 10_000
 """Milliseconds that the copy waits for a store that is being opened or closed."""
+
+SPARED = 2 * SIZE
+"""Bytes that stay free on the store's own disk."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ def copy_store(store: str, target: Path) -> Copied:
         raise StoreError(f"there is no directory {target.parent}")
     unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
+        _need_room(store, target.parent)
         os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         waiting = _copy(store, unfinished)
         _reach_disk(unfinished)
@@ -56,6 +61,22 @@ def copy_store(store: str, target: Path) -> Copied:
     finally:
         for ending in ("", "-journal", "-wal", "-shm"):
             Path(f"{unfinished}{ending}").unlink(missing_ok=True)
+
+
+def _need_room(store: str, directory: Path) -> None:
+    """Refuses what would fill the store's own disk: a gateway that serves from it would refuse alerts meanwhile. Any
+    other disk may be filled until there is no room."""
+    file = Path(os.path.realpath(store))
+    if directory.stat().st_dev != file.stat().st_dev:
+        return
+    size = sum(part.stat().st_size for part in (file, Path(f"{file}-wal")) if part.exists())
+    found = os.statvfs(directory)
+    free = found.f_bavail * found.f_frsize
+    if free < size + SPARED:
+        raise StoreError(
+            f"there is no room for the copy in {directory}, on the store's own disk: it may take {size:,} bytes, "
+            f"{free:,} are free, and {SPARED:,} of them have to stay so"
+        )
 
 
 def _copy(store: str, file: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +41,7 @@ def without_credential(url: str) -> str:
 def is_served(url: str) -> bool:
     """Whether a gateway may be serving from a store just now: one in PostgreSQL does not tell, and SQLite's log is gone
     once nobody has the file open."""
-    return url.startswith(POSTGRES) or Path(f"{url.removeprefix(SQLITE)}-wal").exists()
+    return url.startswith(POSTGRES) or Path(os.path.realpath(url.removeprefix(SQLITE)) + "-wal").exists()
 
 
 def _postgres(url: str, exclusive: bool, lease: float, now: Callable[[], str] | None) -> Store:

@@ -79,6 +79,7 @@ class PostgresStore:
         self.lease: float | None = lease
         self.on_hint: Callable[[str], None] = _nobody
         self.is_strained = False
+        self.damage = ""
 
     # --- opening and closing -----------------------------------------------------------------------------
 

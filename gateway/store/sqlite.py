@@ -41,6 +41,8 @@ would stay as long as it ever was."""
 AT_A_STRETCH = 0.002
 """Seconds of work between two looks at what else there is to do. Where that takes longer, as it does when many have to
 be refused, the work goes on for as long: it must not starve."""
+DAMAGE = (apsw.CorruptError, apsw.NotADBError)
+"""What SQLite says of a file in which something lies that it never wrote."""
 PATIENCE = 5000
 """Milliseconds to wait for another program that writes."""
 WRITERS_CACHE, READERS_CACHE, LISTERS_CACHE = 2000, 300, 700
@@ -71,7 +73,8 @@ class SqliteStore:
     """
 
     def __init__(self, path: str, *, synchronous: str = "FULL", exclusive: bool = True) -> None:
-        self._path = path
+        # SQLite follows links as well: what lies beside the file, the lock above all, lies where the file is.
+        self._path = path if path == ":memory:" else os.path.realpath(path)
         self._synchronous = synchronous
         self._exclusive = exclusive and path != ":memory:"
         self._lock: int | None = None
@@ -83,12 +86,14 @@ class SqliteStore:
         self._threads = ThreadPoolExecutor(2, "store")
         self._lister: apsw.Connection | None = None
         self._listing = asyncio.Lock()
-        self._ballast = Ballast(f"{path}.ballast")
+        self._ballast = Ballast(f"{self._path}.ballast")
         self._lives_on_spare = False
         self.slot = 0
         self.lease: float | None = None
         self.on_hint: Callable[[str], None] = _nobody
         self.is_strained = False
+        self.damage = ""
+        self._files: dict[str, tuple[int, int]] = {}
 
     async def __aenter__(self) -> SqliteStore:
         try:
@@ -113,6 +118,12 @@ class SqliteStore:
         if self._exclusive and not self.is_strained:
             self._ballast.load()
         self._reader = self._writer if self._path == ":memory:" else self._connect(READERS_CACHE)
+        if self._exclusive:
+            self._files = {name: found for name in self._names() if (found := _identity(name))}
+
+    def _names(self) -> list[str]:
+        """The files that are the store while it is open, and the one by which it is nobody else's."""
+        return [f"{self._path}{ending}" for ending in ("", "-wal", "-shm", ".lock")]
 
     def _open_writer(self) -> apsw.Connection:
         """Opening takes room too, for what connections share: where the disk is full, that of the ballast."""
@@ -126,8 +137,28 @@ class SqliteStore:
 
     def _connect_up_to_date(self) -> apsw.Connection:
         connection = self._connect(WRITERS_CACHE)
+        if not self._exclusive and 0 < connection.pragma("user_version") < len(SCHEMAS) and self._is_served():
+            connection.close()
+            raise StoreError(
+                f"the gateway that serves from {self._path} is of an older release, whose store it would not be any "
+                "more: ask it itself by --url, or with the commands of its release"
+            )
         migrate(connection)
         return connection
+
+    def _is_served(self) -> bool:
+        """Whether a gateway has the lock."""
+        try:
+            lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(lock)
+        return False
 
     def _take_lock(self) -> None:
         self._lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -177,6 +208,7 @@ class SqliteStore:
             return self._read(self._reader, work)
         async with self._listing:
             if self._lister is None:
+                self._look_for_files()
                 self._lister = self._connect(LISTERS_CACHE)
             return await self._aside(self._read, self._lister, work)
 
@@ -227,7 +259,11 @@ class SqliteStore:
                 return work(SqliteTx(connection))
             finally:
                 connection.execute("COMMIT")
+        except StoreError as error:
+            self._see_damage(error)
+            raise
         except apsw.Error as error:
+            self._see_damage(error)
             raise StoreError(f"the store cannot be read: {error}") from error
 
     # --- the writer --------------------------------------------------------------------------------------
@@ -252,6 +288,7 @@ class SqliteStore:
         except (apsw.Error, StoreError) as error:
             self._take_back()
             self._throw_ballast(error)
+            self._see_damage(error)
             if not jobs:  # nobody got in
                 jobs = list(self._jobs)
                 self._jobs.clear()
@@ -267,8 +304,19 @@ class SqliteStore:
         await self._begin()
         await self._do_all(jobs, self._do_by_itself)
 
+    def _look_for_files(self) -> None:
+        """What was removed or replaced can be written as if nothing had happened, and is gone with this process: nobody
+        must hear of success. A log that others put another one beside would tear the store apart."""
+        for name, known in self._files.items():
+            if (found := _identity(name)) != known:
+                what = "is another file than" if found else "is not there any more, as it was"
+                raise StoreError(
+                    f"{name} {what} when this gateway was started; nothing is kept until it is started again"
+                )
+
     async def _begin(self) -> None:
         """Begins to write; waits in a thread for somebody else who does."""
+        self._look_for_files()
         try:
             self._writer.execute("BEGIN IMMEDIATE")
         except apsw.BusyError:
@@ -301,7 +349,7 @@ class SqliteStore:
         written = self._writer.total_changes()
         try:
             job.result = job.work(tx)
-        except StoreError:
+        except (StoreError, *DAMAGE):
             raise  # the store's own trouble is everybody's
         except Exception as error:
             job.error = error
@@ -314,7 +362,7 @@ class SqliteStore:
         job.error = None
         try:
             job.result = job.work(tx)
-        except StoreError:
+        except (StoreError, *DAMAGE):
             raise
         except Exception as error:
             job.error = error
@@ -329,6 +377,11 @@ class SqliteStore:
             self.is_strained = True
             self._ballast.drop()
 
+    def _see_damage(self, error: Exception) -> None:
+        """A file that is damaged stays so, also where the next one who asks looks elsewhere in it."""
+        if isinstance(error, DAMAGE) or isinstance(error.__cause__, DAMAGE):
+            self.damage = f"{self._path} is damaged: {error}"
+
     def _take_back(self) -> None:
         with contextlib.suppress(apsw.Error):
             if self._writer.in_transaction:
@@ -339,6 +392,15 @@ def _try_room(tx: Tx) -> None:
     """Takes some room and gives it back."""
     tx.put_note("room", "x" * ROOM)
     tx.put_note("room", None)
+
+
+def _identity(name: str) -> tuple[int, int] | None:
+    """Which file has a name now; None where there is none."""
+    try:
+        found = os.stat(name)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _nobody(text: str) -> None:

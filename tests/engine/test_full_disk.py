@@ -7,6 +7,8 @@ import contextlib
 import dataclasses
 import os
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from tests.clients.callers import ilert_event
 from tests.conformance.errors import is_error_of
 from tests.engine.vendors import OK, outbox, page, settled, table
 from tests.harness import KEY, House, house
+from tests.processes import HERE
 
 MEGABYTE = 1 << 20
 
@@ -209,3 +212,30 @@ def test_a_clock_that_is_slewed_moves_nothing(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setattr(time, "time", lambda: real() + 5)
         h.wait_for(lambda: max(seen, default=0) > 4 and seen[-1] < 1)
         assert outbox(h)[0].created_at == was.created_at
+
+
+def test_a_copy_that_would_fill_the_disk_is_not_begun(small_disk: Path) -> None:
+    """Where it just fits, the gateway that serves from there would refuse alerts for as long as the copy lies there."""
+    config = small_disk / "gateway.toml"
+    config.write_text(
+        f'store = "sqlite://{small_disk}/gateway.db"\n[inbound.ilert]\n[upstreams.oncall]\n'
+        'dialect = "ilert"\nurl = "https://api.ilert.com"\nkey = "env:NOT_LOOKED_FOR"\n'
+    )
+    with chaos(HANG) as upstream, on(small_disk, upstream) as h:
+        for number in range(50):
+            assert page(h, f"k{number}", details="x" * 30_000).status == 202
+        use_up(small_disk, but=2 * MEGABYTE)
+        stop, told = threading.Event(), list[int]()
+
+        def run() -> None:
+            while not stop.is_set() and len(told) < 60:
+                told.append(page(h, f"live-{len(told)}").status)
+
+        paging = threading.Thread(target=run)
+        paging.start()
+        line = [sys.executable, "-m", "gateway.cli", "backup", "--config", str(config), str(small_disk / "copy.db")]
+        made = subprocess.run(line, cwd=HERE, capture_output=True, text=True, timeout=60, check=False)
+        stop.set()
+        paging.join(20)
+        assert made.returncode == 1 and "have to stay so" in made.stderr
+        assert set(told) == {202}

@@ -210,6 +210,23 @@ def test_a_caller_who_leaves_its_open_alerts_behind_is_warned_of(then: str, tmp_
             assert (warned["level"], warned["scope"], warned["open"]) == ("warning", "ilert/ci", 2)
 
 
+def test_who_changes_the_file_and_starts_anew_is_warned_too_until_they_are_over(tmp_path: Path) -> None:
+    config = tmp_path / "gateway.toml"
+    with chaos(OK) as one:
+        before = text(tmp_path, table("one", one.url, "ilert"))
+        config.write_text(before)
+        with serving(config) as running:
+            assert [send(running, key) for key in "ab"] == [202, 202]
+        for _ in range(2):
+            config.write_text(before.replace(INBOUND, INBOUND.replace("ci =", "shop =")))
+            with serving(config) as running:
+                [warned] = running.waits_for("scope.left")
+                assert (warned["scope"], warned["open"]) == ("ilert/ci", 2)
+        config.write_text(before)
+        with serving(config) as running:
+            assert not running.events("scope.left")
+
+
 def test_reloads_under_load_fail_nobody(tmp_path: Path) -> None:
     figures = reload.run(tmp_path, 12)
     assert figures.is_good, figures
