@@ -8,6 +8,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -153,9 +154,11 @@ class Gateway:
         return {"words": self._surface.words}
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Opens the store, delivers what waits in it, and closes everything again at the end."""
-        async with self.store as store:
+    async def running(self, opening: AbstractContextManager[None] | None = None) -> AsyncIterator[None]:
+        """Opens the store, within `opening`, delivers what waits in it, and closes everything again at the end."""
+        async with contextlib.AsyncExitStack() as stack:
+            with opening or contextlib.nullcontext():
+                store = await stack.enter_async_context(self.store)
             floor = await store.read(lambda tx: tx.largest_id())
             self._ids = Ids(slot=lambda: store.slot, floor=floor)
             self._name = await store.write(own_name)

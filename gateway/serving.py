@@ -79,8 +79,7 @@ async def _serve(config: Config, load: Callable[[], Config], fd: int | None, adm
             admin_listener = stack.enter_context(_socket(config.admin, admin_fd)) if config.admin else None
         except OSError as error:
             return _cannot_listen(config, error)
-        with _ending_at_once():
-            await stack.enter_async_context(gateway.running())
+        await stack.enter_async_context(gateway.running(_ending_at_once()))
         hear_signals()
         watching = [asyncio.create_task(reloading.when_asked(reload))]
         watching += [asyncio.create_task(_follow(gateway, config.tls, [one for one in (tls, admin_tls) if one]))]

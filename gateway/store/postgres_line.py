@@ -168,7 +168,7 @@ class Line:
         try:
             made = self._made()
             self._see_committed(made)
-        except (psycopg.Error, StoreError) as error:
+        except (psycopg.Error, OSError, StoreError) as error:  # too many files are open, for one
             self.drop()
             self._refusal = f"the store cannot be reached: {self._address.masked(error)}"
             self._refused_until = time.monotonic() + PAUSE

@@ -332,10 +332,11 @@ class PostgresTx(SqlTx):
             self._within = ANSWER
 
     def purge(self, before: int, limit: int) -> int:
-        """As for every engine, in as many statements whatever the limit: each is a journey."""
+        """As for every engine, in as many statements whatever the limit: each is a journey. What is to go is found
+        first and looked up then: joined, it would be with all that there is."""
         old = self._all(
-            f"DELETE FROM deliveries WHERE command IN (SELECT d.command FROM deliveries d WHERE {OVER} LIMIT ? "
-            "FOR UPDATE SKIP LOCKED) RETURNING id, command",
+            f"DELETE FROM deliveries WHERE command = ANY(ARRAY(SELECT d.command FROM deliveries d WHERE {OVER} LIMIT ? "
+            "FOR UPDATE SKIP LOCKED)) RETURNING id, command",
             (before, before, limit),
         )
         self._run("DELETE FROM attempts WHERE delivery = ANY(?)", ([row[0] for row in old],))
@@ -343,17 +344,17 @@ class PostgresTx(SqlTx):
         if len({row[1] for row in old}) >= limit:
             return len(old)
         ended = self._all(
-            "DELETE FROM alerts WHERE id IN (SELECT id FROM alerts a WHERE is_open = 0 AND updated_at < ? "
-            "AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.alert = a.id) LIMIT ? "
-            "FOR UPDATE SKIP LOCKED) RETURNING id",
+            "DELETE FROM alerts WHERE id = ANY(ARRAY(SELECT id FROM alerts a WHERE is_open = 0 AND updated_at < ? "
+            "AND (SELECT 1 FROM deliveries d WHERE d.alert = a.id LIMIT 1) IS NULL LIMIT ? "
+            "FOR UPDATE SKIP LOCKED)) RETURNING id",
             (before, limit),
         )
         for table in ("commands", "targets", "ids"):
             self._run(f"DELETE FROM {table} WHERE alert = ANY(?)", ([row[0] for row in ended],))
         silent = self._all(
-            "DELETE FROM commands WHERE id IN (SELECT id FROM commands c WHERE at < ? AND NOT EXISTS "
-            f"(SELECT 1 FROM deliveries d WHERE d.command = c.id) AND NOT ({ACKNOWLEDGES.format('c')}) LIMIT ? "
-            "FOR UPDATE SKIP LOCKED) RETURNING id",
+            "DELETE FROM commands WHERE id = ANY(ARRAY(SELECT id FROM commands c WHERE at < ? AND "
+            f"(SELECT 1 FROM deliveries d WHERE d.command = c.id LIMIT 1) IS NULL AND NOT ({ACKNOWLEDGES.format('c')}) "
+            "LIMIT ? FOR UPDATE SKIP LOCKED)) RETURNING id",
             (before, limit),
         )
         return len(old) + len(ended) + len(silent)

@@ -6,7 +6,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import re
+import resource
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -20,7 +22,7 @@ from gateway.config import parse
 from gateway.errors import StoreError
 from gateway.store import AlertFilter, DeliveryFilter, Tx, postgres
 from gateway.store.postgres import WITHIN, WRITERS, PostgresStore
-from gateway.store.postgres_line import ANSWER, IDLE
+from gateway.store.postgres_line import ANSWER, IDLE, Address, Away, Watch
 from gateway.store.postgres_tx import PostgresTx
 from gateway.watch import prove
 from tests.engine.store_drivers import alert, delivery
@@ -211,6 +213,28 @@ def test_a_server_that_admits_too_few_is_served_by_those_that_it_admits() -> Non
                 assert {len(found) for found in await asyncio.gather(*(store.read(_all) for _ in range(4)))} == {199}
 
     asyncio.run(main())
+
+
+def test_a_process_that_has_too_many_files_open_is_told_that_there_is_no_connection() -> None:
+    """Whatever else was raised ended the writer that was to get one, for good."""
+    line = Watch().line(Address(shared().database(), None))
+    line.connection()
+    line.drop()
+    most, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 8, hard))
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        os.close(taken.pop())  # for the connection, and for nothing beside it
+        with pytest.raises(Away, match="Too many open files"):
+            line.connection()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        for one in taken:
+            os.close(one)
+        line.drop()
 
 
 def test_a_full_disk_of_the_server_is_told_as_one() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import socket
@@ -14,6 +15,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from gateway.config import parse
+from gateway.service import Gateway
 from gateway.store.postgres_schema import LOCK
 from tests.chaos_upstream import chaos
 from tests.engine.vendors import OK, before, page, settled, table
@@ -70,3 +73,23 @@ def test_a_process_that_waits_for_its_store_can_be_ended(tmp_path: Path, number:
             assert time.monotonic() - began < 10
             assert process.returncode == 0, said
             assert "stopped" in said
+
+
+def test_only_the_opening_of_the_store_is_ended_at_once(tmp_path: Path) -> None:
+    """A store with much in it is open long before it has been looked through: what waits is being sent by then, and
+    would be sent again if nobody waited for its answer."""
+    config = parse(
+        f'store = "sqlite://{tmp_path}/gateway.db"\n' + INBOUND + table("oncall", "http://127.0.0.1:9", "ilert")
+    )
+    gateway, delivering = Gateway(config), []
+
+    @contextlib.contextmanager
+    def opening() -> Iterator[None]:
+        yield
+        delivering.append(gateway.dispatcher)
+
+    async def run() -> None:
+        async with gateway.running(opening()):
+            assert delivering == [None]
+
+    asyncio.run(run())
