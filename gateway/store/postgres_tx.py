@@ -63,6 +63,8 @@ class PostgresTx(SqlTx):
     waited for, and goes to the server together with what was written before; `before` is the last statement there of
     another job, `last` the last one so far."""
 
+    _by_id = "id + 0"
+
     def __init__(
         self,
         line: Line,
