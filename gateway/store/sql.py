@@ -495,7 +495,7 @@ class SqlTx:
     # keeping house
 
     def purge(self, before: int, limit: int) -> int:
-        old = self._all(f"SELECT d.command FROM deliveries d WHERE {OVER} LIMIT ?", (before, before, limit))
+        old = self._all(f"SELECT d.command FROM deliveries d WHERE {OVER.format('')} LIMIT ?", (before, before, limit))
         removed = sum(len(self.deliveries_of(command)) for (command,) in old)
         for (command,) in old:
             self.remove_command(command)

@@ -105,9 +105,9 @@ told of the alert however long ago that was."""
 OVER = (
     "d.finished_at < ? AND NOT EXISTS (SELECT 1 FROM deliveries o WHERE o.command = d.command AND "
     "(o.id < d.id OR o.finished_at IS NULL OR o.finished_at >= ? OR (o.state = 'merged' AND EXISTS "
-    "(SELECT 1 FROM deliveries w WHERE w.upstream = o.upstream AND w.lane = o.lane AND w.state = 'waiting')))) "
-    f"AND NOT EXISTS (SELECT 1 FROM commands k WHERE k.id = d.command AND {ACKNOWLEDGES.format('k')})"
+    "(SELECT 1 FROM deliveries w WHERE w.upstream = o.upstream AND w.lane = o.lane AND w.state = 'waiting'))){0}) "
+    f"AND NOT EXISTS (SELECT 1 FROM commands k WHERE k.id = d.command AND {ACKNOWLEDGES.format('k')}{{0}})"
 )
 """The condition on a delivery `d` that it is the first of a command all of whose deliveries ended before a time, bound
 twice, which none that waits says with its own, and by which no alert stands acknowledged: what was received is
-forgotten as a whole, or the ledger would not add up."""
+forgotten as a whole, or the ledger would not add up. `{0}` is what an engine wants said of each look at others."""

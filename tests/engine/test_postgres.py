@@ -257,6 +257,8 @@ SMALL: dict[str, Callable[[Tx], Any]] = {
     "deliveries of an alert at an upstream": lambda tx: tx.deliveries(DeliveryFilter(alert=70, upstream="u", after=0)),
     "what waits at an upstream": lambda tx: tx.deliveries(DeliveryFilter(state="waiting", upstream="u")),
     "dead letters": lambda tx: tx.deliveries(DeliveryFilter(state="dead")),
+    "purge, nothing": lambda tx: tx.purge(1, 500),
+    "purge, a few": lambda tx: tx.purge(30, 500),
 }
 
 
@@ -268,7 +270,8 @@ def _rows_read(tx: Tx) -> int:
 
 @pytest.mark.parametrize("plans", ["force_custom_plan", "force_generic_plan"])
 def test_a_writer_that_wants_a_few_rows_reads_no_more(url: str, plans: str) -> None:
-    """Kept from sorting, it went through a whole table in the order that was asked for."""
+    """Kept from sorting, it went through a whole table in the order that was asked for; and a plan that is to do for
+    all times and limits went through all of them to remove nothing."""
 
     async def main() -> dict[str, int]:
         read: dict[str, int] = {}
