@@ -412,7 +412,7 @@ _UPDATE_AT_ONCE = (
 )
 
 
-# `OFFSET 0` keeps each look at others a step in an index, as in `claiming`; the order says in which index they are found.
+# `OFFSET 0` keeps each look at others a step in an index, as in `claiming`; the order says in which they are found.
 _COMMANDS_OVER = (
     f"SELECT d.command FROM deliveries d WHERE {OVER.format(' OFFSET 0')} "
     "ORDER BY d.finished_at LIMIT ? FOR UPDATE OF d SKIP LOCKED"
