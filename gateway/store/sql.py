@@ -38,6 +38,8 @@ ALL = 1 << 62
 PART = 500
 """So many alerts are read at once of a list that may be very long."""
 _OLDEST_FIRST = "ORDER BY created_at, id"
+OPEN = frozenset(("firing", "acknowledged"))
+"""The statuses of alerts that are open; whoever has been deleted is neither open nor listed."""
 LAST = "\U0010ffff"
 """No text comes after this one but itself."""
 
@@ -532,7 +534,10 @@ def _place(alerts: str) -> str:
 def _where(scope: str, chosen: AlertFilter) -> tuple[str, list[Any]]:
     """The condition on the alerts of a scope that are chosen, and its values."""
     conditions, values = ["scope = ?", "is_deleted = 0"], [scope]
-    if chosen.statuses:
+    statuses = frozenset(chosen.statuses)
+    if statuses and statuses <= OPEN:  # so that what is over is not gone through
+        conditions.append("is_open = 1")
+    if statuses and statuses != OPEN:
         conditions.append(f"status IN ({', '.join('?' for _ in chosen.statuses)})")
         values += chosen.statuses
     for column, value in (

@@ -20,7 +20,7 @@ import pytest
 
 from gateway.errors import Problem, StoreError
 from gateway.ids import SLOTS
-from gateway.store import AlertRow, DeliveryFilter, DeliveryRow, Tx
+from gateway.store import AlertFilter, AlertRow, DeliveryFilter, DeliveryRow, Tx
 from gateway.store.opening import open_store
 from gateway.store.postgres import PostgresStore
 from gateway.store.postgres_schema import SCHEMAS, migrate
@@ -257,6 +257,8 @@ SMALL: dict[str, Callable[[Tx], Any]] = {
     "deliveries of an alert at an upstream": lambda tx: tx.deliveries(DeliveryFilter(alert=70, upstream="u", after=0)),
     "what waits at an upstream": lambda tx: tx.deliveries(DeliveryFilter(state="waiting", upstream="u")),
     "dead letters": lambda tx: tx.deliveries(DeliveryFilter(state="dead")),
+    "what is open": lambda tx: tx.alerts("s", AlertFilter(statuses=("acknowledged", "firing"), limit=50)),
+    "what is firing": lambda tx: tx.alerts("s", AlertFilter(statuses=("firing",), limit=50)),
     "purge, nothing": lambda tx: tx.purge(1, 500),
     "purge, a few": lambda tx: tx.purge(30, 500),
 }
