@@ -78,9 +78,9 @@ def test_what_is_open_is_listed_without_all_that_is_over(tmp_path: Path) -> None
         tx.insert_alert(alert(20_001))
         tx.insert_alert(alert(20_002, status="acknowledged"))
         began = time.perf_counter()
-        for _ in range(500):
+        for _ in range(100):
             assert [tx.alerts("s", one)[1] for one in wanted] == [2, 1]
-        assert time.perf_counter() - began < 2.0, "an index is walked: all alerts a thousand times takes much longer"
+        assert time.perf_counter() - began < 1.0, "an index is walked: all alerts two hundred times takes longer"
 
     in_tx(harness, work)
 
