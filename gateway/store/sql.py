@@ -38,6 +38,8 @@ ALL = 1 << 62
 PART = 500
 """So many alerts are read at once of a list that may be very long."""
 _OLDEST_FIRST = "ORDER BY created_at, id"
+OPEN = frozenset(("firing", "acknowledged"))
+"""The statuses of alerts that are open; whoever has been deleted is neither open nor listed."""
 LAST = "\U0010ffff"
 """No text comes after this one but itself."""
 
@@ -60,6 +62,10 @@ class Rows(Protocol):
 
 class SqlTx:
     """One transaction. Not to be used outside of `Store.write`, `Store.take` and `Store.read`."""
+
+    _by_id = "id"
+    """How the few rows that an index finds are put in order. A planner that is kept from sorting may not think of going
+    through the whole table in this order instead, to find them there."""
 
     def _run(self, statement: str, values: Sequence[Any]) -> Rows:
         """Runs a statement; raises `StoreError` where the store itself is in trouble."""
@@ -96,7 +102,8 @@ class SqlTx:
         return self._alert_where("scope = ? AND name = ? AND is_deleted = 0", scope, name)
 
     def alert_by_id(self, scope: str, name: str) -> AlertRow | None:
-        shown = self._alert_where("scope = ? AND shown = ? AND is_deleted = 0 ORDER BY id DESC LIMIT 1", scope, name)
+        order = f"ORDER BY {self._by_id}"
+        shown = self._alert_where(f"scope = ? AND shown = ? AND is_deleted = 0 {order} DESC LIMIT 1", scope, name)
         if shown:
             return shown
         known = "SELECT alert FROM ids WHERE scope = ? AND name = ?"
@@ -116,7 +123,7 @@ class SqlTx:
     ) -> list[AlertRow]:
         order, most = ("alert", oldest) if oldest is not None else ("alert DESC", ALL if newest is None else newest)
         known = f"SELECT alert FROM ids WHERE scope = ? AND name = ? AND party = ? ORDER BY {order} LIMIT ?"
-        chosen = f"{ALERTS.select} WHERE id IN ({known}) AND is_deleted = 0 ORDER BY id DESC"
+        chosen = f"{ALERTS.select} WHERE id IN ({known}) AND is_deleted = 0 ORDER BY {self._by_id} DESC"
         return [ALERTS.decode(row) for row in self._all(chosen, (scope, name, party, most))]
 
     def alerts_of_anybody(self, names: Collection[str], limit: int) -> list[int]:
@@ -199,8 +206,8 @@ class SqlTx:
         return self._one(own, (scope, name, party, alert)) is None
 
     def ids(self, alert: int) -> list[tuple[str, str]]:
-        rows = self._all("SELECT party, name FROM ids WHERE alert = ? ORDER BY party, name", (alert,))
-        return [(party, name) for party, name in rows]
+        rows = self._all("SELECT party, name FROM ids WHERE alert = ?", (alert,))
+        return sorted((party, name) for party, name in rows)
 
     def is_known_id(self, name: str, party: str) -> bool:
         return self._one("SELECT 1 FROM ids WHERE party = ? AND name = ?", (party, name)) is not None
@@ -249,7 +256,7 @@ class SqlTx:
         self._run("DELETE FROM commands WHERE id = ?", (command,))
 
     def commands(self, alert: int, last: int | None = None) -> list[CommandRow]:
-        newest = f"{COMMANDS.select} WHERE alert = ? ORDER BY id DESC LIMIT ?"
+        newest = f"{COMMANDS.select} WHERE alert = ? ORDER BY {self._by_id} DESC LIMIT ?"
         rows = self._all(newest, (alert, ALL if last is None else last))
         return [COMMANDS.decode(row) for row in reversed(rows)]
 
@@ -287,12 +294,13 @@ class SqlTx:
         if chosen.before is not None:
             conditions.append("id < ?")
             values.append(chosen.before)
-        order = "id DESC" if chosen.after is None else "id"
+        is_few = chosen.alert is not None or chosen.ids or chosen.state in ("waiting", "dead")
+        order = (self._by_id if is_few else "id") + (" DESC" if chosen.after is None else "")
         where = f"{DELIVERIES.select} WHERE {' AND '.join(conditions)} ORDER BY {order} LIMIT ?"
         return [DELIVERIES.decode(row) for row in self._all(where, [*values, chosen.limit])]
 
     def deliveries_of(self, command: int) -> list[DeliveryRow]:
-        rows = self._all(f"{DELIVERIES.select} WHERE command = ? ORDER BY id", (command,))
+        rows = self._all(f"{DELIVERIES.select} WHERE command = ? ORDER BY {self._by_id}", (command,))
         return [DELIVERIES.decode(row) for row in rows]
 
     def is_waiting(self, alert: int, upstream: str) -> bool:
@@ -489,7 +497,7 @@ class SqlTx:
     # keeping house
 
     def purge(self, before: int, limit: int) -> int:
-        old = self._all(f"SELECT d.command FROM deliveries d WHERE {OVER} LIMIT ?", (before, before, limit))
+        old = self._all(f"SELECT d.command FROM deliveries d WHERE {OVER.format('')} LIMIT ?", (before, before, limit))
         removed = sum(len(self.deliveries_of(command)) for (command,) in old)
         for (command,) in old:
             self.remove_command(command)
@@ -526,7 +534,10 @@ def _place(alerts: str) -> str:
 def _where(scope: str, chosen: AlertFilter) -> tuple[str, list[Any]]:
     """The condition on the alerts of a scope that are chosen, and its values."""
     conditions, values = ["scope = ?", "is_deleted = 0"], [scope]
-    if chosen.statuses:
+    statuses = frozenset(chosen.statuses)
+    if statuses and statuses <= OPEN:  # so that what is over is not gone through
+        conditions.append("is_open = 1")
+    if statuses and statuses != OPEN:
         conditions.append(f"status IN ({', '.join('?' for _ in chosen.statuses)})")
         values += chosen.statuses
     for column, value in (

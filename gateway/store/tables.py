@@ -103,13 +103,11 @@ ACKNOWLEDGES = (
 """The condition on a command that an alert may stand acknowledged by it: who did, or which silence, decides what is
 told of the alert however long ago that was."""
 OVER = (
-    "d.finished_at < ? AND (SELECT 1 FROM deliveries o WHERE o.command = d.command AND "
+    "d.finished_at < ? AND NOT EXISTS (SELECT 1 FROM deliveries o WHERE o.command = d.command AND "
     "(o.id < d.id OR o.finished_at IS NULL OR o.finished_at >= ? OR (o.state = 'merged' AND EXISTS "
-    "(SELECT 1 FROM deliveries w WHERE w.upstream = o.upstream AND w.lane = o.lane AND w.state = 'waiting'))) "
-    "LIMIT 1) IS NULL "
-    f"AND (SELECT 1 FROM commands k WHERE k.id = d.command AND {ACKNOWLEDGES.format('k')} LIMIT 1) IS NULL"
+    "(SELECT 1 FROM deliveries w WHERE w.upstream = o.upstream AND w.lane = o.lane AND w.state = 'waiting'))){0}) "
+    f"AND NOT EXISTS (SELECT 1 FROM commands k WHERE k.id = d.command AND {ACKNOWLEDGES.format('k')}{{0}})"
 )
 """The condition on a delivery `d` that it is the first of a command all of whose deliveries ended before a time, bound
 twice, which none that waits says with its own, and by which no alert stands acknowledged: what was received is
-forgotten as a whole, or the ledger would not add up. What is selected is looked up for each; by `NOT EXISTS`,
-PostgreSQL may join with all that there is."""
+forgotten as a whole, or the ledger would not add up. `{0}` is what an engine wants said of each look at others."""

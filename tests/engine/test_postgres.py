@@ -20,7 +20,7 @@ import pytest
 
 from gateway.errors import Problem, StoreError
 from gateway.ids import SLOTS
-from gateway.store import AlertRow, DeliveryRow, Tx
+from gateway.store import AlertFilter, AlertRow, DeliveryFilter, DeliveryRow, Tx
 from gateway.store.opening import open_store
 from gateway.store.postgres import PostgresStore
 from gateway.store.postgres_schema import SCHEMAS, migrate
@@ -264,6 +264,73 @@ def _copy(url: str, table: str, numbered: str) -> None:
     row = f"SELECT jsonb_build_object({values}) AS own"
     own = f"FROM ({row} FROM generate_series(1001, 31000) n) o, (SELECT * FROM {table} WHERE id = 2) t"
     execute(url, f"INSERT INTO {table} SELECT (jsonb_populate_record(t::{table}, own)).* {own}")
+MANY = 5000
+"""Alerts that a test can wait for, of which each has a command, a delivery, an upstream and an id."""
+NUMBERS = f"generate_series(1, {MANY}) n"
+FILL = (
+    "INSERT INTO alerts (id, scope, dialect, caller, shown, key, status, is_open, version, created_at, updated_at, "
+    "body, is_deleted) SELECT n, 's', 'd', 'c', n::text, 'k' || n, 'resolved', 0, 1, n, n, '{}', 0 FROM " + NUMBERS,
+    "INSERT INTO commands (id, request, alert, operation, scope, dialect, caller, at, body, fanout) "
+    "SELECT n, n, n, 'create', 's', 'd', 'c', n, '{}', 1 FROM " + NUMBERS,
+    "INSERT INTO deliveries (id, command, alert, upstream, lane, operation, state, created_at, due, size, attempts, "
+    "finished_at, reason, report, merges) SELECT n, n, n, 'u', 'lane ' || n, 'create', 'delivered', n, n, 1, 1, "
+    "n + 10, '', '[]', '[]' FROM " + NUMBERS,
+    "INSERT INTO ids SELECT 's', 'id' || n, 'u', n FROM " + NUMBERS,
+    "INSERT INTO targets (alert, upstream, position, lane, state, route, ids, seen, replaced) "
+    "SELECT n, 'u', 0, 'lane ' || n, 'gone', '', '{}', '{}', '{}' FROM " + NUMBERS,
+    "ANALYZE",
+)
+SMALL: dict[str, Callable[[Tx], Any]] = {
+    "alert_by_id, the caller's": lambda tx: tx.alert_by_id("s", "70"),
+    "alert_by_id, an upstream's": lambda tx: tx.alert_by_id("s", "id70"),
+    "alert_by_id, nobody's": lambda tx: tx.alert_by_id("s", "nobody"),
+    "alerts_by_party": lambda tx: tx.alerts_by_party("s", "id70", "u"),
+    "ids": lambda tx: tx.ids(70),
+    "commands": lambda tx: tx.commands(70),
+    "the last commands": lambda tx: tx.commands(70, 1),
+    "deliveries_of": lambda tx: tx.deliveries_of(70),
+    "deliveries of an alert": lambda tx: tx.deliveries(DeliveryFilter(alert=70)),
+    "deliveries of an alert at an upstream": lambda tx: tx.deliveries(DeliveryFilter(alert=70, upstream="u", after=0)),
+    "what waits at an upstream": lambda tx: tx.deliveries(DeliveryFilter(state="waiting", upstream="u")),
+    "dead letters": lambda tx: tx.deliveries(DeliveryFilter(state="dead")),
+    "what is open": lambda tx: tx.alerts("s", AlertFilter(statuses=("acknowledged", "firing"), limit=50)),
+    "what is firing": lambda tx: tx.alerts("s", AlertFilter(statuses=("firing",), limit=50)),
+    "purge, nothing": lambda tx: tx.purge(1, 500),
+    "purge, a few": lambda tx: tx.purge(30, 500),
+}
+
+
+def _rows_read(tx: Tx) -> int:
+    assert isinstance(tx, PostgresTx)
+    counted = "SELECT sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)) FROM pg_stat_xact_user_tables"
+    return int(tx._one(counted, ())[0])
+
+
+@pytest.mark.parametrize("plans", ["force_custom_plan", "force_generic_plan"])
+def test_a_writer_that_wants_a_few_rows_reads_no_more(url: str, plans: str) -> None:
+    """Kept from sorting, it went through a whole table in the order that was asked for; and a plan that is to do for
+    all times and limits went through all of them to remove nothing."""
+
+    async def main() -> dict[str, int]:
+        read: dict[str, int] = {}
+
+        def counted(name: str, tx: Tx) -> None:
+            before = _rows_read(tx)
+            SMALL[name](tx)
+            read[name] = _rows_read(tx) - before
+
+        async with PostgresStore(url):
+            pass
+        execute(url, f"ALTER DATABASE {url.rpartition('/')[2]} SET plan_cache_mode = {plans}")
+        for statement in FILL:
+            execute(url, statement)
+        async with PostgresStore(url) as store:
+            for name in SMALL:
+                await store.write(partial(counted, name))
+        return read
+
+    read = asyncio.run(main())
+    assert {name: rows for name, rows in read.items() if rows > MANY / 10} == {}
 
 
 # --- what is decided once ------------------------------------------------------------------------------------

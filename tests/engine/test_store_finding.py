@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.canonical import Alert
-from gateway.store import AttemptRow, CallsRow, Tx
+from gateway.store import AlertFilter, AttemptRow, CallsRow, Tx
 from tests.engine.store_drivers import DRIVERS, Harness, alert, command, delivery, in_tx, target
 
 
@@ -63,6 +63,24 @@ def test_finding_by_name_does_not_go_through_all_there_is(tmp_path: Path) -> Non
         began = time.perf_counter()
         assert all(tx.alerts_of_anybody([f"k{number}"], 20) == [number] for number in range(1, 1001))
         assert time.perf_counter() - began < 2.0, "an index is walked: all alerts a thousand times takes much longer"
+
+    in_tx(harness, work)
+
+
+def test_what_is_open_is_listed_without_all_that_is_over(tmp_path: Path) -> None:
+    """Callers ask for it every few seconds, and what is over is kept for a month."""
+    harness = DRIVERS["sqlite file"](tmp_path)
+    wanted = [AlertFilter(statuses=("firing", "acknowledged"), limit=50), AlertFilter(statuses=("firing",))]
+
+    def work(tx: Tx) -> None:
+        for number in range(1, 20_001):
+            tx.insert_alert(alert(number, key=f"k{number}", status="resolved", is_open=False))
+        tx.insert_alert(alert(20_001))
+        tx.insert_alert(alert(20_002, status="acknowledged"))
+        began = time.perf_counter()
+        for _ in range(100):
+            assert [tx.alerts("s", one)[1] for one in wanted] == [2, 1]
+        assert time.perf_counter() - began < 1.0, "an index is walked: all alerts two hundred times takes longer"
 
     in_tx(harness, work)
 

@@ -1,0 +1,2 @@
+-- What is open is listed again and again, and found without all that is over: that is kept for as long as retention says.
+CREATE INDEX alerts_open ON alerts (scope, created_at, id) WHERE is_open = 1 AND is_deleted = 0;
