@@ -212,7 +212,7 @@ class Line:
         other = Line(self._address, self.at_length)
         try:
             lines = (self.connection(), other.connection())
-            with self.asking():
+            with self.asking(LOOKS * ANSWER):
                 found = [
                     [one.execute(b"SELECT pg_backend_pid()", prepare=False).fetchone() for one in lines]
                     for _ in range(LOOKS)

@@ -48,12 +48,18 @@ NAME = "uptinio"
 # --- wire structs ------------------------------------------------------------------------------------------
 
 
+LONGEST = 10**9
+"""Seconds of a `threshold.duration` that is taken, some thirty years: what is longer elsewhere is that here."""
+
+
 class Threshold(Struct, kw_only=True):
     """The limit that was passed. The unit of `value` depends on the alert's type; `duration` is in seconds."""
 
     value: int | float | UnsetType | None = UNSET
     operator: str | UnsetType | None = UNSET
-    duration: Annotated[int, Meta(ge=0, le=10**9)] | Annotated[float, Meta(ge=0, le=1e9)] | UnsetType | None = UNSET
+    duration: Annotated[int, Meta(ge=0, le=LONGEST)] | Annotated[float, Meta(ge=0, le=LONGEST)] | UnsetType | None = (
+        UNSET
+    )
 
 
 class Notified(Struct, kw_only=True):
@@ -159,7 +165,7 @@ ALERT = Mapping(
         joint(["channels"], ["channels"], read=_read_channels, write=_write_channels, side="request"),
         row("threshold.value", "condition.threshold", side="request"),
         row("threshold.operator", "condition.operator", side="request"),
-        row("threshold.duration", "condition.window", side="request"),
+        row("threshold.duration", "condition.window", side="request", fit=lambda seconds: min(seconds, LONGEST)),
         row("created_at", "created_at", SECONDS, side="reply"),
         row("resolved_at", "resolved_at", SECONDS, side="reply"),
         row(

@@ -91,6 +91,15 @@ def test_whatever_is_sent_is_what_the_vendor_takes(origin: str, target: str, dat
         _sends_the_callers_words(body, sent, target, command.verbatim.keys())
 
 
+def test_a_window_longer_than_uptinio_takes_is_cut() -> None:
+    """Thirty years and more, as IBM takes them: Uptinio refused the alert for it."""
+    [command] = [asked(origin, example) for origin, example in CREATES if origin == "ibm_monitoring"][:1]
+    longer = msgspec.structs.replace(command, patch={**command.patch, "condition.window": 1e9 + 1})
+    _, said = _said("ibm_monitoring", "uptinio", longer)
+    assert get(said.body, "threshold.duration") == 10**9
+    assert [fate.fate for fate in said.report if fate.field == "condition.window"] == ["approximated"]
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("changed", [None, ("summary",)])
 def test_a_late_note_is_not_put_into_the_callers_own_words(name: str, changed: tuple[str, ...] | None) -> None:

@@ -264,6 +264,8 @@ def _copy(url: str, table: str, numbered: str) -> None:
     row = f"SELECT jsonb_build_object({values}) AS own"
     own = f"FROM ({row} FROM generate_series(1001, 31000) n) o, (SELECT * FROM {table} WHERE id = 2) t"
     execute(url, f"INSERT INTO {table} SELECT (jsonb_populate_record(t::{table}, own)).* {own}")
+
+
 MANY = 5000
 """Alerts that a test can wait for, of which each has a command, a delivery, an upstream and an id."""
 NUMBERS = f"generate_series(1, {MANY}) n"
