@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import dataclasses
 import re
-import sqlite3
 import time
 import uuid
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import apsw
 import msgspec
 import pytest
 
@@ -224,7 +224,7 @@ def test_what_an_earlier_release_kept_is_heard(tmp_path: Path) -> None:
     """There is nothing beside it that says in which state it is."""
     with lasting(tmp_path, {"there": "ilert"}) as h:
         made = _silenced(h, "Old")
-        with contextlib.closing(sqlite3.connect(tmp_path / "gateway.db")) as store, store:
+        with contextlib.closing(apsw.Connection(str(tmp_path / "gateway.db"))) as store, store:
             store.execute("DELETE FROM notes WHERE name LIKE 'mute % ~'")
         posted(h, alert("Old"), alert("New"))
         h.wait_for(lambda: words(h, "New") == ["ALERT"])
@@ -458,7 +458,7 @@ def test_a_silence_that_would_be_refused_today_keeps_no_alert_back(tmp_path: Pat
         [note] = select(h, "SELECT body FROM notes WHERE name LIKE 'mute %-%'")
         old = msgspec.json.decode(note)
         old["body"]["matchers"] = bad
-        with contextlib.closing(sqlite3.connect(tmp_path / "gateway.db")) as store, store:
+        with contextlib.closing(apsw.Connection(str(tmp_path / "gateway.db"))) as store, store:
             store.execute("UPDATE notes SET body = ? WHERE name LIKE 'mute %-%'", (msgspec.json.encode(old),))
         posted(h, alert("aaaa"))
         h.wait_for(lambda: words(h, "aaaa") == ["ALERT"])
