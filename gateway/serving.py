@@ -34,7 +34,7 @@ LINGER = 3.0
 """Seconds between the end of readiness and the end of listening."""
 ENDS = frozenset((signal.SIGTERM, signal.SIGINT))
 """Signals that ask for the end."""
-TICK = 0.05
+TICK = 0.005
 """Seconds between two looks whether the store is open, while these are waited for."""
 PATIENCE, OPERATORS_PATIENCE = 6, 1
 """Seconds that the end waits for callers, and for operators, who are slow to send or to read, one after the other:
