@@ -34,6 +34,8 @@ LINGER = 3.0
 """Seconds between the end of readiness and the end of listening."""
 ENDS = frozenset((signal.SIGTERM, signal.SIGINT))
 """Signals that ask for the end."""
+Door = tuple[socket.socket | None, Following | None]
+"""A socket that is bound already, and TLS where that is spoken there."""
 TICK = 0.005
 """Seconds between two looks whether the store is open, while these are waited for."""
 PATIENCE, OPERATORS_PATIENCE = 6, 1
@@ -60,16 +62,12 @@ async def _serve(config: Config, load: Callable[[], Config], fd: int | None, adm
     gateway = Gateway(config)
     stop, reload = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ENDS:
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
     reloading = _Reloading(gateway, load, is_one_of_many=fd is not None)
     gateway.reload_from_file = reloading.for_all
-    try:
-        tls = config.tls.context() if config.tls else None
-        admin_tls = config.tls.context(asks=False) if config.tls and _is_remote(config) else None
-    except ValueError as error:
-        raise ConfigurationError([f"tls: {error}"]) from None
+    tls, admin_tls = _contexts(config)
     if config.tls:
         _show_end(gateway, config.tls)
     beating = asyncio.create_task(beat()) if fd is not None else None  # also while it drains, until the loop ends
@@ -86,26 +84,7 @@ async def _serve(config: Config, load: Callable[[], Config], fd: int | None, adm
         if fd is not None:
             watching.append(asyncio.create_task(_orphaned(stop)))
         try:
-            async with contextlib.AsyncExitStack() as listeners:
-                if config.admin:
-                    admin = serving(
-                        gateway.admin_app,
-                        *config.admin,
-                        listener=admin_listener,
-                        tls=admin_tls,
-                        patience=OPERATORS_PATIENCE,
-                    )
-                    log.info("serving.admin", url=await listeners.enter_async_context(admin))
-                host, port = config.listen
-                url = await listeners.enter_async_context(
-                    serving(gateway.app, host, port, listener=listener, tls=tls, settle=SETTLE, patience=PATIENCE)
-                )
-                settled()
-                log.info("serving", url=url, dialects=list(config.inbounds), upstreams=list(config.upstreams))
-                await stop.wait()
-                gateway.is_draining = True
-                log.info("draining", seconds=LINGER)
-                await asyncio.sleep(LINGER)
+            await _serve_until(stop, gateway, config, (listener, tls), (admin_listener, admin_tls))
         except OSError as error:  # somebody else began to listen there while the store was opened
             return _cannot_listen(config, error)
         finally:
@@ -115,6 +94,34 @@ async def _serve(config: Config, load: Callable[[], Config], fd: int | None, adm
         beating.cancel()
     log.info("stopped")
     return 0
+
+
+async def _serve_until(stop: asyncio.Event, gateway: Gateway, config: Config, callers: Door, operators: Door) -> None:
+    """Serves callers and operators until it is to stop, and then for a while those who have not heard of that yet."""
+    async with contextlib.AsyncExitStack() as listeners:
+        if config.admin:
+            listener, tls = operators
+            admin = serving(gateway.admin_app, *config.admin, listener=listener, tls=tls, patience=OPERATORS_PATIENCE)
+            log.info("serving.admin", url=await listeners.enter_async_context(admin))
+        listener, tls = callers
+        url = await listeners.enter_async_context(
+            serving(gateway.app, *config.listen, listener=listener, tls=tls, settle=SETTLE, patience=PATIENCE)
+        )
+        settled()
+        log.info("serving", url=url, dialects=list(config.inbounds), upstreams=list(config.upstreams))
+        await stop.wait()
+        gateway.is_draining = True
+        log.info("draining", seconds=LINGER)
+        await asyncio.sleep(LINGER)
+
+
+def _contexts(config: Config) -> tuple[Following | None, Following | None]:
+    """TLS for callers and for operators. Raises `ConfigurationError` where the pair or the authorities are bad."""
+    try:
+        tls = config.tls.context() if config.tls else None
+        return tls, config.tls.context(asks=False) if config.tls and _is_remote(config) else None
+    except ValueError as error:
+        raise ConfigurationError([f"tls: {error}"]) from None
 
 
 def _socket(address: tuple[str, int], fd: int | None) -> socket.socket:

@@ -124,15 +124,7 @@ class Client:
                     if request.by_the_way:
                         request = call.send(NO_ANSWER)
                         continue
-                    ambiguous = error.sent and self._may_make(request)
-                    return Ended(
-                        _unreachable(error),
-                        status,
-                        ambiguous,
-                        is_fault=True,
-                        requests=requests,
-                        is_certificate=error.is_certificate,
-                    )
+                    return self._lost(error, request, status, requests)
                 except _TokenRefused as refused:
                     return Ended(refused.outcome, refused.status, is_fault=True, requests=requests)
                 if request.by_the_way:
@@ -158,6 +150,14 @@ class Client:
             return Ended(ended.value, status, requests=requests)
         finally:
             call.close()
+
+    def _lost(self, error: Unreachable, request: Request, status: int | None, requests: int) -> Ended:
+        """No answer came; whether it was made nobody knows where it was sent."""
+        is_ambiguous = error.sent and self._may_make(request)
+        outcome = _unreachable(error)
+        return Ended(
+            outcome, status, is_ambiguous, is_fault=True, requests=requests, is_certificate=error.is_certificate
+        )
 
     def _may_make(self, request: Request) -> bool:
         """Whether a request whose answer is lost may have made something: where alerts are found by key, any may that
