@@ -61,7 +61,7 @@ SELECT set_config('synchronous_commit', CASE WHEN current_setting('synchronous_c
 """
 # A network that drops silently leaves sessions behind, which count among those that the server admits: by its own
 # settings, for two hours. And a plan that `_BY_INDEX` could not avert counts as so dear that the server would compile
-# it to machine code, a quarter of a second for a millisecond's work. An engine in its place may not have these.
+# it to machine code, a fifth of a second for a millisecond's work. An engine in its place may not have these.
 _IF_THERE = b"""
 SELECT set_config(name, CASE name WHEN 'jit' THEN 'off' ELSE '5' END, false) FROM pg_settings
 WHERE name IN ('tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count', 'jit')

@@ -311,7 +311,8 @@ class SqliteStore:
             if (found := _identity(name)) != known:
                 what = "is another file than" if found else "is not there any more, as it was"
                 raise StoreError(
-                    f"{name} {what} when this gateway was started; nothing is kept until it is started again"
+                    f"{name} {what} when this gateway was started; nothing is kept until the same file is back, or it "
+                    "is started again"
                 )
 
     async def _begin(self) -> None:
