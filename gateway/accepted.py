@@ -42,21 +42,28 @@ class Accepted(Struct, kw_only=True):
     queued_behind: bool = False
 
 
-class Step(Struct, frozen=True, kw_only=True):
-    """One command being accepted: everything that stays the same over its upstreams. It tells `anew` what a silence had
-    acknowledged: only those are told that were told so."""
+class Order(Struct, frozen=True, kw_only=True):
+    """A command as it came in: who gives it, in which transaction, at what time (milliseconds), and the gateways that
+    it came through. `command` is its own id, `request` that of what it was asked with."""
 
     tx: Tx
     asked: Command
-    operation: Operation
     caller: Caller
+    request: int
     command: int
     now: int
+    via: Via = ()
+
+
+class Step(Order, frozen=True, kw_only=True):
+    """An order being carried out: everything that stays the same over its upstreams. It tells `anew` what a silence had
+    acknowledged: only those are told that were told so."""
+
+    operation: Operation
     row: AlertRow
     flat: Flat
     changed: tuple[str, ...] | None
     accepted: Accepted
-    via: Via = ()
     muted: str = ""
     anew: bool = False
 

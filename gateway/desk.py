@@ -16,7 +16,7 @@ from typing import TypeVar
 import structlog
 
 from gateway import muting
-from gateway.accepted import Accepted, Answered, Caller, Via
+from gateway.accepted import Accepted, Answered, Caller, Order, Via
 from gateway.clock import Clock
 from gateway.codes import Code
 from gateway.config import Config, Inbound
@@ -158,7 +158,9 @@ class Desk:
             self.waiters.remove(command)  # the store may run this again, and then there may be nothing to wait for
             if key is not None and (first := first_answer(tx, who.scope, key, at)) is not None:
                 return first
-            accepted = self.road.accept(tx, asked, who, request, command, at, via)
+            accepted = self.road.accept(
+                Order(tx=tx, asked=asked, caller=who, request=request, command=command, now=at, via=via)
+            )
             waiter = self._waiter(tx, inbound, who, accepted)
             if key is not None:
                 answered = self._answered(asked, accepted, accepted.alert, request, {})

@@ -15,9 +15,9 @@ import structlog
 from msgspec import Struct, structs
 
 from gateway import muting
-from gateway.accepted import Caller, Via
-from gateway.canonical import flatten
-from gateway.dialect import Dialect, Muted
+from gateway.accepted import Caller, Order, Via
+from gateway.canonical import Operation, flatten
+from gateway.dialect import Command, Dialect, Muted, Ref
 from gateway.errors import StoreError
 from gateway.ids import MakeId
 from gateway.road import Road
@@ -109,7 +109,9 @@ def _acknowledge(
     if row is None or row.status != "firing" or row.is_deleted or _holding(tx, asked, now) is None:
         return set()
     caller = Caller(dialects[asked.dialect], asked.caller, asked.scope)
-    accepted = road.quieten(tx, row, caller, asked.silence, asked.comment, command, now, asked.via)
+    said = Command(operation=Operation.ACKNOWLEDGE, ref=Ref(id=row.shown), comment=asked.comment, silence=asked.silence)
+    order = Order(tx=tx, asked=said, caller=caller, request=command, command=command, now=now, via=asked.via)
+    accepted = road.change(order, row)
     return {delivery.upstream for delivery in accepted.deliveries}
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from msgspec import structs
 
-from gateway.accepted import Accepted, Caller, Step, Via
+from gateway.accepted import Accepted, Caller, Order, Step, Via
 from gateway.canonical import SERVER_OWNED, Flat, Operation, flatten, in_order, lay_over, unflatten
 from gateway.carry import restore
 from gateway.changing import meaning_of, resolve_hints, stamp, without_implied
@@ -53,17 +53,15 @@ class Road:
         self._targets = Targets(config, invent)
         self._outbox = Outbox(config, ids, self._targets, name)
 
-    def accept(
-        self, tx: Tx, asked: Command, caller: Caller, request: int, command: int, now: int, via: Via = ()
-    ) -> Accepted:
-        """Accepts one command in a transaction; raises `Problem` where it is refused."""
-        found = self._find(tx, asked, caller)
+    def accept(self, order: Order) -> Accepted:
+        """Accepts one command in its transaction; raises `Problem` where it is refused."""
+        found, asked = self._find(order.tx, order.asked, order.caller), order.asked
         if found is not None:
-            return self._change(tx, found, asked, caller, request, command, now, via)
+            return self.change(order, found)
         if asked.operation is Operation.CREATE:
-            return self._create(tx, asked, caller, request, command, now, via)
+            return self._create(order)
         if asked.ref and (asked.ref.key or asked.answers_anyway):
-            return self._without_alert(tx, asked, caller, request, command, now, via)
+            return self._without_alert(order)
         raise Problem(ProblemKind.NOT_FOUND, "there is no such alert", field="id")
 
     def end(
@@ -79,14 +77,8 @@ class Road:
     ) -> Accepted:
         """Resolves an alert of which its sender says nothing any more, in the sender's name; or deletes it."""
         asked = Command(operation=operation, ref=Ref(id=row.shown), comment=why)
-        return self._change(tx, row, asked, Caller(dialect, row.caller, row.scope), command, command, now, ())
-
-    def quieten(
-        self, tx: Tx, row: AlertRow, caller: Caller, silence: str, why: str, command: int, now: int, via: Via = ()
-    ) -> Accepted:
-        """Acknowledges an alert that a silence means, in the name of whoever asked for that."""
-        asked = Command(operation=Operation.ACKNOWLEDGE, ref=Ref(id=row.shown), comment=why, silence=silence)
-        return self._change(tx, row, asked, caller, command, command, now, via)
+        caller = Caller(dialect, row.caller, row.scope)
+        return self.change(Order(tx=tx, asked=asked, caller=caller, request=command, command=command, now=now), row)
 
     def _find(self, tx: Tx, asked: Command, caller: Caller) -> AlertRow | None:
         """The alert that is meant, kept to this transaction: what another replica changes in it comes before or
@@ -114,28 +106,22 @@ class Road:
 
     # --- a new alert -----------------------------------------------------------------------------------
 
-    def _create(
-        self, tx: Tx, asked: Command, caller: Caller, request: int, command: int, now: int, via: Via
-    ) -> Accepted:
-        flat = self._opened(asked, caller.dialect, now)
-        name = self._named(tx, flat, caller, via)
+    def _create(self, order: Order) -> Accepted:
+        tx, asked, caller = order.tx, order.asked, order.caller
+        flat = self._opened(asked, caller.dialect, order.now)
+        name = self._named(tx, flat, caller, order.via)
         chosen = self._chosen(caller, flat)
-        row = self._new_row(flat, caller, command, now, name)
+        row = self._new_row(order, flat, name)
         row.verbatim = self._words(asked, chosen, caller.dialect)
-        accepted = Accepted(command=command, alert=row, is_new=True)
+        accepted = Accepted(command=order.command, alert=row, is_new=True)
         step = Step(
-            tx=tx,
-            asked=asked,
+            **structs.asdict(order),
             operation=Operation.CREATE,
-            caller=caller,
-            command=command,
-            now=now,
             row=row,
             flat=flat,
             changed=None,
             accepted=accepted,
-            via=via,
-            muted=_muted(tx, caller, flat, now),
+            muted=_muted(tx, caller, flat, order.now),
         )
         accepted.primary = chosen[0].upstream if chosen else None
         accepted.routes.update({} if chosen else self._thrown_away(caller, flat))
@@ -144,8 +130,10 @@ class Road:
         for position, choice in enumerate(chosen):
             self._outbox.deliver(step, self._targets.new(step, choice, position))
         tx.insert_alert(row)  # last, as the primary may refuse it: then nothing has been written yet
-        body = CommandBody(after=row.body, said=row.verbatim, comment=asked.comment, dropped=asked.dropped, via=via)
-        self._record(step, request, Operation.CREATE, body)
+        body = CommandBody(
+            after=row.body, said=row.verbatim, comment=asked.comment, dropped=asked.dropped, via=order.via
+        )
+        _record(step, body)
         return accepted
 
     def _opened(self, asked: Command, dialect: Dialect, now: int) -> Flat:
@@ -168,22 +156,22 @@ class Road:
             raise Problem(ProblemKind.NAME_TAKEN, f"The name is already used: {name}", field="name")
         return name
 
-    def _new_row(self, flat: Flat, caller: Caller, command: int, now: int, name: str | None) -> AlertRow:
-        dialect, key = caller.dialect, flat.get("dedup_key") or None
+    def _new_row(self, order: Order, flat: Flat, name: str | None) -> AlertRow:
+        caller, dialect, key = order.caller, order.caller.dialect, flat.get("dedup_key") or None
         return AlertRow(
-            id=command,
+            id=order.command,
             scope=caller.scope,
             dialect=dialect.name,
             caller=caller.name,
-            shown=dialect.shown_id(command),
+            shown=dialect.shown_id(order.command),
             key=dialect.same_key(key) if key else None,
             name=name,
             status="firing",
             resource=flat.get("resource"),
             is_open=True,
             version=1,
-            created_at=now,
-            updated_at=now,
+            created_at=order.now,
+            updated_at=order.now,
             body=unflatten(flat),
             verbatim=None,
             ends_at=_end_of(flat),
@@ -218,52 +206,38 @@ class Road:
 
     # --- an alert that is there ------------------------------------------------------------------------
 
-    def _change(
-        self,
-        tx: Tx,
-        row: AlertRow,
-        asked: Command,
-        caller: Caller,
-        request: int,
-        command: int,
-        now: int,
-        via: Via,
-        *,
-        anew: bool = False,
-    ) -> Accepted:
+    def change(self, order: Order, row: AlertRow, *, anew: bool = False) -> Accepted:
+        """Lays a command over an alert that is there, and kept to this transaction; raises `Problem` where it is
+        refused."""
+        tx, asked, caller = order.tx, order.asked, order.caller
         _must_be_current(asked, row)
-        before, has_seen = flatten(row.body), self._outbox.has_seen(via)
+        before, has_seen = flatten(row.body), self._outbox.has_seen(order.via)
         patch = without_implied(resolve_hints(before, asked), before, caller.dialect)
         if has_seen:  # an echo prolongs nothing: what renews itself would never end
             patch.pop("ends_at", None)
         after, changed = lay_over(before, patch)
         changed = tuple(path for path in changed if path not in SERVER_OWNED)
         operation = _as_told(tx, row, before, meaning_of(asked.operation, row), asked.operation)
-        muted = _muted(tx, caller, after, now)
+        muted = _muted(tx, caller, after, order.now)
         is_resend = asked.is_resend and operation is Operation.UPDATE
         if is_resend and not has_seen and not muted and _is_silence_over(tx, row):
-            return self._tell_anew(tx, row, asked, caller, request, command, now, via)
+            return self._tell_anew(order, row)
         is_said_again = is_resend and not changed
         if is_said_again and not has_seen and (muted or _is_told(tx, row)):
-            return _prolong(tx, row, after, command)
+            return _prolong(tx, row, after, order.command)
         step = Step(
-            tx=tx,
-            asked=asked,
+            **structs.asdict(order),
             operation=operation,
-            caller=caller,
-            command=command,
-            now=now,
             row=row,
             flat=after,
             changed=changed,
-            accepted=Accepted(command=command, alert=row),
-            via=via,
+            accepted=Accepted(command=order.command, alert=row),
             muted=muted,
             anew=anew,
         )
-        return self._write_down(step, request, before)
+        return self._write_down(step, before)
 
-    def _write_down(self, step: Step, request: int, before: Flat) -> Accepted:
+    def _write_down(self, step: Step, before: Flat) -> Accepted:
         """What a command changed in an alert, told and recorded."""
         row, after = step.row, step.flat
         stamp(after, step.operation, step.now)
@@ -277,24 +251,23 @@ class Road:
             dropped=step.asked.dropped,
             via=step.via,
         )
-        self._lay(step.tx, row, after, step.operation, step.caller, step.now)
+        _lay(step, row, after)
         if row.verbatim is not None and body.said is not None and step.operation in TELLING:
             row.verbatim = merged(row.verbatim, body.said)
         step.tx.update_alert(row)
         self._tell(step, before)
-        self._record(step, request, step.operation, body)
+        _record(step, body)
         return step.accepted
 
-    def _tell_anew(
-        self, tx: Tx, row: AlertRow, asked: Command, caller: Caller, request: int, command: int, now: int, via: Via
-    ) -> Accepted:
+    def _tell_anew(self, order: Order, row: AlertRow) -> Accepted:
         """An alert that goes on once the silence is over that acknowledged it: nobody looks at it, and no vendor wakes
         anybody for what is acknowledged there. It is ended and opened again, which wakes at all of them."""
-        why = f"silence {_silenced_by(tx, row)} is over, and it goes on: it is told anew"
+        why = f"silence {_silenced_by(order.tx, row)} is over, and it goes on: it is told anew"
         over = Command(operation=Operation.RESOLVE, ref=Ref(id=row.shown), comment=why)
-        ended = self._change(tx, row, over, caller, request, command, now, via, anew=True)
-        again = structs.replace(asked, operation=Operation.REOPEN, comment=why)
-        accepted = self._change(tx, row, again, caller, request, self._ids(above=command), now, via, anew=True)
+        ended = self.change(structs.replace(order, asked=over), row, anew=True)
+        again = structs.replace(order.asked, operation=Operation.REOPEN, comment=why)
+        next_id = self._ids(above=order.command)
+        accepted = self.change(structs.replace(order, asked=again, command=next_id), row, anew=True)
         accepted.deliveries[:0] = ended.deliveries
         return accepted
 
@@ -311,91 +284,35 @@ class Road:
         """The caller's words, where an upstream speaks its dialect and the alert was made in that dialect too."""
         return dict(asked.verbatim) if row.verbatim is not None and caller.dialect.name == row.dialect else None
 
-    def _lay(self, tx: Tx, row: AlertRow, after: Flat, operation: Operation, caller: Caller, now: int) -> None:
-        """Puts the changed state into the row, as far as keys and names allow."""
-        dialect = caller.dialect
-        if row.name is not None and after.get("summary") and row.name != after["summary"]:
-            row.name = str(after["summary"])
-            tx.lock(f"name {row.scope} {row.name}")
-            holder = tx.alert_by_name(row.scope, row.name)
-            if holder and holder.id != row.id:
-                raise Problem(ProblemKind.NAME_TAKEN, f"The name is already used: {row.name}", field="name")
-        holder = tx.alert_by_key(row.scope, row.key) if operation is Operation.REOPEN and row.key else None
-        if holder and holder.id != row.id:
-            raise Problem(ProblemKind.CONFLICT, f"a newer alert has the key {row.key}", field=dialect.name)
-        if operation is not Operation.COMMENT:
-            row.version += 1
-            after["updated_at"] = from_millis(now)
-            row.updated_at = now
-        row.status = after["status"]
-        row.resource = after.get("resource")
-        row.is_deleted = operation is Operation.DELETE
-        row.is_open = not row.is_deleted and row.status != "resolved"
-        row.ends_at = _end_of(after)
-        row.body = unflatten(after)
-
-    def _record(self, step: Step, request: int, operation: Operation, body: CommandBody) -> None:
-        body.routes = step.accepted.routes
-        body.asked = step.asked.operation if step.asked.operation is not operation else ""
-        body.silence = step.asked.silence
-        step.tx.insert_command(
-            CommandRow(
-                id=step.command,
-                request=request,
-                alert=step.row.id,
-                operation=operation,
-                scope=step.caller.scope,
-                dialect=step.caller.dialect.name,
-                caller=step.caller.name,
-                at=step.now,
-                body=body,
-                fanout=step.accepted.fanout,
-            )
-        )
-
     # --- no alert at all -------------------------------------------------------------------------------
 
-    def _without_alert(
-        self, tx: Tx, asked: Command, caller: Caller, request: int, command: int, now: int, via: Via
-    ) -> Accepted:
+    def _without_alert(self, order: Order) -> Accepted:
         """A command for a key that is not open here: it may have been opened before the gateway stood here, so
         those upstreams that find alerts by key are told, as far as there is anything that they can be told."""
+        tx, asked, caller = order.tx, order.asked, order.caller
         assert asked.ref
-        accepted = Accepted(command=command, alert=None)
-        if asked.is_resend and asked.ref.key and _has_ended(tx, caller, asked.ref.key, command):
+        accepted = Accepted(command=order.command, alert=None)
+        if asked.is_resend and asked.ref.key and _has_ended(tx, caller, asked.ref.key, order.command):
             return accepted
         chosen = choose(self._config.routes, caller.dialect.name, caller.name, None) or ()
         hold(tx, self._targets.lanes(chosen, caller, {}, asked.ref.key))
         for choice in chosen:
             accepted.primary = accepted.primary or choice.upstream
-            delivery = self._blind(tx, asked, caller, choice, command, now)
+            delivery = self._blind(order, choice)
             if delivery is None:
                 continue
-            if not self._outbox.cut_loop(via, delivery, accepted):
+            if not self._outbox.cut_loop(order.via, delivery, accepted):
                 accepted.deliveries.append(delivery)
             accepted.fanout += 1
             tx.insert_delivery(delivery)
-        tx.insert_command(
-            CommandRow(
-                id=command,
-                request=request,
-                alert=None,
-                operation=asked.operation,
-                scope=caller.scope,
-                dialect=caller.dialect.name,
-                caller=caller.name,
-                at=now,
-                body=CommandBody(said=dict(asked.verbatim), comment=asked.comment, dropped=asked.dropped, via=via),
-                fanout=accepted.fanout,
-            )
-        )
+        said = CommandBody(said=dict(asked.verbatim), comment=asked.comment, dropped=asked.dropped, via=order.via)
+        tx.insert_command(_command(order, asked.operation, None, said, accepted.fanout))
         return accepted
 
-    def _blind(
-        self, tx: Tx, asked: Command, caller: Caller, choice: Choice, command: int, now: int
-    ) -> DeliveryRow | None:
+    def _blind(self, order: Order, choice: Choice) -> DeliveryRow | None:
         """What an upstream is told of an alert of which only the key is known; nothing where there is nothing to tell,
         or where another scope's alert stands on the lane: that is not this caller's to end."""
+        tx, asked, caller = order.tx, order.asked, order.caller
         upstream = self._config.upstreams[choice.upstream]
         key = asked.ref.key if asked.ref else None
         if not key or not _can_be_told(upstream, asked, caller):
@@ -409,16 +326,64 @@ class Road:
             return None
         return DeliveryRow(
             id=self._ids(above=newest.id if newest else 0),
-            command=command,
+            command=order.command,
             alert=None,
             upstream=upstream.name,
             lane=named,
             key=key,
             operation=asked.operation,
             state="waiting",
-            created_at=now,
-            due=now,
+            created_at=order.now,
+            due=order.now,
         )
+
+
+def _command(order: Order, operation: Operation, alert: AlertRow | None, body: CommandBody, fanout: int) -> CommandRow:
+    """An order as the record keeps it."""
+    return CommandRow(
+        id=order.command,
+        request=order.request,
+        alert=alert.id if alert else None,
+        operation=operation,
+        scope=order.caller.scope,
+        dialect=order.caller.dialect.name,
+        caller=order.caller.name,
+        at=order.now,
+        body=body,
+        fanout=fanout,
+    )
+
+
+def _record(step: Step, body: CommandBody) -> None:
+    """Writes down what was asked, and what it came to."""
+    body.routes = step.accepted.routes
+    body.asked = step.asked.operation if step.asked.operation is not step.operation else ""
+    body.silence = step.asked.silence
+    step.tx.insert_command(_command(step, step.operation, step.row, body, step.accepted.fanout))
+
+
+def _lay(step: Step, row: AlertRow, after: Flat) -> None:
+    """Puts the changed state into the row, as far as keys and names allow."""
+    tx, operation = step.tx, step.operation
+    if row.name is not None and after.get("summary") and row.name != after["summary"]:
+        row.name = str(after["summary"])
+        tx.lock(f"name {row.scope} {row.name}")
+        holder = tx.alert_by_name(row.scope, row.name)
+        if holder and holder.id != row.id:
+            raise Problem(ProblemKind.NAME_TAKEN, f"The name is already used: {row.name}", field="name")
+    holder = tx.alert_by_key(row.scope, row.key) if operation is Operation.REOPEN and row.key else None
+    if holder and holder.id != row.id:
+        raise Problem(ProblemKind.CONFLICT, f"a newer alert has the key {row.key}", field=step.caller.dialect.name)
+    if operation is not Operation.COMMENT:
+        row.version += 1
+        after["updated_at"] = from_millis(step.now)
+        row.updated_at = step.now
+    row.status = after["status"]
+    row.resource = after.get("resource")
+    row.is_deleted = operation is Operation.DELETE
+    row.is_open = not row.is_deleted and row.status != "resolved"
+    row.ends_at = _end_of(after)
+    row.body = unflatten(after)
 
 
 def _must_be_current(asked: Command, row: AlertRow) -> None:

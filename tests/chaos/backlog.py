@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.accepted import Caller
+from gateway.accepted import Caller, Order
 from gateway.canonical import Operation
 from gateway.config import load
 from gateway.ids import Ids
@@ -77,7 +77,9 @@ def _accepted(tx: Tx, road: Road, who: Caller, ids: Ids, number: int) -> Told:
     told = Told(f"f-{number:07}", "ALERT", True, 0.0, status=202, fate="acknowledged")
     asked = command_in(who.dialect, Operation.CREATE, msgspec.json.decode(told.body()))
     made = ids.next()
-    accepted = road.accept(tx, asked, who, made, made, time.time_ns() // 1_000_000)
+    accepted = road.accept(
+        Order(tx=tx, asked=asked, caller=who, request=made, command=made, now=time.time_ns() // 1_000_000)
+    )
     assert accepted.alert is not None
     told.alert = str(accepted.alert.id)
     return told

@@ -22,7 +22,7 @@ from typing import Any
 import apsw
 from msgspec import structs
 
-from gateway.accepted import Caller
+from gateway.accepted import Caller, Order
 from gateway.canonical import Operation
 from gateway.config import parse
 from gateway.delivery.judging import pause
@@ -184,7 +184,16 @@ class Simulation:
         self.done["commands"] += 1
         try:
             with self.connection:
-                accepted = self.road.accept(self.tx, asked, self.callers[caller], command, command, self.now)
+                accepted = self.road.accept(
+                    Order(
+                        tx=self.tx,
+                        asked=asked,
+                        caller=self.callers[caller],
+                        request=command,
+                        command=command,
+                        now=self.now,
+                    )
+                )
         except Problem:
             self.done["refused"] += 1
             return

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from msgspec.structs import replace
 
-from gateway.accepted import Accepted, Caller
+from gateway.accepted import Accepted, Caller, Order
 from gateway.canonical import Operation
 from gateway.config import Config, Upstream, parse
 from gateway.dialect import Again, Command, Delivered, Missing, Outcome, Ref, Rejected
@@ -89,7 +89,11 @@ class Desk:
         self.now += 1000
         command = self.ids.next()
         with self.connection:
-            accepted = self.road.accept(self.tx, asked, self.callers[caller], command, command, self.now)
+            accepted = self.road.accept(
+                Order(
+                    tx=self.tx, asked=asked, caller=self.callers[caller], request=command, command=command, now=self.now
+                )
+            )
         return accepted  # noqa: RET504 - returned within, a connection could swallow what is raised
 
     def upstream(self, name: str) -> Upstream:

@@ -21,7 +21,7 @@ import msgspec
 import pytest
 
 from gateway import muting, quieting, service
-from gateway.accepted import Caller
+from gateway.accepted import Caller, Order
 from gateway.canonical import Flat, Operation
 from gateway.dialect import Command, Mute, Muted, Ref
 from gateway.store import Tx
@@ -649,7 +649,11 @@ def _said_by_somebody(h: House) -> None:
         [row] = [tx.alert(one) for one in open_ones]
         assert row is not None
         asked = Command(operation=Operation.ACKNOWLEDGE, ref=Ref(id=row.shown))
-        road.accept(tx, asked, Caller(dialect, row.caller, row.scope), ids(), ids(), now)
+        road.accept(
+            Order(
+                tx=tx, asked=asked, caller=Caller(dialect, row.caller, row.scope), request=ids(), command=ids(), now=now
+            )
+        )
 
     open_ones = select(h, "SELECT id FROM alerts")
     loop = next(iter(desk.dispatcher._tasks.values())).get_loop()

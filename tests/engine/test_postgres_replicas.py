@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 
-from gateway.accepted import Caller
+from gateway.accepted import Caller, Order
 from gateway.canonical import Operation
 from gateway.config import parse
 from gateway.dialect import Command, Ref
@@ -60,7 +60,9 @@ class Replica:
         asked = create(key) if operation is Operation.CREATE else Command(operation=operation, ref=Ref(key=key))
         caller, command = dice.choice(self._callers), self._ids.next()
         accepted = await self._store.write(
-            lambda tx: self._road.accept(tx, asked, caller, command, command, self._clock())
+            lambda tx: self._road.accept(
+                Order(tx=tx, asked=asked, caller=caller, request=command, command=command, now=self._clock())
+            )
         )
         self.accepted += accepted.fanout
 
@@ -148,7 +150,9 @@ def test_of_callers_at_two_replicas_one_opens_the_alert() -> None:
             async def open_it(store: PostgresStore, ids: Ids) -> bool:
                 road, command = Road(config, ids.next), ids.next()
                 accepted = await store.write(
-                    lambda tx: road.accept(tx, create("disk"), caller, command, command, _now())
+                    lambda tx: road.accept(
+                        Order(tx=tx, asked=create("disk"), caller=caller, request=command, command=command, now=_now())
+                    )
                 )
                 return accepted.is_new
 

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from gateway.accepted import Accepted, Caller
+from gateway.accepted import Accepted, Caller, Order
 from gateway.canonical import Operation
 from gateway.config import Upstream, parse
 from gateway.delivery.gate import keep_budget
@@ -81,7 +81,16 @@ class Gate:
 
     def take(self, tx: Tx, who: str, asked: Command, command: int) -> Accepted:
         """The same, as a part of a transaction."""
-        return self._road.accept(tx, asked, self._callers[who], command, command, time.time_ns() // 1_000_000)
+        return self._road.accept(
+            Order(
+                tx=tx,
+                asked=asked,
+                caller=self._callers[who],
+                request=command,
+                command=command,
+                now=time.time_ns() // 1_000_000,
+            )
+        )
 
 
 @pytest.mark.parametrize("operation", [Operation.CREATE, Operation.RESOLVE])
