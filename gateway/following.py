@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 import tomllib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def fault_of(secret: str) -> str:
     return "" if secret.isascii() and secret.isprintable() else "has characters that no header can carry"
 
 
-class _Followed:
+class _Followed(ABC):
     """Something in the file system that is looked at again once in a while. `version` grows with each change."""
 
     def __init__(self) -> None:
@@ -52,8 +53,9 @@ class _Followed:
             self._looked = now
             self._follow()
 
+    @abstractmethod
     def _follow(self) -> None:
-        raise NotImplementedError
+        """Takes over what has changed."""
 
 
 class Directory(_Followed):

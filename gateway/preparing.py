@@ -57,6 +57,19 @@ class Shipment(Struct, frozen=True, kw_only=True):
     renews: bool = False
 
 
+class _Turn(Struct, frozen=True, kw_only=True):
+    """A delivery whose turn it may be: its alert, where that stands at this upstream (`target`) and at all of them, and
+    what time it is (milliseconds)."""
+
+    tx: Tx
+    delivery: DeliveryRow
+    row: AlertRow
+    target: TargetRow
+    targets: list[TargetRow]
+    upstream: Upstream
+    now: int
+
+
 def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict: bool = False) -> Shipment:
     """Decides what a waiting delivery is now. `strict` asks an update not to overwrite what others changed there."""
     operation = Operation(delivery.operation)
@@ -71,16 +84,17 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
     if row is None or target is None:
         return _nothing(delivery, operation, Why(Code.GONE_HERE, "its alert is gone"))
     delivery = _as_spoken_now(tx, delivery, row, target, upstream)
-    if (early := _not_now(tx, delivery, row, target, targets, upstream, now)) is not None:
+    turn = _Turn(tx=tx, delivery=delivery, row=row, target=target, targets=targets, upstream=upstream, now=now)
+    if (early := _not_now(turn)) is not None:
         return early
     if command.body.renews and not row.is_open:
         return structs.replace(_nothing(delivery, operation, Why(Code.NOT_NEEDED, "it has ended since")), renews=True)
     takes_over = _revived(tx, target, upstream)
     command = _with_merged(tx, command, delivery)
     operation, void = _as_things_stand(operation, row, target, upstream)
-    if operation in (Operation.CREATE, Operation.REOPEN) and _is_over(tx, row, delivery, upstream):
+    if operation in (Operation.CREATE, Operation.REOPEN) and _is_over(turn):
         void = Why(Code.NOT_NEEDED, "it has ended since")
-    if (operation not in TELLING or not row.is_open) and _passed_on(tx, row, target, delivery):
+    if (operation not in TELLING or not row.is_open) and _passed_on(turn):
         void = Why(Code.PASSED_ON, "another alert has its key there")
     is_change = operation is Operation.UPDATE and delivery.operation == Operation.UPDATE
     if is_change and not upstream.dialect.outbound.tells_changes:
@@ -90,7 +104,7 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
     sent, _ = what_to_send(upstream, operation)  # its dialect or its settings may be others than they were then
     if sent is None:
         return _nothing(delivery, operation, Why(Code.NOT_OFFERED, f"{upstream.dialect.title} cannot {operation}"))
-    shipment = _ship(delivery, sent, command, row, target, upstream, now, strict, takes_over)
+    shipment = _ship(turn, command, sent, takes_over, strict=strict)
     if shipment.sending and operation in ENDING and _is_last(tx, row, upstream):
         shipment = structs.replace(shipment, sending=structs.replace(shipment.sending, last=True))
     return structs.replace(shipment, via=command.body.via, fires=target.state == "standby", renews=command.body.renews)
@@ -110,26 +124,19 @@ def needless(tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, ta
     return Why(Code.NOT_NEEDED, f"{min(by[0])} has taken it") if by and all(by) else None
 
 
-def _not_now(
-    tx: Tx,
-    delivery: DeliveryRow,
-    row: AlertRow,
-    target: TargetRow,
-    targets: list[TargetRow],
-    upstream: Upstream,
-    now: int,
-) -> Shipment | None:
+def _not_now(turn: _Turn) -> Shipment | None:
     """What need not be told, or not yet: None where it is this delivery's turn."""
+    tx, delivery, row, target, targets = turn.tx, turn.delivery, turn.row, turn.target, turn.targets
     operation = Operation(delivery.operation)
-    why = needless(tx, delivery, row, target, targets) or _folded(tx, delivery, target, upstream, now)
+    why = needless(tx, delivery, row, target, targets) or _folded(turn)
     if why:
         return _nothing(delivery, operation, why)
     turns = target.seen.get(TURNS, ())
     if target.state != "standby" or len({due for _, due in turns}) < 2:  # it is now, for all of its routes
         return None
     by = _taken_by(tx, delivery, row, target, targets)
-    later = min((int(due) for (_, due), taken in zip(turns, by, strict=False) if not taken), default=now)
-    return Shipment(delivery=delivery, operation=operation, later=later) if later > now else None
+    later = min((int(due) for (_, due), taken in zip(turns, by, strict=False) if not taken), default=turn.now)
+    return Shipment(delivery=delivery, operation=operation, later=later) if later > turn.now else None
 
 
 def _taken_by(
@@ -152,30 +159,32 @@ def _has_it(tx: Tx, row: AlertRow, other: TargetRow, refused: set[str]) -> bool:
     return other.state == "present" and other.upstream not in refused and not tx.is_waiting(row.id, other.upstream)
 
 
-def _folded(tx: Tx, delivery: DeliveryRow, target: TargetRow, upstream: Upstream, now: int) -> Why | None:
+def _folded(turn: _Turn) -> Why | None:
     """Why a late page need not wake anybody: what it is about is over, and that waits to be told right behind it. So
     it is of what was to be told of the same alert before, and was not for that reason."""
+    delivery, target, upstream = turn.delivery, turn.target, turn.upstream
     if upstream.on_backlog != "fold" or delivery.operation not in TELLING or target.state == "present":
         return None
     by_key = upstream.dialect.outbound.addressed_by == "key"
     if delivery.seen or (target.seen.get(TRIED_AT) is not None and not by_key):
         return None  # it may be there already, and then its end is told to what was found there
-    same = tx.deliveries(DeliveryFilter(upstream=upstream.name, alert=delivery.alert))
+    same = turn.tx.deliveries(DeliveryFilter(upstream=upstream.name, alert=delivery.alert))
     if not any(_is_owed(other) and other.id > delivery.id and other.operation in ENDING for other in same):
         return None
-    is_old = now - delivery.created_at > FOLDED_AFTER_MS
+    is_old = turn.now - delivery.created_at > FOLDED_AFTER_MS
     if not is_old and not any(other.code == Code.FOLDED and other.id < delivery.id for other in same):
         return None
     log.info("delivery.folded", upstream=upstream.name, delivery=delivery.id, alert=delivery.alert)
     return Why(Code.FOLDED, "it was over before it could be told")
 
 
-def _is_over(tx: Tx, row: AlertRow, delivery: DeliveryRow, upstream: Upstream) -> bool:
+def _is_over(turn: _Turn) -> bool:
     """Whether an alert is over, and nothing that comes after this would end it again there: so it is with what died and
     is sent once more, or whose end was dropped. Where ends are not told at all, that is as it was meant."""
-    if row.is_open or what_to_send(upstream, Operation.RESOLVE)[0] not in ENDING:
+    if turn.row.is_open or what_to_send(turn.upstream, Operation.RESOLVE)[0] not in ENDING:
         return False
-    same = tx.deliveries(DeliveryFilter(upstream=upstream.name, alert=row.id, after=delivery.id))
+    later = DeliveryFilter(upstream=turn.upstream.name, alert=turn.row.id, after=turn.delivery.id)
+    same = turn.tx.deliveries(later)
     return not any(_is_owed(other) and other.operation in ENDING for other in same)
 
 
@@ -262,9 +271,10 @@ def _revived(tx: Tx, target: TargetRow, upstream: Upstream) -> int | None:
     return None
 
 
-def _passed_on(tx: Tx, row: AlertRow, target: TargetRow, delivery: DeliveryRow) -> bool:
+def _passed_on(turn: _Turn) -> bool:
     """Whether the alert's key was another's already when this was asked, or is that of one that came back and was told
     there: it would end or alter that one. So it is where the end of this alert was refused there."""
+    tx, row, target, delivery = turn.tx, turn.row, turn.target, turn.delivery
     if target.key is None:
         return False
     others = [holder for holder in tx.lane_holders(target.upstream, target.lane) if holder != row.id]
@@ -344,21 +354,13 @@ def _is_last(tx: Tx, row: AlertRow, upstream: Upstream) -> bool:
     return group is not None and not tx.has_open_kin(row.scope, group, upstream.name, row.id)
 
 
-def _ship(
-    delivery: DeliveryRow,
-    operation: Operation,
-    command: CommandRow,
-    row: AlertRow,
-    target: TargetRow,
-    upstream: Upstream,
-    now: int,
-    strict: bool,
-    takes_over: int | None,
-) -> Shipment:
+def _ship(turn: _Turn, command: CommandRow, operation: Operation, takes_over: int | None, *, strict: bool) -> Shipment:
+    """The operation in the upstream's words, or why it cannot be said there."""
+    delivery, row, target, upstream = turn.delivery, turn.row, turn.target, turn.upstream
     asked = (operation, Operation.REOPEN) if operation is Operation.UPDATE else (operation,)
     is_own = (delivery.operation in asked or command.body.after is None) and INSTEAD_OF not in target.seen
     present = row.body if not is_own or command.body.after is None else command.body.after
-    late = _late_note(command.at, now) if operation in TELLING else ""
+    late = _late_note(command.at, turn.now) if operation in TELLING else ""
     body = command.body if is_own else CommandBody(dropped=command.body.dropped)
     at = row.updated_at if command.body.renews else command.at  # what is told again is told in the same words
     words = saying(row, target, flatten(present), body, at, late=late)
@@ -369,7 +371,7 @@ def _ship(
         return Shipment(delivery=delivery, operation=operation, dead=text, code=ProblemKind.UNMET)
     sending = Sending(
         operation=operation,
-        at=from_millis(now),
+        at=from_millis(turn.now),
         body=said.body,
         patch=said.body if takes_over else said.patch,
         key=delivery.key,  # not the target's: an alert that came back may have another by now

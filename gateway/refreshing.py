@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from gateway.accepted import Caller
 from gateway.canonical import Flat, flatten, in_order, unflatten
@@ -25,6 +25,16 @@ KEPT_HERE = ("created_at", "updated_at", "acknowledged_at")
 """Times of the record's own: the upstream's are of what it was told."""
 LAST_KNOWN = 16
 """So many that an upstream knows by one id are looked at first, the newest."""
+
+
+class ListQuestion(Struct, frozen=True, kw_only=True):
+    """A list that was asked for: for whom, of which upstream, with the key of which `entry` (what was told with another
+    key may have the same id in another account), and when, in milliseconds."""
+
+    who: Caller
+    upstream: Upstream
+    entry: str
+    at: int
 
 
 def refresh(
@@ -109,46 +119,37 @@ def forget(tx: Tx, alert: int, upstream: Upstream, now: int) -> None:
 
 
 def take_in(
-    tx: Tx,
-    who: Caller,
-    upstream: Upstream,
-    alerts: Iterable[FoundAlert],
-    ids: Callable[[], int],
-    asked_at: int,
-    now: int,
-    kept_since: int,
-    entry: str = "",
+    tx: Tx, asked: ListQuestion, alerts: Iterable[FoundAlert], ids: Callable[[], int], now: int, *, kept_since: int
 ) -> None:
     """Merges the upstream's list: refreshes what this scope holds, adopts what nobody holds, leaves the rest out. What
     is over since before `kept_since` would have been forgotten by now, whoever's it was: nobody can tell any more.
-
-    What changed here since it was asked for, at `asked_at`, is newer than what it says. It was asked with the key of
-    `entry`: what was told with another key may have the same id in another account.
-    """
+    What changed here since it was asked for is newer than what it says."""
+    who, upstream = asked.who, asked.upstream
     in_flight = any(one.upstream == upstream.name for one in tx.waiting())  # it may be ours, not yet recorded
     for found in alerts:
         tx.lock(f"id {upstream.name} {found.id}")
-        row = _held(tx, who.scope, upstream.name, found.id, entry)
+        row = _held(tx, who.scope, upstream.name, found.id, asked.entry)
         if row is not None and tx.lock(f"alert {row.id}"):
             row = tx.alert(row.id)
         if row is not None:
-            is_settled = row.updated_at < asked_at and not tx.is_waiting(row.id, upstream.name)
+            is_settled = row.updated_at < asked.at and not tx.is_waiting(row.id, upstream.name)
             if is_settled and _is_the_one_now(tx, row, upstream, found):
                 refresh(tx, row, upstream, found.flat, found.seen, now, found.ids)
         elif not in_flight and not tx.is_known_id(found.id, upstream.name) and not _was_anybodys(found, kept_since):
-            _adopt(tx, who, upstream, found, ids(), now)
+            _adopt(tx, asked, found, ids(), now)
 
 
-def unlisted(tx: Tx, who: Caller, upstream: Upstream, listed: Collection[str], entry: str) -> list[int]:
+def unlisted(tx: Tx, asked: ListQuestion, listed: Collection[str]) -> list[int]:
     """What was adopted from an upstream's list, and is in it no more: over, where that list is whole and all that can
     be asked for, as nobody would ever say so here."""
+    who, here = asked.who, (asked.upstream.name, asked.entry, False)
     parts = tx.alerts_in_parts(who.scope, AlertFilter(statuses=("firing", "acknowledged")))
     rows = (row for part in parts for row in part)
     adopted = [row.id for row in rows if row.key is None and row.ends_at is None and row.dialect == who.dialect.name]
     missed = []
     for alert in adopted:
         at = [(one.upstream, key_entry(one.lane), one.ids.get("id") in listed) for one in tx.targets(alert)]
-        if at == [(upstream.name, entry, False)] and not tx.count_commands(alert):
+        if at == [here] and not tx.count_commands(alert):
             missed.append(alert)
     return missed
 
@@ -192,8 +193,9 @@ def _is_long_over(flat: Flat, before: int) -> bool:
     return flat.get("status") == "resolved" and bool(times) and max(times) < before
 
 
-def _adopt(tx: Tx, who: Caller, upstream: Upstream, found: FoundAlert, alert: int, now: int) -> None:
+def _adopt(tx: Tx, asked: ListQuestion, found: FoundAlert, alert: int, now: int) -> None:
     """An alert that was there before the gateway: it belongs to the scope that asked, from now on."""
+    who, upstream = asked.who, asked.upstream
     flat = in_order({"kind": who.dialect.kind, "status": "firing", "created_at": from_millis(now), **found.flat})
     flat.setdefault("updated_at", flat["created_at"])
     name = str(flat["summary"]) if who.dialect.unique_names and flat.get("summary") else None

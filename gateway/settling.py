@@ -39,6 +39,16 @@ class Verdict(Struct, frozen=True, kw_only=True):
     is_recorded: bool = True
 
 
+class _Attempt(Struct, frozen=True, kw_only=True):
+    """What is recorded here: an attempt, in which transaction and when (milliseconds)."""
+
+    tx: Tx
+    shipment: Shipment
+    upstream: Upstream
+    now: int
+    show: bool
+
+
 def settle(
     tx: Tx,
     shipment: Shipment,
@@ -54,14 +64,15 @@ def settle(
     """Records the outcome of an attempt. `due` is when the next one may be made if it has to be repeated; `show`
     lets the caller know the alert by the upstream's own id from now on; `looked_up` says that an earlier attempt was
     found to have done it, `in_vain` that nobody could see whether one had."""
-    delivery = _still_ours(tx, shipment, outcome, upstream, now)
+    attempt = _Attempt(tx=tx, shipment=shipment, upstream=upstream, now=now, show=show)
+    delivery = _still_ours(attempt, outcome)
     if isinstance(delivery, Verdict):
         return delivery
     delivery.attempts = shipment.delivery.attempts
     delivery.status = shipment.delivery.status
     target = target_of(tx, delivery)
     if outcome is None:
-        return _without_sending(tx, shipment, delivery, target, now)
+        return _without_sending(attempt, delivery, target)
     if target is not None and target.seen.get(TRIED_AT) != shipment.tried_at:
         target.seen[TRIED_AT] = shipment.tried_at
         tx.put_target(target)
@@ -69,52 +80,52 @@ def settle(
         delivery.seen = {**delivery.seen, **outcome.seen}
     if isinstance(outcome, Again | Pending):
         reason = outcome.reason if isinstance(outcome, Again) else MEANINGS[Code.UNCONFIRMED]
-        return _again_or_never(
-            tx, delivery, Verdict(state="again", reason=reason, code=code_of(outcome), due=due), target, upstream, now
-        )
+        again = Verdict(state="again", reason=reason, code=code_of(outcome), due=due)
+        return _again_or_never(attempt, delivery, target, again)
     if isinstance(outcome, Missing):
-        return _missing(tx, shipment, delivery, target, now)
+        return _missing(attempt, delivery, target)
     if isinstance(outcome, Rejected | Changed):
-        kind = outcome.kind if isinstance(outcome, Rejected) else ProblemKind.CONFLICT
-        verdict = _dead(tx, shipment.operation, delivery, target, outcome.reason, code_of(outcome), now, kind)
-        return structs.replace(verdict, changed=outcome) if isinstance(outcome, Changed) else verdict
+        refused = Verdict(
+            state="dead",
+            reason=outcome.reason,
+            code=code_of(outcome),
+            kind=outcome.kind if isinstance(outcome, Rejected) else ProblemKind.CONFLICT,
+            changed=outcome if isinstance(outcome, Changed) else None,
+        )
+        return _dead(attempt, delivery, target, refused)
     if shipment.tried_at is not None or looked_up:
-        delivery.report = [
-            *delivery.report,
-            *to_builtins([_after_doubt(upstream, looked_up=looked_up, in_vain=in_vain)]),
-        ]
-    return _delivered(tx, shipment, delivery, target, outcome, upstream, now, show)
+        doubt = _after_doubt(upstream, looked_up=looked_up, in_vain=in_vain)
+        delivery.report = [*delivery.report, *to_builtins([doubt])]
+    return _delivered(attempt, delivery, target, outcome)
 
 
-def _still_ours(
-    tx: Tx, shipment: Shipment, outcome: Outcome | None, upstream: Upstream, now: int
-) -> DeliveryRow | Verdict:
+def _still_ours(attempt: _Attempt, outcome: Outcome | None) -> DeliveryRow | Verdict:
     """The delivery as it is now, where it is still to be settled; else what it came to without this attempt."""
+    tx, shipment = attempt.tx, attempt.shipment
     if shipment.delivery.alert is not None:
         tx.lock(f"alert {shipment.delivery.alert}")
     delivery = tx.delivery(shipment.delivery.id)
     if delivery is not None and delivery.state != "waiting" and _is_recorded(delivery, shipment.delivery):
         return Verdict(state=delivery.state, reason=delivery.reason, code=delivery.code, is_recorded=False)  # type: ignore[arg-type]
     if delivery is None or delivery.state != "waiting":
-        _learn(tx, shipment, delivery, outcome, upstream, now)
+        _learn(attempt, delivery, outcome)
         return _not_ours("it was taken out of the outbox meanwhile")
     if delivery.fence != shipment.delivery.fence:
         return _not_ours("another replica has taken it over")
     return delivery
 
 
-def _learn(
-    tx: Tx, shipment: Shipment, delivery: DeliveryRow | None, outcome: Outcome | None, upstream: Upstream, now: int
-) -> None:
+def _learn(attempt: _Attempt, delivery: DeliveryRow | None, outcome: Outcome | None) -> None:
     """What an attempt says of where the alert stands, though a newer update says by now what was to be told: that one
     needs the id that was given, and must not make a second alert where one may be."""
+    tx, shipment = attempt.tx, attempt.shipment
     if delivery is None or delivery.state != "merged" or delivery.fence != shipment.delivery.fence:
         return
     row, target = tx.alert(delivery.alert) if delivery.alert is not None else None, target_of(tx, delivery)
     if row is None or target is None or outcome is None:
         return
     if isinstance(outcome, Delivered | Found):
-        _stands(tx, shipment, delivery, row, target, outcome, upstream, now)
+        _stands(structs.replace(attempt, show=False), delivery, row, target, outcome)
         return
     if isinstance(outcome, Missing):
         target.state, target.ids, target.seen, target.revives = "absent" if row.is_open else "gone", {}, {}, None
@@ -165,13 +176,15 @@ def _end(
     tx.update_delivery(delivery)
 
 
-def _without_sending(tx: Tx, shipment: Shipment, delivery: DeliveryRow, target: TargetRow | None, now: int) -> Verdict:
+def _without_sending(attempt: _Attempt, delivery: DeliveryRow, target: TargetRow | None) -> Verdict:
+    tx, shipment, now = attempt.tx, attempt.shipment, attempt.now
     if shipment.later is not None:
         delivery.due = delivery.created_at = shipment.later
         tx.update_delivery(delivery)
         return Verdict(state="again", due=shipment.later)
     if shipment.dead:
-        return _dead(tx, shipment.operation, delivery, target, shipment.dead, shipment.code, now, ProblemKind.UNMET)
+        unmet = Verdict(state="dead", reason=shipment.dead, code=shipment.code, kind=ProblemKind.UNMET)
+        return _dead(attempt, delivery, target, unmet)
     _end(tx, delivery, "void", shipment.void, now, shipment.code)
     if shipment.renews:
         tx.remove_command(delivery.command)
@@ -194,23 +207,22 @@ def _void_dead(tx: Tx, delivery: DeliveryRow, now: int) -> None:
             _end(tx, other, "void", "superseded by a later command", now, Code.SUPERSEDED)
 
 
-def _again_or_never(
-    tx: Tx, delivery: DeliveryRow, again: Verdict, target: TargetRow | None, upstream: Upstream, now: int
-) -> Verdict:
-    if now - delivery.created_at > upstream.retry.max_age * 1000:
+def _again_or_never(attempt: _Attempt, delivery: DeliveryRow, target: TargetRow | None, again: Verdict) -> Verdict:
+    if attempt.now - delivery.created_at > attempt.upstream.retry.max_age * 1000:
         tries = f" after {delivery.attempts} attempts" if delivery.attempts else ""
-        text = f"given up{tries}: {again.reason}"
-        return _dead(tx, Operation(delivery.operation), delivery, target, text, Code.GIVEN_UP, now)
+        given_up = Verdict(state="dead", reason=f"given up{tries}: {again.reason}", code=Code.GIVEN_UP)
+        return _dead(attempt, delivery, target, given_up)
     delivery.due, delivery.reason, delivery.code = again.due, again.reason, again.code
-    tx.update_delivery(delivery)
+    attempt.tx.update_delivery(delivery)
     return again
 
 
-def _missing(tx: Tx, shipment: Shipment, delivery: DeliveryRow, target: TargetRow | None, now: int) -> Verdict:
+def _missing(attempt: _Attempt, delivery: DeliveryRow, target: TargetRow | None) -> Verdict:
+    tx, now = attempt.tx, attempt.now
     row = tx.alert(delivery.alert) if delivery.alert is not None else None
     if target is not None:
         target.state, target.ids, target.seen, target.revives = "gone", {}, {}, None
-    if shipment.operation in ENDING or row is None or not row.is_open or target is None:
+    if attempt.shipment.operation in ENDING or row is None or not row.is_open or target is None:
         _end(tx, delivery, "delivered", "it was gone there already", now)
         if target is not None:
             tx.put_target(target)
@@ -223,62 +235,38 @@ def _missing(tx: Tx, shipment: Shipment, delivery: DeliveryRow, target: TargetRo
     return Verdict(state="again", reason=delivery.reason, code=delivery.code, due=now)
 
 
-def _dead(
-    tx: Tx,
-    operation: Operation,
-    delivery: DeliveryRow,
-    target: TargetRow | None,
-    reason: str,
-    code: str,
-    now: int,
-    kind: ProblemKind = ProblemKind.REFUSED,
-) -> Verdict:
-    _end(tx, delivery, "dead", reason, now, code)
-    if target is not None and operation is Operation.CREATE:
+def _dead(attempt: _Attempt, delivery: DeliveryRow, target: TargetRow | None, verdict: Verdict) -> Verdict:
+    """A dead letter, for the reason that the verdict gives. Nothing stands there of a create that became one."""
+    _end(attempt.tx, delivery, "dead", verdict.reason, attempt.now, verdict.code)
+    if target is not None and attempt.shipment.operation is Operation.CREATE:
         target.state = "dead"
-        tx.put_target(target)
-    return Verdict(state="dead", reason=reason, code=code, kind=kind)
+        attempt.tx.put_target(target)
+    return verdict
 
 
-def _delivered(
-    tx: Tx,
-    shipment: Shipment,
-    delivery: DeliveryRow,
-    target: TargetRow | None,
-    outcome: Outcome,
-    upstream: Upstream,
-    now: int,
-    show: bool,
-) -> Verdict:
+def _delivered(attempt: _Attempt, delivery: DeliveryRow, target: TargetRow | None, outcome: Outcome) -> Verdict:
     assert isinstance(outcome, Delivered | Found)
+    tx, shipment = attempt.tx, attempt.shipment
     if shipment.report and (shipment.operation != delivery.operation or shipment.fires):
         delivery.report = to_builtins(list(shipment.report))
     if isinstance(outcome, Delivered):
         altered = [Fate(path, "approximated", "", why) for path, why in outcome.altered.items()]
         delivery.report = [*delivery.report, *to_builtins(altered)]
-    _end(tx, delivery, "delivered", "", now)
+    _end(tx, delivery, "delivered", "", attempt.now)
     row = tx.alert(delivery.alert) if delivery.alert is not None else None
     if shipment.renews:
         tx.remove_command(delivery.command)
     if target is not None and row is not None:
-        _stands(tx, shipment, delivery, row, target, outcome, upstream, now, show=show)
+        _stands(attempt, delivery, row, target, outcome)
         return Verdict(state="delivered", is_recorded=not shipment.renews)
     return Verdict(state="delivered")
 
 
 def _stands(
-    tx: Tx,
-    shipment: Shipment,
-    delivery: DeliveryRow,
-    row: AlertRow,
-    target: TargetRow,
-    outcome: Delivered | Found,
-    upstream: Upstream,
-    now: int,
-    *,
-    show: bool = False,
+    attempt: _Attempt, delivery: DeliveryRow, row: AlertRow, target: TargetRow, outcome: Delivered | Found
 ) -> None:
     """Where an alert stands at an upstream that took what it was told, and by which ids."""
+    tx, shipment, upstream, now = attempt.tx, attempt.shipment, attempt.upstream, attempt.now
     if target.state == "dead":
         _void_dead(tx, delivery, now)
     if is_anothers(target, upstream):
@@ -298,10 +286,10 @@ def _stands(
         if upstream.dialect.outbound.addressed_by == "key" and may_look(upstream) and outcome.ids.get("id"):
             _stand_for_adopted(tx, row, target, outcome.ids["id"], now)
         target.renew_at = now + int(outcome.renew * 1000) if outcome.renew and row.is_open else None
-        named = tx.alert_by_id(row.scope, outcome.ids["id"]) if show and outcome.ids.get("id") else None
+        named = tx.alert_by_id(row.scope, outcome.ids["id"]) if attempt.show and outcome.ids.get("id") else None
         for name in outcome.ids.values():
             tx.add_id(row.scope, name, target.upstream, row.id)
-        if show and outcome.ids.get("id") and (named is None or named.id == row.id):
+        if attempt.show and outcome.ids.get("id") and (named is None or named.id == row.id):
             tx.add_id(row.scope, row.shown, "gateway", row.id)
             row.shown = outcome.ids["id"]
             tx.update_alert(row)

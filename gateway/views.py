@@ -38,7 +38,7 @@ from gateway.errors import Problem, ProblemKind
 from gateway.history import inquire, told
 from gateway.ids import MakeId
 from gateway.lookup import as_shown, listed, look_up, question
-from gateway.refreshing import forget, let_go, refresh, take_in, unlisted
+from gateway.refreshing import ListQuestion, forget, let_go, refresh, take_in, unlisted
 from gateway.road import Road
 from gateway.routing import choose
 from gateway.store import AlertFilter, AlertRow, Store, TargetRow, Tx
@@ -185,12 +185,8 @@ class Views:
         entry = upstream.entry(who.dialect.name, who.name) if upstream else ""
         of_whom = ("list", who.scope, upstream.name if upstream else "", entry)
         if upstream and upstream.dialect.outbound.list and self._may_ask(of_whom):
-            asked_at = self.now()
-            call = upstream.dialect.outbound.list(question(upstream, None, asked_at))
-            outcome = await self._ask(upstream, call, entry)
-            self._note(of_whom, not isinstance(outcome, Found))
-            if isinstance(outcome, Found):
-                await self._take_in(who, upstream, outcome.alerts, asked_at, entry)
+            there = ListQuestion(who=who, upstream=upstream, entry=entry, at=self.now())
+            self._note(of_whom, not await self._ask_for_all(there))
         is_stale = of_whom in self._in_vain
         wanted = AlertFilter(
             statuses=asked.statuses or (() if who.dialect.has_status else ("firing", "acknowledged")),
@@ -203,30 +199,28 @@ class Views:
         answer = await self.store.read(lambda tx: listed(tx, who.scope, asked, wanted, self.now()), is_long=True)
         return Answered(structs.replace(answer, request=request), request, is_stale=is_stale)
 
-    async def _take_in(
-        self, who: Caller, upstream: Upstream, alerts: Sequence[FoundAlert], asked_at: int, entry: str
-    ) -> None:
+    async def _ask_for_all(self, asked: ListQuestion) -> bool:
+        """Brings what an upstream lists into the record; answers whether it could be asked."""
+        assert asked.upstream.dialect.outbound.list
+        call = asked.upstream.dialect.outbound.list(question(asked.upstream, None, asked.at))
+        outcome = await self._ask(asked.upstream, call, asked.entry)
+        if not isinstance(outcome, Found):
+            return False
+        await self._take_in(asked, outcome.alerts)
+        return True
+
+    async def _take_in(self, asked: ListQuestion, alerts: Sequence[FoundAlert]) -> None:
         """Brings a list into the record, a part at a time: what others write meanwhile comes between."""
-        since = asked_at - int(self.config.retention * 1000)
+        since = asked.at - int(self.config.retention * 1000)
         for begin in range(0, len(alerts), TAKEN_IN_AT_ONCE):
             part = alerts[begin : begin + TAKEN_IN_AT_ONCE]
-            work = partial(
-                take_in,
-                who=who,
-                upstream=upstream,
-                alerts=part,
-                ids=self.ids,
-                asked_at=asked_at,
-                now=self.now(),
-                kept_since=since,
-                entry=entry,
-            )
+            work = partial(take_in, asked=asked, alerts=part, ids=self.ids, now=self.now(), kept_since=since)
             await self.store.write(work, is_long=True)
-        if upstream.dialect.outbound.read is None:
+        if asked.upstream.dialect.outbound.read is None:
             there = {found.id for found in alerts}
-            missed = await self.store.read(lambda tx: unlisted(tx, who, upstream, there, entry), is_long=True)
+            missed = await self.store.read(lambda tx: unlisted(tx, asked, there), is_long=True)
             if missed:
-                await self.store.write(lambda tx: let_go(tx, missed, asked_at), is_long=True)
+                await self.store.write(lambda tx: let_go(tx, missed, asked.at), is_long=True)
 
     async def relay(self, who: Caller, asked: Relay, request: int, via: Via) -> Answered:
         if self.name and self.name in via:

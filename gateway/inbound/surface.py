@@ -39,6 +39,27 @@ OURS = (ProblemKind.OVERLOADED, ProblemKind.INTERNAL)
 """What a caller is refused for through no fault of its own."""
 
 
+class _Call(msgspec.Struct, kw_only=True):
+    """A request, and what it has come to so far: `began` by the monotonic clock; `why` it was refused, without what is
+    secret."""
+
+    began: float
+    request: int
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    match: Match | None = None
+    caller: str | None = None
+    answered: Answered | None = None
+    outcome: str = "ok"
+    why: str | None = None
+
+    @property
+    def host(self) -> str:
+        """The name that the caller asked for."""
+        return self.headers.get("host", "")
+
+
 class Surface:
     """Serves the vendors' routes under one configuration; `calls` counts who calls."""
 
@@ -52,43 +73,54 @@ class Surface:
         """Answers one request. A caller that went away is not answered."""
         if scope["type"] != "http":
             return
-        began = time.monotonic()
-        request = self._desk.ids()
-        path = scope.get("raw_path", scope["path"].encode()).decode("latin-1").partition("?")[0]
-        structlog.contextvars.bind_contextvars(request=request)
-        headers = _by_name(scope["headers"])
-        host = headers.get("host", "")
-        outcome, why, answered, caller, match = "ok", None, None, None, None
+        call = _Call(
+            began=time.monotonic(),
+            request=self._desk.ids(),
+            method=scope["method"],
+            path=scope.get("raw_path", scope["path"].encode()).decode("latin-1").partition("?")[0],
+            headers=_by_name(scope["headers"]),
+        )
+        structlog.contextvars.bind_contextvars(request=call.request)
         try:
-            match = self._paths.match(scope["method"], path, host)
-            caller, incoming = await self._incoming(match, scope, headers, receive)
-            asked = match.route.read(incoming)
-            key = self._key(path, incoming, asked) if _creates(asked) else None
-            answered = await self._desk.serve(match.inbound, caller, asked, request, via=_via(incoming), key=key)
-            reply = answered.relayed or match.route.answer(answered.answer)
+            reply = await self._reply(call, scope, receive)
         except ConnectionError:
             return
+        await _send(send, reply, _headers(reply, call.answered, call.request), call.method == "HEAD")
+        inbound = self._whose(call)
+        self._count(call, inbound)
+        self._note(call, inbound, reply)
+
+    async def _reply(self, call: _Call, scope: Scope, receive: Receive) -> Reply:
+        """Serves a call, and notes in it what it came to. Raises `ConnectionError` where its caller went away."""
+        try:
+            call.match = match = self._paths.match(call.method, call.path, call.host)
+            call.caller, incoming = await self._incoming(match, scope, call.headers, receive)
+            asked = match.route.read(incoming)
+            key = self._key(call.path, incoming, asked) if _creates(asked) else None
+            call.answered = answered = await self._desk.serve(
+                match.inbound, call.caller, asked, call.request, via=_via(incoming), key=key
+            )
+            return answered.relayed or match.route.answer(answered.answer)
+        except ConnectionError:
+            raise
         except Problem as problem:
-            whose = self._whose(match, path, host)
-            outcome, why = problem.kind.value, cleaned(problem.message, _keys_of(whose))
-            reply = self._worded(whose, problem, str(request))
+            call.why = cleaned(problem.message, _keys_of(self._whose(call)))
+            return self._refused(call, problem)
         except StoreError as error:
             log.error("store.unavailable", reason=str(error))
-            full = Problem(ProblemKind.OVERLOADED, "the gateway cannot keep anything now; try again", retry_after=5)
-            outcome, reply = full.kind.value, self._worded(self._whose(match, path, host), full, str(request))
+            text = "the gateway cannot keep anything now; try again"
+            return self._refused(call, Problem(ProblemKind.OVERLOADED, text, retry_after=5))
         except Exception:
-            log.exception("request.failed", method=scope["method"], path=path)
-            failed = Problem(ProblemKind.INTERNAL, "the gateway failed; see its log")
-            outcome, reply = failed.kind.value, self._worded(self._whose(match, path, host), failed, str(request))
-        await _send(send, reply, _headers(reply, answered, request), scope["method"] == "HEAD")
-        inbound = self._whose(match, path, host)
-        shown = match.route.path if match else unquote(path)
-        self._count(scope["method"], shown, headers.get("user-agent", ""), inbound, caller, outcome)
-        self._note(scope, path, inbound, caller, outcome, why, reply, answered, began)
+            log.exception("request.failed", method=call.method, path=call.path)
+            return self._refused(call, Problem(ProblemKind.INTERNAL, "the gateway failed; see its log"))
 
-    def _whose(self, match: Match | None, path: str, host: str) -> Inbound | None:
+    def _refused(self, call: _Call, problem: Problem) -> Reply:
+        call.outcome = problem.kind.value
+        return self._worded(self._whose(call), problem, str(call.request))
+
+    def _whose(self, call: _Call) -> Inbound | None:
         """In whose words a request is answered: where nothing is at its path, in those that fit it best."""
-        return match.inbound if match else self._paths.nearest(path, host)
+        return call.match.inbound if call.match else self._paths.nearest(call.path, call.host)
 
     async def _incoming(
         self, match: Match, scope: Scope, headers: Mapping[str, str], receive: Receive
@@ -158,46 +190,33 @@ class Surface:
             extra["Retry-After"] = str(problem.retry_after)
         return Reply(reply.status, reply.body, {**reply.headers, **extra})
 
-    def _count(
-        self, method: str, path: str, agent: str, inbound: Inbound | None, caller: str | None, outcome: str
-    ) -> None:
+    def _count(self, call: _Call, inbound: Inbound | None) -> None:
         self._calls.note(
             inbound.dialect.name if inbound else "none",
-            caller,
-            method,
-            path,
-            agent,
-            outcome,
+            call.caller,
+            call.method,
+            call.match.route.path if call.match else unquote(call.path),
+            call.headers.get("user-agent", ""),
+            call.outcome,
             self._desk.now(),
             _keys_of(inbound),
         )
 
-    def _note(
-        self,
-        scope: Scope,
-        path: str,
-        inbound: Inbound | None,
-        caller: str | None,
-        outcome: str,
-        why: str | None,
-        reply: Reply,
-        answered: Answered | None,
-        began: float,
-    ) -> None:
-        took = time.monotonic() - began
+    def _note(self, call: _Call, inbound: Inbound | None, reply: Reply) -> None:
+        took = time.monotonic() - call.began
         dialect = inbound.dialect.name if inbound else "none"
-        self._desk.metrics.request(dialect, outcome, took)
-        say = log.warning if outcome in OURS else log.info
+        self._desk.metrics.request(dialect, call.outcome, took)
+        say = log.warning if call.outcome in OURS else log.info
         say(
             "request",
             dialect=dialect,
-            caller=caller,
-            method=scope["method"],
-            path=path[:200],
+            caller=call.caller,
+            method=call.method,
+            path=call.path[:200],
             status=reply.status,
-            outcome=outcome,
-            reason=why,
-            alert=answered.id if answered else None,
+            outcome=call.outcome,
+            reason=call.why,
+            alert=call.answered.id if call.answered else None,
             took_ms=round(took * 1000, 1),
         )
         structlog.contextvars.unbind_contextvars("request")

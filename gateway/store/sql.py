@@ -6,6 +6,7 @@ Values are always bound, never written into a statement; `?` marks them.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Literal, Protocol, get_args
@@ -60,16 +61,16 @@ class Rows(Protocol):
     def fetchall(self) -> list[Any]: ...
 
 
-class SqlTx:
+class SqlTx(ABC):
     """One transaction. Not to be used outside of `Store.write`, `Store.take` and `Store.read`."""
 
     _by_id = "id"
     """How the few rows that an index finds are put in order. A planner that is kept from sorting may not think of going
     through the whole table in this order instead, to find them there."""
 
+    @abstractmethod
     def _run(self, statement: str, values: Sequence[Any]) -> Rows:
         """Runs a statement; raises `StoreError` where the store itself is in trouble."""
-        raise NotImplementedError
 
     def _one(self, statement: str, values: Iterable[Any]) -> Any:
         return self._run(statement, tuple(values)).fetchone()

@@ -6,12 +6,14 @@ gateway. What goes out is in `calls`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from gateway.asking import bearer, body_object, time_of
 from gateway.canonical import Operation
 from gateway.dialect import (
     Answer,
+    Asked,
     Chosen,
     Command,
     Dialect,
@@ -143,64 +145,38 @@ def _answer_relayed(answer: Answer) -> Reply:
     return Reply(200, {"notificationChannels": []})
 
 
+def _route(
+    method: str,
+    path: str,
+    operation: Operation,
+    read: Callable[[Incoming], Asked],
+    answer: Callable[[Answer], Reply],
+    summary: str,
+    **more: Any,
+) -> Route:
+    return Route(
+        method=method,
+        path=path,
+        operations=(operation,),
+        read=read,
+        answer=answer,
+        summary=summary,
+        source=PAGE,
+        **more,
+    )
+
+
 def _routes(prefix: str) -> tuple[Route, ...]:
     """The page's own commands come out as `/api/api/alerts` where its endpoint is taken literally."""
-    everywhere: dict[str, Any] = {"source": PAGE}
     alerts, alert = f"{prefix}/alerts", f"{prefix}/alerts/{{id}}"
+    span, both = ("from", "to"), {"returns": Envelope, "body": Envelope}
+    details = "Get details about a user alert"
     return (
-        Route(
-            method="GET",
-            path=alerts,
-            operations=(Operation.LIST,),
-            read=_list,
-            answer=_answer_list,
-            summary="Get all user alerts",
-            returns=Alerts,
-            query=("from", "to"),
-            **everywhere,
-        ),
-        Route(
-            method="POST",
-            path=alerts,
-            operations=(Operation.CREATE,),
-            read=_create,
-            answer=_answer_one,
-            summary="Create an alert",
-            returns=Envelope,
-            body=Envelope,
-            **everywhere,
-        ),
-        Route(
-            method="GET",
-            path=alert,
-            operations=(Operation.READ,),
-            read=_get,
-            answer=_answer_one,
-            summary="Get details about a user alert",
-            returns=Envelope,
-            **everywhere,
-        ),
-        Route(
-            method="PUT",
-            path=alert,
-            operations=(Operation.UPDATE,),
-            read=_update,
-            answer=_answer_one,
-            summary="Update an alert",
-            returns=Envelope,
-            body=Envelope,
-            **everywhere,
-        ),
-        Route(
-            method="DELETE",
-            path=alert,
-            operations=(Operation.DELETE,),
-            read=_delete,
-            answer=_answer_deleted,
-            summary="Delete an alert",
-            success=204,
-            **everywhere,
-        ),
+        _route("GET", alerts, Operation.LIST, _list, _answer_list, "Get all user alerts", returns=Alerts, query=span),
+        _route("POST", alerts, Operation.CREATE, _create, _answer_one, "Create an alert", **both),
+        _route("GET", alert, Operation.READ, _get, _answer_one, details, returns=Envelope),
+        _route("PUT", alert, Operation.UPDATE, _update, _answer_one, "Update an alert", **both),
+        _route("DELETE", alert, Operation.DELETE, _delete, _answer_deleted, "Delete an alert", success=204),
     )
 
 

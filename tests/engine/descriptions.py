@@ -4,7 +4,14 @@ one whose body is nested deeply, as Rootly's is. With each comes what its caller
 
 from __future__ import annotations
 
+import functools
 from typing import Any
+
+from gateway.canonical import Operation
+from gateway.config import Config, parse
+from gateway.dialect import Command, Dialect
+from gateway.rehearsal import command_in
+from tests.harness import KEY, House
 
 TITLES = """
 [dialects.datadog]
@@ -137,3 +144,73 @@ OPEN: dict[str, Any] = {
         "state": {"is_open": True},
     },
 }
+
+INCIDENTS = """
+[dialects.incidents]
+[dialects.incidents.send]
+path = "/api/v3/incidents"
+id = "data.id"
+paths = { acknowledge = "/api/v3/incidents/{id}/acknowledge", resolve = "/api/v3/incidents/{id}" }
+methods = { resolve = "DELETE" }
+[dialects.incidents.fields]
+summary = { at = "name", required = true }
+details = "text"
+"""
+
+WRAPPED = """
+[dialects.topic]
+auth = { query = "token" }
+json = "Message"
+constants = { Type = "Notification" }
+[dialects.topic.fields]
+summary = { at = "Message.AlarmName", required = true }
+dedup_key = "Message.AlarmArn"
+details = "Message.NewStateReason"
+status = { at = "Message.NewStateValue", firing = "ALARM", resolve = "OK" }
+[dialects.many]
+auth = "none"
+each = "data.alerts"
+[dialects.many.fields]
+summary = { at = "title", required = true }
+dedup_key = "id"
+source = "monitor"
+status = { at = "state", resolve = "ok" }
+"""
+
+SIGNED = """
+[dialects.signed]
+auth = "none"
+signature = { header = "X-Hub-Signature-256", prefix = "sha256=", form = "FORM" }
+fields = { summary = "title" }
+[inbound.signed]
+anonymous = true
+hmac = ["first-secret", "second-secret"]
+"""
+
+OWN: dict[str, dict[str, Any]] = {"datadog": TRIGGERED, "source": FIRING, "deep": OPEN}
+PATHS = {"datadog": "/datadog", "source": "/source/v2/alert_events/http/alert-source", "deep": "/deep"}
+CALLERS = "".join(f'[inbound.{name}]\nkeys = {{ ci = "{KEY}" }}\n' for name in OWN)
+HEADERS = {"datadog": {"x-gateway-key": KEY}}
+
+
+def described(text: str = TITLES + SOURCE + DEEP, more: str = "") -> Config:
+    """A configuration with these dialects, and an upstream that takes what their callers send."""
+    there = '[upstreams.there]\ndialect = "ilert"\nurl = "https://api.ilert.com"\nkey = "k"\n'
+    return parse(f"{CALLERS}{there}{more}{text}")
+
+
+@functools.cache
+def own(name: str) -> Dialect:
+    """One of the described dialects."""
+    return described().own[name]
+
+
+def read(name: str, body: Any, operation: Operation = Operation.CREATE) -> Command:
+    """What a body of a described dialect asks for."""
+    return command_in(own(name), operation, body)
+
+
+def post(h: House, name: str, body: Any, *, key: str = KEY) -> Any:
+    """Calls as the vendor's sender would."""
+    path = PATHS[name] + (f"?token={key}" if name == "source" else "")
+    return h.call("POST", path, body, key=None, headers={"x-gateway-key": key} if name == "datadog" else {})

@@ -1,0 +1,622 @@
+"""A dialect that a configuration describes, as an upstream: what goes out, and what is made of the answer."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from gateway.canonical import Operation
+from gateway.checking import warnings
+from gateway.cli import main
+from gateway.config import parse
+from gateway.dialect import Response
+from gateway.errors import ConfigurationError
+from gateway.openapi import describe
+from gateway.registry import dialects
+from gateway.rehearsal import bare_upstream, command_in, rehearse
+from gateway.secrets import MASK
+from tests.chaos_upstream import CLOSE, Got, chaos, say
+from tests.engine.descriptions import DEEP, INCIDENTS, OWN, SIGNED, SOURCE, TITLES, WRAPPED, own, post
+from tests.engine.vendors import outbox
+from tests.harness import KEY, UPSTREAM_KEY, house, upstream_table
+
+
+def outbound(name: str, url: str, more: str = "") -> str:
+    """A gateway whose callers speak ilert and the dialect itself, in front of an upstream of a described dialect."""
+    callers = f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n[inbound.{name}]\nkeys = {{ ci = "{KEY}" }}\n'
+    there = f'[upstreams.there]\ndialect = "{name}"\nurl = "{url}/hook"\nkey = "{UPSTREAM_KEY}"\n{more}'
+    return f"{callers}{there}{TITLES if name == 'datadog' else SOURCE if name == 'source' else DEEP}"
+
+
+def life(tmp_path: Path, name: str, *words: str, **fields: Any) -> list[Got]:
+    """What a described upstream is sent when a caller of another vendor says these words of one alert."""
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: outbound(name, upstream.url)) as h:
+        for number, word in enumerate(words, 1):
+            event = {"apiKey": KEY, "eventType": word, "alertKey": "disk-1", "summary": "Disk full on db-1", **fields}
+            assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+            h.wait_for(lambda: len(upstream.got) >= number)  # noqa: B023 - asked for at once
+        return list(upstream.got)
+
+
+def test_out_to_texts(tmp_path: Path) -> None:
+    links = [{"href": "https://example.com/1"}, {"href": "https://example.com/2"}]
+    made, ended = life(tmp_path, "datadog", "ALERT", "RESOLVE", priority="HIGH", links=links, labels={"env": "prod"})
+    assert (made.method, made.path, made.headers["x-gateway-key"]) == ("POST", "/hook", UPSTREAM_KEY)
+    body = made.body
+    assert body["title"] == body["event_title"] == "Disk full on db-1"
+    assert {name: body[name] for name in ("alert_cycle_key", "alert_priority", "link", "tags")} == {
+        "alert_cycle_key": "disk-1",
+        "alert_priority": "P1",
+        "link": "https://example.com/1",
+        "tags": "env:prod",
+    }
+    assert body["alert_transition"] == "firing"
+    assert (ended.body["alert_cycle_key"], ended.body["alert_transition"]) == ("disk-1", "Recovered")
+
+
+HOOK = """
+[dialects.chat]
+auth = "none"
+fields = { summary = { at = "text", required = true } }
+"""
+"""A webhook that knows its callers by its address."""
+
+
+def test_a_webhook_that_asks_for_no_key_gets_none_at_the_whole_of_its_address(tmp_path: Path) -> None:
+    def text(url: str) -> str:
+        there = f'[upstreams.there]\ndialect = "chat"\nurl = "{url}/hook/?sig=a%2Bb&v=1"\n'
+        return f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n[inbound.chat]\nanonymous = true\n{there}{HOOK}'
+
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        event = {"apiKey": KEY, "eventType": "ALERT", "summary": "Disk full"}
+        assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+        assert h.call("POST", "/chat", {"text": "Disk is still full"}, key=None).status == 202
+        h.wait_for(lambda: len(upstream.got) == 2)
+        assert {got.path for got in upstream.got} == {"/hook/?sig=a%2Bb&v=1"}
+        assert {got.body["text"] for got in upstream.got} == {"Disk full", "Disk is still full"}
+        assert not any("authorization" in got.headers for got in upstream.got)
+    found = describe([parse(text("http://x.example.com")).inbounds["chat"]])
+    assert [str(error) for error in OpenAPIV31SpecValidator(found).iter_errors()] == []
+    [path] = found["paths"].values()
+    assert path["post"]["security"] == [] and not found["components"]["securitySchemes"]
+
+
+def test_a_credential_that_is_a_part_of_the_address_stays_a_secret(tmp_path: Path) -> None:
+    """As it stands, slashes and a query of its own included; and in no log where the upstream repeats it."""
+    secret = "T0/B0/hunter2hunter2?sig=a%2Bb&v=1"
+    described = HOOK.replace('auth = "none"', 'auth = "path"\nsend.path = "/services/{credential}"')
+
+    def text(url: str) -> str:
+        there = f'[upstreams.there]\ndialect = "chat"\nurl = "{url}/v1"\nkey = "{secret}"\n'
+        return f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{there}{described}'
+
+    refusal = say(400, {"error": f"no /services/{secret}"})
+    with chaos(refusal) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        event = {"apiKey": KEY, "eventType": "ALERT", "summary": "Disk full"}
+        assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+        [dead] = h.wait_for(lambda: [row for row in outbox(h) if row.state == "dead"])
+        [got] = upstream.got
+    assert f"no /services/{MASK}" in dead.reason
+    assert got.path == f"/v1/services/{secret}"
+    config = parse(text("http://x.example.com"))
+    [request] = rehearse(
+        command_in(dialects()["ilert"], Operation.CREATE, event), dialects()["ilert"], config.upstreams["there"]
+    ).requests
+    assert request.path == f"/services/{MASK}"
+
+
+@pytest.mark.parametrize(
+    ("success", "answer", "reason"),
+    [
+        ("{ ok = true }", {"ok": True}, ""),
+        ("{ ok = true }", {"ok": False, "error": "channel_not_found"}, "ok is false in its answer: channel_not_found"),
+        ("{ 'result.errcode' = [0, 1] }", {"result": {"errcode": 1}}, ""),
+        (
+            "{ 'result.errcode' = [0, 1] }",
+            {"errmsg": "sign not match"},
+            "result.errcode is missing in its answer: sign",
+        ),
+        ("{ ok = true }", "ok", "ok is missing in its answer"),
+    ],
+)
+def test_a_refusal_that_looks_like_a_success(tmp_path: Path, success: str, answer: Any, reason: str) -> None:
+    """As at chats that answer everything with 200: an alert that was not taken is a dead letter."""
+
+    def text(url: str) -> str:
+        there = f'[upstreams.there]\ndialect = "chat"\nurl = "{url}"\n'
+        own = HOOK.replace('auth = "none"', f'auth = "none"\nsend.success = {success}')
+        return f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{there}{own}'
+
+    with chaos(say(200, answer)) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        event = {"apiKey": KEY, "eventType": "ALERT", "summary": "Disk full"}
+        assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+        [row] = h.wait_for(lambda: [row for row in outbox(h) if row.state in ("delivered", "dead")])
+        assert (row.state, row.code) == (("dead", "refused") if reason else ("delivered", ""))
+        assert row.reason.startswith(reason)
+
+
+@pytest.mark.parametrize("success", ["", "send.success = { errcode = 0 }"])
+def test_an_answer_that_asks_for_patience_is_no_verdict(tmp_path: Path, success: str) -> None:
+    """As at chats that say with 200 that they are asked too often: it is sent again until they take it."""
+
+    def text(url: str) -> str:
+        retry = 'retry = { first = "20ms", most = "20ms" }'
+        there = f'[upstreams.there]\ndialect = "chat"\nurl = "{url}"\n{retry}\n'
+        own = HOOK.replace('auth = "none"', f'auth = "none"\nsend.again = {{ errcode = [-1, 45009] }}\n{success}')
+        return f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{there}{own}'
+
+    with chaos(say(200, {"errcode": 0})) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        upstream.plan(say(200, {"errcode": 45009, "errmsg": "api freq out of limit"}), say(200, {"errcode": -1}))
+        event = {"apiKey": KEY, "eventType": "ALERT", "summary": "Disk full"}
+        assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+        [row] = h.wait_for(lambda: [row for row in outbox(h) if row.state in ("delivered", "dead")])
+        assert (row.state, row.attempts) == ("delivered", 3), row.reason
+        assert len(upstream.got) == 3
+
+
+def test_keys_that_nobody_can_show_are_refused() -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        parse(f'[inbound.chat]\nkeys = {{ a = "b" }}\n[upstreams.x]\ndialect = "chat"\nurl = "http://x"\n{HOOK}')
+    assert raised.value.problems == [
+        'inbound.chat.keys: cannot be shown, as dialects.chat has auth = "none"; write anonymous = true'
+    ]
+
+
+def test_out_to_an_alert_source(tmp_path: Path) -> None:
+    """No severity and no acknowledgement there: the one is carried, the other not told."""
+    made, ended = life(tmp_path, "source", "ALERT", "RESOLVE", severity=2, customDetails={"a": 1})
+    assert made.path == f"/hook/v2/alert_events/http/alert-source?token={UPSTREAM_KEY}"
+    assert made.headers["x-sent-by"] == "gateway"
+    assert {name: made.body[name] for name in ("title", "deduplication_key", "status")} == {
+        "title": "Disk full on db-1",
+        "deduplication_key": "disk-1",
+        "status": "firing",
+    }
+    assert made.body["metadata"]["alert_gateway"]["fields"]["severity"] == 3
+    assert ended.body["status"] == "resolved"
+
+
+def test_out_to_a_nested_body(tmp_path: Path) -> None:
+    made, taken, ended = life(tmp_path, "deep", "ALERT", "ACCEPT", "RESOLVE", summary="A very long summary of it all")
+    assert (made.method, made.path) == ("PUT", "/hook/v1/alerts/disk-1")
+    assert (taken.path, ended.path) == ("/hook/v1/alerts/disk-1/acknowledge", "/hook/v1/alerts/disk-1")
+    body = made.body
+    assert (body["version"], body["data"]["type"], body["meta"]) == (3, "alerts", {"auth": {"token": UPSTREAM_KEY}})
+    assert body["data"]["attributes"]["text"]["summary"] == "A very long summary…"
+    assert body["data"]["source"] == "gateway"
+    assert body["data"]["attributes"]["at"].endswith("Z")
+    assert [got.body["data"]["state"]["is_open"] for got in (made, taken, ended)] == [True, "mine", False]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_the_same_dialect_receives_what_its_caller_said(tmp_path: Path, name: str) -> None:
+    """Unknown fields included, and nothing added but the credential and the constants of the description."""
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: outbound(name, upstream.url)) as h:
+        assert post(h, name, OWN[name]).status < 300
+        [got] = h.wait_for(lambda: list(upstream.got))
+    sent = got.body
+    if name == "deep":
+        assert sent.pop("version") == 3 and sent["data"].pop("type") == "alerts"
+        sent["meta"]["auth"]["token"] = KEY
+    assert sent == OWN[name]
+
+
+LOOSE = """
+[dialects.loose]
+auth = "none"
+[dialects.loose.fields]
+summary = "title"
+dedup_key = "id"
+labels = "tags"
+severity = { at = "level", words = { fatal = 0, minor = 4 } }
+status = { at = "state", acknowledge = "taken", resolve = "closed" }
+[inbound.loose]
+anonymous = true
+"""
+"""One whose ends say what its alerts cannot."""
+
+
+def test_an_end_is_told_in_its_callers_words_whatever_else_it_repeats(tmp_path: Path) -> None:
+    """Of an end no more is read than which alert it ends; the same vendor behind is told it all the same."""
+    said: list[dict[str, Any]] = [
+        {"id": "x", "title": "Disk full", "level": "fatal", "state": "open"},
+        {"id": "x", "level": "none", "state": "taken"},
+        {"id": "x", "level": "none", "tags": ["a"], "state": "closed"},
+    ]
+
+    def text(url: str) -> str:
+        return f'{LOOSE}[upstreams.there]\ndialect = "loose"\nurl = "{url}"\n'
+
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        for number, body in enumerate(said, 1):
+            assert h.call("POST", "/loose", body, key=None).status == 202
+            h.wait_for(lambda: len(upstream.got) >= number)  # noqa: B023 - asked for at once
+        assert [got.body for got in upstream.got] == said
+
+
+STATE = """
+[dialects.state]
+auth = "none"
+[dialects.state.fields]
+summary = "name"
+status = { at = "type", acknowledge = "ACKNOWLEDGEMENT", resolve = ["RECOVERY", "OK"] }
+severity = { at = "type", words = { CRITICAL = 2, WARNING = 4, INFO = 6 } }
+dedup_key = "id"
+[inbound.state]
+anonymous = true
+"""
+"""One word says how bad it is and how it stands, as at Splunk On-Call, Zenduty, Nagios and Checkmk."""
+
+
+def test_one_word_says_how_bad_it_is_and_how_it_stands(tmp_path: Path) -> None:
+    def text(url: str) -> str:
+        there = f'[upstreams.there]\ndialect = "state"\nurl = "{url}"\n'
+        return f'{STATE}[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{there}'
+
+    severities: dict[str, list[dict[str, Any]]] = {
+        "ALERT": [{"severity": 1}, {"severity": 4}, {}],
+        "ACCEPT": [{}],
+        "RESOLVE": [{}],
+    }
+    own = [{"type": "warning", "id": "y", "name": "a"}, {"type": "INFO", "id": "y", "name": "a"}]
+    own += [{"type": "acknowledgement", "id": "y"}, {"type": "OK", "id": "y"}]
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        number = 0
+        for word, more in severities.items():
+            for fields in more:
+                event = {"apiKey": KEY, "eventType": word, "alertKey": "x", "summary": f"Disk full {number}", **fields}
+                assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+                number += 1
+                h.wait_for(lambda: len(upstream.got) == number)  # noqa: B023 - asked for at once
+        types = ["CRITICAL", "WARNING", "WARNING", "ACKNOWLEDGEMENT", "RECOVERY"]
+        assert [got.body["type"] for got in upstream.got] == types
+        for body in own:
+            assert h.call("POST", "/state", body, key=None).status == 202
+            number += 1
+            h.wait_for(lambda: len(upstream.got) == number)  # noqa: B023 - asked for at once
+        assert [got.body for got in upstream.got][-4:] == own
+        refused = h.call("POST", "/state", {"type": "CRIT", "id": "z"}, key=None)
+        assert refused.status == 400 and "CRITICAL, WARNING, INFO" in refused.body["error"]["message"]
+
+
+def test_an_alert_without_a_severity_is_told_as_one_that_is_on() -> None:
+    dialect = parse(f'{STATE}[upstreams.there]\ndialect = "state"\nurl = "https://example.com"\n').own["state"]
+    event = {"apiKey": KEY, "eventType": "ALERT", "alertKey": "x", "summary": "a"}
+    for origin, body in ((dialect, {"id": "x", "name": "a"}), (dialects()["ilert"], event)):
+        asked = command_in(origin, Operation.CREATE, body)
+        [request] = rehearse(asked, origin, bare_upstream(dialect)).requests
+        assert isinstance(request.body, dict) and request.body["type"] == "CRITICAL"
+
+
+CHAT = """
+[dialects.chatty]
+auth = "none"
+constants = { channel = "#ops" }
+[dialects.chatty.fields]
+summary = "title"
+details = "text"
+dedup_key = "id"
+severity = { at = "level", words = { critical = 2, warning = 4 } }
+status = { at = "state", firing = "FIRING", resolve = "RESOLVED" }
+links = { at = "url", form = "address" }
+labels = { at = "tags", form = "list" }
+[dialects.chatty.send.body]
+text = "{state} {level}: {title}"
+attachments = [{ text = "{text}", title_link = "{url}", footer = "{tags} {'a': 1} {}", of = ["{tags}", "{url}", 1] }]
+[inbound.chatty]
+anonymous = true
+"""
+
+
+def test_a_chat_is_told_in_a_shape_of_its_own(tmp_path: Path) -> None:
+    def text(url: str) -> str:
+        there = f'[upstreams.there]\ndialect = "chatty"\nurl = "{url}"\n'
+        return f'{CHAT}[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{there}'
+
+    event = {"apiKey": KEY, "alertKey": "x", "summary": "Disk full", "details": "92 %", "severity": 1}
+    link = {"links": [{"href": "https://example.com/"}], "labels": {"env": "prod", "team": "web"}}
+    said: list[tuple[str, dict[str, Any]]] = [
+        ("/ilert/api/events", {**event, **link, "eventType": "ALERT"}),
+        ("/ilert/api/events", {**event, "eventType": "RESOLVE"}),
+        ("/chatty", {"id": "y", "title": "Own", "level": "warning"}),
+        ("/chatty", {"id": "y", "state": "RESOLVED"}),
+    ]
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        for number, (path, body) in enumerate(said, 1):
+            assert h.call("POST", path, body, key=None).status == 202
+            h.wait_for(lambda: len(upstream.got) >= number)  # noqa: B023 - asked for at once
+        told = [got.body for got in upstream.got]
+    assert [body["text"] for body in told] == [
+        "FIRING critical: Disk full",
+        "RESOLVED critical: Disk full",
+        "FIRING warning: Own",
+        "RESOLVED warning: Own",
+    ]
+    [first], [last] = told[0]["attachments"], told[2]["attachments"]
+    assert first["text"].startswith("92 %") and first["title_link"] == "https://example.com/"
+    assert first["footer"] == "env:prod, team:web {'a': 1} {}"
+    assert first["of"] == [["env:prod", "team:web"], "https://example.com/", 1]
+    assert last == {"footer": " {'a': 1} {}", "of": [1]}
+    assert {body["channel"] for body in told} == {"#ops"} and set(told[0]) == {"text", "attachments", "channel"}
+
+
+def test_what_a_shape_of_its_own_has_no_room_for_is_said_to_its_callers_too(tmp_path: Path) -> None:
+    def text(url: str) -> str:
+        return f'{CHAT}[upstreams.there]\ndialect = "chatty"\nurl = "{url}"\n'
+
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        said = {"id": "y", "title": "Own", "level": "warning", "who": {"is": "me"}}
+        answer = h.call("POST", "/chatty", said, key=None)
+        assert answer.headers["alert-gateway-report"] == "there; kept=extensions.chatty.who"
+
+
+def test_the_end_of_an_alert_that_nobody_knows_is_no_message_without_words(tmp_path: Path) -> None:
+    """All that is known of it is its key, which this chat has nothing of; another that has is told."""
+
+    def text(url: str) -> str:
+        keyed = CHAT.replace("chatty", "keyed").replace("{level}: {title}", "{level}: {title} ({id})")
+        there = "".join(
+            f'[upstreams.{name}]\ndialect = "{name}"\nurl = "{url}/{name}"\n' for name in ("chatty", "keyed")
+        )
+        routes = '[[routes]]\nto = ["chatty", "keyed"]\n'
+        return f'{CHAT}{keyed}[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{there}{routes}'
+
+    said: list[tuple[str, dict[str, Any]]] = [
+        ("/ilert/api/events", {"apiKey": KEY, "alertKey": "x", "summary": "Disk full", "eventType": "RESOLVE"}),
+        ("/chatty", {"id": "y", "state": "RESOLVED"}),
+        ("/chatty", {"id": "z", "state": "RESOLVED", "title": "Own"}),
+    ]
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        for path, body in said:
+            assert h.call("POST", path, body, key=None).status == 202
+        h.wait_for(lambda: len(upstream.got) >= 4 and not outbox(h, "waiting"))
+        told = sorted((got.path, got.body["text"]) for got in upstream.got)
+    assert told == [
+        ("/chatty", "RESOLVED : Own"),
+        ("/keyed", "RESOLVED :  (x)"),
+        ("/keyed", "RESOLVED :  (y)"),
+        ("/keyed", "RESOLVED :  (z)"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "upstream", "is_said"),
+    [
+        ("", "", True),
+        ("send.updates = false", "", False),
+        ("", 'on_resolve = "keep"', False),
+        ('fields.dedup_key = "id"\nfields.status = { at = "state", resolve = "ok" }', "", False),
+    ],
+)
+def test_an_upstream_that_hears_of_no_end_is_warned_of(more: str, upstream: str, is_said: bool) -> None:
+    described = f'[dialects.acme]\nauth = "none"\nfields.summary = "title"\n{more}\n'
+    config = parse(f'[inbound.ilert]\n[upstreams.there]\ndialect = "acme"\nurl = "http://x"\n{upstream}\n{described}')
+    assert any("upstreams.there: dialects.acme has no word for an end" in one for one in warnings(config)) is is_said
+
+
+"""A vendor that finds an incident by the id that it gave it, as Better Stack's and Rootly's APIs do."""
+
+
+def incidents(url: str) -> str:
+    """A gateway in front of it."""
+    there = f'[upstreams.there]\ndialect = "incidents"\nurl = "{url}"\nkey = "k"\nretry = {{ first = "50ms" }}\n'
+    return f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{there}{INCIDENTS}'
+
+
+def test_an_alert_is_found_by_the_id_in_the_answer(tmp_path: Path) -> None:
+    """What has no path is not told; the same key that fires again is another incident, with an id of its own."""
+    words = ["ALERT", "ALERT", "ACCEPT", "RESOLVE", "ALERT", "RESOLVE"]
+    with (
+        chaos(say(201, {"data": {"id": "a/1"}})) as upstream,
+        house(tmp_path, config=lambda _: incidents(upstream.url)) as h,
+    ):
+        for number, word in enumerate(words):
+            if word == "ALERT" and number:
+                upstream.always(say(201, {"data": {"id": 2}}))
+            event = {"apiKey": KEY, "eventType": word, "alertKey": "disk", "summary": f"Disk {number}"}
+            assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+            h.wait_for(lambda: not outbox(h, "waiting"))
+        told: list[Any] = [(got.method, got.path, got.body if got.content else None) for got in upstream.got]
+    assert [one[:2] for one in told] == [
+        ("POST", "/api/v3/incidents"),
+        ("POST", "/api/v3/incidents/a%2F1/acknowledge"),
+        ("DELETE", "/api/v3/incidents/a%2F1"),
+        ("POST", "/api/v3/incidents"),
+        ("DELETE", "/api/v3/incidents/2"),
+    ]
+    assert told[0][2]["name"] == "Disk 0" and told[3][2]["name"] == "Disk 4" and not told[2][2]
+
+
+@pytest.mark.parametrize("answer", [{"data": {}}, {"data": {"id": ""}}, {"data": {"id": True}}, [], None])
+def test_an_answer_without_an_id_is_a_refusal_and_no_second_page(tmp_path: Path, answer: Any) -> None:
+    with chaos(say(201, answer)) as upstream, house(tmp_path, config=lambda _: incidents(upstream.url)) as h:
+        for word in ("ALERT", "RESOLVE"):
+            event = {"apiKey": KEY, "eventType": word, "alertKey": "disk", "summary": "Disk"}
+            assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+            h.wait_for(lambda: not outbox(h, "waiting"))
+            if word == "ALERT":
+                [dead] = outbox(h, "dead")
+                assert "no id at data.id" in str(dead.reason)
+        assert len(upstream.got) == 1
+
+
+def test_a_lost_answer_brings_it_there_again(tmp_path: Path) -> None:
+    """There is no list to look in: a page that comes twice is better than one that never comes."""
+    with (
+        chaos(say(201, {"data": {"id": 7}})) as upstream,
+        house(tmp_path, config=lambda _: incidents(upstream.url)) as h,
+    ):
+        upstream.plan(CLOSE)
+        for word in ("ALERT", "RESOLVE"):
+            event = {"apiKey": KEY, "eventType": word, "alertKey": "disk", "summary": "Disk"}
+            assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+            h.wait_for(lambda: not outbox(h, "waiting"))
+        assert [(got.method, got.path[17:]) for got in upstream.got] == [("POST", ""), ("POST", ""), ("DELETE", "/7")]
+
+
+"""A topic that tells in a text that is JSON, as Amazon's SNS does for CloudWatch; and one that tells of several."""
+
+
+def wrapped(url: str) -> str:
+    """A gateway that speaks both to its callers, and to upstreams."""
+    there = f'[upstreams.topic]\ndialect = "topic"\nurl = "{url}/topic"\nkey = "{UPSTREAM_KEY}"\n'
+    there += f'[upstreams.many]\ndialect = "many"\nurl = "{url}/many"\n[[routes]]\nto = ["topic", "many"]\n'
+    callers = f'[inbound.topic]\nkeys = {{ ci = "{KEY}" }}\n[inbound.many]\nanonymous = true\n'
+    return f"{callers}{there}{WRAPPED}"
+
+
+def test_a_text_that_is_json_is_opened_and_written_again(tmp_path: Path) -> None:
+    alarm = {
+        "AlarmName": "CPU",
+        "AlarmArn": "arn:1",
+        "NewStateReason": "97 %",
+        "NewStateValue": "ALARM",
+        "Region": "eu",
+    }
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: wrapped(upstream.url)) as h:
+        for said in (alarm, {**alarm, "NewStateValue": "OK"}):
+            note = {"Type": "Notification", "MessageId": "m-1", "Message": json.dumps(said)}
+            assert h.call("POST", f"/topic?token={KEY}", note, key=None).status == 202
+            h.wait_for(lambda: not outbox(h, "waiting"))
+        for text in ("You have chosen to subscribe", "[1]", "7", "", '{"a": ' + "[" * 200 + "]" * 200 + "}"):
+            answer = h.call("POST", f"/topic?token={KEY}", {"Type": "Other", "Message": text}, key=None)
+            assert answer.status == 400 and "Message" in answer.body["error"]["message"]
+        own = [got.body for got in upstream.got if got.path.startswith("/topic")]
+        other = [got.body["data"]["alerts"] for got in upstream.got if got.path.startswith("/many")]
+    assert [json.loads(body["Message"]) for body in own] == [alarm, {**alarm, "NewStateValue": "OK"}]
+    assert own[0]["Type"] == "Notification" and own[0]["MessageId"] == "m-1"
+    assert [(one["id"], one["state"]) for [one] in other] == [("arn:1", "firing"), ("arn:1", "ok")]
+
+
+@pytest.mark.parametrize("form", ["hex", "base64"])
+def test_a_request_that_is_not_signed_is_refused(tmp_path: Path, form: str) -> None:
+    def signature(secret: str, body: bytes) -> str:
+        digest = hmac.new(secret.encode(), body, "sha256")
+        return "sha256=" + (digest.hexdigest() if form == "hex" else base64.b64encode(digest.digest()).decode())
+
+    def text(url: str) -> str:
+        return SIGNED.replace("FORM", form) + upstream_table("there", "pagerduty", url)
+
+    body = b'{"title": "Disk",  "n": 1}'
+    good = signature("first-secret", body)
+    tried = [
+        (good, 202),
+        (signature("second-secret", body), 202),
+        (good.removeprefix("sha256="), 401),
+        (signature("third-secret", body), 401),
+        (signature("first-secret", body + b" "), 401),
+        ("", 401),
+    ]
+    with house(tmp_path, config=text) as h:
+        for said, status in tried:
+            marked = {"x-hub-signature-256": said} if said else {}
+            answer = h.client.post(f"{h.url}/signed", content=body, headers=marked)
+            assert answer.status_code == status, (said, answer.text)
+
+
+def test_who_shows_a_password_only_when_asked_is_asked(tmp_path: Path) -> None:
+    def text(url: str) -> str:
+        own = '[dialects.acme]\nauth = "basic"\nfields = { summary = "title" }\n'
+        return f'{own}[inbound.acme]\nkeys = {{ ci = "user:pass-word-1" }}\n' + upstream_table(
+            "there", "pagerduty", url
+        )
+
+    with house(tmp_path, config=text) as h:
+        answer = h.call("POST", "/acme", {"title": "x"}, key=None)
+        assert (answer.status, answer.headers["www-authenticate"]) == (401, "Basic")
+
+
+def test_one_request_tells_of_several_alerts(tmp_path: Path) -> None:
+    """What is beside the list is said of each; what is wrong with one keeps none of the others back."""
+    told: list[Any] = [{"title": "A", "id": "a"}, {"title": "B", "id": "b", "monitor": "own"}]
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: wrapped(upstream.url)) as h:
+        for alerts, status in (
+            (told, 202),
+            ([{"id": "a", "state": "ok"}, 7, {"id": "x"}, {"title": "C", "id": "c"}], 400),
+            ([], 202),
+            ({}, 400),
+        ):
+            answer = h.call("POST", "/many", {"monitor": "probe", "data": {"alerts": alerts, "n": 1}}, key=None)
+            assert answer.status == status, answer.body
+        h.wait_for(lambda: not outbox(h, "waiting"))
+        own = [got.body["data"]["alerts"][0] for got in upstream.got if got.path.startswith("/many")]
+    assert sorted((one["id"], one.get("state", "firing"), one["monitor"]) for one in own) == [
+        ("a", "firing", "probe"),
+        ("a", "ok", "probe"),
+        ("b", "firing", "own"),
+        ("c", "firing", "probe"),
+    ]
+
+
+def test_what_has_changed_is_not_told_where_that_would_page_again(tmp_path: Path) -> None:
+    """It is told once, also where a change is what brings it there, and again when it came back."""
+
+    def text(url: str) -> str:
+        described = '[dialects.push]\nauth = "none"\nfields = { summary = "title" }\nsend.updates = false\n'
+        for name in ("loud", "all"):
+            described += f'[upstreams.{name}]\ndialect = "push"\nurl = "{url}/{name}"\n'
+        described += '[[routes]]\nwhen = ["severity <= 2"]\nto = ["all", "loud"]\n[[routes]]\nto = ["all"]\n'
+        return f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{described}'
+
+    said = [("ALERT", 4, "a"), ("ALERT", 4, "b"), ("ALERT", 1, "c"), ("ALERT", 1, "d"), ("RESOLVE", 1, "d")]
+    with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        for word, severity, summary in [*said, ("ALERT", 1, "e")]:
+            event = {"apiKey": KEY, "eventType": word, "alertKey": "x", "summary": summary, "severity": severity}
+            assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+            h.wait_for(lambda: not outbox(h, "waiting"))
+        told = sorted((got.path, got.body["title"]) for got in upstream.got)
+        assert told == [("/all", "a"), ("/all", "e"), ("/loud", "c"), ("/loud", "e")]
+        assert {row.code for row in outbox(h, "void")} == {"not-offered"}
+
+
+def test_whom_a_shape_of_its_own_wakes_is_told_by_what_it_is_made_of(tmp_path: Path) -> None:
+    event = 'send = { apiKey = "k", eventType = "ALERT", alertKey = "x", summary = "Disk", severity = 5 }'
+    expect = 'expect = { "there.text" = "FIRING note: Disk", wakes = false }'
+    file = tmp_path / "gateway.toml"
+    file.write_text(
+        CHAT.replace("warning = 4", "warning = 4, note = 6")
+        + '[inbound.ilert]\n[upstreams.there]\ndialect = "chatty"\nurl = "http://x"\n'
+        + f'[[tests]]\nfrom = "ilert"\n{event}\n{expect}\n'
+    )
+    checked = CliRunner().invoke(main, ["check", "--config", str(file)])
+    assert checked.exit_code == 0, checked.output
+
+
+def test_two_gateways_speak_a_described_dialect_to_each_other(tmp_path: Path) -> None:
+    """What has no field is carried in the container and restored behind it."""
+    (tmp_path / "far").mkdir()
+
+    def far(sandbox_url: str) -> str:
+        return (
+            SOURCE
+            + f'[inbound.source]\nkeys = {{ ci = "{UPSTREAM_KEY}" }}\n'
+            + upstream_table("there", "ilert", sandbox_url)
+        )
+
+    with house(tmp_path / "far", config=far) as second:
+        near = outbound("source", "http://u").replace("http://u/hook", f"{second.url}/source")
+        with house(tmp_path, config=lambda _: near) as first:
+            event = {"apiKey": KEY, "eventType": "ALERT", "alertKey": "k", "summary": "Disk full", "severity": 2}
+            first.call("POST", "/ilert/api/events", {**event, "routingKey": "database"}, key=None)
+            [made] = second.arrives("ilert", 1)
+    assert (made.body["alertKey"], made.body["severity"], made.body["routingKey"]) == ("k", 2, "database")
+
+
+def test_a_refusal_is_told_with_the_vendors_words() -> None:
+    reason = own("deep").outbound.reason
+    for content, says in (
+        (b'{"errors": [{"title": "Unprocessable", "detail": "level is unknown"}]}', "level is unknown"),
+        (b'{"error": {"code": 7, "message": "no"}}', "no"),
+        (b'"no"', "no"),
+        (b"plainly no", "plainly no"),
+        (b"<html>", ""),
+        (b"[[[[[1]]]]]", ""),
+    ):
+        assert reason(Response(422, {}, content)) == says
