@@ -25,7 +25,7 @@ from gateway.config import Config, Inbound
 from gateway.configsettings import secrets_in
 from gateway.delivery.attempt import VIA
 from gateway.desk import Desk
-from gateway.dialect import Asked, Batch, Command, Dialect, Incoming, Reply
+from gateway.dialect import CREDENTIAL, Asked, Batch, Command, Dialect, Incoming, Reply
 from gateway.errors import Problem, ProblemKind, StoreError, invalid
 from gateway.idempotency import LONGEST_KEY, Key
 from gateway.inbound.limits import WHOLE, decode, inflate, read_body
@@ -63,7 +63,7 @@ class Surface:
             match = self._paths.match(scope["method"], path, host)
             caller, incoming = await self._incoming(match, scope, headers, receive)
             asked = match.route.read(incoming)
-            key = self._key(path, incoming, asked) if _creates(asked) else None
+            key = self._key(_unkeyed(match, path), incoming, asked) if _creates(asked) else None
             answered = await self._desk.serve(match.inbound, caller, asked, request, via=_via(incoming), key=key)
             reply = answered.relayed or match.route.answer(answered.answer)
         except ConnectionError:
@@ -77,14 +77,16 @@ class Surface:
             full = Problem(ProblemKind.OVERLOADED, "the gateway cannot keep anything now; try again", retry_after=5)
             outcome, reply = full.kind.value, self._worded(self._whose(match, path, host), full, str(request))
         except Exception:
-            log.exception("request.failed", method=scope["method"], path=path)
+            whose = self._whose(match, path, host)
+            log.exception("request.failed", method=scope["method"], path=_logged(match, path, _keys_of(whose)))
             failed = Problem(ProblemKind.INTERNAL, "the gateway failed; see its log")
-            outcome, reply = failed.kind.value, self._worded(self._whose(match, path, host), failed, str(request))
+            outcome, reply = failed.kind.value, self._worded(whose, failed, str(request))
         await _send(send, reply, _headers(reply, answered, request), scope["method"] == "HEAD")
         inbound = self._whose(match, path, host)
         shown = match.route.path if match else unquote(path)
         self._count(scope["method"], shown, headers.get("user-agent", ""), inbound, caller, outcome)
-        self._note(scope, path, inbound, caller, outcome, why, reply, answered, began)
+        logged = _logged(match, path, _keys_of(inbound))
+        self._note(scope, logged, inbound, caller, outcome, why, reply, answered, began)
 
     def _whose(self, match: Match | None, path: str, host: str) -> Inbound | None:
         """In whose words a request is answered: where nothing is at its path, in those that fit it best."""
@@ -193,7 +195,7 @@ class Surface:
             dialect=dialect,
             caller=caller,
             method=scope["method"],
-            path=path[:200],
+            path=path,
             status=reply.status,
             outcome=outcome,
             reason=why,
@@ -206,6 +208,16 @@ class Surface:
 def _keys_of(inbound: Inbound | None) -> Callable[[str], bool]:
     """Whether a word is a credential there, in quotes or not."""
     return lambda word: inbound is not None and inbound.keyring.caller(word.strip("'\"")) is not None
+
+
+def _unkeyed(match: Match, path: str) -> str:
+    """The path, and its route in the place of one that has the credential in it."""
+    return match.route.path if CREDENTIAL in match.params else path
+
+
+def _logged(match: Match | None, path: str, is_credential: Callable[[str], bool]) -> str:
+    """The path as the log may have it: where nobody serves it, there may be a credential anywhere in it."""
+    return _unkeyed(match, path)[:200] if match else cleaned(unquote(path), is_credential)
 
 
 def _decoded(body: bytes, incoming: Incoming, dialect: Dialect) -> Any:
