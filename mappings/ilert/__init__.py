@@ -15,6 +15,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from gateway.asking import bearer, body_object, time_of, whole_number
 from gateway.canonical import Image, Link, Operation
 from gateway.dialect import (
+    CREDENTIAL,
     Answer,
     Call,
     Chosen,
@@ -42,6 +43,8 @@ from gateway.values import TIME, Pair, Scale, Words, each
 
 PAGE = "https://docs.ilert.com/developer-docs/rest-api/client-examples/creating-alerts-through-events"
 REFERENCE = "https://api.ilert.com/api-docs/"
+AGENT = "https://github.com/iLert/ilert-kube-agent"
+"""ilert's agent for Kubernetes: it posts the event to an integration's path, which ends in the key, as others do."""
 NAME = "ilert"
 
 # --- wire structs ------------------------------------------------------------------------------------------
@@ -171,18 +174,19 @@ ALERT = Mapping(
 
 
 def _credentials(incoming: Incoming) -> tuple[str, ...]:
-    """An event carries its key in the body; only the synchronous API looks at the Authorization header."""
-    if not isinstance(incoming.body, dict) or "id" in incoming.params:
+    """An event carries its key in the body, in the path, or in both; only the synchronous API looks at the
+    Authorization header."""
+    body = incoming.body if isinstance(incoming.body, dict) else {}
+    named = [body.get("apiKey"), body.get("integrationKey"), incoming.params.get(CREDENTIAL)]
+    if CREDENTIAL not in incoming.params and ("id" in incoming.params or not isinstance(incoming.body, dict)):
         return bearer(incoming)
-    return tuple(
-        incoming.body[name]
-        for name in ("apiKey", "integrationKey")
-        if isinstance(incoming.body.get(name), str) and incoming.body[name]
-    )
+    return tuple(key for key in named if isinstance(key, str) and key)
 
 
 def _event(incoming: Incoming) -> Command:
     body = {key: value for key, value in body_object(incoming).items() if value is not None}
+    if "integration" in incoming.params and "eventType" not in body:
+        raise invalid("eventType", "is required: what is taken here is ilert's own event, whatever sends it")
     if "incidentKey" in body:
         body.setdefault("alertKey", body["incidentKey"])
         del body["incidentKey"]
@@ -285,7 +289,7 @@ def _answer_count(answer: Answer) -> Reply:
 EVERY_EVENT = (Operation.CREATE, Operation.UPDATE, Operation.ACKNOWLEDGE, Operation.RESOLVE, Operation.COMMENT)
 
 
-def _event_route(path: str, summary: str) -> Route:
+def _event_route(path: str, summary: str, source: str = PAGE) -> Route:
     return Route(
         method="POST",
         path=path,
@@ -293,7 +297,7 @@ def _event_route(path: str, summary: str) -> Route:
         read=_event,
         answer=_answer_event,
         summary=summary,
-        source=PAGE,
+        source=source,
         body=Event,
         returns=Taken,
         success=202,
@@ -303,6 +307,9 @@ def _event_route(path: str, summary: str) -> Route:
 ROUTES = (
     _event_route("/api/events", "Send an event: ALERT, ACCEPT, RESOLVE or COMMENT"),
     _event_route("/api/v1/events", "The same on the legacy path"),
+    _event_route("/api/events/{credential}", "The same, with the key in the path"),
+    _event_route("/api/v1/events/{credential}", "The same on the legacy path"),
+    _event_route("/api/v1/events/{integration}/{credential}", "The same, as integrations send it", AGENT),
     Route(
         method="GET",
         path="/api/alerts",

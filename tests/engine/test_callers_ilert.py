@@ -119,6 +119,29 @@ def test_both_names_of_the_credential(h: House) -> None:
     _is_refused(_post(h, {"apiKey": KEY, "integrationKey": "wrong", **event}), 400)
 
 
+@pytest.mark.parametrize("path", ["/api/events", "/api/v1/events", "/api/v1/events/kubernetes", "/api/v1/events/push"])
+def test_the_credential_in_the_path(h: House, path: str) -> None:
+    """As ilert's agent for Kubernetes posts its events, which has it in the body too, and kwatch, which has not."""
+    key, event = (
+        fresh("key"),
+        {"eventType": "ALERT", "summary": fresh("summary"), "message": "more", "priority": "HIGH"},
+    )
+    _taken(_post(h, {**event, "alertKey": key}, f"{path}/{KEY}"))
+    _taken(_post(h, {"eventType": "ACCEPT", "alertKey": key, "apiKey": KEY}, f"/ilert{path}/{KEY}"))
+    [shown] = [one for one in h.call("GET", "/ilert/api/alerts?max-results=100").body if one.get("alertKey") == key]
+    assert (shown["summary"], shown["status"], shown["priority"]) == (event["summary"], "ACCEPTED", "HIGH")
+    _taken(_post(h, {"eventType": "RESOLVE", "alertKey": key}, f"{path}/{KEY}"))
+    assert _post(h, event, f"{path}/nobodys").status == 401
+    differ = _post(h, {**event, "apiKey": OTHER}, f"{path}/{KEY}")
+    assert (differ.status, differ.body["message"]) == (400, "the request has two credentials that differ")
+
+
+def test_what_is_no_event_at_the_path_of_an_integration(one: House) -> None:
+    """Other integrations have payloads of their own; whoever sends such a one hears what is taken."""
+    sent = _post(one, {"HOSTNAME": "db-1", "NOTIFICATIONTYPE": "PROBLEM"}, f"/api/v1/events/checkmk-ext/{KEY}")
+    assert sent.status == 400 and sent.body["message"].startswith("eventType: is required: what is taken here")
+
+
 def test_an_authorization_header_on_an_event_is_ignored(h: House) -> None:
     """Clients may send one; the page says there is no need to."""
     event = ilert_event("ALERT", None, summary=fresh())
