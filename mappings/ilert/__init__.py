@@ -40,6 +40,7 @@ from gateway.fallbacks import headline
 from gateway.mapping import Mapping
 from gateway.rows import Dropped, Extension, Row, Writing, row
 from gateway.values import TIME, Pair, Scale, Words, each
+from mappings.ilert import beside
 
 PAGE = "https://docs.ilert.com/developer-docs/rest-api/client-examples/creating-alerts-through-events"
 REFERENCE = "https://api.ilert.com/api-docs/"
@@ -367,6 +368,7 @@ ROUTES = (
         source=REFERENCE,
         side=True,
     ),
+    *beside.ROUTES,
 )
 
 # --- words -------------------------------------------------------------------------------------------------

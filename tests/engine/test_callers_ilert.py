@@ -390,6 +390,35 @@ def test_accept_and_resolve(h: House) -> None:
     assert _get(h, alert["id"])["status"] == "RESOLVED"
 
 
+def test_what_an_alert_came_through(h: House) -> None:
+    """As ilert-go and ilert-js ask for it, in the types that the former reads: numbers are numbers, times are texts."""
+    key = fresh("key")
+    alert = _alert(h, key)
+    _event(h, "COMMENT", key, summary="looking at it")
+    assert h.call("PUT", f"/ilert/api/alerts/{alert['id']}/accept").status == 200
+    _event(h, "RESOLVE", key)
+    sent = h.call("GET", f"/ilert/api/alerts/{alert['id']}/log-entries")
+    assert sent.status == 200, sent.body
+    assert [one["text"] for one in sent.body] == [
+        "Alert received from ci",
+        "Comment from ci: looking at it",
+        "Alert accepted from ci",
+        "Alert resolved from ci",
+    ]
+    for one in sent.body:
+        assert set(one) == {"id", "timestamp", "logEntryType", "text", "alertId"}
+        assert isinstance(one["id"], int) and one["alertId"] == alert["id"]
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", one["timestamp"]) and one["logEntryType"].endswith("LogEntry")
+
+
+@pytest.mark.parametrize("rest", ["notifications", "responders", "suggested-responders"])
+def test_nobody_is_notified_by_the_gateway(one: House, rest: str) -> None:
+    alert = _alert(one, fresh("key"))
+    sent = one.call("GET", f"/ilert/api/alerts/{alert['id']}/{rest}")
+    assert (sent.status, sent.body) == (200, [])
+    _is_refused(one.call("GET", f"/ilert/api/alerts/1/{rest}"), 404)
+
+
 def test_accept_and_resolve_reach_the_upstream(one: House) -> None:
     """As the events they mean, with the alert's key."""
     key = fresh("key")
