@@ -40,7 +40,7 @@ from gateway.fallbacks import headline
 from gateway.mapping import Mapping
 from gateway.rows import Dropped, Extension, Row, Writing, row
 from gateway.values import TIME, Pair, Scale, Words, each
-from mappings.ilert import beside
+from mappings.ilert import beside, zabbix
 
 PAGE = "https://docs.ilert.com/developer-docs/rest-api/client-examples/creating-alerts-through-events"
 REFERENCE = "https://api.ilert.com/api-docs/"
@@ -185,7 +185,16 @@ def _credentials(incoming: Incoming) -> tuple[str, ...]:
 
 
 def _event(incoming: Incoming) -> Command:
-    body = {key: value for key, value in body_object(incoming).items() if value is not None}
+    return _meant(incoming, body_object(incoming))
+
+
+def _zabbix(incoming: Incoming) -> Command:
+    return _meant(incoming, zabbix.event(body_object(incoming)))
+
+
+def _meant(incoming: Incoming, said: dict[str, Json]) -> Command:
+    """What an event asks for."""
+    body = {key: value for key, value in said.items() if value is not None}
     if "integration" in incoming.params and "eventType" not in body:
         raise invalid("eventType", "is required: what is taken here is ilert's own event, whatever sends it")
     if "incidentKey" in body:
@@ -268,6 +277,11 @@ def _answer_event(answer: Answer) -> Reply:
     return Reply(202, {})
 
 
+def _answer_zabbix(answer: Answer) -> Reply:
+    """Zabbix takes no other success than this."""
+    return Reply(200, {})
+
+
 def _shown(shown: Shown) -> dict[str, Json]:
     number: Json = int(shown.id) if shown.id.isdigit() else shown.id
     whole = ALERT.write(shown.flat, Writing(), side="reply")
@@ -310,6 +324,17 @@ ROUTES = (
     _event_route("/api/v1/events", "The same on the legacy path"),
     _event_route("/api/events/{credential}", "The same, with the key in the path"),
     _event_route("/api/v1/events/{credential}", "The same on the legacy path"),
+    Route(
+        method="POST",
+        path="/api/v1/events/zabbix-mt/{credential}",
+        operations=EVERY_EVENT,
+        read=_zabbix,
+        answer=_answer_zabbix,
+        summary="Send what Zabbix says of a problem",
+        source=zabbix.SOURCE,
+        body=zabbix.Macros,
+        returns=Taken,
+    ),
     _event_route("/api/v1/events/{integration}/{credential}", "The same, as integrations send it", AGENT),
     Route(
         method="GET",

@@ -142,6 +142,54 @@ def test_what_is_no_event_at_the_path_of_an_integration(one: House) -> None:
     assert sent.status == 400 and sent.body["message"].startswith("eventType: is required: what is taken here")
 
 
+def _macros(**more: str) -> dict[str, str]:
+    """A problem as Zabbix's media type posts it; what it has nothing for stays as it was written."""
+    macros = {
+        ".ILERT.INCIDENT.SUMMARY": "",
+        "ALERT.MESSAGE": "Problem started at 10:00",
+        "EVENT.ID": "4711",
+        "EVENT.NAME": "Disk full",
+        "EVENT.NSEVERITY": "4",
+        "EVENT.UPDATE.ACTION": "{EVENT.UPDATE.ACTION}",
+        "EVENT.UPDATE.STATUS": "0",
+        "EVENT.VALUE": "1",
+        "HOST.NAME": "db-1",
+        "ITEM.NAME2": "*UNKNOWN*",
+        "TRIGGER.URL": "https://wiki/disk",
+        "ZABBIX.URL": "{$ZABBIX.URL}",
+    }
+    return {**macros, **{name.replace("_", "."): value for name, value in more.items()}}
+
+
+def test_what_zabbix_says_of_a_problem(one: House) -> None:
+    """Its media type takes 200 with JSON, and nothing else, as success."""
+
+    def said(**more: str) -> None:
+        sent = _post(one, _macros(**more), f"/api/v1/events/zabbix-mt/{KEY}")
+        assert (sent.status, sent.body) == (200, {}), sent.body
+
+    update = {"EVENT_UPDATE_STATUS": "1", "EVENT_UPDATE_ACTION": "commented", "ALERT_MESSAGE": "Ann: looking"}
+    said()
+    said(**update)
+    said(**{**update, "EVENT_UPDATE_ACTION": "acknowledged, commented"})
+    said(**{**update, "EVENT_UPDATE_ACTION": "unacknowledged"})
+    said(EVENT_VALUE="0")
+    opened, noted, taken, back, over = _sent(one, "zabbix-4711", 5)
+    assert (opened["eventType"], opened["summary"], opened["severity"]) == ("ALERT", "Disk full on db-1", 2)
+    assert opened["details"].startswith("Problem started at 10:00")
+    assert opened["links"] == [{"href": "https://wiki/disk", "text": "Trigger"}]
+    kept = {name for name in opened["customDetails"] if name != "alert_gateway"}
+    assert {"EVENT.ID", "HOST.NAME"} <= kept and not kept & {"ITEM.NAME2", "ZABBIX.URL", "EVENT.UPDATE.ACTION"}
+    assert [one["eventType"] for one in (noted, taken, back, over)] == ["COMMENT", "ACCEPT", "COMMENT", "RESOLVE"]
+    assert "Ann: looking" in json.dumps(noted)
+
+
+@pytest.mark.parametrize(("field", "value"), [("EVENT_ID", "{EVENT.ID}"), ("EVENT_VALUE", "2"), ("EVENT_VALUE", "")])
+def test_what_zabbix_cannot_have_meant(one: House, field: str, value: str) -> None:
+    sent = _post(one, _macros(**{field: value}), f"/api/v1/events/zabbix-mt/{KEY}")
+    assert sent.status == 400 and sent.body["message"].startswith(field.replace("_", "."))
+
+
 def test_an_authorization_header_on_an_event_is_ignored(h: House) -> None:
     """Clients may send one; the page says there is no need to."""
     event = ilert_event("ALERT", None, summary=fresh())
