@@ -323,7 +323,6 @@ ROUTES = (
     _event_route("/api/events", "Send an event: ALERT, ACCEPT, RESOLVE or COMMENT"),
     _event_route("/api/v1/events", "The same on the legacy path"),
     _event_route("/api/events/{credential}", "The same, with the key in the path"),
-    _event_route("/api/v1/events/{credential}", "The same on the legacy path"),
     Route(
         method="POST",
         path="/api/v1/events/zabbix-mt/{credential}",
@@ -482,4 +481,10 @@ DIALECT = Dialect(
     same_key=lambda key: key.strip().lower(),
     url="https://api.ilert.com",
     client_setting="the host `https://api.ilert.com` → `http://gateway/ilert`",
+    remark=(
+        "An integration that posts ilert's own event to an address of its own, with the key in it "
+        "(`/api/v1/events/kubernetes/<key>`, `/push/<key>`), is served there; so is Zabbix's media type, by its own "
+        "words. Other integrations have payloads of their own (Checkmk, SCOM) and are refused with 400. The "
+        "XML of Nagios and Icinga, and heartbeats, are refused with 404: who moves away has to have them watched elsewhere."
+    ),
 )

@@ -119,7 +119,7 @@ def test_both_names_of_the_credential(h: House) -> None:
     _is_refused(_post(h, {"apiKey": KEY, "integrationKey": "wrong", **event}), 400)
 
 
-@pytest.mark.parametrize("path", ["/api/events", "/api/v1/events", "/api/v1/events/kubernetes", "/api/v1/events/push"])
+@pytest.mark.parametrize("path", ["/api/events", "/api/v1/events/kubernetes", "/api/v1/events/push"])
 def test_the_credential_in_the_path(h: House, path: str) -> None:
     """As ilert's agent for Kubernetes posts its events, which has it in the body too, and kwatch, which has not."""
     key, event = (
@@ -140,6 +140,7 @@ def test_what_is_no_event_at_the_path_of_an_integration(one: House) -> None:
     """Other integrations have payloads of their own; whoever sends such a one hears what is taken."""
     sent = _post(one, {"HOSTNAME": "db-1", "NOTIFICATIONTYPE": "PROBLEM"}, f"/api/v1/events/checkmk-ext/{KEY}")
     assert sent.status == 400 and sent.body["message"].startswith("eventType: is required: what is taken here")
+    _is_refused(_post(one, {}, "/api/v1/events/nagios"), 404)  # its plugin would throw away what is refused with 400
 
 
 def _macros(**more: str) -> dict[str, str]:
