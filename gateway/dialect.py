@@ -35,6 +35,10 @@ Json = Any
 # --- what a caller asks ------------------------------------------------------------------------------------
 
 
+CREDENTIAL = "credential"
+"""The variable of a route's path that is the credential: such a path is in no log, its route is."""
+
+
 class Incoming(Struct, frozen=True):
     """A caller's request, already bounded, authenticated and decoded.
 
@@ -310,9 +314,9 @@ Asked = Command | Batch | Read | Inquiry | Listing | Mute | Unmute | Mutes | Rel
 class Route:
     """One documented operation of the vendor's API, as callers use it.
 
-    `path` has variables in braces; `read` turns the request into what it asks for and raises `Problem`;
-    `answer` words the result. A `side` route yields, at the root, to another dialect's route of the same path; one
-    that is not `at_root` is served below the dialect's name alone.
+    `path` has variables in braces, `{credential}` among them where callers are known by it; `read` turns the request
+    into what it asks for and raises `Problem`; `answer` words the result. A `side` route yields, at the root, to that
+    of another dialect at the same path; one that is not `at_root` is served below the dialect's name alone.
     `body` and `returns` are the structs on the wire, for the OpenAPI description.
     """
 

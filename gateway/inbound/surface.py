@@ -25,7 +25,7 @@ from gateway.config import Config, Inbound
 from gateway.configsettings import secrets_in
 from gateway.delivery.attempt import VIA
 from gateway.desk import Desk
-from gateway.dialect import Asked, Batch, Command, Dialect, Incoming, Reply
+from gateway.dialect import CREDENTIAL, Asked, Batch, Command, Dialect, Incoming, Reply
 from gateway.errors import Problem, ProblemKind, StoreError, invalid
 from gateway.idempotency import LONGEST_KEY, Key
 from gateway.inbound.limits import WHOLE, decode, inflate, read_body
@@ -96,7 +96,7 @@ class Surface:
             call.match = match = self._paths.match(call.method, call.path, call.host)
             call.caller, incoming = await self._incoming(match, scope, call.headers, receive)
             asked = match.route.read(incoming)
-            key = self._key(call.path, incoming, asked) if _creates(asked) else None
+            key = self._key(_unkeyed(match, call.path), incoming, asked) if _creates(asked) else None
             call.answered = answered = await self._desk.serve(
                 match.inbound, call.caller, asked, call.request, via=_via(incoming), key=key
             )
@@ -111,7 +111,7 @@ class Surface:
             text = "the gateway cannot keep anything now; try again"
             return self._refused(call, Problem(ProblemKind.OVERLOADED, text, retry_after=5))
         except Exception:
-            log.exception("request.failed", method=call.method, path=call.path)
+            log.exception("request.failed", method=call.method, path=_logged(call, self._whose(call)))
             return self._refused(call, Problem(ProblemKind.INTERNAL, "the gateway failed; see its log"))
 
     def _refused(self, call: _Call, problem: Problem) -> Reply:
@@ -212,7 +212,7 @@ class Surface:
             dialect=dialect,
             caller=call.caller,
             method=call.method,
-            path=call.path[:200],
+            path=_logged(call, inbound),
             status=reply.status,
             outcome=call.outcome,
             reason=call.why,
@@ -225,6 +225,16 @@ class Surface:
 def _keys_of(inbound: Inbound | None) -> Callable[[str], bool]:
     """Whether a word is a credential there, in quotes or not."""
     return lambda word: inbound is not None and inbound.keyring.caller(word.strip("'\"")) is not None
+
+
+def _unkeyed(match: Match, path: str) -> str:
+    """The path, and its route in the place of one that has the credential in it."""
+    return match.route.path if CREDENTIAL in match.params else path
+
+
+def _logged(call: _Call, inbound: Inbound | None) -> str:
+    """The path as the log may have it: where nobody serves it, there may be a credential anywhere in it."""
+    return _unkeyed(call.match, call.path)[:200] if call.match else cleaned(unquote(call.path), _keys_of(inbound))
 
 
 def _decoded(body: bytes, incoming: Incoming, dialect: Dialect) -> Any:

@@ -15,6 +15,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from gateway.asking import bearer, body_object, time_of, whole_number
 from gateway.canonical import Image, Link, Operation
 from gateway.dialect import (
+    CREDENTIAL,
     Answer,
     Call,
     Chosen,
@@ -39,9 +40,12 @@ from gateway.fallbacks import headline
 from gateway.mapping import Mapping
 from gateway.rows import Dropped, Extension, Row, Writing, row
 from gateway.values import TIME, Pair, Scale, Words, each
+from mappings.ilert import beside, zabbix
 
 PAGE = "https://docs.ilert.com/developer-docs/rest-api/client-examples/creating-alerts-through-events"
 REFERENCE = "https://api.ilert.com/api-docs/"
+AGENT = "https://github.com/iLert/ilert-kube-agent"
+"""ilert's agent for Kubernetes: it posts the event to an integration's path, which ends in the key, as others do."""
 NAME = "ilert"
 
 # --- wire structs ------------------------------------------------------------------------------------------
@@ -171,18 +175,28 @@ ALERT = Mapping(
 
 
 def _credentials(incoming: Incoming) -> tuple[str, ...]:
-    """An event carries its key in the body; only the synchronous API looks at the Authorization header."""
-    if not isinstance(incoming.body, dict) or "id" in incoming.params:
+    """An event carries its key in the body, in the path, or in both; only the synchronous API looks at the
+    Authorization header."""
+    body = incoming.body if isinstance(incoming.body, dict) else {}
+    named = [body.get("apiKey"), body.get("integrationKey"), incoming.params.get(CREDENTIAL)]
+    if CREDENTIAL not in incoming.params and ("id" in incoming.params or not isinstance(incoming.body, dict)):
         return bearer(incoming)
-    return tuple(
-        incoming.body[name]
-        for name in ("apiKey", "integrationKey")
-        if isinstance(incoming.body.get(name), str) and incoming.body[name]
-    )
+    return tuple(key for key in named if isinstance(key, str) and key)
 
 
 def _event(incoming: Incoming) -> Command:
-    body = {key: value for key, value in body_object(incoming).items() if value is not None}
+    return _meant(incoming, body_object(incoming))
+
+
+def _zabbix(incoming: Incoming) -> Command:
+    return _meant(incoming, zabbix.event(body_object(incoming)))
+
+
+def _meant(incoming: Incoming, said: dict[str, Json]) -> Command:
+    """What an event asks for."""
+    body = {key: value for key, value in said.items() if value is not None}
+    if "integration" in incoming.params and "eventType" not in body:
+        raise invalid("eventType", "is required: what is taken here is ilert's own event, whatever sends it")
     if "incidentKey" in body:
         body.setdefault("alertKey", body["incidentKey"])
         del body["incidentKey"]
@@ -263,6 +277,11 @@ def _answer_event(answer: Answer) -> Reply:
     return Reply(202, {})
 
 
+def _answer_zabbix(answer: Answer) -> Reply:
+    """Zabbix takes no other success than this."""
+    return Reply(200, {})
+
+
 def _shown(shown: Shown) -> dict[str, Json]:
     number: Json = int(shown.id) if shown.id.isdigit() else shown.id
     whole = ALERT.write(shown.flat, Writing(), side="reply")
@@ -285,7 +304,7 @@ def _answer_count(answer: Answer) -> Reply:
 EVERY_EVENT = (Operation.CREATE, Operation.UPDATE, Operation.ACKNOWLEDGE, Operation.RESOLVE, Operation.COMMENT)
 
 
-def _event_route(path: str, summary: str) -> Route:
+def _event_route(path: str, summary: str, source: str = PAGE) -> Route:
     return Route(
         method="POST",
         path=path,
@@ -293,7 +312,7 @@ def _event_route(path: str, summary: str) -> Route:
         read=_event,
         answer=_answer_event,
         summary=summary,
-        source=PAGE,
+        source=source,
         body=Event,
         returns=Taken,
         success=202,
@@ -303,6 +322,19 @@ def _event_route(path: str, summary: str) -> Route:
 ROUTES = (
     _event_route("/api/events", "Send an event: ALERT, ACCEPT, RESOLVE or COMMENT"),
     _event_route("/api/v1/events", "The same on the legacy path"),
+    _event_route("/api/events/{credential}", "The same, with the key in the path"),
+    Route(
+        method="POST",
+        path="/api/v1/events/zabbix-mt/{credential}",
+        operations=EVERY_EVENT,
+        read=_zabbix,
+        answer=_answer_zabbix,
+        summary="Send what Zabbix says of a problem",
+        source=zabbix.SOURCE,
+        body=zabbix.Macros,
+        returns=Taken,
+    ),
+    _event_route("/api/v1/events/{integration}/{credential}", "The same, as integrations send it", AGENT),
     Route(
         method="GET",
         path="/api/alerts",
@@ -360,6 +392,7 @@ ROUTES = (
         source=REFERENCE,
         side=True,
     ),
+    *beside.ROUTES,
 )
 
 # --- words -------------------------------------------------------------------------------------------------
@@ -448,4 +481,10 @@ DIALECT = Dialect(
     same_key=lambda key: key.strip().lower(),
     url="https://api.ilert.com",
     client_setting="the host `https://api.ilert.com` → `http://gateway/ilert`",
+    remark=(
+        "An integration that posts ilert's own event to an address of its own, with the key in it "
+        "(`/api/v1/events/kubernetes/<key>`, `/push/<key>`), is served there; so is Zabbix's media type, by its own "
+        "words. Other integrations have payloads of their own (Checkmk, SCOM) and are refused with 400. The XML of "
+        "Nagios and Icinga, and heartbeats, are refused with 404: who moves away has to have them watched elsewhere."
+    ),
 )

@@ -6,9 +6,12 @@ Its upstreams are sandboxes, and others that throw back at it everything they re
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +83,9 @@ def main(directory: Path) -> None:
                     show(answer)
                     if example.operation is Operation.CREATE and answer.is_success:
                         shown = dialects()[name].shown_id(int(answer.headers["alert-gateway-id"]))
+        for key in (KEY, ECHO_CALLER, REFUSED_CALLER):
+            for path in ("ilert/api/v1/events/push", "ilert/api/heartbeats", "opsgenie/v2/alerts/x", "nothing"):
+                in_a_path(f"{h.url}/{path}/{key}")
         for path in ("/metrics", "/-/ready", "/-/healthy", "/-/openapi.json", f"/nothing/{'x' * 10}"):
             show(h.client.get(h.url + path))
         h.wait_for(lambda: h.gateway.dispatcher and h.gateway.dispatcher.is_open(f"echo401_{next(iter(dialects()))}"))
@@ -98,6 +104,14 @@ def call(h: House, name: str, example: Example, shown: str | None, key: str) -> 
     headers = {**ready.headers, **({"Authorization": f"Bearer {key}"} if key else {})}
     body = None if ready.body is UNSET else ready.body
     return h.client.request(ready.method, f"{h.url}/{name}{ready.path}", json=body, headers=headers)
+
+
+def in_a_path(url: str) -> None:
+    """Posts an event to an address with a credential in it, served or not. The client logs no address: it is this
+    process's own."""
+    body = json.dumps({"eventType": "ALERT", "summary": "x"}).encode()
+    with contextlib.suppress(urllib.error.HTTPError):
+        urllib.request.urlopen(urllib.request.Request(url, body), timeout=20).close()
 
 
 def show(answer: httpx.Response) -> None:

@@ -119,6 +119,78 @@ def test_both_names_of_the_credential(h: House) -> None:
     _is_refused(_post(h, {"apiKey": KEY, "integrationKey": "wrong", **event}), 400)
 
 
+@pytest.mark.parametrize("path", ["/api/events", "/api/v1/events/kubernetes", "/api/v1/events/push"])
+def test_the_credential_in_the_path(h: House, path: str) -> None:
+    """As ilert's agent for Kubernetes posts its events, which has it in the body too, and kwatch, which has not."""
+    key, event = (
+        fresh("key"),
+        {"eventType": "ALERT", "summary": fresh("summary"), "message": "more", "priority": "HIGH"},
+    )
+    _taken(_post(h, {**event, "alertKey": key}, f"{path}/{KEY}"))
+    _taken(_post(h, {"eventType": "ACCEPT", "alertKey": key, "apiKey": KEY}, f"/ilert{path}/{KEY}"))
+    [shown] = [one for one in h.call("GET", "/ilert/api/alerts?max-results=100").body if one.get("alertKey") == key]
+    assert (shown["summary"], shown["status"], shown["priority"]) == (event["summary"], "ACCEPTED", "HIGH")
+    _taken(_post(h, {"eventType": "RESOLVE", "alertKey": key}, f"{path}/{KEY}"))
+    assert _post(h, event, f"{path}/nobodys").status == 401
+    differ = _post(h, {**event, "apiKey": OTHER}, f"{path}/{KEY}")
+    assert (differ.status, differ.body["message"]) == (400, "the request has two credentials that differ")
+
+
+def test_what_is_no_event_at_the_path_of_an_integration(one: House) -> None:
+    """Other integrations have payloads of their own; whoever sends such a one hears what is taken."""
+    sent = _post(one, {"HOSTNAME": "db-1", "NOTIFICATIONTYPE": "PROBLEM"}, f"/api/v1/events/checkmk-ext/{KEY}")
+    assert sent.status == 400 and sent.body["message"].startswith("eventType: is required: what is taken here")
+    _is_refused(_post(one, {}, "/api/v1/events/nagios"), 404)  # its plugin would throw away what is refused with 400
+
+
+def _macros(**more: str) -> dict[str, str]:
+    """A problem as Zabbix's media type posts it; what it has nothing for stays as it was written."""
+    macros = {
+        ".ILERT.INCIDENT.SUMMARY": "",
+        "ALERT.MESSAGE": "Problem started at 10:00",
+        "EVENT.ID": "4711",
+        "EVENT.NAME": "Disk full",
+        "EVENT.NSEVERITY": "4",
+        "EVENT.UPDATE.ACTION": "{EVENT.UPDATE.ACTION}",
+        "EVENT.UPDATE.STATUS": "0",
+        "EVENT.VALUE": "1",
+        "HOST.NAME": "db-1",
+        "ITEM.NAME2": "*UNKNOWN*",
+        "TRIGGER.URL": "https://wiki/disk",
+        "ZABBIX.URL": "{$ZABBIX.URL}",
+    }
+    return {**macros, **{name.replace("_", "."): value for name, value in more.items()}}
+
+
+def test_what_zabbix_says_of_a_problem(one: House) -> None:
+    """Its media type takes 200 with JSON, and nothing else, as success."""
+
+    def said(**more: str) -> None:
+        sent = _post(one, _macros(**more), f"/api/v1/events/zabbix-mt/{KEY}")
+        assert (sent.status, sent.body) == (200, {}), sent.body
+
+    update = {"EVENT_UPDATE_STATUS": "1", "EVENT_UPDATE_ACTION": "commented", "ALERT_MESSAGE": "Ann: looking"}
+    said()
+    said(**update)
+    said(**{**update, "EVENT_UPDATE_ACTION": "acknowledged, commented"})
+    said(**{**update, "EVENT_UPDATE_ACTION": "unacknowledged"})
+    said(EVENT_VALUE="0")
+    opened, noted, taken, back, over = _sent(one, "zabbix-4711", 5)
+    assert (opened["eventType"], opened["summary"], opened["severity"]) == ("ALERT", "Disk full on db-1", 2)
+    assert opened["details"].startswith("Problem started at 10:00")
+    assert opened["links"] == [{"href": "https://wiki/disk", "text": "Trigger"}]
+    kept = {name for name in opened["customDetails"] if name != "alert_gateway"}
+    assert {"EVENT.ID", "HOST.NAME"} <= kept and not kept & {"ITEM.NAME2", "ZABBIX.URL", "EVENT.UPDATE.ACTION"}
+    assert [one["eventType"] for one in (noted, taken, back, over)] == ["COMMENT", "ACCEPT", "COMMENT", "RESOLVE"]
+    assert "Ann: looking" in json.dumps(noted)
+
+
+@pytest.mark.parametrize(("field", "value"), [("EVENT_ID", "{EVENT.ID}"), ("EVENT_VALUE", "2"), ("EVENT_VALUE", "")])
+def test_what_zabbix_cannot_have_meant(one: House, field: str, value: str) -> None:
+    sent = _post(one, _macros(**{field: value}), f"/api/v1/events/zabbix-mt/{KEY}")
+    assert sent.status == 400 and sent.body["message"].startswith(field.replace("_", "."))
+
+
 def test_an_authorization_header_on_an_event_is_ignored(h: House) -> None:
     """Clients may send one; the page says there is no need to."""
     event = ilert_event("ALERT", None, summary=fresh())
@@ -365,6 +437,35 @@ def test_accept_and_resolve(h: House) -> None:
     assert (resolved.status, resolved.body["status"]) == (200, "RESOLVED")
     assert resolved.body["resolvedOn"]
     assert _get(h, alert["id"])["status"] == "RESOLVED"
+
+
+def test_what_an_alert_came_through(h: House) -> None:
+    """As ilert-go and ilert-js ask for it, in the types that the former reads: numbers are numbers, times are texts."""
+    key = fresh("key")
+    alert = _alert(h, key)
+    _event(h, "COMMENT", key, summary="looking at it")
+    assert h.call("PUT", f"/ilert/api/alerts/{alert['id']}/accept").status == 200
+    _event(h, "RESOLVE", key)
+    sent = h.call("GET", f"/ilert/api/alerts/{alert['id']}/log-entries")
+    assert sent.status == 200, sent.body
+    assert [one["text"] for one in sent.body] == [
+        "Alert received from ci",
+        "Comment from ci: looking at it",
+        "Alert accepted from ci",
+        "Alert resolved from ci",
+    ]
+    for one in sent.body:
+        assert set(one) == {"id", "timestamp", "logEntryType", "text", "alertId"}
+        assert isinstance(one["id"], int) and one["alertId"] == alert["id"]
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", one["timestamp"]) and one["logEntryType"].endswith("LogEntry")
+
+
+@pytest.mark.parametrize("rest", ["notifications", "responders", "suggested-responders"])
+def test_nobody_is_notified_by_the_gateway(one: House, rest: str) -> None:
+    alert = _alert(one, fresh("key"))
+    sent = one.call("GET", f"/ilert/api/alerts/{alert['id']}/{rest}")
+    assert (sent.status, sent.body) == (200, [])
+    _is_refused(one.call("GET", f"/ilert/api/alerts/1/{rest}"), 404)
 
 
 def test_accept_and_resolve_reach_the_upstream(one: House) -> None:

@@ -1,0 +1,96 @@
+"""What ilert's clients ask about one alert beside its state: what it came through, and whom it reached.
+
+Sources: https://api.ilert.com/api-docs/ for the calls, iLert/ilert-go for what their answers are read as. It must not
+know what stands behind the gateway.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from gateway.canonical import Operation
+from gateway.dialect import Answer, Incoming, Json, Read, Ref, Reply, Route, Told
+from gateway.values import iso
+
+REFERENCE = "https://api.ilert.com/api-docs/"
+
+
+class LogEntry(Struct, kw_only=True):
+    """A line of an alert's log."""
+
+    id: int
+    timestamp: str
+    logEntryType: str
+    text: str
+    alertId: int
+
+
+class Nobody(Struct, kw_only=True):
+    """Somebody who was told: here nobody is."""
+
+
+LOGGED = {
+    Operation.CREATE: ("AlertReceivedLogEntry", "Alert received"),
+    Operation.UPDATE: ("AlertReceivedLogEntry", "Alert received again"),
+    Operation.ACKNOWLEDGE: ("AlertSourceResponseLogEntry", "Alert accepted"),
+    Operation.RESOLVE: ("AlertSourceResponseLogEntry", "Alert resolved"),
+    Operation.COMMENT: ("AlertSourceResponseLogEntry", "Comment"),
+}
+OTHERWISE = ("AlertSourceResponseLogEntry", "Alert changed")
+
+
+def _log(incoming: Incoming) -> Read:
+    return Read(ref=Ref(id=incoming.params["id"]), history=True)
+
+
+def _get(incoming: Incoming) -> Read:
+    return Read(ref=Ref(id=incoming.params["id"]))
+
+
+def _answer_log(answer: Answer) -> Reply:
+    assert answer.shown
+    number = int(answer.shown.id) if answer.shown.id.isdigit() else 0
+    return Reply(200, [_logged(told, number) for told in answer.history])
+
+
+def _logged(told: Told, number: int) -> dict[str, Json]:
+    kind, text = LOGGED.get(told.operation, OTHERWISE)
+    said = f"{text} from {told.caller}" + (f": {told.comment}" if told.comment else "")
+    return {"id": told.number, "timestamp": iso(told.at), "logEntryType": kind, "text": said, "alertId": number}
+
+
+def _answer_nobody(answer: Answer) -> Reply:
+    """Whom ilert would have told of the alert, or can call in: nobody is, by the gateway."""
+    return Reply(200, [])
+
+
+def _nobody(rest: str, summary: str) -> Route:
+    return Route(
+        method="GET",
+        path=f"/api/alerts/{{id}}/{rest}",
+        operations=(Operation.READ,),
+        read=_get,
+        answer=_answer_nobody,
+        summary=summary,
+        returns=list[Nobody],
+        source=REFERENCE,
+        side=True,
+    )
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/api/alerts/{id}/log-entries",
+        operations=(Operation.READ,),
+        read=_log,
+        answer=_answer_log,
+        summary="Get the log of an alert",
+        returns=list[LogEntry],
+        source=REFERENCE,
+        side=True,
+    ),
+    _nobody("notifications", "Get the notifications about an alert: there are none"),
+    _nobody("responders", "Get the responders of an alert: there are none"),
+    _nobody("suggested-responders", "Get who could be called in: nobody is known here"),
+)

@@ -1,0 +1,81 @@
+"""Zabbix's own media type for ilert, which posts the macros of a problem as they are, with the key in the path.
+
+What each says stands in https://www.zabbix.com/documentation/current/en/manual/appendix/macros/supported_by_location;
+what is made of them here is the event that ilert's own page has. It must not know what stands behind the gateway.
+"""
+
+from __future__ import annotations
+
+import re
+
+from msgspec import Struct
+
+from gateway.dialect import Json
+from gateway.errors import invalid
+
+SOURCE = "https://git.zabbix.com/projects/ZBX/repos/zabbix/browse/templates/media/ilert"
+SEVERITIES = {"5": 1, "4": 2, "3": 3, "2": 4, "1": 5, "0": 5}
+"""`EVENT.NSEVERITY`, from disaster to not classified, as ilert counts."""
+_UNRESOLVED = re.compile(r"\{[^{}]*\}|\*UNKNOWN\*")
+
+
+class Macros(Struct, kw_only=True, rename=lambda name: name.replace("_", ".")):
+    """The macros that are looked at; all others are kept as details."""
+
+    EVENT_ID: str
+    EVENT_VALUE: str
+    EVENT_NAME: str = ""
+    EVENT_NSEVERITY: str = ""
+    EVENT_UPDATE_STATUS: str = ""
+    EVENT_UPDATE_ACTION: str = ""
+    ALERT_MESSAGE: str = ""
+    HOST_NAME: str = ""
+    TRIGGER_URL: str = ""
+
+
+def event(body: dict[str, Json]) -> dict[str, Json]:
+    """The event that a problem's macros mean: opened, acknowledged, commented on, or over."""
+    macros = {name: text for name, value in body.items() if (text := _resolved(value))}
+    for name in ("EVENT.ID", "EVENT.VALUE"):
+        if name not in macros:
+            raise invalid(name, "is required")
+    word = _word(macros)
+    key: dict[str, Json] = {"eventType": word, "alertKey": f"zabbix-{macros['EVENT.ID']}"}
+    message = macros.get("ALERT.MESSAGE", "")
+    if word == "ALERT":
+        return {**key, **_problem(macros, message)}
+    return {**key, "details": message} if message and word == "COMMENT" else key
+
+
+def _resolved(value: Json) -> str:
+    """What a macro says; nothing where Zabbix had nothing to put in its place."""
+    text = value.strip() if isinstance(value, str) else ""
+    return "" if _UNRESOLVED.fullmatch(text) else text
+
+
+def _word(macros: dict[str, str]) -> str:
+    if macros["EVENT.VALUE"] not in ("0", "1"):
+        raise invalid("EVENT.VALUE", "is none of 0, 1")
+    if macros["EVENT.VALUE"] == "0":
+        return "RESOLVE"
+    if macros.get("EVENT.UPDATE.STATUS") != "1":
+        return "ALERT"
+    done = re.findall(r"\w+", macros.get("EVENT.UPDATE.ACTION", ""))
+    return "ACCEPT" if "acknowledged" in done else "COMMENT"
+
+
+def _problem(macros: dict[str, str], message: str) -> dict[str, Json]:
+    """A problem in the event's fields: the line that somebody wrote for it, or its name and host."""
+    usual = " on ".join(macros[name] for name in ("EVENT.NAME", "HOST.NAME") if name in macros)
+    said: dict[str, Json] = {
+        "summary": macros.get(".ILERT.INCIDENT.SUMMARY") or usual or macros.get("ALERT.SUBJECT", ""),
+        "details": message,
+        "severity": SEVERITIES.get(macros.get("EVENT.NSEVERITY", "")),
+        "links": [{"href": macros["TRIGGER.URL"], "text": "Trigger"}] if "TRIGGER.URL" in macros else None,
+        "customDetails": {name: text for name, text in sorted(macros.items()) if name not in _SAID},
+    }
+    return {name: value for name, value in said.items() if value}
+
+
+_SAID = (".ILERT.ALERT.SOURCE.KEY", ".ILERT.INCIDENT.SUMMARY", "ALERT.MESSAGE", "ALERT.SUBJECT", "HTTPProxy")
+"""What is said elsewhere in the event, and what is nobody's business."""
