@@ -48,9 +48,11 @@ LEFT = 60.0
 """Seconds after which such a directory that nobody holds was left by a supervisor that was killed."""
 
 
-def supervise(arguments: Sequence[str], count: int, addresses: Mapping[str, tuple[str, int]]) -> int:
+def supervise(
+    arguments: Sequence[str], count: int, addresses: Mapping[str, tuple[str, int]], told: Mapping[str, str]
+) -> int:
     """Runs `alert-gateway` with these arguments so many times until SIGTERM or SIGINT; answers the exit status. Each
-    gets the sockets that listen at `addresses` by the option of that name."""
+    gets the sockets that listen at `addresses` by the option of that name, and the variables that it is `told`."""
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(_metrics_directory())
         command = [sys.executable, *_safely(), "-m", "gateway.cli", *arguments]
@@ -61,7 +63,7 @@ def supervise(arguments: Sequence[str], count: int, addresses: Mapping[str, tupl
             listener.listen(2048)
             inherited.append(listener)
             command += [option, str(listener.fileno())]
-        environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": directory, SUPERVISOR: str(os.getpid())}
+        environment = {**os.environ, **told, "PROMETHEUS_MULTIPROC_DIR": directory, SUPERVISOR: str(os.getpid())}
         return asyncio.run(_Supervisor(command, environment, inherited, directory).run(count))
 
 

@@ -359,6 +359,27 @@ def test_what_a_supervisor_that_was_killed_has_left_is_removed(tmp_path: Path) -
             os.close(fd)
 
 
+def test_a_worker_that_is_replaced_serves_from_no_other_store_than_the_others(tmp_path: Path) -> None:
+    """It read what stood in the file by then, though a reload had refused that: an end that came to it found nothing of
+    what the others had taken."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    first, other = shared().database(), shared().database()
+    config, log = configured(tmp_path, first, "http://127.0.0.1:9", port), tmp_path / "log"
+    with serving(config, "--workers", "2") as process:
+        wait_for(lambda: log.read_text().count('"event": "serving"') == 2, 30, log.read_text)
+        text = config.read_text()
+        config.write_text(text.replace(first, other))
+        assert httpx.post(url + "/-/reload", json={}, timeout=10).status_code == 422
+        told = log.read_text().count("store: takes a restart to change")
+        os.kill(workers_of(process)[0], signal.SIGKILL)
+        wait_for(lambda: log.read_text().count("store: takes a restart to change") > told, 30, log.read_text)
+        send(url, range(4))
+        config.write_text(text)
+        wait_for(lambda: log.read_text().count('"event": "serving"') == 3, 30, log.read_text)
+    assert process.returncode == 0
+
+
 def test_workers_are_what_their_supervisor_is_wherever_it_was_started(tmp_path: Path) -> None:
     """Python looks into the working directory first where it is given a module to run."""
     port = free_port()
