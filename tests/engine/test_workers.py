@@ -172,6 +172,44 @@ def test_an_upstream_that_one_worker_holds_is_told_by_whichever_is_asked(tmp_pat
                 assert 'alert_gateway_upstream_held{upstream="oncall"} 1.0' in text
 
 
+@contextmanager
+def standing_still(worker: int) -> Iterator[None]:
+    """A worker that does nothing for a while, so that another is asked."""
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(worker, signal.SIGCONT)
+
+
+def test_an_upstream_that_one_worker_finds_well_is_not_held_by_the_others(tmp_path: Path) -> None:
+    """Those that had nothing left to send there never asked again: the alarm and the metric stood for good."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    key = tmp_path / "key"
+    key.write_text("old")
+    with chaos(say(401, {"message": "no"})) as upstream:
+        config = configured(tmp_path, shared().database(), upstream.url, port)
+        config.write_text(config.read_text().replace('key = "there"', f'key = "file:{key}"'))
+        with serving(config, "--workers", "2") as process:
+            wait_for(lambda: (tmp_path / "log").read_text().count('"event": "serving"') == 2)
+            one, other = workers_of(process)
+            for number, still in enumerate((one, other)):
+                with standing_still(still):
+                    send(url, range(number, number + 1))
+                    wait_for(lambda: httpx.get(url + "/-/ready", timeout=10).json()["held"])
+            with standing_still(one):
+                upstream.answer = lambda got: say(202, {})
+                key.write_text("new")
+                wait_for(lambda: not httpx.get(url + "/-/ready", timeout=10).json()["held"], 30)
+                wait_for(
+                    lambda: command(config, "deliveries", "--state", "waiting", "--json").stdout.strip() == "[]", 30
+                )
+            with standing_still(other):
+                wait_for(lambda: not httpx.get(url + "/-/ready", timeout=10).json()["held"], 15)
+        assert "another replica got through" in (tmp_path / "log").read_text()
+
+
 def test_several_workers_on_sqlite_are_refused(tmp_path: Path) -> None:
     config = configured(tmp_path, f"sqlite://{tmp_path}/gateway.db", "http://127.0.0.1:9", free_port())
     done = command(config, "serve", "--workers", "2")
