@@ -59,7 +59,7 @@ def serve(
     spare()
     from gateway.config import load
     from gateway.logs import configure, stand_in
-    from gateway.serving import run
+    from gateway.serving import begun, run
     from gateway.workers import supervise
 
     stand_in()
@@ -71,7 +71,8 @@ def serve(
         arguments = ["serve", "--config", config_path, "--log-level", log_level]
         try:
             addresses = {"--fd": config.listen, **({"--admin-fd": config.admin} if config.admin else {})}
-            sys.exit(supervise(arguments + (["--listen", listen] if listen else []), workers, addresses))
+            arguments += ["--listen", listen] if listen else []
+            sys.exit(supervise(arguments, workers, addresses, begun(config)))
         except OSError as error:
             raise click.ClickException(f"cannot listen: {error}") from None
     sys.exit(run(lambda: load(config_path, listen=listen), fd, admin_fd))

@@ -20,6 +20,8 @@ import structlog
 
 from gateway.secrets import MASK
 
+WORKER = "ALERT_GATEWAY_WORKER"
+"""The variable that tells a process which of several workers it is."""
 _TELLTALE = ("authorization", "apikey", "api_key", "password", "secret", "token", "credential")
 
 
@@ -34,6 +36,12 @@ def redact(logger: Any, method: str, event: MutableMapping[str, Any]) -> Mutable
     for name in event:
         if _tells(name):
             event[name] = MASK
+    return event
+
+
+def name_worker(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Says which of several workers speaks: all write to one log."""
+    event.setdefault("worker", int(os.environ[WORKER]))
     return event
 
 
@@ -65,6 +73,7 @@ def configure(level: str = "info") -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            *([name_worker] if WORKER in os.environ else []),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             redact,

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Literal, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from gateway.delivery.breaker import RESERVE, Breaker
 from gateway.errors import ProblemKind
+from gateway.logs import WORKER
 from gateway.store import Waiting
 from gateway.translation import Fate
 
@@ -31,11 +32,19 @@ class Stock(NamedTuple):
     dead: Mapping[str, int] = {}
 
 
+def _go_on_counting(worker: str) -> None:
+    """Where one of several workers counts on what was counted by the one that it replaces: with files for each process,
+    they become more with every one that dies, and all are read each time that somebody asks."""
+    values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]
+
+
 class Metrics:
     """One process's metrics, in a registry of their own. What is counted on the way of a request is looked up once for
     each set of labels, of which there are few: looking it up costs more than counting."""
 
     def __init__(self) -> None:
+        if WORKER in os.environ:
+            _go_on_counting(os.environ[WORKER])
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._shown: set[str] = set()

@@ -85,6 +85,17 @@ def own_name(tx: Tx) -> str:
     return str(found["name"])
 
 
+def fixed(config: Config) -> dict[str, Any]:
+    """What of a configuration stays as it is for as long as a gateway serves, by name."""
+    stays = {name: getattr(config, name) for name in ("listen", "admin", "tls")}
+    return {**stays, "store": without_credential(config.store)}
+
+
+def takes_restart(names: list[str]) -> ConfigurationError:
+    """What is wrong with a configuration in which these are others than they were."""
+    return ConfigurationError([f"{name}: takes a restart to change" for name in names])
+
+
 def _count_open(tx: Tx, scope: str) -> int:
     """How many alerts of a scope are open."""
     return tx.alerts(scope, AlertFilter(statuses=("firing", "acknowledged"), limit=1))[1]
@@ -206,11 +217,9 @@ class Gateway:
     async def reload(self, config: Config) -> None:
         """Goes on under another configuration, all at once. Raises `ConfigurationError` where that takes a restart;
         everything stays as it was then."""
-        fixed = [name for name in ("listen", "admin", "tls") if getattr(config, name) != getattr(self.config, name)]
-        if without_credential(config.store) != without_credential(self.config.store):
-            fixed.append("store")
-        if fixed:
-            raise ConfigurationError([f"{name}: takes a restart to change" for name in fixed])
+        served = fixed(self.config)
+        if others := [name for name, value in fixed(config).items() if value != served[name]]:
+            raise takes_restart(others)
         assert self.dispatcher is not None
         await self.dispatcher.admit(config.upstreams)
         before = self.config.scopes

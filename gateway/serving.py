@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import json
 import os
 import signal
 import socket
@@ -22,7 +24,7 @@ from gateway.lean import settled
 from gateway.listening import Tls
 from gateway.operations import SIGNAL, Operator, keep_reload
 from gateway.server import bind, serving
-from gateway.service import Gateway
+from gateway.service import Gateway, fixed, takes_restart
 from gateway.workers import SUPERVISOR, beat, hear_signals
 
 log = structlog.get_logger()
@@ -34,6 +36,8 @@ LINGER = 3.0
 """Seconds between the end of readiness and the end of listening."""
 ENDS = frozenset((signal.SIGTERM, signal.SIGINT))
 """Signals that ask for the end."""
+BEGUN = "ALERT_GATEWAY_BEGUN"
+"""The variable that tells a worker what its supervisor began with, of what takes a restart to change."""
 Door = tuple[socket.socket | None, Following | None]
 """A socket that is bound already, and TLS where that is spoken there."""
 TICK = 0.005
@@ -48,6 +52,9 @@ def run(load: Callable[[], Config], fd: int | None = None, admin_fd: int | None 
     `fd` and `admin_fd` are listening sockets that a supervisor handed down. Raises `ConfigurationError` where it is
     bad."""
     config = load()
+    if problem := _differs_from_supervisors(config):
+        log.critical("config.refused", problem=problem)
+        return 1
     try:
         import uvloop
 
@@ -56,6 +63,25 @@ def run(load: Callable[[], Config], fd: int | None = None, admin_fd: int | None 
     except StoreError as error:
         log.critical("store.unusable", reason=str(error))
         return 1
+
+
+def begun(config: Config) -> dict[str, str]:
+    """The variable that has workers serve as their supervisor began."""
+    return {BEGUN: json.dumps(_digests(config))}
+
+
+def _digests(config: Config) -> dict[str, str]:
+    return {name: hashlib.sha256(repr(value).encode()).hexdigest() for name, value in fixed(config).items()}
+
+
+def _differs_from_supervisors(config: Config) -> str:
+    """Why a worker cannot serve: one that is started again reads the file as it is by then, and beside others that go
+    on with their store it would take alerts into another, where nobody ends them."""
+    if BEGUN not in os.environ:
+        return ""
+    before = json.loads(os.environ[BEGUN])
+    others = [name for name, digest in _digests(config).items() if digest != before[name]]
+    return "; ".join(takes_restart(others).problems)
 
 
 async def _serve(config: Config, load: Callable[[], Config], fd: int | None, admin_fd: int | None) -> int:

@@ -9,15 +9,19 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import shutil
 import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import structlog
 from prometheus_client.multiprocess import mark_process_dead
 
+from gateway.logs import WORKER
 from gateway.server import bind
 
 log = structlog.get_logger()
@@ -34,11 +38,21 @@ LOOK, MISSED = 5.0, 12
 was asleep is no reason, as the looks stood still with it."""
 AGAIN = 1.0
 """Seconds before a worker that died is started again."""
+MEMORY = "/dev/shm"  # noqa: S108 - each directory there is of its own name, and its owner's alone
+"""Where workers count, if there is room: what is mapped into memory from a disk that is full ends whoever writes it."""
+ROOM = 16 << 20
+"""Bytes that have to be free there."""
+COUNTS = "alert-gateway-"
+"""How the names of directories begin in which workers count."""
+LEFT = 60.0
+"""Seconds after which such a directory that nobody holds was left by a supervisor that was killed."""
 
 
-def supervise(arguments: Sequence[str], count: int, addresses: Mapping[str, tuple[str, int]]) -> int:
+def supervise(
+    arguments: Sequence[str], count: int, addresses: Mapping[str, tuple[str, int]], told: Mapping[str, str]
+) -> int:
     """Runs `alert-gateway` with these arguments so many times until SIGTERM or SIGINT; answers the exit status. Each
-    gets the sockets that listen at `addresses` by the option of that name."""
+    gets the sockets that listen at `addresses` by the option of that name, and the variables that it is `told`."""
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(_metrics_directory())
         command = [sys.executable, *_safely(), "-m", "gateway.cli", *arguments]
@@ -49,14 +63,17 @@ def supervise(arguments: Sequence[str], count: int, addresses: Mapping[str, tupl
             listener.listen(2048)
             inherited.append(listener)
             command += [option, str(listener.fileno())]
-        environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": directory, SUPERVISOR: str(os.getpid())}
+        environment = {**os.environ, **told, "PROMETHEUS_MULTIPROC_DIR": directory, SUPERVISOR: str(os.getpid())}
         return asyncio.run(_Supervisor(command, environment, inherited, directory).run(count))
 
 
 @contextlib.contextmanager
 def _metrics_directory() -> Iterator[str]:
-    """Where workers count. It is locked, which is how systemd-tmpfiles is told to leave it alone however old it is."""
-    with tempfile.TemporaryDirectory(prefix="alert-gateway-", ignore_cleanup_errors=True) as directory:
+    """Where workers count. It is locked, which is how systemd-tmpfiles is told to leave it alone however old it is, and
+    how whoever comes after us knows that it is in use."""
+    place = MEMORY if _has_room(MEMORY) else tempfile.gettempdir()
+    _clear_left(place)
+    with tempfile.TemporaryDirectory(prefix=COUNTS, dir=place, ignore_cleanup_errors=True) as directory:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
             with contextlib.suppress(OSError):  # a file system without locks
@@ -64,6 +81,35 @@ def _metrics_directory() -> Iterator[str]:
             yield directory
         finally:
             os.close(fd)
+
+
+def _has_room(place: str) -> bool:
+    try:
+        found = os.statvfs(place)
+    except OSError:
+        return False
+    return os.access(place, os.W_OK | os.X_OK) and found.f_bavail * found.f_frsize >= ROOM
+
+
+def _clear_left(place: str) -> None:
+    """Removes what supervisors that were killed have left: it is memory, and outlives a container in its pod."""
+    for one in Path(place).glob(COUNTS + "*"):
+        with contextlib.suppress(OSError):  # somebody else's, or gone
+            found = one.lstat()
+            if found.st_uid == os.getuid() and time.time() - found.st_mtime > LEFT and not _is_locked(one):
+                shutil.rmtree(one, ignore_errors=True)
+
+
+def _is_locked(directory: Path) -> bool:
+    """Whether somebody holds a directory. Raises `OSError` where that cannot be told, or it is no directory."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def _safely() -> list[str]:
@@ -115,7 +161,7 @@ class _Supervisor:
         first = True
         while not self._stop.is_set():
             try:
-                process, beats = await self._started()
+                process, beats = await self._started(worker)
             except OSError as error:  # too many processes, or too little memory: the others serve on
                 log.error("worker.not_started", worker=worker, reason=str(error))
                 await self._pause()
@@ -128,7 +174,7 @@ class _Supervisor:
             watching.cancel()
             os.close(beats)
             del self._running[worker]
-            mark_process_dead(process.pid, self._metrics)  # type: ignore[no-untyped-call]
+            mark_process_dead(worker, self._metrics)  # type: ignore[no-untyped-call]
             if self._stop.is_set() or (first and status == 1):
                 return status if status > 0 else 0
             first = False
@@ -151,14 +197,14 @@ class _Supervisor:
                 process.kill()
                 return
 
-    async def _started(self) -> tuple[asyncio.subprocess.Process, int]:
+    async def _started(self, worker: int) -> tuple[asyncio.subprocess.Process, int]:
         """A new worker, and where its signs of life are read. Whoever cleans up may have taken the directory for the
         metrics, without which none starts."""
         os.makedirs(self._metrics, mode=0o700, exist_ok=True)
         beats, into = os.pipe()
         os.set_blocking(beats, False)
         fds = [*(listener.fileno() for listener in self._inherited), into]
-        environment = {**self._environment, BEATS: str(into)}
+        environment = {**self._environment, WORKER: str(worker), BEATS: str(into)}
         try:
             with _reloads_held():
                 return await asyncio.create_subprocess_exec(*self._command, env=environment, pass_fds=fds), beats

@@ -33,6 +33,7 @@ class Gate:
         self._held_with = 0
         self._probe: str | None = None
         self._known_then: dict[str, int] = {}
+        self._changes, self._kept = 0, 0
         self.breaker = Breaker()
         self.budget = Budget(at=time.monotonic())
 
@@ -43,6 +44,17 @@ class Gate:
             lambda tx: (breaker_of(tx, self._client.upstream.name), tx.note(budget))
         )
         self.budget = budgeted(spent, time.monotonic(), time.time_ns() // 1_000_000)
+
+    async def hear(self) -> None:
+        """Opens again where another replica has got through since this one was shut: it may have sent all that waited,
+        and what is left alone is not found well by one that has nothing to send there."""
+        if self._store.lease is None or not self.is_open or self._kept != self._changes:
+            return
+        name, before = self._client.upstream.name, self._changes
+        found = await self._store.read(lambda tx: breaker_of(tx, name))
+        if found.state == "closed" and self.is_open and before == self._changes:
+            self.breaker.succeeded()
+            log.info("upstream.back", upstream=name, reason="another replica got through")
 
     def use(self, client: Client) -> None:
         """The upstream's configuration was replaced: it may be asked at once."""
@@ -112,6 +124,8 @@ class Gate:
 
     async def _keep(self) -> None:
         kept = self.breaker.kept()
+        self._changes += 1
+        change = self._changes
 
         def work(tx: Tx) -> None:
             tx.lock(self._note)
@@ -120,6 +134,7 @@ class Gate:
 
         try:
             await self._store.write(work)
+            self._kept = change
         except StoreError as error:
             log.error("store.unavailable", reason=str(error))
 

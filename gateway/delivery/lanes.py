@@ -134,6 +134,7 @@ class Lanes:
 
     async def _turn(self) -> float:
         """Starts what is due; answers how many seconds nothing further will be."""
+        await self.gate.hear()
         free, wait = self.gate.room(len(self._under_way))
         wait = max(wait, self._idle_until - time.monotonic())
         if free <= 0 or wait > 0:

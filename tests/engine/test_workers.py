@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -171,6 +172,44 @@ def test_an_upstream_that_one_worker_holds_is_told_by_whichever_is_asked(tmp_pat
                 assert 'alert_gateway_upstream_held{upstream="oncall"} 1.0' in text
 
 
+@contextmanager
+def standing_still(worker: int) -> Iterator[None]:
+    """A worker that does nothing for a while, so that another is asked."""
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(worker, signal.SIGCONT)
+
+
+def test_an_upstream_that_one_worker_finds_well_is_not_held_by_the_others(tmp_path: Path) -> None:
+    """Those that had nothing left to send there never asked again: the alarm and the metric stood for good."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    key = tmp_path / "key"
+    key.write_text("old")
+    with chaos(say(401, {"message": "no"})) as upstream:
+        config = configured(tmp_path, shared().database(), upstream.url, port)
+        config.write_text(config.read_text().replace('key = "there"', f'key = "file:{key}"'))
+        with serving(config, "--workers", "2") as process:
+            wait_for(lambda: (tmp_path / "log").read_text().count('"event": "serving"') == 2)
+            one, other = workers_of(process)
+            for number, still in enumerate((one, other)):
+                with standing_still(still):
+                    send(url, range(number, number + 1))
+                    wait_for(lambda: httpx.get(url + "/-/ready", timeout=10).json()["held"])
+            with standing_still(one):
+                upstream.answer = lambda got: say(202, {})
+                key.write_text("new")
+                wait_for(lambda: not httpx.get(url + "/-/ready", timeout=10).json()["held"], 30)
+                wait_for(
+                    lambda: command(config, "deliveries", "--state", "waiting", "--json").stdout.strip() == "[]", 30
+                )
+            with standing_still(other):
+                wait_for(lambda: not httpx.get(url + "/-/ready", timeout=10).json()["held"], 15)
+        assert "another replica got through" in (tmp_path / "log").read_text()
+
+
 def test_several_workers_on_sqlite_are_refused(tmp_path: Path) -> None:
     config = configured(tmp_path, f"sqlite://{tmp_path}/gateway.db", "http://127.0.0.1:9", free_port())
     done = command(config, "serve", "--workers", "2")
@@ -262,20 +301,121 @@ def died_and_came_back(process: subprocess.Popen[bytes], log: Path) -> None:
     wait_for(lambda: log.read_text().count('"event": "serving"') == 3, 30, log.read_text)
 
 
+def metrics_of(process: subprocess.Popen[bytes]) -> Path:
+    """Where the workers below a process count."""
+    environment = Path(f"/proc/{workers_of(process)[0]}/environ").read_text()
+    [found] = re.findall(r"PROMETHEUS_MULTIPROC_DIR=([^\0]+)", environment)
+    return Path(found)
+
+
 def test_a_worker_comes_back_also_after_the_directory_of_its_metrics_was_cleaned_away(tmp_path: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     config = configured(tmp_path, shared().database(), "http://127.0.0.1:9", port)
     with serving(config, "--workers", "2") as process:
         wait_for(lambda: (tmp_path / "log").read_text().count('"event": "serving"') == 2)
-        environment = Path(f"/proc/{workers_of(process)[0]}/environ").read_text()
-        [metrics] = re.findall(r"PROMETHEUS_MULTIPROC_DIR=([^\0]+)", environment)
+        metrics = metrics_of(process)
         with subprocess.Popen(["flock", "--exclusive", "--nonblock", metrics, "true"]) as cleaner:
             assert cleaner.wait(10) != 0, "systemd-tmpfiles would clean it up"
         shutil.rmtree(metrics)
         died_and_came_back(process, tmp_path / "log")
         assert httpx.get(url + "/metrics", timeout=10).status_code == 200
     assert process.returncode == 0, (tmp_path / "log").read_text()
+
+
+def test_a_worker_counts_on_where_the_one_that_it_replaces_did(tmp_path: Path) -> None:
+    """One that dies again and again left files each time, and all were read whenever somebody asked for the sums."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with chaos(say(202, {})) as upstream:
+        config = configured(tmp_path, shared().database(), upstream.url, port)
+        with serving(config, "--workers", "2") as process:
+            ready(url)
+            send(url, range(20))
+            arrived(upstream, 20)
+            metrics = metrics_of(process)
+            died_and_came_back(process, tmp_path / "log")
+            kinds = [one.name.rpartition("_") for one in metrics.iterdir()]
+            assert {number for _, _, number in kinds} == {"1.db", "2.db"}
+            text = httpx.get(url + "/metrics").text
+            [counted] = re.findall(r'alert_gateway_requests_total\{dialect="ilert",outcome="ok"\} ([\d.]+)', text)
+            assert float(counted) == 20
+    logged = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert {one["worker"] for one in logged} == {1, 2}, "the log says who speaks"
+
+
+SMALL = 'mount -t tmpfs -o size=2m none "$TMPDIR" && exec "$@"'
+"""Starts a program that has a small disk of its own for temporary files."""
+
+
+@pytest.mark.skipif(not can_be_alone() or not Path("/dev/shm").is_dir(), reason="no namespace can be made here")
+def test_a_worker_is_replaced_though_the_disk_of_temporary_files_is_full(tmp_path: Path) -> None:
+    """What is mapped from such a disk ends whoever writes it: each that was started was gone at once."""
+    port, place = free_port(), tmp_path / "small"
+    place.mkdir()
+    config, log = configured(tmp_path, shared().database(), "http://127.0.0.1:9", port), tmp_path / "log"
+    line = ["unshare", "--mount", "sh", "-c", SMALL, "sh", sys.executable, "-m", "gateway.cli", "serve"]
+    env = {**os.environ, "TMPDIR": str(place)}
+    with (
+        log.open("ab") as err,
+        subprocess.Popen([*line, "--config", str(config), "--workers", "2"], cwd=ROOT, env=env, stderr=err) as process,
+    ):
+        try:
+            wait_for(lambda: log.read_text().count('"event": "serving"') == 2, 30, log.read_text)
+            with pytest.raises(OSError, match="No space left"):
+                Path(f"/proc/{process.pid}/root{place}/all").write_bytes(bytes(4 << 20))
+            died_and_came_back(process, log)
+            send(f"http://127.0.0.1:{port}", range(4))
+        finally:
+            process.terminate()
+            process.wait(40)
+    assert log.read_text().count('"event": "worker.died"') == 1
+
+
+def test_what_a_supervisor_that_was_killed_has_left_is_removed(tmp_path: Path) -> None:
+    """It is memory, and would be there until the machine is started again."""
+    port, old = free_port(), time.time() - 3600
+    config, log = configured(tmp_path, shared().database(), "http://127.0.0.1:9", port), tmp_path / "log"
+    left, held, fresh = (tmp_path / f"alert-gateway-{name}" for name in ("left", "held", "fresh"))
+    for one in (left, held, fresh):
+        one.mkdir()
+        (one / "counter_1.db").write_bytes(b"")
+    for one in (left, held):
+        os.utime(one, (old, old))
+    boot = f"from gateway import workers; workers.MEMORY = {str(tmp_path)!r}; from gateway.cli import main; main()"
+    line = [sys.executable, "-c", boot, "serve", "--config", str(config), "--workers", "2"]
+    fd = os.open(held, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    with log.open("ab") as err, subprocess.Popen(line, cwd=ROOT, stderr=err) as process:
+        try:
+            wait_for(lambda: log.read_text().count('"event": "serving"') == 2, 30, log.read_text)
+            assert metrics_of(process).parent == tmp_path
+            assert not left.exists() and held.exists() and fresh.exists()
+        finally:
+            process.terminate()
+            assert process.wait(40) == 0
+            os.close(fd)
+
+
+def test_a_worker_that_is_replaced_serves_from_no_other_store_than_the_others(tmp_path: Path) -> None:
+    """It read what stood in the file by then, though a reload had refused that: an end that came to it found nothing of
+    what the others had taken."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    first, other = shared().database(), shared().database()
+    config, log = configured(tmp_path, first, "http://127.0.0.1:9", port), tmp_path / "log"
+    with serving(config, "--workers", "2") as process:
+        wait_for(lambda: log.read_text().count('"event": "serving"') == 2, 30, log.read_text)
+        text = config.read_text()
+        config.write_text(text.replace(first, other))
+        assert httpx.post(url + "/-/reload", json={}, timeout=10).status_code == 422
+        told = log.read_text().count("store: takes a restart to change")
+        os.kill(workers_of(process)[0], signal.SIGKILL)
+        wait_for(lambda: log.read_text().count("store: takes a restart to change") > told, 30, log.read_text)
+        send(url, range(4))
+        config.write_text(text)
+        wait_for(lambda: log.read_text().count('"event": "serving"') == 3, 30, log.read_text)
+    assert process.returncode == 0
 
 
 def test_workers_are_what_their_supervisor_is_wherever_it_was_started(tmp_path: Path) -> None:
