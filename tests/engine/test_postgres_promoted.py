@@ -5,7 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -15,7 +19,10 @@ from gateway.errors import StoreError
 from gateway.store import postgres, postgres_history
 from gateway.store.postgres import PostgresStore
 from gateway.store.postgres_line import Address
+from tests.chaos.sink import ROOT
+from tests.engine.store_drivers import delivery
 from tests.engine.test_postgres_faults import _END_ALL, HEALTHY, Load, _all
+from tests.harness import inbound_tables, upstream_table
 from tests.postgres_server import Server
 
 STAYS = 3.0
@@ -168,6 +175,31 @@ def test_a_commit_that_waits_for_a_standby_which_was_promoted_is_not_all_that_ha
             assert load.acknowledged <= pair.alerts(pair.second)
 
     asyncio.run(main())
+
+
+def test_a_command_asks_the_one_that_was_promoted_last(pair: Pair, tmp_path: Path) -> None:
+    """What it has to say of the other is no part of its answer."""
+    config = tmp_path / "gateway.toml"
+    config.write_text(
+        f'store = "{pair.url}"\n'
+        + inbound_tables(["ilert"])
+        + "\n"
+        + upstream_table("oncall", "ilert", "http://127.0.0.1:9")
+    )
+
+    async def main() -> None:
+        async with PostgresStore(pair.url) as store:
+            await store.write(lambda tx: tx.insert_delivery(delivery(1)))
+            await pair.is_followed()
+            await pair.promote()
+        async with PostgresStore(pair.url) as store:
+            await store.write(lambda tx: tx.insert_delivery(delivery(2)))
+
+    asyncio.run(main())
+    line = [sys.executable, "-m", "gateway.cli", "deliveries", "--config", str(config), "--json"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert [row["id"] for row in json.loads(done.stdout)] == [2, 1]
+    assert "store.left_behind" in done.stderr
 
 
 class _Name:
