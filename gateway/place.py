@@ -25,6 +25,7 @@ def _with_store(config: Config, work: Callable[[Tx], Any], *, writes: bool) -> A
     """Runs something in the store of a configuration, beside the gateway that may be serving from it."""
     from gateway.config import UNTOLD
     from gateway.errors import StoreError
+    from gateway.logs import configure
     from gateway.operating import NotAsAsked
     from gateway.store.opening import open_store
 
@@ -32,6 +33,8 @@ def _with_store(config: Config, work: Callable[[Tx], Any], *, writes: bool) -> A
         raise click.ClickException("store: its address is a secret that is not here; set what `store` refers to")
     if "://" not in config.store and not Path(config.store).exists():
         raise click.ClickException(f"there is no store at {config.store} yet")
+
+    configure("warning")  # what a store has to say does not belong to the answer
 
     async def run() -> Any:
         async with open_store(config.store, exclusive=False) as store:

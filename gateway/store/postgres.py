@@ -52,6 +52,8 @@ MIGRATION = 3600.0
 """Seconds that the schema may take to be brought up to date, or another replica to be done with that."""
 ROOM = 1 << 20
 """Bytes that a full disk of the server has to have before alerts are taken again."""
+LOOK = 15.0
+"""Seconds after which is looked again which of several hosts was promoted last."""
 HEAR = 5.0
 """Seconds that the listener listens before it sees whether it still should."""
 
@@ -102,6 +104,7 @@ class PostgresStore:
         self._watch.start()
         line = self._watch.line(self._address)
         try:
+            line.look()
             if not line.sees_its_session():
                 raise StoreError(
                     "there is a pooler in between that lends a session for a transaction only: have it lend one for as "
@@ -124,6 +127,8 @@ class PostgresStore:
             loop = asyncio.get_running_loop()
             self._hearing = self._watch.line(self._address)
             targets.append((partial(self._listen, self._hearing, loop), "store-listener"))
+            if self._address.places():
+                targets.append((partial(self._look_around, self._watch.line(self._address)), "store-lookout"))
         self._threads = [threading.Thread(target=target, name=name, daemon=True) for target, name in targets]
         for thread in self._threads:
             thread.start()
@@ -372,6 +377,11 @@ class PostgresStore:
                     log.warning("store.slot_lost", slot=self.slot)
             except StoreError as error:
                 log.error("store.unavailable", reason=str(error))
+
+    def _look_around(self, line: Line) -> None:
+        """A standby may be promoted while the server before it goes on: by hand, or where the two lost each other."""
+        while not self._closing.wait(LOOK):
+            line.look(self._closing)
 
     def _hear(self, text: str) -> None:
         self.on_hint(text)

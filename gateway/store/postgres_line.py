@@ -11,7 +11,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import psycopg
@@ -22,6 +22,7 @@ from psycopg.types.string import StrDumperUnknown, TextLoader
 from gateway.errors import StoreError
 from gateway.secrets import MASK
 from gateway.store.opening import without_credential
+from gateway.store.postgres_history import History, LeftBehind, Promotions, history_of
 
 STATEMENT = 3.0
 """Seconds that a statement may take, by the server's clock."""
@@ -81,13 +82,15 @@ class Away(StoreError):
 
 class Address:
     """Where the server is, from a `postgresql://` URL with one host or several. `now` tells the URL as it is now: with
-    another user or password, new connections are made with these; another place takes a restart."""
+    another user or password, new connections are made with these; another place takes a restart. `promotions` tells
+    which of them have been left behind."""
 
     def __init__(self, url: str, now: Callable[[], str] | None = None) -> None:
         self._url = url
         self._now = now
         self._passwords: set[str] = set()
         self._known = self._read(url)
+        self.promotions = Promotions()
 
     def _read(self, url: str) -> dict[str, Any]:
         try:
@@ -118,11 +121,20 @@ class Address:
         places = [f"{host}:{port}" if port else host for host, port in zip(hosts, ports * len(hosts), strict=False)]
         return f"postgresql://{user}{','.join(places)}/{known.get('dbname', '')}"
 
-    def connect(self) -> psycopg.Connection[Any]:
-        """A new connection to the first host that takes writes; raises `psycopg.Error`, or `StoreError` for a URL
-        that cannot be read any more."""
+    def connect(self, place: Mapping[str, str] | None = None) -> psycopg.Connection[Any]:
+        """A new connection to the first host that takes writes, or to one `place`; raises `psycopg.Error`, or
+        `StoreError` for a URL that cannot be read any more."""
         self._follow()
-        return psycopg.connect("", autocommit=True, **self._known)
+        return psycopg.connect("", autocommit=True, **{**self._known, **(place or {})})
+
+    def places(self) -> list[dict[str, str]]:
+        """Each host by itself, where there are several."""
+        lists = {name: str(self._known.get(name) or "").split(",") for name in ("host", "hostaddr", "port")}
+        many = max(len(lists["host"]), len(lists["hostaddr"]))
+        if many == 1:
+            return []
+        named = {name: found * many if len(found) == 1 else found for name, found in lists.items() if any(found)}
+        return [{name: found[number] for name, found in named.items()} for number in range(many)]
 
     def masked(self, error: object) -> str:
         """What an error says, on one line, without a password that is or was used."""
@@ -138,6 +150,10 @@ def _is_torn(url: str) -> bool:
     return authority.count("@") > 1 or "@" in path
 
 
+def _place(connection: psycopg.Connection[Any]) -> str:
+    return f"{connection.info.host}:{connection.info.port}"
+
+
 class Line:
     """One connection of one thread, `by_index` for what asks little and often. `until` is when its answer is overdue,
     None while nothing is asked; `heard` when a journey last ended; `at_length` is for the one who may ask for something
@@ -149,6 +165,7 @@ class Line:
         self._connection: psycopg.Connection[Any] | None = None
         self._end: socket.socket | None = None
         self._lock = threading.Lock()
+        self._history: History | None = None
         self._process = 0
         self._committing = 0
         self._refused_until = 0.0
@@ -160,13 +177,13 @@ class Line:
     def connection(self) -> psycopg.Connection[Any]:
         """The connection, made anew if it was lost. Raises `Away` where there is none: at once where one was tried for
         a moment ago, so that those who wait are not kept waiting."""
-        if self._connection is not None and not self._connection.closed:
+        if self._connection is not None and not self._connection.closed and not self.is_left_behind:
             return self._connection
         self.drop()
         if time.monotonic() < self._refused_until:
             raise Away(self._refusal)
         try:
-            made = self._made()
+            made = self._found()
             self._see_committed(made)
         except (psycopg.Error, OSError, StoreError) as error:  # too many files are open, for one
             self.drop()
@@ -175,13 +192,44 @@ class Line:
             raise Away(self._refusal) from None
         return made
 
-    def _made(self) -> psycopg.Connection[Any]:
-        made = self._address.connect()
+    def _found(self) -> psycopg.Connection[Any]:
+        """A connection to the server that was promoted last. Where several take writes, the first is not always it."""
+        try:
+            made = self._made()
+        except LeftBehind as error:
+            made = self._made_elsewhere(error)
+        self._address.promotions.serve(self._history, _place(made))
+        return made
+
+    def _made_elsewhere(self, error: LeftBehind) -> psycopg.Connection[Any]:
+        for place in self._address.places():
+            self.drop()
+            with contextlib.suppress(psycopg.Error, OSError, LeftBehind):
+                return self._made(place)
+        raise error
+
+    def look(self, stop: threading.Event | None = None) -> None:
+        """Sees which of several hosts was promoted last, so that all lines go there. Gives the connection up."""
+        for place in self._address.places():
+            self.drop()
+            if stop is not None and stop.is_set():
+                return
+            with contextlib.suppress(psycopg.Error, OSError, StoreError):
+                self._made(place)
+        self.drop()
+
+    def _made(self, place: Mapping[str, str] | None = None) -> psycopg.Connection[Any]:
+        made = self._address.connect(place)
         with self._lock:
             # A descriptor of our own for the same socket: cutting it can never meet one that was used again.
             self._end = socket.fromfd(made.fileno(), socket.AF_UNIX, socket.SOCK_STREAM)
             self._connection = made
+            self._history = None
         with self.asking():
+            self._history = history_of(made)
+            self._address.promotions.note(self._history, _place(made))
+            if self._history is not None and self.is_left_behind:
+                raise LeftBehind(self._address.promotions.why_not(self._history))
             set_to = made.execute(_SETTINGS, (f"{STATEMENT * 1000:.0f}", f"{IDLE * 1000:.0f}")).fetchone()
             assert set_to is not None
             self._process = set_to[-1]  # what a pooler says at the beginning is a number of its own
@@ -200,6 +248,7 @@ class Line:
         with self.asking():
             [waits] = made.execute(_WAITS, (self._committing,)).fetchone() or (False,)
         if waits:
+            self.look()  # it waits for ever where that standby has been promoted
             raise StoreError("it waits for a synchronous standby, with what was to be committed before")
         self._committing = 0
 
@@ -248,6 +297,11 @@ class Line:
         return self._connection is not None
 
     @property
+    def is_left_behind(self) -> bool:
+        """Whether it leads to a server after which another one was promoted; for other threads too."""
+        return self._address.promotions.is_over(self._history)
+
+    @property
     def is_lost(self) -> bool:
         """Whether there is no connection any more."""
         return self._connection is None or self._connection.closed
@@ -267,7 +321,7 @@ class Line:
 
 
 class Watch:
-    """Cuts lines whose answers are overdue."""
+    """Cuts lines whose answers are overdue, and those that lead to a server which was left behind."""
 
     def __init__(self) -> None:
         self._lines: list[Line] = []
@@ -297,7 +351,7 @@ class Watch:
         while not self._stop.wait(TICK):
             now = time.monotonic()
             for line in list(self._lines):
-                if line.until is not None and line.until < now:
+                if line.is_left_behind or (line.until is not None and line.until < now):
                     line.cut()
 
 

@@ -2,12 +2,15 @@
 
 Two gateways under an open-loop load through a balancer. `restart`: SIGKILL for all of the server, then it starts again.
 `freeze`: it answers nothing and refuses nothing for six seconds. `promote`: the standby is away for a while (then
-nothing may be acknowledged), the server is killed, the standby comes back and is promoted. Healthy means that both
+nothing may be acknowledged), the server is killed, the standby comes back and is promoted. `beside`: the standby is
+promoted while the server before it stands still, which then goes on and takes commits as if nothing had been; what is
+acknowledged from then on has to be on the other. Healthy means that both
 gateways are ready and acknowledge again. Then the senders' ledger, the store, the sink and the gateway's own report
 are compared.
 
 A 503 says that nothing was kept or that nobody knows: it counts as neither. The full figure: `python -m
-tests.chaos.failover --times 3`. The negative control promotes a standby that nobody waited for.
+tests.chaos.failover --times 3`, and once more with `--last beside`. The negative control promotes a standby that
+nobody waited for.
 """
 
 from __future__ import annotations
@@ -45,7 +48,8 @@ HEALTHY = 10.0
 FROZEN = 6.0
 SILENT = 2.0
 """Seconds that the standby is away before the server is killed."""
-FAULTS = ("restart", "freeze", "promote")
+FAULTS = ("restart", "freeze", "promote", "beside")
+LAST = FAULTS[2:]
 
 
 @dataclass
@@ -93,6 +97,20 @@ class _Run:
         await asyncio.to_thread(self.standby.run, "pg_ctl", "promote", "-D", self.standby.data)
         await self._well_again()
 
+    async def beside(self) -> None:
+        """The standby takes over, and the server before it does not know."""
+        assert self.standby is not None
+        self.crashes.append(time.monotonic())
+        before, self.current = self.current, self.standby
+        before.freeze()
+        await asyncio.to_thread(self.standby.run, "pg_ctl", "promote", "-D", self.standby.data)
+        _wait_for(self.standby, "")
+        await self._well_again()
+        before.thaw()
+        _wait_for(before, "")  # it takes commits too
+        await asyncio.sleep(SILENT)
+        await self._well_again()
+
     async def _well_again(self) -> None:
         """Waits until both are ready and more is acknowledged."""
         since, before = time.monotonic(), self.ledger.acknowledged()
@@ -116,21 +134,29 @@ def _with_standby(*, waits: bool) -> tuple[Server, Server]:
     """A server and its standby; a commit waits for both."""
     server = Server().make()
     standby = server.copy()
+    _wait_for(server, "*" if waits else "")
+    return server, standby
+
+
+def _wait_for(server: Server, names: str) -> None:
+    """Has a server's commits wait for standbys of these names."""
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-        names = "*" if waits else ""
         connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'".encode())
         connection.execute(b"SELECT pg_reload_conf()")
-    return server, standby
 
 
 async def failover(directory: Path, faults: Sequence[str], *, rate: float = 30.0, waits: bool = True) -> Verdict:
     """One fault after the other; a promotion comes last, as there is one standby. `waits` is for the standby."""
-    has_standby = "promote" in faults
+    has_standby = not set(LAST).isdisjoint(faults)
     server, standby = await asyncio.to_thread(lambda: _with_standby(waits=waits) if has_standby else _alone())
     ledger, stop = Steps(), asyncio.Event()
     url = server.database()
+    name = url.rpartition("/")[2]
     if standby is not None:
-        url = url.replace("@127.0.0.1:", f"@127.0.0.1:{standby.port},127.0.0.1:")
+        hosts = [f"127.0.0.1:{one.port}" for one in (standby, server)]
+        if "beside" in faults:  # the one that is not to be asked comes first
+            hosts.reverse()
+        url = url.replace(f"127.0.0.1:{server.port}", ",".join(hosts))
     try:
         with sink(directory, delay=0.01) as upstream:
             both = [Replica(directory, number, url, upstream.url).start() for number in range(2)]
@@ -152,7 +178,7 @@ async def failover(directory: Path, faults: Sequence[str], *, rate: float = 30.0
                     one.process.kill()
             verdict = Verdict({name: list(faults).count(name) for name in FAULTS if name in faults})
             doubted = ledger.doubt()
-            rows, arrived = await outbox(url), upstream.arrivals()
+            rows, arrived = await outbox(run.current.url(name)), upstream.arrivals()
             account(ledger, arrived, rows, run.crashes).judge(verdict, 2 * CONCURRENCY)
             _judge(verdict, run, doubted, waits=waits)
             verdict.hold(not inversions(arrived), f"{inversions(arrived)} lanes went out of order")
@@ -185,13 +211,14 @@ def _judge(verdict: Verdict, run: _Run, doubted: int, *, waits: bool) -> None:
 async def _run(directory: Path, given: argparse.Namespace) -> Verdict:
     if given.control:
         return await failover(directory, ("promote",), rate=given.rate, waits=False)
-    return await failover(directory, (*FAULTS[:2] * given.times, "promote"), rate=given.rate)
+    return await failover(directory, (*FAULTS[:2] * given.times, given.last), rate=given.rate)
 
 
 def main() -> int:
     """The command."""
     arguments = parser(__doc__)
     arguments.add_argument("--times", type=int, default=3, help="restarts, and freezes; then one promotion")
+    arguments.add_argument("--last", choices=LAST, default=LAST[0], help="how the standby takes over")
     arguments.add_argument("--rate", type=float, default=30.0)
     return command("failover", _run, arguments.parse_args())
 

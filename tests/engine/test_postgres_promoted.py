@@ -1,0 +1,275 @@
+"""PostgreSQL whose standby was promoted while the server before it takes writes still, or again: all is written to and
+read from the one that was promoted last, and nothing that was acknowledged is on the other alone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from structlog.testing import CapturingLogger
+
+from gateway.errors import StoreError
+from gateway.store import postgres, postgres_history
+from gateway.store.postgres import PostgresStore
+from gateway.store.postgres_line import Address
+from tests.chaos.sink import ROOT
+from tests.engine.store_drivers import delivery
+from tests.engine.test_postgres_faults import _END_ALL, HEALTHY, Load, _all
+from tests.harness import inbound_tables, upstream_table
+from tests.postgres_server import Server
+
+STAYS = 3.0
+"""Seconds for which it stays so."""
+_SESSIONS = b"SELECT count(*) FROM pg_stat_activity WHERE application_name = 'alert-gateway'"
+_END_SOME = (
+    b"SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    b"WHERE application_name = 'alert-gateway' AND pid % 2 = (SELECT min(pid) % 2 FROM pg_stat_activity "
+    b"WHERE application_name = 'alert-gateway')"
+)
+
+
+class Pair:
+    """A server and its standby, first and second in `url`; a database of theirs."""
+
+    def __init__(self) -> None:
+        self.first = Server().make()
+        self.name = self.first.database().rpartition("/")[2]
+        self.second = self.first.copy()
+        ports = (self.first.port, self.second.port)
+        self.url = f"postgresql://postgres@{','.join(f'127.0.0.1:{port}' for port in ports)}/{self.name}"
+
+    async def promote(self) -> None:
+        """The standby takes over."""
+        await asyncio.to_thread(self.second.run, "pg_ctl", "promote", "-D", self.second.data)
+
+    async def is_followed(self) -> None:
+        """The standby has all that was committed until now."""
+        has_all = b"SELECT count(*) FROM pg_stat_replication WHERE replay_lsn >= pg_current_wal_insert_lsn()"
+        while self.asked(self.first, has_all) != [1]:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+    def asked(self, server: Server, statement: bytes) -> list[int]:
+        """What one of the two says."""
+        with psycopg.connect(server.url(self.name), autocommit=True) as connection:
+            said = connection.execute(statement)
+            return [row[0] for row in said] if said.description else []
+
+    def alerts(self, server: Server) -> set[int]:
+        """The alerts that one of the two has."""
+        return set(self.asked(server, b"SELECT id FROM alerts"))
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """Two servers that a test may break."""
+    made = Pair()
+    yield made
+    for server in (made.first, made.second):
+        server.close()
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
+    """What is said of it."""
+    made = CapturingLogger()
+    monkeypatch.setattr(postgres_history, "log", made)
+    return made
+
+
+async def _goes_on(pair: Pair, store: PostgresStore, load: Load) -> None:
+    """For a while nothing goes to the first."""
+    before = pair.alerts(pair.first)
+    async with load.running():
+        await load.grows(3 * HEALTHY)
+        await asyncio.sleep(STAYS)
+    assert pair.alerts(pair.first) == before
+    assert load.acknowledged <= pair.alerts(pair.second)
+    assert load.acknowledged <= await store.read(_all)
+    assert pair.asked(pair.first, _SESSIONS) == [0], "nobody is left there, whoever listens neither"
+
+
+def test_a_server_that_thaws_after_its_standby_took_over_is_asked_nothing(pair: Pair, log: CapturingLogger) -> None:
+    """Connections that were idle meanwhile were not cut, and lead there still."""
+
+    async def main() -> None:
+        async with PostgresStore(pair.url) as store:
+            load = Load(store)
+            await load.put()
+            await store.read(_all)
+            await pair.is_followed()
+            pair.first.freeze()
+            await pair.promote()
+            async with load.running(1):
+                await load.grows(3 * HEALTHY)
+            pair.first.thaw()
+            await asyncio.sleep(1.0)
+            await _goes_on(pair, store, load)
+
+    asyncio.run(main())
+    [told] = [call.kwargs for call in log.calls if call.args == ("store.promoted",)]
+    assert told["server"] == f"127.0.0.1:{pair.second.port}" and "timeline 2, it was 1" in told["reason"]
+
+
+def test_a_server_that_is_started_again_after_its_standby_took_over_is_asked_nothing(
+    pair: Pair, log: CapturingLogger
+) -> None:
+    """It is the first in the URL: connections that are made anew would go there, and those of a new gateway."""
+
+    async def main() -> None:
+        async with PostgresStore(pair.url) as store:
+            load = Load(store)
+            await load.put()
+            await pair.is_followed()
+            pair.first.kill()
+            await pair.promote()
+            async with load.running():
+                await load.grows(3 * HEALTHY)
+            await asyncio.to_thread(pair.first.start)
+            pair.asked(pair.second, _END_SOME)
+            await _goes_on(pair, store, load)
+            async with PostgresStore(pair.url) as other:
+                await _goes_on(pair, other, Load(other, 1_000_000))
+
+    asyncio.run(main())
+    told = [call.kwargs for call in log.calls if call.args == ("store.left_behind",)]
+    assert [one["server"] for one in told] == [f"127.0.0.1:{pair.first.port}"] * 2, "once for each store"
+    assert "stop it" in told[0]["reason"]
+
+
+def test_where_a_standby_is_promoted_beside_its_server_all_go_over(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing fails at the first, so it is looked for."""
+    monkeypatch.setattr(postgres, "LOOK", 0.5)
+
+    async def main() -> None:
+        async with PostgresStore(pair.url) as store:
+            load = Load(store)
+            await load.put()
+            await pair.is_followed()
+            await pair.promote()
+            await asyncio.sleep(2.0)
+            await _goes_on(pair, store, load)
+
+    asyncio.run(main())
+
+
+def test_a_commit_that_waits_for_a_standby_which_was_promoted_is_not_all_that_happens(pair: Pair) -> None:
+    """The first takes connections and no commits; the second takes both."""
+    pair.asked(pair.first, b"ALTER SYSTEM SET synchronous_standby_names = '*' ")
+    pair.asked(pair.first, b"SELECT pg_reload_conf()::int")
+
+    async def main() -> None:
+        async with PostgresStore(pair.url) as store:
+            load = Load(store)
+            async with load.running():
+                await load.grows(HEALTHY)
+                await pair.promote()
+                await load.is_refused(1)
+                await load.grows(2 * HEALTHY)
+            assert load.acknowledged <= pair.alerts(pair.second)
+
+    asyncio.run(main())
+
+
+def test_a_command_asks_the_one_that_was_promoted_last(pair: Pair, tmp_path: Path) -> None:
+    """What it has to say of the other is no part of its answer."""
+    config = tmp_path / "gateway.toml"
+    config.write_text(
+        f'store = "{pair.url}"\n'
+        + inbound_tables(["ilert"])
+        + "\n"
+        + upstream_table("oncall", "ilert", "http://127.0.0.1:9")
+    )
+
+    async def main() -> None:
+        async with PostgresStore(pair.url) as store:
+            await store.write(lambda tx: tx.insert_delivery(delivery(1)))
+            await pair.is_followed()
+            await pair.promote()
+        async with PostgresStore(pair.url) as store:
+            await store.write(lambda tx: tx.insert_delivery(delivery(2)))
+
+    asyncio.run(main())
+    line = [sys.executable, "-m", "gateway.cli", "deliveries", "--config", str(config), "--json"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert [row["id"] for row in json.loads(done.stdout)] == [2, 1]
+    assert "store.left_behind" in done.stderr
+
+
+class _Name:
+    """One address, which leads now here and now there."""
+
+    def __init__(self, port: int) -> None:
+        self.leads_to = port
+        self.port = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        there_reader, there = await asyncio.open_connection("127.0.0.1", self.leads_to)
+        await asyncio.gather(_copy(reader, there), _copy(there_reader, writer))
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """While it leads anywhere."""
+        async with await asyncio.start_server(self.serve, "127.0.0.1", 0) as server:
+            self.port = server.sockets[0].getsockname()[1]
+            yield
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+def test_behind_one_name_a_server_that_was_left_behind_is_refused(pair: Pair) -> None:
+    """A balancer, or a name that was moved back: nothing is lost there, and it is said why."""
+
+    async def main() -> None:
+        name = _Name(pair.first.port)
+        async with name.running(), PostgresStore(f"postgresql://postgres@127.0.0.1:{name.port}/{pair.name}") as store:
+            load = Load(store)
+            await load.put()
+            await pair.is_followed()
+            pair.first.kill()
+            await pair.promote()
+            name.leads_to = pair.second.port
+            async with load.running():
+                await load.grows(HEALTHY)
+            await asyncio.to_thread(pair.first.start)
+            before, name.leads_to = pair.alerts(pair.first), pair.first.port
+            pair.asked(pair.second, _END_ALL)
+            for _ in range(3):
+                with pytest.raises(StoreError, match=r"another was promoted after it .* restart the gateway"):
+                    await store.write(lambda tx: tx.largest_id())
+            assert pair.alerts(pair.first) == before
+            name.leads_to = pair.second.port
+            async with load.running():
+                await load.grows(HEALTHY)
+            assert load.acknowledged <= pair.alerts(pair.second)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("url", "places"),
+    [
+        ("postgresql://u@a,b:2/d", [("a", ""), ("b", "2")]),
+        ("postgresql://u@a,b/d?port=7", [("a", "7"), ("b", "7")]),
+        ("postgresql:///d?host=a,b&hostaddr=10.0.0.1,10.0.0.2", [("a", ""), ("b", "")]),
+        ("postgresql://u@a:1/d", []),
+        ("postgresql:///d", []),
+    ],
+)
+def test_each_of_several_hosts_can_be_asked_by_itself(url: str, places: list[tuple[str, str]]) -> None:
+    """As libpq reads them."""
+    found = Address(url).places()
+    assert [(one["host"], one.get("port", "")) for one in found] == places
