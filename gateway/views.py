@@ -196,6 +196,7 @@ class Views:
             statuses=asked.statuses or (() if who.dialect.has_status else ("firing", "acknowledged")),
             resource=asked.resource,
             updated_from=millis(asked.since) if asked.since else None,
+            created_from=millis(asked.created_since) if asked.created_since else None,
             created_before=millis(asked.before) if asked.before else None,
             offset=asked.offset,
             limit=asked.limit,

@@ -160,6 +160,7 @@ class AlertFilter(Struct, kw_only=True, frozen=True):
     statuses: tuple[str, ...] = ()
     resource: str | None = None
     updated_from: int | None = None
+    created_from: int | None = None
     created_before: int | None = None
     offset: int = 0
     limit: int | None = None

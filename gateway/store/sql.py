@@ -609,6 +609,7 @@ def _where(scope: str, chosen: AlertFilter) -> tuple[str, list[Any]]:
     for column, value in (
         ("resource =", chosen.resource),
         ("updated_at >=", chosen.updated_from),
+        ("created_at >=", chosen.created_from),
         ("created_at <", chosen.created_before),
     ):
         if value is not None:

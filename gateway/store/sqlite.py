@@ -30,7 +30,7 @@ from gateway.store.jobs import Job, settle
 from gateway.store.sql import Rows, SqlTx
 
 T = TypeVar("T")
-SCHEMAS = ("001.sql", "002.sql", "003.sql", "004.sql", "005.sql", "006.sql", "007.sql")
+SCHEMAS = ("001.sql", "002.sql", "003.sql", "004.sql", "005.sql", "006.sql", "007.sql", "008.sql")
 BATCH = 256
 """Jobs in one transaction."""
 ROOM = 1 << 18
