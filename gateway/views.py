@@ -200,6 +200,7 @@ class Views:
             created_before=millis(asked.before) if asked.before else None,
             offset=asked.offset,
             limit=asked.limit,
+            newest_first=asked.descending and asked.choose is None,
         )
         answer = await self.store.read(lambda tx: listed(tx, who.scope, asked, wanted, self.now()), is_long=True)
         return Answered(structs.replace(answer, request=request), request, is_stale=is_stale)

@@ -155,7 +155,7 @@ class AttemptRow(Struct, kw_only=True):
 
 
 class AlertFilter(Struct, kw_only=True, frozen=True):
-    """Which alerts of a scope to list; empty fields do not select."""
+    """Which alerts of a scope to list; empty fields do not select. Oldest first, unless `newest_first`."""
 
     statuses: tuple[str, ...] = ()
     resource: str | None = None
@@ -164,6 +164,7 @@ class AlertFilter(Struct, kw_only=True, frozen=True):
     created_before: int | None = None
     offset: int = 0
     limit: int | None = None
+    newest_first: bool = False
 
 
 class DeliveryFilter(Struct, kw_only=True, frozen=True):
@@ -292,7 +293,7 @@ class Tx(Protocol):
         """The newest alerts of before an id, whatever became of them, each with its summary."""
 
     def alerts(self, scope: str, chosen: AlertFilter) -> tuple[list[AlertRow], int]:
-        """The alerts chosen, oldest first, and how many there are without `offset` and `limit`."""
+        """The alerts chosen, and how many there are without `offset` and `limit`."""
 
     def alerts_in_parts(self, scope: str, chosen: AlertFilter) -> Iterator[list[AlertRow]]:
         """The alerts chosen, oldest first, without `offset` and `limit`; a part of them at a time, as there may be very

@@ -40,7 +40,7 @@ ALL = 1 << 62
 """A limit that limits nothing."""
 PART = 500
 """So many alerts are read at once of a list that may be very long."""
-_OLDEST_FIRST = "ORDER BY created_at, id"
+_OLDEST_FIRST, _NEWEST_FIRST = "ORDER BY created_at, id", "ORDER BY created_at DESC, id DESC"
 OPEN = frozenset(("firing", "acknowledged"))
 """The statuses of alerts that are open; whoever has been deleted is neither open nor listed."""
 LAST = "\U0010ffff"
@@ -158,14 +158,15 @@ class SqlTx:
 
     def alerts(self, scope: str, chosen: AlertFilter) -> tuple[list[AlertRow], int]:
         where, values = _where(scope, chosen)
+        order = _NEWEST_FIRST if chosen.newest_first else _OLDEST_FIRST
         total = self._one(f"SELECT count(*) FROM alerts WHERE {where}", values)[0]
         limit = ALL if chosen.limit is None else chosen.limit
         # What is put in order is their numbers: whole alerts, of which there may be many before the page that is asked
         # for, would be copied to the disk and back.
-        page = f"SELECT id FROM alerts WHERE {where} {_OLDEST_FIRST} LIMIT ? OFFSET ?"
-        chosen_ones = f"{ALERTS.select} WHERE id IN ({page}) {_OLDEST_FIRST}"
+        page = f"SELECT id FROM alerts WHERE {where} {order} LIMIT ? OFFSET ?"
+        chosen_ones = f"{ALERTS.select} WHERE id IN ({page}) {order}"
         if chosen.limit is None and not chosen.offset:
-            chosen_ones = f"{ALERTS.select} WHERE {where} {_OLDEST_FIRST} LIMIT ? OFFSET ?"
+            chosen_ones = f"{ALERTS.select} WHERE {where} {order} LIMIT ? OFFSET ?"
         return [ALERTS.decode(row) for row in self._all(chosen_ones, [*values, limit, chosen.offset])], total
 
     def alerts_in_parts(self, scope: str, chosen: AlertFilter) -> Iterator[list[AlertRow]]:
