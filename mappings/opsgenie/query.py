@@ -60,7 +60,9 @@ def parse(text: str) -> Query:
         raise invalid("query", f"is longer than {LONGEST} characters")
     parser = _Parser(text)
     test = parser.whole()
-    return Query(test, *([] if parser.is_either else [parser.is_open, parser.since, parser.before]))
+    if parser.is_either:
+        return Query(test)
+    return Query(test, parser.is_open, parser.since, parser.before)
 
 
 class _Parser:

@@ -35,6 +35,25 @@ def _steps(tx: Tx, ask: Callable[[], Any]) -> int:
     return taken[0]
 
 
+def _plans(tx: Tx, ask: Callable[[], Any]) -> list[str]:
+    """How SQLite finds what an answer is made of, a line for each step of each statement."""
+    assert isinstance(tx, SqliteTx)
+    connection, said = tx._execute.__self__.connection, list[tuple[str, Any]]()  # type: ignore[attr-defined]
+
+    def note(cursor: Any, statement: str, values: Any) -> bool:
+        said.append((statement, values))
+        return True
+
+    connection.exec_trace = note
+    try:
+        ask()
+    finally:
+        connection.exec_trace = None
+    return [
+        row[3] for statement, values in said for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)
+    ]
+
+
 @pytest.fixture(params=sorted(DRIVERS))
 def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Harness:
     """Each driver in turn."""
@@ -115,15 +134,7 @@ def test_a_page_of_a_list_is_found_without_putting_all_in_order(tmp_path: Path) 
         rows, total = tx.alerts("s", of_time)
         assert ([row.id for row in rows], total) == ([9_990, 9_991, 9_992, 9_993, 9_994], 5)
         assert _steps(tx, lambda: tx.alerts("s", of_time)) < FEW
-        connection = tx._execute.__self__.connection  # type: ignore[attr-defined]
-        plans: list[str] = []
-        tx._run = lambda statement, values: (
-            plans.extend(  # type: ignore[method-assign,attr-defined]
-                row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)
-            )
-            or connection.execute(statement, values)
-        )
-        assert tx.alerts("s", AlertFilter(limit=50, offset=9_000))[1] == 10_000
+        plans = _plans(tx, lambda: tx.alerts("s", AlertFilter(limit=50, offset=9_000)))
         assert plans.count("SEARCH alerts USING COVERING INDEX alerts_listed (scope=?)") == 2, plans
 
     in_tx(harness, work)
