@@ -89,7 +89,7 @@ def listing(incoming: Incoming, most: int, base: str, among: Callable[[Shown], b
         found = as_shown(shown, now, is_whole=True)
         return Chosen(key(found)) if asked.test(found) else None
 
-    is_plain = among is None and not text.strip() and sort == "createdAt"
+    is_plain = among is None and asked.is_all and sort == "createdAt"
     return Listing(
         statuses=("firing", "acknowledged") if asked.is_open else (),
         created_since=None if asked.since is None else from_millis(asked.since),

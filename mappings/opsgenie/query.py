@@ -41,17 +41,20 @@ _BLANK = re.compile(r"\s*")
 _NAME = re.compile(r"[A-Za-z][A-Za-z.]*")
 _OPERATOR = re.compile(r"\s*(<=|>=|!=|:|=|<|>)")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_ALL_OPEN = re.compile(r'\s*status\s*[:=]\s*(open|"open")\s*', re.IGNORECASE)
 _BARE = re.compile(r'[^\s()"]+')
 
 
 class Query(NamedTuple):
     """The test that a query stands for, and what can be said beforehand of whatever passes it: whether it is open, and
-    when it was created, from a time on and before another, in milliseconds since 1970."""
+    when it was created, from a time on and before another, in milliseconds since 1970; `is_all` where it says no more
+    than whether it is open."""
 
     test: Test
     is_open: bool = False
     since: int | None = None
     before: int | None = None
+    is_all: bool = False
 
 
 def parse(text: str) -> Query:
@@ -62,7 +65,8 @@ def parse(text: str) -> Query:
     test = parser.whole()
     if parser.is_either:
         return Query(test)
-    return Query(test, parser.is_open, parser.since, parser.before)
+    is_all = not text.strip() or _ALL_OPEN.fullmatch(text) is not None
+    return Query(test, parser.is_open, parser.since, parser.before, is_all)
 
 
 class _Parser:

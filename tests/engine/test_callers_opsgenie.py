@@ -196,6 +196,8 @@ def test_a_list_is_the_same_whether_all_are_asked_for_or_all_pass(h: House) -> N
             plain, passing = h.call("GET", asked).body, h.call("GET", f"{asked}&query=createdAt%3E0").body
             assert plain["data"] == passing["data"]
             assert plain["paging"]["last"].split("offset=")[1] == passing["paging"]["last"].split("offset=")[1]
+    opened = [h.call("GET", f"{ALERTS}?limit=7&query=status:open{more}").body["data"] for more in ("", "+createdAt>0")]
+    assert opened[0] == opened[1]
     found = h.call("GET", f"{ALERTS}?query=status:open+tag:plain").body["data"]
     assert [one["alias"] for one in found] == ["a 4", "a 3", "a 2", "a 0"]
     counts = [h.call("GET", f"{ALERTS}/count{query}").body["data"] for query in ("", "?query=createdAt%3E0")]
@@ -468,7 +470,9 @@ def test_what_a_query_says_of_all_that_pass_it(
     query: str, is_open: bool, since: int | None, before: int | None
 ) -> None:
     """Only what is sure: the others are not even looked at."""
-    assert parse(query)[1:] == (is_open, since, before)
+    said = parse(query)
+    assert said[1:4] == (is_open, since, before)
+    assert said.is_all is (query in ("", "status: open"))
 
 
 def test_wildcards_do_not_keep_the_gateway_busy() -> None:

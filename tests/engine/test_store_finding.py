@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from gateway.canonical import Alert
 from gateway.store import AlertFilter, Arrivals, AttemptRow, CallsRow, DeliveryFilter, Tx
@@ -136,6 +137,13 @@ def test_a_page_of_a_list_is_found_without_putting_all_in_order(tmp_path: Path) 
         assert _steps(tx, lambda: tx.alerts("s", of_time)) < FEW
         plans = _plans(tx, lambda: tx.alerts("s", AlertFilter(limit=50, offset=9_000)))
         assert plans.count("SEARCH alerts USING COVERING INDEX alerts_listed (scope=?)") == 2, plans
+        tx.insert_alert(alert(10_001))
+        tx.insert_alert(alert(10_002, status="resolved", is_open=False, is_deleted=True))
+        over = AlertFilter(statuses=("resolved",), limit=1)
+        assert tx.alerts("s", over)[1] == 10_000
+        assert tx.alerts("s", structs.replace(over, created_from=9_999))[1] == 2
+        counts = _plans(tx, lambda: tx.alerts("s", over))[:2]
+        assert all("COVERING INDEX" in step for step in counts), counts
 
     in_tx(harness, work)
 
@@ -172,6 +180,7 @@ def test_what_has_no_index_is_looked_for_in_slices(harness: Harness) -> None:
         assert tx.delivery_numbers(DeliveryFilter(state="void", before=7), 4) == ([], 3)
         assert tx.delivery_numbers(DeliveryFilter(state="void", before=3), 4) == ([2], None)
         assert tx.delivery_numbers(DeliveryFilter(upstream="v"), 99) == ([5], None)
+        assert tx.delivery_numbers(DeliveryFilter(upstream="w"), 4) == ([], None)
         assert tx.delivery_numbers(DeliveryFilter(limit=2), 99)[0] == [10, 9]
         assert tx.delivery_numbers(DeliveryFilter(alert=1, before=4), 1) == ([3, 2, 1], None)
         assert tx.delivery_numbers(DeliveryFilter(state="dead"), 4) == ([], None)
