@@ -12,7 +12,7 @@ import hmac
 import ipaddress
 from collections.abc import AsyncIterator, Awaitable, Callable
 from operator import methodcaller
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import msgspec
 import structlog
@@ -34,10 +34,13 @@ if TYPE_CHECKING:
     from gateway.service import Gateway
 
 log = structlog.get_logger()
+T = TypeVar("T")
 Endpoint = Callable[[Request], Awaitable[Response]]
 MOST_LISTED = 10_000
 PAGE = 50
 """So many deliveries are read and put into words at once."""
+SLICE = 5000
+"""So many deliveries are looked at in one transaction where there is no index of those that are asked for."""
 MOST_TOLD = 1000
 """So many ids and refusals are told of one call; how many there were is told in any case."""
 MOST_BODY = 1 << 20
@@ -158,11 +161,15 @@ class Admin:
 
     # --- what is asked -----------------------------------------------------------------------------------
 
+    async def _read(self, work: Callable[[Tx], T]) -> T:
+        """Looks into the store, beside whatever callers and the gateway itself look for there."""
+        return await self._gateway.store.read(work, is_long=True, whose="operator")
+
     async def _alerts(self, request: Request) -> Response:
         """The search goes on in a transaction of its own for each slice: deliveries are read in between."""
         if request.url.query:
             raise _Refusal(400, "write %3F for a question mark: what follows one is not part of the id")
-        name, read = request.path_params["name"], functools.partial(self._gateway.store.read, is_long=True)
+        name, read = request.path_params["name"], self._read
         search = tracing.Search(name, tracing.spoken(self._gateway.config))
         while await read(search.look):
             pass
@@ -180,9 +187,7 @@ class Admin:
         limit = _number(request.query_params.get("limit", "1000"), "limit", MOST_LISTED)
         with contextlib.suppress(StoreError):  # what was counted meanwhile is not worth failing for
             await self._gateway.calls.write(self._gateway.store)
-        await self._gateway.store.read(
-            lambda tx: tx.calls(1), is_long=True
-        )  # one that cannot be read says so with its status
+        await self._read(lambda tx: tx.calls(1))  # one that cannot be read says so with its status
         return StreamingResponse(self._callers_pages(limit), media_type="application/json")
 
     async def _callers_pages(self, limit: int) -> AsyncIterator[bytes]:
@@ -203,7 +208,7 @@ class Admin:
             before: CallsRow | None = None
             while len(shown) < limit:
                 read = methodcaller("calls", PAGE, before)
-                page = [row for row in await self._gateway.store.read(read, is_long=True) if row.last_seen >= since]
+                page = [row for row in await self._read(read) if row.last_seen >= since]
                 if not page:
                     break
                 before = page[-1]
@@ -226,24 +231,36 @@ class Admin:
         upstream = query.get("upstream")
         upstream = operating.storable(upstream) if upstream is not None else None
         chosen = DeliveryFilter(state=state, upstream=upstream, alert=alert, limit=limit)
-        first, rest = await self._page(chosen)
-        return StreamingResponse(self._pages(first, rest), media_type="application/json")
+        pages = self._pages(chosen)
+        first = await anext(pages, b"")  # a store that cannot be read says so with its status
+        return StreamingResponse(self._in_one(first, pages), media_type="application/json")
 
-    async def _page(self, chosen: DeliveryFilter) -> tuple[bytes, DeliveryFilter | None]:
-        """The first of the deliveries chosen, as JSON objects with commas between them, and which are left."""
-        most = min(chosen.limit, PAGE)
-        page, upstreams, now = structs.replace(chosen, limit=most), self._gateway.config.upstreams, self._gateway.now()
-        rows = await self._gateway.store.read(lambda tx: operating.listed(tx, page, upstreams, now), is_long=True)
-        left = chosen.limit - len(rows)
-        rest = structs.replace(chosen, before=rows[-1].row.id, limit=left) if len(rows) == most and left else None
-        return b",".join(msgspec.json.encode(one.as_json()) for one in rows), rest
+    async def _pages(self, chosen: DeliveryFilter) -> AsyncIterator[bytes]:
+        """The deliveries chosen, as JSON objects with commas between them, a page at a time. They are found first, as
+        finding them may mean to go through all that waits; where it means to go through all there is, a slice at a
+        time, and nothing is in those where there are none."""
+        upstreams, now = self._gateway.config.upstreams, self._gateway.now()
+        left, before = chosen.limit, chosen.before
+        while left:
+            part = structs.replace(chosen, limit=left, before=before)
+            numbers, before = await self._read(lambda tx, part=part: tx.delivery_numbers(part, SLICE))  # type: ignore[misc]
+            left -= len(numbers)
+            for begin in range(0, len(numbers), PAGE):
+                page = DeliveryFilter(ids=tuple(numbers[begin : begin + PAGE]), state=chosen.state, limit=PAGE)
+                rows = await self._read(lambda tx, page=page: operating.listed(tx, page, upstreams, now))  # type: ignore[misc]
+                yield b",".join(msgspec.json.encode(one.as_json()) for one in rows)
+            if before is None:
+                return
+            yield b""
 
-    async def _pages(self, page: bytes, rest: DeliveryFilter | None) -> AsyncIterator[bytes]:
-        """A long list in small pieces: it is never in memory as a whole, and a sidecar has little."""
+    async def _in_one(self, page: bytes, pages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """A long list in small pieces: it is never in memory as a whole, and a sidecar has little. While nothing is
+        found it goes on with white space, so that nobody takes it for dead."""
         yield b'{"deliveries":[' + page
-        while rest is not None:
-            page, rest = await self._page(rest)
-            yield b"," + page if page else b""
+        is_begun = bool(page)
+        async for piece in pages:
+            yield (b"," if is_begun else b"") + piece if piece else b"\n"
+            is_begun = is_begun or bool(piece)
         yield b"]}"
 
     async def _report(self, request: Request) -> Response:
@@ -255,13 +272,13 @@ class Admin:
             group = msgspec.convert(by, Literal["caller", "dialect", "operation"])
         except (ValueError, msgspec.ValidationError) as error:
             return _said(400, f"since or by: {error}")
-        found = await self._gateway.store.read(lambda tx: operating.ledger_since(tx, start, group), is_long=True)
+        found = await self._read(lambda tx: operating.ledger_since(tx, start, group))
         return JSONResponse({"by": by, "since": since, **found})
 
     async def _operations(self, request: Request) -> Response:
         _only(request.query_params.keys(), {"limit"})
         limit = _number(request.query_params.get("limit", "100"), "limit", MOST_LISTED)
-        found = await self._gateway.store.read(lambda tx: operations.kept(tx, limit), is_long=True)
+        found = await self._read(lambda tx: operations.kept(tx, limit))
         return JSONResponse({"operations": msgspec.to_builtins(found)})
 
     async def _retry(self, request: Request) -> Response:

@@ -130,16 +130,17 @@ class Chosen(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """A question for many alerts. Times select by creation (`before`) and last change (`since`); `page` is
-    whatever the dialect's own answer needs to say about paging. `choose` says of each alert which place it has, and
-    nothing of one that is not meant, where the vendor lets its callers ask for more than that, or lists all; `offset`
-    and `limit` then count what it chose, the last place first where `descending`. `marked` tells, before that, by what
-    of the scope's mutes each is muted, where the vendor shows it. Whoever lists without a `limit` has `choose` word
-    each alert: there may be very many."""
+    """A question for many alerts. Times select by creation (`created_since`, `before`), to the millisecond, and by last
+    change (`since`); `page` is whatever the dialect's own answer needs to say about paging. `choose` says of each alert
+    which place it has, and nothing of one that is not meant, where the vendor lets its callers ask for more than that,
+    or lists all; `offset` and `limit` then count what it chose, the last place first where `descending`. `marked` says,
+    before that, by what of the scope's mutes each is muted, where the vendor shows it. Whoever lists without a `limit`
+    has `choose` word each alert: there may be very many."""
 
     statuses: tuple[str, ...] = ()
     resource: str | None = None
     since: datetime | None = None
+    created_since: datetime | None = None
     before: datetime | None = None
     offset: int = 0
     limit: int | None = None

@@ -92,7 +92,7 @@ def chosen(
     if not dead and upstream is None:
         raise NotAsAsked("name deliveries by id, or say --dead or --upstream")
     found = tx.deliveries(DeliveryFilter(state="dead", upstream=upstream, after=after, limit=most))
-    if not found and upstream is not None and not tx.deliveries(DeliveryFilter(upstream=upstream, limit=1)):
+    if not found and upstream is not None and not tx.has_deliveries(upstream):
         raise NotAsAsked(f"nothing was ever meant for an upstream {upstream!r}")
     if waiting:
         found += tx.deliveries(DeliveryFilter(state="waiting", upstream=upstream, after=after, limit=most))

@@ -67,7 +67,9 @@ async def quieten(
     """Acknowledges what is next, a batch at most; answers the upstreams that have something to send now."""
     left, busy = AT_ONCE, set[str]()
     for one in asked:
-        meant = await store.read(partial(_meant, asked=one, dialects=dialects, now=now, limit=left), is_long=True)
+        meant = await store.read(
+            partial(_meant, asked=one, dialects=dialects, now=now, limit=left), is_long=True, whose="gateway"
+        )
         works = [partial(_acknowledge, road, dialects, one, alert, ids(), now) for alert in meant]
         ended = await asyncio.gather(*(store.write(work) for work in works), return_exceptions=True)
         for alert, came_to in zip(meant, ended, strict=True):

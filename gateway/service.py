@@ -241,7 +241,7 @@ class Gateway:
                 self.dispatcher.wake(name)
 
     async def _warn_of_orphans(self) -> None:
-        for one in await self.store.read(lambda tx: tx.waiting(), is_long=True):
+        for one in await self.store.read(lambda tx: tx.waiting(), is_long=True, whose="gateway"):
             if one.upstream not in self.config.upstreams:
                 log.warning("upstream.unknown", upstream=one.upstream, waiting=one.count)
 
@@ -252,7 +252,7 @@ class Gateway:
         known = frozenset((await self.store.read(lambda tx: tx.note(SCOPES)) or {}).get("names", ()))
         left = []
         for scope in sorted((known | before) - now):
-            count = await self.store.read(partial(_count_open, scope=scope), is_long=True)
+            count = await self.store.read(partial(_count_open, scope=scope), is_long=True, whose="gateway")
             if count:
                 left.append(scope)
                 log.warning("scope.left", scope=scope, open=count)
@@ -278,7 +278,7 @@ class Gateway:
         self._show_upstreams()
         await self._follow_clock()
         await self.store.ease()
-        waiting = await self.store.read(lambda tx: tx.waiting(), is_long=True)
+        waiting = await self.store.read(lambda tx: tx.waiting(), is_long=True, whose="gateway")
         most = self.config.max_waiting
         count, size = sum(one.count for one in waiting), sum(one.bytes for one in waiting)
         self.desk.full = count >= most.deliveries or size >= most.bytes
@@ -339,7 +339,7 @@ class Gateway:
         before = now - int(self.config.retention * 1000)
         able = [inbound.scopes for inbound in self.config.inbounds.values() if inbound.dialect.muted_by]
         scopes = sorted(frozenset[str]().union(*able))
-        silenced = await self.store.read(lambda tx: muting.long_over(tx, scopes, before), is_long=True)
+        silenced = await self.store.read(lambda tx: muting.long_over(tx, scopes, before), is_long=True, whose="gateway")
 
         def work(tx: Tx) -> dict[str, int]:
             forget(tx, before, PURGED_AT_ONCE)
@@ -405,7 +405,7 @@ class Gateway:
         except StoreError:
             is_away = True  # the log says it every second
         try:
-            stock = await asyncio.wait_for(self.store.read(_stock, is_long=True), STORE_PATIENCE)
+            stock = await asyncio.wait_for(self.store.read(_stock, is_long=True, whose="gateway"), STORE_PATIENCE)
         except (StoreError, TimeoutError):
             is_away = True
         self._show_upstreams()

@@ -192,9 +192,11 @@ class Views:
             statuses=asked.statuses or (() if who.dialect.has_status else ("firing", "acknowledged")),
             resource=asked.resource,
             updated_from=millis(asked.since) if asked.since else None,
+            created_from=millis(asked.created_since) if asked.created_since else None,
             created_before=millis(asked.before) if asked.before else None,
             offset=asked.offset,
             limit=asked.limit,
+            newest_first=asked.descending and asked.choose is None,
         )
         answer = await self.store.read(lambda tx: listed(tx, who.scope, asked, wanted, self.now()), is_long=True)
         return Answered(structs.replace(answer, request=request), request, is_stale=is_stale)

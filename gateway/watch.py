@@ -143,7 +143,7 @@ class Watch:
             return "the dispatcher does not turn"
         try:
             await prove(self._store, 2.0)
-            waiting = await self._store.read(lambda tx: tx.waiting(), is_long=True)
+            waiting = await self._store.read(lambda tx: tx.waiting(), is_long=True, whose="gateway")
         except StoreError as error:
             return f"the store takes no commits: {error}"
         late = [one.upstream for one in waiting if self._age(one) > stall]
@@ -194,8 +194,8 @@ class Watch:
             found.append(STORE_FULL)
         try:
             await commit(self._store, 2.0)
-            waiting = await self._store.read(lambda tx: tx.waiting(), is_long=True)
-            dead = await self._store.read(lambda tx: tx.dead(but=Code.NO_UPSTREAM), is_long=True)
+            waiting = await self._store.read(lambda tx: tx.waiting(), is_long=True, whose="gateway")
+            dead = await self._store.read(lambda tx: tx.dead(but=Code.NO_UPSTREAM), is_long=True, whose="gateway")
         except StoreError:
             return [*found, STORE_AWAY]
         found += [

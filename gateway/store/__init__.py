@@ -13,7 +13,7 @@ nothing. A store of one gateway alone has no need of either, and does nothing th
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from msgspec import Struct
 
@@ -23,6 +23,9 @@ T = TypeVar("T")
 
 TargetState = Literal["absent", "waiting", "present", "dead", "gone", "standby"]
 DeliveryState = Literal["waiting", "delivered", "dead", "merged", "void"]
+Asking = Literal["caller", "operator", "gateway"]
+"""Who wants to read: no one of them is kept waiting by a long list of another."""
+ASKING = get_args(Asking)
 
 
 class AlertRow(Struct, kw_only=True):
@@ -152,14 +155,16 @@ class AttemptRow(Struct, kw_only=True):
 
 
 class AlertFilter(Struct, kw_only=True, frozen=True):
-    """Which alerts of a scope to list; empty fields do not select."""
+    """Which alerts of a scope to list; empty fields do not select. Oldest first, unless `newest_first`."""
 
     statuses: tuple[str, ...] = ()
     resource: str | None = None
     updated_from: int | None = None
+    created_from: int | None = None
     created_before: int | None = None
     offset: int = 0
     limit: int | None = None
+    newest_first: bool = False
 
 
 class DeliveryFilter(Struct, kw_only=True, frozen=True):
@@ -288,7 +293,7 @@ class Tx(Protocol):
         """The newest alerts of before an id, whatever became of them, each with its summary."""
 
     def alerts(self, scope: str, chosen: AlertFilter) -> tuple[list[AlertRow], int]:
-        """The alerts chosen, oldest first, and how many there are without `offset` and `limit`."""
+        """The alerts chosen, and how many there are without `offset` and `limit`."""
 
     def alerts_in_parts(self, scope: str, chosen: AlertFilter) -> Iterator[list[AlertRow]]:
         """The alerts chosen, oldest first, without `offset` and `limit`; a part of them at a time, as there may be very
@@ -347,6 +352,13 @@ class Tx(Protocol):
         """A delivery; in a transaction that writes it is kept to it until it ends."""
 
     def deliveries(self, chosen: DeliveryFilter) -> list[DeliveryRow]: ...
+    def delivery_numbers(self, chosen: DeliveryFilter, among: int) -> tuple[list[int], int | None]:
+        """The numbers of the deliveries chosen, newest first, and None. Where there is no index of such, only those
+        among so many of the newest, and before which number to go on, None where there are no more."""
+
+    def has_deliveries(self, upstream: str) -> bool:
+        """Whether anything was ever meant for an upstream."""
+
     def deliveries_of(self, command: int) -> list[DeliveryRow]: ...
     def is_waiting(self, alert: int, upstream: str) -> bool:
         """Whether a delivery of this alert waits for this upstream."""
@@ -464,8 +476,9 @@ class Store(Protocol):
         with it failed: it must change nothing but the store, or what it changes the same way again. What goes through
         many rows says that it `is_long`: it may not keep the event loop waiting."""
 
-    async def read(self, work: Callable[[Tx], T], *, is_long: bool = False) -> T:
-        """Runs `work` on a consistent, committed state; it must not write. `is_long` as for `write`."""
+    async def read(self, work: Callable[[Tx], T], *, is_long: bool = False, whose: Asking = "caller") -> T:
+        """Runs `work` on a consistent, committed state; it must not write. `is_long` as for `write`; what is long may
+        wait for what else is, but what the gateway wants to know itself not for the lists of others."""
 
     async def take(self, work: Callable[[Tx], T]) -> T:
         """Runs `work`, which claims deliveries and writes nothing else."""

@@ -31,7 +31,7 @@ import structlog
 
 from gateway.errors import StoreError
 from gateway.ids import SLOTS
-from gateway.store import DeliveryRow, Tx
+from gateway.store import Asking, DeliveryRow, Tx
 from gateway.store.jobs import Job, answer
 from gateway.store.postgres_journeys import CHANNEL, ahead, end, one_view, say, take_back, tell
 from gateway.store.postgres_line import ANSWER, PAUSE, Address, Away, Line, Watch
@@ -168,7 +168,7 @@ class PostgresStore:
         """A claim is durable like everything else: one that was lost could be made twice under the same fence."""
         return await self.write(work)
 
-    async def read(self, work: Callable[[Tx], T], *, is_long: bool = False) -> T:
+    async def read(self, work: Callable[[Tx], T], *, is_long: bool = False, whose: Asking = "caller") -> T:
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
 
     async def renew(self, claims: Collection[DeliveryRow]) -> Collection[int]:

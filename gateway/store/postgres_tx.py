@@ -64,6 +64,7 @@ class PostgresTx(SqlTx):
     another job, `last` the last one so far."""
 
     _by_id = "id + 0"
+    _commands_first = "commands c JOIN deliveries d ON d.command = c.id"
 
     def __init__(
         self,

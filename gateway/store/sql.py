@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from array import array
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import accumulate, groupby
+from operator import itemgetter
 from typing import Any, Literal, Protocol, get_args
 
 import msgspec
+from msgspec import structs
 
 from gateway.store import (
     AlertFilter,
@@ -38,9 +42,11 @@ ALL = 1 << 62
 """A limit that limits nothing."""
 PART = 500
 """So many alerts are read at once of a list that may be very long."""
-_OLDEST_FIRST = "ORDER BY created_at, id"
+_OLDEST_FIRST, _NEWEST_FIRST = "ORDER BY created_at, id", "ORDER BY created_at DESC, id DESC"
 OPEN = frozenset(("firing", "acknowledged"))
 """The statuses of alerts that are open; whoever has been deleted is neither open nor listed."""
+CLOSED = frozenset(("resolved",))
+"""The statuses of all others."""
 LAST = "\U0010ffff"
 """No text comes after this one but itself."""
 
@@ -64,6 +70,8 @@ class Rows(Protocol):
 class SqlTx(ABC):
     """One transaction. Not to be used outside of `Store.write`, `Store.take` and `Store.read`."""
 
+    _commands_first = "commands c CROSS JOIN deliveries d ON d.command = c.id"
+    """Commands and their deliveries; a planner that keeps the order of a `CROSS JOIN` begins with the commands."""
     _by_id = "id"
     """How the few rows that an index finds are put in order. A planner that is kept from sorting may not think of going
     through the whole table in this order instead, to find them there."""
@@ -154,15 +162,25 @@ class SqlTx(ABC):
 
     def alerts(self, scope: str, chosen: AlertFilter) -> tuple[list[AlertRow], int]:
         where, values = _where(scope, chosen)
-        total = self._one(f"SELECT count(*) FROM alerts WHERE {where}", values)[0]
+        order = _NEWEST_FIRST if chosen.newest_first else _OLDEST_FIRST
+        total = self._count(scope, chosen)
         limit = ALL if chosen.limit is None else chosen.limit
         # What is put in order is their numbers: whole alerts, of which there may be many before the page that is asked
         # for, would be copied to the disk and back.
-        page = f"SELECT id FROM alerts WHERE {where} {_OLDEST_FIRST} LIMIT ? OFFSET ?"
-        chosen_ones = f"{ALERTS.select} WHERE id IN ({page}) {_OLDEST_FIRST}"
+        page = f"SELECT id FROM alerts WHERE {where} {order} LIMIT ? OFFSET ?"
+        chosen_ones = f"{ALERTS.select} WHERE id IN ({page}) {order}"
         if chosen.limit is None and not chosen.offset:
-            chosen_ones = f"{ALERTS.select} WHERE {where} {_OLDEST_FIRST} LIMIT ? OFFSET ?"
+            chosen_ones = f"{ALERTS.select} WHERE {where} {order} LIMIT ? OFFSET ?"
         return [ALERTS.decode(row) for row in self._all(chosen_ones, [*values, limit, chosen.offset])], total
+
+    def _count(self, scope: str, chosen: AlertFilter) -> int:
+        """How many alerts are chosen. What is over is what is not open: both are counted in an index alone, and most
+        of all that is stored is over."""
+        if frozenset(chosen.statuses) == CLOSED and chosen.resource is None and chosen.updated_from is None:
+            every, still_open = (structs.replace(chosen, statuses=of) for of in ((), tuple(OPEN)))
+            return self._count(scope, every) - self._count(scope, still_open)
+        where, values = _where(scope, chosen)
+        return int(self._one(f"SELECT count(*) FROM alerts WHERE {where}", values)[0])
 
     def alerts_in_parts(self, scope: str, chosen: AlertFilter) -> Iterator[list[AlertRow]]:
         where, values = _where(scope, chosen)
@@ -277,28 +295,45 @@ class SqlTx(ABC):
         return DELIVERIES.decode(found) if found else None
 
     def deliveries(self, chosen: DeliveryFilter) -> list[DeliveryRow]:
-        conditions, values = ["1 = 1"], []
-        if chosen.state is not None:  # in so many words, so that an index of that state is used
-            if chosen.state not in STATES:
-                return []
-            conditions.append(f"state = '{chosen.state}'")
-        for column in ("upstream", "alert"):
-            if (value := getattr(chosen, column)) is not None:
-                conditions.append(f"{column} = ?")
-                values.append(value)
-        if chosen.ids:
-            conditions.append(f"id IN ({', '.join('?' for _ in chosen.ids)})")
-            values += chosen.ids
-        if chosen.after is not None:
-            conditions.append("id > ?")
-            values.append(chosen.after)
-        if chosen.before is not None:
-            conditions.append("id < ?")
-            values.append(chosen.before)
-        is_few = chosen.alert is not None or chosen.ids or chosen.state in ("waiting", "dead")
-        order = (self._by_id if is_few else "id") + (" DESC" if chosen.after is None else "")
-        where = f"{DELIVERIES.select} WHERE {' AND '.join(conditions)} ORDER BY {order} LIMIT ?"
-        return [DELIVERIES.decode(row) for row in self._all(where, [*values, chosen.limit])]
+        if chosen.state not in (None, *STATES):
+            return []
+        if _has_own_index(chosen):
+            numbers, values = self._numbers_of_a_state(chosen)
+            statement = f"{DELIVERIES.select} WHERE id IN ({numbers}) ORDER BY {self._by_id} {_way(chosen)}"
+        else:
+            where, values = _deliveries_where(chosen)
+            order = self._by_id if chosen.alert is not None or chosen.ids else "id"
+            statement = f"{DELIVERIES.select} WHERE {where} ORDER BY {order} {_way(chosen)} LIMIT ?"
+            values.append(chosen.limit)
+        return [DELIVERIES.decode(row) for row in self._all(statement, values)]
+
+    def _numbers_of_a_state(self, chosen: DeliveryFilter) -> tuple[str, list[Any]]:
+        """The statement that finds them by the index of what waits, or died, and its values. Put in order are numbers
+        that are in the index; a planner that may take the table's order goes through all that is stored for them."""
+        where, values = _deliveries_where(chosen)
+        is_in_order = chosen.state == "dead" and chosen.upstream is not None
+        order = self._by_id if is_in_order else "id + 0"
+        return f"SELECT id FROM deliveries WHERE {where} ORDER BY {order} {_way(chosen)} LIMIT ?", [
+            *values,
+            chosen.limit,
+        ]
+
+    def delivery_numbers(self, chosen: DeliveryFilter, among: int) -> tuple[list[int], int | None]:
+        if chosen.alert is not None or chosen.ids:
+            return [row.id for row in self.deliveries(chosen)], None
+        if _has_own_index(chosen):
+            return [row[0] for row in self._all(*self._numbers_of_a_state(chosen))], None
+        if chosen.upstream is not None and not self.has_deliveries(chosen.upstream):
+            return [], None
+        newest = "SELECT id, state, upstream FROM deliveries WHERE id < ? ORDER BY id DESC LIMIT ?"
+        rows = self._all(newest, (ALL if chosen.before is None else chosen.before, among))
+        found = [row[0] for row in rows if chosen.state in (None, row[1]) and chosen.upstream in (None, row[2])]
+        return found[: chosen.limit], rows[-1][0] if len(rows) == among else None
+
+    def has_deliveries(self, upstream: str) -> bool:
+        # In the order of an index: a planner that takes the upstream for a usual one would go through all there is.
+        any_one = "SELECT 1 FROM deliveries WHERE upstream = ? ORDER BY lane, id LIMIT 1"
+        return self._one(any_one, (upstream,)) is not None
 
     def deliveries_of(self, command: int) -> list[DeliveryRow]:
         rows = self._all(f"{DELIVERIES.select} WHERE command = ? ORDER BY {self._by_id}", (command,))
@@ -476,24 +511,16 @@ class SqlTx(ABC):
         return list(lines.values())
 
     def arrivals(self, since: int) -> list[Arrivals]:
-        theirs = "FROM deliveries d JOIN commands c ON c.id = d.command WHERE c.at >= ? AND d.state = 'delivered'"
+        # The commands come first, by when they were accepted: another order begins with all that is stored. Ages are
+        # counted, so that what is sorted is no more than there are of them.
+        age = "d.finished_at - c.at"
         counted = self._all(
-            "SELECT d.upstream, count(*), sum(CASE WHEN d.status = 202 THEN 1 ELSE 0 END), max(d.finished_at - c.at) "
-            f"{theirs} GROUP BY d.upstream ORDER BY d.upstream",
+            f"SELECT d.upstream, {_rounded(age)} AS age, count(*), sum(CASE WHEN d.status = 202 THEN 1 ELSE 0 END), "
+            f"max({age}) FROM {self._commands_first} "
+            "WHERE c.at >= ? AND d.state = 'delivered' GROUP BY d.upstream, age ORDER BY d.upstream, age",
             (since,),
         )
-        at = f"SELECT d.finished_at - c.at {theirs} AND d.upstream = ? ORDER BY 1 LIMIT 1 OFFSET ?"
-        return [
-            Arrivals(
-                upstream=upstream,
-                accepted=int(accepted),
-                confirmed=count - int(accepted),
-                p50=self._one(at, (since, upstream, (count - 1) // 2))[0],
-                p99=self._one(at, (since, upstream, (count * 99 + 99) // 100 - 1))[0],
-                worst=worst,
-            )
-            for upstream, count, accepted, worst in counted
-        ]
+        return [_arrivals(upstream, list(ages)) for upstream, ages in groupby(counted, key=itemgetter(0))]
 
     # keeping house
 
@@ -532,6 +559,62 @@ def _place(alerts: str) -> str:
     return f"coalesce((SELECT min(t.position) {said_by} AND i.scope = ? AND i.name = ?), 0)"
 
 
+FINE = 10_000
+"""So many milliseconds are counted one by one; ten times as many, and so on, in steps ten times as long."""
+
+
+def _rounded(age: str) -> str:
+    """An age in milliseconds, to four digits: of what was away for days there are no more than some ten thousand."""
+    steps = [10**power for power in range(7)]
+    cases = " ".join(f"WHEN {age} < {FINE * step} THEN ({age}) / {step} * {step}" for step in steps)
+    return f"CASE {cases} ELSE ({age}) / {steps[-1] * 10} * {steps[-1] * 10} END"
+
+
+def _arrivals(upstream: str, ages: list[Any]) -> Arrivals:
+    """The sums over one upstream: for each age, from the least on, how many there were, how many of those were merely
+    accepted, and the worst of them."""
+    upto = list(accumulate(row[2] for row in ages))
+    count, accepted = upto[-1], sum(int(row[3]) for row in ages)
+    return Arrivals(
+        upstream=upstream,
+        accepted=accepted,
+        confirmed=count - accepted,
+        p50=ages[bisect_left(upto, (count - 1) // 2 + 1)][1],
+        p99=ages[bisect_left(upto, (count * 99 + 99) // 100)][1],
+        worst=max(row[4] for row in ages),
+    )
+
+
+def _has_own_index(chosen: DeliveryFilter) -> bool:
+    """Whether there is an index of deliveries of this state, and they are not of one alert."""
+    return chosen.state in ("waiting", "dead") and chosen.alert is None and not chosen.ids
+
+
+def _way(chosen: DeliveryFilter) -> str:
+    return "DESC" if chosen.after is None else "ASC"
+
+
+def _deliveries_where(chosen: DeliveryFilter) -> tuple[str, list[Any]]:
+    """The condition on the deliveries that are chosen, and its values."""
+    conditions, values = ["1 = 1"], list[Any]()
+    if chosen.state is not None:  # in so many words, so that an index of that state is used
+        conditions.append(f"state = '{chosen.state}'")
+    for column in ("upstream", "alert"):
+        if (value := getattr(chosen, column)) is not None:
+            conditions.append(f"{column} = ?")
+            values.append(value)
+    if chosen.ids:
+        conditions.append(f"id IN ({', '.join('?' for _ in chosen.ids)})")
+        values += chosen.ids
+    if chosen.after is not None:
+        conditions.append("id > ?")
+        values.append(chosen.after)
+    if chosen.before is not None:
+        conditions.append("id < ?")
+        values.append(chosen.before)
+    return " AND ".join(conditions), values
+
+
 def _where(scope: str, chosen: AlertFilter) -> tuple[str, list[Any]]:
     """The condition on the alerts of a scope that are chosen, and its values."""
     conditions, values = ["scope = ?", "is_deleted = 0"], [scope]
@@ -544,6 +627,7 @@ def _where(scope: str, chosen: AlertFilter) -> tuple[str, list[Any]]:
     for column, value in (
         ("resource =", chosen.resource),
         ("updated_at >=", chosen.updated_from),
+        ("created_at >=", chosen.created_from),
         ("created_at <", chosen.created_before),
     ):
         if value is not None:

@@ -24,13 +24,13 @@ from typing import Any, TypeVar
 import apsw
 
 from gateway.errors import StoreError
-from gateway.store import DeliveryRow, Tx
+from gateway.store import ASKING, Asking, DeliveryRow, Tx
 from gateway.store.ballast import SIZE, Ballast
 from gateway.store.jobs import Job, settle
 from gateway.store.sql import Rows, SqlTx
 
 T = TypeVar("T")
-SCHEMAS = ("001.sql", "002.sql", "003.sql", "004.sql", "005.sql", "006.sql", "007.sql")
+SCHEMAS = ("001.sql", "002.sql", "003.sql", "004.sql", "005.sql", "006.sql", "007.sql", "008.sql")
 BATCH = 256
 """Jobs in one transaction."""
 ROOM = 1 << 18
@@ -45,9 +45,8 @@ DAMAGE = (apsw.CorruptError, apsw.NotADBError)
 """What SQLite says of a file in which something lies that it never wrote."""
 PATIENCE = 5000
 """Milliseconds to wait for another program that writes."""
-WRITERS_CACHE, READERS_CACHE, LISTERS_CACHE = 2000, 300, 700
-"""KiB of the file that each connection keeps at hand: an operator's long list fills the lister's, and a sidecar has
-64 MiB for everything."""
+WRITERS_CACHE, READERS_CACHE = 2000, 300
+"""KiB of the file that each connection keeps at hand: a long list fills it, and a sidecar has 64 MiB for everything."""
 
 
 class SqliteTx(SqlTx):
@@ -83,9 +82,9 @@ class SqliteStore:
         self._is_closing = False
         self._takes_long = False
         self._writing: asyncio.Task[None] | None = None
-        self._threads = ThreadPoolExecutor(2, "store")
-        self._lister: apsw.Connection | None = None
-        self._listing = asyncio.Lock()
+        self._threads = ThreadPoolExecutor(1 + len(ASKING), "store")
+        self._listers: dict[Asking, apsw.Connection] = {}
+        self._listing = {whose: asyncio.Lock() for whose in ASKING}
         self._ballast = Ballast(f"{self._path}.ballast")
         self._lives_on_spare = False
         self.slot = 0
@@ -190,7 +189,7 @@ class SqliteStore:
         if self._writing:
             await self._writing
         self._threads.shutdown()
-        for connection in {self._writer, self._reader, self._lister or self._reader}:
+        for connection in {self._writer, self._reader, *self._listers.values()}:
             connection.close()
         self._unlock()
 
@@ -201,16 +200,16 @@ class SqliteStore:
         result: T = await job.future
         return result
 
-    async def read(self, work: Callable[[Tx], T], *, is_long: bool = False) -> T:
+    async def read(self, work: Callable[[Tx], T], *, is_long: bool = False, whose: Asking = "caller") -> T:
         if self._reader is self._writer:
             return await self.write(work, is_long=is_long)
         if not is_long:
             return self._read(self._reader, work)
-        async with self._listing:
-            if self._lister is None:
+        async with self._listing[whose]:
+            if whose not in self._listers:
                 self._look_for_files()
-                self._lister = self._connect(LISTERS_CACHE)
-            return await self._aside(self._read, self._lister, work)
+                self._listers[whose] = self._connect(READERS_CACHE)
+            return await self._aside(self._read, self._listers[whose], work)
 
     async def _aside(self, work: Callable[..., T], *given: Any) -> T:
         """Does something in a thread."""
@@ -221,7 +220,7 @@ class SqliteStore:
         search behind it."""
         began = time.monotonic()
         try:
-            return await self.read(work, is_long=self._takes_long)
+            return await self.read(work, is_long=self._takes_long, whose="gateway")
         finally:
             self._takes_long = time.monotonic() - began > AT_A_STRETCH * 2
 

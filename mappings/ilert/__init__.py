@@ -6,8 +6,6 @@ https://api.ilert.com/api-docs/. It must not know what stands behind the gateway
 
 from __future__ import annotations
 
-from datetime import datetime
-from functools import partial
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -18,7 +16,6 @@ from gateway.dialect import (
     CREDENTIAL,
     Answer,
     Call,
-    Chosen,
     Command,
     Delivered,
     Dialect,
@@ -250,19 +247,14 @@ def _list(incoming: Incoming) -> Listing:
     for word in states:
         if word not in STATUS.words:
             raise invalid("states", f"{word[:64]!r} is none of {', '.join(STATUS.words)}")
-    since = time_of(incoming, "from")
+    # Both ends of the period are of the `reportTime`, so that who pages through time sees each alert once.
     return Listing(
         statuses=tuple(STATUS.read(word) for word in states),
-        choose=None if since is None else partial(_reported_since, since),
+        created_since=time_of(incoming, "from"),
         before=time_of(incoming, "until"),
         offset=whole_number(incoming, "start-index", 0, least=0, most=10**9),
         limit=whole_number(incoming, "max-results", 50, least=1, most=100),
     )
-
-
-def _reported_since(since: datetime, shown: Shown) -> Chosen | None:
-    """Both ends of the period are of the `reportTime`, so that who pages through time sees each alert once."""
-    return Chosen() if shown.flat["created_at"] >= since else None
 
 
 def _accept(incoming: Incoming) -> Command:

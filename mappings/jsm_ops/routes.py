@@ -120,7 +120,7 @@ def _search(incoming: Incoming) -> Listing:
         return created is None or ((since is None or since <= created) and (until is None or created <= until))
 
     size = whole_number(incoming, "size", 20, least=1, most=lists.LONGEST_PAGE)
-    return lists.listing(incoming, size, "/v1/alerts", among)
+    return lists.listing(incoming, size, "/v1/alerts", among if since or until else None)
 
 
 def _assign(incoming: Incoming) -> Command:

@@ -14,7 +14,7 @@ from gateway.asking import one, whole_number
 from gateway.canonical import Operation
 from gateway.dialect import Answer, Chosen, Incoming, Inquiry, Json, Listing, Read, Reply, Shown, Told
 from gateway.errors import Problem, ProblemKind, invalid
-from gateway.values import iso
+from gateway.values import from_millis, iso
 from mappings.opsgenie import query
 from mappings.opsgenie.asked import ACTED, ref
 from mappings.opsgenie.words import answered, as_shown, now_of, number_of, outcome
@@ -69,11 +69,12 @@ def _limit(incoming: Incoming) -> int:
     return min(whole_number(incoming, "limit", 20, least=1), LONGEST_PAGE)
 
 
-def listing(incoming: Incoming, most: int, base: str, among: Callable[[Shown], bool] = lambda shown: True) -> Listing:
+def listing(incoming: Incoming, most: int, base: str, among: Callable[[Shown], bool] | None = None) -> Listing:
     """The alerts that a query chooses `among` those, in the order that is asked for: at most so many, of which further
-    pages are at `base`."""
+    pages are at `base`. Most are over, and there may be very many: nobody looks at those that cannot be meant, nor at
+    what a page leaves out where all are asked for as they were created."""
     text = one(incoming, "query") or ""
-    test = query.parse(text)
+    asked = query.parse(text)
     sort, order = one(incoming, "sort") or "createdAt", one(incoming, "order") or "desc"
     sort = query.MISSPELT.get(sort, sort)
     if sort not in query.SORTS:
@@ -83,13 +84,17 @@ def listing(incoming: Incoming, most: int, base: str, among: Callable[[Shown], b
     now, key = incoming.now, query.sort_key(sort)
 
     def choose(shown: Shown) -> Chosen | None:
-        if not among(shown):
+        if among is not None and not among(shown):
             return None
         found = as_shown(shown, now, is_whole=True)
-        return Chosen(key(found)) if test(found) else None
+        return Chosen(key(found)) if asked.test(found) else None
 
+    is_plain = among is None and asked.is_all and sort == "createdAt"
     return Listing(
-        choose=choose,
+        statuses=("firing", "acknowledged") if asked.is_open else (),
+        created_since=None if asked.since is None else from_millis(asked.since),
+        before=None if asked.before is None else from_millis(asked.before),
+        choose=None if is_plain else choose,
         descending=order == "desc",
         offset=whole_number(incoming, "offset", 0, least=0, most=20_000),
         limit=most,

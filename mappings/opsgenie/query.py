@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.dialect import Json
 from gateway.errors import Problem, invalid
@@ -17,6 +17,8 @@ from gateway.values import is_made_of, millis, read_time
 
 Test = Callable[[dict[str, Json]], bool]
 LONGEST, DEEPEST = 2_000, 32
+LATEST, SHOWN = 1 << 42, 1001
+"""Milliseconds since 1970 that no alert is as late as; by how many one may have been created after what is shown."""
 TIMES = ("createdAt", "updatedAt", "lastOccurredAt", "snoozedUntil")
 TEXTS = ("message", "description")
 """Fields of which a word is enough."""
@@ -39,14 +41,32 @@ _BLANK = re.compile(r"\s*")
 _NAME = re.compile(r"[A-Za-z][A-Za-z.]*")
 _OPERATOR = re.compile(r"\s*(<=|>=|!=|:|=|<|>)")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_ALL_OPEN = re.compile(r'\s*status\s*[:=]\s*(open|"open")\s*', re.IGNORECASE)
 _BARE = re.compile(r'[^\s()"]+')
 
 
-def parse(text: str) -> Test:
-    """The test that a query stands for; raises `Problem` for one that makes no sense."""
+class Query(NamedTuple):
+    """The test that a query stands for, and what can be said beforehand of whatever passes it: whether it is open, and
+    when it was created, from a time on and before another, in milliseconds since 1970; `is_all` where it says no more
+    than whether it is open."""
+
+    test: Test
+    is_open: bool = False
+    since: int | None = None
+    before: int | None = None
+    is_all: bool = False
+
+
+def parse(text: str) -> Query:
+    """What a query stands for; raises `Problem` for one that makes no sense."""
     if len(text) > LONGEST:
         raise invalid("query", f"is longer than {LONGEST} characters")
-    return _Parser(text).whole()
+    parser = _Parser(text)
+    test = parser.whole()
+    if parser.is_either:
+        return Query(test)
+    is_all = not text.strip() or _ALL_OPEN.fullmatch(text) is not None
+    return Query(test, parser.is_open, parser.since, parser.before, is_all)
 
 
 class _Parser:
@@ -56,6 +76,9 @@ class _Parser:
         self._text = text
         self._at = 0
         self._depth = 0
+        self.is_either = self.is_open = False
+        self.since: int | None = None
+        self.before: int | None = None
 
     def whole(self) -> Test:
         if not self._text.strip():
@@ -88,6 +111,7 @@ class _Parser:
     def _either(self, one: Callable[[], Test]) -> Test:
         tests = [self._all(one)]
         while self._takes("OR"):
+            self.is_either = self.is_either or not self._depth
             tests.append(self._all(one))
         return tests[0] if len(tests) == 1 else lambda alert: any(test(alert) for test in tests)
 
@@ -134,7 +158,20 @@ class _Parser:
         self._skip()
         if self._text[self._at : self._at + 1] == "(":
             return self._not(lambda: _comparison(field, sign, self._value()))
-        return _comparison(field, sign, self._value())
+        value = self._value()
+        test = _comparison(field, sign, value)
+        if not self._depth:  # it holds of all that pass, unless another may hold instead
+            self._note(field, sign, value)
+        return test
+
+    def _note(self, field: str, sign: str, value: str) -> None:
+        self.is_open |= field == "status" and sign in (":", "=") and value.lower() == "open"
+        if field != "createdAt" or not 0 <= (bound := _number(field, value)) < LATEST:
+            return
+        if sign in (">", ">=", ":", "="):
+            self.since = max(self.since or 0, int(bound))
+        if sign in ("<", "<=", ":", "="):
+            self.before = min(self.before or LATEST, int(bound) + SHOWN)
 
     def _value(self) -> str:
         self._skip()

@@ -190,6 +190,23 @@ def test_what_is_not_understood_changes_nothing(tmp_path: Path, path: str, body:
         assert s.get("/-/operations").json() == {"operations": []}
 
 
+def test_a_list_goes_on_through_slices_in_which_there_is_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a state that has no index so many deliveries are looked at in each transaction."""
+    monkeypatch.setattr("gateway.admin.SLICE", 2)
+    with chaos(say(503)) as vendor, standing(tmp_path, vendor.url) as s:
+        s.page(*(f"key-{number}" for number in range(7)))
+        ids = [one["id"] for one in s.get("/-/deliveries").json()["deliveries"]]
+        assert len(ids) == 7 and ids == sorted(set(ids), reverse=True)
+        dropped = [ids[1], ids[5]]
+        assert s.post("/-/drop", {"ids": dropped, "because": "b"}).json()["count"] == 2
+        for limit, found in ((9, dropped), (1, dropped[:1])):
+            listed = s.get(f"/-/deliveries?state=void&limit={limit}").json()["deliveries"]
+            assert [one["id"] for one in listed] == found
+        assert s.get("/-/deliveries?state=merged").json() == {"deliveries": []}
+
+
 @pytest.mark.parametrize(("asked", "count"), [("", 2 * PAGE + 3), ("limit=1", 1), (f"limit={PAGE}", PAGE)])
 def test_a_long_list_comes_whole_in_pieces(tmp_path: Path, asked: str, count: int) -> None:
     """Newest first, each delivery once, over as many pages as it takes; and no more than was asked for."""

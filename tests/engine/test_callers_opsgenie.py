@@ -185,6 +185,25 @@ def test_only_its_own_caller_finds_an_alert_or_a_request(h: House) -> None:
     assert h.call("GET", ALERTS, key=OTHER).body["data"] == []
 
 
+def test_a_list_is_the_same_whether_all_are_asked_for_or_all_pass(h: House) -> None:
+    """Where nothing is asked for the store has them in order, and nobody else is looked at."""
+    for number in range(5):
+        h.call("POST", ALERTS, {"message": f"m {number}", "alias": f"a {number}", "tags": ["plain"]})
+    h.call("POST", f"{ALERTS}/a%201/close?identifierType=alias", {})
+    for order in ("asc", "desc"):
+        for page in ("limit=2", "limit=2&offset=2", "limit=2&offset=4", "limit=100", "offset=9"):
+            asked = f"{ALERTS}?order={order}&{page}"
+            plain, passing = h.call("GET", asked).body, h.call("GET", f"{asked}&query=createdAt%3E0").body
+            assert plain["data"] == passing["data"]
+            assert plain["paging"]["last"].split("offset=")[1] == passing["paging"]["last"].split("offset=")[1]
+    opened = [h.call("GET", f"{ALERTS}?limit=7&query=status:open{more}").body["data"] for more in ("", "+createdAt>0")]
+    assert opened[0] == opened[1]
+    found = h.call("GET", f"{ALERTS}?query=status:open+tag:plain").body["data"]
+    assert [one["alias"] for one in found] == ["a 4", "a 3", "a 2", "a 0"]
+    counts = [h.call("GET", f"{ALERTS}/count{query}").body["data"] for query in ("", "?query=createdAt%3E0")]
+    assert counts[0] == counts[1] and counts[0]["count"] >= 5
+
+
 def test_a_list_is_sorted_as_the_go_sdk_misspells_it(h: House) -> None:
     _create(h)
     for word in ("lastOccuredAt", "lastOccurredAt"):
@@ -423,13 +442,43 @@ ALERT = {
     ],
 )
 def test_queries(query: str, holds: bool) -> None:
-    assert parse(query)(dict(ALERT)) is holds
+    assert parse(query).test(dict(ALERT)) is holds
+
+
+@pytest.mark.parametrize(
+    ("query", "is_open", "since", "before"),
+    [
+        ("", False, None, None),
+        ("status: open", True, None, None),
+        ("status=OPEN AND priority: P1", True, None, None),
+        ("db status: open", True, None, None),
+        ("status: open OR priority: P1", False, None, None),
+        ("priority: P1 OR createdAt > 1000 status: open", False, None, None),
+        ("NOT status: open", False, None, None),
+        ("(status: open OR tag: x) createdAt >= 1000", False, 1000, None),
+        ("status != open", False, None, None),
+        ("status: closed", False, None, None),
+        ("status: op*", False, None, None),
+        ("createdAt > 1000 AND createdAt < 5000 createdAt > 2000", False, 2000, 6001),
+        ("createdAt = 1000", False, 1000, 2001),
+        ("createdAt != 1000", False, None, None),
+        ("createdAt < 99999999999999999", False, None, None),
+        ("updatedAt > 1000", False, None, None),
+    ],
+)
+def test_what_a_query_says_of_all_that_pass_it(
+    query: str, is_open: bool, since: int | None, before: int | None
+) -> None:
+    """Only what is sure: the others are not even looked at."""
+    said = parse(query)
+    assert said[1:4] == (is_open, since, before)
+    assert said.is_all is (query in ("", "status: open"))
 
 
 def test_wildcards_do_not_keep_the_gateway_busy() -> None:
     """Tried in every way there is, four of them on a text of the longest kind would take for ever."""
     began = time.perf_counter()
-    assert not parse('description: "*a*a*b"')({**ALERT, "description": "a" * 400})
+    assert not parse('description: "*a*a*b"').test({**ALERT, "description": "a" * 400})
     assert time.perf_counter() - began < 1
 
 

@@ -14,7 +14,7 @@ from gateway.canonical import Operation
 from gateway.config import parse
 from gateway.preparing import Shipment, fire
 from gateway.service import Gateway
-from gateway.store import DeliveryRow, TargetRow, Tx
+from gateway.store import Asking, DeliveryRow, TargetRow, Tx
 from gateway.store.postgres import PostgresStore
 from tests.chaos_upstream import RESET_AFTER, chaos, say
 from tests.engine.store_drivers import alert, delivery
@@ -126,9 +126,9 @@ class Frozen(PostgresStore):
         self.looked: Callable[[], bool] = lambda: False
         self.is_over = False
 
-    async def read(self, work: Callable[[Tx], T], *, is_long: bool = False) -> T:
+    async def read(self, work: Callable[[Tx], T], *, is_long: bool = False, whose: Asking = "caller") -> T:
         """Reads, and stands still."""
-        found = await super().read(work, is_long=is_long)
+        found = await super().read(work, is_long=is_long, whose=whose)
         if not self.is_over and self.looked():
             self.is_over = True
             time.sleep(LEASE + 0.1)  # noqa: ASYNC251 - the whole process is frozen

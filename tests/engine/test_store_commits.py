@@ -170,6 +170,36 @@ def test_what_is_long_keeps_the_event_loop_free(harness: Harness, kind: str) -> 
     within(harness, main)
 
 
+def test_what_the_gateway_wants_to_know_is_not_behind_the_long_lists_of_others(harness: Harness) -> None:
+    """Metrics and alarms said that the store takes no commits for as long as an operator's or a caller's list took."""
+
+    async def main(store: Store) -> None:
+        is_over = threading.Event()
+
+        def work(tx: Tx) -> bool:
+            return is_over.wait(20)
+
+        others = [asyncio.create_task(store.read(work, is_long=True, whose="operator"))]
+        if isinstance(store, SqliteStore):  # in PostgreSQL a statement has its time
+            others.append(asyncio.create_task(store.read(work, is_long=True)))
+        await asyncio.sleep(0.05)
+        try:
+            await asyncio.wait_for(store.read(lambda tx: tx.waiting(), is_long=True, whose="gateway"), 5)
+            assert not any(one.done() for one in others)
+        finally:
+            is_over.set()
+        assert all(await asyncio.gather(*others))
+
+    if store_has_readers(harness):
+        within(harness, main)
+
+
+def store_has_readers(harness: Harness) -> bool:
+    """Whether it reads beside its writer: one in memory has nothing else."""
+    store = harness.open()
+    return not (isinstance(store, SqliteStore) and store._path == ":memory:")
+
+
 def test_a_batch_that_is_done_in_several_stretches_is_one_commit(tmp_path: Path) -> None:
     async def main(store: Store) -> None:
         def work(number: int, tx: Tx) -> None:
