@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import house
+from tests.harness import KEY, house
 from tests.reverse import needs_nginx, nginx
 
-pytestmark = needs_nginx
 
-
+@needs_nginx
 @pytest.mark.parametrize("how", ["", "proxy_http_version 1.1; proxy_set_header X-Forwarded-Proto $scheme;"])
 def test_whoever_comes_through_a_proxy_on_this_machine_is_no_operator(tmp_path: Path, how: str) -> None:
     """It needs no token from here; with nothing but `proxy_pass`, nginx asks as somebody from here does."""
@@ -28,3 +27,49 @@ def test_whoever_comes_through_a_proxy_on_this_machine_is_no_operator(tmp_path: 
         dropped = h.client.post(front + "/-/drop", json={"upstream": "oncall", "because": "why not"})
         assert dropped.status_code == 403
         assert h.client.get(front + "/-/ready").status_code == 200, "balancers ask"
+
+
+PASSED_ON = "location /pager/ {{ proxy_pass {url}; proxy_set_header Host $http_host; }}"
+CUT_OFF = """location /pager/ {{ proxy_pass {url}$below; proxy_set_header X-Forwarded-Host $http_host;
+    proxy_set_header X-Forwarded-Prefix /pager; }}"""
+BELOW = "map $request_uri $below { ~^/pager(/.*)$ $1; }"
+
+
+@needs_nginx
+@pytest.mark.parametrize("how", [PASSED_ON, CUT_OFF], ids=["passed on", "cut off"])
+def test_below_a_path_of_the_proxys(tmp_path: Path, how: str) -> None:
+    """Whether the proxy passes its own part of the path on or not; an alias with a slash is found, and links to further
+    pages lead where the caller asked."""
+    with (
+        house(tmp_path, {"oncall": "opsgenie"}, inbounds=["opsgenie", "ilert"]) as h,
+        nginx(tmp_path / "n", how.format(url=h.url), BELOW) as front,
+    ):
+        at, who = f"{front}/pager/opsgenie/v2/alerts", {"authorization": f"GenieKey {KEY}"}
+        for alias in ("db-1/disk a+b \u00fc", "web-1/cpu"):
+            assert h.client.post(at, json={"message": "m", "alias": alias}, headers=who).status_code == 202
+        name = f"{at}/db-1%2Fdisk%20a+b%20%C3%BC"
+        found = h.client.get(name, params={"identifierType": "alias"}, headers=who)
+        assert (found.status_code, found.json()["data"]["alias"]) == (200, "db-1/disk a+b \u00fc")
+        paging = h.client.get(at, params={"limit": 1}, headers=who).json()["paging"]
+        assert paging["next"].startswith(f"{front}/pager/opsgenie/v2/alerts?")
+        assert len(h.client.get(paging["next"], headers=who).json()["data"]) == 1
+        closed = h.client.post(f"{name}/close", params={"identifierType": "alias"}, json={}, headers=who)
+        assert closed.status_code == 202
+        h.wait_for(lambda: [got for got in h.arrived("opsgenie") if got.path.endswith("/close")])
+        nothing = h.client.get(f"{front}/pager/opsgenie/v3", headers=who)
+        assert (nothing.status_code, "requestId" in nothing.json()) == (404, True)
+
+
+@pytest.mark.parametrize(
+    ("headers", "begins"),
+    [
+        ({"host": "gw", "x-forwarded-proto": "https, http"}, "https://gw/opsgenie/"),
+        ({"host": "gw", "x-forwarded-proto": "gopher"}, "http://gw/opsgenie/"),
+        ({"host": "gw", "x-forwarded-host": "a.example:8443, b.example"}, "http://a.example:8443/opsgenie/"),
+        ({"host": "gw", "x-forwarded-prefix": "/pager/"}, "http://gw/pager/opsgenie/"),
+    ],
+)
+def test_links_lead_where_the_first_proxy_was_asked(tmp_path: Path, headers: dict[str, str], begins: str) -> None:
+    with house(tmp_path, {"oncall": "opsgenie"}, inbounds=["opsgenie"]) as h:
+        answer = h.client.get(f"{h.url}/opsgenie/v2/alerts", headers={**headers, "authorization": f"GenieKey {KEY}"})
+        assert answer.json()["paging"]["first"].startswith(begins)
