@@ -1,12 +1,16 @@
-"""A proxy in front of the gateway, as README says under *Behind a proxy*: nginx itself, with as little in its
-configuration as people write, and with what stands in README."""
+"""A proxy in front of the gateway, or before an upstream, as README says under *Behind a proxy*: nginx itself, with as
+little in its configuration as people write, and with what stands in README."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+import trustme
 
+from tests.chaos_upstream import chaos
+from tests.engine.certificates import vouched, write
+from tests.engine.test_delivery import OK, before, deliveries, ended, page, table
 from tests.harness import KEY, house
 from tests.reverse import needs_nginx, nginx
 
@@ -73,3 +77,48 @@ def test_links_lead_where_the_first_proxy_was_asked(tmp_path: Path, headers: dic
     with house(tmp_path, {"oncall": "opsgenie"}, inbounds=["opsgenie"]) as h:
         answer = h.client.get(f"{h.url}/opsgenie/v2/alerts", headers={**headers, "authorization": f"GenieKey {KEY}"})
         assert answer.json()["paging"]["first"].startswith(begins)
+
+
+# --- between the gateway and an upstream -------------------------------------------------------------------------
+
+
+@needs_nginx
+@pytest.mark.parametrize("says", ["return 302 https://login.example.com/?to=secret", "return 404", "return 405"])
+def test_what_a_proxy_before_the_upstream_says_is_no_verdict(tmp_path: Path, says: str) -> None:
+    """A login, a notice during an upgrade, a name that is not known there yet: the alert waits until that is over."""
+    notice = tmp_path / "notice"
+    notice.touch()
+    with chaos(OK) as vendor:
+        passes = f"location / {{ if (-f {notice}) {{ {says}; }} proxy_pass {vendor.url}; }}"
+        with nginx(tmp_path / "n", passes) as front, before(tmp_path, table("oncall", front)) as h:
+            page(h)
+            [waiting] = h.wait_for(lambda: [row for row in deliveries(h) if row.attempts and row.code])
+            assert (waiting.state, waiting.code, "secret" in waiting.reason) == ("waiting", "web-page", False)
+            notice.unlink()
+            ended(h, "delivered")
+        assert len(vendor.got) == 1
+
+
+@needs_nginx
+def test_a_certificate_that_a_proxy_refuses_holds_the_upstream(tmp_path: Path) -> None:
+    """nginx says so with 400, once for each alert; none is dead for that, and a new one is taken up by itself."""
+    ours, stranger = trustme.CA(), trustme.CA()
+    shown, key = write(tmp_path / "front", ours, "127.0.0.1")
+    mine, secret = write(tmp_path / "mine", stranger, "client.example.com")
+    ca = vouched(tmp_path, ours)
+    tls = f"ssl_certificate {shown}; ssl_certificate_key {key}; ssl_verify_client on; ssl_client_certificate {ca};"
+    with (
+        chaos(OK) as vendor,
+        nginx(tmp_path / "n", f"{tls} location / {{ proxy_pass {vendor.url}; }}", "", "ssl") as front,
+    ):
+        more = f'ca = "{ca}"\nclient_cert = {{ cert = "{mine}", key = "{secret}" }}'
+        with before(tmp_path, table("oncall", front, more=f'key = "upstream-key"\n{more}')) as h:
+            page(h)
+            detail = h.wait_for(lambda: (d := h.client.get(h.url + "/-/ready").json())["held"] and d)
+            assert "the certificate that we show was refused: 400" in detail["upstreams"]["oncall"]["reason"]
+            h.wait_for(
+                lambda: [row for row in deliveries(h) if (row.state, row.code) == ("waiting", "bad-certificate")]
+            )
+            write(tmp_path / "mine", ours, "client.example.com")
+            ended(h, "delivered")
+        assert len(vendor.got) == 1
