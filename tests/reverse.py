@@ -26,14 +26,19 @@ http {{
 """
 
 
+def free_port() -> int:
+    """A port on loopback that nobody has."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 @contextlib.contextmanager
 def nginx(room: Path, server: str, more: str = "", options: str = "") -> Iterator[str]:
     """Runs nginx with what stands in its `server`, `more` beside that, and `options` of its `listen`; gives its
     address."""
     assert NGINX
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     room.mkdir(exist_ok=True)
     config = room / "nginx.conf"
     config.write_text(AROUND.format(room=room, port=port, server=server, more=more, options=options))

@@ -3,16 +3,19 @@ little in its configuration as people write, and with what stands in README."""
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 
+import httpx
 import pytest
 import trustme
 
 from tests.chaos_upstream import chaos
 from tests.engine.certificates import vouched, write
 from tests.engine.test_delivery import OK, before, deliveries, ended, page, table
+from tests.engine.test_rules import ROOT
 from tests.harness import KEY, house
-from tests.reverse import needs_nginx, nginx
+from tests.reverse import free_port, needs_nginx, nginx
 
 
 @needs_nginx
@@ -79,6 +82,39 @@ def test_links_lead_where_the_first_proxy_was_asked(tmp_path: Path, headers: dic
         assert answer.json()["paging"]["first"].startswith(begins)
 
 
+@needs_nginx
+def test_the_nginx_that_is_shipped(tmp_path: Path) -> None:
+    """`deploy/nginx.conf` as it stands, but for addresses and files: callers are served over TLS, nobody operates there."""
+    authority = trustme.CA()
+    cert, key = write(tmp_path / "tls", authority, "localhost")
+    port = free_port()
+    text = (ROOT / "deploy/nginx.conf").read_text("utf8")
+    with house(tmp_path, {"oncall": "opsgenie"}, inbounds=["opsgenie", "ilert"]) as h:
+        for there, here in {
+            "server 127.0.0.1:8080;": f"server {h.url.removeprefix('http://')};",
+            "listen 443 ssl;": f"listen 127.0.0.1:{port} ssl;",
+            "/etc/nginx/tls/alerts.crt": str(cert),
+            "/etc/nginx/tls/alerts.key": str(key),
+        }.items():
+            assert text.count(there) == 1, there
+            text = text.replace(there, here)
+        trusting = ssl.create_default_context()
+        authority.configure_trust(trusting)
+        front, who = f"https://localhost:{port}", {"authorization": f"GenieKey {KEY}"}
+        with nginx(tmp_path / "n", "", text), httpx.Client(verify=trusting, trust_env=False) as client:
+            for alias in ("db-1/disk", "web-1/cpu"):
+                made = client.post(f"{front}/v2/alerts", json={"message": "m", "alias": alias}, headers=who)
+                assert made.status_code == 202
+            found = client.get(f"{front}/v2/alerts/db-1%2Fdisk?identifierType=alias", headers=who)
+            assert found.json()["data"]["alias"] == "db-1/disk"
+            paging = client.get(f"{front}/opsgenie/v2/alerts?limit=1", headers=who).json()["paging"]
+            assert paging["next"].startswith(f"{front}/opsgenie/v2/alerts?")
+            large = client.post(f"{front}/v2/alerts", content=b"x" * 2_000_000, headers=who)
+            assert (large.status_code, "requestId" in large.json()) == (413, True)
+            for path in ("/-/deliveries", "/-/ready", "/metrics"):
+                assert client.get(front + path).status_code == 404
+
+
 # --- between the gateway and an upstream -------------------------------------------------------------------------
 
 
@@ -97,6 +133,16 @@ def test_what_a_proxy_before_the_upstream_says_is_no_verdict(tmp_path: Path, say
             notice.unlink()
             ended(h, "delivered")
         assert len(vendor.got) == 1
+
+
+@needs_nginx
+@pytest.mark.parametrize("status", [403, 503])
+def test_what_is_said_on_a_web_page_is_said_so(tmp_path: Path, status: int) -> None:
+    """The status alone reads as the vendor's own."""
+    with nginx(tmp_path / "n", f"location / {{ return {status}; }}") as front:
+        with before(tmp_path, table("oncall", front)) as h:
+            page(h)
+            h.wait_for(lambda: [row for row in deliveries(h) if f"{status} with a web page" in row.reason])
 
 
 @needs_nginx
