@@ -190,7 +190,7 @@ class Client:
 
     def _judged(self, response: Response) -> Outcome:
         judgement = judge(response.status, self.upstream.dialect)
-        words = self.upstream.dialect.outbound.reason(response)
+        words = self.upstream.dialect.outbound.reason(response) or ("with a web page" if _is_web_page(response) else "")
         reason = f"{response.status} {words}".strip()
         if judgement == "hold":
             return Held(reason, response.status)

@@ -84,7 +84,7 @@ def test_links_lead_where_the_first_proxy_was_asked(tmp_path: Path, headers: dic
 
 @needs_nginx
 def test_the_nginx_that_is_shipped(tmp_path: Path) -> None:
-    """`deploy/nginx.conf` as it stands, but for addresses and files: callers are served over TLS, nobody operates there."""
+    """`deploy/nginx.conf` as it stands, but for addresses and files: it serves callers over TLS, and no operators."""
     authority = trustme.CA()
     cert, key = write(tmp_path / "tls", authority, "localhost")
     port = free_port()
@@ -139,10 +139,10 @@ def test_what_a_proxy_before_the_upstream_says_is_no_verdict(tmp_path: Path, say
 @pytest.mark.parametrize("status", [403, 503])
 def test_what_is_said_on_a_web_page_is_said_so(tmp_path: Path, status: int) -> None:
     """The status alone reads as the vendor's own."""
-    with nginx(tmp_path / "n", f"location / {{ return {status}; }}") as front:
-        with before(tmp_path, table("oncall", front)) as h:
-            page(h)
-            h.wait_for(lambda: [row for row in deliveries(h) if f"{status} with a web page" in row.reason])
+    says = f"location / {{ return {status}; }}"
+    with nginx(tmp_path / "n", says) as front, before(tmp_path, table("oncall", front)) as h:
+        page(h)
+        h.wait_for(lambda: [row for row in deliveries(h) if f"{status} with a web page" in row.reason])
 
 
 @needs_nginx
