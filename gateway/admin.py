@@ -45,7 +45,9 @@ MOST_TOLD = 1000
 """So many ids and refusals are told of one call; how many there were is told in any case."""
 MOST_BODY = 1 << 20
 STATES = get_args(DeliveryState)
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+_FORWARDED = ("forwarded", "via", "x-real-ip", "x-request-id")
+_FORWARDED_IN = ("x-forwarded-", "x-envoy-", "x-amzn-")
+"""What proxies add to a request, and how what they add begins."""
 
 
 class _Anything(Convertor[str]):
@@ -366,14 +368,22 @@ def _check_near(request: Request) -> None:
     host = host_in(request.headers.get("host", "localhost"))
     if not (host == "localhost" or _is_near(host)):
         raise _Refusal(403, "ask for this address by number or as localhost, or set admin_token")
-    if any(name in request.headers for name in _FORWARDED):
-        raise _Refusal(403, "this was forwarded from elsewhere; set admin_token")
+    if _is_forwarded(request):
+        raise _Refusal(403, "this was forwarded from elsewhere; set admin_token, or an admin address of its own")
     if "origin" in request.headers:
         raise _Refusal(403, "web pages are not heard; set admin_token")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_empty = request.headers.get("content-length", "0") == "0" and "transfer-encoding" not in request.headers
     if request.method == "POST" and kind != "application/json" and not (is_empty and not kind):
         raise _Refusal(415, "send JSON, with content-type: application/json")
+
+
+def _is_forwarded(request: Request) -> bool:
+    """Whether a proxy passed it on. One that adds no header gives itself away by HTTP/1.0, which nginx speaks to what
+    is behind it unless told otherwise; then it also says that what is behind it was asked for, whatever was."""
+    if request.scope.get("http_version") == "1.0":
+        return True
+    return any(name in _FORWARDED or name.startswith(_FORWARDED_IN) for name in request.headers)
 
 
 def _is_near(host: str) -> bool:

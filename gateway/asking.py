@@ -23,6 +23,18 @@ def bearer(incoming: Incoming) -> tuple[str, ...]:
     return (token,) if token else ()
 
 
+def address(incoming: Incoming) -> str:
+    """The address under which the caller sees this gateway, for links: as a proxy in front says that it was asked, or
+    the first of several. Whoever says something else here leads nobody astray but himself."""
+    proto, host, prefix = (
+        incoming.headers.get(f"x-forwarded-{name}", "").partition(",")[0].strip()
+        for name in ("proto", "host", "prefix")
+    )
+    scheme = "https" if proto.lower() == "https" else "http"
+    host = host or incoming.headers.get("host", "") or "localhost"
+    return f"{scheme}://{host}/{prefix.strip('/')}".rstrip("/")
+
+
 def body_object(incoming: Incoming) -> dict[str, Any]:
     """The body as a JSON object."""
     if incoming.body is UNSET:

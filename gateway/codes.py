@@ -62,7 +62,7 @@ MEANINGS: Mapping[str, str] = {
     Code.NO_ANSWER: "the request was sent and no answer came: the upstream may have taken it",
     Code.UNAVAILABLE: "the upstream says: not now (408, 425 or 5xx)",
     Code.THROTTLED: "the upstream says: too many requests (429)",
-    Code.WEB_PAGE: "a web page answered in the upstream's place",
+    Code.WEB_PAGE: "a web page, or one that leads elsewhere, answered in the upstream's place",
     Code.NO_ID: "the upstream took it, and gave no id by which it could be found again",
     Code.NO_TOKEN: "the identity service gave no token for the key",
     Code.UNCONFIRMED: "the upstream took it, and has yet to confirm it",
@@ -70,7 +70,7 @@ MEANINGS: Mapping[str, str] = {
     # the whole upstream is held, the delivery waits
     Code.KEY_REFUSED: "the upstream refuses the gateway's key",
     Code.NO_KEY: "the gateway has no key for this upstream or this entry of it",
-    Code.BAD_CERTIFICATE: "the upstream's certificate cannot be verified",
+    Code.BAD_CERTIFICATE: "the upstream's certificate cannot be verified, or ours is refused",
     Code.PROXY_REFUSED: "the proxy on the way asks for credentials",
     # the delivery is dead
     Code.GIVEN_UP: "an attempt failed when it was older than `retry.max_age`",

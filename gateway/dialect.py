@@ -43,8 +43,8 @@ class Incoming(Struct, frozen=True):
     """A caller's request, already bounded, authenticated and decoded.
 
     `params` are the decoded variables of the path, `query` every value of each name in order, `headers` by
-    lower-case name (`x-forwarded-proto` among them, whoever ended TLS), `body` the decoded JSON (`UNSET` where there
-    was none), `now` the time of arrival in UTC.
+    lower-case name (`x-forwarded-proto` and `x-forwarded-prefix` among them, whoever ended TLS and whatever stood
+    before the path), `body` the decoded JSON (`UNSET` where there was none), `now` the time of arrival in UTC.
     """
 
     params: Mapping[str, str]

@@ -40,6 +40,7 @@ class Reach:
         self._ca = ca
         self._client_cert = client_cert
         self._looked = time.monotonic()
+        self._files_then = b""
 
     @property
     def _files(self) -> tuple[str, ...]:
@@ -75,7 +76,10 @@ class Reach:
 
     def fingerprint(self) -> bytes:
         """Changes when the certificates or the proxy's address do; it tells nothing about them."""
-        return digest(self._files) + (hashlib.sha256(self._proxy.value().encode()).digest() if self._proxy else b"")
+        files = digest(self._files)
+        if files != self._files_then:  # what is tried as they have changed, is tried with what they are now
+            self._files_then, self._looked = files, -LOOK_EVERY
+        return files + (hashlib.sha256(self._proxy.value().encode()).digest() if self._proxy else b"")
 
     def proxy_for(self, url: str) -> Proxy | None:
         """The proxy that a request to this address goes through; raises `ValueError` where it cannot be used."""

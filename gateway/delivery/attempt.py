@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -134,12 +135,12 @@ class Client:
                 if response.status == 401 and self._token is not None and not renewed:
                     self._token, renewed = None, True
                     continue
-                if _is_web_page(response) and self._is_for_call(request, response):
-                    text = f"{response.status} with a web page, which no API answers"
-                    page = Again(reason=text, code=Code.WEB_PAGE)
+                is_for_call = self._is_for_call(request, response)
+                if (between := _said_between(response, is_for_call=is_for_call)) is not None:
                     is_ambiguous = response.status < 300 and self._may_make(request)
-                    return Ended(page, status, is_ambiguous, is_fault=True, requests=requests)
-                if self._is_for_call(request, response):
+                    about_ours = isinstance(between, Held)
+                    return Ended(between, status, is_ambiguous, True, requests, is_certificate=about_ours)
+                if is_for_call:
                     request = call.send(response)
                     continue
                 may_have_taken_it = response.status >= 500 or response.status == 408
@@ -189,7 +190,7 @@ class Client:
 
     def _judged(self, response: Response) -> Outcome:
         judgement = judge(response.status, self.upstream.dialect)
-        words = self.upstream.dialect.outbound.reason(response)
+        words = self.upstream.dialect.outbound.reason(response) or ("with a web page" if _is_web_page(response) else "")
         reason = f"{response.status} {words}".strip()
         if judgement == "hold":
             return Held(reason, response.status)
@@ -258,6 +259,31 @@ def _is_web_page(response: Response) -> bool:
     """Whether something between us and the vendor answered in its place: its word for an alert that is there, or
     is gone, is none."""
     return response.headers.get("content-type", "").lower().startswith("text/html")
+
+
+def _said_between(response: Response, *, is_for_call: bool) -> Outcome | None:
+    """What something before the vendor says in its place, and is no verdict on an alert: that this is to be found
+    elsewhere, as a login, a notice or a changed address is; a web page where the vendor's word is waited for, or
+    which says that nobody is there, or takes anything; that our certificate will not do, as nginx says with 400."""
+    status = response.status
+    if 300 <= status < 400:
+        return Again(reason=f"{status} leads to {_where(response)}, and is not followed", code=Code.WEB_PAGE)
+    if not _is_web_page(response):
+        return None
+    if status == 400 and b"SSL certificate" in response.content:
+        return Held(f"the certificate that we show was refused: {status}", status, code=Code.BAD_CERTIFICATE)
+    if is_for_call or status in (404, 405):
+        return Again(reason=f"{status} with a web page, which no API answers", code=Code.WEB_PAGE)
+    return None
+
+
+def _where(response: Response) -> str:
+    """Where a redirect leads, without what may be secret in it."""
+    try:
+        parts = urlsplit(response.headers.get("location", ""))
+    except ValueError:
+        return "elsewhere"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.netloc else "elsewhere"
 
 
 class _TokenRefused(Exception):

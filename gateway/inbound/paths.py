@@ -1,5 +1,5 @@
 """Which dialect and route a path belongs to: below `/<dialect>/`, or at the root by the vendors' own paths, where the
-name that the request was sent to may decide whose.
+name that the request was sent to may decide whose. What a proxy has before `/<dialect>/` is passed over.
 
 Paths are taken as real senders write them: doubled and trailing slashes, a trailing blank, percent-encoded ids. It
 must not know any vendor.
@@ -20,11 +20,12 @@ from gateway.listening import host_in
 
 
 class Match(Struct, frozen=True):
-    """A route of an inbound, and the variables of its path."""
+    """A route of an inbound, the variables of its path, and what stood before that."""
 
     inbound: Inbound
     route: Route
     params: Mapping[str, str]
+    prefix: str = ""
 
 
 @dataclass
@@ -52,7 +53,10 @@ class Paths:
 
     def match(self, method: str, raw_path: str, host: str = "") -> Match:
         """The route of a request; raises `Problem` for an unknown path or a method it does not have."""
-        place, values = self._under(host).find(raw_path)
+        (place, values), prefix = self._under(host).find(raw_path), ""
+        if place is None:
+            prefix, rest = self._split(raw_path)
+            place, values = self._under(host).find(rest) if prefix else (None, ())
         if place is None:
             raise Problem(ProblemKind.NO_SUCH_PATH, f"there is nothing at {unquote(raw_path)[:200]}")
         found = place.by_method.get("GET" if method == "HEAD" else method)
@@ -60,10 +64,18 @@ class Paths:
             allowed = tuple(sorted(place.by_method))
             raise Problem(ProblemKind.METHOD_NOT_ALLOWED, f"use {' or '.join(allowed)} here", allow=allowed)
         inbound, route, names = found
-        return Match(inbound, route, dict(zip(names, values, strict=True)))
+        return Match(inbound, route, dict(zip(names, values, strict=True)), prefix)
+
+    def _split(self, raw_path: str) -> tuple[str, str]:
+        """What a proxy that serves several things under one name has before `/<dialect>`, where it passes that on, and
+        the rest; nothing before it where no part of the path is a dialect's name."""
+        parts = _parts(raw_path)
+        at = next((at for at, part in enumerate(parts) if part in self._inbounds), 0)
+        return "".join(f"/{part}" for part in parts[:at]), "".join(f"/{part}" for part in parts[at:])
 
     def nearest(self, raw_path: str, host: str = "") -> Inbound | None:
-        """Whose words fit a path that nobody serves: the dialect it names, else the one whose paths begin alike."""
+        """Whose words fit a path that nobody serves: the dialect it begins with, else the one whose paths begin alike,
+        and where none does so the first that it names."""
         parts = tuple(unquote(part) for part in _parts(raw_path))
         if parts and parts[0] in self._inbounds:
             return self._inbounds[parts[0]]
@@ -73,7 +85,8 @@ class Paths:
                 alike = _alike(parts, _parts(route.path))
                 if alike > likeness:
                     best, likeness = inbound, alike
-        return best
+        named = next((part for part in parts if part in self._inbounds), None) if likeness <= 0 else None
+        return self._inbounds[named] if named else best
 
 
 class _Places:

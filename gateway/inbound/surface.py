@@ -129,7 +129,11 @@ class Surface:
         incoming = Incoming(
             params=match.params,
             query=_query(scope["query_string"]),
-            headers={"x-forwarded-proto": scope.get("scheme", "http"), **headers},
+            headers={
+                "x-forwarded-proto": scope.get("scheme", "http"),
+                "x-forwarded-prefix": match.prefix,
+                **headers,
+            },
             body=UNSET,
             now=datetime.now(UTC),
         )

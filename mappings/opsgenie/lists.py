@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from gateway.asking import one, whole_number
+from gateway.asking import address, one, whole_number
 from gateway.canonical import Operation
 from gateway.dialect import Answer, Chosen, Incoming, Inquiry, Json, Listing, Read, Reply, Shown, Told
 from gateway.errors import Problem, ProblemKind, invalid
@@ -52,8 +52,7 @@ def status(incoming: Incoming) -> Inquiry:
 
 def _base(incoming: Incoming) -> str:
     """The address that the caller used, for links to further pages."""
-    scheme, host = incoming.headers.get("x-forwarded-proto", "http"), incoming.headers.get("host", "localhost")
-    return f"{scheme}://{host}/opsgenie/v2/alerts"
+    return f"{address(incoming)}/opsgenie/v2/alerts"
 
 
 def search(incoming: Incoming) -> Listing:
