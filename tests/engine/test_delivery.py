@@ -218,7 +218,7 @@ def test_a_redirect_is_not_followed(tmp_path: Path) -> None:
 # --- held ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [401, 402, 403])
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
 def test_a_key_that_is_refused_holds_the_upstream_and_nothing_is_dead(
     tmp_path: Path, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,7 +39,7 @@ from tests.chaos_upstream import CLOSE, Got, chaos, say
 from tests.conformance.samples import CREATES, NOW, alert_of, asked, sample_id, saying
 from tests.conformance.strategies import ODD, alerts, every_mutation, mutated
 from tests.engine.descriptions import DEEP, FIRING, OPEN, SOURCE, TITLES, TRIGGERED
-from tests.engine.vendors import outbox
+from tests.engine.vendors import OK, outbox
 from tests.harness import KEY, UPSTREAM_KEY, House, house, upstream_table
 from tests.recorded import plain
 
@@ -346,6 +346,34 @@ def test_a_credential_that_is_a_part_of_the_address_stays_a_secret(tmp_path: Pat
         command_in(dialects()["ilert"], Operation.CREATE, event), dialects()["ilert"], config.upstreams["there"]
     ).requests
     assert request.path == f"/services/{MASK}"
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_an_address_that_was_revoked_holds_and_loses_nothing(status: int, tmp_path: Path) -> None:
+    """Chats have no 401 for an address that they gave out and took back: each alert of a rotation was a dead letter."""
+    described = HOOK.replace('auth = "none"', 'auth = "path"\nsend.path = "/services/{credential}"')
+    (tmp_path / "hook").write_text("T0/B0/old")
+
+    def answers(got: Got) -> Any:
+        return OK if got.path.endswith("/services/T0/B0/new") else say(status, b"no_service", {"content-type": "text/plain"})
+
+    def text(url: str) -> str:
+        there = f'[upstreams.there]\ndialect = "chat"\nurl = "{url}/v1"\nkey = "file:{tmp_path}/hook"\n'
+        return f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{there}{described}'
+
+    with chaos(answers) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        event = {"apiKey": KEY, "eventType": "ALERT", "summary": "Disk full"}
+        assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+        h.wait_for(lambda: h.client.get(f"{h.url}/-/ready").json()["held"] == ["there"])
+        (tmp_path / "hook").write_text("T0/B0/new\n")
+        [row] = h.wait_for(lambda: [row for row in outbox(h) if row.state == "delivered"])
+    assert row.status == 202
+
+
+def test_where_something_of_the_alert_is_in_the_address_it_may_be_that_which_is_not_there(tmp_path: Path) -> None:
+    described = HOOK.replace('auth = "none"', 'auth = "path"\nsend.path = "/{credential}/{key}"')
+    config = parse(f'[inbound.ilert]\n[upstreams.there]\ndialect = "chat"\nurl = "http://a"\nkey = "k"\n{described}')
+    assert not config.upstreams["there"].dialect.outbound.verdicts
 
 
 @pytest.mark.parametrize(
