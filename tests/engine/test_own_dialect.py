@@ -355,7 +355,11 @@ def test_an_address_that_was_revoked_holds_and_loses_nothing(status: int, tmp_pa
     (tmp_path / "hook").write_text("T0/B0/old")
 
     def answers(got: Got) -> Any:
-        return OK if got.path.endswith("/services/T0/B0/new") else say(status, b"no_service", {"content-type": "text/plain"})
+        return (
+            OK
+            if got.path.endswith("/services/T0/B0/new")
+            else say(status, b"no_service", {"content-type": "text/plain"})
+        )
 
     def text(url: str) -> str:
         there = f'[upstreams.there]\ndialect = "chat"\nurl = "{url}/v1"\nkey = "file:{tmp_path}/hook"\n'
@@ -824,6 +828,27 @@ def test_a_request_that_is_not_signed_is_refused(tmp_path: Path, form: str) -> N
             marked = {"x-hub-signature-256": said} if said else {}
             answer = h.client.post(f"{h.url}/signed", content=body, headers=marked)
             assert answer.status_code == status, (said, answer.text)
+
+
+def test_where_the_file_of_the_secret_is_empty_nobody_can_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody could, with nothing for the secret, for as long as it was."""
+    monkeypatch.setattr("gateway.secrets.BEING_WRITTEN", 0.0)
+    (tmp_path / "secret").write_text("first-secret")
+    body = b'{"title": "Disk"}'
+
+    def text(url: str) -> str:
+        signed = SIGNED.replace("FORM", "hex").replace("first-secret", f"file:{tmp_path}/secret")
+        return signed + upstream_table("there", "pagerduty", url)
+
+    with house(tmp_path, config=text) as h:
+
+        def posted(secret: str) -> int:
+            marked = {"x-hub-signature-256": "sha256=" + hmac.new(secret.encode(), body, "sha256").hexdigest()}
+            return h.client.post(f"{h.url}/signed", content=body, headers=marked).status_code
+
+        assert (posted("first-secret"), posted("")) == (202, 401)
+        (tmp_path / "secret").write_text("\n")
+        assert (posted(""), posted("first-secret"), posted("second-secret")) == (401, 401, 202)
 
 
 def test_who_shows_a_password_only_when_asked_is_asked(tmp_path: Path) -> None:
