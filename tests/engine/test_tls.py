@@ -148,6 +148,27 @@ def test_a_certificate_is_followed_and_a_bad_pair_keeps_the_old_one(tmp_path: Pa
         assert len(logged(tmp_path, "certificate.refused")) == 1, "said once"
 
 
+def test_a_file_that_goes_while_it_is_looked_at_is_looked_at_again(tmp_path: Path) -> None:
+    """Who follows the files ended with it, and no later certificate was ever shown; where it came back with what was
+    seen last, neither was that."""
+    cert, key = write(tmp_path, trustme.CA(), "localhost")
+    pair, gone = Pair(str(cert), str(key)), [False]
+
+    def make() -> ssl.SSLContext:
+        context = Tls(pair)._made(asks=False)
+        if gone[0]:  # between the look at what is in it and OpenSSL's own
+            context.load_cert_chain(tmp_path / "gone")
+        return context
+
+    context = Following(ssl.PROTOCOL_TLS_SERVER, (str(cert), str(key)), make)
+    write(tmp_path, trustme.CA(), "localhost")
+    gone[0] = True
+    assert (context.look(), context.look()) == ("bad", "same")
+    assert context.fault == "a certificate's file cannot be read: No such file or directory"
+    gone[0] = False
+    assert (context.look(), context.look(), context.fault) == ("new", "same", "")
+
+
 def test_when_the_certificate_ends_is_in_the_metrics(tmp_path: Path) -> None:
     """Of the one that is shown: a renewed one counts once it is taken up. Without `tls` there is no such sample."""
     name, ours = "alert_gateway_tls_not_after_timestamp_seconds{", trustme.CA()
