@@ -222,6 +222,8 @@ class Client:
             key = upstream.key_of(entry)
         except ValueError as error:
             raise _TokenRefused(Held(str(error), code=Code.NO_KEY), None) from None
+        if emptied := self._emptied(key):
+            raise _TokenRefused(Held(f"there is no {emptied}: its file is empty", code=Code.NO_KEY), None)
         if not upstream.is_exchanged or upstream.dialect.outbound.exchange is None:
             return key
         now = time.monotonic()
@@ -231,6 +233,12 @@ class Client:
             if token.value not in self._issued:
                 self._issued.append(token.value)
         return self._token[1]
+
+    def _emptied(self, key: str) -> str:
+        """What there was once and is not there any more: the key, or the value of a header."""
+        if not key and (self.upstream.key or self.upstream.keys):
+            return "key"
+        return next((f"value of {name}" for name, one in self.upstream.headers.items() if not one.value()), "")
 
     async def _exchange(self, call: Generator[Request, Response, Token]) -> Token:
         """Trades the key for a token; what the identity service says is judged like any answer."""

@@ -30,7 +30,7 @@ from gateway.following import Directory, Table
 from gateway.registry import dialects
 from gateway.routing import choose
 from gateway.sandbox import Sandbox
-from gateway.secrets import Keyring, Secret
+from gateway.secrets import BEING_WRITTEN, Keyring, Secret
 from gateway.service import Gateway
 from tests.chaos_upstream import chaos, say
 from tests.harness import House, served
@@ -197,6 +197,34 @@ def test_a_file_that_appears_changes_or_vanishes_is_followed(tmp_path: Path) -> 
     (tmp_path / "keys" / "cd").unlink()
     assert ring.caller("key-of-cd") is None
     assert ring.names() == ["ci"]
+
+
+def test_a_file_that_is_emptied_or_gone_for_a_moment_keeps_its_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be being written: a caller was refused for a second, and what should go out with one key went with that of
+    everybody else."""
+    files(tmp_path / "keys", {"ci": "key-of-ci", "cd": "key-of-cd"})
+    now = [time.monotonic()]
+    monkeypatch.setattr("gateway.following.time.monotonic", lambda: now[0])
+    directory = Directory(str(tmp_path / "keys"))
+    ring, keys = Keyring({}, directory), Keys(Secret("of-others"), "team", directory)
+
+    def after(seconds: float) -> tuple[str | None, str | None, str]:
+        now[0] += seconds
+        return ring.caller("key-of-ci"), ring.caller("key-of-cd"), keys.entry({"team": "cd"})
+
+    (tmp_path / "keys" / "ci").write_text("")
+    (tmp_path / "keys" / "cd").unlink()
+    assert after(1) == ("ci", "cd", "cd")
+    (tmp_path / "keys" / "cd").write_text("key-of-cd")
+    assert after(1) == ("ci", "cd", "cd")
+    (tmp_path / "keys" / "cd").unlink()
+    assert after(1) == ("ci", "cd", "cd"), "it was there meanwhile"
+    assert after(1) == ("ci", None, "")
+    assert after(BEING_WRITTEN) == (None, None, "")
+    (tmp_path / "keys" / "ci").write_text("key-of-ci")
+    assert after(1) == ("ci", None, "")
 
 
 def test_a_vanished_file_is_logged_and_says_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,6 +408,25 @@ def test_what_an_entry_of_to_sets_comes_before_what_the_route_sets(tmp_path: Pat
         'set = { team = "all" }',
     )
     assert set_for(config, "ci") == [{"team": "7"}, {"team": "all"}]
+
+
+def test_a_table_that_is_emptied_stays_as_it_was_while_it_may_be_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty file is a table without entries: everybody's alerts went where those of nobody in it go."""
+    config = routed(tmp_path, 'to = ["oncall"]\nset = { team = { by = "caller", table = "t.toml", else = "all" } }')
+    now = [time.monotonic()]
+    monkeypatch.setattr("gateway.following.time.monotonic", lambda: now[0])
+    for text, seconds, meant in [
+        ("", 1, "7"),
+        ('ci = "70"', 1, "70"),
+        ("# none", 1, "70"),
+        ("", 1, "70"),
+        ("", 10, "all"),
+    ]:
+        (tmp_path / "t.toml").write_text(text)
+        now[0] += seconds
+        assert set_for(config, "ci") == [{"team": meant}], text
 
 
 def test_a_table_that_changes_is_followed_and_a_bad_one_is_not(tmp_path: Path) -> None:
