@@ -47,10 +47,11 @@ SAID_EVERY, GONE = 60.0, 180_000
 """Seconds between two times that a gateway says that it watches; milliseconds without that after which it is gone."""
 PROOF = "proof"
 ORIGIN = "alert-gateway"
-HELD, LASTING = "upstream-held", 3
+HELD, AWAY = "upstream-held", "store-unavailable"
+PASSING, LASTING = frozenset((HELD, AWAY)), 3
 """What is no trouble before it was seen in so many looks, one after the other: keys and certificates are replaced here
 and there not in one moment, and what waited goes out in the next."""
-CODES = (HELD, "upstream-stalled", "dead-letters", "store-full", "store-unavailable")
+CODES = (HELD, "upstream-stalled", "dead-letters", "store-full", AWAY)
 """Every kind of trouble; each is a heading in the runbook."""
 
 
@@ -68,7 +69,7 @@ class Trouble(Struct, frozen=True):
 
 
 STORE_FULL = Trouble("store-full", "", "alert-gateway: the disk is full, new alerts are refused")
-STORE_AWAY = Trouble("store-unavailable", "", "alert-gateway: the store takes no commits")
+STORE_AWAY = Trouble(AWAY, "", "alert-gateway: the store takes no commits")
 
 
 class Raised(Struct):
@@ -178,7 +179,7 @@ class Watch:
 
     def _lasting(self, now: dict[str, Trouble]) -> dict[str, Trouble]:
         """What is wrong now, but for what may be over by the next look."""
-        self._looks = {key: self._looks.get(key, 0) + 1 for key, one in now.items() if one.code == HELD}
+        self._looks = {key: self._looks.get(key, 0) + 1 for key, one in now.items() if one.code in PASSING}
         return {key: one for key, one in now.items() if key in self._raised or self._looks.get(key, LASTING) >= LASTING}
 
     async def troubles(self) -> list[Trouble]:

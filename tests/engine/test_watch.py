@@ -217,13 +217,14 @@ def test_an_upstream_that_refuses_our_key(tmp_path: Path) -> None:
     assert all("alert-gateway/" not in (got.body["alertKey"] or "") for got in bad.got), "told to the one in trouble"
 
 
-def test_a_key_that_is_refused_for_a_moment_is_no_alarm(tmp_path: Path) -> None:
+@pytest.mark.parametrize("code", ["upstream-held", "store-unavailable"])
+def test_a_key_that_is_refused_for_a_moment_is_no_alarm(code: str, tmp_path: Path) -> None:
     """Where it is replaced here a moment later than there, what waited goes out: nobody is to be woken for that. It was
-    one page for most rotations."""
+    one page for most rotations. So where it is a database's password."""
     with two(tmp_path, OK) as (h, _, heard):
         watching = h.gateway.watch
         assert watching is not None
-        held = Trouble("upstream-held", "oncall", "it refuses our key")
+        held = Trouble(code, "oncall", "it refuses our key")
         found = [[held], [held], [], [held], [held], [], [held], [held]]
         seen: list[Any] = []
 
