@@ -131,7 +131,9 @@ class Directory(_Followed):
             for entry in entries:
                 if not entry.name.startswith(".") and (found := self._file(entry)) is not None:
                     files[entry.name] = found
-        gone = [name for name in self._files if name not in files and not self._lasts(f"gone {name}", self.look_every)]
+        held = {secret for _, secret in files.values()}  # what has another name now is nobody else's meanwhile
+        missed = [name for name in self._files if name not in files and self._files[name][1] not in held]
+        gone = [name for name in missed if not self._lasts(f"gone {name}", self.look_every)]
         files |= {name: self._files[name] for name in gone}
         doubted = {*(f"gone {name}" for name in gone), *(f"empty {name}" for name in self._doubtful)}
         self._since = {what: since for what, since in self._since.items() if what in doubted}

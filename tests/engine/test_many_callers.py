@@ -227,6 +227,20 @@ def test_a_file_that_is_emptied_or_gone_for_a_moment_keeps_its_secret(
     assert after(1) == ("ci", None, "")
 
 
+def test_a_file_that_has_another_name_names_that_caller_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under both names it would be nobody's."""
+    files(tmp_path / "keys", {"ci": "key-of-ci"})
+    now = [time.monotonic()]
+    monkeypatch.setattr("gateway.following.time.monotonic", lambda: now[0])
+    ring = Keyring({}, Directory(str(tmp_path / "keys")))
+    assert ring.caller("key-of-ci") == "ci"
+    (tmp_path / "keys" / "ci").rename(tmp_path / "keys" / "cd")
+    now[0] += 1
+    assert (ring.caller("key-of-ci"), ring.names()) == ("cd", ["cd"])
+
+
 def test_a_vanished_file_is_logged_and_says_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heard = CapturingLogger()
     monkeypatch.setattr(following, "log", heard)
