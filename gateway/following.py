@@ -39,11 +39,18 @@ class _Followed:
         self.look_every = LOOK_EVERY
         self._looked = time.monotonic()
         self._since: dict[str, float] = {}
+        self._said: dict[str, str] = {}
 
     def _lasts(self, what: str, seconds: float) -> bool:
         """Whether something that may pass has been so for so many seconds, looks of it before this one counted."""
         now = time.monotonic()
         return now - self._since.setdefault(what, now) >= seconds
+
+    def _is_news(self, what: str, fault: str) -> bool:
+        """Whether a fault of something was not there at the last look: it is said once, not every second."""
+        is_news = self._said.get(what) != fault
+        self._said[what] = fault
+        return is_news
 
     def look(self) -> None:
         """Follows what has changed since the last look, if that is long enough ago."""
@@ -70,6 +77,7 @@ class Directory(_Followed):
         self.path = path
         self._is_followed = resolve
         self._doubtful: set[str] = set()
+        self._unread: set[str] = set()
         self._files: dict[str, tuple[Signature, str]] = {}
         if resolve:
             try:
@@ -108,8 +116,10 @@ class Directory(_Followed):
         try:
             files = self._read()
         except OSError as error:
-            log.error("secrets.unreadable", directory=self.path, reason=type(error).__name__)
+            if self._is_news("", type(error).__name__):
+                log.error("secrets.unreadable", directory=self.path, reason=type(error).__name__)
             return
+        self._said = {name: fault for name, fault in self._said.items() if name in self._unread}
         if files == self._files:
             return
         before, self._files = self._files, files
@@ -126,7 +136,7 @@ class Directory(_Followed):
 
     def _read(self) -> dict[str, tuple[Signature, str]]:
         files: dict[str, tuple[Signature, str]] = {}
-        self._doubtful = set()
+        self._doubtful, self._unread = set(), set()
         with os.scandir(self.path) as entries:
             for entry in entries:
                 if not entry.name.startswith(".") and (found := self._file(entry)) is not None:
@@ -152,7 +162,9 @@ class Directory(_Followed):
         except FileNotFoundError:
             return None  # it went while we looked
         except (OSError, UnicodeDecodeError) as error:
-            log.error("secret.unreadable", directory=self.path, name=entry.name, reason=type(error).__name__)
+            self._unread.add(entry.name)
+            if self._is_news(entry.name, type(error).__name__):
+                log.error("secret.unreadable", directory=self.path, name=entry.name, reason=type(error).__name__)
             return known
         if not text and known and known[1] and not self._lasts(f"empty {entry.name}", BEING_WRITTEN):
             self._doubtful.add(entry.name)
@@ -200,6 +212,7 @@ class Table(_Followed):
     def _follow(self) -> None:
         try:
             if _signature(self._path) == self._signature:
+                self._said.clear()
                 return
             values = self._read()
             if not values and self._values and not self._lasts("empty", BEING_WRITTEN):
@@ -210,8 +223,10 @@ class Table(_Followed):
         except (ValueError, OSError) as error:
             faults = [str(error) if isinstance(error, ValueError) else f"it cannot be read: {unread(error)}"]
         if faults:
-            log.error("table.refused", table=self.name, reason="; ".join(faults[:3]))
+            if self._is_news("", "; ".join(faults[:3])):
+                log.error("table.refused", table=self.name, reason="; ".join(faults[:3]))
             return
+        self._said.clear()
         self._values = values
         self.version += 1
         log.info("table.changed", table=self.name, entries=len(values))

@@ -252,6 +252,32 @@ def test_a_vanished_file_is_logged_and_says_no_secret(tmp_path: Path, monkeypatc
     assert "key-of-cd" not in str(heard.calls)
 
 
+def test_what_cannot_be_read_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was a line each second, for as long as it was so."""
+    heard = CapturingLogger()
+    monkeypatch.setattr(following, "log", heard)
+    files(tmp_path / "keys", {"ci": "key-of-ci"})
+    (tmp_path / "t.toml").write_text("a = 1")
+    directory, table = followed(Directory(str(tmp_path / "keys"))), Table("t.toml", tmp_path / "t.toml")
+    table.look_every = 0.0
+    for number in range(2):
+        (tmp_path / "keys" / "ci").write_bytes(b"key\xff" + b"x" * number)
+        (tmp_path / "t.toml").write_text("a = [")
+        for _ in range(3):
+            directory.look()
+            table.look()
+        (tmp_path / "keys").rename(tmp_path / "away")
+        for _ in range(3):
+            directory.look()
+        (tmp_path / "away").rename(tmp_path / "keys")
+        (tmp_path / "keys" / "ci").write_text(f"key-{number}")
+        (tmp_path / "t.toml").write_text(f"a = 2{number}")
+        directory.look()
+        table.look()
+    once = ["secret.unreadable", "table.refused", "secrets.unreadable", "secret.changed", "table.changed"]
+    assert [call.args[0] for call in heard.calls] == 2 * once
+
+
 def test_a_mounted_secret_that_is_swapped_by_symlink_is_followed(tmp_path: Path) -> None:
     """As an orchestrator mounts it: files are symlinks through `..data`, which is replaced by renaming."""
     mount = tmp_path / "keys"
