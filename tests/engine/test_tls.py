@@ -39,6 +39,7 @@ from tests.chaos_upstream import chaos, say
 from tests.clients.callers import ilert_event
 from tests.engine.certificates import vouched, write
 from tests.engine.test_workers import serving
+from tests.engine.vendors import outbox
 from tests.harness import KEY, house
 
 OK = say(202, {})
@@ -332,6 +333,25 @@ def test_an_authority_beside_the_usual_ones_is_believed_and_followed(
             h.wait_for(lambda: len(vendor.got) == 2)
             context_now = h.gateway.config.upstreams["oncall"].reach.context
             assert isinstance(context_now, Following) and "no certificate" in context_now.fault
+
+
+def test_files_that_are_gone_when_something_is_first_sent_are_waited_for(tmp_path: Path) -> None:
+    """It counted as the gateway's own failure, of which nobody could say whether the alert had been sent."""
+    ours = trustme.CA()
+    ca = vouched(tmp_path, ours)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ours.issue_cert("127.0.0.1").configure_cert(context)
+    with (
+        chaos(OK, context=context) as vendor,
+        house(tmp_path, config=lambda _: f'{BASE}url = "{vendor.url}"\nca = "{ca}"\n') as h,
+    ):
+        ca.unlink()
+        page(h, "1")
+        [waiting] = h.wait_for(lambda: [row for row in outbox(h) if row.code])
+        assert (waiting.code, waiting.reason) == ("unreachable", f"{ca} cannot be read: No such file or directory")
+        vouched(tmp_path, ours)
+        h.wait_for(lambda: [row for row in outbox(h) if row.state == "delivered"])
+        assert len(vendor.got) == 1
 
 
 def test_an_upstream_that_wants_a_certificate_gets_it_and_a_new_one(tmp_path: Path) -> None:
