@@ -55,6 +55,10 @@ class Following(ssl.SSLContext):
         except ValueError as error:
             self.fault = str(error)
             return "bad"
+        except OSError as error:  # it went while we looked
+            self._seen, before = b"", self.fault
+            self.fault = f"a certificate's file cannot be read: {error.strerror or type(error).__name__}"
+            return "same" if before == self.fault else "bad"
         self.fault = ""
         return "new"
 

@@ -17,8 +17,8 @@ from msgspec import UNSET
 
 from gateway.canonical import PATHS, checked, plain, type_of
 from gateway.configproblems import in_words, near
-from gateway.following import Directory, Table, fault_of
-from gateway.secrets import Secret
+from gateway.following import Directory, Table
+from gateway.secrets import Secret, fault_of
 
 OPEN = ("labels.", "custom.", "extensions.")
 OF_DIRECTORY = "\0"

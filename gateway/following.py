@@ -1,7 +1,8 @@
 """Directories of secrets and tables of values that are followed while the gateway runs.
 
 Both are read when they are loaded and again when they have changed, at most once a second, never per request. What
-turns out to be unusable then is logged, and what was known before stays. It must not know who asks, nor what for.
+turns out to be unusable then is logged, and what was known before stays. A file that is empty, or gone, may be about to
+be written: that counts once it stays so for a while. It must not know who asks, nor what for.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from gateway.secrets import unread
+from gateway.secrets import BEING_WRITTEN, fault_of, unread
 
 log = structlog.get_logger()
 LOOK_EVERY = 1.0
@@ -31,13 +32,6 @@ def _signature(path: str | os.PathLike[str]) -> Signature:
     return found.st_mtime_ns, found.st_ino, found.st_size
 
 
-def fault_of(secret: str) -> str:
-    """Why a text cannot be a credential, or nothing."""
-    if not secret:
-        return "is empty"
-    return "" if secret.isascii() and secret.isprintable() else "has characters that no header can carry"
-
-
 class _Followed(ABC):
     """Something in the file system that is looked at again once in a while. `version` grows with each change."""
 
@@ -45,6 +39,19 @@ class _Followed(ABC):
         self.version = 0
         self.look_every = LOOK_EVERY
         self._looked = time.monotonic()
+        self._since: dict[str, float] = {}
+        self._said: dict[str, str] = {}
+
+    def _lasts(self, what: str, seconds: float) -> bool:
+        """Whether something that may pass has been so for so many seconds, looks of it before this one counted."""
+        now = time.monotonic()
+        return now - self._since.setdefault(what, now) >= seconds
+
+    def _is_news(self, what: str, fault: str) -> bool:
+        """Whether a fault of something was not there at the last look: it is said once, not every second."""
+        is_news = self._said.get(what) != fault
+        self._said[what] = fault
+        return is_news
 
     def look(self) -> None:
         """Follows what has changed since the last look, if that is long enough ago."""
@@ -62,14 +69,17 @@ class Directory(_Followed):
     """A directory with one secret per file; the file's name says whose it is. Hidden files are not among them.
 
     It is read even where its files are symlinks that are swapped all at once, as orchestrators mount secrets. A file
-    that vanished takes its secret with it; a directory that cannot be read at all takes nothing. Raises `ValueError`
-    where it cannot be read at first; without `resolve` it is not looked at and has no files.
+    that vanished takes its secret with it, once two looks have not found it; a directory that cannot be read at all
+    takes nothing. Raises `ValueError` where it cannot be read at first; without `resolve` it is not looked at and has
+    no files.
     """
 
     def __init__(self, path: str, *, resolve: bool = True) -> None:
         super().__init__()
         self.path = path
         self._is_followed = resolve
+        self._doubtful: set[str] = set()
+        self._unread: set[str] = set()
         self._files: dict[str, tuple[Signature, str]] = {}
         if resolve:
             try:
@@ -108,8 +118,10 @@ class Directory(_Followed):
         try:
             files = self._read()
         except OSError as error:
-            log.error("secrets.unreadable", directory=self.path, reason=type(error).__name__)
+            if self._is_news("", type(error).__name__):
+                log.error("secrets.unreadable", directory=self.path, reason=type(error).__name__)
             return
+        self._said = {name: fault for name, fault in self._said.items() if name in self._unread}
         if files == self._files:
             return
         before, self._files = self._files, files
@@ -126,10 +138,17 @@ class Directory(_Followed):
 
     def _read(self) -> dict[str, tuple[Signature, str]]:
         files: dict[str, tuple[Signature, str]] = {}
+        self._doubtful, self._unread = set(), set()
         with os.scandir(self.path) as entries:
             for entry in entries:
                 if not entry.name.startswith(".") and (found := self._file(entry)) is not None:
                     files[entry.name] = found
+        held = {secret for _, secret in files.values()}  # what has another name now is nobody else's meanwhile
+        missed = [name for name in self._files if name not in files and self._files[name][1] not in held]
+        gone = [name for name in missed if not self._lasts(f"gone {name}", self.look_every)]
+        files |= {name: self._files[name] for name in gone}
+        doubted = {*(f"gone {name}" for name in gone), *(f"empty {name}" for name in self._doubtful)}
+        self._since = {what: since for what, since in self._since.items() if what in doubted}
         return files
 
     def _file(self, entry: os.DirEntry[str]) -> tuple[Signature, str] | None:
@@ -141,12 +160,18 @@ class Directory(_Followed):
             signature = _signature(entry.path)
             if known and known[0] == signature:
                 return known
-            return signature, Path(entry.path).read_text("utf-8-sig").rstrip("\r\n")
+            text = Path(entry.path).read_text("utf-8-sig").rstrip("\r\n")
         except FileNotFoundError:
             return None  # it went while we looked
         except (OSError, UnicodeDecodeError) as error:
-            log.error("secret.unreadable", directory=self.path, name=entry.name, reason=type(error).__name__)
+            self._unread.add(entry.name)
+            if self._is_news(entry.name, type(error).__name__):
+                log.error("secret.unreadable", directory=self.path, name=entry.name, reason=type(error).__name__)
             return known
+        if not text and known and known[1] and not self._lasts(f"empty {entry.name}", BEING_WRITTEN):
+            self._doubtful.add(entry.name)
+            return known
+        return signature, text
 
 
 class Table(_Followed):
@@ -189,14 +214,21 @@ class Table(_Followed):
     def _follow(self) -> None:
         try:
             if _signature(self._path) == self._signature:
+                self._said.clear()
                 return
             values = self._read()
+            if not values and self._values and not self._lasts("empty", BEING_WRITTEN):
+                self._signature = None  # to be read again at the next look
+                return
+            self._since.clear()
             faults = [fault for check in self._checks for fault in check(values)]
         except (ValueError, OSError) as error:
             faults = [str(error) if isinstance(error, ValueError) else f"it cannot be read: {unread(error)}"]
         if faults:
-            log.error("table.refused", table=self.name, reason="; ".join(faults[:3]))
+            if self._is_news("", "; ".join(faults[:3])):
+                log.error("table.refused", table=self.name, reason="; ".join(faults[:3]))
             return
+        self._said.clear()
         self._values = values
         self.version += 1
         log.info("table.changed", table=self.name, entries=len(values))

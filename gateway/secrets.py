@@ -1,7 +1,9 @@
 """Secrets by reference: where a credential comes from, without ever showing what it is.
 
 `env:NAME`, `file:PATH` (trailing newline stripped, read again when the file changes) or the literal itself. A
-secret's value leaves this module only through `Secret.value`, never through `str`, `repr` or an error.
+secret's value leaves this module only through `Secret.value`, never through `str`, `repr` or an error. A file that
+cannot be read or used keeps the value it had, and that is said once; one that is empty, only for as long as whoever
+writes it may take.
 """
 
 from __future__ import annotations
@@ -28,6 +30,13 @@ FEW, LOOK_EVERY = 32, 1.0
 else: they are looked at once in so many seconds, as those of a directory are."""
 
 
+BEING_WRITTEN = 10.0
+"""Seconds for which a file that was emptied keeps what was in it: `vault read … >key` empties it before it asks. After
+that it is meant: nobody's credential is nothing."""
+SAID_AFTER = 2.0
+"""Seconds after which a file that cannot be used is spoken of: many are written anew in the meantime."""
+
+
 def unread(error: Exception) -> str:
     """Why a file could not be read, without anything of what is in it."""
     if isinstance(error, UnicodeDecodeError):
@@ -35,10 +44,20 @@ def unread(error: Exception) -> str:
     return getattr(error, "strerror", None) or type(error).__name__
 
 
+EMPTY = "is empty"
+
+
+def fault_of(secret: str) -> str:
+    """Why a text cannot be a credential, or nothing."""
+    if not secret:
+        return EMPTY
+    return "" if secret.isascii() and secret.isprintable() else "has characters that no header can carry"
+
+
 class Secret:
     """A credential by reference. Raises `ValueError`, naming the reference, where it cannot be had."""
 
-    __slots__ = ("_cached", "_literal", "_name", "_signature", "_source")
+    __slots__ = ("_cached", "_fault", "_fault_since", "_is_said", "_literal", "_name", "_signature", "_source")
 
     def __init__(self, text: str, *, environ: Mapping[str, str] = os.environ, resolve: bool = True) -> None:
         if "${" in text or text.startswith("ENV:"):
@@ -51,6 +70,9 @@ class Secret:
         self._literal = text if self._source == "literal" else ""
         self._signature: tuple[int, int, int] | None = None
         self._cached = ""
+        self._fault = ""
+        self._fault_since = 0.0
+        self._is_said = False
         if self._source == "env":
             self._literal = environ.get(name, "")
             if resolve and not self._literal:
@@ -71,16 +93,38 @@ class Secret:
         """The credential itself, as it is now."""
         if self._source != "file":
             return self._literal
+        fault = self._follow()
+        if self._signature is None:
+            raise ValueError(f"the file {self._name} {fault}")
+        if fault or self._fault:
+            self._note(fault)
+        is_emptied = fault == EMPTY and time.monotonic() - self._fault_since >= BEING_WRITTEN
+        return "" if is_emptied else self._cached
+
+    def _follow(self) -> str:
+        """Takes up what is in the file where that has changed; answers why what is there cannot be used, or nothing."""
         try:
             found = os.stat(self._name)
             signature = (found.st_mtime_ns, found.st_ino, found.st_size)
-            if signature != self._signature:
-                self._cached = Path(self._name).read_text("utf-8-sig").rstrip("\r\n")
-                self._signature = signature
+            if signature == self._signature:
+                return ""
+            text = Path(self._name).read_text("utf-8-sig").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
-            if self._signature is None:
-                raise ValueError(f"the file {self._name} cannot be read: {unread(error)}") from None
-        return self._cached
+            return f"cannot be read: {unread(error)}"
+        if self._signature is not None and (fault := fault_of(text)):
+            return fault
+        self._cached, self._signature = text, signature
+        return ""
+
+    def _note(self, fault: str) -> None:
+        """Says once what is wrong with the file, if it stays so, and once that it is well again."""
+        if fault != self._fault:
+            if self._is_said and not fault:
+                log.info("secret.usable", file=self._name)
+            self._fault, self._fault_since, self._is_said = fault, time.monotonic(), False
+        elif not self._is_said and time.monotonic() - self._fault_since >= SAID_AFTER:
+            self._is_said = True
+            log.error("secret.unusable", file=self._name, reason=fault)
 
     def __repr__(self) -> str:
         return f"Secret({self._source}:{self._name})" if self._name else "Secret(literal)"

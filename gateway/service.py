@@ -30,6 +30,7 @@ from gateway.errors import ConfigurationError, StoreError
 from gateway.idempotency import KEPT_MS
 from gateway.ids import Ids
 from gateway.inbound.surface import Surface
+from gateway.lean import swept
 from gateway.metrics import Metrics, Stock
 from gateway.operating import told_at_last
 from gateway.operations import Operator, forget
@@ -225,6 +226,7 @@ class Gateway:
         before = self.config.scopes
         self._use(config)
         self.dispatcher.dismiss(config.upstreams)
+        swept()
         with contextlib.suppress(StoreError):
             await self._warn_of_orphans()
             await self._warn_of_left(before)

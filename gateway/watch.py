@@ -47,7 +47,11 @@ SAID_EVERY, GONE = 60.0, 180_000
 """Seconds between two times that a gateway says that it watches; milliseconds without that after which it is gone."""
 PROOF = "proof"
 ORIGIN = "alert-gateway"
-CODES = ("upstream-held", "upstream-stalled", "dead-letters", "store-full", "store-unavailable")
+HELD, AWAY = "upstream-held", "store-unavailable"
+PASSING, LASTING = frozenset((HELD, AWAY)), 3
+"""What is no trouble before it was seen in so many looks, one after the other: keys and certificates are replaced here
+and there not in one moment, and what waited goes out in the next."""
+CODES = (HELD, "upstream-stalled", "dead-letters", "store-full", AWAY)
 """Every kind of trouble; each is a heading in the runbook."""
 
 
@@ -65,7 +69,7 @@ class Trouble(Struct, frozen=True):
 
 
 STORE_FULL = Trouble("store-full", "", "alert-gateway: the disk is full, new alerts are refused")
-STORE_AWAY = Trouble("store-unavailable", "", "alert-gateway: the store takes no commits")
+STORE_AWAY = Trouble(AWAY, "", "alert-gateway: the store takes no commits")
 
 
 class Raised(Struct):
@@ -106,6 +110,7 @@ class Watch:
         self._now = now
         self._raised: dict[str, Raised] = {}
         self._doubts: dict[tuple[str, str], Doubt] = {}
+        self._looks: dict[str, int] = {}
         self._own, self._began = secrets.token_hex(4), now()
         self._say_at, self._tries = 0.0, 0
         self.interval = 5.0
@@ -156,7 +161,7 @@ class Watch:
         if not config.alarms:
             return self.interval
         await self._remember()
-        now = {trouble.key: trouble for trouble in await self.troubles()}
+        now = self._lasting({trouble.key: trouble for trouble in await self.troubles()})
         self._doubts = {at: doubt for at, doubt in self._doubts.items() if doubt.trouble.key in now}
         for key, trouble in now.items():
             if key in self._raised:
@@ -171,6 +176,11 @@ class Watch:
         if STORE_FULL.key not in now and STORE_AWAY.key not in now:
             await self._end_left(config)
         return self.interval
+
+    def _lasting(self, now: dict[str, Trouble]) -> dict[str, Trouble]:
+        """What is wrong now, but for what may be over by the next look."""
+        self._looks = {key: self._looks.get(key, 0) + 1 for key, one in now.items() if one.code in PASSING}
+        return {key: one for key, one in now.items() if key in self._raised or self._looks.get(key, LASTING) >= LASTING}
 
     async def troubles(self) -> list[Trouble]:
         """What is wrong now."""

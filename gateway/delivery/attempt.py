@@ -84,24 +84,33 @@ class Client:
         an upstream may throw one back. `via` are the gateways that the command came through before this one, `entry`
         says which key it goes out with. `is_held` is asked right before something is written for the first time:
         where it is not, `NotOurs` is raised and nothing is sent. What was begun is seen to its end."""
+        before = self._credentials(entry)
         ended = await self._run(call, self._came_through(via), entry, is_held)
         reason = getattr(ended.outcome, "reason", None)
         if reason is None:
             return ended
-        told: Any = msgspec.structs.replace(ended.outcome, reason=self._masked(reason, entry)[:500])
+        told: Any = msgspec.structs.replace(ended.outcome, reason=self._masked(reason, entry, before)[:500])
         return msgspec.structs.replace(ended, outcome=told)
 
     def _came_through(self, via: tuple[str, ...]) -> dict[str, str]:
         return {VIA: ", ".join((*via, self._name))} if self._name else {}
 
-    def _masked(self, text: str, entry: str) -> str:
-        """A text without this upstream's own credentials. Those of less than four characters cannot be told apart."""
-        known = [secret.value() for secret in self.upstream.headers.values()]
+    def _credentials(self, entry: str) -> list[str]:
+        """This upstream's own credentials as they are now: those of the headers, then the key, where there is one."""
+        found = [secret.value() for secret in self.upstream.headers.values()]
         with contextlib.suppress(ValueError):
-            key = self.upstream.key_of(entry)
-            spelled = self.upstream.dialect.outbound.authorise(Request(method="GET", path=""), key).headers
-            known += [key, *(value.rpartition(" ")[2] for value in spelled.values())]
-        for value in [*known, *self._issued]:
+            found.append(self.upstream.key_of(entry))
+        return found
+
+    def _masked(self, text: str, entry: str, before: list[str]) -> str:
+        """A text without this upstream's own credentials, as they are and as they were `before` what it answers was
+        sent: they may have been replaced meanwhile. Those of less than four characters cannot be told apart."""
+        given = list(dict.fromkeys([*before, *self._credentials(entry)]))
+        spelled = [
+            self.upstream.dialect.outbound.authorise(Request(method="GET", path=""), key).headers for key in given
+        ]
+        known = [*given, *(value.rpartition(" ")[2] for headers in spelled for value in headers.values())]
+        for value in sorted([*known, *self._issued], key=len, reverse=True):  # one may begin as another does
             text = text.replace(value, MASK) if len(value) >= 4 else text
         return text
 
@@ -214,6 +223,8 @@ class Client:
             key = upstream.key_of(entry)
         except ValueError as error:
             raise _TokenRefused(Held(str(error), code=Code.NO_KEY), None) from None
+        if emptied := self._emptied(key):
+            raise _TokenRefused(Held(f"there is no {emptied}: its file is empty", code=Code.NO_KEY), None)
         if not upstream.is_exchanged or upstream.dialect.outbound.exchange is None:
             return key
         now = time.monotonic()
@@ -223,6 +234,12 @@ class Client:
             if token.value not in self._issued:
                 self._issued.append(token.value)
         return self._token[1]
+
+    def _emptied(self, key: str) -> str:
+        """What there was once and is not there any more: the key, or the value of a header."""
+        if not key and (self.upstream.key or self.upstream.keys):
+            return "key"
+        return next((f"value of {name}" for name, one in self.upstream.headers.items() if not one.value()), "")
 
     async def _exchange(self, call: Generator[Request, Response, Token]) -> Token:
         """Trades the key for a token; what the identity service says is judged like any answer."""

@@ -59,7 +59,10 @@ class Transport:
     async def send(self, request: Request, headers: Mapping[str, str]) -> Response:
         """Sends a request, with further headers; raises `Unreachable`."""
         progress = Progress()
-        self._reach.look(self._url)
+        try:
+            self._reach.look(self._url)
+        except (ValueError, OSError) as error:  # nothing was ever sent, and the files are just gone, or no pair
+            raise Unreachable(str(error), sent=False) from None
         connections = self._made or await self._connections()  # what importing takes is nobody else's delay
         try:
             async with asyncio.timeout(self._timeout):

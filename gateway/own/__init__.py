@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import resources
-from typing import Any
+from typing import Any, Literal
 
 from gateway.asking import body_object
 from gateway.canonical import Flat, Link, Operation
@@ -20,7 +20,7 @@ from gateway.configtables import Tables
 from gateway.dialect import Dialect, Outbound, Route, Sending
 from gateway.errors import ConfigurationError
 from gateway.mapping import Mapping as Rows
-from gateway.own.credentials import BASIC, NONE
+from gateway.own.credentials import BASIC, NONE, PATH
 from gateway.own.describing import Checking, Described, Describing
 from gateway.own.envelope import Envelope
 from gateway.own.places import struct_of
@@ -126,6 +126,7 @@ def _made(described: Described, table: Mapping[str, Any]) -> Dialect:
             tells_changes=described.send.updates and (not sender.id or Operation.UPDATE in sender.paths),
             ends_by_key=sender.uses_key(),
             whole_url=not (file.send.get("path") or file.send.get("paths")),
+            verdicts=_of_the_address(sender) if described.credentials is PATH else {},
             reason=reason,
         ),
         credentials=described.credentials.find,
@@ -153,6 +154,13 @@ def _nearest(sender: Sender) -> dict[Operation, Operation]:
     calls = sender.calls()
     nearest = {Operation.DELETE: Operation.RESOLVE} if Operation.RESOLVE in calls else {}
     return nearest if Operation.REOPEN in calls else {**nearest, Operation.REOPEN: Operation.CREATE}
+
+
+def _of_the_address(sender: Sender) -> dict[int, Literal["retry", "dead", "hold"]]:
+    """What the statuses for an address that is not there, or no more, mean where the credential is a part of it: that
+    it was revoked, unless something of the alert is a part of it too."""
+    names_alerts = any(part in path for path in (sender.path, *sender.paths.values()) for part in ("{id}", "{key}"))
+    return {} if names_alerts else {404: "hold", 410: "hold"}
 
 
 def _sender(described: Described) -> Sender:

@@ -463,6 +463,7 @@ DIALECT = Dialect(
             Operation.COMMENT: _send_comment,
         },
         nearest={Operation.DELETE: Operation.RESOLVE},
+        verdicts={404: "hold"},  # no alert source has the key; its path names nothing else (github.com/iLert/ilagent)
         authorise=_authorise,
         reason=_reason,
     ),

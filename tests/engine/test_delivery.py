@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import Any
 import apsw
 import pytest
 
+from gateway import secrets
 from gateway.delivery import breaker
 from gateway.delivery.transport import Transport
 from gateway.dialect import Request
@@ -40,6 +42,7 @@ from tests.chaos_upstream import (
     redirect,
     say,
 )
+from tests.engine.vendors import gated
 from tests.harness import KEY, House, house, inbound_tables
 
 OK = say(202, {})
@@ -190,7 +193,7 @@ def test_what_is_too_old_is_a_dead_letter(tmp_path: Path) -> None:
 def test_a_refusal_is_a_dead_letter_with_the_vendor_s_reason(tmp_path: Path) -> None:
     """canonical.md, *Verdicts*: others: dead."""
     with chaos(OK) as upstream, before(tmp_path, table("oncall", upstream.url)) as h:
-        for number, status in enumerate((400, 404, 409, 410, 413, 415, 422, 451), 1):
+        for number, status in enumerate((400, 409, 410, 413, 415, 422, 451), 1):
             words = {"status": status, "message": "priority is not one of HIGH, LOW", "code": "BAD_REQUEST"}
             upstream.plan(say(status, words))
             page(h, f"key-{status}")
@@ -199,7 +202,7 @@ def test_a_refusal_is_a_dead_letter_with_the_vendor_s_reason(tmp_path: Path) -> 
             assert "priority is not one of HIGH, LOW" in dead.reason and str(status) in dead.reason
         page(h, "next")
         ended(h, "delivered")
-        assert len(upstream.got) == 9
+        assert len(upstream.got) == 8
 
 
 def test_a_redirect_is_not_followed(tmp_path: Path) -> None:
@@ -221,7 +224,7 @@ def test_a_redirect_is_not_followed(tmp_path: Path) -> None:
 # --- held ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [401, 402, 403])
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
 def test_a_key_that_is_refused_holds_the_upstream_and_nothing_is_dead(
     tmp_path: Path, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,6 +271,46 @@ def test_a_refusal_that_comes_late_does_not_hold_a_key_that_was_changed_meanwhil
         h.wait_for(lambda: upstream.got)
         secret.write_text("new-key\n")
         ended(h, "delivered", seconds=8)
+
+
+@pytest.mark.parametrize("what", ["key", "header"])
+def test_a_file_that_stays_empty_holds_and_nothing_goes_out_without_what_was_in_it(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the credential is a field of the body, a vendor has no 401 for nothing: what was sent so was a dead
+    letter."""
+    monkeypatch.setattr(secrets, "BEING_WRITTEN", 0.0)
+    (tmp_path / what).write_text("old")
+    given = {"key": '"right"', "header": '"right"', what: f'"file:{tmp_path / what}"'}
+    more = f"key = {given['key']}\nheaders = {{ X-Account = {given['header']} }}"
+    with chaos(lambda got: OK) as upstream, before(tmp_path, table("oncall", upstream.url, more=more)) as h:
+        (tmp_path / what).write_text("")
+        page(h)
+        h.wait_for(lambda: ready(h)["held"] == ["oncall"])
+        [waiting] = h.wait_for(lambda: [one for one in deliveries(h) if one.code])
+        assert (waiting.state, waiting.code, upstream.got) == ("waiting", "no-key", [])
+        assert "its file is empty" in (waiting.reason or "")
+        (tmp_path / what).write_text("new")
+        ended(h, "delivered", seconds=8)
+
+
+def test_a_refusal_that_repeats_a_key_that_was_changed_meanwhile_does_not_show_it(tmp_path: Path) -> None:
+    secret, gate = tmp_path / "key", threading.Event()
+    secret.write_text("canary-old-key")
+    refusal = say(403, {"code": "KEY_ERROR", "message": "no such key: canary-old-key"})
+
+    def answer(got: Got) -> Behaviour:
+        return HANG if got.body["apiKey"] == "canary-old-key-2" else gated(gate, refusal)
+
+    more = f'key = "file:{secret}"\ntimeout = "5s"'
+    text = table("oncall", "URL", more=more).replace(f'timeout = "{TIMEOUT}s"\n', "")
+    with chaos(answer) as upstream, before(tmp_path, text.replace("URL", upstream.url)) as h:
+        page(h)
+        h.wait_for(lambda: upstream.got)
+        secret.write_text("canary-old-key-2")
+        gate.set()
+        [held] = h.wait_for(lambda: [one for one in deliveries(h) if one.reason])
+        assert held.reason == "held: 403 KEY_ERROR: no such key: •••"
 
 
 def test_a_held_upstream_is_probed_by_one_delivery_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

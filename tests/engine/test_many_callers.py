@@ -30,7 +30,7 @@ from gateway.following import Directory, Table
 from gateway.registry import dialects
 from gateway.routing import choose
 from gateway.sandbox import Sandbox
-from gateway.secrets import Keyring, Secret
+from gateway.secrets import BEING_WRITTEN, Keyring, Secret
 from gateway.service import Gateway
 from tests.chaos_upstream import chaos, say
 from tests.harness import House, served
@@ -199,6 +199,48 @@ def test_a_file_that_appears_changes_or_vanishes_is_followed(tmp_path: Path) -> 
     assert ring.names() == ["ci"]
 
 
+def test_a_file_that_is_emptied_or_gone_for_a_moment_keeps_its_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be being written: a caller was refused for a second, and what should go out with one key went with that of
+    everybody else."""
+    files(tmp_path / "keys", {"ci": "key-of-ci", "cd": "key-of-cd"})
+    now = [time.monotonic()]
+    monkeypatch.setattr("gateway.following.time.monotonic", lambda: now[0])
+    directory = Directory(str(tmp_path / "keys"))
+    ring, keys = Keyring({}, directory), Keys(Secret("of-others"), "team", directory)
+
+    def after(seconds: float) -> tuple[str | None, str | None, str]:
+        now[0] += seconds
+        return ring.caller("key-of-ci"), ring.caller("key-of-cd"), keys.entry({"team": "cd"})
+
+    (tmp_path / "keys" / "ci").write_text("")
+    (tmp_path / "keys" / "cd").unlink()
+    assert after(1) == ("ci", "cd", "cd")
+    (tmp_path / "keys" / "cd").write_text("key-of-cd")
+    assert after(1) == ("ci", "cd", "cd")
+    (tmp_path / "keys" / "cd").unlink()
+    assert after(1) == ("ci", "cd", "cd"), "it was there meanwhile"
+    assert after(1) == ("ci", None, "")
+    assert after(BEING_WRITTEN) == (None, None, "")
+    (tmp_path / "keys" / "ci").write_text("key-of-ci")
+    assert after(1) == ("ci", None, "")
+
+
+def test_a_file_that_has_another_name_names_that_caller_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under both names it would be nobody's."""
+    files(tmp_path / "keys", {"ci": "key-of-ci"})
+    now = [time.monotonic()]
+    monkeypatch.setattr("gateway.following.time.monotonic", lambda: now[0])
+    ring = Keyring({}, Directory(str(tmp_path / "keys")))
+    assert ring.caller("key-of-ci") == "ci"
+    (tmp_path / "keys" / "ci").rename(tmp_path / "keys" / "cd")
+    now[0] += 1
+    assert (ring.caller("key-of-ci"), ring.names()) == ("cd", ["cd"])
+
+
 def test_a_vanished_file_is_logged_and_says_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heard = CapturingLogger()
     monkeypatch.setattr(following, "log", heard)
@@ -208,6 +250,32 @@ def test_a_vanished_file_is_logged_and_says_no_secret(tmp_path: Path, monkeypatc
     directory.look()
     assert [(call.args, call.kwargs["name"]) for call in heard.calls] == [(("secret.revoked",), "cd")]
     assert "key-of-cd" not in str(heard.calls)
+
+
+def test_what_cannot_be_read_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was a line each second, for as long as it was so."""
+    heard = CapturingLogger()
+    monkeypatch.setattr(following, "log", heard)
+    files(tmp_path / "keys", {"ci": "key-of-ci"})
+    (tmp_path / "t.toml").write_text("a = 1")
+    directory, table = followed(Directory(str(tmp_path / "keys"))), Table("t.toml", tmp_path / "t.toml")
+    table.look_every = 0.0
+    for number in range(2):
+        (tmp_path / "keys" / "ci").write_bytes(b"key\xff" + b"x" * number)
+        (tmp_path / "t.toml").write_text("a = [")
+        for _ in range(3):
+            directory.look()
+            table.look()
+        (tmp_path / "keys").rename(tmp_path / "away")
+        for _ in range(3):
+            directory.look()
+        (tmp_path / "away").rename(tmp_path / "keys")
+        (tmp_path / "keys" / "ci").write_text(f"key-{number}")
+        (tmp_path / "t.toml").write_text(f"a = 2{number}")
+        directory.look()
+        table.look()
+    once = ["secret.unreadable", "table.refused", "secrets.unreadable", "secret.changed", "table.changed"]
+    assert [call.args[0] for call in heard.calls] == 2 * once
 
 
 def test_a_mounted_secret_that_is_swapped_by_symlink_is_followed(tmp_path: Path) -> None:
@@ -380,6 +448,25 @@ def test_what_an_entry_of_to_sets_comes_before_what_the_route_sets(tmp_path: Pat
         'set = { team = "all" }',
     )
     assert set_for(config, "ci") == [{"team": "7"}, {"team": "all"}]
+
+
+def test_a_table_that_is_emptied_stays_as_it_was_while_it_may_be_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty file is a table without entries: everybody's alerts went where those of nobody in it go."""
+    config = routed(tmp_path, 'to = ["oncall"]\nset = { team = { by = "caller", table = "t.toml", else = "all" } }')
+    now = [time.monotonic()]
+    monkeypatch.setattr("gateway.following.time.monotonic", lambda: now[0])
+    for text, seconds, meant in [
+        ("", 1, "7"),
+        ('ci = "70"', 1, "70"),
+        ("# none", 1, "70"),
+        ("", 1, "70"),
+        ("", 10, "all"),
+    ]:
+        (tmp_path / "t.toml").write_text(text)
+        now[0] += seconds
+        assert set_for(config, "ci") == [{"team": meant}], text
 
 
 def test_a_table_that_changes_is_followed_and_a_bad_one_is_not(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from gateway.rehearsal import bare_upstream, command_in, rehearse
 from gateway.secrets import MASK
 from tests.chaos_upstream import CLOSE, Got, chaos, say
 from tests.engine.descriptions import DEEP, INCIDENTS, OWN, SIGNED, SOURCE, TITLES, WRAPPED, own, post
-from tests.engine.vendors import outbox
+from tests.engine.vendors import OK, outbox
 from tests.harness import KEY, UPSTREAM_KEY, house, upstream_table
 
 
@@ -110,6 +110,38 @@ def test_a_credential_that_is_a_part_of_the_address_stays_a_secret(tmp_path: Pat
         command_in(dialects()["ilert"], Operation.CREATE, event), dialects()["ilert"], config.upstreams["there"]
     ).requests
     assert request.path == f"/services/{MASK}"
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_an_address_that_was_revoked_holds_and_loses_nothing(status: int, tmp_path: Path) -> None:
+    """Chats have no 401 for an address that they gave out and took back: each alert of a rotation was a dead letter."""
+    described = HOOK.replace('auth = "none"', 'auth = "path"\nsend.path = "/services/{credential}"')
+    (tmp_path / "hook").write_text("T0/B0/old")
+
+    def answers(got: Got) -> Any:
+        return (
+            OK
+            if got.path.endswith("/services/T0/B0/new")
+            else say(status, b"no_service", {"content-type": "text/plain"})
+        )
+
+    def text(url: str) -> str:
+        there = f'[upstreams.there]\ndialect = "chat"\nurl = "{url}/v1"\nkey = "file:{tmp_path}/hook"\n'
+        return f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{there}{described}'
+
+    with chaos(answers) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        event = {"apiKey": KEY, "eventType": "ALERT", "summary": "Disk full"}
+        assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+        h.wait_for(lambda: h.client.get(f"{h.url}/-/ready").json()["held"] == ["there"])
+        (tmp_path / "hook").write_text("T0/B0/new\n")
+        [row] = h.wait_for(lambda: [row for row in outbox(h) if row.state == "delivered"])
+    assert row.status == 202
+
+
+def test_where_something_of_the_alert_is_in_the_address_it_may_be_that_which_is_not_there(tmp_path: Path) -> None:
+    described = HOOK.replace('auth = "none"', 'auth = "path"\nsend.path = "/{credential}/{key}"')
+    config = parse(f'[inbound.ilert]\n[upstreams.there]\ndialect = "chat"\nurl = "http://a"\nkey = "k"\n{described}')
+    assert not config.upstreams["there"].dialect.outbound.verdicts
 
 
 @pytest.mark.parametrize(
@@ -519,6 +551,27 @@ def test_a_request_that_is_not_signed_is_refused(tmp_path: Path, form: str) -> N
             marked = {"x-hub-signature-256": said} if said else {}
             answer = h.client.post(f"{h.url}/signed", content=body, headers=marked)
             assert answer.status_code == status, (said, answer.text)
+
+
+def test_where_the_file_of_the_secret_is_empty_nobody_can_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody could, with nothing for the secret, for as long as it was."""
+    monkeypatch.setattr("gateway.secrets.BEING_WRITTEN", 0.0)
+    (tmp_path / "secret").write_text("first-secret")
+    body = b'{"title": "Disk"}'
+
+    def text(url: str) -> str:
+        signed = SIGNED.replace("FORM", "hex").replace("first-secret", f"file:{tmp_path}/secret")
+        return signed + upstream_table("there", "pagerduty", url)
+
+    with house(tmp_path, config=text) as h:
+
+        def posted(secret: str) -> int:
+            marked = {"x-hub-signature-256": "sha256=" + hmac.new(secret.encode(), body, "sha256").hexdigest()}
+            return h.client.post(f"{h.url}/signed", content=body, headers=marked).status_code
+
+        assert (posted("first-secret"), posted("")) == (202, 401)
+        (tmp_path / "secret").write_text("\n")
+        assert (posted(""), posted("first-secret"), posted("second-secret")) == (401, 401, 202)
 
 
 def test_who_shows_a_password_only_when_asked_is_asked(tmp_path: Path) -> None:

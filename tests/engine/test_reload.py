@@ -4,6 +4,7 @@ short. guarantees.md 17; the long form is `python -m tests.chaos.reload`."""
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import time
 from pathlib import Path
@@ -11,12 +12,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+from gateway.certificates import Following
 from gateway.config import Config, parse
 from gateway.errors import ConfigurationError
 from gateway.serving import _Reloading
 from tests.chaos import reload
 from tests.chaos_upstream import CLOSE, Chaos, chaos
 from tests.clients.callers import ilert_event
+from tests.engine.certificates import certificate
 from tests.engine.vendors import OK, outbox, page, settled, table
 from tests.harness import KEY, House, house
 from tests.processes import Running, serving
@@ -52,6 +55,32 @@ def test_what_is_changed_and_added_is_used_from_here_on(tmp_path: Path) -> None:
                 ("/moved/api/events", "key"),
             ]
             assert [got.body["alertKey"] for got in other.got] == ["b"]
+
+
+def test_reloads_leave_no_certificates_behind(tmp_path: Path) -> None:
+    """Each held its upstreams' authorities, a MiB of them, until so much else was thrown away that somebody looked."""
+    context, ca = certificate(tmp_path, "127.0.0.1")
+    with chaos(OK, context=context) as one:
+
+        def config(number: int) -> str:
+            more = table("one", one.url, "ilert", f'ca = "{ca}"').replace("upstream-key", f"upstream-key-{number}")
+            return text(tmp_path, more)
+
+        def contexts() -> int:
+            return sum(isinstance(found, Following) for found in gc.get_objects())
+
+        gc.collect()
+        before = contexts()
+        gc.disable()  # it would come by far more often than in a gateway that serves
+        try:
+            with house(tmp_path, config=lambda _: config(0).partition("\n")[2]) as h:
+                for number in range(1, 12):
+                    page(h, str(number))
+                    settled(h, count=number)
+                    again(h, parse(config(number)))
+                assert contexts() - before <= 3
+        finally:
+            gc.enable()
 
 
 def test_what_waits_for_a_rate_waits_no_more_once_it_is_taken_out(tmp_path: Path) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import CapturingLogger
 
+import gateway.secrets
 from gateway.config import parse
 from gateway.errors import ConfigurationError
-from gateway.secrets import FEW, LOOK_EVERY, Keyring, Secret
+from gateway.secrets import BEING_WRITTEN, FEW, LOOK_EVERY, Keyring, Secret
 
 CANARY = "canary-5f3e9a77c1"
 
@@ -120,6 +123,57 @@ def test_a_file_that_vanishes_for_a_moment_keeps_its_last_value(tmp_path: Path) 
     assert secret.value() == CANARY
     path.unlink()
     assert secret.value() == CANARY
+
+
+def test_a_file_that_is_emptied_keeps_its_value_while_it_may_be_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`vault read … >key` empties it before it asks: callers with a good key were refused, and what was sent meanwhile
+    went out with none."""
+    path = tmp_path / "key"
+    path.write_text(CANARY)
+    secret, ring = Secret(f"file:{path}"), Keyring({"ci": [Secret(f"file:{path}")]})
+    assert (secret.value(), ring.caller(CANARY)) == (CANARY, "ci")
+    for nothing in ("", "\n"):
+        path.write_text(nothing)
+        assert (secret.value(), ring.caller(CANARY)) == (CANARY, "ci")
+    later = time.monotonic() + BEING_WRITTEN
+    monkeypatch.setattr("gateway.secrets.time.monotonic", lambda: later)
+    assert (secret.value(), ring.caller(CANARY), ring.caller("")) == ("", None, None)
+    path.write_text("new-key")
+    assert (secret.value(), ring.caller("new-key"), ring.caller(CANARY)) == ("new-key", "ci", None)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: path.unlink(), "cannot be read: No such file or directory"),
+        (lambda path: path.write_bytes(b"new\xff"), "cannot be read: it is not UTF-8"),
+        (lambda path: path.write_text("new-key\nand more"), "has characters that no header can carry"),
+    ],
+)
+def test_a_file_that_cannot_be_used_any_more_keeps_its_value_and_that_is_said_once(
+    spoil: Callable[[Path], object], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody heard of it before the old key was revoked, or the next start failed."""
+    heard, now = CapturingLogger(), [time.monotonic()]
+    monkeypatch.setattr(gateway.secrets, "log", heard)
+    monkeypatch.setattr("gateway.secrets.time.monotonic", lambda: now[0])
+    path = tmp_path / "key"
+    path.write_text(CANARY)
+    secret = Secret(f"file:{path}")
+    spoil(path)
+    for _ in range(3):
+        assert secret.value() == CANARY
+    assert heard.calls == [], "it may be being replaced"
+    now[0] += 1000
+    for _ in range(3):
+        assert secret.value() == CANARY
+    [said] = heard.calls
+    assert (said.args, said.kwargs) == (("secret.unusable",), {"file": str(path), "reason": reason})
+    path.write_text("new-key")
+    assert secret.value() == secret.value() == "new-key"
+    assert [call.args[0] for call in heard.calls] == ["secret.unusable", "secret.usable"]
 
 
 def test_a_secret_never_shows_itself(tmp_path: Path) -> None:

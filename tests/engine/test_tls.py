@@ -39,6 +39,7 @@ from tests.chaos_upstream import chaos, say
 from tests.clients.callers import ilert_event
 from tests.engine.certificates import vouched, write
 from tests.engine.test_workers import serving
+from tests.engine.vendors import outbox
 from tests.harness import KEY, house
 
 OK = say(202, {})
@@ -146,6 +147,27 @@ def test_a_certificate_is_followed_and_a_bad_pair_keeps_the_old_one(tmp_path: Pa
         answer = soon(lambda: get(port, believing(third), "/metrics"))
         assert "alert_gateway_tls_last_reload_successful 1.0" in answer.text
         assert len(logged(tmp_path, "certificate.refused")) == 1, "said once"
+
+
+def test_a_file_that_goes_while_it_is_looked_at_is_looked_at_again(tmp_path: Path) -> None:
+    """Who follows the files ended with it, and no later certificate was ever shown; where it came back with what was
+    seen last, neither was that."""
+    cert, key = write(tmp_path, trustme.CA(), "localhost")
+    pair, gone = Pair(str(cert), str(key)), [False]
+
+    def make() -> ssl.SSLContext:
+        context = Tls(pair)._made(asks=False)
+        if gone[0]:  # between the look at what is in it and OpenSSL's own
+            context.load_cert_chain(tmp_path / "gone")
+        return context
+
+    context = Following(ssl.PROTOCOL_TLS_SERVER, (str(cert), str(key)), make)
+    write(tmp_path, trustme.CA(), "localhost")
+    gone[0] = True
+    assert (context.look(), context.look()) == ("bad", "same")
+    assert context.fault == "a certificate's file cannot be read: No such file or directory"
+    gone[0] = False
+    assert (context.look(), context.look(), context.fault) == ("new", "same", "")
 
 
 def test_when_the_certificate_ends_is_in_the_metrics(tmp_path: Path) -> None:
@@ -311,6 +333,25 @@ def test_an_authority_beside_the_usual_ones_is_believed_and_followed(
             h.wait_for(lambda: len(vendor.got) == 2)
             context_now = h.gateway.config.upstreams["oncall"].reach.context
             assert isinstance(context_now, Following) and "no certificate" in context_now.fault
+
+
+def test_files_that_are_gone_when_something_is_first_sent_are_waited_for(tmp_path: Path) -> None:
+    """It counted as the gateway's own failure, of which nobody could say whether the alert had been sent."""
+    ours = trustme.CA()
+    ca = vouched(tmp_path, ours)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ours.issue_cert("127.0.0.1").configure_cert(context)
+    with (
+        chaos(OK, context=context) as vendor,
+        house(tmp_path, config=lambda _: f'{BASE}url = "{vendor.url}"\nca = "{ca}"\n') as h,
+    ):
+        ca.unlink()
+        page(h, "1")
+        [waiting] = h.wait_for(lambda: [row for row in outbox(h) if row.code])
+        assert (waiting.code, waiting.reason) == ("unreachable", f"{ca} cannot be read: No such file or directory")
+        vouched(tmp_path, ours)
+        h.wait_for(lambda: [row for row in outbox(h) if row.state == "delivered"])
+        assert len(vendor.got) == 1
 
 
 def test_an_upstream_that_wants_a_certificate_gets_it_and_a_new_one(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from gateway import operating, watch
 from gateway.delivery import breaker
 from gateway.registry import dialects
 from gateway.store.sqlite import SqliteTx
+from gateway.watch import Trouble
 from mappings.alertmanager import calls
 from tests.chaos_upstream import HANG, Chaos, Got, chaos, say
 from tests.engine.vendors import NO, OK, Uptinio, count, page, slow, table
@@ -214,6 +215,29 @@ def test_an_upstream_that_refuses_our_key(tmp_path: Path) -> None:
         bad.always(OK)
         is_told(h, heard, "upstream-held/oncall", "ALERT", "RESOLVE")
     assert all("alert-gateway/" not in (got.body["alertKey"] or "") for got in bad.got), "told to the one in trouble"
+
+
+@pytest.mark.parametrize("code", ["upstream-held", "store-unavailable"])
+def test_a_key_that_is_refused_for_a_moment_is_no_alarm(code: str, tmp_path: Path) -> None:
+    """Where it is replaced here a moment later than there, what waited goes out: nobody is to be woken for that. It was
+    one page for most rotations. So where it is a database's password."""
+    with two(tmp_path, OK) as (h, _, heard):
+        watching = h.gateway.watch
+        assert watching is not None
+        held = Trouble(code, "oncall", "it refuses our key")
+        found = [[held], [held], [], [held], [held], [], [held], [held]]
+        seen: list[Any] = []
+
+        async def looks() -> Any:
+            seen.append(1)
+            return found[len(seen) - 1] if len(seen) <= len(found) else []
+
+        watching.troubles = looks  # type: ignore[method-assign]
+        h.wait_for(lambda: len(seen) > len(found) + 3)
+        assert heard.said == []
+        found += [[]] * (len(seen) - len(found) + 3) + [[held]] * 3
+        h.wait_for(lambda: len(seen) > len(found) + 5)
+        assert [word for key, word in heard.said if key == held.key] == ["ALERT", "RESOLVE"]
 
 
 def test_one_of_several_keys_that_an_upstream_refuses(tmp_path: Path) -> None:
