@@ -62,7 +62,7 @@ SELECT set_config('synchronous_commit', CASE WHEN current_setting('synchronous_c
 # A network that drops silently leaves sessions behind, which count among those that the server admits: by its own
 # settings, for two hours. And a plan that `_BY_INDEX` could not avert counts as so dear that the server would compile
 # it to machine code, a fifth of a second for a millisecond's work. An engine in its place may not have these.
-_IF_THERE = b"""
+IF_THERE = b"""
 SELECT set_config(name, CASE name WHEN 'jit' THEN 'off' ELSE '5' END, false) FROM pg_settings
 WHERE name IN ('tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count', 'jit')
 """
@@ -185,10 +185,10 @@ class Line:
             set_to = made.execute(_SETTINGS, (f"{STATEMENT * 1000:.0f}", f"{IDLE * 1000:.0f}")).fetchone()
             assert set_to is not None
             self._process = set_to[-1]  # what a pooler says at the beginning is a number of its own
-            made.execute(_IF_THERE)
+            made.execute(IF_THERE)
             if self._by_index:
                 made.execute(_BY_INDEX)
-        _adapt(made)
+        adapt(made)
         return made
 
     def _see_committed(self, made: psycopg.Connection[Any]) -> None:
@@ -324,7 +324,7 @@ class _LoadText(TextLoader):
         return text
 
 
-def _adapt(connection: psycopg.Connection[Any]) -> None:
+def adapt(connection: psycopg.Connection[Any]) -> None:
     """One type for every number: a statement is prepared once, not once for each size of each number."""
     connection.adapters.register_dumper(int, Int8Dumper)
     connection.adapters.register_dumper(str, _Text)
