@@ -196,9 +196,12 @@ def move(config_path: str, target: str | None, undo: bool) -> None:
     Ids, what is open, what waits and what is known of callers come along. The old store stays as it is, marked so that
     no gateway serves from it any more.
     """
+    import logging
+
     from gateway import moving
     from gateway.errors import StoreError
 
+    logging.getLogger("psycopg").setLevel(logging.ERROR)  # a connection that is lost is told once, in our words
     if (target is None) == (not undo):
         raise click.UsageError("say --to URL, or --undo")
     config = load_config(config_path, secrets=False)

@@ -118,11 +118,11 @@ class Address:
         places = [f"{host}:{port}" if port else host for host, port in zip(hosts, ports * len(hosts), strict=False)]
         return f"postgresql://{user}{','.join(places)}/{known.get('dbname', '')}"
 
-    def connect(self) -> psycopg.Connection[Any]:
-        """A new connection to the first host that takes writes; raises `psycopg.Error`, or `StoreError` for a URL
-        that cannot be read any more."""
+    def connect(self, **otherwise: Any) -> psycopg.Connection[Any]:
+        """A new connection to the first host that takes writes, some of it `otherwise` than usual; raises
+        `psycopg.Error`, or `StoreError` for a URL that cannot be read any more."""
         self._follow()
-        return psycopg.connect("", autocommit=True, **self._known)
+        return psycopg.connect("", autocommit=True, **{**self._known, **otherwise})
 
     def masked(self, error: object) -> str:
         """What an error says, on one line, without a password that is or was used."""

@@ -21,6 +21,8 @@ AT_ONCE = 200
 """Rows that are asked for at once."""
 LOCKED_WITHIN = 10
 """Seconds within which nobody else may be working in the tables any more."""
+STANDS_STILL = 300
+"""Seconds for which a server may take nothing while it is sent a table: it has a disk to write to."""
 
 # Ours is one long transaction, which waits for the other store as well: no clock of the server's may end it. By
 # `IF_THERE` it finds out all the same that nobody is there any more: it would keep its locks for hours.
@@ -53,7 +55,7 @@ class PostgresSide:
         asyncio.run(_up_to_date(self._url))
         names = ", ".join((*(table.name for table in TABLES), "slots"))
         with self._telling("cannot be used"):
-            self._connection = self._address.connect()
+            self._connection = self._address.connect(tcp_user_timeout=STANDS_STILL * 1000)
             adapt(self._connection)
             self._connection.execute(IF_THERE)
             self._connection.execute("BEGIN")

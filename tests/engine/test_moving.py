@@ -505,6 +505,29 @@ def test_a_move_that_is_cut_off_leaves_the_old_store_to_go_on_from(
     assert len(rows_in(database)["attempts"]) >= 300_000
 
 
+def test_a_server_that_stands_still_for_a_while_is_waited_for(origin: str) -> None:
+    """As one does whose disk is busy: for longer than a caller would wait, with more to send than the network holds."""
+    put(origin, "UPDATE deliveries SET report = zeroblob(20000000)")
+    server, reached = Server().make(), threading.Event()
+    try:
+        database = server.database()
+        with opened(side(database)):
+            pass
+
+        def freeze() -> None:
+            reached.wait(30)
+            server.freeze()
+            time.sleep(12)
+            server.thaw()
+
+        freezing = threading.Thread(target=freeze)
+        freezing.start()
+        assert move(Slow(origin, reached), side(database), lambda text: None, SPOKEN).rows["deliveries"] == 3
+        freezing.join()
+    finally:
+        server.close()
+
+
 def test_a_server_that_dies_meanwhile_leaves_the_old_store_to_go_on_from(origin: str) -> None:
     server = Server().make()
     try:
