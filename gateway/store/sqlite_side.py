@@ -40,7 +40,9 @@ class SqliteSide:
         with self._telling("cannot be opened"):
             self._lock = lock_alone(self._path)
             if self._lock is None:
-                raise StoreError(f"a gateway serves from {self.shown}: stop it first, and keep it stopped")
+                raise StoreError(
+                    f"a gateway serves from {self.shown}: stop it first, and keep it stopped. Or another move is at it"
+                )
             self._is_new = not file.exists()
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._connection = self._connected()

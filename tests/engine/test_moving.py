@@ -414,6 +414,7 @@ def test_a_place_that_is_none_is_told(origin: str, tmp_path: Path, to: str, stat
 
 
 def test_a_role_without_rights_is_told(origin: str) -> None:
+    """With those that a gateway needs, though the tables are another's, it moves."""
     database = shared().database()
     name = database.rpartition("/")[2]
     ask(database, f"CREATE ROLE reader_{name} LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC")
@@ -425,6 +426,9 @@ def test_a_role_without_rights_is_told(origin: str) -> None:
     with pytest.raises(StoreError, match="permission denied"):
         moved(origin, reader)
     assert not refusal(origin)
+    ask(database, f"GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO reader_{name}")
+    moved(origin, reader)
+    assert rows_in(database) == rows_in(origin)
 
 
 def test_there_is_no_store_and_no_directory(tmp_path: Path) -> None:
