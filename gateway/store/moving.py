@@ -113,12 +113,18 @@ class Outcome:
 def move(source: Side, target: Side, say: Callable[[str], None], spoken: Sequence[str]) -> Outcome:
     """Moves everything; `say` hears how far it is, and `spoken` is how notes begin that somebody asked for. Raises
     `StoreError` where it cannot be, and leaves both as they were."""
-    with opened(source), opened(target):
+    with opened(source), contextlib.ExitStack() as stack:
         before = noted(_note(source, MARK))
-        if before is not None and before == noted(_note(target, ARRIVED)):
-            return Outcome(before, {}, _waiting(target), is_repeated=True)
         if before is not None and before.to != target.shown:
             raise StoreError(before.refusal)
+        try:
+            stack.enter_context(opened(target))
+        except StoreError as error:
+            if before is None:
+                raise
+            raise StoreError(f"{before.origin} was moved there at {before.day}, or nearly so; {error}") from None
+        if before is not None and before == noted(_note(target, ARRIVED)):
+            return Outcome(before, {}, _waiting(target), is_repeated=True)
         _need_empty(target, spoken)
         rows = _copy_all(source, target, say)
         target.see_all()

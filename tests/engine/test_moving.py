@@ -477,6 +477,13 @@ def test_nobody_serves_from_the_old_store_any_more_unless_it_is_said(origin: str
     assert changed.returncode == 1 and "was moved to" in changed.stderr
     again = typed("move", config, "--to", database)
     assert again.returncode == 0 and "already" in again.stdout and "3 deliveries wait" in again.stdout
+
+    async def beside() -> subprocess.CompletedProcess[str]:
+        async with PostgresStore(database):
+            return await asyncio.to_thread(typed, "move", config, "--to", database)
+
+    served = asyncio.run(beside())
+    assert served.returncode == 1 and "was moved there at" in served.stderr and "stop them first" in served.stderr
     elsewhere = typed("move", config, "--to", shared().database())
     assert elsewhere.returncode == 1 and "was moved to" in elsewhere.stderr
     undone = typed("move", config, "--undo")
