@@ -182,6 +182,47 @@ def backup(config_path: str, file: str) -> None:
     click.echo(f"{file}: {copied.size:,} bytes, {copied.waiting:,} deliveries wait in it")
 
 
+@main.command()
+@CONFIG
+@click.option(
+    "--to",
+    "target",
+    metavar="URL",
+    help="Where to: postgresql://user@host/name or sqlite:///absolute/path, or env:NAME or file:PATH that says it.",
+)
+@click.option("--undo", is_flag=True, help="Let a gateway serve again from a store that was moved.")
+def move(config_path: str, target: str | None, undo: bool) -> None:
+    """Move everything in the store to an empty one of the other engine, while no gateway serves from either.
+
+    Ids, what is open, what waits and what is known of callers come along. The old store stays as it is, marked so that
+    no gateway serves from it any more.
+    """
+    import logging
+
+    from gateway import moving
+    from gateway.errors import StoreError
+
+    logging.getLogger("psycopg").setLevel(logging.ERROR)  # a connection that is lost is told once, in our words
+    if (target is None) == (not undo):
+        raise click.UsageError("say --to URL, or --undo")
+    config = load_config(config_path, secrets=False)
+    try:
+        if target is None:
+            done = moving.undo(config.store)
+            click.echo(f"a gateway may serve from {done.origin} again; it tells again what {done.to} has told since")
+            return
+        outcome = moving.move(config.store, target, lambda text: click.echo(text, err=True))
+    except moving.NotAPlace as error:
+        raise click.UsageError(f"--to: {error}") from None
+    except StoreError as error:
+        raise click.ClickException(str(error)) from None
+    for name, count in outcome.rows.items():
+        click.echo(f"{name}: {count:,}")
+    moved = outcome.move
+    when = f"everything was moved there at {moved.day} already" if outcome.is_repeated else "everything is there"
+    click.echo(f"{moved.to}: {when}, {outcome.waiting:,} deliveries wait in it; let `store` name it, and start")
+
+
 # --- before it wakes anybody, and the outbox -----------------------------------------------------------------
 
 

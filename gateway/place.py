@@ -27,6 +27,7 @@ def _with_store(config: Config, work: Callable[[Tx], Any], *, writes: bool) -> A
     from gateway.errors import StoreError
     from gateway.logs import configure
     from gateway.operating import NotAsAsked
+    from gateway.store.moved import left
     from gateway.store.opening import open_store
 
     if config.store == UNTOLD:
@@ -38,12 +39,18 @@ def _with_store(config: Config, work: Callable[[Tx], Any], *, writes: bool) -> A
 
     async def run() -> Any:
         async with open_store(config.store, exclusive=False) as store:
-            return await (store.write(work) if writes else store.read(work))
+            moved = await store.read(left)
+            if moved and writes:
+                raise NotAsAsked(moved.refusal)
+            return moved, await (store.write(work) if writes else store.read(work))
 
     try:
-        return asyncio.run(run())
+        moved, found = asyncio.run(run())
     except (StoreError, NotAsAsked) as error:
         raise click.ClickException(str(error)) from None
+    if moved:
+        click.echo(f"this is how it was at {moved.day}: everything was moved to {moved.to} then", err=True)
+    return found
 
 
 def now() -> int:

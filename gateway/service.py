@@ -35,6 +35,7 @@ from gateway.metrics import Metrics, Stock
 from gateway.operating import told_at_last
 from gateway.operations import Operator, forget
 from gateway.store import AlertFilter, Store, Tx
+from gateway.store.moved import left
 from gateway.store.opening import open_store, without_credential
 from gateway.timing import Hearing, pass_time
 from gateway.waiting import Waiters
@@ -171,6 +172,8 @@ class Gateway:
         async with contextlib.AsyncExitStack() as stack:
             with opening or contextlib.nullcontext():
                 store = await stack.enter_async_context(self.store)
+            if moved := await store.read(left):
+                raise StoreError(moved.refusal)
             floor = await store.read(lambda tx: tx.largest_id())
             self._ids = Ids(slot=lambda: store.slot, floor=floor)
             self._name = await store.write(own_name)

@@ -63,7 +63,7 @@ SELECT set_config('synchronous_commit', CASE WHEN current_setting('synchronous_c
 # A network that drops silently leaves sessions behind, which count among those that the server admits: by its own
 # settings, for two hours. And a plan that `_BY_INDEX` could not avert counts as so dear that the server would compile
 # it to machine code, a fifth of a second for a millisecond's work. An engine in its place may not have these.
-_IF_THERE = b"""
+IF_THERE = b"""
 SELECT set_config(name, CASE name WHEN 'jit' THEN 'off' ELSE '5' END, false) FROM pg_settings
 WHERE name IN ('tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count', 'jit')
 """
@@ -121,11 +121,11 @@ class Address:
         places = [f"{host}:{port}" if port else host for host, port in zip(hosts, ports * len(hosts), strict=False)]
         return f"postgresql://{user}{','.join(places)}/{known.get('dbname', '')}"
 
-    def connect(self, place: Mapping[str, str] | None = None) -> psycopg.Connection[Any]:
-        """A new connection to the first host that takes writes, or to one `place`; raises `psycopg.Error`, or
-        `StoreError` for a URL that cannot be read any more."""
+    def connect(self, **otherwise: Any) -> psycopg.Connection[Any]:
+        """A new connection to the first host that takes writes, some of it `otherwise` than usual; raises
+        `psycopg.Error`, or `StoreError` for a URL that cannot be read any more."""
         self._follow()
-        return psycopg.connect("", autocommit=True, **{**self._known, **(place or {})})
+        return psycopg.connect("", autocommit=True, **{**self._known, **otherwise})
 
     def places(self) -> list[dict[str, str]]:
         """Each host by itself, where there are several."""
@@ -219,7 +219,7 @@ class Line:
         self.drop()
 
     def _made(self, place: Mapping[str, str] | None = None) -> psycopg.Connection[Any]:
-        made = self._address.connect(place)
+        made = self._address.connect(**(place or {}))
         with self._lock:
             # A descriptor of our own for the same socket: cutting it can never meet one that was used again.
             self._end = socket.fromfd(made.fileno(), socket.AF_UNIX, socket.SOCK_STREAM)
@@ -233,10 +233,10 @@ class Line:
             set_to = made.execute(_SETTINGS, (f"{STATEMENT * 1000:.0f}", f"{IDLE * 1000:.0f}")).fetchone()
             assert set_to is not None
             self._process = set_to[-1]  # what a pooler says at the beginning is a number of its own
-            made.execute(_IF_THERE)
+            made.execute(IF_THERE)
             if self._by_index:
                 made.execute(_BY_INDEX)
-        _adapt(made)
+        adapt(made)
         return made
 
     def _see_committed(self, made: psycopg.Connection[Any]) -> None:
@@ -378,7 +378,7 @@ class _LoadText(TextLoader):
         return text
 
 
-def _adapt(connection: psycopg.Connection[Any]) -> None:
+def adapt(connection: psycopg.Connection[Any]) -> None:
     """One type for every number: a statement is prepared once, not once for each size of each number."""
     connection.adapters.register_dumper(int, Int8Dumper)
     connection.adapters.register_dumper(str, _Text)

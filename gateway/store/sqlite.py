@@ -160,12 +160,9 @@ class SqliteStore:
         return False
 
     def _take_lock(self) -> None:
-        self._lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._unlock()
-            raise StoreError(f"another gateway serves from {self._path}; give each its own store") from None
+        self._lock = lock_alone(self._path)
+        if self._lock is None:
+            raise StoreError(f"another gateway serves from {self._path}, or it is being moved; give each its own store")
 
     def _unlock(self) -> None:
         if self._lock is not None:
@@ -386,6 +383,17 @@ class SqliteStore:
         with contextlib.suppress(apsw.Error):
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
+
+
+def lock_alone(path: str) -> int | None:
+    """The lock by which a store is nobody else's, for as long as the descriptor is open; None where somebody has it."""
+    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        return None
+    return lock
 
 
 def _try_room(tx: Tx) -> None:

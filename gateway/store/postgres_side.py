@@ -1,0 +1,146 @@
+"""A store in PostgreSQL as one side of a move. It must not know what lies in the tables."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import psycopg
+from psycopg import errors
+from psycopg.pq import TransactionStatus
+
+from gateway.errors import StoreError
+from gateway.store.moving import BYTES, TABLES, Copied, TooLong, Unclear
+from gateway.store.postgres import PostgresStore
+from gateway.store.postgres_line import IF_THERE, Address, adapt
+
+AT_ONCE = 200
+"""Rows that are asked for at once."""
+LOCKED_WITHIN = 10
+"""Seconds within which nobody else may be working in the tables any more."""
+STANDS_STILL = 300
+"""Seconds for which a server may take nothing while it is sent a table: it has a disk to write to."""
+
+# Ours is one long transaction, which waits for the other store as well: no clock of the server's may end it. By
+# `IF_THERE` it finds out all the same that nobody is there any more: it would keep its locks for hours.
+_SETTINGS = b"""
+SELECT set_config(name, '0', true) FROM pg_settings
+WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')
+"""
+_DURABLE = b"""
+SELECT set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') = 'remote_apply'
+                  THEN 'remote_apply' ELSE 'on' END, true),
+       set_config('lock_timeout', %s, true)
+"""
+_SERVING = (
+    "SELECT count(*), ceil(extract(epoch FROM max(leased_until) - statement_timestamp()))::bigint "
+    "FROM slots WHERE leased_until > statement_timestamp()"
+)
+
+
+class PostgresSide:
+    """The store at a `postgresql://` URL."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._address = Address(url)
+        self._connection: psycopg.Connection[Any] | None = None
+        self.shown = repr(self._address)
+
+    def open(self) -> None:
+        """Gateways that are started meanwhile wait for a writer slot, in vain: the table is ours."""
+        asyncio.run(_up_to_date(self._url))
+        names = ", ".join((*(table.name for table in TABLES), "slots"))
+        with self._telling("cannot be used"):
+            self._connection = self._address.connect(tcp_user_timeout=STANDS_STILL * 1000)
+            adapt(self._connection)
+            self._connection.execute(IF_THERE)
+            self._connection.execute("BEGIN")
+            self._connection.execute(_SETTINGS)
+            self._connection.execute(_DURABLE, (f"{LOCKED_WITHIN}s",))
+            self._connection.execute(f"LOCK TABLE {names} IN EXCLUSIVE MODE".encode())
+        [(count, longest)] = self.run(_SERVING)
+        if count:
+            raise StoreError(
+                f"gateways serve from {self.shown} ({count}): stop them first, and keep them stopped; one that was "
+                f"killed is taken for gone after {longest} s at most"
+            )
+
+    def run(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        with self._telling("cannot be used"):
+            found = self._there.execute(statement.replace("?", "%s").encode(), values or None)
+            return found.fetchall() if found.description else []
+
+    def rows(self, table: Copied) -> Iterator[Sequence[Any]]:
+        with self._telling(f"cannot be read ({table.name})"), self._there.cursor("moving") as cursor:
+            cursor.itersize = AT_ONCE
+            cursor.execute(table.select.encode())
+            yield from cursor
+
+    def put(self, table: Copied, rows: Iterable[Sequence[Any]]) -> None:
+        in_bytes = [number for number, column in enumerate(table.columns) if column in BYTES]
+        into = f"COPY {table.name} ({', '.join(table.columns)}) FROM STDIN"
+        telling = self._telling(f"does not take everything ({table.name})")
+        with telling, self._there.cursor() as cursor, cursor.copy(into.encode()) as copy:
+            for row in rows:
+                copy.write_row(_with_bytes(row, in_bytes))
+
+    def see_all(self) -> None:
+        """Without it the planner would take the tables for empty until the server looks by itself."""
+        self.run(f"ANALYZE {', '.join(table.name for table in TABLES)}")
+
+    def commit(self) -> None:
+        if self._there.info.transaction_status == TransactionStatus.IDLE:
+            return
+        try:
+            self._there.execute("COMMIT")
+        except psycopg.Error as error:
+            said = f"{self.shown} did not say whether it has committed: {self._address.masked(error)}"
+            raise Unclear(said) if self._there.closed else StoreError(said) from None
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+    @property
+    def _there(self) -> psycopg.Connection[Any]:
+        assert self._connection is not None
+        return self._connection
+
+    @contextlib.contextmanager
+    def _telling(self, what: str) -> Iterator[None]:
+        """Says in our words what the server finds wrong, without a password."""
+        try:
+            yield
+        except errors.ProgramLimitExceeded as error:  # a B-tree holds no key of more than a third of a page
+            raise TooLong(_row_in(error)) from None
+        except errors.LockNotAvailable:
+            raise StoreError(f"somebody works in {self.shown}: see that nobody does, and try again") from None
+        except psycopg.Error as error:
+            raise StoreError(f"{self.shown} {what}: {self._address.masked(error)}") from None
+
+
+async def _up_to_date(url: str) -> None:
+    """As everybody who opens it does, who is refused what would be refused to a gateway."""
+    async with PostgresStore(url, exclusive=False):
+        pass
+
+
+def _with_bytes(row: Sequence[Any], in_bytes: Sequence[int]) -> Sequence[Any]:
+    """The row with bytes where the server has bytes."""
+    if not any(isinstance(row[number], str) for number in in_bytes):
+        return row
+    values = list(row)
+    for number in in_bytes:
+        if isinstance(values[number], str):
+            values[number] = values[number].encode()
+    return values
+
+
+def _row_in(error: psycopg.Error) -> int:
+    """Which row of a copy an error is about, counted from 1; whatever language the server speaks."""
+    found = re.search(r"COPY \w+\D*(\d+)", error.diag.context or "")
+    return int(found[1]) if found else 1

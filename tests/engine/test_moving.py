@@ -1,0 +1,648 @@
+"""`move`: everything in a store brought over into one of the other engine, from which another gateway goes on as if
+nothing had happened; what stands in its way, and what a cut in the middle of it leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+import psycopg
+import pytest
+
+from gateway.errors import StoreError
+from gateway.moving import SPOKEN
+from gateway.store.moving import BYTES, TABLES, Copied, move, opened
+from gateway.store.postgres import PostgresStore
+from gateway.store.postgres_side import PostgresSide
+from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite_side import SqliteSide
+from tests.chaos_upstream import Chaos, chaos, say
+from tests.clients.callers import COLLECTIONS, ilert_event, settings
+from tests.engine.lasting import SILENCES, alert, posted, seconds, select
+from tests.engine.vendors import NO, OK, Uptinio, down, page, table, writes
+from tests.harness import KEY, House, house
+from tests.postgres_server import Server, free_port, shared
+from tests.processes import HERE, serving, wait_for
+
+EMPTIED = ("alerts", "ids", "targets", "commands", "deliveries", "attempts", "keyed")
+OUTBOX = "SELECT id FROM deliveries WHERE state = 'waiting' ORDER BY id"
+
+
+def written(directory: Path, store: str) -> Path:
+    """A configuration file over a store."""
+    path = directory / f"{secrets.token_hex(4)}.toml"
+    path.write_text(
+        f'store = "{store}"\n[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n'
+        '[upstreams.oncall]\ndialect = "ilert"\nurl = "http://127.0.0.1:9"\nkey = "never-used"\n'
+    )
+    return path
+
+
+def typed(command: str, config: Path, *words: str, within: float = 120) -> subprocess.CompletedProcess[str]:
+    """A command, as an operator types it."""
+    line = [sys.executable, "-m", "gateway.cli", command, "--config", str(config), *words]
+    return subprocess.run(line, cwd=HERE, capture_output=True, text=True, timeout=within, check=False)
+
+
+def rows_in(url: str) -> dict[str, list[Any]]:
+    """Everything in a store but what it notes of a move, past every gateway."""
+    found = {}
+    for one in TABLES:
+        if url.startswith("postgresql:"):
+            with psycopg.connect(url) as connection:
+                rows = connection.execute(one.select.encode()).fetchall()
+        else:
+            with contextlib.closing(apsw.Connection(url.removeprefix("sqlite://"))) as connection:
+                rows = connection.execute(one.select).fetchall()
+        flat = [
+            tuple(bytes(value) if isinstance(value, bytes | memoryview) else value for value in row) for row in rows
+        ]
+        found[one.name] = sorted(flat, key=repr)
+    return found
+
+
+def is_empty(url: str) -> bool:
+    """Whether nothing that anybody told is in a store."""
+    found = rows_in(url)
+    return not any(found[name] for name in EMPTIED)
+
+
+def ask(url: str, statement: str) -> list[Any]:
+    """What a statement finds in a database."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        found = connection.execute(statement.encode())
+        return found.fetchall() if found.description else []
+
+
+def moved(origin: str, to: str) -> Any:
+    """Moves without a command line."""
+    return move(side(origin), side(to), lambda text: None, SPOKEN)
+
+
+def side(url: str) -> PostgresSide | SqliteSide:
+    """One of the two."""
+    if url.startswith("postgresql:"):
+        return PostgresSide(url)
+    return SqliteSide(url.removeprefix("sqlite://"), may_be_made=True)
+
+
+# --- a night that goes on elsewhere ----------------------------------------------------------------------------
+
+
+class Night:
+    """Upstreams of every temper: `oncall` knows alerts by key, `board` by ids of its own, `ward` is away, `rude`
+    refuses."""
+
+    def __init__(self, oncall: Chaos, board: Chaos, ward: Chaos, rude: Chaos) -> None:
+        self.oncall, self.board, self.ward, self.rude = oncall, board, ward, rude
+        tables = [
+            table("oncall", oncall.url, "ilert"),
+            table("board", board.url, "uptinio"),
+            table("ward", ward.url, "pagerduty"),
+            table("rude", rude.url, "ilert"),
+        ]
+        every = '[[routes]]\nto = ["oncall", "board", "ward", "rude"]\n'
+        self.text = "\n".join([settings("http://127.0.0.1:9", {}), *tables, every])
+
+    @contextlib.contextmanager
+    def gateway(self, directory: Path, store: str = "") -> Iterator[House]:
+        """One before them."""
+        with house(directory, config=lambda _: self.text, store=store) as standing:
+            yield standing
+
+    def told(self, upstream: Chaos) -> list[tuple[str, str]]:
+        """What an upstream that goes by keys was told, in order: the word and the key."""
+        names = [("eventType", "alertKey"), ("event_action", "dedup_key")]
+        pairs = [(got.body.get(word), got.body.get(key)) for got in writes(upstream) for word, key in names]
+        return [pair for pair in pairs if pair[0]]
+
+
+@contextlib.contextmanager
+def a_night() -> Iterator[Night]:
+    """Its upstreams, one of which is away."""
+    with chaos(OK) as oncall, chaos(Uptinio()) as board, chaos(say(503)) as ward, chaos(NO) as rude:
+        yield Night(oncall, board, ward, rude)
+
+
+def event(h: House, word: str, key: str, **more: Any) -> Any:
+    """An ilert event that is taken."""
+    fields = {"summary": f"{key} is down"} if word == "ALERT" else {}
+    sent = h.call("POST", "/ilert/api/events", ilert_event(word, key, **fields), key=None, **more)
+    assert sent.status == 202, sent.body
+    return sent
+
+
+def silenced(h: House, name: str) -> str:
+    """A silence for alerts of this name."""
+    body = {"startsAt": seconds(-1), "endsAt": seconds(600), "createdBy": "jane", "comment": "we know"}
+    matchers = [{"name": "alertname", "value": name, "isRegex": False}]
+    return str(h.call("POST", SILENCES, {"matchers": matchers, **body}).body["silenceID"])
+
+
+AGAIN = {"Idempotency-Key": "once-only"}
+
+
+def first_half(night: Night, h: House) -> dict[str, str]:
+    """Alerts that are open, acknowledged, over, silenced and taken under an idempotency key; answers ids of some."""
+    for key in ("disk", "fan", "lamp"):
+        event(h, "ALERT", key)
+    event(h, "ACCEPT", "fan")
+    event(h, "RESOLVE", "lamp")
+    once = h.call("POST", COLLECTIONS["opsgenie"], {"message": "once", "alias": "once"}, headers=AGAIN)
+    silence = silenced(h, "Known")
+    posted(h, alert("Known"), alert("News"))
+    made = down(h, "by its id").body["data"]["id"]
+    unsettled = "SELECT count(*) FROM deliveries WHERE state = 'waiting' AND upstream <> 'ward'"
+    h.wait_for(lambda: select(h, unsettled) == [0] and ("RESOLVE", "lamp") in night.told(night.oncall))
+    h.wait_for(lambda: select(h, "SELECT count(*) FROM notes WHERE name = 'upstream ward'") == [1])  # it is left alone
+    assert {*select(h, "SELECT state FROM deliveries")} >= {"waiting", "delivered", "dead"}
+    assert {*select(h, "SELECT status FROM alerts")} >= {"firing", "acknowledged", "resolved"}
+    return {"silence": silence, "made": made, "request": once.body["requestId"]}
+
+
+def test_a_night_goes_on_in_postgresql(tmp_path: Path) -> None:
+    """Nothing is told twice, what waited goes out in order, any id finds its alert, and its end arrives."""
+    database = shared().database()
+    with a_night() as night:
+        with night.gateway(tmp_path) as h:
+            ids = first_half(night, h)
+            waiting = select(h, OUTBOX)
+            shown = h.call("GET", f"{COLLECTIONS['ilert']}?max-results=100").body
+        origin = f"sqlite://{tmp_path}/gateway.db"
+        before = rows_in(origin)
+        assert all(before.values()), "there is something in every table"
+        done = typed("move", written(tmp_path, origin), "--to", database)
+        assert done.returncode == 0, done.stderr
+        assert f"{len(waiting)} deliveries wait in it" in done.stdout
+        assert all(f"{name}: {len(rows)}\n" in done.stdout for name, rows in before.items())
+        assert rows_in(database) == rows_in(origin) == before
+        sofar = [len(writes(one)) for one in (night.oncall, night.board, night.rude)]
+        night.ward.got.clear()
+        night.ward.always(OK)
+        with night.gateway(tmp_path, database) as h:
+            h.wait_for(lambda: not select(h, OUTBOX))
+            assert [len(writes(one)) for one in (night.oncall, night.board, night.rude)] == sofar, "told again"
+            goes_on(night, h, ids, shown)
+        assert typed("report", written(tmp_path, database)).returncode == 0
+
+
+def goes_on(night: Night, h: House, ids: dict[str, str], shown: Any) -> None:
+    """The second half of the night, at another gateway."""
+    told = night.told(night.ward)
+    assert len(told) == len(set(told)), "twice"
+    order = ("trigger", "acknowledge", "resolve")
+    for key in {key for _, key in told}:
+        words = [word for word, of in told if of == key]
+        assert words == sorted(words, key=order.index)
+    assert h.call("GET", f"{COLLECTIONS['ilert']}?max-results=100").body == shown
+    again = h.call("POST", COLLECTIONS["opsgenie"], {"message": "once", "alias": "once"}, headers=AGAIN)
+    assert again.body["requestId"] == ids["request"]
+    assert ids["silence"] in str(h.call("GET", SILENCES).body)
+    theirs = next(got.path.rpartition("/")[2] for got in writes(night.board, "PUT"))  # the id of an alert that is over
+    for name in (ids["made"], theirs, "disk"):
+        assert h.call("GET", f"/-/alerts/{name}", key=None).status == 200, name
+    number = len(writes(night.board, "PUT"))
+    event(h, "RESOLVE", "disk")
+    ended = h.call("PUT", f"{COLLECTIONS['uptinio']}/{ids['made']}", {"status": "resolved"})
+    assert ended.status == 200, ended.body
+    h.wait_for(lambda: len(writes(night.board, "PUT")) == number + 2)
+    h.wait_for(lambda: ("RESOLVE", "disk") in night.told(night.oncall))
+    event(h, "ALERT", "new")
+    h.wait_for(lambda: ("ALERT", "new") in night.told(night.oncall))
+    largest = select(h, "SELECT max(id) FROM deliveries")
+    assert largest == select(h, "SELECT max(id) FROM deliveries WHERE key = 'new'"), "ids go on where they were"
+
+
+def test_and_comes_back_to_sqlite(tmp_path: Path) -> None:
+    database, back = shared().database(), tmp_path / "back.db"
+    with a_night() as night:
+        with night.gateway(tmp_path, database) as h:
+            first_half(night, h)
+            waiting = select(h, OUTBOX)
+        before = rows_in(database)
+        done = typed("move", written(tmp_path, database), "--to", f"sqlite://{back}")
+        assert done.returncode == 0 and f"{len(waiting)} deliveries wait in it" in done.stdout, done.stderr
+        assert rows_in(f"sqlite://{back}") == rows_in(database) == before
+        assert back.stat().st_mode & 0o777 == 0o600
+        assert "was moved to" in refusal(database)
+        night.ward.got.clear()
+        night.ward.always(OK)
+        with night.gateway(tmp_path, f"sqlite://{back}") as h:
+            h.wait_for(lambda: not select(h, OUTBOX))
+            told = night.told(night.ward)
+            assert told and len(told) == len(set(told))
+
+
+def refusal(store: str) -> str:
+    """Why no gateway serves from a store; nothing where one does."""
+    from gateway.config import parse
+    from gateway.service import Gateway
+
+    async def main() -> None:
+        text = f'store = "{store}"\n[inbound.ilert]\n[upstreams.o]\ndialect = "ilert"\nurl = "http://127.0.0.1:9"\n'
+        async with Gateway(parse(text + 'key = "k"\n')).running():
+            pass
+
+    try:
+        asyncio.run(main())
+    except StoreError as error:
+        return str(error)
+    return ""
+
+
+# --- what values become ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> str:
+    """A store in SQLite in which something waits, and nobody who serves from it."""
+    with house(tmp_path, config=lambda _: written(tmp_path, "x").read_text().partition("\n")[2]) as h:
+        for number in range(3):
+            page(h, f"key-{number}")
+    return f"sqlite://{tmp_path}/gateway.db"
+
+
+def put(store: str, statement: str, *values: Any) -> None:
+    """Writes into a SQLite store past everybody."""
+    with contextlib.closing(apsw.Connection(store.removeprefix("sqlite://"))) as connection:
+        connection.execute(statement, values)
+
+
+ODD = ("", "\x00", "a\x00b", "\x10", "\x100", "\\N", "\\", "a\tb\nc\r", "'", '"', "é", "\U0010ffff", "{}", " x ")
+
+
+def test_every_value_comes_over_and_back_as_it_was(origin: str, tmp_path: Path) -> None:
+    """Texts that PostgreSQL has no room for or means something else by, bytes that are no JSON, the largest numbers,
+    and a default that SQLite keeps as a text where there are bytes otherwise."""
+    for number, text in enumerate(ODD):
+        put(origin, "INSERT INTO ids VALUES (?, ?, ?, ?)", text, text, text, 2**63 - 1 - number)
+    put(origin, "INSERT INTO notes VALUES ('odd', ?)", bytes(range(256)))
+    put(origin, "INSERT INTO notes VALUES ('nan', ?)", b'{"a": NaN, "b": 1e999, "c": "\\u0000"}')
+    put(origin, "INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, '')", -(2**63), -1, 0, 2**53, None, "\x00", "\\.")
+    put(origin, "UPDATE deliveries SET seen = '{}'")
+    database, back = shared().database(), f"sqlite://{tmp_path}/back.db"
+    before = rows_in(origin)
+    moved(origin, database)
+    moved(database, back)
+    for name, rows in before.items():
+        as_bytes = [tuple(b"{}" if name == "deliveries" and one == "{}" else one for one in row) for row in rows]
+        assert rows_in(back)[name] == sorted(as_bytes, key=repr)
+
+
+def test_every_column_of_either_engine_comes_along(origin: str) -> None:
+    """But for who holds what just now, which nobody does."""
+    database = shared().database()
+    moved(origin, database)
+    held = {("deliveries", "owner"), ("deliveries", "leased_until")}
+    known = {(one.name, column) for one in TABLES for column in one.columns}
+    catalog = "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = 'public'"
+    there = {(name, column): kind for name, column, kind in ask(database, catalog)}
+    assert known | held == {one for one in there if one[0] not in ("slots", "gateway_schema")}
+    assert {one for one in known if one[1] in BYTES} == {one for one, kind in there.items() if kind == "bytea"}
+    tables = "SELECT m.name, c.name FROM sqlite_schema m, pragma_table_info(m.name) c WHERE m.type = 'table'"
+    with contextlib.closing(apsw.Connection(origin.removeprefix("sqlite://"))) as connection:
+        assert known == set(connection.execute(tables))
+
+
+def test_a_key_that_postgresql_cannot_find_is_told_with_its_alert(origin: str) -> None:
+    """And nothing is moved, nor marked."""
+    database = shared().database()
+    put(origin, "UPDATE alerts SET key = ? WHERE key = 'key-1'", secrets.token_urlsafe(6000))
+    [(number, _)] = [row[:2] for row in rows_in(origin)["alerts"] if len(row[5]) > 1000]
+    with pytest.raises(StoreError, match=f"alert {number} has a key, .* longer than .* nothing was moved"):
+        moved(origin, database)
+    assert is_empty(database) and not refusal(origin)
+
+
+def test_a_store_of_an_older_schema_is_brought_up_to_date(tmp_path: Path) -> None:
+    """As a start would."""
+    from importlib import resources
+
+    path, database = tmp_path / "old.db", shared().database()
+    with contextlib.closing(apsw.Connection(str(path))) as connection:
+        for number in (1, 2):
+            script = resources.files("gateway.store").joinpath("schema", f"00{number}.sql")
+            connection.execute(script.read_text("utf8"))
+        connection.pragma("user_version", 2)
+        connection.execute("INSERT INTO notes VALUES ('gateway', '{\"name\": \"old\"}')")
+    assert moved(f"sqlite://{path}", database).rows["notes"] == 1
+    assert rows_in(database)["notes"] == [("gateway", b'{"name": "old"}')]
+
+
+# --- what stands in its way ------------------------------------------------------------------------------------
+
+
+def test_who_serves_is_stopped_first(origin: str) -> None:
+    """At either end; one that is started meanwhile ends."""
+    database = shared().database()
+
+    async def beside(store: Any, match: str) -> None:
+        async with store:
+            with pytest.raises(StoreError, match=match):
+                await asyncio.to_thread(moved, origin, database)
+
+    asyncio.run(beside(SqliteStore(origin.removeprefix("sqlite://")), "a gateway serves from sqlite://.*: stop it"))
+    asyncio.run(beside(PostgresStore(database), "gateways serve from .*: stop them first"))
+    assert is_empty(database) and not refusal(origin)
+
+
+def test_nobody_starts_meanwhile(origin: str) -> None:
+    database = shared().database()
+    with opened(side(origin)), opened(side(database)):
+        assert "it is being moved" in refusal(origin)
+        assert "too slow" in refusal(database)
+        tool = typed("drop", written(Path(origin.removeprefix("sqlite://")).parent, origin), "--dead", "--because", "x")
+        assert tool.returncode == 1 and "cannot" in tool.stderr, "nothing changes beneath it"
+    assert not refusal(origin) and not refusal(database)
+
+
+def test_a_store_in_which_something_is_gives_way_to_nothing(origin: str, tmp_path: Path) -> None:
+    """One over which a gateway was only started is empty."""
+    tried, silences, full = (shared().database() for _ in range(3))
+    assert not refusal(tried) and not refusal(silences)
+    ask(silences, "INSERT INTO notes VALUES ('mute anybody 1', '{}')")
+    with house(
+        tmp_path / "other", config=lambda _: written(tmp_path, "x").read_text().partition("\n")[2], store=full
+    ) as h:
+        page(h, "theirs")
+    before = rows_in(full)
+    for url, words in (
+        (silences, "there are silences in"),
+        (full, "something in .* already .alerts: 1.; name an empty"),
+    ):
+        with pytest.raises(StoreError, match=words):
+            moved(origin, url)
+    assert rows_in(full) == before
+    moved(origin, tried)
+    assert rows_in(tried) == rows_in(origin)
+
+
+@pytest.mark.parametrize(
+    ("to", "status", "said"),
+    [
+        ("mysql://u@h/d", 2, "write postgresql://user@host/name"),
+        ("postgresql://", 1, ""),
+        ("sqlite:///tmp/other.db", 2, "both are in SQLite; `backup` copies one"),
+        ("sqlite://relative.db", 2, "write postgresql://"),
+        ("gateway.db", 2, "write postgresql://"),
+        ("env:NOT_SET_HERE", 2, "the variable NOT_SET_HERE is not set"),
+        ("postgresql://me:pa55word@127.0.0.1:{port}/alerts", 1, "cannot open the store postgresql://me@127.0.0.1"),
+        ("postgresql://me:pa55/word@127.0.0.1/alerts", 1, "cannot be read"),
+    ],
+)
+def test_a_place_that_is_none_is_told(origin: str, tmp_path: Path, to: str, status: int, said: str) -> None:
+    environment = {"PGHOST": "127.0.0.1", "PGPORT": str(free_port())}
+    config = written(tmp_path, origin)
+    line = [sys.executable, "-m", "gateway.cli", "move", "--config", str(config), "--to", to.format(port=free_port())]
+    done = subprocess.run(
+        line, cwd=HERE, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == status and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert "pa55" not in done.stderr and not refusal(origin)
+
+
+def test_a_role_without_rights_is_told(origin: str) -> None:
+    """With those that a gateway needs, though the tables are another's, it moves."""
+    database = shared().database()
+    name = database.rpartition("/")[2]
+    ask(database, f"CREATE ROLE reader_{name} LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    reader = database.replace("postgres@", f"reader_{name}@")
+    with pytest.raises(StoreError, match="permission denied"):
+        moved(origin, reader)
+    assert not refusal(database)
+    ask(database, f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader_{name}")
+    with pytest.raises(StoreError, match="permission denied"):
+        moved(origin, reader)
+    assert not refusal(origin)
+    ask(database, f"GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO reader_{name}")
+    moved(origin, reader)
+    assert rows_in(database) == rows_in(origin)
+
+
+def test_there_is_no_store_and_no_directory(tmp_path: Path) -> None:
+    database = shared().database()
+    with pytest.raises(StoreError, match="there is no directory"):
+        moved(database, f"sqlite://{tmp_path}/deep/new.db")
+    done = typed("move", written(tmp_path, f"sqlite://{tmp_path}/none.db"), "--to", database)
+    assert done.returncode == 1 and "there is no store at" in done.stderr
+    assert not (tmp_path / "none.db").exists()
+    assert typed("move", written(tmp_path, f"sqlite://{tmp_path}/none.db")).returncode == 2
+
+
+def test_a_new_file_that_could_not_be_filled_is_taken_away(tmp_path: Path) -> None:
+    database = shared().database()
+    assert not refusal(database)
+    for number in range(50):
+        ask(database, f"INSERT INTO ids VALUES ('s', repeat('x', 2000) || '{number}', 'p', {number})")
+    names = set(tmp_path.iterdir())
+    config = written(tmp_path, database)
+    line = ["bash", "-c", 'ulimit -f 180; exec "$@"', "bash", sys.executable, "-m", "gateway.cli", "move"]
+    done = subprocess.run(
+        [*line, "--config", str(config), "--to", f"sqlite://{tmp_path}/new.db"],
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1 and f"sqlite://{tmp_path}/new.db cannot be used" in done.stderr, done.stderr
+    assert set(tmp_path.iterdir()) == {*names, config} and not refusal(database)
+
+
+# --- what is left behind ---------------------------------------------------------------------------------------
+
+
+def test_nobody_serves_from_the_old_store_any_more_unless_it_is_said(origin: str, tmp_path: Path) -> None:
+    database, config = shared().database(), written(tmp_path, origin)
+    assert typed("move", config, "--to", database).returncode == 0
+    ended = typed("serve", config, "--listen", "127.0.0.1:0", within=30)
+    assert ended.returncode == 1 and f"was moved to {database}" in ended.stderr and "--undo" in ended.stderr
+    looked = typed("deliveries", config)
+    assert (
+        looked.returncode == 0 and looked.stdout.count("waiting") == 3 and f"moved to {database} then" in looked.stderr
+    )
+    changed = typed("retry", config, "--dead")
+    assert changed.returncode == 1 and "was moved to" in changed.stderr
+    again = typed("move", config, "--to", database)
+    assert again.returncode == 0 and "already" in again.stdout and "3 deliveries wait" in again.stdout
+
+    async def beside() -> subprocess.CompletedProcess[str]:
+        async with PostgresStore(database):
+            return await asyncio.to_thread(typed, "move", config, "--to", database)
+
+    served = asyncio.run(beside())
+    assert served.returncode == 1 and "was moved there at" in served.stderr and "stop them first" in served.stderr
+    elsewhere = typed("move", config, "--to", shared().database())
+    assert elsewhere.returncode == 1 and "was moved to" in elsewhere.stderr
+    undone = typed("move", config, "--undo")
+    assert undone.returncode == 0 and "tells again" in undone.stdout
+    with serving(config):
+        pass
+    twice = typed("move", config, "--undo")
+    assert twice.returncode == 1 and "was not moved" in twice.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_move_that_is_cut_off_leaves_the_old_store_to_go_on_from(
+    origin: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    """And an empty new one, into which the next one moves everything."""
+    with contextlib.closing(apsw.Connection(origin.removeprefix("sqlite://"))) as connection:
+        rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000) "
+        connection.execute(rows + "INSERT INTO attempts SELECT i, 1, 0, 0, 200, 'ok', '', '' FROM n")
+    database, config = shared().database(), written(tmp_path, origin)
+    line = [sys.executable, "-m", "gateway.cli", "move", "--config", str(config), "--to", database]
+    with subprocess.Popen(line, cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        copying = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'COPY attempts%' AND datname = current_database()"
+        wait_for(lambda: ask(database, copying), 60)
+        process.send_signal(number)
+        told = process.communicate(timeout=30)[1]
+    assert process.returncode and b"Traceback" not in told
+    wait_for(lambda: not ask(database, copying))
+    assert is_empty(database) and not refusal(origin) and not refusal(database)
+    assert typed("move", config, "--to", database).returncode == 0
+    assert len(rows_in(database)["attempts"]) >= 300_000
+
+
+def test_a_server_that_stands_still_for_a_while_is_waited_for(origin: str) -> None:
+    """As one does whose disk is busy: for longer than a caller would wait, with more to send than the network holds."""
+    put(origin, "UPDATE deliveries SET report = zeroblob(20000000)")
+    server, reached = Server().make(), threading.Event()
+    try:
+        database = server.database()
+        with opened(side(database)):
+            pass
+
+        def freeze() -> None:
+            reached.wait(30)
+            server.freeze()
+            time.sleep(12)
+            server.thaw()
+
+        freezing = threading.Thread(target=freeze)
+        freezing.start()
+        assert move(Slow(origin, reached), side(database), lambda text: None, SPOKEN).rows["deliveries"] == 3
+        freezing.join()
+    finally:
+        server.close()
+
+
+def test_a_server_that_dies_meanwhile_leaves_the_old_store_to_go_on_from(origin: str) -> None:
+    server = Server().make()
+    try:
+        database = server.database()
+        with opened(side(database)):
+            pass
+        asked = threading.Event()
+
+        def kill() -> None:
+            asked.wait(30)
+            server.kill()
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        with pytest.raises(StoreError, match="postgresql://"):
+            move(Slow(origin, asked), side(database), lambda text: None, SPOKEN)
+        killer.join()
+        server.start()
+        assert is_empty(database) and not refusal(origin)
+    finally:
+        server.close()
+
+
+class Slow(SqliteSide):
+    """A store that is read one row a second from its deliveries on; `reached` is set then."""
+
+    def __init__(self, origin: str, reached: threading.Event) -> None:
+        super().__init__(origin.removeprefix("sqlite://"), may_be_made=False)
+        self._reached = reached
+
+    def rows(self, table: Copied) -> Iterator[Any]:
+        for row in super().rows(table):
+            if table.name == "deliveries":
+                self._reached.set()
+                time.sleep(1)
+            yield row
+
+
+def test_what_the_new_store_refuses_at_last_leaves_the_old_one_unmarked(origin: str) -> None:
+    database = shared().database()
+    with opened(side(database)):
+        pass
+    ask(
+        database,
+        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not tonight'; END $$;"
+        "CREATE CONSTRAINT TRIGGER no AFTER INSERT ON alerts DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW EXECUTE FUNCTION no()",
+    )
+    with pytest.raises(StoreError, match="not tonight"):
+        moved(origin, database)
+    assert is_empty(database) and not refusal(origin)
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_a_commit_whose_answer_is_lost_is_found_out_by_asking_again(origin: str, tmp_path: Path, arrives: bool) -> None:
+    """Until then neither is served from where both might be."""
+    database, config = shared().database(), written(tmp_path, origin)
+    with losing_the_commit(database, arrives=arrives) as (url, calm):
+        lost = typed("move", config, "--to", url)
+        assert lost.returncode == 1 and "give the same command again" in lost.stderr, lost.stderr
+        assert "was moved to" in refusal(origin)
+        wait_for(lambda: is_empty(database) != arrives)
+        calm()
+        again = typed("move", config, "--to", url)
+        assert again.returncode == 0 and ("already" in again.stdout) == arrives, again.stderr
+    assert rows_in(database) == rows_in(origin) and "was moved to" in refusal(origin)
+    assert not refusal(database)
+
+
+@contextlib.contextmanager
+def losing_the_commit(database: str, *, arrives: bool) -> Iterator[tuple[str, Callable[[], None]]]:
+    """A way to a database that breaks as the commit of what was copied is asked for; and what mends it."""
+    port = int(database.rpartition(":")[2].partition("/")[0])
+    is_calm = threading.Event()
+
+    def forward(client: socket.socket, server: socket.socket) -> None:
+        has_copied = False
+        with contextlib.suppress(OSError), client, server:
+            while part := client.recv(65_536):
+                has_copied = has_copied or b"COPY calls" in part
+                if has_copied and b"COMMIT" in part and not is_calm.is_set():
+                    client.shutdown(socket.SHUT_WR)  # the answer has no way back any more
+                    if arrives:
+                        server.sendall(part)
+                    server.shutdown(socket.SHUT_WR)
+                    client.shutdown(socket.SHUT_RD)
+                    return
+                server.sendall(part)
+
+    def back(client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while part := server.recv(65_536):
+                client.sendall(part)
+            client.shutdown(socket.SHUT_WR)
+
+    def admit() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client = listener.accept()[0]
+                server = socket.create_connection(("127.0.0.1", port))
+                for way in (forward, back):
+                    threading.Thread(target=way, args=(client, server), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=admit, daemon=True).start()
+        yield database.replace(f":{port}/", f":{listener.getsockname()[1]}/"), is_calm.set
+        listener.shutdown(socket.SHUT_RDWR)
