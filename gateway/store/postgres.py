@@ -31,7 +31,7 @@ import structlog
 
 from gateway.errors import StoreError
 from gateway.ids import SLOTS
-from gateway.store import Asking, DeliveryRow, Tx
+from gateway.store import ASKING, Asking, DeliveryRow, Tx
 from gateway.store.jobs import Job, answer
 from gateway.store.postgres_journeys import CHANNEL, ahead, end, one_view, say, take_back, tell
 from gateway.store.postgres_line import ANSWER, PAUSE, Address, Away, Line, Watch
@@ -40,7 +40,7 @@ from gateway.store.postgres_tx import Conflict, Full, Lost, Overdue, PostgresTx,
 
 log = structlog.get_logger()
 T = TypeVar("T")
-WRITERS, READERS = 3, 2
+WRITERS, READERS = 3, 3
 """Connections of each kind; a replica needs one more to listen."""
 BATCH = 32
 """Jobs in one transaction; of more than 64 subtransactions the server keeps track on disk."""
@@ -75,6 +75,7 @@ class PostgresStore:
         self._writing: list[Line] = []
         self._readers = ThreadPoolExecutor(READERS, "store-reader")
         self._reading = [(self._watch.line(self._address), threading.Lock()) for _ in range(READERS)]
+        self._listing = {whose: asyncio.Lock() for whose in ASKING}
         self._keeping: asyncio.Task[None] | None = None
         self._closing = threading.Event()
         self.slot = 0
@@ -169,7 +170,11 @@ class PostgresStore:
         return await self.write(work)
 
     async def read(self, work: Callable[[Tx], T], *, is_long: bool = False, whose: Asking = "caller") -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+        """What callers or operators read at length takes one reader each: the last is for what is short, and for what
+        the gateway wants to know itself."""
+        loop = asyncio.get_running_loop()
+        async with self._listing[whose] if is_long and whose != "gateway" else contextlib.nullcontext():
+            return await loop.run_in_executor(self._readers, self._read, work)
 
     async def renew(self, claims: Collection[DeliveryRow]) -> Collection[int]:
         held = [row.id for row in claims]

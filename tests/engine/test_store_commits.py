@@ -179,9 +179,10 @@ def test_what_the_gateway_wants_to_know_is_not_behind_the_long_lists_of_others(h
         def work(tx: Tx) -> bool:
             return is_over.wait(20)
 
-        others = [asyncio.create_task(store.read(work, is_long=True, whose="operator"))]
-        if isinstance(store, SqliteStore):  # in PostgreSQL a statement has its time
-            others.append(asyncio.create_task(store.read(work, is_long=True)))
+        others = [
+            asyncio.create_task(store.read(work, is_long=True, whose=whose))
+            for whose in ("operator", "caller", "caller", "operator")
+        ]
         await asyncio.sleep(0.05)
         try:
             await asyncio.wait_for(store.read(lambda tx: tx.waiting(), is_long=True, whose="gateway"), 5)
