@@ -155,21 +155,25 @@ def add_tags(incoming: Incoming) -> Command:
     return command(incoming, Operation.UPDATE, said, patch={TAGS: tags}, amend=amend)
 
 
-def _listed(incoming: Incoming, name: str) -> list[str]:
+def _going(incoming: Incoming, name: str) -> tuple[list[str], dict[str, Json]]:
+    """What is to go, by its names: in the query, as Opsgenie has it, or in the body, as Jira does; and that body."""
     found = [word.strip() for text in incoming.query.get(name, ()) for word in text.split(",") if word.strip()]
+    said = words_of(incoming) if isinstance(incoming.body, dict) else {}
     if not found:
-        raise invalid(name, "is required")
-    return found
+        found = required(said, name, list)
+    if not all(isinstance(word, str) for word in found):
+        raise invalid(name, "is of the wrong type")
+    return found, said
 
 
 def remove_tags(incoming: Incoming) -> Command:
-    """Tags that go, by their names in the query."""
-    tags = _listed(incoming, "tags")
+    """Tags that go, by their names."""
+    tags, said = _going(incoming, "tags")
 
     def amend(before: Flat) -> Flat:
         return {TAGS: [tag for tag in before[TAGS] if tag not in tags]} if before.get(TAGS) else {}
 
-    note = str(common(incoming, {}).get("note", ""))
+    note = str(common(incoming, said).get("note", ""))
     return command(incoming, Operation.UPDATE, {}, comment=note, amend=amend)
 
 
@@ -194,14 +198,14 @@ def adding_details(mapping: Mapping, name: str) -> Callable[[Incoming], Command]
 
 
 def remove_details(incoming: Incoming) -> Command:
-    """Details that go, by their names in the query."""
-    keys = _listed(incoming, "keys")
+    """Details that go, by their names."""
+    keys, said = _going(incoming, "keys")
 
     def amend(before: Flat) -> Flat:
         held = before.get("custom")
         return {"custom": {key: value for key, value in held.items() if key not in keys}} if held else {}
 
-    note = str(common(incoming, {}).get("note", ""))
+    note = str(common(incoming, said).get("note", ""))
     return command(incoming, Operation.UPDATE, {}, comment=note, amend=amend)
 
 
