@@ -22,6 +22,8 @@ from mappings.opsgenie.alert import ALERT, PRIORITY, RESPONDERS, TAGS, USUAL_PRI
 from mappings.opsgenie.words import UUID_LENGTH, number_of
 
 COMMON = ("user", "source", "note")
+DETAILS = ("details", "extraProperties")
+"""What the free-form texts are called by Opsgenie, and by Jira Service Management."""
 
 
 def ref(incoming: Incoming) -> Ref:
@@ -80,7 +82,7 @@ def creating(mapping: Mapping) -> Callable[[Incoming], Command]:
     """Reads a new alert by the rows of the API that it came over; an open one of its alias is counted once more."""
 
     def read(incoming: Incoming) -> Command:
-        body = words_of(incoming)
+        body = _called_alike(words_of(incoming), mapping.container or DETAILS[0])
         for name in ("alias", "priority", "message"):
             if _is_blank(body.get(name)):
                 del body[name]
@@ -104,6 +106,16 @@ def creating(mapping: Mapping) -> Callable[[Incoming], Command]:
         )
 
     return read
+
+
+def _called_alike(body: dict[str, Json], name: str) -> dict[str, Json]:
+    """The free-form texts under the name that they have in this API: who moved from one of the vendor's APIs to another
+    often still calls them as before."""
+    other = DETAILS[1 - DETAILS.index(name)]
+    held, own = body.get(other), body.get(name, {})
+    if not isinstance(held, dict) or not isinstance(own, dict):
+        return body
+    return {**{field: value for field, value in body.items() if field != other}, name: {**held, **own}}
 
 
 def _check_priority(said: dict[str, Json]) -> None:

@@ -124,6 +124,11 @@ def test_who_still_writes_as_to_opsgenie_is_understood(h: House, word: str, body
     _do(h, made, word, body)
 
 
+def test_details_are_the_extra_properties_of_who_was_moved(h: House) -> None:
+    made, _ = _create(h, details={"region": "eu", "disk": "sda"}, extraProperties={"disk": "sdb"})
+    assert _shown(h, made)["extraProperties"] == {"region": "eu", "disk": "sdb"}
+
+
 def test_a_repeat_is_counted(h: House) -> None:
     made, alias = _create(h)
     again, _ = _create(h, "other words", alias=alias)
