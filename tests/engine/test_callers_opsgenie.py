@@ -564,6 +564,24 @@ def test_a_key_is_proved_as_sentry_proves_it(h: House) -> None:
     assert h.call("POST", path, {}).body["errors"] == {"type": "is required"}
 
 
+def test_a_key_is_proved_by_the_account(h: House) -> None:
+    """https://docs.opsgenie.com/docs/account-api: what asks for nothing and changes nothing, which is how many senders
+    prove their key before they save it."""
+    sent = h.call("GET", "/opsgenie/v2/account")
+    assert (sent.status, sent.body.keys()) == (200, {"data", "took", "requestId"})
+    assert {name: type(value) for name, value in sent.body["data"].items()} == {
+        "name": str,
+        "userCount": int,
+        "plan": dict,
+    }
+    assert {name: type(value) for name, value in sent.body["data"]["plan"].items()} == {
+        "maxUserCount": int,
+        "name": str,
+        "isYearly": bool,
+    }
+    assert h.call("GET", "/opsgenie/v2/account", key=None).status == 401
+
+
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH"])
 def test_a_heartbeat_that_nobody_would_watch_is_refused(h: House, method: str) -> None:
     """PONG would be a lie on which somebody sleeps: with ilert behind, nobody notices that it has stopped."""
