@@ -28,11 +28,12 @@ from gateway.dialect import (
     Request,
     Route,
     Shown,
+    segment,
 )
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind, invalid
 from gateway.rows import Writing
 from mappings.ibm_monitoring import calls
-from mappings.ibm_monitoring.alert import NAME, PAGE, RULE, Alerts, Channels, Envelope
+from mappings.ibm_monitoring.alert import NAME, PAGE, RULE, Alerts, Channels, Envelope, OneChannel
 
 CHANNELS_PAGE = "https://cloud.ibm.com/docs/monitoring?topic=monitoring-notifications_api"
 
@@ -113,10 +114,35 @@ def _all_of_them(shown: Shown) -> Chosen:
     return Chosen(worded=_shown(shown))
 
 
+SOON = 10
+"""Seconds after which a service that could not be asked is worth another try."""
+
+
+def _unheard() -> Problem:
+    """Why nobody is told of channels now. That there are none would be taken for it: who looks up whom a rule is to
+    notify would make one that notifies nobody, and who keeps channels would make them anew."""
+    return Problem(
+        ProblemKind.OVERLOADED, "the service could not be asked for its notification channels", retry_after=SOON
+    )
+
+
 def _channels(incoming: Incoming) -> Relay:
     """The SDK looks channels up before it creates alerts; without IBM behind there are none to choose from."""
     return Relay(
-        Request(method="GET", path="/api/notificationChannels", is_list=True), Reply(200, {"notificationChannels": []})
+        Request(method="GET", path="/api/notificationChannels", is_list=True),
+        Reply(200, {"notificationChannels": []}),
+        unheard=_unheard(),
+    )
+
+
+def _channel(incoming: Incoming) -> Relay:
+    """One channel, as those who keep channels and rules in one place look whether it is still there."""
+    return Relay(
+        Request(
+            method="GET", path=f"/api/notificationChannels/{segment(incoming.params['id'])}", accepts=frozenset({404})
+        ),
+        Problem(ProblemKind.NO_SUCH_PATH, "there is no such notification channel"),
+        unheard=_unheard(),
     )
 
 
@@ -143,6 +169,10 @@ def _answer_deleted(answer: Answer) -> Reply:
 
 def _answer_relayed(answer: Answer) -> Reply:
     return Reply(200, {"notificationChannels": []})
+
+
+def _answer_channel(answer: Answer) -> Reply:
+    return Reply(200, {"notificationChannel": {"id": 1, "type": "EMAIL", "name": "on call"}})
 
 
 def _route(
@@ -191,6 +221,17 @@ CHANNELS = Route(
     source=CHANNELS_PAGE,
 )
 
+CHANNEL = Route(
+    method="GET",
+    path="/api/notificationChannels/{id}",
+    operations=(),
+    read=_channel,
+    answer=_answer_channel,
+    summary="Get a notification channel",
+    returns=OneChannel,
+    source=CHANNELS_PAGE,
+)
+
 # --- words -------------------------------------------------------------------------------------------------
 
 REASONS: dict[ProblemKind, str] = {
@@ -219,7 +260,7 @@ DIALECT = Dialect(
     source=PAGE,
     kind="rule",
     mapping=RULE,
-    routes=(*_routes("/api"), *_routes("/api/api"), CHANNELS),
+    routes=(*_routes("/api"), *_routes("/api/api"), CHANNELS, CHANNEL),
     outbound=Outbound(
         addressed_by="id",
         calls={

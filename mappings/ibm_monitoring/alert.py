@@ -80,6 +80,12 @@ class Channels(Struct, kw_only=True):
     notificationChannels: list[dict[str, Any]]
 
 
+class OneChannel(Struct, kw_only=True):
+    """One of them in its envelope."""
+
+    notificationChannel: dict[str, Any]
+
+
 # --- value tables ------------------------------------------------------------------------------------------
 
 LABEL = Scale(

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from gateway.asking import bearer, body_object, time_of, whole_number
+from gateway.asking import bearer, body_object, one, time_of, whole_number
 from gateway.canonical import Image, Link, Operation
 from gateway.dialect import (
     CREDENTIAL,
@@ -99,6 +99,17 @@ class Alert(Said, kw_only=True):
     mergeState: Literal["NONE", "MAIN", "MERGED"] | UnsetType = UNSET
 
 
+class Raised(Struct, kw_only=True):
+    """An alert that somebody raises by hand, and not a monitoring tool by an event."""
+
+    summary: Annotated[str, Meta(min_length=1)]
+    alertSource: dict[str, Any] | UnsetType = UNSET
+    details: str | UnsetType = UNSET
+    priority: str | UnsetType = UNSET
+    images: list[ImageLink] | UnsetType = UNSET
+    links: list[WebLink] | UnsetType = UNSET
+
+
 class Counted(Struct, kw_only=True):
     """How many alerts there are."""
 
@@ -173,12 +184,13 @@ ALERT = Mapping(
 
 def _credentials(incoming: Incoming) -> tuple[str, ...]:
     """An event carries its key in the body, in the path, or in both; only the synchronous API looks at the
-    Authorization header."""
+    Authorization header: what it is posted is no event, which says its type."""
     body = incoming.body if isinstance(incoming.body, dict) else {}
     named = [body.get("apiKey"), body.get("integrationKey"), incoming.params.get(CREDENTIAL)]
     if CREDENTIAL not in incoming.params and ("id" in incoming.params or not isinstance(incoming.body, dict)):
         return bearer(incoming)
-    return tuple(key for key in named if isinstance(key, str) and key)
+    found = tuple(key for key in named if isinstance(key, str) and key)
+    return found or (() if "eventType" in body else bearer(incoming))
 
 
 def _event(incoming: Incoming) -> Command:
@@ -237,6 +249,22 @@ def _words_of(body: dict[str, Json]) -> str:
     return "\n".join(text for text in said if text)
 
 
+def _raise(incoming: Incoming) -> Command:
+    """An alert raised by hand: an event without a key. Whom it is for is for the routes to say."""
+    body = {key: value for key, value in body_object(incoming).items() if value is not None}
+    if not body.get("summary"):
+        raise invalid("summary", "is required")
+    reading = EVENT.read({**body, "eventType": "ALERT"})
+    return Command(
+        operation=Operation.CREATE,
+        patch=reading.flat,
+        hints=reading.hints,
+        verbatim=reading.verbatim,
+        reading=reading,
+        carried=reading.carried,
+    )
+
+
 def _get(incoming: Incoming) -> Read:
     return Read(ref=Ref(id=incoming.params["id"]))
 
@@ -265,6 +293,21 @@ def _resolve(incoming: Incoming) -> Command:
     return Command(operation=Operation.RESOLVE, ref=Ref(id=incoming.params["id"]))
 
 
+def _assign(incoming: Incoming) -> Command:
+    """To whom the alert is given: the vendor's description has other names in the query than its clients."""
+    for word in ("user", "policy", "schedule"):
+        name = one(incoming, word) or one(incoming, f"{word}-id")
+        if name:
+            break
+    else:
+        raise invalid("user", "is required, or else policy or schedule")
+    changed = {"assignee": name} if word == "user" else {}
+    said = f"assigned to {word} {name[:200]}"
+    return Command(
+        operation=Operation.COMMENT, ref=Ref(id=incoming.params["id"]), comment=said, amend=lambda before: changed
+    )
+
+
 def _answer_event(answer: Answer) -> Reply:
     return Reply(202, {})
 
@@ -283,6 +326,11 @@ def _shown(shown: Shown) -> dict[str, Json]:
 def _answer_alert(answer: Answer) -> Reply:
     assert answer.shown
     return Reply(200, _shown(answer.shown))
+
+
+def _answer_raised(answer: Answer) -> Reply:
+    assert answer.shown
+    return Reply(201, _shown(answer.shown))
 
 
 def _answer_list(answer: Answer) -> Reply:
@@ -340,6 +388,19 @@ ROUTES = (
         query=("start-index", "max-results", "states", "from", "until"),
     ),
     Route(
+        method="POST",
+        path="/api/alerts",
+        operations=(Operation.CREATE,),
+        read=_raise,
+        answer=_answer_raised,
+        summary="Raise an alert by hand",
+        body=Raised,
+        returns=Alert,
+        success=201,
+        source=REFERENCE,
+        side=True,
+    ),
+    Route(
         method="GET",
         path="/api/alerts/count",
         operations=(Operation.LIST,),
@@ -383,6 +444,18 @@ ROUTES = (
         returns=Alert,
         source=REFERENCE,
         side=True,
+    ),
+    Route(
+        method="PUT",
+        path="/api/alerts/{id}/assign",
+        operations=(Operation.COMMENT,),
+        read=_assign,
+        answer=_answer_alert,
+        summary="Assign an alert to a user, an escalation policy or a schedule",
+        returns=Alert,
+        source=REFERENCE,
+        side=True,
+        query=("user", "policy", "schedule"),
     ),
     *beside.ROUTES,
 )
@@ -478,6 +551,7 @@ DIALECT = Dialect(
         "An integration that posts ilert's own event to an address of its own, with the key in it "
         "(`/api/v1/events/kubernetes/<key>`, `/push/<key>`), is served there; so is Zabbix's media type, by its own "
         "words. Other integrations have payloads of their own (Checkmk, SCOM) and are refused with 400. The XML of "
-        "Nagios and Icinga, and heartbeats, are refused with 404: who moves away has to have them watched elsewhere."
+        "Nagios and Icinga, and heartbeats, are refused with 404: who moves away has to have them watched elsewhere. "
+        "Whom an alert is assigned to is said as a comment; nobody is called in or taken out (405, 404)."
     ),
 )

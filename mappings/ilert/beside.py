@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from gateway.asking import whole_number
 from gateway.canonical import Operation
 from gateway.dialect import Answer, Incoming, Json, Read, Ref, Reply, Route, Told
 from gateway.values import iso
@@ -40,7 +41,10 @@ OTHERWISE = ("AlertSourceResponseLogEntry", "Alert changed")
 
 
 def _log(incoming: Incoming) -> Read:
-    return Read(ref=Ref(id=incoming.params["id"]), history=True)
+    """The log, a page at a time: who pages through it ends where nothing more comes."""
+    begin = whole_number(incoming, "start-index", 0, least=0, most=10**9)
+    size = whole_number(incoming, "max-results", 50, least=1, most=100)
+    return Read(ref=Ref(id=incoming.params["id"]), history=True, page={"begin": begin, "end": begin + size})
 
 
 def _get(incoming: Incoming) -> Read:
@@ -50,7 +54,8 @@ def _get(incoming: Incoming) -> Read:
 def _answer_log(answer: Answer) -> Reply:
     assert answer.shown
     number = int(answer.shown.id) if answer.shown.id.isdigit() else 0
-    return Reply(200, [_logged(told, number) for told in answer.history])
+    part = answer.history[answer.page.get("begin", 0) : answer.page.get("end")]
+    return Reply(200, [_logged(told, number) for told in part])
 
 
 def _logged(told: Told, number: int) -> dict[str, Json]:
@@ -89,6 +94,7 @@ ROUTES = (
         returns=list[LogEntry],
         source=REFERENCE,
         side=True,
+        query=("start-index", "max-results"),
     ),
     _nobody("notifications", "Get the notifications about an alert: there are none"),
     _nobody("responders", "Get the responders of an alert: there are none"),

@@ -11,9 +11,9 @@ import base64
 import binascii
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.asking import one, time_of, whole_number
 from gateway.canonical import Operation
@@ -60,6 +60,12 @@ class Extended(Struct, kw_only=True):
     """Properties to be added."""
 
     extraProperties: dict[str, Any]
+
+
+class Keyed(Struct, kw_only=True):
+    """Which properties go."""
+
+    keys: Annotated[list[str], Meta(min_length=1)]
 
 
 class Done(Struct, kw_only=True):
@@ -235,7 +241,9 @@ SHORT = (
     _writing("PATCH", "/{id}/description", CHANGE, asked.field("description"), "Change the description", Described),
     _writing("PATCH", "/{id}/priority", CHANGE, asked.field("priority"), "Change the priority", Prioritised),
     _writing("POST", "/{id}/tags", CHANGE, asked.add_tags, "Add tags", Tagged),
+    _writing("DELETE", "/{id}/tags", CHANGE, asked.remove_tags, "Remove tags", Tagged),
     _writing("POST", "/{id}/extra-properties", CHANGE, EXTEND, "Add extra properties", Extended),
+    _writing("DELETE", "/{id}/extra-properties", CHANGE, asked.remove_details, "Remove extra properties", Keyed),
     _writing("POST", "/{id}/notes", DO, asked.note, "Add a note", Noted),
     _writing("POST", "/{id}/unacknowledge", DO, asked.unacknowledge, TAKE_BACK, Common),
     _writing("POST", "/{id}/snooze", DO, asked.snooze, "Snooze an alert", Snoozed),

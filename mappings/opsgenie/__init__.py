@@ -35,12 +35,13 @@ DIALECT = Dialect(
     same_key=fitted_key,
     tells_types=True,
     url="https://api.opsgenie.com",
-    client_setting="the host `https://api.opsgenie.com` → `http://gateway/opsgenie`",
+    client_setting="the host `https://api.opsgenie.com` (or `https://api.atlassian.com`) → `http://gateway/opsgenie`",
     remark=(
         "Accounts in the EU have `https://api.eu.opsgenie.com` as their `url`. Jira Service Management's integration "
         "events API is the same upstream with another base URL: `https://api.atlassian.com/jsm/ops/integration`, one "
         "host for all regions, with the key of an API integration. It creates, acknowledges, closes and takes notes; "
-        "a change of a field, for which it has no call, is sent there as a create with the same alias. Pings of "
+        "a change of a field, for which it has no call, is sent there as a create with the same alias. Its callers are "
+        "served at its own paths as well (`/jsm/ops/integration/v2/alerts`), so that only their host changes. Pings of "
         "heartbeats are passed on where a caller's first upstream speaks Opsgenie too, and refused with 404 where it "
         "does not: who moves away has to have them watched elsewhere."
     ),

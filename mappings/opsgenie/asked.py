@@ -22,6 +22,8 @@ from mappings.opsgenie.alert import ALERT, PRIORITY, RESPONDERS, TAGS, USUAL_PRI
 from mappings.opsgenie.words import UUID_LENGTH, number_of
 
 COMMON = ("user", "source", "note")
+DETAILS = ("details", "extraProperties")
+"""What the free-form texts are called by Opsgenie, and by Jira Service Management."""
 
 
 def ref(incoming: Incoming) -> Ref:
@@ -80,7 +82,7 @@ def creating(mapping: Mapping) -> Callable[[Incoming], Command]:
     """Reads a new alert by the rows of the API that it came over; an open one of its alias is counted once more."""
 
     def read(incoming: Incoming) -> Command:
-        body = words_of(incoming)
+        body = _called_alike(words_of(incoming), mapping.container or DETAILS[0])
         for name in ("alias", "priority", "message"):
             if _is_blank(body.get(name)):
                 del body[name]
@@ -104,6 +106,16 @@ def creating(mapping: Mapping) -> Callable[[Incoming], Command]:
         )
 
     return read
+
+
+def _called_alike(body: dict[str, Json], name: str) -> dict[str, Json]:
+    """The free-form texts under the name that they have in this API: who moved from one of the vendor's APIs to another
+    often still calls them as before."""
+    other = DETAILS[1 - DETAILS.index(name)]
+    held, own = body.get(other), body.get(name, {})
+    if not isinstance(held, dict) or not isinstance(own, dict):
+        return body
+    return {**{field: value for field, value in body.items() if field != other}, name: {**held, **own}}
 
 
 def _check_priority(said: dict[str, Json]) -> None:
@@ -155,21 +167,25 @@ def add_tags(incoming: Incoming) -> Command:
     return command(incoming, Operation.UPDATE, said, patch={TAGS: tags}, amend=amend)
 
 
-def _listed(incoming: Incoming, name: str) -> list[str]:
+def _going(incoming: Incoming, name: str) -> tuple[list[str], dict[str, Json]]:
+    """What is to go, by its names: in the query, as Opsgenie has it, or in the body, as Jira does; and that body."""
     found = [word.strip() for text in incoming.query.get(name, ()) for word in text.split(",") if word.strip()]
+    said = words_of(incoming) if isinstance(incoming.body, dict) else {}
     if not found:
-        raise invalid(name, "is required")
-    return found
+        found = required(said, name, list)
+    if not all(isinstance(word, str) for word in found):
+        raise invalid(name, "is of the wrong type")
+    return found, said
 
 
 def remove_tags(incoming: Incoming) -> Command:
-    """Tags that go, by their names in the query."""
-    tags = _listed(incoming, "tags")
+    """Tags that go, by their names."""
+    tags, said = _going(incoming, "tags")
 
     def amend(before: Flat) -> Flat:
         return {TAGS: [tag for tag in before[TAGS] if tag not in tags]} if before.get(TAGS) else {}
 
-    note = str(common(incoming, {}).get("note", ""))
+    note = str(common(incoming, said).get("note", ""))
     return command(incoming, Operation.UPDATE, {}, comment=note, amend=amend)
 
 
@@ -194,14 +210,14 @@ def adding_details(mapping: Mapping, name: str) -> Callable[[Incoming], Command]
 
 
 def remove_details(incoming: Incoming) -> Command:
-    """Details that go, by their names in the query."""
-    keys = _listed(incoming, "keys")
+    """Details that go, by their names."""
+    keys, said = _going(incoming, "keys")
 
     def amend(before: Flat) -> Flat:
         held = before.get("custom")
         return {"custom": {key: value for key, value in held.items() if key not in keys}} if held else {}
 
-    note = str(common(incoming, {}).get("note", ""))
+    note = str(common(incoming, said).get("note", ""))
     return command(incoming, Operation.UPDATE, {}, comment=note, amend=amend)
 
 

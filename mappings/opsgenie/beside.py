@@ -2,8 +2,8 @@
 
 A heartbeat that stops is for Opsgenie to notice: pings are passed on to it, and refused where it does not stand behind
 the gateway, as nobody would watch them there. Sources: https://docs.opsgenie.com/docs/heartbeat-api and
-https://docs.opsgenie.com/docs/integration-api for the calls, opsgenie/opsgenie-oas for their answers. It must not know
-what stands behind the gateway.
+https://docs.opsgenie.com/docs/integration-api for the calls, and https://docs.opsgenie.com/docs/account-api;
+opsgenie/opsgenie-oas for their answers. It must not know what stands behind the gateway.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from gateway.values import millis
 from mappings.opsgenie.asked import ref
 from mappings.opsgenie.bodies import Entries
 from mappings.opsgenie.lists import answer_nobody
-from mappings.opsgenie.words import answered, uuid_of
+from mappings.opsgenie.words import INTEGRATION, answered, uuid_of
 
 HEARTBEATS = "https://docs.opsgenie.com/docs/heartbeat-api"
+ACCOUNT = "https://docs.opsgenie.com/docs/account-api"
 INTEGRATIONS = "https://docs.opsgenie.com/docs/integration-api"
 CONTINUED = "https://docs.opsgenie.com/docs/alert-api-continued"
 UNWATCHED = (
@@ -68,6 +69,12 @@ def authenticate(incoming: Incoming) -> Reply:
     if not isinstance(kind, str) or not kind.strip():
         raise invalid("type", "is required")
     return _at_once(incoming, {"result": f"Integration [{kind[:64]}] is valid"})
+
+
+def account(incoming: Incoming) -> Reply:
+    """Whose the key is. Senders ask for it to prove their key; whoever gets here has shown one."""
+    plan: dict[str, Json] = {"maxUserCount": 1, "name": "Enterprise", "isYearly": True}
+    return _at_once(incoming, {"data": {"name": INTEGRATION["name"], "userCount": 1, "plan": plan}})
 
 
 def no_searches(incoming: Incoming) -> Reply:
@@ -130,6 +137,7 @@ ROUTES = (
         body=Authenticating,
         returns=Ok,
     ),
+    _route("GET", "/v2/account", account, "Get the account", ACCOUNT),
     *(replace(PING, method=method) for method in ("GET", "POST", "PUT", "PATCH")),
     _route("GET", "/v2/heartbeats", heartbeat(), "List the heartbeats at Opsgenie", HEARTBEATS),
     _route("GET", "/v2/heartbeats/{name}", heartbeat(), "Get a heartbeat from Opsgenie", HEARTBEATS),

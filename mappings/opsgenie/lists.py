@@ -75,7 +75,7 @@ def listing(incoming: Incoming, most: int, base: str, among: Callable[[Shown], b
     text = one(incoming, "query") or ""
     asked = query.parse(text)
     sort, order = one(incoming, "sort") or "createdAt", one(incoming, "order") or "desc"
-    sort = query.MISSPELT.get(sort, sort)
+    sort = query.ALSO_SORTED.get(sort, sort)
     if sort not in query.SORTS:
         raise invalid("sort", f"should be one of [ {', '.join(query.SORTS)} ]")
     if order not in ("asc", "desc"):

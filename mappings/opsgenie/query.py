@@ -262,10 +262,11 @@ def _compare(found: float | None, sign: str, bound: float) -> bool:
 SORTS = (
     *("createdAt", "updatedAt", "tinyId", "alias", "message", "status", "acknowledged", "isSeen", "snoozed"),
     *("snoozedUntil", "count", "lastOccurredAt", "source", "owner", "integration.name", "integration.type"),
-    *("report.ackTime", "report.closeTime", "report.acknowledgedBy", "report.closedBy"),
+    *("report.ackTime", "report.closeTime", "report.acknowledgedBy", "report.closedBy", "priority"),
 )
-MISSPELT = {"lastOccuredAt": "lastOccurredAt"}
-"""As the vendor's own Go SDK writes them."""
+"""What either of the vendor's APIs sorts by; `priority` is Jira's alone."""
+ALSO_SORTED = {"lastOccuredAt": "lastOccurredAt", "insertedAt": "createdAt"}
+"""As the vendor's own Go SDK writes the one, and what Jira sorts by unless told otherwise."""
 
 
 def sort_key(field: str) -> Callable[[dict[str, Json]], Any]:

@@ -7,6 +7,7 @@ request is read is in `asked` and `lists`. It must not know what stands behind t
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from msgspec import Struct
@@ -39,6 +40,7 @@ from mappings.opsgenie.words import receipt
 
 PAGE = "https://docs.opsgenie.com/docs/alert-api"
 CONTINUED = "https://docs.opsgenie.com/docs/alert-api-continued"
+EVENTS = "https://developer.atlassian.com/cloud/jira/service-desk-ops/rest/v2/api-group-integration-events/"
 
 
 def credentials(incoming: Incoming) -> tuple[str, ...]:
@@ -107,7 +109,7 @@ SEARCH = ("query", "offset", "limit", "sort", "order", "searchIdentifier", "sear
 PART = (*NAMED, "offset", "direction", "limit", "order")
 CHANGE, DO, LOOK = Operation.UPDATE, Operation.COMMENT, Operation.READ
 
-ROUTES = (
+OF_ALERTS = (
     Route(
         method="POST",
         path=AT,
@@ -193,6 +195,22 @@ ROUTES = (
         "Get the state of a request",
         RequestStatus,
         (),
+    ),
+)
+
+INTEGRATION = "/jsm/ops/integration"
+"""Where the same is served by Jira Service Management, for the keys of its integrations."""
+OF_INTEGRATIONS = {
+    ("POST", AT),
+    ("GET", f"{AT}/requests/{{id}}"),
+    *(("POST", f"{AT}/{{id}}/{word}") for word in ("acknowledge", "close", "notes")),
+}
+ROUTES = (
+    *OF_ALERTS,
+    *(
+        replace(route, path=f"{INTEGRATION}{route.path}", source=EVENTS)
+        for route in OF_ALERTS
+        if (route.method, route.path) in OF_INTEGRATIONS
     ),
     *beside.ROUTES,
 )

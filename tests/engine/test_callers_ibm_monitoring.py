@@ -453,3 +453,5 @@ def test_notification_channels(h: House) -> None:
     sent = h.call("GET", "/api/notificationChannels")
     assert (sent.status, sent.body) == (200, {"notificationChannels": []})
     _is_refused(h.call("GET", "/api/notificationChannels", key=None), 401)
+    _is_refused(h.call("GET", "/api/notificationChannels/7"), 404)
+    _is_refused(h.call("GET", "/api/notificationChannels/7", key=None), 401)

@@ -460,6 +460,75 @@ def test_what_an_alert_came_through(h: House) -> None:
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", one["timestamp"]) and one["logEntryType"].endswith("LogEntry")
 
 
+def test_the_log_is_paged_to_its_end(one: House) -> None:
+    """`start-index` and `max-results` of `getAlertsByIdLogEntries` in the vendor's description: fifty unless told
+    otherwise, a hundred at most. A client that goes on until nothing comes has to come to an end."""
+    key = fresh("key")
+    alert = _alert(one, key)
+    for number in range(52):
+        _event(one, "COMMENT", key, summary=f"number {number}")
+
+    def found(query: str = "") -> list[str]:
+        sent = one.call("GET", f"/ilert/api/alerts/{alert['id']}/log-entries{query}")
+        assert sent.status == 200, sent.body
+        return [entry["text"].rpartition(": ")[2] for entry in sent.body]
+
+    whole = ["Alert received from ci", *(f"number {number}" for number in range(52))]
+    assert found() == whole[:50]
+    assert found("?start-index=50") == whole[50:]
+    assert found("?start-index=1&max-results=2") == whole[1:3]
+    assert found("?start-index=53") == []
+    _is_refused(one.call("GET", f"/ilert/api/alerts/{alert['id']}/log-entries?max-results=101"), 400, "max-results")
+
+
+def test_an_alert_is_raised_by_hand(h: House) -> None:
+    """`postAlerts` of the vendor's description: 201 with the alert, under the key of the Authorization header."""
+    said = {
+        "summary": fresh("by hand"),
+        "details": "it smells",
+        "priority": "LOW",
+        "links": [{"href": "https://example.org", "text": "A link"}],
+    }
+    sent = h.call("POST", "/ilert/api/alerts", {**said, "alertSource": {"id": 1243}, "escalationPolicy": None})
+    assert sent.status == 201, sent.body
+    assert {name: sent.body.get(name) for name in said} == said
+    assert (sent.body["status"], sent.body["id"]) == ("PENDING", int(sent.headers["alert-gateway-id"]))
+    assert _get(h, sent.body["id"])["summary"] == said["summary"]
+    there = next(iter(h.gateway.config.upstreams.values())).dialect.name
+    h.wait_for(lambda: any(said["summary"] in str(got.body) for got in h.arrived(there)))
+    _is_refused(h.call("POST", "/ilert/api/alerts", {"alertSource": {"id": 1243}}), 400, "summary")
+    for key in (None, "wrong"):
+        _is_refused(h.call("POST", "/ilert/api/alerts", {**said, "alertSource": {"id": 1243}}, key=key), 401)
+
+
+@pytest.mark.parametrize(
+    ("query", "whom"),
+    [
+        ("user=77", "user 77"),
+        ("user-id=77", "user 77"),
+        ("user-id=jane", "user jane"),
+        ("policy=8", "policy 8"),
+        ("policy-id=8", "policy 8"),
+        ("schedule=9", "schedule 9"),
+        ("schedule-id=9", "schedule 9"),
+    ],
+)
+def test_an_alert_is_assigned(one: House, query: str, whom: str) -> None:
+    """As the vendor's description names it (`user`), and as ilert-go and ilert-js do (`user-id`)."""
+    key = fresh("key")
+    alert = _alert(one, key)
+    sent = one.call("PUT", f"/ilert/api/alerts/{alert['id']}/assign?{query}")
+    assert (sent.status, sent.body["id"], sent.body["status"]) == (200, alert["id"], "PENDING"), sent.body
+    said = _sent(one, key, 2)[1]
+    assert (said["eventType"], said["comments"][0]["content"]) == ("COMMENT", f"assigned to {whom}")
+
+
+def test_an_alert_is_assigned_to_somebody(one: House) -> None:
+    alert = _alert(one, fresh("key"))
+    _is_refused(one.call("PUT", f"/ilert/api/alerts/{alert['id']}/assign"), 400, "user")
+    _is_refused(one.call("PUT", "/ilert/api/alerts/1/assign?user=77"), 404)
+
+
 @pytest.mark.parametrize("rest", ["notifications", "responders", "suggested-responders"])
 def test_nobody_is_notified_by_the_gateway(one: House, rest: str) -> None:
     alert = _alert(one, fresh("key"))

@@ -101,6 +101,16 @@ def test_what_others_are_told_names_no_vendor_that_it_was_not(h: House) -> None:
     ]
 
 
+def test_what_is_taken_away_is_named_in_the_body(h: House) -> None:
+    """`deleteTags` and `deleteExtraPropertyFromAlert` of the vendor's description, whose bodies name what goes."""
+    made, _ = _create(h, tags=["db", "night"], extraProperties={"region": "eu", "disk": "sda"})
+    _do(h, made, "tags", {"tags": ["night", "never there"]}, "DELETE")
+    _do(h, made, "extra-properties", {"keys": ["disk", "never there"], "note": "it was sdb"}, "DELETE")
+    now = _shown(h, made)
+    assert (now["tags"], now["extraProperties"]) == (["db"], {"region": "eu"})
+    assert [one["note"] for one in h.call("GET", f"{ALERTS}/{made}/notes").body["values"]] == ["it was sdb"]
+
+
 @pytest.mark.parametrize(
     ("word", "body"),
     [
@@ -112,6 +122,11 @@ def test_what_others_are_told_names_no_vendor_that_it_was_not(h: House) -> None:
 def test_who_still_writes_as_to_opsgenie_is_understood(h: House, word: str, body: Any) -> None:
     made, _ = _create(h)
     _do(h, made, word, body)
+
+
+def test_details_are_the_extra_properties_of_who_was_moved(h: House) -> None:
+    made, _ = _create(h, details={"region": "eu", "disk": "sda"}, extraProperties={"disk": "sdb"})
+    assert _shown(h, made)["extraProperties"] == {"region": "eu", "disk": "sdb"}
 
 
 def test_a_repeat_is_counted(h: House) -> None:
@@ -194,6 +209,27 @@ def test_a_list_by_query_and_time_of_creation(h: House) -> None:
     assert found("query=message:needle&to=1577836800000") == []
 
 
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_a_list_is_sorted_by_every_field_that_the_vendor_sorts_by(tmp_path: Path, order: str) -> None:
+    """`listAlerts` of the vendor's description: `createdAt`, `insertedAt` (which is the default), `lastOccurredAt` and
+    `priority`."""
+    with called(tmp_path, {"there": "ilert"}) as there:
+        first, alias = _create(there, priority="P4")
+        second, _ = _create(there, priority="P2")
+        _create(there, alias=alias, priority="P4")
+
+        def found(sort: str) -> list[str]:
+            sent = there.call("GET", f"{ALERTS}?order={order}&sort={sort}")
+            assert sent.status == 200, sent.body
+            return [one["id"] for one in sent.body["values"]]
+
+        as_made, turned = [first, second], [second, first]
+        if order == "desc":
+            as_made, turned = turned, as_made
+        assert found("createdAt") == found("insertedAt") == found("") == as_made
+        assert found("lastOccurredAt") == found("priority") == turned
+
+
 # --- where it is served, and to whom ---------------------------------------------------------------------------
 
 
@@ -240,6 +276,10 @@ REFUSED = [
     ("POST", "/a/action", {}, "actionName"),
     ("POST", "/a/extra-properties", {"extraProperties": {}}, "extraProperties"),
     ("PATCH", "/a/priority", {"priority": "high"}, "priority"),
+    ("DELETE", "/a/tags", {}, "tags"),
+    ("DELETE", "/a/tags", {"tags": [1]}, "tags"),
+    ("DELETE", "/a/extra-properties", {"keys": "disk"}, "keys"),
+    ("GET", "?sort=colour", None, "sort"),
     ("GET", "?size=101", None, "size"),
     ("GET", "?from=soon", None, "from"),
     ("GET", "?query=status:open)", None, "query"),

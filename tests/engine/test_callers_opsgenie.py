@@ -87,6 +87,33 @@ def test_as_the_node_sdk_writes_paths(h: House) -> None:
     assert _about(h, "GET", alias).status == 404
 
 
+@pytest.mark.parametrize("below", ["", "/opsgenie"])
+def test_callers_of_jiras_integration_events_change_their_host_alone(h: House, below: str) -> None:
+    """https://developer.atlassian.com/cloud/jira/service-desk-ops/rest/v2/api-group-integration-events/: create, the
+    state of a request, acknowledge, close and add note, with the key of an integration; its page calls the free-form
+    texts `extraProperties`, who was moved there from Opsgenie calls them `details`."""
+    base, alias, genie = f"{below}/jsm/ops/integration/v2/alerts", fresh("alias"), {"authorization": f"GenieKey {KEY}"}
+
+    def does(rest: str, body: Any) -> None:
+        sent = h.call("POST", f"{base}{rest}", body, headers=genie)
+        assert (sent.status, sent.body["result"]) == (202, "Request will be processed"), sent.body
+        became = h.call("GET", f"{base}/requests/{sent.body['requestId']}", headers=genie).body["data"]
+        assert (became["isSuccess"], became["alias"]) == (True, alias)
+
+    said = {"message": "Disk full", "extraProperties": {"region": "eu", "disk": "sda"}, "details": {"disk": "sdb"}}
+    does("", {**said, "alias": alias})
+    for word, body in (("acknowledge", None), ("notes", {"note": "looking"}), ("close", {"source": "http://am:9093"})):
+        does(f"/{quote(alias)}/{word}?identifierType=alias", body)
+    events = h.wait_for(
+        lambda: (
+            len(found := [one.body for one in h.arrived("ilert") if one.body.get("alertKey") == alias]) >= 4 and found
+        )
+    )
+    assert [one["eventType"] for one in events] == ["ALERT", "ACCEPT", "COMMENT", "RESOLVE"]
+    assert {name: events[0]["customDetails"][name] for name in ("region", "disk")} == {"region": "eu", "disk": "sdb"}
+    assert _about(h, "GET", alias).status == 404  # it is closed, and an alias means an open alert
+
+
 def test_numbers_among_the_details_are_texts(h: House) -> None:
     """Details are texts: what a script puts there besides is not a reason to lose a page."""
     alias = _create(h, details={"free": 3, "is_full": True, "disks": ["a"], "name": "x"})
@@ -584,6 +611,24 @@ def test_a_key_is_proved_as_sentry_proves_it(h: House) -> None:
     assert sent.body.keys() == {"result", "took", "requestId"}
     assert h.call("POST", path, {"type": "sentry"}, key=None).status == 401
     assert h.call("POST", path, {}).body["errors"] == {"type": "is required"}
+
+
+def test_a_key_is_proved_by_the_account(h: House) -> None:
+    """https://docs.opsgenie.com/docs/account-api: what asks for nothing and changes nothing, which is how many senders
+    prove their key before they save it."""
+    sent = h.call("GET", "/opsgenie/v2/account")
+    assert (sent.status, sent.body.keys()) == (200, {"data", "took", "requestId"})
+    assert {name: type(value) for name, value in sent.body["data"].items()} == {
+        "name": str,
+        "userCount": int,
+        "plan": dict,
+    }
+    assert {name: type(value) for name, value in sent.body["data"]["plan"].items()} == {
+        "maxUserCount": int,
+        "name": str,
+        "isYearly": bool,
+    }
+    assert h.call("GET", "/opsgenie/v2/account", key=None).status == 401
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH"])

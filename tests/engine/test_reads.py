@@ -272,6 +272,32 @@ def test_channels_longer_than_an_ordinary_reply_are_passed_on_whole(tmp_path: Pa
         assert relayed.headers.get("alert-gateway-stale") is None
 
 
+def test_channels_that_cannot_be_asked_for_are_not_none(tmp_path: Path) -> None:
+    """ibm_monitoring's sheet: the SDK's `get_notification_ids` takes what is listed for all there is, and the alert
+    that it then makes would notify nobody. Its `get_notification_channel` asks for one, as does the Terraform provider
+    for each that it keeps; that one is not there is said by 404 alone."""
+    there: list[Behaviour] = []
+    one = {"notificationChannel": {"id": 7, "version": 2, "type": "EMAIL", "name": "on call"}}
+    with (
+        chaos(lambda got: there.pop(0)) as upstream,
+        before(tmp_path, table("there", upstream.url, "ibm_monitoring")) as h,
+    ):
+        path = "/ibm_monitoring/api/notificationChannels"
+        there.append(say(200, one))
+        sent = h.call("GET", f"{path}/7")
+        assert (sent.status, sent.body, upstream.got[-1].path) == (200, one, "/api/notificationChannels/7")
+        gone = {"errors": [{"reason": "Not found", "message": "no channel 8"}]}
+        there.append(say(404, gone))
+        sent = h.call("GET", f"{path}/8")
+        assert (sent.status, sent.body) == (404, gone)
+        for failing in (say(503, {}), say(429, {}), say(401, {})):
+            for asked in (path, f"{path}/7"):
+                there[:] = [failing]
+                sent = h.call("GET", asked)
+                assert (sent.status, sent.headers["retry-after"]) == (503, "10"), sent.body
+                assert sent.body["errors"][0]["reason"] == "Service Unavailable"
+
+
 def test_the_sandbox_takes_odd_numbers_without_failing(tmp_path: Path) -> None:
     """canonical.md, *Tolerance*: a wrong value is a 4xx that names the field, never a failure of the server."""
     with house(tmp_path, {"there": "uptinio"}) as h:
