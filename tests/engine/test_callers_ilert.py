@@ -483,8 +483,9 @@ def test_the_log_is_paged_to_its_end(one: House) -> None:
 
 def test_an_alert_is_raised_by_hand(h: House) -> None:
     """`postAlerts` of the vendor's description: 201 with the alert, under the key of the Authorization header."""
+    summary = fresh("by hand")
     said = {
-        "summary": fresh("by hand"),
+        "summary": summary,
         "details": "it smells",
         "priority": "LOW",
         "links": [{"href": "https://example.org", "text": "A link"}],
@@ -493,9 +494,9 @@ def test_an_alert_is_raised_by_hand(h: House) -> None:
     assert sent.status == 201, sent.body
     assert {name: sent.body.get(name) for name in said} == said
     assert (sent.body["status"], sent.body["id"]) == ("PENDING", int(sent.headers["alert-gateway-id"]))
-    assert _get(h, sent.body["id"])["summary"] == said["summary"]
+    assert _get(h, sent.body["id"])["summary"] == summary
     there = next(iter(h.gateway.config.upstreams.values())).dialect.name
-    h.wait_for(lambda: any(said["summary"] in str(got.body) for got in h.arrived(there)))
+    h.wait_for(lambda: any(summary in str(got.body) for got in h.arrived(there)))
     _is_refused(h.call("POST", "/ilert/api/alerts", {"alertSource": {"id": 1243}}), 400, "summary")
     for key in (None, "wrong"):
         _is_refused(h.call("POST", "/ilert/api/alerts", {**said, "alertSource": {"id": 1243}}, key=key), 401)
