@@ -114,7 +114,8 @@ class Desk:
         self, inbound: Inbound, who: Caller, asked: Batch, request: int, via: Via, key: Key | None
     ) -> Answered:
         """Every command on its own, in their order; the problems of some are told once the others are durable. It goes
-        by the id of its first alert: a repeat has to be told the same, and that one can be traced."""
+        by the ids of its first alert and of the request that this was told in: a repeat has to be told the same, and
+        that one can be traced."""
         ended: list[Answered | BaseException] = []
         self._enter()
         try:
@@ -135,7 +136,8 @@ class Desk:
             raise together(problems)
         answered = [one for one in ended if isinstance(one, Answered)]
         reports = joined([line for one in answered for line in one.reports])
-        answer = Answer(answers=tuple(one.answer for one in answered), request=request)
+        first = answered[0].answer.request if answered else request
+        answer = Answer(answers=tuple(one.answer for one in answered), request=first)
         return Answered(answer, answered[0].id if answered else request, reports)
 
     async def _command(

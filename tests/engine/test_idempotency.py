@@ -25,6 +25,7 @@ from tests.clients.callers import (
     WEBHOOKS,
     behind,
     called,
+    cloud_event,
     create,
     fresh,
     listed,
@@ -86,6 +87,16 @@ def test_a_repeat_is_told_the_same_when_the_alert_has_changed_since(dialect: str
         assert change(h, _ref(dialect, first), "Disk on fire").status < 300
         assert told(send(h, dialect, "Disk full", "k1")) == told(first)
         assert count(h, "alerts") == 1 and count(h, "commands") == 2
+
+
+def test_a_batch_that_is_repeated_is_told_what_the_first_one_was(tmp_path: Path) -> None:
+    batch = [cloud_event("firing", key, summary="Disk full") for key in ("db-1", "db-2")]
+    headers = {"idempotency-key": "k1", "content-type": "application/cloudevents-batch+json"}
+    with one(tmp_path, "cloudevents") as h:
+        first = h.call("POST", "/cloudevents", batch, headers=headers)
+        assert first.status < 300 and "id" in first.body
+        assert told(h.call("POST", "/cloudevents", batch, headers=headers)) == told(first)
+        assert (count(h, "alerts"), count(h, "commands")) == (2, 2)
 
 
 @pytest.mark.parametrize("dialect", ["opsgenie", "jsm_ops"])
