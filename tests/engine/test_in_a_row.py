@@ -119,3 +119,21 @@ def test_an_acknowledgement_that_was_made_twice_mutes_nothing_afterwards(tmp_pat
             arrived = first.arrives("pagerduty", count)
             first.wait_for(lambda: not outbox(first, "waiting"))
         assert [one.body["event_action"] for one in arrived] == ["trigger", "acknowledge", "resolve", "trigger"]
+
+
+@pytest.mark.parametrize(("between", "path"), [("ilert", ""), ("jsm_ops", "/notes"), ("opsgenie", "/notes")])
+def test_a_comment_whose_answer_was_lost_is_not_made_twice(between: str, path: str, tmp_path: Path) -> None:
+    """Nothing else tells a repeat from a second comment in the same words, which is one."""
+    with row(tmp_path, between, "ilert", forgets=path) as first:
+        if path:
+            first.call("POST", "/ilert/api/events", ilert_event("ALERT", "disk", summary="Disk full"), key=None)
+            first.arrives("ilert", 1)
+        before = len(first.arrived("ilert"))
+        for count in (1, 2):
+            comment = ilert_event("COMMENT", "disk", summary="I look at it")
+            assert first.call("POST", "/ilert/api/events", comment, key=None).status < 300
+            first.arrives("ilert", before + count)
+            first.wait_for(lambda: not outbox(first, "waiting"))
+        time.sleep(0.3)  # another one would come right behind
+        assert len(first.arrived("ilert")) == before + 2
+        assert outbox(first)[-2].attempts == 2, "the answer to the first was to be lost"
