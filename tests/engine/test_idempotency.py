@@ -292,13 +292,15 @@ def test_what_was_refused_after_a_crash_is_no_success_for_the_repeat(tmp_path: P
     headers = {"authorization": f"Bearer {KEY}", "idempotency-key": "k1"}
     with chaos(HANG) as upstream, ThreadPoolExecutor() as pool:
         tables = f'[inbound.ibm_monitoring]\nkeys = {{ ci = "{KEY}" }}\n' + table("there", upstream.url, "uptinio")
-        config.write_text(f'store = "sqlite://{tmp_path}/gateway.db"\nreply_timeout = "500ms"\n{tables}')
+        store = f'store = "sqlite://{tmp_path}/gateway.db"\n'
+        config.write_text(store + tables)
         with serving(config) as running:
             dying = pool.submit(httpx.post, running.url + path, json=body, headers=headers, timeout=10)
             wait_for(lambda: upstream.got)
             running.process.kill()
             assert dying.exception() is not None
         upstream.always(say(400, {"error": {"code": "invalid", "message": "too rude"}}))
+        config.write_text(f'{store}reply_timeout = "500ms"\n{tables}')  # nobody can be waiting for long
         with serving(config) as running:
             wait_for(lambda: running.metric('alert_gateway_dead_deliveries{upstream="there"}') == 1, 20)
 
