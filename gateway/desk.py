@@ -39,7 +39,7 @@ from gateway.dialect import (
 from gateway.errors import Problem, ProblemKind, StoreError, together
 from gateway.idempotency import Key, as_answer, first_answer, keep
 from gateway.ids import MakeId
-from gateway.landing import all_has_landed, has_landed, not_landed
+from gateway.landing import first_has_landed, has_landed, not_landed
 from gateway.lookup import as_shown, mutes
 from gateway.metrics import Metrics
 from gateway.quieting import Owed, owe, quieten
@@ -114,7 +114,8 @@ class Desk:
         self, inbound: Inbound, who: Caller, asked: Batch, request: int, via: Via, key: Key | None
     ) -> Answered:
         """Every command on its own, in their order; the problems of some are told once the others are durable. It goes
-        by the id of its first alert: a repeat has to be told the same, and that one can be traced."""
+        by the ids of its first alert and of the request that this was told in: a repeat has to be told the same, and
+        that one can be traced."""
         ended: list[Answered | BaseException] = []
         self._enter()
         try:
@@ -135,7 +136,8 @@ class Desk:
             raise together(problems)
         answered = [one for one in ended if isinstance(one, Answered)]
         reports = joined([line for one in answered for line in one.reports])
-        answer = Answer(answers=tuple(one.answer for one in answered), request=request)
+        first = answered[0].answer.request if answered else request
+        answer = Answer(answers=tuple(one.answer for one in answered), request=first)
         return Answered(answer, answered[0].id if answered else request, reports)
 
     async def _command(
@@ -156,7 +158,8 @@ class Desk:
 
         def work(tx: Tx) -> FirstAnswer | tuple[Accepted, Waiter | None]:
             self.waiters.remove(command)  # the store may run this again, and then there may be nothing to wait for
-            if key is not None and (first := first_answer(tx, who.scope, key, at)) is not None:
+            first = first_answer(tx, who.scope, key, at) if key is not None else None
+            if first is not None and not self._came_to_nothing(tx, first):
                 return first
             accepted = self.road.accept(
                 Order(tx=tx, asked=asked, caller=who, request=request, command=command, now=at, via=via)
@@ -164,12 +167,12 @@ class Desk:
             waiter = self._waiter(tx, inbound, who, accepted)
             if key is not None:
                 answered = self._answered(asked, accepted, accepted.alert, request, {})
-                self._keep(tx, who, key, at, answered, accepted.alert, is_done=waiter is None)
+                self._keep(tx, who, key, at, accepted.command, answered, accepted.alert, is_done=waiter is None)
             return accepted, waiter
 
         done = await self._written(work, command, is_part)
         if isinstance(done, FirstAnswer):
-            await self._see_it_land(lambda tx: all_has_landed(tx, done.alert))
+            await self._see_it_land(lambda tx: first_has_landed(tx, done))
             return Answered(as_answer(done), done.alert or done.request, done.reports)
         accepted, waiter = done
         self._pass_on(who, accepted, via)
@@ -184,9 +187,23 @@ class Desk:
         }
         answered = self._answered(asked, accepted, row, request, refused)
         if key is not None:
-            await self.store.write(lambda tx: self._keep(tx, who, key, at, answered, row, is_done=True))
+            own = accepted.command
+            await self.store.write(lambda tx: self._keep(tx, who, key, at, own, answered, row, is_done=True))
         await self._see_it_land(lambda tx: has_landed(tx, asked, who, accepted))
         return answered
+
+    def _came_to_nothing(self, tx: Tx, first: FirstAnswer) -> bool:
+        """Takes back what the first request under an idempotency key said, where every upstream has refused it since
+        and nobody was told success: the caller had given up, or was to ask again. Its repeat is as good as a first."""
+        was_told = first.is_done and self.config.durable != "container"
+        command = None if was_told else tx.command(first.command)
+        if command is None or not is_refused(tx, command):
+            return False
+        dead = [one for one in tx.deliveries_of(command.id) if one.state == "dead"]
+        if not dead:
+            return False
+        undo(tx, command, f"{dead[0].upstream}: {dead[0].reason}")
+        return True
 
     def _pass_on(self, who: Caller, accepted: Accepted, via: Via) -> None:
         """What was written is to be delivered, and counted."""
@@ -239,7 +256,16 @@ class Desk:
         return Answered(answer, row.id if row else request, tuple(line for line in lines if line))
 
     def _keep(
-        self, tx: Tx, who: Caller, key: Key, at: int, answered: Answered, row: AlertRow | None, *, is_done: bool
+        self,
+        tx: Tx,
+        who: Caller,
+        key: Key,
+        at: int,
+        command: int,
+        answered: Answered,
+        row: AlertRow | None,
+        *,
+        is_done: bool,
     ) -> None:
         keep(
             tx,
@@ -247,6 +273,7 @@ class Desk:
             key,
             at,
             request=answered.answer.request,
+            command=command,
             row=row,
             answer=answered.answer,
             reports=answered.reports,

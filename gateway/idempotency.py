@@ -55,6 +55,7 @@ def keep(
     at: int,
     *,
     request: int,
+    command: int,
     row: AlertRow | None,
     answer: Answer,
     reports: tuple[str, ...],
@@ -63,6 +64,7 @@ def keep(
     """Keeps an answer for the repeats to come."""
     kept = FirstAnswer(
         request=request,
+        command=command,
         alert=row.id if row else None,
         shown=row.shown if row else None,
         version=row.version if row else 0,

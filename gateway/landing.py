@@ -8,7 +8,7 @@ from __future__ import annotations
 from gateway.accepted import Accepted, Caller
 from gateway.dialect import Command
 from gateway.errors import Problem, ProblemKind
-from gateway.store import DeliveryFilter, DeliveryRow, Tx
+from gateway.store import DeliveryFilter, DeliveryRow, FirstAnswer, Tx
 from gateway.terms import ENDING
 
 AGAIN_AFTER = 5
@@ -29,6 +29,16 @@ def has_landed(tx: Tx, asked: Command, caller: Caller, accepted: Accepted) -> bo
     if waiting and not _repeats_an_end(tx, asked, caller, waiting[0]):
         return False
     return _earlier_has_landed(tx, asked, caller, accepted.command)
+
+
+def first_has_landed(tx: Tx, first: FirstAnswer) -> bool:
+    """Whether an upstream has by now what the first request under an idempotency key said."""
+    own = tx.deliveries_of(first.command)
+    if any(row.state == "delivered" for row in own):
+        return True
+    if first.alert is not None:
+        return all_has_landed(tx, first.alert)
+    return all(row.state != "waiting" for row in own)
 
 
 def all_has_landed(tx: Tx, alert: int | None) -> bool:

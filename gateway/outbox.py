@@ -63,8 +63,7 @@ class Outbox:
             step.accepted.reports[target.upstream] = (Fate("status", "kept", "", f"silenced by {step.muted}"),)
             return
         _note_group(step, upstream)
-        by_key = upstream.dialect.outbound.addressed_by == "key"
-        says = bool(step.changed) or (by_key and step.is_repeat)
+        says = bool(step.changed) or (step.is_repeat and _heeds_repeats(target, upstream))
         operation = in_terms_of(upstream, step.operation, before, step.flat, says_something=says)
         if operation is None:
             return
@@ -254,6 +253,12 @@ def _note_group(step: Step, upstream: Upstream) -> None:
     group = group_of(step.row, upstream) if step.operation in TELLING else None
     if group:
         step.tx.add_id(step.row.scope, group, upstream.name, step.row.id)
+
+
+def _heeds_repeats(target: TargetRow, upstream: Upstream) -> bool:
+    """Whether an identical repeat says anything to an upstream: where alerts are found by key, that it goes on; and to
+    one that has not got the alert, as it refused it or was away for too long, everything."""
+    return upstream.dialect.outbound.addressed_by == "key" or target.state == "dead"
 
 
 def _take_turns(step: Step, target: TargetRow, otherwise: float | None) -> int | None:

@@ -27,6 +27,8 @@ from gateway.secrets import MASK
 
 VIA = "alert-gateway-via"
 """The header in which gateways tell each other through which of them a command came."""
+DELIVERY = "alert-gateway-delivery"
+"""The header in which a gateway tells the next one what it is told again, where a repeat cannot be known otherwise."""
 NO_ANSWER = Response(0)
 """What a call sees of a request by the way that nobody answered."""
 
@@ -78,14 +80,21 @@ class Client:
             return 0
 
     async def run(
-        self, call: Call, via: tuple[str, ...] = (), entry: str = "", is_held: Callable[[], bool] = lambda: True
+        self,
+        call: Call,
+        via: tuple[str, ...] = (),
+        entry: str = "",
+        is_held: Callable[[], bool] = lambda: True,
+        mark: str = "",
     ) -> Ended:
         """Runs a call to its end; never raises for what an upstream does. A reason never holds a credential, though
         an upstream may throw one back. `via` are the gateways that the command came through before this one, `entry`
         says which key it goes out with. `is_held` is asked right before something is written for the first time:
-        where it is not, `NotOurs` is raised and nothing is sent. What was begun is seen to its end."""
+        where it is not, `NotOurs` is raised and nothing is sent. What was begun is seen to its end. `mark` is the same
+        at every attempt, for a gateway that would not know the repeat otherwise."""
         before = self._credentials(entry)
-        ended = await self._run(call, self._came_through(via), entry, is_held)
+        marked = {DELIVERY: f"{self._name}/{mark}"} if self._name and mark else {}
+        ended = await self._run(call, {**self._came_through(via), **marked}, entry, is_held)
         reason = getattr(ended.outcome, "reason", None)
         if reason is None:
             return ended

@@ -278,7 +278,7 @@ class Lanes:
         call = client.upstream.dialect.outbound.calls[shipment.operation](shipment.sending)
         is_held = partial(self._is_held, shipment.delivery)
         if shipment.operation is not Operation.CREATE:
-            return await client.run(call, shipment.via, entry, is_held)
+            return await client.run(call, shipment.via, entry, is_held, _mark(shipment))
         requests, in_vain = 0, False
         if shipment.tried_at is not None and not shipment.delivery.seen:  # a receipt is asked about instead
             looked = await look(client, self._store, shipment.sending, shipment.tried_at, started, entry)
@@ -438,6 +438,11 @@ async def _close(client: Client, using: list[asyncio.Task[None]]) -> None:
     if using:
         await asyncio.wait(using)
     await client.aclose()
+
+
+def _mark(shipment: Shipment) -> str:
+    """What the next gateway knows a repeat by that would pass for something new: a comment has no key of its own."""
+    return str(shipment.delivery.id) if shipment.operation is Operation.COMMENT else ""
 
 
 def _attempt_row(delivery: DeliveryRow, verdict: Verdict, code: str, started: int, took: float) -> AttemptRow:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeGuard
 from urllib.parse import parse_qs, unquote
@@ -23,7 +24,7 @@ from gateway.calling import Calls, cleaned
 from gateway.canonical import Operation
 from gateway.config import Config, Inbound
 from gateway.configsettings import secrets_in
-from gateway.delivery.attempt import VIA
+from gateway.delivery.attempt import DELIVERY, VIA
 from gateway.desk import Desk
 from gateway.dialect import CREDENTIAL, Asked, Batch, Command, Dialect, Incoming, Reply
 from gateway.errors import Problem, ProblemKind, StoreError, invalid
@@ -96,7 +97,7 @@ class Surface:
             call.match = match = self._paths.match(call.method, call.path, call.host)
             call.caller, incoming = await self._incoming(match, scope, call.headers, receive)
             asked = match.route.read(incoming)
-            key = self._key(_unkeyed(match, call.path), incoming, asked) if _creates(asked) else None
+            key = self._key(_unkeyed(match, call.path), incoming, asked)
             call.answered = answered = await self._desk.serve(
                 match.inbound, call.caller, asked, call.request, via=_via(incoming), key=key
             )
@@ -162,14 +163,27 @@ class Surface:
         faults = inbound.dialect.credential_faults(credential, incoming)
         raise Problem(ProblemKind.UNAUTHORIZED, "the credential is missing or not known here", faults=faults)
 
-    def _key(self, path: str, incoming: Incoming, asked: Command | Batch) -> Key | None:
-        """The caller's idempotency key, and what it stands for: the path and what the body says, but for the
-        credential, which may be another by the time of the repeat."""
-        text = incoming.headers.get("idempotency-key", "")
-        if not text:
+    def _key(self, path: str, incoming: Incoming, asked: Asked) -> Key | None:
+        """The idempotency key of a call that has one: the caller's own where it creates something; of a comment that
+        another gateway passes on, what that one calls it, since nothing else tells a repeat from a second comment."""
+        if _creates(asked):
+            text = incoming.headers.get("idempotency-key", "")
+            if len(text) > LONGEST_KEY:
+                raise invalid("Idempotency-Key", f"is longer than {LONGEST_KEY} characters")
+            return self._key_of(text, path, asked) if text else None
+        mark = incoming.headers.get(DELIVERY, "")
+        if (
+            not isinstance(asked, Command)
+            or asked.operation is not Operation.COMMENT
+            or not 0 < len(mark) <= LONGEST_KEY
+        ):
             return None
-        if len(text) > LONGEST_KEY:
-            raise invalid("Idempotency-Key", f"is longer than {LONGEST_KEY} characters")
+        key = self._key_of(mark, path, asked)
+        return replace(key, text=f"\n{mark}\n{key.digest}")  # as no caller's own: see `of_part`
+
+    def _key_of(self, text: str, path: str, asked: Command | Batch) -> Key:
+        """A key and what it stands for: the path and what the body says, but for the credential, which may be another
+        by the time of the repeat."""
         parts = [(one.verbatim, one.comment) for one in (asked.commands if isinstance(asked, Batch) else (asked,))]
         said = msgspec.json.encode(parts if isinstance(asked, Batch) else parts[0], order="sorted")
         digest = hashlib.sha256(path.encode("utf8", "surrogateescape") + b"\n" + said).hexdigest()

@@ -190,9 +190,11 @@ class Waiting(Struct, frozen=True):
 
 
 class FirstAnswer(Struct, kw_only=True, omit_defaults=True):
-    """What the first request under an idempotency key came to: the alert as it was shown then, and the report."""
+    """What the first request under an idempotency key came to: the alert as it was shown then, and the report.
+    `command` is its own id; 0 where an earlier release kept it."""
 
     request: int
+    command: int = 0
     alert: int | None = None
     shown: str | None = None
     version: int = 0

@@ -10,6 +10,7 @@ https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml. It mus
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Generator, Mapping
 from datetime import datetime, timedelta
 
@@ -37,6 +38,8 @@ RENEWED_AFTER = 240.0
 LASTS = timedelta(hours=1)
 """For how long a silence holds unless it is renewed with its alert."""
 AUTHOR = "alert-gateway"
+TELLING = {"alert_gateway_key": 0, "alertname": 1}
+"""The labels that tell alerts apart best."""
 ALERTS, SILENCES = "/api/v2/alerts", "/api/v2/silences"
 
 
@@ -103,10 +106,7 @@ def acknowledge(sending: Sending) -> Call:
 def _silence(sending: Sending) -> Generator[Request, Response, dict[str, Json]]:
     """Posts a silence of exactly this label set, or prolongs the one that is there; its id, and since when it holds. To
     prolong it, its own start has to be said: another one is taken for another silence."""
-    matchers = [
-        {"name": name, "value": value, "isRegex": False, "isEqual": True}
-        for name, value in identity_of(sending).items()
-    ]
+    matchers = _matchers(sending)
     body: dict[str, Json] = {
         "matchers": matchers,
         "startsAt": iso(sending.at),
@@ -115,6 +115,8 @@ def _silence(sending: Sending) -> Generator[Request, Response, dict[str, Json]]:
         "comment": sending.comment or "acknowledged",
     }
     held, since = sending.seen.get("silence"), sending.seen.get("silenced_at") or body["startsAt"]
+    if not held:
+        held, since = yield from _silence_there(sending)
     if isinstance(held, str) and held:
         longer = {"id": held, **body, "startsAt": since}
         answer = yield Request(method="POST", path=SILENCES, body=longer, accepts=frozenset({400, 404}))
@@ -124,6 +126,46 @@ def _silence(sending: Sending) -> Generator[Request, Response, dict[str, Json]]:
             return {"silence": _silence_in(answer.json()), "silenced_at": body["startsAt"]}
     answer = yield Request(method="POST", path=SILENCES, body=body)
     return {"silence": _silence_in(answer.json()), "silenced_at": body["startsAt"]}
+
+
+def _matchers(sending: Sending) -> list[dict[str, Json]]:
+    return [
+        {"name": name, "value": value, "isRegex": False, "isEqual": True}
+        for name, value in identity_of(sending).items()
+    ]
+
+
+def _silence_there(sending: Sending) -> Generator[Request, Response, tuple[Json, Json]]:
+    """The silence of ours that means exactly this label set, and since when it holds: one may have been made though its
+    answer was lost, and would go on where nobody knows of it, after the alert's end too: whoever is to hear of the next
+    one would not. Where silences cannot be read there is none to be known."""
+    refused = frozenset({400, 401, 403, 404, 405})
+    query = {"filter": _filter(identity_of(sending))}
+    answer = yield Request(method="GET", path=SILENCES, query=query, accepts=refused, is_list=True)
+    listed = answer.json() if answer.status < 400 else None
+    for one in listed if isinstance(listed, list) else ():
+        if isinstance(one, dict) and _is_ours(one, _matchers(sending)):
+            return one.get("id"), one.get("startsAt")
+    return None, None
+
+
+def _filter(identity: Mapping[str, str]) -> str:
+    """A matcher that the silence of an alert has: of a label that every release can read in a filter."""
+    plain = [name for name in identity if re.fullmatch("[a-zA-Z_][a-zA-Z0-9_]*", name)]
+    name = min(plain or identity, key=lambda label: TELLING.get(label, len(TELLING)))
+    value = identity[name].replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+    return f'{name}="{value}"'
+
+
+def _is_ours(silence: Mapping[str, Json], matchers: list[dict[str, Json]]) -> bool:
+    """Whether a silence is one that we made for an alert of these labels, and is not over."""
+    status, found = silence.get("status"), silence.get("matchers")
+    if silence.get("createdBy") != AUTHOR or not isinstance(status, dict) or status.get("state") == "expired":
+        return False
+    if not isinstance(found, list) or len(found) != len(matchers):
+        return False
+    usual = {"isRegex": False, "isEqual": True}  # releases before 0.22 have no `isEqual`
+    return all({**usual, **one} in matchers for one in found if isinstance(one, dict))
 
 
 def _silence_in(body: Json) -> str | None:

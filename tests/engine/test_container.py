@@ -14,9 +14,15 @@ import pytest
 from tests.chaos_upstream import CLOSE, HANG, Behaviour, Got, chaos, say
 from tests.clients.callers import ibm_alert, ilert_event, livesession_alert, uptinio_alert
 from tests.engine.vendors import NO, OK, Uptinio, before, count, down, outbox, page, settled, slow, table, writes
-from tests.harness import House, Sent
+from tests.harness import KEY, House, Sent, house
 
 CONTAINER = 'durable = "container"\nreply_timeout = "400ms"'
+
+
+REPEATED = {
+    "uptinio": ("/uptinio/alerts", uptinio_alert("Website is down")),
+    "ilert": ("/ilert/api/events", ilert_event("ALERT", "disk", summary="Disk full")),
+}
 
 
 def _is_not_yet(sent: Sent) -> bool:
@@ -155,6 +161,49 @@ def test_a_repeat_under_an_idempotency_key_is_success_once_the_first_has_landed(
         made = h.call("POST", "/uptinio/alerts", body, headers=once)
         assert made.status == 201
         assert count(h, "alerts") == 1 and len(vendor.held) == 1
+
+
+@pytest.mark.parametrize("vendor", ["ilert", "uptinio"])
+@pytest.mark.parametrize("headers", [{"idempotency-key": "once"}, {}])
+@pytest.mark.parametrize("caller", ["uptinio", "ilert"])
+def test_what_was_refused_since_is_no_success_to_who_asks_again(
+    caller: str, headers: dict[str, str], vendor: str, tmp_path: Path
+) -> None:
+    """He was told that no upstream has it yet. By now none will, and he hears why; corrected there, it is sent."""
+    path, body = REPEATED[caller]
+    with chaos(HANG) as upstream, before(tmp_path, table("there", upstream.url, vendor), top=CONTAINER) as h:
+        assert _is_not_yet(h.call("POST", path, body, headers=headers))
+        upstream.always(NO)
+        settled(h, "dead")
+        refused = h.call("POST", path, body, headers=headers)
+        assert refused.status == 400 and "400" in str(refused.body)
+        vendors = Uptinio() if vendor == "uptinio" else OK
+        upstream.answer = vendors if isinstance(vendors, Uptinio) else lambda got: OK
+        assert h.call("POST", path, body, headers=headers).status in (201, 202)
+        assert [row.state for row in outbox(h)].count("delivered") == 1
+
+
+def test_an_end_under_a_key_is_success_once_it_has_landed(tmp_path: Path) -> None:
+    """In a batch, of an alert that nobody here knows: told by its key, and asked for again under the request's."""
+    ended = {
+        "specversion": "1.0",
+        "id": "1",
+        "source": "/m",
+        "type": "t",
+        "data": {"dedup_key": "a", "status": "resolved"},
+    }
+    begun = {**ended, "id": "2", "data": {"dedup_key": "b", "summary": "Disk full"}}
+    config = f'[inbound.cloudevents]\nkeys = {{ ci = "{KEY}" }}\n'
+    headers = {"idempotency-key": "once", "content-type": "application/cloudevents-batch+json"}
+
+    def only_the_new(got: Got) -> Behaviour:
+        return OK if got.body["eventType"] == "ALERT" else HANG
+
+    with chaos(only_the_new) as upstream:
+        text = config + table("there", upstream.url, "ilert", timeout="10s")
+        with house(tmp_path, config=lambda _: text, top=CONTAINER) as h:
+            for _ in range(2):
+                assert _is_not_yet(h.call("POST", "/cloudevents", [ended, begun], headers=headers))
 
 
 def test_without_a_key_a_repeat_is_another_alert(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ from tests.chaos_upstream import (
     say,
 )
 from tests.engine.vendors import gated
-from tests.harness import KEY, House, house, inbound_tables
+from tests.harness import DEFAULTS, KEY, House, house, inbound_tables
 
 OK = say(202, {})
 TIMEOUT = 0.3
@@ -203,6 +203,21 @@ def test_a_refusal_is_a_dead_letter_with_the_vendor_s_reason(tmp_path: Path) -> 
         page(h, "next")
         ended(h, "delivered")
         assert len(upstream.got) == 8
+
+
+@pytest.mark.parametrize("dialect", ["ilert", "uptinio", "ibm_monitoring", "livesession"])
+def test_what_was_given_up_is_told_by_a_repeat(dialect: str, tmp_path: Path) -> None:
+    """canonical.md: an update at what is dead is sent as a create. A sender that says again what is so still is all
+    that would ever bring it there, also where alerts are found by their ids and a repeat has nothing to change."""
+    with (
+        chaos(say(400)) as upstream,
+        before(tmp_path, table("oncall", upstream.url, dialect) + DEFAULTS.format(name="oncall")) as h,
+    ):
+        page(h)
+        ended(h, "dead")
+        seen = len([got for got in upstream.got if got.method == "POST"])
+        page(h)
+        h.wait_for(lambda: len([got for got in upstream.got if got.method == "POST"]) > seen)
 
 
 def test_a_redirect_is_not_followed(tmp_path: Path) -> None:

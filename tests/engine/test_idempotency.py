@@ -25,15 +25,16 @@ from tests.clients.callers import (
     WEBHOOKS,
     behind,
     called,
+    cloud_event,
     create,
     fresh,
     listed,
     making,
 )
 from tests.conformance.errors import is_error_of
-from tests.engine.vendors import Ibm, Uptinio, count, gated, inner, settled, writes
+from tests.engine.vendors import Ibm, Uptinio, count, gated, inner, settled, table, writes
 from tests.harness import KEY, House, Sent, house, upstream_table
-from tests.processes import serving
+from tests.processes import serving, wait_for
 
 NAMES = tuple(dialects())
 SECRET_KEY = "idem-5f0c2e77-canary"
@@ -86,6 +87,16 @@ def test_a_repeat_is_told_the_same_when_the_alert_has_changed_since(dialect: str
         assert change(h, _ref(dialect, first), "Disk on fire").status < 300
         assert told(send(h, dialect, "Disk full", "k1")) == told(first)
         assert count(h, "alerts") == 1 and count(h, "commands") == 2
+
+
+def test_a_batch_that_is_repeated_is_told_what_the_first_one_was(tmp_path: Path) -> None:
+    batch = [cloud_event("firing", key, summary="Disk full") for key in ("db-1", "db-2")]
+    headers = {"idempotency-key": "k1", "content-type": "application/cloudevents-batch+json"}
+    with one(tmp_path, "cloudevents") as h:
+        first = h.call("POST", "/cloudevents", batch, headers=headers)
+        assert first.status < 300 and "id" in first.body
+        assert told(h.call("POST", "/cloudevents", batch, headers=headers)) == told(first)
+        assert (count(h, "alerts"), count(h, "commands")) == (2, 2)
 
 
 @pytest.mark.parametrize("dialect", ["opsgenie", "jsm_ops"])
@@ -272,6 +283,34 @@ def test_a_repeat_is_told_once_the_first_one_cannot_be_waiting_any_more(tmp_path
         later = send(h, "ibm_monitoring", "Disk full", "k1")
         assert later.status == 200 and count(h, "commands") == 1
         assert dying.result().headers["alert-gateway-id"] == later.headers["alert-gateway-id"]
+
+
+def test_what_was_refused_after_a_crash_is_no_success_for_the_repeat(tmp_path: Path) -> None:
+    """Who was never answered hears what he would have heard, and can repeat it until it is taken."""
+    config = tmp_path / "gateway.toml"
+    path, body = making("ibm_monitoring", "Disk full")
+    headers = {"authorization": f"Bearer {KEY}", "idempotency-key": "k1"}
+    with chaos(HANG) as upstream, ThreadPoolExecutor() as pool:
+        tables = f'[inbound.ibm_monitoring]\nkeys = {{ ci = "{KEY}" }}\n' + table("there", upstream.url, "uptinio")
+        store = f'store = "sqlite://{tmp_path}/gateway.db"\n'
+        config.write_text(store + tables)
+        with serving(config) as running:
+            dying = pool.submit(httpx.post, running.url + path, json=body, headers=headers, timeout=10)
+            wait_for(lambda: upstream.got)
+            running.process.kill()
+            assert dying.exception() is not None
+        upstream.always(say(400, {"error": {"code": "invalid", "message": "too rude"}}))
+        config.write_text(f'{store}reply_timeout = "500ms"\n{tables}')  # nobody can be waiting for long
+        with serving(config) as running:
+            wait_for(lambda: running.metric('alert_gateway_dead_deliveries{upstream="there"}') == 1, 20)
+
+            def again() -> int:
+                return httpx.post(running.url + path, json=body, headers=headers, timeout=10).status_code
+
+            refused = wait_for(lambda: (status := again()) != 409 and status, 20)
+            assert refused in (400, 422)
+            upstream.answer = Uptinio()
+            assert again() == 200
 
 
 @pytest.mark.parametrize("dialect", NAMES)

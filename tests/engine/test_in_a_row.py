@@ -22,15 +22,18 @@ from tests.harness import DEFAULTS, KEY, UPSTREAM_KEY, House, inbound_tables, se
 
 
 class Forgetful:
-    """Passes requests on to an application, and fails once where the answer to the first POST would be given."""
+    """Passes requests on to an application, and fails once where the answer to the first POST would be given whose
+    path ends so."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, path: str = "") -> None:
         self.app = app
+        self.path = path
         self.has_lost = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves a request, or has it served for nothing."""
-        if scope["type"] != "http" or scope["method"] != "POST" or self.has_lost:
+        is_it = scope["type"] == "http" and scope["method"] == "POST" and scope["path"].endswith(self.path)
+        if not is_it or self.has_lost:
             await self.app(scope, receive, send)
             return
         self.has_lost = True
@@ -44,14 +47,14 @@ class Forgetful:
 
 
 @contextlib.contextmanager
-def row(directory: Path, between: str, vendor: str, *, forgets: bool = False) -> Iterator[House]:
+def row(directory: Path, between: str, vendor: str, *, forgets: str | None = None) -> Iterator[House]:
     """The first of two gateways that speak `between` to each other; the sandbox is what stands behind the second, whose
-    first answer is lost where it `forgets`."""
+    first answer is lost at a path that ends in what it `forgets`."""
     sandbox = Sandbox(dialects(), UPSTREAM_KEY)
     with served(sandbox) as sandbox_url:
         central = f'store = "sqlite://{directory}/central.db"\n[inbound.{between}]\nkeys = {{ sidecar = "{OTHER}" }}\n'
         app = Gateway(parse(central + upstream_table("vendor", vendor, sandbox_url))).app
-        with served(Forgetful(app) if forgets else app) as there:
+        with served(app if forgets is None else Forgetful(app, forgets)) as there:
             table = f'[upstreams.central]\ndialect = "{between}"\nurl = "{there}/{between}"\nkey = "{OTHER}"\n'
             table += 'retry = { first = "20ms", most = "100ms" }\n'
             sidecar = f'store = "sqlite://{directory}/sidecar.db"\n{inbound_tables(["ilert", "uptinio"])}\n'
@@ -98,10 +101,39 @@ RICH: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("between", sorted(dialects()))
 def test_what_was_made_though_nobody_heard_is_not_made_again(between: str, caller: str, tmp_path: Path) -> None:
     """The second gateway shows what the caller meant, which is not always what it was sent."""
-    with row(tmp_path, between, "pagerduty", forgets=True) as first:
+    with row(tmp_path, between, "pagerduty", forgets="") as first:
         path, body = RICH[caller]
         assert first.call("POST", path, body, key=None if caller == "ilert" else KEY).status < 300
         first.wait_for(lambda: [one.state for one in outbox(first)] == ["delivered"])
         arrived = first.arrives("pagerduty", 1)
         time.sleep(0.3)  # another one would come right behind
         assert len(first.arrived("pagerduty")) == len(arrived) == 1
+
+
+def test_an_acknowledgement_that_was_made_twice_mutes_nothing_afterwards(tmp_path: Path) -> None:
+    """At the second gateway, as at Alertmanager, it is a silence; one whose answer was lost would outlive the alert."""
+    with row(tmp_path, "alertmanager", "pagerduty", forgets="/silences") as first:
+        for count, word in enumerate(("ALERT", "ACCEPT", "RESOLVE", "ALERT"), 1):
+            event = ilert_event(word, 'disk "C:\\"', summary="Disk full")
+            assert first.call("POST", "/ilert/api/events", event, key=None).status < 300
+            arrived = first.arrives("pagerduty", count)
+            first.wait_for(lambda: not outbox(first, "waiting"))
+        assert [one.body["event_action"] for one in arrived] == ["trigger", "acknowledge", "resolve", "trigger"]
+
+
+@pytest.mark.parametrize(("between", "path"), [("ilert", ""), ("jsm_ops", "/notes"), ("opsgenie", "/notes")])
+def test_a_comment_whose_answer_was_lost_is_not_made_twice(between: str, path: str, tmp_path: Path) -> None:
+    """Nothing else tells a repeat from a second comment in the same words, which is one."""
+    with row(tmp_path, between, "ilert", forgets=path) as first:
+        if path:
+            first.call("POST", "/ilert/api/events", ilert_event("ALERT", "disk", summary="Disk full"), key=None)
+            first.arrives("ilert", 1)
+        before = len(first.arrived("ilert"))
+        for count in (1, 2):
+            comment = ilert_event("COMMENT", "disk", summary="I look at it")
+            assert first.call("POST", "/ilert/api/events", comment, key=None).status < 300
+            first.arrives("ilert", before + count)
+            first.wait_for(lambda: not outbox(first, "waiting"))
+        time.sleep(0.3)  # another one would come right behind
+        assert len(first.arrived("ilert")) == before + 2
+        assert outbox(first)[-2].attempts == 2, "the answer to the first was to be lost"
