@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.addresses import doubts
 from gateway.canonical import QUIET_CATEGORY, Flat, Operation
 from gateway.config import Config, Inbound, Upstream
 from gateway.dialect import Command
@@ -31,10 +32,12 @@ MOST_NAMED = 5
 
 
 def warnings(config: Config) -> Iterator[str]:
-    """What was hardly meant: side routes that yield, requirements that callers cannot meet, routes that are never
+    """What was hardly meant: side routes that yield, addresses that can hardly be right, requirements that callers cannot meet, routes that are never
     reached, callers that no route takes, rules that would page, callers without a key."""
     yield from _yielding(config)
     yield from in_the_clear(config)
+    for upstream in config.upstreams.values():
+        yield from doubts(upstream)
     if config.durable == "container" and config.is_shared:
         yield "durable: a PostgreSQL store outlives its containers; without this, callers need not wait for upstreams"
     yield from _shadowed(config)

@@ -346,7 +346,8 @@ def test_connecting_proves_address_and_key_and_creates_nothing(tmp_path: Path) -
             good = connected(tmp_path, name, f"{url}/{name}", f'"{UPSTREAM_KEY}"')
             assert good.exit_code == 0, good.output
             if dialect.outbound.probe is None:
-                assert f"cannot be proved: {dialect.title} has no call that creates nothing" in good.stdout
+                assert f"the key cannot be proved: {dialect.title} has no call that creates nothing" in good.stdout
+                assert "somebody answers: address (no TLS)" in good.stdout
                 continue
             assert "upstreams.there: good: address and key" in good.stdout
             bad = connected(tmp_path, name, f"{url}/{name}", '"canary-of-a-wrong-key"')
@@ -355,6 +356,16 @@ def test_connecting_proves_address_and_key_and_creates_nothing(tmp_path: Path) -
         assert {one.method for one in sandbox.arrived} == {"GET"}
     gone = connected(tmp_path, "uptinio", "http://127.0.0.1:9", '"k"')
     assert gone.exit_code == 1 and "cannot be reached" in gone.stderr
+
+
+def test_connecting_finds_nobody_there_also_where_no_key_can_be_proved(tmp_path: Path) -> None:
+    """Of a name that is not there, a closed port and a server without TLS it said that nothing can be proved, and that
+    all is good."""
+    with served(Sandbox(dialects(), UPSTREAM_KEY)) as url:
+        for wrong in ("http://127.0.0.1:9", "https://nobody.invalid", url.replace("http:", "https:")):
+            found = connected(tmp_path, "pagerduty", wrong, '"canary"')
+            assert found.exit_code == 1 and "upstreams.there: cannot be reached: " in found.stderr, found.output
+            assert "canary" not in found.output and ": good" not in found.output
 
 
 def test_connecting_proves_each_of_many_keys(tmp_path: Path) -> None:
@@ -366,6 +377,44 @@ def test_connecting_proves_each_of_many_keys(tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert "there (the key of a): good" in done.stdout
     assert "there (the key of b): the address is good, the key is not" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("dialect", "url", "says"),
+    [
+        ("pagerduty", "https://events.pagerduty.com/v2/enqueue", "did you mean 'https://events.pagerduty.com'?"),
+        ("pagerduty", "https://events.eu.pagerduty.com/v2/", "/v2 is added to it for each request"),
+        ("opsgenie", "https://proxy.example.com/out/v2/alerts", "did you mean 'https://proxy.example.com/out'?"),
+        ("ilert", "https://api.ilert.com/api", "did you mean 'https://api.ilert.com'?"),
+        ("uptinio", "https://api.uptinio.com/v1/alerts", "did you mean 'https://api.uptinio.com/v1'?"),
+        ("uptinio", "https://api.uptinio.com", "the API is at https://api.uptinio.com/v1"),
+        ("livesession", "https://api.livesession.io/v1", "did you mean 'https://api.livesession.io'?"),
+        ("ilert", "http://api.ilert.com", "the key travels to api.ilert.com in the clear"),
+    ],
+)
+def test_an_address_that_can_hardly_be_right(dialect: str, url: str, says: str) -> None:
+    """It was good, and each page a dead letter; of some vendors nothing can be proved by connecting."""
+    found = said(_at(dialect, url), "upstreams.there.url: ")
+    assert len(found) == 1 and says in found[0]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "url"),
+    [
+        *((name, one.url) for name, one in dialects().items() if one.url.startswith("https:")),
+        ("ibm_monitoring", "http://127.0.0.1:8090/ibm_monitoring"),
+        ("alertmanager", "http://localhost:9093/alertmanager"),
+        ("uptinio", "https://gateway.example.com/pager/uptinio"),
+        ("grafana", "https://example.com/webhook"),
+    ],
+)
+def test_an_address_that_may_well_be_right(dialect: str, url: str) -> None:
+    assert not said(_at(dialect, url), "upstreams.there.url")
+
+
+def _at(dialect: str, url: str) -> Config:
+    key = "iam_key" if dialect == "ibm_monitoring" else "key"
+    return parse(INBOUND + f'[upstreams.there]\ndialect = "{dialect}"\nurl = "{url}"\n{key} = "k"\n')
 
 
 def test_a_suggestion_is_made_where_one_is_near() -> None:
