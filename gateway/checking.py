@@ -32,12 +32,14 @@ MOST_NAMED = 5
 
 
 def warnings(config: Config) -> Iterator[str]:
-    """What was hardly meant: side routes that yield, addresses that can hardly be right, requirements that callers cannot meet, routes that are never
-    reached, callers that no route takes, rules that would page, callers without a key."""
+    """What was hardly meant: side routes that yield, addresses that can hardly be right, requirements that callers
+    cannot meet, routes that are never reached, callers that no route takes, rules that would page, callers without a
+    key."""
     yield from _yielding(config)
     yield from in_the_clear(config)
     for upstream in config.upstreams.values():
         yield from doubts(upstream)
+    yield from _padded(config)
     if config.durable == "container" and config.is_shared:
         yield "durable: a PostgreSQL store outlives its containers; without this, callers need not wait for upstreams"
     yield from _shadowed(config)
@@ -83,6 +85,18 @@ def _endless(config: Config) -> Iterator[str]:
                 f"upstreams.{name}: dialects.{upstream.dialect.name} has no word for an end, so what is told there "
                 "stays open; add `resolve` to its `status`, or send.updates = false where each request is a message"
             )
+
+
+def _padded(config: Config) -> Iterator[str]:
+    """Secrets with a blank at an end, as a hand or a script leaves one: what is sent in a header comes without."""
+    where = [
+        f"inbound.{name}.keys.{caller}" for name, one in config.inbounds.items() for caller in one.keyring.padded()
+    ]
+    for name, upstream in config.upstreams.items():
+        where += [f"upstreams.{name}.key"] if upstream.key and upstream.key.is_padded else []
+        where += [f"upstreams.{name}.headers.{header}" for header, one in upstream.headers.items() if one.is_padded]
+    where += ["admin_token"] if config.admin_token and config.admin_token.is_padded else []
+    yield from (f"{path}: the secret begins or ends with a blank, which no header carries" for path in where)
 
 
 # --- routes that do not do what they seem to -----------------------------------------------------------------

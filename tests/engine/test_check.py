@@ -417,6 +417,17 @@ def _at(dialect: str, url: str) -> Config:
     return parse(INBOUND + f'[upstreams.there]\ndialect = "{dialect}"\nurl = "{url}"\n{key} = "k"\n')
 
 
+def test_a_secret_with_a_blank_at_an_end(tmp_path: Path) -> None:
+    """A caller with such a key was refused for ever: its client can show it in no header."""
+    (tmp_path / "key").write_text(" canary\n")
+    text = INBOUND.replace('"ck"', '"ck "') + ONCALL.replace('"k"', f'"file:{tmp_path}/key"')
+    found = said(parse(text), "a blank")
+    assert [one.partition(": ")[0] for one in found] == ["inbound.ilert.keys.ci", "upstreams.oncall.key"]
+    assert "canary" not in str(found)
+    (tmp_path / "key").unlink()
+    assert len(said(parse(text, secrets=False), "a blank")) == 1
+
+
 def test_a_suggestion_is_made_where_one_is_near() -> None:
     for text, near in [
         (CATCH_ALL.replace("oncall", "onkall"), "'oncall'"),
