@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import msgspec
 
 from gateway.addresses import doubts
 from gateway.canonical import QUIET_CATEGORY, Flat, Operation
-from gateway.config import Config, Inbound, Upstream
+from gateway.config import UNTOLD, Config, Inbound, Upstream
 from gateway.dialect import Command
 from gateway.errors import Problem, ProblemKind
 from gateway.examples import openings
@@ -23,6 +24,7 @@ from gateway.rehearsal import command_in, rehearse
 from gateway.routing import Hop, Matcher, Route, choice_of
 from gateway.rows import Unmet
 from gateway.secrets import ANONYMOUS
+from gateway.store.opening import NO_PACKAGE
 from gateway.terms import refuses_rules
 from gateway.translation import Saying, translate
 from gateway.waking import LOUD, loudness, said, verdict, words
@@ -42,6 +44,8 @@ def warnings(config: Config) -> Iterator[str]:
     yield from _padded(config)
     if config.durable == "container" and config.is_shared:
         yield "durable: a PostgreSQL store outlives its containers; without this, callers need not wait for upstreams"
+    if config.is_shared and config.store != UNTOLD and find_spec("psycopg") is None:
+        yield f"store: {NO_PACKAGE}"
     yield from _shadowed(config)
     yield from _set_in_vain(config)
     yield from _uncaught(config)

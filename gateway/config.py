@@ -382,7 +382,7 @@ class _Check(Tables):
         if table is None:
             return ()
         given = self.struct(AlarmsFile, table, "alarms")
-        if not given.to:
+        if table.get("to") == []:
             self.say("alarms.to", "names no upstream")
         for name in given.to:
             found = upstreams.get(name)

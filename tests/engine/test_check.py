@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -415,6 +416,15 @@ def test_an_address_that_may_well_be_right(dialect: str, url: str) -> None:
 def _at(dialect: str, url: str) -> Config:
     key = "iam_key" if dialect == "ibm_monitoring" else "key"
     return parse(INBOUND + f'[upstreams.there]\ndialect = "{dialect}"\nurl = "{url}"\n{key} = "k"\n')
+
+
+def test_a_store_whose_package_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was good, and `serve` ended at once."""
+    text = 'store = "postgresql://me@db/alerts"\n' + INBOUND + ONCALL
+    assert not said(parse(text), "store")
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    assert "pip install '.[postgres]'" in str(said(parse(text), "store: "))
+    assert not said(parse(text.replace("postgresql://me@db/alerts", "file:/not/here"), secrets=False), "store: ")
 
 
 def test_a_secret_with_a_blank_at_an_end(tmp_path: Path) -> None:

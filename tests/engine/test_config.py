@@ -446,6 +446,12 @@ def test_throwing_away_is_explicit() -> None:
     assert (route.to, route.because) == ((), "a rehearsal")
 
 
+@pytest.mark.parametrize("to", ['to = "oncall"', 'name = "x"'])
+def test_a_route_with_another_mistake_is_not_told_that_it_throws_away(to: str) -> None:
+    [said] = problems(MINIMAL + f"[[routes]]\n{to}\n")
+    assert said.startswith("routes[1].to: ") and "because" not in said
+
+
 def test_a_route_from_somebody_who_cannot_call() -> None:
     text = MINIMAL + '[[routes]]\nfrom = ["uptinio"]\nto = ["oncall"]\n'
     assert having(text, "routes[1].from", "uptinio")
