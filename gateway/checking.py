@@ -17,7 +17,7 @@ from gateway.addresses import doubts
 from gateway.canonical import QUIET_CATEGORY, Flat, Operation
 from gateway.config import UNTOLD, Config, Inbound, Upstream
 from gateway.dialect import Command
-from gateway.errors import Problem, ProblemKind
+from gateway.errors import Problem, ProblemKind, StoreError
 from gateway.examples import openings
 from gateway.listening import in_the_clear, meet, shape_of
 from gateway.rehearsal import command_in, rehearse
@@ -44,8 +44,8 @@ def warnings(config: Config) -> Iterator[str]:
     yield from _padded(config)
     if config.durable == "container" and config.is_shared:
         yield "durable: a PostgreSQL store outlives its containers; without this, callers need not wait for upstreams"
-    if config.is_shared and config.store != UNTOLD and find_spec("psycopg") is None:
-        yield f"store: {NO_PACKAGE}"
+    if config.is_shared and config.store != UNTOLD:
+        yield from _unopened(config.store)
     yield from _shadowed(config)
     yield from _set_in_vain(config)
     yield from _uncaught(config)
@@ -89,6 +89,19 @@ def _endless(config: Config) -> Iterator[str]:
                 f"upstreams.{name}: dialects.{upstream.dialect.name} has no word for an end, so what is told there "
                 "stays open; add `resolve` to its `status`, or send.updates = false where each request is a message"
             )
+
+
+def _unopened(store: str) -> Iterator[str]:
+    """Why a store in PostgreSQL could not even be looked for: its package is not here, or nobody can read its URL."""
+    if find_spec("psycopg") is None:
+        yield f"store: {NO_PACKAGE}"
+        return
+    from gateway.store.postgres_line import Address
+
+    try:
+        Address(store)
+    except StoreError as error:
+        yield f"store: {error}"
 
 
 def _padded(config: Config) -> Iterator[str]:

@@ -427,6 +427,12 @@ def test_a_store_whose_package_is_not_here(monkeypatch: pytest.MonkeyPatch) -> N
     assert not said(parse(text.replace("postgresql://me@db/alerts", "file:/not/here"), secrets=False), "store: ")
 
 
+@pytest.mark.parametrize("rest", ["canary@x@db/alerts", "canary@db/alerts?sslmod=require"])
+def test_the_url_of_a_store_that_nobody_can_read(rest: str) -> None:
+    [found] = said(parse(f'store = "postgresql://me:{rest}"\n' + INBOUND + ONCALL), "store: ")
+    assert "its URL cannot be read" in found and "canary" not in found
+
+
 def test_a_secret_with_a_blank_at_an_end(tmp_path: Path) -> None:
     """A caller with such a key was refused for ever: its client can show it in no header."""
     (tmp_path / "key").write_text(" canary\n")
