@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 
-from gateway.addresses import doubts
 from gateway.canonical import QUIET_CATEGORY, Flat, Operation
 from gateway.config import UNTOLD, Config, Inbound, Upstream
 from gateway.dialect import Command
+from gateway.doubts import doubts
 from gateway.errors import Problem, ProblemKind, StoreError
 from gateway.examples import openings
 from gateway.listening import in_the_clear, meet, shape_of
@@ -39,9 +39,7 @@ def warnings(config: Config) -> Iterator[str]:
     key."""
     yield from _yielding(config)
     yield from in_the_clear(config)
-    for upstream in config.upstreams.values():
-        yield from doubts(upstream)
-    yield from _padded(config)
+    yield from doubts(config)
     if config.durable == "container" and config.is_shared:
         yield "durable: a PostgreSQL store outlives its containers; without this, callers need not wait for upstreams"
     if config.is_shared and config.store != UNTOLD:
@@ -102,18 +100,6 @@ def _unopened(store: str) -> Iterator[str]:
         Address(store)
     except StoreError as error:
         yield f"store: {error}"
-
-
-def _padded(config: Config) -> Iterator[str]:
-    """Secrets with a blank at an end, as a hand or a script leaves one: what is sent in a header comes without."""
-    where = [
-        f"inbound.{name}.keys.{caller}" for name, one in config.inbounds.items() for caller in one.keyring.padded()
-    ]
-    for name, upstream in config.upstreams.items():
-        where += [f"upstreams.{name}.key"] if upstream.key and upstream.key.is_padded else []
-        where += [f"upstreams.{name}.headers.{header}" for header, one in upstream.headers.items() if one.is_padded]
-    where += ["admin_token"] if config.admin_token and config.admin_token.is_padded else []
-    yield from (f"{path}: the secret begins or ends with a blank, which no header carries" for path in where)
 
 
 # --- routes that do not do what they seem to -----------------------------------------------------------------

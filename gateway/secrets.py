@@ -94,14 +94,12 @@ class Secret:
         """Whether it may become another while the gateway runs."""
         return self._source == "file"
 
-    @property
-    def is_padded(self) -> bool:
-        """Whether a blank stands at an end of it: whoever reads a header reads it without. Of one that was not looked
-        for nothing is known."""
+    def if_known(self) -> str | None:
+        """The credential, or None where it cannot be had, as where it was not looked for."""
         try:
-            return self.value() != self.value().strip()
+            return self.value()
         except ValueError:
-            return False
+            return None
 
     def value(self) -> str:
         """The credential itself, as it is now."""
@@ -175,11 +173,10 @@ class Keyring:
         pairs = [(caller, secret.value()) for caller, secret in self._keys]
         return self._shared([*pairs, *(self.directory.secrets().items() if self.directory else ())])
 
-    def padded(self) -> list[str]:
-        """The callers with a credential that has a blank at an end."""
-        listed = [caller for caller, secret in self._keys if secret.is_padded]
-        held = self.directory.secrets() if self.directory else {}
-        return sorted({*listed, *(caller for caller, value in held.items() if value != value.strip())})
+    def held(self) -> list[tuple[str, str]]:
+        """Every caller's credentials that can be had now, each with its caller, to be looked through."""
+        listed = [(caller, value) for caller, secret in self._keys if (value := secret.if_known()) is not None]
+        return sorted([*listed, *(self.directory.secrets().items() if self.directory else ())])
 
     def _shared(self, pairs: Iterable[tuple[str, str]]) -> list[str]:
         holders: dict[bytes, set[str]] = {}

@@ -427,6 +427,24 @@ def test_a_store_whose_package_is_not_here(monkeypatch: pytest.MonkeyPatch) -> N
     assert not said(parse(text.replace("postgresql://me@db/alerts", "file:/not/here"), secrets=False), "store: ")
 
 
+def test_a_key_with_the_word_that_the_dialect_puts_before_it() -> None:
+    """As people copy it out of a vendor's example: it went out as `GenieKey GenieKey …`, and whoever calls with it was
+    a stranger."""
+    text = '[inbound.opsgenie]\nkeys = { ci = "GenieKey canary", ops = "geniekey-1" }\n'
+    text += '[upstreams.there]\ndialect = "uptinio"\nurl = "https://api.uptinio.com/v1"\nkey = "bearer canary"\n'
+    text += '[upstreams.there.headers]\nX-Other = "Bearer canary"\n'
+    found = said(parse(text), "is put before it")
+    assert [one.partition(": ")[0] for one in found] == ["inbound.opsgenie.keys.ci", "upstreams.there.key"]
+    assert "canary" not in str(found)
+
+
+def test_a_key_that_is_to_be_a_user_and_a_password() -> None:
+    url = 'url = "https://api.atlassian.com/jsm/ops/api/x/v1"\n'
+    for key, is_right in (("canary", False), ("me@example.com:canary", True)):
+        text = INBOUND + f'[upstreams.there]\ndialect = "jsm_ops"\n{url}key = "{key}"\n'
+        assert bool(said(parse(text), "upstreams.there.key: ", "has no colon")) is not is_right
+
+
 @pytest.mark.parametrize("rest", ["canary@x@db/alerts", "canary@db/alerts?sslmod=require"])
 def test_the_url_of_a_store_that_nobody_can_read(rest: str) -> None:
     [found] = said(parse(f'store = "postgresql://me:{rest}"\n' + INBOUND + ONCALL), "store: ")
