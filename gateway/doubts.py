@@ -93,5 +93,8 @@ def _of_key(dialect: Dialect, path: str, key: str) -> Iterator[str]:
 
 
 def _padded(path: str, secret: str) -> Iterator[str]:
+    """What a hand, a script or `docker run --env-file` leaves around a secret."""
+    if len(secret) > 1 and secret[0] == secret[-1] and secret[0] in "\"'":
+        yield f"{path}: the secret stands in quotes, which are sent with it"
     if secret != secret.strip():
         yield f"{path}: the secret begins or ends with a blank, which no header carries"

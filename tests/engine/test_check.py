@@ -438,6 +438,13 @@ def test_a_key_with_the_word_that_the_dialect_puts_before_it() -> None:
     assert "canary" not in str(found)
 
 
+def test_a_secret_in_quotes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`docker run --env-file` hands over the quotes as well."""
+    monkeypatch.setenv("ALERT_GATEWAY_TEST_KEY", '"canary"')
+    [found] = said(parse(INBOUND + ONCALL.replace('"k"', '"env:ALERT_GATEWAY_TEST_KEY"')), "quotes")
+    assert found.startswith("upstreams.oncall.key: ") and "canary" not in found
+
+
 def test_a_key_that_is_to_be_a_user_and_a_password() -> None:
     url = 'url = "https://api.atlassian.com/jsm/ops/api/x/v1"\n'
     for key, is_right in (("canary", False), ("me@example.com:canary", True)):
