@@ -97,4 +97,4 @@ def _padded(path: str, secret: str) -> Iterator[str]:
     if len(secret) > 1 and secret[0] == secret[-1] and secret[0] in "\"'":
         yield f"{path}: the secret stands in quotes, which are sent with it"
     if secret != secret.strip():
-        yield f"{path}: the secret begins or ends with a blank, which no header carries"
+        yield f"{path}: the secret begins or ends with a blank, which is lost in a header"
