@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import msgspec
 
 from gateway.canonical import QUIET_CATEGORY, Flat, Operation
-from gateway.config import Config, Inbound, Upstream
+from gateway.config import UNTOLD, Config, Inbound, Upstream
 from gateway.dialect import Command
-from gateway.errors import Problem, ProblemKind
+from gateway.doubts import doubts
+from gateway.errors import Problem, ProblemKind, StoreError
 from gateway.examples import openings
 from gateway.listening import in_the_clear, meet, shape_of
 from gateway.rehearsal import command_in, rehearse
 from gateway.routing import Hop, Matcher, Route, choice_of
 from gateway.rows import Unmet
 from gateway.secrets import ANONYMOUS
+from gateway.store.opening import NO_PACKAGE
 from gateway.terms import refuses_rules
 from gateway.translation import Saying, translate
 from gateway.waking import LOUD, loudness, said, verdict, words
@@ -31,12 +34,16 @@ MOST_NAMED = 5
 
 
 def warnings(config: Config) -> Iterator[str]:
-    """What was hardly meant: side routes that yield, requirements that callers cannot meet, routes that are never
-    reached, callers that no route takes, rules that would page, callers without a key."""
+    """What was hardly meant: side routes that yield, addresses that can hardly be right, requirements that callers
+    cannot meet, routes that are never reached, callers that no route takes, rules that would page, callers without a
+    key."""
     yield from _yielding(config)
     yield from in_the_clear(config)
+    yield from doubts(config)
     if config.durable == "container" and config.is_shared:
         yield "durable: a PostgreSQL store outlives its containers; without this, callers need not wait for upstreams"
+    if config.is_shared and config.store != UNTOLD:
+        yield from _unopened(config.store)
     yield from _shadowed(config)
     yield from _set_in_vain(config)
     yield from _uncaught(config)
@@ -80,6 +87,19 @@ def _endless(config: Config) -> Iterator[str]:
                 f"upstreams.{name}: dialects.{upstream.dialect.name} has no word for an end, so what is told there "
                 "stays open; add `resolve` to its `status`, or send.updates = false where each request is a message"
             )
+
+
+def _unopened(store: str) -> Iterator[str]:
+    """Why a store in PostgreSQL could not even be looked for: its package is not here, or nobody can read its URL."""
+    if find_spec("psycopg") is None:
+        yield f"store: {NO_PACKAGE}"
+        return
+    from gateway.store.postgres_line import Address
+
+    try:
+        Address(store)
+    except StoreError as error:
+        yield f"store: {error}"
 
 
 # --- routes that do not do what they seem to -----------------------------------------------------------------

@@ -310,6 +310,8 @@ class _Check(Tables):
             return None
         own = dialect.inbound_settings
         given = self.struct(InboundFile, table, path, fields_of(own))
+        if table.get("keys") == {}:
+            self.say(f"{path}.keys", "names no caller: leave it out where nobody needs a key, or write one")
         keyring, callers = self.keyring(given.keys, f"{path}.keys")
         for caller in keyring.shared() if self.resolve and not self.problems else ():
             self.say(f"{path}.keys.{caller}", "is the credential of another caller too, so it names neither")
@@ -355,6 +357,10 @@ class _Check(Tables):
                 self.say(f"{path}.{name}", f"the file {fault}")
             return Keyring({}, directory), sorted(directory.secrets()) if directory else []
         listed = {caller: [texts] if isinstance(texts, str) else texts for caller, texts in given.items()}
+        for caller in (
+            caller for caller, texts in listed.items() if not texts
+        ):  # where it is the last, anybody may call
+            self.say(f"{path}.{caller}", "names no secret: leave the caller out, or write one")
         keys = {caller: [self.secret(text, f"{path}.{caller}") for text in texts] for caller, texts in listed.items()}
         return Keyring(keys), list(keys)
 
@@ -376,7 +382,7 @@ class _Check(Tables):
         if table is None:
             return ()
         given = self.struct(AlarmsFile, table, "alarms")
-        if not given.to:
+        if table.get("to") == []:
             self.say("alarms.to", "names no upstream")
         for name in given.to:
             found = upstreams.get(name)
@@ -491,7 +497,7 @@ class _Check(Tables):
 
     def store(self, url: str | None) -> str:
         try:
-            url = url or default_store()
+            url = default_store() if url is None else url
         except RuntimeError:  # whoever runs this has no home: a container's user may have none
             self.say("store", 'there is no home directory to put it in; write store = "sqlite:///absolute/path"')
             return ""
@@ -499,14 +505,18 @@ class _Check(Tables):
             url = self.secret_store(url)
         if url.startswith(("postgresql://", "postgres://")):
             return url
-        found = re.fullmatch(r"sqlite://(/.+)", url)
-        if not found:
+        found = re.fullmatch(r"sqlite://(/[^?]*[^?/])", url)
+        if found and not found[1].startswith("/~"):
+            return found[1]
+        if url.startswith("sqlite:"):
+            say = "is not sqlite:// and the absolute path of a file, such as sqlite:///var/lib/alert-gateway/gateway.db"
+            self.say("store", f"{url!r} {say}" + ("; ~ is not known here" if "/~" in url else ""))
+        else:
+            kind = repr(url.partition("://")[0])
             self.say(
-                "store",
-                f"{url.partition('://')[0]!r} is not a store here; write sqlite:///absolute/path or postgresql://user@host/name",
+                "store", f"{kind} is not a store here; write sqlite:///absolute/path or postgresql://user@host/name"
             )
-            return ""
-        return found[1]
+        return ""
 
     def secret_store(self, reference: str) -> str:
         """The store's address may hold a password. It is looked for even where other secrets are not."""

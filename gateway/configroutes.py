@@ -78,7 +78,7 @@ class Routes:
         for hop in fallback:
             if hop.upstream in {other.upstream for other in hops}:
                 self._check.say(f"{path}.fallback.to", f"{hop.upstream!r} is told at once by this route already")
-        if not given.to and not given.because:
+        if table.get("to") == [] and not given.because:  # another mistake there was said already
             self._check.say(f"{path}.to", 'throws alerts away; if that is meant, say why: because = "…"')
         return Route(
             name=name,

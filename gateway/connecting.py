@@ -1,7 +1,7 @@
 """`check --connect`: address, TLS and key of each upstream, proved by the harmless call that its dialect declares.
 
-The call creates nothing. A dialect that has none cannot be proved without making something, and that is said. It must
-not know any vendor.
+The call creates nothing. Where a dialect has none, the key cannot be proved without making something, and that is said;
+that somebody answers at the address, and with which certificate, can be seen all the same. It must not know any vendor.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from gateway.config import Upstream
 from gateway.delivery.attempt import Client, Ended
+from gateway.delivery.transport import Transport, Unreachable
 from gateway.dialect import Call, Delivered, Held, Request
 
 AT_ONCE = 8
@@ -41,8 +43,7 @@ async def prove(upstreams: Iterable[Upstream]) -> list[Proof]:
 async def _prove(upstream: Upstream) -> list[Proof]:
     probe = upstream.dialect.outbound.probe
     if probe is None:
-        says = f"cannot be proved: {upstream.dialect.title} has no call that creates nothing"
-        return [Proof(upstream.name, "", None, says)]
+        return [await _reached(upstream)]
     entries = upstream.keys.entries() if upstream.keys else [""]
     if not entries:
         return [Proof(upstream.name, "", False, "has no key at all")]
@@ -58,6 +59,31 @@ async def _prove(upstream: Upstream) -> list[Proof]:
         await client.aclose()
 
 
+async def _reached(upstream: Upstream) -> Proof:
+    """Whether anybody answers there. What is asked for is the server's root, and without the key: an address that is
+    called as it stands may do something whoever calls it, and the key may be a part of it."""
+    parts = urlsplit(upstream.url)
+    client = Transport(f"{parts.scheme}://{parts.netloc}", upstream.timeout, 1, upstream.reach)
+    try:
+        await client.send(Request(method="GET", path="/"), {})
+    except Unreachable as error:
+        says = error.reason if error.is_certificate else f"cannot be reached: {error.reason}"
+        return Proof(upstream.name, "", False, says)
+    finally:
+        await client.aclose()
+    title, what = upstream.dialect.title, _secured(upstream, "address and TLS", "address (no TLS)")
+    return Proof(
+        upstream.name,
+        "",
+        None,
+        f"somebody answers: {what}; the key cannot be proved: {title} has no call that creates nothing",
+    )
+
+
+def _secured(upstream: Upstream, with_tls: str, without: str) -> str:
+    return with_tls if upstream.url.startswith("https:") else without
+
+
 def _call(probe: Request) -> Call:
     yield probe
     return Delivered()
@@ -66,7 +92,7 @@ def _call(probe: Request) -> Call:
 def _judged(upstream: Upstream, entry: str, ended: Ended) -> Proof:
     outcome = ended.outcome
     if isinstance(outcome, Delivered):
-        secured = "address, TLS and key" if upstream.url.startswith("https:") else "address and key (no TLS)"
+        secured = _secured(upstream, "address, TLS and key", "address and key (no TLS)")
         return Proof(upstream.name, entry, True, f"good: {secured}")
     reason = getattr(outcome, "reason", "") or type(outcome).__name__.lower()
     if ended.is_certificate:

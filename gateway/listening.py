@@ -104,10 +104,22 @@ def _address(check: Checker, text: str, path: str) -> Address | None:
         check.say(path, f"{text!r} is not HOST:PORT; did you mean {plain!r}?")
         return None
     host, _, port = text.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
-        check.say(path, f"{text!r} is not HOST:PORT")
+    is_bare = ":" in host and not (host.startswith("[") and host.endswith("]"))  # `::1` is no host and a port
+    if not host or host == "*" or is_bare or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        check.say(path, f"{text!r} is not HOST:PORT{_meant(text, host, port)}")
         return None
     return host.strip("[]"), int(port)
+
+
+def _meant(text: str, host: str, port: str) -> str:
+    """What was probably meant, to go on with."""
+    if host == "*":
+        return f"; did you mean '0.0.0.0:{port}'?"
+    if not host and port.isdigit():
+        return f"; did you mean '127.0.0.1:{port}', or '0.0.0.0:{port}' for callers from elsewhere?"
+    return (
+        f"; an IPv6 address stands in brackets, as '[{text}]:8080'" if text.count(":") > 1 and "[" not in text else ""
+    )
 
 
 def _keyless(check: Checker, host: str, inbounds: list[Inbound]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterable, Mapping
@@ -51,7 +52,9 @@ def fault_of(secret: str) -> str:
     """Why a text cannot be a credential, or nothing."""
     if not secret:
         return EMPTY
-    return "" if secret.isascii() and secret.isprintable() else "has characters that no header can carry"
+    if secret.isascii() and secret.isprintable():
+        return ""
+    return "has characters that no header can carry" + (", a line feed among them" if "\n" in secret else "")
 
 
 class Secret:
@@ -60,11 +63,13 @@ class Secret:
     __slots__ = ("_cached", "_fault", "_fault_since", "_is_said", "_literal", "_name", "_signature", "_source")
 
     def __init__(self, text: str, *, environ: Mapping[str, str] = os.environ, resolve: bool = True) -> None:
-        if "${" in text or text.startswith("ENV:"):
-            name = text.removeprefix("ENV:").removeprefix("${").removesuffix("}")
+        if "${" in text or text.startswith("ENV:") or re.fullmatch(r"\$[A-Z][A-Z0-9_]*", text):
+            name = text.removeprefix("ENV:").removeprefix("$").removeprefix("{").removesuffix("}")
             shown = name if name.isidentifier() and len(name) < 64 else "NAME"
             raise ValueError(f"write env:{shown}, as the whole value, for a variable")
         source, colon, name = text.partition(":")
+        if colon and source not in ("env", "file") and source.lower() in ("env", "file"):
+            raise ValueError(f"write {source.lower()}: in small letters")
         self._source = source if colon and source in ("env", "file") else "literal"
         self._name = name if self._source != "literal" else ""
         self._literal = text if self._source == "literal" else ""
@@ -81,13 +86,20 @@ class Secret:
             raise ValueError("the secret is empty")
         elif resolve and self._source == "file" and not self.value():
             raise ValueError(f"the file {name} is empty")
-        if resolve and not (self.value().isascii() and self.value().isprintable()):
-            raise ValueError("the secret has characters that no header can carry")
+        if resolve and (fault := fault_of(self.value())):
+            raise ValueError(f"the secret {fault}")
 
     @property
     def is_followed(self) -> bool:
         """Whether it may become another while the gateway runs."""
         return self._source == "file"
+
+    def if_known(self) -> str | None:
+        """The credential, or None where it cannot be had, as where it was not looked for."""
+        try:
+            return self.value()
+        except ValueError:
+            return None
 
     def value(self) -> str:
         """The credential itself, as it is now."""
@@ -160,6 +172,11 @@ class Keyring:
         """The callers whose credential another caller has too."""
         pairs = [(caller, secret.value()) for caller, secret in self._keys]
         return self._shared([*pairs, *(self.directory.secrets().items() if self.directory else ())])
+
+    def held(self) -> list[tuple[str, str]]:
+        """Every caller's credentials that can be had now, each with its caller, to be looked through."""
+        listed = [(caller, value) for caller, secret in self._keys if (value := secret.if_known()) is not None]
+        return sorted([*listed, *(self.directory.secrets().items() if self.directory else ())])
 
     def _shared(self, pairs: Iterable[tuple[str, str]]) -> list[str]:
         holders: dict[bytes, set[str]] = {}

@@ -18,16 +18,16 @@ from gateway.inbound.protocol import EdgeProtocol
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; raises `OSError` where the address cannot be had. Port 0 takes a free one."""
+    """A listening socket; raises `OSError`, with the address, where that cannot be had. Port 0 takes a free one."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # The protocol is named because asyncio sends small answers at once only where it sees that this is TCP.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-    except OSError:
+    except OSError as error:  # of several addresses it has to be known which
         listener.close()
-        raise
+        raise OSError(error.errno, error.strerror, f"{host}:{port}") from None
     listener.setblocking(False)
     return listener
 

@@ -38,6 +38,10 @@ def without_credential(url: str) -> str:
     return hosts.rpartition("@")[2] + slash + re.sub(r"(?<=[?&])(user|password)=[^&]*", "", rest)
 
 
+NO_PACKAGE = "PostgreSQL needs a package that is not here; type in a checkout: pip install '.[postgres]'"
+"""Why a store in PostgreSQL cannot be opened."""
+
+
 def is_served(url: str) -> bool:
     """Whether a gateway may be serving from a store just now: one in PostgreSQL does not tell, and SQLite's log is gone
     once nobody has the file open."""
@@ -48,8 +52,5 @@ def _postgres(url: str, exclusive: bool, lease: float, now: Callable[[], str] | 
     try:
         from gateway.store.postgres import PostgresStore
     except ImportError as error:
-        raise StoreError(
-            f"a store in PostgreSQL needs a package that is not here ({error}); "
-            "type in a checkout: pip install '.[postgres]'"
-        ) from None
+        raise StoreError(f"{NO_PACKAGE} ({error})") from None
     return PostgresStore(url, lease=lease, exclusive=exclusive, now=now)

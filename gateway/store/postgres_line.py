@@ -100,7 +100,7 @@ class Address:
         except psycopg.Error:  # its message quotes from the URL
             raise StoreError(
                 "cannot open the store: its URL cannot be read; write postgresql://user@host/database, "
-                "with what is special in a password percent-encoded"
+                "with what is special in a password percent-encoded, and after a ? only what libpq knows, as sslmode"
             ) from None
         self._passwords = {*self._passwords, str(found.get("password") or "")}
         known = {**_DEFAULTS, **{name: value for name, value in found.items() if value is not None}}

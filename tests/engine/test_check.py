@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -346,7 +347,8 @@ def test_connecting_proves_address_and_key_and_creates_nothing(tmp_path: Path) -
             good = connected(tmp_path, name, f"{url}/{name}", f'"{UPSTREAM_KEY}"')
             assert good.exit_code == 0, good.output
             if dialect.outbound.probe is None:
-                assert f"cannot be proved: {dialect.title} has no call that creates nothing" in good.stdout
+                assert f"the key cannot be proved: {dialect.title} has no call that creates nothing" in good.stdout
+                assert "somebody answers: address (no TLS)" in good.stdout
                 continue
             assert "upstreams.there: good: address and key" in good.stdout
             bad = connected(tmp_path, name, f"{url}/{name}", '"canary-of-a-wrong-key"')
@@ -355,6 +357,16 @@ def test_connecting_proves_address_and_key_and_creates_nothing(tmp_path: Path) -
         assert {one.method for one in sandbox.arrived} == {"GET"}
     gone = connected(tmp_path, "uptinio", "http://127.0.0.1:9", '"k"')
     assert gone.exit_code == 1 and "cannot be reached" in gone.stderr
+
+
+def test_connecting_finds_nobody_there_also_where_no_key_can_be_proved(tmp_path: Path) -> None:
+    """Of a name that is not there, a closed port and a server without TLS it said that nothing can be proved, and that
+    all is good."""
+    with served(Sandbox(dialects(), UPSTREAM_KEY)) as url:
+        for wrong in ("http://127.0.0.1:9", "https://nobody.invalid", url.replace("http:", "https:")):
+            found = connected(tmp_path, "pagerduty", wrong, '"canary"')
+            assert found.exit_code == 1 and "upstreams.there: cannot be reached: " in found.stderr, found.output
+            assert "canary" not in found.output and ": good" not in found.output
 
 
 def test_connecting_proves_each_of_many_keys(tmp_path: Path) -> None:
@@ -366,6 +378,95 @@ def test_connecting_proves_each_of_many_keys(tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert "there (the key of a): good" in done.stdout
     assert "there (the key of b): the address is good, the key is not" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("dialect", "url", "says"),
+    [
+        ("pagerduty", "https://events.pagerduty.com/v2/enqueue", "did you mean 'https://events.pagerduty.com'?"),
+        ("pagerduty", "https://events.eu.pagerduty.com/v2/", "/v2 is added to it for each request"),
+        ("opsgenie", "https://proxy.example.com/out/v2/alerts", "did you mean 'https://proxy.example.com/out'?"),
+        ("ilert", "https://api.ilert.com/api", "did you mean 'https://api.ilert.com'?"),
+        ("uptinio", "https://api.uptinio.com/v1/alerts", "did you mean 'https://api.uptinio.com/v1'?"),
+        ("uptinio", "https://api.uptinio.com", "the API is at https://api.uptinio.com/v1"),
+        ("livesession", "https://api.livesession.io/v1", "did you mean 'https://api.livesession.io'?"),
+        ("ilert", "http://api.ilert.com", "the key travels to api.ilert.com in the clear"),
+    ],
+)
+def test_an_address_that_can_hardly_be_right(dialect: str, url: str, says: str) -> None:
+    """It was good, and each page a dead letter; of some vendors nothing can be proved by connecting."""
+    found = said(_at(dialect, url), "upstreams.there.url: ")
+    assert len(found) == 1 and says in found[0]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "url"),
+    [
+        *((name, one.url) for name, one in dialects().items() if one.url.startswith("https:")),
+        ("ibm_monitoring", "http://127.0.0.1:8090/ibm_monitoring"),
+        ("alertmanager", "http://localhost:9093/alertmanager"),
+        ("uptinio", "https://gateway.example.com/pager/uptinio"),
+        ("grafana", "https://example.com/webhook"),
+    ],
+)
+def test_an_address_that_may_well_be_right(dialect: str, url: str) -> None:
+    assert not said(_at(dialect, url), "upstreams.there.url")
+
+
+def _at(dialect: str, url: str) -> Config:
+    key = "iam_key" if dialect == "ibm_monitoring" else "key"
+    return parse(INBOUND + f'[upstreams.there]\ndialect = "{dialect}"\nurl = "{url}"\n{key} = "k"\n')
+
+
+def test_a_store_whose_package_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was good, and `serve` ended at once."""
+    text = 'store = "postgresql://me@db/alerts"\n' + INBOUND + ONCALL
+    assert not said(parse(text), "store")
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    assert "pip install '.[postgres]'" in str(said(parse(text), "store: "))
+    assert not said(parse(text.replace("postgresql://me@db/alerts", "file:/not/here"), secrets=False), "store: ")
+
+
+def test_a_key_with_the_word_that_the_dialect_puts_before_it() -> None:
+    """As people copy it out of a vendor's example: it went out as `GenieKey GenieKey …`, and whoever calls with it was
+    a stranger."""
+    text = '[inbound.opsgenie]\nkeys = { ci = "GenieKey canary", ops = "geniekey-1" }\n'
+    text += '[upstreams.there]\ndialect = "uptinio"\nurl = "https://api.uptinio.com/v1"\nkey = "bearer canary"\n'
+    text += '[upstreams.there.headers]\nX-Other = "Bearer canary"\n'
+    found = said(parse(text), "is put before it")
+    assert [one.partition(": ")[0] for one in found] == ["inbound.opsgenie.keys.ci", "upstreams.there.key"]
+    assert "canary" not in str(found)
+
+
+def test_a_secret_in_quotes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`docker run --env-file` hands over the quotes as well."""
+    monkeypatch.setenv("ALERT_GATEWAY_TEST_KEY", '"canary"')
+    [found] = said(parse(INBOUND + ONCALL.replace('"k"', '"env:ALERT_GATEWAY_TEST_KEY"')), "quotes")
+    assert found.startswith("upstreams.oncall.key: ") and "canary" not in found
+
+
+def test_a_key_that_is_to_be_a_user_and_a_password() -> None:
+    url = 'url = "https://api.atlassian.com/jsm/ops/api/x/v1"\n'
+    for key, is_right in (("canary", False), ("me@example.com:canary", True)):
+        text = INBOUND + f'[upstreams.there]\ndialect = "jsm_ops"\n{url}key = "{key}"\n'
+        assert bool(said(parse(text), "upstreams.there.key: ", "has no colon")) is not is_right
+
+
+@pytest.mark.parametrize("rest", ["canary@x@db/alerts", "canary@db/alerts?sslmod=require"])
+def test_the_url_of_a_store_that_nobody_can_read(rest: str) -> None:
+    [found] = said(parse(f'store = "postgresql://me:{rest}"\n' + INBOUND + ONCALL), "store: ")
+    assert "its URL cannot be read" in found and "canary" not in found
+
+
+def test_a_secret_with_a_blank_at_an_end(tmp_path: Path) -> None:
+    """A caller with such a key was refused for ever: its client can show it in no header."""
+    (tmp_path / "key").write_text(" canary\n")
+    text = INBOUND.replace('"ck"', '"ck "') + ONCALL.replace('"k"', f'"file:{tmp_path}/key"')
+    found = said(parse(text), "a blank")
+    assert [one.partition(": ")[0] for one in found] == ["inbound.ilert.keys.ci", "upstreams.oncall.key"]
+    assert "canary" not in str(found)
+    (tmp_path / "key").unlink()
+    assert len(said(parse(text, secrets=False), "a blank")) == 1
 
 
 def test_a_suggestion_is_made_where_one_is_near() -> None:

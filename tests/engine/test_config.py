@@ -185,6 +185,12 @@ def test_what_is_no_size_is_refused_with_an_example(value: str) -> None:
         ('store = "gateway.db"', "store"),
         ('store = "sqlite://relative.db"', "store"),
         ('store = "mysql://host/db"', "store"),
+        ('store = ""', "store"),
+        ('store = "sqlite:///~/gateway.db"', "store"),
+        ('store = "sqlite:///var/lib/gateway.db?mode=ro"', "store"),
+        ('store = "sqlite:///var/lib/"', "store"),
+        ('listen = "*:8080"', "listen"),
+        ('listen = "::1"', "listen"),
     ],
 )
 def test_a_bad_value_at_the_top_is_named_by_its_path(line: str, path: str) -> None:
@@ -306,8 +312,18 @@ def test_an_upstream_without_a_credential() -> None:
 
 
 def test_another_way_to_write_a_variable_is_an_error() -> None:
-    for written in ("${ILERT_KEY}", "ENV:ILERT_KEY"):
+    for written in ("${ILERT_KEY}", "ENV:ILERT_KEY", "$ILERT_KEY"):
         assert having(swapped('"upstream-key"', f'"{written}"'), "upstreams.oncall.key", "env:ILERT_KEY")
+
+
+def test_a_reference_in_capitals_is_no_key() -> None:
+    assert having(swapped('"upstream-key"', '"File:/run/key"'), "upstreams.oncall.key", "file:", "small letters")
+
+
+def test_a_variable_with_a_line_feed_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALERT_GATEWAY_TEST_KEY", "canary\n")
+    said = having(swapped('"upstream-key"', '"env:ALERT_GATEWAY_TEST_KEY"'), "upstreams.oncall.key", "a line feed")
+    assert "canary" not in said
 
 
 def test_secrets_are_not_looked_for_when_only_the_file_is_checked() -> None:
@@ -378,6 +394,33 @@ def test_a_name_that_only_looks_like_loopback_is_not(address: str) -> None:
     assert having(text, "inbound.ilert", "anonymous = true")
 
 
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ("{}", "inbound.ilert.keys: names no caller: leave it out where nobody needs a key, or write one"),
+        ("{ ci = [] }", "inbound.ilert.keys.ci: names no secret: leave the caller out, or write one"),
+    ],
+)
+def test_keys_that_are_taken_out_to_the_last_let_nobody_in(keys: str, says: str) -> None:
+    """Whose last key was taken out called on with any, or with none: on loopback, where a proxy may be in front, an
+    inbound without keys lets in everybody."""
+    assert says in problems(swapped('{ ci = "caller-key" }', keys))
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("*:8080", "'0.0.0.0:8080'"),
+        (":8080", "'127.0.0.1:8080'"),
+        ("8080", "'127.0.0.1:8080'"),
+        ("::1", "'[::1]:8080'"),
+    ],
+)
+def test_an_address_to_listen_on_that_is_none_is_told_with_one(written: str, meant: str) -> None:
+    """`*:8080` and `::1` were good, and nothing could listen there."""
+    assert having(f'listen = "{written}"\n' + MINIMAL, "listen: ", meant)
+
+
 def test_anonymous_said_out_loud_and_keys_are_enough_anywhere() -> None:
     top = 'listen = "0.0.0.0:8080"\n'
     assert isinstance(parse(top + MINIMAL), Config)
@@ -401,6 +444,12 @@ def test_throwing_away_is_explicit() -> None:
     assert having(MINIMAL + "[[routes]]\nto = []\n", "routes[1].to", "because")
     [route] = parse(MINIMAL + '[[routes]]\nto = []\nbecause = "a rehearsal"\n').routes
     assert (route.to, route.because) == ((), "a rehearsal")
+
+
+@pytest.mark.parametrize("to", ['to = "oncall"', 'name = "x"'])
+def test_a_route_with_another_mistake_is_not_told_that_it_throws_away(to: str) -> None:
+    [said] = problems(MINIMAL + f"[[routes]]\n{to}\n")
+    assert said.startswith("routes[1].to: ") and "because" not in said
 
 
 def test_a_route_from_somebody_who_cannot_call() -> None:

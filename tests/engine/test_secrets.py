@@ -149,7 +149,10 @@ def test_a_file_that_is_emptied_keeps_its_value_while_it_may_be_being_written(
     [
         (lambda path: path.unlink(), "cannot be read: No such file or directory"),
         (lambda path: path.write_bytes(b"new\xff"), "cannot be read: it is not UTF-8"),
-        (lambda path: path.write_text("new-key\nand more"), "has characters that no header can carry"),
+        (
+            lambda path: path.write_text("new-key\nand more"),
+            "has characters that no header can carry, a line feed among them",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_used_any_more_keeps_its_value_and_that_is_said_once(

@@ -52,6 +52,7 @@ def test_nothing_is_delivered_where_the_port_is_taken(tmp_path: Path) -> None:
         with _starting(config, f"127.0.0.1:{taken.getsockname()[1]}") as process:
             _, said = process.communicate(timeout=60)
         assert process.returncode == 1 and "listen.failed" in said, said
+        assert f"Address already in use: '127.0.0.1:{taken.getsockname()[1]}'" in said, "there may be another, of admin"
         assert upstream.got == []
 
 
