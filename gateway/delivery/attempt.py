@@ -7,6 +7,7 @@ know the store.
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import time
 from collections import deque
@@ -274,8 +275,9 @@ def _leads_elsewhere(request: Request) -> bool:
 
 def _is_web_page(response: Response) -> bool:
     """Whether something between us and the vendor answered in its place: its word for an alert that is there, or
-    is gone, is none."""
-    return response.headers.get("content-type", "").lower().startswith("text/html")
+    is gone, is none. A mere word that calls itself a page is the vendor's own: chats say `ok` like that."""
+    is_said_so = response.headers.get("content-type", "").lower().startswith("text/html")
+    return is_said_so and response.content.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"<")
 
 
 def _said_between(response: Response, *, is_for_call: bool) -> Outcome | None:
