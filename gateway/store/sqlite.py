@@ -27,7 +27,8 @@ from gateway.errors import StoreError
 from gateway.store import ASKING, Asking, DeliveryRow, Tx
 from gateway.store.ballast import SIZE, Ballast
 from gateway.store.jobs import Job, settle
-from gateway.store.sql import Rows, SqlTx
+from gateway.store.sql import SqlTx
+from gateway.store.sql_running import Rows
 
 T = TypeVar("T")
 SCHEMAS = ("001.sql", "002.sql", "003.sql", "004.sql", "005.sql", "006.sql", "007.sql", "008.sql")
