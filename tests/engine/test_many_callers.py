@@ -238,7 +238,8 @@ def test_who_lost_a_file_is_refused_at_the_next_call_however_long_nobody_called(
 
     def config(url: str) -> str:
         callers = f'[inbound.ilert]\nkeys = "dir:{tmp_path}/keys"\n'
-        return f'{callers}[inbound.opsgenie]\nkeys = {{ cd = "file:{tmp_path}/key" }}\n{table("oncall", url + "/ilert", "ilert")}'
+        oncall = table("oncall", f"{url}/ilert", "ilert")
+        return f'{callers}[inbound.opsgenie]\nkeys = {{ cd = "file:{tmp_path}/key" }}\n{oncall}'
 
     with open_house(tmp_path, config) as h:
 
