@@ -282,9 +282,12 @@ def _is_web_page(response: Response) -> bool:
 
 def _said_between(response: Response, *, is_for_call: bool) -> Outcome | None:
     """What something before the vendor says in its place, and is no verdict on an alert: that this is to be found
-    elsewhere, as a login, a notice or a changed address is; a web page where the vendor's word is waited for, or
-    which says that nobody is there, or takes anything; that our certificate will not do, as nginx says with 400."""
+    elsewhere, as a login, a notice or a changed address is, unless the vendor is known to say so; a web page where the
+    vendor's word is waited for, or which says that nobody is there, or takes anything; that our certificate will not
+    do, as nginx says with 400."""
     status = response.status
+    if 300 <= status < 400 and is_for_call:
+        return None
     if 300 <= status < 400:
         return Again(reason=f"{status} leads to {_where(response)}, and is not followed", code=Code.WEB_PAGE)
     if not _is_web_page(response):

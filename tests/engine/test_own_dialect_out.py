@@ -192,6 +192,26 @@ def test_an_answer_that_asks_for_patience_is_no_verdict(tmp_path: Path, success:
         assert len(upstream.got) == 3
 
 
+@pytest.mark.parametrize(("status", "state"), [(302, "delivered"), (307, "waiting")])
+def test_who_leads_elsewhere_once_it_has_taken_an_alert_is_told_once(tmp_path: Path, status: int, state: str) -> None:
+    """As a script of Google's, which has run by then: each further try would run it again."""
+    moved = say(status, b"<html>Moved", {"content-type": "text/html", "location": "https://elsewhere.example.com/x"})
+
+    def text(url: str) -> str:
+        there = f'[upstreams.there]\ndialect = "chat"\nurl = "{url}"\nretry = {{ first = "20ms", most = "20ms" }}\n'
+        own = HOOK.replace('auth = "none"', 'auth = "none"\nsend.redirects = [302]\nsend.success = { ok = true }')
+        return f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{there}{own}'
+
+    with chaos(moved) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        event = {"apiKey": KEY, "eventType": "ALERT", "summary": "Disk full"}
+        assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+        [row] = h.wait_for(
+            lambda: [row for row in outbox(h) if row.attempts and (row.state, row.code) != ("waiting", "")]
+        )
+        assert (row.state, row.code) == (state, "" if state == "delivered" else "web-page")
+        assert state != "delivered" or len(upstream.got) == 1
+
+
 def test_keys_that_nobody_can_show_are_refused() -> None:
     with pytest.raises(ConfigurationError) as raised:
         parse(f'[inbound.chat]\nkeys = {{ a = "b" }}\n[upstreams.x]\ndialect = "chat"\nurl = "http://x"\n{HOOK}')
