@@ -206,11 +206,35 @@ class SqliteStore:
             return await self.write(work, is_long=is_long)
         if not is_long:
             return self._read(self._reader, work)
-        async with self._listing[whose]:
-            if whose not in self._listers:
-                self._look_for_files()
-                self._listers[whose] = self._connect(READERS_CACHE)
-            return await self._aside(self._read, self._listers[whose], work)
+        turn = self._listing[whose]
+        await turn.acquire()
+        try:
+            connection = self._lister(whose)
+            listing = asyncio.get_running_loop().run_in_executor(self._threads, self._read, connection, work)
+        except BaseException:
+            turn.release()
+            raise
+
+        def ended(
+            done: asyncio.Future[T],
+        ) -> None:  # whoever asked may have gone before: the connection is busy until now
+            turn.release()
+            done.exception()
+
+        listing.add_done_callback(ended)
+        try:
+            return await asyncio.shield(listing)
+        except asyncio.CancelledError:
+            if not listing.done():
+                connection.interrupt()
+            raise
+
+    def _lister(self, whose: Asking) -> apsw.Connection:
+        """The connection for the long lists of one of those who ask."""
+        if whose not in self._listers:
+            self._look_for_files()
+            self._listers[whose] = self._connect(READERS_CACHE)
+        return self._listers[whose]
 
     async def _aside(self, work: Callable[..., T], *given: Any) -> T:
         """Does something in a thread."""
