@@ -149,7 +149,8 @@ class Client:
                 if (between := _said_between(response, is_for_call=is_for_call)) is not None:
                     is_ambiguous = response.status < 300 and self._may_make(request)
                     about_ours = isinstance(between, Held)
-                    return Ended(between, status, is_ambiguous, True, requests, is_certificate=about_ours)
+                    is_fault = not (request.of_one and status in (404, 405))  # others may well be found there
+                    return Ended(between, status, is_ambiguous, is_fault, requests, is_certificate=about_ours)
                 if is_for_call:
                     request = call.send(response)
                     continue

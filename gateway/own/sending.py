@@ -85,7 +85,8 @@ class Sender:
         return not self.shape or is_in_shape or any("{key}" in path for path in paths)
 
     def _call(self, operation: Operation, sending: Sending) -> Call:
-        path = self.paths.get(operation, self.path).replace("{key}", segment(sending.key or ""))
+        written = self.paths.get(operation, self.path)
+        path = written.replace("{key}", segment(sending.key or ""))
         path = path.replace(IN_ID, segment(sending.ids.get("id", IN_ID)))
         method = self.methods.get(operation, self.method)
         request = Request(method=method, path=path, headers=self.headers)
@@ -93,7 +94,8 @@ class Sender:
         request = self.sealed(request, self.body(operation, sending), sending, mode)
         makes = bool(self.id) and operation is Operation.CREATE
         body = UNSET if method == "DELETE" else request.body
-        response = yield structs.replace(request, creates=makes, body=body, accepts=self.redirects)
+        of_one = "{key}" in written or IN_ID in written
+        response = yield structs.replace(request, creates=makes, body=body, accepts=self.redirects, of_one=of_one)
         if response.status in self.redirects:
             return Delivered()
         if busy := self._busy(response):

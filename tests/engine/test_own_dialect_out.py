@@ -212,6 +212,26 @@ def test_who_leads_elsewhere_once_it_has_taken_an_alert_is_told_once(tmp_path: P
         assert state != "delivered" or len(upstream.got) == 1
 
 
+def test_what_is_not_found_at_an_address_of_its_own_leaves_the_others_alone(tmp_path: Path) -> None:
+    """It is tried again, as it may be a proxy that says so; what goes to other addresses need not wait for that."""
+
+    def answers(got: Got) -> Any:
+        is_bad = got.path.endswith("/bad")
+        return say(404, b"<html>not found", {"content-type": "text/html"}) if is_bad else OK
+
+    def text(url: str) -> str:
+        there = f'[upstreams.there]\ndialect = "chat"\nurl = "{url}"\nretry = {{ first = "5ms", most = "5ms" }}\n'
+        own = HOOK.replace('auth = "none"', 'auth = "none"\nsend.path = "/{key}"')
+        return f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{there}{own}'
+
+    with chaos(answers) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        event = {"apiKey": KEY, "eventType": "ALERT", "summary": "Disk full", "alertKey": "bad"}
+        assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+        [row] = h.wait_for(lambda: [row for row in outbox(h) if row.attempts > 6])
+        assert (row.state, row.code) == ("waiting", "web-page")
+        assert h.client.get(f"{h.url}/-/ready").json()["upstreams"]["there"]["state"] == "closed"
+
+
 def test_keys_that_nobody_can_show_are_refused() -> None:
     with pytest.raises(ConfigurationError) as raised:
         parse(f'[inbound.chat]\nkeys = {{ a = "b" }}\n[upstreams.x]\ndialect = "chat"\nurl = "http://x"\n{HOOK}')
