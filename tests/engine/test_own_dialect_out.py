@@ -24,7 +24,7 @@ from gateway.rehearsal import bare_upstream, command_in, rehearse
 from gateway.secrets import MASK
 from tests.chaos_upstream import CLOSE, Got, chaos, say
 from tests.engine.descriptions import DEEP, INCIDENTS, OWN, SIGNED, SOURCE, TITLES, WRAPPED, own, post
-from tests.engine.vendors import outbox
+from tests.engine.vendors import OK, outbox
 from tests.harness import KEY, UPSTREAM_KEY, house, upstream_table
 
 
