@@ -206,27 +206,31 @@ class SqliteStore:
             return await self.write(work, is_long=is_long)
         if not is_long:
             return self._read(self._reader, work)
-        turn = self._listing[whose]
+        turn, loop = self._listing[whose], asyncio.get_running_loop()
         await turn.acquire()
         try:
             connection = self._lister(whose)
-            listing = asyncio.get_running_loop().run_in_executor(self._threads, self._read, connection, work)
+            listing = loop.run_in_executor(self._threads, self._read, connection, work)
         except BaseException:
             turn.release()
             raise
 
-        def ended(
-            done: asyncio.Future[T],
-        ) -> None:  # whoever asked may have gone before: the connection is busy until now
+        def ended(done: asyncio.Future[T]) -> None:
+            """Whoever asked may have gone before; the connection was busy until now."""
             turn.release()
             done.exception()
+
+        def stop() -> None:
+            """Between two statements nobody hears of it."""
+            if not listing.done():
+                connection.interrupt()
+                loop.call_later(AT_A_STRETCH, stop)
 
         listing.add_done_callback(ended)
         try:
             return await asyncio.shield(listing)
         except asyncio.CancelledError:
-            if not listing.done():
-                connection.interrupt()
+            stop()
             raise
 
     def _lister(self, whose: Asking) -> apsw.Connection:
