@@ -369,7 +369,9 @@ def _check_near(request: Request) -> None:
     if not (host == "localhost" or _is_near(host)):
         raise _Refusal(403, "ask for this address by number or as localhost, or set admin_token")
     if _is_forwarded(request):
-        raise _Refusal(403, "this was forwarded from elsewhere; set admin_token, or an admin address of its own")
+        raise _Refusal(
+            403, "this came through a proxy, or over HTTP/1.0 as if it had; ask directly, or set admin_token"
+        )
     if "origin" in request.headers:
         raise _Refusal(403, "web pages are not heard; set admin_token")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -365,6 +365,9 @@ class SendFile(Struct, kw_only=True):
     again: dict[str, Any] = {}
     """Place in the answer → the value there, or a list of them, with which a 2xx is neither success nor refusal but is
     tried again, such as `{ errcode = [-1, 45009] }` for a vendor that says so that it is busy."""
+    redirects: list[int] = []
+    """Statuses from 300 to 399 with which the vendor says that it has taken what it was sent, such as `[302]` of a
+    script of Google's. Any other redirect is somebody else's word, and it is tried again."""
     updates: bool = True
     """Whether it is told what has changed in an alert that it has. `false` where that would page again or be a message
     of its own: it is told once, and that it is over, where there are words for that."""

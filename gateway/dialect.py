@@ -266,7 +266,8 @@ class Request(Struct, frozen=True, kw_only=True):
     this call wants to see itself; any other is the engine's to judge. `absolute` marks a whole address instead
     of a path, `creates` a request that makes something new each time it is sent, `is_list` one whose answer may be
     long. One that is `by_the_way` asks for what would be good to know: whatever comes of it is the call's to see, as
-    status 0 where no answer came."""
+    status 0 where no answer came. Where the address is one alert's alone (`of_one`), what is not found there says
+    nothing of the others."""
 
     method: str
     path: str
@@ -279,6 +280,7 @@ class Request(Struct, frozen=True, kw_only=True):
     creates: bool = False
     is_list: bool = False
     by_the_way: bool = False
+    of_one: bool = False
 
     def with_headers(self, headers: Mapping[str, str]) -> Request:
         """The same request with further headers."""

@@ -188,7 +188,9 @@ class Keyring:
         # Not of OpenSSL's digests: those let other threads run meanwhile, and a request waits for its turn again.
         return hashlib.blake2b(value.encode("utf8", "surrogateescape"), key=self._salt).digest()
 
-    def _refresh(self) -> None:
+    def look(self) -> None:
+        """Takes up what has changed. What is empty or gone counts once it has been so for a while, which has to pass
+        though nobody calls."""
         if self.directory is not None:
             self._follow(self.directory)
             return
@@ -231,5 +233,5 @@ class Keyring:
 
     def caller(self, credential: str) -> str | None:
         """The name of the caller whose credential this is, or None."""
-        self._refresh()
+        self.look()
         return self._digests.get(self._digest(credential))

@@ -24,6 +24,7 @@ from gateway.admin import Admin
 from gateway.clock import Clock
 from gateway.codes import Code
 from gateway.config import Config
+from gateway.configsettings import secrets_in
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.desk import Desk
 from gateway.errors import ConfigurationError, StoreError
@@ -268,7 +269,14 @@ class Gateway:
         """Counts what waits, removes what has ended long ago, a small batch at a time, and watches the clock. What
         fails in one of these must not end the others."""
         while True:
-            for step in (self._look_around, self._pass_time, self._write_calls, self._forget, self._tell_at_last):
+            for step in (
+                self._look_at_secrets,
+                self._look_around,
+                self._pass_time,
+                self._write_calls,
+                self._forget,
+                self._tell_at_last,
+            ):
                 try:
                     await step()
                 except StoreError as error:
@@ -277,6 +285,17 @@ class Gateway:
                 except Exception:
                     log.exception("housekeeping.failed")
             await asyncio.sleep(HOUSEKEEPING)
+
+    async def _look_at_secrets(self) -> None:
+        """Who was let in before and is not any more, as a file was emptied or removed, is refused at the first call
+        that he makes, however long nobody has called."""
+        token = self.config.admin_token
+        followed = [] if token is None else [token]
+        for inbound in self.config.inbounds.values():
+            inbound.keyring.look()
+            followed += secrets_in(inbound.settings)
+        for secret in followed:
+            secret.value()
 
     async def _look_around(self) -> None:
         assert self.desk

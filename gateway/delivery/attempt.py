@@ -7,6 +7,7 @@ know the store.
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import time
 from collections import deque
@@ -157,7 +158,8 @@ class Client:
                 if (between := _said_between(response, is_for_call=is_for_call)) is not None:
                     is_ambiguous = response.status < 300 and self._may_make(request)
                     about_ours = isinstance(between, Held)
-                    return Ended(between, status, is_ambiguous, True, requests, is_certificate=about_ours)
+                    is_fault = not (request.of_one and status in (404, 405))  # others may well be found there
+                    return Ended(between, status, is_ambiguous, is_fault, requests, is_certificate=about_ours)
                 if is_for_call:
                     request = call.send(response)
                     continue
@@ -283,15 +285,19 @@ def _leads_elsewhere(request: Request) -> bool:
 
 def _is_web_page(response: Response) -> bool:
     """Whether something between us and the vendor answered in its place: its word for an alert that is there, or
-    is gone, is none."""
-    return response.headers.get("content-type", "").lower().startswith("text/html")
+    is gone, is none. A mere word that calls itself a page is the vendor's own: chats say `ok` like that."""
+    is_said_so = response.headers.get("content-type", "").lower().startswith("text/html")
+    return is_said_so and response.content.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"<")
 
 
 def _said_between(response: Response, *, is_for_call: bool) -> Outcome | None:
     """What something before the vendor says in its place, and is no verdict on an alert: that this is to be found
-    elsewhere, as a login, a notice or a changed address is; a web page where the vendor's word is waited for, or
-    which says that nobody is there, or takes anything; that our certificate will not do, as nginx says with 400."""
+    elsewhere, as a login, a notice or a changed address is, unless the vendor is known to say so; a web page where the
+    vendor's word is waited for, or which says that nobody is there, or takes anything; that our certificate will not
+    do, as nginx says with 400."""
     status = response.status
+    if 300 <= status < 400 and is_for_call:
+        return None
     if 300 <= status < 400:
         return Again(reason=f"{status} leads to {_where(response)}, and is not followed", code=Code.WEB_PAGE)
     if not _is_web_page(response):

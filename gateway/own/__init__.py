@@ -181,6 +181,7 @@ def _sender(described: Described) -> Sender:
         shape=send.body,
         success=send.success,
         again=send.again,
+        redirects=frozenset(send.redirects),
     )
 
 

@@ -455,6 +455,11 @@ class Describing:
             for text, value in answers.items():
                 self._check.parsed(place, text, f"{self._path}.send.{name}.{text}", "")
                 self._words(value, f"send.{name}.{text}")
+        for status in send.redirects:
+            if not 300 <= status < 400:
+                self._say("send.redirects", f"{status} is none of 300 to 399")
+        if send.redirects and send.id:
+            self._say("send.redirects", "does not go with send.id: where it is led elsewhere there is no id")
         for text in send.again.keys() & send.success.keys():
             for word in listed(send.again[text]):
                 if spelled(word) in map(spelled, listed(send.success[text])):

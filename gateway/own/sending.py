@@ -44,7 +44,8 @@ class Sender:
     """Sends alerts as a description says: `key` is the row of the alert's key, `constants` what is always written,
     by place; `paths` and `methods` those operations that have their own, `id` where the answer to a new alert has
     what it is found by later, `shape` what the body is made into, `success` what an answer has at some places where all
-    is well, `again` what it has at one of some where it is to be tried again."""
+    is well, `again` what it has at one of some where it is to be tried again, `redirects` those that say that it was
+    taken."""
 
     standing: Standing | None
     key: Row | None
@@ -61,6 +62,7 @@ class Sender:
     shape: Mapping[str, Json] = field(default_factory=dict)
     success: Mapping[str, Any] = field(default_factory=dict)
     again: Mapping[str, Any] = field(default_factory=dict)
+    redirects: frozenset[int] = frozenset()
 
     def calls(self) -> dict[Operation, Callable[[Sending], Call]]:
         """A call for each operation that the vendor has a word for."""
@@ -83,14 +85,19 @@ class Sender:
         return not self.shape or is_in_shape or any("{key}" in path for path in paths)
 
     def _call(self, operation: Operation, sending: Sending) -> Call:
-        path = self.paths.get(operation, self.path).replace("{key}", segment(sending.key or ""))
+        written = self.paths.get(operation, self.path)
+        path = written.replace("{key}", segment(sending.key or ""))
         path = path.replace(IN_ID, segment(sending.ids.get("id", IN_ID)))
         method = self.methods.get(operation, self.method)
         request = Request(method=method, path=path, headers=self.headers)
         mode = getattr(sending.settings, "mode", None) or self.mode
         request = self.sealed(request, self.body(operation, sending), sending, mode)
         makes = bool(self.id) and operation is Operation.CREATE
-        response = yield structs.replace(request, creates=makes, body=UNSET if method == "DELETE" else request.body)
+        body = UNSET if method == "DELETE" else request.body
+        of_one = "{key}" in written or IN_ID in written
+        response = yield structs.replace(request, creates=makes, body=body, accepts=self.redirects, of_one=of_one)
+        if response.status in self.redirects:
+            return Delivered()
         if busy := self._busy(response):
             return Again(reason=busy)
         wrong = self._wrong(response)

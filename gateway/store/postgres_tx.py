@@ -18,7 +18,8 @@ from psycopg import errors
 from gateway.errors import Problem, ProblemKind, StoreError
 from gateway.store import AlertRow, Arrivals, CommandRow, DeliveryRow, LedgerLine, TargetRow
 from gateway.store.postgres_line import ANSWER, Line
-from gateway.store.sql import Rows, SqlTx
+from gateway.store.sql import SqlTx
+from gateway.store.sql_running import Rows
 from gateway.store.tables import ACKNOWLEDGES, ALERTS, COMMANDS, DELIVERIES, OVER, TARGETS, Table
 
 T = TypeVar("T")

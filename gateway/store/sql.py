@@ -1,45 +1,24 @@
-"""The transaction's primitives in SQL that every supported engine understands.
+"""The transaction's primitives in SQL that every supported engine understands: alerts, commands and notes here, the
+outbox and what is counted beside it.
 
 A driver's transaction derives from `SqlTx`, says how a statement is run, and replaces what its engine does otherwise.
-Values are always bound, never written into a statement; `?` marks them.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from array import array
-from bisect import bisect_left
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import accumulate, groupby
-from operator import itemgetter
-from typing import Any, Literal, Protocol, get_args
+from collections.abc import Collection, Iterator
+from typing import Any
 
 import msgspec
 from msgspec import structs
 
-from gateway.store import (
-    AlertFilter,
-    AlertRow,
-    Arrivals,
-    AttemptRow,
-    CallsRow,
-    CommandRow,
-    DeliveryFilter,
-    DeliveryRow,
-    DeliveryState,
-    FirstAnswer,
-    Keyed,
-    LedgerLine,
-    TargetRow,
-    Waiting,
-)
-from gateway.store.tables import ACKNOWLEDGES, ALERTS, ATTEMPTS, CALLS, COMMANDS, DELIVERIES, OVER, TARGETS
+from gateway.store import AlertFilter, AlertRow, CommandRow, FirstAnswer, Keyed, TargetRow
+from gateway.store.sql_counting import Counting
+from gateway.store.sql_deliveries import Deliveries
+from gateway.store.sql_running import ALL
+from gateway.store.tables import ACKNOWLEDGES, ALERTS, COMMANDS, OVER, TARGETS
 
-STATES = get_args(DeliveryState)
-_KIND = ("dialect", "caller", "outcome", "method", "path", "agent")
-"""What tells calls of one kind from those of another."""
-ALL = 1 << 62
-"""A limit that limits nothing."""
 PART = 500
 """So many alerts are read at once of a list that may be very long."""
 _OLDEST_FIRST, _NEWEST_FIRST = "ORDER BY created_at, id", "ORDER BY created_at DESC, id DESC"
@@ -60,31 +39,8 @@ class _Summary(msgspec.Struct):
 _summary = msgspec.json.Decoder(_Summary)
 
 
-class Rows(Protocol):
-    """What a statement came to."""
-
-    def fetchone(self) -> Any: ...
-    def fetchall(self) -> list[Any]: ...
-
-
-class SqlTx(ABC):
+class SqlTx(Deliveries, Counting):
     """One transaction. Not to be used outside of `Store.write`, `Store.take` and `Store.read`."""
-
-    _commands_first = "commands c CROSS JOIN deliveries d ON d.command = c.id"
-    """Commands and their deliveries; a planner that keeps the order of a `CROSS JOIN` begins with the commands."""
-    _by_id = "id"
-    """How the few rows that an index finds are put in order. A planner that is kept from sorting may not think of going
-    through the whole table in this order instead, to find them there."""
-
-    @abstractmethod
-    def _run(self, statement: str, values: Sequence[Any]) -> Rows:
-        """Runs a statement; raises `StoreError` where the store itself is in trouble."""
-
-    def _one(self, statement: str, values: Iterable[Any]) -> Any:
-        return self._run(statement, tuple(values)).fetchone()
-
-    def _all(self, statement: str, values: Iterable[Any]) -> list[Any]:
-        return self._run(statement, tuple(values)).fetchall()
 
     def lock(self, *names: str) -> bool:
         return False
@@ -282,141 +238,6 @@ class SqlTx(ABC):
     def count_commands(self, alert: int) -> int:
         return int(self._one("SELECT count(*) FROM commands WHERE alert = ?", (alert,))[0])
 
-    # deliveries
-
-    def insert_delivery(self, row: DeliveryRow) -> None:
-        self._run(DELIVERIES.insert, DELIVERIES.values(row))
-
-    def update_delivery(self, row: DeliveryRow) -> None:
-        self._run(DELIVERIES.update, DELIVERIES.update_values(row))
-
-    def delivery(self, delivery: int) -> DeliveryRow | None:
-        found = self._one(f"{DELIVERIES.select} WHERE id = ?", (delivery,))
-        return DELIVERIES.decode(found) if found else None
-
-    def deliveries(self, chosen: DeliveryFilter) -> list[DeliveryRow]:
-        if chosen.state not in (None, *STATES):
-            return []
-        if _has_own_index(chosen):
-            numbers, values = self._numbers_of_a_state(chosen)
-            statement = f"{DELIVERIES.select} WHERE id IN ({numbers}) ORDER BY {self._by_id} {_way(chosen)}"
-        else:
-            where, values = _deliveries_where(chosen)
-            order = self._by_id if chosen.alert is not None or chosen.ids else "id"
-            statement = f"{DELIVERIES.select} WHERE {where} ORDER BY {order} {_way(chosen)} LIMIT ?"
-            values.append(chosen.limit)
-        return [DELIVERIES.decode(row) for row in self._all(statement, values)]
-
-    def _numbers_of_a_state(self, chosen: DeliveryFilter) -> tuple[str, list[Any]]:
-        """The statement that finds them by the index of what waits, or died, and its values. Put in order are numbers
-        that are in the index; a planner that may take the table's order goes through all that is stored for them."""
-        where, values = _deliveries_where(chosen)
-        is_in_order = chosen.state == "dead" and chosen.upstream is not None
-        order = self._by_id if is_in_order else "id + 0"
-        return f"SELECT id FROM deliveries WHERE {where} ORDER BY {order} {_way(chosen)} LIMIT ?", [
-            *values,
-            chosen.limit,
-        ]
-
-    def delivery_numbers(self, chosen: DeliveryFilter, among: int) -> tuple[list[int], int | None]:
-        if chosen.alert is not None or chosen.ids:
-            return [row.id for row in self.deliveries(chosen)], None
-        if _has_own_index(chosen):
-            return [row[0] for row in self._all(*self._numbers_of_a_state(chosen))], None
-        if chosen.upstream is not None and not self.has_deliveries(chosen.upstream):
-            return [], None
-        newest = "SELECT id, state, upstream FROM deliveries WHERE id < ? ORDER BY id DESC LIMIT ?"
-        rows = self._all(newest, (ALL if chosen.before is None else chosen.before, among))
-        found = [row[0] for row in rows if chosen.state in (None, row[1]) and chosen.upstream in (None, row[2])]
-        return found[: chosen.limit], rows[-1][0] if len(rows) == among else None
-
-    def has_deliveries(self, upstream: str) -> bool:
-        # In the order of an index: a planner that takes the upstream for a usual one would go through all there is.
-        any_one = "SELECT 1 FROM deliveries WHERE upstream = ? ORDER BY lane, id LIMIT 1"
-        return self._one(any_one, (upstream,)) is not None
-
-    def deliveries_of(self, command: int) -> list[DeliveryRow]:
-        rows = self._all(f"{DELIVERIES.select} WHERE command = ? ORDER BY {self._by_id}", (command,))
-        return [DELIVERIES.decode(row) for row in rows]
-
-    def is_waiting(self, alert: int, upstream: str) -> bool:
-        waits = "SELECT 1 FROM deliveries WHERE alert = ? AND upstream = ? AND state = 'waiting'"
-        return self._one(waits, (alert, upstream)) is not None
-
-    def last_waiting(self, upstream: str, lane: str) -> DeliveryRow | None:
-        lane_only = "upstream = ? AND lane = ? AND state = 'waiting' ORDER BY id DESC LIMIT 1"
-        found = self._one(f"{DELIVERIES.select} WHERE {lane_only}", (upstream, lane))
-        return DELIVERIES.decode(found) if found else None
-
-    def waits_before(self, row: DeliveryRow) -> bool:
-        lane = "upstream = ? AND lane = ? AND state = 'waiting' AND id < ?"
-        return self._one(f"SELECT 1 FROM deliveries WHERE {lane}", (row.upstream, row.lane, row.id)) is not None
-
-    def newer_delivered(self, row: DeliveryRow) -> bool:
-        tried = "(state = 'delivered' OR (state = 'waiting' AND attempts > 0))"
-        lane = f"upstream = ? AND lane = ? AND {tried} AND id > ?"
-        return self._one(f"SELECT 1 FROM deliveries WHERE {lane}", (row.upstream, row.lane, row.id)) is not None
-
-    def newest_in_lane(self, upstream: str, lane: str) -> DeliveryRow | None:
-        found = self._newest(upstream, lane).fetchone()
-        return DELIVERIES.decode(found) if found else None
-
-    def _newest(self, upstream: str, lane: str) -> Rows:
-        newest = "upstream = ? AND lane = ? ORDER BY id DESC LIMIT 1"
-        return self._run(f"{DELIVERIES.select} WHERE {newest}", (upstream, lane))
-
-    def told_last(self, upstream: str, lane: str) -> int | None:
-        told = "state = 'delivered' AND operation IN ('create', 'update', 'reopen')"
-        newest = f"upstream = ? AND lane = ? AND {told} ORDER BY id DESC LIMIT 1"
-        found = self._one(f"SELECT alert FROM deliveries WHERE {newest}", (upstream, lane))
-        return found[0] if found else None
-
-    def claim(
-        self,
-        upstream: str,
-        now: int,
-        limit: int,
-        *,
-        taken: Collection[str] = (),
-        ranked: bool = False,
-        fresh: bool = False,
-    ) -> list[DeliveryRow]:
-        rows = self._all(
-            f"SELECT {DELIVERIES.columns} FROM deliveries d WHERE {may_be_sent(fresh=fresh, ranked=ranked)} "
-            f"ORDER BY {'d.rank, d.due' if ranked else 'd.due'} LIMIT ?",
-            (upstream, now, limit + len(taken)),
-        )
-        found = [DELIVERIES.decode(row) for row in rows]
-        return [row for row in found if row.lane not in taken][:limit]
-
-    def shift_waiting(self, by: int) -> None:
-        shift = "UPDATE deliveries SET due = due + ?, created_at = created_at + ? WHERE state = 'waiting'"
-        self._run(shift, (by, by))
-
-    def next_due(self, upstream: str, after: int) -> int | None:
-        later = "SELECT min(due) FROM deliveries WHERE upstream = ? AND state = 'waiting' AND due > ?"
-        found = self._one(later, (upstream, after))
-        return found[0] if found else None
-
-    def waiting(self) -> list[Waiting]:
-        rows = self._all(
-            "SELECT upstream, count(*), min(created_at), CAST(sum(size) AS BIGINT) FROM deliveries "
-            "WHERE state = 'waiting' GROUP BY upstream",
-            (),
-        )
-        return [Waiting(*row) for row in rows]
-
-    def dead(self, *, but: str) -> dict[str, int]:
-        chosen = "SELECT upstream, count(*) FROM deliveries WHERE state = 'dead' AND code <> ? GROUP BY upstream"
-        return dict(self._all(chosen, (but,)))
-
-    def insert_attempt(self, row: AttemptRow) -> None:
-        self._run(ATTEMPTS.replace, ATTEMPTS.values(row))
-
-    def attempts(self, delivery: int) -> list[AttemptRow]:
-        rows = self._all(f"{ATTEMPTS.select} WHERE delivery = ? ORDER BY number", (delivery,))
-        return [ATTEMPTS.decode(row) for row in rows]
-
     # notes and idempotency keys
 
     def note(self, name: str) -> Any:
@@ -460,68 +281,6 @@ class SqlTx(ABC):
             self.remove_keyed(scope, key)
         return len(old)
 
-    # who calls
-
-    def add_calls(self, row: CallsRow, most: int | None) -> bool:
-        kind = (row.dialect, row.caller, row.outcome, row.method, row.path, row.agent)
-        added = self._all(
-            "UPDATE calls SET count = count + ?, last_seen = CASE WHEN last_seen < ? THEN ? ELSE last_seen END "
-            "WHERE dialect = ? AND caller = ? AND outcome = ? AND method = ? AND path = ? AND agent = ? "
-            "RETURNING count",
-            (row.count, row.last_seen, row.last_seen, *kind),
-        )
-        if added:
-            return True
-        theirs = "SELECT count(*) FROM calls WHERE dialect = ? AND caller = ?"
-        if most is not None and self._one(theirs, (row.dialect, row.caller))[0] >= most:
-            return False
-        self._run(CALLS.insert, CALLS.values(row))
-        return True
-
-    def calls(self, limit: int, before: CallsRow | None = None) -> list[CallsRow]:
-        order = ("last_seen", *_KIND)
-        after = f"WHERE ({', '.join(order)}) < ({', '.join('?' * len(order))})" if before else ""
-        last = tuple(getattr(before, name) for name in order) if before else ()
-        listed = f"{CALLS.select} {after} ORDER BY {', '.join(f'{name} DESC' for name in order)} LIMIT ?"
-        rows = self._all(listed, (*last, limit))
-        return [CALLS.decode(row) for row in rows]
-
-    def purge_calls(self, before: int, limit: int) -> int:
-        found = self._all(f"SELECT {', '.join(_KIND)} FROM calls WHERE last_seen < ? LIMIT ?", (before, limit))
-        for row in found:
-            self._run(f"DELETE FROM calls WHERE {' AND '.join(f'{name} = ?' for name in _KIND)}", row)
-        return len(found)
-
-    # the ledger
-
-    def ledger(self, since: int, by: Literal["caller", "dialect", "operation"]) -> list[LedgerLine]:
-        lines: dict[str, LedgerLine] = {}
-        for group, received, refused in self._all(
-            f"SELECT {by}, sum(fanout), sum(CASE WHEN refused IS NULL THEN 0 ELSE fanout END) "
-            f"FROM commands WHERE at >= ? GROUP BY {by} ORDER BY {by}",
-            (since,),
-        ):
-            lines[group] = LedgerLine(group=group, received=int(received), refused=int(refused))
-        for group, state, count in self._all(
-            f"SELECT c.{by}, d.state, count(*) FROM commands c JOIN deliveries d ON d.command = c.id "
-            f"WHERE c.at >= ? GROUP BY c.{by}, d.state",
-            (since,),
-        ):
-            setattr(lines[group], state, count)
-        return list(lines.values())
-
-    def arrivals(self, since: int) -> list[Arrivals]:
-        # The commands come first, by when they were accepted: another order begins with all that is stored. Ages are
-        # counted, so that what is sorted is no more than there are of them.
-        age = "d.finished_at - c.at"
-        counted = self._all(
-            f"SELECT d.upstream, {_rounded(age)} AS age, count(*), sum(CASE WHEN d.status = 202 THEN 1 ELSE 0 END), "
-            f"max({age}) FROM {self._commands_first} "
-            "WHERE c.at >= ? AND d.state = 'delivered' GROUP BY d.upstream, age ORDER BY d.upstream, age",
-            (since,),
-        )
-        return [_arrivals(upstream, list(ages)) for upstream, ages in groupby(counted, key=itemgetter(0))]
-
     # keeping house
 
     def purge(self, before: int, limit: int) -> int:
@@ -559,62 +318,6 @@ def _place(alerts: str) -> str:
     return f"coalesce((SELECT min(t.position) {said_by} AND i.scope = ? AND i.name = ?), 0)"
 
 
-FINE = 10_000
-"""So many milliseconds are counted one by one; ten times as many, and so on, in steps ten times as long."""
-
-
-def _rounded(age: str) -> str:
-    """An age in milliseconds, to four digits: of what was away for days there are no more than some ten thousand."""
-    steps = [10**power for power in range(7)]
-    cases = " ".join(f"WHEN {age} < {FINE * step} THEN ({age}) / {step} * {step}" for step in steps)
-    return f"CASE {cases} ELSE ({age}) / {steps[-1] * 10} * {steps[-1] * 10} END"
-
-
-def _arrivals(upstream: str, ages: list[Any]) -> Arrivals:
-    """The sums over one upstream: for each age, from the least on, how many there were, how many of those were merely
-    accepted, and the worst of them."""
-    upto = list(accumulate(row[2] for row in ages))
-    count, accepted = upto[-1], sum(int(row[3]) for row in ages)
-    return Arrivals(
-        upstream=upstream,
-        accepted=accepted,
-        confirmed=count - accepted,
-        p50=ages[bisect_left(upto, (count - 1) // 2 + 1)][1],
-        p99=ages[bisect_left(upto, (count * 99 + 99) // 100)][1],
-        worst=max(row[4] for row in ages),
-    )
-
-
-def _has_own_index(chosen: DeliveryFilter) -> bool:
-    """Whether there is an index of deliveries of this state, and they are not of one alert."""
-    return chosen.state in ("waiting", "dead") and chosen.alert is None and not chosen.ids
-
-
-def _way(chosen: DeliveryFilter) -> str:
-    return "DESC" if chosen.after is None else "ASC"
-
-
-def _deliveries_where(chosen: DeliveryFilter) -> tuple[str, list[Any]]:
-    """The condition on the deliveries that are chosen, and its values."""
-    conditions, values = ["1 = 1"], list[Any]()
-    if chosen.state is not None:  # in so many words, so that an index of that state is used
-        conditions.append(f"state = '{chosen.state}'")
-    for column in ("upstream", "alert"):
-        if (value := getattr(chosen, column)) is not None:
-            conditions.append(f"{column} = ?")
-            values.append(value)
-    if chosen.ids:
-        conditions.append(f"id IN ({', '.join('?' for _ in chosen.ids)})")
-        values += chosen.ids
-    if chosen.after is not None:
-        conditions.append("id > ?")
-        values.append(chosen.after)
-    if chosen.before is not None:
-        conditions.append("id < ?")
-        values.append(chosen.before)
-    return " AND ".join(conditions), values
-
-
 def _where(scope: str, chosen: AlertFilter) -> tuple[str, list[Any]]:
     """The condition on the alerts of a scope that are chosen, and its values."""
     conditions, values = ["scope = ?", "is_deleted = 0"], [scope]
@@ -634,15 +337,3 @@ def _where(scope: str, chosen: AlertFilter) -> tuple[str, list[Any]]:
             conditions.append(f"{column} ?")
             values.append(value)  # type: ignore[arg-type]
     return " AND ".join(conditions), values
-
-
-def may_be_sent(*, fresh: bool = False, ranked: bool = False) -> str:
-    """The condition on a delivery `d` that its turn has come at an upstream by a time: two values to bind. Where they
-    are taken as they are `ranked`, no index of when they are due is to be used (the `+`): it finds all that wait, and
-    each turn would put all of them in order."""
-    older = "SELECT 1 FROM deliveries o WHERE o.upstream = d.upstream AND o.lane = d.lane"
-    return (
-        f"d.upstream = ? AND d.state = 'waiting' AND {'+' if ranked else ''}d.due <= ? "
-        + ("AND d.attempts = 0 " if fresh else "")
-        + f"AND NOT EXISTS ({older} AND o.id < d.id AND o.state = 'waiting')"
-    )

@@ -27,7 +27,8 @@ from gateway.errors import StoreError
 from gateway.store import ASKING, Asking, DeliveryRow, Tx
 from gateway.store.ballast import SIZE, Ballast
 from gateway.store.jobs import Job, settle
-from gateway.store.sql import Rows, SqlTx
+from gateway.store.sql import SqlTx
+from gateway.store.sql_running import Rows
 
 T = TypeVar("T")
 SCHEMAS = ("001.sql", "002.sql", "003.sql", "004.sql", "005.sql", "006.sql", "007.sql", "008.sql")
@@ -202,11 +203,39 @@ class SqliteStore:
             return await self.write(work, is_long=is_long)
         if not is_long:
             return self._read(self._reader, work)
-        async with self._listing[whose]:
-            if whose not in self._listers:
-                self._look_for_files()
-                self._listers[whose] = self._connect(READERS_CACHE)
-            return await self._aside(self._read, self._listers[whose], work)
+        turn, loop = self._listing[whose], asyncio.get_running_loop()
+        await turn.acquire()
+        try:
+            connection = self._lister(whose)
+            listing = loop.run_in_executor(self._threads, self._read, connection, work)
+        except BaseException:
+            turn.release()
+            raise
+
+        def ended(done: asyncio.Future[T]) -> None:
+            """Whoever asked may have gone before; the connection was busy until now."""
+            turn.release()
+            done.exception()
+
+        def stop() -> None:
+            """Between two statements nobody hears of it."""
+            if not listing.done():
+                connection.interrupt()
+                loop.call_later(AT_A_STRETCH, stop)
+
+        listing.add_done_callback(ended)
+        try:
+            return await asyncio.shield(listing)
+        except asyncio.CancelledError:
+            stop()
+            raise
+
+    def _lister(self, whose: Asking) -> apsw.Connection:
+        """The connection for the long lists of one of those who ask."""
+        if whose not in self._listers:
+            self._look_for_files()
+            self._listers[whose] = self._connect(READERS_CACHE)
+        return self._listers[whose]
 
     async def _aside(self, work: Callable[..., T], *given: Any) -> T:
         """Does something in a thread."""

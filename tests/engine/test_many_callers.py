@@ -33,6 +33,7 @@ from gateway.sandbox import Sandbox
 from gateway.secrets import BEING_WRITTEN, Keyring, Secret
 from gateway.service import Gateway
 from tests.chaos_upstream import chaos, say
+from tests.engine.vendors import table
 from tests.harness import House, served
 
 MANY = 300
@@ -225,6 +226,32 @@ def test_a_file_that_is_emptied_or_gone_for_a_moment_keeps_its_secret(
     assert after(BEING_WRITTEN) == (None, None, "")
     (tmp_path / "keys" / "ci").write_text("key-of-ci")
     assert after(1) == ("ci", None, "")
+
+
+def test_who_lost_a_file_is_refused_at_the_next_call_however_long_nobody_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that was taken away was let in once more, hours later, as nobody had looked meanwhile."""
+    files(tmp_path / "keys", {"ci": "key-of-ci"})
+    (tmp_path / "key").write_text("key-of-cd")
+    monkeypatch.setattr("gateway.secrets.BEING_WRITTEN", 1.0)
+
+    def config(url: str) -> str:
+        callers = f'[inbound.ilert]\nkeys = "dir:{tmp_path}/keys"\n'
+        oncall = table("oncall", f"{url}/ilert", "ilert")
+        return f'{callers}[inbound.opsgenie]\nkeys = {{ cd = "file:{tmp_path}/key" }}\n{oncall}'
+
+    with open_house(tmp_path, config) as h:
+
+        def seen() -> list[int]:
+            asked = [("/ilert/api/alerts", "Bearer key-of-ci"), ("/opsgenie/v2/alerts", "GenieKey key-of-cd")]
+            return [h.client.get(h.url + path, headers={"authorization": key}).status_code for path, key in asked]
+
+        assert seen() == [200, 200]
+        (tmp_path / "keys" / "ci").unlink()
+        (tmp_path / "key").write_text("")
+        time.sleep(4.5)  # nobody calls
+        assert seen() == [401, 401]
 
 
 def test_a_file_that_has_another_name_names_that_caller_at_once(

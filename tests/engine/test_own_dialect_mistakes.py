@@ -186,6 +186,12 @@ SHARED = FIELDS + "dedup_key = 'id'\nseverity = { at = 's', words = { bad = 1 } 
         ),
         ("[dialects.acme]\nsend.success = { ok = {} }\n" + FIELDS, "dialects.acme.send.success.ok", "list of words"),
         ("[dialects.acme]\nsend.again = { ok = {} }\n" + FIELDS, "dialects.acme.send.again.ok", "list of words"),
+        ("[dialects.acme]\nsend.redirects = [200]\n" + FIELDS, "dialects.acme.send.redirects", "none of 300 to 399"),
+        (
+            "[dialects.acme]\nsend.redirects = [302]\nsend.id = 'id'\n" + FIELDS,
+            "dialects.acme.send.redirects",
+            "does not go with send.id",
+        ),
         (
             "[dialects.acme]\nsend.success = { ok = 'yes' }\nsend.again = { ok = ['Yes', 'no'] }\n" + FIELDS,
             "dialects.acme.send.again.ok",

@@ -112,18 +112,17 @@ def test_a_credential_that_is_a_part_of_the_address_stays_a_secret(tmp_path: Pat
     assert request.path == f"/services/{MASK}"
 
 
+@pytest.mark.parametrize("kind", ["text/plain", "text/html"])
 @pytest.mark.parametrize("status", [404, 410])
-def test_an_address_that_was_revoked_holds_and_loses_nothing(status: int, tmp_path: Path) -> None:
-    """Chats have no 401 for an address that they gave out and took back: each alert of a rotation was a dead letter."""
+def test_an_address_that_was_revoked_holds_and_loses_nothing(status: int, kind: str, tmp_path: Path) -> None:
+    """Chats have no 401 for an address that they gave out and took back: each alert of a rotation was a dead letter.
+    What they say, yes or no, is a word, though it may call itself a page."""
     described = HOOK.replace('auth = "none"', 'auth = "path"\nsend.path = "/services/{credential}"')
     (tmp_path / "hook").write_text("T0/B0/old")
 
     def answers(got: Got) -> Any:
-        return (
-            OK
-            if got.path.endswith("/services/T0/B0/new")
-            else say(status, b"no_service", {"content-type": "text/plain"})
-        )
+        is_known = got.path.endswith("/services/T0/B0/new")
+        return say(200 if is_known else status, b"ok" if is_known else b"no_service", {"content-type": kind})
 
     def text(url: str) -> str:
         there = f'[upstreams.there]\ndialect = "chat"\nurl = "{url}/v1"\nkey = "file:{tmp_path}/hook"\n'
@@ -134,8 +133,8 @@ def test_an_address_that_was_revoked_holds_and_loses_nothing(status: int, tmp_pa
         assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
         h.wait_for(lambda: h.client.get(f"{h.url}/-/ready").json()["held"] == ["there"])
         (tmp_path / "hook").write_text("T0/B0/new\n")
-        [row] = h.wait_for(lambda: [row for row in outbox(h) if row.state == "delivered"])
-    assert row.status == 202
+        h.wait_for(lambda: [row for row in outbox(h) if row.state == "delivered"])
+    assert len([got for got in upstream.got if got.path.endswith("/new")]) == 1
 
 
 def test_where_something_of_the_alert_is_in_the_address_it_may_be_that_which_is_not_there(tmp_path: Path) -> None:
@@ -191,6 +190,46 @@ def test_an_answer_that_asks_for_patience_is_no_verdict(tmp_path: Path, success:
         [row] = h.wait_for(lambda: [row for row in outbox(h) if row.state in ("delivered", "dead")])
         assert (row.state, row.attempts) == ("delivered", 3), row.reason
         assert len(upstream.got) == 3
+
+
+@pytest.mark.parametrize(("status", "state"), [(302, "delivered"), (307, "waiting")])
+def test_who_leads_elsewhere_once_it_has_taken_an_alert_is_told_once(tmp_path: Path, status: int, state: str) -> None:
+    """As a script of Google's, which has run by then: each further try would run it again."""
+    moved = say(status, b"<html>Moved", {"content-type": "text/html", "location": "https://elsewhere.example.com/x"})
+
+    def text(url: str) -> str:
+        there = f'[upstreams.there]\ndialect = "chat"\nurl = "{url}"\nretry = {{ first = "20ms", most = "20ms" }}\n'
+        own = HOOK.replace('auth = "none"', 'auth = "none"\nsend.redirects = [302]\nsend.success = { ok = true }')
+        return f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{there}{own}'
+
+    with chaos(moved) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        event = {"apiKey": KEY, "eventType": "ALERT", "summary": "Disk full"}
+        assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+        [row] = h.wait_for(
+            lambda: [row for row in outbox(h) if row.attempts and (row.state, row.code) != ("waiting", "")]
+        )
+        assert (row.state, row.code) == (state, "" if state == "delivered" else "web-page")
+        assert state != "delivered" or len(upstream.got) == 1
+
+
+def test_what_is_not_found_at_an_address_of_its_own_leaves_the_others_alone(tmp_path: Path) -> None:
+    """It is tried again, as it may be a proxy that says so; what goes to other addresses need not wait for that."""
+
+    def answers(got: Got) -> Any:
+        is_bad = got.path.endswith("/bad")
+        return say(404, b"<html>not found", {"content-type": "text/html"}) if is_bad else OK
+
+    def text(url: str) -> str:
+        there = f'[upstreams.there]\ndialect = "chat"\nurl = "{url}"\nretry = {{ first = "5ms", most = "5ms" }}\n'
+        own = HOOK.replace('auth = "none"', 'auth = "none"\nsend.path = "/{key}"')
+        return f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{there}{own}'
+
+    with chaos(answers) as upstream, house(tmp_path, config=lambda _: text(upstream.url)) as h:
+        event = {"apiKey": KEY, "eventType": "ALERT", "summary": "Disk full", "alertKey": "bad"}
+        assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+        [row] = h.wait_for(lambda: [row for row in outbox(h) if row.attempts > 6])
+        assert (row.state, row.code) == ("waiting", "web-page")
+        assert h.client.get(f"{h.url}/-/ready").json()["upstreams"]["there"]["state"] == "closed"
 
 
 def test_keys_that_nobody_can_show_are_refused() -> None:

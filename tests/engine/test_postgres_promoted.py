@@ -16,7 +16,7 @@ import pytest
 from structlog.testing import CapturingLogger
 
 from gateway.errors import StoreError
-from gateway.store import postgres, postgres_history
+from gateway.store import Tx, postgres, postgres_history
 from gateway.store.postgres import PostgresStore
 from gateway.store.postgres_line import Address
 from tests.chaos.sink import ROOT
@@ -28,6 +28,13 @@ from tests.postgres_server import Server
 STAYS = 3.0
 """Seconds for which it stays so."""
 _SESSIONS = b"SELECT count(*) FROM pg_stat_activity WHERE application_name = 'alert-gateway'"
+_SLEEPS = b"""
+CREATE FUNCTION sleeps() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(2.5); RETURN NULL; END $$
+"""
+_SLEEPS_AT_COMMIT = b"""
+CREATE CONSTRAINT TRIGGER sleeps AFTER INSERT ON deliveries DEFERRABLE INITIALLY DEFERRED
+FOR EACH ROW WHEN (NEW.id = 777) EXECUTE FUNCTION sleeps()
+"""
 _END_SOME = (
     b"SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
     b"WHERE application_name = 'alert-gateway' AND pid % 2 = (SELECT min(pid) % 2 FROM pg_stat_activity "
@@ -155,6 +162,30 @@ def test_where_a_standby_is_promoted_beside_its_server_all_go_over(pair: Pair, m
             await pair.promote()
             await asyncio.sleep(2.0)
             await _goes_on(pair, store, load)
+
+    asyncio.run(main())
+
+
+def test_a_commit_that_is_under_way_when_all_go_over_is_no_success(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody knows whether the first has it, and the other has not; it is not done again, as it may be there twice."""
+    monkeypatch.setattr(postgres, "LOOK", 0.3)
+    tried: list[int] = []
+
+    def work(tx: Tx) -> None:
+        tried.append(1)
+        tx.insert_delivery(delivery(777))
+
+    async def main() -> None:
+        async with PostgresStore(pair.url) as store:
+            pair.asked(pair.first, _SLEEPS)
+            pair.asked(pair.first, _SLEEPS_AT_COMMIT)
+            await pair.is_followed()
+            under_way = asyncio.create_task(store.write(work))
+            await asyncio.sleep(0.3)
+            await pair.promote()
+            with pytest.raises(StoreError, match="whether the store has committed is not known"):
+                await under_way
+            assert (len(tried), await store.read(lambda tx: tx.delivery(777))) == (1, None)
 
     asyncio.run(main())
 

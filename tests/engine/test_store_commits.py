@@ -16,7 +16,7 @@ import pytest
 
 from gateway.errors import StoreError
 from gateway.store import AlertFilter, AlertRow, Store, Tx
-from gateway.store.sqlite import LONGEST_LOG, SqliteStore
+from gateway.store.sqlite import LONGEST_LOG, SqliteStore, SqliteTx
 from tests.engine.store_drivers import DRIVERS, Harness, alert, command, sqlite_file, within
 
 
@@ -271,6 +271,31 @@ def test_a_caller_that_went_away_does_not_disturb_the_others(harness: Harness) -
         await store.write(lambda tx: tx.insert_alert(alert(99)))
 
     within(harness, main)
+
+
+def test_who_goes_away_from_a_long_list_does_not_disturb_the_next(tmp_path: Path) -> None:
+    """As who breaks off a list of a million does, or looks at metrics while that takes too long: until it had ended,
+    whoever asked next was told that the store cannot be read, and no heart beat."""
+    begun = threading.Event()
+    count = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 200000000) SELECT count(*) FROM n"
+
+    def endless(tx: Tx) -> None:
+        assert isinstance(tx, SqliteTx)
+        begun.set()
+        tx._one(count, ())
+
+    async def main() -> None:
+        async with SqliteStore(str(tmp_path / "gateway.db")) as store:
+            going = asyncio.create_task(store.read(endless, is_long=True, whose="gateway"))
+            await asyncio.to_thread(begun.wait)
+            began = time.monotonic()
+            for _ in range(3):
+                going.cancel()
+                await asyncio.sleep(0.01)
+            assert await store.read(lambda tx: tx.waiting(), is_long=True, whose="gateway") == []
+            assert time.monotonic() - began < 2
+
+    asyncio.run(main())
 
 
 def test_a_full_disk_is_told_to_everyone_and_the_store_goes_on_afterwards(harness: Harness) -> None:

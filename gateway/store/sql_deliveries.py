@@ -1,0 +1,191 @@
+"""The outbox in SQL: deliveries, in lanes and in lists, and their attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, get_args
+
+from gateway.store import AttemptRow, DeliveryFilter, DeliveryRow, DeliveryState, Waiting
+from gateway.store.sql_running import ALL, Rows, Running
+from gateway.store.tables import ATTEMPTS, DELIVERIES
+
+STATES = get_args(DeliveryState)
+
+
+class Deliveries(Running):
+    """What waits, what became of what was sent, and whose turn it is."""
+
+    def insert_delivery(self, row: DeliveryRow) -> None:
+        self._run(DELIVERIES.insert, DELIVERIES.values(row))
+
+    def update_delivery(self, row: DeliveryRow) -> None:
+        self._run(DELIVERIES.update, DELIVERIES.update_values(row))
+
+    def delivery(self, delivery: int) -> DeliveryRow | None:
+        found = self._one(f"{DELIVERIES.select} WHERE id = ?", (delivery,))
+        return DELIVERIES.decode(found) if found else None
+
+    def deliveries(self, chosen: DeliveryFilter) -> list[DeliveryRow]:
+        if chosen.state not in (None, *STATES):
+            return []
+        if _has_own_index(chosen):
+            numbers, values = self._numbers_of_a_state(chosen)
+            statement = f"{DELIVERIES.select} WHERE id IN ({numbers}) ORDER BY {self._by_id} {_way(chosen)}"
+        else:
+            where, values = _deliveries_where(chosen)
+            order = self._by_id if chosen.alert is not None or chosen.ids else "id"
+            statement = f"{DELIVERIES.select} WHERE {where} ORDER BY {order} {_way(chosen)} LIMIT ?"
+            values.append(chosen.limit)
+        return [DELIVERIES.decode(row) for row in self._all(statement, values)]
+
+    def _numbers_of_a_state(self, chosen: DeliveryFilter) -> tuple[str, list[Any]]:
+        """The statement that finds them by the index of what waits, or died, and its values. Put in order are numbers
+        that are in the index; a planner that may take the table's order goes through all that is stored for them."""
+        where, values = _deliveries_where(chosen)
+        is_in_order = chosen.state == "dead" and chosen.upstream is not None
+        order = self._by_id if is_in_order else "id + 0"
+        return f"SELECT id FROM deliveries WHERE {where} ORDER BY {order} {_way(chosen)} LIMIT ?", [
+            *values,
+            chosen.limit,
+        ]
+
+    def delivery_numbers(self, chosen: DeliveryFilter, among: int) -> tuple[list[int], int | None]:
+        if chosen.alert is not None or chosen.ids:
+            return [row.id for row in self.deliveries(chosen)], None
+        if _has_own_index(chosen):
+            return [row[0] for row in self._all(*self._numbers_of_a_state(chosen))], None
+        if chosen.upstream is not None and not self.has_deliveries(chosen.upstream):
+            return [], None
+        newest = "SELECT id, state, upstream FROM deliveries WHERE id < ? ORDER BY id DESC LIMIT ?"
+        rows = self._all(newest, (ALL if chosen.before is None else chosen.before, among))
+        found = [row[0] for row in rows if chosen.state in (None, row[1]) and chosen.upstream in (None, row[2])]
+        return found[: chosen.limit], rows[-1][0] if len(rows) == among else None
+
+    def has_deliveries(self, upstream: str) -> bool:
+        # In the order of an index: a planner that takes the upstream for a usual one would go through all there is.
+        any_one = "SELECT 1 FROM deliveries WHERE upstream = ? ORDER BY lane, id LIMIT 1"
+        return self._one(any_one, (upstream,)) is not None
+
+    def deliveries_of(self, command: int) -> list[DeliveryRow]:
+        rows = self._all(f"{DELIVERIES.select} WHERE command = ? ORDER BY {self._by_id}", (command,))
+        return [DELIVERIES.decode(row) for row in rows]
+
+    def is_waiting(self, alert: int, upstream: str) -> bool:
+        waits = "SELECT 1 FROM deliveries WHERE alert = ? AND upstream = ? AND state = 'waiting'"
+        return self._one(waits, (alert, upstream)) is not None
+
+    def last_waiting(self, upstream: str, lane: str) -> DeliveryRow | None:
+        lane_only = "upstream = ? AND lane = ? AND state = 'waiting' ORDER BY id DESC LIMIT 1"
+        found = self._one(f"{DELIVERIES.select} WHERE {lane_only}", (upstream, lane))
+        return DELIVERIES.decode(found) if found else None
+
+    def waits_before(self, row: DeliveryRow) -> bool:
+        lane = "upstream = ? AND lane = ? AND state = 'waiting' AND id < ?"
+        return self._one(f"SELECT 1 FROM deliveries WHERE {lane}", (row.upstream, row.lane, row.id)) is not None
+
+    def newer_delivered(self, row: DeliveryRow) -> bool:
+        tried = "(state = 'delivered' OR (state = 'waiting' AND attempts > 0))"
+        lane = f"upstream = ? AND lane = ? AND {tried} AND id > ?"
+        return self._one(f"SELECT 1 FROM deliveries WHERE {lane}", (row.upstream, row.lane, row.id)) is not None
+
+    def newest_in_lane(self, upstream: str, lane: str) -> DeliveryRow | None:
+        found = self._newest(upstream, lane).fetchone()
+        return DELIVERIES.decode(found) if found else None
+
+    def _newest(self, upstream: str, lane: str) -> Rows:
+        newest = "upstream = ? AND lane = ? ORDER BY id DESC LIMIT 1"
+        return self._run(f"{DELIVERIES.select} WHERE {newest}", (upstream, lane))
+
+    def told_last(self, upstream: str, lane: str) -> int | None:
+        told = "state = 'delivered' AND operation IN ('create', 'update', 'reopen')"
+        newest = f"upstream = ? AND lane = ? AND {told} ORDER BY id DESC LIMIT 1"
+        found = self._one(f"SELECT alert FROM deliveries WHERE {newest}", (upstream, lane))
+        return found[0] if found else None
+
+    def claim(
+        self,
+        upstream: str,
+        now: int,
+        limit: int,
+        *,
+        taken: Collection[str] = (),
+        ranked: bool = False,
+        fresh: bool = False,
+    ) -> list[DeliveryRow]:
+        rows = self._all(
+            f"SELECT {DELIVERIES.columns} FROM deliveries d WHERE {may_be_sent(fresh=fresh, ranked=ranked)} "
+            f"ORDER BY {'d.rank, d.due' if ranked else 'd.due'} LIMIT ?",
+            (upstream, now, limit + len(taken)),
+        )
+        found = [DELIVERIES.decode(row) for row in rows]
+        return [row for row in found if row.lane not in taken][:limit]
+
+    def shift_waiting(self, by: int) -> None:
+        shift = "UPDATE deliveries SET due = due + ?, created_at = created_at + ? WHERE state = 'waiting'"
+        self._run(shift, (by, by))
+
+    def next_due(self, upstream: str, after: int) -> int | None:
+        later = "SELECT min(due) FROM deliveries WHERE upstream = ? AND state = 'waiting' AND due > ?"
+        found = self._one(later, (upstream, after))
+        return found[0] if found else None
+
+    def waiting(self) -> list[Waiting]:
+        rows = self._all(
+            "SELECT upstream, count(*), min(created_at), CAST(sum(size) AS BIGINT) FROM deliveries "
+            "WHERE state = 'waiting' GROUP BY upstream",
+            (),
+        )
+        return [Waiting(*row) for row in rows]
+
+    def dead(self, *, but: str) -> dict[str, int]:
+        chosen = "SELECT upstream, count(*) FROM deliveries WHERE state = 'dead' AND code <> ? GROUP BY upstream"
+        return dict(self._all(chosen, (but,)))
+
+    def insert_attempt(self, row: AttemptRow) -> None:
+        self._run(ATTEMPTS.replace, ATTEMPTS.values(row))
+
+    def attempts(self, delivery: int) -> list[AttemptRow]:
+        rows = self._all(f"{ATTEMPTS.select} WHERE delivery = ? ORDER BY number", (delivery,))
+        return [ATTEMPTS.decode(row) for row in rows]
+
+
+def _has_own_index(chosen: DeliveryFilter) -> bool:
+    """Whether there is an index of deliveries of this state, and they are not of one alert."""
+    return chosen.state in ("waiting", "dead") and chosen.alert is None and not chosen.ids
+
+
+def _way(chosen: DeliveryFilter) -> str:
+    return "DESC" if chosen.after is None else "ASC"
+
+
+def _deliveries_where(chosen: DeliveryFilter) -> tuple[str, list[Any]]:
+    """The condition on the deliveries that are chosen, and its values."""
+    conditions, values = ["1 = 1"], list[Any]()
+    if chosen.state is not None:  # in so many words, so that an index of that state is used
+        conditions.append(f"state = '{chosen.state}'")
+    for column in ("upstream", "alert"):
+        if (value := getattr(chosen, column)) is not None:
+            conditions.append(f"{column} = ?")
+            values.append(value)
+    if chosen.ids:
+        conditions.append(f"id IN ({', '.join('?' for _ in chosen.ids)})")
+        values += chosen.ids
+    if chosen.after is not None:
+        conditions.append("id > ?")
+        values.append(chosen.after)
+    if chosen.before is not None:
+        conditions.append("id < ?")
+        values.append(chosen.before)
+    return " AND ".join(conditions), values
+
+
+def may_be_sent(*, fresh: bool = False, ranked: bool = False) -> str:
+    """The condition on a delivery `d` that its turn has come at an upstream by a time: two values to bind. Where they
+    are taken as they are `ranked`, no index of when they are due is to be used (the `+`): it finds all that wait, and
+    each turn would put all of them in order."""
+    older = "SELECT 1 FROM deliveries o WHERE o.upstream = d.upstream AND o.lane = d.lane"
+    return (
+        f"d.upstream = ? AND d.state = 'waiting' AND {'+' if ranked else ''}d.due <= ? "
+        + ("AND d.attempts = 0 " if fresh else "")
+        + f"AND NOT EXISTS ({older} AND o.id < d.id AND o.state = 'waiting')"
+    )
