@@ -43,10 +43,9 @@ class Accepted(Struct, kw_only=True):
 
 
 class Order(Struct, frozen=True, kw_only=True):
-    """A command as it came in: who gives it, in which transaction, at what time (milliseconds), and the gateways that
-    it came through. `command` is its own id, `request` that of what it was asked with."""
+    """A command as it came in: who gives it, at what time (milliseconds), and the gateways that it came through.
+    `command` is its own id, `request` that of what it was asked with."""
 
-    tx: Tx
     asked: Command
     caller: Caller
     request: int
@@ -56,9 +55,10 @@ class Order(Struct, frozen=True, kw_only=True):
 
 
 class Step(Order, frozen=True, kw_only=True):
-    """An order being carried out: everything that stays the same over its upstreams. It tells `anew` what a silence had
-    acknowledged: only those are told that were told so."""
+    """An order being carried out in a transaction: everything that stays the same over its upstreams. It tells `anew`
+    what a silence had acknowledged: only those are told that were told so."""
 
+    tx: Tx
     operation: Operation
     row: AlertRow
     flat: Flat

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -93,7 +93,7 @@ class Desk:
         the gateways it came through, `key` makes a repeat of a creating call harmless."""
         who = Caller(inbound.dialect, caller, inbound.scope_of(caller))
         if isinstance(asked, Command):
-            return await self._command(inbound, who, asked, request, request, via, key)
+            return await self._command(inbound, self._order(asked, who, request, request, via), key)
         if isinstance(asked, Batch):
             return await self._batch(inbound, who, asked, request, via, key)
         if isinstance(asked, Read):
@@ -122,7 +122,10 @@ class Desk:
             for numbered in _rounds(asked.commands):
                 one_by_one = [
                     self._command(
-                        inbound, who, one, request, self.ids(), via, key.of_part(place) if key else None, is_part=True
+                        inbound,
+                        self._order(one, who, request, self.ids(), via),
+                        key.of_part(place) if key else None,
+                        is_part=True,
                     )
                     for place, one in numbered
                 ]
@@ -140,56 +143,52 @@ class Desk:
         answer = Answer(answers=tuple(one.answer for one in answered), request=first)
         return Answered(answer, answered[0].id if answered else request, reports)
 
-    async def _command(
-        self,
-        inbound: Inbound,
-        who: Caller,
-        asked: Command,
-        request: int,
-        command: int,
-        via: Via,
-        key: Key | None,
-        *,
-        is_part: bool = False,
-    ) -> Answered:
+    def _order(self, asked: Command, who: Caller, request: int, command: int, via: Via) -> Order:
+        return Order(asked=asked, caller=who, request=request, command=command, now=self.now(), via=via)
+
+    async def _command(self, inbound: Inbound, order: Order, key: Key | None, *, is_part: bool = False) -> Answered:
+        """Does what one command asks for, and waits for the verdicts where its caller is to wait."""
         self._have_room()
-        log.debug("command", operation=asked.operation, caller=who.name)
-        at = self.now()
-
-        def work(tx: Tx) -> FirstAnswer | tuple[Accepted, Waiter | None]:
-            self.waiters.remove(command)  # the store may run this again, and then there may be nothing to wait for
-            first = first_answer(tx, who.scope, key, at) if key is not None else None
-            if first is not None and not self._came_to_nothing(tx, first):
-                return first
-            accepted = self.road.accept(
-                Order(tx=tx, asked=asked, caller=who, request=request, command=command, now=at, via=via)
-            )
-            waiter = self._waiter(tx, inbound, who, accepted)
-            if key is not None:
-                answered = self._answered(asked, accepted, accepted.alert, request, {})
-                self._keep(tx, who, key, at, accepted.command, answered, accepted.alert, is_done=waiter is None)
-            return accepted, waiter
-
-        done = await self._written(work, command, is_part)
+        log.debug("command", operation=order.asked.operation, caller=order.caller.name)
+        done = await self._written(lambda tx: self._accept(tx, inbound, order, key), order.command, is_part)
         if isinstance(done, FirstAnswer):
             await self._see_it_land(lambda tx: first_has_landed(tx, done))
             return Answered(as_answer(done), done.alert or done.request, done.reports)
         accepted, waiter = done
-        self._pass_on(who, accepted, via)
-        if not waiter:
-            await self._see_it_land(lambda tx: has_landed(tx, asked, who, accepted))
-            return self._answered(asked, accepted, accepted.alert, request, {})
-        row = await self._await_verdict(who, accepted, waiter, key)
+        self._pass_on(order.caller, accepted, order.via)
+        if waiter is None:
+            answered = self._answered(order, accepted, accepted.alert, {})
+        else:
+            answered = await self._answered_at_last(order, accepted, waiter, key)
+        await self._see_it_land(lambda tx: has_landed(tx, order.asked, order.caller, accepted))
+        return answered
+
+    def _accept(
+        self, tx: Tx, inbound: Inbound, order: Order, key: Key | None
+    ) -> FirstAnswer | tuple[Accepted, Waiter | None]:
+        """Writes down what is asked, with somebody to wait for the verdicts; or finds that it was asked before."""
+        self.waiters.remove(order.command)  # the store may run this again, and then there may be nothing to wait for
+        first = first_answer(tx, order.caller.scope, key, order.now) if key is not None else None
+        if first is not None and not self._came_to_nothing(tx, first):
+            return first
+        accepted = self.road.accept(tx, order)
+        waiter = self._waiter(tx, inbound, order.caller, accepted)
+        if key is not None:
+            answered = self._answered(order, accepted, accepted.alert, {})
+            keep(tx, order, key, answered, accepted.alert, is_done=waiter is None)
+        return accepted, waiter
+
+    async def _answered_at_last(self, order: Order, accepted: Accepted, waiter: Waiter, key: Key | None) -> Answered:
+        """The answer once the verdicts are there, or nobody waits for them any longer."""
+        row = await self._await_verdict(order.caller, accepted, waiter, key)
         refused = {
             name: verdict.code or ProblemKind.REFUSED
             for name, verdict in waiter.verdicts.items()
             if verdict.state == "dead"
         }
-        answered = self._answered(asked, accepted, row, request, refused)
+        answered = self._answered(order, accepted, row, refused)
         if key is not None:
-            own = accepted.command
-            await self.store.write(lambda tx: self._keep(tx, who, key, at, own, answered, row, is_done=True))
-        await self._see_it_land(lambda tx: has_landed(tx, asked, who, accepted))
+            await self.store.write(lambda tx: keep(tx, order, key, answered, row, is_done=True))
         return answered
 
     def _came_to_nothing(self, tx: Tx, first: FirstAnswer) -> bool:
@@ -247,38 +246,12 @@ class Desk:
             if ahead is not None:
                 self.crowd.leave(ahead, time.monotonic() - began)
 
-    def _answered(
-        self, asked: Command, accepted: Accepted, row: AlertRow | None, request: int, refused: dict[str, str]
-    ) -> Answered:
-        dead = {**accepted.dead, **refused}
+    def _answered(self, order: Order, accepted: Accepted, row: AlertRow | None, refused: Mapping[str, str]) -> Answered:
+        dead, ref = {**accepted.dead, **refused}, order.asked.ref
         lines = [header(name, fates, dead.get(name, "")) for name, fates in accepted.reports.items()]
-        answer = Answer(shown=as_shown(row) if row else None, key=asked.ref.key if asked.ref else None, request=request)
-        return Answered(answer, row.id if row else request, tuple(line for line in lines if line))
-
-    def _keep(
-        self,
-        tx: Tx,
-        who: Caller,
-        key: Key,
-        at: int,
-        command: int,
-        answered: Answered,
-        row: AlertRow | None,
-        *,
-        is_done: bool,
-    ) -> None:
-        keep(
-            tx,
-            who.scope,
-            key,
-            at,
-            request=answered.answer.request,
-            command=command,
-            row=row,
-            answer=answered.answer,
-            reports=answered.reports,
-            is_done=is_done,
-        )
+        shown = as_shown(row) if row else None
+        answer = Answer(shown=shown, key=ref.key if ref else None, request=order.request)
+        return Answered(answer, row.id if row else order.request, tuple(line for line in lines if line))
 
     def _waiter(self, tx: Tx, inbound: Inbound, who: Caller, accepted: Accepted) -> Waiter | None:
         """Somebody to wait for the verdicts, unless nobody is to wait or waiting would be in vain."""

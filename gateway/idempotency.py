@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from gateway.accepted import Answered, Order
 from gateway.dialect import Answer, Shown
 from gateway.errors import Problem, ProblemKind
 from gateway.store import AlertRow, FirstAnswer, Keyed, Tx
@@ -48,32 +49,21 @@ def first_answer(tx: Tx, scope: str, key: Key, now: int) -> FirstAnswer | None:
     return found.answer
 
 
-def keep(
-    tx: Tx,
-    scope: str,
-    key: Key,
-    at: int,
-    *,
-    request: int,
-    command: int,
-    row: AlertRow | None,
-    answer: Answer,
-    reports: tuple[str, ...],
-    is_done: bool,
-) -> None:
+def keep(tx: Tx, order: Order, key: Key, answered: Answered, row: AlertRow | None, *, is_done: bool) -> None:
     """Keeps an answer for the repeats to come."""
+    answer = answered.answer
     kept = FirstAnswer(
-        request=request,
-        command=command,
+        request=answer.request,
+        command=order.command,
         alert=row.id if row else None,
         shown=row.shown if row else None,
         version=row.version if row else 0,
         body=row.body if row else None,
         key=answer.key,
-        reports=reports,
+        reports=answered.reports,
         is_done=is_done,
     )
-    tx.put_keyed(scope, key.text, Keyed(digest=key.digest, at=at, answer=kept))
+    tx.put_keyed(order.caller.scope, key.text, Keyed(digest=key.digest, at=order.now, answer=kept))
 
 
 def as_answer(kept: FirstAnswer) -> Answer:

@@ -112,8 +112,8 @@ def _acknowledge(
         return set()
     caller = Caller(dialects[asked.dialect], asked.caller, asked.scope)
     said = Command(operation=Operation.ACKNOWLEDGE, ref=Ref(id=row.shown), comment=asked.comment, silence=asked.silence)
-    order = Order(tx=tx, asked=said, caller=caller, request=command, command=command, now=now, via=asked.via)
-    accepted = road.change(order, row)
+    order = Order(asked=said, caller=caller, request=command, command=command, now=now, via=asked.via)
+    accepted = road.change(tx, order, row)
     return {delivery.upstream for delivery in accepted.deliveries}
 
 

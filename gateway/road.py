@@ -53,15 +53,15 @@ class Road:
         self._targets = Targets(config, invent)
         self._outbox = Outbox(config, ids, self._targets, name)
 
-    def accept(self, order: Order) -> Accepted:
-        """Accepts one command in its transaction; raises `Problem` where it is refused."""
-        found, asked = self._find(order.tx, order.asked, order.caller), order.asked
+    def accept(self, tx: Tx, order: Order) -> Accepted:
+        """Accepts one command in a transaction; raises `Problem` where it is refused."""
+        found, asked = self._find(tx, order.asked, order.caller), order.asked
         if found is not None:
-            return self.change(order, found)
+            return self.change(tx, order, found)
         if asked.operation is Operation.CREATE:
-            return self._create(order)
+            return self._create(tx, order)
         if asked.ref and (asked.ref.key or asked.answers_anyway):
-            return self._without_alert(order)
+            return self._without_alert(tx, order)
         raise Problem(ProblemKind.NOT_FOUND, "there is no such alert", field="id")
 
     def end(
@@ -78,7 +78,7 @@ class Road:
         """Resolves an alert of which its sender says nothing any more, in the sender's name; or deletes it."""
         asked = Command(operation=operation, ref=Ref(id=row.shown), comment=why)
         caller = Caller(dialect, row.caller, row.scope)
-        return self.change(Order(tx=tx, asked=asked, caller=caller, request=command, command=command, now=now), row)
+        return self.change(tx, Order(asked=asked, caller=caller, request=command, command=command, now=now), row)
 
     def _find(self, tx: Tx, asked: Command, caller: Caller) -> AlertRow | None:
         """The alert that is meant, kept to this transaction: what another replica changes in it comes before or
@@ -106,8 +106,8 @@ class Road:
 
     # --- a new alert -----------------------------------------------------------------------------------
 
-    def _create(self, order: Order) -> Accepted:
-        tx, asked, caller = order.tx, order.asked, order.caller
+    def _create(self, tx: Tx, order: Order) -> Accepted:
+        asked, caller = order.asked, order.caller
         flat = self._opened(asked, caller.dialect, order.now)
         name = self._named(tx, flat, caller, order.via)
         chosen = self._chosen(caller, flat)
@@ -116,6 +116,7 @@ class Road:
         accepted = Accepted(command=order.command, alert=row, is_new=True)
         step = Step(
             **structs.asdict(order),
+            tx=tx,
             operation=Operation.CREATE,
             row=row,
             flat=flat,
@@ -206,10 +207,10 @@ class Road:
 
     # --- an alert that is there ------------------------------------------------------------------------
 
-    def change(self, order: Order, row: AlertRow, *, anew: bool = False) -> Accepted:
+    def change(self, tx: Tx, order: Order, row: AlertRow, *, anew: bool = False) -> Accepted:
         """Lays a command over an alert that is there, and kept to this transaction; raises `Problem` where it is
         refused."""
-        tx, asked, caller = order.tx, order.asked, order.caller
+        asked, caller = order.asked, order.caller
         _must_be_current(asked, row)
         before, has_seen = flatten(row.body), self._outbox.has_seen(order.via)
         patch = without_implied(resolve_hints(before, asked), before, caller.dialect)
@@ -221,12 +222,13 @@ class Road:
         muted = _muted(tx, caller, after, order.now)
         is_resend = asked.is_resend and operation is Operation.UPDATE
         if is_resend and not has_seen and not muted and _is_silence_over(tx, row):
-            return self._tell_anew(order, row)
+            return self._tell_anew(tx, order, row)
         is_said_again = is_resend and not changed
         if is_said_again and not has_seen and (muted or _is_told(tx, row)):
             return _prolong(tx, row, after, order.command)
         step = Step(
             **structs.asdict(order),
+            tx=tx,
             operation=operation,
             row=row,
             flat=after,
@@ -259,15 +261,15 @@ class Road:
         _record(step, body)
         return step.accepted
 
-    def _tell_anew(self, order: Order, row: AlertRow) -> Accepted:
+    def _tell_anew(self, tx: Tx, order: Order, row: AlertRow) -> Accepted:
         """An alert that goes on once the silence is over that acknowledged it: nobody looks at it, and no vendor wakes
         anybody for what is acknowledged there. It is ended and opened again, which wakes at all of them."""
-        why = f"silence {_silenced_by(order.tx, row)} is over, and it goes on: it is told anew"
+        why = f"silence {_silenced_by(tx, row)} is over, and it goes on: it is told anew"
         over = Command(operation=Operation.RESOLVE, ref=Ref(id=row.shown), comment=why)
-        ended = self.change(structs.replace(order, asked=over), row, anew=True)
+        ended = self.change(tx, structs.replace(order, asked=over), row, anew=True)
         again = structs.replace(order.asked, operation=Operation.REOPEN, comment=why)
         next_id = self._ids(above=order.command)
-        accepted = self.change(structs.replace(order, asked=again, command=next_id), row, anew=True)
+        accepted = self.change(tx, structs.replace(order, asked=again, command=next_id), row, anew=True)
         accepted.deliveries[:0] = ended.deliveries
         return accepted
 
@@ -286,10 +288,10 @@ class Road:
 
     # --- no alert at all -------------------------------------------------------------------------------
 
-    def _without_alert(self, order: Order) -> Accepted:
+    def _without_alert(self, tx: Tx, order: Order) -> Accepted:
         """A command for a key that is not open here: it may have been opened before the gateway stood here, so
         those upstreams that find alerts by key are told, as far as there is anything that they can be told."""
-        tx, asked, caller = order.tx, order.asked, order.caller
+        asked, caller = order.asked, order.caller
         assert asked.ref
         accepted = Accepted(command=order.command, alert=None)
         if asked.is_resend and asked.ref.key and _has_ended(tx, caller, asked.ref.key, order.command):
@@ -298,7 +300,7 @@ class Road:
         hold(tx, self._targets.lanes(chosen, caller, {}, asked.ref.key))
         for choice in chosen:
             accepted.primary = accepted.primary or choice.upstream
-            delivery = self._blind(order, choice)
+            delivery = self._blind(tx, order, choice)
             if delivery is None:
                 continue
             if not self._outbox.cut_loop(order.via, delivery, accepted):
@@ -309,10 +311,10 @@ class Road:
         tx.insert_command(_command(order, asked.operation, None, said, accepted.fanout))
         return accepted
 
-    def _blind(self, order: Order, choice: Choice) -> DeliveryRow | None:
+    def _blind(self, tx: Tx, order: Order, choice: Choice) -> DeliveryRow | None:
         """What an upstream is told of an alert of which only the key is known; nothing where there is nothing to tell,
         or where another scope's alert stands on the lane: that is not this caller's to end."""
-        tx, asked, caller = order.tx, order.asked, order.caller
+        asked, caller = order.asked, order.caller
         upstream = self._config.upstreams[choice.upstream]
         key = asked.ref.key if asked.ref else None
         if not key or not _can_be_told(upstream, asked, caller):

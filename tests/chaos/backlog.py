@@ -78,7 +78,7 @@ def _accepted(tx: Tx, road: Road, who: Caller, ids: Ids, number: int) -> Told:
     asked = command_in(who.dialect, Operation.CREATE, msgspec.json.decode(told.body()))
     made = ids.next()
     accepted = road.accept(
-        Order(tx=tx, asked=asked, caller=who, request=made, command=made, now=time.time_ns() // 1_000_000)
+        tx, Order(asked=asked, caller=who, request=made, command=made, now=time.time_ns() // 1_000_000)
     )
     assert accepted.alert is not None
     told.alert = str(accepted.alert.id)

@@ -185,14 +185,14 @@ class Simulation:
         try:
             with self.connection:
                 accepted = self.road.accept(
+                    self.tx,
                     Order(
-                        tx=self.tx,
                         asked=asked,
                         caller=self.callers[caller],
                         request=command,
                         command=command,
                         now=self.now,
-                    )
+                    ),
                 )
         except Problem:
             self.done["refused"] += 1

@@ -90,9 +90,7 @@ class Desk:
         command = self.ids.next()
         with self.connection:
             accepted = self.road.accept(
-                Order(
-                    tx=self.tx, asked=asked, caller=self.callers[caller], request=command, command=command, now=self.now
-                )
+                self.tx, Order(asked=asked, caller=self.callers[caller], request=command, command=command, now=self.now)
             )
         return accepted  # noqa: RET504 - returned within, a connection could swallow what is raised
 

@@ -650,9 +650,7 @@ def _said_by_somebody(h: House) -> None:
         assert row is not None
         asked = Command(operation=Operation.ACKNOWLEDGE, ref=Ref(id=row.shown))
         road.accept(
-            Order(
-                tx=tx, asked=asked, caller=Caller(dialect, row.caller, row.scope), request=ids(), command=ids(), now=now
-            )
+            tx, Order(asked=asked, caller=Caller(dialect, row.caller, row.scope), request=ids(), command=ids(), now=now)
         )
 
     open_ones = select(h, "SELECT id FROM alerts")

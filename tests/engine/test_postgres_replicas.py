@@ -61,7 +61,7 @@ class Replica:
         caller, command = dice.choice(self._callers), self._ids.next()
         accepted = await self._store.write(
             lambda tx: self._road.accept(
-                Order(tx=tx, asked=asked, caller=caller, request=command, command=command, now=self._clock())
+                tx, Order(asked=asked, caller=caller, request=command, command=command, now=self._clock())
             )
         )
         self.accepted += accepted.fanout
@@ -151,7 +151,7 @@ def test_of_callers_at_two_replicas_one_opens_the_alert() -> None:
                 road, command = Road(config, ids.next), ids.next()
                 accepted = await store.write(
                     lambda tx: road.accept(
-                        Order(tx=tx, asked=create("disk"), caller=caller, request=command, command=command, now=_now())
+                        tx, Order(asked=create("disk"), caller=caller, request=command, command=command, now=_now())
                     )
                 )
                 return accepted.is_new

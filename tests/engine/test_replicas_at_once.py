@@ -82,14 +82,14 @@ class Gate:
     def take(self, tx: Tx, who: str, asked: Command, command: int) -> Accepted:
         """The same, as a part of a transaction."""
         return self._road.accept(
+            tx,
             Order(
-                tx=tx,
                 asked=asked,
                 caller=self._callers[who],
                 request=command,
                 command=command,
                 now=time.time_ns() // 1_000_000,
-            )
+            ),
         )
 
 
