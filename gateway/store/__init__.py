@@ -378,6 +378,10 @@ class Tx(Protocol):
     def told_last(self, upstream: str, lane: str) -> int | None:
         """The alert of which an upstream was told last on a lane: whatever has that key there is this one."""
 
+    def took(self, upstream: str, since: int) -> dict[str, int]:
+        """The lanes on which an upstream has taken something after a time, each with when it did last; where very much
+        has ended since, of the newest of that."""
+
     def claim(
         self,
         upstream: str,

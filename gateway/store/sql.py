@@ -49,6 +49,8 @@ CLOSED = frozenset(("resolved",))
 """The statuses of all others."""
 LAST = "\U0010ffff"
 """No text comes after this one but itself."""
+ENDED_LAST = 2000
+"""Among so many deliveries that ended last is looked for what an upstream took."""
 
 
 class _Summary(msgspec.Struct):
@@ -370,6 +372,15 @@ class SqlTx(ABC):
         newest = f"upstream = ? AND lane = ? AND {told} ORDER BY id DESC LIMIT 1"
         found = self._one(f"SELECT alert FROM deliveries WHERE {newest}", (upstream, lane))
         return found[0] if found else None
+
+    def took(self, upstream: str, since: int) -> dict[str, int]:
+        # Those that ended last are found first: no planner is to go through all of the upstream's for them.
+        last = "WHERE finished_at > ? ORDER BY finished_at DESC LIMIT ?"
+        ended = f"SELECT upstream, lane, state, finished_at FROM deliveries {last}"
+        chosen = (
+            f"SELECT lane, max(finished_at) FROM ({ended}) e WHERE upstream = ? AND state = 'delivered' GROUP BY lane"
+        )
+        return dict(self._all(chosen, (since, ENDED_LAST, upstream)))
 
     def claim(
         self,
