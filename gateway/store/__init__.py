@@ -352,6 +352,10 @@ class Tx(Protocol):
         """A delivery; in a transaction that writes it is kept to it until it ends."""
 
     def deliveries(self, chosen: DeliveryFilter) -> list[DeliveryRow]: ...
+    def held(self, ids: Collection[int]) -> list[DeliveryRow]:
+        """These deliveries, as far as they are there, as they are by now: nobody else changes them until the end of the
+        transaction."""
+
     def delivery_numbers(self, chosen: DeliveryFilter, among: int) -> tuple[list[int], int | None]:
         """The numbers of the deliveries chosen, newest first, and None. Where there is no index of such, only those
         among so many of the newest, and before which number to go on, None where there are no more."""

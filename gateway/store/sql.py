@@ -320,6 +320,9 @@ class SqlTx(ABC):
             chosen.limit,
         ]
 
+    def held(self, ids: Collection[int]) -> list[DeliveryRow]:
+        return self.deliveries(DeliveryFilter(ids=tuple(ids), limit=len(ids))) if ids else []
+
     def delivery_numbers(self, chosen: DeliveryFilter, among: int) -> tuple[list[int], int | None]:
         if chosen.alert is not None or chosen.ids:
             return [row.id for row in self.deliveries(chosen)], None
