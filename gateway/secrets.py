@@ -212,6 +212,10 @@ class Keyring:
         self._digests = {self._digest(value): caller for caller, value in pairs if caller not in unusable}
         self._seen = directory.version
 
+    def look(self) -> None:
+        """Follows what has changed, though nobody calls, and says so."""
+        self._refresh()
+
     def caller(self, credential: str) -> str | None:
         """The name of the caller whose credential this is, or None."""
         self._refresh()

@@ -275,8 +275,17 @@ class Gateway:
                     log.exception("housekeeping.failed")
             await asyncio.sleep(HOUSEKEEPING)
 
+    def _look_at_keys(self) -> None:
+        """Also while nobody calls: who comes after a quiet night with a key that was taken away in the evening is not
+        let in because nobody has looked since."""
+        for inbound in self.config.inbounds.values():
+            inbound.keyring.look()
+        if self.config.admin_token is not None:
+            self.config.admin_token.value()
+
     async def _look_around(self) -> None:
         assert self.desk
+        self._look_at_keys()
         self._show_upstreams()
         await self._follow_clock()
         await self.store.ease()
