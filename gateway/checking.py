@@ -17,7 +17,7 @@ from gateway.config import Config, Inbound, Upstream
 from gateway.dialect import Command
 from gateway.errors import Problem, ProblemKind
 from gateway.examples import openings
-from gateway.listening import in_the_clear, meet, shape_of
+from gateway.listening import in_the_clear, meet, outdated, shape_of
 from gateway.rehearsal import command_in, rehearse
 from gateway.routing import Hop, Matcher, Route, choice_of
 from gateway.rows import Unmet
@@ -35,6 +35,7 @@ def warnings(config: Config) -> Iterator[str]:
     reached, callers that no route takes, rules that would page, callers without a key."""
     yield from _yielding(config)
     yield from in_the_clear(config)
+    yield from outdated(config)
     if config.durable == "container" and config.is_shared:
         yield "durable: a PostgreSQL store outlives its containers; without this, callers need not wait for upstreams"
     yield from _shadowed(config)
