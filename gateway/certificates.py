@@ -81,24 +81,39 @@ def digest(files: tuple[str, ...]) -> bytes:
 
 def not_after(path: str) -> float | None:
     """When the first of the certificates in a PEM file ends, in seconds since 1970; None where that cannot be told."""
+    return min((end for _, end in _times(path)), default=None)
+
+
+def not_valid(path: str, now: float) -> str:
+    """Why nobody accepts a PEM file's certificates at a time, or nothing where they are valid or cannot be told."""
+    times = _times(path)
+    begin, end = max((one for one, _ in times), default=now), min((one for _, one in times), default=now)
+    if now > end:
+        return f"ended on {datetime.fromtimestamp(end, UTC):%Y-%m-%d}"
+    return f"is not valid before {datetime.fromtimestamp(begin, UTC):%Y-%m-%d %H:%MZ}" if now < begin else ""
+
+
+def _times(path: str) -> list[tuple[float, float]]:
+    """When each certificate in a PEM file begins and ends; none where that cannot be told."""
     try:
-        found = [
-            _end_of(ssl.PEM_cert_to_DER_cert(one)) for one in _PEM.findall(Path(path).read_text("ascii", "replace"))
-        ]
+        texts = _PEM.findall(Path(path).read_text("ascii", "replace"))
+        return [_validity_of(ssl.PEM_cert_to_DER_cert(one)) for one in texts]
     except (OSError, ValueError, IndexError):
-        return None
-    return min(found, default=None)
+        return []
 
 
-def _end_of(der: bytes) -> float:
-    """Python tells this only of what a connection was verified by: in DER it is the second time of the validity, the
-    fourth part behind the version."""
+def _validity_of(der: bytes) -> tuple[float, float]:
+    """Python tells this only of what a connection was verified by: in DER it is the fourth part behind the version."""
     signed = _parts(_parts(der)[0][1])[0][1]
     parts = [part for part in _parts(signed) if part[0] != _VERSION]
     tag, validity = parts[3]
     if tag != _SEQUENCE:
         raise ValueError("no certificate")
-    text = _parts(validity)[1][1].decode("ascii")
+    begin, end = (_time(text.decode("ascii")) for _, text in _parts(validity))
+    return begin, end
+
+
+def _time(text: str) -> float:
     if len(text) == 13:  # a year of two digits is one of 1950 to 2049
         text = ("19" if text[:2] >= "50" else "20") + text
     return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp()

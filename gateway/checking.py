@@ -19,7 +19,7 @@ from gateway.dialect import Command
 from gateway.doubts import doubts
 from gateway.errors import Problem, ProblemKind, StoreError
 from gateway.examples import openings
-from gateway.listening import in_the_clear, meet, shape_of
+from gateway.listening import in_the_clear, meet, outdated, shape_of
 from gateway.rehearsal import command_in, rehearse
 from gateway.routing import Hop, Matcher, Route, choice_of
 from gateway.rows import Unmet
@@ -40,6 +40,7 @@ def warnings(config: Config) -> Iterator[str]:
     yield from _yielding(config)
     yield from in_the_clear(config)
     yield from doubts(config)
+    yield from outdated(config)
     if config.durable == "container" and config.is_shared:
         yield "durable: a PostgreSQL store outlives its containers; without this, callers need not wait for upstreams"
     if config.is_shared and config.store != UNTOLD:

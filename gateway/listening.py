@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 import ssl
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gateway.certificates import Following, Pair, show, trust
+from gateway.certificates import Following, Pair, not_valid, show, trust
 from gateway.configfile import Checker, File, TlsFile, is_address, is_loopback
 from gateway.secrets import Secret
 
@@ -142,6 +143,16 @@ def in_the_clear(config: Config) -> Iterator[str]:
     """What `check` warns of: an operators' token that travels unencrypted."""
     if config.admin and config.tls is None and not is_loopback(config.admin[0]):
         yield f"admin: {config.admin[0]} is served without TLS, and the token travels in the clear; add tls"
+
+
+def outdated(config: Config) -> Iterator[str]:
+    """What `check` warns of: certificates of ours that nobody accepts now."""
+    shown = {f"upstreams.{name}.client_cert": one.reach.client_cert for name, one in config.upstreams.items()}
+    shown |= {"heartbeat.client_cert": config.heartbeat.reach.client_cert if config.heartbeat else None}
+    shown |= {"tls": config.tls.pair if config.tls else None}
+    for place, pair in shown.items():
+        if pair and (why := not_valid(pair.cert, time.time())):
+            yield f"{place}: the certificate in {pair.cert} {why}"
 
 
 def _tls(check: Checker, table: dict[str, Any] | None) -> Tls | None:

@@ -192,9 +192,9 @@ class Metrics:
         """A command came back to where it had been."""
         self._loops.labels(dialect).inc()
 
-    def reload(self, *, is_good: bool) -> None:
-        """The configuration was loaded again, or refused."""
-        self._reloads.labels("good" if is_good else "bad").inc()
+    def reload(self, *, is_good: bool, is_counted: bool = True) -> None:
+        """The configuration was loaded again, or refused; it `is_counted` but for one that was already."""
+        self._reloads.labels("good" if is_good else "bad").inc(is_counted)
         self._reloaded.set(is_good)
 
     def purge(self, removed: Mapping[str, int], now: int, *, is_behind: bool) -> None:

@@ -5,7 +5,7 @@ Plain functions of a transaction. They must not know any vendor, nor where they 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -107,6 +107,16 @@ def _by_id(tx: Tx, wanted: Sequence[int]) -> list[DeliveryRow]:
     return [row for batch in batches for row in tx.deliveries(DeliveryFilter(ids=batch, limit=BATCH))]
 
 
+def _by_now(tx: Tx, rows: Iterable[DeliveryRow]) -> Iterator[DeliveryRow]:
+    """Deliveries as they are once nobody else can change them: since they were chosen, another replica may have sent
+    them again, or have told them. Those that are gone are left out."""
+    known = list(rows)
+    for begin in range(0, len(known), BATCH):
+        ids = [row.id for row in known[begin : begin + BATCH]]
+        found = {row.id: row for row in tx.held(ids)}
+        yield from (found[one] for one in ids if one in found)
+
+
 def storable(text: str) -> str:
     """A text as every store takes it: halves of characters, as of an argument in another encoding, and the null
     character become question marks."""
@@ -158,7 +168,7 @@ def send_again(tx: Tx, rows: Iterable[DeliveryRow], now: int, *, force: bool) ->
     One whose lane has delivered something newer since would undo that: it is refused unless forced.
     """
     again, refused = [], []
-    for row in rows:
+    for row in _by_now(tx, rows):
         if row.state != "dead":
             refused.append(f"{row.id}: is {row.state}, not dead")
         elif not force and tx.newer_delivered(row):
@@ -183,7 +193,7 @@ def told_at_last(tx: Tx, upstream: str, now: int, after: int) -> int:
 def drop(tx: Tx, rows: Iterable[DeliveryRow], because: str, now: int) -> tuple[list[int], list[str]]:
     """Takes deliveries out of the outbox for good, with the reason; answers which, and what was refused and why."""
     dropped, refused = [], []
-    for row in rows:
+    for row in _by_now(tx, rows):
         if row.state not in ("waiting", "dead"):
             refused.append(f"{row.id}: is {row.state}, there is nothing to drop")
             continue

@@ -38,13 +38,13 @@ class Reach:
         self._proxy = proxy
         self._is_direct = is_direct
         self._ca = ca
-        self._client_cert = client_cert
+        self.client_cert = client_cert
         self._looked = time.monotonic()
         self._files_then = b""
 
     @property
     def _files(self) -> tuple[str, ...]:
-        pair = self._client_cert
+        pair = self.client_cert
         return tuple(path for path in (self._ca, pair and pair.cert, pair and pair.key) if path)
 
     @functools.cached_property
@@ -58,8 +58,8 @@ class Reach:
         context = usual()
         if self._ca:
             trust(context, self._ca)
-        if self._client_cert:
-            show(context, self._client_cert)
+        if self.client_cert:
+            show(context, self.client_cert)
         return context
 
     def look(self, name: str) -> None:

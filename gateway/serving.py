@@ -233,22 +233,26 @@ class _Reloading:
         self._load = load
         self._is_one_of_many = is_one_of_many
         self._one_at_a_time = asyncio.Lock()
+        self._is_echo = False
 
     async def when_asked(self, asked: asyncio.Event) -> None:
         """Waits for signals."""
         while True:
             await asked.wait()
             asked.clear()
+            is_echo, self._is_echo = self._is_echo, False
             with contextlib.suppress(ConfigurationError, StoreError):
-                await self._here(SIGNAL)
+                await self._here(SIGNAL, is_counted=not is_echo)
 
     async def for_all(self, operator: Operator) -> None:
-        """Reloads here, and has a supervisor tell the other workers. Raises what is wrong with the configuration."""
+        """Reloads here, and has a supervisor tell the workers. That comes back here too, where it was counted already.
+        Raises what is wrong with the configuration."""
         await self._here(operator)
         if self._is_one_of_many and os.environ.get(SUPERVISOR) == str(os.getppid()):  # which is 1 in a container
+            self._is_echo = True
             os.kill(os.getppid(), signal.SIGHUP)
 
-    async def _here(self, operator: Operator) -> None:
+    async def _here(self, operator: Operator, *, is_counted: bool = True) -> None:
         gateway = self._gateway
         async with self._one_at_a_time:
             try:
@@ -266,7 +270,7 @@ class _Reloading:
                 gateway.metrics.reload(is_good=False)
                 log.exception("config.refused")
                 raise ConfigurationError([f"it cannot be loaded: {type(error).__name__}; the log has more"]) from None
-            gateway.metrics.reload(is_good=True)
+            gateway.metrics.reload(is_good=True, is_counted=is_counted)
             log.info("config.reloaded", upstreams=list(gateway.config.upstreams), routes=len(gateway.config.routes))
             try:
                 many = self._is_one_of_many

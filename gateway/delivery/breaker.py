@@ -66,6 +66,12 @@ class Breaker(Struct, kw_only=True):
         self.state, self.failures, self.pause, self.reason = "closed", 0, FIRST_PAUSE, ""
         return was_open
 
+    def heard(self) -> None:
+        """Another replica has got through, which may not mean that this one will: it closes, and one failure opens it
+        again."""
+        self.succeeded()
+        self.failures = TRIPS_AT - 1
+
     def release(self, now: float) -> None:
         """What it was held for has changed: it may be asked at once."""
         self.until = now

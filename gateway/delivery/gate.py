@@ -20,6 +20,8 @@ from gateway.errors import StoreError
 from gateway.store import Store, Tx
 
 log = structlog.get_logger()
+HEAR_EVERY = 2.0
+"""Seconds between two looks at what other replicas have delivered."""
 
 
 class Gate:
@@ -34,6 +36,7 @@ class Gate:
         self._probe: str | None = None
         self._known_then: dict[str, int] = {}
         self._changes, self._kept = 0, 0
+        self._shut_at, self._heard_at = time.time_ns() // 1_000_000, 0.0
         self.breaker = Breaker()
         self.budget = Budget(at=time.monotonic())
 
@@ -47,14 +50,29 @@ class Gate:
 
     async def hear(self) -> None:
         """Opens again where another replica has got through since this one was shut: it may have sent all that waited,
-        and what is left alone is not found well by one that has nothing to send there."""
+        and what is left alone is not found well by one that has nothing to send there. One that was shut too wrote that
+        down; what one that never was has delivered is heard of when it is time to ask."""
         if self._store.lease is None or not self.is_open or self._kept != self._changes:
             return
-        name, before = self._client.upstream.name, self._changes
-        found = await self._store.read(lambda tx: breaker_of(tx, name))
-        if found.state == "closed" and self.is_open and before == self._changes:
-            self.breaker.succeeded()
-            log.info("upstream.back", upstream=name, reason="another replica got through")
+        name, before, since = self._client.upstream.name, self._changes, self._shut_at
+        is_due = self._is_to_ask_others(time.monotonic())
+
+        def work(tx: Tx) -> tuple[bool, bool]:
+            return breaker_of(tx, name).state == "closed", is_due and bool(tx.took(name, since))
+
+        is_closed, has_taken = await self._store.read(work)
+        if not (is_closed or has_taken) or not self.is_open or before != self._changes:
+            return
+        self.breaker.heard()
+        log.info("upstream.back", upstream=name, reason="another replica got through")
+        if not is_closed:
+            await self._keep()
+
+    def _is_to_ask_others(self, now: float) -> bool:
+        if self.breaker.wait(now) > 0 or now - self._heard_at < HEAR_EVERY:
+            return False
+        self._heard_at = now
+        return True
 
     def use(self, client: Client) -> None:
         """The upstream's configuration was replaced: it may be asked at once."""
@@ -117,6 +135,8 @@ class Gate:
                 log.error("upstream.left_alone", upstream=name, reason=reason, probe_in_s=round(self.breaker.wait(now)))
         elif self.breaker.succeeded():
             log.info("upstream.back", upstream=name)
+        if self.is_open:
+            self._shut_at = time.time_ns() // 1_000_000
         if self.is_open and before[0] != self.breaker.state:
             self._shut()
         if (self.breaker.state, self.breaker.pause) != before:

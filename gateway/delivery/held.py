@@ -19,8 +19,11 @@ LOOKS_PER_SECOND = 100
 
 @dataclass
 class _Hold:
+    """`since` is when the key was refused last, in milliseconds since 1970."""
+
     until: float
     fingerprint: int
+    since: int
     put_off: int = 0
 
 
@@ -30,10 +33,11 @@ class HeldKeys:
     def __init__(self) -> None:
         self._holds: dict[str, _Hold] = {}
 
-    def hold(self, entry: str, fingerprint: int, now: float) -> bool:
-        """The key of this entry was refused; answers whether that is news."""
+    def hold(self, entry: str, fingerprint: int, now: float, since: int = 0) -> bool:
+        """The key of this entry was refused, at `since` by the clock that others have too; answers whether that is
+        news."""
         is_news = entry not in self._holds or self._holds[entry].fingerprint != fingerprint
-        self._holds[entry] = _Hold(now + HELD_PAUSE, fingerprint)
+        self._holds[entry] = _Hold(now + HELD_PAUSE, fingerprint, since)
         return is_news
 
     def wait(self, entry: str, fingerprint: int, now: float) -> float:
@@ -44,7 +48,7 @@ class HeldKeys:
             return 0.0
         if held.until > now:
             return held.until - now
-        self._holds[entry] = _Hold(now + HELD_PAUSE, fingerprint)
+        self._holds[entry] = _Hold(now + HELD_PAUSE, fingerprint, held.since)
         return 0.0
 
     def pause(self, entry: str, wait: float) -> float:
@@ -58,6 +62,10 @@ class HeldKeys:
     def entries(self, fingerprint: Callable[[str], int]) -> list[str]:
         """The entries whose keys, as they are now, were refused."""
         return sorted(entry for entry, held in self._holds.items() if held.fingerprint == fingerprint(entry))
+
+    def to_be_tried(self, now: float) -> dict[str, int]:
+        """The entries whose keys it is time to try again, each with when it was refused."""
+        return {entry: held.since for entry, held in self._holds.items() if held.until <= now}
 
     def accepted(self, entry: str) -> bool:
         """The key of this entry was taken; answers whether that ended a hold."""

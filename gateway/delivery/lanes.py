@@ -22,7 +22,7 @@ from gateway.codes import Code
 from gateway.config import Upstream
 from gateway.delivery import gate as rates
 from gateway.delivery.attempt import Client, Ended, NotOurs
-from gateway.delivery.gate import Gate
+from gateway.delivery.gate import HEAR_EVERY, Gate
 from gateway.delivery.held import LOOK, HeldKeys
 from gateway.delivery.judging import pause
 from gateway.delivery.looking import lacks_id, look
@@ -57,7 +57,7 @@ class Lanes:
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._claims: dict[int, DeliveryRow] = {}
         self._held_since: dict[int, float] = {}
-        self._idle_until = 0.0
+        self._idle_until, self._heard_at = 0.0, 0.0
         self._closing: set[asyncio.Task[None]] = set()
         self.gate = Gate(store, client, self._shut)
         self.held = HeldKeys()
@@ -135,6 +135,7 @@ class Lanes:
     async def _turn(self) -> float:
         """Starts what is due; answers how many seconds nothing further will be."""
         await self.gate.hear()
+        await self._hear_of_keys()
         free, wait = self.gate.room(len(self._under_way))
         wait = max(wait, self._idle_until - time.monotonic())
         if free <= 0 or wait > 0:
@@ -381,13 +382,26 @@ class Lanes:
         entry."""
         return self.held.wait(entry, known, time.monotonic()) if client.upstream.has_many_keys else 0.0
 
+    async def _hear_of_keys(self) -> None:
+        """Holds no key any more with which another replica got through: there may be nothing left to try it with."""
+        now = time.monotonic()
+        if self._store.lease is None or now - self._heard_at < HEAR_EVERY:
+            return
+        self._heard_at = now
+        if not (tried := self.held.to_be_tried(now)):
+            return
+        taken = await self._store.read(lambda tx: tx.took(self._name, min(tried.values())))
+        for entry in {key_entry(one) for one, at in taken.items() if at > tried.get(key_entry(one), at)}:
+            if self.held.accepted(entry):
+                log.info("key.back", upstream=self._name, entry=entry or "else", reason="another replica got through")
+
     def _but_for_its_key(self, entry: str, client: Client, known_then: int, ended: Ended) -> Ended:
         """An end as the whole upstream has to take it: where it has many keys, the refusal of one is a verdict on that
         key alone, as it was when it was sent: one that was replaced since is to be tried at once."""
         if not client.upstream.has_many_keys:
             return ended
         if isinstance(ended.outcome, Held) and not ended.is_certificate:
-            if self.held.hold(entry, known_then, time.monotonic()):
+            if self.held.hold(entry, known_then, time.monotonic(), self._now()):
                 log.error("key.held", upstream=self._name, entry=entry or "else", reason=ended.outcome.reason)
             asked = ended.requests if ended.outcome.status else 0  # without a key nobody was asked
             refused = Rejected(reason=ended.outcome.reason)

@@ -354,6 +354,10 @@ class Tx(Protocol):
         """A delivery; in a transaction that writes it is kept to it until it ends."""
 
     def deliveries(self, chosen: DeliveryFilter) -> list[DeliveryRow]: ...
+    def held(self, ids: Collection[int]) -> list[DeliveryRow]:
+        """These deliveries, as far as they are there, as they are by now: nobody else changes them until the end of the
+        transaction."""
+
     def delivery_numbers(self, chosen: DeliveryFilter, among: int) -> tuple[list[int], int | None]:
         """The numbers of the deliveries chosen, newest first, and None. Where there is no index of such, only those
         among so many of the newest, and before which number to go on, None where there are no more."""
@@ -379,6 +383,10 @@ class Tx(Protocol):
 
     def told_last(self, upstream: str, lane: str) -> int | None:
         """The alert of which an upstream was told last on a lane: whatever has that key there is this one."""
+
+    def took(self, upstream: str, since: int) -> dict[str, int]:
+        """The lanes on which an upstream has taken something after a time, each with when it did last; where very much
+        has ended since, of the newest of that."""
 
     def claim(
         self,

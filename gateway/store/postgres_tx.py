@@ -213,6 +213,15 @@ class PostgresTx(SqlTx):
             self._fences[row.id] = row.fence
         return row
 
+    def held(self, ids: Collection[int]) -> list[DeliveryRow]:
+        if not self._writes:
+            return super().held(ids)
+        wait = "" if self._patient else " NOWAIT"
+        chosen = f"{DELIVERIES.select} WHERE id = ANY(?) ORDER BY id FOR UPDATE{wait}"
+        rows = [DELIVERIES.decode(row) for row in self._all(chosen, (list(ids),))]
+        self._fences.update((row.id, row.fence) for row in rows)
+        return rows
+
     def claim(
         self,
         upstream: str,

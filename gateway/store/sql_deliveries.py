@@ -10,6 +10,8 @@ from gateway.store.sql_running import ALL, Rows, Running
 from gateway.store.tables import ATTEMPTS, DELIVERIES
 
 STATES = get_args(DeliveryState)
+ENDED_LAST = 2000
+"""Among so many deliveries that ended last is looked for what an upstream took."""
 
 
 class Deliveries(Running):
@@ -48,6 +50,9 @@ class Deliveries(Running):
             *values,
             chosen.limit,
         ]
+
+    def held(self, ids: Collection[int]) -> list[DeliveryRow]:
+        return self.deliveries(DeliveryFilter(ids=tuple(ids), limit=len(ids))) if ids else []
 
     def delivery_numbers(self, chosen: DeliveryFilter, among: int) -> tuple[list[int], int | None]:
         if chosen.alert is not None or chosen.ids:
@@ -101,6 +106,15 @@ class Deliveries(Running):
         newest = f"upstream = ? AND lane = ? AND {told} ORDER BY id DESC LIMIT 1"
         found = self._one(f"SELECT alert FROM deliveries WHERE {newest}", (upstream, lane))
         return found[0] if found else None
+
+    def took(self, upstream: str, since: int) -> dict[str, int]:
+        # Those that ended last are found first: no planner is to go through all of the upstream's for them.
+        last = "WHERE finished_at > ? ORDER BY finished_at DESC LIMIT ?"
+        ended = f"SELECT upstream, lane, state, finished_at FROM deliveries {last}"
+        chosen = (
+            f"SELECT lane, max(finished_at) FROM ({ended}) e WHERE upstream = ? AND state = 'delivered' GROUP BY lane"
+        )
+        return dict(self._all(chosen, (since, ENDED_LAST, upstream)))
 
     def claim(
         self,

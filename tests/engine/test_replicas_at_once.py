@@ -21,10 +21,11 @@ from gateway.delivery.gate import keep_budget
 from gateway.dialect import Command, Delivered, Ref
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import Ids
+from gateway.operating import chosen, drop, send_again
 from gateway.preparing import Shipment, fire, prepare
 from gateway.road import Road
 from gateway.settling import settle
-from gateway.store import AlertFilter, TargetRow, Tx
+from gateway.store import AlertFilter, DeliveryFilter, DeliveryRow, TargetRow, Tx
 from gateway.store.postgres import WRITERS, PostgresStore
 from gateway.undoing import undo
 from tests.chaos.lanes import CONFIG
@@ -280,3 +281,44 @@ def test_an_end_that_was_asked_for_where_the_clock_is_ahead_is_told_before_its_k
         assert shipment.operation is Operation.RESOLVE and shipment.sending, shipment.void
 
     among(url, main)
+
+
+DELIVERED = "UPDATE deliveries SET state = 'delivered', finished_at = 5, attempts = 2 WHERE id = 2"
+
+
+@pytest.mark.parametrize(
+    ("state", "change"),
+    [
+        ("dead", lambda tx, rows: send_again(tx, rows, 9, force=False)),
+        ("waiting", lambda tx, rows: drop(tx, rows, "seen", 9)),
+    ],
+)
+def test_what_another_sent_since_it_was_chosen_is_neither_sent_again_nor_dropped(
+    state: str, change: Callable[[Tx, list[DeliveryRow]], tuple[list[int], list[str]]]
+) -> None:
+    """Two who asked for the dead letters to be sent again, or workers to which an upstream came back at once, had all
+    of them sent twice; what was delivered just then was void in the ledger, and its end told nobody."""
+
+    async def main() -> None:
+        url = shared().database()
+
+        def put(tx: Tx) -> None:
+            tx.insert_alert(alert(1))
+            tx.put_target(TargetRow(alert=1, upstream="u", position=1, lane="l", key="k", state="waiting"))
+            tx.insert_delivery(delivery(2, state=state))
+
+        def work(tx: Tx) -> tuple[list[int], list[str]]:
+            rows = chosen(tx, (2,), dead=False, upstream=None)
+            with psycopg.connect(url, autocommit=True) as other:
+                other.execute(DELIVERED)
+            return change(tx, rows)
+
+        async with PostgresStore(url) as store:
+            await store.write(put)
+            done, refused = await store.write(work)
+            assert not done and refused[0].startswith("2: is delivered")
+            [row] = await store.read(lambda tx: tx.deliveries(DeliveryFilter(ids=(2,))))
+            [target] = await store.read(lambda tx: tx.targets(1))
+            assert (row.state, row.attempts, target.state) == ("delivered", 2, "waiting")
+
+    asyncio.run(main())

@@ -11,7 +11,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -292,8 +292,32 @@ def test_an_unusable_pair_is_said_by_check_with_its_path(tmp_path: Path) -> None
     good = f'tls = {{ cert = "{cert}", key = "{key}" }}\n{BASE}url = "https://example.com"\n'
     assert parse(good).tls == Tls(Pair(str(cert), str(key)))
     assert parse(good.replace(str(cert), "/nowhere.pem"), secrets=False).tls, "--no-secrets looks for no files"
+    assert not [said for said in warnings(parse(good)) if "certificate" in said]
     open_admin = f'admin = "0.0.0.0:9092"\nadmin_token = "0123456789abcdef0123"\n{BASE}url = "https://example.com"\n'
     assert [said for said in warnings(parse(open_admin)) if "in the clear" in said]
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "why"), [(-9, -2, "ended on 2"), (2, 9, "is not valid before 2"), (-2, 9, "")]
+)
+def test_check_warns_of_certificates_of_ours_that_nobody_accepts(
+    tmp_path: Path, begins: int, ends: int, why: str
+) -> None:
+    """Nothing was said of them: callers, or the upstream, broke the connection off."""
+    now = datetime.now(UTC)
+    made = trustme.CA().issue_cert(
+        "localhost", not_before=now + timedelta(days=begins), not_after=now + timedelta(days=ends)
+    )
+    cert = tmp_path / "both.pem"
+    cert.write_bytes(made.private_key_and_cert_chain_pem.bytes())
+    pair = f'{{ cert = "{cert}", key = "{cert}" }}'
+    text = f'tls = {pair}\n{BASE}url = "https://example.com"\nclient_cert = {pair}\n'
+    text += f'[heartbeat]\nurl = "https://example.com"\nclient_cert = {pair}\n'
+    said = [one for one in warnings(parse(text)) if "the certificate in" in one]
+    assert [one.partition(":")[0] for one in said] == (
+        ["upstreams.oncall.client_cert", "heartbeat.client_cert", "tls"] if why else []
+    )
+    assert all(f"{cert} {why}" in one for one in said)
 
 
 # --- on the way out ------------------------------------------------------------------------------------------

@@ -292,6 +292,10 @@ def test_a_reload_by_post_reaches_every_worker_also_in_a_container(tmp_path: Pat
         wait_for(lambda: log.read_text().count('"event": "serving"') == 2)
         assert httpx.post(f"http://127.0.0.1:{port}/-/reload", json={}, timeout=10).json() == {"reloaded": True}
         wait_for(lambda: log.read_text().count('"event": "config.reloaded"') == 3, said=log.read_text)
+        text = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
+        assert 'config_reloads_total{outcome="good"} 2.0' in text, (
+            "one for each worker, also for the one that was asked"
+        )
 
 
 def died_and_came_back(process: subprocess.Popen[bytes], log: Path) -> None:
