@@ -91,8 +91,8 @@ def _cases(upstream: Upstream) -> Iterator[tuple[Operation, int, str | None]]:
 
 
 def _fault(upstream: Upstream, status: int, outcome: object, expected: tuple[float, float] | None) -> str:
-    """canonical.md, *Verdicts*; a dialect's own exceptions are in its declaration, 407 is a proxy's word, and a redirect
-    nobody's on the alert."""
+    """canonical.md, *Verdicts*; a dialect's own exceptions are in its declaration, 407 is a proxy's word, and a
+    redirect nobody's on the alert."""
     if 300 <= status < 400:
         return "" if isinstance(outcome, Again) else f"is {type(outcome).__name__}, not tried again"
     exception = upstream.dialect.outbound.verdicts.get(status)

@@ -133,7 +133,7 @@ def test_promise_10_poison_goes_to_the_dead_letters() -> None:
 def test_promise_10_a_replay_that_minds_no_order_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def backward(tx: Tx, rows: list[DeliveryRow], now: int, *, force: bool) -> tuple[list[int], list[str]]:
         done, refused = send_again(tx, rows, now, force=force)
-        for number, row in enumerate(rows):
+        for number, row in enumerate(sorted(tx.held(done), key=lambda row: row.id)):
             row.due = now - number
             tx.update_delivery(row)
         return done, refused
