@@ -105,7 +105,7 @@ class Surface:
         except ConnectionError:
             raise
         except Problem as problem:
-            call.why = cleaned(problem.message, _keys_of(self._whose(call)))
+            call.why = self._why(call, problem)
             return self._refused(call, problem)
         except StoreError as error:
             log.error("store.unavailable", reason=str(error))
@@ -114,6 +114,14 @@ class Surface:
         except Exception:
             log.exception("request.failed", method=call.method, path=_logged(call, self._whose(call)))
             return self._refused(call, Problem(ProblemKind.INTERNAL, "the gateway failed; see its log"))
+
+    def _why(self, call: _Call, problem: Problem) -> str:
+        """Why a call is refused, for the log. Where that is for no fault of its caller's it is in words of ours alone,
+        unless those of several are put together: to look through them costs a quarter of a refusal, and that when
+        there are most of them."""
+        if problem.kind in OURS and not problem.faults:
+            return problem.message
+        return cleaned(problem.message, _keys_of(self._whose(call)))
 
     def _refused(self, call: _Call, problem: Problem) -> Reply:
         call.outcome = problem.kind.value

@@ -17,11 +17,13 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.crowding import Crowd
 from gateway.logs import as_json
+from gateway.secrets import Keyring
 from tests.chaos.processes import free_port
 from tests.chaos_upstream import chaos, say
 from tests.engine.vendors import NO, OK, table
-from tests.harness import KEY
+from tests.harness import KEY, house
 from tests.processes import HERE, Running, serving, wait_for
 
 ROUTED = '[upstreams.oncall]\ndialect = "ilert"\nurl = "http://127.0.0.1:9"\nkey = "there"\n'
@@ -160,5 +162,33 @@ def test_a_refusal_is_logged_with_its_reason_and_counted(tmp_path: Path) -> None
             assert KEY not in running.log
 
 
+def test_who_is_refused_because_there_are_too_many_costs_one_look_at_the_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each word of the reason was looked up as if it were a key: with five times what can be taken, refusing left no
+    time to take anything. What a caller has written is still looked through."""
+    looked: list[str] = []
+    known = Keyring.caller
+
+    def caller(keyring: Keyring, credential: str) -> str | None:
+        looked.append(credential)
+        return known(keyring, credential)
+
+    with chaos(OK) as upstream, house(tmp_path, config=lambda _: CALLERS + table("oncall", upstream.url, "ilert")) as h:
+        event = {"apiKey": KEY, "eventType": "ALERT", "summary": "x"}
+        h.call("POST", "/api/events", event, key=None)
+        monkeypatch.setattr(Keyring, "caller", caller)
+        monkeypatch.setattr(Crowd, "enter", lambda _: None)
+        assert h.call("POST", "/api/events", event, key=None).status == 503
+        few = looked.count(KEY), len(looked)
+        looked.clear()
+        assert h.call("POST", "/api/events", {**event, "eventType": "so many words"}, key=None).status == 400
+        assert len(looked) > few[1]
+    assert few[0] == 1 and few[1] <= 2
+
+
+CALLERS = f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n'
+
+
 def _top(directory: Path) -> str:
-    return f'store = "sqlite://{directory}/gateway.db"\n[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n'
+    return f'store = "sqlite://{directory}/gateway.db"\n{CALLERS}'
