@@ -266,7 +266,8 @@ class _Show:
         pairs = {(passage.origin, passage.target) for passage in self._passages}
         got = sum(bool(passage.arrived) for passage in self._passages)
         kept = len(self._passages) - got
-        self._console.print(f"{len(pairs)} pairs, {len(self._passages)} examples sent: {got} arrived, {kept} kept.")
+        many = "1 pair" if len(pairs) == 1 else f"{len(pairs)} pairs"
+        self._console.print(f"{many}, {len(self._passages)} examples sent: {got} arrived, {kept} kept.")
 
     def stay(self, url: str, keys: dict[str, str]) -> None:
         """Says how to play with it."""
