@@ -24,11 +24,13 @@ class Crowd:
         self.inside = 0
         self._each = LONGEST / MOST
 
-    def enter(self) -> int | None:
-        """Lets another one in, and says how many are ahead of it; None where it may not come in. Whoever is let in
-        has to `leave`."""
-        if self.inside >= max(LET_IN, min(MOST, LONGEST / self._each)):
-            return None
+    @property
+    def is_full(self) -> bool:
+        """Whether nobody else may come in now."""
+        return self.inside >= max(LET_IN, min(MOST, LONGEST / self._each))
+
+    def enter(self) -> int:
+        """Lets another one in, and says how many are ahead of it. Whoever is let in has to `leave`."""
         self.inside += 1
         return self.inside - 1
 

@@ -226,13 +226,16 @@ class Desk:
         if self.full or self.store.is_strained:
             raise Problem(ProblemKind.OVERLOADED, "too much waits, or the disk is full; try again", retry_after=30)
 
-    def _enter(self) -> int:
-        """Comes in to have something written, unless so many wait for that already that one is better told to come
-        again; answers how many are ahead."""
-        ahead = self.crowd.enter()
-        if ahead is None:
+    def see_whether_there_is_room(self) -> None:
+        """Raises `Problem` where so many wait for something to be written that whoever comes now is better told to come
+        again. It costs next to nothing: when most are refused, what refusing them takes is taken from the others."""
+        if self.crowd.is_full:
             raise Problem(ProblemKind.OVERLOADED, "too many requests are under way; try again", retry_after=1)
-        return ahead
+
+    def _enter(self) -> int:
+        """Comes in to have something written, and answers how many are ahead; raises `Problem` where it may not."""
+        self.see_whether_there_is_room()
+        return self.crowd.enter()
 
     async def _written(self, work: Callable[[Tx], T], command: int, is_part: bool) -> T:
         """Writes for a caller. The parts of a batch have come in together, and are not counted each."""

@@ -338,6 +338,11 @@ class Route:
     query: tuple[str, ...] = ()
     body_optional: bool = False
 
+    @property
+    def writes(self) -> bool:
+        """Whether what is asked for here is written down, and so has to wait for whoever is ahead."""
+        return not {Operation.READ, Operation.LIST}.issuperset(self.operations)
+
 
 def segment(value: str) -> str:
     """An id as one segment of a path; a missing one is left readable, as a template."""

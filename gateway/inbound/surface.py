@@ -95,7 +95,8 @@ class Surface:
         """Serves a call, and notes in it what it came to. Raises `ConnectionError` where its caller went away."""
         try:
             call.match = match = self._paths.match(call.method, call.path, call.host)
-            call.caller, incoming = await self._incoming(match, scope, call.headers, receive)
+            incoming = await self._incoming(call, match, scope, receive)
+            assert call.caller is not None
             asked = match.route.read(incoming)
             key = self._key(_unkeyed(match, call.path), incoming, asked)
             call.answered = answered = await self._desk.serve(
@@ -131,22 +132,22 @@ class Surface:
         """In whose words a request is answered: where nothing is at its path, in those that fit it best."""
         return call.match.inbound if call.match else self._paths.nearest(call.path, call.host)
 
-    async def _incoming(
-        self, match: Match, scope: Scope, headers: Mapping[str, str], receive: Receive
-    ) -> tuple[str, Incoming]:
-        """The request as dialects see it, and who sent it. A credential in a header is looked at before the body."""
+    async def _incoming(self, call: _Call, match: Match, scope: Scope, receive: Receive) -> Incoming:
+        """The request as dialects see it, of a caller that is known by then and noted in the call. A credential in a
+        header is looked at before the body."""
         incoming = Incoming(
             params=match.params,
             query=_query(scope["query_string"]),
             headers={
                 "x-forwarded-proto": scope.get("scheme", "http"),
                 "x-forwarded-prefix": match.prefix,
-                **headers,
+                **call.headers,
             },
             body=UNSET,
             now=datetime.now(UTC),
         )
-        caller = None if match.inbound.dialect.credential_in_body else self._caller(match.inbound, incoming)
+        if not match.inbound.dialect.credential_in_body:
+            self._let_in(call, match, incoming)
         if match.inbound.dialect.admits:
             match.inbound.dialect.admits(incoming)
         most = self._config.max_body
@@ -156,7 +157,16 @@ class Surface:
             _verify(match.inbound, incoming, plain)
         body = _decoded(plain, incoming, match.inbound.dialect)
         incoming = Incoming(incoming.params, incoming.query, incoming.headers, body, incoming.now)
-        return self._caller(match.inbound, incoming) if caller is None else caller, incoming
+        if call.caller is None:
+            self._let_in(call, match, incoming)
+        return incoming
+
+    def _let_in(self, call: _Call, match: Match, incoming: Incoming) -> None:
+        """Notes whose call it is. Raises `Problem` where nobody knows the caller, and where there are too many: that is
+        told before more of the request is looked at, and no sooner than it can be said who sends so much."""
+        call.caller = self._caller(match.inbound, incoming)
+        if match.route.writes:
+            self._desk.see_whether_there_is_room()
 
     def _caller(self, inbound: Inbound, incoming: Incoming) -> str:
         offered = set(inbound.dialect.credentials(incoming))

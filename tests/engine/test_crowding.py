@@ -15,10 +15,10 @@ def serve(crowd: Crowd, arrivals: list[float], each: float) -> tuple[int, list[f
         while leaving and leaving[0][0] <= now:
             _, ahead, took = leaving.pop(0)
             crowd.leave(ahead, took)
-        entered = crowd.enter()
-        if entered is None:
+        if crowd.is_full:
             refused += 1
             continue
+        entered = crowd.enter()
         free = max(free, now) + each
         leaving.append((free, entered, free - now))
         waits.append(free - now)

@@ -166,7 +166,8 @@ def test_who_is_refused_because_there_are_too_many_costs_one_look_at_the_keys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each word of the reason was looked up as if it were a key: with five times what can be taken, refusing left no
-    time to take anything. What a caller has written is still looked through."""
+    time to take anything. Nor is what the caller wants looked at: where it has written nonsense, that is found out once
+    there is room, and looked through."""
     looked: list[str] = []
     known = Keyring.caller
 
@@ -178,11 +179,15 @@ def test_who_is_refused_because_there_are_too_many_costs_one_look_at_the_keys(
         event = {"apiKey": KEY, "eventType": "ALERT", "summary": "x"}
         h.call("POST", "/api/events", event, key=None)
         monkeypatch.setattr(Keyring, "caller", caller)
-        monkeypatch.setattr(Crowd, "enter", lambda _: None)
-        assert h.call("POST", "/api/events", event, key=None).status == 503
+        nonsense = {**event, "eventType": "so many words"}
+        with monkeypatch.context() as crowded:
+            crowded.setattr(Crowd, "is_full", True)
+            assert h.call("POST", "/api/events", {**event, "apiKey": "nobody's"}, key=None).status == 401
+            looked.clear()
+            assert h.call("POST", "/api/events", nonsense, key=None).status == 503
         few = looked.count(KEY), len(looked)
         looked.clear()
-        assert h.call("POST", "/api/events", {**event, "eventType": "so many words"}, key=None).status == 400
+        assert h.call("POST", "/api/events", nonsense, key=None).status == 400
         assert len(looked) > few[1]
     assert few[0] == 1 and few[1] <= 2
 
