@@ -51,6 +51,8 @@ DIALECT = Dialect(
         "and opened again at the upstreams that were told so, as no vendor wakes anybody for what is acknowledged. An "
         "acknowledgement arriving for an Alertmanager becomes a silence that ends with the alert. One that always "
         "fires (`Watchdog`) is told once, and again only to an Alertmanager: "
-        "a dead man's switch, which takes its repetition for a sign of life, has to hear it past the gateway."
+        "a dead man's switch, which takes its repetition for a sign of life, has to hear it past the gateway. Its "
+        "`severity` is `none`, which like any word that is not in the scale stays a label: a target that requires a "
+        "severity takes its own default, which may page. A route with `to = []` throws such alerts away."
     ),
 )
