@@ -345,7 +345,7 @@ def segment(value: str) -> str:
 
 
 CHARSET = re.compile(r"charset=\"?(iso-8859-1|iso-8859-15|windows-1252|utf-16|utf-16le|utf-16be)\b", re.IGNORECASE)
-"""The charsets other than UTF-8 in which an answer may be."""
+"""The charsets other than UTF-8 in which a body may be."""
 
 
 class Response(Struct, frozen=True):
