@@ -32,6 +32,8 @@ _BRACKETS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _NEITHER = bytes(set(range(256)) - set(b'[]{}"'))
 _LONG_NUMBER = re.compile(rb"\d{19}")
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+"""What may be half of a character that takes two."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
@@ -108,6 +110,8 @@ def _readable(body: bytes, content_type: str) -> bytes | None:
     leaves where it cuts an emoji, and Python in the place of bytes that it could not read. `None` where it is not."""
     try:
         text = body.decode("utf-8-sig")
+        if _HALF.search(body) is None:
+            return None
     except UnicodeDecodeError:
         named = CHARSET.search(content_type)
         text = body.decode(named[1] if named else "iso-8859-1", "replace").removeprefix("\ufeff")
