@@ -116,9 +116,10 @@ def _readable(body: bytes, content_type: str) -> bytes | None:
         named = CHARSET.search(content_type)
         text = body.decode(named[1] if named else "iso-8859-1", "replace").removeprefix("\ufeff")
     try:
-        return json.dumps(json.loads(text), ensure_ascii=False, allow_nan=False).encode("utf8", "replace")
+        whole = json.dumps(json.loads(text), ensure_ascii=False, allow_nan=False)
     except (ValueError, RecursionError):
         return None
+    return whole.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
 
 def _decode(body: bytes) -> Any:
