@@ -81,11 +81,16 @@ def test_an_alert_is_made_however_its_body_is_sent_and_the_connection_goes_on(h:
         (ALERT.decode().encode("latin-1"), "application/json", MESSAGE),
         (ALERT.decode().encode("latin-1"), "application/json; charset=utf-8", MESSAGE),
         (ALERT.replace(b"is down", "5 €".encode()).decode().encode("cp1252"), "text/json;charset=Windows-1252", "5 €"),
+        (
+            ALERT.replace(b"is down", "ソ".encode()).replace(b"caf\xc3\xa9", b"").decode().encode("shift_jis"),
+            "application/json; charset=Shift_JIS",
+            "ソ",
+        ),
         (ALERT.decode().encode("utf-16"), 'application/json; charset="utf-16"', MESSAGE),
         (ALERT.replace(b"is down", rb"\ud83d\ude00 \ud83d"), "application/json", "café 😀 �"),
         (ALERT.replace(b"is down", rb"\udce9 C:\\ud83d"), "application/json", r"café � C:\ud83d"),
     ],
-    ids=["PowerShell", "not as it says", "as it says", "UTF-16", "JavaScript", "Python"],
+    ids=["PowerShell", "not as it says", "as it says", "ends in a backslash", "UTF-16", "JavaScript", "Python"],
 )
 def test_an_alert_is_made_whatever_its_characters_are_written_in(
     h: House, body: bytes, form: str, message: str
