@@ -349,8 +349,12 @@ def segment(value: str) -> str:
     return quote(value, safe="{}")
 
 
-CHARSET = re.compile(r"charset=\"?(iso-8859-1|iso-8859-15|windows-1252|utf-16|utf-16le|utf-16be)\b", re.IGNORECASE)
-"""The charsets other than UTF-8 in which an answer may be."""
+CHARSET = re.compile(
+    r"charset=\"?(iso-8859-(?:1[013-6]?|[2-9])|windows-125[0-8]|utf-16(?:le|be)?"
+    r"|koi8-[ru]|shift_jis|euc-jp|euc-kr|gb2312|gbk|gb18030|big5)\b",
+    re.IGNORECASE,
+)
+"""The charsets other than UTF-8 in which a body may be."""
 
 
 class Response(Struct, frozen=True):

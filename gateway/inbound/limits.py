@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import zlib
 from itertools import accumulate
@@ -12,6 +13,7 @@ import msgspec
 from msgspec import UNSET
 from starlette.types import Message, Receive
 
+from gateway.dialect import CHARSET
 from gateway.errors import Problem, ProblemKind, invalid
 
 DEPTH = 64
@@ -30,6 +32,8 @@ _BRACKETS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _NEITHER = bytes(set(range(256)) - set(b'[]{}"'))
 _LONG_NUMBER = re.compile(rb"\d{19}")
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+"""What may be half of a character that takes two."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
@@ -90,8 +94,35 @@ def inflate(body: bytes, encoding: str, limit: int) -> bytes:
     return plain
 
 
-def decode(body: bytes) -> Any:
+def decode(body: bytes, content_type: str = "") -> Any:
     """The body as JSON, `UNSET` where it is empty; raises `Problem` that says what is wrong with it."""
+    try:
+        return _decode(body)
+    except Problem:
+        if (readable := _readable(body, content_type)) is None:
+            raise
+        return _decode(readable)
+
+
+def _readable(body: bytes, content_type: str) -> bytes | None:
+    """JSON whose characters are no UTF-8, so that no page is lost for an umlaut: in the charset that its type names, or
+    in ISO 8859-1 where it names none, as PowerShell and shells send it; with halves of characters, which JavaScript
+    leaves where it cuts an emoji, and Python in the place of bytes that it could not read. `None` where it is not."""
+    try:
+        text = body.decode("utf-8-sig")
+        if _HALF.search(body) is None:
+            return None
+    except UnicodeDecodeError:
+        named = CHARSET.search(content_type)
+        text = body.decode(named[1] if named else "iso-8859-1", "replace").removeprefix("\ufeff")
+    try:
+        whole = json.dumps(json.loads(text), ensure_ascii=False, allow_nan=False)
+    except (ValueError, RecursionError):
+        return None
+    return whole.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+
+
+def _decode(body: bytes) -> Any:
     body = body.removeprefix(_BYTE_ORDER_MARK)
     if not body or body.isspace():
         return UNSET

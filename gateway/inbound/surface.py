@@ -275,10 +275,11 @@ def _logged(call: _Call, inbound: Inbound | None) -> str:
 
 def _decoded(body: bytes, incoming: Incoming, dialect: Dialect) -> Any:
     """The body as JSON, whatever its type is said to be; what is wrong with one that is none may be its type."""
+    content_type = incoming.headers.get("content-type", "")
     try:
-        return decode(body)
+        return decode(body, content_type)
     except Problem as problem:
-        said = incoming.headers.get("content-type", "").partition(";")[0].strip().lower()
+        said = content_type.partition(";")[0].strip().lower()
         if not dialect.tells_types or not said or said.endswith("json"):
             raise
         raise Problem(ProblemKind.MEDIA_TYPE, f"{said[:100]} is not taken here; send JSON") from problem

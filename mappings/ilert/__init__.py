@@ -43,6 +43,8 @@ PAGE = "https://docs.ilert.com/developer-docs/rest-api/client-examples/creating-
 REFERENCE = "https://api.ilert.com/api-docs/"
 AGENT = "https://github.com/iLert/ilert-kube-agent"
 """ilert's agent for Kubernetes: it posts the event to an integration's path, which ends in the key, as others do."""
+KEEP = "https://github.com/keephq/keep"
+"""Its provider for ilert posts to `/api/events/keep/<key>`, a blank behind the key, and never looks at the status."""
 NAME = "ilert"
 
 # --- wire structs ------------------------------------------------------------------------------------------
@@ -375,6 +377,7 @@ ROUTES = (
         returns=Taken,
     ),
     _event_route("/api/v1/events/{integration}/{credential}", "The same, as integrations send it", AGENT),
+    _event_route("/api/events/{integration}/{credential}", "The same without the version", KEEP),
     Route(
         method="GET",
         path="/api/alerts",

@@ -86,6 +86,9 @@ def creating(mapping: Mapping) -> Callable[[Incoming], Command]:
         for name in ("alias", "priority", "message"):
             if _is_blank(body.get(name)):
                 del body[name]
+        for field in ("responders", "visibleTo"):
+            if isinstance(body.get(field), list):
+                body[field] = [one_of_them for one_of_them in body[field] if not _is_left_empty(one_of_them)]
         _check_priority(body)
         reading = mapping.read(body)
         for field in ("responders", "visibleTo"):
@@ -240,12 +243,23 @@ ACTED = "Done to the alert: "
 """How a sentence begins that tells what was done, and is nobody's note."""
 
 
+NAMES = ("username", "name", "id")
+"""By what somebody can be named."""
+
+
 def named(value: dict[str, Json], field: str) -> str:
     """How somebody is named; raises `Problem` where nobody is."""
-    for name in ("username", "name", "id"):
+    for name in NAMES:
         if isinstance(value.get(name), str) and value[name]:
             return str(value[name])
     raise invalid(field, "id or name should be provided")
+
+
+def _is_left_empty(value: Json) -> bool:
+    """Whether somebody is to be named by an empty text, which a setting is that nobody filled in: Zabbix's media type
+    ends so for every team that it is not told of, and its alert is not to be lost for that."""
+    said = [value[name] for name in NAMES if name in value] if isinstance(value, dict) else []
+    return bool(said) and not any(said)
 
 
 def unacknowledge(incoming: Incoming) -> Command:

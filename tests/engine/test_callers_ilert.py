@@ -136,6 +136,17 @@ def test_the_credential_in_the_path(h: House, path: str) -> None:
     assert (differ.status, differ.body["message"]) == (400, "the request has two credentials that differ")
 
 
+def test_an_event_as_keep_posts_it(one: House) -> None:
+    """Without the version in the path, a blank behind the key, and every field empty that it has no words for; it takes
+    whatever it is answered for success, so what is not served is lost."""
+    key, said = fresh("key"), {"details": "", "priority": "HIGH", "images": [], "links": [], "customDetails": {}}
+    for word in ("ALERT", "ACCEPT", "RESOLVE"):
+        event = {"eventType": word, "summary": "Disk full", "alertKey": key, **said}
+        _taken(_post(one, event, f"/api/events/keep/{KEY}%20"))
+    _taken(_post(one, {**event, "eventType": "ALERT", "alertKey": ""}, f"/api/events/keep/{KEY}%20"))
+    _is_refused(_post(one, event, "/api/events/keep/nobodys%20"), 401)
+
+
 def test_what_is_no_event_at_the_path_of_an_integration(one: House) -> None:
     """Other integrations have payloads of their own; whoever sends such a one hears what is taken."""
     sent = _post(one, {"HOSTNAME": "db-1", "NOTIFICATIONTYPE": "PROBLEM"}, f"/api/v1/events/checkmk-ext/{KEY}")

@@ -114,6 +114,20 @@ def test_callers_of_jiras_integration_events_change_their_host_alone(h: House, b
     assert _about(h, "GET", alias).status == 404  # it is closed, and an alias means an open alert
 
 
+def test_a_team_that_nobody_filled_in_costs_no_alert(h: House) -> None:
+    """Zabbix's media type names a team by an empty text where its `opsgenie_teams` is left empty, as it is shipped; the
+    address that it is told to be given ends in a slash then."""
+    alias, wanted = fresh("alias"), [{"type": "team", "name": "NOC"}]
+    said = opsgenie_alert("Problem: disk is full", alias=alias, tags=["scope:capacity", ""])
+    for teams in ("", "NOC,"):
+        responders = [{"type": "team", "name": team} for team in teams.split(",")]
+        sent = h.call("POST", f"{ALERTS}/", {**said, "responders": responders})
+        assert sent.status == 202, sent.body
+        found = [{name: one[name] for name in ("type", "name")} for one in _shown(h, alias)["responders"]]
+        assert found == (wanted if teams else [])
+        assert _about(h, "POST", alias, "/close", {"user": "", "note": "over"}).status == 202
+
+
 def test_numbers_among_the_details_are_texts(h: House) -> None:
     """Details are texts: what a script puts there besides is not a reason to lose a page."""
     alias = _create(h, details={"free": 3, "is_full": True, "disks": ["a"], "name": "x"})
@@ -281,7 +295,7 @@ def test_what_became_of_a_request_is_said_in_the_words_of_what_was_asked(
         ("", {"message": "Disk full", "responders": [{"type": "team"}]}, "responders[0]", NAMELESS),
         (
             "",
-            {"message": "Disk full", "visibleTo": [{"type": "user", "username": "a"}, {"type": "team", "name": ""}]},
+            {"message": "Disk full", "visibleTo": [{"type": "user", "username": "a"}, {"type": "team"}]},
             "visibleTo[1]",
             NAMELESS,
         ),

@@ -123,7 +123,8 @@ def test_a_byte_order_mark_is_passed_over() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b"{", b'{"a":1', b'{"a" 1}', b"{'a':1}", b'"\xff"', b'"\\ud800"', b"NaN", b"1e999", b"9" * 5000, b"{} {}",
+        b"{", b'{"a":1', b'{"a" 1}', b"{'a':1}", b'"\xff', b'"\\ud800', b'["\xff", NaN]', b"NaN", b"1e999",
+        b"9" * 5000, b"{} {}",
         b'{"a":18446744073709551616}', b"[[-9223372036854775809]]", b"\x1f\x8b\x08\x00",
     ],
 )  # fmt: skip
@@ -131,6 +132,15 @@ def test_what_is_no_json_or_no_number_of_64_bits_is_malformed(body: bytes) -> No
     with pytest.raises(Problem) as refused:
         decode(body)
     assert refused.value.kind is ProblemKind.MALFORMED
+
+
+def test_a_body_that_is_no_utf_8_is_held_to_the_same_limits() -> None:
+    assert decode(b'[["\xe9\\ud83d"]]') == [["é�"]]
+    assert decode('\ufeff{"é": 1}'.encode("utf-16-le"), "application/json; charset=UTF-16LE") == {"é": 1}
+    with pytest.raises(Problem, match="nested deeper than 64"):
+        decode(b"[" * DEPTH + b'["\xe9"]' + b"]" * DEPTH)
+    with pytest.raises(Problem, match="too large"):
+        decode(b'["\xe9", 18446744073709551616]')
 
 
 @settings(deadline=None)

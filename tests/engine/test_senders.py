@@ -75,6 +75,35 @@ def test_an_alert_is_made_however_its_body_is_sent_and_the_connection_goes_on(h:
         assert made(connection.hear()) != first
 
 
+@pytest.mark.parametrize(
+    ("body", "form", "message"),
+    [
+        (ALERT.decode().encode("latin-1"), "application/json", MESSAGE),
+        (ALERT.decode().encode("latin-1"), "application/json; charset=utf-8", MESSAGE),
+        (ALERT.replace(b"is down", "5 €".encode()).decode().encode("cp1252"), "text/json;charset=Windows-1252", "5 €"),
+        (
+            ALERT.replace(b"is down", "ソ".encode()).replace(b"caf\xc3\xa9", b"").decode().encode("shift_jis"),
+            "application/json; charset=Shift_JIS",
+            "ソ",
+        ),
+        (ALERT.decode().encode("utf-16"), 'application/json; charset="utf-16"', MESSAGE),
+        (ALERT.replace(b"is down", rb"\ud83d\ude00 \ud83d"), "application/json", "café 😀 �"),
+        (ALERT.replace(b"is down", rb"\udce9 C:\\ud83d"), "application/json", r"café � C:\ud83d"),
+    ],
+    ids=["PowerShell", "not as it says", "as it says", "ends in a backslash", "UTF-16", "JavaScript", "Python"],
+)
+def test_an_alert_is_made_whatever_its_characters_are_written_in(
+    h: House, body: bytes, form: str, message: str
+) -> None:
+    """PowerShell 5 and shells send ISO 8859-1 and do not say so, Java's older clients say so; JavaScript that cuts an
+    emoji writes one half of it, Python one for each byte of its environment that is no UTF-8, as the output of a plugin
+    is that checks a machine with Windows. None of these is a reason to lose a page."""
+    about = {"authorization": f"Bearer {KEY}", "content-type": form}
+    sent = h.client.post(f"{h.url}/uptinio/alerts", content=body, headers=about)
+    assert sent.status_code == 201, sent.text
+    assert message in sent.json()["data"]["message"]
+
+
 @pytest.mark.parametrize("said", [request("POST", "/uptinio/alerts", ALERT, AUTH, *H2C), chunked(ALERT, *H2C)])
 @pytest.mark.parametrize("size", [1, 50, 333])
 def test_an_offer_of_http_2_is_passed_over_wherever_the_packets_end(h: House, said: bytes, size: int) -> None:
