@@ -209,7 +209,10 @@ def move(config_path: str, target: str | None, undo: bool) -> None:
     try:
         if target is None:
             done = moving.undo(config.store)
-            click.echo(f"a gateway may serve from {done.origin} again; it tells again what {done.to} has told since")
+            click.echo(
+                f"a gateway may serve from {done.origin} again, so none from {done.to}; it tells again what {done.to} "
+                "has told since"
+            )
             return
         outcome = moving.move(config.store, target, lambda text: click.echo(text, err=True))
     except moving.NotAPlace as error:
