@@ -160,6 +160,12 @@ def dialects(config_path: str | None, as_json: bool) -> None:
     table(["dialect", "vendor", "accepts", "sends", "paths"], cells, plain)
 
 
+def _end_tidily() -> None:
+    """SIGTERM, by which a timer or a cluster ends a command, is like Ctrl-C: what was half made is taken away again, or
+    it would fill the disk."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 @main.command()
 @CONFIG
 @click.argument("file", type=click.Path())
@@ -170,6 +176,7 @@ def backup(config_path: str, file: str) -> None:
     from gateway.errors import StoreError
     from gateway.store.copying import copy_store
 
+    _end_tidily()
     config = load_config(config_path, secrets=False)
     if config.is_shared:
         raise click.ClickException(
@@ -202,6 +209,7 @@ def move(config_path: str, target: str | None, undo: bool) -> None:
     from gateway import moving
     from gateway.errors import StoreError
 
+    _end_tidily()
     logging.getLogger("psycopg").setLevel(logging.ERROR)  # a connection that is lost is told once, in our words
     if (target is None) == (not undo):
         raise click.UsageError("say --to URL, or --undo")
@@ -209,7 +217,10 @@ def move(config_path: str, target: str | None, undo: bool) -> None:
     try:
         if target is None:
             done = moving.undo(config.store)
-            click.echo(f"a gateway may serve from {done.origin} again; it tells again what {done.to} has told since")
+            click.echo(
+                f"a gateway may serve from {done.origin} again, so none from {done.to}; it tells again what {done.to} "
+                "has told since"
+            )
             return
         outcome = moving.move(config.store, target, lambda text: click.echo(text, err=True))
     except moving.NotAPlace as error:

@@ -37,19 +37,26 @@ def _with_store(config: Config, work: Callable[[Tx], Any], *, writes: bool) -> A
 
     configure("warning")  # what a store has to say does not belong to the answer
 
+    def change(tx: Tx) -> Any:
+        """It may have waited for a move to end, which is seen only now."""
+        found = work(tx)
+        if moved := left(tx):
+            raise NotAsAsked(moved.refusal)
+        return found
+
     async def run() -> Any:
         async with open_store(config.store, exclusive=False) as store:
             moved = await store.read(left)
             if moved and writes:
                 raise NotAsAsked(moved.refusal)
-            return moved, await (store.write(work) if writes else store.read(work))
+            return moved, await (store.write(change) if writes else store.read(work))
 
     try:
         moved, found = asyncio.run(run())
     except (StoreError, NotAsAsked) as error:
         raise click.ClickException(str(error)) from None
     if moved:
-        click.echo(f"this is how it was at {moved.day}: everything was moved to {moved.to} then", err=True)
+        click.echo(moved.remark, err=True)
     return found
 
 

@@ -16,12 +16,14 @@ MARK, ARRIVED = "moved", "arrived"
 
 
 class Moved(Struct, frozen=True, kw_only=True):
-    """One move, as both stores note it: from where, to where, and when; the token tells it from every other."""
+    """One move, as both stores note it: from where, to where, and when; the token tells it from every other. At the old
+    place it is not `is_known` until the new one has said that it has everything: it may have nothing."""
 
     origin: str
     to: str
     at: int
     token: str
+    is_known: bool = True
 
     @property
     def day(self) -> str:
@@ -31,11 +33,23 @@ class Moved(Struct, frozen=True, kw_only=True):
     @property
     def refusal(self) -> str:
         """Why nobody serves from the old store any more."""
+        if not self.is_known:
+            return (
+                f"a move from {self.origin} to {self.to} was to end at {self.day}, and nobody knows whether all of it "
+                "is there, or nothing: before a gateway serves from either, give the same command again, which finds "
+                "out; or say `alert-gateway move --config FILE --undo`, where no gateway is to serve from there"
+            )
         return (
             f"what was in {self.origin} was moved to {self.to} at {self.day}: let `store` name that one. Delivered "
             "from here too, everything would be told twice; whoever goes on from here all the same says "
             "`alert-gateway move --config FILE --undo` first"
         )
+
+    @property
+    def remark(self) -> str:
+        """What is to be said to whoever looks into the old store."""
+        became = f"everything was moved to {self.to} then" if self.is_known else self.refusal
+        return f"this is how it was at {self.day}: {became}"
 
 
 def noted(value: object) -> Moved | None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.errors import StoreError
 from gateway.store.moved import ARRIVED, MARK, Moved, noted
@@ -123,8 +124,10 @@ def move(source: Side, target: Side, say: Callable[[str], None], spoken: Sequenc
             if before is None:
                 raise
             raise StoreError(f"{before.origin} was moved there at {before.day}, or nearly so; {error}") from None
-        if before is not None and before == noted(_note(target, ARRIVED)):
-            return Outcome(before, {}, _waiting(target), is_repeated=True)
+        arrived = noted(_note(target, ARRIVED))
+        if before is not None and arrived is not None and before.token == arrived.token:
+            _settle(source, arrived)
+            return Outcome(arrived, {}, _waiting(target), is_repeated=True)
         _need_empty(target, spoken)
         rows = _copy_all(source, target, say)
         target.see_all()
@@ -206,10 +209,14 @@ def _too_long(source: Side, target: Side, table: Copied, number: int) -> str:
 
 
 def _hand_over(source: Side, target: Side, done: Moved, before: Moved | None) -> None:
-    """From here on the new store is the one."""
+    """From here on the new store is the one. Whoever is cut off between the two commits leaves it empty: so the old one
+    names it as the one to serve from only once the second is known to have been made."""
     _put_note(target, ARRIVED, done)
-    _put_note(source, MARK, done)
-    source.commit()
+    _put_note(source, MARK, replace(done, is_known=False))
+    try:
+        source.commit()
+    except Unclear as error:
+        raise StoreError(f"{error}. Nothing was moved: give the same command again") from None
     try:
         target.commit()
     except Unclear as error:
@@ -218,9 +225,17 @@ def _hand_over(source: Side, target: Side, done: Moved, before: Moved | None) ->
             "until that is known: give the same command again"
         ) from None
     except StoreError:
-        _put_note(source, MARK, before)
-        source.commit()
+        _settle(source, before)
         raise
+    _settle(source, done)
+
+
+def _settle(source: Side, outcome: Moved | None) -> None:
+    """Notes what came of it. Where that cannot be, the same command given again finds out, as the note says that stands
+    there."""
+    with contextlib.suppress(StoreError):
+        _put_note(source, MARK, outcome)
+        source.commit()
 
 
 def _count(side: Side, table: Copied) -> int:
@@ -237,6 +252,9 @@ def _note(side: Side, name: str) -> Any:
 
 
 def _put_note(side: Side, name: str, value: Moved | None) -> None:
-    side.run("DELETE FROM notes WHERE name = ?", (name,))
-    if value is not None:
-        side.run("INSERT INTO notes (name, body) VALUES (?, ?)", (name, msgspec.json.encode(value)))
+    """In one statement: outside a transaction too a note is there, or it is not."""
+    if value is None:
+        side.run("DELETE FROM notes WHERE name = ?", (name,))
+    else:
+        statement = "INSERT INTO notes (name, body) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET body = excluded.body"
+        side.run(statement, (name, msgspec.json.encode(value)))

@@ -17,8 +17,6 @@ from gateway.store.moving import BYTES, TABLES, Copied, TooLong, Unclear
 from gateway.store.postgres import PostgresStore
 from gateway.store.postgres_line import IF_THERE, Address, adapt
 
-AT_ONCE = 200
-"""Rows that are asked for at once."""
 LOCKED_WITHIN = 10
 """Seconds within which nobody else may be working in the tables any more."""
 STANDS_STILL = 300
@@ -58,7 +56,7 @@ class PostgresSide:
             self._connection = self._address.connect(tcp_user_timeout=STANDS_STILL * 1000)
             adapt(self._connection)
             self._connection.execute(IF_THERE)
-            self._connection.execute("BEGIN")
+            self._connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")  # what was there before the lock is seen
             self._connection.execute(_SETTINGS)
             self._connection.execute(_DURABLE, (f"{LOCKED_WITHIN}s",))
             self._connection.execute(f"LOCK TABLE {names} IN EXCLUSIVE MODE".encode())
@@ -75,10 +73,12 @@ class PostgresSide:
             return found.fetchall() if found.description else []
 
     def rows(self, table: Copied) -> Iterator[Sequence[Any]]:
-        with self._telling(f"cannot be read ({table.name})"), self._there.cursor("moving") as cursor:
-            cursor.itersize = AT_ONCE
-            cursor.execute(table.select.encode())
-            yield from cursor
+        """One after the other: of a cursor, so many would be here at once, however large each is."""
+        with self._telling(f"cannot be read ({table.name})"), self._there.cursor() as cursor:
+            columns = cursor.execute(f"{table.select} LIMIT 0".encode()).description or ()
+            with cursor.copy(f"COPY ({table.select}) TO STDOUT".encode()) as copy:
+                copy.set_types([column.type_code for column in columns])
+                yield from copy.rows()
 
     def put(self, table: Copied, rows: Iterable[Sequence[Any]]) -> None:
         in_bytes = [number for number, column in enumerate(table.columns) if column in BYTES]

@@ -11,6 +11,7 @@ from typing import Any
 import apsw
 
 from gateway.errors import StoreError
+from gateway.store.ballast import SIZE, Ballast
 from gateway.store.moving import Copied
 from gateway.store.sqlite import PATIENCE, lock_alone, migrate
 
@@ -44,6 +45,8 @@ class SqliteSide:
                     f"a gateway serves from {self.shown}: stop it first, and keep it stopped. Or another move is at it"
                 )
             self._is_new = not file.exists()
+            if self._free() < SIZE:  # a mark has to be made on a full disk too: no alert needs the reserve meanwhile
+                Ballast(f"{self._path}.ballast").drop()
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._connection = self._connected()
             self._connection.execute("BEGIN IMMEDIATE")
@@ -51,7 +54,9 @@ class SqliteSide:
     def _connected(self) -> apsw.Connection:
         connection = apsw.Connection(self._path)
         connection.set_busy_timeout(PATIENCE)
-        connection.execute("PRAGMA synchronous = FULL")
+        # A file that no gateway has opened yet commits by removing its journal: after a power failure, that would be
+        # there again, and nothing in the store that the other one was left for.
+        connection.execute("PRAGMA synchronous = EXTRA")
         connection.execute(f"PRAGMA cache_size = -{CACHE}")
         migrate(connection)
         return connection
@@ -93,8 +98,14 @@ class SqliteSide:
 
     @contextlib.contextmanager
     def _telling(self, what: str) -> Iterator[None]:
-        """Says in our words what SQLite finds wrong."""
+        """Says in our words what SQLite finds wrong; of a full disk it often says no more than that it failed."""
         try:
             yield
         except (apsw.Error, OSError) as error:
-            raise StoreError(f"{self.shown} {what}: {error}") from error
+            room = f"; its disk has {free:,} bytes free" if (free := self._free()) < SIZE else ""
+            raise StoreError(f"{self.shown} {what}: {error}{room}") from error
+
+    def _free(self) -> int:
+        """Bytes that the disk has room for."""
+        disk = os.statvfs(Path(self._path).parent)
+        return disk.f_bavail * disk.f_frsize

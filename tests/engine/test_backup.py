@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from gateway.store.sqlite import SqliteTx
 from tests.chaos_upstream import chaos, say
 from tests.engine.vendors import OK, before, page, settled, table
 from tests.harness import KEY, House
-from tests.processes import HERE
+from tests.processes import HERE, wait_for
 
 PAGES = 30
 
@@ -145,6 +146,22 @@ def test_what_there_is_no_room_for_leaves_nothing_behind(filled: Path, tmp_path:
     refused = backup(filled, tmp_path / "copy.db", limit="ulimit -f 16")
     assert refused.returncode == 1 and "copy" in refused.stderr and "Traceback" not in refused.stderr
     assert {path.name for path in tmp_path.iterdir()} - {"gateway.db-wal", "gateway.db-shm"} == names
+
+
+def test_who_is_ended_leaves_nothing_behind(filled: Path, tmp_path: Path) -> None:
+    """As by a timer: what was half made would fill the disk, one each time."""
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    line = [sys.executable, "-m", "gateway.cli", "backup", "--config", str(filled), str(copies / "copy.db")]
+    with contextlib.closing(apsw.Connection(f"{tmp_path}/gateway.db")) as held:
+        held.pragma("journal_mode", "delete")
+        held.execute("BEGIN EXCLUSIVE")
+        with subprocess.Popen(line, cwd=HERE, stderr=subprocess.DEVNULL) as process:
+            wait_for(lambda: [*copies.iterdir()])
+            process.send_signal(signal.SIGTERM)
+            held.execute("ROLLBACK")
+            process.wait(30)
+    assert process.returncode and not [*copies.iterdir()]
 
 
 def test_a_store_that_is_damaged_is_told_now_and_not_when_it_is_needed(filled: Path, tmp_path: Path) -> None:

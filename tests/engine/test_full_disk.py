@@ -16,12 +16,15 @@ from pathlib import Path
 import pytest
 
 from gateway import service
+from gateway.errors import StoreError
 from gateway.store.ballast import SIZE, Ballast
 from tests.chaos_upstream import HANG, Chaos, chaos, say
 from tests.clients.callers import ilert_event
 from tests.conformance.errors import is_error_of
+from tests.engine.moves import filled, moved, rows_in
 from tests.engine.vendors import OK, outbox, page, settled, table
 from tests.harness import KEY, House, house
+from tests.postgres_server import shared
 from tests.processes import HERE
 
 MEGABYTE = 1 << 20
@@ -239,3 +242,15 @@ def test_a_copy_that_would_fill_the_disk_is_not_begun(small_disk: Path) -> None:
         paging.join(20)
         assert made.returncode == 1 and "have to stay so" in made.stderr
         assert set(told) == {202}
+
+
+def test_what_is_on_a_full_disk_can_be_moved_away(small_disk: Path) -> None:
+    """The reserve is for that too; without it, the disk is what is told of."""
+    store, database = filled(small_disk), shared().database()
+    use_up(small_disk)
+    moved(store, database)
+    assert rows_in(database) == rows_in(store)
+    (small_disk / "filler").rename(small_disk / "older")
+    use_up(small_disk)
+    with pytest.raises(StoreError, match=r"cannot be opened: .*; its disk has [0-9,]+ bytes free"):
+        moved(store, database)

@@ -1,5 +1,5 @@
 """`move`: everything in a store brought over into one of the other engine, from which another gateway goes on as if
-nothing had happened; what stands in its way, and what a cut in the middle of it leaves behind."""
+nothing had happened; what stands in its way, and what it leaves behind."""
 
 from __future__ import annotations
 
@@ -7,95 +7,29 @@ import asyncio
 import contextlib
 import os
 import secrets
-import signal
-import socket
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import apsw
-import psycopg
 import pytest
 
 from gateway.errors import StoreError
-from gateway.moving import SPOKEN
-from gateway.store.moving import BYTES, TABLES, Copied, move, opened
+from gateway.store.moving import BYTES, TABLES, opened
 from gateway.store.postgres import PostgresStore
-from gateway.store.postgres_side import PostgresSide
 from gateway.store.sqlite import SqliteStore
-from gateway.store.sqlite_side import SqliteSide
 from tests.chaos_upstream import Chaos, chaos, say
 from tests.clients.callers import COLLECTIONS, ilert_event, settings
 from tests.engine.lasting import SILENCES, alert, posted, seconds, select
+from tests.engine.moves import ask, is_empty, moved, put, refusal, rows_in, side, typed, written
 from tests.engine.vendors import NO, OK, Uptinio, down, page, table, writes
-from tests.harness import KEY, House, house
-from tests.postgres_server import Server, free_port, shared
-from tests.processes import HERE, serving, wait_for
+from tests.harness import House, house
+from tests.postgres_server import free_port, shared
+from tests.processes import HERE, serving
 
-EMPTIED = ("alerts", "ids", "targets", "commands", "deliveries", "attempts", "keyed")
 OUTBOX = "SELECT id FROM deliveries WHERE state = 'waiting' ORDER BY id"
-
-
-def written(directory: Path, store: str) -> Path:
-    """A configuration file over a store."""
-    path = directory / f"{secrets.token_hex(4)}.toml"
-    path.write_text(
-        f'store = "{store}"\n[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n'
-        '[upstreams.oncall]\ndialect = "ilert"\nurl = "http://127.0.0.1:9"\nkey = "never-used"\n'
-    )
-    return path
-
-
-def typed(command: str, config: Path, *words: str, within: float = 120) -> subprocess.CompletedProcess[str]:
-    """A command, as an operator types it."""
-    line = [sys.executable, "-m", "gateway.cli", command, "--config", str(config), *words]
-    return subprocess.run(line, cwd=HERE, capture_output=True, text=True, timeout=within, check=False)
-
-
-def rows_in(url: str) -> dict[str, list[Any]]:
-    """Everything in a store but what it notes of a move, past every gateway."""
-    found = {}
-    for one in TABLES:
-        if url.startswith("postgresql:"):
-            with psycopg.connect(url) as connection:
-                rows = connection.execute(one.select.encode()).fetchall()
-        else:
-            with contextlib.closing(apsw.Connection(url.removeprefix("sqlite://"))) as connection:
-                rows = connection.execute(one.select).fetchall()
-        flat = [
-            tuple(bytes(value) if isinstance(value, bytes | memoryview) else value for value in row) for row in rows
-        ]
-        found[one.name] = sorted(flat, key=repr)
-    return found
-
-
-def is_empty(url: str) -> bool:
-    """Whether nothing that anybody told is in a store."""
-    found = rows_in(url)
-    return not any(found[name] for name in EMPTIED)
-
-
-def ask(url: str, statement: str) -> list[Any]:
-    """What a statement finds in a database."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        found = connection.execute(statement.encode())
-        return found.fetchall() if found.description else []
-
-
-def moved(origin: str, to: str) -> Any:
-    """Moves without a command line."""
-    return move(side(origin), side(to), lambda text: None, SPOKEN)
-
-
-def side(url: str) -> PostgresSide | SqliteSide:
-    """One of the two."""
-    if url.startswith("postgresql:"):
-        return PostgresSide(url)
-    return SqliteSide(url.removeprefix("sqlite://"), may_be_made=True)
 
 
 # --- a night that goes on elsewhere ----------------------------------------------------------------------------
@@ -245,39 +179,7 @@ def test_and_comes_back_to_sqlite(tmp_path: Path) -> None:
             assert told and len(told) == len(set(told))
 
 
-def refusal(store: str) -> str:
-    """Why no gateway serves from a store; nothing where one does."""
-    from gateway.config import parse
-    from gateway.service import Gateway
-
-    async def main() -> None:
-        text = f'store = "{store}"\n[inbound.ilert]\n[upstreams.o]\ndialect = "ilert"\nurl = "http://127.0.0.1:9"\n'
-        async with Gateway(parse(text + 'key = "k"\n')).running():
-            pass
-
-    try:
-        asyncio.run(main())
-    except StoreError as error:
-        return str(error)
-    return ""
-
-
 # --- what values become ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def origin(tmp_path: Path) -> str:
-    """A store in SQLite in which something waits, and nobody who serves from it."""
-    with house(tmp_path, config=lambda _: written(tmp_path, "x").read_text().partition("\n")[2]) as h:
-        for number in range(3):
-            page(h, f"key-{number}")
-    return f"sqlite://{tmp_path}/gateway.db"
-
-
-def put(store: str, statement: str, *values: Any) -> None:
-    """Writes into a SQLite store past everybody."""
-    with contextlib.closing(apsw.Connection(store.removeprefix("sqlite://"))) as connection:
-        connection.execute(statement, values)
 
 
 ODD = ("", "\x00", "a\x00b", "\x10", "\x100", "\\N", "\\", "a\tb\nc\r", "'", '"', "é", "\U0010ffff", "{}", " x ")
@@ -492,157 +394,3 @@ def test_nobody_serves_from_the_old_store_any_more_unless_it_is_said(origin: str
         pass
     twice = typed("move", config, "--undo")
     assert twice.returncode == 1 and "was not moved" in twice.stderr
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_move_that_is_cut_off_leaves_the_old_store_to_go_on_from(
-    origin: str, tmp_path: Path, number: signal.Signals
-) -> None:
-    """And an empty new one, into which the next one moves everything."""
-    with contextlib.closing(apsw.Connection(origin.removeprefix("sqlite://"))) as connection:
-        rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000) "
-        connection.execute(rows + "INSERT INTO attempts SELECT i, 1, 0, 0, 200, 'ok', '', '' FROM n")
-    database, config = shared().database(), written(tmp_path, origin)
-    line = [sys.executable, "-m", "gateway.cli", "move", "--config", str(config), "--to", database]
-    with subprocess.Popen(line, cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        copying = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'COPY attempts%' AND datname = current_database()"
-        wait_for(lambda: ask(database, copying), 60)
-        process.send_signal(number)
-        told = process.communicate(timeout=30)[1]
-    assert process.returncode and b"Traceback" not in told
-    wait_for(lambda: not ask(database, copying))
-    assert is_empty(database) and not refusal(origin) and not refusal(database)
-    assert typed("move", config, "--to", database).returncode == 0
-    assert len(rows_in(database)["attempts"]) >= 300_000
-
-
-def test_a_server_that_stands_still_for_a_while_is_waited_for(origin: str) -> None:
-    """As one does whose disk is busy: for longer than a caller would wait, with more to send than the network holds."""
-    put(origin, "UPDATE deliveries SET report = zeroblob(20000000)")
-    server, reached = Server().make(), threading.Event()
-    try:
-        database = server.database()
-        with opened(side(database)):
-            pass
-
-        def freeze() -> None:
-            reached.wait(30)
-            server.freeze()
-            time.sleep(12)
-            server.thaw()
-
-        freezing = threading.Thread(target=freeze)
-        freezing.start()
-        assert move(Slow(origin, reached), side(database), lambda text: None, SPOKEN).rows["deliveries"] == 3
-        freezing.join()
-    finally:
-        server.close()
-
-
-def test_a_server_that_dies_meanwhile_leaves_the_old_store_to_go_on_from(origin: str) -> None:
-    server = Server().make()
-    try:
-        database = server.database()
-        with opened(side(database)):
-            pass
-        asked = threading.Event()
-
-        def kill() -> None:
-            asked.wait(30)
-            server.kill()
-
-        killer = threading.Thread(target=kill)
-        killer.start()
-        with pytest.raises(StoreError, match="postgresql://"):
-            move(Slow(origin, asked), side(database), lambda text: None, SPOKEN)
-        killer.join()
-        server.start()
-        assert is_empty(database) and not refusal(origin)
-    finally:
-        server.close()
-
-
-class Slow(SqliteSide):
-    """A store that is read one row a second from its deliveries on; `reached` is set then."""
-
-    def __init__(self, origin: str, reached: threading.Event) -> None:
-        super().__init__(origin.removeprefix("sqlite://"), may_be_made=False)
-        self._reached = reached
-
-    def rows(self, table: Copied) -> Iterator[Any]:
-        for row in super().rows(table):
-            if table.name == "deliveries":
-                self._reached.set()
-                time.sleep(1)
-            yield row
-
-
-def test_what_the_new_store_refuses_at_last_leaves_the_old_one_unmarked(origin: str) -> None:
-    database = shared().database()
-    with opened(side(database)):
-        pass
-    ask(
-        database,
-        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not tonight'; END $$;"
-        "CREATE CONSTRAINT TRIGGER no AFTER INSERT ON alerts DEFERRABLE INITIALLY DEFERRED "
-        "FOR EACH ROW EXECUTE FUNCTION no()",
-    )
-    with pytest.raises(StoreError, match="not tonight"):
-        moved(origin, database)
-    assert is_empty(database) and not refusal(origin)
-
-
-@pytest.mark.parametrize("arrives", [True, False])
-def test_a_commit_whose_answer_is_lost_is_found_out_by_asking_again(origin: str, tmp_path: Path, arrives: bool) -> None:
-    """Until then neither is served from where both might be."""
-    database, config = shared().database(), written(tmp_path, origin)
-    with losing_the_commit(database, arrives=arrives) as (url, calm):
-        lost = typed("move", config, "--to", url)
-        assert lost.returncode == 1 and "give the same command again" in lost.stderr, lost.stderr
-        assert "was moved to" in refusal(origin)
-        wait_for(lambda: is_empty(database) != arrives)
-        calm()
-        again = typed("move", config, "--to", url)
-        assert again.returncode == 0 and ("already" in again.stdout) == arrives, again.stderr
-    assert rows_in(database) == rows_in(origin) and "was moved to" in refusal(origin)
-    assert not refusal(database)
-
-
-@contextlib.contextmanager
-def losing_the_commit(database: str, *, arrives: bool) -> Iterator[tuple[str, Callable[[], None]]]:
-    """A way to a database that breaks as the commit of what was copied is asked for; and what mends it."""
-    port = int(database.rpartition(":")[2].partition("/")[0])
-    is_calm = threading.Event()
-
-    def forward(client: socket.socket, server: socket.socket) -> None:
-        has_copied = False
-        with contextlib.suppress(OSError), client, server:
-            while part := client.recv(65_536):
-                has_copied = has_copied or b"COPY calls" in part
-                if has_copied and b"COMMIT" in part and not is_calm.is_set():
-                    client.shutdown(socket.SHUT_WR)  # the answer has no way back any more
-                    if arrives:
-                        server.sendall(part)
-                    server.shutdown(socket.SHUT_WR)
-                    client.shutdown(socket.SHUT_RD)
-                    return
-                server.sendall(part)
-
-    def back(client: socket.socket, server: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while part := server.recv(65_536):
-                client.sendall(part)
-            client.shutdown(socket.SHUT_WR)
-
-    def admit() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client = listener.accept()[0]
-                server = socket.create_connection(("127.0.0.1", port))
-                for way in (forward, back):
-                    threading.Thread(target=way, args=(client, server), daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=admit, daemon=True).start()
-        yield database.replace(f":{port}/", f":{listener.getsockname()[1]}/"), is_calm.set
-        listener.shutdown(socket.SHUT_RDWR)
