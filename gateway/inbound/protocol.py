@@ -56,9 +56,10 @@ class EdgeProtocol(HttpToolsProtocol):
     header_seconds = 10.0
     """From a request's first byte, or the connection's beginning, to the end of its headers."""
 
-    idle_seconds = 75
-    """Between two requests: longer than balancers and clients keep their connections, so that it is they who close them
-    and no request meets an end on its way."""
+    idle_seconds = 620
+    """Between two requests: longer than clients (Prometheus: 300) and balancers (Google's: 600) keep their connections,
+    so that it is they who close them and no request meets an end on its way; and no multiple of the times at which
+    programs repeat themselves."""
 
     last_seconds = 1.0
     """At the gateway's end, for the rest of the headers of a request that has begun to arrive."""
