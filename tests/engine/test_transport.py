@@ -137,6 +137,32 @@ def test_requests_are_as_they_were_asked_for_and_nothing_goes_from_one_to_the_ne
     assert posted.headers["accept-encoding"] == "identity"
 
 
+def test_who_fails_is_not_asked_for_ever() -> None:
+    """Of several behind one address, or one name, a connection that is kept always leads to the same one."""
+    connections: list[asyncio.StreamWriter] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        status = "200 OK" if len(connections) == 2 else "503 Service Unavailable"
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            is_last = False
+            while not is_last:
+                is_last = b"Connection: close" in await reader.readuntil(b"\r\n\r\n")
+                writer.write(f"HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n".encode())
+        writer.close()
+
+    async def main() -> list[int]:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        transport = Transport(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout=3, concurrency=1)
+        async with server:
+            asked = [await transport.send(Request(method="GET", path="/"), {}) for _ in range(5)]
+            await transport.aclose()
+        return [one.status for one in asked]
+
+    assert asyncio.run(main())[2:] == [200, 503, 503]
+    assert len(connections) == 3
+
+
 def test_first_requests_go_in_the_order_in_which_they_were_sent() -> None:
     """Also where the client has to be imported for them, which others do not wait for."""
 
