@@ -33,6 +33,14 @@ ONLY_ONCE = (b"host", b"content-length", b"transfer-encoding", b"content-encodin
 """Headers that mean something else to whoever takes the other one of two."""
 
 
+OTHERS = {
+    b"\x16\x03": "TLS",
+    b"PRI * HTTP/2": "HTTP/2",
+    b"PROXY ": "the PROXY protocol",
+    b"\r\n\r\n\x00\r\nQUIT\n": "the PROXY protocol",
+}
+"""How a connection begins whose other end, a balancer mostly, was told to speak something else."""
+
 NOTHING = bytes(4)
 """What the operating system says where nothing is to be read."""
 
@@ -161,7 +169,7 @@ class EdgeProtocol(HttpToolsProtocol):
             if isinstance(cause, _Refused):
                 self._refuse(cause.problem)
             else:
-                self._refuse(Problem(ProblemKind.MALFORMED, f"this is not a request of HTTP/1.1: {error}"))
+                self._refuse(Problem(ProblemKind.MALFORMED, _unreadable(data, error)))
             return
         if self._without_progress > self.headers_most:
             self._refuse(self._too_large())
@@ -335,6 +343,14 @@ class EdgeProtocol(HttpToolsProtocol):
             return Reply(USUAL_STATUS[problem.kind], {"message": problem.message})
         host = dict(self.headers).get(b"host", b"").decode("latin-1")
         return words(self.url.partition(b"?")[0].decode("latin-1"), problem, host)
+
+
+def _unreadable(data: bytes, error: Exception) -> str:
+    """Why this cannot be read; who speaks something else is told so, and so is whoever reads the log."""
+    for begin, name in OTHERS.items():
+        if data.startswith(begin):
+            return f"this is {name}, which is not spoken here; use HTTP/1.1"
+    return f"this is not a request of HTTP/1.1: {error}"
 
 
 def _note(problem: Problem, request: str | None = None) -> None:
