@@ -69,6 +69,9 @@ class EdgeProtocol(HttpToolsProtocol):
     so that it is they who close them and no request meets an end on its way; and no multiple of the times at which
     programs repeat themselves."""
 
+    many, crowded_seconds = 500, 75
+    """Where so many connections are open, those that fall idle live for less: what is idle takes what others need."""
+
     last_seconds = 1.0
     """At the gateway's end, for the rest of the headers of a request that has begun to arrive."""
 
@@ -77,7 +80,6 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.timeout_keep_alive = self.idle_seconds
         self.url = b""
         self._edge: _Outgoing
         self._has_begun = False  # something of a request is here, but not all of its headers
@@ -288,6 +290,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """An answer is whole; if the rest of its request is still to come, that is bounded."""
         self._edge.send()
+        self.timeout_keep_alive = self.idle_seconds if len(self.connections) < self.many else self.crowded_seconds
         super().on_response_complete()
         if self.cycle.response_complete and not self._is_whole:
             self.linger()

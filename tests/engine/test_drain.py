@@ -111,6 +111,26 @@ def test_callers_that_are_slow_to_send_or_to_read_do_not_hold_up_the_end(tmp_pat
             assert time.monotonic() - began < EXIT_WITHIN
 
 
+def test_where_many_are_connected_who_falls_idle_is_not_kept_for_long() -> None:
+    class Crowded(Noted):
+        many = 2
+
+    async def main() -> list[int]:
+        async with serve(APP, http=Crowded, patience=3) as url:
+            loop, kept = asyncio.get_running_loop(), []
+            with contextlib.ExitStack() as open_ones:
+                for _ in range(2):
+                    connection = open_ones.enter_context(connected(url))
+                    connection.setblocking(False)
+                    await loop.sock_sendall(connection, b"GET / HTTP/1.1\r\nhost: here\r\n\r\n")
+                    assert (await loop.sock_recv(connection, 10_000)).endswith(b"yes")
+                    kept.append(Noted.last.timeout_keep_alive)
+            return kept
+
+    first, second = asyncio.run(main())
+    assert second < first
+
+
 def test_a_connection_that_is_reset_leaves_nothing_behind() -> None:
     """A timer that was set for it would hold all of it until it strikes."""
 
