@@ -87,6 +87,25 @@ def test_links_lead_where_the_first_proxy_was_asked(tmp_path: Path, headers: dic
 
 
 @needs_nginx
+def test_a_cache_on_the_way_answers_nobody(tmp_path: Path) -> None:
+    """Varnish, and CDNs made of it, keep for minutes what says nothing of that; here nginx is told to."""
+    cache = f"proxy_cache_path {tmp_path}/cache keys_zone=all:1m;"
+    with (
+        house(tmp_path, {"oncall": "ilert"}, config=lambda url: f"[inbound.alertmanager]\n{table('oncall', url)}") as h,
+        nginx(
+            tmp_path / "n", f"location / {{ proxy_pass {h.url}; proxy_cache all; proxy_cache_valid any 1h; }}", cache
+        ) as front,
+    ):
+        at = f"{front}/alertmanager/api/v2/alerts"
+        assert h.client.get(at).json() == []
+        assert h.client.get(front + "/-/ready").status_code == 200
+        assert h.client.post(at, json=[{"labels": {"alertname": "Down"}}]).status_code == 200
+        assert len(h.client.get(at).json()) == 1
+        h.gateway.is_draining = True
+        assert h.client.get(front + "/-/ready").status_code == 503
+
+
+@needs_nginx
 def test_the_nginx_that_is_shipped(tmp_path: Path) -> None:
     """`deploy/nginx.conf` as it stands, but for addresses and files: it serves callers over TLS, and no operators."""
     authority = trustme.CA()
