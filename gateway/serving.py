@@ -70,8 +70,8 @@ def run(load: Callable[[], Config], fd: int | None = None, admin_fd: int | None 
 def _allow_many_connections() -> None:
     """Takes as many files as may be had: many systems let a process begin with 1,024, and where these are used up
     callers are reset without a word and nothing can be sent."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):  # not everywhere is that an amount
+    with contextlib.suppress(OSError, ValueError):  # a sandbox may forbid it, and not everywhere is that an amount
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
