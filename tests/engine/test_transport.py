@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from gateway.delivery.names import OwnResolver
 from gateway.delivery.transport import Transport, Unreachable
 from gateway.dialect import Request
 from tests.chaos_upstream import CLOSE, HANG, RESET_AFTER, Behaviour, chaos, say
@@ -99,6 +100,22 @@ def test_a_name_service_that_hangs_keeps_nobody_else_waiting(monkeypatch: pytest
             asyncio.run(main(int(upstream.url.rsplit(":", 1)[1])))
         finally:
             over.set()
+
+
+def test_of_several_addresses_another_one_is_tried_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who takes a connection and says nothing is no reason to turn to the next one, and was asked for a day."""
+    real = socket.getaddrinfo
+
+    def several(host: Any, *more: Any, **named: Any) -> Any:
+        return [info for address in ("127.0.0.1", "127.0.0.2", "127.0.0.3") for info in real(address, *more, **named)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", several)
+
+    async def main() -> list[str]:
+        names = OwnResolver()
+        return [(await names.resolve("several.test", 443))[0]["host"] for _ in range(4)]
+
+    assert asyncio.run(main()) == ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.1"]
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl to make a certificate with")
