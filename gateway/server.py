@@ -48,6 +48,7 @@ def server(
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        headers=[("cache-control", "no-store")],  # or caches on the way answer who asks, whether we are ready too
         backlog=2048,
         timeout_graceful_shutdown=patience,
     )

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -51,6 +52,7 @@ def run(load: Callable[[], Config], fd: int | None = None, admin_fd: int | None 
     """Serves until SIGTERM or SIGINT; answers the exit status. `load` reads the configuration, again at each SIGHUP;
     `fd` and `admin_fd` are listening sockets that a supervisor handed down. Raises `ConfigurationError` where it is
     bad."""
+    _allow_many_connections()
     config = load()
     if problem := _differs_from_supervisors(config):
         log.critical("config.refused", problem=problem)
@@ -63,6 +65,14 @@ def run(load: Callable[[], Config], fd: int | None = None, admin_fd: int | None 
     except StoreError as error:
         log.critical("store.unusable", reason=str(error))
         return 1
+
+
+def _allow_many_connections() -> None:
+    """Takes as many files as may be had: many systems let a process begin with 1,024, and where these are used up
+    callers are reset without a word and nothing can be sent."""
+    with contextlib.suppress(OSError, ValueError):  # a sandbox may forbid it, and not everywhere is that an amount
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def begun(config: Config) -> dict[str, str]:

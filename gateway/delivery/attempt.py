@@ -155,7 +155,7 @@ class Client:
                     self._token, renewed = None, True
                     continue
                 is_for_call = self._is_for_call(request, response)
-                if (between := _said_between(response, is_for_call=is_for_call)) is not None:
+                if (between := self._said_between(request, response, is_for_call=is_for_call)) is not None:
                     is_ambiguous = response.status < 300 and self._may_make(request)
                     about_ours = isinstance(between, Held)
                     is_fault = not (request.of_one and status in (404, 405))  # others may well be found there
@@ -207,6 +207,17 @@ class Client:
 
     def _is_for_call(self, request: Request, response: Response) -> bool:
         return response.status in request.accepts or judge(response.status, self.upstream.dialect) == "ok"
+
+    def _said_between(self, request: Request, response: Response, *, is_for_call: bool) -> Outcome | None:
+        """What something before the vendor says in its place, and so do balancers that have nobody behind them while
+        that is replaced: Envoy with 404 and nothing, Traefik and Kubernetes' ingresses with a line of text. What is not
+        found at one alert's own address, or means something at this vendor, is the vendor's word."""
+        if between := _said_between(response, is_for_call=is_for_call):
+            return between
+        is_known = is_for_call or request.of_one or response.status in self.upstream.dialect.outbound.verdicts
+        if response.status not in (404, 405) or is_known or response.json() is not None:
+            return None
+        return Again(reason=f"{response.status} in no API's words: nobody is there", code=Code.WEB_PAGE)
 
     def _judged(self, response: Response) -> Outcome:
         judgement = judge(response.status, self.upstream.dialect)

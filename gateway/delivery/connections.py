@@ -42,6 +42,7 @@ class Connections:
         self._concurrency = concurrency
         self._reach = reach
         self._ways: dict[Proxy | None, aiohttp.ClientSession] = {}
+        self._is_well = True  # whether the last answer was no fault of whoever gave it
 
     async def exchange(self, request: Request, headers: Mapping[str, str], progress: Progress) -> Response:
         """Sends a request, with further headers, and reads what is answered; notes how far it came. Raises
@@ -55,6 +56,8 @@ class Connections:
         given = CIMultiDict(_ALWAYS)
         for more in (kind, request.headers, headers, _credentials(proxy) if url[:5].lower() == "http:" else {}):
             given.update(more)
+        if not self._is_well:  # behind a balancer of connections, or another address by now, somebody else may be well
+            given["Connection"] = "close"
         try:
             async with self._session(proxy).request(
                 request.method,
@@ -67,6 +70,7 @@ class Connections:
                 proxy_headers=_credentials(proxy) or None,
                 trace_request_ctx=progress,
             ) as answer:
+                self._is_well = answer.status < 500
                 return await _response(answer, MOST_LISTED if request.is_list else MOST_READ)
         except aiohttp.ClientError as error:
             raise _unreachable(error, progress.sent) from None

@@ -16,7 +16,11 @@ _NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 
 
 class OwnResolver(AbstractResolver):
-    """The system's name service, asked in a thread that nobody else waits for."""
+    """The system's name service, asked in a thread that nobody else waits for. Of several addresses another one is the
+    first each time: one that takes connections and answers nobody would be tried for ever."""
+
+    def __init__(self) -> None:
+        self._asked = 0
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
@@ -33,7 +37,10 @@ class OwnResolver(AbstractResolver):
                 _hand_over(loop, found, [], error)
 
         threading.Thread(target=ask, name=f"look up {host}", daemon=True).start()
-        return [_result(host, info) for info in await found]
+        infos = await found
+        first = self._asked % len(infos)
+        self._asked += 1
+        return [_result(host, info) for info in infos[first:] + infos[:first]]
 
     async def close(self) -> None:
         """Nothing is kept open."""

@@ -33,6 +33,14 @@ ONLY_ONCE = (b"host", b"content-length", b"transfer-encoding", b"content-encodin
 """Headers that mean something else to whoever takes the other one of two."""
 
 
+OTHERS = {
+    b"\x16\x03": "TLS",
+    b"PRI * HTTP/2": "HTTP/2",
+    b"PROXY ": "the PROXY protocol",
+    b"\r\n\r\n\x00\r\nQUIT\n": "the PROXY protocol",
+}
+"""How a connection begins whose other end, a balancer mostly, was told to speak something else."""
+
 NOTHING = bytes(4)
 """What the operating system says where nothing is to be read."""
 
@@ -56,9 +64,13 @@ class EdgeProtocol(HttpToolsProtocol):
     header_seconds = 10.0
     """From a request's first byte, or the connection's beginning, to the end of its headers."""
 
-    idle_seconds = 75
-    """Between two requests: longer than balancers and clients keep their connections, so that it is they who close them
-    and no request meets an end on its way."""
+    idle_seconds = 620
+    """Between two requests: longer than clients (Prometheus: 300) and balancers (Google's: 600) keep their connections,
+    so that it is they who close them and no request meets an end on its way; and no multiple of the times at which
+    programs repeat themselves."""
+
+    many, crowded_seconds = 500, 75
+    """Where so many connections are open, those that fall idle live for less: what is idle takes what others need."""
 
     last_seconds = 1.0
     """At the gateway's end, for the rest of the headers of a request that has begun to arrive."""
@@ -68,7 +80,6 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.timeout_keep_alive = self.idle_seconds
         self.url = b""
         self._edge: _Outgoing
         self._has_begun = False  # something of a request is here, but not all of its headers
@@ -160,7 +171,7 @@ class EdgeProtocol(HttpToolsProtocol):
             if isinstance(cause, _Refused):
                 self._refuse(cause.problem)
             else:
-                self._refuse(Problem(ProblemKind.MALFORMED, f"this is not a request of HTTP/1.1: {error}"))
+                self._refuse(Problem(ProblemKind.MALFORMED, _unreadable(data, error)))
             return
         if self._without_progress > self.headers_most:
             self._refuse(self._too_large())
@@ -279,6 +290,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """An answer is whole; if the rest of its request is still to come, that is bounded."""
         self._edge.send()
+        self.timeout_keep_alive = self.idle_seconds if len(self.connections) < self.many else self.crowded_seconds
         super().on_response_complete()
         if self.cycle.response_complete and not self._is_whole:
             self.linger()
@@ -334,6 +346,14 @@ class EdgeProtocol(HttpToolsProtocol):
             return Reply(USUAL_STATUS[problem.kind], {"message": problem.message})
         host = dict(self.headers).get(b"host", b"").decode("latin-1")
         return words(self.url.partition(b"?")[0].decode("latin-1"), problem, host)
+
+
+def _unreadable(data: bytes, error: Exception) -> str:
+    """Why this cannot be read; who speaks something else is told so, and so is whoever reads the log."""
+    for begin, name in OTHERS.items():
+        if data.startswith(begin):
+            return f"this is {name}, which is not spoken here; use HTTP/1.1"
+    return f"this is not a request of HTTP/1.1: {error}"
 
 
 def _note(problem: Problem, request: str | None = None) -> None:

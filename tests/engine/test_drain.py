@@ -80,7 +80,7 @@ def test_what_was_sent_at_the_last_moment_is_answered(begun: bytes, end: str) ->
                 await loop.sock_sendall(connection, asked + begun)
                 first = await loop.sock_recv(connection, 10_000)
                 assert first.endswith(b"yes")
-                assert Noted.last.timeout_keep_alive > 60, "as long as balancers keep theirs"
+                assert Noted.last.timeout_keep_alive > 600, "longer than Prometheus and balancers keep theirs"
                 await asyncio.sleep(0.05)
                 busy(connection)
                 answer = await asyncio.wait_for(loop.sock_recv(connection, 10_000), 5)
@@ -109,6 +109,26 @@ def test_callers_that_are_slow_to_send_or_to_read_do_not_hold_up_the_end(tmp_pat
             running.signal(signal.SIGTERM)
             assert running.process.wait(40) == 0
             assert time.monotonic() - began < EXIT_WITHIN
+
+
+def test_where_many_are_connected_who_falls_idle_is_not_kept_for_long() -> None:
+    class Crowded(Noted):
+        many = 2
+
+    async def main() -> list[int]:
+        async with serve(APP, http=Crowded, patience=3) as url:
+            loop, kept = asyncio.get_running_loop(), []
+            with contextlib.ExitStack() as open_ones:
+                for _ in range(2):
+                    connection = open_ones.enter_context(connected(url))
+                    connection.setblocking(False)
+                    await loop.sock_sendall(connection, b"GET / HTTP/1.1\r\nhost: here\r\n\r\n")
+                    assert (await loop.sock_recv(connection, 10_000)).endswith(b"yes")
+                    kept.append(Noted.last.timeout_keep_alive)
+            return kept
+
+    first, second = asyncio.run(main())
+    assert second < first
 
 
 def test_a_connection_that_is_reset_leaves_nothing_behind() -> None:

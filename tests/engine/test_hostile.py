@@ -100,9 +100,7 @@ AMBIGUOUS = {
     "two hosts": HEAD + b"Host: y\r\nContent-Length: 60\r\n\r\n" + ALERT,
     "two credentials": HEAD + b"Authorization: Bearer other\r\nContent-Length: 60\r\n\r\n" + ALERT,
     "HTTP/0.9": b"GET /uptinio/alerts\r\n\r\n",
-    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "HTTP/3.7": POST.replace(b"HTTP/1.1", b"HTTP/3.7"),
-    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\xaa" * 64,
     "no such method": POST.replace(b"POST", b"FETCH"),
     "a target with a blank": POST.replace(b"/alerts", b"/al erts"),
     "an address and no path": POST.replace(b"/uptinio/alerts", b"http://gateway"),
@@ -114,6 +112,22 @@ def test_what_could_be_read_in_two_ways_is_refused_and_closed(h: House, said: by
     with nothing_taken_in(h) as connection:
         connection.say(said, POST)
         refused(connection.hear(), 400)
+        assert connection.is_closed()
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\xaa" * 64),
+        ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+        ("the PROXY protocol", b"PROXY TCP4 192.0.2.1 192.0.2.2 4711 443\r\n"),
+        ("the PROXY protocol", b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c" + bytes(12)),
+    ],
+)
+def test_a_balancer_that_speaks_something_else_is_told_so(h: House, what: str, said: bytes) -> None:
+    with nothing_taken_in(h) as connection:
+        connection.say(said + POST)
+        refused(connection.hear(), 400, f"this is {what}, which is not spoken here")
         assert connection.is_closed()
 
 

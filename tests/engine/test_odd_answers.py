@@ -16,6 +16,7 @@ from gateway.dialect import Response
 from tests.chaos_upstream import Behaviour, Got, chaos, say
 from tests.clients.callers import COLLECTIONS, ibm_alert, uptinio_alert
 from tests.engine.vendors import (
+    OK,
     Ibm,
     Uptinio,
     ago,
@@ -313,3 +314,30 @@ def test_a_proxys_page_is_no_word_for_an_alert_that_is_gone(tmp_path: Path) -> N
         assert h.call("PUT", f"/uptinio/alerts/{made}", {"status": "resolved"}).status == 200
         settled(h, count=2)
         assert there.held[made]["status"] == "resolved"
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        say(404),
+        say(404, b"404 page not found\n", {"content-type": "text/plain; charset=utf-8"}),
+        say(405, b"default backend - 405", {"content-type": "text/plain"}),
+    ],
+    ids=["as Envoy", "as Traefik", "as an ingress"],
+)
+def test_a_balancer_with_nobody_behind_it_says_nothing_of_an_alert(tmp_path: Path, says: Behaviour) -> None:
+    """The alert waits until somebody is there, where it was a dead letter at once."""
+    with chaos(OK) as upstream, before(tmp_path, table("oncall", upstream.url, "pagerduty")) as h:
+        upstream.always(says)
+        page(h)
+        [waiting] = h.wait_for(lambda: [row for row in outbox(h) if row.attempts and row.code])
+        assert (waiting.state, waiting.code) == ("waiting", "web-page")
+        upstream.always(OK)
+        settled(h)
+
+
+def test_what_says_so_in_json_is_the_vendors_word(tmp_path: Path) -> None:
+    says = say(404, {"message": "no such service"})
+    with chaos(says) as upstream, before(tmp_path, table("oncall", upstream.url, "pagerduty")) as h:
+        page(h)
+        settled(h, "dead")

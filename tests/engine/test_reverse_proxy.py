@@ -9,12 +9,16 @@ from pathlib import Path
 import httpx
 import pytest
 import trustme
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 from tests.chaos_upstream import chaos
 from tests.engine.certificates import vouched, write
 from tests.engine.test_delivery import OK, before, deliveries, ended, page, table
 from tests.engine.test_rules import ROOT
-from tests.harness import KEY, house
+from tests.harness import KEY, house, served
+from tests.processes import wait_for
 from tests.reverse import free_port, needs_nginx, nginx
 
 
@@ -83,6 +87,25 @@ def test_links_lead_where_the_first_proxy_was_asked(tmp_path: Path, headers: dic
 
 
 @needs_nginx
+def test_a_cache_on_the_way_answers_nobody(tmp_path: Path) -> None:
+    """Varnish, and CDNs made of it, keep for minutes what says nothing of that; here nginx is told to."""
+    cache = f"proxy_cache_path {tmp_path}/cache keys_zone=all:1m;"
+    with (
+        house(tmp_path, {"oncall": "ilert"}, config=lambda url: f"[inbound.alertmanager]\n{table('oncall', url)}") as h,
+        nginx(
+            tmp_path / "n", f"location / {{ proxy_pass {h.url}; proxy_cache all; proxy_cache_valid any 1h; }}", cache
+        ) as front,
+    ):
+        at = f"{front}/alertmanager/api/v2/alerts"
+        assert h.client.get(at).json() == []
+        assert h.client.get(front + "/-/ready").status_code == 200
+        assert h.client.post(at, json=[{"labels": {"alertname": "Down"}}]).status_code == 200
+        assert len(h.client.get(at).json()) == 1
+        h.gateway.is_draining = True
+        assert h.client.get(front + "/-/ready").status_code == 503
+
+
+@needs_nginx
 def test_the_nginx_that_is_shipped(tmp_path: Path) -> None:
     """`deploy/nginx.conf` as it stands, but for addresses and files: it serves callers over TLS, and no operators."""
     authority = trustme.CA()
@@ -91,7 +114,7 @@ def test_the_nginx_that_is_shipped(tmp_path: Path) -> None:
     text = (ROOT / "deploy/nginx.conf").read_text("utf8")
     with house(tmp_path, {"oncall": "opsgenie"}, inbounds=["opsgenie", "ilert"]) as h:
         for there, here in {
-            "server 127.0.0.1:8080;": f"server {h.url.removeprefix('http://')};",
+            "server 127.0.0.1:8080 ": f"server {h.url.removeprefix('http://')} ",
             "listen 443 ssl;": f"listen 127.0.0.1:{port} ssl;",
             "/etc/nginx/tls/alerts.crt": str(cert),
             "/etc/nginx/tls/alerts.key": str(key),
@@ -113,6 +136,26 @@ def test_the_nginx_that_is_shipped(tmp_path: Path) -> None:
             assert (large.status_code, "requestId" in large.json()) == (413, True)
             for path in ("/-/deliveries", "/-/ready", "/metrics"):
                 assert client.get(front + path).status_code == 404
+
+
+@needs_nginx
+def test_replicas_may_be_restarted_one_right_after_the_other(tmp_path: Path) -> None:
+    """The first is asked again before the second is gone: nginx passes over who refused for ten seconds otherwise."""
+    ports = [free_port(), free_port()]
+    text = (ROOT / "deploy/nginx.conf").read_text("utf8").replace("# server", "server")
+    for there, port in zip(["server 127.0.0.1:8080 ", "server 10.0.0.2:8080 "], ports, strict=True):
+        assert text.count(there) == 1, there
+        text = text.replace(there, f"server 127.0.0.1:{port} ")
+    replicas = text[text.index("upstream ") : text.index("}\n") + 2]
+    answers = Starlette(routes=[Route("/", lambda request: PlainTextResponse("yes"))])
+    with (
+        nginx(tmp_path / "n", "location / { proxy_pass http://alert_gateway; }", replicas) as front,
+        httpx.Client(trust_env=False) as client,
+    ):
+        with served(answers, ports[1]):
+            assert [client.get(front).status_code for _ in range(4)] == [200] * 4
+        with served(answers, ports[0]):
+            wait_for(lambda: client.get(front).status_code == 200, 5)
 
 
 # --- between the gateway and an upstream -------------------------------------------------------------------------

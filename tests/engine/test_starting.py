@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import signal
 import socket
 import subprocess
@@ -94,3 +95,21 @@ def test_only_the_opening_of_the_store_is_ended_at_once(tmp_path: Path) -> None:
             assert delivering == [None]
 
     asyncio.run(run())
+
+
+def test_it_takes_as_many_connections_as_the_system_allows(tmp_path: Path) -> None:
+    """Many systems let a process begin with 1,024 files, and allow more to who asks."""
+    config = tmp_path / "gateway.toml"
+    config.write_text(
+        f'store = "sqlite://{tmp_path}/gateway.db"\n{INBOUND}{table("oncall", "http://127.0.0.1:9", "ilert")}'
+    )
+    few = ["/bin/sh", "-c", 'ulimit -S -n 256 && exec "$@"', "sh"]
+    line = [*few, sys.executable, "-m", "gateway.cli", "serve", "--config", str(config), "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(line, cwd=HERE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr
+            assert any('"event": "serving"' in said for said in process.stderr)
+            now, most = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+            assert now == most > 256
+        finally:
+            process.kill()

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from gateway.delivery.names import OwnResolver
 from gateway.delivery.transport import Transport, Unreachable
 from gateway.dialect import Request
 from tests.chaos_upstream import CLOSE, HANG, RESET_AFTER, Behaviour, chaos, say
@@ -101,6 +102,22 @@ def test_a_name_service_that_hangs_keeps_nobody_else_waiting(monkeypatch: pytest
             over.set()
 
 
+def test_of_several_addresses_another_one_is_tried_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who takes a connection and says nothing is no reason to turn to the next one, and was asked for a day."""
+    real = socket.getaddrinfo
+
+    def several(host: Any, *more: Any, **named: Any) -> Any:
+        return [info for address in ("127.0.0.1", "127.0.0.2", "127.0.0.3") for info in real(address, *more, **named)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", several)
+
+    async def main() -> list[str]:
+        names = OwnResolver()
+        return [(await names.resolve("several.test", 443))[0]["host"] for _ in range(4)]
+
+    assert asyncio.run(main()) == ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.1"]
+
+
 @pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl to make a certificate with")
 def test_a_certificate_that_nobody_vouches_for_is_told_apart(tmp_path: Path) -> None:
     """canonical.md, Verdicts: a bad certificate holds the upstream, it is never a verdict on an alert."""
@@ -135,6 +152,32 @@ def test_requests_are_as_they_were_asked_for_and_nothing_goes_from_one_to_the_ne
     assert looked.path == "/hook?token=a&q=a+b%26c"
     assert "cookie" not in looked.headers
     assert posted.headers["accept-encoding"] == "identity"
+
+
+def test_who_fails_is_not_asked_for_ever() -> None:
+    """Of several behind one address, or one name, a connection that is kept always leads to the same one."""
+    connections: list[asyncio.StreamWriter] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        status = "200 OK" if len(connections) == 2 else "503 Service Unavailable"
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            is_last = False
+            while not is_last:
+                is_last = b"Connection: close" in await reader.readuntil(b"\r\n\r\n")
+                writer.write(f"HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n".encode())
+        writer.close()
+
+    async def main() -> list[int]:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        transport = Transport(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout=3, concurrency=1)
+        async with server:
+            asked = [await transport.send(Request(method="GET", path="/"), {}) for _ in range(5)]
+            await transport.aclose()
+        return [one.status for one in asked]
+
+    assert asyncio.run(main())[2:] == [200, 503, 503]
+    assert len(connections) == 3
 
 
 def test_first_requests_go_in_the_order_in_which_they_were_sent() -> None:
