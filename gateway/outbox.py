@@ -15,6 +15,7 @@ from gateway.codes import Code
 from gateway.config import Config, Upstream
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import MakeId
+from gateway.operating import send_again
 from gateway.rows import Unmet
 from gateway.store import CommandBody, DeliveryFilter, DeliveryRow, TargetRow, Tx
 from gateway.targets import Targets, stand_down
@@ -76,7 +77,7 @@ class Outbox:
             return
         if sent is Operation.REOPEN:
             self._targets.give_way(step, target, upstream)
-        newest = step.tx.newest_in_lane(target.upstream, target.lane)
+        newest = _newest(step, target)
         delivery = self._delivery(step, target, sent, newest)
         is_known = target.state != "dead"
         is_cut = self.cut_loop(step.via, delivery, step.accepted, is_echo=_is_echo(step.tx, target))
@@ -248,6 +249,17 @@ class Outbox:
         )
 
 
+def _newest(step: Step, target: TargetRow) -> DeliveryRow | None:
+    """The last delivery of the lane. What came while the upstream was not in the configuration is told before what
+    comes now: behind that it would undo it, or be held back for good as that was newer."""
+    newest = step.tx.newest_in_lane(target.upstream, target.lane)
+    if newest is None or newest.code != Code.NO_UPSTREAM:
+        return newest
+    dead = step.tx.deliveries(DeliveryFilter(state="dead", upstream=target.upstream, alert=newest.alert, after=0))
+    send_again(step.tx, [one for one in dead if one.code == Code.NO_UPSTREAM], step.now, force=False)
+    return step.tx.newest_in_lane(target.upstream, target.lane)
+
+
 def _note_group(step: Step, upstream: Upstream) -> None:
     """Has an alert found among those that its caller told of together."""
     group = group_of(step.row, upstream) if step.operation in TELLING else None
@@ -276,11 +288,12 @@ def _take_turns(step: Step, target: TargetRow, otherwise: float | None) -> int |
 
 
 def _is_news(step: Step, target: TargetRow, before: Flat | None) -> bool:
-    """Whether an upstream that has an alert, or is about to, has not heard yet what a command says of it."""
-    if step.operation is Operation.REOPEN:
-        return target.state in ("waiting", "present", "gone")
+    """Whether an upstream that has an alert, or is about to, has not heard yet what a command says of it. One that
+    refused the alert is told what it says by now, as it would have been."""
+    if step.operation is Operation.REOPEN or "enabled" in (step.changed or ()):
+        return target.state in ("waiting", "present", "gone", "dead")
     if target.state not in ("waiting", "present"):
-        return False
+        return target.state == "dead" and step.operation in TELLING and bool(step.changed)
     if step.operation is Operation.ACKNOWLEDGE:
         return before is None or before.get("status") != "acknowledged"
     return step.operation in (*ENDING, Operation.COMMENT) or bool(step.changed)

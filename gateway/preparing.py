@@ -20,7 +20,18 @@ from gateway.dialect import Sending
 from gateway.errors import ProblemKind
 from gateway.rows import Unmet
 from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
-from gateway.terms import ENDING, INSTEAD_OF, TELLING, TRIED_AT, TURNS, group_of, is_anothers, saying, what_to_send
+from gateway.terms import (
+    ENDING,
+    INSTEAD_OF,
+    TELLING,
+    TRIED_AT,
+    TURNS,
+    group_of,
+    in_terms_of,
+    is_anothers,
+    saying,
+    what_to_send,
+)
 from gateway.translation import Fate, translate, unmet_text
 from gateway.values import from_millis, iso_seconds
 from gateway.wire import merged
@@ -90,6 +101,7 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
     if command.body.renews and not row.is_open:
         return structs.replace(_nothing(delivery, operation, Why(Code.NOT_NEEDED, "it has ended since")), renews=True)
     takes_over = _revived(tx, target, upstream)
+    operation = _in_its_terms(tx, command, delivery, upstream)
     command = _with_merged(tx, command, delivery)
     operation, void = _as_things_stand(operation, row, target, upstream)
     if operation in (Operation.CREATE, Operation.REOPEN) and _is_over(turn):
@@ -345,6 +357,17 @@ def _with_merged(tx: Tx, command: CommandRow, delivery: DeliveryRow) -> CommandR
     for body in reversed(earlier):
         said = merged(body.said, said) if said is not None and body.said is not None else said
     return structs.replace(command, body=structs.replace(command.body, changed=tuple(paths), said=said))
+
+
+def _in_its_terms(tx: Tx, command: CommandRow, delivery: DeliveryRow, upstream: Upstream) -> Operation:
+    """What an update is in this upstream's terms. That was decided when it came, unless the upstream was not in the
+    configuration then: whether it takes a rule that was switched off as an end is known only now."""
+    operation = Operation(delivery.operation)
+    first = tx.command(delivery.merges[0]) if delivery.merges else command
+    if operation is not Operation.UPDATE or first is None or first.body.before is None or command.body.after is None:
+        return operation
+    before, after = {"enabled": first.body.before.enabled}, {"enabled": command.body.after.enabled}
+    return in_terms_of(upstream, operation, before, after, says_something=True) or operation
 
 
 def _is_last(tx: Tx, row: AlertRow, upstream: Upstream) -> bool:
