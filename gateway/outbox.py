@@ -269,8 +269,8 @@ def _note_group(step: Step, upstream: Upstream) -> None:
 
 def _heeds_repeats(target: TargetRow, upstream: Upstream) -> bool:
     """Whether an identical repeat says anything to an upstream: where alerts are found by key, that it goes on; and to
-    one that has not got the alert, as it refused it or was away for too long, everything."""
-    return upstream.dialect.outbound.addressed_by == "key" or target.state == "dead"
+    one that has not got the alert, as it was silenced, refused, or not taken for too long, everything."""
+    return upstream.dialect.outbound.addressed_by == "key" or target.state in ("absent", "dead")
 
 
 def _take_turns(step: Step, target: TargetRow, otherwise: float | None) -> int | None:
@@ -290,9 +290,10 @@ def _take_turns(step: Step, target: TargetRow, otherwise: float | None) -> int |
 def _is_news(step: Step, target: TargetRow, before: Flat | None) -> bool:
     """Whether an upstream that has an alert, or is about to, has not heard yet what a command says of it. One that
     refused the alert is told what it says by now, as it would have been."""
+    is_waiting = target.state == "waiting" or step.tx.is_waiting(step.row.id, target.upstream)
     if step.operation is Operation.REOPEN or "enabled" in (step.changed or ()):
-        return target.state in ("waiting", "present", "gone", "dead")
-    if target.state not in ("waiting", "present"):
+        return is_waiting or target.state in ("present", "gone", "dead")
+    if not is_waiting and target.state != "present":
         return target.state == "dead" and step.operation in TELLING and bool(step.changed)
     if step.operation is Operation.ACKNOWLEDGE:
         return before is None or before.get("status") != "acknowledged"

@@ -4,6 +4,7 @@ that the end of an alert is told wherever the alert was."""
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.engine.vendors import (
     Uptinio,
     ago,
     down,
+    gated,
     inner,
     messages,
     outbox,
@@ -360,6 +362,28 @@ def test_an_upstream_that_refused_an_alert_is_told_what_it_says_by_now(tmp_path:
             settled(h, count=3)
             assert [got.body["summary"] for got in one.got] == ["Disk full", "Disk is fuller"]
             assert not outbox(h, "dead")
+
+
+def test_an_end_is_told_where_the_alert_was_about_to_be_opened_again(tmp_path: Path) -> None:
+    """It was under way as the upstream was taken out of the file: it stayed open there for good."""
+    gate = threading.Event()
+    with chaos(OK) as one, chaos(OK) as two:
+        there, other = table("one", one.url, "pagerduty", timeout="5s"), table("two", two.url, "ilert")
+        with house(tmp_path, config=lambda _: text(there)) as h:
+            made = inner(down(h))
+            where = f"{COLLECTIONS['uptinio']}/{made['id']}"
+            h.call("PUT", where, {"status": "resolved"})
+            settled(h, count=2)
+            one.answer = lambda got: gated(gate, OK)
+            opened = threading.Thread(target=h.call, args=("PUT", where, {"status": "active"}))
+            opened.start()
+            h.wait_for(lambda: len(one.got) == 3)
+            again(h, text(other, to='["two"]'))
+            h.call("PUT", where, {"status": "resolved"})
+            gate.set()
+            opened.join()
+            again(h, text(there))
+            h.wait_for(partial(is_told, one, ["trigger", "resolve", "trigger", "resolve"]))
 
 
 # --- keys ------------------------------------------------------------------------------------------------------

@@ -90,6 +90,23 @@ def test_a_new_alert_is_not_told_until_it_is_over(tmp_path: Path, kind: str) -> 
         assert words(h, name) == ["ALERT"]
 
 
+@pytest.mark.parametrize("dialect", ["ibm_monitoring", "livesession", "uptinio"])
+def test_where_alerts_have_ids_it_is_told_once_it_is_over_too(tmp_path: Path, dialect: str) -> None:
+    """An identical repeat says nothing to who has the alert; here nobody has it, and nobody ever heard of it."""
+    name = _named("Quiet")
+    with lasting(tmp_path, {"there": dialect}) as h:
+        made = _silenced(h, name)
+        posted(h, alert(name))
+        _is_over(h, made)
+        posted(h, alert(name))
+        posted(h, alert(name))
+        h.arrives(dialect, 1)
+        told = "SELECT operation FROM deliveries WHERE state = 'delivered'"
+        h.wait_for(lambda: select(h, told) == ["update"])
+        posted(h, alert(name))
+        assert [one.method for one in h.arrived(dialect)] == ["POST"]
+
+
 @pytest.mark.parametrize("kind", STORES)
 def test_what_is_open_is_acknowledged(tmp_path: Path, kind: str) -> None:
     """What is meant, and nothing else; its end is told."""
