@@ -22,6 +22,7 @@ from gateway.targets import Targets, stand_down
 from gateway.terms import (
     ENDING,
     INSTEAD_OF,
+    MUTED,
     TELLING,
     TURNS,
     group_of,
@@ -31,6 +32,7 @@ from gateway.terms import (
     saying,
     unsaid,
     what_to_send,
+    with_muted,
 )
 from gateway.translation import Fate, Said, translate, unmet_text
 
@@ -60,11 +62,11 @@ class Outbox:
             self._untold(step, target, before)
             return
         if step.muted and step.operation in TELLING:
-            step.tx.put_target(target)
+            _keep_back(step, target)
             step.accepted.reports[target.upstream] = (Fate("status", "kept", "", f"silenced by {step.muted}"),)
             return
         _note_group(step, upstream)
-        says = bool(step.changed) or (step.is_repeat and _heeds_repeats(target, upstream))
+        says = _says_something(step, target, upstream)
         operation = in_terms_of(upstream, step.operation, before, step.flat, says_something=says)
         if operation is None:
             return
@@ -79,7 +81,7 @@ class Outbox:
             self._targets.give_way(step, target, upstream)
         newest = _newest(step, target)
         delivery = self._delivery(step, target, sent, newest)
-        is_known = target.state != "dead"
+        is_known = target.state != "dead" and MUTED not in target.seen
         is_cut = self.cut_loop(step.via, delivery, step.accepted, is_echo=_is_echo(step.tx, target))
         if is_cut or (is_known and _count_repeat(step, newest, delivery)):
             self._put_out(step, target, delivery)
@@ -226,7 +228,8 @@ class Outbox:
 
     def _said(self, step: Step, target: TargetRow, upstream: Upstream) -> Said:
         said = dict(step.asked.verbatim) if step.caller.dialect.name == step.row.dialect else None
-        body = CommandBody(changed=step.changed, said=said, dropped=step.asked.dropped)
+        changed = with_muted(target, step.command, step.changed)
+        body = CommandBody(changed=changed, said=said, dropped=step.asked.dropped)
         words = saying(step.row, target, step.flat, body, step.now, reading=step.asked.reading)
         return translate(words, upstream.destination)
 
@@ -267,10 +270,21 @@ def _note_group(step: Step, upstream: Upstream) -> None:
         step.tx.add_id(step.row.scope, group, upstream.name, step.row.id)
 
 
-def _heeds_repeats(target: TargetRow, upstream: Upstream) -> bool:
-    """Whether an identical repeat says anything to an upstream: where alerts are found by key, that it goes on; and to
-    one that has not got the alert, as it was silenced, refused, or not taken for too long, everything."""
-    return upstream.dialect.outbound.addressed_by == "key" or target.state in ("absent", "dead")
+def _says_something(step: Step, target: TargetRow, upstream: Upstream) -> bool:
+    """Whether a command says anything to an upstream: a change, be it one that a silence kept back. An identical repeat
+    does where alerts are found by key: that it goes on; and to one that has not got the alert, as it was silenced,
+    refused, or not taken for too long, everything."""
+    if step.changed or MUTED in target.seen:
+        return True
+    return step.is_repeat and (upstream.dialect.outbound.addressed_by == "key" or target.state in ("absent", "dead"))
+
+
+def _keep_back(step: Step, target: TargetRow) -> None:
+    """What is silenced is not told; to an upstream that has the alert it is once the silence is over."""
+    if step.changed and target.state in ("waiting", "present"):
+        paths = with_muted(target, step.command, step.changed)
+        target.seen = {**target.seen, MUTED: [step.command, paths]}
+    step.tx.put_target(target)
 
 
 def _take_turns(step: Step, target: TargetRow, otherwise: float | None) -> int | None:
@@ -290,10 +304,13 @@ def _take_turns(step: Step, target: TargetRow, otherwise: float | None) -> int |
 def _is_news(step: Step, target: TargetRow, before: Flat | None) -> bool:
     """Whether an upstream that has an alert, or is about to, has not heard yet what a command says of it. One that
     refused the alert is told what it says by now, as it would have been."""
-    is_waiting = target.state == "waiting" or step.tx.is_waiting(step.row.id, target.upstream)
+    if target.state == "standby":  # for a fallback, its turn decides
+        return False
+    is_waiting = step.tx.is_waiting(step.row.id, target.upstream)
+    is_ended = target.state == "gone" and not step.row.is_open  # else it is to be told that it is on again
     if step.operation is Operation.REOPEN or "enabled" in (step.changed or ()):
         return is_waiting or target.state in ("present", "gone", "dead")
-    if not is_waiting and target.state != "present":
+    if not is_waiting and (is_ended or target.state not in ("present", "gone")):
         return target.state == "dead" and step.operation in TELLING and bool(step.changed)
     if step.operation is Operation.ACKNOWLEDGE:
         return before is None or before.get("status") != "acknowledged"

@@ -31,6 +31,7 @@ from gateway.terms import (
     is_anothers,
     saying,
     what_to_send,
+    with_muted,
 )
 from gateway.translation import Fate, translate, unmet_text
 from gateway.values import from_millis, iso_seconds
@@ -102,7 +103,7 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
         return structs.replace(_nothing(delivery, operation, Why(Code.NOT_NEEDED, "it has ended since")), renews=True)
     takes_over = _revived(tx, target, upstream)
     operation = _in_its_terms(tx, command, delivery, upstream)
-    command = _with_merged(tx, command, delivery)
+    command = _with_muted(_with_merged(tx, command, delivery), target)
     operation, void = _as_things_stand(operation, row, target, upstream)
     if operation in (Operation.CREATE, Operation.REOPEN) and _is_over(turn):
         void = Why(Code.NOT_NEEDED, "it has ended since")
@@ -357,6 +358,14 @@ def _with_merged(tx: Tx, command: CommandRow, delivery: DeliveryRow) -> CommandR
     for body in reversed(earlier):
         said = merged(body.said, said) if said is not None and body.said is not None else said
     return structs.replace(command, body=structs.replace(command.body, changed=tuple(paths), said=said))
+
+
+def _with_muted(command: CommandRow, target: TargetRow) -> CommandRow:
+    """The command with what was changed before in a silence: who has the alert was not told of that."""
+    changed = with_muted(target, command.id, command.body.changed)
+    if changed == command.body.changed:
+        return command
+    return structs.replace(command, body=structs.replace(command.body, changed=changed, said=None))
 
 
 def _in_its_terms(tx: Tx, command: CommandRow, delivery: DeliveryRow, upstream: Upstream) -> Operation:

@@ -17,7 +17,7 @@ from gateway.dialect import Again, Changed, Delivered, Found, Missing, Outcome, 
 from gateway.errors import ProblemKind
 from gateway.preparing import Shipment, target_of
 from gateway.store import AlertRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
-from gateway.terms import ENDING, INSTEAD_OF, SPOKEN, TRIED_AT, TURNS, is_anothers, may_look
+from gateway.terms import ENDING, INSTEAD_OF, MUTED, SPOKEN, TELLING, TRIED_AT, TURNS, is_anothers, may_look
 from gateway.translation import Fate
 
 KINDS = frozenset(ProblemKind)
@@ -281,6 +281,8 @@ def _stands(
         target.seen.pop(TRIED_AT, None)
         target.seen.pop(INSTEAD_OF, None)
         target.seen.pop(TURNS, None)
+        if shipment.operation in TELLING and target.seen.get(MUTED, (0,))[0] < delivery.command:
+            target.seen.pop(MUTED, None)
         if outcome.ids:
             target.seen[SPOKEN] = upstream.dialect.name
         if upstream.dialect.outbound.addressed_by == "key" and may_look(upstream) and outcome.ids.get("id"):

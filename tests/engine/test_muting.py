@@ -600,6 +600,31 @@ def test_what_goes_on_once_the_silence_is_over_wakes_somebody(tmp_path: Path, ki
         assert there.count("POST") == 2
 
 
+@pytest.mark.parametrize("dialect", ["ilert", "opsgenie", "livesession", "uptinio"])
+@pytest.mark.parametrize("is_acknowledged", [False, True])
+def test_what_changed_in_a_silence_is_told_once_it_is_over(tmp_path: Path, dialect: str, is_acknowledged: bool) -> None:
+    """An identical repeat says nothing new to the gateway, but to those who were not told: they showed for good what
+    was no longer so. Who cannot be told of silences, or was not woken by their end, hears of it as of any change."""
+    name = _named("Changed")
+    told = "SELECT operation FROM deliveries WHERE state = 'delivered' ORDER BY id"
+    with lasting(tmp_path, {"there": dialect}) as h:
+        posted(h, alert(name))
+        h.wait_for(lambda: select(h, told) == ["create"])
+        if is_acknowledged:
+            _said_by_somebody(h)
+        made = _silenced(h, name)
+        for text in ("worse", "much worse"):
+            posted(h, alert(name, annotations={"summary": text}))
+        assert "much worse" not in str(h.arrived(dialect))
+        _is_over(h, made)
+        posted(h, alert(name, annotations={"summary": "much worse"}))
+        h.wait_for(lambda: any("much worse" in str(one.body) for one in h.arrived(dialect)))
+        h.wait_for(lambda: not select(h, "SELECT id FROM deliveries WHERE state = 'waiting'"))
+        before = select(h, told)
+        posted(h, alert(name, annotations={"summary": "much worse"}))
+        assert select(h, "SELECT operation FROM deliveries ORDER BY id") == before
+
+
 @pytest.mark.parametrize("kind", STORES)
 def test_a_silence_that_is_longer_than_retention_wakes_somebody_too(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
