@@ -287,7 +287,8 @@ def _stands(
             target.seen[SPOKEN] = upstream.dialect.name
         if upstream.dialect.outbound.addressed_by == "key" and may_look(upstream) and outcome.ids.get("id"):
             _stand_for_adopted(tx, row, target, outcome.ids["id"], now)
-        target.renew_at = now + int(outcome.renew * 1000) if outcome.renew and row.is_open else None
+        if shipment.operation in TELLING or target.renew_at is None or not row.is_open:  # else it said nothing of that
+            target.renew_at = now + int(outcome.renew * 1000) if outcome.renew and row.is_open else None
         named = tx.alert_by_id(row.scope, outcome.ids["id"]) if attempt.show and outcome.ids.get("id") else None
         for name in outcome.ids.values():
             tx.add_id(row.scope, name, target.upstream, row.id)
