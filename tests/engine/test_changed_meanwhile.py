@@ -270,6 +270,24 @@ def test_an_alert_that_is_open_again_is_told_to_an_upstream_that_is_back(tmp_pat
             assert [got.body["event_action"] for got in one.got] == ["trigger", "resolve", "trigger"]
 
 
+def test_what_changed_since_it_is_open_again_is_told_to_an_upstream_that_is_back(tmp_path: Path) -> None:
+    """It had ended there, so it was thought to be none of its business, and was opened with the words from before."""
+    with chaos(OK) as one, chaos(OK) as two:
+        there, other = table("one", one.url, "pagerduty"), table("two", two.url, "ilert")
+        with house(tmp_path, config=lambda _: text(there)) as h:
+            made = inner(down(h))
+            where = f"{COLLECTIONS['uptinio']}/{made['id']}"
+            h.call("PUT", where, {"status": "resolved"})
+            settled(h, count=2)
+            again(h, text(other, to='["two"]'))
+            h.call("PUT", where, {"status": "active"})
+            h.call("PUT", where, {"message": "It is worse"})
+            again(h, text(there, other, to='["two"]'))
+            h.wait_for(lambda: len(one.got) == 4)
+            assert is_told(one, ["trigger", "resolve", "trigger", "trigger"])
+            assert one.got[-1].body["payload"]["summary"] == "It is worse"
+
+
 def test_what_ended_and_was_opened_again_while_the_upstream_was_out_stays_open_there(tmp_path: Path) -> None:
     """The last word counts, also of what waited."""
     with chaos(CLOSE) as one, chaos(OK) as two:
