@@ -270,6 +270,24 @@ def test_an_alert_that_is_open_again_is_told_to_an_upstream_that_is_back(tmp_pat
             assert [got.body["event_action"] for got in one.got] == ["trigger", "resolve", "trigger"]
 
 
+def test_what_an_update_made_is_found_though_another_update_came_before_anybody_looked(tmp_path: Path) -> None:
+    """It was looked for by the words of the later one, and made again: nobody could end the first."""
+    vendor = Uptinio()
+    vendor.then = [CLOSE]
+    with chaos(vendor) as one, chaos(OK) as two:
+        there, other = table("one", one.url, "uptinio", first="300ms"), table("two", two.url, "ilert")
+        with house(tmp_path, config=lambda _: text(there, other, to='["two"]')) as h:
+            page(h)
+            again(h, text(there, other, to='["two", "one"]'))
+            page(h, summary="Disk is full")
+            h.wait_for(lambda: vendor.held)
+            for summary in ("Disk is fuller", "Disk is fullest"):
+                page(h, summary=summary)
+            [made] = vendor.held.values()
+            h.wait_for(lambda: made["message"] == "Disk is fullest")
+            assert [got.method for got in writes(one)] == ["POST", "PUT"]
+
+
 def test_what_changed_since_it_is_open_again_is_told_to_an_upstream_that_is_back(tmp_path: Path) -> None:
     """It had ended there, so it was thought to be none of its business, and was opened with the words from before."""
     with chaos(OK) as one, chaos(OK) as two:
