@@ -96,7 +96,7 @@ class Outbox:
         if delivery.state == "waiting":
             if newest is not None and target.upstream == step.accepted.primary:
                 step.accepted.queued_behind |= step.tx.waits_before(delivery)
-            _merge_waiting(step, target, upstream, delivery)
+            _merge_waiting(step, target, delivery)
         if target.state == "absent":
             target.state = "dead" if delivery.state == "dead" else "waiting"
         self._put_out(step, target, delivery)
@@ -317,14 +317,13 @@ def _is_news(step: Step, target: TargetRow, before: Flat | None) -> bool:
     return step.operation in (*ENDING, Operation.COMMENT) or bool(step.changed)
 
 
-def _merge_waiting(step: Step, target: TargetRow, upstream: Upstream, delivery: DeliveryRow) -> None:
+def _merge_waiting(step: Step, target: TargetRow, delivery: DeliveryRow) -> None:
     """An update that still waits right before this one in the lane is said by this one too; but for one that is about
-    to make the alert there, or has tried to: by its words it would be found."""
+    to make the alert there, or has tried to: by its words it would be found, and some keep those of the first."""
     if delivery.operation != Operation.UPDATE:
         return
     earlier = step.tx.last_waiting(delivery.upstream, delivery.lane)
-    makes_it = upstream.dialect.outbound.addressed_by == "id" and target.state != "present"
-    if earlier is not None and not (makes_it and not step.tx.waits_before(earlier)):
+    if earlier is not None and (target.state == "present" or step.tx.waits_before(earlier)):
         _merge(step, earlier, delivery)
 
 

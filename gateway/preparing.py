@@ -391,9 +391,9 @@ def _ship(turn: _Turn, command: CommandRow, operation: Operation, takes_over: in
     delivery, row, target, upstream = turn.delivery, turn.row, turn.target, turn.upstream
     asked = (operation, Operation.REOPEN) if operation is Operation.UPDATE else (operation,)
     is_own = (delivery.operation in asked or command.body.after is None) and INSTEAD_OF not in target.seen
-    # where alerts have ids, what was made is found by its words: an update makes it in its own at every attempt
-    by_id = upstream.dialect.outbound.addressed_by == "id" and delivery.operation == Operation.UPDATE
-    present = command.body.after if (is_own or by_id) and command.body.after is not None else row.body
+    # what was made may be found by its words: an update makes it in its own at every attempt
+    in_own_words = is_own or delivery.operation == Operation.UPDATE
+    present = command.body.after if in_own_words and command.body.after is not None else row.body
     late = _late_note(command.at, turn.now) if operation in TELLING else ""
     body = command.body if is_own else CommandBody(dropped=command.body.dropped)
     at = row.updated_at if command.body.renews else command.at  # what is told again is told in the same words
