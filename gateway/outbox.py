@@ -15,12 +15,14 @@ from gateway.codes import Code
 from gateway.config import Config, Upstream
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import MakeId
+from gateway.operating import send_again
 from gateway.rows import Unmet
 from gateway.store import CommandBody, DeliveryFilter, DeliveryRow, TargetRow, Tx
 from gateway.targets import Targets, stand_down
 from gateway.terms import (
     ENDING,
     INSTEAD_OF,
+    MUTED,
     TELLING,
     TURNS,
     group_of,
@@ -30,6 +32,7 @@ from gateway.terms import (
     saying,
     unsaid,
     what_to_send,
+    with_muted,
 )
 from gateway.translation import Fate, Said, translate, unmet_text
 
@@ -59,11 +62,11 @@ class Outbox:
             self._untold(step, target, before)
             return
         if step.muted and step.operation in TELLING:
-            step.tx.put_target(target)
+            _keep_back(step, target)
             step.accepted.reports[target.upstream] = (Fate("status", "kept", "", f"silenced by {step.muted}"),)
             return
         _note_group(step, upstream)
-        says = bool(step.changed) or (step.is_repeat and _heeds_repeats(target, upstream))
+        says = _says_something(step, target, upstream)
         operation = in_terms_of(upstream, step.operation, before, step.flat, says_something=says)
         if operation is None:
             return
@@ -76,9 +79,9 @@ class Outbox:
             return
         if sent is Operation.REOPEN:
             self._targets.give_way(step, target, upstream)
-        newest = step.tx.newest_in_lane(target.upstream, target.lane)
+        newest = _newest(step, target)
         delivery = self._delivery(step, target, sent, newest)
-        is_known = target.state != "dead"
+        is_known = target.state != "dead" and MUTED not in target.seen
         is_cut = self.cut_loop(step.via, delivery, step.accepted, is_echo=_is_echo(step.tx, target))
         if is_cut or (is_known and _count_repeat(step, newest, delivery)):
             self._put_out(step, target, delivery)
@@ -93,7 +96,7 @@ class Outbox:
         if delivery.state == "waiting":
             if newest is not None and target.upstream == step.accepted.primary:
                 step.accepted.queued_behind |= step.tx.waits_before(delivery)
-            _merge_waiting(step, delivery)
+            _merge_waiting(step, target, delivery)
         if target.state == "absent":
             target.state = "dead" if delivery.state == "dead" else "waiting"
         self._put_out(step, target, delivery)
@@ -225,7 +228,8 @@ class Outbox:
 
     def _said(self, step: Step, target: TargetRow, upstream: Upstream) -> Said:
         said = dict(step.asked.verbatim) if step.caller.dialect.name == step.row.dialect else None
-        body = CommandBody(changed=step.changed, said=said, dropped=step.asked.dropped)
+        changed = with_muted(target, step.command, step.changed)
+        body = CommandBody(changed=changed, said=said, dropped=step.asked.dropped)
         words = saying(step.row, target, step.flat, body, step.now, reading=step.asked.reading)
         return translate(words, upstream.destination)
 
@@ -248,6 +252,17 @@ class Outbox:
         )
 
 
+def _newest(step: Step, target: TargetRow) -> DeliveryRow | None:
+    """The last delivery of the lane. What came while the upstream was not in the configuration is told before what
+    comes now: behind that it would undo it, or be held back for good as that was newer."""
+    newest = step.tx.newest_in_lane(target.upstream, target.lane)
+    if newest is None or newest.code != Code.NO_UPSTREAM:
+        return newest
+    dead = step.tx.deliveries(DeliveryFilter(state="dead", upstream=target.upstream, alert=newest.alert, after=0))
+    send_again(step.tx, [one for one in dead if one.code == Code.NO_UPSTREAM], step.now, force=False)
+    return step.tx.newest_in_lane(target.upstream, target.lane)
+
+
 def _note_group(step: Step, upstream: Upstream) -> None:
     """Has an alert found among those that its caller told of together."""
     group = group_of(step.row, upstream) if step.operation in TELLING else None
@@ -255,10 +270,21 @@ def _note_group(step: Step, upstream: Upstream) -> None:
         step.tx.add_id(step.row.scope, group, upstream.name, step.row.id)
 
 
-def _heeds_repeats(target: TargetRow, upstream: Upstream) -> bool:
-    """Whether an identical repeat says anything to an upstream: where alerts are found by key, that it goes on; and to
-    one that has not got the alert, as it refused it or was away for too long, everything."""
-    return upstream.dialect.outbound.addressed_by == "key" or target.state == "dead"
+def _says_something(step: Step, target: TargetRow, upstream: Upstream) -> bool:
+    """Whether a command says anything to an upstream: a change, be it one that a silence kept back. An identical repeat
+    does where alerts are found by key: that it goes on; and to one that has not got the alert, as it was silenced,
+    refused, or not taken for too long, everything."""
+    if step.changed or MUTED in target.seen:
+        return True
+    return step.is_repeat and (upstream.dialect.outbound.addressed_by == "key" or target.state in ("absent", "dead"))
+
+
+def _keep_back(step: Step, target: TargetRow) -> None:
+    """What is silenced is not told; to an upstream that has the alert it is once the silence is over."""
+    if step.changed and target.state in ("waiting", "present"):
+        paths = with_muted(target, step.command, step.changed)
+        target.seen = {**target.seen, MUTED: [step.command, paths]}
+    step.tx.put_target(target)
 
 
 def _take_turns(step: Step, target: TargetRow, otherwise: float | None) -> int | None:
@@ -276,22 +302,28 @@ def _take_turns(step: Step, target: TargetRow, otherwise: float | None) -> int |
 
 
 def _is_news(step: Step, target: TargetRow, before: Flat | None) -> bool:
-    """Whether an upstream that has an alert, or is about to, has not heard yet what a command says of it."""
-    if step.operation is Operation.REOPEN:
-        return target.state in ("waiting", "present", "gone")
-    if target.state not in ("waiting", "present"):
+    """Whether an upstream that has an alert, or is about to, has not heard yet what a command says of it. One that
+    refused the alert is told what it says by now, as it would have been."""
+    if target.state == "standby":  # for a fallback, its turn decides
         return False
+    is_waiting = step.tx.is_waiting(step.row.id, target.upstream)
+    is_ended = target.state == "gone" and not step.row.is_open  # else it is to be told that it is on again
+    if step.operation is Operation.REOPEN or "enabled" in (step.changed or ()):
+        return is_waiting or target.state in ("present", "gone", "dead")
+    if not is_waiting and (is_ended or target.state not in ("present", "gone")):
+        return target.state == "dead" and step.operation in TELLING and bool(step.changed)
     if step.operation is Operation.ACKNOWLEDGE:
         return before is None or before.get("status") != "acknowledged"
     return step.operation in (*ENDING, Operation.COMMENT) or bool(step.changed)
 
 
-def _merge_waiting(step: Step, delivery: DeliveryRow) -> None:
-    """An update that still waits right before this one in the lane is said by this one too."""
+def _merge_waiting(step: Step, target: TargetRow, delivery: DeliveryRow) -> None:
+    """An update that still waits right before this one in the lane is said by this one too; but for one that is about
+    to make the alert there, or has tried to: by its words it would be found, and some keep those of the first."""
     if delivery.operation != Operation.UPDATE:
         return
     earlier = step.tx.last_waiting(delivery.upstream, delivery.lane)
-    if earlier is not None:
+    if earlier is not None and (target.state == "present" or step.tx.waits_before(earlier)):
         _merge(step, earlier, delivery)
 
 

@@ -20,7 +20,19 @@ from gateway.dialect import Sending
 from gateway.errors import ProblemKind
 from gateway.rows import Unmet
 from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
-from gateway.terms import ENDING, INSTEAD_OF, TELLING, TRIED_AT, TURNS, group_of, is_anothers, saying, what_to_send
+from gateway.terms import (
+    ENDING,
+    INSTEAD_OF,
+    TELLING,
+    TRIED_AT,
+    TURNS,
+    group_of,
+    in_terms_of,
+    is_anothers,
+    saying,
+    what_to_send,
+    with_muted,
+)
 from gateway.translation import Fate, translate, unmet_text
 from gateway.values import from_millis, iso_seconds
 from gateway.wire import merged
@@ -90,7 +102,8 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
     if command.body.renews and not row.is_open:
         return structs.replace(_nothing(delivery, operation, Why(Code.NOT_NEEDED, "it has ended since")), renews=True)
     takes_over = _revived(tx, target, upstream)
-    command = _with_merged(tx, command, delivery)
+    operation = _in_its_terms(tx, command, delivery, upstream)
+    command = _with_muted(_with_merged(tx, command, delivery), target)
     operation, void = _as_things_stand(operation, row, target, upstream)
     if operation in (Operation.CREATE, Operation.REOPEN) and _is_over(turn):
         void = Why(Code.NOT_NEEDED, "it has ended since")
@@ -347,6 +360,25 @@ def _with_merged(tx: Tx, command: CommandRow, delivery: DeliveryRow) -> CommandR
     return structs.replace(command, body=structs.replace(command.body, changed=tuple(paths), said=said))
 
 
+def _with_muted(command: CommandRow, target: TargetRow) -> CommandRow:
+    """The command with what was changed before in a silence: who has the alert was not told of that."""
+    changed = with_muted(target, command.id, command.body.changed)
+    if changed == command.body.changed:
+        return command
+    return structs.replace(command, body=structs.replace(command.body, changed=changed, said=None))
+
+
+def _in_its_terms(tx: Tx, command: CommandRow, delivery: DeliveryRow, upstream: Upstream) -> Operation:
+    """What an update is in this upstream's terms. That was decided when it came, unless the upstream was not in the
+    configuration then: whether it takes a rule that was switched off as an end is known only now."""
+    operation = Operation(delivery.operation)
+    first = tx.command(delivery.merges[0]) if delivery.merges else command
+    if operation is not Operation.UPDATE or first is None or first.body.before is None or command.body.after is None:
+        return operation
+    before, after = {"enabled": first.body.before.enabled}, {"enabled": command.body.after.enabled}
+    return in_terms_of(upstream, operation, before, after, says_something=True) or operation
+
+
 def _is_last(tx: Tx, row: AlertRow, upstream: Upstream) -> bool:
     """Whether no other alert is open there of what the caller told of together with this one. Decided when the end is
     sent, by what is accepted: one that is told meanwhile says itself that the group is on."""
@@ -359,7 +391,9 @@ def _ship(turn: _Turn, command: CommandRow, operation: Operation, takes_over: in
     delivery, row, target, upstream = turn.delivery, turn.row, turn.target, turn.upstream
     asked = (operation, Operation.REOPEN) if operation is Operation.UPDATE else (operation,)
     is_own = (delivery.operation in asked or command.body.after is None) and INSTEAD_OF not in target.seen
-    present = row.body if not is_own or command.body.after is None else command.body.after
+    # what was made may be found by its words: an update makes it in its own at every attempt
+    in_own_words = is_own or delivery.operation == Operation.UPDATE
+    present = command.body.after if in_own_words and command.body.after is not None else row.body
     late = _late_note(command.at, turn.now) if operation in TELLING else ""
     body = command.body if is_own else CommandBody(dropped=command.body.dropped)
     at = row.updated_at if command.body.renews else command.at  # what is told again is told in the same words

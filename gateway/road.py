@@ -26,7 +26,7 @@ from gateway.outbox import Outbox
 from gateway.routing import Choice, choose, taking
 from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryRow, Tx
 from gateway.targets import Targets, hold, lane_of
-from gateway.terms import ENDING, TELLING
+from gateway.terms import ENDING, MUTED, TELLING
 from gateway.values import from_millis, millis
 from gateway.wire import Wire, merged
 
@@ -281,6 +281,8 @@ class Road:
         for target in targets:
             if not step.anew or self._outbox.is_told_anew(target, step.operation):
                 self._outbox.deliver(step, target, before)
+            elif step.operation is Operation.REOPEN:  # it never heard of the silence, nor of what was said meanwhile
+                self._outbox.deliver(structs.replace(step, operation=Operation.UPDATE), target, before)
 
     def _own_words(self, asked: Command, row: AlertRow, caller: Caller) -> Wire | None:
         """The caller's words, where an upstream speaks its dialect and the alert was made in that dialect too."""
@@ -441,8 +443,8 @@ def _end_of(flat: Flat) -> int | None:
 
 
 def _is_told(tx: Tx, row: AlertRow) -> bool:
-    """Whether every upstream of an alert was told of it, or is about to be."""
-    return all(target.state != "absent" for target in tx.targets(row.id))
+    """Whether every upstream of an alert was told of it and of what it says by now, or is about to be."""
+    return all(target.state != "absent" and MUTED not in target.seen for target in tx.targets(row.id))
 
 
 def _muted(tx: Tx, caller: Caller, flat: Flat, now: int) -> str:

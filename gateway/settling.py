@@ -17,7 +17,7 @@ from gateway.dialect import Again, Changed, Delivered, Found, Missing, Outcome, 
 from gateway.errors import ProblemKind
 from gateway.preparing import Shipment, target_of
 from gateway.store import AlertRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
-from gateway.terms import ENDING, INSTEAD_OF, SPOKEN, TRIED_AT, TURNS, is_anothers, may_look
+from gateway.terms import ENDING, INSTEAD_OF, MUTED, SPOKEN, TELLING, TRIED_AT, TURNS, is_anothers, may_look
 from gateway.translation import Fate
 
 KINDS = frozenset(ProblemKind)
@@ -281,11 +281,14 @@ def _stands(
         target.seen.pop(TRIED_AT, None)
         target.seen.pop(INSTEAD_OF, None)
         target.seen.pop(TURNS, None)
+        if shipment.operation in TELLING and target.seen.get(MUTED, (0,))[0] < delivery.command:
+            target.seen.pop(MUTED, None)
         if outcome.ids:
             target.seen[SPOKEN] = upstream.dialect.name
         if upstream.dialect.outbound.addressed_by == "key" and may_look(upstream) and outcome.ids.get("id"):
             _stand_for_adopted(tx, row, target, outcome.ids["id"], now)
-        target.renew_at = now + int(outcome.renew * 1000) if outcome.renew and row.is_open else None
+        if shipment.operation in TELLING or target.renew_at is None or not row.is_open:  # else it said nothing of that
+            target.renew_at = now + int(outcome.renew * 1000) if outcome.renew and row.is_open else None
         named = tx.alert_by_id(row.scope, outcome.ids["id"]) if attempt.show and outcome.ids.get("id") else None
         for name in outcome.ids.values():
             tx.add_id(row.scope, name, target.upstream, row.id)

@@ -29,6 +29,9 @@ SPOKEN = "dialect"
 """In which dialect the ids were given that an alert has there."""
 TRIED_AT = "tried_at"
 """When the first attempt began that may have made something there although its answer was lost, in milliseconds."""
+MUTED = "muted"
+"""What of an alert that is there was changed in a silence, and has not been said since: the last command that did so,
+and the paths."""
 OF_GROUP = "group "
 """What the ids begin with by which an upstream's alerts are found that were told of together."""
 
@@ -95,6 +98,12 @@ def unsaid(upstream: Upstream, origin: Dialect, asked: Command, changed: tuple[s
     return tuple(
         Fate(path, "kept", "", f"{upstream.dialect.title} is told the {asked.operation} alone") for path in paths
     )
+
+
+def with_muted(target: TargetRow, command: int, changed: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """The paths of which an upstream is told: what a command changed, and what a silence had kept back before."""
+    since, paths = target.seen.get(MUTED, (command, ()))
+    return changed if changed is None or since >= command else tuple(dict.fromkeys((*paths, *changed)))
 
 
 def in_terms_of(

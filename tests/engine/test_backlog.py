@@ -146,19 +146,24 @@ def test_what_an_attempt_came_to_is_known_though_a_newer_update_has_merged_it(is
     assert shipment.operation is (Operation.UPDATE if is_made else Operation.CREATE)
 
 
-def test_that_an_answer_was_lost_is_known_though_a_newer_update_has_merged_it() -> None:
+@pytest.mark.parametrize("upstream", BOTH)
+def test_where_an_answer_was_lost_it_is_looked_for_in_the_same_words_whatever_came_since(upstream: str) -> None:
+    """By the words of a newer update nobody would find it there, or it would keep those of the first for good."""
     one = desk()
     alert = one.accept("ci", create("disk")).alert
     assert alert
-    [row] = one.due("byid")
+    [row] = one.due(upstream)
     one.end(one.take(row), Rejected(reason="400 no"))
     one.accept("ci", update(1, Ref(id=alert.shown)))
-    [row] = one.due("byid")
+    [row] = one.due(upstream)
     under_way = one.take(row)
     one.accept("ci", update(2, Ref(id=alert.shown)))
     one.end(structs.replace(under_way, tried_at=one.now), Again(reason="reset"))
-    [row] = one.due("byid")
-    assert one.take(row).tried_at is not None, "it is looked for before it is made again"
+    one.now += MINUTE
+    [row] = one.due(upstream)
+    again = one.take(row)
+    assert again.tried_at is not None, "it is looked for before it is made again"
+    assert again.sending and under_way.sending and again.sending.body == under_way.sending.body
 
 
 def test_of_what_was_tried_before_the_end_is_told_as_it_may_be_there_already() -> None:

@@ -4,20 +4,26 @@ that the end of an alert is told wherever the alert was."""
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gateway.config import parse
-from tests.chaos_upstream import CLOSE, chaos
-from tests.clients.callers import COLLECTIONS
+from tests.chaos_upstream import CLOSE, Chaos, chaos
+from tests.clients.callers import COLLECTIONS, ibm_alert
 from tests.engine.vendors import (
     NEEDS,
+    NO,
     OK,
     Ibm,
     Uptinio,
     ago,
     down,
+    gated,
     inner,
     messages,
     outbox,
@@ -264,6 +270,42 @@ def test_an_alert_that_is_open_again_is_told_to_an_upstream_that_is_back(tmp_pat
             assert [got.body["event_action"] for got in one.got] == ["trigger", "resolve", "trigger"]
 
 
+def test_what_an_update_made_is_found_though_another_update_came_before_anybody_looked(tmp_path: Path) -> None:
+    """It was looked for by the words of the later one, and made again: nobody could end the first."""
+    vendor = Uptinio()
+    vendor.then = [CLOSE]
+    with chaos(vendor) as one, chaos(OK) as two:
+        there, other = table("one", one.url, "uptinio", first="300ms"), table("two", two.url, "ilert")
+        with house(tmp_path, config=lambda _: text(there, other, to='["two"]')) as h:
+            page(h)
+            again(h, text(there, other, to='["two", "one"]'))
+            page(h, summary="Disk is full")
+            h.wait_for(lambda: vendor.held)
+            for summary in ("Disk is fuller", "Disk is fullest"):
+                page(h, summary=summary)
+            [made] = vendor.held.values()
+            h.wait_for(lambda: made["message"] == "Disk is fullest")
+            assert [got.method for got in writes(one)] == ["POST", "PUT"]
+
+
+def test_what_changed_since_it_is_open_again_is_told_to_an_upstream_that_is_back(tmp_path: Path) -> None:
+    """It had ended there, so it was thought to be none of its business, and was opened with the words from before."""
+    with chaos(OK) as one, chaos(OK) as two:
+        there, other = table("one", one.url, "pagerduty"), table("two", two.url, "ilert")
+        with house(tmp_path, config=lambda _: text(there)) as h:
+            made = inner(down(h))
+            where = f"{COLLECTIONS['uptinio']}/{made['id']}"
+            h.call("PUT", where, {"status": "resolved"})
+            settled(h, count=2)
+            again(h, text(other, to='["two"]'))
+            h.call("PUT", where, {"status": "active"})
+            h.call("PUT", where, {"message": "It is worse"})
+            again(h, text(there, other, to='["two"]'))
+            h.wait_for(lambda: len(one.got) == 4)
+            assert is_told(one, ["trigger", "resolve", "trigger", "trigger"])
+            assert one.got[-1].body["payload"]["summary"] == "It is worse"
+
+
 def test_what_ended_and_was_opened_again_while_the_upstream_was_out_stays_open_there(tmp_path: Path) -> None:
     """The last word counts, also of what waited."""
     with chaos(CLOSE) as one, chaos(OK) as two:
@@ -279,6 +321,105 @@ def test_what_ended_and_was_opened_again_while_the_upstream_was_out_stays_open_t
             again(h, text(there, other, to='["two"]'))
             settled(h, count=3)
             assert [got.body["event_action"] for got in one.got[before:]] == ["trigger", "resolve", "trigger"]
+
+
+def test_what_was_missed_is_told_before_what_comes_once_the_upstream_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever looks for what was missed came second: the end was never told, as something newer had been delivered, and
+    a new alert of that key woke nobody."""
+    monkeypatch.setattr("gateway.service.HOUSEKEEPING", 3600)
+    with chaos(OK) as one, chaos(OK) as two:
+        there, other = table("one", one.url, "pagerduty"), table("two", two.url, "ilert")
+        with house(tmp_path, config=lambda _: text(there)) as h:
+            page(h)
+            settled(h)
+            again(h, text(other, to='["two"]'))
+            end(h)
+            again(h, text(there))
+            page(h, summary="Disk full again")
+            settled(h, count=3)
+            assert [got.body["event_action"] for got in one.got] == ["trigger", "resolve", "trigger"]
+            assert not outbox(h, "dead")
+
+
+def test_a_change_that_was_missed_does_not_come_behind_a_newer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It undid that, or, where that had been delivered by then, was never told."""
+    monkeypatch.setattr("gateway.service.HOUSEKEEPING", 3600)
+    vendor = Uptinio()
+    with chaos(vendor) as one, chaos(OK) as two:
+        there, other = table("one", one.url, "uptinio"), table("two", two.url, "ilert")
+        with house(tmp_path, config=lambda _: text(there)) as h:
+            page(h)
+            settled(h)
+            again(h, text(other, to='["two"]'))
+            page(h, summary="Disk is fuller")
+            again(h, text(there))
+            end(h)
+            [shown] = vendor.held.values()
+            h.wait_for(lambda: shown["status"] == "resolved")
+            assert shown["message"] == "Disk is fuller"
+
+
+def test_a_rule_that_was_switched_while_the_upstream_was_out_of_the_file_ends_and_wakes_there(tmp_path: Path) -> None:
+    """It was told as a change of words: what it had raised stayed open, and nobody was woken when it was on again."""
+    with chaos(OK) as one, chaos(OK) as two:
+        there, other = table("one", one.url, "pagerduty"), table("two", two.url, "ilert")
+        inbound = f'[inbound.ibm_monitoring]\nkeys = {{ ci = "{KEY}" }}'
+        away = text(inbound, other, to='["two"]')
+        with house(tmp_path, config=lambda _: text(inbound, there)) as h:
+            made = inner(h.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert("Disk full")))
+            where = f"{COLLECTIONS['ibm_monitoring']}/{made['id']}"
+            for told, is_on in ((["trigger", "resolve"], False), (["trigger", "resolve", "trigger"], True)):
+                again(h, away)
+                assert h.call("PUT", where, {"alert": {"enabled": is_on}}).status == 200
+                again(h, text(inbound, there))
+                h.wait_for(partial(is_told, one, told))
+
+
+def is_told(upstream: Chaos, actions: list[str]) -> bool:
+    """Whether PagerDuty was asked for these actions, and no more."""
+    return [got.body["event_action"] for got in list(upstream.got)] == actions
+
+
+def test_an_upstream_that_refused_an_alert_is_told_what_it_says_by_now(tmp_path: Path) -> None:
+    """Sent again, the dead letter said what was so before the upstream was out of the file."""
+    with chaos(NO) as one, chaos(OK) as two:
+        there, other = table("one", one.url, "ilert"), table("two", two.url, "ilert")
+        with house(tmp_path, config=lambda _: text(there, other, to='["two", "one"]')) as h:
+            page(h)
+            settled(h, "dead")
+            again(h, text(other, to='["two"]'))
+            page(h, summary="Disk is fuller")
+            one.always(OK)
+            again(h, text(there, other, to='["two", "one"]'))
+            settled(h, count=3)
+            assert [got.body["summary"] for got in one.got] == ["Disk full", "Disk is fuller"]
+            assert not outbox(h, "dead")
+
+
+def test_an_end_is_told_where_the_alert_was_about_to_be_opened_again(tmp_path: Path) -> None:
+    """It was under way as the upstream was taken out of the file: it stayed open there for good."""
+    gate = threading.Event()
+    with chaos(OK) as one, chaos(OK) as two:
+        there, other = table("one", one.url, "pagerduty", timeout="5s"), table("two", two.url, "ilert")
+        with house(tmp_path, config=lambda _: text(there)) as h:
+            made = inner(down(h))
+            where = f"{COLLECTIONS['uptinio']}/{made['id']}"
+            h.call("PUT", where, {"status": "resolved"})
+            settled(h, count=2)
+            one.answer = lambda got: gated(gate, OK)
+            opened = threading.Thread(target=h.call, args=("PUT", where, {"status": "active"}))
+            opened.start()
+            h.wait_for(lambda: len(one.got) == 3)
+            again(h, text(other, to='["two"]'))
+            h.call("PUT", where, {"status": "resolved"})
+            gate.set()
+            opened.join()
+            again(h, text(there))
+            h.wait_for(partial(is_told, one, ["trigger", "resolve", "trigger", "resolve"]))
 
 
 # --- keys ------------------------------------------------------------------------------------------------------

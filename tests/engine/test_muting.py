@@ -90,6 +90,23 @@ def test_a_new_alert_is_not_told_until_it_is_over(tmp_path: Path, kind: str) -> 
         assert words(h, name) == ["ALERT"]
 
 
+@pytest.mark.parametrize("dialect", ["ibm_monitoring", "livesession", "uptinio"])
+def test_where_alerts_have_ids_it_is_told_once_it_is_over_too(tmp_path: Path, dialect: str) -> None:
+    """An identical repeat says nothing to who has the alert; here nobody has it, and nobody ever heard of it."""
+    name = _named("Quiet")
+    with lasting(tmp_path, {"there": dialect}) as h:
+        made = _silenced(h, name)
+        posted(h, alert(name))
+        _is_over(h, made)
+        posted(h, alert(name))
+        posted(h, alert(name))
+        h.arrives(dialect, 1)
+        told = "SELECT operation FROM deliveries WHERE state = 'delivered'"
+        h.wait_for(lambda: select(h, told) == ["update"])
+        posted(h, alert(name))
+        assert [one.method for one in h.arrived(dialect)] == ["POST"]
+
+
 @pytest.mark.parametrize("kind", STORES)
 def test_what_is_open_is_acknowledged(tmp_path: Path, kind: str) -> None:
     """What is meant, and nothing else; its end is told."""
@@ -581,6 +598,31 @@ def test_what_goes_on_once_the_silence_is_over_wakes_somebody(tmp_path: Path, ki
         there = [one.method for one in h.arrived("livesession")]
         h.wait_for(lambda: [one.method for one in h.arrived("livesession")].count("DELETE") == 2)
         assert there.count("POST") == 2
+
+
+@pytest.mark.parametrize("dialect", ["ilert", "opsgenie", "livesession", "uptinio"])
+@pytest.mark.parametrize("is_acknowledged", [False, True])
+def test_what_changed_in_a_silence_is_told_once_it_is_over(tmp_path: Path, dialect: str, is_acknowledged: bool) -> None:
+    """An identical repeat says nothing new to the gateway, but to those who were not told: they showed for good what
+    was no longer so. Who cannot be told of silences, or was not woken by their end, hears of it as of any change."""
+    name = _named("Changed")
+    told = "SELECT operation FROM deliveries WHERE state = 'delivered' ORDER BY id"
+    with lasting(tmp_path, {"there": dialect}) as h:
+        posted(h, alert(name))
+        h.wait_for(lambda: select(h, told) == ["create"])
+        if is_acknowledged:
+            _said_by_somebody(h)
+        made = _silenced(h, name)
+        for text in ("worse", "much worse"):
+            posted(h, alert(name, annotations={"summary": text}))
+        assert "much worse" not in str(h.arrived(dialect))
+        _is_over(h, made)
+        posted(h, alert(name, annotations={"summary": "much worse"}))
+        h.wait_for(lambda: any("much worse" in str(one.body) for one in h.arrived(dialect)))
+        h.wait_for(lambda: not select(h, "SELECT id FROM deliveries WHERE state = 'waiting'"))
+        before = select(h, told)
+        posted(h, alert(name, annotations={"summary": "much worse"}))
+        assert select(h, "SELECT operation FROM deliveries ORDER BY id") == before
 
 
 @pytest.mark.parametrize("kind", STORES)

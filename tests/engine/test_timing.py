@@ -117,6 +117,21 @@ def test_an_acknowledged_alert_keeps_its_silence(tmp_path: Path) -> None:
         assert gone.path == f"/api/v2/silence/{later[0]['id']}"
 
 
+def test_an_acknowledgement_does_not_put_off_when_it_is_said_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says nothing of until when the alert holds there. One that was held up for long did, and the alert was over
+    before it was said again: people were told that it was."""
+    monkeypatch.setattr(calls, "RENEWED_AFTER", 3600.0)
+    at = "SELECT renew_at FROM targets"
+    with lasting(tmp_path, {"there": "alertmanager"}) as h:
+        _event(h, "ALERT", summary="Disk full")
+        before = h.wait_for(lambda: [one for one in select(h, at) if one])
+        _event(h, "ACCEPT")
+        h.wait_for(lambda: select(h, "SELECT count(*) FROM deliveries WHERE state = 'delivered'") == [2])
+        assert select(h, at) == before
+
+
 def test_a_restart_goes_on_with_it(tmp_path: Path) -> None:
     with lasting(tmp_path, {"there": "alertmanager"}) as h:
         _event(h, "ALERT", summary="Disk full")
