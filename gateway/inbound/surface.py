@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeGuard
 from urllib.parse import parse_qs, unquote
 
@@ -29,6 +30,7 @@ from gateway.desk import Desk
 from gateway.dialect import CREDENTIAL, Asked, Batch, Command, Dialect, Incoming, Reply
 from gateway.errors import Problem, ProblemKind, StoreError, invalid
 from gateway.idempotency import LONGEST_KEY, Key
+from gateway.inbound.bulk import LARGE, Bulk
 from gateway.inbound.limits import WHOLE, decode, inflate, read_body
 from gateway.inbound.paths import Match, Paths
 from gateway.secrets import ANONYMOUS
@@ -69,6 +71,7 @@ class Surface:
         self._desk = desk
         self._calls = calls
         self._paths = Paths(config.inbounds.values())
+        self._bulk = Bulk()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request. A caller that went away is not answered."""
@@ -95,13 +98,12 @@ class Surface:
         """Serves a call, and notes in it what it came to. Raises `ConnectionError` where its caller went away."""
         try:
             call.match = match = self._paths.match(call.method, call.path, call.host)
-            call.caller, incoming = await self._incoming(match, scope, call.headers, receive)
-            asked = match.route.read(incoming)
-            key = self._key(_unkeyed(match, call.path), incoming, asked)
-            call.answered = answered = await self._desk.serve(
-                match.inbound, call.caller, asked, call.request, via=_via(incoming), key=key
-            )
-            return answered.relayed or match.route.answer(answered.answer)
+            call.caller, incoming, plain = await self._incoming(match, scope, call.headers, receive)
+            if len(plain) < LARGE:
+                return await self._served(call, match, incoming, *self._asked(match, incoming, plain, call.caller))
+            async with self._bulk.turn(len(plain)):
+                read = await self._bulk.read(partial(self._asked, match, incoming, plain, call.caller))
+                return await self._served(call, match, incoming, *read)
         except ConnectionError:
             raise
         except Problem as problem:
@@ -114,6 +116,21 @@ class Surface:
         except Exception:
             log.exception("request.failed", method=call.method, path=_logged(call, self._whose(call)))
             return self._refused(call, Problem(ProblemKind.INTERNAL, "the gateway failed; see its log"))
+
+    def _asked(self, match: Match, incoming: Incoming, plain: bytes, caller: str | None) -> tuple[str, Asked]:
+        """Who asks, where only the body says so, and what for. May run in a thread."""
+        body = _decoded(plain, incoming, match.inbound.dialect)
+        incoming = Incoming(incoming.params, incoming.query, incoming.headers, body, incoming.now)
+        caller = self._caller(match.inbound, incoming) if caller is None else caller
+        return caller, match.route.read(incoming)
+
+    async def _served(self, call: _Call, match: Match, incoming: Incoming, caller: str, asked: Asked) -> Reply:
+        call.caller = caller
+        key = self._key(_unkeyed(match, call.path), incoming, asked)
+        call.answered = answered = await self._desk.serve(
+            match.inbound, caller, asked, call.request, via=_via(incoming), key=key
+        )
+        return answered.relayed or match.route.answer(answered.answer)
 
     def _why(self, call: _Call, problem: Problem) -> str:
         """Why a call is refused, for the log. Where that is for no fault of its caller's it is in words of ours alone,
@@ -133,8 +150,9 @@ class Surface:
 
     async def _incoming(
         self, match: Match, scope: Scope, headers: Mapping[str, str], receive: Receive
-    ) -> tuple[str, Incoming]:
-        """The request as dialects see it, and who sent it. A credential in a header is looked at before the body."""
+    ) -> tuple[str | None, Incoming, bytes]:
+        """The request as dialects see it, but for its body, which comes along as bytes; and who sent it, where that is
+        said in a header: that is looked at before the body."""
         incoming = Incoming(
             params=match.params,
             query=_query(scope["query_string"]),
@@ -154,9 +172,7 @@ class Surface:
         plain = inflate(packed, incoming.headers.get("content-encoding", ""), most)
         if match.inbound.dialect.verify and match.inbound.settings is not None:
             _verify(match.inbound, incoming, plain)
-        body = _decoded(plain, incoming, match.inbound.dialect)
-        incoming = Incoming(incoming.params, incoming.query, incoming.headers, body, incoming.now)
-        return self._caller(match.inbound, incoming) if caller is None else caller, incoming
+        return caller, incoming, plain
 
     def _caller(self, inbound: Inbound, incoming: Incoming) -> str:
         offered = set(inbound.dialect.credentials(incoming))
