@@ -31,7 +31,7 @@ from gateway.store.sql import SqlTx
 from gateway.store.sql_running import Rows
 
 T = TypeVar("T")
-SCHEMAS = ("001.sql", "002.sql", "003.sql", "004.sql", "005.sql", "006.sql", "007.sql", "008.sql")
+SCHEMAS = ("001.sql", "002.sql", "003.sql", "004.sql", "005.sql", "006.sql", "007.sql", "008.sql", "009.sql")
 BATCH = 256
 """Jobs in one transaction."""
 ROOM = 1 << 18
