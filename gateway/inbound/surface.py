@@ -6,6 +6,7 @@ the caller's dialect, here and nowhere else. It must not know any vendor, nor wh
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Mapping
@@ -38,6 +39,8 @@ from gateway.secrets import ANONYMOUS
 log = structlog.get_logger()
 MOST_GATEWAYS, LONGEST_NAME = 16, 64
 """So many names of gateways that a command came through are kept, of so many characters each."""
+PIECE = 256 * 1024
+"""Bytes of an answer that are sent at a time, each once the ones before are on their way."""
 OURS = (ProblemKind.OVERLOADED, ProblemKind.INTERNAL)
 """What a caller is refused for through no fault of its own."""
 
@@ -336,4 +339,9 @@ async def _send(send: Send, reply: Reply, headers: list[tuple[bytes, bytes]], is
     if reply.status != 204:
         headers.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if is_head else body})
+    left = memoryview(b"" if is_head else body)
+    while len(left) > PIECE:
+        await send({"type": "http.response.body", "body": bytes(left[:PIECE]), "more_body": True})
+        await asyncio.sleep(0)  # else all of it is written at once, and lies there a second and a third time
+        left = left[PIECE:]
+    await send({"type": "http.response.body", "body": bytes(left)})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from gateway.inbound import bulk
 from gateway.inbound.bulk import LARGE, WAITING, WORKED_ON, Bulk
 from gateway.service import Gateway
 from gateway.store import AlertFilter
+from gateway.store.sqlite import SqliteStore
+from tests.clients.callers import ALERTS
 from tests.engine.lasting import alert, lasting, posted, select
 from tests.harness import KEY
 
@@ -134,42 +138,96 @@ def test_a_large_body_is_read_beside_the_event_loop(tmp_path: Path, monkeypatch:
         posted(h, *many)
         assert len(readers) == 1 and readers[0].name.startswith("asyncio"), readers
         assert select(h, "SELECT count(*) FROM alerts") == [1 + len(many)]
-        told = h.call("POST", "/alertmanager/api/v2/alerts", {"not": "x" * LARGE})
+        told = h.call("POST", ALERTS, {"not": "x" * LARGE})
         assert told.status == 400 and len(readers) == 2
+
+
+def _gateway(directory: Path) -> Gateway:
+    return Gateway(
+        parse(
+            f'store = "sqlite://{directory}/gateway.db"\n[inbound.alertmanager]\nkeys = {{ ci = "{KEY}" }}\n'
+            '[upstreams.oncall]\ndialect = "ilert"\nurl = "http://127.0.0.1:9"\nkey = "k"\n',
+            base=directory,
+        )
+    )
+
+
+def _client(gateway: Gateway) -> httpx.AsyncClient:
+    headers = {"authorization": f"Bearer {KEY}"}
+    return httpx.AsyncClient(transport=httpx.ASGITransport(gateway.app), base_url="http://gateway", headers=headers)
+
+
+async def _post(client: httpx.AsyncClient, *alerts: Any) -> None:
+    assert (await client.post(ALERTS, json=alerts)).is_success
 
 
 def test_a_single_alert_comes_between_those_of_batches(tmp_path: Path) -> None:
     """All alerts of all batches were in front of it: forty bodies of a MiB kept others waiting for seven seconds."""
-    config = (
-        f'store = "sqlite://{tmp_path}/gateway.db"\n[inbound.alertmanager]\nkeys = {{ ci = "{KEY}" }}\n'
-        '[upstreams.oncall]\ndialect = "ilert"\nurl = "http://127.0.0.1:9"\nkey = "k"\n'
-    )
 
     async def main() -> None:
-        gateway = Gateway(parse(config, base=tmp_path))
+        gateway = _gateway(tmp_path)
         scope = gateway.config.inbounds["alertmanager"].scope_of("ci")
-        headers = {"authorization": f"Bearer {KEY}"}
 
-        async with (
-            gateway.running(),
-            httpx.AsyncClient(transport=httpx.ASGITransport(gateway.app), base_url="http://gateway") as client,
-        ):
+        async def kept() -> int:
+            return await gateway.store.read(lambda tx: tx.alerts(scope, AlertFilter(limit=1))[1])
 
-            async def post(*alerts: Any) -> None:
-                assert (await client.post("/alertmanager/api/v2/alerts", json=alerts, headers=headers)).is_success
-
-            async def kept() -> int:
-                return await gateway.store.read(lambda tx: tx.alerts(scope, AlertFilter(limit=1))[1])
-
+        async with gateway.running(), _client(gateway) as client:
             batches = [
-                asyncio.create_task(post(*(alert(f"batch-{batch}-{number}") for number in range(EACH))))
+                asyncio.create_task(_post(client, *(alert(f"batch-{batch}-{number}") for number in range(EACH))))
                 for batch in range(BATCHES)
             ]
             while not await kept():
                 await _settled()
-            await post(alert("single"))
+            await _post(client, alert("single"))
             assert await kept() < BATCHES * EACH, "it came after all the others"
             await asyncio.gather(*batches)
             assert await kept() == BATCHES * EACH + 1
 
     asyncio.run(main())
+
+
+def test_a_long_answer_is_sent_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole, it lay in memory once more in each buffer on its way."""
+    monkeypatch.setattr("gateway.inbound.surface.PIECE", 1000)
+    sent: list[Any] = []
+
+    async def main() -> None:
+        gateway = _gateway(tmp_path)
+
+        async def seen(scope: Any, receive: Any, send: Any) -> None:
+            async def noting(message: Any) -> None:
+                sent.append(message)
+                await send(message)
+
+            await gateway.app(scope, receive, noting)
+
+        async with gateway.running(), _client(gateway) as client:
+            await _post(client, *(alert(f"name-{number}") for number in range(20)))
+            sent.clear()
+            client._transport = httpx.ASGITransport(seen)
+            listed = await client.get(ALERTS)
+            assert len(listed.json()) == 20 and int(listed.headers["content-length"]) == len(listed.content)
+            assert all(len(message["body"]) <= 1000 for message in sent[1:])
+            assert len(sent) == 2 + (len(listed.content) - 1) // 1000
+
+    asyncio.run(main())
+
+
+def test_a_list_that_was_answered_is_held_by_nobody(tmp_path: Path) -> None:
+    """It held itself until somebody looked for rings: a few lists of a hundred thousand alerts came to half a GiB."""
+
+    class Read(list[int]):
+        pass
+
+    async def main() -> None:
+        async with SqliteStore(str(tmp_path / "gateway.db")) as store:
+            found = weakref.ref(await store.read(lambda tx: Read(), is_long=True))
+            await _settled()
+            assert found() is None
+
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(main())
+    finally:
+        gc.enable()
