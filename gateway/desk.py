@@ -55,7 +55,9 @@ from gateway.waiting import Waiter, Waiters
 log = structlog.get_logger()
 T = TypeVar("T")
 AT_ONCE = 256
-"""So many commands of a batch are written at once: what others ask meanwhile comes between."""
+"""So many commands of a batch are under way at once."""
+PARTS = 32
+"""So many commands of a batch wait to be written at once: what others ask meanwhile comes between."""
 
 
 @dataclass
@@ -117,6 +119,7 @@ class Desk:
         by the ids of its first alert and of the request that this was told in: a repeat has to be told the same, and
         that one can be traced."""
         ended: list[Answered | BaseException] = []
+        turns = asyncio.Semaphore(PARTS)
         self._enter()
         try:
             for numbered in _rounds(asked.commands):
@@ -125,7 +128,7 @@ class Desk:
                         inbound,
                         self._order(one, who, request, self.ids(), via),
                         key.of_part(place) if key else None,
-                        is_part=True,
+                        turns,
                     )
                     for place, one in numbered
                 ]
@@ -146,11 +149,14 @@ class Desk:
     def _order(self, asked: Command, who: Caller, request: int, command: int, via: Via) -> Order:
         return Order(asked=asked, caller=who, request=request, command=command, now=self.now(), via=via)
 
-    async def _command(self, inbound: Inbound, order: Order, key: Key | None, *, is_part: bool = False) -> Answered:
-        """Does what one command asks for, and waits for the verdicts where its caller is to wait."""
+    async def _command(
+        self, inbound: Inbound, order: Order, key: Key | None, turns: asyncio.Semaphore | None = None
+    ) -> Answered:
+        """Does what one command asks for, and waits for the verdicts where its caller is to wait. Those of a batch take
+        `turns`."""
         self._have_room()
         log.debug("command", operation=order.asked.operation, caller=order.caller.name)
-        done = await self._written(lambda tx: self._accept(tx, inbound, order, key), order.command, is_part)
+        done = await self._written(lambda tx: self._accept(tx, inbound, order, key), order.command, turns)
         if isinstance(done, FirstAnswer):
             await self._see_it_land(lambda tx: first_has_landed(tx, done))
             return Answered(as_answer(done), done.alert or done.request, done.reports)
@@ -237,17 +243,20 @@ class Desk:
         self.see_whether_there_is_room()
         return self.crowd.enter()
 
-    async def _written(self, work: Callable[[Tx], T], command: int, is_part: bool) -> T:
+    async def _written(self, work: Callable[[Tx], T], command: int, turns: asyncio.Semaphore | None) -> T:
         """Writes for a caller. The parts of a batch have come in together, and are not counted each."""
-        began, ahead = time.monotonic(), None if is_part else self._enter()
         try:
-            return await self.store.write(work)
+            if turns is not None:
+                async with turns:
+                    return await self.store.write(work)
+            began, ahead = time.monotonic(), self._enter()
+            try:
+                return await self.store.write(work)
+            finally:
+                self.crowd.leave(ahead, time.monotonic() - began)
         except BaseException:
             self.waiters.remove(command)
             raise
-        finally:
-            if ahead is not None:
-                self.crowd.leave(ahead, time.monotonic() - began)
 
     def _answered(self, order: Order, accepted: Accepted, row: AlertRow | None, refused: Mapping[str, str]) -> Answered:
         dead, ref = {**accepted.dead, **refused}, order.asked.ref

@@ -53,6 +53,9 @@ PURGE_EVERY = 60.0
 """Seconds between two purges, unless there is more to remove than a batch."""
 PURGED_AT_ONCE = 500
 """So many rows of each kind are removed in one batch."""
+PURGING = 0.25
+"""Seconds of each round in which batch follows batch, where there is more than one: more may end in a second than is in
+a batch, and the store would grow for ever."""
 DRAIN_SECONDS = 14.0
 """Seconds that what is being delivered has to end, at the gateway's end."""
 STORE_PATIENCE = 2.0
@@ -318,10 +321,14 @@ class Gateway:
             await self.calls.write(self.store)
 
     async def _forget(self) -> None:
-        if time.monotonic() - self._purged >= PURGE_EVERY:
-            assert self.desk is not None
-            removed = await self._purge(self.desk.now())
-            self._purged = time.monotonic() if removed < PURGED_AT_ONCE else 0.0
+        assert self.desk is not None
+        if (began := time.monotonic()) - self._purged < PURGE_EVERY:
+            return
+        self._purged = 0.0
+        while await self._purge(self.desk.now()) >= PURGED_AT_ONCE:
+            if time.monotonic() - began >= PURGING:
+                return
+        self._purged = time.monotonic()
 
     async def _tell_at_last(self) -> None:
         """What came for an upstream while it was not in the configuration: looked for once it is, and at a start."""

@@ -6,11 +6,13 @@ the caller's dialect, here and nowhere else. It must not know any vendor, nor wh
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeGuard
 from urllib.parse import parse_qs, unquote
 
@@ -29,6 +31,7 @@ from gateway.desk import Desk
 from gateway.dialect import CREDENTIAL, Asked, Batch, Command, Dialect, Incoming, Reply
 from gateway.errors import Problem, ProblemKind, StoreError, invalid
 from gateway.idempotency import LONGEST_KEY, Key
+from gateway.inbound.bulk import LARGE, Bulk
 from gateway.inbound.limits import WHOLE, decode, inflate, read_body
 from gateway.inbound.paths import Match, Paths
 from gateway.secrets import ANONYMOUS
@@ -36,6 +39,8 @@ from gateway.secrets import ANONYMOUS
 log = structlog.get_logger()
 MOST_GATEWAYS, LONGEST_NAME = 16, 64
 """So many names of gateways that a command came through are kept, of so many characters each."""
+PIECE = 256 * 1024
+"""Bytes of an answer that are sent at a time, each once the ones before are on their way."""
 OURS = (ProblemKind.OVERLOADED, ProblemKind.INTERNAL)
 """What a caller is refused for through no fault of its own."""
 
@@ -69,6 +74,7 @@ class Surface:
         self._desk = desk
         self._calls = calls
         self._paths = Paths(config.inbounds.values())
+        self._bulk = Bulk()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request. A caller that went away is not answered."""
@@ -95,14 +101,12 @@ class Surface:
         """Serves a call, and notes in it what it came to. Raises `ConnectionError` where its caller went away."""
         try:
             call.match = match = self._paths.match(call.method, call.path, call.host)
-            incoming = await self._incoming(call, match, scope, receive)
-            assert call.caller is not None
-            asked = match.route.read(incoming)
-            key = self._key(_unkeyed(match, call.path), incoming, asked)
-            call.answered = answered = await self._desk.serve(
-                match.inbound, call.caller, asked, call.request, via=_via(incoming), key=key
-            )
-            return answered.relayed or match.route.answer(answered.answer)
+            incoming, plain = await self._incoming(call, match, scope, receive)
+            if len(plain) < LARGE:
+                return await self._served(call, match, incoming, self._asked(call, match, incoming, plain))
+            async with self._bulk.turn(len(plain)):
+                asked = await self._bulk.read(partial(self._asked, call, match, incoming, plain))
+                return await self._served(call, match, incoming, asked)
         except ConnectionError:
             raise
         except Problem as problem:
@@ -115,6 +119,22 @@ class Surface:
         except Exception:
             log.exception("request.failed", method=call.method, path=_logged(call, self._whose(call)))
             return self._refused(call, Problem(ProblemKind.INTERNAL, "the gateway failed; see its log"))
+
+    def _asked(self, call: _Call, match: Match, incoming: Incoming, plain: bytes) -> Asked:
+        """What is asked for; and by whom, where only the body says so. May run in a thread."""
+        body = _decoded(plain, incoming, match.inbound.dialect)
+        incoming = Incoming(incoming.params, incoming.query, incoming.headers, body, incoming.now)
+        if call.caller is None:
+            self._let_in(call, match, incoming)
+        return match.route.read(incoming)
+
+    async def _served(self, call: _Call, match: Match, incoming: Incoming, asked: Asked) -> Reply:
+        assert call.caller is not None
+        key = self._key(_unkeyed(match, call.path), incoming, asked)
+        call.answered = answered = await self._desk.serve(
+            match.inbound, call.caller, asked, call.request, via=_via(incoming), key=key
+        )
+        return answered.relayed or match.route.answer(answered.answer)
 
     def _why(self, call: _Call, problem: Problem) -> str:
         """Why a call is refused, for the log. Where that is for no fault of its caller's it is in words of ours alone,
@@ -132,9 +152,9 @@ class Surface:
         """In whose words a request is answered: where nothing is at its path, in those that fit it best."""
         return call.match.inbound if call.match else self._paths.nearest(call.path, call.host)
 
-    async def _incoming(self, call: _Call, match: Match, scope: Scope, receive: Receive) -> Incoming:
-        """The request as dialects see it, of a caller that is known by then and noted in the call. A credential in a
-        header is looked at before the body."""
+    async def _incoming(self, call: _Call, match: Match, scope: Scope, receive: Receive) -> tuple[Incoming, bytes]:
+        """The request as dialects see it, but for its body, which comes along as bytes. A credential in a header is
+        looked at before the body."""
         incoming = Incoming(
             params=match.params,
             query=_query(scope["query_string"]),
@@ -155,11 +175,7 @@ class Surface:
         plain = inflate(packed, incoming.headers.get("content-encoding", ""), most)
         if match.inbound.dialect.verify and match.inbound.settings is not None:
             _verify(match.inbound, incoming, plain)
-        body = _decoded(plain, incoming, match.inbound.dialect)
-        incoming = Incoming(incoming.params, incoming.query, incoming.headers, body, incoming.now)
-        if call.caller is None:
-            self._let_in(call, match, incoming)
-        return incoming
+        return incoming, plain
 
     def _let_in(self, call: _Call, match: Match, incoming: Incoming) -> None:
         """Notes whose call it is. Raises `Problem` where nobody knows the caller, and where there are too many: that is
@@ -331,4 +347,9 @@ async def _send(send: Send, reply: Reply, headers: list[tuple[bytes, bytes]], is
     if reply.status != 204:
         headers.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if is_head else body})
+    left = memoryview(b"" if is_head else body)
+    while len(left) > PIECE:
+        await send({"type": "http.response.body", "body": bytes(left[:PIECE]), "more_body": True})
+        await asyncio.sleep(0)  # else all of it is written at once, and lies there a second and a third time
+        left = left[PIECE:]
+    await send({"type": "http.response.body", "body": bytes(left)})

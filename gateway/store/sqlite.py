@@ -31,7 +31,7 @@ from gateway.store.sql import SqlTx
 from gateway.store.sql_running import Rows
 
 T = TypeVar("T")
-SCHEMAS = ("001.sql", "002.sql", "003.sql", "004.sql", "005.sql", "006.sql", "007.sql", "008.sql")
+SCHEMAS = ("001.sql", "002.sql", "003.sql", "004.sql", "005.sql", "006.sql", "007.sql", "008.sql", "009.sql")
 BATCH = 256
 """Jobs in one transaction."""
 ROOM = 1 << 18
@@ -83,7 +83,9 @@ class SqliteStore:
         self._is_closing = False
         self._takes_long = False
         self._writing: asyncio.Task[None] | None = None
-        self._threads = ThreadPoolExecutor(1 + len(ASKING), "store")
+        self._threads = ThreadPoolExecutor(1, "store")
+        # Each has a thread of its own: what a list took stays with the thread that made it, for the next one.
+        self._readers = {whose: ThreadPoolExecutor(1, f"store-{whose}") for whose in ASKING}
         self._listers: dict[Asking, apsw.Connection] = {}
         self._listing = {whose: asyncio.Lock() for whose in ASKING}
         self._ballast = Ballast(f"{self._path}.ballast")
@@ -186,7 +188,8 @@ class SqliteStore:
         self._arrived.set()
         if self._writing:
             await self._writing
-        self._threads.shutdown()
+        for threads in (self._threads, *self._readers.values()):
+            threads.shutdown()
         for connection in {self._writer, self._reader, *self._listers.values()}:
             connection.close()
         self._unlock()
@@ -207,7 +210,7 @@ class SqliteStore:
         await turn.acquire()
         try:
             connection = self._lister(whose)
-            listing = loop.run_in_executor(self._threads, self._read, connection, work)
+            listing = loop.run_in_executor(self._readers[whose], self._read, connection, work)
         except BaseException:
             turn.release()
             raise
@@ -217,17 +220,11 @@ class SqliteStore:
             turn.release()
             done.exception()
 
-        def stop() -> None:
-            """Between two statements nobody hears of it."""
-            if not listing.done():
-                connection.interrupt()
-                loop.call_later(AT_A_STRETCH, stop)
-
         listing.add_done_callback(ended)
         try:
             return await asyncio.shield(listing)
         except asyncio.CancelledError:
-            stop()
+            _stop(listing, connection)
             raise
 
     def _lister(self, whose: Asking) -> apsw.Connection:
@@ -412,6 +409,14 @@ class SqliteStore:
         with contextlib.suppress(apsw.Error):
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
+
+
+def _stop(listing: asyncio.Future[Any], connection: apsw.Connection) -> None:
+    """Interrupts a list until it ends: between two statements nobody hears of it. A function that were to call itself
+    from within would hold itself, and with it a list of a hundred MiB that was brought long ago."""
+    if not listing.done():
+        connection.interrupt()
+        asyncio.get_running_loop().call_later(AT_A_STRETCH, _stop, listing, connection)
 
 
 def lock_alone(path: str) -> int | None:

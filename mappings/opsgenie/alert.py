@@ -99,19 +99,16 @@ def fitted_details(held: Any) -> Any:
     if not isinstance(held, dict):
         return held
     texts = _texts(held)
+    excess = sum(len(name) + len(text) for name, text in texts.items()) - MOST_DETAILS
     for name in sorted(texts, key=lambda name: len(texts[name]), reverse=True):
-        excess = _size(texts) - MOST_DETAILS
-        if excess <= 0:
+        whole = len(texts[name])
+        if excess <= 0 or whole <= len(CUT):
             break
-        left = max(0, len(texts[name]) - excess - len(CUT))
-        texts[name] = texts[name][:left] + CUT if len(texts[name]) > len(CUT) else texts[name]
-    while _size(texts) > MOST_DETAILS:
-        texts.popitem()
+        texts[name] = texts[name][: max(0, whole - excess - len(CUT))] + CUT
+        excess -= whole - len(texts[name])
+    while excess > 0:
+        excess -= sum(map(len, texts.popitem()))
     return texts
-
-
-def _size(texts: dict[str, str]) -> int:
-    return sum(len(name) + len(text) for name, text in texts.items())
 
 
 def _short(most: int, longest: int) -> Any:

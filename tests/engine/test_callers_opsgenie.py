@@ -412,6 +412,22 @@ def test_details_within_the_limit(held: dict[str, str]) -> None:
     assert fitted_details(fitted) == fitted
 
 
+def test_thousands_of_details_are_measured_once() -> None:
+    """Each that was cut or left out had all of them measured again: ten thousand annotations took seconds, in the loop,
+    of everybody."""
+    measured = 0
+
+    class Text(str):
+        def __len__(self) -> int:
+            nonlocal measured
+            measured += 1
+            return super().__len__()
+
+    count = 3000
+    fitted_details({f"note-{number}": Text(f"a text of its own {number}") for number in range(count)})
+    assert measured <= 10 * count
+
+
 def test_the_page_goes_out_before_what_is_carried(tmp_path: Path) -> None:
     """Details that fill their room leave none for the carried object; all of it arrives within the limits."""
     with called(tmp_path, {"there": "opsgenie"}) as there:

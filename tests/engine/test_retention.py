@@ -30,6 +30,7 @@ def _purged(h: House) -> float:
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "PURGE_EVERY", 0.0)
     monkeypatch.setattr(service, "PURGED_AT_ONCE", 2)
+    monkeypatch.setattr(service, "PURGING", 0.0)
     monkeypatch.setattr(service, "HOUSEKEEPING", 0.2)
 
 
@@ -52,6 +53,21 @@ def test_what_has_ended_is_removed_batch_by_batch_and_counted(tmp_path: Path) ->
             h.wait_for(lambda: _metric(h, "alert_gateway_purge_behind") == 0)
             assert seen[0] >= began - 1 and behind == [1]
             assert (count(h, "deliveries"), count(h, "alerts"), count(h, "commands")) == (0, 0, 0)
+
+
+@pytest.mark.usefixtures("_small_batches")
+def test_more_than_a_batch_is_removed_in_one_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One batch a second fell behind a gateway that takes more, for ever."""
+    with chaos(OK) as upstream:
+        with before(tmp_path, table("oncall", upstream.url, "ilert")) as h:
+            for number in range(PAGES):
+                page(h, f"key-{number}")
+            settled(h, count=PAGES)
+        monkeypatch.setattr(service, "PURGING", 60.0)
+        monkeypatch.setattr(service, "HOUSEKEEPING", 60.0)
+        with before(tmp_path, table("oncall", upstream.url, "ilert"), top='retention = "1ms"') as h:
+            h.wait_for(lambda: _purged(h) == PAGES)
+            assert _metric(h, "alert_gateway_purge_behind") == 0
 
 
 @pytest.mark.usefixtures("_small_batches")

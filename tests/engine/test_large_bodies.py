@@ -1,0 +1,233 @@
+"""Bodies with hundreds of alerts in each: how many are worked on at a time, and who else gets through meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import weakref
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.config import parse
+from gateway.errors import Problem, ProblemKind
+from gateway.inbound import bulk
+from gateway.inbound.bulk import LARGE, WAITING, WORKED_ON, Bulk
+from gateway.service import Gateway
+from gateway.store import AlertFilter
+from gateway.store.sqlite import SqliteStore
+from tests.clients.callers import ALERTS
+from tests.engine.lasting import alert, lasting, posted, select
+from tests.harness import KEY
+
+THIRD = WORKED_ON // 3 + 1
+"""Two of this size are worked on at a time."""
+BATCHES, EACH = 4, 200
+
+
+async def _settled() -> None:
+    """Lets everybody come as far as they get."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+class Bodies:
+    """Large bodies, each in a task of its own, which is told when to end."""
+
+    def __init__(self) -> None:
+        self.bulk = Bulk()
+        self.inside: list[str] = []
+        self._ends: dict[str, asyncio.Event] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def come(self, name: str, size: int) -> None:
+        self._ends[name] = asyncio.Event()
+        self._tasks.append(asyncio.create_task(self._work(name, size)))
+        await _settled()
+
+    async def _work(self, name: str, size: int) -> None:
+        async with self.bulk.turn(size):
+            self.inside.append(name)
+            try:
+                await self._ends[name].wait()
+            finally:
+                self.inside.remove(name)
+
+    async def end(self, name: str) -> None:
+        self._ends[name].set()
+        await _settled()
+
+    async def leave(self, number: int) -> None:
+        self._tasks[number].cancel()
+        await _settled()
+
+
+def test_so_many_bytes_are_worked_on_at_a_time_in_their_order() -> None:
+    async def main() -> None:
+        bodies = Bodies()
+        for name in ("one", "two", "three"):
+            await bodies.come(name, THIRD)
+        await bodies.come("huge", WORKED_ON * 10)
+        await bodies.come("small", LARGE)
+        assert bodies.inside == ["one", "two"]
+        await bodies.end("two")
+        assert bodies.inside == ["one", "three"]
+        await bodies.end("three")
+        assert bodies.inside == ["one"], "the small one overtakes nobody"
+        await bodies.end("one")
+        assert bodies.inside == ["huge"], "it fits nowhere, and is worked on alone"
+        await bodies.end("huge")
+        assert bodies.inside == ["small"]
+        await bodies.end("small")
+
+    asyncio.run(main())
+
+
+def test_whoever_leaves_keeps_no_place() -> None:
+    async def main() -> None:
+        bodies = Bodies()
+        for name in ("one", "gone", "three"):
+            await bodies.come(name, WORKED_ON)
+        await bodies.leave(1)
+        await bodies.leave(0)
+        assert bodies.inside == ["three"]
+        await bodies.end("three")
+
+    asyncio.run(main())
+
+
+def test_when_too_much_waits_the_next_is_told_to_come_again() -> None:
+    async def main() -> None:
+        bodies = Bodies()
+        await bodies.come("one", THIRD)
+        await bodies.come("waits", WAITING)
+        with pytest.raises(Problem) as refused:
+            async with bodies.bulk.turn(LARGE):
+                raise AssertionError("there was room")
+        assert (refused.value.kind, refused.value.retry_after) == (ProblemKind.OVERLOADED, bulk.LATER)
+        await bodies.end("one")
+        assert bodies.inside == ["waits"]
+        await bodies.come("welcome", LARGE)
+        await bodies.end("waits")
+        assert bodies.inside == ["welcome"]
+        await bodies.end("welcome")
+
+    asyncio.run(main())
+
+
+def test_a_large_body_is_read_beside_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And taken like any other; one that is wrong is refused like any other."""
+    readers: list[threading.Thread] = []
+
+    class Seen(Bulk):
+        async def read(self, read: Any) -> Any:
+            def seen() -> Any:
+                readers.append(threading.current_thread())
+                return read()
+
+            return await super().read(seen)
+
+    monkeypatch.setattr("gateway.inbound.surface.Bulk", Seen)
+    many = [alert(f"large-{number}", generatorURL="http://prom/" + "x" * 300) for number in range(LARGE // 300)]
+    with lasting(tmp_path, {"oncall": "ilert"}) as h:
+        posted(h, alert("small"))
+        assert not readers
+        posted(h, *many)
+        assert len(readers) == 1 and readers[0].name.startswith("asyncio"), readers
+        assert select(h, "SELECT count(*) FROM alerts") == [1 + len(many)]
+        told = h.call("POST", ALERTS, {"not": "x" * LARGE})
+        assert told.status == 400 and len(readers) == 2
+
+
+def _gateway(directory: Path) -> Gateway:
+    return Gateway(
+        parse(
+            f'store = "sqlite://{directory}/gateway.db"\n[inbound.alertmanager]\nkeys = {{ ci = "{KEY}" }}\n'
+            '[upstreams.oncall]\ndialect = "ilert"\nurl = "http://127.0.0.1:9"\nkey = "k"\n',
+            base=directory,
+        )
+    )
+
+
+def _client(gateway: Gateway) -> httpx.AsyncClient:
+    headers = {"authorization": f"Bearer {KEY}"}
+    return httpx.AsyncClient(transport=httpx.ASGITransport(gateway.app), base_url="http://gateway", headers=headers)
+
+
+async def _post(client: httpx.AsyncClient, *alerts: Any) -> None:
+    assert (await client.post(ALERTS, json=alerts)).is_success
+
+
+def test_a_single_alert_comes_between_those_of_batches(tmp_path: Path) -> None:
+    """All alerts of all batches were in front of it: forty bodies of a MiB kept others waiting for seven seconds."""
+
+    async def main() -> None:
+        gateway = _gateway(tmp_path)
+        scope = gateway.config.inbounds["alertmanager"].scope_of("ci")
+
+        async def kept() -> int:
+            return await gateway.store.read(lambda tx: tx.alerts(scope, AlertFilter(limit=1))[1])
+
+        async with gateway.running(), _client(gateway) as client:
+            batches = [
+                asyncio.create_task(_post(client, *(alert(f"batch-{batch}-{number}") for number in range(EACH))))
+                for batch in range(BATCHES)
+            ]
+            while not await kept():
+                await _settled()
+            await _post(client, alert("single"))
+            assert await kept() < BATCHES * EACH, "it came after all the others"
+            await asyncio.gather(*batches)
+            assert await kept() == BATCHES * EACH + 1
+
+    asyncio.run(main())
+
+
+def test_a_long_answer_is_sent_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole, it lay in memory once more in each buffer on its way."""
+    monkeypatch.setattr("gateway.inbound.surface.PIECE", 1000)
+    sent: list[Any] = []
+
+    async def main() -> None:
+        gateway = _gateway(tmp_path)
+
+        async def seen(scope: Any, receive: Any, send: Any) -> None:
+            async def noting(message: Any) -> None:
+                sent.append(message)
+                await send(message)
+
+            await gateway.app(scope, receive, noting)
+
+        async with gateway.running(), _client(gateway) as client:
+            await _post(client, *(alert(f"name-{number}") for number in range(20)))
+            sent.clear()
+            client._transport = httpx.ASGITransport(seen)
+            listed = await client.get(ALERTS)
+            assert len(listed.json()) == 20 and int(listed.headers["content-length"]) == len(listed.content)
+            assert all(len(message["body"]) <= 1000 for message in sent[1:])
+            assert len(sent) == 2 + (len(listed.content) - 1) // 1000
+
+    asyncio.run(main())
+
+
+def test_a_list_that_was_answered_is_held_by_nobody(tmp_path: Path) -> None:
+    """It held itself until somebody looked for rings: a few lists of a hundred thousand alerts came to half a GiB."""
+
+    class Read(list[int]):
+        pass
+
+    async def main() -> None:
+        async with SqliteStore(str(tmp_path / "gateway.db")) as store:
+            found = weakref.ref(await store.read(lambda tx: Read(), is_long=True))
+            await _settled()
+            assert found() is None
+
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(main())
+    finally:
+        gc.enable()
