@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -113,6 +114,7 @@ class Watch:
         self._looks: dict[str, int] = {}
         self._own, self._began = secrets.token_hex(4), now()
         self._say_at, self._tries = 0.0, 0
+        self._beaten = -math.inf
         self.interval = 5.0
         self.calm = 12
 
@@ -135,12 +137,15 @@ class Watch:
         heartbeat = self._config().heartbeat
         if heartbeat is None:
             return self.interval
-        trouble = await self.unwell(heartbeat.stall)
-        if trouble:
-            log.error("heartbeat.withheld", reason=trouble)
-        else:
-            await _ping(heartbeat)
-        return heartbeat.every
+        if time.monotonic() - self._beaten >= heartbeat.every:
+            trouble = await self.unwell(heartbeat.stall)
+            if trouble:
+                log.error("heartbeat.withheld", reason=trouble)
+            else:
+                await _ping(heartbeat)
+            self._beaten = time.monotonic()
+        left = self._beaten + heartbeat.every - time.monotonic()
+        return max(0.0, min(self.interval, left))  # a reload may say another `every` by then
 
     async def unwell(self, stall: float) -> str:
         """Why the heartbeat has to stop: nothing where all is well."""
@@ -494,7 +499,9 @@ async def _ping(heartbeat: Heartbeat) -> None:
         answer = await transport.send(request, {})
         if answer.status >= 400:
             log.error("heartbeat.refused", status=answer.status)
-    except (Unreachable, ValueError) as error:
+    except Unreachable as error:  # what is behind a colon may quote the address, which is a secret
+        log.error("heartbeat.unreachable", reason=error.reason.partition(":")[0])
+    except ValueError as error:
         log.error("heartbeat.unreachable", reason=type(error).__name__)
     finally:
         await transport.aclose()
