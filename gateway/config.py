@@ -53,6 +53,7 @@ from gateway.registry import dialects
 from gateway.rescaling import with_scale
 from gateway.routing import Route
 from gateway.secrets import ANONYMOUS, Keyring, Secret, unread
+from gateway.store.opening import is_torn
 from gateway.translation import Destination
 
 _SALT = secrets.token_bytes(32)
@@ -504,6 +505,10 @@ class _Check(Tables):
         if url.startswith(("env:", "file:")):
             url = self.secret_store(url)
         if url.startswith(("postgresql://", "postgres://")):
+            if is_torn(url):
+                self.say(
+                    "store", "what is special in the password has to be percent-encoded, as %2F for / and %40 for @"
+                )
             return url
         found = re.fullmatch(r"sqlite://(/[^?]*[^?/])", url)
         if found and not found[1].startswith("/~"):

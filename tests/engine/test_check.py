@@ -452,9 +452,9 @@ def test_a_key_that_is_to_be_a_user_and_a_password() -> None:
         assert bool(said(parse(text), "upstreams.there.key: ", "has no colon")) is not is_right
 
 
-@pytest.mark.parametrize("rest", ["canary@x@db/alerts", "canary@db/alerts?sslmod=require"])
-def test_the_url_of_a_store_that_nobody_can_read(rest: str) -> None:
-    [found] = said(parse(f'store = "postgresql://me:{rest}"\n' + INBOUND + ONCALL), "store: ")
+def test_the_url_of_a_store_that_nobody_can_read() -> None:
+    url = "postgresql://me:canary@db/alerts?sslmod=require"
+    [found] = said(parse(f'store = "{url}"\n' + INBOUND + ONCALL), "store: ")
     assert "its URL cannot be read" in found and "canary" not in found
 
 

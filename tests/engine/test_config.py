@@ -186,6 +186,8 @@ def test_what_is_no_size_is_refused_with_an_example(value: str) -> None:
         ('store = "sqlite://relative.db"', "store"),
         ('store = "mysql://host/db"', "store"),
         ('store = ""', "store"),
+        ('store = "postgresql://gate:a/b@127.0.0.1/alerts"', "store"),
+        ('store = "postgresql://gate:a@b@127.0.0.1/alerts"', "store"),
         ('store = "sqlite:///~/gateway.db"', "store"),
         ('store = "sqlite:///var/lib/gateway.db?mode=ro"', "store"),
         ('store = "sqlite:///var/lib/"', "store"),
