@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -47,6 +48,8 @@ HOUSEKEEPING = 1.0
 """Seconds between two rounds of it."""
 SCOPES = "scopes"
 """The note of whose alerts callers could last end."""
+PLACES = "places"
+"""The note of where upstreams were last that find alerts by the ids that they gave."""
 OPERATORS = ("/-/", "/metrics")
 """Where paths begin that are never a vendor's."""
 PURGE_EVERY = 60.0
@@ -188,6 +191,7 @@ class Gateway:
             await self._warn_of_orphans()
             with contextlib.suppress(StoreError):
                 await self._warn_of_left(frozenset())
+                await self._warn_of_moved()
             tasks = [asyncio.create_task(self._keep_house()), asyncio.create_task(self.watch.run())]
             try:
                 yield
@@ -234,6 +238,7 @@ class Gateway:
         with contextlib.suppress(StoreError):
             await self._warn_of_orphans()
             await self._warn_of_left(before)
+            await self._warn_of_moved()
 
     def now(self) -> int:
         """Milliseconds since 1970, as everywhere in this gateway."""
@@ -264,6 +269,23 @@ class Gateway:
                 log.warning("scope.left", scope=scope, open=count)
         if (names := now.union(left)) != known:
             await self.store.write(lambda tx: tx.put_note(SCOPES, {"names": sorted(names)}))
+
+    async def _warn_of_moved(self) -> None:
+        """Says which upstreams are at another address than before where alerts are found by the ids that were given
+        there: at another account, such an id is somebody else's alert."""
+        by_id = {name: one for name, one in self.config.upstreams.items() if one.dialect.outbound.addressed_by == "id"}
+        now = {name: hashlib.sha256(one.url.encode()).hexdigest() for name, one in by_id.items()}
+
+        def work(tx: Tx) -> list[str]:
+            tx.lock(PLACES)
+            known = tx.note(PLACES) or {}
+            if {**known, **now} != known:
+                tx.put_note(PLACES, {**known, **now})
+            moved = [name for name, place in now.items() if known.get(name, place) != place]
+            return [name for name in moved if tx.has_deliveries(name)]
+
+        for name in await self.store.write(work) if now else ():
+            log.warning("upstream.moved", upstream=name, url=self.config.upstreams[name].url)
 
     async def _keep_house(self) -> None:
         """Counts what waits, removes what has ended long ago, a small batch at a time, and watches the clock. What

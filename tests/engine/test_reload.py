@@ -20,7 +20,7 @@ from tests.chaos import reload
 from tests.chaos_upstream import CLOSE, Chaos, chaos
 from tests.clients.callers import ilert_event
 from tests.engine.certificates import certificate
-from tests.engine.vendors import OK, outbox, page, settled, table
+from tests.engine.vendors import OK, Uptinio, outbox, page, settled, table
 from tests.harness import KEY, House, house
 from tests.processes import Running, serving
 
@@ -254,6 +254,25 @@ def test_who_changes_the_file_and_starts_anew_is_warned_too_until_they_are_over(
         config.write_text(before)
         with serving(config) as running:
             assert not running.events("scope.left")
+
+
+def test_an_upstream_that_gives_ids_is_said_to_be_at_another_address(tmp_path: Path) -> None:
+    """Where that is another account, the ids that it gave are those of others: a rule of theirs was switched off."""
+    config = tmp_path / "gateway.toml"
+    with chaos(Uptinio()) as one, chaos(Uptinio()) as other:
+        before = text(tmp_path, table("one", one.url, "uptinio"))
+        config.write_text(before)
+        with serving(config) as running:
+            assert send(running, "a") == 202
+            config.write_text(before.replace(one.url, other.url))
+            running.signal(signal.SIGHUP)
+            [warned] = running.waits_for("upstream.moved")
+            assert (warned["level"], warned["upstream"], warned["url"]) == ("warning", "one", other.url)
+        with serving(config) as running:
+            assert not running.events("upstream.moved")
+        config.write_text(before)
+        with serving(config) as running:
+            running.waits_for("upstream.moved")
 
 
 def test_reloads_under_load_fail_nobody(tmp_path: Path) -> None:
