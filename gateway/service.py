@@ -28,7 +28,8 @@ from gateway.config import Config
 from gateway.configsettings import secrets_in
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.desk import Desk
-from gateway.errors import ConfigurationError, StoreError
+from gateway.dialect import Reply
+from gateway.errors import ConfigurationError, Problem, StoreError
 from gateway.idempotency import KEPT_MS
 from gateway.ids import Ids
 from gateway.inbound.surface import Surface
@@ -159,16 +160,16 @@ class Gateway:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[dict[str, Any]]:
+        """Gives what the HTTP server may know of us: how a refusal is worded."""
         if self.desk is not None:  # whoever serves the application runs the gateway itself
-            yield self._known_to_the_edge()
+            yield {"words": self._words}
             return
         async with self.running():
-            yield self._known_to_the_edge()
+            yield {"words": self._words}
 
-    def _known_to_the_edge(self) -> dict[str, Any]:
-        """What the HTTP server may know of us: how a refusal is worded."""
+    def _words(self, path: str, problem: Problem, host: str) -> Reply:
         assert self._surface is not None
-        return {"words": self._surface.words}
+        return self._surface.words(path, problem, host)
 
     @contextlib.asynccontextmanager
     async def running(self, opening: AbstractContextManager[None] | None = None) -> AsyncIterator[None]:

@@ -23,6 +23,7 @@ from tests.engine.certificates import certificate
 from tests.engine.vendors import OK, Uptinio, outbox, page, settled, table
 from tests.harness import KEY, House, house
 from tests.processes import Running, serving
+from tests.raw import wire
 
 DEEP = "a = " + "[" * 100_000
 INBOUND = f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n'
@@ -254,6 +255,17 @@ def test_who_changes_the_file_and_starts_anew_is_warned_too_until_they_are_over(
         config.write_text(before)
         with serving(config) as running:
             assert not running.events("scope.left")
+
+
+def test_what_never_becomes_a_request_is_refused_in_the_words_of_now(tmp_path: Path) -> None:
+    with chaos(OK) as one:
+        there = table("one", one.url, "ilert")
+        with house(tmp_path, config=lambda _: text(tmp_path, there).partition("\n")[2]) as h:
+            again(h, parse(text(tmp_path, there).replace("inbound.ilert", "inbound.uptinio")))
+            with wire(h.url) as connection:
+                connection.say(f"GET /alerts HTTP/1.1\r\nHost: a\r\nX: {'a' * 33_000}\r\n\r\n".encode())
+                answer = connection.hear()
+            assert answer is not None and (answer.status, list(answer.body)) == (431, ["error"]), "Uptinio's words"
 
 
 def test_an_upstream_that_gives_ids_is_said_to_be_at_another_address(tmp_path: Path) -> None:
