@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -17,10 +18,10 @@ from gateway.config import Config, parse
 from gateway.errors import ConfigurationError
 from gateway.serving import _Reloading
 from tests.chaos import reload
-from tests.chaos_upstream import CLOSE, Chaos, chaos
+from tests.chaos_upstream import CLOSE, HANG, Chaos, chaos
 from tests.clients.callers import ilert_event
 from tests.engine.certificates import certificate
-from tests.engine.vendors import OK, Uptinio, outbox, page, settled, table
+from tests.engine.vendors import OK, Uptinio, gated, outbox, page, settled, table
 from tests.harness import KEY, House, house
 from tests.processes import Running, serving
 from tests.raw import wire
@@ -123,6 +124,39 @@ def test_what_waits_for_a_dismissed_upstream_is_delivered_when_it_comes_back(tmp
             to(text(tmp_path, there, new, to='["two"]'))
             settled(h, count=2)
             assert one.got[-1].body["alertKey"] == "a"
+
+
+def test_an_upstream_that_comes_back_goes_on_with_what_is_under_way_there(tmp_path: Path) -> None:
+    """The reload that brought it back waited for the answer, which may take minutes."""
+    gate = threading.Event()
+    with chaos(lambda got: gated(gate, OK) if got.body["alertKey"] == "a" else OK) as one, chaos(OK) as other:
+        there, new = table("one", one.url, "ilert", timeout="20s"), table("two", other.url, "ilert")
+        with house(tmp_path, config=lambda _: text(tmp_path, there).partition("\n")[2]) as h:
+            page(h, "a")
+            h.wait_for(lambda: one.got)
+            assert h.gateway.dispatcher is not None
+            loop = h.gateway.dispatcher._tasks["one"].get_loop()
+            for config in (text(tmp_path, new, to='["two"]'), text(tmp_path, there)):
+                asyncio.run_coroutine_threadsafe(h.gateway.reload(parse(config)), loop).result(15)
+            [under_way] = h.gateway.dispatcher._lanes["one"].claims
+            assert under_way.key == "a"
+            page(h, "b")
+            h.wait_for(lambda: [row for row in outbox(h, "delivered") if row.key == "b"])
+            gate.set()
+            settled(h, count=2)
+            assert [got.body["alertKey"] for got in one.got] == ["a", "b"]
+
+
+def test_what_is_under_way_to_a_dismissed_upstream_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    with chaos(HANG) as one, chaos(OK) as other:
+        there, new = table("one", one.url, "ilert", timeout="60s"), table("two", other.url, "ilert")
+        with house(tmp_path, config=lambda _: text(tmp_path, there).partition("\n")[2]) as h:
+            page(h, "a")
+            h.wait_for(lambda: one.got)
+            assert h.gateway.dispatcher is not None
+            again(h, parse(text(tmp_path, new, to='["two"]')))
+            loop = h.gateway.dispatcher._tasks["two"].get_loop()
+            asyncio.run_coroutine_threadsafe(h.gateway.dispatcher.stop(0.1), loop).result(5)
 
 
 @pytest.mark.parametrize("change", ["listen", "store"])
