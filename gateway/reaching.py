@@ -169,7 +169,10 @@ def _proxy(text: str, where: str) -> Proxy:
     except ValueError:
         is_good = False
     if not is_good:
-        raise ValueError(f"{where} is not the address of a proxy such as http://proxy.example.com:3128")
+        raise ValueError(
+            f"{where} is not the address of a proxy such as http://proxy.example.com:3128, "
+            "with what is special in a password percent-encoded"
+        )
     url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
     if parts.username is None:
         return Proxy(url)

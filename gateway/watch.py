@@ -115,6 +115,7 @@ class Watch:
         self._own, self._began = secrets.token_hex(4), now()
         self._say_at, self._tries = 0.0, 0
         self._beaten = -math.inf
+        self._had: set[str] = set()
         self.interval = 5.0
         self.calm = 12
 
@@ -166,6 +167,7 @@ class Watch:
         if not config.alarms:
             return self.interval
         await self._remember()
+        await self._leave_behind(config)
         now = self._lasting({trouble.key: trouble for trouble in await self.troubles()})
         self._doubts = {at: doubt for at, doubt in self._doubts.items() if doubt.trouble.key in now}
         for key, trouble in now.items():
@@ -181,6 +183,17 @@ class Watch:
         if STORE_FULL.key not in now and STORE_AWAY.key not in now:
             await self._end_left(config)
         return self.interval
+
+    async def _leave_behind(self, config: Config) -> None:
+        """Forgets alarms of upstreams that were taken out of the file: what is still wrong has to be told to somebody
+        who hears it. Another replica's alarm may be at an upstream that we have yet to be told of."""
+        for key, one in list(self._raised.items()):
+            was_here = one.upstream in self._had or self._store.lease is None
+            if was_here and one.upstream not in config.upstreams:
+                log.warning("alarm.left", alarm=one.code, about=one.about, upstream=one.upstream)
+                del self._raised[key]
+                await self._forget(key)
+        self._had |= config.upstreams.keys()
 
     def _lasting(self, now: dict[str, Trouble]) -> dict[str, Trouble]:
         """What is wrong now, but for what may be over by the next look."""
@@ -264,7 +277,10 @@ class Watch:
         if upstream is None or await self._tell(upstream, Operation.RESOLVE, trouble, raised.ids) is not None:
             del self._raised[key]
             log.info("alarm.cleared", alarm=raised.code, about=raised.about)
-            await self._change(lambda kept: kept.pop(key, None))
+            await self._forget(key)
+
+    async def _forget(self, key: str) -> None:
+        await self._change(lambda kept: kept.pop(key, None))
 
     async def _end_left(self, config: Config) -> None:
         """Ends what gateways that are gone may have told of the store. Nobody else would ever: that it was told could

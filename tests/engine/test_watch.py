@@ -410,6 +410,27 @@ def replicas(directory: Path, *tables: str) -> Iterator[tuple[House, House]]:
         yield one, other
 
 
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_an_alarm_at_an_upstream_that_was_taken_out_is_told_to_another(is_shared: bool, tmp_path: Path) -> None:
+    """What went on was told to nobody who was in the file by then."""
+    first, then = Heard(), Heard()
+    store = shared().database() if is_shared else f"sqlite://{tmp_path}/gateway.db"
+    with chaos(NO) as bad, chaos(first) as old, chaos(then) as new:
+
+        def config(name: str, url: str) -> str:
+            tables = [table("oncall", bad.url, "ilert"), table(name, url, "ilert")]
+            return "\n".join([INBOUND, *tables, f'[[routes]]\nto = ["oncall"]\n[alarms]\nto = ["{name}"]\n'])
+
+        with house(tmp_path, config=lambda _: config("old", old.url), store=store) as h:
+            page(h)
+            is_told(h, first, "dead-letters/oncall", "ALERT")
+            assert h.gateway.dispatcher is not None
+            loop = h.gateway.dispatcher._tasks["oncall"].get_loop()
+            again = parse(f'store = "{store}"\n{config("new", new.url)}')
+            asyncio.run_coroutine_threadsafe(h.gateway.reload(again), loop).result(15)
+            is_told(h, then, "dead-letters/oncall", "ALERT")
+
+
 def test_what_only_one_replica_sees_is_not_called_over_by_another(tmp_path: Path) -> None:
     heard = Heard()
     with chaos(say(401, {"message": "no"})) as bad, chaos(heard) as good:
