@@ -41,6 +41,7 @@ def warnings(config: Config) -> Iterator[str]:
     yield from in_the_clear(config)
     yield from doubts(config)
     yield from outdated(config)
+    yield from _hasty(config)
     if config.durable == "container" and config.is_shared:
         yield "durable: a PostgreSQL store outlives its containers; without this, callers need not wait for upstreams"
     if config.is_shared and config.store != UNTOLD:
@@ -88,6 +89,30 @@ def _endless(config: Config) -> Iterator[str]:
                 f"upstreams.{name}: dialects.{upstream.dialect.name} has no word for an end, so what is told there "
                 "stays open; add `resolve` to its `status`, or send.updates = false where each request is a message"
             )
+
+
+def _hasty(config: Config) -> Iterator[str]:
+    """Durations that are hardly as short as they were meant: with `ms` for `s` or `m`."""
+    beat = config.heartbeat
+    found = {f"upstreams.{name}.timeout": (one.timeout, 1.0) for name, one in config.upstreams.items()}
+    found |= {f"upstreams.{name}.retry.max_age": (one.retry.max_age, 60.0) for name, one in config.upstreams.items()}
+    found |= {f"routes.{one.name}.fallback.after": (one.after, 1.0) for one in config.routes if one.fallback}
+    found |= {"heartbeat.every": (beat.every, 1.0), "heartbeat.stall": (beat.stall, 1.0)} if beat else {}
+    found["retention"] = (config.retention, 3600.0)
+    for path, (seconds, least) in found.items():
+        if seconds < least:
+            yield f"{path}: {seconds:g} s is hardly meant; less than {least:g} s {_SHORT[path.rpartition('.')[2]]}"
+
+
+_SHORT = {
+    "timeout": "is what many an answer takes, and one that comes later counts as none",
+    "max_age": "gives up what fails for a moment",
+    "after": "wakes both before the first can have taken it",
+    "every": "is a load for whoever is asked, and for the store",
+    "stall": "withholds the heartbeat for each alert",
+    "retention": "forgets what nobody took before anybody can look into it",
+}
+"""What comes of durations that are too short."""
 
 
 def _unopened(store: str) -> Iterator[str]:

@@ -31,13 +31,13 @@ from gateway.configfile import (
     TestFile,
     UpstreamFile,
     WaitingFile,
+    between,
     count,
     default_store,
     duration,
     is_address,
     is_header,
     size,
-    some_time,
 )
 from gateway.configproblems import near
 from gateway.configroutes import Routes, flat, key_of, tests_of
@@ -53,6 +53,7 @@ from gateway.registry import dialects
 from gateway.rescaling import with_scale
 from gateway.routing import Route
 from gateway.secrets import ANONYMOUS, Keyring, Secret, unread
+from gateway.store.opening import is_torn
 from gateway.translation import Destination
 
 _SALT = secrets.token_bytes(32)
@@ -272,8 +273,8 @@ class _Check(Tables):
             store=self.store(file.store),
             store_secret=self.store_secret,
             retention=self.parsed(duration, file.retention, "retention", 1.0),
-            reply_timeout=self.parsed(some_time, file.reply_timeout, "reply_timeout", 1.0),
-            max_body=self.parsed(size, file.max_body, "max_body", 1),
+            reply_timeout=self.parsed(between(duration, "10ms", "10m"), file.reply_timeout, "reply_timeout", 1.0),
+            max_body=self.parsed(between(size, "1KiB", "1GiB"), file.max_body, "max_body", 1),
             max_waiting=self.waiting(file.max_waiting),
             inbounds=known,
             upstreams={name: upstream for name, upstream in upstreams.items() if upstream},
@@ -373,8 +374,8 @@ class _Check(Tables):
             self.say("heartbeat.url", "is not an address such as https://hc.example.com/ping/…")
         return Heartbeat(
             url=url,
-            every=self.parsed(some_time, given.every, "heartbeat.every", 60.0),
-            stall=self.parsed(some_time, given.stall, "heartbeat.stall", 120.0),
+            every=self.parsed(between(duration, "10ms", "1d"), given.every, "heartbeat.every", 60.0),
+            stall=self.parsed(between(duration, "100ms", "7d"), given.stall, "heartbeat.stall", 120.0),
             reach=reach(self, given, "heartbeat"),
         )
 
@@ -429,9 +430,9 @@ class _Check(Tables):
             keys=keys,
             is_exchanged=given.key is None and exchanged is not None,
             headers={header: self.header(header, text, f"{path}.headers") for header, text in given.headers.items()},
-            timeout=self.parsed(some_time, given.timeout, f"{path}.timeout", 10.0),
+            timeout=self.parsed(between(duration, "100ms", "10m"), given.timeout, f"{path}.timeout", 10.0),
             retry=self.retry(given, path),
-            concurrency=self.parsed(count, given.concurrency, f"{path}.concurrency", 1),
+            concurrency=self.parsed(between(count, 1, 1000), given.concurrency, f"{path}.concurrency", 1),
             on_resolve=given.on_resolve or dialect.outbound.on_resolve,
             on_backlog=given.on_backlog,
             rate=self.rate(given.rate, dialect, f"{path}.rate"),
@@ -450,7 +451,7 @@ class _Check(Tables):
 
     def rate(self, given: int | str | None, dialect: Dialect, path: str) -> int | None:
         if given is None or isinstance(given, int):
-            return None if given is None else self.parsed(count, given, path, 1)
+            return None if given is None else self.parsed(between(count, 1, 1_000_000), given, path, 1)
         if given != "published":
             self.say(path, f'{given!r} is not a number of requests a minute, nor "published"')
         elif dialect.outbound.published_rate is None:
@@ -467,11 +468,15 @@ class _Check(Tables):
 
     def retry(self, given: UpstreamFile, path: str) -> Retry:
         retry = self.struct(RetryFile, given.retry, f"{path}.retry")
-        return Retry(
-            first=self.parsed(some_time, retry.first, f"{path}.retry.first", 1.0),
-            most=self.parsed(some_time, retry.most, f"{path}.retry.most", 1.0),
+        pause = between(duration, "1ms", "1d")
+        read = Retry(
+            first=self.parsed(pause, retry.first, f"{path}.retry.first", 1.0),
+            most=self.parsed(pause, retry.most, f"{path}.retry.most", 86_400.0),
             max_age=self.parsed(duration, retry.max_age, f"{path}.retry.max_age", 1.0),
         )
+        if "first" in given.retry and read.first > read.most:
+            self.say(f"{path}.retry.first", f"{retry.first} is longer than `most`, which is {retry.most}")
+        return read
 
     def destination(self, name: str, dialect: Dialect, given: UpstreamFile, path: str) -> Destination:
         return Destination(
@@ -504,6 +509,10 @@ class _Check(Tables):
         if url.startswith(("env:", "file:")):
             url = self.secret_store(url)
         if url.startswith(("postgresql://", "postgres://")):
+            if is_torn(url):
+                self.say(
+                    "store", "what is special in the password has to be percent-encoded, as %2F for / and %40 for @"
+                )
             return url
         found = re.fullmatch(r"sqlite://(/[^?]*[^?/])", url)
         if found and not found[1].startswith("/~"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -75,9 +75,9 @@ class RetryFile(Struct, kw_only=True):
     """`retry` of an upstream: the first and the longest pause, and when a delivery is given up."""
 
     first: Duration = "1s"
-    """The first pause."""
+    """The first pause, no longer than the longest."""
     most: Duration = "60s"
-    """The longest pause."""
+    """The longest pause, at most 1d."""
     max_age: Duration = "24h"
     """The age of a delivery after which an attempt that fails is the last one. What waited untried, while the upstream
     was left alone or the gateway was off, is still tried once, however old it is."""
@@ -108,11 +108,11 @@ class UpstreamFile(Struct, kw_only=True):
     defaults: dict[str, Any] = {}
     """Canonical field → the value where the target requires one and the caller's does not serve."""
     timeout: Duration = "10s"
-    """How long one attempt may take."""
+    """How long one attempt may take, 100ms to 10m."""
     retry: dict[str, Any] = {}
     """When a delivery is tried again."""
     concurrency: int = 8
-    """How many requests may be under way at once."""
+    """How many requests may be under way at once, at most 1000."""
     severity: dict[str, Any] = {}
     """The upstream's own words for severities."""
     metrics: dict[str, str] = {}
@@ -180,7 +180,7 @@ class FallbackFile(Struct, kw_only=True):
     to: list[str | dict[str, Any]]
     """Upstreams, or `{ upstream, set }`."""
     after: Duration = "2m"
-    """How long nobody has taken it by then."""
+    """How long nobody has taken it by then, at most 7d."""
 
 
 class RouteFile(Struct, kw_only=True):
@@ -211,9 +211,9 @@ class HeartbeatFile(Struct, kw_only=True):
     url: str
     """The address; may be a secret."""
     every: Duration = "60s"
-    """How often it is asked."""
+    """How often it is asked, 10ms to 1d."""
     stall: Duration = "2m"
-    """How long something may wait before the heartbeat stops."""
+    """How long something may wait before the heartbeat stops, 100ms to 7d."""
     proxy: str = "env"
     """`"env"`: as `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` say; `"off"`: none; or a proxy's address, which may be a
     secret."""
@@ -409,10 +409,10 @@ class File(Struct, kw_only=True):
     reply: Literal["accepted", "delivered"] | None = None
     """For every inbound that does not say it itself."""
     reply_timeout: Duration = "5s"
-    """How long a caller waits for a verdict; then it hears of success, as the alert is durable: with
+    """How long a caller waits for a verdict, at most 10m; then it hears of success, as the alert is durable: with
     `durable = "container"` of 503."""
     max_body: Size = "1MiB"
-    """The largest request body."""
+    """The largest request body, 1KiB to 1GiB."""
     max_waiting: int | dict[str, Any] = 1_000_000
     """How much may wait in the outbox before requests are refused."""
     inbound: dict[str, dict[str, Any]] = {}
@@ -539,3 +539,15 @@ def count(value: int) -> int:
     if value < 1:
         raise ValueError("must be at least 1")
     return value
+
+
+def between(read: Callable[[Any], float], least: str | int, most: str | int) -> Callable[[Any], float]:
+    """Reads as `read` does, and refuses what nobody can mean, as `ValueError`."""
+
+    def reading(value: Any) -> float:
+        found = read(value)
+        if not read(least) <= found <= read(most):
+            raise ValueError(f"{value!r} cannot be meant; write {least} to {most}")
+        return found
+
+    return reading

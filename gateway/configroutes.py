@@ -15,7 +15,18 @@ from msgspec import UNSET
 
 from gateway.canonical import PATHS, Flat, is_path, type_of
 from gateway.choosing import Keys, Lookup, named_fact
-from gateway.configfile import Checker, FallbackFile, File, KeyFile, RouteFile, SetFile, TestFile, flat_of, some_time
+from gateway.configfile import (
+    Checker,
+    FallbackFile,
+    File,
+    KeyFile,
+    RouteFile,
+    SetFile,
+    TestFile,
+    between,
+    duration,
+    flat_of,
+)
 from gateway.configproblems import in_words, near
 from gateway.following import Directory, Table
 from gateway.routing import Hop, Matcher, Route, parse_matcher
@@ -135,7 +146,7 @@ class Routes:
         if not hops:
             self._check.say(f"{path}.fallback.to", "names no upstream")
         self._all_differ(hops, f"{path}.fallback.to")
-        return hops, self._check.parsed(some_time, given.after, f"{path}.fallback.after", 120.0)
+        return hops, self._check.parsed(between(duration, "10ms", "7d"), given.after, f"{path}.fallback.after", 120.0)
 
     def _hop(self, entry: str | dict[str, Any], everywhere: _Settings, path: str, route: str) -> Hop:
         name = entry if isinstance(entry, str) else str(entry.get("upstream", ""))

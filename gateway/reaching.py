@@ -30,11 +30,19 @@ LOOK_EVERY = 1.0
 
 
 class Reach:
-    """The way to one address. Without anything: what the environment says of proxies, and the usual authorities."""
+    """The way to one address, an upstream's of this name or the heartbeat's. Without anything: what the environment
+    says of proxies, and the usual authorities."""
 
     def __init__(
-        self, *, proxy: Secret | None = None, is_direct: bool = False, ca: str = "", client_cert: Pair | None = None
+        self,
+        name: str = "",
+        *,
+        proxy: Secret | None = None,
+        is_direct: bool = False,
+        ca: str = "",
+        client_cert: Pair | None = None,
     ) -> None:
+        self._name = name
         self._proxy = proxy
         self._is_direct = is_direct
         self._ca = ca
@@ -62,7 +70,7 @@ class Reach:
             show(context, self.client_cert)
         return context
 
-    def look(self, name: str) -> None:
+    def look(self) -> None:
         """Takes up certificates that were replaced, now and then; what cannot be used is said, and changes nothing."""
         context = self.context
         if not isinstance(context, Following) or time.monotonic() - self._looked < LOOK_EVERY:
@@ -70,9 +78,9 @@ class Reach:
         self._looked = time.monotonic()
         found = context.look()
         if found == "new":
-            log.info("certificates.reloaded", upstream=name)
+            log.info("certificates.reloaded", upstream=self._name)
         elif found == "bad":
-            log.error("certificates.refused", upstream=name, reason=context.fault)
+            log.error("certificates.refused", upstream=self._name, reason=context.fault)
 
     def fingerprint(self) -> bytes:
         """Changes when the certificates or the proxy's address do; it tells nothing about them."""
@@ -161,7 +169,10 @@ def _proxy(text: str, where: str) -> Proxy:
     except ValueError:
         is_good = False
     if not is_good:
-        raise ValueError(f"{where} is not the address of a proxy such as http://proxy.example.com:3128")
+        raise ValueError(
+            f"{where} is not the address of a proxy such as http://proxy.example.com:3128, "
+            "with what is special in a password percent-encoded"
+        )
     url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
     if parts.username is None:
         return Proxy(url)
@@ -193,7 +204,8 @@ def reach(check: Checker, given: _Written, path: str) -> Reach:
     if check.resolve and (pair or given.ca):
         _try(check, pair, given.ca or "", path)
     proxy = _checked_proxy(check, given.proxy, f"{path}.proxy")
-    return Reach(proxy=proxy, is_direct=given.proxy == "off", ca=given.ca or "", client_cert=pair)
+    name = path.removeprefix("upstreams.")
+    return Reach(name, proxy=proxy, is_direct=given.proxy == "off", ca=given.ca or "", client_cert=pair)
 
 
 def _try(check: Checker, pair: Pair | None, ca: str, path: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -27,7 +28,8 @@ from gateway.config import Config
 from gateway.configsettings import secrets_in
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.desk import Desk
-from gateway.errors import ConfigurationError, StoreError
+from gateway.dialect import Reply
+from gateway.errors import ConfigurationError, Problem, StoreError
 from gateway.idempotency import KEPT_MS
 from gateway.ids import Ids
 from gateway.inbound.surface import Surface
@@ -47,6 +49,8 @@ HOUSEKEEPING = 1.0
 """Seconds between two rounds of it."""
 SCOPES = "scopes"
 """The note of whose alerts callers could last end."""
+PLACES = "places"
+"""The note of where upstreams were last that find alerts by the ids that they gave."""
 OPERATORS = ("/-/", "/metrics")
 """Where paths begin that are never a vendor's."""
 PURGE_EVERY = 60.0
@@ -159,16 +163,16 @@ class Gateway:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[dict[str, Any]]:
+        """Gives what the HTTP server may know of us: how a refusal is worded."""
         if self.desk is not None:  # whoever serves the application runs the gateway itself
-            yield self._known_to_the_edge()
+            yield {"words": self._words}
             return
         async with self.running():
-            yield self._known_to_the_edge()
+            yield {"words": self._words}
 
-    def _known_to_the_edge(self) -> dict[str, Any]:
-        """What the HTTP server may know of us: how a refusal is worded."""
+    def _words(self, path: str, problem: Problem, host: str) -> Reply:
         assert self._surface is not None
-        return {"words": self._surface.words}
+        return self._surface.words(path, problem, host)
 
     @contextlib.asynccontextmanager
     async def running(self, opening: AbstractContextManager[None] | None = None) -> AsyncIterator[None]:
@@ -191,6 +195,7 @@ class Gateway:
             await self._warn_of_orphans()
             with contextlib.suppress(StoreError):
                 await self._warn_of_left(frozenset())
+                await self._warn_of_moved()
             tasks = [asyncio.create_task(self._keep_house()), asyncio.create_task(self.watch.run())]
             try:
                 yield
@@ -237,6 +242,7 @@ class Gateway:
         with contextlib.suppress(StoreError):
             await self._warn_of_orphans()
             await self._warn_of_left(before)
+            await self._warn_of_moved()
 
     def now(self) -> int:
         """Milliseconds since 1970, as everywhere in this gateway."""
@@ -267,6 +273,23 @@ class Gateway:
                 log.warning("scope.left", scope=scope, open=count)
         if (names := now.union(left)) != known:
             await self.store.write(lambda tx: tx.put_note(SCOPES, {"names": sorted(names)}))
+
+    async def _warn_of_moved(self) -> None:
+        """Says which upstreams are at another address than before where alerts are found by the ids that were given
+        there: at another account, such an id is somebody else's alert."""
+        by_id = {name: one for name, one in self.config.upstreams.items() if one.dialect.outbound.addressed_by == "id"}
+        now = {name: hashlib.sha256(one.url.encode()).hexdigest() for name, one in by_id.items()}
+
+        def work(tx: Tx) -> list[str]:
+            tx.lock(PLACES)
+            known = tx.note(PLACES) or {}
+            if {**known, **now} != known:
+                tx.put_note(PLACES, {**known, **now})
+            moved = [name for name, place in now.items() if known.get(name, place) != place]
+            return [name for name in moved if tx.has_deliveries(name)]
+
+        for name in await self.store.write(work) if now else ():
+            log.warning("upstream.moved", upstream=name, url=self.config.upstreams[name].url)
 
     async def _keep_house(self) -> None:
         """Counts what waits, removes what has ended long ago, a small batch at a time, and watches the clock. What

@@ -23,6 +23,7 @@ from gateway.configfile import is_loopback
 from gateway.errors import ConfigurationError, StoreError
 from gateway.lean import settled
 from gateway.listening import Tls
+from gateway.logs import WORKER
 from gateway.operations import SIGNAL, Operator, keep_reload
 from gateway.server import bind, serving
 from gateway.service import Gateway, fixed, takes_restart
@@ -236,12 +237,14 @@ async def _orphaned(stop: asyncio.Event) -> None:
 
 
 class _Reloading:
-    """Loads the configuration again when that is asked for; a bad one changes nothing, and is said."""
+    """Loads the configuration again when that is asked for; a bad one changes nothing, and is said. Of several workers
+    that hear of it together the first counts it."""
 
     def __init__(self, gateway: Gateway, load: Callable[[], Config], *, is_one_of_many: bool) -> None:
         self._gateway = gateway
         self._load = load
         self._is_one_of_many = is_one_of_many
+        self._is_first = os.environ.get(WORKER, "1") == "1"
         self._one_at_a_time = asyncio.Lock()
         self._is_echo = False
 
@@ -252,32 +255,35 @@ class _Reloading:
             asked.clear()
             is_echo, self._is_echo = self._is_echo, False
             with contextlib.suppress(ConfigurationError, StoreError):
-                await self._here(SIGNAL, is_counted=not is_echo)
+                await self._here(SIGNAL, is_counted=self._is_first and not is_echo)
 
     async def for_all(self, operator: Operator) -> None:
-        """Reloads here, and has a supervisor tell the workers. That comes back here too, where it was counted already.
-        Raises what is wrong with the configuration."""
-        await self._here(operator)
-        if self._is_one_of_many and os.environ.get(SUPERVISOR) == str(os.getppid()):  # which is 1 in a container
+        """Reloads here, and has a supervisor tell the workers. That comes back here too, where the first has counted it
+        already. Raises what is wrong with the configuration."""
+        is_told_on = self._is_one_of_many and os.environ.get(SUPERVISOR) == str(
+            os.getppid()
+        )  # which is 1 in a container
+        await self._here(operator, is_counted=self._is_first or not is_told_on)
+        if is_told_on:
             self._is_echo = True
             os.kill(os.getppid(), signal.SIGHUP)
 
-    async def _here(self, operator: Operator, *, is_counted: bool = True) -> None:
+    async def _here(self, operator: Operator, *, is_counted: bool) -> None:
         gateway = self._gateway
         async with self._one_at_a_time:
             try:
                 await gateway.reload(await asyncio.to_thread(self._load))
             except ConfigurationError as error:
-                gateway.metrics.reload(is_good=False)
+                gateway.metrics.reload(is_good=False, is_counted=self._is_first or operator is not SIGNAL)
                 for problem in error.problems:
                     log.error("config.refused", problem=problem)
                 raise
             except StoreError as error:
-                gateway.metrics.reload(is_good=False)
+                gateway.metrics.reload(is_good=False, is_counted=self._is_first or operator is not SIGNAL)
                 log.error("store.unavailable", reason=str(error))
                 raise
             except Exception as error:  # whoever waits for signals must not fall asleep
-                gateway.metrics.reload(is_good=False)
+                gateway.metrics.reload(is_good=False, is_counted=self._is_first or operator is not SIGNAL)
                 log.exception("config.refused")
                 raise ConfigurationError([f"it cannot be loaded: {type(error).__name__}; the log has more"]) from None
             gateway.metrics.reload(is_good=True, is_counted=is_counted)

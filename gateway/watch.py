@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -113,6 +114,8 @@ class Watch:
         self._looks: dict[str, int] = {}
         self._own, self._began = secrets.token_hex(4), now()
         self._say_at, self._tries = 0.0, 0
+        self._beaten = -math.inf
+        self._had: set[str] = set()
         self.interval = 5.0
         self.calm = 12
 
@@ -135,12 +138,15 @@ class Watch:
         heartbeat = self._config().heartbeat
         if heartbeat is None:
             return self.interval
-        trouble = await self.unwell(heartbeat.stall)
-        if trouble:
-            log.error("heartbeat.withheld", reason=trouble)
-        else:
-            await _ping(heartbeat)
-        return heartbeat.every
+        if time.monotonic() - self._beaten >= heartbeat.every:
+            trouble = await self.unwell(heartbeat.stall)
+            if trouble:
+                log.error("heartbeat.withheld", reason=trouble)
+            else:
+                await _ping(heartbeat)
+            self._beaten = time.monotonic()
+        left = self._beaten + heartbeat.every - time.monotonic()
+        return max(0.0, min(self.interval, left))  # a reload may say another `every` by then
 
     async def unwell(self, stall: float) -> str:
         """Why the heartbeat has to stop: nothing where all is well."""
@@ -161,6 +167,7 @@ class Watch:
         if not config.alarms:
             return self.interval
         await self._remember()
+        await self._leave_behind(config)
         now = self._lasting({trouble.key: trouble for trouble in await self.troubles()})
         self._doubts = {at: doubt for at, doubt in self._doubts.items() if doubt.trouble.key in now}
         for key, trouble in now.items():
@@ -176,6 +183,17 @@ class Watch:
         if STORE_FULL.key not in now and STORE_AWAY.key not in now:
             await self._end_left(config)
         return self.interval
+
+    async def _leave_behind(self, config: Config) -> None:
+        """Forgets alarms of upstreams that were taken out of the file: what is still wrong has to be told to somebody
+        who hears it. Another replica's alarm may be at an upstream that we have yet to be told of."""
+        for key, one in list(self._raised.items()):
+            was_here = one.upstream in self._had or self._store.lease is None
+            if was_here and one.upstream not in config.upstreams:
+                log.warning("alarm.left", alarm=one.code, about=one.about, upstream=one.upstream)
+                del self._raised[key]
+                await self._forget(key)
+        self._had |= config.upstreams.keys()
 
     def _lasting(self, now: dict[str, Trouble]) -> dict[str, Trouble]:
         """What is wrong now, but for what may be over by the next look."""
@@ -259,7 +277,10 @@ class Watch:
         if upstream is None or await self._tell(upstream, Operation.RESOLVE, trouble, raised.ids) is not None:
             del self._raised[key]
             log.info("alarm.cleared", alarm=raised.code, about=raised.about)
-            await self._change(lambda kept: kept.pop(key, None))
+            await self._forget(key)
+
+    async def _forget(self, key: str) -> None:
+        await self._change(lambda kept: kept.pop(key, None))
 
     async def _end_left(self, config: Config) -> None:
         """Ends what gateways that are gone may have told of the store. Nobody else would ever: that it was told could
@@ -494,7 +515,9 @@ async def _ping(heartbeat: Heartbeat) -> None:
         answer = await transport.send(request, {})
         if answer.status >= 400:
             log.error("heartbeat.refused", status=answer.status)
-    except (Unreachable, ValueError) as error:
+    except Unreachable as error:  # what is behind a colon may quote the address, which is a secret
+        log.error("heartbeat.unreachable", reason=error.reason.partition(":")[0])
+    except ValueError as error:
         log.error("heartbeat.unreachable", reason=type(error).__name__)
     finally:
         await transport.aclose()

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import structlog
 
@@ -29,6 +30,16 @@ def _differs(old: Upstream, new: Upstream) -> bool:
     """Whether an upstream has to be asked in another way than before; the keys that routes choose count too."""
     is_routed = any(one.keys is not None and one.keys.are_routed for one in (old, new))
     return old.written != new.written or is_routed
+
+
+@dataclass(frozen=True)
+class _Leaving:
+    """Lanes of an upstream that is not in the configuration any more, the task in which what is under way there ends,
+    and the one that closes its connections then."""
+
+    lanes: Lanes
+    task: asyncio.Task[None]
+    closing: asyncio.Task[None]
 
 
 class Dispatcher:
@@ -53,7 +64,7 @@ class Dispatcher:
         self._lanes = {one: self._lanes_to(upstream) for one, upstream in upstreams.items()}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._renewing: asyncio.Task[None] | None = None
-        self._leaving: dict[str, asyncio.Task[None]] = {}
+        self._leaving: dict[str, _Leaving] = {}
         self._hinted: set[asyncio.Task[None]] = set()
         self.untold = set(upstreams)
 
@@ -76,7 +87,7 @@ class Dispatcher:
         for lanes in self._lanes.values():
             lanes.stopping = True
             lanes.wake()
-        tasks = list(self._tasks.values())
+        tasks = [*self._tasks.values(), *(one.task for one in self._leaving.values())]
         if tasks:
             await asyncio.wait(tasks, timeout=within)
         tasks += [self._renewing] if self._renewing else []
@@ -85,13 +96,13 @@ class Dispatcher:
         await asyncio.gather(*tasks, return_exceptions=True)
         for lanes in self._lanes.values():
             await lanes.client.aclose()
-        await asyncio.gather(*self._leaving.values())
+        await asyncio.gather(*(one.closing for one in self._leaving.values()))
 
     async def admit(self, upstreams: Mapping[str, Upstream]) -> None:
         """Takes new and changed upstreams into use; none is dismissed yet."""
         for name, upstream in upstreams.items():
-            if leaving := self._leaving.pop(name, None):
-                await leaving  # two sets of lanes to one upstream would keep no order
+            if name in self._leaving:
+                await self._take_back(name)
             if name not in self._lanes:
                 self._lanes[name] = self._lanes_to(upstream)
                 self._start(name)
@@ -102,13 +113,30 @@ class Dispatcher:
     def dismiss(self, upstreams: Mapping[str, Upstream]) -> None:
         """Lets go of upstreams that are not among these any more. What waits for them waits on in the store."""
         for name in [name for name in self._lanes if name not in upstreams]:
-            self._leaving[name] = asyncio.create_task(self._let_go(self._lanes.pop(name), self._tasks.pop(name)))
+            lanes, task = self._lanes.pop(name), self._tasks.pop(name)
+            lanes.stopping = True
+            lanes.wake()
+            self._leaving[name] = _Leaving(lanes, task, asyncio.create_task(self._let_go(lanes, task, name)))
 
-    async def _let_go(self, lanes: Lanes, task: asyncio.Task[None]) -> None:
-        lanes.stopping = True
-        lanes.wake()
+    async def _let_go(self, lanes: Lanes, task: asyncio.Task[None], name: str) -> None:
+        """Closes the connections of lanes once what is under way there has ended."""
         await asyncio.wait([task])
         await lanes.client.aclose()
+        if name in self._leaving and self._leaving[name].lanes is lanes:
+            del self._leaving[name]
+
+    async def _take_back(self, name: str) -> None:
+        """An upstream is in the configuration again. While something is under way there it goes on with the lanes that
+        it had: two sets of lanes to one upstream would keep no order, and a reload must not wait for an answer."""
+        leaving = self._leaving.pop(name)
+        if leaving.task.done():
+            await leaving.closing
+            return
+        leaving.closing.cancel()
+        self._lanes[name], self._tasks[name] = leaving.lanes, leaving.task
+        leaving.lanes.stopping = False
+        leaving.lanes.wake()
+        self.untold.add(name)
 
     def wake(self, upstream: str) -> None:
         """Something new waits for this upstream."""
@@ -153,11 +181,12 @@ class Dispatcher:
         """Holds on to what is under way, for as long as this process lives and turns."""
         while True:
             await asyncio.sleep(lease / 3)
-            claims = [row for lanes in self._lanes.values() for row in lanes.claims]
+            everywhere = [*self._lanes.values(), *(one.lanes for one in self._leaving.values())]
+            claims = [row for lanes in everywhere for row in lanes.claims]
             began = time.monotonic()
             try:
                 held = await self._store.renew(claims)
-                for lanes in self._lanes.values():
+                for lanes in everywhere:
                     lanes.renewed(held, began)
             except StoreError as error:
                 log.error("store.unavailable", reason=str(error))

@@ -7,6 +7,7 @@ on where it stopped. It must not know any vendor.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable, Collection
@@ -61,6 +62,7 @@ class Lanes:
         self._closing: set[asyncio.Task[None]] = set()
         self.gate = Gate(store, client, self._shut)
         self.held = HeldKeys()
+        self._is_resumed = False
         self.stopping = False
 
     @property
@@ -111,24 +113,29 @@ class Lanes:
         self._waiters.release_all(self._name)
 
     async def run(self) -> None:
-        """Delivers until it is told to stop."""
-        resumed = False
-        while not self.stopping:
-            self._wake.clear()
-            try:
-                if not resumed:
-                    await self.gate.resume()
-                    resumed = True
-                pause_for = await self._turn()
-            except StoreError as error:
-                log.error("store.unreadable", upstream=self._name, reason=str(error))
-                pause_for = POLL
-            try:
-                await asyncio.wait_for(self._wake.wait(), pause_for)
-            except TimeoutError:
-                continue
-        if self._under_way:
+        """Delivers until it is told to stop, and what is under way then has ended."""
+        try:
+            while not self.stopping or self._under_way:
+                self._wake.clear()
+                pause_for = POLL if self.stopping else await self._looked()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), pause_for)
+        except asyncio.CancelledError:  # it took too long
+            for task in self._under_way.values():
+                task.cancel()
             await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+            raise
+
+    async def _looked(self) -> float:
+        """Looks into the outbox; answers how many seconds nothing further will be due."""
+        try:
+            if not self._is_resumed:
+                await self.gate.resume()
+                self._is_resumed = True
+            return await self._turn()
+        except StoreError as error:
+            log.error("store.unreadable", upstream=self._name, reason=str(error))
+            return POLL
 
     # --- what is due ---------------------------------------------------------------------------------------
 

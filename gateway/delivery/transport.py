@@ -60,7 +60,7 @@ class Transport:
         """Sends a request, with further headers; raises `Unreachable`."""
         progress = Progress()
         try:
-            self._reach.look(self._url)
+            self._reach.look()
         except (ValueError, OSError) as error:  # nothing was ever sent, and the files are just gone, or no pair
             raise Unreachable(str(error), sent=False) from None
         connections = self._made or await self._connections()  # what importing takes is nobody else's delay

@@ -38,6 +38,12 @@ def without_credential(url: str) -> str:
     return hosts.rpartition("@")[2] + slash + re.sub(r"(?<=[?&])(user|password)=[^&]*", "", rest)
 
 
+def is_torn(url: str) -> bool:
+    """Whether a `/` or an `@` in the password ends it too early for libpq: the rest would be shown as the host."""
+    authority, _, path = url.partition("://")[2].partition("?")[0].partition("/")
+    return authority.count("@") > 1 or "@" in path
+
+
 NO_PACKAGE = "PostgreSQL needs a package that is not here; type in a checkout: pip install '.[postgres]'"
 """Why a store in PostgreSQL cannot be opened."""
 

@@ -21,7 +21,7 @@ from psycopg.types.string import StrDumperUnknown, TextLoader
 
 from gateway.errors import StoreError
 from gateway.secrets import MASK
-from gateway.store.opening import without_credential
+from gateway.store.opening import is_torn, without_credential
 from gateway.store.postgres_history import History, LeftBehind, Promotions, history_of
 
 STATEMENT = 3.0
@@ -82,19 +82,20 @@ class Away(StoreError):
 
 class Address:
     """Where the server is, from a `postgresql://` URL with one host or several. `now` tells the URL as it is now: with
-    another user or password, new connections are made with these; another place takes a restart. `promotions` tells
-    which of them have been left behind."""
+    another user or password, new connections are made with these; another place takes a restart. `fault` is why what
+    it says now is not used. `promotions` tells which of them have been left behind."""
 
     def __init__(self, url: str, now: Callable[[], str] | None = None) -> None:
         self._url = url
         self._now = now
         self._passwords: set[str] = set()
         self._known = self._read(url)
+        self.fault = ""
         self.promotions = Promotions()
 
     def _read(self, url: str) -> dict[str, Any]:
         try:
-            if _is_torn(url):
+            if is_torn(url):
                 raise psycopg.ProgrammingError("a part of a password is taken for a place")
             found = conninfo.conninfo_to_dict(url)
         except psycopg.Error:  # its message quotes from the URL
@@ -107,10 +108,18 @@ class Address:
         return {**known, "client_encoding": "utf8"}  # whatever a database, a user or PGCLIENTENCODING is set to
 
     def _follow(self) -> None:
-        url = self._now() if self._now else self._url
-        if url != self._url and without_credential(url) == without_credential(self._url):
-            self._known = self._read(url)
-            self._url = url
+        url, self.fault = self._now() if self._now else self._url, ""
+        if url in ("", self._url):
+            return
+        try:
+            known = self._read(url)
+        except StoreError:
+            self.fault = "its URL cannot be read as it is now: what is special in a password has to be percent-encoded"
+            return
+        if without_credential(url) == without_credential(self._url):
+            self._known, self._url = known, url
+        else:
+            self.fault = "its URL names another place now, which takes a restart"
 
     def __repr__(self) -> str:
         """Without the password, and without options that may hold another."""
@@ -142,12 +151,6 @@ class Address:
         for password in self._passwords:
             text = text.replace(password, MASK) if len(password) > 3 else text
         return text
-
-
-def _is_torn(url: str) -> bool:
-    """Whether a `/` or an `@` in the password ends it too early for libpq: the rest would be shown as the host."""
-    authority, _, path = url.partition("://")[2].partition("?")[0].partition("/")
-    return authority.count("@") > 1 or "@" in path
 
 
 def _place(connection: psycopg.Connection[Any]) -> str:
@@ -187,7 +190,8 @@ class Line:
             self._see_committed(made)
         except (psycopg.Error, OSError, StoreError) as error:  # too many files are open, for one
             self.drop()
-            self._refusal = f"the store cannot be reached: {self._address.masked(error)}"
+            why = [self._address.masked(error), *([self._address.fault] if self._address.fault else [])]
+            self._refusal = f"the store cannot be reached: {'; '.join(why)}"
             self._refused_until = time.monotonic() + PAUSE
             raise Away(self._refusal) from None
         return made

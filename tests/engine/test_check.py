@@ -452,9 +452,26 @@ def test_a_key_that_is_to_be_a_user_and_a_password() -> None:
         assert bool(said(parse(text), "upstreams.there.key: ", "has no colon")) is not is_right
 
 
-@pytest.mark.parametrize("rest", ["canary@x@db/alerts", "canary@db/alerts?sslmod=require"])
-def test_the_url_of_a_store_that_nobody_can_read(rest: str) -> None:
-    [found] = said(parse(f'store = "postgresql://me:{rest}"\n' + INBOUND + ONCALL), "store: ")
+def test_durations_that_are_hardly_as_short_as_they_were_meant() -> None:
+    short = 'timeout = "500ms"\nretry = { max_age = "900ms" }\n'
+    beat = '[heartbeat]\nurl = "https://example.com/ping"\nevery = "60ms"\nstall = "120ms"\n'
+    route = '[[routes]]\nname = "all"\nto = ["oncall"]\nfallback = { to = ["other"], after = "20ms" }\n'
+    other = ONCALL.replace(".oncall", ".other")
+    text = 'retention = "9000ms"\n' + INBOUND + ONCALL + short + other + route + beat
+    assert [one.partition(": ")[0] for one in said(parse(text), "hardly meant")] == [
+        "upstreams.oncall.timeout",
+        "upstreams.oncall.retry.max_age",
+        "routes.all.fallback.after",
+        "heartbeat.every",
+        "heartbeat.stall",
+        "retention",
+    ]
+    assert not said(parse(text.replace('ms"', 's"')), "hardly meant")
+
+
+def test_the_url_of_a_store_that_nobody_can_read() -> None:
+    url = "postgresql://me:canary@db/alerts?sslmod=require"
+    [found] = said(parse(f'store = "{url}"\n' + INBOUND + ONCALL), "store: ")
     assert "its URL cannot be read" in found and "canary" not in found
 
 

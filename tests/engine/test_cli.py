@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +144,19 @@ def _typed(
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(HERE), **(environment or {})}
     line = [sys.executable, "-m", "gateway.cli", *words]
     return subprocess.run(line, cwd=HERE, env=env, capture_output=True, timeout=60, check=False, **how)
+
+
+def test_ctrl_c_while_a_command_is_imported_shows_no_stack(tmp_path: Path) -> None:
+    """What is imported first is one here that takes its time."""
+    (tmp_path / "click.py").write_text('print("imported", flush=True)\nimport time\ntime.sleep(60)\n')
+    scripts = tomllib.loads((HERE / "pyproject.toml").read_text())["project"]["scripts"]
+    module, _, name = scripts["alert-gateway"].partition(":")
+    line = [sys.executable, "-c", f"from {module} import {name}; {name}()"]
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{tmp_path}:{HERE}"}
+    with subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout and process.stdout.readline() == b"imported\n"
+        process.send_signal(signal.SIGINT)
+        assert (process.communicate(timeout=30)[1], process.returncode) == (b"", -signal.SIGINT)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from gateway.store.postgres_tx import PostgresTx
 from gateway.watch import prove
 from tests.engine.store_drivers import alert, delivery
 from tests.engine.vendors import page
-from tests.harness import house, inbound_tables, upstream_table
+from tests.harness import House, house, inbound_tables, upstream_table
 from tests.postgres_server import Server, free_port, shared
 
 HEALTHY = 10.0
@@ -446,6 +446,10 @@ def test_a_table_that_is_away_for_a_moment_ends_nobodys_work(table: str, tmp_pat
         h.wait_for(lambda: other.execute(kept, (LEASE - 2.0,)).fetchone() == (1,), HEALTHY)
 
 
+def _says(h: House, word: str) -> bool:
+    return word in h.call("GET", "/-/ready").body["faults"][0]
+
+
 def test_a_password_that_is_replaced_is_used_from_then_on(server: Server, tmp_path: Path) -> None:
     """README: a `file:` secret is read again when the file changes. A reload is not refused for it."""
     file, url = tmp_path / "store", server.database()
@@ -460,6 +464,9 @@ def test_a_password_that_is_replaced_is_used_from_then_on(server: Server, tmp_pa
             other.execute(b"ALTER ROLE gate PASSWORD 'next-word'")
             other.execute(b"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'gate'")
             assert page(h, "meanwhile").status == 503
+            for meant, said in {"gate:next/word@": "percent-encoded", "gate:next-word@x": "takes a restart"}.items():
+                file.write_text(url.replace("postgres@", meant))
+                h.wait_for(partial(_says, h, said), HEALTHY)
             file.write_text(url.replace("postgres@", "gate:next-word@"))
             h.wait_for(lambda: page(h, "after").status == 202, HEALTHY)
             replaced = upstream_table("oncall", "ilert", h.sandbox_url)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -17,12 +18,13 @@ from gateway.config import Config, parse
 from gateway.errors import ConfigurationError
 from gateway.serving import _Reloading
 from tests.chaos import reload
-from tests.chaos_upstream import CLOSE, Chaos, chaos
+from tests.chaos_upstream import CLOSE, HANG, Chaos, chaos
 from tests.clients.callers import ilert_event
 from tests.engine.certificates import certificate
-from tests.engine.vendors import OK, outbox, page, settled, table
+from tests.engine.vendors import OK, Uptinio, gated, outbox, page, settled, table
 from tests.harness import KEY, House, house
 from tests.processes import Running, serving
+from tests.raw import wire
 
 DEEP = "a = " + "[" * 100_000
 INBOUND = f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n'
@@ -122,6 +124,39 @@ def test_what_waits_for_a_dismissed_upstream_is_delivered_when_it_comes_back(tmp
             to(text(tmp_path, there, new, to='["two"]'))
             settled(h, count=2)
             assert one.got[-1].body["alertKey"] == "a"
+
+
+def test_an_upstream_that_comes_back_goes_on_with_what_is_under_way_there(tmp_path: Path) -> None:
+    """The reload that brought it back waited for the answer, which may take minutes."""
+    gate = threading.Event()
+    with chaos(lambda got: gated(gate, OK) if got.body["alertKey"] == "a" else OK) as one, chaos(OK) as other:
+        there, new = table("one", one.url, "ilert", timeout="20s"), table("two", other.url, "ilert")
+        with house(tmp_path, config=lambda _: text(tmp_path, there).partition("\n")[2]) as h:
+            page(h, "a")
+            h.wait_for(lambda: one.got)
+            assert h.gateway.dispatcher is not None
+            loop = h.gateway.dispatcher._tasks["one"].get_loop()
+            for config in (text(tmp_path, new, to='["two"]'), text(tmp_path, there)):
+                asyncio.run_coroutine_threadsafe(h.gateway.reload(parse(config)), loop).result(15)
+            [under_way] = h.gateway.dispatcher._lanes["one"].claims
+            assert under_way.key == "a"
+            page(h, "b")
+            h.wait_for(lambda: [row for row in outbox(h, "delivered") if row.key == "b"])
+            gate.set()
+            settled(h, count=2)
+            assert [got.body["alertKey"] for got in one.got] == ["a", "b"]
+
+
+def test_what_is_under_way_to_a_dismissed_upstream_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    with chaos(HANG) as one, chaos(OK) as other:
+        there, new = table("one", one.url, "ilert", timeout="60s"), table("two", other.url, "ilert")
+        with house(tmp_path, config=lambda _: text(tmp_path, there).partition("\n")[2]) as h:
+            page(h, "a")
+            h.wait_for(lambda: one.got)
+            assert h.gateway.dispatcher is not None
+            again(h, parse(text(tmp_path, new, to='["two"]')))
+            loop = h.gateway.dispatcher._tasks["two"].get_loop()
+            asyncio.run_coroutine_threadsafe(h.gateway.dispatcher.stop(0.1), loop).result(5)
 
 
 @pytest.mark.parametrize("change", ["listen", "store"])
@@ -254,6 +289,36 @@ def test_who_changes_the_file_and_starts_anew_is_warned_too_until_they_are_over(
         config.write_text(before)
         with serving(config) as running:
             assert not running.events("scope.left")
+
+
+def test_what_never_becomes_a_request_is_refused_in_the_words_of_now(tmp_path: Path) -> None:
+    with chaos(OK) as one:
+        there = table("one", one.url, "ilert")
+        with house(tmp_path, config=lambda _: text(tmp_path, there).partition("\n")[2]) as h:
+            again(h, parse(text(tmp_path, there).replace("inbound.ilert", "inbound.uptinio")))
+            with wire(h.url) as connection:
+                connection.say(f"GET /alerts HTTP/1.1\r\nHost: a\r\nX: {'a' * 33_000}\r\n\r\n".encode())
+                answer = connection.hear()
+            assert answer is not None and (answer.status, list(answer.body)) == (431, ["error"]), "Uptinio's words"
+
+
+def test_an_upstream_that_gives_ids_is_said_to_be_at_another_address(tmp_path: Path) -> None:
+    """Where that is another account, the ids that it gave are those of others: a rule of theirs was switched off."""
+    config = tmp_path / "gateway.toml"
+    with chaos(Uptinio()) as one, chaos(Uptinio()) as other:
+        before = text(tmp_path, table("one", one.url, "uptinio"))
+        config.write_text(before)
+        with serving(config) as running:
+            assert send(running, "a") == 202
+            config.write_text(before.replace(one.url, other.url))
+            running.signal(signal.SIGHUP)
+            [warned] = running.waits_for("upstream.moved")
+            assert (warned["level"], warned["upstream"], warned["url"]) == ("warning", "one", other.url)
+        with serving(config) as running:
+            assert not running.events("upstream.moved")
+        config.write_text(before)
+        with serving(config) as running:
+            running.waits_for("upstream.moved")
 
 
 def test_reloads_under_load_fail_nobody(tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ from gateway.store import Asking, DeliveryRow, TargetRow, Tx
 from gateway.store.postgres import PostgresStore
 from tests.chaos_upstream import RESET_AFTER, chaos, say
 from tests.engine.store_drivers import alert, delivery
-from tests.engine.vendors import Uptinio, writes
+from tests.engine.vendors import Uptinio, slow, writes
 from tests.harness import KEY, served
 from tests.postgres_server import shared
+from tests.processes import wait_for
 
 LEASE = 0.5
 T = TypeVar("T")
@@ -171,3 +172,32 @@ def test_what_is_slow_and_still_held_is_sent() -> None:
             while len(writes(upstream)) < 2 and time.monotonic() < end:
                 time.sleep(0.02)
             assert [got.method for got in list(upstream.got)] == ["POST", "GET", "POST"]
+
+
+def test_what_is_under_way_to_an_upstream_that_was_taken_out_is_held_on_to() -> None:
+    """Another replica, whose configuration has it still, told it again once the lease was over."""
+    url = shared().database()
+
+    def send(place: str, key: str) -> None:
+        page = {"apiKey": KEY, "eventType": "ALERT", "alertKey": key, "summary": "something"}
+        assert httpx.post(place + "/api/events", json=page, timeout=10).status_code == 202
+
+    took = say(202, {})
+    with chaos(lambda got: slow(4 * LEASE, took) if got.body["alertKey"] == "disk" else took) as upstream:
+        text = (
+            f'store = "{url}"\n[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n'
+            f'[upstreams.oncall]\ndialect = "ilert"\nurl = "{upstream.url}"\nkey = "there"\n'
+        )
+        one = Gateway(parse(text), PostgresStore(url, lease=LEASE))
+        with served(one.app) as place:
+            send(place, "disk")
+            wait_for(lambda: upstream.got)
+            assert one.dispatcher is not None
+            loop = one.dispatcher._tasks["oncall"].get_loop()
+            config = parse(text.replace("upstreams.oncall", "upstreams.other"))
+            asyncio.run_coroutine_threadsafe(one.reload(config), loop).result(10)
+            with served(Gateway(parse(text), PostgresStore(url, lease=LEASE)).app) as other:
+                time.sleep(2 * LEASE)
+                send(other, "cpu")  # it looks at what waits
+                wait_for(lambda: len(httpx.get(other + "/-/deliveries?state=delivered").json()["deliveries"]) == 2)
+        assert [got.body["alertKey"] for got in upstream.got] == ["disk", "cpu"]

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from structlog.testing import CapturingLogger
 
 from gateway import reaching
 from gateway.certificates import Following, Pair, not_after
@@ -340,6 +341,7 @@ def test_an_authority_beside_the_usual_ones_is_believed_and_followed(
     """What was held for its certificate goes on as soon as somebody vouches for it; what vouches for nobody changes
     nothing."""
     monkeypatch.setattr(reaching, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(reaching, "log", logged := CapturingLogger())
     ours, others = trustme.CA(), trustme.CA()
     ca = vouched(tmp_path, others)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -357,6 +359,8 @@ def test_an_authority_beside_the_usual_ones_is_believed_and_followed(
             h.wait_for(lambda: len(vendor.got) == 2)
             context_now = h.gateway.config.upstreams["oncall"].reach.context
             assert isinstance(context_now, Following) and "no certificate" in context_now.fault
+            said = [(*call.args, call.kwargs["upstream"]) for call in logged.calls]
+            assert said == [("certificates.reloaded", "oncall"), ("certificates.refused", "oncall")]
 
 
 def test_files_that_are_gone_when_something_is_first_sent_are_waited_for(tmp_path: Path) -> None:

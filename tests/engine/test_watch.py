@@ -15,6 +15,7 @@ import apsw
 import pytest
 
 from gateway import operating, watch
+from gateway.config import parse
 from gateway.delivery import breaker
 from gateway.registry import dialects
 from gateway.store.sqlite import SqliteTx
@@ -25,6 +26,7 @@ from tests.engine.vendors import NO, OK, Uptinio, count, page, slow, table
 from tests.harness import KEY, House, house, inbound_tables, upstream_table
 from tests.postgres_server import shared
 from tests.processes import serving
+from tests.proxy import proxy
 
 NAMES = tuple(dialects())
 SECRET = "ping-4711-canary"
@@ -149,9 +151,35 @@ def test_the_address_of_the_heartbeat_is_a_secret(is_there: bool, tmp_path: Path
         )
         url = f"{pings.url}/{SECRET}" if is_there else f"http://127.0.0.1:1/{SECRET}"
         with serving(config, env={"PING": url}) as running:
-            running.waits_for("heartbeat.refused" if is_there else "heartbeat.unreachable", 2)
+            [said, *_] = running.waits_for("heartbeat.refused" if is_there else "heartbeat.unreachable", 2)
         assert SECRET not in running.log
+        assert said.get("reason", "ClientConnectorError") == "ClientConnectorError"
     assert [got.path for got in pings.got][:1] == ([f"/{SECRET}"] if is_there else [])
+
+
+def test_another_interval_counts_from_the_reload_on(tmp_path: Path) -> None:
+    """And not once the one before is over, which may be a day."""
+    with chaos(OK) as pings:
+        often = "\n".join([INBOUND, table("oncall", pings.url, "ilert"), heartbeat(pings.url)])
+        with house(tmp_path, config=lambda _: often.replace('"50ms"', '"1d"')) as h:
+            h.wait_for(lambda: pings.got)
+            assert h.gateway.dispatcher is not None
+            loop = h.gateway.dispatcher._tasks["oncall"].get_loop()
+            config = parse(f'store = "sqlite://{tmp_path}/gateway.db"\n{often}')
+            asyncio.run_coroutine_threadsafe(h.gateway.reload(config), loop).result(15)
+            beats(h, pings)
+
+
+def test_a_proxy_that_shuts_the_heartbeat_out_is_said_to(tmp_path: Path) -> None:
+    config = tmp_path / "gateway.toml"
+    with chaos(OK) as pings, proxy(credentials="user:word", pings=pings.url) as through:
+        config.write_text(
+            f'store = "sqlite://{tmp_path}/gateway.db"\n{INBOUND}{table("oncall", pings.url, "ilert")}'
+            f'[heartbeat]\nurl = "http://pings.test/{SECRET}"\nevery = "50ms"\nproxy = "{through.url}"\n'
+        )
+        with serving(config) as running:
+            [said, *_] = running.waits_for("heartbeat.unreachable")
+        assert said["reason"] == "the proxy asks for credentials" and SECRET not in running.log
 
 
 # --- alarms ----------------------------------------------------------------------------------------------------
@@ -380,6 +408,27 @@ def replicas(directory: Path, *tables: str) -> Iterator[tuple[House, House]]:
         house(directory, config=lambda _: text, store=store) as other,
     ):
         yield one, other
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_an_alarm_at_an_upstream_that_was_taken_out_is_told_to_another(is_shared: bool, tmp_path: Path) -> None:
+    """What went on was told to nobody who was in the file by then."""
+    first, then = Heard(), Heard()
+    store = shared().database() if is_shared else f"sqlite://{tmp_path}/gateway.db"
+    with chaos(NO) as bad, chaos(first) as old, chaos(then) as new:
+
+        def config(name: str, url: str) -> str:
+            tables = [table("oncall", bad.url, "ilert"), table(name, url, "ilert")]
+            return "\n".join([INBOUND, *tables, f'[[routes]]\nto = ["oncall"]\n[alarms]\nto = ["{name}"]\n'])
+
+        with house(tmp_path, config=lambda _: config("old", old.url), store=store) as h:
+            page(h)
+            is_told(h, first, "dead-letters/oncall", "ALERT")
+            assert h.gateway.dispatcher is not None
+            loop = h.gateway.dispatcher._tasks["oncall"].get_loop()
+            again = parse(f'store = "{store}"\n{config("new", new.url)}')
+            asyncio.run_coroutine_threadsafe(h.gateway.reload(again), loop).result(15)
+            is_told(h, then, "dead-letters/oncall", "ALERT")
 
 
 def test_what_only_one_replica_sees_is_not_called_over_by_another(tmp_path: Path) -> None:

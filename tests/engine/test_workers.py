@@ -293,9 +293,32 @@ def test_a_reload_by_post_reaches_every_worker_also_in_a_container(tmp_path: Pat
         assert httpx.post(f"http://127.0.0.1:{port}/-/reload", json={}, timeout=10).json() == {"reloaded": True}
         wait_for(lambda: log.read_text().count('"event": "config.reloaded"') == 3, said=log.read_text)
         text = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
-        assert 'config_reloads_total{outcome="good"} 2.0' in text, (
-            "one for each worker, also for the one that was asked"
-        )
+        assert 'config_reloads_total{outcome="good"} 1.0' in text
+
+
+def test_a_reload_counts_once_however_many_workers_hear_of_it(tmp_path: Path) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    config, log = configured(tmp_path, shared().database(), "http://127.0.0.1:9", port), tmp_path / "log"
+
+    def counted(outcome: str, times: int, event: str, lines: int) -> None:
+        wait_for(lambda: log.read_text().count(f'"event": "{event}"') == lines, 30, log.read_text)
+        text = httpx.get(url + "/metrics", timeout=10).text
+        assert f'config_reloads_total{{outcome="{outcome}"}} {times}.0' in text
+
+    with serving(config, "--workers", "2") as process:
+        wait_for(lambda: log.read_text().count('"event": "serving"') == 2, 30, log.read_text)
+        process.send_signal(signal.SIGHUP)
+        counted("good", 1, "config.reloaded", 2)
+        for number in (1, 2, 3):  # whichever of them is asked
+            assert httpx.post(url + "/-/reload", json={}, timeout=10).status_code == 200
+            counted("good", 1 + number, "config.reloaded", 2 + 3 * number)
+        config.write_text("x =")
+        process.send_signal(signal.SIGHUP)
+        counted("bad", 1, "config.refused", 2)
+        for number in (1, 2, 3):
+            assert httpx.post(url + "/-/reload", json={}, timeout=10).status_code == 422
+            counted("bad", 1 + number, "config.refused", 2 + number)
 
 
 def died_and_came_back(process: subprocess.Popen[bytes], log: Path) -> None:
