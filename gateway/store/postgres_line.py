@@ -63,7 +63,7 @@ SELECT set_config('synchronous_commit', CASE WHEN current_setting('synchronous_c
 # A network that drops silently leaves sessions behind, which count among those that the server admits: by its own
 # settings, for two hours. And a plan that `_BY_INDEX` could not avert counts as so dear that the server would compile
 # it to machine code, a fifth of a second for a millisecond's work. An engine in its place may not have these.
-IF_THERE = b"""
+_IF_THERE = b"""
 SELECT set_config(name, CASE name WHEN 'jit' THEN 'off' ELSE '5' END, false) FROM pg_settings
 WHERE name IN ('tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count', 'jit')
 """
@@ -85,11 +85,12 @@ class Away(StoreError):
 class Address:
     """Where the server is, from a `postgresql://` URL with one host or several. `now` tells the URL as it is now: with
     another user or password, new connections are made with these; another place takes a restart. `promotions` tells
-    which of them have been left behind."""
+    which of them have been left behind, `otherwise` is what is connected with whatever the URL says."""
 
-    def __init__(self, url: str, now: Callable[[], str] | None = None) -> None:
+    def __init__(self, url: str, now: Callable[[], str] | None = None, **otherwise: Any) -> None:
         self._url = url
         self._now = now
+        self._otherwise = otherwise
         self._passwords: set[str] = set()
         self._known = self._read(url)
         self.promotions = Promotions()
@@ -106,7 +107,8 @@ class Address:
             ) from None
         self._passwords = {*self._passwords, str(found.get("password") or "")}
         known = {**_DEFAULTS, **{name: value for name, value in found.items() if value is not None}}
-        return {**known, "client_encoding": "utf8"}  # whatever a database, a user or PGCLIENTENCODING is set to
+        # Whatever a database, a user or PGCLIENTENCODING is set to.
+        return {**known, "client_encoding": "utf8", **self._otherwise}
 
     def _follow(self) -> None:
         url = self._now() if self._now else self._url
@@ -234,7 +236,7 @@ class Line:
             set_to = made.execute(_SETTINGS, (f"{STATEMENT * 1000:.0f}", f"{IDLE * 1000:.0f}")).fetchone()
             assert set_to is not None
             self._process = set_to[-1]  # what a pooler says at the beginning is a number of its own
-            made.execute(IF_THERE)
+            made.execute(_IF_THERE)
             if self._by_index:
                 made.execute(_BY_INDEX)
         adapt(made)

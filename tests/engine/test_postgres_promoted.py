@@ -17,8 +17,10 @@ from structlog.testing import CapturingLogger
 
 from gateway.errors import StoreError
 from gateway.store import Tx, postgres, postgres_history
+from gateway.store.moving import opened
 from gateway.store.postgres import PostgresStore
 from gateway.store.postgres_line import Address
+from gateway.store.postgres_side import PostgresSide
 from tests.chaos.sink import ROOT
 from tests.engine.store_drivers import delivery
 from tests.engine.test_postgres_faults import _END_ALL, HEALTHY, Load, _all
@@ -232,6 +234,22 @@ def test_a_command_asks_the_one_that_was_promoted_last(pair: Pair, tmp_path: Pat
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     assert [row["id"] for row in json.loads(done.stdout)] == [2, 1]
     assert "store.left_behind" in done.stderr
+
+
+def test_a_move_takes_what_is_at_the_one_that_was_promoted_last(pair: Pair) -> None:
+    """The other is the first in the URL, and takes writes too."""
+
+    async def main() -> None:
+        async with PostgresStore(pair.url):
+            await pair.is_followed()
+        await pair.promote()
+        async with PostgresStore(pair.url) as store:
+            await store.write(lambda tx: tx.insert_delivery(delivery(2)))
+
+    asyncio.run(main())
+    side = PostgresSide(pair.url)
+    with opened(side):
+        assert side.run("SELECT id FROM deliveries") == [(2,)]
 
 
 class _Name:
