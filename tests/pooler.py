@@ -1,9 +1,12 @@
-"""A pooler in front of PostgreSQL that lends its one session for a transaction, as PgBouncer does in transaction mode:
-as much of one as it takes to be told from the server itself."""
+"""Poolers in front of PostgreSQL: one that lends its one session for a transaction, as PgBouncer does in transaction
+mode, as much of it as it takes to be told from the server itself; and one that lends sessions for as long as a client
+stays, and then to the next, as PgBouncer does in session mode. A session whose client left it with a transaction open
+is lent no more."""
 
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import struct
 import threading
@@ -39,13 +42,27 @@ def _greeting(end: socket.socket) -> bytes:
         end.sendall(b"N")
 
 
-class _Pool:
+def _begun(url: str, greeting: bytes) -> tuple[socket.socket, bytes]:
+    """A new session, and what the server said when it began."""
+    place = urlsplit(url)
+    assert place.hostname and place.port
+    with contextlib.ExitStack() as unless_begun:
+        server = unless_begun.enter_context(socket.create_connection((place.hostname, place.port)))
+        server.sendall(greeting)
+        said = welcome = b""
+        while said[:1] != b"Z":
+            said = _message(server)
+            welcome += _ITS_OWN if said[:1] == b"K" else said
+        unless_begun.pop_all()
+    return server, welcome
+
+
+class _One:
     """The one session, whose it is just now, and what the server said when it began."""
 
     def __init__(self, url: str) -> None:
-        place = urlsplit(url)
-        assert place.hostname and place.port
-        self.server = socket.create_connection((place.hostname, place.port))
+        self._url = url
+        self._server: socket.socket | None = None
         self._lock = threading.Lock()
         self._welcome = b""
 
@@ -62,32 +79,84 @@ class _Pool:
 
     def _welcomes(self, client: socket.socket, greeting: bytes) -> None:
         with self._lock:
-            if not self._welcome:
-                self.server.sendall(greeting)
-                said = b""
-                while said[:1] != b"Z":
-                    said = _message(self.server)
-                    self._welcome += _ITS_OWN if said[:1] == b"K" else said
+            if self._server is None:
+                self._server, self._welcome = _begun(self._url, greeting)
         client.sendall(self._welcome)
 
     def _lend(self, client: socket.socket, asked: bytes) -> None:
         """One transaction."""
+        assert self._server is not None
         while True:
-            self.server.sendall(asked)
+            self._server.sendall(asked)
             said = b""
             while asked[:1] in b"QS" and said[:1] != b"Z":
-                said = _message(self.server)
+                said = _message(self._server)
                 client.sendall(said)
             if said[:1] == b"Z" and said[5:] == b"I":
                 return
             asked = _message(client)
+            if asked[:1] == b"X":
+                self.close()
+                self._server = None
+                return
+
+    def close(self) -> None:
+        """Ends the session."""
+        if self._server is not None:
+            self._server.close()
+
+
+class _Kept:
+    """The sessions that nobody has."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._idle: list[tuple[socket.socket, bytes]] = []
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    def serve(self, client: socket.socket) -> None:
+        """One client, to its end."""
+        with contextlib.suppress(OSError), client:
+            greeting = _greeting(client)
+            with self._lock:
+                lent = self._idle.pop() if self._idle else None
+            session, welcome = lent or _begun(self._url, greeting)
+            client.sendall(welcome)
+            is_idle = self._is_left_idle(client, session)
+            with self._lock:
+                if is_idle and not self._is_closed:
+                    self._idle.append((session, welcome))
+                else:
+                    session.close()
+
+    def _is_left_idle(self, client: socket.socket, session: socket.socket) -> bool:
+        """Passes on what each of them says until the client leaves, and whether it left no transaction open."""
+        said = b"Z....I"
+        with contextlib.suppress(OSError):
+            while True:
+                if session in select.select([client, session], [], [])[0]:
+                    said = _message(session)
+                    client.sendall(said)
+                elif (asked := _message(client))[:1] != b"X":
+                    session.sendall(asked)
+                else:
+                    break
+        return said[:1] == b"Z" and said[5:] == b"I"
+
+    def close(self) -> None:
+        """Ends the sessions."""
+        with self._lock:
+            self._is_closed = True
+            for session, _ in self._idle:
+                session.close()
 
 
 @contextlib.contextmanager
-def pooler(url: str) -> Iterator[str]:
+def pooler(url: str, *, keeps_sessions: bool = False) -> Iterator[str]:
     """The URL of a pooler in front of a database's."""
-    pool = _Pool(url)
-    with pool.server, socket.create_server(("127.0.0.1", 0)) as listener:
+    pool = _Kept(url) if keeps_sessions else _One(url)
+    with contextlib.closing(pool), socket.create_server(("127.0.0.1", 0)) as listener:
 
         def accept() -> None:
             with contextlib.suppress(OSError):

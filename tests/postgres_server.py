@@ -85,10 +85,14 @@ class Server:
 
     def copy(self) -> Server:
         """A standby of this server, which follows it."""
-        other = Server()
-        source = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres"]
-        other.run("pg_basebackup", *source, "-D", other.data, "--write-recovery-conf", "--no-sync", "--checkpoint=fast")
-        return other.start()
+        return Server().follow(self)
+
+    def follow(self, other: Server) -> Server:
+        """Takes over all that the other has, instead of what there is here, and starts as its standby."""
+        shutil.rmtree(self.data, ignore_errors=True)
+        source = ["-h", "127.0.0.1", "-p", str(other.port), "-U", "postgres"]
+        self.run("pg_basebackup", *source, "-D", self.data, "--write-recovery-conf", "--no-sync", "--checkpoint=fast")
+        return self.start()
 
     @property
     def data(self) -> str:

@@ -53,7 +53,7 @@ MIGRATION = 3600.0
 ROOM = 1 << 20
 """Bytes that a full disk of the server has to have before alerts are taken again."""
 LOOK = 15.0
-"""Seconds after which is looked again which of several hosts was promoted last."""
+"""Seconds after which is looked again which server was promoted last."""
 HEAR = 5.0
 """Seconds that the listener listens before it sees whether it still should."""
 
@@ -128,8 +128,7 @@ class PostgresStore:
             loop = asyncio.get_running_loop()
             self._hearing = self._watch.line(self._address)
             targets.append((partial(self._listen, self._hearing, loop), "store-listener"))
-            if self._address.places():
-                targets.append((partial(self._look_around, self._watch.line(self._address)), "store-lookout"))
+            targets.append((partial(self._look_around, self._watch.line(self._address)), "store-lookout"))
         self._threads = [threading.Thread(target=target, name=name, daemon=True) for target, name in targets]
         for thread in self._threads:
             thread.start()
@@ -384,7 +383,8 @@ class PostgresStore:
                 log.error("store.unavailable", reason=str(error))
 
     def _look_around(self, line: Line) -> None:
-        """A standby may be promoted while the server before it goes on: by hand, or where the two lost each other."""
+        """A standby may be promoted while the server before it goes on: by hand, or where the two lost each other.
+        Behind one name, what is connected stays where it is, unless a balancer ends it."""
         while not self._closing.wait(LOOK):
             line.look(self._closing)
 

@@ -9,6 +9,7 @@ are made.
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import psycopg
@@ -18,18 +19,26 @@ from gateway.errors import StoreError
 
 log = structlog.get_logger()
 
-# Of the log that is written now: what the control file says is as old as the last checkpoint.
+# Of the log that is written now: what the control file says is as old as the last checkpoint. It has to do for a
+# standby, and tells of a promotion at once.
 _ASKS = b"""
-SELECT system_identifier::text, ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int
+SELECT system_identifier::text,
+       CASE WHEN pg_is_in_recovery() THEN (
+           SELECT greatest(timeline_id, min_recovery_end_timeline) FROM pg_control_checkpoint(), pg_control_recovery()
+       ) ELSE ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int END,
+       NOT pg_is_in_recovery(), coalesce(host(inet_server_addr()) || ':' || inet_server_port(), '')
 FROM pg_control_system()
 """
 
 
 class History(NamedTuple):
-    """Where a server comes from: servers that are copies of each other are of one `system`."""
+    """Where a server comes from: servers that are copies of each other are of one `system`. `server` is what it calls
+    itself, wherever it was reached; empty where it was reached without a network."""
 
     system: str
     timeline: int
+    takes_writes: bool
+    server: str
 
 
 class LeftBehind(StoreError):
@@ -37,10 +46,13 @@ class LeftBehind(StoreError):
 
 
 def history_of(connection: psycopg.Connection[Any]) -> History | None:
-    """What a server says of itself; None where it does not: a standby, or an engine in PostgreSQL's place."""
+    """What a server says of itself; None where it does not, as an engine in PostgreSQL's place. Raises `psycopg.Error`
+    where nobody is there: what is said then, as by a pooler, is why."""
     try:
         found = connection.execute(_ASKS, prepare=False).fetchone()
     except psycopg.Error:
+        if connection.closed:
+            raise
         return None
     return History(*found) if found else None
 
@@ -50,16 +62,17 @@ class Promotions:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._latest: dict[str, int] = {}
+        self._latest: dict[str, History] = {}
         self._serving: dict[str, int] = {}
         self._told: set[tuple[str, History]] = set()
 
     def note(self, found: History | None, place: str) -> None:
         """A server at a place was asked."""
-        if found is None:
+        if found is None or not found.takes_writes:
             return
         with self._lock:
-            self._latest[found.system] = max(found.timeline, self._latest.get(found.system, 0))
+            latest = self._latest.setdefault(found.system, found)
+            self._latest[found.system] = max(latest, found, key=_timeline)
             is_news = self.is_over(found) and (place, found) not in self._told
             self._told |= {(place, found)} if is_news else set()
         if is_news:
@@ -80,14 +93,40 @@ class Promotions:
                 "then is not in the store, also where callers were told that it is",
             )
 
+    def compare(self, seen: Collection[History]) -> None:
+        """Servers were asked one after the other. Where the one that was promoted last was put back, as it was a
+        mistake, and none is of its timeline, the one before it serves again."""
+        for system in {one.system for one in seen}:
+            newest = max((one for one in seen if one.system == system), key=_timeline)
+            with self._lock:
+                gone = self._latest.get(system, newest)
+                if newest.timeline >= gone.timeline or not any(one.server == gone.server != "" for one in seen):
+                    continue
+                self._latest[system] = newest
+                self._serving[system] = newest.timeline
+            log.error("store.promotion_undone", server=gone.server, reason=_why_gone(gone, newest))
+
     def is_over(self, found: History | None) -> bool:
         """Whether another server was promoted since."""
-        return found is not None and found.timeline < self._latest.get(found.system, 0)
+        if found is None or not found.takes_writes:
+            return False
+        return found.timeline < self._latest.get(found.system, found).timeline
 
     def why_not(self, found: History) -> str:
         """Why nothing is asked of a server, and what to do about it."""
+        latest = self._latest[found.system].timeline
         return (
             f"it takes writes although another was promoted after it (timeline {found.timeline}, that one's is "
-            f"{self._latest[found.system]}): stop it; if it is the one that is to serve, stop the other and restart "
-            "the gateway"
+            f"{latest}): stop it; if it is the one that is to serve, stop the other and restart the gateway"
         )
+
+
+def _timeline(found: History) -> int:
+    return found.timeline
+
+
+def _why_gone(gone: History, newest: History) -> str:
+    return (
+        f"it was promoted last (timeline {gone.timeline}), and was put back behind that (timeline {newest.timeline} is "
+        "the latest): what it took meanwhile is not in the store, also where callers were told that it is"
+    )

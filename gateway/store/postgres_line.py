@@ -63,7 +63,7 @@ SELECT set_config('synchronous_commit', CASE WHEN current_setting('synchronous_c
 # A network that drops silently leaves sessions behind, which count among those that the server admits: by its own
 # settings, for two hours. And a plan that `_BY_INDEX` could not avert counts as so dear that the server would compile
 # it to machine code, a fifth of a second for a millisecond's work. An engine in its place may not have these.
-IF_THERE = b"""
+_IF_THERE = b"""
 SELECT set_config(name, CASE name WHEN 'jit' THEN 'off' ELSE '5' END, false) FROM pg_settings
 WHERE name IN ('tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count', 'jit')
 """
@@ -73,6 +73,8 @@ _BY_INDEX = b"""
 SELECT set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false),
        set_config('enable_sort', 'off', false)
 """
+# A pooler lends a session again, which leads where the name led when it was begun; but not one with a transaction open.
+_TO_BE_LENT_NO_MORE = b"BEGIN"
 _WAITS = b"SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event = 'SyncRep')"
 
 
@@ -83,11 +85,13 @@ class Away(StoreError):
 class Address:
     """Where the server is, from a `postgresql://` URL with one host or several. `now` tells the URL as it is now: with
     another user or password, new connections are made with these; another place takes a restart. `fault` is why what
-    it says now is not used. `promotions` tells which of them have been left behind."""
+    it says now is not used. `promotions` tells which of them have been left behind, `otherwise` is what is connected
+    with whatever the URL says."""
 
-    def __init__(self, url: str, now: Callable[[], str] | None = None) -> None:
+    def __init__(self, url: str, now: Callable[[], str] | None = None, **otherwise: Any) -> None:
         self._url = url
         self._now = now
+        self._otherwise = otherwise
         self._passwords: set[str] = set()
         self._known = self._read(url)
         self.fault = ""
@@ -105,7 +109,8 @@ class Address:
             ) from None
         self._passwords = {*self._passwords, str(found.get("password") or "")}
         known = {**_DEFAULTS, **{name: value for name, value in found.items() if value is not None}}
-        return {**known, "client_encoding": "utf8"}  # whatever a database, a user or PGCLIENTENCODING is set to
+        # Whatever a database, a user or PGCLIENTENCODING is set to.
+        return {**known, "client_encoding": "utf8", **self._otherwise}
 
     def _follow(self) -> None:
         url, self.fault = self._now() if self._now else self._url, ""
@@ -137,11 +142,11 @@ class Address:
         return psycopg.connect("", autocommit=True, **{**self._known, **otherwise})
 
     def places(self) -> list[dict[str, str]]:
-        """Each host by itself, where there are several."""
+        """Each host by itself, as `connect` is told of it: with nothing where there is one."""
         lists = {name: str(self._known.get(name) or "").split(",") for name in ("host", "hostaddr", "port")}
         many = max(len(lists["host"]), len(lists["hostaddr"]))
         if many == 1:
-            return []
+            return [{}]
         named = {name: found * many if len(found) == 1 else found for name, found in lists.items() if any(found)}
         return [{name: found[number] for name, found in named.items()} for number in range(many)]
 
@@ -213,17 +218,38 @@ class Line:
         raise error
 
     def look(self, stop: threading.Event | None = None) -> None:
-        """Sees which of several hosts was promoted last, so that all lines go there. Gives the connection up."""
+        """Sees which of several hosts was promoted last, or whom one name leads to by now, so that all lines go there.
+        Gives the connection up."""
+        seen: list[History] = []
         for place in self._address.places():
             self.drop()
             if stop is not None and stop.is_set():
                 return
             with contextlib.suppress(psycopg.Error, OSError, StoreError):
-                self._made(place)
+                made = self._met({**place, "target_session_attrs": "any"})
+                seen += [self._history] if self._history is not None else []
+                self._lend_no_more(made)
         self.drop()
+        self._address.promotions.compare(seen)
 
     def _made(self, place: Mapping[str, str] | None = None) -> psycopg.Connection[Any]:
-        made = self._address.connect(**(place or {}))
+        made = self._met(place or {})
+        if self._history is not None and self.is_left_behind:
+            self._lend_no_more(made)
+            raise LeftBehind(self._address.promotions.why_not(self._history))
+        with self.asking():
+            set_to = made.execute(_SETTINGS, (f"{STATEMENT * 1000:.0f}", f"{IDLE * 1000:.0f}")).fetchone()
+            assert set_to is not None
+            self._process = set_to[-1]  # what a pooler says at the beginning is a number of its own
+            made.execute(_IF_THERE)
+            if self._by_index:
+                made.execute(_BY_INDEX)
+        adapt(made)
+        return made
+
+    def _met(self, place: Mapping[str, str]) -> psycopg.Connection[Any]:
+        """A connection whose server has said where it comes from."""
+        made = self._address.connect(**place)
         with self._lock:
             # A descriptor of our own for the same socket: cutting it can never meet one that was used again.
             self._end = socket.fromfd(made.fileno(), socket.AF_UNIX, socket.SOCK_STREAM)
@@ -231,17 +257,13 @@ class Line:
             self._history = None
         with self.asking():
             self._history = history_of(made)
-            self._address.promotions.note(self._history, _place(made))
-            if self._history is not None and self.is_left_behind:
-                raise LeftBehind(self._address.promotions.why_not(self._history))
-            set_to = made.execute(_SETTINGS, (f"{STATEMENT * 1000:.0f}", f"{IDLE * 1000:.0f}")).fetchone()
-            assert set_to is not None
-            self._process = set_to[-1]  # what a pooler says at the beginning is a number of its own
-            made.execute(IF_THERE)
-            if self._by_index:
-                made.execute(_BY_INDEX)
-        adapt(made)
+        self._address.promotions.note(self._history, _place(made))
         return made
+
+    def _lend_no_more(self, made: psycopg.Connection[Any]) -> None:
+        """Has a pooler begin another session for the next who asks."""
+        with contextlib.suppress(psycopg.Error), self.asking():
+            made.execute(_TO_BE_LENT_NO_MORE)
 
     def _see_committed(self, made: psycopg.Connection[Any]) -> None:
         """Raises `StoreError` while the server still has the commit of the connection before. One that waits for a

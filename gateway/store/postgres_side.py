@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from psycopg.pq import TransactionStatus
 from gateway.errors import StoreError
 from gateway.store.moving import BYTES, TABLES, Copied, TooLong, Unclear
 from gateway.store.postgres import PostgresStore
-from gateway.store.postgres_line import IF_THERE, Address, adapt
+from gateway.store.postgres_line import Address, Line
 
 LOCKED_WITHIN = 10
 """Seconds within which nobody else may be working in the tables any more."""
@@ -23,7 +24,7 @@ STANDS_STILL = 300
 """Seconds for which a server may take nothing while it is sent a table: it has a disk to write to."""
 
 # Ours is one long transaction, which waits for the other store as well: no clock of the server's may end it. By
-# `IF_THERE` it finds out all the same that nobody is there any more: it would keep its locks for hours.
+# the line's settings it finds out all the same that nobody is there any more: it would keep its locks for hours.
 _SETTINGS = b"""
 SELECT set_config(name, '0', true) FROM pg_settings
 WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')
@@ -44,7 +45,8 @@ class PostgresSide:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._address = Address(url)
+        self._address = Address(url, tcp_user_timeout=STANDS_STILL * 1000)
+        self._line = Line(self._address, threading.Lock())
         self._connection: psycopg.Connection[Any] | None = None
         self.shown = repr(self._address)
 
@@ -53,9 +55,8 @@ class PostgresSide:
         asyncio.run(_up_to_date(self._url))
         names = ", ".join((*(table.name for table in TABLES), "slots"))
         with self._telling("cannot be used"):
-            self._connection = self._address.connect(tcp_user_timeout=STANDS_STILL * 1000)
-            adapt(self._connection)
-            self._connection.execute(IF_THERE)
+            self._line.look()
+            self._connection = self._line.connection()
             self._connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")  # what was there before the lock is seen
             self._connection.execute(_SETTINGS)
             self._connection.execute(_DURABLE, (f"{LOCKED_WITHIN}s",))
@@ -102,8 +103,7 @@ class PostgresSide:
             raise Unclear(said) if self._there.closed else StoreError(said) from None
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
+        self._line.drop()
 
     @property
     def _there(self) -> psycopg.Connection[Any]:

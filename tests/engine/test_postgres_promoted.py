@@ -17,13 +17,16 @@ from structlog.testing import CapturingLogger
 
 from gateway.errors import StoreError
 from gateway.store import Tx, postgres, postgres_history
+from gateway.store.moving import opened
 from gateway.store.postgres import PostgresStore
 from gateway.store.postgres_line import Address
+from gateway.store.postgres_side import PostgresSide
 from tests.chaos.sink import ROOT
 from tests.engine.store_drivers import delivery
 from tests.engine.test_postgres_faults import _END_ALL, HEALTHY, Load, _all
 from tests.harness import inbound_tables, upstream_table
-from tests.postgres_server import Server
+from tests.pooler import pooler
+from tests.postgres_server import Server, shared
 
 STAYS = 3.0
 """Seconds for which it stays so."""
@@ -233,6 +236,22 @@ def test_a_command_asks_the_one_that_was_promoted_last(pair: Pair, tmp_path: Pat
     assert "store.left_behind" in done.stderr
 
 
+def test_a_move_takes_what_is_at_the_one_that_was_promoted_last(pair: Pair) -> None:
+    """The other is the first in the URL, and takes writes too."""
+
+    async def main() -> None:
+        async with PostgresStore(pair.url):
+            await pair.is_followed()
+        await pair.promote()
+        async with PostgresStore(pair.url) as store:
+            await store.write(lambda tx: tx.insert_delivery(delivery(2)))
+
+    asyncio.run(main())
+    side = PostgresSide(pair.url)
+    with opened(side):
+        assert side.run("SELECT id FROM deliveries") == [(2,)]
+
+
 class _Name:
     """One address, which leads now here and now there."""
 
@@ -243,7 +262,8 @@ class _Name:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
         there_reader, there = await asyncio.open_connection("127.0.0.1", self.leads_to)
-        await asyncio.gather(_copy(reader, there), _copy(there_reader, writer))
+        with contextlib.closing(writer), contextlib.closing(there):
+            await asyncio.gather(_copy(reader, there), _copy(there_reader, writer))
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -290,17 +310,92 @@ def test_behind_one_name_a_server_that_was_left_behind_is_refused(pair: Pair) ->
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("is_pooled", [False, True])
+def test_behind_one_name_all_go_over_to_whom_it_leads_by_now(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, is_pooled: bool
+) -> None:
+    """What was connected before stays where it is: a balancer need not end it, and a pooler lends it again."""
+    monkeypatch.setattr(postgres, "LOOK", 0.5)
+
+    async def main() -> None:
+        name = _Name(pair.first.port)
+        async with name.running(), contextlib.AsyncExitStack() as pools:
+            url = f"postgresql://postgres@127.0.0.1:{name.port}/{pair.name}"
+            url = pools.enter_context(pooler(url, keeps_sessions=True)) if is_pooled else url
+            store = await pools.enter_async_context(PostgresStore(url))
+            load = Load(store)
+            await load.put()
+            await store.read(_all)
+            await pair.is_followed()
+            await pair.promote()
+            name.leads_to = pair.second.port
+            await asyncio.sleep(2.0)
+            before = pair.alerts(pair.first)
+            async with load.running():
+                await load.grows(3 * HEALTHY)
+            assert pair.alerts(pair.first) == before
+            assert load.acknowledged <= pair.alerts(pair.second)
+            assert load.acknowledged <= await store.read(_all)
+
+    asyncio.run(main())
+
+
+def test_where_a_promotion_was_undone_the_server_before_it_serves_again(
+    pair: Pair, log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promoted by mistake, as the first lived on; then made a standby of the first again. As long as it only might come
+    back as what it was, the first is not asked."""
+    monkeypatch.setattr(postgres, "LOOK", 0.3)
+
+    async def is_refused(store: PostgresStore) -> None:
+        for _ in range(3):
+            with pytest.raises(StoreError, match="restart the gateway"):
+                await store.write(lambda tx: tx.largest_id())
+            await asyncio.sleep(0.6)
+
+    async def main() -> None:
+        async with PostgresStore(pair.url) as store:
+            load = Load(store)
+            await load.put()
+            await pair.is_followed()
+            await pair.promote()
+            await asyncio.sleep(1.0)
+            pair.second.kill()
+            await is_refused(store)
+            await asyncio.to_thread(Path(pair.second.data, "standby.signal").touch)
+            await asyncio.to_thread(pair.second.start)
+            await is_refused(store)
+            pair.second.kill()
+            await asyncio.to_thread(pair.second.follow, pair.first)
+            async with load.running():
+                await load.grows(3 * HEALTHY)
+            assert load.acknowledged <= pair.alerts(pair.first)
+
+    asyncio.run(main())
+    [told] = [call.kwargs for call in log.calls if call.args == ("store.promotion_undone",)]
+    assert told["server"] == f"127.0.0.1:{pair.second.port}" and "(timeline 2)" in told["reason"]
+
+
+def test_a_connection_that_ends_at_once_says_why() -> None:
+    """As where a pooler takes clients, and then finds no server for them."""
+    url = shared().url("postgres")
+    with psycopg.connect(url) as connection, psycopg.connect(url, autocommit=True) as other:
+        other.execute(b"SELECT pg_terminate_backend(%s, 5000)", (connection.info.backend_pid,))
+        with pytest.raises(psycopg.errors.AdminShutdown):
+            postgres_history.history_of(connection)
+
+
 @pytest.mark.parametrize(
     ("url", "places"),
     [
         ("postgresql://u@a,b:2/d", [("a", ""), ("b", "2")]),
         ("postgresql://u@a,b/d?port=7", [("a", "7"), ("b", "7")]),
         ("postgresql:///d?host=a,b&hostaddr=10.0.0.1,10.0.0.2", [("a", ""), ("b", "")]),
-        ("postgresql://u@a:1/d", []),
-        ("postgresql:///d", []),
+        ("postgresql://u@a:1/d", [("", "")]),
+        ("postgresql:///d", [("", "")]),
     ],
 )
 def test_each_of_several_hosts_can_be_asked_by_itself(url: str, places: list[tuple[str, str]]) -> None:
-    """As libpq reads them."""
+    """As libpq reads them; one host needs nothing else than usual."""
     found = Address(url).places()
-    assert [(one["host"], one.get("port", "")) for one in found] == places
+    assert [(one.get("host", ""), one.get("port", "")) for one in found] == places
