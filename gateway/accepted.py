@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
+from gateway.asked import Answer, Command, Reply
 from gateway.canonical import Flat, Operation
-from gateway.dialect import Answer, Command, Dialect, Reply
+from gateway.dialect import Dialect
 from gateway.store import AlertRow, DeliveryRow, Tx
 from gateway.translation import Fate
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import UNSET
 
-from gateway.dialect import Incoming
+from gateway.asked import Incoming
 from gateway.errors import Problem, ProblemKind, invalid
 from gateway.values import read_time
 

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from msgspec import UNSET
 
+from gateway.asked import Command
 from gateway.canonical import Flat, Operation
 from gateway.carry import restore
-from gateway.dialect import Command, Dialect
+from gateway.dialect import Dialect
 from gateway.store import AlertRow
 from gateway.values import from_millis
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
+from gateway.asked import Command
 from gateway.canonical import QUIET_CATEGORY, Flat, Operation
 from gateway.config import UNTOLD, Config, Inbound, Upstream
-from gateway.dialect import Command
 from gateway.doubts import doubts
 from gateway.errors import Problem, ProblemKind, StoreError
 from gateway.examples import openings

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from gateway.config import Upstream
 from gateway.delivery.attempt import Client, Ended
 from gateway.delivery.transport import Transport, Unreachable
-from gateway.dialect import Call, Delivered, Held, Request
+from gateway.outcome import Call, Delivered, Held, Request
 
 AT_ONCE = 8
 

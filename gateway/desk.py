@@ -17,25 +17,12 @@ import structlog
 
 from gateway import muting
 from gateway.accepted import Accepted, Answered, Caller, Order, Via
+from gateway.asked import Answer, Asked, Batch, Command, Inquiry, Listing, Mute, Muted, Mutes, Read, Reply, Unmute
 from gateway.clock import Clock
 from gateway.codes import Code
 from gateway.config import Config, Inbound
 from gateway.crowding import Crowd
 from gateway.delivery.dispatcher import Dispatcher
-from gateway.dialect import (
-    Answer,
-    Asked,
-    Batch,
-    Command,
-    Inquiry,
-    Listing,
-    Mute,
-    Muted,
-    Mutes,
-    Read,
-    Reply,
-    Unmute,
-)
 from gateway.errors import Problem, ProblemKind, StoreError, together
 from gateway.idempotency import Key, as_answer, first_answer, keep
 from gateway.ids import MakeId

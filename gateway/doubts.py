@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 from gateway.config import Config, Upstream
 from gateway.configfile import is_loopback
-from gateway.dialect import Dialect, Request
+from gateway.dialect import Dialect
+from gateway.outcome import Request
 
 
 def doubts(config: Config) -> Iterator[str]:

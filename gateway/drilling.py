@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.asked import Command, Ref
 from gateway.canonical import LOWEST_SEVERITY, Flat, Operation
 from gateway.config import Config, Inbound
-from gateway.dialect import Command, Dialect, Ref
+from gateway.dialect import Dialect
 from gateway.routing import Route
 from gateway.secrets import Keyring
 from gateway.service import Gateway

@@ -15,8 +15,9 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from gateway import dialect as declared
+from gateway import outcome
 from gateway.canonical import Operation
+from gateway.dialect import Dialect
 from gateway.wire import Wire, copied, get, put
 
 
@@ -34,7 +35,7 @@ class ExampleRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     body: Any | UnsetType = UNSET
     placeholders: dict[str, str] = {}
 
-    def about(self, id: str | None = None, version: int | None = None) -> declared.Request:  # noqa: A002
+    def about(self, id: str | None = None, version: int | None = None) -> outcome.Request:  # noqa: A002
         """The request as it is sent: about the documented alert, or about the one named."""
         params = {name: id if id is not None else value for name, value in self.params.items()}
         body = copied(self.body)
@@ -42,7 +43,7 @@ class ExampleRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         for place, what in self.placeholders.items():
             if actual[what] is not None:
                 put(body, place, actual[what])
-        return declared.Request(method=self.method, path=self.path.format(**params), headers=self.headers, body=body)
+        return outcome.Request(method=self.method, path=self.path.format(**params), headers=self.headers, body=body)
 
 
 class ExampleReply(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,15 +86,15 @@ def examples(dialect_name: str) -> tuple[Example, ...]:
     return tuple(found)
 
 
-def openings(dialect: declared.Dialect) -> Iterator[declared.Json]:
+def openings(dialect: Dialect) -> Iterator[outcome.Json]:
     """Bodies that open an alert: the documented ones, or those that a dialect without any brings along."""
     documented = [one.request.body for one in examples(dialect.name) if one.operation == Operation.CREATE]
     yield from documented or dialect.samples
 
 
-def with_credential(request: declared.Request, dialect: declared.Dialect, credential: str) -> declared.Request:
+def with_credential(request: outcome.Request, dialect: Dialect, credential: str) -> outcome.Request:
     """The request with a credential where the dialect looks for it, in place of the documented placeholder."""
-    blank = declared.Request(method=request.method, path=request.path, body={})
+    blank = outcome.Request(method=request.method, path=request.path, body={})
     key = dialect.outbound.authorise(blank, credential)
     filled = request.with_headers(key.headers)
     if not key.body:

@@ -12,11 +12,11 @@ from typing import Any
 
 from msgspec import UNSET
 
+from gateway.asked import Command
 from gateway.canonical import Flat, Operation, plain
 from gateway.carry import restore
 from gateway.choosing import as_text, fact
 from gateway.config import Config, Inbound
-from gateway.dialect import Command
 from gateway.errors import Problem
 from gateway.rehearsal import Rehearsed, command_in, rehearse
 from gateway.routing import Choice, Route, choose

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gateway.accepted import Caller
+from gateway.asked import Inquired, Told
 from gateway.canonical import Operation
-from gateway.dialect import Inquired, Told
 from gateway.store import AlertRow, CommandRow, Tx
 from gateway.values import from_millis
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from gateway.accepted import Answered, Order
-from gateway.dialect import Answer, Shown
+from gateway.asked import Answer, Shown
 from gateway.errors import Problem, ProblemKind
 from gateway.store import AlertRow, FirstAnswer, Keyed, Tx
 

@@ -6,7 +6,7 @@ Plain functions of a transaction. They must not know any vendor, HTTP, or SQL.
 from __future__ import annotations
 
 from gateway.accepted import Accepted, Caller
-from gateway.dialect import Command
+from gateway.asked import Command
 from gateway.errors import Problem, ProblemKind
 from gateway.store import DeliveryFilter, DeliveryRow, FirstAnswer, Tx
 from gateway.terms import ENDING

@@ -12,10 +12,11 @@ from msgspec import UNSET, Raw, json
 
 from gateway import muting
 from gateway.accepted import Caller
+from gateway.asked import Answer, Chosen, Listing, Muted, Ref, Shown
 from gateway.canonical import Operation, flatten
 from gateway.config import Upstream
-from gateway.dialect import Answer, Chosen, Listing, Muted, Ref, Sending, Shown
 from gateway.errors import Problem, ProblemKind
+from gateway.outcome import Sending
 from gateway.store import AlertFilter, AlertRow, TargetRow, Tx
 from gateway.values import from_millis
 

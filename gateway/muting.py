@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 from cachetools import LRUCache
 
+from gateway.asked import Mute, Muted
 from gateway.canonical import Flat
-from gateway.dialect import Mute, Muted
 from gateway.errors import Problem, ProblemKind
 from gateway.store import Tx
 from gateway.values import from_millis, millis

@@ -15,9 +15,10 @@ import msgspec
 from msgspec import UNSET
 
 from gateway import __version__
+from gateway.asked import Answer, Incoming, Inquired, Listing, Muted, Reply, Shown, Told
 from gateway.canonical import Flat, Operation, unflatten
 from gateway.config import Inbound
-from gateway.dialect import Answer, Dialect, Incoming, Inquired, Listing, Muted, Reply, Route, Shown, Told
+from gateway.dialect import Dialect, Route
 from gateway.errors import Problem, ProblemKind
 from gateway.examples import openings
 from gateway.rehearsal import command_in

@@ -16,8 +16,8 @@ from msgspec import Struct, json, structs
 from gateway.canonical import SERVER_OWNED, Operation, flatten
 from gateway.codes import Code, Why
 from gateway.config import Upstream
-from gateway.dialect import Sending
 from gateway.errors import ProblemKind
+from gateway.outcome import Sending
 from gateway.rows import Unmet
 from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
 from gateway.terms import (

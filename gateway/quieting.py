@@ -16,8 +16,9 @@ from msgspec import Struct, structs
 
 from gateway import muting
 from gateway.accepted import Caller, Order, Via
+from gateway.asked import Command, Muted, Ref
 from gateway.canonical import Operation, flatten
-from gateway.dialect import Command, Dialect, Muted, Ref
+from gateway.dialect import Dialect
 from gateway.errors import StoreError
 from gateway.ids import MakeId
 from gateway.road import Road

@@ -14,7 +14,7 @@ from gateway.accepted import Caller
 from gateway.canonical import Flat, flatten, in_order, unflatten
 from gateway.choosing import key_entry, lane
 from gateway.config import Upstream
-from gateway.dialect import FoundAlert
+from gateway.outcome import FoundAlert
 from gateway.rows import Unmet, Writing
 from gateway.store import AlertFilter, AlertRow, CommandBody, TargetRow, Tx
 from gateway.terms import SPOKEN, is_anothers, saying

@@ -14,11 +14,13 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct
 
+from gateway.asked import Batch, Command, Incoming
 from gateway.canonical import Flat, Operation, in_order
 from gateway.carry import restore
 from gateway.config import Upstream
-from gateway.dialect import Batch, Command, Dialect, Incoming, Request, Response, Route, Sending
+from gateway.dialect import Dialect, Route
 from gateway.errors import Problem, ProblemKind
+from gateway.outcome import Request, Response, Sending
 from gateway.rows import Unmet
 from gateway.secrets import MASK
 from gateway.terms import TELLING, unsaid, what_to_send

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from msgspec import structs
 
 from gateway.accepted import Accepted, Caller, Order, Step, Via
+from gateway.asked import Command, Ref
 from gateway.canonical import SERVER_OWNED, Flat, Operation, flatten, in_order, lay_over, unflatten
 from gateway.carry import restore
 from gateway.changing import meaning_of, resolve_hints, stamp, without_implied
 from gateway.config import Config, Upstream
-from gateway.dialect import Command, Dialect, Ref
+from gateway.dialect import Dialect
 from gateway.errors import Problem, ProblemKind
 from gateway.history import newest_first
 from gateway.ids import MakeId

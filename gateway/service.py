@@ -22,13 +22,13 @@ from starlette.routing import Route
 
 from gateway import calling, muting
 from gateway.admin import Admin
+from gateway.asked import Reply
 from gateway.clock import Clock
 from gateway.codes import Code
 from gateway.config import Config
 from gateway.configsettings import secrets_in
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.desk import Desk
-from gateway.dialect import Reply
 from gateway.errors import ConfigurationError, Problem, StoreError
 from gateway.idempotency import KEPT_MS
 from gateway.ids import Ids

@@ -13,8 +13,8 @@ from gateway.canonical import Operation
 from gateway.choosing import key_entry
 from gateway.codes import MEANINGS, Code
 from gateway.config import Upstream
-from gateway.dialect import Again, Changed, Delivered, Found, Missing, Outcome, Pending, Rejected, code_of
 from gateway.errors import ProblemKind
+from gateway.outcome import Again, Changed, Delivered, Found, Missing, Outcome, Pending, Rejected, code_of
 from gateway.preparing import Shipment, target_of
 from gateway.store import AlertRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
 from gateway.terms import ENDING, INSTEAD_OF, MUTED, SPOKEN, TELLING, TRIED_AT, TURNS, is_anothers, may_look

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from hashlib import sha256
 
+from gateway.asked import Command
 from gateway.canonical import SERVER_OWNED, Flat, Operation, checked
 from gateway.config import Upstream
-from gateway.dialect import Command, Dialect
+from gateway.dialect import Dialect
 from gateway.mapping import Reading
 from gateway.store import AlertRow, CommandBody, TargetRow
 from gateway.translation import Fate, Saying

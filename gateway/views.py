@@ -16,28 +16,17 @@ from cachetools import TTLCache
 from msgspec import structs
 
 from gateway.accepted import Accepted, Answered, Caller, Via
+from gateway.asked import Answer, Inquiry, Listing, Read, Relay, Reply
 from gateway.canonical import Operation
 from gateway.choosing import key_entry
 from gateway.config import Config, Upstream
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.spending import Spending
-from gateway.dialect import (
-    Answer,
-    Call,
-    Found,
-    FoundAlert,
-    Inquiry,
-    Listing,
-    Missing,
-    Outcome,
-    Read,
-    Relay,
-    Reply,
-)
 from gateway.errors import Problem, ProblemKind
 from gateway.history import inquire, told
 from gateway.ids import MakeId
 from gateway.lookup import as_shown, listed, look_up, question
+from gateway.outcome import Call, Found, FoundAlert, Missing, Outcome
 from gateway.refreshing import ListQuestion, forget, let_go, refresh, take_in, unlisted
 from gateway.road import Road
 from gateway.routing import choose

@@ -25,8 +25,8 @@ from gateway.delivery.attempt import Ended
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.looking import look
 from gateway.delivery.transport import Transport, Unreachable
-from gateway.dialect import Delivered, Missing, Pending, Request, Sending
 from gateway.errors import StoreError
+from gateway.outcome import Delivered, Missing, Pending, Request, Sending
 from gateway.rows import Unmet
 from gateway.store import Store, Tx, Waiting
 from gateway.translation import Saying, translate

@@ -19,11 +19,12 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
+from gateway.asked import Reply
 from gateway.codes import Code
 from gateway.config import Upstream
 from gateway.delivery.judging import judge, retry_after
 from gateway.delivery.transport import Transport, Unreachable
-from gateway.dialect import Again, Call, Held, Outcome, Rejected, Reply, Request, Response, Token
+from gateway.outcome import Again, Call, Held, Outcome, Rejected, Request, Response, Token
 from gateway.secrets import MASK
 
 VIA = "alert-gateway-via"

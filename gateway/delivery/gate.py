@@ -15,8 +15,8 @@ import structlog
 from gateway.config import Upstream
 from gateway.delivery.attempt import Client, Ended
 from gateway.delivery.breaker import Breaker, Bucket, Budget, budgeted, resumed
-from gateway.dialect import Again, Held
 from gateway.errors import StoreError
+from gateway.outcome import Again, Held
 from gateway.store import Store, Tx
 
 log = structlog.get_logger()

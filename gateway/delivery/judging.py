@@ -12,7 +12,8 @@ from email.utils import parsedate_to_datetime
 from typing import Literal
 
 from gateway.config import Retry
-from gateway.dialect import Dialect, Response
+from gateway.dialect import Dialect
+from gateway.outcome import Response
 
 RETRIED = frozenset({408, 425, 429})
 """Statuses below 500 that say: not now."""

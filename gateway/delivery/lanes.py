@@ -27,9 +27,9 @@ from gateway.delivery.gate import HEAR_EVERY, Gate
 from gateway.delivery.held import LOOK, HeldKeys
 from gateway.delivery.judging import pause
 from gateway.delivery.looking import lacks_id, look
-from gateway.dialect import Again, Changed, Held, Pending, Rejected, code_of
 from gateway.errors import ProblemKind, StoreError
 from gateway.metrics import Metrics
+from gateway.outcome import Again, Changed, Held, Pending, Rejected, code_of
 from gateway.preparing import Shipment, fire, prepare
 from gateway.settling import Verdict, settle
 from gateway.store import AttemptRow, DeliveryRow, Store, Tx

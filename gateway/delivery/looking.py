@@ -13,7 +13,7 @@ from gateway.canonical import SERVER_OWNED, Flat
 from gateway.carry import restore
 from gateway.config import Upstream
 from gateway.delivery.attempt import Client, Ended
-from gateway.dialect import Again, Delivered, Found, FoundAlert, Held, Sending
+from gateway.outcome import Again, Delivered, Found, FoundAlert, Held, Sending
 from gateway.store import Store
 from gateway.values import from_millis
 

@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from gateway.dialect import Request, Response
+from gateway.outcome import Request, Response
 from gateway.reaching import Reach
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import msgspec
 from msgspec import UNSET
 from starlette.types import Message, Receive
 
-from gateway.dialect import CHARSET
 from gateway.errors import Problem, ProblemKind, invalid
+from gateway.outcome import CHARSET
 
 DEPTH = 64
 """So deep may a body be nested."""

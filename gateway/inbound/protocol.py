@@ -20,7 +20,7 @@ import msgspec
 import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from gateway.dialect import Reply
+from gateway.asked import Reply
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind
 from gateway.inbound.limits import DROPPED, WHOLE
 

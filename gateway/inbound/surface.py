@@ -22,13 +22,14 @@ from msgspec import UNSET
 from starlette.types import Receive, Scope, Send
 
 from gateway.accepted import Answered
+from gateway.asked import Asked, Batch, Command, Incoming, Reply
 from gateway.calling import Calls, cleaned
 from gateway.canonical import Operation
 from gateway.config import Config, Inbound
 from gateway.configsettings import secrets_in
 from gateway.delivery.attempt import DELIVERY, VIA
 from gateway.desk import Desk
-from gateway.dialect import CREDENTIAL, Asked, Batch, Command, Dialect, Incoming, Reply
+from gateway.dialect import CREDENTIAL, Dialect
 from gateway.errors import Problem, ProblemKind, StoreError, invalid
 from gateway.idempotency import LONGEST_KEY, Key
 from gateway.inbound.bulk import LARGE, Bulk

@@ -17,9 +17,10 @@ from typing import Any, Literal
 from gateway.asking import body_object
 from gateway.canonical import Flat, Link, Operation
 from gateway.configtables import Tables
-from gateway.dialect import Dialect, Outbound, Route, Sending
+from gateway.dialect import Dialect, Outbound, Route
 from gateway.errors import ConfigurationError
 from gateway.mapping import Mapping as Rows
+from gateway.outcome import Sending
 from gateway.own.credentials import BASIC, NONE, PATH
 from gateway.own.describing import Checking, Described, Describing
 from gateway.own.envelope import Envelope

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from gateway.asked import Incoming
 from gateway.asking import bearer
-from gateway.dialect import Incoming, Request
+from gateway.outcome import Request
 from gateway.wire import copied, get, put
 
 

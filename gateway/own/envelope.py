@@ -10,7 +10,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from gateway.dialect import Incoming, Json, Request, Route, Sending
+from gateway.asked import Incoming
+from gateway.dialect import Route
+from gateway.outcome import Json, Request, Sending
 from gateway.rows import Dropped
 
 Seal = Callable[[Request, dict[str, Json], Sending, str], Request]

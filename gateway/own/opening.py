@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import msgspec
 from msgspec import UNSET
 
+from gateway.asked import Incoming
 from gateway.asking import body_object
-from gateway.dialect import Incoming
 from gateway.errors import Problem, invalid
 from gateway.inbound.limits import decode
 from gateway.wire import Wire, copied, get, put, without

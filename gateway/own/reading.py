@@ -12,11 +12,12 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct
 
+from gateway.asked import Answer, Batch, Command, Incoming, Ref, Reply
 from gateway.canonical import Operation
-from gateway.dialect import Answer, Batch, Command, Incoming, Json, Ref, Reply
 from gateway.errors import USUAL_STATUS, Problem, invalid
 from gateway.mapping import Mapping as Rows
 from gateway.mapping import Reading
+from gateway.outcome import Json
 from gateway.own.words import Standing
 from gateway.wire import Wire, copied, get, put, remove
 

@@ -14,7 +14,8 @@ from typing import Any
 from msgspec import UNSET, structs
 
 from gateway.canonical import Operation
-from gateway.dialect import Again, Call, Delivered, Json, Rejected, Request, Response, Sending, segment
+from gateway.dialect import segment
+from gateway.outcome import Again, Call, Delivered, Json, Rejected, Request, Response, Sending
 from gateway.own.envelope import Seal
 from gateway.own.opening import Opening
 from gateway.own.places import in_the_way

@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from gateway.dialect import Incoming
+from gateway.asked import Incoming
 from gateway.errors import Problem, ProblemKind
 from gateway.secrets import Secret
 

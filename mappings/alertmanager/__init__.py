@@ -8,7 +8,8 @@ gateway.
 from __future__ import annotations
 
 from gateway.canonical import Operation
-from gateway.dialect import Dialect, Outbound, Request
+from gateway.dialect import Dialect, Outbound
+from gateway.outcome import Request
 from mappings.alertmanager.alert import ALERT, NAME
 from mappings.alertmanager.calls import SEND, authorise, list_all
 from mappings.alertmanager.routes import API, ROUTES, muted_by, refuse_other_types

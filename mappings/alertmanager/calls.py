@@ -15,19 +15,8 @@ from collections.abc import Callable, Generator, Mapping
 from datetime import datetime, timedelta
 
 from gateway.canonical import Operation
-from gateway.dialect import (
-    Call,
-    Delivered,
-    Found,
-    FoundAlert,
-    Json,
-    Missing,
-    Rejected,
-    Request,
-    Response,
-    Sending,
-    segment,
-)
+from gateway.dialect import segment
+from gateway.outcome import Call, Delivered, Found, FoundAlert, Json, Missing, Rejected, Request, Response, Sending
 from gateway.values import iso
 from mappings.alertmanager.alert import ALERT, fingerprint, read_moment
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
+from gateway.asked import Batch, Command, Ref
 from gateway.canonical import Flat, Operation
-from gateway.dialect import Batch, Command, Ref
 from gateway.errors import Problem, ProblemKind
 from gateway.mapping import Mapping
 from gateway.wire import Wire

@@ -15,27 +15,13 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from gateway.asked import Answer, Batch, Chosen, Incoming, Listing, Mute, Muted, Mutes, Relay, Reply, Shown, Unmute
 from gateway.asking import one
 from gateway.canonical import Flat, Operation
-from gateway.dialect import (
-    Answer,
-    Batch,
-    Chosen,
-    Incoming,
-    Json,
-    Listing,
-    Mute,
-    Muted,
-    Mutes,
-    Relay,
-    Reply,
-    Request,
-    Route,
-    Shown,
-    Unmute,
-)
+from gateway.dialect import Route
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import made_at
+from gateway.outcome import Json, Request
 from gateway.values import from_millis, iso
 from gateway.wire import Wire
 from mappings.alertmanager import matchers, words

@@ -16,11 +16,12 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from gateway.asked import Batch, Command, Incoming
 from gateway.canonical import Operation
-from gateway.dialect import Batch, Call, Command, Delivered, Incoming, Json, Missing, Request, Response, Sending
 from gateway.errors import Problem, ProblemKind, from_validation, invalid
 from gateway.mapping import CARRIED
 from gateway.mapping import Mapping as Rows
+from gateway.outcome import Call, Delivered, Json, Missing, Request, Response, Sending
 from gateway.rows import Dropped
 from gateway.values import iso
 from gateway.wire import Wire

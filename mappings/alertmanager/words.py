@@ -12,10 +12,11 @@ import binascii
 import re
 from datetime import datetime
 
+from gateway.asked import Answer, Incoming, Muted, Reply, Shown
 from gateway.asking import bearer
 from gateway.canonical import Flat
-from gateway.dialect import Answer, Incoming, Json, Muted, Reply, Response, Shown
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind
+from gateway.outcome import Json, Response
 from gateway.rows import Writing
 from gateway.values import iso
 from gateway.wire import Wire

@@ -7,8 +7,9 @@ gateway.
 
 from __future__ import annotations
 
+from gateway.asked import Batch, Incoming
 from gateway.canonical import Operation
-from gateway.dialect import Batch, Dialect, Incoming, Outbound, Route
+from gateway.dialect import Dialect, Outbound, Route
 from gateway.mapping import Mapping
 from gateway.rows import Dropped
 from mappings.alertmanager.alert import SEVERITY, SOURCE, STARTED, said_by

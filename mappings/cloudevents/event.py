@@ -18,10 +18,12 @@ from urllib.parse import quote, unquote
 import msgspec
 from msgspec import UNSET, Struct
 
+from gateway.asked import Answer, Incoming, Reply
 from gateway.asking import bearer, body_object
-from gateway.dialect import Answer, Incoming, Json, Reply, Request, Route, Sending
+from gateway.dialect import Route
 from gateway.errors import Problem, ProblemKind, invalid
 from gateway.inbound.limits import decode
+from gateway.outcome import Json, Request, Sending
 from gateway.own.envelope import Envelope
 from gateway.rows import Dropped
 

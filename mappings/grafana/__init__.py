@@ -7,8 +7,9 @@ signatures in `words`. It must not know what stands behind the gateway.
 
 from __future__ import annotations
 
+from gateway.asked import Answer, Batch, Incoming, Reply
 from gateway.canonical import Operation
-from gateway.dialect import Answer, Batch, Dialect, Incoming, Outbound, Reply, Route
+from gateway.dialect import Dialect, Outbound, Route
 from gateway.wire import Wire
 from mappings.alertmanager.calls import authorise
 from mappings.alertmanager.webhook import BESIDE, Telling, Told, group_of, notification, notified, reason, teller

@@ -16,9 +16,10 @@ from typing import Any
 
 from msgspec import Struct
 
+from gateway.asked import Incoming, Reply
 from gateway.asking import from_epoch
-from gateway.dialect import Incoming, Json, Reply
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind
+from gateway.outcome import Json
 from gateway.secrets import Secret
 from mappings.alertmanager import words
 

@@ -9,28 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from gateway.asked import Answer, Asked, Chosen, Command, Incoming, Listing, Read, Ref, Relay, Reply, Shown
 from gateway.asking import bearer, body_object, time_of
 from gateway.canonical import Operation
-from gateway.dialect import (
-    Answer,
-    Asked,
-    Chosen,
-    Command,
-    Dialect,
-    Incoming,
-    Json,
-    Listing,
-    Outbound,
-    Read,
-    Ref,
-    Relay,
-    Reply,
-    Request,
-    Route,
-    Shown,
-    segment,
-)
+from gateway.dialect import Dialect, Outbound, Route, segment
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind, invalid
+from gateway.outcome import Json, Request
 from gateway.rows import Writing
 from mappings.ibm_monitoring import calls
 from mappings.ibm_monitoring.alert import NAME, PAGE, RULE, Alerts, Channels, Envelope, OneChannel

@@ -12,7 +12,10 @@ from typing import Any
 from msgspec import UNSET, Struct
 
 from gateway.canonical import Flat
-from gateway.dialect import (
+from gateway.dialect import segment
+from gateway.errors import ProblemKind
+from gateway.mapping import CARRIED
+from gateway.outcome import (
     Again,
     Call,
     Changed,
@@ -26,10 +29,7 @@ from gateway.dialect import (
     Response,
     Sending,
     Token,
-    segment,
 )
-from gateway.errors import ProblemKind
-from gateway.mapping import CARRIED
 from gateway.secrets import Secret
 from gateway.wire import get, merged
 from mappings.ibm_monitoring.alert import RULE

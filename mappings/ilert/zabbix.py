@@ -10,8 +10,8 @@ import re
 
 from msgspec import Struct
 
-from gateway.dialect import Json
 from gateway.errors import invalid
+from gateway.outcome import Json
 
 SOURCE = "https://git.zabbix.com/projects/ZBX/repos/zabbix/browse/templates/media/ilert"
 SEVERITIES = {"5": 1, "4": 2, "3": 3, "2": 4, "1": 5, "0": 5}

@@ -8,7 +8,8 @@ is sent in `calls`. It must not know what stands behind the gateway.
 from __future__ import annotations
 
 from gateway.canonical import Operation
-from gateway.dialect import Dialect, Outbound, Request
+from gateway.dialect import Dialect, Outbound
+from gateway.outcome import Request
 from mappings.jsm_ops.alert import ALERT, NAME
 from mappings.jsm_ops.calls import SEND, authorise, read_many, read_one
 from mappings.jsm_ops.routes import PAGE, ROUTES, credentials

@@ -17,20 +17,8 @@ from functools import partial
 from msgspec import structs
 
 from gateway.canonical import Operation
-from gateway.dialect import (
-    Again,
-    Call,
-    Found,
-    FoundAlert,
-    Json,
-    Missing,
-    Outcome,
-    Rejected,
-    Request,
-    Response,
-    Sending,
-    segment,
-)
+from gateway.dialect import segment
+from gateway.outcome import Again, Call, Found, FoundAlert, Json, Missing, Outcome, Rejected, Request, Response, Sending
 from mappings.jsm_ops.alert import ALERT, EXTRA
 from mappings.opsgenie import steps
 from mappings.opsgenie.alert import fitted_key

@@ -9,7 +9,8 @@ from __future__ import annotations
 from datetime import datetime
 from urllib.parse import quote, urlencode
 
-from gateway.dialect import Answer, Json, Reply, Shown
+from gateway.asked import Answer, Reply, Shown
+from gateway.outcome import Json
 from mappings.jsm_ops.alert import ALERT
 from mappings.opsgenie.lists import Entry, logged, noted, page_at, page_of
 from mappings.opsgenie.words import in_full, now_of, outcome, uuid_of

@@ -8,7 +8,8 @@ what is sent in `calls` and `steps`. It must not know what stands behind the gat
 
 from __future__ import annotations
 
-from gateway.dialect import Dialect, Outbound, Request
+from gateway.dialect import Dialect, Outbound
+from gateway.outcome import Request
 from mappings.opsgenie.alert import ALERT, NAME, fitted_key
 from mappings.opsgenie.calls import SEND, authorise, read_one
 from mappings.opsgenie.routes import PAGE, ROUTES, credentials

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from gateway.canonical import Operation
-from gateway.dialect import Call, Found, FoundAlert, Json, Missing, Request, Sending, segment
+from gateway.dialect import segment
+from gateway.outcome import Call, Found, FoundAlert, Json, Missing, Request, Sending
 from mappings.opsgenie import steps
 from mappings.opsgenie.alert import ALERT, fitted_key
 from mappings.opsgenie.steps import UNSAID, Api

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from gateway.asked import Answer, Chosen, Incoming, Inquiry, Listing, Read, Reply, Shown, Told
 from gateway.asking import address, one, whole_number
 from gateway.canonical import Operation
-from gateway.dialect import Answer, Chosen, Incoming, Inquiry, Json, Listing, Read, Reply, Shown, Told
 from gateway.errors import Problem, ProblemKind, invalid
+from gateway.outcome import Json
 from gateway.values import from_millis, iso
 from mappings.opsgenie import query
 from mappings.opsgenie.asked import ACTED, ref

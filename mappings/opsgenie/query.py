@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from gateway.dialect import Json
 from gateway.errors import Problem, invalid
+from gateway.outcome import Json
 from gateway.values import is_made_of, millis, read_time
 
 Test = Callable[[dict[str, Json]], bool]

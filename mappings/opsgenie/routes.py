@@ -12,8 +12,9 @@ from typing import Any
 
 from msgspec import Struct
 
+from gateway.asked import Answer, Command, Incoming, Reply
 from gateway.canonical import Operation
-from gateway.dialect import Answer, Command, Incoming, Reply, Route
+from gateway.dialect import Route
 from mappings.opsgenie import asked, beside, lists
 from mappings.opsgenie.alert import ALERT, Alert
 from mappings.opsgenie.bodies import (

@@ -16,7 +16,8 @@ from typing import Any
 from gateway.canonical import Operation
 from gateway.carry import fingerprint
 from gateway.codes import Code
-from gateway.dialect import (
+from gateway.dialect import segment
+from gateway.outcome import (
     Again,
     Call,
     Delivered,
@@ -29,7 +30,6 @@ from gateway.dialect import (
     Request,
     Response,
     Sending,
-    segment,
 )
 from mappings.opsgenie.alert import NAME, RESPONDERS, TAGS, USUAL_PRIORITY, VISIBLE_TO, fitted_key
 from mappings.opsgenie.words import reason

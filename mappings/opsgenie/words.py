@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from gateway.asked import Answer, Reply, Shown
 from gateway.canonical import Operation
-from gateway.dialect import Answer, Json, Reply, Response, Shown
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind
 from gateway.ids import made_at
 from gateway.mapping import Mapping
+from gateway.outcome import Json, Response
 from gateway.rows import Writing
 from gateway.values import from_millis, iso, millis
 from mappings.opsgenie.alert import ALERT, USUAL_PRIORITY

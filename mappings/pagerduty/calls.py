@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 
 from gateway.canonical import Operation
-from gateway.dialect import Call, Delivered, Held, Json, Rejected, Request, Sending
 from gateway.mapping import CARRIED
+from gateway.outcome import Call, Delivered, Held, Json, Rejected, Request, Sending
 from gateway.wire import copied, get
 from mappings.pagerduty.words import is_about_the_key, reason
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from gateway.dialect import Json
+from gateway.outcome import Json
 from mappings.pagerduty.words import ACTIONS, KEY_LENGTH, TEXT, refuse, with_object
 
 PAGE = "https://developer.pagerduty.com/docs/events-api-v1/trigger-events/"

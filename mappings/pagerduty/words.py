@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from gateway.dialect import Json, Reply, Response
+from gateway.asked import Reply
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind
+from gateway.outcome import Json, Response
 
 ACTIONS = ("trigger", "acknowledge", "resolve")
 SEVERITIES = ("critical", "warning", "error", "info")

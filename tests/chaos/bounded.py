@@ -23,8 +23,8 @@ import apsw
 
 from gateway.config import parse
 from gateway.delivery.attempt import Client
-from gateway.dialect import Delivered, Outcome, Request, Response
 from gateway.logs import configure
+from gateway.outcome import Delivered, Outcome, Request, Response
 from tests.chaos.result import Result, numbers
 from tests.chaos_upstream import (
     BAD_CHUNKS,

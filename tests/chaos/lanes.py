@@ -23,13 +23,14 @@ import apsw
 from msgspec import structs
 
 from gateway.accepted import Caller, Order
+from gateway.asked import Command, Ref
 from gateway.canonical import Operation
 from gateway.config import parse
 from gateway.delivery.judging import pause
-from gateway.dialect import Again, Command, Delivered, Missing, Outcome, Ref, Rejected
 from gateway.errors import Problem
 from gateway.ids import EPOCH_MS, Ids
 from gateway.operating import chosen, drop, send_again
+from gateway.outcome import Again, Delivered, Missing, Outcome, Rejected
 from gateway.preparing import Shipment, prepare
 from gateway.road import Road
 from gateway.settling import settle

@@ -19,8 +19,8 @@ from gateway.canonical import Operation
 from gateway.config import Retry, Upstream, parse
 from gateway.delivery.attempt import Client
 from gateway.delivery.judging import LONGEST_RETRY_AFTER, pause
-from gateway.dialect import Again, Held, Rejected, Sending
 from gateway.logs import configure
+from gateway.outcome import Again, Held, Rejected, Sending
 from gateway.registry import dialects
 from tests.chaos.result import Result, numbers
 from tests.chaos_upstream import Chaos, chaos, say

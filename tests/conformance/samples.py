@@ -13,10 +13,11 @@ from typing import Any
 
 import msgspec
 
+from gateway.asked import Batch, Command, Incoming
 from gateway.canonical import Flat, Operation, checked, flatten, in_order, unflatten
 from gateway.carry import restore
 from gateway.config import parse
-from gateway.dialect import Batch, Command, Dialect, Incoming, Route
+from gateway.dialect import Dialect, Route
 from gateway.examples import Example, examples
 from gateway.mapping import Mapping
 from gateway.registry import dialects

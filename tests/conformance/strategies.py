@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from msgspec import Meta, Struct, UnsetType
 from msgspec.structs import FieldInfo, fields
 
-from gateway.dialect import Command, Dialect
+from gateway.asked import Command
+from gateway.dialect import Dialect
 from gateway.errors import Problem
 from gateway.examples import examples
 from gateway.mapping import Mapping

@@ -12,10 +12,12 @@ import msgspec
 import pytest
 from msgspec import UNSET
 
+from gateway.asked import Answer, Command, Shown
 from gateway.canonical import Operation, unflatten
 from gateway.delivery.judging import judge
-from gateway.dialect import Answer, Command, Dialect, Request, Response, Sending, Shown
+from gateway.dialect import Dialect
 from gateway.examples import Example, examples, with_credential
+from gateway.outcome import Request, Response, Sending
 from gateway.registry import dialects
 from tests.conformance.samples import (
     CREATES,

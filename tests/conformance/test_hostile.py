@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.canonical import Operation
-from gateway.dialect import Call, Dialect, Outcome, Response, Route, Sending
+from gateway.dialect import Dialect, Route
 from gateway.examples import Example, examples, with_credential
+from gateway.outcome import Call, Outcome, Response, Sending
 from gateway.registry import dialects
 from tests.conformance.errors import documented, is_error_of
 from tests.conformance.samples import CREATES, NAMES, NOW, SAMPLES, route_of, sample_id

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
+from gateway.asked import Command
 from gateway.canonical import PATHS, SERVER_OWNED, Flat, in_order
 from gateway.carry import LIMIT, restore
-from gateway.dialect import Command
 from gateway.mapping import CARRIED
 from gateway.registry import dialects
 from gateway.translation import Said, translate

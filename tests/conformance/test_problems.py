@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from gateway.delivery.judging import judge
-from gateway.dialect import Response
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind
+from gateway.outcome import Response
 from gateway.registry import dialects
 from tests.conformance.errors import documented, is_error_of
 from tests.conformance.samples import NAMES

@@ -7,9 +7,10 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from gateway.asked import Command
 from gateway.canonical import Operation
 from gateway.config import Config, parse
-from gateway.dialect import Command, Dialect
+from gateway.dialect import Dialect
 from gateway.rehearsal import command_in
 from tests.harness import KEY, House
 

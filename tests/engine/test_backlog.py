@@ -15,8 +15,9 @@ from msgspec import structs
 from structlog.testing import LogCapture
 
 from gateway import preparing
+from gateway.asked import Command, Ref
 from gateway.canonical import Operation
-from gateway.dialect import Again, Command, Delivered, Missing, Ref, Rejected
+from gateway.outcome import Again, Delivered, Missing, Rejected
 from gateway.preparing import Shipment
 from gateway.store import DeliveryRow
 from gateway.values import from_millis

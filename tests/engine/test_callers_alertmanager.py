@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import pytest
 
 from gateway.canonical import Operation
-from gateway.dialect import Sending
+from gateway.outcome import Sending
 from mappings.alertmanager import calls, commands
 from mappings.alertmanager.alert import fingerprint, is_uri
 from tests.clients.callers import ALERTS, OTHER, fresh

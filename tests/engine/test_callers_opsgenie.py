@@ -14,8 +14,8 @@ from urllib.parse import quote
 import pytest
 from msgspec import UNSET
 
-from gateway.dialect import Found, Missing, Response, Sending
 from gateway.errors import Problem
+from gateway.outcome import Found, Missing, Response, Sending
 from gateway.registry import dialects
 from mappings.opsgenie.alert import MOST_DETAILS, fitted_details, fitted_key
 from mappings.opsgenie.query import parse

@@ -16,8 +16,8 @@ import pytest
 
 from gateway.canonical import Operation
 from gateway.config import parse
-from gateway.dialect import Response, Sending
 from gateway.errors import Problem
+from gateway.outcome import Response, Sending
 from gateway.registry import dialects
 from gateway.rehearsal import bare_upstream, command_in, rehearse
 from tests.chaos_upstream import chaos, say

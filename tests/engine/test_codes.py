@@ -10,8 +10,8 @@ import pytest
 
 from gateway import watch
 from gateway.codes import MEANINGS, Code
-from gateway.dialect import Again, Changed, Delivered, Found, Held, Missing, Outcome, Pending, Rejected, code_of
 from gateway.errors import ProblemKind
+from gateway.outcome import Again, Changed, Delivered, Found, Held, Missing, Outcome, Pending, Rejected, code_of
 from tests.chaos_upstream import CLOSE, CUT, HANG, RESET_AFTER, Behaviour, chaos, say
 from tests.engine.test_delivery import TIMEOUT, attempts, before, deliveries, ended, page, table
 from tests.engine.test_rules import ROOT, rules

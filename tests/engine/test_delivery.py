@@ -20,7 +20,7 @@ import pytest
 from gateway import secrets
 from gateway.delivery import breaker
 from gateway.delivery.transport import Transport
-from gateway.dialect import Request
+from gateway.outcome import Request
 from gateway.store import AttemptRow, DeliveryFilter, DeliveryRow
 from gateway.store.sqlite import SqliteTx
 from tests.chaos_upstream import (

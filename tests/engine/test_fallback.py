@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from gateway.asked import Command, Ref
 from gateway.canonical import Operation
 from gateway.config import parse
 from gateway.delivery import lanes
-from gateway.dialect import Again, Command, Ref
 from gateway.errors import ConfigurationError
+from gateway.outcome import Again
 from gateway.preparing import fire
 from gateway.road import Road
 from gateway.undoing import undo

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.config import parse
 from gateway.delivery.attempt import Client, Ended
-from gateway.dialect import Call, Delivered, Rejected, Request
+from gateway.outcome import Call, Delivered, Rejected, Request
 from tests.chaos_upstream import chaos, say
 from tests.engine.descriptions import DEEP
 from tests.engine.lasting import select

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.config import Retry
 from gateway.delivery.judging import judge, pause, retry_after
-from gateway.dialect import Response
+from gateway.outcome import Response
 from gateway.registry import dialects
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -3,8 +3,9 @@ come later: none of them may reach the newer alert. guarantees.md 5 and 26."""
 
 from __future__ import annotations
 
+from gateway.asked import Command, Ref
 from gateway.canonical import Operation
-from gateway.dialect import Again, Command, Delivered, Ref, Rejected
+from gateway.outcome import Again, Delivered, Rejected
 from gateway.preparing import Shipment
 from tests.engine.test_lanes import Desk, create
 

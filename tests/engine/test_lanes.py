@@ -20,11 +20,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from msgspec.structs import replace
 
 from gateway.accepted import Accepted, Caller, Order
+from gateway.asked import Command, Ref
 from gateway.canonical import Operation
 from gateway.config import Config, Upstream, parse
-from gateway.dialect import Again, Command, Delivered, Missing, Outcome, Ref, Rejected
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import EPOCH_MS, Ids
+from gateway.outcome import Again, Delivered, Missing, Outcome, Rejected
 from gateway.preparing import Shipment, prepare
 from gateway.road import Road
 from gateway.settling import Verdict, settle

@@ -18,13 +18,13 @@ from click.testing import CliRunner
 from structlog.testing import CapturingLogger
 
 from gateway import following
+from gateway.asked import Command
 from gateway.canonical import Operation
 from gateway.choosing import Keys, key_entry, lane, same_entries
 from gateway.cli import main
 from gateway.config import Config, parse
 from gateway.delivery.attempt import Client
 from gateway.delivery.held import HeldKeys
-from gateway.dialect import Command
 from gateway.errors import ConfigurationError
 from gateway.following import Directory, Table
 from gateway.registry import dialects

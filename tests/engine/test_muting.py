@@ -22,8 +22,8 @@ import pytest
 
 from gateway import muting, quieting, service
 from gateway.accepted import Caller, Order
+from gateway.asked import Command, Mute, Muted, Ref
 from gateway.canonical import Flat, Operation
-from gateway.dialect import Command, Mute, Muted, Ref
 from gateway.store import Tx
 from gateway.values import from_millis
 from mappings.alertmanager import words as alert_words

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from gateway.dialect import Response
+from gateway.outcome import Response
 from tests.chaos_upstream import Behaviour, Got, chaos, say
 from tests.clients.callers import COLLECTIONS, ibm_alert, uptinio_alert
 from tests.engine.vendors import (

@@ -27,11 +27,11 @@ with warnings.catch_warnings():
     )
 
 from gateway.config import parse
-from gateway.dialect import Request
 from gateway.errors import Problem, ProblemKind
 from gateway.examples import with_credential
 from gateway.inbound.paths import Paths
 from gateway.openapi import _sample, describe
+from gateway.outcome import Request
 from gateway.registry import dialects
 from tests.harness import KEY, UPSTREAM_KEY, House, house, inbound_tables, upstream_table
 

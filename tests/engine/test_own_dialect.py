@@ -14,15 +14,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from gateway.asked import Command, Incoming
 from gateway.canonical import SERVER_OWNED, Link, Operation
 from gateway.carry import restore
 from gateway.cli import main
 from gateway.config import parse
-from gateway.dialect import Command, Incoming, Sending
 from gateway.documents import dialect_rows, mappings_page
 from gateway.errors import Problem
 from gateway.examples import Example
 from gateway.openapi import describe
+from gateway.outcome import Sending
 from gateway.registry import dialects
 from gateway.rehearsal import bare_upstream, command_in, rehearse
 from gateway.secrets import MASK

@@ -16,9 +16,9 @@ from gateway.canonical import Operation
 from gateway.checking import warnings
 from gateway.cli import main
 from gateway.config import parse
-from gateway.dialect import Response
 from gateway.errors import ConfigurationError
 from gateway.openapi import describe
+from gateway.outcome import Response
 from gateway.registry import dialects
 from gateway.rehearsal import bare_upstream, command_in, rehearse
 from gateway.secrets import MASK

@@ -12,9 +12,9 @@ from functools import partial
 import pytest
 
 from gateway.accepted import Caller, Order
+from gateway.asked import Command, Ref
 from gateway.canonical import Operation
 from gateway.config import parse
-from gateway.dialect import Command, Ref
 from gateway.errors import Problem
 from gateway.ids import Ids
 from gateway.road import Road

@@ -15,13 +15,14 @@ import psycopg
 import pytest
 
 from gateway.accepted import Accepted, Caller, Order
+from gateway.asked import Command, Ref
 from gateway.canonical import Operation
 from gateway.config import Upstream, parse
 from gateway.delivery.gate import keep_budget
-from gateway.dialect import Command, Delivered, Ref
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import Ids
 from gateway.operating import chosen, drop, send_again
+from gateway.outcome import Delivered
 from gateway.preparing import Shipment, fire, prepare
 from gateway.road import Road
 from gateway.settling import settle

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from gateway.canonical import Operation
-from gateway.dialect import Response, Sending
+from gateway.outcome import Response, Sending
 from mappings.opsgenie.calls import API
 from mappings.opsgenie.steps import create
 from tests.chaos_upstream import HANG, RESET_AFTER, Behaviour, Chaos, chaos, say

@@ -15,7 +15,7 @@ import pytest
 
 from gateway.delivery.names import OwnResolver
 from gateway.delivery.transport import Transport, Unreachable
-from gateway.dialect import Request
+from gateway.outcome import Request
 from tests.chaos_upstream import CLOSE, HANG, RESET_AFTER, Behaviour, chaos, say
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from gateway.asked import Command, Ref
 from gateway.canonical import Operation
 from gateway.config import parse
-from gateway.dialect import Command, Ref, Request
+from gateway.outcome import Request
 from gateway.registry import dialects
 from gateway.rehearsal import rehearse
 from gateway.secrets import MASK
