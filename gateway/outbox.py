@@ -23,6 +23,7 @@ from gateway.terms import (
     ENDING,
     INSTEAD_OF,
     MUTED,
+    OWED,
     TELLING,
     TURNS,
     group_of,
@@ -66,7 +67,8 @@ class Outbox:
             step.accepted.reports[target.upstream] = (Fate("status", "kept", "", f"silenced by {step.muted}"),)
             return
         _note_group(step, upstream)
-        says = _says_something(step, target, upstream)
+        is_owed = _pays(step, target)
+        says = is_owed or _says_something(step, target, upstream)
         operation = in_terms_of(upstream, step.operation, before, step.flat, says_something=says)
         if operation is None:
             return
@@ -81,7 +83,7 @@ class Outbox:
             self._targets.give_way(step, target, upstream)
         newest = _newest(step, target)
         delivery = self._delivery(step, target, sent, newest)
-        is_known = target.state != "dead" and MUTED not in target.seen
+        is_known = target.state != "dead" and not is_owed
         is_cut = self.cut_loop(step.via, delivery, step.accepted, is_echo=_is_echo(step.tx, target))
         if is_cut or (is_known and _count_repeat(step, newest, delivery)):
             self._put_out(step, target, delivery)
@@ -271,19 +273,27 @@ def _note_group(step: Step, upstream: Upstream) -> None:
 
 
 def _says_something(step: Step, target: TargetRow, upstream: Upstream) -> bool:
-    """Whether a command says anything to an upstream: a change, be it one that a silence kept back. An identical repeat
-    does where alerts are found by key: that it goes on; and to one that has not got the alert, as it was silenced,
-    refused, or not taken for too long, everything."""
-    if step.changed or MUTED in target.seen:
+    """Whether a command says anything to an upstream: a change. An identical repeat does where alerts are found by key:
+    that it goes on; and to one that has not got the alert, as it was silenced, refused, or not taken for too long,
+    everything."""
+    if step.changed:
         return True
     return step.is_repeat and (upstream.dialect.outbound.addressed_by == "key" or target.state in ("absent", "dead"))
+
+
+def _pays(step: Step, target: TargetRow) -> bool:
+    """Whether a command is the first since a silence that can say what that kept back: no other is for its sake."""
+    is_owed = step.operation in TELLING and target.seen.pop(OWED, False)
+    if is_owed:
+        step.tx.put_target(target)
+    return bool(is_owed)
 
 
 def _keep_back(step: Step, target: TargetRow) -> None:
     """What is silenced is not told; to an upstream that has the alert it is once the silence is over."""
     if step.changed and target.state in ("waiting", "present"):
         paths = with_muted(target, step.command, step.changed)
-        target.seen = {**target.seen, MUTED: [step.command, paths]}
+        target.seen = {**target.seen, MUTED: [step.command, paths], OWED: True}
     step.tx.put_target(target)
 
 

@@ -27,7 +27,7 @@ from gateway.outbox import Outbox
 from gateway.routing import Choice, choose, taking
 from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryRow, Tx
 from gateway.targets import Targets, hold, lane_of
-from gateway.terms import ENDING, MUTED, TELLING
+from gateway.terms import ENDING, OWED, TELLING
 from gateway.values import from_millis, millis
 from gateway.wire import Wire, merged
 
@@ -225,7 +225,7 @@ class Road:
         if is_resend and not has_seen and not muted and _is_silence_over(tx, row):
             return self._tell_anew(tx, order, row)
         is_said_again = is_resend and not changed
-        if is_said_again and not has_seen and (muted or _is_told(tx, row)):
+        if is_said_again and not has_seen and (muted or self._is_told(tx, row)):
             return _prolong(tx, row, after, order.command)
         step = Step(
             **structs.asdict(order),
@@ -239,6 +239,11 @@ class Road:
             anew=anew,
         )
         return self._write_down(step, before)
+
+    def _is_told(self, tx: Tx, row: AlertRow) -> bool:
+        """Whether every upstream that is there was told of an alert and of what it says by now, or is about to be."""
+        there = [target for target in tx.targets(row.id) if target.upstream in self._config.upstreams]
+        return all(target.state != "absent" and OWED not in target.seen for target in there)
 
     def _write_down(self, step: Step, before: Flat) -> Accepted:
         """What a command changed in an alert, told and recorded."""
@@ -441,11 +446,6 @@ def _told_last(tx: Tx, row: AlertRow) -> str | None:
 def _end_of(flat: Flat) -> int | None:
     """When an alert is over unless its sender says again that it is not, where he says so."""
     return millis(flat["ends_at"]) if flat.get("ends_at") else None
-
-
-def _is_told(tx: Tx, row: AlertRow) -> bool:
-    """Whether every upstream of an alert was told of it and of what it says by now, or is about to be."""
-    return all(target.state != "absent" and MUTED not in target.seen for target in tx.targets(row.id))
 
 
 def _muted(tx: Tx, caller: Caller, flat: Flat, now: int) -> str:

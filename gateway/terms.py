@@ -33,6 +33,8 @@ TRIED_AT = "tried_at"
 MUTED = "muted"
 """What of an alert that is there was changed in a silence, and has not been said since: the last command that did so,
 and the paths."""
+OWED = "owed"
+"""That nobody has tried yet to say what is `MUTED`. Once is enough: what came to nothing is a dead letter."""
 OF_GROUP = "group "
 """What the ids begin with by which an upstream's alerts are found that were told of together."""
 

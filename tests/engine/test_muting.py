@@ -625,6 +625,24 @@ def test_what_changed_in_a_silence_is_told_once_it_is_over(tmp_path: Path, diale
         assert select(h, "SELECT operation FROM deliveries ORDER BY id") == before
 
 
+@pytest.mark.parametrize("dialect", ["livesession", "uptinio"])
+def test_what_changed_in_a_silence_and_nobody_can_be_told_is_recorded_once(tmp_path: Path, dialect: str) -> None:
+    """It was owed for good, and each repeat was one more command in the record for as long as the alert was open."""
+    name = _named("Owed")
+    changed = {**alert(name), "annotations": {"summary": f"{name} is down", "more": "words"}}
+    with lasting(tmp_path, {"there": dialect}) as h:
+        posted(h, alert(name))
+        h.wait_for(lambda: select(h, "SELECT state FROM deliveries") == ["delivered"])
+        made = _silenced(h, name)
+        posted(h, changed)
+        _is_over(h, made)
+        for _ in range(2):  # what ends the silence's acknowledgement, and what was owed
+            posted(h, changed)
+        before = select(h, "SELECT count(*) FROM commands")
+        posted(h, changed)
+        assert select(h, "SELECT count(*) FROM commands") == before
+
+
 @pytest.mark.parametrize("kind", STORES)
 def test_a_silence_that_is_longer_than_retention_wakes_somebody_too(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
