@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TypeVar
 
 from gateway.errors import Problem, ProblemKind
@@ -20,6 +20,9 @@ LARGE = 64 * 1024
 """Bytes from which on a body is a large one."""
 WORKED_ON = 2 * 1024 * 1024
 """Bytes of large bodies that are worked on at a time; one that is larger than that is worked on alone."""
+GIVES_WAY = 5.0
+"""Seconds after which one no longer keeps others from being worked on: by then it waits for what upstreams say to it,
+and of one that is slow everybody behind it, whoever theirs is, would wait as well."""
 WAITING = 32 * 1024 * 1024
 """Bytes of large bodies beyond which no further one may wait."""
 LATER = 10
@@ -30,7 +33,8 @@ class Bulk:
     """The large bodies that are worked on, and those that wait for that."""
 
     def __init__(self) -> None:
-        self._inside = self._waiting = 0
+        self._under_way = 0
+        self._worked_on: dict[object, int] = {}
         self._line = asyncio.Lock()
         self._left = asyncio.Event()
         self._reader = asyncio.Lock()
@@ -39,24 +43,42 @@ class Bulk:
     async def turn(self, size: int) -> AsyncIterator[None]:
         """Waits until a body of this size may be worked on, which is within the block. Raises `Problem` where too much
         waits already."""
-        if self._waiting >= WAITING:
+        if self._under_way - self._inside >= WAITING:
             raise Problem(ProblemKind.OVERLOADED, "too many large requests are under way; try again", retry_after=LATER)
-        self._waiting += size
+        place = object()
+        self._under_way += size
         try:
             async with self._line:
-                while self._inside and self._inside + size > WORKED_ON:
+                while self._worked_on and self._inside + size > WORKED_ON:
                     self._left.clear()
                     await self._left.wait()
-                self._inside += size
+                self._worked_on[place] = size
+            with _later(GIVES_WAY, lambda: self._leave(place)):
+                yield
         finally:
-            self._waiting -= size
-        try:
-            yield
-        finally:
-            self._inside -= size
-            self._left.set()
+            self._leave(place)
+            self._under_way -= size
+
+    @property
+    def _inside(self) -> int:
+        return sum(self._worked_on.values())
+
+    def _leave(self, place: object) -> None:
+        """Makes room for the next one. Who still waits for upstreams counts as one that waits."""
+        self._worked_on.pop(place, None)
+        self._left.set()
 
     async def read(self, read: Callable[[], T]) -> T:
         """Reads something of a large body beside the event loop."""
         async with self._reader:
             return await asyncio.to_thread(read)
+
+
+@contextlib.contextmanager
+def _later(seconds: float, work: Callable[[], None]) -> Iterator[None]:
+    """Does something if the block takes so long."""
+    timer = asyncio.get_running_loop().call_later(seconds, work)
+    try:
+        yield
+    finally:
+        timer.cancel()

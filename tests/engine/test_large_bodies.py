@@ -99,6 +99,29 @@ def test_whoever_leaves_keeps_no_place() -> None:
     asyncio.run(main())
 
 
+def test_who_waits_for_upstreams_keeps_nobody_else_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight batches whose callers were to hear what a slow upstream says took four times as long as one. It still
+    counts as one that waits: what is made of all of them is to fit in memory."""
+
+    async def main() -> None:
+        monkeypatch.setattr("gateway.inbound.bulk.GIVES_WAY", 0)
+        bodies = Bodies()
+        for name in ("one", "two"):
+            await bodies.come(name, WORKED_ON)
+        await bodies.come("huge", WAITING)
+        assert bodies.inside == ["one", "two", "huge"]
+        with pytest.raises(Problem):
+            async with bodies.bulk.turn(LARGE):
+                raise AssertionError("there was room")
+        await bodies.end("huge")
+        await bodies.come("welcome", LARGE)
+        assert bodies.inside == ["one", "two", "welcome"]
+        for name in ("one", "two", "welcome"):
+            await bodies.end(name)
+
+    asyncio.run(main())
+
+
 def test_when_too_much_waits_the_next_is_told_to_come_again() -> None:
     async def main() -> None:
         bodies = Bodies()
