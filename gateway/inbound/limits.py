@@ -108,13 +108,16 @@ def _readable(body: bytes, content_type: str) -> bytes | None:
     """JSON whose characters are no UTF-8, so that no page is lost for an umlaut: in the charset that its type names, or
     in ISO 8859-1 where it names none, as PowerShell and shells send it; with halves of characters, which JavaScript
     leaves where it cuts an emoji, and Python in the place of bytes that it could not read. `None` where it is not."""
+    named = CHARSET.search(content_type)
+    charset = named[1] if named else "iso-8859-1"
     try:
         text = body.decode("utf-8-sig")
         if _HALF.search(body) is None:
-            return None
+            if named is None:
+                return None
+            text = body.decode(charset, "replace")  # of ASCII alone UTF-16 is UTF-8 as well, and no JSON
     except UnicodeDecodeError:
-        named = CHARSET.search(content_type)
-        text = body.decode(named[1] if named else "iso-8859-1", "replace").removeprefix("\ufeff")
+        text = body.decode(charset, "replace").removeprefix("\ufeff")
     try:
         whole = json.dumps(json.loads(text), ensure_ascii=False, allow_nan=False)
     except (ValueError, RecursionError):

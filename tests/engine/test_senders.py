@@ -87,10 +87,20 @@ def test_an_alert_is_made_however_its_body_is_sent_and_the_connection_goes_on(h:
             "ソ",
         ),
         (ALERT.decode().encode("utf-16"), 'application/json; charset="utf-16"', MESSAGE),
+        (ALERT.replace(b"caf\xc3\xa9", b"").decode().encode("utf-16le"), "text/json;charset=UTF-16LE", "is down"),
         (ALERT.replace(b"is down", rb"\ud83d\ude00 \ud83d"), "application/json", "café 😀 �"),
         (ALERT.replace(b"is down", rb"\udce9 C:\\ud83d"), "application/json", r"café � C:\ud83d"),
     ],
-    ids=["PowerShell", "not as it says", "as it says", "ends in a backslash", "UTF-16", "JavaScript", "Python"],
+    ids=[
+        "PowerShell",
+        "not as it says",
+        "as it says",
+        "ends in a backslash",
+        "UTF-16",
+        "UTF-16 of ASCII",
+        "JavaScript",
+        "Python",
+    ],
 )
 def test_an_alert_is_made_whatever_its_characters_are_written_in(
     h: House, body: bytes, form: str, message: str
