@@ -78,6 +78,9 @@ class EdgeProtocol(HttpToolsProtocol):
     linger_seconds = 10.0
     """How long the rest of a request that was already answered is read and dropped."""
 
+    unread_seconds = 60.0
+    """How long a caller may read nothing of an answer that is not all on its way: it lies in memory until then."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.url = b""
@@ -90,6 +93,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._is_refused = False
         self._is_ending = False  # the next answer is the last one
         self._deadline: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
 
     # --- the connection ----------------------------------------------------------------------------------
 
@@ -104,7 +108,20 @@ class EdgeProtocol(HttpToolsProtocol):
         """Stops the clocks: what they hold would be held until they strike."""
         self._stop_waiting()
         self._unset_keepalive_if_required()
+        if self._unread is not None:
+            self._unread.cancel()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """More is written than the caller reads: that is bounded in time."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(self.unread_seconds, self._edge.abort)
+
+    def resume_writing(self) -> None:
+        """The caller has read on."""
+        if self._unread is not None:
+            self._unread.cancel()
+        super().resume_writing()
 
     def shutdown(self) -> None:
         """Closes an idle connection at once, another after its answer; what was sent at the last moment gets one too,

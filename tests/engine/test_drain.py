@@ -11,6 +11,7 @@ import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -60,6 +61,35 @@ def never_reads(connection: socket.socket) -> None:
     """Asks for more than can be sent to whoever does not read it."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.sendall(ASKS * 30)
+
+
+def test_an_answer_that_nobody_reads_is_not_kept_for_good() -> None:
+    """A list of fifty thousand alerts stayed in memory for as long as its caller kept the connection."""
+
+    class Hasty(EdgeProtocol):
+        unread_seconds = 0.1
+
+    async def main() -> None:
+        ended = asyncio.Event()
+
+        async def much(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] != "http":
+                await APP(scope, receive, send)
+                return
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            for _ in range(256):
+                await send({"type": "http.response.body", "body": bytes(256 * 1024), "more_body": True})
+                await asyncio.sleep(0)  # as a long list is sent
+            await send({"type": "http.response.body"})
+            ended.set()
+
+        async with serve(much, http=Hasty) as url:
+            with connected(url) as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                connection.sendall(ASKS)
+                await asyncio.wait_for(ended.wait(), 5)
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\n"])
