@@ -194,7 +194,8 @@ class Keyring:
         if self.directory is not None:
             self._follow(self.directory)
             return
-        if not self._is_to_look():
+        now = time.monotonic()
+        if not self._is_to_look(now):
             return
         values = [secret.value() for _, secret in self._keys]
         if values != self._values:
@@ -204,16 +205,13 @@ class Keyring:
                 log.error("secret.unusable", name=caller, reason="is another caller's too")
             self._digests = {self._digest(value): caller for caller, value in pairs if caller not in shared}
             self._values = values
+        self._looked = now  # last, as a large body is read in a thread: whoever comes meanwhile looks for himself
 
-    def _is_to_look(self) -> bool:
+    def _is_to_look(self, now: float) -> bool:
         """Whether a credential may be another by now: at first, and then only of files."""
         if self._looked is not None and not self._files:
             return False
-        now = time.monotonic()
-        if self._looked is not None and self._files > FEW and now - self._looked < LOOK_EVERY:
-            return False
-        self._looked = now
-        return True
+        return self._looked is None or self._files <= FEW or now - self._looked >= LOOK_EVERY
 
     def _follow(self, directory: Directory) -> None:
         """Takes up what has changed in the directory; the keys of two callers that are the same name neither."""

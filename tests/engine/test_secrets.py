@@ -205,6 +205,24 @@ def test_a_keyring_knows_whose_credential_it_is() -> None:
     assert ring.caller("\udcff") is None
 
 
+def test_who_calls_while_another_is_the_first_to_is_known_too() -> None:
+    """A large body that has the credential in it is read in a thread: just after a start or a reload others were told
+    meanwhile that nobody knows them."""
+    others: list[str | None] = []
+
+    class AskedMeanwhile(Secret):
+        def value(self) -> str:
+            if "ring" in there and not others:
+                others.append("asks")
+                others.append(there["ring"].caller("key-of-ci"))
+            return super().value()
+
+    there: dict[str, Keyring] = {}
+    there["ring"] = Keyring({"ci": [AskedMeanwhile("key-of-ci")]})
+    assert there["ring"].caller("key-of-ci") == "ci"
+    assert others == ["asks", "ci"]
+
+
 def test_old_and_new_credential_overlap_while_rotating() -> None:
     ring = Keyring({"ci": [Secret("new"), Secret("old")]})
     assert ring.caller("new") == ring.caller("old") == "ci"
