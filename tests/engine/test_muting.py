@@ -29,12 +29,14 @@ from gateway.values import from_millis
 from mappings.alertmanager import words as alert_words
 from mappings.alertmanager.matchers import Matcher
 from mappings.alertmanager.routes import muted_by
-from tests.clients.callers import ALERTS, OTHER, called, fresh
+from tests.clients.callers import ALERTS, OTHER, called, fresh, settings
 from tests.engine.lasting import SILENCES, STORES, address, alert, lasting, posted, seconds, select, words
 from tests.engine.store_drivers import DRIVERS, in_tx
+from tests.engine.test_changed_meanwhile import again
 from tests.harness import KEY, House, Sent
 
 ONE = "/alertmanager/api/v2/silence/"
+TO_BOTH = '[[routes]]\nto = ["there", "rules"]\n'
 
 
 @pytest.fixture(scope="module")
@@ -569,6 +571,29 @@ def test_an_id_that_is_none(h: House) -> None:
 
 
 # --- what is acknowledged by a silence alone -----------------------------------------------------------------------
+
+
+def test_what_is_owed_to_an_upstream_out_of_the_file_is_not_recorded_again_and_again(tmp_path: Path) -> None:
+    """Nobody is told of it meanwhile; once the upstream is back the next repeat tells."""
+    name = _named("Out")
+    with lasting(tmp_path, {"there": "uptinio", "rules": "livesession"}) as h:
+        both = settings(h.sandbox_url, {"there": "uptinio", "rules": "livesession"}, routes=TO_BOTH)
+        one = settings(h.sandbox_url, {"rules": "livesession"})
+        posted(h, alert(name))
+        h.wait_for(lambda: select(h, "SELECT state FROM deliveries") == ["delivered", "delivered"])
+        made = _silenced(h, name)
+        changed = alert(name, annotations={"summary": "worse"})
+        posted(h, changed)
+        again(h, one)
+        _is_over(h, made)
+        for _ in range(2):  # what ends the silence's acknowledgement, and what was owed to who is there
+            posted(h, changed)
+        before = select(h, "SELECT count(*) FROM commands")
+        posted(h, changed)
+        assert select(h, "SELECT count(*) FROM commands") == before
+        again(h, both)
+        posted(h, changed)
+        h.wait_for(lambda: "worse" in str([one.body for one in h.arrived("uptinio")]))
 
 
 def _is_over(h: House, silence: str) -> None:
