@@ -356,12 +356,16 @@ class Gateway:
     async def _tell_at_last(self) -> None:
         """What came for an upstream while it was not in the configuration: looked for once it is, and at a start."""
         assert self.dispatcher
-        for name in list(self.dispatcher.untold):
-            self.dispatcher.untold.discard(name)
+        for name in [name for name in self.dispatcher.untold if name in self.config.upstreams]:
+            self.dispatcher.untold.discard(name)  # whoever comes meanwhile says so again
             after = -1
-            while after and name in self.config.upstreams:
-                work = partial(told_at_last, upstream=name, now=self.now(), after=max(after, 0))
-                after = await self.store.write(work, is_long=True)
+            try:
+                while after and name in self.config.upstreams:
+                    work = partial(told_at_last, upstream=name, now=self.now(), after=max(after, 0))
+                    after = await self.store.write(work, is_long=True)
+            except BaseException:
+                self.dispatcher.untold.add(name)
+                raise
             self.dispatcher.wake(name)
 
     async def _pass_time(self) -> None:

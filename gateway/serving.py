@@ -260,9 +260,8 @@ class _Reloading:
     async def for_all(self, operator: Operator) -> None:
         """Reloads here, and has a supervisor tell the workers. That comes back here too, where the first has counted it
         already. Raises what is wrong with the configuration."""
-        is_told_on = self._is_one_of_many and os.environ.get(SUPERVISOR) == str(
-            os.getppid()
-        )  # which is 1 in a container
+        is_ours = os.environ.get(SUPERVISOR) == str(os.getppid())  # which is 1 in a container
+        is_told_on = self._is_one_of_many and is_ours
         await self._here(operator, is_counted=self._is_first or not is_told_on)
         if is_told_on:
             self._is_echo = True

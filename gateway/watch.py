@@ -46,6 +46,9 @@ WATCHING = "watching"
 be kept, as it was the store that they told of."""
 SAID_EVERY, GONE = 60.0, 180_000
 """Seconds between two times that a gateway says that it watches; milliseconds without that after which it is gone."""
+NEWER = 180.0
+"""Seconds after which an alarm at an upstream that our file never had is not that of a replica with a newer one: such a
+replica is followed by all others before."""
 PROOF = "proof"
 ORIGIN = "alert-gateway"
 HELD, AWAY = "upstream-held", "store-unavailable"
@@ -116,6 +119,7 @@ class Watch:
         self._say_at, self._tries = 0.0, 0
         self._beaten = -math.inf
         self._had: set[str] = set()
+        self._unknown: dict[str, float] = {}
         self.interval = 5.0
         self.calm = 12
 
@@ -186,10 +190,14 @@ class Watch:
 
     async def _leave_behind(self, config: Config) -> None:
         """Forgets alarms of upstreams that were taken out of the file: what is still wrong has to be told to somebody
-        who hears it. Another replica's alarm may be at an upstream that we have yet to be told of."""
+        who hears it. Another replica's alarm may be at an upstream that we have yet to be told of, or at one that was
+        taken out when all were started anew: that is seen after a while."""
+        now, is_alone = time.monotonic(), self._store.lease is None
+        missing = {one.upstream for one in self._raised.values()} - config.upstreams.keys()
+        self._unknown = {name: self._unknown.get(name, now) for name in missing}
+        left = {name for name, at in self._unknown.items() if is_alone or name in self._had or now - at >= NEWER}
         for key, one in list(self._raised.items()):
-            was_here = one.upstream in self._had or self._store.lease is None
-            if was_here and one.upstream not in config.upstreams:
+            if one.upstream in left:
                 log.warning("alarm.left", alarm=one.code, about=one.about, upstream=one.upstream)
                 del self._raised[key]
                 await self._forget(key)

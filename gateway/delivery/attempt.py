@@ -212,10 +212,12 @@ class Client:
     def _said_between(self, request: Request, response: Response, *, is_for_call: bool) -> Outcome | None:
         """What something before the vendor says in its place, and so do balancers that have nobody behind them while
         that is replaced: Envoy with 404 and nothing, Traefik and Kubernetes' ingresses with a line of text. What is not
-        found at one alert's own address, or means something at this vendor, is the vendor's word."""
+        found at one alert's own address, or means something at this vendor, is the vendor's word, but for such a line
+        where the vendor speaks JSON: an end that was told to nobody would pass for one that was told."""
         if between := _said_between(response, is_for_call=is_for_call):
             return between
-        is_known = is_for_call or request.of_one or response.status in self.upstream.dialect.outbound.verdicts
+        is_known = request.of_one or response.status in self.upstream.dialect.outbound.verdicts
+        is_known = is_known or (is_for_call and not response.content.strip())
         if response.status not in (404, 405) or is_known or response.json() is not None:
             return None
         return Again(reason=f"{response.status} in no API's words: nobody is there", code=Code.WEB_PAGE)

@@ -9,7 +9,7 @@ are made.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import psycopg
@@ -33,12 +33,13 @@ FROM pg_control_system()
 
 class History(NamedTuple):
     """Where a server comes from: servers that are copies of each other are of one `system`. `server` is what it calls
-    itself, wherever it was reached; empty where it was reached without a network."""
+    itself, wherever it was reached, empty where it was reached without a network; `place` is where that was."""
 
     system: str
     timeline: int
     takes_writes: bool
     server: str
+    place: str
 
 
 class LeftBehind(StoreError):
@@ -54,7 +55,7 @@ def history_of(connection: psycopg.Connection[Any]) -> History | None:
         if connection.closed:
             raise
         return None
-    return History(*found) if found else None
+    return History._make((*found, f"{connection.info.host}:{connection.info.port}")) if found else None
 
 
 class Promotions:
@@ -64,22 +65,27 @@ class Promotions:
         self._lock = threading.Lock()
         self._latest: dict[str, History] = {}
         self._serving: dict[str, int] = {}
-        self._told: set[tuple[str, History]] = set()
+        self._told: set[History] = set()
 
-    def note(self, found: History | None, place: str) -> None:
-        """A server at a place was asked."""
+    @property
+    def latest(self) -> Mapping[str, History]:
+        """Who was promoted last in each system, as far as is known now."""
+        return dict(self._latest)
+
+    def note(self, found: History | None) -> None:
+        """A server was asked."""
         if found is None or not found.takes_writes:
             return
         with self._lock:
             latest = self._latest.setdefault(found.system, found)
             self._latest[found.system] = max(latest, found, key=_timeline)
-            is_news = self.is_over(found) and (place, found) not in self._told
-            self._told |= {(place, found)} if is_news else set()
+            is_news = self.is_over(found) and found not in self._told
+            self._told |= {found} if is_news else set()
         if is_news:
-            log.error("store.left_behind", server=place, reason=self.why_not(found))
+            log.error("store.left_behind", server=found.place, reason=self.why_not(found))
 
-    def serve(self, found: History | None, place: str) -> None:
-        """A server at a place is the one from now on."""
+    def serve(self, found: History | None) -> None:
+        """A server is the one from now on."""
         if found is None:
             return
         with self._lock:
@@ -88,23 +94,26 @@ class Promotions:
         if before < found.timeline:
             log.warning(
                 "store.promoted",
-                server=place,
+                server=found.place,
                 reason=f"it has taken over (timeline {found.timeline}, it was {before}): what it had not received by "
                 "then is not in the store, also where callers were told that it is",
             )
 
-    def compare(self, seen: Collection[History]) -> None:
-        """Servers were asked one after the other. Where the one that was promoted last was put back, as it was a
-        mistake, and none is of its timeline, the one before it serves again."""
+    def compare(self, seen: Collection[History], known: Mapping[str, History]) -> None:
+        """Servers were asked one after the other; who was promoted last is `known` from before that, as one that was
+        asked at first may have been promoted by now. Where that one was put back, as it was a mistake, and none is of
+        its timeline, the one before it serves again."""
         for system in {one.system for one in seen}:
             newest = max((one for one in seen if one.system == system), key=_timeline)
+            gone = known.get(system, newest)
+            if newest.timeline >= gone.timeline or not any(_is_put_back(gone, one) for one in seen):
+                continue
             with self._lock:
-                gone = self._latest.get(system, newest)
-                if newest.timeline >= gone.timeline or not any(one.server == gone.server != "" for one in seen):
+                if self._latest[system] != gone:
                     continue
                 self._latest[system] = newest
                 self._serving[system] = newest.timeline
-            log.error("store.promotion_undone", server=gone.server, reason=_why_gone(gone, newest))
+            log.error("store.promotion_undone", server=gone.place, reason=_why_gone(gone, newest))
 
     def is_over(self, found: History | None) -> bool:
         """Whether another server was promoted since."""
@@ -123,6 +132,12 @@ class Promotions:
 
 def _timeline(found: History) -> int:
     return found.timeline
+
+
+def _is_put_back(gone: History, seen: History) -> bool:
+    """Whether it is the same server, and a standby now. One that takes writes is another to which its address went, as
+    a virtual one goes from server to server; what poolers call their servers may be the same for each."""
+    return not seen.takes_writes and gone.server != "" and (gone.server, gone.place) == (seen.server, seen.place)
 
 
 def _why_gone(gone: History, newest: History) -> str:

@@ -158,10 +158,6 @@ class Address:
         return text
 
 
-def _place(connection: psycopg.Connection[Any]) -> str:
-    return f"{connection.info.host}:{connection.info.port}"
-
-
 class Line:
     """One connection of one thread, `by_index` for what asks little and often. `until` is when its answer is overdue,
     None while nothing is asked; `heard` when a journey last ended; `at_length` is for the one who may ask for something
@@ -207,7 +203,7 @@ class Line:
             made = self._made()
         except LeftBehind as error:
             made = self._made_elsewhere(error)
-        self._address.promotions.serve(self._history, _place(made))
+        self._address.promotions.serve(self._history)
         return made
 
     def _made_elsewhere(self, error: LeftBehind) -> psycopg.Connection[Any]:
@@ -221,6 +217,7 @@ class Line:
         """Sees which of several hosts was promoted last, or whom one name leads to by now, so that all lines go there.
         Gives the connection up."""
         seen: list[History] = []
+        known = self._address.promotions.latest
         for place in self._address.places():
             self.drop()
             if stop is not None and stop.is_set():
@@ -230,7 +227,7 @@ class Line:
                 seen += [self._history] if self._history is not None else []
                 self._lend_no_more(made)
         self.drop()
-        self._address.promotions.compare(seen)
+        self._address.promotions.compare(seen, known)
 
     def _made(self, place: Mapping[str, str] | None = None) -> psycopg.Connection[Any]:
         made = self._met(place or {})
@@ -257,7 +254,7 @@ class Line:
             self._history = None
         with self.asking():
             self._history = history_of(made)
-        self._address.promotions.note(self._history, _place(made))
+        self._address.promotions.note(self._history)
         return made
 
     def _lend_no_more(self, made: psycopg.Connection[Any]) -> None:

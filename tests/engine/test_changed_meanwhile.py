@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.config import parse
+from gateway.errors import StoreError
 from tests.chaos_upstream import CLOSE, Chaos, chaos
 from tests.clients.callers import COLLECTIONS, ibm_alert
 from tests.engine.vendors import (
@@ -174,6 +175,35 @@ def test_an_end_that_came_while_the_upstream_was_out_of_the_file_is_told_once_it
             assert [got.body["eventType"] for got in one.got] == ["ALERT", "RESOLVE"] and not two.got
             [traced] = operators_word(h, "/-/alerts/disk")["alerts"]
             assert traced["upstreams"][0]["state"] == "gone"
+
+
+def test_so_it_is_where_the_store_takes_no_commits_when_it_comes_back(tmp_path: Path) -> None:
+    """It was looked for once, in vain, and then not until the next start."""
+    with chaos(OK) as one, chaos(OK) as two:
+        there, other = table("one", one.url, "ilert"), table("two", two.url, "ilert")
+        with house(tmp_path, config=lambda _: text(there)) as h:
+            page(h)
+            settled(h)
+            again(h, text(other, to='["two"]'))
+            end(h)
+            store: Any = h.gateway.store
+            store._writer.pragma("query_only", 1)
+            again(h, text(there, other, to='["two"]'))
+            h.wait_for(lambda: _looks_in_vain(h))
+            store._writer.pragma("query_only", 0)
+            settled(h, count=2)
+            assert [got.body["eventType"] for got in one.got] == ["ALERT", "RESOLVE"]
+
+
+def _looks_in_vain(h: House) -> bool:
+    """Looks for what was not told, unless somebody else does just now; whether the store failed."""
+    assert h.gateway.dispatcher is not None
+    loop = next(iter(h.gateway.dispatcher._tasks.values())).get_loop()
+    try:
+        asyncio.run_coroutine_threadsafe(h.gateway._tell_at_last(), loop).result(5)
+    except StoreError:
+        return True
+    return False
 
 
 def test_what_was_said_while_the_upstream_was_out_of_the_file_is_told_once_it_is_back(tmp_path: Path) -> None:

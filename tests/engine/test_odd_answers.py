@@ -305,12 +305,20 @@ def test_what_is_no_json_in_any_charset_is_nothing(charset: str, content: bytes)
     assert Response(200, {"content-type": f"application/json; charset={charset}"}, content).json() is None
 
 
-def test_a_proxys_page_is_no_word_for_an_alert_that_is_gone(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "says",
+    [
+        NOT_THE_ALERT["a proxy's page"],
+        say(404, b"404 page not found\n", {"content-type": "text/plain; charset=utf-8"}),
+    ],
+    ids=["a page", "as Traefik"],
+)
+def test_what_a_proxy_says_is_no_word_for_an_alert_that_is_gone(tmp_path: Path, says: Behaviour) -> None:
     """A resolve that only a proxy answered is sent again, and reaches the vendor."""
     there = Uptinio()
     with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
         made = down(h, "mine").body["data"]["id"]
-        upstream.plan(NOT_THE_ALERT["a proxy's page"])
+        upstream.plan(says)
         assert h.call("PUT", f"/uptinio/alerts/{made}", {"status": "resolved"}).status == 200
         settled(h, count=2)
         assert there.held[made]["status"] == "resolved"

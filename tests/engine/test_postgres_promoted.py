@@ -19,6 +19,7 @@ from gateway.errors import StoreError
 from gateway.store import Tx, postgres, postgres_history
 from gateway.store.moving import opened
 from gateway.store.postgres import PostgresStore
+from gateway.store.postgres_history import History, Promotions
 from gateway.store.postgres_line import Address
 from gateway.store.postgres_side import PostgresSide
 from tests.chaos.sink import ROOT
@@ -374,6 +375,49 @@ def test_where_a_promotion_was_undone_the_server_before_it_serves_again(
     asyncio.run(main())
     [told] = [call.kwargs for call in log.calls if call.args == ("store.promotion_undone",)]
     assert told["server"] == f"127.0.0.1:{pair.second.port}" and "(timeline 2)" in told["reason"]
+
+
+def test_an_address_that_goes_back_to_the_server_before_undoes_no_promotion(
+    pair: Pair, log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A virtual address, which servers take for their own: the first has it again, and never heard of the second."""
+    monkeypatch.setattr(postgres, "LOOK", 0.2)
+
+    async def main() -> None:
+        address = f"postgresql://postgres@127.0.0.1:{pair.second.port}/{pair.name}"
+        async with PostgresStore(pair.url):
+            await pair.is_followed()
+        await pair.promote()
+        async with PostgresStore(address) as store:
+            await Load(store).put()
+            pair.second.kill()
+            pair.first.kill()
+            pair.first.port = pair.second.port
+            await asyncio.to_thread(pair.first.start)
+            before = pair.alerts(pair.first)
+            for _ in range(3):
+                with pytest.raises(StoreError, match="restart the gateway"):
+                    await store.write(lambda tx: tx.largest_id())
+                await asyncio.sleep(0.4)
+            assert pair.alerts(pair.first) == before
+
+    asyncio.run(main())
+    assert "store.promotion_undone" not in [call.args[0] for call in log.calls]
+
+
+@pytest.mark.parametrize("server", ["127.0.0.1:5432", ""])
+def test_only_who_is_known_to_be_put_back_undoes_a_promotion(server: str) -> None:
+    """Whom poolers reach beside them, each calls itself the same; and who was asked first may be promoted meanwhile."""
+    before = History("1", 1, True, server, "a:6432")
+    standby, promoted = before._replace(takes_writes=False, place="b:6432"), History("1", 2, True, server, "b:6432")
+    promotions = Promotions()
+    for one in (before, promoted):
+        promotions.note(one)
+    promotions.compare([before, standby._replace(place="c:6432")], promotions.latest)
+    promotions.compare([standby], {"1": before})
+    assert promotions.is_over(before), "it was not seen, or was seen as it was before"
+    promotions.compare([before, standby], promotions.latest)
+    assert promotions.is_over(before) == (server == "")
 
 
 def test_a_connection_that_ends_at_once_says_why() -> None:

@@ -431,6 +431,23 @@ def test_an_alarm_at_an_upstream_that_was_taken_out_is_told_to_another(is_shared
             is_told(h, then, "dead-letters/oncall", "ALERT")
 
 
+def test_so_it_is_where_all_replicas_were_started_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of those that serve ever had that upstream."""
+    monkeypatch.setattr(watch, "NEWER", 0.1)
+    first, then, store = Heard(), Heard(), shared().database()
+    with chaos(NO) as bad, chaos(first) as old, chaos(then) as new:
+
+        def tells(name: str, url: str, heard: Heard) -> None:
+            tables = [table("oncall", bad.url, "ilert"), table(name, url, "ilert")]
+            text = "\n".join([INBOUND, *tables, f'[[routes]]\nto = ["oncall"]\n[alarms]\nto = ["{name}"]\n'])
+            with house(tmp_path, config=lambda _: text, store=store) as h:
+                page(h)
+                is_told(h, heard, "dead-letters/oncall", "ALERT")
+
+        tells("old", old.url, first)
+        tells("new", new.url, then)
+
+
 def test_what_only_one_replica_sees_is_not_called_over_by_another(tmp_path: Path) -> None:
     heard = Heard()
     with chaos(say(401, {"message": "no"})) as bad, chaos(heard) as good:
