@@ -1,5 +1,8 @@
 """What every test shares."""
 
+import contextlib
+import signal
+
 import pytest
 from hypothesis import settings
 
@@ -8,6 +11,10 @@ from gateway.logs import configure
 
 settings.register_profile("gateway", deadline=None)  # what is slow here is the machine
 settings.load_profile("gateway")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what is to run in the background
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # else whatever a test starts would ignore it too
 
 
 @pytest.fixture(scope="session", autouse=True)
