@@ -30,6 +30,9 @@ SPOKEN = "dialect"
 """In which dialect the ids were given that an alert has there."""
 TRIED_AT = "tried_at"
 """When the first attempt began that may have made something there although its answer was lost, in milliseconds."""
+TRIED_WITH = "tried_with"
+"""The delivery of that attempt and the last command whose state it sent, where that was the alert as it stood and not
+what the delivery's own command left."""
 MUTED = "muted"
 """What of an alert that is there was changed in a silence, and has not been said since: the last command that did so,
 and the paths."""
