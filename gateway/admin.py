@@ -227,7 +227,7 @@ class Admin:
         if (state := query.get("state")) not in (None, *STATES):
             raise _Refusal(400, f"state: is none of {', '.join(STATES)}")
         name = query.get("alert")
-        alert = await self._gateway.store.read(lambda tx: operating.of_alert(tx, name) if name is not None else None)
+        alert = await self._read(lambda tx: operating.of_alert(tx, name) if name is not None else None)
         if name is not None and alert is None:
             return _said(404, f"nobody knows an alert by {name!r}")
         upstream = query.get("upstream")
