@@ -20,7 +20,7 @@ Severity = Annotated[int, Meta(ge=0, le=7, description="RFC 5424 code, 0 is the 
 
 
 class Part(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A piece of the canonical alert; a field that nobody gave is left out of its JSON."""
+    """A part of the canonical alert; a field that is unset is left out of its JSON."""
 
 
 class Trigger(Part, frozen=True):
@@ -96,7 +96,7 @@ class Notification(Part, frozen=True):
 Kind = Literal["rule", "occurrence"]
 Status = Literal["firing", "acknowledged", "resolved"]
 Urgency = Literal["high", "low"]
-QUIET_CATEGORY = "up"  # good news: an alert of this category wakes nobody, wherever it goes
+QUIET_CATEGORY = "up"  # good news: an alert of this category wakes nobody at any upstream
 LOWEST_SEVERITY = 7
 
 
@@ -191,8 +191,8 @@ SERVER_OWNED = frozenset(
         *("occurrences", "occurred_at", "snoozed_until", "ends_at", "assignee"),
     }
 )
-"""Paths the gateway keeps itself: they say where an alert stands, not what it says. They are never carried, and a
-change of them alone is told to nobody."""
+"""Paths that the gateway maintains itself: the alert's state, not its content. They are never carried, and a change of
+them alone is not delivered."""
 
 
 def _leaves() -> tuple[str, ...]:
@@ -214,7 +214,7 @@ def type_of(path: str) -> Any:
 
 
 def holder_of(path: str) -> type[Part] | None:
-    """The part of the canonical alert that has this leaf; an extension is in none."""
+    """The struct that has this leaf as a field; None for an extension."""
     group, dot, _ = path.rpartition(".")
     return _GROUPS.get(group) if dot else Alert
 
@@ -226,7 +226,7 @@ def is_path(path: str) -> bool:
 
 
 def flatten(alert: Alert) -> Flat:
-    """Takes an alert apart by path, in canonical order; what was left out stays left out."""
+    """The alert by path, in canonical order; unset fields are left out."""
     flat: Flat = {}
     for name in Alert.__struct_fields__:
         value = getattr(alert, name)
@@ -247,7 +247,7 @@ def flatten(alert: Alert) -> Flat:
 
 
 def unflatten(flat: Mapping[str, Any]) -> Alert:
-    """Puts a flat alert together again. The values are trusted: see `checked` for those that are not."""
+    """Builds an alert from a flat alert. The values are trusted: see `checked` for those that are not."""
     return Alert(**_grouped(flat))
 
 
@@ -288,7 +288,7 @@ def plain(value: Any) -> Any:
 
 
 def lay_over(record: Mapping[str, Any], patch: Mapping[str, Any]) -> tuple[Flat, tuple[str, ...]]:
-    """Lays a patch over a flat alert; answers the new flat alert and the paths that really changed."""
+    """Lays a patch over a flat alert; returns the new flat alert and the paths that really changed."""
     after = dict(record)
     changed = []
     for path, value in patch.items():
