@@ -303,7 +303,7 @@ def _creates(inbound: Inbound) -> Iterator[Command]:
 
 
 def _unmet(config: Config, route: Route, inbound: Inbound) -> Iterator[str]:
-    caller = _somebody(route, inbound)
+    caller = _sample_caller(route, inbound)
     for asked in _creates(inbound):
         for hop in route.hops:
             set_there = choice_of(hop, route.name, _facts(inbound, caller, asked.patch)).replaced
@@ -318,7 +318,7 @@ def _facts(inbound: Inbound, caller: str, patch: Flat) -> Flat:
     return {**patch, "caller": caller, "dialect": inbound.dialect.name}
 
 
-def _somebody(route: Route, inbound: Inbound) -> str:
+def _sample_caller(route: Route, inbound: Inbound) -> str:
     """One of the callers of a route, as an example of them all."""
     return min(_takes_from(route, inbound), default=ANONYMOUS)
 
@@ -339,7 +339,7 @@ def _ladder(route: Route, hop: Hop, inbound: Inbound, upstream: Upstream) -> Ite
     """One line per result at the upstream, with all the words that lead to it, but for words that the route does not
     take."""
     lines: dict[str, dict[str, list[str]]] = {}
-    caller = _somebody(route, inbound)
+    caller = _sample_caller(route, inbound)
     for field, value in words(inbound.dialect):
         meant = said(inbound.dialect, field, value)
         if all(matcher.holds(meant) for matcher in route.when if matcher.name in LOUD):

@@ -163,7 +163,7 @@ class Desk:
         the idempotency key was used before."""
         self.waiters.remove(order.command)  # the store may run this again, and then there may be nothing to wait for
         first = first_answer(tx, order.caller.scope, key, order.now) if key is not None else None
-        if first is not None and not self._came_to_nothing(tx, first):
+        if first is not None and not self._undo_if_refused(tx, first):
             return first
         accepted = self.road.accept(tx, order)
         waiter = self._waiter(tx, inbound, order.caller, accepted)
@@ -185,10 +185,10 @@ class Desk:
             await self.store.write(lambda tx: keep(tx, order, key, answered, row, is_done=True))
         return answered
 
-    def _came_to_nothing(self, tx: Tx, first: FirstAnswer) -> bool:
-        """Whether every upstream has refused the first request under an idempotency key since, and success was never
-        answered: the caller had given up, or was to ask again. If so, its command is undone, and the repeat is handled
-        like a first request."""
+    def _undo_if_refused(self, tx: Tx, first: FirstAnswer) -> bool:
+        """Undoes the first request under an idempotency key and returns True, where every upstream has refused it since
+        and success was never answered: the caller had given up, or was to ask again. The repeat is then handled like a
+        first request."""
         was_told = first.is_done and self.config.durable != "container"
         command = None if was_told else tx.command(first.command)
         if command is None or not is_refused(tx, command):
