@@ -251,7 +251,8 @@ class PostgresTx(SqlTx):
     # prefetching: rows that will be asked for next come in the same journey, for one alert or many
 
     def _foresee(self, *asked: tuple[Table[Any], str, Sequence[Any]]) -> None:
-        """Prefetches rows that are likely to be read next; each is used once, and discarded if its table is written."""
+        """Prefetches rows that are likely to be read next. Each is used once, and discarded if its table is written or
+        a lock is taken."""
         if self._pipeline is not None:
             for table, where, values in asked:
                 self._foreseen[table.name] = self._run(f"{table.select} WHERE {where}", values)
