@@ -192,7 +192,7 @@ class Dispatcher:
                 log.error("store.unavailable", reason=str(error))
 
     def _hint(self, text: str) -> None:
-        """Handles a hint from another replica: that something waits, or that a verdict was recorded."""
+        """Handles a hint from another replica: something waits, a verdict was recorded, or `untold` has to grow."""
         what, _, about = text.partition(" ")
         if what == "verdict" and about.isdigit() and self._waiters.is_waiting(int(about)):
             task = asyncio.create_task(self._look_up(int(about)))

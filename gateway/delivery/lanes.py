@@ -98,8 +98,8 @@ class Lanes:
         self._wake.set()
 
     def use(self, client: Client) -> None:
-        """Continues with a new configuration of the same upstream; what is under way ends with the old one. Waiting for
-        the old rate ends."""
+        """Continues with a new configuration of the same upstream; what is under way ends with the old one. A wait for
+        the old rate is dropped."""
         old, self.client = self.client, client
         self._idle_until = 0.0
         self.gate.use(client)
@@ -270,7 +270,8 @@ class Lanes:
             self._waiters.verdict(delivery.command, delivery.upstream, verdict)
 
     async def _run_safely(self, shipment: Shipment, client: Client, started: int) -> Ended:
-        """Runs the call; an unexpected exception counts as a fault of the upstream, and is tried again like one."""
+        """Runs the call; after an unexpected exception, a bug of ours, it is tried again as after a fault of the
+        upstream, and given up as late."""
         try:
             return await self._run(shipment, client, started)
         except (StoreError, NotOurs):
