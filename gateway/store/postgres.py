@@ -80,7 +80,7 @@ class PostgresStore:
         self._closing = threading.Event()
         self.slot = 0
         self.lease: float | None = lease
-        self.on_hint: Callable[[str], None] = _nobody
+        self.on_hint: Callable[[str], None] = _ignore_hint
         self.is_strained = False
         self.damage = ""
 
@@ -409,7 +409,7 @@ class PostgresStore:
                 return  # the loop has ended
 
 
-def _nobody(text: str) -> None:
+def _ignore_hint(text: str) -> None:
     """The default of `on_hint`: ignores hints."""
 
 

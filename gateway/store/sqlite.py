@@ -92,7 +92,7 @@ class SqliteStore:
         self._lives_on_spare = False
         self.slot = 0
         self.lease: float | None = None
-        self.on_hint: Callable[[str], None] = _nobody
+        self.on_hint: Callable[[str], None] = _ignore_hint
         self.is_strained = False
         self.damage = ""
         self._files: dict[str, tuple[int, int]] = {}
@@ -450,7 +450,7 @@ def _identity(name: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _nobody(text: str) -> None:
+def _ignore_hint(text: str) -> None:
     """The default of `on_hint`: there are no replicas to send hints."""
 
 
