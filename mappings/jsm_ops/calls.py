@@ -1,5 +1,5 @@
-"""Calls to Jira Service Management's Ops API. Alerts are addressed by id, which the creating request's state tells; where
-it is not known, they are looked up by alias.
+"""Calls to Jira Service Management's Ops API. Alerts are addressed by id, which the creating request's state tells, and
+looked up by alias where it is not known.
 
 An alert closed there can still be addressed, so an update looks at its status first: one that people closed is opened
 anew. An API token may not delete, so tags and details are not removed and an alert is closed instead.

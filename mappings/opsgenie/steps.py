@@ -247,7 +247,7 @@ def changes_fields(api: Api, sending: Sending) -> bool:
 
 
 def _changing(api: Api, sending: Sending) -> tuple[dict[str, Request], dict[str, str]]:
-    """Returns the steps from what was last sent to what the alert is now; and, by canonical path, what is impossible."""
+    """Returns the steps from what was last sent to what the alert is now, and what is impossible, by canonical path."""
     by = common(sending)
     body: Mapping[str, Json] = sending.body
     held = sending.seen.get("said")
