@@ -539,6 +539,6 @@ DIALECT = Dialect(
         "(`/api/v1/events/kubernetes/<key>`, `/push/<key>`), is served there; so is Zabbix's media type, by its own "
         "words. Other integrations have payloads of their own (Checkmk, SCOM) and are refused with 400. The XML of "
         "Nagios and Icinga, and heartbeats, are refused with 404: who moves away has to have them watched elsewhere. "
-        "Whom an alert is assigned to is said as a comment; nobody is called in or taken out (405, 404)."
+        "An assignment is passed on as a comment; responders cannot be added or removed (405, 404)."
     ),
 )

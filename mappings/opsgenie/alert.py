@@ -167,7 +167,7 @@ def rows(details: str, responders: Row, visible_to: Row) -> tuple[Row | Extensio
         ),
         row("entity", "resource", limit=512, why="at most 512 characters"),
         row("source", "source", limit=100, why="at most 100 characters"),
-        row("priority", "severity", PRIORITY, why="five words"),
+        row("priority", "severity", PRIORITY, why="five priorities"),
         row("user", f"extensions.{NAME}.user", side="request", limit=100, why="at most 100 characters"),
         row("note", f"extensions.{NAME}.note", side="request", limit=25_000, why="at most 25,000 characters"),
         joint(

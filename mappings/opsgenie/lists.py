@@ -161,7 +161,8 @@ def _part(answer: Answer, found: list[Entry], word: str) -> Reply:
     page = answer.page
     listed, last = page_of(page, found)
     base = f"{page.get('base', '')}/{quote(str(page.get('id', '')), safe='')}/{word}"
-    named = {"identifierType": page["identifierType"]} if page.get("identifierType") else {}  # or an alias is an id
+    # Without it a link to further pages would take an alias for an id.
+    named = {"identifierType": page["identifierType"]} if page.get("identifierType") else {}
     asked = {**named, "limit": page.get("limit", 20), "order": page.get("order", "desc")}
     links = {"first": f"{base}?{urlencode(asked)}"}
     if last:
