@@ -1,8 +1,8 @@
 """A small upstream that misbehaves on purpose, over raw sockets: what a real network and a real vendor do on bad days.
 
-A `Behaviour` says what becomes of one connection; `Chaos` plays those that were planned, one per connection, and
-otherwise what `answer` says of the request. It speaks just enough HTTP to read a request with a length, and closes
-every connection after its answer. It must not know any vendor.
+A `Behaviour` is how one connection is treated; `Chaos` plays those that were planned, one per connection, and then what
+`answer` returns for each request. It speaks just enough HTTP to read a request with a length, and closes every
+connection after its answer. It must not know any vendor.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Got:
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What becomes of one connection. `reads` is whether the request is read first."""
+    """How one connection is treated. `reads` is whether the request is read first."""
 
     name: str
     act: Callable[[asyncio.StreamWriter], Awaitable[None]]
@@ -60,7 +60,7 @@ def _head(status: int, headers: Mapping[str, str]) -> bytes:
 
 
 def say(status: int, body: Any = None, headers: Mapping[str, str] | None = None) -> Behaviour:
-    """An ordinary answer: JSON, or bytes as they are."""
+    """Gives an ordinary answer: JSON, or bytes as they are."""
     content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
     usual = {"content-type": "application/json", "content-length": str(len(content)), "connection": "close"}
 
@@ -151,7 +151,7 @@ async def _endless_chunks(writer: asyncio.StreamWriter) -> None:
 
 
 async def _half_closed(writer: asyncio.StreamWriter) -> None:
-    """Says that it will say no more, in the middle of its answer, and keeps the connection."""
+    """Shuts its sending side in the middle of its answer, and keeps the connection open."""
     writer.write(_head(200, {"content-type": "application/json", "content-length": "500"}) + b"{")
     await writer.drain()
     writer.write_eof()
@@ -189,7 +189,7 @@ CHUNK = b" " * 65536
 
 
 def huge(size: int, written: list[int]) -> Behaviour:
-    """A 200 with a body of that size; `written` gets how much of it the client let through."""
+    """Gives a 200 with a body of that size; how much of it the client read is appended to `written`."""
 
     async def act(writer: asyncio.StreamWriter) -> None:
         writer.write(_head(200, {"content-type": "application/json", "content-length": str(size)}))
@@ -206,7 +206,7 @@ def huge(size: int, written: list[int]) -> Behaviour:
 
 
 def gzip_bomb(size: int) -> Behaviour:
-    """A small 200 that unpacks to that size."""
+    """Gives a small 200 that unpacks to that size."""
     packed = gzip.compress(b" " * size, 9)
     return say(200, packed, {"content-encoding": "gzip"})
 
@@ -216,7 +216,7 @@ Answer = Callable[[Got], Behaviour]
 
 @dataclass
 class Chaos:
-    """The upstream. `got` lists the requests that were read, `connections` counts all of them."""
+    """The upstream. `got` lists the requests that were read; `connections` counts all connections."""
 
     answer: Answer
     url: str = ""
@@ -227,15 +227,15 @@ class Chaos:
     _writers: WeakSet[asyncio.StreamWriter] = field(default_factory=WeakSet)
 
     def plan(self, *behaviours: Behaviour) -> None:
-        """What the next connections come to, before `answer` is asked again."""
+        """Sets how the next connections are treated, one behaviour each, before `answer` is asked again."""
         self._planned.extend(behaviours)
 
     def always(self, behaviour: Behaviour) -> None:
-        """Behaves so from now on."""
+        """Treats every connection so from now on."""
         self.answer = lambda got: behaviour
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
+        """Serves one connection."""
         task = asyncio.current_task()
         assert task
         self._open.add(task)
@@ -259,12 +259,12 @@ class Chaos:
         await (planned or self.answer(got)).act(writer)
 
     async def end(self) -> None:
-        """Ends what still hangs."""
+        """Ends the connections that are still open."""
         for task in self._open:
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
         for writer in list(self._writers):
-            writer.transport.abort()  # what nobody reads would keep it open
+            writer.transport.abort()  # unread data would keep it open
         await asyncio.sleep(0.01)
 
 

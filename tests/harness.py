@@ -28,14 +28,14 @@ UPSTREAM_KEY = "upstream-key-0123456789abcdef"
 
 @contextlib.contextmanager
 def served(app: Any, port: int = 0) -> Iterator[str]:
-    """Serves an ASGI application from a thread of its own; gives its address."""
+    """Serves an ASGI application from a thread of its own; yields its address."""
     with served_together((app, port)) as (url,):
         yield url
 
 
 @contextlib.contextmanager
 def served_together(*apps: tuple[Any, int]) -> Iterator[list[str]]:
-    """Serves ASGI applications, each on a port, from one event loop in a thread of its own; gives their addresses."""
+    """Serves ASGI applications, each on a port, from one event loop in a thread of its own; yields their addresses."""
     started: threading.Event = threading.Event()
     box: dict[str, Any] = {}
 
@@ -70,7 +70,7 @@ def served_together(*apps: tuple[Any, int]) -> Iterator[list[str]]:
 
 @dataclass
 class Sent:
-    """An answer as a test looks at it."""
+    """An answer of the gateway, decoded."""
 
     status: int
     body: Any
@@ -84,7 +84,7 @@ class Sent:
 
 @dataclass
 class House:
-    """A gateway, the sandbox that stands for every vendor, and the way to call and look at both."""
+    """A gateway, the sandbox that stands in for every vendor, and ways to call and inspect both."""
 
     url: str
     sandbox_url: str
@@ -95,14 +95,14 @@ class House:
     def call(
         self, method: str, path: str, json: Any = None, *, key: str | None = KEY, headers: dict[str, str] | None = None
     ) -> Sent:
-        """Calls the gateway; the key goes where most vendors want it, unless None."""
+        """Calls the gateway, with the key, unless None, as a bearer token, as most vendors have it."""
         extra = {"authorization": f"Bearer {key}"} if key else {}
         answer = self.client.request(method, self.url + path, json=json, headers={**extra, **(headers or {})})
         body = answer.json() if answer.content else None
         return Sent(answer.status_code, body, answer.headers)
 
     def arrived(self, dialect: str, method: str | None = None) -> list[Arrived]:
-        """What the sandbox received in a dialect, reads left out unless asked for."""
+        """Returns the requests that the sandbox received in a dialect; GET requests only if asked for by `method`."""
         return [
             one
             for one in list(self.sandbox.arrived)
@@ -110,7 +110,7 @@ class House:
         ]
 
     def wait_for(self, condition: Callable[[], Any], seconds: float = 20.0) -> Any:
-        """Waits until something is so, and gives it; fails when it does not come to be."""
+        """Waits until a condition gives something true, and returns that; fails after `seconds`."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if found := condition():
@@ -119,12 +119,12 @@ class House:
         raise AssertionError(f"did not come to be within {seconds} s")
 
     def arrives(self, dialect: str, count: int) -> list[Arrived]:
-        """Waits until so many writing requests arrived in a dialect, and gives them."""
+        """Waits until `count` writing requests have arrived in a dialect, and returns them."""
         return list(self.wait_for(lambda: len(self.arrived(dialect)) >= count and self.arrived(dialect)))
 
 
 def inbound_tables(names: list[str] | None = None) -> str:
-    """`[inbound.…]` for the dialects named, or for all."""
+    """Returns an `[inbound.…]` table for each of the dialects named, or for all."""
     return "\n".join(f'[inbound.{name}]\nkeys = {{ ci = "{KEY}" }}' for name in names or dialects())
 
 
@@ -134,11 +134,11 @@ resource = "mon_9"
 "condition.expression" = "avg(timeAvg(uptime)) <= 0"
 channels = [{{ kind = "slack", id = "C042" }}]
 """
-"""What makes an upstream of any dialect take an alert of any other."""
+"""Defaults with which an upstream of any dialect accepts an alert of any other."""
 
 
 def upstream_table(name: str, dialect: str, sandbox_url: str, *, more: str = "", defaults: bool = True) -> str:
-    """`[upstreams.…]` that leads to the sandbox."""
+    """Returns an `[upstreams.…]` table that points to the sandbox."""
     table = f'[upstreams.{name}]\ndialect = "{dialect}"\nurl = "{sandbox_url}/{dialect}"\nkey = "{UPSTREAM_KEY}"\n'
     table += 'retry = { first = "20ms", most = "100ms" }\n'
     return table + more + (DEFAULTS.format(name=name) if defaults else "")
@@ -156,10 +156,10 @@ def house(
     defaults: bool = True,
     store: str = "",
 ) -> Iterator[House]:
-    """A gateway over a store in `directory`, or over the `store` named, with `upstreams` (name → dialect) in a sandbox
-    of all dialects.
+    """Runs a gateway over a store in `directory`, or over the `store` named, with `upstreams` (name → dialect) in a
+    sandbox of all dialects.
 
-    `config` builds the whole configuration from the sandbox's address instead; `top` stands at its beginning.
+    `config` builds the whole configuration from the sandbox's address instead; `top` is put at its beginning.
     """
     sandbox = Sandbox(dialects(), UPSTREAM_KEY)
     with served(sandbox) as sandbox_url:

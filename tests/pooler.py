@@ -1,7 +1,7 @@
-"""Poolers in front of PostgreSQL: one that lends its one session for a transaction, as PgBouncer does in transaction
-mode, as much of it as it takes to be told from the server itself; and one that lends sessions for as long as a client
-stays, and then to the next, as PgBouncer does in session mode. A session whose client left it with a transaction open
-is lent no more."""
+"""Connection poolers in front of PostgreSQL. One lends its single session for a transaction, like PgBouncer in
+transaction mode, imitated just enough to be told from the server itself; the other lends a session for as long as a
+client stays, and then to the next, like PgBouncer in session mode. A session that a client left with a transaction open
+is not lent again."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _message(end: socket.socket) -> bytes:
 
 
 def _greeting(end: socket.socket) -> bytes:
-    """What a client says first, once it has been told that there is no TLS here."""
+    """Returns a client's startup message, after refusing TLS."""
     while True:
         size = _exactly(end, 4)
         body = _exactly(end, struct.unpack("!I", size)[0] - 4)
@@ -43,7 +43,7 @@ def _greeting(end: socket.socket) -> bytes:
 
 
 def _begun(url: str, greeting: bytes) -> tuple[socket.socket, bytes]:
-    """A new session, and what the server said when it began."""
+    """Opens a session; returns it with the server's first messages."""
     place = urlsplit(url)
     assert place.hostname and place.port
     with contextlib.ExitStack() as unless_begun:
@@ -58,7 +58,7 @@ def _begun(url: str, greeting: bytes) -> tuple[socket.socket, bytes]:
 
 
 class _One:
-    """The one session, whose it is just now, and what the server said when it began."""
+    """A pool of one session, lent for one transaction at a time; its first messages are repeated to every client."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -84,7 +84,7 @@ class _One:
         client.sendall(self._welcome)
 
     def _lend(self, client: socket.socket, asked: bytes) -> None:
-        """One transaction."""
+        """Lends the session for one transaction, which begins with the message `asked`."""
         assert self._server is not None
         while True:
             self._server.sendall(asked)
@@ -107,7 +107,7 @@ class _One:
 
 
 class _Kept:
-    """The sessions that nobody has."""
+    """A pool of sessions, each lent for as long as its client stays."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -131,7 +131,7 @@ class _Kept:
                     session.close()
 
     def _is_left_idle(self, client: socket.socket, session: socket.socket) -> bool:
-        """Passes on what each of them says until the client leaves, and whether it left no transaction open."""
+        """Passes messages both ways until the client leaves; returns whether it left no transaction open."""
         said = b"Z....I"
         with contextlib.suppress(OSError):
             while True:
@@ -154,7 +154,7 @@ class _Kept:
 
 @contextlib.contextmanager
 def pooler(url: str, *, keeps_sessions: bool = False) -> Iterator[str]:
-    """The URL of a pooler in front of a database's."""
+    """Runs a pooler in front of a database; yields its URL."""
     pool = _Kept(url) if keeps_sessions else _One(url)
     with contextlib.closing(pool), socket.create_server(("127.0.0.1", 0)) as listener:
 

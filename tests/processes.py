@@ -1,6 +1,6 @@
-"""A gateway as its users run it: `serve` in a process of its own, told things by signals, and its log line by line.
+"""A gateway as its users run it: `serve` in a process of its own, controlled by signals, with its log line by line.
 
-What it logs is kept whole, so that a test can say what is in it and what must never be.
+The whole log is kept, so that a test can say what is in it and what must never be.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HERE = Path(__file__).parents[1]
 
 @dataclass
 class Running:
-    """The process, where it serves, and the lines of its log."""
+    """A gateway's process, its address, and the lines of its log."""
 
     process: subprocess.Popen[str]
     url: str = ""
@@ -40,12 +40,12 @@ class Running:
         return "".join(list(self.lines))
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """What was logged under a name."""
+        """Returns the events logged under a name."""
         found = (json.loads(line) for line in list(self.lines) if line.startswith("{"))
         return [event for event in found if event["event"] == name]
 
     def waits_for(self, name: str, count: int = 1, seconds: float = 20.0) -> list[dict[str, Any]]:
-        """Waits until so many lines were logged under a name."""
+        """Waits until `count` events have been logged under a name, and returns them."""
         return list(wait_for(lambda: len(found := self.events(name)) >= count and found, seconds, lambda: self.log))
 
     def signal(self, number: signal.Signals) -> None:
@@ -53,13 +53,13 @@ class Running:
         self.process.send_signal(number)
 
     def metric(self, sample: str) -> float:
-        """The value of one sample of `/metrics`, labels included in its name; 0 where it is not there."""
+        """Returns the value of one sample of `/metrics`, named with its labels; 0 if there is none."""
         text = httpx.get(self.url + "/metrics", timeout=5).text
         return next((float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(sample + " ")), 0)
 
 
 def at_a_terminal(*words: str, columns: int = 80) -> tuple[int, str]:
-    """A command as somebody runs it at a terminal of this width: its status, and what stands there then."""
+    """Runs a command at a terminal of this width; returns its exit status and what it printed."""
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     line = [sys.executable, "-m", "gateway.cli", *words]
@@ -67,7 +67,7 @@ def at_a_terminal(*words: str, columns: int = 80) -> tuple[int, str]:
     process = subprocess.Popen(line, cwd=HERE, env=env, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs)
     os.close(theirs)
     shown = bytearray()
-    with contextlib.suppress(OSError):  # how a terminal says that nobody writes there any more
+    with contextlib.suppress(OSError):  # a terminal's end of file
         while part := os.read(ours, 65_536):
             shown += part
     os.close(ours)
@@ -75,7 +75,7 @@ def at_a_terminal(*words: str, columns: int = 80) -> tuple[int, str]:
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 10.0, said: Callable[[], str] = str) -> Any:
-    """Waits until something is so, and gives it; fails when it does not come to be, with what is `said` of it."""
+    """Waits until a condition gives something true, and returns that; fails after `seconds`, quoting `said`."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found := condition():
@@ -86,7 +86,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 10.0, said: Callable
 
 @contextlib.contextmanager
 def serving(config: Path, *, env: Mapping[str, str] | None = None, level: str = "debug") -> Iterator[Running]:
-    """`serve` on a free port; killed at the end, whatever it was doing."""
+    """Runs `serve` on a free port; killed at the end, whatever it is doing."""
     arguments = ["serve", "--config", str(config), "--listen", "127.0.0.1:0", "--log-level", level]
     with subprocess.Popen(
         [sys.executable, "-m", "gateway.cli", *arguments],

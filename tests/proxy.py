@@ -1,5 +1,5 @@
-"""A forward proxy for tests, over raw sockets: CONNECT tunnels, and requests in absolute form. It knows names that
-nobody else does (`names`), asks for credentials if it is told to, and notes what it was asked for.
+"""A forward proxy for tests, over raw sockets: CONNECT tunnels, and requests in absolute form. It resolves names that
+nothing else does (`names`), requires credentials if told to, and records what it was asked for.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 @dataclass
 class Proxy:
-    """The proxy. `asked` lists the first lines of what it was asked, `refuses` is a status it answers everybody."""
+    """The proxy. `asked` lists the request lines that it received; `refuses`, if set, is the status of every answer."""
 
     names: dict[str, tuple[str, int]]
     credentials: str = ""
@@ -26,7 +26,7 @@ class Proxy:
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, which serves one request or tunnel."""
+        """Serves one connection: one request or tunnel."""
         task = asyncio.current_task()
         assert task
         self._tasks.add(task)
@@ -71,7 +71,7 @@ class Proxy:
             there.close()
 
     async def end(self) -> None:
-        """Ends what is still open."""
+        """Ends the connections that are still open."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -88,7 +88,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 @contextlib.contextmanager
 def proxy(*, credentials: str = "", **names: str) -> Iterator[Proxy]:
-    """Runs a proxy on a free loopback port. It knows `NAME.test` by the addresses that are given for names."""
+    """Runs a proxy on a free loopback port. `names` are the addresses to which it resolves `NAME.test`."""
     known = {f"{name}.test": urlsplit(url) for name, url in names.items()}
     running = Proxy({name: (str(url.hostname), int(url.port or 0)) for name, url in known.items()}, credentials)
     started = threading.Event()

@@ -1,4 +1,4 @@
-"""Sockets for tests that say what no HTTP client would: bytes go out as written, answers are read one by one."""
+"""Raw connections, for requests that no HTTP client would send: bytes go out as written, answers come one by one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 @dataclass
 class Heard:
-    """One answer as it came. `body` is decoded where it is JSON."""
+    """One answer. `body` is decoded if it is JSON, else bytes."""
 
     status: int
     headers: dict[str, str]
@@ -21,14 +21,14 @@ class Heard:
 
 
 class Wire:
-    """A connection. What cannot be sent any more is not sent: the other side may hang up first."""
+    """A connection. A failure to send raises nothing, as the other side may close first."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._file = connection.makefile("rb")
 
     def say(self, *pieces: bytes) -> bool:
-        """Sends; tells whether everything could be sent."""
+        """Sends the pieces; returns whether all could be sent."""
         try:
             for piece in pieces:
                 self._connection.sendall(piece)
@@ -37,7 +37,7 @@ class Wire:
         return True
 
     def hear(self, *, head: bool = False) -> Heard | None:
-        """The next answer; None where the connection was closed instead. `head` says that it has no body."""
+        """Reads the next answer; returns None if the connection was closed. `head` says that it has no body."""
         line = self._line()
         if not line:
             return None
@@ -60,7 +60,7 @@ class Wire:
             return b""
 
     def is_closed(self) -> bool:
-        """Whether the other side hangs up without another byte; waits for it as long as the connection's timeout."""
+        """Returns whether the other side closes without another byte; waits for at most the connection's timeout."""
         try:
             return self._file.read(1) == b""
         except ConnectionError:
@@ -74,7 +74,7 @@ class Wire:
 
 @contextlib.contextmanager
 def wire(url: str, timeout: float = 5.0) -> Iterator[Wire]:
-    """A connection to a server; reading waits at most `timeout` seconds, then fails."""
+    """Connects to a server; a read fails after `timeout` seconds."""
     at = urlsplit(url)
     with socket.create_connection((at.hostname, at.port), timeout=timeout) as connection:
         standing = Wire(connection)
@@ -85,7 +85,7 @@ def wire(url: str, timeout: float = 5.0) -> Iterator[Wire]:
 def request(
     method: str, path: str, body: bytes | None = None, *headers: str, version: str = "1.1", length: bool = True
 ) -> bytes:
-    """A request as bytes: `headers` as they are, Host before them, Content-Length after them where there is a body."""
+    """Returns a request as bytes: Host, `headers` as given, and Content-Length where there is a body."""
     lines = [f"{method} {path} HTTP/{version}", "Host: gateway", *headers]
     if body is not None and length:
         lines.append(f"Content-Length: {len(body)}")

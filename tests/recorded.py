@@ -1,7 +1,7 @@
 """Recorded expectations: values kept in files, compared exactly, rewritten only when asked to.
 
-A recorded file was checked by eye against the vendor's page before it was committed. Rewriting it fails the test
-that did so, so that no run passes on what it has just written itself.
+A recorded file was checked by eye against the vendor's page before it was committed. A test that rewrites it fails, so
+that no run passes on what it has just written itself.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def plain(value: Any) -> Any:
-    """A value as a JSON file holds it, down to what writing and reading it changes."""
+    """Returns a value as it comes back from JSON."""
     return msgspec.json.decode(msgspec.json.encode(value))
 
 
 def load(path: str) -> Any:
-    """A golden file below `tests/golden`; fails where there is none."""
+    """Loads a golden file below `tests/golden`; fails if there is none."""
     return json.loads(_text(path))
 
 
@@ -34,13 +34,13 @@ def _text(path: str) -> str:
 
 
 class Recorder:
-    """Compares values with recorded ones; `rewrites` them instead where asked to, and fails all the same."""
+    """Compares values with recorded ones; with `rewrites` it records them instead, and fails all the same."""
 
     def __init__(self, rewrites: bool) -> None:
         self.rewrites = rewrites
 
     def same(self, path: str, key: str, actual: Any, **about: str) -> None:
-        """Fails unless `actual` is what the file holds under `key`; `about` heads a file that is new."""
+        """Fails unless `actual` is what the file holds under `key`; a new file begins with `about`."""
         actual = plain(actual)
         if self.rewrites:
             self._write(path, key, actual, about)
@@ -50,7 +50,7 @@ class Recorder:
         assert actual == held[key]
 
     def same_text(self, path: str, actual: str) -> None:
-        """Fails unless `actual` is the whole of a file that people read."""
+        """Fails unless `actual` is the whole text of a file."""
         if self.rewrites:
             file = GOLDEN / path
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""nginx as its users put it before a gateway, or before an upstream: a real one, on a free loopback port."""
+"""A real nginx on a free loopback port, as users put it in front of a gateway or an upstream."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ http {{
 
 
 def free_port() -> int:
-    """A port on loopback that nobody has."""
+    """Returns a free port on loopback."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
@@ -35,8 +35,8 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def nginx(room: Path, server: str, more: str = "", options: str = "") -> Iterator[str]:
-    """Runs nginx with what stands in its `server`, `more` beside that, and `options` of its `listen`; gives its
-    address."""
+    """Runs nginx with the given content of its `server` block, `more` beside that block, and `options` of its `listen`;
+    yields its address."""
     assert NGINX
     port = free_port()
     room.mkdir(exist_ok=True)

@@ -25,9 +25,9 @@ from mappings.ilert import beside, zabbix
 PAGE = "https://docs.ilert.com/developer-docs/rest-api/client-examples/creating-alerts-through-events"
 REFERENCE = "https://api.ilert.com/api-docs/"
 AGENT = "https://github.com/iLert/ilert-kube-agent"
-"""ilert's agent for Kubernetes: it posts the event to an integration's path, which ends in the key, as others do."""
+"""ilert's agent for Kubernetes. Like other integrations it posts the event to a path of its own, ending in the key."""
 KEEP = "https://github.com/keephq/keep"
-"""Its provider for ilert posts to `/api/events/keep/<key>`, a blank behind the key, and never looks at the status."""
+"""Keep's ilert provider posts to `/api/events/keep/<key>`, with a blank after the key, and ignores the status."""
 NAME = "ilert"
 
 # --- wire structs ------------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ class Alert(Said, kw_only=True):
 
 
 class Raised(Struct, kw_only=True):
-    """An alert that somebody raises by hand, and not a monitoring tool by an event."""
+    """An alert that a person raises by hand, not a monitoring tool by an event."""
 
     summary: Annotated[str, Meta(min_length=1)]
     alertSource: dict[str, Any] | UnsetType = UNSET
@@ -96,13 +96,13 @@ class Raised(Struct, kw_only=True):
 
 
 class Counted(Struct, kw_only=True):
-    """How many alerts there are."""
+    """The number of alerts."""
 
     count: int
 
 
 class Taken(Struct, kw_only=True):
-    """The answer to an event: taken, not yet looked at. Clients want an object, though it says nothing."""
+    """The answer to an event: accepted, not yet processed. Clients require an object, though it is empty."""
 
 
 # --- value tables ------------------------------------------------------------------------------------------
@@ -168,8 +168,8 @@ ALERT = Mapping(
 
 
 def _credentials(incoming: Incoming) -> tuple[str, ...]:
-    """An event carries its key in the body, in the path, or in both; only the synchronous API looks at the
-    Authorization header: what it is posted is no event, which says its type."""
+    """Returns the keys of an event, which are in its body, its path or both. The Authorization header counts for the
+    synchronous API only, whose bodies differ from events in having no `eventType`."""
     body = incoming.body if isinstance(incoming.body, dict) else {}
     named = [body.get("apiKey"), body.get("integrationKey"), incoming.params.get(CREDENTIAL)]
     if CREDENTIAL not in incoming.params and ("id" in incoming.params or not isinstance(incoming.body, dict)):
@@ -187,7 +187,7 @@ def _zabbix(incoming: Incoming) -> Command:
 
 
 def _meant(incoming: Incoming, said: dict[str, Json]) -> Command:
-    """What an event asks for."""
+    """Returns the command that an event asks for."""
     body = {key: value for key, value in said.items() if value is not None}
     if "integration" in incoming.params and "eventType" not in body:
         raise invalid("eventType", "is required: what is taken here is ilert's own event, whatever sends it")
@@ -222,7 +222,7 @@ def _meant(incoming: Incoming, said: dict[str, Json]) -> Command:
 
 
 def reading_word(word: str) -> str:
-    """An event type in any case; unknown ones are refused."""
+    """Returns an event type, given in any letter case, as ilert writes it; raises `Problem` for an unknown one."""
     if word.strip().upper() not in EVENTS:
         raise invalid("eventType", f"{word[:64]!r} is none of {', '.join(EVENTS)}")
     return word.strip().upper()
@@ -235,7 +235,7 @@ def _words_of(body: dict[str, Json]) -> str:
 
 
 def _raise(incoming: Incoming) -> Command:
-    """An alert raised by hand: an event without a key. Whom it is for is for the routes to say."""
+    """Reads an alert raised by hand: an event without a key. The gateway's routes decide whom it goes to."""
     body = {key: value for key, value in body_object(incoming).items() if value is not None}
     if not body.get("summary"):
         raise invalid("summary", "is required")
@@ -260,7 +260,7 @@ def _list(incoming: Incoming) -> Listing:
     for word in states:
         if word not in STATUS.words:
             raise invalid("states", f"{word[:64]!r} is none of {', '.join(STATUS.words)}")
-    # Both ends of the period are of the `reportTime`, so that who pages through time sees each alert once.
+    # Both ends of the period refer to `reportTime`, so that a client that pages by time sees each alert once.
     return Listing(
         statuses=tuple(STATUS.read(word) for word in states),
         created_since=time_of(incoming, "from"),
@@ -279,7 +279,8 @@ def _resolve(incoming: Incoming) -> Command:
 
 
 def _assign(incoming: Incoming) -> Command:
-    """To whom the alert is given: the vendor's description has other names in the query than its clients."""
+    """Reads whom an alert is assigned to. The vendor's API description and its clients name the query parameters
+    differently; both are accepted."""
     for word in ("user", "policy", "schedule"):
         name = one(incoming, word) or one(incoming, f"{word}-id")
         if name:
@@ -298,7 +299,7 @@ def _answer_event(answer: Answer) -> Reply:
 
 
 def _answer_zabbix(answer: Answer) -> Reply:
-    """Zabbix takes no other success than this."""
+    """Answers with 200, the only status that Zabbix takes for success."""
     return Reply(200, {})
 
 
@@ -538,6 +539,6 @@ DIALECT = Dialect(
         "(`/api/v1/events/kubernetes/<key>`, `/push/<key>`), is served there; so is Zabbix's media type, by its own "
         "words. Other integrations have payloads of their own (Checkmk, SCOM) and are refused with 400. The XML of "
         "Nagios and Icinga, and heartbeats, are refused with 404: who moves away has to have them watched elsewhere. "
-        "Whom an alert is assigned to is said as a comment; nobody is called in or taken out (405, 404)."
+        "An assignment is passed on as a comment; responders cannot be added or removed (405, 404)."
     ),
 )

@@ -1,6 +1,6 @@
-"""What ilert's clients ask about one alert beside its state: what it came through, and whom it reached.
+"""ilert's calls about one alert that are not about its state: its log, notifications and responders.
 
-Sources: https://api.ilert.com/api-docs/ for the calls, iLert/ilert-go for what their answers are read as. It must not
+Sources: https://api.ilert.com/api-docs/ for the calls, iLert/ilert-go for how clients read the answers. It must not
 know what stands behind the gateway.
 """
 
@@ -29,7 +29,7 @@ class LogEntry(Struct, kw_only=True):
 
 
 class Nobody(Struct, kw_only=True):
-    """Somebody who was told: here nobody is."""
+    """A person notified or called in. The gateway has none, so lists of them are empty."""
 
 
 LOGGED = {
@@ -43,7 +43,7 @@ OTHERWISE = ("AlertSourceResponseLogEntry", "Alert changed")
 
 
 def _log(incoming: Incoming) -> Read:
-    """The log, a page at a time: who pages through it ends where nothing more comes."""
+    """Reads a request for one page of the log. Clients page on until a page is empty."""
     begin = whole_number(incoming, "start-index", 0, least=0, most=10**9)
     size = whole_number(incoming, "max-results", 50, least=1, most=100)
     return Read(ref=Ref(id=incoming.params["id"]), history=True, page={"begin": begin, "end": begin + size})
@@ -67,7 +67,7 @@ def _logged(told: Told, number: int) -> dict[str, Json]:
 
 
 def _answer_nobody(answer: Answer) -> Reply:
-    """Whom ilert would have told of the alert, or can call in: nobody is, by the gateway."""
+    """Answers with an empty list: the gateway itself notifies nobody and calls nobody in."""
     return Reply(200, [])
 
 

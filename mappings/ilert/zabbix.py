@@ -1,7 +1,7 @@
 """Zabbix's own media type for ilert, which posts the macros of a problem as they are, with the key in the path.
 
-What each says stands in https://www.zabbix.com/documentation/current/en/manual/appendix/macros/supported_by_location;
-what is made of them here is the event that ilert's own page has. It must not know what stands behind the gateway.
+The macros are explained in https://www.zabbix.com/documentation/current/en/manual/appendix/macros/supported_by_location
+and are turned into the event that ilert's own page documents. It must not know what stands behind the gateway.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from gateway.outcome import Json
 
 SOURCE = "https://git.zabbix.com/projects/ZBX/repos/zabbix/browse/templates/media/ilert"
 SEVERITIES = {"5": 1, "4": 2, "3": 3, "2": 4, "1": 5, "0": 5}
-"""`EVENT.NSEVERITY`, from disaster to not classified, as ilert counts."""
+"""ilert's severity for each `EVENT.NSEVERITY`, from 5 (disaster) to 0 (not classified)."""
 _UNRESOLVED = re.compile(r"\{[^{}]*\}|\*UNKNOWN\*")
 
 
 class Macros(Struct, kw_only=True, rename=lambda name: name.replace("_", ".")):
-    """The macros that are looked at; all others are kept as details."""
+    """The macros that have a meaning here; all others are kept as custom details."""
 
     EVENT_ID: str
     EVENT_VALUE: str
@@ -34,7 +34,8 @@ class Macros(Struct, kw_only=True, rename=lambda name: name.replace("_", ".")):
 
 
 def event(body: dict[str, Json]) -> dict[str, Json]:
-    """The event that a problem's macros mean: opened, acknowledged, commented on, or over."""
+    """Returns the ilert event for a problem's macros: the problem is opened, acknowledged, commented on or resolved.
+    Raises `Problem` if a macro that it needs is missing."""
     macros = {name: text for name, value in body.items() if (text := _resolved(value))}
     for name in ("EVENT.ID", "EVENT.VALUE"):
         if name not in macros:
@@ -48,7 +49,7 @@ def event(body: dict[str, Json]) -> dict[str, Json]:
 
 
 def _resolved(value: Json) -> str:
-    """What a macro says; nothing where Zabbix had nothing to put in its place."""
+    """Returns a macro's value; an empty text where Zabbix had none and left the macro unresolved."""
     text = value.strip() if isinstance(value, str) else ""
     return "" if _UNRESOLVED.fullmatch(text) else text
 
@@ -65,7 +66,8 @@ def _word(macros: dict[str, str]) -> str:
 
 
 def _problem(macros: dict[str, str], message: str) -> dict[str, Json]:
-    """A problem in the event's fields: the line that somebody wrote for it, or its name and host."""
+    """Returns a problem as fields of the event. Its summary is the one that somebody configured in Zabbix, else the
+    problem's name and host, else the subject."""
     usual = " on ".join(macros[name] for name in ("EVENT.NAME", "HOST.NAME") if name in macros)
     said: dict[str, Json] = {
         "summary": macros.get(".ILERT.INCIDENT.SUMMARY") or usual or macros.get("ALERT.SUBJECT", ""),
@@ -78,4 +80,4 @@ def _problem(macros: dict[str, str], message: str) -> dict[str, Json]:
 
 
 _SAID = (".ILERT.ALERT.SOURCE.KEY", ".ILERT.INCIDENT.SUMMARY", "ALERT.MESSAGE", "ALERT.SUBJECT", "HTTPProxy")
-"""What is said elsewhere in the event, and what is nobody's business."""
+"""Macros that are not kept as custom details: the event has them elsewhere, or they are private (key, proxy)."""

@@ -1,7 +1,8 @@
-"""Jira Service Management's alert: Opsgenie's rows, with the fields that are called otherwise there.
+"""Jira Service Management's alert: Opsgenie's rows, except for the fields that have other names here.
 
-Source: https://developer.atlassian.com/cloud/jira/service-desk-ops/rest/v2/api-group-alerts/. What both have is kept
-under Opsgenie's name, so that neither loses the other's. It must not know who calls, nor what is sent when.
+Source: https://developer.atlassian.com/cloud/jira/service-desk-ops/rest/v2/api-group-alerts/. Extensions that both APIs
+have are kept under Opsgenie's name, so that neither loses the other's. It must not know who calls, nor what is sent
+when.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Alert(AlertFields, kw_only=True):
 
 
 def by_id(people: Any) -> Any:
-    """Teams, users and the like whom the vendor can find: it knows no names here."""
+    """Returns those teams, users and the like that have an id: this API does not find them by name."""
     if not isinstance(people, list):
         return people
     return [one for one in people if isinstance(one, dict) and isinstance(one.get("id"), str) and one["id"]]

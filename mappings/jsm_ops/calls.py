@@ -1,8 +1,8 @@
-"""What Jira Service Management's Ops API is sent: alerts are addressed by the id that the state of the creating request
-tells, and looked for by alias where nobody knows it.
+"""Calls to Jira Service Management's Ops API. Alerts are addressed by id, which the creating request's state tells, and
+looked up by alias where it is not known.
 
-An alert that is closed there can still be addressed, so an update looks first: what people closed is opened anew. An
-API token may not delete, so nothing is taken away here: an alert is closed instead.
+An alert closed there can still be addressed, so an update looks at its status first: one that people closed is opened
+anew. An API token may not delete, so tags and details are not removed and an alert is closed instead.
 
 Source: https://developer.atlassian.com/cloud/jira/service-desk-ops/rest/v2/api-group-alerts/. How writes are confirmed
 is in `mappings.opsgenie.steps`. It must not know who calls.
@@ -25,7 +25,7 @@ from mappings.opsgenie.alert import fitted_key
 from mappings.opsgenie.steps import Api
 
 NOBODY = "{id}"
-"""What stands for an id that has to be looked up first."""
+"""Placeholder in a path for an id that has to be looked up first."""
 MOST_LISTED = "100"
 
 # --- the alert that is meant -------------------------------------------------------------------------------
@@ -52,7 +52,7 @@ def _by_alias(key: str) -> str:
 
 
 def _open_one(sending: Sending) -> Generator[Request, Response, str | Outcome]:
-    """The id of the open alert that has the alias: there is at most one."""
+    """Returns the id of the open alert with the alias (there is at most one), or the outcome if none is found."""
     alias = fitted_key(sending.key or "")
     answer = yield _listing(_by_alias(alias))
     listed = _values(answer)
@@ -71,7 +71,7 @@ def _values(answer: Response) -> list[dict[str, Json]] | None:
 
 
 def _address(sending: Sending, request: Request) -> Generator[Request, Response, Request | Outcome]:
-    """A request with the id of the alert that it is about."""
+    """Returns a request with the alert's id, looked up if need be, or the outcome if none is found."""
     if NOBODY not in request.path or sending.ids.get("id") or sending.key is None:
         return request
     found = yield from _open_one(sending)
@@ -95,7 +95,7 @@ API = Api(
 
 
 def _is_over(sending: Sending) -> Generator[Request, Response, bool]:
-    """Whether the alert that we know by its id is closed there, or gone."""
+    """Returns whether an alert whose id is known is closed there, or gone."""
     if not sending.ids.get("id"):
         return False
     answer = yield _one(sending)
@@ -108,7 +108,7 @@ def _one(sending: Sending) -> Request:
 
 
 def update(sending: Sending) -> Call:
-    """Changes what is otherwise than it was said there last; what people closed there is missing."""
+    """Sends the fields that differ from what was last sent; returns `Missing` for an alert that people closed there."""
     is_first = steps.changes_fields(API, sending) and not steps.has_receipt(sending)
     if is_first and (yield from _is_over(sending)):
         return Missing()
@@ -116,7 +116,7 @@ def update(sending: Sending) -> Call:
 
 
 def close(sending: Sending) -> Call:
-    """Closes the alert; that somebody closed it before is no failure."""
+    """Closes the alert. That it was closed there before is no failure: it is `Missing` then."""
     outcome = yield from steps.do(API, "close", sending)
     if isinstance(outcome, Rejected) and (yield from _is_over(sending)):
         return Missing()
@@ -137,7 +137,7 @@ SEND: dict[Operation, Callable[[Sending], Call]] = {
 
 
 def read_one(sending: Sending) -> Call:
-    """The alert as it is there now."""
+    """Reads the alert as it is there now."""
     answer = yield _one(sending)
     shown = steps.bare(answer)
     if answer.status == 404:
@@ -146,7 +146,7 @@ def read_one(sending: Sending) -> Call:
 
 
 def read_many(sending: Sending) -> Call:
-    """The newest alerts, or the open one of an alias, which is shown whole."""
+    """Reads the newest alerts, or the open one of an alias, with all its fields."""
     if sending.key is None:
         listed = _values((yield _listing("")))
         if listed is None:
@@ -162,12 +162,12 @@ def read_many(sending: Sending) -> Call:
 
 
 def _found(shown: dict[str, Json]) -> FoundAlert:
-    """An alert that is there, by its ids and, while it is open, by the alias that finds it."""
+    """Returns an alert as found there, with its ids and, while it is open, the alias that finds it."""
     alias = shown.get("alias") if shown.get("status") != "closed" else None
     named = {"alias": alias} if isinstance(alias, str) and alias else {}
     return FoundAlert(id=str(shown["id"]), flat=ALERT.found(shown), ids={**steps.short_id(shown), **named})
 
 
 def authorise(request: Request, credential: str) -> Request:
-    """A user's email and API token, under the Basic scheme."""
+    """Adds a user's email and API token, under the Basic scheme."""
     return request.with_headers({"Authorization": f"Basic {base64.b64encode(credential.encode()).decode()}"})

@@ -1,8 +1,8 @@
-"""What callers of Jira Service Management's Ops API can ask for: alerts by id, their lists, and the state of a request.
+"""The routes of Jira Service Management's Ops API: alerts by id, their lists, and the state of a request.
 
-Source: https://developer.atlassian.com/cloud/jira/service-desk-ops/rest/v2/api-group-alerts/. Everything is read as
-Opsgenie's callers are, but for what has other fields here; who writes as to Opsgenie is understood as well. It must not
-know what stands behind the gateway.
+Source: https://developer.atlassian.com/cloud/jira/service-desk-ops/rest/v2/api-group-alerts/. Requests are read as
+Opsgenie's are, except where this API has other fields; Opsgenie's fields are accepted there as well. It must not know
+what stands behind the gateway.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ PAGE = "https://developer.atlassian.com/cloud/jira/service-desk-ops/rest/v2/api-
 
 
 class Escalated(Struct, kw_only=True):
-    """To which escalation."""
+    """The escalation to escalate to."""
 
     escalationId: Text
 
 
 class Assigned(Struct, kw_only=True):
-    """To whose account."""
+    """The account of the user to assign to."""
 
     accountId: Text
 
 
 class Responding(Struct, kw_only=True):
-    """Who is called in."""
+    """The responder to be added."""
 
     id: Text
     type: str | UnsetType = UNSET
 
 
 class Acting(Struct, kw_only=True):
-    """Which of the account's own actions."""
+    """The custom action to be carried out."""
 
     actionName: Text
 
@@ -65,13 +65,13 @@ class Extended(Struct, kw_only=True):
 
 
 class Keyed(Struct, kw_only=True):
-    """Which properties go."""
+    """The keys of properties to be removed."""
 
     keys: Annotated[list[str], Meta(min_length=1)]
 
 
 class Done(Struct, kw_only=True):
-    """What became of a request."""
+    """The state of a request."""
 
     action: str
     processedAt: str
@@ -100,7 +100,7 @@ class Entries(Struct, kw_only=True):
 
 
 def credentials(incoming: Incoming) -> tuple[str, ...]:
-    """A user's email and API token out of the Basic scheme, or a bare or bearer token."""
+    """Returns a user's email and API token from the Basic scheme, or a bare or bearer token."""
     header = incoming.headers.get("authorization", "").strip()
     scheme, _, rest = header.partition(" ")
     key = rest.strip() if scheme.lower() in ("basic", "bearer") else header
@@ -120,7 +120,7 @@ def _by_alias(incoming: Incoming) -> Read:
 
 
 def _search(incoming: Incoming) -> Listing:
-    """A list by query, and by when alerts were created."""
+    """Reads a request for a list by query and by time of creation."""
     since, until = time_of(incoming, "from"), time_of(incoming, "to")
 
     def among(shown: Shown) -> bool:
@@ -160,7 +160,7 @@ def _with(before: dict[str, Any], listed: dict[str, Json]) -> dict[str, Any]:
 
 
 def _entries(incoming: Incoming) -> Read:
-    """What an alert came through, newest first, a page after the entry of that offset."""
+    """Reads a request for a page of notes or log entries, newest first, from behind the entry with the given offset."""
     size = whole_number(incoming, "size", 20, least=1, most=lists.LONGEST_PAGE)
     asked_for = {"order": "desc", "limit": size, "offset": one(incoming, "after") or "", "id": incoming.params["id"]}
     return Read(ref=asked.ref(incoming), history=True, page=asked_for)
@@ -254,6 +254,6 @@ SHORT = (
     _writing("POST", "/{id}/responders", DO, _respond, "Add a responder", Responding),
     _writing("POST", "/{id}/action", DO, _act, "Carry out a custom action", Acting),
 )
-"""As below the address of a site, which clients of the gateway need not repeat."""
+"""The routes without the path prefix of a site, which clients of the gateway need not repeat."""
 WHOLE = "/jsm/ops/api/{cloudId}/v1"
 ROUTES = (*SHORT, *(replace(route, path=f"{WHOLE}{route.path}", at_root=True) for route in SHORT))

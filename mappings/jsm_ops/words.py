@@ -1,7 +1,7 @@
-"""Jira Service Management's words: alerts and what became of a request stand bare, a list among values and links.
+"""Jira Service Management's answers: an alert or a request's state without an envelope, a list as `values` and `links`.
 
 Source: https://developer.atlassian.com/cloud/jira/service-desk-ops/rest/v2/api-group-alerts/. Ids, receipts and
-problems are worded as Opsgenie does. It must not know what stands behind the gateway.
+problems are worded as Opsgenie's are. It must not know what stands behind the gateway.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ ORDER = (
     *("extraProperties", "description", "acknowledged", "count", "owner", "snoozed", "snoozedUntil", "lastOccurredAt"),
     *("integrationType", "integrationName", "priority", "responders", "actions", "seen"),
 )
-"""The order in which the vendor's page has an alert's fields."""
+"""An alert's fields in the order of the vendor's page."""
 
 
 def as_shown(shown: Shown, now: datetime) -> dict[str, Json]:
-    """An alert as the vendor shows it, whole in a list as well."""
+    """Returns an alert as the vendor shows it, with all its fields even in a list."""
     own: dict[str, Json] = {
         "entity": "",
         "extraProperties": {},
@@ -42,13 +42,13 @@ def _answered(answer: Answer, body: dict[str, Json]) -> Reply:
 
 
 def answer_one(answer: Answer) -> Reply:
-    """An alert."""
+    """Answers with one alert."""
     assert answer.shown
     return _answered(answer, as_shown(answer.shown, now_of(answer)))
 
 
 def answer_many(answer: Answer) -> Reply:
-    """A page of alerts, and where the next one is."""
+    """Answers with a page of alerts and the link to the next one."""
     assert answer.listing
     now, after = now_of(answer), answer.listing.offset + (answer.listing.limit or 20)
     links = {"next": page_at(answer.listing, "size", after)} if after < answer.total else {}
@@ -56,12 +56,12 @@ def answer_many(answer: Answer) -> Reply:
 
 
 def answer_notes(answer: Answer) -> Reply:
-    """What people said about an alert."""
+    """Answers with a page of an alert's notes."""
     return _part(answer, noted(answer.history), "notes")
 
 
 def answer_logs(answer: Answer) -> Reply:
-    """All that an alert came through."""
+    """Answers with a page of an alert's log."""
     return _part(answer, logged(answer.history), "logs")
 
 
@@ -73,5 +73,5 @@ def _part(answer: Answer, found: list[Entry], word: str) -> Reply:
 
 
 def answer_status(answer: Answer) -> Reply:
-    """What became of a request."""
+    """Answers with the state of a request."""
     return _answered(answer, outcome(answer))

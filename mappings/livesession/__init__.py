@@ -36,7 +36,7 @@ class Event(Struct, kw_only=True):
 
 
 class Alert(Struct, kw_only=True):
-    """An alert as created, with the fields that the service adds. Which target id counts, `provider` says."""
+    """An alert as created, with the fields that the service adds. `provider` says which target id counts."""
 
     name: Annotated[str, Meta(min_length=1)]
     events: list[Event]
@@ -49,7 +49,7 @@ class Alert(Struct, kw_only=True):
 
 
 class Deleted(Struct, kw_only=True):
-    """What a delete is answered with."""
+    """The answer to a delete."""
 
     alert_id: str
     deleted: bool
@@ -66,14 +66,14 @@ def _read_events(events: list[dict[str, Json]]) -> tuple[Any]:
 
 
 def _text(value: Any) -> Any:
-    """The value is a string though the page calls it a threshold: numbers and booleans are taken as their text."""
+    """Returns a value as text. The page calls it a threshold, though it is a string; numbers and booleans are taken."""
     if isinstance(value, bool):
         return str(value).lower()
     return value if value is UNSET or isinstance(value, str) else str(value)
 
 
 def _write_events(writing: Writing, triggers: tuple[Trigger, ...] | None) -> tuple[Any]:
-    """Triggers with a number for a kind are events; others are custom events of that name."""
+    """Returns triggers as events, each with its kind, if that is a number, and its value, if that is a text."""
     return ([_event(trigger) for trigger in triggers or ()],)
 
 
@@ -92,7 +92,7 @@ def _custom_event(flat: Flat, writing: Writing) -> tuple[Any]:
 
 
 def _read_target(provider: Any, slack: Any, webhook: Any) -> tuple[Any, ...]:
-    """The channel that `provider` names; the other id is kept as it is. An update may leave `provider` out."""
+    """Returns the channel that `provider` names; the other id is kept as it is. An update may leave `provider` out."""
     if provider is UNSET:
         provider = "slack" if slack and slack is not UNSET else "webhooks"
     given = {"slack": slack, "webhooks": webhook}
@@ -104,7 +104,7 @@ def _read_target(provider: Any, slack: Any, webhook: Any) -> tuple[Any, ...]:
 
 
 def _write_target(writing: Writing, channels: Any, slack: Any, webhook: Any) -> tuple[Any, ...]:
-    """The first channel that means something to LiveSession."""
+    """Returns the first channel that LiveSession knows."""
     for channel in channels or ():
         if channel.dialect == NAME and channel.id and channel.kind in WORDS:
             provider = WORDS[channel.kind]
@@ -149,7 +149,7 @@ RULE = Mapping(
 
 
 def _body(incoming: Incoming) -> dict[str, Json]:
-    """The body with the singular `webhook` taken for the documented `webhooks`."""
+    """Returns the body, with the provider `webhook` taken for the documented `webhooks`."""
     body = body_object(incoming)
     return {**body, "provider": "webhooks"} if body.get("provider") == "webhook" else body
 
@@ -187,7 +187,8 @@ def _update(incoming: Incoming) -> Command:
 
 
 def _amended(body: dict[str, Json], record: Flat) -> Flat:
-    """An update without `provider` keeps the record's: a target id then replaces the one in use, or the other."""
+    """Returns what an update without `provider` changes: the record's provider stays, and a target id replaces the one
+    in use, or the other."""
     own = [channel for channel in record.get("channels") or () if channel.dialect == NAME and channel.kind in WORDS]
     if not own or not any(name in body for _, name in PROVIDERS.values()):
         return {}
@@ -287,7 +288,7 @@ TYPES: dict[ProblemKind, str] = {
 
 
 def _problem(problem: Problem) -> Reply:
-    """The one envelope that the page shows, for every status."""
+    """Words a problem in the one envelope that the page shows, which is used for every status."""
     status = USUAL_STATUS[problem.kind]
     error = {
         "type": TYPES.get(problem.kind, "validation_error"),
@@ -341,7 +342,7 @@ def _read_all(sending: Sending) -> Call:
 
 
 def _read_one(sending: Sending) -> Call:
-    """The API has no call for one alert: its list is looked through."""
+    """Reads one alert out of the list, as the API has no call for it."""
     found = _all((yield Request(method="GET", path="/v1/alerts", is_list=True)))
     if found is None:
         return Rejected(reason="the list could not be read")

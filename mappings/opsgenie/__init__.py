@@ -1,9 +1,9 @@
 """Opsgenie's Alert API v2: occurrences, addressed by alias, with everything that people do to them.
 
-Source: https://docs.opsgenie.com/docs/alert-api. What the canonical alert has no operation for (snooze, assign,
-escalate and the like) changes the record and goes out as a comment, or as it is to an upstream that speaks alike. Rows
-are in `alert`; what callers ask in `routes`, `asked`, `beside`, `lists` and `query`; answers in `words` and `bodies`;
-what is sent in `calls` and `steps`. It must not know what stands behind the gateway.
+Source: https://docs.opsgenie.com/docs/alert-api. Operations that the canonical alert does not have (snooze, assign,
+escalate and the like) change the record and are sent as a comment, or unchanged to an upstream that speaks Opsgenie
+too. Rows are in `alert`; callers' requests in `routes`, `asked`, `beside`, `lists` and `query`; answers in `words` and
+`bodies`; calls to upstreams in `calls` and `steps`. It must not know what stands behind the gateway.
 """
 
 from __future__ import annotations

@@ -74,8 +74,8 @@ USUAL_PRIORITY = "P3"
 
 
 def fitted_key(key: str) -> str:
-    """An alias that Opsgenie takes: a longer one ends in a mark of the whole, so that two never become one. So does one
-    that cannot stand in a path, where it would be a step up."""
+    """Returns an alias that Opsgenie accepts: a longer one is cut and ends in a hash of the whole, so that two never
+    become one. So does one that cannot stand in a path, where it would be a step (`.`, `..`)."""
     if len(key) <= LONGEST_KEY and key not in (".", ".."):
         return key
     mark = hashlib.sha256(key.encode("utf8", "surrogatepass")).hexdigest()
@@ -87,7 +87,7 @@ def _as_text(value: Any) -> str:
 
 
 def _texts(held: dict[str, Any]) -> dict[str, str]:
-    """Details are texts; what a sender puts there besides is its JSON."""
+    """Returns details as texts, all that they may be; any other value becomes its JSON."""
     return {name: _as_text(value) for name, value in held.items()}
 
 
@@ -95,7 +95,7 @@ TEXTS = Pair(_texts, _texts)
 
 
 def fitted_details(held: Any) -> Any:
-    """Details within the limit: the longest values are cut first, then what comes last is left out."""
+    """Returns details within the limit: the longest values are cut first, then what comes last is left out."""
     if not isinstance(held, dict):
         return held
     texts = _texts(held)
@@ -112,7 +112,7 @@ def fitted_details(held: Any) -> Any:
 
 
 def _short(most: int, longest: int) -> Any:
-    """So many texts of so many characters."""
+    """Returns a fit that keeps at most `most` texts of at most `longest` characters each."""
 
     def fit(listed: Any) -> Any:
         return [text[:longest] if isinstance(text, str) else text for text in listed[:most]]
@@ -140,8 +140,8 @@ def _write_status(writing: Writing, status: Any, acknowledged: Any) -> tuple[Any
 
 
 def rows(details: str, responders: Row, visible_to: Row) -> tuple[Row | Extension | Dropped, ...]:
-    """The rows that both of the vendor's APIs share: `details` is what the free-form texts are called; the other two
-    say how people are named."""
+    """Returns the rows that both of the vendor's APIs share: `details` is the field of the free-form texts; the other
+    two rows say how people are named."""
     return (
         Dropped("id", why="the alert's address, not what it says", control=True),
         row(
@@ -167,7 +167,7 @@ def rows(details: str, responders: Row, visible_to: Row) -> tuple[Row | Extensio
         ),
         row("entity", "resource", limit=512, why="at most 512 characters"),
         row("source", "source", limit=100, why="at most 100 characters"),
-        row("priority", "severity", PRIORITY, why="five words"),
+        row("priority", "severity", PRIORITY, why="five priorities"),
         row("user", f"extensions.{NAME}.user", side="request", limit=100, why="at most 100 characters"),
         row("note", f"extensions.{NAME}.note", side="request", limit=25_000, why="at most 25,000 characters"),
         joint(

@@ -1,7 +1,7 @@
-"""What callers ask of an alert in Opsgenie's words: every documented operation, read into a command.
+"""Reads every operation on an alert that Opsgenie documents into a command.
 
-Sources: https://docs.opsgenie.com/docs/alert-api and the page that continues it. Clients leave optional bodies out.
-What the canonical alert has no operation for becomes a sentence and a change of the record. It must not know what
+Sources: https://docs.opsgenie.com/docs/alert-api and the page that continues it. Clients leave optional bodies out. An
+operation that the canonical alert does not have becomes a comment and a change of the record. It must not know what
 stands behind the gateway.
 """
 
@@ -24,11 +24,11 @@ from mappings.opsgenie.words import UUID_LENGTH, number_of
 
 COMMON = ("user", "source", "note")
 DETAILS = ("details", "extraProperties")
-"""What the free-form texts are called by Opsgenie, and by Jira Service Management."""
+"""The field of the free-form texts at Opsgenie, and at Jira Service Management."""
 
 
 def ref(incoming: Incoming) -> Ref:
-    """The alert that is meant: by its id, its short one, or the alias, which finds the open one."""
+    """Returns the alert that a request names: by its id, its short id, or its alias, which finds the open one."""
     kind = one(incoming, "identifierType") or "id"
     if kind.lower() not in ("id", "tiny", "alias"):
         raise invalid("identifierType", "should be one of [ id, tiny, alias ]")
@@ -37,21 +37,21 @@ def ref(incoming: Incoming) -> Ref:
 
 
 def _own_id(name: str) -> str:
-    """The name of an alert, or the id of the request that created it or counted it once more: senders that only keep
-    receipts close by that (Apprise). It is a number by which the alert is known here."""
+    """Returns an alert's id. Given the id of the request that created the alert or counted it once more, returns that
+    request's number, by which the alert is known here: senders that only keep receipts close by that (Apprise)."""
     number = number_of(name) if len(name) == UUID_LENGTH else None
     return name if number is None else str(number)
 
 
 def words_of(incoming: Incoming, *, is_optional: bool = False) -> dict[str, Json]:
-    """The body as it is meant: null is absent, and so is the whole where nothing has to be said."""
+    """Returns the body without nulls; an empty one where it `is_optional` and absent."""
     if incoming.body is UNSET and is_optional:
         return {}
     return {name: value for name, value in body_object(incoming).items() if value is not None}
 
 
 def common(incoming: Incoming, said: dict[str, Json]) -> dict[str, Json]:
-    """Who does it, over what, and why: in the body, or in the query where there is none."""
+    """Returns who acts, through what, and why, from the body or else from the query."""
     asked = {name: said.get(name, one(incoming, name)) for name in COMMON}
     for name, value in asked.items():
         if value is not None and not isinstance(value, str):
@@ -60,7 +60,7 @@ def common(incoming: Incoming, said: dict[str, Json]) -> dict[str, Json]:
 
 
 def required(said: dict[str, Json], name: str, kind: type) -> Any:
-    """A field that has to be there, and of this kind."""
+    """Returns a field of the body; raises `Problem` if it is missing, blank or of another type."""
     value = said.get(name)
     if isinstance(value, kind) and value and not _is_blank(value):
         return value
@@ -68,19 +68,19 @@ def required(said: dict[str, Json], name: str, kind: type) -> Any:
 
 
 def _is_blank(value: Json) -> bool:
-    """Whether a text says nothing that anybody could read."""
+    """Returns whether a value is a text of nothing but white space."""
     return isinstance(value, str) and not value.strip()
 
 
 def command(incoming: Incoming, operation: Operation, said: dict[str, Json], **more: Any) -> Command:
-    """A command on an alert; the vendor takes each, and tells later whether there was such an alert."""
+    """Returns a command on an alert. The vendor accepts each, and tells later whether there was such an alert."""
     more.setdefault("comment", str(said.get("note", "")))
     more.setdefault("verbatim", said)
     return Command(operation=operation, ref=ref(incoming), answers_anyway=True, **more)
 
 
 def creating(mapping: Mapping) -> Callable[[Incoming], Command]:
-    """Reads a new alert by the rows of the API that it came over; an open one of its alias is counted once more."""
+    """Returns a reader of new alerts by the rows of one API; an open alert with the same alias is counted once more."""
 
     def read(incoming: Incoming) -> Command:
         body = _called_alike(words_of(incoming), mapping.container or DETAILS[0])
@@ -113,8 +113,8 @@ def creating(mapping: Mapping) -> Callable[[Incoming], Command]:
 
 
 def _called_alike(body: dict[str, Json], name: str) -> dict[str, Json]:
-    """The free-form texts under the name that they have in this API: who moved from one of the vendor's APIs to another
-    often still calls them as before."""
+    """Returns the body with the free-form texts under this API's name for them: callers that moved here from the
+    vendor's other API often still use that one's."""
     other = DETAILS[1 - DETAILS.index(name)]
     held, own = body.get(other), body.get(name, {})
     if not isinstance(held, dict) or not isinstance(own, dict):
@@ -129,12 +129,12 @@ def _check_priority(said: dict[str, Json]) -> None:
 
 
 def doing(operation: Operation) -> Callable[[Incoming], Command]:
-    """Reads what is one word of the path, and who does it and why."""
+    """Returns a reader of an operation that is one word of the path; the body says who does it and why."""
     return lambda incoming: command(incoming, operation, common(incoming, words_of(incoming, is_optional=True)))
 
 
 def note(incoming: Incoming) -> Command:
-    """A note, which is all that is said."""
+    """Reads a note."""
     body = words_of(incoming)
     required(body, "note", str)
     return command(incoming, Operation.COMMENT, common(incoming, body))
@@ -144,7 +144,7 @@ def note(incoming: Incoming) -> Command:
 
 
 def field(name: str) -> Callable[[Incoming], Command]:
-    """Reads the change of a field that has a call of its own."""
+    """Returns a reader of changes to a field that has a call of its own."""
 
     def read(incoming: Incoming) -> Command:
         body = words_of(incoming)
@@ -158,7 +158,7 @@ def field(name: str) -> Callable[[Incoming], Command]:
 
 
 def add_tags(incoming: Incoming) -> Command:
-    """Tags beside those which are there."""
+    """Reads tags to be added."""
     body = words_of(incoming)
     tags = required(body, "tags", list)
     ALERT.read({"tags": tags}, partial=True)
@@ -172,7 +172,7 @@ def add_tags(incoming: Incoming) -> Command:
 
 
 def _going(incoming: Incoming, name: str) -> tuple[list[str], dict[str, Json]]:
-    """What is to go, by its names: in the query, as Opsgenie has it, or in the body, as Jira does; and that body."""
+    """Returns the names of what is to be removed, from the query (Opsgenie) or the body (Jira), and that body."""
     found = [word.strip() for text in incoming.query.get(name, ()) for word in text.split(",") if word.strip()]
     said = words_of(incoming) if isinstance(incoming.body, dict) else {}
     if not found:
@@ -183,7 +183,7 @@ def _going(incoming: Incoming, name: str) -> tuple[list[str], dict[str, Json]]:
 
 
 def remove_tags(incoming: Incoming) -> Command:
-    """Tags that go, by their names."""
+    """Reads tags to be removed."""
     tags, said = _going(incoming, "tags")
 
     def amend(before: Flat) -> Flat:
@@ -194,7 +194,7 @@ def remove_tags(incoming: Incoming) -> Command:
 
 
 def adding_details(mapping: Mapping, name: str) -> Callable[[Incoming], Command]:
-    """Reads details that are added to those which are there, under the name that they have in this API."""
+    """Returns a reader of details to be added; `name` is the field that they have in this API."""
 
     def read(incoming: Incoming) -> Command:
         body = words_of(incoming)
@@ -214,7 +214,7 @@ def adding_details(mapping: Mapping, name: str) -> Callable[[Incoming], Command]
 
 
 def remove_details(incoming: Incoming) -> Command:
-    """Details that go, by their names."""
+    """Reads the keys of details to be removed."""
     keys, said = _going(incoming, "keys")
 
     def amend(before: Flat) -> Flat:
@@ -231,7 +231,7 @@ def remove_details(incoming: Incoming) -> Command:
 def acting(
     incoming: Incoming, action: str, sentence: str, said: dict[str, Json], amend: Callable[[Flat], Flat] | None = None
 ) -> Command:
-    """What people do to an alert that only this vendor knows: a sentence to those who take comments."""
+    """Returns the command for an action that only this vendor has; other vendors get a sentence as a comment."""
     by = common(incoming, words_of(incoming, is_optional=True))
     who = f" by {by['user']}" if by.get("user") else ""
     text = f"{ACTED}{sentence}{who}"
@@ -241,15 +241,15 @@ def acting(
 
 
 ACTED = "Done to the alert: "
-"""How a sentence begins that tells what was done, and is nobody's note."""
+"""Beginning of a sentence about an action, which sets it apart from people's notes."""
 
 
 NAMES = ("username", "name", "id")
-"""By what somebody can be named."""
+"""Fields that name a user, team or the like."""
 
 
 def named(value: dict[str, Json], field: str) -> str:
-    """How somebody is named; raises `Problem` where nobody is."""
+    """Returns the name or id of a user, team or the like; raises `Problem` if there is none."""
     for name in NAMES:
         if isinstance(value.get(name), str) and value[name]:
             return str(value[name])
@@ -257,14 +257,14 @@ def named(value: dict[str, Json], field: str) -> str:
 
 
 def _is_left_empty(value: Json) -> bool:
-    """Whether somebody is to be named by an empty text, which a setting is that nobody filled in: Zabbix's media type
-    ends so for every team that it is not told of, and its alert is not to be lost for that."""
+    """Returns whether a user, team or the like has only empty names. Zabbix's media type sends that for every team that
+    was left out of its settings, and its alert must not be lost for it."""
     said = [value[name] for name in NAMES if name in value] if isinstance(value, dict) else []
     return bool(said) and not any(said)
 
 
 def unacknowledge(incoming: Incoming) -> Command:
-    """Takes an acknowledgement back; a closed alert stays closed."""
+    """Reads the taking back of an acknowledgement; a closed alert stays closed."""
 
     def amend(before: Flat) -> Flat:
         return {"status": "firing", "acknowledged_at": None} if before.get("status") == "acknowledged" else {}
@@ -273,7 +273,7 @@ def unacknowledge(incoming: Incoming) -> Command:
 
 
 def snooze(incoming: Incoming) -> Command:
-    """Silence until a time; of a closed alert nothing is heard anyway."""
+    """Reads a snooze until a time. It does not change a closed alert, which is silent anyway."""
     end = required(words_of(incoming), "endTime", str)
     try:
         until = read_time(end)
@@ -287,21 +287,21 @@ def snooze(incoming: Incoming) -> Command:
 
 
 def escalate(incoming: Incoming) -> Command:
-    """Escalates to one that is named by id or name."""
+    """Reads an escalation, which is named by id or name."""
     escalation = required(words_of(incoming), "escalation", dict)
     name = named(escalation, "escalation")
     return acting(incoming, "escalate", f"escalated to {name}", {"escalation": escalation})
 
 
 def assign(incoming: Incoming) -> Command:
-    """Assigns to a user that is named by id or username."""
+    """Reads an assignment to a user, who is named by id or username."""
     owner = required(words_of(incoming), "owner", dict)
     name = named(owner, "owner")
     return acting(incoming, "assign", f"assigned to {name}", {"owner": owner}, lambda before: {"assignee": name})
 
 
 def responding(field: str) -> Callable[[Incoming], Command]:
-    """Reads who is called in besides: a `team`, or a `responder` of any type."""
+    """Returns a reader of a further responder: a `team`, or a `responder` of any type."""
 
     def read(incoming: Incoming) -> Command:
         responder = required(words_of(incoming), field, dict)
@@ -320,6 +320,6 @@ def responding(field: str) -> Callable[[Incoming], Command]:
 
 
 def custom_action(incoming: Incoming) -> Command:
-    """An action of the account's own, by its name in the path."""
+    """Reads a custom action, which is named in the path."""
     name = incoming.params["name"]
     return acting(incoming, "actions", f"action {name} was carried out", {"name": name})

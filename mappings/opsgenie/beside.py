@@ -1,7 +1,7 @@
-"""What Opsgenie's callers ask for beside alerts: whether their key is good, heartbeats, and what no alert has here.
+"""Opsgenie's calls beside those on alerts: checks of a key, heartbeats, and lists that are always empty here.
 
-A heartbeat that stops is for Opsgenie to notice: pings are passed on to it, and refused where it does not stand behind
-the gateway, as nobody would watch them there. Sources: https://docs.opsgenie.com/docs/heartbeat-api and
+Only Opsgenie notices a heartbeat that stops: pings are passed on to it, and refused where it is not the primary, as
+nobody would watch them there. Sources: https://docs.opsgenie.com/docs/heartbeat-api and
 https://docs.opsgenie.com/docs/integration-api for the calls, and https://docs.opsgenie.com/docs/account-api;
 opsgenie/opsgenie-oas for their answers. It must not know what stands behind the gateway.
 """
@@ -35,17 +35,17 @@ UNWATCHED = (
 )
 UNHEARD = "Opsgenie could not be told of the heartbeat; ping again"
 SOON = 30
-"""Seconds after which a ping that was not heard is worth another."""
+"""Seconds after which a ping that could not be passed on is to be repeated."""
 
 
 class Authenticating(Struct, kw_only=True):
-    """Which kind of integration the key is said to be of."""
+    """The kind of integration that the key is said to belong to."""
 
     type: str
 
 
 class Ok(Struct, kw_only=True):
-    """The answer to what needs no further words."""
+    """An answer without data: it only says that the request succeeded."""
 
     result: str
     took: float
@@ -53,7 +53,7 @@ class Ok(Struct, kw_only=True):
 
 
 class Found(Struct, kw_only=True):
-    """The envelope of what Opsgenie knows of heartbeats."""
+    """The envelope of data that is not about alerts, such as heartbeats or the account."""
 
     data: Any
     took: float
@@ -61,12 +61,12 @@ class Found(Struct, kw_only=True):
 
 
 def _at_once(incoming: Incoming, body: dict[str, Json]) -> Reply:
-    """An answer for which nothing has to be looked up, in the envelope that clients insist on."""
+    """Returns an answer for which nothing has to be looked up, in the envelope that clients require."""
     return Reply(200, {**body, "took": 0.001, "requestId": uuid_of(millis(incoming.now))})
 
 
 def authenticate(incoming: Incoming) -> Reply:
-    """Whether the key is good: whoever gets here has shown one."""
+    """Confirms the key: a request with an unknown one is refused before it is read."""
     kind = body_object(incoming).get("type")
     if not isinstance(kind, str) or not kind.strip():
         raise invalid("type", "is required")
@@ -74,25 +74,25 @@ def authenticate(incoming: Incoming) -> Reply:
 
 
 def account(incoming: Incoming) -> Reply:
-    """Whose the key is. Senders ask for it to prove their key; whoever gets here has shown one."""
+    """Answers with the key's account. Senders ask for it to check their key; one that is unknown is refused before."""
     plan: dict[str, Json] = {"maxUserCount": 1, "name": "Enterprise", "isYearly": True}
     return _at_once(incoming, {"data": {"name": INTEGRATION["name"], "userCount": 1, "plan": plan}})
 
 
 def no_searches(incoming: Incoming) -> Reply:
-    """The saved searches: there are none here."""
+    """Answers with the saved searches, of which there are none here."""
     return _at_once(incoming, {"data": []})
 
 
 def attachments(incoming: Incoming) -> Read:
-    """The alert whose files are asked for, which is named by another parameter than anywhere else."""
+    """Reads a request for an alert's files; only here the kind of its id is in `alertIdentifierType`."""
     kind = one(incoming, "alertIdentifierType") or one(incoming, "identifierType")
     named = {**incoming.query, "identifierType": [kind]} if kind else incoming.query
     return Read(ref=ref(Incoming(incoming.params, named, incoming.headers, incoming.body, incoming.now)))
 
 
 def heartbeat(rest: str = "") -> Callable[[Incoming], Relay]:
-    """Reads what is asked of a heartbeat, or of all of them, for Opsgenie to answer. That there is none of this name is
+    """Returns a reader of requests about one heartbeat, or all, which Opsgenie answers. Its 404 for an unknown name is
     an answer as well."""
 
     def read(incoming: Incoming) -> Relay:
@@ -107,7 +107,7 @@ def heartbeat(rest: str = "") -> Callable[[Incoming], Relay]:
 
 
 def _worded(body: dict[str, Json], status: int = 200) -> Callable[[Answer], Reply]:
-    """What these routes answer, as an example: each request is answered when it is read, or by Opsgenie."""
+    """Returns the example answer of a route; real requests are answered when they are read, or by Opsgenie."""
     return lambda answer: answered(answer, body, status)
 
 

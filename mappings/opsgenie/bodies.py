@@ -1,6 +1,6 @@
-"""The bodies of Opsgenie's calls and of its answers, as they are on the wire.
+"""The bodies of Opsgenie's requests and answers, as they are on the wire.
 
-Source: https://docs.opsgenie.com/docs/alert-api. They describe and check; what they mean is read in `asked`.
+Source: https://docs.opsgenie.com/docs/alert-api. They describe and check; `asked` reads what they mean.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Text = Annotated[str, Meta(min_length=1)]
 
 
 class Common(Struct, kw_only=True):
-    """Who does it, over what, and why."""
+    """Who acts, through what, and why."""
 
     user: str | UnsetType = UNSET
     source: str | UnsetType = UNSET
@@ -31,31 +31,31 @@ class Noted(Struct, kw_only=True):
 
 
 class Snoozed(Common, kw_only=True):
-    """Until when, in ISO 8601."""
+    """The end of a snooze, in ISO 8601."""
 
     endTime: str
 
 
 class Escalated(Common, kw_only=True):
-    """To which escalation: by id or name."""
+    """The escalation to escalate to, by id or name."""
 
     escalation: dict[str, Any]
 
 
 class Assigned(Common, kw_only=True):
-    """To whom: by id or username."""
+    """The user to assign to, by id or username."""
 
     owner: dict[str, Any]
 
 
 class Teamed(Common, kw_only=True):
-    """Which team: by id or name."""
+    """The team to be added, by id or name."""
 
     team: dict[str, Any]
 
 
 class Responding(Common, kw_only=True):
-    """Who: a type, and an id, name or username."""
+    """The responder to be added: a type, and an id, name or username."""
 
     responder: dict[str, Any]
 
@@ -99,7 +99,7 @@ class Receipt(Struct, kw_only=True):
 
 
 class Done(Struct, kw_only=True):
-    """What became of a request."""
+    """The state of a request."""
 
     success: bool
     isSuccess: bool
@@ -112,7 +112,7 @@ class Done(Struct, kw_only=True):
 
 
 class RequestStatus(Struct, kw_only=True):
-    """The envelope of what became of a request."""
+    """The envelope of the state of a request."""
 
     data: Done
     took: float

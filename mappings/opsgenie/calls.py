@@ -1,6 +1,6 @@
-"""What Opsgenie is sent: alerts are addressed by alias, which finds the open one, under the key of an API integration.
+"""Calls to Opsgenie, with the key of an API integration: alerts are addressed by alias, which finds the open one.
 
-Jira Service Management's integration events API is spoken alike, but has no call for changing a field. How writes are
+Jira Service Management's integration events API takes the same calls, but has none that changes a field. How writes are
 confirmed is in `steps`. It must not know who calls.
 """
 
@@ -18,7 +18,7 @@ from mappings.opsgenie.steps import UNSAID, Api
 
 
 def _write(sending: Sending, method: str, rest: str, body: Json, query: Mapping[str, str] | None = None) -> Request:
-    """A request about the alert that the alias finds, or its id where it has no alias there."""
+    """Returns a request about an alert, addressed by alias, or by id if it has no alias there."""
     named = {"identifierType": "alias"} if sending.key is not None else {}
     name = fitted_key(sending.key) if sending.key is not None else sending.ids.get("id", "{id}")
     return Request(
@@ -64,7 +64,7 @@ SEND: dict[Operation, Callable[[Sending], Call]] = {
 
 
 def read_one(sending: Sending) -> Call:
-    """The alert as it is there now. Where the address has no such call, nothing is known of it."""
+    """Reads the alert as it is there now; finds nothing where the address has no such call or the key may not read."""
     name = sending.ids.get("id", "{id}")
     answer = yield Request(method="GET", path=f"/v2/alerts/{segment(name)}", accepts=frozenset({403, 404, 405}))
     body = answer.json()
@@ -77,5 +77,5 @@ def read_one(sending: Sending) -> Call:
 
 
 def authorise(request: Request, credential: str) -> Request:
-    """The key of an API integration, under the vendor's own scheme."""
+    """Adds the key of an API integration, under the vendor's own scheme."""
     return request.with_headers({"Authorization": f"GenieKey {credential}"})

@@ -1,7 +1,7 @@
-"""What Opsgenie's callers look up, and how they are answered: alerts, their notes and logs, and the state of a request.
+"""Opsgenie's lookups and their answers: alerts, their notes and logs, and the state of a request.
 
-Source: https://docs.opsgenie.com/docs/alert-api#list-alerts for paging; a list is chosen and ordered by what the
-vendor would show of each alert. It must not know what stands behind the gateway.
+Source: https://docs.opsgenie.com/docs/alert-api#list-alerts for paging; a list is filtered and sorted by each alert as
+the vendor would show it. It must not know what stands behind the gateway.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from mappings.opsgenie.asked import ACTED, ref
 from mappings.opsgenie.words import answered, as_shown, now_of, number_of, outcome
 
 LONGEST_PAGE = 100
-"""How many a page has at most: https://docs.opsgenie.com/docs/pagination"""
+"""Most entries on a page: https://docs.opsgenie.com/docs/pagination"""
 LONGEST_NUMBER = 20
-"""Digits: no entry has a number as long as this."""
+"""In digits; the number of every entry is shorter."""
 
 # --- questions ---------------------------------------------------------------------------------------------
 
 
 def get(incoming: Incoming) -> Read:
-    """One alert, as it is now."""
+    """Reads a request for one alert."""
     return Read(ref=ref(incoming))
 
 
 def entries(incoming: Incoming) -> Read:
-    """What an alert came through: its notes, or all of it."""
+    """Reads a request for a page of an alert's notes or log."""
     order, direction = one(incoming, "order") or "desc", one(incoming, "direction") or "next"
     if order not in ("asc", "desc"):
         raise invalid("order", "should be one of [ asc, desc ]")
@@ -44,7 +44,7 @@ def entries(incoming: Incoming) -> Read:
 
 
 def status(incoming: Incoming) -> Inquiry:
-    """What became of an earlier request, by the id in its receipt."""
+    """Reads a request for the state of an earlier one, by the id in its receipt."""
     number = number_of(incoming.params["id"])
     if number is None:
         raise Problem(ProblemKind.NOT_FOUND, "there is no such request", field="requestId")
@@ -52,27 +52,27 @@ def status(incoming: Incoming) -> Inquiry:
 
 
 def _base(incoming: Incoming) -> str:
-    """The address that the caller used, for links to further pages."""
+    """Returns the address that the caller used, for links to further pages."""
     return f"{address(incoming)}/opsgenie/v2/alerts"
 
 
 def search(incoming: Incoming) -> Listing:
-    """A list by query, and how many of them; there are no saved searches here."""
+    """Reads a request for a list by query, or for its count; there are no saved searches here."""
     if one(incoming, "searchIdentifier"):
         raise Problem(ProblemKind.NOT_FOUND, "there is no such saved search", field="searchIdentifier")
     return listing(incoming, _limit(incoming), _base(incoming))
 
 
 def _limit(incoming: Incoming) -> int:
-    """How many at most. Clients ask for thousands and follow the pages that they get (`opsgenielib`): as many come as
-    a page holds."""
+    """Returns the number of entries asked for, at most what a page holds: clients ask for thousands and follow the
+    pages that they get (`opsgenielib`)."""
     return min(whole_number(incoming, "limit", 20, least=1), LONGEST_PAGE)
 
 
 def listing(incoming: Incoming, most: int, base: str, among: Callable[[Shown], bool] | None = None) -> Listing:
-    """The alerts that a query chooses `among` those, in the order that is asked for: at most so many, of which further
-    pages are at `base`. Most are over, and there may be very many: nobody looks at those that cannot be meant, nor at
-    what a page leaves out where all are asked for as they were created."""
+    """Reads a request for a list: a page of at most `most` alerts that pass the query and `among`, in the order asked
+    for; `base` is the address of further pages. There may be very many alerts, most of them closed, so those that
+    cannot pass are not looked at, nor, where all are asked for in order of creation, those outside the page."""
     text = one(incoming, "query") or ""
     asked = query.parse(text)
     sort, order = one(incoming, "sort") or "createdAt", one(incoming, "order") or "desc"
@@ -106,13 +106,13 @@ def listing(incoming: Incoming, most: int, base: str, among: Callable[[Shown], b
 
 
 def answer_one(answer: Answer) -> Reply:
-    """An alert in its envelope."""
+    """Answers with one alert."""
     assert answer.shown
     return answered(answer, {"data": as_shown(answer.shown, now_of(answer), is_whole=True)})
 
 
 def answer_many(answer: Answer) -> Reply:
-    """A page of alerts, and where the others are."""
+    """Answers with a page of alerts and links to the others."""
     assert answer.listing
     now = now_of(answer)
     listed = [as_shown(shown, now, is_whole=False) for shown in answer.listed]
@@ -131,23 +131,23 @@ def _paging(listing: Listing, total: int) -> dict[str, str]:
 
 
 def page_at(listing: Listing, size: str, offset: int) -> str:
-    """The address of the page of a list that begins there."""
+    """Returns the address of the page of a list that begins at `offset`."""
     asked = {name: listing.page[name] for name in ("query", "sort", "order") if listing.page.get(name)}
     return f"{listing.page['base']}?{urlencode({size: listing.limit or 20, **asked, 'offset': offset})}"
 
 
 def answer_count(answer: Answer) -> Reply:
-    """How many there are."""
+    """Answers with the number of alerts."""
     return answered(answer, {"data": {"count": answer.total}})
 
 
 Entry = tuple[Told, dict[str, Json]]
-"""What an alert came through, and how it is shown."""
+"""A command that an alert came through, and how it is shown."""
 
 
 def page_of(page: Mapping[str, Any], found: list[Entry]) -> tuple[list[dict[str, Json]], str]:
-    """A page of notes or log entries, and the offset that it ends with where there are more: the number of its last
-    entry, behind which the next page begins."""
+    """Returns a page of notes or log entries and, if there are more, the number of its last entry, which is the offset
+    of the next page."""
     newest_first = page.get("order", "desc") == "desc"
     found = sorted(found, key=lambda pair: pair[0].number, reverse=newest_first)
     offset, limit = str(page.get("offset", "")), int(page.get("limit", 20))
@@ -161,7 +161,8 @@ def _part(answer: Answer, found: list[Entry], word: str) -> Reply:
     page = answer.page
     listed, last = page_of(page, found)
     base = f"{page.get('base', '')}/{quote(str(page.get('id', '')), safe='')}/{word}"
-    named = {"identifierType": page["identifierType"]} if page.get("identifierType") else {}  # else an alias is an id
+    # Without it a link to further pages would take an alias for an id.
+    named = {"identifierType": page["identifierType"]} if page.get("identifierType") else {}
     asked = {**named, "limit": page.get("limit", 20), "order": page.get("order", "desc")}
     links = {"first": f"{base}?{urlencode(asked)}"}
     if last:
@@ -170,12 +171,12 @@ def _part(answer: Answer, found: list[Entry], word: str) -> Reply:
 
 
 def answer_notes(answer: Answer) -> Reply:
-    """What people said about an alert."""
+    """Answers with a page of an alert's notes."""
     return _part(answer, noted(answer.history), "notes")
 
 
 def noted(history: Sequence[Told]) -> list[Entry]:
-    """The notes among what an alert came through."""
+    """Returns the notes in an alert's history."""
     return [
         (told, {"note": told.comment, "owner": told.caller, "createdAt": iso(told.at), "offset": str(told.number)})
         for told in history
@@ -195,12 +196,12 @@ LOGGED = {
 
 
 def answer_logs(answer: Answer) -> Reply:
-    """All that an alert came through."""
+    """Answers with a page of an alert's log."""
     return _part(answer, logged(answer.history), "logs")
 
 
 def logged(history: Sequence[Told]) -> list[Entry]:
-    """What an alert came through, as lines of its log."""
+    """Returns an alert's history as log entries."""
     return [(told, _logged(told)) for told in history]
 
 
@@ -218,11 +219,11 @@ def _logged(told: Told) -> dict[str, Json]:
 
 
 def answer_status(answer: Answer) -> Reply:
-    """What became of a request, in its envelope."""
+    """Answers with the state of a request."""
     found = outcome(answer)
     return answered(answer, {"data": {"success": found["isSuccess"], **found}})
 
 
 def answer_nobody(answer: Answer) -> Reply:
-    """Whom the vendor would have notified: nobody is, by the gateway."""
+    """Answers with an empty list: the gateway itself notifies nobody, and no alert has files."""
     return answered(answer, {"data": []})

@@ -2,7 +2,7 @@
 
 Source: https://support.atlassian.com/opsgenie/docs/search-queries-for-alerts/. Fields, `:` `=` `!=` `<` `>` `<=` `>=`,
 quotes, parentheses, AND, OR, NOT and `*` as a wildcard; words without a field are looked for in message and
-description. A query is judged by what the vendor shows of an alert. It must not know where alerts come from.
+description. A query is tested against an alert as the vendor shows it. It must not know where alerts come from.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from gateway.values import is_made_of, millis, read_time
 Test = Callable[[dict[str, Json]], bool]
 LONGEST, DEEPEST = 2_000, 32
 LATEST, SHOWN = 1 << 42, 1001
-"""Milliseconds since 1970 that no alert is as late as; by how many one may have been created after what is shown."""
+"""In milliseconds: a time since 1970 that no alert reaches; and more than an alert may have been created later than
+it is shown to have been."""
 TIMES = ("createdAt", "updatedAt", "lastOccurredAt", "snoozedUntil")
 TEXTS = ("message", "description")
-"""Fields of which a word is enough."""
+"""Fields that match if they contain the value."""
 PLAIN = (
     *("status", "alias", "source", "entity", "priority", "owner", "tinyId", "id", "acknowledged", "isSeen", "snoozed"),
     *("integration.id", "integration.name", "integration.type", "report.acknowledgedBy", "report.closedBy"),
@@ -46,9 +47,9 @@ _BARE = re.compile(r'[^\s()"]+')
 
 
 class Query(NamedTuple):
-    """The test that a query stands for, and what can be said beforehand of whatever passes it: whether it is open, and
-    when it was created, from a time on and before another, in milliseconds since 1970; `is_all` where it says no more
-    than whether it is open."""
+    """A query's test, and what is known of every alert that passes it: that it is open (`is_open`), and that it was
+    created at or after `since` and earlier than `before`, in milliseconds since 1970. `is_all` if the query is empty or
+    asks for no more than open alerts."""
 
     test: Test
     is_open: bool = False
@@ -58,7 +59,7 @@ class Query(NamedTuple):
 
 
 def parse(text: str) -> Query:
-    """What a query stands for; raises `Problem` for one that makes no sense."""
+    """Parses a query; raises `Problem` for one that makes no sense."""
     if len(text) > LONGEST:
         raise invalid("query", f"is longer than {LONGEST} characters")
     parser = _Parser(text)
@@ -70,7 +71,7 @@ def parse(text: str) -> Query:
 
 
 class _Parser:
-    """Reads a query from left to right: OR binds loosest, then AND, said or not, then NOT."""
+    """Parses a query from left to right: OR binds loosest, then AND, written or implied, then NOT."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -160,7 +161,7 @@ class _Parser:
             return self._not(lambda: _comparison(field, sign, self._value()))
         value = self._value()
         test = _comparison(field, sign, value)
-        if not self._depth:  # it holds of all that pass, unless another may hold instead
+        if not self._depth:  # outside parentheses and NOT a term holds of all that pass, unless there is an OR
             self._note(field, sign, value)
         return test
 
@@ -199,7 +200,7 @@ def _comparison(field: str, sign: str, value: str) -> Test:
 
 
 def _getter(field: str) -> Callable[[dict[str, Json]], list[Json]]:
-    """How the values of a field are found in an alert as it is shown."""
+    """Returns what finds the values of a field in an alert as shown; raises `Problem` if there is no such field."""
     if field in (*PLAIN, *TEXTS):
         return lambda alert: [_inside(alert, field)]
     if field in ("tag", "actions"):
@@ -264,13 +265,13 @@ SORTS = (
     *("snoozedUntil", "count", "lastOccurredAt", "source", "owner", "integration.name", "integration.type"),
     *("report.ackTime", "report.closeTime", "report.acknowledgedBy", "report.closedBy", "priority"),
 )
-"""What either of the vendor's APIs sorts by; `priority` is Jira's alone."""
+"""Fields that the vendor's two APIs sort by; `priority` is Jira's only."""
 ALSO_SORTED = {"lastOccuredAt": "lastOccurredAt", "insertedAt": "createdAt"}
-"""As the vendor's own Go SDK writes the one, and what Jira sorts by unless told otherwise."""
+"""Other names of sort fields: the spelling of the vendor's own Go SDK, and Jira's default."""
 
 
 def sort_key(field: str) -> Callable[[dict[str, Json]], Any]:
-    """What alerts are ordered by; those that lack it come first."""
+    """Returns the function that gives an alert's sort key; alerts without the field come first."""
 
     def key(alert: dict[str, Json]) -> Any:
         found = _inside(alert, field)

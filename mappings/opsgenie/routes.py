@@ -1,4 +1,4 @@
-"""What Opsgenie's callers can ask for: every documented operation on an alert, its lists, and the state of a request.
+"""Opsgenie's routes: every documented operation on an alert, its lists, and the state of a request.
 
 Source: https://docs.opsgenie.com/docs/alert-api; the vendor's OpenAPI description is opsgenie/opsgenie-oas. How a
 request is read is in `asked` and `lists`. It must not know what stands behind the gateway.
@@ -45,7 +45,7 @@ EVENTS = "https://developer.atlassian.com/cloud/jira/service-desk-ops/rest/v2/ap
 
 
 def credentials(incoming: Incoming) -> tuple[str, ...]:
-    """The key of the Authorization header, with the vendor's scheme before it, another one, or none."""
+    """Returns the key in the Authorization header, with the vendor's scheme before it, `Bearer`, or none."""
     header = incoming.headers.get("authorization", "").strip()
     scheme, _, rest = header.partition(" ")
     key = rest.strip() if scheme.lower() in ("geniekey", "bearer") else header
@@ -200,7 +200,7 @@ OF_ALERTS = (
 )
 
 INTEGRATION = "/jsm/ops/integration"
-"""Where the same is served by Jira Service Management, for the keys of its integrations."""
+"""The path under which Jira Service Management serves the same API, for the keys of its integrations."""
 OF_INTEGRATIONS = {
     ("POST", AT),
     ("GET", f"{AT}/requests/{{id}}"),

@@ -1,10 +1,10 @@
-"""What both of the vendor's APIs are sent for a command: steps, each confirmed before the next, and their receipts.
+"""The calls to both of the vendor's APIs: a command is sent in steps, each confirmed before the next.
 
 Every write is answered with a request id, which is a receipt and no verdict: the request's status is asked for until it
-says that it was done, that it failed, or that it was discarded. What the APIs do not have in common is an `Api`.
+says that it was done, that it failed, or that it was discarded. What differs between the APIs is in `Api`.
 
-Sources: https://docs.opsgenie.com/docs/alert-api#get-request-status; that a request which is not processed yet is
-answered with 404 is what the vendor's own Go SDK goes by. It must not know who calls.
+Sources: https://docs.opsgenie.com/docs/alert-api#get-request-status; the vendor's own Go SDK relies on 404 for a
+request that is not processed yet. It must not know who calls.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from mappings.opsgenie.alert import NAME, RESPONDERS, TAGS, USUAL_PRIORITY, VISI
 from mappings.opsgenie.words import reason
 
 FIRST_LOOK, LONGEST_PAUSE = 0.25, 30.0
-"""Seconds until a receipt is asked about first; each further pause is twice as long, up to the longest."""
+"""Seconds until a receipt is first asked about; each pause is twice as long as the one before, up to the longest."""
 COMMON = ("user", "source", "note")
 ACTIONS = ("unacknowledge", "snooze", "escalate", "assign", "teams", "responders", "action")
-"""What the vendor can be asked for beyond the common operations, by the last word of its path."""
+"""The vendor's operations beyond the common ones, by the last word of their path."""
 FIELDS = ("message", "description", "priority")
 """The fields that have a call of their own."""
 LASTING = {
@@ -48,30 +48,30 @@ LASTING = {
     "visibleTo": VISIBLE_TO,
     "actions": f"extensions.{NAME}.actions",
 }
-"""The fields that have none, and the canonical paths that they hold."""
+"""The fields that no call changes, and the canonical paths that they hold."""
 STAYS = "it stays there as it was said first: there is no call that changes it"
 UNSAID: Json = None
-"""The body of a request that has none."""
+"""What is passed as the body of a request that has none."""
 
 Steps = Mapping[str, Request]
-"""The requests that one operation takes, by a name under which a receipt remembers how far it is."""
+"""The requests of one operation, in order, by name; a receipt holds the name of the step that it is for."""
 Write = Callable[[Sending, str, str, Json], Request]
-"""A request about one alert: how, which part of it, and what is said."""
+"""Makes a request about one alert, given its method, the rest of its path, and its body."""
 Address = Callable[[Sending, Request], Generator[Request, Response, Request | Outcome]]
-"""Puts the alert's id into a request that lacks it, or says why there is none."""
+"""Puts the alert's id into a request that lacks it, or returns the outcome if there is none."""
 
 
 def _as_it_is(sending: Sending, request: Request) -> Generator[Request, Response, Request | Outcome]:
     return request
-    yield  # nobody has to be asked
+    yield  # makes this a generator, though nothing has to be asked
 
 
 @dataclass(frozen=True, kw_only=True)
 class Api:
-    """One of the two: where its alerts are, by which method a field is changed, what the free-form texts are called and
-    where they are added. `remove` makes the request that takes tags or details away, where it has one; the answer to a
-    step `at_once` is no receipt, but the thing itself. Where alerts are found `by_alias`, nothing has to be learnt from
-    a receipt: with a key that may write and not read, what was taken counts as done."""
+    """One of the two APIs: the path of its alerts, the method that changes a field, the field of the free-form texts
+    and the path where they are added. `remove` makes the request that removes tags or details, if the API has one; the
+    answer to a step `at_once` is no receipt, but the result itself. Where alerts are found `by_alias`, nothing has to
+    be learnt from a receipt: with a key that may write and not read, an accepted request counts as done."""
 
     alerts: str
     change: str
@@ -124,14 +124,14 @@ def run(
 
 
 def short_id(shown: Mapping[str, Json]) -> dict[str, str]:
-    """The short id that people see of an alert, beside its long one."""
+    """Returns the short id that people see, which an alert has beside its long one."""
     tiny = shown.get("tinyId")
     return {"tiny": tiny} if isinstance(tiny, str) and tiny else {}
 
 
 def _further_ids(api: Api, sending: Sending, alert: str | None) -> Generator[Request, Response, dict[str, str]]:
-    """The short id of an alert that was not known there before: no receipt tells it, the alert itself does. With a key
-    that may not read, or at an address that has no such call, nobody learns it."""
+    """Asks for the short id of an alert whose id has just been learnt: no receipt tells it, only the alert itself. It
+    stays unknown with a key that may not read, or at an address that has no such call."""
     if alert is None or alert == sending.ids.get("id"):
         return {}
     answer = yield Request(method="GET", path=f"{api.alerts}/{segment(alert)}", by_the_way=True)
@@ -139,32 +139,32 @@ def _further_ids(api: Api, sending: Sending, alert: str | None) -> Generator[Req
 
 
 def _held(sending: Sending, steps: Steps) -> dict[str, Any]:
-    """The receipt of one of these steps, from an earlier attempt."""
+    """Returns the receipt that an earlier attempt was given for one of these steps; an empty one if there is none."""
     held = sending.seen.get("receipt")
     return held if isinstance(held, dict) and held.get("step") in steps else {}
 
 
 def has_receipt(sending: Sending) -> bool:
-    """Whether an earlier attempt was given a receipt."""
+    """Returns whether an earlier attempt was given a receipt."""
     return isinstance(sending.seen.get("receipt"), dict)
 
 
 def _given(answer: Response) -> str | None:
-    """The id of the request in a receipt."""
+    """Returns the request id in a receipt."""
     body = answer.json()
     request = body.get("requestId") if isinstance(body, dict) else None
     return request if isinstance(request, str) and request else None
 
 
 def bare(answer: Response) -> dict[str, Json] | None:
-    """What an answer is about, out of the envelope that one of the APIs has; nothing where it is no object."""
+    """Returns the object in an answer, without the envelope that one of the APIs has; `None` if there is none."""
     body = answer.json()
     found = body.get("data", body) if isinstance(body, dict) else None
     return found if isinstance(found, dict) else None
 
 
 def _look(api: Api, sending: Sending, receipt: dict[str, Any]) -> Generator[Request, Response, Outcome]:
-    """Asks what became of a request: done, failed, discarded, or not yet."""
+    """Asks for the state of a request: done, failed, discarded, or not yet processed."""
     path = f"{api.alerts}/requests/{segment(str(receipt.get('request')))}"
     answer = yield Request(method="GET", path=path, accepts=frozenset({403, 404} if api.by_alias else {404}))
     if answer.status == 403:
@@ -192,13 +192,13 @@ def _look(api: Api, sending: Sending, receipt: dict[str, Any]) -> Generator[Requ
 
 
 def _refused(answer: Response) -> Outcome:
-    """A refusal of the content, unless it is of the key: its form is wrong, and no alert's fault."""
+    """Returns the outcome of a 422: the content is refused, or the form of the key, which is no alert's fault."""
     why = f"422 {reason(answer)}".strip()
     return Held(reason=why, status=422) if "key format" in why.lower() else Rejected(reason=why)
 
 
 def common(sending: Sending) -> dict[str, Json]:
-    """Who did it and why, where the caller said so in the vendor's own words."""
+    """Returns who did it and why, if the caller said so in the vendor's own dialect."""
     said = sending.verbatim or {}
     return {name: said[name] for name in COMMON if name in said}
 
@@ -207,7 +207,7 @@ def common(sending: Sending) -> dict[str, Json]:
 
 
 def _said(api: Api, body: Mapping[str, Json]) -> dict[str, Json]:
-    """What was said there last, for the next update to go by."""
+    """Returns what a body says, by fingerprint, for the next update to compare with."""
     details, tags = body.get(api.details), body.get("tags")
     return {
         **{name: fingerprint(body[name]) for name in FIELDS if name in body},
@@ -228,8 +228,8 @@ def _creating(api: Api, sending: Sending) -> Steps:
 
 
 def update(api: Api, sending: Sending) -> Call:
-    """Changes what is otherwise than it was said there last: one call per field. A repeat that changes nothing is
-    counted there, as it is for every caller; what the alert says stays as it was said before."""
+    """Sends what differs from what was last sent, one call per field. A repeat that changes nothing is sent as a
+    create, which the vendor counts, as it does for every caller; what the alert says there stays as it was."""
     if not sending.body:
         return (yield from run(api, sending, _retelling(api, sending)))
     steps, altered = _changing(api, sending) if sending.changes else ({}, {})
@@ -242,19 +242,19 @@ def update(api: Api, sending: Sending) -> Call:
 
 
 def changes_fields(api: Api, sending: Sending) -> bool:
-    """Whether an update goes on from what was said of an alert before, and is no mere repeat."""
+    """Returns whether an update has something to change there, and is no mere repeat."""
     return bool(sending.body) and sending.changes and bool(_changing(api, sending)[0])
 
 
 def _changing(api: Api, sending: Sending) -> tuple[dict[str, Request], dict[str, str]]:
-    """The steps from what was said there last to what the alert is now, and what of that cannot be done."""
+    """Returns the steps from what was last sent to what the alert is now, and what is impossible, by canonical path."""
     by = common(sending)
     body: Mapping[str, Json] = sending.body
     held = sending.seen.get("said")
     last: dict[str, Any] = held if isinstance(held, dict) else {}
     steps: dict[str, Request] = {}
     if "priority" in last and "priority" not in body:
-        body = {**body, "priority": USUAL_PRIORITY}  # which an alert has there that says none
+        body = {**body, "priority": USUAL_PRIORITY}  # the vendor's default for an alert without one
     for name in FIELDS:
         is_other = fingerprint(body.get(name)) != last.get(name) if last else name in sending.patch
         if name in body and is_other:
@@ -276,7 +276,7 @@ def _changing(api: Api, sending: Sending) -> tuple[dict[str, Request], dict[str,
 def _take_away(
     api: Api, sending: Sending, what: str, names: list[str], steps: dict[str, Request], altered: dict[str, str]
 ) -> None:
-    """Adds the step that takes tags or details away; where the API has none, that they stay there."""
+    """Adds the step that removes tags or details; where the API has none, adds to `altered` that they stay there."""
     if api.remove is not None:
         steps[f"fewer {what}"] = api.remove(sending, what, names)
     else:
@@ -285,7 +285,7 @@ def _take_away(
 
 
 def _retelling(api: Api, sending: Sending) -> Steps:
-    """A caller's own words about an alert that was there before the gateway."""
+    """Returns the steps that pass on a caller's own words about an alert that was there before the gateway."""
     said, by = sending.verbatim or {}, common(sending)
     steps = {name: api.write(sending, api.change, f"/{name}", {name: said[name]}) for name in FIELDS if name in said}
     for name, at in (("tags", "/tags"), (api.details, api.details_at)):
@@ -298,12 +298,12 @@ def _retelling(api: Api, sending: Sending) -> Steps:
 
 
 def do(api: Api, word: str, sending: Sending) -> Call:
-    """Does what is one word of the path."""
+    """Carries out an operation that is one word of the path."""
     return (yield from run(api, sending, {word: api.write(sending, "POST", f"/{word}", common(sending))}))
 
 
 def comment(api: Api, sending: Sending) -> Call:
-    """Adds a note, or does what a caller of the same vendor asked for beyond the common operations."""
+    """Adds a note, or carries out what a caller of the same vendor asked for beyond the common operations."""
     said = sending.verbatim or {}
     action = said.get("action")
     fields = {name: value for name, value in said.items() if name not in ("action", "name")}

@@ -1,9 +1,9 @@
 """Opsgenie's words: ids, receipts, alerts as they are shown, and every kind of problem in its envelope.
 
 Sources: https://docs.opsgenie.com/docs/response for the envelope and the statuses, and the answers that its users
-report: prometheus/alertmanager#1965 and #1223, falcosidekick#719, streaak/keyhacks#124, uptime-kuma#3613. What became
-of a request is said in the words of real answers, where the documents of Cortex XSOAR's OpsGenieV2 show one. It must
-not know what stands behind the gateway.
+report: prometheus/alertmanager#1965 and #1223, falcosidekick#719, streaak/keyhacks#124, uptime-kuma#3613. The state of
+a request is worded as in real answers, where the documents of Cortex XSOAR's OpsGenieV2 show one. It must not know what
+stands behind the gateway.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
 UUID_LENGTH = 36
 NO_ALERT = "Alert does not exist"
 INTEGRATION = {"id": "00000000-0000-0000-0000-000000000000", "name": "alert-gateway", "type": "API"}
-"""Through which integration alerts come: there is but one here."""
+"""The integration that every alert is shown to have come through."""
 
 # --- ids ---------------------------------------------------------------------------------------------------
 
 
 def uuid_of(number: int) -> str:
-    """A number in the form that the vendor's request ids have."""
+    """Returns a number in the form of the vendor's request ids, a UUID."""
     text = f"{number:032x}"
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
 
 
 def number_of(text: str) -> int | None:
-    """The number that such a form was made of; nothing where it is another one's."""
+    """Returns the number that such an id was made of; `None` if the gateway did not make it."""
     if not _UUID.fullmatch(text[:UUID_LENGTH]):
         return None
     number = int(text[:UUID_LENGTH].replace("-", ""), 16)
@@ -47,7 +47,7 @@ def number_of(text: str) -> int | None:
 
 
 def shown_id(number: int) -> str:
-    """An alert's id: as the vendor's, it ends in the milliseconds in which the alert was made."""
+    """Returns an alert's id. Like the vendor's, it ends in the time of the alert's creation, in milliseconds."""
     return f"{uuid_of(number)}-{made_at(number)}"
 
 
@@ -55,7 +55,7 @@ def shown_id(number: int) -> str:
 
 
 def answered(answer: Answer, body: dict[str, Json], status: int = 200) -> Reply:
-    """An answer in the envelope that clients insist on. The addresses of further pages are in headers too:
+    """Returns an answer in the envelope that clients require. The addresses of further pages are in headers too:
     https://docs.opsgenie.com/docs/pagination"""
     request, paging = uuid_of(answer.request), body.get("paging")
     pages = paging if isinstance(paging, dict) else {}
@@ -64,7 +64,7 @@ def answered(answer: Answer, body: dict[str, Json], status: int = 200) -> Reply:
 
 
 def receipt(answer: Answer) -> Reply:
-    """The answer to every command: it will be processed."""
+    """Answers a command: it will be processed."""
     return answered(answer, {"result": "Request will be processed"}, 202)
 
 
@@ -77,11 +77,11 @@ ACTIONS = {
     Operation.COMMENT: ("AddNote", "Note is added"),
 }
 COUNTED = "Incremented alert count"
-"""What a create comes to where an alert with its alias is open."""
+"""The state of a create that found an open alert with its alias."""
 
 
 def outcome(answer: Answer) -> dict[str, Json]:
-    """What became of a request. What is durable here is processed, unless every upstream has refused it."""
+    """Returns the state of a request: processed, as it is durable here, unless every upstream has refused it."""
     assert answer.inquired
     found, shown = answer.inquired, answer.shown
     action, done = ACTIONS.get(found.operation, ("Update", "Updated alert"))
@@ -102,11 +102,11 @@ ORDER = (
     *("count", "lastOccurredAt", "createdAt", "updatedAt", "source", "owner", "priority", "responders"),
     *("integration", "report", "actions", "entity", "description", "details"),
 )
-"""The order in which the vendor's page has an alert's fields."""
+"""An alert's fields in the order of the vendor's page."""
 
 
 def as_shown(shown: Shown, now: datetime, *, is_whole: bool) -> dict[str, Json]:
-    """An alert as the vendor shows it: single, or shorter in a list."""
+    """Returns an alert as the vendor shows it: whole, or with fewer fields in a list."""
     seen = shown.flat.get("acknowledged_at") is not None
     own: dict[str, Json] = {"isSeen": seen, "integration": INTEGRATION, "report": _report(shown.flat)}
     more: dict[str, Json] = {"actions": [], "entity": "", "description": "", "details": {}}
@@ -120,7 +120,7 @@ def as_shown(shown: Shown, now: datetime, *, is_whole: bool) -> dict[str, Json]:
 def in_full(
     mapping: Mapping, shown: Shown, now: datetime, own: dict[str, Json], order: Sequence[str]
 ) -> dict[str, Json]:
-    """An alert with everything that either API shows of one, said or not, and what is an API's `own`."""
+    """Returns an alert with every field that both APIs show, whether set or not, and with one API's `own` fields."""
     flat = shown.flat
     wire = mapping.write(flat, Writing(), side="reply")
     number = number_of(shown.id)
@@ -153,22 +153,22 @@ def _said(wire: dict[str, Any]) -> dict[str, Any]:
 
 
 def _responder(one: Json) -> Json:
-    """The vendor shows each by an id, which clients insist on; nobody but the vendor knows the id of a name, so it is
-    the name."""
+    """Returns a responder with an id, which the vendor shows and clients require. Only the vendor knows the id of a
+    name, so the name stands in for it."""
     if not isinstance(one, dict) or one.get("id"):
         return one
     return {"id": one.get("username") or one.get("name") or "", "type": "user", **one}
 
 
 def _report(flat: dict[str, Any]) -> dict[str, Json]:
-    """How long it took until somebody cared, in milliseconds."""
+    """Returns how long it took to acknowledge and to close the alert, in milliseconds."""
     created = flat.get("created_at")
     times = {"ackTime": flat.get("acknowledged_at"), "closeTime": flat.get("resolved_at")}
     return {name: millis(at) - millis(created) for name, at in times.items() if at is not None and created is not None}
 
 
 def now_of(answer: Answer) -> datetime:
-    """When a request came, by its number."""
+    """Returns when a request came, which its number tells."""
     return from_millis(made_at(answer.request))
 
 
@@ -176,7 +176,7 @@ def now_of(answer: Answer) -> datetime:
 
 UNPROCESSABLE = "Request body is not processable. Please check the errors."
 SEMANTIC = (ProblemKind.INVALID, ProblemKind.UNMET, ProblemKind.UNROUTED, ProblemKind.REFUSED)
-"""400 is for bad JSON alone: what is wrong with the content is 422."""
+"""Problems with the content, which are 422; 400 is for malformed JSON only."""
 MESSAGES = {
     ProblemKind.UNAUTHORIZED: "Could not authenticate",
     ProblemKind.NOT_FOUND: NO_ALERT,
@@ -185,7 +185,7 @@ MESSAGES = {
 
 
 def problem(found: Problem) -> Reply:
-    """A problem in the vendor's envelope; what is wrong with a field stands under its name."""
+    """Words a problem in the vendor's envelope; a fault of one field stands under the field's name."""
     status = 422 if found.kind in SEMANTIC else USUAL_STATUS[found.kind]
     request = uuid_of(int(found.request)) if found.request.isdigit() else uuid_of(0)
     body: dict[str, Json] = {"message": MESSAGES.get(found.kind) or found.message}
@@ -195,7 +195,7 @@ def problem(found: Problem) -> Reply:
 
 
 def reason(response: Response) -> str:
-    """The vendor's words in a refusal: its message, then what is wrong with each field."""
+    """Returns the vendor's words in a refusal: its message, then the fault of each field."""
     body = response.json()
     if not isinstance(body, dict):
         return ""

@@ -1,8 +1,8 @@
 """PagerDuty's Events API v2: occurrences, addressed by key, and change events beside them, which page nobody.
 
 Source: https://developer.pagerduty.com/docs/events-api-v2/overview/ and the pages on alert and change events beside
-it. What is sent is in `calls`, what is wrong with a request and how that is said in `words`; `first` brings the events
-of v1 into these words. It must not know what stands behind the gateway.
+it. Calls are in `calls`, faults of a request and the answers that name them in `words`; `first` turns events of v1 into
+v2's. It must not know what stands behind the gateway.
 """
 
 from __future__ import annotations
@@ -133,12 +133,12 @@ def _same(value: Any) -> Any:
 
 
 BLANK = Pair(_unless_blank, _same)
-"""Some senders send empty text for what they were not configured with: it is as good as absent."""
+"""Reads an empty text as absent: some senders send one for what they were not configured with."""
 
 
 def _read_class(word: str) -> tuple[Any, Any]:
-    """The class as a category. A sender's `up` is the name of what is watched, never the good news that the category
-    of this name means: read as that, it would silence a page."""
+    """Reads the class as a category. A sender's class `up` names what is watched, never the good news that the category
+    `up` means, which would silence a page: it is kept as an extension."""
     if word == QUIET_CATEGORY:
         return UNSET, word
     return _unless_blank(word), UNSET
@@ -151,7 +151,7 @@ def _write_class(writing: Writing, category: Any, own: Any) -> tuple[Any]:
 
 
 def _read_details(held: dict[str, Any]) -> tuple[Any, Any]:
-    """The long text is the sender's own word `details`, where that is a text."""
+    """Reads the alert's long text from the sender's custom detail `details`, if that is a text."""
     if not isinstance(held.get(TEXT), str):
         return held, UNSET
     return {name: value for name, value in held.items() if name != TEXT} or UNSET, held[TEXT]
@@ -239,8 +239,8 @@ EVENT = Mapping(
 
 
 def _credentials(incoming: Incoming) -> tuple[str, ...]:
-    """The routing key of the body, which v1 calls the service key; older clients of the vendor put it into a header
-    instead."""
+    """Returns the routing key in the body, which v1 calls the service key; older clients of the vendor put it into a
+    header instead."""
     body = incoming.body if isinstance(incoming.body, dict) else {}
     said = body.get("routing_key") or body.get("service_key")
     key = said if isinstance(said, str) and said else incoming.headers.get("x-routing-key", "")
@@ -248,8 +248,8 @@ def _credentials(incoming: Incoming) -> tuple[str, ...]:
 
 
 def _without_nulls(incoming: Incoming) -> dict[str, Json]:
-    """The body as it is meant: null is absent, and so is a key that is blank. Custom details may be a text, as Grafana
-    sent them for years (https://github.com/grafana/grafana/issues/12115): the vendor takes them, and pages."""
+    """Returns the body without nulls and without a blank dedup key. Custom details may be a text, as Grafana sent them
+    for years (https://github.com/grafana/grafana/issues/12115): the vendor accepts that, and pages."""
     body = {name: value for name, value in body_object(incoming).items() if value is not None}
     if isinstance(body.get("payload"), dict):
         payload = {name: value for name, value in body["payload"].items() if value is not None}
@@ -261,7 +261,7 @@ def _without_nulls(incoming: Incoming) -> dict[str, Json]:
 
 
 def _credential_faults(credential: str, incoming: Incoming) -> tuple[str, ...]:
-    """What is wrong with a key that nobody has, as the version of the API that was spoken calls it."""
+    """Returns the faults of an unknown key, in the words of the API version that the request is in."""
     if first.is_first(incoming.body):
         return first.key_faults(credential)
     return credential_faults(credential)
@@ -293,14 +293,14 @@ def _alert(incoming: Incoming) -> Command:
 
 
 def _comment(payload: Json) -> str:
-    """What an acknowledgement or a resolve says besides: Alertmanager sends the whole payload again."""
+    """Returns the summary in an acknowledgement or a resolve: Alertmanager sends the whole payload again."""
     summary = payload.get("summary") if isinstance(payload, dict) else None
     return summary if isinstance(summary, str) else ""
 
 
 def _change(incoming: Incoming) -> Command:
-    """A change event as an alert that pages nobody: its severity is `info`, whatever it says itself, which is low
-    everywhere. It is read with the rows of an alert event, as one that says what a change event need not."""
+    """Reads a change event as an alert that pages nobody: its severity is `info`, whatever it says itself, which is low
+    everywhere. The rows of an alert event read it, so what only an alert event must have is filled in."""
     body = _without_nulls(incoming)
     refuse_change(body)
     payload = {name: value for name, value in body["payload"].items() if name not in ("severity", "class")}
@@ -320,8 +320,8 @@ def _change(incoming: Incoming) -> Command:
 
 
 def _first(incoming: Incoming) -> Command:
-    """An event of v1, read with the rows of v2. Who noticed it does not say: where v2 has to be told, it is what is
-    said for any alert that has no source."""
+    """Reads an event of v1 with the rows of v2. It has no source: where v2 requires one, it is the fallback for any
+    alert without a source."""
     body = {name: value for name, value in body_object(incoming).items() if value is not None}
     first.refuse_first(body)
     if body["event_type"] != "trigger":

@@ -1,4 +1,4 @@
-"""What PagerDuty is sent: events and change events within its limits, and what its answers mean.
+"""Calls to PagerDuty: events and change events within its limits, and the outcomes of its answers.
 
 Sources: https://developer.pagerduty.com/docs/events-api-v2/trigger-events/ for keys of at most 255 characters, and
 https://developer.pagerduty.com/docs/events-api-v2/overview/ for bodies of at most 512 KB. It must not know who calls.
@@ -18,7 +18,7 @@ from gateway.wire import copied, get
 from mappings.pagerduty.words import is_about_the_key, reason
 
 CHANGE = "change"
-"""The action by which a change event is known among the caller's own words; PagerDuty has a path for it instead."""
+"""The `event_action` that marks a change event among a caller's own words; PagerDuty has a path for it instead."""
 LONGEST_KEY = 255
 LARGEST = 512_000 - 1_000
 """Bytes of an event before its routing key is added. The page says 512 KB; other senders stop at 512,000 as well."""
@@ -41,7 +41,8 @@ MEANS = {
 
 
 def fitted_key(key: str) -> str:
-    """A key that PagerDuty takes: a longer one ends in a mark of the whole, so that two never become one."""
+    """Returns a key that PagerDuty accepts: a longer one is cut and ends in a hash of the whole, so that two never
+    become one."""
     if len(key) <= LONGEST_KEY:
         return key
     mark = hashlib.sha256(key.encode("utf8", "surrogatepass")).hexdigest()
@@ -52,13 +53,13 @@ def fitted_key(key: str) -> str:
 
 
 def within_limits(event: dict[str, Json]) -> tuple[dict[str, Json], dict[str, str]]:
-    """The event with its largest fields cut until PagerDuty takes it, and the canonical paths that were."""
+    """Returns the event, its largest fields cut until PagerDuty accepts it, and the canonical paths of what was cut."""
     if _size(event) <= LARGEST:
         return event, {}
     event = copied(event)
     details = get(event, "payload.custom_details")
     if isinstance(details, dict):
-        details.pop(CARRIED, None)  # what is carried is left behind before the page is
+        details.pop(CARRIED, None)  # what is carried goes first: what the page says matters more
     cut: dict[str, str] = {}
     by_size = sorted(_fields(event), key=lambda field: _size(field[0][field[1]]), reverse=True)
     for holder, name, path in by_size[:MOST_CUT]:
@@ -74,7 +75,7 @@ def within_limits(event: dict[str, Json]) -> tuple[dict[str, Json], dict[str, st
 
 
 def _barest(event: dict[str, Json]) -> dict[str, Json]:
-    """What an event must say, where it is not single fields that make it too large but their number."""
+    """Returns only what an event must have, for one that is too large by the number of its fields."""
     payload = event.get("payload")
     said = payload if isinstance(payload, dict) else {}
     least = {name: said[name] for name in ("summary", "source", "severity") if name in said}
@@ -87,7 +88,7 @@ def _barest(event: dict[str, Json]) -> dict[str, Json]:
 
 
 def _fields(event: dict[str, Json]) -> Iterator[tuple[dict[str, Json], str, str]]:
-    """Every field that may be cut: the object that holds it, its name there, and its path."""
+    """Yields every field that may be cut: the object that holds it, its name there, and its path."""
     holders = {"": event, "payload.": event.get("payload"), "payload.custom_details.": get(event, DETAILS)}
     for prefix, holder in holders.items():
         for name in holder if isinstance(holder, dict) else ():
@@ -97,7 +98,8 @@ def _fields(event: dict[str, Json]) -> Iterator[tuple[dict[str, Json], str, str]
 
 
 def _cut(holder: dict[str, Json], name: str, excess: int) -> None:
-    """Shortens a text by so many characters, each at least a byte, and marks it; of anything else the mark is left."""
+    """Shortens a text by `excess` characters, each at least a byte, and marks the cut; empties a list; replaces
+    anything else by the mark."""
     value = holder[name]
     left = len(value) - excess - len(CUT.encode()) if isinstance(value, str) else 0
     holder[name] = value[: max(0, left)] + CUT if isinstance(value, str) else [] if isinstance(value, list) else CUT
@@ -117,7 +119,7 @@ def _size(value: Json) -> int:
 
 
 def _post(path: str, event: dict[str, Json], sending: Sending) -> Call:
-    """Posts an event. A routing key that the route sets goes before the upstream's own."""
+    """Posts an event. A routing key that the route sets takes precedence over the upstream's own."""
     altered: dict[str, str] = {}
     own_key = sending.replaced.get("routing_key")
     if own_key:
@@ -145,7 +147,7 @@ def _trigger(sending: Sending) -> Call:
 
 
 def _change(sending: Sending) -> Call:
-    """A caller's change event is one here as well: what it means among alerts is not said, nor a key."""
+    """Sends a caller's change event as one, without the severity, class and key that it has as an alert only."""
     event = {name: value for name, value in sending.body.items() if name not in ("event_action", "dedup_key")}
     payload = event.get("payload")
     if isinstance(payload, dict):
@@ -171,5 +173,5 @@ SEND: dict[Operation, Callable[[Sending], Call]] = {
 
 
 def authorise(request: Request, credential: str) -> Request:
-    """The routing key is a field of the body."""
+    """Adds the routing key, which is a field of the body."""
     return request.with_fields({"routing_key": credential})

@@ -2,8 +2,8 @@
 
 Source: https://developer.pagerduty.com/docs/events-api-v1/trigger-events/ and the overview beside it; the texts of
 refusals are that page's, and those of grafana/grafana#8979 and vmw-loginsight/webhook-shims#60; where none is known
-the text is built like them. It has no source, no
-severity and no change events. It must not know what stands behind the gateway.
+the text is built like them. v1 has no source, no severity and no change events. It must not know what stands behind the
+gateway.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from mappings.pagerduty.words import ACTIONS, KEY_LENGTH, TEXT, refuse, with_obj
 
 PAGE = "https://developer.pagerduty.com/docs/events-api-v1/trigger-events/"
 PATH = "/generic/2010-04-15/create_event.json"
-"""The date is the version's name."""
+"""The date is the name of the API's version."""
 UNSAID = {"source": "nowhere", "severity": "error"}
-"""What v2 asks for and v1 never says. Whatever came over v1 pages somebody, as an error does."""
+"""Values for the fields that v2 requires and v1 does not have. Every event over v1 pages somebody, as an error does."""
 
 
 class FirstEvent(Struct, kw_only=True):
@@ -45,7 +45,7 @@ class FirstProcessed(Struct, kw_only=True):
 
 
 def refuse_first(body: dict[str, Json]) -> None:
-    """Raises a problem that lists everything that is wrong with an event."""
+    """Raises a `Problem` that lists all faults of an event, if it has any."""
     refuse(list(_faults(body)))
 
 
@@ -66,12 +66,12 @@ def _faults(body: dict[str, Json]) -> Iterator[str]:
 
 
 def is_first(body: Json) -> bool:
-    """Whether a body is an event of v1, by the fields that v2 does not have."""
+    """Returns whether a body is an event of v1, by the fields that v2 does not have."""
     return isinstance(body, dict) and bool(body.keys() & {"service_key", "event_type"}) and "routing_key" not in body
 
 
 def key_faults(credential: str) -> tuple[str, ...]:
-    """What PagerDuty says about a service key that nobody has."""
+    """Returns what PagerDuty says about an unknown service key."""
     if not credential:
         return ("Service key is missing or blank",)
     if len(credential) != KEY_LENGTH:
@@ -80,7 +80,7 @@ def key_faults(credential: str) -> tuple[str, ...]:
 
 
 def in_second(body: dict[str, Json]) -> dict[str, Json]:
-    """A trigger as v2 has it."""
+    """Returns a trigger as an event of v2."""
     said: dict[str, Json] = {"summary": body["description"], **UNSAID}
     if body.get("details") not in (None, {}):
         said["custom_details"] = body["details"]
@@ -92,7 +92,7 @@ def in_second(body: dict[str, Json]) -> dict[str, Json]:
 
 
 def _shown(contexts: list[Json]) -> dict[str, Json]:
-    """Links and images, which are apart in v2; what is neither cannot be shown there."""
+    """Returns contexts as links and images, which v2 keeps apart; a context that is neither cannot be shown there."""
     held = [context for context in contexts if isinstance(context, dict)]
     links, images = _of(held, "link", "href", "text"), _of(held, "image", "src", "href", "alt")
     return {**({"links": links} if links else {}), **({"images": images} if images else {})}

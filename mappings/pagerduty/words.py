@@ -1,8 +1,9 @@
-"""PagerDuty's words: what is wrong with an event, all of it at once, and every kind of problem in its envelope.
+"""PagerDuty's words: the faults of an event, all of them at once, and every kind of problem in its envelope.
 
 The overview page documents the statuses; the texts are those that the service answers, as users report them in
 prometheus/alertmanager#3902, SigNoz/signoz#9536, envato/pagerduty#70, blockpane/tenderduty#10 and
-robusta-dev/robusta#571. Where none is known the text is built like them. It must not know what stands behind.
+robusta-dev/robusta#571. Where none is known the text is built like them. It must not know what stands behind the
+gateway.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ WRONG_LENGTH = f"Length of 'routing_key' is incorrect (should be {KEY_LENGTH} ch
 WRONG_CHARACTERS = "'routing_key' cannot contain non-alphanumeric characters."
 UNKNOWN_KEY = "Invalid routing key"
 TEXT = "details"
-"""Where in the custom details the long text stands that PagerDuty has no field for, and what is said in place of them
-that is no object."""
+"""The custom detail that holds the long text, for which PagerDuty has no field, and custom details that are not an
+object."""
 
 
 def with_object(held: dict[str, Json], name: str, inside: str) -> dict[str, Json]:
-    """The same with an object under a name: what stands there else is put inside it, and left out if it is empty."""
+    """Returns `held` with an object under `name`: any other value there goes into an object, under `inside`, or is left
+    out if it is empty."""
     value = held.get(name, {})
     if isinstance(value, dict):
         return held
@@ -38,7 +40,7 @@ def with_object(held: dict[str, Json], name: str, inside: str) -> dict[str, Json
 
 
 def refuse_alert(body: dict[str, Json]) -> None:
-    """Raises a problem that lists everything that is wrong with an alert event."""
+    """Raises a `Problem` that lists all faults of an alert event, if it has any."""
     action = body.get("event_action")
     faults = [*_one_of("event_action", action, ACTIONS), *_text("dedup_key", body.get("dedup_key"))]
     if action in ("acknowledge", "resolve") and "dedup_key" not in body:
@@ -52,12 +54,12 @@ def refuse_alert(body: dict[str, Json]) -> None:
 
 
 def refuse_change(body: dict[str, Json]) -> None:
-    """Raises a problem that lists everything that is wrong with a change event."""
+    """Raises a `Problem` that lists all faults of a change event, if it has any."""
     refuse([*_payload(body.get("payload", {}), "summary")])
 
 
 def refuse(faults: list[str]) -> None:
-    """Raises a problem that lists all of these, if there are any."""
+    """Raises a `Problem` that lists these faults, if there are any."""
     if faults:
         raise Problem(ProblemKind.INVALID, "; ".join(faults), faults=tuple(faults))
 
@@ -90,7 +92,7 @@ def _missing(name: str) -> str:
 
 
 def credential_faults(credential: str) -> tuple[str, ...]:
-    """What PagerDuty says about the form of a routing key that nobody has."""
+    """Returns what PagerDuty says about an unknown routing key: the faults of its form, or that it is invalid."""
     if not credential:
         return (_missing("routing_key"),)
     faults = [WRONG_LENGTH] if len(credential) != KEY_LENGTH else []
@@ -121,7 +123,7 @@ FIRST: dict[ProblemKind, str] = {
 
 
 def problem(found: Problem) -> Reply:
-    """A problem in PagerDuty's envelope. It has no 401: a routing key that nobody has is an invalid event."""
+    """Words a problem in PagerDuty's envelope. There is no 401: an unknown routing key is an invalid event."""
     status = 400 if found.kind is ProblemKind.UNAUTHORIZED else USUAL_STATUS[found.kind]
     word, message = SAID.get(found.kind, INVALID)
     first = FIRST.get(found.kind)
@@ -131,7 +133,7 @@ def problem(found: Problem) -> Reply:
 
 
 def reason(response: Response) -> str:
-    """PagerDuty's own words in a refusal: its message, then every error. Any part may be missing."""
+    """Returns PagerDuty's own words in a refusal: its message, then every error. Any part may be missing."""
     body = response.json()
     if not isinstance(body, dict):
         return ""
@@ -140,12 +142,12 @@ def reason(response: Response) -> str:
 
 
 def errors_in(body: Any) -> list[str]:
-    """The errors that an answer lists."""
+    """Returns the errors that an answer lists."""
     errors = body.get("errors") if isinstance(body, dict) else None
     return [error for error in errors if isinstance(error, str)] if isinstance(errors, list) else []
 
 
 def is_about_the_key(response: Response) -> bool:
-    """Whether a refusal is of the routing key, and says nothing about the event: PagerDuty has no 401 for it."""
+    """Returns whether the routing key was refused, which says nothing about the event: PagerDuty has no 401 for it."""
     about_key = (WRONG_LENGTH, WRONG_CHARACTERS, UNKNOWN_KEY, _missing("routing_key"))
     return any(error in about_key for error in errors_in(response.json()))

@@ -28,7 +28,7 @@ NAME = "uptinio"
 
 
 LONGEST = 10**9
-"""Seconds of a `threshold.duration` that is taken, some thirty years: what is longer elsewhere is that here."""
+"""The longest `threshold.duration`, in seconds, some thirty years; a longer one of another vendor is cut to it."""
 
 
 class Threshold(Struct, kw_only=True):
@@ -71,7 +71,7 @@ class One(Struct, kw_only=True):
 
 
 class Paging(Struct, kw_only=True):
-    """Which page of how many alerts."""
+    """The number and size of the page, and how many alerts there are in all."""
 
     page: int
     per_page: int
@@ -357,11 +357,11 @@ def _read_one(sending: Sending) -> Call:
 
 
 MOST_PAGES = 100
-"""At a hundred calls a minute nobody waits for more."""
+"""At the vendor's hundred calls a minute these take a minute; nobody waits for more."""
 
 
 def _read_all(sending: Sending) -> Call:
-    """Page after page, until all are there that are counted, or a page brings nothing that was not on those before."""
+    """Reads page after page, until as many are found as the vendor counts, or a page brings nothing new."""
     found: dict[str, FoundAlert] = {}
     for page in range(1, MOST_PAGES + 1):
         query = {"page": str(page), "per_page": "100"}

@@ -36,13 +36,13 @@ EXTRA: dict[str, Callable[[Plan], str]] = {
     "latency": latency.told,
     "growth": growing.told,
 }
-"""What has a table of its own."""
+"""Measurements that have a table of their own."""
 PARTS: dict[str, Callable[[Plan], str]] = {"replicas": growing.replicas}
-"""A part of such a table alone."""
+"""Measurements of a part of such a table."""
 
 
 def arguments() -> argparse.ArgumentParser:
-    """The command line."""
+    """Returns the parser of the command line."""
     found = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     found.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join([*ROWS, *EXTRA, *PARTS])}; default: all")
     found.add_argument("--rounds", type=int, help="how often each side is measured, in turns (default 10, quick 1)")
@@ -58,14 +58,14 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Measures and prints; answers the exit status."""
+    """Measures and prints; returns the exit status."""
     parser = arguments()
     wanted = parser.parse_args(given)
     known = [*ROWS, *EXTRA, *PARTS]
     if unknown := [name for name in wanted.rows if name not in known]:
         parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join(known)}")
     names = wanted.rows or [*ROWS, *EXTRA]
-    for part in ("gateway", "mappings", "tests/benchmarks"):  # as an installer leaves it, for both sides
+    for part in ("gateway", "mappings", "tests/benchmarks"):  # compiled, as after an installation, for both sides
         compileall.compile_dir(ROOT / part, quiet=1)
     with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=wanted.room) as directory:
         plan = Plan(
@@ -83,12 +83,12 @@ def main(given: Sequence[str] | None = None) -> int:
 
 
 def page_with(text: str, told: str) -> str:
-    """A page with what was measured between its marks."""
+    """Returns a page with `told` put between its marks."""
     return re.sub(f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}\n{told}\n{END}", text, flags=re.DOTALL)
 
 
 def _measured(plan: Plan, names: Sequence[str]) -> Iterator[str]:
-    """What is told, part by part, and printed as it comes."""
+    """Yields the parts of the output, printing each as it comes."""
     yield _said(f"{whereabouts(versions())} Loads by {generator()}.")
     with on(OTHERS):
         lines = [row.cells() for name in names if name in ROWS for row in _started(name, ROWS)(plan)]
@@ -105,7 +105,7 @@ def _said(part: str) -> str:
 
 
 def _started(name: str, among: Mapping[str, Measure]) -> Measure:
-    """What measures a row; said beforehand, as some take minutes."""
+    """Returns the function that measures a row, after naming the row on stderr, as some take minutes."""
     print(f"measuring {name}", file=sys.stderr, flush=True)
     return among[name]
 

@@ -1,4 +1,4 @@
-"""Rows of the way there and back on one connection: how long a caller waits where nobody else asks."""
+"""Rows of latency on one connection: how long a caller waits for an answer without any other load."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SYNCS = 50
 
 
 def _halves(found: list[Heard]) -> list[float]:
-    """After how many milliseconds half of the answers came."""
+    """Returns the median latencies in milliseconds."""
     return [one.p50 * 1000 for one in found]
 
 
 def forward(plan: Plan) -> list[Row]:
-    """Answered once the upstream has taken it, against a reverse proxy."""
+    """Measures an answer given once the upstream has accepted the alert, against a reverse proxy."""
     room = plan.room("forward")
     with taker(room) as upstream, passer(room, upstream) as proxy:
         config = configured(room, [upstream.url], more='reply = "delivered"\n')
@@ -42,7 +42,7 @@ def forward(plan: Plan) -> list[Row]:
 
 
 def acknowledge(plan: Plan) -> list[Row]:
-    """Answered once it is durable, beyond what (c) takes, in syncs of the disk."""
+    """Measures by how much an answer given once the alert is durable takes longer than (c), in fsyncs of the disk."""
     room = plan.room("acknowledge")
     with gateway(configured(room, [NOWHERE])) as (_, place), yardstick("coding", "(c)", room) as plain:
         ours, theirs, syncs = [], [], []
@@ -67,7 +67,7 @@ def acknowledge(plan: Plan) -> list[Row]:
 
 
 def _sync(room: Path) -> float:
-    """Seconds that it takes to append 4 KiB to a file and to have them on the disk: half of them take less."""
+    """Returns the median time, in seconds, of appending 4 KiB to a file and syncing it to the disk."""
     took = []
     with (room / "synced").open("ab", buffering=0) as file:
         for _ in range(SYNCS):

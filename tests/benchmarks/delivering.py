@@ -1,5 +1,5 @@
-"""The row of the way out: how many deliveries a second one process makes of what waits, to one upstream that is as fast
-as nginx, against aiohttp that posts the same to it, as many at a time, on the same core."""
+"""The row of the way out: how many waiting deliveries a second one process makes to one upstream that is as fast as
+nginx, against aiohttp posting the same to it, as many at a time, on the same core."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.chaos.backlog import MANY, fill
 from tests.chaos.sink import ROOT
 
 ENOUGH = 2_500
-"""So many a second are put into the store, and no gateway here delivers as many."""
+"""Deliveries put into the store for each second of the measurement: more than any gateway delivers here."""
 LOOK_EVERY = 0.2
 
 
 def waiting_and_delivered(place: Place) -> tuple[float, float]:
-    """What waits, and what was delivered so far."""
+    """Returns how many deliveries wait, and how many were made so far."""
     with urllib.request.urlopen(place.url + "/metrics", timeout=30) as answer:
         lines = answer.read().decode().splitlines()
 
@@ -35,7 +35,7 @@ def waiting_and_delivered(place: Place) -> tuple[float, float]:
 
 
 def deliveries(place: Place, seconds: float) -> float:
-    """Deliveries a second, until the time is over or nothing waits."""
+    """Returns the deliveries a second, measured until the time is over or nothing waits."""
     with place.awake():
         _, before = waiting_and_delivered(place)
         began = now = time.perf_counter()
@@ -43,13 +43,13 @@ def deliveries(place: Place, seconds: float) -> float:
         while waits and now < began + seconds:
             time.sleep(LOOK_EVERY)
             waits, count = waiting_and_delivered(place)
-            if waits or delivered == before:  # where it ran dry, nobody knows when
+            if waits or delivered == before:  # if nothing waits any more, it is unknown since when
                 delivered, now = count, time.perf_counter()
     return (delivered - before) / (now - began)
 
 
 def posts(to: Place, seconds: float) -> float:
-    """What aiohttp posts a second."""
+    """Returns how many requests aiohttp posts a second."""
     options = ["posting", "--to", f"{to.url}/api/events", "--seconds", str(seconds), "--body", event().body]
     with on(MEASURED):
         running = subprocess.Popen(
@@ -60,7 +60,7 @@ def posts(to: Place, seconds: float) -> float:
 
 
 def rows(plan: Plan) -> list[Row]:
-    """What waits goes out."""
+    """Measures how fast waiting deliveries go out."""
     room = plan.room("deliver")
     with taker(room) as upstream:
         count = round(ENOUGH * plan.seconds * plan.rounds)
@@ -82,7 +82,7 @@ def rows(plan: Plan) -> list[Row]:
 
 
 def filled(room: Path, upstreams: list[str], count: int) -> Path:
-    """The configuration of a gateway for whose first upstream so many deliveries wait."""
+    """Returns the configuration of a gateway with `count` deliveries waiting for its first upstream."""
     config = configured(room, upstreams, top=MANY)
     asyncio.run(fill(config, count))
     return config

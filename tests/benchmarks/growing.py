@@ -1,8 +1,9 @@
-"""How the cost grows: with what is stored, told, served, waiting, sent at a time, and with replicas.
+"""How the cost of a request grows: with stored alerts, upstreams, served dialects, waiting deliveries, payload and
+replicas.
 
 A cost is the processor time that the gateway spends on one request, in units of what (c) spends on one, both measured
 in turns; drawn is the multiple of the first point. Processor time, because there is no core for each replica, and
-because it is the same however busy the machine is; what waits for the disk is in the other tables.
+because it is the same however busy the machine is; time spent waiting for the disk is in the other tables.
 """
 
 from __future__ import annotations
@@ -34,32 +35,32 @@ if TYPE_CHECKING:
     from tests.postgres_server import Server
 
 ROUNDS = 3
-"""Rounds of each point: there are many points."""
+"""Rounds of each point: few, as there are many points."""
 IN_C = "of (c)"
 LARGE, LARGE_AT_A_TIME = 10_000, 2
-"""Bodies of more bytes than this are sent by so few, or none of them would be answered while it is measured."""
+"""Bodies of more bytes than this are sent over so few connections, or none would be answered during a measurement."""
 ASKED = 16
 """Connections to each replica."""
 
 
 @dataclass
 class Growth:
-    """Costs by what they grow with: for each line the values of the rounds at each point."""
+    """Costs as one quantity grows: for each line the values of the rounds at each point."""
 
     title: str
     measure: str = IN_C
     lines: dict[str, dict[float, Sequence[float]]] = field(default_factory=dict)
 
     def add(self, line: str, at: float, values: Sequence[float]) -> None:
-        """Another point."""
+        """Adds a point."""
         self.lines.setdefault(line, {})[at] = values
 
     def panel(self) -> Panel:
-        """As it is drawn: multiples of the first point."""
+        """Returns the drawing: multiples of the first point."""
         return Panel(self.title, {name: _multiples(points) for name, points in self.lines.items()})
 
     def cells(self) -> list[list[str]]:
-        """As it is told: what each point costs, and how much more that is than at the first."""
+        """Returns the lines of the table: what each point costs, and how many times the first that is."""
         return [
             [self.title, short(at), name, spread(points[at], self.measure), f"{multiple:.2f}"]
             for name, points in self.lines.items()
@@ -75,13 +76,13 @@ def _multiples(points: dict[float, Sequence[float]]) -> list[tuple[float, float]
 
 @dataclass(frozen=True)
 class _Ground:
-    """What every point is measured on: the plan, and (c)."""
+    """What the measurements of all points share: the plan, and (c)."""
 
     plan: Plan
     plain: Place
 
     def cost(self, place: Place, question: Question, same: Question | None = None) -> list[float]:
-        """What one request costs the gateway, in what (c) spends on a new alert, or on the `same`."""
+        """Returns the cost of one request to the gateway, in units of what (c) spends on a new alert, or on `same`."""
         ours, theirs = in_turns(
             min(self.plan.rounds, ROUNDS),
             lambda: self.spent(place, question),
@@ -90,7 +91,7 @@ class _Ground:
         return [one / other for one, other in zip(ours, theirs, strict=True)]
 
     def spent(self, place: Place, question: Question) -> float:
-        """Processor seconds that a server spends on one request."""
+        """Returns the processor seconds that a server spends on one request."""
         return asking(
             place, question, self.plan, LARGE_AT_A_TIME if len(question.body) > LARGE else CONNECTIONS
         )().spent
@@ -149,7 +150,7 @@ def _waiting(ground: _Ground) -> Growth:
 
 
 def _of_a_delivery(ground: _Ground, place: Place) -> float:
-    """What a delivery costs, in what (c) spends on a new alert."""
+    """Returns the cost of a delivery, in units of what (c) spends on a new alert."""
     before = place.used(), waiting_and_delivered(place)[1]
     deliveries(place, ground.plan.seconds)
     with place.awake():
@@ -168,8 +169,8 @@ def _payload(ground: _Ground) -> Growth:
 
 
 def _replicas(ground: _Ground) -> Growth:
-    """Replicas that share a database, and beside them as many gateways with one each: where there are fewer cores than
-    processes all of them become dearer, and what is more than that is the price of sharing."""
+    """Measures replicas that share a database, and as many gateways with a database each: with fewer cores than
+    processes all of them become dearer, and what the replicas cost beyond that is the price of sharing."""
     from tests.postgres_server import Server
 
     growth = Growth("replicas on one PostgreSQL", "ms")
@@ -191,7 +192,7 @@ def _replicas(ground: _Ground) -> Growth:
 
 
 def _replicated(plan: Plan, server: Server, stores: list[str]) -> tuple[float, float]:
-    """What an alert costs gateways with these stores, and PostgreSQL."""
+    """Returns what an alert costs gateways with these stores, and what it costs PostgreSQL."""
     with contextlib.ExitStack() as running:
         room = Path(running.enter_context(tempfile.TemporaryDirectory(dir=plan.directory)))
         places = []
@@ -199,12 +200,12 @@ def _replicated(plan: Plan, server: Server, stores: list[str]) -> tuple[float, f
             here = room / f"gateway-{number}"
             here.mkdir()
             places.append(running.enter_context(gateway(configured(here, [NOWHERE], store=store)))[1])
-        _spent(plan, places, server.pid)  # connections are opened, and plans made
+        _spent(plan, places, server.pid)  # a warm-up: opens connections and makes query plans
         return _spent(plan, places, server.pid)
 
 
 def _spent(plan: Plan, places: list[Place], postgres: int) -> tuple[float, float]:
-    """Processor seconds per alert of all replicas and of PostgreSQL, while all replicas are asked at once."""
+    """Returns the processor seconds per alert of all replicas and of PostgreSQL, with all replicas loaded at once."""
     before = sum(place.used() for place in places), used_with_children(postgres)
     with ThreadPoolExecutor(len(places)) as threads:
         found = threads.map(
@@ -227,7 +228,7 @@ GROWTHS: dict[str, Callable[[_Ground], Growth]] = {
 
 
 def told(plan: Plan) -> str:
-    """The table of all growths; drawn too where the plan says where."""
+    """Returns the table of all growths, and draws them where the plan says where."""
     growths = _measured(plan, [name for name in GROWTHS if name != "replicas" or _has_postgres()])
     if plan.plot:
         plan.plot.write_text(drawing([growth.panel() for growth in growths]), "utf8")
@@ -236,7 +237,7 @@ def told(plan: Plan) -> str:
 
 
 def replicas(plan: Plan) -> str:
-    """The table of replicas alone."""
+    """Returns the table of replicas only."""
     return _table(_measured(plan, ["replicas"])) if _has_postgres() else LEFT_OUT
 
 

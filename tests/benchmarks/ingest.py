@@ -1,7 +1,7 @@
-"""Rows of the way in: an alert that is taken, made durable, and answered in its sender's words.
+"""Rows of the way in: an alert is received, made durable, and answered in its sender's dialect.
 
-The upstream is away, so that the way in is measured alone, except where the row says that what is taken is delivered
-on the same core.
+The upstream is down, so that only the way in is measured, except where the row says that alerts are also delivered on
+the same core.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from tests.benchmarks.places import (
 from tests.chaos.load import CALLER_KEY
 
 CONNECTIONS = 48
-"""As many as the gateway takes in at any time, however long its queue stands."""
+"""As many requests as the gateway takes in at a time, however long its queue is."""
 CONNECTIONS_OF_BATCHES = 2
-"""Each alert of a batch counts as one that asks."""
+"""So few, because each alert of a batch counts as a request in the gateway's limit."""
 
 
 def event(size: int = 0) -> Question:
-    """The documented event with a key of its own each time, and details of so many bytes."""
+    """Returns the documented event, with another key each time and details of `size` bytes."""
     said = {
         "apiKey": CALLER_KEY,
         "eventType": "ALERT",
@@ -48,7 +48,7 @@ def event(size: int = 0) -> Question:
 
 
 def post_of(count: int) -> Question:
-    """So many alerts in one request, as Prometheus sends them."""
+    """Returns `count` alerts in one request, as Prometheus sends them."""
     alerts = [
         {
             "labels": {"alertname": "HighRequestLatency", "job": "myjob", "instance": f"i-{NUMBER}-{number}"},
@@ -61,7 +61,7 @@ def post_of(count: int) -> Question:
 
 
 def asking(place: Place, question: Question, plan: Plan, connections: int = CONNECTIONS) -> Callable[[], Heard]:
-    """One measurement of a server, which sleeps before and after."""
+    """Returns one measurement of a server, which is stopped before and after."""
 
     def ask() -> Heard:
         before = place.used()
@@ -73,12 +73,12 @@ def asking(place: Place, question: Question, plan: Plan, connections: int = CONN
 
 
 def rates(found: list[Heard]) -> list[float]:
-    """What was taken, a second."""
+    """Returns the accepted requests a second."""
     return [one.rate for one in found]
 
 
 def refusals(found: list[Heard]) -> str:
-    """How much was refused, where anything was."""
+    """Returns what share was refused, in brackets; empty if nothing was."""
     refused, taken = sum(one.refused for one in found), sum(one.answers for one in found)
     return f" ({refused / (refused + taken):.0%} refused)" if refused else ""
 
@@ -104,21 +104,21 @@ def _against_plain(
 
 
 def ingest(plan: Plan) -> list[Row]:
-    """Durable, answered, and nothing else; and the same with a line in the log for each request."""
+    """Measures alerts that are only made durable and answered, without and with a line in the log for each request."""
     silent = _against_plain(plan, plan.room("ingest"), NOWHERE, "durable ingest", "≥ 0.75")
     logged = _against_plain(plan, plan.room("logged"), NOWHERE, "- with a line in the log for each", log_level="info")
     return [*silent, logged[0]]
 
 
 def delivering(plan: Plan) -> list[Row]:
-    """The same while what was taken is delivered."""
+    """Measures the same while the accepted alerts are delivered."""
     room = plan.room("delivering")
     with taker(room) as upstream:
         return _against_plain(plan, room, upstream.url, "durable ingest with delivery on the same core", "≥ 0.65")
 
 
 def prometheus(plan: Plan) -> list[Row]:
-    """Prometheus' alerts, one a request and a hundred, against Alertmanager, which keeps them in memory."""
+    """Measures Prometheus' alerts, one and a hundred per request, against Alertmanager, which keeps them in memory."""
     room = plan.room("prometheus")
     config = configured(room, [NOWHERE], inbound="alertmanager")
     name = "Alertmanager" if has(ALERTMANAGER) else "(c)"

@@ -1,7 +1,7 @@
-"""Latency where people feel it: from an alert sent to its page arrived, against sending it to the vendor directly.
+"""Latency as people feel it: from an alert sent to its page arrived, against sending it to the vendor directly.
 
 An open load, idle and at half of what the gateway can deliver, with and without the gateway in turns; the upstream is a
-sink that writes down when each page came. Both are told from the moment a request was sent, on one clock.
+sink that records when each page came. Both are measured from the moment a request was sent, on one clock.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from tests.chaos.processes import Process
 from tests.chaos.sink import Sink, sink
 
 IDLE = 5.0
-"""Alerts a second where hardly anybody asks."""
+"""Alerts a second of a gateway that has next to nothing to do."""
 TURNS = 3
-"""How often each side has its turn."""
+"""How often each side is measured."""
 
 
 def told(plan: Plan) -> str:
-    """The table: p50, p99 and the worst in milliseconds, idle and at half load."""
+    """Returns the table: p50, p99 and the worst in milliseconds, idle and at half load."""
     room = plan.room("latency")
     with on(OTHERS), sink(room, delay=0.0) as there, gateway(configured(room, [there.url])) as (process, place):
         most = _most(plan, process, place, there)
@@ -38,7 +38,7 @@ def told(plan: Plan) -> str:
 
 
 def _most(plan: Plan, process: Process, place: Place, there: Sink) -> float:
-    """How many alerts a second are taken and delivered at the same time, with everybody asking: the less of the two."""
+    """Returns how many alerts a second are accepted and, meanwhile, delivered at full load: the lesser of the two."""
     before = len(there.arrivals())
     found = asking(place, event(), plan)()
     arrived = len(there.arrivals()) - before
@@ -66,7 +66,7 @@ def _cells(took: list[float]) -> list[str]:
 
 
 class _Alerts(Ledger):
-    """New alerts only, whose names no other turn has."""
+    """A ledger of new alerts only, with names that no other turn uses."""
 
     def __init__(self, turn: str) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class _Alerts(Ledger):
 
 
 async def _took(url: str, there: Sink, turn: str, rate: float, seconds: float) -> list[float]:
-    """Seconds from sending an alert to the arrival of its page, for every alert that was acknowledged."""
+    """Returns the seconds from sending an alert to the arrival of its page, for every alert that was acknowledged."""
     ledger, stop = _Alerts(turn), asyncio.Event()
     offering = asyncio.create_task(Load(ledger, int(url.rpartition(":")[2])).offer(rate, stop))
     await asyncio.sleep(seconds)

@@ -1,7 +1,7 @@
-"""Who asks: a closed load on so many connections, each asking again as soon as it is answered.
+"""The load: closed, on a number of connections, each of which asks again as soon as it is answered.
 
-wrk where it is installed, with a small script that makes every body another one; otherwise a generator of our own.
-Which of them matters little: what is compared are two servers under one of them. It must not know what it asks.
+It is made by wrk where that is installed, with a small script that makes every body different; otherwise by a generator
+of our own. Which of the two matters little, as it is the same for both servers compared. It must not know what it asks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.chaos.load import quantile
 
 NUMBER = "{n}"
-"""In a path or a body: the request's number."""
+"""Placeholder for the request's number in a path or a body."""
 SCRIPT = """
 local first, most = %d, %d
 local head, body, path, method = %s, %s, %s, %s
@@ -38,12 +38,12 @@ end
 """
 _rounds = itertools.count(1)
 LONGEST = 100_000
-"""So many requests of one load have numbers that no other load has, where there are as many numbers."""
+"""How many requests of one load have numbers that no other load uses, if `Question.most` allows."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked again and again. The number in it runs over all below `most`, in no order that an index likes."""
+    """The request that is repeated. Its number takes all values below `most`, in an order of no help to an index."""
 
     path: str
     body: str = ""
@@ -59,9 +59,9 @@ class Question:
 
 @dataclass(frozen=True)
 class Heard:
-    """What came of a load: how many were taken over how many seconds, after how many seconds half and nearly all of the
-    answers had come, and how many were refused, which do not count as taken. `used` is the processor time of the server
-    in seconds, where somebody looked."""
+    """The result of a load: `answers` is how many requests were accepted within `seconds`; `p50` and `p99` are their
+    latencies in seconds; `refused` is how many others were refused. `used` is the server's processor time in seconds,
+    if measured."""
 
     answers: int
     seconds: float
@@ -72,24 +72,24 @@ class Heard:
 
     @property
     def rate(self) -> float:
-        """Answers a second."""
+        """Accepted requests a second."""
         return self.answers / self.seconds
 
     @property
     def spent(self) -> float:
-        """Processor seconds for each."""
+        """Processor seconds per accepted request."""
         assert self.answers, f"nothing was taken in {self.seconds:.1f} s"
         return self.used / self.answers
 
 
 @functools.cache
 def generator() -> str:
-    """What asks on this machine."""
+    """Returns the name of the generator used on this machine."""
     return "wrk" if shutil.which("wrk") else "the project's own generator"
 
 
 def heard(url: str, question: Question, *, connections: int, seconds: float, room: Path) -> Heard:
-    """Asks for so many seconds. Raises `AssertionError` where connections broke: then nothing was measured."""
+    """Applies a load for `seconds`. Raises `AssertionError` if connections broke, as nothing was measured then."""
     first = next(_rounds) * LONGEST
     if generator() == "wrk":
         return _by_wrk(url, question, connections, seconds, room, first)
@@ -112,7 +112,7 @@ def _by_wrk(url: str, question: Question, connections: int, seconds: float, room
 
 
 def _lua(text: str) -> str:
-    """A text as Lua reads it: its escapes are those of JSON, but for letters beyond ASCII."""
+    """Returns a text as a Lua literal: its escapes are JSON's, except for letters beyond ASCII, left as they are."""
     return json.dumps(text, ensure_ascii=False)
 
 
@@ -155,7 +155,7 @@ class _Asking(asyncio.Protocol):
 
 
 class _Load:
-    """What the connections of our own generator share."""
+    """State that the connections of our own generator share."""
 
     def __init__(self, host: str, question: Question, first: int) -> None:
         self.took: list[float] = []
@@ -166,7 +166,7 @@ class _Load:
         self._numbers = itertools.count(first + 1)
 
     def next(self) -> bytes:
-        """The next request, as bytes."""
+        """Returns the next request, as bytes."""
         number = f"{next(self._numbers) * 7919 % self._question.most:07}"
         body = self._question.body.replace(NUMBER, number).encode()
         lines = [f"{self._question.method} {self._question.path.replace(NUMBER, number)} HTTP/1.1"]

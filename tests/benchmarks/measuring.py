@@ -1,4 +1,4 @@
-"""What a measurement is: two sides in turns, a row of the table, and the lines that say where it was taken.
+"""Measurements: two sides in turns, a row of the table, and the lines that say where it was taken.
 
 It must not know what is measured, nor how.
 """
@@ -24,8 +24,8 @@ SHOWN = ("msgspec", "apsw", "starlette", "uvicorn", "uvloop", "aiohttp", "httpx"
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to measure: so many rounds of so many seconds for each side, and `long` seconds where the worst counts.
-    `directory` is empty, and on a disk; `plot` is where to draw."""
+    """How long to measure: `rounds` of `seconds` for each side, and `long` seconds where the worst value counts.
+    `directory` is empty, and on the disk to be measured; `plot` is where to draw."""
 
     directory: Path
     rounds: int = 10
@@ -35,7 +35,7 @@ class Plan:
     plot: Path | None = None
 
     def room(self, name: str) -> Path:
-        """A directory of its own for one row."""
+        """Makes a directory for one row."""
         made = self.directory / name
         made.mkdir()
         return made
@@ -43,8 +43,8 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the table: what was measured on both sides, a value per round, in `unit`. `figures` are what the
-    goal is about: the ratio of the two sides unless they are given."""
+    """One line of the table: what was measured on both sides, a value per round, in `unit`. `figures` are the values
+    that the goal is about: by default the ratios of the two sides."""
 
     what: str
     ours: Sequence[float]
@@ -57,13 +57,13 @@ class Row:
 
     @property
     def ratios(self) -> Sequence[float]:
-        """What each round came to; nothing where there was no yardstick."""
+        """The figure of each round; none without a yardstick."""
         if self.figures or not self.yardstick:
             return self.figures
         return [one / other for one, other in zip(self.ours, self.yardstick, strict=True) if other]
 
     def cells(self) -> list[str]:
-        """The line as it is shown."""
+        """Returns the cells of the line."""
         against = f"{self.against}: {amount(self.yardstick, self.unit)}" if self.yardstick else self.against
         return [self.what, amount(self.ours, self.unit), against, spread(self.ratios, self.measure), self.goal, self._n]
 
@@ -76,37 +76,38 @@ HEAD = ("what", "ours", "yardstick", "ratio: median (least to most)", "goal", "r
 
 
 def in_turns(rounds: int, ours: Callable[[], A], theirs: Callable[[], B]) -> tuple[list[A], list[B]]:
-    """Measures both sides one after the other, so many times; whatever slows the machine slows both."""
+    """Measures both sides in turns, `rounds` times, so that whatever slows the machine slows both."""
     pairs = [(ours(), theirs()) for _ in range(rounds)]
     return [one for one, _ in pairs], [other for _, other in pairs]
 
 
 def amount(values: Sequence[float], unit: str) -> str:
-    """The median of what was measured, with its unit."""
+    """Returns the median of the values, with its unit."""
     return f"{shown(statistics.median(values))} {unit}".strip() if values else "-"
 
 
 def spread(values: Sequence[float], measure: str) -> str:
-    """A median with the least and the most."""
+    """Returns the median with the least and the most."""
     if not values:
         return "-"
     return f"{amount(values, measure)} ({shown(min(values))} to {shown(max(values))})"
 
 
 def shown(value: float) -> str:
-    """A number with as many digits as can be believed."""
+    """Returns a number with as many digits as are meaningful."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
 def table(head: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
-    """A table in Markdown."""
+    """Returns a table in Markdown."""
     names = list(head)
     rows = [names, ["---"] * len(names), *(list(line) for line in lines)]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
 
 
 def whereabouts(programs: Mapping[str, str]) -> str:
-    """One paragraph: when, on which machine, with which versions. `programs` are those outside Python, by name."""
+    """Returns a paragraph that says when, on which machine and with which versions; `programs` are those of programs
+    outside Python, by name."""
     release = ".".join(platform.release().split(".")[:2])
     versions = {"Python": platform.python_version(), "SQLite": apsw.sqlite_lib_version()}
     versions |= {name: metadata.version(name) for name in SHOWN} | dict(programs)

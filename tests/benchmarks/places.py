@@ -1,7 +1,7 @@
-"""Where servers run: each on the first core, asleep while another is measured, and who asks them on the second.
+"""The servers that are measured: each on the first core, stopped while another is measured; the load is on the second.
 
-A gateway here is what operators start. Yardsticks that are not installed are told apart from those that are; nothing
-is fetched. Every process is ended by its own id.
+A gateway is started as operators start it. A yardstick that is not installed is replaced by one of our own and named as
+such; nothing is downloaded. Every process is ended by its own id.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from tests.chaos.processes import UPSTREAM_KEY, Process, free_port
 from tests.chaos.sink import ROOT
 
 NOWHERE = "http://127.0.0.1:9"
-"""An upstream that is away: nobody listens there."""
+"""An upstream that is down: nothing listens there."""
 PATIENCE = 30.0
 SETTLE = 0.2
 
 
 def _cores() -> tuple[set[int], set[int]]:
-    """The core for whoever is measured, and those for everybody else: the same where there is one."""
+    """Returns the core for the measured server, and the cores for everything else: the same if there is only one."""
     first, *others = sorted(os.sched_getaffinity(0))
     return {first}, set(others) or {first}
 
@@ -40,7 +40,7 @@ MEASURED, OTHERS = _cores()
 
 @contextlib.contextmanager
 def on(cores: set[int]) -> Iterator[None]:
-    """What is started in this block runs on these cores alone."""
+    """Restricts processes started in this block to these cores."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:
@@ -51,7 +51,7 @@ def on(cores: set[int]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Place:
-    """A server that runs: where, as which process, and what it is called in the table."""
+    """A running server: its address, its process id, and its name in the table."""
 
     url: str
     pid: int
@@ -59,8 +59,8 @@ class Place:
 
     @contextlib.contextmanager
     def awake(self) -> Iterator[None]:
-        """Lets it run for this block, and then stand still again, so that it takes nothing from the others. What is
-        under way at the end is ended first: time that it slept through would count as its own."""
+        """Lets it run in this block and stops it afterwards, so that it takes no time from the others. Requests under
+        way at the end are given time to finish: the time that it is stopped would count as theirs."""
         os.kill(self.pid, signal.SIGCONT)
         try:
             yield
@@ -69,28 +69,28 @@ class Place:
             os.kill(self.pid, signal.SIGSTOP)
 
     def used(self) -> float:
-        """Seconds of a processor that it has used so far."""
+        """Returns the processor seconds that it has used so far."""
         return used(self.pid)
 
 
 def used(pid: int) -> float:
-    """Seconds of a processor that a process has used so far, those of its children that have ended among them."""
+    """Returns the processor seconds that a process has used so far, with those of its children that have ended."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def used_with_children(pid: int) -> float:
-    """The same with what its children have used that still run."""
+    """Returns the same, with those of its running children as well."""
     total = 0.0
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        with contextlib.suppress(OSError):  # it ended just now, and its parent has what it used
+        with contextlib.suppress(OSError):  # it has just ended, and its time counts as its parent's
             total += used(int(child))
     return total + used(pid)
 
 
 @contextlib.contextmanager
 def started(command: list[str], port: int, name: str, cores: set[int], room: Path) -> Iterator[Place]:
-    """A program that listens on a port; killed at the end."""
+    """Runs a program that listens on a port; killed at the end."""
     with on(cores), (room / f"{name.split()[0].strip('()')}.log").open("ab") as log:
         running = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=ROOT)
     try:
@@ -112,7 +112,7 @@ def _wait_for(port: int, running: subprocess.Popen[bytes], name: str) -> None:
 
 @contextlib.contextmanager
 def yardstick(kind: str, name: str, room: Path, *, cores: set[int] = MEASURED, to: str = "") -> Iterator[Place]:
-    """One of our own, by its kind in `yardsticks`."""
+    """Runs a yardstick of our own, by its kind in `yardsticks`."""
     port = free_port()
     command = [sys.executable, "-m", "tests.benchmarks.yardsticks", kind, "--port", str(port), "--to", to]
     with started(command, port, name, cores, room) as place:
@@ -122,8 +122,8 @@ def yardstick(kind: str, name: str, room: Path, *, cores: set[int] = MEASURED, t
 def configured(
     room: Path, upstreams: list[str], *, inbound: str = "ilert", top: str = "", more: str = "", store: str = ""
 ) -> Path:
-    """A gateway in front of so many upstreams of one vendor, all of which hear of everything. Its caller is called as
-    `tests.chaos.backlog` calls it, which fills its store."""
+    """Writes the configuration of a gateway that sends every alert to all these upstreams, and returns its path. The
+    caller has the name that `tests.chaos.backlog` uses, which fills the store."""
     path = room / "gateway.toml"
     tables = [
         f'[upstreams.u{number}]\ndialect = "ilert"\nurl = "{url}"\nkey = "{UPSTREAM_KEY}"\n'
@@ -138,7 +138,7 @@ def configured(
 
 @contextlib.contextmanager
 def gateway(config: Path, *, cores: set[int] = MEASURED, log_level: str = "error") -> Iterator[tuple[Process, Place]]:
-    """A gateway that is ready; killed at the end. It logs as little as the yardsticks do, unless it is told to."""
+    """Runs a gateway and waits until it is ready; killed at the end. By default it logs as little as the yardsticks."""
     with on(cores):
         process = Process(config, free_port(), log_level=log_level)
     try:
@@ -182,7 +182,7 @@ def _nginx(room: Path, name: str, what: str, cores: set[int], to: str = "127.0.0
 
 @contextlib.contextmanager
 def taker(room: Path) -> Iterator[Place]:
-    """An upstream that says yes at once, on the other cores: nginx, or our own where there is none."""
+    """Runs an upstream that accepts everything at once, on the other cores: nginx, or our own without that."""
     named = _nginx(room, "nginx static", TAKES, OTHERS) if has("nginx") else _own_taker(room)
     with named as place:
         yield place
@@ -194,7 +194,7 @@ def _own_taker(room: Path) -> contextlib.AbstractContextManager[Place]:
 
 @contextlib.contextmanager
 def passer(room: Path, to: Place) -> Iterator[Place]:
-    """A plain reverse proxy: nginx, or aiohttp where there is none."""
+    """Runs a plain reverse proxy: nginx, or aiohttp if it is not installed."""
     name = "nginx as a proxy"
     if has("nginx"):
         found = _nginx(room, name, PASSES, MEASURED, to.url.removeprefix("http://"))
@@ -210,7 +210,7 @@ RECEIVERS = "route:\n  receiver: nobody\nreceivers:\n  - name: nobody\n"
 
 @contextlib.contextmanager
 def alertmanager(room: Path) -> Iterator[Place]:
-    """Alertmanager as Debian has it, alone, telling nobody."""
+    """Runs Debian's Alertmanager, without a cluster, notifying nobody."""
     config, port = room / "alertmanager.yml", free_port()
     config.write_text(RECEIVERS)
     options = [f"--config.file={config}", f"--storage.path={room}/alertmanager", "--cluster.listen-address="]
@@ -221,12 +221,12 @@ def alertmanager(room: Path) -> Iterator[Place]:
 
 @functools.cache
 def has(program: str) -> bool:
-    """Whether a program is installed."""
+    """Returns whether a program is installed."""
     return shutil.which(program) is not None
 
 
 def versions() -> dict[str, str]:
-    """The programs outside Python that were found, or that they were not."""
+    """Returns the versions of programs outside Python, or that they are not installed."""
     asked = {"wrk": ["--version"], "nginx": ["-v"], ALERTMANAGER: ["--version"]}
     return {name: _version([name, *how]) if has(name) else "not installed" for name, how in asked.items()}
 

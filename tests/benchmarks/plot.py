@@ -1,7 +1,7 @@
-"""Small panels of lines as SVG, written by hand so that nothing has to be installed to draw them.
+"""Small line plots as SVG, written by hand so that nothing has to be installed to draw them.
 
-Both axes are logarithmic, and every panel has the same height for a factor of ten, so that flat is what does not grow
-and a line at forty-five degrees or so is what grows with its cause. It must not know what is drawn.
+Both axes are logarithmic, and a factor of ten has the same height in every panel, so that a flat line does not grow and
+one at forty-five degrees or so grows in proportion. It must not know what is drawn.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LEFT, RIGHT, TOP, BOTTOM = 40, 12, 58, 26
 
 @dataclass(frozen=True)
 class Panel:
-    """One plot: what is on the horizontal axis, and lines by name."""
+    """One plot: its title, which is also that of the horizontal axis, and its lines by name."""
 
     title: str
     lines: dict[str, Sequence[Point]]
@@ -27,13 +27,13 @@ class Panel:
 
 @dataclass(frozen=True)
 class _Axes:
-    """From values to places in a panel."""
+    """Maps values to positions in a panel."""
 
     least: Point
     most: Point
 
     def place(self, point: Point) -> Point:
-        """Where a point is."""
+        """Returns the position of a point."""
         across = _share(point[0], self.least[0], self.most[0])
         up = _share(point[1], self.least[1], self.most[1])
         return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
@@ -44,7 +44,7 @@ def _share(value: float, least: float, most: float) -> float:
 
 
 def drawing(panels: Sequence[Panel]) -> str:
-    """All of them in one picture, three across; what is drawn is the cost as a multiple of its first point."""
+    """Returns all panels in one picture, three in a row, with the vertical axis from a power of ten to another."""
     points = [point for panel in panels for line in panel.lines.values() for point in line]
     least = 10 ** math.floor(math.log10(min(0.99, *(y for _, y in points))))
     most = 10 ** math.ceil(math.log10(max(10.0, *(y for _, y in points))))
@@ -94,7 +94,7 @@ def _text(x: float, y: float, text: str, colour: str, anchor: str, more: str = "
 
 
 def short(value: float) -> str:
-    """A number as an axis has room for it."""
+    """Returns a number in short form, for an axis."""
     for size, letter in ((1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:g}{letter}"

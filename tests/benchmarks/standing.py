@@ -1,4 +1,4 @@
-"""Rows of memory and of the start: what a gateway takes before anybody asks, under load, and with much that waits."""
+"""Rows of memory and of start time: a gateway's memory idle, under load, and with many waiting deliveries."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from tests.chaos.sink import ROOT
 
 MIB = 1024
 REST = 1.0
-"""Seconds after which a gateway that is ready has calmed down."""
+"""Seconds after which a gateway that is ready has become idle."""
 WAITING = 100_000
 LOADED = 5
 
 
 def proportional(pid: int) -> float:
-    """The memory of a process in MiB: its own, and its share of what it shares with others."""
+    """Returns the memory of a process in MiB: its own, and its part of what it shares with others (PSS)."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     return int(text.split("\nPss:")[1].split()[0]) / MIB
 
 
 def _idle(room: Path) -> tuple[float, float]:
-    """The proportional and the whole resident memory."""
+    """Returns the proportional and the whole resident memory of an idle gateway."""
     with gateway(configured(room, [NOWHERE])) as (process, _):
         time.sleep(REST)
         return proportional(process.pid), process.resident()
@@ -46,7 +46,7 @@ def _plain(room: Path) -> float:
 
 
 def memory(plan: Plan) -> list[Row]:
-    """Idle, and at most while it is loaded."""
+    """Measures memory when idle, and its maximum under load."""
     room = plan.room("memory")
     ours, theirs = in_turns(plan.rounds, lambda: _idle(room), lambda: _plain(room))
     idle = "idle memory of `serve`"
@@ -73,7 +73,7 @@ def _loaded(plan: Plan, room: Path) -> float:
 
 
 def start(plan: Plan) -> list[Row]:
-    """From exec to the first alert that is durable, over a store that has to be made, against (c) and its answer."""
+    """Measures the time from exec to the first durable alert, with a new store, against (c)'s first answer."""
     room = plan.room("start")
     ours, theirs = in_turns(plan.rounds, lambda: _first_success(_serve(room)), lambda: _first_success(_code()))
     return [
@@ -122,7 +122,7 @@ def _first_success(how: tuple[int, list[str]]) -> float:
 
 
 def backlog(plan: Plan) -> list[Row]:
-    """With much that waits: at rest, and at most while it goes out."""
+    """Measures memory with many waiting deliveries: at rest, and its maximum while they go out."""
     room, count = plan.room("backlog"), 2_000 if plan.is_quick else WAITING
     with gateway(filled(room, [NOWHERE], count)) as (process, _):
         time.sleep(2 * REST)

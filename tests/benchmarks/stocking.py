@@ -1,6 +1,6 @@
-"""Stores that have been in use for long: many alerts that were told and are still open, put there directly.
+"""Stores as after long use: many alerts that were delivered and are still open, put there directly.
 
-An alert is taken by the road once, and then copied under other ids and keys: what is stored is what would have been.
+One alert is accepted by the road, and then copied under other ids and keys, so that the rows are those of real use.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from tests.chaos.backlog import fill
 
 BATCH = 5_000
 FIRST = 1_000_000_000
-"""The ids begin here, and are made of this and a number of seven digits: long before those that a gateway makes."""
+"""The first id; each is made of this and a number of seven digits. A gateway's own ids are far higher."""
 
 
 def identity(number: str) -> str:
-    """The id of a stored alert, by its number: seven digits, or the place where a load puts them."""
+    """Returns the id of a stored alert, by its number: seven digits, or the placeholder for them in a load."""
     return f"{FIRST // 10_000_000}{number}"
 
 
 def key(number: str) -> str:
-    """The key of a stored alert, by its number."""
+    """Returns the key of a stored alert, by its number."""
     return f"stored-{number}"
 
 
 def stock(config: Path, count: int) -> None:
-    """Puts so many alerts into the store of a gateway that has none yet."""
+    """Puts `count` alerts into the store of a gateway that has none yet."""
     asyncio.run(_stock(config, count))
 
 

@@ -1,8 +1,8 @@
 """Rows of translation: from one vendor's bytes to another's, for every pair, against msgspec alone.
 
 The floor decodes the sender's alert into a struct and encodes it again. The whole way is what the gateway does between
-taking an alert and sending it, the report of every field and what is carried along among it; the rows alone read and
-write, and find nothing out. One documented alert of each vendor is used, the one that says most.
+receiving an alert and sending it, including the report of every field and what is carried; the rows alone read and
+write, without a report. One documented alert of each vendor is used, the largest.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Work = Callable[[], object]
 @dataclass(frozen=True)
 class Pair:
     """One vendor's alert in another's words: seconds per alert of the three ways, a value per round, and how many
-    fields are carried along."""
+    fields are carried."""
 
     origin: str
     target: str
@@ -52,21 +52,21 @@ class Pair:
 
     @property
     def name(self) -> str:
-        """As the table names it."""
+        """The pair's name in the table."""
         return f"{self.origin} → {self.target}"
 
     def over_floor(self, values: Sequence[float]) -> list[float]:
-        """How many floors each round took."""
+        """Returns each round's time in units of the floor."""
         return [one / floor for one, floor in zip(values, self.floor, strict=True)]
 
     @property
     def factor(self) -> float:
-        """How many floors the whole way takes."""
+        """The median time of the whole way in units of the floor."""
         return statistics.median(self.over_floor(self.whole))
 
 
 def _sample(name: str) -> Example:
-    """The documented alert that says most, of those in the vendor's own form."""
+    """Returns the largest documented alert of those in the vendor's own form."""
     found = [example for origin, example in CREATES if origin == name and _is_own(dialects()[name], example)]
     return max(found, key=lambda example: len(msgspec.json.encode(example.request.body)))
 
@@ -80,7 +80,7 @@ def _is_own(dialect: Dialect, example: Example) -> bool:
 
 
 def _whole(origin: Dialect, example: Example, target: Destination) -> Callable[[], Said]:
-    """Everything between the bytes of a caller and those of an upstream."""
+    """Returns the work of the whole way, from a caller's bytes to those for an upstream."""
     content = msgspec.json.encode(example.request.body)
     route, akin = route_of(origin, example), origin.name == target.dialect.name
 
@@ -95,7 +95,7 @@ def _whole(origin: Dialect, example: Example, target: Destination) -> Callable[[
 
 
 def _rows(origin: Dialect, example: Example, target: Destination) -> Work:
-    """The rows alone, once in each direction."""
+    """Returns the work of the rows alone, once in each direction."""
     content = msgspec.json.encode(bare(origin, example.request.body))
 
     def run() -> object:
@@ -114,7 +114,7 @@ def _floor(origin: Dialect, example: Example) -> Work:
 
 
 def _seconds(work: Work, for_seconds: float) -> float:
-    """How long it takes once, from as many times as fit, in processor time: nothing of it waits for anything."""
+    """Returns the processor seconds of one run, from as many as fit; processor time is enough as nothing waits."""
     times, began = 0, time.process_time()
     while (took := time.process_time() - began) < for_seconds:
         for _ in range(20):
@@ -125,7 +125,7 @@ def _seconds(work: Work, for_seconds: float) -> float:
 
 @functools.cache
 def measured(plan: Plan) -> tuple[Pair, ...]:
-    """Every pair that can be translated."""
+    """Measures every pair that can be translated."""
     return tuple(pair for origin, target in PAIRS if (pair := _measured(origin, target, plan)))
 
 
@@ -143,7 +143,7 @@ def _measured(origin: str, target: str, plan: Plan) -> Pair | None:
 
 
 def rows(plan: Plan) -> list[Row]:
-    """The worst pair, of those where nothing is carried, and of the others."""
+    """Returns the rows of the worst pair of those where nothing is carried, of the others, and by rows alone."""
     found = measured(plan)
     return [
         _row("nothing carried", [pair for pair in found if not pair.carried], "≤ 2.5"),
@@ -177,7 +177,7 @@ def _rows_alone(pairs: Sequence[Pair]) -> Row:
 
 
 def pairs(plan: Plan) -> str:
-    """The table of pairs: floors of the whole way, and how many fields are carried along."""
+    """Returns the table of pairs: the whole way in units of the floor, and how many fields are carried."""
     found = {(pair.origin, pair.target): pair for pair in measured(plan)}
 
     def cell(origin: str, target: str) -> str:

@@ -1,9 +1,9 @@
-"""The servers and clients that the gateway is held against, each in a process of its own.
+"""The servers and clients that the gateway is compared with, each in a process of its own.
 
 `python -m tests.benchmarks.yardsticks KIND --port N`: `reading` is a Starlette route that reads the body, `coding` the
-same with msgspec's decoding and encoding (what the table calls (c)), `taking` says yes to everything and does nothing
-else, `passing` hands everything on to `--to` with aiohttp, and `posting` is no server: it posts to `--to` for
-`--seconds`, eight at a time, and prints how many were answered.
+same with msgspec's decoding and encoding (what the table calls (c)), `taking` accepts everything and does nothing else,
+`passing` forwards everything to `--to` with aiohttp, and `posting` is no server: it posts to `--to` for `--seconds`,
+eight at a time, and prints how many a second were accepted.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import uvloop
 
 ACCEPTED = b"HTTP/1.1 202 Accepted\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
 TIDE = 8
-"""So many posts are under way at a time, as many as the gateway has to one upstream."""
+"""Posts under way at a time: as many as the gateway has to one upstream."""
 
 
 def plain(port: int, *, codes: bool) -> None:
-    """Serves the route that everything of the way in is measured in."""
+    """Serves the route that is the unit for everything on the way in."""
     import uvicorn
     from starlette.applications import Starlette
     from starlette.requests import Request
@@ -41,7 +41,7 @@ def plain(port: int, *, codes: bool) -> None:
 
 
 class Taking(asyncio.Protocol):
-    """A connection on which every request is taken."""
+    """A connection on which every request is accepted."""
 
     def __init__(self) -> None:
         self._buffer = b""
@@ -52,7 +52,7 @@ class Taking(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
-        """Answers every whole request."""
+        """Answers every complete request."""
         self._buffer += data
         while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
             head = self._buffer[:end].lower()
@@ -65,13 +65,13 @@ class Taking(asyncio.Protocol):
 
 
 async def taking(port: int) -> None:
-    """Serves without ever looking at what came."""
+    """Accepts everything without looking at it."""
     server = await asyncio.get_running_loop().create_server(Taking, "127.0.0.1", port)
     await server.serve_forever()
 
 
 async def passing(port: int, to: str) -> None:
-    """A reverse proxy that does nothing besides."""
+    """Serves as a reverse proxy that does nothing else."""
     from aiohttp import web
 
     async with aiohttp.ClientSession() as session:
@@ -90,7 +90,7 @@ async def passing(port: int, to: str) -> None:
 
 
 async def posting(to: str, seconds: float, body: bytes) -> None:
-    """Posts as fast as it is answered, and prints how many a second."""
+    """Posts as fast as it is answered, and prints how many a second were accepted."""
     headers = {"content-type": "application/json", "authorization": "Bearer 0123456789abcdef"}
     answered = 0
     began = time.perf_counter()

@@ -1,7 +1,8 @@
-"""Whether it adds up: what the senders were told, what the store says became of it, and what arrived upstream.
+"""Compares three accounts: what the senders were told, what the store says became of it, and what arrived upstream.
 
 accepted = delivered + dead + waiting + merged + void; nothing acknowledged is without a delivery, nothing is delivered
-that did not arrive, nothing arrives that nobody sent, and only a crash repeats anything. It knows no gateway.
+that did not arrive, nothing arrives that nobody sent, and only a crash repeats anything. It must not know how a gateway
+is run.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ STATES = ("delivered", "dead", "waiting", "merged", "void")
 
 @dataclass
 class Account:
-    """The sum of a run. `repeats` counts the duplicates of each crash; `unexplained` those that no crash explains."""
+    """The result of a run. `repeats` counts the duplicates of each crash, `unexplained` those without a crash."""
 
     acknowledged: int
     states: Counter[str]
@@ -35,11 +36,11 @@ class Account:
 
     @property
     def duplicates(self) -> int:
-        """How often something arrived once more."""
+        """How many arrivals were repeats."""
         return self.unexplained + sum(self.repeats.values())
 
     def judge(self, verdict: Verdict, in_flight: int) -> None:
-        """Adds the figures to a verdict, and what is broken."""
+        """Adds the figures, and what is broken, to a verdict."""
         verdict.figures |= {"acknowledged": self.acknowledged, "lost": len(self.lost), "duplicates": self.duplicates}
         verdict.figures |= {name: self.states[name] for name in STATES if self.states[name]}
         shown = ", ".join(f"{one.word} {one.nonce} (told {one.status})" for one in self.lost[:3])
@@ -58,7 +59,7 @@ class Account:
 def account(
     ledger: Ledger, arrived: Sequence[Arrival], rows: Sequence[DeliveryRow], crashes: Sequence[float] = ()
 ) -> Account:
-    """Compares the three."""
+    """Compares the senders' ledger, what arrived, and the deliveries in the store."""
     acknowledged = ledger.of("acknowledged")
     found = Account(len(acknowledged), Counter(row.state for row in rows))
     first = _arrivals(found, ledger, arrived, crashes)
@@ -73,7 +74,7 @@ def account(
             found.lost.append(told)
     for told in acknowledged:
         begun, ended = first.get((told.nonce, "ALERT")), first.get((told.nonce, "RESOLVE"))
-        # What was over before it could be told need not begin; its end is told where an attempt may have made it.
+        # An alert that ended before it could be sent need not be; its end is sent if an attempt may have created it.
         is_folded = begun is None and any(row.state == "void" for row in by_alert[told.alert, "create"])
         is_early = ended is not None and (begun is None or begun > ended) and not is_folded
         found.inverted += told.word == "RESOLVE" and is_early
@@ -83,7 +84,7 @@ def account(
 def _arrivals(
     found: Account, ledger: Ledger, arrived: Sequence[Arrival], crashes: Sequence[float]
 ) -> dict[tuple[str, str], float]:
-    """When each request arrived first; what arrived again, or should not have, goes into the account."""
+    """Returns when each request first arrived; adds repeats and arrivals that should not be to the account."""
     asked = {(one.nonce, one.word): one for one in ledger.told if one.fate != "refused"}
     keys: dict[str, str] = {}
     first: dict[tuple[str, str], float] = {}

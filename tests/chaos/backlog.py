@@ -1,10 +1,10 @@
 """Promise 11: 100,000 waiting deliveries drain with flat memory, the whole process within 64 MiB.
 
 The upstream is down. Most of the backlog is put into the store by the road itself, in batches, as HTTP would take
-minutes; the rest arrives over HTTP, from senders with a ledger. While all of it waits, an operator asks by `--url` from
-outside, as beside a sidecar that has no room for a second process. Then the upstream heals and everything goes out.
-Where a memory cgroup can be made (version 1 or 2; that takes root) the gateway lives in one, and is killed if it takes
-more; elsewhere its resident memory is measured. The negative control keeps whatever it sent.
+minutes; the rest arrives over HTTP, from senders with a ledger. While all of it waits, an operator's commands ask the
+gateway by `--url` from outside, as if it were a sidecar without room for a second process. Then the upstream heals and
+everything goes out. Where a memory cgroup can be made (version 1 or 2; that takes root) the gateway runs in one, and is
+killed if it takes more; elsewhere its resident memory is measured. The negative control keeps everything it sent.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ HOARDER = "tests.chaos.hoarder"
 MOST = 64
 """MiB for the whole process."""
 GROWTH = 4.0
-"""MiB by which memory may be more at the end of the drain than after its first tenth, and it is flat."""
+"""MiB by which memory may be higher at the end of the drain than after its first tenth and still count as flat."""
 BATCH = 500
 ASKED = (
     ("deliveries",),
@@ -48,13 +48,13 @@ ASKED = (
     ("retry", "--upstream", "oncall"),
     ("operations",),
 )
-"""What an operator asks while everything waits."""
+"""The operator's commands while everything waits."""
 MANY = "max_waiting = { deliveries = 1000000 }"
 
 
 async def fill(config: Path, count: int) -> list[Told]:
-    """Puts so many alerts with keys of their own into the store, as if they had been accepted; answers them as their
-    senders would know them."""
+    """Puts `count` alerts with keys of their own into the store, as if they had been accepted; returns them as in their
+    senders' ledger."""
     found = load(str(config))
     inbound = found.inbounds["ilert"]
     who = Caller(inbound.dialect, "chaos", inbound.scope_of("chaos"))
@@ -103,13 +103,13 @@ class Memory:
 
     @property
     def growth(self) -> float:
-        """How much more it was at the end than after the first tenth: the median of a tenth each."""
+        """How much higher the last tenth of the samples is than the second, each by its median."""
         tenth = max(1, len(self.seen) // 10)
         return _median(self.seen[-tenth:]) - _median(self.seen[tenth : 2 * tenth] or self.seen)
 
 
 def resident(pid: int) -> float:
-    """What a process has now, in MiB."""
+    """Returns the resident memory of a process, in MiB."""
     text = Path(f"/proc/{pid}/status").read_text()
     return int(text.split("VmRSS:")[1].split()[0]) / 1024
 
@@ -160,7 +160,7 @@ async def backlog(
 
 
 async def _asked(url: str, *words: str) -> tuple[float, str]:
-    """Asks the gateway as an operator does, in a process of his own outside its cgroup; answers how long that took, and
+    """Runs an operator's command in a process of its own outside the gateway's cgroup; returns how long it took, and
     what went wrong."""
     began = time.monotonic()
     asking = await asyncio.create_subprocess_exec(
@@ -193,7 +193,7 @@ async def _offered(load: Load, rate: float, seconds: float) -> None:
 
 
 async def _drained(process: Process, memory: Memory, within: float) -> bool:
-    """Waits until nothing waits or the process is gone; tells which."""
+    """Waits until nothing waits or the process is gone; returns whether nothing waits."""
     watching = asyncio.create_task(memory.watch())
     draining = asyncio.create_task(process.drained(within, 0.1 if within < 200 else 2.0))
     await asyncio.wait([watching, draining], return_when=asyncio.FIRST_COMPLETED)

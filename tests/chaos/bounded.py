@@ -1,6 +1,6 @@
-"""Promise 7: every attempt is bounded, whatever the upstream does: it ends by its deadline and half a second, and of a
-reply at most 64 KiB are read. Every misbehaviour is an upstream of its own behind one gateway, all at once and under
-load, beside a sound one that must get everything.
+"""Promise 7: every attempt is bounded, whatever the upstream does: it ends at most half a second after its deadline,
+and of a reply at most 64 KiB are read. Every misbehaviour is an upstream of its own behind one gateway, all at once and
+under load, beside a sound one that must get everything.
 
     python -m tests.chaos.bounded --pages 300
 """
@@ -83,7 +83,7 @@ MODES: tuple[Behaviour, ...] = (
 
 
 def certificate(directory: Path) -> ssl.SSLContext | None:
-    """A server's side of TLS that nobody vouches for; None where there is nothing to make it with."""
+    """Makes a self-signed certificate; returns a server's TLS context with it, None if there is no openssl."""
     if not shutil.which("openssl"):
         return None
     made = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -keyout key.pem -out cert.pem"
@@ -95,7 +95,7 @@ def certificate(directory: Path) -> ssl.SSLContext | None:
 
 @contextlib.contextmanager
 def misbehaving(directory: Path, stack: contextlib.ExitStack) -> Generator[dict[str, str]]:
-    """An upstream for each misbehaviour: its name → its address."""
+    """Runs an upstream for each misbehaviour; yields name → address."""
     found = {}
     for number, mode in enumerate(MODES):
         found[f"m{number:02} {mode.name}"] = stack.enter_context(chaos(mode)).url
@@ -116,8 +116,8 @@ def _name(title: str) -> str:
 
 
 def measure(pages: int, seconds: float, slack: float = SLACK) -> Result:
-    """So many pages to all of them at once; then what each of them makes a client read. `slack` is by how many seconds
-    an attempt may miss its deadline."""
+    """Sends `pages` pages to all upstreams at once; then measures how much each of them makes a client read. `slack` is
+    by how many seconds an attempt may miss its deadline."""
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
         found = stack.enter_context(misbehaving(Path(directory), stack))
         sound = stack.enter_context(chaos(SOUND))
@@ -138,14 +138,14 @@ def measure(pages: int, seconds: float, slack: float = SLACK) -> Result:
 
 
 def _took(store: str) -> list[tuple[str, int]]:
-    """How many milliseconds each attempt took, by upstream."""
+    """Returns how many milliseconds each attempt took, with its upstream."""
     with contextlib.closing(apsw.Connection(store)) as connection:
         joined = "SELECT d.upstream, a.took FROM attempts a JOIN deliveries d ON d.id = a.delivery"
         return [(str(name), int(took)) for name, took in connection.execute(joined)]
 
 
 async def kept_of_each() -> dict[str, int]:
-    """How much of a reply a call is shown at most, by misbehaviour."""
+    """Returns how many bytes of a reply a call is shown, by misbehaviour."""
     with contextlib.ExitStack() as stack:
         upstreams = [stack.enter_context(chaos(mode)) for mode in MODES]
         sizes = await asyncio.gather(*(_kept(upstream) for upstream in upstreams))

@@ -1,8 +1,8 @@
 """Promise 21: no secret in any output, whatever goes wrong.
 
 Every secret of a gateway is a canary: callers' keys (a literal, in the environment, in a file), an upstream's key and
-an extra header, an identity service's key and its token. Then everything is done to make them show: upstreams that
-throw whole requests back in every kind of refusal, wrong keys, requests in pieces, keys in paths and queries, a full
+an extra header, an identity service's key and its token. Then everything is done to make them leak: upstreams that
+echo whole requests in every kind of refusal, wrong keys, requests in pieces, keys in paths and queries, a full
 disk, kill -9, a bad configuration, the operator's commands. All replies, metrics, logs (at `debug`), and files of the
 store are searched for each canary, in plain, percent-encoded, base64 and hexadecimal. The negative control puts the
 credential into the summary, where no gateway can know it.
@@ -35,7 +35,7 @@ STATUSES = (400, 401, 403, 404, 409, 413, 422, 429, 500, 503)
 
 
 def forms(canary: str) -> list[bytes]:
-    """The ways in which a secret may be written. Base64 is that of the canary at each of three offsets."""
+    """Returns the encodings of a secret to search for; base64 is that of the canary at each of three offsets."""
     plain = canary.encode()
     shifted = [base64.b64encode(b"\0" * pad + plain)[4 if pad else 0 : -4] for pad in range(3)]
     return [plain, quote(canary, safe="").encode(), plain.hex().encode(), *shifted]
@@ -43,17 +43,17 @@ def forms(canary: str) -> list[bytes]:
 
 @dataclass
 class Searched:
-    """Everything that came out, by where; `hits` says which secret was found in which."""
+    """All outputs, by where they came out; `hits` tells which secret was found in which."""
 
     canaries: dict[str, str]
     outputs: dict[str, bytes] = field(default_factory=dict)
 
     def add(self, where: str, text: bytes) -> None:
-        """Another output."""
+        """Adds an output."""
         self.outputs[where] = self.outputs.get(where, b"") + text + b"\n"
 
     def hits(self) -> list[str]:
-        """Each secret that is in an output."""
+        """Returns each secret that is in an output."""
         return [
             f"{name} in {where}"
             for name, canary in self.canaries.items()
@@ -104,7 +104,7 @@ class _Run:
             self.found.add("replies", heads.encode() + answer.content)
 
     async def provoke(self, client: httpx.AsyncClient) -> None:
-        """What callers do right and wrong, with every credential in every place."""
+        """Calls the gateway rightly and wrongly, with every credential in every place."""
         keys = [self.found.canaries[name] for name in ("literal", "variable", "file", "old", "second", "upstream")]
         for number, key in enumerate(keys):
             event = {"apiKey": key, "eventType": "ALERT", "summary": "s", "alertKey": f"a{number}"}
@@ -124,7 +124,7 @@ class _Run:
             await self.say(client, "GET", path)
 
     def operate(self, environ: dict[str, str]) -> None:
-        """The operator's commands, and a configuration that is wrong beside every secret."""
+        """Runs the operator's commands, also with a configuration that is wrong beside every secret."""
         bad = self.directory / "bad.toml"
         bad.write_text(self.config.read_text().replace("dialect =", "dialekt =").replace("[[routes]]", "[[ruotes]]"))
         given = ["--config", str(self.config)]
@@ -137,7 +137,7 @@ class _Run:
             self.found.add("the command line", done.stdout + done.stderr)
 
     def search_files(self) -> None:
-        """The log, and every file that the store made."""
+        """Adds the log, and every file that the store made."""
         for path in (self.directory / "gateway.log", *sorted((self.directory / "store").iterdir())):
             self.found.add(path.name, path.read_bytes())
 

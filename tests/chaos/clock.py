@@ -4,8 +4,8 @@ The gateway runs under libfaketime (the pip package of that name, which compiles
 while it serves; the monotonic clock is left alone. Before each jump the upstream refuses for a while, so that retries
 are under way when it comes. The negative control lets the monotonic clock jump too, which no event loop survives.
 
-The library makes every lock of the process slow: at 40 alerts a second a whole core is taken by that alone, and what is
-late is late for want of it. So there are few alerts; how long they take without a jump is measured in the same way.
+The library makes every lock of the process slow: at 40 alerts a second that alone takes a whole core, and causes the
+delays that are seen. So there are few alerts; how long they take without a jump is measured in the same way.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from tests.chaos.verdicts import Verdict, command, parser
 
 HOUR, MONTH = 3600, 30 * 24 * 3600
 JUMPS = (0, HOUR, 0, MONTH, 0, -HOUR, 0, -MONTH, 0)
-"""How far the clock is off after each jump; the first is none, and tells how long an outage alone takes."""
+"""By how many seconds the clock is off after each jump; the first is no jump, to see what an outage alone takes."""
 CACHED = 1.0
 """Seconds after which the library looks into the file again; looking at every call makes the gateway crawl."""
 STALL = 5.0
-"""Seconds more than without a jump."""
+"""Seconds that deliveries may take longer than without a jump."""
 PATIENCE = 30.0
 STORM = 3.0
-"""How many times more attempts in the second after a jump than in the one before it."""
+"""How many times the attempts of the second before a jump there may be in the second after it."""
 
 
 def library() -> Path | None:
-    """The library to preload, None where it is not installed."""
+    """Returns the library to preload; None if it is not installed."""
     found = importlib.util.find_spec("libfaketime")
     if found is None or found.origin is None:
         return None
@@ -85,7 +85,8 @@ async def clock(
 
 
 async def _jump(upstream: Sink, ledger: Ledger, offset: Path, to: int) -> tuple[float, float]:
-    """Makes one jump; answers how long what was under way took to arrive, and how much busier the second after was."""
+    """Makes one jump; returns the seconds that deliveries under way took to arrive, and the factor by which attempts
+    rose."""
     upstream.mood(status=503)
     await asyncio.sleep(1.5)
     under_way = {(one.nonce, one.word) for one in ledger.of("acknowledged")}
@@ -106,7 +107,7 @@ async def _jump(upstream: Sink, ledger: Ledger, offset: Path, to: int) -> tuple[
 
 
 def _set(offset: Path, to: int) -> None:
-    """Moves the clock; in one step, for a file that is half written ends the process."""
+    """Sets the clock, by replacing the file at once: reading a half-written one ends the process."""
     new = offset.with_suffix(".new")
     new.write_text(f"{to:+d}")
     new.replace(offset)

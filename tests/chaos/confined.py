@@ -1,6 +1,6 @@
 """A gateway that is confined to a memory cgroup: `python -m tests.chaos.confined CGROUP` joins it, and then becomes
 `serve` (or the module that `--as` names) with the further arguments. It joins before anything is imported, so that all
-that the gateway ever takes counts."""
+memory that the gateway ever takes counts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ USED = ("memory.max_usage_in_bytes", "memory.peak")
 
 
 def _places() -> list[tuple[Path, str]]:
-    """Where a cgroup may be made, and the file that limits it: version 1, then version 2."""
+    """Returns where a cgroup may be made, and the file that limits it: version 1, then version 2."""
     return [(ROOT / "memory", "memory.limit_in_bytes"), (ROOT, "memory.max")]
 
 
 @contextlib.contextmanager
 def cgroup(most: int) -> Iterator[Path | None]:
-    """A memory cgroup of so many bytes, removed at the end; None where none can be made here."""
+    """Makes a memory cgroup of `most` bytes, removed at the end; yields None if none can be made here."""
     made: Path | None = None
     for place, limit in _places():
         made = place / f"alert-gateway-chaos-{os.getpid()}"
@@ -42,7 +42,7 @@ def cgroup(most: int) -> Iterator[Path | None]:
 
 
 def peak(group: Path) -> float:
-    """The most that it ever had, in MiB, what is cached of files included; 0 where the kernel does not say."""
+    """Returns the most memory that it ever had, in MiB, cached files included; 0 if the kernel does not say."""
     for name in USED:
         with contextlib.suppress(OSError):
             return int((group / name).read_text()) / (1 << 20)

@@ -1,5 +1,5 @@
-"""A disk that can lose power, as a SQLite VFS: everything goes to real files, and is written down besides, so that
-afterwards the disk can be shown as it may have been at any instant.
+"""A disk that can lose power, as a SQLite VFS: everything goes to real files, and also into a log, from which images of
+the disk as it may have been at any instant are made afterwards.
 
 What was synced is kept. Of what was written since, an image keeps nothing, everything, a prefix torn in the middle,
 scattered sectors, or sectors full of noise. A sync that fails drops what it should have kept, as kernels do: a later
@@ -22,7 +22,7 @@ LOSSES: tuple[Loss, ...] = get_args(Loss)
 
 
 class Entry(NamedTuple):
-    """Something that happened: to a file, or a fact that somebody was told."""
+    """An entry of the log: something done to a file, or a fact that was acknowledged."""
 
     what: Literal["write", "truncate", "sync", "unsynced", "delete", "fact"]
     file: str = ""
@@ -42,16 +42,16 @@ class Disk(apsw.VFS):
         super().__init__(name, "")
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
-        """Opens a file whose writes are noted; a temporary one is nobody's."""
+        """Opens a file whose writes are logged; those of a temporary one are not."""
         return _Noted(self, name, flags) if name is not None else apsw.VFSFile("", name, flags)
 
     def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802
-        """Deletes, for good."""
+        """Deletes a file, durably at once."""
         super().xDelete(filename, syncdir)
         self.note(Entry("delete", Path(filename).name))
 
     def note(self, entry: Entry) -> None:
-        """Writes down what happened."""
+        """Adds an entry to the log."""
         with self._lock:
             self.log.append(entry)
 
@@ -80,7 +80,7 @@ class _Noted(apsw.VFSFile):
 
 
 class Shown:
-    """The disk as it was after some of the log; starts from `files`."""
+    """The disk as it was after a part of the log; starts from `files`."""
 
     def __init__(self, files: dict[str, bytes]) -> None:
         self._kept = {name: bytearray(data) for name, data in files.items()}
@@ -88,7 +88,7 @@ class Shown:
         self.facts: list[Any] = []
 
     def goes_on(self, entry: Entry) -> None:
-        """Another entry of the log."""
+        """Applies another entry of the log."""
         if entry.what == "fact":
             self.facts.append(entry.fact)
         elif entry.what == "delete":
@@ -104,7 +104,7 @@ class Shown:
             self._since[entry.file].append(entry)
 
     def image(self, loss: Loss, chance: random.Random) -> dict[str, bytes]:
-        """The files as they may be found when the power comes back."""
+        """Returns the files as they may be found when the power comes back."""
         found = {name: bytearray(data) for name, data in self._kept.items()}
         for name, entries in self._since.items():
             if loss == "synced":

@@ -1,5 +1,5 @@
 """Promise 19: wrong, absent and rotated credentials are 401 in the vendor's words and never a 5xx; while a key is
-rotated both are let in, and no caller with a good one is ever refused; how long a comparison takes tells nothing.
+rotated both are let in, and no caller with a good one is ever refused; the time of a comparison reveals nothing.
 
     python -m tests.chaos.credentials --attempts 20000
 """
@@ -44,12 +44,12 @@ SCHEMES = (
     "apiToken {}",
 )
 MOST_RATIO = 1.5
-"""Two ways to be wrong may differ so much in time on a machine that is shared; a comparison that stops at the first
-difference differs by far more over a key of some kilobytes."""
+"""By what factor the times of two wrong keys may differ on a shared machine; with a comparison that stops at the first
+difference they differ by far more over a key of some kilobytes."""
 
 
 def wrong_key(chance: random.Random) -> str:
-    """A credential that is nobody's."""
+    """Returns a credential that no caller has."""
     if chance.random() < 0.5:
         return chance.choice(NEARLY)
     letters = string.printable[:94] if chance.random() < 0.8 else "\xe9\xff\xa0\x80"
@@ -74,7 +74,7 @@ def _body(chance: random.Random, key: str, dialect: Dialect) -> dict[str, Any]:
 
 
 def attempt(h: House, client: httpx.Client, chance: random.Random) -> tuple[str, int, bool]:
-    """One call with a credential that is nobody's: the dialect, the status, and whether the vendor would say so."""
+    """Makes a call with an unknown credential; returns dialect, status, and whether the answer is like the vendor's."""
     dialect = chance.choice(list(dialects().values()))
     route = chance.choice(dialect.routes)
     path = f"/{dialect.name}{route.path}".replace("{id}", "7").replace("{alert_id}", "7")
@@ -88,8 +88,8 @@ def attempt(h: House, client: httpx.Client, chance: random.Random) -> tuple[str,
 
 
 def timing(rounds: int) -> tuple[float, float]:
-    """How much longer a key that is right up to its last letter takes than one that is wrong from its first; for the
-    keyring, and for a comparison letter by letter, which must be found out."""
+    """Returns how many times as long a key that is right up to its last letter takes as one that is wrong from its
+    first: for the keyring, and for a comparison letter by letter, which must be detected."""
     right = "k" * 4096
     ring = Keyring({"ci": [Secret(right)]})
     near, far = right[:-1] + "x", "x" + right[1:]
@@ -111,7 +111,7 @@ def _ratio(compare: Callable[[str], object], near: str, far: str, rounds: int) -
 
 
 def rotation(directory: Path, url: str, turns: int) -> tuple[int, list[str]]:
-    """Keys that are replaced in their file under load, old and new side by side first: calls made, and what failed."""
+    """Replaces keys in their files, old and new side by side first; returns the calls made, and what failed."""
     old, new = directory / "old", directory / "new"
     old.write_text("key-number-0\n")
     new.write_text("key-number-0\n")
@@ -133,7 +133,7 @@ def rotation(directory: Path, url: str, turns: int) -> tuple[int, list[str]]:
 
 
 def measure(attempts: int, seed: int) -> Result:
-    """Wrong keys, rotated keys, and time."""
+    """Tests wrong keys, rotated keys, and timing."""
     chance, seen = random.Random(seed), Counter[int]()
     broken: list[str] = []
     inbounds = "".join(f'[inbound.{name}]\nkeys = {{ ci = "{KEY}" }}\n' for name in dialects())

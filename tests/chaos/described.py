@@ -1,5 +1,5 @@
 """Promise 22: the OpenAPI description is true. Schemathesis calls a running gateway as it is described, with bodies
-that keep to the description and bodies that do not; every answer must be one that is announced, and none a 5xx.
+that keep to the description and bodies that do not; every answer must be one that is described, and none a 5xx.
 
     python -m tests.chaos.described --cases 50000
 """
@@ -26,7 +26,7 @@ from tests.harness import KEY, House, house
 
 
 def _call(h: House, schema: Any, path: str, method: str, cases: int, seen: Counter[int], wrong: list[str]) -> None:
-    """So many cases of one operation; the first fault of an operation ends it."""
+    """Runs `cases` calls of one operation, up to the first fault."""
     modes = (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE)
     drawn = st.one_of(*(schema[path][method].as_strategy(generation_mode=mode) for mode in modes))
     key_in_body = dialects()[path.split("/")[1]].credential_in_body
@@ -58,14 +58,14 @@ def _call(h: House, schema: Any, path: str, method: str, cases: int, seen: Count
 
 
 def _first(error: BaseException) -> str:
-    """What was untrue, in short."""
+    """Returns the first fault, in short."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return " ".join(str(error).split())[:300]
 
 
 def measure(cases: int, most: int = len(BELOW)) -> Result:
-    """So many cases, shared out among `most` operations of all dialects; each dialect is another's upstream."""
+    """Runs `cases` calls, shared among `most` operations of all dialects; each dialect is the upstream of another."""
     began, seen, wrong = time.monotonic(), Counter[int](), list[str]()
     names = list(dialects())
     shifted = dict(zip(names, names[1:] + names[:1], strict=True))

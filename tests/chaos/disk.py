@@ -1,8 +1,9 @@
 """Promise 3: on a full disk callers hear 503 in their vendor's words, never a false success; it resumes unaided.
 
-A gateway serves from a small tmpfs where this may be mounted, else its files may grow no further (`RLIMIT_FSIZE`, which
-needs no rights). Under an open-loop load the disk is filled and freed again, several times. A sync that fails is
-`python -m tests.chaos.power --failing`. The negative control acknowledges from memory, whatever the disk says.
+A gateway serves from a small tmpfs where one may be mounted; else the size of its files is limited (`RLIMIT_FSIZE`,
+which needs no rights). Under an open-loop load the disk is filled and freed again, several times. Failing syncs are
+tested by `python -m tests.chaos.power --failing`. The negative control acknowledges from memory, whatever the disk
+says.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ Switch = Callable[[Process, bool], None]
 
 @contextlib.contextmanager
 def small_tmpfs(directory: Path) -> Iterator[Switch]:
-    """A tmpfs of 64 MiB at `directory`, and a ballast that leaves no room in it. Raises where it cannot be mounted."""
+    """Mounts a tmpfs of 64 MiB at `directory`, which a file of ballast fills. Raises if it cannot be mounted."""
     mount = ["mount", "-t", "tmpfs", "-o", "size=64m,mode=700", "chaos", str(directory)]
     subprocess.run(mount, check=True, capture_output=True)
     ballast = directory / "ballast"
@@ -56,7 +57,7 @@ def small_tmpfs(directory: Path) -> Iterator[Switch]:
 
 @contextlib.contextmanager
 def limited_files(directory: Path) -> Iterator[Switch]:
-    """No file of the gateway may grow beyond half of what the database has now; its log of writes soon does."""
+    """Limits the gateway's files to half of the database's present size, which its write-ahead log soon reaches."""
 
     def switch(process: Process, is_full: bool) -> None:
         store = directory / "gateway.db"
@@ -68,7 +69,7 @@ def limited_files(directory: Path) -> Iterator[Switch]:
 
 
 def may_mount() -> bool:
-    """Whether a tmpfs can be mounted here."""
+    """Returns whether a tmpfs can be mounted here."""
     return (
         os.geteuid() == 0
         and subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode == 0
@@ -78,7 +79,7 @@ def may_mount() -> bool:
 async def full(
     directory: Path, times: int, *, rate: float = 200.0, mounts: bool = True, program: tuple[str, ...] = GATEWAY
 ) -> Verdict:
-    """Fills the disk so often under load."""
+    """Fills the disk `times` times under load."""
     ledger, port, stop = Ledger(), free_port(), asyncio.Event()
     place = directory / "disk"
     place.mkdir()
@@ -119,7 +120,8 @@ def _well_said(told: Told) -> bool:
 
 
 async def _unready(process: Process) -> float | None:
-    """After how many seconds the gateway said that it is not ready, None where it did not; stays full for a while."""
+    """Returns after how many seconds the gateway said that it is not ready, None if not in time; leaves the disk full
+    for a while."""
     began, found = time.monotonic(), None
     async with httpx.AsyncClient() as client:
         while time.monotonic() < began + FULL_FOR:
@@ -131,7 +133,7 @@ async def _unready(process: Process) -> float | None:
 
 
 async def _recovery(ledger: Ledger, freed: float) -> float:
-    """How many seconds passed until a request sent after the disk was freed was acknowledged."""
+    """Returns how many seconds passed until a request sent after the disk was freed was acknowledged."""
     looked = 0
     while time.monotonic() < freed + 3 * RECOVERS_WITHIN:
         for told in ledger.told[looked:]:

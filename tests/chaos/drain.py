@@ -1,7 +1,7 @@
 """Promise 16: SIGTERM under keep-alive load: until the drain ends nothing is refused or reset; then the process exits.
 
-Senders go on over their kept-alive connections, and open new ones, until nobody listens any more. A request that was
-sent and got no answer counts as reset, whenever that was. The same store serves on afterwards, and the ledger adds up.
+Senders go on over their kept-alive connections, and open new ones, until nothing listens any more. A request that was
+sent and got no answer counts as reset, whenever that was. The store is served again afterwards, and the ledger adds up.
 The negative control is SIGKILL in the place of SIGTERM.
 """
 
@@ -25,7 +25,7 @@ EXITS_WITHIN = 25.0
 
 
 async def drain(directory: Path, times: int, *, rate: float = 200.0, kills: bool = False) -> Verdict:
-    """Ends the gateway so often under load."""
+    """Ends the gateway `times` times under load."""
     ledger, port, crashes = Ledger(), free_port(), list[float]()
     refused, slowest, statuses = 0, 0.0, []
     with sink(directory, delay=0.01) as upstream:

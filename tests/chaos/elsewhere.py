@@ -1,6 +1,6 @@
 """Promise 20: addresses come from the configuration alone. Redirects to every kind of place, the metadata addresses of
 clouds among them, and alerts full of addresses go through a gateway; the interpreter's own audit of every connection
-and every lookup that this process makes must show none elsewhere. A control connection shows that the audit sees.
+and every lookup that this process makes must show none elsewhere. A control connection shows that the audit works.
 
     python -m tests.chaos.elsewhere --pages 300
 """
@@ -45,7 +45,8 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 @contextlib.contextmanager
 def audited() -> Iterator[list[tuple[str, Any]]]:
-    """Every connection and lookup of this process, until the block ends. A hook once set cannot be taken away."""
+    """Yields the list of all connections and lookups of this process in the block. The hook stays set, as audit hooks
+    cannot be removed."""
     global _seen, _hooked
     if not _hooked:
         sys.addaudithook(_hook)
@@ -59,7 +60,7 @@ def audited() -> Iterator[list[tuple[str, Any]]]:
 
 
 def strangers(seen: list[tuple[str, Any]], *known: str) -> list[str]:
-    """What was connected to, or looked up, beside these addresses."""
+    """Returns what was connected to, or looked up, other than these addresses."""
     places = {urlsplit(url).port for url in known}
     hosts = {"127.0.0.1", "localhost", None}
     found = []
@@ -104,7 +105,7 @@ def _sends_elsewhere(elsewhere: str) -> Any:
 
 
 def _callers_try_too(h: House, elsewhere: str) -> None:
-    """Absolute targets, foreign hosts and forwarding headers choose no address either."""
+    """Sends requests with addresses in their headers and paths, which must not be used either."""
     for header in ("x-forwarded-host", "x-original-url", "forwarded", "x-upstream", "referer", "origin"):
         h.call("GET", "/uptinio/alerts", headers={header: elsewhere})
     for number in range(3):
@@ -113,7 +114,7 @@ def _callers_try_too(h: House, elsewhere: str) -> None:
 
 
 def measure(pages: int) -> Result:
-    """So many pages, each with its answer that points elsewhere."""
+    """Sends `pages` pages, each of which is answered with an address elsewhere."""
     with tempfile.TemporaryDirectory() as directory, chaos(say(200, {})) as elsewhere:
         with chaos(_sends_elsewhere(elsewhere.url)) as upstream, audited() as seen:
             found = _through(Path(directory), upstream, elsewhere, pages, seen)

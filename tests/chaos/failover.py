@@ -3,14 +3,13 @@
 Two gateways under an open-loop load through a balancer. `restart`: SIGKILL for all of the server, then it starts again.
 `freeze`: it answers nothing and refuses nothing for six seconds. `promote`: the standby is away for a while (then
 nothing may be acknowledged), the server is killed, the standby comes back and is promoted. `beside`: the standby is
-promoted while the server before it stands still, which then goes on and takes commits as if nothing had been; what is
-acknowledged from then on has to be on the other. Healthy means that both
-gateways are ready and acknowledge again. Then the senders' ledger, the store, the sink and the gateway's own report
-are compared.
+promoted while the old server is frozen, which then goes on and accepts commits as if nothing had happened; what is
+acknowledged from then on has to be on the new one. Healthy means that both gateways are ready and acknowledge again.
+Then the senders' ledger, the store, the sink and the gateway's own report are compared.
 
-A 503 says that nothing was kept or that nobody knows: it counts as neither. The full figure: `python -m
-tests.chaos.failover --times 3`, and once more with `--last beside`. The negative control promotes a standby that
-nobody waited for.
+A 503 says that nothing was kept or that this is not known: it counts neither as acknowledged nor as refused. The full
+figure: `python -m tests.chaos.failover --times 3`, and once more with `--last beside`. The negative control promotes a
+standby for which no commit waited.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ LAST = FAULTS[2:]
 
 @dataclass
 class _Run:
-    """Servers and gateways, and what came of it so far. `current` is the server that takes writes."""
+    """Servers and gateways, and the results so far. `current` is the server that takes writes."""
 
     current: Server
     standby: Server | None
@@ -66,7 +65,7 @@ class _Run:
     without_it: int = 0
 
     async def restart(self) -> None:
-        """SIGKILL, and another start."""
+        """Kills the server and starts it again."""
         self.crashes.append(time.monotonic())
         self.current.kill()
         self.unready.append(await self._until_all(503, 20.0) - self.crashes[-1])
@@ -74,7 +73,7 @@ class _Run:
         await self._well_again()
 
     async def freeze(self) -> None:
-        """Silence, and then it goes on."""
+        """Freezes the server for a while."""
         self.crashes.append(time.monotonic())
         self.current.freeze()
         self.unready.append(await self._until_all(503, 20.0) - self.crashes[-1])
@@ -83,10 +82,10 @@ class _Run:
         await self._well_again()
 
     async def promote(self) -> None:
-        """The standby takes over."""
+        """Kills the server and promotes the standby, which was away before."""
         assert self.standby is not None
         await asyncio.to_thread(self.standby.kill)
-        await asyncio.sleep(0.1)  # what is on its way is acknowledged
+        await asyncio.sleep(0.1)  # commits under way may still be acknowledged
         before = self.ledger.acknowledged()
         await asyncio.sleep(SILENT)
         self.without_it += self.ledger.acknowledged() - before
@@ -98,7 +97,7 @@ class _Run:
         await self._well_again()
 
     async def beside(self) -> None:
-        """The standby takes over, and the server before it does not know."""
+        """Promotes the standby while the old server is frozen, and then lets that go on."""
         assert self.standby is not None
         self.crashes.append(time.monotonic())
         before, self.current = self.current, self.standby
@@ -107,7 +106,7 @@ class _Run:
         _wait_for(self.standby, "")
         await self._well_again()
         before.thaw()
-        _wait_for(before, "")  # it takes commits too
+        _wait_for(before, "")  # so that it accepts commits too
         await asyncio.sleep(SILENT)
         await self._well_again()
 
@@ -117,10 +116,10 @@ class _Run:
         await self._until_all(200, 3 * HEALTHY)
         await until(lambda: self.ledger.acknowledged() >= before + 10, 3 * HEALTHY, 0.02)
         self.healthy.append(time.monotonic() - since)
-        self.crashes.append(time.monotonic())  # what was under way when the store was away is sent again until here
+        self.crashes.append(time.monotonic())  # what was under way when the store was down is repeated until here
 
     async def _until_all(self, wanted: int, within: float) -> float:
-        """Waits until all answer so, or not at all any more; answers when that was."""
+        """Waits until readiness has the status `wanted` at all gateways; returns when, or infinity if not in time."""
         end = time.monotonic() + within
         async with httpx.AsyncClient(timeout=3) as client:
             while time.monotonic() < end:
@@ -131,7 +130,7 @@ class _Run:
 
 
 def _with_standby(*, waits: bool) -> tuple[Server, Server]:
-    """A server and its standby; a commit waits for both."""
+    """Starts a server and its standby; with `waits`, a commit waits for both."""
     server = Server().make()
     standby = server.copy()
     _wait_for(server, "*" if waits else "")
@@ -139,14 +138,15 @@ def _with_standby(*, waits: bool) -> tuple[Server, Server]:
 
 
 def _wait_for(server: Server, names: str) -> None:
-    """Has a server's commits wait for standbys of these names."""
+    """Makes a server's commits wait for standbys of these names."""
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
         connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'".encode())
         connection.execute(b"SELECT pg_reload_conf()")
 
 
 async def failover(directory: Path, faults: Sequence[str], *, rate: float = 30.0, waits: bool = True) -> Verdict:
-    """One fault after the other; a promotion comes last, as there is one standby. `waits` is for the standby."""
+    """Causes one fault after the other; a promotion comes last, as there is one standby. With `waits`, commits wait for
+    that."""
     has_standby = not set(LAST).isdisjoint(faults)
     server, standby = await asyncio.to_thread(lambda: _with_standby(waits=waits) if has_standby else _alone())
     ledger, stop = Steps(), asyncio.Event()
@@ -154,7 +154,7 @@ async def failover(directory: Path, faults: Sequence[str], *, rate: float = 30.0
     name = url.rpartition("/")[2]
     if standby is not None:
         hosts = [f"127.0.0.1:{one.port}" for one in (standby, server)]
-        if "beside" in faults:  # the one that is not to be asked comes first
+        if "beside" in faults:  # the server that must not be used comes first
             hosts.reverse()
         url = url.replace(f"127.0.0.1:{server.port}", ",".join(hosts))
     try:

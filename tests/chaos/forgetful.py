@@ -1,6 +1,6 @@
-"""The negative control: the same gateway with its store in memory, so that it acknowledges what nothing keeps.
+"""A gateway with its store in memory, which acknowledges what it does not keep: the negative control of durability.
 
-Whatever harness finds the promises about durability kept by this is broken. Takes the arguments of `serve`.
+A harness that finds the promises about durability kept by this is broken. Takes the arguments of `serve`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A gateway that takes a MiB of headers, for the negative control of the promise about hostile HTTP."""
+"""A gateway that accepts a MiB of headers, for the negative control of the promise about hostile HTTP."""
 
 from __future__ import annotations
 

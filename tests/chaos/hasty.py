@@ -1,4 +1,4 @@
-"""A gateway that waits for half requests for a moment only, so that thousands of them can be made."""
+"""A gateway that waits only a moment for the rest of an incomplete request, so that thousands of them can be sent."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Promise 29: somebody else notices when the gateway is dead, and its own alarms go through an upstream that works.
 
-A gateway that is pinging somebody is killed, frozen (SIGSTOP), given a full disk (a small tmpfs, or else files that may
-grow no further), and made to let a delivery wait for longer than `stall`. Each time the pings must stop, and start
-again once it is over. Of the full disk the first upstream is told that the alarms go to; while it is in trouble itself
-the second one is told of that. Both hear the end when all has been well for a minute. The negative control always
-finds itself well.
+A gateway with a heartbeat is killed, frozen (SIGSTOP), given a full disk (a small tmpfs, or else files of limited
+size), and made to let a delivery wait for longer than `stall`. Each time the pings must stop, and start again once it
+is over. The alarm of the full disk goes to the first upstream for alarms; while that is in trouble itself, the alarm of
+that goes to the second. Both are told the end when all has been well for a minute. The negative control always finds
+itself well.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FAULTS = ("killed", "frozen", "disk full", "stalled")
 
 
 class Rounds:
-    """A gateway, what it pings, the upstream that gets into trouble and the one that works, and what came of it."""
+    """A gateway, what it pings, the upstream that gets into trouble, the one that works, and the result."""
 
     def __init__(self, directory: Path, store: Path, sinks: dict[str, Sink], program: tuple[str, ...]) -> None:
         self.pings, self.oncall, self.other = sinks["pings"], sinks["oncall"], sinks["other"]
@@ -68,7 +68,7 @@ class Rounds:
         await self.returns("started", time.monotonic())
 
     async def stops(self, fault: str, began: float, allowed: float = STOPS_WITHIN) -> None:
-        """Sees that the pings stop within so many seconds and stay away for a while."""
+        """Checks that the pings stop within `allowed` seconds and stay away for a while."""
         end, last = began + allowed + QUIET, began
         while time.monotonic() < end:
             last = max(last, self._last())
@@ -80,12 +80,12 @@ class Rounds:
         self.verdict.figures[f"s to the last ping when {fault}"] = last - began
 
     async def returns(self, fault: str, over: float) -> None:
-        """Sees that the pings start again."""
+        """Checks that the pings start again."""
         is_back = await _comes(lambda: self._last() >= over, RETURNS_WITHIN)
         self.verdict.hold(is_back, f"{fault}: no ping within {RETURNS_WITHIN:g} s of its end")
 
     async def hears(self, upstream: Sink, code: str, word: str, within: float = 20.0) -> None:
-        """Sees that an upstream is told of an alarm in this word, once."""
+        """Checks that an upstream is sent an alarm with this event type, once."""
         key, began = f"alert-gateway/{code}", time.monotonic()
         await _comes(lambda: self._said(upstream, key, word) > 0, within)
         said = self._said(upstream, key, word)
@@ -107,7 +107,7 @@ class Rounds:
 
 
 async def _comes(condition: Callable[[], bool], within: float) -> bool:
-    """Waits until a condition holds; tells whether it does."""
+    """Waits until a condition holds; returns whether it did in time."""
     end = time.monotonic() + within
     while not (holds := condition()):
         if time.monotonic() > end:
@@ -164,7 +164,7 @@ async def heartbeat(
     alarms: bool = True,
     program: tuple[str, ...] = GATEWAY,
 ) -> Verdict:
-    """Goes through the faults; with `alarms` what the gateway says of itself is looked at too."""
+    """Goes through the faults; with `alarms` the gateway's own alarms are checked too."""
     store = directory / "disk"
     store.mkdir()
     with contextlib.ExitStack() as stack:

@@ -1,9 +1,9 @@
 """Promise 25: an alert never loops through gateways that forward to each other: it stops after the first hop back, and
 that is reported.
 
-Two gateways in processes of their own, each the other's only upstream. What is said to the first goes to the second,
-comes back, and must go no further; everything else would be seen in the outboxes, which are counted, as are the loops
-in the metrics and in the log. The negative control does not know itself again.
+Two gateways in processes of their own, each the other's only upstream. An alert sent to the first goes to the second,
+comes back, and must go no further. The deliveries in both outboxes are counted, which would show anything else, and the
+loops in the metrics and in the log. The negative control does not recognise itself.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _configuration(directory: Path, other: int) -> Path:
 
 
 async def hops(directory: Path, alerts: int, *, program: tuple[str, ...] = GATEWAY) -> Verdict:
-    """Says so many alerts, and their ends, to the first of two."""
+    """Sends `alerts` alerts, and their ends, to the first of two gateways."""
     ports, rooms = (free_port(), free_port()), (directory / "here", directory / "there")
     verdict = Verdict({"alerts": alerts})
     async with contextlib.AsyncExitStack() as stack:
@@ -78,7 +78,7 @@ async def hops(directory: Path, alerts: int, *, program: tuple[str, ...] = GATEW
 
 
 async def _still(here: Process, there: Process, client: httpx.AsyncClient, accepted: int, within: float = 30.0) -> bool:
-    """Waits until so many commands were accepted by both and for a while no more; tells whether that came to be."""
+    """Waits until both together have accepted `accepted` commands, and no more for a while; returns whether so."""
     end, before, since = time.monotonic() + within, -1.0, time.monotonic()
     while time.monotonic() < end:
         now = 0.0

@@ -1,8 +1,8 @@
 """Promise 18: hostile HTTP through raw sockets. Requests that could be read in two ways, and thousands that are made
-from good ones by changing bytes, go to a gateway in a process of its own, which waits for half requests for a moment
-only: no answer is a 5xx of its own making, as many alerts are stored as answers said so, memory stays flat, and it
-serves on. The limits are then measured at another: 32 KiB of headers, 10 s for them, 30 s for a body, 1 MiB of it, 64
-levels.
+from good ones by changing bytes, go to a gateway in a process of its own, which waits only a moment for the rest of a
+request: no answer is a 5xx of its own making, as many alerts are stored as answers said so, memory stays flat, and it
+goes on serving. The limits are then measured at another: 32 KiB of headers, 10 s for them, 30 s for a body, 1 MiB of
+it, 64 levels.
 
     python -m tests.chaos.hostile --connections 20000 --slow 1
 """
@@ -44,7 +44,7 @@ PIECES = (
 
 
 def changed(chance: random.Random) -> bytes:
-    """A request that somebody meddled with."""
+    """Returns a request with up to three random changes."""
     said = bytearray(POST if chance.random() < 0.6 else chance.choice(list(AMBIGUOUS.values())))
     for _ in range(chance.randrange(4)):
         at = chance.randrange(len(said) + 1)
@@ -63,7 +63,7 @@ def changed(chance: random.Random) -> bytes:
 
 @contextlib.contextmanager
 def serving(directory: Path, program: tuple[str, ...]) -> Iterator[Process]:
-    """A gateway that is ready, in front of a vendor that is away."""
+    """Runs a gateway in front of an upstream that is down; yields it once it is ready."""
     directory.mkdir()
     config = directory / "gateway.toml"
     config.write_text(
@@ -80,18 +80,18 @@ def serving(directory: Path, program: tuple[str, ...]) -> Iterator[Process]:
 
 
 def alerts(gateway: Process) -> int:
-    """How many alerts the caller has."""
+    """Returns how many alerts the caller has."""
     answer = httpx.get(f"{gateway.url}/uptinio/alerts", headers=dict([AUTH.split(": ")]), timeout=30)
     return int(answer.json()["meta"]["total"])
 
 
 def memory(gateway: Process) -> int:
-    """The bytes that a gateway holds now."""
+    """Returns the resident memory of a gateway, in bytes."""
     return int(Path(f"/proc/{gateway.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def meddled(gateway: Process, connections: int, seed: int, seen: Counter[int]) -> list[str]:
-    """So many connections with meddled requests, some at a time; what went wrong."""
+    """Sends changed requests over `connections` connections, some at a time; returns what went wrong."""
     chance = random.Random(seed)
     said = [changed(chance) for _ in range(connections)]
     with ThreadPoolExecutor(AT_A_TIME) as callers:
@@ -101,7 +101,7 @@ def meddled(gateway: Process, connections: int, seed: int, seen: Counter[int]) -
 
 
 def _answers(gateway: Process, said: bytes) -> tuple[list[int], str]:
-    """The statuses of every answer until the connection is closed, and what is wrong with them."""
+    """Returns the statuses of all answers until the connection is closed, and what is wrong with them."""
     found: list[int] = []
     try:
         with wire(gateway.url, timeout=8) as connection:
@@ -114,7 +114,7 @@ def _answers(gateway: Process, said: bytes) -> tuple[list[int], str]:
 
 
 def _said(gateway: Process, *pieces: bytes, timeout: float = 5.0) -> tuple[Heard | None, float]:
-    """What is answered to these bytes, and after how many seconds."""
+    """Sends these bytes; returns the answer, and after how many seconds it came."""
     with wire(gateway.url, timeout=timeout) as connection:
         connection.say(*pieces)
         began = time.monotonic()
@@ -122,7 +122,7 @@ def _said(gateway: Process, *pieces: bytes, timeout: float = 5.0) -> tuple[Heard
 
 
 def limits(gateway: Process) -> dict[str, bool]:
-    """Whether each limit is where it is said to be: just within it is taken, just beyond it is not."""
+    """Returns whether each limit is as documented: a request just within it is accepted, one just beyond it is not."""
     nested = [
         b'{"monitor_id": "m", "type": "down", "message": "m", "x": ' + b"[" * n + b"]" * n + b"}" for n in (63, 64)
     ]
@@ -143,7 +143,7 @@ def _statuses(gateway: Process, requests: list[bytes]) -> list[int | None]:
 
 
 def slow(gateway: Process) -> dict[str, bool]:
-    """Whether headers get 10 s and a body 30 s, however they drip; both at once."""
+    """Returns whether headers get 10 s and a body 30 s, even if they keep dripping in; measures both at once."""
     found: dict[str, bool] = {}
 
     def drip(name: str, begun: bytes, seconds: float) -> None:
@@ -173,13 +173,13 @@ def slow(gateway: Process) -> dict[str, bool]:
 
 
 def measure(connections: int, seed: int, *, is_slow: bool, usual: tuple[str, ...] = GATEWAY) -> Result:
-    """Meddled requests, then the limits."""
+    """Sends changed requests, then measures the limits."""
     seen: Counter[int] = Counter()
     with tempfile.TemporaryDirectory() as directory:
         with serving(Path(directory) / "hasty", HASTY) as gateway:
             answers = {name: _said(gateway, said)[0] for name, said in AMBIGUOUS.items()}
             wrong = [f"{name} is taken" for name, one in answers.items() if one is not None and one.status != 400]
-            wrong += meddled(gateway, connections // 10, seed + 1, Counter())  # warms what is kept once
+            wrong += meddled(gateway, connections // 10, seed + 1, Counter())  # fills caches beforehand
             held, before = memory(gateway), alerts(gateway)
             began = time.monotonic()
             wrong += meddled(gateway, connections, seed, seen)

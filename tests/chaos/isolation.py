@@ -1,6 +1,6 @@
 """Promise 8: one bad upstream never slows another, DNS included. Pages go to two upstreams; how long each takes to
 arrive at the sound one is measured while the other is sound too, while it hangs, and while its name cannot be looked
-up, by turns, so that the machine's own moods fall on all alike.
+up, in turns, so that whatever slows the machine affects all alike.
 
     python -m tests.chaos.isolation --pages 2000
 """
@@ -33,7 +33,7 @@ NOWHERE = "nowhere.invalid"
 
 @contextlib.contextmanager
 def lookups_that_hang(name: str) -> Iterator[threading.Event]:
-    """Whoever looks up this name waits until the block ends; the event is set once somebody does."""
+    """Makes every lookup of this name wait until the block ends; the event is set at the first."""
     over, asked = threading.Event(), threading.Event()
     real = socket.getaddrinfo
 
@@ -52,7 +52,7 @@ def lookups_that_hang(name: str) -> Iterator[threading.Event]:
 
 
 def delays(directory: Path, pages: int, fault: str) -> list[float]:
-    """Seconds from each page's sending to its arrival at the sound upstream, with that fault at the other."""
+    """Returns the seconds from sending each page to its arrival at the sound upstream, with a fault at the other."""
     with contextlib.ExitStack() as stack:
         asked = stack.enter_context(lookups_that_hang(NOWHERE)) if fault == "lookup" else None
         other, sound = stack.enter_context(chaos(HANG if fault == "hang" else OK)), stack.enter_context(chaos(OK))
@@ -78,7 +78,7 @@ def delays(directory: Path, pages: int, fault: str) -> list[float]:
 
 
 def compare(directory: Path, pages: int, fault: str, turns: int = 2) -> tuple[float, float]:
-    """The 99th percentile without the fault and with it."""
+    """Returns the 99th percentile of the delays without the fault and with it."""
     usual: list[float] = []
     faulty: list[float] = []
     for turn in range(turns):
@@ -94,7 +94,7 @@ def _room(directory: Path, name: str) -> Path:
 
 
 def measure(pages: int) -> Result:
-    """Both faults, each against its own baseline."""
+    """Measures both faults, each against its own baseline."""
     figures: dict[str, object] = {"pages": 4 * pages}
     broken = []
     with tempfile.TemporaryDirectory() as directory:

@@ -36,8 +36,8 @@ async def kill(
     program: tuple[str, ...] = GATEWAY,
     seed: int = 1,
 ) -> Verdict:
-    """Kills so often, goes on until so many were acknowledged, and compares. Before the control the upstream takes its
-    time: on a quick machine nothing would be left to lose."""
+    """Kills `kills` times, goes on until `least` requests were acknowledged, and compares. With the negative control
+    the upstream is slow: on a quick machine nothing would be left to lose."""
     chance = random.Random(seed)
     ledger, port, stop, readiness, crashes = Ledger(), free_port(), asyncio.Event(), [], list[float]()
     with sink(directory, SLOWLY if program is FORGETFUL else QUICKLY) as upstream:

@@ -2,9 +2,9 @@
 a late RESOLVE never closes a newer alert of the same key; a late page says so, and nobody is woken for what is over.
 
 A seeded simulation on a clock of its own: `Road.accept`, `prepare` and `settle` work on a real store in memory, as
-the dispatcher would have them do, in front of model upstreams that fail at random. What is checked is checked at
-those models and in a ledger kept beside the store. Two broken stores must be found out: one whose `due` ignores
-lanes, and one whose lanes are alerts instead of keys.
+the dispatcher would have them do, in front of model upstreams that fail at random. Checks are made at those models and
+in a ledger kept beside the store. Two broken stores must be detected: one whose `claim` ignores lanes, and one whose
+lanes are alerts instead of keys.
 
     python -m tests.chaos.lanes --operations 1000000
 """
@@ -73,7 +73,7 @@ ModelLane = tuple[str, str]
 
 
 class LanesIgnored(SqliteTx):
-    """A broken store: whatever is due is given, whether or not something older of its lane waits."""
+    """A broken store: it gives whatever is due, whether or not something older of the lane waits."""
 
     def claim(
         self,
@@ -85,7 +85,7 @@ class LanesIgnored(SqliteTx):
         ranked: bool = False,
         fresh: bool = False,
     ) -> list[DeliveryRow]:
-        """What waits, without a look at lanes."""
+        """Returns what is due, without regard to lanes."""
         waits = "upstream = ? AND state = 'waiting' AND due <= ? ORDER BY due LIMIT ?"
         found = self._all(f"{DELIVERIES.select} WHERE {waits}", (upstream, now, limit + len(taken)))
         return [row for row in map(DELIVERIES.decode, found) if row.lane not in taken][:limit]
@@ -95,16 +95,16 @@ class LanesOfAlerts(SqliteTx):
     """A broken store: a lane is an alert, so that two alerts of one key do not wait for each other."""
 
     def insert_delivery(self, row: DeliveryRow) -> None:
-        """Puts it on its alert's own lane."""
+        """Puts a delivery on the lane of its alert."""
         row.lane = f"alert {row.alert}"
         super().insert_delivery(row)
 
 
 @dataclass
 class Model:
-    """An upstream as it is seen from outside. `opened`: key → the alert and delivery that last triggered it;
-    `objects`: alert → the id issued for it; `taken`: lane → the newest delivery that it took; `down_until`: when its
-    outage ends."""
+    """The state of a model upstream. `opened`: key → the alert and delivery that last triggered it; `objects`: alert →
+    the id issued for it; `taken`: lane → the newest delivery that it accepted; `seen`: the deliveries that it has, or
+    may have; `down_until`: when its outage ends."""
 
     opened: dict[str, tuple[int | None, int]] = field(default_factory=dict)
     objects: dict[int, str] = field(default_factory=dict)
@@ -114,7 +114,7 @@ class Model:
 
 
 class Simulation:
-    """A store, the road over it, and upstreams that fail: `run` plays, `wrong` counts what must never be."""
+    """A store, the road over it, and upstreams that fail: `run` plays it, `wrong` counts what must never happen."""
 
     def __init__(self, seed: int, kind: type[SqliteTx] = SqliteTx, keys: int = 150) -> None:
         self.config = parse(CONFIG)
@@ -141,7 +141,7 @@ class Simulation:
         self._restarted()
 
     def _restarted(self) -> None:
-        """A process that has just started: it knows what is committed, and nothing else."""
+        """Begins as a process that has just started, which knows what is committed and nothing else."""
         self.ids = Ids(floor=self.tx.largest_id(), clock=lambda: self.now)
         self.road = Road(self.config, self.ids.next, lambda: f"invented-{self.random.getrandbits(64):x}")
         self.under_way = {}
@@ -149,7 +149,7 @@ class Simulation:
     # --- what happens ----------------------------------------------------------------------------------------
 
     def run(self, operations: int) -> None:
-        """Plays so many commands and attempts."""
+        """Plays `operations` commands and attempts."""
         while self.done["commands"] + self.done["attempts"] < operations:
             self._time_passes()
             chance = self.random.random()
@@ -227,7 +227,7 @@ class Simulation:
         return Command(operation=operation, ref=Ref(id=self.random.choice(self.shown[caller])), patch=patch)
 
     def _restart(self) -> None:
-        """The process ends in the midst of things: the upstream took what was under way, or did not."""
+        """Crashes the process and starts another; each request under way was accepted by its upstream, or was not."""
         self.done["restarts"] += 1
         for shipment in self.under_way.values():
             if shipment.sending is not None and self.random.random() < 0.5:
@@ -235,7 +235,7 @@ class Simulation:
         self._restarted()
 
     def _operator(self) -> None:
-        """Dead letters are sent again or dropped, unforced."""
+        """Sends dead letters again or drops them, without force."""
         rows = chosen(self.tx, (), dead=True, upstream=None)
         some = self.random.sample(rows, min(len(rows), 20))
         with self.connection:
@@ -253,7 +253,7 @@ class Simulation:
     # --- attempts --------------------------------------------------------------------------------------------
 
     def _attempt(self) -> None:
-        """Ends something that is under way, or takes something that is due, as the dispatcher does."""
+        """Ends an attempt that is under way, or begins one that is due, as the dispatcher does."""
         if self.under_way and self.random.random() < 0.55:
             self._end(self.random.choice(list(self.under_way)))
             return
@@ -313,11 +313,11 @@ class Simulation:
     # --- the model upstreams ---------------------------------------------------------------------------------
 
     def _lane(self, row: DeliveryRow, key: str | None) -> ModelLane:
-        """The lane as canonical.md has it: the key sent there as that upstream compares keys, else the alert."""
+        """Returns the lane by canonical.md: the key sent there, as that upstream compares keys, else the alert."""
         return row.upstream, self.same_key(key) if key is not None else f"#{row.alert}"
 
     def _take(self, shipment: Shipment) -> Outcome:
-        """A request arrives and is taken."""
+        """Has a request arrive at its upstream and be accepted."""
         row, model, sending = shipment.delivery, self.models[shipment.delivery.upstream], shipment.sending
         assert sending is not None
         lane = self._lane(row, sending.key)[1]
@@ -336,7 +336,7 @@ class Simulation:
         return Delivered()
 
     def _is_told_open(self, upstream: str, alert: int | None) -> bool:
-        """Whether an alert is open, and nothing waits that would open it there again."""
+        """Returns whether an alert is open, and nothing waits that would open it there again."""
         tells = "alert = ? AND upstream = ? AND state = 'waiting' AND operation IN ('create', 'update', 'reopen')"
         row = self.tx.alert(alert) if alert is not None else None
         waits = self.connection.execute(f"SELECT 1 FROM deliveries WHERE {tells}", (alert, upstream)).fetchone()
@@ -346,7 +346,7 @@ class Simulation:
         row, sending = shipment.delivery, shipment.sending
         assert sending is not None and row.alert is not None
         if shipment.operation is Operation.CREATE:
-            # What an attempt made whose answer was lost is found there by looking before it is made again.
+            # An alert made by an attempt whose answer was lost is found by reading before it is made again.
             name = model.objects.setdefault(row.alert, f"alt_v{row.id}")
             return Delivered(ids={"id": name})
         self.wrong["an id was sent that was never issued"] += sending.ids["id"] != model.objects.get(row.alert)
@@ -355,7 +355,7 @@ class Simulation:
     # --- what must always hold -------------------------------------------------------------------------------
 
     def _check_turn(self, shipment: Shipment) -> None:
-        """Nothing older of the lane waits when a delivery is sent; a late page says so; what is over wakes nobody."""
+        """Checks that nothing older of the lane waits, that a late page says so, and that what is over wakes nobody."""
         row, sending = shipment.delivery, shipment.sending
         assert sending is not None
         lane = self.waiting.get(self._lane(row, sending.key), [])
@@ -380,15 +380,15 @@ class Simulation:
         return found.fetchone() is not None
 
     def _check_order(self, model: Model, lane: str, row: DeliveryRow) -> None:
-        """What arrives is not older than what arrived before in its lane; a dead letter is no longer in the lane."""
+        """Checks that nothing newer of the lane arrived before; a dead letter is no longer in the lane."""
         newest = model.taken.get(lane, 0)
         if newest > row.id:
             newer = self.tx.delivery(newest)
             self._count("inversions", row, newer is None or newer.state == "delivered")
 
     def _count(self, what: str, row: DeliveryRow, is_so: bool) -> None:
-        """Counts what must never be; a dead letter that an operator sent again while something newer of its lane was
-        under way, its answer not yet known, is told apart: nobody could have known better."""
+        """Counts what must never happen. It is counted apart for a dead letter that an operator sent again: something
+        newer of its lane may have been under way, whose answer nobody could know yet."""
         (self.done if row.id in self.by_hand else self.wrong)[what] += is_so
 
     def _no_longer_waits(self, row: DeliveryRow) -> None:
@@ -397,7 +397,7 @@ class Simulation:
             lane.remove(row.id)
 
     def _examine(self) -> None:
-        """The ledger adds up, and of every lane whose head is due the dispatcher is given the head."""
+        """Checks that the ledger adds up, and that the dispatcher is given the head of every lane whose head is due."""
         counted = self._counted()
         found = sum(counted[state] + self.forgotten[state] for state in STATES)
         self.wrong["ledger off by"] += abs(self.accepted - found)
@@ -420,7 +420,7 @@ class Simulation:
         return Counter(dict(self.connection.execute("SELECT state, count(*) FROM deliveries GROUP BY state")))
 
     def _forget(self) -> None:
-        """What ended long ago is removed, as the gateway's own housekeeping does, and stays in the ledger here."""
+        """Removes what ended long ago, as the gateway's own housekeeping does; the ledger here keeps it."""
         before = self._counted()
         with self.connection:
             self.tx.purge(self.now - KEPT_FOR, 100_000)
@@ -429,7 +429,7 @@ class Simulation:
         self.waiting = {lane: rows for lane, rows in self.waiting.items() if rows}
 
     def heal(self) -> None:
-        """No fault any more: everything that waits leaves, and every upstream ends where the record is."""
+        """Ends all outages and delivers everything that waits; what still waits then is counted as wrong."""
         for place in list(self.under_way):
             self._end(place)
         for model in self.models.values():
@@ -449,7 +449,7 @@ class Simulation:
 
 
 def simulate(operations: int, seed: int, kind: type[SqliteTx] = SqliteTx, keys: int = 150) -> Simulation:
-    """One simulation; a sound store also has to heal."""
+    """Runs one simulation; a sound store also has to heal."""
     simulation = Simulation(seed, kind, keys)
     simulation.run(operations)
     if kind is SqliteTx:
@@ -458,7 +458,7 @@ def simulate(operations: int, seed: int, kind: type[SqliteTx] = SqliteTx, keys: 
 
 
 def measure(operations: int, seed: int) -> Result:
-    """The simulation and both controls."""
+    """Runs the simulation and both controls."""
     began = time.monotonic()
     found = simulate(operations, seed)
     took = time.monotonic() - began

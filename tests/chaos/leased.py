@@ -1,7 +1,7 @@
-"""A replica with a lease of a length that a test can wait for, and with a fault where one is asked for: the controls.
+"""A replica whose lease is short enough for a test to wait for, and which can be given a fault for negative controls.
 
-`python -m tests.chaos.leased SECONDS FAULT …` with the arguments of `serve` behind it. With `none` it is the gateway
-as it is. `heedless`: it records outcomes although another replica has taken the delivery over.
+`python -m tests.chaos.leased SECONDS FAULT …`, followed by the arguments of `serve`. `none`: the gateway as it is.
+`heedless`: it records outcomes although another replica has taken the delivery over.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gateway.store.opening import open_store
 
 
 def leased(seconds: float, fault: str = "none") -> tuple[str, ...]:
-    """The program."""
+    """Returns the arguments that start this program."""
     return ("-m", "tests.chaos.leased", str(seconds), fault)
 
 

@@ -1,6 +1,6 @@
 """Promise 24: liveness ignores upstreams, readiness means "can make an alert durable". Under each fault of an upstream
-the gateway stays alive and ready, and answers both at once; once its store is full it stays alive and is not ready
-within two seconds, and is ready again when there is room.
+the gateway stays alive and ready, and answers both at once. When its store becomes full it stays alive, says within two
+seconds that it is not ready, and is ready again when there is room.
 
     python -m tests.chaos.liveness --seconds 3
 """
@@ -26,7 +26,7 @@ FAULTS: tuple[Behaviour, ...] = (*MODES, say(401), say(403), say(429, headers={"
 
 
 class Watch:
-    """What the probes of an orchestrator see."""
+    """An orchestrator's probes, and what they saw."""
 
     def __init__(self, h: House) -> None:
         self._h = h
@@ -36,7 +36,7 @@ class Watch:
         self.unalive = 0
 
     def probe(self) -> bool:
-        """Asks for life and readiness; answers whether it is ready."""
+        """Probes liveness and readiness; returns whether it is ready."""
         began = time.monotonic()
         self.unalive += self._client.get("/-/healthy").status_code != 200
         ready = self._client.get("/-/ready").status_code == 200
@@ -45,7 +45,7 @@ class Watch:
         return ready
 
     def until(self, ready: bool, seconds: float) -> float:
-        """Seconds until it is ready, or not."""
+        """Probes until it is `ready`, or not ready; returns the seconds that took."""
         began = time.monotonic()
         while self.probe() is not ready and time.monotonic() - began < seconds:
             time.sleep(0.02)
@@ -57,7 +57,7 @@ class Watch:
 
 
 def measure(seconds: float, *, is_filled: bool = True) -> Result:
-    """Each fault for so long, then a full store."""
+    """Applies each fault for `seconds`, then fills the store."""
     unready: list[str] = []
     with (
         tempfile.TemporaryDirectory() as directory,
@@ -93,9 +93,9 @@ def measure(seconds: float, *, is_filled: bool = True) -> Result:
 
 
 def _full_store(h: House, watch: Watch) -> tuple[float, float]:
-    """Seconds until a gateway whose store is full says so, and until it is ready again with room."""
+    """Fills the store; returns the seconds until the gateway is not ready, and until it is ready again with room."""
     fill(h)
-    for number in range(200):  # what room was left in its pages
+    for number in range(200):  # uses up the room left in its pages
         event = {"monitor_id": "m", "type": "down", "message": "x" * 4000 + str(number)}
         if h.call("POST", "/uptinio/alerts", event).status == 503:
             break

@@ -1,7 +1,7 @@
 """An open-loop load: requests are due at a rate whatever becomes of the earlier ones, and the senders keep a ledger.
 
-Times are counted from when a request was due, so that a gateway that stands still is not spared the requests it would
-have had. Nothing here knows how a gateway is started, or what it does with what it took.
+So a gateway that stands still is not spared the requests that it would have had. It must not know how a gateway is
+started, or what it does with what it accepted.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ Fate = Literal["acknowledged", "refused", "unknown", "untaken"]
 
 @dataclass(slots=True)
 class Told:
-    """One request and what its sender was told. `nonce` is what its summary says; the key is the same, or the
-    gateway's to choose."""
+    """One request and what its sender was told. `nonce` is its summary, and its key unless the gateway chooses that."""
 
     nonce: str
     word: str
@@ -45,7 +44,7 @@ class Told:
 
 
 class Ledger:
-    """Everything that was asked and told. What could not be sent at all is counted and not kept."""
+    """All requests and their results. Those that could not be sent at all are counted and not kept."""
 
     def __init__(self) -> None:
         self.told: list[Told] = []
@@ -55,14 +54,14 @@ class Ledger:
         self._open: deque[str] = deque()
 
     def next(self, due: float) -> Told:
-        """What is to be sent next: alerts with a key, alerts without one, and an end for what was taken earlier."""
+        """Returns the next request: an alert with a key, one without, or the end of one acknowledged earlier."""
         self._number += 1
         if self._number % 4 == 0 and len(self._open) > 20:
             return Told(self._open.popleft(), "RESOLVE", True, due)
         return Told(f"n-{self._number:07}", "ALERT", self._number % 4 != 1, due)
 
     def note(self, told: Told) -> None:
-        """Writes down what became of a request."""
+        """Records the result of a request."""
         if told.fate == "untaken":
             self.untaken += 1
             return
@@ -71,16 +70,16 @@ class Ledger:
             self._open.append(told.nonce)
 
     def of(self, fate: Fate) -> list[Told]:
-        """The requests that came to this."""
+        """Returns the requests with this fate."""
         return [one for one in self.told if one.fate == fate]
 
     def acknowledged(self) -> int:
-        """How many were acknowledged."""
+        """Returns how many were acknowledged."""
         return sum(one.fate == "acknowledged" for one in self.told)
 
 
 def quantile(values: list[float], share: float) -> float:
-    """The value that this share of them does not exceed."""
+    """Returns the value that this share of the values does not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
 
@@ -100,7 +99,7 @@ class Sender(asyncio.Protocol):
         self._transport = transport
 
     def send(self, told: Told) -> None:
-        """Sends a request; whoever reads the ledger learns what came of it."""
+        """Sends a request; its result goes into the ledger."""
         body = told.body()
         head = b"POST /api/events HTTP/1.1\r\nHost: gateway\r\nContent-Length: %d\r\n\r\n"
         self._told = told
@@ -141,7 +140,7 @@ class Sender(asyncio.Protocol):
         self._load.ledger.note(told)
 
     def close(self) -> None:
-        """Ends it, whatever is under way."""
+        """Aborts the connection, whatever is under way."""
         self._transport.abort()
 
     @property
@@ -151,8 +150,8 @@ class Sender(asyncio.Protocol):
 
 
 class Load:
-    """Offers requests to one port at a rate. At most `most` are under way; one more would be the client's lateness,
-    which is counted."""
+    """Offers requests to one port at a rate. At most `most` are under way; one more is not sent, but counted as the
+    client's lateness (`late` in the ledger)."""
 
     def __init__(self, ledger: Ledger, port: int, most: int = 256) -> None:
         self.ledger = ledger
@@ -165,15 +164,15 @@ class Load:
 
     @property
     def refused_connections(self) -> list[float]:
-        """When a connection was refused."""
+        """The times at which connections were refused."""
         return [at for at, _ in self.refusals]
 
     def places(self) -> Sequence[int]:
-        """The ports that a new connection is tried at, one after the other."""
+        """Returns the ports at which a new connection is tried, one after the other."""
         return (self._port,)
 
     def is_usable(self, sender: Sender) -> bool:
-        """Whether a kept-alive connection may be used again."""
+        """Returns whether a kept-alive connection may be used again."""
         return not sender.is_closing
 
     async def offer(self, rate: float, stop: asyncio.Event) -> None:
@@ -220,11 +219,11 @@ class Load:
         self.ledger.note(told)
 
     def idle(self, sender: Sender) -> None:
-        """A connection whose request was answered."""
+        """Takes back a connection whose request was answered."""
         self._idle.append(sender)
 
     def gone(self, sender: Sender) -> None:
-        """A connection that was closed."""
+        """Forgets a connection that was closed."""
         self._all.discard(sender)
         if sender in self._idle:
             self._idle.remove(sender)

@@ -1,4 +1,4 @@
-"""A gateway that does not know its own name when it comes back, for the negative control of the promise about loops."""
+"""A gateway that does not recognise its own name in what comes back, for the negative control of promise 25."""
 
 from __future__ import annotations
 

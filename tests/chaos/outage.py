@@ -2,7 +2,7 @@
 restart in the middle allows one at once; and when it heals, everything goes out at full rate within a minute, with at
 most a fifth more requests than deliveries.
 
-The negative control makes the breaker deaf: then the upstream is asked all the time.
+In the negative control the breaker never opens, so that the upstream is asked all the time.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SLACK = 2.5
 
 
 async def outage(directory: Path, seconds: float, *, rate: float = 20.0, deaf: bool = False) -> Verdict:
-    """An outage of so many seconds under load, with a restart of the gateway in its middle."""
+    """Runs an outage of `seconds` under load, with a restart of the gateway in its middle."""
     ledger, port, stop = Ledger(), free_port(), asyncio.Event()
     program = DEAF if deaf else GATEWAY
     with sink(directory) as upstream:
@@ -59,7 +59,7 @@ async def outage(directory: Path, seconds: float, *, rate: float = 20.0, deaf: b
 
 
 async def _caught_up(upstream: Sink, ledger: Ledger, within: float = 120.0) -> float:
-    """Waits until everything acknowledged so far has arrived; answers when that was."""
+    """Waits until everything acknowledged so far has arrived; returns when that was."""
     end = time.monotonic() + within
     while time.monotonic() < end:
         taken = {arrival.summary for arrival in upstream.arrivals() if arrival.status == 202}

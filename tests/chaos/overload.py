@@ -34,7 +34,7 @@ async def overload(
     may_wait: int = MAY_WAIT,
     program: tuple[str, ...] = GATEWAY,
 ) -> Verdict:
-    """Offers `factor` times the capacity for so many seconds."""
+    """Offers `factor` times the capacity for `seconds`."""
     ledger, port, crashes = Ledger(), free_port(), list[float]()
     with sink(directory) as upstream:
         config = configuration(directory, upstream.url, top=f"max_waiting = {{ deliveries = {may_wait} }}")

@@ -36,14 +36,14 @@ POISON = {
 
 
 class Fussy:
-    """An upstream that refuses what its summary or key says it is to refuse, until it is cured."""
+    """An upstream that refuses what the key of an event tells it to refuse, until it is cured."""
 
     def __init__(self) -> None:
         self.is_cured = False
         self.taken: defaultdict[str, list[str]] = defaultdict(list)
 
     def __call__(self, got: Got) -> Behaviour:
-        """Takes an event, or refuses it."""
+        """Accepts an event, or refuses it."""
         key, word = got.body["alertKey"], got.body["eventType"]
         status, only = int(key.split("-")[1]), key.split("-")[2]
         is_refused = only in ("all", word) or (only == "later" and word != WORDS[0])
@@ -54,7 +54,7 @@ class Fussy:
 
 
 def replay(h: House) -> tuple[int, list[str]]:
-    """What an operator does: every dead letter again; how many, and which were refused."""
+    """Sends every dead letter again, as an operator does; returns how many, and which were refused."""
     with contextlib.closing(apsw.Connection(h.gateway.config.store)) as connection:
         connection.set_busy_timeout(5000)
         tx = SqliteTx(connection)
@@ -72,16 +72,16 @@ def spoil(h: House, command: int) -> None:
 
 
 def states(h: House) -> Counter[str]:
-    """How many deliveries are in each state."""
+    """Returns how many deliveries are in each state."""
     return Counter(str(state) for state in rows(h, "state", "deliveries"))
 
 
 def _send(h: House, alerts: int, chance: random.Random) -> int:
-    """Alerts with their four events each, some of them poison; how many events."""
+    """Sends alerts with four events each, some of them poison; returns how many events."""
     sent = 0
     for number in range(alerts):
         status = (*POISON, 0, 0, 0)[number % 6]
-        # What is said of an alert that never got there is void; poison of a whole alert therefore is its first event.
+        # Later events of an alert that never got there are void: of an alert that is all poison only the first dies.
         only = "all" if number < 6 else chance.choice(("all", "later", *WORDS[1:]))
         key = f"key-{status}-{only}-{number}"
         for word in WORDS:
@@ -91,14 +91,14 @@ def _send(h: House, alerts: int, chance: random.Random) -> int:
 
 
 def _backward(taken: dict[str, list[str]]) -> int:
-    """Keys whose events arrived in another order than they were sent."""
+    """Returns how many keys' events arrived in another order than they were sent."""
     return sum(
         [WORDS.index(word) for word in words] != sorted(WORDS.index(word) for word in words) for words in taken.values()
     )
 
 
 def measure(alerts: int, seed: int) -> Result:
-    """The poison, the ledger, and the replay."""
+    """Sends the poison and replays it; checks the ledger."""
     fussy, broken = Fussy(), []
     with (
         tempfile.TemporaryDirectory() as directory,
@@ -137,7 +137,7 @@ def measure(alerts: int, seed: int) -> Result:
 
 
 def _unreadable(h: House, upstream: Any, many: int) -> int:
-    """Commands that are spoilt while they wait behind others of their lane; how many events it took."""
+    """Spoils commands while they wait behind others of their lane; returns how many events that took."""
     h.wait_for(lambda: not states(h)["waiting"], 60)
     answer = upstream.answer
     upstream.always(say(503))

@@ -1,13 +1,13 @@
 """Promise 2: survives power loss, a torn and a truncated write-ahead log.
 
-The store runs in this process on a disk that can lose power (`crashfs`): writers in groups, checkpoints among them.
-Then the disk is shown as it may have been at random instants; each image is opened as a gateway would, must be sound,
-and must hold everything that was acknowledged by then. The next round goes on from one of the images. The full figure:
-`python -m tests.chaos.power --images 10000`. The negative control runs at `synchronous=NORMAL`.
+The store runs in this process on a disk that can lose power (`crashfs`), with groups of concurrent writes and
+checkpoints. Then images are made of the disk as it may have been at random instants; each is opened as a gateway would,
+must be sound, and must hold everything that was acknowledged by then. The next round goes on from one of the images.
+The full figure: `python -m tests.chaos.power --images 10000`. The negative control runs at `synchronous=NORMAL`.
 
-With `--failing` every fourth stretch meets a disk whose syncs fail (promise 3): nobody is told a success then, and the
-store goes on by itself afterwards. SQLite's index of the log is in memory here (a VFS written in Python has no shared
-memory); what is written and synced is the same.
+With `--failing` the disk's syncs fail in every fourth group (promise 3): nothing may be acknowledged then, and the
+store must go on by itself afterwards. SQLite's index of the log is in memory here (a VFS written in Python has no
+shared memory); what is written and synced is the same.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class _OnDisk(SqliteStore):
 
 @dataclass
 class Tally:
-    """What all the images of a run came to."""
+    """The results of all the images of a run."""
 
     images: int = 0
     facts: int = 0
@@ -76,7 +76,7 @@ class Tally:
 
 @dataclass
 class _Round:
-    """One life of the store: what it was made from, what was done in it, and in which order."""
+    """One life of the store: the files it began with, and what was written in it, in order."""
 
     chance: random.Random
     tally: Tally
@@ -86,19 +86,19 @@ class _Round:
     fails: bool = False
 
     def accept(self, number: int, padding: str, tx: Tx) -> None:
-        """What a command writes: the alert, the command and its delivery, together."""
+        """Writes what a command does: the alert, the command and its delivery, together."""
         tx.insert_alert(alert(number, key=f"k-{number}", resource=padding))
         tx.insert_command(command_row(number, alert=number))
         tx.insert_delivery(delivery(number, alert=number, lane=f"l-{number}"))
         self.order.append(("accepted", number))
 
     def deliver(self, number: int, tx: Tx) -> None:
-        """What a delivery writes when it ended."""
+        """Writes what the end of a delivery does."""
         tx.update_delivery(delivery(number, alert=number, lane=f"l-{number}", state="delivered", finished_at=number))
         self.order.append(("delivered", number))
 
     async def live(self, directory: Path, synchronous: str) -> list[Entry]:
-        """Runs the store on a disk made of `files`; answers what happened to it."""
+        """Runs the store on a disk made of `files`; returns the log of that disk."""
         for name, data in self.files.items():
             (directory / name).write_bytes(data)
         disk = Disk(f"crash{next(_names)}")
@@ -138,7 +138,7 @@ class _Round:
 
 
 async def _found(path: Path) -> set[Fact]:
-    """What a store holds when it is opened again; raises where it is not sound."""
+    """Opens a store and returns what it holds; raises if it is not sound."""
     async with SqliteStore(str(path), exclusive=False) as store:
         rows, _ = await store.read(lambda tx: tx.alerts("s", AlertFilter()))
         sent = await store.read(lambda tx: tx.deliveries(DeliveryFilter(limit=1_000_000)))
@@ -156,7 +156,7 @@ async def _found(path: Path) -> set[Fact]:
 
 
 async def _look(files: dict[str, bytes], told: list[Fact], round_: _Round, room: Path) -> set[Fact] | None:
-    """Opens one image and adds what it holds to the tally; None where it is no store any more."""
+    """Opens one image, adds its result to the tally, and returns what it holds; None if it is not sound."""
     tally = round_.tally
     with tempfile.TemporaryDirectory(dir=room) as directory:
         for name, data in files.items():
@@ -172,7 +172,7 @@ async def _look(files: dict[str, bytes], told: list[Fact], round_: _Round, room:
     lost = set(told) - found
     tally.lost += len(lost)
     tally.first = tally.first or (f"{min(lost)}" if lost else "")
-    if not round_.fails:  # what was written in one order is there in that order
+    if not round_.fails:  # what is there must be what was written first
         tally.out_of_order += set(round_.order[: len(found)]) != found
     return found
 
@@ -180,7 +180,7 @@ async def _look(files: dict[str, bytes], told: list[Fact], round_: _Round, room:
 async def power(
     directory: Path, images: int, *, synchronous: str = "FULL", fails: bool = False, seed: int = 1
 ) -> Verdict:
-    """Looks at so many images of disks that lost power."""
+    """Examines `images` images of disks that lost power."""
     chance, tally, round_ = random.Random(seed), Tally(), None
     room = IN_MEMORY if os.path.isdir(IN_MEMORY) else directory  # noqa: ASYNC240  (nothing else runs here)
     for life in itertools.count():

@@ -1,5 +1,5 @@
-"""Gateway processes for the harnesses: a configuration, a start that is timed, and the two questions any process is
-asked. A gateway is started as an operator would, `python -m gateway.cli serve`, and killed by its own id."""
+"""Gateway processes for the harnesses: their configuration, a timed start, and whether one is ready or has drained. A
+gateway is started as an operator would, `python -m gateway.cli serve`, and killed by its own id."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tests.chaos.sink import ROOT
 
 GATEWAY = ("-m", "gateway.cli", "serve")
 FORGETFUL = ("-m", "tests.chaos.forgetful")
-"""What breaks the promises about durability: the negative control."""
+"""A gateway that breaks the promises about durability: the negative control."""
 UPSTREAM_KEY = "chaos-upstream-key-0123456789"
 CONCURRENCY = 8
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on."""
+    """Returns a free port on loopback."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]
@@ -44,7 +44,7 @@ def configuration(
     store: Path | None = None,
     retry: tuple[str, str] = ("20ms", "200ms"),
 ) -> Path:
-    """A gateway in front of one upstream."""
+    """Writes the configuration of a gateway in front of one upstream; returns its path."""
     path = directory / "gateway.toml"
     path.write_text(
         f'store = "sqlite://{store or directory / "gateway.db"}"\n{top}\n'
@@ -86,14 +86,14 @@ class Process:
         return self._running.pid
 
     async def get(self, path: str, client: httpx.AsyncClient) -> httpx.Response | None:
-        """An answer, None where nobody answers."""
+        """Gets a path of the gateway; returns None if there is no answer."""
         try:
             return await client.get(self.url + path, timeout=5)
         except httpx.HTTPError:
             return None
 
     async def ready(self, within: float = 30.0) -> float:
-        """Waits until the gateway says that it is ready; answers how many seconds after its start that was."""
+        """Waits until the gateway says that it is ready; returns how many seconds after its start that was."""
         async with httpx.AsyncClient() as client:
             while time.monotonic() < self.started + within:
                 answer = await self.get("/-/ready", client)
@@ -105,7 +105,7 @@ class Process:
         raise AssertionError(f"the gateway was not ready within {within:g} s: {self.log.read_text()[-2000:]}")
 
     async def drained(self, within: float = 120.0, every: float = 0.1) -> bool:
-        """Waits until nothing waits in the outbox, looking `every` so many seconds; tells whether that came to be."""
+        """Waits until nothing waits in the outbox, looking every so many seconds; returns whether that was in time."""
         end = time.monotonic() + within
         async with httpx.AsyncClient() as client:
             while time.monotonic() < end:
@@ -116,17 +116,17 @@ class Process:
         return False
 
     def resident(self) -> float:
-        """The most memory that the process ever had, in MiB."""
+        """Returns the most memory that the process ever had, in MiB."""
         text = Path(f"/proc/{self.pid}/status").read_text()
         return int(text.split("VmHWM:")[1].split()[0]) / 1024
 
     def kill(self) -> None:
-        """SIGKILL, whatever it is doing; waits until it is gone."""
+        """Sends SIGKILL, whatever it is doing; waits until it is gone."""
         self._running.kill()
         self._running.wait()
 
     async def terminate(self, within: float = 40.0) -> int:
-        """SIGTERM; answers the exit status, -9 where it had to be killed."""
+        """Sends SIGTERM; returns the exit status, -9 if it had to be killed."""
         self._running.terminate()
         try:
             return await asyncio.to_thread(self._running.wait, within)
@@ -142,7 +142,7 @@ def _waiting(metrics: str) -> float:
 
 @contextlib.asynccontextmanager
 async def running(config: Path, port: int, **how: Any) -> AsyncIterator[Process]:
-    """A gateway that is ready; killed at the end if it is still there."""
+    """Runs a gateway; yields it once it is ready, and kills it at the end if it is still there."""
     process = Process(config, port, **how)
     try:
         await process.ready()
@@ -152,8 +152,8 @@ async def running(config: Path, port: int, **how: Any) -> AsyncIterator[Process]
 
 
 async def outbox(path: Path, *, is_whole: bool = True) -> list[DeliveryRow]:
-    """Every delivery in a store's file; none where there is no file. The ledger over them adds up (promise 30), unless
-    a negative control has taken something out."""
+    """Returns every delivery in a store's file; none if there is no file. Checks that the ledger adds up (promise 30),
+    unless it is not `is_whole`, as a negative control has taken something out."""
     if not path.exists():  # noqa: ASYNC240  (nothing else runs by then)
         return []
     async with SqliteStore(str(path), exclusive=False) as store:
@@ -161,7 +161,7 @@ async def outbox(path: Path, *, is_whole: bool = True) -> list[DeliveryRow]:
 
 
 def added_up(tx: Tx) -> list[DeliveryRow]:
-    """Every delivery of a store whose ledger adds up; an `AssertionError` says for whom it does not."""
+    """Returns every delivery of a store; raises `AssertionError` if the ledger of any caller does not add up."""
     wrong = [line for line in tx.ledger(0, "caller") if not line.adds_up]
     assert not wrong, f"the ledger does not add up: {wrong}"
     return _all(tx)

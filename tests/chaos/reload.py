@@ -1,8 +1,8 @@
 """Reloads under load: `python -m tests.chaos.reload --reloads 100`. guarantees.md 17.
 
 Callers send without a pause while the configuration is replaced again and again, every second time by a bad file.
-Each good version names itself in what it sends and where it sends it, so an alert that saw two versions shows. Prints
-one line of figures; exit 1 where one is not as promised. It must not know what the gateway is made of.
+Each good version is named in what it sends and where it sends it, so that an alert that saw two versions is detected.
+Prints one line of figures; exits 1 if one is not as promised. It must not know what the gateway is made of.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BAD = ("listen = ", '[inbound.nobody]\nkeys = { ci = "k" }\n', 'listen = "127.0.
 
 @dataclass
 class Figures:
-    """What came of a run."""
+    """The results of a run."""
 
     reloads: int = 0
     refused: int = 0
@@ -56,7 +56,7 @@ class Load:
     failed: list[str] = field(default_factory=list)
 
     def send(self, caller: int) -> None:
-        """One caller, until it is stopped."""
+        """Runs one caller until it is stopped."""
         with httpx.Client(timeout=10) as client:
             number = 0
             while not self.stop.is_set():
@@ -73,7 +73,7 @@ class Load:
 
 
 def written(directory: Path, url: str, version: int) -> str:
-    """A configuration whose version is in the path of both upstreams and in what the route sets."""
+    """Returns a configuration with its version in the path and key of both upstreams and in what the route sets."""
     tables = "".join(
         f'[upstreams.{name}]\ndialect = "ilert"\nurl = "{url}/{name}/v{version}"\nkey = "k{version}"\n'
         for name in ("one", "two")
@@ -84,7 +84,7 @@ def written(directory: Path, url: str, version: int) -> str:
 
 
 def reload(running: Running, config: Path, text: str, *, is_good: bool, count: int) -> None:
-    """Replaces the file at once, says so, and waits until it was taken or refused."""
+    """Replaces the file atomically, sends SIGHUP, and waits until it was accepted or refused."""
     fresh = config.with_suffix(".new")
     fresh.write_text(text)
     fresh.replace(config)
@@ -95,7 +95,7 @@ def reload(running: Running, config: Path, text: str, *, is_good: bool, count: i
 
 
 def run(directory: Path, reloads: int) -> Figures:
-    """Reloads that often under load, and counts."""
+    """Reloads `reloads` times under load, and counts."""
     config, figures = directory / "gateway.toml", Figures(reloads=reloads)
     with chaos(say(202, {})) as upstream:
         config.write_text(written(directory, upstream.url, 0))
@@ -125,14 +125,14 @@ def run(directory: Path, reloads: int) -> Figures:
 
 
 def _arrive(upstream: Chaos, load: Load) -> None:
-    """Waits for what was acknowledged; what does not come is counted as lost."""
+    """Waits for what was acknowledged, but not forever: what does not come is counted as lost."""
     end = time.monotonic() + 30
     while len(list(upstream.got)) < 2 * len(load.acknowledged) and time.monotonic() < end:
         time.sleep(0.05)
 
 
 def _count(upstream: Chaos, load: Load, figures: Figures) -> None:
-    """Per alert the versions that were set in it, and per request whether address and key are of one version."""
+    """Counts alerts that were set in by two versions, requests whose address and key are of two, and what was lost."""
     said: dict[str, set[str]] = {}
     arrived: dict[str, set[str]] = {}
     seen: set[str] = set()

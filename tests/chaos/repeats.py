@@ -1,5 +1,5 @@
-"""Promise 4: at least once, with the same key or id on every attempt. Upstreams take a request and then reset, cut off,
-hang, or answer with a fault; what arrives again must carry the key it carried before. Where an upstream issues ids and
+"""Promise 4: at least once, with the same key or id on every attempt. Upstreams accept a request and then reset, cut
+off, hang, or answer with a fault; what arrives again must have the key it had before. Where an upstream issues ids and
 can be read, nothing is made twice. Then gateways are killed while upstreams hold their answers back: at most what was
 in flight is repeated.
 
@@ -29,11 +29,11 @@ from tests.harness import KEY, House
 
 LOST: tuple[Behaviour, ...] = (RESET_AFTER, CUT, HANG, say(500), say(502), say(504))
 CONCURRENCY = 16
-"""That of the gateways that are killed: so much may be in flight."""
+"""Concurrency of the gateways that are killed: so many requests may be in flight."""
 
 
 class Losing:
-    """An upstream that takes what it is sent; of its answers a part is lost."""
+    """An upstream that accepts everything, but loses some of its answers."""
 
     def __init__(self, vendor: Vendor | None, seed: int) -> None:
         self._vendor = vendor
@@ -41,7 +41,7 @@ class Losing:
         self.lost = 0
 
     def __call__(self, got: Got) -> Behaviour:
-        """Commits first."""
+        """Accepts a request, and then answers it or loses the answer."""
         answer = self._vendor(got) if self._vendor else say(202, {})
         if got.method == "GET" or self._chance.random() >= 0.3:
             return answer
@@ -50,7 +50,7 @@ class Losing:
 
 
 def measure(pages: int, crashes: int, seed: int) -> Result:
-    """Lost answers, then crashes."""
+    """Tests lost answers, then crashes."""
     figures: dict[str, Any] = {"pages": pages}
     broken: list[str] = []
     with tempfile.TemporaryDirectory() as directory:
@@ -95,7 +95,7 @@ def _lost_answers(directory: Path, pages: int, seed: int, figures: dict[str, Any
 
 
 def _send(h: House, pages: int) -> None:
-    """Half of them with a key, half with one that has to be invented; no two alike."""
+    """Sends pages, half of them with a key, half with one that the gateway has to invent; no two alike."""
     for number in range(pages):
         if number % 2:
             assert page(h, f"key-{number}", summary=f"page {number}").status == 202
@@ -105,7 +105,7 @@ def _send(h: House, pages: int) -> None:
 
 
 def _crashes(directory: Path, crashes: int, figures: dict[str, Any], broken: list[str]) -> None:
-    """Kills gateways while the upstream has taken what is in flight and holds back every answer."""
+    """Kills gateways while the upstream has received what is in flight and holds back every answer."""
     with chaos(HANG) as upstream:
         config = configuration(directory, upstream)
         sent = 0

@@ -1,9 +1,9 @@
 """Promises 14 and 30: two replicas over one PostgreSQL, one of them killed, or frozen past its lease and thawed again.
 
-Under an open-loop load through a balancer, again and again: every second time SIGKILL at a random instant, else SIGSTOP
-while the victim has a delivery under way that its upstream takes seconds for, so that the other replica is still at it
-when the victim wakes up and comes to record. Triggers in the database write down who changes what. Then the senders'
-ledger, the store, the sink and the gateway's own report are compared.
+Under an open-loop load through a balancer, again and again, in turns: SIGKILL at a random instant, or SIGSTOP while the
+victim has a delivery under way for which its upstream takes seconds, so that the other replica is still busy with it
+when the victim wakes up and wants to record the outcome. Triggers in the database record who changes what. Then the
+senders' ledger, the store, the sink and the gateway's own report are compared.
 
 The full figure: `python -m tests.chaos.replicas --kills 20`. The negative controls are a gateway that does not heed the
 fence, and one whose lease outlives the test.
@@ -51,7 +51,7 @@ SLOW = 3.0
 
 @dataclass
 class _Run:
-    """What is going on, and what it came to so far."""
+    """The state of a run, and its results so far."""
 
     url: str
     lease: float
@@ -64,7 +64,7 @@ class _Run:
     left: int = 0
 
     async def kill(self, victim: Replica) -> None:
-        """SIGKILL at a random instant; another one starts in its place."""
+        """Kills a replica at a random instant; another one starts in its place."""
         await asyncio.sleep(self.chance.uniform(0.3, 1.0))
         name = victim.name
         victim.process.kill()
@@ -81,7 +81,7 @@ class _Run:
         self.taken_over.append(time.monotonic() - since)
 
     async def freeze(self, victim: Replica, other: Replica) -> None:
-        """SIGSTOP while something slow is under way; SIGCONT while the other one is at the same thing."""
+        """Stops a replica during a slow delivery; lets it go on while the other replica is busy with the same one."""
         nonce = f"slow-{len(self.crashes)}"
         self.upstream.mood(delays={nonce: SLOW})
         await self.say(victim, nonce, "ALERT")
@@ -99,7 +99,7 @@ class _Run:
         await victim.process.ready(within=time.monotonic() - victim.process.started + 10)
 
     async def say(self, replica: Replica, nonce: str, word: str) -> None:
-        """One request to a certain replica, in the ledger like all others."""
+        """Sends a request to a certain replica; it is in the ledger like all others."""
         now = time.monotonic()
         told = Told(nonce, word, True, now, sent=now)
         async with httpx.AsyncClient() as client:
@@ -119,7 +119,7 @@ async def replicas(
     seed: int = 1,
     kills_too: bool = True,
 ) -> Verdict:
-    """Kills or freezes so often, one replica after the other, and compares; `kills_too` or freezes alone."""
+    """Kills or freezes one replica after the other, `kills` times, and compares; only freezes without `kills_too`."""
     url, ledger, stop = shared().database(), Steps(), asyncio.Event()
     await prepared(url)
     with sink(directory, delay=0.03) as upstream:

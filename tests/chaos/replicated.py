@@ -1,5 +1,5 @@
-"""Several gateway processes over one PostgreSQL: how they are configured, a load that fails over like a balancer, and
-what the database itself wrote down about who changed what.
+"""Several gateway processes over one PostgreSQL: their configuration, a load that fails over like a balancer, and the
+database's own record of who changed what.
 
 It must not know what is done to them.
 """
@@ -29,11 +29,11 @@ from tests.chaos.sink import ROOT, Arrival
 from tests.chaos.verdicts import Verdict
 
 LEASE = 15.0
-"""What a gateway keeps to when it is not told otherwise."""
+"""Seconds of a gateway's default lease."""
 STEPS = ("ALERT", "ACCEPT", "RESOLVE")
 
-# Who took a delivery into his hands, and whoever changed one, in the server's own words. What a replica may do to what
-# it does not hold (`owner`, `fence`, `leased_until` are how it takes it) is not written down as a change.
+# Triggers by which the server records who took a delivery over, and who changed one. What a replica may change in a
+# delivery that it does not own (`owner`, `fence` and `leased_until`, to take it over) is not recorded as a change.
 _WATCH = """
 CREATE TABLE seen_taken (at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(), delivery BIGINT, owner TEXT, by TEXT);
 CREATE TABLE seen_changed (at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(), delivery BIGINT, owner TEXT, by TEXT);
@@ -64,14 +64,14 @@ SELECT count(*) FROM seen_changed c JOIN whose w ON w.owner = c.owner WHERE w.by
 
 
 async def prepared(url: str) -> None:
-    """An empty store, with triggers that write down who changes what."""
+    """Makes an empty store, with triggers that record who changes what."""
     async with PostgresStore(url, exclusive=False):
         pass
     asked(url, _WATCH)
 
 
 def asked(url: str, statement: str, *values: object) -> int:
-    """Runs a statement as somebody else; answers the number that it gives, if it gives one."""
+    """Runs a statement over a connection of its own; returns the number that it gives, 0 if it gives none."""
     with psycopg.connect(url, autocommit=True, connect_timeout=5) as connection:
         found = connection.execute(statement.encode(), values or None)
         row = found.fetchone() if found.description else None
@@ -79,18 +79,18 @@ def asked(url: str, statement: str, *values: object) -> int:
 
 
 def stale_changes(url: str) -> int:
-    """How often a replica changed a delivery, or noted an attempt of one, that another had in its hands."""
+    """Returns how often a replica changed a delivery, or recorded an attempt of one, that another owned."""
     return asked(url, _STALE)
 
 
 def held_by(url: str, name: str) -> int:
-    """How many deliveries wait in the hands of the replica of this name."""
+    """Returns how many waiting deliveries the replica of this name owns."""
     owners = "SELECT owner FROM seen_taken WHERE by = %s"
     return asked(url, f"SELECT count(*) FROM deliveries WHERE state = 'waiting' AND owner IN ({owners})", name)
 
 
 async def outbox(url: str) -> list[DeliveryRow]:
-    """Every delivery of a store."""
+    """Returns every delivery of a store."""
     async with PostgresStore(url, exclusive=False) as store:
         return await store.read(added_up)
 
@@ -140,15 +140,15 @@ class Replica:
         return self
 
     def freeze(self) -> None:
-        """It stands still, and does not know it."""
+        """Stops it with SIGSTOP, which it does not notice."""
         os.kill(self.process.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Goes on."""
+        """Lets it go on (SIGCONT)."""
         os.kill(self.process.pid, signal.SIGCONT)
 
     def reported(self) -> list[dict[str, object]]:
-        """The ledger as an operator asks for it; nothing where the command says that it does not add up."""
+        """Returns the ledger that the operator's command prints; empty if the command says that it does not add up."""
         line = [sys.executable, "-m", "gateway.cli", "report", "--config", str(self.config), "--json"]
         done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
         found: list[dict[str, object]] = json.loads(done.stdout)["ledger"] if done.returncode == 0 else []
@@ -156,7 +156,7 @@ class Replica:
 
 
 async def judge_ledger(verdict: Verdict, replica: Replica, rows: Sequence[DeliveryRow]) -> None:
-    """Promise 30: what the command says adds up, and speaks of every delivery that there is."""
+    """Checks promise 30: the ledger that the command prints adds up, and includes every delivery."""
     lines = await asyncio.to_thread(replica.reported)
     verdict.hold(bool(lines), "the ledger does not add up")
     received = sum(int(str(line["received"])) for line in lines)
@@ -165,14 +165,14 @@ async def judge_ledger(verdict: Verdict, replica: Replica, rows: Sequence[Delive
 
 
 class Steps(Ledger):
-    """Every second request goes on with what was acknowledged: an alert with a key is accepted, then resolved."""
+    """A ledger whose every second request continues an acknowledged alert with a key: accepts it, then resolves it."""
 
     def __init__(self) -> None:
         super().__init__()
         self._due: deque[tuple[str, str]] = deque()
 
     def next(self, due: float) -> Told:
-        """What is to be sent next."""
+        """Returns the next request to be sent."""
         self._number += 1
         if self._number % 2 == 0 and self._due:
             nonce, word = self._due.popleft()
@@ -180,14 +180,14 @@ class Steps(Ledger):
         return Told(f"n-{self._number:07}", "ALERT", self._number % 4 != 1, due)
 
     def note(self, told: Told) -> None:
-        """Writes down what became of a request."""
+        """Records the result of a request."""
         super().note(told)
         if told.fate == "acknowledged" and told.has_key and told.word != STEPS[-1]:
             self._due.append((told.nonce, STEPS[STEPS.index(told.word) + 1]))
 
     def doubt(self) -> int:
-        """A 503 says that nobody knows, or that nothing was kept: such requests may have been taken all the same.
-        Answers how many there were."""
+        """Counts requests answered 503 as unknown: the gateway may not know whether they were kept, so they may have
+        been. Returns how many there were."""
         doubted = [one for one in self.told if one.fate == "refused" and one.status == 503]
         for one in doubted:
             one.fate = "unknown"
@@ -195,7 +195,7 @@ class Steps(Ledger):
 
 
 def judge_store(verdict: Verdict, ledger: Ledger, rows: Sequence[DeliveryRow]) -> None:
-    """Whatever was acknowledged is in the store, even where it had arrived already."""
+    """Checks that everything acknowledged is in the store, even if it has arrived already."""
     kept = {(str(row.alert), row.operation) for row in rows}
     gone = [one for one in ledger.of("acknowledged") if (one.alert, OPERATIONS[one.word]) not in kept]
     verdict.figures["not in the store"] = len(gone)
@@ -203,7 +203,7 @@ def judge_store(verdict: Verdict, ledger: Ledger, rows: Sequence[DeliveryRow]) -
 
 
 def inversions(arrived: Sequence[Arrival]) -> int:
-    """How many lanes got something for the first time that comes before what they had got already."""
+    """Returns in how many lanes a step first arrived after a later one."""
     seen: defaultdict[str, list[int]] = defaultdict(list)
     for one in arrived:
         step = STEPS.index(one.word)
@@ -213,9 +213,9 @@ def inversions(arrived: Sequence[Arrival]) -> int:
 
 
 class Balanced(Load):
-    """A load over several ports, as a balancer spreads it: new connections go to whoever says that it is ready, the
-    next one is tried where one refuses, and who does not answer at all loses the connections that are idle. Kept-alive
-    connections to one that drains are used on: nothing may be refused there."""
+    """A load over several ports, spread as by a balancer: new connections go to ports that say that they are ready, and
+    to the next one if a port refuses; a port that does not answer at all loses its idle connections. Kept-alive
+    connections to one that drains stay in use: nothing may be refused there."""
 
     def __init__(self, ledger: Ledger, ports: Sequence[int], most: int = 256) -> None:
         super().__init__(ledger, ports[0], most)
@@ -224,18 +224,18 @@ class Balanced(Load):
         self._turn = 0
 
     def places(self) -> Sequence[int]:
-        """Those that are ready, each first in its turn; all where none is, as balancers do."""
+        """Returns the ports that are ready, each first in its turn; all if none is ready, as balancers do."""
         self._turn += 1
         chosen = [port for port in self._ports if self._ready[port] == 200] or self._ports
         at = self._turn % len(chosen)
         return chosen[at:] + chosen[:at]
 
     def is_usable(self, sender: Sender) -> bool:
-        """Not where nobody answers."""
+        """Returns whether a kept-alive connection may be used again: not to a port that does not answer."""
         return super().is_usable(sender) and self._ready[sender.port] is not None
 
     async def run(self, rate: float, stop: asyncio.Event) -> None:
-        """Offers, and looks who is ready, until it is told to stop."""
+        """Offers requests, and probes which ports are ready, until it is told to stop."""
         looking = [asyncio.create_task(self._look(port)) for port in self._ports]
         try:
             await self.offer(rate, stop)
@@ -251,7 +251,7 @@ class Balanced(Load):
 
 
 async def status(client: httpx.AsyncClient, port: int) -> int | None:
-    """How a gateway answers whether it is ready; None where it does not answer."""
+    """Returns the status of a gateway's readiness; None if it does not answer."""
     try:
         return (await client.get(f"http://127.0.0.1:{port}/-/ready")).status_code
     except httpx.HTTPError:
@@ -259,7 +259,7 @@ async def status(client: httpx.AsyncClient, port: int) -> int | None:
 
 
 async def until(holds: Callable[[], bool], within: float, pause: float = 0.1) -> float:
-    """Waits until something is so; answers how many seconds that took, infinity where it did not come about."""
+    """Waits until a condition holds; returns how many seconds that took, infinity if it did not hold in time."""
     began = time.monotonic()
     while not holds():
         if time.monotonic() > began + within:

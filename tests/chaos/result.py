@@ -1,5 +1,5 @@
-"""What a chaos command says at its end: one line with the promise, the figures that it reached and the date, and an
-exit status that tells whether the promise was kept. It must not know what was put to the test."""
+"""The result of a chaos command: one line with the promise, the figures reached and the date, and an exit status that
+tells whether the promise was kept. It must not know what was tested."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from datetime import UTC, datetime
 
 @dataclass(frozen=True)
 class Result:
-    """What a run came to: the promise, its figures by name, and what was broken, if anything."""
+    """The result of a run: the promise, its figures by name, and what was broken, if anything."""
 
     promise: str
     figures: Mapping[str, object]
     broken: Sequence[str] = field(default=())
 
     def line(self) -> str:
-        """The one line for the README's table."""
+        """Returns the line for the README's table."""
         shown = ", ".join(f"{name} {value}" for name, value in self.figures.items())
         ending = "kept" if not self.broken else "BROKEN: " + "; ".join(self.broken)
         return f"{datetime.now(UTC):%Y-%m-%d} promise {self.promise}: {shown}: {ending}"
 
     def tell(self) -> int:
-        """Prints the line; answers the exit status."""
+        """Prints the line; returns the exit status."""
         print(self.line(), flush=True)
         return 1 if self.broken else 0
 
 
 def numbers(about: str, **usual: int) -> argparse.Namespace:
-    """The command line of a chaos command: whole numbers by name, each with its usual value."""
+    """Parses the command line of a chaos command: whole numbers by name, each with its default."""
     parser = argparse.ArgumentParser(description=about)
     for name, value in usual.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, help=f"default {value}")
@@ -39,6 +39,6 @@ def numbers(about: str, **usual: int) -> argparse.Namespace:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest of the values that at least this share of them does not exceed."""
+    """Returns the smallest value that at least this share of the values does not exceed."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]

@@ -1,6 +1,6 @@
-"""Promise 6: retries by the vendor's own rules. Every dialect's every call is answered with every status, with and
-without Retry-After in all its forms, over real HTTP; what comes of it must be what the design says. On a clock of its
-own, hours of refusals follow: never earlier than was asked for, capped, and given up in the end.
+"""Promise 6: retries by the vendor's own rules. Every call of every dialect is answered with every status, with and
+without Retry-After in all its forms, over real HTTP; the outcome must be what the design says. On a virtual clock,
+hours of refusals follow: retries are never earlier than was asked for, capped, and given up in the end.
 
     python -m tests.chaos.retries --every 1
 """
@@ -34,7 +34,7 @@ READS_FIRST = frozenset({404, 409, 422})
 
 
 def text_of(wait: str | None, now: datetime) -> tuple[str | None, tuple[float, float] | None]:
-    """The header, and between how many seconds from now the next attempt may be asked for; None for no wish."""
+    """Returns the header, and between how many seconds from now it asks for the next attempt; None if for no time."""
     dates = {"date": timedelta(seconds=90), "past": timedelta(days=-3), "far": timedelta(days=30)}
     if wait in dates:
         moment = (now + dates[wait]).replace(microsecond=0)
@@ -47,7 +47,7 @@ def text_of(wait: str | None, now: datetime) -> tuple[str | None, tuple[float, f
 
 
 def sending(operation: Operation, upstream: Upstream) -> Sending:
-    """A command to an alert that is there."""
+    """Returns a command for an alert that exists at the upstream."""
     body: dict[str, Any] = {"name": "n", "message": "m", "summary": "s", "labels": {"alertname": "n"}}
     return Sending(
         operation=operation,
@@ -62,7 +62,7 @@ def sending(operation: Operation, upstream: Upstream) -> Sending:
 
 
 async def _answers(upstream: Upstream, there: Chaos, every: int) -> list[str]:
-    """What went wrong with one dialect; how many answers were judged is in `there`."""
+    """Tests one dialect; returns what went wrong. How many answers were judged is in `there`."""
     client = Client(upstream)
     wrong = []
     try:
@@ -71,7 +71,7 @@ async def _answers(upstream: Upstream, there: Chaos, every: int) -> list[str]:
                 continue
             now = datetime.now(UTC)
             text, expected = text_of(wait, now)
-            body: dict[str, Any] | None = {} if status != 304 else None  # which has none
+            body: dict[str, Any] | None = {} if status != 304 else None  # a 304 has no body
             there.always(say(status, body, {"retry-after": text} if text is not None else {}))
             ended = await client.run(upstream.dialect.outbound.calls[operation](sending(operation, upstream)))
             fault = _fault(upstream, status, ended.outcome, expected)
@@ -91,8 +91,8 @@ def _cases(upstream: Upstream) -> Iterator[tuple[Operation, int, str | None]]:
 
 
 def _fault(upstream: Upstream, status: int, outcome: object, expected: tuple[float, float] | None) -> str:
-    """canonical.md, *Verdicts*; a dialect's own exceptions are in its declaration, 407 is a proxy's word, and a
-    redirect nobody's on the alert."""
+    """Returns what is wrong with an outcome by canonical.md, *Verdicts*. A dialect's exceptions are in its declaration,
+    a 407 is a proxy's, and a redirect says nothing about the alert."""
     if 300 <= status < 400:
         return "" if isinstance(outcome, Again) else f"is {type(outcome).__name__}, not tried again"
     exception = upstream.dialect.outbound.verdicts.get(status)
@@ -115,7 +115,7 @@ def _fault(upstream: Upstream, status: int, outcome: object, expected: tuple[flo
 
 
 def matrix(every: int) -> tuple[int, list[str]]:
-    """Every case of every dialect, or every so many; how many there were, and what went wrong."""
+    """Tests every case of every dialect, or every so many; returns how many there were, and what went wrong."""
     asked, wrong = 0, []
     for name in dialects():
         with chaos(say(503)) as there:
@@ -127,7 +127,7 @@ def matrix(every: int) -> tuple[int, list[str]]:
 
 
 def outages(count: int, seed: int) -> tuple[int, list[str]]:
-    """So many outages of a day each on a clock of its own: attempts made, and what went wrong."""
+    """Simulates `count` outages of a day each on a virtual clock; returns the attempts made, and what went wrong."""
     chance, made, wrong = random.Random(seed), 0, []
     for _ in range(count):
         retry = Retry(first=chance.uniform(0.1, 5), most=chance.uniform(5, 120))
@@ -146,7 +146,7 @@ def outages(count: int, seed: int) -> tuple[int, list[str]]:
 
 
 def measure(every: int, seed: int = 1) -> Result:
-    """The matrix, and the outages."""
+    """Runs the matrix, and the outages."""
     asked, wrong = matrix(every)
     made, early = outages(max(1, 20 // every), seed)
     broken = [*wrong, *early]

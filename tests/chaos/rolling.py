@@ -1,9 +1,9 @@
-"""Promises 16 and 30: replicas are restarted one after the other, and workers too, and nobody notices.
+"""Promises 16 and 30: replicas are restarted one after the other, and workers too, and no caller notices.
 
 A keep-alive load through a balancer over two replicas; each gets SIGTERM in turn, is waited for and started again.
-Then `serve --workers 2` behind one address: each worker gets SIGTERM in turn and is replaced, and at the end the whole
-gets it. Nothing may be refused or reset before a drain ends, and whoever drained is gone within 25 s. Then the senders'
-ledger, the store, the sink and the gateway's own report are compared.
+Then `serve --workers 2` behind one address: each worker gets SIGTERM in turn and is replaced, and at the end their
+supervisor gets it. Nothing may be refused or reset before a drain ends, and a process must be gone within 25 s. Then
+the senders' ledger, the store, the sink and the gateway's own report are compared.
 
 The full figure: `python -m tests.chaos.rolling --times 10`. The negative control is SIGKILL in the place of SIGTERM.
 """
@@ -32,7 +32,7 @@ WORKERS = 2
 
 @dataclass
 class _Run:
-    """A load, and what became of it. `ended` says when which port was told to drain."""
+    """A load and its results. `ended` lists when each port was told to drain."""
 
     ledger: Steps = field(default_factory=Steps)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
@@ -42,7 +42,7 @@ class _Run:
     statuses: list[int] = field(default_factory=list)
 
     async def end(self, replica: Replica, *, kills: bool) -> None:
-        """SIGTERM; waits until the process is gone."""
+        """Sends SIGTERM, or SIGKILL if it `kills`; waits until the process is gone."""
         began = time.monotonic()
         self.ended.append((began, replica.port))
         if kills:
@@ -53,14 +53,14 @@ class _Run:
         self.exits.append(time.monotonic() - began)
 
     def refused(self, load: Balanced) -> int:
-        """Connections that were refused although nobody listening there had been told to end so long ago."""
+        """Returns how many connections were refused at a port that still had to listen."""
         return sum(
             not any(began + LISTENS_FOR <= at and port == where for began, where in self.ended)
             for at, port in load.refusals
         )
 
     async def judge(self, verdict: Verdict, load: Balanced, url: str, upstream: Sink, last: Replica) -> None:
-        """Compares."""
+        """Compares ledger, store, sink and report; adds the result to a verdict."""
         rows, arrived = await outbox(url), upstream.arrivals()
         account(self.ledger, arrived, rows, self.crashes).judge(verdict, 2 * CONCURRENCY)
         refused, reset = self.refused(load), len(self.ledger.of("unknown"))
@@ -78,7 +78,7 @@ class _Run:
 
 
 async def rolling(directory: Path, times: int, *, rate: float = 60.0, kills: bool = False) -> Verdict:
-    """Restarts one replica after the other, so many in all."""
+    """Restarts one replica after the other, `times` restarts in all."""
     url, run = shared().database(), _Run()
     with sink(directory, delay=0.01) as upstream:
         both = [Replica(directory, number, url, upstream.url).start() for number in range(2)]
@@ -112,7 +112,7 @@ def _workers(supervisor: int) -> list[int]:
 
 
 async def workers(directory: Path, times: int, *, rate: float = 60.0, kills: bool = False) -> Verdict:
-    """Ends one worker after the other, so many in all, and then their supervisor, still under load."""
+    """Ends one worker after the other, `times` in all, and then their supervisor, still under load."""
     url, run = shared().database(), _Run()
     with sink(directory, delay=0.01) as upstream:
         program = (*GATEWAY, "--workers", str(WORKERS))

@@ -1,9 +1,9 @@
 """Promise 27: a key that stops working at an upstream holds that upstream, loses nothing, and resumes when the secret
 changes.
 
-Under an open-loop load the upstream takes another key from one moment to the next. It must be left alone within
-seconds, and nothing may be lost or die. Then the secret's file changes: by being replaced, written anew, or, as
-mounted secrets are, by a symbolic link in its path that leads elsewhere. The negative control changes no file.
+Under an open-loop load the upstream suddenly accepts only another key. It must be left alone within seconds, and
+nothing may be lost or die. Then the secret's file changes: by being replaced, by being written anew, or, as mounted
+secrets do, by a symbolic link in its path that leads elsewhere. The negative control changes no file.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _written(folder: Path, key: str) -> None:
 
 
 def _mounted(folder: Path, key: str) -> None:
-    """As secrets are mounted: `key` leads through `..data`, which leads to a folder of this version of them."""
+    """Changes the key as in a mounted secret: `key` links through `..data`, which links to a folder per version."""
     version = folder / f"..{key}"
     version.mkdir()
     (version / "key").write_text(f"{key}\n")
@@ -69,7 +69,7 @@ def _configuration(directory: Path, upstream: str) -> Path:
 async def rotate(
     directory: Path, turns: int, *, rate: float = 100.0, changes: bool = True, first: int = 0, stays: float = STAYS_HELD
 ) -> Verdict:
-    """Rotates the key so often under load, beginning with the way `first`; it stays held for `stays` seconds."""
+    """Rotates the key `turns` times under load, beginning with way `first`; each time it stays held for `stays` s."""
     ledger, port, stop = Ledger(), free_port(), asyncio.Event()
     verdict, to_hold, to_resume, asked = Verdict(), [0.0], [0.0], [0]
     folder = directory / "secrets"
@@ -108,7 +108,7 @@ async def rotate(
 
 
 async def _held(process: Process) -> float:
-    """After how many seconds the gateway says that it holds the upstream."""
+    """Returns after how many seconds the gateway says that it holds the upstream."""
     began = time.monotonic()
     async with httpx.AsyncClient() as client:
         while time.monotonic() < began + 2 * HOLDS_WITHIN:
@@ -120,7 +120,7 @@ async def _held(process: Process) -> float:
 
 
 async def _asked(upstream: Sink, seconds: float) -> int:
-    """How often a held upstream is asked in a while, once what was under way has ended."""
+    """Returns how many requests a held upstream gets within `seconds`, once those under way have ended."""
     await asyncio.sleep(0.3)
     before = len(upstream.arrivals())
     await asyncio.sleep(seconds)
@@ -128,7 +128,7 @@ async def _asked(upstream: Sink, seconds: float) -> int:
 
 
 async def _resumed(upstream: Sink) -> float:
-    """After how many seconds something was taken again."""
+    """Returns after how many seconds the upstream accepted something again."""
     began = time.monotonic()
     while time.monotonic() < began + 2 * RESUMES_WITHIN:
         if any(one.at >= began and one.status == 202 for one in upstream.arrivals()[-500:]):

@@ -1,10 +1,10 @@
-"""An upstream in a process of its own that writes down everything that arrives before it answers.
+"""An upstream in a process of its own that records everything that arrives before it answers.
 
-`python -m tests.chaos.sink --journal FILE` prints its address and serves until it is killed. Its mood is changed while
-it runs: `POST /-/mood` with `{"status": 202, "delay": 0.005, "echoes": false, "token": "", "wants": ""}`. Status 0
-writes the request down and then resets the connection; `echoes` throws the whole request back; `token` is what an
-identity service issues; `delays` are seconds by summary for those that take longer; whoever does not have the key that
-it `wants` is told 401. It speaks as much of ilert's events API as the gateway needs to deliver.
+`python -m tests.chaos.sink --journal FILE` prints its address and serves until it is killed. How it answers is changed
+while it runs: `POST /-/mood` with `{"status": 202, "delay": 0.005, "echoes": false, "token": "", "wants": ""}`. Status
+0 records the request and then resets the connection; `echoes` puts the whole request into the answer; `token` is what
+its identity service issues; `delays` are seconds by summary, for requests that take longer; a request without the key
+in `wants` is answered 401. It speaks as much of ilert's events API as the gateway needs to deliver.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Taking(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Takes every whole request."""
+        """Handles every complete request."""
         self._buffer += data
         while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
             head = self._buffer[:end]
@@ -122,12 +122,12 @@ class Sink:
             answer.read()
 
     def count(self, word: str, summary: str) -> int:
-        """How often this has arrived."""
+        """Returns how often an event with this type and summary has arrived."""
         text = self._journal.read_text() if self._journal.exists() else ""
         return text.count(f", {json.dumps(word)}, {json.dumps(summary)}, ")
 
     def arrivals(self) -> list[Arrival]:
-        """Everything that arrived, in the order it came."""
+        """Returns everything that arrived, in the order it came."""
         lines = self._journal.read_text().splitlines() if self._journal.exists() else []
         return [Arrival(*json.loads(line)) for line in lines]
 

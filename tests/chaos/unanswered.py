@@ -1,10 +1,10 @@
-"""Promise 28: a page that nobody has taken after `fallback.after` goes to the fallback, once, and its resolve closes
-both.
+"""Promise 28: a page that the primary has not accepted after `fallback.after` goes to the fallback, once, and its
+resolve closes both.
 
 The primary hangs, refuses, refuses our key, or is not there at all; each alert must arrive at the fallback exactly
 once, no earlier than two seconds after it was sent. Then every alert ends and the primary heals: the end must arrive
-at the fallback, and last at the primary if the page may be known there. A primary that works leaves the fallback in
-peace. The negative control has no fallback.
+at the fallback, and last at the primary if the page may be known there. With a primary that works nothing may arrive at
+the fallback. The negative control has no fallback.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _configuration(directory: Path, primary: str, fallback: str, *, has_fallback
 
 @dataclass
 class Night:
-    """What came of one trouble: when each alert was sent, by key, and what arrived where."""
+    """The result of one trouble: when each alert was sent, by key, what arrived where, and how many deliveries wait."""
 
     sent: dict[str, float]
     primary: Sequence[Arrival]
@@ -61,15 +61,15 @@ class Night:
     waiting: int
 
     def pages(self) -> Counter[str]:
-        """How often each alert was paged at the fallback."""
+        """Returns how often each alert was paged at the fallback."""
         return Counter(one.key for one in self.fallback if one.word == "ALERT")
 
     def late(self) -> list[float]:
-        """How many seconds after it was sent each page arrived there."""
+        """Returns how many seconds after it was sent each page arrived at the fallback."""
         return [one.at - self.sent[one.key] for one in self.fallback if one.word == "ALERT" and one.key in self.sent]
 
     def still_open(self, arrivals: Sequence[Arrival]) -> set[str]:
-        """The alerts that an upstream may take to be open: what was said of them last was not their end."""
+        """Returns the alerts that are open at an upstream: the last event that it accepted was not their end."""
         last = {one.key: one.word for one in arrivals if one.status == 202}
         return {key for key, word in last.items() if word != "RESOLVE"}
 
@@ -83,7 +83,7 @@ async def _say(process: Process, client: httpx.AsyncClient, word: str, key: str)
 
 
 async def unanswered(directory: Path, trouble: str, alerts: int, *, has_fallback: bool = True) -> Night:
-    """One night with so many alerts, before a primary in this trouble."""
+    """Runs one night: `alerts` alerts, with the primary in this trouble."""
     (directory / "sms").mkdir()
     (directory / "oncall").mkdir()
     keys = [f"alert-{number:04}" for number in range(alerts)]
@@ -106,7 +106,7 @@ async def unanswered(directory: Path, trouble: str, alerts: int, *, has_fallback
 
 
 async def _told(fallback: Sink, count: int, within: float = 10.0) -> None:
-    """Waits until so many ends arrived, then a while for what should not come."""
+    """Waits until `count` ends have arrived, and then a while for what should not come."""
     end = time.monotonic() + within
     while time.monotonic() < end:
         if sum(one.word == "RESOLVE" for one in fallback.arrivals()) >= count:

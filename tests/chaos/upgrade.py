@@ -3,8 +3,8 @@
 `--make` writes the store of the present release into `stores/`, by running the gateway: some delivered, some dead, the
 rest waiting, with every acknowledgement in a ledger beside it. Without it, a copy of each kept store is opened by a
 gateway of this release, everything that waited must arrive, under the same keys and in order, and the ledger must add
-up. Make a store at each release, and whenever a schema was added; never make one again. The negative control takes one
-waiting delivery out of the copy.
+up. Make a store at each release, and whenever a schema was added; never remake an old one. The negative control takes
+one waiting delivery out of the copy.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ async def _send(client: httpx.AsyncClient, said: Said) -> Said:
 
 
 async def _until(process: Process, upstream: Sink, count: int) -> None:
-    """Waits until so many requests arrived; what became of them is recorded a moment later, before the drain ends."""
+    """Waits until `count` requests have arrived; their outcomes are recorded a moment later, before the drain ends."""
     for _ in range(1000):
         if len(upstream.arrivals()) >= count:
             return
@@ -75,7 +75,7 @@ async def make(directory: Path) -> Path:
         raise SystemExit(f"{path.name} is kept already; a release has one store")
     STORES.mkdir(exist_ok=True)
     connection = apsw.Connection(str(directory / "gateway.db"))
-    connection.pragma("journal_mode", "delete")  # the kept file is whole by itself
+    connection.pragma("journal_mode", "delete")  # so that the file alone is complete
     connection.execute("VACUUM")
     connection.close()
     shutil.copy(directory / "gateway.db", path)
@@ -111,7 +111,7 @@ async def deliver(directory: Path, store: Path, *, loses: bool = False) -> Verdi
 
 
 def _is(said: Said, arrived: tuple[str, str, str]) -> bool:
-    """Whether this is that event; a late one may say so in its summary."""
+    """Returns whether an arrival is this event; a late one may say so in its summary."""
     word, key, summary = said
     return arrived[0] == word and (not key or arrived[1] == key) and summary in (arrived[2] or summary)
 

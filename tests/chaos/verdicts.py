@@ -1,6 +1,6 @@
-"""How a command ends: one line with the date and the figures, and an exit status.
+"""The end of a command: one line with the date and the figures, and an exit status.
 
-A negative control ends well where the promise was found broken.
+A negative control succeeds if the promise was found broken.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import Any
 
 @dataclass
 class Verdict:
-    """What a run came to. `broken` says each way in which the promise was not kept."""
+    """The result of a run. `broken` lists each way in which the promise was not kept."""
 
     figures: dict[str, Any] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
 
     def hold(self, condition: bool, otherwise: str) -> None:
-        """The promise is broken unless the condition holds."""
+        """Records the promise as broken unless the condition holds."""
         if not condition:
             self.broken.append(otherwise)
 
     def line(self, name: str) -> str:
-        """The run in one line."""
+        """Returns the result in one line."""
         said = ", ".join(f"{_shown(value)} {what}" for what, value in self.figures.items())
         end = f"BROKEN: {'; '.join(self.broken)}" if self.broken else "kept"
         return f"{datetime.now(UTC).date()} {name}: {said}: {end}"
@@ -41,7 +41,7 @@ def _shown(value: Any) -> str:
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """The arguments that every command has."""
+    """Returns a parser of the arguments that every command has."""
     arguments = argparse.ArgumentParser(description=description)
     arguments.add_argument("--control", action="store_true", help="run the negative control instead")
     arguments.add_argument("--seed", type=int, default=1)
@@ -51,7 +51,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 def command(
     name: str, run: Callable[[Path, argparse.Namespace], Coroutine[Any, Any, Verdict]], given: argparse.Namespace
 ) -> int:
-    """Runs a harness in a directory of its own and says what it came to; answers the exit status."""
+    """Runs a harness in a directory of its own and prints its result; returns the exit status."""
     with tempfile.TemporaryDirectory(prefix="chaos-") as directory:
         verdict = asyncio.run(run(Path(directory), given))
     if given.control:

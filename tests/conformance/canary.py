@@ -1,7 +1,7 @@
-"""A gateway whose every credential is a canary, called on all its routes; what it says goes to standard output, what
-it logs to standard error. `test_secrets` runs it as a process of its own and looks for canaries in both.
+"""Runs a gateway whose every credential is a canary, and calls all its routes; its answers go to standard output, its
+log to standard error. `test_secrets` runs this as a process of its own and looks for canaries in both.
 
-Its upstreams are sandboxes, and others that throw back at it everything they received, credentials included.
+Its upstreams are sandboxes, and others that echo everything they receive, credentials included.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ STATUSES = (401, 400, 503)
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
-    """Answers with the status that the path begins with, and throws everything back in the places for error texts."""
+    """Answers with the status that the path begins with, and echoes everything in the places for error texts."""
     if scope["type"] == "lifespan":
         while (await receive())["type"] != "lifespan.shutdown":
             await send({"type": "lifespan.startup.complete"})
@@ -52,8 +52,8 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 
 
 def configuration(sandbox_url: str, echo_url: str) -> str:
-    """Three callers of every dialect: one is forwarded to the sandboxes, one to all who throw back, one to those of
-    them who refuse for good."""
+    """Returns a configuration with three callers of every dialect: one is routed to the sandboxes, one to all upstreams
+    that echo, one to those of them that refuse for good."""
     callers = f'ci = "{KEY}", echoed = "{ECHO_CALLER}", refused = "{REFUSED_CALLER}"'
     parts = [inbound_tables().replace(f'ci = "{KEY}"', callers)]
     header = f'headers = {{ X-Instance = "{HEADER}" }}\n'
@@ -71,7 +71,7 @@ def configuration(sandbox_url: str, echo_url: str) -> str:
 
 
 def main(directory: Path) -> None:
-    """Calls everything with good, unknown, absent and contradictory credentials."""
+    """Calls every route with good, unknown, absent and contradictory credentials."""
     logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
     configure("debug")
     with served(echo) as echo_url, house(directory, config=lambda url: configuration(url, echo_url), top=TOP) as h:
@@ -98,7 +98,7 @@ TOP = 'reply_timeout = "1s"'
 
 
 def call(h: House, name: str, example: Example, shown: str | None, key: str) -> httpx.Response:
-    """One documented request with a credential."""
+    """Sends a documented request with a credential."""
     request = example.request.about(shown, None)
     ready = with_credential(request, dialects()[name], key) if key else request
     headers = {**ready.headers, **({"Authorization": f"Bearer {key}"} if key else {})}
@@ -107,15 +107,15 @@ def call(h: House, name: str, example: Example, shown: str | None, key: str) -> 
 
 
 def in_a_path(url: str) -> None:
-    """Posts an event to an address with a credential in it, served or not. The client logs no address: it is this
-    process's own."""
+    """Posts an event to an address with a credential in it, served or not. It uses urllib, which logs no address: this
+    client is in the process whose log is searched."""
     body = json.dumps({"eventType": "ALERT", "summary": "x"}).encode()
     with contextlib.suppress(urllib.error.HTTPError):
         urllib.request.urlopen(urllib.request.Request(url, body), timeout=20).close()
 
 
 def show(answer: httpx.Response) -> None:
-    """Everything a caller gets to see."""
+    """Prints everything a caller gets to see."""
     print(answer.status_code, dict(answer.headers), answer.text)
 
 

@@ -1,4 +1,4 @@
-"""What the conformance tests share: the switch that rewrites recorded files, and the files themselves.
+"""Fixtures of the conformance tests: the switch that rewrites recorded files, and the files themselves.
 
 `pytest tests/conformance --record -n 0` rewrites what was recorded from our own answers, and always fails.
 """
@@ -20,7 +20,7 @@ def _records(config: pytest.Config) -> bool:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """A run that records never passes, whatever it did."""
+    """Fails every run that records, whatever it did."""
     if _records(session.config) and not exitstatus:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -1,4 +1,4 @@
-"""The shapes of each vendor's documented errors, to hold our own against."""
+"""The shapes of each vendor's documented errors, to compare our own with."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from tests.recorded import load
 
 
 def documented(name: str) -> list[dict[str, Any]]:
-    """The documented errors of a dialect."""
+    """Returns the documented errors of a dialect."""
     found: list[dict[str, Any]] = load(f"{name}/errors.json")["errors"]
     assert found, f"{name} documents no error"
     return found
 
 
 def is_error_of(name: str, body: Any) -> bool:
-    """Whether a body is an error as the vendor would word it: names, nesting and kinds of values are the same."""
+    """Returns whether a body has the shape of a documented error: the same names, nesting and types of values."""
     maps = load(f"{name}/errors.json").get("maps", ())
     return any(_shape(body, maps) == _shape(error["body"], maps) for error in documented(name))
 
 
 def _shape(value: Any, maps: Collection[str], at: str = "") -> Any:
-    """Of a map, whose names are not the vendor's but what it speaks of, only what it holds counts."""
+    """Returns the names and types in a value. Of an object in `maps`, whose names are data, only the values count."""
     if isinstance(value, dict) and at in maps:
         return sorted({str(_shape(inner, maps)) for inner in value.values()})
     if isinstance(value, dict):

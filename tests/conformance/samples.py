@@ -38,33 +38,33 @@ def sample_id(value: Any) -> str | None:
 
 
 def mappings_of(dialect: Dialect) -> list[Mapping]:
-    """Every mapping of a dialect's module: the one of its upstreams, and others that only answer."""
+    """Returns every mapping of a dialect's module: that of its upstreams, and those used only for answers."""
     found = vars(import_module(f"mappings.{dialect.name}")).values()
     return [dialect.mapping, *(each for each in found if isinstance(each, Mapping) and each is not dialect.mapping)]
 
 
 def route_of(dialect: Dialect, example: Example) -> Route:
-    """The route that serves a documented request."""
+    """Returns the route that serves a documented request."""
     wanted = (example.request.method, example.request.path.strip())
     [route] = [route for route in dialect.routes if (route.method, route.path) == wanted]
     return route
 
 
 def incoming(params: dict[str, str], body: Any, headers: dict[str, str] | None = None) -> Incoming:
-    """A request as dialects see it."""
+    """Returns a request as dialects see it."""
     named = {name.lower(): value for name, value in (headers or {}).items()}
     return Incoming(params=params, query={}, headers=named, body=body, now=NOW)
 
 
 def asked(name: str, example: Example) -> Any:
-    """What a documented request asks for: of a batch, the one command that the documents show in it."""
+    """Returns what a documented request asks for: of a batch, its only command."""
     dialect = dialects()[name]
     sent = example.request
     return alone(route_of(dialect, example).read(incoming(sent.params, sent.body, sent.headers)))
 
 
 def alone(wants: Any) -> Any:
-    """A command that stands by itself in a batch; what is wrong with it is raised."""
+    """Returns the only command of a batch, and anything else as it is; raises the batch's first problem."""
     if not isinstance(wants, Batch):
         return wants
     for problem in wants.problems:
@@ -74,14 +74,14 @@ def alone(wants: Any) -> Any:
 
 
 def alert_of(dialect: Dialect, command: Command) -> Flat:
-    """The canonical alert that a creating command makes, as the gateway keeps it."""
+    """Returns the canonical alert that a creating command makes, as the gateway keeps it."""
     said = {**{hint.path: hint.value for hint in command.hints}, **command.patch}
     whole = {"kind": dialect.kind, **restore(said, command.carried)}
     return in_order({**whole, "status": "firing", "created_at": NOW, "updated_at": NOW})
 
 
 def can_be_cleared(path: str) -> bool:
-    """Whether a canonical path can hold nothing."""
+    """Returns whether a canonical path can hold null."""
     try:
         return checked({path: None}) == {path: None}
     except msgspec.ValidationError:
@@ -89,31 +89,32 @@ def can_be_cleared(path: str) -> bool:
 
 
 def nested(flat: Flat) -> Any:
-    """A flat alert as the canonical struct, for files that people read."""
+    """Returns a flat alert as the canonical struct, for files that people read."""
     return unflatten(flat)
 
 
 def normal(flat: Flat) -> Flat:
-    """A flat alert after a trip through the canonical struct."""
+    """Returns a flat alert after conversion to the canonical struct and back."""
     return flatten(unflatten(flat))
 
 
 @functools.cache
 def destination(name: str) -> Destination:
-    """An upstream of a dialect, with the defaults that make it take an alert of any other."""
+    """Returns an upstream of a dialect, with the defaults with which it accepts an alert of any other."""
     table = upstream_table("there", name, "http://127.0.0.1:9")
     return parse(f"{inbound_tables()}\n{table}").upstreams["there"].destination
 
 
 def saying(flat: Flat, origin: str, target: Destination, **more: Any) -> Saying:
-    """An alert on its way to a destination, under the key that it has there."""
+    """Returns an alert on its way to a destination, under the key that it has there."""
     by_key = target.dialect.outbound.addressed_by == "key"
     key = flat.get("dedup_key") or MADE_UP_KEY if by_key else None
     return Saying(flat=flat, origin=origin, caller="ci", key=key, at=NOW, **more)
 
 
 def wire_samples(name: str) -> Iterator[tuple[Mapping, dict[str, Any], str]]:
-    """Every documented wire object of a dialect with the side it stands on: sent by callers, or shown by the vendor."""
+    """Yields every documented wire object of a dialect with its side: `request`, sent by callers, or `reply`, shown by
+    the vendor."""
     dialect = dialects()[name]
     for example in examples(name):
         if example.operation is Operation.CREATE:
@@ -124,7 +125,7 @@ def wire_samples(name: str) -> Iterator[tuple[Mapping, dict[str, Any], str]]:
 
 
 def bare(dialect: Dialect, body: Any) -> dict[str, Any]:
-    """The alert in a documented body, without envelope: the object that has the dialect's required fields."""
+    """Returns the alert in a documented body, without envelope: the object that has the dialect's required fields."""
     [found] = list(_objects(dialect, body)) or [{}]
     return found
 

@@ -1,7 +1,7 @@
-"""Wire objects of any dialect, made from its structs: what a caller could send, valid and otherwise.
+"""Hypothesis strategies for wire objects of any dialect, made from its structs: what a caller could send, valid or not.
 
-Types, closed words and bounds come from the msgspec structs, words that a struct leaves open from the scales of the
-rows and from the documented samples. No dialect is named here.
+Types, enumerations and bounds come from the msgspec structs; the words of fields that a struct leaves open come from
+the scales of the rows and from the documented samples. No dialect is named here.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ ODD: st.SearchStrategy[Any] = JSON | st.sampled_from(ODDITIES)
 
 
 def of_type(kind: Any, samples: tuple[Any, ...] = ()) -> st.SearchStrategy[Any]:
-    """Values of a struct field's type, some of them from `samples`."""
+    """Makes values of a struct field's type, some of them from `samples`."""
     known = [sample for sample in samples if _fits(sample, kind)]
     made = _made(kind, samples)
     return st.sampled_from(known) | made if known else made
@@ -90,7 +90,7 @@ def _bounded(base: Any, notes: list[Meta]) -> st.SearchStrategy[Any]:
 def objects(
     wire: type[Struct], samples: tuple[dict[str, Any], ...], words: dict[str, tuple[Any, ...]] | None = None
 ) -> st.SearchStrategy[dict[str, Any]]:
-    """Objects of a struct; fields that `words` names take only those values, or are left out where there are none."""
+    """Makes objects of a struct; a field named in `words` takes only those values, or is left out if there are none."""
     required: dict[str, st.SearchStrategy[Any]] = {}
     optional: dict[str, st.SearchStrategy[Any]] = {}
     for item in fields(wire):
@@ -105,9 +105,9 @@ def objects(
 
 
 def _words(dialect: Dialect, samples: tuple[dict[str, Any], ...]) -> dict[str, tuple[Any, ...]]:
-    """The values of leaves whose struct leaves open what may be said: from scales, and from the documented samples.
+    """Returns the values of fields that the struct leaves open, from scales and from the documented samples.
 
-    Server-set fields are left out: they are the vendor's to say, not the caller's.
+    Fields that the vendor sets have none, as callers do not send them.
     """
     mapping: Mapping = dialect.mapping
     words: dict[str, tuple[Any, ...]] = {}
@@ -129,7 +129,7 @@ def _is_open_text(item: FieldInfo) -> bool:
 
 @functools.cache
 def alerts(name: str) -> st.SearchStrategy[tuple[dict[str, Any], Command]]:
-    """Valid creating bodies of a dialect, bare, with the command that each of them is read as."""
+    """Makes valid creating bodies of a dialect, without envelope, each with the command that it is read as."""
     dialect = dialects()[name]
     samples = tuple(bare(dialect, example.request.body) for origin, example in CREATES if origin == name)
     example = next(example for example in examples(name) if (name, example) in CREATES)
@@ -151,7 +151,7 @@ def alerts(name: str) -> st.SearchStrategy[tuple[dict[str, Any], Command]]:
 
 
 def _as_documented(whole: Any, documented: dict[str, Any], body: dict[str, Any]) -> Any:
-    """An alert in the place of the documented one, where that stands in a list; else by itself."""
+    """Returns the documented body with `body` in place of its alert, if that is in a list; else `body` alone."""
     if isinstance(whole, list):
         return [body if item == documented else item for item in whole]
     found = whole.items() if isinstance(whole, dict) else ()
@@ -161,7 +161,7 @@ def _as_documented(whole: Any, documented: dict[str, Any], body: dict[str, Any])
 
 @st.composite
 def mutated(draw: st.DrawFn, body: Any) -> Any:
-    """A documented body with one place of it taken away, doubled, or replaced by something odd."""
+    """Makes a documented body with one or two places of it removed, doubled, or replaced by something odd."""
     body = msgspec.json.decode(msgspec.json.encode(body))
     places = list(_places(body))
     for path in draw(st.lists(st.sampled_from(places), min_size=1, max_size=2)):
@@ -194,7 +194,7 @@ def _changed(draw: st.DrawFn, value: Any, path: tuple[Any, ...]) -> Any:
 
 
 def every_mutation(body: Any) -> Iterator[Any]:
-    """A body with each of its places in turn taken away, or replaced by each oddity."""
+    """Yields a body with each of its places in turn removed, or replaced by each oddity."""
     for path in _places(body):
         for odd in ODDITIES:
             yield _with(body, path, odd)

@@ -1,5 +1,5 @@
-"""The documented samples come to what the documents say: as canonical alerts, as answers to the caller, as requests
-to the vendor, as errors. Each golden file names its source; a dialect without golden files fails."""
+"""Compares what becomes of the documented samples with golden files: the canonical alert, the answer to the caller, the
+requests to the vendor, and errors. Each golden file names its source; a dialect without golden files fails."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tests.harness import House, Sent, house
 from tests.recorded import GOLDEN, Recorder, load, plain
 
 TELLING = ("eventType", "event_action", "enabled", "status")
-"""The fields in which vendors say what is to be done, where the method and path do not."""
+"""The fields in which vendors name the operation, where the method and path do not."""
 MUTATING = tuple(op for op in Operation if op not in (Operation.READ, Operation.LIST))
 
 
@@ -98,7 +98,7 @@ def _key(name: str, example: Example) -> str:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A gateway that forwards nothing, with a caller of its own for every sample."""
+    """Runs a gateway that forwards nothing, with a caller of its own for every sample."""
     tables = []
     for name in NAMES:
         keys = ", ".join(f'"{example.name}" = "{_key(name, example)}"' for example in examples(name))
@@ -143,9 +143,9 @@ _TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+\d\d:\d\d)$")
 
 
 def _differences(actual: Any, documented: Any, at: str = "") -> Iterator[str]:
-    """Where an answer lacks what a client can rely on: the documented names, kinds of values and spelling of times.
+    """Yields where an answer lacks what a client can rely on: the documented names, types of values and form of times.
 
-    `null`, an empty list and the word "string" say nothing about what they could hold.
+    A documented `null`, empty list or word "string" says nothing about the value, so it matches anything.
     """
     if documented in (None, "string", []) or actual in (None, []):
         return
@@ -168,11 +168,11 @@ def _spelling(time: str) -> str:
 
 
 _OWN_NUMBER = re.compile(r"\d{12,16}|00000000-0000-0000-00[0-9a-f]{2}-(?!0{12})[0-9a-f]{12}")
-"""A number of the gateway's own, plainly or in the form of a UUID."""
+"""An id of the gateway's own, as a number or in the form of a UUID."""
 
 
 def _masked(value: Any, shown: str, host: str) -> Any:
-    """An answer without what differs from run to run: the gateway's ids, its address and the times."""
+    """Returns an answer with placeholders for what differs between runs: the gateway's ids, its address and times."""
     if isinstance(value, dict):
         return {name: _masked(inner, shown, host) for name, inner in value.items()}
     if isinstance(value, list):
@@ -196,7 +196,7 @@ def _masked(value: Any, shown: str, host: str) -> Any:
     ids=sample_id,
 )
 def test_an_alert_shown_by_the_vendor_is_shown_again_as_it_was(name: str, example: Example) -> None:
-    """Behind the same vendor a caller sees what the vendor shows, to the byte."""
+    """A caller of the upstream's own vendor sees exactly what the vendor shows."""
     dialect = dialects()[name]
     assert example.reply
     body = bare(dialect, example.reply.body)
@@ -218,7 +218,7 @@ def test_every_operation_is_sent_or_degraded_as_documented(name: str, operation:
 
 
 def _sent(dialect: Dialect, operation: Operation) -> str:
-    """The requests that an operation becomes at this vendor, or `kept`."""
+    """Returns the requests that an operation becomes at this vendor, or `kept`."""
     outbound = dialect.outbound
     if operation is Operation.RESOLVE and outbound.on_resolve == "delete":
         operation = Operation.DELETE

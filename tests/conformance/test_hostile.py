@@ -1,5 +1,5 @@
-"""Whatever arrives, the answer is the vendor's: a 4xx in its own shape, never an exception or a 5xx. Whatever an
-upstream answers, a call ends in an outcome."""
+"""Hostile input: whatever arrives, the answer is a success or a 4xx in the vendor's shape, never an exception or a 5xx;
+whatever an upstream answers, a call ends in an outcome."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ NEVER_OBJECTS = (b"", b"   ", b"null", b"true", b"3", b'"text"', b"[]", b"[[]]",
 
 @pytest.fixture(scope="module")
 def h(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A gateway with an upstream of every dialect."""
+    """Runs a gateway with an upstream of every dialect."""
     upstreams = {f"to_{name}": name for name in NAMES}
     to = ", ".join(f'"{name}"' for name in upstreams)
     with house(
@@ -64,7 +64,7 @@ def h(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 @pytest.fixture(scope="module")
 def known(h: House) -> dict[str, str]:
-    """The id of an alert of every dialect."""
+    """Creates an alert of every dialect; returns their ids by dialect."""
     ids = {}
     for name in NAMES:
         example = next(example for origin, example in CREATES if origin == name)
@@ -167,7 +167,7 @@ def _sending() -> Sending:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_call_ends_whatever_the_upstream_answers(name: str) -> None:
-    """An upstream that answers something else than it documents is its own fault, never an exception of ours."""
+    """An upstream whose answers are not as documented must not cause an exception here."""
     bodies = [example.reply.body for example in examples(name) if example.reply and example.reply.body != msgspec.UNSET]
     bodies += [error["body"] for error in documented(name)]
     contents = {json.dumps(odd).encode() for body in bodies for odd in every_mutation(body)}
@@ -181,7 +181,7 @@ def test_a_call_ends_whatever_the_upstream_answers(name: str) -> None:
 
 
 def _ends(call: Call, status: int, content: bytes) -> None:
-    """Runs a call that is answered the same again and again; fails where it raises, or does not end."""
+    """Runs a call, answering each request alike; fails if it raises or does not end."""
     ended = None
     try:
         request = next(call)

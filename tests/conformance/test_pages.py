@@ -1,6 +1,6 @@
-"""What is read on a phone at three in the morning: for every vendor of occurrences with a long text, the page that each
-other vendor's documented samples make there, in one file per vendor, as the responder sees it. The files are prose: a
-change in them is reviewed as prose, and told in the changelog."""
+"""The page that a responder reads on a phone at three in the morning: for every vendor of occurrences with a long text,
+what the documented samples of each other vendor become there, in one file per vendor. The files are prose: a change in
+them is reviewed as prose, and told in the changelog."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Summary and text of each page as the responder sees it. Regenerated with `--reco
 LATE = "Late by 37 minutes: this was sent at 2024-01-01T00:00:00Z."
 PUBLIC = "https://alerts.example.com"
 ELSEWHERE = "elsewhere"
-"""The dialect of whoever says everything that a page may have a line for."""
+"""The caller's dialect for an alert with everything that a page may have a line for."""
 FULL: Flat = {
     "kind": "rule",
     "enabled": False,
@@ -43,7 +43,7 @@ FULL: Flat = {
 
 
 def _shown(target: str, body: Any) -> tuple[str, str]:
-    """Summary and text of a page."""
+    """Returns summary and text of a page."""
     mapping = dialects()[target].mapping
     assert mapping.details
     return str(get(body, mapping.holder("summary"))), str(get(body, mapping.details))
@@ -81,7 +81,8 @@ def test_what_pages_say(target: str, recorder: Recorder) -> None:
 
 @pytest.mark.parametrize("target", PAGED)
 def test_a_page_keeps_its_order(target: str) -> None:
-    """canonical.md: the late note, the sender's text, at most six `name: value` lines, each on one line."""
+    """The order is that of canonical.md: the late note, the sender's text, at most six `name: value` lines, each on one
+    line."""
     _, text = _page(target, FULL, ELSEWHERE, PUBLIC, id=7, late=LATE)
     own = FULL["details"]
     before, _, after = text.partition(own)
@@ -100,7 +101,7 @@ def test_the_summary_stays_the_senders(target: str) -> None:
 
 @pytest.mark.parametrize("target", PAGED)
 def test_what_is_carried_comes_last(target: str) -> None:
-    """Whoever scrolls through the vendor's free-form field meets the machine's part behind the sender's."""
+    """In the vendor's free-form field the gateway's own part comes after the sender's."""
     mapping = dialects()[target].mapping
     if not mapping.container:
         pytest.skip("nothing can be carried there")

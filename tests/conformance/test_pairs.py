@@ -1,5 +1,5 @@
-"""Every ordered pair of dialects: what one says in the other's words, what becomes of every field, and that an alert
-which travels through the other's free-form container comes back as it was sent."""
+"""Every ordered pair of dialects: what an alert of one becomes in the other, what becomes of every field, and that an
+alert carried in the other's free-form container comes back as it was sent."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ HYPOTHESIS = settings(
 
 
 def _said(origin: str, target: str, command: Command, **more: Any) -> tuple[Flat, Said]:
-    """The alert that a command makes, and how it is said at another vendor."""
+    """Returns the alert that a command makes, and its translation for another vendor."""
     flat = alert_of(dialects()[origin], command)
     words = dict(command.verbatim) if origin == target else None
     there = destination(target)
@@ -63,7 +63,7 @@ def test_what_becomes_of_the_documented_samples(origin: str, target: str, record
 
 @pytest.mark.parametrize("target", NAMES)
 def test_a_report_points_to_what_is_there(target: str) -> None:
-    """Where a field is said to stand the body has something, unless the vendor implies it without being told."""
+    """The body has a value wherever the report puts a field, unless the vendor implies that field."""
     for origin, example in CREATES:
         _, said = _said(origin, target, asked(origin, example))
         for fate in said.report:
@@ -75,7 +75,7 @@ def test_a_report_points_to_what_is_there(target: str) -> None:
 @HYPOTHESIS
 @given(data=st.data())
 def test_whatever_is_sent_is_what_the_vendor_takes(origin: str, target: str, data: st.DataObject) -> None:
-    """Bodies encode, fit the vendor's struct, and every field that was said has exactly one fate."""
+    """Bodies encode and fit the vendor's struct, and every field of the alert has exactly one fate."""
     body, command = data.draw(alerts(origin))
     flat, said = _said(origin, target, command)
     sent = msgspec.json.decode(msgspec.json.encode(said.body))
@@ -92,7 +92,7 @@ def test_whatever_is_sent_is_what_the_vendor_takes(origin: str, target: str, dat
 
 
 def test_a_window_longer_than_uptinio_takes_is_cut() -> None:
-    """Thirty years and more, as IBM takes them: Uptinio refused the alert for it."""
+    """IBM accepts windows of more than thirty years, for which Uptinio refused the alert."""
     [command] = [asked(origin, example) for origin, example in CREATES if origin == "ibm_monitoring"][:1]
     longer = msgspec.structs.replace(command, patch={**command.patch, "condition.window": 1e9 + 1})
     _, said = _said("ibm_monitoring", "uptinio", longer)
@@ -103,7 +103,7 @@ def test_a_window_longer_than_uptinio_takes_is_cut() -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("changed", [None, ("summary",)])
 def test_a_late_note_is_not_put_into_the_callers_own_words(name: str, changed: tuple[str, ...] | None) -> None:
-    """Words are shared with the alert as it is kept, and what is added for one page is not to stay there."""
+    """The caller's words are shared with the stored alert, so what is added for one page must not stay in them."""
     there = destination(name)
     for command in (asked(origin, example) for origin, example in CREATES if origin == name):
         flat, words = alert_of(dialects()[name], command), dict(command.verbatim)
@@ -117,7 +117,7 @@ def test_a_late_note_is_not_put_into_the_callers_own_words(name: str, changed: t
 
 @pytest.mark.parametrize(("origin", "target"), PAIRS)
 def test_whatever_is_cleared_can_be_told(origin: str, target: str) -> None:
-    """A field that had something and has nothing any more is told where that can be told, and never stumbled over."""
+    """A field that has become empty is sent as such where that is possible, and causes no failure anywhere."""
     there = destination(target)
     for name, example in CREATES:
         if name != origin:
@@ -132,15 +132,15 @@ def test_whatever_is_cleared_can_be_told(origin: str, target: str) -> None:
 
 
 def _lacks_control(target: str) -> bool:
-    """Whether the call itself adds fields that the struct requires."""
+    """Returns whether the struct requires fields that only the call adds."""
     mapping = dialects()[target].mapping
     required = {item.encode_name for item in msgspec.structs.fields(mapping.wire) if item.required}
     return bool(required & {drop.wire for drop in mapping.dropped})
 
 
 def _sends_the_callers_words(body: dict[str, Any], sent: dict[str, Any], target: str, own: Collection[str]) -> None:
-    """The same vendor receives every field as it was sent, unknown ones included; nothing is added but a key to the
-    caller's `own` words, which may be more than the alert where that is one of several."""
+    """Fails unless the same vendor receives every field as it was sent, unknown ones included, and nothing is added to
+    the caller's `own` words but a key. These may be more than the alert, where that is one of several in a request."""
     mapping = dialects()[target].mapping
     fitted = {wire for entry in mapping.rows if entry.fit or entry.required for wire in entry.wires}
     gone = {drop.wire for drop in mapping.dropped if drop.control}
@@ -160,7 +160,7 @@ def _sends_the_callers_words(body: dict[str, Any], sent: dict[str, Any], target:
 @HYPOTHESIS
 @given(data=st.data())
 def test_the_same_vendor_needs_no_defaults(name: str, data: st.DataObject) -> None:
-    """What a caller of the vendor may leave out, the vendor does not require."""
+    """An upstream requires no field that a caller of the same vendor may leave out."""
     body, command = data.draw(alerts(name))
     mapping = dialects()[name].mapping
     assume(not any(body.get(entry.wires[0]) == "" for entry in mapping.rows if entry.required))
@@ -177,7 +177,7 @@ def test_the_same_vendor_needs_no_defaults(name: str, data: st.DataObject) -> No
 @HYPOTHESIS
 @given(data=st.data())
 def test_an_alert_comes_back_as_it_was_sent(origin: str, target: str, data: st.DataObject) -> None:
-    """A → B → A, for every field but ids, keys, versions and times; what was null on a create is as good as absent."""
+    """A → B → A keeps every field but ids, keys, versions and times; null on a create is the same as absent."""
     _, command = data.draw(alerts(origin))
     flat, said = _said(origin, target, command)
     _comes_back(flat, said, target)
@@ -188,7 +188,7 @@ def test_the_documented_samples_come_back(origin: str, target: str) -> None:
     for name, example in CREATES:
         if name == origin:
             _comes_back(*_said(origin, target, asked(name, example)), target)
-            late = "" if origin == target else "Delivered late."  # the same vendor has nothing carried to undo it
+            late = "" if origin == target else "Delivered late."  # at the same vendor nothing carried undoes it
             _comes_back(*_said(origin, target, asked(name, example), late=late), target)
 
 
@@ -219,7 +219,7 @@ def _told(flat: Flat) -> Flat:
 
 @pytest.mark.parametrize(("origin", "target"), [pair for pair in WITH_CONTAINER if pair[0] != pair[1]])
 def test_a_change_made_at_the_vendor_wins_over_what_was_carried(origin: str, target: str) -> None:
-    """What somebody edits there is news: the carried value does not undo it."""
+    """A carried value does not undo an edit that somebody made at the vendor."""
     name, example = next((name, example) for name, example in CREATES if name == origin)
     _, said = _said(origin, target, asked(name, example))
     mapping = dialects()[target].mapping

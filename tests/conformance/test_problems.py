@@ -1,4 +1,4 @@
-"""Every kind of problem has the vendor's words, in the vendor's shape; every status of an upstream has a verdict."""
+"""Every kind of problem is answered in the vendor's words and shape; every status of an upstream has a verdict."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_what_is_wrong_with_the_content_is_said(name: str, kind: ProblemKind) ->
 
 @pytest.mark.parametrize("name", NAMES)
 def test_our_own_words_are_understood_as_the_vendors(name: str) -> None:
-    """Two gateways in a row: what one says, the other finds the reason in."""
+    """With two gateways in a row, the second's `reason` understands the first's answer."""
     dialect = dialects()[name]
     for kind in ProblemKind:
         reply = dialect.problem(Problem(kind, "it went wrong"))
@@ -55,7 +55,7 @@ def test_an_answer_that_is_not_the_vendors_has_no_reason_but_does_no_harm(name: 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_status_has_a_verdict(name: str) -> None:
-    """The common rule, but for what the vendor documents otherwise."""
+    """The verdict is that of the common rule, except where the vendor documents another."""
     dialect = dialects()[name]
     exceptions = {error["status"]: error["verdict"] for error in documented(name)}
     for status in range(100, 600):

@@ -1,4 +1,4 @@
-"""The engine names no vendor, and a vendor's module is pure: no clock, no I/O, no randomness, no HTTP library."""
+"""The engine names no vendor, and vendors' modules are pure: no clock, no I/O, no randomness, no HTTP library."""
 
 from __future__ import annotations
 

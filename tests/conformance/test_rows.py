@@ -1,5 +1,5 @@
-"""Rows keep their word: every wire leaf has one, tables are total and keep order, reading what was written settles,
-and changing one wire leaf changes exactly the canonical paths that its row declares."""
+"""Laws of rows: every wire leaf has one, tables are total and keep order, reading back what was written settles, and
+changing one wire leaf changes exactly the canonical paths that its row declares."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.conformance.strategies import alerts
 
 
 def _closed(struct: type[Struct], prefix: str = "") -> dict[str, tuple[Any, ...]]:
-    """The canonical paths with a closed list of values, and the values."""
+    """Returns the canonical paths with a closed list of values, and those values."""
     found = {}
     for name, kind in get_type_hints(struct).items():
         for choice in (kind, *get_args(kind)):
@@ -195,8 +195,8 @@ def test_a_reading_of_other_words_or_by_other_rows_is_not_gone_by(name: str) -> 
 
 
 def _settles(mapping: Mapping, read: Flat, side: Any) -> None:
-    """What was read, written and read again is the same but for what the vendor's limits or requirements change;
-    what was written, read and written again is the same altogether."""
+    """Fails unless reading back what was written gives the same, except for what the vendor's limits or requirements
+    change, and writing that again gives exactly the same."""
     writing = Writing(defaults=destination(mapping.dialect).defaults)
     once = mapping.write(normal(read), writing, side=side)
     again = mapping.interpret(_over_the_wire(once), side=side).whole()
@@ -243,8 +243,8 @@ def test_changing_a_leaf_changes_what_its_row_declares_and_nothing_else(
 
 
 def _declared(mapping: Mapping, body: Wire, leaf: str, side: Any) -> tuple[set[str], bool]:
-    """The paths that a leaf may change, and whether it may change none: it is dropped, another side's, or derived
-    while the principal leaf is there."""
+    """Returns the paths that a leaf may change, and whether it may change none, because it is dropped, of the other
+    side, or derived while the principal leaf is there."""
     paths: set[str] = set()
     speaking = False
     for entry in mapping.rows:
@@ -263,7 +263,7 @@ def _has_principal(mapping: Mapping, body: Wire, derived: Row) -> bool:
 
 
 def _perturbed(mapping: Mapping, body: Wire, leaf: str, side: Any) -> Flat:
-    """What the object means with another valid value at one leaf, preferably one that means something else."""
+    """Returns what the object means with another valid value at one leaf, preferably one that changes the meaning."""
     before = _read(mapping, body, side)
     seen = None
     for value in _others(mapping, leaf, get(body, leaf)):
@@ -295,7 +295,7 @@ def _others(mapping: Mapping, leaf: str, value: Any) -> Iterator[Any]:
 
 
 def _kinds(wire: type[Struct], leaf: str) -> list[Any]:
-    """The alternatives of a leaf's type."""
+    """Returns the alternatives of a leaf's type."""
     head, _, rest = leaf.partition(".")
     [item] = [item for item in fields(wire) if item.encode_name == head]
     kinds = [item.type, *get_args(item.type)]
@@ -307,7 +307,7 @@ def _kinds(wire: type[Struct], leaf: str) -> list[Any]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_requirement_without_a_value_is_named(name: str) -> None:
-    """Where a required field has neither value, default nor documented fallback, it is named: nothing is made up."""
+    """A required field without value, default or documented fallback is named in the error: nothing is made up."""
     mapping = dialects()[name].mapping
     wanted = [entry.paths[0] for entry in mapping.rows if entry.required and entry.fallback is None]
     if not wanted:

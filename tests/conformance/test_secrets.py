@@ -1,5 +1,5 @@
-"""No secret in any output: replies, headers, reports, logs, metrics, `repr`, or the store's files. Every credential is
-a canary, every route is called, and some upstreams throw back whatever they receive."""
+"""Checks that no secret is in any output: replies, headers, reports, logs, metrics, `repr`, or the store's files. Every
+credential is a canary, every route is called, and some upstreams echo whatever they receive."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass
 class Heard:
-    """What the process said, logged, and left behind."""
+    """What the process printed, logged, and left in its directory."""
 
     said: str
     logged: str
@@ -27,7 +27,7 @@ class Heard:
 
 @pytest.fixture(scope="module")
 def heard(tmp_path_factory: pytest.TempPathFactory) -> Heard:
-    """One run of the canaries."""
+    """Runs the canaries once."""
     directory = tmp_path_factory.mktemp("canary")
     command = [sys.executable, "-m", "tests.conformance.canary", str(directory)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
@@ -52,7 +52,8 @@ def test_no_secret_is_stored(heard: Heard, canary: str) -> None:
 
 
 def test_there_was_something_to_hear(heard: Heard) -> None:
-    """Every dialect answered well and badly, the echoes came back, and the store holds their words."""
+    """The run covered what it should: every dialect answered well and badly, and the echoes were answered, logged and
+    stored."""
     for name in NAMES:
         assert f'alert_gateway_requests_total{{dialect="{name}",outcome="ok"}}' in heard.said
         assert f'alert_gateway_requests_total{{dialect="{name}",outcome="unauthorized"}}' in heard.said
@@ -62,6 +63,6 @@ def test_there_was_something_to_hear(heard: Heard) -> None:
 
 
 def _near(text: str, canary: str) -> str:
-    """Where a canary sings, or nothing."""
+    """Returns the surroundings of a canary in a text; empty if it is not there."""
     at = text.find(canary)
     return text[max(0, at - 200) : at + 60] if at >= 0 else ""
