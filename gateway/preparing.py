@@ -13,10 +13,11 @@ from hashlib import sha256
 import structlog
 from msgspec import Struct, json, structs
 
-from gateway.canonical import SERVER_OWNED, Operation, flatten
+from gateway.canonical import SERVER_OWNED, Alert, Operation, flatten
 from gateway.codes import Code, Why
 from gateway.config import Upstream
 from gateway.errors import ProblemKind
+from gateway.history import newest_first
 from gateway.outcome import Sending
 from gateway.rows import Unmet
 from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
@@ -25,6 +26,7 @@ from gateway.terms import (
     INSTEAD_OF,
     TELLING,
     TRIED_AT,
+    TRIED_WITH,
     TURNS,
     group_of,
     in_terms_of,
@@ -51,7 +53,8 @@ class Shipment(Struct, frozen=True, kw_only=True):
     is when the first attempt began that may have made something at the upstream although its answer was lost; `via`
     names the gateways that the command came through; it `fires` where nobody else has taken the alert and its fallback
     is told, is put off until `later` where that fallback's turn has come for none of those who have not, and `renews`
-    what was told before.
+    what was told before. `as_of` is the last command whose state is sent, where that is the alert as it stands and not
+    what the delivery's own command left.
     """
 
     delivery: DeliveryRow
@@ -67,6 +70,7 @@ class Shipment(Struct, frozen=True, kw_only=True):
     fires: bool = False
     later: int | None = None
     renews: bool = False
+    as_of: int | None = None
 
 
 class _Turn(Struct, frozen=True, kw_only=True):
@@ -207,13 +211,16 @@ def _is_owed(delivery: DeliveryRow) -> bool:
 
 
 def fire(tx: Tx, shipment: Shipment) -> bool:
-    """Tells the fallback from here on of everything; False where the alert ended at the last moment, or another
-    replica has taken the delivery over."""
+    """Tells the fallback from here on of everything; False where the alert ended at the last moment, changed since the
+    shipment was prepared, or another replica has taken the delivery over. Nothing is queued for a fallback that stands
+    by, so a change that is not in the shipment would never be told."""
     tx.lock(f"alert {shipment.delivery.alert}")  # before its delivery, as a command that ends the alert comes to both
     delivery = tx.delivery(shipment.delivery.id)
     if delivery is None or delivery.state != "waiting" or delivery.alert is None:
         return False
     if delivery.fence != shipment.delivery.fence:
+        return False
+    if shipment.as_of is not None and shipment.as_of != _last_command(tx, delivery.alert):
         return False
     target = target_of(tx, delivery)
     if target is None:
@@ -221,6 +228,11 @@ def fire(tx: Tx, shipment: Shipment) -> bool:
     target.state = "waiting"
     tx.put_target(target)
     return True
+
+
+def _last_command(tx: Tx, alert: int) -> int | None:
+    """The last command that an alert came through and that was not taken back."""
+    return next((one.id for one in newest_first(tx, alert) if one.refused is None), None)
 
 
 def target_of(tx: Tx, delivery: DeliveryRow) -> TargetRow | None:
@@ -391,9 +403,12 @@ def _ship(turn: _Turn, command: CommandRow, operation: Operation, takes_over: in
     delivery, row, target, upstream = turn.delivery, turn.row, turn.target, turn.upstream
     asked = (operation, Operation.REOPEN) if operation is Operation.UPDATE else (operation,)
     is_own = (delivery.operation in asked or command.body.after is None) and INSTEAD_OF not in target.seen
-    # what was made may be found by its words: an update makes it in its own at every attempt
+    # an object whose answer was lost is found by its words, so every attempt says the same: its command's own state,
+    # or, where an alert is told as it stands, that of the first attempt
     in_own_words = is_own or delivery.operation == Operation.UPDATE
-    present = command.body.after if in_own_words and command.body.after is not None else row.body
+    present, as_of = command.body.after, None
+    if present is None or not in_own_words:
+        present, as_of = _as_tried(turn)
     late = _late_note(command.at, turn.now) if operation in TELLING else ""
     body = command.body if is_own else CommandBody(dropped=command.body.dropped)
     at = row.updated_at if command.body.renews else command.at  # what is told again is told in the same words
@@ -428,7 +443,19 @@ def _ship(turn: _Turn, command: CommandRow, operation: Operation, takes_over: in
         takes_over=takes_over,
         tried_at=target.seen.get(TRIED_AT),
         report=said.report,
+        as_of=as_of,
     )
+
+
+def _as_tried(turn: _Turn) -> tuple[Alert, int | None]:
+    """The alert as it stands, or as it stood when the first attempt was made whose answer was lost; and the last
+    command whose state that is."""
+    last = _last_command(turn.tx, turn.row.id)
+    tried, as_of = turn.target.seen.get(TRIED_WITH, (None, None))
+    then = turn.tx.command(as_of) if tried == turn.delivery.id and as_of != last else None
+    if then is None or then.body.after is None:
+        return turn.row.body, last
+    return then.body.after, then.id
 
 
 def _late_note(at: int, now: int) -> str:

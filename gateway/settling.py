@@ -17,7 +17,7 @@ from gateway.errors import ProblemKind
 from gateway.outcome import Again, Changed, Delivered, Found, Missing, Outcome, Pending, Rejected, code_of
 from gateway.preparing import Shipment, target_of
 from gateway.store import AlertRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
-from gateway.terms import ENDING, INSTEAD_OF, MUTED, SPOKEN, TELLING, TRIED_AT, TURNS, is_anothers, may_look
+from gateway.terms import ENDING, INSTEAD_OF, MUTED, SPOKEN, TELLING, TRIED_AT, TRIED_WITH, TURNS, is_anothers, may_look
 from gateway.translation import Fate
 
 KINDS = frozenset(ProblemKind)
@@ -74,7 +74,7 @@ def settle(
     if outcome is None:
         return _without_sending(attempt, delivery, target)
     if target is not None and target.seen.get(TRIED_AT) != shipment.tried_at:
-        target.seen[TRIED_AT] = shipment.tried_at
+        _note_doubt(target, shipment)
         tx.put_target(target)
     if isinstance(outcome, Pending):
         delivery.seen = {**delivery.seen, **outcome.seen}
@@ -130,8 +130,15 @@ def _learn(attempt: _Attempt, delivery: DeliveryRow | None, outcome: Outcome | N
     if isinstance(outcome, Missing):
         target.state, target.ids, target.seen, target.revives = "absent" if row.is_open else "gone", {}, {}, None
     else:
-        target.seen[TRIED_AT] = shipment.tried_at
+        _note_doubt(target, shipment)
     tx.put_target(target)
+
+
+def _note_doubt(target: TargetRow, shipment: Shipment) -> None:
+    """Notes when and with which state of the alert an attempt was made that may have made it there."""
+    target.seen[TRIED_AT] = shipment.tried_at
+    if shipment.as_of is not None:
+        target.seen[TRIED_WITH] = [shipment.delivery.id, shipment.as_of]
 
 
 def _not_ours(reason: str) -> Verdict:
@@ -279,6 +286,7 @@ def _stands(
         target.ids = {**target.ids, **outcome.ids}
         target.seen = {**target.seen, **outcome.seen}
         target.seen.pop(TRIED_AT, None)
+        target.seen.pop(TRIED_WITH, None)
         target.seen.pop(INSTEAD_OF, None)
         target.seen.pop(TURNS, None)
         if shipment.operation in TELLING and target.seen.get(MUTED, (0,))[0] < delivery.command:

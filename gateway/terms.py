@@ -30,6 +30,9 @@ SPOKEN = "dialect"
 """The dialect of the upstream that issued the alert's ids there."""
 TRIED_AT = "tried_at"
 """When the first attempt began whose answer was lost, so that it may have made an alert there, in milliseconds."""
+TRIED_WITH = "tried_with"
+"""The delivery of that attempt, and the last command of the state that it sent, where that was the alert's state then
+and not the one that the delivery's own command left."""
 MUTED = "muted"
 """What a silence kept back of changes to an alert that is there, until it is sent: the last command that made such a
 change, and the paths."""

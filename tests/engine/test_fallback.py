@@ -40,6 +40,7 @@ from tests.engine.vendors import (
     settled,
     slow,
     table,
+    writes,
 )
 from tests.harness import KEY, House, house
 
@@ -257,6 +258,21 @@ def test_with_ids_instead_of_keys_the_end_reaches_the_fallback_too(tmp_path: Pat
             h.wait_for(lambda: [one.get("enabled") for one in there.held.values()] == [False])
 
 
+def test_what_the_fallback_made_is_found_though_an_update_came_before_anybody_looked(tmp_path: Path) -> None:
+    """It was looked for by the words of the update, and made again: nobody could end the first."""
+    there = Uptinio()
+    there.then = [CLOSE]
+    with chaos(HANG) as oncall, chaos(there) as sms:
+        both = table("oncall", oncall.url, "ilert", ""), table("sms", sms.url, "uptinio", first="300ms")
+        with before(tmp_path, *both, routes=ROUTE) as h:
+            page(h)
+            h.wait_for(lambda: there.held)
+            page(h, summary="Disk is fuller")
+            [made] = there.held.values()
+            h.wait_for(lambda: made["message"] == "Disk is fuller")
+            assert [got.method for got in writes(sms)] == ["POST", "PUT"]
+
+
 # --- whose fallback it is -------------------------------------------------------------------------------------
 
 
@@ -421,6 +437,24 @@ def test_a_page_that_ends_between_its_turn_and_its_sending_is_not_sent() -> None
     with desk.connection:
         assert not fire(desk.tx, shipment)
     assert states(desk, "bykey") == [("create", "void")]
+
+
+def test_what_changes_between_its_turn_and_its_sending_is_told_too() -> None:
+    """A fallback that stands by is sent no updates: what was read before one must not be sent after it."""
+    desk = Desk(CONFIG)
+    desk.accept("ci", create("disk"))
+    desk.now += 121_000
+    [row] = desk.due("bykey")
+    shipment = desk.take(row)
+    desk.accept("ci", create("disk", summary="Disk is fuller"))
+    with desk.connection:
+        assert not fire(desk.tx, shipment)
+    [row] = desk.due("bykey")
+    shipment = desk.take(row)
+    with desk.connection:
+        assert fire(desk.tx, shipment)
+    assert shipment.sending is not None
+    assert "Disk is fuller" in str(shipment.sending.body)
 
 
 def test_reopening_finds_the_fallback_though_its_route_has_another_place() -> None:
