@@ -179,7 +179,7 @@ class Mapping:
         return flat, hints
 
     def found(self, raw: Wire) -> Flat:
-        """Reads an alert as an upstream shows it; fields of which value or type are not as documented are left out."""
+        """Reads an alert as an upstream shows it; fields whose values are not as documented are left out."""
         for known in (raw, {name: value for name, value in raw.items() if self._is_documented(name, value)}):
             with contextlib.suppress(Problem):
                 return self.read(known, side="reply", partial=True).whole()
@@ -299,8 +299,8 @@ class Mapping:
         return words, meant if is_verbatim else None
 
     def _understood(self, verbatim: Wire) -> Flat | None:
-        """The values of the sender's own words; None where they cannot be read. Of a resolve, only the key was checked
-        when it came in, and the description of a dialect may have changed since the words were accepted."""
+        """The values of the sender's own words; None where they cannot be read. Nothing but the key of a resolve was
+        checked when it came, and the description of a dialect may have changed since the words were accepted."""
         try:
             return self.meaning(verbatim)
         except (Problem, AttributeError, TypeError, ValueError):

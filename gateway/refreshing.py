@@ -22,9 +22,9 @@ from gateway.translation import translate
 from gateway.values import from_millis, millis
 
 KEPT_HERE = ("created_at", "updated_at", "acknowledged_at")
-"""Times that are not taken from the upstream: its own are those of when it was told."""
+"""Times that are not taken from the upstream: there they say when the upstream was told."""
 LAST_KNOWN = 16
-"""Of the alerts that an upstream knows by one id, so many of the newest are looked at first."""
+"""Alerts that an upstream knows by one id are looked at newest first, this many at first."""
 
 
 class ListQuestion(Struct, frozen=True, kw_only=True):

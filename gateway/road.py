@@ -197,7 +197,7 @@ class Road:
         return chosen
 
     def _thrown_away(self, caller: Caller, flat: Flat) -> dict[str, str]:
-        """The routes that took an alert which goes nowhere, and why they did: somebody will ask."""
+        """The routes that took an alert which goes nowhere, and why they did, for those who ask where it went."""
         took = taking(self._config.routes, caller.dialect.name, caller.name, flat)
         return {route.name: route.why for route in took}
 
@@ -241,7 +241,7 @@ class Road:
         return self._write_down(step, before)
 
     def _is_told(self, tx: Tx, row: AlertRow) -> bool:
-        """Whether every configured upstream of the alert was told of it and of its present content, or is about to."""
+        """Whether every configured upstream of the alert was told, or is about to be told, all that it says by now."""
         there = [target for target in tx.targets(row.id) if target.upstream in self._config.upstreams]
         return all(target.state != "absent" and OWED not in target.seen for target in there)
 

@@ -23,7 +23,7 @@ from gateway.translation import Fate
 KINDS = frozenset(ProblemKind)
 """Problem codes that are kinds of problem too."""
 FIRST_KNOWN = 16
-"""An alert that came in with a list is looked for among so many that were the first to have an id."""
+"""An alert that was adopted from a list is looked for among this many of the oldest that have its id."""
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
@@ -135,7 +135,7 @@ def _learn(attempt: _Attempt, delivery: DeliveryRow | None, outcome: Outcome | N
 
 
 def _note_doubt(target: TargetRow, shipment: Shipment) -> None:
-    """Notes when and with which state of the alert an attempt was made that may have made it there."""
+    """Notes when an attempt was made that may have created the alert there, and which state of it was sent."""
     target.seen[TRIED_AT] = shipment.tried_at
     if shipment.as_of is not None:
         target.seen[TRIED_WITH] = [shipment.delivery.id, shipment.as_of]

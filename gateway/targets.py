@@ -71,8 +71,8 @@ class Targets:
         return key, same_entries(like, f"key {upstream.dialect.same_key(key)}")
 
     def give_way(self, step: Step, target: TargetRow, upstream: Upstream) -> None:
-        """Gives a reopened alert another key at an upstream where an alert that was opened meanwhile has its own. It
-        stays on its lane while anything of it waits there: its earlier end, for one, must not be sent after it."""
+        """Gives a reopened alert another key at an upstream where an alert that was opened meanwhile holds its key. It
+        stays on its lane while anything of it waits there: an earlier end, for one, must not overtake the reopening."""
         holders = step.tx.lane_holders(target.upstream, target.lane)
         if target.key is None or not any(holder != step.row.id for holder in holders):
             return
@@ -113,9 +113,8 @@ class Targets:
     def _stand_by_for_more(
         self, step: Step, target: TargetRow, targets: list[TargetRow], new: Sequence[Choice], chosen: Sequence[Choice]
     ) -> None:
-        """Has a fallback stand by for upstreams that join its route, too, from now on for as long. Where its turn is
-        coming anyway, since another upstream has yet to take the alert, it is told once for both, at the earlier time.
-        """
+        """Has a fallback stand by for upstreams that join its routes, too, each turn counted from now. If it waits for
+        another turn, as another upstream has yet to take the alert, it is told once for both, at the earlier time."""
         choice = next((one for one in chosen if one.upstream == target.upstream), None)
         if target.state != "standby" or choice is None or choice.after is None:
             return

@@ -266,8 +266,8 @@ def _received(row: CommandRow) -> Received:
 
 
 def _routes(tx: Tx, row: AlertRow, commands: list[CommandRow]) -> list[Route]:
-    """The routes as they were taken then, whatever the configuration says now: the command that opened the alert has
-    its number, and updates may have added to them."""
+    """The routes that the alert took then, whatever the configuration says now: those of the command that opened it,
+    which has the alert's id, and those that updates added."""
     first = tx.command(row.id)
     taken: dict[str, str] = {}
     for command in [*([first] if first else []), *commands]:

@@ -23,8 +23,8 @@ STOOD = ("acknowledged_at", "resolved_at")
 
 
 def is_refused(tx: Tx, command: CommandRow) -> bool:
-    """Whether no upstream has a command, or may yet take it: a fallback whose turn has come meanwhile may, and one to
-    which the command was a mere repeat of what it had been told has it."""
+    """Whether no upstream has taken a command, or may yet take it: a fallback whose turn has come meanwhile may, and
+    an upstream to which the command was a mere repeat has it already."""
     if command.alert is not None:
         _kept(tx, command.alert)
     targets = tx.targets(command.alert) if command.alert is not None else []
@@ -126,8 +126,8 @@ STAYS = (_came_another, _name_is_gone, _may_be_there, _was_said_again)
 
 
 def _tell_what_was_merged(tx: Tx, command: CommandRow) -> None:
-    """Puts the last delivery that was merged into each of the command's own back into the outbox: the callers of the
-    merged ones were told success."""
+    """Puts back into the outbox, for each of the command's deliveries, the last one that was merged into it: callers of
+    merged commands were told success."""
     for delivery in tx.deliveries_of(command.id):
         for earlier in reversed(delivery.merges):
             found = [one for one in tx.deliveries_of(earlier) if one.upstream == delivery.upstream]
