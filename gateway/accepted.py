@@ -1,5 +1,5 @@
-"""A command on its way to being accepted: who asks, everything that stays the same over its upstreams, what was
-committed in the end, and what a request came to. It must not know any vendor, HTTP, or SQL.
+"""The data passed along while a command is accepted: the caller, the order, one step of its processing, what was
+committed, and the result of the request. It must not know any vendor, HTTP, or SQL.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from gateway.store import AlertRow, DeliveryRow, Tx
 from gateway.translation import Fate
 
 Via = tuple[str, ...]
-"""The gateways that a command came through, by their own names."""
+"""The names of the gateways that a command came through."""
 
 
 class Caller(Struct, frozen=True):
-    """Who asks: the dialect it speaks, its name, and the scope its alerts belong to."""
+    """A caller: the dialect it speaks, its name, and the scope its alerts belong to."""
 
     dialect: Dialect
     name: str
@@ -25,10 +25,11 @@ class Caller(Struct, frozen=True):
 
 
 class Accepted(Struct, kw_only=True):
-    """What was committed for one command: the alert as it is now, the deliveries on their way, and per upstream
-    the report; `dead` names the deliveries that can never be sent, with the problem code, `routes` the routes that it
-    took, and why, `anew` the fallbacks whose turn begins anew, as they stand by for more than before, and the seconds
-    until it comes."""
+    """What was committed for one command: the alert as it is now, its deliveries, and the report per upstream.
+
+    `dead` maps upstreams whose delivery can never be sent to the problem code; `routes` maps the routes taken to the
+    reason; `anew` maps fallbacks whose turn is counted anew, because they now stand by for further upstreams, to the
+    seconds until it comes."""
 
     command: int
     alert: AlertRow | None
@@ -44,8 +45,8 @@ class Accepted(Struct, kw_only=True):
 
 
 class Order(Struct, frozen=True, kw_only=True):
-    """A command as it came in: who gives it, at what time (milliseconds), and the gateways that it came through.
-    `command` is its own id, `request` that of what it was asked with."""
+    """A command as it came in: its caller, the time (milliseconds), and the gateways that it came through.
+    `command` is its own id, `request` the id of the request that contained it."""
 
     asked: Command
     caller: Caller
@@ -56,8 +57,10 @@ class Order(Struct, frozen=True, kw_only=True):
 
 
 class Step(Order, frozen=True, kw_only=True):
-    """An order being carried out in a transaction: everything that stays the same over its upstreams. It tells `anew`
-    what a silence had acknowledged: only those are told that were told so."""
+    """An order being carried out in a transaction: everything that is the same for all of its upstreams.
+
+    `muted` is the id of the silence that mutes the alert. `anew` marks the end and the reopening of an alert that a
+    silence had acknowledged: only upstreams that were told of the acknowledgement are told."""
 
     tx: Tx
     operation: Operation
@@ -70,12 +73,12 @@ class Step(Order, frozen=True, kw_only=True):
 
     @property
     def is_repeat(self) -> bool:
-        """Whether it says again what is known already, as senders do that know nothing of keys."""
+        """Whether it is a create that repeats what an open alert says already, as senders without keys send it."""
         return self.asked.operation is Operation.CREATE and self.operation is Operation.UPDATE and not self.changed
 
 
 class Answered(Struct, frozen=True):
-    """What came of a request: the answer for the dialect to word, the id it is about, and the report's lines."""
+    """The result of a request: the answer for the dialect to word, the id it is about, and the report's lines."""
 
     answer: Answer
     id: int

@@ -1,5 +1,5 @@
-"""What operators ask a running gateway over HTTP: the outbox, the ledger, the operator log, a reload. And who is let
-in: on the callers' own address only where nobody but this machine can reach it, and with the token where there is one.
+"""The operators' HTTP API of a running gateway: the outbox, the ledger, the operator log, a reload; and its access
+control. It is served on the callers' address only if that is loopback, and requires the token where one is configured.
 
 What the calls do is in `gateway.operating`. It must not know any vendor.
 """
@@ -38,29 +38,29 @@ T = TypeVar("T")
 Endpoint = Callable[[Request], Awaitable[Response]]
 MOST_LISTED = 10_000
 PAGE = 50
-"""So many deliveries are read and put into words at once."""
+"""Number of deliveries read and encoded at a time."""
 SLICE = 5000
-"""So many deliveries are looked at in one transaction where there is no index of those that are asked for."""
+"""Number of deliveries scanned in one transaction where no index covers the filter."""
 MOST_TOLD = 1000
-"""So many ids and refusals are told of one call; how many there were is told in any case."""
+"""Most ids and most refusals listed in the answer to one call; their total counts are always given."""
 MOST_BODY = 1 << 20
 STATES = get_args(DeliveryState)
 _FORWARDED = ("forwarded", "via", "x-real-ip", "x-request-id")
 _FORWARDED_IN = ("x-forwarded-", "x-envoy-", "x-amzn-")
-"""What proxies add to a request, and how what they add begins."""
+"""Headers that proxies add to a request, and prefixes of further ones."""
 
 
 class _Anything(Convertor[str]):
-    """The rest of a path, slashes and line feeds too: what others call an alert may be any text."""
+    """The rest of a path, including slashes and line feeds: an alert's id at an upstream may be any text."""
 
     regex = "(?s:.+)"
 
     def convert(self, value: str) -> str:
-        """As it is."""
+        """Returns the text unchanged."""
         return value
 
     def to_string(self, value: str) -> str:
-        """As it is."""
+        """Returns the text unchanged."""
         return value
 
 
@@ -75,7 +75,7 @@ class _Refusal(Exception):
 
 
 class Wanted(Struct, kw_only=True, forbid_unknown_fields=True):
-    """What `retry` and `drop` are told: deliveries by id, every dead one, or those of one upstream."""
+    """The body of `retry` and `drop`: deliveries by id, all dead ones, or those of one upstream."""
 
     ids: tuple[int, ...] = ()
     dead: bool = False
@@ -86,13 +86,13 @@ class Wanted(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Admin:
-    """The operators' calls of one gateway."""
+    """The operators' HTTP API of one gateway."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
     def routes(self) -> list[Route]:
-        """The calls, each behind its door."""
+        """The API's routes, each behind the access check."""
         return [
             Route("/-/alerts/{name:anything}", self._door(self._alerts), methods=["GET"]),
             Route("/-/callers", self._door(self._callers), methods=["GET"]),
@@ -107,7 +107,7 @@ class Admin:
     # --- who is let in -----------------------------------------------------------------------------------
 
     def seen(self, endpoint: Endpoint) -> Endpoint:
-        """Something that is only looked at: behind the token, where there is one."""
+        """Wraps a read-only endpoint: it requires the token, where one is configured, and nothing else."""
 
         async def guarded(request: Request) -> Response:
             return await endpoint(request) if self.knows(request) else _unauthorised()
@@ -115,7 +115,7 @@ class Admin:
         return guarded
 
     def knows(self, request: Request) -> bool:
-        """Whether a request has the token, or none is needed."""
+        """Whether a request has the right token, or none is configured."""
         token = self._gateway.config.admin_token
         if token is None:
             return True
@@ -146,7 +146,7 @@ class Admin:
         return guarded
 
     def _check(self, request: Request) -> None:
-        """An operator's call is refused where others could have made it."""
+        """Refuses a call that somebody else than an operator could have made."""
         config = self._gateway.config
         if config.admin is None and not is_loopback(config.listen[0]):
             raise _Refusal(
@@ -156,7 +156,7 @@ class Admin:
             _check_near(request)
 
     def _operator(self, request: Request, who: str) -> Operator:
-        """Who asks: as he says himself, else as what let him in."""
+        """The operator as named in the request, else by what granted access: the token or the admin address."""
         let_in_by = "the token" if self._gateway.config.admin_token else "the admin address"
         origin = request.client.host if request.client else "?"
         return Operator(who=who.strip()[:100] or let_in_by, origin=origin)
@@ -164,11 +164,11 @@ class Admin:
     # --- what is asked -----------------------------------------------------------------------------------
 
     async def _read(self, work: Callable[[Tx], T]) -> T:
-        """Looks into the store, beside whatever callers and the gateway itself look for there."""
+        """Reads from the store as a long read of an operator, apart from the reads of callers and of the gateway."""
         return await self._gateway.store.read(work, is_long=True, whose="operator")
 
     async def _alerts(self, request: Request) -> Response:
-        """The search goes on in a transaction of its own for each slice: deliveries are read in between."""
+        """Searches slice by slice, each in its own transaction, so that deliveries are read in between."""
         if request.url.query:
             raise _Refusal(400, "write %3F for a question mark: what follows one is not part of the id")
         name, read = request.path_params["name"], self._read
@@ -189,11 +189,11 @@ class Admin:
         limit = _number(request.query_params.get("limit", "1000"), "limit", MOST_LISTED)
         with contextlib.suppress(StoreError):  # what was counted meanwhile is not worth failing for
             await self._gateway.calls.write(self._gateway.store)
-        await self._read(lambda tx: tx.calls(1))  # one that cannot be read says so with its status
+        await self._read(lambda tx: tx.calls(1))  # if the store cannot be read, the status can still say so
         return StreamingResponse(self._callers_pages(limit), media_type="application/json")
 
     async def _callers_pages(self, limit: int) -> AsyncIterator[bytes]:
-        """A long list in small pieces, as below."""
+        """The list in small pieces, as in `_in_one`."""
         comma = b""
         yield b'{"callers":['
         async for rows in self._calls(limit):
@@ -202,8 +202,8 @@ class Admin:
         yield b"]}"
 
     async def _calls(self, limit: int) -> AsyncIterator[list[CallsRow]]:
-        """Who calls, a page at a time. Who calls again meanwhile moves to the front of it, where nobody looks any more:
-        so the front is looked at once more."""
+        """Callers, latest first, a page at a time. One that calls again meanwhile moves to the front, which was read
+        already: so the rows seen since the start are read once more at the end."""
         shown: set[int] = set()
         moved = self._gateway.now() - int(calling.SHOWN_WITHIN * 1000)
         for since in (0, moved):
@@ -227,20 +227,20 @@ class Admin:
         if (state := query.get("state")) not in (None, *STATES):
             raise _Refusal(400, f"state: is none of {', '.join(STATES)}")
         name = query.get("alert")
-        alert = await self._gateway.store.read(lambda tx: operating.of_alert(tx, name) if name is not None else None)
+        alert = await self._read(lambda tx: operating.of_alert(tx, name) if name is not None else None)
         if name is not None and alert is None:
             return _said(404, f"nobody knows an alert by {name!r}")
         upstream = query.get("upstream")
         upstream = operating.storable(upstream) if upstream is not None else None
         chosen = DeliveryFilter(state=state, upstream=upstream, alert=alert, limit=limit)
         pages = self._pages(chosen)
-        first = await anext(pages, b"")  # a store that cannot be read says so with its status
+        first = await anext(pages, b"")  # if the store cannot be read, the status can still say so
         return StreamingResponse(self._in_one(first, pages), media_type="application/json")
 
     async def _pages(self, chosen: DeliveryFilter) -> AsyncIterator[bytes]:
-        """The deliveries chosen, as JSON objects with commas between them, a page at a time. They are found first, as
-        finding them may mean to go through all that waits; where it means to go through all there is, a slice at a
-        time, and nothing is in those where there are none."""
+        """The chosen deliveries as JSON objects joined by commas, a page at a time. Their numbers are found first, as
+        that may mean to scan everything that waits. Where it means to scan all deliveries it is done in slices, and an
+        empty piece is yielded after each, so that a slice without matches yields something too."""
         upstreams, now = self._gateway.config.upstreams, self._gateway.now()
         left, before = chosen.limit, chosen.before
         while left:
@@ -256,8 +256,8 @@ class Admin:
             yield b""
 
     async def _in_one(self, page: bytes, pages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """A long list in small pieces: it is never in memory as a whole, and a sidecar has little. While nothing is
-        found it goes on with white space, so that nobody takes it for dead."""
+        """The list in small pieces: it is never in memory as a whole, as a sidecar has little memory. While nothing is
+        found white space is sent, so that no client or proxy takes the connection for dead."""
         yield b'{"deliveries":[' + page
         is_begun = bool(page)
         async for piece in pages:
@@ -298,8 +298,8 @@ class Admin:
         return await self._change("drop", wanted, self._operator(request, wanted.who))
 
     async def _change(self, what: Literal["retry", "drop"], wanted: Wanted, operator: Operator) -> Response:
-        """Batch after batch, each with its entry in the operator log: many dead letters are never in memory at once,
-        and no caller waits long for his commit."""
+        """Changes deliveries in batches, each with its own entry in the operator log: many dead letters are never in
+        memory at once, and no caller waits long for its commit."""
         done: list[int] = []
         refused: list[str] = []
         counts = [0, 0]
@@ -363,8 +363,8 @@ def _unauthorised() -> Response:
 
 
 def _check_near(request: Request) -> None:
-    """Without a token, being on this machine is what lets somebody in: not a web page that its browser shows, and not
-    whoever comes through a proxy that runs here."""
+    """Without a token, access is granted for being on this machine: refuses web pages in a browser here, and requests
+    that came through a proxy here."""
     host = host_in(request.headers.get("host", "localhost"))
     if not (host == "localhost" or _is_near(host)):
         raise _Refusal(403, "ask for this address by number or as localhost, or set admin_token")
@@ -381,8 +381,8 @@ def _check_near(request: Request) -> None:
 
 
 def _is_forwarded(request: Request) -> bool:
-    """Whether a proxy passed it on. One that adds no header gives itself away by HTTP/1.0, which nginx speaks to what
-    is behind it unless told otherwise; then it also says that what is behind it was asked for, whatever was."""
+    """Whether a proxy passed the request on. One that adds no header is recognised by HTTP/1.0, which nginx speaks to
+    its backends by default; by default it also sends the backend's address as Host, whatever the client asked for."""
     if request.scope.get("http_version") == "1.0":
         return True
     return any(name in _FORWARDED or name.startswith(_FORWARDED_IN) for name in request.headers)

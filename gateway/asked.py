@@ -1,7 +1,7 @@
-"""What a caller asks, and what it is answered: the shapes between what a dialect reads and what it words.
+"""What a caller asks, and what it is answered: the types that a dialect reads requests into and words answers from.
 
-They are the same for every dialect, and do nothing. It must not know a vendor, the store, or HTTP beyond a status and
-headers.
+They are the same for every dialect, and have no behaviour. It must not know a vendor, the store, or HTTP beyond a
+status and headers.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ class Incoming(Struct, frozen=True):
     """A caller's request, already bounded, authenticated and decoded.
 
     `params` are the decoded variables of the path, `query` every value of each name in order, `headers` by
-    lower-case name (`x-forwarded-proto` and `x-forwarded-prefix` among them, whoever ended TLS and whatever stood
-    before the path), `body` the decoded JSON (`UNSET` where there was none), `now` the time of arrival in UTC.
+    lower-case name, `body` the decoded JSON (`UNSET` where there was none), `now` the time of arrival in UTC. The
+    headers always include `x-forwarded-proto`, whoever terminated TLS, and `x-forwarded-prefix`, what was before the
+    route's path.
     """
 
     params: Mapping[str, str]
@@ -48,17 +49,20 @@ class Ref(Struct, frozen=True):
 class Command(Struct, frozen=True, kw_only=True):
     """An operation on one alert, as a dialect reads it from a request.
 
-    `patch` holds what the caller said, by canonical path; `verbatim` the caller's own words for it, without
-    credentials and control fields, for upstreams that speak the same dialect; `version` the version that the
-    caller believes to be current; `dropped` what does not concern an alert, with the reason; `carried` what a
-    gateway put into the vendor's free-form container earlier; `amend` answers, from the record, what to lay over
-    `patch` where a request only makes sense together with what is there; `invents_key` asks for a key to be made up
-    for a new alert that has none, because the vendor does and tells it; `only_new` says that what a create says holds
-    for a new alert, and one that is open stays as it is but for what `amend` says; `answers_anyway` says that the
-    vendor takes the request whether there is such an alert or not, and tells later; `is_resend` that its sender says it
-    again and again for as long as it is so: what says nothing new then moves the alert's end (`ends_at`), and is
-    neither recorded nor told; `silence` is the id of the one that acknowledges, where nobody did. `reading` is what the
-    request was read as, where it was by rows: an upstream with the same rows need not read it again.
+    - `patch`: what the caller said, by canonical path.
+    - `verbatim`: the same in the caller's own wire format, without credentials and control fields, for upstreams that
+      speak the same dialect.
+    - `version`: the version that the caller believes to be current.
+    - `dropped`: fields that do not concern an alert, each with the reason.
+    - `carried`: what a gateway put into the vendor's free-form container earlier.
+    - `amend`: computes from the record what to lay over `patch`, for requests that only make sense together with it.
+    - `invents_key`: make up a key for a new alert without one, because the vendor does so and returns it.
+    - `only_new`: the patch applies to a new alert; an open one is changed only by `amend`.
+    - `answers_anyway`: the vendor accepts the request whether there is such an alert or not, and tells on inquiry.
+    - `is_resend`: the sender repeats the request while the alert lasts; a repeat without news moves the alert's end
+      (`ends_at`), and is neither recorded nor delivered.
+    - `silence`: the id of the silence that acknowledges, where no person did.
+    - `reading`: the result of reading the request by rows; an upstream with the same rows need not read it again.
     """
 
     operation: Operation
@@ -80,8 +84,8 @@ class Command(Struct, frozen=True, kw_only=True):
 
 
 class Batch(Struct, frozen=True):
-    """Several commands in one request, each on its own: what is wrong with some (`problems`, found while they were
-    read) keeps none of the others back, and is told once those are durable."""
+    """Several commands in one request, each handled on its own. `problems` were found while reading it; they do not
+    hold up the valid commands, and are raised once those are durable."""
 
     commands: tuple[Command, ...]
     problems: tuple[Problem, ...] = ()
@@ -89,8 +93,8 @@ class Batch(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Read:
-    """A question for one alert, or for the commands that it came through (`history`); `page` is whatever the dialect's
-    own answer needs to say about paging."""
+    """A query for one alert, or for the commands that it came through (`history`). `page` is for the dialect's own use:
+    what its answer has to say about paging."""
 
     ref: Ref
     history: bool = False
@@ -99,14 +103,14 @@ class Read:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inquiry:
-    """A question for what became of an earlier request, by the number it was answered with."""
+    """A query for the result of an earlier request, by the request number in its answer."""
 
     request: int
 
 
 class Chosen(Struct, frozen=True):
-    """An alert that a list is to have: its `place` in the order, and how it is shown there, where that is said already:
-    it is encoded at once, so that no more than its bytes are kept."""
+    """An alert chosen for a list: its sort key (`place`) and, optionally, its finished wording, which is encoded at
+    once so that only the bytes are kept."""
 
     place: Any = ()
     worded: Json | UnsetType = UNSET
@@ -114,12 +118,13 @@ class Chosen(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """A question for many alerts. Times select by creation (`created_since`, `before`), to the millisecond, and by last
-    change (`since`); `page` is whatever the dialect's own answer needs to say about paging. `choose` says of each alert
-    which place it has, and nothing of one that is not meant, where the vendor lets its callers ask for more than that,
-    or lists all; `offset` and `limit` then count what it chose, the last place first where `descending`. `marked` says,
-    before that, by what of the scope's mutes each is muted, where the vendor shows it. Whoever lists without a `limit`
-    has `choose` word each alert: there may be very many."""
+    """A query for many alerts. Times select by creation (`created_since`, `before`), to the millisecond, and by last
+    change (`since`). `page` is for the dialect's own use: what its answer has to say about paging.
+
+    `choose` is for vendors with richer filters, or whose lists are not paged: it returns the sort key of each alert, or
+    None for one that does not match; `offset` and `limit` then apply to the chosen ones, in `descending` order if set.
+    `marked` is called before that, where the vendor shows it, to note which of the scope's mutes apply to each alert. A
+    listing without a `limit` must have `choose` word each alert, as there may be very many."""
 
     statuses: tuple[str, ...] = ()
     resource: str | None = None
@@ -136,9 +141,9 @@ class Listing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mute:
-    """Asks that nothing be told for a while of the alerts that `body` describes in the vendor's words: a new request of
-    this kind, or in the place of the one of this `id`. Whoever wants to hear no more of the open alerts that it means
-    has seen them, so they are acknowledged, with this `comment`."""
+    """Creates a silence: for a while nothing is delivered about the alerts that `body` describes in the vendor's words.
+    With an `id` it replaces the silence of that id. Matching alerts that are open count as seen by the caller, so they
+    are acknowledged, with this `comment`."""
 
     body: Json
     starts_at: datetime
@@ -149,15 +154,14 @@ class Mute:
 
 @dataclass(frozen=True, slots=True)
 class Unmute:
-    """Ends an earlier request of that kind, by its id."""
+    """Ends a silence, by its id."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Mutes:
-    """A question for one request of that kind, or for all of them, of which `choose` picks and orders those that are
-    meant."""
+    """A query for one silence, or for all of them, from which `choose` selects and orders the matching ones."""
 
     id: str | None = None
     choose: Callable[[Sequence[Muted]], Sequence[Muted]] = lambda found: found
@@ -167,8 +171,8 @@ class Mutes:
 
 
 class Shown(Struct, frozen=True):
-    """An alert as the caller may see it: the record, under the id that the caller knows it by, and the ids of what it
-    is muted by, where that was asked for."""
+    """An alert as the caller may see it: the record, under the id that the caller knows it by, and the ids of the
+    silences that mute it, where that was asked for."""
 
     id: str
     version: int
@@ -177,7 +181,7 @@ class Shown(Struct, frozen=True):
 
     @property
     def flat(self) -> Flat:
-        """The alert by canonical path, taken apart where somebody wants to see it: most answers say nothing of it."""
+        """The alert by canonical path, computed on demand: most answers do not need it."""
         return flatten(self.alert)
 
 
@@ -194,8 +198,8 @@ class Told:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inquired:
-    """What became of an earlier request: what it asked for and when, what that `was` where the alert stood, and why it
-    came to nothing, if it did."""
+    """The result of an earlier request: the `operation` it asked for and when, what that `was` in the alert's state at
+    the time, and why it failed, if it did."""
 
     operation: Operation
     was: Operation
@@ -204,7 +208,7 @@ class Inquired:
 
 
 class Muted(Struct, frozen=True, kw_only=True):
-    """A request to be told nothing of some alerts for a while, as it is kept: `body` is in the vendor's words."""
+    """A silence as it is kept: `body` describes the alerts in the vendor's words."""
 
     id: str
     starts_at: datetime
@@ -214,10 +218,10 @@ class Muted(Struct, frozen=True, kw_only=True):
 
 
 class Answer(Struct, frozen=True):
-    """What a request came to: the alert it was about, or the alerts that were asked for and their number. `worded` are
-    those that were worded when they were chosen, `request` is the request's own number, `history` what the alert came
-    through and `page` which part of that was asked for, `inquired` what became of an earlier request, `answers` the
-    answer to each command of a batch, `mutes` what is muted.
+    """The result of a request: the alert it was about, or the alerts that were asked for and their number. `worded` are
+    those that were worded when they were chosen, `request` is the request's own number, `history` the commands that the
+    alert came through and `page` which part of them was asked for, `inquired` the result of an earlier request,
+    `answers` the answer to each command of a batch, `mutes` the silences.
     """
 
     shown: Shown | None = None
@@ -244,9 +248,9 @@ class Reply(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """A question that is not about alerts: passed to the primary where it speaks this dialect, else answered or refused
-    so. `unheard` refuses it where the primary would have to hear it and cannot be reached: for what asks that something
-    be done, no other answer is true."""
+    """A request that is not about alerts: passed on to the primary where that speaks the caller's dialect. Otherwise
+    `otherwise` is answered or raised. `unheard` is raised where such a primary cannot be reached: a request that asks
+    for something to be done has no other true answer then."""
 
     request: Request
     otherwise: Reply | Problem
@@ -254,4 +258,4 @@ class Relay:
 
 
 Asked = Command | Batch | Read | Inquiry | Listing | Mute | Unmute | Mutes | Relay | Reply
-"""What a request turns out to ask for; a reply where it asks for nothing that the gateway would have to look up."""
+"""What a dialect reads a request as; a `Reply` where the answer needs nothing from the gateway."""

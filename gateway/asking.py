@@ -24,8 +24,8 @@ def bearer(incoming: Incoming) -> tuple[str, ...]:
 
 
 def address(incoming: Incoming) -> str:
-    """The address under which the caller sees this gateway, for links: as a proxy in front says that it was asked, or
-    the first of several. Whoever says something else here leads nobody astray but himself."""
+    """The base URL under which the caller reaches this gateway, for links: from the `x-forwarded-*` headers of a proxy,
+    of several proxies the first. A caller that forges them only misleads itself."""
     proto, host, prefix = (
         incoming.headers.get(f"x-forwarded-{name}", "").partition(",")[0].strip()
         for name in ("proto", "host", "prefix")
@@ -36,7 +36,7 @@ def address(incoming: Incoming) -> str:
 
 
 def body_object(incoming: Incoming) -> dict[str, Any]:
-    """The body as a JSON object."""
+    """The body as a JSON object; raises `Problem` where it is none."""
     if incoming.body is UNSET:
         raise Problem(ProblemKind.MALFORMED, "the request has no body; a JSON object is expected")
     if not isinstance(incoming.body, dict):

@@ -1,9 +1,9 @@
-"""Who calls: by which name, with what, which paths, how that ended, and when first and last. For whoever moves callers,
-rotates keys, or wonders who that is.
+"""Statistics of callers: name, client program, method and path, outcome, count, and when first and last seen. They are
+for operators who migrate callers, rotate keys, or look for an unknown caller.
 
-Counted in memory on the way of a request, and written every second in one transaction, so that a request costs no
-write. What callers choose themselves, paths nobody serves and names of programs, is cut, and bounded in number: what
-exceeds that is counted on a line of its own. What looks like a credential is masked. It must not know any vendor.
+Calls are counted in memory and written every second in one transaction, so that a request costs no write. Texts that
+callers choose (unserved paths, names of programs) are cut, and the number of lines is bounded: calls beyond that are
+counted on a common line. What looks like a credential is masked. It must not know any vendor.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from gateway.store import CallsRow, Store, Tx
 from gateway.values import from_millis, iso
 
 EVERY = 1.0
-"""Seconds between two writes, where somebody called: one for all requests of that time."""
+"""Seconds between two writes, if there were calls: one write for all of them."""
 SHOWN_WITHIN = 2.0
-"""Seconds after which a call is in the store, wherever it can be written."""
+"""Seconds after which a call is in the store, if the store can be written."""
 MOST_LINES = 100
-"""So many lines are kept of one caller of one inbound, and so many of all strangers to it together."""
+"""Most lines kept of one caller of an inbound, and of all its unknown callers together."""
 MOST_HELD = 2000
-"""So many lines wait in memory for the next write."""
+"""Most lines in memory that wait for the next write."""
 LONGEST = 120
 OTHER = "other"
 Outcome = Literal["ok", "unknown path", "unknown key", "refused"]
@@ -39,7 +39,7 @@ _OUTCOMES: dict[str, Outcome] = {
     ProblemKind.UNAUTHORIZED: "unknown key",
 }
 _SECRET = re.compile(r"(?=[A-Za-z_]*\d)\w{16,}|[A-Za-z_]{32,}|[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}")
-"""What keys, tokens and ids look like. Words for people are shorter, or have no digits."""
+"""The form of keys, tokens and ids. Ordinary words are shorter, or have no digits."""
 
 
 class _Line(NamedTuple):
@@ -52,7 +52,7 @@ class _Line(NamedTuple):
 
 
 class Calls:
-    """The calls of one process that are not written yet."""
+    """Counts the calls of one process until they are written."""
 
     def __init__(self) -> None:
         self._counts: dict[_Line, tuple[int, int, int]] = {}
@@ -70,8 +70,8 @@ class Calls:
         now: int,
         is_credential: Callable[[str], bool],
     ) -> None:
-        """Counts a call. `path` is the route's template, or what was asked for where there is no such route; `outcome`
-        is `ok` or the kind of problem; `caller` is None for strangers."""
+        """Counts a call. `path` is the route's template, or the requested path where no route matches; `outcome` is
+        `ok` or the kind of problem; `caller` is None where the caller is unknown."""
         how = _OUTCOMES.get(outcome, "refused")
         shown = path if how != "unknown path" else cleaned(path, is_credential)
         with self._lock:
@@ -88,7 +88,7 @@ class Calls:
         self._counts[line] = (had + count, min(began, first), max(ended, last))
 
     async def write(self, store: Store) -> None:
-        """Writes what was counted; what could not be written is counted on. Raises `StoreError`."""
+        """Writes the counts; what could not be written stays counted. Raises `StoreError`."""
         with self._lock:
             taken, self._counts = self._counts, {}
         if not taken:
@@ -107,7 +107,7 @@ class Calls:
 
 
 def keep(tx: Tx, rows: list[CallsRow]) -> None:
-    """Adds calls to those that are kept, each to its line, or to that of all others where its caller has too many."""
+    """Adds calls to the stored lines; a new line of a caller that has too many is added to its line for all others."""
     tx.lock("calls")
     for row in rows:
         if not tx.add_calls(row, MOST_LINES):
@@ -116,19 +116,20 @@ def keep(tx: Tx, rows: list[CallsRow]) -> None:
 
 
 def cleaned(text: str, is_credential: Callable[[str], bool]) -> str:
-    """A text that a caller chose, to be kept: short, printable, without what is a credential or looks like one."""
+    """A caller's text made fit to be kept: cut, printable, and with everything masked that is or looks like a
+    credential."""
     words = re.split(r"([/ ,;:()]+)", text[: 8 * LONGEST])
     masked = "".join(MASK if word and (_SECRET.search(word) or is_credential(word)) else word for word in words)
     return "".join(char if char.isprintable() else "?" for char in masked)[:LONGEST]
 
 
 def kind_of(row: CallsRow) -> int:
-    """The same for calls of one kind, and hardly for others."""
+    """A hash of what distinguishes a line: equal for the same line, and hardly ever for two different ones."""
     return hash((row.dialect, row.caller, row.outcome, row.method, row.path, row.agent))
 
 
 def as_json(row: CallsRow) -> dict[str, Any]:
-    """A line as `--json` prints it: no caller is a stranger, times are UTC."""
+    """A line as `--json` prints it: an unknown caller is null, times are UTC."""
     return {
         "dialect": row.dialect,
         "caller": row.caller or None,

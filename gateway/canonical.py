@@ -20,7 +20,7 @@ Severity = Annotated[int, Meta(ge=0, le=7, description="RFC 5424 code, 0 is the 
 
 
 class Part(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A piece of the canonical alert; a field that nobody gave is left out of its JSON."""
+    """A part of the canonical alert; a field that is unset is left out of its JSON."""
 
 
 class Trigger(Part, frozen=True):
@@ -38,17 +38,17 @@ class Condition(Part, frozen=True):
     expression: str | UnsetType | None = UNSET
     """The vendor's own expression; opaque to the gateway."""
     operator: str | UnsetType | None = UNSET
-    """How what is measured is compared with the threshold."""
+    """How the measured value is compared with the threshold."""
     threshold: int | float | UnsetType | None = UNSET
     """The value at which it fires."""
     window: int | float | UnsetType | None = UNSET
     """How many seconds it must hold."""
     scope: str | UnsetType | None = UNSET
-    """Which sources count."""
+    """Which sources it watches."""
     group_by: tuple[str, ...] | UnsetType | None = UNSET
-    """The labels by which it is told apart."""
+    """The labels by which sources are grouped."""
     quantifier: Literal["any", "all"] | UnsetType | None = UNSET
-    """Whether one source is enough, or all must be so."""
+    """Whether it fires for any source that meets it, or only if all do."""
     triggers: tuple[Trigger, ...] | UnsetType | None = UNSET
     """The things that make it fire: `kind` and `value`."""
 
@@ -65,9 +65,9 @@ class Renotify(Part, frozen=True):
     """Whether an unresolved alert is notified again, and after how many seconds."""
 
     enabled: bool | UnsetType | None = UNSET
-    """Whether somebody is told again while it lasts."""
+    """Whether notifications are repeated while it lasts."""
     interval: int | float | UnsetType | None = UNSET
-    """After how many seconds."""
+    """The seconds between them."""
 
 
 class Link(Part, frozen=True):
@@ -96,17 +96,17 @@ class Notification(Part, frozen=True):
 Kind = Literal["rule", "occurrence"]
 Status = Literal["firing", "acknowledged", "resolved"]
 Urgency = Literal["high", "low"]
-QUIET_CATEGORY = "up"  # good news: an alert of this category wakes nobody, wherever it goes
+QUIET_CATEGORY = "up"  # good news: an alert of this category wakes nobody at any upstream
 LOWEST_SEVERITY = 7
 
 
 class Alert(Part, frozen=True):
-    """Both things vendors call an alert: a rule that says when to tell somebody, and an occurrence."""
+    """Both things that vendors call an alert: a rule that says when to tell somebody, and an occurrence."""
 
     kind: Kind | UnsetType = UNSET
-    """Whether it is a rule that says when to tell somebody, or an occurrence, that something happened."""
+    """Whether it is a rule that says when to tell somebody, or an occurrence: something that happened."""
     dedup_key: str | UnsetType | None = UNSET
-    """The sender's key: what has the same key is the same alert while that is open."""
+    """The sender's key: requests with the same key are about the same alert while that is open."""
     summary: str | UnsetType | None = UNSET
     """What is wrong, in one line."""
     details: str | UnsetType | None = UNSET
@@ -116,7 +116,7 @@ class Alert(Part, frozen=True):
     urgency: Urgency | UnsetType | None = UNSET
     """Whether somebody is to be woken, where a vendor says so apart from the severity."""
     status: Status | UnsetType = UNSET
-    """How it stands."""
+    """Its state."""
     enabled: bool | UnsetType | None = UNSET
     """Of a rule: whether it is switched on."""
     category: str | UnsetType | None = UNSET
@@ -132,13 +132,13 @@ class Alert(Part, frozen=True):
     renotify: Renotify | UnsetType = UNSET
     """Whether somebody is told again."""
     team: str | UnsetType | None = UNSET
-    """Whose it is."""
+    """The team it belongs to."""
     routing_key: str | UnsetType | None = UNSET
-    """Which service or escalation is meant, where the vendor has one."""
+    """The service or escalation that it is for, where the vendor has one."""
     links: tuple[Link, ...] | UnsetType | None = UNSET
-    """What a responder can follow: `href` and `text`."""
+    """Links for responders: `href` and `text`."""
     images: tuple[Image, ...] | UnsetType | None = UNSET
-    """What a responder can look at: `src`, `href` and `alt`."""
+    """Images for responders: `src`, `href` and `alt`."""
     labels: dict[str, str] | UnsetType | None = UNSET
     """Names and texts; a condition asks for one of them as `labels.NAME`."""
     custom: dict[str, Any] | UnsetType | None = UNSET
@@ -150,21 +150,21 @@ class Alert(Part, frozen=True):
     updated_at: datetime | UnsetType = UNSET
     """When it was last changed."""
     acknowledged_at: datetime | UnsetType | None = UNSET
-    """When somebody took it on."""
+    """When it was acknowledged."""
     resolved_at: datetime | UnsetType | None = UNSET
-    """When it was over."""
+    """When it was resolved."""
     occurrences: int | UnsetType = UNSET
-    """How often it was said."""
+    """How often it was reported."""
     occurred_at: datetime | UnsetType = UNSET
-    """When it was last said."""
+    """When it was last reported."""
     snoozed_until: datetime | UnsetType | None = UNSET
-    """Until when nobody is to be told."""
+    """Until when nobody is to be notified."""
     ends_at: datetime | UnsetType | None = UNSET
-    """When it lapses unless it is said again."""
+    """When it lapses unless it is reported again."""
     assignee: str | UnsetType | None = UNSET
     """Who has taken it on."""
     extensions: dict[str, dict[str, Any]] | UnsetType = UNSET
-    """What one vendor alone has, as `extensions.DIALECT.NAME`."""
+    """Fields that only one vendor has, as `extensions.DIALECT.NAME`."""
 
 
 class Operation(StrEnum):
@@ -191,8 +191,8 @@ SERVER_OWNED = frozenset(
         *("occurrences", "occurred_at", "snoozed_until", "ends_at", "assignee"),
     }
 )
-"""Paths the gateway keeps itself: they say where an alert stands, not what it says. They are never carried, and a
-change of them alone is told to nobody."""
+"""Paths that the gateway maintains itself: the alert's state, not its content. They are never carried, and a change of
+them alone is not delivered."""
 
 
 def _leaves() -> tuple[str, ...]:
@@ -214,7 +214,7 @@ def type_of(path: str) -> Any:
 
 
 def holder_of(path: str) -> type[Part] | None:
-    """The part of the canonical alert that has this leaf; an extension is in none."""
+    """The struct that has this leaf as a field; None for an extension."""
     group, dot, _ = path.rpartition(".")
     return _GROUPS.get(group) if dot else Alert
 
@@ -226,7 +226,7 @@ def is_path(path: str) -> bool:
 
 
 def flatten(alert: Alert) -> Flat:
-    """Takes an alert apart by path, in canonical order; what was left out stays left out."""
+    """The alert by path, in canonical order; unset fields are left out."""
     flat: Flat = {}
     for name in Alert.__struct_fields__:
         value = getattr(alert, name)
@@ -247,7 +247,7 @@ def flatten(alert: Alert) -> Flat:
 
 
 def unflatten(flat: Mapping[str, Any]) -> Alert:
-    """Puts a flat alert together again. The values are trusted: see `checked` for those that are not."""
+    """Builds an alert from a flat alert. The values are trusted: see `checked` for those that are not."""
     return Alert(**_grouped(flat))
 
 
@@ -288,7 +288,7 @@ def plain(value: Any) -> Any:
 
 
 def lay_over(record: Mapping[str, Any], patch: Mapping[str, Any]) -> tuple[Flat, tuple[str, ...]]:
-    """Lays a patch over a flat alert; answers the new flat alert and the paths that really changed."""
+    """Lays a patch over a flat alert; returns the new flat alert and the paths that really changed."""
     after = dict(record)
     changed = []
     for path, value in patch.items():

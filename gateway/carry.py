@@ -1,8 +1,8 @@
-"""What a target has no field for travels in its free-form container, and comes back from there.
+"""The carried object: what a target has no field for is put into its free-form container, and restored from there.
 
-`pack` makes the carried object from the alert and from what the target's own wire says of it; `restore` puts back
-what the wire cannot say, unless somebody changed the wire on the way. Never carried: ids, keys, callers, versions
-and times. It knows no vendor.
+`pack` makes the carried object by comparing the alert with what the target's own fields say of it; `restore` puts back
+what those cannot say, except for fields that were changed on the way. Never carried: ids, keys, callers, versions and
+times. It must not know any vendor.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ import msgspec
 from gateway.canonical import SERVER_OWNED, Flat, checked, plain
 
 LIMIT = 8192
-"""The most bytes a carried object takes; what is larger stays behind, the page goes out."""
+"""Most bytes of a carried object; fields that do not fit are left out, and the alert is sent all the same."""
 NEVER = SERVER_OWNED | {"dedup_key"}
 
 
 def fingerprint(value: Any) -> str:
-    """A short mark that tells whether a value is still the one that was written."""
+    """A short digest by which a value is recognised as the one that was written."""
     return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()[:12]
 
 
 def pack(
     alert: Flat, wire: Flat, spans: dict[str, tuple[int, int]], limit: int = LIMIT
 ) -> tuple[dict[str, Any] | None, frozenset[str]]:
-    """The carried object for an `alert` that a target's `wire` says differently, and the paths that come back from it.
+    """The carried object for an `alert` of which a target's `wire` says something else, and the paths that can be
+    restored from it.
 
-    `spans` gives, for a text to which lines were added, where in it the sender's own text stands. The object takes at
+    `spans` gives the start and end of the sender's own text in texts to which lines were added. The object takes at
     most `limit` bytes.
     """
     fields: dict[str, Any] = {}
@@ -52,7 +53,7 @@ def pack(
 def _fitting(
     fields: dict[str, Any], marks: dict[str, str], added: list[str], spans: dict[str, list[int]], limit: int
 ) -> dict[str, Any] | None:
-    """Leaves out the largest fields until the whole fits."""
+    """The carried object without its largest fields, as many as have to go for it to fit; None where nothing fits."""
     while True:
         parts: dict[str, Any] = {"fields": fields, "added": added, "spans": spans, "marks": marks}
         packed = {name: part for name, part in parts.items() if part}
@@ -66,7 +67,7 @@ def _fitting(
 
 
 def restore(wire: Flat, carried: Any) -> Flat:
-    """What was sent, from what the target's wire says and what it carried. Anything malformed is left alone."""
+    """The original alert, from what the target's `wire` says and what it carried. Malformed entries are ignored."""
     if not isinstance(carried, dict):
         return wire
     marks, spans = carried.get("marks"), carried.get("spans")
@@ -94,7 +95,7 @@ def _is_span(span: Any) -> bool:
 
 
 def _trusted(path: str, value: Any) -> Flat:
-    """A carried value in its canonical type; nothing where it has none."""
+    """A carried value in its canonical type; empty where the path or the value is not canonical."""
     try:
         return checked({path: value})
     except (KeyError, msgspec.ValidationError):

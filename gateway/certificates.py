@@ -1,7 +1,8 @@
-"""TLS contexts that follow their files: a certificate that is replaced on the disk is used by the next connection.
+"""TLS contexts that follow their files: a certificate that is replaced on disk is used by the next connection.
 
-Mounted secrets change by a symbolic link, without a new time: contents are compared. New contents that cannot be used
-change nothing. It must not know who listens or connects, and no error holds anything of a key.
+Mounted secrets are replaced by switching a symbolic link, without a new modification time, so contents are compared.
+New contents that cannot be used change nothing. It must not know who listens or connects, and no error contains any
+part of a key.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ _SEQUENCE, _VERSION = 0x30, 0xA0
 
 @dataclass(frozen=True)
 class Pair:
-    """A certificate, with those that vouch for it behind it, and its key: two PEM files, which may be one."""
+    """A certificate, followed by its intermediates, and its key: two PEM files, which may be the same file."""
 
     cert: str
     key: str
 
 
 class Following(ssl.SSLContext):
-    """A context made of `files` by `make`, and made anew by `look` where their contents have changed. Connections that
-    stand already keep what they began with. Raises `ValueError` where the files cannot be used."""
+    """A context made of `files` by `make`, and made anew by `look` when their contents have changed. Established
+    connections keep the context they began with. Raises `ValueError` where the files cannot be used."""
 
     def __new__(cls, protocol: int, files: tuple[str, ...], make: Callable[[], ssl.SSLContext]) -> Following:
-        """A context's protocol is settled before anything else of it."""
+        """`SSLContext` takes its protocol in `__new__`."""
         return super().__new__(cls, protocol)
 
     def __init__(self, protocol: int, files: tuple[str, ...], make: Callable[[], ssl.SSLContext]) -> None:
@@ -45,7 +46,8 @@ class Following(ssl.SSLContext):
         self.fault = ""
 
     def look(self) -> Found:
-        """Looks at the files. Contents that cannot be used are called bad once; `fault` says why for as long."""
+        """Compares the files with their last contents. Returns "bad" once for contents that cannot be used; `fault`
+        holds the reason for as long as they stay."""
         seen = digest(self._files)
         if seen == self._seen:
             return "same"
@@ -55,7 +57,7 @@ class Following(ssl.SSLContext):
         except ValueError as error:
             self.fault = str(error)
             return "bad"
-        except OSError as error:  # it went while we looked
+        except OSError as error:  # the file vanished meanwhile
             self._seen, before = b"", self.fault
             self.fault = f"a certificate's file cannot be read: {error.strerror or type(error).__name__}"
             return "same" if before == self.fault else "bad"
@@ -63,12 +65,12 @@ class Following(ssl.SSLContext):
         return "new"
 
     def wrap_bio(self, *args: Any, **named: Any) -> ssl.SSLObject:
-        """Begins a connection, with what is current."""
+        """Begins a connection with the current context."""
         return self._current.wrap_bio(*args, **named)
 
 
 def digest(files: tuple[str, ...]) -> bytes:
-    """Changes when the contents of the files do."""
+    """A digest of the contents of the files, or of the errors in reading them."""
     found = hashlib.sha256()
     for path in files:
         try:
@@ -80,12 +82,12 @@ def digest(files: tuple[str, ...]) -> bytes:
 
 
 def not_after(path: str) -> float | None:
-    """When the first of the certificates in a PEM file ends, in seconds since 1970; None where that cannot be told."""
+    """When the first certificate in a PEM file to expire does so, in seconds since 1970; None if that is unknown."""
     return min((end for _, end in _times(path)), default=None)
 
 
 def not_valid(path: str, now: float) -> str:
-    """Why nobody accepts a PEM file's certificates at a time, or nothing where they are valid or cannot be told."""
+    """Why a PEM file's certificates are not valid at `now`; empty where they are, or where that is unknown."""
     times = _times(path)
     begin, end = max((one for one, _ in times), default=now), min((one for _, one in times), default=now)
     if now > end:
@@ -94,7 +96,7 @@ def not_valid(path: str, now: float) -> str:
 
 
 def _times(path: str) -> list[tuple[float, float]]:
-    """When each certificate in a PEM file begins and ends; none where that cannot be told."""
+    """Start and end of the validity of each certificate in a PEM file; empty where the file cannot be read so."""
     try:
         texts = _PEM.findall(Path(path).read_text("ascii", "replace"))
         return [_validity_of(ssl.PEM_cert_to_DER_cert(one)) for one in texts]
@@ -103,7 +105,8 @@ def _times(path: str) -> list[tuple[float, float]]:
 
 
 def _validity_of(der: bytes) -> tuple[float, float]:
-    """Python tells this only of what a connection was verified by: in DER it is the fourth part behind the version."""
+    """Start and end of a certificate's validity, read from the DER: Python gives it only for the certificate of a
+    verified peer. It is the fourth element of the signed part, not counting the optional version."""
     signed = _parts(_parts(der)[0][1])[0][1]
     parts = [part for part in _parts(signed) if part[0] != _VERSION]
     tag, validity = parts[3]
@@ -114,13 +117,13 @@ def _validity_of(der: bytes) -> tuple[float, float]:
 
 
 def _time(text: str) -> float:
-    if len(text) == 13:  # a year of two digits is one of 1950 to 2049
+    if len(text) == 13:  # UTCTime: a year of two digits, 1950 to 2049
         text = ("19" if text[:2] >= "50" else "20") + text
     return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp()
 
 
 def _parts(der: bytes) -> list[tuple[int, bytes]]:
-    """The values that stand one behind the other, each with its tag."""
+    """The consecutive DER values, each with its tag."""
     found, at = [], 0
     while at < len(der):
         tag, length, at = der[at], der[at + 1], at + 2
@@ -133,8 +136,8 @@ def _parts(der: bytes) -> list[tuple[int, bytes]]:
 
 
 def usual() -> ssl.SSLContext:
-    """A context that trusts the usual authorities: those that `SSL_CERT_FILE` or `SSL_CERT_DIR` name, else those that
-    come with `certifi`."""
+    """A context that trusts the default authorities: those in `SSL_CERT_FILE` or `SSL_CERT_DIR`, else those of
+    `certifi`."""
     import certifi  # it looks for its file when it is imported
 
     file, directory = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
@@ -144,7 +147,7 @@ def usual() -> ssl.SSLContext:
 
 
 def show(context: ssl.SSLContext, pair: Pair) -> None:
-    """Has the context show a certificate; raises `ValueError` that says what is wrong with the pair."""
+    """Loads the context's own certificate and key; raises `ValueError` that says what is wrong with the pair."""
     for path in (pair.cert, pair.key):
         _readable(path)
     try:
@@ -154,7 +157,7 @@ def show(context: ssl.SSLContext, pair: Pair) -> None:
 
 
 def trust(context: ssl.SSLContext, path: str) -> None:
-    """Has the context trust further authorities; raises `ValueError` where the file names none."""
+    """Makes the context trust further authorities; raises `ValueError` where the file has none."""
     _readable(path)
     try:
         context.load_verify_locations(path)

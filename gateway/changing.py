@@ -1,5 +1,5 @@
-"""What a command changes in a record: which of its words are a change, what the operation means where the alert
-stands, and what it does to that. Plain functions; they know no vendor, and nothing of upstreams or transactions.
+"""The effect of a command on a record: which of its fields are a change, what the operation means in the alert's
+current state, and how it changes that state. Plain functions; they must not know any vendor, upstreams or transactions.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from gateway.values import from_millis
 
 
 def resolve_hints(before: Flat, asked: Command) -> Flat:
-    """The patch of an update: where two voices speak of one field, the one that differs from the record is the
-    change; where both do, the principal one wins."""
+    """The patch of an update. Where two wire fields speak of one canonical field, the value that differs from the
+    record is the change; where both differ, the principal field wins over the hint."""
     said = {} if asked.only_new else asked.patch
     patch = {path: value for path, value in said.items() if path != "kind"}
     if asked.carried and not asked.only_new:
@@ -33,7 +33,8 @@ def resolve_hints(before: Flat, asked: Command) -> Flat:
 
 
 def without_implied(patch: Flat, before: Flat, dialect: Dialect) -> Flat:
-    """Clients echo what they were shown: saying what the vendor implies anyway changes nothing."""
+    """The patch without values that the vendor implies and the record does not hold: clients echo what they were shown,
+    which is no change."""
     implied = dialect.mapping.implied
     return {
         path: value for path, value in patch.items() if path in before or path not in implied or implied[path] != value
@@ -41,7 +42,8 @@ def without_implied(patch: Flat, before: Flat, dialect: Dialect) -> Flat:
 
 
 def meaning_of(asked: Operation, row: AlertRow) -> Operation:
-    """An operation in the light of where the alert stands: asking for what is so already is an update."""
+    """The operation given the alert's state: a create of an alert that exists, or an operation that does not apply to
+    its state, such as acknowledging one that is not firing, is an update."""
     if asked is Operation.CREATE:
         return Operation.UPDATE
     if asked is Operation.REOPEN and row.status != "resolved":
@@ -54,7 +56,7 @@ def meaning_of(asked: Operation, row: AlertRow) -> Operation:
 
 
 def stamp(flat: Flat, operation: Operation, now: int) -> None:
-    """What an operation does to where the alert stands."""
+    """Sets the status and its times as the operation changes them."""
     if operation is Operation.ACKNOWLEDGE:
         flat.update(status="acknowledged", acknowledged_at=from_millis(now))
     elif operation is Operation.RESOLVE:
@@ -62,4 +64,4 @@ def stamp(flat: Flat, operation: Operation, now: int) -> None:
     elif operation is Operation.REOPEN:
         flat.update(status="firing", resolved_at=None)
         if (ends := flat.get("ends_at")) is not None and ends <= from_millis(now):
-            flat["ends_at"] = None  # whoever opens it again knows better: or it would be over again at once
+            flat["ends_at"] = None  # else the alert would lapse again at once

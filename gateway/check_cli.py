@@ -1,7 +1,7 @@
-"""The commands for before it wakes anybody: `check`, `explain` and `drill`.
+"""The commands that try a configuration before it wakes anybody: `check`, `explain` and `drill`.
 
 What they do is in `gateway.checking`, `gateway.trying`, `gateway.connecting`, `gateway.explaining` and
-`gateway.drilling`; here is only how it is asked for and shown. It must not know any vendor.
+`gateway.drilling`; here are only their options and output. It must not know any vendor.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def explain(config_path: str, origin: str, caller: str | None, file: Any, as_jso
 
 
 def _configured(path: str) -> Config:
-    """The configuration with its secrets, so that it is known who has a key; without them where they are not here."""
+    """The configuration with its secrets, so that callers and keys are known; without them if they cannot be read."""
     from gateway.config import load
     from gateway.errors import ConfigurationError
 
@@ -97,7 +97,7 @@ def _configured(path: str) -> Config:
 
 
 def _known(inbound: Inbound, caller: str) -> str:
-    """A caller by name; nobody else's road is of any interest, and a slip of the pen would be taken for one."""
+    """Checks that the inbound has this caller, and returns it: a misspelt name would be explained like a real one."""
     names = sorted({*inbound.callers, *inbound.keyring.names()})
     if names and caller not in names and not (inbound.anonymous and caller == "anonymous"):
         raise _nobody(f"{inbound.dialect.name} has no caller", caller, names)
@@ -105,7 +105,8 @@ def _known(inbound: Inbound, caller: str) -> str:
 
 
 def _known_somewhere(config: Config, caller: str) -> None:
-    """Refuses a caller that no inbound has: a drill as nobody would prove another road than the one that is meant."""
+    """Refuses a caller that no inbound has: a drill under an unknown name could be routed differently from the one that
+    is meant."""
     inbounds = config.inbounds.values()
     names = sorted({name for one in inbounds for name in (*one.callers, *one.keyring.names())})
     if names and caller not in names and not (caller == "anonymous" and any(one.anonymous for one in inbounds)):

@@ -1,7 +1,7 @@
-"""What `check` says beyond plain mistakes: for each route what the callers' words become and whether they wake
-somebody, and warnings of what was hardly meant.
+"""What `check` reports beyond errors: for each route, what the callers' severities become at its upstreams and whether
+they wake somebody; and warnings of what is probably not intended.
 
-It tries the callers' documented examples on every route. It must not know any vendor.
+It tries the dialects' documented examples on every route. It must not know any vendor.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from gateway.translation import Saying, translate
 from gateway.waking import LOUD, loudness, said, verdict, words
 
 MOST_NAMED = 5
-"""How many callers are named where something is wrong for many."""
+"""Most callers named in one warning."""
 
 
 def warnings(config: Config) -> Iterator[str]:
-    """What was hardly meant: side routes that yield, addresses that can hardly be right, requirements that callers
+    """Warnings of what is probably not intended: side routes that yield, doubtful addresses, requirements that callers
     cannot meet, routes that are never reached, callers that no route takes, rules that would page, callers without a
     key."""
     yield from _yielding(config)
@@ -61,7 +61,7 @@ def warnings(config: Config) -> Iterator[str]:
 
 
 def _yielding(config: Config) -> Iterator[str]:
-    """Side routes that, at the root, yield to another dialect's main route of the same path."""
+    """Side routes that yield, at the root, to another dialect's main route of the same method and path."""
     mains = [
         (route.method, shape_of(route.path), inbound)
         for inbound in config.inbounds.values()
@@ -79,7 +79,7 @@ def _yielding(config: Config) -> Iterator[str]:
 
 
 def _endless(config: Config) -> Iterator[str]:
-    """Upstreams whose description has no word for an end: what they are told of stays open there for good."""
+    """Upstreams of a described dialect without words for resolving: their alerts stay open there for good."""
     for name, upstream in config.upstreams.items():
         outbound = upstream.dialect.outbound
         if upstream.dialect.description is None or upstream.on_resolve == "keep" or Operation.RESOLVE in outbound.calls:
@@ -92,7 +92,7 @@ def _endless(config: Config) -> Iterator[str]:
 
 
 def _hasty(config: Config) -> Iterator[str]:
-    """Durations that are hardly as short as they were meant: with `ms` for `s` or `m`."""
+    """Durations that are probably too short by mistake: with `ms` for `s` or `m`."""
     beat = config.heartbeat
     found = {f"upstreams.{name}.timeout": (one.timeout, 1.0) for name, one in config.upstreams.items()}
     found |= {f"upstreams.{name}.retry.max_age": (one.retry.max_age, 60.0) for name, one in config.upstreams.items()}
@@ -112,11 +112,11 @@ _SHORT = {
     "stall": "withholds the heartbeat for each alert",
     "retention": "forgets what nobody took before anybody can look into it",
 }
-"""What comes of durations that are too short."""
+"""The consequence of a duration that is too short, by the last part of its path."""
 
 
 def _unopened(store: str) -> Iterator[str]:
-    """Why a store in PostgreSQL could not even be looked for: its package is not here, or nobody can read its URL."""
+    """Why a PostgreSQL store could not be opened at all: its package is not installed, or its URL cannot be parsed."""
     if find_spec("psycopg") is None:
         yield f"store: {NO_PACKAGE}"
         return
@@ -142,8 +142,8 @@ def _shadowed(config: Config) -> Iterator[str]:
 
 
 def _set_in_vain(config: Config) -> Iterator[str]:
-    """An upstream is told once of an alert, by the first route that leads there: what a later one sets for all that
-    this one takes too is never used."""
+    """Values that a route sets and that are never used: an alert goes to an upstream once, by the first route that
+    leads there, and an earlier route that leads there takes everything that this one takes."""
     for number, route in enumerate(config.routes):
         senders = route.from_ or tuple(config.inbounds)
         before = [one for one in config.routes[:number] if one.goes_on]
@@ -156,19 +156,20 @@ def _set_in_vain(config: Config) -> Iterator[str]:
 
 
 def _sets(hop: Hop) -> tuple[Flat, list[Any]]:
-    """What is set on the way to an upstream, to be compared; the value for everybody else has a name of its route."""
+    """What is set on the way to an upstream, for comparison. The `else` of a chosen key is left out: it is replaced by
+    a name that contains its route's."""
     lookups = [(one.field, one.by, one.table.name, one is hop.key or one.otherwise) for one in hop.all_lookups]
     return hop.replaced, lookups
 
 
 def _takes_all(route: Route, sender: str, when: tuple[Matcher, ...]) -> bool:
-    """Whether a route takes everything that a sender sends under conditions at least as narrow."""
+    """Whether a route takes everything from a sender that meets the conditions `when`."""
     is_from = not route.from_ or sender in route.from_ or sender.partition("/")[0] in route.from_
     return is_from and all(any(_implies(one, matcher) for one in when) for matcher in route.when)
 
 
 def _implies(narrow: Matcher, wide: Matcher) -> bool:
-    """Whether whatever the one condition holds for, the other holds for as well."""
+    """Whether the wide condition holds wherever the narrow one does; False where that is not known."""
     if narrow == wide:
         return True
     if narrow.name != wide.name or wide.is_matched or narrow.is_matched:
@@ -197,13 +198,13 @@ def _uncaught(config: Config) -> Iterator[str]:
 
 
 def _callers(inbound: Inbound) -> frozenset[str]:
-    """Everybody who may call, by name."""
+    """The names of all who may call, `anonymous` included."""
     return inbound.callers | {ANONYMOUS} if inbound.anonymous or not inbound.keyring else inbound.callers
 
 
 def _takes_from(route: Route, inbound: Inbound) -> frozenset[str]:
-    """The callers of an inbound that a route is for. Those that it names are looked for, and not each caller among
-    those that it names: there may be thousands of callers, and a route for many of them."""
+    """The callers of an inbound that a route is for. As a set intersection, since there may be thousands of callers,
+    and a route that names many of them."""
     if not route.from_ or inbound.dialect.name in route.from_:
         return _callers(inbound)
     named = (who.partition("/") for who in route.from_)
@@ -222,7 +223,7 @@ def _paging_rules(config: Config, route: Route, inbound: Inbound) -> Iterator[st
 
 
 def _unknown_senders(config: Config, route: Route) -> Iterator[str]:
-    """Callers that a route names and that have no file in their directory: they may get one yet."""
+    """Callers that a route names and that have no file in the keys' directory. A warning, as it may appear later."""
     for who in route.from_:
         dialect, _, caller = who.partition("/")
         directory = config.inbounds[dialect].keyring.directory
@@ -231,7 +232,7 @@ def _unknown_senders(config: Config, route: Route) -> Iterator[str]:
 
 
 def _shared_keys(config: Config, route: Route) -> Iterator[str]:
-    """A routing key that names a policy at one vendor and is the credential at another."""
+    """Routing keys set for upstreams of several vendors, at one of which the routing key is the credential."""
     setting = [hop for hop in route.hops if hop.key or any(one.field == "routing_key" for one in hop.lookups)]
     setting += [hop for hop in route.hops if "routing_key" in hop.replaced]
     vendors = {config.upstreams[hop.upstream].dialect.name for hop in setting}
@@ -244,7 +245,7 @@ def _shared_keys(config: Config, route: Route) -> Iterator[str]:
 
 
 def _without_entry(config: Config, route: Route, inbound: Inbound) -> Iterator[str]:
-    """Callers for which a table or a directory has nothing, where there is nothing for everybody else either."""
+    """Callers without an entry in a table or a directory that has no `else` either."""
     callers = sorted(_takes_from(route, inbound))
     for hop in route.hops:
         upstream = config.upstreams[hop.upstream]
@@ -264,7 +265,7 @@ def _without_entry(config: Config, route: Route, inbound: Inbound) -> Iterator[s
 
 
 def _entries_of_nobody(config: Config) -> Iterator[str]:
-    """Entries of what is looked up by caller that are no caller's name: hardly more than a slip of the pen."""
+    """Entries of tables looked up by caller that are no caller's name: probably misspelt."""
     directories = [inbound.keyring.directory for inbound in config.inbounds.values()]
     if any(directory and not directory.is_known for directory in directories):
         return
@@ -293,7 +294,7 @@ def _senders(config: Config, route: Route) -> list[Inbound]:
 
 
 def _creates(inbound: Inbound) -> Iterator[Command]:
-    """The documented examples of a new alert."""
+    """The dialect's documented examples of a new alert, as commands."""
     for body in openings(inbound.dialect):
         try:
             yield command_in(inbound.dialect, Operation.CREATE, body)
@@ -302,7 +303,7 @@ def _creates(inbound: Inbound) -> Iterator[Command]:
 
 
 def _unmet(config: Config, route: Route, inbound: Inbound) -> Iterator[str]:
-    caller = _somebody(route, inbound)
+    caller = _sample_caller(route, inbound)
     for asked in _creates(inbound):
         for hop in route.hops:
             set_there = choice_of(hop, route.name, _facts(inbound, caller, asked.patch)).replaced
@@ -317,14 +318,14 @@ def _facts(inbound: Inbound, caller: str, patch: Flat) -> Flat:
     return {**patch, "caller": caller, "dialect": inbound.dialect.name}
 
 
-def _somebody(route: Route, inbound: Inbound) -> str:
+def _sample_caller(route: Route, inbound: Inbound) -> str:
     """One of the callers of a route, as an example of them all."""
     return min(_takes_from(route, inbound), default=ANONYMOUS)
 
 
 def ladders(config: Config) -> Iterator[str]:
-    """Per route, sender and upstream: each of the caller's words for how bad it is, the upstream's word for that, and
-    whether it wakes somebody."""
+    """Per route, sender and upstream: each of the caller's words for severity or urgency, the upstream's word for it,
+    and whether that wakes somebody."""
     for route in config.routes:
         yield f"route {route.name}" + (f": thrown away: {route.because}" if route.throws_away else "")
         for inbound in _senders(config, route):
@@ -335,10 +336,10 @@ def ladders(config: Config) -> Iterator[str]:
 
 
 def _ladder(route: Route, hop: Hop, inbound: Inbound, upstream: Upstream) -> Iterator[str]:
-    """One line per thing that arrives, with every word that comes to it; words that the route does not take are left
-    out."""
+    """One line per result at the upstream, with all the words that lead to it, but for words that the route does not
+    take."""
     lines: dict[str, dict[str, list[str]]] = {}
-    caller = _somebody(route, inbound)
+    caller = _sample_caller(route, inbound)
     for field, value in words(inbound.dialect):
         meant = said(inbound.dialect, field, value)
         if all(matcher.holds(meant) for matcher in route.when if matcher.name in LOUD):
@@ -349,7 +350,8 @@ def _ladder(route: Route, hop: Hop, inbound: Inbound, upstream: Upstream) -> Ite
 
 
 def _arrives(route: Route, hop: Hop, inbound: Inbound, caller: str, upstream: Upstream, meant: Flat) -> str:
-    """The upstream's word for it, and what it does there, tried on the first documented example that can be sent."""
+    """The upstream's word for a severity or urgency, and its effect there, from the first documented example that can
+    be sent."""
     unmet = ""
     if inbound.dialect.kind == "rule" and refuses_rules(upstream):
         return 'refused: it takes no rules (rules = "refuse")'
@@ -368,7 +370,7 @@ def _arrives(route: Route, hop: Hop, inbound: Inbound, caller: str, upstream: Up
 
 
 def _loud(patch: Flat) -> Flat:
-    """An example without its own word for how bad it is, and without what would quieten it."""
+    """An example's patch without its own severity and urgency, and without what would make it quiet."""
     is_good_news = patch.get("category") == QUIET_CATEGORY
     quiet = ("enabled", *LOUD, *(("category",) if is_good_news else ()))
     return {path: value for path, value in patch.items() if path not in quiet}

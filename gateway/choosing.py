@@ -1,8 +1,8 @@
-"""What is chosen for an alert by its caller or by one of its fields: what a route sets, and the key of an upstream.
+"""Values chosen for an alert by its caller or by one of its fields: what a route sets, and the key of an upstream.
 
-A choice has an *entry*: the caller's name, or the field's text. The entry is what is compared and kept; the secret
-that it stands for is looked up when it is needed. Where keys are chosen, an upstream is one upstream per entry: its
-lanes name the entry. It must not know any vendor, nor what an upstream is.
+A choice has an *entry*: the caller's name, or the field's text. The entry is what is compared and stored; the secret
+behind it is looked up when it is needed. Where keys are chosen, an upstream counts as one upstream per entry: its lanes
+include the entry in their names. It must not know any vendor, nor what an upstream is.
 """
 
 from __future__ import annotations
@@ -22,21 +22,22 @@ from gateway.secrets import Secret, fault_of
 
 OPEN = ("labels.", "custom.", "extensions.")
 OF_DIRECTORY = "\0"
-"""What an entry of a directory begins with where it reads like one that a route chose: no file's name has it."""
+"""Prefix of a directory's entry that could be taken for one that a route chooses; no file name contains it."""
 ABOUT = ("caller", "dialect")
 
 # --- facts ---------------------------------------------------------------------------------------------------
 
 
 def named_fact(name: str) -> str:
-    """The name of a fact about an alert: a canonical path, a label, or who sent it; `ValueError` for no such thing."""
+    """Checks the name of a fact about an alert: a canonical path, a label, or `caller` or `dialect`. Raises
+    `ValueError`."""
     if name not in PATHS and name not in ABOUT and not name.startswith(OPEN):
         raise ValueError(f"{name!r} is no field of an alert{near(name, [*PATHS, *ABOUT])}")
     return name
 
 
 def fact(facts: Mapping[str, Any], name: str) -> Any:
-    """A fact by its dotted name; None where there is none."""
+    """A fact by its dotted name; None where it is absent."""
     if name in facts:
         return facts[name]
     head, _, rest = name.partition(".")
@@ -49,7 +50,7 @@ def fact(facts: Mapping[str, Any], name: str) -> Any:
 
 
 def as_text(value: Any) -> str:
-    """A fact as text; absent is empty."""
+    """A fact as text; empty where it is absent."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -58,7 +59,8 @@ def as_text(value: Any) -> str:
 
 
 def can_be(name: str, text: str) -> bool:
-    """Whether a fact can ever read like this: a number is no word, and a closed list has no other. Absent is empty."""
+    """Whether the text can be the value of a fact, given the field's type: a number or an enumeration excludes other
+    words. Absent is empty."""
     return not text or name not in PATHS or any(_fits(name, value, text) for value in _meant(text))
 
 
@@ -81,7 +83,7 @@ def _fits(name: str, value: Any, text: str) -> bool:
 
 
 class Lookup:
-    """A field's value, looked up in a table: `by` says which fact names the entry, `otherwise` is the value where the
+    """A field's value, looked up in a table: `by` is the fact that names the entry, `otherwise` the value where the
     table has no such entry (UNSET: nothing is set)."""
 
     def __init__(self, field: str, by: str, table: Table, otherwise: Any = UNSET) -> None:
@@ -105,7 +107,7 @@ class Lookup:
         return ""
 
     def pick(self, facts: Mapping[str, Any]) -> tuple[str, Any]:
-        """The entry that was found, and its value: no entry where it is the value for everybody else."""
+        """The entry that was found and its value; an empty entry with `otherwise` where there is none."""
         raw = self.table.values()
         if self.table.version != self._version:
             self._values = {entry: checked({self.field: value})[self.field] for entry, value in raw.items()}
@@ -120,8 +122,8 @@ class Lookup:
 class Keys:
     """The keys of an upstream that has one per entry.
 
-    Entries are the files of `directory`, chosen by the fact `by`; the empty entry is `otherwise`, the key of everybody
-    else. A route may name further ones: `table:entry` from its tables, or a name that was given to a single key.
+    Entries are the files of `directory`, chosen by the fact `by`; the empty entry stands for `otherwise`, the key for
+    everybody else. Routes may choose further ones: `table:entry` from their tables, or a single key added by name.
     """
 
     def __init__(self, otherwise: Secret | None, by: str = "", directory: Directory | None = None) -> None:
@@ -133,41 +135,41 @@ class Keys:
         self._named: dict[str, Secret] = {}
 
     def add_table(self, table: Table) -> None:
-        """A route chooses keys from this table."""
+        """Adds a table from which a route chooses keys."""
         self._tables[table.name] = table
 
     def add(self, name: str, key: Secret) -> None:
-        """A route chooses this key, by this name."""
+        """Adds a key that a route chooses, by name."""
         self._named[name] = key
 
     @property
     def is_known(self) -> bool:
-        """Whether its entries were looked for; without secrets they are not."""
+        """Whether the directory was read; it is not where secrets are not resolved."""
         return self.directory is None or self.directory.is_known
 
     @property
     def are_routed(self) -> bool:
-        """Whether routes choose any: a reload may change them though the upstream's own table stays as it was."""
+        """Whether routes choose keys: a reload may change them although the upstream's own table is unchanged."""
         return bool(self._tables)
 
     @property
     def are_many(self) -> bool:
-        """Whether any are chosen at all."""
+        """Whether keys are chosen at all, by the upstream or by routes."""
         return self.directory is not None or bool(self._tables)
 
     def entry(self, facts: Mapping[str, Any]) -> str:
-        """The entry whose key an alert goes out with."""
+        """The entry of the key that an alert is sent with."""
         if self.directory is None:
             return ""
         entry = as_text(fact(facts, self.by))
         if self._has_otherwise and self.directory.get(entry) is None:
             return ""
-        # A caller may write anything into a field: that must not choose a key that only a route may.
+        # A caller may write anything into a field: it must not be able to choose a key that is for routes only.
         is_taken = entry in self._named or self._table_of(entry) is not None or entry.startswith(OF_DIRECTORY)
         return OF_DIRECTORY + entry if is_taken else entry
 
     def entries(self) -> list[str]:
-        """Every entry that has a key now."""
+        """The entries of `otherwise` and of the directory that have a key now."""
         names = sorted(self.directory.secrets()) if self.directory else []
         return ([""] if self._has_otherwise else []) + names
 
@@ -176,7 +178,7 @@ class Keys:
         if entry in self._named:
             return self._named[entry].value()
         is_alone = self._otherwise is not None and not self.are_many
-        if not entry or is_alone:  # what was told with one of many goes on with the one there is now
+        if not entry or is_alone:  # deliveries from when there were several keys go on with the only one left
             if self._otherwise is None:
                 raise ValueError(f"there is no key: nothing says {self.by}, and there is no `else`")
             return self._otherwise.value()
@@ -190,7 +192,7 @@ class Keys:
         return found
 
     def _table_of(self, entry: str) -> Table | None:
-        """The table that an entry says it is from; its own name there may have colons too."""
+        """The table that the prefix of an entry names; the rest of the entry may contain colons too."""
         return next((table for name, table in self._tables.items() if entry.startswith(f"{name}:")), None)
 
     def _from_table(self, table: Table, name: str) -> str:
@@ -215,19 +217,19 @@ class Keys:
 
 
 def lane(about: str, *, key: str = "", to: str = "") -> str:
-    """A lane's name: what it is about, and the entries that make an upstream several, `key` of the key that is used
-    and `to` of the routing key that is set."""
+    """A lane's name: what it is about, prefixed by the entries that split an upstream into several: `key` of the
+    credential that is used, `to` of the routing key that is set."""
     prefix = (f"as {quote(key, safe='')} " if key else "") + (f"to {quote(to, safe='')} " if to else "")
     return prefix + about
 
 
 def key_entry(name: str) -> str:
-    """The entry of the key with which the commands of a lane are sent."""
+    """The entry of the key that the deliveries of a lane are sent with."""
     return unquote(name.split(" ", 2)[1]) if name.startswith("as ") else ""
 
 
 def same_entries(name: str, about: str) -> str:
-    """Another lane with the entries of this one."""
+    """The name of another lane, with the entries of this one."""
     words = name.split(" ")
     kept = []
     for word in ("as", "to"):

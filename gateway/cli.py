@@ -1,6 +1,6 @@
-"""The command line: `alert-gateway`. Each command does its own importing, so that none waits for what it does not use.
+"""The command line: `alert-gateway`. Each command imports what it needs itself, so that none waits for unused modules.
 
-It must not know any vendor; what a command does is elsewhere, here is only how it is asked for and shown.
+It must not know any vendor; what a command does is elsewhere, here are only its options and output.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def serve(
     config_path: str, listen: str | None, workers: int, log_level: str, fd: int | None, admin_fd: int | None
 ) -> None:
     """Serve."""
-    # Until there is somebody to hear them: a reload that is asked for while we start would end us, and what a container
-    # begins with never hears of an end that it does not wait for yet.
+    # Blocked until they are handled: a SIGHUP for a reload would end the process while it starts, and the first process
+    # of a container never gets a SIGTERM that it has no handler for yet.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGTERM})
     from gateway.lean import spare
 
@@ -161,8 +161,8 @@ def dialects(config_path: str | None, as_json: bool) -> None:
 
 
 def _end_tidily() -> None:
-    """SIGTERM, by which a timer or a cluster ends a command, is like Ctrl-C: what was half made is taken away again, or
-    it would fill the disk."""
+    """Makes SIGTERM, by which a timer or a cluster ends a command, act like Ctrl-C, so that unfinished files are
+    removed: they would fill the disk."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
@@ -210,7 +210,7 @@ def move(config_path: str, target: str | None, undo: bool) -> None:
     from gateway.errors import StoreError
 
     _end_tidily()
-    logging.getLogger("psycopg").setLevel(logging.ERROR)  # a connection that is lost is told once, in our words
+    logging.getLogger("psycopg").setLevel(logging.ERROR)  # a lost connection is reported once, in our words
     if (target is None) == (not undo):
         raise click.UsageError("say --to URL, or --undo")
     config = load_config(config_path, secrets=False)

@@ -1,7 +1,7 @@
-"""The gateway's own clock: the wall's, but for a jump of that, which it follows only when it is told to.
+"""The gateway's own clock: wall time, except that it follows a jump of the wall clock only when it is told to.
 
-Times that are kept are compared with it, so that what waits can be moved along with the clock before anybody sees that
-it was set. It must not know what it is read for.
+Stored times are compared with it, so that what waits can be moved along with the clock before anybody sees that it was
+set. It must not know what it is read for.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class Clock:
 
     @property
     def jump(self) -> float:
-        """By how many seconds the wall's clock is ahead of this one."""
+        """Seconds by which the wall clock is ahead of this one."""
         return self._wall() - self._offset
 
     def follow(self, seconds: float) -> None:
-        """Moves by so many seconds."""
+        """Moves the clock by this many seconds."""
         self._offset += seconds
 
     @staticmethod

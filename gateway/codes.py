@@ -1,6 +1,6 @@
 """Problem codes: one stable word for every reason why an attempt failed, why a delivery is dead, void or held, and why
-a caller was refused. They stand in the report header, in `trace`, beside deliveries and in metrics, and each is a
-heading in the README's runbook. What callers are refused for are the kinds of `Problem`, under their own names.
+a caller was refused. They appear in the report header, in `trace`, beside deliveries and in metrics, and each is a
+heading in the README's runbook. For refused callers the codes are the kinds of `Problem`.
 
 A code never changes its meaning; the text beside it, which says what happened this time, may. It must not know any
 vendor.
@@ -16,7 +16,7 @@ from gateway.errors import ProblemKind
 
 
 class Code(StrEnum):
-    """What becomes of deliveries; a dead one may also have one of the kinds of `Problem`, such as `refused`."""
+    """Codes of attempts and deliveries; a dead delivery may also have a kind of `Problem`, such as `refused`."""
 
     UNREACHABLE = "unreachable"
     NO_ANSWER = "no-answer"
@@ -120,4 +120,4 @@ HELD_UNTIL: Mapping[str, str] = {
     Code.BAD_CERTIFICATE: "held until the certificate can be verified; probed once a minute",
     Code.PROXY_REFUSED: "held until the proxy's credentials are changed or taken; probed once a minute",
 }
-"""Of what is held: until when."""
+"""The codes for which an upstream or a key is held, and until when."""

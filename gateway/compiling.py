@@ -1,9 +1,9 @@
-"""Rows written out as plain Python functions, once, instead of being looked at again for every object.
+"""Compiles rows to plain Python functions, once, instead of interpreting them for every object.
 
-What a row does is a matter of a lookup and an assignment; finding out each time which leaves it has, whether it has a
-codec, and whether another row may have spoken already, costs ten times that. The text of a function is made of what
-rows declare and of nothing else: no word of a request ever gets into it. It means exactly what `gateway.rows` says
-of a row, and must not know any vendor.
+What a row does is a lookup and an assignment; finding out each time which leaves it has, whether it has a codec, and
+whether another row may have spoken already, costs ten times that. The source of a function is made of the rows'
+declarations and of nothing else: no part of a request ever gets into it. A function does exactly what `gateway.rows`
+says of its rows. It must not know any vendor.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NOTHING: dict[str, Any] = {}
 
 
 class _Text:
-    """The lines of a function, and what its names stand for."""
+    """The source lines of a function, and its global names."""
 
     def __init__(self, head: str, **known: Any) -> None:
         self._lines = [head]
@@ -31,20 +31,20 @@ class _Text:
         self._lines += ["    " * depth + line for line in lines]
 
     def name(self, kind: str, value: Any) -> str:
-        """A name for a value that is used in the function."""
+        """Makes a value available to the function; returns its name there."""
         name = f"{kind}_{len(self._known)}"
         self._known[name] = value
         return name
 
     def made(self, name: str) -> Callable[..., Any]:
-        """The function of this name."""
+        """Compiles the source; returns the function of this name."""
         exec("\n".join(self._lines), self._known)  # noqa: S102 - made of rows alone, see above
         found: Callable[..., Any] = self._known[name]
         return found
 
 
 class _Taken:
-    """Leaves of a wire object as expressions; the objects that they lie in are looked up once."""
+    """Expressions for the leaves of a wire object; the objects that contain them are looked up once."""
 
     def __init__(self, text: _Text, depth: int, leaves: Sequence[str]) -> None:
         self._names = {"": "raw"}
@@ -62,13 +62,14 @@ class _Taken:
         text.add(depth, f"if not isinstance({name}, dict): {name} = NOTHING")
 
     def value(self, leaf: str) -> str:
-        """The value of a leaf, or `UNSET`."""
+        """The expression for a leaf's value, or `UNSET` where it is absent."""
         parent, _, last = leaf.rpartition(".")
         return f"{self._names[parent]}.get({last!r}, UNSET)"
 
 
 def reader(rows: Sequence[Row], second_voice: Callable[..., Any], invalid: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of a wire object and a prefix that reads by these rows: what they say, and the second voices."""
+    """Compiles a function that reads a wire object by these rows; it returns the flat values and the hints of derived
+    rows. Its `prefix` is for the field names in problems."""
     text = _Text("def read(raw, prefix):", second_voice=second_voice, invalid=invalid)
     text.add(1, "flat, hints, at = {}, [], ''", "try:", "    pass")
     taken = _Taken(text, 2, [leaf for entry in rows for leaf in entry.wires])
@@ -105,9 +106,10 @@ def _read_row(text: _Text, entry: Row, taken: _Taken) -> None:
 def writer(
     rows: Sequence[Row], put_all: Callable[..., Any], supplied: Callable[..., Any], *, requires: bool
 ) -> Callable[..., Any]:
-    """A function of a flat alert, a `Writing`, and whether everything may be left out, that writes by these rows;
-    unless it `requires`, so may be what rows require. Where there is a documented way out, a required text of blanks
-    alone is none: vendors refuse it as they refuse an empty one."""
+    """Compiles a function of a flat alert, a `Writing` and `partial` that writes a wire object by these rows. What rows
+    require and the alert does not have is supplied, unless it is called with `partial`, or compiled without `requires`.
+    For a row with a fallback a text of blanks alone counts as missing: vendors refuse it as they refuse an empty one.
+    """
     text = _Text("def write(flat, writing, partial):", put_all=put_all, supplied=supplied)
     text.add(1, "wire = {}")
     for entry in rows:

@@ -1,4 +1,4 @@
-"""The configuration: one TOML file, checked whole, every problem at once with its path and a suggestion.
+"""The configuration: one TOML file, checked as a whole; all problems are reported at once, with path and suggestion.
 
 `Config` is what the rest of the gateway works with; the file as it is written is in `gateway.configfile`. A dialect's
 own settings come from its declaration. It must not know any vendor.
@@ -58,10 +58,10 @@ from gateway.translation import Destination
 
 _SALT = secrets.token_bytes(32)
 IN_PATH_HINT = '; where a part of it is secret, its dialect has auth = "path", and that part is `key`'
-"""What helps who wrote a secret for an address."""
+"""Hint for a `url` that was given as a reference to a secret."""
 UNTOLD = "postgresql://(not told)"
-"""Where a store is whose address is a secret that was not looked for, or is not here: nowhere, so that nobody works in
-the store of another instead."""
+"""Stands for the address of a store that is a secret which could not be resolved: it leads nowhere, so that no other
+store is used by mistake."""
 
 
 # --- what the gateway works with -----------------------------------------------------------------------------
@@ -69,8 +69,8 @@ the store of another instead."""
 
 @dataclass(frozen=True, kw_only=True)
 class Inbound:
-    """A dialect that callers may speak: its keyring, the scope of each caller, when they are answered, the names that
-    are its own at the root, and the dialect's own settings."""
+    """A dialect that callers may speak: its keyring, the scope of its callers (None: one each), when they are answered,
+    the host names at whose root it is served alone, and the dialect's own settings."""
 
     dialect: Dialect
     keyring: Keyring
@@ -82,7 +82,7 @@ class Inbound:
     settings: Any = None
 
     def scope_of(self, caller: str) -> str:
-        """What the ids, keys and names of this caller belong to."""
+        """The scope of this caller's ids, keys and names."""
         return self.scope if self.scope is not None else f"{self.dialect.name}/{caller}"
 
     @property
@@ -94,7 +94,7 @@ class Inbound:
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
-    """Seconds: the first pause, the longest, and the age after which an attempt that fails is the last one."""
+    """In seconds: the first and the longest pause, and the age after which a delivery's failing attempt is its last."""
 
     first: float = 1.0
     most: float = 60.0
@@ -111,9 +111,10 @@ class Waiting:
 
 @dataclass(frozen=True, kw_only=True)
 class Upstream:
-    """A configured destination: where it is, how to get in, and what its configuration says about content. `rate` is
-    in requests a minute; `keys` are there where the key is chosen by caller or field; `written` is a keyed digest of
-    what the file says of it: a reload sees by it what has changed."""
+    """A configured destination: its address, its credentials, and what its configuration says about content.
+
+    `rate` is in requests a minute; `keys` is set where the key is chosen by caller or field; `written` is a keyed
+    digest of what the file says of it, by which a reload sees what has changed."""
 
     name: str
     destination: Destination
@@ -138,12 +139,13 @@ class Upstream:
         return self.destination.dialect
 
     def entry(self, dialect: str, caller: str, flat: Flat | None = None) -> str:
-        """The entry of the key with which it is told something of this caller."""
+        """The entry of the key for what is sent on behalf of this caller, and for this alert where one is given."""
         return self.keys.entry({**(flat or {}), "caller": caller, "dialect": dialect}) if self.keys else ""
 
     @property
     def has_many_keys(self) -> bool:
-        """Whether a refused key is a matter of what uses it, and not of the whole upstream."""
+        """Whether there are several keys: a refused one then concerns only the deliveries that use it, not the whole
+        upstream."""
         return self.keys is not None and self.keys.are_many
 
     def key_of(self, entry: str) -> str:
@@ -155,8 +157,8 @@ class Upstream:
 
 @dataclass(frozen=True, kw_only=True)
 class Heartbeat:
-    """Where somebody notices when the gateway is dead: an address that is asked `every` so many seconds while all is
-    well, and no more once something has waited for `stall` seconds."""
+    """The heartbeat by which somebody else notices that the gateway is dead: an address that is requested each `every`
+    seconds while all is well, and no longer once something has waited for `stall` seconds."""
 
     url: Secret
     every: float
@@ -166,9 +168,9 @@ class Heartbeat:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """A configuration that was checked. `alarms` names the upstreams that hear of the gateway's own trouble. Only a
-    stand-in for a vendor does not restore what was carried. `base` is where the file lies: tables and samples are
-    beside it. `own` are the dialects that the file itself describes."""
+    """A checked configuration. `alarms` names the upstreams that get the alarms about the gateway itself. `restores`
+    says whether carried fields are restored: only a stand-in for a vendor does not. `base` is the file's directory, to
+    which paths of tables and samples are relative. `own` are the dialects that the file itself describes."""
 
     listen: tuple[str, int]
     store: str
@@ -193,7 +195,7 @@ class Config:
 
     @property
     def store_now(self) -> str:
-        """Where the store is, with the credential as it is now."""
+        """The store's address, with the credential as it is now."""
         return self.store_secret.value() if self.store_secret else self.store
 
     @property
@@ -207,14 +209,14 @@ class Config:
         return frozenset().union(*(inbound.scopes for inbound in self.inbounds.values()))
 
     def fallback_after(self, route: str) -> float | None:
-        """After how many seconds the fallback of the route of this name is told; None where it has none."""
+        """Seconds after which the fallback of this route is told; None where the route has none."""
         return next((one.after for one in self.routes if one.name == route and one.fallback), None)
 
 
 def load(path: str | os.PathLike[str], *, secrets: bool = True, listen: str | None = None) -> Config:
     """Reads and checks a file; raises `ConfigurationError` with everything that is wrong with it.
 
-    Without `secrets` it does not look for the credentials that the file refers to. `listen` replaces the file's.
+    Without `secrets` the credentials that the file refers to are not resolved. `listen` replaces the file's.
     """
     try:
         text = Path(path).read_text("utf-8-sig")
@@ -235,7 +237,7 @@ def parse(text: str, *, secrets: bool = True, listen: str | None = None, base: P
 
 
 class _Check(Tables):
-    """Goes through the whole file and collects problems instead of stopping at the first."""
+    """Checks the whole file and collects the problems instead of stopping at the first."""
 
     def __init__(self, secrets: bool, base: Path) -> None:
         super().__init__()
@@ -298,7 +300,7 @@ class _Check(Tables):
             return Secret("unusable")
 
     def own_dialects(self, tables: Mapping[str, dict[str, Any]]) -> dict[str, Dialect]:
-        from gateway.own import dialects_in  # what most configurations have no use for
+        from gateway.own import dialects_in  # most configurations do not need it
 
         return dialects_in(self, tables, self.known)
 
@@ -336,7 +338,8 @@ class _Check(Tables):
         )
 
     def scopes(self, inbounds: Mapping[str, Inbound]) -> None:
-        """A scope may not be called as a caller's own is: the caller would share its alerts without having said so."""
+        """Refuses a scope that has the name of a caller's own default scope: that caller would share its alerts without
+        having been configured to."""
         for name, inbound in inbounds.items():
             dialect, slash, caller = (inbound.scope or "").partition("/")
             if slash and dialect in inbounds and inbounds[dialect].scope is None:
@@ -347,7 +350,8 @@ class _Check(Tables):
                 )
 
     def keyring(self, given: Mapping[str, str | list[str]] | str, path: str) -> tuple[Keyring, list[str]]:
-        """The callers' credentials: listed, or one per file of a directory that is followed."""
+        """The keyring, from credentials that are listed or that are the files of a followed directory; and the names of
+        the callers."""
         if isinstance(given, str):
             if not given.startswith("dir:"):
                 self.say(path, 'is neither { CALLER = "env:NAME" } nor "dir:PATH", which has one file per caller')
@@ -360,7 +364,7 @@ class _Check(Tables):
         listed = {caller: [texts] if isinstance(texts, str) else texts for caller, texts in given.items()}
         for caller in (
             caller for caller, texts in listed.items() if not texts
-        ):  # where it is the last, anybody may call
+        ):  # if it were the only caller, anybody could call
             self.say(f"{path}.{caller}", "names no secret: leave the caller out, or write one")
         keys = {caller: [self.secret(text, f"{path}.{caller}") for text in texts] for caller, texts in listed.items()}
         return Keyring(keys), list(keys)
@@ -395,7 +399,7 @@ class _Check(Tables):
 
     def dialect(self, name: str, path: str) -> Dialect | None:
         found = self.known.get(name)
-        if not found and name not in self.described:  # what is wrong with a description was said there
+        if not found and name not in self.described:  # problems of a description are reported there
             self.say(path, f"no such dialect{near(name, self.known)}; known are {', '.join(self.known)}")
         return found
 
@@ -444,7 +448,7 @@ class _Check(Tables):
         )
 
     def header(self, name: str, text: str, path: str) -> Secret:
-        """The value of a header."""
+        """The value of a configured header; reports a name that is not valid."""
         if not is_header(name):
             self.say(path, f"{name!r} is no header's name")
         return self.secret(text, f"{path}.{name}")
@@ -503,7 +507,7 @@ class _Check(Tables):
     def store(self, url: str | None) -> str:
         try:
             url = default_store() if url is None else url
-        except RuntimeError:  # whoever runs this has no home: a container's user may have none
+        except RuntimeError:  # no home directory: a container's user may have none
             self.say("store", 'there is no home directory to put it in; write store = "sqlite:///absolute/path"')
             return ""
         if url.startswith(("env:", "file:")):
@@ -528,7 +532,8 @@ class _Check(Tables):
         return ""
 
     def secret_store(self, reference: str) -> str:
-        """The store's address may hold a password. It is looked for even where other secrets are not."""
+        """The store's address from a reference to a secret, as it may contain a password. It is resolved even where
+        other secrets are not."""
         try:
             self.store_secret = Secret(reference)
             return self.store_secret.value()

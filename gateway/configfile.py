@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=Struct)
 
 # --- the file as it is written -------------------------------------------------------------------------------
-# The text below a field is its description in the reference and in the schema for editors.
+# The docstring below a field is its description in the reference and in the schema for editors.
 
 Duration = Annotated[str, Meta(pattern=r"^\s*\d+(\.\d+)?(ms|s|m|h|d)\s*$", examples=["10s"])]
 """Such as ``10s``, ``2m`` or ``30d``."""
@@ -52,14 +52,15 @@ class InboundFile(Struct, kw_only=True):
 
 
 class TlsFile(Struct, kw_only=True):
-    """`tls`: the certificate that callers are shown, and who has to vouch for theirs."""
+    """`tls`: the certificate that callers are shown, and the authorities for callers' own certificates."""
 
     cert: str
-    """A PEM file: the certificate, then those that lead to its authority; followed when it changes."""
+    """A PEM file: the certificate, then its intermediates; followed when it changes."""
     key: str
     """A PEM file: the certificate's key, without a password."""
     client_ca: str | None = None
-    """A PEM file of authorities, one of which must vouch for every caller's certificate. Default: callers need none."""
+    """A PEM file of the authorities that are trusted for callers' certificates, of which each caller then needs one.
+    Default: callers need none."""
 
 
 class PairFile(Struct, kw_only=True):
@@ -79,8 +80,8 @@ class RetryFile(Struct, kw_only=True):
     most: Duration = "60s"
     """The longest pause, at most 1d."""
     max_age: Duration = "24h"
-    """The age of a delivery after which an attempt that fails is the last one. What waited untried, while the upstream
-    was left alone or the gateway was off, is still tried once, however old it is."""
+    """The age of a delivery after which an attempt that fails is the last one. A delivery that was not tried, as the
+    upstream was left alone or the gateway was off, is still tried once, however old it is."""
 
 
 class SeverityFile(Struct, kw_only=True):
@@ -98,15 +99,15 @@ class UpstreamFile(Struct, kw_only=True):
     dialect: str
     """The dialect it speaks."""
     url: str
-    """The root to which the dialect adds its documented paths; of a webhook's dialect, or one of your own without paths
-    in `send`, the whole address, query and all."""
+    """The base URL to which the dialect adds its documented paths; for a webhook's dialect, or one of your own without
+    paths in `send`, the whole address, including the query."""
     key: str | dict[str, Any] | None = None
     """Its credential; or `{ by = "caller", dir = "PATH", else = "…" }`: one file per entry. May be left out where a
     dialect needs none."""
     headers: dict[str, str] = {}
     """Further headers of every request; their values may be secrets."""
     defaults: dict[str, Any] = {}
-    """Canonical field → the value where the target requires one and the caller's does not serve."""
+    """Canonical field → the value to use where the target requires one and the alert has none that it takes."""
     timeout: Duration = "10s"
     """How long one attempt may take, 100ms to 10m."""
     retry: dict[str, Any] = {}
@@ -120,14 +121,15 @@ class UpstreamFile(Struct, kw_only=True):
     on_resolve: Literal["disable", "delete", "keep"] | None = None
     """What a rule's resolve becomes. Default: by dialect."""
     on_backlog: Literal["fold", "deliver"] = "fold"
-    """`fold`: what has waited for more than ten minutes, and is over by then, is not told. `deliver`: it is, with its
-    end behind it."""
+    """`fold`: an alert that has waited for more than ten minutes, and is over by then, is not sent. `deliver`: it is
+    sent, and then its end."""
     rate: int | str | None = None
-    """Requests a minute, or `"published"`: as the vendor's page allows. Default: off."""
+    """Most requests a minute, or `"published"`: as many as the vendor's page allows. Default: unlimited."""
     rules: Literal["page", "quiet", "refuse"] = "page"
     """What becomes of rules at a vendor of occurrences: they page, go out quietly, or are refused."""
     carry: Literal["full", "ids", "off"] = "full"
-    """What travels in the free-form field of what has no field of its own: all of it, the id alone, nothing."""
+    """What the free-form field carries for fields that the vendor does not have: all of them, the gateway's id alone,
+    or nothing."""
     proxy: str = "env"
     """`"env"`: as `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` say; `"off"`: none; or a proxy's address, which may be a
     secret."""
@@ -138,7 +140,8 @@ class UpstreamFile(Struct, kw_only=True):
 
 
 class KeyFile(Struct, kw_only=True):
-    """`key` of an upstream, chosen: the file in a directory that is named as the caller, or as a field, says."""
+    """`key` of an upstream, chosen for each alert: the file of a directory that is named as the caller, or as the value
+    of a field."""
 
     by: str
     """`caller`, `dialect`, a canonical field or a label: it names the entry."""
@@ -175,12 +178,12 @@ class TestFile(Struct, kw_only=True):
 
 
 class FallbackFile(Struct, kw_only=True):
-    """`fallback` of a route: where an alert also goes that nobody has taken in time."""
+    """`fallback` of a route: where an alert also goes if no upstream in `to` has taken it in time."""
 
     to: list[str | dict[str, Any]]
     """Upstreams, or `{ upstream, set }`."""
     after: Duration = "2m"
-    """How long nobody has taken it by then, at most 7d."""
+    """How long the upstreams in `to` have to take it, at most 7d."""
 
 
 class RouteFile(Struct, kw_only=True):
@@ -200,7 +203,7 @@ class RouteFile(Struct, kw_only=True):
     because: str = ""
     """Why alerts are thrown away, where `to` is empty."""
     fallback: dict[str, Any] | None = None
-    """Where an alert also goes that nobody has taken in time."""
+    """Where an alert also goes if no upstream in `to` has taken it in time."""
     continue_: bool = msgspec.field(name="continue", default=False)
     """Goes on to the next route that matches."""
 
@@ -224,7 +227,7 @@ class HeartbeatFile(Struct, kw_only=True):
 
 
 class AlarmsFile(Struct, kw_only=True):
-    """`[alarms]`: the upstreams that hear of the gateway's own trouble, tried in this order."""
+    """`[alarms]`: the upstreams that get alerts about the gateway itself, tried in this order."""
 
     to: list[str]
     """Upstreams, tried in this order."""
@@ -234,17 +237,17 @@ class WaitingFile(Struct, kw_only=True):
     """`max_waiting`: how much may wait in the outbox before requests are refused."""
 
     deliveries: int = 1_000_000
-    """How many deliveries."""
+    """Most deliveries."""
     bytes: Size = "2GiB"
-    """How many bytes of the commands behind them."""
+    """Most bytes of the commands that they deliver."""
 
 
 class DialectFile(Struct, kw_only=True):
-    """`[dialects.NAME]`: a vendor that nobody has written a module for, described in words. Callers then speak it with
+    """`[dialects.NAME]`: the description of a vendor for which there is no module. Callers then speak it with
     `[inbound.NAME]`, upstreams with `dialect = "NAME"`."""
 
     fields: dict[str, Any]
-    """Canonical field → where it is in the body: the names on the way there, joined by dots, or a table."""
+    """Canonical field → its place in the body: the names of the objects and the field, joined by dots; or a table."""
     title: str = ""
     """The vendor's name, as people know it. Default: the dialect's."""
     url: str = ""
@@ -265,34 +268,34 @@ class DialectFile(Struct, kw_only=True):
     """The object of the body in which anything may stand: what has no field travels there. Default: that of
     `custom`."""
     json: str | list[str] = []
-    """Places of texts that are JSON objects themselves, such as `Message`; the places of `fields` lead into them.
-    Another text there is refused."""
+    """Places of texts that contain a JSON object, such as `Message`; the places of `fields` lead into them. Any other
+    text there is refused."""
     each: str | None = None
-    """Place of a list in the body, each item of which is an alert: the places of `fields` begin in the item, and what
-    is beside the list is said of each. An upstream gets a list of one, and `constants` beside it."""
+    """Place of a list in the body, each item of which is an alert: the places of `fields` begin in the item, and fields
+    beside the list apply to each. An upstream gets a list of one, and `constants` beside it."""
     send: dict[str, Any] = {}
     """How an upstream is called."""
     reply: dict[str, Any] = {}
     """What callers are answered."""
     envelope: str | None = None
-    """A dialect whose envelope is around the body; the places of `fields` then begin in the envelope."""
+    """A dialect whose envelope encloses the body; the places of `fields` then begin in the envelope."""
     mode: str | None = None
     """The form in which that envelope is sent. Default: its first."""
 
 
 class FieldFile(Struct, kw_only=True):
-    """An entry of `fields`, where more is to be said of it than its place in the body."""
+    """An entry of `fields` that has more than its place in the body."""
 
     at: str | list[str]
-    """The place. Of several the first that is there is read, and all are written."""
+    """The place in the body. Of several places the first that is there is read, and all are written."""
     words: dict[str, Any] = {}
     """The vendor's word → the canonical value: severities are the codes 0 (worst) to 7. Of the words for one value the
     first is written. Severities without a word of their own get the nearest that is at least as loud."""
     out: list[str | int] | None = None
-    """Eight words or numbers for the severities 0 (worst) to 7, where those of `words` are not to be chosen from."""
+    """Eight words or numbers to write for the severities 0 (worst) to 7, instead of those chosen from `words`."""
     otherwise: Any = None
-    """The canonical value of every other word. Default: another word is refused, or is its own meaning where any text
-    will do."""
+    """The canonical value of every other word. Default: another word is refused, or is taken as it is where the field
+    may be any text."""
     required: bool = False
     """A new alert without it is refused, and it is always written."""
     default: Any = None
@@ -300,20 +303,21 @@ class FieldFile(Struct, kw_only=True):
     limit: int | None = None
     """The most characters that the vendor takes: a longer text is cut and marked, a longer key ends in a digest."""
     unit: Literal["us", "ms", "s", "m", "h"] | None = None
-    """Of a duration or a time: what is counted. Default: seconds for durations, ISO 8601 for times."""
+    """For a duration or a time: the unit of the number. Default: seconds for durations, ISO 8601 for times."""
     form: Literal["list", "text", "address"] | None = None
-    """Of labels: a list of `name:value`, or a text of them with commas; of links: one address. Default: an object, a
-    list of objects."""
+    """For labels: a list of `name:value`, or one text of these with commas; for links: one address. Default: an object
+    for labels, a list of objects for links."""
     items: dict[str, str] = {}
-    """Of a list of objects: canonical name → the vendor's, such as `{ href = "link_url" }`."""
+    """For a list of objects: canonical name → the vendor's, such as `{ href = "link_url" }`."""
     firing: Any = None
-    """Of `status`: the words for an alert that is on, the first of which is written. Default: every other, and
+    """For `status`: the words for a firing alert, the first of which is written. Default: every other word, and
     `firing` is written."""
     acknowledge: Any = None
-    """Of `status`: the words for one that somebody has taken on. Without any, nobody is told."""
+    """For `status`: the words for an acknowledged alert. Without any, upstreams are not told of acknowledgements."""
     resolve: Any = None
-    """Of `status`: the words for one that is over. Without any, nobody is told. Where `status` is at the place of
-    `severity`, the words of that are those for an alert that is on, and one without a severity is told as 3."""
+    """For `status`: the words for a resolved alert. Without any, upstreams are not told that an alert is resolved.
+    Where `status` is at the place of `severity`, the words of that are those for a firing alert, and one without a
+    severity is sent as 3."""
 
 
 class AuthFile(Struct, kw_only=True):
@@ -337,7 +341,7 @@ class SignatureFile(Struct, kw_only=True):
     prefix: str = ""
     """What stands before it in that header, such as `sha256=`."""
     form: Literal["hex", "base64"] = "hex"
-    """How it is written."""
+    """The encoding of the signature."""
 
 
 class SendFile(Struct, kw_only=True):
@@ -346,7 +350,7 @@ class SendFile(Struct, kw_only=True):
     method: str = "POST"
     """The method."""
     path: str = ""
-    """What is added to the upstream's address; `{key}` stands for the alert's key, `{credential}` for what is secret
+    """What is added to the upstream's address; `{key}` stands for the alert's key, `{credential}` for the secret part
     with `auth = "path"`."""
     paths: dict[str, str] = {}
     """Operation (`create`, `update`, `acknowledge`, `resolve`, `reopen`) → its own path; it needs no word in `status`
@@ -355,7 +359,7 @@ class SendFile(Struct, kw_only=True):
     """Operation → its own method. `DELETE` is sent without a body."""
     id: str | None = None
     """Place in the answer to a new alert of the id that the vendor gave it: `{id}` in the paths of other operations
-    stands for it, and those without such a path are not told. An answer without it is a refusal. Where the answer is
+    stands for it, and operations without such a path are not sent. An answer without it is a refusal. If the answer is
     lost the alert is sent again, and may be there twice."""
     headers: dict[str, str] = {}
     """Further headers, the same for every upstream."""
@@ -364,16 +368,16 @@ class SendFile(Struct, kw_only=True):
     `{ ok = true }` or `{ errcode = 0 }`."""
     again: dict[str, Any] = {}
     """Place in the answer → the value there, or a list of them, with which a 2xx is neither success nor refusal but is
-    tried again, such as `{ errcode = [-1, 45009] }` for a vendor that says so that it is busy."""
+    tried again, such as `{ errcode = [-1, 45009] }` for a vendor that answers so while it is busy."""
     redirects: list[int] = []
-    """Statuses from 300 to 399 with which the vendor says that it has taken what it was sent, such as `[302]` of a
-    script of Google's. Any other redirect is somebody else's word, and it is tried again."""
+    """Statuses from 300 to 399 by which the vendor confirms what it was sent, such as `[302]` of a Google script. Any
+    other redirect counts as not from the vendor, and the request is tried again."""
     updates: bool = True
-    """Whether it is told what has changed in an alert that it has. `false` where that would page again or be a message
-    of its own: it is told once, and that it is over, where there are words for that."""
+    """Whether changes of an alert that the upstream has are sent. `false` where each would page again or be a message
+    of its own: then only the new alert is sent, and its end where there are words for that."""
     body: dict[str, Any] = {}
     """What is sent instead of a body with the places of `fields`: any JSON, in whose texts `{place}` stands for what
-    would be there. A text that is one place alone is its value, and left out where there is none."""
+    would be there. A text that is one place alone becomes its value, and is left out where there is none."""
 
 
 class AnswerFile(Struct, kw_only=True):
@@ -386,7 +390,7 @@ class AnswerFile(Struct, kw_only=True):
 
 
 class File(Struct, kw_only=True):
-    """The whole file, tables still to be checked one by one."""
+    """The whole file; its tables are checked one by one."""
 
     listen: str = "127.0.0.1:8080"
     """HOST:PORT. An address that others can reach is refused while an inbound has no keys."""
@@ -401,16 +405,16 @@ class File(Struct, kw_only=True):
     retention: Duration = "30d"
     """How long what has ended is kept."""
     public_url: str | None = None
-    """Where operators reach the address of `/-/…` with a browser; a page then has a line that leads to its trace.
-    Default: pages have no such line."""
+    """The address at which operators reach `/-/…` with a browser; pages then contain a link to their trace. Default:
+    they contain none."""
     durable: Literal["disk", "container"] = "disk"
-    """What the store outlives. `container`: it goes with its container, so callers hear of success once an upstream has
-    what they said, whatever `reply` says."""
+    """`disk`: the store outlives its container. `container`: it is lost with it, so callers are told success only once
+    an upstream has what they said, whatever `reply` says."""
     reply: Literal["accepted", "delivered"] | None = None
     """For every inbound that does not say it itself."""
     reply_timeout: Duration = "5s"
-    """How long a caller waits for a verdict, at most 10m; then it hears of success, as the alert is durable: with
-    `durable = "container"` of 503."""
+    """How long a caller waits for a verdict, at most 10m; then it is told success, as the alert is durable, but 503
+    with `durable = "container"`."""
     max_body: Size = "1MiB"
     """The largest request body, 1KiB to 1GiB."""
     max_waiting: int | dict[str, Any] = 1_000_000
@@ -420,7 +424,7 @@ class File(Struct, kw_only=True):
     upstreams: dict[str, dict[str, Any]] = {}
     """Destinations, by name."""
     dialects: dict[str, dict[str, Any]] = {}
-    """Dialects of your own: vendors that are described here, in words."""
+    """Dialects of your own: vendors that are described here."""
     routes: list[dict[str, Any]] = []
     """Which upstreams an alert goes to; may be left out where there is one upstream."""
     tests: list[dict[str, Any]] = []
@@ -428,23 +432,23 @@ class File(Struct, kw_only=True):
     heartbeat: dict[str, Any] | None = None
     """An address that is asked while all is well."""
     alarms: dict[str, Any] | None = None
-    """Who hears of the gateway's own trouble."""
+    """The upstreams that get alerts about the gateway itself."""
 
 
 class Checker(Protocol):
-    """Who goes through the file, as the modules that check a part of it see it."""
+    """The collector of problems, as the modules that check a part of the file see it."""
 
     resolve: bool
     problems: list[str]
 
     def say(self, path: str, problem: str) -> None:
-        """Something is wrong at this path."""
+        """Records a problem at this path."""
 
     def struct(self, kind: type[S], table: Mapping[str, Any], path: str) -> S:
-        """A table as a struct; what is wrong with it is said, and a harmless value stands in for it."""
+        """A table as a struct; each problem is recorded, and a harmless value replaces what is wrong."""
 
     def secret(self, text: str, path: str) -> Secret:
-        """A credential; one that cannot be had is said."""
+        """A credential; one that cannot be resolved is recorded as a problem."""
 
 
 CENTURY = 36_525 * 86_400.0
@@ -462,14 +466,14 @@ def duration(text: str) -> float:
 
 
 def some_time(text: str) -> float:
-    """A duration that is longer than nothing, in seconds; raises `ValueError`."""
+    """A duration longer than zero, in seconds; raises `ValueError`."""
     if not (seconds := duration(text)):
         raise ValueError("must be longer than nothing")
     return seconds
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address to listen on can be reached from this machine alone."""
+    """Whether an address to listen on can be reached from this machine only."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -477,8 +481,8 @@ def is_loopback(host: str) -> bool:
 
 
 def is_address(url: str, *, is_whole: bool = False) -> bool:
-    """Whether this is the address of a server: http or https, a host, perhaps a port and a path, and nothing else but
-    the query of one that `is_whole`."""
+    """Whether a text is an http or https URL with a host, perhaps a port and a path, and nothing else; with `is_whole`
+    it may have a query."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -490,7 +494,7 @@ def is_address(url: str, *, is_whole: bool = False) -> bool:
 
 
 def is_header(name: str) -> bool:
-    """Whether a request can have a header of this name."""
+    """Whether a text is a valid name of an HTTP header."""
     return re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name) is not None
 
 
@@ -509,13 +513,14 @@ def size(value: str | int) -> int:
 
 
 def default_store() -> str:
-    """Where the store is unless configured: below the user's state directory."""
+    """The store's address unless configured: a file in the user's state directory. `RuntimeError` without a home."""
     state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return f"sqlite://{state}/alert-gateway/gateway.db"
 
 
 def flat_of(table: Mapping[str, Any], dialect: str = "") -> Flat:
-    """Canonical values as a configuration writes them, dotted or nested; channels belong to `dialect`."""
+    """Canonical values from a table, where they are written dotted or nested; channels belong to `dialect`. Raises
+    `KeyError` for an unknown path and `msgspec.ValidationError`."""
     flat: Flat = {}
 
     def walk(prefix: str, inner: Mapping[str, Any]) -> None:
@@ -535,14 +540,14 @@ def flat_of(table: Mapping[str, Any], dialect: str = "") -> Flat:
 
 
 def count(value: int) -> int:
-    """A number of something, of which there is one at least; raises `ValueError`."""
+    """A number that must be at least 1; raises `ValueError`."""
     if value < 1:
         raise ValueError("must be at least 1")
     return value
 
 
 def between(read: Callable[[Any], float], least: str | int, most: str | int) -> Callable[[Any], float]:
-    """Reads as `read` does, and refuses what nobody can mean, as `ValueError`."""
+    """Wraps `read` so that it raises `ValueError` for a value outside the bounds, which cannot be meant."""
 
     def reading(value: Any) -> float:
         found = read(value)

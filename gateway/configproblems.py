@@ -1,4 +1,4 @@
-"""Problems of the configuration in the words of its file: which table or entry has the wrong type, and what was wanted.
+"""Type errors of the configuration in the terms of its file: which table or entry is wrong, and what is expected.
 
 No value is ever repeated: it may be a secret. It must not know what the configuration is for.
 """
@@ -23,18 +23,18 @@ WORDS = {
 }
 
 LIKENESS = 0.5
-"""Of two words of which one may be meant for the other, as `difflib` counts it."""
+"""The least similarity, as `difflib` computes it, for a known name to be suggested for an unknown one."""
 BOUNDS = {"<=": "at most", ">=": "at least", "<": "less than", ">": "more than"}
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """What was probably meant, to go on with; nothing where that cannot be told."""
+    """A suggestion of what was probably meant, to be appended to a message; empty where nothing is similar."""
     close = difflib.get_close_matches(name, list(known), 1, LIKENESS)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def wrong_types(path: str, value: Any, hint: Any, error: msgspec.ValidationError) -> Iterator[tuple[str, str]]:
-    """The path of each part of a value that does not fit, and what is wrong with it."""
+    """The path of each part of a value that has the wrong type, and what is wrong with it."""
     parts = list(_parts(path, value, hint))
     wrong = [(where, problem) for where, part, inner in parts for problem in _problem(part, inner)]
     yield from wrong or [(path, in_words(error, hint))]
@@ -61,13 +61,13 @@ def _problem(value: Any, hint: Any) -> Iterator[str]:
 
 
 def _choices(hint: Any) -> list[str]:
-    """The words that a type allows, where it allows no others."""
+    """The words that a type allows, where it is an enumeration."""
     kinds = [kind for kind in (hint, *get_args(hint)) if get_origin(kind) is Literal]
     return [f'"{word}"' for kind in kinds for word in get_args(kind)]
 
 
 def in_words(error: msgspec.ValidationError, hint: Any = None) -> str:
-    """A wrong type as a sentence; with what was wanted, one word of several can be named."""
+    """A validation error in plain words; `hint`, the expected type, is needed to list the words of an enumeration."""
     if str(error).startswith("Invalid enum value") and (words := _choices(hint)):
         return f"must be {' or '.join([', '.join(words[:-1]), words[-1]] if len(words) > 1 else words)}"
     found = re.match(r"Expected `([^`]+)`, got `([^`]+)`", str(error))

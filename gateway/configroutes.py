@@ -1,6 +1,6 @@
-"""The routes of the configuration: checked, with what they set, and what is looked up in tables.
+"""Checks the routes of the configuration, with what they set and look up in tables, and its tests.
 
-A part of `gateway.config`, which hands in how problems are said. It must not know any vendor.
+A part of `gateway.config`, which passes in the collector of problems. It must not know any vendor.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from gateway.secrets import ANONYMOUS, Secret
 
 
 class Checking(Checker, Protocol):
-    """How the configuration is gone through: problems are said, and a harmless value stands in for what is wrong."""
+    """The collector of problems, which replaces what is wrong by a harmless value."""
 
     def parsed(self, parse_value: Callable[[Any], Any], value: Any, path: str, otherwise: Any) -> Any:
-        """A value as it is read; what is wrong with it is said, and `otherwise` stands in for it."""
+        """The parsed value; an error is recorded as a problem, and `otherwise` returned."""
 
 
 class Routes:
-    """The routes of one file. `callers` are those of each dialect, None where they are not known beforehand; `keys`
-    the chosen keys of the upstreams whose vendor takes a routing key as the credential."""
+    """The routes of one file. `callers` maps each dialect to its callers, or to None where they are not known in
+    advance; `keys` holds the keys of the upstreams whose vendor takes a routing key as the credential."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Routes:
         for hop in fallback:
             if hop.upstream in {other.upstream for other in hops}:
                 self._check.say(f"{path}.fallback.to", f"{hop.upstream!r} is told at once by this route already")
-        if table.get("to") == [] and not given.because:  # another mistake there was said already
+        if table.get("to") == [] and not given.because:  # other mistakes in `to` are reported already
             self._check.say(f"{path}.to", 'throws alerts away; if that is meant, say why: because = "…"')
         return Route(
             name=name,
@@ -103,13 +103,13 @@ class Routes:
         )
 
     def _all_differ(self, hops: Sequence[Hop], path: str) -> None:
-        """An upstream is told once of an alert: what a second mention sets would do nothing, without a word."""
+        """Reports upstreams listed twice: an alert goes to each once, and what the second sets would be ignored."""
         names = [hop.upstream for hop in hops]
         for name in dict.fromkeys(name for name in names if names.count(name) > 1):
             self._check.say(path, f"{name!r} is there twice")
 
     def sender(self, who: str, path: str) -> None:
-        """Checks `dialect` or `dialect/caller`."""
+        """Checks that `dialect` or `dialect/caller` exists."""
         dialect, slash, caller = who.partition("/")
         if dialect not in self._callers:
             there = ", ".join(self._callers) or "none"
@@ -124,7 +124,8 @@ class Routes:
             self._check.say(path, f"{dialect} has no caller {caller!r}{near(caller, callers)}; there are {known}")
 
     def _sender_meant(self, matcher: Matcher, path: str) -> None:
-        """Checks who a condition says has sent an alert: a name that nobody has matches nothing, without a word."""
+        """Checks the dialect or caller that a condition compares with: a name that does not exist would silently match
+        nothing."""
         if matcher.name == "dialect" and matcher.value not in self._callers:
             there = ", ".join(self._callers) or "none"
             hint = near(matcher.value, self._callers)
@@ -166,7 +167,8 @@ class Routes:
         return Hop(name, literals, set_, chosen)
 
     def _as_key(self, upstream: str, lookup: Lookup | None, route: str) -> Lookup | None:
-        """A looked-up routing key, where it is the credential: then only its entry is ever kept."""
+        """The lookup of a routing key that is the upstream's credential, of which only the entry is ever stored; else
+        None. Its `else` becomes a named key."""
         keys = self._keys.get(upstream)
         if keys is None or lookup is None:
             return None
@@ -205,7 +207,7 @@ class Routes:
         return lookup
 
     def _table(self, name: str, path: str) -> Table | None:
-        """A table file, beside the configuration; one that is used twice is read once."""
+        """A table file, relative to the configuration; a table that is used twice is read once."""
         if name not in self._tables:
             for other in self._tables:
                 if name.startswith(f"{other}:") or other.startswith(f"{name}:"):
@@ -220,7 +222,7 @@ _Settings = tuple[Flat, dict[str, Lookup]]
 
 
 def _parted(table: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
-    """What is set, parted into plain values and lookups, dotted or nested as they are written."""
+    """Splits what is set, written dotted or nested, into plain values and lookups."""
     literals: dict[str, Any] = {}
     lookups: dict[str, Any] = {}
     for key, value in table.items():
@@ -242,7 +244,8 @@ def _is_lookup(path: str, value: Mapping[str, Any]) -> bool:
 
 
 def flat(check: Checking, table: Any, path: str, dialect: str = "", known: str = "") -> Flat:
-    """Canonical values as the file has them; what is wrong is named below `path`, but for what is `known` of it."""
+    """Canonical values from a table of the file. Problems are recorded below `path`; `known` is a field whose name
+    `path` stands for already."""
     if not isinstance(table, dict):
         check.say(path, "is not a table of alert fields")
         return {}
@@ -260,8 +263,8 @@ def flat(check: Checking, table: Any, path: str, dialect: str = "", known: str =
 
 
 def key_of(check: Checking, given: Any, path: str, *, is_chosen: bool) -> tuple[Secret | None, Keys | None]:
-    """An upstream's key: the one key, or those that are chosen by caller or field. `is_chosen` where routes may
-    choose keys too."""
+    """An upstream's key: a single one, or keys chosen by caller or field. `is_chosen` says that routes may choose keys
+    too."""
     if isinstance(given, dict):
         file = check.struct(KeyFile, given, path)
         by = check.parsed(named_fact, file.by, f"{path}.by", "caller")
@@ -278,11 +281,11 @@ def key_of(check: Checking, given: Any, path: str, *, is_chosen: bool) -> tuple[
 
 
 EXPECTED = ("to", "route", "refused", "wakes")
-"""What a test may expect, besides fields of upstreams' requests."""
+"""What a test may expect, besides fields of the requests to upstreams."""
 
 
 def tests_of(check: Checking, file: File, routes: Routes, upstreams: list[str]) -> tuple[TestFile, ...]:
-    """The samples of the file, and where they must go."""
+    """The checked `[[tests]]` of the file."""
     found = []
     for number, table in enumerate(file.tests, 1):
         path = f"tests[{number}]"
@@ -294,7 +297,7 @@ def tests_of(check: Checking, file: File, routes: Routes, upstreams: list[str]) 
             if key not in EXPECTED and upstream_in(key, upstreams) is None:
                 hint = near(key, EXPECTED) or near(key.partition(".")[0], upstreams)
                 check.say(f"{path}.expect", f"{key!r} is not {', '.join(EXPECTED)}, or a field of an upstream{hint}")
-        told = given.expect.get("to") if isinstance(given.expect, dict) else None  # it may be missing
+        told = given.expect.get("to") if isinstance(given.expect, dict) else None  # "" stands in for a missing one
         for name in told if isinstance(told, list) else ():
             if name not in upstreams:
                 check.say(f"{path}.expect.to", f"no upstream {name!r}{near(str(name), upstreams)}")
@@ -303,7 +306,7 @@ def tests_of(check: Checking, file: File, routes: Routes, upstreams: list[str]) 
 
 
 def upstream_in(key: str, upstreams: Iterable[str]) -> tuple[str, str] | None:
-    """`upstream.field` taken apart; an upstream's name may have dots too, and the longest one is meant."""
+    """Splits `upstream.field`. An upstream's name may contain dots too; the longest name that fits is taken."""
     fitting = [name for name in upstreams if key == name or key.startswith(f"{name}.")]
     longest = max(fitting, key=len, default=None)
     return None if longest is None else (longest, key[len(longest) + 1 :])

@@ -1,5 +1,5 @@
-"""A JSON Schema of the configuration for editors, and its reference: both made from the structs of
-`gateway.configfile`, their types, defaults and the texts below their fields.
+"""The configuration's JSON Schema for editors, and its reference page: both generated from the structs of
+`gateway.configfile`, their types, defaults and the docstrings below their fields.
 
 It must not know any vendor: what a dialect adds to the table of an upstream or an inbound comes from its declaration.
 """
@@ -29,8 +29,8 @@ SCHEMA = "https://json-schema.org/draft/2020-12/schema"
 
 @dataclass(frozen=True)
 class Inner:
-    """What stands in a field that the structs leave open: a table of this struct, tables by name, or a list of them;
-    `also` says that something plainer may stand there instead."""
+    """The content of a field that the structs declare as a plain dict or list: a table of struct `of`, tables by name,
+    or a list of tables; `also` are JSON types that are allowed instead."""
 
     of: type[Struct]
     form: Literal["one", "named", "list"] = "one"
@@ -59,7 +59,7 @@ INNER: Mapping[tuple[type[Struct], str], Inner] = {
     (files.DialectFile, "send"): Inner(files.SendFile),
     (files.DialectFile, "reply"): Inner(files.AnswerFile),
 }
-"""The tables within tables."""
+"""The struct and form of each field that contains tables."""
 
 
 WITHIN = {
@@ -67,12 +67,12 @@ WITHIN = {
     files.RouteFile: " of a route",
     files.DialectFile: " of a dialect",
 }
-"""Whose tables the inner ones are."""
+"""What follows an inner table's name in its heading, by the struct that contains it."""
 
 
 @functools.cache
 def texts(kind: type[Struct]) -> Mapping[str, str]:
-    """The text below each field of a struct."""
+    """The docstring below each field of a struct, from its source."""
     [body] = ast.parse(inspect.getsource(kind)).body
     assert isinstance(body, ast.ClassDef)
     found = {}
@@ -84,7 +84,7 @@ def texts(kind: type[Struct]) -> Mapping[str, str]:
 
 
 def undescribed() -> list[str]:
-    """The fields that have no text below them."""
+    """The fields of the configuration that have no docstring."""
     kinds: set[type[Struct]] = {files.File, files.SetFile, *(inner.of for inner in INNER.values())}
     return sorted(
         f"{kind.__name__}.{item.name}"
@@ -96,7 +96,7 @@ def undescribed() -> list[str]:
 
 @dataclass(frozen=True)
 class Own:
-    """What a dialect adds to a table: the field, its type, its text, and which dialect's it is."""
+    """A field that a dialect adds to a table: the field, its type, its docstring, and the dialect's name."""
 
     item: FieldInfo
     hint: Any
@@ -105,7 +105,7 @@ class Own:
 
 
 def own_fields(found: Mapping[str, Dialect], kind: type[Struct]) -> Iterator[Own]:
-    """What dialects add to the table of an upstream or an inbound."""
+    """The fields that dialects add to the table of an upstream or an inbound."""
     for name, dialect in found.items():
         own = {files.UpstreamFile: dialect.settings, files.InboundFile: dialect.inbound_settings}.get(kind)
         if own:
@@ -118,17 +118,17 @@ def own_fields(found: Mapping[str, Dialect], kind: type[Struct]) -> Iterator[Own
 
 
 def schema(found: Mapping[str, Dialect]) -> dict[str, Any]:
-    """The JSON Schema of a configuration over these dialects."""
+    """The JSON Schema of a configuration with these dialects built in."""
     top = _table(files.File, found)
     return {"$schema": SCHEMA, "title": "alert-gateway", **top, "if": _DESCRIBES, "else": _only(list(found))}
 
 
 _DESCRIBES = {"required": ["dialects"]}
-"""Whether a file has dialects of its own: then there are more names of dialects than those that are built in."""
+"""Schema condition: the file describes dialects of its own, so more names than those of built-in ones are valid."""
 
 
 def _only(names: list[str]) -> dict[str, Any]:
-    """What allows the names of built-in dialects and no others."""
+    """A schema that allows only these names of dialects."""
     dialect = {"properties": {"dialect": {"enum": names}}}
     return {
         "properties": {
@@ -180,7 +180,7 @@ def _field(kind: type[Struct], item: FieldInfo, hint: Any, found: Mapping[str, D
 
 
 def _fields(entry: dict[str, Any]) -> dict[str, Any]:
-    """Entries by canonical field, dotted or nested as they are written."""
+    """The schema of entries by canonical field, which may be written dotted or nested."""
     groups = dict.fromkeys(path.partition(".")[0] for path in PATHS if "." in path)
     return {
         "type": "object",
@@ -191,7 +191,7 @@ def _fields(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(hint: Any) -> dict[str, Any]:
-    """The schema of a type that holds no tables of ours; nothing is absent by being null in TOML."""
+    """The schema of a type that contains no tables of the configuration; without null, which TOML does not have."""
     if hint == tuple[Secret, ...]:
         return {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
     args = getattr(hint, "__args__", (hint,))
@@ -209,7 +209,7 @@ def _plain(hint: Any) -> dict[str, Any]:
 
 
 def reference(found: Mapping[str, Dialect]) -> str:
-    """The configuration's reference, as a page."""
+    """The configuration's reference page, in Markdown."""
     parts = [
         "# The configuration",
         "Generated from `gateway/configfile.py` by `python -m gateway.documents`; not to be edited by hand. "
@@ -246,7 +246,7 @@ def _fields_of_an_alert() -> str:
 
 
 def _sort(hint: Any) -> str:
-    """The type of a canonical field as somebody writes it in a file."""
+    """The type of a canonical field, in the reference's terms."""
     kinds = [hint, *get_args(hint)]
     if datetime in kinds:
         return "time"

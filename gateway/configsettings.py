@@ -18,8 +18,9 @@ from gateway.secrets import Secret
 
 
 def settings_of(check: Checking, kind: type[Struct], table: Mapping[str, Any], path: str) -> Any:
-    """The dialect's own section; a field typed as a secret, or as several, is resolved like every other secret. What
-    the dialect says against the whole is said of the section, and leaves it as if nothing had been given."""
+    """Reads a dialect's own settings; a field typed as a `Secret`, or several, is resolved like every other secret. If
+    the struct raises `ValueError` for the settings as a whole, that is recorded for the table, and the defaults are
+    returned."""
     hints = get_type_hints(kind)
     given: dict[str, Any] = {}
     for item in struct_fields(kind):
@@ -45,7 +46,7 @@ def settings_of(check: Checking, kind: type[Struct], table: Mapping[str, Any], p
 
 
 def _secret(check: Checking, value: Any, where: str) -> Secret:
-    """A secret, which is a text: what a number or a list would be as a text, nobody meant."""
+    """A secret from a text; a value of any other type is a problem, not converted."""
     if isinstance(value, str):
         return check.secret(value, where)
     check.say(where, 'must be a text: "env:NAME", "file:PATH" or the secret itself')
@@ -72,6 +73,6 @@ def _is(value: Any) -> bool:
 
 
 def secret_in(settings: Any) -> Secret | None:
-    """The credential in a dialect's own settings, which is exchanged for tokens."""
+    """The first secret in a dialect's own settings: the credential that is exchanged for tokens."""
     names = settings.__struct_fields__ if settings is not None else ()
     return next((value for name in names if isinstance(value := getattr(settings, name), Secret)), None)

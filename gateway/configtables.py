@@ -1,5 +1,5 @@
-"""Tables of a configuration, gone through to the end: every problem is collected with its path, and a harmless value
-stands in for what is wrong. It must not know what the tables are for.
+"""Checks tables of a configuration and collects every problem with its path; a harmless value replaces what is wrong,
+so that checking can go on. It must not know what the tables are for.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ S = TypeVar("S", bound=Struct)
 
 
 class Tables:
-    """Collects what is wrong with tables instead of stopping at the first problem."""
+    """Converts tables and collects the problems instead of stopping at the first."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []
 
     def say(self, path: str, problem: str) -> None:
-        """Something is wrong at this path."""
+        """Records a problem at this path."""
         self.problems.append(f"{path}: {problem}" if path else problem)
 
     def struct(self, kind: type[S], table: Mapping[str, Any], path: str, also: tuple[str, ...] = ()) -> S:
-        """Converts a table field by field; what is wrong is said, and a harmless value stands in for it."""
+        """Converts a table field by field; each problem is recorded, and a harmless value replaces what is wrong.
+        `also` are further keys that are allowed."""
         given: dict[str, Any] = {}
         described, hints = _shape(kind)
         for key in table:
@@ -54,7 +55,7 @@ class Tables:
         return kind(**given)
 
     def parsed(self, parse_value: Any, value: Any, path: str, otherwise: Any) -> Any:
-        """A value as it is read; what is wrong with it is said, and `otherwise` stands in for it."""
+        """The parsed value; a `ValueError` or `TypeError` is recorded as a problem, and `otherwise` returned."""
         try:
             return parse_value(value)
         except (ValueError, TypeError) as error:
@@ -64,8 +65,8 @@ class Tables:
 
 @cache
 def _shape(kind: type[Struct]) -> tuple[dict[str, FieldInfo], dict[str, Any]]:
-    """The fields of a table, as it is written, and their types; found once, as there may be a table for each of
-    thousands of routes and tests."""
+    """The fields of a struct by the names in the file, and their types. Cached, as there may be thousands of routes and
+    tests, with a table each."""
     return {item.encode_name: item for item in struct_fields(kind)}, get_type_hints(kind)
 
 

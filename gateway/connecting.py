@@ -1,7 +1,8 @@
-"""`check --connect`: address, TLS and key of each upstream, proved by the harmless call that its dialect declares.
+"""`check --connect`: proves address, TLS and key of each upstream by the harmless call that its dialect declares.
 
-The call creates nothing. Where a dialect has none, the key cannot be proved without making something, and that is said;
-that somebody answers at the address, and with which certificate, can be seen all the same. It must not know any vendor.
+The call creates nothing. Where a dialect has none, the key cannot be proved without creating something, and the result
+says so; that a server answers at the address, and its certificate, are checked all the same. It must not know any
+vendor.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Proof:
-    """What was found out about one upstream, with one of its keys: `is_good` is None where nothing could be."""
+    """The result for one upstream and one of its keys: `is_good` is None where the key could not be tried."""
 
     upstream: str
     entry: str
@@ -29,13 +30,13 @@ class Proof:
     says: str
 
     def as_line(self) -> str:
-        """On one line."""
+        """The result on one line."""
         key = f" (the key of {self.entry})" if self.entry else ""
         return f"{self.upstream}{key}: {self.says}"
 
 
 async def prove(upstreams: Iterable[Upstream]) -> list[Proof]:
-    """Asks every upstream, with each of its keys."""
+    """Probes every upstream with each of its keys."""
     found = await asyncio.gather(*(_prove(upstream) for upstream in upstreams))
     return [proof for proofs in found for proof in proofs]
 
@@ -60,8 +61,8 @@ async def _prove(upstream: Upstream) -> list[Proof]:
 
 
 async def _reached(upstream: Upstream) -> Proof:
-    """Whether anybody answers there. What is asked for is the server's root, and without the key: an address that is
-    called as it stands may do something whoever calls it, and the key may be a part of it."""
+    """Whether a server answers. Requests the server's root, without the key: a whole address may trigger something on
+    any request, and may contain the key."""
     parts = urlsplit(upstream.url)
     client = Transport(f"{parts.scheme}://{parts.netloc}", upstream.timeout, 1, upstream.reach)
     try:

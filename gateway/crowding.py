@@ -1,24 +1,24 @@
-"""When to refuse because there are too many: where whoever comes next would have to wait longer than that is worth.
+"""Admission control: refuses a further request where it would have to wait for longer than is worthwhile.
 
-How long that would be is told from those before: each took so long with so many ahead of it. So a quick machine lets a
-larger burst in than a slow one, and what cannot be worked off in time is told at once. Pure: it is given what things
-took. It must not know what is written.
+The wait is estimated from the requests before: how long each took with how many ahead of it. So a fast machine admits
+a larger burst than a slow one, and what cannot be processed in time is refused at once. Pure: it is given the times.
+It must not know what is written.
 """
 
 from __future__ import annotations
 
 LONGEST = 0.1
-"""Seconds that whoever is let in may expect to wait."""
+"""Longest wait in seconds that an admitted request may expect."""
 LET_IN, MOST = 48, 256
-"""So many may always be under way, and so many at most."""
+"""Number of requests that may always be under way, and the most that ever may."""
 TELLING = 16
-"""With fewer ahead, what one took says more about the disk than about the queue."""
+"""Fewest requests ahead for a time to count: with fewer it says more about the disk than about the queue."""
 WEIGHT = 0.05
-"""Of the latest in the mean."""
+"""Weight of the latest time in the moving average."""
 
 
 class Crowd:
-    """Who is under way, and how long each of them takes."""
+    """The number of requests under way, and an estimate of the seconds that each takes."""
 
     def __init__(self) -> None:
         self.inside = 0
@@ -26,17 +26,17 @@ class Crowd:
 
     @property
     def is_full(self) -> bool:
-        """Whether nobody else may come in now."""
+        """Whether no further request may be admitted now."""
         return self.inside >= max(LET_IN, min(MOST, LONGEST / self._each))
 
     def enter(self) -> int:
-        """Lets another one in, and says how many are ahead of it. Whoever is let in has to `leave`."""
+        """Admits a request; returns how many are ahead of it. Each one admitted has to `leave`."""
         self.inside += 1
         return self.inside - 1
 
     def leave(self, ahead: int = 0, took: float = 0.0) -> None:
-        """One has been written, so many seconds after it came in with so many ahead of it; with none ahead it says
-        nothing of how quick it went."""
+        """Notes that a request was written, `took` seconds after it was admitted with `ahead` requests ahead of it.
+        Without arguments the estimate stays as it is."""
         self.inside -= 1
         if ahead >= TELLING:
             self._each += WEIGHT * (took / (ahead + 1) - self._each)

@@ -1,7 +1,7 @@
-"""`demo`: every vendor's documented examples, through every pair, over real HTTP on loopback and a real store.
+"""`demo`: sends every vendor's documented examples to every vendor, over real HTTP on loopback and a real store.
 
-A gateway and a sandbox upstream per dialect are started, the examples are sent as the vendors' clients would, and
-what arrived is shown with what each target could not hold. It must not know any vendor.
+It starts a gateway and a sandbox upstream per dialect, sends the examples as the vendors' clients would, and shows
+what arrived and what each target could not hold. It must not know any vendor.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ SHOWN = ("approximated", "carried", "kept", "dropped")
 
 @dataclass(frozen=True)
 class Passage:
-    """One example on its way from one vendor to another: how the caller was answered, what arrived, the report."""
+    """One example sent from one vendor to another: the answer to the caller, what arrived, and the report."""
 
     origin: str
     target: str
@@ -59,7 +59,7 @@ class Passage:
     report: tuple[dict[str, str], ...]
 
     def as_json(self) -> dict[str, Any]:
-        """In the form that `--json` prints."""
+        """The passage as `--json` prints it."""
         return {
             "from": self.origin,
             "to": self.target,
@@ -76,7 +76,7 @@ class Passage:
 
 
 def configuration(found: dict[str, Dialect], sandbox_url: str, store: Path, keys: dict[str, str], key: str) -> str:
-    """A configuration in which the caller's name says which upstream its alerts go to."""
+    """A configuration in which alerts go to the upstream that has the caller's name."""
     parts = [f'store = "sqlite://{store}"']
     callers = ", ".join(f'"{name}" = "{caller_key}"' for name, caller_key in keys.items())
     parts += [f"[inbound.{name}]\nkeys = {{ {callers} }}" for name in found]
@@ -97,7 +97,7 @@ def _toml(value: Any) -> str:
 
 
 async def run(origin: str | None, target: str | None, *, stay: bool, as_json: bool) -> int:
-    """Runs the demonstration; answers the exit status: 1 where a create did not get through."""
+    """Runs the demonstration; returns the exit status, 1 where a request was refused."""
     configure("critical")
     found = dict(dialects())
     keys = {name: secrets.token_hex(16) for name in found}
@@ -122,7 +122,7 @@ async def run(origin: str | None, target: str | None, *, stay: bool, as_json: bo
 
 
 async def _until_told_to_end() -> None:
-    """Until SIGINT or SIGTERM, which are an end like any other."""
+    """Waits for SIGINT or SIGTERM; either ends the demonstration normally."""
     told = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
@@ -149,9 +149,9 @@ class _Tour:
         self._key = key
 
     async def passages(self) -> AsyncIterator[Passage]:
-        """The documented examples in the order of an alert's life: creates first, then what is done to the last.
+        """Sends the documented examples in the order of an alert's life: creates, then operations on the last alert.
 
-        Where names are unique, an alert makes room for the next one of its name.
+        As names may be unique, the last alert is deleted before the next create, where there is an example for that.
         """
         shown = examples(self._sender.name)
         last = None
@@ -191,14 +191,14 @@ class _Tour:
         )
 
     async def _version(self, alert: int | None) -> int | None:
-        """The version that the caller's own reads would show it."""
+        """The alert's version, as the caller would read it."""
         if alert is None:
             return None
         row = await self._gateway.store.read(lambda tx: tx.alert(alert))
         return row.version if row else None
 
     async def _report(self, alert: int) -> tuple[dict[str, str], ...]:
-        """The report of the latest delivery, once nothing waits any more."""
+        """The report of the alert's latest delivery, once none waits any more."""
         for _ in range(500):
             rows = await self._gateway.store.read(lambda tx: tx.deliveries(DeliveryFilter(alert=alert)))
             if all(row.state != "waiting" for row in rows):
@@ -208,13 +208,13 @@ class _Tour:
 
 
 def _in_header(lines: Iterable[str]) -> tuple[dict[str, str], ...]:
-    """The fates that the reply's header names, for a command of which nothing was sent."""
+    """The fates in the reply's report header, for a command for which nothing was sent."""
     parts = [part.strip().partition("=") for line in lines for part in line.split(";")[1:]]
     return tuple({"field": name, "fate": fate} for fate, _, names in parts for name in names.split(","))
 
 
 class _Show:
-    """Prints as it goes along: in colour where a person is looking, plainly where not, or JSON at the end."""
+    """Prints the passages as they are made, in colour on a terminal; or all as JSON at the end."""
 
     def __init__(self, as_json: bool) -> None:
         from rich.console import Console
@@ -225,14 +225,14 @@ class _Show:
         self.failed = False
 
     def begin(self, url: str) -> None:
-        """Says what is about to happen."""
+        """Prints the introduction."""
         if not self._as_json:
             self._console.print(
                 f"A gateway on {url}, a sandbox behind it for every vendor, the vendors' own examples.\n"
             )
 
     def pair(self, passages: Iterable[Passage]) -> None:
-        """Shows the passages of one pair."""
+        """Prints the passages of one pair."""
         for passage in passages:
             self._passages.append(passage)
             self.failed |= passage.status >= 400
@@ -258,7 +258,7 @@ class _Show:
         out("")
 
     def end(self) -> None:
-        """Sums up."""
+        """Prints the totals, or the JSON."""
         if self._as_json:
             json.dump([passage.as_json() for passage in self._passages], sys.stdout, indent=2)
             sys.stdout.write("\n")
@@ -270,7 +270,7 @@ class _Show:
         self._console.print(f"{many}, {len(self._passages)} examples sent: {got} arrived, {kept} kept.")
 
     def stay(self, url: str, keys: dict[str, str]) -> None:
-        """Says how to play with it."""
+        """Prints the address and keys to try it with."""
         self._console.print(f"\nStill up: {url}/<dialect>. A caller's key chooses the vendor behind:")
         for name, key in keys.items():
             self._console.print(f"  to {name:<16} {key}")
@@ -278,7 +278,7 @@ class _Show:
 
 
 NO_SECRETS = ("alertkey", "dedup_key", "groupkey")
-"""Fields that are called keys, and name what an alert is about."""
+"""Fields with `key` in their names that are no credentials."""
 
 
 def _brief(value: Any) -> str:

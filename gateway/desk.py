@@ -1,7 +1,7 @@
-"""The desk: takes what a dialect read from a request, and comes back with what the caller is to be told.
+"""The desk: executes what a dialect read from a request, and returns the answer for the caller.
 
-It waits for verdicts where the caller is to wait, and takes a command back that everybody refused; what is only to be
-shown is `gateway.views`'. It must not know any vendor, HTTP, or SQL.
+It waits for verdicts where the caller is to wait, and undoes a command that every upstream refused; queries are
+answered by `gateway.views`. It must not know any vendor, HTTP, or SQL.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from gateway.waiting import Waiter, Waiters
 log = structlog.get_logger()
 T = TypeVar("T")
 AT_ONCE = 256
-"""So many commands of a batch are under way at once."""
+"""Most commands of a batch under way at once."""
 PARTS = 32
-"""So many commands of a batch wait to be written at once: what others ask meanwhile comes between."""
+"""Most commands of a batch that wait to be written at once, so that other callers' writes come between."""
 
 
 @dataclass
@@ -78,8 +78,8 @@ class Desk:
     async def serve(
         self, inbound: Inbound, caller: str, asked: Asked, request: int, *, via: Via = (), key: Key | None = None
     ) -> Answered:
-        """Does what was asked; raises `Problem` where it is refused, `StoreError` where nothing can be kept. `via` are
-        the gateways it came through, `key` makes a repeat of a creating call harmless."""
+        """Does what was asked; raises `Problem` where it is refused, `StoreError` where the store cannot be used. `via`
+        are the gateways that it came through, `key` is the idempotency key of a creating call."""
         who = Caller(inbound.dialect, caller, inbound.scope_of(caller))
         if isinstance(asked, Command):
             return await self._command(inbound, self._order(asked, who, request, request, via), key)
@@ -102,9 +102,9 @@ class Desk:
     async def _batch(
         self, inbound: Inbound, who: Caller, asked: Batch, request: int, via: Via, key: Key | None
     ) -> Answered:
-        """Every command on its own, in their order; the problems of some are told once the others are durable. It goes
-        by the ids of its first alert and of the request that this was told in: a repeat has to be told the same, and
-        that one can be traced."""
+        """Handles each command on its own, in their order; the problems of some are raised once the others are durable.
+        The answer has the id of the first alert, and of the request that this was first reported in: a repeat has to
+        be answered alike, and that request can be traced."""
         ended: list[Answered | BaseException] = []
         turns = asyncio.Semaphore(PARTS)
         self._enter()
@@ -139,8 +139,8 @@ class Desk:
     async def _command(
         self, inbound: Inbound, order: Order, key: Key | None, turns: asyncio.Semaphore | None = None
     ) -> Answered:
-        """Does what one command asks for, and waits for the verdicts where its caller is to wait. Those of a batch take
-        `turns`."""
+        """Handles one command, and waits for the verdicts where its caller is to wait. The commands of a batch share
+        the semaphore `turns`."""
         self._have_room()
         log.debug("command", operation=order.asked.operation, caller=order.caller.name)
         done = await self._written(lambda tx: self._accept(tx, inbound, order, key), order.command, turns)
@@ -159,10 +159,11 @@ class Desk:
     def _accept(
         self, tx: Tx, inbound: Inbound, order: Order, key: Key | None
     ) -> FirstAnswer | tuple[Accepted, Waiter | None]:
-        """Writes down what is asked, with somebody to wait for the verdicts; or finds that it was asked before."""
+        """Records the command and, where the caller waits for verdicts, a waiter; returns the first answer instead if
+        the idempotency key was used before."""
         self.waiters.remove(order.command)  # the store may run this again, and then there may be nothing to wait for
         first = first_answer(tx, order.caller.scope, key, order.now) if key is not None else None
-        if first is not None and not self._came_to_nothing(tx, first):
+        if first is not None and not self._undo_if_refused(tx, first):
             return first
         accepted = self.road.accept(tx, order)
         waiter = self._waiter(tx, inbound, order.caller, accepted)
@@ -172,7 +173,7 @@ class Desk:
         return accepted, waiter
 
     async def _answered_at_last(self, order: Order, accepted: Accepted, waiter: Waiter, key: Key | None) -> Answered:
-        """The answer once the verdicts are there, or nobody waits for them any longer."""
+        """The answer once the verdicts are there, or the time to wait for them is over."""
         row = await self._await_verdict(order.caller, accepted, waiter, key)
         refused = {
             name: verdict.code or ProblemKind.REFUSED
@@ -184,9 +185,10 @@ class Desk:
             await self.store.write(lambda tx: keep(tx, order, key, answered, row, is_done=True))
         return answered
 
-    def _came_to_nothing(self, tx: Tx, first: FirstAnswer) -> bool:
-        """Takes back what the first request under an idempotency key said, where every upstream has refused it since
-        and nobody was told success: the caller had given up, or was to ask again. Its repeat is as good as a first."""
+    def _undo_if_refused(self, tx: Tx, first: FirstAnswer) -> bool:
+        """Undoes the first request under an idempotency key and returns True, where every upstream has refused it since
+        and success was never answered: the caller had given up, or was to ask again. The repeat is then handled like a
+        first request."""
         was_told = first.is_done and self.config.durable != "container"
         command = None if was_told else tx.command(first.command)
         if command is None or not is_refused(tx, command):
@@ -198,7 +200,7 @@ class Desk:
         return True
 
     def _pass_on(self, who: Caller, accepted: Accepted, via: Via) -> None:
-        """What was written is to be delivered, and counted."""
+        """Wakes the upstreams of the deliveries that were written, and updates metrics and log."""
         for delivery in accepted.deliveries:
             self.dispatcher.wake(delivery.upstream)
         for upstream, fates in accepted.reports.items():
@@ -211,7 +213,7 @@ class Desk:
                 log.warning("delivery.no_upstream", command=accepted.command, upstream=upstream)
 
     async def _see_it_land(self, look: Callable[[Tx], bool]) -> None:
-        """Raises `Problem` where the store goes with its container and no upstream has what it holds."""
+        """Raises `Problem` where the store is lost with its container and no upstream has what was said yet."""
         if self.config.durable == "container" and not await self.store.read(look):
             raise not_landed()
 
@@ -220,18 +222,18 @@ class Desk:
             raise Problem(ProblemKind.OVERLOADED, "too much waits, or the disk is full; try again", retry_after=30)
 
     def see_whether_there_is_room(self) -> None:
-        """Raises `Problem` where so many wait for something to be written that whoever comes now is better told to come
-        again. It costs next to nothing: when most are refused, what refusing them takes is taken from the others."""
+        """Raises `Problem` where too many requests wait to be written for another one to be worth admitting. It is
+        cheap: under overload, the time that refusals take is lost to admitted requests."""
         if self.crowd.is_full:
             raise Problem(ProblemKind.OVERLOADED, "too many requests are under way; try again", retry_after=1)
 
     def _enter(self) -> int:
-        """Comes in to have something written, and answers how many are ahead; raises `Problem` where it may not."""
+        """Admits a request that writes; returns how many are ahead of it. Raises `Problem` where it is not admitted."""
         self.see_whether_there_is_room()
         return self.crowd.enter()
 
     async def _written(self, work: Callable[[Tx], T], command: int, turns: asyncio.Semaphore | None) -> T:
-        """Writes for a caller. The parts of a batch have come in together, and are not counted each."""
+        """Runs a write for a caller. The commands of a batch were admitted together, and are not counted one by one."""
         try:
             if turns is not None:
                 async with turns:
@@ -253,7 +255,8 @@ class Desk:
         return Answered(answer, row.id if row else order.request, tuple(line for line in lines if line))
 
     def _waiter(self, tx: Tx, inbound: Inbound, who: Caller, accepted: Accepted) -> Waiter | None:
-        """Somebody to wait for the verdicts, unless nobody is to wait or waiting would be in vain."""
+        """Registers and returns a waiter for the verdicts; None where the caller is not to wait, or waiting would be in
+        vain."""
         primary = accepted.primary
         names = [delivery.upstream for delivery in accepted.deliveries]
         is_vain = primary not in names or accepted.queued_behind or self.dispatcher.is_open(primary)
@@ -274,7 +277,7 @@ class Desk:
         try:
             await asyncio.wait_for(waiter.done.wait(), self.config.reply_timeout)
         except TimeoutError:
-            with contextlib.suppress(TimeoutError):  # only a store that is full keeps one waiting here
+            with contextlib.suppress(TimeoutError):  # this takes long only where the store is full
                 await asyncio.wait_for(waiter.unclaimed.wait(), self.config.reply_timeout)
         finally:
             self.waiters.remove(accepted.command)
@@ -286,7 +289,8 @@ class Desk:
         return await self.store.read(lambda tx: tx.alert(alert)) or accepted.alert
 
     async def _take_back(self, who: Caller, accepted: Accepted, waiter: Waiter, key: Key | None) -> None:
-        """Everybody refused it: the command is undone, and the caller hears why; unless somebody else has it by now."""
+        """Undoes a command that every upstream refused, and raises `Problem` with the reason; does nothing where an
+        upstream has it by now."""
         verdict = waiter.verdicts[waiter.primary]
         upstream = self.config.upstreams[waiter.primary]
         akin = upstream.dialect.name == who.dialect.name
@@ -314,9 +318,9 @@ class Desk:
     # --- silences ----------------------------------------------------------------------------------------
 
     async def _mute(self, who: Caller, asked: Mute | Unmute | Mutes, request: int, via: Via) -> Answered:
-        """What callers ask not to be told of. The open alerts that they mean have been seen, and are acknowledged: the
-        first of them before the answer, the others behind it. Where the store takes none any more the silence stands
-        all the same, and is answered so: a repeat would make another one."""
+        """Handles silences. The open alerts that a new one matches count as seen, and are acknowledged: a first part of
+        them before the answer, the others after it. Where the store fails meanwhile the silence is kept all the same,
+        and answered with success: a repeat would create another one."""
         if isinstance(asked, Mutes):
             wanted = asked.id
             found = await self.store.read(lambda tx: mutes(tx, who.scope, wanted))
@@ -336,9 +340,9 @@ class Desk:
         return Answered(Answer(mutes=(muted,), request=request), request)
 
     def _keep_mute(self, tx: Tx, who: Caller, asked: Mute, request: int, via: Via) -> tuple[Muted, list[Owed]]:
-        """Keeps a silence, with what it is to acknowledge if it has begun."""
+        """Stores a silence and, if it has begun, the acknowledgements that it owes."""
         muted = muting.keep(tx, who.scope, asked, self.now())
-        if millis(muted.starts_at) > self.now():  # this one may begin within the millisecond
+        if millis(muted.starts_at) > self.now():  # it may begin within this very millisecond
             return muted, []
         owed = Owed(
             silence=muted.id,
@@ -354,8 +358,9 @@ class Desk:
 
 
 def _rounds(commands: Sequence[Command]) -> Iterator[list[tuple[int, Command]]]:
-    """The commands of a batch with their places, so many at once. Of one alert there is one in each, since it is for
-    the store to say which of a round comes first; what has no key is an alert of its own."""
+    """Splits a batch into rounds of at most `AT_ONCE` commands, each with its place in the batch. A round has at most
+    one command per alert, since the store may write the commands of a round in any order. A command without a key
+    counts as an alert of its own."""
     numbered: list[tuple[int, Command]] = []
     keys: set[str] = set()
     for place, one in enumerate(commands):

@@ -1,7 +1,7 @@
 """What a vendor's module declares: its dialect, as data and pure functions.
 
-Nothing here does anything: these are the shapes in which a dialect tells the engine how its vendor speaks. A
-declaration has no clock, no input or output, no randomness and no policy: retries, timeouts, queues and who may
+These are the types in which a dialect tells the engine how its vendor's API works; they have no behaviour of their own.
+A declaration has no clock, no input or output, no randomness and no policy: retries, timeouts, queues and who may
 call are the engine's. It must not know a vendor, the store, or the HTTP libraries in use.
 """
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from gateway.own.envelope import Envelope
 
 CREDENTIAL = "credential"
-"""The variable of a route's path that is the credential: such a path is in no log, its route is."""
+"""The path variable that is the credential: such a path is never logged, only its route."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """One documented operation of the vendor's API, as callers use it.
 
-    `path` has variables in braces, `{credential}` among them where callers are known by it; `read` turns the request
-    into what it asks for and raises `Problem`; `answer` words the result. A `side` route yields, at the root, to that
-    of another dialect at the same path; one that is not `at_root` is served below the dialect's name alone.
+    `path` has variables in braces, among them `{credential}` where it identifies the caller; `read` turns the request
+    into what it asks for and may raise `Problem`; `answer` words the result. A `side` route yields, at the root, to
+    another dialect's main route at the same path; one that is not `at_root` is served below the dialect's name only.
     `body` and `returns` are the structs on the wire, for the OpenAPI description.
     """
 
@@ -54,31 +54,35 @@ class Route:
 
     @property
     def writes(self) -> bool:
-        """Whether what is asked for here is written down, and so has to wait for whoever is ahead."""
+        """Whether requests here write to the store, and so have to queue for it."""
         return not {Operation.READ, Operation.LIST}.issuperset(self.operations)
 
 
 def segment(value: str) -> str:
-    """An id as one segment of a path; a missing one is left readable, as a template."""
+    """An id quoted as one segment of a path; a placeholder in braces is left as it is."""
     return quote(value, safe="{}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outbound:
-    """A dialect as an upstream: how each operation is asked for, and what is nearest to what it cannot do.
+    """A dialect as an upstream: the calls for each operation, and the nearest ones for those that it does not have.
 
-    `calls` has no entry for what the vendor cannot do; `nearest` then names the operation to use instead, and
-    what is in neither is kept by the gateway alone. `addressed_by` says how the vendor finds an alert again.
-    `authorise` puts the credential where the vendor looks for it; `exchange` first turns it into a token.
-    `key` is the canonical path that is the credential where a route sets it, at a vendor whose credential names the
-    service. `reason` finds the vendor's own words in a refusal. `verdicts` lists the statuses that do not mean what
-    they usually do. `on_resolve` is what a rule's resolve becomes unless configured. `published_rate` is how many
-    requests a minute the vendor's page allows. Not every upstream `needs_key`; where `whole_url`, an upstream's `url`
-    is the whole address that is posted to, query and all, and calls add nothing to it. One that does not
-    `tells_changes` is not told what has changed in an alert that it has, as that would be a message of its own there;
-     one that does not `ends_by_key` makes nothing of an alert's key, and hears of one that is not known only in words.
-     `group` finds, in a caller's own words, the name of what its alert is told as a part of, at a vendor that is also
-     told when all of that is over.
+    - `addressed_by`: how the vendor finds an alert again.
+    - `calls`: per operation; for one without an entry, `nearest` names the operation to use instead. One that is in
+      neither is kept by the gateway alone.
+    - `authorise`: puts the credential where the vendor expects it; `exchange` first turns it into a token.
+    - `reason`: finds the vendor's explanation in a refusal.
+    - `verdicts`: the statuses that do not have their usual meaning.
+    - `on_resolve`: what a rule's resolve becomes unless configured.
+    - `published_rate`: requests a minute that the vendor's page allows.
+    - `key`: the canonical path that is the credential where a route sets it, at a vendor whose credential names the
+      service. `needs_key`: whether an upstream must have a key.
+    - `whole_url`: an upstream's `url` is the whole address to post to, including the query; calls add nothing to it.
+    - `tells_changes`: False where an update of an alert would be a separate message at the vendor; it is then not sent.
+    - `ends_by_key`: False where the vendor makes nothing of an alert's key; of an alert that the gateway does not know
+      it is then told only what has a comment.
+    - `group`: finds in a caller's own body the group that its alert is part of, at a vendor that is also told when all
+      alerts of the group are over.
     """
 
     addressed_by: Literal["id", "key"]
@@ -103,24 +107,27 @@ class Outbound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """A vendor's API as spoken, whole.
+    """A vendor's API as spoken, both as inbound and as upstream.
 
-    `credentials` finds what a request offers as credential (several where it is said twice); `shown_id` puts
-    the gateway's own id in the vendor's form; `same_key` brings two spellings of one key together; `problem`
-    words a problem. `reply` is when callers are answered unless configured. `unique_names` refuses a second
-    alert of the same summary in one scope; `has_status` says whether resolved alerts are listed.
-    `credential_in_body` marks a vendor whose callers are known only once the body is decoded, `credential_faults` are
-    its words about the form of a credential that nobody has, in the request that offered it. `url` is the
-    vendor's usual address, `client_setting` what a client changes to call the gateway instead, `usual_defaults`
-    such `defaults` as an upstream of it is configured with where callers of other vendors say less, `remark` what else
-    its page should say. `muted_by` finds, where callers may ask not to be told of some alerts, who means one.
-    `admits` refuses by its headers a request whose body need not be read for that; one that `tells_types` has another
-    answer for a body that is no JSON where its type says that it is something else. `samples` are bodies that open an
-    alert, of a dialect without documented examples. `envelope` is what it can put around the alerts of a dialect that a
-    configuration describes, `description` the table there that describes this one, `scheme` how OpenAPI says where its
-    credential is. `inbound_settings` are the dialect's own in the table of an inbound; `verify`, given a request whose
-    body is still to be decoded, the bytes of that body, these settings and the secrets in them as they are now, raises
-    `Problem` for a request that is not signed as they ask.
+    - `credentials`: finds the credential in a request (several where it is given twice). `credential_in_body`: the
+      caller is known only once the body is decoded. `credential_faults`: the vendor's words about the form of an
+      unknown credential, given the request that offered it. `scheme`: the OpenAPI security scheme.
+    - `problem`: words a problem. `shown_id`: the gateway's id in the vendor's form. `same_key`: normalises a key, so
+      that two spellings of it are equal.
+    - `reply`: when callers are answered unless configured. `settings`, `inbound_settings`: the dialect's own settings
+      in the table of an upstream and of an inbound.
+    - `has_status`: whether resolved alerts are listed. `unique_names`: a second alert of the same summary in one scope
+      is refused.
+    - `verify`: raises `Problem` for a request that is not signed as the inbound settings require, given the request
+      before its body is decoded, the bytes of the body, the settings, and the current values of their secrets.
+    - `admits`: refuses a request by its headers, before its body is read. `tells_types`: a body that is not JSON is
+      refused differently where its content type says that it is something else.
+    - `muted_by`: for vendors with silences: finds those that match an alert.
+    - `url`: the vendor's usual address. `client_setting`: what a client changes to call the gateway instead.
+      `usual_defaults`: `defaults` for an upstream where callers of other vendors say less than it requires. `remark`:
+      further text for its page. `samples`: bodies that open an alert, for a dialect without documented examples.
+    - `envelope`: what it can put around the alerts of a dialect described in a configuration. `description`: the table
+      there that describes this dialect.
     """
 
     name: str

@@ -1,5 +1,5 @@
-"""What is generated: from the dialects' declarations `mappings/README.md` and the table of dialects in the README,
-from the structs of the configuration its reference and its JSON Schema below `deploy`.
+"""Generates documents: `mappings/README.md` and the README's table of dialects from the dialects' declarations, and
+the configuration's reference and JSON Schema in `deploy` from the structs of the configuration.
 
 `python -m gateway.documents` writes them; a test fails when they are stale. It must not know any vendor.
 """
@@ -123,7 +123,7 @@ def _fates_table(dialect: Dialect, found: Mapping[str, Dialect]) -> str:
 
 
 def _everything_said(dialect: Dialect) -> Flat:
-    """One alert that says all that the documented examples of a dialect say."""
+    """One alert with every field that the documented examples of a dialect have."""
     flat: Flat = {"kind": dialect.kind}
     for body in openings(dialect):
         try:
@@ -152,7 +152,7 @@ def _cell(fate: Fate) -> str:
 
 
 def readme_with(text: str, table: str) -> str:
-    """The README with its generated table brought up to date."""
+    """The README's text with its generated table replaced."""
     return re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", f"{BEGIN}\n{table}\n{END}", text, flags=re.DOTALL)
 
 
@@ -162,7 +162,7 @@ def schema_file(found: Mapping[str, Dialect]) -> str:
 
 
 def main(root: Path = Path()) -> None:
-    """Writes all of them below `root`."""
+    """Writes all generated documents below `root`."""
     found = dialects()
     (root / "deploy").mkdir(exist_ok=True)
     (root / "deploy" / "configuration.md").write_text(reference(found), "utf8")

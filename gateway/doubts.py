@@ -1,8 +1,8 @@
-"""What `check` says of addresses and keys that can hardly be right: a path that the dialect adds itself, or one that
-the vendor's API has and the address has not; a key that travels unencrypted, or that does not arrive as it is meant.
+"""Warnings of `check` about doubtful addresses and keys: a path that the dialect adds itself, or that the vendor's API
+has and the address lacks; a key that travels unencrypted, or that will not arrive as intended.
 
-An address with a path too many is answered 404, which is a refusal: each page would be a dead letter. It must not know
-any vendor.
+An address with a superfluous path is answered 404, which is a refusal: each page would be a dead letter. It must not
+know any vendor.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from gateway.outcome import Request
 
 
 def doubts(config: Config) -> Iterator[str]:
-    """What speaks against the addresses of upstreams, and against keys of whomever. No key is ever repeated."""
+    """Warnings about the addresses of upstreams, and about the keys of callers, upstreams and operators. None repeats a
+    key."""
     for upstream in config.upstreams.values():
         yield from _of_address(upstream)
     yield from _miswritten(config)
@@ -52,7 +53,8 @@ def _of_path(upstream: Upstream) -> Iterator[str]:
 
 
 def _doubled(dialect: Dialect, said: list[str], usual: list[str]) -> list[str]:
-    """The longest end of a path with which a path of the dialect's begins, unless the vendor's own address ends so."""
+    """The longest end of the address's path that a path of the dialect begins with, unless the vendor's documented
+    address ends with it too."""
     beginnings = [_segments(route.path) for route in dialect.routes]
     for start in range(len(usual) if said[: len(usual)] == usual else 0, len(said)):
         end = said[start:]
@@ -69,8 +71,8 @@ def _segments(path: str) -> list[str]:
 
 
 def _miswritten(config: Config) -> Iterator[str]:
-    """Secrets that hardly arrive as they are meant: with a blank at an end, as a hand or a script leaves one, or with
-    the word that the dialect puts before them itself."""
+    """Secrets that will not arrive as intended: with a blank or quotes around them, as a hand or a script leaves them,
+    or with the scheme that the dialect puts before them itself."""
     for name, inbound in config.inbounds.items():
         for caller, value in inbound.keyring.held():
             yield from _of_key(inbound.dialect, f"inbound.{name}.keys.{caller}", value)
@@ -83,7 +85,7 @@ def _miswritten(config: Config) -> Iterator[str]:
 
 
 def _of_key(dialect: Dialect, path: str, key: str) -> Iterator[str]:
-    """What speaks against a key of this dialect."""
+    """Warnings about a key of this dialect."""
     yield from _padded(path, key)
     for value in dialect.outbound.authorise(Request(method="GET", path=""), key).headers.values() if key else ():
         scheme, blank, rest = value.partition(" ")
@@ -94,7 +96,7 @@ def _of_key(dialect: Dialect, path: str, key: str) -> Iterator[str]:
 
 
 def _padded(path: str, secret: str) -> Iterator[str]:
-    """What a hand, a script or `docker run --env-file` leaves around a secret."""
+    """Warnings about quotes and blanks that a hand, a script or `docker run --env-file` leaves around a secret."""
     if len(secret) > 1 and secret[0] == secret[-1] and secret[0] in "\"'":
         yield f"{path}: the secret stands in quotes, which are sent with it"
     if secret != secret.strip():

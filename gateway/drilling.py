@@ -1,7 +1,7 @@
-"""`drill`: a marked alert is sent through a route to its real upstreams, waited for, and resolved again.
+"""`drill`: sends a marked alert through a route to its real upstreams, waits for the result, and resolves it again.
 
-It goes by a gateway of its own over a store of its own, so that nothing of it mixes with what a running gateway has.
-It wakes nobody unless that is asked for. It must not know any vendor.
+It runs a gateway of its own with a store of its own, so that nothing mixes with the data of a running gateway. It wakes
+nobody unless that is asked for. It must not know any vendor.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Drilled:
     attempts: tuple[AttemptRow, ...]
 
     def lines(self) -> Iterator[str]:
-        """The timeline of it."""
+        """The delivery's timeline, a line per attempt."""
         for one in self.attempts:
             status = f" {one.status}" if one.status is not None else ""
             reason = f": {one.reason}" if one.reason else ""
@@ -52,8 +52,8 @@ class Drilled:
 
 
 async def drill(config: Config, route: Route, caller: str, *, wake: bool, within: float) -> list[Drilled]:
-    """Sends a marked alert through a route as if a caller had, waits so many seconds for what becomes of it, resolves
-    it and waits again. Raises `Problem` where its first upstream cannot be told at all."""
+    """Sends a marked alert through a route as if this caller had, waits at most `within` seconds for its deliveries,
+    resolves it and waits again. Raises `Problem` where the primary cannot be told at all."""
     with tempfile.TemporaryDirectory(prefix="alert-gateway-drill-") as directory:
         own = _own(config, route, str(Path(directory) / "drill.db"), caller)
         gateway, inbound = Gateway(own), own.inbounds[ORIGIN]
@@ -68,7 +68,7 @@ async def drill(config: Config, route: Route, caller: str, *, wake: bool, within
 
 
 def _own(config: Config, route: Route, store: str, caller: str) -> Config:
-    """The configuration with this one route, for everything; nobody is a fallback, nobody hears alarms."""
+    """The configuration with this route alone, which takes everything, without its fallback, heartbeat and alarms."""
     some: Dialect = next(iter(config.inbounds.values())).dialect
     dialect = dataclasses.replace(some, name=ORIGIN, kind="occurrence", unique_names=False, same_key=str)
     inbound = Inbound(
@@ -107,7 +107,7 @@ def _waits(tx: Tx) -> bool:
 
 
 async def _settled(gateway: Gateway, within: float) -> None:
-    """Until nothing waits any more, or the time is over."""
+    """Waits until no delivery waits any more, or `within` seconds are over."""
     end = time.monotonic() + within
     while time.monotonic() < end and await gateway.store.read(_waits):  # noqa: ASYNC110 - nobody tells
         await asyncio.sleep(LOOK)

@@ -1,5 +1,5 @@
-"""Where the `alert-gateway` command enters: until there is somebody to hear it, Ctrl-C ends it as it ends any program,
-and not with the stack of whatever is being imported."""
+"""The entry point of the `alert-gateway` command. While modules are imported Ctrl-C has its default action: it ends the
+process without a traceback."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 
 def main() -> None:
     """Imports the command line, and runs it."""
-    hears = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # who is started in the background does not
+    hears = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not where it was started in the background
     if hears:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from gateway.cli import main as run

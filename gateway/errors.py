@@ -1,7 +1,7 @@
-"""What can go wrong with a request, as kinds that every dialect has words for.
+"""The kinds of problem that a request can have, each of which every dialect has words for.
 
-A `Problem` is raised wherever it is noticed and worded once, at the edge, by the caller's dialect. Its message
-never holds a credential. It must not know a vendor's words.
+A `Problem` is raised wherever it is noticed, and worded once, at the edge, by the caller's dialect. Its message never
+contains a credential. It must not know a vendor's words.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 
 
 class ProblemKind(StrEnum):
-    """Every kind of trouble a caller can be told about. A dialect words each of them."""
+    """Every kind of problem that a caller can be told about."""
 
     MALFORMED = "malformed"  # not JSON, cut off, nested too deeply
     INVALID = "invalid"  # a field is missing, of the wrong type, or says an unknown word
@@ -66,8 +66,8 @@ USUAL_STATUS: dict[ProblemKind, int] = {
 class Problem(Exception):
     """A request cannot be served as asked.
 
-    `field` is the vendor's or canonical name of the culprit; `faults` are several faults, each in the vendor's words,
-    for a vendor that lists them all at once; `request` the gateway's id of the request, once it is known.
+    `field` is the vendor's or canonical name of the field at fault; `faults` are several faults, each in the vendor's
+    words, for a vendor that lists them all at once; `request` is the gateway's id of the request, once it is known.
     """
 
     def __init__(
@@ -91,12 +91,12 @@ class Problem(Exception):
 
 
 def invalid(field: str, message: str) -> Problem:
-    """A field of the request is not acceptable; `message` goes on from the field's name."""
+    """The problem that a field of the request is not acceptable; `message` continues after the field's name."""
     return Problem(ProblemKind.INVALID, f"{field}: {message}" if field else message, field=field)
 
 
 def together(problems: Sequence[Problem]) -> Problem:
-    """What is wrong with parts of a request as one problem. Where trying again helps any of them, that is said."""
+    """Several problems as one, with the kind and `retry_after` of the first that can be retried, else of the first."""
     first = next((one for one in problems if one.retry_after is not None), problems[0])
     said = tuple(dict.fromkeys(fault for one in problems for fault in one.faults or (one.message,)))
     return Problem(first.kind, "; ".join(said), field=first.field, retry_after=first.retry_after, faults=said)

@@ -1,7 +1,7 @@
-"""The vendors' documented requests and replies, shipped beside their dialects.
+"""The vendors' documented requests and replies, shipped with their dialects.
 
-They feed the demonstration, the documentation and the goldens: a dialect that is a package has a folder `examples`
-with one JSON file per documented sample. Nothing here knows a vendor; each file names the page it comes from.
+They are used by the demonstration, the documentation and the golden tests. A dialect that is a package has a folder
+`examples` with one JSON file per documented sample; each names the page it comes from. It must not know any vendor.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from gateway.wire import Wire, copied, get, put
 class ExampleRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A request as documented.
 
-    `path` is the route's, with its variables in braces, and `params` are the documented values of these. Where the
-    body repeats what only a living alert has, `placeholders` says so: a path in the body → ``id`` or ``version``.
+    `path` is the route's, with its variables in braces, and `params` are their documented values. Where the body
+    contains the id or version of a real alert, `placeholders` maps the path in the body to ``id`` or ``version``.
     """
 
     method: str
@@ -36,7 +36,7 @@ class ExampleRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     placeholders: dict[str, str] = {}
 
     def about(self, id: str | None = None, version: int | None = None) -> outcome.Request:  # noqa: A002
-        """The request as it is sent: about the documented alert, or about the one named."""
+        """The request to send, about the alert with this id and version, or about the documented one."""
         params = {name: id if id is not None else value for name, value in self.params.items()}
         body = copied(self.body)
         actual = {"id": _like(id, get(body, _place(self.placeholders, "id"))), "version": version}
@@ -47,16 +47,16 @@ class ExampleRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class ExampleReply(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The documented answer to a request; a body that is `UNSET` is an empty one."""
+    """The documented answer to a request; a body of `UNSET` is an empty one."""
 
     status: int
     body: Any | UnsetType = UNSET
 
 
 class Example(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One documented sample: what it shows, where it stands, and the operation that it asks for.
+    """One documented sample: its title, the page it is from, and the operation that it asks for.
 
-    A credential in it is the vendor's own placeholder: `with_credential` puts a real one in its place.
+    A credential in it is the vendor's own placeholder; `with_credential` replaces it by a real one.
     """
 
     title: str
@@ -69,7 +69,7 @@ class Example(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 @functools.cache
 def examples(dialect_name: str) -> tuple[Example, ...]:
-    """The documented samples of a dialect, by name of their files; none where it has no package."""
+    """The documented samples of a dialect, sorted by file name; none where the dialect is not a package."""
     if find_spec(f"mappings.{dialect_name}") is None:
         return ()
     module = import_module(f"mappings.{dialect_name}")
@@ -87,7 +87,7 @@ def examples(dialect_name: str) -> tuple[Example, ...]:
 
 
 def openings(dialect: Dialect) -> Iterator[outcome.Json]:
-    """Bodies that open an alert: the documented ones, or those that a dialect without any brings along."""
+    """Bodies that open an alert: the documented ones, or the `samples` of a dialect without any."""
     documented = [one.request.body for one in examples(dialect.name) if one.operation == Operation.CREATE]
     yield from documented or dialect.samples
 
@@ -108,5 +108,5 @@ def _place(placeholders: dict[str, str], what: str) -> str:
 
 
 def _like(value: str | None, documented: Wire | Any) -> Any:
-    """An id in the type that the documented body has it in."""
+    """An id in the type that it has in the documented body."""
     return int(value) if value is not None and isinstance(documented, int) else value

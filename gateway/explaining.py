@@ -1,7 +1,7 @@
-"""A request through a configuration without a network: the alert that it is, the route it takes and why, what each
-upstream would be sent, and what would wake whom.
+"""Runs a request through a configuration without a network: the alert it is read as, the routes it takes and why, what
+each upstream would be sent, and whom that would wake.
 
-Used by `explain`, and by the tests that a configuration brings along. It must not know any vendor.
+Used by `explain`, and by the `[[tests]]` of a configuration. It must not know any vendor.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from gateway.waking import loudness, verdict, wakes
 
 @dataclass(frozen=True, kw_only=True)
 class Reached:
-    """One upstream that an alert goes to: by which route, what it would be sent, or why it cannot be; whether that
-    wakes, and whom."""
+    """One upstream that an alert goes to: by which route, what would be sent there or why it cannot be, and whether and
+    whom that wakes."""
 
     choice: Choice
     sent: Rehearsed | None = None
@@ -38,14 +38,14 @@ class Reached:
     says: str = ""
 
     def body(self) -> Mapping[str, Any]:
-        """What the requests say, the last of them last."""
+        """The fields of all request bodies together; later requests take precedence."""
         bodies = [request.body for request in self.sent.requests] if self.sent else []
         return {name: value for body in bodies if isinstance(body, dict) for name, value in body.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Explained:
-    """A request, explained: what it asks for, what each route says to it, and where it goes."""
+    """The explanation of a request: what it asks for, why each route takes it or does not, and where it goes."""
 
     dialect: str
     caller: str
@@ -57,11 +57,11 @@ class Explained:
 
     @property
     def route(self) -> str:
-        """The route that decided."""
+        """The name of the route that the first upstream was reached by; empty where there is none."""
         return next((one.choice.route for one in self.reached), "")
 
     def as_json(self) -> dict[str, Any]:
-        """As `--json` prints it."""
+        """The explanation as `--json` prints it."""
         return {
             "from": self.dialect,
             "caller": self.caller,
@@ -87,7 +87,7 @@ class Explained:
 
 
 def usual_caller(inbound: Inbound) -> str | None:
-    """Who is meant where nobody is named: the only caller, or anybody; None where there are several."""
+    """The caller that is meant where none is named: the only one, or `anonymous` without any; None for several."""
     names = inbound.keyring.names() if inbound.keyring.directory else sorted(inbound.callers)
     if not names:
         return ANONYMOUS
@@ -95,7 +95,7 @@ def usual_caller(inbound: Inbound) -> str | None:
 
 
 def explain(config: Config, inbound: Inbound, caller: str, body: Any) -> Explained:
-    """What becomes of a request body under a configuration: of one that opens an alert, or that comes the same way."""
+    """Explains a request body under a configuration: one that opens an alert, or that is sent to the same path."""
     dialect = inbound.dialect
     try:
         asked = command_in(dialect, Operation.CREATE, body)
@@ -117,7 +117,7 @@ def explain(config: Config, inbound: Inbound, caller: str, body: Any) -> Explain
 
 
 def _reasons(routes: tuple[Route, ...], dialect: str, caller: str, alert: Flat | None) -> Iterator[tuple[str, str]]:
-    """Each route up to the one that decides, and why it takes the alert or does not."""
+    """Each route up to the last one that is looked at, and why it takes the alert or does not."""
     facts = {**(alert or {}), "caller": caller, "dialect": dialect}
     for route in routes:
         taken = True
@@ -163,7 +163,7 @@ def _reached(config: Config, inbound: Inbound, caller: str, asked: Command, choi
 
 
 def _whom(choice: Choice, body: Mapping[str, Any], holder: str, entry: str) -> str:
-    """Who is behind it, as far as the gateway knows."""
+    """The upstream, and the routing key and the entry of the key that are used there, if any."""
     named = body.get(holder, UNSET) if holder else UNSET
     parts = [f"{holder} {named}"] if named not in (UNSET, None) else []
     parts += [f"the key of {entry}"] if entry else []

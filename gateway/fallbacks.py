@@ -1,6 +1,6 @@
-"""Fallbacks that several vendors document alike: what to say where a required field has no value.
+"""Fallback values that several vendors document alike: what to write in a required field that has no value.
 
-They invent nothing that means something. They know nothing of any vendor.
+They invent nothing that has a meaning. They must not know any vendor.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Directories of secrets and tables of values that are followed while the gateway runs.
 
-Both are read when they are loaded and again when they have changed, at most once a second, never per request. What
-turns out to be unusable then is logged, and what was known before stays. A file that is empty, or gone, may be about to
-be written: that counts once it stays so for a while. It must not know who asks, nor what for.
+Both are read when they are loaded and again when they have changed, at most once a second, never per request. If the
+new content cannot be used, that is logged, and the old content stays. A file that is empty or gone may be in the middle
+of being written: it counts only once it has stayed so for a while. It must not know who asks, nor what for.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from gateway.secrets import BEING_WRITTEN, fault_of, unread
 
 log = structlog.get_logger()
 LOOK_EVERY = 1.0
-"""Seconds between two looks."""
+"""Seconds between two looks at the file system."""
 
 Signature = tuple[int, int, int]
-"""What changes when a file does: its time, its number and its size, all of what a symlink leads to."""
+"""Modification time, inode and size, by which a change of a file is noticed; of a symlink's target."""
 
 
 def _signature(path: str | os.PathLike[str]) -> Signature:
@@ -33,7 +33,7 @@ def _signature(path: str | os.PathLike[str]) -> Signature:
 
 
 class _Followed(ABC):
-    """Something in the file system that is looked at again once in a while. `version` grows with each change."""
+    """A file or directory that is looked at again now and then. `version` grows with each change."""
 
     def __init__(self) -> None:
         self.version = 0
@@ -43,18 +43,18 @@ class _Followed(ABC):
         self._said: dict[str, str] = {}
 
     def _lasts(self, what: str, seconds: float) -> bool:
-        """Whether something that may pass has been so for so many seconds, looks of it before this one counted."""
+        """Whether a condition that may be temporary has lasted this many seconds since the first look that found it."""
         now = time.monotonic()
         return now - self._since.setdefault(what, now) >= seconds
 
     def _is_news(self, what: str, fault: str) -> bool:
-        """Whether a fault of something was not there at the last look: it is said once, not every second."""
+        """Whether a fault is new since the last look, so that it is logged once and not every second."""
         is_news = self._said.get(what) != fault
         self._said[what] = fault
         return is_news
 
     def look(self) -> None:
-        """Follows what has changed since the last look, if that is long enough ago."""
+        """Takes over changes, if the last look is at least `look_every` seconds ago."""
         now = time.monotonic()
         if now - self._looked >= self.look_every:
             self._looked = now
@@ -62,16 +62,15 @@ class _Followed(ABC):
 
     @abstractmethod
     def _follow(self) -> None:
-        """Takes over what has changed."""
+        """Takes over changes."""
 
 
 class Directory(_Followed):
-    """A directory with one secret per file; the file's name says whose it is. Hidden files are not among them.
+    """A directory with one secret per file; the file's name says whose it is. Hidden files are ignored.
 
-    It is read even where its files are symlinks that are swapped all at once, as orchestrators mount secrets. A file
-    that vanished takes its secret with it, once two looks have not found it; a directory that cannot be read at all
-    takes nothing. Raises `ValueError` where it cannot be read at first; without `resolve` it is not looked at and has
-    no files.
+    Symlinks that are swapped all at once are followed: orchestrators mount secrets so. A secret is dropped once two
+    looks have not found its file; if the directory cannot be read at all, all secrets stay. Raises `ValueError` where
+    it cannot be read at first; without `resolve` it is never read and has no files.
     """
 
     def __init__(self, path: str, *, resolve: bool = True) -> None:
@@ -89,14 +88,14 @@ class Directory(_Followed):
 
     @property
     def is_known(self) -> bool:
-        """Whether it was looked at; without secrets it is not."""
+        """Whether it is read; it is not where secrets are not resolved."""
         return self._is_followed
 
     def __repr__(self) -> str:
         return f"Directory({self.path})"
 
     def faults(self) -> Iterator[tuple[str, str]]:
-        """The files whose content cannot be a credential, and why."""
+        """The files whose content cannot be a credential, each with the reason."""
         for name, (_, secret) in sorted(self._files.items()):
             if fault := fault_of(secret):
                 yield name, fault
@@ -107,7 +106,8 @@ class Directory(_Followed):
         return {name: secret for name, (_, secret) in self._files.items() if not fault_of(secret)}
 
     def get(self, name: str) -> str | None:
-        """The secret in the file of this name; the name is looked up among those there, so no path leads elsewhere."""
+        """The secret in the file of this name. The name is only compared with those of files that were read, so that it
+        cannot lead to a path elsewhere."""
         self.look()
         found = self._files.get(name)
         return found[1] if found and not fault_of(found[1]) else None
@@ -143,7 +143,7 @@ class Directory(_Followed):
             for entry in entries:
                 if not entry.name.startswith(".") and (found := self._file(entry)) is not None:
                     files[entry.name] = found
-        held = {secret for _, secret in files.values()}  # what has another name now is nobody else's meanwhile
+        held = {secret for _, secret in files.values()}  # a secret that was renamed must not have two owners meanwhile
         missed = [name for name in self._files if name not in files and self._files[name][1] not in held]
         gone = [name for name in missed if not self._lasts(f"gone {name}", self.look_every)]
         files |= {name: self._files[name] for name in gone}
@@ -152,7 +152,7 @@ class Directory(_Followed):
         return files
 
     def _file(self, entry: os.DirEntry[str]) -> tuple[Signature, str] | None:
-        """A file as it is now; one that is there and cannot be read stays as it was."""
+        """A file's signature and secret; of a file that is there and cannot be read, those known before."""
         known = self._files.get(entry.name)
         try:
             if not entry.is_file():
@@ -162,7 +162,7 @@ class Directory(_Followed):
                 return known
             text = Path(entry.path).read_text("utf-8-sig").rstrip("\r\n")
         except FileNotFoundError:
-            return None  # it went while we looked
+            return None  # it vanished meanwhile
         except (OSError, UnicodeDecodeError) as error:
             self._unread.add(entry.name)
             if self._is_news(entry.name, type(error).__name__):
@@ -177,8 +177,8 @@ class Directory(_Followed):
 class Table(_Followed):
     """A TOML file of entries and their values, such as `payments = "policy-7"`.
 
-    `name` is how the configuration writes it. Whoever uses it adds a check: a file that fails one is refused whole,
-    and the table stays as it was. Raises `ValueError` where it cannot be read at first.
+    `name` is the name in the configuration. Each use adds a check: a file that fails one is refused as a whole, and the
+    table stays as it was. Raises `ValueError` where it cannot be read at first.
     """
 
     def __init__(self, name: str, path: Path) -> None:
@@ -191,12 +191,12 @@ class Table(_Followed):
         self._values = self._read()
 
     def add_check(self, check: Callable[[Mapping[str, Any]], list[str]]) -> list[str]:
-        """Adds a check that names what is wrong with the values; answers what it says of those there now."""
+        """Adds a check, which returns what is wrong with given values; returns its result for the current ones."""
         self._checks.append(check)
         return check(self._values)
 
     def values(self) -> Mapping[str, Any]:
-        """Every value by its entry, as it is now."""
+        """The current values by entry."""
         self.look()
         return self._values
 
@@ -218,7 +218,7 @@ class Table(_Followed):
                 return
             values = self._read()
             if not values and self._values and not self._lasts("empty", BEING_WRITTEN):
-                self._signature = None  # to be read again at the next look
+                self._signature = None  # so that the next look reads it again
                 return
             self._since.clear()
             faults = [fault for check in self._checks for fault in check(values)]

@@ -1,4 +1,4 @@
-"""What was asked before: the commands that an alert came through, and what became of one of them.
+"""Earlier requests: the commands that an alert came through, and the result of one of them.
 
 Plain functions of a transaction; they must not know any vendor, HTTP, or SQL.
 """
@@ -14,11 +14,11 @@ from gateway.store import AlertRow, CommandRow, Tx
 from gateway.values import from_millis
 
 FIRST_PART = 16
-"""So many commands are read at first, of one that asks for the last of them."""
+"""Number of commands in the first part that `newest_first` reads."""
 
 
 def told(tx: Tx, alert: int) -> tuple[Told, ...]:
-    """The commands that an alert came through, oldest first, without those that were taken back."""
+    """The commands that an alert came through, oldest first, without those that were undone."""
     return tuple(
         Told(
             number=row.id,
@@ -33,8 +33,8 @@ def told(tx: Tx, alert: int) -> tuple[Told, ...]:
 
 
 def newest_first(tx: Tx, alert: int) -> Iterator[CommandRow]:
-    """The commands that an alert came through, the last one first: read in parts, each larger than the one before, as
-    mostly the last few decide, and there may be thousands."""
+    """The commands that an alert came through, newest first. They are read in growing parts, as mostly the last few are
+    enough, and there may be thousands."""
     seen, last = 0, FIRST_PART
     while True:
         rows = tx.commands(alert, last)
@@ -45,7 +45,7 @@ def newest_first(tx: Tx, alert: int) -> Iterator[CommandRow]:
 
 
 def inquire(tx: Tx, who: Caller, request: int) -> tuple[Inquired, AlertRow | None] | None:
-    """What became of a request of this scope, and the alert that it was about; None where there was no such request."""
+    """The result of an earlier request in this scope, and the alert that it was about; None for an unknown request."""
     row = tx.command(request)
     if row is None or row.scope != who.scope:
         return None
@@ -56,8 +56,8 @@ def inquire(tx: Tx, who: Caller, request: int) -> tuple[Inquired, AlertRow | Non
 
 
 def _failed(tx: Tx, row: CommandRow) -> str:
-    """Why a command came to nothing: it was taken back, or every upstream refused it. What still waits has not failed,
-    and neither has what no upstream had to be told."""
+    """Why a command failed: it was undone, there was no alert to work on, or every upstream refused it; else empty. A
+    command that still waits has not failed, and neither has one of which no upstream had to be told."""
     if row.refused is not None:
         return row.refused
     deliveries = tx.deliveries_of(row.id)

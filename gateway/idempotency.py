@@ -1,7 +1,7 @@
 """Idempotency keys: a repeat of a creating call returns the first answer, and delivers nothing again.
 
-What was answered is kept in the same transaction as the command, so that a crash in between leaves neither. Plain
-functions of a transaction; they must not know any vendor, HTTP, or SQL.
+The answer is stored in the same transaction as the command, so that a crash leaves both or neither. Plain functions of
+a transaction; they must not know any vendor, HTTP, or SQL.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from gateway.errors import Problem, ProblemKind
 from gateway.store import AlertRow, FirstAnswer, Keyed, Tx
 
 KEPT_MS = 86_400_000
-"""How long a first answer is kept: a day."""
+"""Milliseconds for which a first answer is kept: a day."""
 LONGEST_KEY = 255
-"""Characters of a caller's key."""
+"""Most characters of a caller's key."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """A caller's idempotency key, and a digest of what it came with; `patience` is for how many milliseconds the
-    first request may still be under way."""
+    """A caller's idempotency key, and a digest of the request it came with; `patience` is for how many milliseconds the
+    first request may be under way before a repeat gets its answer all the same."""
 
     text: str
     digest: str
     patience: int
 
     def of_part(self, place: int) -> Key:
-        """The key of one command of several in a request: no caller's own has a line's end, as no header has one."""
+        """The key for one command of a batch. It contains a line feed, which no header and so no caller's key can."""
         return replace(self, text=f"{self.text}\n{place}")
 
 
 def first_answer(tx: Tx, scope: str, key: Key, now: int) -> FirstAnswer | None:
-    """What the first request under this key was answered; None where this is the first. Raises `Problem` where it
-    said something else, or has not been answered yet."""
+    """The answer to the first request under this key; None where this is the first. Raises `Problem` where the first
+    was a different request, or has not been answered yet."""
     tx.lock(f"idempotency {scope} {key.text}")
     found = tx.keyed(scope, key.text)
     if found is None or now - found.at >= KEPT_MS:
@@ -50,7 +50,7 @@ def first_answer(tx: Tx, scope: str, key: Key, now: int) -> FirstAnswer | None:
 
 
 def keep(tx: Tx, order: Order, key: Key, answered: Answered, row: AlertRow | None, *, is_done: bool) -> None:
-    """Keeps an answer for the repeats to come."""
+    """Stores an answer for later repeats."""
     answer = answered.answer
     kept = FirstAnswer(
         request=answer.request,
@@ -67,7 +67,7 @@ def keep(tx: Tx, order: Order, key: Key, answered: Answered, row: AlertRow | Non
 
 
 def as_answer(kept: FirstAnswer) -> Answer:
-    """The answer for the dialect to word, as it was."""
+    """The stored answer, for the dialect to word."""
     shown = None
     if kept.body is not None and kept.shown is not None:
         shown = Shown(kept.shown, kept.version, kept.body)

@@ -1,9 +1,9 @@
-"""Ids of the gateway's own: unique over replicas, ordered in time, within 53 bits so that every vendor's id form,
-JSON numbers included, can carry them.
+"""The gateway's own ids: unique over replicas, ordered in time, and within 53 bits, so that every vendor's form of ids,
+including JSON numbers, can hold them.
 
 An id is made of milliseconds since 2026 (40 bits), the writer slot that a process leases from the store (5 bits)
-and a counter (8 bits). It never goes back with the clock: a burst, or a clock that was set back, borrows from the
-milliseconds to come.
+and a counter (8 bits). Ids never go back: in a burst, or when the clock was set back, they use milliseconds that are
+still to come.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _COUNTS = 1 << COUNTER_BITS
 
 
 def made_at(number: int) -> int:
-    """When an id was made, in milliseconds since 1970: never earlier than that, in a burst a little later."""
+    """When an id was made, in milliseconds since 1970; never too early, but in a burst a little late."""
     return EPOCH_MS + (number >> (SLOT_BITS + COUNTER_BITS))
 
 
@@ -35,9 +35,9 @@ def _wall_ms() -> int:
 
 
 class Ids:
-    """Makes ids for one writer slot, starting above `floor`, the largest that the store has seen. Thread safe.
+    """Makes ids for one writer slot, starting above `floor`, the largest id that the store has seen. Thread safe.
 
-    A slot that may be lost to another process, and replaced, is given as a function."""
+    `slot` is a function where the slot may be lost to another process and replaced."""
 
     def __init__(self, slot: int | Callable[[], int] = 0, floor: int = 0, clock: Callable[[], int] = _wall_ms) -> None:
         if isinstance(slot, int) and not 0 <= slot < SLOTS:
@@ -49,8 +49,8 @@ class Ids:
         self._lock = threading.Lock()
 
     def next(self, above: int = 0) -> int:
-        """A new id, larger than every id made here before, and than `above`: one that another replica made, whose
-        clock may be ahead."""
+        """A new id, larger than every id made here before and than `above`, an id from another replica, whose clock may
+        be ahead."""
         with self._lock:
             now = self._clock() - EPOCH_MS
             if now > self._tick:

@@ -1,4 +1,5 @@
-"""Whether an upstream has what a caller said: where the store goes with its container, success is not told before.
+"""Whether an upstream has taken what a caller said ("landed"): where the store is lost with its container, success is
+not answered before that.
 
 Plain functions of a transaction. They must not know any vendor, HTTP, or SQL.
 """
@@ -12,14 +13,14 @@ from gateway.store import DeliveryFilter, DeliveryRow, FirstAnswer, Tx
 from gateway.terms import ENDING
 
 AGAIN_AFTER = 5
-"""Seconds after which a caller may ask again whether it has landed."""
+"""Seconds after which a caller is told to ask again."""
 JUST_NOW_MS = 120_000
-"""Within this time of an end having landed, its repeat is a question whether it has."""
+"""Milliseconds after the delivery of an end within which a repeat of it only asks whether it has landed."""
 
 
 def has_landed(tx: Tx, asked: Command, caller: Caller, accepted: Accepted) -> bool:
-    """Whether an upstream has taken a command, or everything there is of its alert, or nothing is owed to any: what is
-    kept by the gateway alone, thrown away on purpose or void has nowhere to land."""
+    """Whether an upstream has taken a command or everything there is of its alert, or no upstream is owed anything:
+    what is kept by the gateway alone, thrown away on purpose or void need not land anywhere."""
     own = tx.deliveries_of(accepted.command)
     if any(row.state == "delivered" for row in own):
         return True
@@ -32,7 +33,7 @@ def has_landed(tx: Tx, asked: Command, caller: Caller, accepted: Accepted) -> bo
 
 
 def first_has_landed(tx: Tx, first: FirstAnswer) -> bool:
-    """Whether an upstream has by now what the first request under an idempotency key said."""
+    """Whether an upstream has by now taken the first request under an idempotency key."""
     own = tx.deliveries_of(first.command)
     if any(row.state == "delivered" for row in own):
         return True
@@ -42,15 +43,15 @@ def first_has_landed(tx: Tx, first: FirstAnswer) -> bool:
 
 
 def all_has_landed(tx: Tx, alert: int | None) -> bool:
-    """Whether an upstream has everything there is of an alert, or nothing of it is owed to any."""
+    """Whether an upstream has everything there is of an alert, or nothing waits for any."""
     targets = tx.targets(alert) if alert is not None else []
     owed = {target.upstream for target in targets if tx.is_waiting(target.alert, target.upstream)}
     return not owed or any(one.state in ("present", "gone") and one.upstream not in owed for one in targets)
 
 
 def _repeats_an_end(tx: Tx, asked: Command, caller: Caller, again: DeliveryRow) -> bool:
-    """Whether a command that is on its way tells an end that an upstream has had just now: who asks again whether that
-    has landed is not to wait for it to land again, which may take as long every time."""
+    """Whether a waiting command repeats an end that was delivered just now. A caller that asks again whether it has
+    landed must not wait for the repeat to land, which may take as long every time."""
     if asked.operation not in ENDING or asked.ref is None or asked.ref.key is None:
         return False
     earlier = tx.last_alert_by_key(caller.scope, caller.dialect.same_key(asked.ref.key), again.command)
@@ -60,7 +61,8 @@ def _repeats_an_end(tx: Tx, asked: Command, caller: Caller, again: DeliveryRow) 
 
 
 def _earlier_has_landed(tx: Tx, asked: Command, caller: Caller, command: int) -> bool:
-    """A command that finds no alert may repeat the end of one that has ended here, and is still to be told of."""
+    """Whether the last alert of the key has landed: a command that finds no open alert may repeat the end of one that
+    has ended here and is still to be delivered."""
     if asked.ref is None or asked.ref.key is None:
         return True
     earlier = tx.last_alert_by_key(caller.scope, caller.dialect.same_key(asked.ref.key), command)
@@ -68,7 +70,7 @@ def _earlier_has_landed(tx: Tx, asked: Command, caller: Caller, command: int) ->
 
 
 def not_landed() -> Problem:
-    """What the caller is told meanwhile."""
+    """The problem for a caller whose command has not landed yet."""
     return Problem(
         ProblemKind.OVERLOADED,
         "no upstream has taken this yet; it is kept and goes on being delivered, but only as long as this container "

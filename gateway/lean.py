@@ -1,6 +1,6 @@
-"""Imports what serving needs without what it brings along for terminals: a gateway has nobody to show colours to, and
-every MiB that it does not take is room for its backlog. Likewise it keeps the collector of garbage from looking where
-there is none. It must not know what the libraries are for."""
+"""Saves memory and time in a serving process: imports libraries without their optional support for terminals, as a
+gateway shows no colours and each MiB saved is room for its backlog; and keeps the garbage collector from scanning where
+there is no garbage. It must not know what the libraries are for."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import importlib
 import sys
 
 GARBAGE = 10_000
-"""So many objects more than were given back are made before rings among them are looked for: a tenth of the work of a
-request went into looking after each 700, and found none."""
+"""Threshold of the collector's first generation: net new objects before it looks for cycles. Looking after each 700
+took a tenth of the work of a request, and found none."""
 UNNEEDED = ("pygments", "rich")
-"""Imported by `BRINGING` where they are installed; both are made to do without."""
+"""Optional dependencies of `BRINGING`, which is made to do without them."""
 BRINGING = ("structlog",)
 
 
 def spare() -> None:
-    """Imports them without; whoever wants colours later can import them as usual."""
+    """Imports `BRINGING` while `UNNEEDED` cannot be imported; later imports of these work as usual."""
     hidden = [name for name in UNNEEDED if name not in sys.modules]
     for name in hidden:
-        sys.modules[name] = None  # type: ignore[assignment]  # how Python is told that a module is not to be had
+        sys.modules[name] = None  # type: ignore[assignment]  # makes Python raise ImportError for the module
     try:
         for name in BRINGING:
             importlib.import_module(name)
@@ -30,13 +30,13 @@ def spare() -> None:
 
 
 def settled() -> None:
-    """What has been made until now stays: it is not to be looked through again and again for what could go."""
+    """Exempts all present objects from garbage collection: they stay, and need not be scanned again and again."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE, 10, 10)
 
 
 def swept() -> None:
-    """What a configuration that was replaced leaves behind goes at once: it is in rings, and a TLS context in them has
-    a MiB of authorities that nobody counts. Waiting for so many objects more, a hundred reloads held fifty MiB."""
+    """Collects what a replaced configuration leaves behind: it is in cycles, with TLS contexts that hold a MiB of
+    authorities each, which the collector does not count. Left to its threshold, a hundred reloads held fifty MiB."""
     gc.collect()

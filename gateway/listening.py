@@ -1,7 +1,7 @@
 """Where the gateway can be reached: the callers' address and its certificate, the operators' address and its token,
-and the names under which a dialect has the root to itself.
+and the host names at whose root a dialect is served alone.
 
-What cannot go together is refused here. It must not know any vendor.
+Combinations that contradict each other are refused here. It must not know any vendor.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ _NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-
 
 @dataclass(frozen=True)
 class Tls:
-    """The certificate that is shown, and the file with the authorities that have to vouch for a caller's own."""
+    """The server certificate, and the file with the authorities that callers' own certificates must be issued by."""
 
     pair: Pair
     client_ca: str | None = None
 
     @property
     def files(self) -> tuple[str, ...]:
-        """What is looked at for changes."""
+        """The files that are followed for changes."""
         return (self.pair.cert, self.pair.key, *([self.client_ca] if self.client_ca else []))
 
     def context(self, *, asks: bool = True) -> Following:
-        """What connections are made with. Unless it `asks`, nobody needs a certificate of his own."""
+        """The context of a listener. Without `asks` no client certificate is required."""
         return Following(ssl.PROTOCOL_TLS_SERVER, self.files, lambda: self._made(asks))
 
     def _made(self, asks: bool) -> ssl.SSLContext:
@@ -54,7 +54,7 @@ class Tls:
 
 @dataclass(frozen=True)
 class Listening:
-    """The addresses, checked. `admin` is None where operators come to the callers' address."""
+    """The checked addresses. `admin` is None where operators use the callers' address."""
 
     listen: Address
     admin: Address | None
@@ -63,7 +63,7 @@ class Listening:
 
 
 def listening(check: Checker, file: File, inbounds: list[Inbound]) -> Listening:
-    """The addresses of a file; what is wrong with them, or cannot go together, is said."""
+    """The addresses of a file; invalid or contradictory ones are recorded as problems."""
     listen = _address(check, file.listen, "listen") or ("127.0.0.1", 8080)
     if not is_loopback(listen[0]):
         _keyless(check, listen[0], inbounds)
@@ -85,7 +85,7 @@ def listening(check: Checker, file: File, inbounds: list[Inbound]) -> Listening:
 
 
 def public_url(check: Checker, text: str | None) -> str:
-    """The address that pages lead to, without a slash at its end; nothing where they lead nowhere."""
+    """The base URL for links in pages, without a slash at its end; empty where pages have no links."""
     if text is not None and not is_address(text):
         check.say("public_url", f"{text!r} is not an address such as https://alerts.example.com")
     return (text or "").rstrip("/")
@@ -113,7 +113,7 @@ def _address(check: Checker, text: str, path: str) -> Address | None:
 
 
 def _meant(text: str, host: str, port: str) -> str:
-    """What was probably meant, to go on with."""
+    """A suggestion of what was probably meant, to be appended to a message."""
     if host == "*":
         return f"; did you mean '0.0.0.0:{port}'?"
     if not host and port.isdigit():
@@ -133,20 +133,20 @@ def _keyless(check: Checker, host: str, inbounds: list[Inbound]) -> None:
 
 
 def _is_same(one: Address, other: Address) -> bool:
-    """Whether two listeners would be in each other's way."""
+    """Whether two listeners would conflict. Port 0 never does."""
     everywhere = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
     is_near = one[0] == other[0] or one[0] in everywhere or other[0] in everywhere
     return is_near and one[1] == other[1] != 0
 
 
 def in_the_clear(config: Config) -> Iterator[str]:
-    """What `check` warns of: an operators' token that travels unencrypted."""
+    """Warnings of `check` about an operators' token that travels unencrypted."""
     if config.admin and config.tls is None and not is_loopback(config.admin[0]):
         yield f"admin: {config.admin[0]} is served without TLS, and the token travels in the clear; add tls"
 
 
 def outdated(config: Config) -> Iterator[str]:
-    """What `check` warns of: certificates of ours that nobody accepts now."""
+    """Warnings of `check` about the gateway's own certificates that are not valid now."""
     shown = {f"upstreams.{name}.client_cert": one.reach.client_cert for name, one in config.upstreams.items()}
     shown |= {"heartbeat.client_cert": config.heartbeat.reach.client_cert if config.heartbeat else None}
     shown |= {"tls": config.tls.pair if config.tls else None}
@@ -171,7 +171,7 @@ def _tls(check: Checker, table: dict[str, Any] | None) -> Tls | None:
 
 
 def _try(check: Checker, tls: Tls) -> None:
-    """Says what is wrong with the files."""
+    """Records what is wrong with the files."""
     try:
         Tls(tls.pair).context()
     except ValueError as error:
@@ -187,7 +187,7 @@ def _try(check: Checker, tls: Tls) -> None:
 
 
 def host_names(check: Checker, given: str | list[str], path: str) -> frozenset[str]:
-    """The names under which an inbound has the root to itself."""
+    """The host names at whose root an inbound is served alone."""
     names = [given] if isinstance(given, str) else given
     for name in names:
         if not _NAME.fullmatch(name.lower().rstrip(".")):
@@ -206,17 +206,17 @@ def host_in(header: str) -> str:
 
 
 def shape_of(path: str) -> str:
-    """A route's path with its variables blanked out: two of one shape cannot be told apart."""
+    """A route's path without the names of its variables: two routes of the same shape match the same requests."""
     return re.sub(r"\{[^}]*\}", "{}", path)
 
 
 def meet(one: Inbound, other: Inbound) -> bool:
-    """Whether there is a name at whose root both are served."""
+    """Whether there is a host name at whose root both are served."""
     return bool(one.hosts & other.hosts) or not (one.hosts or other.hosts)
 
 
 def clashes(check: Checker, inbounds: Iterable[Inbound]) -> None:
-    """Two main routes of one method and path cannot both be served at the root of one name."""
+    """Refuses main routes of several dialects that have the same method and path at the root of the same host name."""
     holders: dict[tuple[str, str], list[Inbound]] = {}
     for inbound in inbounds:
         for route in inbound.dialect.routes:

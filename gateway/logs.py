@@ -1,7 +1,7 @@
-"""Structured logs: one line of JSON per event where nobody is looking, colours where somebody is.
+"""Structured logs: one line of JSON per event, or coloured text on a terminal.
 
-A request binds its id, so that every line on its road carries it. Bodies, headers and credentials are never logged;
-what looks like one all the same is masked.
+A request binds its id, so that every line logged for it has the id. Bodies, headers and credentials are never logged;
+fields named like credentials are masked all the same.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ import structlog
 from gateway.secrets import MASK
 
 WORKER = "ALERT_GATEWAY_WORKER"
-"""The variable that tells a process which of several workers it is."""
+"""The environment variable with the number of a worker process."""
 _TELLTALE = ("authorization", "apikey", "api_key", "password", "secret", "token", "credential")
 
 
 @functools.cache
 def _tells(name: str) -> bool:
-    """Whether a field's name speaks of credentials. There are as many as this code has names for fields."""
+    """Whether a field's name suggests a credential. The cache is bounded by the number of field names in this code."""
     return any(word in name.lower() for word in _TELLTALE)
 
 
 def redact(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Masks the values of fields whose names speak of credentials."""
+    """Masks the values of fields whose names suggest credentials."""
     for name in event:
         if _tells(name):
             event[name] = MASK
@@ -40,14 +40,14 @@ def redact(logger: Any, method: str, event: MutableMapping[str, Any]) -> Mutable
 
 
 def name_worker(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Says which of several workers speaks: all write to one log."""
+    """Adds the number of the worker, as all workers write to one log."""
     event.setdefault("worker", int(os.environ[WORKER]))
     return event
 
 
 def as_json(event: MutableMapping[str, Any], default: Callable[[Any], Any]) -> bytes:
-    """An event as a line of JSON, whatever its values are: there is one for each request, so that it has to be quick,
-    and none may be lost for halves of characters or a number that no JSON library but Python's can read."""
+    """An event as a line of JSON. It has to be fast, as there is a line for each request; and none may be lost for lone
+    surrogates or a number that only Python's own JSON library can write, which is therefore tried next."""
     try:
         return msgspec.json.format(msgspec.json.encode(event, enc_hook=default), indent=0)
     except (ValueError, TypeError, OverflowError):
@@ -55,13 +55,13 @@ def as_json(event: MutableMapping[str, Any], default: Callable[[Any], Any]) -> b
 
 
 def stand_in() -> None:
-    """Opens what whoever started us has closed (`2>&-`): the next socket would have the number of standard error, which
-    is then written to, and the event loop aborts where it is to close such a one."""
+    """Opens /dev/null for standard streams that the parent process closed (`2>&-`). Else the next socket would get the
+    number of standard error and be written to, and the event loop aborts when it is to close such a socket."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)
         except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)  # the lowest number is taken, and those below are there
+            opened = os.open(os.devnull, os.O_RDWR)  # gets `number`: the lowest free one, as those below are open
             os.set_inheritable(opened, True)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, encoding="utf8", closefd=False))  # noqa: SIM115 - for good
@@ -87,19 +87,19 @@ def configure(level: str = "info") -> None:
 
 
 class _Unfailing:
-    """Where lines are written that may be lost, and nothing with them: a log may be on a disk that is full, or go to
-    somebody who has ended."""
+    """A file for which errors in writing are ignored: a log may be on a full disk, or its reader may have ended, and
+    then only its lines may be lost."""
 
     def __init__(self, file: IO[Any]) -> None:
         self._file = file
 
     def write(self, line: Any) -> None:
-        """Writes it, or keeps some of it for later, or none."""
+        """Writes a line, as far as possible."""
         with contextlib.suppress(OSError, ValueError):
             self._file.write(line)
 
     def flush(self) -> None:
-        """Writes what was kept, if that can be."""
+        """Writes what is buffered, if possible."""
         with contextlib.suppress(OSError, ValueError):
             self._file.flush()
 

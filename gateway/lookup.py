@@ -1,5 +1,5 @@
-"""What a caller's question finds in the store, and how an upstream is asked the same. It must not know any vendor,
-HTTP, or SQL."""
+"""Finds in the store what a caller's query asks for, and builds the same query for an upstream. It must not know any
+vendor, HTTP, or SQL."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from gateway.values import from_millis
 
 
 def as_shown(row: AlertRow) -> Shown:
-    """An alert as dialects word it."""
+    """A stored alert in the form that dialects word."""
     return Shown(row.shown, row.version, row.body)
 
 
 def listed(tx: Tx, scope: str, asked: Listing, wanted: AlertFilter, now: int) -> Answer:
-    """The alerts of a list, and how many there are."""
+    """The alerts that a listing asks for, and their total number."""
     if asked.choose is None:
         rows, total = tx.alerts(scope, wanted)
         return Answer(listed=tuple(as_shown(row) for row in rows), total=total, listing=asked)
@@ -41,8 +41,8 @@ def listed(tx: Tx, scope: str, asked: Listing, wanted: AlertFilter, now: int) ->
 def _chosen(
     tx: Tx, scope: str, asked: Listing, choose: Callable[[Shown], Chosen | None], wanted: AlertFilter, now: int
 ) -> Iterator[tuple[Any, Any]]:
-    """The place of each alert that is chosen, and what is kept of it: its bytes where it is worded, else its number. Of
-    a hundred thousand that are open nobody needs more than a page, and a part has to be held at a time."""
+    """The sort key of each chosen alert, and what is kept of it: its bytes where it is worded, else its id. Alerts are
+    read in parts: there may be a hundred thousand open ones, of which only a page is needed."""
     muted = muting.active(tx, scope, now) if asked.marked else []
     for rows in tx.alerts_in_parts(scope, wanted):
         shown: Sequence[Shown] = [as_shown(row) for row in rows]
@@ -53,7 +53,7 @@ def _chosen(
 
 
 def _page(chosen: Iterable[tuple[Any, Any]], asked: Listing) -> list[tuple[Any, Any]]:
-    """What is asked for of those that are chosen, in their order; alerts of one place as they come."""
+    """The page of the chosen alerts that is asked for, sorted; alerts with equal keys stay in their order."""
     if asked.limit is None:
         return sorted(chosen, key=itemgetter(0), reverse=asked.descending)[asked.offset :]
     first = nlargest if asked.descending else nsmallest
@@ -61,7 +61,7 @@ def _page(chosen: Iterable[tuple[Any, Any]], asked: Listing) -> list[tuple[Any, 
 
 
 class _Counted:
-    """Counts what is gone through."""
+    """Counts the items while they are iterated over."""
 
     def __init__(self, found: Iterable[tuple[Any, Any]]) -> None:
         self._found = found
@@ -74,7 +74,7 @@ class _Counted:
 
 
 def mutes(tx: Tx, scope: str, wanted: str | None) -> tuple[Muted, ...]:
-    """What is not told in this scope; the `wanted` one alone, `Problem` where there is none."""
+    """The silences of this scope, or only the `wanted` one; raises `Problem` where that does not exist."""
     if wanted is None:
         return tuple(muting.kept(tx, scope))
     found = muting.one(tx, scope, wanted)
@@ -84,7 +84,8 @@ def mutes(tx: Tx, scope: str, wanted: str | None) -> tuple[Muted, ...]:
 
 
 def look_up(tx: Tx, who: Caller, ref: Ref) -> tuple[AlertRow, TargetRow | None, bool] | None:
-    """The alert, its primary, and whether nothing waits to be sent there."""
+    """The alert, its target at the primary, and whether it is present there with nothing waiting; None for an unknown
+    alert."""
     by_key = ref.id is None and ref.key is not None
     row = _by_key(tx, who, ref.key or "") if by_key else tx.alert_by_id(who.scope, ref.id or "")
     if row is None:
@@ -96,7 +97,8 @@ def look_up(tx: Tx, who: Caller, ref: Ref) -> tuple[AlertRow, TargetRow | None, 
 
 
 def _by_key(tx: Tx, who: Caller, key: str) -> AlertRow | None:
-    """The open alert of a key. What was adopted has none of its own here: it is known by what it is called there."""
+    """The open alert of a key. An alert adopted from an upstream's list has no key in the store: it is found by its id
+    at the upstream, where that is the key in its content."""
     meant = who.dialect.same_key(key)
     if (row := tx.alert_by_key(who.scope, meant)) is not None:
         return row
@@ -108,7 +110,7 @@ def _by_key(tx: Tx, who: Caller, key: str) -> AlertRow | None:
 
 
 def question(upstream: Upstream, target: TargetRow | None, now: int) -> Sending:
-    """What an upstream is asked about: the alert that it has there, or all of them."""
+    """The query for an upstream: about the alert that it has as `target`, or about all of its alerts."""
     return Sending(
         operation=Operation.READ,
         at=from_millis(now),

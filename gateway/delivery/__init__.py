@@ -1,1 +1,1 @@
-"""The way out: claiming what is due, sending it, judging the answer, trying again."""
+"""Delivery to upstreams: claiming what is due, sending it, judging the answer, trying again."""

@@ -1,4 +1,4 @@
-"""One attempt: a dialect's call is run against a real upstream, and its end is an outcome or a judgement.
+"""One attempt: runs a dialect's call against a real upstream, and turns its end into an outcome.
 
 The call sees only the answers it can handle; every other answer is judged here, for all vendors alike. It must not
 know the store.
@@ -28,18 +28,18 @@ from gateway.outcome import Again, Call, Held, Outcome, Rejected, Request, Respo
 from gateway.secrets import MASK
 
 VIA = "alert-gateway-via"
-"""The header in which gateways tell each other through which of them a command came."""
+"""The header that lists the gateways through which a command came."""
 DELIVERY = "alert-gateway-delivery"
-"""The header in which a gateway tells the next one what it is told again, where a repeat cannot be known otherwise."""
+"""The header that identifies a delivery to the next gateway, where it could not recognise a repeat otherwise."""
 NO_ANSWER = Response(0)
-"""What a call sees of a request by the way that nobody answered."""
+"""The response that a call sees for a `by_the_way` request that got no answer."""
 
 
 class Ended(Struct, frozen=True):
-    """How an attempt ended, with the last status that was seen; `is_certificate` where what is held is held for the
-    upstream's certificate and not for our key, `is_ambiguous` where something may have been made
-    although the answer was lost, `is_fault` where the upstream gave no verdict at all; how many `requests` it took,
-    and whether what it speaks of was `looked_up`, or looked for `in_vain` before."""
+    """How an attempt ended, with the last status that was seen. `is_certificate`: the upstream is held for a
+    certificate and not for our key; `is_ambiguous`: something may have been made although the answer was lost;
+    `is_fault`: the upstream gave no verdict at all; `requests`: how many it took; `looked_up`: the alert was found
+    there by looking; `in_vain`: looking did not show whether it is there."""
 
     outcome: Outcome
     status: int | None
@@ -52,26 +52,27 @@ class Ended(Struct, frozen=True):
 
 
 class NotOurs(Exception):
-    """Somebody else may have the delivery by now, and nothing was sent for it."""
+    """Another replica may have the delivery by now, and nothing was sent for it."""
 
 
 class Client:
-    """Runs calls against one upstream: adds credentials, exchanges them for tokens, judges what calls do not."""
+    """Runs calls against one upstream: adds credentials, exchanges them for tokens, judges answers that calls do not
+    handle."""
 
     def __init__(self, upstream: Upstream, name: str = "") -> None:
         self.upstream = upstream
         self._name = name
         self._transport = Transport(upstream.url, upstream.timeout, upstream.concurrency, upstream.reach)
         self._token: tuple[str, str, float] | None = None
-        self._issued: deque[str] = deque(maxlen=8)  # an answer may throw back a token that was replaced meanwhile
+        self._issued: deque[str] = deque(maxlen=8)  # an answer may quote a token that was replaced meanwhile
 
     async def aclose(self) -> None:
         """Closes the connections."""
         await self._transport.aclose()
 
     def fingerprint(self, entry: str = "") -> int:
-        """Changes when the upstream's secrets or certificates do, those of one entry where keys are chosen; it tells
-        nothing about them."""
+        """A hash that changes when the upstream's secrets or certificates do, with the key of one entry where keys are
+        chosen; it reveals nothing about them."""
         own = ""
         with contextlib.suppress(ValueError):  # an entry without a key may get one
             own = self.upstream.key_of(entry)
@@ -89,11 +90,11 @@ class Client:
         is_held: Callable[[], bool] = lambda: True,
         mark: str = "",
     ) -> Ended:
-        """Runs a call to its end; never raises for what an upstream does. A reason never holds a credential, though
-        an upstream may throw one back. `via` are the gateways that the command came through before this one, `entry`
-        says which key it goes out with. `is_held` is asked right before something is written for the first time:
-        where it is not, `NotOurs` is raised and nothing is sent. What was begun is seen to its end. `mark` is the same
-        at every attempt, for a gateway that would not know the repeat otherwise."""
+        """Runs a call to its end; never raises for what an upstream does. Credentials are masked in the outcome's
+        reason, as an upstream may quote them. `via` are the gateways that the command came through before this one,
+        `entry` selects the key to send with. `is_held` is asked right before the first request that is not a GET: if it
+        returns False, `NotOurs` is raised and nothing is sent; after that, the call is run to its end. `mark` is the
+        same at every attempt, for a gateway that would not recognise the repeat otherwise."""
         before = self._credentials(entry)
         marked = {DELIVERY: f"{self._name}/{mark}"} if self._name and mark else {}
         ended = await self._run(call, {**self._came_through(via), **marked}, entry, is_held)
@@ -107,21 +108,22 @@ class Client:
         return {VIA: ", ".join((*via, self._name))} if self._name else {}
 
     def _credentials(self, entry: str) -> list[str]:
-        """This upstream's own credentials as they are now: those of the headers, then the key, where there is one."""
+        """This upstream's current credentials: those of the headers, then the key, if there is one."""
         found = [secret.value() for secret in self.upstream.headers.values()]
         with contextlib.suppress(ValueError):
             found.append(self.upstream.key_of(entry))
         return found
 
     def _masked(self, text: str, entry: str, before: list[str]) -> str:
-        """A text without this upstream's own credentials, as they are and as they were `before` what it answers was
-        sent: they may have been replaced meanwhile. Those of less than four characters cannot be told apart."""
+        """A text with this upstream's credentials masked: the current ones, and those from `before` the request was
+        sent, as they may have been replaced meanwhile. Those of less than four characters are left, as they cannot be
+        told from other text."""
         given = list(dict.fromkeys([*before, *self._credentials(entry)]))
         spelled = [
             self.upstream.dialect.outbound.authorise(Request(method="GET", path=""), key).headers for key in given
         ]
         known = [*given, *(value.rpartition(" ")[2] for headers in spelled for value in headers.values())]
-        for value in sorted([*known, *self._issued], key=len, reverse=True):  # one may begin as another does
+        for value in sorted([*known, *self._issued], key=len, reverse=True):  # one may be another's prefix
             text = text.replace(value, MASK) if len(value) >= 4 else text
         return text
 
@@ -159,7 +161,7 @@ class Client:
                 if (between := self._said_between(request, response, is_for_call=is_for_call)) is not None:
                     is_ambiguous = response.status < 300 and self._may_make(request)
                     about_ours = isinstance(between, Held)
-                    is_fault = not (request.of_one and status in (404, 405))  # others may well be found there
+                    is_fault = not (request.of_one and status in (404, 405))  # other alerts may well be found there
                     return Ended(between, status, is_ambiguous, is_fault, requests, is_certificate=about_ours)
                 if is_for_call:
                     request = call.send(response)
@@ -174,7 +176,7 @@ class Client:
             call.close()
 
     def _lost(self, error: Unreachable, request: Request, status: int | None, requests: int) -> Ended:
-        """No answer came; whether it was made nobody knows where it was sent."""
+        """The end of an attempt without an answer: ambiguous if the request was sent and may have made something."""
         is_ambiguous = error.sent and self._may_make(request)
         outcome = _unreachable(error)
         return Ended(
@@ -182,14 +184,14 @@ class Client:
         )
 
     def _may_make(self, request: Request) -> bool:
-        """Whether a request whose answer is lost may have made something: where alerts are found by key, any may that
-        does not merely ask."""
+        """Whether a request whose answer is lost may have made something: one that `creates`, and where alerts are
+        addressed by key, any but a GET."""
         if request.method == "GET":
             return False
         return request.creates or self.upstream.dialect.outbound.addressed_by == "key"
 
     async def relay(self, request: Request, within: float, via: tuple[str, ...] = (), entry: str = "") -> Reply | None:
-        """Passes a request on and brings the answer back as it is; None where there is none in time, or none that is
+        """Passes a request on and returns the answer unchanged; None if there is none in time, or none that is meant
         for the caller. `via` and `entry` as in `run`."""
         if _leads_elsewhere(request):
             return None
@@ -210,10 +212,11 @@ class Client:
         return response.status in request.accepts or judge(response.status, self.upstream.dialect) == "ok"
 
     def _said_between(self, request: Request, response: Response, *, is_for_call: bool) -> Outcome | None:
-        """What something before the vendor says in its place, and so do balancers that have nobody behind them while
-        that is replaced: Envoy with 404 and nothing, Traefik and Kubernetes' ingresses with a line of text. What is not
-        found at one alert's own address, or means something at this vendor, is the vendor's word, but for such a line
-        where the vendor speaks JSON: an end that was told to nobody would pass for one that was told."""
+        """The outcome where an intermediary answered in the vendor's place, else None. In addition to the function of
+        this name it detects load balancers without a backend, as while that is replaced: Envoy answers 404 with
+        nothing, Traefik and Kubernetes' ingresses 404 with a line of text. A 404 or 405 is the vendor's own if its body
+        is JSON, if it concerns one alert's own address, if it has a meaning at this vendor, or if the call accepts it
+        and the body is empty. In other cases it is not: an end that reached nobody would count as delivered."""
         if between := _said_between(response, is_for_call=is_for_call):
             return between
         is_known = request.of_one or response.status in self.upstream.dialect.outbound.verdicts
@@ -261,13 +264,13 @@ class Client:
         return self._token[1]
 
     def _emptied(self, key: str) -> str:
-        """What there was once and is not there any more: the key, or the value of a header."""
+        """Which secret is empty now although it is configured: the key or the value of a header; "" if none."""
         if not key and (self.upstream.key or self.upstream.keys):
             return "key"
         return next((f"value of {name}" for name, one in self.upstream.headers.items() if not one.value()), "")
 
     async def _exchange(self, call: Generator[Request, Response, Token]) -> Token:
-        """Trades the key for a token; what the identity service says is judged like any answer."""
+        """Exchanges the key for a token; the identity service's answer is judged like any other."""
         request = next(call)
         while True:
             try:
@@ -291,24 +294,25 @@ class Client:
 
 
 def _leads_elsewhere(request: Request) -> bool:
-    """Whether a part of the path is what clients, proxies and servers take for a step up or for nothing, however it is
-    encoded: what a caller calls an alert must not choose another of the upstream's operations."""
+    """Whether the path has a segment `.` or `..`, however encoded, which clients, proxies and servers resolve: an id or
+    key chosen by a caller must not select another of the upstream's operations."""
     parts = request.path.partition("?")[0].lower().replace("%2e", ".").split("/")
     return not request.absolute and ("." in parts or ".." in parts)
 
 
 def _is_web_page(response: Response) -> bool:
-    """Whether something between us and the vendor answered in its place: its word for an alert that is there, or
-    is gone, is none. A mere word that calls itself a page is the vendor's own: chats say `ok` like that."""
+    """Whether the answer is a web page, as from an intermediary in the vendor's place: it says nothing about an alert.
+    A word of plain text declared as HTML is the vendor's own: chats answer `ok` like that."""
     is_said_so = response.headers.get("content-type", "").lower().startswith("text/html")
     return is_said_so and response.content.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"<")
 
 
 def _said_between(response: Response, *, is_for_call: bool) -> Outcome | None:
-    """What something before the vendor says in its place, and is no verdict on an alert: that this is to be found
-    elsewhere, as a login, a notice or a changed address is, unless the vendor is known to say so; a web page where the
-    vendor's word is waited for, or which says that nobody is there, or takes anything; that our certificate will not
-    do, as nginx says with 400."""
+    """The outcome where an intermediary answered in the vendor's place, which is no verdict on an alert; else None.
+
+    That is a redirect, as to a login, a notice or a changed address, unless the call accepts it; a web page with a
+    success, with a status that the call accepts, or with 404 or 405; and the refusal of our certificate, which nginx
+    answers with status 400."""
     status = response.status
     if 300 <= status < 400 and is_for_call:
         return None
@@ -324,7 +328,7 @@ def _said_between(response: Response, *, is_for_call: bool) -> Outcome | None:
 
 
 def _where(response: Response) -> str:
-    """Where a redirect leads, without what may be secret in it."""
+    """Scheme and host that a redirect leads to, without the parts that may be secret."""
     try:
         parts = urlsplit(response.headers.get("location", ""))
     except ValueError:

@@ -1,7 +1,7 @@
 """When an upstream may be asked at all: its breaker, its retry budget and its rate, as pure state machines.
 
-The breaker's clock is monotonic seconds, so that a clock that is set wrong opens and closes nothing; the bucket's is
-wall-clock milliseconds, as it has to last over a restart. Nothing here knows the store, HTTP, or a vendor.
+The breaker's clock is monotonic seconds, so that setting the system clock opens and closes nothing; the bucket's is
+wall-clock milliseconds, as it has to survive a restart. It must not know the store, HTTP, or a vendor.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from typing import Literal
 from msgspec import Struct, ValidationError, convert
 
 TRIPS_AT = 5
-"""Failures in a row that open a breaker."""
+"""Consecutive failures that open a breaker."""
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 30.0
-"""Seconds until the first probe of one that is open; each further pause is twice as long, up to the longest."""
+"""Seconds until the first probe of an open breaker; each further pause is twice as long, up to the longest."""
 HELD_PAUSE = 60.0
-"""Seconds between two probes of one that is held."""
+"""Seconds between two probes of a held breaker."""
 RESERVE = 10.0
 """Retries that a budget can hold."""
 PER_DELIVERY, PER_SECOND = 0.2, 1.0
-"""Retries that a budget grows by, with each first attempt and each second."""
+"""Retries that a budget gains with each first attempt, and with each second."""
 
 State = Literal["closed", "open", "held"]
 
 
 class Breaker(Struct, kw_only=True):
-    """Whether an upstream is asked: `closed` means yes; `open` after failures in a row, and `held` while it refuses
-    our key or shows a bad certificate, mean one probe at a time, at the end of each pause.
+    """Whether an upstream is asked: `closed` means yes; `open`, after consecutive failures, and `held`, while it
+    refuses our key or shows a bad certificate, mean one probe at a time, at the end of each pause.
 
-    A probe that succeeds closes it. A restart keeps how things stood and allows one probe at once.
+    A probe that succeeds closes it. A restart keeps the state and allows one probe at once.
     """
 
     state: State = "closed"
@@ -38,12 +38,12 @@ class Breaker(Struct, kw_only=True):
     reason: str = ""
 
     def wait(self, now: float) -> float:
-        """Seconds until anything may be sent; nothing is to be waited for where it is closed."""
+        """Seconds until anything may be sent; 0 while it is closed."""
         return 0.0 if self.state == "closed" else max(0.0, self.until - now)
 
     def failed(self, now: float, *, is_probe: bool, asked: float | None = None, reason: str = "") -> bool:
-        """An attempt failed for a reason that may pass; `asked` is the pause that the upstream asked for. Answers
-        whether the breaker opened with it."""
+        """Notes an attempt that failed for a temporary reason; `asked` is the pause that the upstream asked for.
+        Returns whether this opened the breaker."""
         self.failures += 1
         if self.state == "closed":
             if self.failures < TRIPS_AT:
@@ -57,23 +57,22 @@ class Breaker(Struct, kw_only=True):
         return False
 
     def hold(self, now: float, reason: str) -> None:
-        """The upstream refuses us, not an alert."""
+        """Notes that the upstream refuses us, not an alert."""
         self.state, self.pause, self.until, self.reason = "held", HELD_PAUSE, now + HELD_PAUSE, reason
 
     def succeeded(self) -> bool:
-        """The upstream gave a verdict. Answers whether that closed the breaker."""
+        """Notes that the upstream gave a verdict; returns whether that closed the breaker."""
         was_open = self.state != "closed"
         self.state, self.failures, self.pause, self.reason = "closed", 0, FIRST_PAUSE, ""
         return was_open
 
     def heard(self) -> None:
-        """Another replica has got through, which may not mean that this one will: it closes, and one failure opens it
-        again."""
+        """Closes after another replica has got through. As this one may not, a single failure opens it again."""
         self.succeeded()
         self.failures = TRIPS_AT - 1
 
     def release(self, now: float) -> None:
-        """What it was held for has changed: it may be asked at once."""
+        """Allows a probe at once, as the key or the configuration has changed."""
         self.until = now
 
     def kept(self) -> dict[str, object]:
@@ -82,7 +81,7 @@ class Breaker(Struct, kw_only=True):
 
 
 def resumed(kept: object) -> Breaker:
-    """A breaker as it was kept: what was open may be probed at once."""
+    """The breaker restored from what was kept; if not closed, it may be probed at once."""
     try:
         return convert(kept, Breaker)
     except ValidationError:
@@ -90,33 +89,33 @@ def resumed(kept: object) -> Breaker:
 
 
 class Budget(Struct, kw_only=True):
-    """How many retries an upstream may be asked for: one for every five deliveries, and one a second. What exceeds
-    it waits; it is not lost."""
+    """How many retries may be sent to an upstream: one for every five deliveries, and one a second. Retries that exceed
+    it wait; they are not lost."""
 
     level: float = RESERVE
     at: float = 0.0
 
     def refill(self, now: float) -> float:
-        """Brings the level up to a time, and gives it."""
+        """Adds what was gained up to a time; returns the level."""
         self.level = min(RESERVE, self.level + max(0.0, now - self.at) * PER_SECOND)
         self.at = now
         return self.level
 
     def earn(self) -> None:
-        """A delivery was tried for the first time."""
+        """Adds the gain of a first attempt."""
         self.level = min(RESERVE, self.level + PER_DELIVERY)
 
     def spend(self) -> None:
-        """A delivery was tried again."""
+        """Takes one retry."""
         self.level -= 1
 
     def kept(self, now: float, wall: int) -> dict[str, float]:
-        """What has to survive a restart, with the time in milliseconds, as no other clock survives one."""
+        """What has to survive a restart, with the wall-clock time in milliseconds, as the monotonic clock does not."""
         return {"level": self.refill(now), "at": wall}
 
 
 def budgeted(kept: object, now: float, wall: int) -> Budget:
-    """A budget as it was kept, and what has come back since."""
+    """The budget restored from what was kept, with what was gained since."""
     try:
         found = convert(kept, Budget)
     except ValidationError:
@@ -126,8 +125,8 @@ def budgeted(kept: object, now: float, wall: int) -> Budget:
 
 
 class Bucket(Struct, kw_only=True):
-    """A rate: at most `per_minute` requests in any minute, a tenth of them at once. `level` and `at` (milliseconds)
-    are kept in the store, so that replicas share them and a restart does not start over."""
+    """A rate limit: at most `per_minute` requests in any minute, a tenth of them at once. `level` and `at`
+    (milliseconds) are kept in the store, so that replicas share them and a restart does not start over."""
 
     per_minute: int
     level: float = 0.0
@@ -143,7 +142,7 @@ class Bucket(Struct, kw_only=True):
         return max(self.per_minute - self.burst, 0.5) / 60_000
 
     def take(self, now: int, wanted: int) -> int:
-        """Takes as many as there are, at most so many; a clock that went back neither gives nor takes."""
+        """Takes as many requests as there are, at most `wanted`; a clock set back neither adds nor removes any."""
         since = now - self.at if self.at else 0
         if not self.at:
             self.level = float(self.burst)
@@ -154,9 +153,9 @@ class Bucket(Struct, kw_only=True):
         return taken
 
     def owe(self, more: int) -> None:
-        """Requests that were made beyond what was taken, or (negative) not made after all."""
+        """Charges requests made beyond those taken; a negative number returns those not made after all."""
         self.level -= more
 
     def wait(self) -> float:
-        """Seconds until there is one to take."""
+        """Seconds until there is a request to take."""
         return max(0.0, (1 - self.level) / self._per_ms / 1000)

@@ -1,6 +1,6 @@
-"""The connections to one upstream, over aiohttp: directly, or through the proxy that an address asks for.
+"""The connections to one upstream, over aiohttp: directly, or through the proxy configured for an address.
 
-Imported when something is first sent, as it takes a tenth of a second and some MiB that an idle gateway has no use for.
+Imported when something is first sent, as it takes a tenth of a second and some MiB that an idle gateway does not need.
 It must not know what the requests mean.
 """
 
@@ -23,7 +23,7 @@ from gateway.outcome import Request, Response
 from gateway.reaching import Proxy, Reach
 
 MOST_READ, MOST_LISTED = 64 * 1024, 8 * 1024 * 1024
-"""Bytes of an answer that are read, and of one that lists alerts."""
+"""The most bytes read of an answer, and of one that lists alerts."""
 CHUNK = 16 * 1024
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 _ALWAYS = {
@@ -34,7 +34,7 @@ _ALWAYS = {
 
 
 class Connections:
-    """Connections to the upstream at `url`, so many at once."""
+    """Connections to the upstream at `url`, at most `concurrency` at once."""
 
     def __init__(self, url: str, timeout: float, concurrency: int, reach: Reach) -> None:
         self._url = url
@@ -42,10 +42,10 @@ class Connections:
         self._concurrency = concurrency
         self._reach = reach
         self._ways: dict[Proxy | None, aiohttp.ClientSession] = {}
-        self._is_well = True  # whether the last answer was no fault of whoever gave it
+        self._is_well = True  # whether the last answer's status was below 500
 
     async def exchange(self, request: Request, headers: Mapping[str, str], progress: Progress) -> Response:
-        """Sends a request, with further headers, and reads what is answered; notes how far it came. Raises
+        """Sends a request, with further headers, and reads the answer; notes in `progress` how far it got. Raises
         `Unreachable`."""
         url = self._address(request)
         try:
@@ -56,7 +56,7 @@ class Connections:
         given = CIMultiDict(_ALWAYS)
         for more in (kind, request.headers, headers, _credentials(proxy) if url[:5].lower() == "http:" else {}):
             given.update(more)
-        if not self._is_well:  # behind a balancer of connections, or another address by now, somebody else may be well
+        if not self._is_well:  # a new connection may reach a healthy server behind a balancer or a changed address
             given["Connection"] = "close"
         try:
             async with self._session(proxy).request(
@@ -76,7 +76,7 @@ class Connections:
             raise _unreachable(error, progress.sent) from None
 
     async def aclose(self) -> None:
-        """Closes the connections of every way."""
+        """Closes the connections of every proxy, and the direct ones."""
         for session in self._ways.values():
             await session.close()
 
@@ -87,7 +87,8 @@ class Connections:
         return f"{url}{'&' if '?' in url else '?'}{urlencode(request.query)}"
 
     def _session(self, proxy: Proxy | None) -> aiohttp.ClientSession:
-        """Connections of one way's own, which keep nothing of one alert for the next."""
+        """The session for one proxy, or for none; it keeps no cookies, so nothing of one alert is sent with the
+        next."""
         if proxy not in self._ways:
             tracing = aiohttp.TraceConfig()
             tracing.on_request_headers_sent.append(_note_sent)
@@ -107,12 +108,12 @@ async def _note_sent(session: Any, context: Any, params: Any) -> None:
 
 
 def _credentials(proxy: Proxy | None) -> dict[str, str]:
-    """What a proxy wants to see: with the request where it is passed on as it is, else with the tunnel alone."""
+    """The proxy's credentials as a header: of the request itself if it is plain HTTP, else only of the CONNECT."""
     return {"Proxy-Authorization": proxy.authorization} if proxy and proxy.authorization else {}
 
 
 def _content(request: Request) -> tuple[bytes | None, dict[str, str]]:
-    """The body as it is sent, and the header that says what it is."""
+    """The encoded body, and the Content-Type header for it."""
     if request.body is not UNSET:
         return msgspec.json.encode(request.body), {"Content-Type": "application/json"}
     if request.form is not UNSET:
@@ -121,7 +122,7 @@ def _content(request: Request) -> tuple[bytes | None, dict[str, str]]:
 
 
 async def _response(answer: aiohttp.ClientResponse, most: int) -> Response:
-    if answer.status == 407:  # no upstream says that: it is the proxy's word, and no verdict on anything
+    if answer.status == 407:  # the proxy's answer, as no upstream sends it: no verdict
         raise Unreachable("the proxy asks for credentials", sent=False, is_shut=True)
     headers: dict[str, str] = {}
     for name, value in answer.headers.items():
@@ -131,7 +132,7 @@ async def _response(answer: aiohttp.ClientResponse, most: int) -> Response:
 
 
 async def _read(answer: aiohttp.ClientResponse, most: int) -> bytes:
-    """The body as far as it is of use; the rest is neither read nor unpacked."""
+    """The body up to `most` bytes; the rest is neither read nor decompressed."""
     content = bytearray()
     async for chunk in answer.content.iter_chunked(CHUNK):
         content += chunk
@@ -142,8 +143,8 @@ async def _read(answer: aiohttp.ClientResponse, most: int) -> bytes:
 
 
 def _unpacked(raw: bytes, most: int) -> bytes:
-    """What an upstream packed although it was not asked to. What cannot be unpacked is left as it is: some name their
-    charset there, or packed nothing."""
+    """Decompresses an answer that was compressed although the request asked for none. Left as it is if that fails: some
+    servers put their charset in Content-Encoding, or compressed nothing."""
     try:
         return zlib.decompressobj(_GZIP_OR_ZLIB).decompress(raw, most)
     except zlib.error:
@@ -151,7 +152,7 @@ def _unpacked(raw: bytes, most: int) -> bytes:
 
 
 def _unreachable(error: aiohttp.ClientError, sent: bool) -> Unreachable:
-    """What went wrong, in words."""
+    """The `Unreachable` for a client error, with the reason in words."""
     if isinstance(error, aiohttp.ClientHttpProxyError):
         is_shut = error.status == 407
         said = "asks for credentials" if is_shut else f"answered {error.status} {error.message}"

@@ -1,5 +1,5 @@
 """The dispatcher: one set of lanes per upstream, each with its own task, connections and limits, so that one upstream's
-trouble is never another's. It must not know any vendor.
+trouble does not affect another. It must not know any vendor.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ log = structlog.get_logger()
 
 
 def _differs(old: Upstream, new: Upstream) -> bool:
-    """Whether an upstream has to be asked in another way than before; the keys that routes choose count too."""
+    """Whether an upstream's configuration has changed. One whose keys are chosen by routes always counts as changed."""
     is_routed = any(one.keys is not None and one.keys.are_routed for one in (old, new))
     return old.written != new.written or is_routed
 
 
 @dataclass(frozen=True)
 class _Leaving:
-    """Lanes of an upstream that is not in the configuration any more, the task in which what is under way there ends,
-    and the one that closes its connections then."""
+    """Lanes of an upstream that was removed from the configuration, the task in which what is under way there ends, and
+    the one that then closes its connections."""
 
     lanes: Lanes
     task: asyncio.Task[None]
@@ -43,9 +43,9 @@ class _Leaving:
 
 
 class Dispatcher:
-    """Delivers everything that waits in `store` to its upstreams. `name` is the gateway's own, told to other gateways
-    so that no alert goes round in circles. In `untold` are upstreams for which something may lie that could not be told
-    while they were not in the configuration: that of another replica, perhaps."""
+    """Delivers everything that waits in `store` to its upstreams. `name` is the gateway's own, sent to other gateways
+    so that no alert goes round in circles. `untold` holds the upstreams for which there may be dead letters from a time
+    when they were not in the configuration, perhaps only in that of another replica."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Dispatcher:
         self._tasks[name] = asyncio.create_task(self._lanes[name].run(), name=f"to {name}")
 
     async def stop(self, within: float) -> None:
-        """Takes nothing more out of the outbox and lets what is under way end, for so many seconds."""
+        """Claims nothing more, and lets what is under way end within so many seconds before it is cancelled."""
         for lanes in self._lanes.values():
             lanes.stopping = True
             lanes.wake()
@@ -99,7 +99,7 @@ class Dispatcher:
         await asyncio.gather(*(one.closing for one in self._leaving.values()))
 
     async def admit(self, upstreams: Mapping[str, Upstream]) -> None:
-        """Takes new and changed upstreams into use; none is dismissed yet."""
+        """Takes new and changed upstreams into use; removed ones are left to `dismiss`."""
         for name, upstream in upstreams.items():
             if name in self._leaving:
                 await self._take_back(name)
@@ -111,7 +111,7 @@ class Dispatcher:
                 self._lanes[name].use(Client(upstream, self._own_name))
 
     def dismiss(self, upstreams: Mapping[str, Upstream]) -> None:
-        """Lets go of upstreams that are not among these any more. What waits for them waits on in the store."""
+        """Stops delivering to upstreams that are not among these any more. What waits for them stays in the store."""
         for name in [name for name in self._lanes if name not in upstreams]:
             lanes, task = self._lanes.pop(name), self._tasks.pop(name)
             lanes.stopping = True
@@ -119,15 +119,15 @@ class Dispatcher:
             self._leaving[name] = _Leaving(lanes, task, asyncio.create_task(self._let_go(lanes, task, name)))
 
     async def _let_go(self, lanes: Lanes, task: asyncio.Task[None], name: str) -> None:
-        """Closes the connections of lanes once what is under way there has ended."""
+        """Closes the connections of removed lanes once what is under way there has ended."""
         await asyncio.wait([task])
         await lanes.client.aclose()
         if name in self._leaving and self._leaving[name].lanes is lanes:
             del self._leaving[name]
 
     async def _take_back(self, name: str) -> None:
-        """An upstream is in the configuration again. While something is under way there it goes on with the lanes that
-        it had: two sets of lanes to one upstream would keep no order, and a reload must not wait for an answer."""
+        """Takes up an upstream that is in the configuration again. While something is under way there its old lanes are
+        used again: two sets of lanes to one upstream would keep no order, and a reload must not wait for an answer."""
         leaving = self._leaving.pop(name)
         if leaving.task.done():
             await leaving.closing
@@ -139,7 +139,7 @@ class Dispatcher:
         self.untold.add(name)
 
     def wake(self, upstream: str) -> None:
-        """Something new waits for this upstream."""
+        """Wakes the lanes of an upstream for which something new waits."""
         if lanes := self._lanes.get(upstream):
             lanes.wake()
 
@@ -148,37 +148,37 @@ class Dispatcher:
         return self._lanes[upstream].client
 
     def is_open(self, upstream: str) -> bool:
-        """Whether nothing but probes is sent to this upstream now."""
+        """Whether only probes are sent to this upstream now."""
         lanes = self._lanes.get(upstream)
         return bool(lanes and lanes.gate.is_open)
 
     def is_left_alone(self, upstream: str) -> bool:
-        """Whether this upstream is asked nothing for now, as it would not answer; once a probe is due, it may be."""
+        """Whether nothing at all is sent to this upstream for now; once a probe is due, something may be."""
         lanes = self._lanes.get(upstream)
         return bool(lanes and lanes.gate.is_open and lanes.gate.breaker.wait(time.monotonic()) > 0)
 
     def breakers(self) -> dict[str, Breaker]:
-        """How things stand with each upstream."""
+        """The breaker of each upstream."""
         return {name: lanes.gate.breaker for name, lanes in self._lanes.items()}
 
     def budgets(self) -> dict[str, float]:
-        """How many retries each upstream may be asked for at once."""
+        """The retries that each upstream's budget allows now."""
         now = time.monotonic()
         return {name: max(0.0, lanes.gate.budget.refill(now)) for name, lanes in self._lanes.items()}
 
     def held_keys(self) -> dict[str, list[str]]:
-        """Which keys each upstream refuses, by their entries, where it has one per entry."""
+        """The entries whose keys each upstream refuses, where it has one key per entry."""
         return {name: lanes.held_keys for name, lanes in self._lanes.items()}
 
     def turns(self) -> bool:
-        """Whether every task is still at work."""
+        """Whether every task is still running."""
         renewing = [self._renewing] if self._renewing else []
         return all(not task.done() for task in (*self._tasks.values(), *renewing))
 
     # --- replicas ------------------------------------------------------------------------------------------
 
     async def _renew(self, lease: float) -> None:
-        """Holds on to what is under way, for as long as this process lives and turns."""
+        """Renews the leases of what is under way, for as long as the event loop runs."""
         while True:
             await asyncio.sleep(lease / 3)
             everywhere = [*self._lanes.values(), *(one.lanes for one in self._leaving.values())]
@@ -192,7 +192,7 @@ class Dispatcher:
                 log.error("store.unavailable", reason=str(error))
 
     def _hint(self, text: str) -> None:
-        """Another replica told something: what waits, or that a verdict was given."""
+        """Handles a hint from another replica: something waits, a verdict was recorded, or `untold` has to grow."""
         what, _, about = text.partition(" ")
         if what == "verdict" and about.isdigit() and self._waiters.is_waiting(int(about)):
             task = asyncio.create_task(self._look_up(int(about)))
@@ -207,7 +207,7 @@ class Dispatcher:
                 lanes.wake()
 
     async def _look_up(self, command: int) -> None:
-        """Passes on verdicts that another replica recorded."""
+        """Passes verdicts that another replica recorded to the caller that waits for them."""
         with contextlib.suppress(StoreError):
             found = await self._store.read(lambda tx: told_elsewhere(tx, command))
             for upstream, verdict in found.items():

@@ -1,7 +1,7 @@
-"""The gate before one upstream: how many deliveries may go there now, and what each end of an attempt means for that.
+"""The gate before one upstream: how many deliveries may be sent now, and how the end of each attempt affects that.
 
-It puts breaker, budget and rate together, writes down what has to survive a restart, and says loudly when the
-upstream is left alone. It must not know any vendor.
+It combines breaker, budget and rate, stores what has to survive a restart, and logs errors when the upstream is left
+alone. It must not know any vendor.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from gateway.store import Store, Tx
 
 log = structlog.get_logger()
 HEAR_EVERY = 2.0
-"""Seconds between two looks at what other replicas have delivered."""
+"""Seconds between checks of what other replicas have delivered."""
 
 
 class Gate:
-    """What stands between the outbox and an upstream. `shut` is called when it closes to all but probes."""
+    """Limits what is sent from the outbox to an upstream. `shut` is called when the breaker opens or is held."""
 
     def __init__(self, store: Store, client: Client, shut: Callable[[], None]) -> None:
         self._store = store
@@ -41,7 +41,7 @@ class Gate:
         self.budget = Budget(at=time.monotonic())
 
     async def resume(self) -> None:
-        """Takes up how things stood when the process ended."""
+        """Restores breaker and budget as they were stored when the process ended."""
         budget = f"budget {self._client.upstream.name}"
         self.breaker, spent = await self._store.read(
             lambda tx: (breaker_of(tx, self._client.upstream.name), tx.note(budget))
@@ -49,9 +49,10 @@ class Gate:
         self.budget = budgeted(spent, time.monotonic(), time.time_ns() // 1_000_000)
 
     async def hear(self) -> None:
-        """Opens again where another replica has got through since this one was shut: it may have sent all that waited,
-        and what is left alone is not found well by one that has nothing to send there. One that was shut too wrote that
-        down; what one that never was has delivered is heard of when it is time to ask."""
+        """Closes the breaker if another replica has delivered to the upstream since it opened: that may have sent all
+        that waited, and this one needs something to send to find out by itself. A replica whose own breaker was open
+        has stored that it closed; deliveries of one whose breaker never opened are looked for every `HEAR_EVERY` while
+        a probe is due."""
         if self._store.lease is None or not self.is_open or self._kept != self._changes:
             return
         name, before, since = self._client.upstream.name, self._changes, self._shut_at
@@ -75,17 +76,17 @@ class Gate:
         return True
 
     def use(self, client: Client) -> None:
-        """The upstream's configuration was replaced: it may be asked at once."""
+        """Uses a new configuration of the upstream, which may be probed at once."""
         self._client = client
         self.breaker.release(time.monotonic())
 
     @property
     def is_open(self) -> bool:
-        """Whether nothing but probes is sent."""
+        """Whether only probes are sent."""
         return self.breaker.state != "closed"
 
     def room(self, under_way: int) -> tuple[int, float]:
-        """How many more attempts may begin now, and, where none may, in how many seconds to ask again at the
+        """How many more attempts may begin now, and, if none may, the seconds after which to ask again at the
         latest."""
         now = time.monotonic()
         if self.breaker.state == "held" and self._client.fingerprint() != self._held_with:
@@ -96,11 +97,11 @@ class Gate:
         return self._client.upstream.concurrency - under_way, 0.0
 
     def may_retry(self) -> bool:
-        """Whether the budget allows for another try of what was tried before."""
+        """Whether the budget allows a retry."""
         return self.is_open or self.budget.refill(time.monotonic()) >= 1
 
     def began(self, lane: str, *, is_retry: bool) -> None:
-        """An attempt begins, with the secrets of now; the first one while the gate is shut is the probe."""
+        """Notes that an attempt begins, with the current secrets; the first one while the gate is shut is the probe."""
         self._known_then[lane] = self._client.fingerprint()
         if self.is_open:
             self._probe = lane
@@ -110,12 +111,12 @@ class Gate:
             self.budget.earn()
 
     def left(self, lane: str) -> None:
-        """What began is over, whether anything was sent or not: nothing is remembered of it. Lanes are as many as keys,
-        or as alerts."""
+        """Forgets an attempt that is over, whether anything was sent or not: there are as many lanes as keys or alerts,
+        so nothing may stay behind."""
         self._known_then.pop(lane, None)
 
     async def ended(self, lane: str, ended: Ended) -> None:
-        """An attempt ended. What it says about the upstream is kept; one that never asked it says nothing."""
+        """Notes how an attempt ended and what that says about the upstream: nothing if the upstream was not asked."""
         is_probe, self._probe = lane == self._probe, None if lane == self._probe else self._probe
         known_then = self._known_then.pop(lane, 0)
         if not (ended.requests or ended.is_fault or isinstance(ended.outcome, Held)):
@@ -125,7 +126,7 @@ class Gate:
         reason = getattr(ended.outcome, "reason", "")
         if isinstance(ended.outcome, Held):
             self.breaker.hold(now, reason)
-            self._held_with = known_then  # a secret that was changed since is to be tried at once
+            self._held_with = known_then  # a secret that has changed since is tried at once
             if is_probe or before[0] != "held":
                 log.error("upstream.held", upstream=name, reason=reason, probe_in_s=round(self.breaker.wait(now)))
         elif ended.is_fault:
@@ -164,12 +165,13 @@ def _note(upstream: str) -> str:
 
 
 def breaker_of(tx: Tx, upstream: str) -> Breaker:
-    """How an upstream stood when that was last written down: at every change."""
+    """The breaker of an upstream as last stored, which is done at every change."""
     return resumed((tx.note(_note(upstream)) or {}).get("breaker"))
 
 
 def take(tx: Tx, upstream: Upstream, now: int, wanted: int) -> tuple[int, float]:
-    """Takes as many requests out of the upstream's rate as there are; and seconds until there is another."""
+    """Takes up to `wanted` requests from the upstream's rate; returns how many, and the seconds until there is
+    another."""
     bucket, note = _bucket(tx, upstream)
     taken = bucket.take(now, wanted)
     _put_bucket(tx, upstream, bucket, note)
@@ -177,7 +179,7 @@ def take(tx: Tx, upstream: Upstream, now: int, wanted: int) -> tuple[int, float]
 
 
 def owe(tx: Tx, upstream: Upstream, more: int) -> None:
-    """Accounts for requests beyond the one that was taken for an attempt; negative for what was taken in vain."""
+    """Charges the rate for requests beyond the one taken for an attempt; negative returns what was taken in vain."""
     if upstream.rate is None or not more:
         return
     bucket, note = _bucket(tx, upstream)
@@ -186,8 +188,8 @@ def owe(tx: Tx, upstream: Upstream, more: int) -> None:
 
 
 def spend(tx: Tx, upstream: Upstream, now: int, requests: int) -> None:
-    """Accounts for requests that read. The next one that tells is left: whoever polls must not keep alerts from going
-    out, however often it asks."""
+    """Charges the rate for reads, but leaves one request for the next delivery: polling, however frequent, must not
+    keep alerts from being sent."""
     bucket, note = _bucket(tx, upstream)
     bucket.take(now, 0)
     bucket.level = max(min(bucket.level, 1.0), bucket.level - requests)
@@ -195,8 +197,9 @@ def spend(tx: Tx, upstream: Upstream, now: int, requests: int) -> None:
 
 
 def keep_budget(tx: Tx, upstream: Upstream, budget: dict[str, Any]) -> None:
-    """Writes down what is left of the retry budget, with what the retry came to. Locked by name, as of several records
-    in one transaction only the first may wait for others: two with two upstreams each would wait for each other."""
+    """Stores what is left of the retry budget, in the transaction that records the retry's outcome. Locked by name, as
+    in a transaction of several jobs only the first may wait: two transactions that each store the budgets of the same
+    two upstreams could deadlock."""
     tx.lock(f"budget {upstream.name}")
     tx.put_note(f"budget {upstream.name}", budget)
 

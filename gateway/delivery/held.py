@@ -1,6 +1,6 @@
-"""Keys that an upstream refuses, where it has one key per entry: what uses such a key waits, everything else goes on.
+"""Keys that an upstream refuses, where it has one key per entry: deliveries with such a key wait, all others go on.
 
-A held key is tried by one attempt a minute, and at once when it changes. Kept in memory alone: after a restart each
+A held key is tried by one attempt a minute, and at once when it changes. Kept in memory only: after a restart each
 is tried once more. It must not know the store, HTTP, or a vendor.
 """
 
@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from gateway.delivery.breaker import HELD_PAUSE
 
 LOOK = 5.0
-"""Seconds after which what waits for a held key is looked at again: whether the key has changed."""
+"""Seconds after which a delivery that waits for a held key is due again, to see whether the key has changed."""
 LOOKS_PER_SECOND = 100
-"""How many deliveries are looked at in a second at most, so that a great backlog of one key is no burden on others."""
+"""The most deliveries that become due again per second, so that a large backlog of one key does not burden others."""
 
 
 @dataclass
 class _Hold:
-    """`since` is when the key was refused last, in milliseconds since 1970."""
+    """A refused key. `since` is when it was last refused, in milliseconds since 1970; `put_off` counts how often
+    deliveries were put off for it."""
 
     until: float
     fingerprint: int
@@ -34,15 +35,14 @@ class HeldKeys:
         self._holds: dict[str, _Hold] = {}
 
     def hold(self, entry: str, fingerprint: int, now: float, since: int = 0) -> bool:
-        """The key of this entry was refused, at `since` by the clock that others have too; answers whether that is
-        news."""
+        """Notes that the key of an entry was refused, at `since` by the wall clock; returns whether that is news."""
         is_news = entry not in self._holds or self._holds[entry].fingerprint != fingerprint
         self._holds[entry] = _Hold(now + HELD_PAUSE, fingerprint, since)
         return is_news
 
     def wait(self, entry: str, fingerprint: int, now: float) -> float:
-        """Seconds until something may be sent with this key. Whoever is let through when they are over is the probe:
-        everybody else waits for another minute."""
+        """Seconds until something may be sent with this key. The first delivery after the pause gets 0 and is the
+        probe: all others wait for another minute."""
         held = self._holds.get(entry)
         if held is None or held.fingerprint != fingerprint:
             return 0.0
@@ -52,7 +52,7 @@ class HeldKeys:
         return 0.0
 
     def pause(self, entry: str, wait: float) -> float:
-        """Seconds for which one more delivery is put off that would have to wait so long."""
+        """Seconds for which to put off one more delivery that has to wait for so long."""
         held = self._holds.get(entry)
         if held is None:
             return min(wait, LOOK)
@@ -60,13 +60,13 @@ class HeldKeys:
         return min(wait, LOOK + held.put_off / LOOKS_PER_SECOND)
 
     def entries(self, fingerprint: Callable[[str], int]) -> list[str]:
-        """The entries whose keys, as they are now, were refused."""
+        """The entries whose current keys were refused."""
         return sorted(entry for entry, held in self._holds.items() if held.fingerprint == fingerprint(entry))
 
     def to_be_tried(self, now: float) -> dict[str, int]:
-        """The entries whose keys it is time to try again, each with when it was refused."""
+        """The entries whose keys are due to be tried again, each with the time of the refusal."""
         return {entry: held.since for entry, held in self._holds.items() if held.until <= now}
 
     def accepted(self, entry: str) -> bool:
-        """The key of this entry was taken; answers whether that ended a hold."""
+        """Notes that the key of an entry was accepted; returns whether that ended a hold."""
         return self._holds.pop(entry, None) is not None

@@ -1,6 +1,6 @@
 """What an upstream's answer means for a delivery, and when to try again: pure functions, the same for every vendor.
 
-A dialect lists only its exceptions. Randomness and the clock are handed in.
+A dialect lists only its exceptions. Randomness and the clock are passed in.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from gateway.dialect import Dialect
 from gateway.outcome import Response
 
 RETRIED = frozenset({408, 425, 429})
-"""Statuses below 500 that say: not now."""
+"""Statuses below 500 after which to try again."""
 HOLDING = frozenset({401, 402, 403})
-"""Statuses that are about the gateway and no alert: its key, what that may do, whether it is paid for."""
+"""Statuses that concern the gateway and not an alert: its key, the key's permissions, payment."""
 LONGEST_RETRY_AFTER = 3600.0
-"""Seconds: nobody is left alone for longer, whatever it asks for."""
+"""Seconds; the most that a `Retry-After` is followed."""
 SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?( *, *[0-9]+(\.[0-9]+)?)*")
-"""A number of seconds, as a fraction too, or several where the header stands there twice."""
+"""A number of seconds, possibly a fraction, or several where the header was sent more than once."""
 
 Judgement = Literal["ok", "retry", "hold", "dead"]
 
 
 def judge(status: int, dialect: Dialect) -> Judgement:
-    """What a status means: taken, try again, a fault of the whole upstream, or a refusal of this content."""
+    """What a status means: accepted, try again, a fault of the whole upstream, or a refusal of this content."""
     if 200 <= status < 300:
         return "ok"
     if status in dialect.outbound.verdicts:
@@ -41,8 +41,8 @@ def judge(status: int, dialect: Dialect) -> Judgement:
 
 
 def retry_after(response: Response, now: datetime) -> float | None:
-    """The pause an upstream asks for, in seconds or as a date, at most an hour; None where it asks for none. Asked for
-    twice, the longer one holds."""
+    """The pause that an upstream asks for in seconds, sent as a number or a date, at most an hour; None if it asks for
+    none. Of several, the longest counts."""
     text = response.headers.get("retry-after", "").strip()
     if not text:
         return None

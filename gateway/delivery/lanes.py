@@ -1,7 +1,7 @@
-"""The lanes of one upstream: what is due is taken out of the outbox and seen to its end.
+"""The lanes of one upstream: claims due deliveries from the outbox, attempts each, and records its outcome.
 
-Order is kept by claiming only the oldest waiting delivery of each lane. Everything is in the store, so a restart goes
-on where it stopped. It must not know any vendor.
+Order is kept by claiming only the oldest waiting delivery of each lane. All state is in the store, so a restart
+continues where it stopped. It must not know any vendor.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from gateway.waiting import Waiters
 log = structlog.get_logger()
 T = TypeVar("T")
 EVER = -1
-"""Before anything was ever due."""
+"""A time before anything was ever due."""
 POLL = 2.0
-"""Seconds between two looks into the outbox where nothing calls for one: other processes may put things there."""
+"""Seconds between polls of the outbox without a wake-up: other processes may add deliveries."""
 
 
 class Lanes:
-    """The lanes of the upstream that `client` leads to."""
+    """The lanes of the upstream that `client` sends to."""
 
     def __init__(
         self, store: Store, client: Client, waiters: Waiters, metrics: Metrics, now: Callable[[], int]
@@ -75,31 +75,31 @@ class Lanes:
 
     @property
     def claims(self) -> list[DeliveryRow]:
-        """What is under way."""
+        """The deliveries under way."""
         return list(self._claims.values())
 
     @property
     def held_keys(self) -> list[str]:
-        """The entries of the keys that the upstream refuses, `else` being everybody else's."""
+        """The entries whose keys the upstream refuses; `else` stands for all other entries."""
         return [entry or "else" for entry in self.held.entries(self.client.fingerprint)]
 
     def renewed(self, deliveries: Collection[int], at: float) -> None:
-        """What is under way is held from then on for as long as a lease is."""
+        """Notes that the leases of these deliveries were renewed at a time (monotonic seconds)."""
         self._held_since.update((one, at) for one in deliveries if one in self._held_since)
 
     def _is_held(self, delivery: DeliveryRow) -> bool:
-        """Whether a delivery is this process's for certain: where that stood still for nearly as long as a lease is,
-        somebody else may have it by now."""
+        """Whether a delivery is certainly still this process's: if the process was frozen for nearly as long as a
+        lease, another replica may have it by now."""
         lease = self._store.lease
         return lease is None or time.monotonic() - self._held_since[delivery.id] <= lease * 0.8
 
     def wake(self) -> None:
-        """Looks into the outbox soon."""
+        """Makes the outbox be looked at soon."""
         self._wake.set()
 
     def use(self, client: Client) -> None:
-        """Goes on with another configuration of the same upstream; what is under way ends under the one before. What
-        waits for the rate of that waits no more."""
+        """Continues with a new configuration of the same upstream; what is under way ends with the old one. A wait for
+        the old rate is dropped."""
         old, self.client = self.client, client
         self._idle_until = 0.0
         self.gate.use(client)
@@ -109,25 +109,25 @@ class Lanes:
         self.wake()
 
     def _shut(self) -> None:
-        """Nobody is to wait for an upstream that is left alone."""
+        """Releases the callers that wait for this upstream, as it will give no verdict soon."""
         self._waiters.release_all(self._name)
 
     async def run(self) -> None:
-        """Delivers until it is told to stop, and what is under way then has ended."""
+        """Delivers until `stopping` is set and what is under way has ended."""
         try:
             while not self.stopping or self._under_way:
                 self._wake.clear()
                 pause_for = POLL if self.stopping else await self._looked()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), pause_for)
-        except asyncio.CancelledError:  # it took too long
+        except asyncio.CancelledError:  # the time to stop is over
             for task in self._under_way.values():
                 task.cancel()
             await asyncio.gather(*self._under_way.values(), return_exceptions=True)
             raise
 
     async def _looked(self) -> float:
-        """Looks into the outbox; answers how many seconds nothing further will be due."""
+        """Starts what is due; returns the seconds until it should look again, also where the store cannot be read."""
         try:
             if not self._is_resumed:
                 await self.gate.resume()
@@ -140,7 +140,7 @@ class Lanes:
     # --- what is due ---------------------------------------------------------------------------------------
 
     async def _turn(self) -> float:
-        """Starts what is due; answers how many seconds nothing further will be."""
+        """Starts what is due; returns the seconds until more may be."""
         await self.gate.hear()
         await self._hear_of_keys()
         free, wait = self.gate.room(len(self._under_way))
@@ -156,10 +156,10 @@ class Lanes:
         is_rated = client.upstream.rate is not None
         if is_rated and (idle := await self._idle(client.upstream, now)) > 0:
             return idle
-        claimed = time.monotonic()  # not after the commit: the lease runs by then, though this process may stand still
+        claimed = time.monotonic()  # before the commit: the lease runs from there, though this process may freeze
         shipments, next_due, wait = await (self._store.write(work) if is_rated else self._store.take(work))
         self._idle_until = time.monotonic() + wait if client is self.client else 0.0
-        while client is not self.client:  # it was replaced meanwhile: its words are not the new one's
+        while client is not self.client:  # replaced meanwhile: prepare again in the terms of the new configuration
             client, rows = self.client, [one.delivery for one in shipments]
             shipments = await self._store.read(
                 partial(self._all_prepared, rows=rows, upstream=client.upstream, now=now)
@@ -177,8 +177,8 @@ class Lanes:
         return POLL if next_due is None else min(POLL, max(0.001, (next_due - now) / 1000))
 
     async def _idle(self, upstream: Upstream, now: int) -> float:
-        """How many seconds nothing will be due. What is taken of a rate is written down, on the disk: where nothing is
-        due nothing is taken, or hundreds of upstreams that have nothing to do would write all the time."""
+        """Seconds until a delivery is due. Taking from a rate is a write to the disk, so it is not done while nothing
+        is due: otherwise hundreds of idle upstreams would write all the time."""
         first = await self._store.read(lambda tx: tx.next_due(upstream.name, EVER))
         return POLL if first is None else min(POLL, (first - now) / 1000)
 
@@ -192,7 +192,7 @@ class Lanes:
         else:
             asked = free
         rows: list[DeliveryRow] = []
-        if asked and (fresh or self.gate.is_open):  # a probe is best made with what has not failed yet
+        if asked and (fresh or self.gate.is_open):  # the best probe is a delivery that has not failed yet
             rows = tx.claim(upstream.name, now, asked, taken=taken, ranked=upstream.rate is not None, fresh=True)
         if asked and not rows and not fresh:
             rows = tx.claim(upstream.name, now, asked, taken=taken, ranked=upstream.rate is not None)
@@ -205,7 +205,8 @@ class Lanes:
         return [self._prepared(tx, row, upstream, now) for row in rows]
 
     def _prepared(self, tx: Tx, row: DeliveryRow, upstream: Upstream, now: int) -> Shipment:
-        """What a delivery is now; one that cannot even be prepared is poison, and must not stop the others."""
+        """Prepares a delivery; one whose preparation fails unexpectedly becomes a dead letter, so that it does not stop
+        the others."""
         try:
             return prepare(tx, row, upstream, now, self._waiters.is_strict(row.command))
         except StoreError:
@@ -238,8 +239,8 @@ class Lanes:
             self.wake()
 
     async def _attempt(self, shipment: Shipment, client: Client) -> None:
-        """One attempt, with the client that was in use when it was prepared, whatever is in use when it ends. Raises
-        `NotOurs` where somebody else may have the delivery before anything was sent."""
+        """Makes one attempt, with the client that the delivery was prepared for, even if it is replaced meanwhile.
+        Raises `NotOurs` if another replica may have the delivery before anything was sent."""
         if not self._is_held(shipment.delivery):
             raise NotOurs
         entry = key_entry(shipment.delivery.lane)
@@ -269,7 +270,8 @@ class Lanes:
             self._waiters.verdict(delivery.command, delivery.upstream, verdict)
 
     async def _run_safely(self, shipment: Shipment, client: Client, started: int) -> Ended:
-        """Runs the call; a fault of ours is tried again like an upstream's, and ends like one."""
+        """Runs the call; after an unexpected exception, a bug of ours, it is tried again as after a fault of the
+        upstream, and given up as late."""
         try:
             return await self._run(shipment, client, started)
         except (StoreError, NotOurs):
@@ -277,10 +279,11 @@ class Lanes:
         except Exception as error:
             log.exception("delivery.failed", upstream=self._name, delivery=shipment.delivery.id)
             again = Again(reason=f"the gateway failed: {type(error).__name__}", code=ProblemKind.INTERNAL)
-            return Ended(again, None, shipment.operation is Operation.CREATE)
+            # a request was sent, for all we know: the rate must not get it back
+            return Ended(again, None, shipment.operation is Operation.CREATE, requests=1)
 
     async def _run(self, shipment: Shipment, client: Client, started: int) -> Ended:
-        """Runs the call. A create whose answer was lost before is looked for first: it may be there already."""
+        """Runs the call. For a create whose answer was lost before, first looks whether the alert is there already."""
         assert shipment.sending is not None
         entry = key_entry(shipment.delivery.lane)
         call = client.upstream.dialect.outbound.calls[shipment.operation](shipment.sending)
@@ -288,7 +291,7 @@ class Lanes:
         if shipment.operation is not Operation.CREATE:
             return await client.run(call, shipment.via, entry, is_held, _mark(shipment))
         requests, in_vain = 0, False
-        if shipment.tried_at is not None and not shipment.delivery.seen:  # a receipt is asked about instead
+        if shipment.tried_at is not None and not shipment.delivery.seen:  # the call asks about a receipt instead
             looked = await look(client, self._store, shipment.sending, shipment.tried_at, started, entry)
             requests, in_vain = looked.requests, looked.in_vain
             if looked.ended is not None:
@@ -299,7 +302,7 @@ class Lanes:
             looked = await look(client, self._store, shipment.sending, started, started, entry)
             requests += looked.requests
             nameless = Again(reason=f"{ended.status} without an id", code=Code.NO_ID)
-            in_doubt = Ended(nameless, ended.status, is_ambiguous=True)  # it stays so until somebody could look
+            in_doubt = Ended(nameless, ended.status, is_ambiguous=True)  # until it could be looked for
             ended = looked.ended if looked.ended and looked.ended.looked_up else in_doubt
         return structs.replace(ended, requests=requests, in_vain=in_vain)
 
@@ -312,7 +315,7 @@ class Lanes:
         outcome = ended.outcome if ended else None
         assert not isinstance(outcome, Held)
         if isinstance(outcome, Changed) and not self._waiters.is_strict(delivery.command):
-            # nobody waits any more: the next attempt lays over
+            # the caller waits no more: the next attempt overwrites
             outcome = Again(reason=outcome.reason, after=0.0, code=ProblemKind.CONFLICT)
         is_fault = ended is not None and ended.is_fault
         pause_for = int(self._pause(delivery, outcome, is_fault=is_fault) * 1000)
@@ -332,7 +335,7 @@ class Lanes:
                 rates.keep_budget(tx, upstream, budget)
             if self._store.lease is not None and verdict.state != "again":
                 tx.tell(f"verdict {delivery.command}")
-                if tx.last_waiting(delivery.upstream, delivery.lane):  # whoever has the next one may go on
+                if tx.last_waiting(delivery.upstream, delivery.lane):  # the replica that has the next one may send it
                     tx.tell(f"wake {delivery.upstream}")
             return verdict
 
@@ -344,7 +347,7 @@ class Lanes:
         return verdict
 
     def _note(self, came_to: str, delivery: DeliveryRow, code: str, reason: str, took: float) -> None:
-        """Counts an attempt and logs it, under the id of the request: whoever has that finds every one."""
+        """Counts an attempt and logs it with the id of the request, by which all attempts of a request can be found."""
         self._metrics.attempt(self._name, came_to, code, took)
         say = log.warning if came_to == "dead" else log.info
         say(
@@ -362,8 +365,8 @@ class Lanes:
         )
 
     def _pause(self, delivery: DeliveryRow, outcome: object, *, is_fault: bool) -> float:
-        """Seconds until the next attempt. While the gate is shut it is the gate that says when, to whatever failed
-        for the upstream's sake."""
+        """Seconds until the next attempt. While the gate is shut, the gate decides when a delivery is tried again that
+        failed by a fault of the upstream."""
         if isinstance(outcome, Pending):
             return outcome.after
         asked = outcome.after if isinstance(outcome, Again) else None
@@ -372,7 +375,8 @@ class Lanes:
         return pause(self._upstream.retry, delivery.attempts, asked, random.random)
 
     async def _recorded(self, work: Callable[[Tx], T]) -> T:
-        """Writes an outcome down. What was sent is not sent again because the store is full: it waits until it can."""
+        """Records an outcome. If the store fails, it tries again until it succeeds or the gateway stops: what was sent
+        is not to be sent again because the store is full."""
         while True:
             try:
                 return await self._store.write(work)
@@ -382,15 +386,16 @@ class Lanes:
                 log.error("delivery.unrecorded", upstream=self._name, reason=str(error))
                 await asyncio.sleep(1.0)
 
-    # --- keys of which there are many ----------------------------------------------------------------------
+    # --- upstreams with one key per entry ------------------------------------------------------------------
 
     def _held_for(self, entry: str, client: Client, known: int) -> float:
-        """Seconds for which a key, as it is `known` by its fingerprint, is still held, where the upstream has one per
-        entry."""
+        """Seconds for which the key of an entry, with the fingerprint `known`, is still held; 0 where the upstream has
+        only one key."""
         return self.held.wait(entry, known, time.monotonic()) if client.upstream.has_many_keys else 0.0
 
     async def _hear_of_keys(self) -> None:
-        """Holds no key any more with which another replica got through: there may be nothing left to try it with."""
+        """Releases held keys with which another replica has delivered since: there may be nothing left here to try them
+        with."""
         now = time.monotonic()
         if self._store.lease is None or now - self._heard_at < HEAR_EVERY:
             return
@@ -403,14 +408,14 @@ class Lanes:
                 log.info("key.back", upstream=self._name, entry=entry or "else", reason="another replica got through")
 
     def _but_for_its_key(self, entry: str, client: Client, known_then: int, ended: Ended) -> Ended:
-        """An end as the whole upstream has to take it: where it has many keys, the refusal of one is a verdict on that
-        key alone, as it was when it was sent: one that was replaced since is to be tried at once."""
+        """How an attempt ended, as far as it concerns the whole upstream. Where that has many keys, a refusal concerns
+        only the key that was sent: that is held, and one that has replaced it since is to be tried at once."""
         if not client.upstream.has_many_keys:
             return ended
         if isinstance(ended.outcome, Held) and not ended.is_certificate:
             if self.held.hold(entry, known_then, time.monotonic(), self._now()):
                 log.error("key.held", upstream=self._name, entry=entry or "else", reason=ended.outcome.reason)
-            asked = ended.requests if ended.outcome.status else 0  # without a key nobody was asked
+            asked = ended.requests if ended.outcome.status else 0  # without a key nothing was sent
             refused = Rejected(reason=ended.outcome.reason)
             return structs.replace(ended, is_fault=False, outcome=refused, requests=asked)
         if not ended.is_fault and not isinstance(ended.outcome, Held) and self.held.accepted(entry):
@@ -418,7 +423,7 @@ class Lanes:
         return ended
 
     async def _put_off(self, shipment: Shipment, seconds: float) -> None:
-        """What is due while its key is held waits, without an attempt."""
+        """Makes a delivery whose key is held wait longer, without an attempt."""
         delivery = shipment.delivery
         pause_for = int(self.held.pause(key_entry(delivery.lane), seconds) * 1000)
 
@@ -434,7 +439,8 @@ class Lanes:
     async def _hold(
         self, shipment: Shipment, upstream: Upstream, ended: Ended, held: Held, started: int, took: float
     ) -> None:
-        """Never a verdict on an alert: it goes on waiting, and the upstream is left alone."""
+        """Records that the upstream, or a key, is held. This is never a verdict on an alert: the delivery goes on
+        waiting."""
         delivery = shipment.delivery
         verdict = Verdict(state="again", reason=f"held: {held.reason}", code=held.code)
 
@@ -462,7 +468,7 @@ async def _close(client: Client, using: list[asyncio.Task[None]]) -> None:
 
 
 def _mark(shipment: Shipment) -> str:
-    """What the next gateway knows a repeat by that would pass for something new: a comment has no key of its own."""
+    """The mark by which a gateway upstream recognises a repeat: only for comments, which have no key of their own."""
     return str(shipment.delivery.id) if shipment.operation is Operation.COMMENT else ""
 
 

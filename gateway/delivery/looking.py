@@ -1,7 +1,7 @@
-"""Looking before writing again: a create whose answer was lost may have made something at the upstream.
+"""Looks for an alert at the upstream before creating it again: a create whose answer was lost may have made it.
 
 An object found there is ours only if its content equals what was sent, it was created after the first attempt
-began (less a minute, as clocks differ), and no alert is known by its id; two candidates are none. It must not know
+began (less a minute, as clocks differ), and no alert is known by its id; two candidates count as none. It must not know
 any vendor.
 """
 
@@ -19,19 +19,19 @@ from gateway.values import from_millis
 
 CLOCKS_DIFFER_MS = 60_000
 LONGEST_IN_DOUBT_MS = 30_000
-"""So long is a list that nobody can read asked for again."""
+"""Milliseconds during which an unreadable list is asked for again."""
 
 
 def lacks_id(ended: Ended, upstream: Upstream) -> bool:
-    """Whether something was made there that nobody could ever address."""
+    """Whether the upstream says that it made something, but gave no id to address it by."""
     by_id = upstream.dialect.outbound.addressed_by == "id"
     return by_id and isinstance(ended.outcome, Delivered) and not ended.outcome.ids.get("id")
 
 
 class Looked(Struct, frozen=True):
-    """What looking came to: the object that an earlier attempt made, as an outcome, or why it has to be looked for
-    again; None where there is none, or no way to look. `in_vain` says that what can be seen does not show whether it is
-    there; `requests` how many it took."""
+    """The result of looking. `ended` is the object that an earlier attempt made, as an outcome, or why it has to be
+    looked for again; None if there is none, or no way to look. `in_vain` says that what can be seen does not show
+    whether the object is there; `requests` is how many it took."""
 
     ended: Ended | None = None
     in_vain: bool = False
@@ -39,15 +39,15 @@ class Looked(Struct, frozen=True):
 
 
 async def look(client: Client, store: Store, sending: Sending, since: int, now: int, entry: str = "") -> Looked:
-    """Looks for the object that an attempt made which began at `since`. A list that is none, or longer than is read,
-    says nothing about what is in it: it is asked for again for half a minute, as a page that comes twice is better than
-    one that never comes."""
+    """Looks for the object that an attempt made which began at `since` (milliseconds). An answer that is no list, or
+    one longer than is read, says nothing about the object: it is asked for again for half a minute only, as a page that
+    comes twice is better than one that never comes."""
     outbound = client.upstream.dialect.outbound
     if outbound.list is None:
         return Looked()
     ended = await client.run(outbound.list(sending), entry=entry)
     if isinstance(ended.outcome, Held) and ended.outcome.status == 403:
-        # a key may write and not read; whether it may write, the create itself is told
+        # a key may be allowed to write and not to read; whether it may write, the create itself shows
         return Looked(in_vain=True, requests=ended.requests)
     if isinstance(ended.outcome, Again | Held):
         return Looked(ended, requests=ended.requests)
@@ -56,7 +56,7 @@ async def look(client: Client, store: Store, sending: Sending, since: int, now: 
             again = Again(reason=getattr(ended.outcome, "reason", "the list could not be read"))
             return Looked(structs.replace(ended, outcome=again), requests=ended.requests)
         return Looked(in_vain=True, requests=ended.requests)
-    listed = {found.id: found for found in ended.outcome.alerts}  # one that is listed twice is one
+    listed = {found.id: found for found in ended.outcome.alerts}  # one listed twice counts once
     said = _said(sending, client.upstream)
     alike = [found for found in listed.values() if _is_alike(found, said, since)]
     party = client.upstream.name
@@ -68,7 +68,7 @@ async def look(client: Client, store: Store, sending: Sending, since: int, now: 
 
 
 def _is_unread(ended: Ended) -> bool:
-    """Whether there is such a list, and only nobody could read it."""
+    """Whether the upstream has such a list, but its answer could not be read."""
     return ended.status is not None and ended.status < 300
 
 
@@ -87,8 +87,8 @@ def _is_alike(found: FoundAlert, said: tuple[Flat, Flat], since: int) -> bool:
 
 
 def _said(sending: Sending, upstream: Upstream) -> tuple[Flat, Flat]:
-    """What was sent, and what a gateway that stands there makes of it with what is carried: of that it shows what the
-    vendor's words can say."""
+    """What was sent, and the same with the carried fields restored, as a gateway at the other end does: that one lists
+    the restored values as far as the vendor's fields can hold them."""
     reading = upstream.destination.mapping.interpret(sending.body, side="reply")
     meant = reading.whole()
     return meant, restore(meant, reading.carried)

@@ -1,5 +1,5 @@
-"""Looking up the names of upstreams, each in threads of its own: a name service that hangs for one upstream must not
-keep another's lookups waiting, nor the process from ending. It must not know what the names are for.
+"""Resolves the host names of upstreams, each lookup in a thread of its own: a name service that hangs for one upstream
+must not delay another's lookups, nor keep the process from ending. It must not know what the names are for.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ _NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 
 
 class OwnResolver(AbstractResolver):
-    """The system's name service, asked in a thread that nobody else waits for. Of several addresses another one is the
-    first each time: one that takes connections and answers nobody would be tried for ever."""
+    """Asks the system's name service in a thread per lookup. Several addresses are rotated each time: one that accepts
+    connections but never answers would be tried for ever otherwise."""
 
     def __init__(self) -> None:
         self._asked = 0
@@ -43,7 +43,7 @@ class OwnResolver(AbstractResolver):
         return [_result(host, info) for info in infos[first:] + infos[:first]]
 
     async def close(self) -> None:
-        """Nothing is kept open."""
+        """Does nothing: nothing is kept open."""
 
 
 def _hand_over(
@@ -60,12 +60,12 @@ def _hand_over(
     try:
         loop.call_soon_threadsafe(settle)
     except RuntimeError:
-        return  # the loop has ended, and with it whoever asked
+        return  # the loop has ended, and the caller with it
 
 
 def _result(hostname: str, info: Any) -> ResolveResult:
     family, _, proto, _, address = info
     host = str(address[0])
-    if family == socket.AF_INET6 and len(address) > 3 and address[3]:  # a link's own address needs its link
+    if family == socket.AF_INET6 and len(address) > 3 and address[3]:  # a link-local address needs its scope id
         host = socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]
     return ResolveResult(hostname=hostname, host=host, port=address[1], family=family, proto=proto, flags=_NUMERIC)

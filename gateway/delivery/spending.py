@@ -1,5 +1,5 @@
-"""What is read at upstreams counts in their rate, as what is told does: vendors count both. It is written down behind
-whoever waits for the answer, who must not wait for a disk as well. It must not know any vendor.
+"""Charges reads from upstreams to their rate, as vendors count reads and writes alike. This is stored in the
+background, so that the caller who waits for the read does not wait for a disk as well. It must not know any vendor.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gateway.store import Store
 
 
 class Spending:
-    """The requests that read, of which the store has not heard yet: one note under way for each upstream."""
+    """The reads not yet stored, with at most one write under way for each upstream."""
 
     def __init__(self, store: Store, now: Callable[[], int]) -> None:
         self._store = store
@@ -26,7 +26,7 @@ class Spending:
         self._telling: dict[str, asyncio.Task[None]] = {}
 
     def note(self, upstream: Upstream, requests: int) -> None:
-        """Counts requests that read."""
+        """Counts reads from an upstream."""
         if upstream.rate is None or not requests:
             return
         self._untold[upstream.name] += requests
@@ -37,7 +37,7 @@ class Spending:
         try:
             while requests := self._untold.pop(upstream.name, 0):
                 work = partial(spend, upstream=upstream, now=self._now(), requests=requests)
-                with contextlib.suppress(StoreError):  # it was read all the same
+                with contextlib.suppress(StoreError):  # the read has succeeded all the same
                     await self._store.write(work)
         finally:
             del self._telling[upstream.name]

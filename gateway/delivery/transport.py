@@ -1,7 +1,7 @@
-"""The HTTP client: one request to one upstream, bounded in time and in what is read back.
+"""The HTTP client: one request to one upstream, bounded in time and in the size of the answer that is read.
 
-Redirects are not followed, nothing of an alert is ever fetched, and addresses come from the configuration alone.
-It must not know what the requests mean.
+Redirects are not followed, no URL in an alert is ever fetched, and addresses come from the configuration alone. It must
+not know what the requests mean.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 CLIENT = "gateway.delivery.connections"
-"""Imported when something is first sent."""
+"""The module imported when something is first sent."""
 
 
 class Unreachable(Exception):
-    """No answer: `sent` says whether the upstream may have taken the request all the same, `is_certificate` that
-    its certificate was refused, `is_shut` that a proxy does not let us through with the credentials we have."""
+    """No answer came: `sent` says whether the upstream may have received the request all the same, `is_certificate`
+    that its certificate was refused, `is_shut` that a proxy refused our credentials or demands some."""
 
     def __init__(self, reason: str, *, sent: bool, is_certificate: bool = False, is_shut: bool = False) -> None:
         super().__init__(reason)
@@ -35,13 +35,13 @@ class Unreachable(Exception):
 
 
 class Progress:
-    """How far a request came: whether any of it was sent."""
+    """How far a request got: whether any of it was sent."""
 
     sent = False
 
 
 class Transport:
-    """Requests to one upstream at `url`, each ended after `timeout` seconds whatever happens."""
+    """Sends requests to the upstream at `url`, each ended after `timeout` seconds whatever happens."""
 
     def __init__(self, url: str, timeout: float, concurrency: int, reach: Reach | None = None) -> None:
         self._url = url
@@ -61,9 +61,9 @@ class Transport:
         progress = Progress()
         try:
             self._reach.look()
-        except (ValueError, OSError) as error:  # nothing was ever sent, and the files are just gone, or no pair
+        except (ValueError, OSError) as error:  # nothing was ever sent: the certificate files are missing, or no pair
             raise Unreachable(str(error), sent=False) from None
-        connections = self._made or await self._connections()  # what importing takes is nobody else's delay
+        connections = self._made or await self._connections()  # outside the timeout: it may import
         try:
             async with asyncio.timeout(self._timeout):
                 return await connections.exchange(request, headers, progress)
@@ -72,7 +72,8 @@ class Transport:
             raise Unreachable(f"{what} within {self._timeout:g} s", sent=progress.sent) from None
 
     async def _connections(self) -> Connections:
-        """Made with the first request, in turn; others are served while the client is imported."""
+        """The connections, made with the first request by one caller at a time. The client is imported in a thread, so
+        that the event loop is not blocked."""
         async with self._making:
             if self._made is None:
                 client = await asyncio.to_thread(importlib.import_module, CLIENT)

@@ -1,9 +1,8 @@
-"""Large bodies, of hundreds of alerts each: few of them are worked on at a time.
+"""Bounds the work on large bodies, of hundreds of alerts each: only a few are processed at a time.
 
-What is made of one takes more than ten times its size for as long as it is worked on, and reading one takes a while. In
-a storm many come at once: as bytes they wait for their turn, in the order in which they came, and they are read in a
-thread, one at a time, so that whoever sends a single alert meanwhile is not kept waiting. It must not know what is in
-them.
+What is made of a body takes more than ten times its size while it is processed, and reading one takes a while. In a
+storm many arrive at once: they wait as bytes, first come first served, and are read in a thread, one at a time, so that
+callers that send a single alert are not delayed. It must not know what is in the bodies.
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ T = TypeVar("T")
 LARGE = 64 * 1024
 """Bytes from which on a body is a large one."""
 WORKED_ON = 2 * 1024 * 1024
-"""Bytes of large bodies that are worked on at a time; one that is larger than that is worked on alone."""
+"""Bytes of large bodies that are processed at the same time; a larger body is processed alone."""
 GIVES_WAY = 5.0
-"""Seconds after which one no longer keeps others from being worked on: by then it waits for what upstreams say to it,
-and of one that is slow everybody behind it, whoever theirs is, would wait as well."""
+"""Seconds after which a body no longer counts against `WORKED_ON`: by then its request waits for upstreams, and one
+slow upstream would hold up every body behind it, whatever upstreams those go to."""
 WAITING = 32 * 1024 * 1024
-"""Bytes of large bodies beyond which no further one may wait."""
+"""Bytes of waiting large bodies from which on a further one is refused."""
 LATER = 10
-"""Seconds after which a sender is to come again for whom there is no room to wait."""
+"""Seconds after which a sender that was refused for lack of room is told to try again."""
 
 
 class Bulk:
-    """The large bodies that are worked on, and those that wait for that."""
+    """The large bodies that are being processed, and the queue of those that wait for their turn."""
 
     def __init__(self) -> None:
         self._under_way = 0
@@ -41,8 +40,8 @@ class Bulk:
 
     @contextlib.asynccontextmanager
     async def turn(self, size: int) -> AsyncIterator[None]:
-        """Waits until a body of this size may be worked on, which is within the block. Raises `Problem` where too much
-        waits already."""
+        """Waits until a body of this size may be processed, which is then done within the block. Raises `Problem` if
+        too much waits already."""
         if self._under_way - self._inside >= WAITING:
             raise Problem(ProblemKind.OVERLOADED, "too many large requests are under way; try again", retry_after=LATER)
         place = object()
@@ -64,19 +63,19 @@ class Bulk:
         return sum(self._worked_on.values())
 
     def _leave(self, place: object) -> None:
-        """Makes room for the next one. Who still waits for upstreams counts as one that waits."""
+        """Makes room for the next body. A request that still waits for upstreams counts as waiting from now on."""
         self._worked_on.pop(place, None)
         self._left.set()
 
     async def read(self, read: Callable[[], T]) -> T:
-        """Reads something of a large body beside the event loop."""
+        """Runs `read`, which reads a large body, in a thread; one at a time."""
         async with self._reader:
             return await asyncio.to_thread(read)
 
 
 @contextlib.contextmanager
 def _later(seconds: float, work: Callable[[], None]) -> Iterator[None]:
-    """Does something if the block takes so long."""
+    """Calls `work` if the block takes longer than that."""
     timer = asyncio.get_running_loop().call_later(seconds, work)
     try:
         yield

@@ -1,4 +1,4 @@
-"""How much of a request is taken in: bytes, depth and time. It must not know any vendor."""
+"""Reads, inflates and decodes a request's body within limits of size, depth and time. It must not know any vendor."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from gateway.errors import Problem, ProblemKind, invalid
 from gateway.outcome import CHARSET
 
 DEPTH = 64
-"""So deep may a body be nested."""
+"""How deep a body may be nested."""
 BODY_SECONDS = 30.0
 """Seconds from the headers to the end of the body."""
 WHOLE = "alert_gateway.whole"
-"""The extension in the scope of a request of which nothing is still to come."""
+"""The extension in the ASGI scope of a request that has arrived completely."""
 DROPPED = 8 * 1024 * 1024
-"""So much of the rest of a request that was answered early is read and dropped, so that the caller sees the answer."""
+"""Bytes of the rest of a request answered early that are read and dropped, so that the caller sees the answer."""
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.?)*+(?:"|\Z)', re.DOTALL)
-"""A string, or what there is of one that never ends: every quote begins a match, so that nothing is read twice."""
+"""A JSON string, or the rest of one that never ends: every quote begins a match, so that nothing is read twice."""
 
 _BRACKETS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _NEITHER = bytes(set(range(256)) - set(b'[]{}"'))
 _LONG_NUMBER = re.compile(rb"\d{19}")
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
-"""What may be half of a character that takes two."""
+"""An escaped UTF-16 surrogate, whose other half may be missing."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
 
 async def read_body(receive: Receive, limit: int, *, is_here: bool = False) -> bytes:
-    """The whole body; raises `Problem` where it is too large or too slow, `ConnectionError` where the caller left. One
-    that `is_here` already needs no clock."""
+    """Returns the whole body; raises `Problem` if it is too large or too slow, `ConnectionError` if the caller left.
+    One that `is_here` already needs no timeout."""
     if is_here:
         return await _read(receive, limit)
     try:
@@ -76,7 +76,8 @@ async def _more(receive: Receive) -> Message:
 
 
 def inflate(body: bytes, encoding: str, limit: int) -> bytes:
-    """The body as it was before the Content-Encoding; raises `Problem` where it is unknown, broken, or too large."""
+    """Returns the body without its Content-Encoding; raises `Problem` if that is unknown, or the body broken or too
+    large."""
     name = encoding.strip().lower()
     if name in ("", "identity"):
         return body
@@ -95,7 +96,7 @@ def inflate(body: bytes, encoding: str, limit: int) -> bytes:
 
 
 def decode(body: bytes, content_type: str = "") -> Any:
-    """The body as JSON, `UNSET` where it is empty; raises `Problem` that says what is wrong with it."""
+    """Returns the body decoded as JSON, `UNSET` if it is empty; raises a `Problem` that says what is wrong with it."""
     try:
         return _decode(body)
     except Problem:
@@ -105,9 +106,10 @@ def decode(body: bytes, content_type: str = "") -> Any:
 
 
 def _readable(body: bytes, content_type: str) -> bytes | None:
-    """JSON whose characters are no UTF-8, so that no page is lost for an umlaut: in the charset that its type names, or
-    in ISO 8859-1 where it names none, as PowerShell and shells send it; with halves of characters, which JavaScript
-    leaves where it cuts an emoji, and Python in the place of bytes that it could not read. `None` where it is not."""
+    """Returns JSON that is not valid UTF-8 as UTF-8, so that no page is lost for an umlaut; `None` if that fails. It is
+    read in the charset that its type names, or in ISO 8859-1 if none is named, as PowerShell and shells send it. Lone
+    surrogates are replaced: JavaScript leaves them where it cuts an emoji, and Python in place of bytes that it could
+    not read."""
     named = CHARSET.search(content_type)
     charset = named[1] if named else "iso-8859-1"
     try:
@@ -115,7 +117,7 @@ def _readable(body: bytes, content_type: str) -> bytes | None:
         if _HALF.search(body) is None:
             if named is None:
                 return None
-            text = body.decode(charset, "replace")  # of ASCII alone UTF-16 is UTF-8 as well, and no JSON
+            text = body.decode(charset, "replace")  # UTF-16 of ASCII alone is valid UTF-8 too, but no JSON
     except UnicodeDecodeError:
         text = body.decode(charset, "replace").removeprefix("\ufeff")
     try:
@@ -141,7 +143,7 @@ def _decode(body: bytes) -> Any:
 
 
 def _within_64_bits(value: Any) -> bool:
-    """Whether a receiver could take every number: one that no vendor's client could decode is refused here."""
+    """Whether every integer fits into 64 bits: one that no vendor's client could decode is refused here."""
     if isinstance(value, dict):
         return all(_within_64_bits(inner) for inner in value.values())
     if isinstance(value, list):
@@ -150,10 +152,10 @@ def _within_64_bits(value: Any) -> bool:
 
 
 def deeper_than(body: bytes, depth: int) -> bool:
-    """Whether brackets outside of strings are nested deeper than that."""
+    """Whether brackets outside strings are nested deeper than `depth`."""
     if body.count(b"[") + body.count(b"{") <= depth:
         return False
-    if b"\\" not in body:  # then every quote begins or ends a string, and what else is in one need not be looked at
+    if b"\\" not in body:  # then every quote begins or ends a string: all but quotes and brackets can go
         body = body.translate(None, _NEITHER)
     brackets = _STRING.sub(b"", body).translate(None, _NOT_BRACKETS)
     steps = memoryview(brackets.translate(_BRACKETS)).cast("b")

@@ -1,8 +1,8 @@
-"""Which dialect and route a path belongs to: below `/<dialect>/`, or at the root by the vendors' own paths, where the
-name that the request was sent to may decide whose. What a proxy has before `/<dialect>/` is passed over.
+"""Finds the dialect and route of a path: below `/<dialect>/`, or at the root by the vendors' own paths, where the Host
+header may decide between dialects. A proxy's prefix before `/<dialect>/` is skipped.
 
-Paths are taken as real senders write them: doubled and trailing slashes, a trailing blank, percent-encoded ids. It
-must not know any vendor.
+Paths are taken as real senders write them: doubled and trailing slashes, a trailing blank, percent-encoded ids. It must
+not know any vendor.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gateway.listening import host_in
 
 
 class Match(Struct, frozen=True):
-    """A route of an inbound, the variables of its path, and what stood before that."""
+    """The inbound and the route of a request, the variables of its path, and any proxy's prefix before them."""
 
     inbound: Inbound
     route: Route
@@ -30,14 +30,15 @@ class Match(Struct, frozen=True):
 
 @dataclass
 class _Place:
-    """What is served at one shape of path, by method: the inbound, the route, and its names for the variables."""
+    """What is served at one shape of path, by method: the inbound, the route, and the names of its variables."""
 
     by_method: dict[str, tuple[Inbound, Route, tuple[str, ...]]] = field(default_factory=dict)
 
 
 class Paths:
-    """Every route that is served. Below `/<dialect>` under every name; at the root of a name that inbounds have as
-    their own theirs alone, at every other root those of the inbounds that have none."""
+    """Every route that is served. Below `/<dialect>` it is served under every host name. At the root of a host name
+    that inbounds claim (`hosts`) only their routes are served, at every other root those of the inbounds that claim
+    none."""
 
     def __init__(self, inbounds: Iterable[Inbound]) -> None:
         self._inbounds = {inbound.dialect.name: inbound for inbound in inbounds}
@@ -67,15 +68,16 @@ class Paths:
         return Match(inbound, route, dict(zip(names, values, strict=True)), prefix)
 
     def _split(self, raw_path: str) -> tuple[str, str]:
-        """What a proxy that serves several things under one name has before `/<dialect>`, where it passes that on, and
-        the rest; nothing before it where no part of the path is a dialect's name."""
+        """Splits a path into the prefix before `/<dialect>`, as a proxy that serves several things under one name may
+        pass it on, and the rest; the prefix is empty if no part of the path is a dialect's name."""
         parts = _parts(raw_path)
         at = next((at for at, part in enumerate(parts) if part in self._inbounds), 0)
         return "".join(f"/{part}" for part in parts[:at]), "".join(f"/{part}" for part in parts[at:])
 
     def nearest(self, raw_path: str, host: str = "") -> Inbound | None:
-        """Whose words fit a path that nobody serves: the dialect it begins with, else the one whose paths begin alike,
-        and where none does so the first that it names."""
+        """Returns the inbound in whose words to refuse a path that nobody serves: the dialect that the path begins
+        with, else the one that has the path with the longest common beginning; if there is none, the first dialect
+        named anywhere in the path, else the first of all."""
         parts = tuple(unquote(part) for part in _parts(raw_path))
         if parts and parts[0] in self._inbounds:
             return self._inbounds[parts[0]]
@@ -90,7 +92,7 @@ class Paths:
 
 
 class _Places:
-    """What is served under one name, by the shape of its path: literal parts, and `{}` for variables."""
+    """The routes served under one host name, by the shape of their paths: literal parts, and `{}` for variables."""
 
     def __init__(self, inbounds: list[Inbound], at_root: list[Inbound]) -> None:
         self.at_root = at_root
@@ -114,12 +116,12 @@ class _Places:
             self._written_out["/" + "/".join(parts)] = place
 
     def find(self, raw_path: str) -> tuple[_Place | None, tuple[str, ...]]:
-        """What is at a path, and the values of its variables. Nearly all senders write a path as it is documented:
-        where it has no variables, it need not be taken apart."""
+        """Returns what is served at a path, and the values of its variables. Nearly all senders write a path as
+        documented: one without variables is looked up whole, without being split."""
         if raw_path in self._written_out:
             return self._written_out[raw_path], ()
         decoded = tuple(unquote(part) for part in _parts(raw_path))
-        if decoded in self._places and "{}" not in decoded:  # which somebody may have put in a variable's place
+        if decoded in self._places and "{}" not in decoded:  # a literal `{}` in a path would equal a shape
             return self._places[decoded], ()
         for shape, place in self._places.items():
             if len(shape) == len(decoded) and "{}" in shape:

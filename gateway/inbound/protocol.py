@@ -1,9 +1,9 @@
-"""The edge of the gateway: HTTP/1 as real senders and hostile ones speak it, before anything is known of its meaning.
+"""The HTTP/1 edge of the gateway: takes requests as real and hostile senders write them, before their meaning is known.
 
-uvicorn's protocol knows no limit for headers and no deadline for a request. Added here: headers are small and arrive
-in time, a request that could be read in two ways is refused, an offer to change the protocol is passed over, and of
-a request that was answered early so much is still read that its sender gets to see the answer. It must not know any
-vendor: whoever serves may put a function `words` into the lifespan's state to say a refusal in a vendor's words.
+uvicorn's protocol has no limit for headers and no deadline for a request. Added here: headers must be small and arrive
+in time, a request that could be read in two ways is refused, an offer to upgrade the protocol is ignored, and after an
+early answer enough of the request is still read that its sender gets to see the answer. It must not know any vendor:
+the application may put a function `words` into the lifespan's state to word a refusal as a vendor does.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from gateway.inbound.limits import DROPPED, WHOLE
 log = structlog.get_logger()
 
 Words = Callable[[str, Problem, str], Reply]
-"""Words a problem for a path, of which perhaps only the beginning is known, and the Host that was asked for."""
+"""Words a problem, given the path, of which perhaps only the beginning is known, and the Host header."""
 
 ONLY_ONCE = (b"host", b"content-length", b"transfer-encoding", b"content-encoding", b"authorization")
-"""Headers that mean something else to whoever takes the other one of two."""
+"""Headers that must not be repeated: proxies disagree on which of two values counts."""
 
 
 OTHERS = {
@@ -39,10 +39,11 @@ OTHERS = {
     b"PROXY ": "the PROXY protocol",
     b"\r\n\r\n\x00\r\nQUIT\n": "the PROXY protocol",
 }
-"""How a connection begins whose other end, a balancer mostly, was told to speak something else."""
+"""First bytes of protocols that are not HTTP/1.1, as sent mostly by balancers that are configured for them, and their
+names."""
 
 NOTHING = bytes(4)
-"""What the operating system says where nothing is to be read."""
+"""What the FIONREAD ioctl returns where nothing is to be read."""
 
 
 class _Refused(Exception):
@@ -52,60 +53,63 @@ class _Refused(Exception):
 
 
 class EdgeProtocol(HttpToolsProtocol):
-    """One connection. Its limits are attributes of the class, so that a subclass may have others."""
+    """One connection. Its limits are attributes of the class, so that a subclass can override them."""
 
     headers_most = 32 * 1024
-    """Bytes of the request line and headers, and of what comes without getting on: trailers, chunk extensions."""
+    """Bytes of the request line and headers, and of input that makes no progress: trailers, chunk extensions."""
 
     waiting_most = 32
-    """Requests that may wait behind another on one connection: thousands fit into what is read at once, and looking at
-    them all would keep everybody else waiting."""
+    """Pipelined requests that may wait behind another on one connection: thousands fit into what is read at once, and
+    parsing them all would keep everybody else waiting."""
 
     header_seconds = 10.0
-    """From a request's first byte, or the connection's beginning, to the end of its headers."""
+    """Seconds from a request's first byte, or the connection's beginning, to the end of its headers."""
 
     idle_seconds = 620
-    """Between two requests: longer than clients (Prometheus: 300) and balancers (Google's: 600) keep their connections,
-    so that it is they who close them and no request meets an end on its way; and no multiple of the times at which
-    programs repeat themselves."""
+    """Seconds for which a connection may be idle between requests: longer than clients (Prometheus: 300) and balancers
+    (Google's: 600) keep theirs, so that they close first and no request arrives at a connection that is being closed;
+    and no multiple of the intervals at which programs repeat themselves."""
 
     many, crowded_seconds = 500, 75
-    """Where so many connections are open, those that fall idle live for less: what is idle takes what others need."""
+    """From `many` open connections on, a connection may be idle for `crowded_seconds` only: idle ones take what others
+    need."""
 
     last_seconds = 1.0
-    """At the gateway's end, for the rest of the headers of a request that has begun to arrive."""
+    """Seconds, once the gateway stops, for the rest of the headers of a request that has begun to arrive."""
 
     linger_seconds = 10.0
-    """How long the rest of a request that was already answered is read and dropped."""
+    """Seconds for which the rest of a request that was already answered is read and dropped."""
 
     unread_seconds = 60.0
-    """How long a caller may read nothing of an answer that is not all on its way: it lies in memory until then."""
+    """Seconds for which a caller may read nothing of an answer that is not sent whole: the rest lies in memory until
+    then."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.url = b""
         self._edge: _Outgoing
-        self._has_begun = False  # something of a request is here, but not all of its headers
+        self._has_begun = False  # part of a request has arrived, but not all of its headers
         self._size = 0
         self._without_progress = 0
         self._dropped = 0
-        self._is_whole = True  # no request is partly here
+        self._is_whole = True  # no request is between the end of its headers and its own end
         self._is_refused = False
-        self._is_ending = False  # the next answer is the last one
+        self._is_ending = False  # the gateway stops: the next answer is the last one
         self._deadline: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
 
     # --- the connection ----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Starts the clock for the first request; the answers close the connection through `_Outgoing`."""
+        """Starts the timer for the first request's headers; answers go out, and the connection is closed, by
+        `_Outgoing`."""
         super().connection_made(transport)
         self._edge = _Outgoing(self, transport)
         self.transport = cast("asyncio.Transport", self._edge)
         self._wait_for_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stops the clocks: what they hold would be held until they strike."""
+        """Cancels the timers, which would keep the objects that they refer to alive until they fire."""
         self._stop_waiting()
         self._unset_keepalive_if_required()
         if self._unread is not None:
@@ -113,19 +117,19 @@ class EdgeProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """More is written than the caller reads: that is bounded in time."""
+        """Limits the time for which more is written than the caller reads."""
         super().pause_writing()
         self._unread = self.loop.call_later(self.unread_seconds, self._edge.abort)
 
     def resume_writing(self) -> None:
-        """The caller has read on."""
+        """Lifts that limit: the caller has read on."""
         if self._unread is not None:
             self._unread.cancel()
         super().resume_writing()
 
     def shutdown(self) -> None:
-        """Closes an idle connection at once, another after its answer; what was sent at the last moment gets one too,
-        though it may not have been read yet."""
+        """Closes an idle connection at once, a busy one after its answer. A request sent at the last moment is answered
+        too, though it may not have been read yet."""
         self._is_ending = True
         is_idle = self.cycle is None or self.cycle.response_complete
         if is_idle and (self._has_begun or self._has_unread()):
@@ -137,19 +141,19 @@ class EdgeProtocol(HttpToolsProtocol):
             self.abandon()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Closes a connection that was idle for long, unless it has just ceased to be."""
+        """Closes a connection that was idle for too long, unless something has just arrived."""
         if not self._has_unread():
             super().timeout_keep_alive_handler()
 
     def _has_unread(self) -> bool:
-        """Whether anything has arrived that is still with the operating system: closing now would throw it away."""
+        """Whether bytes have arrived that are still in the operating system's buffer: closing now would lose them."""
         socket = self.transport.get_extra_info("socket")
-        with contextlib.suppress(OSError, ValueError):  # it is closed already
+        with contextlib.suppress(OSError, ValueError):  # the socket is closed already
             return bool(fcntl.ioctl(socket.fileno(), termios.FIONREAD, NOTHING) != NOTHING)
         return False
 
     def abandon(self) -> None:
-        """Closes the connection whatever may still come."""
+        """Closes the connection, whatever may still arrive."""
         self._is_refused = True
         self._stop_waiting()
         self._edge.now()
@@ -173,7 +177,7 @@ class EdgeProtocol(HttpToolsProtocol):
     # --- bytes -------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Parses what came; refuses what cannot be read in exactly one way, or does not get on."""
+        """Parses the bytes that arrived; refuses what cannot be read in exactly one way, and what makes no progress."""
         self._unset_keepalive_if_required()
         if self._is_refused:
             self._drop(len(data))
@@ -198,7 +202,7 @@ class EdgeProtocol(HttpToolsProtocol):
             try:
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
-                # The parser takes what follows for another protocol: a new one is told the request without the offer.
+                # The parser takes what follows for another protocol: a new parser is fed the head without the offer.
                 head = self._without_offer()
                 self.parser = httptools.HttpRequestParser(self)
                 self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
@@ -208,7 +212,7 @@ class EdgeProtocol(HttpToolsProtocol):
                 return
 
     def _without_offer(self) -> bytes:
-        """The head that was parsed last, without its offer of another protocol."""
+        """Returns the head that was parsed last, without its offer to upgrade the protocol."""
         version = self.parser.get_http_version().encode("ascii")
         lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
         offer = (b"upgrade", b"http2-settings", b"connection")
@@ -230,7 +234,7 @@ class EdgeProtocol(HttpToolsProtocol):
             self._wait_for_headers()
 
     def on_url(self, url: bytes) -> None:
-        """The target, or a piece of it."""
+        """The request's target, or a piece of it."""
         self._count(len(url))
         super().on_url(url)
 
@@ -249,7 +253,7 @@ class EdgeProtocol(HttpToolsProtocol):
         return Problem(ProblemKind.HEADERS_TOO_LARGE, f"the headers are larger than {self.headers_most} bytes")
 
     def on_headers_complete(self) -> None:
-        """The headers are here: what is ambiguous is refused, else the request is served."""
+        """The headers are complete: an ambiguous request is refused, any other is served."""
         self._check()
         self._without_progress = 0
         if self.parser.should_upgrade():
@@ -265,7 +269,7 @@ class EdgeProtocol(HttpToolsProtocol):
         if self._is_ending:
             self.cycle.keep_alive = False
         if self.expect_100_continue:
-            # Whether the body follows an early answer is the sender's choice: what comes next could be either.
+            # After an early answer the sender may send the body or not: what comes next could be it or a new request.
             self.cycle.keep_alive = False
 
     def _check(self) -> None:
@@ -283,7 +287,7 @@ class EdgeProtocol(HttpToolsProtocol):
             raise _Refused(Problem(ProblemKind.MALFORMED, "the only transfer-encoding is chunked, of HTTP/1.1"))
 
     def on_body(self, body: bytes) -> None:
-        """A piece of the body; of a request that was answered already it is dropped."""
+        """A piece of the body; dropped if the request was answered already."""
         self._without_progress = 0
         if self.cycle.response_complete:
             self._drop(len(body))
@@ -291,7 +295,7 @@ class EdgeProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is whole."""
+        """The request is complete."""
         self._without_progress = 0
         if self.parser.should_upgrade():
             return
@@ -305,7 +309,7 @@ class EdgeProtocol(HttpToolsProtocol):
     # --- answers -----------------------------------------------------------------------------------------
 
     def on_response_complete(self) -> None:
-        """An answer is whole; if the rest of its request is still to come, that is bounded."""
+        """An answer is complete; if the rest of its request is still to come, the time for that is limited."""
         self._edge.send()
         self.timeout_keep_alive = self.idle_seconds if len(self.connections) < self.many else self.crowded_seconds
         super().on_response_complete()
@@ -313,7 +317,7 @@ class EdgeProtocol(HttpToolsProtocol):
             self.linger()
 
     def linger(self) -> None:
-        """Goes on reading for a while, so that the sender sees the answer: closing now would take it from him."""
+        """Keeps reading for a while, so that the sender sees the answer: closing now could take it away."""
         self._stop_waiting()
         self._deadline = self.loop.call_later(self.linger_seconds, self.abandon)
         self.flow.resume_reading()
@@ -329,7 +333,7 @@ class EdgeProtocol(HttpToolsProtocol):
             self.abandon()
 
     def _refuse(self, problem: Problem) -> None:
-        """Answers what never becomes a request, or never a whole one, and closes; earlier answers go first."""
+        """Answers what never becomes a request, or never a whole one, and closes; earlier answers go out first."""
         self._is_refused = True
         self._stop_waiting()
         self._dropped = 0
@@ -366,7 +370,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
 
 def _unreadable(data: bytes, error: Exception) -> str:
-    """Why this cannot be read; who speaks something else is told so, and so is whoever reads the log."""
+    """Why this cannot be parsed; another protocol that is recognised is named, for the sender and for the log."""
     for begin, name in OTHERS.items():
         if data.startswith(begin):
             return f"this is {name}, which is not spoken here; use HTTP/1.1"
@@ -374,7 +378,7 @@ def _unreadable(data: bytes, error: Exception) -> str:
 
 
 def _note(problem: Problem, request: str | None = None) -> None:
-    """Logs a refusal, under the id that the answer has, where there is one."""
+    """Logs a refusal, with the request id that its answer has, if there is one."""
     log.info("request.refused", reason=problem.message, kind=problem.kind.value, request=request)
 
 
@@ -386,8 +390,9 @@ def _answer(reply: Reply) -> bytes:
 
 
 class _Outgoing:
-    """A transport that sends an answer's head and body in one piece, as what is written in one turn of the loop is, and
-    whose `close` waits, within the connection's limits, for a request that was answered early."""
+    """A transport that sends what is written in one turn of the event loop, such as an answer's head and body, in one
+    piece, and whose `close` waits, within the connection's limits, for the rest of a request that was answered
+    early."""
 
     def __init__(self, connection: EdgeProtocol, transport: asyncio.Transport) -> None:
         self._connection = connection
@@ -399,23 +404,23 @@ class _Outgoing:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Takes this, to be sent with what else is written in this turn."""
+        """Buffers the data, to be sent together with what else is written in this turn of the event loop."""
         if not self._written:
             self._connection.loop.call_soon(self.send)
         self._written.append(data)
 
     def send(self) -> None:
-        """Sends what was written."""
+        """Sends what is buffered."""
         if self._written and not self._transport.is_closing():
             self._transport.write(b"".join(self._written))
         self._written.clear()
 
     def is_closing(self) -> bool:
-        """Whether nothing more will be served here."""
+        """Whether the connection serves nothing more."""
         return self._is_closing or self._transport.is_closing()
 
     def close(self) -> None:
-        """Closes now, or once the rest of the request is here."""
+        """Closes now, or once the rest of the request has arrived."""
         if self.is_closing():
             return
         self.send()
@@ -428,12 +433,12 @@ class _Outgoing:
         self._connection.linger()
 
     def whole(self) -> None:
-        """Nothing more is expected."""
+        """Closes, if `close` waited for the end of the request, which has just arrived."""
         if self._is_closing:
             self._transport.close()
 
     def now(self) -> None:
-        """Closes whatever is expected."""
+        """Closes at once, whatever is still expected."""
         self.send()
         self._is_closing = True
         self._transport.close()

@@ -1,7 +1,7 @@
-"""The vendors' surface: an ASGI application that speaks every configured dialect to its callers.
+"""The vendors' surface: an ASGI application that serves every configured dialect to its callers.
 
-One request takes the short road: route, body, caller, question, answer. Whatever goes wrong on the way is worded by
-the caller's dialect, here and nowhere else. It must not know any vendor, nor what the desk does.
+Every request takes the same steps: route, caller, body, what is asked, answer. Whatever goes wrong on the way is worded
+by the caller's dialect, here and nowhere else. It must not know any vendor, nor what the desk does.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from gateway.secrets import ANONYMOUS
 
 log = structlog.get_logger()
 MOST_GATEWAYS, LONGEST_NAME = 16, 64
-"""So many names of gateways that a command came through are kept, of so many characters each."""
+"""The most names kept of gateways that a command came through, and the most characters of such a name."""
 PIECE = 256 * 1024
-"""Bytes of an answer that are sent at a time, each once the ones before are on their way."""
+"""Bytes of an answer that are sent at a time, each piece once those before it are on their way."""
 OURS = (ProblemKind.OVERLOADED, ProblemKind.INTERNAL)
-"""What a caller is refused for through no fault of its own."""
+"""Problem kinds that are the gateway's fault, not the caller's; logged as warnings."""
 
 
 class _Call(msgspec.Struct, kw_only=True):
-    """A request, and what it has come to so far: `began` by the monotonic clock; `why` it was refused, without what is
-    secret."""
+    """A request and its state so far: `began` is on the monotonic clock, `why` the reason of a refusal, without
+    secrets."""
 
     began: float
     request: int
@@ -63,12 +63,12 @@ class _Call(msgspec.Struct, kw_only=True):
 
     @property
     def host(self) -> str:
-        """The name that the caller asked for."""
+        """The Host that the caller asked for."""
         return self.headers.get("host", "")
 
 
 class Surface:
-    """Serves the vendors' routes under one configuration; `calls` counts who calls."""
+    """Serves the vendors' routes under one configuration; `calls` counts the callers' requests."""
 
     def __init__(self, config: Config, desk: Desk, calls: Calls) -> None:
         self._config = config
@@ -78,7 +78,7 @@ class Surface:
         self._bulk = Bulk()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request. A caller that went away is not answered."""
+        """Answers one request, unless its caller went away."""
         if scope["type"] != "http":
             return
         call = _Call(
@@ -99,7 +99,7 @@ class Surface:
         self._note(call, inbound, reply)
 
     async def _reply(self, call: _Call, scope: Scope, receive: Receive) -> Reply:
-        """Serves a call, and notes in it what it came to. Raises `ConnectionError` where its caller went away."""
+        """Serves a call and records its outcome in it. Raises `ConnectionError` if the caller went away."""
         try:
             call.match = match = self._paths.match(call.method, call.path, call.host)
             incoming, plain = await self._incoming(call, match, scope, receive)
@@ -122,7 +122,7 @@ class Surface:
             return self._refused(call, Problem(ProblemKind.INTERNAL, "the gateway failed; see its log"))
 
     def _asked(self, call: _Call, match: Match, incoming: Incoming, plain: bytes) -> Asked:
-        """What is asked for; and by whom, where only the body says so. May run in a thread."""
+        """Returns what is asked for; identifies the caller where only the body tells it. May run in a thread."""
         body = _decoded(plain, incoming, match.inbound.dialect)
         incoming = Incoming(incoming.params, incoming.query, incoming.headers, body, incoming.now)
         if call.caller is None:
@@ -138,9 +138,9 @@ class Surface:
         return answered.relayed or match.route.answer(answered.answer)
 
     def _why(self, call: _Call, problem: Problem) -> str:
-        """Why a call is refused, for the log. Where that is for no fault of its caller's it is in words of ours alone,
-        unless those of several are put together: to look through them costs a quarter of a refusal, and that when
-        there are most of them."""
+        """Returns why a call is refused, for the log, without credentials. The message of a refusal in `OURS` is the
+        gateway's own, unless it joins those of several problems (`faults`), and is not searched for credentials: that
+        would take a quarter of a refusal's time, and do so when there are most refusals."""
         if problem.kind in OURS and not problem.faults:
             return problem.message
         return cleaned(problem.message, _keys_of(self._whose(call)))
@@ -150,12 +150,13 @@ class Surface:
         return self._worded(self._whose(call), problem, str(call.request))
 
     def _whose(self, call: _Call) -> Inbound | None:
-        """In whose words a request is answered: where nothing is at its path, in those that fit it best."""
+        """Returns the inbound in whose words a request is answered: where no route matches, the one whose words fit
+        best."""
         return call.match.inbound if call.match else self._paths.nearest(call.path, call.host)
 
     async def _incoming(self, call: _Call, match: Match, scope: Scope, receive: Receive) -> tuple[Incoming, bytes]:
-        """The request as dialects see it, but for its body, which comes along as bytes. A credential in a header is
-        looked at before the body."""
+        """Returns the request as dialects see it, without its body, and the body as bytes. A credential in a header is
+        checked before the body is read."""
         incoming = Incoming(
             params=match.params,
             query=_query(scope["query_string"]),
@@ -179,8 +180,8 @@ class Surface:
         return incoming, plain
 
     def _let_in(self, call: _Call, match: Match, incoming: Incoming) -> None:
-        """Notes whose call it is. Raises `Problem` where nobody knows the caller, and where there are too many: that is
-        told before more of the request is looked at, and no sooner than it can be said who sends so much."""
+        """Identifies the caller and notes it in the call. Raises `Problem` if it is unknown, or if too many requests
+        wait: that is said before more of the request is read, but only once it is known who sends so much."""
         call.caller = self._caller(match.inbound, incoming)
         if match.route.writes:
             self._desk.see_whether_there_is_room()
@@ -199,8 +200,9 @@ class Surface:
         raise Problem(ProblemKind.UNAUTHORIZED, "the credential is missing or not known here", faults=faults)
 
     def _key(self, path: str, incoming: Incoming, asked: Asked) -> Key | None:
-        """The idempotency key of a call that has one: the caller's own where it creates something; of a comment that
-        another gateway passes on, what that one calls it, since nothing else tells a repeat from a second comment."""
+        """Returns the idempotency key of a call that has one: the caller's own for a create; for a comment that another
+        gateway passes on, that gateway's name for its delivery, since nothing else tells a repeat from a second
+        comment."""
         if _creates(asked):
             text = incoming.headers.get("idempotency-key", "")
             if len(text) > LONGEST_KEY:
@@ -214,18 +216,19 @@ class Surface:
         ):
             return None
         key = self._key_of(mark, path, asked)
-        return replace(key, text=f"\n{mark}\n{key.digest}")  # as no caller's own: see `of_part`
+        return replace(key, text=f"\n{mark}\n{key.digest}")  # a form that no caller's own key has: see `of_part`
 
     def _key_of(self, text: str, path: str, asked: Command | Batch) -> Key:
-        """A key and what it stands for: the path and what the body says, but for the credential, which may be another
-        by the time of the repeat."""
+        """Returns a key with a digest of what it stands for: the path and the content of the body, without the
+        credential, which may be another one by the time of a repeat."""
         parts = [(one.verbatim, one.comment) for one in (asked.commands if isinstance(asked, Batch) else (asked,))]
         said = msgspec.json.encode(parts if isinstance(asked, Batch) else parts[0], order="sorted")
         digest = hashlib.sha256(path.encode("utf8", "surrogateescape") + b"\n" + said).hexdigest()
         return Key(text, digest, int(self._config.reply_timeout * 2000) + 1000)
 
     def words(self, path: str, problem: Problem, host: str = "") -> Reply:
-        """A refusal from the edge, where only the beginning of a path may be known, in the nearest vendor's words."""
+        """Words a refusal by the edge, where only the beginning of the path may be known, as the nearest vendor
+        does."""
         request, inbound = str(self._desk.ids()), self._paths.nearest(path, host)
         reply = self._worded(inbound, problem, request)
         self._desk.metrics.refused(inbound.dialect.name if inbound else "none", problem.kind.value)
@@ -276,22 +279,24 @@ class Surface:
 
 
 def _keys_of(inbound: Inbound | None) -> Callable[[str], bool]:
-    """Whether a word is a credential there, in quotes or not."""
+    """Returns a test whether a word, in quotes or not, is a credential of this inbound."""
     return lambda word: inbound is not None and inbound.keyring.caller(word.strip("'\"")) is not None
 
 
 def _unkeyed(match: Match, path: str) -> str:
-    """The path, and its route in the place of one that has the credential in it."""
+    """Returns the path, or its route's path where the credential is a variable of it."""
     return match.route.path if CREDENTIAL in match.params else path
 
 
 def _logged(call: _Call, inbound: Inbound | None) -> str:
-    """The path as the log may have it: where nobody serves it, there may be a credential anywhere in it."""
+    """Returns the path as it may be logged: where no route matches, a credential could be anywhere in it, and is
+    masked."""
     return _unkeyed(call.match, call.path)[:200] if call.match else cleaned(unquote(call.path), _keys_of(inbound))
 
 
 def _decoded(body: bytes, incoming: Incoming, dialect: Dialect) -> Any:
-    """The body as JSON, whatever its type is said to be; what is wrong with one that is none may be its type."""
+    """Decodes the body as JSON, whatever its content type; if it is not JSON, the content type may be what the caller
+    is told."""
     content_type = incoming.headers.get("content-type", "")
     try:
         return decode(body, content_type)
@@ -303,21 +308,22 @@ def _decoded(body: bytes, incoming: Incoming, dialect: Dialect) -> Any:
 
 
 def _verify(inbound: Inbound, incoming: Incoming, body: bytes) -> None:
-    """Raises `Problem` for a request that is not signed as the dialect's own settings ask."""
+    """Raises `Problem` if the request is not signed as the inbound's own settings require."""
     assert inbound.dialect.verify
     held = [secret.value() for secret in secrets_in(inbound.settings)]
     inbound.dialect.verify(incoming, body, inbound.settings, held)
 
 
 def _creates(asked: Asked) -> TypeGuard[Command | Batch]:
-    """Whether this is a call that an idempotency key is for; no other looks at one."""
+    """Whether a request creates something: only then does it use the caller's idempotency key."""
     if isinstance(asked, Batch):
         return any(_creates(one) for one in asked.commands)
     return isinstance(asked, Command) and asked.operation is Operation.CREATE
 
 
 def _via(incoming: Incoming) -> tuple[str, ...]:
-    """The gateways that a command came through, by their names: the last ones, as those are who could see it again."""
+    """The names of the gateways that a command came through: the last ones, as those are the ones that may see it
+    again."""
     names = (name.strip() for name in incoming.headers.get(VIA, "").split(","))
     return tuple(name for name in names if 0 < len(name) <= LONGEST_NAME)[-MOST_GATEWAYS:]
 
@@ -351,6 +357,6 @@ async def _send(send: Send, reply: Reply, headers: list[tuple[bytes, bytes]], is
     left = memoryview(b"" if is_head else body)
     while len(left) > PIECE:
         await send({"type": "http.response.body", "body": bytes(left[:PIECE]), "more_body": True})
-        await asyncio.sleep(0)  # else all of it is written at once, and lies there a second and a third time
+        await asyncio.sleep(0)  # else all pieces are written at once, and are in memory a second and a third time
         left = left[PIECE:]
     await send({"type": "http.response.body", "body": bytes(left)})

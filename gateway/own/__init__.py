@@ -1,5 +1,5 @@
-"""Dialects that nobody has written a module for: described in a table, with no Python, and made of the same rows as
-the built-in ones, so that reports, pages, `translate`, `check` and `explain` work alike.
+"""Described dialects: made from a table, with no Python, and of the same rows as the built-in ones, so that reports,
+pages, `translate`, `check` and `explain` work alike.
 
 A description that ships with a dialect's package is read here too. It must not know any vendor.
 """
@@ -34,9 +34,9 @@ from gateway.wire import Wire, put
 
 RESERVED = ("-", "metrics")
 SHIPPED = "dialect.toml"
-"""The file beside a dialect's module that describes it."""
+"""The file beside a dialect's module that describes the dialect."""
 PAGE = "https://www.rfc-editor.org/rfc/rfc8259"
-"""The page of a vendor that names none: it takes JSON."""
+"""The source given for a description that names no page: its vendor takes JSON."""
 SAMPLE: Flat = {
     "summary": "Disk is almost full on db-1",
     "details": "92 % of /var are used",
@@ -51,15 +51,15 @@ SAMPLE: Flat = {
     "labels": {"env": "production"},
     "custom": {"used": 92},
 }
-"""An alert as an example of what a described dialect's callers send."""
+"""The alert from which a described dialect's example is made."""
 SAMPLED = datetime(2026, 1, 1, tzinfo=UTC)
-"""When that was."""
+"""The time of that alert."""
 
 
 def dialects_in(
     check: Checking, tables: Mapping[str, Mapping[str, Any]], built_in: Mapping[str, Dialect]
 ) -> dict[str, Dialect]:
-    """The dialects that a configuration describes, by name; what is wrong with them is said."""
+    """Returns the dialects that a configuration describes, by name; reports what is wrong with them to `check`."""
     wants = any(isinstance(table, dict) and "envelope" in table for table in tables.values())
     envelopes = {name: one.envelope for name, one in built_in.items() if one.envelope} if wants else {}
     found = {}
@@ -83,7 +83,7 @@ def _checked(
 
 
 def shipped(package: str, envelopes: Mapping[str, Envelope]) -> Dialect:
-    """The dialect that the file beside a module describes; raises `ConfigurationError` for one that cannot be used."""
+    """Returns the dialect that the file beside a module describes; raises `ConfigurationError` if it is unusable."""
     name = package.rpartition(".")[2]
     table = tomllib.loads((resources.files(package) / SHIPPED).read_text("utf8"))["dialects"][name]
     check = Tables()
@@ -151,15 +151,16 @@ def _rows(described: Described) -> Iterator[Row]:
 
 
 def _nearest(sender: Sender) -> dict[Operation, Operation]:
-    """What is deleted is over; what is on again is a new one where the id of the old one does not open it."""
+    """The operations used instead of those without a call: resolve for delete, and create for reopen where no path
+    reopens an alert by its id."""
     calls = sender.calls()
     nearest = {Operation.DELETE: Operation.RESOLVE} if Operation.RESOLVE in calls else {}
     return nearest if Operation.REOPEN in calls else {**nearest, Operation.REOPEN: Operation.CREATE}
 
 
 def _of_the_address(sender: Sender) -> dict[int, Literal["retry", "dead", "hold"]]:
-    """What the statuses for an address that is not there, or no more, mean where the credential is a part of it: that
-    it was revoked, unless something of the alert is a part of it too."""
+    """The verdicts on 404 and 410 where the credential is a part of the address: that it was revoked, so the upstream
+    is held; none where the alert is a part of the address too."""
     names_alerts = any(part in path for path in (sender.path, *sender.paths.values()) for part in ("{id}", "{key}"))
     return {} if names_alerts else {404: "hold", 410: "hold"}
 
@@ -187,7 +188,8 @@ def _sender(described: Described) -> Sender:
 
 
 def _routes(described: Described, rows: Rows) -> tuple[Route, ...]:
-    """Where callers post, and what the envelope has beside it. A path of its own is served at the root too."""
+    """The route that callers post to, and those that the envelope adds. If the description has a path of its own, it is
+    served at the root too."""
     file, envelope = described.file, described.envelope
     at_root = file.path != "/"
     opening = described.opening
@@ -221,7 +223,7 @@ def _routes(described: Described, rows: Rows) -> tuple[Route, ...]:
 
 
 def _body(described: Described, rows: Rows) -> Any:
-    """The struct of a whole body; none where texts are JSON themselves, of which a schema says nothing."""
+    """The struct of a whole body; None where texts in it are JSON themselves, which a schema cannot describe."""
     opening = described.opening
     if opening.texts:
         return None
@@ -230,7 +232,7 @@ def _body(described: Described, rows: Rows) -> Any:
 
 
 def _samples(described: Described, rows: Rows, sender: Sender) -> Iterator[Wire]:
-    """A body as an example, made of the rows."""
+    """Yields an example of a body, written with the rows; none where a required field has no value."""
     sample = {path: value for path, value in SAMPLE.items() if rows.holder(path)}
     try:
         body = rows.write(sample, Writing(origin=described.name))

@@ -1,4 +1,4 @@
-"""Where a described vendor has its credential: found in what callers send, put into what upstreams are sent.
+"""A described vendor's credential: found in callers' requests, put into requests to upstreams.
 
 It must not know any vendor.
 """
@@ -20,8 +20,8 @@ from gateway.wire import copied, get, put
 
 @dataclass(frozen=True, kw_only=True)
 class Credentials:
-    """How a credential is found and put; `place` is where it is in the body, if it is there, `scheme` how OpenAPI says
-    where it is."""
+    """How a credential is found and put. `place` is its place in the body, if it is there; `scheme` is OpenAPI's
+    description of where it is."""
 
     find: Callable[[Incoming], tuple[str, ...]]
     put: Callable[[Request, str], Request]
@@ -58,11 +58,11 @@ def _nowhere(request: Request, credential: str) -> Request:
 
 
 NONE = Credentials(find=lambda incoming: (), put=_nowhere, scheme={})
-"""There is none: callers show nothing, and who knows an upstream's address may post there."""
+"""No credential: callers show none, and whoever knows an upstream's address may post there."""
 
 
 IN_PATH = "{credential}"
-"""What stands for the credential in a path."""
+"""The placeholder for the credential in a path."""
 
 
 def _with_path(request: Request, credential: str) -> Request:
@@ -70,12 +70,12 @@ def _with_path(request: Request, credential: str) -> Request:
 
 
 PATH = Credentials(find=lambda incoming: (), put=_with_path, scheme={})
-"""A part of the address that an upstream is posted to is the credential, as it stands. Paths are logged, so callers
-show none there."""
+"""The credential is a part of the address that an upstream is posted to, as it stands. Callers show none in their
+paths, as paths are logged."""
 
 
 def in_header(name: str, prefix: str = "") -> Credentials:
-    """In a header of its own, perhaps behind a word."""
+    """In a header of its own, after a prefix if there is one."""
 
     def find(incoming: Incoming) -> tuple[str, ...]:
         said = incoming.headers.get(name.lower(), "").strip()
@@ -89,7 +89,7 @@ def in_header(name: str, prefix: str = "") -> Credentials:
 
 
 def in_query(name: str) -> Credentials:
-    """In a parameter of the query."""
+    """In a query parameter."""
 
     def put_there(request: Request, credential: str) -> Request:
         return msgspec.structs.replace(request, query={**request.query, name: credential})

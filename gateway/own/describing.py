@@ -1,5 +1,5 @@
-"""From the table that describes a dialect to the dialect: everything in it is checked, and every problem is said with
-its path and, where there is one, what was probably meant.
+"""Checks the table that describes a dialect: every problem is reported with its path and, where there is one, what was
+probably meant.
 
 It must not know any vendor.
 """
@@ -33,32 +33,32 @@ GROUPS = ("condition", "renotify")
 IN_SEVERAL = tuple(
     path for path in FIELDS if sort_of(path) in ("text", "key") and path not in (*SERVER_OWNED, "category")
 )
-"""Fields that can be in several places: texts that are taken as they are."""
+"""Fields that can have several places: texts that are taken as they are."""
 ANSWERED = ("id", "key")
-"""What an answer's body can have in braces."""
+"""The placeholders that an answer's body can have."""
 SENT = ("create", "update", "acknowledge", "resolve", "reopen")
 UNSAID = 3
-"""The severity as which an alert without one is told, where it is the severity that says that it is on."""
+"""The severity of an alert without one, where the word for the severity is also what says that the alert is firing."""
 
 
 class Checking(Protocol):
-    """Who goes through the tables and collects what is wrong with them."""
+    """Goes through the tables of a configuration and collects what is wrong with them."""
 
     problems: list[str]
 
     def say(self, path: str, problem: str) -> None:
-        """Something is wrong at this path."""
+        """Reports a problem at this path."""
 
     def struct(self, kind: type[S], table: Mapping[str, Any], path: str) -> S:
-        """A table as a struct; what is wrong with it is said, and a harmless value stands in for it."""
+        """Returns a table as a struct; reports what is wrong with it and puts a harmless value in its place."""
 
     def parsed(self, parse_value: Callable[[Any], Any], value: Any, path: str, otherwise: Any) -> Any:
-        """A value as it is read; what is wrong with it is said, and `otherwise` stands in for it."""
+        """Returns a value as parsed; reports what is wrong with it and returns `otherwise` in its place."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Described:
-    """A description that was checked: the rows and the leaves of the body, and what else a dialect is made of."""
+    """A checked description: the rows and the leaves of the body, and what else a dialect is made of."""
 
     name: str
     file: DialectFile
@@ -78,7 +78,7 @@ class Described:
 
 
 class Describing:
-    """Goes through the table of one dialect. `envelopes` are those that there are, by the dialect that has them."""
+    """Checks the table of one dialect. `envelopes` are the available ones, by the dialect that declares them."""
 
     def __init__(self, check: Checking, name: str, path: str, envelopes: Mapping[str, Envelope]) -> None:
         self._check = check
@@ -92,7 +92,7 @@ class Describing:
         self._severity: tuple[str, FieldFile, Meaning] | None = None
 
     def described(self, table: Mapping[str, Any]) -> Described:
-        """The description; only to be used where nothing was wrong with it."""
+        """Returns the description, which is to be used only if no problem was reported."""
         file = self._check.struct(DialectFile, table, self._path)
         envelope = self._envelope(file)
         credentials = self._credentials(file, envelope)
@@ -132,7 +132,7 @@ class Describing:
     # --- fields ------------------------------------------------------------------------------------------
 
     def _fields(self, table: Mapping[str, Any]) -> dict[str, FieldFile]:
-        """The entries of `fields`, dotted or nested as they are written."""
+        """Returns the entries of `fields`, written dotted or nested."""
         if not table:
             self._say("fields", 'says where nothing is: at least summary = "…"')
         found: dict[str, FieldFile] = {}
@@ -193,7 +193,7 @@ class Describing:
             self._demanded.append(wires)
 
     def _places(self, path: str, given: FieldFile, at: str) -> tuple[str, ...]:
-        """The places of a field that are free for it."""
+        """Returns the places of a field that are free; reports the others."""
         written = [given.at] if isinstance(given.at, str) else given.at
         if isinstance(given.at, list) and path not in IN_SEVERAL:
             self._say(f"{at}.at", f"must be one place; those that can have several are {', '.join(IN_SEVERAL)}")
@@ -212,7 +212,7 @@ class Describing:
         return tuple(found)
 
     def _goes_together(self, path: str, given: FieldFile, at: str) -> None:
-        """Says which settings do not go with a field."""
+        """Reports the settings that do not go with a field."""
         if path == "status":
             for name in ("words", "out", "otherwise", "limit", "unit", "form", "items", "default", "required"):
                 if getattr(given, name) not in (None, {}, False):
@@ -235,7 +235,7 @@ class Describing:
             self._say(f"{at}.words.{word}", "is there twice, as words are compared without case")
 
     def _items(self, known: tuple[str, ...], given: Mapping[str, str], at: str) -> None:
-        """The names in the objects of a list: each is known here, and each has one place there."""
+        """Checks the names in the objects of a list: each must be known, and have one place there."""
         for name, wire in given.items():
             if name not in known:
                 self._say(f"{at}.{name}", f"is none of {', '.join(known)}{near(name, known)}")
@@ -246,7 +246,7 @@ class Describing:
             self._say(at, f"{wire!r} cannot be two things")
 
     def _canonical(self, path: str, value: Any, at: str) -> Any:
-        """A canonical value as the file has it."""
+        """Returns a canonical value of the file; reports an invalid one and returns None."""
         if value is None:
             return None
         try:
@@ -271,8 +271,8 @@ class Describing:
         )
 
     def _standing_in_words_of(self, severity: FieldFile, meant: Meaning, given: FieldFile, path: str) -> Standing:
-        """How an alert stands where the place of its severity says that too: each word for a severity says that it is
-        on, and those that are none say that it is taken on or over."""
+        """How an alert's status is said where its severity's place says it too: every severity word means that it is
+        firing, other words that it is acknowledged or resolved."""
         self._goes_together("status", given, path)
         if not severity.words:
             self._say(path, f"{given.at!r} is the place of severity too, which then needs `words`")
@@ -295,7 +295,7 @@ class Describing:
         return tuple(words)
 
     def _drop(self, drop: Dropped, kind: Any, at: str) -> None:
-        """A place that concerns no alert."""
+        """Adds a place that concerns no alert."""
         parsed = self._check.parsed(place, drop.wire, at, "")
         if parsed and (taken := in_the_way(parsed, self._leaves)) and taken != parsed:
             self._check.say(at, f"{parsed!r} is in the way of {taken!r} already")
@@ -306,7 +306,7 @@ class Describing:
     # --- what is around it -----------------------------------------------------------------------------------
 
     def _attributes(self, envelope: Envelope | None, fields: Mapping[str, FieldFile]) -> None:
-        """The attributes of the envelope: those that the description says nothing of are what the envelope says."""
+        """Adds the envelope's attributes: those that the description does not use mean what the envelope says."""
         if envelope is None:
             return
         for path, wire in envelope.fields.items():
@@ -385,7 +385,7 @@ class Describing:
             self._check.say(at, "must not be blank")
 
     def _is_free(self, wire: str) -> bool:
-        """Whether something may be written at a place: it is an attribute that nothing else is said of."""
+        """Whether a constant may be written at a place: an attribute that nothing else is said of."""
         return any(isinstance(entry, Extension) and entry.wire == wire for entry in self._rows)
 
     def _credentials(self, file: DialectFile, envelope: Envelope | None) -> Credentials:
@@ -450,7 +450,7 @@ class Describing:
         return send
 
     def _send_answers(self, send: SendFile) -> None:
-        """What a vendor says in its answers: a word is a success, or a reason to try again."""
+        """Checks how answers are read: which words mean success or another try, which redirects mean success."""
         for name, answers in {"success": send.success, "again": send.again}.items():
             for text, value in answers.items():
                 self._check.parsed(place, text, f"{self._path}.send.{name}.{text}", "")
@@ -466,7 +466,7 @@ class Describing:
                     self._say(f"send.again.{text}", f"{word!r} is a success already")
 
     def _send_paths(self, send: SendFile, *, in_path: bool) -> None:
-        """The paths that are posted to: each has the credential, or none has."""
+        """Checks the paths that are posted to: either all contain the credential, or none does."""
         for operation, path in {"": send.path, **send.paths}.items():
             at = f"send.paths.{operation}" if operation else "send.path"
             if in_path and IN_PATH not in path:
@@ -491,7 +491,7 @@ class Describing:
                 self._say(at, f"{method!r} is none of {', '.join(known)}")
 
     def _send_id(self, send: SendFile) -> None:
-        """The id in an answer: every path but that of a new alert has it."""
+        """Checks the id taken from an answer: every path but that of a create must contain it."""
         if send.id is None:
             return
         self._check.parsed(place, send.id, f"{self._path}.send.id", "")
@@ -506,8 +506,8 @@ class Describing:
                 self._say(f"send.{at}", "has {id}, which only the answer to a new alert tells")
 
     def _shape(self, shape: Mapping[str, Any]) -> None:
-        """Another shape has only what there is, and all that `fields` says but the key and how it stands: what it had
-        nothing of would be lost, and reported as told."""
+        """Checks a template: it may refer only to existing places, and has to refer to every field but the key and the
+        status: a field without a place in it would be lost, and reported as told."""
         used = list(dict.fromkeys(slots(shape)))
         for slot in used:
             self._slot(slot)
@@ -518,7 +518,7 @@ class Describing:
                 self._say("send.body", f"has nothing of {wires[0]!r}: add {{{wires[0]}}}, or take it out of `fields`")
 
     def _slot(self, slot: str) -> None:
-        """A place that another shape has something of: there is one, or inside or around of one."""
+        """Checks a place in a template: it is that of a field, or inside or around one."""
         standing = [self._standing.at] if self._standing else []
         if in_the_way(slot, [*self._leaves, *standing]) is None:
             own = next((e.wires[0] for e in self._rows if isinstance(e, Row) and slot == e.paths[0]), None)
@@ -541,8 +541,8 @@ SAID = ("firing", "acknowledge", "resolve")
 
 
 def _in_one_place(fields: Mapping[str, FieldFile]) -> Mapping[str, FieldFile]:
-    """The fields, where one place says the severity and how the alert stands: then the severity comes first, and there
-    always is one, as it is the word for an alert that is on."""
+    """Returns the fields; where one place says severity and status, the severity comes first, and has a default, as its
+    word is what says that the alert is firing."""
     severity, status = fields.get("severity"), fields.get("status")
     if severity is None or status is None or severity.at != status.at:
         return fields

@@ -1,5 +1,6 @@
-"""What a dialect puts around the alerts of any other that is described in words: attributes beside the alert, or in
-headers, and the forms in which both travel. It is declared by the dialect that has it; nothing here knows one.
+"""The declaration of an envelope: attributes that one dialect can put around the alerts of described dialects, beside
+the alert or in headers, and the modes in which both travel. The dialect that has it declares it; nothing here knows
+one.
 """
 
 from __future__ import annotations
@@ -16,20 +17,20 @@ from gateway.outcome import Json, Request, Sending
 from gateway.rows import Dropped
 
 Seal = Callable[[Request, dict[str, Json], Sending, str], Request]
-"""Puts an event into a request that has method, path and headers, in one of the envelope's modes."""
+"""Puts an event into a request that has its method, path and headers, in one of the envelope's modes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Envelope:
     """An envelope, as data and pure functions.
 
-    `opened` finds the event in a request: the attributes and what is among them, as one object; it raises `Problem`.
-    `parted` are the requests that a batch of events stands for, None where there is one event.
-    `sealed` is the way back. `attributes` are the types of those that are known, `required` those that every event has,
-    `dropped` says which concern no alert, `fields` which canonical fields the others are, unless a description says
-    otherwise. `settings` has a field `mode`, None or one of `modes`, the first of which is usual. `admits` refuses by
-    the headers alone, `credentials` finds what callers offer, `routes` are further ones beside that of the events, at
-    its path. `sample` are the attributes of an example.
+    `opened` returns the event of a request, its attributes with the data among them, as one object, and raises
+    `Problem`. `parted` returns the requests that a batch of events stands for, None where there is one event. `sealed`
+    is the inverse of `opened`. `attributes` are the types of the known attributes, `required` the attributes that every
+    event has, `dropped` those that concern no alert, `fields` the canonical fields of others, unless a description says
+    otherwise. `settings` has a field `mode`: None or one of `modes`, the first of which is the default. `admits`
+    refuses by the headers alone, `credentials` finds what callers offer, `routes` are further routes at the path of the
+    events. `sample` are the attributes of an example.
     """
 
     modes: tuple[str, ...]

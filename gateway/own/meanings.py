@@ -1,7 +1,7 @@
-"""What a canonical field can be on a described vendor's wire: the type at its place, and the conversion both ways.
+"""Canonical fields on a described vendor's wire: the type at a field's place, and the conversion both ways.
 
-A description says which words, units and forms the vendor has; what does not go with a field is said, with what the
-setting is for. It must not know any vendor.
+A description says which words, units and forms the vendor has; a setting that does not go with a field is reported with
+what it is for. It must not know any vendor.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ TRUTHS = ("enabled", "renotify.enabled")
 DURATIONS = ("condition.window", "renotify.interval")
 NOT_A_TIME = ("status", "notifications", "occurrences", "assignee")
 NEVER = ("kind", "notifications")
-"""Fields that no body says: what kind of alerts a vendor has is `kind` of its dialect."""
+"""Fields that no body has: the kind of a vendor's alerts is `kind` of its dialect."""
 NUMBER = r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?"
-"""A number as a text."""
+"""A number written as a text."""
 PER_SECOND: Mapping[str, float] = {"us": 1_000_000, "ms": 1000, "s": 1, "m": 1 / 60, "h": 1 / 3600}
 ONLY_FOR: Mapping[str, str] = {
     "words": "texts, severity, urgency and what is true or false",
@@ -56,19 +56,19 @@ GOES_WITH: Mapping[str, tuple[str, ...]] = {
     "links": ("form", "items"),
     "objects": ("items",),
 }
-"""The settings of each sort of field beside those that all have."""
+"""The settings that each sort of field can have beside those of all fields."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Meaning:
-    """The type at a place, and what it says."""
+    """The type at a field's place, and its conversion."""
 
     type: Any
     codec: Codec
 
 
 def sort_of(path: str) -> str:
-    """The sort of a canonical field."""
+    """Returns the sort of a canonical field, a key of `_MAKING`."""
     if path in PARTS:
         return "links" if path == "links" else "objects"
     named = {"severity": "severity", "dedup_key": "key", "labels": "labels", "custom": "custom"}
@@ -83,7 +83,8 @@ FIELDS = tuple(path for path in PATHS if path not in NEVER)
 
 
 def meaning(path: str, given: FieldFile) -> Meaning:
-    """What a field is; raises `ValueError` where words do not make sense. What goes with it was checked before."""
+    """Returns the type and conversion of a field; raises `ValueError` if its words make no sense. Which settings it may
+    have was checked before."""
     return _MAKING[sort_of(path)](path, given)
 
 
@@ -99,7 +100,7 @@ def _same(value: Any) -> Any:
 
 
 def _text(path: str, given: FieldFile) -> Meaning:
-    """A text; senders whose template has nothing to say leave it blank, which is as good as absent."""
+    """A text. Senders whose template has nothing to say leave it blank, which counts as absent."""
     if given.words:
         return Meaning(type=Word, codec=Vocabulary(given.words, given.otherwise, is_open=True))
     return Meaning(type=str, codec=Pair(_unless_blank, _same))
@@ -136,7 +137,7 @@ def _duration(path: str, given: FieldFile) -> Meaning:
 
 
 def _counted(codec: Codec) -> Pair:
-    """A number, also as a text: senders that fill in a template often have nothing else, and leave it blank."""
+    """A number, or one as a text: senders that fill in a template often have nothing else, and may leave it blank."""
 
     def read(value: Any) -> Any:
         if not isinstance(value, str):
@@ -151,7 +152,7 @@ def _counted(codec: Codec) -> Pair:
 
 
 def _time(path: str, given: FieldFile) -> Meaning:
-    """A time of the gateway's own: it is written, and never believed when it is read."""
+    """A time that the gateway itself keeps: it is written, but never taken over from a caller."""
     if given.unit is None:
         return Meaning(type=str | int | float, codec=Pair(_same, iso))
     per_milli = PER_SECOND[given.unit] / 1000
@@ -171,7 +172,7 @@ def _custom(path: str, given: FieldFile) -> Meaning:
 
 
 def _objects(path: str, given: FieldFile) -> Meaning:
-    """A list of objects: what is an address or a kind must be there, as in the canonical part."""
+    """A list of objects. What is required in the canonical part, such as an address or a kind, is required here."""
     part = PARTS[path]
     names = {name: given.items.get(name, name) for name in part.__struct_fields__}
     hints = get_type_hints(part)
@@ -185,7 +186,7 @@ def _objects(path: str, given: FieldFile) -> Meaning:
 
 
 def _without_nulls(codec: Pair) -> Pair:
-    """What is null in an item is absent, as not every canonical name can be cleared."""
+    """Treats a null in an item as absent, as not every canonical name can be cleared."""
 
     def read(items: Any) -> Any:
         return codec.read([{name: value for name, value in item.items() if value is not None} for item in items])

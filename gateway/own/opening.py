@@ -1,4 +1,4 @@
-"""What is around the alerts of a described vendor: texts that are JSON themselves, and a list of several alerts.
+"""What is around the alerts in a described vendor's body: texts that are JSON themselves, and a list of several alerts.
 
 It must not know any vendor.
 """
@@ -17,19 +17,19 @@ from gateway.inbound.limits import decode
 from gateway.wire import Wire, copied, get, put, without
 
 LONGEST_SHOWN = 200
-"""Characters of a text that is told where it is no JSON."""
+"""The most characters shown of a text that is not JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Opening:
-    """`texts` are the places of texts that are JSON objects themselves, `each` is that of a list of alerts: what is
-    beside it is said of each of them."""
+    """`texts` are the places of texts that are JSON objects themselves, `each` is the place of a list of alerts; what
+    stands beside the list applies to each of them."""
 
     texts: tuple[str, ...] = ()
     each: str = ""
 
     def opened(self, incoming: Incoming) -> Wire:
-        """The body, with objects in the place of such texts."""
+        """Returns the body with those texts decoded to objects."""
         body: Wire = body_object(incoming)
         if not any(isinstance(get(body, place), str) for place in self.texts):
             return body
@@ -41,7 +41,7 @@ class Opening:
         return opened
 
     def parted(self, incoming: Incoming) -> tuple[Incoming, ...] | None:
-        """The requests that one of many alerts stands for; None where each is of one."""
+        """Returns one request for each alert of a list; None where a body is one alert."""
         if not self.each:
             return None
         body = self.opened(incoming)
@@ -53,7 +53,7 @@ class Opening:
         return tuple(msgspec.structs.replace(incoming, body=one) for one in bodies)
 
     def listed(self, body: Wire) -> Wire:
-        """The way back of one alert: alone in such a list."""
+        """The inverse of `parted` for one alert: puts it alone into such a list."""
         if not self.each:
             return body
         whole: Wire = {}
@@ -61,7 +61,7 @@ class Opening:
         return whole
 
     def packed(self, body: Wire) -> Wire:
-        """The way back of objects: they are texts again."""
+        """The inverse of `opened`: encodes the objects as texts again."""
         for place in self.texts:
             found = get(body, place)
             if found is not UNSET and not isinstance(found, str):

@@ -1,6 +1,6 @@
-"""Places in a body, and the structs of bodies that have something at such places.
+"""Places in a body, and the structs of bodies that are made of such places.
 
-A place is the names on the way there, joined by dots. It knows nothing of alerts.
+A place is a path of names, joined by dots. It knows nothing of alerts.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 DEEPEST = 32
-"""The most names on the way to a place."""
+"""The most names in a place."""
 Leaf = tuple[Any, bool]
-"""The type of what is at a place, and whether a body must have it."""
+"""The type of the value at a place, and whether a body must have it."""
 
 
 def place(text: str) -> str:
-    """A place as it is written; raises `ValueError` where it is none."""
+    """Returns a place as written; raises `ValueError` if it is none."""
     if "[" in text or '"' in text:
         raise ValueError(f"{text!r} is no place: an item of a list has none, name the list as a whole")
     names = text.split(".")
@@ -33,29 +33,30 @@ def place(text: str) -> str:
 
 
 def is_within(place: str, other: str) -> bool:
-    """Whether a place is another one, or inside of it."""
+    """Whether a place is `other`, or inside it."""
     return place == other or place.startswith(f"{other}.")
 
 
 def in_the_way(place: str, others: Iterable[str]) -> str | None:
-    """The place among others that cannot be there beside this one."""
+    """Returns the first of `others` that cannot exist beside this place: the same, one inside it or one around it."""
     return next((other for other in others if is_within(place, other) or is_within(other, place)), None)
 
 
 def struct_of(name: str, leaves: Mapping[str, Leaf]) -> type[Struct]:
-    """The struct of a body with these leaves by place; everything but required leaves at the top may be left out."""
+    """Returns the struct of a body with these leaves, by place; all but the required leaves at the top may be
+    absent."""
     return _Making(re.sub(r"\W+", "", name.title())).struct(leaves)
 
 
 class _Making:
-    """Structs of one body; each has a name of its own."""
+    """Makes the structs of one body, each under a name of its own."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._count = 0
 
     def struct(self, leaves: Mapping[str, Leaf]) -> type[Struct]:
-        """The struct of these leaves, and those inside of it."""
+        """Returns the struct of these leaves, with those nested in it."""
         title = f"{self._name}Part{self._count}" if self._count else f"{self._name}Alert"
         self._count += 1
         inner: dict[str, dict[str, Leaf]] = {}

@@ -1,4 +1,4 @@
-"""A described dialect's callers: how their requests are read, what they are answered, and how a problem is worded.
+"""The callers' side of a described dialect: reads their requests, answers them, and words problems.
 
 It must not know any vendor.
 """
@@ -31,9 +31,9 @@ class Taken(Struct, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """Reads bodies by the rows of a description: `standing` says what is asked for, `key` are the places of the alert's
-    key, `demanded` those one of which a new alert must have; `opened` finds the body in a request, `parted` the
-    requests that one of many stands for."""
+    """Reads bodies with the rows of a description. `standing` tells the operation, `key` are the places of the alert's
+    key, each of `demanded` is a group of places, one of which a new alert must have; `opened` finds the body in a
+    request, `parted` returns the requests that one with several alerts stands for."""
 
     rows: Rows
     standing: Standing | None
@@ -43,7 +43,7 @@ class Reader:
     parted: Callable[[Incoming], tuple[Incoming, ...] | None] = lambda incoming: None
 
     def read(self, incoming: Incoming) -> Command | Batch:
-        """What a request asks for."""
+        """Returns the command in a request, or a batch where it has several alerts."""
         parts = self.parted(incoming)
         if parts is None:
             return self.command(self.opened(incoming))
@@ -56,12 +56,12 @@ class Reader:
         return Batch(tuple(commands), tuple(problems))
 
     def command(self, body: Wire) -> Command:
-        """What a body asks for. Of an acknowledgement or an end only the key and a word are read: what else a sender
-        repeats there need not be as in a new alert."""
+        """Returns the command in a body. Of an acknowledgement or a resolve only the key and the status are read: what
+        else a sender repeats there need not be valid for a new alert."""
         control = self.rows.read(self._control(body), partial=True)
         operation = self._operation(body)
         if operation is Operation.CREATE:
-            return self._opening(self.rows.read(body))
+            return self._create(self.rows.read(body))
         key = control.flat.get("dedup_key")
         if not key:
             place = self.key[0] if self.key or not self.standing else self.standing.at
@@ -80,7 +80,7 @@ class Reader:
         )
 
     def _control(self, body: Wire) -> Wire:
-        """The part of a body that says what to do, and with which alert."""
+        """Returns the part of a body that tells the operation and the alert's key."""
         found: Wire = {}
         for place in (*self.key, *(drop.wire for drop in self.rows.dropped)):
             value = get(body, place)
@@ -97,7 +97,7 @@ class Reader:
         except ValueError as error:
             raise invalid(self.standing.at, str(error)) from None
 
-    def _opening(self, reading: Reading) -> Command:
+    def _create(self, reading: Reading) -> Command:
         for places in self.demanded:
             if all(get(reading.verbatim, place) in (UNSET, None, "") for place in places):
                 raise invalid(places[0], "is required")
@@ -126,13 +126,13 @@ class Reader:
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """What callers are answered: in texts of the body `{id}` stands for the alert's id and `{key}` for its key."""
+    """What callers are answered: in the texts of the body `{id}` stands for the alert's id, `{key}` for its key."""
 
     status: int = 202
     body: Json = field(default_factory=lambda: {"status": "accepted", "id": "{id}"})
 
     def answer(self, found: Answer) -> Reply:
-        """The answer to a request that was taken."""
+        """The answer to a request that was accepted."""
         known = str(found.shown.id if found.shown else found.request)
         key = (
             found.key if found.key is not None else str(found.shown.flat.get("dedup_key") or "") if found.shown else ""
@@ -157,6 +157,6 @@ def problem(found: Problem) -> Reply:
 
 
 def challenged(found: Problem) -> Reply:
-    """The same where callers show a user and a password: some show them only once they are asked to."""
+    """The same where callers show a user and a password: some send them only when they are asked to."""
     reply = problem(found)
     return msgspec.structs.replace(reply, headers={"WWW-Authenticate": "Basic"}) if reply.status == 401 else reply

@@ -1,7 +1,7 @@
-"""The rows of a described dialect: each entry of `fields` as the same kind of row that the built-in ones are made of.
+"""The rows of a described dialect: makes each entry of `fields` a row of the kind that built-in dialects are made of.
 
-What one field cannot hold is kept beside it under the dialect's name, so that nothing of a body is lost. It must not
-know any vendor.
+What the canonical field cannot hold is kept as an extension under the dialect's name, so that nothing of a body is
+lost. It must not know any vendor.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from gateway.rows import Fallback, Row, Writing, row
 from gateway.values import Codec
 
 MARK = 32
-"""Characters of the digest in which a key ends that is too long for a vendor."""
+"""Characters of the digest that ends a key which was too long for a vendor."""
 
 
 def row_of(dialect: str, path: str, places: tuple[str, ...], given: FieldFile, meant: Meaning, default: Any) -> Row:
-    """The row of one field. `default` is the canonical value that is written where the alert has none."""
+    """Returns the row of a field. `default` is the canonical value that is written where the alert has none."""
     supplied = default is not None
     made = row(
         places[0],
@@ -48,7 +48,8 @@ def row_of(dialect: str, path: str, places: tuple[str, ...], given: FieldFile, m
 
 
 def fitted_key(limit: int) -> Callable[[Any], Any]:
-    """A key of at most so many characters: a longer one ends in a digest of the whole, so that two never become one."""
+    """Returns a function that fits keys into `limit` characters: a longer key ends in a digest of the whole, so that
+    two keys never become one."""
 
     def fit(key: Any) -> Any:
         if not isinstance(key, str) or len(key) <= limit:
@@ -63,18 +64,18 @@ INSTEAD = {
     "summary": "taken from details, category or key",
     "source": "the resource or the caller's name",
 }
-"""What vendors usually document for a required field that is absent."""
+"""What is written for a required field that is absent, as vendors usually document it."""
 
 
 def _why(path: str, given: FieldFile, usual: str) -> str:
-    """What the row does to a value, and what it says where there is none."""
+    """The explanation of a row: its limit, and what is written where the alert has no value."""
     parts = [f"at most {given.limit:,} characters"] if given.limit is not None else []
     instead = usual or (INSTEAD.get(path) if given.required else None)
     return "; ".join([*parts, *([f"where absent, {instead}"] if instead else [])])
 
 
 def _said(codec: Codec, default: Any) -> str:
-    """A default as the vendor is told it, in few words; nothing where there is none."""
+    """Returns a default as the vendor is sent it, in few words; empty if there is none."""
     if default is None:
         return ""
     word = codec.write(default) if isinstance(default, str | int | float) else UNSET
@@ -84,7 +85,7 @@ def _said(codec: Codec, default: Any) -> str:
 
 
 def _supplying(path: str, codec: Codec, default: Any) -> Fallback | None:
-    """What a required field is where the alert has nothing: the default, or what vendors usually document."""
+    """The fallback of a row whose alert has no value: the default, or what vendors usually document."""
     if default is not None:
         return lambda flat, writing: (codec.write(default),)
     if path == "summary":
@@ -104,7 +105,8 @@ def _own(dialect: str, place: str) -> str:
 
 
 def _spoken_twice(made: Row, dialect: str, places: tuple[str, ...]) -> Row:
-    """Several places of one field: the first that speaks is read, what another says differently is kept as it is."""
+    """Makes the row of a field with several places: the first one that has a value is read, and what another one says
+    differently is kept as it is."""
 
     def read(*values: Any) -> tuple[Any, ...]:
         spoken = [value for value in values if value is not UNSET]
@@ -128,8 +130,8 @@ def _spoken_twice(made: Row, dialect: str, places: tuple[str, ...]) -> Row:
 
 
 def _written_only(made: Row, dialect: str) -> Row:
-    """What the gateway keeps itself is written for callers of other dialects; what a caller of this one says of it is
-    kept as the caller's own word."""
+    """Makes the row of a field that the gateway itself keeps: it is written for callers of other dialects; what a
+    caller of this one says there is kept as its own words."""
 
     def read(value: Any) -> tuple[Any, Any]:
         return UNSET, value
@@ -141,8 +143,8 @@ def _written_only(made: Row, dialect: str) -> Row:
 
 
 def _never_good_news(made: Row, dialect: str) -> Row:
-    """A category that happens to be the word for good news is the name of something: read as that, it would silence a
-    page. A vendor that means it says so in `words`."""
+    """Makes the row of a category that is never read as the word for good news: here that is a name like any other, and
+    read as good news it would silence a page. A vendor that means it says so in `words`."""
 
     def read(value: Any) -> tuple[Any, Any]:
         return (UNSET, value) if value == QUIET_CATEGORY else (made.read(value)[0], UNSET)

@@ -1,7 +1,7 @@
-"""What a described vendor is sent: one request per operation, and the reason in its refusals.
+"""The upstream side of a described dialect: one request per operation, and the reason in a refusal.
 
-Every 2xx is success, unless a description knows better; what else an answer means is the engine's to judge. It must
-not know any vendor.
+Every 2xx is success, unless a description says otherwise; what any other answer means is for the engine to judge. It
+must not know any vendor.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from gateway.wire import Wire, copied, get, merged, put
 
 LONGEST_REASON = 200
 TELLING = ("error", "errors", "message", "detail", "description", "title", "reason", "errmsg", "msg")
-"""The names under which vendors say what is wrong; the first that is there counts."""
+"""The fields in which vendors say what is wrong; the first that is there counts."""
 ENDING = (Operation.ACKNOWLEDGE, Operation.RESOLVE)
-"""The operations that need not tell what the alert is."""
+"""The operations whose request need not say what the alert is."""
 OPERATIONS = (Operation.CREATE, Operation.UPDATE, Operation.REOPEN, *ENDING)
-"""All that a vendor may have a word for."""
+"""All operations that a description can have a word or a path for."""
 IN_ID = "{id}"
-"""What stands in a path for the id that the vendor gave an alert."""
+"""The placeholder in a path for the id that the vendor gave an alert."""
 
 
 def plainly(request: Request, body: dict[str, Json], sending: Sending, mode: str) -> Request:
-    """A body as it is: for dialects without an envelope."""
+    """Puts a body into a request as it is: for dialects without an envelope."""
     return Request(method=request.method, path=request.path, body=body, headers=request.headers)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sender:
-    """Sends alerts as a description says: `key` is the row of the alert's key, `constants` what is always written,
-    by place; `paths` and `methods` those operations that have their own, `id` where the answer to a new alert has
-    what it is found by later, `shape` what the body is made into, `success` what an answer has at some places where all
-    is well, `again` what it has at one of some where it is to be tried again, `redirects` those that say that it was
-    taken."""
+    """Sends alerts as a description says. `key` is the row of the alert's key; `constants` are values that are always
+    written, by place; `paths` and `methods` are those of operations that have their own; `id` is the place, in the
+    answer to a create, of the id that later paths need; `shape` is the template that the body is made into; `success`
+    are the values that an answer must have, by place; `again` are values by place of which any one means that the
+    request is to be tried again; `redirects` are the statuses that mean that it was taken."""
 
     standing: Standing | None
     key: Row | None
@@ -66,12 +66,12 @@ class Sender:
     redirects: frozenset[int] = frozenset()
 
     def calls(self) -> dict[Operation, Callable[[Sending], Call]]:
-        """A call for each operation that the vendor has a word for."""
+        """Returns a call for each operation that the vendor has a word or a path for."""
         return {operation: functools.partial(self._call, operation) for operation in OPERATIONS if self._has(operation)}
 
     def _has(self, operation: Operation) -> bool:
-        """Whether there is a word or a path for an operation. What is new can always be said, and a change is what may
-        bring an alert there."""
+        """Whether there is a word or a path for an operation. A create can always be sent, and so can an update, as it
+        may be what brings an alert there."""
         if operation in (Operation.CREATE, Operation.UPDATE):
             return True
         if self.id or operation in self.paths:
@@ -79,7 +79,7 @@ class Sender:
         return operation not in ENDING or bool(self.standing and self.standing.words(operation))
 
     def uses_key(self) -> bool:
-        """Whether a request has something of the alert's key: in another shape it need not."""
+        """Whether requests contain anything of the alert's key: a `shape` need not."""
         paths = (self.path, *self.paths.values())
         places = [] if self.key is None else self.key.wires
         is_in_shape = any(in_the_way(place, list(slots(self.shape))) for place in places)
@@ -107,12 +107,13 @@ class Sender:
         found = get(response.json(), self.id)
         if (
             found == "" or not isinstance(found, str | int) or isinstance(found, bool)
-        ):  # sent again it would be there twice
+        ):  # not tried again: it would be there twice
             return Rejected(reason=f"its answer has no id at {self.id}: {reason(response)}".removesuffix(": "))
         return Delivered(ids={"id": str(found)})
 
     def _busy(self, response: Response) -> str:
-        """What says in an answer, a success by its status, that the vendor has not taken it and may yet."""
+        """Returns why a request that was answered with success by its status alone is to be tried again; empty if it is
+        not."""
         body = response.json() if self.again else None
         for place, words in self.again.items():
             found = get(body, place)
@@ -121,7 +122,7 @@ class Sender:
         return ""
 
     def _wrong(self, response: Response) -> str:
-        """What is wrong with an answer that is a success by its status alone."""
+        """Returns what is wrong with an answer that is a success by its status alone; empty if nothing is."""
         body = response.json() if self.success else None
         for place, wanted in self.success.items():
             found = get(body, place)
@@ -131,7 +132,7 @@ class Sender:
         return ""
 
     def body(self, operation: Operation, sending: Sending) -> dict[str, Json]:
-        """The body in the shape that the vendor wants, and what is always written."""
+        """Returns the body in the vendor's shape, with the constants."""
         body = self.said(operation, sending)
         body = shaped(self.shape, body) if self.shape else self.opening.listed(body)
         for place, value in self.constants.items():
@@ -140,8 +141,9 @@ class Sender:
         return body if self.shape else self.opening.packed(body)
 
     def said(self, operation: Operation, sending: Sending) -> Wire:
-        """The alert, or what the caller itself said of its end; then what says what is asked for. What is given another
-        shape is made of all that is known."""
+        """Returns the alert, or the caller's own words for an acknowledgement or a resolve, with the key and the word
+        for the operation. Where there is a `shape`, those words are laid over the whole alert, as a template may need
+        any of it."""
         own = sending.verbatim if operation in ENDING else None
         if own is not None and self.shape:
             own = merged(sending.body, own)
@@ -158,11 +160,11 @@ class Sender:
         return tuple(row.fitted(value) for value in written)
 
     def _say_what(self, body: dict[str, Json], operation: Operation) -> None:
-        """Puts the word for what is asked; the caller's own stays where it means the same."""
+        """Writes the word for the operation; the caller's own word stays where it means the same."""
         if self.standing is None:
             return
         said = get(body, self.standing.at)
-        if not self.standing.words(operation):  # its path says it
+        if not self.standing.words(operation):  # the path says it
             return
         wanted = operation if operation in ENDING else Operation.CREATE
         if not isinstance(said, str | int | float | bool) or self._meant(self.standing, said) is not wanted:
@@ -176,7 +178,7 @@ class Sender:
 
 
 def reason(response: Response) -> str:
-    """What a refusal says, as most vendors say it: a text, or a list of them, under one of a few names."""
+    """Returns the reason in a refusal, as most vendors give it: a text, or a list of them, under one of a few names."""
     body = response.json()
     if body is None:
         text = response.content.decode("utf8", "replace").strip()

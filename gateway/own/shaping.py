@@ -1,5 +1,5 @@
-"""A body of a shape of its own, such as a chat's, made of what a described vendor would be sent otherwise: any JSON, in
-whose texts a place in braces stands for what is there.
+"""Templates for bodies of another shape, such as a chat's: any JSON, in whose texts a place in braces stands for the
+value at that place in what a described vendor would be sent otherwise.
 
 It knows nothing of alerts.
 """
@@ -16,11 +16,11 @@ from msgspec import UNSET
 from gateway.wire import Wire, get
 
 SLOT = re.compile(r"\{([\w@$-][\w.@$ -]*)\}")
-"""A place in a text. Other braces are themselves."""
+"""A place in braces, in a text. Other braces stand for themselves."""
 
 
 def slots(shape: Any) -> Iterator[str]:
-    """The places that a shape has something of."""
+    """Yields the places that a shape refers to."""
     if isinstance(shape, str):
         yield from SLOT.findall(shape)
     elif isinstance(shape, dict | list):
@@ -29,7 +29,7 @@ def slots(shape: Any) -> Iterator[str]:
 
 
 def shaped(shape: Any, body: Wire) -> Any:
-    """A shape with the values of a body; `UNSET` for a text that is one place alone, where nothing is there."""
+    """Returns a shape filled with values of a body; `UNSET` for a text that is a single place without a value."""
     if isinstance(shape, dict):
         made = {name: shaped(inner, body) for name, inner in shape.items()}
         return {name: value for name, value in made.items() if value is not UNSET}

@@ -1,4 +1,4 @@
-"""How the requests of a described vendor are signed: an HMAC with SHA-256 of the body, in a header.
+"""Signatures of a described vendor's requests: an HMAC with SHA-256 of the body, in a header.
 
 It must not know any vendor.
 """
@@ -20,7 +20,7 @@ from gateway.secrets import Secret
 
 
 class Signed(Struct, kw_only=True):
-    """What `[inbound.NAME]` says besides where a description has `signature`."""
+    """Further settings of `[inbound.NAME]` where a description has `signature`."""
 
     hmac: tuple[Secret, ...] = ()
     """The secret that every request must be signed with; a list of them while rotating."""
@@ -28,7 +28,7 @@ class Signed(Struct, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Signature:
-    """The header that has it, what stands before it there, and how its bytes are written."""
+    """The header of the signature, the prefix before it, and the form in which its bytes are written."""
 
     header: str
     prefix: str = ""
@@ -40,9 +40,9 @@ class Signature:
         if not given:
             raise Problem(ProblemKind.UNAUTHORIZED, f"the signature is missing, in {self.header}", field="signature")
         said = given.encode("utf8", "replace")
-        usable = [secret for secret in secrets if secret]  # with none, as of a file that was emptied, anybody can sign
+        usable = [secret for secret in secrets if secret]  # anybody can sign with an empty one, as of an emptied file
         expected = [(self.prefix + self._written(secret, body)).encode() for secret in usable]
-        if not sum(hmac.compare_digest(one, said) for one in expected):  # all are looked at, so that time tells nothing
+        if not sum(hmac.compare_digest(one, said) for one in expected):  # compares all: timing tells nothing
             text = f"the signature in {self.header} is not that of the secret known here"
             raise Problem(ProblemKind.UNAUTHORIZED, text, field="signature")
 

@@ -1,7 +1,7 @@
-"""The words of a described vendor: for severities, for closed lists and for where an alert stands.
+"""The words of a described vendor: for severities, for closed lists and for the status of an alert.
 
-Words are compared without case. One of digits alone is written as a number, `true` and `false` as truth values, as
-TOML has only texts for names. It must not know where the words stand.
+Words are compared without case. A word of digits alone is written as a number, `true` and `false` as booleans, as names
+in TOML are always texts. It must not know where in a body the words stand.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from gateway.canonical import Operation
 from gateway.values import Scale
 
 Word = str | int | float | bool
-"""What may stand where a word is expected."""
+"""The types of a word in JSON."""
 
 
 def listed(words: Any) -> list[Any]:
-    """One word, or a list of them, as a list."""
+    """Returns one word, or a list of words, as a list."""
     return words if isinstance(words, list) else [words]
 
 
 def spelled(value: Any) -> str:
-    """A word as it is compared."""
+    """Returns the form in which a word is compared."""
     return str(value).casefold()
 
 
 def written(word: Any) -> Any:
-    """A word as the vendor has it in JSON."""
+    """Returns a word as the vendor writes it in JSON."""
     if isinstance(word, str) and re.fullmatch(r"-?\d{1,15}", word):
         return int(word)
     return {"true": True, "false": False}.get(word, word) if isinstance(word, str) else word
@@ -39,15 +39,15 @@ def written(word: Any) -> Any:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Words and their canonical values. Another word is `otherwise`, or where the list `is_open` its own meaning; a
-    value without a word is itself then, and else left out."""
+    """Words and their canonical values. An unknown word means `otherwise`, or itself if the list `is_open`. A value
+    without a word is written as itself if the list is open, else left out."""
 
     words: Mapping[str, Any]
     otherwise: Any = None
     is_open: bool = False
 
     def read(self, value: Any) -> Any:
-        """The canonical value of a word; `ValueError` for a word that there is not."""
+        """Returns the canonical value of a word; raises `ValueError` for an unknown one."""
         known = {spelled(word): meant for word, meant in self.words.items()}
         if spelled(value) in known:
             return known[spelled(value)]
@@ -58,7 +58,7 @@ class Vocabulary:
         raise ValueError(f"{str(value)[:64]!r} is none of {', '.join(self.words)}")
 
     def write(self, value: Any) -> Any:
-        """The first word for a canonical value."""
+        """Returns the first word for a canonical value."""
         found = next((word for word, meant in self.words.items() if meant == value), None)
         if found is not None:
             return written(found)
@@ -66,8 +66,8 @@ class Vocabulary:
 
 
 class Severities(Scale):
-    """A vendor's severities by its words. Without eight words for the eight codes, each code is written as the nearest
-    word that is at least as loud: in doubt the louder. `otherwise` is the code of every other word."""
+    """A vendor's severities by its words. Unless `out` gives a word for each of the eight codes, a code is written as
+    the nearest word that is at least as loud: in doubt the louder. `otherwise` is the code of every unknown word."""
 
     def __init__(
         self, words: Mapping[str, int], out: Sequence[Any] | None = None, otherwise: int | None = None
@@ -78,7 +78,7 @@ class Severities(Scale):
         super().__init__(out if out is not None else [_nearest(named, code) for code in range(8)], named)
 
     def read(self, value: Any) -> int:
-        """The severity code of a word."""
+        """Returns the severity code of a word; raises `ValueError` for an unknown one."""
         code = self._known.get(spelled(value), self._otherwise)
         if code is None:
             raise ValueError(f"{str(value)[:64]!r} is none of {', '.join(map(str, self.codes))}")
@@ -86,7 +86,7 @@ class Severities(Scale):
 
 
 def _nearest(named: Mapping[Any, int], code: int) -> Any:
-    """The word of the quietest severity that is no quieter than this one, else of the loudest."""
+    """Returns the word of the quietest severity that is at least as loud as this one, else of the loudest."""
     louder = [other for other in named.values() if other <= code]
     wanted = max(louder) if louder else min(named.values())
     return next(word for word, other in named.items() if other == wanted)
@@ -94,8 +94,8 @@ def _nearest(named: Mapping[Any, int], code: int) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """Where the body says how an alert stands, and in which words: the first for each is written. What is none of them
-    means that it is on, unless the list `is_closed`."""
+    """Where the body says an alert's status, and in which words: the first for each is written. An unknown word means
+    that the alert is firing, unless the list `is_closed`."""
 
     at: str
     firing: tuple[Any, ...] = ("firing",)
@@ -104,7 +104,8 @@ class Standing:
     is_closed: bool = False
 
     def operation(self, value: Any) -> Operation:
-        """What a word asks for; `ValueError` for one that there is not."""
+        """Returns the operation that a word asks for; raises `ValueError` for an unknown one where the list is
+        closed."""
         for words, operation in self._all():
             if spelled(value) in map(spelled, words):
                 return operation
@@ -114,8 +115,8 @@ class Standing:
         return Operation.CREATE
 
     def words(self, operation: Operation) -> tuple[Any, ...]:
-        """The words for an operation, the first of which is written; those that tell of an alert that is on have
-        some."""
+        """Returns the words for an operation, the first of which is written; only acknowledge and resolve may have
+        none."""
         return {Operation.ACKNOWLEDGE: self.acknowledge, Operation.RESOLVE: self.resolve}.get(operation, self.firing)
 
     def _all(self) -> tuple[tuple[tuple[Any, ...], Operation], ...]:

@@ -1,13 +1,13 @@
-"""The store's contract: what every driver keeps, and the transaction that engine code is written against.
+"""The store's contract: the rows that every driver keeps, and the transaction that engine code is written against.
 
 Engine code never sees SQL: it is a plain function of a `Tx`, and `Store.write` runs it in a transaction that is
-durable before its result is known. Each driver supplies the primitives; what they mean together is decided once,
+durable before its result is returned. Each driver supplies the primitives; how they are combined is decided once,
 in the engine. Times are milliseconds since 1970, UTC. It must not know any vendor.
 
-A store may be shared by several gateways (*replicas*). Then `Tx.lock` keeps what a transaction works on to itself,
+A store may be shared by several gateways (*replicas*). Then `Tx.lock` locks by name what a transaction works on,
 and a delivery is *claimed* before it is sent: leased to one replica under a fence, a number that grows whenever
-another one takes it over. A replica whose lease ran out finds another fence when it comes to record, and records
-nothing. A store of one gateway alone has no need of either, and does nothing there.
+another replica takes it over. A replica whose lease has expired finds a higher fence when it comes to record an
+outcome, and records nothing. A store with a single gateway needs neither, and does nothing there.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ T = TypeVar("T")
 TargetState = Literal["absent", "waiting", "present", "dead", "gone", "standby"]
 DeliveryState = Literal["waiting", "delivered", "dead", "merged", "void"]
 Asking = Literal["caller", "operator", "gateway"]
-"""Who wants to read: no one of them is kept waiting by a long list of another."""
+"""Who a read is for. A long read for one of them does not delay those of the others."""
 ASKING = get_args(Asking)
 
 
 class AlertRow(Struct, kw_only=True):
-    """An alert of one scope. `shown` is the id its caller knows, `key` its open key and `name` its unique name as
-    the dialect compares them; `verbatim` the callers' own words where an upstream speaks their dialect; `ends_at` is
-    when it is over unless its sender says again that it is not."""
+    """An alert of one scope. `shown` is the id its caller knows, `key` its key (unique among open alerts) and `name`
+    its unique name, both as the dialect compares them; `verbatim` the caller's own wording, for upstreams that speak
+    the same dialect; `ends_at` is when the alert ends by itself unless its sender says again that it is open."""
 
     id: int
     scope: str
@@ -53,11 +53,11 @@ class AlertRow(Struct, kw_only=True):
 
 
 class TargetRow(Struct, kw_only=True):
-    """Where an alert stands at one upstream. `key` is the key sent there, `lane` what orders its commands, `ids`
-    and `seen` what the upstream issued and last showed, `replaced` what the route sets, `revives` an earlier alert
-    of the same key whose switched-off rule there may be switched on again; `renew_at` is when the upstream has to be
-    told again that the alert is open. A target on `standby` is a fallback: it is told only of an alert that nobody else
-    has taken in time."""
+    """Where an alert stands at one upstream. `key` is the key sent there, `lane` the lane its deliveries queue in,
+    `ids` and `seen` what the upstream issued and last showed, `replaced` the fields that the route sets, `revives` an
+    earlier alert of the same key whose switched-off rule there may be switched on again; `renew_at` is when the
+    upstream has to be told again that the alert is open. A target on `standby` is a fallback: it is told of the alert
+    only if no other upstream has taken it in time."""
 
     alert: int
     upstream: str
@@ -74,11 +74,11 @@ class TargetRow(Struct, kw_only=True):
 
 
 class CommandBody(Struct, kw_only=True, omit_defaults=True):
-    """What a command said: the alert after it, the paths it changed (None: all), the caller's own words for it,
-    its comment, the alert before it with the words that were kept then, the gateways it came through, the routes that
-    it took, each with why, the operation that was `asked` for where that came to another, and the `silence` that
-    acknowledged, where nobody did. One that `renews` is the gateway's own: it says again what was said, and leaves
-    nothing behind once that is delivered."""
+    """What a command said: the alert `after` it, the paths it `changed` (None: all), the caller's own wording (`said`),
+    its comment, the alert `before` it with the wording kept until then, the gateways it came through (`via`), the
+    routes it took, each with the reason, the operation that was `asked` for if it became a different one, and the
+    `silence` that acknowledged, if no person did. A command that `renews` is the gateway's own: it repeats what was
+    said before, and is removed once delivered."""
 
     after: Alert | None = None
     changed: tuple[str, ...] | None = None
@@ -95,8 +95,8 @@ class CommandBody(Struct, kw_only=True, omit_defaults=True):
 
 
 class CommandRow(Struct, kw_only=True):
-    """A command that was accepted; `alert` is None for one that found no alert to work on. `fanout` is how many
-    deliveries it made: the ledger holds them against what became of each."""
+    """A command that was accepted; `alert` is None for one that found no alert to work on. `fanout` is the number of
+    deliveries it made, which the ledger compares with what became of them."""
 
     id: int
     request: int
@@ -113,10 +113,10 @@ class CommandRow(Struct, kw_only=True):
 
 class DeliveryRow(Struct, kw_only=True):
     """A command on its way to one upstream. `due` is when the next attempt may be made, `report` what became of
-    the fields, `size` about how many bytes its command takes, `merges` the earlier commands whose changes it says
-    too. `rank` is the severity to go by where not everything can be sent at once, 0 first; `fence` grows with each
-    replica that takes it over; `seen` is what its call wants to know when it runs again, such as a receipt's number;
-    `code` is the problem code of its `reason`, nothing where all is well."""
+    the fields, `size` the approximate size of its command in bytes, `merges` the earlier commands whose changes it
+    includes. `rank` is its severity as a priority for when not everything can be sent at once, 0 first; `fence` grows
+    with each replica that takes it over; `seen` is state that its call needs when it runs again, such as a receipt's
+    number; `code` is the problem code of its `reason`, empty where there is no problem."""
 
     id: int
     command: int
@@ -142,7 +142,8 @@ class DeliveryRow(Struct, kw_only=True):
 
 
 class AttemptRow(Struct, kw_only=True):
-    """One attempt of a delivery: when, for how many milliseconds, how it ended, and by which problem code it failed."""
+    """One attempt of a delivery: when it began, how many milliseconds it took, how it ended, and the problem code if it
+    failed."""
 
     delivery: int
     number: int
@@ -155,7 +156,7 @@ class AttemptRow(Struct, kw_only=True):
 
 
 class AlertFilter(Struct, kw_only=True, frozen=True):
-    """Which alerts of a scope to list; empty fields do not select. Oldest first, unless `newest_first`."""
+    """Which alerts of a scope to list; empty fields do not restrict. Oldest first, unless `newest_first`."""
 
     statuses: tuple[str, ...] = ()
     resource: str | None = None
@@ -168,8 +169,8 @@ class AlertFilter(Struct, kw_only=True, frozen=True):
 
 
 class DeliveryFilter(Struct, kw_only=True, frozen=True):
-    """Which deliveries to list, newest first; empty fields do not select. With `before`, those with a smaller id; with
-    `after`, those with a larger one, oldest first."""
+    """Which deliveries to list, newest first; empty fields do not restrict. With `before`, those with a smaller id;
+    with `after`, those with a larger one, oldest first."""
 
     state: str | None = None
     upstream: str | None = None
@@ -181,7 +182,7 @@ class DeliveryFilter(Struct, kw_only=True, frozen=True):
 
 
 class Waiting(Struct, frozen=True):
-    """What waits for one upstream: how many deliveries, of how many bytes, and since when the oldest."""
+    """What waits for one upstream: the number of deliveries, their bytes, and since when the oldest has waited."""
 
     upstream: str
     count: int
@@ -190,8 +191,9 @@ class Waiting(Struct, frozen=True):
 
 
 class FirstAnswer(Struct, kw_only=True, omit_defaults=True):
-    """What the first request under an idempotency key came to: the alert as it was shown then, and the report.
-    `command` is its own id; 0 where an earlier release kept it."""
+    """The answer to the first request under an idempotency key: the alert as it was shown then, and the report.
+    `command` is the command's id, 0 if an earlier release stored this; `is_done` is False until the caller's waiting
+    for verdicts has ended."""
 
     request: int
     command: int = 0
@@ -205,7 +207,7 @@ class FirstAnswer(Struct, kw_only=True, omit_defaults=True):
 
 
 class Keyed(Struct, kw_only=True):
-    """A request under an idempotency key: a digest of what it said, when, and its answer."""
+    """A request under an idempotency key: the digest of its content, when it came, and its answer."""
 
     digest: str
     at: int
@@ -213,7 +215,7 @@ class Keyed(Struct, kw_only=True):
 
 
 class LedgerLine(Struct, kw_only=True):
-    """The sums over one group: how many deliveries its commands made, and how many are in which state. `refused`
+    """The sums over one group: how many deliveries its commands made, and how many are in each state. `refused`
     are those of commands that were taken back."""
 
     group: str
@@ -227,14 +229,14 @@ class LedgerLine(Struct, kw_only=True):
 
     @property
     def adds_up(self) -> bool:
-        """Whether everything that was received is somewhere."""
+        """Whether everything that was received is accounted for."""
         known = self.refused + self.delivered + self.dead + self.waiting + self.merged + self.void
         return self.received == known
 
 
 class CallsRow(Struct, kw_only=True):
-    """Calls of one kind: to which inbound and by whom, the empty caller being all strangers; the route's path, or what
-    was asked for; the program that said so; how they ended; how many there were, and when."""
+    """Calls of one kind: the inbound and the caller, empty for all strangers together; the path of the API's route, or
+    as requested where there is none; the user agent; how they ended; how many there were, and when."""
 
     dialect: str
     caller: str
@@ -248,8 +250,8 @@ class CallsRow(Struct, kw_only=True):
 
 
 class Arrivals(Struct, kw_only=True):
-    """What one upstream took: how many it merely accepted (202) and how many it confirmed, and the ages at delivery
-    in milliseconds."""
+    """What one upstream took: how many deliveries it merely accepted (202), how many it confirmed, and their ages when
+    delivered, in milliseconds."""
 
     upstream: str
     accepted: int
@@ -260,12 +262,12 @@ class Arrivals(Struct, kw_only=True):
 
 
 class Tx(Protocol):
-    """One transaction. Everything read in it is current, everything written in it is durable together."""
+    """One transaction. Everything read in it is current; everything written in it is committed together."""
 
     def lock(self, *names: str) -> bool:
-        """Keeps what is named to this transaction until it ends, waiting for whoever has it: it is had when the next
-        thing is read or written. Answers whether others may have changed it since it was read: False where nobody else
-        is."""
+        """Locks these names until the end of the transaction, waiting for any other holder; the locks are held by the
+        time of the next read or write. Returns whether others may have changed what was read before: False where there
+        are no other writers."""
 
     def alert(self, alert: int) -> AlertRow | None: ...
     def alert_by_key(self, scope: str, key: str) -> AlertRow | None:
@@ -278,115 +280,114 @@ class Tx(Protocol):
         """The alert that holds this unique name in this scope."""
 
     def alert_by_id(self, scope: str, name: str) -> AlertRow | None:
-        """The alert that any party of this scope ever knew by this id, or that the command of this number was about;
-        not a deleted one."""
+        """The alert that any party of this scope ever knew by this id, or else that the command with this number was
+        about; not a deleted one."""
 
     def alerts_by_party(
         self, scope: str, name: str, party: str, *, newest: int | None = None, oldest: int | None = None
     ) -> list[AlertRow]:
-        """The alerts of this scope that one party knows by this id, newest first, without those that are deleted; or
-        those alone that are among so many of the `newest` or `oldest`."""
+        """The alerts of this scope that one party knows by this id, newest first, without deleted ones; with `newest`
+        or `oldest`, only those among that many of the newest or oldest."""
 
     def alerts_of_anybody(self, names: Collection[str], limit: int) -> list[int]:
-        """The alerts that any party of any scope ever knew by one of these ids or keys, or whose command or delivery
-        has this number; newest first. A command that found no alert, or was taken back with it, is named itself."""
+        """The ids of the alerts that any party of any scope ever knew by one of these ids or keys, or that have a
+        command or delivery with one of them as its number; newest first. A command that found no alert, or was taken
+        back with it, is returned by its own id."""
 
     def summaries(self, before: int, limit: int) -> list[tuple[int, str]]:
-        """The newest alerts of before an id, whatever became of them, each with its summary."""
+        """The newest alerts with an id below `before`, open or not, each with its summary."""
 
     def alerts(self, scope: str, chosen: AlertFilter) -> tuple[list[AlertRow], int]:
-        """The alerts chosen, and how many there are without `offset` and `limit`."""
+        """The chosen alerts, and how many there would be without `offset` and `limit`."""
 
     def alerts_in_parts(self, scope: str, chosen: AlertFilter) -> Iterator[list[AlertRow]]:
-        """The alerts chosen, oldest first, without `offset` and `limit`; a part of them at a time, as there may be very
-        many."""
+        """The chosen alerts, oldest first, ignoring `offset` and `limit`; in batches, as there may be very many."""
 
     def insert_alert(self, row: AlertRow) -> None: ...
     def update_alert(self, row: AlertRow) -> None:
-        """Changes an alert, but not whose it is, nor its key."""
+        """Updates an alert, except for its scope, dialect, caller, key and creation time."""
 
     def remove_alert(self, alert: int) -> None:
-        """Takes an alert away with its targets, ids and deliveries; its commands stay."""
+        """Deletes an alert with its targets, ids and deliveries; its commands stay."""
 
     def add_id(self, scope: str, name: str, party: str, alert: int) -> None:
-        """Remembers that a party knows the alert by this id."""
+        """Records that a party knows the alert by this id."""
 
     def has_open_kin(self, scope: str, name: str, party: str, alert: int) -> bool:
-        """Whether a party knows an open alert other than this one by this id, in any scope, and was told of it or is
-        about to be. So too where it does not know this one by it: then it is not known of the others either."""
+        """Whether a party knows another open alert by this id, in any scope, and was told of it or is about to be. Also
+        True where the party does not know this alert by it, as nothing is known of the others then."""
 
     def ended(self, by: int, limit: int) -> list[AlertRow]:
-        """Open alerts whose own end has come by a time, the longest over first."""
+        """Open alerts whose `ends_at` has passed by a time, earliest first."""
 
     def ids(self, alert: int) -> list[tuple[str, str]]:
-        """Every party that has an id for an alert, and the id."""
+        """Every id of an alert, as pairs of the party and its id."""
 
     def is_known_id(self, name: str, party: str) -> bool:
-        """Whether a party already knows any alert, of whatever scope and deleted ones too, by this id."""
+        """Whether a party knows any alert by this id, of whatever scope, deleted ones included."""
 
     def targets(self, alert: int) -> list[TargetRow]: ...
     def put_target(self, row: TargetRow) -> None: ...
     def remove_target(self, alert: int, upstream: str) -> None: ...
     def renewable(self, by: int, limit: int) -> list[TargetRow]:
-        """Where something has to be said again by a time, the most urgent first."""
+        """Targets whose `renew_at` has passed by a time, earliest first."""
 
     def lane_holders(self, upstream: str, lane: str) -> list[int]:
-        """The open alerts that stand on a lane."""
+        """The open alerts with a target on this lane."""
 
     def command(self, command: int) -> CommandRow | None: ...
     def insert_command(self, row: CommandRow) -> None: ...
     def refuse_command(self, command: int, reason: str) -> None:
-        """Marks a command as undone and takes its deliveries away."""
+        """Marks a command as refused and deletes its deliveries."""
 
     def remove_command(self, command: int) -> None:
-        """Takes a command away with its deliveries, as if it had never been."""
+        """Deletes a command with its deliveries, as if it had never been accepted."""
 
     def commands(self, alert: int, last: int | None = None) -> list[CommandRow]:
-        """What an alert came through, oldest first: all of it, or only the last so many."""
+        """An alert's commands, oldest first: all of them, or only the `last` so many."""
 
     def count_commands(self, alert: int) -> int: ...
     def insert_delivery(self, row: DeliveryRow) -> None: ...
     def update_delivery(self, row: DeliveryRow) -> None:
-        """Changes how far a delivery is, but not what it tells to whom, nor who holds it. Refused with `StoreError`
-        where its `fence` has grown since."""
+        """Updates a delivery's progress, but not what it tells, its upstream or its holder. Raises `StoreError` where
+        its `fence` has grown since it was read."""
 
     def delivery(self, delivery: int) -> DeliveryRow | None:
-        """A delivery; in a transaction that writes it is kept to it until it ends."""
+        """A delivery; a writing transaction keeps it locked until it ends."""
 
     def deliveries(self, chosen: DeliveryFilter) -> list[DeliveryRow]: ...
     def held(self, ids: Collection[int]) -> list[DeliveryRow]:
-        """These deliveries, as far as they are there, as they are by now: nobody else changes them until the end of the
-        transaction."""
+        """Those of these deliveries that exist, in their current state and locked until the end of the transaction."""
 
     def delivery_numbers(self, chosen: DeliveryFilter, among: int) -> tuple[list[int], int | None]:
-        """The numbers of the deliveries chosen, newest first, and None. Where there is no index of such, only those
-        among so many of the newest, and before which number to go on, None where there are no more."""
+        """The ids of the chosen deliveries, newest first, and None. Where no index serves the choice, only those
+        `among` that many of the newest, and the id to continue before, None if there are no more."""
 
     def has_deliveries(self, upstream: str) -> bool:
-        """Whether anything was ever meant for an upstream."""
+        """Whether there is any delivery for an upstream, in whatever state."""
 
     def deliveries_of(self, command: int) -> list[DeliveryRow]: ...
     def is_waiting(self, alert: int, upstream: str) -> bool:
         """Whether a delivery of this alert waits for this upstream."""
 
     def last_waiting(self, upstream: str, lane: str) -> DeliveryRow | None:
-        """The newest delivery that waits in a lane."""
+        """The newest waiting delivery of a lane."""
 
     def waits_before(self, row: DeliveryRow) -> bool:
-        """Whether something older waits in the same lane."""
+        """Whether an older delivery waits in the same lane."""
 
     def newer_delivered(self, row: DeliveryRow) -> bool:
-        """Whether the same lane has delivered something newer, or has tried to and may have."""
+        """Whether a newer delivery of the same lane is delivered, or was tried and may have arrived."""
 
     def newest_in_lane(self, upstream: str, lane: str) -> DeliveryRow | None:
-        """The newest delivery of a lane, whatever became of it. The lane is this transaction's from here on."""
+        """The newest delivery of a lane, in whatever state. Locks the lane until the end of the transaction."""
 
     def told_last(self, upstream: str, lane: str) -> int | None:
-        """The alert of which an upstream was told last on a lane: whatever has that key there is this one."""
+        """The alert that an upstream was last told of on a lane: the one that has the lane's key there now."""
 
     def took(self, upstream: str, since: int) -> dict[str, int]:
-        """The lanes on which an upstream has taken something after a time, each with when it did last; where very much
-        has ended since, of the newest of that."""
+        """The lanes on which an upstream has taken a delivery since a time, each with the latest such time. Only a
+        bounded number of the deliveries that ended last, at any upstream, is searched."""
 
     def claim(
         self,
@@ -398,34 +399,34 @@ class Tx(Protocol):
         ranked: bool = False,
         fresh: bool = False,
     ) -> list[DeliveryRow]:
-        """Claims the oldest waiting delivery of each lane, as far as it may be sent now and nobody else has it:
-        longest due first, or the worst `ranked` first. Not from the lanes in `taken`; only such as were never
-        attempted if `fresh`."""
+        """Claims the oldest waiting delivery of each lane if it is due and no other replica holds it: at most `limit`,
+        longest due first, or by rank first if `ranked`. Skips the lanes in `taken`; with `fresh`, takes only deliveries
+        that were never attempted."""
 
     def shift_waiting(self, by: int) -> None:
-        """Moves the times that waiting deliveries wait for, and since when, by so many milliseconds."""
+        """Shifts `due` and `created_at` of all waiting deliveries by so many milliseconds."""
 
     def next_due(self, upstream: str, after: int) -> int | None:
-        """When the next delivery of an upstream that is not due yet will be."""
+        """The earliest `due` later than `after` among an upstream's waiting deliveries."""
 
     def waiting(self) -> list[Waiting]: ...
     def dead(self, *, but: str) -> dict[str, int]:
-        """How many dead letters there are, by upstream, but for those of one problem code; those without any are not
-        named."""
+        """The number of dead letters by upstream, without those of the problem code `but`; upstreams with none are left
+        out."""
 
     def insert_attempt(self, row: AttemptRow) -> None: ...
     def attempts(self, delivery: int) -> list[AttemptRow]: ...
     def note(self, name: str) -> Any:
-        """What was noted under a name, as plain JSON values; None where nothing was."""
+        """The note of this name, as plain JSON values; None if there is none."""
 
     def put_note(self, name: str, value: Any) -> None:
-        """Notes something that has to survive a restart."""
+        """Stores a value under a name, for what has to survive a restart."""
 
     def notes(self, prefix: str, limit: int) -> list[Any]:
-        """What was noted under names that begin so, last name first."""
+        """The notes whose names begin with a prefix, in descending order of their names."""
 
     def remove_notes(self, prefix: str, before: str, limit: int) -> None:
-        """Forgets what was noted under names that begin so and come before a name, a batch at most."""
+        """Deletes notes whose names begin with a prefix and sort before a name, at most `limit` of them."""
 
     def keyed(self, scope: str, key: str) -> Keyed | None:
         """The request that was first to use an idempotency key in this scope."""
@@ -433,31 +434,31 @@ class Tx(Protocol):
     def put_keyed(self, scope: str, key: str, row: Keyed) -> None: ...
     def remove_keyed(self, scope: str, key: str) -> None: ...
     def purge_keyed(self, before: int, limit: int) -> int:
-        """Forgets idempotency keys that were used before a time, a batch at most; answers how many."""
+        """Deletes idempotency keys that were used before a time, at most `limit`; returns how many."""
 
     def add_calls(self, row: CallsRow, most: int | None) -> bool:
-        """Adds calls to those of the same kind. Where there are none yet and their caller has `most` kinds already,
-        nothing is added, and it answers False."""
+        """Adds calls to the row of their kind. Where there is no such row yet and the caller already has `most` kinds,
+        adds nothing and returns False."""
 
     def calls(self, limit: int, before: CallsRow | None = None) -> list[CallsRow]:
-        """Who calls, those that were seen last first; after `before` in this order."""
+        """The kinds of calls, last seen first; with `before`, those that follow it in this order."""
 
     def purge_calls(self, before: int, limit: int) -> int:
-        """Forgets calls that were last seen before a time, a batch at most; answers how many kinds."""
+        """Deletes calls that were last seen before a time, at most `limit` kinds; returns how many kinds."""
 
     def ledger(self, since: int, by: Literal["caller", "dialect", "operation"]) -> list[LedgerLine]:
-        """The sums over the commands accepted since a time, one line per group, in order of the groups."""
+        """The sums over the commands accepted since a time, one line per group, ordered by group."""
 
     def arrivals(self, since: int) -> list[Arrivals]:
-        """What each upstream took of the commands accepted since a time, in order of the upstreams."""
+        """What each upstream took of the commands accepted since a time, ordered by upstream."""
 
     def purge(self, before: int, limit: int) -> int:
-        """Removes what ended before a time, so many commands with all their deliveries at most; only where there were
-        fewer, so many alerts and commands without any deliveries too. Answers how many deliveries, alerts and such
-        commands that were."""
+        """Deletes what ended before a time: at most `limit` commands with all their deliveries; if there were fewer,
+        also at most `limit` alerts, and as many commands, that have no deliveries. Returns the number of deliveries,
+        alerts and such commands removed."""
 
     def tell(self, text: str) -> None:
-        """Tells the other replicas, once this is committed. A hint only: it may be lost."""
+        """Sends a text to the other replicas once this is committed. Only a hint: it may be lost."""
 
     def largest_id(self) -> int: ...
 
@@ -465,10 +466,10 @@ class Tx(Protocol):
 class Store(Protocol):
     """A place where transactions are durable. Used as an asynchronous context manager.
 
-    Once open, `slot` is this process's own part of every id it makes; `lease` is for how many seconds a claim holds
-    unless it is renewed, None where nobody else could take what is claimed; `on_hint` is called, in the event loop,
-    with what another replica told; `is_strained` says that only what is under way is still recorded, as there is
-    no room for more; `damage` says what is wrong with it for good, nothing where all is well.
+    Once open, `slot` is this process's own part of every id it makes; `lease` is how many seconds a claim holds
+    unless renewed, None where no other process could take what is claimed; `on_hint` is called in the event loop
+    with each text that another replica sent by `Tx.tell`; `is_strained` says that the disk is full, so that only what
+    is under way is still recorded; `damage` describes permanent damage to the store, empty where there is none.
     """
 
     slot: int
@@ -480,21 +481,21 @@ class Store(Protocol):
     async def __aenter__(self) -> Store: ...
     async def __aexit__(self, *error: object) -> None: ...
     async def write(self, work: Callable[[Tx], T], *, is_long: bool = False) -> T:
-        """Runs `work` in a transaction; its result comes back once it is on the disk. What `work` raises undoes
-        its own part and comes back too. Raises `StoreError` where the store cannot commit, or where nobody knows
-        whether it did. `work` may be run again where others were at the same thing, or one that was done together
-        with it failed: it must change nothing but the store, or what it changes the same way again. What goes through
-        many rows says that it `is_long`: it may not keep the event loop waiting."""
+        """Runs `work` in a transaction and returns its result once it is on the disk. If `work` raises, its own writes
+        are rolled back and the exception is raised here. Raises `StoreError` if the store cannot commit, or if it is
+        unknown whether it did. `work` may be run again, after a conflict with another transaction or the failure of
+        work in the same one: outside the store it may change only what is safe to change repeatedly. Work that goes
+        through many rows is to say `is_long`, so that it does not block the event loop."""
 
     async def read(self, work: Callable[[Tx], T], *, is_long: bool = False, whose: Asking = "caller") -> T:
-        """Runs `work` on a consistent, committed state; it must not write. `is_long` as for `write`; what is long may
-        wait for what else is, but what the gateway wants to know itself not for the lists of others."""
+        """Runs `work` on a consistent, committed state; it must not write. `is_long` as for `write`: a long read may
+        wait for other long ones, but the gateway's own never for those of callers and operators."""
 
     async def take(self, work: Callable[[Tx], T]) -> T:
-        """Runs `work`, which claims deliveries and writes nothing else."""
+        """Runs `work` that claims deliveries and writes nothing else."""
 
     async def renew(self, claims: Collection[DeliveryRow]) -> Collection[int]:
-        """Holds on to what is claimed for another `lease`; answers to which."""
+        """Extends these claims by another `lease`; returns the ids of those still held."""
 
     async def ease(self) -> None:
-        """Where the store is strained: sees whether there is room again."""
+        """Checks whether there is room again, if the store is strained."""

@@ -1,8 +1,8 @@
-"""Ballast: a file beside the store that takes up room, to be thrown away when the disk is full.
+"""Ballast: a file beside the store that reserves room, to be deleted when the disk is full.
 
-On a full disk nothing can be removed from a store either, as removing is writing. With the ballast gone, what is
+On a full disk nothing can be deleted from a store either, as deleting is writing. With the ballast gone, what is
 under way can still be recorded and what has ended purged; new requests are refused until there is room for the
-ballast again. It must not know what it lies beside.
+ballast again. It must not know what file it lies beside.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ SIZE = 4 << 20
 
 
 class Ballast:
-    """The file at `path`, of `size` bytes. Where there is no room for it, there is none."""
+    """The file at `path`, of `size` bytes; it is not created where there is no room for it."""
 
     def __init__(self, path: str, size: int = SIZE) -> None:
         self._path = Path(path)
         self._size = size
 
     def load(self) -> bool:
-        """Takes the room, if there is twice as much; answers whether it is taken."""
+        """Creates the file if twice its size is free; returns whether it is there."""
         if self._is_there():
             return True
         disk = os.statvfs(self._path.parent)
@@ -38,7 +38,7 @@ class Ballast:
         return True
 
     def drop(self) -> bool:
-        """Gives the room back; answers whether there was any to give."""
+        """Deletes the file; returns whether it was there."""
         was_there = self._is_there()
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""A copy of a store in SQLite, made while a gateway serves from it: one consistent state, whole in one file.
+"""Copies a store in SQLite while a gateway serves from it: one consistent state, complete in one file.
 
 It reads through a connection of its own, in one transaction, which keeps no writer waiting. It must not know what the
-rows mean to anybody but the store.
+rows mean outside the store.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from gateway.store.ballast import SIZE
 from gateway.store.sqlite import SqliteTx
 
 LONGEST_WAIT = 10_000
-"""Milliseconds that the copy waits for a store that is being opened or closed."""
+"""Milliseconds to wait for a store that is being opened or closed."""
 
 SPARED = 2 * SIZE
-"""Bytes that stay free on the store's own disk."""
+"""Bytes to be left free on the store's own disk."""
 
 
 @dataclass(frozen=True)
 class Copied:
-    """What was copied: bytes of the file, and how many deliveries wait in it."""
+    """What was copied: the file's bytes, and how many deliveries wait in it."""
 
     size: int
     waiting: int
 
 
 def copy_store(store: str, target: Path) -> Copied:
-    """Copies the store in the file `store` to a new file that its owner alone may read; it has reached the disk, and
-    was looked through, before it has its name. Raises `StoreError` where that cannot be, and leaves nothing behind."""
+    """Copies the store in the file `store` to a new file, readable by its owner alone. The copy is checked and synced
+    to disk before it gets its name. Raises `StoreError` on failure, and leaves nothing behind."""
     if not Path(store).is_file():
         raise StoreError(f"there is no store at {store} yet")
     if target.is_dir():
@@ -64,8 +64,8 @@ def copy_store(store: str, target: Path) -> Copied:
 
 
 def _need_room(store: str, directory: Path) -> None:
-    """Refuses what would fill the store's own disk: a gateway that serves from it would refuse alerts meanwhile. Any
-    other disk may be filled until there is no room."""
+    """Refuses a copy that would fill the store's own disk, where a serving gateway would have to refuse alerts. Any
+    other disk may be filled."""
     file = Path(os.path.realpath(store))
     if directory.stat().st_dev != file.stat().st_dev:
         return
@@ -80,13 +80,14 @@ def _need_room(store: str, directory: Path) -> None:
 
 
 def _copy(store: str, file: Path) -> int:
-    """Copies, makes the copy whole by itself, and looks through it; answers how many deliveries wait in it."""
+    """Copies, takes the copy out of WAL mode so that one file is all of it, and checks it; returns the number of
+    deliveries that wait in it."""
     source, copy = apsw.Connection(store), apsw.Connection(str(file))
     try:
         source.set_busy_timeout(LONGEST_WAIT)
         with copy.backup("main", source, "main") as backup:
-            backup.step(-1)  # all at once: what is written meanwhile would make it begin again
-        copy.pragma("journal_mode", "delete")  # what has a log beside it is copied without it some day
+            backup.step(-1)  # in one step: between steps, any write would restart the backup
+        copy.pragma("journal_mode", "delete")  # with a log beside it, somebody would copy the file without it some day
         if (found := copy.pragma("quick_check")) != "ok":
             raise StoreError(f"the copy of {store} is damaged, and was thrown away: {found}")
         return sum(one.count for one in SqliteTx(copy).waiting())
@@ -96,12 +97,12 @@ def _copy(store: str, file: Path) -> int:
 
 
 def _name(unfinished: Path, target: Path) -> None:
-    """Gives the copy its name, unless something has that name by now."""
+    """Gives the copy its name; raises `FileExistsError` if something has that name by now."""
     try:
         os.link(unfinished, target)
     except FileExistsError:
         raise
-    except OSError:  # a file system without links, as of other systems' shares
+    except OSError:  # a file system without hard links, such as other systems' shares
         if target.exists():
             raise FileExistsError(target) from None
         unfinished.rename(target)

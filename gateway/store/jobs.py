@@ -1,6 +1,6 @@
-"""What waits for a store's writer: a piece of work, and the event loop that awaits its result.
+"""Jobs of a store's writer: a piece of work, and the event loop that awaits its result.
 
-Shared by the drivers. It must not know how anything is kept.
+Shared by the drivers. It must not know how anything is stored.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from gateway.store import Tx
 
 
 class Job:
-    """A piece of work for the writer, and where its result is awaited. `tries` counts how often it was begun where
-    that may be more than once; `is_long` keeps it out of the event loop, where a driver works there."""
+    """A piece of work for the writer, and the future by which its result is awaited. `tries` counts its conflicts,
+    after which it is run again; `is_long` keeps it out of the event loop if the driver runs work there."""
 
     __slots__ = ("error", "future", "is_long", "loop", "result", "tries", "work")
 
@@ -30,15 +30,15 @@ class Job:
 
 
 def answer(jobs: Sequence[Job]) -> None:
-    """Hands the results to the event loops that await them, all at once to each."""
+    """Passes the results to the event loops that await them, in one call for each loop; from any thread."""
     for loop in {job.loop for job in jobs}:
         theirs = [job for job in jobs if job.loop is loop]
-        with contextlib.suppress(RuntimeError):  # the loop that asked is gone; what it asked for is on the disk
+        with contextlib.suppress(RuntimeError):  # the loop has ended; its work is on the disk all the same
             loop.call_soon_threadsafe(settle, theirs)
 
 
 def settle(jobs: Sequence[Job]) -> None:
-    """Hands the results over in the event loop that awaits them all."""
+    """Sets the results on the futures, in the event loop that awaits them."""
     for job in jobs:
         if job.future.done():
             continue

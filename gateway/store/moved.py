@@ -1,6 +1,6 @@
-"""What a store says of itself once everything in it was moved to another one. It must not know what that was.
+"""The mark on a store whose contents were moved to another one. It must not know what the contents are.
 
-A gateway that is started over it by mistake would tell everybody again what the other one has told since.
+A gateway started on the old store by mistake would deliver again what the new one has delivered since.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from msgspec import Struct, convert
 from gateway.store import Tx
 
 MARK, ARRIVED = "moved", "arrived"
-"""The notes of a store that was moved, at the old place and at the new one."""
+"""The names of the notes that record a move, in the old store and in the new one."""
 
 
 class Moved(Struct, frozen=True, kw_only=True):
-    """One move, as both stores note it: from where, to where, and when; the token tells it from every other. At the old
-    place it is not `is_known` until the new one has said that it has everything: it may have nothing."""
+    """One move, as both stores record it: from where, to where, and when; the token identifies it. In the old store,
+    `is_known` is False until the new one has confirmed its commit: until then, that may have everything or nothing."""
 
     origin: str
     to: str
@@ -27,12 +27,12 @@ class Moved(Struct, frozen=True, kw_only=True):
 
     @property
     def day(self) -> str:
-        """When that was, for people."""
+        """The time of the move, for people."""
         return datetime.fromtimestamp(self.at / 1000, UTC).isoformat(" ", "seconds").replace("+00:00", " UTC")
 
     @property
     def refusal(self) -> str:
-        """Why nobody serves from the old store any more."""
+        """Why no gateway may serve from the old store, and what to do."""
         if not self.is_known:
             return (
                 f"a move from {self.origin} to {self.to} was to end at {self.day}, and nobody knows whether all of it "
@@ -47,16 +47,16 @@ class Moved(Struct, frozen=True, kw_only=True):
 
     @property
     def remark(self) -> str:
-        """What is to be said to whoever looks into the old store."""
+        """What to tell those who look into the old store."""
         became = f"everything was moved to {self.to} then" if self.is_known else self.refusal
         return f"this is how it was at {self.day}: {became}"
 
 
 def noted(value: object) -> Moved | None:
-    """A move out of a note, where there is one."""
+    """The move that a note records; None for an empty one."""
     return convert(value, Moved) if value else None
 
 
 def left(tx: Tx) -> Moved | None:
-    """Where everything in this store was moved to, if it was."""
+    """The move by which everything left this store; None if there was none."""
     return noted(tx.note(MARK))

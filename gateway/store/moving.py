@@ -1,9 +1,9 @@
-"""Everything in a store brought over into one of the other engine, with nobody at either of them meanwhile.
+"""Moves everything in a store into a store of the other engine, while no gateway uses either.
 
-The new store is filled in one transaction: cut off in the middle, it stays empty. The old one keeps all that it has,
-and is marked as moved, so that no gateway serves from it by mistake. That mark is committed before the new store is:
-what could be delivered from both would be told twice. Where nobody knows whether the new one was committed, the same
-move asked for again finds out. It must not know what the rows mean to anybody but the store.
+The new store is filled in one transaction: interrupted in the middle, it stays empty. The old one keeps all its rows,
+and is marked as moved, so that no gateway serves from it by mistake. That mark is committed before the new store is, as
+deliveries that wait in both would be sent twice. If it is unknown whether the new one has committed, giving the same
+command again finds out. It must not know what the rows mean outside the store.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from gateway.store.sql import LAST
 from gateway.store.tables import ALERTS, ATTEMPTS, CALLS, COMMANDS, DELIVERIES, TARGETS
 
 SAY_EVERY = 5.0
-"""Seconds between two words on how far it is."""
+"""Seconds between two reports of progress."""
 
 
 @dataclass(frozen=True)
 class Copied:
-    """A table and the columns of it that come along: all but who holds what just now. `only` is a condition on its
-    rows, and `alert` the place of the column that says whose a row is."""
+    """A table and the columns of it that are copied: all but those of claims. `only` is a condition on its rows,
+    `alert` the index of the column with the alert that a row belongs to."""
 
     name: str
     columns: tuple[str, ...]
@@ -56,17 +56,17 @@ TABLES = (
     Copied("calls", CALLS.fields),
 )
 GIVES_WAY = ("notes", "calls")
-"""What a gateway writes by itself as soon as it is started: it gives way to what comes."""
+"""Tables that a gateway writes to as soon as it is started: their rows in the new store are replaced."""
 BYTES = frozenset(("body", "verbatim", "ids", "seen", "replaced", "report", "merges", "answer"))
-"""Columns that hold bytes, in whichever table: SQLite gave some of them a default that it keeps as a text."""
+"""Columns that hold bytes, in all tables. SQLite stores the defaults of some of them as text."""
 
 
 class Unclear(StoreError):
-    """Nobody knows whether what was to be committed is."""
+    """It is unknown whether a commit was made."""
 
 
 class TooLong(StoreError):
-    """The engine has no index that takes what is in this row, counted from 1."""
+    """A value in this row, counted from 1, is too long for the engine's index."""
 
     def __init__(self, row: int) -> None:
         super().__init__("a key, a name or an id is longer than the store can find again")
@@ -74,36 +74,37 @@ class TooLong(StoreError):
 
 
 class Side(Protocol):
-    """One of the two stores. `shown` is where it is, without a credential."""
+    """One of the two stores. `shown` is its address without credentials."""
 
     shown: str
 
     def open(self) -> None:
-        """Brings it up to date and begins a transaction that nobody else works beside; refuses where one serves."""
+        """Brings the schema up to date and begins a transaction that excludes all others; raises `StoreError` where a
+        gateway serves from the store."""
 
     def run(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
-        """What a statement comes to."""
+        """Runs a statement and returns its rows."""
 
     def rows(self, table: Copied) -> Iterator[Sequence[Any]]:
-        """The rows of a table, never all of them in memory."""
+        """Yields the rows of a table, never all of them in memory."""
 
     def put(self, table: Copied, rows: Iterable[Sequence[Any]]) -> None:
         """Adds rows to a table."""
 
     def see_all(self) -> None:
-        """Has the engine look at what it has now, so that it finds it by the right index."""
+        """Has the engine gather statistics after the copy, so that it plans with the right indexes."""
 
     def commit(self) -> None:
-        """Ends the transaction; raises `Unclear` where nobody knows how."""
+        """Commits; raises `Unclear` if it is unknown whether the commit was made."""
 
     def close(self) -> None:
-        """Takes back what was not committed."""
+        """Closes the store; what was not committed is rolled back."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a move: the rows of each table, the deliveries that wait; `is_repeated` where all of it was there
-    already."""
+    """The result of a move: the number of rows of each table and of waiting deliveries; `is_repeated` if an earlier run
+    had already moved everything."""
 
     move: Moved
     rows: dict[str, int]
@@ -112,8 +113,8 @@ class Outcome:
 
 
 def move(source: Side, target: Side, say: Callable[[str], None], spoken: Sequence[str]) -> Outcome:
-    """Moves everything; `say` hears how far it is, and `spoken` is how notes begin that somebody asked for. Raises
-    `StoreError` where it cannot be, and leaves both as they were."""
+    """Moves everything. `say` is called with the progress; `spoken` are the prefixes of notes that people asked for, of
+    which there may be none in the new store. Raises `StoreError` if it fails, and leaves both as they were."""
     with opened(source), contextlib.ExitStack() as stack:
         before = noted(_note(source, MARK))
         if before is not None and before.to != target.shown:
@@ -139,7 +140,7 @@ def move(source: Side, target: Side, say: Callable[[str], None], spoken: Sequenc
 
 
 def undo(source: Side) -> Moved:
-    """Takes the mark back that a move has left; answers which that was."""
+    """Removes the mark that a move has left; returns that move."""
     with opened(source):
         found = noted(_note(source, MARK))
         if found is None:
@@ -151,7 +152,7 @@ def undo(source: Side) -> Moved:
 
 @contextlib.contextmanager
 def opened(side: Side) -> Iterator[None]:
-    """One of the two for as long as it is worked at."""
+    """Opens one of the two stores, and closes it at the end of the block."""
     try:
         side.open()
         yield
@@ -160,7 +161,7 @@ def opened(side: Side) -> Iterator[None]:
 
 
 def _need_empty(target: Side, spoken: Sequence[str]) -> None:
-    """Two histories cannot be told apart again once they are one."""
+    """Raises `StoreError` if the new store has rows: two histories could not be separated again once mixed."""
     for table in TABLES:
         if table.name not in GIVES_WAY and (count := _count(target, table)):
             raise StoreError(
@@ -190,7 +191,7 @@ def _copy_all(source: Side, target: Side, say: Callable[[str], None]) -> dict[st
 
 
 def _told(rows: Iterable[Sequence[Any]], name: str, most: int, say: Callable[[str], None]) -> Iterator[Sequence[Any]]:
-    """The same rows; now and then it says how many there were."""
+    """The same rows; reports now and then how many have passed."""
     last = time.monotonic()
     for number, row in enumerate(rows):
         if (now := time.monotonic()) - last >= SAY_EVERY:
@@ -209,8 +210,8 @@ def _too_long(source: Side, target: Side, table: Copied, number: int) -> str:
 
 
 def _hand_over(source: Side, target: Side, done: Moved, before: Moved | None) -> None:
-    """From here on the new store is the one. Whoever is cut off between the two commits leaves it empty: so the old one
-    names it as the one to serve from only once the second is known to have been made."""
+    """Commits the mark in the old store, then everything in the new one. Interrupted in between, the new one stays
+    empty: so the mark has `is_known` set only after the second commit is known to have been made."""
     _put_note(target, ARRIVED, done)
     _put_note(source, MARK, replace(done, is_known=False))
     try:
@@ -231,8 +232,8 @@ def _hand_over(source: Side, target: Side, done: Moved, before: Moved | None) ->
 
 
 def _settle(source: Side, outcome: Moved | None) -> None:
-    """Notes what came of it. Where that cannot be, the same command given again finds out, as the note says that stands
-    there."""
+    """Replaces the mark in the old store by the outcome. If that fails, the mark that is there tells people to give the
+    same command again, which finds out."""
     with contextlib.suppress(StoreError):
         _put_note(source, MARK, outcome)
         source.commit()
@@ -252,7 +253,7 @@ def _note(side: Side, name: str) -> Any:
 
 
 def _put_note(side: Side, name: str, value: Moved | None) -> None:
-    """In one statement: outside a transaction too a note is there, or it is not."""
+    """Writes or deletes a note in one statement, so that it is atomic outside a transaction too."""
     if value is None:
         side.run("DELETE FROM notes WHERE name = ?", (name,))
     else:

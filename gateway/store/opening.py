@@ -1,4 +1,4 @@
-"""Which store a URL means. A driver is imported only when it is asked for: its packages may not be there."""
+"""Chooses the driver for a store's URL. A driver is imported only when needed: its packages may not be installed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ POSTGRES = ("postgresql://", "postgres://")
 
 def open_store(url: str, *, exclusive: bool = True, lease: float = 15.0, now: Callable[[], str] | None = None) -> Store:
     """The store at `sqlite:///absolute/path`, a plain path, or `postgresql://…`; not yet open. `exclusive` is False
-    for tools that look at a store while a gateway serves from it; `lease` is for how many seconds a replica holds
-    what it claims. `now` tells the URL as it is now: its credential may be a secret that is replaced."""
+    for tools that look at a store while a gateway serves from it; `lease` is how many seconds a replica holds what it
+    claims. `now` returns the current URL, as its credential may be a secret that is replaced."""
     if url.startswith(POSTGRES):
         return _postgres(url, exclusive, lease, now)
     if "://" in url and not url.startswith(SQLITE):
@@ -31,7 +31,7 @@ def open_store(url: str, *, exclusive: bool = True, lease: float = 15.0, now: Ca
 
 
 def without_credential(url: str) -> str:
-    """What tells a store from another: its URL, but for who goes there and with which password."""
+    """A store's URL without user and password: what identifies the store."""
     if not url.startswith(POSTGRES):
         return url
     hosts, slash, rest = url.partition("://")[2].partition("/")
@@ -39,18 +39,19 @@ def without_credential(url: str) -> str:
 
 
 def is_torn(url: str) -> bool:
-    """Whether a `/` or an `@` in the password ends it too early for libpq: the rest would be shown as the host."""
+    """Whether an unencoded `/` or `@` in the password ends it too early for libpq, which would show the rest as
+    host."""
     authority, _, path = url.partition("://")[2].partition("?")[0].partition("/")
     return authority.count("@") > 1 or "@" in path
 
 
 NO_PACKAGE = "PostgreSQL needs a package that is not here; type in a checkout: pip install '.[postgres]'"
-"""Why a store in PostgreSQL cannot be opened."""
+"""Why a store in PostgreSQL cannot be opened without its driver."""
 
 
 def is_served(url: str) -> bool:
-    """Whether a gateway may be serving from a store just now: one in PostgreSQL does not tell, and SQLite's log is gone
-    once nobody has the file open."""
+    """Whether a gateway may be serving from a store now: always for PostgreSQL, where it cannot be told; for SQLite
+    while there is a write-ahead log, which is removed when the last connection closes."""
     return url.startswith(POSTGRES) or Path(os.path.realpath(url.removeprefix(SQLITE)) + "-wal").exists()
 
 

@@ -1,12 +1,12 @@
 """The store in PostgreSQL, shared by several gateways.
 
-A few writer threads take what waits for them into one transaction each: many callers share one commit, and a journey
-to the server is made only for what a job reads; what it writes goes along with the next one. Where the server admits
-no more connections, those that there are serve all. Where a job fails after it has written, all are done again with a
-savepoint for each. Transactions are READ COMMITTED, and what must not be decided twice is locked by name (`Tx.lock`).
-Of the jobs in one transaction only the first ever waits for another transaction; what would have to wait is put aside
-and goes first in the next one. So a job may be run more than once: it must change nothing but the store, or what it
-changes again.
+A few writer threads each take the waiting jobs into one transaction: many callers share one commit, and a round trip to
+the server (a *journey*) is made only for what a job reads; what it writes is sent along with the next one. Where the
+server admits no more connections, the existing ones serve all jobs. If a job fails after it has written, all jobs of
+the transaction are run again with a savepoint for each. Transactions are READ COMMITTED, and what must not be decided
+twice is locked by name (`Tx.lock`). Of the jobs in one transaction only the first ever waits for another transaction; a
+job that would have to wait is put aside and goes first in the next one. So a job may be run more than once: outside the
+store it may change only what is safe to change repeatedly.
 
 Features that an engine in PostgreSQL's place must offer: `FOR UPDATE SKIP LOCKED` and `NOWAIT`, transaction-level
 advisory locks, savepoints, partial unique indexes, `ON CONFLICT`, `UPDATE … FROM … RETURNING`, arrays as parameters,
@@ -43,25 +43,25 @@ T = TypeVar("T")
 WRITERS, READERS = 3, 3
 """Connections of each kind; a replica needs one more to listen."""
 BATCH = 32
-"""Jobs in one transaction; of more than 64 subtransactions the server keeps track on disk."""
+"""Jobs in one transaction. The server keeps more than 64 subtransactions on disk."""
 TRIES = 10
-"""How often a job is begun before others are said to stand in its way."""
+"""How often a job is run before its conflict with others is reported."""
 WITHIN = 8.0
-"""Seconds after which a caller hears that the store does not answer."""
+"""Seconds after which a caller is told that the store does not answer."""
 MIGRATION = 3600.0
-"""Seconds that the schema may take to be brought up to date, or another replica to be done with that."""
+"""Seconds that a schema migration may take, one by another replica included."""
 ROOM = 1 << 20
-"""Bytes that a full disk of the server has to have before alerts are taken again."""
+"""Bytes that have to be free again on a full disk of the server before alerts are taken."""
 LOOK = 15.0
-"""Seconds after which is looked again which server was promoted last."""
+"""Seconds between checks which server was promoted last."""
 HEAR = 5.0
-"""Seconds that the listener listens before it sees whether it still should."""
+"""Seconds that the listener waits before it checks whether it is to stop."""
 
 
 class PostgresStore:
-    """The store at a `postgresql://` URL. What this replica claims, its writer slot too, it holds for `lease` seconds
-    at a time. `exclusive` is False for tools that look at a store while gateways serve from it: they hold nothing.
-    `now` tells the URL as it is now."""
+    """The store at a `postgresql://` URL. This replica's claims, and its writer slot, are leased for `lease` seconds at
+    a time. `exclusive` is False for tools that look at a store while gateways serve from it: they hold nothing. `now`
+    returns the current URL."""
 
     def __init__(
         self, url: str, *, lease: float = 15.0, exclusive: bool = True, now: Callable[[], str] | None = None
@@ -80,7 +80,7 @@ class PostgresStore:
         self._closing = threading.Event()
         self.slot = 0
         self.lease: float | None = lease
-        self.on_hint: Callable[[str], None] = _nobody
+        self.on_hint: Callable[[str], None] = _ignore_hint
         self.is_strained = False
         self.damage = ""
 
@@ -165,12 +165,12 @@ class PostgresStore:
         return result
 
     async def take(self, work: Callable[[Tx], T]) -> T:
-        """A claim is durable like everything else: one that was lost could be made twice under the same fence."""
+        """Commits claims durably like any write: a claim that was lost could be made again under the same fence."""
         return await self.write(work)
 
     async def read(self, work: Callable[[Tx], T], *, is_long: bool = False, whose: Asking = "caller") -> T:
-        """What callers or operators read at length takes one reader each: the last is for what is short, and for what
-        the gateway wants to know itself."""
+        """Long reads of callers take one of the readers, those of operators another: the third is left for short reads
+        and the gateway's own."""
         loop = asyncio.get_running_loop()
         async with self._listing[whose] if is_long and whose != "gateway" else contextlib.nullcontext():
             return await loop.run_in_executor(self._readers, self._read, work)
@@ -188,7 +188,7 @@ class PostgresStore:
     # --- reading -----------------------------------------------------------------------------------------
 
     def _read(self, work: Callable[[Tx], T]) -> T:
-        """On a line that nobody has; or else, where no connection is to be had, on one that has one."""
+        """Reads on a free line; or, where that gets no connection, on one that has a connection."""
         line, lock = self._free_line()
         try:
             return self._read_again(line, work)
@@ -207,15 +207,15 @@ class PostgresStore:
             lock.release()
 
     def _free_line(self) -> tuple[Line, threading.Lock]:
-        """A line that nobody has, one with a connection first. There is one for each thread, but while one looks,
-        another may be given back and a third be taken."""
+        """A free line, now locked, preferably one with a connection. There is one for each thread, but during the
+        search a line already passed may be released and the next one taken, so it may have to be repeated."""
         while True:
             for line, lock in sorted(self._reading, key=lambda one: not one[0].is_made):
                 if lock.acquire(blocking=False):
                     return line, lock
 
     def _read_again(self, line: Line, work: Callable[[Tx], T]) -> T:
-        """On a new connection, once, where the first one is lost: nothing has been changed."""
+        """Repeats the read once on a new connection if the first one is lost, as nothing has been changed."""
         try:
             return self._read_on(line, work)
         except Lost:
@@ -250,12 +250,12 @@ class PostgresStore:
             self._serve(line, [job for job in jobs if not job.future.done()])
 
     def _leaves_to_others(self, line: Line) -> bool:
-        """Whether others have a connection and this one has none. It may get none where the server admits no more: it
-        would refuse what it takes at once, and so take more than those who do the work."""
+        """Whether this line has no connection while another writer has one. Where the server admits no more, it would
+        fail its jobs at once, and so take more jobs than the writers that do the work."""
         return not line.is_made and not self._closing.is_set() and any(other.is_made for other in self._writing)
 
     def _join(self, line: Line) -> None:
-        """Gets a connection while others work; until there is one, or nobody else has one either."""
+        """Tries to connect while others work, until there is a connection or no other writer has one either."""
         is_told = False
         while self._leaves_to_others(line):
             try:
@@ -267,8 +267,8 @@ class PostgresStore:
                 self._closing.wait(PAUSE)
 
     def _serve(self, line: Line, jobs: list[Job]) -> None:
-        """Sees every job to its end. A connection that is lost before the commit was asked for has changed nothing:
-        then all is done again on a new one, once."""
+        """Runs every job until it has an answer. A connection lost before COMMIT was sent has changed nothing: then all
+        jobs are run again on a new one, once."""
         may_repeat = True
         patient = len(jobs) == 1
         while jobs:
@@ -281,7 +281,8 @@ class PostgresStore:
                 if isinstance(error, Lost) and may_repeat:
                     may_repeat = False
                     continue
-                # Where new alerts find no room, outcomes often do, and what proves that the store takes commits.
+                # Where new alerts find no room, outcomes often still do, and so does the note that `watch.prove`
+                # writes.
                 self.is_strained |= isinstance(error, Full)
                 _fail(jobs, error)
                 return
@@ -292,18 +293,18 @@ class PostgresStore:
                 return
 
     def _commit(self, line: Line, jobs: list[Job], patient: bool) -> list[Job]:
-        """One transaction for all jobs; each that fails takes only its own writes back. Answers which have to be run
-        again; of `jobs`, it takes out whom it has answered already."""
+        """Runs all jobs in one transaction; a job that fails takes back only its own writes. Returns those that have to
+        be run again, and removes from `jobs` those that were answered early."""
         try:
             return self._commit_ahead(line, jobs, patient)
         except Unclear:
-            answer([job for job in jobs if isinstance(job.error, Overdue)])  # it has had its time
+            answer([job for job in jobs if isinstance(job.error, Overdue)])  # it has used up its time
             jobs[:] = [job for job in jobs if not isinstance(job.error, Overdue)]
             return self._commit_one_by_one(line, jobs, patient) if jobs else []
 
     def _commit_ahead(self, line: Line, jobs: list[Job], patient: bool) -> list[Job]:
-        """The same where all goes well, as it nearly always does: a journey to the server for what is read, and none
-        for what is written. Raises `Unclear` where something would have to be taken back."""
+        """The fast way of `_commit`, which nearly always succeeds: a journey to the server for what is read, none for
+        what is written. Raises `Unclear` where writes of one job would have to be taken back."""
         ended: list[Job] = []
         again: list[Job] = []
         told: list[str] = []
@@ -324,7 +325,7 @@ class PostgresStore:
         return again
 
     def _commit_one_by_one(self, line: Line, jobs: list[Job], patient: bool) -> list[Job]:
-        """The same with a savepoint for every job, and each statement waited for."""
+        """The slow way of `_commit`: a savepoint for every job, and each statement's answer waited for."""
         connection = line.connection()
         ended: list[Job] = []
         again: list[Job] = []
@@ -356,7 +357,7 @@ class PostgresStore:
         pipeline: psycopg.Pipeline | None = None,
         before: psycopg.Cursor[Any] | None = None,
     ) -> PostgresTx:
-        """A job's part of a transaction that writes."""
+        """One job's `Tx` in a writing transaction."""
         return PostgresTx(
             line,
             connection,
@@ -371,8 +372,8 @@ class PostgresStore:
     # --- holding on, and hints ---------------------------------------------------------------------------
 
     async def _keep(self) -> None:
-        """Holds on to the writer slot. One that was lost, because this process was frozen past its lease, may be
-        somebody else's by now: another is taken."""
+        """Renews the lease on the writer slot. If it was lost, because this process was frozen past its lease, the slot
+        may be another replica's by now: a new one is taken."""
         while True:
             await asyncio.sleep(self._held_for / 3)
             try:
@@ -383,8 +384,9 @@ class PostgresStore:
                 log.error("store.unavailable", reason=str(error))
 
     def _look_around(self, line: Line) -> None:
-        """A standby may be promoted while the server before it goes on: by hand, or where the two lost each other.
-        Behind one name, what is connected stays where it is, unless a balancer ends it."""
+        """Checks every `LOOK` seconds which server was promoted last. A standby may be promoted while the old primary
+        runs on: by hand, or after a network split. With one name for both, existing connections stay with the old one
+        unless a balancer ends them."""
         while not self._closing.wait(LOOK):
             line.look(self._closing)
 
@@ -392,7 +394,7 @@ class PostgresStore:
         self.on_hint(text)
 
     def _listen(self, line: Line, loop: asyncio.AbstractEventLoop) -> None:
-        """Passes on what replicas tell. Nothing depends on it: everybody looks by itself too."""
+        """Passes on hints from other replicas. Nothing depends on them: each replica also polls."""
         while not self._closing.is_set():
             try:
                 connection = line.connection()
@@ -407,12 +409,12 @@ class PostgresStore:
                 return  # the loop has ended
 
 
-def _nobody(text: str) -> None:
-    """Nobody listens."""
+def _ignore_hint(text: str) -> None:
+    """The default of `on_hint`: ignores hints."""
 
 
 def _try_room(tx: Tx) -> None:
-    """Takes some room and gives it back; what is the same throughout would be kept in less."""
+    """Writes `ROOM` bytes and removes them, to find out whether there is room; random, as the server compresses."""
     tx.put_note("room", secrets.token_urlsafe(ROOM))
     tx.put_note("room", None)
 
@@ -433,7 +435,7 @@ def _take_slot(tx: Tx) -> int:
 
 
 def _run(job: Job, tx: PostgresTx) -> bool:
-    """Runs a job; answers whether it came to an end. Raises what is everybody's trouble."""
+    """Runs a job; returns False if it has to be run again. Raises `Trouble`, which concerns all jobs."""
     job.error = None
     try:
         job.result = job.work(tx)

@@ -1,9 +1,9 @@
-"""Which of several servers is the one: where more than one takes writes, the one that was promoted last.
+"""Which of several servers to use: where more than one takes writes, the one that was promoted last.
 
-PostgreSQL counts a timeline up with every promotion. A server that was cut off, frozen or started again after its
-standby had taken over knows nothing of that and takes writes too: what it is given is lost, and what was written since
-is not found there. So nothing is asked of a server that another one has left behind. It must not know how connections
-are made.
+PostgreSQL increments the timeline with every promotion. A server that was cut off, frozen or started again after its
+standby had taken over does not know that, and takes writes too: what is written there is lost, and what was written to
+the new primary is missing. So a server that was left behind by a later promotion is not used. It must not know how
+connections are made.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from gateway.errors import StoreError
 
 log = structlog.get_logger()
 
-# Of the log that is written now: what the control file says is as old as the last checkpoint. It has to do for a
-# standby, and tells of a promotion at once.
+# The timeline of the WAL being written, as the control file's is as old as the last checkpoint. On a standby only the
+# control file can be asked, and there it shows a promotion at once.
 _ASKS = b"""
 SELECT system_identifier::text,
        CASE WHEN pg_is_in_recovery() THEN (
@@ -32,8 +32,8 @@ FROM pg_control_system()
 
 
 class History(NamedTuple):
-    """Where a server comes from: servers that are copies of each other are of one `system`. `server` is what it calls
-    itself, wherever it was reached, empty where it was reached without a network; `place` is where that was."""
+    """A server's identity and timeline: servers that are copies of each other have the same `system`. `server` is the
+    address and port by which it knows itself, empty over a Unix socket; `place` is where it was reached."""
 
     system: str
     timeline: int
@@ -47,8 +47,8 @@ class LeftBehind(StoreError):
 
 
 def history_of(connection: psycopg.Connection[Any]) -> History | None:
-    """What a server says of itself; None where it does not, as an engine in PostgreSQL's place. Raises `psycopg.Error`
-    where nobody is there: what is said then, as by a pooler, is why."""
+    """The history that a server reports; None if it cannot, as an engine in PostgreSQL's place. Raises `psycopg.Error`
+    if the connection is lost by then: the error, as a pooler's, says why."""
     try:
         found = connection.execute(_ASKS, prepare=False).fetchone()
     except psycopg.Error:
@@ -59,7 +59,7 @@ def history_of(connection: psycopg.Connection[Any]) -> History | None:
 
 
 class Promotions:
-    """The latest timeline of each system that was ever seen, by all lines of a store together."""
+    """The server with the latest timeline ever seen in each system, shared by all lines of a store."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -69,11 +69,11 @@ class Promotions:
 
     @property
     def latest(self) -> Mapping[str, History]:
-        """Who was promoted last in each system, as far as is known now."""
+        """The server promoted last in each system, as far as is known now."""
         return dict(self._latest)
 
     def note(self, found: History | None) -> None:
-        """A server was asked."""
+        """Takes note of a server that was asked, and logs if it was left behind."""
         if found is None or not found.takes_writes:
             return
         with self._lock:
@@ -85,7 +85,7 @@ class Promotions:
             log.error("store.left_behind", server=found.place, reason=self.why_not(found))
 
     def serve(self, found: History | None) -> None:
-        """A server is the one from now on."""
+        """Takes note that a server is used from now on, and logs if it has taken over."""
         if found is None:
             return
         with self._lock:
@@ -100,9 +100,9 @@ class Promotions:
             )
 
     def compare(self, seen: Collection[History], known: Mapping[str, History]) -> None:
-        """Servers were asked one after the other; who was promoted last is `known` from before that, as one that was
-        asked at first may have been promoted by now. Where that one was put back, as it was a mistake, and none is of
-        its timeline, the one before it serves again."""
+        """Detects a promotion that was undone as a mistake, from servers asked one after the other. `known` is who was
+        promoted last as known before that, as a server asked early may have been promoted by now. If that one is a
+        standby now, and no server seen has its timeline, the server with the latest one seen is used again."""
         for system in {one.system for one in seen}:
             newest = max((one for one in seen if one.system == system), key=_timeline)
             gone = known.get(system, newest)
@@ -116,13 +116,13 @@ class Promotions:
             log.error("store.promotion_undone", server=gone.place, reason=_why_gone(gone, newest))
 
     def is_over(self, found: History | None) -> bool:
-        """Whether another server was promoted since."""
+        """Whether a server takes writes although another was promoted after it."""
         if found is None or not found.takes_writes:
             return False
         return found.timeline < self._latest.get(found.system, found).timeline
 
     def why_not(self, found: History) -> str:
-        """Why nothing is asked of a server, and what to do about it."""
+        """Why a server is not used, and what to do about it."""
         latest = self._latest[found.system].timeline
         return (
             f"it takes writes although another was promoted after it (timeline {found.timeline}, that one's is "
@@ -135,8 +135,9 @@ def _timeline(found: History) -> int:
 
 
 def _is_put_back(gone: History, seen: History) -> bool:
-    """Whether it is the same server, and a standby now. One that takes writes is another to which its address went, as
-    a virtual one goes from server to server; what poolers call their servers may be the same for each."""
+    """Whether it is the same server, now a standby. One that takes writes is a different server, to which the address
+    of the first has moved, as a virtual address does. Both `server` and `place` are compared, as what servers behind
+    poolers call themselves may be the same for each."""
     return not seen.takes_writes and gone.server != "" and (gone.server, gone.place) == (seen.server, seen.place)
 
 

@@ -1,7 +1,7 @@
 """Transactions on a connection to PostgreSQL: how they begin and end, in pipeline mode or a statement at a time.
 
-In pipeline mode a journey carries all that was written since the last one. What an end means is told apart here: it is
-committed, nothing is, or nobody knows. It must not know what is done in between.
+In pipeline mode a journey (one round trip) carries all that was written since the last one. The possible ends are told
+apart here: committed, nothing committed, or unknown. It must not know what is done in between.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from gateway.store.postgres_line import Line
 from gateway.store.postgres_tx import Lost, Unclear
 
 SILENT = 1.0
-"""Seconds without an answer after which is asked whether the server still has the transaction, before its end is."""
+"""Seconds without an answer after which the server is asked for one before COMMIT is sent."""
 CHANNEL = "alert_gateway"
 
 
 @contextlib.contextmanager
 def one_view(line: Line, connection: psycopg.Connection[Any]) -> Iterator[psycopg.Pipeline]:
-    """A transaction in pipeline mode in which all that is read is of one moment."""
+    """A read-only transaction in pipeline mode that sees one snapshot."""
     pipeline = connection.pipeline()
     journeys = pipeline.__enter__()
     at_once(journeys)
@@ -39,8 +39,8 @@ def one_view(line: Line, connection: psycopg.Connection[Any]) -> Iterator[psycop
         try:
             with line.asking():
                 try:
-                    connection.execute(b"COMMIT")  # after a ROLLBACK, statements would be prepared anew
-                finally:  # one that is left to itself writes its own lines to standard error
+                    connection.execute(b"COMMIT")  # not ROLLBACK, after which statements would be prepared anew
+                finally:  # left unclosed, a pipeline writes to standard error
                     pipeline.__exit__(None, None, None)
         except psycopg.Error:
             line.drop()
@@ -48,8 +48,8 @@ def one_view(line: Line, connection: psycopg.Connection[Any]) -> Iterator[psycop
 
 @contextlib.contextmanager
 def ahead(line: Line, connection: psycopg.Connection[Any]) -> Iterator[psycopg.Pipeline]:
-    """A transaction in pipeline mode. It is committed at the end of the block, in the journey of what was written last;
-    taken back where the block raises, and where a statement had failed, which raises `Unclear`."""
+    """A writing transaction in pipeline mode. It is committed at the end of the block, in the journey that sends the
+    last writes; rolled back if the block raises, or if a statement had failed, which raises `Unclear`."""
     pipeline = connection.pipeline()
     journeys = pipeline.__enter__()
     at_once(journeys)
@@ -76,7 +76,7 @@ def ahead(line: Line, connection: psycopg.Connection[Any]) -> Iterator[psycopg.P
 
 
 def _see_sent(line: Line, journeys: psycopg.Pipeline) -> None:
-    """Has what was sent ahead answered."""
+    """Waits for the answers to everything sent so far; raises `Lost` or `Unclear` if there is none or one failed."""
     try:
         with line.asking():
             journeys.sync()
@@ -86,7 +86,7 @@ def _see_sent(line: Line, journeys: psycopg.Pipeline) -> None:
 
 
 def say(line: Line, connection: psycopg.Connection[Any], statement: bytes) -> None:
-    """One of the writer's own statements."""
+    """Runs a statement of the writer's own; raises `Lost` if it fails."""
     try:
         with line.asking():
             connection.execute(statement)
@@ -96,7 +96,7 @@ def say(line: Line, connection: psycopg.Connection[Any], statement: bytes) -> No
 
 
 def end(line: Line, connection: psycopg.Connection[Any]) -> None:
-    """Commits; raises `StoreError` where nothing is committed, or nobody knows."""
+    """Commits; raises `StoreError` if nothing was committed, or if that is unknown."""
     try:
         with line.asking():
             said = connection.execute(b"COMMIT").statusmessage
@@ -111,12 +111,12 @@ def _in_doubt(line: Line, error: psycopg.Error) -> StoreError:
 
 
 def _see_committed(said: str | None) -> None:
-    if said != "COMMIT":  # what failed in the transaction was passed over: then the server takes all of it back
+    if said != "COMMIT":  # a failed statement was ignored: then the server answers COMMIT with ROLLBACK
         raise StoreError(f"the store has committed nothing: it answered {said}")
 
 
 def take_back(line: Line, connection: psycopg.Connection[Any]) -> None:
-    """Takes back whatever the transaction did."""
+    """Rolls the transaction back."""
     forget(connection)
     try:
         with line.asking():
@@ -126,7 +126,8 @@ def take_back(line: Line, connection: psycopg.Connection[Any]) -> None:
 
 
 def tell(line: Line, connection: psycopg.Connection[Any], told: list[str]) -> None:
-    """After the commit: one that notifies makes every other one wait for it to reach the disk."""
+    """Sends hints to other replicas, after the commit: a transaction with NOTIFY makes the commits of all others wait
+    until it is on the disk."""
     if not told:
         return
     try:
@@ -138,10 +139,10 @@ def tell(line: Line, connection: psycopg.Connection[Any], told: list[str]) -> No
 
 
 def at_once(pipeline: psycopg.Pipeline) -> None:
-    """Has a pipeline send nothing before answers are asked for, and then all that waits in one go.
+    """Makes a pipeline send nothing until an answer is waited for, and then everything queued in one go.
 
-    A session that has been told a part of what is to come does not count as idle: of a process that was frozen in
-    between, the server would keep the locks for as long as it stays so (see `postgres_line.IDLE`).
+    A session that has received only some of a pipeline's messages does not count as idle: if this process were frozen
+    in between, the server would keep its locks for as long as it stays frozen (see `postgres_line.IDLE`).
     """
     take = pipeline._communicate_gen
 
@@ -149,16 +150,16 @@ def at_once(pipeline: psycopg.Pipeline) -> None:
         if pipeline.result_queue and pipeline.result_queue[-1] is None:  # the end of a journey
             while pipeline.command_queue:
                 pipeline.command_queue.popleft()()  # into a buffer
-            yield from send(pipeline.pgconn)  # whole: what the socket would not take at once, nobody sends later
+            yield from send(pipeline.pgconn)  # all of it: what the socket does not take at once would not be sent later
             yield from take()
 
     pipeline._communicate_gen = communicate  # type: ignore[method-assign,assignment]
 
 
 def forget(connection: psycopg.Connection[Any]) -> None:
-    """Has no statement taken for prepared any more; for after one that failed in a pipeline.
+    """Makes psycopg forget all prepared statements, after one failed in a pipeline.
 
-    Of those that were to be prepared behind it the server knows nothing, and psycopg does not always notice: it would
-    ask for them by name for as long as the connection lasts.
+    Those that were to be prepared behind the failed one are unknown to the server, and psycopg does not always notice:
+    it would refer to them by name for as long as the connection lasts.
     """
     connection._prepared.clear()

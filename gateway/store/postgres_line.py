@@ -1,8 +1,8 @@
-"""Connections to PostgreSQL: how they are made, and how one that got stuck is cut.
+"""Connections to PostgreSQL: how they are made, and how a stuck one is cut.
 
-A `Line` is one connection for one thread, made anew when it was lost. A server that was frozen, or a network that
-silently drops, answers nothing and refuses nothing; so whoever asks says until when it waits, and a `Watch` cuts the
-line of who waited longer. Passwords leave here to the server alone. It must not know what is asked.
+A `Line` is one connection of one thread, reconnected when it was lost. A frozen server, or a network that silently
+drops packets, neither answers nor refuses; so each request sets a deadline on its line, and a `Watch` cuts lines whose
+deadline has passed. Passwords are given to the server alone. It must not know what is asked.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from gateway.store.opening import is_torn, without_credential
 from gateway.store.postgres_history import History, LeftBehind, Promotions, history_of
 
 STATEMENT = 3.0
-"""Seconds that a statement may take, by the server's clock."""
+"""Seconds that a statement may take, as enforced by the server."""
 ANSWER = 4.0
-"""Seconds that an answer is waited for, by ours: longer, so that a slow statement costs no connection."""
+"""Seconds to wait for an answer, by our clock: longer, so that a slow statement does not cost the connection."""
 CONNECT = 2
-"""Seconds that one host may take to let us in; libpq allows no less."""
+"""Seconds that connecting to one host may take; libpq allows no less."""
 IDLE = 5.0
-"""Seconds after which the server ends a transaction that nobody goes on with: a replica that was frozen in the middle
-of one must not keep its locks."""
+"""Seconds after which the server ends an idle transaction: a replica that was frozen in the middle of one must not keep
+its locks."""
 PAUSE = 0.5
 """Seconds between two attempts to connect."""
 TICK = 0.25
 LOOKS = 20
-"""How often is looked whether two connections have a session each, where there is a pooler."""
+"""Number of checks whether two connections through a pooler have separate sessions."""
 
 _DEFAULTS: dict[str, Any] = {
     "connect_timeout": CONNECT,
@@ -49,8 +49,8 @@ _DEFAULTS: dict[str, Any] = {
     "target_session_attrs": "read-write",
     "application_name": "alert-gateway",
 }
-# Success means that it is on the disk (of the standbys too, where they are synchronous), whatever a database or a user
-# has been set to.
+# A successful commit has to be on the disk (of synchronous standbys too), whatever settings the database or the user
+# has.
 _SETTINGS = b"""
 SELECT set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') = 'remote_apply'
                   THEN 'remote_apply' ELSE 'on' END, false),
@@ -60,33 +60,35 @@ SELECT set_config('synchronous_commit', CASE WHEN current_setting('synchronous_c
        set_config('lock_timeout', '0', false),
        pg_backend_pid()
 """
-# A network that drops silently leaves sessions behind, which count among those that the server admits: by its own
-# settings, for two hours. And a plan that `_BY_INDEX` could not avert counts as so dear that the server would compile
-# it to machine code, a fifth of a second for a millisecond's work. An engine in its place may not have these.
+# A network that silently drops packets leaves sessions behind, which count towards the server's connection limit: for
+# two hours by the server's own settings. And the plan that `_BY_INDEX` could not avoid has so high a cost that the
+# server would JIT-compile it, a fifth of a second for a millisecond's work. An engine in PostgreSQL's place may lack
+# these.
 _IF_THERE = b"""
 SELECT set_config(name, CASE name WHEN 'jit' THEN 'off' ELSE '5' END, false) FROM pg_settings
 WHERE name IN ('tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count', 'jit')
 """
-# The statistics of an outbox are always of another hour: what the gateway asks for while it works has an index, and
-# is looked up there whatever the planner believes.
+# The statistics of an outbox are always out of date: the gateway's frequent queries all have an index, and have to use
+# it whatever the planner believes.
 _BY_INDEX = b"""
 SELECT set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false),
        set_config('enable_sort', 'off', false)
 """
-# A pooler lends a session again, which leads where the name led when it was begun; but not one with a transaction open.
+# A pooler reuses a session, which stays with the server that the name meant when it began; but not one with an open
+# transaction.
 _TO_BE_LENT_NO_MORE = b"BEGIN"
 _WAITS = b"SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event = 'SyncRep')"
 
 
 class Away(StoreError):
-    """There is no connection, and just now none is to be had."""
+    """There is no connection, and none can be made at the moment."""
 
 
 class Address:
-    """Where the server is, from a `postgresql://` URL with one host or several. `now` tells the URL as it is now: with
-    another user or password, new connections are made with these; another place takes a restart. `fault` is why what
-    it says now is not used. `promotions` tells which of them have been left behind, `otherwise` is what is connected
-    with whatever the URL says."""
+    """Where the server is, from a `postgresql://` URL with one host or several. `now` returns the current URL: a
+    changed user or password is used for new connections; a changed place takes a restart. `fault` is why the current
+    URL is not used. `promotions` knows which of the servers were left behind; `otherwise` are parameters that override
+    the URL's."""
 
     def __init__(self, url: str, now: Callable[[], str] | None = None, **otherwise: Any) -> None:
         self._url = url
@@ -109,7 +111,7 @@ class Address:
             ) from None
         self._passwords = {*self._passwords, str(found.get("password") or "")}
         known = {**_DEFAULTS, **{name: value for name, value in found.items() if value is not None}}
-        # Whatever a database, a user or PGCLIENTENCODING is set to.
+        # The encoding is set here, whatever the database, the user or PGCLIENTENCODING say.
         return {**known, "client_encoding": "utf8", **self._otherwise}
 
     def _follow(self) -> None:
@@ -127,7 +129,7 @@ class Address:
             self.fault = "its URL names another place now, which takes a restart"
 
     def __repr__(self) -> str:
-        """Without the password, and without options that may hold another."""
+        """The URL without the password, and without options that may contain one."""
         known = self._known
         user = f"{known['user']}@" if "user" in known else ""
         ports = str(known.get("port", "")).split(",")
@@ -136,13 +138,14 @@ class Address:
         return f"postgresql://{user}{','.join(places)}/{known.get('dbname', '')}"
 
     def connect(self, **otherwise: Any) -> psycopg.Connection[Any]:
-        """A new connection to the first host that takes writes, some of it `otherwise` than usual; raises
-        `psycopg.Error`, or `StoreError` for a URL that cannot be read any more."""
+        """A new connection to the first host that takes writes, with the parameters in `otherwise` overridden. Raises
+        `psycopg.Error`."""
         self._follow()
         return psycopg.connect("", autocommit=True, **{**self._known, **otherwise})
 
     def places(self) -> list[dict[str, str]]:
-        """Each host by itself, as `connect` is told of it: with nothing where there is one."""
+        """The parameters for `connect` that select each of the hosts; a single empty one where there is only one
+        host."""
         lists = {name: str(self._known.get(name) or "").split(",") for name in ("host", "hostaddr", "port")}
         many = max(len(lists["host"]), len(lists["hostaddr"]))
         if many == 1:
@@ -151,7 +154,7 @@ class Address:
         return [{name: found[number] for name, found in named.items()} for number in range(many)]
 
     def masked(self, error: object) -> str:
-        """What an error says, on one line, without a password that is or was used."""
+        """An error's message on one line, with every password masked that is or was used."""
         text = " ".join(str(error).split())
         for password in self._passwords:
             text = text.replace(password, MASK) if len(password) > 3 else text
@@ -159,9 +162,9 @@ class Address:
 
 
 class Line:
-    """One connection of one thread, `by_index` for what asks little and often. `until` is when its answer is overdue,
-    None while nothing is asked; `heard` when a journey last ended; `at_length` is for the one who may ask for something
-    that takes minutes."""
+    """One connection of one thread; `by_index` makes its planner use indexes only, for small and frequent queries.
+    `until` is the deadline of the current answer, None while none is awaited; `heard` is when a journey last ended;
+    `at_length` is the lock to hold for a query that may take minutes."""
 
     def __init__(self, address: Address, at_length: threading.Lock, *, by_index: bool = False) -> None:
         self._address = address
@@ -179,8 +182,8 @@ class Line:
         self.at_length = at_length
 
     def connection(self) -> psycopg.Connection[Any]:
-        """The connection, made anew if it was lost. Raises `Away` where there is none: at once where one was tried for
-        a moment ago, so that those who wait are not kept waiting."""
+        """The connection, made anew if it was lost. Raises `Away` if none can be made: at once if an attempt failed
+        less than `PAUSE` ago, so that waiting callers are not delayed further."""
         if self._connection is not None and not self._connection.closed and not self.is_left_behind:
             return self._connection
         self.drop()
@@ -198,7 +201,7 @@ class Line:
         return made
 
     def _found(self) -> psycopg.Connection[Any]:
-        """A connection to the server that was promoted last. Where several take writes, the first is not always it."""
+        """A connection to the server that was promoted last: of several that take writes, not always the first."""
         try:
             made = self._made()
         except LeftBehind as error:
@@ -214,8 +217,8 @@ class Line:
         raise error
 
     def look(self, stop: threading.Event | None = None) -> None:
-        """Sees which of several hosts was promoted last, or whom one name leads to by now, so that all lines go there.
-        Gives the connection up."""
+        """Finds out which of several hosts was promoted last, or which server a single name leads to now, so that all
+        lines go there. Drops the connection."""
         seen: list[History] = []
         known = self._address.promotions.latest
         for place in self._address.places():
@@ -237,7 +240,7 @@ class Line:
         with self.asking():
             set_to = made.execute(_SETTINGS, (f"{STATEMENT * 1000:.0f}", f"{IDLE * 1000:.0f}")).fetchone()
             assert set_to is not None
-            self._process = set_to[-1]  # what a pooler says at the beginning is a number of its own
+            self._process = set_to[-1]  # the number that a pooler gives on connecting is its own
             made.execute(_IF_THERE)
             if self._by_index:
                 made.execute(_BY_INDEX)
@@ -245,10 +248,10 @@ class Line:
         return made
 
     def _met(self, place: Mapping[str, str]) -> psycopg.Connection[Any]:
-        """A connection whose server has said where it comes from."""
+        """A new connection, with its server's history noted."""
         made = self._address.connect(**place)
         with self._lock:
-            # A descriptor of our own for the same socket: cutting it can never meet one that was used again.
+            # A duplicate descriptor of the socket: cutting it cannot hit another file that reuses the number.
             self._end = socket.fromfd(made.fileno(), socket.AF_UNIX, socket.SOCK_STREAM)
             self._connection = made
             self._history = None
@@ -258,26 +261,26 @@ class Line:
         return made
 
     def _lend_no_more(self, made: psycopg.Connection[Any]) -> None:
-        """Has a pooler begin another session for the next who asks."""
+        """Makes a pooler begin a new session for the next connection."""
         with contextlib.suppress(psycopg.Error), self.asking():
             made.execute(_TO_BE_LENT_NO_MORE)
 
     def _see_committed(self, made: psycopg.Connection[Any]) -> None:
-        """Raises `StoreError` while the server still has the commit of the connection before. One that waits for a
-        synchronous standby waits on when nobody is there any more: with a new connection for every commit there would
-        soon be none left, for anybody."""
+        """Raises `StoreError` while the server still works on the commit of the previous connection. A commit that
+        waits for a synchronous standby goes on waiting after its client is gone: with a new connection for every
+        commit, the server would soon have none left for anybody."""
         if not self._committing:
             return
         with self.asking():
             [waits] = made.execute(_WAITS, (self._committing,)).fetchone() or (False,)
         if waits:
-            self.look()  # it waits for ever where that standby has been promoted
+            self.look()  # it waits for ever if that standby was promoted
             raise StoreError("it waits for a synchronous standby, with what was to be committed before")
         self._committing = 0
 
     def sees_its_session(self) -> bool:
-        """Whether the session is this line's for as long as it has its connection: a pooler that lends one for a
-        transaction gives the same to the next who asks. Where no pooler is seen, nothing is asked."""
+        """Whether this line keeps its session for as long as its connection: a pooler in transaction mode gives the
+        same session to the next connection that asks. Without a sign of a pooler, returns True without asking."""
         made = self.connection()
         if made.info.backend_pid == self._process:
             return True
@@ -294,7 +297,7 @@ class Line:
             other.drop()
 
     def drop(self, *, is_committing: bool = False) -> None:
-        """Gives the connection up, whatever it waits for; a commit may be what that is."""
+        """Drops the connection, whatever it waits for; `is_committing` if the server may still be committing."""
         self.until = None
         if is_committing:
             self._committing = self._process
@@ -308,7 +311,7 @@ class Line:
                 connection.close()
 
     def cut(self) -> None:
-        """Ends what the owner waits for; from another thread."""
+        """Shuts the socket down, which ends what the line's own thread waits for; called from another thread."""
         with self._lock:
             if self._end is not None:
                 with contextlib.suppress(OSError):
@@ -316,12 +319,12 @@ class Line:
 
     @property
     def is_made(self) -> bool:
-        """Whether a connection was made, and nobody has noticed that it is lost; for other threads too."""
+        """Whether there is a connection that is not known to be lost; may be called from other threads."""
         return self._connection is not None
 
     @property
     def is_left_behind(self) -> bool:
-        """Whether it leads to a server after which another one was promoted; for other threads too."""
+        """Whether it leads to a server after which another was promoted; may be called from other threads."""
         return self._address.promotions.is_over(self._history)
 
     @property
@@ -330,12 +333,12 @@ class Line:
         return self._connection is None or self._connection.closed
 
     def masked(self, error: object) -> str:
-        """What an error says, without the password."""
+        """An error's message with passwords masked."""
         return self._address.masked(error)
 
     @contextlib.contextmanager
     def asking(self, within: float = ANSWER) -> Iterator[None]:
-        """While an answer is waited for."""
+        """Sets the deadline for the answer that is awaited in the block."""
         self.until = time.monotonic() + within
         try:
             yield
@@ -344,7 +347,7 @@ class Line:
 
 
 class Watch:
-    """Cuts lines whose answers are overdue, and those that lead to a server which was left behind."""
+    """Cuts lines whose answers are overdue, and those that lead to a server that was left behind."""
 
     def __init__(self) -> None:
         self._lines: list[Line] = []
@@ -353,17 +356,17 @@ class Watch:
         self._thread = threading.Thread(target=self._look, name="store-watch", daemon=True)
 
     def line(self, address: Address, *, by_index: bool = False) -> Line:
-        """A new line to watch over."""
+        """A new line, which is watched from now on."""
         line = Line(address, self._at_length, by_index=by_index)
         self._lines.append(line)
         return line
 
     def start(self) -> None:
-        """Starts looking."""
+        """Starts watching."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Looks no more, and gives all lines up. Their threads have ended."""
+        """Stops watching and drops all lines, whose threads must have ended."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -384,7 +387,7 @@ _NUL, _MARK = "\x00", "\x10"
 
 
 class _Text(StrDumperUnknown):
-    """PostgreSQL keeps no NUL in a text, but callers may send one in a key: it travels behind a mark."""
+    """Escapes NUL, which PostgreSQL cannot store in a text although callers may send it in a key."""
 
     def dump(self, obj: str) -> Any:
         if _NUL in obj or _MARK in obj:
@@ -402,7 +405,8 @@ class _LoadText(TextLoader):
 
 
 def adapt(connection: psycopg.Connection[Any]) -> None:
-    """One type for every number: a statement is prepared once, not once for each size of each number."""
+    """Sets how values are converted. All numbers get one type, so that a statement is prepared once, not once for each
+    combination of their sizes."""
     connection.adapters.register_dumper(int, Int8Dumper)
     connection.adapters.register_dumper(str, _Text)
     connection.adapters.register_loader("text", _LoadText)

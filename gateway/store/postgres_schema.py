@@ -1,11 +1,11 @@
-"""The schema in PostgreSQL: numbered files, each applied once, whoever comes first.
+"""The schema in PostgreSQL: numbered files, each applied once, by whichever replica comes first.
 
 Replicas of two neighbouring releases work side by side while one replaces the other. So a file may only *add*: tables,
-indexes, and columns with a default. Statements name their columns, hence a release leaves what it does not know
-alone. What a release no longer uses is taken away by the release after the next, when nobody is left who does.
-With its number each file says the oldest schema whose release still works beside it; a release that knows less than
-that is refused. From the second file on each statement is one that may be done twice: it is there already where a
-replica ended in the middle. It must not know what is in the tables.
+indexes, and columns with a default. Statements name their columns, hence a release leaves columns it does not know
+alone. What a release no longer uses is dropped by the release after the next, when no running release needs it.
+With each file goes the oldest schema whose release still works beside it; a release whose newest schema is older is
+refused. From the second file on, each statement can be repeated: it was done already if a replica ended in the middle
+of the file. It must not know what is in the tables.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from gateway.errors import StoreError
 SCHEMAS = (("001.sql", 1), ("002.sql", 1), ("003.sql", 1), ("004.sql", 1), ("005.sql", 1), ("006.sql", 1))
 """The files in order, each with the oldest schema that still works once it is applied."""
 LOCK = 0x616C657274677700
-"""The name of the lock that lets one replica at a time change the schema."""
+"""The key of the advisory lock that lets one replica at a time change the schema."""
 STEP_BACK, AGAIN = 500, 0.5
-"""Milliseconds that a change waits for a table, less than it takes the server to look for a deadlock; seconds after
-which it tries again."""
+"""Milliseconds that a change waits for a table, less than the server's deadlock timeout; seconds after which it tries
+again."""
 
 
 def migrate(connection: psycopg.Connection[Any]) -> None:
-    """Brings the schema up to date; a schema of a newer release is refused. A new one is made in one transaction, an
-    older one changed a statement at a time, as replicas of the release before may be serving from it."""
+    """Brings the schema up to date; a schema of a newer release is refused. A new one is created in one transaction; an
+    older one is changed a statement at a time, as replicas of the release before may be serving from it."""
     _only_unicode(connection)
     with _alone(connection) as version:
         if version == 0:
@@ -49,9 +49,9 @@ def migrate(connection: psycopg.Connection[Any]) -> None:
 
 
 def _change(connection: psycopg.Connection[Any], number: int, statement: bytes) -> None:
-    """Does one statement of a file, in a transaction by itself: whoever held one table while he waits for the next
-    would lock out replicas that hold the next and want the first. Behind a long report it steps back, as everybody
-    else would queue behind it. It may have been done before."""
+    """Runs one statement of a file, in its own transaction: holding one table while waiting for the next could deadlock
+    with replicas that hold the next and want the first. Waiting behind a long query it gives up after `STEP_BACK` and
+    tries again, as all other queries would queue behind it. The statement may have been run before."""
     is_done = False
     while not is_done:
         try:
@@ -66,9 +66,9 @@ def _change(connection: psycopg.Connection[Any], number: int, statement: bytes) 
 
 @contextlib.contextmanager
 def _alone(connection: psycopg.Connection[Any]) -> Iterator[int]:
-    """A transaction in which nobody else changes the schema, and the schema's number in it."""
+    """A transaction that excludes other migrations; yields the schema's number in it."""
     with connection.transaction():
-        # The wait is for whoever migrates now; after it, there may be nothing left to do.
+        # This waits for a migration by another replica; after that, there may be nothing left to do.
         connection.execute("SET LOCAL statement_timeout = 0")
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
         yield _version(connection)
@@ -76,7 +76,7 @@ def _alone(connection: psycopg.Connection[Any]) -> Iterator[int]:
 
 def _version(connection: psycopg.Connection[Any]) -> int:
     if not _one(connection, "SELECT to_regclass('gateway_schema') IS NOT NULL"):
-        # Only where it is missing: the server asks for the right to create also where there is nothing to do.
+        # Not IF NOT EXISTS: the server demands the right to create tables even if there is nothing to do.
         connection.execute("CREATE TABLE gateway_schema (version BIGINT PRIMARY KEY, oldest BIGINT NOT NULL)")
     found = connection.execute("SELECT version, oldest FROM gateway_schema ORDER BY version DESC LIMIT 1").fetchone()
     version, oldest = found or (0, 0)
@@ -92,14 +92,14 @@ def _note(connection: psycopg.Connection[Any], number: int) -> None:
 
 
 def _statements(number: int) -> list[bytes]:
-    """What stands in a file, each of which ends in a semicolon at the end of its line."""
+    """The statements of a file, each of which ends in a semicolon at the end of its line."""
     script = resources.files("gateway.store").joinpath("schema", "postgres", SCHEMAS[number - 1][0]).read_bytes()
     return [one for one in script.split(b";\n") if one.strip()]
 
 
 def _only_unicode(connection: psycopg.Connection[Any]) -> None:
-    """A database that cannot hold every text is refused, a store that is there already too: an alert with a letter that
-    it has not could be accepted by nobody, and would fail each time that it is sent again."""
+    """Refuses a database whose encoding cannot hold every text, even with an existing store: an alert with a character
+    outside it could never be accepted, and would fail again each time its sender repeats it."""
     encoding = _one(connection, "SELECT current_setting('server_encoding')")
     if encoding not in ("UTF8", "SQL_ASCII"):
         raise StoreError(

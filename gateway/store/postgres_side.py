@@ -1,4 +1,4 @@
-"""A store in PostgreSQL as one side of a move. It must not know what lies in the tables."""
+"""A store in PostgreSQL as one side of a move. It must not know what the tables contain."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from gateway.store.postgres import PostgresStore
 from gateway.store.postgres_line import Address, Line
 
 LOCKED_WITHIN = 10
-"""Seconds within which nobody else may be working in the tables any more."""
+"""Seconds to wait for a lock on the tables."""
 STANDS_STILL = 300
-"""Seconds for which a server may take nothing while it is sent a table: it has a disk to write to."""
+"""Seconds that a server may accept no data while it is sent a table: it may be busy writing to its disk."""
 
-# Ours is one long transaction, which waits for the other store as well: no clock of the server's may end it. By
-# the line's settings it finds out all the same that nobody is there any more: it would keep its locks for hours.
+# A move is one long transaction, which also waits for the other store: no timeout of the server may end it. That this
+# process is gone the server still detects by the line's keepalive settings, or it would keep the locks for hours.
 _SETTINGS = b"""
 SELECT set_config(name, '0', true) FROM pg_settings
 WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')
@@ -51,13 +51,13 @@ class PostgresSide:
         self.shown = repr(self._address)
 
     def open(self) -> None:
-        """Gateways that are started meanwhile wait for a writer slot, in vain: the table is ours."""
+        """Locks all tables, those of writer slots included: gateways started meanwhile get no slot, and give up."""
         asyncio.run(_up_to_date(self._url))
         names = ", ".join((*(table.name for table in TABLES), "slots"))
         with self._telling("cannot be used"):
             self._line.look()
             self._connection = self._line.connection()
-            self._connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")  # what was there before the lock is seen
+            self._connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")  # sees what was committed before the lock
             self._connection.execute(_SETTINGS)
             self._connection.execute(_DURABLE, (f"{LOCKED_WITHIN}s",))
             self._connection.execute(f"LOCK TABLE {names} IN EXCLUSIVE MODE".encode())
@@ -74,7 +74,7 @@ class PostgresSide:
             return found.fetchall() if found.description else []
 
     def rows(self, table: Copied) -> Iterator[Sequence[Any]]:
-        """One after the other: of a cursor, so many would be here at once, however large each is."""
+        """Yields rows one at a time by COPY: a cursor would fetch a fixed number at once, however large each is."""
         with self._telling(f"cannot be read ({table.name})"), self._there.cursor() as cursor:
             columns = cursor.execute(f"{table.select} LIMIT 0".encode()).description or ()
             with cursor.copy(f"COPY ({table.select}) TO STDOUT".encode()) as copy:
@@ -90,7 +90,7 @@ class PostgresSide:
                 copy.write_row(_with_bytes(row, in_bytes))
 
     def see_all(self) -> None:
-        """Without it the planner would take the tables for empty until the server looks by itself."""
+        """Analyses the tables: the planner would take them for empty until the server's autovacuum does."""
         self.run(f"ANALYZE {', '.join(table.name for table in TABLES)}")
 
     def commit(self) -> None:
@@ -112,7 +112,7 @@ class PostgresSide:
 
     @contextlib.contextmanager
     def _telling(self, what: str) -> Iterator[None]:
-        """Says in our words what the server finds wrong, without a password."""
+        """Turns the server's errors into `StoreError`, without passwords."""
         try:
             yield
         except errors.ProgramLimitExceeded as error:  # a B-tree holds no key of more than a third of a page
@@ -124,13 +124,13 @@ class PostgresSide:
 
 
 async def _up_to_date(url: str) -> None:
-    """As everybody who opens it does, who is refused what would be refused to a gateway."""
+    """Opens the store once as a gateway would: migrates the schema, and refuses what a gateway would refuse."""
     async with PostgresStore(url, exclusive=False):
         pass
 
 
 def _with_bytes(row: Sequence[Any], in_bytes: Sequence[int]) -> Sequence[Any]:
-    """The row with bytes where the server has bytes."""
+    """The row with text converted to bytes in the columns that hold bytes."""
     if not any(isinstance(row[number], str) for number in in_bytes):
         return row
     values = list(row)
@@ -141,6 +141,6 @@ def _with_bytes(row: Sequence[Any], in_bytes: Sequence[int]) -> Sequence[Any]:
 
 
 def _row_in(error: psycopg.Error) -> int:
-    """Which row of a copy an error is about, counted from 1; whatever language the server speaks."""
+    """The row of a COPY that an error is about, counted from 1, in whatever language the server reports it."""
     found = re.search(r"COPY \w+\D*(\d+)", error.diag.context or "")
     return int(found[1]) if found else 1

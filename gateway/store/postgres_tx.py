@@ -1,7 +1,8 @@
-"""The transaction's primitives where PostgreSQL does otherwise: locks, claims under leases, and which errors are whose.
+"""The transaction's primitives that differ in PostgreSQL: locks, claims under leases, and how errors are classified.
 
-Whether others may be waited for is the writer's decision: of the jobs that share a transaction, those that would have
-to wait are put aside (`Conflict`), so that two transactions never wait for each other. It must not know connections.
+Whether a job may wait for other transactions is the writer's decision: of the jobs that share a transaction, those that
+would have to wait are put aside (`Conflict`), so that two transactions never wait for each other. It must not know how
+connections are made.
 """
 
 from __future__ import annotations
@@ -24,30 +25,30 @@ from gateway.store.tables import ACKNOWLEDGES, ALERTS, COMMANDS, DELIVERIES, OVE
 
 T = TypeVar("T")
 LONG = 300.0
-"""Seconds that sums over a whole history may take."""
+"""Seconds that sums over the whole history may take."""
 _CHANNEL_BYTES = 7999
 _OWN = (psycopg.IntegrityError, psycopg.DataError, psycopg.ProgrammingError)
 _AWAY = (errors.UndefinedTable, errors.UndefinedColumn, errors.InsufficientPrivilege)
-"""What is refused while a database is being restored, or rights are granted anew: no fault of who asked."""
+"""Errors while a database is being restored, or rights are granted anew: not the fault of the job."""
 _LAST_WORDS = ("FATAL", "PANIC")
-"""How bad what a server says is where it ends the session with it: whoever ended it, and by which of its timeouts."""
+"""Severities of errors with which the server ends the session, for whatever reason, its timeouts included."""
 _PASSING = (errors.SerializationFailure, errors.DeadlockDetected, errors.LockNotAvailable)
 
 
 class Conflict(StoreError):
-    """Others are at the same thing: the job has to be run again."""
+    """Another transaction holds what the job needs: the job has to be run again."""
 
 
 class Overdue(StoreError):
-    """A statement took too long. That is the trouble of the job that asked, and of no other."""
+    """A statement took too long. Concerns only the job that asked."""
 
 
 class Trouble(StoreError):
-    """The store itself is in trouble: everybody's."""
+    """The store itself is in trouble, which concerns all jobs."""
 
 
 class Full(Trouble):
-    """The server's disk is full. What changes a row in its place may be written still."""
+    """The server's disk is full. Updates of rows in place may still succeed."""
 
 
 class Lost(Trouble):
@@ -55,14 +56,14 @@ class Lost(Trouble):
 
 
 class Unclear(Trouble):
-    """A statement failed that was sent ahead, and whose it was is not known. Nothing is committed."""
+    """A statement sent ahead has failed, and it is unknown which job's. Nothing is committed."""
 
 
 class PostgresTx(SqlTx):
-    """One job's part of a transaction on a line. `owner` is this replica; `lease` for how many seconds it holds what
-    it claims; `patient` says whether it waits for what others hold. Where there is a `pipeline`, only what is read is
-    waited for, and goes to the server together with what was written before; `before` is the last statement there of
-    another job, `last` the last one so far."""
+    """One job's part of a transaction on a line. `owner` is this replica; `lease` is how many seconds it holds what it
+    claims; `patient` says whether it waits for locks that others hold. With a `pipeline`, only reads are waited for,
+    and are sent together with the writes before them; `before` is the previous job's last statement in it, `last` the
+    last statement so far."""
 
     _by_id = "id + 0"
     _commands_first = "commands c JOIN deliveries d ON d.command = c.id"
@@ -111,14 +112,14 @@ class PostgresTx(SqlTx):
         return _Awaited(cursor, self._await)
 
     def _await(self, cursor: psycopg.Cursor[Any]) -> None:
-        """Has a statement answered. It counts only where the locks before it were had."""
+        """Waits for a statement's answer, which is valid only if the locks tried before it were obtained."""
         if self._pipeline is not None and cursor.pgresult is None:
             self._asked(self._pipeline.sync)
             self._line.heard = time.monotonic()
             self.see_locks()
 
     def see_locks(self) -> None:
-        """Raises `Conflict` where others hold what was to be locked."""
+        """Raises `Conflict` if a lock that was tried is held by others."""
         tried, self._tried = self._tried, []
         if not all(rows.fetchone()[0] for rows in tried):
             raise Conflict("others are at the same thing")
@@ -131,7 +132,7 @@ class PostgresTx(SqlTx):
             raise self._judged(error) from None
 
     def _judged(self, error: psycopg.Error) -> Exception:
-        """Whose trouble an error is."""
+        """The exception to raise for an error, by what it concerns: the connection, the store, or only this job."""
         said = self._line.masked(error)
         if self._line.is_lost or error.diag.severity_nonlocalized in _LAST_WORDS:
             return Lost(f"the store cannot be used: {said}")
@@ -149,17 +150,17 @@ class PostgresTx(SqlTx):
         return Trouble(f"the store cannot be used: {said}")
 
     def _is_behind(self) -> bool:
-        """Whether a statement of another job failed before the first one of this."""
+        """Whether a statement of a previous job failed, and this job's were skipped for it."""
         return self._before is not None and self._before.pgresult is None
 
-    # what belongs to whom
+    # locks and claims
 
     def lock(self, *names: str) -> bool:
         if not self._writes:
             return False
         keys = sorted(_number(name) for name in names if name not in self._held)
         self._held.update(names)
-        if keys:  # whoever has it may be changing what was seen before
+        if keys:  # another holder may have changed what was read before
             self._foreseen.clear()
             self._newest_known.clear()
         for key in keys:
@@ -172,13 +173,13 @@ class PostgresTx(SqlTx):
         return True
 
     def lane_holders(self, upstream: str, lane: str) -> list[int]:
-        """Who asks who holds a lane that is locked asks for what is the newest in it next: that comes along."""
+        """Also fetches the lane's newest delivery in the same journey if the lane is locked: it is asked for next."""
         if self._pipeline is not None and f"lane {upstream} {lane}" in self._held:
             self._newest_known[upstream, lane] = super()._newest(upstream, lane)
         return super().lane_holders(upstream, lane)
 
     def newest_in_lane(self, upstream: str, lane: str) -> DeliveryRow | None:
-        # In a statement of its own: what is read after it is what whoever had the lane before has committed.
+        # The lock is a statement of its own, so that the next one sees what the previous holder has committed.
         self.lock(f"lane {upstream} {lane}")
         return super().newest_in_lane(upstream, lane)
 
@@ -187,12 +188,13 @@ class PostgresTx(SqlTx):
         return super()._newest(upstream, lane) if known is None else known
 
     def insert_delivery(self, row: DeliveryRow) -> None:
-        """What this replica accepted it also sends: here its caller waits for the verdict."""
+        """Inserts it as claimed by this replica, which also sends it: here its caller waits for the verdict."""
         self._run(_INSERT, [*DELIVERIES.values(row), self._owner, self._lease])
 
     def update_delivery(self, row: DeliveryRow) -> None:
-        """Leaves owner and lease alone; refused where another replica has taken it over since it was read."""
-        if self._fences.get(row.id) == row.fence:  # nobody can have: it was locked when it was read
+        """Leaves owner and lease as they are; raises `Conflict` if another replica has taken it over since it was
+        read."""
+        if self._fences.get(row.id) == row.fence:  # locked when it was read: nobody can have taken it over
             self._run(DELIVERIES.update, DELIVERIES.update_values(row))
             return
         update = _UPDATE if self._patient else _UPDATE_AT_ONCE
@@ -246,16 +248,17 @@ class PostgresTx(SqlTx):
             )
         return sorted(found, key=lambda row: (row.rank if ranked else 0, row.due, row.id))
 
-    # what is asked for next, and comes along: for one alert or many it is one journey
+    # prefetching: rows that will be asked for next come in the same journey, for one alert or many
 
     def _foresee(self, *asked: tuple[Table[Any], str, Sequence[Any]]) -> None:
-        """Asks for rows that will be asked for once, until they are changed."""
+        """Prefetches rows that are likely to be read next. Each is used once, and discarded if its table is written or
+        a lock is taken."""
         if self._pipeline is not None:
             for table, where, values in asked:
                 self._foreseen[table.name] = self._run(f"{table.select} WHERE {where}", values)
 
     def _seen(self, table: Table[Any], number: int) -> list[Any]:
-        """The rows of a table that were foreseen and begin with this number, at most once."""
+        """Takes the prefetched rows of a table whose first column is this number."""
         found = self._foreseen.get(table.name)
         if found is None:
             return []
@@ -279,8 +282,8 @@ class PostgresTx(SqlTx):
         return sorted(found, key=lambda target: target.position) if found else super().targets(alert)
 
     def renew(self, deliveries: list[int]) -> list[int]:
-        """Holds on to deliveries of this replica; answers to which. One that somebody is just writing to is left for
-        the next time."""
+        """Renews the leases of this replica's deliveries; returns which. A row locked by another transaction is left
+        for the next time."""
         rows = self._all(
             "UPDATE deliveries SET leased_until = statement_timestamp() + ? * interval '1 second' WHERE id IN "
             "(SELECT id FROM deliveries WHERE id = ANY(?) AND owner = ? FOR UPDATE SKIP LOCKED) RETURNING id",
@@ -289,7 +292,7 @@ class PostgresTx(SqlTx):
         return [row[0] for row in rows]
 
     def release(self) -> None:
-        """Gives everything back that this replica holds."""
+        """Releases all claims and the writer slot of this replica."""
         freed = "leased_until = '-infinity'"
         self._run(f"UPDATE deliveries SET {freed} WHERE state = 'waiting' AND owner = ?", (self._owner,))
         self._run(f"UPDATE slots SET owner = '', {freed} WHERE owner = ?", (self._owner,))
@@ -297,7 +300,7 @@ class PostgresTx(SqlTx):
     # writer slots
 
     def take_slot(self) -> int | None:
-        """A writer slot that nobody holds: the one that was given back the longest ago. None where all are held."""
+        """Takes the free writer slot whose lease ended the longest ago; None if all are held."""
         found = self._one(
             "UPDATE slots SET owner = ?, leased_until = statement_timestamp() + ? * interval '1 second' "
             "WHERE slot = (SELECT slot FROM slots WHERE leased_until <= statement_timestamp() "
@@ -307,7 +310,7 @@ class PostgresTx(SqlTx):
         return found[0] if found else None
 
     def keep_slot(self) -> bool:
-        """Holds on to the slot; answers whether it was still this replica's."""
+        """Renews the lease of the slot; returns whether it was still this replica's."""
         kept = self._one(
             "UPDATE slots SET leased_until = statement_timestamp() + ? * interval '1 second' "
             "WHERE owner = ? RETURNING slot",
@@ -328,7 +331,8 @@ class PostgresTx(SqlTx):
         return self._at_length(lambda: super(PostgresTx, self).arrivals(since))
 
     def _at_length(self, ask: Callable[[], T]) -> T:
-        """One at a time: two would keep every caller's reading waiting for minutes."""
+        """Runs a query that may take minutes, one at a time: two would keep the reads of all callers waiting that long.
+        Raises `Overdue` if another is running."""
         if not self._line.at_length.acquire(blocking=False):
             raise Overdue("sums over the whole history are being made for somebody else; ask again later")
         try:
@@ -345,8 +349,9 @@ class PostgresTx(SqlTx):
             self._within = ANSWER
 
     def purge(self, before: int, limit: int) -> int:
-        """As for every engine, in as many statements whatever the limit: each is a journey. What is over is looked for
-        from the oldest on, and removed by its number: a plan for any time and limit would go through all there is."""
+        """As for every engine, but in a fixed number of statements whatever the limit, as each is a journey. Rows to be
+        deleted are searched from the oldest on, and deleted by id: one statement for both would be planned for any time
+        and limit, and scan whole tables."""
         over = self._numbers(_COMMANDS_OVER, before, before, limit)
         old = self._all("DELETE FROM deliveries WHERE command = ANY(?) RETURNING id", (over,))
         self._run("DELETE FROM attempts WHERE delivery = ANY(?)", ([row[0] for row in old],))
@@ -375,7 +380,7 @@ _TROUBLES: tuple[tuple[tuple[type[psycopg.Error], ...], type[StoreError], str], 
 
 
 class _Awaited:
-    """What a statement comes to that is waited for when somebody wants to see it."""
+    """The result of a statement in a pipeline, waited for when it is fetched."""
 
     def __init__(self, cursor: psycopg.Cursor[Any], see: Callable[[psycopg.Cursor[Any]], None]) -> None:
         self._cursor = cursor
@@ -391,10 +396,10 @@ class _Awaited:
 
 
 def claiming(*, ranked: bool = False, fresh: bool = False) -> str:
-    """The statement that claims: heads of lanes that are due, and free or this replica's own.
+    """The SQL that claims deliveries: heads of lanes that are due, and free or this replica's own.
 
-    `OFFSET 0` keeps the look into the lane what it is, one step in an index for each candidate, and the order says in
-    which: a planner with old statistics of the outbox would compare all lanes with all, or go through all that waits.
+    `OFFSET 0` keeps the subquery on the lane a lookup for each candidate, and its order says in which index: a planner
+    with old statistics of the outbox would join all lanes with all, or scan all that waits.
     """
     older = "SELECT 1 FROM deliveries o WHERE o.upstream = d.upstream AND o.lane = d.lane"
     columns = ", ".join(f"d.{field}" for field in DELIVERIES.fields)
@@ -416,14 +421,14 @@ _INSERT = (
     f"VALUES ({', '.join('?' for _ in DELIVERIES.fields)}, ?, statement_timestamp() + ? * interval '1 second')"
 )
 _UPDATE = f"{DELIVERIES.update} AND fence = ? RETURNING id"
-# Behind others in a batch nobody waits for a row that a replica holds which stands still: they would wait too.
+# A job behind others in a batch does not wait for a row that a stalled replica has locked: the others would wait too.
 _UPDATE_AT_ONCE = (
     DELIVERIES.update.removesuffix("WHERE id = ?")
     + "WHERE id = (SELECT id FROM deliveries WHERE id = ? AND fence = ? FOR UPDATE NOWAIT) RETURNING id"
 )
 
 
-# `OFFSET 0` keeps each look at others a step in an index, as in `claiming`; the order says in which they are found.
+# `OFFSET 0` keeps each subquery an index lookup, as in `claiming`; ORDER BY determines the index for the outer search.
 _COMMANDS_OVER = (
     f"SELECT d.command FROM deliveries d WHERE {OVER.format(' OFFSET 0')} "
     "ORDER BY d.finished_at LIMIT ? FOR UPDATE OF d SKIP LOCKED"
@@ -442,10 +447,10 @@ _SILENT = (
 
 @lru_cache(maxsize=512)
 def _translated(statement: str) -> bytes:
-    """As psycopg wants it."""
+    """The statement with psycopg's placeholders."""
     return statement.replace("%", "%%").replace("?", "%s").encode()
 
 
 def _number(name: str) -> int:
-    """A name as the server's locks are named. Two names of one number only wait for each other without need."""
+    """A name's key for an advisory lock. Two names with the same key only wait for each other unnecessarily."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), signed=True)

@@ -1,7 +1,7 @@
 """The transaction's primitives in SQL that every supported engine understands: alerts, commands and notes here, the
-outbox and what is counted beside it.
+outbox in `sql_deliveries`, counts in `sql_counting`.
 
-A driver's transaction derives from `SqlTx`, says how a statement is run, and replaces what its engine does otherwise.
+A driver's transaction derives from `SqlTx`, says how a statement is run, and overrides what differs in its engine.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from gateway.store.sql_running import ALL
 from gateway.store.tables import ACKNOWLEDGES, ALERTS, COMMANDS, OVER, TARGETS
 
 PART = 500
-"""So many alerts are read at once of a list that may be very long."""
+"""Alerts read at a time from a list that may be very long."""
 _OLDEST_FIRST, _NEWEST_FIRST = "ORDER BY created_at, id", "ORDER BY created_at DESC, id DESC"
 OPEN = frozenset(("firing", "acknowledged"))
-"""The statuses of alerts that are open; whoever has been deleted is neither open nor listed."""
+"""The statuses of open alerts; a deleted alert is neither open nor listed."""
 CLOSED = frozenset(("resolved",))
-"""The statuses of all others."""
+"""The statuses of all other alerts."""
 LAST = "\U0010ffff"
-"""No text comes after this one but itself."""
+"""The largest character: appended to a prefix, it ends the range of texts with that prefix."""
 
 
 class _Summary(msgspec.Struct):
-    """As much of an alert as a search for words has to see."""
+    """The part of an alert's body that a search for words needs."""
 
     summary: str | None = None
 
@@ -72,14 +72,14 @@ class SqlTx(Deliveries, Counting):
         if shown:
             return shown
         known = "SELECT alert FROM ids WHERE scope = ? AND name = ?"
-        # Where the newest of all is here, and its primary says so, none comes before it: of an alert that flaps, a
-        # hundred thousand may be known by this.
+        # If the newest alert with this id is not deleted, and its primary uses the id, none sorts before it, and older
+        # ones are not looked at: of an alert that flaps, a hundred thousand may have the same id.
         newest = "a.id = (SELECT max(alert) FROM ids WHERE scope = ? AND name = ?) AND a.is_deleted = 0"
         only = f"alert >= coalesce((SELECT a.id FROM alerts a WHERE {newest} AND {_place('a')} = 0), 0)"
         chosen = f"id IN ({known} AND {only}) AND is_deleted = 0 ORDER BY {_place('alerts')}, id DESC LIMIT 1"
         found = self._alert_where(chosen, *(scope, name) * 4)
         if found is None and name.isascii() and name.isdigit() and len(name) < 17:
-            said_by = "coalesce((SELECT alert FROM commands WHERE id = ?), ?)"  # a command's number is its alert's too
+            said_by = "coalesce((SELECT alert FROM commands WHERE id = ?), ?)"  # a command's number finds its alert
             return self._alert_where(f"id = {said_by} AND scope = ? AND is_deleted = 0", int(name), int(name), scope)
         return found
 
@@ -95,7 +95,7 @@ class SqlTx(Deliveries, Counting):
         wanted = list(dict.fromkeys(names))
         numbers = [int(name) for name in wanted if name.isascii() and name.isdigit() and len(name) < 17] or [-1]
         texts, marks = ", ".join("?" for _ in wanted), ", ".join("?" for _ in numbers)
-        # Every index begins with the scope: there are few, and each is looked into.
+        # Every index begins with the scope: there are few scopes, so each is looked up in turn.
         found = self._all(
             "WITH RECURSIVE s (scope) AS (SELECT min(scope) FROM alerts UNION ALL "
             "SELECT (SELECT min(a.scope) FROM alerts a WHERE a.scope > s.scope) FROM s WHERE s.scope IS NOT NULL) "
@@ -121,8 +121,8 @@ class SqlTx(Deliveries, Counting):
         order = _NEWEST_FIRST if chosen.newest_first else _OLDEST_FIRST
         total = self._count(scope, chosen)
         limit = ALL if chosen.limit is None else chosen.limit
-        # What is put in order is their numbers: whole alerts, of which there may be many before the page that is asked
-        # for, would be copied to the disk and back.
+        # Only ids are sorted: there may be many alerts before the requested page, and sorting whole rows would spill
+        # them to disk.
         page = f"SELECT id FROM alerts WHERE {where} {order} LIMIT ? OFFSET ?"
         chosen_ones = f"{ALERTS.select} WHERE id IN ({page}) {order}"
         if chosen.limit is None and not chosen.offset:
@@ -130,8 +130,8 @@ class SqlTx(Deliveries, Counting):
         return [ALERTS.decode(row) for row in self._all(chosen_ones, [*values, limit, chosen.offset])], total
 
     def _count(self, scope: str, chosen: AlertFilter) -> int:
-        """How many alerts are chosen. What is over is what is not open: both are counted in an index alone, and most
-        of all that is stored is over."""
+        """The number of chosen alerts. Closed ones are counted as all minus the open ones: both counts need an index
+        alone, and most stored alerts are closed."""
         if frozenset(chosen.statuses) == CLOSED and chosen.resource is None and chosen.updated_from is None:
             every, still_open = (structs.replace(chosen, statuses=of) for of in ((), tuple(OPEN)))
             return self._count(scope, every) - self._count(scope, still_open)
@@ -169,7 +169,7 @@ class SqlTx(Deliveries, Counting):
         return [ALERTS.decode(row) for row in self._all(f"{ALERTS.select} WHERE {due}", (by, limit))]
 
     def has_open_kin(self, scope: str, name: str, party: str, alert: int) -> bool:
-        # Another order of looking begins with all that is open at the party: the indexes of ids are the short way.
+        # The join begins with the index of ids: an order that begins with all that is open at the party takes longer.
         others = (
             "SELECT 1 FROM ids i CROSS JOIN targets t CROSS JOIN alerts a WHERE i.party = ? AND i.name = ? "
             "AND i.alert <> ? AND t.alert = i.alert AND t.upstream = i.party AND t.is_over = 0 "
@@ -205,7 +205,7 @@ class SqlTx(Deliveries, Counting):
 
     def lane_holders(self, upstream: str, lane: str) -> list[int]:
         joined = "SELECT a.id FROM targets t JOIN alerts a ON a.id = t.alert"
-        of_lane = "t.upstream = ? AND t.lane = ? AND t.is_over = 0"  # most of a key that flaps are
+        of_lane = "t.upstream = ? AND t.lane = ? AND t.is_over = 0"  # of a key that flaps, most are over
         rows = self._all(f"{joined} WHERE {of_lane} AND a.is_open = 1", (upstream, lane))
         return [row[0] for row in rows]
 
@@ -288,7 +288,7 @@ class SqlTx(Deliveries, Counting):
         removed = sum(len(self.deliveries_of(command)) for (command,) in old)
         for (command,) in old:
             self.remove_command(command)
-        if len(old) >= limit:  # what is left of these would be gone through for the others, a batch after another
+        if len(old) >= limit:  # the searches below would go through the remaining ones again, with every batch
             return removed
         ended = self._all(
             "SELECT id FROM alerts a WHERE is_open = 0 AND updated_at < ? "
@@ -312,17 +312,18 @@ class SqlTx(Deliveries, Counting):
 
 
 def _place(alerts: str) -> str:
-    """Which of an alert's upstreams says an id: two values to bind. Two accounts may have the same short id for two
-    alerts, and callers are shown the primary's."""
+    """The SQL for the position of the first of an alert's upstreams that uses an id, 0 (the primary's) if none does;
+    scope and id are to be bound. Two accounts may use the same short id for two alerts, and callers are shown the
+    primary's."""
     said_by = f"FROM targets t JOIN ids i ON i.alert = t.alert AND i.party = t.upstream WHERE t.alert = {alerts}.id"
     return f"coalesce((SELECT min(t.position) {said_by} AND i.scope = ? AND i.name = ?), 0)"
 
 
 def _where(scope: str, chosen: AlertFilter) -> tuple[str, list[Any]]:
-    """The condition on the alerts of a scope that are chosen, and its values."""
+    """The SQL condition for the chosen alerts of a scope, and the values to bind."""
     conditions, values = ["scope = ?", "is_deleted = 0"], [scope]
     statuses = frozenset(chosen.statuses)
-    if statuses and statuses <= OPEN:  # so that what is over is not gone through
+    if statuses and statuses <= OPEN:  # so that closed alerts are not gone through
         conditions.append("is_open = 1")
     if statuses and statuses != OPEN:
         conditions.append(f"status IN ({', '.join('?' for _ in chosen.statuses)})")

@@ -1,4 +1,4 @@
-"""What is counted, in SQL: who calls, and the ledger of what was received and how it arrived."""
+"""Counts in SQL: calls, and the ledger of what was received and how it arrived."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from gateway.store.sql_running import Running
 from gateway.store.tables import CALLS
 
 _KIND = ("dialect", "caller", "outcome", "method", "path", "agent")
-"""What tells calls of one kind from those of another."""
+"""The columns that identify a kind of calls."""
 FINE = 10_000
-"""So many milliseconds are counted one by one; ten times as many, and so on, in steps ten times as long."""
+"""Ages below so many milliseconds are counted exactly; below ten times as many in steps of 10 ms, and so on."""
 
 
 class Counting(Running):
-    """Sums over what callers asked for."""
+    """Counts of calls, and sums over commands and their deliveries."""
 
     # who calls
 
@@ -71,8 +71,8 @@ class Counting(Running):
         return list(lines.values())
 
     def arrivals(self, since: int) -> list[Arrivals]:
-        # The commands come first, by when they were accepted: another order begins with all that is stored. Ages are
-        # counted, so that what is sorted is no more than there are of them.
+        # The join begins with the commands, by the time they were accepted: any other order begins with all deliveries
+        # stored. Grouping by age bounds what is sorted by the number of different ages.
         age = "d.finished_at - c.at"
         counted = self._all(
             f"SELECT d.upstream, {_rounded(age)} AS age, count(*), sum(CASE WHEN d.status = 202 THEN 1 ELSE 0 END), "
@@ -84,15 +84,16 @@ class Counting(Running):
 
 
 def _rounded(age: str) -> str:
-    """An age in milliseconds, to four digits: of what was away for days there are no more than some ten thousand."""
+    """The SQL for an age in milliseconds rounded down to four digits: so there are only some ten thousand different
+    ages even after an outage of days."""
     steps = [10**power for power in range(7)]
     cases = " ".join(f"WHEN {age} < {FINE * step} THEN ({age}) / {step} * {step}" for step in steps)
     return f"CASE {cases} ELSE ({age}) / {steps[-1] * 10} * {steps[-1] * 10} END"
 
 
 def _arrivals(upstream: str, ages: list[Any]) -> Arrivals:
-    """The sums over one upstream: for each age, from the least on, how many there were, how many of those were merely
-    accepted, and the worst of them."""
+    """The sums over one upstream, from its rows in ascending order of age: upstream, age, how many there were, how many
+    of those were merely accepted, and the exact worst age among them."""
     upto = list(accumulate(row[2] for row in ages))
     count, accepted = upto[-1], sum(int(row[3]) for row in ages)
     return Arrivals(

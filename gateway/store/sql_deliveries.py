@@ -1,4 +1,4 @@
-"""The outbox in SQL: deliveries, in lanes and in lists, and their attempts."""
+"""The outbox in SQL: deliveries, by lane and in lists, and their attempts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from gateway.store.tables import ATTEMPTS, DELIVERIES
 
 STATES = get_args(DeliveryState)
 ENDED_LAST = 2000
-"""Among so many deliveries that ended last is looked for what an upstream took."""
+"""How many of the deliveries that ended last are searched for those that an upstream took."""
 
 
 class Deliveries(Running):
-    """What waits, what became of what was sent, and whose turn it is."""
+    """Deliveries and attempts: storing and listing them, and choosing those whose turn it is."""
 
     def insert_delivery(self, row: DeliveryRow) -> None:
         self._run(DELIVERIES.insert, DELIVERIES.values(row))
@@ -41,8 +41,9 @@ class Deliveries(Running):
         return [DELIVERIES.decode(row) for row in self._all(statement, values)]
 
     def _numbers_of_a_state(self, chosen: DeliveryFilter) -> tuple[str, list[Any]]:
-        """The statement that finds them by the index of what waits, or died, and its values. Put in order are numbers
-        that are in the index; a planner that may take the table's order goes through all that is stored for them."""
+        """The statement that finds their ids by the index of waiting or dead deliveries, and the values to bind. The
+        ids from the index are sorted: a planner free to use the table's own order would scan the whole table
+        instead."""
         where, values = _deliveries_where(chosen)
         is_in_order = chosen.state == "dead" and chosen.upstream is not None
         order = self._by_id if is_in_order else "id + 0"
@@ -67,7 +68,7 @@ class Deliveries(Running):
         return found[: chosen.limit], rows[-1][0] if len(rows) == among else None
 
     def has_deliveries(self, upstream: str) -> bool:
-        # In the order of an index: a planner that takes the upstream for a usual one would go through all there is.
+        # Ordered as an index is: a planner that believes the upstream to be common would scan the table otherwise.
         any_one = "SELECT 1 FROM deliveries WHERE upstream = ? ORDER BY lane, id LIMIT 1"
         return self._one(any_one, (upstream,)) is not None
 
@@ -108,7 +109,7 @@ class Deliveries(Running):
         return found[0] if found else None
 
     def took(self, upstream: str, since: int) -> dict[str, int]:
-        # Those that ended last are found first: no planner is to go through all of the upstream's for them.
+        # The subquery takes those that ended last first, so that no planner goes through all of the upstream's.
         last = "WHERE finished_at > ? ORDER BY finished_at DESC LIMIT ?"
         ended = f"SELECT upstream, lane, state, finished_at FROM deliveries {last}"
         chosen = (
@@ -164,7 +165,8 @@ class Deliveries(Running):
 
 
 def _has_own_index(chosen: DeliveryFilter) -> bool:
-    """Whether there is an index of deliveries of this state, and they are not of one alert."""
+    """Whether the choice is served by the index of its state: waiting or dead ones, not restricted to an alert or
+    ids."""
     return chosen.state in ("waiting", "dead") and chosen.alert is None and not chosen.ids
 
 
@@ -173,9 +175,9 @@ def _way(chosen: DeliveryFilter) -> str:
 
 
 def _deliveries_where(chosen: DeliveryFilter) -> tuple[str, list[Any]]:
-    """The condition on the deliveries that are chosen, and its values."""
+    """The SQL condition for the chosen deliveries, and the values to bind."""
     conditions, values = ["1 = 1"], list[Any]()
-    if chosen.state is not None:  # in so many words, so that an index of that state is used
+    if chosen.state is not None:  # literally, so that the partial index of that state is used
         conditions.append(f"state = '{chosen.state}'")
     for column in ("upstream", "alert"):
         if (value := getattr(chosen, column)) is not None:
@@ -194,9 +196,9 @@ def _deliveries_where(chosen: DeliveryFilter) -> tuple[str, list[Any]]:
 
 
 def may_be_sent(*, fresh: bool = False, ranked: bool = False) -> str:
-    """The condition on a delivery `d` that its turn has come at an upstream by a time: two values to bind. Where they
-    are taken as they are `ranked`, no index of when they are due is to be used (the `+`): it finds all that wait, and
-    each turn would put all of them in order."""
+    """The SQL condition that a delivery `d` is due and the head of its lane; upstream and time are to be bound. If
+    taken in order of rank (`ranked`), the `+` keeps SQLite from using the index on `due`: it would find all that wait,
+    and each turn would sort all of them."""
     older = "SELECT 1 FROM deliveries o WHERE o.upstream = d.upstream AND o.lane = d.lane"
     return (
         f"d.upstream = ? AND d.state = 'waiting' AND {'+' if ranked else ''}d.due <= ? "

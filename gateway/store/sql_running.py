@@ -1,4 +1,4 @@
-"""How the primitives in SQL have a statement run, and what the engines' planners have to be told in it.
+"""The base of the primitives in SQL: how statements are run, and the parts of them that depend on an engine's planner.
 
 Values are always bound, never written into a statement; `?` marks them.
 """
@@ -10,24 +10,25 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 ALL = 1 << 62
-"""A limit that limits nothing."""
+"""The value of a LIMIT that does not limit."""
 
 
 class Rows(Protocol):
-    """What a statement came to."""
+    """The result of a statement."""
 
     def fetchone(self) -> Any: ...
     def fetchall(self) -> list[Any]: ...
 
 
 class Running(ABC):
-    """One transaction, in which statements are run. A driver says how, and what its planner needs to be told."""
+    """One transaction, in which statements are run. A driver implements `_run`, and adapts what its planner needs."""
 
     _commands_first = "commands c CROSS JOIN deliveries d ON d.command = c.id"
-    """Commands and their deliveries; a planner that keeps the order of a `CROSS JOIN` begins with the commands."""
+    """Commands joined with their deliveries; SQLite keeps the order of a `CROSS JOIN`, so it begins with the
+    commands."""
     _by_id = "id"
-    """How the few rows that an index finds are put in order. A planner that is kept from sorting may not think of going
-    through the whole table in this order instead, to find them there."""
+    """The sort expression for the few rows that an index finds. A driver whose planner avoids sorting replaces it by
+    one that no index has, or the planner would scan the whole table in the order of its ids instead."""
 
     @abstractmethod
     def _run(self, statement: str, values: Sequence[Any]) -> Rows:

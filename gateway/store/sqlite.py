@@ -1,8 +1,8 @@
 """The store in one SQLite file: WAL, `synchronous=FULL`, one writer with group commit.
 
-Everything that is written while a commit is under way goes into the next one: many callers share one fsync. Short work
-is done in the event loop, between two requests: it is a matter of microseconds, and two threads that take turns for the
-interpreter cost more than it. What waits for the disk, and what is long, is done in a thread.
+Everything submitted while a commit is under way goes into the next one: many callers share one fsync. Short work runs
+in the event loop, between two requests: it takes microseconds, less than two threads taking turns for the interpreter
+would cost. What waits for the disk, and long work, runs in a thread.
 
 SQLite is used through apsw, which brings its own recent release: versions before 3.51.3 can lose commits in WAL mode.
 """
@@ -35,19 +35,19 @@ SCHEMAS = ("001.sql", "002.sql", "003.sql", "004.sql", "005.sql", "006.sql", "00
 BATCH = 256
 """Jobs in one transaction."""
 ROOM = 1 << 18
-"""Bytes that a full disk has to have for the store to take alerts again, beside the ballast."""
+"""Bytes that have to be free again on a full disk, beside the ballast, before the store takes alerts again."""
 LONGEST_LOG = 8 << 20
-"""Bytes of the write-ahead log that stay on the disk: it grows for as long as somebody reads, a backup for one, and
-would stay as long as it ever was."""
+"""Bytes to which the write-ahead log is cut back: it grows for as long as a reader is active, such as a backup, and
+would otherwise keep the largest size that it ever had."""
 AT_A_STRETCH = 0.002
-"""Seconds of work between two looks at what else there is to do. Where that takes longer, as it does when many have to
-be refused, the work goes on for as long: it must not starve."""
+"""Seconds of work before the writer yields to the event loop. If the loop then takes longer than that, as when many
+requests have to be refused, the writer works for as long again: it must not starve."""
 DAMAGE = (apsw.CorruptError, apsw.NotADBError)
-"""What SQLite says of a file in which something lies that it never wrote."""
+"""What SQLite raises for a file with content that it never wrote."""
 PATIENCE = 5000
-"""Milliseconds to wait for another program that writes."""
+"""Milliseconds to wait for another program's write lock."""
 WRITERS_CACHE, READERS_CACHE = 2000, 300
-"""KiB of the file that each connection keeps at hand: a long list fills it, and a sidecar has 64 MiB for everything."""
+"""KiB of page cache of each connection: a long list fills it, and a sidecar has 64 MiB for everything."""
 
 
 class SqliteTx(SqlTx):
@@ -68,12 +68,12 @@ class SqliteTx(SqlTx):
 class SqliteStore:
     """The store in the SQLite file at `path` (":memory:" for one that lasts as long as the process).
 
-    `synchronous` is FULL in earnest; anything less exists so that the crash tests can show that they find loss.
+    `synchronous` is FULL in production; lower values exist so that the crash tests can show that they detect loss.
     `exclusive` is False for tools that look at a store while a gateway serves from it.
     """
 
     def __init__(self, path: str, *, synchronous: str = "FULL", exclusive: bool = True) -> None:
-        # SQLite follows links as well: what lies beside the file, the lock above all, lies where the file is.
+        # SQLite resolves symbolic links too: the files beside the store, above all the lock, are beside the real file.
         self._path = path if path == ":memory:" else os.path.realpath(path)
         self._synchronous = synchronous
         self._exclusive = exclusive and path != ":memory:"
@@ -84,7 +84,7 @@ class SqliteStore:
         self._takes_long = False
         self._writing: asyncio.Task[None] | None = None
         self._threads = ThreadPoolExecutor(1, "store")
-        # Each has a thread of its own: what a list took stays with the thread that made it, for the next one.
+        # A thread of its own for each: memory that a list took stays with its thread, to be used for the next list.
         self._readers = {whose: ThreadPoolExecutor(1, f"store-{whose}") for whose in ASKING}
         self._listers: dict[Asking, apsw.Connection] = {}
         self._listing = {whose: asyncio.Lock() for whose in ASKING}
@@ -92,7 +92,7 @@ class SqliteStore:
         self._lives_on_spare = False
         self.slot = 0
         self.lease: float | None = None
-        self.on_hint: Callable[[str], None] = _nobody
+        self.on_hint: Callable[[str], None] = _ignore_hint
         self.is_strained = False
         self.damage = ""
         self._files: dict[str, tuple[int, int]] = {}
@@ -113,7 +113,7 @@ class SqliteStore:
             Path(self._path).parent.mkdir(parents=True, exist_ok=True)
         if self._exclusive:
             self._take_lock()
-        if self._path != ":memory:":  # alerts are nobody else's to read
+        if self._path != ":memory:":  # only the owner may read alerts
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._writer = self._open_writer()
         self._writer.set_busy_timeout(0)
@@ -124,11 +124,12 @@ class SqliteStore:
             self._files = {name: found for name in self._names() if (found := _identity(name))}
 
     def _names(self) -> list[str]:
-        """The files that are the store while it is open, and the one by which it is nobody else's."""
+        """The files that make up the store while it is open, and its lock file."""
         return [f"{self._path}{ending}" for ending in ("", "-wal", "-shm", ".lock")]
 
     def _open_writer(self) -> apsw.Connection:
-        """Opening takes room too, for what connections share: where the disk is full, that of the ballast."""
+        """The connection that writes. Opening takes room too, for the shared memory of connections: on a full disk the
+        ballast is dropped for it."""
         try:
             return self._connect_up_to_date()
         except (apsw.FullError, apsw.IOError):
@@ -149,7 +150,7 @@ class SqliteStore:
         return connection
 
     def _is_served(self) -> bool:
-        """Whether a gateway has the lock."""
+        """Whether a gateway holds the lock."""
         try:
             lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -175,7 +176,7 @@ class SqliteStore:
     def _connect(self, cache: int) -> apsw.Connection:
         connection = apsw.Connection(self._path)
         connection.set_busy_timeout(PATIENCE)
-        # Without this, statements are planned anew for each value where an index is for some values only.
+        # Without this, statements that a partial index may serve are planned anew for each bound value.
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
@@ -216,7 +217,7 @@ class SqliteStore:
             raise
 
         def ended(done: asyncio.Future[T]) -> None:
-            """Whoever asked may have gone before; the connection was busy until now."""
+            """Frees the connection: it was busy until now, even if the caller stopped waiting before."""
             turn.release()
             done.exception()
 
@@ -228,19 +229,19 @@ class SqliteStore:
             raise
 
     def _lister(self, whose: Asking) -> apsw.Connection:
-        """The connection for the long lists of one of those who ask."""
+        """The connection for long reads of one kind of asker."""
         if whose not in self._listers:
             self._look_for_files()
             self._listers[whose] = self._connect(READERS_CACHE)
         return self._listers[whose]
 
     async def _aside(self, work: Callable[..., T], *given: Any) -> T:
-        """Does something in a thread."""
+        """Runs something in the store's thread."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *given)
 
     async def take(self, work: Callable[[Tx], T]) -> T:
-        """What is claimed is nobody else's anyway: nothing needs to be written. Where one lane is very long, so is the
-        search behind it."""
+        """Only reads, as there is no other replica to claim against. With one very long lane, the search past it takes
+        long too: then the next one runs in a thread."""
         began = time.monotonic()
         try:
             return await self.read(work, is_long=self._takes_long, whose="gateway")
@@ -251,8 +252,8 @@ class SqliteStore:
         return [row.id for row in claims]
 
     async def ease(self) -> None:
-        """The file keeps what it has: where it is the store that filled the disk, what is removed from it makes room in
-        the file alone. That will do, and some of it is the reserve for as long as there is no room for the ballast."""
+        """Also takes free pages inside the file for room, as the file never shrinks: if the store itself filled the
+        disk, what is purged frees room only there. Some of that serves as the reserve until the ballast fits again."""
         if not self.is_strained and not self._lives_on_spare:
             return
         has_ballast = await asyncio.to_thread(self._ballast.load)
@@ -269,12 +270,12 @@ class SqliteStore:
                 self.is_strained, self._lives_on_spare = False, not has_ballast
 
     def _spare(self) -> int:
-        """Bytes of the file that nothing lies in."""
+        """Bytes of free pages in the file."""
         return int(self._reader.pragma("freelist_count")) * int(self._reader.pragma("page_size"))
 
     def _read(self, connection: apsw.Connection, work: Callable[[Tx], T]) -> T:
         try:
-            if connection.in_transaction:  # the end of one failed: without this, none would ever begin again
+            if connection.in_transaction:  # the last COMMIT failed: without this, no further BEGIN would succeed
                 connection.execute("ROLLBACK")
             connection.execute("BEGIN")
             try:
@@ -300,7 +301,7 @@ class SqliteStore:
             await self._arrived.wait()
 
     async def _commit(self) -> list[Job]:
-        """One transaction for all jobs that wait; each that fails takes only its own writes back."""
+        """Runs all waiting jobs in one transaction; a job that fails takes back only its own writes."""
         jobs: list[Job] = []
         try:
             await self._begin()
@@ -311,7 +312,7 @@ class SqliteStore:
             self._take_back()
             self._throw_ballast(error)
             self._see_damage(error)
-            if not jobs:  # nobody got in
+            if not jobs:  # no job was begun: all that wait fail
                 jobs = list(self._jobs)
                 self._jobs.clear()
             for job in jobs:
@@ -319,7 +320,7 @@ class SqliteStore:
         return jobs
 
     async def _do_again(self, jobs: list[Job]) -> None:
-        """Does the same jobs in a new transaction, in which each can be taken back by itself."""
+        """Runs the same jobs again in a new transaction, each in a savepoint of its own."""
         self._take_back()
         self._jobs.extendleft(reversed(jobs))
         jobs.clear()
@@ -327,8 +328,9 @@ class SqliteStore:
         await self._do_all(jobs, self._do_by_itself)
 
     def _look_for_files(self) -> None:
-        """What was removed or replaced can be written as if nothing had happened, and is gone with this process: nobody
-        must hear of success. A log that others put another one beside would tear the store apart."""
+        """Raises `StoreError` if a file of the store was removed or replaced. Writes to the open file would still
+        appear to succeed, and be gone with this process: no caller must be told of success. And a write-ahead log
+        beside which somebody put another one would corrupt the store."""
         for name, known in self._files.items():
             if (found := _identity(name)) != known:
                 what = "is another file than" if found else "is not there any more, as it was"
@@ -338,7 +340,7 @@ class SqliteStore:
                 )
 
     async def _begin(self) -> None:
-        """Begins to write; waits in a thread for somebody else who does."""
+        """Begins a write transaction; waits in a thread if another program is writing."""
         self._look_for_files()
         try:
             self._writer.execute("BEGIN IMMEDIATE")
@@ -350,8 +352,8 @@ class SqliteStore:
                 self._writer.set_busy_timeout(0)
 
     async def _do_all(self, jobs: list[Job], do: Callable[[Job, SqliteTx], bool]) -> bool:
-        """Does what waits, and what comes meanwhile, as far as one transaction holds it; False as soon as one of them
-        has left something behind that has to be taken back."""
+        """Runs the waiting jobs, and those that arrive meanwhile, up to `BATCH`; returns False as soon as a failed one
+        has left writes that have to be taken back."""
         tx = SqliteTx(self._writer)
         pause_at = time.monotonic() + AT_A_STRETCH
         while self._jobs and len(jobs) < BATCH:
@@ -367,20 +369,21 @@ class SqliteStore:
         return True
 
     def _do(self, job: Job, tx: SqliteTx) -> bool:
-        """Does a job, and answers whether it ended as nearly all do: well, or refused before it wrote anything. A
-        savepoint for each would have SQLite copy every page that it touches, which takes longer than writing them."""
+        """Runs a job; returns whether it ended as nearly all do, successfully or refused before it wrote anything.
+        There is no savepoint: SQLite would copy every page that the job touches, which takes longer than writing
+        them."""
         written = self._writer.total_changes()
         try:
             job.result = job.work(tx)
         except (StoreError, *DAMAGE):
-            raise  # the store's own trouble is everybody's
+            raise  # trouble of the store itself concerns every job
         except Exception as error:
             job.error = error
             return self._writer.total_changes() == written
         return True
 
     def _do_by_itself(self, job: Job, tx: SqliteTx) -> bool:
-        """Does a job, and takes back what it wrote if it fails."""
+        """Runs a job in a savepoint, and takes back what it wrote if it fails."""
         self._writer.execute("SAVEPOINT job")
         job.error = None
         try:
@@ -394,14 +397,14 @@ class SqliteStore:
         return True
 
     def _throw_ballast(self, error: Exception) -> None:
-        """Where the disk is full: makes room to record what is under way, and to remove what has ended."""
+        """If the disk is full, makes room for recording what is under way and for purging what has ended."""
         is_full = isinstance(error, apsw.FullError) or isinstance(error.__cause__, apsw.FullError)
         if is_full and self._exclusive:
             self.is_strained = True
             self._ballast.drop()
 
     def _see_damage(self, error: Exception) -> None:
-        """A file that is damaged stays so, also where the next one who asks looks elsewhere in it."""
+        """Notes that the file is damaged: it stays so, even if later statements touch other parts of it and succeed."""
         if isinstance(error, DAMAGE) or isinstance(error.__cause__, DAMAGE):
             self.damage = f"{self._path} is damaged: {error}"
 
@@ -412,15 +415,17 @@ class SqliteStore:
 
 
 def _stop(listing: asyncio.Future[Any], connection: apsw.Connection) -> None:
-    """Interrupts a list until it ends: between two statements nobody hears of it. A function that were to call itself
-    from within would hold itself, and with it a list of a hundred MiB that was brought long ago."""
+    """Interrupts a long read again and again until it ends, as an interrupt between two statements has no effect. Not a
+    nested function that schedules itself: its closure would refer to itself, and keep a list of a hundred MiB alive
+    after it was delivered."""
     if not listing.done():
         connection.interrupt()
         asyncio.get_running_loop().call_later(AT_A_STRETCH, _stop, listing, connection)
 
 
 def lock_alone(path: str) -> int | None:
-    """The lock by which a store is nobody else's, for as long as the descriptor is open; None where somebody has it."""
+    """Takes the lock on a store; returns its descriptor, which holds the lock while it is open, or None if somebody
+    else holds it."""
     lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -431,13 +436,13 @@ def lock_alone(path: str) -> int | None:
 
 
 def _try_room(tx: Tx) -> None:
-    """Takes some room and gives it back."""
+    """Writes `ROOM` bytes and removes them, to find out whether there is room."""
     tx.put_note("room", "x" * ROOM)
     tx.put_note("room", None)
 
 
 def _identity(name: str) -> tuple[int, int] | None:
-    """Which file has a name now; None where there is none."""
+    """The device and inode of the file that has a name now; None where there is none."""
     try:
         found = os.stat(name)
     except OSError:
@@ -445,8 +450,8 @@ def _identity(name: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _nobody(text: str) -> None:
-    """There are no replicas to be told anything by."""
+def _ignore_hint(text: str) -> None:
+    """The default of `on_hint`: there are no replicas to send hints."""
 
 
 def migrate(connection: apsw.Connection) -> None:

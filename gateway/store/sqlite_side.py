@@ -1,4 +1,4 @@
-"""A store in SQLite as one side of a move. It must not know what lies in the tables."""
+"""A store in SQLite as one side of a move. It must not know what the tables contain."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from gateway.store.moving import Copied
 from gateway.store.sqlite import PATIENCE, lock_alone, migrate
 
 CACHE = 16_000
-"""KiB of the file that are kept at hand."""
+"""KiB of page cache."""
 
 
 class SqliteSide:
-    """The store in the file at `path`. One that is to be filled may have to be made; what was made and is not filled in
-    the end is taken away again."""
+    """The store in the file at `path`. With `may_be_made` a missing one is created, and deleted again if the move does
+    not commit."""
 
     def __init__(self, path: str, *, may_be_made: bool) -> None:
         self._path = os.path.realpath(path)
@@ -45,7 +45,7 @@ class SqliteSide:
                     f"a gateway serves from {self.shown}: stop it first, and keep it stopped. Or another move is at it"
                 )
             self._is_new = not file.exists()
-            if self._free() < SIZE:  # a mark has to be made on a full disk too: no alert needs the reserve meanwhile
+            if self._free() < SIZE:  # the mark must fit on a full disk too; no alert needs the reserve meanwhile
                 Ballast(f"{self._path}.ballast").drop()
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._connection = self._connected()
@@ -54,8 +54,9 @@ class SqliteSide:
     def _connected(self) -> apsw.Connection:
         connection = apsw.Connection(self._path)
         connection.set_busy_timeout(PATIENCE)
-        # A file that no gateway has opened yet commits by removing its journal: after a power failure, that would be
-        # there again, and nothing in the store that the other one was left for.
+        # A file that no gateway has opened yet is not in WAL mode, and commits by removing its journal. Without EXTRA,
+        # the journal may be back after a power failure: the new store would be rolled back, and the old one marked
+        # moved.
         connection.execute("PRAGMA synchronous = EXTRA")
         connection.execute(f"PRAGMA cache_size = -{CACHE}")
         migrate(connection)
@@ -79,7 +80,7 @@ class SqliteSide:
             self._connection.executemany(insert, rows)
 
     def see_all(self) -> None:
-        """Its planner goes by the indexes alone."""
+        """Does nothing: SQLite's planner needs no statistics here, only the indexes."""
 
     def commit(self) -> None:
         assert self._connection is not None
@@ -98,7 +99,8 @@ class SqliteSide:
 
     @contextlib.contextmanager
     def _telling(self, what: str) -> Iterator[None]:
-        """Says in our words what SQLite finds wrong; of a full disk it often says no more than that it failed."""
+        """Turns SQLite's errors into `StoreError`, with the free bytes of a nearly full disk: there SQLite often says
+        no more than that it failed."""
         try:
             yield
         except (apsw.Error, OSError) as error:
@@ -106,6 +108,6 @@ class SqliteSide:
             raise StoreError(f"{self.shown} {what}: {error}{room}") from error
 
     def _free(self) -> int:
-        """Bytes that the disk has room for."""
+        """Free bytes on the disk."""
         disk = os.statvfs(Path(self._path).parent)
         return disk.f_bavail * disk.f_frsize

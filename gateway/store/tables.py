@@ -1,6 +1,6 @@
-"""How the store's rows lie in SQL tables: one column per field, structured fields as JSON.
+"""How the store's rows map to SQL tables: one column per field, structured fields as JSON.
 
-Shared by the drivers; it knows nothing of connections or transactions.
+Shared by the drivers. It must not know connections or transactions.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _encoder = msgspec.json.Encoder()
 
 
 class Table(Generic[Row]):
-    """A struct and its table: the statements over its columns, and both conversions. What is `fixed` stays as it was
-    inserted: an index of such columns alone need not be touched by an update."""
+    """A struct and its table: the statements over its columns, and the conversions both ways. `fixed` columns stay as
+    inserted: `update` leaves them out, so that an index of such columns alone is not touched by an update."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Table(Generic[Row]):
         return values
 
     def update_values(self, row: Row) -> list[Any]:
-        """The row's columns that `update` wants, in its order."""
+        """The row's columns that `update` takes, in its order."""
         values = self.values(row)
         return [values[index] for index in self._order]
 
@@ -100,14 +100,14 @@ ACKNOWLEDGES = (
     "{0}.operation = 'acknowledge' AND EXISTS "
     "(SELECT 1 FROM alerts a WHERE a.id = {0}.alert AND a.status = 'acknowledged')"
 )
-"""The condition on a command that an alert may stand acknowledged by it: who did, or which silence, decides what is
-told of the alert however long ago that was."""
+"""The SQL condition that an alert may still be acknowledged because of command `{0}`. Such a command is kept however
+old it is: who acknowledged, or which silence did, decides what is told of the alert."""
 OVER = (
     "d.finished_at < ? AND NOT EXISTS (SELECT 1 FROM deliveries o WHERE o.command = d.command AND "
     "(o.id < d.id OR o.finished_at IS NULL OR o.finished_at >= ? OR (o.state = 'merged' AND EXISTS "
     "(SELECT 1 FROM deliveries w WHERE w.upstream = o.upstream AND w.lane = o.lane AND w.state = 'waiting'))){0}) "
     f"AND NOT EXISTS (SELECT 1 FROM commands k WHERE k.id = d.command AND {ACKNOWLEDGES.format('k')}{{0}})"
 )
-"""The condition on a delivery `d` that it is the first of a command all of whose deliveries ended before a time, bound
-twice, which none that waits says with its own, and by which no alert stands acknowledged: what was received is
-forgotten as a whole, or the ledger would not add up. `{0}` is what an engine wants said of each look at others."""
+"""The SQL condition that delivery `d` is the first of a command to be purged: all its deliveries ended before a time
+(bound twice), none of them is merged into one that may still be waiting, and no alert is acknowledged by the command. A
+command is purged as a whole, or the ledger would not add up. `{0}` is what an engine needs in each subquery."""

@@ -1,8 +1,8 @@
-"""Prometheus' Alertmanager, API v2: occurrences that are their labels, posted again for as long as they last.
+"""Prometheus' Alertmanager, API v2: occurrences that are identified by their labels and posted again while they last.
 
-Source: https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml. Rows are in `alert`, what callers ask
-in `routes` and `matchers`, answers in `words`, and what is sent in `calls`. It must not know what stands behind the
-gateway.
+Source: https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml. Rows are in `alert`, callers' requests
+in `routes` and `matchers`, answers in `words`, and requests to an upstream in `calls`. It must not know what stands
+behind the gateway.
 """
 
 from __future__ import annotations

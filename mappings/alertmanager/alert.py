@@ -1,6 +1,6 @@
 """Alertmanager's alert: its wire structs, its value tables, and the rows between them and the canonical alert.
 
-An alert is its labels: they are its identity, and its fingerprint is worked out from them. Sources:
+An alert's labels are its identity, and its fingerprint is computed from them. Sources:
 https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml for the fields, and
 https://prometheus.io/docs/alerting/latest/clients/ for what they mean. It must not know who calls, nor what is sent
 when.
@@ -25,12 +25,12 @@ from gateway.values import TIME, Pair, Scale, iso, read_time
 
 NAME = "alertmanager"
 KEY = "alert_gateway_key"
-"""The label that tells alerts apart whose key is not what their labels come to."""
+"""The label with the key of an alert whose key is not the fingerprint of its labels."""
 STARTS = f"extensions.{NAME}.startsAt"
 PLACE = f"extensions.{NAME}.generatorURL"
-"""Where an alert came from, as far as that is no address."""
+"""Where an alert came from, if that is no address."""
 LABELLED = ("alertmanager", "alertmanager_webhook", "grafana")
-"""The dialects whose alerts are told apart by their labels alone."""
+"""The dialects whose alerts are identified by their labels alone."""
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _ODD = re.compile(r"[^a-zA-Z0-9_]")
 _SCHEME = r"[a-zA-Z][a-zA-Z0-9+.-]*:"
@@ -45,7 +45,7 @@ _CONTROL = re.compile(r"[\0-\x1f\x7f]")
 
 
 class AlertStatus(Struct, kw_only=True):
-    """Where an alert stands, as it is shown."""
+    """The state of an alert, as it is shown."""
 
     state: Literal["active", "suppressed", "unprocessed"]
     silencedBy: list[str] | UnsetType = UNSET
@@ -54,13 +54,13 @@ class AlertStatus(Struct, kw_only=True):
 
 
 class Receiver(Struct, kw_only=True):
-    """Who is told."""
+    """A receiver of notifications."""
 
     name: str
 
 
 class Alert(Struct, kw_only=True):
-    """An alert as posted, with the fields that are shown besides."""
+    """An alert as posted, with the fields that are only shown."""
 
     labels: dict[str, str]
     annotations: dict[str, str] | UnsetType = UNSET
@@ -80,17 +80,17 @@ SEVERITY = Scale(
     {"critical": 1, "error": 3, "warning": 4, "info": 6},
 )
 ALSO = {"page": "critical"}
-"""Words for a severity that many rules are written with beside those of the scale."""
+"""Words for a severity that are not in the scale, but that many rules are written with."""
 
 
 def fingerprint(labels: Map[str, str]) -> str:
-    """What a label set comes to: 64 bits of FNV-1a over the sorted pairs, each name and value followed by 0xFF."""
+    """The fingerprint of a label set: 64 bits of FNV-1a over the sorted pairs, each name and value followed by 0xFF."""
     return _fingerprint(tuple(sorted(labels.items())))
 
 
 @functools.lru_cache(maxsize=1024)
 def _fingerprint(pairs: tuple[tuple[str, str], ...]) -> str:
-    """The same; it is asked for several times on an alert's way, and takes a byte at a time."""
+    """The same, cached: it is needed several times for an alert, and takes a byte at a time."""
     found = 0xCBF29CE484222325
     for byte in b"".join(text.encode("utf8", "surrogatepass") + b"\xff" for pair in pairs for text in pair):
         found = (found ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
@@ -98,7 +98,7 @@ def _fingerprint(pairs: tuple[tuple[str, str], ...]) -> str:
 
 
 def without_blank(labels: Map[str, str]) -> dict[str, str]:
-    """Labels as they count: an empty value is as good as none."""
+    """Labels without those that have an empty value, which count as absent."""
     return {name: value for name, value in labels.items() if value != ""}
 
 
@@ -108,12 +108,12 @@ def as_text(labels: Map[str, str]) -> str:
 
 
 def named_by(labels: Map[str, str]) -> str:
-    """The summary of an alert that is its labels and nothing else."""
+    """The summary of an alert that has nothing but its labels."""
     return labels.get("alertname") or as_text(labels)
 
 
 def read_moment(value: Any) -> datetime | None:
-    """A time, or None for what says none: the year 1 stands for that."""
+    """Returns a time, or None where there is none, for which the year 1 stands too."""
     return None if not value or str(value).startswith("0001-") else read_time(value)
 
 
@@ -121,14 +121,15 @@ def read_moment(value: Any) -> datetime | None:
 
 
 def _read_severity(scale: Scale, labels: Map[str, str]) -> Any:
-    """The severity that the label of this name says; a word that nobody knows stays a label and nothing else."""
+    """The severity in the label `severity`; an unknown word stays a label and nothing else."""
     word = labels.get("severity", "")
     known = next((one for one in scale.codes if str(one).lower() == word.lower()), ALSO.get(word.lower()))
     return scale.codes.get(known, UNSET) if known is not None else UNSET
 
 
 def reader(scale: Scale) -> Any:
-    """Reads labels and annotations: the labels, then severity, key, summary, details and custom fields."""
+    """Returns the read function of a row: from labels and annotations to labels, severity, key, summary, details and
+    custom."""
 
     def read(labels: Any, annotations: Any) -> tuple[Any, ...]:
         said = without_blank(labels or {})
@@ -142,7 +143,7 @@ def reader(scale: Scale) -> Any:
 
 
 def writer(scale: Scale) -> Any:
-    """Writes the same as labels and annotations."""
+    """Returns the write function of that row."""
 
     def write(
         writing: Writing, labels: Any, severity: Any, key: Any, summary: Any, details: Any, custom: Any
@@ -163,7 +164,7 @@ def writer(scale: Scale) -> Any:
 
 
 def _labels(writing: Writing, labels: Any, summary: Any, key: Any) -> dict[str, str]:
-    """The labels with a name for the alert, under names that every release takes."""
+    """Returns the labels with an `alertname`, under names that every release takes."""
     held = without_blank(labels or {})
     is_foreign = _is_foreign(writing)
     if is_foreign:
@@ -179,8 +180,8 @@ def _is_foreign(writing: Writing) -> bool:
 
 
 def _fitted_name(name: str) -> str:
-    """A name of a label or an annotation in letters that every release takes: older ones refuse the whole alert for
-    another."""
+    """Returns a label's or annotation's name in characters that every release takes: older ones refuse the whole alert
+    for another."""
     plain = _ODD.sub("_", name)
     return plain if _LABEL.fullmatch(plain) else f"_{plain}"
 
@@ -190,12 +191,12 @@ def _note(value: Any) -> str:
 
 
 def nameless(flat: Flat, writing: Writing) -> tuple[Any, ...]:
-    """The labels of an alert that has none: its name."""
+    """The fallback for an alert without labels: its headline as `alertname`."""
     return ({"alertname": str(headline(flat, writing)[0])}, UNSET)
 
 
 def said_by(scale: Scale) -> Row:
-    """What an alert says, under whatever words its severities have."""
+    """Returns the row of labels and annotations, for a scale of severities."""
     return joint(
         ["labels", "annotations"],
         ["labels", "severity", "dedup_key", "summary", "details", "custom"],
@@ -230,11 +231,11 @@ def _write_start(writing: Writing, own: Any, created: Any) -> tuple[Any]:
 
 
 STARTED = joint(["startsAt"], [STARTS, "created_at"], read=_read_start, write=_write_start)
-"""When it began, as its sender spells it."""
+"""When the alert began, spelled as its sender does."""
 
 
 def _read_source(url: Any) -> tuple[Any, Any]:
-    """A link, unless it leads nowhere: rulers that were not told their own address say a path alone (Loki's)."""
+    """Reads a link, unless it leads nowhere: rulers that were not told their own address give a path alone (Loki's)."""
     if not url:
         return UNSET, UNSET
     return ((Link(href=url),), UNSET) if is_address(url) else (UNSET, url)
@@ -255,13 +256,13 @@ SOURCE = joint(
 
 
 def is_uri(text: str) -> bool:
-    """Whether the vendor takes this for one, which is what Go's `url.ParseRequestURI` does: a path alone is one, and
-    blanks may be in it, but no half of an escape."""
+    """Whether the vendor takes this for a URI, as Go's `url.ParseRequestURI` does: a path alone is one, and blanks may
+    be in it, but no incomplete escape."""
     return bool(_URI.fullmatch(text)) and not _CONTROL.search(text)
 
 
 def is_address(text: str) -> bool:
-    """Whether a link to this leads anywhere: it says how it is reached."""
+    """Whether a link to this leads anywhere: it has a scheme."""
     return bool(_ADDRESS.match(text))
 
 

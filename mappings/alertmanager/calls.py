@@ -1,8 +1,8 @@
-"""What Alertmanager is sent: alerts, again and again for as long as they are open, and silences for those that somebody
-has acknowledged.
+"""Alertmanager as an upstream: open alerts are posted again and again, and those that somebody has acknowledged are
+silenced.
 
-An alert that nobody posts again is over there when its `endsAt` comes, and its labels are its identity until then: they
-go out unchanged to the end, and what they would say otherwise by now travels as annotations. Sources:
+An alert that nobody posts again ends there at its `endsAt`, and its labels are its identity until then: they are sent
+unchanged to the end, and what would change in them travels as annotations. Sources:
 https://prometheus.io/docs/alerting/latest/clients/ and the API's description,
 https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml. It must not know who calls.
 """
@@ -21,19 +21,19 @@ from gateway.values import iso
 from mappings.alertmanager.alert import ALERT, fingerprint, read_moment
 
 HOLDS = timedelta(minutes=15)
-"""For how long an alert holds there unless it is posted again."""
+"""How long an alert lasts there unless it is posted again."""
 RENEWED_AFTER = 240.0
-"""Seconds after which it is: three more times before it would be over."""
+"""Seconds after which it is posted again: three more times before it would end."""
 LASTS = timedelta(hours=1)
-"""For how long a silence holds unless it is renewed with its alert."""
+"""How long a silence lasts unless it is renewed with its alert."""
 AUTHOR = "alert-gateway"
 TELLING = {"alert_gateway_key": 0, "alertname": 1}
-"""The labels that tell alerts apart best."""
+"""The labels that tell alerts apart best, with their rank."""
 ALERTS, SILENCES = "/api/v2/alerts", "/api/v2/silences"
 
 
 def identity_of(sending: Sending) -> dict[str, str]:
-    """The labels that the alert has there, or will have."""
+    """Returns the labels that the alert has there, or will have."""
     for labels in (sending.seen.get("labels"), sending.body.get("labels"), (sending.verbatim or {}).get("labels")):
         if isinstance(labels, dict) and labels:
             return labels
@@ -41,16 +41,17 @@ def identity_of(sending: Sending) -> dict[str, str]:
 
 
 def _alert(sending: Sending, ends: datetime) -> tuple[dict[str, Json], dict[str, str]]:
-    """The alert as it is posted, and what its labels cannot say any more."""
+    """Returns the alert as it is posted, and by canonical path what its labels can no longer say."""
     alert, altered = under(identity_of(sending), sending.body)
     starts = read_moment(alert.get("startsAt"))
-    if starts and starts > ends:  # its sender's clock is ahead; no alert is taken that ends before it began
+    if starts and starts > ends:  # its sender's clock is ahead; an alert that ends before it began would be refused
         del alert["startsAt"]
     return {**alert, "endsAt": iso(ends)}, altered
 
 
 def under(identity: dict[str, str], words: Mapping[str, Json]) -> tuple[dict[str, Json], dict[str, str]]:
-    """An alert under the labels that it had first, and what these cannot say any more: that travels as annotations."""
+    """Returns an alert under the labels that it had first, with labels that have changed since as annotations, and by
+    canonical path why those differ."""
     said = words.get("labels")
     annotations = dict(words.get("annotations") or {})
     altered: dict[str, str] = {}
@@ -75,7 +76,7 @@ def _told(sending: Sending, altered: Mapping[str, str], **seen: Json) -> Deliver
 
 
 def tell(sending: Sending) -> Call:
-    """Posts the alert as it is now; where it is silenced for having been acknowledged, that goes on too."""
+    """Posts the alert as it is now; if it is silenced because it was acknowledged, prolongs the silence too."""
     alert, altered = _alert(sending, sending.at + HOLDS)
     yield Request(method="POST", path=ALERTS, body=[alert])
     if sending.operation is Operation.UPDATE and sending.seen.get("silence"):
@@ -85,7 +86,7 @@ def tell(sending: Sending) -> Call:
 
 
 def acknowledge(sending: Sending) -> Call:
-    """Silences the alert, and it alone, for as long as it is open."""
+    """Silences this alert alone, for as long as it is open."""
     if not identity_of(sending):
         return Missing()
     silenced = yield from _silence(sending)
@@ -93,8 +94,8 @@ def acknowledge(sending: Sending) -> Call:
 
 
 def _silence(sending: Sending) -> Generator[Request, Response, dict[str, Json]]:
-    """Posts a silence of exactly this label set, or prolongs the one that is there; its id, and since when it holds. To
-    prolong it, its own start has to be said: another one is taken for another silence."""
+    """Posts a silence of exactly this label set, or prolongs the existing one; returns its id and its start. To prolong
+    one, its original start must be given: with another, it is taken for another silence."""
     matchers = _matchers(sending)
     body: dict[str, Json] = {
         "matchers": matchers,
@@ -125,9 +126,9 @@ def _matchers(sending: Sending) -> list[dict[str, Json]]:
 
 
 def _silence_there(sending: Sending) -> Generator[Request, Response, tuple[Json, Json]]:
-    """The silence of ours that means exactly this label set, and since when it holds: one may have been made though its
-    answer was lost, and would go on where nobody knows of it, after the alert's end too: whoever is to hear of the next
-    one would not. Where silences cannot be read there is none to be known."""
+    """Returns id and start of the gateway's own silence of exactly this label set, if there is one: it may have been
+    made though the answer was lost, and would then outlast the alert unknown to anybody, and keep the next one quiet.
+    If silences cannot be read, none is known."""
     refused = frozenset({400, 401, 403, 404, 405})
     query = {"filter": _filter(identity_of(sending))}
     answer = yield Request(method="GET", path=SILENCES, query=query, accepts=refused, is_list=True)
@@ -139,7 +140,7 @@ def _silence_there(sending: Sending) -> Generator[Request, Response, tuple[Json,
 
 
 def _filter(identity: Mapping[str, str]) -> str:
-    """A matcher that the silence of an alert has: of a label that every release can read in a filter."""
+    """Returns a matcher of the alert's silence to filter by, on a label that every release can read in a filter."""
     plain = [name for name in identity if re.fullmatch("[a-zA-Z_][a-zA-Z0-9_]*", name)]
     name = min(plain or identity, key=lambda label: TELLING.get(label, len(TELLING)))
     value = identity[name].replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
@@ -147,7 +148,7 @@ def _filter(identity: Mapping[str, str]) -> str:
 
 
 def _is_ours(silence: Mapping[str, Json], matchers: list[dict[str, Json]]) -> bool:
-    """Whether a silence is one that we made for an alert of these labels, and is not over."""
+    """Whether a silence was made by the gateway for an alert of these labels, and has not expired."""
     status, found = silence.get("status"), silence.get("matchers")
     if silence.get("createdBy") != AUTHOR or not isinstance(status, dict) or status.get("state") == "expired":
         return False
@@ -163,7 +164,7 @@ def _silence_in(body: Json) -> str | None:
 
 
 def resolve(sending: Sending) -> Call:
-    """Posts the alert as one that is over, and takes away the silence that it had for itself."""
+    """Posts the alert as resolved, and expires its own silence."""
     if not identity_of(sending):
         return Missing()
     alert, altered = _alert(sending, sending.at)
@@ -187,7 +188,7 @@ SEND: dict[Operation, Callable[[Sending], Call]] = {
 
 
 def list_all(sending: Sending) -> Call:
-    """What is there now, the inhibited and the silenced too."""
+    """Returns the alerts that are there now, inhibited and silenced ones too."""
     answer = yield Request(method="GET", path=ALERTS, is_list=True)
     body = answer.json()
     if not isinstance(body, list):
@@ -197,7 +198,7 @@ def list_all(sending: Sending) -> Call:
 
 
 def authorise(request: Request, credential: str) -> Request:
-    """A token, or `user:password`: Alertmanager itself asks for neither, what stands before it may."""
+    """Adds a bearer token, or `user:password`: Alertmanager itself asks for neither, a proxy before it may."""
     if not credential:
         return request
     if ":" not in credential:
@@ -206,5 +207,5 @@ def authorise(request: Request, credential: str) -> Request:
 
 
 def in_base64(text: str) -> str:
-    """A text as Basic authentication wants it."""
+    """Returns a text in base64, as Basic authentication wants it."""
     return base64.b64encode(text.encode()).decode()

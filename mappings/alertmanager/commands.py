@@ -1,7 +1,7 @@
-"""Posted alerts as commands, each on its own, whichever way and in whose words they were posted.
+"""Turns posted alerts into commands, each on its own, whichever way and in whose words they were posted.
 
-What is said again and again for as long as an alert is open is a resend; the newest post counts, its labels are the
-alert's identity. Source: https://prometheus.io/docs/alerting/latest/clients/. It must not know who calls.
+What is repeated while an alert is open is a resend; the newest post counts, and its labels are the alert's identity.
+Source: https://prometheus.io/docs/alerting/latest/clients/. It must not know who calls.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from gateway.wire import Wire
 from mappings.alertmanager.alert import STARTS, read_moment, without_blank
 
 RESOLVE_TIMEOUT = timedelta(minutes=5)
-"""For how long an alert holds whose sender does not say."""
+"""How long an alert lasts whose sender does not say."""
 MOST_SHOWN = 20
-"""So many faults of a request are told."""
+"""The most faults that are told of one request."""
 STAYS = frozenset({"labels", "dedup_key", "summary", STARTS, "created_at"})
-"""What an alert never loses by a newer post that does not say it."""
+"""Paths that an alert keeps when a newer post does not say them."""
 T = TypeVar("T")
 
 
 def each(posted: Iterable[T], read: Callable[[T], Command]) -> Batch:
-    """What posted alerts ask for: what is wrong with one keeps none of the others back."""
+    """Returns the commands of posted alerts: a fault in one keeps none of the others back."""
     commands, problems = [], []
     for one in posted:
         try:
@@ -38,7 +38,7 @@ def each(posted: Iterable[T], read: Callable[[T], Command]) -> Batch:
 
 
 def command(wire: Wire, has_ended: bool | None, now: datetime, mapping: Mapping) -> Command:
-    """What an alert that is posted asks for. Whether it has ended is None where its time says it."""
+    """Returns the command of a posted alert. Where `has_ended` is None, its `endsAt` tells."""
     labels = without_blank(wire["labels"])
     if not labels:
         raise Problem(ProblemKind.INVALID, "at least one label pair required", field="labels")
@@ -73,7 +73,7 @@ def command(wire: Wire, has_ended: bool | None, now: datetime, mapping: Mapping)
 
 
 def _newest(said: Flat, mapping: Mapping) -> Callable[[Flat], Flat]:
-    """The newest post wins, but for its start: the earliest that was said stays."""
+    """Returns an `amend` by which the newest post replaces the earlier ones, except the start: the earliest stays."""
     replaced = [path for row in mapping.rows if row.side != "reply" for path in row.paths if path not in STAYS]
 
     def amend(before: Flat) -> Flat:

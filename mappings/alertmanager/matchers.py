@@ -1,7 +1,7 @@
-"""Matchers: which label sets are meant, as filters of a query and as the matchers of a silence say it.
+"""Matchers: conditions on label sets, from the filters of a query and from silences.
 
 Source: https://prometheus.io/docs/alerting/latest/configuration/#matcher. A pattern is the caller's and is tried on
-every alert, so it is a short one, and so is what it is tried on. It must not know where alerts come from.
+every alert, so its length is limited, and so is that of what it is tried on. It must not know where alerts come from.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _FILTER = re.compile(r'\s*([^\s=!~"{},]+|"(?:[^"\\]|\\.)*")\s*(=~|!~|!=|=)(.*)',
 _QUOTED, _BARE = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL), re.compile(r'((?:[^"\\]|\\.)*\\?)', re.DOTALL)
 _ESCAPED = re.compile(r'\\([n"\\])')
 LONGEST_PATTERN, LONGEST_VALUE = 4096, 2048
-"""Characters: a silence of some hundred machines by name is taken."""
+"""Characters; enough for a silence of some hundred machines by name."""
 
 
 class Matcher(Struct, frozen=True, kw_only=True):
-    """One condition on a label; a label that is not there is an empty one."""
+    """One condition on a label; an absent label counts as an empty one."""
 
     name: str
     value: str
@@ -31,14 +31,14 @@ class Matcher(Struct, frozen=True, kw_only=True):
     isEqual: bool = True
 
     def holds(self, labels: Mapping[str, str]) -> bool:
-        """Whether a label set meets it."""
+        """Whether a label set meets the condition."""
         found = labels.get(self.name, "")
         is_met = compiled(self.value)(found[:LONGEST_VALUE]) if self.isRegex else found == self.value
         return is_met == self.isEqual
 
 
 def compiled(pattern: str) -> Callable[[str], bool]:
-    """A test whether a text as a whole is what a pattern says; raises `Problem` for one that is none."""
+    """Returns a test whether a whole text matches a pattern; raises `Problem` for an invalid pattern."""
     if len(pattern) > LONGEST_PATTERN:
         raise _fault(f"the pattern has more than {LONGEST_PATTERN} characters")
     try:
@@ -48,7 +48,7 @@ def compiled(pattern: str) -> Callable[[str], bool]:
 
 
 def parse(text: str) -> list[Matcher]:
-    """The matchers of a filter: one, or several in braces; raises `Problem` for what is none."""
+    """Returns the matchers of a filter, one or several in braces; raises `Problem` for an invalid one."""
     inner = text.strip()
     if inner.startswith("{") and inner.endswith("}"):
         inner = inner[1:-1]
@@ -59,7 +59,7 @@ def parse(text: str) -> list[Matcher]:
 
 
 def _split(text: str) -> list[str]:
-    """What stands between commas that are in no quotes."""
+    """Splits a text at the commas outside quotes."""
     parts = re.findall(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+', text)
     return list(parts)
 
@@ -81,8 +81,8 @@ def _parsed(text: str) -> Matcher:
 
 
 def _value(text: str, whole: str) -> str:
-    """A value, in quotes or not. A backslash before anything but a quote, a backslash or an `n` is one, so that
-    `"10\\.0\\..*"` is the pattern that it looks like."""
+    """Returns a value, given in quotes or not. A backslash before anything but a quote, a backslash or an `n` is a
+    literal one, so that `"10\\.0\\..*"` is the pattern that it looks like."""
     found = (_QUOTED if text.startswith('"') else _BARE).fullmatch(text)
     if not found:
         raise _fault(f"bad matcher format: {whole[:200]}")
@@ -99,7 +99,7 @@ def _name(text: str, whole: str) -> str:
 
 
 def all_hold(matchers: Iterable[Matcher], labels: Mapping[str, str]) -> bool:
-    """Whether a label set meets them all."""
+    """Whether a label set meets all matchers."""
     return all(matcher.holds(labels) for matcher in matchers)
 
 

@@ -1,7 +1,7 @@
-"""What Alertmanager's callers can ask for: to post alerts, to list them, to silence some, and how it is set up.
+"""Alertmanager's API for callers: posting and listing alerts, silences, receivers and the status.
 
-Source: https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml. Prometheus posts the same alerts every
-minute and their end for a quarter of an hour, and never tries again what was refused. The webhook that another
+Source: https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml. Prometheus posts open alerts every
+minute and resolved ones for a quarter of an hour, and never retries what was refused. The webhook that another
 Alertmanager sends is in `webhook`. It must not know what stands behind the gateway.
 """
 
@@ -33,13 +33,13 @@ from mappings.alertmanager.webhook import WEBHOOK, Notification, notified_api
 API = "https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml"
 CLIENTS = "https://prometheus.io/docs/alerting/latest/clients/"
 _ANY = ("", "")
-"""In the place of a label: any set of labels may be meant."""
+"""Stands for the label of a silence that requires none: it may match any label set."""
 
 # --- wire structs ------------------------------------------------------------------------------------------
 
 
 class Posted(Struct, kw_only=True):
-    """An alert as it is posted. Labels are its identity, the newest annotations count."""
+    """An alert as it is posted. Its labels are its identity, its newest annotations count."""
 
     labels: dict[str, str]
     annotations: dict[str, str] | UnsetType | None = UNSET
@@ -60,7 +60,7 @@ class Silence(Struct, kw_only=True):
 
 
 class SilenceId(Struct, kw_only=True):
-    """The answer to a silence."""
+    """The answer to a posted silence."""
 
     silenceID: str
 
@@ -76,7 +76,8 @@ def _list_body(incoming: Incoming, what: str) -> list[Any]:
 
 
 def refuse_other_types(incoming: Incoming) -> None:
-    """The API layer takes JSON that is called so, and nothing else; it looks at the type of a body before the body."""
+    """Refuses a body whose content type is not JSON's, as the API layer does, which looks at the type before the
+    body."""
     has_body = incoming.headers.get("content-length", "0") != "0" or "transfer-encoding" in incoming.headers
     if not has_body:
         return
@@ -90,14 +91,14 @@ def refuse_other_types(incoming: Incoming) -> None:
 
 
 def post(incoming: Incoming) -> Batch:
-    """Alerts as they are posted, each on its own: what is wrong with one keeps none of the others back."""
+    """Returns the commands of posted alerts: a fault in one keeps none of the others back."""
     body = _list_body(incoming, "alerts")
     posted = [_checked(item, place) for place, item in enumerate(body)]
     return each(posted, lambda wire: command(wire, None, incoming.now, ALERT))
 
 
 def _checked(item: Any, place: int) -> Wire:
-    """What the API layer refuses, it refuses with everything that stands beside it."""
+    """Returns an alert that the API layer would take; what that refuses, it refuses with all alerts beside it."""
     if isinstance(item, dict) and item.get("labels") is None:
         raise Problem(ProblemKind.INVALID, f"{place}.labels in body is required", field=f"{place}.labels")
     if isinstance(item, dict):
@@ -117,7 +118,7 @@ def _checked(item: Any, place: int) -> Wire:
 
 
 def _without_nulls(said: Any) -> Any:
-    """Labels or annotations as the API layer reads them: a null among the texts is an empty one."""
+    """Labels or annotations as the API layer reads them: a null among the texts is an empty text."""
     if not isinstance(said, dict):
         return said
     return {name: "" if value is None else value for name, value in said.items()}
@@ -127,7 +128,7 @@ def _without_nulls(said: Any) -> Any:
 
 
 YES, NO = ("true", "1", "t", "yes", "y", "on"), ("false", "0", "f", "no", "n", "off")
-"""Words that the API layer takes for a boolean; it takes every other for a no, and here that is said instead."""
+"""Words that the API layer takes for a boolean; any other is a no to it, and is refused here."""
 
 
 def _flag(incoming: Incoming, name: str) -> bool:
@@ -138,7 +139,7 @@ def _flag(incoming: Incoming, name: str) -> bool:
 
 
 def listed(incoming: Incoming) -> Listing:
-    """The open alerts, as far as the filters mean them."""
+    """Asks for the open alerts that the filters match."""
     wanted = [matcher for text in incoming.query.get("filter", ()) for matcher in matchers.parse(text)]
     receiver = one(incoming, "receiver")
     is_ours = receiver is None or matchers.compiled(receiver)(words.RECEIVER)
@@ -158,7 +159,7 @@ def listed(incoming: Incoming) -> Listing:
 
 
 def _marked(alerts: Sequence[Shown], mutes: Sequence[Muted]) -> Sequence[Shown]:
-    """The alerts with the silences that mean them now."""
+    """Returns the alerts with the silences that match them now."""
     if not mutes:
         return alerts
     held = [(muted.id, _matchers_of(muted)) for muted in mutes]
@@ -173,12 +174,12 @@ def _marked(alerts: Sequence[Shown], mutes: Sequence[Muted]) -> Sequence[Shown]:
 # --- silences ----------------------------------------------------------------------------------------------
 
 MOST_SILENCE = 16 * 1024
-"""Bytes of a silence: those of a scope are read for every alert that is told in it. Alertmanager has such a limit as
-well (`--silences.max-per-silence-bytes`)."""
+"""The most bytes of a silence: all silences of a scope are read for every alert that is told in it. Alertmanager has
+such a limit as well (`--silences.max-per-silence-bytes`)."""
 
 
 def silence(incoming: Incoming) -> Mute:
-    """A silence that is posted."""
+    """Asks for the silence that is posted."""
     body = incoming.body
     if not isinstance(body, dict):
         raise Problem(ProblemKind.MALFORMED, 'parsing silence body from "" failed, because it is not an object')
@@ -202,8 +203,8 @@ def silence(incoming: Incoming) -> Mute:
 
 
 def _lasting(posted: Silence, now: datetime) -> tuple[datetime, datetime]:
-    """From when until when a silence is to hold. Its times are read as those of alerts are: without a zone they are
-    UTC, as scripts write them. One that begins anew holds from now on, whenever it says that it began."""
+    """Returns from when until when a silence is to hold. Its times are read as those of alerts are: without a zone they
+    are UTC, as scripts write them. A new silence begins now at the earliest, whatever start it gives."""
     starts, ends = read_moment(posted.startsAt) or now, read_moment(posted.endsAt)
     if ends is None or starts >= ends:
         raise Problem(ProblemKind.INVALID, "Failed to create silence: start time must be before end time")
@@ -222,17 +223,18 @@ def _refuse_silence(posted: Silence) -> None:
     for matcher in posted.matchers:
         if matcher.isRegex:
             matchers.compiled(matcher.value)
-        if not matcher.name:  # with `!=` it would mean every alert there is
+        if not matcher.name:  # with `!=` it would match every alert
             raise Problem(ProblemKind.INVALID, 'invalid silence: invalid label name ""', field="matchers")
     if all(matcher.isEqual and matcher.holds({}) for matcher in posted.matchers):
-        # One that excludes counts as saying something: all but the dead man's switch are silenced that way.
+        # One that excludes is enough: all but the dead man's switch are silenced that way.
         text = "invalid silence: matcher set 0: at least one matcher must not match the empty string"
         raise Problem(ProblemKind.INVALID, text, field="matchers")
 
 
 def muted_by(mutes: Sequence[Muted]) -> Callable[[Flat], Iterator[Muted]]:
-    """What finds the silences that mean an alert. Only those are tried one after the other that ask for no label of one
-    value: most ask for an `alertname` or an `instance`."""
+    """Returns a function that finds the silences matching an alert. Silences are indexed by a label that they require
+    with one value, as most require an `alertname` or an `instance`; only those that require none are tried on every
+    alert."""
     by_label: dict[tuple[str, str], list[tuple[Muted, list[Matcher]]]] = {}
     for muted in mutes:
         wanted = _matchers_of(muted)
@@ -251,14 +253,14 @@ def muted_by(mutes: Sequence[Muted]) -> Callable[[Flat], Iterator[Muted]]:
 
 
 def _asked_for(wanted: list[Matcher]) -> tuple[str, str]:
-    """A label that every alert has that is meant, and its value."""
+    """Returns a label, with its value, that every alert has which these matchers match; `_ANY` if there is none."""
     plain = (one for one in wanted if one.isEqual and not one.isRegex and one.value)
     return next(((one.name, one.value) for one in plain), _ANY)
 
 
 def _means(wanted: list[Matcher], labels: dict[str, str]) -> bool:
-    """Whether the matchers of a silence that is kept mean an alert. One with a pattern that was taken once and would be
-    refused today means none: rather is somebody told of an alert than that its delivery fails."""
+    """Whether the matchers of a stored silence match an alert. One with a pattern that was taken once and would be
+    refused today matches none: better that somebody is told of an alert than that its delivery fails."""
     try:
         return matchers.all_hold(wanted, labels)
     except Problem:
@@ -266,7 +268,7 @@ def _means(wanted: list[Matcher], labels: dict[str, str]) -> bool:
 
 
 def _silence_id(incoming: Incoming) -> str:
-    """The id of a path, which has to be one."""
+    """Returns the id in the path, which must be a UUID."""
     found = incoming.params["id"]
     if not re.fullmatch(r"[0-9a-fA-F-]{36}", found):
         text = f"silenceID in path must be of type uuid: {msgspec.json.encode(found[:100]).decode()}"
@@ -275,8 +277,8 @@ def _silence_id(incoming: Incoming) -> str:
 
 
 def silences(incoming: Incoming) -> Mutes:
-    """A question for the silences that have every matcher of the filter, word for word: whom they mean is not looked
-    at. What comes out is often expired as a whole, so none may be among them that was not asked for."""
+    """Asks for the silences that have every matcher of the filter, word for word: which alerts they match is not
+    considered. Callers often expire all that they are answered, so it may contain none that was not asked for."""
     wanted = {matcher for text in incoming.query.get("filter", ()) for matcher in matchers.parse(text)}
     states = {state for state in words.STATES if _flag(incoming, state)}
     now = incoming.now
@@ -310,7 +312,7 @@ RECEIVERS = Reply(200, [{"name": words.RECEIVER}])
 
 
 def _status(now: datetime) -> Reply:
-    """A cluster of none, with one receiver."""
+    """The status of one instance without a cluster."""
     version = dict.fromkeys(("branch", "buildDate", "buildUser", "goVersion", "revision"), "")
     said: dict[str, Json] = {
         "cluster": {"status": "disabled", "peers": []},
@@ -322,12 +324,12 @@ def _status(now: datetime) -> Reply:
 
 
 def status(incoming: Incoming) -> Relay:
-    """How it is set up."""
+    """Asks for the status, of the primary where that is an Alertmanager."""
     return Relay(Request(method="GET", path="/api/v2/status"), _status(incoming.now))
 
 
 def receivers(incoming: Incoming) -> Relay:
-    """Who is told."""
+    """Asks for the receivers, of the primary where that is an Alertmanager."""
     return Relay(Request(method="GET", path="/api/v2/receivers"), RECEIVERS)
 
 

@@ -1,9 +1,9 @@
-"""A webhook's body: a group of alerts, firing and resolved ones together, as Alertmanager posts it and, in a dialect of
-its own, Grafana.
+"""The body of a webhook: a group of alerts, firing and resolved ones together, as Alertmanager posts it and, in a
+dialect of its own, Grafana.
 
-Read, it is one command for each of its alerts; sent, it has one alert, with what the group says drawn from that, or as
-its caller had it. Source: https://prometheus.io/docs/alerting/latest/configuration/#webhook_config. It must not know
-who calls, nor which dialect's rows its alerts are read with.
+A received one is a command for each of its alerts; a sent one has a single alert, and what the group says is derived
+from that, or as its caller had it. Source: https://prometheus.io/docs/alerting/latest/configuration/#webhook_config. It
+must not know who calls, nor which dialect's rows its alerts are read with.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from mappings.alertmanager.commands import command, each
 
 WEBHOOK = "https://prometheus.io/docs/alerting/latest/configuration/#webhook_config"
 READ = frozenset({"labels", "annotations", "startsAt", "generatorURL"})
-"""What the API's rows read of a webhook's alert."""
+"""The fields of a webhook's alert that the API's rows read."""
 NEVER = "0001-01-01T00:00:00Z"
-"""When an alert ends that is firing."""
+"""The `endsAt` of a firing alert."""
 GROUP = "(group)"
-"""Where, among a caller's own words for an alert, stands what its notification says besides."""
+"""The field, among a caller's own words for an alert, with what its notification says besides."""
 OF_GROUP = "says it of the group, not of this alert"
 BESIDE = {
     "receiver": "who is told is for the routes to say",
@@ -44,13 +44,13 @@ BESIDE = {
     "notification_reason": OF_GROUP,
     "routeLabels": "who is told is for the routes to say",
 }
-"""What a notification says beside its alerts, and why none of it becomes a part of one."""
+"""The fields of a notification beside its alerts, and why none of them becomes a part of an alert."""
 
 # --- wire structs ------------------------------------------------------------------------------------------
 
 
 class Notified(Struct, kw_only=True):
-    """One alert of the group that a webhook tells of."""
+    """One alert of the group that a webhook posts."""
 
     status: Literal["firing", "resolved"]
     labels: dict[str, str]
@@ -62,7 +62,8 @@ class Notified(Struct, kw_only=True):
 
 
 class Kept(Notified, kw_only=True):
-    """The same among a caller's own words, with what its notification said besides, for upstreams that speak alike."""
+    """The same as kept among a caller's own words: with what its notification said besides, for upstreams of the same
+    dialect."""
 
     group: dict[str, Any] | UnsetType = msgspec.field(default=UNSET, name=GROUP)
 
@@ -89,8 +90,8 @@ KEPT = Dropped(GROUP, why="said of the group, not of this alert; kept for those 
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """How the alerts of a group are read: with which rows, as which struct, which of their fields (None: all), and
-    what their notification says beside them that is not a part of any, by name and reason."""
+    """How the alerts of a group are read: with which rows, as which struct, and which of their fields (None: all);
+    `beside` are the fields of the notification that belong to no alert, with the reason."""
 
     rows: Rows
     alert: type[Struct]
@@ -99,7 +100,7 @@ class Told:
 
 
 def notified(body: Mapping[str, Json], told: Told, now: datetime) -> Batch:
-    """What a group tells of, one alert at a time."""
+    """Returns the commands for the alerts of a group."""
     alerts = body.get("alerts")
     if not isinstance(alerts, list):
         raise invalid("alerts", "is required, and a list")
@@ -116,8 +117,8 @@ def notified(body: Mapping[str, Json], told: Told, now: datetime) -> Batch:
 
 
 def _in_turn(alerts: list[Any]) -> list[tuple[int, Any]]:
-    """The alerts with their places, those that fire first: when the end of another is told, it is known that the group
-    is on. Where one is said twice all stay as they are: it counts what was said of it last."""
+    """Returns the alerts with their positions, firing ones first: when a resolved one is told, it is then known that
+    the group is firing. If a label set occurs twice, the order stays: what was said of it last counts."""
     placed = list(enumerate(alerts))
     if not all(isinstance(item, dict) and isinstance(item.get("labels"), dict) for item in alerts):
         return placed
@@ -127,7 +128,7 @@ def _in_turn(alerts: list[Any]) -> list[tuple[int, Any]]:
 
 
 def _checked(place: int, item: Any, told: Told) -> tuple[Wire, bool]:
-    """An alert of the group, where null is absent, and whether it has ended."""
+    """Returns an alert of the group, without nulls, and whether it has ended."""
     said = {name: value for name, value in item.items() if value is not None} if isinstance(item, dict) else item
     try:
         msgspec.convert(said, told.alert)
@@ -141,7 +142,7 @@ OF_THE_API = Told(rows=ALERT, alert=Notified, fields=READ)
 
 
 def refuse_others(body: Any) -> dict[str, Json]:
-    """The body of a webhook of version 4; raises `Problem` for any other."""
+    """Returns the body of a webhook of version 4; raises `Problem` for any other."""
     if not isinstance(body, dict) or not isinstance(body.get("alerts"), list):
         text = "this is not the body of an Alertmanager webhook, version 4: it has no list of alerts"
         raise Problem(ProblemKind.MALFORMED, text, field="alerts")
@@ -152,7 +153,7 @@ def refuse_others(body: Any) -> dict[str, Json]:
 
 
 def notified_api(incoming: Incoming) -> Batch:
-    """What another Alertmanager's webhook tells the API's own dialect."""
+    """Returns the commands of another Alertmanager's webhook, for the API's own dialect."""
     return notified(refuse_others(incoming.body), OF_THE_API, incoming.now)
 
 
@@ -161,9 +162,9 @@ def notified_api(incoming: Incoming) -> Batch:
 
 @dataclass(frozen=True)
 class Telling:
-    """One alert on its way as a group of its own: whether it `is_over`, and `is_last` of what its receiver was told of
-    the caller's group, its labels, the alert as posted, and what the caller's own notification said besides, where it
-    speaks alike."""
+    """One alert, sent as a group of its own: whether it `is_over`; whether it `is_last`, the last open one of the
+    caller's group at this upstream; its labels; the alert as posted; and what the caller's own notification said
+    besides, where the caller speaks the upstream's dialect."""
 
     is_over: bool
     is_last: bool
@@ -174,11 +175,11 @@ class Telling:
 
 
 Envelope = Callable[[Telling], Wire]
-"""Makes the body of a notification of one alert."""
+"""Returns the body of a notification of one alert."""
 
 
 def teller(envelope: Envelope) -> Mapping[Operation, Callable[[Sending], Call]]:
-    """The calls of a dialect that tells of alerts in such bodies, at the one address that its `url` is."""
+    """Returns the calls of a dialect that posts such bodies, all to the address that the upstream's `url` is."""
 
     def tell(sending: Sending) -> Call:
         return _notify(sending, envelope, is_over=False)
@@ -213,16 +214,16 @@ def _notify(sending: Sending, envelope: Envelope, *, is_over: bool) -> Call:
 
 
 def group_of(words: Mapping[str, Json]) -> str | None:
-    """The key of the group that an alert was told in, in its caller's own words."""
+    """Returns the key of the group that an alert was told in, from its caller's own words."""
     group = words.get(GROUP)
     key = group.get("groupKey") if isinstance(group, dict) else None
     return key if isinstance(key, str) and key else None
 
 
 def notification(telling: Telling, version: str, alert: Wire) -> Wire:
-    """A group of one alert, which has its own labels for the group's. Of a caller's group all is over once it said so
-    itself, or once all is that this receiver was told of, which may be a part of it only: receivers that go by its
-    `groupKey` close by that what they have for all of its alerts, and leave it open without."""
+    """Returns the body of a group of one alert, whose labels are the group's too. A caller's group is resolved once the
+    caller itself said so, or once all is over that this receiver was told of, which may be only a part of the group:
+    receivers that go by its `groupKey` then close what they have for all of its alerts, and else leave it open."""
     status = "resolved" if telling.is_over else "firing"
     is_on = telling.group.get("status") == "firing" and not (telling.is_over and telling.is_last)
     of_all = "firing" if is_on else status
@@ -250,7 +251,7 @@ def told_in_version_4(telling: Telling) -> Wire:
 
 
 def reason(response: Response) -> str:
-    """What whoever takes webhooks says in a refusal: a text, or the one field that most have for it."""
+    """Returns the reason in a receiver's refusal: a text, or the one field that most have for it."""
     body = response.json()
     if isinstance(body, str):
         return body

@@ -1,8 +1,9 @@
-"""Alertmanager's words: alerts and silences as they are shown, and every kind of problem in one of its two shapes.
+"""What Alertmanager's callers are answered: alerts and silences as shown, and every kind of problem in one of two
+shapes.
 
-What its handlers refuse is a text, what its API layer refuses is an object with a code: both as release 0.33 answers,
-by https://github.com/prometheus/alertmanager/blob/main/api/v2/api.go and the API's description beside it. It must not
-know what stands behind the gateway.
+Its handlers refuse with a text, its API layer with an object that has a code: both as release 0.33 answers, by
+https://github.com/prometheus/alertmanager/blob/main/api/v2/api.go and the API's description beside it. It must not know
+what stands behind the gateway.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from gateway.wire import Wire
 from mappings.alertmanager.alert import ALERT, fingerprint, named_by
 
 RECEIVER = "alert-gateway"
-"""Who is told, as far as callers see: what stands behind is not theirs to know."""
+"""The only receiver that callers see: those behind the gateway are not theirs to know."""
 IN_BODY = re.compile(r"\S* in (body|query|path) (is required|must be of type|should have at least)")
 CODES = {"is required": 602, "must be of type": 601, "should have at least": 612}
-"""What the API layer refuses with 422, and the code that it gives each."""
+"""What the API layer refuses with 422, and the code for each."""
 
 # --- who asks ----------------------------------------------------------------------------------------------
 
@@ -46,13 +47,13 @@ def credentials(incoming: Incoming) -> tuple[str, ...]:
 
 
 def labels_of(flat: Flat) -> dict[str, str]:
-    """The label set that an alert has here, whichever vendor's it is."""
+    """Returns the label set that an alert has here, whichever vendor it came from."""
     labels: dict[str, str] = ALERT.write(flat, Writing())["labels"]
     return labels
 
 
 def is_silenced(shown: Shown) -> bool:
-    """Whether nobody is told of an alert: a silence means it, or somebody has taken it on, which is the nearest."""
+    """Whether nobody is told of an alert: a silence matches it, or it is acknowledged, which is the nearest."""
     return bool(shown.muted_by) or shown.alert.status == "acknowledged"
 
 
@@ -63,7 +64,7 @@ def shown_alert(shown: Shown) -> Wire:
     ends = flat.get("ends_at") or flat["updated_at"]
     annotations = dict(wire.get("annotations") or {})
     if flat.get("labels") and annotations.get("summary") == named_by(flat["labels"]):
-        del annotations["summary"]  # made of the labels, as its sender wrote none
+        del annotations["summary"]  # derived from the labels, as its sender wrote none
     return {
         **wire,
         "annotations": annotations,
@@ -85,7 +86,7 @@ def alerts(answer: Answer) -> Reply:
 
 
 def groups(answer: Answer) -> Reply:
-    """The same in one group, as nothing is known here of what the vendor would group them by."""
+    """The same in one group, as it is not known here by what the vendor would group them."""
     found = list(answer.worded)
     group = {"labels": {}, "routeLabels": {}, "receiver": {"name": RECEIVER}, "alerts": found}
     return Reply(200, [group] if found else [])
@@ -100,23 +101,23 @@ def done(answer: Answer) -> Reply:
 
 
 STATES = ("active", "pending", "expired")
-"""Where a silence can stand, in the order in which they are listed."""
+"""The states of a silence, in the order in which they are listed."""
 
 
 def state_of(muted: Muted, now: datetime) -> str:
-    """Where a silence stands."""
+    """The state of a silence."""
     return "expired" if muted.ends_at <= now else "pending" if muted.starts_at > now else "active"
 
 
 def place_of(muted: Muted, now: datetime) -> tuple[int, float]:
-    """Where in a list a silence comes: first what ends next, then what begins next, last what ended longest ago."""
+    """The sort key of a silence in a list: first what ends next, then what begins next, last what ended longest ago."""
     state = state_of(muted, now)
     when = {"active": muted.ends_at, "pending": muted.starts_at, "expired": muted.ends_at}[state].timestamp()
     return STATES.index(state), -when if state == "expired" else when
 
 
 def shown_silence(muted: Muted, now: datetime) -> dict[str, Json]:
-    """A silence as it is shown: as it was posted, and where it stands."""
+    """A silence as it is shown: as it was posted, with its state."""
     return {
         **muted.body,
         "id": muted.id,
@@ -133,7 +134,7 @@ PLAIN = {
     *(ProblemKind.INVALID, ProblemKind.UNMET, ProblemKind.UNROUTED, ProblemKind.REFUSED, ProblemKind.NOT_FOUND),
     *(ProblemKind.CONFLICT, ProblemKind.NAME_TAKEN, ProblemKind.INTERNAL, ProblemKind.OVERLOADED),
 }
-"""What the handlers refuse themselves, with nothing but a text."""
+"""What the handlers themselves refuse, with nothing but a text."""
 
 
 def problem(found: Problem) -> Reply:
@@ -150,7 +151,7 @@ def problem(found: Problem) -> Reply:
 
 
 def reason(response: Response) -> str:
-    """Alertmanager's own words in a refusal, whichever shape they have."""
+    """Returns Alertmanager's own words in a refusal, in either shape."""
     body = response.json()
     if isinstance(body, str):
         return body

@@ -1,8 +1,8 @@
-"""Alertmanager's webhook, version 4, as a dialect of its own: what takes it as an upstream, and those who send it.
+"""Alertmanager's webhook, version 4, as a dialect of its own: for upstreams that take it, and callers that send it.
 
 Source: https://prometheus.io/docs/alerting/latest/configuration/#webhook_config. The body is that of
-`mappings.alertmanager.webhook`, and so is what an alert is: its labels. It must not know what stands behind the
-gateway.
+`mappings.alertmanager.webhook`, and alerts are identified by their labels as there. It must not know what stands behind
+the gateway.
 """
 
 from __future__ import annotations

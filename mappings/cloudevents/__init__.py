@@ -1,7 +1,8 @@
-"""CloudEvents 1.0: alerts as events, in a body or in headers. What an alert is in the data is described in
-`dialect.toml`, in the words in which a configuration describes a dialect of its own; the envelope is in `event`.
+"""CloudEvents 1.0: alerts as events, in a body or in headers. `dialect.toml` describes the alert in an event's data, as
+a configuration describes a dialect of its own; the envelope is in `event`.
 
-CloudEvents says nothing of alerts: the data are ours, after PD-CEF. It must not know what stands behind the gateway.
+CloudEvents defines no alert: the data are the gateway's own, after PD-CEF. It must not know what stands behind the
+gateway.
 """
 
 from __future__ import annotations

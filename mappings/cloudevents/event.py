@@ -34,18 +34,18 @@ ANY_FORMAT = "application/cloudevents"
 BATCHED = "application/cloudevents-batch+json"
 REQUIRED = ("specversion", "id", "source", "type")
 PRINTABLE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
-"""What stands in a header as it is; everything else is percent-encoded."""
+"""Characters that stand in a header as they are; all others are percent-encoded."""
 IN_A_REFERENCE = "!#$%&'()*+,/:;=?@[]~"
-"""What stands in a URI reference as it is, beside letters, digits, dash, dot and underscore."""
+"""Characters that stand in a URI reference as they are, beside letters, digits, dash, dot and underscore."""
 MOST_IN_HEADERS = 8192
-"""Characters of attributes that servers take as headers; an event with more is sent structured."""
+"""The most characters of attributes that servers take as headers; an event with more is sent structured."""
 
 
 class Settings(Struct, kw_only=True):
     """`[upstreams.NAME]` of this dialect."""
 
     mode: Literal["structured", "binary"] | None = None
-    """Whether the attributes stand in the body, or in headers."""
+    """Whether an event's attributes are in the body (structured) or in headers (binary)."""
 
 
 class Allowed(Struct, kw_only=True):
@@ -58,7 +58,7 @@ class Allowed(Struct, kw_only=True):
 
 
 def admits(incoming: Incoming) -> None:
-    """Refuses formats that cannot be read."""
+    """Refuses content types that cannot be read."""
     form = _content_type(incoming)
     if form.startswith(ANY_FORMAT) and form not in (STRUCTURED, BATCHED):
         raise Problem(ProblemKind.MEDIA_TYPE, f"{form[:100]} is not taken here; send {STRUCTURED}")
@@ -67,7 +67,7 @@ def admits(incoming: Incoming) -> None:
 
 
 def parted(incoming: Incoming) -> tuple[Incoming, ...] | None:
-    """The events of a batch, each as a request of its own; None where there is one event."""
+    """Returns the events of a batch, each as a request of its own; None where there is one event."""
     if _content_type(incoming) != BATCHED:
         return None
     if not isinstance(incoming.body, list):
@@ -78,7 +78,7 @@ def parted(incoming: Incoming) -> tuple[Incoming, ...] | None:
 
 
 def opened(incoming: Incoming) -> dict[str, Json]:
-    """The event of a request: in binary mode where its attributes are in headers, else structured."""
+    """Returns the event of a request: in binary mode if its attributes are in headers, else structured."""
     admits(incoming)
     is_structured = _content_type(incoming) == STRUCTURED
     event = _in_headers(incoming) if "ce-specversion" in incoming.headers and not is_structured else _in_body(incoming)
@@ -128,7 +128,7 @@ def _in_headers(incoming: Incoming) -> dict[str, Json]:
 
 
 def _decoded(value: str) -> str:
-    """A header as the attribute it holds: quoted or not, and percent-encoded."""
+    """Returns the attribute in a header, which may be quoted, and is percent-encoded."""
     value = value.strip()
     if len(value) > 1 and value.startswith('"') and value.endswith('"'):
         value = re.sub(r"\\(.)", r"\1", value[1:-1])
@@ -144,7 +144,7 @@ def credentials(incoming: Incoming) -> tuple[str, ...]:
 
 
 def sealed(request: Request, body: dict[str, Json], sending: Sending, mode: str) -> Request:
-    """An event in a request, in binary mode where it is asked for and every attribute fits into a header."""
+    """Puts an event into a request, in binary mode if that is asked for and every attribute fits into a header."""
     event = _complete(body, sending)
     headers = _headers(event) if mode == "binary" else None
     if headers is None:
@@ -156,8 +156,8 @@ def sealed(request: Request, body: dict[str, Json], sending: Sending, mode: str)
 
 
 def _complete(body: dict[str, Json], sending: Sending) -> dict[str, Json]:
-    """The event with what every event has. A caller's id and time are of what it said itself: what the gateway says of
-    the same alert has its own."""
+    """Returns the event with the attributes that every event has. A caller's id and time are those of what it said
+    itself: what the gateway says of the same alert has its own."""
     event = {"specversion": VERSION, "id": UNSET, "source": UNSET, "type": UNSET, **body}
     own = sending.verbatim or {}
     if own or (sending.is_akin and sending.mark):
@@ -172,12 +172,13 @@ def _complete(body: dict[str, Json], sending: Sending) -> dict[str, Json]:
 
 
 def _id(sending: Sending) -> str:
-    """The same for every attempt of a delivery, and no other's: by it and the source a receiver knows a repeat."""
+    """Returns an id that is the same for every attempt of a delivery, and no other's: by it and the source a receiver
+    recognises a repeat."""
     return hashlib.sha256(f"{sending.key}\n{sending.mark}".encode("utf8", "surrogatepass")).hexdigest()[:32]
 
 
 def _headers(event: dict[str, Json]) -> dict[str, str] | None:
-    """The attributes as headers; None where one cannot be said in a header."""
+    """Returns the attributes as headers; None if a header cannot hold one."""
     headers: dict[str, str] = {}
     form = str(event.get("datacontenttype") or "")
     if not (form.isascii() and form.isprintable() and len(form) <= MOST_IN_HEADERS):
@@ -196,7 +197,7 @@ def _headers(event: dict[str, Json]) -> dict[str, str] | None:
 
 
 def _handshake(incoming: Incoming) -> Reply:
-    """Lets a sender send that asks whether it may, at any rate: who may is a matter of its credential."""
+    """Answers a sender that asks whether it may send: yes, at any rate, as the credential decides who may."""
     origin = incoming.headers.get("webhook-request-origin", "").strip()
     if not origin:
         raise invalid("WebHook-Request-Origin", "is required")
@@ -209,7 +210,7 @@ def _answer(answer: Answer) -> Reply:
 
 
 def routes(path: str, at_root: bool) -> tuple[Route, ...]:
-    """The handshake, where the events are sent to."""
+    """Returns the route of the handshake, at the path that events are sent to."""
     return (
         Route(
             method="OPTIONS",

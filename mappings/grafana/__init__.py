@@ -1,7 +1,7 @@
-"""Grafana's webhook, version 1: alerts of a group, told apart by their fingerprints, both ways.
+"""Grafana's webhook, version 1, both ways: groups of alerts that are identified by their fingerprints.
 
 Source: https://grafana.com/docs/grafana/latest/alerting/configure-notifications/manage-contact-points/integrations/webhook-notifier/.
-Its body is of the family of `mappings.alertmanager.webhook`; rows are in `alert`, what is refused and the check of
+Its body is a variant of that in `mappings.alertmanager.webhook`; rows are in `alert`, refusals and the check of
 signatures in `words`. It must not know what stands behind the gateway.
 """
 
@@ -30,7 +30,7 @@ EMPTY: Wire = {
     "values": None,
     "valueString": "",
 }
-"""What every alert of the vendor's has, said or not."""
+"""The fields that every alert of the vendor's has, with their values where nothing is said."""
 
 
 def _notified(incoming: Incoming) -> Batch:
@@ -38,7 +38,8 @@ def _notified(incoming: Incoming) -> Batch:
 
 
 def _envelope(telling: Telling) -> Wire:
-    """The body as Grafana posts it. Its title and message are templates of its users: here they are what is wrong."""
+    """Returns the body as Grafana posts it. Title and message, which its users' templates make there, say what is
+    wrong."""
     notes = telling.alert.get("annotations", {})
     word = "RESOLVED" if telling.is_over else "FIRING:1"
     headline = notes.get("summary") or telling.identity.get("alertname", "")
@@ -48,7 +49,7 @@ def _envelope(telling: Telling) -> Wire:
         "message": notes.get("description") or headline,
     }
     body = notification(telling, "1", {**EMPTY, **telling.alert})
-    common = body["commonAnnotations"]  # what its caller said of the group was never looked at
+    common = body["commonAnnotations"]  # a caller's own words for the group were never checked
     shared = without_private(common) if isinstance(common, dict) else {}
     state = "ok" if body["status"] == "resolved" else "alerting"
     return {**own, **body, "state": state, "commonAnnotations": shared}

@@ -2,8 +2,8 @@
 wherever both mean the same.
 
 Source: https://grafana.com/docs/grafana/latest/alerting/configure-notifications/manage-contact-points/integrations/webhook-notifier/.
-Its fingerprint is worked out before private labels (`__x__`) are taken away, so it is taken as it is given. It must not
-know who calls, nor what is sent when.
+Its fingerprint is computed before private labels (`__x__`) are removed, so it is taken as it is given. It must not know
+who calls, nor what is sent when.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ BESIDES = {
     "orgId": "whose sender it is",
     "appVersion": "says what the sender is",
 }
-"""What a notification of Grafana's says beside its alerts that Alertmanager's does not."""
+"""The fields of Grafana's notification beside its alerts that Alertmanager's does not have."""
 _MARK = re.compile(r"[0-9a-f]{16}")
 _PRIVATE = re.compile(r"__.*__")
 
@@ -68,7 +68,8 @@ class Alert(Struct, kw_only=True):
 
 
 class Kept(Alert, kw_only=True):
-    """The same among a caller's own words, with what its notification said besides, for upstreams that speak alike."""
+    """The same as kept among a caller's own words: with what its notification said besides, for upstreams of the same
+    dialect."""
 
     group: dict[str, Any] | UnsetType = field(default=UNSET, name=GROUP)
 
@@ -97,7 +98,7 @@ class Notification(Struct, kw_only=True):
 
 
 def without_private(named: Map[str, Any]) -> dict[str, Any]:
-    """Labels or annotations without the vendor's own: `__x__`."""
+    """Returns labels or annotations without the vendor's private ones: `__x__`."""
     return {name: value for name, value in named.items() if not _PRIVATE.fullmatch(name)}
 
 
@@ -128,7 +129,7 @@ def _writer(scale: Scale) -> Any:
 
 
 def _said_by(scale: Scale) -> Row:
-    """What an alert says, under whatever words its severities have."""
+    """Returns the row of labels, annotations and fingerprint, for a scale of severities."""
     return joint(
         ["labels", "annotations", "fingerprint"],
         ["labels", "severity", "dedup_key", "summary", "details", "custom"],
@@ -154,16 +155,16 @@ def _unless_blank(text: Any) -> Any:
 
 
 BLANK = Pair(_unless_blank, str)
-"""Where there is nothing to say the vendor says so with an empty text."""
+"""A text that the vendor leaves empty where there is nothing to say."""
 
 # --- links and images --------------------------------------------------------------------------------------
 
 TEXTS = ("", "dashboard", "panel", "silence")
-"""What a link is called by the field that it stands in; the first is where the alert came from."""
+"""The text of a link, by the field that it stands in; the first, without one, is where the alert came from."""
 
 
 def _read_links(source: Any, *urls: Any) -> tuple[Any, Any]:
-    """The links; where an alert came from that is another's, it may be a path alone, as in `SOURCE`."""
+    """Reads the links; an alert of another's may have only a path for where it came from, as in `SOURCE`."""
     leads = source in (UNSET, "") or is_address(source)
     said = [(url, text) for url, text in zip((source, *urls), TEXTS, strict=True) if url not in (UNSET, "")]
     found = tuple(Link(href=url, text=text or UNSET) for url, text in said if text or leads)
@@ -186,7 +187,7 @@ def _read_image(url: str) -> tuple[Any, Any]:
 
 
 def _write_image(writing: Writing, images: Any, own: Any) -> tuple[Any]:
-    """The first image that has an address; what has none would be read as the vendor's own word."""
+    """Writes the first image that has an address; one without would be read as the vendor's own word."""
     shown = next((image.src for image in images or () if _is_address(image.src)), UNSET)
     return (shown if shown is not UNSET or own is None else own,)
 

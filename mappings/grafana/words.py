@@ -1,4 +1,4 @@
-"""Grafana's side of a conversation: who calls, whether it is signed, what is refused and in which words.
+"""Grafana as a caller: its credential, the check of its signature, what is refused and in which words.
 
 Of a refusal Grafana shows the first 1,024 bytes beside the contact point, so what is to be done stands first. Sources:
 https://grafana.com/docs/grafana/latest/alerting/configure-notifications/manage-contact-points/integrations/webhook-notifier/
@@ -28,17 +28,17 @@ PAGE = (
     "manage-contact-points/integrations/webhook-notifier/"
 )
 WINDOW = timedelta(minutes=5)
-"""So far may the time of a signature be from ours."""
+"""How far the time of a signature may be from the gateway's."""
 LONGEST_SAID = 800
-"""Characters of a message: the vendor shows 1,024 bytes of an answer."""
+"""The most characters of a message: the vendor shows 1,024 bytes of an answer."""
 
 
 class Settings(Struct, kw_only=True):
-    """What `[inbound.grafana]` may say besides: how its requests are signed."""
+    """Further settings of `[inbound.grafana]`: how requests are signed."""
 
     hmac: tuple[Secret, ...] = ()
-    """The secret that every request must be signed with; a list of them while rotating. Whose it is, `keys` still say,
-    or nobody, with `anonymous`. Default: requests need not be signed."""
+    """The secret that every request must be signed with; a list of them while rotating. It does not say who the caller
+    is: that still takes `keys`, or `anonymous`. Default: requests need not be signed."""
     hmac_header: str = "X-Grafana-Alerting-Signature"
     """The header with the signature."""
     hmac_timestamp_header: str | None = None
@@ -53,7 +53,7 @@ class Settings(Struct, kw_only=True):
 
 
 def credentials(incoming: Incoming) -> tuple[str, ...]:
-    """What stands after the scheme, whichever that is; of Basic authentication `user:password`."""
+    """Returns what stands after the scheme, whichever that is; for Basic authentication `user:password`."""
     scheme, _, rest = incoming.headers.get("authorization", "").strip().partition(" ")
     if scheme.lower() == "basic":
         return words.credentials(incoming)
@@ -62,7 +62,7 @@ def credentials(incoming: Incoming) -> tuple[str, ...]:
 
 
 def verify(incoming: Incoming, body: bytes, settings: Settings, secrets: Sequence[str]) -> None:
-    """Raises `Problem` unless the request is signed with one of the secrets, and was lately."""
+    """Raises `Problem` unless the request was signed with one of the secrets, and recently."""
     if not secrets:
         return
     given = incoming.headers.get(settings.hmac_header.lower(), "").strip().lower()
@@ -73,7 +73,8 @@ def verify(incoming: Incoming, body: bytes, settings: Settings, secrets: Sequenc
         at = incoming.headers.get(settings.hmac_timestamp_header.lower(), "").strip()
         _refuse_old(incoming, at, settings.hmac_timestamp_header)
         signed = at.encode("latin-1") + b":" + body
-    expected = [hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest() for secret in secrets]
+    usable = [secret for secret in secrets if secret]  # anybody can sign with the empty secret of an emptied file
+    expected = [hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest() for secret in usable]
     if not sum(hmac.compare_digest(one.encode(), given.encode("utf8", "replace")) for one in expected):
         raise _unsigned(
             "the signature is not that of the secret known here: compare the secret of the contact point with `hmac`, "
@@ -96,7 +97,7 @@ def _unsigned(text: str) -> Problem:
 
 
 def refuse_others(body: Any) -> dict[str, Json]:
-    """The body that Grafana posts unless told otherwise; raises `Problem` for any other."""
+    """Returns the body that Grafana posts unless told otherwise; raises `Problem` for any other."""
     if not isinstance(body, dict) or not isinstance(body.get("alerts"), list):
         text = (
             "custom payload: remove it from the contact point, only Grafana's default payload is read here; "

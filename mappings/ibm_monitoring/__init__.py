@@ -1,7 +1,7 @@
 """IBM Cloud Monitoring's alerts API (Sysdig Monitor): rules with versions and unique names.
 
 Source: https://cloud.ibm.com/docs/monitoring?topic=monitoring-alert_api. It must not know what stands behind the
-gateway. What goes out is in `calls`.
+gateway. Requests to an upstream are in `calls`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ CHANNELS_PAGE = "https://cloud.ibm.com/docs/monitoring?topic=monitoring-notifica
 
 
 def _unwrapped(incoming: Incoming) -> tuple[dict[str, Json], str]:
-    """The alert in a body, and what to put before its fields in errors: wrapped, bare, or in a list of one."""
+    """Returns the alert in a body, which may be wrapped, bare, or in a list of one, and the prefix of its fields in
+    errors."""
     body = body_object(incoming)
     if isinstance(body.get("alerts"), list) and len(body["alerts"]) == 1:
         body = body["alerts"][0] if isinstance(body["alerts"][0], dict) else {"alert": body["alerts"][0]}
@@ -54,7 +55,7 @@ def _create(incoming: Incoming) -> Command:
 
 
 def _check_manual(alert: dict[str, Json]) -> None:
-    """What a MANUAL alert must have; the SDK leaves `segmentCondition` out where there is no `segmentBy`."""
+    """Checks what a MANUAL alert must have; the SDK leaves `segmentCondition` out where there is no `segmentBy`."""
     if alert["type"] != "MANUAL":
         return
     for name in ("condition", "timespan"):
@@ -99,19 +100,21 @@ def _all_of_them(shown: Shown) -> Chosen:
 
 
 SOON = 10
-"""Seconds after which a service that could not be asked is worth another try."""
+"""Seconds after which a caller may ask again where the service could not be asked."""
 
 
 def _unheard() -> Problem:
-    """Why nobody is told of channels now. That there are none would be taken for it: who looks up whom a rule is to
-    notify would make one that notifies nobody, and who keeps channels would make them anew."""
+    """The refusal where the service cannot be asked for its channels. An empty list would be believed: a caller that
+    looks up whom a rule is to notify would make one that notifies nobody, and one that keeps channels would make them
+    anew."""
     return Problem(
         ProblemKind.OVERLOADED, "the service could not be asked for its notification channels", retry_after=SOON
     )
 
 
 def _channels(incoming: Incoming) -> Relay:
-    """The SDK looks channels up before it creates alerts; without IBM behind there are none to choose from."""
+    """Asks for all channels: the SDK looks them up before it creates alerts; without IBM behind there are none to
+    choose from."""
     return Relay(
         Request(method="GET", path="/api/notificationChannels", is_list=True),
         Reply(200, {"notificationChannels": []}),
@@ -120,7 +123,7 @@ def _channels(incoming: Incoming) -> Relay:
 
 
 def _channel(incoming: Incoming) -> Relay:
-    """One channel, as those who keep channels and rules in one place look whether it is still there."""
+    """Asks for one channel: callers that keep channels and rules in one place check whether it is still there."""
     return Relay(
         Request(
             method="GET", path=f"/api/notificationChannels/{segment(incoming.params['id'])}", accepts=frozenset({404})
@@ -181,7 +184,8 @@ def _route(
 
 
 def _routes(prefix: str) -> tuple[Route, ...]:
-    """The page's own commands come out as `/api/api/alerts` where its endpoint is taken literally."""
+    """Returns the routes under a prefix: the page's own commands lead to `/api/api/alerts` if its endpoint is taken
+    literally."""
     alerts, alert = f"{prefix}/alerts", f"{prefix}/alerts/{{id}}"
     span, both = ("from", "to"), {"returns": Envelope, "body": Envelope}
     details = "Get details about a user alert"

@@ -63,7 +63,7 @@ class Alert(Struct, kw_only=True):
 
 
 class Envelope(Struct, kw_only=True):
-    """What goes over the wire, both ways."""
+    """An alert as requests and answers have it, both ways."""
 
     alert: Alert
 
@@ -81,7 +81,7 @@ class Channels(Struct, kw_only=True):
 
 
 class OneChannel(Struct, kw_only=True):
-    """One of them in its envelope."""
+    """One notification channel in its envelope."""
 
     notificationChannel: dict[str, Any]
 
@@ -113,7 +113,7 @@ GROUPS = Pair(tuple, list)
 
 
 def whole_minutes(value: Any) -> Any:
-    """A timespan that the service takes: rounded up to a whole minute, at least one."""
+    """Returns a timespan that the service takes: rounded up to a whole minute, at least one."""
     return max(1, math.ceil(value / MINUTE_US)) * MINUTE_US if value is not None else None
 
 
@@ -151,7 +151,7 @@ _COMPARISON = re.compile(r"^.*?(<=|>=|==|!=|=|<|>)\s*(-?\d+(?:\.\d+)?)\s*$", re.
 
 
 def _read_condition(expression: str | None) -> tuple[Any, ...]:
-    """The expression, opaque; the operator and the threshold at its end, where there are such."""
+    """Reads the expression as it is, with the operator and the threshold at its end, if it has them."""
     found = _COMPARISON.match(expression or "")
     if not found:
         return expression, None, None, UNSET
@@ -160,7 +160,7 @@ def _read_condition(expression: str | None) -> tuple[Any, ...]:
 
 
 def _write_condition(writing: Writing, expression: Any, operator: Any, threshold: Any, category: Any) -> tuple[Any]:
-    """The expression, or one made of the metric that the upstream names for the category."""
+    """Writes the expression, or one made of the metric that the upstream's configuration names for the category."""
     if expression is not UNSET:
         return (expression,)
     metric = writing.metrics.get(category) if category else None

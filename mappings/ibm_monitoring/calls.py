@@ -48,12 +48,12 @@ class Settings(Struct, kw_only=True):
 
 
 def authorise(request: Request, credential: str) -> Request:
-    """The token goes into the Authorization header; `IBMInstanceID` and the team are configured headers."""
+    """Puts the token into the Authorization header; `IBMInstanceID` and the team are configured headers."""
     return request.with_headers({"Authorization": f"Bearer {credential}"})
 
 
 def exchange(settings: Settings, credential: str) -> Generator[Request, Response, Token]:
-    """An IAM API key for an access token."""
+    """Exchanges an IAM API key for an access token."""
     answer = yield Request(
         method="POST",
         path=f"{settings.iam_url.rstrip('/')}/identity/token",
@@ -71,7 +71,7 @@ def exchange(settings: Settings, credential: str) -> Generator[Request, Response
 
 
 def reason(response: Response) -> str:
-    """The service's words in either of its two error shapes."""
+    """Returns the service's words in a refusal, in either of its two error shapes."""
     body = response.json()
     if not isinstance(body, dict):
         return ""
@@ -98,7 +98,8 @@ def _path(sending: Sending) -> str:
 
 
 def create(sending: Sending) -> Call:
-    """Creates the rule. A name that is taken gets the gateway's id once, unless the caller chose it itself."""
+    """Creates the rule. If its name is taken, it is tried once more with the gateway's id added, unless the caller
+    chose the name itself."""
     body = sending.body
     answer = yield Request(method="POST", path="/api/alerts", body={"alert": body}, accepts=TAKEN, creates=True)
     if answer.status != 422:
@@ -112,7 +113,8 @@ def create(sending: Sending) -> Call:
 
 
 def _change(sending: Sending, fields: dict[str, Json]) -> Call:
-    """Reads the rule, lays the fields over it and puts it back; a version that moved starts at the read again."""
+    """Reads the rule, lays the fields over it and puts it back; if its version has changed meanwhile, reads it
+    again."""
     why = ""
     renamed: dict[str, str] = {}
     for _ in range(REREADS + 1):
@@ -120,7 +122,7 @@ def _change(sending: Sending, fields: dict[str, Json]) -> Call:
         if answer.status == 404:
             return Missing()
         found = _alert_in(answer)
-        if found.get("id") is None:  # laid over nothing, the fields would be put there as the whole rule
+        if found.get("id") is None:  # laid over nothing, the fields would replace the whole rule
             return Again(reason=f"{answer.status} without the alert")
         moved = sending.seen.get("version") not in (None, found.get("version"))
         if moved and sending.strict:
@@ -144,7 +146,7 @@ def _change(sending: Sending, fields: dict[str, Json]) -> Call:
         if answer.status == 422:
             return Rejected(reason=f"422 {reason(answer)}", kind=ProblemKind.NAME_TAKEN)
         if answer.status != 409:
-            known = _known({"version": None, **_alert_in(answer)})  # the one read is over with the PUT
+            known = _known({"version": None, **_alert_in(answer)})  # the version that was read ended with the PUT
             altered = {"version": "laid over a change that somebody else made there"} if moved else {}
             return Delivered(ids=known.ids, seen=known.seen, altered={**altered, **renamed})
         why = f"409 {reason(answer)}"
@@ -152,8 +154,8 @@ def _change(sending: Sending, fields: dict[str, Json]) -> Call:
 
 
 def _laid_over(found: dict[str, Json], fields: dict[str, Json], sending: Sending) -> dict[str, Json]:
-    """Fields replace what is there. Annotations, which others use too, are merged key by key where the caller does not
-    know of them; what is carried there is as it is now, whole."""
+    """Returns the rule with the fields laid over it. Annotations, which others use too, are merged key by key if the
+    caller's dialect does not know them; what is carried in them is replaced as a whole."""
     laid: dict[str, Any] = {**found, **fields}
     for one, other in (("severity", "severityLabel"), ("severityLabel", "severity")):
         if one in fields and other not in fields:
@@ -176,17 +178,17 @@ def update(sending: Sending) -> Call:
 
 
 def disable(sending: Sending) -> Call:
-    """What a resolve is to a rule: it is switched off."""
+    """Switches the rule off, which is what a resolve is to a rule."""
     return (yield from _change(sending, {**sending.patch, "enabled": False}))
 
 
 def enable(sending: Sending) -> Call:
-    """What a reopen is to a rule: it is switched on."""
+    """Switches the rule on, which is what a reopen is to a rule."""
     return (yield from _change(sending, {**sending.patch, "enabled": True}))
 
 
 def delete(sending: Sending) -> Call:
-    """Deletes the rule; one that is gone already is deleted."""
+    """Deletes the rule; one that is gone already counts as deleted."""
     answer = yield Request(method="DELETE", path=_path(sending), accepts=frozenset({404}))
     return Missing() if answer.status == 404 else Delivered()
 
@@ -201,7 +203,7 @@ def _found(alert: dict[str, Json]) -> FoundAlert:
 
 
 def read_one(sending: Sending) -> Call:
-    """The rule as it is there now."""
+    """Returns the rule as it is there now."""
     answer = yield Request(method="GET", path=_path(sending), accepts=frozenset({404}), is_list=True)
     if answer.status == 404:
         return Missing()
@@ -212,7 +214,7 @@ def read_one(sending: Sending) -> Call:
 
 
 def read_all(sending: Sending) -> Call:
-    """Every rule there, whether the list is flat or each alert is wrapped."""
+    """Returns every rule there, whether the list is flat or each alert is wrapped."""
     answer = yield Request(method="GET", path="/api/alerts", is_list=True)
     body = answer.json()
     listed = body.get("alerts") if isinstance(body, dict) else None

@@ -238,6 +238,17 @@ def test_a_signature_is_checked_when_configured(tmp_path: Path, monkeypatch: pyt
         assert SECRET not in said and NEW not in said
 
 
+def test_with_an_emptied_secret_nobody_can_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody could, with nothing for the secret."""
+    monkeypatch.setattr("gateway.secrets.BEING_WRITTEN", 0.0)
+    (tmp_path / "secret").write_text(SECRET)
+    with house(tmp_path, config=_signing(f'hmac = "file:{tmp_path}/secret"')) as h:
+        body = group(alert("x"))
+        assert [_signed(h, body, secret).status for secret in (SECRET, "")] == [200, 401]
+        (tmp_path / "secret").write_text("\n")
+        assert [_signed(h, body, secret).status for secret in ("", SECRET)] == [401, 401]
+
+
 def test_a_signature_of_another_body_is_refused(tmp_path: Path) -> None:
     with house(tmp_path, config=_signing(f'hmac = "{SECRET}"')) as h:
         content = json.dumps(group(alert("x"))).encode()

@@ -2,7 +2,7 @@
 
 ALTER TABLE deliveries ADD COLUMN rank INTEGER NOT NULL DEFAULT 3;
 ALTER TABLE deliveries ADD COLUMN fence INTEGER NOT NULL DEFAULT 0;
--- What waits in a lane is found without its history, which a busy key has thousands of.
+-- What waits in a lane is found without its history, which is thousands of deliveries for a busy key.
 CREATE INDEX deliveries_lane_waiting ON deliveries (upstream, lane, id) WHERE state = 'waiting';
 CREATE INDEX deliveries_dead ON deliveries (upstream, id) WHERE state = 'dead';
 CREATE INDEX deliveries_ranked ON deliveries (upstream, rank, due) WHERE state = 'waiting';

@@ -1,2 +1,2 @@
--- What is open is listed again and again, and found without all that is over: that is kept for as long as retention says.
+-- Open alerts are listed again and again: found without going through those that are over and kept for retention.
 CREATE INDEX alerts_open ON alerts (scope, created_at, id) WHERE is_open = 1 AND is_deleted = 0;

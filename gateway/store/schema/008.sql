@@ -1,4 +1,4 @@
--- A list is read in its order, and counted, without the alerts themselves; of a period, without all that came before.
--- An index of all alerts, not of those alone that are not deleted: of two such, what is open is not always looked for by
--- the smaller one.
+-- A list is sorted and counted by this index alone, without the alerts; that of a period without what came before it.
+-- It covers deleted alerts too: if it were a partial index like alerts_open, the planner would not always choose the
+-- smaller of the two for open alerts.
 CREATE INDEX alerts_listed ON alerts (scope, created_at, id, is_deleted);

@@ -1,4 +1,4 @@
--- The ledger counts by an index alone: of two million commands most of what they take is what they said, and how many
--- deliveries each made stands behind that.
+-- The ledger counts by an index alone: most bytes of two million commands are their bodies, and `fanout` is stored
+-- behind the body.
 CREATE INDEX commands_counted ON commands (at, caller, dialect, operation, fanout, refused);
 DROP INDEX commands_at;

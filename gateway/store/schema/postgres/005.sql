@@ -1,6 +1,6 @@
--- A key that flaps has thousands of alerts within the time of retention, all but one of them over. Whoever asks which of
--- them is open looks at those that are not known to be over. Kept by the database, so that a replica of the release
--- before keeps it too; what was over before is not said to be, which only costs a look.
+-- A key that flaps has thousands of alerts within the time of retention, all but one of them over. The search for the
+-- open one goes through the targets that are not marked as over. A trigger keeps the mark, so that a replica of the
+-- previous release keeps it too; alerts that were over before this file are not marked, which merely costs a lookup.
 ALTER TABLE targets ADD COLUMN IF NOT EXISTS is_over BIGINT NOT NULL DEFAULT 0;
 CREATE INDEX IF NOT EXISTS targets_open ON targets (upstream, lane) WHERE is_over = 0;
 CREATE OR REPLACE FUNCTION gateway_alert_over() RETURNS trigger LANGUAGE plpgsql AS
