@@ -1,7 +1,7 @@
-"""Tables of rows: what a vendor's wire and the canonical alert say alike, used both ways.
+"""Tables of rows: correspondences between a vendor's wire format and the canonical alert, used in both directions.
 
-A `Mapping` is a table of rows over the vendor's wire structs. Reading a request, writing one, wording an alert for
-a caller, the report of what survived and the tables in the documentation all come from the same rows, so a
+A `Mapping` is a table of rows over the vendor's wire structs. Reading a request, writing one, answering a caller
+with an alert, the report of what survived and the tables in the documentation all come from the same rows, so a
 correspondence cannot be changed in one place and forgotten in another. It must not know any vendor, nor why
 something is sent where: set values, defaults and carrying arrive as plain arguments (`gateway.translation`).
 """
@@ -31,9 +31,9 @@ CARRIED = "alert_gateway"
 class Reading(Struct, frozen=True):
     """A wire object as read.
 
-    `flat` holds what the principal rows say, `hints` the second voices, `dropped` what does not concern the alert
-    and why, `carried` what travelled in the container, and `verbatim` the object without all of these but the first.
-    `rows` are those that it was read by.
+    `flat` holds the values of the principal rows, `hints` those of derived rows, `dropped` the fields that do not
+    concern the alert and why, `carried` what another gateway put into the container; `verbatim` is the object without
+    what was carried, control fields, and fields that only replies have. `rows` is the table it was read with.
     """
 
     flat: Flat
@@ -44,7 +44,7 @@ class Reading(Struct, frozen=True):
     rows: Mapping
 
     def whole(self) -> Flat:
-        """Everything the object says by itself: a second voice speaks where the principal one is silent."""
+        """All values of the object: a hint counts where no principal row gives the path a value."""
         return {**{hint.path: hint.value for hint in self.hints}, **self.flat}
 
 
@@ -52,11 +52,11 @@ class Mapping:
     """The rows of one vendor's alert, checked when it is made.
 
     `dialect` names the vendor's extensions, `kind` says what its alerts are; `container` is the wire path of a
-    free-form object in which things can be carried, as text where it `holds_text` alone, `room` the most characters
-    that its names and texts may have together; `free` the canonical path of what else is in it, where that is not the
-    first of its row; `details` the wire leaf of the long text a responder reads,
-    `implied` what an alert there is without saying so, `shown` the places that reach the vendor where not all do.
-    `needed` are the paths of its required rows.
+    free-form object in which things can be carried, as JSON text if it `holds_text` alone, `room` the most characters
+    that its names and texts may have together; `free` the canonical path of the container's other content, if that is
+    not the first path of its row; `details` the wire leaf of the long text a responder reads,
+    `implied` the values that an alert of the vendor has without stating them, `shown` the wire leaves that reach the
+    vendor, if not all do. `needed` are the paths of its required rows.
     Raises `ValueError` for a row whose path does not exist, and for a wire leaf that has not exactly one row.
     """
 
@@ -95,7 +95,7 @@ class Mapping:
         self._compile()
 
     def _compile(self) -> None:
-        """What is the same for every object is worked out once; the functions made of rows when they are first used."""
+        """Computes once what is the same for every object; the functions made of rows are compiled at first use."""
         self._sides = {side: [entry for entry in self.rows if entry.side in ("both", side)] for side in SIDES}
         self._readers: dict[Side, Callable[[Wire, str], tuple[Flat, list[Hint]]]] = {}
         self._writers: dict[Side, Callable[[Flat, Writing, bool], Wire]] = {}
@@ -155,13 +155,13 @@ class Mapping:
         return Reading(flat, tuple(hints), dropped, carried, self._verbatim(raw), self)
 
     def meaning(self, raw: Wire) -> Flat:
-        """Everything that a wire object of ours says by itself: what `interpret` calls the whole of it."""
+        """All values of a wire object that we wrote: the same as `interpret(raw).whole()`, without the rest."""
         flat, hints = self._read(self._without_carried(raw)[0], "request", "")
         return {**{hint.path: hint.value for hint in hints}, **flat} if hints else flat
 
     def meaning_again(self, raw: Wire, meant: Flat) -> Flat:
-        """What an object means, and what it is without saying so, of which `meant` was that before something in its
-        container changed: what else it says is not read again."""
+        """The values of a wire object, with those `implied`. `meant` are those from before something in its container
+        changed: only rows that look into the container are read again, where their paths have no other rows."""
         if self._told_inside is None:
             return {**self.implied, **self.meaning(raw)}
         if self._read_inside is None:
@@ -179,14 +179,14 @@ class Mapping:
         return flat, hints
 
     def found(self, raw: Wire) -> Flat:
-        """What an upstream shows of an alert; fields that it says otherwise than documented are left out."""
+        """Reads an alert as an upstream shows it; fields whose values are not as documented are left out."""
         for known in (raw, {name: value for name, value in raw.items() if self._is_documented(name, value)}):
             with contextlib.suppress(Problem):
                 return self.read(known, side="reply", partial=True).whole()
         return {}
 
     def carries(self, raw: Wire) -> bool:
-        """Whether a gateway made what an upstream shows, for somebody who speaks another vendor's language."""
+        """Whether something is carried in what an upstream shows: a gateway made it for a caller of another dialect."""
         return self._without_carried(raw)[1] is not None
 
     def _is_documented(self, name: str, value: Any) -> bool:
@@ -216,7 +216,7 @@ class Mapping:
         return raw, carried
 
     def _from_text(self, carried: Any) -> Any:
-        """What was carried; nothing where a text under that name is somebody else's."""
+        """The carried object, decoded where it is text; None where the text under that name is not a gateway's."""
         if not self.holds_text:
             return carried
         try:
@@ -226,12 +226,12 @@ class Mapping:
         return found if isinstance(found, dict) else None
 
     def carry(self, wire: Wire, packed: dict[str, Any]) -> None:
-        """Puts what is carried into the container of a wire object."""
+        """Puts `packed` into the container of a wire object."""
         text = msgspec.json.encode(packed).decode() if self.holds_text else packed
         put(wire, f"{self.container}.{CARRIED}", text)
 
     def carries_at_most(self, wire: Wire, most: int) -> int:
-        """How many bytes may be carried in a wire object, of which `most` might."""
+        """How many bytes may be carried in a wire object: `most`, or fewer where the container has less room."""
         held = get(wire, self.container) if self.container else UNSET
         if self.room is None:
             return most
@@ -273,10 +273,10 @@ class Mapping:
     def restate(
         self, flat: Flat, verbatim: Wire, write: Callable[[], Wire], reading: Reading | None = None
     ) -> tuple[Wire, Flat | None]:
-        """The sender's own spelling wherever it still means what `flat` says, and what `write` gives where it does not;
-        and what that means, where it is known. Where `reading` is of these words by these rows, they are not read
-        again. Words that these rows cannot read are not said again. What lies inside of the words is shared with
-        `verbatim` where all of it is passed on."""
+        """Returns the sender's own wire values wherever they still mean what `flat` says, and those of `write`
+        elsewhere; and the values of the result, where known. If `reading` is of `verbatim` with this table, it is not
+        read again; if this table cannot read `verbatim`, only `write` counts. Nested objects are shared with `verbatim`
+        where all of it is passed on."""
         is_read = reading is not None and reading.rows is self and reading.verbatim == verbatim
         meant = reading.whole() if reading is not None and is_read else self._understood(verbatim)
         if meant is None:
@@ -299,15 +299,15 @@ class Mapping:
         return words, meant if is_verbatim else None
 
     def _understood(self, verbatim: Wire) -> Flat | None:
-        """What a sender's words mean; nothing where that is not to be known: of an end that repeats more than its key
-        nothing else was looked at, and a description may have other words or forms by now than when this was said."""
+        """The values of the sender's own words; None where they cannot be read. Nothing but the key of a resolve was
+        checked when it came, and the description of a dialect may have changed since the words were accepted."""
         try:
             return self.meaning(verbatim)
         except (Problem, AttributeError, TypeError, ValueError):
             return None
 
     def _says_all(self, meant: Flat, flat: Flat) -> bool:
-        """Whether what a request means is all that `flat` has to say in one."""
+        """Whether a request that means `meant` says all of `flat` that a request can say."""
         return meant.items() <= flat.items() and self._request_paths.isdisjoint(flat.keys() - meant.keys())
 
     def _has_room(self, words: Wire) -> bool:
@@ -327,12 +327,12 @@ class Mapping:
         return own.fitted(value) if own else value
 
     def held(self, flat: Flat, carried: Any) -> Flat:
-        """A carried object back in the free-form container where it came from, as the vendor itself keeps it."""
+        """Puts a carried object back under the canonical path of the container, as the vendor itself would keep it."""
         path = self.free or next(entry.paths[0] for entry in self.rows if self.container in entry.wires)
         return {**flat, path: {**(flat.get(path) or {}), CARRIED: carried}}
 
     def holder(self, path: str, wire: Wire | None = None) -> str:
-        """The wire leaf that holds a canonical path, or nothing; of several that may, the first that `wire` has."""
+        """The wire leaf that holds a canonical path, or an empty text; of several, the first that `wire` has."""
         if path in self._holders:
             homes = self._holders[path]
             if wire is None or len(homes) == 1:
@@ -342,7 +342,7 @@ class Mapping:
         return path[len(start) :] if path.startswith(start) else ""
 
     def reaches(self, path: str) -> bool:
-        """Whether what stands at a path of the vendor's own reaches it: of another shape only what that has."""
+        """Whether a value at this path reaches the vendor: an extension only if its requests have a place for it."""
         start = f"extensions.{self.dialect}."
         if self.shown is None or path in self._holders or not path.startswith(start):
             return True
@@ -354,7 +354,7 @@ def _paths_of(rows: Iterable[Row]) -> frozenset[str]:
 
 
 def _agree(one: Flat, other: Flat, paths: tuple[str, ...]) -> bool:
-    """Whether two say the same at these paths."""
+    """Whether both have the same values at these paths."""
     for path in paths:  # noqa: SIM110 - a generator costs more than what it looks at
         if one.get(path, UNSET) != other.get(path, UNSET):
             return False
@@ -362,8 +362,8 @@ def _agree(one: Flat, other: Flat, paths: tuple[str, ...]) -> bool:
 
 
 def _holders(rows: Sequence[Row], implied: Map[str, Any]) -> dict[str, tuple[str, ...]]:
-    """The wire leaves in which each canonical path may stand, the likeliest first: where a path has two voices, the
-    principal one's. What the vendor `implied` without being told is held where the vendor says it."""
+    """The wire leaves that may hold each canonical path, the likeliest first: those of principal rows before those of
+    derived ones. Leaves that only replies have count for `implied` paths alone."""
     holders: dict[str, tuple[str, ...]] = {}
     for entry in sorted(rows, key=lambda entry: entry.derived):
         for index, path in enumerate(entry.paths):
@@ -385,7 +385,7 @@ def _second_voice(entry: Row, path: str, value: Any) -> Hint:
 
 
 def _put_all(wire: Wire, entry: Row, out: Sequence[Any]) -> None:
-    """Puts what a row says into a wire object. A second voice says nothing that was said."""
+    """Puts the values of a row into a wire object; a derived row overwrites nothing."""
     for leaf, value in zip(entry.wires, out, strict=False):
         if value is not UNSET and not (entry.derived and get(wire, leaf) is not UNSET):
             put(wire, leaf, entry.fitted(value))

@@ -20,27 +20,26 @@ from gateway.translation import Fate
 _PREFIX = "alert_gateway_"
 _OfWorkers = Literal["mostrecent", "livemin", "livemax"]
 WATCHED = (ProblemKind.OVERLOADED.value, ProblemKind.INTERNAL.value, ProblemKind.UNAUTHORIZED.value)
-"""Outcomes of requests that somebody is told of when they begin."""
+"""Outcomes of requests that operators alert on: their counters start at 0 (see `Metrics.serve`)."""
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
 class Stock(NamedTuple):
-    """What the store has of deliveries that have not ended well: those that wait, and how many dead letters, by
-    upstream."""
+    """Deliveries in the store that are not delivered: those that wait, and the number of dead letters, by upstream."""
 
     waiting: Iterable[Waiting] = ()
     dead: Mapping[str, int] = {}
 
 
 def _go_on_counting(worker: str) -> None:
-    """Where one of several workers counts on what was counted by the one that it replaces: with files for each process,
-    they become more with every one that dies, and all are read each time that somebody asks."""
+    """Makes a worker continue the metric files of the worker that it replaces, by naming them by worker instead of by
+    process id: files of each process would grow in number with every worker that dies, and a scrape reads them all."""
     values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]
 
 
 class Metrics:
-    """One process's metrics, in a registry of their own. What is counted on the way of a request is looked up once for
-    each set of labels, of which there are few: looking it up costs more than counting."""
+    """One process's metrics, in a registry of their own. Counters on the path of a request are cached for each set of
+    labels, of which there are few: looking one up costs more than counting."""
 
     def __init__(self) -> None:
         if WORKER in os.environ:
@@ -158,11 +157,11 @@ class Metrics:
         return Histogram(_PREFIX + name, text, labels, buckets=_BUCKETS, registry=self.registry)
 
     def _gauge(self, name: str, text: str, *labels: str, of_workers: _OfWorkers = "mostrecent") -> Gauge:
-        """`of_workers` says which of several workers' values speaks for all."""
+        """`of_workers` says which worker's value is shown where there are several."""
         return Gauge(_PREFIX + name, text, labels, multiprocess_mode=of_workers, registry=self.registry)
 
     def serve(self, dialects: Iterable[str]) -> None:
-        """Counters of what must not happen stand at 0 from the start: whoever watches them grow sees the first."""
+        """Sets counters of what must not happen to 0 at the start, so that an alert on their growth sees the first."""
         for dialect in dialects:
             self._loops.labels(dialect)
             for outcome in WATCHED:
@@ -189,16 +188,16 @@ class Metrics:
                 self._lost(dialect, upstream, fate.fate).inc()
 
     def loop(self, dialect: str) -> None:
-        """A command came back to where it had been."""
+        """A command came back to a gateway that had forwarded it."""
         self._loops.labels(dialect).inc()
 
     def reload(self, *, is_good: bool, is_counted: bool = True) -> None:
-        """The configuration was loaded again, or refused; it `is_counted` but for one that was already."""
+        """The configuration was loaded again, or refused; `is_counted` is false if it is counted elsewhere."""
         self._reloads.labels("good" if is_good else "bad").inc(is_counted)
         self._reloaded.set(is_good)
 
     def purge(self, removed: Mapping[str, int], now: int, *, is_behind: bool) -> None:
-        """A batch of what is over was removed, so many rows of each kind; `is_behind` says that more is left."""
+        """A batch of expired rows was removed, `removed` of each kind; `is_behind` says that more is left."""
         for what, count in removed.items():
             self._purged.labels(what).inc(count)
         self._purged_at.set(now / 1000)
@@ -210,17 +209,17 @@ class Metrics:
         self._certificate.set(is_good)
 
     def certificate_ends(self, path: str, at: float | None) -> None:
-        """The certificate of this file is shown from now on. Until one is, there is no sample that says 1970."""
+        """Sets when the certificate in this file ends. Without one there is no sample, as 0 would mean 1970."""
         if at is not None:
             self._certificate_ends.labels(path).set(at)
 
     def upstreams(
         self, breakers: Mapping[str, Breaker], budgets: Mapping[str, float], held: Mapping[str, Sequence[str]]
     ) -> None:
-        """How things stand with each upstream. To be said again and again: of several workers it is not only the one
-        that is asked which counts."""
+        """Sets the state of each upstream. To be called regularly, not just when metrics are collected: the values of
+        workers that are not asked count too."""
         self._shown.update(breakers)
-        for upstream in sorted(self._shown):  # also one that was dismissed, or it would be open for ever
+        for upstream in sorted(self._shown):  # also those dismissed, or they would be shown as open for ever
             breaker = breakers.get(upstream)
             self._held.labels(upstream).set(breaker is not None and breaker.state == "held")
             self._open.labels(upstream).set(breaker is not None and breaker.state == "open")
@@ -228,8 +227,8 @@ class Metrics:
             self._keys_held.labels(upstream).set(len(held.get(upstream, ())))
 
     def text(self, stock: Stock | None, now: int, *, is_strained: bool, is_away: bool) -> bytes:
-        """Everything, in Prometheus' text format; without the `stock` where the store does not tell. One `is_away` that
-        takes nothing, whether it tells or not."""
+        """All metrics in Prometheus' text format; `stock` is None where the store cannot be read. `is_away` says that
+        the store takes no commits, whether it can be read or not."""
         self._strained.set(is_strained)
         self._away.set(is_away)
         if stock is not None:

@@ -1,5 +1,5 @@
-"""A store brought over into one of the other engine, as an operator asks for it: which two are meant. What is done is
-in `gateway.store.moving`. It must not know any vendor.
+"""Moving a store to the other engine, as an operator asks for it: resolves the two addresses. The move itself is in
+`gateway.store.moving`. It must not know any vendor.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from gateway.store.opening import POSTGRES, SQLITE
 from gateway.store.sqlite_side import SqliteSide
 
 SPOKEN = (muting.PREFIX, quieting.PREFIX)
-"""How notes begin that somebody asked for: a store that has such is not empty."""
+"""Prefixes of the notes that callers' requests make: a store that has any is not empty."""
 
 
 class NotAPlace(ValueError):
-    """No store can be moved there."""
+    """The target is not an address that a store can be moved to."""
 
 
 def move(origin: str, target: str, say: Callable[[str], None]) -> moving.Outcome:
-    """Moves everything from the store of a configuration to another; raises `NotAPlace` where that is none, and
-    `StoreError` where it cannot be done."""
+    """Moves everything from the configured store to another; raises `NotAPlace` where `target` cannot be one, and
+    `StoreError` where the move fails."""
     to = _address(target)
     if origin.startswith(POSTGRES) == to.startswith(POSTGRES):
         raise NotAPlace(
@@ -38,12 +38,13 @@ def move(origin: str, target: str, say: Callable[[str], None]) -> moving.Outcome
 
 
 def undo(origin: str) -> Moved:
-    """Lets a gateway serve again from a store that was moved; raises `StoreError` where it was not."""
+    """Lets a gateway serve again from a store that was moved away; raises `StoreError` where it was not."""
     return moving.undo(_side(origin))
 
 
 def _address(target: str) -> str:
-    """A URL as `store` in a configuration may have it, and by reference too: it may hold a password."""
+    """The URL of the target, in the forms that `store` in a configuration has; a reference too, as it may hold a
+    password."""
     try:
         url = Secret(target).value() if target.startswith(("env:", "file:")) else target
     except ValueError as error:

@@ -1,7 +1,8 @@
-"""What callers asked not to be told of for a while: kept per scope, and asked about whenever an alert would be told.
+"""Silences: what callers asked not to be told of for a while. Kept per scope, and consulted whenever an alert would be
+sent to upstreams.
 
-What it means that something is muted by it, only the dialect knows in whose words it was said. Plain functions of a
-transaction; they must not know any vendor, HTTP, or SQL.
+Which alerts a silence matches is known only to the dialect in which it was written. Plain functions of a transaction;
+they must not know any vendor, HTTP, or SQL.
 """
 
 from __future__ import annotations
@@ -21,21 +22,22 @@ from gateway.values import from_millis, millis
 
 PREFIX = "mute "
 MOST = 1000
-"""So many may be kept per scope; those that are over make room."""
+"""Silences kept per scope at most; those that have ended make room."""
 MOST_READY = 32
-"""Of so many scopes what is kept is held ready: reading a thousand silences for each alert took 16 ms of it."""
+"""Scopes whose silences are kept in memory, ready for matching: reading a thousand of them took 16 ms per alert."""
 _STATE = "~"
-"""The name, behind all ids, of what is another one each time that a scope's silences change."""
+"""The name of a scope's state, which sorts after all ids: a random text, renewed whenever its silences change."""
 MutedBy = Callable[[Sequence[Muted]], Callable[[Flat], Iterable[Muted]]]
 
 
 def _name(scope: str, mute: str) -> str:
-    """A blank ends the scope, so that no scope begins as another one does."""
+    """The name of a note. A blank ends the scope, so that no scope's prefix is the beginning of another's."""
     return f"{PREFIX}{scope.replace('%', '%25').replace(' ', '%20')} {mute}"
 
 
 def keep(tx: Tx, scope: str, asked: Mute, now: int) -> Muted:
-    """Keeps one, in the place of the one that it names; raises `Problem` where there is none."""
+    """Stores a silence, or replaces the one whose id it gives; raises `Problem` where there is no such silence, or too
+    many are in force."""
     tx.lock(f"mutes {scope}")
     if asked.id is not None and one(tx, scope, asked.id) is None:
         raise _unknown()
@@ -57,7 +59,7 @@ def keep(tx: Tx, scope: str, asked: Mute, now: int) -> Muted:
 
 
 def end(tx: Tx, scope: str, mute: str, now: int) -> Muted:
-    """Ends one now, if it has not ended by itself; raises `Problem` where there is none."""
+    """Ends a silence now, unless it is over already; raises `Problem` where there is none."""
     tx.lock(f"mutes {scope}")
     found, at = one(tx, scope, mute), from_millis(now)
     if found is None:
@@ -70,36 +72,36 @@ def end(tx: Tx, scope: str, mute: str, now: int) -> Muted:
 
 
 def one(tx: Tx, scope: str, mute: str) -> Muted | None:
-    """The one of this id in this scope."""
+    """The silence of this id in this scope."""
     found = tx.note(_name(scope, mute))
     return msgspec.convert(found, Muted) if isinstance(found, dict) else None
 
 
 def kept(tx: Tx, scope: str) -> list[Muted]:
-    """All of a scope, in no particular order."""
+    """All silences of a scope, in no particular order."""
     return _with_state(tx, scope)[1]
 
 
 def active(tx: Tx, scope: str, now: int) -> list[Muted]:
-    """Those of a scope that mute something now."""
+    """The silences of a scope that are in force now."""
     at = from_millis(now)
     return [muted for muted in kept(tx, scope) if muted.starts_at <= at < muted.ends_at]
 
 
 def muting(tx: Tx, scope: str, flat: Flat, muted_by: MutedBy, now: int) -> Muted | None:
-    """One that an alert is muted by now."""
+    """A silence in force now that matches the alert, or None."""
     at = from_millis(now)
     meant = _ready(tx, scope, muted_by)(flat)
     return next((muted for muted in meant if muted.starts_at <= at < muted.ends_at), None)
 
 
 def long_over(tx: Tx, scopes: Iterable[str], before: int) -> list[str]:
-    """The scopes that have any which ended before a time."""
+    """The scopes that have silences which ended before a time."""
     return [scope for scope in scopes if _over(tx, scope, before)]
 
 
 def forget(tx: Tx, scope: str, before: int, limit: int) -> None:
-    """Removes those of a scope that ended before a time, a batch at most: what is told is held against all of them."""
+    """Removes a scope's silences that ended before a time, a batch at most: every alert is matched against all kept."""
     tx.lock(f"mutes {scope}")
     over = _over(tx, scope, before)[:limit]
     for muted in over:
@@ -137,15 +139,15 @@ _held: LRUCache[tuple[MutedBy, str], Callable[[Flat], Iterable[Muted]]] = LRUCac
 
 
 def _with_state(tx: Tx, scope: str) -> tuple[str, list[Muted]]:
-    """All of a scope, and the state that they are in: nothing where none was ever kept, or by an earlier release."""
+    """The state of a scope, empty if it has none (nothing kept yet, or by an earlier release), and all its silences."""
     notes = tx.notes(_name(scope, ""), 2 * MOST)
     state = notes.pop(0) if notes and isinstance(notes[0], str) else ""
     return state, [msgspec.convert(note, Muted) for note in notes]
 
 
 def _ready(tx: Tx, scope: str, muted_by: MutedBy) -> Callable[[Flat], Iterable[Muted]]:
-    """What finds those that mean an alert. Each time it is asked of the store which state is the current one, and no
-    state ever comes again, so that what is held is never an old one."""
+    """A function that finds the silences of a scope which match an alert. The store is asked for the current state each
+    time, and no state ever recurs, so a cached function is never out of date."""
     last = tx.notes(_name(scope, ""), 1)
     if last and isinstance(last[0], str):
         with _lock:

@@ -1,7 +1,7 @@
 """An OpenAPI 3.1 description of every route that is served, made from the same structs and routes that serve it.
 
-Every dialect's routes stand below `/<dialect>`, and at the root those that are not another's there. It must not know
-any vendor.
+Every dialect's routes stand below `/<dialect>`, and also at the root where no other dialect has taken the path. It
+must not know any vendor.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _SAMPLE: Flat = {
     "created_at": datetime(2026, 1, 1, 12, tzinfo=UTC),
     "updated_at": datetime(2026, 1, 1, 12, tzinfo=UTC),
 }
-"""What the gateway adds to an alert."""
+"""The fields of an alert that the gateway sets itself."""
 
 
 def describe(inbounds: Sequence[Inbound]) -> dict[str, Any]:
@@ -84,8 +84,8 @@ def describe(inbounds: Sequence[Inbound]) -> dict[str, Any]:
 
 
 def _served(inbounds: Sequence[Inbound]) -> Iterator[tuple[Inbound, str, Route]]:
-    """Every path and its route. At the root, side routes yield, and what is there under some names only is left out;
-    one shape of path has one spelling."""
+    """Every path and its route. At the root, side routes yield to others, and inbounds served under certain host names
+    only are left out; paths that differ only in the names of variables are spelt alike."""
     spelt: dict[str, str] = {}
     taken: set[tuple[str, str]] = set()
     for side in (False, True):
@@ -124,7 +124,7 @@ def _operation(inbound: Inbound, path: str, route: Route, schemas: dict[str, Any
 
 
 def _named(method: str, path: str) -> str:
-    """A name of its own for an operation: a path that ends in a slash may else be called like one without."""
+    """A unique `operationId`: a path that ends in a slash would otherwise get the same as the one without."""
     name = re.sub(r"[^A-Za-z0-9]+", "_", f"{method.lower()}{path}").strip("_")
     return f"{name}_" if path.endswith("/") else name
 
@@ -138,7 +138,7 @@ def _parameters(path: str, route: Route) -> list[dict[str, Any]]:
 
 
 def _responses(dialect: Dialect, route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
-    """The success, and every problem by its status, each with the vendor's words as an example."""
+    """The responses by status: the success and every kind of problem, each with the vendor's words as an example."""
     success: dict[str, Any] = {"description": "As the vendor answers.", "headers": _refer(_HEADERS, but="Retry-After")}
     body = route.answer(_sample(dialect, route)).body
     if body is not UNSET:
@@ -147,7 +147,7 @@ def _responses(dialect: Dialect, route: Route, schemas: dict[str, Any]) -> dict[
     responses = {str(route.success): success}
     for kind in ProblemKind:
         if kind in _NOT_OF_A_ROUTE or (kind is ProblemKind.METHOD_NOT_ALLOWED and "{" not in route.path):
-            continue  # only a variable that is blank makes a route's path another one
+            continue  # only on a path with a variable: a blank one makes it another route's path
         reply = dialect.problem(Problem(kind, "…"))
         status = str(reply.status)
         response = responses.setdefault(status, {"description": "", "headers": _refer(("Alert-Gateway-Id",))})
@@ -162,7 +162,7 @@ _SAMPLE_ID = "6f1b3ae0-3f0c-4d6e-9d0d-2a1f0c8e7b5a"
 
 
 def _sample(dialect: Dialect, route: Route) -> Answer:
-    """What a request to this route could come to, for the dialect to word as an example."""
+    """An answer that a request to this route might get, for the dialect to word as an example."""
     asked = None
     if Operation.LIST in route.operations:
         asked = route.read(Incoming(params={}, query={}, headers={}, body=UNSET, now=_SAMPLE["created_at"]))
@@ -195,7 +195,7 @@ def _add_example(dialect: Dialect, response: dict[str, Any], name: str, reply: R
 
 
 def _problem_schema(dialect: Dialect) -> dict[str, Any]:
-    """The shape of the vendor's errors, as its own words for every kind of problem have it."""
+    """The JSON Schema of the vendor's errors, derived from its words for every kind of problem."""
     shapes: list[dict[str, Any]] = []
     for kind in ProblemKind:
         body = dialect.problem(Problem(kind, "…")).body
@@ -205,7 +205,7 @@ def _problem_schema(dialect: Dialect) -> dict[str, Any]:
 
 
 def _shape(value: Any) -> dict[str, Any]:
-    """The JSON Schema of everything that looks like this value."""
+    """A JSON Schema derived from an example value."""
     if isinstance(value, dict):
         properties = {name: _shape(inner) for name, inner in value.items()}
         return {"type": "object", "properties": properties, "required": list(value)}
@@ -216,7 +216,7 @@ def _shape(value: Any) -> dict[str, Any]:
 
 
 def _schema(dialect: Dialect, body: Any, schemas: dict[str, Any]) -> dict[str, Any]:
-    """The body's JSON Schema; names are kept apart by dialect."""
+    """A reference to the body's JSON Schema, added to `schemas` with names prefixed by the dialect's."""
     (schema,), found = msgspec.json.schema_components(
         [body], ref_template=f"#/components/schemas/{dialect.name}.{{name}}"
     )

@@ -1,4 +1,4 @@
-"""What an operator does with the outbox: look at deliveries, send dead ones again, drop what is not wanted.
+"""Operators' work on the outbox: listing deliveries, sending dead ones again, dropping what is not wanted.
 
 Plain functions of a transaction. They must not know any vendor, nor where they are called from.
 """
@@ -20,15 +20,15 @@ from gateway.rehearsal import rehearsed
 from gateway.store import DeliveryFilter, DeliveryRow, Tx
 
 BATCH = 500
-"""So many deliveries are changed in one transaction by a gateway that serves meanwhile."""
+"""Deliveries changed in one transaction by a gateway that serves meanwhile."""
 LARGEST = (1 << 63) - 1
-"""No store can be asked for a larger number."""
+"""The largest number that every store can be asked for."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A delivery as an operator meets it: the row, and, where it is dead, the requests that would be sent now, one
-    line each, secrets masked."""
+    """A delivery as shown to operators: the row and, where it is dead, the requests that would be sent now, one line
+    each, secrets masked."""
 
     row: DeliveryRow
     requests: tuple[str, ...] = ()
@@ -57,8 +57,8 @@ def _as_sent_now(tx: Tx, row: DeliveryRow, upstreams: Mapping[str, Upstream], no
 
 
 class NotAsAsked(Exception):
-    """An operator's wish cannot be fulfilled; the message says why, and what would help. `answer` is what a gateway
-    said that was asked."""
+    """An operator's request cannot be fulfilled; the message says why, and what would help. `answer` is the response
+    of the running gateway, where one was asked."""
 
     def __init__(self, message: str, answer: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
@@ -66,7 +66,7 @@ class NotAsAsked(Exception):
 
 
 def of_alert(tx: Tx, name: str) -> int | None:
-    """The alert that any party of any scope knows by this id."""
+    """The alert that any caller or upstream of any scope knows by this id, or None."""
     return next((alert for alert in tx.alerts_of_anybody([storable(name)], 20) if tx.alert(alert)), None)
 
 
@@ -80,8 +80,8 @@ def chosen(
     most: int = 1_000_000,
     waiting: bool = False,
 ) -> list[DeliveryRow]:
-    """The deliveries that are meant, oldest first: by id, all dead ones, or the dead of one upstream, and what waits
-    for it where that is meant too; of those after a delivery, so many at most."""
+    """The deliveries that are meant, oldest first: by id, all dead ones, or the dead ones of an upstream, with those
+    `waiting` for it if asked for; of those `after` a delivery, `most` at most."""
     wanted = tuple(ids)
     if wanted:
         found = _by_id(tx, sorted(set(wanted)))
@@ -101,15 +101,15 @@ def chosen(
 
 
 def _by_id(tx: Tx, wanted: Sequence[int]) -> list[DeliveryRow]:
-    """Deliveries by id, a batch at a time: no store takes any number of values in one statement."""
+    """Deliveries by id, a batch at a time: stores limit the number of values in one statement."""
     possible = [one for one in wanted if 0 < one <= LARGEST]
     batches = (tuple(possible[begin : begin + BATCH]) for begin in range(0, len(possible), BATCH))
     return [row for batch in batches for row in tx.deliveries(DeliveryFilter(ids=batch, limit=BATCH))]
 
 
 def _by_now(tx: Tx, rows: Iterable[DeliveryRow]) -> Iterator[DeliveryRow]:
-    """Deliveries as they are once nobody else can change them: since they were chosen, another replica may have sent
-    them again, or have told them. Those that are gone are left out."""
+    """Reads deliveries again, locked: since they were chosen, another replica may have sent them, or put them back into
+    the outbox. Those that are gone are left out."""
     known = list(rows)
     for begin in range(0, len(known), BATCH):
         ids = [row.id for row in known[begin : begin + BATCH]]
@@ -118,8 +118,8 @@ def _by_now(tx: Tx, rows: Iterable[DeliveryRow]) -> Iterator[DeliveryRow]:
 
 
 def storable(text: str) -> str:
-    """A text as every store takes it: halves of characters, as of an argument in another encoding, and the null
-    character become question marks."""
+    """A text as every store takes it: lone surrogates, as of an argument in another encoding, and null characters
+    become question marks."""
     return text.encode("utf8", "replace").decode().replace("\0", "?")
 
 
@@ -138,9 +138,9 @@ def change(
     after: int = 0,
     most: int = 1_000_000,
 ) -> tuple[list[int], list[str], int | None]:
-    """Sends deliveries again, or drops them, and keeps who did so; answers which, what was refused and why, and after
-    which delivery to go on, None where nothing is left. For an upstream that is none of these `upstreams` nothing will
-    ever be sent: what waits for it is dropped with what died."""
+    """Sends deliveries again, or drops them, and records who did so; returns which, what was refused and why, and the
+    delivery after which to go on, None where nothing is left. Nothing will ever be sent to an upstream that is not
+    among `upstreams`: what waits for it is dropped together with what died."""
     upstream, because = storable(upstream) if upstream is not None else None, storable(because)
     operator = Operator(storable(operator.who), operator.origin)
     is_gone = what == "drop" and upstream is not None and upstream not in upstreams
@@ -163,7 +163,7 @@ def ledger_since(tx: Tx, start: int, by: Literal["caller", "dialect", "operation
 
 
 def send_again(tx: Tx, rows: Iterable[DeliveryRow], now: int, *, force: bool) -> tuple[list[int], list[str]]:
-    """Puts dead deliveries back into the outbox, in their old order; answers which, and what was refused and why.
+    """Puts dead deliveries back into the outbox, in their old order; returns which, and what was refused and why.
 
     One whose lane has delivered something newer since would undo that: it is refused unless forced.
     """
@@ -183,15 +183,15 @@ def send_again(tx: Tx, rows: Iterable[DeliveryRow], now: int, *, force: bool) ->
 
 
 def told_at_last(tx: Tx, upstream: str, now: int, after: int) -> int:
-    """Puts out, a batch at a time, what an upstream could not be told while it was not in the configuration; answers
-    after which delivery to go on, 0 where nothing is left."""
+    """Puts a batch of deliveries back into the outbox that died because their upstream was not in the configuration;
+    returns the delivery after which to go on, 0 where nothing is left."""
     rows = tx.deliveries(DeliveryFilter(state="dead", upstream=upstream, after=after, limit=BATCH))
     send_again(tx, [row for row in rows if row.code == Code.NO_UPSTREAM], now, force=False)
     return rows[-1].id if len(rows) == BATCH else 0
 
 
 def drop(tx: Tx, rows: Iterable[DeliveryRow], because: str, now: int) -> tuple[list[int], list[str]]:
-    """Takes deliveries out of the outbox for good, with the reason; answers which, and what was refused and why."""
+    """Takes deliveries out of the outbox for good, with the reason; returns which, and what was refused and why."""
     dropped, refused = [], []
     for row in _by_now(tx, rows):
         if row.state not in ("waiting", "dead"):

@@ -1,5 +1,5 @@
-"""The operator log: who did what to the outbox or the configuration, when, and why. Kept in the store, beside what it
-was done to and in the same transaction. It must not know any vendor, nor how an operator was heard.
+"""The operator log: who did what to the outbox or the configuration, when, and why. Kept in the store; what is done to
+the outbox is logged in the same transaction. It must not know any vendor, nor how an operator's request arrives.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from gateway.store import Tx
 
 PREFIX = "operator "
 MOST_IDS = 1000
-"""So many ids are kept of one operation; how many there were is kept in any case."""
+"""Ids kept of one operation at most; their number is kept in any case."""
 RELOAD = "reload"
 TOGETHER = 2000
-"""Milliseconds within which reloads of several workers are one."""
+"""Milliseconds within which reloads of several workers count as one."""
 
 
 class Operator(Struct, frozen=True):
-    """Who an operator says to be, and where he was heard."""
+    """The name that an operator gives, and how the request came: over HTTP, from the command line, as a signal."""
 
     who: str
     origin: str
 
 
 SIGNAL = Operator(who="SIGHUP", origin="a signal")
-"""Whoever sends a signal has no name here."""
+"""The operator of a reload by signal, whose sender is not known."""
 
 
 class Operation(Struct, kw_only=True):
@@ -59,7 +59,7 @@ def entry(
     refused: int = 0,
     because: str = "",
 ) -> Operation:
-    """What is to be kept of an operation."""
+    """The log entry for an operation."""
     return Operation(
         at=at,
         who=operator.who,
@@ -79,7 +79,7 @@ def keep(tx: Tx, operation: Operation) -> None:
 
 
 def keep_reload(tx: Tx, operator: Operator, at: int, *, is_one_of_many: bool) -> None:
-    """Writes that the configuration was loaded again. Workers that reload together do it once."""
+    """Logs that the configuration was loaded again; once for workers that reload together."""
     tx.lock("operations")
     if not (is_one_of_many and any(one.what == RELOAD and at - one.at < TOGETHER for one in kept(tx, 1))):
         keep(tx, entry(operator, RELOAD, at, asked={}))
@@ -91,12 +91,12 @@ def kept(tx: Tx, limit: int) -> list[Operation]:
 
 
 def forget(tx: Tx, before: int, limit: int) -> None:
-    """Removes entries of before a time, a batch at most."""
+    """Removes entries older than a time, a batch at most."""
     tx.remove_notes(PREFIX, f"{PREFIX}{before:015d}", limit)
 
 
 def myself() -> str:
-    """Who runs this process, as a person would say it."""
+    """The user that runs this process, as `user@host`."""
     try:
         name = getpass.getuser()
     except (OSError, KeyError):  # a container's user may have no name

@@ -1,4 +1,4 @@
-"""The outbox: what a command becomes at each upstream of its alert, and whether there is anything to send.
+"""The outbox: decides what a command becomes at each upstream of its alert, and makes the deliveries.
 
 A part of `gateway.road`, in its transaction: what an upstream can never be sent is found out here, and so is what each
 cannot hold. It must not know any vendor, HTTP, or SQL.
@@ -38,17 +38,17 @@ from gateway.terms import (
 from gateway.translation import Fate, Said, translate, unmet_text
 
 USUAL_RANK = 3
-"""Where an alert says no severity: as an error."""
+"""The rank of an alert without a severity: that of an error."""
 REPEATED_MS = 60_000
-"""An identical repeat of an open alert is passed on once a minute; the others are counted."""
+"""Milliseconds between two identical repeats of an open alert that are passed on; those between are only counted."""
 
 LONGEST_ID = 18
-"""Digits of the longest number that is an id of ours."""
+"""The most digits that an id of ours has."""
 
 
 class Outbox:
-    """Puts commands into the outbox under one configuration. `name` is this gateway's own, by which it knows what it
-    has forwarded itself."""
+    """Puts commands into the outbox under one configuration. `name` is this gateway's own, by which it recognises what
+    it has forwarded itself."""
 
     def __init__(self, config: Config, ids: MakeId, targets: Targets, name: str) -> None:
         self._config = config
@@ -104,9 +104,9 @@ class Outbox:
         self._put_out(step, target, delivery)
 
     def is_told_anew(self, target: TargetRow, operation: Operation) -> bool:
-        """Whether an upstream is told that an alert ended and is open again, which nobody but a silence had
-        acknowledged: what never heard of that has nothing to be woken from, and only an opening is new to it. A
-        fallback stands by for the opening: the others may not be there by now."""
+        """Whether an upstream is told that an alert which only a silence had acknowledged ended and is open again. One
+        that does not have the alert yet is told of the opening alone; one that was not told of the acknowledgement
+        needs neither. A fallback stands by for the opening, as the others may not be there by now."""
         upstream = self._config.upstreams.get(target.upstream)
         if target.state == "standby":
             return True
@@ -128,15 +128,15 @@ class Outbox:
         delivery.code = step.accepted.dead[target.upstream] = Code.NO_UPSTREAM.value
         if newest is not None and newest.code == Code.NO_UPSTREAM:
             _merge(step, newest, delivery)
-        step.tx.tell(f"untold {target.upstream}")  # another replica may have it already
+        step.tx.tell(f"untold {target.upstream}")  # another replica may have the upstream in its configuration already
         step.accepted.reports[target.upstream] = ()
         self._put_out(step, target, delivery)
 
     def _told(
         self, step: Step, target: TargetRow, upstream: Upstream, sent: Operation, delivery: DeliveryRow
     ) -> tuple[tuple[Fate, ...], bool]:
-        """What becomes of each field there, and whether nothing is left to tell; a delivery that can never be made is
-        dead from the start."""
+        """The fates of the fields at the upstream, and whether nothing is left to send. A delivery that can never be
+        sent is made a dead letter, or raises `Problem` at the primary."""
         by_id = upstream.dialect.outbound.addressed_by == "id"
         fates: tuple[Fate, ...] = ()
         try:
@@ -173,8 +173,8 @@ class Outbox:
         return bool(self._name) and self._name in via
 
     def cut_loop(self, via: Via, delivery: DeliveryRow, accepted: Accepted, *, is_echo: bool = False) -> bool:
-        """Makes a delivery void whose command came through this gateway before, or whose alert is an echo: it goes no
-        further, and that is said. Answers whether it did."""
+        """Voids a delivery whose command came through this gateway before, or whose alert is an echo, and reports that.
+        Returns whether it did."""
         if not self.has_seen(via) and not is_echo:
             return False
         delivery.state, delivery.finished_at = "void", delivery.created_at
@@ -184,7 +184,8 @@ class Outbox:
         return True
 
     def _stand_by(self, step: Step, target: TargetRow, operation: Operation) -> None:
-        """A fallback's turn comes when nobody else has taken the alert in time; an end in time is the end of it."""
+        """Makes a fallback's delivery, due when its turn comes, to be sent only if nobody else has taken the alert by
+        then; voids it if the alert ends before."""
         if operation in ENDING:
             stand_down(step, target, "it ended before its turn came")
         of_this = DeliveryFilter(upstream=target.upstream, alert=target.alert, limit=1)
@@ -206,8 +207,8 @@ class Outbox:
         step.accepted.fanout += 1
 
     def _acknowledge_behind(self, step: Step, target: TargetRow) -> None:
-        """What is acknowledged before a fallback's turn is so there too, right behind the page: nobody in the gateway's
-        place would ever say so, and the fallback would go on looking for somebody."""
+        """Queues an acknowledgement that comes before a fallback's turn right behind the page that waits for it: nobody
+        else would ever tell the fallback, which would go on looking for somebody."""
         upstream = self._config.upstreams[target.upstream]
         sent, fates = what_to_send(upstream, Operation.ACKNOWLEDGE)
         newest = step.tx.newest_in_lane(target.upstream, target.lane)
@@ -236,7 +237,7 @@ class Outbox:
         return translate(words, upstream.destination)
 
     def _delivery(self, step: Step, target: TargetRow, sent: Operation, newest: DeliveryRow | None) -> DeliveryRow:
-        """A delivery that comes after everything in its lane, whoever's clock that was made by."""
+        """A delivery with an id above all others in its lane, even those that another replica's faster clock made."""
         severity = step.flat.get("severity")
         return DeliveryRow(
             id=self._ids(above=newest.id if newest else 0),
@@ -255,8 +256,8 @@ class Outbox:
 
 
 def _newest(step: Step, target: TargetRow) -> DeliveryRow | None:
-    """The last delivery of the lane. What came while the upstream was not in the configuration is told before what
-    comes now: behind that it would undo it, or be held back for good as that was newer."""
+    """The last delivery of the lane. Those that died because the upstream was not in the configuration are put back
+    into the outbox first: sent after the new one they would undo it, or be refused for good as it is newer."""
     newest = step.tx.newest_in_lane(target.upstream, target.lane)
     if newest is None or newest.code != Code.NO_UPSTREAM:
         return newest
@@ -266,23 +267,23 @@ def _newest(step: Step, target: TargetRow) -> DeliveryRow | None:
 
 
 def _note_group(step: Step, upstream: Upstream) -> None:
-    """Has an alert found among those that its caller told of together."""
+    """Adds the id of its group to an alert, by which alerts that their caller sent together are found."""
     group = group_of(step.row, upstream) if step.operation in TELLING else None
     if group:
         step.tx.add_id(step.row.scope, group, upstream.name, step.row.id)
 
 
 def _says_something(step: Step, target: TargetRow, upstream: Upstream) -> bool:
-    """Whether a command says anything to an upstream: a change. An identical repeat does where alerts are found by key:
-    that it goes on; and to one that has not got the alert, as it was silenced, refused, or not taken for too long,
-    everything."""
+    """Whether a command has anything to tell an upstream: a change has. So has an identical repeat where alerts are
+    found by key, as it says that the alert goes on; and where the upstream does not have the alert, as it was silenced,
+    refused, or not taken for too long."""
     if step.changed:
         return True
     return step.is_repeat and (upstream.dialect.outbound.addressed_by == "key" or target.state in ("absent", "dead"))
 
 
 def _pays(step: Step, target: TargetRow) -> bool:
-    """Whether a command is the first since a silence that can say what that kept back: no other is for its sake."""
+    """Whether a command is the first since a silence that can send what that kept back: no other is sent for it."""
     is_owed = step.operation in TELLING and target.seen.pop(OWED, False)
     if is_owed:
         step.tx.put_target(target)
@@ -290,7 +291,7 @@ def _pays(step: Step, target: TargetRow) -> bool:
 
 
 def _keep_back(step: Step, target: TargetRow) -> None:
-    """What is silenced is not told; to an upstream that has the alert it is once the silence is over."""
+    """Notes what a silence keeps back from an upstream that has the alert, to be sent once the silence is over."""
     if step.changed and target.state in ("waiting", "present"):
         paths = with_muted(target, step.command, step.changed)
         target.seen = {**target.seen, MUTED: [step.command, paths], OWED: True}
@@ -298,9 +299,9 @@ def _keep_back(step: Step, target: TargetRow) -> None:
 
 
 def _take_turns(step: Step, target: TargetRow, otherwise: float | None) -> int | None:
-    """When a fallback is told at the earliest that stands by from now on; for each of its routes that is noted. The
-    routes may have other names by now, or none: that they had it as theirs is what counts. `otherwise` is what an
-    earlier release went by; None where that has nothing either."""
+    """Counts a fallback's turns from now, notes them for each of its routes, and returns the earliest in milliseconds.
+    The seconds noted with the target count, as the routes may have been renamed or removed. Without these (noted by an
+    earlier release) `otherwise` counts; None where that is None too."""
     routes = target.seen.get(INSTEAD_OF, ())
     turns = target.seen.get(TURNS, ())
     if len(turns) != len(routes) or not turns:
@@ -312,8 +313,8 @@ def _take_turns(step: Step, target: TargetRow, otherwise: float | None) -> int |
 
 
 def _is_news(step: Step, target: TargetRow, before: Flat | None) -> bool:
-    """Whether an upstream that has an alert, or is about to, has not heard yet what a command says of it. One that
-    refused the alert is told what it says by now, as it would have been."""
+    """Whether a command has news for an upstream out of the configuration that has the alert, or is about to. One that
+    refused the alert is to be told what it says by now, as it would be if it were configured."""
     if target.state == "standby":  # for a fallback, its turn decides
         return False
     is_waiting = step.tx.is_waiting(step.row.id, target.upstream)
@@ -328,8 +329,8 @@ def _is_news(step: Step, target: TargetRow, before: Flat | None) -> bool:
 
 
 def _merge_waiting(step: Step, target: TargetRow, delivery: DeliveryRow) -> None:
-    """An update that still waits right before this one in the lane is said by this one too; but for one that is about
-    to make the alert there, or has tried to: by its words it would be found, and some keep those of the first."""
+    """Merges an update that waits right before this one in the lane into this one; but not one that is about to create
+    the alert there, or has tried to: it would be looked for by its words, and some upstreams keep the first words."""
     if delivery.operation != Operation.UPDATE:
         return
     earlier = step.tx.last_waiting(delivery.upstream, delivery.lane)
@@ -338,7 +339,7 @@ def _merge_waiting(step: Step, target: TargetRow, delivery: DeliveryRow) -> None
 
 
 def _merge(step: Step, earlier: DeliveryRow, delivery: DeliveryRow) -> None:
-    """Of two updates of one alert the later says both."""
+    """Merges an update into a later one of the same alert, which then says both."""
     if not earlier.operation == delivery.operation == Operation.UPDATE or earlier.alert != delivery.alert:
         return
     delivery.merges = [*earlier.merges, earlier.command]
@@ -351,7 +352,7 @@ def _merge(step: Step, earlier: DeliveryRow, delivery: DeliveryRow) -> None:
 
 def _count_repeat(step: Step, newest: DeliveryRow | None, delivery: DeliveryRow) -> bool:
     """Counts an identical repeat instead of sending it, where the target would merge it with what it has, or will have:
-    it is `merged` then, and `due` says when the next repeat may be passed on. Answers whether it did."""
+    it is `merged` then, and `due` says when the next repeat may be passed on. Returns whether it did."""
     if not step.is_repeat or newest is None or newest.alert != delivery.alert or newest.operation not in TELLING:
         return False
     if newest.state == "waiting":
@@ -368,9 +369,9 @@ def _count_repeat(step: Step, newest: DeliveryRow | None, delivery: DeliveryRow)
 
 
 def _is_echo(tx: Tx, target: TargetRow) -> bool:
-    """Whether an alert is what an upstream itself sent back of another one, and is to be told to it again: its caller
-    knows the key that was made for that one there, which nobody else was told. What calls the gateway back in a
-    vendor's words says nothing of the gateways that it came through, and each round would be a new alert."""
+    """Whether an alert is another one that the upstream itself sent back, and is about to be sent there again: it has
+    the key that was made for that other one there, which nobody else was told. A callback in a vendor's words does not
+    name the gateways that it came through, and each round would be a new alert."""
     own = f"-{target.alert}"
     if target.key is None or not target.key.endswith(own):
         return False

@@ -1,7 +1,7 @@
-"""The commands that look into the store of a gateway: its outbox, its ledger, who calls, and who changed what. By
-`--config` they open the store, by `--url` they ask the gateway that serves from it.
+"""The commands on the store of a gateway: its outbox, its ledger, its callers, and its operator log. With `--config`
+they open the store, with `--url` they ask the gateway that serves from it.
 
-What they do is in `gateway.operating`; here is only how it is asked for and shown. It must not know any vendor.
+The work is done in `gateway.operating`; here are only options and output. It must not know any vendor.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gateway.store import Arrivals, LedgerLine, Tx
 
 MOST = 1_000_000_000
-"""No list is longer, and no store is asked for more than it can count."""
+"""The largest limit of a list, within what every store can count."""
 LIMIT = "The most to list; by --url 10000 at most."
 
 
@@ -73,7 +73,7 @@ def deliveries(place: Place, state: str | None, alert_name: str | None, limit: i
 
 
 def _say_if_cut(rows: list[Any], limit: int) -> None:
-    """Whoever counts the lines, or thinks that these are all, is told that the list may go on."""
+    """Says on stderr that the list may go on, for those who count its lines or take it for complete."""
     if len(rows) == limit:
         click.echo(f"these are {limit}, and there may be more: see --limit", err=True)
 

@@ -1,8 +1,8 @@
-"""What an upstream is sent, what it answers, and what that comes to: the shapes in which a call of a dialect speaks.
+"""Requests to upstreams, their responses, and the outcomes of calls: the types in which a dialect declares its calls.
 
 They do nothing: a call is a generator that yields requests, is sent their responses, and returns an outcome; when it
-runs, how often, and what becomes of its outcome is the engine's. It must not know a vendor, the store, or the HTTP
-libraries in use.
+runs, how often, and what is done with its outcome is the engine's business. It must not know a vendor, the store, or
+the HTTP libraries in use.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ Json = Any
 
 
 class Request(Struct, frozen=True, kw_only=True):
-    """A request to an upstream: `path` is added to its address. `accepts` lists the answers outside 2xx that
-    this call wants to see itself; any other is the engine's to judge. `absolute` marks a whole address instead
+    """A request to an upstream: `path` is added to its address. `accepts` lists the statuses outside 2xx that
+    the call handles itself; any other is judged by the engine. `absolute` marks a whole address instead
     of a path, `creates` a request that makes something new each time it is sent, `is_list` one whose answer may be
-    long. One that is `by_the_way` asks for what would be good to know: whatever comes of it is the call's to see, as
-    status 0 where no answer came. Where the address is one alert's alone (`of_one`), what is not found there says
-    nothing of the others."""
+    long. `by_the_way` marks a request that is optional: the call gets any response to it, with status 0 where no
+    answer came. `of_one` marks an address that belongs to a single alert: that nothing is found there says nothing of
+    the other alerts."""
 
     method: str
     path: str
@@ -51,7 +51,7 @@ class Request(Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, headers={**self.headers, **headers})
 
     def as_line(self) -> str:
-        """On one line, to be looked at."""
+        """The request on one line, for people."""
         body = "" if self.body is UNSET else msgspec.json.encode(self.body).decode()
         form = "" if self.form is UNSET else "&".join(f"{name}={value}" for name, value in self.form.items())
         return " ".join(part for part in (self.method, self.path, body or form) if part)
@@ -67,20 +67,20 @@ CHARSET = re.compile(
     r"|koi8-[ru]|shift_jis|euc-jp|euc-kr|gb2312|gbk|gb18030|big5)\b",
     re.IGNORECASE,
 )
-"""The charsets other than UTF-8 in which a body may be."""
+"""The charsets other than UTF-8 in which a response body may be encoded."""
 
 
 class Response(Struct, frozen=True):
-    """What an upstream answered, headers by lower-case name: at most the first 64 KiB of its body, of a list 8 MiB.
-    `status` is 0 where nobody answered what was asked by the way."""
+    """An upstream's answer, headers by lower-case name: at most the first 64 KiB of its body, of a list 8 MiB.
+    `status` is 0 where a `by_the_way` request got no answer."""
 
     status: int
     headers: Mapping[str, str] = {}
     content: bytes = b""
 
     def json(self) -> Json:
-        """The decoded body; `None` where it is not JSON. A mark of its byte order does not count, and what is no UTF-8
-        is read in the charset that the answer names."""
+        """The decoded body; `None` where it is not JSON. A byte order mark is ignored, and what is not UTF-8 is decoded
+        with the charset that the answer names."""
         try:
             return msgspec.json.decode(self.content.removeprefix(codecs.BOM_UTF8))
         except (ValueError, RecursionError):
@@ -94,9 +94,9 @@ class Response(Struct, frozen=True):
 
 
 class Delivered(Struct, frozen=True, tag="delivered", kw_only=True):
-    """The upstream took it. `ids` are those it issued, by kind; `seen` is what the next call wants to know,
-    `altered` which canonical paths it got otherwise than they were said, and why; `renew` after how many seconds it has
-    to be told again that the alert is still open, at an upstream that would take it for over otherwise."""
+    """The upstream took it. `ids` are those it issued, by kind; `seen` is kept for the next call; `altered` has the
+    canonical paths that were sent otherwise than they were said, and why; `renew` is after how many seconds an upstream
+    has to be told again that the alert is still open, if it would take it for over otherwise."""
 
     ids: dict[str, str] = {}
     seen: dict[str, Any] = {}
@@ -109,7 +109,7 @@ class Missing(Struct, frozen=True, tag="missing"):
 
 
 class Changed(Struct, frozen=True, tag="changed", kw_only=True):
-    """Somebody else changed the alert at the upstream: `found` is what it says there now."""
+    """Somebody else changed the alert at the upstream: `found` is what the upstream has now."""
 
     reason: str
     found: dict[str, Any]
@@ -117,7 +117,7 @@ class Changed(Struct, frozen=True, tag="changed", kw_only=True):
 
 
 class Again(Struct, frozen=True, tag="again", kw_only=True):
-    """Not now: try again, after so many seconds if the upstream said so."""
+    """The upstream cannot take it now: try again, `after` that many seconds if the upstream said so."""
 
     reason: str
     after: float | None = None
@@ -125,8 +125,8 @@ class Again(Struct, frozen=True, tag="again", kw_only=True):
 
 
 class Pending(Struct, frozen=True, tag="pending", kw_only=True):
-    """The upstream gave a receipt, and not yet a verdict: ask again after so many seconds. `seen` is what the next
-    call wants to know, such as the receipt's number."""
+    """The upstream gave a receipt and no verdict yet: ask again `after` that many seconds. `seen` is kept for the next
+    call, such as the receipt's number."""
 
     after: float
     seen: dict[str, Any] = {}
@@ -141,7 +141,7 @@ class Rejected(Struct, frozen=True, tag="rejected", kw_only=True):
 
 class Held(Struct, frozen=True, tag="held"):
     """A fault of the whole upstream, not of this alert, such as a credential that it does not know: nothing is sent
-    there until a probe succeeds. A call says so only where the status of the answer does not."""
+    there until a probe succeeds. A call returns this only where the status of the answer does not show the fault."""
 
     reason: str
     status: int | None = None
@@ -149,8 +149,8 @@ class Held(Struct, frozen=True, tag="held"):
 
 
 class FoundAlert(Struct, frozen=True):
-    """An alert as an upstream of the caller's own dialect shows it; `ids` are further ids by which it is known there,
-    by kind. It `carries` something where a gateway made it for a caller of another dialect."""
+    """An alert as shown by an upstream of the caller's own dialect; `ids` are further ids that it has there, by kind.
+    `carries` says that a gateway made it for a caller of another dialect."""
 
     id: str
     flat: Flat
@@ -160,7 +160,7 @@ class FoundAlert(Struct, frozen=True):
 
 
 class Found(Struct, frozen=True):
-    """What an upstream answered to a read or a list; `is_part` where there is more of it than was asked for."""
+    """The alerts that an upstream returned to a read or a list; `is_part` says that it has more."""
 
     alerts: tuple[FoundAlert, ...]
     is_part: bool = False
@@ -170,7 +170,7 @@ Outcome = Delivered | Missing | Changed | Again | Pending | Rejected | Held | Fo
 
 
 def code_of(outcome: Outcome) -> str:
-    """The problem code of an outcome; nothing where all is well."""
+    """The problem code of an outcome; empty where there is no problem."""
     if isinstance(outcome, Again | Held):
         return outcome.code
     if isinstance(outcome, Rejected):
@@ -191,13 +191,13 @@ class Sending(Struct, frozen=True, kw_only=True):
     """Everything a call may know.
 
     `body` is the whole alert in the vendor's words, `patch` only what this command changes; `key` is the key
-    the alert has at this upstream, `ids` and `seen` what earlier outcomes brought; `verbatim` the caller's own
+    the alert has at this upstream, `ids` and `seen` come from earlier outcomes; `verbatim` is the caller's own
     words where it speaks the upstream's dialect (`is_akin`); `suffix` makes a taken name unique where that is allowed;
     `strict` asks an update not to overwrite what somebody else changed there; `replaced` is what the route sets, which
-    `body` says already where it has a field for it; `at` is the time of sending; `settings` is the dialect's section of
-    the configuration; `mark` is the same at every attempt of one delivery, and no other's; an update that `changes`
-    nothing is a repeat of what was said; an end is that of the `last` one of its group (`Outbound.group`) that is open
-    at this upstream.
+    `body` contains already where it has a field for it; `at` is the time of sending; `settings` is the dialect's
+    section of the configuration; `mark` identifies the delivery: it is the same at each of its attempts; an update
+    without `changes` repeats what was said before; `last` says that an ended alert is the last one of its group
+    (`Outbound.group`) that is open at this upstream.
     """
 
     operation: Operation
@@ -221,7 +221,7 @@ class Sending(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A credential that an upstream's identity service issued, good for so many seconds."""
+    """A credential that an upstream's identity service issued; its `lifetime` is in seconds."""
 
     value: str
     lifetime: float

@@ -1,8 +1,8 @@
-"""Regular expressions of operators and callers, as RE2 reads them.
+"""Regular expressions of operators and callers, matched by RE2.
 
-Python's own tries every way there is and holds the interpreter meanwhile: a pattern of a caller, or a caller's long
-text for one of an operator, could keep the gateway from all else for hours. RE2 needs a time that grows with the text
-and no faster, and is what Prometheus and its relatives have. It must not know what is matched.
+Python's own engine backtracks and holds the interpreter meanwhile: a caller's pattern, or a caller's long text against
+an operator's pattern, could block the gateway for hours. RE2 takes time linear in the text, and is what Prometheus and
+its relatives use. It must not know what is matched.
 
 Syntax: https://github.com/google/re2/wiki/Syntax
 """
@@ -13,13 +13,13 @@ import functools
 from collections.abc import Callable
 
 MOST_MEMORY = 1 << 18
-"""Bytes that a pattern may take, with what is remembered of matching it: as many as a thousand are kept."""
+"""Bytes that a pattern and its matching state may take: up to a thousand patterns are kept."""
 
 
 @functools.lru_cache(maxsize=1000)
 def whole(pattern: str) -> Callable[[str], bool]:
-    """A test whether a text as a whole is what a pattern says, line ends among what `.` means; raises `ValueError` that
-    says why a pattern is none."""
+    """A function that tests whether a whole text matches the pattern, where `.` matches line ends too; raises
+    `ValueError`, with the reason, if the pattern is not valid."""
     import re2  # takes time and memory, and most configurations have no pattern
 
     options = re2.Options()

@@ -1,5 +1,5 @@
-"""Which gateway a command means: by `--config` the store that it serves from is opened, by `--url` one that runs is
-asked at its operators' address. It must not know what is asked for.
+"""The gateway that an operator's command is about: with `--config` its store is opened, with `--url` a running gateway
+is asked at its operators' address. It must not know what is asked for.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def _with_store(config: Config, work: Callable[[Tx], Any], *, writes: bool) -> Any:
-    """Runs something in the store of a configuration, beside the gateway that may be serving from it."""
+    """Runs `work` in the configured store, beside the gateway that may be serving from it."""
     from gateway.config import UNTOLD
     from gateway.errors import StoreError
     from gateway.logs import configure
@@ -35,10 +35,10 @@ def _with_store(config: Config, work: Callable[[Tx], Any], *, writes: bool) -> A
     if "://" not in config.store and not Path(config.store).exists():
         raise click.ClickException(f"there is no store at {config.store} yet")
 
-    configure("warning")  # what a store has to say does not belong to the answer
+    configure("warning")  # what a store logs is not part of the command's output
 
     def change(tx: Tx) -> Any:
-        """It may have waited for a move to end, which is seen only now."""
+        """Runs `work`, and takes it back where the store was moved: the transaction may have waited for the move."""
         found = work(tx)
         if moved := left(tx):
             raise NotAsAsked(moved.refusal)
@@ -66,7 +66,7 @@ def now() -> int:
 
 
 def placed(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say which gateway is meant; the command gets a `Place`."""
+    """A decorator that adds the options which name a gateway, and passes them to the command as a `Place`."""
 
     @click.option("--config", "config_path", type=click.Path(), help="The configuration file; its store is opened.")
     @click.option("--url", metavar="ADMIN", help="The operators' address of a running gateway, instead.")
@@ -95,7 +95,7 @@ class Place:
         self._ca = ca
 
     def ask(self, there: Callable[[Remote], Any], here: Callable[[Tx, Config], Any], *, writes: bool = False) -> Any:
-        """Asks the running gateway, or does it in the store."""
+        """Runs `there` against the running gateway, or `here` in the store, whichever was named."""
         from gateway.operating import NotAsAsked
 
         if self._url is None:
@@ -111,8 +111,8 @@ class Place:
             raise click.ClickException(text) from None
 
     def wait_for_gateway(self, seconds: float) -> None:
-        """Where a store is looked at from beside the gateway that serves from it: until that has written what it knows
-        now. A gateway that is asked itself knows all of it."""
+        """Waits until a gateway that serves from the store has written there what it has in memory. A gateway that is
+        asked itself needs no waiting for."""
         from gateway.store.opening import is_served
 
         if self._config_path is not None and is_served(load_config(self._config_path, secrets=False).store):

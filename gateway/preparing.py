@@ -1,8 +1,8 @@
-"""The road of a command, second half: what a delivery is when its turn comes.
+"""The road of a command, second half: what is sent when a delivery's turn comes.
 
-A plain function of a transaction, decided anew from what is committed at that moment, so that a restart changes
-nothing: `prepare` decides from the state of (alert, upstream) what is sent, if anything is. It must not know any
-vendor, HTTP, or SQL.
+A plain function of a transaction: `prepare` decides from the state of (alert, upstream) what is sent, if anything is.
+It decides by what is committed at that moment, so that a restart changes nothing. It must not know any vendor, HTTP, or
+SQL.
 """
 
 from __future__ import annotations
@@ -41,20 +41,21 @@ from gateway.wire import merged
 
 log = structlog.get_logger()
 LATE = timedelta(minutes=2)
-"""What is told later than this says so."""
+"""An alert that is sent later than this after its command has a note about that in its details."""
 FOLDED_AFTER_MS = 600_000
-"""What has waited for longer than this wakes nobody once it is over."""
+"""Milliseconds after which a waiting page wakes nobody any more once its alert is over."""
 
 
 class Shipment(Struct, frozen=True, kw_only=True):
     """A delivery whose turn has come: the operation that is sent and everything its call may know.
 
-    `sending` is None where nothing has to be sent; `void` or `dead` then say why, with the problem `code`. `tried_at`
-    is when the first attempt began that may have made something at the upstream although its answer was lost; `via`
-    names the gateways that the command came through; it `fires` where nobody else has taken the alert and its fallback
-    is told, is put off until `later` where that fallback's turn has come for none of those who have not, and `renews`
-    what was told before. `as_of` is the last command whose state is sent, where that is the alert as it stands and not
-    what the delivery's own command left.
+    `sending` is None where nothing has to be sent; `void` or `dead` then say why, with the problem `code`. `takes_over`
+    is an earlier alert whose rule there is switched on again; `tried_at` is when the first attempt began that may have
+    made something at the upstream although its answer was lost; `via` names the gateways that the command came through.
+    `fires` says that a fallback is told, as nobody else has taken the alert; `later` is the fallback's next turn, where
+    all routes whose turn has come have taken the alert and others have not. `renews` says that it repeats what was told
+    before. `as_of` is the last command of the state that is sent, where that is not the state which the delivery's own
+    command left.
     """
 
     delivery: DeliveryRow
@@ -74,8 +75,8 @@ class Shipment(Struct, frozen=True, kw_only=True):
 
 
 class _Turn(Struct, frozen=True, kw_only=True):
-    """A delivery whose turn it may be: its alert, where that stands at this upstream (`target`) and at all of them, and
-    what time it is (milliseconds)."""
+    """A delivery whose turn it may be: with its alert, the alert's target at this upstream and at all of them, and the
+    time in milliseconds."""
 
     tx: Tx
     delivery: DeliveryRow
@@ -87,7 +88,7 @@ class _Turn(Struct, frozen=True, kw_only=True):
 
 
 def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict: bool = False) -> Shipment:
-    """Decides what a waiting delivery is now. `strict` asks an update not to overwrite what others changed there."""
+    """Decides what a waiting delivery sends now. `strict` asks an update not to overwrite what others changed there."""
     operation = Operation(delivery.operation)
     command = tx.command(delivery.command)
     if command is None:
@@ -118,7 +119,7 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
         void = Why(Code.NOT_OFFERED, "what has changed is not told there")
     if void:
         return _nothing(delivery, operation, void)
-    sent, _ = what_to_send(upstream, operation)  # its dialect or its settings may be others than they were then
+    sent, _ = what_to_send(upstream, operation)  # again, as its dialect or settings may have changed since
     if sent is None:
         return _nothing(delivery, operation, Why(Code.NOT_OFFERED, f"{upstream.dialect.title} cannot {operation}"))
     shipment = _ship(turn, command, sent, takes_over, strict=strict)
@@ -132,7 +133,7 @@ def _nothing(delivery: DeliveryRow, operation: Operation, why: Why) -> Shipment:
 
 
 def needless(tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, targets: list[TargetRow]) -> Why | None:
-    """Why a fallback need not be told: it is over, or somebody else has taken the alert."""
+    """Why a fallback need not be told: the alert is over, or others have taken it; None where it has to be told."""
     if target.state != "standby":
         return None
     if not row.is_open:
@@ -142,14 +143,14 @@ def needless(tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, ta
 
 
 def _not_now(turn: _Turn) -> Shipment | None:
-    """What need not be told, or not yet: None where it is this delivery's turn."""
+    """The shipment of a delivery that need not be sent, or not yet; None where it is this delivery's turn."""
     tx, delivery, row, target, targets = turn.tx, turn.delivery, turn.row, turn.target, turn.targets
     operation = Operation(delivery.operation)
     why = needless(tx, delivery, row, target, targets) or _folded(turn)
     if why:
         return _nothing(delivery, operation, why)
     turns = target.seen.get(TURNS, ())
-    if target.state != "standby" or len({due for _, due in turns}) < 2:  # it is now, for all of its routes
+    if target.state != "standby" or len({due for _, due in turns}) < 2:  # the turn is the same for all its routes
         return None
     by = _taken_by(tx, delivery, row, target, targets)
     later = min((int(due) for (_, due), taken in zip(turns, by, strict=False) if not taken), default=turn.now)
@@ -159,10 +160,10 @@ def _not_now(turn: _Turn) -> Shipment | None:
 def _taken_by(
     tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, targets: list[TargetRow]
 ) -> list[set[str]]:
-    """For each route that a fallback stands by for, who has taken the alert."""
+    """For each route that a fallback stands by for, those of its upstreams that have taken the alert."""
     told = tx.deliveries_of(delivery.command)
     delivered = {one.upstream for one in told if one.state == "delivered"}
-    refused = {one.upstream for one in told if one.state == "dead"}  # it may stand there, but nobody heard of this
+    refused = {one.upstream for one in told if one.state == "dead"}  # the alert may be there, but not with this change
     taken = {
         other.upstream
         for other in targets
@@ -172,19 +173,19 @@ def _taken_by(
 
 
 def _has_it(tx: Tx, row: AlertRow, other: TargetRow, refused: set[str]) -> bool:
-    """Whether an upstream has the alert as it is: nothing more waits for it there, nor was refused."""
+    """Whether an upstream has the alert as it is now: nothing of it waits for the upstream, or was refused there."""
     return other.state == "present" and other.upstream not in refused and not tx.is_waiting(row.id, other.upstream)
 
 
 def _folded(turn: _Turn) -> Why | None:
-    """Why a late page need not wake anybody: what it is about is over, and that waits to be told right behind it. So
-    it is of what was to be told of the same alert before, and was not for that reason."""
+    """Why a late page need not be sent: its alert is over, and the end waits behind it. A page that is not as late need
+    not be sent either where an earlier one of the same alert was left out for this reason."""
     delivery, target, upstream = turn.delivery, turn.target, turn.upstream
     if upstream.on_backlog != "fold" or delivery.operation not in TELLING or target.state == "present":
         return None
     by_key = upstream.dialect.outbound.addressed_by == "key"
     if delivery.seen or (target.seen.get(TRIED_AT) is not None and not by_key):
-        return None  # it may be there already, and then its end is told to what was found there
+        return None  # it may be there already: then it is looked for, and the end is sent to what is found
     same = turn.tx.deliveries(DeliveryFilter(upstream=upstream.name, alert=delivery.alert))
     if not any(_is_owed(other) and other.id > delivery.id and other.operation in ENDING for other in same):
         return None
@@ -196,8 +197,8 @@ def _folded(turn: _Turn) -> Why | None:
 
 
 def _is_over(turn: _Turn) -> bool:
-    """Whether an alert is over, and nothing that comes after this would end it again there: so it is with what died and
-    is sent once more, or whose end was dropped. Where ends are not told at all, that is as it was meant."""
+    """Whether an alert is over, and no later delivery would end it at the upstream: so it is where a dead letter is
+    sent again, or the end was dropped. Where ends are never sent, an alert without one is as configured."""
     if turn.row.is_open or what_to_send(turn.upstream, Operation.RESOLVE)[0] not in ENDING:
         return False
     later = DeliveryFilter(upstream=turn.upstream.name, alert=turn.row.id, after=turn.delivery.id)
@@ -206,15 +207,15 @@ def _is_over(turn: _Turn) -> bool:
 
 
 def _is_owed(delivery: DeliveryRow) -> bool:
-    """Whether a delivery is still to be made, if only since its upstream was out of the configuration for a while."""
+    """Whether a delivery is still to be sent: it waits, or died only as its upstream was not in the configuration."""
     return delivery.state == "waiting" or (delivery.state == "dead" and delivery.code == Code.NO_UPSTREAM)
 
 
 def fire(tx: Tx, shipment: Shipment) -> bool:
-    """Tells the fallback from here on of everything; False where the alert ended at the last moment, changed since the
-    shipment was prepared, or another replica has taken the delivery over. Nothing is queued for a fallback that stands
-    by, so a change that is not in the shipment would never be told."""
-    tx.lock(f"alert {shipment.delivery.alert}")  # before its delivery, as a command that ends the alert comes to both
+    """Has a fallback told everything from here on; returns False where the alert ended at the last moment, changed
+    since the shipment was prepared, or another replica has taken the delivery over. Nothing is queued for a fallback
+    that stands by, so a change that is not in the shipment would never be told."""
+    tx.lock(f"alert {shipment.delivery.alert}")  # before its delivery, in the order in which a command locks them
     delivery = tx.delivery(shipment.delivery.id)
     if delivery is None or delivery.state != "waiting" or delivery.alert is None:
         return False
@@ -231,12 +232,12 @@ def fire(tx: Tx, shipment: Shipment) -> bool:
 
 
 def _last_command(tx: Tx, alert: int) -> int | None:
-    """The last command that an alert came through and that was not taken back."""
+    """The id of an alert's last command that was not taken back."""
     return next((one.id for one in newest_first(tx, alert) if one.refused is None), None)
 
 
 def target_of(tx: Tx, delivery: DeliveryRow) -> TargetRow | None:
-    """Where the alert of a delivery stands at its upstream; None where there is no such alert."""
+    """The target of a delivery; None where it has no alert."""
     targets = tx.targets(delivery.alert) if delivery.alert is not None else []
     return next((target for target in targets if target.upstream == delivery.upstream), None)
 
@@ -261,8 +262,8 @@ def _by_key_alone(delivery: DeliveryRow, command: CommandRow, upstream: Upstream
 
 
 def _as_spoken_now(tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, upstream: Upstream) -> DeliveryRow:
-    """A delivery for an upstream whose dialect was replaced since: what stands at the other vendor is not here, and
-    where alerts are found by key now, this one has to have one."""
+    """Adapts a delivery to an upstream whose dialect was replaced since: the alert at the other vendor is not here, and
+    where alerts are now found by key, it needs one."""
     if is_anothers(target, upstream):
         target.ids, target.seen = {}, {}
         target.state = "absent" if target.state == "present" else target.state
@@ -273,8 +274,8 @@ def _as_spoken_now(tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetR
 
 
 def _late_key(tx: Tx, row: AlertRow, target: TargetRow) -> str:
-    """A key that nobody else's alert has, the same at every attempt. One without a key of its own has one that cannot
-    be guessed, made of how it began."""
+    """A key that no other alert has, the same at every attempt: made of the alert's own key or, without one, a digest
+    of how the alert began, which cannot be guessed."""
     own = target.replaced.get("dedup_key") or row.body.dedup_key
     if isinstance(own, str) and own:
         return f"{own}-{row.id}"
@@ -284,7 +285,7 @@ def _late_key(tx: Tx, row: AlertRow, target: TargetRow) -> str:
 
 
 def _revived(tx: Tx, target: TargetRow, upstream: Upstream) -> int | None:
-    """Takes over the rule that an earlier alert of the same key left there, switched off."""
+    """Takes over the rule that an earlier alert of the same key left there, switched off; returns that alert's id."""
     if target.revives is None or target.ids or target.state not in ("absent", "waiting"):
         return None
     for other in tx.targets(target.revives):
@@ -297,8 +298,9 @@ def _revived(tx: Tx, target: TargetRow, upstream: Upstream) -> int | None:
 
 
 def _passed_on(turn: _Turn) -> bool:
-    """Whether the alert's key was another's already when this was asked, or is that of one that came back and was told
-    there: it would end or alter that one. So it is where the end of this alert was refused there."""
+    """Whether the alert's key had passed to a newer alert when the command came, or has passed to one that came back
+    and that the upstream was told of last: the delivery would end or alter that one. This can be so where the upstream
+    refused the end of this alert."""
     tx, row, target, delivery = turn.tx, turn.row, turn.target, turn.delivery
     if target.key is None:
         return False
@@ -308,7 +310,8 @@ def _passed_on(turn: _Turn) -> bool:
 
 
 def _came_after(tx: Tx, holder: int, delivery: DeliveryRow) -> bool:
-    """Whether an alert was opened behind this in its lane, whatever its id says: another replica's clock made that."""
+    """Whether an alert is created behind this delivery in its lane, whatever its id, as another replica's clock made
+    that."""
     first = tx.deliveries(DeliveryFilter(upstream=delivery.upstream, alert=holder, after=0, limit=1))
     return any(one.lane == delivery.lane and one.operation == "create" and one.id > delivery.id for one in first)
 
@@ -316,7 +319,7 @@ def _came_after(tx: Tx, holder: int, delivery: DeliveryRow) -> bool:
 def _as_things_stand(
     operation: Operation, row: AlertRow, target: TargetRow, upstream: Upstream
 ) -> tuple[Operation, Why | None]:
-    """The operation that brings the upstream where the alert is, and why there is none."""
+    """The operation that brings the upstream to the alert's state; and why nothing is sent, where that is so."""
     if target.state == "present" and upstream.dialect.outbound.addressed_by == "id" and not target.ids.get("id"):
         unknown = Why(Code.ID_UNKNOWN, "nobody knows its id there")
         return (Operation.CREATE, None) if operation in TELLING else (operation, unknown)
@@ -344,20 +347,21 @@ def _as_things_stand(
 
 
 def _again_there(upstream: Upstream) -> Operation:
-    """What never ended at an upstream is not opened there again: a rule that was switched off from the start, say, is
-    told what it is now that it wakes somebody. Where alerts are found by key, that is an update."""
+    """What a reopen becomes where the alert never ended at the upstream, as with a rule that was switched off from the
+    start and wakes somebody only now: an update where alerts are found by key."""
     by_key = upstream.dialect.outbound.addressed_by == "key"
     return Operation.UPDATE if by_key and Operation.UPDATE in upstream.dialect.outbound.calls else Operation.REOPEN
 
 
 def _again(upstream: Upstream) -> Operation:
+    """What a reopen becomes where the alert has ended at the upstream."""
     by_key = upstream.dialect.outbound.addressed_by == "key"
     return Operation.REOPEN if by_key and Operation.REOPEN in upstream.dialect.outbound.calls else Operation.CREATE
 
 
 def _with_merged(tx: Tx, command: CommandRow, delivery: DeliveryRow) -> CommandRow:
-    """The command with what earlier commands changed, whose deliveries were merged into this one. What those said that
-    are forgotten by now nobody knows: it says all that the alert says then, rather than less than was asked."""
+    """The command with the changes of earlier ones whose deliveries were merged into this one. If any of these is
+    purged by now, the whole alert counts as changed, rather than less than was asked."""
     if not delivery.merges or command.body.changed is None:
         return command
     found = [tx.command(merged_one) for merged_one in delivery.merges]
@@ -373,7 +377,7 @@ def _with_merged(tx: Tx, command: CommandRow, delivery: DeliveryRow) -> CommandR
 
 
 def _with_muted(command: CommandRow, target: TargetRow) -> CommandRow:
-    """The command with what was changed before in a silence: who has the alert was not told of that."""
+    """The command with the earlier changes that a silence kept back from the upstream."""
     changed = with_muted(target, command.id, command.body.changed)
     if changed == command.body.changed:
         return command
@@ -381,8 +385,8 @@ def _with_muted(command: CommandRow, target: TargetRow) -> CommandRow:
 
 
 def _in_its_terms(tx: Tx, command: CommandRow, delivery: DeliveryRow, upstream: Upstream) -> Operation:
-    """What an update is in this upstream's terms. That was decided when it came, unless the upstream was not in the
-    configuration then: whether it takes a rule that was switched off as an end is known only now."""
+    """What the delivery's operation is in the upstream's terms. For an update that was decided when it came, unless the
+    upstream was not in the configuration then: only now is it known whether switching a rule off ends it there."""
     operation = Operation(delivery.operation)
     first = tx.command(delivery.merges[0]) if delivery.merges else command
     if operation is not Operation.UPDATE or first is None or first.body.before is None or command.body.after is None:
@@ -392,26 +396,26 @@ def _in_its_terms(tx: Tx, command: CommandRow, delivery: DeliveryRow, upstream: 
 
 
 def _is_last(tx: Tx, row: AlertRow, upstream: Upstream) -> bool:
-    """Whether no other alert is open there of what the caller told of together with this one. Decided when the end is
-    sent, by what is accepted: one that is told meanwhile says itself that the group is on."""
+    """Whether no other alert of the group is open that the caller sent together. Decided when the end is sent, by what
+    has been accepted: an alert that is sent meanwhile says itself that the group is open."""
     group = group_of(row, upstream)
     return group is not None and not tx.has_open_kin(row.scope, group, upstream.name, row.id)
 
 
 def _ship(turn: _Turn, command: CommandRow, operation: Operation, takes_over: int | None, *, strict: bool) -> Shipment:
-    """The operation in the upstream's words, or why it cannot be said there."""
+    """The shipment of an operation in the upstream's words; a dead one where the upstream requires what is missing."""
     delivery, row, target, upstream = turn.delivery, turn.row, turn.target, turn.upstream
     asked = (operation, Operation.REOPEN) if operation is Operation.UPDATE else (operation,)
     is_own = (delivery.operation in asked or command.body.after is None) and INSTEAD_OF not in target.seen
-    # an object whose answer was lost is found by its words, so every attempt says the same: its command's own state,
-    # or, where an alert is told as it stands, that of the first attempt
+    # an alert whose answer was lost is looked for by its words, so every attempt says the same: the state that its own
+    # command left or, where the alert's present state is sent, the one of the first attempt
     in_own_words = is_own or delivery.operation == Operation.UPDATE
     present, as_of = command.body.after, None
     if present is None or not in_own_words:
         present, as_of = _as_tried(turn)
     late = _late_note(command.at, turn.now) if operation in TELLING else ""
     body = command.body if is_own else CommandBody(dropped=command.body.dropped)
-    at = row.updated_at if command.body.renews else command.at  # what is told again is told in the same words
+    at = row.updated_at if command.body.renews else command.at  # a renewal is sent in the same words each time
     words = saying(row, target, flatten(present), body, at, late=late)
     try:
         said = translate(words, upstream.destination)
@@ -448,8 +452,8 @@ def _ship(turn: _Turn, command: CommandRow, operation: Operation, takes_over: in
 
 
 def _as_tried(turn: _Turn) -> tuple[Alert, int | None]:
-    """The alert as it stands, or as it stood when the first attempt was made whose answer was lost; and the last
-    command whose state that is."""
+    """The alert's state now, or at this delivery's first attempt whose answer was lost; and the last command of that
+    state."""
     last = _last_command(turn.tx, turn.row.id)
     tried, as_of = turn.target.seen.get(TRIED_WITH, (None, None))
     then = turn.tx.command(as_of) if tried == turn.delivery.id and as_of != last else None

@@ -1,5 +1,5 @@
-"""What is open when a silence begins has been seen by whoever asked for it, and is acknowledged: a part at a time, as
-there may be thousands. What is left to do is in the store, so that a restart forgets none of it.
+"""Acknowledges the alerts that are open when a silence begins, since whoever asked for it has seen them: a batch at a
+time, as there may be thousands. What is left to do is kept in the store, so that a restart forgets none of it.
 
 It must not know any vendor, HTTP, or SQL.
 """
@@ -28,14 +28,14 @@ from gateway.values import millis
 log = structlog.get_logger()
 PREFIX = "quiet "
 AT_ONCE = 200
-"""So many alerts are acknowledged in one round."""
+"""Alerts acknowledged in one round."""
 MOST = 16
-"""So many silences are gone on with in one round, for as long as there is something left of it."""
+"""Silences worked on in one round, as far as `AT_ONCE` allows."""
 
 
 class Owed(Struct, frozen=True, kw_only=True):
-    """What a silence is still to acknowledge: what was open when it was asked for by `request`, `after` the alert of
-    this id. `dialect`, `caller` and `scope` are of whoever asked, `via` as everywhere."""
+    """What a silence has yet to acknowledge: the alerts that were open when it was asked for by `request`, those up to
+    the id `after` being done. `dialect`, `caller` and `scope` are of whoever asked, `via` as everywhere."""
 
     silence: str
     request: int
@@ -48,24 +48,24 @@ class Owed(Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """Under which it is kept: one that is asked for again begins again."""
+        """The name of its note: one for each silence, so that one that is asked for again begins again."""
         return f"{PREFIX}{self.silence}"
 
 
 def owe(tx: Tx, asked: Owed) -> None:
-    """Writes down that a silence has begun."""
+    """Records what a silence has yet to acknowledge."""
     tx.put_note(asked.name, msgspec.to_builtins(asked))
 
 
 def owed(tx: Tx) -> list[Owed]:
-    """What silences are still to acknowledge."""
+    """What silences have yet to acknowledge."""
     return [msgspec.convert(one, Owed) for one in tx.notes(PREFIX, MOST)]
 
 
 async def quieten(
     store: Store, road: Road, dialects: Mapping[str, Dialect], asked: Sequence[Owed], ids: MakeId, now: int
 ) -> set[str]:
-    """Acknowledges what is next, a batch at most; answers the upstreams that have something to send now."""
+    """Acknowledges the next alerts, a batch at most; returns the upstreams that have something to be sent now."""
     left, busy = AT_ONCE, set[str]()
     for one in asked:
         meant = await store.read(
@@ -78,7 +78,7 @@ async def quieten(
                 busy |= came_to
             elif isinstance(came_to, StoreError) or not isinstance(came_to, Exception):
                 raise came_to
-            else:  # one that is poison must not keep the others
+            else:  # one that fails each time must not hold up the others
                 log.error("silence.not_acknowledged", silence=one.silence, alert=alert, reason=str(came_to))
         is_done, left = len(meant) < left, left - len(meant)
         last = meant[-1] if meant else one.after
@@ -89,7 +89,7 @@ async def quieten(
 
 
 def _meant(tx: Tx, asked: Owed, dialects: Mapping[str, Dialect], now: int, limit: int) -> list[int]:
-    """The next alerts that a silence means: none once it is over."""
+    """The ids of the next open alerts that a silence matches; none once it is over."""
     muted, dialect = _holding(tx, asked, now), dialects.get(asked.dialect)
     if muted is None or dialect is None or dialect.muted_by is None:
         return []
@@ -119,7 +119,8 @@ def _acknowledge(
 
 
 def _gone_on(tx: Tx, asked: Owed, after: int | None) -> None:
-    """Writes down how far it has come, unless it was asked for again meanwhile, or it is done: then nothing is left."""
+    """Records up to which alert the work is done, or removes the note when all is (None). A silence that was asked for
+    again meanwhile begins anew instead."""
     if (now := tx.note(asked.name)) is None or now["request"] != asked.request:
         return
     if after is None:

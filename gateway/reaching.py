@@ -1,7 +1,7 @@
-"""How the gateway reaches out to one address: directly or through a proxy, which authorities it trusts beside the usual
+"""How the gateway connects to one address: directly or through a proxy, which authorities it trusts beside the usual
 ones, and which certificate it shows. It must not know what is sent there.
 
-`HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are read here, as what sends the requests does not read them.
+`HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are read here, as the HTTP client in use does not read them.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ LOOK_EVERY = 1.0
 
 
 class Reach:
-    """The way to one address, an upstream's of this name or the heartbeat's. Without anything: what the environment
-    says of proxies, and the usual authorities."""
+    """How to connect to one address: of the upstream of this name, or the heartbeat's. Without settings, the proxies of
+    the environment and the usual authorities are used."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Reach:
 
     @functools.cached_property
     def context(self) -> ssl.SSLContext:
-        """What TLS there is made with; raises `ValueError` where its files cannot be used."""
+        """The TLS context for the address; raises `ValueError` where its files cannot be used."""
         if not self._files:
             return _usual()
         return Following(ssl.PROTOCOL_TLS_CLIENT, self._files, self._own)
@@ -71,7 +71,7 @@ class Reach:
         return context
 
     def look(self) -> None:
-        """Takes up certificates that were replaced, now and then; what cannot be used is said, and changes nothing."""
+        """Loads certificate files that have changed, once in `LOOK_EVERY`; bad ones are logged and change nothing."""
         context = self.context
         if not isinstance(context, Following) or time.monotonic() - self._looked < LOOK_EVERY:
             return
@@ -83,9 +83,9 @@ class Reach:
             log.error("certificates.refused", upstream=self._name, reason=context.fault)
 
     def fingerprint(self) -> bytes:
-        """Changes when the certificates or the proxy's address do; it tells nothing about them."""
+        """A digest that changes when the certificates or the proxy's address do."""
         files = digest(self._files)
-        if files != self._files_then:  # what is tried as they have changed, is tried with what they are now
+        if files != self._files_then:  # a new attempt because of new files is to be made with these: `look` at once
             self._files_then, self._looked = files, -LOOK_EVERY
         return files + (hashlib.sha256(self._proxy.value().encode()).digest() if self._proxy else b"")
 
@@ -125,8 +125,8 @@ def _variable(environ: Mapping[str, str], name: str) -> str:
 
 
 def is_exempt(host: str, port: int | None, no_proxy: str, scheme: str = "https") -> bool:
-    """Whether `NO_PROXY` names this host: `*`, a domain with everything below it, an address, a network, each
-    perhaps with a port."""
+    """Whether `NO_PROXY` names this host: its entries are `*`, a domain with everything below it, an address or a
+    network, each with an optional port."""
     host = host.lower().rstrip(".")
     port = port or {"http": 80, "https": 443}.get(scheme)
     return any(_is_named(host, port, entry.strip().lower()) for entry in no_proxy.split(",") if entry.strip())
@@ -161,7 +161,7 @@ class Proxy:
 
 
 def _proxy(text: str, where: str) -> Proxy:
-    """A proxy by its address, which may hold a password: no error shows it."""
+    """Parses a proxy's address; raises `ValueError`, which does not quote it: it may hold a password."""
     try:
         parts = urlsplit(text)
         is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -184,7 +184,7 @@ def _proxy(text: str, where: str) -> Proxy:
 
 
 class _Written(Protocol):
-    """The settings of a table that reaches out."""
+    """The connection settings of a table of the configuration."""
 
     proxy: str
     ca: str | None
@@ -192,7 +192,7 @@ class _Written(Protocol):
 
 
 def reach(check: Checker, given: _Written, path: str) -> Reach:
-    """The way that a table's settings name; what is wrong with them is said."""
+    """Builds the `Reach` of a table's settings; what is wrong with them is reported to `check`."""
     written = (
         check.struct(PairFile, given.client_cert, f"{path}.client_cert") if given.client_cert is not None else None
     )
@@ -209,7 +209,7 @@ def reach(check: Checker, given: _Written, path: str) -> Reach:
 
 
 def _try(check: Checker, pair: Pair | None, ca: str, path: str) -> None:
-    """Says which of the files cannot be used."""
+    """Loads the files, and reports those that cannot be used."""
     alone = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         if ca:

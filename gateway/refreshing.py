@@ -1,6 +1,6 @@
-"""What a primary of the caller's own dialect shows is brought into the record.
+"""Brings alerts as shown by a primary of the caller's own dialect into the record.
 
-Only what somebody else changed there counts as a change: it is found by comparing with what we would have said.
+Only what somebody else changed there counts as a change: it is found by comparing with what we would have sent.
 Plain functions of a transaction; they know no vendor, HTTP, or SQL.
 """
 
@@ -22,14 +22,14 @@ from gateway.translation import translate
 from gateway.values import from_millis, millis
 
 KEPT_HERE = ("created_at", "updated_at", "acknowledged_at")
-"""Times of the record's own: the upstream's are of what it was told."""
+"""Times that are not taken from the upstream: there they say when the upstream was told."""
 LAST_KNOWN = 16
-"""So many that an upstream knows by one id are looked at first, the newest."""
+"""Alerts that an upstream knows by one id are looked at newest first, this many at first."""
 
 
 class ListQuestion(Struct, frozen=True, kw_only=True):
-    """A list that was asked for: for whom, of which upstream, with the key of which `entry` (what was told with another
-    key may have the same id in another account), and when, in milliseconds."""
+    """A list that an upstream was asked for: for which caller, with the key of which `entry` (an alert sent with
+    another key may have the same id in another account), and when, in milliseconds."""
 
     who: Caller
     upstream: Upstream
@@ -46,8 +46,8 @@ def refresh(
     now: int,
     ids: Mapping[str, str] | None = None,
 ) -> AlertRow:
-    """Lays what the upstream shows over the record; a change that somebody else made there bumps the version. `ids` are
-    further ids that it has for the alert, which is found by them from now on."""
+    """Updates the record with what the upstream shows; a change that somebody else made there increments the version.
+    `ids` are further ids that the upstream has for the alert, by which it is found from now on."""
     target = next((one for one in tx.targets(row.id) if one.upstream == upstream.name), None)
     if target is None or row.is_deleted or _is_newer_one(tx, row, found):
         return row
@@ -88,13 +88,13 @@ def refresh(
 
 
 def _is_newer_one(tx: Tx, row: AlertRow, found: Flat) -> bool:
-    """Whether what is open there is to the record a newer alert of the key: the older one stays over."""
+    """Whether what is open there belongs to a newer alert of the same key in the record: the older one stays ended."""
     comes_back = not row.is_open and found.get("status", "resolved") != "resolved"
     return comes_back and row.key is not None and tx.alert_by_key(row.scope, row.key) is not None
 
 
 def _meant(row: AlertRow, target: TargetRow, upstream: Upstream, flat: Flat) -> Flat:
-    """What our own words for the alert say there."""
+    """The values that the upstream would show if nobody else had changed the alert there."""
     try:
         body = translate(saying(row, target, flat, CommandBody(), row.updated_at), upstream.destination).body
     except Unmet:
@@ -105,7 +105,7 @@ def _meant(row: AlertRow, target: TargetRow, upstream: Upstream, flat: Flat) -> 
 
 
 def forget(tx: Tx, alert: int, upstream: Upstream, now: int) -> None:
-    """The primary has it no more: somebody deleted it there."""
+    """Marks an alert as deleted that somebody deleted at the primary."""
     tx.lock(f"alert {alert}")
     row = tx.alert(alert)
     if row is None:
@@ -121,9 +121,9 @@ def forget(tx: Tx, alert: int, upstream: Upstream, now: int) -> None:
 def take_in(
     tx: Tx, asked: ListQuestion, alerts: Iterable[FoundAlert], ids: Callable[[], int], now: int, *, kept_since: int
 ) -> None:
-    """Merges the upstream's list: refreshes what this scope holds, adopts what nobody holds, leaves the rest out. What
-    is over since before `kept_since` would have been forgotten by now, whoever's it was: nobody can tell any more.
-    What changed here since it was asked for is newer than what it says."""
+    """Merges the upstream's list: refreshes the alerts of this scope, adopts those that no scope has, and ignores the
+    rest. One that ended before `kept_since` may have been any scope's, purged by now: it is not adopted. An alert that
+    changed here since the list was asked for is newer than the list."""
     who, upstream = asked.who, asked.upstream
     in_flight = any(one.upstream == upstream.name for one in tx.waiting())  # it may be ours, not yet recorded
     for found in alerts:
@@ -140,8 +140,8 @@ def take_in(
 
 
 def unlisted(tx: Tx, asked: ListQuestion, listed: Collection[str]) -> list[int]:
-    """What was adopted from an upstream's list, and is in it no more: over, where that list is whole and all that can
-    be asked for, as nobody would ever say so here."""
+    """The open alerts that were adopted from an upstream's list and are in it no more. Where that list is complete, and
+    there is no other way to ask for an alert, they are over: nobody would ever say so here."""
     who, here = asked.who, (asked.upstream.name, asked.entry, False)
     parts = tx.alerts_in_parts(who.scope, AlertFilter(statuses=("firing", "acknowledged")))
     rows = (row for part in parts for row in part)
@@ -155,7 +155,7 @@ def unlisted(tx: Tx, asked: ListQuestion, listed: Collection[str]) -> list[int]:
 
 
 def let_go(tx: Tx, alerts: Iterable[int], asked_at: int) -> None:
-    """Nothing is left of those, unless somebody said something of them since the list was asked for: one that is listed
+    """Removes these alerts, except those that somebody has changed since the list was asked for; one that is listed
     again is adopted again."""
     for alert in alerts:
         tx.lock(f"alert {alert}")
@@ -165,8 +165,8 @@ def let_go(tx: Tx, alerts: Iterable[int], asked_at: int) -> None:
 
 
 def _held(tx: Tx, scope: str, upstream: str, name: str, entry: str) -> AlertRow | None:
-    """The alert of a scope that an upstream knows by this id where it is asked with this key; the newest of several."""
-    for newest in (LAST_KNOWN, None):  # the last is the one nearly always, of an alert that flaps one of thousands
+    """The alert of a scope that an upstream has by this id under this key entry; the newest of several."""
+    for newest in (LAST_KNOWN, None):  # nearly always it is the last; an alert that flaps has thousands of them
         for row in tx.alerts_by_party(scope, name, upstream, newest=newest):
             lanes = [target.lane for target in tx.targets(row.id) if target.upstream == upstream]
             if any(key_entry(one) == entry for one in lanes):
@@ -175,26 +175,27 @@ def _held(tx: Tx, scope: str, upstream: str, name: str, entry: str) -> AlertRow 
 
 
 def _is_the_one_now(tx: Tx, row: AlertRow, upstream: Upstream, found: FoundAlert) -> bool:
-    """Whether it is what the alert is there by now: one that was closed there, and made again, is there twice."""
+    """Whether what was found is the alert's current one at the upstream: one that was closed and made again is there
+    twice."""
     known = [target for target in tx.targets(row.id) if target.upstream == upstream.name]
     return [one.ids.get("id") for one in known if not is_anothers(one, upstream)] == [found.id]
 
 
 def _was_anybodys(found: FoundAlert, kept_since: int) -> bool:
-    """Whether what nobody is known to have may be what was forgotten of somebody: it is over since long ago, or it is
-    what is left of another dialect's alert where only switching a rule off ends one."""
+    """Whether an alert that no scope has may be one of a scope that was purged: it ended long ago, or it is a rule that
+    a gateway made for another dialect's alert and switched off to end it."""
     is_off = found.carries and found.flat.get("enabled") is False
     return is_off or _is_long_over(found.flat, kept_since)
 
 
 def _is_long_over(flat: Flat, before: int) -> bool:
-    """Whether an alert is over, and all that is said of it was before a time."""
+    """Whether an alert is over, and all of its times are before this one."""
     times = [millis(at) for path in ("created_at", "updated_at", "resolved_at") if (at := flat.get(path))]
     return flat.get("status") == "resolved" and bool(times) and max(times) < before
 
 
 def _adopt(tx: Tx, asked: ListQuestion, found: FoundAlert, alert: int, now: int) -> None:
-    """An alert that was there before the gateway: it belongs to the scope that asked, from now on."""
+    """Records an alert that was at the upstream before the gateway: from now on it belongs to the scope that asked."""
     who, upstream = asked.who, asked.upstream
     flat = in_order({"kind": who.dialect.kind, "status": "firing", "created_at": from_millis(now), **found.flat})
     flat.setdefault("updated_at", flat["created_at"])
@@ -202,7 +203,7 @@ def _adopt(tx: Tx, asked: ListQuestion, found: FoundAlert, alert: int, now: int)
     if name is not None and tx.alert_by_name(who.scope, name):
         name = None
     created = int(flat["created_at"].timestamp() * 1000)
-    is_free = tx.alert_by_id(who.scope, found.id) is None  # what is shown already stays one alert's own
+    is_free = tx.alert_by_id(who.scope, found.id) is None  # an id that is in use already stays with its alert
     tx.insert_alert(
         AlertRow(
             id=alert,

@@ -17,7 +17,7 @@ from gateway.errors import Problem, ProblemKind
 
 
 class _Found(Mapping[str, Dialect]):
-    """The dialects of these names, each imported when it is first asked for: whoever serves two has no use for ten."""
+    """The dialects of these names, each imported at first use: a gateway that serves two need not load ten."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._declared: dict[str, Dialect | None] = dict.fromkeys(names)

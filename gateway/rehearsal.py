@@ -30,15 +30,15 @@ from gateway.wire import Wire, names
 
 @dataclass(frozen=True)
 class Rehearsed:
-    """The requests that an upstream would be sent, secrets masked, and the fate of each field; `words` is the alert in
-    its words, in whatever shape the requests have it."""
+    """The requests that an upstream would be sent, secrets masked, and the fate of each field; `words` is the whole
+    alert as the upstream's rows write it, which the requests may have in another shape."""
 
     requests: tuple[Request, ...]
     report: tuple[Fate, ...]
     words: Wire = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """In the form that `translate` prints."""
+        """The form that `translate` prints."""
         return {
             "requests": [
                 {
@@ -54,7 +54,7 @@ class Rehearsed:
 
 
 def bare_upstream(dialect: Dialect) -> Upstream:
-    """An upstream of a dialect as it is without any configuration."""
+    """An upstream of a dialect with no settings of its own."""
     return Upstream(
         name=dialect.name,
         destination=Destination(name=dialect.name, dialect=dialect, mapping=dialect.mapping),
@@ -65,7 +65,8 @@ def bare_upstream(dialect: Dialect) -> Upstream:
 
 
 def command_in(dialect: Dialect, operation: Operation, body: Any) -> Command:
-    """The command that a request body is in a dialect; raises `Problem`."""
+    """Reads a request body as a command for this operation, by the first of the dialect's routes that takes it; raises
+    `Problem` where none does."""
     problem: Problem | None = None
     refused: Route | None = None
     for route in dialect.routes:
@@ -88,14 +89,14 @@ def command_in(dialect: Dialect, operation: Operation, body: Any) -> Command:
 
 
 def _says_more(body: Any, refused: Route, other: Route) -> bool:
-    """Whether a body has fields that only the route which refused it knows: then it is no request of another one."""
+    """Whether a body has fields that only the route which refused it knows: then it is not meant for the other."""
     if not isinstance(body, Mapping):
         return False
     return bool(body.keys() & (_fields(refused) - _fields(other)))
 
 
 def _fields(route: Route) -> frozenset[str]:
-    """The fields at the top of what a route takes, where that is an object."""
+    """The top-level fields of the body that a route takes, where that is an object."""
     return names(route.body) if isinstance(route.body, type) and issubclass(route.body, Struct) else frozenset()
 
 
@@ -115,8 +116,8 @@ def rehearse(
     replaced: Flat | None = None,
     route: str = "",
 ) -> Rehearsed:
-    """What an upstream would be sent for a command; raises `Problem` where it cannot take it. `replaced` is what the
-    route of this name sets."""
+    """What an upstream would be sent for a command; raises `Problem` where the upstream cannot take it. `replaced` is
+    what the route of this name sets."""
     operation = Operation(asked.operation)
     sent, fates = what_to_send(upstream, operation)
     if sent is None:
@@ -152,7 +153,7 @@ def rehearse(
 
 
 def _as_said(asked: Command, origin: Dialect, upstream: Upstream, caller: str, replaced: Flat, route: str) -> Saying:
-    """The alert as far as the command tells it, on its way to the upstream."""
+    """The alert, as far as the command describes it, on its way to the upstream."""
     by_key = upstream.dialect.outbound.addressed_by == "key"
     key = asked.ref.key if asked.ref and asked.ref.key else asked.patch.get("dedup_key") or "{key}"
     flat = restore({**{hint.path: hint.value for hint in asked.hints}, **asked.patch}, asked.carried)

@@ -1,4 +1,4 @@
-"""Asking a running gateway over HTTP at its operators' address, so that no second runtime is needed beside it.
+"""A client for a running gateway's operators' address, so that no second runtime is needed beside it.
 
 It must not know what is asked for.
 """
@@ -18,7 +18,7 @@ PATIENCE = 120.0
 
 
 class Remote:
-    """The gateway whose operators' address is `url`. The way there is always direct: a proxy is for upstreams."""
+    """The gateway whose operators' address is `url`. It is reached directly: proxies are for upstreams."""
 
     def __init__(self, url: str, token: Secret | None = None, ca: str | None = None) -> None:
         self._url = url.rstrip("/")
@@ -26,12 +26,12 @@ class Remote:
         self._ca = ca
 
     def get(self, path: str, **asked: Any) -> Any:
-        """Looks at something; raises `NotAsAsked` with what the gateway says, or why it cannot be asked."""
+        """Sends a GET request; raises `NotAsAsked` with what the gateway says, or why it cannot be reached."""
         given = {name: storable(str(value)) for name, value in asked.items() if value is not None}
         return self._ask("GET", path, params=given)
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """Has something done; raises `NotAsAsked`, likewise."""
+        """Sends a POST request; raises `NotAsAsked`, likewise."""
         given = {name: storable(value) if isinstance(value, str) else value for name, value in body.items()}
         return self._ask("POST", path, json=given)
 
@@ -48,7 +48,7 @@ class Remote:
             found = None
         if answer.status_code == 401:
             raise NotAsAsked(f"{self._url} wants its token, or another one: --token env:NAME")
-        if "alert-gateway-id" in answer.headers:  # only callers are told whose answer it is
+        if "alert-gateway-id" in answer.headers:  # only answers to callers have this header
             raise NotAsAsked(f"{self._url} is where callers are served: is it the admin address, and without a path?")
         if not answer.is_success or not isinstance(found, dict):
             said = found.get("message") if isinstance(found, dict) else None
@@ -57,7 +57,7 @@ class Remote:
         return found
 
     def _trusted(self) -> ssl.SSLContext | bool:
-        """Who vouches for the gateway's certificate; nothing is read for a plain address."""
+        """The context that verifies the gateway's certificate; nothing is loaded for an `http:` address."""
         if not self._url.startswith("https:"):
             return False
         context = httpx.create_ssl_context()

@@ -1,6 +1,6 @@
-"""Other words for a vendor's severities, as an upstream's configuration may give them.
+"""Replaces a vendor's words for severities by those that an upstream's configuration gives.
 
-It must not know any vendor: the row of the severity says itself how it is made with another scale.
+It must not know any vendor: the severity's row itself knows how it is made with another scale.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gateway.values import Scale
 
 
 def with_scale(mapping: Mapping, out: Sequence[Any] | None, read: Map[str, int]) -> Mapping:
-    """The same rows with other words for severities: eight words, and the codes of words that are read.
+    """The same rows with another severity scale: `out` has the words for the eight codes, `read` the codes of words.
 
     Raises `ValueError` where the vendor has no severity, or the words do not keep their order.
     """
@@ -38,7 +38,7 @@ def with_scale(mapping: Mapping, out: Sequence[Any] | None, read: Map[str, int])
 
 
 def _rescaled(old: Row, scale: Scale, words: tuple[Any, ...]) -> Row:
-    """The row of a severity with another scale."""
+    """The row of the severity with another scale."""
     if old.rescale:
         return old.rescale(scale)
     scaled = row(old.wires[0], old.paths[0], scale, side=old.side, derived=old.derived)
@@ -47,7 +47,7 @@ def _rescaled(old: Row, scale: Scale, words: tuple[Any, ...]) -> Row:
 
 
 def _in_words(old: Row, words: tuple[Any, ...]) -> Fallback:
-    """The documented fallback of a severity, in the words that were put in the place of the vendor's own."""
+    """The documented fallback of the severity, in the words that replace the vendor's own."""
 
     def supply(flat: Flat, writing: Writing) -> Sequence[Any] | None:
         found = old.fallback(flat, writing) if old.fallback else None

@@ -1,8 +1,8 @@
 """The road of a command, first half: from what a caller asked to what is committed.
 
-`Road.accept` is a plain function of a transaction. It finds the alert, lays the command over it, chooses upstreams,
-finds out what each of them cannot hold, and writes the alert, its ids and its deliveries together. What a caller
-is refused is raised as a `Problem` before anything is written. It must not know any vendor, HTTP, or SQL.
+`Road.accept` is a plain function of a transaction. It finds the alert, applies the command to it, chooses upstreams,
+finds out what each of them cannot hold, and writes the alert, its ids and its deliveries together. A refusal is raised
+as a `Problem` before anything is written. It must not know any vendor, HTTP, or SQL.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from gateway.wire import Wire, merged
 STANDS = (Operation.CREATE, Operation.REOPEN, *ENDING)
 """Operations that say whether an alert is on or over."""
 ANY_ID = 1 << 62
-"""No alert's id is as large."""
+"""Larger than the id of any alert."""
 
 
 class Road:
     """Accepts commands under one configuration. `ids` makes new ids, `invent` keys that cannot be guessed; `name` is
-    this gateway's own, by which it knows what it has forwarded itself."""
+    this gateway's own, by which it recognises commands that it has forwarded itself."""
 
     def __init__(
         self,
@@ -76,21 +76,21 @@ class Road:
         operation: Operation = Operation.RESOLVE,
         why: str = "its sender said nothing of it any more",
     ) -> Accepted:
-        """Resolves an alert of which its sender says nothing any more, in the sender's name; or deletes it."""
+        """Resolves (or deletes) an alert that its sender no longer repeats, in the sender's name."""
         asked = Command(operation=operation, ref=Ref(id=row.shown), comment=why)
         caller = Caller(dialect, row.caller, row.scope)
         return self.change(tx, Order(asked=asked, caller=caller, request=command, command=command, now=now), row)
 
     def _find(self, tx: Tx, asked: Command, caller: Caller) -> AlertRow | None:
-        """The alert that is meant, kept to this transaction: what another replica changes in it comes before or
-        after, and so does its opening under the same key."""
+        """The alert that is meant, locked with its key: what another replica does to it, or opens under the same key,
+        comes before or after this transaction."""
         key = asked.patch.get("dedup_key") if asked.ref is None else asked.ref.key
         key = caller.dialect.same_key(key) if key else None
         if key is not None:
             tx.lock(f"key {caller.scope} {key}")
         found = self._found(tx, asked, caller, key)
         if found is not None and found.key is not None and asked.operation is Operation.REOPEN:
-            tx.lock(f"key {found.scope} {found.key}")  # which somebody may be about to open anew
+            tx.lock(f"key {found.scope} {found.key}")  # under which somebody may be about to open a new alert
         while found is not None and tx.lock(f"alert {found.id}"):
             again = self._found(tx, asked, caller, key)
             if again is None or again.id == found.id:
@@ -139,7 +139,7 @@ class Road:
         return accepted
 
     def _opened(self, asked: Command, dialect: Dialect, now: int) -> Flat:
-        """What an alert says when it is new."""
+        """The state of a new alert."""
         flat = self._restored({**{hint.path: hint.value for hint in asked.hints}, **asked.patch}, asked, dialect)
         flat = in_order({"kind": dialect.kind, **flat, "status": "firing", "created_at": from_millis(now)})
         flat["updated_at"] = flat["created_at"]
@@ -148,8 +148,8 @@ class Road:
         return flat
 
     def _named(self, tx: Tx, flat: Flat, caller: Caller, via: Via) -> str | None:
-        """The name that is this alert's alone from here on, where the vendor has such. What comes back has the name of
-        what went out."""
+        """The unique name that the alert takes, locked, where the vendor has such names; raises `Problem` if another
+        has it. An echo of our own command takes none: its name is that of the alert it was sent for."""
         if not (caller.dialect.unique_names and flat.get("summary")) or self._outbox.has_seen(via):
             return None
         name = str(flat["summary"])
@@ -180,7 +180,7 @@ class Road:
         )
 
     def _restored(self, flat: Flat, asked: Command, dialect: Dialect) -> Flat:
-        """What travelled in the vendor's free-form container is put back, unless we stand in for the vendor."""
+        """Restores what was carried in the vendor's free-form container, unless we stand in for the vendor."""
         if self._config.restores or asked.carried is None:
             return restore(flat, asked.carried)
         return dialect.mapping.held(flat, asked.carried)
@@ -197,25 +197,25 @@ class Road:
         return chosen
 
     def _thrown_away(self, caller: Caller, flat: Flat) -> dict[str, str]:
-        """The routes that lead nowhere, and why they took it: that is what somebody will ask about."""
+        """The routes that took an alert which goes nowhere, and why they did, for those who ask where it went."""
         took = taking(self._config.routes, caller.dialect.name, caller.name, flat)
         return {route.name: route.why for route in took}
 
     def _words(self, asked: Command, chosen: tuple[Choice, ...], dialect: Dialect) -> Wire | None:
-        """The caller's own words are kept only where an upstream speaks its dialect."""
+        """The caller's own words, kept only where an upstream speaks its dialect."""
         akin = any(self._config.upstreams[choice.upstream].dialect.name == dialect.name for choice in chosen)
         return dict(asked.verbatim) if akin else None
 
     # --- an alert that is there ------------------------------------------------------------------------
 
     def change(self, tx: Tx, order: Order, row: AlertRow, *, anew: bool = False) -> Accepted:
-        """Lays a command over an alert that is there, and kept to this transaction; raises `Problem` where it is
+        """Applies a command to an alert that is there, and locked by this transaction; raises `Problem` where it is
         refused."""
         asked, caller = order.asked, order.caller
         _must_be_current(asked, row)
         before, has_seen = flatten(row.body), self._outbox.has_seen(order.via)
         patch = without_implied(resolve_hints(before, asked), before, caller.dialect)
-        if has_seen:  # an echo prolongs nothing: what renews itself would never end
+        if has_seen:  # an echo must not prolong an alert: it would renew itself for ever
             patch.pop("ends_at", None)
         after, changed = lay_over(before, patch)
         changed = tuple(path for path in changed if path not in SERVER_OWNED)
@@ -241,12 +241,12 @@ class Road:
         return self._write_down(step, before)
 
     def _is_told(self, tx: Tx, row: AlertRow) -> bool:
-        """Whether every upstream that is there was told of an alert and of what it says by now, or is about to be."""
+        """Whether every configured upstream of the alert was told, or is about to be told, all that it says by now."""
         there = [target for target in tx.targets(row.id) if target.upstream in self._config.upstreams]
         return all(target.state != "absent" and OWED not in target.seen for target in there)
 
     def _write_down(self, step: Step, before: Flat) -> Accepted:
-        """What a command changed in an alert, told and recorded."""
+        """Writes what a command changed in an alert, its deliveries, and the command."""
         row, after = step.row, step.flat
         stamp(after, step.operation, step.now)
         body = CommandBody(
@@ -268,8 +268,8 @@ class Road:
         return step.accepted
 
     def _tell_anew(self, tx: Tx, order: Order, row: AlertRow) -> Accepted:
-        """An alert that goes on once the silence is over that acknowledged it: nobody looks at it, and no vendor wakes
-        anybody for what is acknowledged there. It is ended and opened again, which wakes at all of them."""
+        """Resolves and reopens an alert that goes on after the silence that acknowledged it: nobody looks at it, and no
+        vendor wakes anybody for what is acknowledged there, but all of them do for this."""
         why = f"silence {_silenced_by(tx, row)} is over, and it goes on: it is told anew"
         over = Command(operation=Operation.RESOLVE, ref=Ref(id=row.shown), comment=why)
         ended = self.change(tx, structs.replace(order, asked=over), row, anew=True)
@@ -280,7 +280,7 @@ class Road:
         return accepted
 
     def _tell(self, step: Step, before: Flat) -> None:
-        """Every upstream that has the alert, and those that it gets now that it says something else."""
+        """Makes the deliveries to every upstream that has the alert, and to those that its new content adds."""
         targets = step.tx.targets(step.row.id)
         targets += self._targets.widened(step, targets)
         step.accepted.primary = next((one.upstream for one in targets if one.upstream in self._config.upstreams), None)
@@ -297,8 +297,8 @@ class Road:
     # --- no alert at all -------------------------------------------------------------------------------
 
     def _without_alert(self, tx: Tx, order: Order) -> Accepted:
-        """A command for a key that is not open here: it may have been opened before the gateway stood here, so
-        those upstreams that find alerts by key are told, as far as there is anything that they can be told."""
+        """Accepts a command for a key that is not open here: it may have been opened before the gateway was put here,
+        so upstreams that find alerts by key are told what can be told of an alert that is not known."""
         asked, caller = order.asked, order.caller
         assert asked.ref
         accepted = Accepted(command=order.command, alert=None)
@@ -320,8 +320,8 @@ class Road:
         return accepted
 
     def _blind(self, tx: Tx, order: Order, choice: Choice) -> DeliveryRow | None:
-        """What an upstream is told of an alert of which only the key is known; nothing where there is nothing to tell,
-        or where another scope's alert stands on the lane: that is not this caller's to end."""
+        """The delivery to an upstream for an alert of which only the key is known; None where there is nothing to tell,
+        or where another scope's alert has the lane: that is not this caller's to end."""
         asked, caller = order.asked, order.caller
         upstream = self._config.upstreams[choice.upstream]
         key = asked.ref.key if asked.ref else None
@@ -349,7 +349,7 @@ class Road:
 
 
 def _command(order: Order, operation: Operation, alert: AlertRow | None, body: CommandBody, fanout: int) -> CommandRow:
-    """An order as the record keeps it."""
+    """The row of a command."""
     return CommandRow(
         id=order.command,
         request=order.request,
@@ -365,7 +365,7 @@ def _command(order: Order, operation: Operation, alert: AlertRow | None, body: C
 
 
 def _record(step: Step, body: CommandBody) -> None:
-    """Writes down what was asked, and what it came to."""
+    """Records the command, with the routes it took and its fan-out."""
     body.routes = step.accepted.routes
     body.asked = step.asked.operation if step.asked.operation is not step.operation else ""
     body.silence = step.asked.silence
@@ -373,7 +373,7 @@ def _record(step: Step, body: CommandBody) -> None:
 
 
 def _lay(step: Step, row: AlertRow, after: Flat) -> None:
-    """Puts the changed state into the row, as far as keys and names allow."""
+    """Puts the changed state into the row; raises `Problem` where another alert has its key or name."""
     tx, operation = step.tx, step.operation
     if row.name is not None and after.get("summary") and row.name != after["summary"]:
         row.name = str(after["summary"])
@@ -397,16 +397,16 @@ def _lay(step: Step, row: AlertRow, after: Flat) -> None:
 
 
 def _must_be_current(asked: Command, row: AlertRow) -> None:
-    """Raises `Problem` where the caller believes another version to be current."""
+    """Raises `Problem` where the caller expects another version to be current."""
     if asked.version is not None and asked.version != row.version:
         text = f"Conflict version: {asked.version} is not the current version {row.version}"
         raise Problem(ProblemKind.CONFLICT, text, field="version")
 
 
 def _as_told(tx: Tx, row: AlertRow, before: Flat, meant: Operation, asked: Operation) -> Operation:
-    """An update in the light of what we told last. A read may have found at the primary that the alert is over, or open
-    again: that changed the record, and the other upstreams have not heard of it."""
-    if meant is not Operation.UPDATE or "resolved_at" not in before:  # it never was over: nearly all
+    """What to tell upstreams for an update, given what they were told last. A read may have found at the primary that
+    the alert is over, or open again: that changed the record, but the other upstreams have not heard of it."""
+    if meant is not Operation.UPDATE or "resolved_at" not in before:  # it never was over, like nearly all
         return meant
     if row.status == "resolved":
         return asked if asked is Operation.RESOLVE and _told_last(tx, row) not in (None, *ENDING) else meant
@@ -414,19 +414,19 @@ def _as_told(tx: Tx, row: AlertRow, before: Flat, meant: Operation, asked: Opera
 
 
 def _is_silence_over(tx: Tx, row: AlertRow) -> bool:
-    """Whether an alert that is muted no more stands acknowledged by a silence alone."""
+    """Whether an alert that is muted no more is acknowledged only because a silence did so."""
     return row.status == "acknowledged" and bool(_silenced_by(tx, row))
 
 
 def _silenced_by(tx: Tx, row: AlertRow) -> str:
-    """The silence that acknowledged an alert last; nothing where somebody did."""
+    """The id of the silence that acknowledged an alert last; empty where a caller did."""
     acknowledge = Operation.ACKNOWLEDGE
     said = (one for one in newest_first(tx, row.id) if acknowledge in (one.operation, one.body.asked))
     return next((one.body.silence for one in said if one.refused is None), "")
 
 
 def _still_to_end(tx: Tx, asked: Command, caller: Caller, key: str) -> AlertRow | None:
-    """The last alert of a key whose end is asked for, where it is only a read that found it over."""
+    """For a resolve, the last alert of the key where only a read found it over, so that others are yet to be told."""
     if asked.operation is not Operation.RESOLVE:
         return None
     row = tx.last_alert_by_key(caller.scope, key, ANY_ID)
@@ -435,8 +435,9 @@ def _still_to_end(tx: Tx, asked: Command, caller: Caller, key: str) -> AlertRow 
 
 
 def _told_last(tx: Tx, row: AlertRow) -> str | None:
-    """The last of what was said of where an alert stands; None where only one upstream has it. What is forgotten by
-    now, or was said by the list that brought the alert in, is that it was on: what has ended is forgotten itself."""
+    """The last operation of `STANDS` that was told of an alert; None where only one upstream has it. Where none is
+    recorded (purged by now, or the alert came in with a list) it was opened: an alert that has ended is purged itself.
+    """
     if len(tx.targets(row.id)) < 2:
         return None
     said = (one.operation for one in newest_first(tx, row.id) if one.refused is None and one.operation in STANDS)
@@ -444,12 +445,12 @@ def _told_last(tx: Tx, row: AlertRow) -> str | None:
 
 
 def _end_of(flat: Flat) -> int | None:
-    """When an alert is over unless its sender says again that it is not, where he says so."""
+    """When an alert lapses unless its sender repeats it, in milliseconds; None where the sender gives no time."""
     return millis(flat["ends_at"]) if flat.get("ends_at") else None
 
 
 def _muted(tx: Tx, caller: Caller, flat: Flat, now: int) -> str:
-    """The id of what asks that nothing be told of this alert now; nothing where it is to be told."""
+    """The id of a silence that mutes this alert now; empty where there is none."""
     if caller.dialect.muted_by is None:
         return ""
     found = muting(tx, caller.scope, flat, caller.dialect.muted_by, now)
@@ -457,20 +458,20 @@ def _muted(tx: Tx, caller: Caller, flat: Flat, now: int) -> str:
 
 
 def _prolong(tx: Tx, row: AlertRow, after: Flat, command: int) -> Accepted:
-    """A sender that says again what is known has said until when it holds, and nothing else."""
+    """Moves the time at which an alert lapses: that is all that a repeat of what is known changes."""
     row.body, row.ends_at = unflatten(after), _end_of(after)
     tx.update_alert(row)
     return Accepted(command=command, alert=row)
 
 
 def _has_ended(tx: Tx, caller: Caller, key: str, before: int) -> bool:
-    """Whether the end of the last alert of this key is known: some senders go on telling it for a while."""
+    """Whether the key had an alert that has ended: some senders go on telling the end for a while."""
     return tx.last_alert_by_key(caller.scope, caller.dialect.same_key(key), before) is not None
 
 
 def _can_be_told(upstream: Upstream, asked: Command, caller: Caller) -> bool:
-    """Whether an upstream can be told of an alert of which only the key is known: what an alert is can only be said
-    in the caller's own words then, and where nothing is made of the key, its end too."""
+    """Whether an upstream can be told of an alert of which only the key is known. What the alert is can be said only in
+    the caller's own words then; and so can its end where the upstream makes nothing of keys."""
     outbound = upstream.dialect.outbound
     if outbound.addressed_by != "key" or asked.operation not in outbound.calls:
         return False

@@ -74,8 +74,8 @@ def _compare(found: Any, operator: str, bound: float) -> bool:
 
 @dataclass(frozen=True)
 class Hop:
-    """One upstream of a route, and what is set on the way there: plain values, and what is looked up. `key` is the
-    lookup of the key itself, at a vendor that knows no other routing key."""
+    """One upstream of a route, and what the route sets for it: plain values and lookups. `key` looks up the credential
+    itself, at a vendor that has no other routing key."""
 
     upstream: str
     replaced: Flat = field(default_factory=dict)
@@ -84,11 +84,11 @@ class Hop:
 
     @property
     def all_lookups(self) -> tuple[Lookup, ...]:
-        """What is looked up on the way there, the key among it."""
+        """All lookups, that of the key included."""
         return (*self.lookups, self.key) if self.key else self.lookups
 
     def sets(self, facts: Mapping[str, Any]) -> tuple[Flat, str, str]:
-        """What is set for an alert, the entry of its routing key, and that of its key, where a table names them."""
+        """The values set for an alert, the table entry of its routing key, and that of its key, empty where none is."""
         if not self.lookups and self.key is None:
             return self.replaced, "", ""
         values, to = dict(self.replaced), ""
@@ -101,7 +101,7 @@ class Hop:
         return values, to, self.key_entry(facts)
 
     def key_entry(self, facts: Mapping[str, Any]) -> str:
-        """The entry of the key that this route chooses, where it does."""
+        """The entry of the key that this route chooses, or an empty text."""
         if self.key is None:
             return ""
         entry, value = self.key.pick(facts)
@@ -110,8 +110,8 @@ class Hop:
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """A route: who it is for, which conditions all hold, and where it leads; `because` explains an empty `to`. What
-    nobody there has taken `after` so many seconds goes to the `fallback` too."""
+    """A route: whose alerts it takes, the conditions that must all hold, and where it leads; `because` explains an
+    empty `to`. What none of these upstreams has taken `after` that many seconds goes to the `fallback` too."""
 
     name: str
     from_: tuple[str, ...]
@@ -128,17 +128,17 @@ class Route:
 
     @property
     def hops(self) -> tuple[Hop, ...]:
-        """Everywhere it may lead: at once, or where nobody there has taken it."""
+        """All upstreams it may lead to, fallbacks included."""
         return (*self.to, *self.fallback)
 
     @property
     def throws_away(self) -> bool:
-        """Whether nobody is ever told of what it takes."""
+        """Whether what it takes goes to no upstream."""
         return not self.hops
 
     @cached_property
     def why(self) -> str:
-        """Why it took whatever it took, for people."""
+        """Why it takes what it takes, for people."""
         held = [f"from {', '.join(self.from_)}"] if self.from_ else []
         held += [f"{matcher} holds" for matcher in self.when]
         thrown = [f"thrown away: {self.because}"] if self.throws_away else []
@@ -147,10 +147,10 @@ class Route:
 
 @dataclass(frozen=True)
 class Choice:
-    """An upstream that was chosen, by which route, and what that route sets; `after` so many seconds at the earliest
-    where it is a fallback, `instead_of` the upstreams of each route that it stands by for, and `afters` for how long
-    it does. `to` is the entry of a routing key that
-    was looked up, `key` that of the key itself; `why` is for people."""
+    """An upstream that was chosen, by which route, and what that route sets. Of a fallback, `after` is the seconds
+    until its turn at the earliest, `instead_of` the upstreams of each route that it stands by for, and `afters` the
+    seconds that it does so for each. `to` is the table entry of a routing key that was looked up, `key` that of the
+    key itself; `why` is for people."""
 
     upstream: str
     route: str
@@ -164,7 +164,7 @@ class Choice:
 
 
 def choice_of(hop: Hop, route: str, facts: Mapping[str, Any], after: float | None = None, why: str = "") -> Choice:
-    """One upstream of a route, as it is chosen for an alert."""
+    """The choice of one upstream of a route for an alert."""
     replaced, to, key = hop.sets(facts)
     return Choice(hop.upstream, route, replaced, after, to, key, why=why)
 
@@ -176,7 +176,7 @@ def taking(routes: Sequence[Route], dialect: str, caller: str, alert: Flat | Non
 
 
 def _facts(dialect: str, caller: str, alert: Flat | None) -> Flat:
-    """What routes look at: the alert, and who sent it."""
+    """What conditions are matched against: the alert, and who sent it."""
     return {**(alert or {}), "caller": caller, "dialect": dialect}
 
 
@@ -194,9 +194,9 @@ def _taking(routes: Sequence[Route], facts: Flat, *, is_known: bool) -> Iterator
 def choose(routes: Sequence[Route], dialect: str, caller: str, alert: Flat | None) -> tuple[Choice, ...] | None:
     """The upstreams for an alert, the primary first; None where no route matches.
 
-    The first matching route wins unless it says `continue`. Without an alert only the sender decides, and no fallback
-    is among them. Fallbacks come last; an upstream that is told at once is nobody's fallback, and one that several
-    routes fall back to is that of each of them.
+    The first matching route wins unless it says `continue`. Without an alert only the sender decides, and fallbacks are
+    left out. Fallbacks come last; an upstream that is told at once is nobody's fallback, and one that several routes
+    fall back to stands by for each of them.
     """
     facts = _facts(dialect, caller, alert)
     chosen: dict[str, Choice] = {}

@@ -21,7 +21,7 @@ Side = Literal["both", "request", "reply"]
 
 
 class Unmet(Exception):
-    """A target requires what the alert does not have. `path` is the canonical field that would satisfy it."""
+    """A target requires a value that the alert does not have. `path` is the canonical field that would satisfy it."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
@@ -29,9 +29,9 @@ class Unmet(Exception):
 
 
 class Hint(Struct, frozen=True):
-    """A second, coarser voice on a field: take `value` unless the record holds one of `unless` already.
+    """A second, coarser value for a field, from a derived row: it is taken unless the record has one of `unless`.
 
-    It speaks only where the principal voice of the same field is silent or repeats what the record holds.
+    It counts only where the principal row of the same field has no value, or repeats what the record has.
     """
 
     path: str
@@ -40,8 +40,8 @@ class Hint(Struct, frozen=True):
 
 
 class Writing(Struct, frozen=True, kw_only=True):
-    """What may be known while an alert is written: the upstream's defaults and metrics, the caller and its
-    dialect, the gateway's own id. `filled` collects, by canonical path, why a value was supplied."""
+    """What rows may know while they write an alert: the upstream's defaults and metrics, the caller and its dialect
+    (`origin`). `filled` collects, by canonical path, why a value was supplied."""
 
     defaults: Map[str, Any] = msgspec.field(default_factory=dict)
     metrics: Map[str, str] = msgspec.field(default_factory=dict)
@@ -52,7 +52,7 @@ class Writing(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class OneRead:
-    """Reads one wire value by a codec; `None` passes through as it is."""
+    """Reads one wire value with a codec; `None` passes through as it is."""
 
     codec: Codec
 
@@ -62,7 +62,7 @@ class OneRead:
 
 @dataclass(frozen=True)
 class OneWrite:
-    """Writes one canonical value by a codec; `None` passes through as it is."""
+    """Writes one canonical value with a codec; `None` passes through as it is."""
 
     codec: Codec
 
@@ -71,18 +71,18 @@ class OneWrite:
 
 
 Fallback = Callable[[Flat, Writing], Sequence[Any] | None]
-"""The vendor's documented way out where a required field has no value: the wire values of the row, or None."""
+"""The vendor's documented substitute where a required field has no value: the wire values of the row, or None."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Wire leaves and canonical paths that say the same; made by `row` or `joint`.
+    """Wire leaves and canonical paths that correspond; made by `row` or `joint`.
 
-    `read` takes the values of `wires` and gives those of `paths`, `write` the other way round; `UNSET` marks what
-    is absent on both sides. A `reply` row is set by the server, a `request` row never shown. A `derived` row is
-    another voice of a path that has a principal row. `fit` makes a wire value acceptable to the vendor, `rescale` gives
-    the same row with other words for severities, where they are not all that it says. `homes` names the leaves
-    in which a path may stand, the likeliest first, where that is not the one in its place.
+    `read` takes the values of `wires` and returns those of `paths`, `write` the other way round; `UNSET` marks what
+    is absent on both sides. A `reply` row is set by the server, a `request` row never shown. A `derived` row gives a
+    second value for a path that has a principal row, as a `Hint`. `fit` makes a wire value acceptable to the vendor,
+    `rescale` returns the same row with another severity scale, where the row has more than a severity. `homes` names
+    the leaves that may hold a path, the likeliest first, where that is not the leaf at the same position.
     """
 
     wires: tuple[str, ...]
@@ -100,12 +100,12 @@ class Row:
     why: str = ""
 
     def fitted(self, value: Any) -> Any:
-        """A wire value within the vendor's limits; what was cleared stays so."""
+        """A wire value made to fit the vendor's limits; `None` stays `None`."""
         return value if self.fit is None or value is None else self.fit(value)
 
     @property
     def codec(self) -> Codec | None:
-        """The codec of a row that is made of nothing else."""
+        """The codec of a row that only converts one value with it; else None."""
         if isinstance(self.read, OneRead) and isinstance(self.write, OneWrite) and self.read.codec is self.write.codec:
             return self.read.codec
         return None
@@ -113,7 +113,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Extension:
-    """A wire field of this vendor alone: kept verbatim under its dialect's name. `reply`: set by the server."""
+    """A wire field that only this vendor has, kept verbatim under its dialect's name. `side` as of a `Row`."""
 
     wire: str
     side: Side = "both"
@@ -176,9 +176,9 @@ def joint(
     homes: Map[str, tuple[str, ...]] | None = None,
     why: str = "",
 ) -> Row:
-    """Several leaves that only make sense together, converted by a named pair of functions.
+    """Several leaves that only make sense together, converted by a pair of functions.
 
-    `read(*wire values)` gives a value for each path; `write(writing, *canonical values)` one for each leaf. A
+    `read(*wire values)` returns a value for each path; `write(writing, *canonical values)` one for each leaf. A
     required row is satisfied when its first leaf has a value.
     """
     return Row(

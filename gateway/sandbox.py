@@ -1,6 +1,6 @@
 """A sandbox: serves any dialect's own routes over a store in memory, as the vendor would, for the demonstration, for
-trying things out without an account, and for tests. It is the gateway itself with nowhere to forward to, and a record
-of what arrived. It must not know any vendor.
+trying things out without an account, and for tests. It is the gateway itself without upstreams, and a record of what
+arrived. It must not know any vendor.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Arrived:
 
 
 class Sandbox:
-    """Every dialect below `/<dialect>`, to be called with `key`. `arrived` lists what was received, oldest first."""
+    """Serves every dialect below `/<dialect>`, with `key` as credential. `arrived` lists the requests, oldest first."""
 
     def __init__(self, dialects: Mapping[str, Dialect], key: str) -> None:
         self.arrived: list[Arrived] = []
@@ -64,7 +64,7 @@ class Sandbox:
         self.gateway = Gateway(config, SqliteStore(":memory:"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Notes the request and serves it."""
+        """Serves a request, and records it."""
         if scope["type"] != "http":
             await self.gateway.app(scope, receive, send)
             return
@@ -76,7 +76,7 @@ class Sandbox:
             return message
 
         async def answering(message: Message) -> None:
-            if message["type"] == "http.response.start":  # noted before anybody can have seen the answer
+            if message["type"] == "http.response.start":  # recorded before anybody can have seen the answer
                 self.arrived.append(_arrived(scope, bytes(body)))
             await send(message)
 

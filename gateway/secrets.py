@@ -1,9 +1,9 @@
 """Secrets by reference: where a credential comes from, without ever showing what it is.
 
 `env:NAME`, `file:PATH` (trailing newline stripped, read again when the file changes) or the literal itself. A
-secret's value leaves this module only through `Secret.value`, never through `str`, `repr` or an error. A file that
-cannot be read or used keeps the value it had, and that is said once; one that is empty, only for as long as whoever
-writes it may take.
+secret's value leaves this module only through `Secret.value`, never through `str`, `repr` or an error. While a file
+cannot be read or used, the secret keeps the value it had, and that is logged once; while a file is empty, only for the
+time that writing it may take.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 MASK = "•••"
 ANONYMOUS = "anonymous"
-"""What strangers are called, where they may call; no caller may be."""
+"""The name of callers without a credential, where these are let in; no caller may be named so."""
 FEW, LOOK_EVERY = 32, 1.0
-"""So many files are looked at for each request. Where callers have more, that would cost each of them more than all
-else: they are looked at once in so many seconds, as those of a directory are."""
+"""Up to `FEW` files are checked for changes at each request. With more, that would cost a request more than all else:
+they are checked once in `LOOK_EVERY` seconds, like those of a directory."""
 
 
 BEING_WRITTEN = 10.0
-"""Seconds for which a file that was emptied keeps what was in it: `vault read … >key` empties it before it asks. After
-that it is meant: nobody's credential is nothing."""
+"""Seconds for which the old value counts where a file was emptied: `vault read … >key` empties it before it asks. After
+that the credential is taken to be withdrawn: an empty one is nobody's."""
 SAID_AFTER = 2.0
-"""Seconds after which a file that cannot be used is spoken of: many are written anew in the meantime."""
+"""Seconds after which a file that cannot be used is logged: many have been rewritten by then."""
 
 
 def unread(error: Exception) -> str:
-    """Why a file could not be read, without anything of what is in it."""
+    """Why a file could not be read, without any of its content."""
     if isinstance(error, UnicodeDecodeError):
         return "it is not UTF-8"
     return getattr(error, "strerror", None) or type(error).__name__
@@ -49,7 +49,7 @@ EMPTY = "is empty"
 
 
 def fault_of(secret: str) -> str:
-    """Why a text cannot be a credential, or nothing."""
+    """Why a text cannot be a credential, or an empty text."""
     if not secret:
         return EMPTY
     if secret.isascii() and secret.isprintable():
@@ -58,7 +58,7 @@ def fault_of(secret: str) -> str:
 
 
 class Secret:
-    """A credential by reference. Raises `ValueError`, naming the reference, where it cannot be had."""
+    """A credential by reference. Raises `ValueError`, naming the reference, where it cannot be resolved."""
 
     __slots__ = ("_cached", "_fault", "_fault_since", "_is_said", "_literal", "_name", "_signature", "_source")
 
@@ -91,11 +91,11 @@ class Secret:
 
     @property
     def is_followed(self) -> bool:
-        """Whether it may become another while the gateway runs."""
+        """Whether it may change while the gateway runs."""
         return self._source == "file"
 
     def if_known(self) -> str | None:
-        """The credential, or None where it cannot be had, as where it was not looked for."""
+        """The credential, or None where it cannot be had."""
         try:
             return self.value()
         except ValueError:
@@ -114,7 +114,7 @@ class Secret:
         return "" if is_emptied else self._cached
 
     def _follow(self) -> str:
-        """Takes up what is in the file where that has changed; answers why what is there cannot be used, or nothing."""
+        """Reads the file if it has changed; returns why its content cannot be used, or an empty text."""
         try:
             found = os.stat(self._name)
             signature = (found.st_mtime_ns, found.st_ino, found.st_size)
@@ -129,7 +129,7 @@ class Secret:
         return ""
 
     def _note(self, fault: str) -> None:
-        """Says once what is wrong with the file, if it stays so, and once that it is well again."""
+        """Logs once what is wrong with the file, if it lasts, and once that it is usable again."""
         if fault != self._fault:
             if self._is_said and not fault:
                 log.info("secret.usable", file=self._name)
@@ -147,7 +147,7 @@ class Secret:
 class Keyring:
     """The credentials of one inbound's callers, and whose each is.
 
-    What is compared are keyed digests made anew in each process, so that the time a comparison takes tells nothing.
+    Credentials are compared as digests under a random key of this process, so that timing tells nothing about them.
     """
 
     def __init__(self, keys: Mapping[str, Iterable[Secret]], directory: Directory | None = None) -> None:
@@ -174,7 +174,7 @@ class Keyring:
         return self._shared([*pairs, *(self.directory.secrets().items() if self.directory else ())])
 
     def held(self) -> list[tuple[str, str]]:
-        """Every caller's credentials that can be had now, each with its caller, to be looked through."""
+        """All credentials that can be had now, as pairs of caller and credential, sorted."""
         listed = [(caller, value) for caller, secret in self._keys if (value := secret.if_known()) is not None]
         return sorted([*listed, *(self.directory.secrets().items() if self.directory else ())])
 
@@ -185,12 +185,12 @@ class Keyring:
         return sorted({caller for callers in holders.values() if len(callers) > 1 for caller in callers})
 
     def _digest(self, value: str) -> bytes:
-        # Not of OpenSSL's digests: those let other threads run meanwhile, and a request waits for its turn again.
+        # None of OpenSSL's digests: those release the interpreter lock, and the request has to wait for it again.
         return hashlib.blake2b(value.encode("utf8", "surrogateescape"), key=self._salt).digest()
 
     def look(self) -> None:
-        """Takes up what has changed. What is empty or gone counts once it has been so for a while, which has to pass
-        though nobody calls."""
+        """Reads credentials that have changed. To be called regularly: how long a file has been empty or gone counts
+        from the first look that found it so, whether anybody calls or not."""
         if self.directory is not None:
             self._follow(self.directory)
             return
@@ -205,16 +205,16 @@ class Keyring:
                 log.error("secret.unusable", name=caller, reason="is another caller's too")
             self._digests = {self._digest(value): caller for caller, value in pairs if caller not in shared}
             self._values = values
-        self._looked = now  # last, as a large body is read in a thread: whoever comes meanwhile looks for himself
+        self._looked = now  # last: large bodies are read in threads, and one that comes meanwhile must look itself
 
     def _is_to_look(self, now: float) -> bool:
-        """Whether a credential may be another by now: at first, and then only of files."""
+        """Whether a credential may have changed: at the first look, and then only if any is in a file."""
         if self._looked is not None and not self._files:
             return False
         return self._looked is None or self._files <= FEW or now - self._looked >= LOOK_EVERY
 
     def _follow(self, directory: Directory) -> None:
-        """Takes up what has changed in the directory; the keys of two callers that are the same name neither."""
+        """Reads what has changed in the directory; a credential that two callers share is accepted for neither."""
         directory.look()
         if directory.version == self._seen:
             return

@@ -18,14 +18,14 @@ from gateway.inbound.protocol import EdgeProtocol
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; raises `OSError`, with the address, where that cannot be had. Port 0 takes a free one."""
+    """A bound socket; raises `OSError`, with the address, where it cannot be bound. Port 0 takes a free one."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is named because asyncio sends small answers at once only where it sees that this is TCP.
+    # The protocol is named because asyncio sets TCP_NODELAY only on sockets that it can see to be TCP.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-    except OSError as error:  # of several addresses it has to be known which
+    except OSError as error:  # the error has to name the address, as there may be several
         listener.close()
         raise OSError(error.errno, error.strerror, f"{host}:{port}") from None
     listener.setblocking(False)
@@ -35,20 +35,20 @@ def bind(host: str, port: int) -> socket.socket:
 def server(
     app: Any, http: type[EdgeProtocol] = EdgeProtocol, tls: ssl.SSLContext | None = None, patience: int | None = None
 ) -> _Quiet:
-    """A uvicorn server as this gateway wants it: its own edge, no access log, no signals handled, no WebSockets, and
-    no header believed about where a request came from. `patience` is for how many seconds its end waits for whoever is
-    slow to send or to read."""
+    """A uvicorn server as this gateway wants it: with its own edge protocol, without access log, signal handling and
+    WebSockets, and without trust in headers about where a request came from. `patience` is the seconds for which its
+    shutdown waits for clients that are slow to send or to read."""
     config = uvicorn.Config(
         app,
         http=http,
-        interface="asgi3",  # a method is taken for something older otherwise
+        interface="asgi3",  # uvicorn takes a bound method for ASGI 2 otherwise
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        headers=[("cache-control", "no-store")],  # or caches on the way answer who asks, whether we are ready too
+        headers=[("cache-control", "no-store")],  # or caches on the way answer, even to a readiness probe
         backlog=2048,
         timeout_graceful_shutdown=patience,
     )
@@ -56,7 +56,7 @@ def server(
 
 
 class _Quiet(uvicorn.Server):
-    """A server that leaves the process's signals to whoever runs the loop, and gives a TLS handshake as long as a
+    """A server that leaves the process's signals to whoever runs the loop, and allows a TLS handshake as much time as a
     request's headers."""
 
     def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None, handshake: float) -> None:
@@ -85,13 +85,13 @@ class _Quiet(uvicorn.Server):
         self.started = True
 
     async def stop_listening(self, listener: socket.socket) -> None:
-        """Listens no more, and takes in who has knocked already: a socket that is closed resets them."""
+        """Stops listening, after accepting the connections in the backlog: closing the socket would reset these."""
         loop = asyncio.get_running_loop()
         with listener.dup() as last:
             last.setblocking(False)
             for one in self.servers:
                 one.close()
-            with contextlib.suppress(OSError):  # nobody is left to take in
+            with contextlib.suppress(OSError):  # no connection is left to accept
                 while True:
                     accepted, _ = last.accept()
                     await loop.connect_accepted_socket(self._protocol, accepted, ssl=self._tls)
@@ -120,8 +120,8 @@ async def serving(
     settle: float = 0.0,
     patience: int | None = None,
 ) -> AsyncIterator[str]:
-    """Serves an application until the block ends; gives its address. `listener` is a socket that is bound already; with
-    `tls` nothing else is spoken there. For `settle` seconds between the end of listening and the end, what was sent is
+    """Serves an application until the block ends; yields its URL. `listener` is a socket that is bound already; with
+    `tls` only TLS is spoken there. For `settle` seconds after listening has ended, requests that were sent before are
     still answered; `patience` as for `server`."""
     listener = listener or bind(host, port)
     listener.setblocking(False)

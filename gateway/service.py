@@ -1,5 +1,5 @@
-"""The whole gateway put together under one configuration: store, dispatcher, desk, surface, and what is seen from
-outside. It must not know any vendor."""
+"""The whole gateway put together under one configuration: store, dispatcher, desk, surface, and the endpoints for
+probes, metrics and operators. It must not know any vendor."""
 
 from __future__ import annotations
 
@@ -46,35 +46,35 @@ from gateway.watch import Watch, commit, prove
 
 log = structlog.get_logger()
 HOUSEKEEPING = 1.0
-"""Seconds between two rounds of it."""
+"""Seconds between two rounds of housekeeping."""
 SCOPES = "scopes"
-"""The note of whose alerts callers could last end."""
+"""The name of a note: the scopes that callers had when the gateway served last, or that still have open alerts."""
 PLACES = "places"
-"""The note of where upstreams were last that find alerts by the ids that they gave."""
+"""The name of a note: the addresses, as digests, of upstreams that find alerts by ids which they issued."""
 OPERATORS = ("/-/", "/metrics")
-"""Where paths begin that are never a vendor's."""
+"""Prefixes of paths that are never a vendor's."""
 PURGE_EVERY = 60.0
 """Seconds between two purges, unless there is more to remove than a batch."""
 PURGED_AT_ONCE = 500
-"""So many rows of each kind are removed in one batch."""
+"""Rows of each kind removed in one batch."""
 PURGING = 0.25
-"""Seconds of each round in which batch follows batch, where there is more than one: more may end in a second than is in
-a batch, and the store would grow for ever."""
+"""Seconds of each round for which batches are removed one after the other, where there is more than one: more rows may
+expire in a second than are in a batch, and the store would grow for ever."""
 DRAIN_SECONDS = 14.0
-"""Seconds that what is being delivered has to end, at the gateway's end."""
+"""Seconds that deliveries under way have to end when the gateway stops."""
 STORE_PATIENCE = 2.0
-"""Seconds that the metrics wait for the store: who collects them waits for ten."""
+"""Seconds that the metrics wait for the store: Prometheus waits ten for the metrics."""
 CLOCK_JUMP = 10.0
-"""Seconds by which the clock has to jump before anybody takes notice."""
+"""Seconds by which the clock has to jump to be followed."""
 
 
 def _stock(tx: Tx) -> Stock:
-    """What waits, and what will not be sent any more."""
+    """What the metrics show of the store: waiting deliveries and dead letters."""
     return Stock(tx.waiting(), tx.dead(but=Code.NO_UPSTREAM))
 
 
 def _last(send: Any) -> Any:
-    """Answers, and has the caller open another connection for what comes next: this process listens no more then."""
+    """Wraps `send` to close the connection after the answer: this process may not be there for the next request."""
 
     async def answering(message: Any) -> None:
         if message["type"] == "http.response.start":
@@ -85,8 +85,8 @@ def _last(send: Any) -> Any:
 
 
 def own_name(tx: Tx) -> str:
-    """The gateway's own name, by which gateways that forward to each other know what they have seen. Replicas share
-    it, as they share the store."""
+    """The gateway's own name, made up at first: by it gateways that forward to each other recognise their own commands.
+    Replicas share it, as they share the store."""
     tx.lock("gateway")
     found = tx.note("gateway")
     if not found:
@@ -96,13 +96,13 @@ def own_name(tx: Tx) -> str:
 
 
 def fixed(config: Config) -> dict[str, Any]:
-    """What of a configuration stays as it is for as long as a gateway serves, by name."""
+    """The settings, by name, that cannot change while a gateway serves."""
     stays = {name: getattr(config, name) for name in ("listen", "admin", "tls")}
     return {**stays, "store": without_credential(config.store)}
 
 
 def takes_restart(names: list[str]) -> ConfigurationError:
-    """What is wrong with a configuration in which these are others than they were."""
+    """The error for a configuration in which these settings have changed."""
     return ConfigurationError([f"{name}: takes a restart to change" for name in names])
 
 
@@ -113,8 +113,8 @@ def _count_open(tx: Tx, scope: str) -> int:
 
 class Gateway:
     """A gateway that can be started and stopped, and its applications: `app` for callers, `admin_app` for operators.
-    Where they have no address of their own, `app` serves operators too. `reload_from_file` is whatever
-    whoever started the gateway does to reload."""
+    Where operators have no address of their own, `app` serves them too. `reload_from_file` is set by whoever starts the
+    gateway, and loads the configuration again."""
 
     def __init__(self, config: Config, store: Store | None = None) -> None:
         self.config = config
@@ -141,8 +141,8 @@ class Gateway:
         self._beside.router.redirect_slashes = False
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
-        """The application for callers. Theirs is the short way: whatever is not the operators' goes straight to the
-        surface, which has an answer to everything."""
+        """The application for callers. Their requests go straight to the surface, which answers every path, without
+        Starlette's routing."""
         if scope["type"] == "http" and not scope["path"].startswith(OPERATORS):
             await self._serve(scope, receive, send)
         else:
@@ -163,8 +163,8 @@ class Gateway:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[dict[str, Any]]:
-        """Gives what the HTTP server may know of us: how a refusal is worded."""
-        if self.desk is not None:  # whoever serves the application runs the gateway itself
+        """Runs the gateway, and passes the HTTP server the function that words a refusal."""
+        if self.desk is not None:  # it runs already, for whoever serves this application
             yield {"words": self._words}
             return
         async with self.running():
@@ -176,7 +176,7 @@ class Gateway:
 
     @contextlib.asynccontextmanager
     async def running(self, opening: AbstractContextManager[None] | None = None) -> AsyncIterator[None]:
-        """Opens the store, within `opening`, delivers what waits in it, and closes everything again at the end."""
+        """Opens the store (within `opening`), delivers what waits in it, and closes everything at the end."""
         async with contextlib.AsyncExitStack() as stack:
             with opening or contextlib.nullcontext():
                 store = await stack.enter_async_context(self.store)
@@ -208,7 +208,7 @@ class Gateway:
                     await self.calls.write(store)
 
     def _use(self, config: Config) -> None:
-        """From here on requests are served under this configuration; those under way end under the one before."""
+        """Serves requests under this configuration from now on; those under way end under the one before."""
         assert self.dispatcher is not None and self._ids is not None
         full = self.desk.full if self.desk else False
         self.config = config
@@ -228,8 +228,8 @@ class Gateway:
         self.metrics.serve(config.inbounds)
 
     async def reload(self, config: Config) -> None:
-        """Goes on under another configuration, all at once. Raises `ConfigurationError` where that takes a restart;
-        everything stays as it was then."""
+        """Changes to another configuration, as a whole. Raises `ConfigurationError`, and changes nothing, where that
+        takes a restart."""
         served = fixed(self.config)
         if others := [name for name, value in fixed(config).items() if value != served[name]]:
             raise takes_restart(others)
@@ -250,7 +250,7 @@ class Gateway:
         return self.desk.now()
 
     def wake(self) -> None:
-        """Something in the outbox was changed by hand."""
+        """Has the dispatcher look at all lanes again, as an operator changed something in the outbox."""
         if self.dispatcher:
             for name in self.config.upstreams:
                 self.dispatcher.wake(name)
@@ -261,8 +261,9 @@ class Gateway:
                 log.warning("upstream.unknown", upstream=one.upstream, waiting=one.count)
 
     async def _warn_of_left(self, before: frozenset[str]) -> None:
-        """Says which alerts are open that nobody who may call can end any more: of the scopes `before`, and of those of
-        the last gateway, as most change the file and start another. It says so at each start until they are over."""
+        """Warns of scopes with open alerts that no caller can end any more: among the scopes `before` a reload, and
+        those noted by the last run, as most people change the file and restart. It warns at each start until the alerts
+        are over."""
         now = self.config.scopes
         known = frozenset((await self.store.read(lambda tx: tx.note(SCOPES)) or {}).get("names", ()))
         left = []
@@ -275,8 +276,8 @@ class Gateway:
             await self.store.write(lambda tx: tx.put_note(SCOPES, {"names": sorted(names)}))
 
     async def _warn_of_moved(self) -> None:
-        """Says which upstreams are at another address than before where alerts are found by the ids that were given
-        there: at another account, such an id is somebody else's alert."""
+        """Warns of upstreams whose address has changed, where alerts are found by ids which the upstream issued: in
+        another account, such an id is somebody else's alert."""
         by_id = {name: one for name, one in self.config.upstreams.items() if one.dialect.outbound.addressed_by == "id"}
         now = {name: hashlib.sha256(one.url.encode()).hexdigest() for name, one in by_id.items()}
 
@@ -292,8 +293,8 @@ class Gateway:
             log.warning("upstream.moved", upstream=name, url=self.config.upstreams[name].url)
 
     async def _keep_house(self) -> None:
-        """Counts what waits, removes what has ended long ago, a small batch at a time, and watches the clock. What
-        fails in one of these must not end the others."""
+        """Runs the housekeeping steps in rounds for ever. One that fails must not end the others, except that none goes
+        on in a round where the store is unavailable."""
         while True:
             for step in (
                 self._look_at_secrets,
@@ -313,8 +314,8 @@ class Gateway:
             await asyncio.sleep(HOUSEKEEPING)
 
     async def _look_at_secrets(self) -> None:
-        """Who was let in before and is not any more, as a file was emptied or removed, is refused at the first call
-        that he makes, however long nobody has called."""
+        """Looks at all followed credentials, so that one whose file was emptied or removed is refused at its first use,
+        however long nobody has called."""
         token = self.config.admin_token
         followed = [] if token is None else [token]
         for inbound in self.config.inbounds.values():
@@ -354,10 +355,10 @@ class Gateway:
         self._purged = time.monotonic()
 
     async def _tell_at_last(self) -> None:
-        """What came for an upstream while it was not in the configuration: looked for once it is, and at a start."""
+        """Sends what came for an upstream while it was not in the configuration, once it is, and after each start."""
         assert self.dispatcher
         for name in [name for name in self.dispatcher.untold if name in self.config.upstreams]:
-            self.dispatcher.untold.discard(name)  # whoever comes meanwhile says so again
+            self.dispatcher.untold.discard(name)  # first: it may be added again meanwhile
             after = -1
             try:
                 while after and name in self.config.upstreams:
@@ -376,15 +377,15 @@ class Gateway:
             self.dispatcher.wake(name)
 
     async def _follow_clock(self) -> None:
-        """What waits for a time waits for a while: where the clock was set, its times are moved along before the
-        gateway's own clock follows, so that a jump neither stalls it nor gives it up. Where replicas share a store, one
-        clock of many moves nothing."""
+        """Follows a system clock that was set. The due times of waiting deliveries are moved first, as they mean a
+        pause, not a time of day: so a jump neither delays deliveries nor has them given up. Where replicas share a
+        store, one clock of many moves nothing."""
         jump = self.clock.jump
         if abs(jump) < CLOCK_JUMP or self.store.lease is not None:
             self.clock.follow(jump)
             return
         log.warning("clock.jumped", seconds=round(jump))
-        first, then = (0.0, jump) if jump > 0 else (jump, 0.0)  # what is due too early is better than too late
+        first, then = (0.0, jump) if jump > 0 else (jump, 0.0)  # so nothing is taken for overdue or too old meanwhile
         self.clock.follow(first)
         try:
             await self.store.write(lambda tx: tx.shift_waiting(int(jump * 1000)), is_long=True)
@@ -418,7 +419,7 @@ class Gateway:
         return PlainTextResponse("OK\n")
 
     async def _ready(self, request: Request) -> Response:
-        """Ready means: can make an alert durable. Upstreams never count."""
+        """Ready means able to make an alert durable. Upstreams never count."""
         faults = []
         if self.is_draining:
             faults.append("draining")
@@ -443,7 +444,7 @@ class Gateway:
         }
         held = [name for name, one in breakers.items() if one.state == "held"]
         detail = {"ready": not faults, "faults": faults, "held": held, "upstreams": upstreams}
-        if not self._admin.knows(request):  # whoever probes without the token hears the verdict alone
+        if not self._admin.knows(request):  # a probe without the token gets only the verdict
             detail = {"ready": not faults}
         return JSONResponse(detail, 503 if faults else 200)
 
@@ -455,13 +456,13 @@ class Gateway:
         return Response(self._described, media_type="application/json")
 
     async def _metrics(self, request: Request) -> Response:
-        """Also while the store is away: what was counted stays to be seen, and that is what it is seen by. One that
-        takes nothing, as its disk is full or slow, can mostly still be read: what waits is shown then."""
+        """Answers also while the store is unavailable: that is what the metrics have to show then. A store that takes
+        no commits, as its disk is full or slow, can mostly still be read, and what waits is shown."""
         is_away, stock = False, None
         try:
             await commit(self.store, STORE_PATIENCE)
         except StoreError:
-            is_away = True  # the log says it every second
+            is_away = True  # housekeeping logs it every second
         try:
             stock = await asyncio.wait_for(self.store.read(_stock, is_long=True, whose="gateway"), STORE_PATIENCE)
         except (StoreError, TimeoutError):

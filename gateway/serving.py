@@ -1,5 +1,5 @@
-"""`serve`: a gateway as a process. Signals are owned here: on SIGTERM the gateway is no longer ready, serves on for a
-while so that balancers notice, then drains and exits. It must not know any vendor."""
+"""`serve`: a gateway as a process. Signals are handled here: on SIGTERM the gateway is no longer ready, serves on for a
+while so that load balancers notice, then drains and exits. It must not know any vendor."""
 
 from __future__ import annotations
 
@@ -31,28 +31,27 @@ from gateway.workers import SUPERVISOR, beat, hear_signals
 
 log = structlog.get_logger()
 LOOK_EVERY = 1.0
-"""Seconds between looks at the certificate."""
+"""Seconds between two looks at the certificate files."""
 SETTLE = 0.3
-"""Seconds in which what callers sent before listening ended is still answered."""
+"""Seconds after listening has ended in which requests that were sent before are still answered."""
 LINGER = 3.0
 """Seconds between the end of readiness and the end of listening."""
 ENDS = frozenset((signal.SIGTERM, signal.SIGINT))
-"""Signals that ask for the end."""
+"""Signals that ask the process to end."""
 BEGUN = "ALERT_GATEWAY_BEGUN"
-"""The variable that tells a worker what its supervisor began with, of what takes a restart to change."""
+"""The variable that gives a worker digests of the settings that its supervisor started with and that take a restart."""
 Door = tuple[socket.socket | None, Following | None]
-"""A socket that is bound already, and TLS where that is spoken there."""
+"""A socket that is bound already, and the TLS context where there is one."""
 TICK = 0.005
-"""Seconds between two looks whether the store is open, while these are waited for."""
+"""Seconds for which signals are waited for between two looks whether the store is open."""
 PATIENCE, OPERATORS_PATIENCE = 6, 1
-"""Seconds that the end waits for callers, and for operators, who are slow to send or to read, one after the other:
-together with the rest of the drain, less than the 25 s after which a process is killed."""
+"""Seconds that the shutdown waits for slow callers, and then for slow operators: together with the rest of the drain
+less than the 25 s after which a process is killed."""
 
 
 def run(load: Callable[[], Config], fd: int | None = None, admin_fd: int | None = None) -> int:
-    """Serves until SIGTERM or SIGINT; answers the exit status. `load` reads the configuration, again at each SIGHUP;
-    `fd` and `admin_fd` are listening sockets that a supervisor handed down. Raises `ConfigurationError` where it is
-    bad."""
+    """Serves until SIGTERM or SIGINT; returns the exit status. `load` reads the configuration, again at each SIGHUP;
+    `fd` and `admin_fd` are listening sockets that a supervisor passed on. Raises `ConfigurationError`."""
     _allow_many_connections()
     config = load()
     if problem := _differs_from_supervisors(config):
@@ -69,15 +68,15 @@ def run(load: Callable[[], Config], fd: int | None = None, admin_fd: int | None 
 
 
 def _allow_many_connections() -> None:
-    """Takes as many files as may be had: many systems let a process begin with 1,024, and where these are used up
-    callers are reset without a word and nothing can be sent."""
-    with contextlib.suppress(OSError, ValueError):  # a sandbox may forbid it, and not everywhere is that an amount
+    """Raises the limit of open files to the most allowed: on many systems a process starts with 1,024, and where these
+    are used up, callers' connections are reset and nothing can be sent."""
+    with contextlib.suppress(OSError, ValueError):  # a sandbox may forbid it, and not every system's `most` can be set
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def begun(config: Config) -> dict[str, str]:
-    """The variable that has workers serve as their supervisor began."""
+    """The environment by which workers know the configuration that their supervisor started with."""
     return {BEGUN: json.dumps(_digests(config))}
 
 
@@ -86,8 +85,9 @@ def _digests(config: Config) -> dict[str, str]:
 
 
 def _differs_from_supervisors(config: Config) -> str:
-    """Why a worker cannot serve: one that is started again reads the file as it is by then, and beside others that go
-    on with their store it would take alerts into another, where nobody ends them."""
+    """Why a worker cannot serve, or an empty text. A worker that is started again reads the file as it is by then: if
+    that names another store, it would take alerts in beside workers that go on with the old one, and none would end
+    them."""
     if BEGUN not in os.environ:
         return ""
     before = json.loads(os.environ[BEGUN])
@@ -107,9 +107,9 @@ async def _serve(config: Config, load: Callable[[], Config], fd: int | None, adm
     tls, admin_tls = _contexts(config)
     if config.tls:
         _show_end(gateway, config.tls)
-    beating = asyncio.create_task(beat()) if fd is not None else None  # also while it drains, until the loop ends
+    beating = asyncio.create_task(beat()) if fd is not None else None  # not in `watching`: it goes on while draining
     async with contextlib.AsyncExitStack() as stack:
-        try:  # before anything is delivered: whoever cannot serve must not tell anybody anything
+        try:  # before the store is opened: a process that cannot serve must not deliver anything
             listener = stack.enter_context(_socket(config.listen, fd))
             admin_listener = stack.enter_context(_socket(config.admin, admin_fd)) if config.admin else None
         except OSError as error:
@@ -122,7 +122,7 @@ async def _serve(config: Config, load: Callable[[], Config], fd: int | None, adm
             watching.append(asyncio.create_task(_orphaned(stop)))
         try:
             await _serve_until(stop, gateway, config, (listener, tls), (admin_listener, admin_tls))
-        except OSError as error:  # somebody else began to listen there while the store was opened
+        except OSError as error:  # another process began to listen there while the store was opened
             return _cannot_listen(config, error)
         finally:
             for task in watching:
@@ -134,7 +134,7 @@ async def _serve(config: Config, load: Callable[[], Config], fd: int | None, adm
 
 
 async def _serve_until(stop: asyncio.Event, gateway: Gateway, config: Config, callers: Door, operators: Door) -> None:
-    """Serves callers and operators until it is to stop, and then for a while those who have not heard of that yet."""
+    """Serves callers and operators until `stop`, and then for `LINGER` seconds, in which load balancers notice."""
     async with contextlib.AsyncExitStack() as listeners:
         if config.admin:
             listener, tls = operators
@@ -153,7 +153,8 @@ async def _serve_until(stop: asyncio.Event, gateway: Gateway, config: Config, ca
 
 
 def _contexts(config: Config) -> tuple[Following | None, Following | None]:
-    """TLS for callers and for operators. Raises `ConfigurationError` where the pair or the authorities are bad."""
+    """The TLS contexts for callers and for operators. Raises `ConfigurationError` where the certificate, its key or the
+    authorities are bad."""
     try:
         tls = config.tls.context() if config.tls else None
         return tls, config.tls.context(asks=False) if config.tls and _is_remote(config) else None
@@ -162,7 +163,7 @@ def _contexts(config: Config) -> tuple[Following | None, Following | None]:
 
 
 def _socket(address: tuple[str, int], fd: int | None) -> socket.socket:
-    """The socket for an address, bound but not listening yet; or the one that a supervisor handed down."""
+    """The socket for an address, bound but not listening yet; or the one that a supervisor passed on."""
     return bind(*address) if fd is None else socket.socket(fileno=fd)
 
 
@@ -173,9 +174,9 @@ def _cannot_listen(config: Config, error: OSError) -> int:
 
 @contextlib.contextmanager
 def _ending_at_once() -> Iterator[None]:
-    """While the store is opened, which may take as long as somebody else's lock on it or an upgrade: a process that is
-    asked to end then does so at once. Nothing is under way, and what the store was at, it takes back. A thread hears of
-    it, as the event loop may stand still meanwhile."""
+    """Ends the process at once if it is asked to while the store is opened, which may take as long as an upgrade or
+    another process's lock on it. Nothing is under way, and the store rolls back what it was doing. A thread waits for
+    the signals, as the event loop may be blocked meanwhile."""
     is_open = threading.Event()
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
 
@@ -197,7 +198,7 @@ def _ending_at_once() -> Iterator[None]:
 
 
 def _is_remote(config: Config) -> bool:
-    """Whether operators come from elsewhere: on loopback there is nobody to hide anything from."""
+    """Whether operators connect from other machines: on loopback TLS would protect nothing."""
     return config.admin is not None and not is_loopback(config.admin[0])
 
 
@@ -206,7 +207,7 @@ def _show_end(gateway: Gateway, tls: Tls) -> None:
 
 
 async def _follow(gateway: Gateway, tls: Tls | None, shown: list[Following]) -> None:
-    """Takes up certificates that were replaced; a bad pair changes nothing, and is said."""
+    """Loads certificates that were replaced; bad ones change nothing, and are logged."""
     while True:
         await asyncio.sleep(LOOK_EVERY)
         found = [(one, await asyncio.to_thread(one.look)) for one in shown]
@@ -223,12 +224,12 @@ async def _follow(gateway: Gateway, tls: Tls | None, shown: list[Following]) -> 
 
 
 def _supervisor() -> int:
-    """The process that started this worker, also after its end."""
+    """The id of the process that started this worker, also after the end of that process."""
     return int(os.environ.get(SUPERVISOR, os.getppid()))
 
 
 async def _orphaned(stop: asyncio.Event) -> None:
-    """A worker whose supervisor is gone ends too: nobody would ever tell it to."""
+    """Ends a worker whose supervisor is gone: nobody else would."""
     supervisor = _supervisor()
     while os.getppid() == supervisor:  # noqa: ASYNC110 - no event tells of it
         await asyncio.sleep(1.0)
@@ -237,8 +238,8 @@ async def _orphaned(stop: asyncio.Event) -> None:
 
 
 class _Reloading:
-    """Loads the configuration again when that is asked for; a bad one changes nothing, and is said. Of several workers
-    that hear of it together the first counts it."""
+    """Loads the configuration again when asked to; a bad one changes nothing, and is logged. Of several workers that
+    reload together, the first counts it."""
 
     def __init__(self, gateway: Gateway, load: Callable[[], Config], *, is_one_of_many: bool) -> None:
         self._gateway = gateway
@@ -249,7 +250,7 @@ class _Reloading:
         self._is_echo = False
 
     async def when_asked(self, asked: asyncio.Event) -> None:
-        """Waits for signals."""
+        """Reloads whenever a signal has set `asked`."""
         while True:
             await asked.wait()
             asked.clear()
@@ -258,9 +259,9 @@ class _Reloading:
                 await self._here(SIGNAL, is_counted=self._is_first and not is_echo)
 
     async def for_all(self, operator: Operator) -> None:
-        """Reloads here, and has a supervisor tell the workers. That comes back here too, where the first has counted it
-        already. Raises what is wrong with the configuration."""
-        is_ours = os.environ.get(SUPERVISOR) == str(os.getppid())  # which is 1 in a container
+        """Reloads this process, and has the supervisor signal all workers. The signal comes back to this one too, and
+        must not be counted again (`_is_echo`). Raises `ConfigurationError` or `StoreError`."""
+        is_ours = os.environ.get(SUPERVISOR) == str(os.getppid())  # compared, as it may rightly be 1 in a container
         is_told_on = self._is_one_of_many and is_ours
         await self._here(operator, is_counted=self._is_first or not is_told_on)
         if is_told_on:
@@ -281,7 +282,7 @@ class _Reloading:
                 gateway.metrics.reload(is_good=False, is_counted=self._is_first or operator is not SIGNAL)
                 log.error("store.unavailable", reason=str(error))
                 raise
-            except Exception as error:  # whoever waits for signals must not fall asleep
+            except Exception as error:  # anything else would end the task that waits for signals
                 gateway.metrics.reload(is_good=False, is_counted=self._is_first or operator is not SIGNAL)
                 log.exception("config.refused")
                 raise ConfigurationError([f"it cannot be loaded: {type(error).__name__}; the log has more"]) from None
@@ -290,6 +291,6 @@ class _Reloading:
             try:
                 many = self._is_one_of_many
                 await gateway.store.write(lambda tx: keep_reload(tx, operator, gateway.now(), is_one_of_many=many))
-            except StoreError as error:  # it is in the log all the same
+            except StoreError as error:  # the reload is logged below all the same
                 log.error("store.unavailable", reason=str(error))
             log.warning("operator.reload", who=operator.who, origin=operator.origin)

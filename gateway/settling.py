@@ -21,14 +21,14 @@ from gateway.terms import ENDING, INSTEAD_OF, MUTED, SPOKEN, TELLING, TRIED_AT, 
 from gateway.translation import Fate
 
 KINDS = frozenset(ProblemKind)
-"""Codes that are kinds of problem too."""
+"""Problem codes that are kinds of problem too."""
 FIRST_KNOWN = 16
-"""Among so many that were the first to be known by an id is one that a list brought in."""
+"""An alert that was adopted from a list is looked for among this many of the oldest that have its id."""
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
-    """What a delivery came to, for whoever waits for it: `again` means not yet. It `is_recorded` unless the delivery
-    was somebody else's by then."""
+    """What a delivery came to, for whoever waits for it: `again` means not yet. `is_recorded` says that the attempt is
+    to be kept: not one of a renewal, nor one of a delivery that is recorded already or is another's by now."""
 
     state: Literal["delivered", "dead", "void", "again"]
     reason: str = ""
@@ -40,7 +40,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
 
 
 class _Attempt(Struct, frozen=True, kw_only=True):
-    """What is recorded here: an attempt, in which transaction and when (milliseconds)."""
+    """An attempt to be recorded, with its transaction and the time in milliseconds."""
 
     tx: Tx
     shipment: Shipment
@@ -62,8 +62,8 @@ def settle(
     in_vain: bool = False,
 ) -> Verdict:
     """Records the outcome of an attempt. `due` is when the next one may be made if it has to be repeated; `show`
-    lets the caller know the alert by the upstream's own id from now on; `looked_up` says that an earlier attempt was
-    found to have done it, `in_vain` that nobody could see whether one had."""
+    makes the upstream's own id the one that the caller knows the alert by; `looked_up` says that an earlier attempt was
+    found to have succeeded, `in_vain` that this could not be found out."""
     attempt = _Attempt(tx=tx, shipment=shipment, upstream=upstream, now=now, show=show)
     delivery = _still_ours(attempt, outcome)
     if isinstance(delivery, Verdict):
@@ -100,7 +100,7 @@ def settle(
 
 
 def _still_ours(attempt: _Attempt, outcome: Outcome | None) -> DeliveryRow | Verdict:
-    """The delivery as it is now, where it is still to be settled; else what it came to without this attempt."""
+    """The delivery as it is now, where this attempt may settle it; else the verdict that it has without it."""
     tx, shipment = attempt.tx, attempt.shipment
     if shipment.delivery.alert is not None:
         tx.lock(f"alert {shipment.delivery.alert}")
@@ -116,8 +116,8 @@ def _still_ours(attempt: _Attempt, outcome: Outcome | None) -> DeliveryRow | Ver
 
 
 def _learn(attempt: _Attempt, delivery: DeliveryRow | None, outcome: Outcome | None) -> None:
-    """What an attempt says of where the alert stands, though a newer update says by now what was to be told: that one
-    needs the id that was given, and must not make a second alert where one may be."""
+    """Records what an attempt shows of the alert's state at the upstream although its delivery was merged into a newer
+    update meanwhile: that one needs the id that was issued, and must not make a second alert where there may be one."""
     tx, shipment = attempt.tx, attempt.shipment
     if delivery is None or delivery.state != "merged" or delivery.fence != shipment.delivery.fence:
         return
@@ -135,7 +135,7 @@ def _learn(attempt: _Attempt, delivery: DeliveryRow | None, outcome: Outcome | N
 
 
 def _note_doubt(target: TargetRow, shipment: Shipment) -> None:
-    """Notes when and with which state of the alert an attempt was made that may have made it there."""
+    """Notes when an attempt was made that may have created the alert there, and which state of it was sent."""
     target.seen[TRIED_AT] = shipment.tried_at
     if shipment.as_of is not None:
         target.seen[TRIED_WITH] = [shipment.delivery.id, shipment.as_of]
@@ -146,12 +146,12 @@ def _not_ours(reason: str) -> Verdict:
 
 
 def _is_recorded(now: DeliveryRow, then: DeliveryRow) -> bool:
-    """Whether this very attempt was recorded before: the store did it, and could not say so any more."""
+    """Whether this very attempt is recorded already: the store committed it, but could not confirm it."""
     return now.state in ("delivered", "dead") and (now.attempts, now.fence) == (then.attempts, then.fence)
 
 
 def _after_doubt(upstream: Upstream, *, looked_up: bool, in_vain: bool) -> Fate:
-    """What was done about an attempt whose answer was lost: the report says it."""
+    """What the report says was done about an attempt whose answer was lost."""
     if looked_up:
         return Fate("id", "mapped", "", "the answer was lost; it was found there, and not sent again")
     if may_look(upstream) and in_vain:
@@ -171,7 +171,7 @@ def told_elsewhere(tx: Tx, command: int) -> dict[str, Verdict]:
 
 
 def _kind_of(code: str) -> ProblemKind:
-    """The kind of problem that a refusal is told as, from the code it was recorded with."""
+    """The kind of problem for a refusal, from the code that it was recorded with."""
     return ProblemKind(code) if code in KINDS else ProblemKind.REFUSED
 
 
@@ -179,7 +179,7 @@ def _end(
     tx: Tx, delivery: DeliveryRow, state: Literal["delivered", "dead", "void"], reason: str, now: int, code: str = ""
 ) -> None:
     delivery.state, delivery.reason, delivery.finished_at, delivery.code = state, reason, now, code
-    delivery.seen = {}  # whoever sends it again starts anew
+    delivery.seen = {}  # if it is ever sent again, its call starts from the beginning
     tx.update_delivery(delivery)
 
 
@@ -197,9 +197,9 @@ def _without_sending(attempt: _Attempt, delivery: DeliveryRow, target: TargetRow
         tx.remove_command(delivery.command)
         return Verdict(state="void", reason=shipment.void, is_recorded=False)
     if target and target.state == "gone" and shipment.code == Code.ENDED_THERE and shipment.operation in ENDING:
-        _void_dead(tx, delivery, now)  # that it is open again, for one, was refused there
+        _void_dead(tx, delivery, now)  # a refused reopen, for one, is not owed any more
     if target and target.state in ("dead", "absent", "waiting"):
-        if shipment.operation is not Operation.COMMENT:  # of which the page is owed all the same
+        if shipment.operation is not Operation.COMMENT:  # a comment does not replace a page that is still owed
             _void_dead(tx, delivery, now)
         target.state = "gone" if shipment.operation in ENDING else target.state
         tx.put_target(target)
@@ -207,7 +207,7 @@ def _without_sending(attempt: _Attempt, delivery: DeliveryRow, target: TargetRow
 
 
 def _void_dead(tx: Tx, delivery: DeliveryRow, now: int) -> None:
-    """What died there before is no longer owed: a later command says it, or ended it."""
+    """Voids the alert's earlier dead letters at the upstream: a later command says the same, or ended the alert."""
     dead = tx.deliveries(DeliveryFilter(state="dead", upstream=delivery.upstream, alert=delivery.alert))
     for other in dead:
         if other.id < delivery.id:
@@ -236,14 +236,14 @@ def _missing(attempt: _Attempt, delivery: DeliveryRow, target: TargetRow | None)
         return Verdict(state="delivered")
     target.state = "absent"
     tx.put_target(target)
-    delivery.seen = {}  # what was given for the update is nothing to a create
+    delivery.seen = {}  # a receipt for the update means nothing to a create
     delivery.due, delivery.reason, delivery.code = now, "it was gone there, so it is made again", Code.GONE_THERE
     tx.update_delivery(delivery)
     return Verdict(state="again", reason=delivery.reason, code=delivery.code, due=now)
 
 
 def _dead(attempt: _Attempt, delivery: DeliveryRow, target: TargetRow | None, verdict: Verdict) -> Verdict:
-    """A dead letter, for the reason that the verdict gives. Nothing stands there of a create that became one."""
+    """Makes the delivery a dead letter, for the verdict's reason. If it was a create, the alert is dead there too."""
     _end(attempt.tx, delivery, "dead", verdict.reason, attempt.now, verdict.code)
     if target is not None and attempt.shipment.operation is Operation.CREATE:
         target.state = "dead"
@@ -272,7 +272,7 @@ def _delivered(attempt: _Attempt, delivery: DeliveryRow, target: TargetRow | Non
 def _stands(
     attempt: _Attempt, delivery: DeliveryRow, row: AlertRow, target: TargetRow, outcome: Delivered | Found
 ) -> None:
-    """Where an alert stands at an upstream that took what it was told, and by which ids."""
+    """Records the alert's state and ids at an upstream that took a delivery."""
     tx, shipment, upstream, now = attempt.tx, attempt.shipment, attempt.upstream, attempt.now
     if target.state == "dead":
         _void_dead(tx, delivery, now)
@@ -295,7 +295,7 @@ def _stands(
             target.seen[SPOKEN] = upstream.dialect.name
         if upstream.dialect.outbound.addressed_by == "key" and may_look(upstream) and outcome.ids.get("id"):
             _stand_for_adopted(tx, row, target, outcome.ids["id"], now)
-        if shipment.operation in TELLING or target.renew_at is None or not row.is_open:  # else it said nothing of that
+        if shipment.operation in TELLING or target.renew_at is None or not row.is_open:  # others say nothing of that
             target.renew_at = now + int(outcome.renew * 1000) if outcome.renew and row.is_open else None
         named = tx.alert_by_id(row.scope, outcome.ids["id"]) if attempt.show and outcome.ids.get("id") else None
         for name in outcome.ids.values():
@@ -309,9 +309,9 @@ def _stands(
 
 
 def _stand_for_adopted(tx: Tx, row: AlertRow, target: TargetRow, name: str, now: int) -> None:
-    """What a list brought in, and its sender says here by now, is one alert and not two: there it was merged by its
-    key. Of what was adopted nobody said anything, so nothing is lost with it. It is the first that was known by this id
-    there, or nobody would have adopted it: an alert that flaps has the same id each time, thousands of times."""
+    """Deletes the alert that was adopted from a list where its own sender has sent it here since: the upstream merged
+    the two by key. The adopted one has no commands, so nothing is lost. It is among the first that had this id, or it
+    would not have been adopted; an alert that flaps has the same id each time, thousands of times."""
     for other in tx.alerts_by_party(row.scope, name, target.upstream, oldest=FIRST_KNOWN):
         if other.id == row.id or other.key is not None:
             continue
@@ -323,7 +323,8 @@ def _stand_for_adopted(tx: Tx, row: AlertRow, target: TargetRow, name: str, now:
 
 
 def _state_after(shipment: Shipment, upstream: Upstream) -> Literal["present", "gone"]:
-    """An ended alert is gone where alerts are found by key; where they have ids, only deleting ends them."""
+    """The target's state after a delivery: a resolved alert is gone where alerts are found by key; where they have ids,
+    only a deleted one is."""
     if shipment.operation is Operation.DELETE:
         return "gone"
     by_key = upstream.dialect.outbound.addressed_by == "key"
@@ -331,7 +332,7 @@ def _state_after(shipment: Shipment, upstream: Upstream) -> Literal["present", "
 
 
 def _release(tx: Tx, alert: int, target: TargetRow) -> None:
-    """The earlier alert hands its rule over: it has nothing there any more."""
+    """Moves the ids of an earlier alert, whose rule is taken over, to this target."""
     for other in tx.targets(alert):
         if other.upstream == target.upstream:
             target.ids = {**other.ids, **target.ids}

@@ -1,4 +1,4 @@
-"""What the commands share: their options, the configuration they load, and how they print."""
+"""What the commands share: options, loading the configuration, and printing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Plain JSON instead 
 
 
 def load_config(path: str, *, secrets: bool = True, listen: str | None = None) -> Config:
-    """The configuration, or an exit that lists everything that is wrong with it."""
+    """Loads the configuration, or lists everything that is wrong with it and exits with status 1."""
     from gateway.config import load
     from gateway.errors import ConfigurationError
 
@@ -30,22 +30,22 @@ def load_config(path: str, *, secrets: bool = True, listen: str | None = None) -
 
 
 def print_json(value: Any) -> None:
-    """Prints plain values as indented JSON, which is UTF-8 whatever the terminal speaks."""
+    """Prints plain values as indented JSON, in UTF-8 whatever the terminal's encoding."""
     import msgspec
 
     click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
 
 
 def print_anything() -> None:
-    """What the terminal's encoding has no character for is printed as an escape: whoever looks at night is not to be
-    told of a letter that cannot be shown instead."""
+    """Has characters that the terminal's encoding lacks printed as escapes: an encoding error instead of the answer is
+    no help at night."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and (stream.errors, stream.encoding) != ("surrogateescape", "utf-8"):
             stream.reconfigure(errors="backslashreplace")
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], plain: Callable[[], None]) -> None:
-    """A table where a person is looking, else whatever `plain` prints."""
+    """Prints a table on a terminal, else calls `plain`."""
     if not sys.stdout.isatty():
         plain()
         return
@@ -53,8 +53,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], plain: Callable
     from rich.table import Column, Table
     from rich.text import Text
 
-    # What nobody has anything to say in takes no room, and what does not fit goes on in the next line: cut short,
-    # a delivery that is dead could not be told from one that is delivered.
+    # Empty columns are left out, and what does not fit is folded: cut short, a delivery that is dead could not be told
+    # from one that is delivered.
     said = [number for number in range(len(columns)) if not rows or any(str(row[number]) for row in rows)]
     names = [columns[number] for number in said]
     drawn = Table(*(Column(Text(name), no_wrap=name in WHOLE, overflow="fold") for name in names))
@@ -64,10 +64,10 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], plain: Callable
 
 
 WHOLE = ("delivery", "alert", "dialect", "state")
-"""Columns that are never broken, as they are copied or compared."""
+"""Columns that are never folded, as they are copied or compared."""
 
 
 def printable(text: str) -> str:
-    """A text as it is, never taken for markup, without what would move a cursor or colour a screen: strangers choose
-    what stands in a table, a program's name for one."""
+    """A text without control characters, which would move the cursor or colour the screen: strangers choose some of
+    what is printed, a program's name for one."""
     return "".join(char if char.isprintable() or char == "\n" else " " for char in text)

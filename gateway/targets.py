@@ -1,4 +1,4 @@
-"""The upstreams of an alert: the lane and the key it has at each, and which of them join it later.
+"""The targets of an alert, one for each upstream: its lane and key there, and which upstreams are added later.
 
 A part of `gateway.road`, in its transaction. It must not know any vendor, HTTP, or SQL.
 """
@@ -19,14 +19,14 @@ from gateway.terms import INSTEAD_OF, TURNS
 
 
 class Targets:
-    """The upstreams of alerts under one configuration; `invent` makes keys that cannot be guessed."""
+    """Makes and changes the targets of alerts under one configuration; `invent` makes keys that cannot be guessed."""
 
     def __init__(self, config: Config, invent: Callable[[], str]) -> None:
         self._config = config
         self._invent = invent
 
     def new(self, step: Step, choice: Choice, position: int) -> TargetRow:
-        """An upstream that a route chose, under the key that the alert will have there."""
+        """The target for an upstream that a route chose, with the lane and key that the alert will have there."""
         upstream = self._config.upstreams[choice.upstream]
         outbound = upstream.dialect.outbound
         step.accepted.routes[choice.route] = choice.why
@@ -50,7 +50,7 @@ class Targets:
     def lanes(
         self, choices: Sequence[Choice], caller: Caller, flat: Flat, key: str | None
     ) -> Iterator[tuple[str, str]]:
-        """The lanes of a key at the upstreams that were chosen, where it is found by its key."""
+        """The lanes of a key at those of the chosen upstreams that find alerts by key, each with its upstream."""
         for choice in choices:
             upstream = self._config.upstreams[choice.upstream]
             own = choice.replaced.get("dedup_key") or key
@@ -59,8 +59,8 @@ class Targets:
                 yield choice.upstream, lane_of(upstream, choice, caller, about, flat)
 
     def _free_key(self, step: Step, upstream: Upstream, replaced: Flat, like: str) -> tuple[str, str]:
-        """The key the alert will have there, and its lane: its own unless another scope's open alert holds it, else a
-        new one."""
+        """The key the alert will have there, and its lane: its own key unless another open alert has the lane, else a
+        new one made of it."""
         key = replaced.get("dedup_key") or step.flat.get("dedup_key") or self._invent()
         wanted = same_entries(like, f"key {upstream.dialect.same_key(key)}")
         step.tx.lock(f"lane {upstream.name} {wanted}")
@@ -71,8 +71,8 @@ class Targets:
         return key, same_entries(like, f"key {upstream.dialect.same_key(key)}")
 
     def give_way(self, step: Step, target: TargetRow, upstream: Upstream) -> None:
-        """An alert that comes back finds its key there taken by another's, which was opened meanwhile. It stays on its
-        lane while something of it waits there: its own end, for one, must not come after it."""
+        """Gives a reopened alert another key at an upstream where an alert that was opened meanwhile holds its key. It
+        stays on its lane while anything of it waits there: an earlier end, for one, must not overtake the reopening."""
         holders = step.tx.lane_holders(target.upstream, target.lane)
         if target.key is None or not any(holder != step.row.id for holder in holders):
             return
@@ -82,7 +82,7 @@ class Targets:
             target.lane = same_entries(target.lane, f"key {upstream.dialect.same_key(target.key)}")
 
     def _revive(self, step: Step, target: TargetRow) -> None:
-        """The key last named an alert whose rule may still stand there, switched off: it is that rule's turn."""
+        """Has the target take over the rule of the key's last alert, where that may still be there, switched off."""
         assert step.row.key
         earlier = step.tx.last_alert_by_key(step.caller.scope, step.row.key, step.row.id)
         if earlier is None or earlier.is_deleted:
@@ -93,8 +93,8 @@ class Targets:
                 target.lane, target.revives = other.lane, earlier.id
 
     def widened(self, step: Step, targets: list[TargetRow]) -> list[TargetRow]:
-        """At an update, upstreams that are chosen now and were not before are added; none is taken away. A fallback
-        that is chosen outright waits for its turn no more. The lanes of all are this transaction's from here on."""
+        """Returns targets for the upstreams that an update adds, as routes choose them now and did not before; none is
+        taken away. A fallback that is now chosen outright no longer waits for its turn. The lanes of all are locked."""
         chosen: tuple[Choice, ...] = ()
         if step.operation is Operation.UPDATE:
             chosen = choose(self._config.routes, step.caller.dialect.name, step.caller.name, step.flat) or ()
@@ -113,8 +113,8 @@ class Targets:
     def _stand_by_for_more(
         self, step: Step, target: TargetRow, targets: list[TargetRow], new: Sequence[Choice], chosen: Sequence[Choice]
     ) -> None:
-        """A fallback of those that are told already is that of what joins them, too, and its turn comes as soon after.
-        Where it is about to be told, since one of the others has yet to take the alert, it is told once for both."""
+        """Has a fallback stand by for upstreams that join its routes, too, each turn counted from now. If it waits for
+        another turn, as another upstream has yet to take the alert, it is told once for both, at the earlier time."""
         choice = next((one for one in chosen if one.upstream == target.upstream), None)
         if target.state != "standby" or choice is None or choice.after is None:
             return
@@ -139,24 +139,24 @@ class Targets:
 
 
 def _turns(afters: Iterable[float], now: int = 0) -> list[list[float]]:
-    """When a fallback's turn comes for each of its routes."""
+    """When a fallback's turn comes for each of its routes: after how many seconds, and at what time in milliseconds."""
     return [[after, now + int(after * 1000)] for after in afters]
 
 
 def hold(tx: Tx, lanes: Iterable[tuple[str, str]]) -> None:
-    """Keeps lanes to this transaction, each named with its upstream. All at once, so that everybody comes to them in
-    one order: commands of two routes that name the same upstreams the other way round would wait for each other."""
+    """Locks lanes, each given with its upstream, for this transaction. All at once, so that they are locked in one
+    order: commands of two routes that name the same upstreams the other way round would deadlock otherwise."""
     tx.lock(*{f"lane {upstream} {lane}" for upstream, lane in lanes})
 
 
 def lane_of(upstream: Upstream, choice: Choice, caller: Caller, about: str, flat: Flat) -> str:
-    """The lane of what is told to an upstream: where its key is chosen, it is one upstream per entry."""
+    """The lane of an alert at an upstream: one whose key is chosen from a table counts as one upstream per entry."""
     key = choice.key or upstream.entry(caller.dialect.name, caller.name, flat)
     return lane(about, key=key, to=choice.to)
 
 
 def stand_down(step: Step, target: TargetRow, reason: str) -> None:
-    """What waits for a fallback's turn waits no more."""
+    """Voids the deliveries that wait for a fallback's turn."""
     for other in step.tx.deliveries(DeliveryFilter(state="waiting", upstream=target.upstream, alert=target.alert)):
         other.state, other.finished_at, other.reason, other.code = "void", step.now, reason, Code.NOT_NEEDED.value
         step.tx.update_delivery(other)

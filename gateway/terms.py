@@ -1,4 +1,4 @@
-"""A command in an upstream's terms: what an operation becomes there, and an alert as it is said to one of its targets.
+"""A command in an upstream's terms: what an operation becomes there, and what one of an alert's targets is to be told.
 
 Plain functions of a configuration and rows; they know no vendor, and write nothing.
 """
@@ -19,40 +19,40 @@ from gateway.values import from_millis
 TELLING = (Operation.CREATE, Operation.UPDATE, Operation.REOPEN)
 """Operations that say what an alert is."""
 ENDING = (Operation.RESOLVE, Operation.DELETE)
-"""Operations that say that it is over."""
-# --- what a target notes of its own, in what it has `seen` -----------------------------------------------------
+"""Operations that say that an alert is over."""
+# --- the engine's own keys in `TargetRow.seen` -----------------------------------------------------------------
 
 INSTEAD_OF = "instead_of"
 """Of a fallback: the upstreams of each route that it stands by for."""
 TURNS = "turns"
 """Of a fallback: for each of these routes after how many seconds its turn comes, and when, in milliseconds."""
 SPOKEN = "dialect"
-"""In which dialect the ids were given that an alert has there."""
+"""The dialect of the upstream that issued the alert's ids there."""
 TRIED_AT = "tried_at"
-"""When the first attempt began that may have made something there although its answer was lost, in milliseconds."""
+"""When the first attempt began whose answer was lost, so that it may have made an alert there, in milliseconds."""
 TRIED_WITH = "tried_with"
-"""The delivery of that attempt and the last command whose state it sent, where that was the alert as it stood and not
-what the delivery's own command left."""
+"""The delivery of that attempt, and the last command of the state that it sent, where that was the alert's state then
+and not the one that the delivery's own command left."""
 MUTED = "muted"
-"""What of an alert that is there was changed in a silence, and has not been said since: the last command that did so,
-and the paths."""
+"""What a silence kept back of changes to an alert that is there, until it is sent: the last command that made such a
+change, and the paths."""
 OWED = "owed"
-"""That nobody has tried yet to say what is `MUTED`. Once is enough: what came to nothing is a dead letter."""
+"""Set while nobody has tried to send what is `MUTED`. One try is enough: one that fails is a dead letter."""
 OF_GROUP = "group "
-"""What the ids begin with by which an upstream's alerts are found that were told of together."""
+"""The prefix of the ids by which the alerts of one group are found (see `group_of`)."""
 
 # --- what an upstream can be told ------------------------------------------------------------------------------
 
 
 def is_anothers(target: TargetRow, upstream: Upstream) -> bool:
-    """Whether an alert stands at another vendor, for which the upstream's name stood before: its ids are nothing here,
-    or, worse, somebody else's."""
+    """Whether the target's ids were issued by another vendor, which the upstream's name meant before: here they mean
+    nothing or, worse, somebody else's alert."""
     spoken: str = target.seen.get(SPOKEN, upstream.dialect.name)
     return spoken != upstream.dialect.name
 
 
 def is_there(target: TargetRow, upstream: Upstream) -> bool:
-    """Whether an update can be the changed fields alone, so that without any there is nothing to send."""
+    """Whether an update can be sent as the changed fields alone, so that without any there is nothing to send."""
     by_id = upstream.dialect.outbound.addressed_by == "id"
     return by_id and target.state == "present" and not is_anothers(target, upstream)
 
@@ -63,8 +63,8 @@ def may_look(upstream: Upstream) -> bool:
 
 
 def group_of(row: AlertRow, upstream: Upstream) -> str | None:
-    """The id by which an upstream's alerts are found that their caller told of together, where that upstream is told
-    when all of them are over. A digest: what callers name their groups may be longer than an index takes."""
+    """The id of the group of alerts that their caller sent together, where the upstream is told when all of them are
+    over; else None. A digest, as callers' names for groups may be longer than an index takes."""
     find = upstream.dialect.outbound.group
     if find is None or row.verbatim is None or row.dialect != upstream.dialect.name:
         return None
@@ -73,12 +73,12 @@ def group_of(row: AlertRow, upstream: Upstream) -> str | None:
 
 
 def refuses_rules(upstream: Upstream) -> bool:
-    """Whether rules are not to be sent to this upstream: only at a vendor of occurrences there is a choice."""
+    """Whether rules are not to be sent to this upstream; only for vendors of occurrences can that be configured."""
     return upstream.destination.rules == "refuse" and upstream.dialect.kind == "occurrence"
 
 
 def what_to_send(upstream: Upstream, operation: Operation) -> tuple[Operation | None, tuple[Fate, ...]]:
-    """What an operation becomes at an upstream, None where nothing is sent, and what there is to say about it."""
+    """The operation that an upstream is sent, None where nothing is sent; and what the report says about that."""
     sent: Operation | None = operation
     if operation is Operation.RESOLVE and upstream.on_resolve == "delete":
         sent = Operation.DELETE
@@ -96,7 +96,7 @@ def what_to_send(upstream: Upstream, operation: Operation) -> tuple[Operation | 
 
 
 def unsaid(upstream: Upstream, origin: Dialect, asked: Command, changed: tuple[str, ...]) -> tuple[Fate, ...]:
-    """What a command said beside its operation, where the upstream's words for that have no room for it."""
+    """The fates of what a command said besides its operation, where the upstream is told the operation alone."""
     if upstream.dialect.name == origin.name:
         return ()
     is_told = asked.operation is Operation.COMMENT or not asked.comment
@@ -107,7 +107,7 @@ def unsaid(upstream: Upstream, origin: Dialect, asked: Command, changed: tuple[s
 
 
 def with_muted(target: TargetRow, command: int, changed: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """The paths of which an upstream is told: what a command changed, and what a silence had kept back before."""
+    """The paths to be sent to an upstream: what a command changed, and what a silence had kept back before."""
     since, paths = target.seen.get(MUTED, (command, ()))
     return changed if changed is None or since >= command else tuple(dict.fromkeys((*paths, *changed)))
 
@@ -115,8 +115,8 @@ def with_muted(target: TargetRow, command: int, changed: tuple[str, ...] | None)
 def in_terms_of(
     upstream: Upstream, operation: Operation, before: Flat | None, after: Flat, *, says_something: bool
 ) -> Operation | None:
-    """An update in an upstream's terms: for vendors of occurrences, switching a rule off ends what it raised. So it
-    does where another gateway keeps an occurrence as a rule here: that is how it says that it is over."""
+    """What an update becomes at an upstream, None where nothing is sent. For vendors of occurrences, switching a rule
+    off ends what it raised; so it does where another gateway keeps an occurrence as a rule here, and ends it so."""
     if operation is not Operation.UPDATE or before is None:
         return operation
     was, now = before.get("enabled") is not False, after.get("enabled") is not False
@@ -135,7 +135,7 @@ def saying(
     late: str = "",
     reading: Reading | None = None,
 ) -> Saying:
-    """An alert as it is said at one of its targets."""
+    """An alert as it is to be translated for one of its targets."""
     return Saying(
         flat=flat,
         origin=row.dialect,

@@ -1,6 +1,6 @@
-"""What time brings to alerts: one of which its sender says nothing any more is over, and an upstream that forgets is
-told again. Both are found in the store, so that a restart forgets neither, and whichever replica comes first does it.
-Of what its sender could not say, nobody may conclude that it is over.
+"""What the passing of time does: an alert that its sender no longer repeats lapses, and an upstream that forgets is
+told again (a renewal). Both are found in the store, so that a restart forgets neither, and whichever replica comes
+first does it. An alert that its sender had no chance to repeat does not lapse.
 
 It must not know any vendor, HTTP, or SQL.
 """
@@ -23,40 +23,42 @@ from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryRow, Store,
 
 log = structlog.get_logger()
 AT_ONCE = 200
-"""So many of each are ended and renewed in one round."""
+"""Alerts ended, and targets renewed, in one round."""
 BEHIND_OTHERS_MS = 15_000
-"""When a renewal is thought of again that stands behind something else: that may have said it by then."""
+"""Milliseconds after which a renewal is considered again that found another delivery waiting in its lane: that may have
+told the upstream by then."""
 UNKNOWN_MS = 60_000
-"""When one is of an upstream that is not in the configuration: that may be there again by then, as what waits for it
-hopes too."""
+"""Milliseconds until a renewal is tried again whose upstream is not in the configuration: it may be there again by
+then."""
 BREAK_MS = 30_000
-"""So long without a look around, and nobody can have been heard meanwhile: the store was away, or the machine slept."""
+"""Milliseconds between two looks after which no sender can have been heard between them: the store was unavailable, or
+the machine slept."""
 SAID_AGAIN_MS = 600_000
-"""Within this time a sender is thought to have said again what is still so: Prometheus does every minute, or when it
-evaluates the rule."""
+"""Milliseconds within which senders are expected to repeat what still holds: Prometheus does so every minute, or when
+it evaluates the rule."""
 
 
 class Hearing:
-    """Since when senders have been heard without a break. Where they were not, since there was no gateway, or one that
-    refused them, their alerts did not lapse by their silence: they have time to say again that it is still so."""
+    """Since when senders have been heard without a break. After one, in which the gateway did not run or refused them,
+    no alert lapses because its sender did not repeat it: senders have time to do so first."""
 
     def __init__(self, now: int) -> None:
         self._since = self._last = now
 
     def look(self, now: int, *, is_deaf: bool) -> None:
-        """Takes notice of the time, every second or so; `is_deaf` says that senders are refused."""
+        """To be called every second or so; `is_deaf` says that senders are refused."""
         if is_deaf or not 0 <= now - self._last <= BREAK_MS:
             self._since = now
         self._last = now
 
     def could_be_said(self, row: AlertRow, now: int) -> bool:
-        """Whether the sender of an alert could have said by now that it goes on."""
+        """Whether the sender of an alert had the time to repeat it."""
         return row.created_at >= self._since or now - self._since >= SAID_AGAIN_MS
 
 
 async def pass_time(store: Store, road: Road, config: Config, ids: MakeId, now: int, hearing: Hearing) -> set[str]:
-    """Ends and renews what is due, and goes on with silences that have begun, a batch of each at most; answers the
-    upstreams that have something to send now."""
+    """Ends and renews what is due, and goes on with silences that have begun, a batch of each at most; returns the
+    upstreams that have something to be sent now."""
     ended, renewable, silenced = await store.read(
         lambda tx: (tx.ended(now, AT_ONCE), tx.renewable(now, AT_ONCE), owed(tx))
     )
@@ -72,18 +74,18 @@ async def pass_time(store: Store, road: Road, config: Config, ids: MakeId, now: 
             busy |= await store.write(work)
         except StoreError:
             raise
-        except Exception:  # one that is poison must not keep the others
+        except Exception:  # one that fails each time must not hold up the others
             log.exception("time.failed", alert=alert)
     return busy | await quieten(store, road, dialects, silenced, ids, now)
 
 
 def end(tx: Tx, road: Road, alert: int, dialects: Mapping[str, Dialect], command: int, now: int) -> set[str]:
-    """Resolves an alert whose own end has come, unless its sender has said meanwhile that it goes on."""
+    """Resolves an alert whose `ends_at` has come, unless its sender has prolonged it meanwhile."""
     tx.lock(f"alert {alert}")
     row = tx.alert(alert)
     if row is None or not row.is_open or row.ends_at is None or row.ends_at > now:
         return set()
-    if row.dialect not in dialects:  # nobody may speak it any more; whoever does again goes on from here
+    if row.dialect not in dialects:  # no inbound speaks it any more; once one does again, a repeat sets a new end
         row.ends_at = None
         tx.update_alert(row)
         return set()
@@ -93,7 +95,7 @@ def end(tx: Tx, road: Road, alert: int, dialects: Mapping[str, Dialect], command
 
 
 def renew(tx: Tx, due: TargetRow, config: Config, ids: MakeId, now: int) -> set[str]:
-    """Has an upstream told again that an alert is open. What waits for it anyway says so too."""
+    """Makes a delivery that tells an upstream again that an alert is open, unless another one waits there anyway."""
     tx.lock(f"alert {due.alert}")
     row = tx.alert(due.alert)
     target = next((one for one in tx.targets(due.alert) if one.upstream == due.upstream), None)
@@ -112,8 +114,8 @@ def renew(tx: Tx, due: TargetRow, config: Config, ids: MakeId, now: int) -> set[
 
 
 def _put_out(tx: Tx, row: AlertRow, target: TargetRow, number: int, now: int) -> None:
-    """A command of the gateway's own, in the name of the alert's caller, and its one delivery. One number serves both:
-    they come and go together."""
+    """Inserts a command of the gateway's own, in the name of the alert's caller, and its one delivery. Both have the
+    same id, as they are made and removed together."""
     tx.insert_command(
         CommandRow(
             id=number,

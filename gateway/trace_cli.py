@@ -1,6 +1,5 @@
 """`trace`: the whole road of the alerts that anybody knows by an id, a key or some words, to be read at night on a
-narrow screen. What is found is in `gateway.tracing`; here is only how it is asked for and shown. It must not know any
-vendor.
+narrow screen. The search is in `gateway.tracing`; here are only options and output. It must not know any vendor.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ if TYPE_CHECKING:
     from gateway.tracing import Sent, There, Traced, Tried
 
 TROUBLE = 2
-"""The exit status where nothing could be asked; 1 means that nobody knows such an alert."""
+"""The exit status where the question could not be asked; 1 means that nobody knows such an alert."""
 NARROWEST, WIDEST = 40, 100
 FEW = 6
-"""So many attempts of a delivery are printed; `--json` has more."""
+"""Attempts of a delivery that are printed; `--json` has more."""
 _COLOURS = {"dead": "red", "waiting": "yellow", "again": "yellow", "standby": "yellow", "delivered": "green"}
 
 
@@ -64,7 +63,7 @@ def trace(place: Place, name: str, as_json: bool) -> None:
 
 @contextlib.contextmanager
 def _trouble() -> Iterator[None]:
-    """Whoever could not ask has not heard that there is none."""
+    """Turns failures to ask into exit status 2, as 1 means that there is no such alert."""
     try:
         yield
     except click.UsageError:
@@ -78,7 +77,7 @@ def _trouble() -> Iterator[None]:
 def _there(remote: Remote, name: str) -> Any:
     from gateway.operating import NotAsAsked
 
-    # A name of dots alone would be taken for a step through folders.
+    # A name of dots alone would be taken for a relative path segment.
     segment = quote(name, safe="", errors="replace").replace(".", "%2E")
     try:
         return remote.get(f"/-/alerts/{segment}")
@@ -108,7 +107,7 @@ def _width() -> int:
 
 
 def lines(road: Traced, width: int) -> list[str]:
-    """A road as lines of so many characters, but for what cannot be broken. Times are UTC."""
+    """A road as lines of `width` characters at most, except for words that are longer. Times are UTC."""
     day = road.opened[:10]
     said = [*_wrapped(road.summary or "(no summary)", 0, width), *_about(road, width), *_ids(road, width), "received"]
     if road.earlier:
@@ -137,7 +136,7 @@ def _about(road: Traced, width: int) -> list[str]:
 
 
 def _ids(road: Traced, width: int) -> list[str]:
-    """What everybody calls it, each name once."""
+    """All ids of the alert, each once."""
     names = ([f"alert {road.alert}"] if road.alert is not None else []) + ([f"key {road.key}"] if road.key else [])
     names += [f"caller's id {road.shown}"] if road.shown not in ("", str(road.alert)) else []
     names += [f"{party} {' '.join(theirs)}" for party, theirs in road.ids.items() if theirs != [road.shown]]
@@ -175,7 +174,7 @@ def _delivery(one: Sent, day: str, width: int) -> list[str]:
 
 
 def _attempt(one: Tried, day: str, width: int, *, says_why: bool) -> list[str]:
-    """An attempt; a reason is said once for all that follow with the same."""
+    """The lines of an attempt; the reason is left out where it is that of the attempt before."""
     took = f"{one.took_ms} ms" if one.took_ms < 1000 else f"{one.took_ms / 1000:.1f} s"
     status = str(one.status) if one.status is not None else "no status"
     ended = one.code or one.outcome
@@ -184,20 +183,20 @@ def _attempt(one: Tried, day: str, width: int, *, says_why: bool) -> list[str]:
 
 
 def _clock(at: str | None, day: str) -> str:
-    """The time of a day, and the day too where it is another than that of the alert."""
+    """The time of day, with the date where that differs from the alert's."""
     assert at is not None
     return at[11:19] if at[:10] == day else f"{at[:10]} {at[11:19]}"
 
 
 def _coloured(said: list[str], state: str) -> list[str]:
-    """The state in its colour, where somebody is looking."""
+    """The lines with the state in its colour, on a terminal."""
     if not sys.stdout.isatty():
         return said
     return [said[0].replace(f": {state}", f": {click.style(state, fg=_COLOURS.get(state))}", 1), *said[1:]]
 
 
 def _wrapped(text: str, indent: int, width: int) -> list[str]:
-    """Text in lines, without what would move a cursor or colour a screen."""
+    """Wraps text, without control characters, which would move the cursor or colour the screen."""
     clean = "".join(char if char.isprintable() else " " for char in text)
     return textwrap.wrap(
         clean,

@@ -1,9 +1,9 @@
-"""The whole road of an alert, for whoever is asked at night what became of it: received by whom, routed why, and at
+"""The whole road of an alert, for operators who are asked what became of it: received from whom, routed why, and at
 each upstream every delivery with every attempt.
 
-Plain functions of a transaction. What is found is found by an id or a key, through indexes, or by words of its summary,
-a slice of the newest alerts at a time, so that a large store is never kept busy. It must not know any vendor, nor
-where it is called from.
+Plain functions of a transaction. Alerts are found by an id or a key, through indexes, or by words of the summary, in
+slices of the newest alerts, so that a large store is never kept busy. It must not know any vendor, nor where it is
+called from.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ from gateway.terms import INSTEAD_OF, OF_GROUP
 from gateway.values import from_millis, iso
 
 MOST = 20
-"""So many alerts are shown at most."""
+"""Alerts shown at most."""
 SLICE = 2000
-"""So many summaries are looked at in one transaction: for some milliseconds."""
+"""Summaries searched in one transaction, which takes some milliseconds."""
 SEARCHED = 100_000
-"""So many of the newest alerts are searched for words."""
+"""Of the newest alerts, the number that is searched for words."""
 LAST = 50
-"""So many commands of one alert, deliveries of one alert, and attempts of one delivery are shown: the last ones."""
+"""Commands of an alert, deliveries of an alert, and attempts of a delivery that are shown at most: the last ones."""
 NEWEST = 1 << 53
-"""No id is larger: what comes before it is everything."""
+"""Larger than any id, to search from the newest alert."""
 
 
 class Tried(Struct, kw_only=True):
-    """One attempt: when, for how many milliseconds, the status that was seen, and how it ended, by problem code."""
+    """One attempt: when, how many milliseconds it took, the HTTP status if any, and how it ended, with the problem
+    code."""
 
     number: int
     at: str
@@ -48,9 +49,9 @@ class Tried(Struct, kw_only=True):
 
 
 class Sent(Struct, kw_only=True):
-    """A delivery. `due` is when the next attempt may be made, while it waits for a time; `waits_for` says what it waits
-    for instead; `attempts` how many were made, `tried` the last of them; `approximated` and `kept` the fields that the
-    upstream could not hold as they were said."""
+    """A delivery. `due` is when the next attempt may be made, if it waits only for that; else `waits_for` says what it
+    waits for; `attempts` is how many were made, `tried` the last of them; `approximated` and `kept` are the fields that
+    the upstream could not hold as they were said."""
 
     delivery: int
     command: int
@@ -70,8 +71,8 @@ class Sent(Struct, kw_only=True):
 
 
 class There(Struct, kw_only=True):
-    """Where an alert stands at one upstream, by which key and ids it is known there, and by which route it got there;
-    `instead_of` names those whose fallback it is, while its turn has not come."""
+    """An alert at one upstream: its state, its key and ids there, and the route by which it got there; `instead_of`
+    names the upstreams whose fallback it is, while its turn has not come."""
 
     upstream: str
     state: str
@@ -83,7 +84,7 @@ class There(Struct, kw_only=True):
 
 
 class Received(Struct, kw_only=True):
-    """A command: the number of its request, what it asked for, by whom and when; `refused` why it was taken back."""
+    """A command: the id of its request, its operation, by whom and when; `refused` is why it was taken back."""
 
     request: int
     operation: str
@@ -104,8 +105,8 @@ class Route(Struct, kw_only=True):
 
 class Traced(Struct, kw_only=True):
     """An alert and its whole road. `found_by` is `id` or `text`; `ids` are those that each party has for it;
-    `earlier` is how many commands came before those that are shown. A command without an alert has a road too: `alert`
-    is None then, and `status` says why."""
+    `earlier` is how many commands came before those shown. A command without an alert has a road too: then `alert` is
+    None, and `status` says why."""
 
     alert: int | None
     found_by: str
@@ -128,15 +129,16 @@ class Traced(Struct, kw_only=True):
 
 
 def spoken(config: Config) -> list[Dialect]:
-    """The dialects of a configuration: each compares keys in its own way."""
+    """The dialects of a configuration, each of which compares keys in its own way."""
     inbounds = [inbound.dialect for inbound in config.inbounds.values()]
     return inbounds + [upstream.dialect for upstream in config.upstreams.values()]
 
 
 class Search:
-    """A search for alerts by a name: what any party ever called them, or words of their summary, whatever the case.
+    """A search for alerts by a name: any id or key that any party has for them, or part of the summary, whatever the
+    case.
 
-    `look` is called until nothing is left to look at. `found` are the alerts, each with what it was found by.
+    `look` is to be called until it returns False. `found` has the alerts, each with what it was found by.
     """
 
     def __init__(self, name: str, dialects: Iterable[Dialect]) -> None:
@@ -150,7 +152,7 @@ class Search:
         self.is_cut_short = False
 
     def look(self, tx: Tx) -> bool:
-        """Looks at a slice; answers whether there is more to look at."""
+        """Searches by id at the first call, then one slice per call; returns whether there is more to search."""
         if not self._is_begun:
             self._is_begun = True
             self.found = dict.fromkeys(tx.alerts_of_anybody(self._names, MOST), "id")
@@ -167,7 +169,7 @@ class Search:
         return not self.is_cut_short
 
     def newest_first(self) -> list[int]:
-        """What was found."""
+        """The alerts found, the newest first."""
         return sorted(self.found, reverse=True)
 
 
@@ -190,7 +192,7 @@ def traced(tx: Tx, alert: int, found_by: str) -> Traced | None:
     count = tx.count_commands(alert)
     known: dict[str, list[str]] = {}
     for party, name in tx.ids(alert):
-        if not name.startswith(OF_GROUP):  # nobody ever said that one
+        if not name.startswith(OF_GROUP):  # such an id is the gateway's own, and means nothing to anybody
             known.setdefault(party, []).append(name)
     return Traced(
         alert=alert,
@@ -264,8 +266,8 @@ def _received(row: CommandRow) -> Received:
 
 
 def _routes(tx: Tx, row: AlertRow, commands: list[CommandRow]) -> list[Route]:
-    """The routes as they were taken then, whatever the configuration says now: the command that opened the alert has
-    its number, and updates may have added to them."""
+    """The routes that the alert took then, whatever the configuration says now: those of the command that opened it,
+    which has the alert's id, and those that updates added."""
     first = tx.command(row.id)
     taken: dict[str, str] = {}
     for command in [*([first] if first else []), *commands]:
@@ -291,7 +293,7 @@ def _all_sent(tx: Tx, upstream: str, rows: list[DeliveryRow]) -> list[Sent]:
 
 
 def _waits_for(row: DeliveryRow, ahead: int | None, breaker: Breaker) -> str:
-    """What a delivery waits for, where that is no time of its own."""
+    """What a delivery waits for other than its due time, or an empty text."""
     if row.state != "waiting":
         return ""
     if ahead is not None:

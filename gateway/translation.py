@@ -1,6 +1,6 @@
-"""From a canonical alert to an upstream's body, and the report of what became of every field.
+"""Translates a canonical alert into an upstream's body, and reports what became of every field.
 
-The report is not declared, it is found out: what was written is read back with the target's own rows, and each
+The report is not declared but found out: what was written is read back with the target's own rows, and each
 field's fate follows from the difference. Everything here is pure. It must not know any vendor, nor how and when
 something is sent.
 """
@@ -26,7 +26,7 @@ from gateway.values import iso_seconds
 from gateway.wire import Wire, copied, get, put, remove, without
 
 EMPTY: tuple[Any, ...] = (None, "", (), [])
-"""Values that a target takes for none where it requires one."""
+"""Values that a target which requires one takes for missing."""
 Word = Literal["mapped", "carried", "approximated", "kept", "dropped"]
 
 
@@ -41,8 +41,8 @@ class Fate(Struct, frozen=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Destination:
-    """An upstream as far as words go: its dialect and rows, and what its configuration says about content. Pages lead
-    to the gateway at `public_url`, where there is one."""
+    """An upstream as far as translation goes: its dialect and rows, and the settings about content. Pages have a link
+    to the alert's trace at `public_url`, if there is one."""
 
     name: str
     dialect: Dialect
@@ -55,12 +55,13 @@ class Destination:
 
 
 class Saying(Struct, frozen=True, kw_only=True):
-    """An alert on its way to a destination.
+    """An alert to be translated for a destination.
 
-    `flat` is the record, `id` the gateway's own, `origin` the dialect it was said in and `caller` by whom; `key` the
-    key it has there; `replaced` what the route sets and `route` its name; `changed` the paths of an update (None: all
-    of it); `verbatim` and `said` the caller's own words for the whole alert and for this command, and `reading` what
-    the latter were read as, while that is known; `at` when the command came; `late` is put at the top of the details.
+    `flat` is the record, `id` the gateway's own id, `origin` the dialect of the caller and `caller` its name; `key` is
+    the alert's key there; `replaced` what the route sets and `route` its name; `changed` the paths of an update (None:
+    the whole alert is sent); `verbatim` and `said` are the caller's own words for the whole alert and for this command,
+    and `reading` what the latter were read as, if still known; `at` is when the command came; `late` is a note that is
+    put at the top of the details.
     """
 
     flat: Flat
@@ -80,8 +81,8 @@ class Saying(Struct, frozen=True, kw_only=True):
 
 
 class Said(Struct, frozen=True):
-    """An alert in the destination's words: whole, and only what an update changes; and the report. What lies inside of
-    the words may be the alert's own, and is not to be changed."""
+    """An alert in the destination's words: the whole (`body`), and what an update changes (`patch`); and the report.
+    Nested values may be shared with the record, and must not be changed."""
 
     body: Wire
     patch: Wire
@@ -89,7 +90,7 @@ class Said(Struct, frozen=True):
 
 
 def translate(saying: Saying, destination: Destination) -> Said:
-    """Puts an alert into the destination's words. Raises `Unmet` where it requires what nobody supplied."""
+    """Translates an alert for a destination. Raises `Unmet` where that requires a value which nobody supplied."""
     mapping = destination.mapping
     akin = saying.origin == destination.dialect.name
     altered: dict[str, str] = dict.fromkeys(saying.replaced, f"set by route {saying.route}")
@@ -121,8 +122,8 @@ def translate(saying: Saying, destination: Destination) -> Said:
 
 
 def _in_its_own_words(saying: Saying, mapping: Rows, told: Flat, writing: Writing) -> tuple[Wire, Wire, Flat | None]:
-    """Between two of one vendor, an alert whole and what an update changes: as its callers spelled it, wherever that
-    still says what is to be told; and what that means, where it is known."""
+    """Body, patch, and the body's values where known, for a caller and an upstream of one dialect: in the caller's own
+    words wherever these still mean what is to be sent."""
     patch: Wire = {}
     if saying.changed is not None:
         change = partial(_change, mapping, told, writing, saying.changed)
@@ -135,8 +136,8 @@ def _in_its_own_words(saying: Saying, mapping: Rows, told: Flat, writing: Writin
 
 
 def _in_other_words(saying: Saying, mapping: Rows, told: Flat, writing: Writing) -> tuple[Wire, Wire, Flat | None]:
-    """An alert whole and what an update changes in words that its callers do not speak. What was cleared is left out,
-    but where an update has to supply what the target requires."""
+    """Body and patch for an upstream of another dialect than the caller's. The body leaves out what was cleared; a
+    patch clears it too, but has the body's values for what the target requires."""
     whole = {path: value for path, value in told.items() if value is not None}
     body = _whole_body(mapping, whole, writing, needs_all=saying.changed is None)
     if saying.changed is None:
@@ -148,7 +149,8 @@ def _in_other_words(saying: Saying, mapping: Rows, told: Flat, writing: Writing)
 
 
 def _beside(mapping: Rows, changed: tuple[str, ...]) -> tuple[str, ...]:
-    """The changed paths, and those that stand in one object with them: it may be taken for all that is in there."""
+    """The changed paths, and those in the same wire object: a vendor may replace the object by what an update has of
+    it."""
     objects = {
         leaf.partition(".")[0]
         for entry in mapping.rows
@@ -163,7 +165,7 @@ def _beside(mapping: Rows, changed: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _supply(mapping: Rows, patch: Wire, body: Wire, emptied: set[str]) -> None:
-    """Where an update empties what the target requires, says instead what the whole alert has for it there."""
+    """Where an update empties what the target requires, puts the whole alert's value into the patch instead, if any."""
     for entry in mapping.rows:
         for leaf in entry.wires if entry.required and not emptied.isdisjoint(entry.paths) else ():
             value = get(body, leaf)
@@ -174,13 +176,13 @@ def _supply(mapping: Rows, patch: Wire, body: Wire, emptied: set[str]) -> None:
 
 
 def _says_nothing(value: Any) -> bool:
-    """Whether a target that requires a value takes this for none: a text of blanks alone is one of those."""
+    """Whether a target that requires a value takes this one for missing: blank texts are, too."""
     return value in EMPTY or (isinstance(value, str) and not value.strip())
 
 
 def _whole_body(mapping: Rows, whole: Flat, writing: Writing, *, needs_all: bool) -> Wire:
-    """The whole alert. What is there already has what the target requires, and a caller of the same dialect was held
-    to it when it came: neither is refused for lack of it."""
+    """The body of the whole alert. Unless it `needs_all`, it is not refused for lack of what the target requires: an
+    alert that is there already has that, and a caller of the same dialect had to give it when it called."""
     try:
         return mapping.write(whole, writing)
     except Unmet:
@@ -190,7 +192,7 @@ def _whole_body(mapping: Rows, whole: Flat, writing: Writing, *, needs_all: bool
 
 
 def hushed(flat: Flat, destination: Destination) -> str:
-    """Why an alert must wake nobody at a vendor of occurrences, or nothing."""
+    """Why an alert must wake nobody at a vendor of occurrences, or an empty text."""
     if destination.dialect.kind != "occurrence":
         return ""
     if flat.get("kind") == "rule" and flat.get("enabled") is False:
@@ -203,7 +205,7 @@ def hushed(flat: Flat, destination: Destination) -> str:
 
 
 def _change(mapping: Rows, told: Flat, writing: Writing, changed: tuple[str, ...]) -> Wire:
-    """The changed paths, and those that share a row with one of them: a row is written whole."""
+    """Writes the changed paths, and those that share a row with one of them, as a row is written as a whole."""
     wanted = set(changed)
     for entry in mapping.rows:
         if wanted.intersection(entry.paths):
@@ -214,7 +216,7 @@ def _change(mapping: Rows, told: Flat, writing: Writing, changed: tuple[str, ...
 def _carry(
     saying: Saying, destination: Destination, body: Wire, meant: Flat, report: _Report, hush: str
 ) -> frozenset[str]:
-    """Adds the lines a responder reads and the carried object to `body`; answers the paths that are carried."""
+    """Adds the lines for responders and the carried object to `body`; returns the paths that are carried."""
     mapping = destination.mapping
     _unshare(mapping, body)
     spans: dict[str, tuple[int, int]] = {}
@@ -242,15 +244,15 @@ def _carry(
 
 
 def _unshare(mapping: Rows, body: Wire) -> None:
-    """Gives a body a container of its own, so that what is added there is not added to the alert."""
+    """Copies the container in a body, so that what is added there is not added to the record."""
     held = get(body, mapping.container) if mapping.container else UNSET
     if mapping.container and isinstance(held, dict):
         put(body, mapping.container, dict(held))
 
 
 def _once_carried(mapping: Rows, body: Wire, meant: Flat) -> Flat:
-    """What the body means once something is carried in it: a container that is empty, or holds the details as well, is
-    read otherwise then."""
+    """The values of the body once something is carried in it, which differ where the container is empty, or holds the
+    details as well."""
     held = get(body, mapping.container) if mapping.container else UNSET
     if held != {} and not (mapping.details or "").startswith(f"{mapping.container}."):
         return meant
@@ -258,7 +260,7 @@ def _once_carried(mapping: Rows, body: Wire, meant: Flat) -> Flat:
 
 
 def _note_lateness(saying: Saying, mapping: Rows, details: str, said: tuple[Wire, Wire]) -> None:
-    """Between two of one vendor nothing is added but this: a late page says so."""
+    """Puts the note that a page is late above its details; between two of one dialect nothing else is ever added."""
     for words in said if saying.changed is not None else said[:1]:
         own = get(words, details)
         told = own if isinstance(own, str) else json.encode(own).decode() if own not in (UNSET, None) else ""
@@ -267,7 +269,7 @@ def _note_lateness(saying: Saying, mapping: Rows, details: str, said: tuple[Wire
 
 
 def _carry_along(mapping: Rows, body: Wire, patch: Wire) -> None:
-    """An update brings what is carried up to date too."""
+    """Puts what is carried in the body into an update's patch too."""
     held = get(body, f"{mapping.container}.{CARRIED}") if mapping.container else UNSET
     if held is not UNSET:
         _unshare(mapping, patch)
@@ -277,14 +279,14 @@ def _carry_along(mapping: Rows, body: Wire, patch: Wire) -> None:
 RUNBOOK = "runbook_url"
 LONGEST_LABELS = 500
 MOST_LINES = 6
-"""Of a page, below the sender's text. What the sender says comes before where the gateway's own trace is."""
+"""Lines below the sender's text on a page. What the sender said has precedence over the link to the gateway's trace."""
 SEVERITY_NAMES = ("emergency", "alert", "critical", "error", "warning", "notice", "informational", "debug")
 
 
 def page_text(saying: Saying, inexact: frozenset[str], hush: str, public_url: str = "") -> tuple[str, tuple[int, int]]:
     """The details of a page: the late note, the sender's text, then at most six lines of what has no field.
 
-    Answers the text, and where in it the sender's own stands.
+    Returns the text, and the start and end of the sender's own part of it.
     """
     before = [line for line in (saying.late, f"This wakes nobody: {hush}." if hush else "") if line]
     own = saying.flat.get("details") or ""
@@ -300,7 +302,7 @@ def page_text(saying: Saying, inexact: frozenset[str], hush: str, public_url: st
 
 
 def _facts(flat: Flat, inexact: frozenset[str]) -> Iterable[tuple[str, str]]:
-    """What the target has no field for and a responder wants to know, each on one line, whatever its sender wrote."""
+    """What a responder wants to know and the target has no field for, each with its name and as a single line."""
     for name, (paths, told) in FACTS.items():
         value = None if inexact.isdisjoint(paths) else told(flat)
         text = " ".join(str(value).split()) if value is not None else ""
@@ -309,19 +311,19 @@ def _facts(flat: Flat, inexact: frozenset[str]) -> Iterable[tuple[str, str]]:
 
 
 def _labels(flat: Flat) -> str | None:
-    """What the labels say that no other line does: for some senders they are all that tells one alert from another."""
+    """The labels whose values are not on the page already: for some senders only they tell one alert from another."""
     told = {str(flat.get(path)) for path in ("summary", "team", "resource", "source")}
     labels = {name: value for name, value in (flat.get("labels") or {}).items() if value not in told}
     return ", ".join(f"{name}={value}" for name, value in labels.items() if name != RUNBOOK)[:LONGEST_LABELS] or None
 
 
 def _runbook(flat: Flat) -> str | None:
-    """Where it is written what to do: some senders say it in a label, some beside the text."""
+    """The address of the runbook, which some senders give as a label, some as a custom field."""
     return (flat.get("labels") or {}).get(RUNBOOK) or (flat.get("custom") or {}).get(RUNBOOK)
 
 
 def _link(flat: Flat) -> str | None:
-    """The first link, with what it is called and how many more there are."""
+    """The first link, with its text and the number of further ones."""
     links: Sequence[Link] = flat.get("links") or ()
     if not links:
         return None
@@ -337,7 +339,7 @@ def _severity(flat: Flat) -> str | None:
 
 
 def _whereabouts(flat: Flat) -> str | None:
-    """What is watched, and who noticed: for some vendors the one is a part of a machine, and the other the machine."""
+    """Resource and source: for some vendors the one is a part of a machine, and the other is the machine."""
     named = dict.fromkeys(str(flat[path]) for path in ("resource", "source") if flat.get(path))
     return " on ".join(named) or None
 
@@ -350,11 +352,12 @@ FACTS: Mapping[str, tuple[tuple[str, ...], Callable[[Flat], str | None]]] = {
     "link": (("links",), _link),
     "labels": (("labels",), _labels),
 }
-"""The lines of a page, each with its paths and its text: it is left out where the target shows all of the paths."""
+"""The lines of a page by name, each with its paths and its text; a line is left out where the target shows all of its
+paths."""
 
 
 class _Report:
-    """The fates of one translation, found from what was told and what the wire turned out to mean."""
+    """The fates of one translation, found by comparing what was to be sent with what the body was read back as."""
 
     def __init__(
         self,
@@ -384,7 +387,7 @@ class _Report:
                 yield path
 
     def inexact(self) -> frozenset[str]:
-        """The paths of which a reader does not see there what was said; more than that is no loss."""
+        """The paths whose values a reader of the target does not see in full; an object with more in it is no loss."""
         return frozenset(
             path
             for path, value in self.saying.flat.items()
@@ -392,7 +395,7 @@ class _Report:
         )
 
     def fates(self) -> tuple[Fate, ...]:
-        """One fate per field that was said, then those that were supplied, then what was dropped."""
+        """One fate per field that was said, then those of supplied fields, then those of dropped ones."""
         fates = [self._fate(path) for path in self._asked()]
         asked = {fate.field for fate in fates}
         if self.saying.changed is None:
@@ -415,7 +418,7 @@ class _Report:
         return Fate(path, "kept", "", self._homeless(path))
 
     def _homeless(self, path: str) -> str:
-        """Why nothing of a path is there; what the route sets is named, though the target has no field for it."""
+        """Why the target has nothing of a path; names the route, where that sets it."""
         return "; ".join(part for part in (self._set_by.get(path), "no field of its own there") if part)
 
     def _why_narrowed(self, path: str) -> str:
@@ -440,7 +443,7 @@ class _Report:
 
 
 def _holds(shown: Any, said: dict[str, Any]) -> bool:
-    """Whether everything that was said under names is shown under the same."""
+    """Whether an object shows everything that was said, under the same names."""
     return isinstance(shown, dict) and all(name in shown and shown[name] == value for name, value in said.items())
 
 
@@ -451,8 +454,8 @@ LONGEST_LINE, LONGEST_NAME = 1024, 128
 
 
 def header(upstream: str, report: Sequence[Fate], dead: str = "") -> str:
-    """A report as one line of the reply header: only what the upstream could not hold, at most 1 KiB. Names that
-    callers chose too long or in other letters than a header has are counted.
+    """A report as one line of the reply header: only what the upstream could not hold, at most 1 KiB. Names that are
+    too long, or have characters that a header cannot have, as callers choose them, are only counted.
 
     Empty where it could hold everything.
     """
@@ -471,7 +474,7 @@ def _can_be_told(name: str) -> bool:
 
 
 def joined(lines: Iterable[str]) -> tuple[str, ...]:
-    """The lines of several reports as one line per upstream, which names all that any of them does."""
+    """Merges the lines of several reports into one per upstream, with all names that any of them has."""
     found: dict[str, dict[str, dict[str, None]]] = {}
     for line in lines:
         upstream, *parts = line.split("; ")
@@ -485,7 +488,7 @@ def joined(lines: Iterable[str]) -> tuple[str, ...]:
 
 
 def _within(line: str) -> str:
-    """As much of a line as is told: names are left out from the end."""
+    """Shortens a line to `LONGEST_LINE`: names are left out from the end."""
     return line if len(line) <= LONGEST_LINE else line[: line.rfind(",", 0, LONGEST_LINE - 2)] + ",+"
 
 

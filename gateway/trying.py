@@ -1,5 +1,5 @@
-"""The tests that a configuration brings along: a sample is sent through it, without a network, and what comes out is
-compared with what was expected. It must not know any vendor.
+"""Runs the tests in a configuration: each sends a sample through it, without a network, and compares what comes out
+with what is expected. It must not know any vendor.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gateway.wire import get
 
 
 def failures(config: Config) -> Iterator[str]:
-    """One text per expectation that is not met, with what came instead."""
+    """Runs all tests; yields a text for each expectation that is not met, with what came instead."""
     for number, test in enumerate(config.tests, 1):
         name = f"tests[{number}]" + (f" ({test.send})" if isinstance(test.send, str) else "")
         for problem in _failures(config, test):

@@ -1,4 +1,4 @@
-"""Taking a command back that every upstream refused, in one transaction.
+"""Takes back a command that every upstream refused, in one transaction.
 
 A plain function of a transaction; it must not know any vendor, HTTP, or SQL.
 """
@@ -17,14 +17,14 @@ from gateway.terms import ENDING, INSTEAD_OF, TRIED_AT, TURNS
 from gateway.values import millis
 
 STANDING = (Operation.ACKNOWLEDGE, Operation.RESOLVE, Operation.REOPEN, Operation.DELETE)
-"""Operations that say where an alert stands."""
+"""Operations that change an alert's status."""
 STOOD = ("acknowledged_at", "resolved_at")
-"""What is said of it beside that."""
+"""The paths that change with the status."""
 
 
 def is_refused(tx: Tx, command: CommandRow) -> bool:
-    """Whether nobody has a command, nor is about to: a fallback whose turn came meanwhile may, and so does an upstream
-    where it is counted as a repeat of what that one was told."""
+    """Whether no upstream has taken a command, or may yet take it: a fallback whose turn has come meanwhile may, and
+    an upstream to which the command was a mere repeat has it already."""
     if command.alert is not None:
         _kept(tx, command.alert)
     targets = tx.targets(command.alert) if command.alert is not None else []
@@ -34,11 +34,11 @@ def is_refused(tx: Tx, command: CommandRow) -> bool:
 
 
 def undo(tx: Tx, command: CommandRow, reason: str) -> AlertRow | None:
-    """Takes back a command that every upstream refused: no alert, name or key remains, an update leaves the record
-    as it was. Fields that a later command changed stay as that left them, and everything stays where a newer alert
-    has the key or the name by now, where a new alert may stand at an upstream although it was refused there in the
-    end, as somebody has to be able to end it, or where somebody was told success because of what it said. Answers the
-    alert as it is now."""
+    """Takes back a command that every upstream refused: of a create no alert, name or key remains, and after an update
+    the record is as it was, except for fields that a later command changed. Nothing is taken back where a newer alert
+    has the key or the name by now, where a new alert may be at an upstream although that refused it in the end, as
+    somebody has to be able to end it, or where a caller was told success because this command said the same. Returns
+    the alert as it is now."""
     row = _kept(tx, command.alert) if command.alert is not None else None
     if row is not None and any(stays(tx, row, command) for stays in STAYS):
         return row
@@ -63,13 +63,13 @@ def undo(tx: Tx, command: CommandRow, reason: str) -> AlertRow | None:
 
 
 def _later(tx: Tx, row: AlertRow, command: CommandRow) -> list[CommandRow]:
-    """What was said of the alert since, and not taken back."""
+    """The later commands on the alert that were not taken back, oldest first."""
     since = takewhile(lambda other: other.id > command.id, newest_first(tx, row.id))
     return [other for other in reversed(list(since)) if other.refused is None]
 
 
 def _kept(tx: Tx, alert: int) -> AlertRow | None:
-    """The alert, kept to this transaction with its key: of two that want to be open under it, one comes after."""
+    """The alert, locked with its key, so that no other transaction opens an alert under the key meanwhile."""
     row = tx.alert(alert)
     if row is not None and row.key is not None:
         tx.lock(f"key {row.scope} {row.key}")
@@ -78,8 +78,8 @@ def _kept(tx: Tx, alert: int) -> AlertRow | None:
 
 
 def _came_another(tx: Tx, row: AlertRow, command: CommandRow) -> bool:
-    """Whether taking an end back would leave two open alerts of one key, as a newer one has it by now and keeps it; or
-    one that is about to be ended, as that was asked for again while there was no open alert of its key."""
+    """Whether taking back an end would leave two open alerts of one key, since a newer one has it by now and keeps it;
+    or an open alert that an upstream is about to end, since the end was asked for again while none was open."""
     if row.is_open or command.body.before is None:
         return False
     if row.key is not None and tx.alert_by_key(row.scope, row.key):
@@ -90,12 +90,12 @@ def _came_another(tx: Tx, row: AlertRow, command: CommandRow) -> bool:
 
 
 def _ends(last: DeliveryRow | None) -> bool:
-    """Whether what waits last in a lane ends whatever is open there."""
+    """Whether the last delivery that waits in a lane ends whatever is open there, by its key alone."""
     return last is not None and last.alert is None and last.operation in ENDING
 
 
 def _name_is_gone(tx: Tx, row: AlertRow, command: CommandRow) -> bool:
-    """Whether the unique name that the alert had before is another's by now: that one keeps it."""
+    """Whether another alert has the unique name that this one had before: that one keeps it."""
     if row.name is None or command.body.before is None:
         return False
     holder = tx.alert_by_name(row.scope, str(flatten(command.body.before).get("summary")))
@@ -103,15 +103,15 @@ def _name_is_gone(tx: Tx, row: AlertRow, command: CommandRow) -> bool:
 
 
 def _may_be_there(tx: Tx, row: AlertRow, command: CommandRow) -> bool:
-    """Whether an attempt to make an alert was never answered: one that was refused later does not undo it. Where alerts
-    have ids, it was looked for meanwhile, and nobody could end what has none."""
+    """Whether the answer to an attempt to create the alert was lost: a later refusal does not undo that attempt. Only
+    where alerts are found by key: where they have ids, it was looked for, and nobody could end one without an id."""
     tried = (one.key is not None and one.seen.get(TRIED_AT) is not None for one in tx.targets(row.id))
     return command.body.before is None and any(tried)
 
 
 def _was_said_again(tx: Tx, row: AlertRow, command: CommandRow) -> bool:
-    """Whether somebody said the same meanwhile, or anything of an alert that is new: he was told success, and nothing
-    was sent for it, as this was about to say it."""
+    """Whether a later command said the same, or anything of a new alert: its caller was told success, and nothing was
+    sent for it, as this command was about to say it."""
     later = [other for other in _later(tx, row, command) if not other.body.renews]
     if command.body.before is None:
         return bool(later)
@@ -122,11 +122,12 @@ def _was_said_again(tx: Tx, row: AlertRow, command: CommandRow) -> bool:
 
 
 STAYS = (_came_another, _name_is_gone, _may_be_there, _was_said_again)
-"""Why a command stays although everybody refused it: its dead letters say so then."""
+"""The reasons for which a command stays although every upstream refused it; its dead letters stay too."""
 
 
 def _tell_what_was_merged(tx: Tx, command: CommandRow) -> None:
-    """What it was to say for earlier commands too is said without it: their callers were told success."""
+    """Puts back into the outbox, for each of the command's deliveries, the last one that was merged into it: callers of
+    merged commands were told success."""
     for delivery in tx.deliveries_of(command.id):
         for earlier in reversed(delivery.merges):
             found = [one for one in tx.deliveries_of(earlier) if one.upstream == delivery.upstream]
@@ -138,7 +139,7 @@ def _tell_what_was_merged(tx: Tx, command: CommandRow) -> None:
 
 
 def _stand_by_again(tx: Tx, row: AlertRow, command: CommandRow) -> None:
-    """It is not over: the fallbacks that it stood down have their turn after all."""
+    """Puts the fallbacks' deliveries that the refused end had voided back into the outbox: the alert is not over."""
     standing_by = {one.upstream for one in tx.targets(row.id) if one.state == "standby"}
     idle = {upstream for upstream in standing_by if not tx.is_waiting(row.id, upstream)}
     for one in tx.deliveries(DeliveryFilter(state="void", alert=row.id)):
@@ -149,7 +150,7 @@ def _stand_by_again(tx: Tx, row: AlertRow, command: CommandRow) -> None:
 
 
 def _take_away_targets(tx: Tx, row: AlertRow, command: CommandRow) -> None:
-    """Upstreams that only the refused command brought in have nothing of the alert, and need no fallback."""
+    """Removes the targets that only the refused command added, also from what fallbacks stand by for."""
     firsts: dict[str, int] = {}
     for delivery in sorted(tx.deliveries(DeliveryFilter(alert=row.id)), key=lambda one: one.id):
         firsts.setdefault(delivery.upstream, delivery.command)
@@ -168,8 +169,8 @@ def _take_away_targets(tx: Tx, row: AlertRow, command: CommandRow) -> None:
 
 
 def _without_refused(tx: Tx, row: AlertRow, command: CommandRow) -> tuple[Flat, dict[str, Any] | None]:
-    """The record before a command, and the caller's words of then, without what earlier ones had said that were refused
-    while this one waited. What was said again since, and taken, is not theirs."""
+    """The record before a command, and the caller's own words at that time, without what earlier commands had changed
+    that were refused while this one waited; what an accepted command changed after those is kept."""
     assert command.body.before is not None
     found, said = flatten(command.body.before), command.body.said_before
     taken: set[str] = set()
@@ -192,7 +193,7 @@ def _without_refused(tx: Tx, row: AlertRow, command: CommandRow) -> tuple[Flat, 
 
 
 def _put_back(row: AlertRow, command: CommandRow, flat: Flat, said: dict[str, Any] | None) -> None:
-    """The record as it was before the command."""
+    """Puts the record back to what it was before the command."""
     row.body = unflatten(in_order(flat))
     if row.verbatim is not None:
         row.verbatim = said
@@ -205,12 +206,12 @@ def _put_back(row: AlertRow, command: CommandRow, flat: Flat, said: dict[str, An
 
 
 def _hold_until(row: AlertRow, flat: Flat) -> None:
-    """It is over by itself when it was to be before: not later, since nobody has that, nor sooner."""
+    """Sets when the alert lapses from its restored state: no upstream has what the refused command said of that."""
     row.ends_at = millis(flat["ends_at"]) if flat.get("ends_at") else None
 
 
 def _take_out(row: AlertRow, command: CommandRow, later: list[CommandRow], before: Flat) -> None:
-    """Only what no later command has said since goes back to what it was, where the alert stands included."""
+    """Puts back only what no later command has changed since, the status included."""
     now = flatten(row.body)
     theirs = {path for other in later for path in other.body.changed or ()}
     for path in command.body.changed or ():

@@ -1,8 +1,8 @@
 """Two-way conversions of single values between a vendor's wire and the canonical alert.
 
-A codec reads a wire value into a canonical one and writes it back; `ValueError` says that a value is not one of
-the vendor's. What reading a written value brings back is what survives the trip, and reports are made of that.
-It must not know any vendor: the tables themselves stand in the vendors' modules.
+A codec reads a wire value into a canonical one and writes it back; it raises `ValueError` for a value that is not one
+of the vendor's. Reports compare a value with what is read back after writing it. It must not know any vendor: the
+tables themselves are in the vendors' modules.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ TEXT = Pair(str, str)
 class Words:
     """A closed list of the vendor's words and their canonical values, one to one.
 
-    `also` lists further spellings that are understood but never written; `fold` compares without case.
+    `also` lists further spellings that are read but never written; `fold` ignores case.
     """
 
     def __init__(self, words: Mapping[str, Any], *, also: Mapping[str, Any] | None = None, fold: bool = False) -> None:
@@ -77,7 +77,8 @@ class Words:
 class Scale:
     """A vendor's severity scale: eight words for the codes 0 to 7, and the code that each word is read as.
 
-    Every word must come back to itself, and the order must be kept: both are checked when it is made.
+    Every word must be read as a code that is written as the same word, and the words must keep the order of severities:
+    both are checked when it is made.
     """
 
     def __init__(self, out: Sequence[Any], read: Mapping[Any, int], *, fold: bool = False) -> None:
@@ -111,7 +112,7 @@ class Scale:
         return self.out[value]
 
     def same_as(self, code: int) -> tuple[int, ...]:
-        """Every code that is written as the word of this one."""
+        """Every code that is written as the same word as this one."""
         return self._alike[code]
 
 
@@ -158,7 +159,7 @@ MILLIS = Pair(from_millis, millis)
 
 
 def read_time(value: str) -> datetime:
-    """An ISO 8601 time with a zone, as UTC in milliseconds; `ValueError` for anything else."""
+    """Parses an ISO 8601 time, as UTC if it has no zone, to the millisecond; `ValueError` for anything else."""
     try:
         time = datetime.fromisoformat(value.strip())
     except (ValueError, AttributeError):
@@ -168,7 +169,7 @@ def read_time(value: str) -> datetime:
 
 
 def in_utc(value: datetime) -> datetime:
-    """A time with a zone as UTC; `ValueError` where that would be before the first year or after the last."""
+    """A time with a zone as UTC; `ValueError` where that would be outside the years 1 to 9999."""
     try:
         return value.astimezone(UTC)
     except OverflowError:
@@ -193,7 +194,7 @@ def each(part: type[Struct], *, read: Mapping[str, str] | None = None) -> Pair:
     names = dict(read) if read else {name: name for name in part.__struct_fields__}
     is_spelled_alike = all(name == canonical for name, canonical in names.items())
     several = tuple[part, ...]  # type: ignore[valid-type]
-    # A struct's types are looked into once, those of a tuple whenever it is asked for.
+    # msgspec analyses the types of a struct once, those of a tuple at each conversion.
     holder = msgspec.defstruct(f"Several{part.__name__}", [("all", several)], array_like=True)
     back = {canonical: wire for wire, canonical in names.items()}
 
@@ -217,8 +218,8 @@ def each(part: type[Struct], *, read: Mapping[str, str] | None = None) -> Pair:
 
 
 def is_made_of(text: str, parts: Sequence[str]) -> bool:
-    """Whether a text is these parts in their order, with anything between them. As a regular expression that would be
-    tried in every way there is, and a few wildcards on a long text would keep the gateway from all else for hours."""
+    """Whether a text is made of these parts in this order, with anything between them. A regular expression for that
+    would backtrack, and a few wildcards on a long text would block the gateway for hours."""
     first, last = parts[0], parts[-1]
     if len(parts) == 1:
         return text == first

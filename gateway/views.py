@@ -1,7 +1,7 @@
-"""What callers ask to be shown: from the record, after a primary of the caller's own dialect was asked what it shows.
+"""Answers callers' reads and lists from the record, after asking a primary of the caller's own dialect.
 
-Nobody is asked twice within a second, and whoever asks in vain is shown the record as it is, and told so. What is
-nothing of ours is passed on whole. It must not know any vendor, HTTP, or SQL.
+A primary is asked the same thing at most once a second; where it does not answer, the caller gets the record as it is,
+marked as stale. Questions that are not about alerts are passed on whole. It must not know any vendor, HTTP, or SQL.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from gateway.values import millis
 
 log = structlog.get_logger()
 TAKEN_IN_AT_ONCE = 100
-"""So many alerts of an upstream's list are brought into the record at once: what others write meanwhile comes
-between."""
+"""Alerts of an upstream's list that are brought into the record in one transaction, so that other writers get their
+turn."""
 
 
 @dataclass(kw_only=True)
 class Views:
-    """Answers questions under one configuration. What an upstream turns out to have ended is told the others through
-    `pass_on`, once it is written."""
+    """Answers questions under one configuration. `pass_on` tells the other upstreams, once it is committed, of an end
+    that was found at the primary."""
 
     config: Config
     store: Store
@@ -72,7 +72,7 @@ class Views:
                 row, is_in_vain = await self._ask_for_one(who, row, target, upstream)
                 self._note(row.id, is_in_vain)
             is_stale = row.id in self._in_vain
-        # It may have been said thousands of times: nobody else is to wait for that.
+        # An alert may have thousands of commands: a long read keeps nobody else waiting.
         history = await self.store.read(lambda tx: told(tx, row.id), is_long=True) if asked.history else ()
         return Answered(
             Answer(shown=as_shown(row), request=request, history=history, page=asked.page), row.id, is_stale=is_stale
@@ -92,20 +92,21 @@ class Views:
         return upstream if upstream and upstream.dialect.name == who.dialect.name else None
 
     def _may_ask(self, what: Hashable) -> bool:
-        """At most once a second."""
+        """Whether the primary may be asked this now: at most once a second."""
         if what in self._asked:
             return False
         self._asked[what] = True
         return True
 
     def _note(self, what: Hashable, is_in_vain: bool) -> None:
-        """Who is not asked again within the second gets no better answer than the one who asked."""
+        """Notes whether the primary was asked in vain: those who may not ask within the same second get a stale answer
+        too."""
         self._in_vain.pop(what, None)
         if is_in_vain:
             self._in_vain[what] = True
 
     async def _ask(self, upstream: Upstream, call: Call, entry: str) -> Outcome | None:
-        """Runs a reading call; None where it does not end well in time, or the upstream is left alone."""
+        """Runs a reading call; None where it fails or takes too long, or the upstream is left alone now."""
         if self.dispatcher.is_left_alone(upstream.name):
             return None
         requests = 1
@@ -152,8 +153,8 @@ class Views:
     def _forget(
         self, tx: Tx, who: Caller, row: AlertRow, target: TargetRow, upstream: Upstream
     ) -> AlertRow | Accepted | None:
-        """Nothing is left of an alert that the upstream has no more, unless it was told anew while it was asked. Where
-        others have it too they are told its end: no caller can say it any more."""
+        """Deletes an alert that the upstream no longer has, unless it was changed here while the upstream was asked:
+        then returns it. Where other upstreams have it, they are told of its end, as no caller can end it any more."""
         tx.lock(f"alert {row.id}")
         now = tx.alert(row.id) or row
         ids = [one.ids for one in tx.targets(row.id) if one.upstream == upstream.name]
@@ -191,7 +192,7 @@ class Views:
         return Answered(structs.replace(answer, request=request), request, is_stale=is_stale)
 
     async def _ask_for_all(self, asked: ListQuestion) -> bool:
-        """Brings what an upstream lists into the record; answers whether it could be asked."""
+        """Brings what an upstream lists into the record; returns whether it could be asked."""
         assert asked.upstream.dialect.outbound.list
         call = asked.upstream.dialect.outbound.list(question(asked.upstream, None, asked.at))
         outcome = await self._ask(asked.upstream, call, asked.entry)
@@ -201,7 +202,7 @@ class Views:
         return True
 
     async def _take_in(self, asked: ListQuestion, alerts: Sequence[FoundAlert]) -> None:
-        """Brings a list into the record, a part at a time: what others write meanwhile comes between."""
+        """Brings a list into the record, a part at a time."""
         since = asked.at - int(self.config.retention * 1000)
         for begin in range(0, len(alerts), TAKEN_IN_AT_ONCE):
             part = alerts[begin : begin + TAKEN_IN_AT_ONCE]
@@ -230,7 +231,7 @@ class Views:
 
 
 def _said(otherwise: Reply | Problem) -> Reply:
-    """What is said without asking the primary; raises `Problem` where it is that."""
+    """The answer without the primary; raises it where it is a `Problem`."""
     if isinstance(otherwise, Problem):
         raise otherwise
     return otherwise

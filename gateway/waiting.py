@@ -1,4 +1,4 @@
-"""Callers who wait for a verdict: in memory, as a waiting caller ends with the process.
+"""Callers that wait for verdicts: in memory, as a caller's connection ends with the process anyway.
 
 What they wait for is in the store; a caller that stops waiting loses nothing. It must not know any vendor.
 """
@@ -12,14 +12,14 @@ from collections.abc import Iterable
 from gateway.settling import Verdict
 
 MOST_FOR_ONE_UPSTREAM = 256
-"""So many callers may wait for one primary; further ones are answered as if they did not want to wait."""
+"""Callers that may wait for one primary; further ones are answered as if they did not want to wait."""
 
 
 class Waiter:
-    """One command that somebody waits for: the verdicts so far, and who has yet to give one.
+    """One command that a caller waits for: the verdicts so far, and the upstreams that have yet to give one.
 
-    `shows` says that the primary's own id is to be shown; `strict` that a change by others is to be refused;
-    `any_will_do` that whichever upstream takes it first is as good as the primary.
+    `shows` says that the caller is to be shown the primary's own id; `strict` that the command is to be refused if
+    others changed the alert there; `any_will_do` that any upstream's success is as good as the primary's.
     """
 
     def __init__(
@@ -37,8 +37,8 @@ class Waiter:
         self.unclaimed.set()
 
     def give(self, upstream: str, verdict: Verdict) -> None:
-        """Takes one upstream's verdict. Where replicas share a store the same is heard again, and without what others
-        changed there: the first one stands."""
+        """Takes one upstream's verdict. Where replicas share a store it is heard a second time, without what others
+        changed there: the first one counts."""
         self.verdicts.setdefault(upstream, verdict)
         self.pending.discard(upstream)
         has_it = verdict.state == "delivered" and (self.any_will_do or upstream == self.primary)
@@ -46,7 +46,7 @@ class Waiter:
             self.done.set()
 
     def hold(self, upstream: str) -> None:
-        """One of the upstreams will not give its verdict soon."""
+        """Notes that one of the upstreams is held and will not give its verdict soon."""
         self.held.add(upstream)
         is_vain = upstream == self.primary and not self.any_will_do
         if is_vain or not self.pending - self.held:
@@ -58,16 +58,16 @@ class Waiter:
 
 
 class Waiters:
-    """Everybody who waits, by command."""
+    """All waiters, by command."""
 
     def __init__(self) -> None:
         self._waiting: dict[int, Waiter] = {}
         self._by_primary: dict[str, int] = {}
-        self._lock = threading.Lock()  # they are added by the store's writer, in the transaction that they wait for
+        self._lock = threading.Lock()  # waiters are added in the store's writer thread, within their transaction
 
     def add(self, command: int, waiter: Waiter) -> bool:
-        """Waits for a command; False where too many wait for its primary already. A store may run a transaction
-        again: then only the last one counts."""
+        """Adds a waiter; returns False where too many wait for its primary already. A store may run a transaction
+        again: then only the last waiter counts."""
         with self._lock:
             self._forget(command)
             count = self._by_primary.get(waiter.primary, 0)
@@ -78,7 +78,7 @@ class Waiters:
             return True
 
     def remove(self, command: int) -> None:
-        """Waits no more."""
+        """Removes the waiter of a command."""
         with self._lock:
             self._forget(command)
 
@@ -91,12 +91,12 @@ class Waiters:
         return command in self._waiting
 
     def is_strict(self, command: int) -> bool:
-        """Whether the one who waits wants to hear of other people's changes."""
+        """Whether the caller that waits wants changes by others refused."""
         waiter = self._waiting.get(command)
         return bool(waiter and waiter.strict)
 
     def claim(self, command: int, upstream: str) -> bool:
-        """Whether this upstream's id is to be shown. Until `release` the waiter waits for the commit that says so."""
+        """Whether this upstream's id is to be shown. If so, the waiter waits until `release` for the commit of it."""
         waiter = self._waiting.get(command)
         if waiter is None or not waiter.shows or waiter.primary != upstream:
             return False
@@ -104,22 +104,22 @@ class Waiters:
         return True
 
     def release(self, command: int) -> None:
-        """The commit was made, or failed."""
+        """Lets the waiter go on: the commit was made, or failed."""
         if waiter := self._waiting.get(command):
             waiter.unclaimed.set()
 
     def release_all(self, upstream: str) -> None:
-        """Nobody is to wait for an upstream that is held now."""
+        """Lets nobody wait for an upstream that is held now."""
         for command in list(self._waiting):
             self.hold(command, upstream)
 
     def hold(self, command: int, upstream: str) -> None:
-        """Nobody is to wait for an upstream's verdict on one command: the key that it goes out with is refused."""
+        """Lets nobody wait for an upstream's verdict on one command, whose key the upstream refuses."""
         waiter = self._waiting.get(command)
         if waiter is not None and upstream in waiter.pending:
             waiter.hold(upstream)
 
     def verdict(self, command: int, upstream: str, verdict: Verdict) -> None:
-        """Passes an upstream's verdict on."""
+        """Passes an upstream's verdict on to the waiter of the command, if any."""
         if waiter := self._waiting.get(command):
             waiter.give(upstream, verdict)

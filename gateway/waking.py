@@ -1,7 +1,7 @@
-"""What wakes somebody: the words in which callers say how bad it is, and what an upstream makes of them.
+"""Whether an alert wakes somebody: the words in which callers say how bad it is, and what an upstream makes of them.
 
-Urgency decides where a vendor has it, else severity: what is louder than a notice wakes, and so does what says
-nothing, as a vendor's own default is loud. It must not know any vendor.
+Urgency decides where a vendor has it, else severity: what is worse than a notice wakes, and so does an alert without
+either, as vendors' own defaults do. It must not know any vendor.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from gateway.dialect import Dialect
 from gateway.wire import Wire, get, put
 
 LOUD = ("severity", "urgency")
-"""The canonical paths that say how loud an alert is."""
+"""The canonical paths that decide whether an alert wakes somebody."""
 QUIETER_THAN = 4
-"""The last severity that wakes: a warning. Notices do not."""
+"""The least severity that wakes: a warning. Notices do not."""
 
 
 def words(dialect: Dialect) -> Iterator[tuple[str, Any]]:
-    """Each wire field in which a caller says how bad it is, with each word that it has; then none at all."""
+    """Each wire field in which a caller says how bad it is, with each of its values; last `""`, for saying nothing."""
     found: dict[str, list[Any]] = {}
     for entry in dialect.mapping.rows:
         if entry.side != "reply" and len(entry.wires) == 1 and set(entry.paths) & set(LOUD):
@@ -37,7 +37,7 @@ def words(dialect: Dialect) -> Iterator[tuple[str, Any]]:
 
 
 def said(dialect: Dialect, field: str, value: Any) -> Flat:
-    """What a word means."""
+    """The severity and urgency that a value of a wire field means."""
     wire: Wire = {}
     if not field:
         return {}
@@ -47,7 +47,7 @@ def said(dialect: Dialect, field: str, value: Any) -> Flat:
 
 @cache
 def _values(wire: type[Struct], leaf: str) -> list[Any]:
-    """The closed list of values of a wire field, as its type has them; found once, whatever the number of routes."""
+    """The closed list of values that the type of a wire field has, empty if none; cached, as each route asks for it."""
     kind: Any = msgspec.inspect.type_info(wire)
     for name in leaf.split("."):
         structs = [one for one in _alternatives(kind) if isinstance(one, msgspec.inspect.StructType)]
@@ -66,7 +66,7 @@ def _alternatives(kind: Any) -> tuple[Any, ...]:
 
 
 def loudness(upstream: Upstream, body: Wire) -> str:
-    """An upstream's own words for how bad it is, in a body."""
+    """The fields of a body that say how bad it is, in the upstream's own words."""
     leaves = dict.fromkeys(
         entry.wires[0]
         for entry in upstream.destination.mapping.rows
@@ -77,7 +77,7 @@ def loudness(upstream: Upstream, body: Wire) -> str:
 
 
 def wakes(upstream: Upstream, body: Wire) -> bool | None:
-    """Whether an upstream that is sent this wakes somebody; None where a rule's own channels decide it."""
+    """Whether an upstream that is sent this body wakes somebody; None where a rule's own channels decide that."""
     mapping = upstream.destination.mapping
     if upstream.dialect.kind == "rule":
         return None
@@ -89,7 +89,7 @@ def wakes(upstream: Upstream, body: Wire) -> bool | None:
 
 
 def verdict(upstream: Upstream, body: Wire) -> str:
-    """The same in words."""
+    """The result of `wakes` in words."""
     return {True: "wakes", False: "wakes nobody", None: "a rule: its own channels tell when it fires"}[
         wakes(upstream, body)
     ]

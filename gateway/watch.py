@@ -1,7 +1,7 @@
-"""Who watches the watchman: a heartbeat that stops when the gateway is in trouble, and alarms about its own trouble
-through an upstream that works.
+"""The gateway's watch over itself: a heartbeat that stops when the gateway is in trouble, and alarms about its own
+trouble through an upstream that works.
 
-An alarm goes to its upstream directly, not through the outbox: what it tells of may be the store itself. It must not
+An alarm goes to its upstream directly, not through the outbox: the trouble may be in the store itself. It must not
 know any vendor.
 """
 
@@ -35,32 +35,33 @@ from gateway.values import from_millis
 log = structlog.get_logger()
 T = TypeVar("T")
 STALL = 120.0
-"""Seconds that something may wait before that is trouble, unless the configuration says otherwise."""
+"""Seconds that a delivery may wait before that is trouble, unless the configuration says otherwise."""
 MOST_ASKED = 8
 """How often a receipt is asked about before an alarm counts as not taken."""
 MOST_PAUSE = 300.0
-"""Seconds between two times that an alarm is told whose answer is lost each time."""
+"""The longest pause, in seconds, before an alarm is sent again whose answer is lost each time."""
 NOTE = "alarms"
 WATCHING = "watching"
-"""Which gateways watch, and when each last said so: one that ended without a word may have left alarms that could not
-be kept, as it was the store that they told of."""
+"""The name of a note: which gateways watch, and when each last said so. One that ended without removing itself may have
+left alarms open which it could not record, as they were about the store."""
 SAID_EVERY, GONE = 60.0, 180_000
 """Seconds between two times that a gateway says that it watches; milliseconds without that after which it is gone."""
 NEWER = 180.0
-"""Seconds after which an alarm at an upstream that our file never had is not that of a replica with a newer one: such a
-replica is followed by all others before."""
+"""Seconds after which an alarm at an upstream that our file never had is forgotten: until then it may be that of a
+replica with a newer file, which the others have yet to load."""
 PROOF = "proof"
 ORIGIN = "alert-gateway"
 HELD, AWAY = "upstream-held", "store-unavailable"
 PASSING, LASTING = frozenset((HELD, AWAY)), 3
-"""What is no trouble before it was seen in so many looks, one after the other: keys and certificates are replaced here
-and there not in one moment, and what waited goes out in the next."""
+"""Codes that count as trouble only once they were seen in `LASTING` looks in a row: when a key or a certificate is
+replaced on both sides, these do not match for a moment, and what waited is sent right after."""
 CODES = (HELD, "upstream-stalled", "dead-letters", "store-full", AWAY)
 """Every kind of trouble; each is a heading in the runbook."""
 
 
 class Trouble(Struct, frozen=True):
-    """Something that is wrong with the gateway: a code that is a heading in the runbook, what it is about, a line."""
+    """Something wrong with the gateway: a code that is a heading in the runbook, the upstream that it is about, if any,
+    and a line of text."""
 
     code: str
     about: str
@@ -77,9 +78,10 @@ STORE_AWAY = Trouble(AWAY, "", "alert-gateway: the store takes no commits")
 
 
 class Raised(Struct):
-    """An alarm that an upstream was told of: which one, and by which ids it knows it; how often all was well since; and
-    when it has to be told again, in milliseconds since 1970, where it forgets. Replicas keep it together: whoever still
-    sees the trouble counts `seen` up, and `is_kept` once it has been in the store."""
+    """An alarm that was raised at an upstream: `ids` are the upstream's for it, `clear` counts the looks in a row that
+    found no trouble, and `renew_at` is when an upstream that forgets has to be told again, in milliseconds since 1970.
+    Replicas share it through the store: one that still sees the trouble increments `seen`; `is_kept` says that it has
+    been in the store."""
 
     upstream: str
     code: str
@@ -93,8 +95,8 @@ class Raised(Struct):
 
 
 class Doubt(Struct, frozen=True):
-    """An alarm that an upstream may have although its answer was lost: in which words, told when first, in milliseconds
-    since 1970; and when it may be told again, by the clock that does not jump, after a pause of so many seconds."""
+    """An alarm that an upstream may have, as its answer was lost: `trouble` is what was sent, first at `since`, in
+    milliseconds since 1970; it may be sent again at `again_at`, by the monotonic clock, after `pause` seconds."""
 
     trouble: Trouble
     since: int
@@ -103,7 +105,8 @@ class Doubt(Struct, frozen=True):
 
 
 class Watch:
-    """Watches one gateway. `config` and `dispatcher` give what is current; `interval` is in seconds."""
+    """Watches one gateway. `config` returns the current configuration; `interval` is the seconds between looks, `calm`
+    the number of looks without trouble after which an alarm is cleared."""
 
     def __init__(
         self, store: Store, config: Callable[[], Config], dispatcher: Dispatcher, now: Callable[[], int]
@@ -131,7 +134,7 @@ class Watch:
         while True:
             try:
                 pause = await turn()
-            except Exception:  # whoever watches must not fall asleep
+            except Exception:  # the watch must go on whatever happens
                 log.exception("watch.failed")
                 pause = self.interval
             await asyncio.sleep(pause)
@@ -150,10 +153,10 @@ class Watch:
                 await _ping(heartbeat)
             self._beaten = time.monotonic()
         left = self._beaten + heartbeat.every - time.monotonic()
-        return max(0.0, min(self.interval, left))  # a reload may say another `every` by then
+        return max(0.0, min(self.interval, left))  # in short steps, as a reload may change `every`
 
     async def unwell(self, stall: float) -> str:
-        """Why the heartbeat has to stop: nothing where all is well."""
+        """Why the heartbeat has to stop; empty where all is well."""
         if not self._dispatcher.turns():
             return "the dispatcher does not turn"
         try:
@@ -189,9 +192,9 @@ class Watch:
         return self.interval
 
     async def _leave_behind(self, config: Config) -> None:
-        """Forgets alarms of upstreams that were taken out of the file: what is still wrong has to be told to somebody
-        who hears it. Another replica's alarm may be at an upstream that we have yet to be told of, or at one that was
-        taken out when all were started anew: that is seen after a while."""
+        """Forgets alarms at upstreams that are no longer in the configuration, so that trouble which lasts is raised at
+        another. An upstream that was never in ours may be in that of a replica with a newer file, or may have been
+        removed while all were restarted: so its alarms are forgotten only after `NEWER` seconds."""
         now, is_alone = time.monotonic(), self._store.lease is None
         missing = {one.upstream for one in self._raised.values()} - config.upstreams.keys()
         self._unknown = {name: self._unknown.get(name, now) for name in missing}
@@ -204,12 +207,12 @@ class Watch:
         self._had |= config.upstreams.keys()
 
     def _lasting(self, now: dict[str, Trouble]) -> dict[str, Trouble]:
-        """What is wrong now, but for what may be over by the next look."""
+        """The troubles without those that may pass by themselves and were not seen often enough (`PASSING`)."""
         self._looks = {key: self._looks.get(key, 0) + 1 for key, one in now.items() if one.code in PASSING}
         return {key: one for key, one in now.items() if key in self._raised or self._looks.get(key, LASTING) >= LASTING}
 
     async def troubles(self) -> list[Trouble]:
-        """What is wrong now."""
+        """All that is wrong with the gateway now."""
         heartbeat = self._config().heartbeat
         stall = heartbeat.stall if heartbeat else STALL
         found = [
@@ -253,7 +256,7 @@ class Watch:
             doubt = self._doubts.get((name, trouble.key))
             if doubt is not None and doubt.again_at > time.monotonic():
                 continue
-            said = doubt.trouble if doubt else trouble  # what is counted in it may be more by now
+            said = doubt.trouble if doubt else trouble  # the same text as before: its numbers may differ by now
             told = await self._tell(config.upstreams[name], Operation.CREATE, said, {})
             if told is not None:
                 one = Raised(name, said.code, said.about, said.summary, dict(told.ids))
@@ -265,7 +268,7 @@ class Watch:
         log.error("alarm.untold", alarm=trouble.code, about=trouble.about)
 
     async def _renew(self, config: Config, one: Raised) -> None:
-        """Tells an upstream that forgets that it is still so, in the words that it was told first."""
+        """Tells an upstream that forgets that the trouble lasts, in the words that it was told first."""
         upstream = config.upstreams.get(one.upstream)
         if one.renew_at is None or one.renew_at > self._now() or upstream is None:
             return
@@ -291,8 +294,8 @@ class Watch:
         await self._change(lambda kept: kept.pop(key, None))
 
     async def _end_left(self, config: Config) -> None:
-        """Ends what gateways that are gone may have told of the store. Nobody else would ever: that it was told could
-        not be kept, and the next time would be no news where it is still open."""
+        """Ends alarms about the store that gateways which are gone may have raised. Nobody else would, as such an alarm
+        could not be recorded; and while it is open, the next one would be no news at the upstream."""
         if time.monotonic() < self._say_at:
             return
         gone = await self._change(self._say_watching, WATCHING)
@@ -311,8 +314,9 @@ class Watch:
             await self._change(lambda kept: [kept.pop(name, None) for name in gone], WATCHING)
 
     def _say_watching(self, kept: dict[str, Any]) -> dict[str, int]:
-        """Says that this gateway watches; answers which are gone, and since when each watched. Of several that share a
-        store one may be cut off from it, and tell of that rightly: only what was gone before we came is called so."""
+        """Notes in `kept` that this gateway watches; returns the gateways that are gone, and since when each watched.
+        A replica that is cut off from the store raises alarms about that rightly: so where several share a store, only
+        one that was silent before this gateway started is taken for gone."""
         now, is_alone = self._now(), self._store.lease is None
         kept[self._own] = [self._began, now]
         return {
@@ -322,7 +326,8 @@ class Watch:
         }
 
     async def _end_unkept(self, upstream: Upstream, trouble: Trouble, since: int) -> bool:
-        """Ends an alarm that may be open; where alerts have ids, if it is found by what it says."""
+        """Ends an alarm that may be open; where alerts have ids, only if it is found by its content. Returns False if
+        that has to be tried again."""
         ids: dict[str, str] = {}
         if upstream.dialect.outbound.addressed_by == "id":
             sending = _sending(upstream, Operation.CREATE, trouble, {}, self._now())
@@ -339,15 +344,15 @@ class Watch:
         return await self._tell(upstream, Operation.RESOLVE, trouble, ids) is not None
 
     async def leave(self) -> None:
-        """Says that this gateway watches no more, unless it has told of something that could not be kept."""
+        """Notes that this gateway no longer watches, unless it has raised an alarm that could not be recorded."""
         if self._say_at and all(one.is_kept for one in self._raised.values()):
-            with contextlib.suppress(TimeoutError):  # the end has more to do
+            with contextlib.suppress(TimeoutError):  # the rest of the shutdown must not wait for a slow store
                 await asyncio.wait_for(self._change(lambda kept: kept.pop(self._own, None), WATCHING), 1.0)
 
     async def _tell(
         self, upstream: Upstream, operation: Operation, trouble: Trouble, ids: Mapping[str, str]
     ) -> Delivered | None:
-        """Tells an upstream of an alarm, or of its end; None where it did not take it."""
+        """Sends an upstream an alarm, or its end; None where it did not take it."""
         outbound = upstream.dialect.outbound
         if operation not in outbound.calls:
             operation = outbound.nearest.get(operation, operation)
@@ -369,12 +374,12 @@ class Watch:
         return None
 
     async def _created(self, upstream: Upstream, trouble: Trouble, sending: Sending) -> Ended:
-        """Tells of a new alarm. Where an answer was lost before, it is looked for first, and told ever more seldom:
-        where an upstream knows nothing by its key, each time is another page."""
+        """Sends a new alarm. Where the answer was lost before, the alarm is looked for first, and sent again after ever
+        longer pauses: at an upstream that does not merge by key, each time is another page."""
         at, began = (upstream.name, trouble.key), self._now()
         doubt = self._doubts.get(at)
         if doubt is not None:
-            with contextlib.suppress(StoreError):  # then it is told once too often rather than never
+            with contextlib.suppress(StoreError):  # then it is sent again: better once too often than never
                 client = self._dispatcher.client(upstream.name)
                 looked = await look(client, self._store, sending, doubt.since, self._now())
                 if looked.ended is not None:
@@ -392,7 +397,7 @@ class Watch:
         return (self._now() - waiting.oldest) / 1000
 
     async def _confirmed(self, upstream: Upstream, operation: Operation, sending: Sending) -> Ended:
-        """Runs the call, and again for as long as the upstream has given a receipt and no verdict, a few times."""
+        """Runs the call, and a few times again while the upstream has given only a receipt and no verdict."""
         client, call = self._dispatcher.client(upstream.name), upstream.dialect.outbound.calls[operation]
         ended = await client.run(call(sending))
         for _ in range(MOST_ASKED):
@@ -405,15 +410,15 @@ class Watch:
         return ended
 
     async def _see(self, one: Raised) -> None:
-        """The trouble is still there. Other replicas may not have it: they are told so before they call it over."""
+        """Notes that the trouble lasts. Other replicas may not see it: they learn of it before they clear the alarm."""
         one.clear = 0
         one.seen += 1
         if self._store.lease is not None and one.seen % max(1, self.calm // 4) == 0:
             await self._keep(one)
 
     async def _remember(self) -> None:
-        """Alarms that were raised before a restart, or by another replica, are cleared here too; what another replica
-        cleared is not raised any more, and what it still sees is not over."""
+        """Reads the alarms in the store: those raised before a restart, or by another replica, are cleared here too;
+        those that another replica cleared are forgotten, and those that it still sees are not cleared."""
         if self._raised and self._store.lease is None:
             return
         with contextlib.suppress(StoreError):
@@ -427,8 +432,8 @@ class Watch:
             self._raised = found
 
     async def _keep_first(self, config: Config, trouble: Trouble, one: Raised) -> None:
-        """Keeps an alarm that was just raised. Where another replica told of it meanwhile, its word stands, and ours is
-        taken back where that is another alert."""
+        """Records an alarm that was just raised. Where another replica raised it meanwhile, that one counts, and ours
+        is ended if it is another alert."""
 
         def unless_there(kept: dict[str, Any]) -> Any:
             return kept.setdefault(trouble.key, to_builtins(one))
@@ -447,7 +452,7 @@ class Watch:
         one.is_kept |= await self._change(lambda kept: kept.update({key: to_builtins(one)}) or True) is not None
 
     async def _change(self, change: Callable[[dict[str, Any]], T], note: str = NOTE) -> T | None:
-        """Changes what is kept of alarms, beside other replicas that do; None where that cannot be kept."""
+        """Changes a note under lock, as other replicas change it too; None where the store is unavailable."""
 
         def work(tx: Tx) -> T:
             tx.lock(note)
@@ -465,7 +470,7 @@ class Watch:
 def _sending(
     upstream: Upstream, operation: Operation, trouble: Trouble, ids: Mapping[str, str], now: int
 ) -> Sending | None:
-    """An alarm in an upstream's words; None where it cannot be said there."""
+    """An alarm translated for an upstream; None where the upstream requires what the alarm does not have."""
     saying = _saying(trouble, upstream.dialect.outbound.addressed_by == "key")
     try:
         said = translate(saying, upstream.destination)
@@ -492,13 +497,13 @@ async def prove(store: Store, within: float) -> None:
 
 
 async def commit(store: Store, within: float) -> None:
-    """A commit that reaches the disk: one that writes nothing would succeed on a full one. It also does on a damaged
-    one, where an alert would meet the damage. Raises `StoreError`."""
+    """Makes a commit that reaches the disk, as one that writes nothing would succeed on a full disk. Raises
+    `StoreError`; also for a store known to be damaged, where this small write might succeed though an alert's fails."""
     if store.damage:
         raise StoreError(store.damage)
     try:
         await asyncio.wait_for(store.write(lambda tx: tx.put_note(PROOF, time.time_ns())), within)
-    except TimeoutError:  # which has no words of its own
+    except TimeoutError:  # which has no message
         raise StoreError(f"it took none within {within:g} s") from None
 
 
@@ -523,7 +528,7 @@ async def _ping(heartbeat: Heartbeat) -> None:
         answer = await transport.send(request, {})
         if answer.status >= 400:
             log.error("heartbeat.refused", status=answer.status)
-    except Unreachable as error:  # what is behind a colon may quote the address, which is a secret
+    except Unreachable as error:  # after the colon it may quote the address, which is a secret
         log.error("heartbeat.unreachable", reason=error.reason.partition(":")[0])
     except ValueError as error:
         log.error("heartbeat.unreachable", reason=type(error).__name__)

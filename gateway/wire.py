@@ -1,4 +1,4 @@
-"""Plain JSON objects addressed by dotted path, and what the structs that describe them say about them.
+"""Plain JSON objects addressed by dotted path, and the paths of the structs that describe them.
 
 It knows nothing of alerts: `mapping` gives these paths their meaning.
 """
@@ -41,7 +41,7 @@ def put(wire: Wire, path: str, value: Any) -> None:
 
 
 def remove(wire: Wire, path: str) -> None:
-    """Takes the value at a path away, and objects that this leaves empty."""
+    """Removes the value at a path, and objects that this leaves empty."""
     first, dot, rest = path.partition(".")
     inner = wire.get(first)
     if not dot:
@@ -53,8 +53,8 @@ def remove(wire: Wire, path: str) -> None:
 
 
 def without(wire: Wire, path: str) -> Wire:
-    """The same object without the value at a path, and without objects that this leaves empty. What it shares with
-    the other is as it was."""
+    """A copy without the value at a path, and without objects that this leaves empty. The original is not changed; what
+    stays is shared with it."""
     first, dot, rest = path.partition(".")
     if first not in wire:
         return wire
@@ -77,7 +77,7 @@ def copied(value: Any) -> Any:
 
 
 def merged(below: Any, above: Any) -> Any:
-    """`above` laid over `below`: objects key by key, lists of one length item by item, else `above` wins."""
+    """Merges `above` over `below`: objects key by key, lists of equal length item by item, else `above` wins."""
     if isinstance(below, dict) and isinstance(above, dict):
         result = dict(below)
         for key, value in above.items():
@@ -104,7 +104,8 @@ def names(wire: type[Struct]) -> frozenset[str]:
 
 
 def unknown(raw: Wire, wire: type[Struct]) -> Wire:
-    """The part of an object that its struct does not describe, in the same places; known list items are empty."""
+    """The part of an object that its struct does not describe, in the same places; list items without such a part are
+    empty objects."""
     plain = _plain(wire)
     if raw.keys() <= plain:
         return {}
@@ -129,13 +130,13 @@ def unknown(raw: Wire, wire: type[Struct]) -> Wire:
 
 @functools.cache
 def _described(wire: type[Struct]) -> dict[str, tuple[type[Struct] | None, type[Struct] | None]]:
-    """Each wire name of a struct, with the struct that its value is, or that the items of its list are."""
+    """Each wire name of a struct, with the struct of its value, and that of the items of its list, if any."""
     return {item.encode_name: (_struct_in(item.type), _item_struct_in(item.type)) for item in struct_fields(wire)}
 
 
 @functools.cache
 def _plain(wire: type[Struct]) -> frozenset[str]:
-    """The wire names of a struct in whose values there is nothing further that it describes."""
+    """The wire names of a struct whose values are not described by further structs."""
     return frozenset(name for name, (inside, items) in _described(wire).items() if not inside and not items)
 
 

@@ -1,6 +1,6 @@
 """Several processes behind one listening socket: started, started again when they die, drained together.
 
-Each worker is a gateway of its own over the store that they share. It must not know what they serve.
+Each worker is a gateway of its own over a shared store. It must not know what they serve.
 """
 
 from __future__ import annotations
@@ -26,33 +26,34 @@ from gateway.server import bind
 
 log = structlog.get_logger()
 SUPERVISOR = "ALERT_GATEWAY_SUPERVISOR"
-"""The variable that tells a worker whose child it is: its supervisor may be gone before it can look."""
+"""The variable with the supervisor's process id: a worker cannot look it up if its supervisor is gone by then."""
 BEATS = "ALERT_GATEWAY_BEATS"
-"""The variable that tells a worker where its supervisor reads its signs of life."""
+"""The variable with the file descriptor to which a worker writes its signs of life."""
 PATIENCE = 25.0
 """Seconds that workers have to drain before they are killed."""
 BEAT = 1.0
 """Seconds between two signs of life of a worker."""
 LOOK, MISSED = 5.0, 12
-"""Seconds between two looks for them, and how many in a row without any make a worker one that hangs: a machine that
-was asleep is no reason, as the looks stood still with it."""
+"""Seconds between two looks for signs of life, and the number of looks in a row without any after which a worker counts
+as hanging. Looks are counted, as they stand still too while the machine sleeps."""
 AGAIN = 1.0
 """Seconds before a worker that died is started again."""
-MEMORY = "/dev/shm"  # noqa: S108 - each directory there is of its own name, and its owner's alone
-"""Where workers count, if there is room: what is mapped into memory from a disk that is full ends whoever writes it."""
+MEMORY = "/dev/shm"  # noqa: S108 - each directory has a unique name, and only its owner may use it
+"""Where workers keep their metric files, if there is room: these are mapped into memory, and writing to a mapped file
+on a full disk kills the process."""
 ROOM = 16 << 20
 """Bytes that have to be free there."""
 COUNTS = "alert-gateway-"
-"""How the names of directories begin in which workers count."""
+"""The prefix of directories for metric files."""
 LEFT = 60.0
-"""Seconds after which such a directory that nobody holds was left by a supervisor that was killed."""
+"""Seconds after which such a directory that is not locked counts as left by a supervisor that was killed."""
 
 
 def supervise(
     arguments: Sequence[str], count: int, addresses: Mapping[str, tuple[str, int]], told: Mapping[str, str]
 ) -> int:
-    """Runs `alert-gateway` with these arguments so many times until SIGTERM or SIGINT; answers the exit status. Each
-    gets the sockets that listen at `addresses` by the option of that name, and the variables that it is `told`."""
+    """Runs `count` processes of `alert-gateway` with these arguments until SIGTERM or SIGINT; returns the exit status.
+    Each gets the sockets that listen at `addresses`, by the option of that name, and the variables in `told`."""
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(_metrics_directory())
         command = [sys.executable, *_safely(), "-m", "gateway.cli", *arguments]
@@ -69,8 +70,8 @@ def supervise(
 
 @contextlib.contextmanager
 def _metrics_directory() -> Iterator[str]:
-    """Where workers count. It is locked, which is how systemd-tmpfiles is told to leave it alone however old it is, and
-    how whoever comes after us knows that it is in use."""
+    """The directory for the workers' metric files. It is locked, so that systemd-tmpfiles leaves it alone however old
+    it is, and later supervisors see that it is in use."""
     place = MEMORY if _has_room(MEMORY) else tempfile.gettempdir()
     _clear_left(place)
     with tempfile.TemporaryDirectory(prefix=COUNTS, dir=place, ignore_cleanup_errors=True) as directory:
@@ -92,7 +93,7 @@ def _has_room(place: str) -> bool:
 
 
 def _clear_left(place: str) -> None:
-    """Removes what supervisors that were killed have left: it is memory, and outlives a container in its pod."""
+    """Removes what killed supervisors have left: it takes memory, and outlives a container in its pod."""
     for one in Path(place).glob(COUNTS + "*"):
         with contextlib.suppress(OSError):  # somebody else's, or gone
             found = one.lstat()
@@ -101,7 +102,7 @@ def _clear_left(place: str) -> None:
 
 
 def _is_locked(directory: Path) -> bool:
-    """Whether somebody holds a directory. Raises `OSError` where that cannot be told, or it is no directory."""
+    """Whether a directory is locked. Raises `OSError` where that cannot be found out, or it is no directory."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -113,7 +114,7 @@ def _is_locked(directory: Path) -> bool:
 
 
 def _safely() -> list[str]:
-    """Keeps workers from importing what happens to lie in the working directory, unless we were started from there."""
+    """The option that keeps workers from importing modules from the working directory, unless this process does."""
     try:
         is_from_here = sys.path[0] in ("", os.getcwd())
     except OSError:  # it was removed
@@ -157,7 +158,7 @@ class _Supervisor:
                 process.send_signal(number)
 
     async def _keep(self, worker: int) -> int:
-        """Keeps one worker running. One that never got to serve has nothing to be started again for."""
+        """Keeps one worker running; returns its exit status. One that fails at its first start is not started again."""
         first = True
         while not self._stop.is_set():
             try:
@@ -168,7 +169,7 @@ class _Supervisor:
                 continue
             self._running[worker] = process
             watching = asyncio.create_task(self._watch(worker, process, beats))
-            if self._stop.is_set():  # the others were told while it was being started
+            if self._stop.is_set():  # the signal was sent to the others while this one was being started
                 process.terminate()
             status = await process.wait()
             watching.cancel()
@@ -183,9 +184,9 @@ class _Supervisor:
         return 0
 
     async def _watch(self, worker: int, process: asyncio.subprocess.Process, beats: int) -> None:
-        """Kills a worker that hangs, to be started again: what it was sent waits for an answer that never comes. One
-        that has given no sign yet is still starting, which may take as long as a store does; one that drains goes on
-        giving them, and is left to the end of us all."""
+        """Kills a worker that hangs, so that it is started again: its callers wait for answers that never come. One
+        that has given no sign of life yet is still starting, which may take as long as opening the store does; one that
+        drains goes on giving them, and is left to `PATIENCE`."""
         has_begun, missed = False, 0
         while not self._stop.is_set():
             await asyncio.sleep(LOOK)
@@ -198,8 +199,8 @@ class _Supervisor:
                 return
 
     async def _started(self, worker: int) -> tuple[asyncio.subprocess.Process, int]:
-        """A new worker, and where its signs of life are read. Whoever cleans up may have taken the directory for the
-        metrics, without which none starts."""
+        """Starts a worker; returns its process, and the file descriptor from which its signs of life are read. The
+        directory for metrics is made again where a clean-up has removed it, as no worker starts without it."""
         os.makedirs(self._metrics, mode=0o700, exist_ok=True)
         beats, into = os.pipe()
         os.set_blocking(beats, False)
@@ -227,20 +228,20 @@ def _has_beaten(beats: int) -> bool:
 
 
 async def beat() -> None:
-    """Gives a supervisor, where there is one, signs of life for as long as the loop turns."""
+    """Writes signs of life to the supervisor, where there is one, for as long as the event loop runs."""
     if BEATS not in os.environ:
         return
     into = int(os.environ[BEATS])
     os.set_blocking(into, False)
     while True:
-        with contextlib.suppress(OSError):  # nobody reads any more, or for a long time
+        with contextlib.suppress(OSError):  # nobody reads any more, or the pipe is full
             os.write(into, b".")
         await asyncio.sleep(BEAT)
 
 
 @contextlib.contextmanager
 def _reloads_held() -> Iterator[None]:
-    """A process started in here holds SIGHUP back until it can hear it: it would die of one while it imports."""
+    """Blocks SIGHUP in processes started within, until they handle it: it would kill one that is still importing."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         yield
@@ -249,5 +250,5 @@ def _reloads_held() -> Iterator[None]:
 
 
 def hear_signals() -> None:
-    """Lets this thread have SIGHUP and SIGTERM, and one that was held back at once."""
+    """Unblocks SIGHUP and SIGTERM in this thread; one that is pending arrives at once."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGTERM})
