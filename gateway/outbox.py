@@ -15,7 +15,7 @@ from gateway.codes import Code
 from gateway.config import Config, Upstream
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import MakeId
-from gateway.operating import send_again
+from gateway.requeue import send_again
 from gateway.rows import Unmet
 from gateway.store import CommandBody, DeliveryFilter, DeliveryRow, TargetRow, Tx
 from gateway.targets import Targets, stand_down

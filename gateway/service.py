@@ -35,8 +35,8 @@ from gateway.ids import Ids
 from gateway.inbound.surface import Surface
 from gateway.lean import swept
 from gateway.metrics import Metrics, Stock
-from gateway.operating import told_at_last
 from gateway.operations import Operator, forget
+from gateway.requeue import told_at_last
 from gateway.store import AlertFilter, Store, Tx
 from gateway.store.moved import left
 from gateway.store.opening import open_store, without_credential

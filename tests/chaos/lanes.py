@@ -29,9 +29,10 @@ from gateway.config import parse
 from gateway.delivery.judging import pause
 from gateway.errors import Problem
 from gateway.ids import EPOCH_MS, Ids
-from gateway.operating import chosen, drop, send_again
+from gateway.operating import chosen
 from gateway.outcome import Again, Delivered, Missing, Outcome, Rejected
 from gateway.preparing import Shipment, prepare
+from gateway.requeue import drop, send_again
 from gateway.road import Road
 from gateway.settling import settle
 from gateway.store import DeliveryRow

@@ -19,7 +19,8 @@ from typing import Any
 import apsw
 
 from gateway.logs import configure
-from gateway.operating import chosen, send_again
+from gateway.operating import chosen
+from gateway.requeue import send_again
 from gateway.store.sqlite import SqliteTx
 from tests.chaos.result import Result, numbers
 from tests.chaos_upstream import Behaviour, Got, chaos, say

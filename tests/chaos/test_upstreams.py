@@ -16,8 +16,8 @@ from gateway.delivery import attempt, judging
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.looking import Looked
 from gateway.delivery.transport import Transport
-from gateway.operating import send_again
 from gateway.outcome import Response
+from gateway.requeue import send_again
 from gateway.secrets import Keyring
 from gateway.store import DeliveryRow, Tx
 from gateway.store.sqlite import SqliteTx

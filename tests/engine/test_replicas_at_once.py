@@ -21,9 +21,10 @@ from gateway.config import Upstream, parse
 from gateway.delivery.gate import keep_budget
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import Ids
-from gateway.operating import chosen, drop, send_again
+from gateway.operating import chosen
 from gateway.outcome import Delivered
 from gateway.preparing import Shipment, fire, prepare
+from gateway.requeue import drop, send_again
 from gateway.road import Road
 from gateway.settling import settle
 from gateway.store import AlertFilter, DeliveryFilter, DeliveryRow, TargetRow, Tx

@@ -14,7 +14,7 @@ from typing import Any
 import apsw
 import pytest
 
-from gateway import operating, watch
+from gateway import operating, requeue, watch
 from gateway.config import parse
 from gateway.delivery import breaker
 from gateway.registry import dialects
@@ -304,7 +304,7 @@ def test_dead_letters(tmp_path: Path) -> None:
         bad.always(OK)
 
         def again(tx: Any) -> Any:
-            return operating.send_again(tx, operating.chosen(tx, (), dead=True, upstream=None), 0, force=True)
+            return requeue.send_again(tx, operating.chosen(tx, (), dead=True, upstream=None), 0, force=True)
 
         beside(h, again)
         is_told(h, heard, "dead-letters/oncall", "ALERT", "RESOLVE")
@@ -565,7 +565,7 @@ def drop(h: House) -> None:
     """An operator sees to the dead letters."""
 
     def work(tx: Any) -> Any:
-        return operating.drop(tx, operating.chosen(tx, (), dead=True, upstream=None), "seen", 1)
+        return requeue.drop(tx, operating.chosen(tx, (), dead=True, upstream=None), "seen", 1)
 
     beside(h, work)
 
