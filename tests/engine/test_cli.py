@@ -148,7 +148,7 @@ def _typed(
 
 
 def test_ctrl_c_while_a_command_is_imported_shows_no_stack(tmp_path: Path) -> None:
-    """A slow import is simulated by a package that takes its time."""
+    """The slow import is a package of the test's that sleeps."""
     (tmp_path / "click.py").write_text('print("imported", flush=True)\nimport time\ntime.sleep(60)\n')
     scripts = tomllib.loads((HERE / "pyproject.toml").read_text())["project"]["scripts"]
     module, _, name = scripts["alert-gateway"].partition(":")
@@ -171,7 +171,7 @@ def told(tmp_path: Path) -> str:
 
 
 def test_a_terminal_that_has_not_every_letter_is_shown_what_there_is(told: str) -> None:
-    """Letters that the terminal's encoding lacks are replaced; JSON is always UTF-8."""
+    """Letters that the terminal's encoding lacks are escaped; JSON is always UTF-8."""
     speaks = {"PYTHONIOENCODING": "latin-1"}
     shown = _typed("trace", "--config", told, "disk", environment=speaks)
     assert shown.returncode == 0 and rb"voll \u2192 \U0001f525" in shown.stdout, shown.stderr

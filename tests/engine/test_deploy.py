@@ -270,7 +270,7 @@ def test_the_central_gateway_survives_the_loss_of_one() -> None:
 
 
 def test_operators_reach_pods_that_are_not_ready() -> None:
-    """All pods are not ready while the store is away, which is when operators need them."""
+    """No pod is ready while the store is away, which is when operators look."""
     services = _of_kind("central", "Service")
     [operators] = [one for one in services if [port["targetPort"] for port in one["spec"]["ports"]] == ["admin"]]
     assert operators["spec"]["publishNotReadyAddresses"] is True
