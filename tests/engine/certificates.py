@@ -1,4 +1,4 @@
-"""Certificates for tests, made by authorities that live as long as a test."""
+"""Certificates for tests, issued by CAs that are made for one test."""
 
 from __future__ import annotations
 

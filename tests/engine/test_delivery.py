@@ -88,7 +88,7 @@ def attempts(h: House, delivery: DeliveryRow) -> list[AttemptRow]:
 
 
 def ended(h: House, state: str, count: int = 1, seconds: float = 8.0) -> list[DeliveryRow]:
-    """Waits until so many deliveries are in a state."""
+    """Waits until this many deliveries are in a state."""
     return list(
         h.wait_for(
             lambda: (found := [one for one in deliveries(h) if one.state == state]) and len(found) >= count and found,

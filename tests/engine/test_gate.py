@@ -44,7 +44,7 @@ def ready(h: House) -> Any:
 
 
 def state(h: House, name: str = "oncall") -> str:
-    """The state of the breaker of an upstream."""
+    """The gate's state for an upstream."""
     return str(ready(h)["upstreams"][name]["state"])
 
 

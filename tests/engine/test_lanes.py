@@ -384,7 +384,7 @@ class Machine(RuleBasedStateMachine):
             undo(self.desk.tx, found, "everybody refused it")
         for one in made:
             del self.owed[one.id]
-            if one.merges:  # the updates merged into it are sent without it, from the state before it
+            if one.merges:  # the deliveries merged into it wait again, though older than what was sent
                 self.sent[one.upstream, one.lane] = 0
         after = self.desk.tx.alert(found.alert)
         assert after == before
