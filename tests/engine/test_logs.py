@@ -165,9 +165,9 @@ def test_a_refusal_is_logged_with_its_reason_and_counted(tmp_path: Path) -> None
 def test_who_is_refused_because_there_are_too_many_costs_one_look_at_the_keys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A refusal under overload looks up the caller's key only, not each word of the reason as a possible key; that took
-    all the time at five times the capacity. Nor is the body read: a fault in it is reported, with all words looked up,
-    once there is room."""
+    """A refusal under overload looks up the caller's key only, not each word of the reason as a possible key, which at
+    five times the capacity took all the time. Nor is the request translated: a fault in it is found, and its words
+    looked up, once there is room."""
     looked: list[str] = []
     known = Keyring.caller
 
