@@ -1,4 +1,4 @@
-"""Certificates for tests, made by authorities that live as long as a test."""
+"""Certificates for tests, issued by CAs that are made for one test."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import trustme
 
 
 def certificate(directory: Path, name: str) -> tuple[ssl.SSLContext, Path]:
-    """What a server of this name shows, and the file with the authority that vouches for it."""
+    """A server certificate for this host name, and the file with the CA certificate that signed it."""
     authority = trustme.CA()
     path = directory / "authority.pem"
     authority.cert_pem.write_to_path(str(path))
@@ -20,7 +20,7 @@ def certificate(directory: Path, name: str) -> tuple[ssl.SSLContext, Path]:
 
 
 def write(directory: Path, authority: trustme.CA, name: str, ends: datetime | None = None) -> tuple[Path, Path]:
-    """A pair of files, certificate and key, as a secret is mounted."""
+    """Writes a certificate and its key as two files, as a secret is mounted."""
     directory.mkdir(parents=True, exist_ok=True)
     made = authority.issue_cert(name, not_after=ends)
     cert, key = directory / "tls.crt", directory / "tls.key"
@@ -30,7 +30,7 @@ def write(directory: Path, authority: trustme.CA, name: str, ends: datetime | No
 
 
 def vouched(directory: Path, authority: trustme.CA, name: str = "ca.pem") -> Path:
-    """The file with an authority."""
+    """Writes a CA certificate to a file."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / name
     authority.cert_pem.write_to_path(str(path))

@@ -1,4 +1,4 @@
-"""Gateways that stand for a whole file of tests, and a store that nobody serves from."""
+"""Fixtures: gateways shared by a whole test file, and a store that no gateway serves from."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.engine.pairs import Houses, standing_houses
 
 @pytest.fixture(scope="module")
 def houses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Houses]:
-    """A gateway before each vendor, made when it is first asked for."""
+    """A gateway in front of each vendor, started on first use."""
     with standing_houses(tmp_path_factory) as standing:
         yield standing
 
 
 @pytest.fixture
 def origin(tmp_path: Path) -> str:
-    """A store in SQLite that is to be moved: something waits in it, and nobody serves from it."""
+    """A SQLite store to be moved: deliveries wait in it, and no gateway serves from it."""
     return filled(tmp_path)

@@ -1,6 +1,5 @@
-"""Vendors that nobody has written a module for, described as a user would: after Datadog's and incident.io's pages, and
-one whose body is nested deeply, as Rootly's is. With each comes what its callers send.
-"""
+"""Vendors without a module, described by a table as a user would: after Datadog's and incident.io's pages, and one
+whose body is nested deeply, as Rootly's is. Each comes with the bodies that its callers send."""
 
 from __future__ import annotations
 
@@ -42,7 +41,7 @@ otherwise = 3
 at = "alert_transition"
 resolve = ["Recovered", "No Data Recovered"]
 """
-"""Every value is a text, and what a template has nothing for is blank."""
+"""Every value is a text; a template variable without a value is blank."""
 
 TRIGGERED = {
     "title": "[Triggered] CPU is high on web-1",
@@ -77,7 +76,7 @@ dedup_key = { at = "deduplication_key", required = true }
 status = { at = "status", firing = "firing", resolve = "resolved" }
 links = { at = "source_url", form = "address" }
 """
-"""It has no severity, no acknowledgement, and an object in which anything may stand."""
+"""A vendor without severity and acknowledgement, whose body has one free-form object."""
 
 FIRING = {
     "title": "Queue is growing",
@@ -125,7 +124,7 @@ resolve = false
 [dialects.deep.fields.condition]
 threshold = "data.rule.limit"
 """
-"""Numbers and truth values are its words."""
+"""A vendor whose words are numbers and booleans."""
 
 OPEN: dict[str, Any] = {
     "meta": {"auth": {"token": "caller-key-0123456789abcdef"}, "trace": "t-1"},
@@ -202,16 +201,16 @@ def described(text: str = TITLES + SOURCE + DEEP, more: str = "") -> Config:
 
 @functools.cache
 def own(name: str) -> Dialect:
-    """One of the described dialects."""
+    """Returns one of the described dialects."""
     return described().own[name]
 
 
 def read(name: str, body: Any, operation: Operation = Operation.CREATE) -> Command:
-    """What a body of a described dialect asks for."""
+    """Returns the commands that a body of a described dialect is read as."""
     return command_in(own(name), operation, body)
 
 
 def post(h: House, name: str, body: Any, *, key: str = KEY) -> Any:
-    """Calls as the vendor's sender would."""
+    """Sends a request as the vendor's sender would."""
     path = PATHS[name] + (f"?token={key}" if name == "source" else "")
     return h.call("POST", path, body, key=None, headers={"x-gateway-key": key} if name == "datadog" else {})

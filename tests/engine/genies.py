@@ -1,6 +1,7 @@
-"""Two vendors that answer with receipts, behind a chaos upstream: Opsgenie, and the API of its successor.
+"""Stand-ins for two vendors that answer writes with receipts, behind a chaos upstream: Opsgenie, and the API of its
+successor.
 
-Every write is given a receipt, and what became of it is what a test says. They must not know what a test looks for.
+Every write is given a receipt, and a test sets what the receipt later says. They must not know what a test looks for.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from tests.chaos_upstream import Behaviour, Chaos, Got, say
 from tests.engine.vendors import table, writes
 
 ID = "8743a1b2-11da-480e-8493-744660987bef"
-"""The id of every alert there."""
+"""The id of every alert at the stand-in."""
 
 
 class Opsgenie:
-    """Gives a receipt for every write, and says of each what `says` has for the last word of its path, else that it was
-    done; but only once it was asked `looks` times in vain. `then` replaces its next answers to questions, `reading` the
-    answer to who asks for an alert."""
+    """Gives a receipt for every write. A receipt is pending for `looks` questions, then says what `says` has for the
+    last word of the write's path, else that it was done. `then` replaces the next answers to receipts, `reading` the
+    answer to a GET of an alert."""
 
     dialect = "opsgenie"
     collection = "/v2/alerts"
@@ -39,7 +40,7 @@ class Opsgenie:
         self._numbers = itertools.count(1)
 
     def __call__(self, got: Got) -> Behaviour:
-        """Does what a request asks."""
+        """Answers a request."""
         path, _, query = got.path.partition("?")
         if got.method == "GET" and "/requests/" in path:
             return self.then.pop(0) if self.then else self._status(path.rpartition("/")[2])
@@ -67,24 +68,24 @@ class Opsgenie:
         )
 
     def not_yet(self) -> Behaviour:
-        """What the vendor's own Go SDK takes for "ask again"."""
+        """A pending receipt: the answer that the vendor's own Go SDK takes for "ask again"."""
         body = {"message": "Request not processed", "took": 0.0, "requestId": "r"}
         return say(404, body, {"X-Opsgenie-Errortype": "RequestNotProcessed"})
 
     def became(self, found: dict[str, Any]) -> Behaviour:
-        """What became of a request, in this API's envelope."""
+        """The answer about a receipt, in this API's envelope."""
         data = {"success": found["isSuccess"], **found}
         return say(200, {"data": data, "took": 0.02, "requestId": "another"})
 
     def shows(self, path: str, query: str) -> Behaviour:
-        """An alert, or some of them: nothing that anybody asks for here."""
+        """A GET of an alert or of the list: always 404 here; subclasses keep alerts."""
         return say(404, {"message": "Alert does not exist", "took": 0.0, "requestId": "r"})
 
     def does(self, got: Got, word: str) -> None:
-        """What a write comes to: nobody asks for that here."""
+        """The effect of a write: none here; subclasses keep alerts."""
 
     def at(self, key: str, rest: str = "") -> str:
-        """The path of an alert of this key."""
+        """The path of the alert with this key."""
         return f"{self.collection}/{key}{rest}"
 
     def table(self, upstream: Chaos, more: str = "", **given: Any) -> str:
@@ -93,7 +94,7 @@ class Opsgenie:
 
 
 class JsmOps(Opsgenie):
-    """Keeps the one alert that it was told of, `held`, and shows it by its id and in its list."""
+    """Keeps the one alert that was created, `held`, and shows it by its id and in its list."""
 
     dialect = "jsm_ops"
     collection = "/alerts"
@@ -106,15 +107,15 @@ class JsmOps(Opsgenie):
         self.held: dict[str, Any] | None = None
 
     def not_yet(self) -> Behaviour:
-        """Nothing is said of when it was processed."""
+        """A pending receipt: `processedAt` is empty."""
         return self.became({"action": "Create", "processedAt": "", "isSuccess": False, "status": "", "alertId": ""})
 
     def became(self, found: dict[str, Any]) -> Behaviour:
-        """Bare."""
+        """The answer about a receipt, without an envelope."""
         return say(200, found)
 
     def shows(self, path: str, query: str) -> Behaviour:
-        """The alert by its id, or those of an alias."""
+        """The alert by its id, or the list filtered by alias."""
         if path == self.collection:
             [asked] = parse_qs(query).get("query", [""])
             is_it = self.held is not None and asked in ("", f"alias:{json.dumps(self.held['alias'])}")
@@ -122,7 +123,7 @@ class JsmOps(Opsgenie):
         return say(200, self.held) if self.held else super().shows(path, query)
 
     def does(self, got: Got, word: str) -> None:
-        """A create is kept, and a close is done, unless `says` has it fail."""
+        """Keeps a create and carries out a close, unless `says` has it fail."""
         if word == "alerts" and word not in self.says:
             now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
             self.held = {**got.body, "id": ID, "status": "open", "createdAt": now}
@@ -130,10 +131,10 @@ class JsmOps(Opsgenie):
             self.held["status"] = "closed"
 
     def at(self, key: str, rest: str = "") -> str:
-        """Alerts are found by id alone."""
+        """The path of the alert: by id alone, as this API finds none by alias."""
         return f"{self.collection}/{ID}{rest}"
 
 
 def paths(upstream: Chaos) -> list[str]:
-    """What was written there."""
+    """Method and path of each write that arrived."""
     return [f"{got.method} {got.path.partition('?')[0]}" for got in writes(upstream)]

@@ -1,5 +1,5 @@
-"""What the tests of batches, renewals and silences share: an Alertmanager's caller before upstreams of any dialect,
-over either kind of store, and a look at what is left in it."""
+"""Shared by the tests of batches, renewals and silences: a gateway with an Alertmanager caller in front of upstreams of
+any dialect, over either kind of store, and queries of what is left in that store."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ STORES = ("sqlite", "postgresql")
 
 
 def address(kind: str, directory: Path) -> str:
-    """Where an empty store of a kind may be: in a directory, or in a database of its own."""
+    """The URL for an empty store of a kind: in a directory, or in a database of its own."""
     return f"sqlite://{directory}/gateway.db" if kind == "sqlite" else shared().database()
 
 
 @contextlib.contextmanager
 def lasting(directory: Path, upstreams: Mapping[str, str], store: str = "", **more: str) -> Iterator[House]:
-    """A gateway with two callers in every dialect and these upstreams, all of which hear of everything."""
+    """A gateway with two callers in every dialect, whose alerts all go to all of these upstreams."""
     routes = f"[[routes]]\nto = {list(upstreams)}\n"
     with house(directory, config=lambda url: settings(url, dict(upstreams), routes=routes, **more), store=store) as h:
         yield h
 
 
 def select(h: House, statement: str) -> list[Any]:
-    """The first column of what a statement finds in the store, past the gateway."""
+    """The first column of a query's rows, read from the store directly."""
     where = h.gateway.config.store
     if where.startswith("postgresql:"):
         with psycopg.connect(where) as found:
@@ -45,7 +45,7 @@ def select(h: House, statement: str) -> list[Any]:
 
 
 def seconds(number: float) -> str:
-    """A time so many seconds from now."""
+    """The time this many seconds from now."""
     return iso(datetime.now(UTC) + timedelta(seconds=number))
 
 
@@ -56,14 +56,15 @@ def alert(name: str, **fields: Any) -> dict[str, Any]:
 
 
 def posted(h: House, *alerts: dict[str, Any], **how: Any) -> Sent:
-    """Posts alerts, which are taken."""
+    """Posts alerts; they must be accepted."""
     sent = h.call("POST", ALERTS, list(alerts), **how)
     assert sent.status == 200, sent.body
     return sent
 
 
 def words(h: House, name: str) -> list[str]:
-    """What ilert was told about an alert of this name, in order; an event after the first names its key alone."""
+    """The events that ilert received about an alert of this name, in order; an event after the first has its key
+    alone."""
     arrived = h.arrived("ilert")
     keys = {one.body["alertKey"] for one in arrived if one.body.get("summary") == f"{name} is down"}
     return [one.body["eventType"] for one in arrived if one.body["alertKey"] in keys]

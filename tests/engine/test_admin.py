@@ -1,5 +1,5 @@
-"""The operators' address and what is asked there (interface.md: `admin`, *Command line* with `--url`): who is let in,
-what an operator may change, what is kept of it, and that the callers' address knows nothing of it."""
+"""The operators' address and its calls (interface.md: `admin`, *Command line* with `--url`): who may call, what an
+operator may change, what the operator log keeps, and that the callers' address serves none of it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ BASE += 'retry = { first = "20ms", most = "100ms" }\n'
 
 
 class Standing:
-    """A gateway with an address for each sort of caller."""
+    """A running gateway, with one address for callers and one for operators."""
 
     def __init__(self, gateway: Gateway, url: str, admin: str) -> None:
         self.gateway = gateway
@@ -48,21 +48,21 @@ class Standing:
         self.client = httpx.Client(trust_env=False, timeout=20)
 
     def page(self, *keys: str) -> None:
-        """Pages that are taken."""
+        """Sends pages; they must be accepted."""
         for key in keys:
             body = {"apiKey": KEY, **ilert_event("ALERT", key, summary="s")}
             assert self.client.post(self.url + "/ilert/api/events", json=body).status_code == 202
 
     def get(self, path: str, **more: Any) -> httpx.Response:
-        """What the operators' address answers."""
+        """GETs from the operators' address."""
         return self.client.get(self.admin + path, **more)
 
     def post(self, path: str, body: Any = None, **more: Any) -> httpx.Response:
-        """Likewise."""
+        """POSTs to the operators' address."""
         return self.client.post(self.admin + path, json={} if body is None else body, **more)
 
     def listed(self, state: str) -> list[dict[str, Any]]:
-        """The deliveries of a state."""
+        """The deliveries in a state."""
         return list(self.get(f"/-/deliveries?state={state}").json()["deliveries"])
 
 
@@ -70,7 +70,7 @@ class Standing:
 def standing(
     directory: Path, upstream: str, top: str = 'admin = "127.0.0.1:9092"', store: str = ""
 ) -> Iterator[Standing]:
-    """The gateway, in this process; where it has no address for operators, both addresses are one."""
+    """A gateway in this process; without an address for operators, both addresses are the same."""
     text = f'store = "{store or f"sqlite://{directory}/gateway.db"}"\n{top}\n{BASE}url = "{upstream}"\n'
     gateway = Gateway(parse(text))
     with ExitStack() as stack:
@@ -83,14 +83,14 @@ def standing(
 
 
 def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A command, as an operator types it."""
+    """Runs a command as an operator types it."""
     line = [sys.executable, "-m", "gateway.cli", *arguments]
     env = {**os.environ, **environment}
     return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False, env=env)
 
 
 def kept(directory: Path) -> list[Any]:
-    """The operator log as it is on the disk."""
+    """The operator log as it is on disk."""
 
     async def read() -> list[Any]:
         async with SqliteStore(str(directory / "gateway.db"), exclusive=False) as store:
@@ -154,7 +154,8 @@ def test_dead_letters_are_listed_sent_again_and_dropped(tmp_path: Path) -> None:
 
 
 def test_more_than_one_batch_is_sent_again_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two commands of one lane fall into two batches: neither is taken for older than what was delivered since."""
+    """Where two commands of one lane fall into two batches of a retry, neither counts as older than what was delivered
+    since."""
     monkeypatch.setattr("gateway.operating.BATCH", 2)
     with chaos(NO) as vendor, standing(tmp_path, vendor.url) as s:
         s.page("a", "b", "c", "d", "e")
@@ -193,7 +194,8 @@ def test_what_is_not_understood_changes_nothing(tmp_path: Path, path: str, body:
 def test_a_list_goes_on_through_slices_in_which_there_is_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a state that has no index so many deliveries are looked at in each transaction."""
+    """For a state without an index, each transaction looks at a limited number of deliveries; the list goes on past
+    slices without a match."""
     monkeypatch.setattr("gateway.admin.SLICE", 2)
     with chaos(say(503)) as vendor, standing(tmp_path, vendor.url) as s:
         s.page(*(f"key-{number}" for number in range(7)))
@@ -209,7 +211,8 @@ def test_a_list_goes_on_through_slices_in_which_there_is_nothing(
 
 @pytest.mark.parametrize(("asked", "count"), [("", 2 * PAGE + 3), ("limit=1", 1), (f"limit={PAGE}", PAGE)])
 def test_a_long_list_comes_whole_in_pieces(tmp_path: Path, asked: str, count: int) -> None:
-    """Newest first, each delivery once, over as many pages as it takes; and no more than was asked for."""
+    """A list is newest first, has each delivery once over as many pages as it takes, and no more than were asked
+    for."""
     with chaos(say(503)) as vendor, standing(tmp_path, vendor.url) as s:
         s.page(*(f"key-{number}" for number in range(2 * PAGE + 3)))
         ids = [one["id"] for one in s.get(f"/-/deliveries?{asked}").json()["deliveries"]]
@@ -237,7 +240,7 @@ def test_questions_that_are_not_understood_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_numbers_and_texts_that_no_store_takes_are_no_trouble_of_it(tmp_path: Path, kind: str) -> None:
-    """Others are just writing too: what an operator asks for must not take theirs with it."""
+    """An operator's value that the store cannot hold does not fail the writes of others that share its transaction."""
     top = 'admin = "127.0.0.1:9092"'
     with (
         chaos(NO) as vendor,
@@ -280,7 +283,8 @@ def test_the_token_is_asked_for_but_not_by_probes(tmp_path: Path) -> None:
 
 
 def test_an_address_that_callers_share_hears_no_operator_beyond_loopback(tmp_path: Path) -> None:
-    """The configuration says where it listens; what is served here on loopback is refused all the same."""
+    """What counts is the listening address in the configuration: operators' calls are refused even where the connection
+    itself is on loopback."""
     with standing(tmp_path, "http://127.0.0.1:9", 'listen = "0.0.0.0:8080"') as s:
         looked_at = [s.get(f"/-/{what}") for what in ("deliveries", "callers", "alerts/a", "operations", "report")]
         for answer in (*looked_at, s.post("/-/retry", {"dead": True}), s.post("/-/reload")):
@@ -290,7 +294,7 @@ def test_an_address_that_callers_share_hears_no_operator_beyond_loopback(tmp_pat
 
 
 def test_a_web_page_and_a_proxy_are_no_operators(tmp_path: Path) -> None:
-    """Without a token it is enough to be on this machine; a browser there shows pages from anywhere."""
+    """Without a token any local process may call, but not a browser, which shows pages from anywhere, nor a proxy."""
     with standing(tmp_path, "http://127.0.0.1:9") as s:
         assert s.get("/-/deliveries", headers={"host": "rebound.example.com"}).status_code == 403
         assert s.get("/-/deliveries", headers={"x-forwarded-for": "192.0.2.1"}).status_code == 403
@@ -327,7 +331,7 @@ def test_what_cannot_go_together_is_said_with_its_path(top: str, said: str) -> N
 
 @contextmanager
 def process(directory: Path, upstream: str, top: str, *arguments: str) -> Iterator[tuple[Path, str, str]]:
-    """A gateway's process: its configuration, its addresses for callers and for operators."""
+    """A gateway as a process: its configuration, and its addresses for callers and for operators."""
     port, admin = free_port(), free_port()
     config = directory / "gateway.toml"
     store = "" if "store" in top else f'store = "sqlite://{directory}/gateway.db"\n'

@@ -1,6 +1,6 @@
-"""What a list brings in that was there before the gateway: it is one alert with what its sender says later, it ends
-when it is listed no more, and thousands of it keep nobody else from writing. canonical.md, *Reads*.
-"""
+"""Alerts that a list brings in and that were at the upstream before the gateway: such an alert and what its sender
+posts later are one, it ends when it is listed no more, and adopting thousands does not block other writers.
+canonical.md, *Reads*."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ALERTS = "/alertmanager/api/v2/alerts"
 
 
 class Alertmanager:
-    """Keeps what it is posted, by fingerprint, and lists it."""
+    """Keeps the alerts that it is posted, by fingerprint, and lists them."""
 
     def __init__(self, *held: dict[str, Any]) -> None:
         self.held: dict[str, dict[str, Any]] = {}
@@ -34,7 +34,7 @@ class Alertmanager:
             self.held[found] = {**one, "fingerprint": found, "status": status, "updatedAt": ago(0), "receivers": []}
 
     def __call__(self, got: Got) -> Behaviour:
-        """Does what a request asks."""
+        """Answers a request."""
         if got.method == "GET":
             return say(200, list(self.held.values()))
         self.take(got.body)
@@ -53,13 +53,14 @@ def in_front_of(directory: Path, dialect: str, tables: str) -> Any:
 
 
 def named(h: House) -> list[str]:
-    """What is listed, asked for anew: an upstream is asked once a second."""
+    """The names of the alerts in a fresh list; otherwise an upstream is asked at most once a second."""
     h.gateway.desk.views._asked.clear()  # type: ignore[union-attr]
     return [one["labels"]["alertname"] for one in h.call("GET", ALERTS).body]
 
 
 def test_what_was_adopted_and_is_posted_is_one_alert(tmp_path: Path) -> None:
-    """Prometheus posted it there itself until yesterday; somebody lists before it does so here."""
+    """An alert that Prometheus posted to the upstream directly, and that a list adopted, is the one that Prometheus
+    posts here later."""
     there = Alertmanager(prometheus("Disk"))
     with (
         chaos(there) as upstream,
@@ -76,7 +77,8 @@ def test_what_was_adopted_and_is_posted_is_one_alert(tmp_path: Path) -> None:
 
 
 def test_what_was_adopted_and_is_listed_no_more_is_over(tmp_path: Path) -> None:
-    """And on again once it is listed again; what is posted here is over when its sender says so."""
+    """An adopted alert is open again once it is listed again; an alert posted here ends only when its sender says
+    so."""
     there = Alertmanager(prometheus("Disk"))
     with (
         chaos(there) as upstream,
@@ -93,7 +95,7 @@ def test_what_was_adopted_and_is_listed_no_more_is_over(tmp_path: Path) -> None:
 
 
 def test_what_was_adopted_at_a_vendor_of_ids_and_is_posted_is_one_alert(tmp_path: Path) -> None:
-    """The vendor finds it by its alias, and answers with the id that is known."""
+    """The vendor finds the create's alert by its alias, and answers with the id that is already known."""
     genie, alerts = JsmOps(), "/jsm_ops/alerts"
     genie.held = {"id": ID, "alias": "disk", "message": "Disk full", "status": "open", "createdAt": ago(60)}
     with chaos(genie) as upstream, in_front_of(tmp_path, "jsm_ops", genie.table(upstream)) as h:
@@ -105,7 +107,7 @@ def test_what_was_adopted_at_a_vendor_of_ids_and_is_posted_is_one_alert(tmp_path
 
 
 def test_what_was_adopted_is_found_by_its_alias(tmp_path: Path) -> None:
-    """`GET /alerts/alias` finds the open alert there, and so it does here, until it is closed."""
+    """`GET /alerts/alias` finds an adopted alert while it is open, as it does at the vendor."""
     genie, alerts = JsmOps(), "/jsm_ops/alerts"
     genie.held = {"id": ID, "alias": "db/1 disk", "message": "Disk full", "status": "open", "createdAt": ago(60)}
     with chaos(genie) as upstream, in_front_of(tmp_path, "jsm_ops", genie.table(upstream)) as h:
@@ -120,7 +122,8 @@ def test_what_was_adopted_is_found_by_its_alias(tmp_path: Path) -> None:
 
 
 def test_a_long_list_lets_others_write_between(tmp_path: Path) -> None:
-    """Five thousand took the store for a second at each poll, and nobody's alert was taken meanwhile."""
+    """A long list is adopted in several transactions; in one, five thousand alerts blocked the store for a second at
+    each poll."""
     old = [
         {**uptinio_alert(f"old {n}"), "id": f"alt_{n}", "status": "active", "created_at": ago(60)} for n in range(900)
     ]

@@ -1,5 +1,5 @@
-"""What was sent and whose answer was lost, could not be read, or could not be written down: it is looked for, and
-never made twice. Vendors that keep and list what they are sent stand behind the gateway, over HTTP."""
+"""Requests whose answer was lost, could not be read, or could not be written down: the alert is looked for at the
+upstream and never created twice. Stand-ins that keep and list what they are sent are behind the gateway, over HTTP."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def test_a_list_that_cannot_be_read_is_answered_from_the_record(tmp_path: Path, 
 def test_a_create_that_was_taken_though_the_answer_says_otherwise_is_found(
     tmp_path: Path, dialect: str, vendor: type[Vendor]
 ) -> None:
-    """canonical.md, *Ambiguous creates*: an object with our content, made since, is ours; nothing is doubled, and
-    after an ambiguous IBM create a 422 is no taken name."""
+    """canonical.md, *Ambiguous creates*: an object with our content, made since, is ours, so nothing is doubled; a 422
+    after an ambiguous IBM create is not taken for a name clash."""
     there = vendor()
     with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, dialect)) as h:
         for number, lost in enumerate([say(504), say(502), say(408), RESET_AFTER], 1):
@@ -91,7 +91,7 @@ def test_a_create_that_was_taken_though_the_answer_says_otherwise_is_found(
 
 
 def test_an_outcome_that_the_full_store_cannot_take_is_recorded_later_and_not_sent_again(tmp_path: Path) -> None:
-    """guarantees.md 3: a full disk, and it resumes unaided; what a vendor took is not sent again meanwhile."""
+    """guarantees.md 3: delivery resumes unaided after a full disk; what a vendor took is not sent again meanwhile."""
     large = "alt_" + "7" * 20_000  # needs pages of its own
 
     def answer(got: Got) -> Behaviour:
@@ -113,7 +113,7 @@ def test_an_outcome_that_the_full_store_cannot_take_is_recorded_later_and_not_se
 
 
 def held(h: House) -> Any:
-    """The upstreams that are held."""
+    """The names of the held upstreams."""
     return h.client.get(h.url + "/-/ready").json()["held"]
 
 
@@ -121,8 +121,8 @@ def held(h: House) -> Any:
 def test_a_held_upstream_whose_probe_gets_no_verdict_stays_held(
     tmp_path: Path, silence: Behaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """canonical.md, *Verdicts*: a refused key holds the whole upstream; a transport failure or a 5xx says nothing
-    about the key, so it holds on, until something was taken."""
+    """canonical.md, *Verdicts*: a refused key holds the whole upstream; a transport failure or a 5xx says nothing about
+    the key, so the upstream stays held until a request is accepted."""
     monkeypatch.setattr(breaker, "HELD_PAUSE", 0.2)
     with chaos(say(401)) as upstream, before(tmp_path, table("there", upstream.url, "ilert")) as h:
         page(h, "first")
@@ -140,7 +140,7 @@ def test_a_held_upstream_whose_probe_gets_no_verdict_stays_held(
 def test_a_held_upstream_whose_probe_gets_no_verdict_is_not_probed_by_everything_that_waits(
     tmp_path: Path, silence: Behaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """canonical.md, *Verdicts*: one probe a minute, whatever the last one came to."""
+    """canonical.md, *Verdicts*: one probe a minute, whatever the outcome of the last one."""
     monkeypatch.setattr(breaker, "HELD_PAUSE", 0.3)
     with chaos(say(401)) as upstream, before(tmp_path, table("there", upstream.url, "ilert")) as h:
         page(h, "first")
@@ -158,7 +158,8 @@ def test_a_held_upstream_whose_probe_gets_no_verdict_is_not_probed_by_everything
 
 
 def test_a_caller_who_waits_no_more_is_not_told_of_a_change_by_others(tmp_path: Path) -> None:
-    """canonical.md, *IBM update*: 409 only for a caller who waits; in every other case it is laid over, reported."""
+    """canonical.md, *IBM update*: 409 only while the caller waits; otherwise the update is laid over the changed alert,
+    and reported."""
     there = Ibm()
     top = 'reply_timeout = "300ms"'
     with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring"), top=top) as h:

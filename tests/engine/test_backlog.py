@@ -1,6 +1,6 @@
-"""What has waited for long: what is folded, what comes late and says so, and storms of one alert that are counted
-instead of sent. The clock is virtual; `Road.accept`, `prepare` and `settle` run on a real store, and what is said to
-the vendor is read from the request that its dialect would send."""
+"""Deliveries that waited for long: which are folded, pages that say that they are late, and storms of identical repeats
+that are counted instead of sent. The clock is virtual; `Road.accept`, `prepare` and `settle` run on a real store, and
+what the vendor receives is read from the request that its dialect would send."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def desk(on_backlog: str = "") -> Desk:
 
 
 def states(desk: Desk, upstream: str = "") -> list[tuple[str, str]]:
-    """What became of everything, in the order it came."""
+    """Operation and state of every delivery, oldest first."""
     rows = [row for row in all_rows(desk) if upstream in ("", row.upstream)]
     return [(row.operation, row.state) for row in rows]
 
@@ -47,7 +47,7 @@ def all_rows(desk: Desk) -> list[DeliveryRow]:
 
 
 def drain(desk: Desk, *upstreams: str) -> list[Shipment]:
-    """Everything that is due is taken by its vendor; gives what was sent, in order."""
+    """Delivers everything that is due, and returns what was sent, in order."""
     sent = []
     while heads := [row for name in upstreams or BOTH for row in desk.due(name)]:
         for row in heads:
@@ -61,12 +61,12 @@ def drain(desk: Desk, *upstreams: str) -> list[Shipment]:
 
 
 def adds_up(desk: Desk) -> bool:
-    """Whether the ledger does."""
+    """Whether the ledger adds up."""
     return all(line.adds_up for line in desk.tx.ledger(0, "caller"))
 
 
 def details(shipment: Shipment) -> str:
-    """What a page says at length."""
+    """The details of the page that is sent."""
     assert shipment.sending
     return str(shipment.sending.body.get("details", ""))
 
@@ -76,7 +76,7 @@ def details(shipment: Shipment) -> str:
 
 def test_what_was_over_before_it_could_be_told_wakes_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """guarantees.md 26 and canonical.md, *The road of a command*: a trigger older than ten minutes whose resolve also
-    waits is not sent; void, one log line."""
+    waits is not sent; it is void, with one log line."""
     one = desk()
     one.accept("ci", create("disk"))
     one.accept("ci", RESOLVE)
@@ -121,15 +121,15 @@ def test_what_is_old_but_not_over_is_sent() -> None:
 
 
 def update(number: int, ref: Ref) -> Command:
-    """Says something else of an alert."""
+    """An update of an alert; `number` tells its summary from others."""
     return Command(operation=Operation.UPDATE, ref=ref, patch={"summary": f"said {number}"})
 
 
 @pytest.mark.parametrize("is_made", [True, False])
 def test_what_an_attempt_came_to_is_known_though_a_newer_update_has_merged_it(is_made: bool) -> None:
-    """The update goes out as a create, since the first was refused, and another comes while it is under way: the id
-    that is given is that one's too. Where it is gone there, the other makes it again, and asks for nothing by that id.
-    """
+    """An update under way, sent as a create since the first create was refused, is merged by a newer one: the id that
+    it is given is the newer one's too. Where it finds the alert gone, the newer one is sent as a create, without that
+    id."""
     one = desk()
     alert = one.accept("ci", create("disk")).alert
     assert alert
@@ -149,7 +149,8 @@ def test_what_an_attempt_came_to_is_known_though_a_newer_update_has_merged_it(is
 
 @pytest.mark.parametrize("upstream", BOTH)
 def test_where_an_answer_was_lost_it_is_looked_for_in_the_same_words_whatever_came_since(upstream: str) -> None:
-    """By the words of a newer update nobody would find it there, or it would keep those of the first for good."""
+    """An ambiguous create is looked for, and made again, with the body first sent, not with that of an update that came
+    since: otherwise it would not be found, or the first content would stay for good."""
     one = desk()
     alert = one.accept("ci", create("disk")).alert
     assert alert
@@ -168,8 +169,8 @@ def test_where_an_answer_was_lost_it_is_looked_for_in_the_same_words_whatever_ca
 
 
 def test_of_what_was_tried_before_the_end_is_told_as_it_may_be_there_already() -> None:
-    """A page whose answer was lost may ring already: where a key finds it its end is told, and nobody is woken; where
-    it takes an id it is sent again, which finds it."""
+    """A page whose answer was lost may be open at the upstream. Where a key finds it, only its resolve is sent, which
+    wakes nobody; where it takes an id, the create is sent again, which finds it."""
     one = desk()
     one.accept("ci", create("disk"))
     for upstream in BOTH:
@@ -217,7 +218,7 @@ def test_what_changed_while_it_waited_is_folded_too() -> None:
 
 @pytest.mark.parametrize("is_open", [True, False])
 def test_of_a_key_that_came_and_went_for_hours_only_what_is_still_so_is_told(is_open: bool) -> None:
-    """After an outage nobody is woken for what is over, though the same key has been taken again since."""
+    """After an outage nobody is woken for alerts that are over, even where a newer alert has the same key."""
     one = desk()
     for number in range(5):
         one.accept("ci", create("disk", f"page {number}"))
@@ -232,7 +233,7 @@ def test_of_a_key_that_came_and_went_for_hours_only_what_is_still_so_is_told(is_
 
 
 def test_a_page_that_came_back_after_its_end_is_told() -> None:
-    """An end that something followed is not the end."""
+    """A resolve that was followed by a reopen does not fold the create."""
     one = desk()
     made = one.accept("ci", create(None)).alert
     assert made
@@ -248,7 +249,7 @@ def test_a_page_that_came_back_after_its_end_is_told() -> None:
 
 
 def test_a_page_more_than_two_minutes_late_says_so_at_the_top_with_its_time() -> None:
-    """canonical.md: at the top of its details, with its original time."""
+    """canonical.md: a late page says so at the top of its details, with its original time."""
     one = desk()
     command = Command(operation=Operation.CREATE, patch={"summary": "s", "details": "Act now", "dedup_key": "disk"})
     at = one.now + 1000
@@ -275,8 +276,8 @@ def test_a_page_in_time_says_nothing_of_the_kind() -> None:
 
 
 def test_of_identical_repeats_one_a_minute_is_sent_and_the_others_are_counted() -> None:
-    """Identical repeats of an open alert raise a count instead of a request where the
-    target would merge them anyway. Nothing is dropped."""
+    """Identical repeats of an open alert raise a count instead of a request where the target would merge them anyway.
+    Nothing is dropped."""
     one = desk()
     one.accept("ci", create("disk"))
     assert len(drain(one)) == 2
@@ -305,7 +306,7 @@ def test_where_alerts_have_ids_a_repeat_is_nothing_to_send() -> None:
 
 
 def test_while_the_first_still_waits_its_repeats_are_counted() -> None:
-    """An upstream is down while a sender repeats itself: one page goes out when it is back."""
+    """A sender that repeats itself during an outage causes one page once the upstream is back."""
     one = desk()
     for _ in range(30):
         one.accept("ci", create("disk"))
@@ -331,7 +332,7 @@ def test_a_repeat_that_says_something_new_is_sent_at_once() -> None:
 
 @pytest.mark.parametrize("between", [Operation.ACKNOWLEDGE, Operation.COMMENT])
 def test_a_repeat_after_something_else_happened_is_sent(between: Operation) -> None:
-    """Only what the target was told last is the same again."""
+    """A repeat is counted only where it equals the last thing that the target was told."""
     one = desk()
     one.accept("ci", create("disk"))
     drain(one)
@@ -351,7 +352,8 @@ def test_after_a_resolve_the_same_words_are_a_new_alert() -> None:
 
 
 def test_a_repeat_of_what_was_refused_is_sent() -> None:
-    """What counted on a delivery that died is not told: the next repeat goes out at once, in its place."""
+    """Repeats that were counted on a delivery that died did not reach the upstream: the next one is sent at once in its
+    place."""
     one = desk()
     one.accept("ci", create("disk"))
     one.accept("ci", create("disk"))
@@ -364,7 +366,7 @@ def test_a_repeat_of_what_was_refused_is_sent() -> None:
 
 
 def merged_reasons(one: Desk) -> dict[str, Any]:
-    """What merged deliveries say of themselves."""
+    """The reasons of the merged deliveries."""
     return Counter(row.reason.split(" by ")[0] for row in all_rows(one) if row.state == "merged")
 
 

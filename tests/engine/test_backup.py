@@ -1,5 +1,5 @@
-"""`backup`: a copy of the store while a gateway serves from it, which another gateway can go on from; and everything
-that can be wrong with where it is to go."""
+"""`backup`: a copy of the store while a gateway serves from it, which another gateway can start from; and every fault
+of the destination."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PAGES = 30
 
 
 def backup(config: Path, file: Path, *, limit: str = "") -> subprocess.CompletedProcess[str]:
-    """The command, as an operator types it; `limit` is what its shell is told before."""
+    """Runs the command as an operator types it; `limit` is a shell command run before it."""
     line = [sys.executable, "-m", "gateway.cli", "backup", "--config", str(config), str(file)]
     shell = ["bash", "-c", f'{limit}; exec "$@"', "bash"] if limit else []
     return subprocess.run([*shell, *line], cwd=HERE, capture_output=True, text=True, timeout=60, check=False)
@@ -46,7 +46,7 @@ def written(directory: Path, store: str) -> Path:
 
 @pytest.fixture
 def filled(tmp_path: Path) -> Path:
-    """A configuration whose store has something waiting, and nobody who serves from it."""
+    """A configuration whose store has a waiting delivery and no gateway that serves from it."""
     with before(tmp_path, table("oncall", "http://127.0.0.1:9", "ilert")) as h:
         for number in range(PAGES):
             page(h, f"key-{number}", details="x" * 500)
@@ -55,14 +55,14 @@ def filled(tmp_path: Path) -> Path:
 
 @contextlib.contextmanager
 def looking(copy: Path) -> Iterator[SqliteTx]:
-    """Into a copy, as it is."""
+    """Opens a copy as it is."""
     with contextlib.closing(apsw.Connection(str(copy), flags=apsw.SQLITE_OPEN_READONLY)) as connection:
         yield SqliteTx(connection)
 
 
 @contextlib.contextmanager
 def paging(h: House, told: list[str]) -> Iterator[None]:
-    """Pages without a pause, until the block ends; `told` grows by the key of each that was taken."""
+    """Sends pages without a pause until the block ends; `told` grows by the key of each that was accepted."""
     stop = threading.Event()
 
     def run() -> None:
@@ -82,7 +82,7 @@ def paging(h: House, told: list[str]) -> Iterator[None]:
 
 
 def test_a_copy_made_while_alerts_come_in_has_all_that_was_taken_before(tmp_path: Path) -> None:
-    """And nothing by halves: what it has of an alert, a command and its delivery is whole."""
+    """The copy is consistent: it has an alert with its command and its delivery, or none of them."""
     config, copy, told = written(tmp_path, f"sqlite://{tmp_path}/gateway.db"), tmp_path / "copy.db", list[str]()
     with chaos(OK) as upstream, before(tmp_path, table("oncall", upstream.url, "ilert")) as h, paging(h, told):
         h.wait_for(lambda: len(told) >= PAGES)
@@ -149,7 +149,7 @@ def test_what_there_is_no_room_for_leaves_nothing_behind(filled: Path, tmp_path:
 
 
 def test_who_is_ended_leaves_nothing_behind(filled: Path, tmp_path: Path) -> None:
-    """As by a timer: what was half made would fill the disk, one each time."""
+    """A backup that a timer ends leaves no partial copy: each would take room on the disk."""
     copies = tmp_path / "copies"
     copies.mkdir()
     line = [sys.executable, "-m", "gateway.cli", "backup", "--config", str(filled), str(copies / "copy.db")]
@@ -180,7 +180,7 @@ def test_postgresql_has_its_own(tmp_path: Path) -> None:
 
 
 def test_a_copy_of_what_is_full_of_waiting_is_still_whole(tmp_path: Path) -> None:
-    """The upstream fails all the while: attempts are recorded and put off as the copy is made."""
+    """The copy is consistent while attempts fail and are recorded and put off at the same time."""
     config, copy = written(tmp_path, f"sqlite://{tmp_path}/gateway.db"), tmp_path / "copy.db"
     with chaos(say(503)) as upstream, before(tmp_path, table("oncall", upstream.url, "ilert")) as h:
         for number in range(PAGES):

@@ -1,5 +1,5 @@
-"""What the benchmarks are told by: a row, a plot, a load of our own, and a command that knows its rows. Nothing here is
-timed."""
+"""The parts of the benchmarks: rows, plots, the load generator, and the command that knows its rows. Nothing is timed
+here."""
 
 import asyncio
 import xml.etree.ElementTree as ET

@@ -1,4 +1,4 @@
-"""A lane with a long history is as quick to look into as a new one: what was delivered is kept for weeks."""
+"""Claiming from a lane with a long history is as quick as from a new one: delivered rows are kept for weeks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HISTORY, WAITING = 10_000, 200
 
 
 def delivery(number: int, state: DeliveryState) -> DeliveryRow:
-    """A delivery on the one lane there is."""
+    """A delivery on the one lane of this test."""
     return DeliveryRow(
         id=number,
         command=number,
@@ -29,7 +29,7 @@ def delivery(number: int, state: DeliveryState) -> DeliveryRow:
 
 
 def test_what_was_delivered_does_not_slow_what_waits() -> None:
-    """Without an index of what waits, this takes a second: every waiting delivery is compared with all before it."""
+    """Without an index of the waiting deliveries this takes a second: each is compared with all rows before it."""
     connection = apsw.Connection(":memory:")
     migrate(connection)
     tx = SqliteTx(connection)

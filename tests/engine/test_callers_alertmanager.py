@@ -1,6 +1,5 @@
-"""Alertmanager's callers: batches, repeats and ends as Prometheus posts them, lists and filters as amtool asks for
-them, and the webhook of another Alertmanager. https://prometheus.io/docs/alerting/latest/clients/
-"""
+"""Alertmanager's callers: batches, repeats and ends as Prometheus posts them, lists and filters as amtool requests
+them, and the webhook of another Alertmanager. https://prometheus.io/docs/alerting/latest/clients/"""
 
 from __future__ import annotations
 
@@ -49,7 +48,7 @@ def _names(h: House, **query: Any) -> list[str]:
 
 
 def test_a_batch_is_its_alerts(h: House) -> None:
-    """Each on its own; success has no body, and one that is said twice is one."""
+    """Each alert of a batch is accepted by itself; success has no body, and an alert that occurs twice is one."""
     one, other = _named("Batch"), _named("Batch")
     sent = posted(h, alert(one), alert(other), alert(one))
     assert sent.body is None and sent.headers["content-length"] == "0"
@@ -59,7 +58,7 @@ def test_a_batch_is_its_alerts(h: House) -> None:
 
 @pytest.mark.parametrize("kind", STORES)
 def test_what_is_wrong_with_some_keeps_no_others_back(tmp_path: Path, kind: str) -> None:
-    """400 with the joined errors, once the others are durable."""
+    """Answers 400 with the joined errors, once the valid alerts are durable."""
     good, late = _named("Good"), _named("Late")
     ill = [
         {"labels": {}},
@@ -81,7 +80,7 @@ def test_what_is_wrong_with_some_keeps_no_others_back(tmp_path: Path, kind: str)
 
 
 def test_many_at_once(h: House) -> None:
-    """As many as Prometheus sends in one request."""
+    """Accepts as many alerts as Prometheus sends in one request."""
     names = [_named("Many") for _ in range(256)]
     posted(h, *map(alert, names))
     assert set(names) <= set(_names(h))
@@ -97,7 +96,7 @@ def test_one_line_of_report_per_upstream(tmp_path: Path) -> None:
 
 
 def test_an_idempotency_key_on_a_batch(tmp_path: Path) -> None:
-    """Every alert of it is told once; another batch under the same key is refused."""
+    """A repeated batch delivers each alert once; another batch under the same key is refused."""
     alerts, key = [alert(_named("A")), alert(_named("B"))], {"idempotency-key": "k1"}
     with lasting(tmp_path, {"there": "uptinio"}) as h:
         first = posted(h, *alerts, headers=key)
@@ -150,7 +149,8 @@ def test_the_newest_annotations_count_and_the_earliest_start(h: House) -> None:
 
 
 def test_an_end_that_nobody_knows_the_beginning_of_is_told_once(tmp_path: Path) -> None:
-    """It may have been told before the gateway stood here: who finds alerts by key is told, and once."""
+    """An end of an unknown alert is sent, once, to an upstream that finds alerts by key: it may have been opened there
+    before the gateway was in place."""
     name = _named("Unknown")
     with lasting(tmp_path, {"there": "ilert", "rules": "ibm_monitoring"}) as h:
         for _ in range(3):
@@ -192,7 +192,7 @@ def test_five_minutes_where_nothing_is_said(h: House) -> None:
 
 @pytest.mark.parametrize("kind", STORES)
 def test_a_sender_that_goes_silent(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its alert ends by itself, and everybody behind hears of it; what is posted afterwards is another alert."""
+    """An alert that is not renewed ends by itself, at all upstreams too; what is posted afterwards is another alert."""
     monkeypatch.setattr(commands, "RESOLVE_TIMEOUT", timedelta(seconds=1))
     name, held = _named("Silent"), _named("Held")
     behind = {"page": "ilert", "events": "pagerduty", "rules": "ibm_monitoring"}
@@ -241,7 +241,7 @@ UNPARSED = 'parsing alerts body from "" failed, because'
     ],
 )
 def test_what_the_api_layer_refuses(h: House, body: Any, status: int, code: int, said: str) -> None:
-    """An object with a code; nothing of the request is taken."""
+    """Answers with an object that has a code; nothing of the request is accepted."""
     mark = len(select(h, "SELECT id FROM commands"))
     refused = h.call("POST", ALERTS, body)
     assert (refused.status, refused.body["code"]) == (status, code)
@@ -259,8 +259,8 @@ def test_what_the_api_layer_refuses(h: House, body: Any, status: int, code: int,
     ],
 )
 def test_where_an_alert_came_from_is_what_the_vendor_takes_for_it(tmp_path: Path, source: str) -> None:
-    """A path alone, as Loki's ruler says that was not told its address, and blanks: release 0.25 takes them. Refused
-    here, none of the batch was ever told."""
+    """`generatorURL` may be a path alone, as Loki's ruler sends without a configured address, or blank: release 0.25
+    accepts both. A refusal would lose the whole batch."""
     name = _named("Source")
     with lasting(tmp_path, {"there": "ilert", "alike": "alertmanager"}) as h:
         posted(h, alert(name, generatorURL=source))
@@ -273,7 +273,7 @@ def test_where_an_alert_came_from_is_what_the_vendor_takes_for_it(tmp_path: Path
 
 @pytest.mark.parametrize("href", ["https://x.example.com/disk-100%/", "http://host:port/", "https://x#top"])
 def test_a_link_that_the_vendor_refuses_keeps_no_alert_back(tmp_path: Path, href: str) -> None:
-    """Release 0.25 answers 422 to each of them: the page was a dead letter."""
+    """A link to which release 0.25 answers 422 is left out, so that the page is no dead letter."""
     with lasting(tmp_path, {"there": "alertmanager"}) as h:
         event = {"eventType": "ALERT", "summary": "Disk", "alertKey": "disk", "links": [{"href": href}]}
         assert h.call("POST", "/ilert/api/events", {"integrationKey": OTHER, **event}, key=None).status == 202
@@ -281,7 +281,7 @@ def test_a_link_that_the_vendor_refuses_keeps_no_alert_back(tmp_path: Path, href
 
 
 def test_a_null_among_texts_is_an_empty_one(h: House) -> None:
-    """As the vendor's own decoder has it."""
+    """A null is read as an empty text, as by the vendor's own decoder."""
     name = _named("Null")
     one = alert(name, labels={"alertname": name, "team": None}, annotations={"summary": f"{name} is down", "x": None})
     posted(h, one)
@@ -364,7 +364,8 @@ def test_states_and_receivers(three: House) -> None:
 
 
 def test_an_alert_shows_no_annotation_that_nobody_wrote(h: House) -> None:
-    """What is done with an alert goes by its annotations; its summary elsewhere is made of its labels."""
+    """A list shows the annotations as posted; the summary that is made of the labels for other upstreams is not among
+    them."""
     name = _named("Bare")
     posted(h, {"labels": {"alertname": name, "job": "a"}}, {"labels": {"job": name}, "annotations": {"more": "words"}})
     assert [one["annotations"] for one in _listed(h, filter=f"alertname={name}")] == [{}]
@@ -414,7 +415,7 @@ def _notify(h: House, *alerts: dict[str, Any], **more: Any) -> Sent:
 
 
 def test_a_group_with_firing_and_resolved_alerts(h: House) -> None:
-    """Per alert, not per message; while one fires its end is not known, and it ends when it is told."""
+    """Status counts per alert, not per message; a firing alert has no known end, and ends when the webhook says so."""
     on, off = _named("On"), _named("Off")
     zero = {"startsAt": "2026-01-01T00:00:00.123456789Z", "endsAt": "0001-01-01T00:00:00Z", "generatorURL": ""}
     fire = [{"status": "firing", **alert(name, **zero), "fingerprint": "x"} for name in (on, off)]
@@ -443,7 +444,8 @@ def test_a_webhook_that_is_none(h: House, more: dict[str, Any], said: str) -> No
 
 
 def test_an_alert_whose_sender_is_ahead_can_be_resolved() -> None:
-    """A real one refuses an alert that ends before it began."""
+    """A resolve leaves out a start that lies in the future: a real Alertmanager refuses an alert that ends before it
+    begins."""
     now = datetime(2026, 1, 1, tzinfo=UTC)
     sending = Sending(
         operation=Operation.RESOLVE,

@@ -1,4 +1,4 @@
-"""Grafana's callers, and what takes Grafana's or Alertmanager's webhook as an upstream, against the vendors' pages.
+"""Grafana's callers, and upstreams that take Grafana's or Alertmanager's webhook, against the vendors' pages.
 
 Sources: https://grafana.com/docs/grafana/latest/alerting/configure-notifications/manage-contact-points/integrations/webhook-notifier/
 and https://prometheus.io/docs/alerting/latest/configuration/#webhook_config.
@@ -36,7 +36,7 @@ OK = say(200)
 
 
 def alert(name: str, **fields: Any) -> dict[str, Any]:
-    """One alert of a group, as Grafana has it; its fingerprint is no one that its labels come to."""
+    """One alert of a group, as Grafana sends it; its fingerprint is not the one that its labels would give."""
     return {
         "status": "firing",
         "labels": {"alertname": name, "grafana_folder": "disks", "severity": "critical"},
@@ -89,7 +89,7 @@ def h(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 
 def _arrive(h: House, body: Any, count: int, method: str = "POST") -> list[Any]:
-    """The bodies that arrive at ilert for a notification."""
+    """The bodies that ilert receives for a notification."""
     before_it = len(h.arrived("ilert"))
     sent = h.call(method, AT, body)
     assert (sent.status, sent.body) == (200, None)
@@ -100,7 +100,7 @@ def _arrive(h: House, body: Any, count: int, method: str = "POST") -> list[Any]:
 
 
 def test_one_alert_of_the_group_at_a_time(h: House) -> None:
-    """A group holds firing and resolved ones together; what counts is what each of them says."""
+    """A group mixes firing and resolved alerts; the status of each alert counts, not that of the group."""
     one, two = alert(fresh("disk")), alert(fresh("disk"))
     told = _arrive(h, group(one, two), 2)
     assert {event["alertKey"] for event in told} == {one["fingerprint"], two["fingerprint"]}
@@ -112,7 +112,8 @@ def test_one_alert_of_the_group_at_a_time(h: House) -> None:
 
 
 def test_what_is_repeated_is_not_told_again(h: House) -> None:
-    """An unresolved group comes again at every repeat interval, its end as often as its group has others."""
+    """Grafana repeats an unresolved group at every repeat interval, and a resolved alert for as long as its group has
+    others; neither is sent again."""
     one = alert(fresh("disk"))
     _arrive(h, group(one), 1)
     before_it = len(outbox(h))
@@ -205,7 +206,7 @@ def test_user_and_password(tmp_path: Path) -> None:
 
 
 def _signed(h: House, body: Any, secret: str, *, at: str = "", header: str = SIGNATURE) -> Sent:
-    """Posts as Grafana signs: the body, or the time, a colon and the body."""
+    """Posts as Grafana signs: over the body, or over the time, a colon and the body."""
     content = json.dumps(body, indent=1).encode()
     text = f"{at}:".encode() + content if at else content
     headers = {"authorization": f"Bearer {KEY}", header: hmac.new(secret.encode(), text, hashlib.sha256).hexdigest()}
@@ -239,7 +240,7 @@ def test_a_signature_is_checked_when_configured(tmp_path: Path, monkeypatch: pyt
 
 
 def test_with_an_emptied_secret_nobody_can_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Anybody could, with nothing for the secret."""
+    """An empty secret lets no signature pass: anybody could make it."""
     monkeypatch.setattr("gateway.secrets.BEING_WRITTEN", 0.0)
     (tmp_path / "secret").write_text(SECRET)
     with house(tmp_path, config=_signing(f'hmac = "file:{tmp_path}/secret"')) as h:
@@ -313,7 +314,7 @@ def _ilert(h: House, word: str, key: str, **fields: Any) -> None:
 
 @pytest.mark.parametrize(("dialect", "version"), [("grafana", "1"), ("alertmanager_webhook", "4")])
 def test_an_alert_through_its_life(tmp_path: Path, dialect: str, version: str) -> None:
-    """One alert per post, at the very address that is configured, under the labels that it had first; no key needed."""
+    """One alert per post, to exactly the configured address, with the labels that it had first; no key is needed."""
     with (
         chaos(OK) as upstream,
         house(tmp_path, config=lambda _: _before(dialect)(upstream)) as h,
@@ -349,7 +350,8 @@ def test_an_alert_through_its_life(tmp_path: Path, dialect: str, version: str) -
 
 
 def test_a_receiver_of_the_callers_own_kind_gets_what_the_caller_said(tmp_path: Path) -> None:
-    """Each alert in its own post, with the group as it was around it."""
+    """An upstream of the caller's dialect gets each alert in a post of its own, with the fields of the group as the
+    caller sent them."""
     key = 'key = "user:password"'
     with chaos(OK) as upstream, house(tmp_path, config=lambda _: _before("grafana", key)(upstream)) as h:
         one, two = alert("one", values={"B": 1.5}), alert("two", enrichments=[{"new": 1}])
@@ -398,8 +400,8 @@ def test_alertmanagers_group_is_kept_around_its_alert(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("dialect", "at"), [("grafana", AT), ("alertmanager_webhook", AM_AT)])
 def test_a_group_is_over_once_all_of_its_alerts_are(tmp_path: Path, dialect: str, at: str) -> None:
-    """Grafana OnCall and others group by `groupKey` and close by `status`: the end of one alert closed the incident of
-    another that still fired. https://github.com/grafana/oncall/blob/dev/engine/config_integrations/alertmanager.py"""
+    """Grafana OnCall and others group by `groupKey` and close by `status`, so `status` is `resolved` only once no alert
+    of the group fires. https://github.com/grafana/oncall/blob/dev/engine/config_integrations/alertmanager.py"""
     version = "1" if dialect == "grafana" else "4"
     with chaos(OK) as upstream, house(tmp_path, config=lambda _: _before(dialect)(upstream)) as h:
         one, two = alert("one"), alert("two")
@@ -427,8 +429,8 @@ to = ["second"]
 
 @pytest.mark.parametrize(("dialect", "at"), [("grafana", AT), ("alertmanager_webhook", AM_AT)])
 def test_a_group_is_over_for_a_receiver_once_its_part_of_it_is(tmp_path: Path, dialect: str, at: str) -> None:
-    """Two of its alerts go to one receiver, a third to another and fires on: the two's incident stayed open for good,
-    as the sender says `resolved` of the group only once the third is over."""
+    """Where the alerts of a group go to different receivers, each is sent `resolved` once its own alerts are over,
+    though the sender says so of the group only once all are."""
     version = "1" if dialect == "grafana" else "4"
     with chaos(OK) as first, chaos(OK) as second:
         tables = "".join(
@@ -449,7 +451,8 @@ def test_a_group_is_over_for_a_receiver_once_its_part_of_it_is(tmp_path: Path, d
 
 
 def test_what_fires_is_taken_in_before_what_has_ended(tmp_path: Path) -> None:
-    """An end that was told before the alert beside it was taken in said that the whole group was over."""
+    """Firing alerts of a group are accepted before resolved ones, else the post of a resolved one would say that the
+    whole group is over."""
     one, two = alert("one"), alert("two")
     with chaos(OK) as upstream, house(tmp_path, config=lambda _: _before("grafana")(upstream)) as h:
         assert h.call("POST", AT, group(one)).status == 200
@@ -486,7 +489,8 @@ def test_a_refusal_is_told_in_the_receivers_words(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("common", [None, "disks", [], 7])
 def test_what_is_said_of_the_group_keeps_no_alert_back(tmp_path: Path, common: Any) -> None:
-    """Nobody looks at it on the way in, so it may be anything on the way out: the alert was tried for a day."""
+    """The fields of the group are not validated on the way in, so values of any type must be sendable; else the alert
+    is retried for a day."""
     with chaos(OK) as upstream:
         there = f'[upstreams.there]\ndialect = "grafana"\nurl = "{upstream.url}/hook"\n'
         with house(tmp_path, config=lambda _: f"{inbound_tables(['grafana'])}\n{there}") as h:

@@ -1,7 +1,7 @@
 """IBM Cloud Monitoring's alerts API as its callers see it, over HTTP, with IBM and with another vendor behind it.
 
-What is expected stands on IBM's page "Managing alerts by using the Alerts API" and, where the page is silent or
-contradicts itself, in what its SDK and its Terraform provider rely on.
+Expectations follow IBM's page "Managing alerts by using the Alerts API" and, where the page is silent or contradicts
+itself, what its SDK and its Terraform provider rely on.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def h(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A gateway with IBM behind it, for what does not depend on who is there."""
+    """A gateway with IBM behind it, for behaviour that does not depend on the upstream."""
     with called(tmp_path_factory.mktemp("one"), {"there": IBM}) as standing:
         yield standing
 
@@ -52,7 +52,7 @@ def _get(h: House, alert: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_refused(sent: Sent, status: int, says: str = "") -> None:
-    """Refused in the service's application error, which its SDK and its Terraform provider both read."""
+    """Asserts a refusal in the service's application error, which its SDK and its Terraform provider both read."""
     assert sent.status == status, sent.body
     [error] = sent.body["errors"]
     assert set(error) == {"reason", "message"}
@@ -64,7 +64,7 @@ def _is_refused(sent: Sent, status: int, says: str = "") -> None:
 
 
 def test_create_answers_what_the_page_shows(h: House) -> None:
-    """Every field of the page's response sample is there, with its type; 200, not 201."""
+    """The answer has every field of the page's response sample, with its type; the status is 200, not 201."""
     alert = _made(h, notificationChannelIds=[4], reNotify=False, teamId=493, filter='env in ("prod")')
     types = {
         "autoCreated": bool,
@@ -94,7 +94,7 @@ def test_create_answers_what_the_page_shows(h: House) -> None:
 
 
 def test_get_is_what_create_answered(h: House) -> None:
-    """The record is shown the same way by every operation."""
+    """Every operation shows the record in the same way."""
     alert = _made(h)
     found = _get(h, alert)
     assert {**found, "modifiedOn": 0} == {**alert, "modifiedOn": 0}
@@ -104,7 +104,7 @@ def test_get_is_what_create_answered(h: House) -> None:
 
 
 def test_list_is_flat_and_oldest_first(h: House) -> None:
-    """Flat items, as the SDK reads them; no `from` and no `to` is no filter."""
+    """Items are flat, as the SDK reads them; without `from` and `to` nothing is filtered."""
     ids = [_made(h)["id"] for _ in range(3)]
     for path in ("/api/alerts", "/api/api/alerts", "/ibm_monitoring/api/alerts"):
         sent = h.call("GET", path)
@@ -115,7 +115,8 @@ def test_list_is_flat_and_oldest_first(h: House) -> None:
 
 @pytest.mark.parametrize("unit", [1_000, 1, 0.001], ids=["microseconds", "milliseconds", "seconds"])
 def test_from_and_to(h: House, unit: float) -> None:
-    """Created before `to`, modified after `from`; the unit is told by the number's size."""
+    """A list has what was created before `to` and modified after `from`; the unit of a time is told by the size of the
+    number."""
     alert = _made(h)
     now = alert["createdOn"]
 
@@ -145,12 +146,12 @@ def test_from_looks_at_the_modification(one: House) -> None:
 
 
 def test_a_time_that_is_none(one: House) -> None:
-    """400 that names the parameter."""
+    """Answers 400 and names the parameter."""
     _is_refused(one.call("GET", "/api/alerts?from=yesterday"), 400, "from")
 
 
 def test_delete(h: House) -> None:
-    """204 without a body; then it is nowhere."""
+    """Answers 204 without a body; no call finds the alert afterwards."""
     alert = _made(h)
     gone = h.call("DELETE", f"/api/alerts/{alert['id']}")
     assert (gone.status, gone.body) == (204, None)
@@ -165,7 +166,8 @@ def test_delete(h: House) -> None:
 
 
 def test_the_version_is_the_lock(h: House) -> None:
-    """It goes up by each accepted update; a stale one is 409 `Conflict version` and changes nothing."""
+    """Each accepted update increments the version; a stale one is answered 409 `Conflict version` and changes
+    nothing."""
     alert = _made(h)
     assert alert["version"] == 1
     first = _put(h, alert, version=1, description="first")
@@ -177,7 +179,7 @@ def test_the_version_is_the_lock(h: House) -> None:
 
 
 def test_left_out_stays_and_null_clears(h: House) -> None:
-    """`PUT` is a partial update: in canonical terms UNSET, null and a value are three things."""
+    """`PUT` is a partial update: absent (UNSET in canonical terms), null and a value are three things."""
     alert = _made(h, filter="env = 'prod'", reNotify=True, reNotifyMinutes=30, teamId=493)
     changed = _put(h, alert, description=None).body["alert"]
     assert changed["description"] is None
@@ -200,7 +202,7 @@ SEVERITIES = [
 
 @pytest.mark.parametrize(("fields", "severity", "why"), SEVERITIES, ids=[why for _, _, why in SEVERITIES])
 def test_severity_and_its_label(h: House, fields: dict[str, Any], severity: int, why: str) -> None:
-    """Of the two, the one that differs from the record (4, LOW) is the change."""
+    """Of severity and label, the one that differs from the record (4, LOW) is the change."""
     labels = ("HIGH", "HIGH", "MEDIUM", "MEDIUM", "LOW", "LOW", "INFO", "INFO")
     alert = _made(h, severity=4)
     found = _put(h, alert, **fields).body["alert"]
@@ -219,7 +221,7 @@ def test_a_label_alone_on_create(h: House, label: str, severity: int) -> None:
 
 
 def test_severity_absent_stays_absent(h: House) -> None:
-    """No severity is invented."""
+    """No severity is made up."""
     alert = ibm_alert(fresh())
     del alert["alert"]["severity"]
     found = h.call("POST", "/api/alerts", alert).body["alert"]
@@ -228,7 +230,7 @@ def test_severity_absent_stays_absent(h: House) -> None:
 
 
 def test_names_are_unique(h: House) -> None:
-    """422 on a create and on an update; the alert's own name is no clash."""
+    """A name that another alert has is refused with 422 on create and update; an alert's own name is no clash."""
     first, second = _made(h), _made(h)
     _is_refused(h.call("POST", "/api/alerts", ibm_alert(first["name"])), 422, "name")
     _is_refused(_put(h, second, name=first["name"]), 422, "name")
@@ -264,7 +266,7 @@ def test_wrapped_bare_and_in_a_list_of_one(h: House) -> None:
     ("timespan", "shown"), [(1_000_000, 60_000_000), (60_000_001, 120_000_000), (600_000_000, 600_000_000)]
 )
 def test_a_timespan_is_rounded_up_and_that_is_reported(one: House, timespan: int, shown: int) -> None:
-    """Below or between whole minutes: up, and in the report header as approximated."""
+    """A timespan below or between whole minutes is rounded up, and reported as approximated in the report header."""
     sent = one.call("POST", "/api/alerts", ibm_alert(fresh(), timespan=timespan))
     assert sent.status == 200
     assert sent.body["alert"]["timespan"] == shown
@@ -274,7 +276,7 @@ def test_a_timespan_is_rounded_up_and_that_is_reported(one: House, timespan: int
 
 
 def test_channel_ids_in_every_form(one: House) -> None:
-    """Integers, numeric strings and type names; integers are shown as integers."""
+    """Channels may be integers, numeric strings or type names; numbers are shown as integers."""
     alert = _made(one, notificationChannelIds=[4, "17", "EMAIL", "PAGER_DUTY"])
     assert alert["notificationChannelIds"][:2] == [4, 17]
     assert one.arrived(IBM, "POST")[-1].body["alert"]["notificationChannelIds"][0] == 4
@@ -282,14 +284,14 @@ def test_channel_ids_in_every_form(one: House) -> None:
 
 
 def test_channel_types_survive(h: House) -> None:
-    """The page's own example: two type names."""
+    """Channel type names are shown as sent; the page's own example has two."""
     names = ["EMAIL", "PAGER_DUTY", "WEBHOOK", "VICTOROPS", "SLACK"]
     assert _made(h, notificationChannelIds=names)["notificationChannelIds"] == names
 
 
 @pytest.mark.parametrize("word", ["ANY", "ALL"])
 def test_segment_condition_as_string_or_object(h: House, word: str) -> None:
-    """The page's heading calls it a string, its samples send the object: both are read, the object is shown."""
+    """The page's heading says string, its samples send an object: both are read, the object is shown."""
     for said in (word, {"type": word}):
         assert _made(h, segmentCondition=said)["segmentCondition"] == {"type": word}
 
@@ -308,14 +310,14 @@ def test_what_a_manual_alert_needs(h: House) -> None:
 
 @pytest.mark.parametrize("fields", [{"id": 23211}, {"version": 9}, {"id": 1, "version": 1}])
 def test_id_and_version_must_be_null_on_create(h: House, fields: dict[str, Any]) -> None:
-    """The service's rule in the service's words."""
+    """The service's rule is enforced in the service's words."""
     sent = h.call("POST", "/api/alerts", ibm_alert(fresh(), **fields))
     _is_refused(sent, 400, "Alert ID and version must be null")
     assert _made(h, id=None, version=None)["version"] == 1
 
 
 def test_an_id_in_the_body_that_differs_from_the_path(h: House) -> None:
-    """400; the same id is fine."""
+    """Answers 400; the same id is fine."""
     alert = _made(h)
     _is_refused(_put(h, alert, id=alert["id"] + 1, description="no"), 400, "id")
     assert _put(h, alert, id=alert["id"], description="yes").status == 200
@@ -338,7 +340,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("fields", "names"), WRONG, ids=[str(fields) for fields, _ in WRONG])
 def test_a_wrong_value_is_named(one: House, fields: dict[str, Any], names: str) -> None:
-    """400 on create and on update, naming the field; nothing is sent."""
+    """A wrong value is answered with 400 on create and on update, naming the field; nothing is sent."""
     alert = _made(one)
     before = len(one.arrived(IBM))
     _is_refused(one.call("POST", "/api/alerts", {"alert": {**ibm_alert(fresh())["alert"], **fields}}), 400, names)
@@ -348,7 +350,7 @@ def test_a_wrong_value_is_named(one: House, fields: dict[str, Any], names: str) 
 
 
 def test_unknown_fields_are_never_an_error(one: House) -> None:
-    """They reach an upstream of the same dialect unchanged."""
+    """Unknown fields reach an upstream of the same dialect unchanged."""
     alert = _made(one, customNotification={"titleTemplate": "{{x}}"}, severityLevel=4)
     arrived = one.arrived(IBM, "POST")[-1].body["alert"]
     assert arrived["customNotification"] == {"titleTemplate": "{{x}}"}
@@ -357,7 +359,7 @@ def test_unknown_fields_are_never_an_error(one: House) -> None:
 
 
 def test_the_same_dialect_gets_what_was_sent(one: House) -> None:
-    """Unknown fields included, unchanged, and nothing added."""
+    """An upstream of the same dialect receives the body unchanged, unknown fields included, and nothing added."""
     sent = ibm_alert(fresh(), annotations={"a": "b"}, groupName="default", filter=None)
     assert one.call("POST", "/api/alerts", sent).status == 200
     assert one.arrived(IBM, "POST")[-1].body == sent
@@ -367,7 +369,7 @@ def test_the_same_dialect_gets_what_was_sent(one: House) -> None:
 
 
 def test_read_by_any_id_that_any_party_used(h: House) -> None:
-    """The gateway's own id, the upstream's, and the one that was shown."""
+    """An alert is found by the gateway's own id, the upstream's, and the one that was shown."""
     sent = h.call("POST", "/api/alerts", ibm_alert(fresh()))
     shown = sent.body["alert"]["id"]
     own = sent.headers["alert-gateway-id"]
@@ -378,7 +380,7 @@ def test_read_by_any_id_that_any_party_used(h: House) -> None:
 
 
 def test_the_primary_of_the_same_dialect_gives_the_id(one: House) -> None:
-    """Its own id is shown, so that links into its console stay right."""
+    """The primary's own id is shown, so that links into its console stay right."""
     alert = _made(one)
     theirs = one.client.get(
         f"{one.sandbox_url}/ibm_monitoring/api/alerts/{alert['id']}",
@@ -389,7 +391,7 @@ def test_the_primary_of_the_same_dialect_gives_the_id(one: House) -> None:
 
 
 def test_another_caller_sees_nothing(h: House) -> None:
-    """404 in its words; the same name is no clash; the list does not have it."""
+    """Another caller gets 404 in the vendor's words, may use the same name, and has an empty list."""
     alert = _made(h)
     path = f"/api/alerts/{alert['id']}"
     _is_refused(h.call("GET", path, key=OTHER), 404, "not recognized")
@@ -400,7 +402,7 @@ def test_another_caller_sees_nothing(h: House) -> None:
 
 
 def test_a_shared_scope_is_seen_by_both(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """`scope` on an inbound lets several share one: names, ids and lists."""
+    """Callers with the same `scope` on their inbounds share names, ids and lists."""
     with called(tmp_path_factory.mktemp("scope"), {"there": "ilert"}, inbound='scope = "shared"') as h:
         alert = _made(h)
         assert h.call("GET", f"/api/alerts/{alert['id']}", key=OTHER).status == 200
@@ -411,21 +413,21 @@ def test_a_shared_scope_is_seen_by_both(tmp_path_factory: pytest.TempPathFactory
 @pytest.mark.parametrize("prefix", ["", "/ibm_monitoring"])
 @pytest.mark.parametrize("credential", [None, "", "Bearer", "Bearer wrong", "wrong", "Basic Y2k6Y2k="])
 def test_a_credential_that_does_not_fit(one: House, prefix: str, credential: str | None) -> None:
-    """401 in the page's words, for every operation."""
+    """Every operation answers 401 in the page's words."""
     headers = {} if credential is None else {"authorization": credential}
     for method, path in [("GET", "/api/alerts"), ("POST", "/api/alerts"), ("DELETE", "/api/alerts/1")]:
         _is_refused(one.call(method, prefix + path, {}, key=None, headers=headers), 401, "Unauthorized")
 
 
 def test_headers_of_the_service(one: House) -> None:
-    """`IBMInstanceID`, `TeamID` and `SysdigTeamID` are taken along without complaint."""
+    """`IBMInstanceID`, `TeamID` and `SysdigTeamID` are accepted."""
     for team in ("TeamID", "SysdigTeamID"):
         headers = {"IBMInstanceID": "guid", team: "493", "SysdigProduct": "SDC"}
         assert one.call("GET", "/api/alerts", headers=headers).status == 200
 
 
 def test_paths_and_methods_that_are_not_there(one: House) -> None:
-    """404 and 405 in the service's error shape, 405 with what is allowed."""
+    """Answers 404 and 405 in the service's error shape, 405 with the allowed methods."""
     _is_refused(one.call("GET", "/ibm_monitoring/api/dashboards"), 404)
     _is_refused(one.call("GET", "/ibm_monitoring/nothing"), 404)
     sent = one.call("PATCH", "/ibm_monitoring/api/alerts/1", {})
@@ -438,7 +440,7 @@ def test_paths_and_methods_that_are_not_there(one: House) -> None:
 
 @pytest.mark.parametrize("body", ["{", "[]", '"text"', "", "nul", "\xff"])
 def test_a_body_that_is_none(one: House, body: str) -> None:
-    """400, never 500."""
+    """A body that is no alert is answered with 400, never 500."""
     answer = one.client.post(
         f"{one.url}/api/alerts",
         content=body.encode("latin-1"),
@@ -449,7 +451,7 @@ def test_a_body_that_is_none(one: House, body: str) -> None:
 
 
 def test_notification_channels(h: House) -> None:
-    """What the SDK asks for before it creates alerts."""
+    """The SDK lists notification channels before it creates alerts."""
     sent = h.call("GET", "/api/notificationChannels")
     assert (sent.status, sent.body) == (200, {"notificationChannels": []})
     _is_refused(h.call("GET", "/api/notificationChannels", key=None), 401)

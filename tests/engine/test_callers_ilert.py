@@ -1,8 +1,8 @@
-"""ilert's events API and the synchronous alert API beside it as callers see them, over HTTP, with ilert and with
-another vendor behind them.
+"""ilert's events API and its synchronous alert API as callers see them, over HTTP, with ilert and with another vendor
+behind them.
 
-What is expected stands on the page "Creating alerts through events", on the vendor's OpenAPI description, and in what
-its clients rely on: the Go client cannot read an empty body, others want exactly 202.
+Expectations follow the page "Creating alerts through events", the vendor's OpenAPI description, and what its clients
+rely on: the Go client cannot read an empty body, others want exactly 202.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def h(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A gateway with ilert behind it, for what does not depend on who is there."""
+    """A gateway with ilert behind it, for behaviour that does not depend on the upstream."""
     with called(tmp_path_factory.mktemp("one"), {"there": ILERT}) as standing:
         yield standing
 
@@ -71,7 +71,7 @@ def _list(h: House, query: str = "?max-results=100", **how: Any) -> list[dict[st
 
 
 def _sent(h: House, key: str, count: int) -> list[dict[str, Any]]:
-    """The events that arrived at ilert for a key, or for that key with something appended; waits for so many."""
+    """Waits for this many events at ilert for a key, or for that key with a suffix, and returns them."""
     form = re.compile(rf"{re.escape(key)}(?!\d)", re.IGNORECASE)
 
     def found() -> list[dict[str, Any]]:
@@ -82,7 +82,7 @@ def _sent(h: House, key: str, count: int) -> list[dict[str, Any]]:
 
 
 def _is_refused(sent: Sent, status: int, says: str = "") -> None:
-    """Refused in the vendor's error object, whose `status` equals the answer's."""
+    """Asserts a refusal in the vendor's error object, whose `status` equals the answer's."""
     assert sent.status == status, sent.body
     assert {"status", "message", "code"} <= set(sent.body)
     assert sent.body["status"] == status
@@ -97,7 +97,7 @@ PATHS = ["/api/events", "/api/v1/events", "/api/v1/events%20", "/ilert/api/event
 
 @pytest.mark.parametrize("path", PATHS)
 def test_every_event_type(h: House, path: str) -> None:
-    """202 with `{}` for each, on every path the page names."""
+    """Each event type is answered 202 with `{}`, on every path that the page names."""
     key = fresh("key")
     _taken(_post(h, ilert_event("ALERT", key, summary=key, details="", priority="HIGH"), path))
     for word in ("ACCEPT", "COMMENT", "RESOLVE"):
@@ -112,7 +112,7 @@ def test_either_name_of_the_credential(h: House, name: str) -> None:
 
 
 def test_both_names_of_the_credential(h: House) -> None:
-    """Equal is fine, different is 400."""
+    """The two names may both be given with equal values; different values are answered 400."""
     event = {"eventType": "ALERT", "summary": fresh()}
     _taken(_post(h, {"apiKey": KEY, "integrationKey": KEY, **event}))
     _is_refused(_post(h, {"apiKey": KEY, "integrationKey": OTHER, **event}), 400)
@@ -121,7 +121,8 @@ def test_both_names_of_the_credential(h: House) -> None:
 
 @pytest.mark.parametrize("path", ["/api/events", "/api/v1/events/kubernetes", "/api/v1/events/push"])
 def test_the_credential_in_the_path(h: House, path: str) -> None:
-    """As ilert's agent for Kubernetes posts its events, which has it in the body too, and kwatch, which has not."""
+    """The key may be in the path: ilert's agent for Kubernetes posts so, with the key in the body too, and kwatch
+    without."""
     key, event = (
         fresh("key"),
         {"eventType": "ALERT", "summary": fresh("summary"), "message": "more", "priority": "HIGH"},
@@ -137,8 +138,8 @@ def test_the_credential_in_the_path(h: House, path: str) -> None:
 
 
 def test_an_event_as_keep_posts_it(one: House) -> None:
-    """Without the version in the path, a blank behind the key, and every field empty that it has no words for; it takes
-    whatever it is answered for success, so what is not served is lost."""
+    """Keep posts without the version in the path, with a blank behind the key, and with an empty value for every field
+    that it does not fill; it takes any answer for success, so what is not served is lost."""
     key, said = fresh("key"), {"details": "", "priority": "HIGH", "images": [], "links": [], "customDetails": {}}
     for word in ("ALERT", "ACCEPT", "RESOLVE"):
         event = {"eventType": word, "summary": "Disk full", "alertKey": key, **said}
@@ -148,14 +149,14 @@ def test_an_event_as_keep_posts_it(one: House) -> None:
 
 
 def test_what_is_no_event_at_the_path_of_an_integration(one: House) -> None:
-    """Other integrations have payloads of their own; whoever sends such a one hears what is taken."""
+    """A body in another integration's format is refused with a message that says what is accepted."""
     sent = _post(one, {"HOSTNAME": "db-1", "NOTIFICATIONTYPE": "PROBLEM"}, f"/api/v1/events/checkmk-ext/{KEY}")
     assert sent.status == 400 and sent.body["message"].startswith("eventType: is required: what is taken here")
     _is_refused(_post(one, {}, "/api/v1/events/nagios"), 404)  # its plugin would throw away what is refused with 400
 
 
 def _macros(**more: str) -> dict[str, str]:
-    """A problem as Zabbix's media type posts it; what it has nothing for stays as it was written."""
+    """A problem as Zabbix's media type posts it; a macro without a value stays unexpanded."""
     macros = {
         ".ILERT.INCIDENT.SUMMARY": "",
         "ALERT.MESSAGE": "Problem started at 10:00",
@@ -174,7 +175,7 @@ def _macros(**more: str) -> dict[str, str]:
 
 
 def test_what_zabbix_says_of_a_problem(one: House) -> None:
-    """Its media type takes 200 with JSON, and nothing else, as success."""
+    """A problem's begin, update and end are read; the media type takes only 200 with JSON as success."""
 
     def said(**more: str) -> None:
         sent = _post(one, _macros(**more), f"/api/v1/events/zabbix-mt/{KEY}")
@@ -203,7 +204,7 @@ def test_what_zabbix_cannot_have_meant(one: House, field: str, value: str) -> No
 
 
 def test_an_authorization_header_on_an_event_is_ignored(h: House) -> None:
-    """Clients may send one; the page says there is no need to."""
+    """Clients may send one; the page says that none is needed."""
     event = ilert_event("ALERT", None, summary=fresh())
     headers = {"authorization": "Bearer something-else"}
     _taken(h.call("POST", "/api/events", event, key=None, headers=headers))
@@ -212,7 +213,7 @@ def test_an_authorization_header_on_an_event_is_ignored(h: House) -> None:
 
 
 def test_no_credential(h: House) -> None:
-    """401 in the vendor's words."""
+    """Answers 401 in the vendor's words."""
     _is_refused(_post(h, {"eventType": "ALERT", "summary": "x"}), 401)
     _is_refused(_post(h, {"apiKey": None, "eventType": "ALERT", "summary": "x"}), 401)
     _is_refused(_post(h, {"apiKey": "", "eventType": "ALERT", "summary": "x"}), 401)
@@ -223,7 +224,7 @@ def test_no_credential(h: House) -> None:
 
 @pytest.mark.parametrize("word", ["alert", "Alert", "ALERT", "aLeRt"])
 def test_event_types_in_any_case(one: House, word: str) -> None:
-    """Taken in any case, sent on in upper case."""
+    """Event types are read in any case, and sent on in upper case."""
     key = fresh("key")
     _event(one, word, key, summary="x")
     _event(one, "resolve", key)
@@ -231,7 +232,7 @@ def test_event_types_in_any_case(one: House, word: str) -> None:
 
 
 def test_incident_key_is_the_older_name(h: House) -> None:
-    """`incidentKey` is `alertKey`; where both are there, alertKey wins."""
+    """`incidentKey` is read as `alertKey`; where both are given, alertKey counts."""
     key = fresh("key")
     sent = _event(h, "ALERT", None, incidentKey=key, summary="x")
     assert _get(h, sent.headers["alert-gateway-id"])["alertKey"] == key
@@ -241,7 +242,7 @@ def test_incident_key_is_the_older_name(h: House) -> None:
 
 
 def test_null_is_absent(one: House) -> None:
-    """The vendor's Rust client sends null for every optional field it does not set."""
+    """A null counts as absent: the vendor's Rust client sends null for every optional field it does not set."""
     optional = ["details", "alertKey", "priority", "severity", "images", "links", "customDetails", "routingKey"]
     optional += ["labels", "services", "comments", "logs", "integrationKey", "incidentKey"]
     summary = fresh("summary")
@@ -253,7 +254,7 @@ def test_null_is_absent(one: House) -> None:
 
 
 def test_only_an_alert_needs_a_summary(h: House) -> None:
-    """The vendor's own ACCEPT and RESOLVE samples have none."""
+    """The vendor's own ACCEPT and RESOLVE samples have no summary."""
     _is_refused(_post(h, ilert_event("ALERT", fresh("key"))), 400, "summary")
     _is_refused(_post(h, ilert_event("ALERT", fresh("key"), summary="")), 400, "summary")
     key = fresh("key")
@@ -283,7 +284,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("fields", "names"), WRONG, ids=[str(fields) for fields, _ in WRONG])
 def test_what_is_missing_or_wrong_is_named(one: House, fields: dict[str, Any], names: str) -> None:
-    """400 that names the field; nothing is sent."""
+    """Answers 400 and names the field; nothing is sent."""
     summary = fresh("refused")
     _is_refused(_post(one, {**ilert_event("ALERT", summary, summary=summary), **fields}), 400, names)
     _event(one, "ALERT", summary, summary=summary)
@@ -291,7 +292,7 @@ def test_what_is_missing_or_wrong_is_named(one: House, fields: dict[str, Any], n
 
 
 def test_a_command_without_a_key(h: House) -> None:
-    """There is nothing it could be about."""
+    """An ACCEPT, RESOLVE or COMMENT without a key is refused: it refers to no alert."""
     for word in ("ACCEPT", "RESOLVE", "COMMENT"):
         _is_refused(_post(h, ilert_event(word, None)), 400, "alertKey")
         _is_refused(_post(h, ilert_event(word, "  ")), 400, "alertKey")
@@ -306,7 +307,7 @@ PAGE_SAMPLE = """{
 
 @pytest.mark.parametrize("body", ["{", "", "[]", "7", PAGE_SAMPLE])
 def test_a_body_that_is_none(one: House, body: str) -> None:
-    """400 in the vendor's words; the page's main sample is no JSON."""
+    """Answers 400 in the vendor's words; the page's main sample is no JSON."""
     headers = {"content-type": "application/json"}
     answer = one.client.post(f"{one.url}/api/events", content=body, headers=headers)
     assert answer.status_code in ({400} if body in ("{", PAGE_SAMPLE) else {400, 401})
@@ -317,7 +318,7 @@ def test_a_body_that_is_none(one: House, body: str) -> None:
 
 
 def test_keys_are_trimmed_and_compared_without_case(h: House) -> None:
-    """The same alert under every spelling."""
+    """Every spelling of a key finds the same alert."""
     key = fresh("Key")
     made = _event(h, "ALERT", f"  {key} ", summary="first").headers["alert-gateway-id"]
     for spelling in (key, key.upper(), key.lower(), f" {key.swapcase()}  "):
@@ -328,7 +329,7 @@ def test_keys_are_trimmed_and_compared_without_case(h: House) -> None:
 
 
 def test_an_alert_with_a_key_that_is_open_updates_it(h: House) -> None:
-    """One alert, with the later words; what the second leaves out stays."""
+    """An ALERT with an open key updates that alert; fields that it leaves out stay."""
     key = fresh("key")
     first = _alert(h, key, summary="disk 80 %", details="on db-1")
     second = _alert(h, key, summary="disk 90 %")
@@ -338,7 +339,7 @@ def test_an_alert_with_a_key_that_is_open_updates_it(h: House) -> None:
 
 
 def test_after_an_accept_the_key_is_still_open(h: House) -> None:
-    """Open is not resolved: an accepted alert is found by its key, and stays accepted."""
+    """An accepted alert is still open: it is found by its key, and stays accepted."""
     key = fresh("key")
     alert = _alert(h, key)
     _event(h, "ACCEPT", key)
@@ -349,7 +350,7 @@ def test_after_an_accept_the_key_is_still_open(h: House) -> None:
 
 
 def test_after_a_resolve_the_same_key_is_a_new_alert(h: House) -> None:
-    """The old one stays resolved."""
+    """The resolved alert stays resolved."""
     key = fresh("key")
     first = _alert(h, key)
     _event(h, "RESOLVE", key)
@@ -362,15 +363,15 @@ def test_after_a_resolve_the_same_key_is_a_new_alert(h: House) -> None:
 
 
 def test_without_a_key_every_alert_is_new(h: House) -> None:
-    """There is nothing to group by."""
+    """There is nothing to group alerts by."""
     ids = {_event(h, "ALERT", None, summary="same").headers["alert-gateway-id"] for _ in range(3)}
     assert len(ids) == 3
 
 
 @pytest.mark.parametrize("word", ["ACCEPT", "RESOLVE"])
 def test_a_command_for_a_key_that_is_not_open(h: House, word: str) -> None:
-    """Answered as the vendor does, and sent on to an upstream that finds alerts by key: it may have been opened
-    before the gateway stood there."""
+    """It is answered as by the vendor, and sent on to an upstream that finds alerts by key: the alert may have been
+    opened before the gateway was in place."""
     key = fresh("unknown key")
     _event(h, word, key)
     if h.gateway.config.upstreams["there"].dialect.name == ILERT:
@@ -380,7 +381,7 @@ def test_a_command_for_a_key_that_is_not_open(h: House, word: str) -> None:
 
 
 def test_a_resolve_for_a_key_that_is_not_open_reaches_nobody_else(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """An upstream that knows alerts by id is sent nothing: a later create is the first that arrives there."""
+    """An upstream that finds alerts by id is sent nothing: a later create is the first request that arrives there."""
     with called(tmp_path_factory.mktemp("unknown"), {"there": "uptinio"}) as h:
         _event(h, "RESOLVE", "never opened")
         _event(h, "ALERT", "opened", summary="opened")
@@ -392,7 +393,7 @@ def test_a_resolve_for_a_key_that_is_not_open_reaches_nobody_else(tmp_path_facto
 
 
 def test_the_same_dialect_gets_what_was_sent(one: House) -> None:
-    """Every field, unknown ones included, and nothing added; the credential alone is another."""
+    """The body arrives with every field, unknown ones included, and nothing added; only the credential differs."""
     key = fresh("key")
     event = ilert_event(
         "ALERT",
@@ -420,7 +421,7 @@ def test_the_same_dialect_gets_what_was_sent(one: House) -> None:
 
 
 def test_an_alert_as_the_synchronous_api_shows_it(h: House) -> None:
-    """An integer id, a status, an ISO time, and what the event said."""
+    """An alert has an integer id, a status, an ISO time, and what the event said."""
     said = {
         "summary": fresh("summary"),
         "details": "long",
@@ -451,7 +452,8 @@ def test_accept_and_resolve(h: House) -> None:
 
 
 def test_what_an_alert_came_through(h: House) -> None:
-    """As ilert-go and ilert-js ask for it, in the types that the former reads: numbers are numbers, times are texts."""
+    """An alert's log entries are served as ilert-go and ilert-js request them, in the types that the former reads:
+    numbers are numbers, times are texts."""
     key = fresh("key")
     alert = _alert(h, key)
     _event(h, "COMMENT", key, summary="looking at it")
@@ -472,8 +474,8 @@ def test_what_an_alert_came_through(h: House) -> None:
 
 
 def test_the_log_is_paged_to_its_end(one: House) -> None:
-    """`start-index` and `max-results` of `getAlertsByIdLogEntries` in the vendor's description: fifty unless told
-    otherwise, a hundred at most. A client that goes on until nothing comes has to come to an end."""
+    """`start-index` and `max-results` of `getAlertsByIdLogEntries` in the vendor's description: 50 by default, at most
+    100. A client that reads until a page is empty must come to an end."""
     key = fresh("key")
     alert = _alert(one, key)
     for number in range(52):
@@ -493,7 +495,8 @@ def test_the_log_is_paged_to_its_end(one: House) -> None:
 
 
 def test_an_alert_is_raised_by_hand(h: House) -> None:
-    """`postAlerts` of the vendor's description: 201 with the alert, under the key of the Authorization header."""
+    """`postAlerts` of the vendor's description: answers 201 with the alert, under the key of the Authorization
+    header."""
     summary = fresh("by hand")
     said = {
         "summary": summary,
@@ -526,7 +529,8 @@ def test_an_alert_is_raised_by_hand(h: House) -> None:
     ],
 )
 def test_an_alert_is_assigned(one: House, query: str, whom: str) -> None:
-    """As the vendor's description names it (`user`), and as ilert-go and ilert-js do (`user-id`)."""
+    """The assignee's parameter has the name in the vendor's description (`user`) or that of ilert-go and ilert-js
+    (`user-id`)."""
     key = fresh("key")
     alert = _alert(one, key)
     sent = one.call("PUT", f"/ilert/api/alerts/{alert['id']}/assign?{query}")
@@ -550,7 +554,7 @@ def test_nobody_is_notified_by_the_gateway(one: House, rest: str) -> None:
 
 
 def test_accept_and_resolve_reach_the_upstream(one: House) -> None:
-    """As the events they mean, with the alert's key."""
+    """They are sent as the events that they mean, with the alert's key."""
     key = fresh("key")
     alert = _alert(one, key)
     for word in ("accept", "resolve"):
@@ -561,7 +565,8 @@ def test_accept_and_resolve_reach_the_upstream(one: House) -> None:
 
 
 def test_list(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Oldest first; `start-index`, `max-results` of at most a hundred, and `states`, the older `state` too."""
+    """A list is oldest first; it takes `start-index`, `max-results` of at most 100, and `states` or the older
+    `state`."""
     with called(tmp_path_factory.mktemp("list"), {"there": "uptinio"}) as h:
         alerts = [_alert(h, f"key {number}") for number in range(53)]
         ids = [alert["id"] for alert in alerts]
@@ -587,8 +592,8 @@ def test_list(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 def test_a_period_is_of_when_alerts_were_reported(tmp_path: Path) -> None:
-    """ "Pagination should be done based on the `reportTime` field using the parameters `from` and `until`": what was
-    reported before and changed since is not in it. https://api.ilert.com/api-docs/"""
+    """An alert that was reported before a period and changed in it is not listed: "Pagination should be done based on
+    the `reportTime` field using the parameters `from` and `until`". https://api.ilert.com/api-docs/"""
     with called(tmp_path, {"there": "uptinio"}) as h:
         made = [_alert(h, f"key {number}") for number in range(3)]
         _event(h, "ACCEPT", "key 0")
@@ -610,12 +615,12 @@ def test_a_period_is_of_when_alerts_were_reported(tmp_path: Path) -> None:
     ],
 )
 def test_a_query_that_makes_no_sense(h: House, query: str, names: str) -> None:
-    """400: more than a hundred is no clamp here."""
+    """Answers 400; `max-results` over 100 is not clamped here."""
     _is_refused(h.call("GET", f"/ilert/api/alerts?{query}"), 400, names)
 
 
 def test_an_unknown_alert(h: House) -> None:
-    """404 in the vendor's words."""
+    """Answers 404 in the vendor's words."""
     for method, path in [("GET", ""), ("PUT", "/accept"), ("PUT", "/resolve")]:
         _is_refused(h.call(method, f"/ilert/api/alerts/1{path}"), 404)
 
@@ -624,7 +629,7 @@ def test_an_unknown_alert(h: House) -> None:
 
 
 def test_another_caller_sees_nothing(h: House) -> None:
-    """The same key from two callers is two alerts; the synchronous API shows each its own."""
+    """The same key from two callers is two alerts; the synchronous API shows each caller its own."""
     key = fresh("key")
     alert = _alert(h, key)
     _is_refused(h.call("GET", f"/ilert/api/alerts/{alert['id']}", key=OTHER), 404)
@@ -637,7 +642,8 @@ def test_another_caller_sees_nothing(h: House) -> None:
 
 
 def test_the_key_of_another_scope_gets_a_suffix_there(one: House) -> None:
-    """Where another scope's open alert holds the key at the upstream, the gateway's id is appended, and reported."""
+    """Where another scope's open alert has the key at the upstream, the gateway's id is appended to it, and this is
+    reported."""
     key = fresh("key")
     _event(one, "ALERT", key, summary="mine")
     theirs = _event(one, "ALERT", key.upper(), credential=OTHER, summary="theirs")
@@ -660,7 +666,7 @@ def test_a_shared_scope_is_seen_by_both(tmp_path_factory: pytest.TempPathFactory
 
 
 def test_at_the_root_the_synchronous_api_yields_to_another_dialect(h: House) -> None:
-    """`/api/alerts` at the root is IBM's main route; ilert's is below its name."""
+    """`/api/alerts` at the root is IBM's main route; ilert's is served below its name."""
     assert isinstance(h.call("GET", "/ilert/api/alerts").body, list)
     assert set(h.call("GET", "/api/alerts").body) == {"alerts"}
     alert = _alert(h, fresh("key"))
@@ -668,7 +674,7 @@ def test_at_the_root_the_synchronous_api_yields_to_another_dialect(h: House) -> 
 
 
 def test_paths_and_methods_that_are_not_there(one: House) -> None:
-    """404 and 405 in the vendor's words, 405 with what is allowed."""
+    """Answers 404 and 405 in the vendor's words, 405 with the allowed methods."""
     _is_refused(one.call("GET", "/ilert/api/nothing"), 404)
     sent = one.call("PUT", "/ilert/api/events", {})
     _is_refused(sent, 405)

@@ -1,5 +1,5 @@
-"""Callers of Jira Service Management's Ops API: alerts by id, bare answers, values and links, a user's own credentials.
-https://developer.atlassian.com/cloud/jira/service-desk-ops/rest/v2/api-group-alerts/"""
+"""Callers of Jira Service Management's Ops API: alerts by id, answers without an envelope, lists with values and links,
+and a user's own credentials. https://developer.atlassian.com/cloud/jira/service-desk-ops/rest/v2/api-group-alerts/"""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def h(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 
 def _create(h: House, message: str = "CPU high", **fields: Any) -> tuple[str, str]:
-    """An alert; its id, from the state of the request, and its alias."""
+    """Creates an alert, and returns its id, from the state of the request, and its alias."""
     alias = fields.pop("alias", None) or fresh("alias")
     sent = h.call("POST", ALERTS, jsm_alert(message, alias=alias, **fields))
     assert (sent.status, sorted(sent.body)) == (202, ["requestId", "result", "took"])
@@ -51,7 +51,7 @@ def _shown(h: House, made: str) -> dict[str, Any]:
 
 
 def test_through_its_life(h: House) -> None:
-    """What is asked is what is shown, in the vendor's own fields."""
+    """Every change of an alert is shown in the vendor's own fields."""
     made, alias = _create(h, tags=["db"], extraProperties={"region": "eu", "free": 3})
     first = _shown(h, made)
     assert (first["id"], first["alias"], first["status"], first["acknowledged"]) == (made, alias, "open", False)
@@ -102,7 +102,7 @@ def test_what_others_are_told_names_no_vendor_that_it_was_not(h: House) -> None:
 
 
 def test_what_is_taken_away_is_named_in_the_body(h: House) -> None:
-    """`deleteTags` and `deleteExtraPropertyFromAlert` of the vendor's description, whose bodies name what goes."""
+    """`deleteTags` and `deleteExtraPropertyFromAlert` of the vendor's description have what is removed in the body."""
     made, _ = _create(h, tags=["db", "night"], extraProperties={"region": "eu", "disk": "sda"})
     _do(h, made, "tags", {"tags": ["night", "never there"]}, "DELETE")
     _do(h, made, "extra-properties", {"keys": ["disk", "never there"], "note": "it was sdb"}, "DELETE")
@@ -138,7 +138,7 @@ def test_a_repeat_is_counted(h: House) -> None:
 
 
 def test_an_alias_finds_the_open_alert_alone(h: House) -> None:
-    """It has a call of its own; in the place of an id it is none."""
+    """An alias has a call of its own, which finds open alerts only; it is no id."""
     made, alias = _create(h)
     assert h.call("GET", f"{ALERTS}/alias?alias={alias}").body["id"] == made
     assert h.call("GET", f"{ALERTS}/{alias}").status == 404
@@ -211,7 +211,7 @@ def test_a_list_by_query_and_time_of_creation(h: House) -> None:
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
 def test_a_list_is_sorted_by_every_field_that_the_vendor_sorts_by(tmp_path: Path, order: str) -> None:
-    """`listAlerts` of the vendor's description: `createdAt`, `insertedAt` (which is the default), `lastOccurredAt` and
+    """`listAlerts` of the vendor's description sorts by `createdAt`, `insertedAt` (the default), `lastOccurredAt` and
     `priority`."""
     with called(tmp_path, {"there": "ilert"}) as there:
         first, alias = _create(there, priority="P4")
@@ -234,7 +234,7 @@ def test_a_list_is_sorted_by_every_field_that_the_vendor_sorts_by(tmp_path: Path
 
 
 def test_at_the_root_it_is_served_below_a_site_and_takes_nobody_s_path(h: House) -> None:
-    """A client that was given another host keeps its whole path; `/alerts` at the root is another vendor's."""
+    """A client whose host alone is changed keeps its whole path; `/alerts` at the root is another vendor's."""
     sent = h.call("POST", SITE, jsm_alert("CPU high"))
     assert sent.status == 202
     made = h.call("GET", f"{SITE}/requests/{sent.body['requestId']}").body["alertId"]
@@ -251,7 +251,7 @@ def _basic(text: str) -> str:
 
 
 def test_email_and_token_are_the_credential(tmp_path: Path) -> None:
-    """As clients send them; what is no Basic credential is nobody's, and never a fault of ours."""
+    """E-mail and token are read as clients send them; a malformed Basic credential is answered 401, never 500."""
     known = "jane@example.com:0123456789abcdef"
     config = f'[inbound.jsm_ops]\nkeys = {{ jane = "{known}" }}\n[[routes]]\nto = []\nbecause = "it is only answered"'
     with house(tmp_path, config=lambda _: config) as there:
@@ -289,7 +289,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("method", "path", "body", "field"), REFUSED)
 def test_what_is_wrong_is_named(h: House, method: str, path: str, body: Any, field: str) -> None:
-    """422, with the text under the name of the field."""
+    """Answers 422, with the text under the name of the field."""
     sent = h.call(method, ALERTS + path, body)
     assert (sent.status, list(sent.body["errors"])) == (422, [field]), sent.body
 

@@ -1,6 +1,6 @@
 """LiveSession's alerts API as its callers see it, over HTTP, with LiveSession and with another vendor behind it.
 
-What is expected stands on the page "Create alert" and, for the other operations, on the vendor's OpenAPI description.
+Expectations follow the page "Create alert" and, for the other operations, the vendor's OpenAPI description.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def h(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A gateway with LiveSession behind it, for what does not depend on who is there."""
+    """A gateway with LiveSession behind it, for behaviour that does not depend on the upstream."""
     with called(tmp_path_factory.mktemp("one"), {"there": LIVESESSION}) as standing:
         yield standing
 
@@ -39,7 +39,7 @@ def _made(h: House, **fields: Any) -> dict[str, Any]:
 
 
 def _is_refused(sent: Sent, status: int, param: str | None = None) -> None:
-    """Refused in the page's one envelope: strings but for the status, which equals the answer's."""
+    """Asserts a refusal in the page's one envelope: all strings but the status, which equals the answer's."""
     assert sent.status == status, sent.body
     error = sent.body["error"]
     assert set(error) == {"type", "code", "param", "message", "http_status_code", "request_id"}
@@ -58,7 +58,7 @@ def _listed(h: House, **how: Any) -> list[dict[str, Any]]:
 
 
 def test_create(h: House) -> None:
-    """201 and the whole alert: an opaque string id, switched on, an ISO time."""
+    """Answers 201 with the whole alert: an opaque string id, switched on, an ISO time."""
     body = livesession_alert(fresh())
     sent = h.call("POST", "/v1/alerts", body)
     assert sent.status == 201
@@ -73,7 +73,7 @@ def test_create(h: House) -> None:
 
 @pytest.mark.parametrize("prefix", ["", "/livesession"])
 def test_below_its_name_and_at_the_root(h: House, prefix: str) -> None:
-    """Every operation at both."""
+    """Every operation is served at both."""
     made = h.call("POST", f"{prefix}/v1/alerts", livesession_alert(fresh())).body
     path = f"{prefix}/v1/alerts/{made['alert_id']}"
     assert made["alert_id"] in [one["alert_id"] for one in h.call("GET", f"{prefix}/v1/alerts").body]
@@ -82,14 +82,14 @@ def test_below_its_name_and_at_the_root(h: House, prefix: str) -> None:
 
 
 def test_list_is_a_bare_array_oldest_first(h: House) -> None:
-    """With the same fields as the create answered."""
+    """Its items have the same fields as the answer to the create."""
     made = [_made(h) for _ in range(3)]
     ids = [alert["alert_id"] for alert in made]
     assert [alert for alert in _listed(h) if alert["alert_id"] in ids] == made
 
 
 def test_update_is_partial(h: House) -> None:
-    """All five fields are optional; what is left out stays."""
+    """All five fields are optional; those left out stay."""
     alert, name = _made(h), fresh()
     sent = h.call("PUT", f"/v1/alerts/{alert['alert_id']}", {"name": name})
     assert sent.status == 200
@@ -106,7 +106,7 @@ def test_update_is_partial(h: House) -> None:
 
 
 def test_a_new_target_without_its_provider(h: House) -> None:
-    """An update that names only the channel of the provider it has."""
+    """An update may name only the channel of the alert's present provider."""
     alert = _made(h)
     sent = h.call("PUT", f"/v1/alerts/{alert['alert_id']}", {"slack_channel_id": "C777"})
     assert sent.status == 200
@@ -114,7 +114,7 @@ def test_a_new_target_without_its_provider(h: House) -> None:
 
 
 def test_a_webhook_id_beside_provider_slack_does_not_change_the_provider(h: House) -> None:
-    """An update that names the target the record's provider does not use changes no provider."""
+    """An update of the target that the present provider does not use leaves the provider unchanged."""
     alert = _made(h)
     sent = h.call("PUT", f"/v1/alerts/{alert['alert_id']}", {"webhook_id": "542de45"})
     assert sent.status == 200
@@ -123,7 +123,7 @@ def test_a_webhook_id_beside_provider_slack_does_not_change_the_provider(h: Hous
 
 
 def test_delete_answers_with_a_body(h: House) -> None:
-    """`{alert_id, deleted}`, not 204: its Go client fails on an empty answer."""
+    """Answers `{alert_id, deleted}`, not 204: the vendor's Go client fails on an empty answer."""
     alert = _made(h)
     path = f"/v1/alerts/{alert['alert_id']}"
     sent = h.call("DELETE", path)
@@ -137,18 +137,18 @@ def test_delete_answers_with_a_body(h: House) -> None:
     ("value", "text"), [(1000, "1000"), (0.5, "0.5"), (True, "true"), (False, "false"), ("x", "x")]
 )
 def test_a_number_as_value_is_taken_as_its_text(h: House, value: Any, text: str) -> None:
-    """The value is a string, though the page calls it a threshold."""
+    """The value is a string, though the page calls it a threshold; a number is read as its text."""
     assert _made(h, events=[{"kind": 29, "value": value}])["events"] == [{"kind": 29, "value": text}]
 
 
 @pytest.mark.parametrize("kind", [0, 5, 26, 30, 999, -1])
 def test_any_integer_is_a_kind(h: House, kind: int) -> None:
-    """The page's own sample has a kind that does not exist."""
+    """Any integer is accepted: the page's own sample has a kind that does not exist."""
     assert _made(h, events=[{"kind": kind, "value": "v"}])["events"] == [{"kind": kind, "value": "v"}]
 
 
 def test_events_may_lack_kind_or_value(h: House) -> None:
-    """Neither is marked as required; what is not there is not invented."""
+    """Neither is marked as required; nothing is made up for a missing one."""
     events = [{"kind": 25}, {"value": "checkout_failed"}]
     assert _made(h, events=events)["events"] == events
 
@@ -163,7 +163,7 @@ def test_webhook_is_an_alias_of_webhooks(one: House) -> None:
 
 
 def test_both_targets_as_in_the_sample(h: House) -> None:
-    """The one that the provider names counts, the other is kept as it is."""
+    """The target that the provider names counts; the other is kept as it is."""
     both = {"slack_channel_id": "C1", "webhook_id": "w1"}
     for provider in ("slack", "webhooks"):
         alert = _made(h, provider=provider, **both)
@@ -194,7 +194,7 @@ LACKING = [
 
 @pytest.mark.parametrize(("fields", "param"), LACKING, ids=[str(fields) for fields, _ in LACKING])
 def test_what_is_missing_or_wrong_is_named(one: House, fields: dict[str, Any], param: str) -> None:
-    """400 with `param`; an empty string is a missing one, as the Go client sends it. Nothing is sent."""
+    """Answers 400 with `param`; an empty string counts as missing, as the Go client sends it. Nothing is sent."""
     before = len(one.arrived(LIVESESSION))
     _is_refused(one.call("POST", "/v1/alerts", {**livesession_alert(fresh()), **fields}), 400, param)
     gone = [key for key, value in fields.items() if value is None]
@@ -206,14 +206,14 @@ def test_what_is_missing_or_wrong_is_named(one: House, fields: dict[str, Any], p
 
 @pytest.mark.parametrize("body", ["{", "", '{"name": "a",}', "[1]", "3"])
 def test_a_body_that_is_none(one: House, body: str) -> None:
-    """400 in the envelope: the vendor's own samples have trailing commas."""
+    """Answers 400 in the envelope; the vendor's own samples have trailing commas, which is no JSON."""
     headers = {"authorization": "Bearer caller-key-0123456789abcdef", "content-type": "application/json"}
     answer = one.client.post(f"{one.url}/v1/alerts", content=body, headers=headers)
     _is_refused(Sent(answer.status_code, answer.json(), answer.headers), 400)
 
 
 def test_the_same_dialect_gets_what_was_sent(one: House) -> None:
-    """Every field, unknown ones included, and nothing added."""
+    """The body arrives with every field, unknown ones included, and nothing added."""
     body = {**livesession_alert(fresh()), "webhook_id": "w1", "colour": {"deep": [1, None]}}
     assert one.call("POST", "/v1/alerts", body).status == 201
     assert one.arrived(LIVESESSION, "POST")[-1].body == body
@@ -224,7 +224,7 @@ def test_the_same_dialect_gets_what_was_sent(one: House) -> None:
 
 
 def test_any_id_that_any_party_used(h: House) -> None:
-    """The gateway's own id and the one that was shown name the same alert."""
+    """The gateway's own id and the one that was shown find the same alert."""
     sent = h.call("POST", "/v1/alerts", livesession_alert(fresh()))
     own, shown = sent.headers["alert-gateway-id"], sent.body["alert_id"]
     for name in (own, shown):
@@ -234,7 +234,7 @@ def test_any_id_that_any_party_used(h: House) -> None:
 
 
 def test_another_caller_sees_nothing(h: House) -> None:
-    """404 in its words, and an empty place in its list."""
+    """Another caller gets 404 in the vendor's words, and an empty list."""
     alert = _made(h)
     path = f"/v1/alerts/{alert['alert_id']}"
     _is_refused(h.call("PUT", path, {"name": "mine"}, key=OTHER), 404)
@@ -255,7 +255,7 @@ def test_a_shared_scope_is_seen_by_both(tmp_path_factory: pytest.TempPathFactory
 @pytest.mark.parametrize("prefix", ["", "/livesession"])
 @pytest.mark.parametrize("credential", [None, "Bearer wrong", "wrong", "Bearer", "Basic Y2k6Y2k="])
 def test_a_credential_that_does_not_fit(one: House, prefix: str, credential: str | None) -> None:
-    """401 in the envelope, for every operation."""
+    """Every operation answers 401 in the envelope."""
     headers = {} if credential is None else {"authorization": credential}
     for method, path in [("GET", ""), ("POST", ""), ("PUT", "/1"), ("DELETE", "/1")]:
         sent = one.call(method, f"{prefix}/v1/alerts{path}", {}, key=None, headers=headers)
@@ -271,7 +271,7 @@ def test_a_token_with_or_without_its_scheme(one: House, form: str) -> None:
 
 
 def test_paths_and_methods_that_are_not_there(one: House) -> None:
-    """404 and 405 in the envelope. There is no GET of one alert in this API."""
+    """Answers 404 and 405 in the envelope. This API has no GET of one alert."""
     _is_refused(one.call("GET", "/livesession/v1/nothing"), 404)
     alert = _made(one)
     sent = one.call("GET", f"/livesession/v1/alerts/{alert['alert_id']}")
@@ -283,7 +283,7 @@ def test_paths_and_methods_that_are_not_there(one: House) -> None:
 
 
 def test_enabled_cannot_be_set(one: House) -> None:
-    """It is the server's: an update that says otherwise leaves the alert switched on."""
+    """`enabled` belongs to the server: an update that sets it false leaves the alert switched on."""
     alert = _made(one)
     sent = one.call("PUT", f"/v1/alerts/{alert['alert_id']}", {"enabled": False})
     assert sent.status == 200

@@ -1,5 +1,5 @@
-"""Opsgenie's callers, as real senders write: Alertmanager, Grafana, the Node SDK; queries, limits, and what a record is
-read back as. https://docs.opsgenie.com/docs/alert-api"""
+"""Opsgenie's callers, as real senders write (Alertmanager, Grafana, the Node SDK): queries, limits, and how a record is
+read back. https://docs.opsgenie.com/docs/alert-api"""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def _shown(h: House, alias: str) -> dict[str, Any]:
 
 
 def test_as_alertmanager_sends(h: House) -> None:
-    """Alias is the hash of the group, details are the common labels; resolve is a close by alias with a source; with
-    `update_alerts` the message and the description follow the create."""
+    """The alias is the hash of the group and the details are the common labels; a resolve is a close by alias with a
+    source; with `update_alerts` message and description follow the create."""
     alias, mark = "5f3c" * 16, len(h.arrived("ilert"))
     labels = {"alertname": "DiskFull", "instance": "db-1"}
     body = {"alias": alias, "message": "[FIRING:1] DiskFull", "details": labels, "source": "http://am:9093", "tags": []}
@@ -80,7 +80,7 @@ def test_as_alertmanager_sends(h: House) -> None:
 
 
 def test_as_the_node_sdk_writes_paths(h: House) -> None:
-    """Trailing slashes, also before the query."""
+    """Paths may end in a slash, also before the query."""
     alias = fresh("node").replace(" ", "-")
     assert h.call("POST", f"{ALERTS}/", opsgenie_alert("Disk full", alias=alias)).status == 202
     assert h.call("POST", f"{ALERTS}/{alias}/close/?identifierType=alias").status == 202
@@ -90,8 +90,9 @@ def test_as_the_node_sdk_writes_paths(h: House) -> None:
 @pytest.mark.parametrize("below", ["", "/opsgenie"])
 def test_callers_of_jiras_integration_events_change_their_host_alone(h: House, below: str) -> None:
     """https://developer.atlassian.com/cloud/jira/service-desk-ops/rest/v2/api-group-integration-events/: create, the
-    state of a request, acknowledge, close and add note, with the key of an integration; its page calls the free-form
-    texts `extraProperties`, who was moved there from Opsgenie calls them `details`."""
+    state of a request, acknowledge, close and add note are served under the same paths, with the key of an integration.
+    That page calls the free-form texts `extraProperties`; senders that moved there from Opsgenie call them
+    `details`."""
     base, alias, genie = f"{below}/jsm/ops/integration/v2/alerts", fresh("alias"), {"authorization": f"GenieKey {KEY}"}
 
     def does(rest: str, body: Any) -> None:
@@ -115,8 +116,8 @@ def test_callers_of_jiras_integration_events_change_their_host_alone(h: House, b
 
 
 def test_a_team_that_nobody_filled_in_costs_no_alert(h: House) -> None:
-    """Zabbix's media type names a team by an empty text where its `opsgenie_teams` is left empty, as it is shipped; the
-    address that it is told to be given ends in a slash then."""
+    """Zabbix's media type sends a team with an empty name where its `opsgenie_teams` is left empty, as shipped; the
+    address that it has to be given ends in a slash."""
     alias, wanted = fresh("alias"), [{"type": "team", "name": "NOC"}]
     said = opsgenie_alert("Problem: disk is full", alias=alias, tags=["scope:capacity", ""])
     for teams in ("", "NOC,"):
@@ -129,7 +130,7 @@ def test_a_team_that_nobody_filled_in_costs_no_alert(h: House) -> None:
 
 
 def test_numbers_among_the_details_are_texts(h: House) -> None:
-    """Details are texts: what a script puts there besides is not a reason to lose a page."""
+    """Details are texts; another value is turned into text rather than refused, so that no page is lost."""
     alias = _create(h, details={"free": 3, "is_full": True, "disks": ["a"], "name": "x"})
     assert _shown(h, alias)["details"] == {"free": "3", "is_full": "true", "disks": '["a"]', "name": "x"}
 
@@ -142,7 +143,7 @@ def test_without_an_alias_one_is_made_up(h: House) -> None:
 
 
 def test_a_note_of_a_create_is_one_of_the_alerts_notes(h: House) -> None:
-    """`note`: "additional note that will be added while creating the alert"; so of each repeat.
+    """`note`, "additional note that will be added while creating the alert", is added by each repeat too.
     https://docs.opsgenie.com/docs/alert-api#create-alert"""
     alias = _create(h, note="as it began")
     assert _create(h, alias=alias, note="and again") == alias
@@ -153,7 +154,7 @@ def test_a_note_of_a_create_is_one_of_the_alerts_notes(h: House) -> None:
 
 @pytest.mark.parametrize("repeats", [0, 1])
 def test_a_sender_that_only_keeps_receipts_closes_what_it_created(h: House, repeats: int) -> None:
-    """Apprise names an alert by the `requestId` of its last create, as `id`; on `success` it closes it."""
+    """Apprise names an alert by the `requestId` of its last create, as `id`, and closes it on `success`."""
     alert = {"message": "Disk full", "alias": fresh("alias"), "source": "Apprise Notifications"}
     *_, created = [h.call("POST", ALERTS, alert).body["requestId"] for _ in range(1 + repeats)]
     noted = h.call("POST", f"{ALERTS}/{created}/notes?identifierType=id", {"note": "still so"})
@@ -169,13 +170,14 @@ def test_a_sender_that_only_keeps_receipts_closes_what_it_created(h: House, repe
 
 
 def _told(h: House, key: str) -> list[str]:
-    """What ilert was told of an alert."""
+    """The events that ilert received about an alert."""
     return [one.body["eventType"] for one in h.arrived("ilert") if one.body.get("alertKey") == key]
 
 
 @pytest.mark.parametrize("part", ["notes", "logs"])
 def test_the_pages_of_an_alert_are_where_the_answer_says(h: House, part: str) -> None:
-    """Clients follow `paging.next` as it is, also where the alert was named by an alias, which may hold anything."""
+    """`paging.next` can be followed as it is, as clients do, also where the alert was named by an alias, which may hold
+    any character."""
     alias = _create(h, alias=fresh("db/1 disk?"), note="the first")
     for note in ("the second", "the third"):
         assert _create(h, alias=alias, note=note) == alias
@@ -192,7 +194,7 @@ def test_the_pages_of_an_alert_are_where_the_answer_says(h: House, part: str) ->
 
 @pytest.mark.parametrize("offset", ["²", "9" * 5000, "-1", "x"])
 def test_an_offset_that_is_none_of_ours_is_the_beginning(h: House, offset: str) -> None:
-    """Nobody but us gives these numbers: one that is none is none, whatever Python takes for a digit."""
+    """Only the gateway issues offsets: an invalid one counts as none, even where Python takes it for a digit."""
     found = _about(h, "GET", _create(h, note="the first"), "/notes", offset=offset)
     assert found.status == 200, found.body
     assert [one["note"] for one in found.body["data"]] == ["the first"]
@@ -208,7 +210,7 @@ def test_a_list_says_in_headers_too_where_its_pages_are(h: House) -> None:
 
 
 def test_a_client_that_asks_for_more_than_a_page_gets_a_page(h: House) -> None:
-    """`opsgenielib` and the command line made of it ask for 2000, or 500, and follow `next` until there are so many."""
+    """`opsgenielib` and its command line ask for 2000, or 500, and follow `next` until they have that many."""
     for _ in range(101):
         _create(h, tags=["many"])
     listed = h.call("GET", f"{ALERTS}?limit=2000&query=tag:many").body
@@ -227,7 +229,8 @@ def test_only_its_own_caller_finds_an_alert_or_a_request(h: House) -> None:
 
 
 def test_a_list_is_the_same_whether_all_are_asked_for_or_all_pass(h: House) -> None:
-    """Where nothing is asked for the store has them in order, and nobody else is looked at."""
+    """Without a query the store sorts and pages, and other alerts are not read; the result equals that of a query that
+    all alerts pass."""
     for number in range(5):
         h.call("POST", ALERTS, {"message": f"m {number}", "alias": f"a {number}", "tags": ["plain"]})
     h.call("POST", f"{ALERTS}/a%201/close?identifierType=alias", {})
@@ -263,7 +266,7 @@ def test_a_list_is_sorted_as_the_go_sdk_misspells_it(h: House) -> None:
 def test_what_is_no_json_is_refused_by_its_type_where_that_says_so(
     h: House, kind: str, content: bytes, status: int
 ) -> None:
-    """400 is for bad JSON alone; JSON is taken whatever it is called, as curl calls it a form."""
+    """400 is for malformed JSON only; JSON is accepted under any content type, as curl declares it a form."""
     headers = {"authorization": f"GenieKey {KEY}", "content-type": kind}
     answer = h.client.post(h.url + ALERTS, content=content, headers=headers)
     assert (answer.status_code, set(answer.json()) >= {"took", "requestId"}) == (status, True), answer.text
@@ -279,7 +282,7 @@ def test_what_is_no_json_is_refused_by_its_type_where_that_says_so(
 def test_what_became_of_a_request_is_said_in_the_words_of_what_was_asked(
     h: House, rest: str, body: dict[str, Any], action: str, first: str, again: str
 ) -> None:
-    """A create with the alias of an open alert counts it once more, and is no update of what it says."""
+    """A create with the alias of an open alert is reported as a counted create, not as an update."""
     alias = fresh("alias") if not rest else _create(h)
     for said in (first, again):
         path = f"{ALERTS}/{alias}{rest}?identifierType=alias" if rest else ALERTS
@@ -304,7 +307,8 @@ def test_what_became_of_a_request_is_said_in_the_words_of_what_was_asked(
     ],
 )
 def test_what_nobody_could_read_or_call_is_refused(h: House, path: str, body: Any, field: str, said: str) -> None:
-    """As prometheus/alertmanager#1223 shows: it is said at once, rather than that a dead letter comes of it."""
+    """What the vendor would reject is refused at once rather than becoming a dead letter; see
+    prometheus/alertmanager#1223."""
     refused = h.call("POST", ALERTS + path, body)
     assert (refused.status, refused.body["errors"]) == (422, {field: said})
 
@@ -328,7 +332,7 @@ def test_a_closed_alert_is_not_snoozed(h: House) -> None:
 
 
 def test_what_nobody_else_can_be_told_is_kept_and_reported(tmp_path: Path) -> None:
-    """Snoozed, at a vendor that takes no comments: nothing is sent, the report says so, the record has it."""
+    """A snooze in front of a vendor that takes no comments is kept in the record and reported, and nothing is sent."""
     with called(tmp_path, {"there": "ibm_monitoring"}) as there:
         alias = _create(there, fresh("Disk full"))
         there.arrives("ibm_monitoring", 1)
@@ -341,7 +345,7 @@ def test_what_nobody_else_can_be_told_is_kept_and_reported(tmp_path: Path) -> No
 
 
 def test_a_repeat_is_counted_and_nobody_is_paged_again(h: House) -> None:
-    """An open alert that is created again: counted in the record, passed on once a minute at most."""
+    """A create of an open alert is counted in the record, and passed on once a minute at most."""
     alias, mark = _create(h), len(h.arrived("ilert"))
     for _ in range(5):
         _create(h, "other words", alias=alias)
@@ -390,7 +394,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("method", "path", "body", "field"), REFUSED)
 def test_what_is_wrong_is_named(h: House, method: str, path: str, body: Any, field: str) -> None:
-    """422, with the text under the name of the field."""
+    """Answers 422, with the text under the name of the field."""
     sent = h.call(method, ALERTS + path, body)
     assert (sent.status, list(sent.body["errors"])) == (422, [field]), sent.body
 
@@ -413,8 +417,8 @@ def test_details_within_the_limit(held: dict[str, str]) -> None:
 
 
 def test_thousands_of_details_are_measured_once() -> None:
-    """Each that was cut or left out had all of them measured again: ten thousand annotations took seconds, in the loop,
-    of everybody."""
+    """Fitting details into the limit takes linear time; measuring all of them again for each one cut took seconds in
+    the event loop for ten thousand annotations."""
     measured = 0
 
     class Text(str):
@@ -429,7 +433,7 @@ def test_thousands_of_details_are_measured_once() -> None:
 
 
 def test_the_page_goes_out_before_what_is_carried(tmp_path: Path) -> None:
-    """Details that fill their room leave none for the carried object; all of it arrives within the limits."""
+    """Details that fill the limit leave no room for the carried object; what is sent is within the limits."""
     with called(tmp_path, {"there": "opsgenie"}) as there:
         event: dict[str, Any] = {"apiKey": KEY, "eventType": "ALERT", "alertKey": "k"}
         event |= {"summary": "s" * 500, "details": "d" * 20_000}
@@ -526,14 +530,14 @@ def test_queries(query: str, holds: bool) -> None:
 def test_what_a_query_says_of_all_that_pass_it(
     query: str, is_open: bool, since: int | None, before: int | None
 ) -> None:
-    """Only what is sure: the others are not even looked at."""
+    """The store's filter is derived from a query only where it holds for every match."""
     said = parse(query)
     assert said[1:4] == (is_open, since, before)
     assert said.is_all is (query in ("", "status: open"))
 
 
 def test_wildcards_do_not_keep_the_gateway_busy() -> None:
-    """Tried in every way there is, four of them on a text of the longest kind would take for ever."""
+    """Matching is not exponential: backtracking over four wildcards on a text of the longest kind would not end."""
     began = time.perf_counter()
     assert not parse('description: "*a*a*b"').test({**ALERT, "description": "a" * 400})
     assert time.perf_counter() - began < 1
@@ -552,14 +556,14 @@ def test_queries_that_make_no_sense(query: str) -> None:
 
 
 class Vendor:
-    """Opsgenie as it stands: every write is done at once, and the one alert it has is shown."""
+    """Opsgenie with one alert: every write is done at once, and the alert is shown."""
 
     def __init__(self) -> None:
         self.shown: dict[str, Any] | None = None
         self.refuses = 0
 
     def __call__(self, got: Got) -> Behaviour:
-        """Does what a request asks."""
+        """Answers a request."""
         path = got.path.partition("?")[0]
         if got.method == "GET" and "/requests/" in path:
             return say(200, {"data": {"isSuccess": True, "status": "done", "alertId": "there-1"}, "requestId": "x"})
@@ -575,7 +579,7 @@ class Vendor:
 
 
 def test_a_read_shows_what_people_did_there(tmp_path: Path) -> None:
-    """The primary speaks the caller's dialect: it is asked first, and what it shows is the record from then on."""
+    """A primary that speaks the caller's dialect is asked first, and what it shows becomes the record."""
     vendor = Vendor()
     with chaos(vendor) as upstream, _genie(tmp_path, upstream.url) as h:
         alias = _create(h)
@@ -593,7 +597,7 @@ def test_a_read_shows_what_people_did_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("status", [403, 404, 405])
 def test_an_address_without_such_a_call_is_no_reason_to_forget(tmp_path: Path, status: int) -> None:
-    """The integration events API of the successor has no read: the record answers, and says that it does."""
+    """The successor's integration events API has no read: the answer comes from the record, and is marked as stale."""
     vendor = Vendor()
     with chaos(vendor) as upstream, _genie(tmp_path, upstream.url) as h:
         alias = _create(h)
@@ -634,7 +638,7 @@ PONG = {"result": "PONG - Heartbeat received", "took": 0.009, "requestId": "3e09
 
 
 def test_a_key_is_proved_as_sentry_proves_it(h: House) -> None:
-    """https://docs.opsgenie.com/docs/integration-api: Sentry saves no key that it cannot prove."""
+    """https://docs.opsgenie.com/docs/integration-api: Sentry saves no key that it cannot verify."""
     path = "/opsgenie/v2/integrations/authenticate"
     sent = h.call("POST", path, {"type": "sentry"})
     assert (sent.status, sent.body["result"]) == (200, "Integration [sentry] is valid")
@@ -644,8 +648,8 @@ def test_a_key_is_proved_as_sentry_proves_it(h: House) -> None:
 
 
 def test_a_key_is_proved_by_the_account(h: House) -> None:
-    """https://docs.opsgenie.com/docs/account-api: what asks for nothing and changes nothing, which is how many senders
-    prove their key before they save it."""
+    """https://docs.opsgenie.com/docs/account-api: many senders verify their key with this call before they save it, as
+    it needs no arguments and changes nothing."""
     sent = h.call("GET", "/opsgenie/v2/account")
     assert (sent.status, sent.body.keys()) == (200, {"data", "took", "requestId"})
     assert {name: type(value) for name, value in sent.body["data"].items()} == {
@@ -663,7 +667,7 @@ def test_a_key_is_proved_by_the_account(h: House) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH"])
 def test_a_heartbeat_that_nobody_would_watch_is_refused(h: House, method: str) -> None:
-    """PONG would be a lie on which somebody sleeps: with ilert behind, nobody notices that it has stopped."""
+    """With ilert behind, nobody would notice that the heartbeat has stopped, so it is not answered with PONG."""
     sent = h.call(method, PING)
     assert sent.status == 404
     assert "nobody would notice" in sent.body["message"]
@@ -671,8 +675,8 @@ def test_a_heartbeat_that_nobody_would_watch_is_refused(h: House, method: str) -
 
 
 def test_a_heartbeat_is_passed_on_to_opsgenie(tmp_path: Path) -> None:
-    """Who puts the gateway before Opsgenie changes the address for everything, the pings of cron jobs too. What
-    Opsgenie does not hear is not said to have been heard; that it knows no such heartbeat is its own answer."""
+    """Cron jobs whose address was changed to the gateway ping through it. Success is answered only where Opsgenie has
+    answered; an unknown heartbeat is Opsgenie's own answer."""
     there: list[Behaviour] = []
     with (
         chaos(lambda got: there.pop(0)) as upstream,
@@ -697,7 +701,8 @@ def test_a_heartbeat_is_passed_on_to_opsgenie(tmp_path: Path) -> None:
 
 
 def test_there_are_no_files_and_no_saved_searches(h: House) -> None:
-    """The SDKs ask for both; files are asked for by `alertIdentifierType`."""
+    """Both lists are empty, as the SDKs request them; the files of an alert are requested with
+    `alertIdentifierType`."""
     assert h.call("GET", f"{ALERTS}/saved-searches").body["data"] == []
     alias = _create(h)
     files = h.call("GET", f"{ALERTS}/{alias}/attachments?alertIdentifierType=alias")

@@ -1,4 +1,4 @@
-"""PagerDuty's callers and PagerDuty as an upstream, against its pages and the texts that its users were answered.
+"""PagerDuty's callers and PagerDuty as an upstream, against its pages and the error texts that its users report.
 
 Source: https://developer.pagerduty.com/docs/events-api-v2/overview/ and the pages beside it.
 """
@@ -54,7 +54,7 @@ def _change(**more: Any) -> dict[str, Any]:
 
 
 def _next(h: House, ask: Any) -> Any:
-    """The request that arrives at the vendor behind for what is asked."""
+    """Carries out a call, and returns the request that arrives at the upstream because of it."""
     name = next(iter(h.gateway.config.upstreams.values())).dialect.name
     before_it = len(h.arrived(name))
     answer = ask()
@@ -119,7 +119,7 @@ def test_everything_that_is_wrong_is_said_at_once(h: House, event: dict[str, Any
 )
 @pytest.mark.parametrize("path", [ALERTS, CHANGES])
 def test_a_key_that_nobody_has(h: House, path: str, key: str | None, errors: list[str]) -> None:
-    """PagerDuty has no 401 here. A key that somebody has is compared, never measured: `KEY` is no 32 characters."""
+    """PagerDuty has no 401 here. A configured key is accepted whatever its length: `KEY` has not 32 characters."""
     refused = _post(h, {**pagerduty_event("trigger", None), "routing_key": key}, path)
     assert (refused.status, refused.body["errors"]) == (400, errors)
     assert len(KEY) != 32
@@ -147,7 +147,8 @@ def test_a_wrong_type_names_its_field(h: House) -> None:
     ],
 )
 def test_custom_details_that_are_no_object_keep_no_page_back(same: House, details: Any, held: Any) -> None:
-    """Grafana posted a text, and was not refused: https://github.com/grafana/grafana/issues/12115. Here it was."""
+    """`custom_details` may be a text, as PagerDuty accepts it from Grafana:
+    https://github.com/grafana/grafana/issues/12115."""
     key, mark = fresh("srv"), len(same.arrived("pagerduty"))
     event = pagerduty_event("trigger", key)
     event["payload"]["custom_details"] = details
@@ -159,7 +160,7 @@ def test_custom_details_that_are_no_object_keep_no_page_back(same: House, detail
 
 
 def test_a_trigger_with_a_fault_is_not_taken_for_a_change_event() -> None:
-    """Without a path to tell them apart, an event that has an action is an alert event, or none at all."""
+    """Where no path tells them apart, an event that has an action is read as an alert event, or refused."""
     dialect = dialects()["pagerduty"]
     with pytest.raises(Problem) as raised:
         command_in(dialect, Operation.CREATE, {"event_action": "trigger", "payload": {"summary": "x"}})
@@ -192,7 +193,7 @@ def test_a_key_is_made_up_told_and_good_for_the_whole_life(h: House) -> None:
 
 
 def test_an_action_on_a_key_that_nobody_opened_here(h: House) -> None:
-    """202 as ever; the vendor behind is told, for it may have been opened before the gateway stood there."""
+    """It is answered 202 and sent on: the alert may have been opened before the gateway was in place."""
     key = fresh("unknown")
     told: list[Sent] = []
 
@@ -206,7 +207,7 @@ def test_an_action_on_a_key_that_nobody_opened_here(h: House) -> None:
 
 
 def test_a_resolve_with_a_payload_ends_the_alert_and_changes_nothing_of_it(h: House) -> None:
-    """Alertmanager sends the payload again, its summary changed; that is kept as a comment."""
+    """Alertmanager sends the payload again with another summary; it is kept as a comment."""
     key = fresh("key")
     _next(h, lambda: _post(h, pagerduty_event("trigger", key)))
     event = {**pagerduty_event("trigger", key, summary="[RESOLVED] Disk"), "event_action": "resolve"}
@@ -230,7 +231,7 @@ def test_empty_text_is_as_good_as_absent_and_passed_on_as_it_is(same: House) -> 
 
 
 def test_a_class_called_up_silences_nothing(h: House) -> None:
-    """`up` is the name of a metric here; good news has that name elsewhere, and wakes nobody."""
+    """Here `up` is the name of a metric; in another dialect it means good news, which wakes nobody."""
     event = pagerduty_event("trigger", fresh("key"), **{"class": "up"})
     arrived = _next(h, lambda: _post(h, event))
     assert (arrived.body["severity"], arrived.body["priority"]) == (1, "HIGH")
@@ -241,7 +242,7 @@ def test_a_class_called_up_silences_nothing(h: House) -> None:
 
 @pytest.mark.parametrize("more", [{}, {"severity": "critical", "class": "deploy", "component": "postgres"}])
 def test_a_change_event_pages_nobody(h: House, more: dict[str, Any]) -> None:
-    """Some senders say what only alerts have: it is low all the same."""
+    """A change event has low urgency, even where its sender adds fields of alerts."""
     event = {**_change(**more), "event_action": "trigger"}
     arrived = _next(h, lambda: _post(h, event, CHANGES))
     assert (arrived.body["eventType"], arrived.body["summary"]) == ("ALERT", "Build Success")
@@ -255,7 +256,7 @@ def test_a_change_event_is_answered_without_a_key(tmp_path: Path) -> None:
 
 
 def test_a_change_event_is_one_at_pagerduty_too(same: House) -> None:
-    """To the byte but for the routing key; where no source is given, none is made up."""
+    """It is sent on byte for byte but for the routing key; a missing source is not made up."""
     for event in (_change(), {"routing_key": KEY, "payload": {"summary": "s", "own": 1}, "links": [{"href": "h"}]}):
         arrived = _next(same, lambda event=event: _post(same, event, CHANGES))
         assert arrived.path == "/v2/change/enqueue"
@@ -295,7 +296,7 @@ def test_a_key_longer_than_255_characters_stays_one_key(tmp_path: Path) -> None:
 
 
 def _call_with(body: dict[str, Any], **more: Any) -> tuple[Any, Any]:
-    """The request of a create, and how the call ends once it is taken."""
+    """The request of a create, and how the call ends once the request is accepted."""
     sending = Sending(
         operation=Operation.CREATE, at=datetime.now(UTC), body=body, patch={}, key="k", ids={}, seen={}, **more
     )
@@ -307,7 +308,8 @@ def _call_with(body: dict[str, Any], **more: Any) -> tuple[Any, Any]:
 
 
 def test_the_largest_fields_are_cut_until_the_event_is_taken() -> None:
-    """512 KB: what is carried is left behind first, then the largest field is cut; the page goes out."""
+    """The limit is 512 KB: the carried object is left out first, then the largest field is cut, and the page is
+    sent."""
     details = {"log": "x" * 600_000, "short": "stays", "alert_gateway": {"fields": {}}}
     event = {"payload": {"summary": "s", "source": "x", "severity": "error", "custom_details": details}}
     request, ended = _call_with(event)
@@ -346,7 +348,7 @@ def test_any_event_comes_below_the_limit(event: dict[str, Any]) -> None:
 
 
 def test_it_is_not_the_fields_but_their_number() -> None:
-    """A hundred thousand small fields: what the event must say goes out, and soon."""
+    """An event with a hundred thousand small fields is reduced to the required ones, in little time."""
     payload = {
         "summary": "s",
         "source": "x",
@@ -377,7 +379,7 @@ def _refusal(*errors: str) -> dict[str, Any]:
 
 
 def test_a_routing_key_that_pagerduty_does_not_know_holds_the_upstream(tmp_path: Path) -> None:
-    """It answers 400, as for a bad event; but it is never a verdict on an alert."""
+    """PagerDuty answers 400, as for a bad event, but this is never a verdict on an alert."""
     with (
         chaos(say(400, _refusal("Invalid routing key"))) as upstream,
         before(tmp_path, table("there", upstream.url, "pagerduty")) as h,
@@ -410,8 +412,8 @@ def test_a_throttled_event_is_sent_again(tmp_path: Path) -> None:
 
 
 def test_a_routing_key_set_by_the_route_goes_with_every_event_of_the_alert(tmp_path: Path) -> None:
-    """An acknowledgement under another routing key than its trigger is dropped there. A caller's own one, which is
-    another vendor's word for an escalation, is no routing key of PagerDuty's."""
+    """PagerDuty drops an acknowledgement under another routing key than its trigger's. A caller's own `routingKey`, in
+    another vendor's sense of an escalation, is not used as PagerDuty's."""
     own = "R" + "0" * 31
     routes = '[[routes]]\nfrom = ["uptinio"]\nto = ["there"]\n'
     routes += f'[[routes]]\nto = [{{ upstream = "there", set = {{ routing_key = "{own}" }} }}]'
@@ -437,7 +439,8 @@ def test_a_wrong_routing_key_of_a_route_holds_nobody_else(tmp_path: Path) -> Non
 
 
 def test_other_words_for_severities_leave_the_fallback() -> None:
-    """A severity is required: with words of one's own, an alert without one still has PagerDuty's `error`."""
+    """A severity is required: an alert without one gets PagerDuty's `error`, also where an upstream configures severity
+    words of its own."""
     more = 'severity = { out = ["critical", "critical", "critical", "error", "error", "warning", "info", "info"] }\n'
     config = parse(
         inbound_tables(["uptinio"]) + "\n" + upstream_table("there", "pagerduty", "http://127.0.0.1:9", more=more)
@@ -451,7 +454,7 @@ def test_other_words_for_severities_leave_the_fallback() -> None:
 
 
 def test_a_routing_key_in_the_header_of_older_clients(h: House) -> None:
-    """Only where the body has none; the body's is the one that counts."""
+    """The header counts only where the body has no key."""
     event = pagerduty_event("trigger", fresh("key"))
     without = {name: value for name, value in event.items() if name != "routing_key"}
     arrived = _next(h, lambda: h.call("POST", ALERTS, without, key=None, headers={"x-routing-key": KEY}))
@@ -471,8 +474,8 @@ def _first(word: str, key: str | None = None, **more: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", [FIRST, FIRST.removeprefix("/pagerduty"), f"{FIRST}/"])
 def test_an_event_of_v1_through_its_life(h: House, path: str) -> None:
-    """The page's sample, as pypd, pygerduty, Salt and others post it, some with a slash behind. Its answer is 200 and
-    names the key. https://developer.pagerduty.com/docs/events-api-v1/trigger-events/"""
+    """The page's sample is read as pypd, pygerduty, Salt and others post it, some with a slash at the end of the path;
+    the answer is 200 and names the key. https://developer.pagerduty.com/docs/events-api-v1/trigger-events/"""
     contexts = [
         {"type": "link", "href": "http://acme.pagerduty.com", "text": "View in custom tool"},
         {"type": "image", "src": "https://chart.example/1.png"},
@@ -501,7 +504,7 @@ def test_an_event_of_v1_through_its_life(h: House, path: str) -> None:
 
 
 def test_a_text_among_the_details_of_v1(h: House) -> None:
-    """Salt's `details` are a text; its content type is a form's, as that of whatever posts with urllib."""
+    """Salt sends `details` as a text; its content type is a form's, as with other senders that use urllib."""
     mark = len(h.arrived("ilert"))
     event = json.dumps(_first("trigger", fresh("srv"), description="It is down", details="Since the last deployment"))
     kind = {"content-type": "application/x-www-form-urlencoded"}
@@ -510,7 +513,7 @@ def test_a_text_among_the_details_of_v1(h: House) -> None:
 
 
 def test_an_event_of_v1_is_one_of_v2_at_the_vendor(same: House) -> None:
-    """With all that v2 requires, which v1 does not say."""
+    """It is sent with all fields that v2 requires and v1 lacks."""
     key, mark = fresh("srv"), len(same.arrived("pagerduty"))
     _post(same, _first("trigger", key, description="It is down", client="Sample"), FIRST)
     _post(same, _first("resolve", key, description="It is up"), FIRST)
@@ -545,8 +548,8 @@ def test_what_is_wrong_with_an_event_of_v1(h: House, event: dict[str, Any], erro
     ],
 )
 def test_a_key_that_nobody_has_is_called_as_in_v1(h: House, key: str | None, error: str) -> None:
-    """grafana/grafana#8979 and influxdata/kapacitor#1785 show it: who has no `routing_key` does not know what is meant
-    by one."""
+    """The message names `service_key`, as in grafana/grafana#8979 and influxdata/kapacitor#1785: senders of v1 have no
+    `routing_key`."""
     refused = _post(h, {"event_type": "trigger", "description": "Disk full", "service_key": key}, FIRST)
     wanted = {"status": "invalid event", "message": "Event object is invalid", "errors": [error]}
     assert (refused.status, refused.body) == (400, wanted)

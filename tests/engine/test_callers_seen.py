@@ -1,5 +1,5 @@
-"""`callers` and `/-/callers` (issue 6, "At three in the morning"): who calls, with what, how that ends and when last.
-Kept over restarts, bounded whatever strangers do, and without any credential."""
+"""`callers` and `/-/callers` (issue 6, "At three in the morning"): who calls, with which program, with what outcome and
+when last. Kept over restarts, bounded whatever strangers send, and without any credential."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ key = "there-0123456789"
 
 
 class Door:
-    """A gateway, and whoever knocks."""
+    """A gateway, and a client that calls it."""
 
     def __init__(self, url: str, config: Path) -> None:
         self.url = url
@@ -54,12 +54,12 @@ class Door:
         self.client = httpx.Client(trust_env=False, timeout=20, headers={"user-agent": "tester/1"})
 
     def page(self, key: str = KEY, **headers: str) -> int:
-        """Pages somebody."""
+        """Sends a page."""
         body = {**ilert_event("ALERT", "k", summary="s"), "apiKey": key}
         return self.client.post(self.url + "/ilert/api/events", json=body, headers=headers).status_code
 
     def seen(self) -> list[dict[str, Any]]:
-        """Who was seen, as the operators' address says it."""
+        """The callers as the operators' address shows them."""
         return list(self.client.get(self.url + "/-/callers").json()["callers"])
 
 
@@ -76,7 +76,7 @@ def door(directory: Path, upstream: str, top: str = "") -> Iterator[Door]:
 
 
 def short(row: dict[str, Any]) -> tuple[Any, ...]:
-    """The parts that a test compares."""
+    """The fields that tests compare."""
     return tuple(row[name] for name in ("dialect", "caller", "method", "path", "outcome", "count"))
 
 
@@ -114,7 +114,8 @@ def test_they_are_kept_over_a_restart_and_shown_from_the_store(tmp_path: Path) -
 
 
 def test_a_program_may_call_itself_what_it_will_and_a_terminal_shows_it(tmp_path: Path) -> None:
-    """Its name is no markup: strangers choose it, and it made the command fail."""
+    """A program's name, which any stranger chooses, is not read as terminal markup, which could make the command
+    fail."""
     with chaos(OK) as vendor, door(tmp_path, vendor.url) as d:
         assert d.page() == 202
         for agent in ("[/x]", "[red]hidden"):
@@ -204,7 +205,7 @@ def test_they_are_written_by_themselves_and_not_one_by_one(tmp_path: Path, monke
 
 
 def test_no_credential_is_ever_kept(tmp_path: Path) -> None:
-    """A key in a path, as some integrations have it, in the name of a program, or in a query."""
+    """A key is not kept where it occurs in a path, as with some integrations, in a program's name, or in a query."""
     with chaos(OK) as vendor, door(tmp_path, vendor.url) as d:
         for path in (f"/ilert/hooks/{KEY}", f"/ilert/x?apiKey={KEY}", "/ilert/%6Fther-0123456789abcdef"):
             d.client.get(d.url + path, headers={"user-agent": f"tool/1 (key={KEY})"})

@@ -1,6 +1,6 @@
 """Uptinio's alerts API as its callers see it, over HTTP, with Uptinio and with another vendor behind it.
 
-What is expected stands on the page "Alerts API Reference"; the error envelope on the vendor's authentication page.
+Expectations follow the page "Alerts API Reference"; the error envelope is that of the vendor's authentication page.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def h(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A gateway with Uptinio behind it, for what does not depend on who is there."""
+    """A gateway with Uptinio behind it, for behaviour that does not depend on the upstream."""
     with called(tmp_path_factory.mktemp("one"), {"there": UPTINIO}) as standing:
         yield standing
 
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[House, list[dict[str, Any]]]]:
-    """A gateway with 103 alerts, the first of which is resolved, and those alerts as they were created."""
+    """A gateway with 103 alerts, the first of which is resolved, and the answers to their creates."""
     with called(tmp_path_factory.mktemp("many"), {"there": "livesession"}, top='reply = "accepted"') as standing:
         made = [_made(standing, monitor_id=f"mon_{number % 2}") for number in range(103)]
         standing.call("PUT", f"/alerts/{made[0]['id']}", {"status": "resolved"})
@@ -57,7 +57,7 @@ def _made(h: House, **fields: Any) -> dict[str, Any]:
 
 
 def _is_refused(sent: Sent, status: int, code: str, says: str = "") -> None:
-    """Refused in the envelope of the vendor's authentication page."""
+    """Asserts a refusal in the envelope of the vendor's authentication page."""
     assert sent.status == status, sent.body
     assert set(sent.body) == {"error"}
     assert set(sent.body["error"]) == {"code", "message"}
@@ -69,7 +69,8 @@ def _is_refused(sent: Sent, status: int, code: str, says: str = "") -> None:
 
 
 def test_create(h: House) -> None:
-    """201 and exactly the fields that the page shows; channels and threshold are taken but never returned."""
+    """Answers 201 with exactly the fields that the page shows; channels and threshold are accepted but never
+    returned."""
     sent = h.call("POST", "/alerts", SAMPLE)
     assert sent.status == 201
     assert set(sent.body) == {"data"}
@@ -89,7 +90,7 @@ def test_get(h: House) -> None:
 
 
 def test_update_as_the_page_has_it(h: House) -> None:
-    """Status and message at once: resolved, with its time, and without `notifications`."""
+    """Status and message change at once: the alert is resolved, with its time, and shown without `notifications`."""
     alert = _made(h)
     change = {"status": "resolved", "message": "Website is back up"}
     sent = h.call("PUT", f"/alerts/{alert['id']}", change)
@@ -104,7 +105,7 @@ def test_update_as_the_page_has_it(h: House) -> None:
 
 
 def test_update_is_a_merge(h: House) -> None:
-    """The page's sample is partial: what is left out stays."""
+    """The page's sample is partial: fields left out stay."""
     alert = _made(h)
     for change in ({"message": fresh()}, {"type": "slow"}, {"threshold": {"value": 5}}, {"channels": ["sms"]}):
         sent = h.call("PUT", f"/alerts/{alert['id']}", change)
@@ -114,7 +115,7 @@ def test_update_is_a_merge(h: House) -> None:
 
 
 def test_times_are_to_the_second(h: House) -> None:
-    """As in every sample of the page, such as `2024-01-01T00:00:00Z`: no fraction."""
+    """Times have no fraction, as in every sample of the page, such as `2024-01-01T00:00:00Z`."""
     alert = _made(h)
     resolved = h.call("PUT", f"/alerts/{alert['id']}", {"status": "resolved"}).body["data"]
     for name in ("created_at", "resolved_at"):
@@ -122,7 +123,7 @@ def test_times_are_to_the_second(h: House) -> None:
 
 
 def test_resolved_and_active_again(h: House) -> None:
-    """The way back: `resolved_at` is null again."""
+    """Reopening sets `resolved_at` to null again."""
     alert = _made(h)
     path = f"/alerts/{alert['id']}"
     assert h.call("PUT", path, {"status": "resolved"}).body["data"]["status"] == "resolved"
@@ -133,7 +134,7 @@ def test_resolved_and_active_again(h: House) -> None:
 
 
 def test_resolving_twice(h: House) -> None:
-    """The second is no news: the time of the first stays."""
+    """The second resolve changes nothing: the time of the first stays."""
     path = f"/alerts/{_made(h)['id']}"
     first = h.call("PUT", path, {"status": "resolved"}).body
     assert h.call("PUT", path, {"status": "resolved"}).body == first
@@ -141,7 +142,7 @@ def test_resolving_twice(h: House) -> None:
 
 @pytest.mark.parametrize("kind", ["down", "up", "slow", "error", "custom"])
 def test_every_type(h: House, kind: str) -> None:
-    """`up` with status active too."""
+    """`up` with status active is accepted too."""
     alert = _made(h, type=kind)
     assert (alert["type"], alert["status"]) == (kind, "active")
 
@@ -150,7 +151,7 @@ def test_every_type(h: House, kind: str) -> None:
 
 
 def test_list(h: House) -> None:
-    """Data and meta; items have the create's fields and no others, oldest first."""
+    """A list has data and meta; its items have the create's fields and no others, oldest first."""
     made = [_made(h) for _ in range(3)]
     sent = h.call("GET", "/alerts?per_page=100")
     assert sent.status == 200
@@ -167,7 +168,7 @@ def _page(many: tuple[House, list[dict[str, Any]]], query: str) -> tuple[list[st
 
 
 def test_pages(many: tuple[House, list[dict[str, Any]]]) -> None:
-    """Twenty a page unless said; at most a hundred, whatever was said; a page past the end is empty."""
+    """A page has 20 items by default and at most 100, whatever was requested; a page past the end is empty."""
     ids = [alert["id"] for alert in many[1]]
     assert _page(many, "") == (ids[:20], {"page": 1, "per_page": 20, "total": 103})
     assert _page(many, "?page=2") == (ids[20:40], {"page": 2, "per_page": 20, "total": 103})
@@ -181,7 +182,7 @@ def test_pages(many: tuple[House, list[dict[str, Any]]]) -> None:
 
 
 def test_filters(many: tuple[House, list[dict[str, Any]]]) -> None:
-    """Status and monitor, alone, together and paged; the total is that of what matches."""
+    """Status and monitor filter alone, together and paged; the total counts the matches."""
     ids = [alert["id"] for alert in many[1]]
     even = ids[::2]
     assert _page(many, "?status=resolved") == (ids[:1], {"page": 1, "per_page": 20, "total": 1})
@@ -210,7 +211,7 @@ def test_filters(many: tuple[House, list[dict[str, Any]]]) -> None:
     ],
 )
 def test_a_query_that_makes_no_sense(h: House, query: str, names: str) -> None:
-    """400 `invalid_request`, rather than an empty list."""
+    """Answers 400 `invalid_request` rather than an empty list."""
     _is_refused(h.call("GET", f"/alerts?{query}"), 400, "invalid_request", names)
 
 
@@ -233,7 +234,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("fields", "names"), WRONG, ids=[str(fields) for fields, _ in WRONG])
 def test_what_is_missing_or_wrong_is_named(one: House, fields: dict[str, Any], names: str) -> None:
-    """400 `invalid_request` that names the field; nothing is sent."""
+    """Answers 400 `invalid_request` and names the field; nothing is sent."""
     before = len(one.arrived(UPTINIO))
     _is_refused(one.call("POST", "/alerts", SAMPLE | fields), 400, "invalid_request", names)
     gone = [name for name, value in fields.items() if value is None]
@@ -244,14 +245,14 @@ def test_what_is_missing_or_wrong_is_named(one: House, fields: dict[str, Any], n
 
 
 def test_an_update_with_an_unknown_status(h: House) -> None:
-    """400, and the alert is as it was."""
+    """Answers 400, and the alert is unchanged."""
     alert = _made(h)
     _is_refused(h.call("PUT", f"/alerts/{alert['id']}", {"status": "closed"}), 400, "invalid_request", "status")
     assert h.call("GET", f"/alerts/{alert['id']}").body["data"]["status"] == "active"
 
 
 def test_an_unknown_alert(h: House) -> None:
-    """404 `alert_not_found` in the page's words."""
+    """Answers 404 `alert_not_found` in the page's words."""
     for method in ("GET", "PUT"):
         sent = h.call(method, "/alerts/alt_999", {"message": "x"} if method == "PUT" else None)
         _is_refused(sent, 404, "alert_not_found", "The specified alert does not exist")
@@ -259,7 +260,7 @@ def test_an_unknown_alert(h: House) -> None:
 
 @pytest.mark.parametrize("body", ["{", "", "[]", "null", "\xff"])
 def test_a_body_that_is_none(one: House, body: str) -> None:
-    """400 `invalid_request`."""
+    """Answers 400 `invalid_request`."""
     headers = {"authorization": "Bearer caller-key-0123456789abcdef", "content-type": "application/json"}
     answer = one.client.post(f"{one.url}/alerts", content=body.encode("latin-1"), headers=headers)
     _is_refused(Sent(answer.status_code, answer.json(), answer.headers), 400, "invalid_request")
@@ -268,7 +269,7 @@ def test_a_body_that_is_none(one: House, body: str) -> None:
 @pytest.mark.parametrize("prefix", ["", "/uptinio", "/v1", "/uptinio/v1"])
 @pytest.mark.parametrize("credential", [None, "Bearer wrong", "wrong"])
 def test_a_credential_that_does_not_fit(one: House, prefix: str, credential: str | None) -> None:
-    """401 `invalid_api_key` in the authentication page's words; below `/v1` at the root LiveSession answers."""
+    """Answers 401 `invalid_api_key` in the authentication page's words; below `/v1` at the root LiveSession answers."""
     headers = {} if credential is None else {"authorization": credential}
     sent = one.call("GET", f"{prefix}/alerts", key=None, headers=headers)
     if prefix == "/v1":
@@ -278,14 +279,14 @@ def test_a_credential_that_does_not_fit(one: House, prefix: str, credential: str
 
 
 def test_a_raw_key_is_as_good_as_a_bearer(one: House) -> None:
-    """The vendor's agent sends the configured string as it is."""
+    """The vendor's agent sends the configured string without a scheme."""
     for form in ("Bearer {}", "bearer {}", "{}"):
         headers = {"authorization": form.format("caller-key-0123456789abcdef")}
         assert one.call("GET", "/alerts", key=None, headers=headers).status == 200
 
 
 def test_paths_and_methods_that_are_not_there(one: House) -> None:
-    """404 and 405 in the envelope. There is no DELETE in this API."""
+    """Answers 404 and 405 in the envelope. This API has no DELETE."""
     assert one.call("GET", "/uptinio/nothing").status == 404
     assert set(one.call("GET", "/uptinio/nothing").body["error"]) == {"code", "message"}
     sent = one.call("DELETE", f"/alerts/{_made(one)['id']}")
@@ -296,7 +297,7 @@ def test_paths_and_methods_that_are_not_there(one: House) -> None:
 
 @pytest.mark.parametrize("prefix", ["", "/uptinio", "/uptinio/v1"])
 def test_everywhere_it_is_served(h: House, prefix: str) -> None:
-    """At the root, below its name, and there with and without `/v1`."""
+    """It is served at the root, and below its name with and without `/v1`."""
     alert = h.call("POST", f"{prefix}/alerts", uptinio_alert(fresh())).body["data"]
     assert h.call("GET", f"{prefix}/alerts/{alert['id']}").status == 200
     assert h.call("PUT", f"{prefix}/alerts/{alert['id']}", {"status": "resolved"}).status == 200
@@ -307,7 +308,7 @@ def test_everywhere_it_is_served(h: House, prefix: str) -> None:
 
 
 def test_any_id_that_any_party_used(h: House) -> None:
-    """The gateway's own id and the one that was shown name the same alert."""
+    """The gateway's own id and the one that was shown find the same alert."""
     sent = h.call("POST", "/alerts", uptinio_alert(fresh()))
     own, shown = sent.headers["alert-gateway-id"], sent.body["data"]["id"]
     for name in (own, shown):
@@ -317,7 +318,7 @@ def test_any_id_that_any_party_used(h: House) -> None:
 
 
 def test_another_caller_sees_nothing(h: House) -> None:
-    """404 in its words, and nothing in its list."""
+    """Another caller gets 404 in the vendor's words, and an empty list."""
     alert = _made(h)
     path = f"/alerts/{alert['id']}"
     _is_refused(h.call("GET", path, key=OTHER), 404, "alert_not_found")
@@ -339,7 +340,7 @@ def test_a_shared_scope_is_seen_by_both(tmp_path_factory: pytest.TempPathFactory
 
 
 def test_the_same_dialect_gets_what_was_sent(one: House) -> None:
-    """Every field, unknown ones included, and nothing added."""
+    """The body arrives with every field, unknown ones included, and nothing added."""
     body = {**SAMPLE, "note": {"by": ["us", None]}, "message": fresh()}
     sent = one.call("POST", "/alerts", body)
     assert sent.status == 201

@@ -1,5 +1,5 @@
-"""A configuration that is changed while alerts wait or are open: what each upstream is told then, in whose words, and
-that the end of an alert is told wherever the alert was."""
+"""Configurations that change while alerts wait or are open: what each upstream is sent then, in whose words, and that
+the end of an alert reaches every upstream where the alert is open."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ NOWHERE = "http://127.0.0.1:9"
 
 
 def text(*tables: str, to: str = '["one"]', top: str = "") -> str:
-    """A configuration, but for its store."""
+    """A configuration without its store."""
     return "\n".join([top, INBOUND, *tables, f"[[routes]]\nto = {to}\n"])
 
 
 def again(h: House, config: str) -> None:
-    """Reloads, in the loop that serves."""
+    """Reloads a configuration, in the event loop that serves."""
     assert h.gateway.dispatcher is not None
     loop = next(iter(h.gateway.dispatcher._tasks.values())).get_loop()
     read = parse(f'store = "sqlite://{h.gateway.config.store}"\n{config}')
@@ -54,13 +54,13 @@ def again(h: House, config: str) -> None:
 
 
 def end(h: House, key: str = "disk") -> Sent:
-    """The end of an ilert alert."""
+    """Resolves an ilert alert."""
     event = {"apiKey": KEY, "eventType": "RESOLVE", "alertKey": key}
     return h.call("POST", "/ilert/api/events", event, key=None)
 
 
 def test_what_is_taken_out_of_the_outbox_is_told_in_the_words_of_where_it_goes(tmp_path: Path) -> None:
-    """A reload may come between: it went out to the new vendor in the words of the old one."""
+    """A delivery that is claimed before a reload and sent after it is rendered in the dialect of the new upstream."""
     with chaos(OK) as ilert, chaos(OK) as pagerduty:
         either = [table("one", ilert.url, "ilert"), table("one", pagerduty.url, "pagerduty")]
         with house(tmp_path, config=lambda _: text(table("one", NOWHERE, "ilert"))) as h:
@@ -82,7 +82,8 @@ def test_what_is_taken_out_of_the_outbox_is_told_in_the_words_of_where_it_goes(t
 
 
 def test_what_was_told_by_id_is_told_under_one_key_where_keys_are_spoken_now(tmp_path: Path) -> None:
-    """Without one each change was another incident there, and none could be ended."""
+    """An alert that was told by id gets one key once its upstream finds alerts by key; otherwise each change would be
+    another incident there, and none could be ended."""
     with (
         chaos(Uptinio()) as uptinio,
         chaos(OK) as pagerduty,
@@ -111,7 +112,7 @@ def test_what_was_told_by_id_is_told_under_one_key_where_keys_are_spoken_now(tmp
 
 
 def test_an_id_is_never_said_to_another_vendor_under_the_same_name(tmp_path: Path) -> None:
-    """It may be that of somebody else's alert there."""
+    """An id from the previous vendor is not used at the new one, where it may be that of somebody else's alert."""
     theirs = {"id": "alt_1", "monitor_id": "mon_1", "type": "down", "message": "somebody else's", "status": "active"}
     other = Uptinio({**theirs, "created_at": ago(60)})
     with (
@@ -152,12 +153,13 @@ def test_an_id_is_never_said_to_another_vendor_under_the_same_name(tmp_path: Pat
 
 
 def operators_word(h: House, path: str) -> Any:
-    """What an operator is told."""
+    """What the operators' address answers."""
     return h.client.get(h.url + path).json()
 
 
 def test_an_end_that_came_while_the_upstream_was_out_of_the_file_is_told_once_it_is_back(tmp_path: Path) -> None:
-    """It was told nowhere and recorded nowhere, and the alert stayed open there."""
+    """A resolve for an upstream that is not in the file is a dead letter (`no-upstream`), and is sent once the upstream
+    is back."""
     with chaos(OK) as one, chaos(OK) as two:
         there, other = table("one", one.url, "ilert"), table("two", two.url, "ilert")
         with house(tmp_path, config=lambda _: text(there)) as h:
@@ -178,7 +180,8 @@ def test_an_end_that_came_while_the_upstream_was_out_of_the_file_is_told_once_it
 
 
 def test_so_it_is_where_the_store_takes_no_commits_when_it_comes_back(tmp_path: Path) -> None:
-    """It was looked for once, in vain, and then not until the next start."""
+    """A failing store at the reload does not lose the missed resolve: it is looked for again, not only at the next
+    start."""
     with chaos(OK) as one, chaos(OK) as two:
         there, other = table("one", one.url, "ilert"), table("two", two.url, "ilert")
         with house(tmp_path, config=lambda _: text(there)) as h:
@@ -196,7 +199,7 @@ def test_so_it_is_where_the_store_takes_no_commits_when_it_comes_back(tmp_path: 
 
 
 def _looks_in_vain(h: House) -> bool:
-    """Looks for what was not told, unless somebody else does just now; whether the store failed."""
+    """Looks for missed deliveries, unless the gateway does so at this moment; returns whether the store failed."""
     assert h.gateway.dispatcher is not None
     loop = next(iter(h.gateway.dispatcher._tasks.values())).get_loop()
     try:
@@ -207,7 +210,8 @@ def _looks_in_vain(h: House) -> bool:
 
 
 def test_what_was_said_while_the_upstream_was_out_of_the_file_is_told_once_it_is_back(tmp_path: Path) -> None:
-    """It was told nowhere: who was on call there read what was no longer so, and a trace had no line for it."""
+    """Updates and acknowledgements for an upstream that is not in the file are dead letters, shown in the trace, and
+    are sent once the upstream is back."""
     with chaos(OK) as one, chaos(OK) as two:
         there, other = table("one", one.url, "ilert"), table("two", two.url, "ilert")
         with house(tmp_path, config=lambda _: text(there)) as h:
@@ -233,7 +237,8 @@ def test_what_was_said_while_the_upstream_was_out_of_the_file_is_told_once_it_is
 
 
 def test_an_end_at_a_replica_that_does_not_know_the_upstream_yet_is_told_by_one_that_does(tmp_path: Path) -> None:
-    """So it is while replicas are given another file one by one: nobody told it until the next reload."""
+    """While replicas get a new file one by one, a resolve accepted by one without the upstream is sent by one that has
+    it, before any further reload."""
     store = shared().database()
     with chaos(OK) as one, chaos(OK) as two:
         there, other = table("one", one.url, "ilert"), table("two", two.url, "ilert")
@@ -252,7 +257,8 @@ def test_an_end_at_a_replica_that_does_not_know_the_upstream_yet_is_told_by_one_
 
 
 def test_what_waited_for_an_upstream_out_of_the_file_is_ended_there_too(tmp_path: Path) -> None:
-    """Somebody was woken for what was over, and it stayed open."""
+    """An alert whose create waited while its upstream was out of the file is ended there too, once the upstream is
+    back."""
     with chaos(CLOSE) as one, chaos(OK) as two:
         there, other = table("one", one.url, "ilert"), table("two", two.url, "ilert")
         with house(tmp_path, config=lambda _: text(there)) as h:
@@ -268,7 +274,8 @@ def test_what_waited_for_an_upstream_out_of_the_file_is_ended_there_too(tmp_path
 
 
 def test_an_end_is_told_after_a_restart_with_the_upstream_in_the_words_that_it_has(tmp_path: Path) -> None:
-    """Rules are deleted where that is what `on_resolve` says."""
+    """A resolve missed before a restart follows the upstream's settings: with `on_resolve = "delete"` the rule is
+    deleted."""
     vendor = Ibm()
     with chaos(lambda got: OK if got.method == "DELETE" else vendor(got)) as one, chaos(OK) as two:
         deleting = f'{NEEDS}\non_resolve = "delete"'
@@ -284,7 +291,7 @@ def test_an_end_is_told_after_a_restart_with_the_upstream_in_the_words_that_it_h
 
 
 def test_an_alert_that_is_open_again_is_told_to_an_upstream_that_is_back(tmp_path: Path) -> None:
-    """Nobody heard that it goes on."""
+    """A reopening that the upstream missed is sent once it is back."""
     with chaos(OK) as one, chaos(OK) as two:
         there, other = table("one", one.url, "pagerduty"), table("two", two.url, "ilert")
         with house(tmp_path, config=lambda _: text(there)) as h:
@@ -301,7 +308,8 @@ def test_an_alert_that_is_open_again_is_told_to_an_upstream_that_is_back(tmp_pat
 
 
 def test_what_an_update_made_is_found_though_another_update_came_before_anybody_looked(tmp_path: Path) -> None:
-    """It was looked for by the words of the later one, and made again: nobody could end the first."""
+    """A create sent for an update, whose answer was lost, is looked for by its own content, not by that of a later
+    update: the alert is found and not created twice."""
     vendor = Uptinio()
     vendor.then = [CLOSE]
     with chaos(vendor) as one, chaos(OK) as two:
@@ -319,7 +327,8 @@ def test_what_an_update_made_is_found_though_another_update_came_before_anybody_
 
 
 def test_what_changed_since_it_is_open_again_is_told_to_an_upstream_that_is_back(tmp_path: Path) -> None:
-    """It had ended there, so it was thought to be none of its business, and was opened with the words from before."""
+    """An alert that had ended at the upstream, and was reopened and updated while it was out of the file, is opened
+    there again and updated."""
     with chaos(OK) as one, chaos(OK) as two:
         there, other = table("one", one.url, "pagerduty"), table("two", two.url, "ilert")
         with house(tmp_path, config=lambda _: text(there)) as h:
@@ -337,7 +346,7 @@ def test_what_changed_since_it_is_open_again_is_told_to_an_upstream_that_is_back
 
 
 def test_what_ended_and_was_opened_again_while_the_upstream_was_out_stays_open_there(tmp_path: Path) -> None:
-    """The last word counts, also of what waited."""
+    """The last operation decides the state there, also with a create that still waited."""
     with chaos(CLOSE) as one, chaos(OK) as two:
         there, other = table("one", one.url, "pagerduty"), table("two", two.url, "ilert")
         with house(tmp_path, config=lambda _: text(there)) as h:
@@ -356,8 +365,8 @@ def test_what_ended_and_was_opened_again_while_the_upstream_was_out_stays_open_t
 def test_what_was_missed_is_told_before_what_comes_once_the_upstream_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever looks for what was missed came second: the end was never told, as something newer had been delivered, and
-    a new alert of that key woke nobody."""
+    """A missed resolve is sent before a new alert of the same key; sent later, it would be dropped as older than what
+    was delivered, and the new alert would wake nobody."""
     monkeypatch.setattr("gateway.service.HOUSEKEEPING", 3600)
     with chaos(OK) as one, chaos(OK) as two:
         there, other = table("one", one.url, "pagerduty"), table("two", two.url, "ilert")
@@ -376,7 +385,7 @@ def test_what_was_missed_is_told_before_what_comes_once_the_upstream_is_back(
 def test_a_change_that_was_missed_does_not_come_behind_a_newer_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It undid that, or, where that had been delivered by then, was never told."""
+    """A missed update is sent before newer commands; sent later it would undo them, or never be sent."""
     monkeypatch.setattr("gateway.service.HOUSEKEEPING", 3600)
     vendor = Uptinio()
     with chaos(vendor) as one, chaos(OK) as two:
@@ -394,7 +403,8 @@ def test_a_change_that_was_missed_does_not_come_behind_a_newer_one(
 
 
 def test_a_rule_that_was_switched_while_the_upstream_was_out_of_the_file_ends_and_wakes_there(tmp_path: Path) -> None:
-    """It was told as a change of words: what it had raised stayed open, and nobody was woken when it was on again."""
+    """Switching a rule off or on while the upstream is out of the file is sent as a resolve or a trigger, not as an
+    update."""
     with chaos(OK) as one, chaos(OK) as two:
         there, other = table("one", one.url, "pagerduty"), table("two", two.url, "ilert")
         inbound = f'[inbound.ibm_monitoring]\nkeys = {{ ci = "{KEY}" }}'
@@ -410,12 +420,12 @@ def test_a_rule_that_was_switched_while_the_upstream_was_out_of_the_file_ends_an
 
 
 def is_told(upstream: Chaos, actions: list[str]) -> bool:
-    """Whether PagerDuty was asked for these actions, and no more."""
+    """Whether exactly these actions arrived at PagerDuty."""
     return [got.body["event_action"] for got in list(upstream.got)] == actions
 
 
 def test_an_upstream_that_refused_an_alert_is_told_what_it_says_by_now(tmp_path: Path) -> None:
-    """Sent again, the dead letter said what was so before the upstream was out of the file."""
+    """A dead create that is sent again once the upstream is back has the alert's present content."""
     with chaos(NO) as one, chaos(OK) as two:
         there, other = table("one", one.url, "ilert"), table("two", two.url, "ilert")
         with house(tmp_path, config=lambda _: text(there, other, to='["two", "one"]')) as h:
@@ -431,7 +441,7 @@ def test_an_upstream_that_refused_an_alert_is_told_what_it_says_by_now(tmp_path:
 
 
 def test_an_end_is_told_where_the_alert_was_about_to_be_opened_again(tmp_path: Path) -> None:
-    """It was under way as the upstream was taken out of the file: it stayed open there for good."""
+    """A resolve reaches the upstream although a reopening was under way when the upstream was taken out of the file."""
     gate = threading.Event()
     with chaos(OK) as one, chaos(OK) as two:
         there, other = table("one", one.url, "pagerduty", timeout="5s"), table("two", two.url, "ilert")
@@ -456,7 +466,8 @@ def test_an_end_is_told_where_the_alert_was_about_to_be_opened_again(tmp_path: P
 
 
 def test_what_was_told_with_a_callers_own_key_goes_on_with_the_one_key_there_is_now(tmp_path: Path) -> None:
-    """It had none any more, and everything for its upstream was held for that, with no key that could be added."""
+    """An alert told with a key chosen by caller goes on with the upstream's single key once that is configured, instead
+    of holding the upstream for a key that cannot be added."""
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys" / "ci").write_text("ci-key-0123456789")
     with chaos(OK) as one:

@@ -1,5 +1,5 @@
-"""What an upstream has of an alert after it changed: what was cleared is gone there, what is required is never empty,
-and what no call can change is said to be as it was."""
+"""What an upstream has of an alert after a change: cleared fields are gone there, required fields are never empty, and
+fields that no call can change are reported as unchanged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _put_ibm(h: House, made: dict[str, Any], **fields: Any) -> None:
 
 
 def test_what_was_cleared_is_carried_no_more(tmp_path: Path) -> None:
-    """What others noted there stays; of what we carry there nothing is left that is not so any more."""
+    """Cleared fields are removed from what is carried; what others noted there stays."""
     there = Ibm()
     with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring")) as h:
         page(h, customDetails={"password": "x", "host": "db-1"}, labels={"env": "test"})
@@ -55,7 +55,7 @@ def test_annotations_of_its_own_callers_are_those_they_said_last(tmp_path: Path)
 
 
 def test_what_is_required_is_never_told_empty(tmp_path: Path) -> None:
-    """A summary that was emptied is what it would have been on a create: vendors refuse an empty one."""
+    """An emptied summary is sent as a create would send it: vendors refuse an empty one."""
     with chaos(Ibm()) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring")) as h:
         made = inner(down(h, "first"))
         settled(h)
@@ -65,7 +65,7 @@ def test_what_is_required_is_never_told_empty(tmp_path: Path) -> None:
 
 
 def test_an_object_is_told_whole(tmp_path: Path) -> None:
-    """Nobody knows whether a part of an object is taken for all of it: the rest of the threshold stays."""
+    """A change of one part of an object sends the whole object, as the vendor may take a part for all of it."""
     there = Uptinio()
     with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
         made = inner(h.call("POST", "/ibm_monitoring/api/alerts", ibm_alert("CPU")))
@@ -81,13 +81,14 @@ def test_an_object_is_told_whole(tmp_path: Path) -> None:
 
 @pytest.fixture(params=[Opsgenie, JsmOps], ids=lambda kind: kind.dialect)
 def genie(request: pytest.FixtureRequest) -> Opsgenie:
-    """A vendor of either kind."""
+    """Each of the two vendors."""
     found: Opsgenie = request.param()
     return found
 
 
 def test_a_change_of_what_is_carried_alone_is_told(tmp_path: Path, genie: Opsgenie) -> None:
-    """It is no repeat: one would be counted there, and nothing of it kept. A repeat that changes nothing is one."""
+    """A change of carried fields only is sent as an update of the details; as a repeated create it would be counted
+    there, and the change lost."""
     with chaos(genie) as upstream, before(tmp_path, genie.table(upstream)) as h:
         page(h, images=[{"src": "https://example.com/secret.png"}])
         settled(h)
@@ -119,7 +120,7 @@ def test_a_priority_that_is_there_no_more_is_the_usual_one(tmp_path: Path, genie
 
 
 def test_what_wakes_nobody_any_more_has_the_lowest_priority(tmp_path: Path, genie: Opsgenie) -> None:
-    """Though it had none before."""
+    """An alert that becomes good news gets the lowest priority, though it had none before."""
     with chaos(genie) as upstream, before(tmp_path, genie.table(upstream)) as h:
         made = inner(down(h, "first"))
         settled(h)
@@ -130,7 +131,7 @@ def test_what_wakes_nobody_any_more_has_the_lowest_priority(tmp_path: Path, geni
 
 
 def test_a_rule_that_is_switched_on_wakes_somebody(tmp_path: Path, genie: Opsgenie) -> None:
-    """It was there before, as one that wakes nobody."""
+    """A rule that was created switched off, and so woke nobody, gets its priority when it is switched on."""
     with chaos(genie) as upstream, before(tmp_path, genie.table(upstream)) as h:
         made = inner(h.call("POST", "/ibm_monitoring/api/alerts", ibm_alert("off", severity=0, enabled=False)))
         settled(h)

@@ -1,4 +1,5 @@
-"""`check`: what callers' words come to, what was hardly meant, the file's tests, and whether upstreams let us in."""
+"""`check`: what callers' severities become, warnings about probable mistakes, the file's own tests, and whether
+upstreams can be reached and accept their keys."""
 
 from __future__ import annotations
 
@@ -34,12 +35,12 @@ def configured(routes: str = CATCH_ALL, more: str = "", base: Path | None = None
 
 
 def said(config: Config, *parts: str) -> list[str]:
-    """The warnings that have all these parts."""
+    """The warnings that contain all these parts."""
     return [text for text in warnings(config) if all(part in text for part in parts)]
 
 
 def run(*words: str) -> Result:
-    """The command line."""
+    """Runs the command line."""
     return CliRunner().invoke(main, list(words))
 
 
@@ -144,7 +145,7 @@ def test_a_route_that_is_reached_is_not_warned_of(first: str, then: str) -> None
 
 
 def test_what_a_later_route_sets_at_an_upstream_that_is_told_already(tmp_path: Path) -> None:
-    """An upstream is told once: the second service would never hear of anything."""
+    """An upstream is told of an alert once, so what a later route sets there has no effect, and `check` warns of it."""
     one = '[[routes]]\nname = "a"\nto = [{ upstream = "oncall", set = { team = "a" } }]\ncontinue = true\n'
     two = one.replace('"a"', '"b"')
     assert said(configured(one + two), "b: what it sets at oncall is never used: a leads there before")
@@ -229,7 +230,7 @@ EVENT = 'send = { eventType = "ALERT", summary = "s", severity = 1 }\n'
 
 
 def tried(test: str, base: Path | None = None) -> list[str]:
-    """What fails of one test of a file."""
+    """The failures of one test of a file."""
     return list(failures(configured(CATCH_ALL + "[[tests]]\n" + test, base=base)))
 
 
@@ -335,7 +336,7 @@ def test_without_secrets_a_file_can_be_checked_where_it_is_not_used(tmp_path: Pa
 
 
 def connected(tmp_path: Path, dialect: str, url: str, key: str) -> Result:
-    """`check --connect` of one upstream."""
+    """Runs `check --connect` for one upstream."""
     upstream = f'[upstreams.there]\ndialect = "{dialect}"\nurl = "{url}"\nkey = {key}\ntimeout = "2s"\n'
     return run("check", "--connect", "--config", written(tmp_path, INBOUND + upstream))
 
@@ -360,8 +361,8 @@ def test_connecting_proves_address_and_key_and_creates_nothing(tmp_path: Path) -
 
 
 def test_connecting_finds_nobody_there_also_where_no_key_can_be_proved(tmp_path: Path) -> None:
-    """Of a name that is not there, a closed port and a server without TLS it said that nothing can be proved, and that
-    all is good."""
+    """An unknown host name, a closed port and a server without TLS are errors also for a vendor whose key cannot be
+    verified by connecting."""
     with served(Sandbox(dialects(), UPSTREAM_KEY)) as url:
         for wrong in ("http://127.0.0.1:9", "https://nobody.invalid", url.replace("http:", "https:")):
             found = connected(tmp_path, "pagerduty", wrong, '"canary"')
@@ -394,7 +395,8 @@ def test_connecting_proves_each_of_many_keys(tmp_path: Path) -> None:
     ],
 )
 def test_an_address_that_can_hardly_be_right(dialect: str, url: str, says: str) -> None:
-    """It was good, and each page a dead letter; of some vendors nothing can be proved by connecting."""
+    """A probable mistake in an address is warned of, as for some vendors connecting proves nothing and each page would
+    be a dead letter."""
     found = said(_at(dialect, url), "upstreams.there.url: ")
     assert len(found) == 1 and says in found[0]
 
@@ -419,7 +421,7 @@ def _at(dialect: str, url: str) -> Config:
 
 
 def test_a_store_whose_package_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was good, and `serve` ended at once."""
+    """A store whose Python package is not installed is an error; `serve` would end at once."""
     text = 'store = "postgresql://me@db/alerts"\n' + INBOUND + ONCALL
     assert not said(parse(text), "store")
     monkeypatch.setitem(sys.modules, "psycopg", None)
@@ -428,8 +430,8 @@ def test_a_store_whose_package_is_not_here(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_key_with_the_word_that_the_dialect_puts_before_it() -> None:
-    """As people copy it out of a vendor's example: it went out as `GenieKey GenieKey …`, and whoever calls with it was
-    a stranger."""
+    """A key copied with its scheme from a vendor's example is warned of: it would be sent as `GenieKey GenieKey …`, and
+    a caller's key would never match."""
     text = '[inbound.opsgenie]\nkeys = { ci = "GenieKey canary", ops = "geniekey-1" }\n'
     text += '[upstreams.there]\ndialect = "uptinio"\nurl = "https://api.uptinio.com/v1"\nkey = "bearer canary"\n'
     text += '[upstreams.there.headers]\nX-Other = "Bearer canary"\n'
@@ -439,7 +441,7 @@ def test_a_key_with_the_word_that_the_dialect_puts_before_it() -> None:
 
 
 def test_a_secret_in_quotes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`docker run --env-file` hands over the quotes as well."""
+    """A secret with quotes is warned of: `docker run --env-file` passes quotes on."""
     monkeypatch.setenv("ALERT_GATEWAY_TEST_KEY", '"canary"')
     [found] = said(parse(INBOUND + ONCALL.replace('"k"', '"env:ALERT_GATEWAY_TEST_KEY"')), "quotes")
     assert found.startswith("upstreams.oncall.key: ") and "canary" not in found
@@ -476,7 +478,7 @@ def test_the_url_of_a_store_that_nobody_can_read() -> None:
 
 
 def test_a_secret_with_a_blank_at_an_end(tmp_path: Path) -> None:
-    """A caller with such a key was refused for ever: its client can show it in no header."""
+    """A secret that begins or ends with a blank is warned of: no client can send such a key in a header."""
     (tmp_path / "key").write_text(" canary\n")
     text = INBOUND.replace('"ck"', '"ck "') + ONCALL.replace('"k"', f'"file:{tmp_path}/key"')
     found = said(parse(text), "a blank")

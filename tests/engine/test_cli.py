@@ -1,4 +1,4 @@
-"""The command line as it is called: what it prints, and how it ends, over real stores and a real gateway."""
+"""The command line as users call it: output and exit codes, over real stores and a real gateway."""
 
 import json
 import os
@@ -105,7 +105,7 @@ def test_a_dead_delivery_is_seen_sent_again_and_dropped_beside_a_running_gateway
 
 
 def test_a_list_that_is_cut_short_says_so(tmp_path: Path) -> None:
-    """A thousand dead letters of fifty thousand look like all of them."""
+    """A list that `--limit` cuts says so; otherwise a thousand of fifty thousand dead letters look like all of them."""
     with house(tmp_path, {"oncall": "ilert", "second": "ilert"}, '[[routes]]\nto = ["oncall", "second"]\n') as h:
         event = {"apiKey": KEY, "eventType": "ALERT", "summary": "Disk full", "alertKey": "disk"}
         assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
@@ -119,7 +119,8 @@ def test_a_list_that_is_cut_short_says_so(tmp_path: Path) -> None:
 
 
 def test_what_waits_for_an_upstream_that_is_gone_is_dropped_with_what_died_there(tmp_path: Path) -> None:
-    """Nothing will ever be sent to it; while it is in the file, what waits is not given up so easily."""
+    """`drop` drops waiting deliveries only for an upstream that is not in the file, to which nothing will ever be
+    sent."""
     there = upstream_table("old", "ilert", "http://127.0.0.1:9")
     tables = f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{there}[[routes]]\nto = ["old"]\n'
     with house(tmp_path, config=lambda _: tables) as h:
@@ -140,14 +141,14 @@ def test_what_waits_for_an_upstream_that_is_gone_is_dropped_with_what_died_there
 def _typed(
     *words: str | bytes, environment: dict[str, str] | None = None, **how: Any
 ) -> subprocess.CompletedProcess[bytes]:
-    """A command in a process of its own, with this environment alone."""
+    """Runs a command as a process with only this environment."""
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(HERE), **(environment or {})}
     line = [sys.executable, "-m", "gateway.cli", *words]
     return subprocess.run(line, cwd=HERE, env=env, capture_output=True, timeout=60, check=False, **how)
 
 
 def test_ctrl_c_while_a_command_is_imported_shows_no_stack(tmp_path: Path) -> None:
-    """What is imported first is one here that takes its time."""
+    """The slow import is a package of the test's that sleeps."""
     (tmp_path / "click.py").write_text('print("imported", flush=True)\nimport time\ntime.sleep(60)\n')
     scripts = tomllib.loads((HERE / "pyproject.toml").read_text())["project"]["scripts"]
     module, _, name = scripts["alert-gateway"].partition(":")
@@ -170,7 +171,7 @@ def told(tmp_path: Path) -> str:
 
 
 def test_a_terminal_that_has_not_every_letter_is_shown_what_there_is(told: str) -> None:
-    """And JSON is UTF-8 all the same."""
+    """Letters that the terminal's encoding lacks are escaped; JSON is always UTF-8."""
     speaks = {"PYTHONIOENCODING": "latin-1"}
     shown = _typed("trace", "--config", told, "disk", environment=speaks)
     assert shown.returncode == 0 and rb"voll \u2192 \U0001f525" in shown.stdout, shown.stderr
@@ -182,7 +183,8 @@ def test_a_terminal_that_has_not_every_letter_is_shown_what_there_is(told: str) 
 
 
 def test_a_narrow_terminal_says_which_are_dead_and_why(tmp_path: Path) -> None:
-    """Cut short, `dead` and `delivered` were both `de…`, and a vendor's brackets were taken for markup."""
+    """States are not cut short, where `dead` and `delivered` would both be `de…`, and a vendor's brackets are not read
+    as markup."""
     reason = "the field [/payload/severity] is not one of those that are known"
     with chaos(say(400, {"error": {"message": reason}})) as vendor:
         config = Path(_file(tmp_path, 'defaults = { resource = "mon_9" }\n'))
@@ -233,7 +235,7 @@ def test_a_file_that_is_no_store_is_said_to_be_none(tmp_path: Path) -> None:
 
 
 def test_whoever_has_no_home_is_told_to_say_where_the_store_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As under a user that has no name, in a container."""
+    """A user without a name and home directory, as in a container, is told to configure the store's place."""
 
     def nowhere() -> Path:
         raise RuntimeError("Could not determine home directory.")
@@ -247,7 +249,8 @@ def test_whoever_has_no_home_is_told_to_say_where_the_store_is(tmp_path: Path, m
 
 
 def test_a_store_whose_address_is_not_here_is_not_taken_for_another(tmp_path: Path) -> None:
-    """PostgreSQL's own variables would lead to some store, and its schema would be made there."""
+    """An unset store URL is refused: PostgreSQL's own variables would lead to some other database, and the schema would
+    be created there."""
     other = shared().database()
     config = Path(_file(tmp_path))
     config.write_text(config.read_text().replace(f"sqlite://{tmp_path}/gateway.db", "env:NOT_SET_HERE"))

@@ -1,5 +1,4 @@
-"""Problem codes: one table, a heading in the runbook for each and none besides, and the same word wherever one is
-shown."""
+"""Problem codes: one table, one heading in the runbook for each, and the same word wherever a code is shown."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ PAGE = say(200, b"<html>sign in", {"content-type": "text/html"})
 
 
 def runbook() -> dict[str, str]:
-    """The headings of the README's runbook that are in code letters, each with what is below it."""
+    """The README's runbook: each heading in code letters, with the text below it."""
     text = (ROOT / "README.md").read_text("utf8").partition("\n## Runbook\n")[2].partition("\n## ")[0]
     parts = re.split(r"^#{3,4} (.+)$", text, flags=re.MULTILINE)[1:]
     return {
@@ -49,7 +48,7 @@ def test_every_heading_says_what_to_do() -> None:
 
 
 def test_a_code_is_written_down_nowhere_but_in_the_table() -> None:
-    """What is spelled twice is changed once."""
+    """A code that is spelled out in two places could be changed in one only."""
     words = {code for code in Code if "-" in code} | {"rules_refused"}
     spelled = [
         (path.name, word)

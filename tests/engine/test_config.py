@@ -1,4 +1,5 @@
-"""The configuration: every problem at once, each with its path and a suggestion; what is left out gets its default."""
+"""The configuration: all problems are reported at once, each with its path and a suggestion; what is left out gets its
+default."""
 
 from __future__ import annotations
 
@@ -21,14 +22,14 @@ key = "upstream-key"
 
 
 def problems(text: str) -> list[str]:
-    """What is wrong with a configuration; there must be something."""
+    """The problems of a configuration, of which there must be some."""
     with pytest.raises(ConfigurationError) as caught:
         parse(text)
     return caught.value.problems
 
 
 def having(text: str, *words: str) -> str:
-    """The one problem that has all these words."""
+    """The one problem that contains all these words."""
     found = problems(text)
     fitting = [problem for problem in found if all(word in problem for word in words)]
     assert len(fitting) == 1, f"{words} fit {len(fitting)} of {found}"
@@ -36,7 +37,7 @@ def having(text: str, *words: str) -> str:
 
 
 def swapped(old: str, new: str, text: str = MINIMAL) -> str:
-    """The configuration with one thing changed."""
+    """The configuration with one part replaced."""
     assert old in text
     return text.replace(old, new, 1)
 
@@ -116,7 +117,7 @@ def test_scope_is_the_dialect_and_the_caller_unless_shared() -> None:
 
 
 def test_a_scope_is_not_called_as_a_caller_s_own_is() -> None:
-    """Whoever shares alerts says so: with `scope` on both sides."""
+    """A `scope` that equals another caller's own scope is refused: sharing alerts takes `scope` on both sides."""
     other = '[inbound.pagerduty]\nkeys = { ci = "x" }\nscope = "ilert/ci"\n'
     assert "'ci'" in having(MINIMAL + other, "inbound.pagerduty.scope")
     parse(MINIMAL + other.replace("ilert/ci", "team/ci"))
@@ -124,7 +125,7 @@ def test_a_scope_is_not_called_as_a_caller_s_own_is() -> None:
 
 
 def test_a_sender_with_a_slash_names_a_caller() -> None:
-    """A route that is from nobody takes nothing, without a word."""
+    """A `from` with a slash and no caller is refused: such a route would match nothing, silently."""
     assert "'ilert'" in having(MINIMAL + '[[routes]]\nfrom = ["ilert/"]\nto = ["oncall"]\n', "routes[1].from")
 
 
@@ -248,8 +249,8 @@ def test_a_bad_value_of_an_upstream_is_named_by_its_path(line: str, path: str) -
     ],
 )
 def test_a_dialect_s_own_settings_are_checked_like_all_others(text: str, says: str) -> None:
-    """An empty list of secrets let in whatever was unsigned, and an address that is none was found out by alerts that
-    never arrived."""
+    """An empty list of secrets would accept unsigned requests, and a malformed address would show only in alerts that
+    never arrive."""
     assert any(problem.startswith(says) for problem in problems(MINIMAL + text + "\n"))
 
 
@@ -416,8 +417,8 @@ def test_a_name_that_only_looks_like_loopback_is_not(address: str) -> None:
     ],
 )
 def test_keys_that_are_taken_out_to_the_last_let_nobody_in(keys: str, says: str) -> None:
-    """Whose last key was taken out called on with any, or with none: on loopback, where a proxy may be in front, an
-    inbound without keys lets in everybody."""
+    """Empty keys are refused rather than read as an inbound without keys, which lets in everybody on loopback, where a
+    proxy may be in front."""
     assert says in problems(swapped('{ ci = "caller-key" }', keys))
 
 
@@ -431,7 +432,7 @@ def test_keys_that_are_taken_out_to_the_last_let_nobody_in(keys: str, says: str)
     ],
 )
 def test_an_address_to_listen_on_that_is_none_is_told_with_one(written: str, meant: str) -> None:
-    """`*:8080` and `::1` were good, and nothing could listen there."""
+    """`*:8080` and `::1` are refused with a suggestion, as the gateway could not listen there."""
     assert having(f'listen = "{written}"\n' + MINIMAL, "listen: ", meant)
 
 
@@ -443,18 +444,18 @@ def test_anonymous_said_out_loud_and_keys_are_enough_anywhere() -> None:
 
 
 def test_the_name_of_everybody_else_is_taken() -> None:
-    """interface.md: everybody else of that inbound is one caller, `anonymous`."""
+    """interface.md: callers without a key are one caller named `anonymous`, so that name is reserved."""
     assert having(swapped("{ ci =", "{ anonymous ="), "inbound.ilert.keys.anonymous")
 
 
 def test_one_credential_of_two_callers_is_an_error() -> None:
-    """A credential names its caller; one that two callers have names neither."""
+    """A credential identifies its caller, so two callers cannot have the same."""
     text = swapped('keys = { ci = "caller-key" }', 'keys = { ci = "same-key", cd = "same-key" }')
     assert any(problem.startswith("inbound.ilert.keys") for problem in problems(text))
 
 
 def test_throwing_away_is_explicit() -> None:
-    """interface.md: throwing away is explicit (`to = []`, `because = "…"`)."""
+    """interface.md: alerts are thrown away only explicitly (`to = []`, `because = "…"`)."""
     assert having(MINIMAL + "[[routes]]\nto = []\n", "routes[1].to", "because")
     [route] = parse(MINIMAL + '[[routes]]\nto = []\nbecause = "a rehearsal"\n').routes
     assert (route.to, route.because) == ((), "a rehearsal")
@@ -472,7 +473,8 @@ def test_a_route_from_somebody_who_cannot_call() -> None:
 
 
 def test_a_route_from_a_caller_that_is_not_listed() -> None:
-    """interface.md: every problem of the file; `ilert/nobody` can never match, as nobody has that name."""
+    """interface.md: every problem of the file is reported; `ilert/nobody` can never match, as no caller has that
+    name."""
     text = MINIMAL + '[[routes]]\nfrom = ["ilert/nobody"]\nto = ["oncall"]\n'
     assert having(text, "routes[1].from", "nobody")
 
@@ -499,7 +501,7 @@ def test_dotted_and_nested_defaults_are_the_same() -> None:
     [("caller = cii", "did you mean 'ci'?"), ("dialect = ilrt", "'ilrt' is no [inbound.…]; did you mean 'ilert'?")],
 )
 def test_a_condition_on_a_sender_that_nobody_is(condition: str, says: str) -> None:
-    """It would match nothing, and nobody would hear of it."""
+    """A condition on an unknown caller or dialect is refused: it would match nothing, silently."""
     assert having(MINIMAL + f'[[routes]]\nwhen = ["{condition}"]\nto = ["oncall"]\n', "routes[1].when", says)
 
 
@@ -515,7 +517,7 @@ def test_one_route_in_single_brackets_is_told_how_it_is_written() -> None:
 
 
 def test_an_inbound_with_a_mistake_is_there_all_the_same() -> None:
-    """Who wrote it is told of the mistake alone, and not that there is no such table."""
+    """Only the mistake itself is reported, and not also that references to the table have no target."""
     own = '[dialects.acme.fields]\nsumary = "title"\n[inbound.acme]\n'
     own += '[[tests]]\nfrom = "acme/ops"\nsend = {}\nexpect = {}\n'
     with pytest.raises(ConfigurationError) as raised:

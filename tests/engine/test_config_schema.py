@@ -1,4 +1,4 @@
-"""The configuration's reference and its schema for editors: not stale, complete, and true of real files."""
+"""The configuration's reference and its JSON schema for editors: up to date, complete, and valid for real files."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ to = ["oncall"]
 
 
 def complaints(text: str) -> list[str]:
-    """What an editor would underline."""
+    """The errors that an editor would underline."""
     validator = jsonschema.Draft202012Validator(schema(dialects()))
     return [error.message for error in validator.iter_errors(tomllib.loads(text))]
 

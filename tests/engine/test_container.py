@@ -1,5 +1,5 @@
-"""`durable = "container"`: the store goes with its pod, so success is told once an upstream has what was said. Slow,
-dead, refusing and healing upstreams, and callers that repeat what they were not told the end of."""
+"""`durable = "container"`: the store is lost with its pod, so a caller is told success only once an upstream has the
+command. Slow, dead, refusing and recovering upstreams, and callers that repeat what was not confirmed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _is_not_yet(sent: Sent) -> bool:
 
 
 def _until_taken(h: House, body: dict[str, str], seconds: float = 5.0) -> Sent:
-    """Repeats an event until it is answered with success, as a client does that heeds Retry-After."""
+    """Repeats an event until it is answered with success, as a client does that follows Retry-After."""
     sent: list[Sent] = []
 
     def again() -> bool:
@@ -42,7 +42,7 @@ def _until_taken(h: House, body: dict[str, str], seconds: float = 5.0) -> Sent:
 
 
 def test_success_means_that_an_upstream_has_it(tmp_path: Path) -> None:
-    """Whatever `reply` is: ilert's callers are answered at once elsewhere."""
+    """Success waits for an upstream whatever `reply` is: without this setting ilert's callers are answered at once."""
     with (
         chaos(slow(0.2, OK)) as upstream,
         before(tmp_path, table("oncall", upstream.url, "ilert"), top=CONTAINER) as h,
@@ -79,7 +79,7 @@ def test_until_then_the_caller_hears_503_in_its_own_words(tmp_path: Path, path: 
 
 
 def test_a_repeat_is_refused_until_an_upstream_has_it_and_is_sent_once(tmp_path: Path) -> None:
-    """An identical repeat is only counted: it must not pass for success while the first one waits."""
+    """An identical repeat is only counted, but is no success while the first still waits."""
     with chaos(CLOSE) as upstream, before(tmp_path, table("oncall", upstream.url, "ilert"), top=CONTAINER) as h:
         body = ilert_event("ALERT", "disk", summary="Disk full")
         assert all(_is_not_yet(h.call("POST", "/ilert/api/events", body, key=None)) for _ in range(3))
@@ -112,7 +112,7 @@ def test_what_every_upstream_refuses_is_taken_back(tmp_path: Path) -> None:
 
 
 def test_a_refusal_beside_an_upstream_that_is_held_takes_nothing_back(tmp_path: Path) -> None:
-    """Held is never a verdict on an alert: it goes on waiting there."""
+    """Holding an upstream is never a verdict on an alert: the delivery goes on waiting there."""
     with chaos(say(401)) as held, chaos(NO) as bad:
         tables = table("held", held.url, "ilert"), table("bad", bad.url, "ilert")
         routes = '[[routes]]\nto = ["held", "bad"]\n'
@@ -169,7 +169,8 @@ def test_a_repeat_under_an_idempotency_key_is_success_once_the_first_has_landed(
 def test_what_was_refused_since_is_no_success_to_who_asks_again(
     caller: str, headers: dict[str, str], vendor: str, tmp_path: Path
 ) -> None:
-    """He was told that no upstream has it yet. By now none will, and he hears why; corrected there, it is sent."""
+    """A repeat of a command that every upstream has refused since its 503 is answered with the refusal; once the fault
+    is corrected there, the repeat is sent."""
     path, body = REPEATED[caller]
     with chaos(HANG) as upstream, before(tmp_path, table("there", upstream.url, vendor), top=CONTAINER) as h:
         assert _is_not_yet(h.call("POST", path, body, headers=headers))
@@ -184,7 +185,8 @@ def test_what_was_refused_since_is_no_success_to_who_asks_again(
 
 
 def test_an_end_under_a_key_is_success_once_it_has_landed(tmp_path: Path) -> None:
-    """In a batch, of an alert that nobody here knows: told by its key, and asked for again under the request's."""
+    """In a repeated batch, the end of an unknown alert, sent by its key, is found again by the batch's idempotency key,
+    and is no success while it waits."""
     ended = {
         "specversion": "1.0",
         "id": "1",
@@ -207,14 +209,14 @@ def test_an_end_under_a_key_is_success_once_it_has_landed(tmp_path: Path) -> Non
 
 
 def test_without_a_key_a_repeat_is_another_alert(tmp_path: Path) -> None:
-    """As it is at the vendor: the README says so."""
+    """It is so at the vendor too; the README says so."""
     with chaos(HANG) as upstream, before(tmp_path, table("oncall", upstream.url, "ilert"), top=CONTAINER) as h:
         assert _is_not_yet(down(h)) and _is_not_yet(down(h))
         assert count(h, "alerts") == 2
 
 
 def test_a_repeated_end_is_no_success_while_the_first_one_waits(tmp_path: Path) -> None:
-    """The alert has ended here, so the repeat finds none; at the upstream it is open still."""
+    """The alert has ended here, so the repeat finds none, but at the upstream it is still open."""
     vendor = Uptinio()
     with chaos(vendor) as upstream, before(tmp_path, table("uptime", upstream.url, "uptinio"), top=CONTAINER) as h:
         assert page(h).status == 202
@@ -227,7 +229,7 @@ def test_a_repeated_end_is_no_success_while_the_first_one_waits(tmp_path: Path) 
 
 
 def test_a_repeated_end_is_a_success_though_the_upstream_is_slower_than_the_caller_waits(tmp_path: Path) -> None:
-    """Each repeat is told there too, by its key: that one takes as long is no reason to ask the caller again."""
+    """A repeated end is sent too, by its key, but it need not be confirmed again once the first has been."""
     with chaos(OK) as upstream, before(tmp_path, table("oncall", upstream.url, "ilert"), top=CONTAINER) as h:
         assert page(h).status == 202
         upstream.always(slow(0.8, OK))
@@ -248,8 +250,8 @@ def test_an_update_that_waits_behind_another_is_no_success_before_it_is_told(tmp
 
 
 def test_whoever_heard_of_success_is_known_to_the_upstream(tmp_path: Path) -> None:
-    """The promise as a whole, under a crowd and an upstream that fails now and then: were the pod gone now, nothing
-    that was acknowledged would be."""
+    """The whole promise, under concurrent callers and an upstream that fails now and then: whatever was acknowledged is
+    at the upstream, so losing the pod at any moment would lose none of it."""
     taken: set[str] = set()
     turns: Iterator[int] = itertools.count()
 

@@ -1,4 +1,5 @@
-"""What cannot be worked off in time is refused, a burst that can is not: on a virtual clock."""
+"""Admission: requests that cannot be served in time are refused, a burst that can be served is not. On a virtual
+clock."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from gateway.crowding import LET_IN, LONGEST, MOST, Crowd
 
 
 def serve(crowd: Crowd, arrivals: list[float], each: float) -> tuple[int, list[float]]:
-    """One after the other, `each` taking so many seconds: how many were refused, and the waits of the others."""
+    """Serves the arrivals one after the other, `each` taking this many seconds; returns how many were refused, and the
+    waits of the others."""
     free, refused, waits = 0.0, 0, list[float]()
     leaving: list[tuple[float, int, float]] = []
     for now in arrivals:
@@ -43,7 +45,7 @@ def test_a_steady_load_that_can_be_borne_is_let_in() -> None:
 
 @pytest.mark.parametrize("each", [0.0007, 0.002])
 def test_of_five_times_what_can_be_borne_nobody_who_is_let_in_waits_for_long(each: float) -> None:
-    """The first burst is let in like any other; from then on it is known how slow the machine is."""
+    """The first burst is let in like any other; after it the speed of the machine is known."""
     refused, waits = serve(Crowd(), steadily(each / 5, 25_000), each)
     assert refused > 15_000
     assert max(waits) <= MOST * each + 0.01

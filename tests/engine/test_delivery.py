@@ -1,5 +1,5 @@
-"""The way out against an upstream that misbehaves: what is tried again, what is given up, what is held, and that
-nothing an upstream does takes longer, reads more, or goes elsewhere than it may."""
+"""Delivery to an upstream that misbehaves: what is retried, given up or held, and that no upstream can make an attempt
+take longer, read more, or go elsewhere than allowed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ TIMEOUT = 0.3
 
 
 def table(name: str, url: str, dialect: str = "ilert", more: str = "", retry: str = "") -> str:
-    """`[upstreams.…]` that is quick to try again."""
+    """`[upstreams.…]` with short pauses between retries."""
     retry = retry or 'retry = { first = "10ms", most = "30ms" }'
     secret = "" if "key" in more else 'key = "upstream-key"'
     return (
@@ -88,7 +88,7 @@ def attempts(h: House, delivery: DeliveryRow) -> list[AttemptRow]:
 
 
 def ended(h: House, state: str, count: int = 1, seconds: float = 8.0) -> list[DeliveryRow]:
-    """Waits until so many deliveries are in a state."""
+    """Waits until this many deliveries are in a state."""
     return list(
         h.wait_for(
             lambda: (found := [one for one in deliveries(h) if one.state == state]) and len(found) >= count and found,
@@ -98,7 +98,7 @@ def ended(h: House, state: str, count: int = 1, seconds: float = 8.0) -> list[De
 
 
 def ready(h: House) -> Any:
-    """What `/-/ready` says; upstreams never count."""
+    """The answer of `/-/ready`, which never depends on upstreams."""
     answer = h.client.get(h.url + "/-/ready")
     assert answer.status_code == 200
     return answer.json()
@@ -207,8 +207,8 @@ def test_a_refusal_is_a_dead_letter_with_the_vendor_s_reason(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("dialect", ["ilert", "uptinio", "ibm_monitoring", "livesession"])
 def test_what_was_given_up_is_told_by_a_repeat(dialect: str, tmp_path: Path) -> None:
-    """canonical.md: an update at what is dead is sent as a create. A sender that says again what is so still is all
-    that would ever bring it there, also where alerts are found by their ids and a repeat has nothing to change."""
+    """canonical.md: an update at what is dead is sent as a create. Only a repeat can bring a dead alert to the
+    upstream, also where alerts are found by id and a repeat changes nothing."""
     with (
         chaos(say(400)) as upstream,
         before(tmp_path, table("oncall", upstream.url, dialect) + DEFAULTS.format(name="oncall")) as h,
@@ -292,8 +292,8 @@ def test_a_refusal_that_comes_late_does_not_hold_a_key_that_was_changed_meanwhil
 def test_a_file_that_stays_empty_holds_and_nothing_goes_out_without_what_was_in_it(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the credential is a field of the body, a vendor has no 401 for nothing: what was sent so was a dead
-    letter."""
+    """An empty secret file holds the upstream. Where the credential is a field of the body, a vendor answers no 401 for
+    an empty one, and the alert would be a dead letter."""
     monkeypatch.setattr(secrets, "BEING_WRITTEN", 0.0)
     (tmp_path / what).write_text("old")
     given = {"key": '"right"', "header": '"right"', what: f'"file:{tmp_path / what}"'}
@@ -393,7 +393,7 @@ def anyio_backend() -> str:
 
 
 def test_one_upstream_that_hangs_does_not_slow_another(tmp_path: Path) -> None:
-    """architecture.md, Invariants: one upstream's trouble is never another's."""
+    """architecture.md, Invariants: trouble at one upstream does not affect another."""
     routes = '[[routes]]\nto = ["stuck", "oncall"]\n'
     slow = table("stuck", "{}").replace(f'"{TIMEOUT}s"', '"3s"')
     with (
@@ -419,7 +419,7 @@ def uptinio(url: str) -> str:
 
 
 def test_an_id_that_was_never_issued_is_never_asked_for(tmp_path: Path) -> None:
-    """canonical.md: nothing that means something is invented; a create whose answer could not be read left no id."""
+    """canonical.md: ids are never made up; a create whose answer could not be read left none."""
 
     def answer(got: Got) -> Behaviour:
         listed = {"data": [], "meta": {"page": 1, "per_page": 100, "total": 0}}
@@ -462,7 +462,7 @@ NO_TOKEN = say(200, {"access_token": None, "expires_in": 3600})
 
 
 class Identity:
-    """A little identity service and the service that trusts it. Exchange and words as IBM documents them:
+    """An identity service and the API that trusts it. Exchange and words as IBM documents them:
     https://cloud.ibm.com/docs/account?topic=account-iamtoken_from_apikey."""
 
     def __init__(self) -> None:
@@ -479,7 +479,7 @@ class Identity:
         return say(200, {"access_token": self.accepted, "expires_in": 3600, "token_type": "Bearer"})
 
     def serve(self, got: Got) -> Behaviour:
-        """`POST /api/alerts`, for those who bring the token of the day."""
+        """`POST /api/alerts`, accepted with the current token only."""
         if got.headers.get("authorization") != f"Bearer {self.accepted}":
             return say(401, {"errors": [{"reason": "Unauthorized access", "message": "token expired"}]})
         if got.method == "GET":
@@ -497,7 +497,7 @@ def ibm(service: Chaos, identity: Chaos) -> str:
 
 
 def test_a_key_is_exchanged_for_a_token_that_is_kept_and_renewed(tmp_path: Path) -> None:
-    """The request: grant_type urn:ibm:params:oauth:grant-type:apikey and apikey, as a form."""
+    """The exchange is a form with grant_type urn:ibm:params:oauth:grant-type:apikey and apikey."""
     house_of = Identity()
     with (
         chaos(house_of.exchange) as identity,
@@ -526,7 +526,7 @@ def test_a_key_is_exchanged_for_a_token_that_is_kept_and_renewed(tmp_path: Path)
 
 
 def test_what_is_passed_on_goes_with_a_token_that_is_good(tmp_path: Path) -> None:
-    """A caller who asks for the vendor's own lists must not have to wait for the next delivery to renew the token."""
+    """A relayed call renews an expired token itself and need not wait for the next delivery to do so."""
     house_of, callers = Identity(), inbound_tables(["ibm_monitoring"])
     with (
         chaos(house_of.exchange) as identity,

@@ -1,7 +1,6 @@
-"""The files in `deploy/`: what they say of the gateway is so. Arguments are its own, embedded configurations are good,
-ports, probes, secrets and volumes belong together, and there is time to drain. What is not ours to run here (a
-cluster, an init system) is checked by its own program where that is there.
-"""
+"""The files in `deploy/` are consistent with the gateway: its own arguments, valid embedded configurations, matching
+ports, probes, secrets and volumes, and time to drain. What cannot be run here (a cluster, an init system) is checked by
+its own tool where that is installed."""
 
 from __future__ import annotations
 
@@ -42,7 +41,7 @@ UNIT_CONFIG = DEPLOY / "systemd" / "gateway.toml"
 GATEWAY = "alert-gateway"
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 NEEDED = LINGER + SETTLE + DRAIN_SECONDS
-"""Seconds between SIGTERM and the end."""
+"""Seconds that the gateway needs between SIGTERM and its exit."""
 IN_THE_CLEAR = "is served without TLS"
 
 
@@ -71,7 +70,7 @@ def _container(manifest: str) -> Any:
 
 
 def _text(manifest: str) -> str:
-    """The configuration that the container is given, found as the container would: by its argument."""
+    """The configuration that the container is given, found by the container's argument."""
     arguments = _container(manifest)["args"]
     path = PurePosixPath(arguments[arguments.index("--config") + 1])
     [config_map] = _of_kind(manifest, "ConfigMap")
@@ -80,7 +79,7 @@ def _text(manifest: str) -> str:
 
 
 def _volume_at(manifest: str, directory: PurePosixPath) -> Any:
-    """The volume that is mounted nearest above a directory."""
+    """The volume mounted at the nearest parent of a directory."""
     mounts = {PurePosixPath(one["mountPath"]): one["name"] for one in _container(manifest)["volumeMounts"]}
     nearest = next((path for path in (directory, *directory.parents) if path in mounts), None)
     assert nearest, f"nothing is mounted at {directory}"
@@ -92,7 +91,7 @@ def _config(text: str) -> Config:
 
 
 def _files(text: str) -> Iterator[str]:
-    """Every file that a configuration refers to: secrets and certificates."""
+    """All files that a configuration refers to: secrets and certificates."""
     table = tomllib.loads(text)
     yield from re.findall(r'"file:([^"]+)"', text)
     yield from table.get("tls", {}).values()
@@ -110,7 +109,7 @@ def _is_understood(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize("manifest", MANIFESTS)
 def test_the_embedded_configuration_is_good(manifest: str, tmp_path: Path) -> None:
-    """With no warning but one: a sidecar's operators come by port-forward, so it has no certificate."""
+    """It has one warning only: operators reach a sidecar by port-forward, so it has no certificate."""
     (tmp_path / "gateway.toml").write_text(_text(manifest), "utf8")
     _is_good(tmp_path / "gateway.toml", warned_of=IN_THE_CLEAR if "initContainers" in _pod(manifest) else "")
 
@@ -125,7 +124,7 @@ def _is_good(path: Path, warned_of: str = "") -> None:
 
 @pytest.mark.parametrize("manifest", MANIFESTS)
 def test_ports_are_those_of_the_configuration(manifest: str) -> None:
-    """What the pod shows is what can be reached from elsewhere, and nothing else is."""
+    """The pod declares exactly the ports that listen beyond loopback."""
     config = _config(_text(manifest))
     shown = {one["name"]: one["containerPort"] for one in _container(manifest)["ports"]}
     assert config.admin
@@ -165,7 +164,8 @@ def test_no_mount_is_without_its_volume_and_no_volume_without_use(manifest: str)
 
 @pytest.mark.parametrize("manifest", MANIFESTS)
 def test_it_writes_only_where_it_may(manifest: str) -> None:
-    """The root file system is read-only: the store and what SQLite puts aside lie in an emptyDir that is the user's."""
+    """The root file system is read-only: the store and SQLite's temporary files are in an emptyDir that the container's
+    user owns."""
     container, pod, config = _container(manifest), _pod(manifest), _config(_text(manifest))
     context = {**pod["securityContext"], **container["securityContext"]}
     assert context["readOnlyRootFilesystem"] and context["runAsNonRoot"] and not context["allowPrivilegeEscalation"]
@@ -178,7 +178,7 @@ def test_it_writes_only_where_it_may(manifest: str) -> None:
 
 
 def _is_elsewhere(manifest: str) -> bool:
-    """Whether the store is named by a secret, so that it is no file in the pod."""
+    """Whether the store's URL is in a secret, so that the store is no file in the pod."""
     return str(tomllib.loads(_text(manifest))["store"]).startswith("file:")
 
 
@@ -200,7 +200,7 @@ def test_there_is_time_to_drain(manifest: str) -> None:
 
 
 def test_there_is_time_to_bring_the_store_up_to_date() -> None:
-    """A probe that gives up earlier has the change of the schema begun anew, for ever."""
+    """A startup probe that gives up earlier would restart the migration again and again."""
     probe = _container("central")["startupProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] >= MIGRATION
 
@@ -232,7 +232,8 @@ def test_services_and_policies_name_ports_that_there_are() -> None:
 
 
 def test_the_sidecar_is_a_native_one_within_64_mib() -> None:
-    """Answering only for what an upstream has: an emptyDir goes with its pod. Its own trouble is not the pod's."""
+    """It answers success only for what an upstream has, as its emptyDir is lost with the pod, and its own trouble does
+    not fail the pod."""
     container = _container("sidecar")
     assert container in _pod("sidecar")["initContainers"] and container["restartPolicy"] == "Always"
     assert container["resources"]["limits"]["memory"] == container["resources"]["requests"]["memory"] == "64Mi"
@@ -242,8 +243,8 @@ def test_the_sidecar_is_a_native_one_within_64_mib() -> None:
 
 
 def test_what_waits_fits_into_the_sidecars_volume() -> None:
-    """A pod whose emptyDir outgrows its limit is evicted, with the application and with all that waits. A command is in
-    the store twice, as itself and in its alert; all else of an alert takes less than 4 KiB."""
+    """A pod whose emptyDir outgrows its limit is evicted, with the application and all waiting alerts. The store has
+    each command twice, as itself and in its alert; the rest of an alert takes less than 4 KiB."""
     config = _config(_text("sidecar"))
     room = _bytes(_volume_at("sidecar", PurePosixPath(config.store).parent)["emptyDir"]["sizeLimit"])
     most = 2 * config.max_waiting.bytes + 4096 * config.max_waiting.deliveries + BALLAST
@@ -269,7 +270,7 @@ def test_the_central_gateway_survives_the_loss_of_one() -> None:
 
 
 def test_operators_reach_pods_that_are_not_ready() -> None:
-    """A store that is away makes all of them so, and it is then that somebody looks."""
+    """No pod is ready while the store is away, which is when operators look."""
     services = _of_kind("central", "Service")
     [operators] = [one for one in services if [port["targetPort"] for port in one["spec"]["ports"]] == ["admin"]]
     assert operators["spec"]["publishNotReadyAddresses"] is True
@@ -281,7 +282,7 @@ def test_operators_reach_pods_that_are_not_ready() -> None:
 
 
 def _settings() -> dict[str, list[str]]:
-    """The unit's settings; one may be there several times."""
+    """The unit's settings; a setting may occur several times."""
     found: dict[str, list[str]] = {}
     for line in UNIT.read_text("utf8").splitlines():
         name, equals, value = line.partition("=")
@@ -311,7 +312,8 @@ def test_the_units_configuration_is_good_and_its_credentials_are_loaded() -> Non
 
 
 def test_the_unit_is_started_again_for_as_long_as_it_takes() -> None:
-    """As after a night in which its database was away: systemd gives up after five starts in ten seconds otherwise."""
+    """Without this setting systemd gives up after five starts in ten seconds, as when the database is away for a
+    night."""
     assert _settings()["Restart"] == ["always"] and _settings()["StartLimitIntervalSec"] == ["0"]
 
 
@@ -322,7 +324,7 @@ def test_the_unit_leaves_time_to_drain() -> None:
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not here")
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
-    """Verified with a program in the place of the one that is not installed here."""
+    """Verified with another program in place of the gateway's, which is not installed here."""
     text = UNIT.read_text("utf8").replace("/opt/alert-gateway/bin/alert-gateway", sys.executable)
     (tmp_path / UNIT.name).write_text(text, "utf8")
     verified = subprocess.run(
@@ -335,7 +337,7 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
 
 
 def _here(text: str, directory: Path) -> str:
-    """The configuration with its files in a directory of the test's, and the operators on a port that is free."""
+    """The configuration with its files in the test's directory, and a free port for operators."""
     for path in _files(text):
         (directory / PurePosixPath(path).name).write_text("s3cr3t-0123456789abcdef", "utf8")
         text = text.replace(path, str(directory / PurePosixPath(path).name))

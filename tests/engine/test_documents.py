@@ -1,4 +1,4 @@
-"""The pages: what is generated is not stale, and what a reader would copy works."""
+"""The documentation pages: generated parts are up to date, and what a reader would copy works."""
 
 import re
 import tomllib
@@ -37,13 +37,13 @@ def test_a_configuration_of_the_readme_is_good(text: str) -> None:
 
 
 def _sections(text: str, level: str) -> dict[str, str]:
-    """What stands below each heading of a level, by its title, in order."""
+    """The text below each heading of a level, by title, in order."""
     parts = re.split(rf"^{level} (.+)$", text, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def test_the_changelog_comes_last_and_names_the_present_release() -> None:
-    """issue 6.9: a heading per release, the newest first, and what changed in what a page says."""
+    """issue 6.9: the changelog has a heading per release, newest first, with what changed for users."""
     chapters = _sections(README, "##")
     assert list(chapters)[-2:] == ["Changelog", "Licence"]
     releases = _sections(chapters["Changelog"], "###")

@@ -1,4 +1,4 @@
-"""What the report says of a create whose answer was lost: whether it was found there, or sent again."""
+"""What the report says about a create whose answer was lost: whether it was found at the upstream, or sent again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AGAIN = "the answer was lost; it was sent again with the same key"
 
 
 def doubts(h: House) -> list[str]:
-    """What the stored report of the one delivery says about it."""
+    """What the stored report of the one delivery says about the lost answer."""
     [row] = settled(h)
     return [entry["why"] for entry in row.report if entry["why"].startswith("the answer was lost")]
 
@@ -61,7 +61,7 @@ def test_where_nothing_can_be_read_the_same_key_goes_out_again(tmp_path: Path) -
 
 
 def test_of_what_was_never_in_doubt_nothing_is_said(tmp_path: Path) -> None:
-    """Neither of a create that was taken at once, nor of one that was put off."""
+    """The report has no such line for a create that was accepted at once, nor for one that was put off."""
     with chaos(OK) as upstream, before(tmp_path, table("there", upstream.url, "ilert", "")) as h:
         upstream.plan(say(429))
         page(h)
@@ -70,7 +70,7 @@ def test_of_what_was_never_in_doubt_nothing_is_said(tmp_path: Path) -> None:
 
 
 def test_it_is_said_once(tmp_path: Path) -> None:
-    """Doubts about a create are none about what comes after it."""
+    """The report of a later delivery does not repeat the doubt about the create."""
     with chaos(OK) as upstream, before(tmp_path, table("there", upstream.url, "ilert", "")) as h:
         upstream.plan(RESET_AFTER, RESET_BEFORE, RESET_AFTER)
         page(h)
@@ -81,7 +81,7 @@ def test_it_is_said_once(tmp_path: Path) -> None:
 
 
 class Unread(Uptinio):
-    """Answers its next questions for the list otherwise."""
+    """An Uptinio whose next lists are answered with `reads`."""
 
     def __init__(self, *reads: Behaviour) -> None:
         super().__init__()
@@ -100,7 +100,8 @@ NO_LIST = Behaviour("a list cut short", say(200, {"data": None}).act)
     ids=lambda one: one.name,
 )
 def test_where_nobody_could_look_nothing_is_made_twice(tmp_path: Path, lost: Behaviour, read: Behaviour) -> None:
-    """A list that cannot be read says nothing about what is in it, and what was made without an id stays in doubt."""
+    """A list that cannot be read proves nothing, so a create whose answer gave no id stays in doubt, and is not sent
+    again yet."""
     there = Unread(read)
     there.then = [lost]
     with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
@@ -110,7 +111,8 @@ def test_where_nobody_could_look_nothing_is_made_twice(tmp_path: Path, lost: Beh
 
 
 def test_what_nobody_can_look_for_is_sent_again_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A list that is longer than is ever read must not keep a page back; the report says that nobody could look."""
+    """A create that cannot be looked for is sent again after a while, so that the page is not kept back, and the report
+    says so."""
     monkeypatch.setattr(looking, "LONGEST_IN_DOUBT_MS", 300)
     there = Unread(*[NO_LIST] * 1000)
     there.then = [say(504)]
@@ -122,7 +124,7 @@ def test_what_nobody_can_look_for_is_sent_again_in_the_end(tmp_path: Path, monke
 
 
 def test_a_list_that_goes_on_does_not_show_that_nothing_is_there(tmp_path: Path) -> None:
-    """A hundred pages are read of it."""
+    """Of an endless list a hundred pages are read; what is not on them is not taken for absent."""
     there = Uptinio()
     numbers = itertools.count()
 

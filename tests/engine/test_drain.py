@@ -1,5 +1,5 @@
-"""The end of a process, in short: whoever is slow to send or to read does not hold it up. guarantees.md 16; the long
-form, under load, is `python -m tests.chaos.drain`."""
+"""Draining at the end of a process: callers that are slow to send or to read do not hold it up. guarantees.md 16; the
+long form, under load, is `python -m tests.chaos.drain`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ APP = Starlette(routes=[Route("/", lambda request: PlainTextResponse("yes"))])
 
 
 class Noted(EdgeProtocol):
-    """Notes its last connection."""
+    """Keeps the last connection that was made."""
 
     last: EdgeProtocol
 
@@ -51,20 +51,20 @@ class Noted(EdgeProtocol):
 
 @contextlib.contextmanager
 def connected(url: str) -> Iterator[socket.socket]:
-    """A connection of a caller's own."""
+    """A caller's connection."""
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=5) as connection:
         yield connection
 
 
 def never_reads(connection: socket.socket) -> None:
-    """Asks for more than can be sent to whoever does not read it."""
+    """Asks for more than the buffers hold, and reads none of it."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.sendall(ASKS * 30)
 
 
 def test_an_answer_that_nobody_reads_is_not_kept_for_good() -> None:
-    """A list of fifty thousand alerts stayed in memory for as long as its caller kept the connection."""
+    """A connection whose caller does not read its answer is closed, so that a long list does not stay in memory."""
 
     class Hasty(EdgeProtocol):
         unread_seconds = 0.1
@@ -95,7 +95,8 @@ def test_an_answer_that_nobody_reads_is_not_kept_for_good() -> None:
 @pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\n"])
 @pytest.mark.parametrize("end", ["shutdown", "timeout_keep_alive_handler"])
 def test_what_was_sent_at_the_last_moment_is_answered(begun: bytes, end: str) -> None:
-    """The loop is busy while it arrives, and the next thing it does is to close what is idle."""
+    """A request that arrives while the loop is busy is answered, although the loop's next step is to close idle
+    connections."""
     asked = b"GET / HTTP/1.1\r\nhost: here\r\n\r\n"
 
     def busy(writer: socket.socket) -> None:
@@ -162,7 +163,8 @@ def test_where_many_are_connected_who_falls_idle_is_not_kept_for_long() -> None:
 
 
 def test_a_connection_that_is_reset_leaves_nothing_behind() -> None:
-    """A timer that was set for it would hold all of it until it strikes."""
+    """The keep-alive timer of a reset connection is cancelled; it would keep the connection in memory until it
+    fires."""
 
     async def main() -> None:
         async with serve(APP, http=Noted, patience=3) as url:

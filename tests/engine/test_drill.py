@@ -15,7 +15,7 @@ from tests.harness import UPSTREAM_KEY, served, upstream_table
 
 
 def drilled(tmp_path: Path, url: str, *more: str, key: str = UPSTREAM_KEY) -> Result:
-    """The command, over a route to two upstreams."""
+    """Runs the command over a route to two upstreams."""
     text = '[inbound.ibm_monitoring]\nkeys = { ci = "caller-key" }\n'
     text += upstream_table("oncall", "ilert", url) + upstream_table("services", "pagerduty", url).replace(
         UPSTREAM_KEY, key
@@ -54,7 +54,7 @@ def test_a_drill_that_an_upstream_does_not_take_ends_with_1(tmp_path: Path) -> N
 
 
 def test_a_drill_as_nobody_is_refused(tmp_path: Path) -> None:
-    """What the route looks up by caller would be somebody else's, and the drill would prove nothing."""
+    """Without a caller, what the route looks up by caller would be another's, and the drill would prove nothing."""
     with served(sandbox := Sandbox(dialects(), UPSTREAM_KEY)) as url:
         done = drilled(tmp_path, url, "db", "--caller", "cii")
         assert (done.exit_code, sandbox.arrived) == (2, [])

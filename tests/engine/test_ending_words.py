@@ -1,4 +1,4 @@
-"""What a command says beside its operation: where a vendor's words for an end have no room for it, that is said."""
+"""What a command says beside its operation: where a vendor's resolve has no room for it, the report says so."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`explain`: alert, route and why, each upstream's request, and what would wake whom; no network, no secret."""
+"""`explain`: the alert, its route and why, each upstream's request, and who would be woken; no network, no secret."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def path(tmp_path: Path) -> str:
 
 
 def explained(path: str, body: Any, *more: str, origin: str = "ilert") -> Result:
-    """What the command prints for a body."""
+    """Runs the command with a body."""
     words = ["explain", "--config", path, "--from", origin, *more]
     done = CliRunner().invoke(main, words, input=json.dumps(body))
     assert "canary" not in done.output
@@ -115,7 +115,7 @@ def test_throwing_away_is_said(path: str) -> None:
 
 
 def test_what_only_a_fallback_is_told_is_not_thrown_away(path: str) -> None:
-    """Nor does `check` say so."""
+    """Neither `explain` nor `check` calls a route that has only a fallback throwing away."""
     text = Path(path).read_text()
     because = 'because = "nobody reads them"'
     Path(path).write_text(text.replace(because, f'{because}\nfallback = {{ to = ["other"], after = "1h" }}'))

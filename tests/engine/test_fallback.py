@@ -1,5 +1,5 @@
-"""A page that nobody has taken in time goes to the fallback, once, whatever kept it: real upstreams that hang, refuse
-or hold. What `fallback` in a route means is in interface.md and guarantees.md 28."""
+"""A page that nobody has taken in time goes to the fallback, once, whatever the reason: upstreams that hang, refuse or
+are held. `fallback` of a route is specified in interface.md and guarantees.md 28."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ ROUTE = f'[[routes]]\nto = ["oncall"]\nfallback = {{ to = ["sms"], after = "{int
 
 @pytest.fixture(autouse=True)
 def _quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The outbox is looked into often, as so short a wait would be over between two looks."""
+    """The dispatcher polls the outbox often, as the tests' `after` is shorter than its usual interval."""
     monkeypatch.setattr(lanes, "POLL", 0.2)
 
 
@@ -60,30 +60,30 @@ def tables(oncall: Chaos, sms: Chaos) -> tuple[str, str]:
 
 
 def words(upstream: Chaos) -> list[str]:
-    """The events that arrived there."""
+    """The event types that arrived at an upstream."""
     return [got.body["eventType"] for got in list(upstream.got)]
 
 
 def end(h: House, key: str = "disk") -> None:
-    """It is over."""
+    """Resolves the alert."""
     event = {"apiKey": KEY, "eventType": "RESOLVE", "alertKey": key}
     assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
 
 
 def of(h: House, upstream: str) -> list[tuple[str, str]]:
-    """What became of the deliveries to one upstream."""
+    """Operation and state of the deliveries to one upstream."""
     return [(row.operation, row.state) for row in outbox(h) if row.upstream == upstream]
 
 
 def stays(seconds: float, h: House, upstream: Chaos, expected: list[str]) -> None:
-    """What arrived stays as it is for a while."""
+    """Asserts that nothing more arrives for a while."""
     with pytest.raises(AssertionError, match="did not come"):
         h.wait_for(lambda: words(upstream) != expected, seconds)
 
 
 @pytest.mark.parametrize("trouble", [HANG, NO, say(401), say(503), CLOSE], ids=lambda one: one.name)
 def test_what_nobody_takes_goes_to_the_fallback_once(tmp_path: Path, trouble: Behaviour) -> None:
-    """guarantees.md 28: hang, refuse, hold, and what else may happen to a page."""
+    """guarantees.md 28: an upstream that hangs, refuses, is held, fails or closes the connection."""
     with chaos(trouble) as oncall, chaos(OK) as sms, before(tmp_path, *tables(oncall, sms), routes=ROUTE) as h:
         sent = time.monotonic()
         assert page(h).status == 202
@@ -121,7 +121,7 @@ def test_what_is_taken_in_time_is_nothing_to_the_fallback(tmp_path: Path) -> Non
 
 
 def rows_add_up(h: House) -> bool:
-    """Whether every delivery that was made is in one of the five states."""
+    """Whether every delivery is in one of the five states."""
     known = Counter(state for name in ("oncall", "sms") for _, state in of(h, name))
     return sum(known.values()) == count(h, "deliveries")
 
@@ -156,7 +156,7 @@ def test_a_later_end_closes_both_and_so_does_what_changes_in_between(tmp_path: P
 
 
 def test_the_fallback_hears_what_is_so_when_its_turn_comes(tmp_path: Path) -> None:
-    """Also where it takes the page at the second attempt only."""
+    """The fallback is sent the content of that moment, also where it takes the page at the second attempt only."""
     with chaos(HANG) as oncall, chaos(OK) as sms, before(tmp_path, *tables(oncall, sms), routes=ROUTE) as h:
         sms.plan(say(503))
         page(h)
@@ -178,7 +178,7 @@ def test_a_caller_who_waits_for_the_primary_does_not_wait_for_the_fallback(tmp_p
 
 
 def test_a_caller_who_is_refused_leaves_nothing_for_the_fallback(tmp_path: Path) -> None:
-    """interface.md, *Reply*: refused by everybody, the command is undone; the caller knows."""
+    """interface.md, *Reply*: a command that every upstream refused is undone, as the caller knows of the refusal."""
     with chaos(say(422, {"error": {"code": "x", "message": "no"}})) as there, chaos(OK) as sms:
         both = table("oncall", there.url, "uptinio"), table("sms", sms.url, "ilert", "")
         with before(tmp_path, *both, routes=ROUTE) as h:
@@ -188,7 +188,7 @@ def test_a_caller_who_is_refused_leaves_nothing_for_the_fallback(tmp_path: Path)
 
 
 def test_reopening_tells_those_who_were_told(tmp_path: Path) -> None:
-    """Uptinio's `PUT` of a status reopens an alert; the fallback that rang for it rings again."""
+    """Uptinio's `PUT` of a status reopens an alert; a fallback that was paged for it is paged again."""
     with chaos(say(503)) as there, chaos(OK) as sms:
         both = table("oncall", there.url, "uptinio"), table("sms", sms.url, "ilert", "")
         with before(tmp_path, *both, routes=ROUTE, top='reply_timeout = "100ms"') as h:
@@ -216,7 +216,7 @@ def test_reopening_starts_the_clock_anew_where_it_never_rang(tmp_path: Path) -> 
 
 
 def test_what_the_primary_refuses_to_reopen_goes_to_the_fallback(tmp_path: Path) -> None:
-    """It stands there still, closed: nobody was told that it goes on."""
+    """The alert stays closed at the primary, so the fallback is the only one to hear that it is open again."""
     there = Uptinio()
     with chaos(there) as oncall, chaos(OK) as sms:
         both = table("oncall", oncall.url, "uptinio"), table("sms", sms.url, "ilert", "")
@@ -259,7 +259,8 @@ def test_with_ids_instead_of_keys_the_end_reaches_the_fallback_too(tmp_path: Pat
 
 
 def test_what_the_fallback_made_is_found_though_an_update_came_before_anybody_looked(tmp_path: Path) -> None:
-    """It was looked for by the words of the update, and made again: nobody could end the first."""
+    """A create at the fallback whose answer was lost is looked for by its own content, not by that of a later update:
+    the alert is found and not created twice."""
     there = Uptinio()
     there.then = [CLOSE]
     with chaos(HANG) as oncall, chaos(there) as sms:
@@ -277,7 +278,8 @@ def test_what_the_fallback_made_is_found_though_an_update_came_before_anybody_lo
 
 
 def test_it_is_the_fallback_of_its_own_route_alone(tmp_path: Path) -> None:
-    """interface.md: `fallback` on a route. What another route's upstream took was told to nobody of this one."""
+    """interface.md: `fallback` belongs to one route; it is used although an upstream of another route has taken the
+    page."""
     routes = '[[routes]]\nto = ["log"]\ncontinue = true\n' + ROUTE
     with chaos(OK) as archive, chaos(HANG) as oncall, chaos(OK) as sms:
         log = table("log", archive.url, "ilert", "")
@@ -330,7 +332,8 @@ APART = [
 def test_each_of_two_routes_has_its_fallback_in_its_own_time(
     tmp_path: Path, log: Behaviour, oncall: Behaviour, comes: float, routes: list[str]
 ) -> None:
-    """An archive may be away for long, whoever is on call may not."""
+    """A fallback shared by two routes follows each route's own `after`: an archive may be away for longer than whoever
+    is on call."""
     with chaos(log) as archive, chaos(oncall) as there, chaos(OK) as sms:
         three = [table("log", archive.url, "ilert", ""), *tables(there, sms)]
         with before(tmp_path, *three, routes="".join(routes)) as h:
@@ -355,7 +358,8 @@ def test_a_fallback_of_two_routes_is_not_told_where_the_later_one_is_taken_in_ti
 
 
 def test_an_update_that_makes_it_worse_brings_the_fallback_of_that_route(tmp_path: Path) -> None:
-    """canonical.md: at an update the routes are evaluated again, and upstreams chosen now and not before are added."""
+    """canonical.md: an update evaluates the routes again, and adds upstreams that are chosen now and were not
+    before."""
     routes = WORSE.format(to='["oncall"]', fallback='fallback = { to = ["sms"], after = "600ms" }')
     with chaos(OK) as archive, chaos(HANG) as oncall, chaos(OK) as sms:
         more = [table(name, archive.url, "ilert", "") for name in ("log", "voice")]
@@ -382,7 +386,7 @@ def test_a_fallback_that_an_update_chooses_outright_is_told_at_once(tmp_path: Pa
 
 
 def test_what_came_round_in_a_circle_is_not_sent_to_the_fallback_either(tmp_path: Path) -> None:
-    """guarantees.md 25: it goes no further."""
+    """guarantees.md 25: an alert that comes back through a loop is not forwarded."""
     with chaos(OK) as oncall, chaos(OK) as sms, before(tmp_path, *tables(oncall, sms), routes=ROUTE) as h:
         page(h)
         h.wait_for(lambda: oncall.got)
@@ -426,7 +430,7 @@ def test_two_minutes_is_what_a_fallback_waits_unless_told_otherwise() -> None:
 
 
 def test_a_page_that_ends_between_its_turn_and_its_sending_is_not_sent() -> None:
-    """Whoever commits first, wins: the end, or the fallback's turn."""
+    """Of the resolve and the fallback's turn, the one that commits first wins."""
     desk = Desk(CONFIG)
     desk.accept("ci", create("disk"))
     desk.now += 121_000
@@ -440,7 +444,7 @@ def test_a_page_that_ends_between_its_turn_and_its_sending_is_not_sent() -> None
 
 
 def test_what_changes_between_its_turn_and_its_sending_is_told_too() -> None:
-    """A fallback that stands by is sent no updates: what was read before one must not be sent after it."""
+    """A waiting fallback is sent no updates, so content that was read before an update must not be sent after it."""
     desk = Desk(CONFIG)
     desk.accept("ci", create("disk"))
     desk.now += 121_000
@@ -458,7 +462,7 @@ def test_what_changes_between_its_turn_and_its_sending_is_told_too() -> None:
 
 
 def test_reopening_finds_the_fallback_though_its_route_has_another_place() -> None:
-    """Routes without a name are called by their place: one that is put before them is another's name."""
+    """Routes without a name are named by position, so a route inserted before takes over the name."""
     desk = Desk(CONFIG)
     made = desk.accept("ci", create("disk")).alert
     assert made is not None
@@ -517,14 +521,14 @@ def test_a_mistake_is_named(fallback: str, problem: str) -> None:
 
 
 def accept(h: House, key: str = "disk") -> None:
-    """Somebody has it."""
+    """Acknowledges the alert."""
     event = {"apiKey": KEY, "eventType": "ACCEPT", "alertKey": key}
     assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
 
 
 @pytest.mark.parametrize("trouble", [HANG, NO, say(503)], ids=lambda one: one.name)
 def test_what_is_acknowledged_before_its_turn_is_so_at_the_fallback(tmp_path: Path, trouble: Behaviour) -> None:
-    """Or it goes on looking for somebody."""
+    """The fallback is sent the acknowledgement after the page; otherwise it goes on looking for somebody."""
     with chaos(trouble) as oncall, chaos(OK) as sms, before(tmp_path, *tables(oncall, sms), routes=ROUTE) as h:
         page(h)
         accept(h)
@@ -566,14 +570,14 @@ def test_an_end_that_is_taken_back_leaves_the_fallback_what_was_acknowledged_too
 
 @contextlib.contextmanager
 def silenceable(directory: Path, *tables: str, routes: str) -> Iterator[House]:
-    """A gateway for a caller of Alertmanager's dialect."""
+    """A gateway for an Alertmanager caller."""
     text = "\n".join([f'[inbound.alertmanager]\nkeys = {{ ci = "{KEY}" }}', *tables, routes])
     with house(directory, config=lambda _: text) as standing:
         yield standing
 
 
 def silenced(h: House, name: str) -> str:
-    """A silence for alerts of this name."""
+    """Creates a silence for alerts of this name, and returns its id."""
     matchers = [{"name": "alertname", "value": name, "isRegex": False}]
     body = {"startsAt": seconds(-1), "endsAt": seconds(60), "createdBy": "jane", "comment": "we know"}
     sent = h.call("POST", SILENCES, {"matchers": matchers, **body})
@@ -582,7 +586,7 @@ def silenced(h: House, name: str) -> str:
 
 
 def test_what_goes_on_once_its_silence_is_over_goes_to_the_fallback_where_nobody_takes_it(tmp_path: Path) -> None:
-    """The primary took it before the silence, and is away by the time it is told anew."""
+    """The primary took the page before the silence, and is down when the alert is sent anew after it."""
     with chaos(OK) as oncall, chaos(OK) as sms, silenceable(tmp_path, *tables(oncall, sms), routes=ROUTE) as h:
         posted(h, alert("Disk"))
         h.wait_for(lambda: of(h, "sms") == [("create", "void")])
@@ -597,7 +601,8 @@ def test_what_goes_on_once_its_silence_is_over_goes_to_the_fallback_where_nobody
 
 
 def test_what_is_silenced_before_its_turn_is_acknowledged_at_the_fallback(tmp_path: Path) -> None:
-    """It is told of all the same, as the primary is, once it is there again; and anew once the silence is over."""
+    """The fallback receives the silenced alert and its acknowledgement, as a recovered primary would, and the alert
+    anew once the silence is over."""
     with chaos(say(503)) as oncall, chaos(OK) as sms, silenceable(tmp_path, *tables(oncall, sms), routes=ROUTE) as h:
         posted(h, alert("Disk"))
         silence = silenced(h, "Disk")

@@ -1,7 +1,7 @@
-"""One alert at several upstreams that do not agree: what one refuses, another takes, a third is to be told of when
-nobody has. interface.md, *Reply* and `fallback`; canonical.md, *The road of a command*. What is common to all of it:
-a caller who was told success is not undone, one who was refused leaves nothing that he cannot end, nobody is paged for
-what is over, and no page is missed."""
+"""One alert at several upstreams that do not agree: one refuses it, another takes it, a third is a fallback.
+interface.md, *Reply* and `fallback`; canonical.md, *The road of a command*. In every case a command whose caller was
+told success is not undone, a refused one leaves nothing that its caller cannot end, nobody is paged for what is over,
+and no page is missed."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ DELIVERED = 'reply = "delivered"'
 
 @pytest.fixture(autouse=True)
 def _quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The outbox is looked into often, as so short a wait would be over between two looks."""
+    """The dispatcher polls the outbox often, as the tests' `after` is shorter than its usual interval."""
     monkeypatch.setattr(lanes, "POLL", 0.2)
 
 
 @contextlib.contextmanager
 def meanwhile(ask: Callable[[], Sent], gate: threading.Event) -> Iterator[list[Sent]]:
-    """Somebody asks, and waits for his answer while others ask; it is there at the end, when the gate is open."""
+    """Sends a request that waits for its answer during the block; then opens the gate, and the answer is in the
+    list."""
     answers: list[Sent] = []
     asking = threading.Thread(target=lambda: answers.append(ask()))
     asking.start()
@@ -43,17 +44,17 @@ def meanwhile(ask: Callable[[], Sent], gate: threading.Event) -> Iterator[list[S
 
 
 def refusing(word: str, gate: threading.Event) -> Callable[[Got], Behaviour]:
-    """Refuses one kind of event, as soon as the gate opens, and takes the others."""
+    """Takes all events but one kind, which it refuses once the gate opens."""
     return lambda got: gated(gate, NO) if got.body["eventType"] == word else OK
 
 
 def put(h: House, made: dict[str, Any], **change: Any) -> Sent:
-    """Uptinio's change of an alert."""
+    """Changes an alert by Uptinio's `PUT`."""
     return h.call("PUT", f"/uptinio/alerts/{made['id']}", change)
 
 
 def status(h: House, made: dict[str, Any]) -> str:
-    """Where an alert stands, as its caller is told."""
+    """The status of an alert as its caller is told."""
     return str(inner(h.call("GET", f"/uptinio/alerts/{made['id']}"))["status"])
 
 
@@ -61,8 +62,8 @@ def status(h: House, made: dict[str, Any]) -> str:
 
 
 def test_a_refused_page_that_somebody_said_again_meanwhile_is_not_taken_back(tmp_path: Path) -> None:
-    """Whoever said it again was told success, as it waited to be told already: it goes to the fallback, as ever, and
-    there is a dead letter that says why."""
+    """The repeat was told success, as a delivery was already waiting: so the refused page stays as a dead letter with
+    its reason, and goes to the fallback."""
     gate = threading.Event()
     routes = '[[routes]]\nto = ["oncall"]\nfallback = { to = ["sms"], after = "2s" }\n'
     with chaos(gated(gate, NO)) as oncall, chaos(OK) as sms:
@@ -122,7 +123,8 @@ def test_a_refused_change_that_somebody_said_again_meanwhile_is_not_taken_back(t
 
 @pytest.mark.parametrize("answers", [OK, slow(2.0, OK)], ids=["has taken it", "is being told"])
 def test_a_page_that_the_fallback_gets_is_not_refused(tmp_path: Path, answers: Behaviour) -> None:
-    """Its turn may come before the primary refuses: then somebody has it, and has to hear of its end."""
+    """Where the fallback's turn comes before the primary refuses, the page is a success: somebody has it, and has to
+    hear of its end."""
     routes = '[[routes]]\nto = ["oncall"]\nfallback = { to = ["sms"], after = "200ms" }\n'
     with chaos(slow(1.2, NO)) as oncall, chaos(answers) as sms:
         both = table("oncall", oncall.url, "ilert", ""), table("sms", sms.url, "ilert", "", timeout="5s")
@@ -137,7 +139,8 @@ def test_a_page_that_the_fallback_gets_is_not_refused(tmp_path: Path, answers: B
 
 
 def test_a_merged_change_is_told_where_the_one_that_said_it_too_is_taken_back(tmp_path: Path) -> None:
-    """The first was taken by the primary, and waited at the other; its caller was told success."""
+    """A change whose caller was told success, as the primary took it, still reaches the other upstream where the newer
+    change into which it was merged is undone."""
     first = {"is_up": False}
 
     def other(got: Got) -> Behaviour:
@@ -160,7 +163,8 @@ def test_a_merged_change_is_told_where_the_one_that_said_it_too_is_taken_back(tm
 
 
 def test_an_end_that_is_taken_back_leaves_the_fallback_its_turn(tmp_path: Path) -> None:
-    """The answer to the page was lost, and it was refused when it was said again; so is its end."""
+    """The answer to the page was lost and its retry refused; its resolve is refused and undone, and the fallback is
+    still paged."""
     routes = '[[routes]]\nto = ["oncall"]\nfallback = { to = ["sms"], after = "1500ms" }\n'
     with chaos(NO) as oncall, chaos(OK) as sms:
         both = table("oncall", oncall.url, "ilert", ""), table("sms", sms.url, "ilert", "")
@@ -186,7 +190,8 @@ fallback = { to = ["sms"], after = "600ms" }
 
 
 def test_a_fallback_that_was_not_needed_is_that_of_an_upstream_that_an_update_adds(tmp_path: Path) -> None:
-    """It got worse, whom it is told now does not answer, and both routes have the same fallback."""
+    """An update adds an upstream that does not answer, whose route has the same fallback as the one whose primary had
+    taken the page."""
     with chaos(OK) as log, chaos(HANG) as oncall, chaos(OK) as sms:
         tables = [table(name, one.url, "ilert", "") for name, one in (("log", log), ("oncall", oncall), ("sms", sms))]
         with before(tmp_path, *tables, routes=ONE_SMS) as h:
@@ -217,7 +222,7 @@ def test_a_fallback_that_stood_by_already_waits_as_long_for_what_an_update_adds(
 
 
 def test_an_update_that_was_taken_back_leaves_no_fallback(tmp_path: Path) -> None:
-    """Nobody is told of what its routes would have told."""
+    """The upstreams and the fallback of its route are not told."""
     routes = """
     [[routes]]
     when = ["summary =~ 'big.*'"]
@@ -243,7 +248,7 @@ def test_an_update_that_was_taken_back_leaves_no_fallback(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("force", [False, True])
 def test_what_was_not_opened_again_is_not_when_it_is_over(tmp_path: Path, force: bool) -> None:
-    """Its reopening was refused, and then it ended: whoever sends the dead letters again wakes nobody."""
+    """A dead reopening of an alert that has ended since is void: sending the dead letters again wakes nobody."""
     with chaos(OK) as one, chaos(OK) as two:
         tables = table("one", one.url, "ilert"), table("two", two.url, "ilert")
         with before(tmp_path, *tables, routes='[[routes]]\nto = ["one", "two"]\n') as h:
@@ -265,7 +270,7 @@ def test_what_was_not_opened_again_is_not_when_it_is_over(tmp_path: Path, force:
 
 
 def test_a_comment_leaves_the_dead_letter_of_a_page(tmp_path: Path) -> None:
-    """It is open here and was never told there: canonical.md names acknowledging and ending as what makes it void."""
+    """A comment does not void the dead create of an open alert: canonical.md names acknowledging and ending only."""
     with chaos(NO) as one, chaos(OK) as two:
         tables = table("one", one.url, "ilert"), table("two", two.url, "ilert")
         with before(tmp_path, *tables, routes='[[routes]]\nto = ["one", "two"]\n') as h:
@@ -284,7 +289,7 @@ def test_a_comment_leaves_the_dead_letter_of_a_page(tmp_path: Path) -> None:
 
 
 def test_a_repeat_that_one_has_and_another_refuses_is_a_success(tmp_path: Path) -> None:
-    """The first was: one upstream has it, and of the other there is a dead letter."""
+    """It is answered as the first was: one upstream has it, and the other has a dead letter."""
     with chaos(NO) as one, chaos(OK) as two:
         tables = table("one", one.url, "ilert"), table("two", two.url, "ilert")
         with before(tmp_path, *tables, routes='[[routes]]\nto = ["one", "two"]\n', top=DELIVERED) as h:

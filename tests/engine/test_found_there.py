@@ -1,6 +1,5 @@
-"""What a read finds at the primary, and the other upstreams have not heard of: their pages are ended, or made again, by
-what the caller says next, as if nobody had read. canonical.md, *Reads*.
-"""
+"""Changes that a read finds at the primary and that the other upstreams have not heard of: the caller's next command
+ends or repeats the page there as if there had been no read. canonical.md, *Reads*."""
 
 from __future__ import annotations
 
@@ -23,12 +22,13 @@ BOTH = '[[routes]]\nto = ["there", "two"]\n'
 
 
 def takes_all(got: Got) -> Behaviour:
-    """A vendor that is told, and never asked."""
+    """A vendor that accepts every write."""
     return OK
 
 
 def test_the_end_of_what_a_read_found_over_is_told_to_the_others(tmp_path: Path) -> None:
-    """Somebody closed it at the primary, and a poll saw that; the sender's own end comes by key."""
+    """A poll saw that the alert was closed at the primary; the sender's own resolve, by key, still ends it at the
+    others."""
     genie, second = Opsgenie(), Uptinio()
     alerts, close = "/opsgenie/v2/alerts", "/opsgenie/v2/alerts/disk/close?identifierType=alias"
     with chaos(genie) as one, chaos(second) as two:
@@ -49,7 +49,7 @@ def test_the_end_of_what_a_read_found_over_is_told_to_the_others(tmp_path: Path)
 
 @contextlib.contextmanager
 def told_to_both(directory: Path, first: Uptinio) -> Iterator[tuple[House, Chaos, str]]:
-    """A gateway before Uptinio, the primary, and PagerDuty, which have both heard of an alert; and its id."""
+    """A gateway in front of Uptinio, the primary, and PagerDuty, both of which have an alert; yields its id too."""
     with chaos(first) as one, chaos(takes_all) as two:
         tables = table("there", one.url, "uptinio"), table("two", two.url, "pagerduty", "")
         with before(directory, *tables, routes=BOTH) as h:
@@ -70,7 +70,7 @@ def test_the_end_by_id_of_what_a_read_found_over_is_told_to_the_others(tmp_path:
 
 
 def test_what_was_open_for_longer_than_retention_is_ended_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By then it is forgotten that it was ever made."""
+    """The record of its creation has been purged by then."""
     monkeypatch.setattr(service, "PURGE_EVERY", 0.0)
     monkeypatch.setattr(service, "HOUSEKEEPING", 0.1)
     first = Uptinio()
@@ -88,7 +88,7 @@ def test_what_was_open_for_longer_than_retention_is_ended_too(tmp_path: Path, mo
 
 
 def test_what_a_read_found_open_again_pages_the_others_when_it_is_said_again(tmp_path: Path) -> None:
-    """The other one has ended it: an update of what is over there woke nobody."""
+    """The other upstream has ended the alert, so it is sent a create: an update of an ended alert would wake nobody."""
     first = Uptinio()
     with told_to_both(tmp_path, first) as (h, two, made):
         address = f"/uptinio/alerts/{made}"
@@ -105,7 +105,7 @@ def test_what_a_read_found_open_again_pages_the_others_when_it_is_said_again(tmp
 
 
 def test_what_was_deleted_at_the_primary_is_ended_at_the_others(tmp_path: Path) -> None:
-    """The record has it no more, so no caller could end the page."""
+    """The record no longer has the alert, so no caller could end the page."""
     first = Ibm()
     with chaos(first) as one, chaos(takes_all) as two:
         tables = table("there", one.url, "ibm_monitoring"), table("two", two.url, "pagerduty", "")

@@ -1,5 +1,5 @@
-"""A disk that is really full, on a file system of a few megabytes: refused in the caller's words, nothing that was
-acknowledged is lost, and all is well again as soon as there is room. guarantees.md 3. And a clock that is set: 13."""
+"""A disk that is really full, on a file system of a few megabytes: requests are refused in the caller's words, nothing
+acknowledged is lost, and service resumes as soon as there is room. guarantees.md 3. And a clock that is set: 13."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def use_up(disk: Path, but: int = 0) -> Path:
-    """Fills the disk, but for so many bytes."""
+    """Fills the disk, leaving this many bytes."""
     filler = disk / "filler"
     with filler.open("wb") as file, contextlib.suppress(OSError):
         found = os.statvfs(disk)
@@ -55,14 +55,14 @@ def use_up(disk: Path, but: int = 0) -> Path:
 
 @contextlib.contextmanager
 def on(disk: Path, upstream: Chaos, more: str = "") -> Iterator[House]:
-    """A gateway whose store is there."""
+    """A gateway whose store is on this disk."""
     text = f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n{table("oncall", upstream.url, "ilert")}\n{more}'
     with house(disk, config=lambda _: text) as h:
         yield h
 
 
 def fill_until_refused(h: House) -> int:
-    """Pages until one is refused; answers how many were taken."""
+    """Sends pages until one is refused; returns how many were accepted."""
     for number in range(2000):
         sent = page(h, f"k{number}", details="x" * 30_000)
         if sent.status == 503:
@@ -100,7 +100,7 @@ def test_a_full_disk_is_said_and_gets_over(small_disk: Path) -> None:
 
 
 def test_the_alarm_of_a_full_disk_reaches_somebody(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Although nothing about it can be kept for long."""
+    """The alarm is sent although little about it can be stored."""
     said: list[tuple[str, str]] = []
 
     def heard(got: object) -> object:
@@ -126,7 +126,7 @@ def test_the_alarm_of_a_full_disk_reaches_somebody(small_disk: Path, monkeypatch
 
 
 def test_a_gateway_that_is_started_on_a_full_disk_delivers_what_waits(small_disk: Path) -> None:
-    """What is restarted then, as a supervisor does, opens the store in the room of the ballast."""
+    """A gateway that a supervisor restarts then opens the store in the room of the ballast."""
     with chaos(say(503)) as upstream:
         with on(small_disk, upstream) as h:
             assert page(h, "before").status == 202
@@ -142,8 +142,8 @@ def test_a_gateway_that_is_started_on_a_full_disk_delivers_what_waits(small_disk
 
 
 def test_a_lower_retention_is_room_enough(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the store itself filled the disk, what is removed from it makes room in its file alone. A part of that is
-    kept back, so that what is under way is recorded when that is used up as well."""
+    """Where the store itself filled the disk, purging frees pages inside its file only. Some of them are kept in
+    reserve, so that outcomes can be recorded when the rest is used up again."""
     monkeypatch.setattr(service, "PURGE_EVERY", 0.0)
     monkeypatch.setattr(service, "HOUSEKEEPING", 0.1)
     with chaos(OK) as upstream, on(small_disk, upstream) as h:
@@ -182,7 +182,8 @@ def test_a_disk_that_is_full_from_the_start_has_no_ballast(small_disk: Path) -> 
 def test_a_clock_that_is_set_neither_stalls_nor_gives_up_what_waits(
     jump: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The wall's clock moves for the whole process; what waits is moved along within a second, and is delivered."""
+    """The wall clock jumps for the whole process; waiting deliveries are moved along within a second, and are
+    delivered."""
     monkeypatch.setattr(service, "HOUSEKEEPING", 0.05)
     real, real_ns = time.time, time.time_ns
     with chaos(say(503)) as upstream, on(tmp_path, upstream) as h:
@@ -218,7 +219,7 @@ def test_a_clock_that_is_slewed_moves_nothing(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_copy_that_would_fill_the_disk_is_not_begun(small_disk: Path) -> None:
-    """Where it just fits, the gateway that serves from there would refuse alerts for as long as the copy lies there."""
+    """A backup that only just fits is refused: while the copy is there, the serving gateway would refuse alerts."""
     config = small_disk / "gateway.toml"
     config.write_text(
         f'store = "sqlite://{small_disk}/gateway.db"\n[inbound.ilert]\n[upstreams.oncall]\n'
@@ -245,7 +246,7 @@ def test_a_copy_that_would_fill_the_disk_is_not_begun(small_disk: Path) -> None:
 
 
 def test_what_is_on_a_full_disk_can_be_moved_away(small_disk: Path) -> None:
-    """The reserve is for that too; without it, the disk is what is told of."""
+    """The move uses the ballast; where there is none, the error names the full disk."""
     store, database = filled(small_disk), shared().database()
     use_up(small_disk)
     moved(store, database)

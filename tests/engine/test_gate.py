@@ -1,5 +1,5 @@
-"""An upstream in trouble: how often it is asked while it is down, who waits for it meanwhile, what is seen of it from
-outside, and how it comes back; what retries and a rate allow. Over HTTP, with a breaker whose pauses are short."""
+"""An upstream in trouble: how often it is asked while it is down, who waits for it, what is visible from outside, and
+how it recovers; the retry budget and the rate. Over HTTP, with a breaker whose pauses are short."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ MANY = 300
 
 
 def many(h: House, numbers: range, prefix: str = "key", send: Callable[..., Any] = page) -> None:
-    """Sends so many pages from a few callers at once."""
+    """Sends this many pages at once, from a few callers."""
     with ThreadPoolExecutor(4) as pool:
         for sent in pool.map(lambda number: send(h, f"{prefix}-{number}"), numbers):
             assert sent.status == 202
 
 
 def ready(h: House) -> Any:
-    """What `/-/ready` says: always 200, as upstreams never count."""
+    """The answer of `/-/ready`: always 200, as upstreams never count."""
     answer = h.client.get(h.url + "/-/ready")
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
 def state(h: House, name: str = "oncall") -> str:
-    """How the gateway stands with an upstream."""
+    """The gate's state for an upstream."""
     return str(ready(h)["upstreams"][name]["state"])
 
 
@@ -56,19 +56,19 @@ def metric(h: House, what: str, name: str = "oncall") -> float:
 
 
 def opened(h: House, name: str = "oncall") -> None:
-    """Waits until the upstream is left alone."""
+    """Waits until the breaker of the upstream is open."""
     h.wait_for(lambda: state(h, name) == "open")
 
 
 def longer(monkeypatch: pytest.MonkeyPatch, first: float, longest: float) -> None:
-    """Other pauses than tests have otherwise."""
+    """Sets the breaker's pauses."""
     monkeypatch.setattr(breaker, "FIRST_PAUSE", first)
     monkeypatch.setattr(breaker, "LONGEST_PAUSE", longest)
 
 
 def test_nothing_is_remembered_of_what_had_not_to_be_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was over before it could be told has a lane of its own each time: a gateway that runs for a year has
-    hundreds of thousands of them."""
+    """Void deliveries leave nothing in the gate's memory: each has a lane of its own, and over a year there are
+    hundreds of thousands."""
     monkeypatch.setattr(preparing, "FOLDED_AFTER_MS", 0)
     with chaos(say(503)) as upstream, before(tmp_path, table("oncall", upstream.url, "ilert")) as h:
         many(h, range(TRIPS_AT))
@@ -91,7 +91,8 @@ def test_nothing_is_remembered_of_what_had_not_to_be_sent(tmp_path: Path, monkey
 def test_an_upstream_that_is_down_is_asked_by_probes_alone_and_comes_back_at_full_rate(
     tmp_path: Path, trouble: Behaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """guarantees.md 9: whatever waits, while the breaker is open only probes are sent; healing brings everything."""
+    """guarantees.md 9: while the breaker is open only probes are sent, whatever waits; once the upstream recovers,
+    everything is delivered."""
     longer(monkeypatch, 0.2, 0.8)
     with chaos(trouble) as upstream, before(tmp_path, table("oncall", upstream.url, "ilert", "")) as h:
         many(h, range(MANY))
@@ -123,8 +124,8 @@ def test_an_upstream_that_is_down_is_asked_by_probes_alone_and_comes_back_at_ful
 def test_a_caller_who_would_wait_is_answered_at_once_while_the_primary_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """interface.md, *Reply*: `delivered` answers at once if the primary's breaker is open; and whoever waits when it
-    opens waits no more."""
+    """interface.md, *Reply*: `delivered` answers at once if the primary's breaker is open; callers that wait when it
+    opens are answered then."""
     longer(monkeypatch, 30.0, 30.0)
     with chaos(say(503)) as upstream, before(tmp_path, table("uptime", upstream.url, "uptinio")) as h:
         with ThreadPoolExecutor(TRIPS_AT) as pool:
@@ -193,13 +194,14 @@ def test_a_held_upstream_stays_held_over_a_restart_but_for_one_probe(tmp_path: P
 
 
 def poison(got: Got) -> Behaviour:
-    """An alert that the vendor always stumbles over; the others it takes."""
+    """Fails every alert whose key begins with `poison`, and takes the others."""
     return say(500) if got.body["alertKey"].startswith("poison") else OK
 
 
 @pytest.mark.parametrize("count", [1, 20])
 def test_what_always_fails_does_not_keep_the_others_from_going_through(tmp_path: Path, count: int) -> None:
-    """A poison alert may open the breaker; what has not failed yet is the better probe, and closes it."""
+    """Alerts that always fail may open the breaker; a delivery that has not failed yet is preferred as the probe, and
+    closes it."""
     with chaos(poison) as upstream, before(tmp_path, table("oncall", upstream.url, "ilert", "")) as h:
         many(h, range(count), "poison")
         opened(h)
@@ -213,7 +215,7 @@ def test_what_always_fails_does_not_keep_the_others_from_going_through(tmp_path:
 def test_a_call_that_fails_before_it_asked_anything_says_nothing_about_the_upstream(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fault of ours neither closes a breaker nor hurries: the upstream was never asked."""
+    """A fault in the gateway itself neither closes a breaker nor shortens its pause, as the upstream was not asked."""
     longer(monkeypatch, 0.3, 0.6)
     with chaos(say(503)) as upstream, before(tmp_path, table("oncall", upstream.url, "ilert", "")) as h:
         many(h, range(TRIPS_AT))
@@ -244,20 +246,20 @@ class EverySecond:
         self.asked = 0
 
     def __call__(self, got: Got) -> Behaviour:
-        """Takes it, or does not."""
+        """Fails, or takes the request, in turn."""
         self.asked += 1
         return say(500) if self.asked % 2 else OK
 
 
 def retried(upstream: Chaos) -> tuple[int, int]:
-    """How many requests were first attempts, and how many were not."""
+    """The numbers of first attempts and of retries."""
     keys = Counter(got.body["alertKey"] for got in list(upstream.got))
     return len(keys), sum(keys.values()) - len(keys)
 
 
 def test_retries_stay_within_their_budget_and_first_attempts_go_on(tmp_path: Path) -> None:
-    """guarantees.md 9: at most a fifth of the deliveries, a reserve, and one a second; what is begun together may
-    overdraw it, and is paid back."""
+    """guarantees.md 9: retries are at most a fifth of the deliveries, plus a reserve and one a second; attempts that
+    begin together may overdraw the budget, which is paid back."""
     with chaos(EverySecond()) as upstream, before(tmp_path, table("oncall", upstream.url, "ilert", "")) as h:
         began = time.monotonic()
         many(h, range(200))
@@ -305,7 +307,8 @@ def rated(upstream: Chaos, rate: int | str, dialect: str = "ilert", needs: str =
 
 
 def test_a_rate_lets_a_tenth_through_at_once_and_the_rest_in_its_time_over_a_restart_too(tmp_path: Path) -> None:
-    """interface.md: `rate`, requests a minute. 120: twelve at once, then 108 in the rest of the minute."""
+    """interface.md: `rate` is requests a minute. Of 120, twelve may go at once, then 108 over the rest of the
+    minute."""
     with chaos(OK) as upstream:
         with before(tmp_path, rated(upstream, 120)) as h:
             many(h, range(40))
@@ -320,7 +323,7 @@ def test_a_rate_lets_a_tenth_through_at_once_and_the_rest_in_its_time_over_a_res
 
 
 def test_the_worst_goes_first_where_the_rate_binds(tmp_path: Path) -> None:
-    """Severity 1 goes before severity 5, whenever it came."""
+    """Severity 1 goes before severity 5, whichever came first."""
     with chaos(OK) as upstream, before(tmp_path, rated(upstream, 120)) as h:
         many(h, range(30), "usual", lambda h, key: page(h, key, severity=5))
         h.wait_for(lambda: len(upstream.got) >= 12)
@@ -334,7 +337,7 @@ def test_the_worst_goes_first_where_the_rate_binds(tmp_path: Path) -> None:
 
 
 def test_a_request_counts_whatever_it_was_for(tmp_path: Path) -> None:
-    """A try whose answer was lost, the look for what it made, and the next try are three requests."""
+    """An attempt whose answer was lost, the read that looks for its alert, and the next attempt are three requests."""
     there = Uptinio()
     with chaos(there) as upstream, before(tmp_path, rated(upstream, 60, "uptinio", NEEDS)) as h:
         upstream.plan(say(504))
@@ -347,7 +350,7 @@ def test_a_request_counts_whatever_it_was_for(tmp_path: Path) -> None:
 
 
 def test_what_is_read_counts_in_the_rate_and_leaves_the_next_delivery_its_place(tmp_path: Path) -> None:
-    """A vendor counts both. Whoever polls, however often, must not keep alerts from going out."""
+    """A vendor counts reads and writes together, but polling, however often, must not keep alerts from going out."""
     there = Uptinio()
     with chaos(there) as upstream, before(tmp_path, rated(upstream, 60, "uptinio", NEEDS)) as h:
         began = time.monotonic()
@@ -365,7 +368,7 @@ def test_what_is_read_counts_in_the_rate_and_leaves_the_next_delivery_its_place(
 
 
 def test_what_is_not_sent_takes_nothing_from_the_rate(tmp_path: Path) -> None:
-    """After an outage much is folded or void: what still has to be sent does not wait for that."""
+    """After an outage many deliveries are folded or void; those that are sent do not wait for them."""
     with chaos(say(400)) as upstream, before(tmp_path, rated(upstream, 60)) as h:
         page(h)
         settled(h, "dead")
@@ -381,7 +384,7 @@ PUBLISHED = '"published"'
 
 
 def tokens(h: House) -> float:
-    """What is left of the rate."""
+    """The tokens left of the rate."""
     [body] = rows(h, "body", "notes WHERE name = 'rate oncall'")
     return float(json.loads(body)["level"])
 
@@ -403,7 +406,7 @@ def test_a_rate_that_is_none_is_named(rate: str, problem: str) -> None:
 
 @pytest.mark.parametrize("dialect", dialects())
 def test_a_published_rate_is_the_vendors_own_or_there_is_none(dialect: str) -> None:
-    """What no page says has to be said by whoever configures it."""
+    """Where no page states a rate, the configuration must give a number."""
     text = (
         f'[inbound.ilert]\nkeys = {{ ci = "a" }}\n{table("there", "http://localhost", dialect, "rate = " + PUBLISHED)}'
     )

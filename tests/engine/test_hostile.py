@@ -1,5 +1,5 @@
-"""Hostile HTTP over raw sockets: what is ambiguous, too large, too slow or cut off is refused and closed, nothing of it
-is stored, and the gateway serves on in the memory it had."""
+"""Hostile HTTP over raw sockets: ambiguous, oversized, slow or truncated requests are refused and the connection
+closed, nothing of them is stored, and the gateway serves on in the same memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.raw import Heard, Wire, request, wire
 
 MEBIBYTE = 1 << 20
 FEW = 8 * MEBIBYTE
-"""So much memory may have come to be held beside what is hostile: the allocator keeps what it had once."""
+"""The growth in memory that is allowed beside hostile input: the allocator keeps what it had once."""
 ALERT = b'{"monitor_id": "m", "type": "down", "message": "it is down"}'
 AUTH = f"Authorization: Bearer {KEY}"
 POST = request("POST", "/uptinio/alerts", ALERT, AUTH)
@@ -28,14 +28,14 @@ HEAD = f"POST /uptinio/alerts HTTP/1.1\r\nHost: x\r\n{AUTH}\r\n".encode()
 
 @pytest.fixture(scope="module")
 def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """One gateway for all of these tests; it takes bodies up to 64 KiB, and has outlived them all at the end."""
+    """One gateway for all of these tests, which must still serve at the end; it accepts bodies up to 64 KiB."""
     with house(tmp_path_factory.mktemp("store"), {"oncall": "ilert"}, top='max_body = "64KiB"') as h:
         yield h
 
 
 @pytest.fixture
 def h(standing: House) -> Iterator[House]:
-    """The gateway; after each test it still serves, and took in nothing but what the test says."""
+    """The gateway; after each test it must still serve."""
     yield standing
     assert standing.call("GET", "/uptinio/alerts").status == 200
 
@@ -47,7 +47,7 @@ def alerts(h: House) -> int:
 
 @contextlib.contextmanager
 def nothing_taken_in(h: House) -> Iterator[Wire]:
-    """A connection; afterwards there are as many alerts as before."""
+    """A connection; the number of alerts must be the same afterwards."""
     before = alerts(h)
     with wire(h.url) as connection:
         yield connection
@@ -55,7 +55,7 @@ def nothing_taken_in(h: House) -> Iterator[Wire]:
 
 
 def refused(answer: Heard | None, status: int, message: str = "") -> None:
-    """An answer is that refusal, is JSON, and announces that the connection is closed."""
+    """Asserts that an answer has this status and message, is JSON, and announces that the connection is closed."""
     assert answer is not None, "closed without an answer"
     assert answer.status == status
     assert isinstance(answer.body, dict) and message in str(answer.body)
@@ -64,7 +64,7 @@ def refused(answer: Heard | None, status: int, message: str = "") -> None:
 
 
 def memory() -> int:
-    """The bytes that this process, gateway and test alike, holds now; 0 where the system does not tell."""
+    """The resident bytes of this process, gateway and test alike; 0 where the system does not tell."""
     if not Path("/proc/self/statm").exists():
         return 0
     gc.collect()
@@ -204,7 +204,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def drip(connection: Wire, data: bytes) -> float:
-    """Sends a byte every 20 ms until that is not possible any more; gives the seconds it took."""
+    """Sends a byte every 20 ms until the connection is closed; returns the seconds it took."""
     began = time.monotonic()
     while connection.say(data) and time.monotonic() - began < 4:
         time.sleep(0.02)
@@ -356,7 +356,7 @@ def test_every_piece_of_a_request_may_come_alone(h: House) -> None:
 
 
 def test_a_few_requests_may_wait_on_a_connection_and_thousands_may_not(h: House) -> None:
-    """Whoever sends thousands at once would have everybody else wait while they are looked at."""
+    """A connection with thousands of pipelined requests is cut off, as parsing them would make everybody else wait."""
     one = request("GET", "/uptinio/alerts", None, AUTH)
     with wire(h.url) as connection:
         connection.say(one * 20)

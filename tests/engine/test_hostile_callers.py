@@ -1,5 +1,5 @@
-"""What a caller with a key says of its own alert stays within that alert: it chooses no path of an upstream, and no
-header in which nothing could be sent."""
+"""What a caller with a valid key writes in its alert affects that alert only: it chooses no path at an upstream, and no
+header that could not be sent."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def _ended(h: House) -> list[Any]:
 
 @pytest.mark.parametrize("key", UP)
 def test_a_key_that_would_be_a_step_up_is_another_alias(tmp_path: Path, key: str) -> None:
-    """The end of `..` went to `/v2/close`, and the page stayed open."""
+    """A key such as `..` is sent as another alias; in a path, its close would go to `/v2/close`, and the page would
+    stay open."""
     with house(tmp_path, {"there": "opsgenie"}) as h:
         _told(h, "ALERT", key)
         _told(h, "RESOLVE", key)
@@ -45,7 +46,8 @@ def test_a_key_that_would_be_a_step_up_is_another_alias(tmp_path: Path, key: str
 
 @pytest.mark.parametrize("key", UP)
 def test_a_key_that_would_be_a_step_up_is_never_in_a_path(tmp_path: Path, key: str) -> None:
-    """A vendor of one's own whose alerts are addressed by their key in the path."""
+    """For a described vendor that addresses alerts by their key in the path, the delivery is a dead letter, and nothing
+    is sent."""
 
     def text(url: str) -> str:
         there = f'[upstreams.there]\ndialect = "deep"\nurl = "{url}/hook"\nkey = "{UPSTREAM_KEY}"\n'
@@ -60,7 +62,8 @@ def test_a_key_that_would_be_a_step_up_is_never_in_a_path(tmp_path: Path, key: s
 
 @pytest.mark.parametrize("path", ["/a/../b", "/a/.", "/a/%2e%2e/b", "/a/%2E./b", "/a/..?x=1"])
 def test_whoever_made_a_path_it_leads_nowhere_else(path: str) -> None:
-    """An id that an upstream itself gave may be one as well."""
+    """The client sends no request whose path has a dot segment, which may also come from an id that the upstream
+    gave."""
 
     def call() -> Call:
         yield Request(method="DELETE", path=path)
@@ -81,7 +84,8 @@ def test_whoever_made_a_path_it_leads_nowhere_else(path: str) -> None:
 
 @pytest.mark.parametrize("form", ["application/json\r\nx-more: 1", "a\x01b", "é", "j" * 9000])
 def test_a_type_of_data_that_fits_into_no_header(tmp_path: Path, form: str) -> None:
-    """In binary mode the type of the data is a header; where it cannot be one, the event goes as it is."""
+    """In binary mode the data's content type is a header; where it cannot be one, the event is sent in structured
+    mode."""
     there = '[upstreams.there]\ndialect = "cloudevents"\nurl = "URL/hook"\nkey = "k"\nmode = "binary"\n'
     event = {"specversion": "1.0", "id": "1", "source": "/db", "type": "alert", "subject": "s", "datacontenttype": form}
     with chaos(say(200, {})) as upstream:
@@ -107,8 +111,8 @@ def test_a_type_of_data_that_fits_into_no_header(tmp_path: Path, form: str) -> N
 @pytest.mark.parametrize("blank", ["  ", "\u00a0\u2028", "\t"])
 @pytest.mark.parametrize("there", ["opsgenie", "pagerduty", "jsm_ops"])
 def test_a_summary_of_blanks_alone_is_told_as_none(tmp_path: Path, there: str, blank: str) -> None:
-    """A sender's template comes to that where its labels are missing. Who requires a summary refused it, after the
-    caller had been told that all was well."""
+    """A template whose labels are missing yields a blank summary; it counts as absent, as a vendor that requires a
+    summary would refuse it after the caller was told success."""
     with house(tmp_path, {"there": there}) as h:
         labels = {"alertname": blank, "job": "db"}
         for summary in ("Disk full", blank):

@@ -1,6 +1,6 @@
-"""One gateway behind several names (interface.md, *HTTP*: `host` on an inbound). Two dialects that share a main path
-are served each under its own name. No two vendors clash in every release, so one is made here that does: a vendor whose
-routes stand where another's do, and whose words are its own."""
+"""One gateway behind several host names (interface.md, *HTTP*: `host` on an inbound). Two dialects with the same main
+path are each served under a name of their own. As no two vendors clash in every release, one is made here: a vendor
+with another's paths, and words of its own."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ UPSTREAM = '[upstreams.oncall]\ndialect = "ilert"\nurl = "{url}"\nkey = "key-012
 
 @pytest.fixture(autouse=True)
 def _a_vendor_that_clashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`twin` speaks LiveSession's words at Uptinio's paths."""
+    """Registers `twin`, which speaks LiveSession's words at Uptinio's paths."""
     model = dialects()["livesession"]
     routes = tuple(replace(route, path=route.path.replace("/v1/alerts", "/alerts")) for route in model.routes)
     known = {**dialects(), "twin": replace(model, name="twin", title="Twin", routes=routes)}
@@ -40,7 +40,7 @@ def _a_vendor_that_clashes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def text(uptinio: str = "", twin: str = "", url: str = "https://example.com", more: str = "") -> str:
-    """A configuration with both."""
+    """A configuration with both dialects."""
     return (
         f'reply = "accepted"\n[inbound.uptinio]\nkeys = {{ ci = "{HERE}" }}\n{uptinio}\n'
         f'[inbound.twin]\nkeys = {{ ci = "{THERE}" }}\n{twin}\n{more}\n' + UPSTREAM.format(url=url)
@@ -52,7 +52,7 @@ BOTH = ('host = "api.uptinio.test"', 'host = ["twin.test", "Twin.Example.Com."]'
 
 @contextmanager
 def standing(directory: Path, uptinio: str, twin: str, more: str = "") -> Iterator[House]:
-    """A gateway with both behind it."""
+    """A gateway with both dialects."""
     with chaos(say(202, {})) as vendor:
         gateway = Gateway(parse(f'store = "sqlite://{directory}/gateway.db"\n' + text(uptinio, twin, vendor.url, more)))
         with served(gateway.app) as url:
@@ -125,7 +125,8 @@ def test_who_has_no_name_has_the_root_of_every_other(tmp_path: Path) -> None:
 
 
 def test_the_edge_refuses_in_the_words_of_the_name(tmp_path: Path) -> None:
-    """What never becomes a request is worded by the name that was asked for, where that is known."""
+    """A refusal before the request is parsed in full is in the words of the dialect at that host name, where the name
+    is known."""
     with standing(tmp_path, *BOTH) as h:
         for host, is_twin in (("twin.test", True), ("api.uptinio.test", False)):
             with wire(h.url) as connection:
@@ -166,7 +167,7 @@ def test_a_host_header_is_read_without_its_port() -> None:
 
 
 def test_a_side_route_yields_only_where_both_are_served() -> None:
-    """`check` warns of paths that another dialect takes; under another name it takes nothing."""
+    """`check` warns of a path that another dialect takes over, but only where both have the same host name."""
     shared = '[inbound.ilert]\nkeys = { ci = "0123456789abcdef" }\nNAME\n[inbound.ibm_monitoring]\nanonymous = true\n'
     shared += UPSTREAM.format(url="https://example.com")
     together = list(warnings(parse(shared.replace("NAME", ""))))

@@ -1,5 +1,5 @@
-"""Idempotency keys over real HTTP, in every dialect: a repeat of a creating call is told what the first one was, and
-delivers nothing again. interface.md, *HTTP*, `Idempotency-Key`."""
+"""Idempotency keys over real HTTP, in every dialect: a repeat of a creating call gets the first answer, and nothing is
+delivered again. interface.md, *HTTP*, `Idempotency-Key`."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def send(h: House, dialect: str, text: str, idem: str, *, key: str = KEY) -> Sen
 
 
 def told(sent: Sent) -> tuple[int, Any, str, list[str]]:
-    """All that a repeat has to have in common with the first."""
+    """What the answer to a repeat must have in common with the first."""
     return sent.status, sent.body, sent.headers["alert-gateway-id"], sent.report
 
 
 @contextmanager
 def one(directory: Path, dialect: str, **more: Any) -> Iterator[House]:
-    """A gateway in front of one upstream of another dialect, so that the report has something to say."""
+    """A gateway in front of one upstream of another dialect, so that the report is not empty."""
     with called(directory, {"there": behind(dialect)}, **more) as h:
         yield h
 
@@ -101,7 +101,8 @@ def test_a_batch_that_is_repeated_is_told_what_the_first_one_was(tmp_path: Path)
 
 @pytest.mark.parametrize("dialect", ["opsgenie", "jsm_ops"])
 def test_a_repeat_is_told_the_first_ones_request_where_the_alert_was_there_before(dialect: str, tmp_path: Path) -> None:
-    """By its id these vendors' callers ask what came of it: the alert's own is that of the request which opened it."""
+    """Callers of these vendors ask for the outcome by the request's id, so a repeat gets that of its first call, not
+    that of the call which opened the alert."""
     with one(tmp_path, dialect) as h:
         path, body = making(dialect, "Disk full")
         for alias, key in (("disk", "k1"), ("disk", "k2")):
@@ -111,7 +112,7 @@ def test_a_repeat_is_told_the_first_ones_request_where_the_alert_was_there_befor
 
 
 def _ref(dialect: str, sent: Sent) -> str:
-    """How the caller refers to what it created as "Disk full"."""
+    """The caller's reference to the alert that it created as "Disk full"."""
     if dialect == "alertmanager" or dialect in WEBHOOKS:
         return "Disk full"
     shown = inner(sent)
@@ -188,7 +189,7 @@ def test_a_key_is_forgotten_after_a_day(dialect: str, tmp_path: Path) -> None:
 def test_old_keys_are_removed_from_the_store_however_many_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A batch that was full is followed by the next one at once, so that keys do not pile up."""
+    """A full batch is followed by the next at once, so that keys do not pile up."""
     monkeypatch.setattr(service, "PURGED_AT_ONCE", 5)
     monkeypatch.setattr(service, "HOUSEKEEPING", 0.05)
     with one(tmp_path, "uptinio") as h:
@@ -270,7 +271,8 @@ def test_a_first_one_that_was_refused_at_once_can_be_repeated_with_another_body(
 
 
 def test_a_repeat_is_told_once_the_first_one_cannot_be_waiting_any_more(tmp_path: Path) -> None:
-    """Whatever became of it, as after a crash: the store knows of it although nobody was answered."""
+    """Once the first call must have ended, as after a crash, a repeat is answered from the store, although the first
+    caller never was."""
     with chaos(HANG) as upstream, waiting(tmp_path, upstream.url) as h, ThreadPoolExecutor() as pool:
         dying = pool.submit(send, h, "ibm_monitoring", "Disk full", "k1")
         h.wait_for(lambda: count(h, "keyed"))
@@ -286,7 +288,8 @@ def test_a_repeat_is_told_once_the_first_one_cannot_be_waiting_any_more(tmp_path
 
 
 def test_what_was_refused_after_a_crash_is_no_success_for_the_repeat(tmp_path: Path) -> None:
-    """Who was never answered hears what he would have heard, and can repeat it until it is taken."""
+    """After a crash that left the caller without an answer, a repeat gets the refusal, and can be sent again until it
+    is accepted."""
     config = tmp_path / "gateway.toml"
     path, body = making("ibm_monitoring", "Disk full")
     headers = {"authorization": f"Bearer {KEY}", "idempotency-key": "k1"}
@@ -335,7 +338,7 @@ def test_updates_and_reads_do_not_look_at_it(dialect: str, tmp_path: Path) -> No
         settled(h)
         for key in ("k1", "k" * 300):  # a key that would be refused at once, if anybody looked
             h.client.headers["idempotency-key"] = key
-            for operation, ask in ASKS[dialect].items():  # to vendors of events an update is another create
+            for operation, ask in ASKS[dialect].items():  # for vendors of events an update is another create
                 if operation != "delete" and not (dialect in EVENTFUL and operation == "update"):
                     assert ask(h, ref, fresh("first")).status < 300, operation
                     assert ask(h, ref, fresh("second")).status < 300, operation
@@ -355,7 +358,7 @@ def test_a_key_that_is_too_long_is_refused_in_the_vendors_words(dialect: str, tm
 
 
 def test_no_log_has_a_key(tmp_path: Path) -> None:
-    """At the level that says the most, from the process as it is run."""
+    """Checked at the most verbose level, with the gateway as a process."""
     config = tmp_path / "gateway.toml"
     with chaos(Uptinio()) as upstream:
         table = f'[upstreams.there]\ndialect = "uptinio"\nurl = "{upstream.url}"\nkey = "upstream-key"\n'
@@ -372,7 +375,7 @@ def test_no_log_has_a_key(tmp_path: Path) -> None:
 
 
 def test_an_answer_that_was_kept_is_worded_for_who_asks(tmp_path: Path) -> None:
-    """IBM's own alert behind the gateway: the repeat shows the id and version that the vendor gave it."""
+    """With IBM behind the gateway, a repeat shows the id and version that the vendor gave, as the first answer did."""
     with chaos(Ibm()) as upstream, waiting(tmp_path, upstream.url, "ibm_monitoring") as h:
         first = send(h, "ibm_monitoring", "CPU high", "k1")
         assert first.body["alert"]["id"] == 700
@@ -381,7 +384,7 @@ def test_an_answer_that_was_kept_is_worded_for_who_asks(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dialect", EVENTS)
 def test_a_key_that_was_rotated_meanwhile_makes_no_other_request_of_it(dialect: str, tmp_path: Path) -> None:
-    """The credential stands in the body of these, and is no part of what the caller says."""
+    """In these dialects the credential is a field of the body, and does not count when bodies are compared."""
 
     def config(sandbox: str) -> str:
         inbound = f'[inbound.{dialect}]\nkeys = {{ ci = ["{KEY}", "{OTHER}"] }}\n'

@@ -16,13 +16,13 @@ MOST = 2**53
 
 
 class Clock:
-    """A clock that a test sets."""
+    """A clock that tests set."""
 
     def __init__(self, now: int) -> None:
         self.now = now
 
     def __call__(self) -> int:
-        """The time it was set to."""
+        """Returns the time that it was set to."""
         return self.now
 
 
@@ -46,7 +46,7 @@ def test_a_clock_that_stands_still_does_not_stop_ids() -> None:
 
 @pytest.mark.parametrize("year", [2026, 2030, 2055])
 def test_every_id_fits_a_json_number(year: int) -> None:
-    """canonical.md, `id`: within 53 bits so that every vendor's id form can carry it."""
+    """canonical.md, `id`: ids fit 53 bits, so that every vendor's form of id can hold them."""
     now = EPOCH_MS + (year - 2026) * 366 * 86_400_000
     ids = Ids(SLOTS - 1, clock=Clock(now))
     found = [ids.next() for _ in range(1000)]

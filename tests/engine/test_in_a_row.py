@@ -1,5 +1,5 @@
-"""Gateways in a row, a sidecar that forwards to a central one: what its caller does to an alert is done to the alert at
-the vendor behind both, whatever they speak to each other. Each has its own store, and they talk over real HTTP."""
+"""Gateways in a row, a sidecar that forwards to a central one: what a caller does to an alert is done at the vendor
+behind both, whichever dialect they speak to each other. Each has its own store, and they talk over real HTTP."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tests.harness import DEFAULTS, KEY, UPSTREAM_KEY, House, inbound_tables, se
 
 
 class Forgetful:
-    """Passes requests on to an application, and fails once where the answer to the first POST would be given whose
-    path ends so."""
+    """Passes requests on to an application, but answers the first POST to a path with this ending with 502, after the
+    application has handled it."""
 
     def __init__(self, app: Any, path: str = "") -> None:
         self.app = app
@@ -31,7 +31,7 @@ class Forgetful:
         self.has_lost = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves a request, or has it served for nothing."""
+        """Serves a request, and drops the answer where it is the one to be lost."""
         is_it = scope["type"] == "http" and scope["method"] == "POST" and scope["path"].endswith(self.path)
         if not is_it or self.has_lost:
             await self.app(scope, receive, send)
@@ -39,7 +39,7 @@ class Forgetful:
         self.has_lost = True
 
         async def losing(message: Message) -> None:
-            """Nobody hears."""
+            """Discards the application's answer."""
 
         await self.app(scope, receive, losing)
         await send({"type": "http.response.start", "status": 502, "headers": []})
@@ -48,8 +48,8 @@ class Forgetful:
 
 @contextlib.contextmanager
 def row(directory: Path, between: str, vendor: str, *, forgets: str | None = None) -> Iterator[House]:
-    """The first of two gateways that speak `between` to each other; the sandbox is what stands behind the second, whose
-    first answer is lost at a path that ends in what it `forgets`."""
+    """The first of two gateways that speak `between` to each other. The sandbox is behind the second, which loses its
+    first answer at a path that ends in `forgets`."""
     sandbox = Sandbox(dialects(), UPSTREAM_KEY)
     with served(sandbox) as sandbox_url:
         central = f'store = "sqlite://{directory}/central.db"\n[inbound.{between}]\nkeys = {{ sidecar = "{OTHER}" }}\n'
@@ -77,7 +77,7 @@ def test_what_is_over_is_over_behind_both(between: str, tmp_path: Path) -> None:
 
 
 def test_what_is_switched_on_again_is_a_page_again(tmp_path: Path) -> None:
-    """At the second gateway the sidecar keeps a rule, which it switches off and on."""
+    """At the second gateway the sidecar's alert is a rule, which is switched off and on."""
     with row(tmp_path, "ibm_monitoring", "pagerduty") as first:
         made = first.call("POST", "/uptinio/alerts", uptinio_alert("Disk full"))
         assert made.status == 201
@@ -100,18 +100,20 @@ RICH: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("caller", sorted(RICH))
 @pytest.mark.parametrize("between", sorted(dialects()))
 def test_what_was_made_though_nobody_heard_is_not_made_again(between: str, caller: str, tmp_path: Path) -> None:
-    """The second gateway shows what the caller meant, which is not always what it was sent."""
+    """The sidecar finds its alert at the second gateway, although what that shows is not always exactly what it was
+    sent."""
     with row(tmp_path, between, "pagerduty", forgets="") as first:
         path, body = RICH[caller]
         assert first.call("POST", path, body, key=None if caller == "ilert" else KEY).status < 300
         first.wait_for(lambda: [one.state for one in outbox(first)] == ["delivered"])
         arrived = first.arrives("pagerduty", 1)
-        time.sleep(0.3)  # another one would come right behind
+        time.sleep(0.3)  # a second one would arrive at once
         assert len(first.arrived("pagerduty")) == len(arrived) == 1
 
 
 def test_an_acknowledgement_that_was_made_twice_mutes_nothing_afterwards(tmp_path: Path) -> None:
-    """At the second gateway, as at Alertmanager, it is a silence; one whose answer was lost would outlive the alert."""
+    """At the second gateway, as at Alertmanager, an acknowledgement is a silence; one whose answer was lost must not
+    outlive the alert."""
     with row(tmp_path, "alertmanager", "pagerduty", forgets="/silences") as first:
         for count, word in enumerate(("ALERT", "ACCEPT", "RESOLVE", "ALERT"), 1):
             event = ilert_event(word, 'disk "C:\\"', summary="Disk full")
@@ -123,7 +125,7 @@ def test_an_acknowledgement_that_was_made_twice_mutes_nothing_afterwards(tmp_pat
 
 @pytest.mark.parametrize(("between", "path"), [("ilert", ""), ("jsm_ops", "/notes"), ("opsgenie", "/notes")])
 def test_a_comment_whose_answer_was_lost_is_not_made_twice(between: str, path: str, tmp_path: Path) -> None:
-    """Nothing else tells a repeat from a second comment in the same words, which is one."""
+    """A retry of a comment must be told from a second comment in the same words, which is added."""
     with row(tmp_path, between, "ilert", forgets=path) as first:
         if path:
             first.call("POST", "/ilert/api/events", ilert_event("ALERT", "disk", summary="Disk full"), key=None)
@@ -134,6 +136,6 @@ def test_a_comment_whose_answer_was_lost_is_not_made_twice(between: str, path: s
             assert first.call("POST", "/ilert/api/events", comment, key=None).status < 300
             first.arrives("ilert", before + count)
             first.wait_for(lambda: not outbox(first, "waiting"))
-        time.sleep(0.3)  # another one would come right behind
+        time.sleep(0.3)  # a second one would arrive at once
         assert len(first.arrived("ilert")) == before + 2
         assert outbox(first)[-2].attempts == 2, "the answer to the first was to be lost"

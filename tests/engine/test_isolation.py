@@ -1,7 +1,6 @@
-"""What is one caller's is nobody else's: whatever another caller asks about an alert, by whatever name, in every
-dialect and over either kind of store, it sees, changes and ends nothing, and hears what it would hear if there
-were none. canonical.md, *Scope*.
-"""
+"""Isolation of callers: whatever another caller requests about an alert, under any name, in every dialect and over
+either kind of store, it sees, changes and ends nothing, and is answered as if the alert did not exist. canonical.md,
+*Scope*."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ UPSTREAMS = {name: name for name in ("pagerduty", "ilert", "opsgenie", "alertman
 
 
 class Stranger:
-    """The same house, asked by the other caller: its credential stands wherever the first one's would."""
+    """The same gateway, called with the other caller's credential."""
 
     def __init__(self, house: House) -> None:
         self._house = house
@@ -36,14 +35,14 @@ class Stranger:
 
 @pytest.fixture(scope="module", params=STORES)
 def h(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[House]:
-    """A gateway with upstreams of several kinds, all of which hear of everything."""
+    """A gateway with upstreams of several kinds, all of which receive every alert."""
     directory = tmp_path_factory.mktemp("isolation")
     with lasting(directory, UPSTREAMS, store=address(request.param, directory)) as standing:
         yield standing
 
 
 def _stands(h: House, number: int) -> list[Any]:
-    """Everything that is kept of an alert, and of what its upstreams were told on its lanes."""
+    """All that is stored of an alert, and of the deliveries on its lanes."""
     lanes = f"SELECT lane FROM targets WHERE alert = {number}"
     return [
         select(h, f"SELECT version FROM alerts WHERE id = {number}"),
@@ -56,7 +55,7 @@ def _stands(h: House, number: int) -> list[Any]:
 
 @pytest.mark.parametrize(("dialect", "operation"), [(name, asked) for name, asks in ASKS.items() for asked in asks])
 def test_nobody_changes_another_s_alert(h: House, dialect: str, operation: str) -> None:
-    """Not by its key, nor by any of its ids; the answer is the one for an alert that there is not."""
+    """Neither its key nor any of its ids works; the answer is that for an alert that does not exist."""
     ref, sent = create(h, dialect, fresh())
     number = int(sent.headers["alert-gateway-id"])
     if dialect in ("alertmanager", "grafana", "alertmanager_webhook"):
@@ -78,7 +77,7 @@ def test_nobody_changes_another_s_alert(h: House, dialect: str, operation: str) 
 
 @pytest.mark.parametrize("dialect", COLLECTIONS)
 def test_nobody_reads_another_s_alert(h: House, dialect: str) -> None:
-    """By no id, no key, no receipt, and in no list."""
+    """It is found by no id, key or receipt, and is in no list."""
     text = fresh()
     ref, sent = create(h, dialect, text)
     number = int(sent.headers["alert-gateway-id"])
@@ -102,7 +101,7 @@ def test_nobody_reads_another_s_alert(h: House, dialect: str) -> None:
 
 
 def test_a_key_that_reads_like_a_part_of_another_s_is_another(tmp_path: Path) -> None:
-    """Each alert of a batch has an idempotency key of its own, which no caller of the scope can come upon."""
+    """Each alert of a batch has an idempotency key of its own, with which no caller's key can collide."""
     with lasting(tmp_path, {"there": "ilert"}, inbound='scope = "all"') as h:
         sent = h.call("POST", ALERTS, alertmanager_alerts("A"), headers={"idempotency-key": "k"})
         assert sent.status == 200, sent.body
@@ -154,7 +153,8 @@ ODD += [
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("fixed", ["scope", "key"])
 def test_texts_that_look_alike_are_others_to_a_store(tmp_path: Path, driver: str, fixed: str) -> None:
-    """Case, blanks, composition, what a pattern means, what one engine could not hold: a text is itself alone."""
+    """A store compares texts exactly: case, blanks, Unicode composition, wildcards, and characters that one engine
+    cannot hold all make a difference."""
     pairs = [("s", text) if fixed == "scope" else (text, "k") for text in ODD]
 
     def put(tx: Tx, number: int, scope: str, text: str) -> None:

@@ -1,4 +1,5 @@
-"""What an upstream's answer means for a delivery, and when to try again: pure, for every dialect and status."""
+"""What an upstream's answer means for a delivery, and when to try again: pure functions, for every dialect and
+status."""
 
 from __future__ import annotations
 
@@ -48,7 +49,7 @@ def test_a_redirect_is_not_followed_and_no_success(status: int) -> None:
 
 
 def asked(text: str) -> float | None:
-    """What an answer with this Retry-After asks for."""
+    """The pause that an answer with this Retry-After asks for."""
     return retry_after(Response(503, {"retry-after": text}), NOW)
 
 

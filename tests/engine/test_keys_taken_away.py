@@ -1,4 +1,4 @@
-"""Keys that are taken away while nobody calls: whoever comes with one afterwards is not let in."""
+"""Callers' keys that are removed while nobody calls: whoever presents one afterwards is refused."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.harness import served
 def test_a_key_that_was_taken_away_while_nobody_called_opens_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only those who called had the files looked at: after a quiet night the first to come was let in with it, and for
-    ten seconds with one whose file was emptied."""
+    """The key files are followed in the background, not only when somebody calls: a removed or emptied key does not
+    work for the first call after a quiet time either."""
     monkeypatch.setattr("gateway.secrets.BEING_WRITTEN", 2.0)
     monkeypatch.setattr("gateway.following.BEING_WRITTEN", 2.0)
     (tmp_path / "keys").mkdir()

@@ -1,5 +1,5 @@
-"""A key at an upstream may pass from one alert to a newer one while commands for the older are still on their way, or
-come later: none of them may reach the newer alert. guarantees.md 5 and 26."""
+"""A key at an upstream may pass from one alert to a newer one while commands for the older are on their way or still
+come: none of them may reach the newer alert. guarantees.md 5 and 26."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from tests.engine.test_lanes import Desk, create
 
 
 def turn(desk: Desk) -> Shipment:
-    """What is sent next to the upstream that finds alerts by key."""
+    """Takes the next delivery to the upstream that finds alerts by key."""
     [row] = desk.due("bykey")
     return desk.take(row)
 
 
 def test_what_is_asked_of_an_old_alert_does_not_end_the_newer_one_that_has_its_key() -> None:
-    """The end of the old one was refused there, so that the gateway believes it present; its key is another's now."""
+    """The old alert's resolve was refused there, so the gateway takes it for present; its key belongs to the newer
+    alert."""
     desk = Desk()
     old = desk.accept("ci", create("disk")).alert
     assert old
@@ -33,7 +34,7 @@ def test_what_is_asked_of_an_old_alert_does_not_end_the_newer_one_that_has_its_k
 
 
 def test_what_is_asked_of_a_newer_alert_that_is_over_neither_ends_nor_alters_an_older_one_that_came_back() -> None:
-    """The end of the newer one was refused there; the older one was opened again under the key that both have."""
+    """The newer alert's resolve was refused there, and the older one was reopened under the key that both have."""
     for asked in (Operation.DELETE, Operation.UPDATE):
         desk = Desk()
         old = desk.accept("ci", create("disk")).alert
@@ -81,7 +82,7 @@ def test_an_end_that_waits_while_the_key_passes_on_is_sent_first() -> None:
 
 
 def test_an_alert_that_comes_back_under_another_key_waits_for_its_own_end() -> None:
-    """What waited for it is sent with the key that it had when it was asked for."""
+    """A resolve that waited is sent with the key that the alert had when it was requested."""
     desk = Desk()
     old = desk.accept("ci", create("disk")).alert
     assert old

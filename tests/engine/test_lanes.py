@@ -1,8 +1,9 @@
-"""Lanes and states: a machine that accepts commands, takes deliveries and ends them in every order, on a real store.
+"""Lanes and states: a state machine that accepts commands, takes deliveries and ends them in every order, on a real
+store.
 
 Two callers of one dialect share two upstreams, one that finds alerts by key and one that issues ids. Beside the
-gateway's own record stands `Vendor`, a model of what each upstream holds; what the two must never disagree on is said
-in canonical.md, *The road of a command*, and checked here after every step. Nothing is awaited and nothing is sent:
+gateway's record there is `Vendor`, a model of what each upstream holds. What the two must always agree on is in
+canonical.md, *The road of a command*, and is checked after every step. Nothing is awaited and nothing is sent:
 `Road.accept`, `prepare` and `settle` are plain functions of a transaction.
 """
 
@@ -51,9 +52,9 @@ to = ["bykey", "byid"]
 """
 KEYS = ("disk", "DISK", "net")
 HOWS = ["taken", "rejected", "again", "missing", "lost"]
-"""How an attempt ends: taken, refused, not now, no such alert there, or taken with the answer lost."""
+"""How an attempt ends: success, refusal, retry, no such alert there, or success whose answer was lost."""
 NEVER = {("present", "dead"), ("present", "waiting"), ("gone", "waiting"), ("dead", "absent")}
-"""Changes of a target between two steps that the design has no reason for."""
+"""State changes of a target, between two steps, that the design excludes."""
 
 
 @dataclass
@@ -65,7 +66,7 @@ class Vendor:
 
 
 class Desk:
-    """A store in memory, the road over it, and both vendors: what the machine and the plain tests work with."""
+    """A store in memory, the road over it, and both vendors: used by the state machine and the plain tests."""
 
     def __init__(self, text: str = CONFIG) -> None:
         self.config: Config = parse(text)
@@ -86,7 +87,7 @@ class Desk:
         return f"invented-{self.invented}"
 
     def accept(self, caller: str, asked: Command) -> Accepted:
-        """Accepts a command; one that is refused leaves nothing."""
+        """Accepts a command; a refused one leaves nothing behind."""
         self.now += 1000
         command = self.ids.next()
         with self.connection:
@@ -100,15 +101,15 @@ class Desk:
         return self.config.upstreams[name]
 
     def due(self, upstream: str) -> list[DeliveryRow]:
-        """What may be sent now."""
+        """The deliveries that may be sent now."""
         return self.tx.claim(upstream, self.now, 100)
 
     def take(self, row: DeliveryRow) -> Shipment:
-        """Decides what a delivery is now."""
+        """Prepares a delivery."""
         return prepare(self.tx, row, self.upstream(row.upstream), self.now)
 
     def end(self, shipment: Shipment, outcome: Outcome | None) -> Verdict:
-        """Records how an attempt ended."""
+        """Records the outcome of an attempt."""
         self.now += 1000
         shipment.delivery.attempts += outcome is not None
         with self.connection:
@@ -117,11 +118,11 @@ class Desk:
         return verdict  # noqa: RET504 - as above
 
     def target(self, alert: int, upstream: str) -> TargetRow | None:
-        """Where an alert stands at an upstream."""
+        """The target of an alert at an upstream."""
         return next((one for one in self.tx.targets(alert) if one.upstream == upstream), None)
 
     def taken(self, shipment: Shipment) -> Outcome:
-        """The vendor takes a request: what it holds then, and what it answers."""
+        """Applies a request to what the vendor holds, and returns its answer."""
         row, vendor = shipment.delivery, self.vendors[shipment.delivery.upstream]
         assert shipment.sending
         if row.upstream == "bykey":
@@ -163,7 +164,7 @@ def create(key: str | None, summary: str = "s") -> Command:
 
 
 class Machine(RuleBasedStateMachine):
-    """Everything that can happen, in any order."""
+    """The state machine: everything that can happen, in any order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -181,7 +182,7 @@ class Machine(RuleBasedStateMachine):
     # --- commands --------------------------------------------------------------------------------------------
 
     def ask(self, caller: str, asked: Command, before: AlertRow | None) -> None:
-        """Accepts a command and books what it owes."""
+        """Accepts a command, and records the deliveries that it must lead to."""
         try:
             accepted = self.desk.accept(caller, asked)
         except Problem as problem:
@@ -229,7 +230,7 @@ class Machine(RuleBasedStateMachine):
         ),
     )
     def by_id(self, caller: str, data: st.DataObject, word: str, operation: Operation) -> None:
-        """Anything, by any id that any party ever used, from either caller."""
+        """Any operation, by any id that any party used, from either caller."""
         scope, name = data.draw(st.sampled_from(sorted(self.known)))
         patch = {"summary": word} if operation is Operation.UPDATE else {}
         asked = Command(operation=operation, ref=Ref(id=name), patch=patch, comment="c")
@@ -244,7 +245,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(upstream=st.sampled_from(["bykey", "byid"]), data=st.data())
     def take(self, upstream: str, data: st.DataObject) -> None:
-        """The dispatcher takes something that is due; its lane is busy until it ends."""
+        """The dispatcher takes a delivery that is due; its lane is busy until the delivery ends."""
         free = [row for row in self.desk.due(upstream) if (upstream, row.lane) not in self.under_way]
         if free:
             self.begin(data.draw(st.sampled_from(free)))
@@ -272,7 +273,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(upstream=st.sampled_from(["byid", "bykey"]), data=st.data(), how=st.sampled_from(HOWS))
     def send(self, upstream: str, data: st.DataObject, how: str) -> None:
-        """A delivery is taken and its attempt ends before anything else happens."""
+        """A delivery is taken and its attempt ends, with nothing in between."""
         free = [row for row in self.desk.due(upstream) if (upstream, row.lane) not in self.under_way]
         if free:
             row = data.draw(st.sampled_from(free))
@@ -281,7 +282,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(how=st.sampled_from(["taken", "rejected"]))
     def send_all(self, how: str) -> None:
-        """Everything that is due is sent, and ends alike."""
+        """Every delivery that is due is sent, with the same outcome."""
         for row in [row for name in self.desk.config.upstreams for row in self.desk.due(name)]:
             if (row.upstream, row.lane) not in self.under_way:
                 self.begin(row)
@@ -290,14 +291,14 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.under_way)
     @rule(data=st.data(), how=st.sampled_from(HOWS))
     def end(self, data: st.DataObject, how: str) -> None:
-        """An attempt ends: taken, not now, taken but the answer lost, refused, or no such alert there."""
+        """An attempt ends in one of the ways of `HOWS`."""
         self.finish(data.draw(st.sampled_from(sorted(self.under_way))), how)
 
     def finish(self, lane: tuple[str, str], how: str) -> None:
-        """Ends what is under way in a lane."""
+        """Ends the attempt that is under way in a lane."""
         shipment = self.under_way.pop(lane)
         row = shipment.delivery
-        if how == "rejected" and row.id in self.lost:  # what a vendor has done already it does not refuse
+        if how == "rejected" and row.id in self.lost:  # a vendor does not refuse what it has done already
             how = "again"
         if shipment.sending is None:
             verdict = self.desk.end(shipment, None)
@@ -326,18 +327,19 @@ class Machine(RuleBasedStateMachine):
             assert verdict.state in ("again", "dead") or self.was_merged(row)
 
     def was_merged(self, row: DeliveryRow) -> bool:
-        """Whether a newer update says what this one was about to: it was accepted while this one was under way."""
+        """Whether a delivery was merged, while under way, into a newer update."""
         found = self.desk.tx.delivery(row.id)
         return found is not None and found.state == "merged"
 
     def owes_no_older_create(self, row: DeliveryRow) -> None:
-        """Update at dead: sent as a create, the dead create becomes void; acknowledge, resolve, delete: both do."""
+        """An update at a dead target is sent as a create, and voids the dead create; acknowledge, resolve and delete
+        are void too."""
         chosen = DeliveryFilter(state="dead", upstream=row.upstream, alert=row.alert, limit=1000)
         older = [one for one in self.desk.tx.deliveries(chosen) if one.id < row.id] if row.alert else []
         assert not [one for one in older if one.operation == "create"], "a dead create is still owed"
 
     def learn(self, row: DeliveryRow, outcome: Outcome | None) -> None:
-        """Ids that the vendor issued and the gateway heard of are ids of the alert from now on."""
+        """Ids that the vendor issued, and whose answer arrived, are ids of the alert from now on."""
         if isinstance(outcome, Delivered) and row.alert is not None:
             held = self.desk.tx.alert(row.alert)
             self.known |= {(held.scope, name): row.alert for name in outcome.ids.values()} if held else {}
@@ -357,7 +359,7 @@ class Machine(RuleBasedStateMachine):
         return verdict
 
     def undo_if_all_refused(self, command: int) -> None:
-        """What everybody refused is undone where the caller waits; nothing else may have come meanwhile."""
+        """A command that every upstream refused is undone where its caller waits, unless other commands came since."""
         made = self.desk.tx.deliveries_of(command)
         found = self.desk.tx.command(command)
         assert found
@@ -371,18 +373,18 @@ class Machine(RuleBasedStateMachine):
         if (held_here and held_here.id != row.id) or any(
             set(self.desk.tx.lane_holders(*lane)) - {row.id} for lane in lanes
         ):
-            return  # somebody else has the key meanwhile, here or there: the tests below
+            return  # somebody else has the key by now, here or there: the tests below
         tried = (one.key is not None and one.seen.get(TRIED_AT) is not None for one in self.desk.tx.targets(row.id))
         if before is None and any(tried):
-            return  # an attempt was never answered: it may stand there
+            return  # an attempt was never answered: the alert may be there
         waiting = [self.desk.tx.last_waiting(*lane) for lane in lanes]
         if any(one and one.alert is None and one.operation in ENDING for one in waiting):
-            return  # its end was asked for again, and is about to be told
+            return  # its end was asked for again, and is about to be sent
         with self.desk.connection:
             undo(self.desk.tx, found, "everybody refused it")
         for one in made:
             del self.owed[one.id]
-            if one.merges:  # what it was to say for those is said without it, by what came before it
+            if one.merges:  # the deliveries merged into it wait again, though older than what was sent
                 self.sent[one.upstream, one.lane] = 0
         after = self.desk.tx.alert(found.alert)
         assert after == before
@@ -401,7 +403,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def accepted_is_delivered_dead_waiting_merged_or_void(self) -> None:
-        """The ledger adds up: every delivery that was accepted is in one of the five states, and no other is."""
+        """The ledger adds up: every accepted delivery is in one of the five states, and there are no others."""
         rows = list(self.desk.connection.execute("SELECT id, state FROM deliveries"))
         counted = Counter(state for _, state in rows)
         assert {number for number, _ in rows} == set(self.owed)
@@ -409,7 +411,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def every_id_finds_its_alert_in_its_scope_alone(self) -> None:
-        """Every id that any party ever used is accepted on the way in, and nothing outside the scope is visible."""
+        """Every id that any party used finds its alert, and nothing outside the scope is visible."""
         for (scope, name), alert in self.known.items():
             held = self.desk.tx.alert(alert)
             assert held
@@ -420,8 +422,8 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def targets_change_only_as_designed(self) -> None:
-        """An alert keeps its lane at an upstream, but where it comes back and finds its key another's, and its state
-        there changes only as the design says."""
+        """An alert keeps its lane at an upstream, unless it is reopened after its key has passed to another alert; its
+        state there changes only as designed."""
         for alert in self.alerts:
             for target in self.desk.tx.targets(alert):
                 place = (alert, target.upstream)
@@ -434,8 +436,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def open_alerts_never_share_a_key(self) -> None:
-        """Where another open alert already holds the key at an upstream, the newcomer gets another, and so does one
-        that comes back."""
+        """Where another open alert has the key at an upstream, a new or reopened alert gets another key."""
         held = Counter(
             (target.key or "").strip().lower()
             for alert in self.alerts
@@ -446,7 +447,7 @@ class Machine(RuleBasedStateMachine):
         assert all(count == 1 for count in held.values())
 
     def teardown(self) -> None:
-        """Everything heals: what waits is delivered, and each upstream ends where its alerts are."""
+        """Every upstream recovers: what waits is delivered, and each upstream's alerts end as the gateway's are."""
         for lane in sorted(self.under_way):
             self.finish(lane, "again")
         for _ in range(10_000):
@@ -465,8 +466,8 @@ class Machine(RuleBasedStateMachine):
             self.has_come_to_rest(alert)
 
     def has_come_to_rest(self, alert: int) -> None:
-        """What is over here is over there, and what is open here and present there is open there; only what was
-        refused there, or given up before it ever got there, may stand otherwise."""
+        """What is over here is over at the upstream, and what is open here and present there is open there; only what
+        was refused there, or given up before it arrived, may differ."""
         row = self.desk.tx.alert(alert)
         assert row
         for target in self.desk.tx.targets(alert):
@@ -495,8 +496,8 @@ TestLanes = Machine.TestCase
 
 @pytest.mark.parametrize("other", ["ci", "ops"])
 def test_undoing_a_resolve_takes_no_key_that_somebody_else_has_meanwhile(other: str) -> None:
-    """canonical.md: after a resolve the same key is a new alert, and two open alerts never hold one key at an
-    upstream; a resolve that everybody refused cannot be undone by taking the key from the newer alert."""
+    """canonical.md: after a resolve the same key is a new alert, and two open alerts never hold one key at an upstream;
+    undoing a refused resolve must not take the key from the newer alert."""
     desk = Desk()
     first = desk.accept("ci", create("disk"))
     for row in first.deliveries:
@@ -545,7 +546,8 @@ def test_after_a_restart_the_lane_goes_on_where_it_stopped() -> None:
 
 
 def test_an_end_that_was_asked_for_again_is_not_undone() -> None:
-    """The first was refused everywhere, the second waits to be told: taken back, it would be open here alone."""
+    """The first resolve was refused everywhere while the second waits; if the first were undone, the alert would be
+    open here only."""
     desk = Desk()
     made = desk.accept("ci", create("net"))
     for row in (*desk.due("bykey"), *desk.due("byid")):

@@ -1,4 +1,5 @@
-"""Bodies with hundreds of alerts in each: how many are worked on at a time, and who else gets through meanwhile."""
+"""Bodies with hundreds of alerts each: how many are worked on at a time, and which other requests are served
+meanwhile."""
 
 from __future__ import annotations
 
@@ -24,18 +25,18 @@ from tests.engine.lasting import alert, lasting, posted, select
 from tests.harness import KEY
 
 THIRD = WORKED_ON // 3 + 1
-"""Two of this size are worked on at a time."""
+"""The size of which two bodies are worked on at a time."""
 BATCHES, EACH = 4, 200
 
 
 async def _settled() -> None:
-    """Lets everybody come as far as they get."""
+    """Lets all tasks run as far as they can."""
     for _ in range(20):
         await asyncio.sleep(0)
 
 
 class Bodies:
-    """Large bodies, each in a task of its own, which is told when to end."""
+    """Large bodies, each in a task of its own, which the test ends."""
 
     def __init__(self) -> None:
         self.bulk = Bulk()
@@ -100,8 +101,8 @@ def test_whoever_leaves_keeps_no_place() -> None:
 
 
 def test_who_waits_for_upstreams_keeps_nobody_else_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eight batches whose callers were to hear what a slow upstream says took four times as long as one. It still
-    counts as one that waits: what is made of all of them is to fit in memory."""
+    """A batch whose caller waits for upstreams gives up its place, so that batches with a slow upstream do not queue;
+    it still counts towards what may wait, as the results of all of them must fit in memory."""
 
     async def main() -> None:
         monkeypatch.setattr("gateway.inbound.bulk.GIVES_WAY", 0)
@@ -142,7 +143,7 @@ def test_when_too_much_waits_the_next_is_told_to_come_again() -> None:
 
 
 def test_a_large_body_is_read_beside_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And taken like any other; one that is wrong is refused like any other."""
+    """A large body is decoded in a thread, and accepted or refused like any other."""
     readers: list[threading.Thread] = []
 
     class Seen(Bulk):
@@ -185,7 +186,8 @@ async def _post(client: httpx.AsyncClient, *alerts: Any) -> None:
 
 
 def test_a_single_alert_comes_between_those_of_batches(tmp_path: Path) -> None:
-    """All alerts of all batches were in front of it: forty bodies of a MiB kept others waiting for seven seconds."""
+    """A single alert does not queue behind all alerts of all batches, which took seven seconds for forty bodies of a
+    MiB."""
 
     async def main() -> None:
         gateway = _gateway(tmp_path)
@@ -210,7 +212,7 @@ def test_a_single_alert_comes_between_those_of_batches(tmp_path: Path) -> None:
 
 
 def test_a_long_answer_is_sent_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whole, it lay in memory once more in each buffer on its way."""
+    """Sent whole, it would be in memory once more in each buffer on its way."""
     monkeypatch.setattr("gateway.inbound.surface.PIECE", 1000)
     sent: list[Any] = []
 
@@ -237,7 +239,8 @@ def test_a_long_answer_is_sent_in_pieces(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_list_that_was_answered_is_held_by_nobody(tmp_path: Path) -> None:
-    """It held itself until somebody looked for rings: a few lists of a hundred thousand alerts came to half a GiB."""
+    """The result of a read is in no reference cycle, so it is freed without the garbage collector: a few lists of a
+    hundred thousand alerts come to half a GiB."""
 
     class Read(list[int]):
         pass

@@ -1,4 +1,4 @@
-"""What serving imports, and what it does without: memory that nothing needs is not taken."""
+"""What serving imports and what it does without: memory is not spent on modules that are not needed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _python(code: str, *arguments: str) -> str:
 
 
 def _imported(room: Path) -> set[str]:
-    """What serving imports all the way to the socket, which is taken, so that it ends there."""
+    """The modules that serving imports until it listens; its port is taken, so that it ends there."""
     config = room / "gateway.toml"
     config.write_text(
         f'store = "sqlite://{room}/gateway.db"\n[inbound.ilert]\nkeys = {{ ci = "a" }}\n'

@@ -1,5 +1,4 @@
-"""The ledger over a real run: everything that was received is somewhere, and a row that is missing shows.
-guarantees.md 30."""
+"""The ledger over a real run: everything received is accounted for, and a missing row shows. guarantees.md 30."""
 
 from __future__ import annotations
 
@@ -17,19 +16,19 @@ from tests.harness import House
 
 
 def ledger(h: House, by: str = "caller", since: int = 0) -> dict[str, LedgerLine]:
-    """The ledger as it is on the disk."""
+    """The ledger as it is on disk."""
     with contextlib.closing(apsw.Connection(h.gateway.config.store)) as connection:
         return {line.group: line for line in SqliteTx(connection).ledger(since, by)}  # type: ignore[arg-type]
 
 
 def arrivals(h: House) -> dict[str, Arrivals]:
-    """What each upstream took."""
+    """What each upstream accepted."""
     with contextlib.closing(apsw.Connection(h.gateway.config.store)) as connection:
         return {one.upstream: one for one in SqliteTx(connection).arrivals(0)}
 
 
 def test_everything_that_was_received_is_somewhere(tmp_path: Path) -> None:
-    """Delivered, dead, waiting, merged, void and refused, each of them at least once."""
+    """Each of delivered, dead, waiting, merged, void and refused occurs at least once."""
 
     def picky(got: Got) -> object:
         return NO if "rude" in got.content.decode() else OK
@@ -82,7 +81,7 @@ def test_what_came_before_is_left_out_with_its_deliveries(tmp_path: Path) -> Non
 
 
 def test_what_was_merely_accepted_and_what_was_confirmed_are_kept_apart(tmp_path: Path) -> None:
-    """202 is a promise, 200 and 201 a fact; ages are from acceptance to delivery."""
+    """202 counts as accepted, 200 and 201 as confirmed; ages are from acceptance to delivery."""
     answers = [slow(0.3, OK), OK, OK, say(200, {})]
 
     with chaos(lambda got: answers.pop(0)) as good, before(tmp_path, table("good", good.url, "ilert")) as h:

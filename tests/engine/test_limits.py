@@ -1,4 +1,4 @@
-"""How much of a body is taken in: the depth check against a naive one, decoding, numbers, and inflating."""
+"""Limits of a body: the depth check against a naive one, decoding, numbers, and inflating."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ VALUES = st.recursive(
 
 
 def naive_depth(body: bytes) -> int:
-    """How deep brackets outside of strings are nested, one byte after the other."""
+    """The depth of brackets outside strings, byte by byte."""
     depth = deepest = at = 0
     in_string = False
     while at < len(body):
@@ -208,7 +208,7 @@ def test_an_unknown_encoding_is_named(encoding: str) -> None:
 
 
 def read(pieces: list[bytes], limit: int) -> tuple[bytes, int]:
-    """The body that is read from these pieces, and how many of them were asked for."""
+    """Reads a body from pieces; returns it, and how many pieces were requested."""
     asked = 0
 
     async def messages() -> AsyncIterator[Message]:

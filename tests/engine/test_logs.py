@@ -1,4 +1,4 @@
-"""The log: a line of JSON for each event, whatever is in it; and one that cannot be written stops nothing."""
+"""The log: one line of JSON for each event, whatever its values; a line that cannot be written stops nothing."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path, lost: Callab
 
 
 def _served(directory: Path, upstream: str, stderr: int) -> tuple[int, subprocess.Popen[bytes]]:
-    """A gateway that is about to serve on a port, and logs there."""
+    """A gateway that listens on a port, and logs."""
     config = directory / "gateway.toml"
     caller = f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n'
     config.write_text(f'store = "sqlite://{directory}/gateway.db"\n{caller}{table("oncall", upstream, "ilert")}')
@@ -92,7 +92,7 @@ def _is_up(url: str) -> bool:
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_a_gateway_serves_whatever_was_closed_by_whoever_started_it(tmp_path: Path, closed: str) -> None:
-    """Without standard error it ended at once and without a word, without another it aborted at its end."""
+    """The gateway runs, and ends cleanly, also when it is started with standard streams closed."""
     config, port = tmp_path / "gateway.toml", free_port()
     config.write_text(f'store = "sqlite://{tmp_path}/gateway.db"\n[inbound.ilert]\nanonymous = true\n{ROUTED}')
     serve = f"-m gateway.cli serve --config {config} --listen 127.0.0.1:{port}"
@@ -117,14 +117,14 @@ def test_a_line_is_made_of_whatever_there_is(value: Any) -> None:
 
 
 def _lines(running: Running, request: str | int) -> list[dict[str, Any]]:
-    """What was logged under the id of a request."""
+    """The log lines with the id of a request."""
     return [
         line for line in (json.loads(one) for one in list(running.lines)) if str(line.get("request")) == str(request)
     ]
 
 
 def test_each_attempt_is_logged_under_the_id_that_the_caller_was_given(tmp_path: Path) -> None:
-    """Also one that is held; and what is dead is no matter of course."""
+    """A held attempt is logged too, and a dead delivery is a warning."""
     config, answers = tmp_path / "gateway.toml", {"taken": OK, "held": say(401, {"message": "no"}), "dead": NO}
     with contextlib.ExitStack() as stack:
         upstreams = {name: stack.enter_context(chaos(answer)) for name, answer in answers.items()}
@@ -142,7 +142,7 @@ def test_each_attempt_is_logged_under_the_id_that_the_caller_was_given(tmp_path:
 
 
 def test_a_refusal_is_logged_with_its_reason_and_counted(tmp_path: Path) -> None:
-    """Also one from the edge, where there is not even a request; never with a credential."""
+    """This includes refusals at the edge, where no request was parsed; no line has a credential."""
     config = tmp_path / "gateway.toml"
     with chaos(OK) as upstream:
         config.write_text(_top(tmp_path) + table("oncall", upstream.url, "ilert"))
@@ -165,9 +165,9 @@ def test_a_refusal_is_logged_with_its_reason_and_counted(tmp_path: Path) -> None
 def test_who_is_refused_because_there_are_too_many_costs_one_look_at_the_keys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each word of the reason was looked up as if it were a key: with five times what can be taken, refusing left no
-    time to take anything. Nor is what the caller wants looked at: where it has written nonsense, that is found out once
-    there is room, and looked through."""
+    """A refusal under overload looks up the caller's key only, not each word of the reason as a possible key, which at
+    five times the capacity took all the time. Nor is the request translated: a fault in it is found, and its words
+    looked up, once there is room."""
     looked: list[str] = []
     known = Keyring.caller
 

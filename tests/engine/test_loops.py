@@ -1,5 +1,5 @@
-"""Gateways that forward to each other: an alert stops after the first hop back, and everybody is told so.
-guarantees.md 25. Each gateway is a process's worth of its own, over real HTTP, with its own store."""
+"""Gateways that forward to each other: an alert stops after the first hop back, and this is reported. guarantees.md 25.
+Each gateway has its own store, and they talk over real HTTP."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ channels = [{ kind = "slack", id = "C042" }]
 
 @dataclass
 class Ring:
-    """Gateways of which each is the upstream of the one before, by the dialects that they speak to each other."""
+    """Gateways each of which is the upstream of the one before, in the dialects that they speak to each other."""
 
     houses: list[House]
 
@@ -51,12 +51,12 @@ class Ring:
         return self.houses[0]
 
     def rows(self) -> list[list[DeliveryRow]]:
-        """What every gateway has in its outbox."""
+        """The outbox of every gateway."""
         return [outbox(house) for house in self.houses]
 
     def stands_still(self, received: int) -> None:
-        """Waits until so many commands were accepted everywhere together and nothing waits, and sees that no more come
-        within half a second: a loop of gateways on one machine goes round hundreds of times in that."""
+        """Waits until this many commands were accepted in all and nothing waits, then asserts that no more come within
+        half a second, in which a loop on one machine would go round hundreds of times."""
 
         def is_still() -> bool:
             commands = sum(count(house, "commands") for house in self.houses)
@@ -76,7 +76,7 @@ class Ring:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A port on which nobody listens."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
@@ -84,7 +84,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def ring(directory: Path, *spoken: str, more: str = "") -> Iterator[Ring]:
-    """As many gateways as there are dialects: each speaks its own to the next, and the last one to the first."""
+    """One gateway per dialect: each speaks its own to the next, and the last one to the first."""
     ports = [free_port() for _ in spoken]
     inbounds = "\n".join(f'[inbound.{name}]\nkeys = {{ ci = "{KEY}", next = "{OTHER}" }}\n{more}' for name in NAMES)
     with contextlib.ExitStack() as stack:
@@ -102,14 +102,14 @@ def ring(directory: Path, *spoken: str, more: str = "") -> Iterator[Ring]:
 
 @pytest.fixture
 def logged(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
-    """What the desks say in their logs."""
+    """The log calls of the desks."""
     logger = CapturingLogger()
     monkeypatch.setattr(desk, "log", logger)
     return logger
 
 
 def say(h: House, dialect: str, text: str) -> Sent:
-    """The documented creating call of a dialect."""
+    """Sends the documented creating call of a dialect."""
     path, body = making(dialect, text, key="disk")
     return h.call("POST", path, body, key=None if dialect in EVENTS else KEY)
 
@@ -117,7 +117,7 @@ def say(h: House, dialect: str, text: str) -> Sent:
 @pytest.mark.parametrize("other", NAMES)
 @pytest.mark.parametrize("one", NAMES)
 def test_an_alert_stops_after_the_first_hop_back(one: str, other: str, tmp_path: Path, logged: CapturingLogger) -> None:
-    """Two gateways: `one` is what the first says to the second, `other` what the second says back."""
+    """Two gateways: `one` is the dialect from the first to the second, `other` the one back."""
     with ring(tmp_path, one, other) as two:
         sent = say(two.first, one, "Disk full")
         assert sent.status < 300
@@ -134,7 +134,7 @@ def test_an_alert_stops_after_the_first_hop_back(one: str, other: str, tmp_path:
 
 @pytest.mark.parametrize("dialect", NAMES)
 def test_the_hop_back_is_told_that_it_is_one(dialect: str, tmp_path: Path) -> None:
-    """What the second gateway hears, asked for by hand with the header that it would send."""
+    """The answer that the second gateway gets, requested here with the header that it would send."""
     with ring(tmp_path, dialect, dialect) as two:
         names = [gateway_name(house) for house in two.houses]
         two.first.client.headers["alert-gateway-via"] = ", ".join(names)
@@ -145,7 +145,7 @@ def test_the_hop_back_is_told_that_it_is_one(dialect: str, tmp_path: Path) -> No
 
 
 def gateway_name(house: House) -> str:
-    """A gateway's own name."""
+    """The name by which a gateway knows its own requests."""
     assert house.gateway.desk is not None
     return house.gateway.desk.name
 
@@ -171,7 +171,7 @@ def test_what_follows_an_alert_stops_there_too(word: str, tmp_path: Path) -> Non
 
 
 def test_an_end_that_nobody_knows_the_alert_of_stops_there_too(tmp_path: Path, logged: CapturingLogger) -> None:
-    """It is passed on by its key alone, and reported like any other."""
+    """The end of an unknown alert is sent by its key alone; its loop is cut and reported like any other."""
     with ring(tmp_path, "ilert", "ilert") as two:
         event = ilert_event("RESOLVE", "never seen", summary="it is over")
         assert two.first.call("POST", "/ilert/api/events", event, key=None).status < 300
@@ -186,7 +186,7 @@ def test_an_end_that_nobody_knows_the_alert_of_stops_there_too(tmp_path: Path, l
 
 @pytest.mark.parametrize("dialect", NAMES)
 def test_callers_of_one_scope_loop_no_more_than_others(dialect: str, tmp_path: Path) -> None:
-    """Where everybody shares a scope, the hop back meets the very alert that was sent, with its key or its name."""
+    """Where all callers share a scope, the hop back finds the alert that was sent, by its key or name."""
     with ring(tmp_path, dialect, dialect, more='scope = "all"') as two:
         sent = say(two.first, dialect, "Disk full")
         assert sent.status < 300, sent.body
@@ -213,7 +213,7 @@ def test_a_gateway_that_is_its_own_upstream(tmp_path: Path) -> None:
 
 
 def test_the_name_outlives_a_restart(tmp_path: Path) -> None:
-    """A command on its way while the gateway restarts is known again when it comes back."""
+    """A command that is on its way while the gateway restarts is recognised when it comes back."""
     with ring(tmp_path, "ilert", "ilert") as two:
         names = [gateway_name(house) for house in two.houses]
     with ring(tmp_path, "ilert", "ilert") as two:
@@ -233,7 +233,7 @@ def test_reads_do_not_go_round_either(dialect: str, tmp_path: Path) -> None:
 
 
 def test_what_is_relayed_does_not_go_round_either(tmp_path: Path) -> None:
-    """Channels are asked of IBM itself; gateways in a circle have nobody to ask."""
+    """Notification channels are requested from IBM itself; gateways in a circle have no IBM behind them."""
     with ring(tmp_path, "ibm_monitoring", "ibm_monitoring") as two:
         began = time.monotonic()
         sent = two.first.call("GET", "/ibm_monitoring/api/notificationChannels")
@@ -244,21 +244,21 @@ def test_what_is_relayed_does_not_go_round_either(tmp_path: Path) -> None:
 
 
 def _requests(two: Ring, number: int) -> int:
-    """How many requests a gateway has answered."""
+    """The number of requests that a gateway has answered."""
     text = two.first.client.get(two.houses[number].url + "/metrics").text
     counted: list[Any] = [line for line in text.splitlines() if line.startswith("alert_gateway_requests_total{")]
     return int(sum(float(line.rpartition(" ")[2]) for line in counted))
 
 
 class CallsBack:
-    """An Alertmanager that tells a webhook of every alert that it is told of, at once and in its own words."""
+    """An Alertmanager that notifies a webhook of every alert it receives, at once and in its own words."""
 
     def __init__(self) -> None:
         self.webhook = ""
         self.told: list[dict[str, Any]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Takes alerts; there is nothing else that it is asked for."""
+        """Takes alerts; nothing else is requested."""
         if scope["type"] == "http":
             body = await Request(scope, receive).body()
             for one in json.loads(body or "[]"):
@@ -270,7 +270,8 @@ class CallsBack:
 
 
 def test_what_an_upstream_sends_back_in_its_own_words_goes_round_once(tmp_path: Path) -> None:
-    """It passes no header on. The first time it may be somebody else's alert of the same key; after that it cannot."""
+    """The upstream passes no header on. The first time, what comes back may be somebody else's alert of the same key;
+    after that it cannot be."""
     upstream = CallsBack()
     with served(upstream) as there:
         inbounds = "\n".join(
