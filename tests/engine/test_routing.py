@@ -13,7 +13,7 @@ from gateway.values import is_made_of
 
 
 def route(name: str, *to: str, when: tuple[str, ...] = (), from_: tuple[str, ...] = (), goes_on: bool = False) -> Route:
-    """A route in short."""
+    """A route, abbreviated."""
     return Route(
         name=name,
         from_=from_,
@@ -80,7 +80,7 @@ def test_patterns_are_anchored(text: str, holds: bool) -> None:
 
 
 def test_a_text_is_made_of_parts_as_a_regular_expression_would_find() -> None:
-    """Every text of a few letters against every pattern of a few letters and wildcards."""
+    """All short texts against all short patterns of the same letters and wildcards."""
     texts = ["".join(one) for size in range(6) for one in product("ab.", repeat=size)]
     patterns = ["".join(one) for size in range(5) for one in product("ab.*", repeat=size)]
     for pattern in patterns:
@@ -159,7 +159,7 @@ def test_what_a_field_can_be_may_be_asked_for(text: str, facts: dict[str, object
 
 
 def names(chosen: tuple[Choice, ...] | None) -> list[str] | None:
-    """The upstreams chosen, in order."""
+    """The names of the chosen upstreams, in order."""
     return None if chosen is None else [choice.upstream for choice in chosen]
 
 
