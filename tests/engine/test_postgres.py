@@ -572,7 +572,7 @@ def test_a_change_of_the_schema_that_was_broken_off_is_made_up_for(url: str) -> 
 
 
 def test_success_means_synced_whatever_the_database_is_set_to(url: str) -> None:
-    """guarantees.md 1."""
+    """guarantees.md 1: commits wait at least as with `synchronous_commit = on`."""
     name = url.rpartition("/")[2]
 
     def shown(tx: Tx) -> tuple[str, ...]:

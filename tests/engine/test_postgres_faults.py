@@ -187,7 +187,7 @@ def test_idle_connections_that_the_server_ends_by_itself_are_nobodys_trouble() -
             for number in range(1, 60):
                 await store.write(partial(_put, number))
                 assert len(await store.read(_all)) == number
-                await asyncio.sleep(0.095 + number % 10 / 1000)  # what it says last is heard before the end, or is not
+                await asyncio.sleep(0.095 + number % 10 / 1000)  # so that its last message is seen, or is not
 
     asyncio.run(main())
 

@@ -75,7 +75,7 @@ def test_a_condition(text: str, holds: bool) -> None:
     ],
 )
 def test_patterns_are_anchored(text: str, holds: bool) -> None:
-    """interface.md: Alertmanager's = != =~ !~ (anchored)."""
+    """interface.md: Alertmanager's operators = != =~ !~, with anchored patterns."""
     assert parse_matcher(text).holds(FACTS) is holds
 
 
@@ -113,7 +113,7 @@ def test_a_callers_long_text_does_not_keep_a_route_busy() -> None:
     ],
 )
 def test_absent_text_is_empty_and_an_absent_number_matches_no_comparison(text: str, holds: bool) -> None:
-    """canonical.md, The road of a command."""
+    """canonical.md, *The road of a command*: conditions on fields that an alert lacks."""
     assert parse_matcher(text).holds(FACTS) is holds
 
 

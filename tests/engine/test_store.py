@@ -149,7 +149,8 @@ def test_of_two_alerts_with_one_id_at_two_upstreams_the_first_upstream_says_whic
 
 
 def test_every_id_of_any_party_finds_the_alert_in_its_scope_alone(harness: Harness) -> None:
-    """canonical.md, *Ids* and *Scope*."""
+    """canonical.md, *Ids* and *Scope*: each party's id finds the alert for callers of its scope, and for nobody
+    else."""
 
     def work(tx: Tx) -> None:
         tx.insert_alert(alert(1))
