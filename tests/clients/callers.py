@@ -1,7 +1,7 @@
-"""Callers for tests: two of them in every dialect, and what each dialect's caller says for every operation it has.
+"""Callers for tests: two in every dialect, and each dialect's request for every operation it has.
 
-The words are the documented ones: each table names paths and bodies as the vendor's page has them, never what the
-gateway happens to understand.
+The requests are the documented ones: each table has paths and bodies from the vendor's page, never what the gateway
+happens to understand.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _count = itertools.count(1)
 
 
 def fresh(word: str = "name") -> str:
-    """A name, a key or a text that no other test uses."""
+    """A name, key or text that no other test uses."""
     return f"{word} {next(_count)}"
 
 
 def settings(
     sandbox_url: str, upstreams: dict[str, str], *, routes: str = "", inbound: str = "", more: str = ""
 ) -> str:
-    """A configuration with the callers `ci` and `ops` in every dialect, which see nothing of each other."""
+    """A configuration with the callers `ci` and `ops` in every dialect, each in a scope of its own."""
     inbounds = [f'[inbound.{name}]\nkeys = {{ ci = "{KEY}", ops = "{OTHER}" }}\n{inbound}' for name in dialects()]
     tables = [upstream_table(name, dialect, sandbox_url, more=more) for name, dialect in upstreams.items()]
     return "\n".join([*inbounds, *tables, routes])
@@ -39,7 +39,7 @@ def settings(
 def called(
     directory: Path, upstreams: dict[str, str], *, routes: str = "", inbound: str = "", more: str = "", top: str = ""
 ) -> Iterator[House]:
-    """A house with two callers in every dialect. `more` is added to every upstream, `inbound` to every inbound."""
+    """A gateway with two callers in every dialect. `more` is added to every upstream, `inbound` to every inbound."""
 
     def text(sandbox_url: str) -> str:
         return settings(sandbox_url, upstreams, routes=routes, inbound=inbound, more=more)
@@ -49,7 +49,7 @@ def called(
 
 
 def behind(dialect: str) -> str:
-    """A dialect other than this one, to stand behind the gateway, that cannot hold all that this one says."""
+    """Another dialect for the upstream, which cannot hold all fields of this one."""
     if dialect.startswith("alertmanager") or dialect == "cloudevents":
         return "ibm_monitoring"
     names = sorted(dialects())
@@ -60,7 +60,7 @@ def behind(dialect: str) -> str:
 
 
 def livesession_alert(name: str, **fields: Any) -> dict[str, Any]:
-    """A LiveSession alert as its page has it."""
+    """A LiveSession alert, from the page's sample."""
     alert = {
         "name": name,
         "events": [{"kind": 26, "value": "checkout_failed"}],
@@ -92,13 +92,13 @@ def uptinio_alert(message: str, **fields: Any) -> dict[str, Any]:
 
 
 def ilert_event(word: str, key: str | None, *, credential: str = KEY, **fields: Any) -> dict[str, Any]:
-    """An ilert event; the credential stands in its body."""
+    """An ilert event; the credential is in its body."""
     named = {"alertKey": key} if key is not None else {}
     return {"apiKey": credential, "eventType": word, **named, **fields}
 
 
 def pagerduty_event(action: str, key: str | None, *, credential: str = KEY, **payload: Any) -> dict[str, Any]:
-    """A PagerDuty event; the credential stands in its body, and what is wrong in its payload."""
+    """A PagerDuty event; the credential is in its body, the alert's fields in its payload."""
     event: dict[str, Any] = {"routing_key": credential, "event_action": action}
     if key is not None:
         event["dedup_key"] = key
@@ -113,7 +113,7 @@ def opsgenie_alert(message: str, **fields: Any) -> dict[str, Any]:
 
 
 def cloud_event(word: str, key: str | None, **fields: Any) -> dict[str, Any]:
-    """An alert as a CloudEvent in structured mode; what is wrong stands in its data."""
+    """An alert as a CloudEvent in structured mode; the alert's fields are in its data."""
     named = {"dedup_key": key} if key is not None else {}
     said = {"summary": "Disk full", "severity": "critical"} if word == "firing" else {}
     data = {**said, **named, "status": word, **fields}
@@ -127,13 +127,13 @@ def jsm_alert(message: str, **fields: Any) -> dict[str, Any]:
 
 
 def alertmanager_alerts(name: str, summary: str | None = None, **fields: Any) -> list[dict[str, Any]]:
-    """One alert of this name as Prometheus posts it; what it says to people is an annotation."""
+    """One alert of this name as Prometheus posts it; its text is an annotation."""
     annotations = {} if summary is None else {"annotations": {"summary": summary}}
     return [{"labels": {"alertname": name, "severity": "critical"}, **annotations, **fields}]
 
 
 def webhook_group(dialect: str, name: str, summary: str, *, status: str = "firing") -> dict[str, Any]:
-    """A group of one alert, as Alertmanager's webhook and Grafana's have it; it is told apart by its name."""
+    """A group of one alert, as Alertmanager's webhook and Grafana's send it; the name label identifies the alert."""
     version = {"grafana": "1", "alertmanager_webhook": "4"}[dialect]
     alert = {"status": status, "labels": {"alertname": name}, "annotations": {"summary": summary}}
     return {"version": version, "status": status, "alerts": [alert]}
@@ -142,16 +142,16 @@ def webhook_group(dialect: str, name: str, summary: str, *, status: str = "firin
 # --- what is asked for ---------------------------------------------------------------------------------------
 
 Ask = Callable[[House, str, str], Sent]
-"""Asks for one operation: the house, the alert's reference (a key for those of `KEYED`, else the shown id), a text."""
+"""Requests one operation, given the house, the alert's reference (a key for `KEYED`, else the shown id) and a text."""
 
 KEYED = ("alertmanager", "alertmanager_webhook", "cloudevents", "grafana", "ilert", "opsgenie", "pagerduty")
-"""The dialects whose callers name an alert by its key, or by what its key is made of."""
+"""The dialects whose callers refer to an alert by its key, or by the fields that form its key."""
 
 WEBHOOKS = ("grafana", "alertmanager_webhook")
-"""The dialects in which groups of alerts are told of."""
+"""The dialects whose requests contain groups of alerts."""
 
 ALERTS = "/alertmanager/api/v2/alerts"
-COLLECTIONS = {  # PagerDuty's events and CloudEvents can only be sent, Alertmanager's alerts are told by their labels
+COLLECTIONS = {  # PagerDuty events and CloudEvents are only sent; Alertmanager's alerts go by labels
     "livesession": "/livesession/v1/alerts",
     "ibm_monitoring": "/ibm_monitoring/api/alerts",
     "uptinio": "/uptinio/alerts",
@@ -167,7 +167,7 @@ PAGES = {
     "jsm_ops": "?size=100",
     "opsgenie": "?limit=100",
 }
-"""The query for as many alerts as a list has at most."""
+"""The query for a list's largest page."""
 
 
 def _events(word: str, *, says: bool = False) -> Ask:
@@ -279,7 +279,7 @@ ASKS: dict[str, dict[str, Ask]] = {
         "resolve": _webhook("alertmanager_webhook", "resolved"),
     },
 }
-"""Every operation that a caller of each dialect can ask of an alert that is there."""
+"""Every operation on an existing alert, for each caller's dialect."""
 
 
 BODIES: dict[str, Callable[[str], dict[str, Any]]] = {
@@ -290,7 +290,7 @@ BODIES: dict[str, Callable[[str], dict[str, Any]]] = {
 
 
 ALIASED: dict[str, Callable[..., dict[str, Any]]] = {"jsm_ops": jsm_alert, "opsgenie": opsgenie_alert}
-"""Of dialects whose alerts have an alias: the body for a text and further fields."""
+"""Dialects whose alerts have an alias: the body for a text and further fields."""
 
 
 EVENTS: dict[str, tuple[str, Callable[[str, str | None, str], dict[str, Any]]]] = {
@@ -300,15 +300,15 @@ EVENTS: dict[str, tuple[str, Callable[[str, str | None, str], dict[str, Any]]]] 
         lambda text, key, held: pagerduty_event("trigger", key, credential=held, summary=text),
     ),
 }
-"""Of dialects whose credential stands in the body: where an alert is made, and the body for a text, key, credential."""
+"""Dialects whose credential is in the body: the creating path, and the body for a text, a key and a credential."""
 
 
 EVENTFUL = (*EVENTS, *WEBHOOKS, "alertmanager", "cloudevents")
-"""Dialects in which an update is the same call as a create."""
+"""Dialects in which an update is the same request as a create."""
 
 
 def making(dialect: str, text: str, *, key: str | None = None, credential: str = KEY) -> tuple[str, Any]:
-    """The documented creating call of a dialect that says a text: its path and body."""
+    """The path and body of a dialect's documented create with this text."""
     if dialect == "alertmanager":
         return ALERTS, alertmanager_alerts(key or text, text)
     if dialect in EVENTS:
@@ -324,7 +324,7 @@ def making(dialect: str, text: str, *, key: str | None = None, credential: str =
 
 
 def create(h: House, dialect: str, text: str) -> tuple[str, Sent]:
-    """Creates an alert that says `text`; answers how its caller refers to it from then on, and what it was told."""
+    """Creates an alert with this text; returns its caller's reference to it from then on, and the answer."""
     if dialect == "ilert":
         key = fresh("key")
         return key, h.call("POST", "/ilert/api/events", ilert_event("ALERT", key, summary=text), key=None)
@@ -351,14 +351,14 @@ def create(h: House, dialect: str, text: str) -> tuple[str, Sent]:
 
 
 def _told(h: House, dialect: str, sent: Sent) -> str:
-    """The id of an alert, from the state of the request that made it."""
+    """The id of an alert, from the status of the request that created it."""
     found = h.call("GET", f"{COLLECTIONS[dialect]}/requests/{sent.body['requestId']}")
     assert found.status == 200, found.body
     return str(found.body["alertId"])
 
 
 def listed(h: House, dialect: str, *, key: str = KEY) -> list[dict[str, Any]]:
-    """The alerts that a caller of a dialect sees, as it sees them."""
+    """The alerts in a dialect's list, in its caller's format."""
     query = PAGES.get(dialect, "")
     sent = h.call("GET", COLLECTIONS[dialect] + query, key=key)
     assert sent.status == 200, sent.body

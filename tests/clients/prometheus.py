@@ -25,7 +25,7 @@ TEMPLATES = Path("/usr/share/prometheus/alertmanager/default.tmpl")
 
 
 def missing() -> str:
-    """Which of the programs cannot be run here, as a reason to skip a test; nothing where all can."""
+    """Which of the programs cannot be run here, as a reason to skip a test; empty where all can."""
     lacking = [name for name in PROGRAMS if shutil.which(name) is None]
     if lacking:
         return f"not on PATH: {', '.join(lacking)} (Debian's prometheus and prometheus-alertmanager)"
@@ -33,24 +33,24 @@ def missing() -> str:
 
 
 class Program:
-    """A program that serves, where it serves, and what it has written so far."""
+    """A running server, its address, and its output so far."""
 
     def __init__(self, process: subprocess.Popen[bytes], url: str, log: Path) -> None:
         self.process, self.url, self._log = process, url, log
 
     @property
     def log(self) -> str:
-        """Everything that it wrote so far."""
+        """Its output so far."""
         return self._log.read_text("utf8", "replace")
 
     def get(self, path: str, **query: Any) -> Any:
-        """What its API answers, decoded."""
+        """The decoded answer of its API."""
         answer = httpx.get(self.url + path, params=query, timeout=10, trust_env=False)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
     def reload(self) -> None:
-        """Has it read its files again."""
+        """Makes it read its files again."""
         self.process.send_signal(signal.SIGHUP)
 
 
@@ -102,7 +102,7 @@ def alertmanager(directory: Path, config: str) -> Iterator[Program]:
 
 @contextlib.contextmanager
 def prometheus(directory: Path, config: str, files: Mapping[str, str]) -> Iterator[Program]:
-    """Prometheus with a configuration, and the files that it speaks of beside it; repeats are sent every second."""
+    """Prometheus with a configuration and the files that it names beside it; repeats are sent every second."""
     directory.mkdir(parents=True, exist_ok=True)
     for name, text in {"prometheus.yml": config, **files}.items():
         (directory / name).write_text(text, "utf8")
@@ -119,7 +119,7 @@ def prometheus(directory: Path, config: str, files: Mapping[str, str]) -> Iterat
 
 
 def amtool(url: str, *arguments: str, code: int = 0) -> str:
-    """Runs amtool against an address to its end; answers what it printed."""
+    """Runs amtool against an address to its end; returns what it printed."""
     done = subprocess.run(
         ["amtool", f"--alertmanager.url={url}", *arguments],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""CloudEvents 1.0 in both modes and both ways: by hand, as the specification has it, and by its own SDK."""
+"""CloudEvents 1.0 in both modes and both directions: by hand, as the specification has it, and with its own SDK."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ALERT = {"summary": "Disk full", "severity": "critical", "dedup_key": "db-1/disk
 
 @pytest.fixture(scope="module")
 def h(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A gateway that takes events, with another vendor behind it."""
+    """A gateway that takes events, with another vendor as upstream."""
 
     def text(sandbox_url: str) -> str:
         return inbound_tables(["cloudevents"]) + "\n" + upstream_table("there", "pagerduty", sandbox_url)
@@ -40,13 +40,13 @@ def h(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 
 def post(h: House, content: bytes, headers: dict[str, str], path: str = "/cloudevents") -> Any:
-    """Sends exactly this."""
+    """Sends exactly this content with these headers."""
     keyed = {"authorization": f"Bearer {KEY}", **headers}
     return h.client.post(h.url + path, content=content, headers=keyed)
 
 
 def arrives(h: House, key: str) -> dict[str, Any]:
-    """What PagerDuty was sent under a key."""
+    """The event that arrived at PagerDuty under a key."""
     return dict(
         h.wait_for(lambda: next((one.body for one in h.arrived("pagerduty") if one.body["dedup_key"] == key), 0))
     )
@@ -80,7 +80,7 @@ def test_binary_with_encoded_headers(h: House) -> None:
 
 
 def test_binary_without_a_content_type(h: House) -> None:
-    """As the SDK sends it where nobody says what the data is."""
+    """As the SDK sends it where the type of the data is not given."""
     key = fresh("key")
     headers = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/a", "ce-type": "t"}
     assert post(h, json.dumps({**ALERT, "dedup_key": key}).encode(), headers).status_code == 202
@@ -113,7 +113,7 @@ def test_another_form_is_unsupported(h: House, form: str, content: bytes) -> Non
 
 
 def test_a_batch(h: House) -> None:
-    """Each event on its own: what is wrong with one keeps none of the others back."""
+    """Each event is handled alone: a faulty one does not keep the others back."""
     keys, headers = [fresh("key") for _ in range(3)], {"content-type": f"{BATCHED}; charset=utf-8"}
     events: list[Any] = [cloud_event("firing", key) for key in keys]
     assert post(h, json.dumps(events[:2]).encode(), headers).status_code == 202
@@ -126,8 +126,8 @@ def test_a_batch(h: House) -> None:
 
 
 def test_events_without_keys_are_written_together(tmp_path: Path) -> None:
-    """One commit each is a quarter of a minute for some hundred on a slow disk: longer than their sender waits, who
-    sends all of them again, and by no key would anybody know them."""
+    """With a commit for each, some hundred events take a quarter of a minute on a slow disk, longer than the sender
+    waits; it would send them again, and without keys no repeat is recognised."""
     nowhere = '[[routes]]\nto = []\nbecause = "only commits are counted"'
     events = [cloud_event("firing", None) for _ in range(200)]
     commits: list[None] = []
@@ -170,7 +170,7 @@ def test_what_is_wrong_with_an_event_is_said(h: House, change: dict[str, Any], s
 
 
 def test_a_token_in_the_query(h: House) -> None:
-    """The webhook specification's other place for the credential."""
+    """The webhook specification's alternative place for the credential."""
     event = json.dumps(cloud_event("firing", fresh("key"))).encode()
     headers = {"content-type": STRUCTURED}
     for token, status in ((KEY, 202), ("wrong", 401)):
@@ -179,7 +179,7 @@ def test_a_token_in_the_query(h: House) -> None:
 
 
 def test_the_handshake(h: House) -> None:
-    """A sender that asks whether it may send is told so, if it has a key."""
+    """The webhook specification's OPTIONS request is answered with permission, if it has a key."""
     asking = {"webhook-request-origin": "events.example.com", "authorization": f"Bearer {KEY}"}
     answer = h.client.options(f"{h.url}/cloudevents", headers=asking)
     assert answer.status_code == 200
@@ -220,7 +220,7 @@ def _actions(h: House, key: str) -> list[str]:
 
 
 def read(got: Got) -> BaseCloudEvent:
-    """What arrived, as the SDK reads it."""
+    """The event that arrived, as the SDK reads it."""
     return from_http_event(HTTPMessage(headers=dict(got.headers), body=got.content))
 
 
@@ -231,7 +231,7 @@ def outbound(url: str, more: str = "") -> str:
 
 
 def told(h: House, upstream: Chaos, word: str, **fields: Any) -> Got:
-    """The event that comes of a word of an ilert caller."""
+    """The event that results from an ilert caller's event."""
     mark = len(upstream.got)
     event = {"apiKey": KEY, "eventType": word, "alertKey": "disk 1", "summary": "Disk full", **fields}
     assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
@@ -276,7 +276,7 @@ def test_every_attempt_of_a_delivery_has_the_same_id(tmp_path: Path) -> None:
 
 
 def test_a_source_that_is_no_reference_is_made_one(tmp_path: Path) -> None:
-    """The attribute is a URI reference; what was said stands in the data."""
+    """`source` must be a URI reference, so it is percent-encoded; the data has the original."""
     config = '[[routes]]\nto = ["there"]\nset = { source = "rack 7 <ü>" }\n'
     with chaos(say(202)) as upstream, house(tmp_path, config=lambda _: outbound(upstream.url, config)) as h:
         event: Any = told(h, upstream, "ALERT").body
@@ -293,7 +293,7 @@ def test_what_fits_no_header_goes_structured(tmp_path: Path) -> None:
 
 
 def test_between_two_that_speak_it_events_pass_unchanged(tmp_path: Path) -> None:
-    """Ids and times included: they are the caller's, each of its own event."""
+    """Ids and times included, which are each event's own."""
     events = [
         {**cloud_event(status, "k", group="prod"), "time": f"2024-01-01T00:0{minute}:00Z", "comexample": "x"}
         for minute, status in enumerate(("firing", "firing", "acknowledged", "resolved"))
@@ -341,7 +341,7 @@ def test_a_dialect_of_ones_own_in_the_envelope(tmp_path: Path) -> None:
 
 
 def test_the_description_that_ships_can_be_copied() -> None:
-    """Under another name it is the same dialect."""
+    """A copy of the shipped description under another name is the same dialect."""
     text = (Path(str(mappings.cloudevents.__file__)).parent / "dialect.toml").read_text("utf8")
     own = text.replace("dialects.cloudevents", "dialects.events")
     there = '[upstreams.there]\ndialect = "events"\nurl = "https://example.com"\nkey = "k"\n'

@@ -1,7 +1,7 @@
 """The curl commands of the vendors' own pages, run with curl against the gateway.
 
-They stand in `documents/` as the pages have them, each file naming its page. Only the host, the credential and the
-placeholders are filled in. Where a page shows no credential though its service wants one, the header is added.
+They stand in `documents/` as on the pages, each file naming its page. Only the host, the credential and the
+placeholders are filled in. Where a page shows no credential though its service requires one, the header is added.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _blocks(name: str, title: str = "") -> list[str]:
 
 @dataclass(frozen=True)
 class Told:
-    """What curl was told: the status, the body, and the headers by lower-case name."""
+    """What curl received: the status, the body, and the headers by lower-case name."""
 
     status: int
     body: Any
@@ -46,7 +46,7 @@ class Told:
 
 
 def _run(command: str, directory: Path, *more: str) -> Told:
-    """Runs a page's command as a shell would take it apart, without a shell."""
+    """Splits a page's command as a shell would and runs it without a shell."""
     words = shlex.split(command.replace("\\\n", " "))
     assert words[0] == "curl"
     quietly = ["--silent", "--show-error", "--noproxy", "*", "--max-time", "20"]
@@ -68,7 +68,7 @@ def _run(command: str, directory: Path, *more: str) -> Told:
 
 @pytest.fixture(scope="module", params=["ibm_monitoring", "ilert"])
 def h(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A gateway with a vendor of rules behind it, then with one of occurrences."""
+    """A gateway with a vendor of rules as upstream, then with one of occurrences."""
     with called(tmp_path_factory.mktemp("curl"), {request.param: request.param}) as standing:
         yield standing
 
@@ -83,7 +83,7 @@ def _mark(h: House) -> int:
 
 
 def _quiet_mark(h: House) -> int:
-    """The same, once nothing is on its way any more: a name that was taken is sent a second time."""
+    """`_mark`, once no delivery waits: where a name is taken the rule is sent a second time."""
     idle = f'alert_gateway_waiting_deliveries{{upstream="{next(iter(h.gateway.config.upstreams))}"}} 0.0'
     h.wait_for(lambda: idle in h.client.get(h.url + "/metrics").text)
     return _mark(h)
@@ -95,7 +95,7 @@ def _quiet_mark(h: House) -> int:
 @pytest.mark.parametrize("prefix", ["", "/livesession"])
 @pytest.mark.parametrize("credential", [f"Bearer {KEY}", f"bearer {KEY}", KEY])
 def test_livesession_create(h: House, tmp_path: Path, prefix: str, credential: str) -> None:
-    """The sample names both targets with provider slack, and kind 0: it is taken, and answered with 201."""
+    """The sample names both targets with provider slack, and kind 0: it is accepted and answered with 201."""
     [command] = _blocks("livesession")
     mark = _mark(h)
     command = command.replace("https://api.livesession.io", h.url + prefix)
@@ -117,7 +117,7 @@ def test_livesession_create(h: House, tmp_path: Path, prefix: str, credential: s
 
 
 def test_livesession_without_a_credential(h: House, tmp_path: Path) -> None:
-    """The page's command as it stands has no credential: 401 in the page's envelope."""
+    """The page's command unchanged has no credential: 401 in the page's envelope."""
     [command] = _blocks("livesession")
     told = _run(command.replace("https://api.livesession.io", h.url), tmp_path)
     assert told.status == 401
@@ -126,7 +126,7 @@ def test_livesession_without_a_credential(h: House, tmp_path: Path) -> None:
 
 
 def test_livesession_as_it_stands_where_callers_are_anonymous(tmp_path: Path) -> None:
-    """On loopback an inbound may have no keys; then the page's command needs nothing but another host."""
+    """On loopback an inbound may have no keys; the page's command then needs only another host."""
 
     def keyless(sandbox_url: str) -> str:
         return "[inbound.livesession]\n" + upstream_table("there", "livesession", sandbox_url)
@@ -154,10 +154,10 @@ TITLES = {
 
 @dataclass
 class Ibm:
-    """Somebody who follows IBM's page: `endpoint` is its REST_API_ENDPOINT, `token` its AUTH_TOKEN.
+    """A user who follows IBM's page: `endpoint` is its REST_API_ENDPOINT, `token` its AUTH_TOKEN.
 
-    The page writes the word Bearer in one command of five, and other pages of the vendor have it in the token: it is
-    said once, or never where `is_bare`.
+    The page has the word Bearer in one command of five, and other pages of the vendor have it in the token: here it is
+    sent once, or not at all where `is_bare`.
     """
 
     h: House
@@ -167,7 +167,7 @@ class Ibm:
     is_bare: bool = False
 
     def run(self, what: str, alert_id: Any = "", body: Any = None, times: tuple[int, int] = (0, 0)) -> Told:
-        """Runs the page's command for an operation; `body` is what stands in alert.json."""
+        """Runs the page's command for an operation; `body` is the content of alert.json."""
         command = _blocks("ibm_monitoring", TITLES[what])[0]
         if self.token.startswith("Bearer ") or self.is_bare:
             command = command.replace("Bearer $AUTH_TOKEN", "$AUTH_TOKEN")
@@ -241,7 +241,7 @@ def test_ibm_through_its_life(h: House, tmp_path: Path, endpoint: str) -> None:
 
 
 def test_ibm_rounding_is_reported(h: House, tmp_path: Path) -> None:
-    """The page's update sample has a timespan of one second, against its own minimum: rounded up, and said so."""
+    """The page's update sample has a timespan of one second, against its own minimum: it is rounded up and reported."""
     ibm = Ibm(h, tmp_path, "/api", KEY)
     alert = ibm.run("create", body=ibm.sample("create", name="rounded")).body["alert"]
     change = ibm.sample("update", id=alert["id"], version=alert["version"], name="rounded up", enabled=True)
@@ -294,7 +294,7 @@ def test_ilert_events(h: House, tmp_path: Path, path: str) -> None:
 
 
 def test_ilert_with_the_placeholder_left_in(h: House, tmp_path: Path) -> None:
-    """A key that nobody has: 401, and the status in the body equals the answer's."""
+    """An unknown key: 401, and the status in the body equals the answer's."""
     command = _shell_sample(h, "/api/events").replace(KEY, "YOUR-ALERT-SOURCE-API-KEY")
     told = _run(command, tmp_path)
     assert told.status == 401
@@ -331,7 +331,7 @@ def test_ilert_legacy_sample(h: House, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module", params=["ibm_monitoring", "ilert"])
 def quiet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A gateway where nothing of other tests is still on its way: each request here is counted."""
+    """A gateway of its own for tests that count requests, so that no deliveries of other tests interfere."""
     with called(tmp_path_factory.mktemp("quiet"), {request.param: request.param}) as standing:
         yield standing
 
@@ -343,7 +343,7 @@ def test_pagerduty_through_its_life(quiet: House, tmp_path: Path, prefix: str) -
     command, acknowledge, resolve, change = _blocks("pagerduty")
     key, host, mark = f"uniquededupkey{prefix}", f"host200{len(prefix)}.example.com", _quiet_mark(h)
     command = command.replace("https://events.pagerduty.com", h.url + prefix).replace("uniquededupkey", key)
-    command = command.replace("host2000.example.com", host)  # a rule's name is taken once it is used
+    command = command.replace("host2000.example.com", host)  # a rule's name may be used once
     processed = {"status": "success", "message": "Event processed", "dedup_key": key}
     told = _run(command.replace("R015DM1NF3UYE4NSWN8WBF6FS062ZZZZ", KEY), tmp_path)
     assert (told.status, told.body) == (202, processed)
@@ -366,7 +366,7 @@ def test_pagerduty_through_its_life(quiet: House, tmp_path: Path, prefix: str) -
 
 
 def test_pagerduty_with_the_key_of_the_page(h: House, tmp_path: Path) -> None:
-    """The command as it stands: a routing key that is well formed, and nobody's."""
+    """The command unchanged: its routing key is well formed and unknown."""
     [command] = _blocks("pagerduty")[:1]
     told = _run(command.replace("https://events.pagerduty.com", h.url), tmp_path)
     assert told.status == 400
@@ -384,18 +384,18 @@ PAGES_ALERT = "70413a06-38d6-4c85-92b8-5ebc900d42e2"
 
 
 def _joined(command: str) -> str:
-    """A command that the page breaks over lines without saying so."""
+    """The page breaks a command over lines without backslashes; returns it joined."""
     return command.replace("\n    -H", " -H").replace("\n    -d\n", " -d ")
 
 
 @pytest.mark.parametrize("prefix", ["", "/opsgenie"])
 def test_opsgenie_through_its_life(quiet: House, tmp_path: Path, prefix: str) -> None:
-    """Create, what became of it, read, close: as the page has them."""
+    """Create, request status, read and close, as on the page."""
     h, mark = quiet, _quiet_mark(quiet)
     host, alias = h.url + prefix, f"Life is too short for no alias{prefix}"
     blocks = [_joined(block).replace("https://api.opsgenie.com", host) for block in _blocks("opsgenie")]
     create, status, get, close = (block.replace(GENIE_KEY, KEY) for block in blocks)
-    message = f"An example alert message{prefix}"  # a rule's name is taken once it is used
+    message = f"An example alert message{prefix}"  # a rule's name may be used once
     create = create.replace("Life is too short for no alias", alias).replace("An example alert message", message)
     told = _run(create, tmp_path)
     assert (told.status, told.body["result"]) == (202, "Request will be processed")
@@ -412,6 +412,6 @@ def test_opsgenie_through_its_life(quiet: House, tmp_path: Path, prefix: str) ->
 
 
 def test_opsgenie_with_the_key_of_the_page(h: House, tmp_path: Path) -> None:
-    """The command as it stands: a key that is nobody's."""
+    """The command unchanged: its key is unknown."""
     told = _run(_joined(_blocks("opsgenie")[0]).replace("https://api.opsgenie.com", h.url), tmp_path)
     assert (told.status, told.body["message"]) == (401, "Could not authenticate")

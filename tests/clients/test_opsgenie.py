@@ -1,7 +1,7 @@
-"""Opsgenie's own Python SDK, pointed at the gateway by its host, with another vendor behind it.
+"""Opsgenie's own Python SDK, with the gateway as its host and another vendor as upstream.
 
-The whole life of an alert: what the SDK is told is asserted as it sees it, and what arrived at the vendor behind is
-looked at too. https://docs.opsgenie.com/docs/opsgenie-python-api has the SDK's page.
+The whole life of an alert: asserted is what the SDK returns, and what arrived at the upstream.
+https://docs.opsgenie.com/docs/opsgenie-python-api has the SDK's page.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ VENDORS = ["ilert", "ibm_monitoring", "pagerduty", "opsgenie"]
 
 @pytest.fixture(scope="module", params=VENDORS)
 def h(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A gateway with a vendor of occurrences behind it, with one of rules, and with the vendor itself."""
+    """A gateway whose upstream is a vendor of occurrences, one of rules, and Opsgenie itself in turn."""
     with called(tmp_path_factory.mktemp("opsgenie"), {request.param: request.param}) as standing:
         yield standing
 
@@ -43,13 +43,13 @@ def _api(url: str, key: str = KEY) -> Any:
 
 @pytest.fixture(params=["", "/opsgenie"], ids=["at the root", "below its name"])
 def api(request: pytest.FixtureRequest, h: House) -> Any:
-    """The SDK's alert API, as its user makes it."""
+    """The SDK's alert API, set up as users do."""
     return _api(h.url + request.param)
 
 
 @contextlib.contextmanager
 def _refused(status: int) -> Iterator[list[Any]]:
-    """The SDK makes a class of its own of each status; what it says stands in the list afterwards."""
+    """Expects the SDK's exception for a status; the list holds the exception afterwards."""
     found: list[Any] = []
     with pytest.raises(RetryableException) as refused:
         yield found
@@ -58,7 +58,7 @@ def _refused(status: int) -> Iterator[list[Any]]:
 
 
 class Life:
-    """One alert as the SDK's user meets it, and what arrives at the vendor behind the gateway for it."""
+    """One alert as the SDK's user sees it, and the requests that arrive at the upstream for it."""
 
     def __init__(self, h: House, api: Any) -> None:
         self.h, self.api = h, api
@@ -67,7 +67,7 @@ class Life:
         self.alias, self.message = fresh("alias/"), fresh("Disk full")
 
     def done(self, answer: Any) -> Any:
-        """A receipt, and what became of the request by it."""
+        """Checks a receipt and returns the status of its request."""
         assert (answer.result, type(answer.took)) == ("Request will be processed", float)
         assert re.fullmatch(UUID, answer.request_id)
         status = self.api.get_request_status(answer.request_id).data
@@ -75,7 +75,7 @@ class Life:
         return status
 
     def does(self, name: str, payload: Any = None, **more: Any) -> Any:
-        """Calls an operation about the alert by its alias; its receipt comes true."""
+        """Calls an operation on the alert by its alias, and checks that its request succeeded."""
         given = {"identifier": self.alias, "identifier_type": "alias", **more}
         if payload is not None:
             given[_payload_name(name)] = payload
@@ -86,7 +86,7 @@ class Life:
         return self.api.get_alert(identifier=self.alias, identifier_type="alias").data
 
     def arrives(self, count: int) -> list[Arrived]:
-        """What arrived behind so far about this alert, once there is so much."""
+        """Waits for `count` requests about this alert at the upstream; returns them."""
         return list(self.h.wait_for(lambda: len(found := self._arrived()) >= count and found))
 
     def _arrived(self) -> list[Arrived]:
@@ -97,7 +97,7 @@ class Life:
 
 
 def _about(one: Arrived) -> str:
-    """The alias that a request to the vendor itself is about."""
+    """The alias that a request to Opsgenie itself is about."""
     body = one.body if isinstance(one.body, dict) else {}
     return str(body.get("alias") or unquote(one.path))
 
@@ -154,7 +154,7 @@ def test_what_was_created_is_shown(life: Life) -> None:
 
 
 def test_the_vendor_behind_is_paged(life: Life) -> None:
-    """The page says what the caller said, in the other vendor's words."""
+    """The page has the caller's text, in the other vendor's format."""
     [made] = life.arrives(1)
     says: dict[str, Callable[[Any], Any]] = {
         "ilert": lambda body: (body["eventType"], body["summary"], body["alertKey"], body["severity"]),
@@ -221,7 +221,7 @@ def test_notes(life: Life) -> None:
 
 
 def test_tags_and_details(life: Life) -> None:
-    """GET after each shows what there is then."""
+    """A GET after each change shows the new state."""
     life.does("add_tags", opsgenie_sdk.AddTagsToAlertPayload(tags=["night", "disk"]))
     assert life.now().tags == ["critical", "disk", "night"]
     life.does("remove_tags", tags=["critical", "disk"])
@@ -265,7 +265,7 @@ def test_message_description_and_priority(life: Life) -> None:
 
 
 def test_whose_it_is(life: Life) -> None:
-    """Assigned, escalated, somebody and a team called in, an action carried out: kept, and told as far as it can be."""
+    """Assign, escalate, add responder and team, custom action: kept, and sent as far as the upstream has a place."""
     life.does("assign_alert", opsgenie_sdk.AssignAlertPayload(owner={"username": "trinity@example.com"}))
     assert life.now().owner == "trinity@example.com"
     user = {"type": "user", "username": "neo@example.com"}
@@ -286,7 +286,7 @@ def test_whose_it_is(life: Life) -> None:
 
 
 def test_counted_once_more(life: Life) -> None:
-    """The alias of an open alert: counted, and nothing of it changes. After the close it is a new alert."""
+    """A create with the alias of an open alert is counted and changes nothing. After the close it is a new alert."""
     first = life.now()
     again = opsgenie_sdk.CreateAlertPayload(message="other words", alias=life.alias, priority="P5")
     life.done(life.api.create_alert(create_alert_payload=again))
@@ -300,7 +300,7 @@ def test_counted_once_more(life: Life) -> None:
 
 
 def test_closed(life: Life) -> None:
-    """With a note; its alias finds it no more, its id does."""
+    """Closed with a note; afterwards its id finds it, its alias does not."""
     shown = life.now()
     life.does("acknowledge_alert")
     life.does("close_alert", opsgenie_sdk.CloseAlertPayload(user="jane", source="sdk", note="fixed"))
@@ -322,7 +322,7 @@ def test_closed(life: Life) -> None:
 
 
 def test_deleted(life: Life) -> None:
-    """By its short id; nobody finds it any more."""
+    """Deleted by its short id; nobody finds it any more."""
     shown = life.now()
     life.done(life.api.delete_alert(identifier=shown.tiny_id, identifier_type="tiny", source="sdk"))
     with _refused(404):
@@ -365,7 +365,7 @@ def test_listed_and_counted(life: Life) -> None:
 
 
 def test_an_alert_that_there_is_not(life: Life) -> None:
-    """It is taken like any other request, and its status says what came of it."""
+    """The request is accepted like any other, and its status tells the outcome."""
     answer = life.api.acknowledge_alert(identifier="nobody-has-this-id")
     status = life.api.get_request_status(answer.request_id).data
     assert (status.is_success, status.status, status.alert_id) == (False, "Alert does not exist", "")
@@ -374,7 +374,7 @@ def test_an_alert_that_there_is_not(life: Life) -> None:
 
 
 def test_what_is_wrong_is_said(h: House, api: Any) -> None:
-    """In the shapes that the SDK makes exceptions of."""
+    """In the format that the SDK turns into exceptions."""
     with _refused(422) as refused:
         api.create_alert(create_alert_payload={"message": "x", "priority": "P9"})
     assert "should be one of [ P1, P2, P3, P4, P5 ]" in str(refused[0].body)

@@ -1,7 +1,7 @@
-"""PagerDuty's own clients, pointed at the gateway by base URL, with another vendor behind it.
+"""PagerDuty's own clients, with the gateway as their base URL and another vendor as upstream.
 
 `pagerduty` from PyPI insists on HTTPS, so TLS ends before the gateway; `pdpyras`, which it replaced, is still in use.
-What they are told is asserted as they see it, and what arrived at the vendor behind is looked at too.
+Asserted is what the clients return, and what arrived at the upstream.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pagerduty.errors import Error as PagerDutyError
 from pagerduty.errors import UrlError
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", UserWarning)  # that `pagerduty` has taken its place
+    warnings.simplefilter("ignore", UserWarning)  # that `pagerduty` has replaced it
     import pdpyras
 
 from gateway.sandbox import Arrived
@@ -31,20 +31,20 @@ TIMESTAMP = "2020-07-17T08:42:58.315+0000"
 
 @pytest.fixture(scope="module", params=["ilert", "ibm_monitoring"])
 def h(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A gateway with a vendor of occurrences behind it, then with one of rules."""
+    """A gateway with a vendor of occurrences as upstream, then with one of rules."""
     with called(tmp_path_factory.mktemp("pagerduty"), {request.param: request.param}) as standing:
         yield standing
 
 
 @pytest.fixture(scope="module")
 def front(h: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
-    """TLS before the gateway."""
+    """TLS in front of the gateway."""
     with tls_before(h.url, tmp_path_factory.mktemp("tls")) as standing:
         yield standing
 
 
 class Client:
-    """Both clients under the names that they share; the older one has another class for change events."""
+    """Both clients under the method names that they share; the older one has another class for change events."""
 
     def __init__(self, events: Any, changes: Any, error: type[Exception]) -> None:
         self.trigger, self.acknowledge, self.resolve = events.trigger, events.acknowledge, events.resolve
@@ -70,7 +70,7 @@ Make = Callable[..., Client]
 
 @pytest.fixture(params=["pagerduty", "pdpyras", "pdpyras without TLS"])
 def make(request: pytest.FixtureRequest, h: House, front: Front, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """Makes a client for a routing key, as its user does: the authority is trusted by the usual variables."""
+    """Makes a client for a routing key as users do; the authority is trusted by the usual environment variables."""
     monkeypatch.setenv("SSL_CERT_FILE", str(front.authority))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(front.authority))
     logging.getLogger("httpx2").setLevel(logging.WARNING)
@@ -145,7 +145,7 @@ def test_a_change_event(h: House, make: Make, prefix: str) -> None:
 
 
 def test_a_routing_key_that_nobody_has(make: Make) -> None:
-    """400 at once, not a 401 or 429 that the clients would treat otherwise, in words that they hand on."""
+    """400 at once, whose message the clients pass on; they would handle a 401 or 429 differently."""
     client = make("R" + "0" * 31)
     with pytest.raises(client.error, match="Invalid routing key"):
         client.trigger("Disk full", "db-1")
@@ -158,6 +158,6 @@ def test_a_severity_that_there_is_not(make: Make) -> None:
 
 
 def test_why_there_is_tls_in_this_file(h: House) -> None:
-    """The newer client refuses any other base URL."""
+    """The newer client refuses a base URL without HTTPS."""
     with pytest.raises(UrlError):
         EventsApiV2Client(KEY, base_url=h.url)

@@ -1,7 +1,7 @@
 """Prometheus, amtool and Alertmanager themselves, with the gateway in the place of an Alertmanager, of PagerDuty and of
 Opsgenie, and in front of a real Alertmanager. https://prometheus.io/docs/alerting/latest/overview/
 
-What arrives at the vendor behind is asserted each time: a program that is answered well has not been served yet.
+Each test asserts what arrives at the upstream: a good answer to the program alone proves no delivery.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ alerting:
 
 @pytest.fixture(scope="module", params=VENDORS)
 def h(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A gateway with a vendor of occurrences behind it, and with one of rules."""
+    """A gateway with a vendor of occurrences as upstream, and with one of rules."""
     with called(tmp_path_factory.mktemp("prometheus"), {request.param: request.param}) as standing:
         yield standing
 
@@ -60,7 +60,7 @@ def _vendor(h: House) -> str:
 
 
 def _about(h: House, name: str) -> list[Arrived]:
-    """What arrived at the vendor behind that names an alert, or follows what does."""
+    """The requests at the upstream that contain a name, and those with the same keys."""
     arrived = h.arrived(_vendor(h))
     first = [one for one in arrived if name in json.dumps(one.body)]
     keys = {one.body["alertKey"] for one in first if "alertKey" in one.body}
@@ -73,7 +73,7 @@ def _is_over(one: Arrived) -> bool:
 
 
 def _ends(h: House, name: str) -> list[Arrived]:
-    """The ends that arrived at the vendor behind for an alert."""
+    """The requests at the upstream that end an alert."""
     return [one for one in _about(h, name) if _is_over(one)]
 
 
@@ -82,8 +82,8 @@ def _ends(h: House, name: str) -> list[Arrived]:
 
 @pytest.mark.parametrize("prefix", ["/", "/alertmanager"])
 def test_prometheus_fires_and_resolves_a_rule(h: House, tmp_path: Path, prefix: str) -> None:
-    """It says the same every second for as long as the rule fires, and its end for a quarter of an hour: the vendor
-    behind hears each once. Once the rule's text is another, it hears that."""
+    """Prometheus repeats an alert every second while its rule fires, and its end for a quarter of an hour: each reaches
+    the upstream once, and so does a changed text."""
     name = fresh("Rule").replace(" ", "")
     config = SETTINGS.format(target=h.url.removeprefix("http://"), prefix=prefix, key=KEY)
     firing = RULE.format(name=name, expr='label_replace(vector(1), "job", "db", "", "")')
@@ -116,7 +116,7 @@ def _shown(h: House, name: str) -> list[dict[str, Any]]:
 
 
 def _sent(program: Program) -> float:
-    """How many alerts Prometheus has handed over so far."""
+    """The number of alerts that Prometheus has sent so far."""
     lines = httpx.get(program.url + "/metrics", timeout=10).text.splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith("prometheus_notifications_sent_total{"))
 
@@ -126,7 +126,7 @@ def _sent(program: Program) -> float:
 
 @pytest.fixture(scope="module", params=VENDORS)
 def basic(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """The same for a caller that can say user and password alone."""
+    """The same for a caller that can only send user and password."""
 
     def config(sandbox: str) -> str:
         inbound = '[inbound.alertmanager]\nkeys = { duty = "duty:secret-of-amtool" }\n'
@@ -172,7 +172,7 @@ def test_amtool_adds_and_finds_alerts(basic: House) -> None:
 
 
 def test_amtool_silences(basic: House) -> None:
-    """A silence acknowledges what is open; it is found, prolonged and expired by the id that was printed."""
+    """A silence acknowledges the open alert; it is found, prolonged and expired by the id that was printed."""
     name, vendor = fresh("Silenced").replace(" ", ""), _vendor(basic)
     _tool(basic, "alert", "add", name, "severity=critical")
     basic.wait_for(lambda: _about(basic, name))
@@ -199,7 +199,7 @@ def test_amtool_silences(basic: House) -> None:
 
 
 def test_amtool_looks_at_how_it_is_set_up(basic: House) -> None:
-    """It asks for the status before every command, and warns where its own version is another."""
+    """amtool asks for the status before every command, and warns if the version differs from its own."""
     assert "Cluster Status" in _tool(basic, "cluster", "show")
     assert "receiver: alert-gateway" in _tool(basic, "config", "show")
     routes = _tool(basic, "config", "routes", "test", "severity=critical")
@@ -230,7 +230,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_alertmanager_sends_through_a_receiver(h: House, tmp_path: Path, kind: str) -> None:
-    """Fired and resolved: both reach the vendor behind, about one alert."""
+    """Both the firing and the resolved alert reach the upstream, as one alert."""
     name = fresh("Sent").replace(" ", "")
     receiver = KINDS[kind].format(url=h.url, key=KEY)
     with alertmanager(tmp_path, RECEIVERS.format(receiver=receiver)) as program:
@@ -243,7 +243,7 @@ def test_alertmanager_sends_through_a_receiver(h: House, tmp_path: Path, kind: s
 
 
 def test_alertmanager_tells_of_a_group(h: House, tmp_path: Path) -> None:
-    """One message with a firing and a resolved alert: each has its own end."""
+    """One message with a firing and a resolved alert: only the latter ends."""
     name = fresh("Group").replace(" ", "")
     receiver = KINDS["webhook"].format(url=h.url, key=KEY)
     with alertmanager(tmp_path, RECEIVERS.format(receiver=receiver)) as program:
@@ -267,7 +267,7 @@ def _post(program: Program, labels: dict[str, str], **fields: Any) -> None:
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    """A real Alertmanager that tells nobody."""
+    """A real Alertmanager without receivers that do anything."""
     config = "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n"
     with alertmanager(tmp_path_factory.mktemp("real"), config) as program:
         yield program
@@ -275,7 +275,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
 
 @pytest.fixture(params=VENDORS)
 def before(request: pytest.FixtureRequest, real: Program, tmp_path: Path) -> Iterator[House]:
-    """A gateway before it, with another vendor beside it."""
+    """A gateway in front of it, with another vendor as second upstream."""
 
     def config(sandbox: str) -> str:
         there = f'[upstreams.there]\ndialect = "alertmanager"\nurl = "{real.url}"\n'
@@ -300,8 +300,8 @@ def _event(h: House, word: str, key: str, **fields: Any) -> None:
 
 
 def test_an_alert_at_a_real_alertmanager(before: House, real: Program) -> None:
-    """Created, changed, acknowledged, changed again and resolved by a caller of ilert's, and read back each time, under
-    whatever names the caller has for what it says besides."""
+    """An ilert caller creates, changes, acknowledges, changes again and resolves it; each time it is read back,
+    whatever the names of the caller's further fields."""
     name, key = fresh("Disk full"), fresh("key")
     besides = {"free space": "1%", "load.avg": 0.75, "5xx": "none", "é": ""}
     _event(before, "ALERT", key, summary=name, priority="HIGH", customDetails=besides)
@@ -316,7 +316,7 @@ def test_an_alert_at_a_real_alertmanager(before: House, real: Program) -> None:
     [silenced] = before.wait_for(lambda: _there(real, name, active="false"))
     [silence] = silenced["status"]["silencedBy"]
     assert silenced["status"]["state"] == "suppressed"
-    time.sleep(1.1)  # a silence that begins in another second is another one there
+    time.sleep(1.1)  # Alertmanager makes another silence for a start in another second
     _event(before, "ALERT", key, summary=name, details="on db-2")
     before.wait_for(lambda: "on db-2" in _there(real, name)[0]["annotations"]["description"])
     before.wait_for(lambda: not outbox(before, "waiting"))
@@ -334,7 +334,7 @@ def _vendor_beside(h: House) -> str:
 
 
 def test_what_prometheus_says_is_the_same_alert_there(before: House, real: Program) -> None:
-    """Its labels go out as they are, so that its fingerprint is the one it has anywhere."""
+    """Its labels are forwarded unchanged, so that its fingerprint is the usual one."""
     name = fresh("Same").replace(" ", "")
     posted = {
         "labels": {"alertname": name, "severity": "page", "job": "db", "empty": ""},
@@ -379,7 +379,7 @@ def test_a_rule_that_is_switched_off_and_on_at_a_real_alertmanager(before: House
 
 
 def test_an_open_alert_is_kept_open_there(before: House, real: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a renewal it would be over after two seconds; after its end it stays over."""
+    """Without a renewal it would end after two seconds; after its resolve it stays over."""
     monkeypatch.setattr(calls, "HOLDS", timedelta(seconds=4))
     monkeypatch.setattr(calls, "RENEWED_AFTER", 1.0)
     name, key = fresh("Kept"), fresh("key")

@@ -1,7 +1,7 @@
-"""IBM's own SDK, pointed at the gateway by its base URL, with each vendor behind it.
+"""IBM's own SDK, with the gateway as its base URL and each vendor as upstream.
 
-`sdcclient` from PyPI is the client that IBM's documentation names. What it is told is asserted as it sees it, and what
-arrived at the vendor behind is looked at too: a client must not be told of something that did not happen.
+`sdcclient` from PyPI is the client that IBM's documentation names. Asserted is what it returns, and what arrived at the
+upstream: a client must not be told of something that did not happen.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def h(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def client(h: House, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The SDK as its user makes it; the environment may override its arguments, so it is cleared."""
+    """The SDK set up as users do; the environment may override its arguments, so it is cleared."""
     for name in SETTINGS:
         monkeypatch.delenv(name, raising=False)
     return SdMonitorClient(token=KEY, sdc_url=h.url)
@@ -43,7 +43,7 @@ def _vendor(h: House) -> str:
 
 
 def _since(h: House, mark: int, count: int = 1) -> list[Arrived]:
-    """The writing requests that arrived at the vendor behind since a mark."""
+    """The writing requests that arrived at the upstream since a mark."""
     return h.arrives(_vendor(h), mark + count)[mark:]
 
 
@@ -66,7 +66,7 @@ def _create(client: Any, name: str, **fields: Any) -> dict[str, Any]:
 
 
 def _said(request: Arrived) -> Any:
-    """What a create or update says in the field that each vendor has for the one line."""
+    """The summary in a create or update, in the field that each vendor has for it."""
     if isinstance(request.body, list):
         return request.body[0]["annotations"]["summary"]
     body = request.body.get("alert", request.body.get("payload", request.body.get("data", request.body)))
@@ -90,7 +90,7 @@ CREATES = {
 
 
 def test_create(h: House, client: Any) -> None:
-    """The alert comes back with an integer id and a version, as the page's sample has it; the vendor has it."""
+    """The alert comes back with an integer id and a version, as in the page's sample; the upstream has it."""
     name, mark = fresh(), _mark(h)
     alert = _create(client, name, segmentby=["host.hostName"], user_filter="env = 'prod'", annotations={"team": "db"})
     assert isinstance(alert["id"], int)
@@ -145,7 +145,7 @@ UPDATES = {
 
 
 def test_update(h: House, client: Any) -> None:
-    """The SDK echoes the whole object back, creation time and all; the version goes up by the change alone."""
+    """The SDK sends the whole object back, creation time included; the version rises only with a change."""
     alert, name, mark = _create(client, fresh()), fresh(), _mark(h)
     ok, found = client.update_alert({**alert, "name": name, "timespan": alert["timespan"] * 2})
     assert ok, found
@@ -163,7 +163,7 @@ def test_update(h: House, client: Any) -> None:
 
 
 def test_a_stale_version(h: House, client: Any) -> None:
-    """409 in the service's own words, which the SDK hands on; nothing reaches the vendor."""
+    """409 in the service's own words, which the SDK passes on; nothing reaches the upstream."""
     alert = _create(client, fresh())
     ok, current = client.update_alert({**alert, "description": "first"})
     assert ok, current
@@ -217,7 +217,7 @@ DELETES: dict[str, tuple[str, str, dict[str, Any] | None]] = {
 
 
 def test_delete(h: House, client: Any) -> None:
-    """It is gone from the list; a second delete is told so; the name is free again."""
+    """It is gone from the list; a second delete is answered as such; the name is free again."""
     alert, mark = _create(client, fresh()), _mark(h)
     assert client.delete_alert(alert) == (True, None)
     [gone] = _since(h, mark)
@@ -247,7 +247,7 @@ def test_an_alert_object_from_the_list_creates_another(h: House, client: Any) ->
 
 
 def test_notification_ids(h: House, client: Any) -> None:
-    """The SDK looks channels up; where IBM stands behind, it is IBM that is asked."""
+    """The SDK looks channels up; with an IBM upstream, IBM is asked."""
     before = len(h.arrived("ibm_monitoring", "GET"))
     assert client.get_notification_ids() == [True, []]
     asked = [one.path for one in h.arrived("ibm_monitoring", "GET")[before:]]
@@ -255,7 +255,7 @@ def test_notification_ids(h: House, client: Any) -> None:
 
 
 def test_below_the_name_of_the_dialect(h: House, client: Any) -> None:
-    """The same through the base URL that is served beside every other dialect; it is one and the same list."""
+    """The same list through the base URL that is served beside every other dialect."""
     below = SdMonitorClient(token=KEY, sdc_url=f"{h.url}/ibm_monitoring/")
     alert = _create(below, fresh())
     assert alert["id"] in [one["id"] for one in client.get_alerts()[1]["alerts"]]
@@ -272,8 +272,8 @@ def test_below_the_name_of_the_dialect(h: House, client: Any) -> None:
 
 
 def test_a_connection_that_is_kept_is_not_held_up(h: House, client: Any) -> None:
-    """The SDK keeps its connection. An answer whose head and body go out as two small packets without TCP_NODELAY
-    waits some 40 ms for the client's delayed acknowledgement, every time: the fastest of many must not."""
+    """The SDK keeps its connection. An answer sent as two small packets, head and body, without TCP_NODELAY waits some
+    40 ms for the client's delayed acknowledgement, every time: the fastest of many must not."""
     took = []
     for _ in range(15):
         began = time.perf_counter()
@@ -283,7 +283,7 @@ def test_a_connection_that_is_kept_is_not_held_up(h: House, client: Any) -> None
 
 
 def test_a_wrong_token(h: House, client: Any) -> None:
-    """401 in words that the SDK hands on, not the bare status code."""
+    """401 with a message that the SDK passes on, not the bare status code."""
     stranger = SdMonitorClient(token="wrong", sdc_url=client.url)
     ok, why = stranger.get_alerts()
     assert not ok
@@ -291,7 +291,7 @@ def test_a_wrong_token(h: House, client: Any) -> None:
 
 
 def test_the_older_name_of_the_client_and_another_caller(h: House, client: Any) -> None:
-    """`SdcClient` is what IBM's page imports. Another caller sees nothing of the first one's alerts."""
+    """`SdcClient` is the name that IBM's page imports. Another caller does not see the first one's alerts."""
     alert = _create(client, fresh())
     other = SdcClient(token=OTHER, sdc_url=client.url)
     ok, found = other.get_alerts()

@@ -1,6 +1,6 @@
-"""TLS in front of a plain server, with a self-made certificate: as users do for clients that insist on HTTPS.
+"""TLS in front of a plain server, with a self-made certificate, as users do for clients that insist on HTTPS.
 
-It passes bytes on as they come and knows nothing of what they say.
+It passes bytes on and knows nothing of the protocol inside.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import trustme
 
 @dataclass(frozen=True)
 class Front:
-    """Where the front is, and the file with the authority that a client has to trust."""
+    """The address of the front, and the file with the authority that a client has to trust."""
 
     url: str
     authority: Path
@@ -27,7 +27,7 @@ class Front:
 
 @contextlib.contextmanager
 def tls_before(url: str, directory: Path) -> Iterator[Front]:
-    """Serves TLS on loopback before a plain server."""
+    """Serves TLS on loopback in front of a plain server."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(directory / "ca.pem"))
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -46,7 +46,7 @@ def tls_before(url: str, directory: Path) -> Iterator[Front]:
 
 
 class _Serving:
-    """The front as it stands: its connections, and how it is told to end."""
+    """A running front: its connections, and the signal to end."""
 
     def __init__(self, context: ssl.SSLContext, host: str, port: int) -> None:
         self._context = context
@@ -56,7 +56,7 @@ class _Serving:
         self.port = 0
 
     async def main(self) -> None:
-        """Serves until it is told to end, and leaves no connection behind."""
+        """Serves until told to end, and leaves no connection behind."""
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._context)
         self.port = server.sockets[0].getsockname()[1]
@@ -70,7 +70,7 @@ class _Serving:
         await server.wait_closed()
 
     def end(self) -> None:
-        """From another thread: ends the front."""
+        """Ends the front; called from another thread."""
         self._loop.call_soon_threadsafe(self._stop.set)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,5 +1,5 @@
-"""What the tests of moving a store share: the command as it is typed, a store to move, and looks past every gateway
-into what became of it."""
+"""Shared by the tests of `move`: running the command, a store to move, and looks into either store past every
+gateway."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EMPTIED = ("alerts", "ids", "targets", "commands", "deliveries", "attempts", "ke
 
 
 def written(directory: Path, store: str) -> Path:
-    """A configuration file over a store."""
+    """A configuration file that names this store."""
     path = directory / f"{secrets.token_hex(4)}.toml"
     path.write_text(
         f'store = "{store}"\n[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n'
@@ -37,13 +37,13 @@ def written(directory: Path, store: str) -> Path:
 
 
 def typed(command: str, config: Path, *words: str, within: float = 120) -> subprocess.CompletedProcess[str]:
-    """A command, as an operator types it."""
+    """Runs the command in a process of its own, as an operator would."""
     line = [sys.executable, "-m", "gateway.cli", command, "--config", str(config), *words]
     return subprocess.run(line, cwd=HERE, capture_output=True, text=True, timeout=within, check=False)
 
 
 def rows_in(url: str) -> dict[str, list[Any]]:
-    """Everything in a store but what it notes of a move, past every gateway."""
+    """All rows of a store, read past every gateway, without the note about the move itself."""
     found = {}
     for one in TABLES:
         if url.startswith("postgresql:"):
@@ -60,32 +60,32 @@ def rows_in(url: str) -> dict[str, list[Any]]:
 
 
 def is_empty(url: str) -> bool:
-    """Whether nothing that anybody told is in a store."""
+    """Whether a store holds nothing that callers sent."""
     found = rows_in(url)
     return not any(found[name] for name in EMPTIED)
 
 
 def ask(url: str, statement: str) -> list[Any]:
-    """What a statement finds in a database."""
+    """The rows that a statement returns from a PostgreSQL database."""
     with psycopg.connect(url, autocommit=True) as connection:
         found = connection.execute(statement.encode())
         return found.fetchall() if found.description else []
 
 
 def moved(origin: str, to: str) -> Any:
-    """Moves without a command line."""
+    """Moves a store by calling the function, without the command line."""
     return move(side(origin), side(to), lambda text: None, SPOKEN)
 
 
 def side(url: str) -> PostgresSide | SqliteSide:
-    """One of the two."""
+    """The side of a move that this URL names."""
     if url.startswith("postgresql:"):
         return PostgresSide(url)
     return SqliteSide(url.removeprefix("sqlite://"), may_be_made=True)
 
 
 def refusal(store: str) -> str:
-    """Why no gateway serves from a store; nothing where one does."""
+    """Why a gateway refuses to open this store; empty where it opens."""
     from gateway.config import parse
     from gateway.service import Gateway
 
@@ -102,13 +102,13 @@ def refusal(store: str) -> str:
 
 
 def put(store: str, statement: str, *values: Any) -> None:
-    """Writes into a SQLite store past everybody."""
+    """Runs a statement in a SQLite store past every gateway."""
     with contextlib.closing(apsw.Connection(store.removeprefix("sqlite://"))) as connection:
         connection.execute(statement, values)
 
 
 def filled(directory: Path) -> str:
-    """A store in SQLite in which something waits, and nobody who serves from it."""
+    """A SQLite store with waiting deliveries, and no gateway that serves from it."""
     with house(directory, config=lambda _: written(directory, "x").read_text().partition("\n")[2]) as h:
         for number in range(3):
             page(h, f"key-{number}")

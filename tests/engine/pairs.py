@@ -1,4 +1,4 @@
-"""What tests of all pairs share: a gateway before each vendor, and what arrives there."""
+"""Shared by the tests of all pairs: a gateway in front of each vendor, and the requests that arrive there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.clients.callers import (
 from tests.harness import House
 
 DIALECTS = sorted(dialects())
-CONSOLE = "x-console"  # marks what does not come from the gateway
+CONSOLE = "x-console"  # marks requests that do not come from the gateway
 HAS_TEXT = {
     "cloudevents": "summary",
     "alertmanager": "summary",
@@ -31,13 +31,13 @@ HAS_TEXT = {
     "uptinio": "message",
 }
 COMPANIONS = {"jsm_ops": ("/description", "/extra-properties"), "opsgenie": ("/description", "/details")}
-"""What goes out beside a changed summary, where each field has a request of its own: the page's text, and what is
-carried."""
+"""Where each field has a request of its own: the paths of the requests that accompany a changed summary, for the page's
+text and for what is carried."""
 
 
 def _is_companion(one: Arrived) -> bool:
-    """What goes out beside another request: what `COMPANIONS` says, and at Alertmanager the silence of an acknowledged
-    alert, which is prolonged with it and taken away when it is over."""
+    """Whether a request only accompanies another one: as in `COMPANIONS`, or at Alertmanager the silence of an
+    acknowledged alert, which is prolonged with each update and removed when the alert is over."""
     if one.dialect in COMPANIONS:
         return one.path.endswith(COMPANIONS[one.dialect])
     is_held = isinstance(one.body, dict) and "id" in one.body
@@ -45,12 +45,13 @@ def _is_companion(one: Arrived) -> bool:
 
 
 Houses = Callable[..., House]
-"""Gives the gateway with one upstream, `there`, of a dialect, and whatever else its configuration says."""
+"""Returns the gateway whose one upstream, `there`, speaks a dialect; `more` is further configuration."""
 
 
 @contextmanager
 def standing_houses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Houses]:
-    """Every caller waits for the verdict, so that what a test asked for has arrived when the next one begins."""
+    """Gateways that are started once and kept. `reply = "delivered"`: a request has arrived before the next one is
+    sent."""
     standing: dict[tuple[str, str], House] = {}
     with ExitStack() as stack:
 
@@ -66,23 +67,23 @@ def standing_houses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Houses
 
 
 def target_of(h: House) -> str:
-    """The dialect of the upstream."""
+    """The dialect of the gateway's upstream."""
     return h.gateway.config.upstreams["there"].dialect.name
 
 
 def fields_of(one: Arrived) -> dict[str, Any]:
-    """What is said of the alert, wherever the vendor has it said."""
+    """The fields of the alert in a request, wherever the vendor places them."""
     if isinstance(one.body, list):
         return dict(one.body[0].get("annotations", {}))
     body: dict[str, Any] = one.body if isinstance(one.body, dict) else {}
-    if "alerts" in body:  # of a webhook: what it says of its one alert, and whether that is over
+    if "alerts" in body:  # a webhook: the fields of its one alert, and whether it is over
         return {**body["alerts"][0]["annotations"], "status": body["alerts"][0]["status"]}
     found: dict[str, Any] = body.get("alert", body.get("payload", body.get("data", body)))
     return found
 
 
 class Watch:
-    """What arrives from the gateway in the target's dialect from now on, in the order of arrival."""
+    """The requests that arrive from the gateway in the target's dialect from now on, in order of arrival."""
 
     def __init__(self, h: House) -> None:
         self.h = h
@@ -97,12 +98,12 @@ class Watch:
         ]
 
     def sees(self, count: int) -> list[Arrived]:
-        """The writing requests so far, once there are so many, and no more than that."""
+        """Waits for `count` writing requests and returns them; fails if there are more."""
         self.h.wait_for(lambda: len(self._all()) >= self.mark + count)
         found = self._all()[self.mark :]
         assert len(found) == count, [(one.method, one.path, one.body) for one in found]
         return found
 
     def gets(self) -> list[str]:
-        """The paths that were read so far."""
+        """The paths of the reads so far."""
         return [one.path for one in self._all("GET")[self.reads :]]

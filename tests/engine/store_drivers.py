@@ -1,7 +1,7 @@
-"""What the suites for store drivers share: a harness that each driver supplies, and rows to put into a store.
+"""Shared by the suites for store drivers: a harness that each driver supplies, and rows to put into a store.
 
 A `Harness` says how to open a store, to open it a second time, to fill the disk, and to pretend that a newer release
-wrote it. What a driver has no way to show (a store in memory has no second opener) it leaves None.
+wrote it. It leaves None what a driver cannot show (a store in memory has no second opener).
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from tests.postgres_server import shared
 
 @dataclass(frozen=True)
 class Harness:
-    """What a driver supplies. `again` opens the same place once more after it was closed, or beside it;
-    `fill` leaves no room in an open store and `heal` gives room again; `age` lets a newer release have been there;
-    `is_shared` says that several gateways may serve from one."""
+    """What a driver supplies. `again` opens the same store once more, after it was closed or beside it; `fill` leaves
+    no room in an open store and `heal` gives room again; `age` makes it look as if a newer release had written it;
+    `is_shared` says that several gateways may serve from one store."""
 
     open: Callable[[], Store]
     again: Callable[[], Store] | None
@@ -85,7 +85,7 @@ CREATE FUNCTION is_full() RETURNS trigger LANGUAGE plpgsql AS
     $$ BEGIN RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END $$;
 CREATE TRIGGER is_full BEFORE INSERT ON alerts FOR EACH ROW EXECUTE FUNCTION is_full();
 """
-"""What a server says that has no room; one that really had none would take the machine with it."""
+"""Raises what a server without room raises; a server whose disk is really full would take the machine with it."""
 
 
 def postgresql(directory: Path) -> Harness:
@@ -130,7 +130,7 @@ def in_tx(harness: Harness, work: Callable[[Tx], None]) -> None:
 
 
 def alert(number: int, **more: Any) -> AlertRow:
-    """An alert that nothing is special about."""
+    """An ordinary alert; `more` overrides columns."""
     given: dict[str, Any] = {
         "id": number,
         "scope": "s",
@@ -151,7 +151,7 @@ def alert(number: int, **more: Any) -> AlertRow:
 
 
 def delivery(number: int, **more: Any) -> DeliveryRow:
-    """A delivery that waits."""
+    """A waiting delivery."""
     given: dict[str, Any] = {
         "id": number,
         "command": number,
@@ -168,7 +168,7 @@ def delivery(number: int, **more: Any) -> DeliveryRow:
 
 
 def command(number: int, **more: Any) -> CommandRow:
-    """A command that was accepted."""
+    """An accepted command."""
     given: dict[str, Any] = {
         "id": number,
         "request": number,
@@ -184,7 +184,7 @@ def command(number: int, **more: Any) -> CommandRow:
 
 
 def target(number: int, upstream: str = "u", **more: Any) -> TargetRow:
-    """Where an alert stands."""
+    """The state of an alert at one upstream."""
     given: dict[str, Any] = {
         "alert": number,
         "upstream": upstream,

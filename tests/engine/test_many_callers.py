@@ -1,4 +1,5 @@
-"""Three hundred callers through one upstream table each: who they are, where their alerts go, and whose key is used."""
+"""Three hundred callers through one upstream table each: keys from a directory, targets from tables, and which key is
+used for whom."""
 
 from __future__ import annotations
 
@@ -50,7 +51,7 @@ def files(directory: Path, content: dict[str, str]) -> Path:
 
 @contextmanager
 def open_house(directory: Path, config: Callable[[str], str]) -> Iterator[House]:
-    """A gateway before a sandbox that takes any key, as three hundred services of one vendor do."""
+    """A gateway in front of a sandbox that takes any key, as if three hundred services of one vendor stood there."""
     sandbox = Sandbox(dialects(), "unused")
     let_in = {name: replace(inbound, anonymous=True) for name, inbound in sandbox.gateway.config.inbounds.items()}
     sandbox.gateway.config = replace(sandbox.gateway.config, inbounds=let_in)
@@ -65,15 +66,15 @@ def open_house(directory: Path, config: Callable[[str], str]) -> Iterator[House]
 
 
 def outbox(directory: Path) -> list[dict[str, Any]]:
-    """Every delivery, as an operator sees it."""
+    """All deliveries, read as an operator does."""
     words = ["deliveries", "--config", str(directory / "gateway.toml"), "--limit", "5000", "--json"]
     listed: list[dict[str, Any]] = json.loads(CliRunner().invoke(main, words).stdout)
     return listed
 
 
 def many(directory: Path) -> Callable[[str], str]:
-    """Ilert-style and PagerDuty-style callers; one ilert upstream with a policy for each, one PagerDuty upstream with
-    a service for each."""
+    """ilert and PagerDuty callers; one ilert upstream with a policy per caller, one PagerDuty upstream with a service
+    per caller."""
     files(directory / "callers", {name: f"credential-of-{name}" for name in NAMES})
     files(directory / "events", {name: f"{number:032x}" for number, name in enumerate(NAMES)})
     files(directory / "services", {name: f"secret-service-{name}" for name in NAMES})
@@ -105,7 +106,7 @@ def many(directory: Path) -> Callable[[str], str]:
 
 
 def test_three_hundred_callers_reach_their_own_policy_and_their_own_service(tmp_path: Path) -> None:
-    """All of them use the same key for their alert: to each policy and each service it is the only one."""
+    """They all use the same alert key; each policy and each service gets exactly its own caller's alert."""
     with open_house(tmp_path, many(tmp_path)) as h:
         for number, name in enumerate(NAMES):
             event = {
@@ -139,7 +140,7 @@ def test_three_hundred_callers_reach_their_own_policy_and_their_own_service(tmp_
 
 
 def test_a_routing_key_that_is_the_credential_is_chosen_in_a_table_and_not_kept(tmp_path: Path) -> None:
-    """canonical.md, *Scope*: compared by the caller's entry, never by the secret."""
+    """canonical.md, *Scope*: a scope is named after the caller's entry, never after the secret."""
     (tmp_path / "keys.toml").write_text('a = "secret-of-a"\nb = "file:' + f'{tmp_path}/b"\n')
     (tmp_path / "b").write_text("secret-of-b\n")
 
@@ -182,7 +183,7 @@ def test_a_routing_key_that_is_the_credential_is_chosen_in_a_table_and_not_kept(
 
 
 def followed(directory: Directory) -> Directory:
-    """The directory, looked at whenever it is asked."""
+    """The directory, read again at every access."""
     directory.look_every = 0.0
     return directory
 
@@ -203,8 +204,8 @@ def test_a_file_that_appears_changes_or_vanishes_is_followed(tmp_path: Path) -> 
 def test_a_file_that_is_emptied_or_gone_for_a_moment_keeps_its_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may be being written: a caller was refused for a second, and what should go out with one key went with that of
-    everybody else."""
+    """The file may be being written: until `BEING_WRITTEN` has passed callers are not refused, and alerts do not go out
+    with the key of everybody else."""
     files(tmp_path / "keys", {"ci": "key-of-ci", "cd": "key-of-cd"})
     now = [time.monotonic()]
     monkeypatch.setattr("gateway.following.time.monotonic", lambda: now[0])
@@ -231,7 +232,8 @@ def test_a_file_that_is_emptied_or_gone_for_a_moment_keeps_its_secret(
 def test_who_lost_a_file_is_refused_at_the_next_call_however_long_nobody_called(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A key that was taken away was let in once more, hours later, as nobody had looked meanwhile."""
+    """A key whose file is gone is refused at the first call afterwards, even if no request came in between to notice
+    it."""
     files(tmp_path / "keys", {"ci": "key-of-ci"})
     (tmp_path / "key").write_text("key-of-cd")
     monkeypatch.setattr("gateway.secrets.BEING_WRITTEN", 1.0)
@@ -257,7 +259,7 @@ def test_who_lost_a_file_is_refused_at_the_next_call_however_long_nobody_called(
 def test_a_file_that_has_another_name_names_that_caller_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Under both names it would be nobody's."""
+    """A renamed file names the new caller at once; with both names valid the key would belong to neither."""
     files(tmp_path / "keys", {"ci": "key-of-ci"})
     now = [time.monotonic()]
     monkeypatch.setattr("gateway.following.time.monotonic", lambda: now[0])
@@ -280,7 +282,7 @@ def test_a_vanished_file_is_logged_and_says_no_secret(tmp_path: Path, monkeypatc
 
 
 def test_what_cannot_be_read_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was a line each second, for as long as it was so."""
+    """A file, a table or a directory that cannot be read is logged once, not at every look."""
     heard = CapturingLogger()
     monkeypatch.setattr(following, "log", heard)
     files(tmp_path / "keys", {"ci": "key-of-ci"})
@@ -306,7 +308,7 @@ def test_what_cannot_be_read_is_said_once(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_mounted_secret_that_is_swapped_by_symlink_is_followed(tmp_path: Path) -> None:
-    """As an orchestrator mounts it: files are symlinks through `..data`, which is replaced by renaming."""
+    """Orchestrators mount secrets so: files are symlinks through `..data`, which is replaced by renaming."""
     mount = tmp_path / "keys"
     files(tmp_path / "1", {"ci": "key-1", "old": "key-of-old"})
     files(tmp_path / "2", {"ci": "key-2", "new": "key-of-new"})
@@ -346,7 +348,8 @@ def test_two_files_with_one_credential_name_neither(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_named_as_strangers_are_names_nobody(tmp_path: Path) -> None:
-    """At the start that is refused; one that comes later would have its alerts in the strangers' scope."""
+    """A file called `anonymous` that appears later is ignored (at the start it is refused): its caller would share the
+    scope of callers without a key."""
     files(tmp_path / "keys", {"ci": "key-of-ci"})
     ring = Keyring({}, followed(Directory(str(tmp_path / "keys"))))
     assert ring.caller("key-of-ci") == "ci"
@@ -355,7 +358,7 @@ def test_a_file_that_is_named_as_strangers_are_names_nobody(tmp_path: Path) -> N
 
 
 def test_two_listed_callers_whose_files_come_to_one_credential_name_neither(tmp_path: Path) -> None:
-    """At the start that is refused; a file that changes later must not make one caller another."""
+    """Refused at the start; if a file changes later, one caller must not become another."""
     (tmp_path / "one").write_text("key-of-one")
     (tmp_path / "two").write_text("key-of-two")
     ring = Keyring({name: [Secret(f"file:{tmp_path}/{name}")] for name in ("one", "two")})
@@ -432,13 +435,13 @@ key = "upstream-key"
 
 
 def routed(tmp_path: Path, route: str, table: str = 'ci = "7"\ndb = "8"\n') -> Config:
-    """A configuration with one route and a table `t.toml`."""
+    """A configuration with one route and a lookup table `t.toml`."""
     (tmp_path / "t.toml").write_text(table)
     return parse(TWO + "[[routes]]\n" + route, base=tmp_path)
 
 
 def set_for(config: Config, caller: str, **alert: Any) -> list[dict[str, Any]]:
-    """What is set for an alert, per upstream."""
+    """The values that routes set for an alert, per upstream."""
     return [choice.replaced for choice in choose(config.routes, "ilert", caller, alert) or ()]
 
 
@@ -480,7 +483,8 @@ def test_what_an_entry_of_to_sets_comes_before_what_the_route_sets(tmp_path: Pat
 def test_a_table_that_is_emptied_stays_as_it_was_while_it_may_be_being_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An empty file is a table without entries: everybody's alerts went where those of nobody in it go."""
+    """A table found empty keeps its former entries for a while; otherwise all alerts would go where those of unlisted
+    callers go."""
     config = routed(tmp_path, 'to = ["oncall"]\nset = { team = { by = "caller", table = "t.toml", else = "all" } }')
     now = [time.monotonic()]
     monkeypatch.setattr("gateway.following.time.monotonic", lambda: now[0])
@@ -548,7 +552,8 @@ def test_an_upstream_that_is_named_twice_is_told_once_and_that_is_said(
 
 
 def test_a_route_that_chooses_a_key_for_everybody_else_has_a_name(tmp_path: Path) -> None:
-    """What waits remembers by which route its key was chosen: a position would be another route's by then."""
+    """A waiting delivery remembers the name of the route that chose its key; a position could mean another route after
+    a reload."""
     (tmp_path / "t.toml").write_text('ci = "7"\n')
     upstream = TWO.replace('dialect = "ilert"\nurl', 'dialect = "pagerduty"\nurl')
     chosen = 'to = ["oncall"]\nset.routing_key = { by = "caller", table = "t.toml", else = "9" }'
@@ -559,7 +564,7 @@ def test_a_route_that_chooses_a_key_for_everybody_else_has_a_name(tmp_path: Path
 
 
 def test_keys_that_a_route_chooses_only_after_a_reload_are_used(tmp_path: Path) -> None:
-    """The upstream's own table is the same as before."""
+    """The upstream's own key table is unchanged; only the route is new."""
     (tmp_path / "keys.toml").write_text('a = "secret-of-a"\n')
     sandbox = Sandbox(dialects(), "secret-of-a")
     with served(sandbox) as url:
@@ -647,7 +652,7 @@ def test_a_caller_without_a_key_is_refused_and_the_else_is_for_everybody_else(tm
 
 
 def test_a_refused_key_holds_only_what_uses_it(tmp_path: Path) -> None:
-    """A vendor that knows one of two keys: the other caller's alerts wait, and go when the key is right."""
+    """The vendor knows one of two keys: the alerts that use the other wait, and are sent once that key is corrected."""
     files(tmp_path / "keys", {"a": "secret-of-a", "b": "mistyped"})
 
     def config(url: str) -> str:
@@ -692,8 +697,8 @@ def test_a_refused_key_holds_only_what_uses_it(tmp_path: Path) -> None:
 
 
 def test_nobody_waits_for_a_verdict_while_a_key_is_held(tmp_path: Path) -> None:
-    """interface.md, *Reply*: as for a whole upstream that is left alone; so many who waited in vain would be in the way
-    of those whose keys are good."""
+    """interface.md, *Reply*: callers are answered at once, as for a whole held upstream; otherwise many who wait in
+    vain would block those whose keys are good."""
     files(tmp_path / "keys", {"a": "mistyped"})
     with chaos(say(401, {})) as upstream:
         text = f"""
@@ -714,7 +719,7 @@ def test_nobody_waits_for_a_verdict_while_a_key_is_held(tmp_path: Path) -> None:
 
 
 def _held(h: House) -> tuple[float, list[str] | None]:
-    """What metrics and the detail of readiness say of the keys that `next` refuses."""
+    """The metric and the readiness detail for the keys that `next` refuses."""
     text = h.client.get(f"{h.url}/metrics").text
     found = re.search(r'alert_gateway_keys_held\{upstream="next"\} (\S+)', text)
     detail = h.client.get(f"{h.url}/-/ready").json()
@@ -723,7 +728,7 @@ def _held(h: House) -> tuple[float, list[str] | None]:
 
 @contextmanager
 def open_house_to(directory: Path, text: str) -> Iterator[House]:
-    """A gateway whose upstream is another one."""
+    """A gateway whose upstream is not the sandbox."""
     directory.mkdir()
     gateway = Gateway(parse(f'store = "sqlite://{directory}/gateway.db"\n{text}'))
     with served(gateway.app) as url:
@@ -813,7 +818,8 @@ def test_the_gateway_s_own_alarms_need_a_key_for_everybody_else(tmp_path: Path) 
 
 
 def _chosen_twice(directory: Path, *, names: str = "keys.toml") -> Callable[[str], str]:
-    """An upstream whose key a field chooses among files, and for one caller's alerts a route in a table."""
+    """An upstream whose key is chosen by a field from a directory, and for one caller's alerts by a route from a
+    table."""
     files(directory / "keys", {"web": "secret-of-web", "file:x": "secret-of-file-x"})
     (directory / "keys.toml").write_text('vault = "secret-of-vault"\n"db:east" = "secret-of-db-east"\n')
     return lambda url: (
@@ -841,7 +847,7 @@ def _event(key: str, **labels: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("team", ["keys.toml:vault", "else of route first"])
 def test_a_field_chooses_no_key_that_only_a_route_may(tmp_path: Path, team: str) -> None:
-    """A caller writes its labels itself; what stands for a route's key among the entries is not its to name."""
+    """Callers write labels themselves, so a label cannot name an entry that only a route may choose."""
     with open_house(tmp_path, _chosen_twice(tmp_path)) as h:
         refused = h.call("POST", "/ilert/api/events", _event("ko", team=team), key=None)
         assert refused.status == 400 and repr(team) in json.dumps(refused.body), refused.body
@@ -857,7 +863,7 @@ def test_a_field_chooses_no_key_that_only_a_route_may(tmp_path: Path, team: str)
 
 
 def test_an_entry_may_have_a_colon(tmp_path: Path) -> None:
-    """In a table as among files."""
+    """Names with a colon work in a table and as file names."""
     with open_house(tmp_path, _chosen_twice(tmp_path)) as h:
         assert h.call("POST", "/ilert/api/events", _event("kt", part="db:east"), key=None).status == 202
         assert h.call("POST", "/ilert/api/events", _event("ko", team="file:x"), key=None).status == 202

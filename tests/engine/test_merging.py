@@ -1,4 +1,4 @@
-"""Updates that wait behind a dead upstream become one: canonical.md, *The road of a command*: waiting updates of one
+"""Updates that wait behind a dead upstream are merged. canonical.md, *The road of a command*: waiting updates of one
 alert merge field by field, and accepted = delivered + dead + waiting + merged + void, always."""
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def states(h: House) -> list[str]:
 
 
 def put_while_down(h: House, upstream: Chaos, address: str, *bodies: Any) -> None:
-    """Asks for updates while the upstream takes nothing, and lets it recover."""
+    """Sends updates while the upstream takes nothing, then lets it recover."""
     answer, upstream.answer = upstream.answer, lambda got: say(503)
     upstream.got.clear()
     for body in bodies:
@@ -36,7 +36,7 @@ def put_while_down(h: House, upstream: Chaos, address: str, *bodies: Any) -> Non
 
 
 def test_updates_that_wait_go_to_uptinio_as_one(tmp_path: Path) -> None:
-    """Both changes arrive in one PUT, the later word where both speak, and nothing that neither said."""
+    """Both changes arrive in one PUT: the later value where both set a field, and no field that neither set."""
     there = Uptinio()
     with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "uptinio"), top=TOP) as h:
         made = inner(down(h, "first"))
@@ -49,7 +49,7 @@ def test_updates_that_wait_go_to_uptinio_as_one(tmp_path: Path) -> None:
 
 
 def test_updates_that_wait_go_to_ibm_as_one(tmp_path: Path) -> None:
-    """IBM's own words, laid over what is there once."""
+    """The merged update is laid over IBM's rule once."""
     there = Ibm()
     with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring"), top=TOP) as h:
         made = inner(h.call("POST", "/ibm_monitoring/api/alerts", ibm_alert("CPU high")))
@@ -63,7 +63,7 @@ def test_updates_that_wait_go_to_ibm_as_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("caller", ["uptinio", "ibm_monitoring"])
 def test_updates_that_wait_go_to_ilert_as_one(tmp_path: Path, caller: str) -> None:
-    """`ALERT` with the same key: one of them, and it says both."""
+    """Two `ALERT`s with one key become one that has the fields of both."""
     with chaos(OK) as upstream, before(tmp_path, table("there", upstream.url, "ilert"), top=TOP) as h:
         if caller == "uptinio":
             address = f"/uptinio/alerts/{inner(down(h, 'first'))['id']}"
@@ -81,7 +81,7 @@ def test_updates_that_wait_go_to_ilert_as_one(tmp_path: Path, caller: str) -> No
 
 
 def test_what_waits_for_another_alert_is_not_merged(tmp_path: Path) -> None:
-    """Merged are updates of one alert; those of others are sent for themselves."""
+    """Only updates of one alert merge; those of other alerts are sent separately."""
     there = Uptinio()
     with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "uptinio"), top=TOP) as h:
         one, two = inner(down(h, "one")), inner(down(h, "two"))
@@ -97,15 +97,16 @@ NO_MORE = say(422, {"error": {"message": "not today"}})
 
 
 def _forgotten(h: House) -> None:
-    """What retention does to the commands whose deliveries were merged: those ended long before the last one died."""
+    """Removes, as retention does, the commands whose deliveries were merged: they ended long before the last one
+    died."""
     with contextlib.closing(apsw.Connection(h.gateway.config.store)) as connection:
         for one in [one for one in outbox(h) if one.state == "merged"]:
             SqliteTx(connection).remove_command(one.command)
 
 
 def _retried(h: House, upstream: Chaos, address: str, *bodies: Any) -> Any:
-    """The last write that an update came to which died with what had been merged into it, and is sent again after that
-    was forgotten."""
+    """Lets merged updates become one dead letter, removes the merged commands, retries it, and returns the body that is
+    sent."""
     settled(h)
     answer, upstream.answer = upstream.answer, lambda got: say(503)
     for body in bodies:
@@ -122,7 +123,8 @@ def _retried(h: House, upstream: Chaos, address: str, *bodies: Any) -> Any:
 
 
 def test_what_was_merged_and_is_forgotten_is_said_again_all_the_same(tmp_path: Path) -> None:
-    """An update that died long after those that it says too says all that the alert says, not only its own part."""
+    """A dead letter that is retried after the updates merged into it were purged sends the alert's whole state, not
+    only its own part."""
     there = Uptinio()
     with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "uptinio"), top=TOP) as h:
         address = f"/uptinio/alerts/{inner(down(h, 'first'))['id']}"
@@ -132,7 +134,7 @@ def test_what_was_merged_and_is_forgotten_is_said_again_all_the_same(tmp_path: P
 
 @pytest.mark.parametrize("caller", ["uptinio", "ibm_monitoring"])
 def test_what_was_merged_and_is_forgotten_is_said_again_to_ibm(tmp_path: Path, caller: str) -> None:
-    """So it is in another vendor's words, and where it is laid over what is there."""
+    """The same at IBM, where an update is laid over the rule that is there, and for callers of another dialect."""
     there = Ibm()
     with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring"), top=TOP) as h:
         if caller == "uptinio":

@@ -1,5 +1,5 @@
-"""`move`: everything in a store brought over into one of the other engine, from which another gateway goes on as if
-nothing had happened; what stands in its way, and what it leaves behind."""
+"""`move`: everything in a store is copied into one of the other engine, from which another gateway carries on as if
+nothing had happened; what prevents a move, and what it leaves behind."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OUTBOX = "SELECT id FROM deliveries WHERE state = 'waiting' ORDER BY id"
 
 
 class Night:
-    """Upstreams of every temper: `oncall` knows alerts by key, `board` by ids of its own, `ward` is away, `rude`
+    """Upstreams of several kinds: `oncall` knows alerts by key, `board` by ids of its own, `ward` is down, `rude`
     refuses."""
 
     def __init__(self, oncall: Chaos, board: Chaos, ward: Chaos, rude: Chaos) -> None:
@@ -52,12 +52,12 @@ class Night:
 
     @contextlib.contextmanager
     def gateway(self, directory: Path, store: str = "") -> Iterator[House]:
-        """One before them."""
+        """A gateway in front of them."""
         with house(directory, config=lambda _: self.text, store=store) as standing:
             yield standing
 
     def told(self, upstream: Chaos) -> list[tuple[str, str]]:
-        """What an upstream that goes by keys was told, in order: the word and the key."""
+        """What an upstream that goes by keys was sent, in order: the event type and the key."""
         names = [("eventType", "alertKey"), ("event_action", "dedup_key")]
         pairs = [(got.body.get(word), got.body.get(key)) for got in writes(upstream) for word, key in names]
         return [pair for pair in pairs if pair[0]]
@@ -65,13 +65,13 @@ class Night:
 
 @contextlib.contextmanager
 def a_night() -> Iterator[Night]:
-    """Its upstreams, one of which is away."""
+    """The upstreams of a `Night`, started."""
     with chaos(OK) as oncall, chaos(Uptinio()) as board, chaos(say(503)) as ward, chaos(NO) as rude:
         yield Night(oncall, board, ward, rude)
 
 
 def event(h: House, word: str, key: str, **more: Any) -> Any:
-    """An ilert event that is taken."""
+    """Sends an ilert event and requires that it is accepted."""
     fields = {"summary": f"{key} is down"} if word == "ALERT" else {}
     sent = h.call("POST", "/ilert/api/events", ilert_event(word, key, **fields), key=None, **more)
     assert sent.status == 202, sent.body
@@ -79,7 +79,7 @@ def event(h: House, word: str, key: str, **more: Any) -> Any:
 
 
 def silenced(h: House, name: str) -> str:
-    """A silence for alerts of this name."""
+    """Creates a silence for alerts of this name; returns its id."""
     body = {"startsAt": seconds(-1), "endsAt": seconds(600), "createdBy": "jane", "comment": "we know"}
     matchers = [{"name": "alertname", "value": name, "isRegex": False}]
     return str(h.call("POST", SILENCES, {"matchers": matchers, **body}).body["silenceID"])
@@ -89,7 +89,8 @@ AGAIN = {"Idempotency-Key": "once-only"}
 
 
 def first_half(night: Night, h: House) -> dict[str, str]:
-    """Alerts that are open, acknowledged, over, silenced and taken under an idempotency key; answers ids of some."""
+    """Creates alerts that are open, acknowledged, over, silenced and sent with an idempotency key; returns ids of
+    some."""
     for key in ("disk", "fan", "lamp"):
         event(h, "ALERT", key)
     event(h, "ACCEPT", "fan")
@@ -100,14 +101,14 @@ def first_half(night: Night, h: House) -> dict[str, str]:
     made = down(h, "by its id").body["data"]["id"]
     unsettled = "SELECT count(*) FROM deliveries WHERE state = 'waiting' AND upstream <> 'ward'"
     h.wait_for(lambda: select(h, unsettled) == [0] and ("RESOLVE", "lamp") in night.told(night.oncall))
-    h.wait_for(lambda: select(h, "SELECT count(*) FROM notes WHERE name = 'upstream ward'") == [1])  # it is left alone
+    h.wait_for(lambda: select(h, "SELECT count(*) FROM notes WHERE name = 'upstream ward'") == [1])  # no longer tried
     assert {*select(h, "SELECT state FROM deliveries")} >= {"waiting", "delivered", "dead"}
     assert {*select(h, "SELECT status FROM alerts")} >= {"firing", "acknowledged", "resolved"}
     return {"silence": silence, "made": made, "request": once.body["requestId"]}
 
 
 def test_a_night_goes_on_in_postgresql(tmp_path: Path) -> None:
-    """Nothing is told twice, what waited goes out in order, any id finds its alert, and its end arrives."""
+    """Nothing is sent twice, waiting deliveries go out in order, every id finds its alert, and resolves arrive."""
     database = shared().database()
     with a_night() as night:
         with night.gateway(tmp_path) as h:
@@ -133,7 +134,7 @@ def test_a_night_goes_on_in_postgresql(tmp_path: Path) -> None:
 
 
 def goes_on(night: Night, h: House, ids: dict[str, str], shown: Any) -> None:
-    """The second half of the night, at another gateway."""
+    """The second half of the night, at a gateway over the new store."""
     told = night.told(night.ward)
     assert len(told) == len(set(told)), "twice"
     order = ("trigger", "acknowledge", "resolve")
@@ -144,7 +145,7 @@ def goes_on(night: Night, h: House, ids: dict[str, str], shown: Any) -> None:
     again = h.call("POST", COLLECTIONS["opsgenie"], {"message": "once", "alias": "once"}, headers=AGAIN)
     assert again.body["requestId"] == ids["request"]
     assert ids["silence"] in str(h.call("GET", SILENCES).body)
-    theirs = next(got.path.rpartition("/")[2] for got in writes(night.board, "PUT"))  # the id of an alert that is over
+    theirs = next(got.path.rpartition("/")[2] for got in writes(night.board, "PUT"))  # the id of a resolved alert
     for name in (ids["made"], theirs, "disk"):
         assert h.call("GET", f"/-/alerts/{name}", key=None).status == 200, name
     number = len(writes(night.board, "PUT"))
@@ -186,8 +187,8 @@ ODD = ("", "\x00", "a\x00b", "\x10", "\x100", "\\N", "\\", "a\tb\nc\r", "'", '"'
 
 
 def test_every_value_comes_over_and_back_as_it_was(origin: str, tmp_path: Path) -> None:
-    """Texts that PostgreSQL has no room for or means something else by, bytes that are no JSON, the largest numbers,
-    and a default that SQLite keeps as a text where there are bytes otherwise."""
+    """Texts that PostgreSQL cannot store or reads otherwise, bytes that are not JSON, the largest numbers, and a
+    default that SQLite keeps as text in a column of bytes."""
     for number, text in enumerate(ODD):
         put(origin, "INSERT INTO ids VALUES (?, ?, ?, ?)", text, text, text, 2**63 - 1 - number)
     put(origin, "INSERT INTO notes VALUES ('odd', ?)", bytes(range(256)))
@@ -204,7 +205,7 @@ def test_every_value_comes_over_and_back_as_it_was(origin: str, tmp_path: Path) 
 
 
 def test_every_column_of_either_engine_comes_along(origin: str) -> None:
-    """But for who holds what just now, which nobody does."""
+    """All columns are copied except the lease's (`owner`, `leased_until`): nobody holds a delivery during a move."""
     database = shared().database()
     moved(origin, database)
     held = {("deliveries", "owner"), ("deliveries", "leased_until")}
@@ -219,7 +220,7 @@ def test_every_column_of_either_engine_comes_along(origin: str) -> None:
 
 
 def test_a_key_that_postgresql_cannot_find_is_told_with_its_alert(origin: str) -> None:
-    """And nothing is moved, nor marked."""
+    """A key too long for PostgreSQL's index is refused with the alert's id; nothing is moved or marked."""
     database = shared().database()
     put(origin, "UPDATE alerts SET key = ? WHERE key = 'key-1'", secrets.token_urlsafe(6000))
     [(number, _)] = [row[:2] for row in rows_in(origin)["alerts"] if len(row[5]) > 1000]
@@ -229,7 +230,7 @@ def test_a_key_that_postgresql_cannot_find_is_told_with_its_alert(origin: str) -
 
 
 def test_a_store_of_an_older_schema_is_brought_up_to_date(tmp_path: Path) -> None:
-    """As a start would."""
+    """The schema is migrated first, as at a start."""
     from importlib import resources
 
     path, database = tmp_path / "old.db", shared().database()
@@ -247,7 +248,7 @@ def test_a_store_of_an_older_schema_is_brought_up_to_date(tmp_path: Path) -> Non
 
 
 def test_who_serves_is_stopped_first(origin: str) -> None:
-    """At either end; one that is started meanwhile ends."""
+    """A move is refused while a gateway serves from either store."""
     database = shared().database()
 
     async def beside(store: Any, match: str) -> None:
@@ -271,7 +272,7 @@ def test_nobody_starts_meanwhile(origin: str) -> None:
 
 
 def test_a_store_in_which_something_is_gives_way_to_nothing(origin: str, tmp_path: Path) -> None:
-    """One over which a gateway was only started is empty."""
+    """`move` refuses a target that has content; a store that a gateway only started over counts as empty."""
     tried, silences, full = (shared().database() for _ in range(3))
     assert not refusal(tried) and not refusal(silences)
     ask(silences, "INSERT INTO notes VALUES ('mute anybody 1', '{}')")
@@ -316,7 +317,7 @@ def test_a_place_that_is_none_is_told(origin: str, tmp_path: Path, to: str, stat
 
 
 def test_a_role_without_rights_is_told(origin: str) -> None:
-    """With those that a gateway needs, though the tables are another's, it moves."""
+    """The role needs only the rights that a gateway needs, even if the tables belong to another role."""
     database = shared().database()
     name = database.rpartition("/")[2]
     ask(database, f"CREATE ROLE reader_{name} LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC")

@@ -1,5 +1,5 @@
-"""`move` cut off at any time, by whatever it may be: nothing is lost or told twice, two stores never serve, and whoever
-starts a gateway or gives the command again hears what is to be done."""
+"""`move` interrupted at any moment and by anything: nothing is lost or sent twice, two stores never both serve, and
+whoever starts a gateway or repeats the command is told what to do."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.processes import HERE, wait_for
 def test_a_move_that_is_cut_off_leaves_the_old_store_to_go_on_from(
     origin: str, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """And an empty new one, into which the next one moves everything."""
+    """The new store stays empty, and the next `move` copies everything into it."""
     with contextlib.closing(apsw.Connection(origin.removeprefix("sqlite://"))) as connection:
         rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000) "
         connection.execute(rows + "INSERT INTO attempts SELECT i, 1, 0, 0, 200, 'ok', '', '' FROM n")
@@ -52,7 +52,8 @@ def test_a_move_that_is_cut_off_leaves_the_old_store_to_go_on_from(
 
 
 def test_a_server_that_stands_still_for_a_while_is_waited_for(origin: str) -> None:
-    """As one does whose disk is busy: for longer than a caller would wait, with more to send than the network holds."""
+    """A server that stands still for longer than a caller would wait, as with a busy disk, with more to send than the
+    network buffers."""
     put(origin, "UPDATE deliveries SET report = zeroblob(20000000)")
     server, reached = Server().make(), threading.Event()
     try:
@@ -98,7 +99,7 @@ def test_a_server_that_dies_meanwhile_leaves_the_old_store_to_go_on_from(origin:
 
 
 class Slow(SqliteSide):
-    """A store that is read one row a second from its deliveries on; `reached` is set then."""
+    """A store that yields one row a second from its deliveries on; `reached` is set when they begin."""
 
     def __init__(self, origin: str, reached: threading.Event) -> None:
         super().__init__(origin.removeprefix("sqlite://"), may_be_made=False)
@@ -129,7 +130,7 @@ def test_what_the_new_store_refuses_at_last_leaves_the_old_one_unmarked(origin: 
 
 @pytest.mark.parametrize("arrives", [True, False])
 def test_a_commit_whose_answer_is_lost_is_found_out_by_asking_again(origin: str, tmp_path: Path, arrives: bool) -> None:
-    """Until then neither is served from where both might be."""
+    """Until the command is repeated the old store does not serve, since both might."""
     database, config = shared().database(), written(tmp_path, origin)
     with losing_the_commit(database, arrives=arrives) as (url, calm):
         lost = typed("move", config, "--to", url)
@@ -145,7 +146,8 @@ def test_a_commit_whose_answer_is_lost_is_found_out_by_asking_again(origin: str,
 
 @pytest.mark.parametrize("arrives", [True, False])
 def test_a_mark_whose_answer_is_lost_is_found_out_by_asking_again(origin: str, tmp_path: Path, arrives: bool) -> None:
-    """Where it is made, nobody is told to serve from a new store in which nothing is."""
+    """If the old store's mark was committed and its answer lost, nobody is told to serve from the new store, which is
+    empty."""
     database, back = shared().database(), tmp_path / "back.db"
     moved(origin, database)
     with losing_the_commit(database, arrives=arrives) as (url, calm):
@@ -161,14 +163,14 @@ def test_a_mark_whose_answer_is_lost_is_found_out_by_asking_again(origin: str, t
 
 
 class Stopped(SqliteSide):
-    """A new store whose process ends as it is to be committed."""
+    """A new store whose process dies just before its commit."""
 
     def commit(self) -> None:
         raise KeyboardInterrupt
 
 
 def test_nobody_is_sent_to_a_new_store_that_was_not_committed(origin: str, tmp_path: Path) -> None:
-    """The old one is marked by then: it says how to find out, and does once that is done."""
+    """The old store is already marked: it says how to find out, and repeating the command completes the move."""
     database, back = shared().database(), tmp_path / "back.db"
     moved(origin, database)
     with pytest.raises(KeyboardInterrupt):
@@ -186,7 +188,7 @@ def test_nobody_is_sent_to_a_new_store_that_was_not_committed(origin: str, tmp_p
 
 @contextlib.contextmanager
 def losing_the_commit(database: str, *, arrives: bool) -> Iterator[tuple[str, Callable[[], None]]]:
-    """A way to a database that breaks as the commit of what was copied is asked for; and what mends it."""
+    """A route to a database that breaks when the copy is being committed, and a function that repairs it."""
     port = int(database.rpartition(":")[2].partition("/")[0])
     is_calm = threading.Event()
 
@@ -196,7 +198,7 @@ def losing_the_commit(database: str, *, arrives: bool) -> Iterator[tuple[str, Ca
             while part := client.recv(65_536):
                 has_copied = has_copied or b"COPY calls" in part or b"FROM calls" in part
                 if has_copied and b"COMMIT" in part and not is_calm.is_set():
-                    client.shutdown(socket.SHUT_WR)  # the answer has no way back any more
+                    client.shutdown(socket.SHUT_WR)  # the answer cannot come back any more
                     if arrives:
                         server.sendall(part)
                     server.shutdown(socket.SHUT_WR)
@@ -228,7 +230,7 @@ def losing_the_commit(database: str, *, arrives: bool) -> Iterator[tuple[str, Ca
 
 
 def test_a_command_that_waits_for_a_move_to_end_changes_nothing(origin: str, tmp_path: Path) -> None:
-    """It would be told of a success, in a store that nobody serves from any more."""
+    """It must not report success for a change in a store that nobody serves from any more."""
     database = shared().database()
     moved(origin, database)
     before, old = rows_in(database), side(database)
@@ -251,7 +253,8 @@ def test_a_command_that_waits_for_a_move_to_end_changes_nothing(origin: str, tmp
 
 
 def test_what_is_committed_while_the_tables_are_waited_for_comes_along(origin: str, tmp_path: Path) -> None:
-    """Also where transactions see the store, by a setting of the database, as it was when they began."""
+    """Also where the database's default isolation is REPEATABLE READ, which would show the store as it was at the
+    beginning."""
     database, back = shared().database(), f"sqlite://{tmp_path}/back.db"
     moved(origin, database)
     ask(database, f"ALTER DATABASE {database.rpartition('/')[2]} SET default_transaction_isolation = 'repeatable read'")
@@ -267,7 +270,7 @@ def test_what_is_committed_while_the_tables_are_waited_for_comes_along(origin: s
 
 
 class Removals(apsw.VFS):
-    """What lies before the disk, and which files are removed from it in such a way that they stay so without power."""
+    """A VFS in front of the disk that notes which files are removed durably (directory synced)."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, bool]] = []
@@ -279,7 +282,8 @@ class Removals(apsw.VFS):
 
 
 def test_a_new_file_is_committed_for_good(origin: str, tmp_path: Path) -> None:
-    """A journal that is there again after a power failure would empty it, and the old store is left for it."""
+    """A journal that reappears after a power failure would roll the new store back to empty, while the old one is
+    marked."""
     database = shared().database()
     moved(origin, database)
     disk = Removals()

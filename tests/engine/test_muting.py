@@ -1,5 +1,6 @@
-"""Silences: what callers ask not to be told of is not told, what is open of it is acknowledged, each scope has its own,
-and once one is over the next repeat tells. https://prometheus.io/docs/alerting/latest/alertmanager/#silences
+"""Silences: a silenced alert is recorded and not sent, an open one is acknowledged upstream, each scope has its own
+silences, and when one is over the next repeat of the alert is sent.
+https://prometheus.io/docs/alerting/latest/alertmanager/#silences
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ TO_BOTH = '[[routes]]\nto = ["there", "rules"]\n'
 
 @pytest.fixture(scope="module")
 def h(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A gateway with ilert behind it."""
+    """A gateway with an ilert upstream."""
     with lasting(tmp_path_factory.mktemp("muting"), {"there": "ilert"}) as standing:
         yield standing
 
@@ -72,7 +73,7 @@ def _state(h: House, name: str) -> str:
 
 @pytest.mark.parametrize("kind", STORES)
 def test_a_new_alert_is_not_told_until_it_is_over(tmp_path: Path, kind: str) -> None:
-    """It is recorded and shown; the first repeat after the silence tells, once."""
+    """The alert is recorded and shown; the first repeat after the silence is sent, once."""
     name, other = _named("Quiet"), _named("Loud")
     with lasting(tmp_path, {"there": "ilert"}, store=address(kind, tmp_path)) as h:
         _silenced(h, name, lasts=2)
@@ -94,7 +95,8 @@ def test_a_new_alert_is_not_told_until_it_is_over(tmp_path: Path, kind: str) -> 
 
 @pytest.mark.parametrize("dialect", ["ibm_monitoring", "livesession", "uptinio"])
 def test_where_alerts_have_ids_it_is_told_once_it_is_over_too(tmp_path: Path, dialect: str) -> None:
-    """An identical repeat says nothing to who has the alert; here nobody has it, and nobody ever heard of it."""
+    """An upstream that identifies alerts by its own ids gets the alert too, though an identical repeat normally sends
+    nothing to upstreams that have it."""
     name = _named("Quiet")
     with lasting(tmp_path, {"there": dialect}) as h:
         made = _silenced(h, name)
@@ -111,7 +113,7 @@ def test_where_alerts_have_ids_it_is_told_once_it_is_over_too(tmp_path: Path, di
 
 @pytest.mark.parametrize("kind", STORES)
 def test_what_is_open_is_acknowledged(tmp_path: Path, kind: str) -> None:
-    """What is meant, and nothing else; its end is told."""
+    """A silence acknowledges the matching open alert and no other; its resolve is sent."""
     name, other = _named("Open"), _named("Other")
     with lasting(tmp_path, {"there": "ilert"}, store=address(kind, tmp_path)) as h:
         posted(h, alert(name), alert(other))
@@ -125,7 +127,7 @@ def test_what_is_open_is_acknowledged(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_silence_stands_though_too_many_ask_at_once(h: House) -> None:
-    """Refusing it would have its sender make another one. What is open is acknowledged all the same."""
+    """A refusal would make the client create another silence: it is stored, and the open alert is acknowledged."""
     name = _named("Crowded")
     posted(h, alert(name))
     h.wait_for(lambda: words(h, name) == ["ALERT"])
@@ -193,7 +195,8 @@ def test_callers_whose_names_are_alike_have_their_silences_apart(
 
 @pytest.mark.parametrize("driver", sorted(DRIVERS))
 def test_what_an_alert_costs_does_not_grow_with_silences_of_others(tmp_path: Path, driver: str) -> None:
-    """They are neither read nor tried for each alert; and one that is made, replaced or ended counts at once."""
+    """Non-matching silences are neither read nor tried for each alert; one that is created, replaced or ended counts at
+    once."""
     flat = {"summary": "x", "labels": {"alertname": "Meant", "instance": "db-3"}}
 
     def asked(name: str, value: str, *, of: str | None = None, **more: Any) -> Mute:
@@ -240,7 +243,8 @@ def test_what_an_alert_costs_does_not_grow_with_silences_of_others(tmp_path: Pat
 
 
 def test_what_an_earlier_release_kept_is_heard(tmp_path: Path) -> None:
-    """There is nothing beside it that says in which state it is."""
+    """An earlier release stored silences without the note that tells when a scope's silences change; they hold all the
+    same."""
     with lasting(tmp_path, {"there": "ilert"}) as h:
         made = _silenced(h, "Old")
         with contextlib.closing(apsw.Connection(str(tmp_path / "gateway.db"))) as store, store:
@@ -278,7 +282,7 @@ def test_shown_replaced_and_expired(h: House) -> None:
 
 
 def test_an_alert_shows_what_silences_it(tmp_path: Path) -> None:
-    """`amtool alert query` asks for what is not silenced, and what shows alerts goes by `silencedBy`.
+    """`amtool alert query` asks for alerts that are not silenced, and dashboards go by `silencedBy`.
     https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml (alertStatus, getAlerts)"""
 
     def names(h: House, query: str) -> dict[str, list[str]]:
@@ -307,8 +311,8 @@ def _listed(h: House, **query: str | list[str]) -> list[str]:
 
 
 def test_only_the_silences_that_are_asked_for_are_listed(tmp_path: Path) -> None:
-    """`amtool silence expire $(amtool silence query -q alertname=web)` would otherwise end every silence there is. A
-    silence is found by the matchers it has, not by whom they mean.
+    """`amtool silence expire $(amtool silence query -q alertname=web)` would otherwise end every silence. A filter is
+    compared with a silence's own matchers, not with the alerts that it matches.
     https://github.com/prometheus/alertmanager/blob/main/api/v2/api.go (CheckSilenceMatchesFilterLabels)"""
     with lasting(tmp_path, {"there": "ilert"}) as h:
         web, db = _silenced(h, "web"), _silenced(h, "db")
@@ -326,7 +330,7 @@ def test_only_the_silences_that_are_asked_for_are_listed(tmp_path: Path) -> None
 
 
 def test_silences_are_listed_by_where_they_stand(tmp_path: Path) -> None:
-    """What ends next is first, then what begins next; the flags came with Alertmanager 0.34.
+    """Active ones by end, then pending ones by start; the query flags came with Alertmanager 0.34.
     https://github.com/prometheus/alertmanager/blob/main/api/v2/api.go (SortSilences)"""
     with lasting(tmp_path, {"there": "ilert"}) as h:
         gone, later = _silenced(h, "gone", lasts=50), _silenced(h, "later", startsAt=seconds(20), lasts=30)
@@ -368,7 +372,7 @@ def test_matchers(tmp_path: Path, matcher: dict[str, Any], is_meant: bool) -> No
     "pattern", [r"(a*)\1b", "(?=a)b", "(?#)a", "(a{1,99}){1,99}", "a" * 4097, "(", "[", "a**", "\\Z"]
 )
 def test_a_pattern_that_is_none_is_refused(h: House, pattern: str) -> None:
-    """Alertmanager's are RE2's: https://github.com/google/re2/wiki/Syntax"""
+    """Alertmanager's patterns are RE2's: https://github.com/google/re2/wiki/Syntax"""
     refused = _silence(h, _matcher("alertname", pattern, isRegex=True))
     assert refused.status == 400 and re.search("pattern|regular expression", refused.body), refused.body
 
@@ -386,14 +390,14 @@ def test_a_pattern_that_is_none_is_refused(h: House, pattern: str) -> None:
     ],
 )
 def test_a_pattern_takes_not_long(pattern: str, value: str) -> None:
-    """As long as the longest value of a label that is looked at."""
+    """Evil patterns against the longest label value that is compared end within a second."""
     began = time.perf_counter()
     assert not Matcher(name="a", value=pattern, isRegex=True).holds({"a": value})
     assert time.perf_counter() - began < 1
 
 
 def test_patterns_that_people_write_are_taken(h: House) -> None:
-    """Each of them was taken for one that could take long, when that had to be guessed, or for too long itself."""
+    """Common patterns with nested repeats or many alternatives are not refused as slow or too long."""
     machines = [f"web-{number}.example.com:9100" for number in range(150)]
     for pattern in (
         "[a-z]+-[0-9]+-.*",
@@ -405,14 +409,15 @@ def test_patterns_that_people_write_are_taken(h: House) -> None:
 
 
 def test_a_silence_is_small(h: House) -> None:
-    """Those of a scope are read for every alert that is told in it: a thousand of a megabyte were too many."""
+    """At most Alertmanager's maximum size: the silences of a scope are read for each of its alerts, and a thousand of a
+    megabyte would be too many."""
     refused = _silence(h, _matcher("alertname", "x"), comment="c" * 20_000)
     assert refused.status == 400 and "silence exceeded maximum size" in str(refused.body), refused.body
 
 
 def test_many_silences_hold_no_batch_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an alert's labels are is worked out once, not for each of them: with three hundred, Prometheus's 256 alerts
-    took longer than it waits, and nobody else could write meanwhile."""
+    """Labels are computed once per alert, not once per silence: with three hundred silences a batch of Prometheus's 256
+    alerts took longer than Prometheus waits, and blocked all other writes."""
     worked_out: list[Any] = []
     labels_of = alert_words.labels_of
 
@@ -435,7 +440,7 @@ def test_many_silences_hold_no_batch_up(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_batch_reads_the_silences_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that are over are kept for `retention`: a thousand cost each alert of a batch as much as the first."""
+    """Ended silences are kept for `retention`: a batch reads them once, not once per alert."""
     read: list[str] = []
     kept = muting.kept
 
@@ -469,7 +474,7 @@ def test_one_transaction_sees_what_it_has_kept_and_ended(driver: str, tmp_path: 
 
 
 def test_a_silence_that_would_be_refused_today_keeps_no_alert_back(tmp_path: Path) -> None:
-    """One that an earlier release took: its pattern is not tried, and the alert is told."""
+    """An earlier release stored a pattern that is invalid now: it is not evaluated, and the alert is sent."""
     with lasting(tmp_path, {"there": "ilert"}) as h:
         taken = _silence(h, _matcher("alertname", "x"))
         bad = [{"name": "alertname", "value": "(?=a).*", "isRegex": True, "isEqual": True}]
@@ -516,7 +521,7 @@ def test_what_is_no_silence(h: House, more: dict[str, Any], status: int, said: s
     "form", ["%Y-%m-%dT%H:%M:%S.%f", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%MZ", "%Y-%m-%dT%H:%M:%S,5Z"]
 )
 def test_times_are_read_as_those_of_alerts(h: House, form: str) -> None:
-    """Scripts write UTC without saying so, as `datetime.utcnow().isoformat()` does; Alertmanager takes that."""
+    """Scripts send UTC without an offset, as `datetime.utcnow().isoformat()` does; Alertmanager accepts that."""
     ends = datetime.now(UTC) + timedelta(hours=2)
     taken = _silence(h, _matcher("alertname", "x"), startsAt=f"{datetime.now(UTC):{form}}", endsAt=f"{ends:{form}}")
     assert taken.status == 200, taken.body
@@ -526,7 +531,7 @@ def test_times_are_read_as_those_of_alerts(h: House, form: str) -> None:
 
 @pytest.mark.parametrize("starts", ["", "0001-01-01T00:00:00Z", "2020-01-01T00:00:00Z"])
 def test_a_new_one_holds_from_now_on(h: House, starts: str) -> None:
-    """What says how long it has lasted goes by its start: kthxbye no longer prolongs one that is too old."""
+    """A start in the past becomes now: kthxbye stops prolonging a silence that is too old by its start."""
     taken = _silence(h, _matcher("alertname", "x"), startsAt=starts)
     assert taken.status == 200, taken.body
     shown = h.call("GET", ONE + taken.body["silenceID"]).body
@@ -537,7 +542,7 @@ def test_a_new_one_holds_from_now_on(h: House, starts: str) -> None:
 
 
 def test_one_that_excludes_means_all_the_others(tmp_path: Path) -> None:
-    """All but the dead man's switch, with nothing else said."""
+    """A lone negative matcher (all but the dead man's switch) is a valid silence."""
     dog, other = _named("Watchdog"), _named("Other")
     with lasting(tmp_path, {"there": "ilert"}) as h:
         assert _silence(h, _matcher("alertname", dog, isEqual=False)).status == 200
@@ -548,7 +553,7 @@ def test_one_that_excludes_means_all_the_others(tmp_path: Path) -> None:
 
 
 def test_one_that_ends_at_no_time_in_utc_spoils_no_list(h: House) -> None:
-    """Years end at 9999, and an hour west of Greenwich the last one ends later: no list could show it."""
+    """`9999-12-31T23:59:59-01:00` has no UTC form, since years end at 9999; stored, it would break every list."""
     refused = _silence(h, _matcher("alertname", "x"), endsAt="9999-12-31T23:59:59-01:00")
     assert refused.status == 400 and "years are 1 to 9999" in str(refused.body)
     taken = _silence(h, _matcher("alertname", "x"), endsAt="9999-12-31T23:59:59+14:00")
@@ -574,7 +579,8 @@ def test_an_id_that_is_none(h: House) -> None:
 
 
 def test_what_is_owed_to_an_upstream_out_of_the_file_is_not_recorded_again_and_again(tmp_path: Path) -> None:
-    """Nobody is told of it meanwhile; once the upstream is back the next repeat tells."""
+    """A change that is owed only to an upstream removed from the configuration adds no command per repeat; once the
+    upstream is back the next repeat sends it."""
     name = _named("Out")
     with lasting(tmp_path, {"there": "uptinio", "rules": "livesession"}) as h:
         both = settings(h.sandbox_url, {"there": "uptinio", "rules": "livesession"}, routes=TO_BOTH)
@@ -586,7 +592,7 @@ def test_what_is_owed_to_an_upstream_out_of_the_file_is_not_recorded_again_and_a
         posted(h, changed)
         again(h, one)
         _is_over(h, made)
-        for _ in range(2):  # what ends the silence's acknowledgement, and what was owed to who is there
+        for _ in range(2):  # ends the silence's acknowledgement, then sends what is owed
             posted(h, changed)
         before = select(h, "SELECT count(*) FROM commands")
         posted(h, changed)
@@ -602,7 +608,8 @@ def _is_over(h: House, silence: str) -> None:
 
 @pytest.mark.parametrize("kind", STORES)
 def test_what_goes_on_once_the_silence_is_over_wakes_somebody(tmp_path: Path, kind: str) -> None:
-    """Once, and only if it goes on. A vendor of rules, which was told nothing of the silence, is told nothing now."""
+    """An alert that still fires after the silence is resolved and opened anew, once. A vendor of rules, which was never
+    told of the silence, is sent nothing."""
     name, ended = _named("Goes"), _named("Ends")
     with lasting(tmp_path, {"there": "ilert", "rules": "livesession"}, store=address(kind, tmp_path)) as h:
         posted(h, alert(name), alert(ended))
@@ -628,8 +635,8 @@ def test_what_goes_on_once_the_silence_is_over_wakes_somebody(tmp_path: Path, ki
 @pytest.mark.parametrize("dialect", ["ilert", "opsgenie", "livesession", "uptinio"])
 @pytest.mark.parametrize("is_acknowledged", [False, True])
 def test_what_changed_in_a_silence_is_told_once_it_is_over(tmp_path: Path, dialect: str, is_acknowledged: bool) -> None:
-    """An identical repeat says nothing new to the gateway, but to those who were not told: they showed for good what
-    was no longer so. Who cannot be told of silences, or was not woken by their end, hears of it as of any change."""
+    """The change is sent with the next identical repeat, as upstreams that were not told would show the old state for
+    good. Those that cannot be told of silences, or were not woken by their end, get it as an ordinary update."""
     name = _named("Changed")
     told = "SELECT operation FROM deliveries WHERE state = 'delivered' ORDER BY id"
     with lasting(tmp_path, {"there": dialect}) as h:
@@ -652,7 +659,7 @@ def test_what_changed_in_a_silence_is_told_once_it_is_over(tmp_path: Path, diale
 
 @pytest.mark.parametrize("dialect", ["livesession", "uptinio"])
 def test_what_changed_in_a_silence_and_nobody_can_be_told_is_recorded_once(tmp_path: Path, dialect: str) -> None:
-    """It was owed for good, and each repeat was one more command in the record for as long as the alert was open."""
+    """Nothing stays owed where no upstream is to be told; each repeat would otherwise add a command to the record."""
     name = _named("Owed")
     changed = {**alert(name), "annotations": {"summary": f"{name} is down", "more": "words"}}
     with lasting(tmp_path, {"there": dialect}) as h:
@@ -661,7 +668,7 @@ def test_what_changed_in_a_silence_and_nobody_can_be_told_is_recorded_once(tmp_p
         made = _silenced(h, name)
         posted(h, changed)
         _is_over(h, made)
-        for _ in range(2):  # what ends the silence's acknowledgement, and what was owed
+        for _ in range(2):  # ends the silence's acknowledgement, then settles what is owed
             posted(h, changed)
         before = select(h, "SELECT count(*) FROM commands")
         posted(h, changed)
@@ -672,7 +679,8 @@ def test_what_changed_in_a_silence_and_nobody_can_be_told_is_recorded_once(tmp_p
 def test_a_silence_that_is_longer_than_retention_wakes_somebody_too(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That it was a silence, and nobody, who acknowledged is not forgotten for as long as that is so; then it is."""
+    """The command by which a silence acknowledged an alert is kept beyond `retention` while the alert is acknowledged,
+    and purged afterwards: it tells that no person acknowledged it."""
     monkeypatch.setattr(service, "PURGE_EVERY", 0.0)
     monkeypatch.setattr(service, "HOUSEKEEPING", 0.1)
     name = _named("Long")
@@ -710,7 +718,7 @@ def test_it_is_ended_and_opened_again_wherever_it_was_acknowledged(tmp_path: Pat
 
 
 def test_what_somebody_acknowledged_stays_so(tmp_path: Path) -> None:
-    """Who has it knows of it, whatever was silenced before."""
+    """An acknowledgement by a person outlives the end of a silence."""
     name = _named("Taken")
     with lasting(tmp_path, {"there": "ilert"}) as h:
         posted(h, alert(name))
@@ -724,7 +732,7 @@ def test_what_somebody_acknowledged_stays_so(tmp_path: Path) -> None:
 
 
 def _said_by_somebody(h: House) -> None:
-    """Somebody who shares the scope acknowledges the only alert there is, past the dialects."""
+    """Acknowledges the only open alert as another caller of the same scope, past the dialects."""
     desk = h.gateway.desk
     assert desk is not None
     road, ids, now = desk.road, desk.ids, desk.now()
@@ -747,7 +755,8 @@ def _said_by_somebody(h: House) -> None:
 def test_what_is_open_is_acknowledged_in_parts_and_a_restart_forgets_none(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Five thousand took ten seconds before the answer, in which who asks has given up."""
+    """Acknowledging five thousand took ten seconds, longer than clients wait: the first few come with the answer, the
+    rest after it, also across a restart."""
     monkeypatch.setattr(quieting, "AT_ONCE", 2)
     names, store = [_named(f"Part{number}") for number in range(5)], address(kind, tmp_path)
 

@@ -1,5 +1,5 @@
-"""What an upstream requires and a caller's alert does not have, for every pair where there is such a thing: refused
-before anything is stored or sent, in the caller's words; or supplied, and told."""
+"""Fields that an upstream requires and a caller's alert lacks, for every pair where that happens: refused before
+anything is stored or sent, in the caller's words; or supplied, and reported."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ from tests.clients.callers import (
 from tests.harness import house
 
 REQUIRED = {"ibm_monitoring": "condition", "livesession": "channels", "uptinio": "resource"}
-"""What a target requires that callers of no other dialect say."""
+"""Per target the field that it requires and callers of no other dialect send."""
 
 
 @pytest.mark.parametrize(("target", "field"), REQUIRED.items())
 def test_what_a_target_requires_and_nothing_supplies(tmp_path: Path, target: str, field: str) -> None:
-    """Refused before anything is sent, in the caller's shape, naming the upstream, the field and the setting."""
+    """The request is refused before anything is sent, in the caller's shape, naming the upstream, the field and the
+    setting."""
     bodies: dict[str, Any] = {
         "alertmanager": alertmanager_alerts("x"),
         "livesession": livesession_alert("x"),
@@ -78,7 +79,7 @@ links = { at = "links", default = [{ href = "https://acme.example.com/" }] }
 
 
 def test_what_is_supplied_is_told_in_words() -> None:
-    """Of a vendor that somebody described: what it is sent instead, in few words or by where it is written."""
+    """For a described dialect: the value that is sent instead, if it is short, or the setting where it is written."""
     there = parse(DESCRIBED).upstreams["there"].destination
     said = translate(Saying(flat={"kind": "occurrence", "details": "Disk full"}, origin="ilert", caller="ci"), there)
     assert {fate.field: fate.why for fate in said.report if fate.fate == "approximated"} == {

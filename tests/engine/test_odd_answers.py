@@ -1,5 +1,5 @@
-"""Answers of vendors that are not as documented: what cannot be read says nothing, above all not that an alert is gone,
-and what is only written otherwise is read all the same."""
+"""Vendor answers that are not as documented: what cannot be read proves nothing, least of all that an alert is gone,
+and what is merely written differently is read all the same."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def stale(h: House, path: str) -> tuple[int, str | None]:
 @pytest.mark.parametrize("odd", NOT_THE_ALERT.values(), ids=NOT_THE_ALERT.keys())
 @pytest.mark.parametrize(("dialect", "vendor"), [("uptinio", Uptinio), ("ibm_monitoring", Ibm)])
 def test_an_alert_that_cannot_be_read_is_not_gone(tmp_path: Path, dialect: str, vendor: Any, odd: Behaviour) -> None:
-    """canonical.md, *Reads*: else the record with `Alert-Gateway-Stale`; nothing of it is forgotten."""
+    """canonical.md, *Reads*: the record is answered with `Alert-Gateway-Stale`, and nothing of it is forgotten."""
     there = vendor()
     body = uptinio_alert("mine") if dialect == "uptinio" else ibm_alert("mine")
     with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, dialect)) as h:
@@ -71,7 +71,7 @@ def test_an_alert_that_cannot_be_read_is_not_gone(tmp_path: Path, dialect: str, 
 
 
 def test_entries_of_a_list_without_an_id_are_left_out(tmp_path: Path) -> None:
-    """An id that nobody issued is nobody's: no alert called `None` is taken in."""
+    """An entry without an id is not adopted; no alert called `None` appears."""
     nameless = {**uptinio_alert("nameless"), "status": "active", "created_at": ago(5)}
     listed = [nameless, {**nameless, "id": None}, {**nameless, "id": "alt_9", "message": "named"}]
     answer = say(200, {"data": listed, "meta": {"total": 3}})
@@ -81,7 +81,7 @@ def test_entries_of_a_list_without_an_id_are_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("odd", [say(200, {"status": "error"}), say(200), say(200, b"[{")])
 def test_an_alertmanager_whose_list_is_none_is_not_taken_for_one_without_alerts(tmp_path: Path, odd: Behaviour) -> None:
-    """The record is answered, and marked."""
+    """The record is answered, marked as stale."""
     inbound = f'[inbound.alertmanager]\nkeys = {{ ci = "{KEY}" }}\n'
     with chaos(odd) as upstream:
         text = inbound + table("there", upstream.url, "alertmanager", "")
@@ -90,7 +90,8 @@ def test_an_alertmanager_whose_list_is_none_is_not_taken_for_one_without_alerts(
 
 
 def test_a_slow_word_that_an_alert_is_gone_does_not_undo_what_came_meanwhile(tmp_path: Path) -> None:
-    """It was deleted there, and made again for an update, while a read was under way."""
+    """The alert is deleted and recreated by an update while a read is under way; the read's late 404 changes
+    nothing."""
     there, gate = Uptinio(), threading.Event()
     with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
         path = f"/uptinio/alerts/{down(h, 'first').body['data']['id']}"
@@ -109,7 +110,7 @@ def test_a_slow_word_that_an_alert_is_gone_does_not_undo_what_came_meanwhile(tmp
 
 
 def test_what_was_closed_there_and_made_again_is_shown_as_it_is_now(tmp_path: Path) -> None:
-    """Both are listed there, and both ids are the alert's; what it is by now is the later one."""
+    """The upstream lists both, and both ids are the alert's; its state is that of the later one."""
     there = Uptinio()
     with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
         first = down(h, "first").body["data"]["id"]
@@ -126,7 +127,7 @@ ODD_TIMES = ["0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00", "soon", 1
 
 @pytest.mark.parametrize("when", ODD_TIMES)
 def test_one_alert_with_an_odd_time_does_not_hide_the_others(tmp_path: Path, when: Any) -> None:
-    """What an upstream says otherwise than documented is left out of what it shows, and nothing else is."""
+    """An unreadable time is left out of what is shown; the alert itself and its neighbours stay."""
     usual = {**uptinio_alert("usual"), "status": "active", "created_at": ago(5)}
     listed = [{**usual, "id": "alt_1", "message": "odd", "created_at": when}, {**usual, "id": "alt_2"}]
     answer = say(200, {"data": listed, "meta": {"total": 2}})
@@ -136,7 +137,8 @@ def test_one_alert_with_an_odd_time_does_not_hide_the_others(tmp_path: Path, whe
 
 
 def test_who_comes_within_the_second_is_told_as_well_that_the_primary_did_not_answer(tmp_path: Path) -> None:
-    """It is asked at most once a second; whoever is not the one that asks gets no fresher answer than that one."""
+    """The primary is read at most once a second; callers in between are answered from the record, with the same stale
+    mark."""
     there = Uptinio()
     with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
         path = f"/uptinio/alerts/{down(h, 'mine').body['data']['id']}"
@@ -150,7 +152,7 @@ def test_who_comes_within_the_second_is_told_as_well_that_the_primary_did_not_an
 
 
 class Paged(Uptinio):
-    """A list in pages: `size` of them at most on one, however many are asked for, `total` as it is worded."""
+    """A list in pages of at most `size`, whatever page size is requested; `total` is given as worded."""
 
     size = 100
     is_stuck = False
@@ -171,7 +173,7 @@ class Paged(Uptinio):
 
 
 def many(count: int) -> list[dict[str, Any]]:
-    """So many alerts that were there before."""
+    """`count` alerts that were there before the gateway."""
     return [
         {**uptinio_alert(f"old {number}"), "id": f"old_{number}", "status": "active", "created_at": ago(60)}
         for number in range(count)
@@ -179,7 +181,7 @@ def many(count: int) -> list[dict[str, Any]]:
 
 
 def test_a_total_in_words_does_not_end_a_list_with_its_first_page(tmp_path: Path) -> None:
-    """An alert on the second page is found after a lost answer, and not made twice."""
+    """After a lost answer the alert is found on the second page, and not created twice."""
     there = Paged(*many(120), word=str)
     there.then = [say(504)]
     with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
@@ -189,7 +191,8 @@ def test_a_total_in_words_does_not_end_a_list_with_its_first_page(tmp_path: Path
 
 
 def test_the_same_page_for_ever_is_read_twice(tmp_path: Path) -> None:
-    """A vendor that pays no heed to `page`: what it shows again is the same alert, and found after a lost answer."""
+    """For a vendor that ignores `page`: reading stops at the repeated page, and the alert is found after a lost
+    answer."""
     there = Paged(word=lambda count: count + 500)
     there.is_stuck = True
     there.then = [say(504)]
@@ -201,14 +204,14 @@ def test_the_same_page_for_ever_is_read_twice(tmp_path: Path) -> None:
 
 
 class Unread(Uptinio):
-    """Its key may write, and not read."""
+    """A vendor whose key may write but not read."""
 
     def _read(self, number: str) -> Behaviour:
         return say(403, {"error": {"code": "forbidden"}})
 
 
 def test_a_key_that_may_not_read_does_not_hold_what_it_may_write(tmp_path: Path) -> None:
-    """A target that can be read is read after a lost answer; one that cannot is written to again."""
+    """A lost answer is followed by a read where that is allowed; where it is not, the alert is written again."""
     there = Unread()
     there.then = [say(504)]
     with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
@@ -222,7 +225,8 @@ def test_a_key_that_may_not_read_does_not_hold_what_it_may_write(tmp_path: Path)
 
 @pytest.mark.parametrize("odd", [one for name, one in NOT_THE_ALERT.items()], ids=NOT_THE_ALERT.keys())
 def test_a_rule_that_cannot_be_read_is_not_overwritten(tmp_path: Path, odd: Behaviour) -> None:
-    """canonical.md, IBM: read, then `PUT` the read object with the fields over it; over nothing that is no rule."""
+    """canonical.md, IBM: an update reads the rule and `PUT`s it with the changed fields over it; if the answer is not a
+    rule, nothing is written."""
     there = Ibm()
     with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring")) as h:
         page(h, "disk")
@@ -237,7 +241,7 @@ def test_a_rule_that_cannot_be_read_is_not_overwritten(tmp_path: Path, odd: Beha
 
 
 def test_a_rule_larger_than_an_ordinary_reply_is_laid_over_whole(tmp_path: Path) -> None:
-    """A reply is cut at 64 KiB where it is no list; half a rule is none."""
+    """Replies are cut at 64 KiB unless they are lists; a single rule must be read whole to be laid over."""
     there = Ibm()
     with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring")) as h:
         page(h, "disk")
@@ -250,7 +254,7 @@ def test_a_rule_larger_than_an_ordinary_reply_is_laid_over_whole(tmp_path: Path)
 
 
 def test_an_update_answered_without_a_version_is_no_change_by_others(tmp_path: Path) -> None:
-    """The version that was read is over with the `PUT`; the next one is nobody else's."""
+    """The version known before the `PUT` is outdated by it; the next one is not taken for somebody else's change."""
     there = Ibm()
     with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring")) as h:
         made = h.call("POST", "/ibm_monitoring/api/alerts", ibm_alert("mine")).body["alert"]
@@ -287,7 +291,8 @@ ODD_WRITING = {
 
 @pytest.mark.parametrize("odd", ODD_WRITING.values(), ids=ODD_WRITING.keys())
 def test_an_id_is_read_however_it_is_written(tmp_path: Path, odd: Any) -> None:
-    """A create whose answer nobody can read would be made again and again where no list tells of it."""
+    """Otherwise, where no list could tell of the alert, a create with an unreadable answer would be repeated for
+    ever."""
     body = json.dumps({"data": {"id": "alt_7", "message": "Störung"}}, ensure_ascii=False).encode()
 
     def answer(got: Got) -> Behaviour:
@@ -314,7 +319,7 @@ def test_what_is_no_json_in_any_charset_is_nothing(charset: str, content: bytes)
     ids=["a page", "as Traefik"],
 )
 def test_what_a_proxy_says_is_no_word_for_an_alert_that_is_gone(tmp_path: Path, says: Behaviour) -> None:
-    """A resolve that only a proxy answered is sent again, and reaches the vendor."""
+    """A resolve whose 404 came from a proxy is sent again, and reaches the vendor."""
     there = Uptinio()
     with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
         made = down(h, "mine").body["data"]["id"]
@@ -334,7 +339,7 @@ def test_what_a_proxy_says_is_no_word_for_an_alert_that_is_gone(tmp_path: Path, 
     ids=["as Envoy", "as Traefik", "as an ingress"],
 )
 def test_a_balancer_with_nobody_behind_it_says_nothing_of_an_alert(tmp_path: Path, says: Behaviour) -> None:
-    """The alert waits until somebody is there, where it was a dead letter at once."""
+    """The alert waits until a backend is there again; it is no dead letter."""
     with chaos(OK) as upstream, before(tmp_path, table("oncall", upstream.url, "pagerduty")) as h:
         upstream.always(says)
         page(h)

@@ -1,5 +1,5 @@
-"""Requests at the edges of what the vendors document: what is taken, what is refused and in which words, and what
-they become on the way out. The rule for all of it is canonical.md, *Tolerance on the way in*."""
+"""Requests at the edges of what vendors document: what is accepted, what is refused in which words, and what is sent
+on. The rule is canonical.md, *Tolerance on the way in*."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.harness import KEY, House
 
 @pytest.fixture(scope="module")
 def h(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A gateway whose callers of each dialect have an upstream of their own vendor."""
+    """A gateway where callers of each dialect have an upstream of their own vendor."""
     names = ("ibm_monitoring", "ilert", "livesession", "uptinio")
     routes = "\n".join(f'[[routes]]\nfrom = ["{name}"]\nto = ["{name}"]' for name in names)
     with called(tmp_path_factory.mktemp("odd"), {name: name for name in names}, routes=routes) as standing:
@@ -27,7 +27,8 @@ def h(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 
 def test_an_accept_may_bring_an_empty_object(h: House) -> None:
-    """ilert, `PUT /api/alerts/{id}/accept`: with the right Bearer a body of `{}` holds no other credential."""
+    """ilert, `PUT /api/alerts/{id}/accept`: a body of `{}` is accepted, and is no second credential beside the
+    Bearer."""
     for word, status in (("accept", "ACCEPTED"), ("resolve", "RESOLVED")):
         made = h.call("POST", "/ilert/api/events", ilert_event("ALERT", f"{word} it", summary="s"), key=None)
         address = f"/ilert/api/alerts/{made.headers['alert-gateway-id']}"
@@ -38,7 +39,7 @@ def test_an_accept_may_bring_an_empty_object(h: House) -> None:
 
 @pytest.mark.parametrize("name", ["{}", "%7B%7D", "{id}"])
 def test_a_template_that_was_not_filled_in_names_no_alert(h: House, name: str) -> None:
-    """A path as a sender's own template has it is answered as any id is that there is not."""
+    """A path with the placeholder left in is answered like any unknown id."""
     assert h.call("GET", f"/ilert/api/alerts/{name}").status == 404
     assert h.call("PUT", f"/ilert/api/alerts/{name}/accept", {}).status == 404
 
@@ -46,7 +47,7 @@ def test_a_template_that_was_not_filled_in_names_no_alert(h: House, name: str) -
 @pytest.mark.parametrize(("said", "unsaid"), [("severityLabel", "severity"), ("severity", "severityLabel")])
 def test_one_voice_of_a_severity_is_not_contradicted_by_the_old_other(tmp_path: Path, said: str, unsaid: str) -> None:
     """canonical.md, *Severity*: of `severity` and `severityLabel` the one that differs from the record is the change;
-    what is laid over IBM's rule must not bring the old one back."""
+    the rule sent to IBM must not hold the other's old value."""
     there, values = Ibm(), {"severity": 0, "severityLabel": "HIGH"}
     with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring")) as h:
         made = inner(h.call("POST", "/ibm_monitoring/api/alerts", ibm_alert("n", severity=6, severityLabel="INFO")))
@@ -69,7 +70,7 @@ CASES: tuple[tuple[str, Any, str], ...] = (
 
 @pytest.mark.parametrize(("path", "body", "field"), CASES)
 def test_a_number_that_is_none_is_refused_by_name(h: House, path: str, body: Any, field: str) -> None:
-    """*Tolerance*: wrong types and values are a 4xx in the vendor's shape that names the field."""
+    """*Tolerance*: a wrong type or value is a 4xx in the vendor's shape that names the field."""
     refused = h.call("POST", path, body)
     assert refused.status == 400 and field in str(refused.body), refused.body
 
@@ -89,7 +90,7 @@ def test_too_many_query_parameters_are_refused_in_the_vendor_s_words(h: House, d
 
 
 def test_another_webhook_and_no_slack_channel(h: House) -> None:
-    """livesession's sheet: the target is `provider` and its id; `null` clears a channel that is not in use."""
+    """livesession's sheet: a target is `provider` and its id; `null` clears a channel that is not in use."""
     body = livesession_alert("hooked", provider="webhooks", webhook_id="w1")
     del body["slack_channel_id"]
     made = h.call("POST", "/livesession/v1/alerts", body).body
@@ -102,7 +103,7 @@ def test_another_webhook_and_no_slack_channel(h: House) -> None:
 
 
 def test_no_timespan_at_all_is_a_minute(h: House) -> None:
-    """*Tolerance*: IBM `timespan` below or between whole minutes rounds up, reported."""
+    """*Tolerance*: an IBM `timespan` that is zero, or no whole number of minutes, is rounded up and reported."""
     for given, wanted in ((0, 60_000_000), (1, 60_000_000), (60_000_001, 120_000_000)):
         sent = h.call("POST", "/ibm_monitoring/api/alerts", ibm_alert(f"window {given}", timespan=given))
         assert sent.status == 200, sent.body
@@ -112,7 +113,7 @@ def test_no_timespan_at_all_is_a_minute(h: House) -> None:
 
 @pytest.mark.parametrize("changed", [None, ("summary",)])
 def test_a_late_page_between_two_of_one_vendor_says_so_first(changed: tuple[str, ...] | None) -> None:
-    """canonical.md, *Carrying*: nothing is added between two of one vendor, except the late note, which is reported."""
+    """canonical.md, *Carrying*: between two of one vendor nothing is added except the late note, which is reported."""
     config = parse(
         f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n'
         '[upstreams.there]\ndialect = "ilert"\nurl = "https://api.ilert.com"\nkey = "secret-key"\n'

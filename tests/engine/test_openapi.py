@@ -1,5 +1,5 @@
-"""The OpenAPI description is valid, complete and true: it names what is served and nothing else, and a gateway that is
-called as it says never fails and never answers with what it does not announce."""
+"""The OpenAPI description is valid, complete and true: it names exactly what is served, and a gateway called
+accordingly never fails and never answers with something unannounced."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ from tests.harness import KEY, UPSTREAM_KEY, House, house, inbound_tables, upstr
 # The gateway under test runs in a thread of this process and draws its own jitter meanwhile.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
 EXAMPLES = 10
-"""Cases for each operation."""
+"""Test cases per operation."""
 
 
 @pytest.fixture(scope="module")
 def h(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A gateway with an upstream of every dialect behind it, each the primary of the callers of another."""
+    """A gateway with an upstream of every dialect, each the primary of another dialect's callers."""
     names = list(dialects())
     shifted = dict(zip(names, names[1:] + names[:1], strict=True))
     routes = "".join(f'[[routes]]\nfrom = ["{one}"]\nto = ["to_{other}"]\n' for one, other in shifted.items())
@@ -76,7 +76,8 @@ def test_it_is_valid(described: Any) -> None:
 
 @pytest.mark.parametrize("count", range(len(dialects()) + 1))
 def test_it_names_every_route_that_is_served_and_no_other(count: int) -> None:
-    """For the first so many dialects, in both orders: which routes stand at the root depends on who else is there."""
+    """For the first `count` dialects, in both orders: which routes stand at the root depends on which dialects are
+    served."""
     for names in (list(dialects())[:count], list(dialects())[::-1][:count]):
         text = inbound_tables(names) if names else ""
         if not names:
@@ -115,7 +116,7 @@ EMPTY = {
     *(("PUT", path) for path in ("/", "/webhook")),
     ("DELETE", "/api/v2/silence/{id}"),
 }
-"""What Alertmanager answers with 200 and nothing."""
+"""Routes of Alertmanager that answer 200 with an empty body."""
 
 
 def test_every_body_that_comes_back_is_shown_as_the_dialect_words_it(described: Any) -> None:
@@ -179,7 +180,7 @@ def schema(described: Any) -> Any:
 
 
 def ids(h: House, path: str) -> list[str]:
-    """Ids of alerts that there are, so that not every call ends at an unknown one."""
+    """Ids of existing alerts, so that not every call ends at an unknown one."""
     if "{" not in path:
         return []
     found: list[str] = re.findall(

@@ -1,5 +1,5 @@
-"""Two gateways on one PostgreSQL: what one of them leaves alone, and the other gets through to, is not left alone for
-good by the one that has nothing more to send there."""
+"""Two gateways on one PostgreSQL: an upstream that one of them holds and the other gets through to is not held for good
+by the one that has nothing more to send there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.processes import wait_for
 
 @contextmanager
 def two(upstream: Chaos, key: str) -> Iterator[tuple[str, str]]:
-    """The addresses of two gateways that share a store, and an upstream with such a key."""
+    """The addresses of two gateways that share a store and have one upstream with this key."""
     text = f"""
     store = "{shared().database()}"
     [inbound.ilert]
@@ -40,26 +40,26 @@ def two(upstream: Chaos, key: str) -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def refusing(first: int, how: Behaviour) -> Iterator[Chaos]:
-    """An upstream that takes everything but the first so many requests."""
+    """An upstream that accepts all requests except the first `first`."""
     with chaos(say(202, {})) as upstream:
         upstream.plan(*[how] * first)
         yield upstream
 
 
 def send(url: str, key: str = "disk") -> None:
-    """A page."""
+    """Sends an alert and requires that it is accepted."""
     event = {"apiKey": "of-a", "eventType": "ALERT", "summary": "down", "alertKey": key}
     assert httpx.post(f"{url}/ilert/api/events", json=event).status_code == 202
 
 
 def shown(url: str, name: str) -> float:
-    """What a gateway's metrics say of the upstream."""
+    """The value of an upstream's metric."""
     found = re.search(rf'alert_gateway_{name}\{{upstream="oncall"\}} (\S+)', httpx.get(f"{url}/metrics").text)
     return float(found[1]) if found else -1.0
 
 
 def waits(url: str) -> float:
-    """How much waits for the upstream."""
+    """The number of deliveries that wait for the upstream."""
     return shown(url, "waiting_deliveries")
 
 
@@ -68,14 +68,15 @@ pytestmark = pytest.mark.usefixtures("_real_pauses")
 
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one has begun the other may take up long before the first asks again."""
+    """With a short lease and a long pause the other gateway sends the delivery long before the first one probes."""
     monkeypatch.setattr("gateway.service.open_store", partial(open_store, lease=1.0))
     monkeypatch.setattr("gateway.delivery.breaker.HELD_PAUSE", 10.0)
     monkeypatch.setattr("gateway.delivery.held.HELD_PAUSE", 10.0)
 
 
 def test_what_another_replica_that_never_left_it_alone_got_through_to_is_open_again() -> None:
-    """It wrote nothing down, as for it nothing had changed; and the first had nothing left to ask with."""
+    """The other gateway, which never held the upstream, records its success too: the first has no delivery left to
+    probe with."""
     with refusing(1, say(401, {"message": "no"})) as upstream, two(upstream, '"there"') as (one, other):
         send(one)
         wait_for(lambda: shown(one, "upstream_held") == 1.0)
@@ -87,7 +88,7 @@ def test_what_another_replica_that_never_left_it_alone_got_through_to_is_open_ag
 def test_a_key_that_another_replica_got_through_with_is_held_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.delivery.lanes.LOOK", 60.0)  # the first has nothing to ask with meanwhile
+    monkeypatch.setattr("gateway.delivery.lanes.LOOK", 60.0)  # the first has nothing to probe with
     (tmp_path / "a").write_text("there")
     key = f'{{ by = "caller", dir = "{tmp_path}" }}'
     with refusing(1, say(401, {"message": "no"})) as upstream, two(upstream, key) as (one, other):

@@ -1,4 +1,5 @@
-"""A dialect that a configuration describes: both ways over HTTP, its mistakes, and hostile bodies."""
+"""A dialect described in the configuration, as a caller and an upstream speak it over HTTP; mistakes and hostile
+bodies."""
 
 from __future__ import annotations
 
@@ -53,7 +54,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text("utf8")
 
 @pytest.fixture(scope="module")
 def h(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A gateway that speaks the described dialects to its callers, with a known vendor behind."""
+    """A gateway that speaks the described dialects to its callers, with a known vendor as upstream."""
 
     def text(sandbox_url: str) -> str:
         return CALLERS + upstream_table("there", "pagerduty", sandbox_url) + TITLES + SOURCE + DEEP
@@ -117,7 +118,7 @@ def test_a_body_that_is_nested() -> None:
     ],
 )
 def test_a_word_decides_what_is_asked_for(name: str, said: dict[str, Any], operation: str) -> None:
-    """What else a sender repeats when it is over need not be as in a new alert."""
+    """Fields repeated in an end or acknowledgement may be invalid for a new alert, and are not read."""
     route = own(name).routes[0]
     asked = route.read(Incoming({}, {}, {}, {**OWN[name], **said}, NOW))
     assert isinstance(asked, Command)
@@ -152,7 +153,7 @@ def test_what_is_wrong_with_a_body_names_the_place(name: str, body: Any, says: s
     ("said", "means"), [("9.5", 9.5), (" -12 ", -12), ("", None), (7, 7), ("1e999", ValueError), ("many", ValueError)]
 )
 def test_a_number_may_be_a_text(said: Any, means: Any) -> None:
-    """As at Google Cloud's `threshold_value`, and wherever a template is filled in."""
+    """As in Google Cloud's `threshold_value`, and wherever a sender fills in a template."""
     body = {**FIRING, "limit": said, "for": said}
     dialect = parse(
         SOURCE + '"condition.threshold" = "limit"\n"condition.window" = { at = "for", unit = "m" }\n'
@@ -245,7 +246,7 @@ def test_every_oddity_at_every_place_is_read_or_refused(name: str) -> None:
 @pytest.mark.parametrize(("origin", "example"), CREATES, ids=sample_id)
 @pytest.mark.parametrize("name", OWN)
 def test_what_any_vendor_says_is_what_its_callers_could_have_said(name: str, origin: str, example: Example) -> None:
-    """What is sent is read again, and what was carried there comes back."""
+    """What is sent is read back, and what was carried is restored."""
     command = asked(origin, example)
     flat = alert_of(dialects()[origin], command)
     there = bare_upstream(own(name)).destination
@@ -291,7 +292,7 @@ def test_its_rows_are_listed_and_reported_as_those_of_any_other() -> None:
 
 
 def test_it_is_described_as_what_it_is() -> None:
-    """The OpenAPI description has its paths, bodies and where its credential is."""
+    """The OpenAPI description contains its paths, its bodies and the place of its credential."""
     config = described()
     found = describe(list(config.inbounds.values()))
     assert [str(error) for error in OpenAPIV31SpecValidator(found).iter_errors()] == []
@@ -303,7 +304,7 @@ def test_it_is_described_as_what_it_is() -> None:
 
 
 def test_a_severity_without_a_word_of_its_own_is_told_the_louder() -> None:
-    """In doubt the louder: the nearest word that is at least as loud."""
+    """The nearest word that is at least as severe is sent."""
     [scale] = [entry.scale for entry in own("datadog").mapping.rows if entry.scale]
     assert scale.out == ("P1", "P1", "P1", "P2", "P3", "P4", "P5", "P5")
     [numbers] = [entry.scale for entry in own("deep").mapping.rows if entry.scale]
@@ -317,7 +318,7 @@ def test_a_long_key_is_told_apart_from_one_that_begins_alike() -> None:
 
 
 def test_a_change_of_the_description_is_a_change_of_its_upstreams() -> None:
-    """A reload takes up an upstream anew whose dialect is described otherwise."""
+    """A reload restarts an upstream whose dialect's description has changed."""
     more = '[upstreams.own]\ndialect = "deep"\nurl = "https://x"\nkey = "k"\n[[routes]]\nto = ["own"]\n'
     assert described(more=more).upstreams["own"].dialect.description["constants"]["version"] == 3
     other = described(DEEP.replace("version = 3", "version = 4") + TITLES + SOURCE, more)
@@ -340,7 +341,7 @@ def example(tmp_path: Path) -> Path:
 
 
 def run(*words: str, said: Any = None) -> Result:
-    """The command line."""
+    """Runs the command line."""
     return CliRunner().invoke(main, list(words), input=None if said is None else json.dumps(said))
 
 

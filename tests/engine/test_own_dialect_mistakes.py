@@ -1,4 +1,4 @@
-"""What is wrong with a described dialect is told by its path, and nothing else is let through."""
+"""Mistakes in a described dialect are reported with their path, and no faulty description is accepted."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ MINE = SHIPPED.replace("dialects.cloudevents", "dialects.mine")
 
 @pytest.mark.parametrize("text", [TITLES, SOURCE, DEEP, MINE, INCIDENTS, TOPIC, MANY, SIGNS])
 def test_whatever_stands_in_a_description_it_is_used_or_its_faults_are_said(text: str) -> None:
-    """Each place of it taken away, or replaced by each oddity."""
+    """Each element of a description is removed, or replaced by each odd value in turn."""
     [(name, table)] = tomllib.loads(text)["dialects"].items()
     used = 0
     for changed in every_mutation(table):
@@ -259,7 +259,7 @@ def test_whatever_stands_in_a_description_it_is_used_or_its_faults_are_said(text
 
 
 def test_what_is_wrong_with_a_description_is_said_once() -> None:
-    """Not again wherever the dialect is used."""
+    """A mistake is not reported again for each use of the dialect."""
     there = '[inbound.acme]\n[upstreams.own]\ndialect = "acme"\nurl = "https://x"\nkey = "k"\n'
     with pytest.raises(ConfigurationError) as raised:
         parse('[dialects.acme.fields]\nsumary = "x"\n' + there)

@@ -1,4 +1,4 @@
-"""A dialect that a configuration describes, as an upstream: what goes out, and what is made of the answer."""
+"""A dialect described in the configuration, as an upstream: what is sent, and how its answers are read."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from tests.harness import KEY, UPSTREAM_KEY, house, upstream_table
 
 
 def outbound(name: str, url: str, more: str = "") -> str:
-    """A gateway whose callers speak ilert and the dialect itself, in front of an upstream of a described dialect."""
+    """A gateway whose callers speak ilert and the described dialect, with an upstream of that dialect."""
     callers = f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n[inbound.{name}]\nkeys = {{ ci = "{KEY}" }}\n'
     there = f'[upstreams.there]\ndialect = "{name}"\nurl = "{url}/hook"\nkey = "{UPSTREAM_KEY}"\n{more}'
     return f"{callers}{there}{TITLES if name == 'datadog' else SOURCE if name == 'source' else DEEP}"
 
 
 def life(tmp_path: Path, name: str, *words: str, **fields: Any) -> list[Got]:
-    """What a described upstream is sent when a caller of another vendor says these words of one alert."""
+    """The requests that a described upstream gets for these events of one ilert alert."""
     with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: outbound(name, upstream.url)) as h:
         for number, word in enumerate(words, 1):
             event = {"apiKey": KEY, "eventType": word, "alertKey": "disk-1", "summary": "Disk full on db-1", **fields}
@@ -66,7 +66,7 @@ HOOK = """
 auth = "none"
 fields = { summary = { at = "text", required = true } }
 """
-"""A webhook that knows its callers by its address."""
+"""A webhook whose address is its credential."""
 
 
 def test_a_webhook_that_asks_for_no_key_gets_none_at_the_whole_of_its_address(tmp_path: Path) -> None:
@@ -89,7 +89,8 @@ def test_a_webhook_that_asks_for_no_key_gets_none_at_the_whole_of_its_address(tm
 
 
 def test_a_credential_that_is_a_part_of_the_address_stays_a_secret(tmp_path: Path) -> None:
-    """As it stands, slashes and a query of its own included; and in no log where the upstream repeats it."""
+    """The address is sent as configured, slashes and query included, and appears in no log even if the upstream repeats
+    it."""
     secret = "T0/B0/hunter2hunter2?sig=a%2Bb&v=1"
     described = HOOK.replace('auth = "none"', 'auth = "path"\nsend.path = "/services/{credential}"')
 
@@ -115,8 +116,8 @@ def test_a_credential_that_is_a_part_of_the_address_stays_a_secret(tmp_path: Pat
 @pytest.mark.parametrize("kind", ["text/plain", "text/html"])
 @pytest.mark.parametrize("status", [404, 410])
 def test_an_address_that_was_revoked_holds_and_loses_nothing(status: int, kind: str, tmp_path: Path) -> None:
-    """Chats have no 401 for an address that they gave out and took back: each alert of a rotation was a dead letter.
-    What they say, yes or no, is a word, though it may call itself a page."""
+    """Chats answer no 401 for a revoked webhook address: the upstream is held, as for a refused key, and no alert of a
+    rotation becomes a dead letter. A short plain answer is the chat's own, though its content type may say web page."""
     described = HOOK.replace('auth = "none"', 'auth = "path"\nsend.path = "/services/{credential}"')
     (tmp_path / "hook").write_text("T0/B0/old")
 
@@ -158,7 +159,7 @@ def test_where_something_of_the_alert_is_in_the_address_it_may_be_that_which_is_
     ],
 )
 def test_a_refusal_that_looks_like_a_success(tmp_path: Path, success: str, answer: Any, reason: str) -> None:
-    """As at chats that answer everything with 200: an alert that was not taken is a dead letter."""
+    """For chats that answer everything with 200: an alert that was not taken is a dead letter."""
 
     def text(url: str) -> str:
         there = f'[upstreams.there]\ndialect = "chat"\nurl = "{url}"\n'
@@ -175,7 +176,7 @@ def test_a_refusal_that_looks_like_a_success(tmp_path: Path, success: str, answe
 
 @pytest.mark.parametrize("success", ["", "send.success = { errcode = 0 }"])
 def test_an_answer_that_asks_for_patience_is_no_verdict(tmp_path: Path, success: str) -> None:
-    """As at chats that say with 200 that they are asked too often: it is sent again until they take it."""
+    """For chats that say in a 200 that they are asked too often: the alert is sent again until it is taken."""
 
     def text(url: str) -> str:
         retry = 'retry = { first = "20ms", most = "20ms" }'
@@ -194,7 +195,7 @@ def test_an_answer_that_asks_for_patience_is_no_verdict(tmp_path: Path, success:
 
 @pytest.mark.parametrize(("status", "state"), [(302, "delivered"), (307, "waiting")])
 def test_who_leads_elsewhere_once_it_has_taken_an_alert_is_told_once(tmp_path: Path, status: int, state: str) -> None:
-    """As a script of Google's, which has run by then: each further try would run it again."""
+    """As with a Google Apps Script, which has run before it redirects; each retry would run it again."""
     moved = say(status, b"<html>Moved", {"content-type": "text/html", "location": "https://elsewhere.example.com/x"})
 
     def text(url: str) -> str:
@@ -213,7 +214,8 @@ def test_who_leads_elsewhere_once_it_has_taken_an_alert_is_told_once(tmp_path: P
 
 
 def test_what_is_not_found_at_an_address_of_its_own_leaves_the_others_alone(tmp_path: Path) -> None:
-    """It is tried again, as it may be a proxy that says so; what goes to other addresses need not wait for that."""
+    """A 404 page may come from a proxy, so the delivery is retried; deliveries to other addresses do not wait for
+    it."""
 
     def answers(got: Got) -> Any:
         is_bad = got.path.endswith("/bad")
@@ -241,7 +243,7 @@ def test_keys_that_nobody_can_show_are_refused() -> None:
 
 
 def test_out_to_an_alert_source(tmp_path: Path) -> None:
-    """No severity and no acknowledgement there: the one is carried, the other not told."""
+    """The source has no severity and no acknowledgement: the severity is carried, the acknowledgement not sent."""
     made, ended = life(tmp_path, "source", "ALERT", "RESOLVE", severity=2, customDetails={"a": 1})
     assert made.path == f"/hook/v2/alert_events/http/alert-source?token={UPSTREAM_KEY}"
     assert made.headers["x-sent-by"] == "gateway"
@@ -268,7 +270,7 @@ def test_out_to_a_nested_body(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", OWN)
 def test_the_same_dialect_receives_what_its_caller_said(tmp_path: Path, name: str) -> None:
-    """Unknown fields included, and nothing added but the credential and the constants of the description."""
+    """Unknown fields are kept, and only the credential and the constants of the description are added."""
     with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: outbound(name, upstream.url)) as h:
         assert post(h, name, OWN[name]).status < 300
         [got] = h.wait_for(lambda: list(upstream.got))
@@ -291,11 +293,11 @@ status = { at = "state", acknowledge = "taken", resolve = "closed" }
 [inbound.loose]
 anonymous = true
 """
-"""One whose ends say what its alerts cannot."""
+"""A dialect whose ends contain values that its alerts may not."""
 
 
 def test_an_end_is_told_in_its_callers_words_whatever_else_it_repeats(tmp_path: Path) -> None:
-    """Of an end no more is read than which alert it ends; the same vendor behind is told it all the same."""
+    """Of an end only the alert's id is read; an upstream of the same dialect still gets the whole body."""
     said: list[dict[str, Any]] = [
         {"id": "x", "title": "Disk full", "level": "fatal", "state": "open"},
         {"id": "x", "level": "none", "state": "taken"},
@@ -323,7 +325,7 @@ dedup_key = "id"
 [inbound.state]
 anonymous = true
 """
-"""One word says how bad it is and how it stands, as at Splunk On-Call, Zenduty, Nagios and Checkmk."""
+"""One word gives both severity and state, as at Splunk On-Call, Zenduty, Nagios and Checkmk."""
 
 
 def test_one_word_says_how_bad_it_is_and_how_it_stands(tmp_path: Path) -> None:
@@ -429,7 +431,7 @@ def test_what_a_shape_of_its_own_has_no_room_for_is_said_to_its_callers_too(tmp_
 
 
 def test_the_end_of_an_alert_that_nobody_knows_is_no_message_without_words(tmp_path: Path) -> None:
-    """All that is known of it is its key, which this chat has nothing of; another that has is told."""
+    """Only the key is known: a chat whose text does not contain it is sent nothing, one whose text does is told."""
 
     def text(url: str) -> str:
         keyed = CHAT.replace("chatty", "keyed").replace("{level}: {title}", "{level}: {title} ({id})")
@@ -472,7 +474,7 @@ def test_an_upstream_that_hears_of_no_end_is_warned_of(more: str, upstream: str,
     assert any("upstreams.there: dialects.acme has no word for an end" in one for one in warnings(config)) is is_said
 
 
-"""A vendor that finds an incident by the id that it gave it, as Better Stack's and Rootly's APIs do."""
+"""A vendor that addresses an incident by the id it assigned, as Better Stack's and Rootly's APIs do."""
 
 
 def incidents(url: str) -> str:
@@ -482,7 +484,8 @@ def incidents(url: str) -> str:
 
 
 def test_an_alert_is_found_by_the_id_in_the_answer(tmp_path: Path) -> None:
-    """What has no path is not told; the same key that fires again is another incident, with an id of its own."""
+    """Operations without a path are not sent; when the key fires again that is another incident with an id of its
+    own."""
     words = ["ALERT", "ALERT", "ACCEPT", "RESOLVE", "ALERT", "RESOLVE"]
     with (
         chaos(say(201, {"data": {"id": "a/1"}})) as upstream,
@@ -519,7 +522,7 @@ def test_an_answer_without_an_id_is_a_refusal_and_no_second_page(tmp_path: Path,
 
 
 def test_a_lost_answer_brings_it_there_again(tmp_path: Path) -> None:
-    """There is no list to look in: a page that comes twice is better than one that never comes."""
+    """There is no list to look in: a duplicate page is better than none."""
     with (
         chaos(say(201, {"data": {"id": 7}})) as upstream,
         house(tmp_path, config=lambda _: incidents(upstream.url)) as h,
@@ -532,11 +535,12 @@ def test_a_lost_answer_brings_it_there_again(tmp_path: Path) -> None:
         assert [(got.method, got.path[17:]) for got in upstream.got] == [("POST", ""), ("POST", ""), ("DELETE", "/7")]
 
 
-"""A topic that tells in a text that is JSON, as Amazon's SNS does for CloudWatch; and one that tells of several."""
+"""A topic whose message is JSON within JSON, as Amazon SNS sends for CloudWatch; and one whose request holds several
+alerts."""
 
 
 def wrapped(url: str) -> str:
-    """A gateway that speaks both to its callers, and to upstreams."""
+    """A gateway that speaks both to its callers, with upstreams of both."""
     there = f'[upstreams.topic]\ndialect = "topic"\nurl = "{url}/topic"\nkey = "{UPSTREAM_KEY}"\n'
     there += f'[upstreams.many]\ndialect = "many"\nurl = "{url}/many"\n[[routes]]\nto = ["topic", "many"]\n'
     callers = f'[inbound.topic]\nkeys = {{ ci = "{KEY}" }}\n[inbound.many]\nanonymous = true\n'
@@ -593,7 +597,7 @@ def test_a_request_that_is_not_signed_is_refused(tmp_path: Path, form: str) -> N
 
 
 def test_where_the_file_of_the_secret_is_empty_nobody_can_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Anybody could, with nothing for the secret, for as long as it was."""
+    """An empty secret must not validate signatures, which anybody could make."""
     monkeypatch.setattr("gateway.secrets.BEING_WRITTEN", 0.0)
     (tmp_path / "secret").write_text("first-secret")
     body = b'{"title": "Disk"}'
@@ -626,7 +630,7 @@ def test_who_shows_a_password_only_when_asked_is_asked(tmp_path: Path) -> None:
 
 
 def test_one_request_tells_of_several_alerts(tmp_path: Path) -> None:
-    """What is beside the list is said of each; what is wrong with one keeps none of the others back."""
+    """Fields beside the list apply to each alert; a faulty alert does not keep the others back."""
     told: list[Any] = [{"title": "A", "id": "a"}, {"title": "B", "id": "b", "monitor": "own"}]
     with chaos(say(200, {})) as upstream, house(tmp_path, config=lambda _: wrapped(upstream.url)) as h:
         for alerts, status in (
@@ -648,7 +652,8 @@ def test_one_request_tells_of_several_alerts(tmp_path: Path) -> None:
 
 
 def test_what_has_changed_is_not_told_where_that_would_page_again(tmp_path: Path) -> None:
-    """It is told once, also where a change is what brings it there, and again when it came back."""
+    """With `send.updates = false` an alert is sent once, also where an update is the first to choose the upstream, and
+    again when it comes back after its end."""
 
     def text(url: str) -> str:
         described = '[dialects.push]\nauth = "none"\nfields = { summary = "title" }\nsend.updates = false\n'
@@ -682,7 +687,7 @@ def test_whom_a_shape_of_its_own_wakes_is_told_by_what_it_is_made_of(tmp_path: P
 
 
 def test_two_gateways_speak_a_described_dialect_to_each_other(tmp_path: Path) -> None:
-    """What has no field is carried in the container and restored behind it."""
+    """What has no field of its own is carried in the container and restored by the second gateway."""
     (tmp_path / "far").mkdir()
 
     def far(sandbox_url: str) -> str:

@@ -28,7 +28,7 @@ from tests.engine.pairs import CONSOLE, DIALECTS, HAS_TEXT, Houses, Watch, field
 from tests.harness import UPSTREAM_KEY, House
 
 LISTERS = [name for name in DIALECTS if name in COLLECTIONS]
-"""The dialects whose callers can list and read."""
+"""The dialects whose callers can list and read alerts."""
 
 
 @pytest.fixture(params=DIALECTS)
@@ -46,7 +46,7 @@ def caller(request: pytest.FixtureRequest) -> str:
 # --- what each target is sent --------------------------------------------------------------------------------
 
 Expect = Callable[[Arrived, list[Arrived]], None]
-"""Looks at a request, given those that arrived before it for the same alert."""
+"""Checks a request, given those that arrived earlier for the same alert."""
 
 
 def _is(method: str, path: str, **fields: Any) -> Expect:
@@ -62,7 +62,7 @@ def _is(method: str, path: str, **fields: Any) -> Expect:
 
 
 def _same_key(word: str, path: str = "/api/events", action: str = "eventType", key: str = "alertKey") -> Expect:
-    """An event about the key that the first one named."""
+    """An event with the key of the alert's first event."""
 
     def expect(one: Arrived, earlier: list[Arrived]) -> None:
         assert (one.method, one.path, one.body[action]) == ("POST", path, word)
@@ -78,7 +78,7 @@ def _pagerduty(word: str) -> Expect:
 
 
 def _opsgenie(method: str, rest: str = "") -> Expect:
-    """A request about the alias that the first one named; a create names it in its body."""
+    """A request that addresses the alias of the alert's first request; a create has it in its body."""
 
     def expect(one: Arrived, earlier: list[Arrived]) -> None:
         is_create = (method, rest) == ("POST", "")
@@ -92,7 +92,7 @@ def _opsgenie(method: str, rest: str = "") -> Expect:
 
 
 def _cloud_event(status: str) -> Expect:
-    """An event about the alert that the first one named, each with an id of its own."""
+    """A CloudEvent about the same alert as the first one, with an id of its own."""
 
     def expect(one: Arrived, earlier: list[Arrived]) -> None:
         assert (one.method, one.path, one.body["data"]["status"]) == ("POST", "/", status)
@@ -103,7 +103,7 @@ def _cloud_event(status: str) -> Expect:
 
 
 def _webhook(status: str) -> Expect:
-    """A group of one alert, under the labels and the fingerprint that the first one had."""
+    """A group of one alert, with the labels and fingerprint of the first one."""
 
     def expect(one: Arrived, earlier: list[Arrived]) -> None:
         [alert] = one.body["alerts"]
@@ -115,7 +115,7 @@ def _webhook(status: str) -> Expect:
 
 
 def _alertmanager(*, is_over: bool = False) -> Expect:
-    """The alert, under the labels that it was first posted with, and whether its end has come."""
+    """The alert with the labels of its first post; `is_over` says whether its end has come."""
 
     def expect(one: Arrived, earlier: list[Arrived]) -> None:
         assert (one.method, one.path) == ("POST", "/api/v2/alerts"), (one.method, one.path, one.body)
@@ -127,7 +127,7 @@ def _alertmanager(*, is_over: bool = False) -> Expect:
 
 
 def _jsm(method: str, rest: str = "") -> Expect:
-    """A request about the id that the state of the first one told; a create names an alias in its body."""
+    """A request that addresses the id learnt from the first request's status; a create has the alias in its body."""
 
     def expect(one: Arrived, earlier: list[Arrived]) -> None:
         is_create = (method, rest) == ("POST", "")
@@ -139,7 +139,7 @@ def _jsm(method: str, rest: str = "") -> Expect:
 
 
 def _silence(one: Arrived, earlier: list[Arrived]) -> None:
-    """A silence of exactly the alert's labels."""
+    """A silence that matches exactly the alert's labels."""
     assert (one.method, one.path) == ("POST", "/api/v2/silences"), (one.method, one.path, one.body)
     matchers = {matcher["name"]: matcher["value"] for matcher in one.body["matchers"]}
     assert matchers == earlier[0].body[0]["labels"]
@@ -255,7 +255,7 @@ LIVES: dict[str, tuple[str, ...]] = {
 
 
 def test_through_its_life(h: House, caller: str) -> None:
-    """Each operation of the caller, and what arrives for it, in the order it was asked for."""
+    """Each operation of the caller, and the request that arrives for it, in order."""
     rules, watch = TABLE[target_of(h)], Watch(h)
     text = fresh("text")
     ref, _ = create(h, caller, text)
@@ -282,7 +282,7 @@ def test_through_its_life(h: House, caller: str) -> None:
 
 @pytest.mark.parametrize("target", ["ibm_monitoring", "livesession", "uptinio"])
 def test_an_id_that_the_upstream_gave_is_used_from_then_on(houses: Houses, caller: str, target: str) -> None:
-    """What follows a create goes to the id that the create was answered with; callers may use it too."""
+    """Requests after the create use the id that the create was answered with; callers may use it too."""
     h = houses(target)
     watch, text = Watch(h), fresh("text")
     ref, _ = create(h, caller, text)
@@ -295,8 +295,8 @@ def test_an_id_that_the_upstream_gave_is_used_from_then_on(houses: Houses, calle
 
 
 def test_the_vendor_behind_has_what_it_was_sent(houses: Houses, caller: str) -> None:
-    """IBM shows its own callers every field that arrived: the vendor behind knows nothing of a gateway, and what it
-    is read as later is what an update is laid over."""
+    """The stand-in for IBM shows every field that it was sent, since an update is later laid over what is read from
+    there."""
     h = houses("ibm_monitoring")
     watch = Watch(h)
     create(h, caller, fresh())
@@ -306,7 +306,7 @@ def test_the_vendor_behind_has_what_it_was_sent(houses: Houses, caller: str) -> 
 
 
 def test_an_ibm_update_reads_first(houses: Houses, caller: str) -> None:
-    """Read, then `PUT` the read object with the command's fields laid over it, with the version that was read."""
+    """It reads the rule, then `PUT`s it with the changed fields over it and the version that was read."""
     h = houses("ibm_monitoring")
     before = fresh("text")
     ref, _ = create(h, caller, before)
@@ -324,7 +324,7 @@ def test_an_ibm_update_reads_first(houses: Houses, caller: str) -> None:
 
 @pytest.mark.parametrize("caller", LISTERS)
 def test_it_is_listed_and_read_as_it_is(h: House, caller: str) -> None:
-    """The caller's list and read show its last words, whoever stands behind."""
+    """The caller's list and read show the last values, whatever the upstream."""
     first, text = fresh("text"), fresh("text")
     ref, sent = create(h, caller, first)
     ASKS[caller]["update"](h, ref, text)
@@ -357,7 +357,7 @@ def test_a_deleted_or_resolved_alert_in_lists(h: House, caller: str) -> None:
 
 
 def _at_vendor(h: House, method: str, path: str = "", json: Any = None) -> Any:
-    """Calls the vendor behind, past the gateway, as its console would."""
+    """Calls the vendor past the gateway, as its console would."""
     base = f"{h.sandbox_url}{COLLECTIONS[target_of(h)]}"
     headers = {"authorization": f"Bearer {UPSTREAM_KEY}", CONSOLE: "yes"}
     answer = h.client.request(method, f"{base}{path}", json=json, headers=headers)
@@ -366,14 +366,14 @@ def _at_vendor(h: House, method: str, path: str = "", json: Any = None) -> Any:
 
 
 def listed_there(h: House) -> list[dict[str, Any]]:
-    """What the vendor behind shows to its own callers."""
+    """The alerts that the vendor shows to its own callers."""
     found = _at_vendor(h, "GET", {"uptinio": "?per_page=100"}.get(target_of(h), ""))
     items: list[dict[str, Any]] = found if isinstance(found, list) else found.get("alerts", found.get("data"))
     return items
 
 
 def _gone_there(h: House, text: str) -> None:
-    """Somebody deletes there, behind the gateway's back, what says this text."""
+    """Deletes, past the gateway, the alert with this text."""
     [there] = [one.get("alert_id", one.get("id")) for one in listed_there(h) if one["name"] == text]
     _at_vendor(h, "DELETE", f"/{there}")
 
@@ -406,7 +406,7 @@ def test_ending_what_is_gone_there_counts_as_delivered(houses: Houses, caller: s
 
 
 def _changed_there(h: House, name: str) -> dict[str, Any]:
-    """Somebody changes the description there."""
+    """Changes the rule's description past the gateway."""
     [there] = [one for one in listed_there(h) if one["name"] == name]
     change = {"alert": {"version": there["version"], "description": "from the console"}}
     changed: dict[str, Any] = _at_vendor(h, "PUT", f"/{there['id']}", change)["alert"]
@@ -414,7 +414,7 @@ def _changed_there(h: House, name: str) -> dict[str, Any]:
 
 
 def test_a_version_that_moved_there_is_a_conflict_for_the_only_ibm_caller(houses: Houses) -> None:
-    """409, the command is undone and the record refreshed; with what is then read the update goes through."""
+    """409: the command is undone and the record refreshed; with the version then read the update goes through."""
     h, name = houses("ibm_monitoring"), fresh()
     ref, sent = create(h, "ibm_monitoring", name)
     _changed_there(h, name)
@@ -438,7 +438,7 @@ def test_a_version_that_moved_there_is_a_conflict_for_the_only_ibm_caller(houses
     "other", ["alertmanager", "livesession", "uptinio", "ilert", "jsm_ops", "opsgenie", "pagerduty"]
 )
 def test_a_version_that_moved_there_is_laid_over_for_other_callers(houses: Houses, other: str) -> None:
-    """They know of no versions: what somebody else changed stays, and the change goes over it."""
+    """Other dialects have no versions: the other party's change stays, and the update is laid over it."""
     h, name, text = houses("ibm_monitoring"), fresh(), fresh("text")
     ref, _ = create(h, other, name)
     changed = _changed_there(h, name)
@@ -452,7 +452,7 @@ def test_a_version_that_moved_there_is_laid_over_for_other_callers(houses: House
 
 @pytest.mark.parametrize("target", ["grafana", "ilert", "jsm_ops", "opsgenie", "pagerduty", "uptinio"])
 def test_switching_a_rule_off_and_on(houses: Houses, target: str) -> None:
-    """Off is a resolve there and on a trigger of the same; the record's status is untouched, the rule stays."""
+    """Off is a resolve at the target and on a trigger of the same; the record's status is untouched, the rule stays."""
     h, name, rules = houses(target), fresh(), TABLE[target]
     watch = Watch(h)
     ref, _ = create(h, "ibm_monitoring", name)

@@ -1,4 +1,4 @@
-"""All pairs, further: what becomes of rules at vendors of pages, how each target ends, keys and names."""
+"""All pairs, further: rules at vendors of pages, how each target ends an alert, keys and names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.engine.pairs import DIALECTS, HAS_TEXT, Houses, Watch, fields_of
 
 
 def test_a_disabled_rule_goes_out_quietly_to_ilert(houses: Houses) -> None:
-    """At the lowest severity, `priority: LOW`; said in the report and the details, never in the summary."""
+    """At the lowest severity with `priority: LOW`; stated in the report and the details, never in the summary."""
     h, name = houses("ilert"), fresh()
     watch = Watch(h)
     sent = h.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert(name, enabled=False, severity=0))
@@ -37,7 +37,7 @@ def test_a_disabled_rule_goes_out_quietly_to_ilert(houses: Houses) -> None:
 
 
 def test_a_disabled_rule_at_uptinio(houses: Houses) -> None:
-    """A target without severity gets it as it is, reported."""
+    """A target without severity gets it unchanged, and that is reported."""
     h, name = houses("uptinio"), fresh()
     watch = Watch(h)
     sent = h.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert(name, enabled=False))
@@ -47,7 +47,7 @@ def test_a_disabled_rule_at_uptinio(houses: Houses) -> None:
 
 
 def test_an_enabled_rule_pages_as_it_says(houses: Houses) -> None:
-    """Switched on, its own severity and no quieting."""
+    """An enabled rule has its own severity and is not quieted."""
     h = houses("ilert")
     watch = Watch(h)
     h.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert(fresh(), severity=0))
@@ -58,7 +58,8 @@ def test_an_enabled_rule_pages_as_it_says(houses: Houses) -> None:
 
 @pytest.mark.parametrize("target", DIALECTS)
 def test_an_unchanged_put_sends_nothing(houses: Houses, target: str) -> None:
-    """The SDK's habit: the whole object as it was read. The next change is the next request."""
+    """As the SDK does, the whole object is sent back as read: nothing goes out, and the next change is the next
+    request."""
     h = houses(target)
     ref, sent = create(h, "ibm_monitoring", fresh())
     watch, path = Watch(h), f"{COLLECTIONS['ibm_monitoring']}/{ref}"
@@ -72,7 +73,7 @@ def test_an_unchanged_put_sends_nothing(houses: Houses, target: str) -> None:
 
 @pytest.mark.parametrize("target", ["livesession", "uptinio"])
 def test_a_change_that_a_target_cannot_hold_sends_nothing(houses: Houses, target: str) -> None:
-    """What a target cannot be sent is kept and makes no delivery: no empty update goes out."""
+    """A change the target has no place for is kept in the record and makes no delivery: no empty update goes out."""
     h = houses(target)
     ref, _ = create(h, "ibm_monitoring", fresh())
     watch, path, text = Watch(h), f"{COLLECTIONS['ibm_monitoring']}/{ref}", fresh("text")
@@ -84,7 +85,7 @@ def test_a_change_that_a_target_cannot_hold_sends_nothing(houses: Houses, target
 
 
 def test_rules_quiet_and_refused(houses: Houses) -> None:
-    """`rules = "quiet"` sends every rule at the lowest severity, `"refuse"` none, in the caller's words."""
+    """`rules = "quiet"` sends every rule at the lowest severity; `"refuse"` refuses them in the caller's words."""
     quiet = houses("ilert", 'rules = "quiet"\n')
     watch = Watch(quiet)
     quiet.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert(fresh(), severity=0))
@@ -102,7 +103,7 @@ def test_rules_quiet_and_refused(houses: Houses) -> None:
 
 
 def test_good_news_from_uptinio_wakes_nobody(houses: Houses) -> None:
-    """`type: up` goes out the same quiet way, and stays `up` where the type has a place."""
+    """`type: up` is sent quietly too, and stays `up` where the target has a place for the type."""
     h, message = houses("ilert"), fresh()
     watch = Watch(h)
     h.call("POST", COLLECTIONS["uptinio"], uptinio_alert(message, type="up"))
@@ -120,7 +121,7 @@ def test_good_news_from_uptinio_wakes_nobody(houses: Houses) -> None:
 
 @pytest.mark.parametrize("target", DIALECTS)
 def test_on_resolve_keep(houses: Houses, target: str) -> None:
-    """Nothing is sent, it is reported, and the record is resolved."""
+    """Nothing is sent, which is reported, and the record is resolved."""
     h = houses(target, 'on_resolve = "keep"\n')
     watch = Watch(h)
     ref, _ = create(h, "uptinio", fresh())
@@ -132,7 +133,7 @@ def test_on_resolve_keep(houses: Houses, target: str) -> None:
 
 
 def test_on_resolve_delete_at_ibm(houses: Houses) -> None:
-    """`DELETE` instead of switching off; a reopen then creates it again."""
+    """The rule is deleted instead of switched off; a reopen creates it again."""
     h = houses("ibm_monitoring", 'on_resolve = "delete"\n')
     watch = Watch(h)
     ref, _ = create(h, "uptinio", fresh())
@@ -142,7 +143,7 @@ def test_on_resolve_delete_at_ibm(houses: Houses) -> None:
 
 
 def test_the_key_of_a_rule_that_was_switched_off_switches_it_on_again(houses: Houses) -> None:
-    """After a resolve the same key is a new alert; its rule at IBM is the old one, with the new words."""
+    """After a resolve the same key is a new alert; at IBM its old rule is switched on with the new values."""
     h, text = houses("ibm_monitoring"), fresh("text")
     watch = Watch(h)
     key, first = create(h, "ilert", fresh())
@@ -172,7 +173,7 @@ def test_a_name_that_is_taken_at_ibm(houses: Houses, other: str) -> None:
 
 
 def test_a_name_that_is_taken_at_ibm_for_an_ibm_caller(houses: Houses) -> None:
-    """A refusal like any other: 422 in IBM's words, and nothing remains."""
+    """It is refused: 422 in IBM's words, and nothing remains."""
     h, name = houses("ibm_monitoring"), fresh()
     create(h, "ibm_monitoring", name)
     watch = Watch(h)
@@ -197,7 +198,7 @@ def test_units_on_the_way_to_ibm(houses: Houses) -> None:
 
 
 def test_livesession_gets_a_custom_event(houses: Houses) -> None:
-    """One event of kind 26 with the key, or the summary where there is none, as its value."""
+    """One event of kind 26 whose value is the key, or the summary where there is no key."""
     h, message = houses("livesession"), fresh()
     watch = Watch(h)
     create(h, "uptinio", message)

@@ -1,5 +1,5 @@
-"""What PostgreSQL alone offers: one store for several gateways. Claims, leases and fences, lanes, slots, hints, and the
-schema between replicas; what a shared store is for."""
+"""What only PostgreSQL offers: one store for several gateways, with claims, leases and fences, lanes, slots, hints, and
+replicas of several releases over one schema."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.pooler import pooler
 from tests.postgres_server import free_port, shared
 
 SHORT = 0.5
-"""A lease that a test can wait for."""
+"""A lease short enough for a test to wait for."""
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def url() -> str:
 
 
 def execute(url: str, script: str, *values: Any) -> list[Any]:
-    """Runs a statement as somebody else."""
+    """Runs a statement on a connection of its own."""
     with psycopg.connect(url, autocommit=True) as connection:
         found = connection.execute(script.encode(), values or None)
         return found.fetchall() if found.description else []
@@ -49,13 +49,13 @@ def execute(url: str, script: str, *values: Any) -> list[Any]:
 
 @contextlib.asynccontextmanager
 async def replicas(url: str, lease: float = 15.0) -> AsyncIterator[tuple[PostgresStore, PostgresStore]]:
-    """Two gateways on one store."""
+    """Two gateways' stores over one database."""
     async with PostgresStore(url, lease=lease) as one, PostgresStore(url, lease=lease) as other:
         yield one, other
 
 
 def among(url: str, work: Callable[[PostgresStore, PostgresStore], Coroutine[Any, Any, None]], **more: Any) -> None:
-    """Runs `work` with two gateways on one store."""
+    """Runs `work` with two gateways' stores over one database."""
 
     async def main() -> None:
         async with replicas(url, **more) as (one, other):
@@ -65,7 +65,7 @@ def among(url: str, work: Callable[[PostgresStore, PostgresStore], Coroutine[Any
 
 
 async def until(holds: Callable[[], Coroutine[Any, Any, bool]], within: float = 10.0) -> None:
-    """Waits until something is so."""
+    """Waits until the condition holds."""
     end = time.monotonic() + within
     while not await holds():
         assert time.monotonic() < end, "it did not come about"
@@ -73,7 +73,7 @@ async def until(holds: Callable[[], Coroutine[Any, Any, bool]], within: float = 
 
 
 def put(*rows: DeliveryRow) -> Callable[[Tx], None]:
-    """Work that puts deliveries into the outbox."""
+    """A job that puts deliveries into the outbox."""
 
     def work(tx: Tx) -> None:
         for row in rows:
@@ -91,7 +91,7 @@ def _find(key: str, tx: Tx) -> AlertRow | None:
 
 
 async def claim(store: PostgresStore, limit: int = 100, **more: Any) -> list[DeliveryRow]:
-    """What a replica gets to send."""
+    """Claims deliveries, as a replica does to send them."""
     return await store.take(lambda tx: tx.claim("u", 10**15, limit, **more))
 
 
@@ -125,7 +125,7 @@ def test_what_a_replica_accepted_it_also_sends(url: str) -> None:
 
 
 def test_a_lease_that_ran_out_is_taken_over_and_the_stale_one_changes_nothing(url: str) -> None:
-    """guarantees.md 14: the stale one changes 0 rows."""
+    """guarantees.md 14: the stale replica changes 0 rows."""
 
     async def main(one: PostgresStore, other: PostgresStore) -> None:
         await one.write(put(delivery(1)))
@@ -233,7 +233,8 @@ FETCHED = "SELECT sum(idx_tup_fetch + seq_tup_read) FROM pg_stat_xact_user_table
 
 @pytest.mark.parametrize("is_known", [True, False])
 def test_what_is_to_be_forgotten_is_found_without_going_through_the_rest(url: str, *, is_known: bool) -> None:
-    """Once a minute, and a statement has three seconds: joined with a million that stay it took longer, every time."""
+    """Purging runs once a minute and a statement may take three seconds: a plan that joins with a million kept rows
+    takes longer every time."""
 
     def stock(tx: Tx) -> None:
         for number, status in ((1, "acknowledged"), (2, "resolved")):
@@ -252,14 +253,14 @@ def test_what_is_to_be_forgotten_is_found_without_going_through_the_rest(url: st
             if is_known:
                 execute(url, "ANALYZE")
             removed, fetched = zip(*[await store.write(purge) for _ in range(8)], strict=True)
-            assert sum(removed) == 1  # by what an alert stands acknowledged stays known
+            assert sum(removed) == 1  # the command that acknowledged the open alert stays known
             assert max(fetched) < 100, fetched
 
     asyncio.run(main())
 
 
 def _copy(url: str, table: str, numbered: str) -> None:
-    """Puts 30,000 rows like the second beside it, with other numbers in some columns."""
+    """Adds 30,000 copies of row 2 with other values in the named columns."""
     values = ", ".join(f"'{name}', n" for name in numbered.split(", "))
     row = f"SELECT jsonb_build_object({values}) AS own"
     own = f"FROM ({row} FROM generate_series(1001, 31000) n) o, (SELECT * FROM {table} WHERE id = 2) t"
@@ -267,7 +268,7 @@ def _copy(url: str, table: str, numbered: str) -> None:
 
 
 MANY = 5000
-"""Alerts that a test can wait for, of which each has a command, a delivery, an upstream and an id."""
+"""The number of alerts, few enough for a test, each with a command, a delivery, an upstream and an id."""
 NUMBERS = f"generate_series(1, {MANY}) n"
 FILL = (
     "INSERT INTO alerts (id, scope, dialect, caller, shown, key, status, is_open, version, created_at, updated_at, "
@@ -310,8 +311,8 @@ def _rows_read(tx: Tx) -> int:
 
 @pytest.mark.parametrize("plans", ["force_custom_plan", "force_generic_plan"])
 def test_a_writer_that_wants_a_few_rows_reads_no_more(url: str, plans: str) -> None:
-    """Kept from sorting, it went through a whole table in the order that was asked for; and a plan that is to do for
-    all times and limits went through all of them to remove nothing."""
+    """Queries of the writing road read a few rows: neither a walk through a whole table in the requested order, to
+    avoid a sort, nor a generic plan that fits all times and limits."""
 
     async def main() -> dict[str, int]:
         read: dict[str, int] = {}
@@ -482,7 +483,7 @@ def test_what_is_told_is_heard_by_the_others_once_it_is_committed(url: str) -> N
         async def has_heard() -> bool:
             with pytest.raises(LookupError, match="on purpose"):
                 await one.write(fails)
-            await one.write(lambda tx: tx.tell("ü" * 5000))  # too long to be told: a hint may be lost
+            await one.write(lambda tx: tx.tell("ü" * 5000))  # too long for a NOTIFY: a hint may be lost
             await one.write(lambda tx: tx.tell("u"))
             return bool(heard)
 
@@ -508,7 +509,7 @@ def test_of_replicas_that_start_at_once_one_migrates(url: str) -> None:
 
 
 def test_a_replica_of_the_release_before_works_beside_its_successor(url: str) -> None:
-    """guarantees.md 23: what a neighbouring release added does not disturb."""
+    """guarantees.md 23: what a neighbouring release added does no harm."""
 
     async def main(one: PostgresStore, other: PostgresStore) -> None:
         execute(url, "ALTER TABLE deliveries ADD COLUMN mood TEXT NOT NULL DEFAULT 'fair'")
@@ -522,7 +523,7 @@ def test_a_replica_of_the_release_before_works_beside_its_successor(url: str) ->
 
 
 def as_it_was(url: str, number: int) -> None:
-    """A database with an older schema."""
+    """Makes a database with an older schema."""
     execute(url, "CREATE TABLE gateway_schema (version BIGINT PRIMARY KEY, oldest BIGINT NOT NULL)")
     for at, (name, works_with) in enumerate(SCHEMAS[:number], 1):
         execute(url, resources.files("gateway.store").joinpath("schema", "postgres", name).read_text("utf8"))
@@ -530,8 +531,8 @@ def as_it_was(url: str, number: int) -> None:
 
 
 def test_a_replica_that_holds_a_table_and_wants_the_next_is_not_locked_out_by_its_successor(url: str) -> None:
-    """The third file changes `alerts` and then `targets`: holding the one and waiting for the other, a start and the
-    release before it stopped each other, and the start failed."""
+    """The third schema file changes `alerts` and then `targets`; a transaction of the release before that locks them
+    the other way round must not fail the start with a deadlock."""
     as_it_was(url, 2)
 
     async def main() -> None:
@@ -549,13 +550,13 @@ def test_a_replica_that_holds_a_table_and_wants_the_next_is_not_locked_out_by_it
 
 
 async def opened_and_closed(url: str) -> None:
-    """A replica that starts and ends."""
+    """Opens a replica's store and closes it."""
     async with PostgresStore(url):
         pass
 
 
 async def is_waited_for(url: str, table: str) -> bool:
-    """Whether somebody waits for a table."""
+    """Whether a session waits for a lock on the table."""
     waiting = f"SELECT 1 FROM pg_locks WHERE relation = '{table}'::regclass AND NOT granted"
     return bool(await asyncio.to_thread(execute, url, waiting))
 
@@ -571,7 +572,7 @@ def test_a_change_of_the_schema_that_was_broken_off_is_made_up_for(url: str) -> 
 
 
 def test_success_means_synced_whatever_the_database_is_set_to(url: str) -> None:
-    """guarantees.md 1."""
+    """guarantees.md 1: commits wait at least as with `synchronous_commit = on`."""
     name = url.rpartition("/")[2]
 
     def shown(tx: Tx) -> tuple[str, ...]:
@@ -590,8 +591,8 @@ def test_success_means_synced_whatever_the_database_is_set_to(url: str) -> None:
 
 
 def test_no_statement_is_compiled_whatever_the_database_is_set_to(url: str) -> None:
-    """It is on by default, and where a plan has to sort or to read a table whole it took a quarter of a second, in most
-    transactions that write: the server of these tests cannot do it, those of distributions can."""
+    """`jit` is on by default, and with a sort or a whole table to read it cost a quarter of a second in most
+    transactions that write. The server of these tests is built without it, those of distributions with it."""
     execute(url, f"ALTER DATABASE {url.rpartition('/')[2]} SET jit = on")
 
     def shown(tx: Tx) -> str:
@@ -652,7 +653,8 @@ def test_a_pooler_that_lends_sessions_for_a_transaction_is_refused(url: str) -> 
 
 @pytest.mark.parametrize("is_there", [False, True])
 def test_a_store_has_to_hold_every_text(url: str, is_there: bool) -> None:
-    """Also one that is there already: where it went on, each alert with a letter that it has not was a 500."""
+    """A database that is not UTF-8 is refused, also an existing store: each alert with a character that it lacks would
+    be answered 500."""
     name = f"{url.rpartition('/')[2]}_latin"
     execute(url, f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
     if is_there:
@@ -690,7 +692,7 @@ def test_a_role_that_may_not_create_tables_works_with_those_that_are_there(url: 
 
 
 def test_a_session_whose_replica_is_gone_ends_soon(url: str) -> None:
-    """A network that drops silently tells the server nothing: it has to look."""
+    """A network that drops silently tells the server nothing; with TCP keepalives it notices within a minute."""
 
     async def main() -> None:
         async with PostgresStore(url) as store:
@@ -701,7 +703,8 @@ def test_a_session_whose_replica_is_gone_ends_soon(url: str) -> None:
 
 
 def test_what_the_server_took_back_is_no_success(url: str) -> None:
-    """A failed statement that a job passes over fails its transaction: the answer to COMMIT is then ROLLBACK."""
+    """A job that swallows a failed statement still fails its transaction: the server then answers COMMIT with
+    ROLLBACK."""
 
     def work(tx: Tx) -> None:
         for _ in range(2):
@@ -719,7 +722,7 @@ def test_what_the_server_took_back_is_no_success(url: str) -> None:
 
 
 def test_sums_over_a_history_keep_no_caller_waiting(url: str) -> None:
-    """There are two readers: a second report at once is refused, and one reader is left for everybody else."""
+    """Of the two readers only one serves reports: a second one at once is refused, and the other reader stays free."""
 
     def slow(tx: Tx) -> Any:
         assert isinstance(tx, PostgresTx)

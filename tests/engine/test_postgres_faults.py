@@ -1,5 +1,5 @@
 """guarantees.md 15: PostgreSQL killed, frozen, failed over. Nothing that was acknowledged is lost, nobody waits for
-ever, and the store is well again by itself soon after its server is."""
+ever, and the store recovers by itself soon after its server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.harness import House, house, inbound_tables, upstream_table
 from tests.postgres_server import Server, free_port, shared
 
 HEALTHY = 10.0
-"""Seconds after which the store has to be well again."""
+"""Seconds within which the store has to recover."""
 LEASE = 15.0
 AWAY = "alert_gateway_store_unavailable"
 _END_ALL = (
@@ -42,7 +42,7 @@ _END_ALL = (
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    """A server that a test may break."""
+    """A server of its own, which the test may break."""
     made = Server().make()
     yield made
     made.close()
@@ -57,7 +57,7 @@ def _all(tx: Tx) -> set[int]:
 
 
 async def _read(store: PostgresStore) -> set[int]:
-    """Everything that is there. Who was refused a connection a moment ago is refused again at once."""
+    """All deliveries, with retries: after a refused connection further attempts are refused at once for a moment."""
     for _ in range(10):
         with contextlib.suppress(StoreError):
             return await store.read(_all)
@@ -66,7 +66,7 @@ async def _read(store: PostgresStore) -> set[int]:
 
 
 class Load:
-    """Puts one alert after the other into a store, and remembers which were acknowledged."""
+    """Writes alerts one after another and remembers which were acknowledged."""
 
     def __init__(self, store: PostgresStore, first: int = 1) -> None:
         self._store = store
@@ -76,7 +76,7 @@ class Load:
         self.longest = 0.0
 
     async def put(self) -> bool:
-        """One alert; answers whether it was taken."""
+        """Writes one alert; returns whether it was acknowledged."""
         number, self._next = self._next, self._next + 1
         began = time.monotonic()
         try:
@@ -91,14 +91,14 @@ class Load:
             self.longest = max(self.longest, time.monotonic() - began)
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Writes until cancelled."""
         while True:
             if not await self.put():
                 await asyncio.sleep(0.05)
 
     @contextlib.asynccontextmanager
     async def running(self, callers: int = 8) -> AsyncIterator[None]:
-        """Many at once, in the background."""
+        """Runs several callers in the background."""
         tasks = [asyncio.create_task(self.run()) for _ in range(callers)]
         try:
             yield
@@ -108,14 +108,14 @@ class Load:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def is_refused(self, times: int) -> None:
-        """Waits until so many more were refused."""
+        """Waits until `times` more writes were refused."""
         began, before = time.monotonic(), self.refused
         while self.refused < before + times:
             assert time.monotonic() - began < 3 * WITHIN, "nobody is told that the store is away"
             await asyncio.sleep(0.02)
 
     async def grows(self, within: float) -> float:
-        """Waits until more is acknowledged; answers how long that took."""
+        """Waits until more is acknowledged; returns the seconds that took."""
         began, before = time.monotonic(), len(self.acknowledged)
         while len(self.acknowledged) < before + 20:
             assert time.monotonic() - began < within, "the store did not recover"
@@ -187,18 +187,19 @@ def test_idle_connections_that_the_server_ends_by_itself_are_nobodys_trouble() -
             for number in range(1, 60):
                 await store.write(partial(_put, number))
                 assert len(await store.read(_all)) == number
-                await asyncio.sleep(0.095 + number % 10 / 1000)  # what it says last is heard before the end, or is not
+                await asyncio.sleep(0.095 + number % 10 / 1000)  # so that its last message is seen, or is not
 
     asyncio.run(main())
 
 
 def _locked(tx: Tx) -> bool:
-    """What is locked is had when something is read."""
+    """The lock is waited for only with the first read, which this adds."""
     return tx.lock("x") and tx.note("held") is None
 
 
 def test_a_server_that_admits_too_few_is_served_by_those_that_it_admits() -> None:
-    """Whoever has no connection refuses at once what it takes, and so takes more than those that have one."""
+    """A writer without a connection refuses jobs at once, and would so take more of them than the writers that have
+    one."""
     url = shared().database()
     role = f"few_{url.rpartition('/')[2]}"
     with psycopg.connect(url, autocommit=True) as asked:
@@ -216,7 +217,7 @@ def test_a_server_that_admits_too_few_is_served_by_those_that_it_admits() -> Non
 
 
 def test_a_process_that_has_too_many_files_open_is_told_that_there_is_no_connection() -> None:
-    """Whatever else was raised ended the writer that was to get one, for good."""
+    """Any error but `Away` would end the writer's thread for good."""
     line = Watch().line(Address(shared().database(), None))
     line.connection()
     line.drop()
@@ -227,7 +228,7 @@ def test_a_process_that_has_too_many_files_open_is_told_that_there_is_no_connect
         with contextlib.suppress(OSError):
             while True:
                 taken.append(os.open(os.devnull, os.O_RDONLY))
-        os.close(taken.pop())  # for the connection, and for nothing beside it
+        os.close(taken.pop())  # room for the connection, and for nothing else
         with pytest.raises(Away, match="Too many open files"):
             line.connection()
     finally:
@@ -238,7 +239,7 @@ def test_a_process_that_has_too_many_files_open_is_told_that_there_is_no_connect
 
 
 def test_a_full_disk_of_the_server_is_told_as_one() -> None:
-    """What changes a row in its place is written there too: what proves that commits are taken, and outcomes."""
+    """Updates in place fail on a full disk too: the test commit, and outcomes."""
     url = shared().database()
     full = (
         "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS "
@@ -269,7 +270,7 @@ def test_a_full_disk_of_the_server_is_told_as_one() -> None:
 
 
 def test_a_replica_that_stops_in_the_middle_of_a_transaction_keeps_its_locks_for_seconds_only() -> None:
-    """guarantees.md 14: what a frozen replica had under way is taken back by the server."""
+    """guarantees.md 14: the server rolls back what a frozen replica had begun."""
     url = shared().database()
     is_held, may_go = threading.Event(), threading.Event()
     runs: list[int] = []
@@ -300,8 +301,7 @@ def test_a_replica_that_stops_in_the_middle_of_a_transaction_keeps_its_locks_for
 def test_whoever_changes_a_delivery_that_a_frozen_replica_holds_keeps_nobody_else_waiting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An update that is merged into a newer one, for one. It waits, by itself; what is written in one batch with it
-    does not."""
+    """An update that is merged into a newer one, for example: it waits alone, and jobs batched with it do not."""
     monkeypatch.setattr(postgres, "WRITERS", 1)
     url = shared().database()
     begun, may_go = threading.Event(), threading.Event()
@@ -340,7 +340,7 @@ def test_whoever_changes_a_delivery_that_a_frozen_replica_holds_keeps_nobody_els
 
 
 def test_of_several_hosts_the_one_that_takes_writes_serves(server: Server) -> None:
-    """Of three hosts the first refuses, the second is a standby. The third is killed, and the standby promoted: what
+    """Of three hosts the first refuses and the second is a standby. The third is killed and the standby promoted: what
     was acknowledged had reached it."""
     url = server.database()
     standby = server.copy()
@@ -368,7 +368,8 @@ def test_of_several_hosts_the_one_that_takes_writes_serves(server: Server) -> No
 
 
 def test_a_synchronous_standby_that_is_away_takes_no_connections_from_others(server: Server) -> None:
-    """A commit that waits for a standby waits on when its connection was cut: each writer leaves one behind."""
+    """A commit that waits for a synchronous standby goes on waiting in the server after its connection was cut: each
+    writer may leave only one such session behind."""
     url = server.database()
     standby = server.copy()
     waits = b"SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
@@ -385,7 +386,7 @@ def test_a_synchronous_standby_that_is_away_takes_no_connections_from_others(ser
                 standby.thaw()
                 await load.grows(HEALTHY)
             assert load.longest < WITHIN + 1
-            await asyncio.sleep(1.0)  # what was on its way when the load ended
+            await asyncio.sleep(1.0)  # for what was under way when the load ended
             assert other.execute(waits).fetchone() == (0,)
             assert load.acknowledged <= await store.read(_all)
 
@@ -400,8 +401,8 @@ def test_a_synchronous_standby_that_is_away_takes_no_connections_from_others(ser
 
 @pytest.mark.parametrize("how", ["kill", "freeze"])
 def test_who_watches_sees_that_it_is_the_store(server: Server, how: str, tmp_path: Path) -> None:
-    """What was counted before stays to be seen meanwhile: a gateway that shows no metrics counts as one that is down,
-    and whoever is woken starts it again."""
+    """`/metrics` goes on with the values from before the outage: a gateway without metrics looks dead, and whoever is
+    paged restarts it."""
     with house(tmp_path, {"oncall": "ilert"}, inbounds=["ilert"], store=server.database()) as h:
 
         def metrics() -> str:
@@ -424,7 +425,8 @@ def test_who_watches_sees_that_it_is_the_store(server: Server, how: str, tmp_pat
 
 @pytest.mark.parametrize("table", ["deliveries", "slots", "commands"])
 def test_a_table_that_is_away_for_a_moment_ends_nobodys_work(table: str, tmp_path: Path) -> None:
-    """A restore, or a script that grants rights anew: for a while statements are refused, and then all goes on."""
+    """During a restore or a script that grants rights anew statements fail for a while; afterwards all work
+    continues."""
     url = shared().database()
     with (
         psycopg.connect(url, autocommit=True) as other,
@@ -451,7 +453,7 @@ def _says(h: House, word: str) -> bool:
 
 
 def test_a_password_that_is_replaced_is_used_from_then_on(server: Server, tmp_path: Path) -> None:
-    """README: a `file:` secret is read again when the file changes. A reload is not refused for it."""
+    """README: a `file:` secret is read again when the file changes. The change alone does not make a reload fail."""
     file, url = tmp_path / "store", server.database()
     rules = Path(server.data) / "pg_hba.conf"
     with psycopg.connect(url, autocommit=True) as other:
@@ -478,8 +480,8 @@ def test_a_password_that_is_replaced_is_used_from_then_on(server: Server, tmp_pa
 
 
 def test_nothing_is_sent_that_is_not_to_be_answered(server: Server) -> None:
-    """Between two messages of one journey a session is not idle for the server, which would keep the locks of a replica
-    that is frozen there for as long as it is."""
+    """Between two messages of one pipeline a session is not idle to the server: a replica frozen there would keep its
+    locks for as long as it is frozen."""
     url = server.database()
     has_written, may_read, has_read, may_go = (threading.Event() for _ in range(4))
     states = (
@@ -498,7 +500,7 @@ def test_nothing_is_sent_that_is_not_to_be_answered(server: Server) -> None:
     async def main(other: psycopg.Connection[tuple[str]]) -> None:
         async with PostgresStore(url) as store:
             while not all(line.is_made for line in store._writing) or other.execute(states).fetchall() != [("idle",)]:
-                await store.write(_all)  # a writer that connects is not idle
+                await store.write(_all)  # so that no writer is busy connecting
             await store.read(_all)
             working = asyncio.ensure_future(store.write(work))
             await asyncio.to_thread(has_written.wait, HEALTHY)
@@ -515,7 +517,8 @@ def test_nothing_is_sent_that_is_not_to_be_answered(server: Server) -> None:
 
 
 def test_a_journey_larger_than_a_socket_takes_at_once_arrives() -> None:
-    """A network further away than loopback takes far less at once: some 90 kB on a fresh connection."""
+    """Networks other than loopback take far less at once, some 90 kB on a fresh connection: a larger pipeline still
+    arrives."""
     large = "a" * (16 << 20)
 
     def work(tx: Tx) -> bool:
@@ -531,7 +534,7 @@ def test_a_journey_larger_than_a_socket_takes_at_once_arrives() -> None:
 
 
 class Mistake(Exception):
-    """A caller's own."""
+    """An error raised by a job itself."""
 
 
 def _note(number: int, tx: Tx) -> None:
@@ -544,7 +547,7 @@ def _mistaken(tx: Tx) -> None:
 
 
 def _twice(tx: Tx) -> None:
-    """What follows a statement that fails was sent together with it."""
+    """The statements after the failing one were sent together with it."""
     _put(1, tx)
     _put(1, tx)
     tx.put_note("n", 1)
@@ -553,7 +556,8 @@ def _twice(tx: Tx) -> None:
 def test_a_statement_that_was_to_be_prepared_behind_one_that_failed_is_prepared_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It is prepared when it is used for the sixth time; the server must not be asked for it if it was not."""
+    """A statement is prepared at its sixth use; if that PREPARE was discarded behind a failure, the server does not
+    know it."""
     monkeypatch.setattr(postgres, "WRITERS", 1)
 
     async def main() -> None:
@@ -645,7 +649,8 @@ def test_a_reader_whose_connection_is_lost_writes_no_lines_of_its_own(caplog: py
 
 
 def test_a_statement_that_takes_too_long_is_the_trouble_of_whose_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though whoever reads next in the same transaction is the first to hear of it."""
+    """The job whose statement timed out gets the error, not the next reader in the same transaction, which hears of it
+    first."""
     monkeypatch.setattr(postgres, "WRITERS", 1)
     url = shared().database()
     may_go = threading.Event()

@@ -1,5 +1,5 @@
-"""PostgreSQL whose standby was promoted while the server before it takes writes still, or again: all is written to and
-read from the one that was promoted last, and nothing that was acknowledged is on the other alone."""
+"""A PostgreSQL standby is promoted while the old primary still takes writes, or takes them again: all is written to and
+read from the server promoted last, and nothing that was acknowledged is on the old one alone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.pooler import pooler
 from tests.postgres_server import Server, shared
 
 STAYS = 3.0
-"""Seconds for which it stays so."""
+"""Seconds for which the old primary must get nothing."""
 _SESSIONS = b"SELECT count(*) FROM pg_stat_activity WHERE application_name = 'alert-gateway'"
 _SLEEPS = b"""
 CREATE FUNCTION sleeps() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(2.5); RETURN NULL; END $$
@@ -47,7 +47,7 @@ _END_SOME = (
 
 
 class Pair:
-    """A server and its standby, first and second in `url`; a database of theirs."""
+    """A primary and its standby, first and second in `url`, and a database of theirs."""
 
     def __init__(self) -> None:
         self.first = Server().make()
@@ -57,17 +57,17 @@ class Pair:
         self.url = f"postgresql://postgres@{','.join(f'127.0.0.1:{port}' for port in ports)}/{self.name}"
 
     async def promote(self) -> None:
-        """The standby takes over."""
+        """Promotes the standby."""
         await asyncio.to_thread(self.second.run, "pg_ctl", "promote", "-D", self.second.data)
 
     async def is_followed(self) -> None:
-        """The standby has all that was committed until now."""
+        """Waits until the standby has replayed all that was committed."""
         has_all = b"SELECT count(*) FROM pg_stat_replication WHERE replay_lsn >= pg_current_wal_insert_lsn()"
         while self.asked(self.first, has_all) != [1]:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
     def asked(self, server: Server, statement: bytes) -> list[int]:
-        """What one of the two says."""
+        """What one of the two answers to a statement."""
         with psycopg.connect(server.url(self.name), autocommit=True) as connection:
             said = connection.execute(statement)
             return [row[0] for row in said] if said.description else []
@@ -79,7 +79,7 @@ class Pair:
 
 @pytest.fixture
 def pair() -> Iterator[Pair]:
-    """Two servers that a test may break."""
+    """Two servers of its own, which the test may break."""
     made = Pair()
     yield made
     for server in (made.first, made.second):
@@ -88,14 +88,14 @@ def pair() -> Iterator[Pair]:
 
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
-    """What is said of it."""
+    """The store's log."""
     made = CapturingLogger()
     monkeypatch.setattr(postgres_history, "log", made)
     return made
 
 
 async def _goes_on(pair: Pair, store: PostgresStore, load: Load) -> None:
-    """For a while nothing goes to the first."""
+    """Under load nothing goes to the first server for a while, and no session is left there."""
     before = pair.alerts(pair.first)
     async with load.running():
         await load.grows(3 * HEALTHY)
@@ -107,7 +107,7 @@ async def _goes_on(pair: Pair, store: PostgresStore, load: Load) -> None:
 
 
 def test_a_server_that_thaws_after_its_standby_took_over_is_asked_nothing(pair: Pair, log: CapturingLogger) -> None:
-    """Connections that were idle meanwhile were not cut, and lead there still."""
+    """Idle connections to the frozen server were not cut, and are not used after it thaws."""
 
     async def main() -> None:
         async with PostgresStore(pair.url) as store:
@@ -131,7 +131,7 @@ def test_a_server_that_thaws_after_its_standby_took_over_is_asked_nothing(pair: 
 def test_a_server_that_is_started_again_after_its_standby_took_over_is_asked_nothing(
     pair: Pair, log: CapturingLogger
 ) -> None:
-    """It is the first in the URL: connections that are made anew would go there, and those of a new gateway."""
+    """It is the first in the URL, where new connections, and those of a new gateway, would otherwise go."""
 
     async def main() -> None:
         async with PostgresStore(pair.url) as store:
@@ -155,7 +155,7 @@ def test_a_server_that_is_started_again_after_its_standby_took_over_is_asked_not
 
 
 def test_where_a_standby_is_promoted_beside_its_server_all_go_over(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing fails at the first, so it is looked for."""
+    """No error at the old primary prompts it, so the store looks at the other hosts by itself."""
     monkeypatch.setattr(postgres, "LOOK", 0.5)
 
     async def main() -> None:
@@ -171,7 +171,8 @@ def test_where_a_standby_is_promoted_beside_its_server_all_go_over(pair: Pair, m
 
 
 def test_a_commit_that_is_under_way_when_all_go_over_is_no_success(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody knows whether the first has it, and the other has not; it is not done again, as it may be there twice."""
+    """It may have committed at the old primary and is not on the new one: the outcome is reported as unknown, and the
+    job is not run again, as it might then exist twice."""
     monkeypatch.setattr(postgres, "LOOK", 0.3)
     tried: list[int] = []
 
@@ -195,7 +196,8 @@ def test_a_commit_that_is_under_way_when_all_go_over_is_no_success(pair: Pair, m
 
 
 def test_a_commit_that_waits_for_a_standby_which_was_promoted_is_not_all_that_happens(pair: Pair) -> None:
-    """The first takes connections and no commits; the second takes both."""
+    """The old primary, whose commits wait for a synchronous standby, takes connections but no commits; the store moves
+    to the promoted one, which takes both."""
     pair.asked(pair.first, b"ALTER SYSTEM SET synchronous_standby_names = '*' ")
     pair.asked(pair.first, b"SELECT pg_reload_conf()::int")
 
@@ -213,7 +215,7 @@ def test_a_commit_that_waits_for_a_standby_which_was_promoted_is_not_all_that_ha
 
 
 def test_a_command_asks_the_one_that_was_promoted_last(pair: Pair, tmp_path: Path) -> None:
-    """What it has to say of the other is no part of its answer."""
+    """Its warning about the other server goes to stderr, not into its output."""
     config = tmp_path / "gateway.toml"
     config.write_text(
         f'store = "{pair.url}"\n'
@@ -238,7 +240,7 @@ def test_a_command_asks_the_one_that_was_promoted_last(pair: Pair, tmp_path: Pat
 
 
 def test_a_move_takes_what_is_at_the_one_that_was_promoted_last(pair: Pair) -> None:
-    """The other is the first in the URL, and takes writes too."""
+    """The old primary comes first in the URL and takes writes too, and is not read."""
 
     async def main() -> None:
         async with PostgresStore(pair.url):
@@ -254,21 +256,21 @@ def test_a_move_takes_what_is_at_the_one_that_was_promoted_last(pair: Pair) -> N
 
 
 class _Name:
-    """One address, which leads now here and now there."""
+    """One address (a balancer or DNS name) that leads to one server after another."""
 
     def __init__(self, port: int) -> None:
         self.leads_to = port
         self.port = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
+        """Passes one connection on."""
         there_reader, there = await asyncio.open_connection("127.0.0.1", self.leads_to)
         with contextlib.closing(writer), contextlib.closing(there):
             await asyncio.gather(_copy(reader, there), _copy(there_reader, writer))
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """While it leads anywhere."""
+        """Serves while the context lasts."""
         async with await asyncio.start_server(self.serve, "127.0.0.1", 0) as server:
             self.port = server.sockets[0].getsockname()[1]
             yield
@@ -283,7 +285,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 def test_behind_one_name_a_server_that_was_left_behind_is_refused(pair: Pair) -> None:
-    """A balancer, or a name that was moved back: nothing is lost there, and it is said why."""
+    """A balancer, or a DNS name that was switched back: writes are refused with the reason, so none is lost there."""
 
     async def main() -> None:
         name = _Name(pair.first.port)
@@ -315,7 +317,8 @@ def test_behind_one_name_a_server_that_was_left_behind_is_refused(pair: Pair) ->
 def test_behind_one_name_all_go_over_to_whom_it_leads_by_now(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, is_pooled: bool
 ) -> None:
-    """What was connected before stays where it is: a balancer need not end it, and a pooler lends it again."""
+    """Connections made before stay with the old server: a balancer need not cut them, and a pooler hands them out
+    again."""
     monkeypatch.setattr(postgres, "LOOK", 0.5)
 
     async def main() -> None:
@@ -344,8 +347,8 @@ def test_behind_one_name_all_go_over_to_whom_it_leads_by_now(
 def test_where_a_promotion_was_undone_the_server_before_it_serves_again(
     pair: Pair, log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promoted by mistake, as the first lived on; then made a standby of the first again. As long as it only might come
-    back as what it was, the first is not asked."""
+    """A mistaken promotion: the first server lived on, and the second is made its standby again. The first is not used
+    while it might still be an old primary."""
     monkeypatch.setattr(postgres, "LOOK", 0.3)
 
     async def is_refused(store: PostgresStore) -> None:
@@ -380,7 +383,7 @@ def test_where_a_promotion_was_undone_the_server_before_it_serves_again(
 def test_an_address_that_goes_back_to_the_server_before_undoes_no_promotion(
     pair: Pair, log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A virtual address, which servers take for their own: the first has it again, and never heard of the second."""
+    """A virtual address moves back to the first server, which never heard of the second: it is refused."""
     monkeypatch.setattr(postgres, "LOOK", 0.2)
 
     async def main() -> None:
@@ -407,7 +410,8 @@ def test_an_address_that_goes_back_to_the_server_before_undoes_no_promotion(
 
 @pytest.mark.parametrize("server", ["127.0.0.1:5432", ""])
 def test_only_who_is_known_to_be_put_back_undoes_a_promotion(server: str) -> None:
-    """Whom poolers reach beside them, each calls itself the same; and who was asked first may be promoted meanwhile."""
+    """Servers behind poolers all report the same address, so they cannot be told apart; and a server asked earlier may
+    have been promoted since."""
     before = History("1", 1, True, server, "a:6432")
     standby, promoted = before._replace(takes_writes=False, place="b:6432"), History("1", 2, True, server, "b:6432")
     promotions = Promotions()
@@ -421,7 +425,7 @@ def test_only_who_is_known_to_be_put_back_undoes_a_promotion(server: str) -> Non
 
 
 def test_a_connection_that_ends_at_once_says_why() -> None:
-    """As where a pooler takes clients, and then finds no server for them."""
+    """As where a pooler accepts a client and then finds no server for it."""
     url = shared().url("postgres")
     with psycopg.connect(url) as connection, psycopg.connect(url, autocommit=True) as other:
         other.execute(b"SELECT pg_terminate_backend(%s, 5000)", (connection.info.backend_pid,))
@@ -440,6 +444,6 @@ def test_a_connection_that_ends_at_once_says_why() -> None:
     ],
 )
 def test_each_of_several_hosts_can_be_asked_by_itself(url: str, places: list[tuple[str, str]]) -> None:
-    """As libpq reads them; one host needs nothing else than usual."""
+    """Hosts and ports are split as libpq does; a single host is used as it is."""
     found = Address(url).places()
     assert [(one.get("host", ""), one.get("port", "")) for one in found] == places

@@ -1,5 +1,5 @@
-"""Two gateways on one PostgreSQL at once, the road over both: one alert for a key, one order for a lane, and sums that
-add up, whoever accepted and whoever sends. The clock of one is seconds behind."""
+"""Two gateways on one PostgreSQL, a road over each: one alert per key, one order per lane, and a ledger that adds up,
+whichever accepts and whichever sends. The clock of one is seconds behind."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _waits(tx: Tx) -> bool:
 
 
 class Replica:
-    """One gateway: it accepts commands and sends what it gets hold of. `sent` is shared by all, in order of time."""
+    """One gateway: it accepts commands and sends what it claims. `sent` is shared by all, in order of time."""
 
     def __init__(self, store: PostgresStore, behind: int, sent: list[DeliveryRow]) -> None:
         config = parse(CONFIG)
@@ -54,7 +54,7 @@ class Replica:
         return _now() - self._behind
 
     async def accept(self, dice: random.Random) -> None:
-        """Something that a caller may say."""
+        """Accepts a random command."""
         key = dice.choice(KEYS)
         operation = dice.choice([Operation.CREATE, Operation.CREATE, Operation.ACKNOWLEDGE, Operation.RESOLVE])
         asked = create(key) if operation is Operation.CREATE else Command(operation=operation, ref=Ref(key=key))
@@ -67,7 +67,7 @@ class Replica:
         self.accepted += accepted.fanout
 
     async def deliver(self, upstream: str) -> int:
-        """Sends what is its to send, and records it."""
+        """Sends what it can claim, and records the outcomes."""
         rows = await self._store.take(lambda tx: tx.claim(upstream, _now() + 60_000, 10))
         for row in rows:
             self._sent.append(row)
@@ -138,7 +138,7 @@ async def _check(store: PostgresStore, replicas: list[Replica]) -> None:
 
 
 def test_of_callers_at_two_replicas_one_opens_the_alert() -> None:
-    """Creates under one key at the same time, at both: one makes the alert, all others change it."""
+    """Of concurrent creates under one key at both replicas one makes the alert; all others update it."""
     url = shared().database()
 
     async def main() -> None:

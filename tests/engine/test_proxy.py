@@ -1,6 +1,6 @@
-"""Requests on their way out go through the proxy that the environment or the configuration names (interface.md,
-*Configuration*: `proxy`), token exchange and heartbeat too. The proxy is real, and knows names that nothing else does:
-what arrives at `vendor.test` came through it."""
+"""Outgoing requests, token exchange and heartbeat included, use the proxy that the environment or the configuration
+names (interface.md, *Configuration*: `proxy`). The proxy is real and alone resolves `vendor.test`: what arrives there
+came through it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECRET = "hunter2-behind-the-proxy"
 
 
 def upstream(url: str, more: str = "") -> str:
-    """An upstream of ilert at an address."""
+    """An ilert upstream at an address."""
     there = f'[upstreams.oncall]\ndialect = "ilert"\nurl = "{url}"\nkey = "there-0123456789"\n{more}\n'
     return ILERT + there + 'retry = { first = "20ms", most = "100ms" }\n'
 
@@ -38,7 +38,7 @@ def before(directory: Path, text: str) -> Iterator[House]:
 
 
 def page(h: House, key: str = "k") -> None:
-    """A page that is taken."""
+    """Sends an alert and requires that it is accepted."""
     answer = h.call("POST", "/ilert/api/events", {"apiKey": KEY, **ilert_event("ALERT", key, summary="s")}, key=None)
     assert answer.status == 202, answer.body
 
@@ -101,7 +101,7 @@ def test_off_is_off_and_an_address_is_that_address(tmp_path: Path, monkeypatch: 
 def test_a_proxy_that_wants_credentials_holds_the_upstream_and_is_no_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_tls: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """canonical.md, *Verdicts*: a credential that is refused on the way never counts against an alert."""
+    """canonical.md, *Verdicts*: a credential refused on the way never counts against an alert."""
     context, authority = certificate(tmp_path, "vendor.test")
     with (
         chaos(OK, context=context if is_tls else None) as vendor,
@@ -124,7 +124,7 @@ def test_a_proxy_that_wants_credentials_holds_the_upstream_and_is_no_verdict(
 
 
 def test_a_proxy_that_fails_took_nothing(tmp_path: Path) -> None:
-    """What never reached the vendor is tried again, and is no ambiguous create."""
+    """A request that never reached the vendor is sent again, and is no ambiguous create."""
     context, authority = certificate(tmp_path, "vendor.test")
     with chaos(OK, context=context) as vendor, proxy(vendor=vendor.url) as through:
         through.refuses = 502
@@ -138,7 +138,7 @@ def test_a_proxy_that_fails_took_nothing(tmp_path: Path) -> None:
 
 
 def test_tokens_are_exchanged_through_the_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """IBM's identity service is reached as IBM Cloud Monitoring is."""
+    """IBM's identity service is reached through the same proxy as IBM Cloud Monitoring."""
 
     def answer(got: Got) -> Behaviour:
         if got.path.endswith("/identity/token"):

@@ -1,5 +1,5 @@
-"""What a list or a read brings into the record, and what it must not: alerts of others that are still on their way,
-ids that mean something else elsewhere, answers older than what happened meanwhile. All of it is canonical.md, *Reads*.
+"""What a list or a read brings into the record, and what it must not: other callers' alerts that are still being
+created, ids that mean something else elsewhere, answers older than a later change. canonical.md, *Reads*.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from tests.harness import KEY, UPSTREAM_KEY, House, Sent, house
 
 
 def uptinio(name: str, url: str, **more: Any) -> str:
-    """An upstream of Uptinio's."""
+    """An Uptinio upstream."""
     return table(name, url, "uptinio", **more)
 
 
 def test_a_list_during_a_create_adopts_nothing_of_it(tmp_path: Path) -> None:
-    """An id that nobody holds is adopted by the scope that asked; one that is about to be held is not nobody's."""
+    """Unowned alerts are adopted by the scope that lists them; one whose create is still under way is not unowned."""
     there, gate = Uptinio(), threading.Event()
     with chaos(there) as upstream, before(tmp_path, uptinio("there", upstream.url), top='reply_timeout = "200ms"') as h:
         there.then = [gated(gate, say(201, {"data": {"id": "alt_1"}}))]
         assert down(h, "mine").status == 201
-        h.wait_for(lambda: there.held)  # it is there, and the answer is not
+        h.wait_for(lambda: there.held)  # created there, not answered yet
         assert messages(h, key=OTHER) == []
         gate.set()
         settled(h)
@@ -54,8 +54,9 @@ def test_a_list_during_a_create_adopts_nothing_of_it(tmp_path: Path) -> None:
 def test_a_list_after_a_create_whose_answer_was_lost_adopts_nothing_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same while the create waits to be tried again; then it is found, and its caller's."""
-    monkeypatch.setattr(lanes, "pause", lambda *_: 1.5)  # no jitter: it has to be seen while it waits
+    """While a create with a lost answer waits for its retry, no list adopts its alert; the retry finds it for its
+    caller."""
+    monkeypatch.setattr(lanes, "pause", lambda *_: 1.5)  # no jitter, so that it is seen waiting
     there = Uptinio()
     there.then = [RESET_AFTER]
     top = 'reply_timeout = "200ms"'
@@ -70,7 +71,7 @@ def test_a_list_after_a_create_whose_answer_was_lost_adopts_nothing_of_it(
 
 
 def test_an_alert_that_nobody_holds_is_adopted_by_the_scope_that_asked_first(tmp_path: Path) -> None:
-    """The control of the two above: what was there before the gateway is taken in, once."""
+    """The control of the two tests above: an alert older than the gateway is adopted, once."""
     old = {**uptinio_alert("old"), "id": "alt_900", "status": "active", "created_at": ago(60)}
     with chaos(Uptinio(old)) as upstream, before(tmp_path, uptinio("there", upstream.url)) as h:
         assert messages(h, key=OTHER) == ["old"]
@@ -78,7 +79,7 @@ def test_an_alert_that_nobody_holds_is_adopted_by_the_scope_that_asked_first(tmp
 
 
 def test_adopted_alerts_are_listed_by_the_time_they_were_created(tmp_path: Path) -> None:
-    """canonical.md, *Scope*: lists are ordered oldest first, whatever order the vendor lists them in."""
+    """canonical.md, *Scope*: lists are ordered oldest first, whatever the vendor's order."""
     ages = {"third": 10, "first": 50, "fourth": 5, "second": 30}
     held = [
         {**uptinio_alert(name), "id": f"alt_{number}", "status": "active", "created_at": ago(minutes)}
@@ -91,7 +92,7 @@ def test_adopted_alerts_are_listed_by_the_time_they_were_created(tmp_path: Path)
 
 @pytest.mark.parametrize("theirs", ["console", "gateway"])
 def test_a_list_of_one_upstream_leaves_the_namesakes_at_another_alone(tmp_path: Path, theirs: str) -> None:
-    """An id is the party's that issued it: the alert that has the same id elsewhere is not refreshed by it."""
+    """An id belongs to the party that issued it: an alert with the same id at another upstream is not refreshed."""
     routes = """
     [[routes]]
     when = ["summary =~ 'one.*'"]
@@ -124,7 +125,7 @@ def test_a_list_of_one_upstream_leaves_the_namesakes_at_another_alone(tmp_path: 
 
 
 def test_an_id_that_is_shown_already_is_not_taken_by_what_is_adopted(tmp_path: Path) -> None:
-    """Two upstreams issue the same id: a caller goes on naming by it the alert that it was shown under it."""
+    """Two upstreams issue the same id: for the caller it goes on naming the alert that was shown under it first."""
     routes = '[[routes]]\nwhen = ["summary =~ \'one.*\'"]\nto = ["one"]\n[[routes]]\nto = ["two"]\n'
     theirs = {**uptinio_alert("one, by somebody else"), "id": "alt_1", "status": "active", "created_at": ago(9)}
     with (
@@ -146,13 +147,13 @@ def test_an_id_that_is_shown_already_is_not_taken_by_what_is_adopted(tmp_path: P
 
 
 class Accounts:
-    """Accounts of one vendor, each with its own key, alerts and ids."""
+    """Several accounts of one vendor, each with its own key, alerts and ids."""
 
     def __init__(self, **accounts: Uptinio) -> None:
         self.by_key = accounts
 
     def __call__(self, got: Got) -> Behaviour:
-        """As the account answers whose key this is."""
+        """Answers as the account that this key belongs to."""
         return self.by_key[got.headers["authorization"].removeprefix("Bearer ")](got)
 
 
@@ -177,7 +178,7 @@ def test_a_list_with_another_key_leaves_the_namesakes_in_this_account_alone(tmp_
 
 
 class Lagging(Uptinio):
-    """Reads are answered as things stood when they were asked, half a second later."""
+    """Answers reads half a second late, with the state of the moment when they were asked."""
 
     def _read(self, number: str) -> Behaviour:
         return slow(0.5, super()._read(number))
@@ -185,7 +186,7 @@ class Lagging(Uptinio):
 
 @pytest.mark.parametrize("what", ["one", "list"])
 def test_a_slow_read_does_not_overwrite_what_was_delivered_meanwhile(tmp_path: Path, what: str) -> None:
-    """Changes found there are brought in; an answer older than the record is none."""
+    """Changes found at the vendor are brought in, unless the answer is older than the record."""
     there = Lagging()
     with chaos(there) as upstream, before(tmp_path, uptinio("there", upstream.url)) as h:
         address = f"/uptinio/alerts/{down(h, 'first').body['data']['id']}"
@@ -205,7 +206,7 @@ def test_a_slow_read_does_not_overwrite_what_was_delivered_meanwhile(tmp_path: P
 
 @pytest.mark.parametrize("when", [ago(2), None], ids=["said", "unsaid"])
 def test_what_was_resolved_at_the_vendor_shows_when(tmp_path: Path, when: str | None) -> None:
-    """Changes found there are brought in: a resolved alert has the vendor's `resolved_at`, or when it was found so."""
+    """A resolve found at the vendor is recorded with its `resolved_at`, or else the time of the read."""
     there = Uptinio()
     with chaos(there) as upstream, before(tmp_path, uptinio("there", upstream.url)) as h:
         made = down(h).body["data"]
@@ -217,7 +218,8 @@ def test_what_was_resolved_at_the_vendor_shows_when(tmp_path: Path, when: str | 
 
 
 def test_an_alert_whose_key_is_another_s_by_now_stays_over(tmp_path: Path) -> None:
-    """Its end was refused at the vendor, where it is open; here a newer alert has the key, and there is one at most."""
+    """The vendor refused its end, so it is open there; here a newer alert has the key, and only one may be open per
+    key."""
     genie = Opsgenie()
     genie.says["close"] = "Alert is locked"
     alerts, close = "/opsgenie/v2/alerts", "/opsgenie/v2/alerts/disk/close?identifierType=alias"
@@ -240,8 +242,7 @@ def test_an_alert_whose_key_is_another_s_by_now_stays_over(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("what", ["one", "list"])
 def test_an_upstream_that_is_left_alone_is_not_asked(tmp_path: Path, what: str) -> None:
-    """A caller who polls was a request a second to one that is down or refuses us, and
-    waited for each."""
+    """Otherwise a polling caller costs an upstream that is down or held a request a second, and waits for each."""
     there, top = Uptinio(), 'reply_timeout = "300ms"'
     with chaos(there) as upstream, before(tmp_path, uptinio("there", upstream.url), top=top) as h:
         made = down(h, "first").body["data"]["id"]
@@ -258,7 +259,7 @@ def test_an_upstream_that_is_left_alone_is_not_asked(tmp_path: Path, what: str) 
 
 
 def test_channels_longer_than_an_ordinary_reply_are_passed_on_whole(tmp_path: Path) -> None:
-    """ibm_monitoring's sheet: the SDK looks its channels up before it creates; a list is not cut where it is long."""
+    """ibm_monitoring's sheet: the SDK looks its channels up before it creates; a long list is not cut."""
     channels = [{"id": number, "type": "EMAIL", "name": f"channel {number} " + "x" * 200} for number in range(700)]
     whole = {"notificationChannels": channels}
 
@@ -273,9 +274,9 @@ def test_channels_longer_than_an_ordinary_reply_are_passed_on_whole(tmp_path: Pa
 
 
 def test_channels_that_cannot_be_asked_for_are_not_none(tmp_path: Path) -> None:
-    """ibm_monitoring's sheet: the SDK's `get_notification_ids` takes what is listed for all there is, and the alert
-    that it then makes would notify nobody. Its `get_notification_channel` asks for one, as does the Terraform provider
-    for each that it keeps; that one is not there is said by 404 alone."""
+    """ibm_monitoring's sheet: the SDK's `get_notification_ids` takes what is listed for all there is, and an alert made
+    with an empty list would notify nobody. Its `get_notification_channel`, and the Terraform provider for each channel
+    it keeps, ask for one; only a 404 may say that it does not exist."""
     there: list[Behaviour] = []
     one = {"notificationChannel": {"id": 7, "version": 2, "type": "EMAIL", "name": "on call"}}
     with (
@@ -324,7 +325,7 @@ PATHS = {
 
 
 def odd_numbers(h: House, dialect: str) -> None:
-    """Sends the sandbox an alert with each number in each field that holds one, and then lists."""
+    """Sends the sandbox an alert with each odd number in each numeric field, and then lists."""
     fields, body = FIELDS[dialect]
     headers = {"authorization": f"Bearer {UPSTREAM_KEY}"}
     address = f"{h.sandbox_url}/{dialect}{PATHS[dialect]}"

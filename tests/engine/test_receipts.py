@@ -1,7 +1,8 @@
-"""A vendor that answers with receipts: what it took is not delivered until it says so, whatever happens meanwhile.
+"""Vendors that answer with receipts: a request counts as delivered only once the vendor says so, whatever happens
+meanwhile.
 
-Opsgenie or its successor stands behind the gateway, over HTTP and on a bad day: it is slow to say what became of a
-request, says that it discarded it, says nothing at all; and the gateway is killed in between.
+Opsgenie or its successor, over HTTP and on a bad day: it is slow to report on a request, reports that it discarded it,
+reports nothing at all; and the gateway is killed in between.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from tests.harness import KEY, House
 
 @pytest.fixture(params=[Opsgenie, JsmOps], ids=lambda kind: kind.dialect)
 def genie(request: pytest.FixtureRequest) -> Opsgenie:
-    """A vendor of either kind."""
+    """Opsgenie and JSM Ops in turn."""
     found: Opsgenie = request.param()
     return found
 
@@ -43,7 +44,7 @@ def _said(h: House, word: str, key: str = "disk", **more: Any) -> None:
 
 
 def test_what_was_taken_is_delivered_once_it_is_confirmed(tmp_path: Path, genie: Opsgenie) -> None:
-    """202 is a receipt: it is asked about until the vendor says that it created the alert; nothing is sent twice."""
+    """202 is a receipt: it is polled until the vendor says that it created the alert; nothing is sent twice."""
     genie.looks = 2
     with chaos(genie) as upstream, before(tmp_path, genie.table(upstream)) as h:
         page(h)
@@ -60,7 +61,7 @@ def test_what_was_taken_is_delivered_once_it_is_confirmed(tmp_path: Path, genie:
 
 @pytest.mark.parametrize("words", ["Discarded by the policy of maintenance", "Alert could not be created"])
 def test_what_the_vendor_discards_is_a_dead_letter(tmp_path: Path, genie: Opsgenie, words: str) -> None:
-    """It says why, and sending it once more is a new request, not a look at the old receipt."""
+    """The dead letter has the vendor's reason, and a retry sends a new request instead of polling the old receipt."""
     genie.says = {"alerts": words}
     with chaos(genie) as upstream, before(tmp_path, genie.table(upstream)) as h:
         page(h)
@@ -74,7 +75,7 @@ def test_what_the_vendor_discards_is_a_dead_letter(tmp_path: Path, genie: Opsgen
 
 
 def _retry(h: House, delivery: int) -> None:
-    """As an operator's command does, in a transaction of its own."""
+    """Retries as an operator's command does, in a transaction of its own."""
     with contextlib.closing(apsw.Connection(h.gateway.config.store)) as connection, connection:
         tx = SqliteTx(connection)
         assert send_again(tx, chosen(tx, [delivery], dead=False, upstream=None), Clock()(), force=False) == (
@@ -84,7 +85,7 @@ def _retry(h: House, delivery: int) -> None:
 
 
 def test_a_confirmation_that_never_comes_is_a_dead_letter(tmp_path: Path, genie: Opsgenie) -> None:
-    """After `max_age`; what comes behind it in its lane goes on."""
+    """It is dead after `max_age`; later deliveries in its lane go on."""
     genie.looks = 10_000
     with chaos(genie) as upstream, before(tmp_path, _aged(genie, upstream, "1s")) as h:
         page(h)
@@ -102,7 +103,7 @@ def _aged(genie: Opsgenie, upstream: Chaos, most: str) -> str:
 
 
 def test_a_receipt_outlives_a_kill(tmp_path: Path, genie: Opsgenie) -> None:
-    """SIGKILL between the receipt and the verdict: the next process asks about the same request, and sends nothing."""
+    """After a SIGKILL between receipt and verdict the next process polls the same request, and sends nothing."""
     genie.looks = 10_000
     with chaos(genie) as upstream:
         config = tmp_path / "gateway.toml"
@@ -137,7 +138,7 @@ def _states(directory: Path) -> list[str]:
 
 @pytest.mark.parametrize("words", ["Discarded by an action filter", "never"])
 def test_a_receipt_is_never_taken_for_another_commands(tmp_path: Path, genie: Opsgenie, words: str) -> None:
-    """A note comes to nothing, its receipt stays behind; the next note to the same alert has its own."""
+    """A comment fails and its receipt remains; the next comment on the same alert has its own."""
     with chaos(genie) as upstream, before(tmp_path, _aged(genie, upstream, "1s")) as h:
         page(h)
         settled(h)
@@ -155,7 +156,7 @@ def test_a_receipt_is_never_taken_for_another_commands(tmp_path: Path, genie: Op
 
 
 def test_a_command_without_an_alert_keeps_its_receipt(tmp_path: Path, genie: Opsgenie) -> None:
-    """A close of what was opened before the gateway stood here: sent once, asked about until it is done."""
+    """The close of an alert older than the gateway is sent once and polled until it is done."""
     genie.looks = 2
     if isinstance(genie, JsmOps):
         genie.held = {"id": ID, "alias": "from before", "status": "open"}
@@ -170,7 +171,7 @@ def test_a_command_without_an_alert_keeps_its_receipt(tmp_path: Path, genie: Ops
     "trouble", [say(503), say(429, {"message": "slow down"}), RESET_AFTER], ids=lambda one: one.name
 )
 def test_trouble_while_asking_sends_nothing_again(tmp_path: Path, genie: Opsgenie, trouble: Behaviour) -> None:
-    """The receipt is there: whatever becomes of a question about it, the next attempt asks again."""
+    """With a receipt at hand the next attempt polls again, whatever went wrong with a poll; nothing is sent twice."""
     genie.then = [trouble, trouble]
     with chaos(genie) as upstream, before(tmp_path, genie.table(upstream)) as h:
         page(h)
@@ -179,8 +180,8 @@ def test_trouble_while_asking_sends_nothing_again(tmp_path: Path, genie: Opsgeni
 
 
 def test_a_key_that_may_not_read_tells_of_everything(tmp_path: Path) -> None:
-    """An integration has a right of its own for reading (https://docs.opsgenie.com/docs/api-access-management). Without
-    it the upstream was held after the first page, and no other went out."""
+    """Reading is a separate right of an integration (https://docs.opsgenie.com/docs/api-access-management); without it
+    the upstream is not held, and every alert is sent."""
     genie = Opsgenie()
     genie.reading = forbidden = say(403, {"message": "Forbidden", "code": 40301, "took": 0.0, "requestId": "r"})
     genie.then = [forbidden] * 9
@@ -196,7 +197,7 @@ def test_a_key_that_may_not_read_tells_of_everything(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("unread", [NOT_JSON, say(202, {"result": "ok"})], ids=["200", "202"])
 def test_an_answer_without_a_request_id_is_no_receipt(tmp_path: Path, genie: Opsgenie, unread: Behaviour) -> None:
-    """Nobody could tell what becomes of it: it is sent again, under the same alias."""
+    """Such a request cannot be polled: it is sent again, under the same alias."""
     with chaos(genie) as upstream, before(tmp_path, genie.table(upstream)) as h:
         upstream.plan(unread)
         page(h)
@@ -206,7 +207,7 @@ def test_an_answer_without_a_request_id_is_no_receipt(tmp_path: Path, genie: Ops
 
 
 def test_an_update_of_several_fields_goes_step_by_step(tmp_path: Path, genie: Opsgenie) -> None:
-    """One call per field, each after the one before was confirmed; trouble in the middle repeats no step."""
+    """One call per field, each after the previous one was confirmed; a failure in the middle repeats no step."""
     with chaos(genie) as upstream, before(tmp_path, genie.table(upstream)) as h:
         page(h, severity=3)
         settled(h)
@@ -230,7 +231,7 @@ def test_an_update_of_several_fields_goes_step_by_step(tmp_path: Path, genie: Op
 
 
 def test_an_update_of_what_is_gone_there_is_a_create_with_a_receipt_of_its_own(tmp_path: Path, genie: Opsgenie) -> None:
-    """Somebody closed it there: the update finds no open alert, and pages again."""
+    """The alert was closed at the vendor: the update finds no open one and becomes a create, which pages again."""
     with chaos(genie) as upstream, before(tmp_path, genie.table(upstream)) as h:
         page(h)
         settled(h)
@@ -251,7 +252,7 @@ def test_ending_what_is_gone_there_counts_as_delivered(tmp_path: Path, genie: Op
 
 
 def test_a_key_of_the_wrong_form_holds_the_upstream(tmp_path: Path, genie: Opsgenie) -> None:
-    """422 is a verdict on the content, but for this one: it is never an alert's fault."""
+    """422 is otherwise a verdict on the content; for this one message it holds the upstream, and no alert is dead."""
     refusal = say(422, {"message": "Key format is not valid!", "took": 0.0, "requestId": "r"})
     with chaos(refusal) as upstream, before(tmp_path, genie.table(upstream)) as h:
         page(h)

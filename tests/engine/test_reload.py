@@ -1,5 +1,5 @@
-"""Another configuration without a restart: `Gateway.reload`, SIGHUP to a real process, and reloads under load in
-short. guarantees.md 17; the long form is `python -m tests.chaos.reload`."""
+"""Another configuration without a restart: `Gateway.reload`, SIGHUP to a real process, and reloads under load in short.
+guarantees.md 17; the long form is `python -m tests.chaos.reload`."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_what_is_changed_and_added_is_used_from_here_on(tmp_path: Path) -> None:
 
 
 def test_reloads_leave_no_certificates_behind(tmp_path: Path) -> None:
-    """Each held its upstreams' authorities, a MiB of them, until so much else was thrown away that somebody looked."""
+    """Each reload frees the previous TLS contexts, a MiB each, without waiting for the cyclic garbage collector."""
     context, ca = certificate(tmp_path, "127.0.0.1")
     with chaos(OK, context=context) as one:
 
@@ -73,7 +73,7 @@ def test_reloads_leave_no_certificates_behind(tmp_path: Path) -> None:
 
         gc.collect()
         before = contexts()
-        gc.disable()  # it would come by far more often than in a gateway that serves
+        gc.disable()  # it would run far more often than in a gateway that serves
         try:
             with house(tmp_path, config=lambda _: config(0).partition("\n")[2]) as h:
                 for number in range(1, 12):
@@ -86,7 +86,7 @@ def test_reloads_leave_no_certificates_behind(tmp_path: Path) -> None:
 
 
 def test_what_waits_for_a_rate_waits_no_more_once_it_is_taken_out(tmp_path: Path) -> None:
-    """One a minute: the second waits for two minutes, but not for as long as the file says so no more."""
+    """At one a minute the second delivery waits two minutes, but no longer once a reload removes the rate."""
     with chaos(OK) as one:
         rated, free = table("one", one.url, "ilert", "rate = 1"), table("one", one.url, "ilert")
         with house(tmp_path, config=lambda _: text(tmp_path, rated).partition("\n")[2]) as h:
@@ -127,7 +127,7 @@ def test_what_waits_for_a_dismissed_upstream_is_delivered_when_it_comes_back(tmp
 
 
 def test_an_upstream_that_comes_back_goes_on_with_what_is_under_way_there(tmp_path: Path) -> None:
-    """The reload that brought it back waited for the answer, which may take minutes."""
+    """The reload that brings the upstream back does not wait for the answer, which may take minutes."""
     gate = threading.Event()
     with chaos(lambda got: gated(gate, OK) if got.body["alertKey"] == "a" else OK) as one, chaos(OK) as other:
         there, new = table("one", one.url, "ilert", timeout="20s"), table("two", other.url, "ilert")
@@ -175,7 +175,7 @@ def test_what_takes_a_restart_says_so_and_changes_nothing(change: str, tmp_path:
 
 
 def test_an_unchanged_upstream_keeps_what_is_known_of_it(tmp_path: Path) -> None:
-    """Its lanes, its connections and its breaker: a reload is no reason to ask one that is down."""
+    """Its lanes, connections and breaker are kept: a reload is no reason to try one that is down."""
     with chaos(CLOSE) as one:
         there = table("one", one.url, "ilert")
         with house(tmp_path, config=lambda _: text(tmp_path, there).partition("\n")[2]) as h:
@@ -191,7 +191,7 @@ def test_an_unchanged_upstream_keeps_what_is_known_of_it(tmp_path: Path) -> None
 
 
 def send(running: Running, key: str) -> int:
-    """An event; the status of its answer."""
+    """Sends an event; returns the status of the answer."""
     event = ilert_event("ALERT", key, summary=key)
     return httpx.post(running.url + "/api/events", json=event, timeout=10).status_code
 
@@ -232,7 +232,7 @@ def test_sighup_takes_a_good_file_and_refuses_a_bad_one(tmp_path: Path) -> None:
 
 
 def test_a_configuration_that_cannot_be_loaded_is_never_said_to_be(tmp_path: Path) -> None:
-    """Whatever the fault is, ours included."""
+    """A reload that fails is reported as failed whatever the fault, a bug of the gateway included."""
 
     def load() -> Config:
         raise RuntimeError("a fault of ours")
@@ -259,7 +259,7 @@ def test_a_dismissed_upstream_with_something_waiting_is_warned_of(tmp_path: Path
 
 @pytest.mark.parametrize("then", [INBOUND.replace("ci =", "shop ="), f'{INBOUND}scope = "all"\n'])
 def test_a_caller_who_leaves_its_open_alerts_behind_is_warned_of(then: str, tmp_path: Path) -> None:
-    """Nobody who may call can end them then, and what comes with their keys is answered with success."""
+    """Nobody can resolve those alerts any more, and requests with their keys are answered with success all the same."""
     config = tmp_path / "gateway.toml"
     with chaos(OK) as one:
         before = text(tmp_path, table("one", one.url, "ilert"))
@@ -303,7 +303,8 @@ def test_what_never_becomes_a_request_is_refused_in_the_words_of_now(tmp_path: P
 
 
 def test_an_upstream_that_gives_ids_is_said_to_be_at_another_address(tmp_path: Path) -> None:
-    """Where that is another account, the ids that it gave are those of others: a rule of theirs was switched off."""
+    """If that is another account, ids from the old one name other alerts there: a stranger's rule might be switched
+    off."""
     config = tmp_path / "gateway.toml"
     with chaos(Uptinio()) as one, chaos(Uptinio()) as other:
         before = text(tmp_path, table("one", one.url, "uptinio"))

@@ -1,5 +1,5 @@
-"""Two gateways on one PostgreSQL that come to the same thing at the same moment: neither waits for the other for
-nothing, and what only one may have only one gets."""
+"""Two gateways on one PostgreSQL that do conflicting things at the same moment: neither waits for the other needlessly,
+and what only one may have only one gets."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ from tests.harness import KEY, house
 from tests.postgres_server import shared
 
 PAUSE = 0.3
-"""Seconds that one stands still in the midst of things: the other comes meanwhile."""
+"""Seconds that one pauses inside a transaction, in which the other begins."""
 
 
 def deadlocks(url: str) -> int:
-    """How often the server had to end a transaction so that others could go on. Known once everybody has left."""
+    """How many deadlocks the server has resolved; exact once all sessions have ended."""
     with psycopg.connect(url, autocommit=True) as connection:
         found = connection.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
         return int(found.fetchall()[0][0])
 
 
 def among(url: str, work: Callable[[PostgresStore, PostgresStore], Coroutine[Any, Any, None]]) -> None:
-    """Runs `work` with two gateways on one store."""
+    """Runs `work` with two gateways' stores over one database."""
 
     async def main() -> None:
         async with PostgresStore(url) as one, PostgresStore(url) as other:
@@ -60,8 +60,8 @@ def among(url: str, work: Callable[[PostgresStore, PostgresStore], Coroutine[Any
 
 
 class Gate:
-    """One gateway's road, which stands still for a while whenever it has put something into an outbox. Its two callers
-    have routes that name the same upstreams the other way round."""
+    """One gateway's road, which pauses after each id it draws. Its two callers have routes that name the same upstreams
+    in opposite orders."""
 
     def __init__(self, store: PostgresStore, stands: float = 0.0, ahead_ms: int = 0) -> None:
         config = parse(CONFIG)
@@ -73,17 +73,17 @@ class Gate:
         self._callers = {name: Caller(dialect, name, f"ilert/{name}") for name in ("ci", "ops")}
 
     def next(self, above: int = 0) -> int:
-        """A new id."""
+        """Draws a new id, after the pause."""
         time.sleep(self._stands)
         return self._ids.next(above)
 
     async def accept(self, who: str, asked: Command) -> Accepted:
-        """One command of a caller."""
+        """Accepts one command of a caller."""
         command = self._ids.next()
         return await self.store.write(lambda tx: self.take(tx, who, asked, command))
 
     def take(self, tx: Tx, who: str, asked: Command, command: int) -> Accepted:
-        """The same, as a part of a transaction."""
+        """The same within a transaction."""
         return self._road.accept(
             tx,
             Order(
@@ -98,8 +98,8 @@ class Gate:
 
 @pytest.mark.parametrize("operation", [Operation.CREATE, Operation.RESOLVE])
 def test_routes_that_name_upstreams_the_other_way_round_do_not_wait_for_each_other(operation: Operation) -> None:
-    """Of a key that two scopes use, one had the lane at one upstream and the other that at the other: the server let
-    a second pass before it ended one of them, and whoever came behind waited too."""
+    """Two scopes use one key with the upstreams in opposite orders: their lanes are locked in one order, or the server
+    takes a second to end one of them as a deadlock, while later jobs wait too."""
     url = shared().database()
 
     async def main(one: PostgresStore, other: PostgresStore) -> None:
@@ -113,7 +113,7 @@ def test_routes_that_name_upstreams_the_other_way_round_do_not_wait_for_each_oth
 
 
 async def ended(gate: Gate) -> tuple[int, str]:
-    """An alert of `ci` that everybody was told of and that was resolved: the command that did so, and its id."""
+    """Creates and resolves an alert of `ci`, both delivered; returns the resolve's command and the alert's id."""
     made = await gate.accept("ci", create("disk"))
     done = await gate.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(key="disk")))
     assert made.alert
@@ -129,7 +129,7 @@ async def ended(gate: Gate) -> tuple[int, str]:
 
 
 def of_open_alerts(tx: Tx) -> list[tuple[str, str]]:
-    """Where open alerts are found by their keys, and by which."""
+    """The upstream and key of every target of an open alert."""
     alerts = [row for scope in ("ilert/ci", "ilert/ops") for row in tx.alerts(scope, AlertFilter())[0] if row.is_open]
     targets = [target for row in alerts for target in tx.targets(row.id)]
     return [(target.upstream, target.key) for target in targets if target.key is not None]
@@ -139,8 +139,9 @@ def of_open_alerts(tx: Tx) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("how", ["reopened", "undone"])
 @pytest.mark.parametrize("is_first", [True, False])
 def test_an_alert_comes_back_while_its_key_is_opened_anew(how: str, who: str, is_first: bool) -> None:
-    """By its own caller or by another scope's. One was answered that the gateway had failed, or two open alerts had
-    one key at an upstream, where the end of the one would end the other."""
+    """A reopen or an undone resolve meets a create of the same key, by the same caller or in another scope: one is
+    refused as a conflict, never answered as a failure, and no two open alerts have one key at an upstream, where the
+    end of one would end the other."""
     url = shared().database()
 
     async def main(one: PostgresStore, other: PostgresStore) -> None:
@@ -199,7 +200,7 @@ def test_a_fallback_that_is_told_and_the_end_of_its_alert_do_not_wait_for_each_o
 
 
 def test_retries_to_two_upstreams_that_end_together_do_not_wait_for_each_other() -> None:
-    """Several outcomes share a transaction, and each writes down what its upstream's retry budget comes to."""
+    """Several outcomes share a transaction, and each records its upstream's retry budget."""
     url = shared().database()
     names = ("bykey", "second")
     upstreams = parse(CONFIG).upstreams
@@ -209,7 +210,7 @@ def test_retries_to_two_upstreams_that_end_together_do_not_wait_for_each_other()
             await stores[0].write(partial(_keep, upstreams[name], 0.0))
         is_free, busy = threading.Event(), []
         for store in (store for store in stores for _ in range(WRITERS)):
-            is_taken = threading.Event()  # each writer has something to do, so that what comes then is done together
+            is_taken = threading.Event()  # keeps each writer busy, so that later jobs share a batch
             busy.append(asyncio.ensure_future(store.write(partial(_wait, taken=is_taken, free=is_free))))
             assert await asyncio.to_thread(is_taken.wait, 2)
         ends = [
@@ -236,7 +237,7 @@ def _wait(tx: Tx, taken: threading.Event, free: threading.Event) -> None:
 
 
 def _slowly(answer: Behaviour, seconds: float) -> Behaviour:
-    """An answer that takes its time."""
+    """The answer, delayed."""
 
     async def act(writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(seconds)
@@ -246,8 +247,8 @@ def _slowly(answer: Behaviour, seconds: float) -> Behaviour:
 
 
 def test_what_is_heard_of_a_verdict_once_more_says_no_less_than_the_verdict(tmp_path: Path) -> None:
-    """A gateway hears of its own verdicts too: while the second upstream was waited for, the first one's refusal lost
-    what kind it was, and the caller was answered 400 in place of the vendor's 422."""
+    """A gateway is also notified of its own verdicts: while the second upstream is waited for, the first one's refusal
+    keeps its kind, and the caller is answered the vendor's 422, not 400."""
     taken = say(422, {"errors": [{"reason": "The alert name is not valid"}]})
     no = say(422, {"error": {"code": "invalid_request", "message": "no"}})
     with chaos(taken) as first, chaos(_slowly(no, 1.0)) as second:
@@ -261,8 +262,8 @@ def test_what_is_heard_of_a_verdict_once_more_says_no_less_than_the_verdict(tmp_
 
 
 def test_an_end_that_was_asked_for_where_the_clock_is_ahead_is_told_before_its_key_is_opened_anew() -> None:
-    """By its id the end was newer than the new alert, and was not told: to the upstream the new one was an old one
-    said again, and nobody was woken."""
+    """The resolve's id is then larger than the new alert's, and it is still sent: otherwise the upstream would take the
+    new alert for a repeat of the old one, and nobody would be paged."""
     url = shared().database()
     upstream = parse(CONFIG).upstreams["bykey"]
 
@@ -298,8 +299,8 @@ DELIVERED = "UPDATE deliveries SET state = 'delivered', finished_at = 5, attempt
 def test_what_another_sent_since_it_was_chosen_is_neither_sent_again_nor_dropped(
     state: str, change: Callable[[Tx, list[DeliveryRow]], tuple[list[int], list[str]]]
 ) -> None:
-    """Two who asked for the dead letters to be sent again, or workers to which an upstream came back at once, had all
-    of them sent twice; what was delivered just then was void in the ledger, and its end told nobody."""
+    """Two operators who retry the dead letters at once, or workers to which an upstream comes back at once, send none
+    of them twice; what was just delivered is not voided in the ledger, and its resolve is still sent."""
 
     async def main() -> None:
         url = shared().database()

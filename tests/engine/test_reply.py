@@ -23,7 +23,7 @@ IBM_NO = say(400, {"errors": [{"reason": "not valid", "message": "condition does
 
 
 def table(name: str, url: str, dialect: str = "ilert", more: str = "") -> str:
-    """`[upstreams.…]` that is quick to try again."""
+    """An `[upstreams.…]` table with short retry pauses."""
     retry = 'retry = { first = "10ms", most = "30ms" }\ntimeout = "1500ms"'
     return f'[upstreams.{name}]\ndialect = "{dialect}"\nurl = "{url}"\nkey = "upstream-key"\n{retry}\n{more}\n'
 
@@ -35,7 +35,7 @@ MON = 'defaults = { resource = "mon_9" }'
 
 @contextlib.contextmanager
 def before(directory: Path, *tables: str, to: str = "", top: str = 'reply_timeout = "1s"') -> Iterator[House]:
-    """A gateway for every dialect's callers in front of these upstreams; `to` as in a route, or whole routes."""
+    """A gateway with callers of every dialect in front of these upstreams; `to` as in a route, or whole routes."""
     routes = to if "[[" in to or not to else f"[[routes]]\nto = {to}\n"
     text = "\n".join([INBOUNDS, *tables, routes])
     with house(directory, config=lambda _: text, top=top) as standing:
@@ -43,25 +43,25 @@ def before(directory: Path, *tables: str, to: str = "", top: str = 'reply_timeou
 
 
 def created(got: Got) -> Behaviour:
-    """What Uptinio answers to a create, to an update, and to a list: nobody else is there."""
+    """Uptinio's answers to a create, an update and a list, with no other alerts there."""
     if got.method == "GET":
         return say(200, {"data": [], "meta": {"page": 1, "per_page": 100, "total": 0}})
     return say(201 if got.method == "POST" else 200, {"data": {**got.body, "id": "alt_77"}})
 
 
 def down(h: House, message: str = "Website is down", **more: Any) -> Sent:
-    """Uptinio's documented create."""
+    """Sends Uptinio's documented create."""
     return h.call("POST", "/alerts", {"monitor_id": "mon_123", "type": "down", "message": message, **more})
 
 
 def rule(h: House, name: str = "CPU high", **more: Any) -> Sent:
-    """IBM's documented create, as small as it may be."""
+    """Sends IBM's documented create, reduced to the required fields."""
     alert = {"name": name, "type": "MANUAL", "condition": "avg(cpu) > 1", "timespan": 60_000_000, **more}
     return h.call("POST", "/api/alerts", {"alert": alert})
 
 
 def page(h: House, key: str = "disk", word: str = "ALERT", **more: Any) -> Sent:
-    """An event."""
+    """Sends an ilert event."""
     event = {"apiKey": KEY, "eventType": word, "summary": "Disk full", "alertKey": key, **more}
     return h.call("POST", "/api/events", event, key=None)
 
@@ -74,13 +74,13 @@ def looking(h: House) -> Iterator[SqliteTx]:
 
 
 def outbox(h: House) -> list[DeliveryRow]:
-    """Every delivery, oldest first."""
+    """All deliveries, oldest first."""
     with looking(h) as tx:
         return tx.deliveries(DeliveryFilter())[::-1]
 
 
 def count(h: House, what: str) -> int:
-    """How many rows a table of the store has."""
+    """The number of rows of a table."""
     with contextlib.closing(apsw.Connection(h.gateway.config.store)) as connection:
         return int(next(connection.execute(f"SELECT count(*) FROM {what}"))[0])
 
@@ -182,7 +182,7 @@ def test_a_refused_resolve_leaves_the_alert_open(tmp_path: Path) -> None:
 
 
 def test_a_refused_resolve_of_a_key_that_is_open_again_meanwhile(tmp_path: Path) -> None:
-    """canonical.md: after a resolve the same key is a new alert. Undoing the resolve must not take its key."""
+    """canonical.md: after a resolve the same key is a new alert; undoing the resolve must not take its key back."""
     events: list[str] = []
 
     def answer(got: Got) -> Behaviour:
@@ -217,7 +217,7 @@ def test_a_hung_upstream_is_success_after_reply_timeout_and_delivered_later(tmp_
 
 
 def test_what_is_queued_behind_something_is_answered_at_once(tmp_path: Path) -> None:
-    """At once if something already waits in its lane; another lane waits for its own verdict."""
+    """Answered at once if something already waits in its lane; in another lane the caller waits for its own verdict."""
     top = 'reply_timeout = "1500ms"\nreply = "delivered"'
     with chaos(say(503)) as upstream, before(tmp_path, table("oncall", upstream.url), top=top) as h:
         assert page(h).status == 202
@@ -269,8 +269,8 @@ def test_accepted_is_not_taken_back_when_the_upstream_refuses(tmp_path: Path) ->
 
 
 def test_a_requirement_that_the_primary_cannot_meet_is_refused_before_anything_happens(tmp_path: Path) -> None:
-    """canonical.md, *Where a target requires what the alert does not have*: naming the upstream, the field and the
-    setting that would supply it; in whatever reply mode."""
+    """canonical.md, *Where a target requires what the alert does not have*: the refusal names the upstream, the field
+    and the setting that would supply it, in either reply mode."""
     with chaos(OK) as upstream, before(tmp_path, table("uptime", upstream.url, "uptinio")) as h:
         answers = page(h), rule(h)
         texts = answers[0].body["message"], answers[1].body["errors"][0]["message"]
@@ -348,7 +348,8 @@ def test_names_outside_the_alphabet_are_counted_and_the_line_stays_within_1_kib(
 
 
 def test_a_name_too_long_to_be_told_is_counted_as_well(tmp_path: Path) -> None:
-    """A header as long as a sender's word for a field is one that proxies and clients refuse, with the answer."""
+    """A field name as long as a sender likes would make a header that proxies and clients refuse, together with the
+    answer."""
     with chaos(OK) as one, before(tmp_path, table("oncall", one.url, "opsgenie")) as h:
         odd: dict[str, Any] = {"n" * 9000: 1}
         sent = page(h, **odd)

@@ -40,7 +40,7 @@ asyncio.run(main())
 
 @contextlib.contextmanager
 def process(config: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """A gateway in a process of its own; killed at the end, whatever it was doing."""
+    """A gateway in a process of its own, killed at the end."""
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(config)],
         stdout=subprocess.PIPE,
@@ -59,8 +59,8 @@ def process(config: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
 
 
 class Ledger:
-    """What a caller was told: per key the words that were acknowledged, in the order they were sent. What was under
-    way when the gateway died may have been taken or not."""
+    """What a caller was acknowledged: per key its events in the order sent. What was under way when the gateway died
+    may have been taken or not."""
 
     def __init__(self) -> None:
         self.acknowledged: dict[str, list[str]] = {}
@@ -68,7 +68,7 @@ class Ledger:
         self.stop = threading.Event()
 
     def send(self, url: str, name: str) -> None:
-        """Sends the three events of one key after another until it is stopped or the gateway dies."""
+        """Sends the three events of one key after another until stopped or until the gateway dies."""
         with httpx.Client(timeout=5) as client:
             for number in range(100_000):
                 key = f"{name}-{number}"
@@ -101,7 +101,7 @@ def configuration(directory: Path, upstream: Chaos) -> Path:
 
 
 def killed_under_load(config: Path, ledger: Ledger, number: int) -> None:
-    """Serves, is called by four callers at once, and is killed in the midst of it."""
+    """Serves, is called by four callers at once, and is killed meanwhile."""
     with process(config) as (url, running):
         known = sum(len(words) for words in ledger.acknowledged.values())
         callers = [threading.Thread(target=ledger.send, args=(url, f"run{number}-{one}")) for one in range(4)]
@@ -117,7 +117,7 @@ def killed_under_load(config: Path, ledger: Ledger, number: int) -> None:
 
 
 def first_times(upstream: Chaos) -> dict[str, list[str]]:
-    """Per key the words that arrived, repeats left out, in the order they came."""
+    """Per key the events that arrived, without repeats, in order."""
     arrived: dict[str, list[str]] = {}
     for got in list(upstream.got):
         words = arrived.setdefault(got.body["alertKey"], [])

@@ -1,4 +1,5 @@
-"""Retention: what has ended is removed a small batch at a time, what waits never, and metrics tell how far that is."""
+"""Retention: ended deliveries and alerts are purged in small batches, waiting ones never, and metrics show how far it
+is."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_small_batches")
 def test_what_has_ended_is_removed_batch_by_batch_and_counted(tmp_path: Path) -> None:
-    """Of each page two deliveries and one alert go, in batches of two of each; after the last none is behind."""
+    """Per page two deliveries and one alert are purged, in batches of two each; after the last batch nothing is
+    overdue."""
     with chaos(OK) as upstream:
         with before(tmp_path, table("oncall", upstream.url, "ilert")) as h:
             for number in range(PAGES):
@@ -57,7 +59,7 @@ def test_what_has_ended_is_removed_batch_by_batch_and_counted(tmp_path: Path) ->
 
 @pytest.mark.usefixtures("_small_batches")
 def test_more_than_a_batch_is_removed_in_one_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One batch a second fell behind a gateway that takes more, for ever."""
+    """Batches follow one another without a pause: one a second would fall behind a busy gateway for good."""
     with chaos(OK) as upstream:
         with before(tmp_path, table("oncall", upstream.url, "ilert")) as h:
             for number in range(PAGES):
@@ -82,8 +84,8 @@ def test_what_waits_is_never_too_old(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_small_batches")
 def test_what_was_forgotten_does_not_become_anothers(tmp_path: Path) -> None:
-    """The vendor goes on showing what ended long ago; whose it was nobody knows by then. What is open there, and came
-    past the gateway, is still adopted by whoever asks."""
+    """The vendor still lists an alert that was resolved and purged here, but its owner is no longer known: it is not
+    adopted. An open alert that was not created through the gateway is."""
     vendor = Uptinio()
     with chaos(vendor) as there:
         upstream = table("there", there.url, "uptinio")
@@ -92,7 +94,7 @@ def test_what_was_forgotten_does_not_become_anothers(tmp_path: Path) -> None:
             assert h.call("PUT", f"/uptinio/alerts/{number}", {"status": "resolved"}).status == 200
             settled(h, count=2)
         vendor.held["alt_9"] = {**vendor.held[number], "id": "alt_9", "status": "active", "message": "Made there"}
-        time.sleep(1.1)  # times are told in whole seconds there
+        time.sleep(1.1)  # the vendor's times are whole seconds
         with before(tmp_path, upstream, top='retention = "1ms"') as h:
             h.wait_for(lambda: count(h, "alerts") == 0)
             assert messages(h, key=OTHER) == ["Made there"]
@@ -101,8 +103,8 @@ def test_what_was_forgotten_does_not_become_anothers(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_small_batches")
 def test_a_rule_that_is_left_of_what_was_forgotten_does_not_become_anothers(tmp_path: Path) -> None:
-    """A rule that was made for a caller of another vendor is switched off with its alert, and stays at IBM for good.
-    One that somebody made there, and switched off, is still adopted."""
+    """A rule created for another dialect's caller is switched off with its alert and stays at IBM: after the purge it
+    is not adopted. A switched-off rule that was created at IBM is."""
     vendor = Ibm()
     with chaos(vendor) as there:
         upstream = table("there", there.url, "ibm_monitoring")
@@ -123,7 +125,8 @@ def test_a_rule_that_is_left_of_what_was_forgotten_does_not_become_anothers(tmp_
 @pytest.mark.usefixtures("_small_batches")
 @pytest.mark.parametrize("kind", STORES)
 def test_silences_that_ended_are_forgotten_too(tmp_path: Path, kind: str) -> None:
-    """Those that go on are not, whenever they began: every alert is held against all that are kept."""
+    """Ended silences are purged, active ones are not, whenever they began: each alert is compared with all that are
+    kept."""
     body = {"startsAt": seconds(-9), "createdBy": "jane", "comment": "a deployment"}
     matchers = [{"name": "alertname", "value": "Disk", "isRegex": False}]
     with house(

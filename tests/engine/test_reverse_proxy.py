@@ -1,5 +1,5 @@
-"""A proxy in front of the gateway, or before an upstream, as README says under *Behind a proxy*: nginx itself, with as
-little in its configuration as people write, and with what stands in README."""
+"""A proxy in front of the gateway or of an upstream, as the README describes under *Behind a proxy*: nginx itself, with
+a minimal configuration as people write it, and with the README's."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from tests.reverse import free_port, needs_nginx, nginx
 @needs_nginx
 @pytest.mark.parametrize("how", ["", "proxy_http_version 1.1; proxy_set_header X-Forwarded-Proto $scheme;"])
 def test_whoever_comes_through_a_proxy_on_this_machine_is_no_operator(tmp_path: Path, how: str) -> None:
-    """It needs no token from here; with nothing but `proxy_pass`, nginx asks as somebody from here does."""
+    """Operators on the same machine need no token, and nginx with only `proxy_pass` connects from there: requests
+    through it need one all the same."""
     with (
         house(tmp_path, {"oncall": "ilert"}) as h,
         nginx(tmp_path / "n", f"location / {{ proxy_pass {h.url}; {how} }}") as front,
@@ -49,8 +50,8 @@ BELOW = "map $request_uri $below { ~^/pager(/.*)$ $1; }"
 @needs_nginx
 @pytest.mark.parametrize("how", [PASSED_ON, CUT_OFF], ids=["passed on", "cut off"])
 def test_below_a_path_of_the_proxys(tmp_path: Path, how: str) -> None:
-    """Whether the proxy passes its own part of the path on or not; an alias with a slash is found, and links to further
-    pages lead where the caller asked."""
+    """Whether or not the proxy strips its own path prefix: an alias with a slash is found, and links to further pages
+    lead where the caller asked."""
     with (
         house(tmp_path, {"oncall": "opsgenie"}, inbounds=["opsgenie", "ilert"]) as h,
         nginx(tmp_path / "n", how.format(url=h.url), BELOW) as front,
@@ -88,7 +89,7 @@ def test_links_lead_where_the_first_proxy_was_asked(tmp_path: Path, headers: dic
 
 @needs_nginx
 def test_a_cache_on_the_way_answers_nobody(tmp_path: Path) -> None:
-    """Varnish, and CDNs made of it, keep for minutes what says nothing of that; here nginx is told to."""
+    """Varnish, and CDNs built on it, cache for minutes what has no `Cache-Control`; here nginx is configured to."""
     cache = f"proxy_cache_path {tmp_path}/cache keys_zone=all:1m;"
     with (
         house(tmp_path, {"oncall": "ilert"}, config=lambda url: f"[inbound.alertmanager]\n{table('oncall', url)}") as h,
@@ -107,7 +108,8 @@ def test_a_cache_on_the_way_answers_nobody(tmp_path: Path) -> None:
 
 @needs_nginx
 def test_the_nginx_that_is_shipped(tmp_path: Path) -> None:
-    """`deploy/nginx.conf` as it stands, but for addresses and files: it serves callers over TLS, and no operators."""
+    """`deploy/nginx.conf` with only addresses and files changed: it serves callers over TLS, and refuses operators'
+    paths."""
     authority = trustme.CA()
     cert, key = write(tmp_path / "tls", authority, "localhost")
     port = free_port()
@@ -140,7 +142,8 @@ def test_the_nginx_that_is_shipped(tmp_path: Path) -> None:
 
 @needs_nginx
 def test_replicas_may_be_restarted_one_right_after_the_other(tmp_path: Path) -> None:
-    """The first is asked again before the second is gone: nginx passes over who refused for ten seconds otherwise."""
+    """The first replica is tried again before the second stops: by default nginx avoids a server that refused for ten
+    seconds."""
     ports = [free_port(), free_port()]
     text = (ROOT / "deploy/nginx.conf").read_text("utf8").replace("# server", "server")
     for there, port in zip(["server 127.0.0.1:8080 ", "server 10.0.0.2:8080 "], ports, strict=True):
@@ -164,7 +167,7 @@ def test_replicas_may_be_restarted_one_right_after_the_other(tmp_path: Path) -> 
 @needs_nginx
 @pytest.mark.parametrize("says", ["return 302 https://login.example.com/?to=secret", "return 404", "return 405"])
 def test_what_a_proxy_before_the_upstream_says_is_no_verdict(tmp_path: Path, says: str) -> None:
-    """A login, a notice during an upgrade, a name that is not known there yet: the alert waits until that is over."""
+    """A login page, a maintenance notice, a name not yet configured there: the alert waits until that is over."""
     notice = tmp_path / "notice"
     notice.touch()
     with chaos(OK) as vendor:
@@ -181,7 +184,7 @@ def test_what_a_proxy_before_the_upstream_says_is_no_verdict(tmp_path: Path, say
 @needs_nginx
 @pytest.mark.parametrize("status", [403, 503])
 def test_what_is_said_on_a_web_page_is_said_so(tmp_path: Path, status: int) -> None:
-    """The status alone reads as the vendor's own."""
+    """By the status alone it would read as the vendor's own answer."""
     says = f"location / {{ return {status}; }}"
     with nginx(tmp_path / "n", says) as front, before(tmp_path, table("oncall", front)) as h:
         page(h)
@@ -190,7 +193,8 @@ def test_what_is_said_on_a_web_page_is_said_so(tmp_path: Path, status: int) -> N
 
 @needs_nginx
 def test_a_certificate_that_a_proxy_refuses_holds_the_upstream(tmp_path: Path) -> None:
-    """nginx says so with 400, once for each alert; none is dead for that, and a new one is taken up by itself."""
+    """nginx answers 400 for it to each request; no alert is dead for that, and a new certificate is used without a
+    restart."""
     ours, stranger = trustme.CA(), trustme.CA()
     shown, key = write(tmp_path / "front", ours, "127.0.0.1")
     mine, secret = write(tmp_path / "mine", stranger, "client.example.com")

@@ -1,4 +1,4 @@
-"""The short road over real HTTP and a real store: one vendor in, another out."""
+"""The basic road over real HTTP and a real store: one vendor in, another out."""
 
 from pathlib import Path
 

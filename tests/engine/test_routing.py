@@ -13,7 +13,7 @@ from gateway.values import is_made_of
 
 
 def route(name: str, *to: str, when: tuple[str, ...] = (), from_: tuple[str, ...] = (), goes_on: bool = False) -> Route:
-    """A route in short."""
+    """A route, abbreviated."""
     return Route(
         name=name,
         from_=from_,
@@ -75,12 +75,12 @@ def test_a_condition(text: str, holds: bool) -> None:
     ],
 )
 def test_patterns_are_anchored(text: str, holds: bool) -> None:
-    """interface.md: Alertmanager's = != =~ !~ (anchored)."""
+    """interface.md: Alertmanager's operators = != =~ !~, with anchored patterns."""
     assert parse_matcher(text).holds(FACTS) is holds
 
 
 def test_a_text_is_made_of_parts_as_a_regular_expression_would_find() -> None:
-    """Every text of a few letters against every pattern of a few letters and wildcards."""
+    """All short texts against all short patterns of the same letters and wildcards."""
     texts = ["".join(one) for size in range(6) for one in product("ab.", repeat=size)]
     patterns = ["".join(one) for size in range(5) for one in product("ab.*", repeat=size)]
     for pattern in patterns:
@@ -113,7 +113,7 @@ def test_a_callers_long_text_does_not_keep_a_route_busy() -> None:
     ],
 )
 def test_absent_text_is_empty_and_an_absent_number_matches_no_comparison(text: str, holds: bool) -> None:
-    """canonical.md, The road of a command."""
+    """canonical.md, *The road of a command*: conditions on fields that an alert lacks."""
     assert parse_matcher(text).holds(FACTS) is holds
 
 
@@ -159,7 +159,7 @@ def test_what_a_field_can_be_may_be_asked_for(text: str, facts: dict[str, object
 
 
 def names(chosen: tuple[Choice, ...] | None) -> list[str] | None:
-    """The upstreams chosen, in order."""
+    """The names of the chosen upstreams, in order."""
     return None if chosen is None else [choice.upstream for choice in chosen]
 
 

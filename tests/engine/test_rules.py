@@ -1,5 +1,5 @@
-"""The alerting rules for Prometheus: what they look at exists, each is a heading of the runbook, and promtool, where it
-is there, sees them fire when they should and only then."""
+"""The alerting rules for Prometheus: the metrics in them exist, each rule has a heading in the runbook, and promtool,
+where installed, sees them fire when they should and only then."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_every_metric_that_a_rule_looks_at_exists() -> None:
 
 
 def test_what_replicas_see_together_is_one_alert() -> None:
-    """What is said of an upstream is said once, however many gateways over one store show it."""
+    """An upstream's trouble is one alert, however many gateways over one store report it."""
     of_upstreams = [rule for rule in rules() if "$labels.upstream" in rule["annotations"]["summary"]]
     assert len(of_upstreams) > 2
     for rule in of_upstreams:
@@ -50,7 +50,7 @@ def test_what_replicas_see_together_is_one_alert() -> None:
 
 
 def test_a_gateway_that_is_gone_altogether_is_down() -> None:
-    """Where no target is left, there is no `up` that could be 0."""
+    """Where no target is left, there is no `up` series that could be 0."""
     [rule] = [rule for rule in rules() if rule["annotations"]["runbook"] == "README: gateway-down"]
     [asked, absent] = rule["expr"].split(" or ")
     assert absent == f"absent({asked.removesuffix(' == 0')})"
@@ -66,7 +66,8 @@ def test_whatever_was_not_taken_up_has_a_rule() -> None:
 
 
 def test_a_counter_that_a_rule_looks_at_is_there_before_it_first_counts() -> None:
-    """Prometheus sees no growth in what appears as 1: the first of its kind, which may be the only one, goes unseen."""
+    """Prometheus sees no increase in a series that first appears as 1, so the first event, perhaps the only one, would
+    be missed."""
     metrics = Metrics()
     metrics.serve(["d"])
     text = metrics.text(Stock(), 0, is_strained=False, is_away=False).decode()

@@ -21,7 +21,7 @@ CANARY = "canary-5f3e9a77c1"
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The files that are looked at."""
+    """The paths passed to `os.stat`, in order."""
     paths: list[str] = []
     stat = os.stat
 
@@ -104,7 +104,7 @@ def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
 
 
 def test_a_file_replaced_by_renaming_is_read_again(tmp_path: Path) -> None:
-    """Secrets that an orchestrator mounts are swapped by renaming, with the same size and time if need be."""
+    """Orchestrators swap mounted secrets by renaming; size and times may stay the same."""
     path, other = tmp_path / "key", tmp_path / "next"
     path.write_text("old-key")
     secret = Secret(f"file:{path}")
@@ -128,8 +128,8 @@ def test_a_file_that_vanishes_for_a_moment_keeps_its_last_value(tmp_path: Path) 
 def test_a_file_that_is_emptied_keeps_its_value_while_it_may_be_being_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`vault read … >key` empties it before it asks: callers with a good key were refused, and what was sent meanwhile
-    went out with none."""
+    """`vault read … >key` empties the file first: meanwhile callers are not refused, nor requests sent without a
+    key."""
     path = tmp_path / "key"
     path.write_text(CANARY)
     secret, ring = Secret(f"file:{path}"), Keyring({"ci": [Secret(f"file:{path}")]})
@@ -158,7 +158,7 @@ def test_a_file_that_is_emptied_keeps_its_value_while_it_may_be_being_written(
 def test_a_file_that_cannot_be_used_any_more_keeps_its_value_and_that_is_said_once(
     spoil: Callable[[Path], object], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody heard of it before the old key was revoked, or the next start failed."""
+    """It is logged, so that somebody knows before the old key is revoked or the next start fails."""
     heard, now = CapturingLogger(), [time.monotonic()]
     monkeypatch.setattr(gateway.secrets, "log", heard)
     monkeypatch.setattr("gateway.secrets.time.monotonic", lambda: now[0])
@@ -206,8 +206,8 @@ def test_a_keyring_knows_whose_credential_it_is() -> None:
 
 
 def test_who_calls_while_another_is_the_first_to_is_known_too() -> None:
-    """A large body that has the credential in it is read in a thread: just after a start or a reload others were told
-    meanwhile that nobody knows them."""
+    """A large body with the credential in it is checked in a thread: just after a start or a reload the keyring is
+    complete for all threads at once."""
     others: list[str | None] = []
 
     class AskedMeanwhile(Secret):
@@ -241,7 +241,7 @@ def test_a_keyring_follows_a_file(tmp_path: Path) -> None:
 def test_of_many_files_not_each_is_looked_at_for_each_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: list[str]
 ) -> None:
-    """Five thousand callers with a file each cost every request five thousand looks at the disk."""
+    """With five thousand callers and a file each, no request checks them all on the disk."""
     paths = [tmp_path / f"caller-{number}" for number in range(FEW + 1)]
     for path in paths:
         path.write_text(f"key of {path.name}")
@@ -277,7 +277,7 @@ def test_a_keyring_never_shows_its_keys() -> None:
 
 
 def test_no_problem_of_a_configuration_and_no_repr_of_it_shows_a_secret() -> None:
-    """interface.md: it never appears in a log, a reply, an error, `repr`, the store or a metric."""
+    """interface.md: a secret never appears in a log, a reply, an error, `repr`, the store or a metric."""
     text = f"""
     [inbound.ilert]
     keys = {{ ci = "{CANARY}" }}

@@ -1,5 +1,5 @@
-"""What real senders do: Java's offer of HTTP/2, `Expect`, chunks, gzip, HTTP/1.0, JSON as text, requests one behind the
-other, and paths with a slash too many. Each is served as if it had been sent plainly."""
+"""Habits of real senders: Java's offer of HTTP/2, `Expect`, chunks, gzip, HTTP/1.0, JSON as text, pipelined requests,
+and paths with a slash too many. Each is served like a plain request."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ H2C = (
     "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA",
     "Upgrade: h2c",
 )
-"""What every HttpClient of Java 11 and later sends by default."""
+"""The headers that every HttpClient of Java 11 and later sends by default."""
 
 
 @pytest.fixture(scope="module")
 def h(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """One gateway for all of these tests."""
+    """One gateway for all tests of this file."""
     with house(tmp_path_factory.mktemp("store"), {"oncall": "ilert"}) as standing:
         yield standing
 
 
 def made(answer: Heard | None) -> str:
-    """The id of the alert that this answer says was made from `ALERT`."""
+    """The id of the alert made from `ALERT`; requires a 201."""
     assert answer is not None and answer.status == 201, answer
     assert answer.body["data"]["message"] == MESSAGE
     return str(answer.body["data"]["id"])
 
 
 def chunked(body: bytes, *headers: str) -> bytes:
-    """A creating call in three chunks."""
+    """A creating request in three chunks."""
     pieces = (body[:1], body[1:20], body[20:])
     packed = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
     coding = "Transfer-Encoding: chunked"
@@ -105,9 +105,9 @@ def test_an_alert_is_made_however_its_body_is_sent_and_the_connection_goes_on(h:
 def test_an_alert_is_made_whatever_its_characters_are_written_in(
     h: House, body: bytes, form: str, message: str
 ) -> None:
-    """PowerShell 5 and shells send ISO 8859-1 and do not say so, Java's older clients say so; JavaScript that cuts an
-    emoji writes one half of it, Python one for each byte of its environment that is no UTF-8, as the output of a plugin
-    is that checks a machine with Windows. None of these is a reason to lose a page."""
+    """PowerShell 5 and shells send ISO 8859-1 undeclared, older Java clients declare it; JavaScript that cuts an emoji
+    sends half a surrogate pair, Python a lone surrogate for each byte of its environment that is not UTF-8, as in the
+    output of a plugin that checks a Windows machine. No page is lost for any of these."""
     about = {"authorization": f"Bearer {KEY}", "content-type": form}
     sent = h.client.post(f"{h.url}/uptinio/alerts", content=body, headers=about)
     assert sent.status_code == 201, sent.text
@@ -214,7 +214,7 @@ def test_head_is_answered_without_a_body(h: House) -> None:
 
 
 def test_pythons_own_client_sees_why_its_long_body_is_refused(h: House) -> None:
-    """urllib asks for the connection to be closed, and reads nothing before it has sent everything."""
+    """urllib asks for the connection to be closed, and reads nothing before it has sent its whole body."""
     call = urllib.request.Request(f"{h.url}/uptinio/alerts", b" " * 5_000_000, {"Authorization": f"Bearer {KEY}"})
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(call, timeout=10)
@@ -231,7 +231,7 @@ def test_pythons_own_client_sees_why_its_long_body_is_refused(h: House) -> None:
 
 
 def get(h: House, path: str) -> tuple[int, dict[str, object]]:
-    """Asks for a path exactly as it is written."""
+    """Requests a path exactly as written."""
     with contextlib.closing(http.client.HTTPConnection(h.url.removeprefix("http://"), timeout=10)) as connection:
         connection.putrequest("GET", path, skip_accept_encoding=True)
         connection.putheader("Authorization", f"Bearer {KEY}")

@@ -1,5 +1,5 @@
-"""What settings do, seen from outside: limits of what may wait, mistakes that are told, secrets that are never shown,
-and what `check` warns of. All of it is interface.md, *Configuration*."""
+"""What settings do, seen from outside: limits of the outbox, mistakes that are reported, secrets that are never shown,
+and the warnings of `check`. All of it is interface.md, *Configuration*."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def there(more: str = 'key = "secret-key"', dialect: str = "ilert") -> str:
 
 
 def problems(text: str) -> str:
-    """What is wrong with a configuration."""
+    """The problems that a configuration is refused with."""
     with pytest.raises(ConfigurationError) as refused:
         parse(text)
     return str(refused.value)
@@ -46,7 +46,8 @@ def test_max_waiting_is_a_number_of_deliveries_and_a_size() -> None:
 
 @pytest.mark.parametrize("limit", ["deliveries = 10", 'bytes = "4KiB"'])
 def test_once_so_much_waits_more_is_refused_before_it_is_acknowledged(tmp_path: Path, limit: str) -> None:
-    """guarantees.md 12: 429 or 503 with Retry-After, in the caller's words; and as soon as it has left, taken again."""
+    """guarantees.md 12: 429 or 503 with Retry-After in the caller's words; once deliveries have left, requests are
+    accepted again."""
     with chaos(CLOSE) as upstream:
         text = table("there", upstream.url, "ilert", first="300ms")
         with before(tmp_path, text, top=f"max_waiting = {{ {limit} }}\nreply_timeout = '50ms'") as h:
@@ -89,7 +90,8 @@ def test_headers_that_are_too_large_are_refused_with_an_id(tmp_path: Path) -> No
 
 
 def test_values_of_the_wrong_kind_are_problems_with_their_path() -> None:
-    """`check`: every problem of the file at once, each with its path; none is found out only when it is needed."""
+    """`check` reports every problem of the file at once, each with its path; none is found only when the value is
+    used."""
     ibm = 'iam_key = "secret-key"\niam_url = 5\n'
     assert "upstreams.there.iam_url" in problems(there(ibm, "ibm_monitoring"))
     said = problems(there('key = "secret-key"\nretry = { first = "0s", most = "0ms" }\n'))
@@ -112,7 +114,7 @@ def test_a_literal_secret_may_begin_with_a_dollar_and_is_never_shown() -> None:
 
 
 def test_a_page_leads_to_the_trace_at_the_public_address(tmp_path: Path) -> None:
-    """`public_url`: where operators reach `/-/…`; the id in the line is the one in the caller's answer."""
+    """`public_url` is where operators reach `/-/…`; the id in the link is the one in the caller's answer."""
     with chaos(OK) as upstream:
         top = 'public_url = "https://alerts.example.com/gateway/"'
         with before(tmp_path, table("oncall", upstream.url, "ilert"), top=top) as h:
@@ -123,7 +125,7 @@ def test_a_page_leads_to_the_trace_at_the_public_address(tmp_path: Path) -> None
 
 
 def test_a_reload_sees_another_public_address() -> None:
-    """An upstream is asked anew only where something about it has changed, and pages lead elsewhere now."""
+    """A reload restarts only upstreams that have changed, and links must lead to the new address all the same."""
     first, same, other = (
         parse(f'public_url = "https://{name}.example.com"\n' + there()).upstreams["there"].written for name in "aab"
     )

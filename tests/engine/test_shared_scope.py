@@ -1,5 +1,5 @@
-"""Callers of several dialects who share a scope, and upstreams that speak one of them: each side is only ever told
-fields of its own dialect, whoever's words a change was in. canonical.md, *Scope* and *Operations*."""
+"""Callers of several dialects share a scope, with upstreams that speak one of the dialects: each side is sent only
+fields of its own dialect, whoever made the change. canonical.md, *Scope* and *Operations*."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IBM_FIELDS = {item.encode_name for item in fields(Alert)}
 
 
 def test_an_update_in_another_dialect_s_words_reaches_ibm_in_ibm_s(tmp_path: Path) -> None:
-    """interface.md: `scope` lets several share alerts; the wire of an upstream is its own dialect's."""
+    """interface.md: `scope` lets several callers share alerts; an upstream is always addressed in its own dialect."""
     there = Ibm()
     with (
         chaos(there) as upstream,
@@ -36,7 +36,7 @@ def test_an_update_in_another_dialect_s_words_reaches_ibm_in_ibm_s(tmp_path: Pat
 
 def test_a_name_that_is_taken_at_ibm_is_told_apart_once_in_an_update_too(tmp_path: Path) -> None:
     """canonical.md, *Where a target requires*: IBM `name` taken (callers of other dialects): the gateway's id is
-    appended in brackets, once; the caller keeps its own words."""
+    appended in brackets, once; the caller keeps its own text."""
     there = Ibm()
     with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring")) as h:
         down(h, "taken")

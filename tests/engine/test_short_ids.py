@@ -1,6 +1,6 @@
-"""The short id that people see of an alert at a vendor that has one, beside the long one: who names it is understood.
+"""The short id of an alert at a vendor that shows people one beside the long one: callers may use it.
 
-No receipt tells it, so the alert is asked for once it is there; that this fails is no reason to send anything again.
+No receipt contains it, so the alert is read once it exists; a failed read causes nothing to be sent again.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _create(h: House, alias: str, account: str = "there") -> None:
 def _accounts(
     directory: Path, *names: str, genies: list[Opsgenie] | None = None
 ) -> Iterator[tuple[House, list[Chaos], list[Opsgenie]]]:
-    """A gateway before several accounts of the vendor."""
+    """A gateway in front of several accounts of the vendor."""
     genies = genies or [Opsgenie() for _ in names]
     with ExitStack() as stack:
         upstreams = [stack.enter_context(chaos(genie)) for genie in genies]
@@ -58,7 +58,7 @@ def _accounts(
 
 
 def _to_each_first(names: tuple[str, ...]) -> str:
-    """What is about an account goes there first, and to the others too."""
+    """Routes that send an alert to the account that its resource names first, then to the others."""
     return "".join(
         f"[[routes]]\nwhen = ['resource = {name}']\nto = {[name, *(other for other in names if other != name)]}\n"
         for name in names
@@ -79,7 +79,7 @@ def test_an_operator_finds_an_alert_by_its_short_id_there(tmp_path: Path, kind: 
 
 @pytest.mark.parametrize("answer", [say(403), say(429), say(500), say(404), say(200, b"<p>"), RESET_AFTER])
 def test_a_page_is_delivered_whether_its_short_id_is_told_or_not(tmp_path: Path, answer: Behaviour) -> None:
-    """A key may be allowed to write alone, and the vendor may have a bad minute: the page is there all the same."""
+    """The key may be without the right to read, or the vendor may fail: the page counts as delivered all the same."""
     genie = Opsgenie()
     genie.reading = answer
     with _accounts(tmp_path, "there", genies=[genie]) as (h, [upstream], _):
@@ -91,7 +91,7 @@ def test_a_page_is_delivered_whether_its_short_id_is_told_or_not(tmp_path: Path,
 
 
 def test_an_alert_that_is_known_there_is_not_asked_for_again() -> None:
-    """A repeat is counted there, and has the id that the first one had."""
+    """The vendor counts a repeat, and its id is known from the first one."""
     kept = {"receipt": {"step": "create", "request": "r2", "looks": 0}}
     sending = Sending(
         operation=Operation.UPDATE, at=datetime.now(UTC), body={}, patch={}, key="disk", ids={"id": ID}, seen=kept
@@ -130,7 +130,7 @@ def test_a_caller_may_name_an_alert_by_the_short_id_that_it_was_told(tmp_path: P
 
 
 def test_a_short_id_that_a_read_told_is_known_from_then_on(tmp_path: Path) -> None:
-    """It was not told when the alert was made: the key could not read then."""
+    """The create did not learn it, as the key could not read then."""
     with _accounts(tmp_path, "there") as (h, _, [genie]):
         genie.reading = say(403)
         _create(h, "disk")
@@ -143,7 +143,8 @@ def test_a_short_id_that_a_read_told_is_known_from_then_on(tmp_path: Path) -> No
 
 
 def test_of_two_accounts_with_one_short_id_the_first_that_was_sent_to_is_meant(tmp_path: Path) -> None:
-    """A newer alert has the same number at the account that came second: callers are shown the first one's."""
+    """A newer alert has the same number at the account where it came second; callers are shown the first account's
+    ids."""
     with _accounts(tmp_path, "old", "new") as (h, _, [old, new]):
         _shows(old, "7", "old-a")
         _shows(new, "8", "new-a")

@@ -1,4 +1,4 @@
-"""A replica that stood still and does not know it: what others have taken over, it leaves alone."""
+"""A replica that was frozen and does not know it leaves alone what others have taken over."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def _waiting(tx: Tx) -> int:
 
 
 class Standing(PostgresStore):
-    """The store of a replica that stands still between a claim and the news of it, until another replica has taken over
-    what it claimed."""
+    """The store of a replica that freezes between a claim and its result, until another replica has taken over the
+    claim."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url, lease=LEASE)
@@ -41,7 +41,7 @@ class Standing(PostgresStore):
         self.taken: list[DeliveryRow] = []
 
     async def take(self, work: Callable[[Tx], T]) -> T:
-        """Claims, and stands still if anything was claimed."""
+        """Claims, and freezes once if anything was claimed."""
         done = await super().take(work)
         waiting = await self.read(_waiting)
         if not self.taken and waiting:
@@ -83,7 +83,7 @@ def test_a_fallback_that_another_replica_has_taken_over_is_not_told() -> None:
 
 
 def test_what_was_taken_over_while_the_claim_was_on_its_way_is_not_sent() -> None:
-    """The lease runs from before the claim, not from when it was heard of."""
+    """The lease runs from before the claim, not from when its result arrived."""
     url = shared().database()
     with chaos(say(202, {})) as upstream:
         text = (
@@ -109,7 +109,8 @@ WHERE state = 'waiting'
 
 
 def _by_id(url: str, upstream: str) -> str:
-    """A gateway before a vendor whose alerts have ids: a create whose answer was lost is looked for there."""
+    """A gateway in front of a vendor that assigns ids: after a lost answer to a create the alert is looked for
+    there."""
     return (
         f'store = "{url}"\n[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n[upstreams.there]\ndialect = "uptinio"\n'
         f'url = "{upstream}"\nkey = "there"\ndefaults = {{ resource = "mon_9" }}\n'
@@ -118,8 +119,8 @@ def _by_id(url: str, upstream: str) -> str:
 
 
 class Frozen(PostgresStore):
-    """The store of a process that stands still once, whatever it is at, as soon as somebody `looked` for an alert; all
-    that waits is another replica's when it goes on."""
+    """The store of a process that freezes once, at the first read after somebody `looked` for an alert; all that waits
+    belongs to another replica when it goes on."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url, lease=LEASE)
@@ -128,7 +129,7 @@ class Frozen(PostgresStore):
         self.is_over = False
 
     async def read(self, work: Callable[[Tx], T], *, is_long: bool = False, whose: Asking = "caller") -> T:
-        """Reads, and stands still."""
+        """Reads, and freezes once."""
         found = await super().read(work, is_long=is_long, whose=whose)
         if not self.is_over and self.looked():
             self.is_over = True
@@ -139,7 +140,7 @@ class Frozen(PostgresStore):
 
 
 def test_what_was_taken_over_while_it_was_looked_for_is_not_sent() -> None:
-    """Whoever has it by now looks for it too, and makes it where it is not: nobody is to make it twice."""
+    """The new owner looks for the alert too, and creates it if it is missing: it must not be created twice."""
     url = shared().database()
     with chaos(Uptinio()) as upstream:
         text = _by_id(url, upstream.url)
@@ -158,7 +159,7 @@ def test_what_was_taken_over_while_it_was_looked_for_is_not_sent() -> None:
 
 
 def test_what_is_slow_and_still_held_is_sent() -> None:
-    """Looking for an alert for longer than a lease loses nothing: what is under way is held on to."""
+    """A look-up longer than a lease loses nothing: deliveries under way keep their claim."""
     url = shared().database()
     vendor = Uptinio()
     vendor.slow_reads = 3.0
@@ -175,7 +176,8 @@ def test_what_is_slow_and_still_held_is_sent() -> None:
 
 
 def test_what_is_under_way_to_an_upstream_that_was_taken_out_is_held_on_to() -> None:
-    """Another replica, whose configuration has it still, told it again once the lease was over."""
+    """The claim is renewed until the answer: another replica, where the upstream is still configured, must not send it
+    again."""
     url = shared().database()
 
     def send(place: str, key: str) -> None:
@@ -198,6 +200,6 @@ def test_what_is_under_way_to_an_upstream_that_was_taken_out_is_held_on_to() -> 
             asyncio.run_coroutine_threadsafe(one.reload(config), loop).result(10)
             with served(Gateway(parse(text), PostgresStore(url, lease=LEASE)).app) as other:
                 time.sleep(2 * LEASE)
-                send(other, "cpu")  # it looks at what waits
+                send(other, "cpu")  # this makes it look for deliveries
                 wait_for(lambda: len(httpx.get(other + "/-/deliveries?state=delivered").json()["deliveries"]) == 2)
         assert [got.body["alertKey"] for got in upstream.got] == ["disk", "cpu"]

@@ -1,4 +1,4 @@
-"""How a process begins: nothing is told before it is certain that it serves, and it can be ended while it waits."""
+"""How a process starts: nothing is delivered before it certainly serves, and it can be ended while it waits."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ INBOUND = f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n'
 
 @contextlib.contextmanager
 def _starting(config: Path, listen: str = "127.0.0.1:0") -> Iterator[subprocess.Popen[str]]:
-    """`serve`, whether or not it ever gets to serve."""
+    """Runs `serve`, whether or not it ever gets to serve."""
     line = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(config), "--listen", listen]
     with subprocess.Popen(line, cwd=HERE, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -40,7 +40,7 @@ def _starting(config: Path, listen: str = "127.0.0.1:0") -> Iterator[subprocess.
 
 
 def test_nothing_is_delivered_where_the_port_is_taken(tmp_path: Path) -> None:
-    """It would be sent again by whoever serves from there, or from here later on."""
+    """It would be sent again by the gateway that has the port, or by the next start."""
     with before(tmp_path, table("oncall", "http://127.0.0.1:9", "ilert")) as h:
         page(h)
         settled(h, "waiting")
@@ -59,7 +59,7 @@ def test_nothing_is_delivered_where_the_port_is_taken(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_process_that_waits_for_its_store_can_be_ended(tmp_path: Path, number: signal.Signals) -> None:
-    """Another replica brings the schema up to date meanwhile, which may take an hour."""
+    """Another replica may be migrating the schema, for up to an hour."""
     url = shared().database()
     config = tmp_path / "gateway.toml"
     config.write_text(f'store = "{url}"\n' + INBOUND + table("oncall", "http://127.0.0.1:9", "ilert"))
@@ -78,8 +78,8 @@ def test_a_process_that_waits_for_its_store_can_be_ended(tmp_path: Path, number:
 
 
 def test_only_the_opening_of_the_store_is_ended_at_once(tmp_path: Path) -> None:
-    """A store with much in it is open long before it has been looked through: what waits is being sent by then, and
-    would be sent again if nobody waited for its answer."""
+    """A signal cuts off only the opening: deliveries begin while a large store is still being looked through, and one
+    cut off before its answer would be sent again."""
     config = parse(
         f'store = "sqlite://{tmp_path}/gateway.db"\n' + INBOUND + table("oncall", "http://127.0.0.1:9", "ilert")
     )
@@ -98,7 +98,7 @@ def test_only_the_opening_of_the_store_is_ended_at_once(tmp_path: Path) -> None:
 
 
 def test_it_takes_as_many_connections_as_the_system_allows(tmp_path: Path) -> None:
-    """Many systems let a process begin with 1,024 files, and allow more to who asks."""
+    """Many systems start a process with a limit of 1,024 files, and let it raise that."""
     config = tmp_path / "gateway.toml"
     config.write_text(
         f'store = "sqlite://{tmp_path}/gateway.db"\n{INBOUND}{table("oncall", "http://127.0.0.1:9", "ilert")}'

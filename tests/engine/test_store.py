@@ -129,7 +129,7 @@ def test_a_name_is_held_until_the_alert_is_deleted(harness: Harness) -> None:
 
 
 def test_of_two_alerts_with_one_id_at_two_upstreams_the_first_upstream_says_which(harness: Harness) -> None:
-    """Short ids are only unique in one account: what a caller is shown comes from the first upstream of an alert."""
+    """Short ids are unique only within an account; callers are shown the ids of an alert's first upstream."""
 
     def work(tx: Tx) -> None:
         for number in (1, 2, 3):
@@ -149,7 +149,8 @@ def test_of_two_alerts_with_one_id_at_two_upstreams_the_first_upstream_says_whic
 
 
 def test_every_id_of_any_party_finds_the_alert_in_its_scope_alone(harness: Harness) -> None:
-    """canonical.md, *Ids* and *Scope*."""
+    """canonical.md, *Ids* and *Scope*: each party's id finds the alert for callers of its scope, and for nobody
+    else."""
 
     def work(tx: Tx) -> None:
         tx.insert_alert(alert(1))
@@ -440,7 +441,7 @@ def test_purge_removes_what_ended_before_and_nothing_else(harness: Harness) -> N
         assert [number for number in (1, 2, 3, 4) if tx.alert(number)] == [2, 3, 4]
         assert [number for number in (11, 13, 14) if tx.delivery(number)] == [13, 14]
         assert tx.attempts(11) == [] and tx.targets(1) == [] and tx.commands(1) == []
-        # What was said of an alert that is still open is history too, once nothing of it waits or ended lately.
+        # Commands of an open alert are purged too, once none of their deliveries waits or ended lately.
         assert [len(tx.commands(number)) for number in (2, 3, 4)] == [0, 1, 1]
 
     in_tx(harness, work)
@@ -457,7 +458,8 @@ def test_purge_takes_a_batch_at_most(harness: Harness) -> None:
 
 
 def test_purge_counts_commands_that_nobody_was_told(harness: Harness) -> None:
-    """Or nobody would know that there are more of them, and they would be forgotten more slowly than they come."""
+    """If they were not counted, a full batch would look like the last one, and they would come faster than they are
+    purged."""
 
     def work(tx: Tx) -> None:
         for number in range(1, 6):
@@ -468,8 +470,7 @@ def test_purge_counts_commands_that_nobody_was_told(harness: Harness) -> None:
 
 
 def test_purge_goes_through_what_nobody_was_told_last(harness: Harness) -> None:
-    """For each batch of a backlog it would have to go through all commands that are left, and nobody could write for
-    as long."""
+    """Otherwise each batch of a backlog scans all commands that are left, and blocks all writes meanwhile."""
 
     def work(tx: Tx) -> None:
         tx.insert_command(command(1, alert=None, at=1))
@@ -486,7 +487,7 @@ def test_purge_goes_through_what_nobody_was_told_last(harness: Harness) -> None:
 
 
 def test_purge_leaves_the_command_of_a_delivery_that_still_waits(harness: Harness) -> None:
-    """architecture.md, Invariants: the store holds canonical commands, a request is built when it is sent; without
+    """architecture.md, Invariants: the store holds canonical commands and a request is built when it is sent; without
     its command a waiting delivery could not be built."""
 
     def work(tx: Tx) -> None:
@@ -500,8 +501,8 @@ def test_purge_leaves_the_command_of_a_delivery_that_still_waits(harness: Harnes
 
 
 def test_purge_keeps_what_was_received_together(harness: Harness) -> None:
-    """guarantees.md 30: of a command whose other delivery still waits, or ended lately, none is forgotten, and nothing
-    of one goes before the rest; or the ledger would not add up meanwhile."""
+    """guarantees.md 30: the deliveries of a command are purged together, once none waits or ended lately; otherwise the
+    ledger would not add up meanwhile."""
 
     def work(tx: Tx) -> None:
         for number in (1, 2, 3):

@@ -1,5 +1,5 @@
-"""Commits, faults and opening of the store, one suite for every driver: what is durable, what is taken back, and who
-is told what when the disk is full or the store is not ours."""
+"""Commits, faults and opening of the store, one suite for every driver: what is durable, what is rolled back, and which
+error is raised when the disk is full or the store belongs to something else."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_many_concurrent_writes_are_all_there_also_after_reopening(harness: Harn
 
 
 def test_a_log_that_grew_while_somebody_read_is_short_again(tmp_path: Path) -> None:
-    """As it does during a backup of a large store: until a restart, the disk was that much smaller."""
+    """A WAL grows during a backup of a large store; it is truncated afterwards, without a restart."""
     path = tmp_path / "gateway.db"
     log = path.with_name("gateway.db-wal")
 
@@ -80,11 +80,11 @@ def _put(number: int, tx: Tx) -> None:
 
 
 class Mistake(Exception):
-    """What a job of a test raises."""
+    """An error raised by a job."""
 
 
 def test_what_the_store_refuses_is_the_fault_of_whoever_wrote_it(harness: Harness) -> None:
-    """Though those who read later share the transaction with it, and would be the first to hear of it."""
+    """Later readers share the transaction with the faulty writer, and would be the first to get its error."""
 
     def put(number: int, tx: Tx) -> None:
         _put(number, tx)
@@ -128,7 +128,7 @@ def test_a_job_that_fails_takes_only_its_own_writes_back(harness: Harness) -> No
 def test_others_are_done_again_only_where_one_that_failed_had_written(
     tmp_path: Path, has_written: bool, times: int
 ) -> None:
-    """What is refused costs the others of its transaction nothing: it is the usual end of a mistake."""
+    """A job that fails before it writes, as refused requests do, costs the others of its batch nothing."""
 
     async def main(store: Store) -> None:
         done: list[int] = []
@@ -171,7 +171,7 @@ def test_what_is_long_keeps_the_event_loop_free(harness: Harness, kind: str) -> 
 
 
 def test_what_the_gateway_wants_to_know_is_not_behind_the_long_lists_of_others(harness: Harness) -> None:
-    """Metrics and alarms said that the store takes no commits for as long as an operator's or a caller's list took."""
+    """Otherwise metrics and alarms would report a store without commits for as long as somebody's long list takes."""
 
     async def main(store: Store) -> None:
         is_over = threading.Event()
@@ -196,7 +196,7 @@ def test_what_the_gateway_wants_to_know_is_not_behind_the_long_lists_of_others(h
 
 
 def store_has_readers(harness: Harness) -> bool:
-    """Whether it reads beside its writer: one in memory has nothing else."""
+    """Whether it reads beside its writer; one in memory cannot."""
     store = harness.open()
     return not (isinstance(store, SqliteStore) and store._path == ":memory:")
 
@@ -248,7 +248,7 @@ def test_a_read_that_fails_does_not_end_the_store(harness: Harness) -> None:
 
 
 def test_a_read_whose_end_failed_is_not_the_last(tmp_path: Path) -> None:
-    """Or nothing would be delivered any more until a restart."""
+    """The reader recovers; otherwise nothing would be delivered until a restart."""
 
     async def main() -> None:
         async with SqliteStore(str(tmp_path / "gateway.db")) as store:
@@ -274,8 +274,8 @@ def test_a_caller_that_went_away_does_not_disturb_the_others(harness: Harness) -
 
 
 def test_who_goes_away_from_a_long_list_does_not_disturb_the_next(tmp_path: Path) -> None:
-    """As who breaks off a list of a million does, or looks at metrics while that takes too long: until it had ended,
-    whoever asked next was told that the store cannot be read, and no heart beat."""
+    """A client that breaks off a list of a million, or a metrics request that times out: the query is interrupted, or
+    the next reader would be told that the store cannot be read, and heartbeats would stop."""
     begun = threading.Event()
     count = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 200000000) SELECT count(*) FROM n"
 
@@ -408,7 +408,7 @@ def test_a_tool_may_look_while_a_gateway_serves(tmp_path: Path) -> None:
 
 
 def test_success_means_fsynced(tmp_path: Path) -> None:
-    """guarantees.md 1: WAL with `synchronous=FULL` is what makes a commit survive the power going out."""
+    """guarantees.md 1: WAL with `synchronous=FULL` makes a commit survive a power failure."""
 
     async def main() -> None:
         async with SqliteStore(str(tmp_path / "gateway.db")) as store:

@@ -1,5 +1,5 @@
-"""What operators do to the files of a store beneath a gateway that serves from it, and what disks do: nobody hears of
-success for what is gone with the process, and whoever looks is told. guarantees.md 3."""
+"""What operators and disks do to the files of a store in use: no success is answered for what would be lost with the
+process, and whoever looks is told. guarantees.md 3."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ PAGE = 4096
 
 
 def ready(h: House) -> tuple[int, str]:
-    """Whether the gateway says that it can keep an alert, and what it says of its store."""
+    """Whether the gateway is ready, and what readiness says of its store."""
     sent = h.call("GET", "/-/ready", key=None)
     return sent.status, " ".join(sent.body["faults"])
 
 
 def is_away(h: House) -> bool:
-    """What the metrics say, and with them the rules."""
+    """Whether the metrics, which the alerting rules go by, report the store as unavailable."""
     return "alert_gateway_store_unavailable 1.0" in h.client.get(h.url + "/metrics").text
 
 
 @pytest.mark.parametrize("ending", ["", "-wal", "-shm", ".lock"])
 def test_a_file_that_was_moved_away_is_missed_until_it_is_back(tmp_path: Path, ending: str) -> None:
-    """The lock among them: without it another gateway would start over the same store, and send all of it again."""
+    """The lock file too: without it another gateway would start over the same store and send everything again."""
     file, aside = tmp_path / f"gateway.db{ending}", tmp_path / "aside"
     with chaos(OK) as upstream, before(tmp_path, table("oncall", upstream.url, "ilert")) as h:
         assert page(h, "first").status == 202
@@ -57,7 +57,7 @@ def test_a_file_that_was_moved_away_is_missed_until_it_is_back(tmp_path: Path, e
 
 
 def test_a_copy_that_is_put_in_the_place_of_a_store_is_used_after_a_restart_alone(tmp_path: Path) -> None:
-    """What was answered with success since would be in the old file, which is nowhere any more."""
+    """Whatever was acknowledged since would be in the old, unlinked file and lost."""
     file = tmp_path / "gateway.db"
     with chaos(OK) as upstream:
         with before(tmp_path, table("oncall", upstream.url, "ilert")) as h:
@@ -76,8 +76,8 @@ def test_a_copy_that_is_put_in_the_place_of_a_store_is_used_after_a_restart_alon
 
 
 def test_a_damaged_store_is_not_ready_though_it_takes_what_lies_elsewhere(tmp_path: Path) -> None:
-    """A commit that touches none of the damage succeeds, and so said readiness, heartbeat and metrics; each alert was
-    refused."""
+    """Commits that touch no damaged page succeed: readiness, heartbeat and metrics must not go by those while each
+    alert is refused."""
     file = tmp_path / "gateway.db"
     with chaos(OK) as upstream, chaos(OK) as pings:
         with before(tmp_path, table("oncall", upstream.url, "ilert")) as h:
@@ -99,7 +99,7 @@ def test_a_damaged_store_is_not_ready_though_it_takes_what_lies_elsewhere(tmp_pa
 
 
 def test_a_store_is_one_by_whatever_link_it_is_reached(tmp_path: Path) -> None:
-    """A second gateway over it would send all of it again."""
+    """A second gateway over it would send everything again."""
     link = tmp_path / "elsewhere" / "other.db"
     link.parent.mkdir()
     link.symlink_to(tmp_path / "gateway.db")
@@ -114,7 +114,7 @@ def test_a_store_is_one_by_whatever_link_it_is_reached(tmp_path: Path) -> None:
 
 
 def test_a_look_does_not_bring_a_store_up_to_date_beneath_a_gateway_of_the_release_before(tmp_path: Path) -> None:
-    """That one could not be started again over it, and nobody but the gateway would have done it on purpose."""
+    """The older release could not be restarted over a migrated store; only a gateway's start migrates."""
     path = tmp_path / "gateway.db"
     with contextlib.closing(apsw.Connection(str(path))) as older:
         for number, name in enumerate(SCHEMAS[:-1], 1):
@@ -131,7 +131,7 @@ def test_a_look_does_not_bring_a_store_up_to_date_beneath_a_gateway_of_the_relea
             asyncio.run(look())
         with contextlib.closing(apsw.Connection(str(path))) as older:
             assert older.pragma("user_version") == len(SCHEMAS) - 1
-    asyncio.run(look())  # where nobody serves from it, whoever looks is the one who upgrades
+    asyncio.run(look())  # where no gateway serves from it, a command does migrate
     with contextlib.closing(apsw.Connection(str(path))) as newer:
         assert newer.pragma("user_version") == len(SCHEMAS)
 

@@ -1,5 +1,5 @@
-"""What operators ask of a store, one suite for every driver: alerts by whatever anybody calls them, summaries in
-slices, and who calls. Written against the contract in `gateway.store`."""
+"""Queries for operators, one suite for every driver: alerts by any name, summaries in slices, and who calls. Written
+against the contract in `gateway.store`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from gateway.store.sqlite import SqliteTx
 from tests.engine.store_drivers import DRIVERS, Harness, alert, command, delivery, in_tx, target
 
 FEW = 2_000
-"""Steps of SQLite that finding takes by an index; going through twenty thousand rows takes more than each once."""
+"""An upper bound of SQLite steps for a search by index; a scan of twenty thousand rows takes more than one step per
+row."""
 
 
 def _steps(tx: Tx, ask: Callable[[], Any]) -> int:
-    """How many steps of SQLite's machine an answer takes, to the nearest ten of each statement."""
+    """The number of SQLite VM steps that a query takes, to the nearest ten per statement."""
     assert isinstance(tx, SqliteTx)
     connection, taken = tx._execute.__self__.connection, [0]  # type: ignore[attr-defined]
 
@@ -37,7 +38,7 @@ def _steps(tx: Tx, ask: Callable[[], Any]) -> int:
 
 
 def _plans(tx: Tx, ask: Callable[[], Any]) -> list[str]:
-    """How SQLite finds what an answer is made of, a line for each step of each statement."""
+    """SQLite's query plan, a line per step of each statement."""
     assert isinstance(tx, SqliteTx)
     connection, said = tx._execute.__self__.connection, list[tuple[str, Any]]()  # type: ignore[attr-defined]
 
@@ -96,7 +97,7 @@ def test_an_alert_is_found_by_whatever_anybody_calls_it(harness: Harness) -> Non
 
 
 def test_finding_by_name_does_not_go_through_all_there_is(tmp_path: Path) -> None:
-    """A store of many alerts is asked at night, while it has other things to do."""
+    """A store of many alerts is searched at night, while it has other work to do."""
     harness = DRIVERS["sqlite file"](tmp_path)
 
     def work(tx: Tx) -> None:
@@ -108,7 +109,7 @@ def test_finding_by_name_does_not_go_through_all_there_is(tmp_path: Path) -> Non
 
 
 def test_what_is_open_is_listed_without_all_that_is_over(tmp_path: Path) -> None:
-    """Callers ask for it every few seconds, and what is over is kept for a month."""
+    """Callers poll it every few seconds, and resolved alerts are kept for a month."""
     harness = DRIVERS["sqlite file"](tmp_path)
     wanted = [AlertFilter(statuses=("firing", "acknowledged"), limit=50), AlertFilter(statuses=("firing",))]
 
@@ -125,7 +126,7 @@ def test_what_is_open_is_listed_without_all_that_is_over(tmp_path: Path) -> None
 
 
 def test_a_page_of_a_list_is_found_without_putting_all_in_order(tmp_path: Path) -> None:
-    """Nor is what a list counts read: each took seconds with half a million alerts."""
+    """Sorting all alerts, and reading those only counted, took seconds with half a million."""
     harness = DRIVERS["sqlite file"](tmp_path)
 
     def work(tx: Tx) -> None:
@@ -150,7 +151,7 @@ def test_a_page_of_a_list_is_found_without_putting_all_in_order(tmp_path: Path) 
 
 @pytest.mark.parametrize("state", ["waiting", "dead"])
 def test_what_waits_or_died_is_listed_without_all_that_was_delivered(tmp_path: Path, state: str) -> None:
-    """It may be the oldest there is."""
+    """The waiting or dead delivery may be the oldest of all."""
     harness = DRIVERS["sqlite file"](tmp_path)
 
     def work(tx: Tx) -> None:
@@ -215,7 +216,7 @@ def test_arrivals_since_a_time_are_summed_up_without_all_that_came_before(tmp_pa
 
 
 def test_ages_at_delivery_are_those_of_the_middle_and_of_the_last(harness: Harness) -> None:
-    """Those of more than ten seconds to four digits; the worst as it is."""
+    """The median and p99, to four digits above ten seconds, and the exact maximum."""
 
     def work(tx: Tx) -> None:
         ages = [*range(1, 100), 123_456]
@@ -293,7 +294,7 @@ def test_codes_come_back_and_so_do_the_routes(harness: Harness) -> None:
 
 
 def calls(**more: object) -> CallsRow:
-    """One call that nothing is special about."""
+    """An ordinary row of calls; `more` overrides columns."""
     given: dict[str, object] = {
         "dialect": "d",
         "caller": "ci",

@@ -1,5 +1,5 @@
-"""What time brings: an upstream that forgets is told again for as long as an alert is open, and nothing of that is left
-behind. Over real HTTP, on both kinds of store, with short times.
+"""Timed work: an upstream that forgets is sent an open alert again and again, which leaves no rows behind. Over real
+HTTP, on both kinds of store, with short times.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _down(got: Got) -> Behaviour:
 
 @pytest.fixture(autouse=True)
 def _short_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An alert holds for three seconds there, and is said again after one."""
+    """An alert is valid for three seconds at the upstream, and is renewed after one."""
     monkeypatch.setattr(calls, "HOLDS", timedelta(seconds=3))
     monkeypatch.setattr(calls, "RENEWED_AFTER", 0.5)
 
@@ -49,12 +49,12 @@ def _event(h: House, word: str, **more: Any) -> None:
 
 
 def _posts(h: House) -> list[Arrived]:
-    """The alerts that an Alertmanager was posted."""
+    """The alerts posted to Alertmanager."""
     return [one for one in h.arrived("alertmanager") if one.path == "/api/v2/alerts"]
 
 
 def _silences(h: House) -> list[Any]:
-    """The silences that it was posted."""
+    """The silences posted to Alertmanager."""
     return [one.body for one in h.arrived("alertmanager") if one.path == "/api/v2/silences"]
 
 
@@ -63,7 +63,7 @@ def _end(one: Arrived) -> datetime:
 
 
 def _left(h: House) -> Counter[str]:
-    """How many rows the tables of the outbox and the ledger have."""
+    """The number of rows in the tables of the outbox and the ledger."""
     return Counter({name: select(h, f"SELECT count(*) FROM {name}")[0] for name in TABLES})
 
 
@@ -76,7 +76,7 @@ def _stays(condition: Callable[[], bool], seconds: float) -> None:
 
 @pytest.mark.parametrize("kind", STORES)
 def test_an_open_alert_is_said_again_before_it_would_be_over(tmp_path: Path, kind: str) -> None:
-    """In the same words, later by then; the outbox and the ledger have no more in them than before."""
+    """With the same values and a later end; outbox and ledger do not grow."""
     with lasting(tmp_path, {"there": "alertmanager"}, store=address(kind, tmp_path)) as h:
         _event(h, "ALERT", summary="Disk full")
         h.wait_for(lambda: _posts(h) and not select(h, "SELECT id FROM deliveries WHERE state = 'waiting'"))
@@ -104,7 +104,7 @@ def test_none_after_the_end(tmp_path: Path, kind: str) -> None:
 
 
 def test_an_acknowledged_alert_keeps_its_silence(tmp_path: Path) -> None:
-    """The silence goes on with the alert, under one id and one start, and is taken away with its end."""
+    """The silence is prolonged with the alert, under one id and one start, and removed with its end."""
     with lasting(tmp_path, {"there": "alertmanager"}) as h:
         _event(h, "ALERT", summary="Disk full")
         _event(h, "ACCEPT")
@@ -120,8 +120,8 @@ def test_an_acknowledged_alert_keeps_its_silence(tmp_path: Path) -> None:
 def test_an_acknowledgement_does_not_put_off_when_it_is_said_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It says nothing of until when the alert holds there. One that was held up for long did, and the alert was over
-    before it was said again: people were told that it was."""
+    """An acknowledgement does not prolong the alert at the upstream, so it must not postpone the renewal: the alert
+    would end there, and people be told so."""
     monkeypatch.setattr(calls, "RENEWED_AFTER", 3600.0)
     at = "SELECT renew_at FROM targets"
     with lasting(tmp_path, {"there": "alertmanager"}) as h:
@@ -142,7 +142,7 @@ def test_a_restart_goes_on_with_it(tmp_path: Path) -> None:
 
 
 def test_what_somebody_opens_again_after_its_end_stays_open(tmp_path: Path) -> None:
-    """Its sender says nothing of it any more, but somebody else of its scope has."""
+    """The sender has ended it, but somebody else of its scope reopened it."""
     callers = f'keys = {{ ci = "{KEY}" }}\nscope = "team"\n'
     inbounds = "".join(f"[inbound.{name}]\n{callers}" for name in ("alertmanager", "uptinio"))
     with (
@@ -162,7 +162,7 @@ def test_what_somebody_opens_again_after_its_end_stays_open(tmp_path: Path) -> N
 def test_an_upstream_that_was_out_of_the_file_for_a_while_is_told_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is open there goes on as soon as it is back in the file, as what waits for it does."""
+    """Renewals of alerts open there go on as soon as the upstream is configured again, as waiting deliveries do."""
     monkeypatch.setattr(timing, "UNKNOWN_MS", 500)
     with lasting(tmp_path, {"there": "alertmanager", "other": "ilert"}) as h:
         _event(h, "ALERT", summary="Disk full")
@@ -175,13 +175,14 @@ def test_an_upstream_that_was_out_of_the_file_for_a_while_is_told_again(
 
 
 def _told(h: House) -> list[str]:
-    """What ilert was told by now, in order."""
+    """The events that ilert was sent so far, in order."""
     return [one.body["eventType"] for one in h.arrived("ilert")]
 
 
 @pytest.mark.parametrize("kind", STORES)
 def test_what_could_not_be_said_during_an_outage_is_not_over(tmp_path: Path, kind: str) -> None:
-    """Its end came while the gateway was away: nobody is told that it is over, nor woken anew once it is said again."""
+    """The alert's `endsAt` passed while the gateway was down: no resolve is sent, and no new page once it is posted
+    again."""
     store = address(kind, tmp_path)
     with lasting(tmp_path, {"page": "ilert"}, store=store) as h:
         posted(h, alert("Disk", endsAt=seconds(1)))
@@ -190,7 +191,7 @@ def test_what_could_not_be_said_during_an_outage_is_not_over(tmp_path: Path, kin
     with lasting(tmp_path, {"page": "ilert"}, store=store) as h:
         _stays(lambda: not _told(h), 2.5)
         posted(h, alert("Disk", endsAt=seconds(60)), alert("New", endsAt=seconds(1)))
-        h.wait_for(lambda: _told(h) == ["ALERT", "RESOLVE"])  # of the new one, which could be said all the time
+        h.wait_for(lambda: _told(h) == ["ALERT", "RESOLVE"])  # of the new one, which could be renewed all the time
         assert sorted(select(h, "SELECT status FROM alerts")) == ["firing", "resolved"]
 
 
@@ -214,7 +215,7 @@ def test_senders_that_are_refused_for_want_of_room_are_not_silent(tmp_path: Path
 
 
 def test_a_long_time_without_a_look_is_one_without_hearing() -> None:
-    """So it is where the store is away, the machine sleeps, or the clock is set."""
+    """As when the store is away, the machine sleeps, or the clock is set."""
     old, new = row(1, created_at=0), row(2, created_at=100_000)
     hearing = timing.Hearing(-timing.SAID_AGAIN_MS)
     for now in range(-timing.SAID_AGAIN_MS, 1, timing.BREAK_MS):
@@ -228,8 +229,8 @@ def test_a_long_time_without_a_look_is_one_without_hearing() -> None:
 
 
 def test_an_upstream_that_is_down_is_told_of_the_end_last(tmp_path: Path) -> None:
-    """Renewals that wait behind an outage are not told once the alert is over: its end is the last word there, and one
-    renewal at most waits at a time."""
+    """Renewals that wait behind an outage are dropped once the alert is over, so that its end is sent last; at most one
+    renewal waits at a time."""
     with chaos(_taken) as there:
         upstream = table("there", there.url, "alertmanager", first="50ms")
         with before(tmp_path, upstream) as h:
@@ -250,7 +251,7 @@ def test_an_upstream_that_is_down_is_told_of_the_end_last(tmp_path: Path) -> Non
 
 
 def test_what_waits_anyway_says_so_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind an update that waits, no renewal is put out."""
+    """While an update waits, no renewal is queued behind it."""
     monkeypatch.setattr(timing, "BEHIND_OTHERS_MS", 100)
     with chaos(_taken) as there, before(tmp_path, table("there", there.url, "alertmanager", first="50ms")) as h:
         _event(h, "ALERT", summary="Disk full")
@@ -276,7 +277,7 @@ def test_the_others_of_an_alert_hear_nothing_of_it(tmp_path: Path) -> None:
 def test_an_alert_that_is_poison_keeps_no_other_from_being_said_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor does it stop what else is seen to from time to time."""
+    """Nor does it stop other timed work."""
     real, poison = timing.renew, set[int]()
 
     def renew(tx: Any, due: Any, **more: Any) -> set[str]:

@@ -1,5 +1,5 @@
-"""TLS both ways, with real certificates and real sockets: what callers are shown and have to show, what is shown and
-believed on the way out, and that both follow their files (interface.md, *Configuration*)."""
+"""TLS in both directions, with real certificates and real sockets: certificates shown and required on the way in, shown
+and trusted on the way out, and reloaded when their files change (interface.md, *Configuration*)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ BASE += 'retry = { first = "20ms", most = "100ms" }\n'
 
 
 def soon(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """Waits until something is so, and gives it."""
+    """Waits until the condition holds; returns its value."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found := condition():
@@ -59,7 +59,7 @@ def soon(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
 
 
 def mounted(directory: Path, authority: trustme.CA, version: str) -> Path:
-    """A secret as Kubernetes mounts one: `..data` is a link to a directory of this version, the files links into
+    """A secret as Kubernetes mounts one: `..data` is a link to a directory of this version, the files are links into
     `..data`, and a new version comes by one rename."""
     write(directory / f"..{version}", authority, "localhost")
     fresh = directory / "..fresh"
@@ -73,7 +73,7 @@ def mounted(directory: Path, authority: trustme.CA, version: str) -> Path:
 
 @contextmanager
 def gateway(directory: Path, tls: str, more: str = "") -> Iterator[int]:
-    """A gateway's process that speaks TLS."""
+    """A gateway's process that serves TLS; yields its port."""
     port = free_port()
     config = directory / "gateway.toml"
     config.write_text(
@@ -92,14 +92,14 @@ def _listens(port: int) -> bool:
 
 
 def believing(*authorities: trustme.CA) -> ssl.SSLContext:
-    """A client that believes these alone."""
+    """A client context that trusts only these authorities."""
     context = ssl.create_default_context(cadata="".join(one.cert_pem.bytes().decode() for one in authorities))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
 
 def get(port: int, context: ssl.SSLContext, path: str = "/-/healthy") -> httpx.Response | None:
-    """What is answered, None where the handshake fails."""
+    """The answer, or None where the handshake fails."""
     try:
         with httpx.Client(verify=context, trust_env=False, timeout=10) as client:
             return client.get(f"https://localhost:{port}{path}")
@@ -108,7 +108,7 @@ def get(port: int, context: ssl.SSLContext, path: str = "/-/healthy") -> httpx.R
 
 
 def logged(directory: Path, event: str) -> list[dict[str, Any]]:
-    """The log's lines about something."""
+    """The log's lines with this event."""
     lines = (directory / "log").read_text().splitlines()
     return [json.loads(line) for line in lines if f'"event": "{event}"' in line]
 
@@ -151,14 +151,14 @@ def test_a_certificate_is_followed_and_a_bad_pair_keeps_the_old_one(tmp_path: Pa
 
 
 def test_a_file_that_goes_while_it_is_looked_at_is_looked_at_again(tmp_path: Path) -> None:
-    """Who follows the files ended with it, and no later certificate was ever shown; where it came back with what was
-    seen last, neither was that."""
+    """The watch over the files goes on, and takes up the next certificate, even one that is equal to the last one
+    seen."""
     cert, key = write(tmp_path, trustme.CA(), "localhost")
     pair, gone = Pair(str(cert), str(key)), [False]
 
     def make() -> ssl.SSLContext:
         context = Tls(pair)._made(asks=False)
-        if gone[0]:  # between the look at what is in it and OpenSSL's own
+        if gone[0]:  # between the comparison of the content and OpenSSL's own read
             context.load_cert_chain(tmp_path / "gone")
         return context
 
@@ -172,7 +172,8 @@ def test_a_file_that_goes_while_it_is_looked_at_is_looked_at_again(tmp_path: Pat
 
 
 def test_when_the_certificate_ends_is_in_the_metrics(tmp_path: Path) -> None:
-    """Of the one that is shown: a renewed one counts once it is taken up. Without `tls` there is no such sample."""
+    """The expiry of the certificate in use: a renewed one counts once it is loaded. Without `tls` there is no
+    sample."""
     name, ours = "alert_gateway_tls_not_after_timestamp_seconds{", trustme.CA()
     first, second = datetime(2049, 12, 31, 23, 59, 59, tzinfo=UTC), datetime(2051, 2, 3, 4, 5, 6, tzinfo=UTC)
     cert, key = write(tmp_path / "secret", ours, "localhost", ends=first)
@@ -199,7 +200,7 @@ def test_when_the_certificate_ends_is_in_the_metrics(tmp_path: Path) -> None:
 
 
 def test_links_to_further_pages_lead_back_over_tls(tmp_path: Path) -> None:
-    """A client that follows them keeps its way."""
+    """A client that follows them stays on HTTPS."""
     ours = trustme.CA()
     cert, key = write(tmp_path / "secret", ours, "localhost")
     with gateway(tmp_path, f'{{ cert = "{cert}", key = "{key}" }}', "[inbound.opsgenie]\nanonymous = true") as port:
@@ -230,7 +231,7 @@ def test_callers_have_to_show_a_certificate(tmp_path: Path) -> None:
 
 
 def test_a_handshake_that_does_not_come_ends_with_the_deadline_for_headers(tmp_path: Path) -> None:
-    """guarantees.md 18: 10 s for headers; a connection that never gets so far is closed as early."""
+    """guarantees.md 18: 10 s for headers; a connection whose handshake stalls is closed as early."""
     cert, key = write(tmp_path, trustme.CA(), "localhost")
 
     class Hasty(EdgeProtocol):
@@ -304,7 +305,7 @@ def test_an_unusable_pair_is_said_by_check_with_its_path(tmp_path: Path) -> None
 def test_check_warns_of_certificates_of_ours_that_nobody_accepts(
     tmp_path: Path, begins: int, ends: int, why: str
 ) -> None:
-    """Nothing was said of them: callers, or the upstream, broke the connection off."""
+    """Callers or the upstream would only break off the connection, without a word of the certificate."""
     now = datetime.now(UTC)
     made = trustme.CA().issue_cert(
         "localhost", not_before=now + timedelta(days=begins), not_after=now + timedelta(days=ends)
@@ -325,12 +326,12 @@ def test_check_warns_of_certificates_of_ours_that_nobody_accepts(
 
 
 def ready(h: Any) -> Any:
-    """How things stand with the upstream."""
+    """The upstream's part of the readiness detail."""
     return h.call("GET", "/-/ready").body["upstreams"]["oncall"]
 
 
 def page(h: Any, key: str) -> None:
-    """A page that is taken."""
+    """Sends an alert and requires that it is accepted."""
     body = {"apiKey": KEY, **ilert_event("ALERT", key, summary="s")}
     assert h.call("POST", "/ilert/api/events", body, key=None).status == 202
 
@@ -338,8 +339,8 @@ def page(h: Any, key: str) -> None:
 def test_an_authority_beside_the_usual_ones_is_believed_and_followed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was held for its certificate goes on as soon as somebody vouches for it; what vouches for nobody changes
-    nothing."""
+    """An upstream held for its certificate resumes once the `ca` file vouches for it; a later file without certificates
+    is ignored."""
     monkeypatch.setattr(reaching, "LOOK_EVERY", 0.0)
     monkeypatch.setattr(reaching, "log", logged := CapturingLogger())
     ours, others = trustme.CA(), trustme.CA()
@@ -364,7 +365,7 @@ def test_an_authority_beside_the_usual_ones_is_believed_and_followed(
 
 
 def test_files_that_are_gone_when_something_is_first_sent_are_waited_for(tmp_path: Path) -> None:
-    """It counted as the gateway's own failure, of which nobody could say whether the alert had been sent."""
+    """Nothing was sent: the alert waits and is no ambiguous create."""
     ours = trustme.CA()
     ca = vouched(tmp_path, ours)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -1,5 +1,5 @@
 """`trace` and `/-/alerts/X` (issue 6, "At three in the morning"; interface.md, *Command line*): the whole road of every
-alert that any party knew by an id, a key or text, over real stores, real upstreams and a real gateway."""
+alert found by any party's id, a key or text, over real stores, real upstreams and a real gateway."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ because = "nobody reads them"
 
 
 class Night:
-    """A gateway with two upstreams, and whoever was woken."""
+    """A gateway with two upstreams, and the pages that arrived."""
 
     def __init__(self, url: str, admin: str, config: Path) -> None:
         self.url = url
@@ -71,20 +71,20 @@ class Night:
         self.client = httpx.Client(trust_env=False, timeout=20)
 
     def send(self, key: str, summary: str, **more: Any) -> str:
-        """Sends an event; gives the gateway's id of the alert."""
+        """Sends an event; returns the gateway's id of the alert."""
         body = {"apiKey": KEY, **ilert_event(more.pop("event", "ALERT"), key, summary=summary, **more)}
         answer = self.client.post(self.url + "/ilert/api/events", json=body)
         assert answer.status_code == 202, answer.text
         return str(answer.headers["alert-gateway-id"])
 
     def seen(self, name: str) -> list[dict[str, Any]]:
-        """What the operators' address says of a name."""
+        """What `/-/alerts/<name>` answers."""
         answer = self.client.get(f"{self.admin}/-/alerts/{quote(name, safe='')}", headers=BEARER)
         assert answer.status_code == (200 if answer.json()["alerts"] else 404)
         return list(answer.json()["alerts"])
 
     def run(self, *words: str, by_url: bool = False) -> Result:
-        """`trace` as somebody types it."""
+        """Runs `trace` on the command line."""
         place = ["--url", self.admin, "--token", f"file:{self.config}.token"] if by_url else ["--config", self.config]
         return CliRunner(env={"COLUMNS": "60"}).invoke(main, ["trace", *place, *words])
 
@@ -109,7 +109,7 @@ def night(directory: Path, oncall: str, status: str, as_told: Callable[[str], st
 
 
 def there(road: dict[str, Any], upstream: str) -> dict[str, Any]:
-    """Where an alert stands at one upstream."""
+    """An alert's state at one upstream."""
     return next(one for one in road["upstreams"] if one["upstream"] == upstream)
 
 
@@ -153,7 +153,7 @@ def test_every_command_is_there_and_where_the_alert_stands_now(tmp_path: Path) -
 
 
 def test_what_is_held_says_until_when_and_has_no_next_try(tmp_path: Path) -> None:
-    """The whole upstream waits for a key: what was refused and what was never tried alike."""
+    """The whole upstream is held for its key, for deliveries that were refused and those never tried alike."""
     with chaos(say(401, {})) as oncall, night(tmp_path, oncall.url, oncall.url, only("oncall")) as n:
         n.send("a", "first", priority="HIGH")
         soon(lambda: there(n.seen("a")[0], "oncall")["deliveries"][0]["code"] == "key-refused")
@@ -181,12 +181,12 @@ def test_what_waits_for_an_upstream_that_is_left_alone_says_so(tmp_path: Path) -
 
 
 def only(name: str) -> Callable[[str], str]:
-    """The configuration with one upstream for what is loud."""
+    """The configuration with a single upstream for loud alerts."""
     return lambda text: text.replace('to = ["oncall", "status"]', f'to = ["{name}"]')
 
 
 def test_a_request_that_found_no_alert_has_a_road_too(tmp_path: Path) -> None:
-    """Its caller knows nothing but the number in `Alert-Gateway-Id`."""
+    """Its caller knows only the number in `Alert-Gateway-Id`."""
     with chaos(OK) as oncall, night(tmp_path, oncall.url, oncall.url) as n:
         number = n.send("opened-elsewhere", "s", event="RESOLVE")
         [road] = n.seen(number)
@@ -196,7 +196,7 @@ def test_a_request_that_found_no_alert_has_a_road_too(tmp_path: Path) -> None:
 
 
 def test_a_request_that_every_upstream_refused_says_so_by_its_number(tmp_path: Path) -> None:
-    """The alert was taken back; what the caller was told is all that there is."""
+    """The alert was undone; what the caller was answered is all that is left."""
 
     def told(text: str) -> str:
         waits = text.replace("[inbound.ilert]", '[inbound.ilert]\nreply = "delivered"')
@@ -291,7 +291,7 @@ def test_a_road_reads_well_on_a_narrow_terminal(tmp_path: Path) -> None:
 
 
 def road_of(**more: Any) -> Traced:
-    """A road that nothing is special about."""
+    """An ordinary road; `more` overrides its parts."""
     given = {
         "alert": 1,
         "found_by": "id",
@@ -337,12 +337,12 @@ def test_many_attempts_are_told_by_the_first_and_the_last() -> None:
 
 
 def spoken() -> list[Dialect]:
-    """Every dialect there is."""
+    """All dialects."""
     return list(dialects().values())
 
 
 def test_a_search_looks_at_a_slice_at_a_time_and_at_so_many_at_most(tmp_path: Path) -> None:
-    """A million alerts must not make the store stand still: each look is short, and there is an end to it."""
+    """A million alerts must not block the store: each slice is short, and their number is limited."""
 
     def work(tx: Tx) -> None:
         for number in range(1, SEARCHED + SLICE + 1):
@@ -378,7 +378,7 @@ def test_at_most_twenty_are_found_and_those_by_id_are_among_them(tmp_path: Path,
 
 @pytest.mark.parametrize("driver", sorted(DRIVERS))
 def test_a_road_out_of_any_store(tmp_path: Path, driver: str) -> None:
-    """A fallback that stands by, a command that was taken back, fields that were not held, and more than is shown."""
+    """A standby fallback, an undone command, fields that were not held, and more than is shown."""
 
     def work(tx: Tx) -> None:
         tx.insert_alert(alert(1, key="k", body=Alert(summary="s", severity=2)))

@@ -1,4 +1,4 @@
-"""What the HTTP client says of an upstream that cannot be reached: whether it may have taken the request."""
+"""What the HTTP client reports of an upstream that cannot be reached: whether it may have received the request."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ async def _refusal(url: str) -> Unreachable:
 
 
 def test_a_refused_connection_took_nothing() -> None:
-    """Only what may have been sent is looked for before it is sent again."""
+    """Only a request that may have been sent is looked for before it is sent again."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -45,11 +45,11 @@ def test_a_name_that_does_not_exist_took_nothing() -> None:
 
 
 def test_a_connection_that_is_never_accepted_took_nothing() -> None:
-    """A black hole: nothing was sent, so nothing can have been made there."""
+    """A black hole: nothing was sent, so nothing can have been created there."""
     with socket.socket() as listener, contextlib.ExitStack() as others:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
-        for _ in range(4):  # what does not fit the queue is passed over in silence
+        for _ in range(4):  # connections beyond the queue are dropped silently
             other = others.enter_context(socket.socket())
             other.setblocking(False)
             other.connect_ex(listener.getsockname())
@@ -71,7 +71,7 @@ def test_what_was_cut_off_may_have_been_taken(end: Behaviour) -> None:
 
 
 def test_a_name_service_that_hangs_keeps_nobody_else_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """guarantees.md 8: one upstream's lookups are not in another's way, however many of them hang."""
+    """guarantees.md 8: lookups for one upstream never delay another's, however many of them hang."""
     real, over = socket.getaddrinfo, threading.Event()
 
     def slow(host: Any, *more: Any, **named: Any) -> Any:
@@ -103,7 +103,8 @@ def test_a_name_service_that_hangs_keeps_nobody_else_waiting(monkeypatch: pytest
 
 
 def test_of_several_addresses_another_one_is_tried_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who takes a connection and says nothing is no reason to turn to the next one, and was asked for a day."""
+    """An address that accepts connections and never answers causes no fallback to the next one, so each lookup starts
+    with another."""
     real = socket.getaddrinfo
 
     def several(host: Any, *more: Any, **named: Any) -> Any:
@@ -155,7 +156,7 @@ def test_requests_are_as_they_were_asked_for_and_nothing_goes_from_one_to_the_ne
 
 
 def test_who_fails_is_not_asked_for_ever() -> None:
-    """Of several behind one address, or one name, a connection that is kept always leads to the same one."""
+    """Of several servers behind one address or name, a kept connection would lead to the same failing one for ever."""
     connections: list[asyncio.StreamWriter] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -181,7 +182,7 @@ def test_who_fails_is_not_asked_for_ever() -> None:
 
 
 def test_first_requests_go_in_the_order_in_which_they_were_sent() -> None:
-    """Also where the client has to be imported for them, which others do not wait for."""
+    """Also where the HTTP client is still being imported, which deliveries under way do not wait for."""
 
     async def main(url: str) -> None:
         transport = Transport(url, timeout=5, concurrency=1)

@@ -1,5 +1,5 @@
-"""What is left of a command that every upstream refused, or that could not be kept: nothing. interface.md, *Reply*: no
-alert, name or key remains, an update leaves the record as it was."""
+"""A command that every upstream refused, or that could not be stored, leaves nothing: interface.md, *Reply*: no alert,
+name or key remains, an update leaves the record as it was."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ DELIVERED = 'reply = "delivered"'
 
 
 def test_a_refused_rename_whose_old_name_is_another_s_by_now(tmp_path: Path) -> None:
-    """canonical.md, *Scope*: IBM names are unique per scope, whatever is taken back; the caller hears why."""
+    """canonical.md, *Scope*: IBM names are unique per scope, also after an undo; the caller is told why."""
     gate = threading.Event()
 
     def answer(got: Got) -> Behaviour:
@@ -63,7 +63,7 @@ def test_a_refused_rename_whose_old_name_is_another_s_by_now(tmp_path: Path) -> 
 
 
 def test_an_upstream_that_only_a_refused_update_chose_is_no_target_afterwards(tmp_path: Path) -> None:
-    """interface.md, *Reply*: an update that was refused leaves the record as it was, where it is sent included."""
+    """interface.md, *Reply*: a refused update leaves the record as it was, its targets included."""
     routes = """
     [[routes]]
     when = ["summary =~ 'big.*'"]
@@ -91,7 +91,8 @@ def test_an_upstream_that_only_a_refused_update_chose_is_no_target_afterwards(tm
 def test_two_updates_at_once_that_are_both_refused_leave_the_record_as_it_was(
     tmp_path: Path, first_goes_first: bool
 ) -> None:
-    """The second began with the words of the first, which came back with it; and so did a time until when it holds."""
+    """The second update was based on the first: undone in either order, no value of either comes back, nor an
+    `ends_at`."""
     ends = [from_millis(at) for at in (10_000, 20_000, 30_000)]
     bodies = [
         Alert(kind="occurrence", status="firing", updated_at=from_millis(5), summary=said, severity=rank, ends_at=end)
@@ -116,7 +117,8 @@ def test_two_updates_at_once_that_are_both_refused_leave_the_record_as_it_was(
 
 
 def test_what_may_be_there_although_it_was_refused_can_be_ended(tmp_path: Path) -> None:
-    """The answer to the first attempt was lost, the second was refused: the page may be open there for all that."""
+    """The first attempt's answer was lost and the second was refused: the page may be open there, so a resolve is
+    sent."""
 
     def answer(got: Got) -> Behaviour:
         first = sum(one.body["eventType"] == "ALERT" for one in upstream.got) == 1
@@ -131,7 +133,7 @@ def test_what_may_be_there_although_it_was_refused_can_be_ended(tmp_path: Path) 
 
 
 def test_what_was_looked_for_and_refused_leaves_no_name(tmp_path: Path) -> None:
-    """Where alerts have ids, the lost one was looked for and is not there: its name is free."""
+    """At a vendor with ids the lost create was looked for and is not there: its name is free again."""
     there = Uptinio()
 
     def answer(got: Got) -> Behaviour:
@@ -147,7 +149,7 @@ def test_what_was_looked_for_and_refused_leaves_no_name(tmp_path: Path) -> None:
 
 
 def test_what_was_refused_is_purged_wholly(tmp_path: Path) -> None:
-    """interface.md, *Configuration*: `retention`; after it neither commands nor attempts remain of a refusal."""
+    """interface.md, *Configuration*: after `retention` neither commands nor attempts of a refusal remain."""
     with chaos(NO) as upstream:
         text = table("there", upstream.url, "uptinio")
         with before(tmp_path, text) as h:
@@ -161,7 +163,7 @@ def test_what_was_refused_is_purged_wholly(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["no room", "at the commit itself"])
 def test_a_commit_that_fails_leaves_nobody_waiting(tmp_path: Path, how: str) -> None:
-    """guarantees.md 3: a full disk is a 503 in the caller's words; whoever heard it waits for nothing any more."""
+    """guarantees.md 3: a full disk is a 503 in the caller's words; no waiter for a verdict is left behind."""
     made = say(201, {"data": {"id": "alt_1"}})
     with chaos(made) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
         waiters, store = h.gateway.waiters, h.gateway.store

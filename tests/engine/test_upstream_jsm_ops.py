@@ -1,5 +1,5 @@
-"""Jira Service Management's Ops API as an upstream, where it differs from Opsgenie: ids that have to be known, alerts
-that can be addressed when they are closed, and a token that may not delete.
+"""Jira Service Management's Ops API as an upstream, where it differs from Opsgenie: ids have to be looked up, closed
+alerts can be addressed, and a token may not delete.
 https://developer.atlassian.com/cloud/jira/service-desk-ops/rest/v2/api-group-alerts/"""
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def test_an_email_and_a_token_go_out_as_the_basic_scheme_has_them() -> None:
 
 @pytest.mark.parametrize("lost", [RESET_AFTER, say(504)], ids=lambda one: one.name)
 def test_a_create_whose_answer_was_lost_is_looked_for_by_its_alias(tmp_path: Path, lost: Behaviour) -> None:
-    """It is there: nothing is sent again, and what follows goes to the id that was found."""
+    """The alert is there: nothing is sent again, and later requests use the id that was found."""
     there, answers = JsmOps(), [lost]
 
     def act(got: Got) -> Behaviour:
@@ -75,7 +75,7 @@ def test_a_create_that_is_not_there_is_sent_again_under_the_same_alias(tmp_path:
 
 
 def test_what_is_not_open_there_is_told_nothing(tmp_path: Path) -> None:
-    """Opened before the gateway stood here, and closed since: the alias finds a closed one alone."""
+    """The alert is older than the gateway and closed since: its alias finds only a closed one."""
     there = JsmOps()
     there.held = {"id": ID, "alias": "disk", "status": "closed"}
     with chaos(there) as upstream, _house(tmp_path, upstream) as h:
@@ -86,7 +86,7 @@ def test_what_is_not_open_there_is_told_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("alias", ['quote " and \\ backslash', "disk"])
 def test_an_alias_is_quoted_and_compared_whole(tmp_path: Path, alias: str) -> None:
-    """The list may find more than was asked for: only the very alias is the alert that is meant."""
+    """The list may return more than was asked for; only an alert with exactly this alias counts."""
     there = JsmOps()
     there.held = {"id": ID, "alias": alias, "status": "open"}
     with chaos(there) as upstream, _house(tmp_path, upstream) as h:
@@ -97,7 +97,7 @@ def test_an_alias_is_quoted_and_compared_whole(tmp_path: Path, alias: str) -> No
 
 
 def test_a_list_that_is_none_is_asked_for_again(tmp_path: Path) -> None:
-    """A page of something else is no proof that an alert is not there."""
+    """An answer that is not a list does not prove that the alert is missing."""
     there, answers = JsmOps(), [say(200, {"message": "hello"})]
     there.held = {"id": ID, "alias": "disk", "status": "open"}
 
@@ -114,7 +114,7 @@ def test_a_list_that_is_none_is_asked_for_again(tmp_path: Path) -> None:
 
 
 def test_an_update_of_what_people_closed_there_pages_again(tmp_path: Path) -> None:
-    """A closed alert can still be changed, and nobody would hear of it."""
+    """Closed alerts can still be changed there, but nobody would be paged."""
     there = JsmOps()
     with chaos(there) as upstream, _house(tmp_path, upstream) as h:
         page(h)
@@ -142,7 +142,7 @@ def test_a_close_that_fails_is_delivered_if_it_is_closed(tmp_path: Path, status:
 
 
 def test_a_read_shows_what_people_did_there(tmp_path: Path) -> None:
-    """The primary speaks the caller's dialect: it is asked first, single and in lists."""
+    """The primary speaks the caller's dialect: it is read first, for one alert and for lists."""
     there = JsmOps()
     with chaos(there) as upstream, _house(tmp_path, upstream) as h:
         sent = h.call("POST", COLLECTIONS["jsm_ops"], jsm_alert("CPU high", alias="cpu"))
@@ -173,7 +173,7 @@ def test_a_delete_becomes_a_close(tmp_path: Path) -> None:
 
 
 def test_a_tag_that_is_taken_away_stays_and_that_is_said(tmp_path: Path) -> None:
-    """Nothing is sent for it, above all no repeat of the create; a tag beside it is added."""
+    """Nothing is sent for the removed tag, least of all the create again; a tag added with it is sent."""
     there = JsmOps()
     with chaos(there) as upstream, _house(tmp_path, upstream) as h:
         h.call("POST", COLLECTIONS["opsgenie"], opsgenie_alert("Disk full", alias="disk", tags=["db", "night"]))
@@ -228,7 +228,7 @@ def test_a_refused_token_holds_the_upstream(tmp_path: Path) -> None:
 
 
 def test_a_credential_that_is_thrown_back_is_told_to_nobody(tmp_path: Path) -> None:
-    """Neither as it is configured, nor as it went out."""
+    """It appears nowhere, neither as configured nor as encoded for the request."""
 
     def echo(got: Got) -> Behaviour:
         return say(400, {"message": f"what is {got.headers['authorization']}, or upstream-key?"})
@@ -263,7 +263,7 @@ def test_what_only_this_vendor_knows_goes_out_as_it_came(tmp_path: Path) -> None
 
 
 def test_what_would_be_sent_is_shown_without_anybody_being_asked() -> None:
-    """`translate` knows no ids: it shows where one belongs."""
+    """`translate` knows no ids and shows a placeholder instead."""
     text = '[upstreams.there]\ndialect = "jsm_ops"\nurl = "http://127.0.0.1:9"\nkey = "jane@example.com:token"\n'
     upstream = parse(f'[inbound.opsgenie]\nkeys = {{ ci = "{KEY}" }}\n{text}').upstreams["there"]
     asked = Command(operation=Operation.ACKNOWLEDGE, ref=Ref(key="disk"))

@@ -1,5 +1,5 @@
-"""Very many of one thing: what one request costs does not grow with the history of a key, of an alert or of an outbox.
-Nothing is timed: what is counted are rows, parts, and what a statement's plan goes through."""
+"""Large numbers of one thing: the cost of a request does not grow with the history of a key, of an alert or of the
+outbox. Nothing is timed: rows, parts and the steps of query plans are counted."""
 
 from __future__ import annotations
 
@@ -41,14 +41,15 @@ def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Harness:
 
 
 def _not_over(tx: Tx) -> int:
-    """Through how many rows whoever asks for the holders of the lane goes."""
+    """The number of rows that a query for the holders of the lane visits."""
     assert isinstance(tx, SqlTx)
     of_lane = "SELECT count(*) FROM targets WHERE upstream = ? AND lane = ? AND is_over = 0"
     return int(tx._one(of_lane, ("u", "l"))[0])
 
 
 def test_who_holds_a_lane_is_found_without_all_who_ever_did(harness: Harness) -> None:
-    """A key that flapped a hundred thousand times cost each of its alerts a quarter of a second, in the loop."""
+    """A key that had flapped a hundred thousand times cost each of its alerts a quarter of a second in the event
+    loop."""
 
     def work(tx: Tx) -> None:
         for number in range(1, 101):
@@ -78,7 +79,7 @@ def test_whether_others_of_a_group_are_open_at_an_upstream(harness: Harness) -> 
             if number < 4:
                 tx.add_id("s", "group g", "u", number)
         assert tx.has_open_kin("s", "group g", "u", 1)
-        assert tx.has_open_kin("s", "group g", "u", 4)  # nobody noted which group it is of
+        assert tx.has_open_kin("s", "group g", "u", 4)  # its group is not recorded
         two = tx.alert(2)
         assert two is not None
         two.is_open, two.status = False, "resolved"
@@ -99,14 +100,14 @@ def test_others_of_a_group_are_found_by_its_id(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("by", ["caller", "dialect", "operation"])
 def test_the_ledger_is_counted_without_what_was_said(tmp_path: Path, by: Any) -> None:
-    """For two million deliveries it took half a minute, most of it for pages of commands that nobody asked for."""
+    """For two million deliveries it took half a minute, mostly to read command bodies that the ledger does not need."""
     steps = _plans(tmp_path, lambda tx: (tx.ledger(1, by), tx.arrivals(1)))
     of_commands = [step for step in steps if "commands" in step]
     assert len(of_commands) == 3 and all("COVERING INDEX commands_counted" in step for step in of_commands), steps
 
 
 def _plans(path: Path, work: Any) -> list[str]:
-    """What SQLite goes through for each statement of a reading transaction."""
+    """SQLite's query plan for each statement of a reading transaction."""
     steps: list[str] = []
 
     class Explained(SqliteTx):
@@ -129,7 +130,7 @@ def test_the_index_of_what_is_not_over_is_used(tmp_path: Path) -> None:
 
 
 def test_the_worst_that_wait_are_taken_without_putting_all_in_order(tmp_path: Path) -> None:
-    """Where a rate binds, a hundred thousand wait, and each turn went through all of them."""
+    """Behind a rate limit a hundred thousand may wait, and sorting them cost each turn a scan of all."""
     steps = _plans(tmp_path, lambda tx: tx.claim("u", 1, 8, ranked=True))
     assert any("deliveries_ranked" in step for step in steps), steps
     assert not any("TEMP B-TREE" in step for step in steps), steps
@@ -149,7 +150,7 @@ def test_a_page_of_a_list_is_in_order(harness: Harness) -> None:
 
 
 def test_what_a_list_puts_in_order_are_numbers(tmp_path: Path) -> None:
-    """Whole alerts were put in order: the last page of a hundred thousand took more than six seconds."""
+    """Sorting whole alerts, the last page of a hundred thousand took more than six seconds."""
     steps = _plans(tmp_path, lambda tx: tx.alerts("s", AlertFilter(limit=2, offset=2)))
     numbers = steps.index(next(step for step in steps if "LIST SUBQUERY" in step))
     assert any("alerts USING INTEGER PRIMARY KEY" in step for step in steps[:numbers]), steps
@@ -157,7 +158,7 @@ def test_what_a_list_puts_in_order_are_numbers(tmp_path: Path) -> None:
 
 
 def test_the_last_of_what_was_said_is_found_without_all_before(tmp_path: Path) -> None:
-    """An alert with ten thousand comments is not read from its beginning to see what was said last."""
+    """Only the last of an alert's ten thousand comments are read."""
     read: list[int] = []
 
     def work(tx: Tx) -> None:
@@ -182,7 +183,7 @@ def test_the_last_of_what_was_said_is_found_without_all_before(tmp_path: Path) -
 def test_what_an_alert_came_through_is_read_beside_the_requests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An alert with ten thousand notes kept everybody waiting for half a second, whenever its notes were asked for."""
+    """An alert's history is read in a store thread: with ten thousand notes it held everybody up for half a second."""
     threads: list[str] = []
 
     def watched(tx: Tx, alert: int) -> Any:
@@ -207,7 +208,7 @@ def _many_routes() -> str:
 
 
 def test_check_does_not_try_each_caller_on_each_route(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With five thousand callers and a thousand routes it went on for many minutes."""
+    """With five thousand callers and a thousand routes it took many minutes."""
     tried: list[str] = []
     is_from, names = Route.is_from, Keyring.names
 
@@ -233,7 +234,7 @@ def test_check_does_not_try_each_caller_on_each_route(monkeypatch: pytest.Monkey
 def test_an_upstream_with_a_rate_and_nothing_to_do_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three hundred of them wrote to the disk a hundred and fifty times a second."""
+    """Three hundred such upstreams wrote to the disk a hundred and fifty times a second."""
     turns: list[float] = []
     turn = Lanes._turn
 
@@ -250,8 +251,8 @@ def test_an_upstream_with_a_rate_and_nothing_to_do_writes_nothing(
 
 
 def test_what_a_list_brought_in_is_found_without_all_that_have_its_id(harness: Harness) -> None:
-    """An alert that flaps has the same id each time at an Alertmanager: each of ten thousand was read, in the loop,
-    whenever one of them was told."""
+    """A flapping alert has the same id each time at an Alertmanager: all ten thousand were read, in the event loop,
+    whenever one of them was sent."""
 
     def work(tx: Tx) -> None:
         tx.insert_alert(alert(1))
@@ -298,8 +299,8 @@ def test_what_a_list_brought_in_is_found_without_all_that_have_its_id(harness: H
 def test_a_list_holds_a_part_of_what_is_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dialect: str, path: str, listed: int
 ) -> None:
-    """All that was open was decoded for a page of twenty: 459 MB for a hundred thousand, which ended a sidecar of 64
-    with a sixth of them."""
+    """Lists are decoded in parts: a page of twenty decoded all open alerts, 459 MB for a hundred thousand, and a sixth
+    of that number killed a sidecar of 64 MB."""
     alive: list[weakref.ref[AlertRow]] = []
     most = [0]
     decode = tables.ALERTS.decode
@@ -312,7 +313,7 @@ def test_a_list_holds_a_part_of_what_is_open(
         return row
 
     class Weak(AlertRow, weakref=True):
-        """One of which it can be seen whether it is held."""
+        """A row whose lifetime can be observed."""
 
     def fill(tx: Tx) -> None:
         for number in range(1, 1201):
@@ -343,8 +344,8 @@ def test_a_list_holds_a_part_of_what_is_open(
 
 
 def test_of_all_that_are_known_by_an_id_the_newest_is_looked_at(harness: Harness) -> None:
-    """An Alertmanager's fingerprint, or a caller's key, that a hundred thousand alerts have: each of them was put in
-    order for every look, which took more than a second in the loop."""
+    """An Alertmanager's fingerprint, or a caller's key, may be shared by a hundred thousand alerts: sorting them took
+    each look-up more than a second in the event loop."""
     asked: list[str] = []
 
     def known(tx: Tx, name: str) -> int | None:
@@ -375,7 +376,7 @@ def test_of_all_that_are_known_by_an_id_the_newest_is_looked_at(harness: Harness
         tx.put_target(target(21, upstream="u", position=0, state="present"))
         tx.put_target(target(21, upstream="v", position=1, state="present"))
         tx.add_id("s", "mark", "v", 21)
-        assert known(tx, "mark") == 20  # the newest is another account's, which is not the primary
+        assert known(tx, "mark") == 20  # the newest came from an account that is not the primary
         gone = tx.alert(20)
         assert gone is not None
         gone.is_deleted = True
@@ -390,7 +391,8 @@ def test_of_all_that_are_known_by_an_id_the_newest_is_looked_at(harness: Harness
 
 
 def test_what_waits_of_an_alert_is_found_without_all_that_was_said_of_it(tmp_path: Path) -> None:
-    """An alert of ten thousand deliveries took 13 ms of the loop for each look. The index also sums up what waits."""
+    """An alert with ten thousand deliveries cost 13 ms of the event loop per look-up. The index also covers the sums of
+    what waits."""
     assert "deliveries_waiting (upstream=? AND alert=?)" in _plans(tmp_path, lambda tx: tx.is_waiting(1, "u"))[0]
     [step] = _plans(tmp_path, lambda tx: tx.waiting())
     assert "COVERING INDEX deliveries_waiting" in step

@@ -1,4 +1,4 @@
-"""Callers who wait: counted right, also where a store runs the transaction that they wait for more than once."""
+"""Waiting callers are counted correctly, also where a store runs the transaction they wait for more than once."""
 
 from __future__ import annotations
 

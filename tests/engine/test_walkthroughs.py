@@ -1,7 +1,7 @@
 """The README's walkthroughs (issue 6.10), run as a new user would: the very commands of its shell blocks, in bash, with
-gateways in processes of their own, and what comes out of each block.
+gateways in processes of their own, and the output of each block.
 
-Three things are changed in them and in `deploy/walkthroughs/`: ports, the directory below `/tmp`, and nothing else.
+Only ports and the directory below `/tmp` are changed in them and in `deploy/walkthroughs/`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ pytestmark = pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl
 
 
 def blocks(title: str = "") -> list[str]:
-    """The shell blocks below a heading of the chapter; without one, those that come first, for all."""
+    """The shell blocks below a heading of the chapter; without one, those at its beginning, which all walkthroughs
+    share."""
     text = CHAPTER.partition(f"\n### {title}\n")[2] if title else CHAPTER
     return re.findall(r"^```sh\n(.*?)^```$", text.partition("\n### ")[0], re.DOTALL | re.MULTILINE)
 
@@ -59,20 +60,21 @@ def _free_ports(count: int) -> list[str]:
 
 @dataclass
 class Checkout:
-    """A directory with what the commands need of a checkout, and the ports and paths that they get to see."""
+    """A directory with what the commands need of a checkout, and the ports and paths in use there."""
 
     path: Path
     ports: Mapping[str, str]
 
     def changed(self, text: str) -> str:
-        """A text of the README or of a configuration, with this checkout's ports and directory."""
+        """A text of the README or a configuration with this checkout's ports and directory."""
         for port, other in self.ports.items():
             text = text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{other}")
         return text.replace(DIRECTORY, str(self.path / "run"))
 
     @contextlib.contextmanager
     def walked(self, steps: list[str]) -> Iterator[list[str]]:
-        """Runs blocks one after the other in one shell; gives what each printed, while what they started still runs."""
+        """Runs blocks one after the other in one shell; yields what each printed, while the processes they started
+        still run."""
         script = self.changed(f"printf '{SEPARATOR}'\n".join(steps))
         log = self.path / "stderr.log"
         with (
@@ -98,12 +100,12 @@ class Checkout:
         return "\n".join(path.read_text() for path in (self.path / "run").glob("*.log"))
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """One more command, beside those of the README."""
+        """Runs a further command that is not in the README."""
         command = [".venv/bin/alert-gateway", *words]
         return subprocess.run(command, cwd=self.path, capture_output=True, text=True, timeout=LONGEST, check=False)
 
     def at_the_vendor(self, path: str) -> httpx.Response:
-        """What the stand-in for Opsgenie shows."""
+        """What the stand-in for Opsgenie answers."""
         return httpx.get(f"http://127.0.0.1:{self.ports['8090']}{path}", headers=VENDORS_KEY, trust_env=False)
 
 
@@ -129,12 +131,12 @@ def _checkout(path: Path, ports: Mapping[str, str]) -> Checkout:
 
 @pytest.fixture
 def checkout(tmp_path: Path, vendors: str) -> Checkout:
-    """Where a walkthrough begins: the vendors are there."""
+    """A checkout beside the running vendors, as a walkthrough assumes."""
     return _checkout(tmp_path, {"8090": vendors})
 
 
 def test_every_walkthrough_is_walked() -> None:
-    """A heading without a test of its own here, or a configuration that nobody uses, is one too many."""
+    """Every heading has a test here, and every configuration in the directory is used."""
     assert re.findall(r"^### (.+)$", CHAPTER, re.MULTILINE) == [NIGHT, PROOF, LEAVE, SEVERAL, SIDECAR]
     assert {file.name for file in FILES.iterdir()} == set(re.findall(r"deploy/walkthroughs/(\S+\.toml)", CHAPTER))
 
@@ -225,7 +227,7 @@ def test_run_a_sidecar(checkout: Checkout) -> None:
 
 
 def test_the_sidecar_is_the_one_of_the_manifest() -> None:
-    """But for addresses, secrets and names on this machine, they say the same."""
+    """They differ only in addresses, secrets and names of this machine."""
     [said, *_] = yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "sidecar.yaml").read_text("utf8"))
     there = tomllib.loads(said["data"]["gateway.toml"])
     here = tomllib.loads((FILES / "sidecar.toml").read_text("utf8"))

@@ -1,5 +1,5 @@
 """Somebody else notices when the gateway is in trouble: a heartbeat that is withheld, and alarms through an upstream
-that works. guarantees.md 29. What is watched runs in earnest; only the intervals are short."""
+that works. guarantees.md 29. The watch is real; only its intervals are short."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ INBOUND = f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n'
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks twenty times a second, and calls it over after three good looks."""
+    """Looks twenty times a second, and clears an alarm after three good looks."""
     monkeypatch.setattr(breaker, "HELD_PAUSE", 0.5)
     init = watch.Watch.__init__
 
@@ -60,14 +60,14 @@ def heartbeat(url: str, stall: str = "1s") -> str:
 
 
 def beats(h: House, pings: Chaos, more: int = 3) -> None:
-    """Waits until it is pinged so many times more."""
+    """Waits for `more` further pings."""
     before = len(pings.got)
     h.wait_for(lambda: len(pings.got) >= before + more)
 
 
 @contextlib.contextmanager
 def beating(directory: Path, answer: Any, pong: Any) -> Iterator[tuple[House, Chaos, Chaos]]:
-    """A gateway with an upstream that answers so, and a heartbeat to one that answers so."""
+    """A gateway whose upstream gives this answer, with a heartbeat to a server that gives that one."""
     with (
         chaos(answer) as upstream,
         chaos(pong) as pings,
@@ -77,7 +77,7 @@ def beating(directory: Path, answer: Any, pong: Any) -> Iterator[tuple[House, Ch
 
 
 def is_withheld(h: House, pings: Chaos) -> None:
-    """Waits until no ping has come for a time in which there were a dozen."""
+    """Waits until no ping has come for as long as a dozen would take."""
 
     def is_quiet() -> bool:
         before = len(pings.got)
@@ -111,7 +111,7 @@ def test_the_heartbeat_stops_while_the_store_takes_no_commits(tmp_path: Path) ->
     with beating(tmp_path, OK, OK) as (h, _upstream, pings):
         beats(h, pings)
         store: Any = h.gateway.store
-        store._writer.pragma("query_only", 1)  # as a file system is that was remounted
+        store._writer.pragma("query_only", 1)  # like a file system remounted read-only
         page(h)
         is_withheld(h, pings)
         text = h.client.get(h.url + "/metrics").text
@@ -158,7 +158,7 @@ def test_the_address_of_the_heartbeat_is_a_secret(is_there: bool, tmp_path: Path
 
 
 def test_another_interval_counts_from_the_reload_on(tmp_path: Path) -> None:
-    """And not once the one before is over, which may be a day."""
+    """And not only after the previous interval, which may be a day."""
     with chaos(OK) as pings:
         often = "\n".join([INBOUND, table("oncall", pings.url, "ilert"), heartbeat(pings.url)])
         with house(tmp_path, config=lambda _: often.replace('"50ms"', '"1d"')) as h:
@@ -188,7 +188,7 @@ ALARMS = '[alarms]\nto = ["oncall", "other"]\n'
 
 
 class Heard:
-    """An upstream that works, and the alarms that it heard: by their keys, in the order they came."""
+    """An upstream that works, and the alarms it received: key and event, in order."""
 
     def __init__(self) -> None:
         self.said: list[tuple[str, str]] = []
@@ -204,7 +204,7 @@ class Heard:
 def two(
     directory: Path, answer: Any, *, stall: str = "30s", top: str = "", alarms: str = ALARMS
 ) -> Iterator[tuple[House, Chaos, Heard]]:
-    """A gateway with an upstream that is in trouble, to which everything goes, and one that works."""
+    """A gateway with a failing upstream, to which all alerts go, and one that works."""
     heard = Heard()
     with chaos(answer) as bad, chaos(heard) as good, chaos(OK) as pings:
         tables = [table("oncall", bad.url, "ilert"), table("other", good.url, "ilert")]
@@ -213,7 +213,7 @@ def two(
 
 
 def is_told(h: House, heard: Heard, code: str, *words: str) -> None:
-    """Waits until an alarm was told in these words, and sees after three more looks that there were no others."""
+    """Waits until the alarm was sent with exactly these events, and after further looks there are no others."""
     key = f"alert-gateway/{code}"
     h.wait_for(lambda: [word for one, word in heard.said if one == key] == list(words), 10)
     _looks(h, 4)
@@ -221,7 +221,7 @@ def is_told(h: House, heard: Heard, code: str, *words: str) -> None:
 
 
 def _looks(h: House, times: int) -> None:
-    """Waits until the watch has looked so many times more."""
+    """Waits until the watch has looked `times` more times."""
     watching = h.gateway.watch
     assert watching is not None
     seen: list[int] = []
@@ -247,8 +247,8 @@ def test_an_upstream_that_refuses_our_key(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", ["upstream-held", "store-unavailable"])
 def test_a_key_that_is_refused_for_a_moment_is_no_alarm(code: str, tmp_path: Path) -> None:
-    """Where it is replaced here a moment later than there, what waited goes out: nobody is to be woken for that. It was
-    one page for most rotations. So where it is a database's password."""
+    """During a rotation the new key often arrives here a moment later than at the vendor: what waited then goes out,
+    and nobody is paged. The same holds for a database's password."""
     with two(tmp_path, OK) as (h, _, heard):
         watching = h.gateway.watch
         assert watching is not None
@@ -269,7 +269,7 @@ def test_a_key_that_is_refused_for_a_moment_is_no_alarm(code: str, tmp_path: Pat
 
 
 def test_one_of_several_keys_that_an_upstream_refuses(tmp_path: Path) -> None:
-    """There is no trouble with the upstream as such, and yet what would go out with that key waits."""
+    """The upstream as such is fine, but deliveries that use that key wait."""
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys" / "ci").write_text("mistyped")
     heard = Heard()
@@ -295,7 +295,7 @@ def test_something_that_waits_too_long(tmp_path: Path) -> None:
 
 
 def test_dead_letters(tmp_path: Path) -> None:
-    """Raised when one is there, cleared when the last one was seen to."""
+    """Raised when there is a dead letter, cleared when the last one has been dealt with."""
     with two(tmp_path, NO) as (h, bad, heard):
         page(h)
         is_told(h, heard, "dead-letters/oncall", "ALERT")
@@ -327,7 +327,8 @@ def test_an_alarm_is_not_raised_again_after_a_restart(tmp_path: Path) -> None:
 
 
 def test_an_alarm_that_could_not_be_kept_is_ended_after_a_restart(tmp_path: Path) -> None:
-    """It told of the store itself: it stayed open for good, and the next one would have woken nobody."""
+    """An alarm about the store itself cannot be recorded: without this it would stay open, and the next one page
+    nobody."""
     there = '[alarms]\nto = ["other"]\n'
     with two(tmp_path, OK, alarms=there) as (h, _, heard):
         _looks(h, 3)
@@ -356,7 +357,7 @@ def test_an_alarm_that_could_not_be_kept_is_found_where_alerts_have_ids(tmp_path
 
 
 def test_an_alarm_that_nobody_takes_is_told_as_soon_as_somebody_does(tmp_path: Path) -> None:
-    """The only other upstream fails too: nothing is lost but time."""
+    """The only other upstream fails too: the alarm is late, not lost."""
     with chaos(NO) as bad, chaos(say(503)) as other:
         tables = [table("oncall", bad.url, "ilert"), table("other", other.url, "ilert")]
         with watched(tmp_path, *tables, ALARMS) as h:
@@ -369,7 +370,8 @@ def test_an_alarm_that_nobody_takes_is_told_as_soon_as_somebody_does(tmp_path: P
 
 @pytest.mark.parametrize("may_read", [True, False])
 def test_an_alarm_whose_answer_is_lost_is_not_told_again_and_again(may_read: bool, tmp_path: Path) -> None:
-    """Each would be another page, at a vendor that knows nothing by our key, and all but the last would stay open."""
+    """At a vendor that does not deduplicate by our key each repeat would be another page, and all but the last stay
+    open."""
     vendor = Uptinio()
 
     def answer(got: Got) -> Any:
@@ -382,7 +384,7 @@ def test_an_alarm_whose_answer_is_lost_is_not_told_again_and_again(may_read: boo
         with watched(tmp_path, table("oncall", bad.url, "ilert"), there, '[alarms]\nto = ["there"]\n') as h:
             page(h)
             h.wait_for(lambda: vendor.held)
-            if not may_read:  # nobody can say whether it is there: told again, ever more seldom
+            if not may_read:  # nobody can tell whether it is there: repeated, ever more rarely
                 time.sleep(3)
                 assert 1 < len(vendor.held) <= 5
                 return
@@ -412,7 +414,7 @@ def replicas(directory: Path, *tables: str) -> Iterator[tuple[House, House]]:
 
 @pytest.mark.parametrize("is_shared", [False, True])
 def test_an_alarm_at_an_upstream_that_was_taken_out_is_told_to_another(is_shared: bool, tmp_path: Path) -> None:
-    """What went on was told to nobody who was in the file by then."""
+    """A trouble that goes on is sent to an upstream of the new configuration."""
     first, then = Heard(), Heard()
     store = shared().database() if is_shared else f"sqlite://{tmp_path}/gateway.db"
     with chaos(NO) as bad, chaos(first) as old, chaos(then) as new:
@@ -432,7 +434,7 @@ def test_an_alarm_at_an_upstream_that_was_taken_out_is_told_to_another(is_shared
 
 
 def test_so_it_is_where_all_replicas_were_started_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """None of those that serve ever had that upstream."""
+    """No running replica ever had that upstream in its configuration."""
     monkeypatch.setattr(watch, "NEWER", 0.1)
     first, then, store = Heard(), Heard(), shared().database()
     with chaos(NO) as bad, chaos(first) as old, chaos(then) as new:
@@ -485,7 +487,7 @@ def test_an_alarm_of_a_replica_that_is_gone_is_cleared_by_another(tmp_path: Path
 def test_what_a_gateway_that_is_gone_could_not_keep_is_ended_by_one_that_came_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And not what one told of that was there before: it may be cut off from the store, and right."""
+    """Alarms of a replica older than the one that looks stay: it may be cut off from the store and still there."""
     monkeypatch.setattr(watch, "SAID_EVERY", 0.1)
     monkeypatch.setattr(watch, "GONE", 1000)
     heard, alarm = Heard(), ("alert-gateway/store-unavailable", "RESOLVE")
@@ -502,7 +504,7 @@ def test_what_a_gateway_that_is_gone_could_not_keep_is_ended_by_one_that_came_la
 
 
 def test_what_two_replicas_tell_at_once_is_one_alert(tmp_path: Path) -> None:
-    """Where a vendor gives ids, both make one: the one that came second is ended."""
+    """Where the vendor assigns ids both create one: the later one is resolved."""
     vendor = Uptinio()
     with chaos(NO) as bad, chaos(lambda got: slow(0.3, vendor(got))) as good:
         tables = [table("oncall", bad.url, "ilert"), table("there", good.url, "uptinio")]
@@ -518,7 +520,7 @@ def test_what_two_replicas_tell_at_once_is_one_alert(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dialect", NAMES)
 def test_every_dialect_can_take_an_alarm(dialect: str, tmp_path: Path) -> None:
-    """Raised and cleared at a stand-in for the vendor, which takes nothing that the vendor would not."""
+    """Raised and cleared at a stand-in for the vendor, as strict as the vendor."""
     with chaos(NO) as bad:
 
         def config(sandbox: str) -> str:
@@ -530,14 +532,14 @@ def test_every_dialect_can_take_an_alarm(dialect: str, tmp_path: Path) -> None:
             page(h)
             [raised] = h.arrives(dialect, 1)
             assert "dead letters for oncall" in str(raised.body)
-            h.wait_for(lambda: raised_alarms(h))  # some vendors take their time to confirm
+            h.wait_for(lambda: raised_alarms(h))  # some vendors take a while to confirm
             drop(h)
             h.wait_for(lambda: not raised_alarms(h), 10)
             assert len(h.arrived(dialect)) == 2, [one.body for one in h.arrived(dialect)]
 
 
 def test_an_upstream_that_forgets_is_told_again_while_it_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Alertmanager takes an alarm for over that it hears nothing of: it hears the same, and the end once."""
+    """Alertmanager ends an alarm that is not repeated: it is repeated unchanged, and ended once."""
     monkeypatch.setattr(calls, "RENEWED_AFTER", 0.05)
     with chaos(NO) as bad, chaos(say(200, {})) as there:
         alarms = '[[routes]]\nto = ["oncall"]\n[alarms]\nto = ["there"]\n'
@@ -553,7 +555,7 @@ def test_an_upstream_that_forgets_is_told_again_while_it_lasts(tmp_path: Path, m
 
 
 def beside(h: House, work: Any) -> None:
-    """Does something in the store as the command line does: over a connection of its own."""
+    """Works in the store as the command line does, over a connection of its own."""
     with contextlib.closing(apsw.Connection(h.gateway.config.store)) as connection:
         connection.set_busy_timeout(5000)
         connection.execute("BEGIN IMMEDIATE")
@@ -562,7 +564,7 @@ def beside(h: House, work: Any) -> None:
 
 
 def drop(h: House) -> None:
-    """An operator sees to the dead letters."""
+    """Drops the dead letters, as an operator does."""
 
     def work(tx: Any) -> Any:
         return requeue.drop(tx, operating.chosen(tx, (), dead=True, upstream=None), "seen", 1)

@@ -1,4 +1,4 @@
-"""`serve --workers N` over PostgreSQL: several processes behind one address, one store, one set of sums."""
+"""`serve --workers N` over PostgreSQL: several processes behind one address, with one store and one set of metrics."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def configured(directory: Path, store: str, upstream: str, port: int, more: str = "") -> Path:
-    """A gateway over a store, in front of one upstream."""
+    """The configuration of a gateway over a store, in front of one upstream."""
     path = directory / "gateway.toml"
     path.write_text(
         f'listen = "127.0.0.1:{port}"\nstore = "{store}"\n[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n'
@@ -42,14 +42,14 @@ def configured(directory: Path, store: str, upstream: str, port: int, more: str 
 
 @contextmanager
 def serving(config: Path, *arguments: str, under: Sequence[str] = ()) -> Iterator[subprocess.Popen[bytes]]:
-    """A gateway's process, told to end at the end; `under` is a program that starts it."""
+    """A gateway's process, terminated at the end; `under` is a program that starts it."""
     log = (config.parent / "log").open("ab")
     command = [*under, sys.executable, "-m", "gateway.cli", "serve", "--config", str(config), *arguments]
     with log, subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log) as process:
         try:
             yield process
         finally:
-            if under:  # it would not hear of it
+            if under:  # that program does not pass signals on
                 [started] = workers_of(process)
                 os.kill(started, signal.SIGTERM)
             else:
@@ -58,13 +58,13 @@ def serving(config: Path, *arguments: str, under: Sequence[str] = ()) -> Iterato
 
 
 def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
-    """The processes below a process."""
+    """The child processes of a process."""
     found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     return [int(one) for one in found]
 
 
 def ready(url: str, within: float = 30.0) -> None:
-    """Waits until somebody answers that it is ready."""
+    """Waits until a worker answers that it is ready."""
     end = time.monotonic() + within
     while time.monotonic() < end:
         try:
@@ -77,7 +77,8 @@ def ready(url: str, within: float = 30.0) -> None:
 
 
 def send(url: str, numbers: range) -> None:
-    """Pages, each acknowledged; a connection of its own for each, so that every worker gets some."""
+    """Sends alerts, each over a connection of its own so that every worker gets some, and requires that each is
+    accepted."""
     for number in numbers:
         body = {"apiKey": KEY, "eventType": "ALERT", "alertKey": f"key-{number}", "summary": f"page {number}"}
         answer = httpx.post(url + "/ilert/api/events", json=body, timeout=10)
@@ -85,7 +86,7 @@ def send(url: str, numbers: range) -> None:
 
 
 def arrived(upstream: Chaos, count: int, within: float = 20.0) -> None:
-    """Waits until so many pages arrived."""
+    """Waits until `count` alerts arrived."""
     end = time.monotonic() + within
     while time.monotonic() < end and len(upstream.got) < count:
         time.sleep(0.05)
@@ -94,7 +95,7 @@ def arrived(upstream: Chaos, count: int, within: float = 20.0) -> None:
 
 
 def command(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A command beside the gateway that serves."""
+    """Runs a command beside the gateway that serves."""
     line = [sys.executable, "-m", "gateway.cli", arguments[0], "--config", str(config), *arguments[1:]]
     return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
@@ -131,7 +132,7 @@ def test_several_workers_serve_from_one_store_and_one_that_dies_is_replaced(tmp_
 
 
 def test_a_worker_that_hangs_is_replaced_and_one_that_drains_is_not(tmp_path: Path) -> None:
-    """What it had been sent waited for an answer for good, and nobody noticed."""
+    """Requests sent to a hung worker would wait for ever, and nobody would notice."""
     port = free_port()
     config, log = configured(tmp_path, shared().database(), "http://127.0.0.1:9", port), tmp_path / "log"
     boot = "from gateway import workers; workers.LOOK, workers.MISSED = 0.5, 4; from gateway.cli import main; main()"
@@ -152,7 +153,7 @@ def test_a_worker_that_hangs_is_replaced_and_one_that_drains_is_not(tmp_path: Pa
 
 
 def test_an_upstream_that_one_worker_holds_is_told_by_whichever_is_asked(tmp_path: Path) -> None:
-    """Or an alerting rule that wants it to be so for a minute would never fire. One stands still while the other is
+    """Otherwise a rule that requires the state for a minute would never fire. One worker is stopped while the other is
     asked."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -174,7 +175,7 @@ def test_an_upstream_that_one_worker_holds_is_told_by_whichever_is_asked(tmp_pat
 
 @contextmanager
 def standing_still(worker: int) -> Iterator[None]:
-    """A worker that does nothing for a while, so that another is asked."""
+    """Stops a worker for a while, so that another one is asked."""
     os.kill(worker, signal.SIGSTOP)
     try:
         yield
@@ -183,7 +184,8 @@ def standing_still(worker: int) -> Iterator[None]:
 
 
 def test_an_upstream_that_one_worker_finds_well_is_not_held_by_the_others(tmp_path: Path) -> None:
-    """Those that had nothing left to send there never asked again: the alarm and the metric stood for good."""
+    """Workers with nothing left to send there do not probe: they must learn it, or alarm and metric would stay for
+    good."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     key = tmp_path / "key"
@@ -231,7 +233,7 @@ def test_a_supervisor_that_is_killed_leaves_no_workers(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_starts_after_its_supervisor_died_ends_too(tmp_path: Path) -> None:
-    """It never saw the process that it is to outlive by nothing."""
+    """The pid given as its supervisor's is not that of its parent, so it ends at once."""
     config = configured(tmp_path, f"sqlite://{tmp_path}/gateway.db", "http://127.0.0.1:9", free_port())
     with socket.socket() as listener, subprocess.Popen([sys.executable, "-c", ""]) as gone:
         gone.wait()
@@ -273,17 +275,17 @@ def test_a_reload_asked_for_while_workers_start_is_made_up_for(tmp_path: Path) -
 
 
 ALONE = ("unshare", "--pid", "--fork", "--kill-child")
-"""Starts a program as the first process of a namespace, as a container does."""
+"""Starts a program as process 1 of a namespace, as a container does."""
 
 
 def can_be_alone() -> bool:
-    """Whether we may make a namespace here."""
+    """Whether a namespace can be made here."""
     return bool(shutil.which("unshare")) and not subprocess.run([*ALONE, "true"], check=False).returncode
 
 
 @pytest.mark.skipif(not can_be_alone(), reason="no namespace can be made here")
 def test_a_reload_by_post_reaches_every_worker_also_in_a_container(tmp_path: Path) -> None:
-    """There the supervisor is process 1, which elsewhere takes those on whose supervisor is gone."""
+    """In a container the supervisor is process 1, which elsewhere means that a worker's supervisor is gone."""
     port = free_port()
     config = configured(tmp_path, shared().database(), "http://127.0.0.1:9", port)
     with serving(config, "--workers", "2", under=ALONE):
@@ -322,14 +324,14 @@ def test_a_reload_counts_once_however_many_workers_hear_of_it(tmp_path: Path) ->
 
 
 def died_and_came_back(process: subprocess.Popen[bytes], log: Path) -> None:
-    """Ends one worker of two, and waits until another serves in its place."""
+    """Kills one of two workers and waits until another serves in its place."""
     wait_for(lambda: log.read_text().count('"event": "serving"') == 2, said=log.read_text)
     os.kill(workers_of(process)[0], signal.SIGKILL)
     wait_for(lambda: log.read_text().count('"event": "serving"') == 3, 30, log.read_text)
 
 
 def metrics_of(process: subprocess.Popen[bytes]) -> Path:
-    """Where the workers below a process count."""
+    """The directory of the workers' metrics."""
     environment = Path(f"/proc/{workers_of(process)[0]}/environ").read_text()
     [found] = re.findall(r"PROMETHEUS_MULTIPROC_DIR=([^\0]+)", environment)
     return Path(found)
@@ -351,7 +353,7 @@ def test_a_worker_comes_back_also_after_the_directory_of_its_metrics_was_cleaned
 
 
 def test_a_worker_counts_on_where_the_one_that_it_replaces_did(tmp_path: Path) -> None:
-    """One that dies again and again left files each time, and all were read whenever somebody asked for the sums."""
+    """A worker that keeps dying must not leave files each time, all of which are read for the sums."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with chaos(say(202, {})) as upstream:
@@ -377,7 +379,7 @@ SMALL = 'mount -t tmpfs -o size=2m none "$TMPDIR" && exec "$@"'
 
 @pytest.mark.skipif(not can_be_alone() or not Path("/dev/shm").is_dir(), reason="no namespace can be made here")
 def test_a_worker_is_replaced_though_the_disk_of_temporary_files_is_full(tmp_path: Path) -> None:
-    """What is mapped from such a disk ends whoever writes it: each that was started was gone at once."""
+    """Writing to a mapped file on a full disk kills the writer: each new worker would die at once."""
     port, place = free_port(), tmp_path / "small"
     place.mkdir()
     config, log = configured(tmp_path, shared().database(), "http://127.0.0.1:9", port), tmp_path / "log"
@@ -400,7 +402,7 @@ def test_a_worker_is_replaced_though_the_disk_of_temporary_files_is_full(tmp_pat
 
 
 def test_what_a_supervisor_that_was_killed_has_left_is_removed(tmp_path: Path) -> None:
-    """It is memory, and would be there until the machine is started again."""
+    """Metrics files are in memory (`/dev/shm`), where they would stay until a reboot."""
     port, old = free_port(), time.time() - 3600
     config, log = configured(tmp_path, shared().database(), "http://127.0.0.1:9", port), tmp_path / "log"
     left, held, fresh = (tmp_path / f"alert-gateway-{name}" for name in ("left", "held", "fresh"))
@@ -425,8 +427,8 @@ def test_what_a_supervisor_that_was_killed_has_left_is_removed(tmp_path: Path) -
 
 
 def test_a_worker_that_is_replaced_serves_from_no_other_store_than_the_others(tmp_path: Path) -> None:
-    """It read what stood in the file by then, though a reload had refused that: an end that came to it found nothing of
-    what the others had taken."""
+    """A new worker reads the configuration file, whose changed `store` a reload has refused: it must not serve from
+    there, where a resolve would not find the alerts that the others took."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     first, other = shared().database(), shared().database()
@@ -446,7 +448,7 @@ def test_a_worker_that_is_replaced_serves_from_no_other_store_than_the_others(tm
 
 
 def test_workers_are_what_their_supervisor_is_wherever_it_was_started(tmp_path: Path) -> None:
-    """Python looks into the working directory first where it is given a module to run."""
+    """`python -m` looks for modules in the working directory first; a `secrets.py` there must not be imported."""
     port = free_port()
     config = configured(tmp_path, shared().database(), "http://127.0.0.1:9", port)
     (tmp_path / "secrets.py").write_text("raise SystemExit(3)")
@@ -465,7 +467,7 @@ def test_workers_are_what_their_supervisor_is_wherever_it_was_started(tmp_path: 
 
 
 def test_a_worker_that_cannot_be_started_again_for_now_leaves_the_others_serving(tmp_path: Path) -> None:
-    """The supervisor may open nothing more for a while: as where the machine has no process to spare."""
+    """The supervisor cannot open files for a while, as on a machine that has no process to spare."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     config = configured(tmp_path, shared().database(), "http://127.0.0.1:9", port)
@@ -484,7 +486,7 @@ def test_a_worker_that_cannot_be_started_again_for_now_leaves_the_others_serving
 
 
 def holds_back(pid: int, number: signal.Signals = signal.SIGHUP) -> bool:
-    """Whether a process would hear of a signal only later."""
+    """Whether a process blocks a signal."""
     [mask] = re.findall(r"SigBlk:\s+(\w+)", Path(f"/proc/{pid}/status").read_text())
     return bool(int(mask, 16) & 1 << number - 1)
 
@@ -508,8 +510,8 @@ def test_a_reload_asked_for_before_a_gateway_hears_of_it_does_not_end_it(tmp_pat
 @pytest.mark.skipif(not can_be_alone(), reason="no namespace can be made here")
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_an_end_asked_for_while_a_container_starts_ends_it(tmp_path: Path, workers: str) -> None:
-    """The first process of a container is never ended by a signal that it does not wait for: the orchestrator would
-    wait for as long as it ever does, and then kill what has served on."""
+    """Process 1 is not ended by a signal without a handler: the orchestrator would wait for its whole grace period, and
+    then kill a gateway that had gone on serving."""
     store = shared().database() if workers == "2" else f"sqlite://{tmp_path}/gateway.db"
     config = configured(tmp_path, store, "http://127.0.0.1:9", free_port())
     arguments = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(config), "--workers", workers]

@@ -1,6 +1,6 @@
-"""Small vendors for tests, behind a chaos upstream: they keep what they are sent and show it, as Uptinio and IBM do,
-and what they answer to a write can be replaced after they have taken it. With them comes a gateway that has two
-callers of every dialect in front of such upstreams, and looks into its store as it is on the disk.
+"""Small vendors for tests, behind a chaos upstream: they keep and show what they are sent, as Uptinio and IBM do, and
+their answer to a write can be replaced after they have carried it out. Also a gateway that has two callers of every
+dialect in front of such upstreams, and functions that look into its store on the disk.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NO = say(400, {"status": 400, "message": "summary is too rude", "code": "BAD_REQ
 
 
 def slow(seconds: float, behaviour: Behaviour) -> Behaviour:
-    """The same, that much later."""
+    """The behaviour, `seconds` later."""
 
     async def act(writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(seconds)
@@ -38,7 +38,7 @@ def slow(seconds: float, behaviour: Behaviour) -> Behaviour:
 
 
 def gated(gate: threading.Event, behaviour: Behaviour) -> Behaviour:
-    """The same, as soon as the gate opens."""
+    """The behaviour, as soon as the gate opens."""
 
     async def act(writer: asyncio.StreamWriter) -> None:
         await asyncio.to_thread(gate.wait, 5)
@@ -48,8 +48,8 @@ def gated(gate: threading.Event, behaviour: Behaviour) -> Behaviour:
 
 
 class Vendor:
-    """What both have in common. `held` is what it has, by id; `then` replaces its next answers to writes, `reads`
-    those to reads (from what it shows), after it did what was asked."""
+    """Common to both vendors. `held` has their alerts by id; `then` replaces the next answers to writes, after these
+    were carried out; `slow_reads` delays reads by seconds, with the state of the moment when they were asked."""
 
     def __init__(self, *held: dict[str, Any]) -> None:
         self.held: dict[str, dict[str, Any]] = {str(one["id"]): one for one in held}
@@ -57,7 +57,7 @@ class Vendor:
         self.slow_reads = 0.0
 
     def __call__(self, got: Got) -> Behaviour:
-        """Does what a request asks."""
+        """Carries out a request."""
         number = got.path.partition("?")[0].rpartition("/")[2]
         if got.method == "GET":
             return slow(self.slow_reads, self._read(number)) if self.slow_reads else self._read(number)
@@ -117,7 +117,7 @@ class Ibm(Vendor):
 
 
 def writes(upstream: Chaos, method: str | None = None) -> list[Got]:
-    """What arrived there, reads left out."""
+    """The requests that arrived there, without reads."""
     return [got for got in list(upstream.got) if (got.method == method if method else got.method != "GET")]
 
 
@@ -127,14 +127,14 @@ NEEDS = 'defaults = { resource = "mon_9", "condition.expression" = "avg(cpu) > 1
 
 
 def table(name: str, url: str, dialect: str, more: str = NEEDS, *, first: str = "10ms", timeout: str = "2s") -> str:
-    """`[upstreams.…]`; `first` is the first pause before it is tried again."""
+    """An `[upstreams.…]` table; `first` is the first retry pause."""
     retry = f'retry = {{ first = "{first}", most = "{first}" }}\ntimeout = "{timeout}"'
     return f'[upstreams.{name}]\ndialect = "{dialect}"\nurl = "{url}"\nkey = "upstream-key"\n{retry}\n{more}\n'
 
 
 @contextlib.contextmanager
 def before(directory: Path, *tables: str, routes: str = "", top: str = "", scope: str = "") -> Iterator[House]:
-    """A gateway for the callers `ci` and `ops` of every dialect; `scope` is that of all of them, if there is one."""
+    """A gateway for the callers `ci` and `ops` of every dialect; `scope`, if given, is shared by all of them."""
     shared = f'scope = "{scope}"\n' if scope else ""
     inbounds = [f'[inbound.{name}]\nkeys = {{ ci = "{KEY}", ops = "{OTHER}" }}\n{shared}' for name in DIALECTS]
     text = "\n".join([*inbounds, *tables, routes])
@@ -143,19 +143,19 @@ def before(directory: Path, *tables: str, routes: str = "", top: str = "", scope
 
 
 def down(h: House, message: str = "Website is down", *, key: str = KEY, **more: Any) -> Sent:
-    """Uptinio's documented create."""
+    """Sends Uptinio's documented create."""
     body = {"monitor_id": "mon_123", "type": "down", "message": message, **more}
     return h.call("POST", COLLECTIONS["uptinio"], body, key=key)
 
 
 def page(h: House, key: str = "disk", **more: Any) -> Sent:
-    """An ilert event."""
+    """Sends an ilert event."""
     event = {"apiKey": KEY, "eventType": "ALERT", "summary": "Disk full", "alertKey": key, **more}
     return h.call("POST", "/ilert/api/events", event, key=None)
 
 
 def messages(h: House, *, key: str = KEY) -> list[str]:
-    """What a caller of Uptinio's dialect sees in its list, in the list's order."""
+    """The messages that an Uptinio caller sees in its list, in the list's order."""
     sent = h.call("GET", COLLECTIONS["uptinio"] + "?per_page=100", key=key)
     assert sent.status == 200, sent.body
     return [alert["message"] for alert in sent.body["data"]]
@@ -165,31 +165,31 @@ def messages(h: House, *, key: str = KEY) -> list[str]:
 
 
 def outbox(h: House, state: str = "") -> list[DeliveryRow]:
-    """Every delivery, oldest first, or those in a state."""
+    """All deliveries, oldest first, or those in a state."""
     with contextlib.closing(apsw.Connection(h.gateway.config.store)) as connection:
         rows = SqliteTx(connection).deliveries(DeliveryFilter())[::-1]
     return [row for row in rows if not state or row.state == state]
 
 
 def settled(h: House, state: str = "delivered", count: int = 1, seconds: float = 20.0) -> list[DeliveryRow]:
-    """Waits until so many deliveries are in a state."""
+    """Waits until `count` deliveries are in a state."""
     return list(h.wait_for(lambda: len(found := outbox(h, state)) >= count and found, seconds))
 
 
 def count(h: House, what: str) -> int:
-    """How many rows a table of the store has."""
+    """The number of rows of a table."""
     with contextlib.closing(apsw.Connection(h.gateway.config.store)) as connection:
         return int(next(connection.execute(f"SELECT count(*) FROM {what}"))[0])
 
 
 def rows(h: House, column: str, what: str) -> list[Any]:
-    """A column of a table of the store."""
+    """A column of a table."""
     with contextlib.closing(apsw.Connection(h.gateway.config.store)) as connection:
         return [row[0] for row in connection.execute(f"SELECT {column} FROM {what}")]
 
 
 def fill(h: House) -> None:
-    """Leaves the store no page more than it has."""
+    """Allows the store no page more than it has."""
     store = h.gateway.store
     assert isinstance(store, SqliteStore)
     store._writer.pragma("max_page_count", store._writer.pragma("page_count"))
@@ -203,7 +203,7 @@ def heal(h: House) -> None:
 
 
 def inner(sent: Sent) -> dict[str, Any]:
-    """The alert in an answer, out of whatever envelope the dialect has."""
+    """The alert in an answer, without the dialect's envelope."""
     found: dict[str, Any] = json.loads(json.dumps(sent.body))
     return dict(found.get("alert", found.get("data", found)))
 
