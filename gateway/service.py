@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -127,7 +128,7 @@ class Gateway:
         self.dispatcher: Dispatcher | None = None
         self.desk: Desk | None = None
         self.watch: Watch | None = None
-        self._called, self._purged = time.monotonic(), 0.0
+        self._called, self._purged = time.monotonic(), -math.inf
         self._ids: Ids | None = None
         self._hearing: Hearing | None = None
         self._name = ""
@@ -348,7 +349,7 @@ class Gateway:
         assert self.desk is not None
         if (began := time.monotonic()) - self._purged < PURGE_EVERY:
             return
-        self._purged = 0.0
+        self._purged = -math.inf
         while await self._purge(self.desk.now()) >= PURGED_AT_ONCE:
             if time.monotonic() - began >= PURGING:
                 return

@@ -177,7 +177,7 @@ class _Supervisor:
             del self._running[worker]
             mark_process_dead(worker, self._metrics)  # type: ignore[no-untyped-call]
             if self._stop.is_set() or (first and status == 1):
-                return status if status > 0 else 0
+                return status if status > 0 else int(status == -signal.SIGKILL)  # that one did not end in time
             first = False
             log.error("worker.died", worker=worker, status=status)
             await self._pause()
