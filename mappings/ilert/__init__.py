@@ -20,7 +20,7 @@ from gateway.mapping import Mapping
 from gateway.outcome import Call, Delivered, Json, Request, Response, Sending
 from gateway.rows import Dropped, Extension, Row, Writing, row
 from gateway.values import TIME, Pair, Scale, Words, each
-from mappings.ilert import beside, zabbix
+from mappings.ilert import beside, groups, zabbix
 
 PAGE = "https://docs.ilert.com/developer-docs/rest-api/client-examples/creating-alerts-through-events"
 REFERENCE = "https://api.ilert.com/api-docs/"
@@ -179,7 +179,9 @@ def _credentials(incoming: Incoming) -> tuple[str, ...]:
 
 
 def _event(incoming: Incoming) -> Command:
-    return _meant(incoming, body_object(incoming))
+    body = body_object(incoming)
+    is_group = "integration" in incoming.params and "eventType" not in body and groups.is_group(body)
+    return _meant(incoming, groups.event(body) if is_group else body)
 
 
 def _zabbix(incoming: Incoming) -> Command:
@@ -190,7 +192,8 @@ def _meant(incoming: Incoming, said: dict[str, Json]) -> Command:
     """What an event asks for."""
     body = {key: value for key, value in said.items() if value is not None}
     if "integration" in incoming.params and "eventType" not in body:
-        raise invalid("eventType", "is required: what is taken here is ilert's own event, whatever sends it")
+        text = "is required: what is taken here is ilert's own event, or Alertmanager's or Grafana's webhook"
+        raise invalid("eventType", text)
     if "incidentKey" in body:
         body.setdefault("alertKey", body["incidentKey"])
         del body["incidentKey"]
@@ -536,8 +539,10 @@ DIALECT = Dialect(
     remark=(
         "An integration that posts ilert's own event to an address of its own, with the key in it "
         "(`/api/v1/events/kubernetes/<key>`, `/push/<key>`), is served there; so is Zabbix's media type, by its own "
-        "words. Other integrations have payloads of their own (Checkmk, SCOM) and are refused with 400. The XML of "
-        "Nagios and Icinga, and heartbeats, are refused with 404: who moves away has to have them watched elsewhere. "
-        "Whom an alert is assigned to is said as a comment; nobody is called in or taken out (405, 404)."
+        "words, and so are Alertmanager's and Grafana's webhooks (`/prometheus/<key>`, `/grafana/<key>`): a group is "
+        "one alert, as it is at ilert, with the worst severity that fires in it, and the label `ilert_routingkey` is "
+        "its routing key. Other integrations have payloads of their own (Checkmk, SCOM) and are refused with 400. The "
+        "XML of Nagios and Icinga, and heartbeats, are refused with 404: who moves away has to have them watched "
+        "elsewhere. Whom an alert is assigned to is said as a comment; nobody is called in or taken out (405, 404)."
     ),
 )
