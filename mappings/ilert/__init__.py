@@ -20,7 +20,7 @@ from gateway.mapping import Mapping
 from gateway.outcome import Call, Delivered, Json, Request, Response, Sending
 from gateway.rows import Dropped, Extension, Row, Writing, row
 from gateway.values import TIME, Pair, Scale, Words, each
-from mappings.ilert import beside, groups, zabbix
+from mappings.ilert import beside, checkmk, groups, zabbix
 
 PAGE = "https://docs.ilert.com/developer-docs/rest-api/client-examples/creating-alerts-through-events"
 REFERENCE = "https://api.ilert.com/api-docs/"
@@ -188,6 +188,11 @@ def _zabbix(incoming: Incoming) -> Command:
     return _meant(incoming, zabbix.event(body_object(incoming)))
 
 
+def _checkmk(incoming: Incoming) -> Command | Reply:
+    event = checkmk.event(body_object(incoming))
+    return _noted("") if event is None else _meant(incoming, event)
+
+
 def _meant(incoming: Incoming, said: dict[str, Json]) -> Command:
     """What an event asks for."""
     body = {key: value for key, value in said.items() if value is not None}
@@ -305,6 +310,15 @@ def _answer_zabbix(answer: Answer) -> Reply:
     return Reply(200, {})
 
 
+def _answer_checkmk(answer: Answer) -> Reply:
+    key = answer.key if answer.key is not None else answer.shown and answer.shown.flat.get("dedup_key")
+    return _noted(str(key or ""))
+
+
+def _noted(key: str) -> Reply:
+    return Reply(200, {"incidentKey": key})
+
+
 def _shown(shown: Shown) -> dict[str, Json]:
     number: Json = int(shown.id) if shown.id.isdigit() else shown.id
     whole = ALERT.write(shown.flat, Writing(), side="reply")
@@ -361,6 +375,17 @@ ROUTES = (
         source=zabbix.SOURCE,
         body=zabbix.Macros,
         returns=Taken,
+    ),
+    Route(
+        method="POST",
+        path="/api/v1/events/checkmk-ext/{credential}",
+        operations=EVERY_EVENT,
+        read=_checkmk,
+        answer=_answer_checkmk,
+        summary="Send what Checkmk says of a problem",
+        source=checkmk.SOURCE,
+        body=checkmk.Context,
+        returns=checkmk.Noted,
     ),
     _event_route("/api/v1/events/{integration}/{credential}", "The same, as integrations send it", AGENT),
     _event_route("/api/events/{integration}/{credential}", "The same without the version", KEEP),
@@ -538,11 +563,12 @@ DIALECT = Dialect(
     client_setting="the host `https://api.ilert.com` → `http://gateway/ilert`",
     remark=(
         "An integration that posts ilert's own event to an address of its own, with the key in it "
-        "(`/api/v1/events/kubernetes/<key>`, `/push/<key>`), is served there; so is Zabbix's media type, by its own "
-        "words, and so are Alertmanager's and Grafana's webhooks (`/prometheus/<key>`, `/grafana/<key>`): a group is "
-        "one alert, as it is at ilert, with the worst severity that fires in it, and the label `ilert_routingkey` is "
-        "its routing key. Other integrations have payloads of their own (Checkmk, SCOM) and are refused with 400. The "
-        "XML of Nagios and Icinga, and heartbeats, are refused with 404: who moves away has to have them watched "
-        "elsewhere. Whom an alert is assigned to is said as a comment; nobody is called in or taken out (405, 404)."
+        "(`/api/v1/events/kubernetes/<key>`, `/push/<key>`), is served there; so are, by their own words, Zabbix's "
+        "media type, Checkmk's plugin, and Alertmanager's and Grafana's webhooks (`/prometheus/<key>`, "
+        "`/grafana/<key>`): a group is one alert, as it is at ilert, with the worst severity that fires in it, and the "
+        "label `ilert_routingkey` is its routing key. Others have payloads of their own (SCOM, Netdata) and are "
+        "refused with 400. The XML of Nagios and Icinga, and heartbeats, are refused with 404: who moves away has to "
+        "have them watched elsewhere. Whom an alert is assigned to is said as a comment; nobody is called in or taken "
+        "out (405, 404)."
     ),
 )

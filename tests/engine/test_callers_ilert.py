@@ -149,7 +149,7 @@ def test_an_event_as_keep_posts_it(one: House) -> None:
 
 def test_what_is_no_event_at_the_path_of_an_integration(one: House) -> None:
     """Other integrations have payloads of their own; whoever sends such a one hears what is taken."""
-    sent = _post(one, {"HOSTNAME": "db-1", "NOTIFICATIONTYPE": "PROBLEM"}, f"/api/v1/events/checkmk-ext/{KEY}")
+    sent = _post(one, {"alert": "disk", "severity": "CRITICAL"}, f"/api/v1/events/netdata/{KEY}")
     assert sent.status == 400 and sent.body["message"].startswith("eventType: is required: what is taken here")
     _is_refused(_post(one, {}, "/api/v1/events/nagios"), 404)  # its plugin would throw away what is refused with 400
 
