@@ -682,6 +682,13 @@ def test_a_key_is_proved_by_the_account(h: House) -> None:
     assert h.call("GET", "/opsgenie/v2/account", key=None).status == 401
 
 
+def test_a_key_is_proved_by_the_maintenance_windows(h: House) -> None:
+    """As opsgenielib from PyPI, and the opsgeniecli over it, prove their key before anything else: else they end."""
+    sent = h.call("GET", "/opsgenie/v1/maintenance")
+    assert (sent.status, sent.body["data"]) == (200, [])
+    assert h.call("GET", "/opsgenie/v1/maintenance", key=None).status == 401
+
+
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH"])
 def test_a_heartbeat_that_nobody_would_watch_is_refused(h: House, method: str) -> None:
     """PONG would be a lie on which somebody sleeps: with ilert behind, nobody notices that it has stopped."""
