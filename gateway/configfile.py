@@ -270,6 +270,9 @@ class DialectFile(Struct, kw_only=True):
     each: str | None = None
     """Place of a list in the body, each item of which is an alert: the places of `fields` begin in the item, and what
     is beside the list is said of each. An upstream gets a list of one, and `constants` beside it."""
+    confirm: str | None = None
+    """Place of an address that callers want opened once before they post, such as `SubscribeURL`: a body that has it is
+    answered with success, and the log says the address, for somebody to open who expects it. Default: there is none."""
     send: dict[str, Any] = {}
     """How an upstream is called."""
     reply: dict[str, Any] = {}
