@@ -28,6 +28,8 @@ AGENT = "https://github.com/iLert/ilert-kube-agent"
 """ilert's agent for Kubernetes: it posts the event to an integration's path, which ends in the key, as others do."""
 KEEP = "https://github.com/keephq/keep"
 """Its provider for ilert posts to `/api/events/keep/<key>`, a blank behind the key, and never looks at the status."""
+CLIENTS = "https://docs.ilert.com/developer-docs/client-libraries"
+"""Its samples post the event to `/api/v1/events/<key>`."""
 NAME = "ilert"
 
 # --- wire structs ------------------------------------------------------------------------------------------
@@ -176,6 +178,13 @@ def _credentials(incoming: Incoming) -> tuple[str, ...]:
         return bearer(incoming)
     found = tuple(key for key in named if isinstance(key, str) and key)
     return found or (() if "eventType" in body else bearer(incoming))
+
+
+def _admits(incoming: Incoming) -> None:
+    """The plugins of Nagios and Icinga post XML, to where others have the key. They keep an event that nothing takes,
+    and try again; one that is refused in any other way they throw away."""
+    if "integration" not in incoming.params and incoming.params.get(CREDENTIAL) in ("nagios", "icinga"):
+        raise Problem(ProblemKind.NO_SUCH_PATH, "there is nothing here: the XML of Nagios and Icinga is not read")
 
 
 def _event(incoming: Incoming) -> Command:
@@ -365,6 +374,7 @@ ROUTES = (
     _event_route("/api/events", "Send an event: ALERT, ACCEPT, RESOLVE or COMMENT"),
     _event_route("/api/v1/events", "The same on the legacy path"),
     _event_route("/api/events/{credential}", "The same, with the key in the path"),
+    _event_route("/api/v1/events/{credential}", "The same on the legacy path", CLIENTS),
     Route(
         method="POST",
         path="/api/v1/events/zabbix-mt/{credential}",
@@ -556,6 +566,7 @@ DIALECT = Dialect(
     ),
     credentials=_credentials,
     credential_in_body=True,
+    admits=_admits,
     problem=_problem,
     shown_id=str,
     same_key=lambda key: key.strip().lower(),
