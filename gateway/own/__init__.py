@@ -200,6 +200,7 @@ def _routes(described: Described, rows: Rows) -> tuple[Route, ...]:
         key=described.key.wires if described.key else (),
         demanded=described.demanded,
         opened=envelope.opened if envelope else body_object if opening.each else opening.opened,
+        confirm=file.confirm or "",
     )
     asked = [Operation.CREATE, *([Operation.UPDATE] if described.key else [])]
     standing = described.standing

@@ -338,7 +338,8 @@ class Describing:
     def _opening(self, file: DialectFile, envelope: Envelope | None) -> Opening:
         """What is around the alerts, where there is no envelope."""
         texts = [file.json] if isinstance(file.json, str) else file.json
-        for name, places in (("json", texts), ("each", [] if file.each is None else [file.each])):
+        named = {"each": file.each, "confirm": file.confirm}
+        for name, places in (("json", texts), *((name, [text]) for name, text in named.items() if text is not None)):
             for text in places:
                 self._check.parsed(place, text, f"{self._path}.{name}", "")
             if places and envelope:
@@ -346,6 +347,8 @@ class Describing:
         for text in texts:
             if any(is_within(text, leaf) for leaf in self._leaves if not self._is_free(leaf)):
                 self._say("json", f"{text!r} is a field itself; `fields` lead into it, such as {text}.title")
+        if file.confirm is not None and (taken := in_the_way(file.confirm, self._leaves)):
+            self._say("confirm", f"{file.confirm!r} is in the way of {taken!r}: no alert may have it")
         return Opening(texts=tuple(texts), each=file.each or "")
 
     def _container(self, file: DialectFile) -> str | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+import structlog
 from msgspec import UNSET, Struct
 
 from gateway.asked import Answer, Batch, Command, Incoming, Ref, Reply
@@ -20,6 +21,8 @@ from gateway.mapping import Reading
 from gateway.outcome import Json
 from gateway.own.words import Standing
 from gateway.wire import Wire, copied, get, put, remove
+
+log = structlog.get_logger()
 
 
 class Taken(Struct, kw_only=True):
@@ -33,7 +36,8 @@ class Taken(Struct, kw_only=True):
 class Reader:
     """Reads bodies with the rows of a description. `standing` tells the operation, `key` are the places of the alert's
     key, each of `demanded` is a group of places, one of which a new alert must have; `opened` finds the body in a
-    request, `parted` returns the requests that one with several alerts stands for."""
+    request, `parted` returns the requests that one with several alerts stands for. `confirm` is the place of the
+    address in a body that is no alert but asks for a confirmation."""
 
     rows: Rows
     standing: Standing | None
@@ -41,9 +45,14 @@ class Reader:
     demanded: tuple[tuple[str, ...], ...]
     opened: Callable[[Incoming], Wire]
     parted: Callable[[Incoming], tuple[Incoming, ...] | None] = lambda incoming: None
+    confirm: str = ""
 
-    def read(self, incoming: Incoming) -> Command | Batch:
-        """Returns the command in a request, or a batch where it has several alerts."""
+    def read(self, incoming: Incoming) -> Command | Batch | Reply:
+        """Returns the command in a request, or a batch where it has several alerts; a success where it only asks for a
+        confirmation."""
+        address = get(incoming.body, self.confirm) if self.confirm and isinstance(incoming.body, dict) else UNSET
+        if isinstance(address, str) and address:
+            return _to_be_opened(address)
         parts = self.parted(incoming)
         if parts is None:
             return self.command(self.opened(incoming))
@@ -122,6 +131,13 @@ class Reader:
         place = self.rows.holder("summary")
         said = get(body, place) if place else UNSET
         return said if isinstance(said, str) else ""
+
+
+def _to_be_opened(address: str) -> Reply:
+    """Says in the log which address a caller wants opened. It is for people to open: a gateway that did could be had to
+    ask anybody."""
+    log.warning("caller.confirm", address=address, hint="open it once, if you expect this: nothing is sent here before")
+    return Reply(200, {"status": "noted"})
 
 
 @dataclass(frozen=True, kw_only=True)

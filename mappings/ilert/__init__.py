@@ -20,7 +20,7 @@ from gateway.mapping import Mapping
 from gateway.outcome import Call, Delivered, Json, Request, Response, Sending
 from gateway.rows import Dropped, Extension, Row, Writing, row
 from gateway.values import TIME, Pair, Scale, Words, each
-from mappings.ilert import beside, zabbix
+from mappings.ilert import beside, checkmk, groups, zabbix
 
 PAGE = "https://docs.ilert.com/developer-docs/rest-api/client-examples/creating-alerts-through-events"
 REFERENCE = "https://api.ilert.com/api-docs/"
@@ -28,6 +28,8 @@ AGENT = "https://github.com/iLert/ilert-kube-agent"
 """ilert's agent for Kubernetes. Like other integrations it posts the event to a path of its own, ending in the key."""
 KEEP = "https://github.com/keephq/keep"
 """Keep's ilert provider posts to `/api/events/keep/<key>`, with a blank after the key, and ignores the status."""
+CLIENTS = "https://docs.ilert.com/developer-docs/client-libraries"
+"""Its samples post the event to `/api/v1/events/<key>`."""
 NAME = "ilert"
 
 # --- wire structs ------------------------------------------------------------------------------------------
@@ -178,19 +180,34 @@ def _credentials(incoming: Incoming) -> tuple[str, ...]:
     return found or (() if "eventType" in body else bearer(incoming))
 
 
+def _admits(incoming: Incoming) -> None:
+    """The plugins of Nagios and Icinga post XML, to where others have the key. They keep an event that nothing takes,
+    and try again; one that is refused in any other way they throw away."""
+    if "integration" not in incoming.params and incoming.params.get(CREDENTIAL) in ("nagios", "icinga"):
+        raise Problem(ProblemKind.NO_SUCH_PATH, "there is nothing here: the XML of Nagios and Icinga is not read")
+
+
 def _event(incoming: Incoming) -> Command:
-    return _meant(incoming, body_object(incoming))
+    body = body_object(incoming)
+    is_group = "integration" in incoming.params and "eventType" not in body and groups.is_group(body)
+    return _meant(incoming, groups.event(body) if is_group else body)
 
 
 def _zabbix(incoming: Incoming) -> Command:
     return _meant(incoming, zabbix.event(body_object(incoming)))
 
 
+def _checkmk(incoming: Incoming) -> Command | Reply:
+    event = checkmk.event(body_object(incoming))
+    return _noted("") if event is None else _meant(incoming, event)
+
+
 def _meant(incoming: Incoming, said: dict[str, Json]) -> Command:
     """Returns the command that an event asks for."""
     body = {key: value for key, value in said.items() if value is not None}
     if "integration" in incoming.params and "eventType" not in body:
-        raise invalid("eventType", "is required: what is taken here is ilert's own event, whatever sends it")
+        text = "is required: what is taken here is ilert's own event, or Alertmanager's or Grafana's webhook"
+        raise invalid("eventType", text)
     if "incidentKey" in body:
         body.setdefault("alertKey", body["incidentKey"])
         del body["incidentKey"]
@@ -303,6 +320,15 @@ def _answer_zabbix(answer: Answer) -> Reply:
     return Reply(200, {})
 
 
+def _answer_checkmk(answer: Answer) -> Reply:
+    key = answer.key if answer.key is not None else answer.shown and answer.shown.flat.get("dedup_key")
+    return _noted(str(key or ""))
+
+
+def _noted(key: str) -> Reply:
+    return Reply(200, {"incidentKey": key})
+
+
 def _shown(shown: Shown) -> dict[str, Json]:
     number: Json = int(shown.id) if shown.id.isdigit() else shown.id
     whole = ALERT.write(shown.flat, Writing(), side="reply")
@@ -349,6 +375,7 @@ ROUTES = (
     _event_route("/api/events", "Send an event: ALERT, ACCEPT, RESOLVE or COMMENT"),
     _event_route("/api/v1/events", "The same on the legacy path"),
     _event_route("/api/events/{credential}", "The same, with the key in the path"),
+    _event_route("/api/v1/events/{credential}", "The same on the legacy path", CLIENTS),
     Route(
         method="POST",
         path="/api/v1/events/zabbix-mt/{credential}",
@@ -359,6 +386,17 @@ ROUTES = (
         source=zabbix.SOURCE,
         body=zabbix.Macros,
         returns=Taken,
+    ),
+    Route(
+        method="POST",
+        path="/api/v1/events/checkmk-ext/{credential}",
+        operations=EVERY_EVENT,
+        read=_checkmk,
+        answer=_answer_checkmk,
+        summary="Send what Checkmk says of a problem",
+        source=checkmk.SOURCE,
+        body=checkmk.Context,
+        returns=checkmk.Noted,
     ),
     _event_route("/api/v1/events/{integration}/{credential}", "The same, as integrations send it", AGENT),
     _event_route("/api/events/{integration}/{credential}", "The same without the version", KEEP),
@@ -529,6 +567,7 @@ DIALECT = Dialect(
     ),
     credentials=_credentials,
     credential_in_body=True,
+    admits=_admits,
     problem=_problem,
     shown_id=str,
     same_key=lambda key: key.strip().lower(),
@@ -536,9 +575,12 @@ DIALECT = Dialect(
     client_setting="the host `https://api.ilert.com` → `http://gateway/ilert`",
     remark=(
         "An integration that posts ilert's own event to an address of its own, with the key in it "
-        "(`/api/v1/events/kubernetes/<key>`, `/push/<key>`), is served there; so is Zabbix's media type, by its own "
-        "words. Other integrations have payloads of their own (Checkmk, SCOM) and are refused with 400. The XML of "
-        "Nagios and Icinga, and heartbeats, are refused with 404: who moves away has to have them watched elsewhere. "
-        "An assignment is passed on as a comment; responders cannot be added or removed (405, 404)."
+        "(`/api/v1/events/kubernetes/<key>`, `/push/<key>`), is served there; so are, in their own formats, Zabbix's "
+        "media type, Checkmk's plugin, and Alertmanager's and Grafana's webhooks (`/prometheus/<key>`, "
+        "`/grafana/<key>`): a group is one alert, as it is at ilert, with the worst severity that fires in it, and the "
+        "label `ilert_routingkey` is its routing key. Others have payloads of their own (SCOM, Netdata) and are "
+        "refused with 400. The XML of Nagios and Icinga, and heartbeats, are refused with 404: who moves away has to "
+        "have them watched elsewhere. An assignment is passed on as a comment; responders cannot be added or removed "
+        "(405, 404)."
     ),
 )

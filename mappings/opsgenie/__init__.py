@@ -44,6 +44,8 @@ DIALECT = Dialect(
         "a change of a field, for which it has no call, is sent there as a create with the same alias. Its callers are "
         "served at its own paths as well (`/jsm/ops/integration/v2/alerts`), so that only their host changes. Pings of "
         "heartbeats are passed on where a caller's first upstream speaks Opsgenie too, and refused with 404 where it "
-        "does not: who moves away has to have them watched elsewhere."
+        "does not: who moves away has to have them watched elsewhere. A caller's key may also be the password of Basic "
+        "authentication, or `apiKey` in the query. What other tools post to addresses of an integration's own "
+        "(`/v1/json/cloudwatch?apiKey=…`) are payloads of their own, and refused with 404."
     ),
 )

@@ -29,6 +29,7 @@ HEARTBEATS = "https://docs.opsgenie.com/docs/heartbeat-api"
 ACCOUNT = "https://docs.opsgenie.com/docs/account-api"
 INTEGRATIONS = "https://docs.opsgenie.com/docs/integration-api"
 CONTINUED = "https://docs.opsgenie.com/docs/alert-api-continued"
+MAINTENANCE = "https://docs.opsgenie.com/docs/maintenance-api"
 UNWATCHED = (
     "heartbeats are watched by Opsgenie alone, which is not the first upstream of this caller: nobody would notice "
     "that this one has stopped"
@@ -81,6 +82,11 @@ def account(incoming: Incoming) -> Reply:
 
 def no_searches(incoming: Incoming) -> Reply:
     """Answers with the saved searches, of which there are none here."""
+    return _at_once(incoming, {"data": []})
+
+
+def no_maintenance(incoming: Incoming) -> Reply:
+    """The maintenance windows: there are none here. A client on PyPI asks for them to prove its key."""
     return _at_once(incoming, {"data": []})
 
 
@@ -143,6 +149,7 @@ ROUTES = (
     *(replace(PING, method=method) for method in ("GET", "POST", "PUT", "PATCH")),
     _route("GET", "/v2/heartbeats", heartbeat(), "List the heartbeats at Opsgenie", HEARTBEATS),
     _route("GET", "/v2/heartbeats/{name}", heartbeat(), "Get a heartbeat from Opsgenie", HEARTBEATS),
+    _route("GET", "/v1/maintenance", no_maintenance, "List the maintenance windows: there are none", MAINTENANCE),
     _route("GET", "/v2/alerts/saved-searches", no_searches, "List the saved searches: there are none", CONTINUED),
     _route(
         "GET",

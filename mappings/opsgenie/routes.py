@@ -6,6 +6,8 @@ request is read is in `asked` and `lists`. It must not know what stands behind t
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 from msgspec import Struct
 
 from gateway.asked import Answer, Command, Incoming, Reply
+from gateway.asking import one
 from gateway.canonical import Operation
 from gateway.dialect import Route
 from mappings.opsgenie import asked, beside, lists
@@ -45,11 +48,23 @@ EVENTS = "https://developer.atlassian.com/cloud/jira/service-desk-ops/rest/v2/ap
 
 
 def credentials(incoming: Incoming) -> tuple[str, ...]:
-    """Returns the key in the Authorization header, with the vendor's scheme before it, `Bearer`, or none."""
+    """Returns the key in the Authorization header, after the vendor's scheme, `Bearer`, `Basic` (as the password), or
+    none; or that of the query, for senders where only an address can be set."""
     header = incoming.headers.get("authorization", "").strip()
     scheme, _, rest = header.partition(" ")
     key = rest.strip() if scheme.lower() in ("geniekey", "bearer") else header
-    return (key,) if key else ()
+    if scheme.lower() == "basic":
+        key = _password(rest)
+    return tuple(found for found in (key, one(incoming, "apiKey")) if found)
+
+
+def _password(packed: str) -> str:
+    """The key of Basic authentication: the password of nobody, as Alertmanager is told to send its heartbeat."""
+    try:
+        user, _, password = base64.b64decode(packed.strip(), validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        return packed
+    return password or user
 
 
 AT = "/v2/alerts"

@@ -161,6 +161,7 @@ WRAPPED = """
 [dialects.topic]
 auth = { query = "token" }
 json = "Message"
+confirm = "SubscribeURL"
 constants = { Type = "Notification" }
 [dialects.topic.fields]
 summary = { at = "Message.AlarmName", required = true }

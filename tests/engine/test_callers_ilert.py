@@ -119,10 +119,13 @@ def test_both_names_of_the_credential(h: House) -> None:
     _is_refused(_post(h, {"apiKey": KEY, "integrationKey": "wrong", **event}), 400)
 
 
-@pytest.mark.parametrize("path", ["/api/events", "/api/v1/events/kubernetes", "/api/v1/events/push"])
+KEYED = ["/api/events", "/api/v1/events", "/api/v1/events/kubernetes", "/api/v1/events/push"]
+
+
+@pytest.mark.parametrize("path", KEYED)
 def test_the_credential_in_the_path(h: House, path: str) -> None:
-    """The key may be in the path: ilert's agent for Kubernetes posts so, with the key in the body too, and kwatch
-    without."""
+    """The key may be in the path: so post the samples of https://docs.ilert.com/developer-docs/client-libraries, ilert's
+    agent for Kubernetes, with the key in the body too, and kwatch, without."""
     key, event = (
         fresh("key"),
         {"eventType": "ALERT", "summary": fresh("summary"), "message": "more", "priority": "HIGH"},
@@ -150,9 +153,11 @@ def test_an_event_as_keep_posts_it(one: House) -> None:
 
 def test_what_is_no_event_at_the_path_of_an_integration(one: House) -> None:
     """A body in another integration's format is refused with a message that says what is accepted."""
-    sent = _post(one, {"HOSTNAME": "db-1", "NOTIFICATIONTYPE": "PROBLEM"}, f"/api/v1/events/checkmk-ext/{KEY}")
+    sent = _post(one, {"alert": "disk", "severity": "CRITICAL"}, f"/api/v1/events/netdata/{KEY}")
     assert sent.status == 400 and sent.body["message"].startswith("eventType: is required: what is taken here")
-    _is_refused(_post(one, {}, "/api/v1/events/nagios"), 404)  # its plugin would throw away what is refused with 400
+    for path in ("/api/v1/events/nagios", "/ilert/api/v1/events/icinga"):
+        xml = one.client.post(one.url + path, content=b"<event/>", headers={"content-type": "application/xml"})
+        assert xml.status_code == 404, "their plugins would throw away what is refused with 400 or 401"
 
 
 def _macros(**more: str) -> dict[str, str]:

@@ -3,6 +3,7 @@ read back. https://docs.opsgenie.com/docs/alert-api"""
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Iterator
@@ -77,6 +78,26 @@ def test_as_alertmanager_sends(h: House) -> None:
     assert first.body["customDetails"]["instance"] == "db-1"
     h.wait_for(lambda: h.arrived("ilert")[-1].body["eventType"] == "RESOLVE")
     assert {one.body["alertKey"] for one in (first, last)} == {alias}
+
+
+@pytest.mark.parametrize("said", [f":{KEY}", f"{KEY}:"])
+def test_a_key_as_the_password_of_nobody(h: House, said: str) -> None:
+    """Alertmanager has no scheme of its own to be set: its heartbeats to Opsgenie, https://docs.opsgenie.com/docs/heartbeat-api,
+    are commonly a webhook with `basic_auth: {password: <key>}`."""
+    packed = base64.b64encode(said.encode()).decode()
+    basic = {"authorization": f"Basic {packed}"}
+    assert h.call("POST", ALERTS, opsgenie_alert(fresh()), headers=basic).status == 202
+    assert h.call("POST", PING, {"version": "4", "alerts": []}, headers=basic).status == 404, "ilert stands behind"
+    for wrong in ("Basic %", "Basic", f"Basic {base64.b64encode(b':wrong').decode()}"):
+        assert h.call("GET", ALERTS, headers={"authorization": wrong}).status == 401
+
+
+def test_a_key_in_the_query(h: House) -> None:
+    """As webhooks are set up whose users can give an address and nothing else, New Relic's for one."""
+    assert h.call("POST", f"{ALERTS}?apiKey={KEY}", opsgenie_alert(fresh()), key=None).status == 202
+    assert h.call("POST", f"{ALERTS}?apiKey=wrong", opsgenie_alert(fresh()), key=None).status == 401
+    assert h.call("POST", f"{ALERTS}?apiKey={OTHER}", opsgenie_alert(fresh())).status == 422, "two that differ"
+    assert KEY not in h.call("GET", f"{ALERTS}?apiKey={KEY}&limit=1", key=None).body["paging"]["first"]
 
 
 def test_as_the_node_sdk_writes_paths(h: House) -> None:
@@ -663,6 +684,13 @@ def test_a_key_is_proved_by_the_account(h: House) -> None:
         "isYearly": bool,
     }
     assert h.call("GET", "/opsgenie/v2/account", key=None).status == 401
+
+
+def test_a_key_is_proved_by_the_maintenance_windows(h: House) -> None:
+    """As opsgenielib from PyPI, and the opsgeniecli over it, prove their key before anything else: else they end."""
+    sent = h.call("GET", "/opsgenie/v1/maintenance")
+    assert (sent.status, sent.body["data"]) == (200, [])
+    assert h.call("GET", "/opsgenie/v1/maintenance", key=None).status == 401
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH"])

@@ -113,6 +113,8 @@ SHARED = FIELDS + "dedup_key = 'id'\nseverity = { at = 's', words = { bad = 1 } 
         ("[dialects.acme]\njson = 'a..b'\n" + FIELDS, "dialects.acme.json", "is no place"),
         ("[dialects.acme]\njson = 'title'\n" + FIELDS, "dialects.acme.json", "such as title.title"),
         ("[dialects.acme]\neach = 'a[0]'\n" + FIELDS, "dialects.acme.each", "is no place"),
+        ("[dialects.acme]\nconfirm = 'a[0]'\n" + FIELDS, "dialects.acme.confirm", "is no place"),
+        ("[dialects.acme]\nconfirm = 'title'\n" + FIELDS, "dialects.acme.confirm", "no alert may have it"),
         (
             "[dialects.acme]\nenvelope = 'cloudevents'\neach = 'a'\n" + FIELDS,
             "dialects.acme.each",

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from click.testing import CliRunner
 from openapi_spec_validator import OpenAPIV31SpecValidator
@@ -26,6 +27,7 @@ from tests.chaos_upstream import CLOSE, Got, chaos, say
 from tests.engine.descriptions import DEEP, INCIDENTS, OWN, SIGNED, SOURCE, TITLES, WRAPPED, own, post
 from tests.engine.vendors import OK, outbox
 from tests.harness import KEY, UPSTREAM_KEY, house, upstream_table
+from tests.processes import serving
 
 
 def outbound(name: str, url: str, more: str = "") -> str:
@@ -568,6 +570,29 @@ def test_a_text_that_is_json_is_opened_and_written_again(tmp_path: Path) -> None
     assert [json.loads(body["Message"]) for body in own] == [alarm, {**alarm, "NewStateValue": "OK"}]
     assert own[0]["Type"] == "Notification" and own[0]["MessageId"] == "m-1"
     assert [(one["id"], one["state"]) for [one] in other] == [("arn:1", "firing"), ("arn:1", "ok")]
+
+
+def test_a_topic_that_wants_to_be_confirmed_says_where_in_the_log(tmp_path: Path) -> None:
+    """https://docs.aws.amazon.com/sns/latest/dg/SendMessageToHttp.prepare.html: nothing is posted before somebody has
+    opened the address, which stands nowhere else."""
+    address = "https://sns.us-west-2.amazonaws.com/?Action=ConfirmSubscription&TopicArn=arn:aws:sns:1:MyTopic&Token=23"
+    asking = {
+        "Type": "SubscriptionConfirmation",
+        "Token": "23",
+        "Message": "You have chosen to subscribe to the topic arn:aws:sns:us-west-2:1:MyTopic.",
+        "SubscribeURL": address,
+    }
+    config = tmp_path / "gateway.toml"
+    with chaos(say(200, {})) as upstream:
+        config.write_text(f'store = "sqlite://{tmp_path}/gateway.db"\n{wrapped(upstream.url)}')
+        with serving(config) as running:
+            refused, taken = (
+                httpx.post(f"{running.url}/topic?token={key}", json=asking, timeout=10) for key in ("wrong", KEY)
+            )
+            assert (refused.status_code, taken.status_code, taken.json()) == (401, 200, {"status": "noted"})
+            [asked] = running.waits_for("caller.confirm")
+            assert (asked["level"], asked["address"]) == ("warning", address)
+            assert upstream.got == []
 
 
 @pytest.mark.parametrize("form", ["hex", "base64"])

@@ -1,0 +1,92 @@
+"""Checkmk's notification plugin for ilert, which posts what Checkmk knows of a problem, with the key in the path.
+
+Which notifications count stands in https://docs.ilert.com/inbound-integrations/checkmk/native, what each name means in
+https://docs.checkmk.com/latest/en/notifications.html; what is made of them here is the event that ilert's own page has.
+It must not know what stands behind the gateway.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from msgspec import Struct
+
+from gateway.errors import invalid
+from gateway.outcome import Json
+
+SOURCE = "https://docs.ilert.com/inbound-integrations/checkmk/native"
+TYPES = {"PROBLEM": "ALERT", "ACKNOWLEDGEMENT": "ACCEPT", "RECOVERY": "RESOLVE"}
+"""What is told; of everything else, such as a downtime, ilert takes no notice."""
+SEVERITIES = {"DOWN": 1, "CRITICAL": 1, "UNREACHABLE": 2, "UNKNOWN": 2, "WARNING": 3}
+SUMMARIES = {
+    "HOST": "$NOTIFICATIONTYPE$ Host Alert: $HOSTNAME$ is $HOSTSTATE$ - $HOSTOUTPUT$",
+    "SERVICE": "$NOTIFICATIONTYPE$ Service Alert: $HOSTALIAS$/$SERVICEDESC$ is $SERVICESTATE$ - $SERVICEOUTPUT$",
+}
+"""What Checkmk's form proposes for a summary."""
+KEPT = re.compile(r"(HOST|SERVICE|NOTIFICATION|LONG|OMD_SITE)(?!CHECKCOMMAND)")
+"""What is kept as details; not so the parameters of the plugin and commands of checks, in which keys and passwords may
+stand, and who is to be told."""
+
+
+class Context(Struct, kw_only=True):
+    """The names that are looked at."""
+
+    NOTIFICATIONTYPE: str
+    WHAT: str
+    HOSTNAME: str
+    HOSTALIAS: str = ""
+    HOSTSTATE: str = ""
+    HOSTOUTPUT: str = ""
+    SERVICEDESC: str = ""
+    SERVICESTATE: str = ""
+    SERVICEOUTPUT: str = ""
+    NOTIFICATIONCOMMENT: str = ""
+    PARAMETER_ILERT_PRIORITY: str = ""
+    PARAMETER_ILERT_SUMMARY_HOST: str = ""
+    PARAMETER_ILERT_SUMMARY_SERVICE: str = ""
+
+
+class Noted(Struct, kw_only=True):
+    """The answer: Checkmk writes this key into its log."""
+
+    incidentKey: str
+
+
+def event(body: dict[str, Json]) -> dict[str, Json] | None:
+    """The event that a notification means, or None where it means none."""
+    said = {name: value for name, value in body.items() if isinstance(value, str)}
+    for name in ("NOTIFICATIONTYPE", "WHAT", "HOSTNAME"):
+        if not said.get(name):
+            raise invalid(name, "is required")
+    if said["WHAT"] not in SUMMARIES:
+        raise invalid("WHAT", f"{said['WHAT'][:64]!r} is none of {', '.join(SUMMARIES)}")
+    word = TYPES.get(said["NOTIFICATIONTYPE"])
+    if word is None:
+        return None
+    key: dict[str, Json] = {"eventType": word, "alertKey": _key(said)}
+    if word == "ALERT":
+        return {**key, **_problem(said)}
+    comment = said.get("NOTIFICATIONCOMMENT", "")
+    return {**key, "details": comment} if comment else key
+
+
+def _key(said: dict[str, str]) -> str:
+    """What a problem and its end have in common; a hash, as services may differ in case alone, and keys may not."""
+    about = said.get("SERVICEDESC", "") if said["WHAT"] == "SERVICE" else ""
+    return hashlib.sha256(f"{said['HOSTNAME']}\n{about}".encode("utf8", "surrogatepass")).hexdigest()
+
+
+def _problem(said: dict[str, str]) -> dict[str, Json]:
+    what = said["WHAT"]
+    pattern = said.get(f"PARAMETER_ILERT_SUMMARY_{what}") or SUMMARIES[what]
+    texts = (said.get(f"{name}{what}OUTPUT", "").replace("\\n", "\n") for name in ("", "LONG"))
+    event: dict[str, Json] = {
+        "summary": re.sub(r"\$(\w+)\$", lambda found: said.get(found[1], ""), pattern),
+        "details": "\n".join(text for text in (*texts, said.get("NOTIFICATIONCOMMENT", "")) if text),
+        "priority": said.get("PARAMETER_ILERT_PRIORITY"),
+        "severity": SEVERITIES.get(said.get(f"{what}STATE", "")),
+        "labels": {"host": said["HOSTNAME"], **({"service": said["SERVICEDESC"]} if said.get("SERVICEDESC") else {})},
+        "customDetails": {name: text for name, text in sorted(said.items()) if text and KEPT.match(name)},
+    }
+    return {name: value for name, value in event.items() if value}
