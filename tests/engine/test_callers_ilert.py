@@ -124,8 +124,8 @@ KEYED = ["/api/events", "/api/v1/events", "/api/v1/events/kubernetes", "/api/v1/
 
 @pytest.mark.parametrize("path", KEYED)
 def test_the_credential_in_the_path(h: House, path: str) -> None:
-    """The key may be in the path: so post the samples of https://docs.ilert.com/developer-docs/client-libraries, ilert's
-    agent for Kubernetes, with the key in the body too, and kwatch, without."""
+    """The key may be in the path, as in the samples of https://docs.ilert.com/developer-docs/client-libraries, those of
+    ilert's agent for Kubernetes, which has it in the body too, and those of kwatch."""
     key, event = (
         fresh("key"),
         {"eventType": "ALERT", "summary": fresh("summary"), "message": "more", "priority": "HIGH"},
