@@ -274,8 +274,8 @@ class DialectFile(Struct, kw_only=True):
     """Place of a list in the body, each item of which is an alert: the places of `fields` begin in the item, and fields
     beside the list apply to each. An upstream gets a list of one, and `constants` beside it."""
     confirm: str | None = None
-    """Place of an address that a caller wants opened once before it posts, such as `SubscribeURL`. A body that has it is
-    answered with success, and the address is logged, to be opened by whoever expects it. Default: there is none."""
+    """Place of an address that a caller wants opened once before it posts, such as `SubscribeURL`. A body that has it
+    is answered with success, and the address is logged, to be opened by whoever expects it. Default: there is none."""
     send: dict[str, Any] = {}
     """How an upstream is called."""
     reply: dict[str, Any] = {}
