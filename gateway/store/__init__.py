@@ -468,7 +468,8 @@ class Store(Protocol):
     Once open, `slot` is this process's own part of every id it makes; `lease` is for how many seconds a claim holds
     unless it is renewed, None where nobody else could take what is claimed; `on_hint` is called, in the event loop,
     with what another replica told; `is_strained` says that only what is under way is still recorded, as there is
-    no room for more; `damage` says what is wrong with it for good, nothing where all is well.
+    no room for more; `damage` says what is wrong with it for good, nothing where all is well; `left_behind` names a
+    server of it that takes writes and should not, as another has taken over.
     """
 
     slot: int
@@ -476,6 +477,9 @@ class Store(Protocol):
     on_hint: Callable[[str], None]
     is_strained: bool
     damage: str
+
+    @property
+    def left_behind(self) -> str: ...
 
     async def __aenter__(self) -> Store: ...
     async def __aexit__(self, *error: object) -> None: ...
