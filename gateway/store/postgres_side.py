@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -16,12 +16,15 @@ from psycopg.pq import TransactionStatus
 from gateway.errors import StoreError
 from gateway.store.moving import BYTES, TABLES, Copied, TooLong, Unclear
 from gateway.store.postgres import PostgresStore
-from gateway.store.postgres_line import Address, Line
+from gateway.store.postgres_line import Address, Watch
 
 LOCKED_WITHIN = 10
 """Seconds within which nobody else may be working in the tables any more."""
 STANDS_STILL = 300
-"""Seconds for which a server may take nothing while it is sent a table: it has a disk to write to."""
+"""Seconds for which a server may take nothing while it is sent a table, as it has a disk to write to, or send nothing
+of one that is read."""
+TAKES = 3600
+"""Seconds that a statement may take which goes through a whole table."""
 
 # Ours is one long transaction, which waits for the other store as well: no clock of the server's may end it. By
 # the line's settings it finds out all the same that nobody is there any more: it would keep its locks for hours.
@@ -46,7 +49,8 @@ class PostgresSide:
     def __init__(self, url: str) -> None:
         self._url = url
         self._address = Address(url, tcp_user_timeout=STANDS_STILL * 1000)
-        self._line = Line(self._address, threading.Lock())
+        self._watch = Watch()
+        self._line = self._watch.line(self._address)
         self._connection: psycopg.Connection[Any] | None = None
         self.shown = repr(self._address)
 
@@ -54,9 +58,11 @@ class PostgresSide:
         """Gateways that are started meanwhile wait for a writer slot, in vain: the table is ours."""
         asyncio.run(_up_to_date(self._url))
         names = ", ".join((*(table.name for table in TABLES), "slots"))
+        self._watch.start()
         with self._telling("cannot be used"):
             self._line.look()
             self._connection = self._line.connection()
+        with self._telling("cannot be used"), self._answering(STANDS_STILL):
             self._connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")  # what was there before the lock is seen
             self._connection.execute(_SETTINGS)
             self._connection.execute(_DURABLE, (f"{LOCKED_WITHIN}s",))
@@ -69,7 +75,7 @@ class PostgresSide:
             )
 
     def run(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
-        with self._telling("cannot be used"):
+        with self._telling("cannot be used"), self._answering(TAKES):
             found = self._there.execute(statement.replace("?", "%s").encode(), values or None)
             return found.fetchall() if found.description else []
 
@@ -79,15 +85,24 @@ class PostgresSide:
             columns = cursor.execute(f"{table.select} LIMIT 0".encode()).description or ()
             with cursor.copy(f"COPY ({table.select}) TO STDOUT".encode()) as copy:
                 copy.set_types([column.type_code for column in columns])
-                yield from copy.rows()
+                rows = copy.rows()
+                while (row := self._next(rows)) is not None:
+                    yield row
+
+    def _next(self, rows: Iterator[Sequence[Any]]) -> Sequence[Any] | None:
+        with self._answering(STANDS_STILL):
+            return next(rows, None)
 
     def put(self, table: Copied, rows: Iterable[Sequence[Any]]) -> None:
         in_bytes = [number for number, column in enumerate(table.columns) if column in BYTES]
         into = f"COPY {table.name} ({', '.join(table.columns)}) FROM STDIN"
         telling = self._telling(f"does not take everything ({table.name})")
-        with telling, self._there.cursor() as cursor, cursor.copy(into.encode()) as copy:
+        with telling, self._there.cursor() as cursor, contextlib.ExitStack() as ending:
+            copy = ending.enter_context(cursor.copy(into.encode()))
             for row in rows:
                 copy.write_row(_with_bytes(row, in_bytes))
+            with self._answering(STANDS_STILL):
+                ending.close()
 
     def see_all(self) -> None:
         """Without it the planner would take the tables for empty until the server looks by itself."""
@@ -97,18 +112,31 @@ class PostgresSide:
         if self._there.info.transaction_status == TransactionStatus.IDLE:
             return
         try:
-            self._there.execute("COMMIT")
-        except psycopg.Error as error:
+            with self._answering(STANDS_STILL):
+                self._there.execute("COMMIT")
+        except (psycopg.Error, StoreError) as error:
             said = f"{self.shown} did not say whether it has committed: {self._address.masked(error)}"
             raise Unclear(said) if self._there.closed else StoreError(said) from None
 
     def close(self) -> None:
-        self._line.drop()
+        self._watch.stop()
 
     @property
     def _there(self) -> psycopg.Connection[Any]:
         assert self._connection is not None
         return self._connection
+
+    @contextlib.contextmanager
+    def _answering(self, within: float) -> Iterator[None]:
+        """While an answer is waited for. Of a server that stands still the network says that it is there."""
+        began = time.monotonic()
+        try:
+            with self._line.asking(within):
+                yield
+        except psycopg.OperationalError:
+            if time.monotonic() - began < within:
+                raise
+            raise StoreError(f"{self.shown} has answered nothing for {within:g} s: see what holds it up") from None
 
     @contextlib.contextmanager
     def _telling(self, what: str) -> Iterator[None]:
