@@ -51,6 +51,15 @@ SCOPES = "scopes"
 """The note of whose alerts callers could last end."""
 PLACES = "places"
 """The note of where upstreams were last that find alerts by the ids that they gave."""
+AT_ANOTHER = (
+    "alerts there are changed and ended by the ids that the address before gave: at the same account all is well; at "
+    "another one they are somebody else's, so give that a name of its own, and put this one back, in no route, until "
+    "nothing is open there"
+)
+LEFT = (
+    "nobody is told there that these end: put it back under this name, in no route, until nothing is open there; what "
+    "ended meanwhile is told then"
+)
 OPERATORS = ("/-/", "/metrics")
 """Where paths begin that are never a vendor's."""
 PURGE_EVERY = 60.0
@@ -276,20 +285,30 @@ class Gateway:
 
     async def _warn_of_moved(self) -> None:
         """Says which upstreams are at another address than before where alerts are found by the ids that were given
-        there: at another account, such an id is somebody else's alert."""
-        by_id = {name: one for name, one in self.config.upstreams.items() if one.dialect.outbound.addressed_by == "id"}
-        now = {name: hashlib.sha256(one.url.encode()).hexdigest() for name, one in by_id.items()}
+        there, and which are not in the file any more, or not under that name, and have open alerts."""
+        upstreams = self.config.upstreams
+        now = {name: hashlib.sha256(one.url.encode()).hexdigest() for name, one in upstreams.items()}
 
-        def work(tx: Tx) -> list[str]:
+        def keep(tx: Tx) -> dict[str, str]:
             tx.lock(PLACES)
-            known = tx.note(PLACES) or {}
+            known: dict[str, str] = tx.note(PLACES) or {}
             if {**known, **now} != known:
                 tx.put_note(PLACES, {**known, **now})
-            moved = [name for name, place in now.items() if known.get(name, place) != place]
-            return [name for name in moved if tx.has_deliveries(name)]
+            return known
 
-        for name in await self.store.write(work) if now else ():
-            log.warning("upstream.moved", upstream=name, url=self.config.upstreams[name].url)
+        def look(tx: Tx) -> tuple[list[str], dict[str, int]]:
+            moved = [name for name in by_id if known.get(name, now[name]) != now[name] and tx.has_deliveries(name)]
+            gone = known.keys() - now.keys()
+            return moved, {name: count for name in sorted(gone) if (count := tx.count_open_at(name))}
+
+        by_id = [name for name, one in upstreams.items() if one.dialect.outbound.addressed_by == "id"]
+        known = await self.store.write(keep)
+        moved, left = await self.store.read(look, is_long=True, whose="gateway")
+        for name in moved:
+            log.warning("upstream.moved", upstream=name, url=upstreams[name].url, reason=AT_ANOTHER)
+        for name, count in left.items():
+            there = [other for other, place in now.items() if place == known[name] and other not in known]
+            log.warning("upstream.left", upstream=name, open=count, now=there or None, reason=LEFT)
 
     async def _keep_house(self) -> None:
         """Counts what waits, removes what has ended long ago, a small batch at a time, and watches the clock. What

@@ -330,6 +330,9 @@ class Tx(Protocol):
     def renewable(self, by: int, limit: int) -> list[TargetRow]:
         """Where something has to be said again by a time, the most urgent first."""
 
+    def count_open_at(self, upstream: str) -> int:
+        """How many open alerts an upstream has, or may have."""
+
     def lane_holders(self, upstream: str, lane: str) -> list[int]:
         """The open alerts that stand on a lane."""
 

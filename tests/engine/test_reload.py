@@ -190,9 +190,9 @@ def test_an_unchanged_upstream_keeps_what_is_known_of_it(tmp_path: Path) -> None
 # --- a process -------------------------------------------------------------------------------------------------
 
 
-def send(running: Running, key: str) -> int:
+def send(running: Running, key: str, kind: str = "ALERT") -> int:
     """An event; the status of its answer."""
-    event = ilert_event("ALERT", key, summary=key)
+    event = ilert_event(kind, key, summary=key)
     return httpx.post(running.url + "/api/events", json=event, timeout=10).status_code
 
 
@@ -314,11 +314,38 @@ def test_an_upstream_that_gives_ids_is_said_to_be_at_another_address(tmp_path: P
             running.signal(signal.SIGHUP)
             [warned] = running.waits_for("upstream.moved")
             assert (warned["level"], warned["upstream"], warned["url"]) == ("warning", "one", other.url)
+            assert "give that a name of its own, and put this one back" in warned["reason"]
         with serving(config) as running:
             assert not running.events("upstream.moved")
         config.write_text(before)
         with serving(config) as running:
             running.waits_for("upstream.moved")
+
+
+def test_an_upstream_that_is_renamed_leaves_its_open_alerts_behind_and_that_is_said(tmp_path: Path) -> None:
+    """Their ends were dead letters, and nobody heard of it. Under its old name it is told them at last."""
+    config = tmp_path / "gateway.toml"
+    with chaos(OK) as one:
+        there = table("one", one.url, "ilert")
+        renamed = table("other", one.url, "ilert")
+        config.write_text(text(tmp_path, there))
+        with serving(config) as running:
+            assert [send(running, key) for key in "ab"] == [202, 202]
+            running.waits_for("delivery.delivered", 2)
+            config.write_text(text(tmp_path, renamed, to='["other"]'))
+            running.signal(signal.SIGHUP)
+            [warned] = running.waits_for("upstream.left")
+            assert (warned["level"], warned["upstream"], warned["open"]) == ("warning", "one", 2)
+            assert warned["now"] == ["other"] and "put it back under this name" in warned["reason"]
+            assert send(running, "a", "RESOLVE") == 202
+            config.write_text(text(tmp_path, there, renamed, to='["other"]'))
+            running.signal(signal.SIGHUP)
+            running.waits_for("delivery.delivered", 3)
+            assert one.got[-1].body["eventType"] == "RESOLVE"
+        config.write_text(text(tmp_path, renamed, to='["other"]'))
+        with serving(config) as running:
+            [warned] = running.waits_for("upstream.left")
+            assert (warned["upstream"], warned["open"]) == ("one", 1)
 
 
 def test_reloads_under_load_fail_nobody(tmp_path: Path) -> None:
