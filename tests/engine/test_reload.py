@@ -9,12 +9,15 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from structlog.testing import CapturingLogger
 
 from gateway.certificates import Following
 from gateway.config import Config, parse
+from gateway.delivery import lanes
 from gateway.errors import ConfigurationError
 from gateway.serving import _Reloading
 from tests.chaos import reload
@@ -157,6 +160,35 @@ def test_what_is_under_way_to_a_dismissed_upstream_does_not_hold_up_the_end(tmp_
             again(h, parse(text(tmp_path, new, to='["two"]')))
             loop = h.gateway.dispatcher._tasks["two"].get_loop()
             asyncio.run_coroutine_threadsafe(h.gateway.dispatcher.stop(0.1), loop).result(5)
+
+
+def test_what_a_dismissed_upstream_took_while_the_store_failed_is_not_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came of it was not written down any more, as nothing goes there: it was told again, once it was back."""
+    gate = threading.Event()
+    monkeypatch.setattr(lanes, "log", said := CapturingLogger())
+    with chaos(gated(gate, OK)) as one, chaos(OK) as other:
+        there, new = table("one", one.url, "ilert", timeout="20s"), table("two", other.url, "ilert")
+        with house(tmp_path, config=lambda _: text(tmp_path, there).partition("\n")[2]) as h:
+            page(h, "a")
+            h.wait_for(lambda: one.got)
+            assert h.gateway.dispatcher is not None
+            loop = h.gateway.dispatcher._tasks["one"].get_loop()
+            asyncio.run_coroutine_threadsafe(h.gateway.reload(parse(text(tmp_path, new, to='["two"]'))), loop).result(
+                15
+            )
+            leaving = h.gateway.dispatcher._leaving["one"].lanes
+            store: Any = h.gateway.store
+            store._writer.pragma("query_only", 1)
+            gate.set()
+            h.wait_for(lambda: [call for call in said.calls if call.args == ("delivery.unrecorded",)])
+            store._writer.pragma("query_only", 0)
+            h.wait_for(lambda: not leaving.claims)
+            asyncio.run_coroutine_threadsafe(h.gateway.reload(parse(text(tmp_path, there))), loop).result(15)
+            page(h, "b")
+            settled(h, count=2)
+            assert [got.body["alertKey"] for got in one.got] == ["a", "b"]
 
 
 @pytest.mark.parametrize("change", ["listen", "store"])
