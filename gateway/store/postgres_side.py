@@ -17,6 +17,7 @@ from gateway.errors import StoreError
 from gateway.store.moving import BYTES, TABLES, Copied, TooLong, Unclear
 from gateway.store.postgres import PostgresStore
 from gateway.store.postgres_line import Address, Watch
+from gateway.store.postgres_schema import LOCK
 
 LOCKED_WITHIN = 10
 """Seconds within which nobody else may be working in the tables any more."""
@@ -37,6 +38,8 @@ SELECT set_config('synchronous_commit', CASE WHEN current_setting('synchronous_c
                   THEN 'remote_apply' ELSE 'on' END, true),
        set_config('lock_timeout', %s, true)
 """
+# Tables are locked until the commit, and a move goes on after that until the other store has committed too.
+_ALONE = b"SELECT pg_advisory_lock(%d)" % (LOCK + 1)
 _SERVING = (
     "SELECT count(*), ceil(extract(epoch FROM max(leased_until) - statement_timestamp()))::bigint "
     "FROM slots WHERE leased_until > statement_timestamp()"
@@ -66,6 +69,7 @@ class PostgresSide:
             self._connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")  # what was there before the lock is seen
             self._connection.execute(_SETTINGS)
             self._connection.execute(_DURABLE, (f"{LOCKED_WITHIN}s",))
+            self._connection.execute(_ALONE)
             self._connection.execute(f"LOCK TABLE {names} IN EXCLUSIVE MODE".encode())
         [(count, longest)] = self.run(_SERVING)
         if count:

@@ -24,7 +24,7 @@ from gateway.errors import StoreError
 from gateway.moving import SPOKEN
 from gateway.store import postgres_side
 from gateway.store.moved import MARK, Moved
-from gateway.store.moving import TABLES, Copied, move, opened
+from gateway.store.moving import TABLES, Copied, move, opened, undo
 from gateway.store.sqlite_side import SqliteSide
 from tests.engine.moves import ask, is_empty, moved, put, refusal, rows_in, side, typed, written
 from tests.postgres_server import Server, shared
@@ -221,6 +221,33 @@ def test_nobody_is_sent_to_a_new_store_that_was_not_committed(origin: str, tmp_p
     again = typed("move", config, "--to", f"sqlite://{back}")
     assert again.returncode == 0 and "already" not in again.stdout, again.stderr
     assert rows_in(f"sqlite://{back}") == rows_in(database) and "let `store` name that one" in refusal(database)
+
+
+class Meanwhile(SqliteSide):
+    """A new store before whose commit something else is done."""
+
+    def __init__(self, path: Path, work: Callable[[], object]) -> None:
+        super().__init__(str(path), may_be_made=True)
+        self._work = work
+
+    def commit(self) -> None:
+        self._work()
+        super().commit()
+
+
+def test_a_move_is_not_undone_before_it_has_ended(origin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old store has committed by then, and the new one has not: a gateway could serve from either afterwards."""
+    database, back = shared().database(), tmp_path / "back.db"
+    moved(origin, database)
+    monkeypatch.setattr(postgres_side, "LOCKED_WITHIN", 1)
+
+    def undone() -> None:
+        with pytest.raises(StoreError, match="somebody works in"):
+            undo(side(database))
+
+    move(side(database), Meanwhile(back, undone), lambda text: None, SPOKEN)
+    assert "let `store` name that one" in refusal(database) and not refusal(f"sqlite://{back}")
+    assert undo(side(database)).to == f"sqlite://{back}" and not refusal(database)
 
 
 @contextlib.contextmanager
