@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import TypeVar
 
 from gateway.errors import Problem, ProblemKind
@@ -40,9 +41,9 @@ class Bulk:
         self._reader = asyncio.Lock()
 
     @contextlib.asynccontextmanager
-    async def turn(self, size: int) -> AsyncIterator[None]:
-        """Waits until a body of this size may be worked on, which is within the block. Raises `Problem` where too much
-        waits already."""
+    async def turn(self, size: int) -> AsyncIterator[Callable[[], None]]:
+        """Waits until a body of this size may be worked on, which is within the block, or until what this gives is
+        called. Raises `Problem` where too much waits already."""
         if self._under_way - self._inside >= WAITING:
             raise Problem(ProblemKind.OVERLOADED, "too many large requests are under way; try again", retry_after=LATER)
         place = object()
@@ -53,8 +54,8 @@ class Bulk:
                     self._left.clear()
                     await self._left.wait()
                 self._worked_on[place] = size
-            with _later(GIVES_WAY, lambda: self._leave(place)):
-                yield
+            with _later(GIVES_WAY, partial(self._leave, place)):
+                yield partial(self._leave, place)
         finally:
             self._leave(place)
             self._under_way -= size

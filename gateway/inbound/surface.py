@@ -105,9 +105,9 @@ class Surface:
             incoming, plain = await self._incoming(call, match, scope, receive)
             if len(plain) < LARGE:
                 return await self._served(call, match, incoming, self._asked(call, match, incoming, plain))
-            async with self._bulk.turn(len(plain)):
+            async with self._bulk.turn(len(plain)) as leave:
                 asked = await self._bulk.read(partial(self._asked, call, match, incoming, plain))
-                return await self._served(call, match, incoming, asked)
+                return await self._served(call, match, incoming, asked, leave)
         except ConnectionError:
             raise
         except Problem as problem:
@@ -129,11 +129,13 @@ class Surface:
             self._let_in(call, match, incoming)
         return match.route.read(incoming)
 
-    async def _served(self, call: _Call, match: Match, incoming: Incoming, asked: Asked) -> Reply:
+    async def _served(
+        self, call: _Call, match: Match, incoming: Incoming, asked: Asked, on_kept: Callable[[], None] | None = None
+    ) -> Reply:
         assert call.caller is not None
         key = self._key(_unkeyed(match, call.path), incoming, asked)
         call.answered = answered = await self._desk.serve(
-            match.inbound, call.caller, asked, call.request, via=_via(incoming), key=key
+            match.inbound, call.caller, asked, call.request, via=_via(incoming), key=key, on_kept=on_kept
         )
         return answered.relayed or match.route.answer(answered.answer)
 

@@ -6,12 +6,14 @@ import asyncio
 import gc
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from gateway import desk
 from gateway.config import parse
 from gateway.errors import Problem, ProblemKind
 from gateway.inbound import bulk
@@ -19,9 +21,11 @@ from gateway.inbound.bulk import LARGE, WAITING, WORKED_ON, Bulk
 from gateway.service import Gateway
 from gateway.store import AlertFilter
 from gateway.store.sqlite import SqliteStore
+from tests.chaos_upstream import chaos
 from tests.clients.callers import ALERTS
 from tests.engine.lasting import alert, lasting, posted, select
-from tests.harness import KEY
+from tests.engine.vendors import OK, gated, table
+from tests.harness import KEY, house, inbound_tables
 
 THIRD = WORKED_ON // 3 + 1
 """Two of this size are worked on at a time."""
@@ -207,6 +211,32 @@ def test_a_single_alert_comes_between_those_of_batches(tmp_path: Path) -> None:
             assert await kept() == BATCHES * EACH + 1
 
     asyncio.run(main())
+
+
+def test_who_waits_for_verdicts_keeps_neither_the_rest_of_his_batch_waiting_nor_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many alerts at a time were written, and their verdicts waited for before the next: a caller who was to hear
+    within five seconds waited for that many times as long, and all other large bodies with him."""
+    monkeypatch.setattr(bulk, "WORKED_ON", 1)
+    monkeypatch.setattr(bulk, "GIVES_WAY", 60.0)
+    monkeypatch.setattr(desk, "AT_ONCE", 2)
+    gate, inbound = threading.Event(), 'reply_timeout = "60s"\n' + inbound_tables(["alertmanager"])
+    inbound += '\nreply = "delivered"\n'
+    large = [
+        [alert(f"{name}-{number}", generatorURL="http://prom/" + "x" * LARGE) for number in range(5)] for name in "ab"
+    ]
+    with (
+        chaos(gated(gate, OK)) as upstream,
+        house(tmp_path, config=lambda _: inbound + table("oncall", upstream.url, "ilert", "", timeout="20s")) as h,
+        ThreadPoolExecutor(2) as senders,
+    ):
+        under_way = [senders.submit(posted, h, *one) for one in large]
+        h.wait_for(lambda: select(h, "SELECT count(*) FROM alerts") == [10])
+        assert not any(one.done() for one in under_way)
+        gate.set()
+        for one in under_way:
+            one.result(20)
 
 
 def test_a_long_answer_is_sent_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
