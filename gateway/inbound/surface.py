@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -42,6 +42,8 @@ MOST_GATEWAYS, LONGEST_NAME = 16, 64
 """So many names of gateways that a command came through are kept, of so many characters each."""
 PIECE = 256 * 1024
 """Bytes of an answer that are sent at a time, each once the ones before are on their way."""
+ENCODED_AT_ONCE = 250
+"""Items of a long list that are encoded at a time."""
 OURS = (ProblemKind.OVERLOADED, ProblemKind.INTERNAL)
 """What a caller is refused for through no fault of its own."""
 
@@ -346,13 +348,38 @@ def _headers(reply: Reply, answered: Answered | None, request: int) -> list[tupl
 
 
 async def _send(send: Send, reply: Reply, headers: list[tuple[bytes, bytes]], is_head: bool) -> None:
-    body = b"" if reply.body is UNSET else msgspec.json.encode(reply.body)
+    pieces: Iterable[bytes]
+    if isinstance(reply.body, list) and len(reply.body) > ENCODED_AT_ONCE:
+        pieces = _Long(reply.body)
+    else:
+        pieces = [b"" if reply.body is UNSET else msgspec.json.encode(reply.body)]
     if reply.status != 204:
-        headers.append((b"content-length", str(len(body)).encode()))
+        headers.append((b"content-length", str(sum(map(len, pieces))).encode()))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    left = memoryview(b"" if is_head else body)
-    while len(left) > PIECE:
-        await send({"type": "http.response.body", "body": bytes(left[:PIECE]), "more_body": True})
-        await asyncio.sleep(0)  # else all of it is written at once, and lies there a second and a third time
-        left = left[PIECE:]
-    await send({"type": "http.response.body", "body": bytes(left)})
+    last = b""
+    for part in () if is_head else _parts(pieces):
+        if last:
+            await send({"type": "http.response.body", "body": last, "more_body": True})
+            await asyncio.sleep(0)  # else all of it is written at once, and lies there a second and a third time
+        last = part
+    await send({"type": "http.response.body", "body": last})
+
+
+class _Long:
+    """A long list as JSON in pieces, which are made each time that they are gone through: whole, it would lie in memory
+    beside what it is made of."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self._items = items
+
+    def __iter__(self) -> Iterator[bytes]:
+        for begin in range(0, len(self._items), ENCODED_AT_ONCE):
+            encoded = msgspec.json.encode(self._items[begin : begin + ENCODED_AT_ONCE])
+            yield (b"," if begin else b"[") + encoded[1:-1]
+        yield b"]"
+
+
+def _parts(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The same in parts that are sent at a time."""
+    for piece in pieces:
+        yield from (piece[begin : begin + PIECE] for begin in range(0, len(piece), PIECE))

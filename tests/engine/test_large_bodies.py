@@ -239,9 +239,13 @@ def test_who_waits_for_verdicts_keeps_neither_the_rest_of_his_batch_waiting_nor_
             one.result(20)
 
 
-def test_a_long_answer_is_sent_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whole, it lay in memory once more in each buffer on its way."""
-    monkeypatch.setattr("gateway.inbound.surface.PIECE", 1000)
+@pytest.mark.parametrize(("at_once", "most"), [(100, 1000), (3, 1500), (7, 1000)])
+def test_a_long_answer_is_sent_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int, most: int
+) -> None:
+    """Whole, it lay in memory once more in each buffer on its way, and as JSON beside the list that it was made of."""
+    monkeypatch.setattr("gateway.inbound.surface.PIECE", most)
+    monkeypatch.setattr("gateway.inbound.surface.ENCODED_AT_ONCE", at_once)
     sent: list[Any] = []
 
     async def main() -> None:
@@ -260,8 +264,11 @@ def test_a_long_answer_is_sent_in_pieces(tmp_path: Path, monkeypatch: pytest.Mon
             client._transport = httpx.ASGITransport(seen)
             listed = await client.get(ALERTS)
             assert len(listed.json()) == 20 and int(listed.headers["content-length"]) == len(listed.content)
-            assert all(len(message["body"]) <= 1000 for message in sent[1:])
-            assert len(sent) == 2 + (len(listed.content) - 1) // 1000
+            assert sorted(one["labels"]["alertname"] for one in listed.json())[0] == "name-0"
+            assert all(len(message["body"]) <= most for message in sent[1:])
+            assert len(sent) - 1 >= max(len(listed.content) / most, 20 / at_once)
+            for message in sent[1:]:
+                assert message["body"].count(b'"alertname"') <= at_once
 
     asyncio.run(main())
 
