@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -42,7 +42,7 @@ from gateway.waiting import Waiter, Waiters
 log = structlog.get_logger()
 T = TypeVar("T")
 AT_ONCE = 256
-"""Most commands of a batch under way at once."""
+"""Most commands of a batch being written at once."""
 PARTS = 32
 """Most commands of a batch that wait to be written at once, so that other callers' writes come between."""
 
@@ -76,15 +76,24 @@ class Desk:
         )
 
     async def serve(
-        self, inbound: Inbound, caller: str, asked: Asked, request: int, *, via: Via = (), key: Key | None = None
+        self,
+        inbound: Inbound,
+        caller: str,
+        asked: Asked,
+        request: int,
+        *,
+        via: Via = (),
+        key: Key | None = None,
+        on_kept: Callable[[], None] | None = None,
     ) -> Answered:
         """Does what was asked; raises `Problem` where it is refused, `StoreError` where the store cannot be used. `via`
-        are the gateways that it came through, `key` is the idempotency key of a creating call."""
+        are the gateways that it came through, `key` is the idempotency key of a creating call; `on_kept` is called once
+        all commands of a batch are durable and only verdicts are waited for."""
         who = Caller(inbound.dialect, caller, inbound.scope_of(caller))
         if isinstance(asked, Command):
             return await self._command(inbound, self._order(asked, who, request, request, via), key)
         if isinstance(asked, Batch):
-            return await self._batch(inbound, who, asked, request, via, key)
+            return await self._batch(inbound, who, asked, request, via, key, on_kept)
         if isinstance(asked, Read):
             return await self.views.read(who, asked, request)
         if isinstance(asked, Inquiry):
@@ -100,28 +109,38 @@ class Desk:
     # --- commands ----------------------------------------------------------------------------------------
 
     async def _batch(
-        self, inbound: Inbound, who: Caller, asked: Batch, request: int, via: Via, key: Key | None
+        self,
+        inbound: Inbound,
+        who: Caller,
+        asked: Batch,
+        request: int,
+        via: Via,
+        key: Key | None,
+        on_kept: Callable[[], None] | None,
     ) -> Answered:
-        """Handles each command on its own, in their order; the problems of some are raised once the others are durable.
-        The answer has the id of the first alert, and of the request that this was first reported in: a repeat has to
-        be answered alike, and that request can be traced."""
-        ended: list[Answered | BaseException] = []
-        turns = asyncio.Semaphore(PARTS)
+        """Handles each command on its own: they are written in their order, and their verdicts are awaited together;
+        the problems of some are raised once the others are durable. The answer has the id of the first alert, and of
+        the request that this was first reported in: a repeat has to be answered alike, and that request can be
+        traced."""
+        under_way: list[asyncio.Task[Answered]] = []
+        turns = _Turns()
         self._enter()
         try:
             for numbered in _rounds(asked.commands):
-                one_by_one = [
-                    self._command(
-                        inbound,
-                        self._order(one, who, request, self.ids(), via),
-                        key.of_part(place) if key else None,
-                        turns,
-                    )
-                    for place, one in numbered
-                ]
-                ended += await asyncio.gather(*one_by_one, return_exceptions=True)
+                turns.left = len(numbered)
+                for place, one in numbered:
+                    order, part = self._order(one, who, request, self.ids(), via), key.of_part(place) if key else None
+                    under_way.append(asyncio.create_task(self._command(inbound, order, part, turns)))
+                await turns.all_kept()
+        except BaseException:
+            for task in under_way:
+                task.cancel()
+            raise
         finally:
             self.crowd.leave()
+        if on_kept is not None:
+            on_kept()
+        ended = await asyncio.gather(*under_way, return_exceptions=True)
         problems = [*asked.problems, *(one for one in ended if isinstance(one, Problem))]
         if others := [one for one in ended if isinstance(one, BaseException) and not isinstance(one, Problem)]:
             raise others[0]
@@ -136,12 +155,9 @@ class Desk:
     def _order(self, asked: Command, who: Caller, request: int, command: int, via: Via) -> Order:
         return Order(asked=asked, caller=who, request=request, command=command, now=self.now(), via=via)
 
-    async def _command(
-        self, inbound: Inbound, order: Order, key: Key | None, turns: asyncio.Semaphore | None = None
-    ) -> Answered:
+    async def _command(self, inbound: Inbound, order: Order, key: Key | None, turns: _Turns | None = None) -> Answered:
         """Handles one command, and waits for the verdicts where its caller is to wait. The commands of a batch share
-        the semaphore `turns`."""
-        self._have_room()
+        `turns`."""
         log.debug("command", operation=order.asked.operation, caller=order.caller.name)
         done = await self._written(lambda tx: self._accept(tx, inbound, order, key), order.command, turns)
         if isinstance(done, FirstAnswer):
@@ -232,12 +248,14 @@ class Desk:
         self.see_whether_there_is_room()
         return self.crowd.enter()
 
-    async def _written(self, work: Callable[[Tx], T], command: int, turns: asyncio.Semaphore | None) -> T:
+    async def _written(self, work: Callable[[Tx], T], command: int, turns: _Turns | None) -> T:
         """Runs a write for a caller. The commands of a batch were admitted together, and are not counted one by one."""
         try:
             if turns is not None:
-                async with turns:
+                async with turns.one():
+                    self._have_room()
                     return await self.store.write(work)
+            self._have_room()
             began, ahead = time.monotonic(), self._enter()
             try:
                 return await self.store.write(work)
@@ -355,6 +373,31 @@ class Desk:
         )
         owe(tx, owed)
         return muted, [owed]
+
+
+class _Turns:
+    """The turns of a batch's commands to be written: so many at once, of which so many are `left` to be."""
+
+    def __init__(self) -> None:
+        self._free = asyncio.Semaphore(PARTS)
+        self._kept = asyncio.Event()
+        self.left = 0
+
+    @contextlib.asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        """While one is written."""
+        try:
+            async with self._free:
+                yield
+        finally:
+            self.left -= 1
+            if not self.left:
+                self._kept.set()
+
+    async def all_kept(self) -> None:
+        """Waits until none is left."""
+        await self._kept.wait()
+        self._kept.clear()
 
 
 def _rounds(commands: Sequence[Command]) -> Iterator[list[tuple[int, Command]]]:

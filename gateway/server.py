@@ -10,10 +10,11 @@ import contextlib
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 
+from gateway.inbound.handshakes import Door
 from gateway.inbound.protocol import EdgeProtocol
 
 
@@ -70,19 +71,9 @@ class _Quiet(uvicorn.Server):
             await super().startup(sockets)
             return
         await super().startup([])
-        self.started = False
-        loop = asyncio.get_running_loop()
         for one in sockets or ():
-            self.servers.append(
-                await loop.create_server(
-                    self._protocol,
-                    sock=one,
-                    ssl=self._tls,
-                    backlog=self.config.backlog,
-                    ssl_handshake_timeout=self._handshake,
-                )
-            )
-        self.started = True
+            door = Door(one, self.config.backlog, self._protocol, self._tls, self._handshake)
+            self.servers.append(cast("asyncio.Server", door))
 
     async def stop_listening(self, listener: socket.socket) -> None:
         """Stops listening, after accepting the connections in the backlog: closing the socket would reset these."""
@@ -92,9 +83,9 @@ class _Quiet(uvicorn.Server):
             for one in self.servers:
                 one.close()
             with contextlib.suppress(OSError):  # no connection is left to accept
-                while True:
+                while self._tls is None:
                     accepted, _ = last.accept()
-                    await loop.connect_accepted_socket(self._protocol, accepted, ssl=self._tls)
+                    await loop.connect_accepted_socket(self._protocol, accepted)
 
     def _protocol(self) -> asyncio.Protocol:
         http: Any = self.config.http_protocol_class

@@ -52,6 +52,15 @@ SCOPES = "scopes"
 """The name of a note: the scopes that callers had when the gateway served last, or that still have open alerts."""
 PLACES = "places"
 """The name of a note: the addresses, as digests, of upstreams that find alerts by ids which they issued."""
+AT_ANOTHER = (
+    "alerts there are changed and ended by the ids that the address before gave: at the same account all is well; at "
+    "another one they are somebody else's, so give that a name of its own, and put this one back, in no route, until "
+    "nothing is open there"
+)
+LEFT = (
+    "nobody is told there that these end: put it back under this name, in no route, until nothing is open there; what "
+    "ended meanwhile is told then"
+)
 OPERATORS = ("/-/", "/metrics")
 """Prefixes of paths that are never a vendor's."""
 PURGE_EVERY = 60.0
@@ -277,21 +286,31 @@ class Gateway:
             await self.store.write(lambda tx: tx.put_note(SCOPES, {"names": sorted(names)}))
 
     async def _warn_of_moved(self) -> None:
-        """Warns of upstreams whose address has changed, where alerts are found by ids which the upstream issued: in
-        another account, such an id is somebody else's alert."""
-        by_id = {name: one for name, one in self.config.upstreams.items() if one.dialect.outbound.addressed_by == "id"}
-        now = {name: hashlib.sha256(one.url.encode()).hexdigest() for name, one in by_id.items()}
+        """Warns of upstreams at another address than before, where alerts are found by ids which the upstream issued,
+        and of upstreams with open alerts that are no longer in the file, or not under that name."""
+        upstreams = self.config.upstreams
+        now = {name: hashlib.sha256(one.url.encode()).hexdigest() for name, one in upstreams.items()}
 
-        def work(tx: Tx) -> list[str]:
+        def keep(tx: Tx) -> dict[str, str]:
             tx.lock(PLACES)
-            known = tx.note(PLACES) or {}
+            known: dict[str, str] = tx.note(PLACES) or {}
             if {**known, **now} != known:
                 tx.put_note(PLACES, {**known, **now})
-            moved = [name for name, place in now.items() if known.get(name, place) != place]
-            return [name for name in moved if tx.has_deliveries(name)]
+            return known
 
-        for name in await self.store.write(work) if now else ():
-            log.warning("upstream.moved", upstream=name, url=self.config.upstreams[name].url)
+        def look(tx: Tx) -> tuple[list[str], dict[str, int]]:
+            moved = [name for name in by_id if known.get(name, now[name]) != now[name] and tx.has_deliveries(name)]
+            gone = known.keys() - now.keys()
+            return moved, {name: count for name in sorted(gone) if (count := tx.count_open_at(name))}
+
+        by_id = [name for name, one in upstreams.items() if one.dialect.outbound.addressed_by == "id"]
+        known = await self.store.write(keep)
+        moved, left = await self.store.read(look, is_long=True, whose="gateway")
+        for name in moved:
+            log.warning("upstream.moved", upstream=name, url=upstreams[name].url, reason=AT_ANOTHER)
+        for name, count in left.items():
+            there = [other for other, place in now.items() if place == known[name] and other not in known]
+            log.warning("upstream.left", upstream=name, open=count, now=there or None, reason=LEFT)
 
     async def _keep_house(self) -> None:
         """Runs the housekeeping steps in rounds for ever. One that fails must not end the others, except that none goes

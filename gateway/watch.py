@@ -51,11 +51,11 @@ NEWER = 180.0
 replica with a newer file, which the others have yet to load."""
 PROOF = "proof"
 ORIGIN = "alert-gateway"
-HELD, AWAY = "upstream-held", "store-unavailable"
-PASSING, LASTING = frozenset((HELD, AWAY)), 3
+HELD, AWAY, LEFT = "upstream-held", "store-unavailable", "store-left-behind"
+PASSING, LASTING = frozenset((HELD, AWAY, LEFT)), 3
 """Codes that count as trouble only once they were seen in `LASTING` looks in a row: when a key or a certificate is
 replaced on both sides, these do not match for a moment, and what waited is sent right after."""
-CODES = (HELD, "upstream-stalled", "dead-letters", "store-full", AWAY)
+CODES = (HELD, "upstream-stalled", "dead-letters", "store-full", AWAY, LEFT)
 """Every kind of trouble; each is a heading in the runbook."""
 
 
@@ -231,6 +231,9 @@ class Watch:
         ]
         if self._store.is_strained:
             found.append(STORE_FULL)
+        if server := self._store.left_behind:
+            summary = f"alert-gateway: the database at {server} takes writes although another was promoted after it"
+            found.append(Trouble(LEFT, "", summary))
         try:
             await commit(self._store, 2.0)
             waiting = await self._store.read(lambda tx: tx.waiting(), is_long=True, whose="gateway")

@@ -84,8 +84,8 @@ class Dispatcher:
 
     async def stop(self, within: float) -> None:
         """Claims nothing more, and lets what is under way end within so many seconds before it is cancelled."""
-        for lanes in self._lanes.values():
-            lanes.stopping = True
+        for lanes in (*self._lanes.values(), *(one.lanes for one in self._leaving.values())):
+            lanes.stopping = lanes.is_ending = True
             lanes.wake()
         tasks = [*self._tasks.values(), *(one.task for one in self._leaving.values())]
         if tasks:

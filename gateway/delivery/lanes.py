@@ -44,7 +44,8 @@ POLL = 2.0
 
 
 class Lanes:
-    """The lanes of the upstream that `client` sends to."""
+    """The lanes of the upstream that `client` sends to. While it is `stopping` no attempt begins; once it `is_ending`,
+    with the process, an outcome that cannot be recorded is given up."""
 
     def __init__(
         self, store: Store, client: Client, waiters: Waiters, metrics: Metrics, now: Callable[[], int]
@@ -64,6 +65,7 @@ class Lanes:
         self.held = HeldKeys()
         self._is_resumed = False
         self.stopping = False
+        self.is_ending = False
 
     @property
     def _name(self) -> str:
@@ -381,7 +383,7 @@ class Lanes:
             try:
                 return await self._store.write(work)
             except StoreError as error:
-                if self.stopping:
+                if self.is_ending:
                     raise
                 log.error("delivery.unrecorded", upstream=self._name, reason=str(error))
                 await asyncio.sleep(1.0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import TypeVar
 
 from gateway.errors import Problem, ProblemKind
@@ -39,9 +40,9 @@ class Bulk:
         self._reader = asyncio.Lock()
 
     @contextlib.asynccontextmanager
-    async def turn(self, size: int) -> AsyncIterator[None]:
-        """Waits until a body of this size may be processed, which is then done within the block. Raises `Problem` if
-        too much waits already."""
+    async def turn(self, size: int) -> AsyncIterator[Callable[[], None]]:
+        """Waits until a body of this size may be processed, within the block or until the yielded function is called.
+        Raises `Problem` if too much waits already."""
         if self._under_way - self._inside >= WAITING:
             raise Problem(ProblemKind.OVERLOADED, "too many large requests are under way; try again", retry_after=LATER)
         place = object()
@@ -52,8 +53,8 @@ class Bulk:
                     self._left.clear()
                     await self._left.wait()
                 self._worked_on[place] = size
-            with _later(GIVES_WAY, lambda: self._leave(place)):
-                yield
+            with _later(GIVES_WAY, partial(self._leave, place)):
+                yield partial(self._leave, place)
         finally:
             self._leave(place)
             self._under_way -= size

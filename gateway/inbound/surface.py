@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -42,6 +42,8 @@ MOST_GATEWAYS, LONGEST_NAME = 16, 64
 """The most names kept of gateways that a command came through, and the most characters of such a name."""
 PIECE = 256 * 1024
 """Bytes of an answer that are sent at a time, each piece once those before it are on their way."""
+ENCODED_AT_ONCE = 250
+"""Items of a long list that are encoded at a time."""
 OURS = (ProblemKind.OVERLOADED, ProblemKind.INTERNAL)
 """Problem kinds that are the gateway's fault, not the caller's; logged as warnings."""
 
@@ -105,9 +107,9 @@ class Surface:
             incoming, plain = await self._incoming(call, match, scope, receive)
             if len(plain) < LARGE:
                 return await self._served(call, match, incoming, self._asked(call, match, incoming, plain))
-            async with self._bulk.turn(len(plain)):
+            async with self._bulk.turn(len(plain)) as leave:
                 asked = await self._bulk.read(partial(self._asked, call, match, incoming, plain))
-                return await self._served(call, match, incoming, asked)
+                return await self._served(call, match, incoming, asked, leave)
         except ConnectionError:
             raise
         except Problem as problem:
@@ -129,11 +131,13 @@ class Surface:
             self._let_in(call, match, incoming)
         return match.route.read(incoming)
 
-    async def _served(self, call: _Call, match: Match, incoming: Incoming, asked: Asked) -> Reply:
+    async def _served(
+        self, call: _Call, match: Match, incoming: Incoming, asked: Asked, on_kept: Callable[[], None] | None = None
+    ) -> Reply:
         assert call.caller is not None
         key = self._key(_unkeyed(match, call.path), incoming, asked)
         call.answered = answered = await self._desk.serve(
-            match.inbound, call.caller, asked, call.request, via=_via(incoming), key=key
+            match.inbound, call.caller, asked, call.request, via=_via(incoming), key=key, on_kept=on_kept
         )
         return answered.relayed or match.route.answer(answered.answer)
 
@@ -350,13 +354,38 @@ def _headers(reply: Reply, answered: Answered | None, request: int) -> list[tupl
 
 
 async def _send(send: Send, reply: Reply, headers: list[tuple[bytes, bytes]], is_head: bool) -> None:
-    body = b"" if reply.body is UNSET else msgspec.json.encode(reply.body)
+    pieces: Iterable[bytes]
+    if isinstance(reply.body, list) and len(reply.body) > ENCODED_AT_ONCE:
+        pieces = _Long(reply.body)
+    else:
+        pieces = [b"" if reply.body is UNSET else msgspec.json.encode(reply.body)]
     if reply.status != 204:
-        headers.append((b"content-length", str(len(body)).encode()))
+        headers.append((b"content-length", str(sum(map(len, pieces))).encode()))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    left = memoryview(b"" if is_head else body)
-    while len(left) > PIECE:
-        await send({"type": "http.response.body", "body": bytes(left[:PIECE]), "more_body": True})
-        await asyncio.sleep(0)  # else all pieces are written at once, and are in memory a second and a third time
-        left = left[PIECE:]
-    await send({"type": "http.response.body", "body": bytes(left)})
+    last = b""
+    for part in () if is_head else _parts(pieces):
+        if last:
+            await send({"type": "http.response.body", "body": last, "more_body": True})
+            await asyncio.sleep(0)  # else all pieces are written at once, and are in memory a second and a third time
+        last = part
+    await send({"type": "http.response.body", "body": last})
+
+
+class _Long:
+    """A long list as JSON in pieces, encoded anew each time it is iterated: whole, the JSON would be in memory beside
+    the list."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self._items = items
+
+    def __iter__(self) -> Iterator[bytes]:
+        for begin in range(0, len(self._items), ENCODED_AT_ONCE):
+            encoded = msgspec.json.encode(self._items[begin : begin + ENCODED_AT_ONCE])
+            yield (b"," if begin else b"[") + encoded[1:-1]
+        yield b"]"
+
+
+def _parts(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The pieces cut into parts of at most `PIECE` bytes, as they are sent."""
+    for piece in pieces:
+        yield from (piece[begin : begin + PIECE] for begin in range(0, len(piece), PIECE))

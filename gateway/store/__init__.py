@@ -332,6 +332,9 @@ class Tx(Protocol):
     def renewable(self, by: int, limit: int) -> list[TargetRow]:
         """Targets whose `renew_at` has passed by a time, earliest first."""
 
+    def count_open_at(self, upstream: str) -> int:
+        """How many open alerts an upstream has, or may have."""
+
     def lane_holders(self, upstream: str, lane: str) -> list[int]:
         """The open alerts with a target on this lane."""
 
@@ -469,7 +472,8 @@ class Store(Protocol):
     Once open, `slot` is this process's own part of every id it makes; `lease` is how many seconds a claim holds
     unless renewed, None where no other process could take what is claimed; `on_hint` is called in the event loop
     with each text that another replica sent by `Tx.tell`; `is_strained` says that the disk is full, so that only what
-    is under way is still recorded; `damage` describes permanent damage to the store, empty where there is none.
+    is under way is still recorded; `damage` describes permanent damage to the store, empty where there is none;
+    `left_behind` names a server of it that accepts writes although another was promoted after it.
     """
 
     slot: int
@@ -477,6 +481,9 @@ class Store(Protocol):
     on_hint: Callable[[str], None]
     is_strained: bool
     damage: str
+
+    @property
+    def left_behind(self) -> str: ...
 
     async def __aenter__(self) -> Store: ...
     async def __aexit__(self, *error: object) -> None: ...

@@ -179,6 +179,10 @@ class PostgresStore:
         held = [row.id for row in claims]
         return await self.write(lambda tx: _own(tx).renew(held)) if held else []
 
+    @property
+    def left_behind(self) -> str:
+        return self._address.promotions.left_behind
+
     async def ease(self) -> None:
         if self.is_strained:
             with contextlib.suppress(StoreError):

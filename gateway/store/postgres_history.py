@@ -59,13 +59,15 @@ def history_of(connection: psycopg.Connection[Any]) -> History | None:
 
 
 class Promotions:
-    """The server with the latest timeline ever seen in each system, shared by all lines of a store."""
+    """The server with the latest timeline ever seen in each system, shared by all lines of a store. `left_behind` names
+    a server that accepted writes, at the last look, although another was promoted after it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._latest: dict[str, History] = {}
         self._serving: dict[str, int] = {}
         self._told: set[History] = set()
+        self.left_behind = ""
 
     @property
     def latest(self) -> Mapping[str, History]:
@@ -114,6 +116,7 @@ class Promotions:
                 self._latest[system] = newest
                 self._serving[system] = newest.timeline
             log.error("store.promotion_undone", server=gone.place, reason=_why_gone(gone, newest))
+        self.left_behind = next((one.place for one in seen if self.is_over(one)), "")
 
     def is_over(self, found: History | None) -> bool:
         """Whether a server takes writes although another was promoted after it."""
@@ -126,7 +129,8 @@ class Promotions:
         latest = self._latest[found.system].timeline
         return (
             f"it takes writes although another was promoted after it (timeline {found.timeline}, that one's is "
-            f"{latest}): stop it; if it is the one that is to serve, stop the other and restart the gateway"
+            f"{latest}): stop it; if it is the one that is to serve, as after a restore, stop the other and "
+            "restart the gateway, with every replica"
         )
 
 

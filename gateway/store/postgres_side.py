@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -16,12 +16,16 @@ from psycopg.pq import TransactionStatus
 from gateway.errors import StoreError
 from gateway.store.moving import BYTES, TABLES, Copied, TooLong, Unclear
 from gateway.store.postgres import PostgresStore
-from gateway.store.postgres_line import Address, Line
+from gateway.store.postgres_line import Address, Watch
+from gateway.store.postgres_schema import LOCK
 
 LOCKED_WITHIN = 10
 """Seconds to wait for a lock on the tables."""
 STANDS_STILL = 300
-"""Seconds that a server may accept no data while it is sent a table: it may be busy writing to its disk."""
+"""Seconds that a server may accept no data while it is sent a table, as it may be busy writing to its disk, or send
+none while a table is read."""
+TAKES = 3600
+"""Seconds that one statement through a whole table may take."""
 
 # A move is one long transaction, which also waits for the other store: no timeout of the server may end it. That this
 # process is gone the server still detects by the line's keepalive settings, or it would keep the locks for hours.
@@ -34,6 +38,8 @@ SELECT set_config('synchronous_commit', CASE WHEN current_setting('synchronous_c
                   THEN 'remote_apply' ELSE 'on' END, true),
        set_config('lock_timeout', %s, true)
 """
+# Tables are locked until the commit, and a move goes on after that until the other store has committed too.
+_ALONE = b"SELECT pg_advisory_lock(%d)" % (LOCK + 1)
 _SERVING = (
     "SELECT count(*), ceil(extract(epoch FROM max(leased_until) - statement_timestamp()))::bigint "
     "FROM slots WHERE leased_until > statement_timestamp()"
@@ -46,7 +52,8 @@ class PostgresSide:
     def __init__(self, url: str) -> None:
         self._url = url
         self._address = Address(url, tcp_user_timeout=STANDS_STILL * 1000)
-        self._line = Line(self._address, threading.Lock())
+        self._watch = Watch()
+        self._line = self._watch.line(self._address)
         self._connection: psycopg.Connection[Any] | None = None
         self.shown = repr(self._address)
 
@@ -54,12 +61,15 @@ class PostgresSide:
         """Locks all tables, those of writer slots included: gateways started meanwhile get no slot, and give up."""
         asyncio.run(_up_to_date(self._url))
         names = ", ".join((*(table.name for table in TABLES), "slots"))
+        self._watch.start()
         with self._telling("cannot be used"):
             self._line.look()
             self._connection = self._line.connection()
+        with self._telling("cannot be used"), self._answering(STANDS_STILL):
             self._connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")  # sees what was committed before the lock
             self._connection.execute(_SETTINGS)
             self._connection.execute(_DURABLE, (f"{LOCKED_WITHIN}s",))
+            self._connection.execute(_ALONE)
             self._connection.execute(f"LOCK TABLE {names} IN EXCLUSIVE MODE".encode())
         [(count, longest)] = self.run(_SERVING)
         if count:
@@ -69,7 +79,7 @@ class PostgresSide:
             )
 
     def run(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
-        with self._telling("cannot be used"):
+        with self._telling("cannot be used"), self._answering(TAKES):
             found = self._there.execute(statement.replace("?", "%s").encode(), values or None)
             return found.fetchall() if found.description else []
 
@@ -79,15 +89,24 @@ class PostgresSide:
             columns = cursor.execute(f"{table.select} LIMIT 0".encode()).description or ()
             with cursor.copy(f"COPY ({table.select}) TO STDOUT".encode()) as copy:
                 copy.set_types([column.type_code for column in columns])
-                yield from copy.rows()
+                rows = copy.rows()
+                while (row := self._next(rows)) is not None:
+                    yield row
+
+    def _next(self, rows: Iterator[Sequence[Any]]) -> Sequence[Any] | None:
+        with self._answering(STANDS_STILL):
+            return next(rows, None)
 
     def put(self, table: Copied, rows: Iterable[Sequence[Any]]) -> None:
         in_bytes = [number for number, column in enumerate(table.columns) if column in BYTES]
         into = f"COPY {table.name} ({', '.join(table.columns)}) FROM STDIN"
         telling = self._telling(f"does not take everything ({table.name})")
-        with telling, self._there.cursor() as cursor, cursor.copy(into.encode()) as copy:
+        with telling, self._there.cursor() as cursor, contextlib.ExitStack() as ending:
+            copy = ending.enter_context(cursor.copy(into.encode()))
             for row in rows:
                 copy.write_row(_with_bytes(row, in_bytes))
+            with self._answering(STANDS_STILL):
+                ending.close()
 
     def see_all(self) -> None:
         """Analyses the tables: the planner would take them for empty until the server's autovacuum does."""
@@ -97,18 +116,31 @@ class PostgresSide:
         if self._there.info.transaction_status == TransactionStatus.IDLE:
             return
         try:
-            self._there.execute("COMMIT")
-        except psycopg.Error as error:
+            with self._answering(STANDS_STILL):
+                self._there.execute("COMMIT")
+        except (psycopg.Error, StoreError) as error:
             said = f"{self.shown} did not say whether it has committed: {self._address.masked(error)}"
             raise Unclear(said) if self._there.closed else StoreError(said) from None
 
     def close(self) -> None:
-        self._line.drop()
+        self._watch.stop()
 
     @property
     def _there(self) -> psycopg.Connection[Any]:
         assert self._connection is not None
         return self._connection
+
+    @contextlib.contextmanager
+    def _answering(self, within: float) -> Iterator[None]:
+        """While an answer is waited for. Of a server that stands still the network says that it is there."""
+        began = time.monotonic()
+        try:
+            with self._line.asking(within):
+                yield
+        except psycopg.OperationalError:
+            if time.monotonic() - began < within:
+                raise
+            raise StoreError(f"{self.shown} has answered nothing for {within:g} s: see what holds it up") from None
 
     @contextlib.contextmanager
     def _telling(self, what: str) -> Iterator[None]:

@@ -203,6 +203,11 @@ class SqlTx(Deliveries, Counting):
     def remove_target(self, alert: int, upstream: str) -> None:
         self._run("DELETE FROM targets WHERE alert = ? AND upstream = ?", (alert, upstream))
 
+    def count_open_at(self, upstream: str) -> int:
+        joined = "SELECT count(*) FROM targets t JOIN alerts a ON a.id = t.alert"
+        there = "t.upstream = ? AND t.is_over = 0 AND t.state IN ('waiting', 'present')"
+        return int(self._all(f"{joined} WHERE {there} AND a.is_open = 1", (upstream,))[0][0])
+
     def lane_holders(self, upstream: str, lane: str) -> list[int]:
         joined = "SELECT a.id FROM targets t JOIN alerts a ON a.id = t.alert"
         of_lane = "t.upstream = ? AND t.lane = ? AND t.is_over = 0"  # of a key that flaps, most are over

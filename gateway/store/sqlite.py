@@ -95,6 +95,7 @@ class SqliteStore:
         self.on_hint: Callable[[str], None] = _ignore_hint
         self.is_strained = False
         self.damage = ""
+        self.left_behind = ""
         self._files: dict[str, tuple[int, int]] = {}
 
     async def __aenter__(self) -> SqliteStore:

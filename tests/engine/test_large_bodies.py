@@ -7,12 +7,14 @@ import asyncio
 import gc
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from gateway import desk
 from gateway.config import parse
 from gateway.errors import Problem, ProblemKind
 from gateway.inbound import bulk
@@ -20,9 +22,11 @@ from gateway.inbound.bulk import LARGE, WAITING, WORKED_ON, Bulk
 from gateway.service import Gateway
 from gateway.store import AlertFilter
 from gateway.store.sqlite import SqliteStore
+from tests.chaos_upstream import chaos
 from tests.clients.callers import ALERTS
 from tests.engine.lasting import alert, lasting, posted, select
-from tests.harness import KEY
+from tests.engine.vendors import OK, gated, table
+from tests.harness import KEY, house, inbound_tables
 
 THIRD = WORKED_ON // 3 + 1
 """The size of which two bodies are worked on at a time."""
@@ -211,9 +215,39 @@ def test_a_single_alert_comes_between_those_of_batches(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_a_long_answer_is_sent_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sent whole, it would be in memory once more in each buffer on its way."""
-    monkeypatch.setattr("gateway.inbound.surface.PIECE", 1000)
+def test_who_waits_for_verdicts_keeps_neither_the_rest_of_his_batch_waiting_nor_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All alerts of a batch are written before any verdict is awaited, and other large bodies do not wait for those
+    verdicts."""
+    monkeypatch.setattr(bulk, "WORKED_ON", 1)
+    monkeypatch.setattr(bulk, "GIVES_WAY", 60.0)
+    monkeypatch.setattr(desk, "AT_ONCE", 2)
+    gate, inbound = threading.Event(), 'reply_timeout = "60s"\n' + inbound_tables(["alertmanager"])
+    inbound += '\nreply = "delivered"\n'
+    large = [
+        [alert(f"{name}-{number}", generatorURL="http://prom/" + "x" * LARGE) for number in range(5)] for name in "ab"
+    ]
+    with (
+        chaos(gated(gate, OK)) as upstream,
+        house(tmp_path, config=lambda _: inbound + table("oncall", upstream.url, "ilert", "", timeout="20s")) as h,
+        ThreadPoolExecutor(2) as senders,
+    ):
+        under_way = [senders.submit(posted, h, *one) for one in large]
+        h.wait_for(lambda: select(h, "SELECT count(*) FROM alerts") == [10])
+        assert not any(one.done() for one in under_way)
+        gate.set()
+        for one in under_way:
+            one.result(20)
+
+
+@pytest.mark.parametrize(("at_once", "most"), [(100, 1000), (3, 1500), (7, 1000)])
+def test_a_long_answer_is_sent_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int, most: int
+) -> None:
+    """Sent whole, it would be in memory once more in each buffer on its way, and as JSON beside its list."""
+    monkeypatch.setattr("gateway.inbound.surface.PIECE", most)
+    monkeypatch.setattr("gateway.inbound.surface.ENCODED_AT_ONCE", at_once)
     sent: list[Any] = []
 
     async def main() -> None:
@@ -232,8 +266,11 @@ def test_a_long_answer_is_sent_in_pieces(tmp_path: Path, monkeypatch: pytest.Mon
             client._transport = httpx.ASGITransport(seen)
             listed = await client.get(ALERTS)
             assert len(listed.json()) == 20 and int(listed.headers["content-length"]) == len(listed.content)
-            assert all(len(message["body"]) <= 1000 for message in sent[1:])
-            assert len(sent) == 2 + (len(listed.content) - 1) // 1000
+            assert sorted(one["labels"]["alertname"] for one in listed.json())[0] == "name-0"
+            assert all(len(message["body"]) <= most for message in sent[1:])
+            assert len(sent) - 1 >= max(len(listed.content) / most, 20 / at_once)
+            for message in sent[1:]:
+                assert message["body"].count(b'"alertname"') <= at_once
 
     asyncio.run(main())
 

@@ -4,6 +4,7 @@ whoever starts a gateway or repeats the command is told what to do."""
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 import socket
 import subprocess
@@ -21,8 +22,9 @@ import pytest
 
 from gateway.errors import StoreError
 from gateway.moving import SPOKEN
+from gateway.store import postgres_side
 from gateway.store.moved import MARK, Moved
-from gateway.store.moving import Copied, move, opened
+from gateway.store.moving import TABLES, Copied, move, opened, undo
 from gateway.store.sqlite_side import SqliteSide
 from tests.engine.moves import ask, is_empty, moved, put, refusal, rows_in, side, typed, written
 from tests.postgres_server import Server, shared
@@ -73,6 +75,43 @@ def test_a_server_that_stands_still_for_a_while_is_waited_for(origin: str) -> No
         freezing.join()
     finally:
         server.close()
+
+
+@pytest.mark.parametrize("way", ["read", "written"])
+def test_a_server_that_stands_still_for_good_is_given_up(
+    origin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """What it had to say was waited for without an end: its kernel says that it is there, and it says nothing."""
+    server, back = Server().make(), f"sqlite://{tmp_path}/back.db"
+    try:
+        database = server.database()
+        moved(origin, database)
+        ask(
+            database,
+            "INSERT INTO notes SELECT n, convert_to(repeat('x', 9000), 'utf8') FROM generate_series(1, 3000) n",
+        )
+        monkeypatch.setattr(postgres_side, "STANDS_STILL", 1)
+        copied = side(database)
+        with opened(copied):
+            rows = copied.rows(next(table for table in TABLES if table.name == "notes"))
+            ways: dict[str, Callable[[], Any]] = {
+                "read": lambda: list(_after_one(rows, server.freeze)),
+                "written": lambda: copied.put(TABLES[-1], _after_one(iter(()), server.freeze)),
+            }
+            with pytest.raises(StoreError, match=r"/\w+ has answered nothing for 1 s"):
+                ways[way]()
+        server.thaw()
+        moved(database, back)
+    finally:
+        server.thaw()
+        server.close()
+
+
+def _after_one(rows: Iterator[Any], work: Callable[[], None]) -> Iterator[Any]:
+    """Rows of which the first is there, if there is one, when something happens."""
+    yield from itertools.islice(rows, 1)
+    work()
+    yield from rows
 
 
 def test_a_server_that_dies_meanwhile_leaves_the_old_store_to_go_on_from(origin: str) -> None:
@@ -184,6 +223,33 @@ def test_nobody_is_sent_to_a_new_store_that_was_not_committed(origin: str, tmp_p
     again = typed("move", config, "--to", f"sqlite://{back}")
     assert again.returncode == 0 and "already" not in again.stdout, again.stderr
     assert rows_in(f"sqlite://{back}") == rows_in(database) and "let `store` name that one" in refusal(database)
+
+
+class Meanwhile(SqliteSide):
+    """A new store before whose commit something else is done."""
+
+    def __init__(self, path: Path, work: Callable[[], object]) -> None:
+        super().__init__(str(path), may_be_made=True)
+        self._work = work
+
+    def commit(self) -> None:
+        self._work()
+        super().commit()
+
+
+def test_a_move_is_not_undone_before_it_has_ended(origin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old store has committed by then, and the new one has not: a gateway could serve from either afterwards."""
+    database, back = shared().database(), tmp_path / "back.db"
+    moved(origin, database)
+    monkeypatch.setattr(postgres_side, "LOCKED_WITHIN", 1)
+
+    def undone() -> None:
+        with pytest.raises(StoreError, match="somebody works in"):
+            undo(side(database))
+
+    move(side(database), Meanwhile(back, undone), lambda text: None, SPOKEN)
+    assert "let `store` name that one" in refusal(database) and not refusal(f"sqlite://{back}")
+    assert undo(side(database)).to == f"sqlite://{back}" and not refusal(database)
 
 
 @contextlib.contextmanager

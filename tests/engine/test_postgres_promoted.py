@@ -25,7 +25,7 @@ from gateway.store.postgres_side import PostgresSide
 from tests.chaos.sink import ROOT
 from tests.engine.store_drivers import delivery
 from tests.engine.test_postgres_faults import _END_ALL, HEALTHY, Load, _all
-from tests.harness import inbound_tables, upstream_table
+from tests.harness import house, inbound_tables, upstream_table
 from tests.pooler import pooler
 from tests.postgres_server import Server, shared
 
@@ -342,6 +342,27 @@ def test_behind_one_name_all_go_over_to_whom_it_leads_by_now(
             assert load.acknowledged <= await store.read(_all)
 
     asyncio.run(main())
+
+
+def test_a_server_that_takes_writes_beside_the_one_promoted_last_is_an_alarm(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the log said so, and the gateway served on: until it was restarted, and was led to that one."""
+    monkeypatch.setattr(postgres, "LOOK", 0.1)
+    with house(tmp_path, {"oncall": "ilert"}, inbounds=["ilert"], store=pair.url) as h:
+        assert h.gateway.watch is not None
+        watching = h.gateway.watch
+
+        def is_said() -> bool:
+            return "store-left-behind" in [one.code for one in asyncio.run(watching.troubles())]
+
+        assert not is_said()
+        asyncio.run(pair.promote())
+        h.wait_for(lambda: h.gateway.store.left_behind)
+        assert h.gateway.store.left_behind == f"127.0.0.1:{pair.first.port}"
+        assert is_said()
+        pair.first.kill()
+        h.wait_for(lambda: not h.gateway.store.left_behind)
 
 
 def test_where_a_promotion_was_undone_the_server_before_it_serves_again(

@@ -9,12 +9,15 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from structlog.testing import CapturingLogger
 
 from gateway.certificates import Following
 from gateway.config import Config, parse
+from gateway.delivery import lanes
 from gateway.errors import ConfigurationError
 from gateway.serving import _Reloading
 from tests.chaos import reload
@@ -159,6 +162,35 @@ def test_what_is_under_way_to_a_dismissed_upstream_does_not_hold_up_the_end(tmp_
             asyncio.run_coroutine_threadsafe(h.gateway.dispatcher.stop(0.1), loop).result(5)
 
 
+def test_what_a_dismissed_upstream_took_while_the_store_failed_is_not_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came of it was not written down any more, as nothing goes there: it was told again, once it was back."""
+    gate = threading.Event()
+    monkeypatch.setattr(lanes, "log", said := CapturingLogger())
+    with chaos(gated(gate, OK)) as one, chaos(OK) as other:
+        there, new = table("one", one.url, "ilert", timeout="20s"), table("two", other.url, "ilert")
+        with house(tmp_path, config=lambda _: text(tmp_path, there).partition("\n")[2]) as h:
+            page(h, "a")
+            h.wait_for(lambda: one.got)
+            assert h.gateway.dispatcher is not None
+            loop = h.gateway.dispatcher._tasks["one"].get_loop()
+            asyncio.run_coroutine_threadsafe(h.gateway.reload(parse(text(tmp_path, new, to='["two"]'))), loop).result(
+                15
+            )
+            leaving = h.gateway.dispatcher._leaving["one"].lanes
+            store: Any = h.gateway.store
+            store._writer.pragma("query_only", 1)
+            gate.set()
+            h.wait_for(lambda: [call for call in said.calls if call.args == ("delivery.unrecorded",)])
+            store._writer.pragma("query_only", 0)
+            h.wait_for(lambda: not leaving.claims)
+            asyncio.run_coroutine_threadsafe(h.gateway.reload(parse(text(tmp_path, there))), loop).result(15)
+            page(h, "b")
+            settled(h, count=2)
+            assert [got.body["alertKey"] for got in one.got] == ["a", "b"]
+
+
 @pytest.mark.parametrize("change", ["listen", "store"])
 def test_what_takes_a_restart_says_so_and_changes_nothing(change: str, tmp_path: Path) -> None:
     with chaos(OK) as one, chaos(OK) as other:
@@ -190,9 +222,9 @@ def test_an_unchanged_upstream_keeps_what_is_known_of_it(tmp_path: Path) -> None
 # --- a process -------------------------------------------------------------------------------------------------
 
 
-def send(running: Running, key: str) -> int:
+def send(running: Running, key: str, kind: str = "ALERT") -> int:
     """Sends an event; returns the status of the answer."""
-    event = ilert_event("ALERT", key, summary=key)
+    event = ilert_event(kind, key, summary=key)
     return httpx.post(running.url + "/api/events", json=event, timeout=10).status_code
 
 
@@ -315,11 +347,38 @@ def test_an_upstream_that_gives_ids_is_said_to_be_at_another_address(tmp_path: P
             running.signal(signal.SIGHUP)
             [warned] = running.waits_for("upstream.moved")
             assert (warned["level"], warned["upstream"], warned["url"]) == ("warning", "one", other.url)
+            assert "give that a name of its own, and put this one back" in warned["reason"]
         with serving(config) as running:
             assert not running.events("upstream.moved")
         config.write_text(before)
         with serving(config) as running:
             running.waits_for("upstream.moved")
+
+
+def test_an_upstream_that_is_renamed_leaves_its_open_alerts_behind_and_that_is_said(tmp_path: Path) -> None:
+    """Their ends were dead letters, and nobody heard of it. Under its old name it is told them at last."""
+    config = tmp_path / "gateway.toml"
+    with chaos(OK) as one:
+        there = table("one", one.url, "ilert")
+        renamed = table("other", one.url, "ilert")
+        config.write_text(text(tmp_path, there))
+        with serving(config) as running:
+            assert [send(running, key) for key in "ab"] == [202, 202]
+            running.waits_for("delivery.delivered", 2)
+            config.write_text(text(tmp_path, renamed, to='["other"]'))
+            running.signal(signal.SIGHUP)
+            [warned] = running.waits_for("upstream.left")
+            assert (warned["level"], warned["upstream"], warned["open"]) == ("warning", "one", 2)
+            assert warned["now"] == ["other"] and "put it back under this name" in warned["reason"]
+            assert send(running, "a", "RESOLVE") == 202
+            config.write_text(text(tmp_path, there, renamed, to='["other"]'))
+            running.signal(signal.SIGHUP)
+            running.waits_for("delivery.delivered", 3)
+            assert one.got[-1].body["eventType"] == "RESOLVE"
+        config.write_text(text(tmp_path, renamed, to='["other"]'))
+        with serving(config) as running:
+            [warned] = running.waits_for("upstream.left")
+            assert (warned["upstream"], warned["open"]) == ("one", 1)
 
 
 def test_reloads_under_load_fail_nobody(tmp_path: Path) -> None:

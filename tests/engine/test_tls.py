@@ -31,9 +31,12 @@ from gateway.certificates import Following, Pair, not_after
 from gateway.checking import warnings
 from gateway.config import parse
 from gateway.errors import ConfigurationError
+from gateway.inbound import handshakes
+from gateway.inbound.handshakes import Door
 from gateway.inbound.protocol import EdgeProtocol
 from gateway.listening import Tls
 from gateway.metrics import Metrics
+from gateway.server import bind
 from gateway.server import serving as served_by
 from tests.chaos.processes import free_port
 from tests.chaos_upstream import chaos, say
@@ -250,6 +253,46 @@ def test_a_handshake_that_does_not_come_ends_with_the_deadline_for_headers(tmp_p
             return time.monotonic() - began
 
     assert 0.2 < asyncio.run(main()) < 3
+
+
+def test_a_handshake_that_fails_is_said_with_who_and_why(tmp_path: Path) -> None:
+    """There was no line of it: nobody here saw a client that was given another authority. Once for each reason, and
+    not of who only looks whether somebody listens."""
+    ours, strangers = trustme.CA(), trustme.CA()
+    cert, key = write(tmp_path / "secret", ours, "localhost")
+    ca = vouched(tmp_path, ours)
+    with gateway(tmp_path, f'{{ cert = "{cert}", key = "{key}", client_ca = "{ca}" }}') as port:
+        stranger = believing(ours)
+        strangers.issue_cert("client").configure_cert(stranger)
+        assert _listens(port)
+        for _ in range(2):
+            assert get(port, believing(strangers)) is None
+        assert get(port, believing(ours)) is None and get(port, stranger) is None
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"http://127.0.0.1:{port}/", trust_env=False)
+        said = soon(lambda: len(found := logged(tmp_path, "tls.failed")) == 4 and found)
+    assert {one["peer"] for one in said} == {"127.0.0.1"}
+    assert [one["reason"] for one in said] == [
+        "it does not accept the certificate in tls.cert: tlsv1 alert unknown ca",
+        "it shows no certificate of its own, which tls.client_ca asks for",
+        "its certificate is not accepted: unable to get local issuer certificate",
+        "it speaks HTTP without TLS; its address has to begin with https://",
+    ]
+
+
+def test_scanners_do_not_flood_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has an address of its own, and fails as often as it likes."""
+    monkeypatch.setattr(handshakes, "log", said := CapturingLogger())
+
+    async def main() -> None:
+        door = Door(bind("127.0.0.1", 0), 9, asyncio.Protocol, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), 1.0)
+        for number in range(2 * handshakes.SAID_MOST):
+            door._say(f"192.0.2.{number}", "why")
+        door.close()
+        door.close()
+
+    asyncio.run(main())
+    assert len(said.calls) == handshakes.SAID_MOST
 
 
 def _alive(app: Any) -> Any:

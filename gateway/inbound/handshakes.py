@@ -1,0 +1,120 @@
+"""TLS at a socket of ours: who knocks is let in by a handshake, and one that fails is said.
+
+asyncio's own server tells nobody of one: a caller who does not believe our certificate, or has none of his own, would
+be seen by nobody here. It must not know what is spoken once TLS is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import time
+from collections.abc import Callable
+
+import structlog
+
+log = structlog.get_logger()
+SAID_AGAIN = 60.0
+"""Seconds after which it is said again what goes wrong with somebody."""
+SAID_MOST = 20
+"""So many lines within that time: scanners come from everywhere, and every one of them fails."""
+AT_ONCE = 64
+"""So many are let in before others have their turn."""
+PAUSE = 1.0
+"""Seconds until somebody is let in again where that cannot be: too many files are open."""
+
+_WHY = {
+    "HTTP_REQUEST": "it speaks HTTP without TLS; its address has to begin with https://",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "it shows no certificate of its own, which tls.client_ca asks for",
+}
+
+
+class Door:
+    """A socket at which TLS is spoken, in the place of an asyncio server. `protocol` makes what serves a connection,
+    which has `seconds` for its handshake."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        backlog: int,
+        protocol: Callable[[], asyncio.Protocol],
+        tls: ssl.SSLContext,
+        seconds: float,
+    ) -> None:
+        self._listener = listener
+        self._protocol = protocol
+        self._tls = tls
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self._greeting: set[asyncio.Task[None]] = set()
+        self._paused: asyncio.TimerHandle | None = None
+        self._said: set[tuple[str, str]] = set()
+        self._said_until = 0.0
+        listener.listen(backlog)
+        self._open()
+
+    def _open(self) -> None:
+        self._loop.add_reader(self._listener, self._let_in)
+
+    def _let_in(self) -> None:
+        """Lets in who has knocked."""
+        for _ in range(AT_ONCE):
+            try:
+                accepted, address = self._listener.accept()
+            except BlockingIOError:  # nobody is left, or another worker was quicker
+                return
+            except OSError:  # too many files are open, which is no better at once
+                self._loop.remove_reader(self._listener)
+                self._paused = self._loop.call_later(PAUSE, self._open)
+                return
+            accepted.setblocking(False)
+            task = self._loop.create_task(self._greet(accepted, address[0]))
+            self._greeting.add(task)
+            task.add_done_callback(self._greeting.discard)
+
+    async def _greet(self, accepted: socket.socket, peer: str) -> None:
+        try:
+            await self._loop.connect_accepted_socket(
+                self._protocol, accepted, ssl=self._tls, ssl_handshake_timeout=self._seconds
+            )
+        except ssl.SSLError as error:
+            self._say(peer, _why(error))
+        except OSError:  # it left, or said nothing: so do balancers that look whether we are there
+            pass
+
+    def _say(self, peer: str, reason: str) -> None:
+        if (now := time.monotonic()) >= self._said_until:
+            self._said.clear()
+            self._said_until = now + SAID_AGAIN
+        if (peer, reason) not in self._said and len(self._said) < SAID_MOST:
+            self._said.add((peer, reason))
+            log.warning("tls.failed", peer=peer, reason=reason)
+
+    def close(self) -> None:
+        """Listens no more; who has knocked already is let in: a socket that is closed resets them."""
+        if self._listener.fileno() < 0:
+            return
+        with contextlib.closing(self._listener):
+            self._let_in()
+            self._loop.remove_reader(self._listener)
+        if self._paused is not None:
+            self._paused.cancel()
+
+    async def wait_closed(self) -> None:
+        """There is nothing to wait for: whoever serves knows the connections that stand."""
+
+
+def _why(error: ssl.SSLError) -> str:
+    """What went wrong, in words of which somebody can make something."""
+    reason = error.reason or "the handshake failed"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted: {error.verify_message}"
+    if "ALERT" in reason and ("CERT" in reason or "_CA" in reason):
+        return f"it does not accept the certificate in tls.cert: {_plain(reason)}"
+    return _WHY.get(reason) or _plain(reason)
+
+
+def _plain(reason: str) -> str:
+    return reason.lower().replace("_", " ")
