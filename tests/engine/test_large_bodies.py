@@ -284,10 +284,11 @@ def test_a_list_that_was_answered_is_held_by_nobody(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with SqliteStore(str(tmp_path / "gateway.db")) as store:
-            found = weakref.ref(await store.read(lambda tx: Read(), is_long=True))
-            async with asyncio.timeout(5):  # the thread lets go of it a moment after its answer is here
-                while found() is not None:
-                    await asyncio.sleep(0.001)
+            freed, loop = asyncio.Event(), asyncio.get_running_loop()
+            found = await store.read(lambda tx: Read(), is_long=True)
+            weakref.finalize(found, loop.call_soon_threadsafe, freed.set)
+            del found
+            await asyncio.wait_for(freed.wait(), 5)  # the thread lets go of it a moment after it has answered
 
     gc.collect()
     gc.disable()
