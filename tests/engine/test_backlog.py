@@ -17,8 +17,10 @@ from structlog.testing import LogCapture
 from gateway import preparing
 from gateway.asked import Command, Ref
 from gateway.canonical import Operation
+from gateway.config import parse
 from gateway.outcome import Again, Delivered, Missing, Rejected
 from gateway.preparing import Shipment
+from gateway.road import Road
 from gateway.store import DeliveryRow
 from gateway.values import from_millis
 from tests.engine.test_lanes import CONFIG, Desk, create
@@ -230,6 +232,16 @@ def test_of_a_key_that_came_and_went_for_hours_only_what_is_still_so_is_told(is_
     assert [shipment.operation for shipment in sent] == [Operation.CREATE] * (2 if is_open else 0)
     assert len(one.vendors["bykey"].opened) == (1 if is_open else 0)
     assert adds_up(one)
+
+
+def test_what_is_over_keeps_no_place_in_the_line_of_a_fallback_that_is_out_of_the_file() -> None:
+    """Back in it, the next alert of the same key would wait for the turn of the one before."""
+    behind = CONFIG.replace('to = ["bykey", "byid"]', 'to = ["byid"]\nfallback = { to = ["bykey"] }')
+    one = Desk(behind)
+    one.accept("ci", create("disk"))
+    one.road = Road(parse(behind.replace("bykey", "other")), one.ids.next, one._invent)
+    one.accept("ci", RESOLVE)
+    assert states(one, "bykey") == [("create", "void")]
 
 
 def test_a_page_that_came_back_after_its_end_is_told() -> None:
