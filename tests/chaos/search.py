@@ -27,6 +27,8 @@ from tests.chaos.verdicts import Verdict, command, parser
 
 TRIES = 40
 """So often a broken play is played again with steps left out."""
+LONGEST = 400
+"""Characters of a line of what was said."""
 AT_ONCE = 2
 """Plays at a time: most of one is waiting."""
 
@@ -44,7 +46,8 @@ class Played:
     @property
     def story(self) -> str:
         """All of it."""
-        return "\n".join([*self.log, *(f"BROKEN: {text}" for text in self.broken)])
+        said = (line if len(line) <= LONGEST else f"{line[:LONGEST]}…" for line in self.log)
+        return "\n".join([*said, f"steps {self.steps}", *(f"BROKEN: {text}" for text in self.broken)])
 
 
 async def play(seed: int, steps: Sequence[int], *, is_blind: bool = False) -> Played:

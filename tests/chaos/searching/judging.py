@@ -112,7 +112,7 @@ class Judge:
     # --- what callers are shown ------------------------------------------------------------------------------
 
     async def _read(self, alert: Alert) -> None:
-        if not alert.is_known or not self.play.newest(alert):
+        if not alert.is_known or not self.play.newest(alert) or alert.lost:
             return
         shown = ""
         is_open = alert.state == "open"
