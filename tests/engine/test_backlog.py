@@ -185,6 +185,22 @@ def test_of_what_was_tried_before_the_end_is_told_as_it_may_be_there_already() -
     assert adds_up(one)
 
 
+def test_what_was_tried_to_be_opened_again_is_found_and_ended_where_that_is_another_create() -> None:
+    needs = 'defaults = { channels = [{ kind = "slack", id = "C042" }] }'
+    one = Desk(CONFIG.replace("uptinio", "livesession").replace('defaults = { resource = "mon_9" }', needs))
+    made = one.accept("ci", create("disk")).alert
+    assert made
+    one.accept("ci", RESOLVE)
+    drain(one)
+    one.accept("ci", Command(operation=Operation.REOPEN, ref=Ref(id=made.shown)))
+    [row] = one.due("byid")
+    one.end(structs.replace(one.take(row), tried_at=one.now), Again(reason="reset"))
+    one.accept("ci", RESOLVE)
+    one.now += MINUTE
+    assert [shipment.operation for shipment in drain(one, "byid")] == [Operation.CREATE, Operation.DELETE]
+    assert adds_up(one)
+
+
 def test_an_update_of_what_was_folded_is_folded_too_however_new() -> None:
     one = desk()
     one.accept("ci", create("disk"))
