@@ -18,7 +18,6 @@ class Opsgenie(ByKey):
     """https://docs.opsgenie.com/docs/alert-api"""
 
     dialect = "opsgenie"
-    can_take_back = True
     has_notes = True
     collection = "/v2/alerts"
     is_wrapped = True

@@ -79,7 +79,8 @@ class Judge:
 
     def _content(self, alert: Alert, vendor: Vendor, thing: Thing) -> list[str]:
         wrong = ["OLD WORDS"] if thing.text and alert.text not in thing.text else []
-        can_be_so = alert.is_acknowledged or not alert.was_taken_back or vendor.can_take_back
+        # To another vendor a note says that it is no longer acknowledged.
+        can_be_so = alert.is_acknowledged or not alert.was_taken_back or vendor.dialect == alert.dialect
         is_judged = vendor.can_acknowledge and vendor.name in alert.must - alert.forgotten and can_be_so
         if is_judged and thing.is_acknowledged != alert.is_acknowledged:
             wrong.append("ACKNOWLEDGED" if thing.is_acknowledged else "NOT ACKNOWLEDGED")

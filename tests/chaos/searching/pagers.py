@@ -88,7 +88,7 @@ class Alertmanager(Vendor):
     """https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml"""
 
     dialect = "alertmanager"
-    can_acknowledge = can_take_back = True
+    can_acknowledge = True
     is_one_alert = False
 
     def __init__(self, *given: Any) -> None:

@@ -95,8 +95,6 @@ class Vendor:
 
     dialect: ClassVar[str]
     can_acknowledge: ClassVar[bool] = False
-    can_take_back: ClassVar[bool] = False
-    """Whether what is acknowledged there can be unacknowledged."""
     has_notes: ClassVar[bool] = False
     gives_ids: ClassVar[bool] = False
     """Whether a create that is sent twice is there twice, unless it is looked for."""
