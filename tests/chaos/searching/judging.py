@@ -73,7 +73,9 @@ class Judge:
         return ["NOT CLOSED"] * (bool(there) and not stays)
 
     def _pages(self, alert: Alert, vendor: Vendor, known: list[Thing]) -> list[str]:
-        is_judged = alert.state != "refused" and vendor.name not in alert.forgotten and vendor.is_one_alert
+        # What a silence kept back is told anew once it is over.
+        is_judged = alert.state != "refused" and not alert.is_quiet and vendor.is_one_alert
+        is_judged &= vendor.name not in alert.forgotten
         pages = sum(len(thing.pages) for thing in known)
         return [f"WOKEN {pages} times for {alert.opens}"] * (is_judged and pages > alert.opens)
 
