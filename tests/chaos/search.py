@@ -17,6 +17,7 @@ import argparse
 import asyncio
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,13 +36,14 @@ AT_ONCE = 2
 
 @dataclass
 class Played:
-    """What a play came to: the steps that it had, what was broken, and all that was said."""
+    """What a play came to: the steps that it had, what was broken, all that was said, and how much there was of what
+    makes a play hard."""
 
     seed: int
     steps: list[int]
     broken: list[str]
     log: list[str]
-    alerts: int = 0
+    figures: Counter[str]
 
     @property
     def story(self) -> str:
@@ -59,7 +61,23 @@ async def play(seed: int, steps: Sequence[int], *, is_blind: bool = False) -> Pl
             await one.finish()
             broken = await Judge(one).judge()
     heard = [f"{name} heard {line}" for name, vendor in one.house.vendors.items() for line in vendor.log]
-    return Played(seed, list(steps), broken, one.house.log + heard, len(one.alerts))
+    return Played(seed, list(steps), broken, one.house.log + heard, _figures(one))
+
+
+def _figures(one: Play) -> Counter[str]:
+    vendors = one.house.vendors
+    return Counter(
+        {
+            "alerts": len(one.alerts),
+            "answers lost": sum(vendor.lost for vendor in vendors.values()),
+            "kills": len(one.house.kills),
+            "turns of fallbacks": sum(
+                bool(vendors[name].known(alert.mark))
+                for alert in one.alerts
+                for name in alert.standby - alert.must - alert.may
+            ),
+        }
+    )
 
 
 async def shrink(found: Played, *, is_blind: bool = False) -> Played:
@@ -82,14 +100,13 @@ async def shrink(found: Played, *, is_blind: bool = False) -> Played:
 
 async def search(seeds: Sequence[int], steps: int, *, is_blind: bool = False, shrinks: bool = True) -> Verdict:
     """So many steps of each seed."""
-    verdict = Verdict({"plays": len(seeds), "steps": 0, "alerts": 0})
+    verdict, figures = Verdict({"plays": len(seeds), "steps": len(seeds) * steps}), Counter[str]()
     left = iter(seeds)
 
     async def some() -> None:
         for seed in left:
             found = await play(seed, range(steps), is_blind=is_blind)
-            verdict.figures["steps"] += steps
-            verdict.figures["alerts"] += found.alerts
+            figures.update(found.figures)
             if found.broken:
                 found = await shrink(found, is_blind=is_blind) if shrinks else found
                 print(found.story, flush=True)
@@ -98,6 +115,7 @@ async def search(seeds: Sequence[int], steps: int, *, is_blind: bool = False, sh
     async with asyncio.TaskGroup() as group:
         for _ in range(AT_ONCE):
             group.create_task(some())
+    verdict.figures |= figures
     return verdict
 
 

@@ -94,9 +94,10 @@ class House:
 
     def route(self, chance: random.Random) -> Route:
         """A route to some of what there is."""
-        to = chance.sample(self.present, chance.randint(1, len(self.present)))
+        most = len(self.present) - ("fallback" in self.features)
+        to = chance.sample(self.present, chance.randint(1, max(1, most)))
         rest = [name for name in self.present if name not in to]
-        has_fallback = rest and "fallback" in self.features and chance.random() < 0.5
+        has_fallback = rest and "fallback" in self.features and chance.random() < 0.8
         return Route(tuple(to), (chance.choice(rest),) if has_fallback else ())
 
     def note(self, what: str) -> None:

@@ -46,7 +46,7 @@ class Play:
             (2, self._forget, "forget"),
             (5, self._lost, "lost"),
             (4, self._again, "again"),
-            (3, self._outage, "outage"),
+            (4, self._outage, "outage"),
         ]
         usable = [one for one in chances if not one[2] or one[2] in self.house.features]
         self._weights, self._steps = [one[0] for one in usable], [one[1] for one in usable]
@@ -131,7 +131,8 @@ class Play:
             alert.must, alert.standby = set(route.to), set(route.fallback)
             await self._named(alert, answer)
         else:
-            alert.may |= {*route.to, *route.fallback}
+            alert.may |= {*route.to}
+            alert.standby |= {*route.fallback}
             alert.happened(what, now)
 
     def _refused(self, alert: Alert, what: str, status: int, revision: int) -> None:
@@ -274,8 +275,9 @@ class Play:
 
     async def _outage(self, chance: random.Random) -> None:
         """Nobody whom a caller's alerts go to works, until a fallback's turn has come, or nearly."""
-        caller = chance.choice(self.house.callers)
-        for name in self.house.routes[caller].to:
+        routes = self.house.routes
+        caller = chance.choice([one for one in routes if routes[one].fallback] or list(routes))
+        for name in routes[caller].to:
             self._fail(self.house.vendors[name], 1.0, (chance.choice(MOMENT),))
         alert = await self._open(caller, chance)
         for _ in range(chance.choice((0, 0, 1, 2))):
@@ -285,7 +287,7 @@ class Play:
         for _ in range(chance.choice((0, 0, 1, 2))):
             if alert.is_known:
                 await self._some(alert, chance)
-        for name in self.house.routes[caller].to:
+        for name in routes[caller].to:
             self._fail(self.house.vendors[name], 0.0, ())
 
     # --- the end ---------------------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ class Thing:
 
 class Vendor:
     """A vendor: `handle` does what it is asked. `rate` and `kinds` are how often, and how, it fails; `planned` are
-    faults of the next requests that change something."""
+    faults of the next requests that change something; `lost` counts answers to such that nobody got."""
 
     dialect: ClassVar[str]
     can_acknowledge: ClassVar[bool] = False
@@ -109,6 +109,7 @@ class Vendor:
         self.rate = 0.0
         self.kinds: tuple[str, ...] = ()
         self.planned: deque[str] = deque()
+        self.lost = 0
         self.numbers = itertools.count(1)
         self._touched: list[Thing] = []
 
@@ -132,6 +133,7 @@ class Vendor:
             return say(501)
         self._note(asked, f"{status} {fault}", said)
         if fault in AFTER:
+            self.lost += asked.method != "GET"
             return AFTER[fault]
         for thing in self._touched:
             thing.told_at = thing.told_at or self.passing.now()
