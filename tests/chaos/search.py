@@ -46,6 +46,11 @@ class Played:
     figures: Counter[str]
 
     @property
+    def kinds(self) -> set[str]:
+        """What was broken, in general."""
+        return {text.partition(" at ")[0] for text in self.broken}
+
+    @property
     def story(self) -> str:
         """All of it."""
         said = (line if len(line) <= LONGEST else f"{line[:LONGEST]}…" for line in self.log)
@@ -81,7 +86,7 @@ def _figures(one: Play) -> Counter[str]:
 
 
 async def shrink(found: Played, *, is_blind: bool = False) -> Played:
-    """The same play with as many steps left out as it breaks without."""
+    """The same play with as many steps left out as it breaks without, in a way in which it did before."""
     size, tries = len(found.steps) // 2, 0
     while size:
         for first in range(0, len(found.steps), size):
@@ -89,7 +94,8 @@ async def shrink(found: Played, *, is_blind: bool = False) -> Played:
             if tries == TRIES:
                 return found
             tries += 1
-            if (again := await play(found.seed, fewer, is_blind=is_blind)).broken:
+            again = await play(found.seed, fewer, is_blind=is_blind)
+            if again.kinds & found.kinds:
                 found = again
                 break
         else:

@@ -52,7 +52,7 @@ class Judge:
             wrong += [text for thing in there for text in self._content(alert, vendor, thing)]
             wrong += self._notes(alert, vendor, known) if there else []
         if vendor.name in alert.standby - alert.must - alert.may and "reload" not in self.house.features:
-            wrong += self._turn(alert, known)
+            wrong += self._turn(alert, vendor, known)
         if wrong:
             shown = ", ".join(map(str, known)) or "nothing"
             self.broken.append(f"{' and '.join(wrong)} at {vendor.name}, {vendor.dialect}: {alert}; there: {shown}")
@@ -84,6 +84,7 @@ class Judge:
         # To another vendor a note says that it is no longer acknowledged.
         can_be_so = alert.is_acknowledged or not alert.was_taken_back or vendor.dialect == alert.dialect
         is_judged = vendor.can_acknowledge and vendor.name in alert.must - alert.forgotten and can_be_so
+        is_judged &= "refuse" not in self.house.features  # what was refused is made again, and acknowledged nowhere
         if is_judged and thing.is_acknowledged != alert.is_acknowledged:
             wrong.append("ACKNOWLEDGED" if thing.is_acknowledged else "NOT ACKNOWLEDGED")
         return wrong
@@ -101,7 +102,7 @@ class Judge:
                 wrong.append(f"{note!r} LOST")
         return wrong
 
-    def _turn(self, alert: Alert, known: list[Thing]) -> list[str]:
+    def _turn(self, alert: Alert, vendor: Vendor, known: list[Thing]) -> list[str]:
         """Whether its fallback was told only where nobody else was in time."""
         turn = alert.made_at + FALLBACK
         things = [thing for name in alert.must for thing in self.house.vendors[name].known(alert.mark)]
@@ -109,7 +110,8 @@ class Judge:
             return ["TOLD THOUGH OTHERS WERE"] * bool(known)
         stayed = alert.closed_at is None or alert.closed_at > turn + SLACK
         untold = not any(thing.made_at < turn + SLACK for thing in things)
-        is_excused = alert.is_acknowledged or alert.state == "refused"
+        has_failed = any(at > alert.made_at - FALLBACK for at in vendor.failed_at)  # and others took it before it could
+        is_excused = alert.is_acknowledged or alert.state == "refused" or has_failed
         return ["NOT TOLD IN THE OTHERS' PLACE"] * (stayed and untold and not known and not is_excused)
 
     # --- what callers are shown ------------------------------------------------------------------------------

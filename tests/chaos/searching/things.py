@@ -91,7 +91,8 @@ class Thing:
 
 class Vendor:
     """A vendor: `handle` does what it is asked. `rate` and `kinds` are how often, and how, it fails; `planned` are
-    faults of the next requests that change something; `lost` counts answers to such that nobody got."""
+    faults of the next requests that change something; `lost` counts answers to such that nobody got,
+    and `failed_at` is when anything failed."""
 
     dialect: ClassVar[str]
     can_acknowledge: ClassVar[bool] = False
@@ -110,6 +111,7 @@ class Vendor:
         self.kinds: tuple[str, ...] = ()
         self.planned: deque[str] = deque()
         self.lost = 0
+        self.failed_at: list[float] = []
         self.numbers = itertools.count(1)
         self._touched: list[Thing] = []
 
@@ -122,6 +124,8 @@ class Vendor:
         path, _, query = got.path.partition("?")
         asked = Asked(got.method, path, dict(parse_qsl(query)), got.body)
         fault = self._fault(got.method)
+        if fault:
+            self.failed_at.append(self.passing.now())
         if fault in BEFORE:
             self._note(asked, fault)
             return BEFORE[fault]
