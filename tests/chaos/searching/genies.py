@@ -19,6 +19,7 @@ class Opsgenie(ByKey):
 
     dialect = "opsgenie"
     has_notes = True
+    confirms_later = True
     collection = "/v2/alerts"
     is_wrapped = True
 

@@ -47,6 +47,8 @@ class Judge:
         known, there = vendor.known(alert.mark), vendor.open(alert.mark)
         if vendor.gives_ids and (self._crashed(known) or (vendor.name in alert.standby and len(known) > 1)):
             return  # what was made twice is not known by two ids
+        if "time" in self.house.features and self._crashed(known):
+            return  # what was under way is not known to be there, and is folded if it is over ten minutes later
         wrong = [*self._state(alert, vendor, there), *self._pages(alert, vendor, known)]
         if alert.state == "open":
             wrong += [text for thing in there for text in self._content(alert, vendor, thing)]
@@ -106,6 +108,8 @@ class Judge:
         """Whether its fallback was told only where nobody else was in time."""
         turn = alert.made_at + FALLBACK
         things = [thing for name in alert.must for thing in self.house.vendors[name].known(alert.mark)]
+        if any(self.house.vendors[name].confirms_later for name in alert.must):
+            return []  # when it did is not known here
         if any(thing.told_at and thing.told_at < turn - SLACK for thing in things):
             return ["TOLD THOUGH OTHERS WERE"] * bool(known)
         stayed = alert.closed_at is None or alert.closed_at > turn + SLACK

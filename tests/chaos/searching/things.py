@@ -99,6 +99,8 @@ class Vendor:
     has_notes: ClassVar[bool] = False
     gives_ids: ClassVar[bool] = False
     """Whether a create that is sent twice is there twice, unless it is looked for."""
+    confirms_later: ClassVar[bool] = False
+    """Whether its answer is a receipt, and not yet its word."""
     is_one_alert: ClassVar[bool] = True
     """Whether one thing is one alert for as long as there is it."""
 
