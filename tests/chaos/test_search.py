@@ -17,6 +17,6 @@ def test_a_few_plays_end_as_they_must() -> None:
 
 def test_a_gateway_that_does_not_look_for_what_it_made_is_found_out() -> None:
     found = asyncio.run(play(*LOST, is_blind=True))
-    assert any("DOUBLE" in text for text in found.broken), found.story
+    assert any("WOKEN 2 times" in text for text in found.broken), found.story
     found = asyncio.run(play(*LOST))
     assert not found.broken, found.story
