@@ -57,6 +57,18 @@ def test_a_create_whose_success_cannot_be_read_is_looked_for_and_not_sent_again(
             assert writes(upstream)[1].path.rpartition("/")[2] in there.held, "it is known by the id that was found"
 
 
+def test_a_change_whose_answer_was_lost_is_no_conflict(tmp_path: Path) -> None:
+    """The version that it finds is its own: nobody else changed the rule."""
+    there = Ibm()
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring")) as h:
+        made = inner(h.call("POST", "/ibm_monitoring/api/alerts", ibm_alert("CPU high")))
+        there.then = [CLOSE, CLOSE]
+        change = {"alert": {"name": "Disk fuller"}}
+        sent = h.call("PUT", f"/ibm_monitoring/api/alerts/{made['id']}", change)
+        assert sent.status == 200, sent.body
+        assert inner(sent)["name"] == "Disk fuller"
+
+
 def test_the_end_is_told_of_what_a_reopening_opened_whose_answer_was_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

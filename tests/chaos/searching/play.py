@@ -141,8 +141,8 @@ class Play:
             alert.notes.pop()
         if what == "create":
             alert.state = "refused"
-        if status in (409, 503):  # who hears of a conflict may have caused it by an attempt whose answer was lost
-            alert.doubt = f"{status} at {what}"
+        if status == 503:
+            alert.doubt = f"503 at {what}"
         elif status >= 500:
             self.broken.append(f"{status} to {what} of {alert}")
 
