@@ -246,7 +246,8 @@ def _missing(attempt: _Attempt, delivery: DeliveryRow, target: TargetRow | None)
 def _dead(attempt: _Attempt, delivery: DeliveryRow, target: TargetRow | None, verdict: Verdict) -> Verdict:
     """Makes the delivery a dead letter, for the verdict's reason. If it was a create, the alert is dead there too."""
     _end(attempt.tx, delivery, "dead", verdict.reason, attempt.now, verdict.code)
-    if target is not None and attempt.shipment.operation is Operation.CREATE:
+    reopens = attempt.shipment.operation is Operation.REOPEN and target is not None and target.state == "gone"
+    if target is not None and (reopens or attempt.shipment.operation is Operation.CREATE):
         target.state = "dead"
         attempt.tx.put_target(target)
     return verdict

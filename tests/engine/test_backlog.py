@@ -201,6 +201,23 @@ def test_what_was_tried_to_be_opened_again_is_found_and_ended_where_that_is_anot
     assert adds_up(one)
 
 
+def test_what_changed_after_a_refused_reopening_is_told_and_opens_it() -> None:
+    """As after a refused create: it is open, and nobody there would hear of it any more."""
+    one = desk()
+    made = one.accept("ci", create("disk")).alert
+    assert made
+    one.accept("ci", RESOLVE)
+    drain(one)
+    one.accept("ci", Command(operation=Operation.REOPEN, ref=Ref(id=made.shown)))
+    [row] = one.due("bykey")
+    one.end(one.take(row), Rejected(reason="400 no"))
+    one.accept("ci", update(1, Ref(id=made.shown)))
+    [shipment] = drain(one, "bykey")
+    assert shipment.sending and shipment.sending.body["summary"] == "said 1"
+    assert [state for _, state in states(one, "bykey")] == ["delivered", "delivered", "void", "delivered"]
+    assert adds_up(one)
+
+
 def test_an_update_of_what_was_folded_is_folded_too_however_new() -> None:
     one = desk()
     one.accept("ci", create("disk"))
