@@ -141,8 +141,9 @@ class Play:
             alert.notes.pop()
         if what == "create":
             alert.state = "refused"
-        if status == 503:
-            alert.doubt = f"503 at {what}"
+        is_unsure = what != "create" and "refuse" in self.house.features  # an attempt before it may have been taken
+        if status == 503 or is_unsure:
+            alert.doubt = f"{status} at {what}"
         elif status >= 500:
             self.broken.append(f"{status} to {what} of {alert}")
 
