@@ -58,7 +58,14 @@ async def _serve(config: Path, orders: Connection) -> None:
     running = Gateway(load(config))
     async with serving(running.app) as url:
         told: asyncio.Queue[tuple[str, float]] = asyncio.Queue()
-        asyncio.get_running_loop().add_reader(orders.fileno(), lambda: told.put_nowait(orders.recv()))
+
+        def hear() -> None:
+            try:
+                told.put_nowait(orders.recv())
+            except EOFError:
+                os._exit(0)  # whoever plays is gone
+
+        asyncio.get_running_loop().add_reader(orders.fileno(), hear)
         orders.send(url)
         while True:
             what, seconds = await told.get()
