@@ -42,6 +42,8 @@ USUAL_RANK = 3
 REPEATED_MS = 60_000
 """Milliseconds between two identical repeats of an open alert that are passed on; those between are only counted."""
 
+OVER_BEFORE = "it ended before its turn came"
+"""Why a fallback is not told."""
 LONGEST_ID = 18
 """The most digits that an id of ours has."""
 
@@ -117,6 +119,8 @@ class Outbox:
     def _untold(self, step: Step, target: TargetRow, before: Flat | None) -> None:
         """An upstream that is not in the configuration is told nothing. That something else is so of an alert there is
         a dead letter until it is: nobody else would ever say so."""
+        if target.state == "standby" and step.operation in ENDING:
+            stand_down(step, target, OVER_BEFORE)
         if not _is_news(step, target, before):
             return
         if self.has_seen(step.via) or (step.muted and step.operation in TELLING):
@@ -187,7 +191,7 @@ class Outbox:
         """Makes a fallback's delivery, due when its turn comes, to be sent only if nobody else has taken the alert by
         then; voids it if the alert ends before."""
         if operation in ENDING:
-            stand_down(step, target, "it ended before its turn came")
+            stand_down(step, target, OVER_BEFORE)
         of_this = DeliveryFilter(upstream=target.upstream, alert=target.alert, limit=1)
         begins = operation in (Operation.CREATE, Operation.REOPEN)
         begins = begins or (operation is Operation.UPDATE and not step.tx.deliveries(of_this))

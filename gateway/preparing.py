@@ -330,19 +330,20 @@ def _as_things_stand(
     if target.state == "standby":
         waits = Why(Code.STANDING_BY, "it waits for its turn as a fallback")
         return operation, None if operation is Operation.CREATE else waits
+    by_key, is_tried = upstream.dialect.outbound.addressed_by == "key", target.seen.get(TRIED_AT) is not None
     if target.state == "gone":
         if operation is Operation.REOPEN:
             return _again(upstream), None
-        if operation is Operation.UPDATE and row.is_open and upstream.dialect.outbound.addressed_by == "id":
+        if operation is Operation.UPDATE and row.is_open and not by_key:
             return Operation.CREATE, None
-        if operation is Operation.CREATE and row.is_open:
+        if operation is Operation.CREATE and (row.is_open or (is_tried and not by_key)):
             return Operation.CREATE, None  # a reopen, in the words of an upstream that has no other
-        return operation, Why(Code.ENDED_THERE, "it has ended there")
-    if operation in TELLING:
+    elif operation in TELLING:
         return Operation.CREATE, None
-    may_be_there = target.seen.get(TRIED_AT) is not None and upstream.dialect.outbound.addressed_by == "key"
-    if may_be_there and operation in ENDING:
+    if is_tried and by_key and operation in ENDING:
         return operation, None  # of an attempt whose answer was lost: its end is harmless where it is not
+    if target.state == "gone":
+        return operation, Why(Code.ENDED_THERE, "it has ended there")
     return operation, Why(Code.NEVER_THERE, "it never got there")
 
 

@@ -94,7 +94,8 @@ def settle(
         )
         return _dead(attempt, delivery, target, refused)
     if shipment.tried_at is not None or looked_up:
-        doubt = _after_doubt(upstream, looked_up=looked_up, in_vain=in_vain)
+        may_be_found = shipment.operation is Operation.CREATE and may_look(upstream)
+        doubt = _after_doubt(may_be_found, looked_up=looked_up, in_vain=in_vain)
         delivery.report = [*delivery.report, *to_builtins([doubt])]
     return _delivered(attempt, delivery, target, outcome)
 
@@ -150,13 +151,13 @@ def _is_recorded(now: DeliveryRow, then: DeliveryRow) -> bool:
     return now.state in ("delivered", "dead") and (now.attempts, now.fence) == (then.attempts, then.fence)
 
 
-def _after_doubt(upstream: Upstream, *, looked_up: bool, in_vain: bool) -> Fate:
+def _after_doubt(may_be_found: bool, *, looked_up: bool, in_vain: bool) -> Fate:
     """What the report says was done about an attempt whose answer was lost."""
     if looked_up:
         return Fate("id", "mapped", "", "the answer was lost; it was found there, and not sent again")
-    if may_look(upstream) and in_vain:
+    if may_be_found and in_vain:
         return Fate("id", "mapped", "", "the answer was lost; it could not be looked for there, and was sent again")
-    if may_look(upstream):
+    if may_be_found:
         return Fate("id", "mapped", "", "the answer was lost; it was not found there, and sent again")
     return Fate("id", "mapped", "", "the answer was lost; it was sent again with the same key")
 
@@ -245,7 +246,8 @@ def _missing(attempt: _Attempt, delivery: DeliveryRow, target: TargetRow | None)
 def _dead(attempt: _Attempt, delivery: DeliveryRow, target: TargetRow | None, verdict: Verdict) -> Verdict:
     """Makes the delivery a dead letter, for the verdict's reason. If it was a create, the alert is dead there too."""
     _end(attempt.tx, delivery, "dead", verdict.reason, attempt.now, verdict.code)
-    if target is not None and attempt.shipment.operation is Operation.CREATE:
+    reopens = attempt.shipment.operation is Operation.REOPEN and target is not None and target.state == "gone"
+    if target is not None and (reopens or attempt.shipment.operation is Operation.CREATE):
         target.state = "dead"
         attempt.tx.put_target(target)
     return verdict

@@ -258,7 +258,7 @@ class Lanes:
         if shipment.sending is not None:
             ended = await self._run_safely(shipment, client, started)
             delivery.status = ended.status
-            if ended.is_ambiguous and shipment.tried_at is None and shipment.operation is Operation.CREATE:
+            if ended.is_ambiguous and shipment.tried_at is None and _may_have_opened(shipment, client.upstream):
                 shipment = structs.replace(shipment, tried_at=started)
             await self.gate.ended(delivery.lane, self._but_for_its_key(entry, client, known_then, ended))
             if not isinstance(ended.outcome, Pending):
@@ -467,6 +467,12 @@ async def _close(client: Client, using: list[asyncio.Task[None]]) -> None:
     if using:
         await asyncio.wait(using)
     await client.aclose()
+
+
+def _may_have_opened(shipment: Shipment, upstream: Upstream) -> bool:
+    """Whether an attempt whose answer was lost may have opened something that nobody knows to be open there."""
+    reopens = shipment.operation is Operation.REOPEN and upstream.dialect.outbound.addressed_by == "key"
+    return reopens or shipment.operation is Operation.CREATE
 
 
 def _mark(shipment: Shipment) -> str:

@@ -103,6 +103,7 @@ def run(
             return outcome
         ids.update(outcome.ids)
         ids.update((yield from _further_ids(api, sending, ids.get("id"))))
+        seen = receipt.get("seen") or seen  # what was said then: an alert whose fallback is told may say more by now
         left = left[left.index(receipt["step"]) + 1 :]
     for name in left:
         request = yield from api.address(sending, steps[name])
@@ -115,7 +116,8 @@ def run(
             return _refused(answer)
         given = _given(answer)
         if given is not None:
-            return Pending(after=FIRST_LOOK, seen={"receipt": {"step": name, "request": given, "looks": 0}})
+            held = {"step": name, "request": given, "looks": 0, "seen": seen or {}}
+            return Pending(after=FIRST_LOOK, seen={"receipt": held})
         is_said = isinstance(answer.json(), dict) and answer.status != 202
         if not is_said and name not in api.at_once:
             text = f"{answer.status} without a request id, so nobody can tell what becomes of it"

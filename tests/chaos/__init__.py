@@ -7,5 +7,6 @@ Short forms run inside pytest (`test_durability.py`).
 
 The harnesses rely on what is visible from outside: HTTP, the command line, signals, and the store's file opened through
 `gateway.store`. Shared modules: `processes` (a gateway, and its configuration), `load` (an open-loop load and its
-senders' ledger), `sink` (an upstream that records what arrives), `accounts` (whether these agree), `verdicts`.
+senders' ledger), `sink` (an upstream that records what arrives), `accounts` (whether these agree), `verdicts`;
+`searching` is what the search is made of.
 """

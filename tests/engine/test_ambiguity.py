@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gateway import preparing
 from gateway.delivery import breaker
 from tests.chaos_upstream import CLOSE, RESET_AFTER, Behaviour, Got, chaos, say
 from tests.clients.callers import ibm_alert
@@ -18,8 +19,10 @@ from tests.engine.vendors import (
     Uptinio,
     Vendor,
     before,
+    down,
     fill,
     heal,
+    inner,
     outbox,
     page,
     rows,
@@ -52,6 +55,37 @@ def test_a_create_whose_success_cannot_be_read_is_looked_for_and_not_sent_again(
             settled(h, count=2 * number)
             assert [got.method for got in writes(upstream)] == ["POST", "PUT"]
             assert writes(upstream)[1].path.rpartition("/")[2] in there.held, "it is known by the id that was found"
+
+
+def test_a_change_whose_answer_was_lost_is_no_conflict(tmp_path: Path) -> None:
+    """The version that it finds is its own: nobody else changed the rule."""
+    there = Ibm()
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring")) as h:
+        made = inner(h.call("POST", "/ibm_monitoring/api/alerts", ibm_alert("CPU high")))
+        there.then = [CLOSE, CLOSE]
+        change = {"alert": {"name": "Disk fuller"}}
+        sent = h.call("PUT", f"/ibm_monitoring/api/alerts/{made['id']}", change)
+        assert sent.status == 200, sent.body
+        assert inner(sent)["name"] == "Disk fuller"
+
+
+def test_the_end_is_told_of_what_a_reopening_opened_whose_answer_was_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had ended there, and rings again: that it was over before it could be told is not known then, however late."""
+    with chaos(OK) as upstream, before(tmp_path, table("there", upstream.url, "ilert", "")) as h:
+        alert = inner(down(h))["id"]
+        for status in ("resolved", "active"):
+            assert h.call("PUT", f"/uptinio/alerts/{alert}", {"status": status}).status == 200
+            settled(h, count={"resolved": 2, "active": 2}[status])
+            upstream.always(RESET_AFTER)
+        h.wait_for(lambda: rows(h, "attempts", "deliveries WHERE state = 'waiting'") > [1])
+        monkeypatch.setattr(preparing, "FOLDED_AFTER_MS", 0)
+        h.call("PUT", f"/uptinio/alerts/{alert}", {"status": "resolved"})
+        upstream.always(OK)
+        h.wait_for(lambda: not outbox(h, "waiting"))
+        assert upstream.got[-1].body["eventType"] == "RESOLVE"
+        assert outbox(h)[-1].state == "delivered"
 
 
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE.keys())

@@ -17,8 +17,10 @@ from structlog.testing import LogCapture
 from gateway import preparing
 from gateway.asked import Command, Ref
 from gateway.canonical import Operation
+from gateway.config import parse
 from gateway.outcome import Again, Delivered, Missing, Rejected
 from gateway.preparing import Shipment
+from gateway.road import Road
 from gateway.store import DeliveryRow
 from gateway.values import from_millis
 from tests.engine.test_lanes import CONFIG, Desk, create
@@ -183,6 +185,39 @@ def test_of_what_was_tried_before_the_end_is_told_as_it_may_be_there_already() -
     assert adds_up(one)
 
 
+def test_what_was_tried_to_be_opened_again_is_found_and_ended_where_that_is_another_create() -> None:
+    needs = 'defaults = { channels = [{ kind = "slack", id = "C042" }] }'
+    one = Desk(CONFIG.replace("uptinio", "livesession").replace('defaults = { resource = "mon_9" }', needs))
+    made = one.accept("ci", create("disk")).alert
+    assert made
+    one.accept("ci", RESOLVE)
+    drain(one)
+    one.accept("ci", Command(operation=Operation.REOPEN, ref=Ref(id=made.shown)))
+    [row] = one.due("byid")
+    one.end(structs.replace(one.take(row), tried_at=one.now), Again(reason="reset"))
+    one.accept("ci", RESOLVE)
+    one.now += MINUTE
+    assert [shipment.operation for shipment in drain(one, "byid")] == [Operation.CREATE, Operation.DELETE]
+    assert adds_up(one)
+
+
+def test_what_changed_after_a_refused_reopening_is_told_and_opens_it() -> None:
+    """As after a refused create: it is open, and nobody there would hear of it any more."""
+    one = desk()
+    made = one.accept("ci", create("disk")).alert
+    assert made
+    one.accept("ci", RESOLVE)
+    drain(one)
+    one.accept("ci", Command(operation=Operation.REOPEN, ref=Ref(id=made.shown)))
+    [row] = one.due("bykey")
+    one.end(one.take(row), Rejected(reason="400 no"))
+    one.accept("ci", update(1, Ref(id=made.shown)))
+    [shipment] = drain(one, "bykey")
+    assert shipment.sending and shipment.sending.body["summary"] == "said 1"
+    assert [state for _, state in states(one, "bykey")] == ["delivered", "delivered", "void", "delivered"]
+    assert adds_up(one)
+
+
 def test_an_update_of_what_was_folded_is_folded_too_however_new() -> None:
     one = desk()
     one.accept("ci", create("disk"))
@@ -230,6 +265,16 @@ def test_of_a_key_that_came_and_went_for_hours_only_what_is_still_so_is_told(is_
     assert [shipment.operation for shipment in sent] == [Operation.CREATE] * (2 if is_open else 0)
     assert len(one.vendors["bykey"].opened) == (1 if is_open else 0)
     assert adds_up(one)
+
+
+def test_what_is_over_keeps_no_place_in_the_line_of_a_fallback_that_is_out_of_the_file() -> None:
+    """Back in it, the next alert of the same key would wait for the turn of the one before."""
+    behind = CONFIG.replace('to = ["bykey", "byid"]', 'to = ["byid"]\nfallback = { to = ["bykey"] }')
+    one = Desk(behind)
+    one.accept("ci", create("disk"))
+    one.road = Road(parse(behind.replace("bykey", "other")), one.ids.next, one._invent)
+    one.accept("ci", RESOLVE)
+    assert states(one, "bykey") == [("create", "void")]
 
 
 def test_a_page_that_came_back_after_its_end_is_told() -> None:

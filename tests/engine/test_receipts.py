@@ -27,7 +27,7 @@ from gateway.store.sqlite import SqliteTx
 from tests.chaos_upstream import NOT_JSON, RESET_AFTER, Behaviour, Chaos, chaos, say
 from tests.engine.genies import ID, JsmOps, Opsgenie, paths
 from tests.engine.test_restart import process
-from tests.engine.vendors import before, outbox, page, settled, writes
+from tests.engine.vendors import before, outbox, page, settled, table, writes
 from tests.harness import KEY, House
 
 
@@ -228,6 +228,19 @@ def test_an_update_of_several_fields_goes_step_by_step(tmp_path: Path, genie: Op
         ]
         assert message == {"message": "Disk fuller"}
         assert writes(upstream)[-1].body[genie.details]["free"] == "3 MB"
+
+
+def test_what_changes_before_a_fallback_confirms_is_told_there(tmp_path: Path, genie: Opsgenie) -> None:
+    """It is told what is so at its turn; that it was told what has changed since is not to be concluded from that."""
+    genie.looks = 10_000
+    route = '[[routes]]\nto = ["oncall"]\nfallback = { to = ["there"], after = "100ms" }\n'
+    nowhere = table("oncall", "http://127.0.0.1:1", "ilert", "")
+    with chaos(genie) as upstream, before(tmp_path, nowhere, genie.table(upstream), routes=route) as h:
+        page(h)
+        h.wait_for(lambda: genie.asked.get("r1"))
+        _said(h, "ALERT", summary="Disk fuller")
+        genie.looks = 0
+        h.wait_for(lambda: any(got.body.get("message") == "Disk fuller" for got in writes(upstream)), 5)
 
 
 def test_an_update_of_what_is_gone_there_is_a_create_with_a_receipt_of_its_own(tmp_path: Path, genie: Opsgenie) -> None:
