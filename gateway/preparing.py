@@ -336,13 +336,13 @@ def _as_things_stand(
         if operation is Operation.UPDATE and row.is_open and upstream.dialect.outbound.addressed_by == "id":
             return Operation.CREATE, None
         if operation is Operation.CREATE and row.is_open:
-            return Operation.CREATE, None  # a reopen, in the words of an upstream that has no other
+            return Operation.CREATE, None  # a reopen, at an upstream that has only creates for it
         return operation, Why(Code.ENDED_THERE, "it has ended there")
     if operation in TELLING:
         return Operation.CREATE, None
     may_be_there = target.seen.get(TRIED_AT) is not None and upstream.dialect.outbound.addressed_by == "key"
     if may_be_there and operation in ENDING:
-        return operation, None  # of an attempt whose answer was lost: its end is harmless where it is not
+        return operation, None  # an attempt whose answer was lost may have made it; if not, its end does no harm
     return operation, Why(Code.NEVER_THERE, "it never got there")
 
 
