@@ -117,8 +117,8 @@ class Outbox:
         return what_to_send(upstream, Operation.ACKNOWLEDGE)[0] is Operation.ACKNOWLEDGE
 
     def _untold(self, step: Step, target: TargetRow, before: Flat | None) -> None:
-        """An upstream that is not in the configuration is told nothing. That something else is so of an alert there is
-        a dead letter until it is: nobody else would ever say so."""
+        """Makes a dead letter of news for an upstream that is not in the configuration, to be sent once it is: nobody
+        else would ever tell it."""
         if target.state == "standby" and step.operation in ENDING:
             stand_down(step, target, OVER_BEFORE)
         if not _is_news(step, target, before):

@@ -337,11 +337,11 @@ def _as_things_stand(
         if operation is Operation.UPDATE and row.is_open and not by_key:
             return Operation.CREATE, None
         if operation is Operation.CREATE and (row.is_open or (is_tried and not by_key)):
-            return Operation.CREATE, None  # a reopen, in the words of an upstream that has no other
+            return Operation.CREATE, None  # a reopen, at an upstream that has only creates for it
     elif operation in TELLING:
         return Operation.CREATE, None
     if is_tried and by_key and operation in ENDING:
-        return operation, None  # of an attempt whose answer was lost: its end is harmless where it is not
+        return operation, None  # an attempt whose answer was lost may have made it; if not, its end does no harm
     if target.state == "gone":
         return operation, Why(Code.ENDED_THERE, "it has ended there")
     return operation, Why(Code.NEVER_THERE, "it never got there")
