@@ -16,9 +16,9 @@ from msgspec import UNSET, Struct, UnsetType
 
 from gateway.canonical import Alert, Flat, Operation, flatten
 from gateway.errors import Problem
-from gateway.mapping import Reading
+from gateway.mapping.rows import Hint
+from gateway.mapping.table import Reading
 from gateway.outcome import Json, Request
-from gateway.rows import Hint
 
 # --- what a caller asks ------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from msgspec import Struct
 from gateway.asked import Answer, Asked, Incoming, Muted, Reply
 from gateway.canonical import Flat, Kind, Operation
 from gateway.errors import Problem
-from gateway.mapping import Mapping as FieldMapping
+from gateway.mapping.table import Mapping as FieldMapping
 from gateway.outcome import Call, Json, Request, Response, Sending, Token
 
 if TYPE_CHECKING:

@@ -14,16 +14,16 @@ from typing import Any
 from msgspec import json
 
 from gateway.canonical import SERVER_OWNED, Flat, Operation
-from gateway.configfile import flat_of
-from gateway.configschema import reference, schema
+from gateway.config.file import flat_of
+from gateway.config.schema import reference, schema
 from gateway.dialect import Dialect
 from gateway.errors import Problem
 from gateway.examples import openings
-from gateway.mapping import Mapping as Rows
+from gateway.mapping.rows import Row, Unmet
+from gateway.mapping.table import Mapping as Rows
+from gateway.mapping.translation import Destination, Fate, Saying, translate
 from gateway.registry import dialects
 from gateway.rehearsal import command_in
-from gateway.rows import Row, Unmet
-from gateway.translation import Destination, Fate, Saying, translate
 
 BEGIN, END = "<!-- generated: dialects -->", "<!-- /generated -->"
 

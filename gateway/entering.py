@@ -11,7 +11,7 @@ def main() -> None:
     hears = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not where it was started in the background
     if hears:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from gateway.cli import main as run
+    from gateway.cli.commands import main as run
 
     if hears:
         signal.signal(signal.SIGINT, signal.default_int_handler)

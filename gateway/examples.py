@@ -18,7 +18,7 @@ from msgspec import UNSET, Struct, UnsetType
 from gateway import outcome
 from gateway.canonical import Operation
 from gateway.dialect import Dialect
-from gateway.wire import Wire, copied, get, put
+from gateway.mapping.wire import Wire, copied, get, put
 
 
 class ExampleRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -18,7 +18,7 @@ from typing import IO, Any, BinaryIO, TextIO, cast
 import msgspec
 import structlog
 
-from gateway.secrets import MASK
+from gateway.config.secrets import MASK
 
 WORKER = "ALERT_GATEWAY_WORKER"
 """The environment variable with the number of a worker process."""

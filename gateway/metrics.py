@@ -14,8 +14,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from gateway.delivery.breaker import RESERVE, Breaker
 from gateway.errors import ProblemKind
 from gateway.logs import WORKER
+from gateway.mapping.translation import Fate
 from gateway.store import Waiting
-from gateway.translation import Fate
 
 _PREFIX = "alert_gateway_"
 _OfWorkers = Literal["mostrecent", "livemin", "livemax"]

@@ -17,7 +17,7 @@ from msgspec import UNSET
 from gateway import __version__
 from gateway.asked import Answer, Incoming, Inquired, Listing, Muted, Reply, Shown, Told
 from gateway.canonical import Flat, Operation, unflatten
-from gateway.config import Inbound
+from gateway.config.config import Inbound
 from gateway.dialect import Dialect, Route
 from gateway.errors import Problem, ProblemKind
 from gateway.examples import openings

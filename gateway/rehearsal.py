@@ -16,16 +16,16 @@ from msgspec import UNSET, Struct
 
 from gateway.asked import Batch, Command, Incoming
 from gateway.canonical import Flat, Operation, in_order
-from gateway.carry import restore
-from gateway.config import Upstream
+from gateway.config.config import Upstream
+from gateway.config.secrets import MASK
 from gateway.dialect import Dialect, Route
 from gateway.errors import Problem, ProblemKind
+from gateway.mapping.carry import restore
+from gateway.mapping.rows import Unmet
+from gateway.mapping.translation import Destination, Fate, Saying, translate, unmet_text
+from gateway.mapping.wire import Wire, names
 from gateway.outcome import Request, Response, Sending
-from gateway.rows import Unmet
-from gateway.secrets import MASK
-from gateway.terms import TELLING, unsaid, what_to_send
-from gateway.translation import Destination, Fate, Saying, translate, unmet_text
-from gateway.wire import Wire, names
+from gateway.road.terms import TELLING, unsaid, what_to_send
 
 
 @dataclass(frozen=True)

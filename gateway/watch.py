@@ -20,17 +20,17 @@ from msgspec import Struct, convert, structs, to_builtins
 
 from gateway.canonical import Flat, Operation
 from gateway.codes import Code
-from gateway.config import Config, Heartbeat, Upstream
+from gateway.config.config import Config, Heartbeat, Upstream
 from gateway.delivery.attempt import Ended
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.looking import look
 from gateway.delivery.transport import Transport, Unreachable
 from gateway.errors import StoreError
+from gateway.mapping.rows import Unmet
+from gateway.mapping.translation import Saying, translate
+from gateway.mapping.values import from_millis
 from gateway.outcome import Delivered, Missing, Pending, Request, Sending
-from gateway.rows import Unmet
 from gateway.store import Store, Tx, Waiting
-from gateway.translation import Saying, translate
-from gateway.values import from_millis
 
 log = structlog.get_logger()
 T = TypeVar("T")

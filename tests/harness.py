@@ -16,11 +16,11 @@ from typing import Any
 
 import httpx
 
-from gateway.config import parse
+from gateway.cli.sandbox import Arrived, Sandbox
+from gateway.config.config import parse
+from gateway.process.server import serving
+from gateway.process.service import Gateway
 from gateway.registry import dialects
-from gateway.sandbox import Arrived, Sandbox
-from gateway.server import serving
-from gateway.service import Gateway
 
 KEY = "caller-key-0123456789abcdef"
 UPSTREAM_KEY = "upstream-key-0123456789abcdef"

@@ -21,11 +21,11 @@ from msgspec import Struct
 
 from gateway.asked import Reply
 from gateway.codes import Code
-from gateway.config import Upstream
+from gateway.config.config import Upstream
+from gateway.config.secrets import MASK
 from gateway.delivery.judging import judge, retry_after
 from gateway.delivery.transport import Transport, Unreachable
 from gateway.outcome import Again, Call, Held, Outcome, Rejected, Request, Response, Token
-from gateway.secrets import MASK
 
 VIA = "alert-gateway-via"
 """The header that lists the gateways through which a command came."""

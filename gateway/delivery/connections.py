@@ -19,8 +19,8 @@ from multidict import CIMultiDict
 from gateway import __version__
 from gateway.delivery.names import OwnResolver
 from gateway.delivery.transport import Progress, Unreachable
+from gateway.network.reaching import Proxy, Reach
 from gateway.outcome import Request, Response
-from gateway.reaching import Proxy, Reach
 
 MOST_READ, MOST_LISTED = 64 * 1024, 8 * 1024 * 1024
 """The most bytes read of an answer, and of one that lists alerts."""

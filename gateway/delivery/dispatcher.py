@@ -13,15 +13,15 @@ from dataclasses import dataclass
 import structlog
 
 from gateway.clock import Clock
-from gateway.config import Upstream
+from gateway.config.config import Upstream
 from gateway.delivery.attempt import Client
 from gateway.delivery.breaker import Breaker
 from gateway.delivery.lanes import Lanes
+from gateway.delivery.waiting import Waiters
 from gateway.errors import StoreError
 from gateway.metrics import Metrics
-from gateway.settling import told_elsewhere
+from gateway.road.settling import told_elsewhere
 from gateway.store import Store
-from gateway.waiting import Waiters
 
 log = structlog.get_logger()
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from gateway.config import Upstream
+from gateway.config.config import Upstream
 from gateway.delivery.attempt import Client, Ended
 from gateway.delivery.breaker import Breaker, Bucket, Budget, budgeted, resumed
 from gateway.errors import StoreError

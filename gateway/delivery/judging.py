@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
-from gateway.config import Retry
+from gateway.config.config import Retry
 from gateway.dialect import Dialect
 from gateway.outcome import Response
 

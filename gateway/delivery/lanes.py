@@ -18,22 +18,22 @@ import structlog
 from msgspec import structs
 
 from gateway.canonical import Operation
-from gateway.choosing import key_entry
 from gateway.codes import Code
-from gateway.config import Upstream
+from gateway.config.choosing import key_entry
+from gateway.config.config import Upstream
 from gateway.delivery import gate as rates
 from gateway.delivery.attempt import Client, Ended, NotOurs
 from gateway.delivery.gate import HEAR_EVERY, Gate
 from gateway.delivery.held import LOOK, HeldKeys
 from gateway.delivery.judging import pause
 from gateway.delivery.looking import lacks_id, look
+from gateway.delivery.waiting import Waiters
 from gateway.errors import ProblemKind, StoreError
 from gateway.metrics import Metrics
 from gateway.outcome import Again, Changed, Held, Pending, Rejected, code_of
-from gateway.preparing import Shipment, fire, prepare
-from gateway.settling import Verdict, settle
+from gateway.road.preparing import Shipment, fire, prepare
+from gateway.road.settling import Verdict, settle
 from gateway.store import AttemptRow, DeliveryRow, Store, Tx
-from gateway.waiting import Waiters
 
 log = structlog.get_logger()
 T = TypeVar("T")

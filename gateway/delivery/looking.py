@@ -10,12 +10,12 @@ from __future__ import annotations
 from msgspec import Struct, structs
 
 from gateway.canonical import SERVER_OWNED, Flat
-from gateway.carry import restore
-from gateway.config import Upstream
+from gateway.config.config import Upstream
 from gateway.delivery.attempt import Client, Ended
+from gateway.mapping.carry import restore
+from gateway.mapping.values import from_millis
 from gateway.outcome import Again, Delivered, Found, FoundAlert, Held, Sending
 from gateway.store import Store
-from gateway.values import from_millis
 
 CLOCKS_DIFFER_MS = 60_000
 LONGEST_IN_DOUBT_MS = 30_000

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
-from gateway.config import Upstream
+from gateway.config.config import Upstream
 from gateway.delivery.gate import spend
 from gateway.errors import StoreError
 from gateway.store import Store

@@ -11,8 +11,8 @@ import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from gateway.network.reaching import Reach
 from gateway.outcome import Request, Response
-from gateway.reaching import Reach
 
 if TYPE_CHECKING:
     from gateway.delivery.connections import Connections

@@ -13,10 +13,10 @@ from urllib.parse import unquote
 
 from msgspec import Struct
 
-from gateway.config import Inbound
+from gateway.config.config import Inbound
 from gateway.dialect import Route
 from gateway.errors import Problem, ProblemKind
-from gateway.listening import host_in
+from gateway.network.listening import host_in
 
 
 class Match(Struct, frozen=True):

@@ -21,21 +21,21 @@ import structlog
 from msgspec import UNSET
 from starlette.types import Receive, Scope, Send
 
-from gateway.accepted import Answered
 from gateway.asked import Asked, Batch, Command, Incoming, Reply
-from gateway.calling import Calls, cleaned
 from gateway.canonical import Operation
-from gateway.config import Config, Inbound
-from gateway.configsettings import secrets_in
+from gateway.config.config import Config, Inbound
+from gateway.config.secrets import ANONYMOUS
+from gateway.config.settings import secrets_in
 from gateway.delivery.attempt import DELIVERY, VIA
-from gateway.desk import Desk
+from gateway.desk.calling import Calls, cleaned
+from gateway.desk.desk import Desk
+from gateway.desk.idempotency import LONGEST_KEY, Key
 from gateway.dialect import CREDENTIAL, Dialect
 from gateway.errors import Problem, ProblemKind, StoreError, invalid
-from gateway.idempotency import LONGEST_KEY, Key
 from gateway.inbound.bulk import LARGE, Bulk
 from gateway.inbound.limits import WHOLE, decode, inflate, read_body
 from gateway.inbound.paths import Match, Paths
-from gateway.secrets import ANONYMOUS
+from gateway.road.accepted import Answered
 
 log = structlog.get_logger()
 MOST_GATEWAYS, LONGEST_NAME = 16, 64

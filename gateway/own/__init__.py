@@ -14,12 +14,14 @@ from datetime import UTC, datetime
 from importlib import resources
 from typing import Any, Literal
 
-from gateway.asking import body_object
 from gateway.canonical import Flat, Link, Operation
-from gateway.configtables import Tables
+from gateway.config.tables import Tables
 from gateway.dialect import Dialect, Outbound, Route
 from gateway.errors import ConfigurationError
-from gateway.mapping import Mapping as Rows
+from gateway.mapping.asking import body_object
+from gateway.mapping.rows import Row, Unmet, Writing
+from gateway.mapping.table import Mapping as Rows
+from gateway.mapping.wire import Wire, put
 from gateway.outcome import Sending
 from gateway.own.credentials import BASIC, NONE, PATH
 from gateway.own.describing import Checking, Described, Describing
@@ -29,8 +31,6 @@ from gateway.own.reading import Reader, Taken, challenged, problem
 from gateway.own.sending import Sender, plainly, reason
 from gateway.own.shaping import slots
 from gateway.own.signing import Signed
-from gateway.rows import Row, Unmet, Writing
-from gateway.wire import Wire, put
 
 RESERVED = ("-", "metrics")
 SHIPPED = "dialect.toml"

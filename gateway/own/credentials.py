@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from gateway.asked import Incoming
-from gateway.asking import bearer
+from gateway.mapping.asking import bearer
+from gateway.mapping.wire import copied, get, put
 from gateway.outcome import Request
-from gateway.wire import copied, get, put
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,9 @@ import msgspec
 from msgspec import Struct
 
 from gateway.canonical import SERVER_OWNED, checked, is_path, type_of
-from gateway.configfile import AnswerFile, AuthFile, DialectFile, FieldFile, SendFile, SignatureFile, is_header
-from gateway.configproblems import in_words, near
+from gateway.config.file import AnswerFile, AuthFile, DialectFile, FieldFile, SendFile, SignatureFile, is_header
+from gateway.config.problems import in_words, near
+from gateway.mapping.rows import Dropped, Extension, Row
 from gateway.own.credentials import BASIC, BEARER, IN_PATH, NONE, PATH, Credentials, in_body, in_header, in_query
 from gateway.own.envelope import Envelope
 from gateway.own.meanings import FIELDS, GOES_WITH, NEVER, ONLY_FOR, PARTS, Meaning, meaning, sort_of
@@ -26,7 +27,6 @@ from gateway.own.rows import row_of
 from gateway.own.shaping import slots
 from gateway.own.signing import Signature
 from gateway.own.words import Standing, Word, listed, spelled
-from gateway.rows import Dropped, Extension, Row
 
 S = TypeVar("S", bound=Struct)
 GROUPS = ("condition", "renotify")

@@ -13,8 +13,8 @@ from msgspec import Struct
 
 from gateway.asked import Incoming
 from gateway.dialect import Route
+from gateway.mapping.rows import Dropped
 from gateway.outcome import Json, Request, Sending
-from gateway.rows import Dropped
 
 Seal = Callable[[Request, dict[str, Json], Sending, str], Request]
 """Puts an event into a request that has its method, path and headers, in one of the envelope's modes."""

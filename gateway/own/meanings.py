@@ -16,9 +16,9 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.canonical import PATHS, SERVER_OWNED, Channel, Image, Link, Part, Trigger
-from gateway.configfile import FieldFile
+from gateway.config.file import FieldFile
+from gateway.mapping.values import SAME, Codec, Pair, Scale, Unit, each, iso, millis
 from gateway.own.words import Severities, Vocabulary, Word
-from gateway.values import SAME, Codec, Pair, Scale, Unit, each, iso, millis
 
 PARTS: Mapping[str, type[Part]] = {
     "links": Link,

@@ -11,10 +11,10 @@ import msgspec
 from msgspec import UNSET
 
 from gateway.asked import Incoming
-from gateway.asking import body_object
 from gateway.errors import Problem, invalid
 from gateway.inbound.limits import decode
-from gateway.wire import Wire, copied, get, put, without
+from gateway.mapping.asking import body_object
+from gateway.mapping.wire import Wire, copied, get, put, without
 
 LONGEST_SHOWN = 200
 """The most characters shown of a text that is not JSON."""

@@ -16,11 +16,11 @@ from msgspec import UNSET, Struct
 from gateway.asked import Answer, Batch, Command, Incoming, Ref, Reply
 from gateway.canonical import Operation
 from gateway.errors import USUAL_STATUS, Problem, invalid
-from gateway.mapping import Mapping as Rows
-from gateway.mapping import Reading
+from gateway.mapping.table import Mapping as Rows
+from gateway.mapping.table import Reading
+from gateway.mapping.wire import Wire, copied, get, put, remove
 from gateway.outcome import Json
 from gateway.own.words import Standing
-from gateway.wire import Wire, copied, get, put, remove
 
 log = structlog.get_logger()
 

@@ -14,11 +14,11 @@ from typing import Any
 from msgspec import UNSET
 
 from gateway.canonical import QUIET_CATEGORY, SERVER_OWNED, Flat
-from gateway.configfile import FieldFile
-from gateway.fallbacks import headline
+from gateway.config.file import FieldFile
+from gateway.mapping.fallbacks import headline
+from gateway.mapping.rows import Fallback, Row, Writing, row
+from gateway.mapping.values import Codec
 from gateway.own.meanings import Meaning
-from gateway.rows import Fallback, Row, Writing, row
-from gateway.values import Codec
 
 MARK = 32
 """Characters of the digest that ends a key which was too long for a vendor."""

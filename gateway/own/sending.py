@@ -15,14 +15,14 @@ from msgspec import UNSET, structs
 
 from gateway.canonical import Operation
 from gateway.dialect import segment
+from gateway.mapping.rows import Row, Writing
+from gateway.mapping.wire import Wire, copied, get, merged, put
 from gateway.outcome import Again, Call, Delivered, Json, Rejected, Request, Response, Sending
 from gateway.own.envelope import Seal
 from gateway.own.opening import Opening
 from gateway.own.places import in_the_way
 from gateway.own.shaping import shaped, slots
 from gateway.own.words import Standing, listed, spelled
-from gateway.rows import Row, Writing
-from gateway.wire import Wire, copied, get, merged, put
 
 LONGEST_REASON = 200
 TELLING = ("error", "errors", "message", "detail", "description", "title", "reason", "errmsg", "msg")

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from gateway.wire import Wire, get
+from gateway.mapping.wire import Wire, get
 
 SLOT = re.compile(r"\{([\w@$-][\w.@$ -]*)\}")
 """A place in braces, in a text. Other braces stand for themselves."""

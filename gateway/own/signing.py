@@ -15,8 +15,8 @@ from typing import Any
 from msgspec import Struct
 
 from gateway.asked import Incoming
+from gateway.config.secrets import Secret
 from gateway.errors import Problem, ProblemKind
-from gateway.secrets import Secret
 
 
 class Signed(Struct, kw_only=True):

@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import UNSET
 
 from gateway.canonical import Operation
-from gateway.values import Scale
+from gateway.mapping.values import Scale
 
 Word = str | int | float | bool
 """The types of a word in JSON."""

@@ -19,8 +19,8 @@ from psycopg import conninfo
 from psycopg.types.numeric import Int8Dumper
 from psycopg.types.string import StrDumperUnknown, TextLoader
 
+from gateway.config.secrets import MASK
 from gateway.errors import StoreError
-from gateway.secrets import MASK
 from gateway.store.opening import is_torn, without_credential
 from gateway.store.postgres_history import History, LeftBehind, Promotions, history_of
 

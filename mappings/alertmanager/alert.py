@@ -18,10 +18,10 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from gateway.canonical import Flat, Link
-from gateway.fallbacks import headline
-from gateway.mapping import Mapping
-from gateway.rows import Dropped, Row, Writing, joint, row
-from gateway.values import TIME, Pair, Scale, iso, read_time
+from gateway.mapping.fallbacks import headline
+from gateway.mapping.rows import Dropped, Row, Writing, joint, row
+from gateway.mapping.table import Mapping
+from gateway.mapping.values import TIME, Pair, Scale, iso, read_time
 
 NAME = "alertmanager"
 KEY = "alert_gateway_key"

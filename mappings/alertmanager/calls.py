@@ -16,8 +16,8 @@ from datetime import datetime, timedelta
 
 from gateway.canonical import Operation
 from gateway.dialect import segment
+from gateway.mapping.values import iso
 from gateway.outcome import Call, Delivered, Found, FoundAlert, Json, Missing, Rejected, Request, Response, Sending
-from gateway.values import iso
 from mappings.alertmanager.alert import ALERT, fingerprint, read_moment
 
 HOLDS = timedelta(minutes=15)

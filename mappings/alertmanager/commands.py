@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from gateway.asked import Batch, Command, Ref
 from gateway.canonical import Flat, Operation
 from gateway.errors import Problem, ProblemKind
-from gateway.mapping import Mapping
-from gateway.wire import Wire
+from gateway.mapping.table import Mapping
+from gateway.mapping.wire import Wire
 from mappings.alertmanager.alert import STARTS, read_moment, without_blank
 
 RESOLVE_TIMEOUT = timedelta(minutes=5)

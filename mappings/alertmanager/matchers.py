@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 from msgspec import Struct
 
+from gateway.config.patterns import whole
 from gateway.errors import Problem, ProblemKind
-from gateway.patterns import whole
 
 _FILTER = re.compile(r'\s*([^\s=!~"{},]+|"(?:[^"\\]|\\.)*")\s*(=~|!~|!=|=)(.*)', re.DOTALL)
 _QUOTED, _BARE = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL), re.compile(r'((?:[^"\\]|\\.)*\\?)', re.DOTALL)

@@ -16,14 +16,14 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from gateway.asked import Answer, Batch, Chosen, Incoming, Listing, Mute, Muted, Mutes, Relay, Reply, Shown, Unmute
-from gateway.asking import one
 from gateway.canonical import Flat, Operation
 from gateway.dialect import Route
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import made_at
+from gateway.mapping.asking import one
+from gateway.mapping.values import from_millis, iso
+from gateway.mapping.wire import Wire
 from gateway.outcome import Json, Request
-from gateway.values import from_millis, iso
-from gateway.wire import Wire
 from mappings.alertmanager import matchers, words
 from mappings.alertmanager.alert import ALERT, Alert, is_uri, read_moment
 from mappings.alertmanager.commands import command, each

@@ -19,12 +19,12 @@ from msgspec import UNSET, Struct, UnsetType
 from gateway.asked import Batch, Command, Incoming
 from gateway.canonical import Operation
 from gateway.errors import Problem, ProblemKind, from_validation, invalid
-from gateway.mapping import CARRIED
-from gateway.mapping import Mapping as Rows
+from gateway.mapping.rows import Dropped
+from gateway.mapping.table import CARRIED
+from gateway.mapping.table import Mapping as Rows
+from gateway.mapping.values import iso
+from gateway.mapping.wire import Wire
 from gateway.outcome import Call, Delivered, Json, Missing, Request, Response, Sending
-from gateway.rows import Dropped
-from gateway.values import iso
-from gateway.wire import Wire
 from mappings.alertmanager.alert import ALERT, as_text, fingerprint
 from mappings.alertmanager.calls import AUTHOR, identity_of, under
 from mappings.alertmanager.commands import command, each

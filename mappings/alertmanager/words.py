@@ -14,13 +14,13 @@ import re
 from datetime import datetime
 
 from gateway.asked import Answer, Incoming, Muted, Reply, Shown
-from gateway.asking import bearer
 from gateway.canonical import Flat
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind
+from gateway.mapping.asking import bearer
+from gateway.mapping.rows import Writing
+from gateway.mapping.values import iso
+from gateway.mapping.wire import Wire
 from gateway.outcome import Json, Response
-from gateway.rows import Writing
-from gateway.values import iso
-from gateway.wire import Wire
 from mappings.alertmanager.alert import ALERT, fingerprint, named_by
 
 RECEIVER = "alert-gateway"

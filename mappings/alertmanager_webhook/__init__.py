@@ -10,8 +10,8 @@ from __future__ import annotations
 from gateway.asked import Batch, Incoming
 from gateway.canonical import Operation
 from gateway.dialect import Dialect, Outbound, Route
-from gateway.mapping import Mapping
-from gateway.rows import Dropped
+from gateway.mapping.rows import Dropped
+from gateway.mapping.table import Mapping
 from mappings.alertmanager.alert import SEVERITY, SOURCE, STARTED, said_by
 from mappings.alertmanager.calls import authorise
 from mappings.alertmanager.webhook import (

@@ -10,7 +10,7 @@ from __future__ import annotations
 from gateway.asked import Answer, Batch, Incoming, Reply
 from gateway.canonical import Operation
 from gateway.dialect import Dialect, Outbound, Route
-from gateway.wire import Wire
+from gateway.mapping.wire import Wire
 from mappings.alertmanager.calls import authorise
 from mappings.alertmanager.webhook import BESIDE, Telling, Told, group_of, notification, notified, reason, teller
 from mappings.grafana.alert import ALERT, BESIDES, NAME, Alert, Notification, without_private

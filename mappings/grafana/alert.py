@@ -15,9 +15,9 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType, field
 
 from gateway.canonical import Image, Link
-from gateway.mapping import Mapping
-from gateway.rows import Dropped, Extension, Row, Writing, joint, row
-from gateway.values import Pair, Scale
+from gateway.mapping.rows import Dropped, Extension, Row, Writing, joint, row
+from gateway.mapping.table import Mapping
+from gateway.mapping.values import Pair, Scale
 from mappings.alertmanager.alert import (
     KEY,
     LABELLED,

@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.canonical import Channel, Flat
-from gateway.fallbacks import headline
-from gateway.mapping import Mapping
-from gateway.rows import Dropped, Extension, Writing, joint, row
-from gateway.values import MICROSECONDS, MILLIS, MINUTES, Pair, Scale
+from gateway.mapping.fallbacks import headline
+from gateway.mapping.rows import Dropped, Extension, Writing, joint, row
+from gateway.mapping.table import Mapping
+from gateway.mapping.values import MICROSECONDS, MILLIS, MINUTES, Pair, Scale
 
 PAGE = "https://cloud.ibm.com/docs/monitoring?topic=monitoring-alert_api"
 NAME = "ibm_monitoring"

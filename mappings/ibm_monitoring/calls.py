@@ -12,9 +12,11 @@ from typing import Any
 from msgspec import UNSET, Struct
 
 from gateway.canonical import Flat
+from gateway.config.secrets import Secret
 from gateway.dialect import segment
 from gateway.errors import ProblemKind
-from gateway.mapping import CARRIED
+from gateway.mapping.table import CARRIED
+from gateway.mapping.wire import get, merged
 from gateway.outcome import (
     Again,
     Call,
@@ -30,8 +32,6 @@ from gateway.outcome import (
     Sending,
     Token,
 )
-from gateway.secrets import Secret
-from gateway.wire import get, merged
 from mappings.ibm_monitoring.alert import RULE
 
 REREADS = 3

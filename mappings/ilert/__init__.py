@@ -11,15 +11,15 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.asked import Answer, Command, Incoming, Listing, Read, Ref, Reply, Shown
-from gateway.asking import bearer, body_object, one, time_of, whole_number
 from gateway.canonical import Image, Link, Operation
 from gateway.dialect import CREDENTIAL, Dialect, Outbound, Route
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind, invalid
-from gateway.fallbacks import headline
-from gateway.mapping import Mapping
+from gateway.mapping.asking import bearer, body_object, one, time_of, whole_number
+from gateway.mapping.fallbacks import headline
+from gateway.mapping.rows import Dropped, Extension, Row, Writing, row
+from gateway.mapping.table import Mapping
+from gateway.mapping.values import TIME, Pair, Scale, Words, each
 from gateway.outcome import Call, Delivered, Json, Request, Response, Sending
-from gateway.rows import Dropped, Extension, Row, Writing, row
-from gateway.values import TIME, Pair, Scale, Words, each
 from mappings.ilert import beside, checkmk, groups, zabbix
 
 PAGE = "https://docs.ilert.com/developer-docs/rest-api/client-examples/creating-alerts-through-events"

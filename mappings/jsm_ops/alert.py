@@ -11,8 +11,8 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
-from gateway.mapping import Mapping
-from gateway.rows import Extension, row
+from gateway.mapping.rows import Extension, row
+from gateway.mapping.table import Mapping
 from mappings.opsgenie.alert import MOST_DETAILS, RESPONDERS, VISIBLE_TO, AlertFields, rows
 
 NAME = "jsm_ops"

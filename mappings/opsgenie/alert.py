@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from gateway.fallbacks import headline
-from gateway.mapping import Mapping
-from gateway.rows import Dropped, Extension, Row, Writing, joint, row
-from gateway.values import TIME, Pair, Scale
+from gateway.mapping.fallbacks import headline
+from gateway.mapping.rows import Dropped, Extension, Row, Writing, joint, row
+from gateway.mapping.table import Mapping
+from gateway.mapping.values import TIME, Pair, Scale
 
 NAME = "opsgenie"
 TAGS, RESPONDERS = f"extensions.{NAME}.tags", f"extensions.{NAME}.responders"

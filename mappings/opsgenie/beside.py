@@ -15,11 +15,11 @@ from typing import Any
 from msgspec import Struct
 
 from gateway.asked import Answer, Asked, Incoming, Read, Relay, Reply
-from gateway.asking import body_object, one
 from gateway.dialect import Route, segment
 from gateway.errors import Problem, ProblemKind, invalid
+from gateway.mapping.asking import body_object, one
+from gateway.mapping.values import millis
 from gateway.outcome import Json, Request
-from gateway.values import millis
 from mappings.opsgenie.asked import ref
 from mappings.opsgenie.bodies import Entries
 from mappings.opsgenie.lists import answer_nobody

@@ -11,11 +11,11 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from gateway.asked import Answer, Chosen, Incoming, Inquiry, Listing, Read, Reply, Shown, Told
-from gateway.asking import address, one, whole_number
 from gateway.canonical import Operation
 from gateway.errors import Problem, ProblemKind, invalid
+from gateway.mapping.asking import address, one, whole_number
+from gateway.mapping.values import from_millis, iso
 from gateway.outcome import Json
-from gateway.values import from_millis, iso
 from mappings.opsgenie import query
 from mappings.opsgenie.asked import ACTED, ref
 from mappings.opsgenie.words import answered, as_shown, now_of, number_of, outcome

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from gateway.errors import Problem, invalid
+from gateway.mapping.values import is_made_of, millis, read_time
 from gateway.outcome import Json
-from gateway.values import is_made_of, millis, read_time
 
 Test = Callable[[dict[str, Json]], bool]
 LONGEST, DEEPEST = 2_000, 32

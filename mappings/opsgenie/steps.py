@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.canonical import Operation
-from gateway.carry import fingerprint
 from gateway.codes import Code
 from gateway.dialect import segment
+from gateway.mapping.carry import fingerprint
 from gateway.outcome import (
     Again,
     Call,

@@ -17,10 +17,10 @@ from gateway.asked import Answer, Reply, Shown
 from gateway.canonical import Operation
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind
 from gateway.ids import made_at
-from gateway.mapping import Mapping
+from gateway.mapping.rows import Writing
+from gateway.mapping.table import Mapping
+from gateway.mapping.values import from_millis, iso, millis
 from gateway.outcome import Json, Response
-from gateway.rows import Writing
-from gateway.values import from_millis, iso, millis
 from mappings.opsgenie.alert import ALERT, USUAL_PRIORITY
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)

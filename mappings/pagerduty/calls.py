@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 
 from gateway.canonical import Operation
-from gateway.mapping import CARRIED
+from gateway.mapping.table import CARRIED
+from gateway.mapping.wire import copied, get
 from gateway.outcome import Call, Delivered, Held, Json, Rejected, Request, Sending
-from gateway.wire import copied, get
 from mappings.pagerduty.words import is_about_the_key, reason
 
 CHANGE = "change"

@@ -11,15 +11,15 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.asked import Answer, Command, Incoming, Listing, Read, Ref, Reply, Shown
-from gateway.asking import bearer, body_object, one, whole_number
 from gateway.canonical import Channel, Notification, Operation
 from gateway.dialect import Dialect, Outbound, Route, segment
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind, invalid
-from gateway.fallbacks import headline
-from gateway.mapping import Mapping
+from gateway.mapping.asking import bearer, body_object, one, whole_number
+from gateway.mapping.fallbacks import headline
+from gateway.mapping.rows import Dropped, Writing, joint, row
+from gateway.mapping.table import Mapping
+from gateway.mapping.values import Pair, each, iso_seconds, read_time
 from gateway.outcome import Call, Delivered, Found, FoundAlert, Json, Missing, Rejected, Request, Response, Sending
-from gateway.rows import Dropped, Writing, joint, row
-from gateway.values import Pair, each, iso_seconds, read_time
 
 PAGE = "https://app.uptinio.com/docs/api/alerts.html"
 NAME = "uptinio"

@@ -17,9 +17,9 @@ import msgspec
 
 from gateway.dialect import Dialect
 from gateway.examples import Example
+from gateway.mapping.rows import Unmet, Writing
+from gateway.mapping.translation import Destination, Said, translate
 from gateway.registry import dialects
-from gateway.rows import Unmet, Writing
-from gateway.translation import Destination, Said, translate
 from tests.benchmarks.measuring import Plan, Row, table
 from tests.conformance.samples import (
     CREATES,

@@ -19,13 +19,13 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.accepted import Caller, Order
 from gateway.canonical import Operation
-from gateway.config import load
+from gateway.config.config import load
 from gateway.ids import Ids
+from gateway.process.service import own_name
 from gateway.rehearsal import command_in
-from gateway.road import Road
-from gateway.service import own_name
+from gateway.road.accepted import Caller, Order
+from gateway.road.road import Road
 from gateway.store import Tx
 from gateway.store.sqlite import SqliteStore
 from tests.chaos.accounts import account

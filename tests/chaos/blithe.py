@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from gateway.cli import main
+from gateway.cli.commands import main
 from gateway.watch import Watch
 
 

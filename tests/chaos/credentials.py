@@ -20,11 +20,11 @@ from typing import Any
 
 import httpx
 
+from gateway.config.secrets import Keyring, Secret
 from gateway.dialect import Dialect
 from gateway.errors import Problem, ProblemKind
 from gateway.logs import configure
 from gateway.registry import dialects
-from gateway.secrets import Keyring, Secret
 from tests.chaos.result import Result, numbers
 from tests.chaos_upstream import chaos, say
 from tests.engine.vendors import table

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import click
 
-from gateway.config import load
+from gateway.config.config import load
 from gateway.logs import configure
-from gateway.server import serving
-from gateway.service import Gateway
+from gateway.process.server import serving
+from gateway.process.service import Gateway
 from gateway.store.sqlite import SqliteStore
 
 

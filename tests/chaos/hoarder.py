@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from gateway.cli import main
+from gateway.cli.commands import main
 from gateway.delivery.lanes import Lanes
 
 _kept: list[Any] = []

@@ -22,23 +22,23 @@ from typing import Any
 import apsw
 from msgspec import structs
 
-from gateway.accepted import Caller, Order
+from gateway.admin.operating import chosen
 from gateway.asked import Command, Ref
 from gateway.canonical import Operation
-from gateway.config import parse
+from gateway.config.config import parse
 from gateway.delivery.judging import pause
 from gateway.errors import Problem
 from gateway.ids import EPOCH_MS, Ids
-from gateway.operating import chosen
 from gateway.outcome import Again, Delivered, Missing, Outcome, Rejected
-from gateway.preparing import Shipment, prepare
-from gateway.requeue import drop, send_again
-from gateway.road import Road
-from gateway.settling import settle
+from gateway.road.accepted import Caller, Order
+from gateway.road.preparing import Shipment, prepare
+from gateway.road.requeue import drop, send_again
+from gateway.road.road import Road
+from gateway.road.settling import settle
+from gateway.road.terms import ENDING, TELLING
 from gateway.store import DeliveryRow
 from gateway.store.sqlite import SqliteTx, migrate
 from gateway.store.tables import DELIVERIES
-from gateway.terms import ENDING, TELLING
 from tests.chaos.result import Result, numbers
 
 CONFIG = """

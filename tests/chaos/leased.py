@@ -12,10 +12,11 @@ from typing import Any
 
 from msgspec import structs
 
-from gateway import cli, service
+from gateway.cli import commands as cli
 from gateway.delivery import lanes
-from gateway.preparing import Shipment
-from gateway.settling import Verdict, settle
+from gateway.process import service
+from gateway.road.preparing import Shipment
+from gateway.road.settling import Verdict, settle
 from gateway.store import Tx
 from gateway.store.opening import open_store
 

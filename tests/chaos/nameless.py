@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from gateway.cli import main
-from gateway.outbox import Outbox
+from gateway.cli.commands import main
+from gateway.road.outbox import Outbox
 
 
 def _never(self: Outbox, via: Any) -> bool:

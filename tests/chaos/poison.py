@@ -18,9 +18,9 @@ from typing import Any
 
 import apsw
 
+from gateway.admin.operating import chosen
 from gateway.logs import configure
-from gateway.operating import chosen
-from gateway.requeue import send_again
+from gateway.road.requeue import send_again
 from gateway.store.sqlite import SqliteTx
 from tests.chaos.result import Result, numbers
 from tests.chaos_upstream import Behaviour, Got, chaos, say

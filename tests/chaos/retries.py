@@ -16,7 +16,7 @@ from email.utils import format_datetime
 from typing import Any
 
 from gateway.canonical import Operation
-from gateway.config import Retry, Upstream, parse
+from gateway.config.config import Retry, Upstream, parse
 from gateway.delivery.attempt import Client
 from gateway.delivery.judging import LONGEST_RETRY_AFTER, pause
 from gateway.logs import configure

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from gateway import openapi
-from gateway.config import Inbound
+from gateway.config.config import Inbound
+from gateway.config.secrets import Keyring
 from gateway.delivery import attempt, judging
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.looking import Looked
 from gateway.delivery.transport import Transport
 from gateway.outcome import Response
-from gateway.requeue import send_again
-from gateway.secrets import Keyring
+from gateway.road.requeue import send_again
 from gateway.store import DeliveryRow, Tx
 from gateway.store.sqlite import SqliteTx
 from tests.chaos import bounded, credentials, described, elsewhere, hostile, isolation, lanes, liveness, poison, repeats

@@ -18,7 +18,7 @@ import pytest
 from msgspec import UNSET
 from opsgenie_sdk.exceptions import RetryableException
 
-from gateway.sandbox import Arrived
+from gateway.cli.sandbox import Arrived
 from tests.clients.callers import called, fresh
 from tests.harness import KEY, House
 

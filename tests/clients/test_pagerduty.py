@@ -20,7 +20,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", UserWarning)  # that `pagerduty` has replaced it
     import pdpyras
 
-from gateway.sandbox import Arrived
+from gateway.cli.sandbox import Arrived
 from tests.clients.callers import called, fresh
 from tests.clients.tls_front import Front, tls_before
 from tests.harness import KEY, House

@@ -17,8 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.sandbox import Arrived
-from gateway.values import iso
+from gateway.cli.sandbox import Arrived
+from gateway.mapping.values import iso
 from mappings.alertmanager import calls
 from tests.clients.callers import called, fresh, ibm_alert, ilert_event
 from tests.clients.prometheus import Program, alertmanager, amtool, missing, prometheus

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from sdcclient import SdcClient, SdMonitorClient
 
+from gateway.cli.sandbox import Arrived
 from gateway.registry import dialects
-from gateway.sandbox import Arrived
 from tests.clients.callers import OTHER, called, fresh
 from tests.harness import KEY, House
 

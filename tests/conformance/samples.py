@@ -15,13 +15,13 @@ import msgspec
 
 from gateway.asked import Batch, Command, Incoming
 from gateway.canonical import Flat, Operation, checked, flatten, in_order, unflatten
-from gateway.carry import restore
-from gateway.config import parse
+from gateway.config.config import parse
 from gateway.dialect import Dialect, Route
 from gateway.examples import Example, examples
-from gateway.mapping import Mapping
+from gateway.mapping.carry import restore
+from gateway.mapping.table import Mapping
+from gateway.mapping.translation import Destination, Saying
 from gateway.registry import dialects
-from gateway.translation import Destination, Saying
 from tests.harness import inbound_tables, upstream_table
 
 NAMES = tuple(dialects())

@@ -20,7 +20,7 @@ from gateway.asked import Command
 from gateway.dialect import Dialect
 from gateway.errors import Problem
 from gateway.examples import examples
-from gateway.mapping import Mapping
+from gateway.mapping.table import Mapping
 from gateway.registry import dialects
 from tests.conformance.samples import CREATES, alone, bare, incoming, route_of
 

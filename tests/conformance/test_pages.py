@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from gateway.canonical import Flat, Link
-from gateway.mapping import CARRIED
+from gateway.mapping.table import CARRIED
+from gateway.mapping.translation import MOST_LINES, translate
+from gateway.mapping.wire import get
 from gateway.registry import dialects
-from gateway.translation import MOST_LINES, translate
-from gateway.wire import get
 from tests.conformance.samples import CREATES, NAMES, alert_of, asked, destination, saying
 from tests.recorded import Recorder, plain
 

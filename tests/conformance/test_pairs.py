@@ -15,11 +15,11 @@ from msgspec import UNSET
 
 from gateway.asked import Command
 from gateway.canonical import PATHS, SERVER_OWNED, Flat, in_order
-from gateway.carry import LIMIT, restore
-from gateway.mapping import CARRIED
+from gateway.mapping.carry import LIMIT, restore
+from gateway.mapping.table import CARRIED
+from gateway.mapping.translation import Said, translate
+from gateway.mapping.wire import copied, get, put, remove
 from gateway.registry import dialects
-from gateway.translation import Said, translate
-from gateway.wire import copied, get, put, remove
 from tests.conformance.samples import CREATES, NAMES, PAIRS, alert_of, asked, can_be_cleared, destination, saying
 from tests.conformance.strategies import alerts
 from tests.recorded import Recorder, plain

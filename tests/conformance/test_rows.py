@@ -15,10 +15,10 @@ from msgspec.structs import fields
 
 from gateway.canonical import Alert, Condition, Flat
 from gateway.errors import Problem
-from gateway.mapping import Mapping
+from gateway.mapping.rows import Dropped, Row, Unmet, Writing, row
+from gateway.mapping.table import Mapping
+from gateway.mapping.wire import Wire, copied, get, leaves, put, remove
 from gateway.registry import dialects
-from gateway.rows import Dropped, Row, Unmet, Writing, row
-from gateway.wire import Wire, copied, get, leaves, put, remove
 from tests.conformance.samples import NAMES, destination, mappings_of, normal, wire_samples
 from tests.conformance.strategies import alerts
 

@@ -12,7 +12,7 @@ from typing import Any
 import apsw
 import psycopg
 
-from gateway.values import iso
+from gateway.mapping.values import iso
 from tests.clients.callers import ALERTS, settings
 from tests.harness import House, Sent, house
 from tests.postgres_server import shared

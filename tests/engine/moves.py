@@ -14,8 +14,8 @@ from typing import Any
 import apsw
 import psycopg
 
+from gateway.admin.moving import SPOKEN
 from gateway.errors import StoreError
-from gateway.moving import SPOKEN
 from gateway.store.moving import TABLES, move
 from gateway.store.postgres_side import PostgresSide
 from gateway.store.sqlite_side import SqliteSide
@@ -86,8 +86,8 @@ def side(url: str) -> PostgresSide | SqliteSide:
 
 def refusal(store: str) -> str:
     """Why a gateway refuses to open this store; empty where it opens."""
-    from gateway.config import parse
-    from gateway.service import Gateway
+    from gateway.config.config import parse
+    from gateway.process.service import Gateway
 
     async def main() -> None:
         text = f'store = "{store}"\n[inbound.ilert]\n[upstreams.o]\ndialect = "ilert"\nurl = "http://127.0.0.1:9"\n'

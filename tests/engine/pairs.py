@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from gateway.cli.sandbox import Arrived
 from gateway.registry import dialects
-from gateway.sandbox import Arrived
 from tests.clients.callers import (
     called,
 )

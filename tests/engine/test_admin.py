@@ -17,10 +17,10 @@ import httpx
 import pytest
 import trustme
 
-from gateway.admin import PAGE
-from gateway.config import parse
+from gateway.admin.admin import PAGE
+from gateway.config.config import parse
 from gateway.errors import ConfigurationError
-from gateway.service import Gateway
+from gateway.process.service import Gateway
 from gateway.store.sqlite import SqliteStore
 from tests.chaos.processes import free_port
 from tests.chaos_upstream import chaos, say
@@ -156,7 +156,7 @@ def test_dead_letters_are_listed_sent_again_and_dropped(tmp_path: Path) -> None:
 def test_more_than_one_batch_is_sent_again_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where two commands of one lane fall into two batches of a retry, neither counts as older than what was delivered
     since."""
-    monkeypatch.setattr("gateway.operating.BATCH", 2)
+    monkeypatch.setattr("gateway.admin.operating.BATCH", 2)
     with chaos(NO) as vendor, standing(tmp_path, vendor.url) as s:
         s.page("a", "b", "c", "d", "e")
         soon(lambda: len(s.listed("dead")) == 5)
@@ -196,7 +196,7 @@ def test_a_list_goes_on_through_slices_in_which_there_is_nothing(
 ) -> None:
     """For a state without an index, each transaction looks at a limited number of deliveries; the list goes on past
     slices without a match."""
-    monkeypatch.setattr("gateway.admin.SLICE", 2)
+    monkeypatch.setattr("gateway.admin.admin.SLICE", 2)
     with chaos(say(503)) as vendor, standing(tmp_path, vendor.url) as s:
         s.page(*(f"key-{number}" for number in range(7)))
         ids = [one["id"] for one in s.get("/-/deliveries").json()["deliveries"]]

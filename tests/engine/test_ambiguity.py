@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway import preparing
 from gateway.delivery import breaker
+from gateway.road import preparing
 from tests.chaos_upstream import CLOSE, RESET_AFTER, Behaviour, Got, chaos, say
 from tests.clients.callers import ibm_alert
 from tests.engine.vendors import (

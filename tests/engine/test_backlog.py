@@ -14,15 +14,15 @@ import structlog
 from msgspec import structs
 from structlog.testing import LogCapture
 
-from gateway import preparing
 from gateway.asked import Command, Ref
 from gateway.canonical import Operation
-from gateway.config import parse
+from gateway.config.config import parse
+from gateway.mapping.values import from_millis
 from gateway.outcome import Again, Delivered, Missing, Rejected
-from gateway.preparing import Shipment
-from gateway.road import Road
+from gateway.road import preparing
+from gateway.road.preparing import Shipment
+from gateway.road.road import Road
 from gateway.store import DeliveryRow
-from gateway.values import from_millis
 from tests.engine.test_lanes import CONFIG, Desk, create
 
 MINUTE = 60_000

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config import parse
+from gateway.config.config import parse
 from gateway.errors import ConfigurationError
 from mappings.alertmanager.alert import fingerprint
 from mappings.alertmanager.webhook import notified
@@ -241,7 +241,7 @@ def test_a_signature_is_checked_when_configured(tmp_path: Path, monkeypatch: pyt
 
 def test_with_an_emptied_secret_nobody_can_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty secret lets no signature pass: anybody could make it."""
-    monkeypatch.setattr("gateway.secrets.BEING_WRITTEN", 0.0)
+    monkeypatch.setattr("gateway.config.secrets.BEING_WRITTEN", 0.0)
     (tmp_path / "secret").write_text(SECRET)
     with house(tmp_path, config=_signing(f'hmac = "file:{tmp_path}/secret"')) as h:
         body = group(alert("x"))

@@ -14,13 +14,13 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from gateway import calling
-from gateway.admin import PAGE
-from gateway.calling import MOST_HELD, MOST_LINES, Calls, cleaned
-from gateway.cli import main
-from gateway.config import parse
+from gateway.admin.admin import PAGE
+from gateway.cli.commands import main
+from gateway.config.config import parse
+from gateway.desk import calling
+from gateway.desk.calling import MOST_HELD, MOST_LINES, Calls, cleaned
 from gateway.errors import StoreError
-from gateway.service import Gateway
+from gateway.process.service import Gateway
 from gateway.store import CallsRow, Tx
 from gateway.store.sqlite import SqliteStore
 from tests.chaos_upstream import chaos, say

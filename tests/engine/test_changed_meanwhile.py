@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config import parse
+from gateway.config.config import parse
 from gateway.errors import StoreError
 from tests.chaos_upstream import CLOSE, Chaos, chaos
 from tests.clients.callers import COLLECTIONS, ibm_alert
@@ -367,7 +367,7 @@ def test_what_was_missed_is_told_before_what_comes_once_the_upstream_is_back(
 ) -> None:
     """A missed resolve is sent before a new alert of the same key; sent later, it would be dropped as older than what
     was delivered, and the new alert would wake nobody."""
-    monkeypatch.setattr("gateway.service.HOUSEKEEPING", 3600)
+    monkeypatch.setattr("gateway.process.service.HOUSEKEEPING", 3600)
     with chaos(OK) as one, chaos(OK) as two:
         there, other = table("one", one.url, "pagerduty"), table("two", two.url, "ilert")
         with house(tmp_path, config=lambda _: text(there)) as h:
@@ -386,7 +386,7 @@ def test_a_change_that_was_missed_does_not_come_behind_a_newer_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A missed update is sent before newer commands; sent later it would undo them, or never be sent."""
-    monkeypatch.setattr("gateway.service.HOUSEKEEPING", 3600)
+    monkeypatch.setattr("gateway.process.service.HOUSEKEEPING", 3600)
     vendor = Uptinio()
     with chaos(vendor) as one, chaos(OK) as two:
         there, other = table("one", one.url, "uptinio"), table("two", two.url, "ilert")

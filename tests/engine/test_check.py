@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from gateway.checking import ladders, warnings
-from gateway.cli import main
-from gateway.config import Config, parse
+from gateway.cli.checking import ladders, warnings
+from gateway.cli.commands import main
+from gateway.cli.sandbox import Sandbox
+from gateway.cli.trying import failures
+from gateway.config.config import Config, parse
 from gateway.errors import ConfigurationError
 from gateway.registry import dialects
-from gateway.sandbox import Sandbox
-from gateway.trying import failures
 from tests.harness import UPSTREAM_KEY, served
 
 INBOUND = """

@@ -13,11 +13,11 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 
-from gateway.admin import MOST_LISTED
-from gateway.cli import main
-from gateway.config import parse
-from gateway.outbox_cli import LIMIT
-from gateway.service import Gateway
+from gateway.admin.admin import MOST_LISTED
+from gateway.cli.commands import main
+from gateway.cli.outbox import LIMIT
+from gateway.config.config import parse
+from gateway.process.service import Gateway
 from tests.chaos_upstream import chaos, say
 from tests.harness import KEY, house, served, upstream_table
 from tests.postgres_server import shared

@@ -11,8 +11,8 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
-from gateway.config import parse
-from gateway.configschema import reference, schema, undescribed
+from gateway.config.config import parse
+from gateway.config.schema import reference, schema, undescribed
 from gateway.documents import schema_file
 from gateway.errors import ConfigurationError
 from gateway.registry import dialects

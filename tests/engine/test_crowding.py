@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.crowding import LET_IN, LONGEST, MOST, Crowd
+from gateway.desk.crowding import LET_IN, LONGEST, MOST, Crowd
 
 
 def serve(crowd: Crowd, arrivals: list[float], each: float) -> tuple[int, list[float]]:

@@ -17,7 +17,7 @@ from typing import Any
 import apsw
 import pytest
 
-from gateway import secrets
+from gateway.config import secrets
 from gateway.delivery import breaker
 from gateway.delivery.transport import Transport
 from gateway.outcome import Request

@@ -25,10 +25,10 @@ import yaml
 from click.testing import CliRunner
 
 from gateway import __version__
-from gateway.cli import main
-from gateway.config import Config, parse
-from gateway.service import DRAIN_SECONDS
-from gateway.serving import LINGER, SETTLE
+from gateway.cli.commands import main
+from gateway.config.config import Config, parse
+from gateway.process.service import DRAIN_SECONDS
+from gateway.process.serving import LINGER, SETTLE
 from gateway.store.ballast import SIZE as BALLAST
 from gateway.store.postgres import MIGRATION
 from tests.engine.certificates import write

@@ -20,9 +20,9 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from gateway.inbound.protocol import EdgeProtocol
-from gateway.server import serving as serve
-from gateway.service import DRAIN_SECONDS
-from gateway.serving import LINGER, OPERATORS_PATIENCE, PATIENCE, SETTLE
+from gateway.process.server import serving as serve
+from gateway.process.service import DRAIN_SECONDS
+from gateway.process.serving import LINGER, OPERATORS_PATIENCE, PATIENCE, SETTLE
 from tests.chaos_upstream import chaos
 from tests.engine.test_tls import soon
 from tests.engine.vendors import OK, table

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from gateway.cli import main
+from gateway.cli.commands import main
+from gateway.cli.sandbox import Sandbox
 from gateway.registry import dialects
-from gateway.sandbox import Sandbox
 from tests.harness import UPSTREAM_KEY, served, upstream_table
 
 

@@ -14,13 +14,13 @@ import pytest
 
 from gateway.asked import Command, Ref
 from gateway.canonical import Operation
-from gateway.config import parse
+from gateway.config.config import parse
 from gateway.delivery import lanes
 from gateway.errors import ConfigurationError
 from gateway.outcome import Again
-from gateway.preparing import fire
-from gateway.road import Road
-from gateway.undoing import undo
+from gateway.road.preparing import fire
+from gateway.road.road import Road
+from gateway.road.undoing import undo
 from tests.chaos_upstream import CLOSE, HANG, Behaviour, Chaos, chaos, say
 from tests.engine.lasting import SILENCES, alert, posted, seconds
 from tests.engine.test_backlog import drain, states

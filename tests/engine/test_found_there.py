@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import service
+from gateway.process import service
 from tests.chaos_upstream import Behaviour, Chaos, Got, chaos, say
 from tests.clients.callers import ibm_alert
 from tests.engine.genies import ID, Opsgenie

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway import service
 from gateway.errors import StoreError
+from gateway.process import service
 from gateway.store.ballast import SIZE, Ballast
 from tests.chaos_upstream import HANG, Chaos, chaos, say
 from tests.clients.callers import ilert_event

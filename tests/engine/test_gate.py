@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from gateway import preparing
-from gateway.config import parse
+from gateway.config.config import parse
 from gateway.delivery import breaker
 from gateway.delivery.breaker import RESERVE, TRIPS_AT
 from gateway.errors import ConfigurationError
 from gateway.registry import dialects
+from gateway.road import preparing
 from tests.chaos_upstream import CLOSE, Behaviour, Chaos, Got, chaos, say
 from tests.clients.callers import ilert_event
 from tests.engine.vendors import NEEDS, OK, Uptinio, before, down, outbox, page, rows, settled, table

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from gateway import config as configuration
-from gateway.checking import warnings
-from gateway.config import Inbound, parse
+from gateway.cli.checking import warnings
+from gateway.config import config as configuration
+from gateway.config.config import Inbound, parse
 from gateway.errors import ConfigurationError
 from gateway.inbound.paths import Paths
-from gateway.listening import host_in
+from gateway.network.listening import host_in
 from gateway.openapi import describe
+from gateway.process.service import Gateway
 from gateway.registry import dialects
-from gateway.service import Gateway
 from tests.chaos_upstream import chaos, say
 from tests.clients.callers import livesession_alert, uptinio_alert
 from tests.harness import House, served

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway import service
+from gateway.process import service
 from gateway.registry import dialects
 from tests.chaos_upstream import HANG, Got, chaos, say
 from tests.clients.callers import (

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.config import parse
+from gateway.cli.sandbox import Sandbox
+from gateway.config.config import parse
+from gateway.process.service import Gateway
 from gateway.registry import dialects
-from gateway.sandbox import Sandbox
-from gateway.service import Gateway
 from tests.clients.callers import OTHER, ilert_event, uptinio_alert
 from tests.engine.vendors import outbox
 from tests.harness import DEFAULTS, KEY, UPSTREAM_KEY, House, inbound_tables, served, upstream_table

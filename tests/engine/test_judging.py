@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config import Retry
+from gateway.config.config import Retry
 from gateway.delivery.judging import judge, pause, retry_after
 from gateway.outcome import Response
 from gateway.registry import dialects

@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.config import parse
-from gateway.service import Gateway
+from gateway.config.config import parse
+from gateway.process.service import Gateway
 from tests.harness import served
 
 
@@ -18,8 +18,8 @@ def test_a_key_that_was_taken_away_while_nobody_called_opens_nothing(
 ) -> None:
     """The key files are followed in the background, not only when somebody calls: a removed or emptied key does not
     work for the first call after a quiet time either."""
-    monkeypatch.setattr("gateway.secrets.BEING_WRITTEN", 2.0)
-    monkeypatch.setattr("gateway.following.BEING_WRITTEN", 2.0)
+    monkeypatch.setattr("gateway.config.secrets.BEING_WRITTEN", 2.0)
+    monkeypatch.setattr("gateway.config.following.BEING_WRITTEN", 2.0)
     (tmp_path / "keys").mkdir()
     places = {name: tmp_path / "keys" / name for name in ("removed", "emptied", "stays")}
     places |= {"alone": tmp_path / "alone", "token": tmp_path / "token"}

@@ -6,7 +6,7 @@ from __future__ import annotations
 from gateway.asked import Command, Ref
 from gateway.canonical import Operation
 from gateway.outcome import Again, Delivered, Rejected
-from gateway.preparing import Shipment
+from gateway.road.preparing import Shipment
 from tests.engine.test_lanes import Desk, create
 
 

@@ -20,20 +20,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from msgspec.structs import replace
 
-from gateway.accepted import Accepted, Caller, Order
 from gateway.asked import Command, Ref
 from gateway.canonical import Operation
-from gateway.config import Config, Upstream, parse
+from gateway.config.config import Config, Upstream, parse
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import EPOCH_MS, Ids
 from gateway.outcome import Again, Delivered, Missing, Outcome, Rejected
-from gateway.preparing import Shipment, prepare
-from gateway.road import Road
-from gateway.settling import Verdict, settle
+from gateway.road.accepted import Accepted, Caller, Order
+from gateway.road.preparing import Shipment, prepare
+from gateway.road.road import Road
+from gateway.road.settling import Verdict, settle
+from gateway.road.terms import ENDING, TRIED_AT
+from gateway.road.undoing import undo
 from gateway.store import AlertRow, DeliveryFilter, DeliveryRow, TargetRow
 from gateway.store.sqlite import SqliteTx, migrate
-from gateway.terms import ENDING, TRIED_AT
-from gateway.undoing import undo
 
 CONFIG = """
 [inbound.ilert]

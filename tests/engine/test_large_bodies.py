@@ -14,12 +14,12 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway import desk
-from gateway.config import parse
+from gateway.config.config import parse
+from gateway.desk import desk
 from gateway.errors import Problem, ProblemKind
 from gateway.inbound import bulk
 from gateway.inbound.bulk import LARGE, WAITING, WORKED_ON, Bulk
-from gateway.service import Gateway
+from gateway.process.service import Gateway
 from gateway.store import AlertFilter
 from gateway.store.sqlite import SqliteStore
 from tests.chaos_upstream import chaos

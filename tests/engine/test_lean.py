@@ -12,11 +12,11 @@ ROOT = Path(__file__).parents[2]
 SERVE = """
 import atexit, json, sys
 atexit.register(lambda: print(json.dumps(sorted(sys.modules))))
-from gateway.cli import main
+from gateway.cli.commands import main
 main()
 """
 LATER = """
-from gateway.lean import spare
+from gateway.process.lean import spare
 spare()
 import structlog
 from rich.console import Console
@@ -45,7 +45,7 @@ def _imported(room: Path) -> set[str]:
 
 def test_serving_does_without_what_colours_terminals_and_what_only_commands_use(tmp_path: Path) -> None:
     imported = _imported(tmp_path)
-    assert {"gateway.service", "structlog"} <= imported
+    assert {"gateway.process.service", "structlog"} <= imported
     unneeded = ("rich", "pygments", "httpx", "aiohttp", "psycopg", "jsonschema", "hypothesis")
     assert not [name for name in imported if name.partition(".")[0] in unneeded]
 

@@ -17,9 +17,9 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.crowding import Crowd
+from gateway.config.secrets import Keyring
+from gateway.desk.crowding import Crowd
 from gateway.logs import as_json
-from gateway.secrets import Keyring
 from tests.chaos.processes import free_port
 from tests.chaos_upstream import chaos, say
 from tests.engine.vendors import NO, OK, table

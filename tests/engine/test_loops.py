@@ -20,10 +20,10 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 from structlog.testing import CapturingLogger
 
-from gateway import desk
-from gateway.config import parse
+from gateway.config.config import parse
+from gateway.desk import desk
+from gateway.process.service import Gateway
 from gateway.registry import dialects
-from gateway.service import Gateway
 from gateway.store import DeliveryRow
 from tests.clients.callers import COLLECTIONS, EVENTS, OTHER, ilert_event, making
 from tests.engine.vendors import count, outbox

@@ -18,21 +18,21 @@ import pytest
 from click.testing import CliRunner
 from structlog.testing import CapturingLogger
 
-from gateway import following
 from gateway.asked import Command
 from gateway.canonical import Operation
-from gateway.choosing import Keys, key_entry, lane, same_entries
-from gateway.cli import main
-from gateway.config import Config, parse
+from gateway.cli.commands import main
+from gateway.cli.sandbox import Sandbox
+from gateway.config import following
+from gateway.config.choosing import Keys, key_entry, lane, same_entries
+from gateway.config.config import Config, parse
+from gateway.config.following import Directory, Table
+from gateway.config.routing import choose
+from gateway.config.secrets import BEING_WRITTEN, Keyring, Secret
 from gateway.delivery.attempt import Client
 from gateway.delivery.held import HeldKeys
 from gateway.errors import ConfigurationError
-from gateway.following import Directory, Table
+from gateway.process.service import Gateway
 from gateway.registry import dialects
-from gateway.routing import choose
-from gateway.sandbox import Sandbox
-from gateway.secrets import BEING_WRITTEN, Keyring, Secret
-from gateway.service import Gateway
 from tests.chaos_upstream import chaos, say
 from tests.engine.vendors import table
 from tests.harness import House, served
@@ -208,7 +208,7 @@ def test_a_file_that_is_emptied_or_gone_for_a_moment_keeps_its_secret(
     with the key of everybody else."""
     files(tmp_path / "keys", {"ci": "key-of-ci", "cd": "key-of-cd"})
     now = [time.monotonic()]
-    monkeypatch.setattr("gateway.following.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("gateway.config.following.time.monotonic", lambda: now[0])
     directory = Directory(str(tmp_path / "keys"))
     ring, keys = Keyring({}, directory), Keys(Secret("of-others"), "team", directory)
 
@@ -236,7 +236,7 @@ def test_who_lost_a_file_is_refused_at_the_next_call_however_long_nobody_called(
     it."""
     files(tmp_path / "keys", {"ci": "key-of-ci"})
     (tmp_path / "key").write_text("key-of-cd")
-    monkeypatch.setattr("gateway.secrets.BEING_WRITTEN", 1.0)
+    monkeypatch.setattr("gateway.config.secrets.BEING_WRITTEN", 1.0)
 
     def config(url: str) -> str:
         callers = f'[inbound.ilert]\nkeys = "dir:{tmp_path}/keys"\n'
@@ -262,7 +262,7 @@ def test_a_file_that_has_another_name_names_that_caller_at_once(
     """A renamed file names the new caller at once; with both names valid the key would belong to neither."""
     files(tmp_path / "keys", {"ci": "key-of-ci"})
     now = [time.monotonic()]
-    monkeypatch.setattr("gateway.following.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("gateway.config.following.time.monotonic", lambda: now[0])
     ring = Keyring({}, Directory(str(tmp_path / "keys")))
     assert ring.caller("key-of-ci") == "ci"
     (tmp_path / "keys" / "ci").rename(tmp_path / "keys" / "cd")
@@ -487,7 +487,7 @@ def test_a_table_that_is_emptied_stays_as_it_was_while_it_may_be_being_written(
     callers go."""
     config = routed(tmp_path, 'to = ["oncall"]\nset = { team = { by = "caller", table = "t.toml", else = "all" } }')
     now = [time.monotonic()]
-    monkeypatch.setattr("gateway.following.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("gateway.config.following.time.monotonic", lambda: now[0])
     for text, seconds, meant in [
         ("", 1, "7"),
         ('ci = "70"', 1, "70"),

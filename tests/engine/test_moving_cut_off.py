@@ -20,8 +20,8 @@ import msgspec
 import psycopg
 import pytest
 
+from gateway.admin.moving import SPOKEN
 from gateway.errors import StoreError
-from gateway.moving import SPOKEN
 from gateway.store import postgres_side
 from gateway.store.moved import MARK, Moved
 from gateway.store.moving import TABLES, Copied, move, opened, undo

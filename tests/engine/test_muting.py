@@ -21,12 +21,13 @@ import apsw
 import msgspec
 import pytest
 
-from gateway import muting, quieting, service
-from gateway.accepted import Caller, Order
 from gateway.asked import Command, Mute, Muted, Ref
 from gateway.canonical import Flat, Operation
+from gateway.mapping.values import from_millis
+from gateway.process import service
+from gateway.road import muting, quieting
+from gateway.road.accepted import Caller, Order
 from gateway.store import Tx
-from gateway.values import from_millis
 from mappings.alertmanager import words as alert_words
 from mappings.alertmanager.matchers import Matcher
 from mappings.alertmanager.routes import muted_by
@@ -766,7 +767,7 @@ def test_what_is_open_is_acknowledged_in_parts_and_a_restart_forgets_none(
     with lasting(tmp_path, {"there": "ilert"}, store=store) as h:
         posted(h, *(alert(name) for name in names))
         with monkeypatch.context() as still:
-            still.setattr("gateway.timing.owed", lambda tx: [])
+            still.setattr("gateway.road.timing.owed", lambda tx: [])
             _silence(h, {**_matcher("alertname", "Part.*"), "isRegex": True})
             assert acknowledged(h) == [2]
             _silenced(h, _named("Nothing"))
@@ -786,7 +787,7 @@ def test_nothing_more_is_acknowledged_for_a_silence_that_is_over(
     with lasting(tmp_path, {"there": "ilert"}) as h:
         posted(h, *(alert(_named("Late")) for _ in range(3)))
         with monkeypatch.context() as still:
-            still.setattr("gateway.timing.owed", lambda tx: [])
+            still.setattr("gateway.road.timing.owed", lambda tx: [])
             made = _silence(h, {**_matcher("alertname", "Late.*"), "isRegex": True}).body["silenceID"]
             _is_over(h, made)
         h.wait_for(lambda: select(h, "SELECT count(*) FROM notes WHERE name LIKE 'quiet %'") == [0])

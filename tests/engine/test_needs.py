@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from gateway.config import parse
-from gateway.translation import Saying, translate
+from gateway.config.config import parse
+from gateway.mapping.translation import Saying, translate
 from tests.clients.callers import (
     ALERTS,
     COLLECTIONS,

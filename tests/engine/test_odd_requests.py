@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway.config import parse
-from gateway.translation import Saying, translate
+from gateway.config.config import parse
+from gateway.mapping.translation import Saying, translate
 from tests.chaos_upstream import chaos
 from tests.clients.callers import COLLECTIONS, called, ibm_alert, ilert_event, livesession_alert, uptinio_alert
 from tests.engine.vendors import Ibm, before, inner, table, writes

@@ -26,7 +26,7 @@ with warnings.catch_warnings():
         status_code_conformance,
     )
 
-from gateway.config import parse
+from gateway.config.config import parse
 from gateway.errors import Problem, ProblemKind
 from gateway.examples import with_credential
 from gateway.inbound.paths import Paths

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.config import parse
-from gateway.service import Gateway
+from gateway.config.config import parse
+from gateway.process.service import Gateway
 from gateway.store.opening import open_store
 from tests.chaos_upstream import Behaviour, Chaos, chaos, say
 from tests.harness import served
@@ -69,7 +69,7 @@ pytestmark = pytest.mark.usefixtures("_real_pauses")
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a short lease and a long pause the other gateway sends the delivery long before the first one probes."""
-    monkeypatch.setattr("gateway.service.open_store", partial(open_store, lease=1.0))
+    monkeypatch.setattr("gateway.process.service.open_store", partial(open_store, lease=1.0))
     monkeypatch.setattr("gateway.delivery.breaker.HELD_PAUSE", 10.0)
     monkeypatch.setattr("gateway.delivery.held.HELD_PAUSE", 10.0)
 

@@ -17,18 +17,18 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from gateway.asked import Command, Incoming
 from gateway.canonical import SERVER_OWNED, Link, Operation
-from gateway.carry import restore
-from gateway.cli import main
-from gateway.config import parse
+from gateway.cli.commands import main
+from gateway.config.config import parse
+from gateway.config.secrets import MASK
 from gateway.documents import dialect_rows, mappings_page
 from gateway.errors import Problem
 from gateway.examples import Example
+from gateway.mapping.carry import restore
+from gateway.mapping.translation import translate
 from gateway.openapi import describe
 from gateway.outcome import Sending
 from gateway.registry import dialects
 from gateway.rehearsal import bare_upstream, command_in, rehearse
-from gateway.secrets import MASK
-from gateway.translation import translate
 from tests.conformance.samples import CREATES, NOW, alert_of, asked, sample_id, saying
 from tests.conformance.strategies import ODD, alerts, every_mutation, mutated
 from tests.engine.descriptions import (

@@ -9,8 +9,8 @@ import pytest
 
 import mappings.cloudevents
 from gateway.canonical import Operation
-from gateway.config import parse
-from gateway.configtables import Tables
+from gateway.config.config import parse
+from gateway.config.tables import Tables
 from gateway.errors import ConfigurationError
 from gateway.own import dialects_in
 from gateway.registry import dialects

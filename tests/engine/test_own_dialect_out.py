@@ -14,15 +14,15 @@ from click.testing import CliRunner
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from gateway.canonical import Operation
-from gateway.checking import warnings
-from gateway.cli import main
-from gateway.config import parse
+from gateway.cli.checking import warnings
+from gateway.cli.commands import main
+from gateway.config.config import parse
+from gateway.config.secrets import MASK
 from gateway.errors import ConfigurationError
 from gateway.openapi import describe
 from gateway.outcome import Response
 from gateway.registry import dialects
 from gateway.rehearsal import bare_upstream, command_in, rehearse
-from gateway.secrets import MASK
 from tests.chaos_upstream import CLOSE, Got, chaos, say
 from tests.engine.descriptions import DEEP, INCIDENTS, OWN, SIGNED, SOURCE, TITLES, WRAPPED, own, post
 from tests.engine.vendors import OK, outbox
@@ -623,7 +623,7 @@ def test_a_request_that_is_not_signed_is_refused(tmp_path: Path, form: str) -> N
 
 def test_where_the_file_of_the_secret_is_empty_nobody_can_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty secret must not validate signatures, which anybody could make."""
-    monkeypatch.setattr("gateway.secrets.BEING_WRITTEN", 0.0)
+    monkeypatch.setattr("gateway.config.secrets.BEING_WRITTEN", 0.0)
     (tmp_path / "secret").write_text("first-secret")
     body = b'{"title": "Disk"}'
 

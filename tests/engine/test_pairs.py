@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import pytest
 
-from gateway.sandbox import Arrived
+from gateway.cli.sandbox import Arrived
 from tests.clients.callers import (
     ASKS,
     COLLECTIONS,

@@ -11,13 +11,13 @@ from functools import partial
 
 import pytest
 
-from gateway.accepted import Caller, Order
 from gateway.asked import Command, Ref
 from gateway.canonical import Operation
-from gateway.config import parse
+from gateway.config.config import parse
 from gateway.errors import Problem
 from gateway.ids import Ids
-from gateway.road import Road
+from gateway.road.accepted import Caller, Order
+from gateway.road.road import Road
 from gateway.store import AlertFilter, AlertRow, DeliveryRow, Tx
 from gateway.store.postgres import PostgresStore
 from tests.engine.test_lanes import CONFIG, create

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import parse
+from gateway.config.config import parse
 from gateway.errors import ConfigurationError
-from gateway.reaching import is_exempt, proxy_in
+from gateway.network.reaching import is_exempt, proxy_in
 from tests.chaos_upstream import Behaviour, Got, chaos, say
 from tests.clients.callers import ilert_event
 from tests.engine.certificates import certificate

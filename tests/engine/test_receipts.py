@@ -20,9 +20,9 @@ import apsw
 import httpx
 import pytest
 
+from gateway.admin.operating import chosen
 from gateway.clock import Clock
-from gateway.operating import chosen
-from gateway.requeue import send_again
+from gateway.road.requeue import send_again
 from gateway.store.sqlite import SqliteTx
 from tests.chaos_upstream import NOT_JSON, RESET_AFTER, Behaviour, Chaos, chaos, say
 from tests.engine.genies import ID, JsmOps, Opsgenie, paths

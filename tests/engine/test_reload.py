@@ -15,11 +15,11 @@ import httpx
 import pytest
 from structlog.testing import CapturingLogger
 
-from gateway.certificates import Following
-from gateway.config import Config, parse
+from gateway.config.config import Config, parse
 from gateway.delivery import lanes
 from gateway.errors import ConfigurationError
-from gateway.serving import _Reloading
+from gateway.network.certificates import Following
+from gateway.process.serving import _Reloading
 from tests.chaos import reload
 from tests.chaos_upstream import CLOSE, HANG, Chaos, chaos
 from tests.clients.callers import ilert_event

@@ -14,22 +14,22 @@ from typing import Any
 import psycopg
 import pytest
 
-from gateway.accepted import Accepted, Caller, Order
+from gateway.admin.operating import chosen
 from gateway.asked import Command, Ref
 from gateway.canonical import Operation
-from gateway.config import Upstream, parse
+from gateway.config.config import Upstream, parse
 from gateway.delivery.gate import keep_budget
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import Ids
-from gateway.operating import chosen
 from gateway.outcome import Delivered
-from gateway.preparing import Shipment, fire, prepare
-from gateway.requeue import drop, send_again
-from gateway.road import Road
-from gateway.settling import settle
+from gateway.road.accepted import Accepted, Caller, Order
+from gateway.road.preparing import Shipment, fire, prepare
+from gateway.road.requeue import drop, send_again
+from gateway.road.road import Road
+from gateway.road.settling import settle
+from gateway.road.undoing import undo
 from gateway.store import AlertFilter, DeliveryFilter, DeliveryRow, TargetRow, Tx
 from gateway.store.postgres import WRITERS, PostgresStore
-from gateway.undoing import undo
 from tests.chaos.lanes import CONFIG
 from tests.chaos_upstream import Behaviour, chaos, say
 from tests.engine.store_drivers import alert, delivery

@@ -23,10 +23,10 @@ KILLS = 5
 WORDS = ("ALERT", "ACCEPT", "RESOLVE")
 PROGRAM = """
 import asyncio, sys
-from gateway.config import load
+from gateway.config.config import load
 from gateway.logs import configure
-from gateway.server import serving
-from gateway.service import Gateway
+from gateway.process.server import serving
+from gateway.process.service import Gateway
 
 async def main():
     async with serving(Gateway(load(sys.argv[1])).app) as url:

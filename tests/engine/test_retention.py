@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import service
+from gateway.process import service
 from tests.chaos_upstream import chaos
 from tests.clients.callers import OTHER, ilert_event, settings
 from tests.engine.lasting import SILENCES, STORES, address, alert, posted, seconds

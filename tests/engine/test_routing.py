@@ -8,8 +8,8 @@ from itertools import product
 
 import pytest
 
-from gateway.routing import Choice, Hop, Route, choose, parse_matcher
-from gateway.values import is_made_of
+from gateway.config.routing import Choice, Hop, Route, choose, parse_matcher
+from gateway.mapping.values import is_made_of
 
 
 def route(name: str, *to: str, when: tuple[str, ...] = (), from_: tuple[str, ...] = (), goes_on: bool = False) -> Route:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from structlog.testing import CapturingLogger
 
-import gateway.secrets
-from gateway.config import parse
+from gateway.config import secrets
+from gateway.config.config import parse
+from gateway.config.secrets import BEING_WRITTEN, FEW, LOOK_EVERY, Keyring, Secret
 from gateway.errors import ConfigurationError
-from gateway.secrets import BEING_WRITTEN, FEW, LOOK_EVERY, Keyring, Secret
 
 CANARY = "canary-5f3e9a77c1"
 
@@ -29,7 +29,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         paths.append(path)
         return stat(path, **how)
 
-    monkeypatch.setattr("gateway.secrets.os.stat", looking)
+    monkeypatch.setattr("gateway.config.secrets.os.stat", looking)
     return paths
 
 
@@ -138,7 +138,7 @@ def test_a_file_that_is_emptied_keeps_its_value_while_it_may_be_being_written(
         path.write_text(nothing)
         assert (secret.value(), ring.caller(CANARY)) == (CANARY, "ci")
     later = time.monotonic() + BEING_WRITTEN
-    monkeypatch.setattr("gateway.secrets.time.monotonic", lambda: later)
+    monkeypatch.setattr("gateway.config.secrets.time.monotonic", lambda: later)
     assert (secret.value(), ring.caller(CANARY), ring.caller("")) == ("", None, None)
     path.write_text("new-key")
     assert (secret.value(), ring.caller("new-key"), ring.caller(CANARY)) == ("new-key", "ci", None)
@@ -160,8 +160,8 @@ def test_a_file_that_cannot_be_used_any_more_keeps_its_value_and_that_is_said_on
 ) -> None:
     """It is logged, so that somebody knows before the old key is revoked or the next start fails."""
     heard, now = CapturingLogger(), [time.monotonic()]
-    monkeypatch.setattr(gateway.secrets, "log", heard)
-    monkeypatch.setattr("gateway.secrets.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(secrets, "log", heard)
+    monkeypatch.setattr("gateway.config.secrets.time.monotonic", lambda: now[0])
     path = tmp_path / "key"
     path.write_text(CANARY)
     secret = Secret(f"file:{path}")
@@ -253,7 +253,7 @@ def test_of_many_files_not_each_is_looked_at_for_each_request(
     assert len(looks) <= len(paths)
     paths[7].write_text("another key")
     later = time.monotonic() + LOOK_EVERY
-    monkeypatch.setattr("gateway.secrets.time.monotonic", lambda: later)
+    monkeypatch.setattr("gateway.config.secrets.time.monotonic", lambda: later)
     assert (ring.caller("another key"), ring.caller("key of caller-7")) == ("caller-7", None)
 
 

@@ -11,9 +11,9 @@ import httpx
 import psycopg
 
 from gateway.canonical import Operation
-from gateway.config import parse
-from gateway.preparing import Shipment, fire
-from gateway.service import Gateway
+from gateway.config.config import parse
+from gateway.process.service import Gateway
+from gateway.road.preparing import Shipment, fire
 from gateway.store import Asking, DeliveryRow, TargetRow, Tx
 from gateway.store.postgres import PostgresStore
 from tests.chaos_upstream import RESET_AFTER, chaos, say

@@ -16,8 +16,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from gateway.config import parse
-from gateway.service import Gateway
+from gateway.config.config import parse
+from gateway.process.service import Gateway
 from gateway.store.postgres_schema import LOCK
 from tests.chaos_upstream import chaos
 from tests.engine.vendors import OK, before, page, settled, table

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from gateway import timing
-from gateway.sandbox import Arrived
-from gateway.values import iso
+from gateway.cli.sandbox import Arrived
+from gateway.mapping.values import iso
+from gateway.road import timing
 from mappings.alertmanager import calls
 from tests.chaos_upstream import Behaviour, Got, chaos, say
 from tests.clients.callers import ALERTS, ilert_event

@@ -26,18 +26,18 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from structlog.testing import CapturingLogger
 
-from gateway import reaching
-from gateway.certificates import Following, Pair, not_after
-from gateway.checking import warnings
-from gateway.config import parse
+from gateway.cli.checking import warnings
+from gateway.config.config import parse
 from gateway.errors import ConfigurationError
 from gateway.inbound import handshakes
 from gateway.inbound.handshakes import Door
 from gateway.inbound.protocol import EdgeProtocol
-from gateway.listening import Tls
 from gateway.metrics import Metrics
-from gateway.server import bind
-from gateway.server import serving as served_by
+from gateway.network import reaching
+from gateway.network.certificates import Following, Pair, not_after
+from gateway.network.listening import Tls
+from gateway.process.server import bind
+from gateway.process.server import serving as served_by
 from tests.chaos.processes import free_port
 from tests.chaos_upstream import chaos, say
 from tests.clients.callers import ilert_event

@@ -15,17 +15,17 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
+from gateway.admin.tracing import LAST, MOST, SEARCHED, SLICE, Search, Traced, traced
 from gateway.canonical import Alert
-from gateway.cli import main
+from gateway.cli.commands import main
+from gateway.cli.trace import lines
 from gateway.codes import HELD_UNTIL, MEANINGS
-from gateway.config import parse
+from gateway.config.config import parse
 from gateway.dialect import Dialect
+from gateway.process.service import Gateway
 from gateway.registry import dialects
-from gateway.service import Gateway
+from gateway.road.terms import INSTEAD_OF
 from gateway.store import AttemptRow, Tx
-from gateway.terms import INSTEAD_OF
-from gateway.trace_cli import lines
-from gateway.tracing import LAST, MOST, SEARCHED, SLICE, Search, Traced, traced
 from tests.chaos_upstream import chaos, say
 from tests.clients.callers import ilert_event
 from tests.engine.store_drivers import DRIVERS, alert, command, delivery, in_tx, target

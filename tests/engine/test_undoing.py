@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway import undoing
 from gateway.canonical import Alert
+from gateway.mapping.values import from_millis
+from gateway.road import undoing
 from gateway.store import CommandBody, Tx
 from gateway.store.sqlite import SqliteStore
-from gateway.values import from_millis
 from tests.chaos_upstream import RESET_AFTER, RESET_BEFORE, Behaviour, Got, chaos, say
 from tests.clients.callers import ibm_alert
 from tests.engine.store_drivers import alert, command, in_tx, sqlite_file

@@ -11,11 +11,11 @@ import pytest
 
 from gateway.asked import Command, Ref
 from gateway.canonical import Operation
-from gateway.config import parse
+from gateway.config.config import parse
+from gateway.config.secrets import MASK
 from gateway.outcome import Request
 from gateway.registry import dialects
 from gateway.rehearsal import rehearse
-from gateway.secrets import MASK
 from mappings.jsm_ops.calls import authorise
 from tests.chaos_upstream import RESET_AFTER, Behaviour, Chaos, Got, chaos, say
 from tests.clients.callers import COLLECTIONS, jsm_alert, opsgenie_alert

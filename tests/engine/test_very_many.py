@@ -12,17 +12,18 @@ from typing import Any
 
 import pytest
 
-from gateway import history, views
 from gateway.canonical import flatten, unflatten
-from gateway.checking import ladders, warnings
-from gateway.config import parse
+from gateway.cli.checking import ladders, warnings
+from gateway.config.config import parse
+from gateway.config.routing import Route
+from gateway.config.secrets import Keyring
 from gateway.delivery import lanes
 from gateway.delivery.lanes import Lanes
-from gateway.history import newest_first
-from gateway.refreshing import _held
-from gateway.routing import Route
-from gateway.secrets import Keyring
-from gateway.settling import _stand_for_adopted
+from gateway.desk import views
+from gateway.desk.refreshing import _held
+from gateway.road import history
+from gateway.road.history import newest_first
+from gateway.road.settling import _stand_for_adopted
 from gateway.store import AlertFilter, AlertRow, Tx, tables
 from gateway.store.sql import SqlTx
 from gateway.store.sqlite import SqliteStore, SqliteTx

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.waiting import MOST_FOR_ONE_UPSTREAM, Waiter, Waiters
+from gateway.delivery.waiting import MOST_FOR_ONE_UPSTREAM, Waiter, Waiters
 
 
 def test_a_transaction_that_is_run_again_counts_its_caller_once() -> None:

@@ -14,10 +14,12 @@ from typing import Any
 import apsw
 import pytest
 
-from gateway import operating, requeue, watch
-from gateway.config import parse
+from gateway import watch
+from gateway.admin import operating
+from gateway.config.config import parse
 from gateway.delivery import breaker
 from gateway.registry import dialects
+from gateway.road import requeue
 from gateway.store.sqlite import SqliteTx
 from gateway.watch import Trouble
 from mappings.alertmanager import calls

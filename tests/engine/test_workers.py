@@ -20,7 +20,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.workers import SUPERVISOR
+from gateway.process.workers import SUPERVISOR
 from tests.chaos.load import CALLER_KEY as KEY
 from tests.chaos.processes import free_port
 from tests.chaos_upstream import Chaos, chaos, say
@@ -135,7 +135,8 @@ def test_a_worker_that_hangs_is_replaced_and_one_that_drains_is_not(tmp_path: Pa
     """Requests sent to a hung worker would wait for ever, and nobody would notice."""
     port = free_port()
     config, log = configured(tmp_path, shared().database(), "http://127.0.0.1:9", port), tmp_path / "log"
-    boot = "from gateway import workers; workers.LOOK, workers.MISSED = 0.5, 4; from gateway.cli import main; main()"
+    boot = "from gateway.cli import commands; from gateway.process import workers as w; w.LOOK, w.MISSED = 0.5, 4; "
+    boot += "commands.main()"
     line = [sys.executable, "-c", boot, "serve", "--config", str(config), "--workers", "2"]
     with log.open("ab") as err, subprocess.Popen(line, cwd=ROOT, stderr=err) as process:
         try:
@@ -411,7 +412,8 @@ def test_what_a_supervisor_that_was_killed_has_left_is_removed(tmp_path: Path) -
         (one / "counter_1.db").write_bytes(b"")
     for one in (left, held):
         os.utime(one, (old, old))
-    boot = f"from gateway import workers; workers.MEMORY = {str(tmp_path)!r}; from gateway.cli import main; main()"
+    boot = f"from gateway.cli import commands; from gateway.process import workers as w; w.MEMORY = {str(tmp_path)!r}; "
+    boot += "commands.main()"
     line = [sys.executable, "-c", boot, "serve", "--config", str(config), "--workers", "2"]
     fd = os.open(held, os.O_RDONLY)
     fcntl.flock(fd, fcntl.LOCK_SH)
@@ -454,7 +456,7 @@ def test_workers_are_what_their_supervisor_is_wherever_it_was_started(tmp_path: 
     (tmp_path / "secrets.py").write_text("raise SystemExit(3)")
     boot = tmp_path / "bin" / "alert-gateway"
     boot.parent.mkdir()
-    boot.write_text("from gateway.cli import main; main()")
+    boot.write_text("from gateway.cli.commands import main; main()")
     line = [sys.executable, str(boot), "serve", "--config", str(config), "--workers", "2"]
     log = tmp_path / "log"
     env = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -16,15 +16,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import gateway.service
 from gateway.clock import Clock
-from gateway.config import load
+from gateway.config.config import load
 from gateway.delivery import breaker, lanes
 from gateway.delivery.looking import Looked
 from gateway.inbound import surface
 from gateway.logs import configure
-from gateway.server import serving
-from gateway.service import Gateway
+from gateway.process import service
+from gateway.process.server import serving
+from gateway.process.service import Gateway
 from mappings.opsgenie import steps
 
 _forks = multiprocessing.get_context("forkserver")
@@ -50,7 +50,7 @@ def _hurry() -> None:
     surface.datetime = _Datetime  # type: ignore[attr-defined]
     breaker.FIRST_PAUSE = breaker.HELD_PAUSE = 0.05
     breaker.LONGEST_PAUSE, breaker.PER_SECOND = 0.1, 1000.0
-    gateway.service.HOUSEKEEPING = 0.05
+    service.HOUSEKEEPING = 0.05
     steps.FIRST_LOOK = 0.01
 
 

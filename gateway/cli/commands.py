@@ -1,0 +1,241 @@
+"""The command line: `alert-gateway`. Each command imports what it needs itself, so that none waits for unused modules.
+
+It must not know any vendor; what a command does is elsewhere, here are only its options and output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from typing import Any
+
+import click
+
+from gateway import __version__
+from gateway.cli.check import COMMANDS as CHECKING
+from gateway.cli.outbox import COMMANDS
+from gateway.cli.showing import CONFIG, JSON, load_config, print_anything, print_json, table
+from gateway.cli.trace import COMMANDS as TRACING
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="alert-gateway")
+def main() -> None:
+    """A translation proxy between alerting vendors."""
+    print_anything()
+
+
+@main.command()
+@click.option("--from", "origin", metavar="DIALECT", help="Only alerts of this dialect.")
+@click.option("--to", "target", metavar="DIALECT", help="Only to this dialect.")
+@click.option("--serve", "stay", is_flag=True, help="Stay up to play with.")
+@JSON
+def demo(origin: str | None, target: str | None, stay: bool, as_json: bool) -> None:
+    """Send every vendor's documented examples to every vendor, over real HTTP, without an account."""
+    from gateway.cli.demo import run
+
+    for name in (origin, target):
+        _dialect(name) if name else None
+    sys.exit(asyncio.run(run(origin, target, stay=stay, as_json=as_json)))
+
+
+@main.command()
+@CONFIG
+@click.option("--listen", metavar="HOST:PORT", help="Listen here instead of where the configuration says.")
+@click.option("--workers", type=click.IntRange(1), default=1, help="Processes; more than one needs PostgreSQL.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@click.option("--fd", type=int, hidden=True, help="A listening socket that was handed down.")
+@click.option("--admin-fd", type=int, hidden=True, help="The operators', likewise.")
+def serve(
+    config_path: str, listen: str | None, workers: int, log_level: str, fd: int | None, admin_fd: int | None
+) -> None:
+    """Serve."""
+    # Blocked until they are handled: a SIGHUP for a reload would end the process while it starts, and the first process
+    # of a container never gets a SIGTERM that it has no handler for yet.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGTERM})
+    from gateway.process.lean import spare
+
+    spare()
+    from gateway.config.config import load
+    from gateway.logs import configure, stand_in
+    from gateway.process.serving import begun, run
+    from gateway.process.workers import supervise
+
+    stand_in()
+    configure(log_level)
+    config = load_config(config_path, listen=listen)
+    if workers > 1:
+        if not config.is_shared:
+            raise click.UsageError("several workers need a store that they can share; a SQLite store serves one")
+        arguments = ["serve", "--config", config_path, "--log-level", log_level]
+        try:
+            addresses = {"--fd": config.listen, **({"--admin-fd": config.admin} if config.admin else {})}
+            arguments += ["--listen", listen] if listen else []
+            sys.exit(supervise(arguments, workers, addresses, begun(config)))
+        except OSError as error:
+            raise click.ClickException(f"cannot listen: {error}") from None
+    sys.exit(run(lambda: load(config_path, listen=listen), fd, admin_fd))
+
+
+def _dialect(name: str, config: Any = None) -> Any:
+    from gateway.registry import dialects
+
+    known = {**dialects(), **(config.own if config else {})}
+    if name not in known:
+        raise click.UsageError(f"no dialect {name!r}; there are {', '.join(known)}")
+    return known[name]
+
+
+@main.command()
+@click.option("--from", "origin", required=True, metavar="DIALECT", help="The dialect of the request.")
+@click.option("--to", "target", metavar="DIALECT", help="The dialect of the upstream.")
+@click.option("--operation", default="create", metavar="OPERATION", help="What the request asks for.")
+@click.option("--config", "config_path", type=click.Path(), help="A configuration whose upstream is meant.")
+@click.option("--upstream", "upstream_name", help="The upstream in that configuration.")
+@click.argument("file", type=click.File("rb"), default="-")
+def translate(
+    origin: str, target: str | None, operation: str, config_path: str | None, upstream_name: str | None, file: Any
+) -> None:
+    """Show what an upstream would be sent for a request body, without any network."""
+    from gateway.canonical import Operation
+    from gateway.errors import Problem
+    from gateway.inbound.limits import decode
+    from gateway.rehearsal import command_in, rehearse
+
+    config = load_config(config_path, secrets=False) if config_path is not None else None
+    dialect = _dialect(origin, config)
+    upstream = _upstream(target, config, upstream_name)
+    if operation not in list(Operation):
+        raise click.UsageError(f"no operation {operation!r}; there are {', '.join(Operation)}")
+    try:
+        asked = command_in(dialect, Operation(operation), decode(file.read()))
+        print_json(rehearse(asked, dialect, upstream).as_json())
+    except Problem as problem:
+        import msgspec
+
+        click.echo(msgspec.json.encode(dialect.problem(problem).body), err=True)
+        sys.exit(1)
+
+
+def _upstream(target: str | None, config: Any, name: str | None) -> Any:
+    from gateway.rehearsal import bare_upstream
+
+    upstreams = config.upstreams if config else {}
+    if config is None and target is None:
+        raise click.UsageError("say --to DIALECT, or --config FILE with --upstream NAME")
+    fitting = [one for one in upstreams.values() if name in (None, one.name) and target in (None, one.dialect.name)]
+    if target is not None and (config is None or (name is None and not fitting)):
+        return bare_upstream(_dialect(target, config))
+    if len(fitting) != 1:
+        raise click.UsageError(f"say which with --upstream: {', '.join(upstreams)}")
+    return fitting[0]
+
+
+@main.command()
+@click.option("--config", "config_path", type=click.Path(), help="A configuration whose own dialects are listed too.")
+@JSON
+def dialects(config_path: str | None, as_json: bool) -> None:
+    """List the dialects, the operations each accepts and sends, and its paths."""
+    from gateway.documents import dialect_rows
+    from gateway.registry import dialects as all_dialects
+
+    own = load_config(config_path, secrets=False).own if config_path is not None else {}
+    rows = dialect_rows([*all_dialects().values(), *own.values()])
+    if as_json:
+        print_json(rows)
+        return
+
+    def plain() -> None:
+        for row in rows:
+            click.echo(f"{row['dialect']}: {row['title']}")
+            click.echo(f"  accepts {', '.join(row['accepts'])}; sends {', '.join(row['sends'])}")
+            for path in row["paths"]:
+                click.echo(f"  {path}")
+
+    cells = [
+        [row["dialect"], row["title"], ", ".join(row["accepts"]), ", ".join(row["sends"]), "\n".join(row["paths"])]
+        for row in rows
+    ]
+    table(["dialect", "vendor", "accepts", "sends", "paths"], cells, plain)
+
+
+def _end_tidily() -> None:
+    """Makes SIGTERM, by which a timer or a cluster ends a command, act like Ctrl-C, so that unfinished files are
+    removed: they would fill the disk."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@main.command()
+@CONFIG
+@click.argument("file", type=click.Path())
+def backup(config_path: str, file: str) -> None:
+    """Copy the store to a new FILE, consistent and whole, while a gateway serves from it."""
+    from pathlib import Path
+
+    from gateway.errors import StoreError
+    from gateway.store.copying import copy_store
+
+    _end_tidily()
+    config = load_config(config_path, secrets=False)
+    if config.is_shared:
+        raise click.ClickException(
+            f"the store is in PostgreSQL, which has its own: pg_dump --format=custom --file={file} DATABASE"
+        )
+    try:
+        copied = copy_store(config.store, Path(file))
+    except StoreError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{file}: {copied.size:,} bytes, {copied.waiting:,} deliveries wait in it")
+
+
+@main.command()
+@CONFIG
+@click.option(
+    "--to",
+    "target",
+    metavar="URL",
+    help="Where to: postgresql://user@host/name or sqlite:///absolute/path, or env:NAME or file:PATH that says it.",
+)
+@click.option("--undo", is_flag=True, help="Let a gateway serve again from a store that was moved.")
+def move(config_path: str, target: str | None, undo: bool) -> None:
+    """Move everything in the store to an empty one of the other engine, while no gateway serves from either.
+
+    Ids, what is open, what waits and what is known of callers come along. The old store stays as it is, marked so that
+    no gateway serves from it any more.
+    """
+    import logging
+
+    from gateway.admin import moving
+    from gateway.errors import StoreError
+
+    _end_tidily()
+    logging.getLogger("psycopg").setLevel(logging.ERROR)  # a lost connection is reported once, in our words
+    if (target is None) == (not undo):
+        raise click.UsageError("say --to URL, or --undo")
+    config = load_config(config_path, secrets=False)
+    try:
+        if target is None:
+            done = moving.undo(config.store)
+            click.echo(
+                f"a gateway may serve from {done.origin} again, so none from {done.to}; it tells again what {done.to} "
+                "has told since"
+            )
+            return
+        outcome = moving.move(config.store, target, lambda text: click.echo(text, err=True))
+    except moving.NotAPlace as error:
+        raise click.UsageError(f"--to: {error}") from None
+    except StoreError as error:
+        raise click.ClickException(str(error)) from None
+    for name, count in outcome.rows.items():
+        click.echo(f"{name}: {count:,}")
+    moved = outcome.move
+    when = f"everything was moved there at {moved.day} already" if outcome.is_repeated else "everything is there"
+    click.echo(f"{moved.to}: {when}, {outcome.waiting:,} deliveries wait in it; let `store` name it, and start")
+
+
+# --- before it wakes anybody, and the outbox -----------------------------------------------------------------
+
+
+for _command in (*CHECKING, *COMMANDS, *TRACING):
+    main.add_command(_command)

@@ -1,0 +1,561 @@
+"""The configuration file as it is written: its tables, and how its durations, sizes and alert fields are read.
+
+Nothing here knows what the gateway makes of it: that is `gateway.config.config`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta, Struct
+
+from gateway.canonical import Flat, checked, is_path
+
+if TYPE_CHECKING:
+    from gateway.config.secrets import Secret
+
+S = TypeVar("S", bound=Struct)
+
+# --- the file as it is written -------------------------------------------------------------------------------
+# The docstring below a field is its description in the reference and in the schema for editors.
+
+Duration = Annotated[str, Meta(pattern=r"^\s*\d+(\.\d+)?(ms|s|m|h|d)\s*$", examples=["10s"])]
+"""Such as ``10s``, ``2m`` or ``30d``."""
+Size = Annotated[str, Meta(pattern=r"^\s*\d+\s*(B|KiB|MiB|GiB)?\s*$", examples=["1MiB"])] | int
+"""Bytes, or such as ``1MiB``."""
+
+
+class InboundFile(Struct, kw_only=True):
+    """`[inbound.DIALECT]`: who may speak this dialect."""
+
+    keys: dict[str, str | list[str]] | str = {}
+    """Caller's name → the credential its clients send, a list of them while rotating; or `"dir:PATH"`: one file per
+    caller, followed as files appear, change and vanish."""
+    anonymous: bool = False
+    """Lets in any credential or none; a listed key still names its caller, everybody else is `anonymous`."""
+    scope: str | None = None
+    """Ids, keys and names are shared by all inbounds of the same scope; by default they belong to dialect and
+    caller."""
+    reply: Literal["accepted", "delivered"] | None = None
+    """When callers are told of success: once the alert is durable, or once the primary has it too, though no later than
+    after `reply_timeout`. Default: by dialect."""
+    host: str | list[str] = []
+    """Names at whose root this dialect alone is served, and at no other root. Default: it shares that of all other
+    names."""
+
+
+class TlsFile(Struct, kw_only=True):
+    """`tls`: the certificate that callers are shown, and the authorities for callers' own certificates."""
+
+    cert: str
+    """A PEM file: the certificate, then its intermediates; followed when it changes."""
+    key: str
+    """A PEM file: the certificate's key, without a password."""
+    client_ca: str | None = None
+    """A PEM file of the authorities that are trusted for callers' certificates, of which each caller then needs one.
+    Default: callers need none."""
+
+
+class PairFile(Struct, kw_only=True):
+    """`client_cert`: what the gateway shows to an upstream or to the heartbeat's address."""
+
+    cert: str
+    """A PEM file: the certificate; followed when it changes."""
+    key: str
+    """A PEM file: the certificate's key, without a password."""
+
+
+class RetryFile(Struct, kw_only=True):
+    """`retry` of an upstream: the first and the longest pause, and when a delivery is given up."""
+
+    first: Duration = "1s"
+    """The first pause, no longer than the longest."""
+    most: Duration = "60s"
+    """The longest pause, at most 1d."""
+    max_age: Duration = "24h"
+    """The age of a delivery after which an attempt that fails is the last one. A delivery that was not tried, as the
+    upstream was left alone or the gateway was off, is still tried once, however old it is."""
+
+
+class SeverityFile(Struct, kw_only=True):
+    """`severity` of an upstream: its words for the eight codes, and the codes of its words."""
+
+    out: list[str | int] | None = None
+    """Eight words or numbers, for the codes 0 (worst) to 7."""
+    in_: dict[str, int] = msgspec.field(name="in", default_factory=dict)
+    """The code of each further word of the vendor."""
+
+
+class UpstreamFile(Struct, kw_only=True):
+    """`[upstreams.NAME]`: one destination."""
+
+    dialect: str
+    """The dialect it speaks."""
+    url: str
+    """The base URL to which the dialect adds its documented paths; for a webhook's dialect, or one of your own without
+    paths in `send`, the whole address, including the query."""
+    key: str | dict[str, Any] | None = None
+    """Its credential; or `{ by = "caller", dir = "PATH", else = "…" }`: one file per entry. May be left out where a
+    dialect needs none."""
+    headers: dict[str, str] = {}
+    """Further headers of every request; their values may be secrets."""
+    defaults: dict[str, Any] = {}
+    """Canonical field → the value to use where the target requires one and the alert has none that it takes."""
+    timeout: Duration = "10s"
+    """How long one attempt may take, 100ms to 10m."""
+    retry: dict[str, Any] = {}
+    """When a delivery is tried again."""
+    concurrency: int = 8
+    """How many requests may be under way at once, at most 1000."""
+    severity: dict[str, Any] = {}
+    """The upstream's own words for severities."""
+    metrics: dict[str, str] = {}
+    """Category → the metric that a rule of that category watches."""
+    on_resolve: Literal["disable", "delete", "keep"] | None = None
+    """What a rule's resolve becomes. Default: by dialect."""
+    on_backlog: Literal["fold", "deliver"] = "fold"
+    """`fold`: an alert that has waited for more than ten minutes, and is over by then, is not sent. `deliver`: it is
+    sent, and then its end."""
+    rate: int | str | None = None
+    """Most requests a minute, or `"published"`: as many as the vendor's page allows. Default: unlimited."""
+    rules: Literal["page", "quiet", "refuse"] = "page"
+    """What becomes of rules at a vendor of occurrences: they page, go out quietly, or are refused."""
+    carry: Literal["full", "ids", "off"] = "full"
+    """What the free-form field carries for fields that the vendor does not have: all of them, the gateway's id alone,
+    or nothing."""
+    proxy: str = "env"
+    """`"env"`: as `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` say; `"off"`: none; or a proxy's address, which may be a
+    secret."""
+    ca: str | None = None
+    """A PEM file of authorities that are trusted there beside the usual ones; followed when it changes."""
+    client_cert: dict[str, Any] | None = None
+    """The certificate that the gateway shows there. Default: none."""
+
+
+class KeyFile(Struct, kw_only=True):
+    """`key` of an upstream, chosen for each alert: the file of a directory that is named as the caller, or as the value
+    of a field."""
+
+    by: str
+    """`caller`, `dialect`, a canonical field or a label: it names the entry."""
+    dir: str
+    """A directory with one file per entry; followed as they appear, change and vanish."""
+    else_: str | None = msgspec.field(name="else", default=None)
+    """The key of everybody else."""
+
+
+class SetFile(Struct, kw_only=True):
+    """A value that a route sets, looked up in a table file by the caller or a field."""
+
+    by: str
+    """`caller`, `dialect`, a canonical field or a label: it names the entry."""
+    table: str
+    """A TOML file of entries and values, beside the configuration; followed when it changes."""
+    else_: Any = msgspec.field(name="else", default=None)
+    """The value where the table has no such entry; without it nothing is set."""
+
+
+class TestFile(Struct, kw_only=True):
+    """`[[tests]]`: a sample, and where it must go."""
+
+    __test__ = False
+
+    from_: str = msgspec.field(name="from")
+    """The dialect that sends it."""
+    send: str | dict[str, Any]
+    """A file with the request body, beside the configuration; or the body itself."""
+    expect: dict[str, Any]
+    """`to`, `route`, `wakes` or `refused`, and `"UPSTREAM.FIELD"` for what an upstream must be sent."""
+    caller: str | None = None
+    """Who sends it; may be left out where there is only one."""
+
+
+class FallbackFile(Struct, kw_only=True):
+    """`fallback` of a route: where an alert also goes if no upstream in `to` has taken it in time."""
+
+    to: list[str | dict[str, Any]]
+    """Upstreams, or `{ upstream, set }`."""
+    after: Duration = "2m"
+    """How long the upstreams in `to` have to take it, at most 7d."""
+
+
+class RouteFile(Struct, kw_only=True):
+    """`[[routes]]`: first match wins unless `continue`."""
+
+    to: list[str | dict[str, Any]]
+    """Upstreams, or `{ upstream, set }`; the first is the primary."""
+    name: str | None = None
+    """Its name in commands, reports and metrics. Default: its position from 1."""
+    from_: list[str] = msgspec.field(name="from", default_factory=list)
+    """`dialect` or `dialect/caller`. Default: all."""
+    when: list[str] = []
+    """Conditions that must all hold: `caller`, `dialect` or a canonical field, one of `= != =~ !~ < <= > >=`, a value;
+    patterns are RE2's, anchored."""
+    set: dict[str, Any] = {}
+    """Canonical field → the value that replaces what the alert has: a literal, or `{ by, table, else }`."""
+    because: str = ""
+    """Why alerts are thrown away, where `to` is empty."""
+    fallback: dict[str, Any] | None = None
+    """Where an alert also goes if no upstream in `to` has taken it in time."""
+    continue_: bool = msgspec.field(name="continue", default=False)
+    """Goes on to the next route that matches."""
+
+
+class HeartbeatFile(Struct, kw_only=True):
+    """`[heartbeat]`: an address that is asked while all is well, so that somebody else notices when it is not."""
+
+    url: str
+    """The address; may be a secret."""
+    every: Duration = "60s"
+    """How often it is asked, 10ms to 1d."""
+    stall: Duration = "2m"
+    """How long something may wait before the heartbeat stops, 100ms to 7d."""
+    proxy: str = "env"
+    """`"env"`: as `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` say; `"off"`: none; or a proxy's address, which may be a
+    secret."""
+    ca: str | None = None
+    """A PEM file of authorities that are trusted there beside the usual ones; followed when it changes."""
+    client_cert: dict[str, Any] | None = None
+    """The certificate that the gateway shows there. Default: none."""
+
+
+class AlarmsFile(Struct, kw_only=True):
+    """`[alarms]`: the upstreams that get alerts about the gateway itself, tried in this order."""
+
+    to: list[str]
+    """Upstreams, tried in this order."""
+
+
+class WaitingFile(Struct, kw_only=True):
+    """`max_waiting`: how much may wait in the outbox before requests are refused."""
+
+    deliveries: int = 1_000_000
+    """Most deliveries."""
+    bytes: Size = "2GiB"
+    """Most bytes of the commands that they deliver."""
+
+
+class DialectFile(Struct, kw_only=True):
+    """`[dialects.NAME]`: the description of a vendor for which there is no module. Callers then speak it with
+    `[inbound.NAME]`, upstreams with `dialect = "NAME"`."""
+
+    fields: dict[str, Any]
+    """Canonical field → its place in the body: the names of the objects and the field, joined by dots; or a table."""
+    title: str = ""
+    """The vendor's name, as people know it. Default: the dialect's."""
+    url: str = ""
+    """The vendor's page about it."""
+    kind: Literal["rule", "occurrence"] = "occurrence"
+    """Whether its alerts are things that happened, or rules that say when somebody is to be told."""
+    path: str = "/"
+    """Where callers post, below the dialect's name and at the root; `/` is the dialect's name alone."""
+    auth: str | dict[str, Any] = "bearer"
+    """Where the credential is: `"bearer"`, `"basic"` (as `user:password`), one of `{ header, prefix }`, `{ query }` and
+    `{ field }`; `"path"`: `send.path` has it as `{credential}`, and callers have no keys; or `"none"`: callers have no
+    keys, and upstreams no `key`."""
+    signature: dict[str, Any] | None = None
+    """How callers sign their requests, with the secret `hmac` of `[inbound.NAME]`. Default: they do not."""
+    constants: dict[str, Any] = {}
+    """Place in the body → what is always written there, such as a version."""
+    container: str | None = None
+    """The object of the body in which anything may stand: what has no field travels there. Default: that of
+    `custom`."""
+    json: str | list[str] = []
+    """Places of texts that contain a JSON object, such as `Message`; the places of `fields` lead into them. Any other
+    text there is refused."""
+    each: str | None = None
+    """Place of a list in the body, each item of which is an alert: the places of `fields` begin in the item, and fields
+    beside the list apply to each. An upstream gets a list of one, and `constants` beside it."""
+    confirm: str | None = None
+    """Place of an address that a caller wants opened once before it posts, such as `SubscribeURL`. A body that has it
+    is answered with success, and the address is logged, to be opened by whoever expects it. Default: there is none."""
+    send: dict[str, Any] = {}
+    """How an upstream is called."""
+    reply: dict[str, Any] = {}
+    """What callers are answered."""
+    envelope: str | None = None
+    """A dialect whose envelope encloses the body; the places of `fields` then begin in the envelope."""
+    mode: str | None = None
+    """The form in which that envelope is sent. Default: its first."""
+
+
+class FieldFile(Struct, kw_only=True):
+    """An entry of `fields` that has more than its place in the body."""
+
+    at: str | list[str]
+    """The place in the body. Of several places the first that is there is read, and all are written."""
+    words: dict[str, Any] = {}
+    """The vendor's word → the canonical value: severities are the codes 0 (worst) to 7. Of the words for one value the
+    first is written. Severities without a word of their own get the nearest that is at least as loud."""
+    out: list[str | int] | None = None
+    """Eight words or numbers to write for the severities 0 (worst) to 7, instead of those chosen from `words`."""
+    otherwise: Any = None
+    """The canonical value of every other word. Default: another word is refused, or is taken as it is where the field
+    may be any text."""
+    required: bool = False
+    """A new alert without it is refused, and it is always written."""
+    default: Any = None
+    """The canonical value that is written where the alert has none."""
+    limit: int | None = None
+    """The most characters that the vendor takes: a longer text is cut and marked, a longer key ends in a digest."""
+    unit: Literal["us", "ms", "s", "m", "h"] | None = None
+    """For a duration or a time: the unit of the number. Default: seconds for durations, ISO 8601 for times."""
+    form: Literal["list", "text", "address"] | None = None
+    """For labels: a list of `name:value`, or one text of these with commas; for links: one address. Default: an object
+    for labels, a list of objects for links."""
+    items: dict[str, str] = {}
+    """For a list of objects: canonical name → the vendor's, such as `{ href = "link_url" }`."""
+    firing: Any = None
+    """For `status`: the words for a firing alert, the first of which is written. Default: every other word, and
+    `firing` is written."""
+    acknowledge: Any = None
+    """For `status`: the words for an acknowledged alert. Without any, upstreams are not told of acknowledgements."""
+    resolve: Any = None
+    """For `status`: the words for a resolved alert. Without any, upstreams are not told that an alert is resolved.
+    Where `status` is at the place of `severity`, the words of that are those for a firing alert, and one without a
+    severity is sent as 3."""
+
+
+class AuthFile(Struct, kw_only=True):
+    """`auth` of a dialect: where the credential is, one of these."""
+
+    header: str | None = None
+    """The header that holds it."""
+    prefix: str = ""
+    """What stands before it in that header."""
+    query: str | None = None
+    """The parameter of the query that holds it."""
+    field: str | None = None
+    """The place in the body that holds it."""
+
+
+class SignatureFile(Struct, kw_only=True):
+    """`signature` of a dialect: an HMAC with SHA-256 of the body as it arrives, unpacked."""
+
+    header: str
+    """The header that has it, such as `X-Hub-Signature-256`."""
+    prefix: str = ""
+    """What stands before it in that header, such as `sha256=`."""
+    form: Literal["hex", "base64"] = "hex"
+    """The encoding of the signature."""
+
+
+class SendFile(Struct, kw_only=True):
+    """`send` of a dialect: how an upstream is called. Every 2xx is success, unless `success` asks for more."""
+
+    method: str = "POST"
+    """The method."""
+    path: str = ""
+    """What is added to the upstream's address; `{key}` stands for the alert's key, `{credential}` for the secret part
+    with `auth = "path"`."""
+    paths: dict[str, str] = {}
+    """Operation (`create`, `update`, `acknowledge`, `resolve`, `reopen`) → its own path; it needs no word in `status`
+    then."""
+    methods: dict[str, str] = {}
+    """Operation → its own method. `DELETE` is sent without a body."""
+    id: str | None = None
+    """Place in the answer to a new alert of the id that the vendor gave it: `{id}` in the paths of other operations
+    stands for it, and operations without such a path are not sent. An answer without it is a refusal. If the answer is
+    lost the alert is sent again, and may be there twice."""
+    headers: dict[str, str] = {}
+    """Further headers, the same for every upstream."""
+    success: dict[str, Any] = {}
+    """Place in the answer → the value there, or a list of them, without which a 2xx is a refusal, such as
+    `{ ok = true }` or `{ errcode = 0 }`."""
+    again: dict[str, Any] = {}
+    """Place in the answer → the value there, or a list of them, with which a 2xx is neither success nor refusal but is
+    tried again, such as `{ errcode = [-1, 45009] }` for a vendor that answers so while it is busy."""
+    redirects: list[int] = []
+    """Statuses from 300 to 399 by which the vendor confirms what it was sent, such as `[302]` of a Google script. Any
+    other redirect counts as not from the vendor, and the request is tried again."""
+    updates: bool = True
+    """Whether changes of an alert that the upstream has are sent. `false` where each would page again or be a message
+    of its own: then only the new alert is sent, and its end where there are words for that."""
+    body: dict[str, Any] = {}
+    """What is sent instead of a body with the places of `fields`: any JSON, in whose texts `{place}` stands for what
+    would be there. A text that is one place alone becomes its value, and is left out where there is none."""
+
+
+class AnswerFile(Struct, kw_only=True):
+    """`reply` of a dialect: what callers are answered."""
+
+    status: int = 202
+    """The status."""
+    body: Any = None
+    """The body; in texts `{id}` stands for the alert's id and `{key}` for its key. Default: `status` and `id`."""
+
+
+class File(Struct, kw_only=True):
+    """The whole file; its tables are checked one by one."""
+
+    listen: str = "127.0.0.1:8080"
+    """HOST:PORT. An address that others can reach is refused while an inbound has no keys."""
+    admin: str | None = None
+    """HOST:PORT for operators alone: health, metrics, the outbox. Default: at `listen`."""
+    admin_token: str | None = None
+    """The secret of at least 16 characters that operators send; required where others can reach `admin`."""
+    tls: dict[str, Any] | None = None
+    """The certificate that callers are shown. Default: plain HTTP."""
+    store: str | None = None
+    """`sqlite:///absolute/path` or `postgresql://user@host/db`. Default: `$XDG_STATE_HOME/alert-gateway/gateway.db`."""
+    retention: Duration = "30d"
+    """How long what has ended is kept."""
+    public_url: str | None = None
+    """The address at which operators reach `/-/…` with a browser; pages then contain a link to their trace. Default:
+    they contain none."""
+    durable: Literal["disk", "container"] = "disk"
+    """`disk`: the store outlives its container. `container`: it is lost with it, so callers are told success only once
+    an upstream has what they said, whatever `reply` says."""
+    reply: Literal["accepted", "delivered"] | None = None
+    """For every inbound that does not say it itself."""
+    reply_timeout: Duration = "5s"
+    """How long a caller waits for a verdict, at most 10m; then it is told success, as the alert is durable, but 503
+    with `durable = "container"`."""
+    max_body: Size = "1MiB"
+    """The largest request body, 1KiB to 1GiB."""
+    max_waiting: int | dict[str, Any] = 1_000_000
+    """How much may wait in the outbox before requests are refused."""
+    inbound: dict[str, dict[str, Any]] = {}
+    """Dialects that callers may speak; one that is not here is not served."""
+    upstreams: dict[str, dict[str, Any]] = {}
+    """Destinations, by name."""
+    dialects: dict[str, dict[str, Any]] = {}
+    """Dialects of your own: vendors that are described here."""
+    routes: list[dict[str, Any]] = []
+    """Which upstreams an alert goes to; may be left out where there is one upstream."""
+    tests: list[dict[str, Any]] = []
+    """Samples and where they must go; `check` runs them."""
+    heartbeat: dict[str, Any] | None = None
+    """An address that is asked while all is well."""
+    alarms: dict[str, Any] | None = None
+    """The upstreams that get alerts about the gateway itself."""
+
+
+class Checker(Protocol):
+    """The collector of problems, as the modules that check a part of the file see it."""
+
+    resolve: bool
+    problems: list[str]
+
+    def say(self, path: str, problem: str) -> None:
+        """Records a problem at this path."""
+
+    def struct(self, kind: type[S], table: Mapping[str, Any], path: str) -> S:
+        """A table as a struct; each problem is recorded, and a harmless value replaces what is wrong."""
+
+    def secret(self, text: str, path: str) -> Secret:
+        """A credential; one that cannot be resolved is recorded as a problem."""
+
+
+CENTURY = 36_525 * 86_400.0
+
+
+def duration(text: str) -> float:
+    """A duration such as ``10s``, ``2m``, ``30d`` or ``500ms``, in seconds, at most a century; raises `ValueError`."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text.strip())
+    if not found:
+        raise ValueError(f'{text!r} is not a duration; write "10s", "2m", "1h" or "30d"')
+    seconds = float(found[1]) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]]
+    if seconds > CENTURY:  # times are kept in 64 bits
+        raise ValueError(f"{text!r} is longer than a century")
+    return seconds
+
+
+def some_time(text: str) -> float:
+    """A duration longer than zero, in seconds; raises `ValueError`."""
+    if not (seconds := duration(text)):
+        raise ValueError("must be longer than nothing")
+    return seconds
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on can be reached from this machine only."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def is_address(url: str, *, is_whole: bool = False) -> bool:
+    """Whether a text is an http or https URL with a host, perhaps a port and a path, and nothing else; with `is_whole`
+    it may have a query."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    query = "" if is_whole else parts.query
+    is_plain = not (parts.username or parts.password or query or parts.fragment or re.search(r"\s", url))
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and is_plain and port != 0
+
+
+def is_header(name: str) -> bool:
+    """Whether a text is a valid name of an HTTP header."""
+    return re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name) is not None
+
+
+def size(value: str | int) -> int:
+    """A size in bytes, or such as ``1MiB``; raises `ValueError`."""
+    if isinstance(value, int):
+        if value < 1:
+            raise ValueError("must be at least 1")
+        return value
+    found = re.fullmatch(r"(\d+)\s*(B|KiB|MiB|GiB)?", value.strip())
+    if not found:
+        raise ValueError(f'{value!r} is not a size; write a number of bytes or "1MiB"')
+    if not int(found[1]):
+        raise ValueError("must be at least 1")
+    return int(found[1]) * {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}[found[2]]
+
+
+def default_store() -> str:
+    """The store's address unless configured: a file in the user's state directory. `RuntimeError` without a home."""
+    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return f"sqlite://{state}/alert-gateway/gateway.db"
+
+
+def flat_of(table: Mapping[str, Any], dialect: str = "") -> Flat:
+    """Canonical values from a table, where they are written dotted or nested; channels belong to `dialect`. Raises
+    `KeyError` for an unknown path and `msgspec.ValidationError`."""
+    flat: Flat = {}
+
+    def walk(prefix: str, inner: Mapping[str, Any]) -> None:
+        for key, value in inner.items():
+            path = f"{prefix}{key}"
+            if isinstance(value, dict) and not is_path(path):
+                walk(f"{path}.", value)
+            else:
+                flat[path] = value
+
+    walk("", table)
+    channels = flat.get("channels")
+    for channel in channels if isinstance(channels, list) else ():
+        if isinstance(channel, dict) and dialect:
+            channel.setdefault("dialect", dialect)
+    return checked(flat)
+
+
+def count(value: int) -> int:
+    """A number that must be at least 1; raises `ValueError`."""
+    if value < 1:
+        raise ValueError("must be at least 1")
+    return value
+
+
+def between(read: Callable[[Any], float], least: str | int, most: str | int) -> Callable[[Any], float]:
+    """Wraps `read` so that it raises `ValueError` for a value outside the bounds, which cannot be meant."""
+
+    def reading(value: Any) -> float:
+        found = read(value)
+        if not read(least) <= found <= read(most):
+            raise ValueError(f"{value!r} cannot be meant; write {least} to {most}")
+        return found
+
+    return reading

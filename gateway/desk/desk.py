@@ -1,0 +1,418 @@
+"""The desk: executes what a dialect read from a request, and returns the answer for the caller.
+
+It waits for verdicts where the caller is to wait, and undoes a command that every upstream refused; queries are
+answered by `gateway.desk.views`. It must not know any vendor, HTTP, or SQL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import structlog
+
+from gateway.asked import Answer, Asked, Batch, Command, Inquiry, Listing, Mute, Muted, Mutes, Read, Reply, Unmute
+from gateway.clock import Clock
+from gateway.codes import Code
+from gateway.config.config import Config, Inbound
+from gateway.delivery.dispatcher import Dispatcher
+from gateway.delivery.waiting import Waiter, Waiters
+from gateway.desk.crowding import Crowd
+from gateway.desk.idempotency import Key, as_answer, first_answer, keep
+from gateway.desk.lookup import as_shown, mutes
+from gateway.desk.refreshing import refresh
+from gateway.desk.views import Views
+from gateway.errors import Problem, ProblemKind, StoreError, together
+from gateway.ids import MakeId
+from gateway.mapping.translation import header, joined
+from gateway.mapping.values import millis
+from gateway.metrics import Metrics
+from gateway.road import muting
+from gateway.road.accepted import Accepted, Answered, Caller, Order, Via
+from gateway.road.landing import first_has_landed, has_landed, not_landed
+from gateway.road.quieting import Owed, owe, quieten
+from gateway.road.road import Road
+from gateway.road.undoing import is_refused, undo
+from gateway.store import AlertRow, FirstAnswer, Store, Tx
+
+log = structlog.get_logger()
+T = TypeVar("T")
+AT_ONCE = 256
+"""Most commands of a batch being written at once."""
+PARTS = 32
+"""Most commands of a batch that wait to be written at once, so that other callers' writes come between."""
+
+
+@dataclass
+class Desk:
+    """Serves requests under one configuration."""
+
+    config: Config
+    store: Store
+    dispatcher: Dispatcher
+    waiters: Waiters
+    metrics: Metrics
+    ids: MakeId
+    now: Callable[[], int] = field(default_factory=Clock)
+    full: bool = False
+    name: str = ""
+    crowd: Crowd = field(default_factory=Crowd)
+
+    def __post_init__(self) -> None:
+        self.road = Road(self.config, self.ids, name=self.name)
+        self.views = Views(
+            config=self.config,
+            store=self.store,
+            dispatcher=self.dispatcher,
+            road=self.road,
+            ids=self.ids,
+            now=self.now,
+            name=self.name,
+            pass_on=self._pass_on,
+        )
+
+    async def serve(
+        self,
+        inbound: Inbound,
+        caller: str,
+        asked: Asked,
+        request: int,
+        *,
+        via: Via = (),
+        key: Key | None = None,
+        on_kept: Callable[[], None] | None = None,
+    ) -> Answered:
+        """Does what was asked; raises `Problem` where it is refused, `StoreError` where the store cannot be used. `via`
+        are the gateways that it came through, `key` is the idempotency key of a creating call; `on_kept` is called once
+        all commands of a batch are durable and only verdicts are waited for."""
+        who = Caller(inbound.dialect, caller, inbound.scope_of(caller))
+        if isinstance(asked, Command):
+            return await self._command(inbound, self._order(asked, who, request, request, via), key)
+        if isinstance(asked, Batch):
+            return await self._batch(inbound, who, asked, request, via, key, on_kept)
+        if isinstance(asked, Read):
+            return await self.views.read(who, asked, request)
+        if isinstance(asked, Inquiry):
+            return await self.views.inquire(who, asked, request)
+        if isinstance(asked, Listing):
+            return await self.views.list(who, asked, request)
+        if isinstance(asked, Reply):
+            return Answered(Answer(), request, relayed=asked)
+        if isinstance(asked, Mute | Unmute | Mutes):
+            return await self._mute(who, asked, request, via)
+        return await self.views.relay(who, asked, request, via)
+
+    # --- commands ----------------------------------------------------------------------------------------
+
+    async def _batch(
+        self,
+        inbound: Inbound,
+        who: Caller,
+        asked: Batch,
+        request: int,
+        via: Via,
+        key: Key | None,
+        on_kept: Callable[[], None] | None,
+    ) -> Answered:
+        """Handles each command on its own: they are written in their order, and their verdicts are awaited together;
+        the problems of some are raised once the others are durable. The answer has the id of the first alert, and of
+        the request that this was first reported in: a repeat has to be answered alike, and that request can be
+        traced."""
+        under_way: list[asyncio.Task[Answered]] = []
+        turns = _Turns()
+        self._enter()
+        try:
+            for numbered in _rounds(asked.commands):
+                turns.left = len(numbered)
+                for place, one in numbered:
+                    order, part = self._order(one, who, request, self.ids(), via), key.of_part(place) if key else None
+                    under_way.append(asyncio.create_task(self._command(inbound, order, part, turns)))
+                await turns.all_kept()
+        except BaseException:
+            for task in under_way:
+                task.cancel()
+            raise
+        finally:
+            self.crowd.leave()
+        if on_kept is not None:
+            on_kept()
+        ended = await asyncio.gather(*under_way, return_exceptions=True)
+        problems = [*asked.problems, *(one for one in ended if isinstance(one, Problem))]
+        if others := [one for one in ended if isinstance(one, BaseException) and not isinstance(one, Problem)]:
+            raise others[0]
+        if problems:
+            raise together(problems)
+        answered = [one for one in ended if isinstance(one, Answered)]
+        reports = joined([line for one in answered for line in one.reports])
+        first = answered[0].answer.request if answered else request
+        answer = Answer(answers=tuple(one.answer for one in answered), request=first)
+        return Answered(answer, answered[0].id if answered else request, reports)
+
+    def _order(self, asked: Command, who: Caller, request: int, command: int, via: Via) -> Order:
+        return Order(asked=asked, caller=who, request=request, command=command, now=self.now(), via=via)
+
+    async def _command(self, inbound: Inbound, order: Order, key: Key | None, turns: _Turns | None = None) -> Answered:
+        """Handles one command, and waits for the verdicts where its caller is to wait. The commands of a batch share
+        `turns`."""
+        log.debug("command", operation=order.asked.operation, caller=order.caller.name)
+        done = await self._written(lambda tx: self._accept(tx, inbound, order, key), order.command, turns)
+        if isinstance(done, FirstAnswer):
+            await self._see_it_land(lambda tx: first_has_landed(tx, done))
+            return Answered(as_answer(done), done.alert or done.request, done.reports)
+        accepted, waiter = done
+        self._pass_on(order.caller, accepted, order.via)
+        if waiter is None:
+            answered = self._answered(order, accepted, accepted.alert, {})
+        else:
+            answered = await self._answered_at_last(order, accepted, waiter, key)
+        await self._see_it_land(lambda tx: has_landed(tx, order.asked, order.caller, accepted))
+        return answered
+
+    def _accept(
+        self, tx: Tx, inbound: Inbound, order: Order, key: Key | None
+    ) -> FirstAnswer | tuple[Accepted, Waiter | None]:
+        """Records the command and, where the caller waits for verdicts, a waiter; returns the first answer instead if
+        the idempotency key was used before."""
+        self.waiters.remove(order.command)  # the store may run this again, and then there may be nothing to wait for
+        first = first_answer(tx, order.caller.scope, key, order.now) if key is not None else None
+        if first is not None and not self._undo_if_refused(tx, first):
+            return first
+        accepted = self.road.accept(tx, order)
+        waiter = self._waiter(tx, inbound, order.caller, accepted)
+        if key is not None:
+            answered = self._answered(order, accepted, accepted.alert, {})
+            keep(tx, order, key, answered, accepted.alert, is_done=waiter is None)
+        return accepted, waiter
+
+    async def _answered_at_last(self, order: Order, accepted: Accepted, waiter: Waiter, key: Key | None) -> Answered:
+        """The answer once the verdicts are there, or the time to wait for them is over."""
+        row = await self._await_verdict(order.caller, accepted, waiter, key)
+        refused = {
+            name: verdict.code or ProblemKind.REFUSED
+            for name, verdict in waiter.verdicts.items()
+            if verdict.state == "dead"
+        }
+        answered = self._answered(order, accepted, row, refused)
+        if key is not None:
+            await self.store.write(lambda tx: keep(tx, order, key, answered, row, is_done=True))
+        return answered
+
+    def _undo_if_refused(self, tx: Tx, first: FirstAnswer) -> bool:
+        """Undoes the first request under an idempotency key and returns True, where every upstream has refused it since
+        and success was never answered: the caller had given up, or was to ask again. The repeat is then handled like a
+        first request."""
+        was_told = first.is_done and self.config.durable != "container"
+        command = None if was_told else tx.command(first.command)
+        if command is None or not is_refused(tx, command):
+            return False
+        dead = [one for one in tx.deliveries_of(command.id) if one.state == "dead"]
+        if not dead:
+            return False
+        undo(tx, command, f"{dead[0].upstream}: {dead[0].reason}")
+        return True
+
+    def _pass_on(self, who: Caller, accepted: Accepted, via: Via) -> None:
+        """Wakes the upstreams of the deliveries that were written, and updates metrics and log."""
+        for delivery in accepted.deliveries:
+            self.dispatcher.wake(delivery.upstream)
+        for upstream, fates in accepted.reports.items():
+            self.metrics.report(who.dialect.name, upstream, fates)
+        if Code.LOOP in accepted.dead.values():
+            self.metrics.loop(who.dialect.name)
+            log.warning("command.loops", command=accepted.command, via=list(via))
+        for upstream, code in accepted.dead.items():
+            if code == Code.NO_UPSTREAM:
+                log.warning("delivery.no_upstream", command=accepted.command, upstream=upstream)
+
+    async def _see_it_land(self, look: Callable[[Tx], bool]) -> None:
+        """Raises `Problem` where the store is lost with its container and no upstream has what was said yet."""
+        if self.config.durable == "container" and not await self.store.read(look):
+            raise not_landed()
+
+    def _have_room(self) -> None:
+        if self.full or self.store.is_strained:
+            raise Problem(ProblemKind.OVERLOADED, "too much waits, or the disk is full; try again", retry_after=30)
+
+    def see_whether_there_is_room(self) -> None:
+        """Raises `Problem` where too many requests wait to be written for another one to be worth admitting. It is
+        cheap: under overload, the time that refusals take is lost to admitted requests."""
+        if self.crowd.is_full:
+            raise Problem(ProblemKind.OVERLOADED, "too many requests are under way; try again", retry_after=1)
+
+    def _enter(self) -> int:
+        """Admits a request that writes; returns how many are ahead of it. Raises `Problem` where it is not admitted."""
+        self.see_whether_there_is_room()
+        return self.crowd.enter()
+
+    async def _written(self, work: Callable[[Tx], T], command: int, turns: _Turns | None) -> T:
+        """Runs a write for a caller. The commands of a batch were admitted together, and are not counted one by one."""
+        try:
+            if turns is not None:
+                async with turns.one():
+                    self._have_room()
+                    return await self.store.write(work)
+            self._have_room()
+            began, ahead = time.monotonic(), self._enter()
+            try:
+                return await self.store.write(work)
+            finally:
+                self.crowd.leave(ahead, time.monotonic() - began)
+        except BaseException:
+            self.waiters.remove(command)
+            raise
+
+    def _answered(self, order: Order, accepted: Accepted, row: AlertRow | None, refused: Mapping[str, str]) -> Answered:
+        dead, ref = {**accepted.dead, **refused}, order.asked.ref
+        lines = [header(name, fates, dead.get(name, "")) for name, fates in accepted.reports.items()]
+        shown = as_shown(row) if row else None
+        answer = Answer(shown=shown, key=ref.key if ref else None, request=order.request)
+        return Answered(answer, row.id if row else order.request, tuple(line for line in lines if line))
+
+    def _waiter(self, tx: Tx, inbound: Inbound, who: Caller, accepted: Accepted) -> Waiter | None:
+        """Registers and returns a waiter for the verdicts; None where the caller is not to wait, or waiting would be in
+        vain."""
+        primary = accepted.primary
+        names = [delivery.upstream for delivery in accepted.deliveries]
+        is_vain = primary not in names or accepted.queued_behind or self.dispatcher.is_open(primary)
+        any_will_do = self.config.durable == "container" and (is_vain or inbound.reply == "accepted")
+        if any_will_do:
+            if all(self.dispatcher.is_open(name) for name in names):
+                return None
+            primary = primary if primary in names else names[0]
+        elif is_vain or inbound.reply == "accepted":
+            return None
+        assert primary is not None
+        akin = self.config.upstreams[primary].dialect.name == who.dialect.name
+        alone = accepted.alert is not None and len(tx.targets(accepted.alert.id)) == 1
+        waiter = Waiter(primary, names, shows=akin and accepted.is_new, strict=akin and alone, any_will_do=any_will_do)
+        return waiter if self.waiters.add(accepted.command, waiter) else None
+
+    async def _await_verdict(self, who: Caller, accepted: Accepted, waiter: Waiter, key: Key | None) -> AlertRow | None:
+        try:
+            await asyncio.wait_for(waiter.done.wait(), self.config.reply_timeout)
+        except TimeoutError:
+            with contextlib.suppress(TimeoutError):  # this takes long only where the store is full
+                await asyncio.wait_for(waiter.unclaimed.wait(), self.config.reply_timeout)
+        finally:
+            self.waiters.remove(accepted.command)
+        if waiter.all_refused():
+            await self._take_back(who, accepted, waiter, key)
+        if accepted.alert is None:
+            return None
+        alert = accepted.alert.id
+        return await self.store.read(lambda tx: tx.alert(alert)) or accepted.alert
+
+    async def _take_back(self, who: Caller, accepted: Accepted, waiter: Waiter, key: Key | None) -> None:
+        """Undoes a command that every upstream refused, and raises `Problem` with the reason; does nothing where an
+        upstream has it by now."""
+        verdict = waiter.verdicts[waiter.primary]
+        upstream = self.config.upstreams[waiter.primary]
+        akin = upstream.dialect.name == who.dialect.name
+        reason = f"{waiter.primary}: {verdict.reason}"
+
+        def work(tx: Tx) -> bool:
+            command = tx.command(accepted.command)
+            if command and not is_refused(tx, command):
+                return False
+            if key is not None:
+                tx.remove_keyed(who.scope, key.text)
+            row = undo(tx, command, reason) if command else None
+            if row and verdict.changed:
+                refresh(tx, row, upstream, verdict.changed.found, verdict.changed.seen, self.now())
+            return True
+
+        if not await self.store.write(work):
+            return
+        for name in waiter.verdicts:
+            self.dispatcher.wake(name)
+        log.warning("command.refused", command=accepted.command, upstream=waiter.primary, reason=verdict.reason)
+        kind = verdict.kind if akin or verdict.kind is ProblemKind.UNMET else ProblemKind.REFUSED
+        raise Problem(kind, reason)
+
+    # --- silences ----------------------------------------------------------------------------------------
+
+    async def _mute(self, who: Caller, asked: Mute | Unmute | Mutes, request: int, via: Via) -> Answered:
+        """Handles silences. The open alerts that a new one matches count as seen, and are acknowledged: a first part of
+        them before the answer, the others after it. Where the store fails meanwhile the silence is kept all the same,
+        and answered with success: a repeat would create another one."""
+        if isinstance(asked, Mutes):
+            wanted = asked.id
+            found = await self.store.read(lambda tx: mutes(tx, who.scope, wanted))
+            return Answered(Answer(mutes=tuple(asked.choose(found)), request=request), request)
+        if isinstance(asked, Unmute):
+            ended = asked.id
+            muted = await self.store.write(lambda tx: muting.end(tx, who.scope, ended, self.now()))
+            return Answered(Answer(mutes=(muted,), request=request), request)
+        self._have_room()
+        muted, owed = await self.store.write(lambda tx: self._keep_mute(tx, who, asked, request, via))
+        try:
+            dialects = {who.dialect.name: who.dialect}
+            for name in await quieten(self.store, self.road, dialects, owed, self.ids, self.now()):
+                self.dispatcher.wake(name)
+        except StoreError as error:
+            log.warning("silence.not_acknowledged", silence=muted.id, reason=str(error))
+        return Answered(Answer(mutes=(muted,), request=request), request)
+
+    def _keep_mute(self, tx: Tx, who: Caller, asked: Mute, request: int, via: Via) -> tuple[Muted, list[Owed]]:
+        """Stores a silence and, if it has begun, the acknowledgements that it owes."""
+        muted = muting.keep(tx, who.scope, asked, self.now())
+        if millis(muted.starts_at) > self.now():  # it may begin within this very millisecond
+            return muted, []
+        owed = Owed(
+            silence=muted.id,
+            request=request,
+            dialect=who.dialect.name,
+            caller=who.name,
+            scope=who.scope,
+            comment=asked.comment,
+            via=via,
+        )
+        owe(tx, owed)
+        return muted, [owed]
+
+
+class _Turns:
+    """The turns of a batch's commands to be written: so many at once, of which so many are `left` to be."""
+
+    def __init__(self) -> None:
+        self._free = asyncio.Semaphore(PARTS)
+        self._kept = asyncio.Event()
+        self.left = 0
+
+    @contextlib.asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        """While one is written."""
+        try:
+            async with self._free:
+                yield
+        finally:
+            self.left -= 1
+            if not self.left:
+                self._kept.set()
+
+    async def all_kept(self) -> None:
+        """Waits until none is left."""
+        await self._kept.wait()
+        self._kept.clear()
+
+
+def _rounds(commands: Sequence[Command]) -> Iterator[list[tuple[int, Command]]]:
+    """Splits a batch into rounds of at most `AT_ONCE` commands, each with its place in the batch. A round has at most
+    one command per alert, since the store may write the commands of a round in any order. A command without a key
+    counts as an alert of its own."""
+    numbered: list[tuple[int, Command]] = []
+    keys: set[str] = set()
+    for place, one in enumerate(commands):
+        key = (one.ref.key or one.ref.id) if one.ref else one.patch.get("dedup_key")
+        if key in keys or len(numbered) == AT_ONCE:
+            yield numbered
+            numbered, keys = [], set()
+        numbered.append((place, one))
+        if key:
+            keys.add(key)
+    if numbered:
+        yield numbered

@@ -1,0 +1,1 @@
+"""Addresses and TLS: where the gateway listens, how it reaches upstreams, and certificates that follow their files."""

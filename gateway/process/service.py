@@ -1,0 +1,493 @@
+"""The whole gateway put together under one configuration: store, dispatcher, desk, surface, and the endpoints for
+probes, metrics and operators. It must not know any vendor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import math
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+
+import msgspec
+import structlog
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from gateway.admin.admin import Admin
+from gateway.admin.operations import Operator, forget
+from gateway.asked import Reply
+from gateway.clock import Clock
+from gateway.codes import Code
+from gateway.config.config import Config
+from gateway.config.settings import secrets_in
+from gateway.delivery.dispatcher import Dispatcher
+from gateway.delivery.waiting import Waiters
+from gateway.desk import calling
+from gateway.desk.desk import Desk
+from gateway.desk.idempotency import KEPT_MS
+from gateway.errors import ConfigurationError, Problem, StoreError
+from gateway.ids import Ids
+from gateway.inbound.surface import Surface
+from gateway.metrics import Metrics, Stock
+from gateway.process.lean import swept
+from gateway.road import muting
+from gateway.road.requeue import told_at_last
+from gateway.road.timing import Hearing, pass_time
+from gateway.store import AlertFilter, Store, Tx
+from gateway.store.moved import left
+from gateway.store.opening import open_store, without_credential
+from gateway.watch import Watch, commit, prove
+
+log = structlog.get_logger()
+HOUSEKEEPING = 1.0
+"""Seconds between two rounds of housekeeping."""
+SCOPES = "scopes"
+"""The name of a note: the scopes that callers had when the gateway served last, or that still have open alerts."""
+PLACES = "places"
+"""The name of a note: the addresses, as digests, of upstreams that find alerts by ids which they issued."""
+AT_ANOTHER = (
+    "alerts there are changed and ended by the ids that the address before gave: at the same account all is well; at "
+    "another one they are somebody else's, so give that a name of its own, and put this one back, in no route, until "
+    "nothing is open there"
+)
+LEFT = (
+    "nobody is told there that these end: put it back under this name, in no route, until nothing is open there; what "
+    "ended meanwhile is told then"
+)
+OPERATORS = ("/-/", "/metrics")
+"""Prefixes of paths that are never a vendor's."""
+PURGE_EVERY = 60.0
+"""Seconds between two purges, unless there is more to remove than a batch."""
+PURGED_AT_ONCE = 500
+"""Rows of each kind removed in one batch."""
+PURGING = 0.25
+"""Seconds of each round for which batches are removed one after the other, where there is more than one: more rows may
+expire in a second than are in a batch, and the store would grow for ever."""
+DRAIN_SECONDS = 14.0
+"""Seconds that deliveries under way have to end when the gateway stops."""
+STORE_PATIENCE = 2.0
+"""Seconds that the metrics wait for the store: Prometheus waits ten for the metrics."""
+CLOCK_JUMP = 10.0
+"""Seconds by which the clock has to jump to be followed."""
+
+
+def _stock(tx: Tx) -> Stock:
+    """What the metrics show of the store: waiting deliveries and dead letters."""
+    return Stock(tx.waiting(), tx.dead(but=Code.NO_UPSTREAM))
+
+
+def _last(send: Any) -> Any:
+    """Wraps `send` to close the connection after the answer: this process may not be there for the next request."""
+
+    async def answering(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+        await send(message)
+
+    return answering
+
+
+def own_name(tx: Tx) -> str:
+    """The gateway's own name, made up at first: by it gateways that forward to each other recognise their own commands.
+    Replicas share it, as they share the store."""
+    tx.lock("gateway")
+    found = tx.note("gateway")
+    if not found:
+        found = {"name": secrets.token_hex(8)}
+        tx.put_note("gateway", found)
+    return str(found["name"])
+
+
+def fixed(config: Config) -> dict[str, Any]:
+    """The settings, by name, that cannot change while a gateway serves."""
+    stays = {name: getattr(config, name) for name in ("listen", "admin", "tls")}
+    return {**stays, "store": without_credential(config.store)}
+
+
+def takes_restart(names: list[str]) -> ConfigurationError:
+    """The error for a configuration in which these settings have changed."""
+    return ConfigurationError([f"{name}: takes a restart to change" for name in names])
+
+
+def _count_open(tx: Tx, scope: str) -> int:
+    """How many alerts of a scope are open."""
+    return tx.alerts(scope, AlertFilter(statuses=("firing", "acknowledged"), limit=1))[1]
+
+
+class Gateway:
+    """A gateway that can be started and stopped, and its applications: `app` for callers, `admin_app` for operators.
+    Where operators have no address of their own, `app` serves them too. `reload_from_file` is set by whoever starts the
+    gateway, and loads the configuration again."""
+
+    def __init__(self, config: Config, store: Store | None = None) -> None:
+        self.config = config
+        self.store: Store = store or open_store(config.store, now=lambda: self.config.store_now)
+        self.clock = Clock()
+        self.metrics = Metrics()
+        self.waiters = Waiters()
+        self.calls = calling.Calls()
+        self.is_draining = False
+        self.dispatcher: Dispatcher | None = None
+        self.desk: Desk | None = None
+        self.watch: Watch | None = None
+        self._called, self._purged = time.monotonic(), -math.inf
+        self._ids: Ids | None = None
+        self._hearing: Hearing | None = None
+        self._name = ""
+        self._surface: Surface | None = None
+        self._described: bytes | None = None
+        self.reload_from_file: Callable[[Operator], Awaitable[None]] | None = None
+        self._admin = Admin(self)
+        self.admin_app = Starlette(routes=self._routes())
+        self._beside = Starlette(routes=[] if config.admin else self._routes(), lifespan=self._lifespan)
+        self._beside.router.default = self._serve
+        self._beside.router.redirect_slashes = False
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        """The application for callers. Their requests go straight to the surface, which answers every path, without
+        Starlette's routing."""
+        if scope["type"] == "http" and not scope["path"].startswith(OPERATORS):
+            await self._serve(scope, receive, send)
+        else:
+            await self._beside(scope, receive, send)
+
+    def _routes(self) -> list[Any]:
+        return [
+            Route("/-/healthy", self._healthy),
+            Route("/-/ready", self._ready),
+            Route("/-/openapi.json", self._admin.seen(self._openapi)),
+            Route("/metrics", self._admin.seen(self._metrics)),
+            *self._admin.routes(),
+        ]
+
+    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
+        assert self._surface is not None
+        await self._surface(scope, receive, _last(send) if self.is_draining else send)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[dict[str, Any]]:
+        """Runs the gateway, and passes the HTTP server the function that words a refusal."""
+        if self.desk is not None:  # it runs already, for whoever serves this application
+            yield {"words": self._words}
+            return
+        async with self.running():
+            yield {"words": self._words}
+
+    def _words(self, path: str, problem: Problem, host: str) -> Reply:
+        assert self._surface is not None
+        return self._surface.words(path, problem, host)
+
+    @contextlib.asynccontextmanager
+    async def running(self, opening: AbstractContextManager[None] | None = None) -> AsyncIterator[None]:
+        """Opens the store (within `opening`), delivers what waits in it, and closes everything at the end."""
+        async with contextlib.AsyncExitStack() as stack:
+            with opening or contextlib.nullcontext():
+                store = await stack.enter_async_context(self.store)
+            if moved := await store.read(left):
+                raise StoreError(moved.refusal)
+            floor = await store.read(lambda tx: tx.largest_id())
+            self._ids = Ids(slot=lambda: store.slot, floor=floor)
+            self._name = await store.write(own_name)
+            self.dispatcher = Dispatcher(
+                store, self.config.upstreams, self.waiters, self.metrics, self._name, self.clock
+            )
+            self.watch = Watch(store, lambda: self.config, self.dispatcher, self.clock)
+            self._use(self.config)
+            self._hearing = Hearing(self.now())
+            self.dispatcher.start()
+            await self._warn_of_orphans()
+            with contextlib.suppress(StoreError):
+                await self._warn_of_left(frozenset())
+                await self._warn_of_moved()
+            tasks = [asyncio.create_task(self._keep_house()), asyncio.create_task(self.watch.run())]
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await self.watch.leave()
+                await self.dispatcher.stop(DRAIN_SECONDS)
+                with contextlib.suppress(StoreError):
+                    await self.calls.write(store)
+
+    def _use(self, config: Config) -> None:
+        """Serves requests under this configuration from now on; those under way end under the one before."""
+        assert self.dispatcher is not None and self._ids is not None
+        full = self.desk.full if self.desk else False
+        self.config = config
+        self.desk = Desk(
+            config,
+            self.store,
+            self.dispatcher,
+            self.waiters,
+            self.metrics,
+            self._ids.next,
+            now=self.clock,
+            full=full,
+            name=self._name,
+        )
+        self._surface = Surface(config, self.desk, self.calls)
+        self._described = None
+        self.metrics.serve(config.inbounds)
+
+    async def reload(self, config: Config) -> None:
+        """Changes to another configuration, as a whole. Raises `ConfigurationError`, and changes nothing, where that
+        takes a restart."""
+        served = fixed(self.config)
+        if others := [name for name, value in fixed(config).items() if value != served[name]]:
+            raise takes_restart(others)
+        assert self.dispatcher is not None
+        await self.dispatcher.admit(config.upstreams)
+        before = self.config.scopes
+        self._use(config)
+        self.dispatcher.dismiss(config.upstreams)
+        swept()
+        with contextlib.suppress(StoreError):
+            await self._warn_of_orphans()
+            await self._warn_of_left(before)
+            await self._warn_of_moved()
+
+    def now(self) -> int:
+        """Milliseconds since 1970, as everywhere in this gateway."""
+        assert self.desk is not None
+        return self.desk.now()
+
+    def wake(self) -> None:
+        """Has the dispatcher look at all lanes again, as an operator changed something in the outbox."""
+        if self.dispatcher:
+            for name in self.config.upstreams:
+                self.dispatcher.wake(name)
+
+    async def _warn_of_orphans(self) -> None:
+        for one in await self.store.read(lambda tx: tx.waiting(), is_long=True, whose="gateway"):
+            if one.upstream not in self.config.upstreams:
+                log.warning("upstream.unknown", upstream=one.upstream, waiting=one.count)
+
+    async def _warn_of_left(self, before: frozenset[str]) -> None:
+        """Warns of scopes with open alerts that no caller can end any more: among the scopes `before` a reload, and
+        those noted by the last run, as most people change the file and restart. It warns at each start until the alerts
+        are over."""
+        now = self.config.scopes
+        known = frozenset((await self.store.read(lambda tx: tx.note(SCOPES)) or {}).get("names", ()))
+        left = []
+        for scope in sorted((known | before) - now):
+            count = await self.store.read(partial(_count_open, scope=scope), is_long=True, whose="gateway")
+            if count:
+                left.append(scope)
+                log.warning("scope.left", scope=scope, open=count)
+        if (names := now.union(left)) != known:
+            await self.store.write(lambda tx: tx.put_note(SCOPES, {"names": sorted(names)}))
+
+    async def _warn_of_moved(self) -> None:
+        """Warns of upstreams at another address than before, where alerts are found by ids which the upstream issued,
+        and of upstreams with open alerts that are no longer in the file, or not under that name."""
+        upstreams = self.config.upstreams
+        now = {name: hashlib.sha256(one.url.encode()).hexdigest() for name, one in upstreams.items()}
+
+        def keep(tx: Tx) -> dict[str, str]:
+            tx.lock(PLACES)
+            known: dict[str, str] = tx.note(PLACES) or {}
+            if {**known, **now} != known:
+                tx.put_note(PLACES, {**known, **now})
+            return known
+
+        def look(tx: Tx) -> tuple[list[str], dict[str, int]]:
+            moved = [name for name in by_id if known.get(name, now[name]) != now[name] and tx.has_deliveries(name)]
+            gone = known.keys() - now.keys()
+            return moved, {name: count for name in sorted(gone) if (count := tx.count_open_at(name))}
+
+        by_id = [name for name, one in upstreams.items() if one.dialect.outbound.addressed_by == "id"]
+        known = await self.store.write(keep)
+        moved, left = await self.store.read(look, is_long=True, whose="gateway")
+        for name in moved:
+            log.warning("upstream.moved", upstream=name, url=upstreams[name].url, reason=AT_ANOTHER)
+        for name, count in left.items():
+            there = [other for other, place in now.items() if place == known[name] and other not in known]
+            log.warning("upstream.left", upstream=name, open=count, now=there or None, reason=LEFT)
+
+    async def _keep_house(self) -> None:
+        """Runs the housekeeping steps in rounds for ever. One that fails must not end the others, except that none goes
+        on in a round where the store is unavailable."""
+        while True:
+            for step in (
+                self._look_at_secrets,
+                self._look_around,
+                self._pass_time,
+                self._write_calls,
+                self._forget,
+                self._tell_at_last,
+            ):
+                try:
+                    await step()
+                except StoreError as error:
+                    log.error("store.unavailable", reason=str(error))
+                    break
+                except Exception:
+                    log.exception("housekeeping.failed")
+            await asyncio.sleep(HOUSEKEEPING)
+
+    async def _look_at_secrets(self) -> None:
+        """Looks at all followed credentials, so that one whose file was emptied or removed is refused at its first use,
+        however long nobody has called."""
+        token = self.config.admin_token
+        followed = [] if token is None else [token]
+        for inbound in self.config.inbounds.values():
+            inbound.keyring.look()
+            followed += secrets_in(inbound.settings)
+        for secret in followed:
+            secret.value()
+
+    async def _look_around(self) -> None:
+        assert self.desk
+        self._show_upstreams()
+        await self._follow_clock()
+        await self.store.ease()
+        waiting = await self.store.read(lambda tx: tx.waiting(), is_long=True, whose="gateway")
+        most = self.config.max_waiting
+        count, size = sum(one.count for one in waiting), sum(one.bytes for one in waiting)
+        self.desk.full = count >= most.deliveries or size >= most.bytes
+
+    def _show_upstreams(self) -> None:
+        assert self.dispatcher
+        of = self.dispatcher
+        self.metrics.upstreams(of.breakers(), of.budgets(), of.held_keys())
+
+    async def _write_calls(self) -> None:
+        if time.monotonic() - self._called >= calling.EVERY and not self.store.is_strained:
+            self._called = time.monotonic()
+            await self.calls.write(self.store)
+
+    async def _forget(self) -> None:
+        assert self.desk is not None
+        if (began := time.monotonic()) - self._purged < PURGE_EVERY:
+            return
+        self._purged = -math.inf
+        while await self._purge(self.desk.now()) >= PURGED_AT_ONCE:
+            if time.monotonic() - began >= PURGING:
+                return
+        self._purged = time.monotonic()
+
+    async def _tell_at_last(self) -> None:
+        """Sends what came for an upstream while it was not in the configuration, once it is, and after each start."""
+        assert self.dispatcher
+        for name in [name for name in self.dispatcher.untold if name in self.config.upstreams]:
+            self.dispatcher.untold.discard(name)  # first: it may be added again meanwhile
+            after = -1
+            try:
+                while after and name in self.config.upstreams:
+                    work = partial(told_at_last, upstream=name, now=self.now(), after=max(after, 0))
+                    after = await self.store.write(work, is_long=True)
+            except BaseException:
+                self.dispatcher.untold.add(name)
+                raise
+            self.dispatcher.wake(name)
+
+    async def _pass_time(self) -> None:
+        assert self.desk and self.dispatcher and self._ids and self._hearing
+        now, road = self.desk.now(), self.desk.road
+        self._hearing.look(now, is_deaf=self.desk.full or self.store.is_strained)
+        for name in await pass_time(self.store, road, self.config, self._ids.next, now, self._hearing):
+            self.dispatcher.wake(name)
+
+    async def _follow_clock(self) -> None:
+        """Follows a system clock that was set. The due times of waiting deliveries are moved first, as they mean a
+        pause, not a time of day: so a jump neither delays deliveries nor has them given up. Where replicas share a
+        store, one clock of many moves nothing."""
+        jump = self.clock.jump
+        if abs(jump) < CLOCK_JUMP or self.store.lease is not None:
+            self.clock.follow(jump)
+            return
+        log.warning("clock.jumped", seconds=round(jump))
+        first, then = (0.0, jump) if jump > 0 else (jump, 0.0)  # so nothing is taken for overdue or too old meanwhile
+        self.clock.follow(first)
+        try:
+            await self.store.write(lambda tx: tx.shift_waiting(int(jump * 1000)), is_long=True)
+        except StoreError:
+            self.clock.follow(-first)
+            raise
+        self.clock.follow(then)
+
+    async def _purge(self, now: int) -> int:
+        before = now - int(self.config.retention * 1000)
+        able = [inbound.scopes for inbound in self.config.inbounds.values() if inbound.dialect.muted_by]
+        scopes = sorted(frozenset[str]().union(*able))
+        silenced = await self.store.read(lambda tx: muting.long_over(tx, scopes, before), is_long=True, whose="gateway")
+
+        def work(tx: Tx) -> dict[str, int]:
+            forget(tx, before, PURGED_AT_ONCE)
+            for scope in silenced:
+                muting.forget(tx, scope, before, PURGED_AT_ONCE)
+            calls = tx.purge_calls(before, PURGED_AT_ONCE)
+            keys = tx.purge_keyed(now - KEPT_MS, PURGED_AT_ONCE)
+            return {"calls": calls, "idempotency_keys": keys, "ended": tx.purge(before, PURGED_AT_ONCE)}
+
+        removed = await self.store.write(work, is_long=True)
+        most = max(removed.values())
+        self.metrics.purge(removed, now, is_behind=most >= PURGED_AT_ONCE)
+        return most
+
+    # --- seen from outside -------------------------------------------------------------------------------
+
+    async def _healthy(self, request: Request) -> Response:
+        return PlainTextResponse("OK\n")
+
+    async def _ready(self, request: Request) -> Response:
+        """Ready means able to make an alert durable. Upstreams never count."""
+        faults = []
+        if self.is_draining:
+            faults.append("draining")
+        if self.dispatcher is None or not self.dispatcher.turns():
+            faults.append("the dispatcher does not turn")
+        try:
+            await prove(self.store, 1.0)
+        except StoreError as error:
+            faults.append(f"the store takes no commits: {error}")
+        breakers = self.dispatcher.breakers() if self.dispatcher else {}
+        budgets = self.dispatcher.budgets() if self.dispatcher else {}
+        keys = self.dispatcher.held_keys() if self.dispatcher else {}
+        upstreams = {
+            name: {
+                "state": one.state,
+                "reason": one.reason,
+                "probe_in_s": round(one.wait(time.monotonic()), 1),
+                "retries_left": round(budgets[name], 1),
+                **({"keys_held": keys[name]} if keys[name] else {}),
+            }
+            for name, one in breakers.items()
+        }
+        held = [name for name, one in breakers.items() if one.state == "held"]
+        detail = {"ready": not faults, "faults": faults, "held": held, "upstreams": upstreams}
+        if not self._admin.knows(request):  # a probe without the token gets only the verdict
+            detail = {"ready": not faults}
+        return JSONResponse(detail, 503 if faults else 200)
+
+    async def _openapi(self, request: Request) -> Response:
+        if self._described is None:
+            from gateway.openapi import describe
+
+            self._described = msgspec.json.encode(describe(list(self.config.inbounds.values())))
+        return Response(self._described, media_type="application/json")
+
+    async def _metrics(self, request: Request) -> Response:
+        """Answers also while the store is unavailable: that is what the metrics have to show then. A store that takes
+        no commits, as its disk is full or slow, can mostly still be read, and what waits is shown."""
+        is_away, stock = False, None
+        try:
+            await commit(self.store, STORE_PATIENCE)
+        except StoreError:
+            is_away = True  # housekeeping logs it every second
+        try:
+            stock = await asyncio.wait_for(self.store.read(_stock, is_long=True, whose="gateway"), STORE_PATIENCE)
+        except (StoreError, TimeoutError):
+            is_away = True
+        self._show_upstreams()
+        text = self.metrics.text(stock, self.now(), is_strained=self.store.is_strained, is_away=is_away)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

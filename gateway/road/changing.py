@@ -1,0 +1,67 @@
+"""The effect of a command on a record: which of its fields are a change, what the operation means in the alert's
+current state, and how it changes that state. Plain functions; they must not know any vendor, upstreams or transactions.
+"""
+
+from __future__ import annotations
+
+from msgspec import UNSET
+
+from gateway.asked import Command
+from gateway.canonical import Flat, Operation
+from gateway.dialect import Dialect
+from gateway.mapping.carry import restore
+from gateway.mapping.values import from_millis
+from gateway.store import AlertRow
+
+
+def resolve_hints(before: Flat, asked: Command) -> Flat:
+    """The patch of an update. Where two wire fields speak of one canonical field, the value that differs from the
+    record is the change; where both differ, the principal field wins over the hint."""
+    said = {} if asked.only_new else asked.patch
+    patch = {path: value for path, value in said.items() if path != "kind"}
+    if asked.carried and not asked.only_new:
+        patch = {path: value for path, value in restore(patch, asked.carried).items() if path != "kind"}
+    if asked.amend:
+        patch |= asked.amend(before)
+    for hint in asked.hints:
+        principal = patch.get(hint.path, UNSET)
+        if principal is not UNSET and principal != before.get(hint.path):
+            continue
+        if before.get(hint.path) not in hint.unless:
+            patch[hint.path] = hint.value
+    return patch
+
+
+def without_implied(patch: Flat, before: Flat, dialect: Dialect) -> Flat:
+    """The patch without values that the vendor implies and the record does not hold: clients echo what they were shown,
+    which is no change."""
+    implied = dialect.mapping.implied
+    return {
+        path: value for path, value in patch.items() if path in before or path not in implied or implied[path] != value
+    }
+
+
+def meaning_of(asked: Operation, row: AlertRow) -> Operation:
+    """The operation given the alert's state: a create of an alert that exists, or an operation that does not apply to
+    its state, such as acknowledging one that is not firing, is an update."""
+    if asked is Operation.CREATE:
+        return Operation.UPDATE
+    if asked is Operation.REOPEN and row.status != "resolved":
+        return Operation.UPDATE
+    if asked is Operation.RESOLVE and row.status == "resolved":
+        return Operation.UPDATE
+    if asked is Operation.ACKNOWLEDGE and row.status != "firing":
+        return Operation.UPDATE
+    return asked
+
+
+def stamp(flat: Flat, operation: Operation, now: int) -> None:
+    """Sets the status and its times as the operation changes them."""
+    if operation is Operation.ACKNOWLEDGE:
+        flat.update(status="acknowledged", acknowledged_at=from_millis(now))
+    elif operation is Operation.RESOLVE:
+        flat.update(status="resolved", resolved_at=from_millis(now))
+    elif operation is Operation.REOPEN:
+        flat.update(status="firing", resolved_at=None)
+        if (ends := flat.get("ends_at")) is not None and ends <= from_millis(now):
+            flat["ends_at"] = None  # else the alert would lapse again at once

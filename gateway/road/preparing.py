@@ -1,0 +1,470 @@
+"""The road of a command, second half: what is sent when a delivery's turn comes.
+
+A plain function of a transaction: `prepare` decides from the state of (alert, upstream) what is sent, if anything is.
+It decides by what is committed at that moment, so that a restart changes nothing. It must not know any vendor, HTTP, or
+SQL.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from hashlib import sha256
+
+import structlog
+from msgspec import Struct, json, structs
+
+from gateway.canonical import SERVER_OWNED, Alert, Operation, flatten
+from gateway.codes import Code, Why
+from gateway.config.config import Upstream
+from gateway.errors import ProblemKind
+from gateway.mapping.rows import Unmet
+from gateway.mapping.translation import Fate, translate, unmet_text
+from gateway.mapping.values import from_millis, iso_seconds
+from gateway.mapping.wire import merged
+from gateway.outcome import Sending
+from gateway.road.history import newest_first
+from gateway.road.terms import (
+    ENDING,
+    INSTEAD_OF,
+    TELLING,
+    TRIED_AT,
+    TRIED_WITH,
+    TURNS,
+    group_of,
+    in_terms_of,
+    is_anothers,
+    saying,
+    what_to_send,
+    with_muted,
+)
+from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
+
+log = structlog.get_logger()
+LATE = timedelta(minutes=2)
+"""An alert that is sent later than this after its command has a note about that in its details."""
+FOLDED_AFTER_MS = 600_000
+"""Milliseconds after which a waiting page wakes nobody any more once its alert is over."""
+
+
+class Shipment(Struct, frozen=True, kw_only=True):
+    """A delivery whose turn has come: the operation that is sent and everything its call may know.
+
+    `sending` is None where nothing has to be sent; `void` or `dead` then say why, with the problem `code`. `takes_over`
+    is an earlier alert whose rule there is switched on again; `tried_at` is when the first attempt began that may have
+    made something at the upstream although its answer was lost; `via` names the gateways that the command came through.
+    `fires` says that a fallback is told, as nobody else has taken the alert; `later` is the fallback's next turn, where
+    all routes whose turn has come have taken the alert and others have not. `renews` says that it repeats what was told
+    before. `as_of` is the last command of the state that is sent, where that is not the state which the delivery's own
+    command left.
+    """
+
+    delivery: DeliveryRow
+    operation: Operation
+    sending: Sending | None = None
+    void: str = ""
+    dead: str = ""
+    code: str = ""
+    takes_over: int | None = None
+    tried_at: int | None = None
+    report: tuple[Fate, ...] = ()
+    via: tuple[str, ...] = ()
+    fires: bool = False
+    later: int | None = None
+    renews: bool = False
+    as_of: int | None = None
+
+
+class _Turn(Struct, frozen=True, kw_only=True):
+    """A delivery whose turn it may be: with its alert, the alert's target at this upstream and at all of them, and the
+    time in milliseconds."""
+
+    tx: Tx
+    delivery: DeliveryRow
+    row: AlertRow
+    target: TargetRow
+    targets: list[TargetRow]
+    upstream: Upstream
+    now: int
+
+
+def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict: bool = False) -> Shipment:
+    """Decides what a waiting delivery sends now. `strict` asks an update not to overwrite what others changed there."""
+    operation = Operation(delivery.operation)
+    command = tx.command(delivery.command)
+    if command is None:
+        return _nothing(delivery, operation, Why(Code.GONE_HERE, "its command is gone"))
+    if delivery.alert is None:
+        return _by_key_alone(delivery, command, upstream, now)
+    row = tx.alert(delivery.alert)
+    targets = tx.targets(delivery.alert)
+    target = next((one for one in targets if one.upstream == upstream.name), None)
+    if row is None or target is None:
+        return _nothing(delivery, operation, Why(Code.GONE_HERE, "its alert is gone"))
+    delivery = _as_spoken_now(tx, delivery, row, target, upstream)
+    turn = _Turn(tx=tx, delivery=delivery, row=row, target=target, targets=targets, upstream=upstream, now=now)
+    if (early := _not_now(turn)) is not None:
+        return early
+    if command.body.renews and not row.is_open:
+        return structs.replace(_nothing(delivery, operation, Why(Code.NOT_NEEDED, "it has ended since")), renews=True)
+    takes_over = _revived(tx, target, upstream)
+    operation = _in_its_terms(tx, command, delivery, upstream)
+    command = _with_muted(_with_merged(tx, command, delivery), target)
+    operation, void = _as_things_stand(operation, row, target, upstream)
+    if operation in (Operation.CREATE, Operation.REOPEN) and _is_over(turn):
+        void = Why(Code.NOT_NEEDED, "it has ended since")
+    if (operation not in TELLING or not row.is_open) and _passed_on(turn):
+        void = Why(Code.PASSED_ON, "another alert has its key there")
+    is_change = operation is Operation.UPDATE and delivery.operation == Operation.UPDATE
+    if is_change and not upstream.dialect.outbound.tells_changes:
+        void = Why(Code.NOT_OFFERED, "what has changed is not told there")
+    if void:
+        return _nothing(delivery, operation, void)
+    sent, _ = what_to_send(upstream, operation)  # again, as its dialect or settings may have changed since
+    if sent is None:
+        return _nothing(delivery, operation, Why(Code.NOT_OFFERED, f"{upstream.dialect.title} cannot {operation}"))
+    shipment = _ship(turn, command, sent, takes_over, strict=strict)
+    if shipment.sending and operation in ENDING and _is_last(tx, row, upstream):
+        shipment = structs.replace(shipment, sending=structs.replace(shipment.sending, last=True))
+    return structs.replace(shipment, via=command.body.via, fires=target.state == "standby", renews=command.body.renews)
+
+
+def _nothing(delivery: DeliveryRow, operation: Operation, why: Why) -> Shipment:
+    return Shipment(delivery=delivery, operation=operation, void=why.text, code=why.code)
+
+
+def needless(tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, targets: list[TargetRow]) -> Why | None:
+    """Why a fallback need not be told: the alert is over, or others have taken it; None where it has to be told."""
+    if target.state != "standby":
+        return None
+    if not row.is_open:
+        return Why(Code.NOT_NEEDED, "it ended before its turn came")
+    by = _taken_by(tx, delivery, row, target, targets)
+    return Why(Code.NOT_NEEDED, f"{min(by[0])} has taken it") if by and all(by) else None
+
+
+def _not_now(turn: _Turn) -> Shipment | None:
+    """The shipment of a delivery that need not be sent, or not yet; None where it is this delivery's turn."""
+    tx, delivery, row, target, targets = turn.tx, turn.delivery, turn.row, turn.target, turn.targets
+    operation = Operation(delivery.operation)
+    why = needless(tx, delivery, row, target, targets) or _folded(turn)
+    if why:
+        return _nothing(delivery, operation, why)
+    turns = target.seen.get(TURNS, ())
+    if target.state != "standby" or len({due for _, due in turns}) < 2:  # the turn is the same for all its routes
+        return None
+    by = _taken_by(tx, delivery, row, target, targets)
+    later = min((int(due) for (_, due), taken in zip(turns, by, strict=False) if not taken), default=turn.now)
+    return Shipment(delivery=delivery, operation=operation, later=later) if later > turn.now else None
+
+
+def _taken_by(
+    tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, targets: list[TargetRow]
+) -> list[set[str]]:
+    """For each route that a fallback stands by for, those of its upstreams that have taken the alert."""
+    told = tx.deliveries_of(delivery.command)
+    delivered = {one.upstream for one in told if one.state == "delivered"}
+    refused = {one.upstream for one in told if one.state == "dead"}  # the alert may be there, but not with this change
+    taken = {
+        other.upstream
+        for other in targets
+        if other.state != "standby" and (other.upstream in delivered or _has_it(tx, row, other, refused))
+    }
+    return [taken.intersection(route) for route in target.seen.get(INSTEAD_OF, ())]
+
+
+def _has_it(tx: Tx, row: AlertRow, other: TargetRow, refused: set[str]) -> bool:
+    """Whether an upstream has the alert as it is now: nothing of it waits for the upstream, or was refused there."""
+    return other.state == "present" and other.upstream not in refused and not tx.is_waiting(row.id, other.upstream)
+
+
+def _folded(turn: _Turn) -> Why | None:
+    """Why a late page need not be sent: its alert is over, and the end waits behind it. A page that is not as late need
+    not be sent either where an earlier one of the same alert was left out for this reason."""
+    delivery, target, upstream = turn.delivery, turn.target, turn.upstream
+    if upstream.on_backlog != "fold" or delivery.operation not in TELLING or target.state == "present":
+        return None
+    by_key = upstream.dialect.outbound.addressed_by == "key"
+    if delivery.seen or (target.seen.get(TRIED_AT) is not None and not by_key):
+        return None  # it may be there already: then it is looked for, and the end is sent to what is found
+    same = turn.tx.deliveries(DeliveryFilter(upstream=upstream.name, alert=delivery.alert))
+    if not any(_is_owed(other) and other.id > delivery.id and other.operation in ENDING for other in same):
+        return None
+    is_old = turn.now - delivery.created_at > FOLDED_AFTER_MS
+    if not is_old and not any(other.code == Code.FOLDED and other.id < delivery.id for other in same):
+        return None
+    log.info("delivery.folded", upstream=upstream.name, delivery=delivery.id, alert=delivery.alert)
+    return Why(Code.FOLDED, "it was over before it could be told")
+
+
+def _is_over(turn: _Turn) -> bool:
+    """Whether an alert is over, and no later delivery would end it at the upstream: so it is where a dead letter is
+    sent again, or the end was dropped. Where ends are never sent, an alert without one is as configured."""
+    if turn.row.is_open or what_to_send(turn.upstream, Operation.RESOLVE)[0] not in ENDING:
+        return False
+    later = DeliveryFilter(upstream=turn.upstream.name, alert=turn.row.id, after=turn.delivery.id)
+    same = turn.tx.deliveries(later)
+    return not any(_is_owed(other) and other.operation in ENDING for other in same)
+
+
+def _is_owed(delivery: DeliveryRow) -> bool:
+    """Whether a delivery is still to be sent: it waits, or died only as its upstream was not in the configuration."""
+    return delivery.state == "waiting" or (delivery.state == "dead" and delivery.code == Code.NO_UPSTREAM)
+
+
+def fire(tx: Tx, shipment: Shipment) -> bool:
+    """Has a fallback told everything from here on; returns False where the alert ended at the last moment, changed
+    since the shipment was prepared, or another replica has taken the delivery over. Nothing is queued for a fallback
+    that stands by, so a change that is not in the shipment would never be told."""
+    tx.lock(f"alert {shipment.delivery.alert}")  # before its delivery, in the order in which a command locks them
+    delivery = tx.delivery(shipment.delivery.id)
+    if delivery is None or delivery.state != "waiting" or delivery.alert is None:
+        return False
+    if delivery.fence != shipment.delivery.fence:
+        return False
+    if shipment.as_of is not None and shipment.as_of != _last_command(tx, delivery.alert):
+        return False
+    target = target_of(tx, delivery)
+    if target is None:
+        return False
+    target.state = "waiting"
+    tx.put_target(target)
+    return True
+
+
+def _last_command(tx: Tx, alert: int) -> int | None:
+    """The id of an alert's last command that was not taken back."""
+    return next((one.id for one in newest_first(tx, alert) if one.refused is None), None)
+
+
+def target_of(tx: Tx, delivery: DeliveryRow) -> TargetRow | None:
+    """The target of a delivery; None where it has no alert."""
+    targets = tx.targets(delivery.alert) if delivery.alert is not None else []
+    return next((target for target in targets if target.upstream == delivery.upstream), None)
+
+
+def _by_key_alone(delivery: DeliveryRow, command: CommandRow, upstream: Upstream, now: int) -> Shipment:
+    operation = Operation(delivery.operation)
+    akin = command.dialect == upstream.dialect.name
+    sending = Sending(
+        operation=operation,
+        at=from_millis(now),
+        body={},
+        patch={},
+        key=delivery.key,
+        ids={},
+        seen=delivery.seen,
+        comment=command.body.comment,
+        verbatim=command.body.said if akin else None,
+        settings=upstream.settings,
+        mark=str(delivery.id),
+    )
+    return Shipment(delivery=delivery, operation=operation, sending=sending, via=command.body.via)
+
+
+def _as_spoken_now(tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, upstream: Upstream) -> DeliveryRow:
+    """Adapts a delivery to an upstream whose dialect was replaced since: the alert at the other vendor is not here, and
+    where alerts are now found by key, it needs one."""
+    if is_anothers(target, upstream):
+        target.ids, target.seen = {}, {}
+        target.state = "absent" if target.state == "present" else target.state
+    if upstream.dialect.outbound.addressed_by == "id" or delivery.key is not None:
+        return delivery
+    target.key = target.key or _late_key(tx, row, target)
+    return structs.replace(delivery, key=target.key)
+
+
+def _late_key(tx: Tx, row: AlertRow, target: TargetRow) -> str:
+    """A key that no other alert has, the same at every attempt: made of the alert's own key or, without one, a digest
+    of how the alert began, which cannot be guessed."""
+    own = target.replaced.get("dedup_key") or row.body.dedup_key
+    if isinstance(own, str) and own:
+        return f"{own}-{row.id}"
+    first = tx.command(row.id)
+    began = json.encode([row.scope, row.id, row.created_at, first.body.after if first else None])
+    return sha256(began).hexdigest()[:32]
+
+
+def _revived(tx: Tx, target: TargetRow, upstream: Upstream) -> int | None:
+    """Takes over the rule that an earlier alert of the same key left there, switched off; returns that alert's id."""
+    if target.revives is None or target.ids or target.state not in ("absent", "waiting"):
+        return None
+    for other in tx.targets(target.revives):
+        if is_anothers(other, upstream):
+            continue
+        if other.upstream == target.upstream and other.state == "present" and other.ids:
+            target.ids, target.seen, target.state = other.ids, other.seen, "present"
+            return other.alert
+    return None
+
+
+def _passed_on(turn: _Turn) -> bool:
+    """Whether the alert's key had passed to a newer alert when the command came, or has passed to one that came back
+    and that the upstream was told of last: the delivery would end or alter that one. This can be so where the upstream
+    refused the end of this alert."""
+    tx, row, target, delivery = turn.tx, turn.row, turn.target, turn.delivery
+    if target.key is None:
+        return False
+    others = [holder for holder in tx.lane_holders(target.upstream, target.lane) if holder != row.id]
+    is_newer = any(row.id < one < delivery.command and not _came_after(tx, one, delivery) for one in others)
+    return is_newer or (bool(others) and tx.told_last(target.upstream, target.lane) in others)
+
+
+def _came_after(tx: Tx, holder: int, delivery: DeliveryRow) -> bool:
+    """Whether an alert is created behind this delivery in its lane, whatever its id, as another replica's clock made
+    that."""
+    first = tx.deliveries(DeliveryFilter(upstream=delivery.upstream, alert=holder, after=0, limit=1))
+    return any(one.lane == delivery.lane and one.operation == "create" and one.id > delivery.id for one in first)
+
+
+def _as_things_stand(
+    operation: Operation, row: AlertRow, target: TargetRow, upstream: Upstream
+) -> tuple[Operation, Why | None]:
+    """The operation that brings the upstream to the alert's state; and why nothing is sent, where that is so."""
+    if target.state == "present" and upstream.dialect.outbound.addressed_by == "id" and not target.ids.get("id"):
+        unknown = Why(Code.ID_UNKNOWN, "nobody knows its id there")
+        return (Operation.CREATE, None) if operation in TELLING else (operation, unknown)
+    if target.state == "present" and operation is Operation.REOPEN:
+        return _again_there(upstream), None
+    if target.state == "present":
+        return (Operation.REOPEN, None) if operation is Operation.CREATE and target.ids else (operation, None)
+    if target.state == "standby":
+        waits = Why(Code.STANDING_BY, "it waits for its turn as a fallback")
+        return operation, None if operation is Operation.CREATE else waits
+    by_key, is_tried = upstream.dialect.outbound.addressed_by == "key", target.seen.get(TRIED_AT) is not None
+    if target.state == "gone":
+        if operation is Operation.REOPEN:
+            return _again(upstream), None
+        if operation is Operation.UPDATE and row.is_open and not by_key:
+            return Operation.CREATE, None
+        if operation is Operation.CREATE and (row.is_open or (is_tried and not by_key)):
+            return Operation.CREATE, None  # a reopen, at an upstream that has only creates for it
+    elif operation in TELLING:
+        return Operation.CREATE, None
+    if is_tried and by_key and operation in ENDING:
+        return operation, None  # an attempt whose answer was lost may have made it; if not, its end does no harm
+    if target.state == "gone":
+        return operation, Why(Code.ENDED_THERE, "it has ended there")
+    return operation, Why(Code.NEVER_THERE, "it never got there")
+
+
+def _again_there(upstream: Upstream) -> Operation:
+    """What a reopen becomes where the alert never ended at the upstream, as with a rule that was switched off from the
+    start and wakes somebody only now: an update where alerts are found by key."""
+    by_key = upstream.dialect.outbound.addressed_by == "key"
+    return Operation.UPDATE if by_key and Operation.UPDATE in upstream.dialect.outbound.calls else Operation.REOPEN
+
+
+def _again(upstream: Upstream) -> Operation:
+    """What a reopen becomes where the alert has ended at the upstream."""
+    by_key = upstream.dialect.outbound.addressed_by == "key"
+    return Operation.REOPEN if by_key and Operation.REOPEN in upstream.dialect.outbound.calls else Operation.CREATE
+
+
+def _with_merged(tx: Tx, command: CommandRow, delivery: DeliveryRow) -> CommandRow:
+    """The command with the changes of earlier ones whose deliveries were merged into this one. If any of these is
+    purged by now, the whole alert counts as changed, rather than less than was asked."""
+    if not delivery.merges or command.body.changed is None:
+        return command
+    found = [tx.command(merged_one) for merged_one in delivery.merges]
+    earlier = [one.body for one in found if one is not None]
+    if len(earlier) < len(found) and command.body.after is not None:
+        changed = tuple(path for path in flatten(command.body.after) if path not in SERVER_OWNED)
+        return structs.replace(command, body=structs.replace(command.body, changed=changed, said=None))
+    paths = dict.fromkeys(path for body in (*earlier, command.body) for path in body.changed or ())
+    said = command.body.said
+    for body in reversed(earlier):
+        said = merged(body.said, said) if said is not None and body.said is not None else said
+    return structs.replace(command, body=structs.replace(command.body, changed=tuple(paths), said=said))
+
+
+def _with_muted(command: CommandRow, target: TargetRow) -> CommandRow:
+    """The command with the earlier changes that a silence kept back from the upstream."""
+    changed = with_muted(target, command.id, command.body.changed)
+    if changed == command.body.changed:
+        return command
+    return structs.replace(command, body=structs.replace(command.body, changed=changed, said=None))
+
+
+def _in_its_terms(tx: Tx, command: CommandRow, delivery: DeliveryRow, upstream: Upstream) -> Operation:
+    """What the delivery's operation is in the upstream's terms. For an update that was decided when it came, unless the
+    upstream was not in the configuration then: only now is it known whether switching a rule off ends it there."""
+    operation = Operation(delivery.operation)
+    first = tx.command(delivery.merges[0]) if delivery.merges else command
+    if operation is not Operation.UPDATE or first is None or first.body.before is None or command.body.after is None:
+        return operation
+    before, after = {"enabled": first.body.before.enabled}, {"enabled": command.body.after.enabled}
+    return in_terms_of(upstream, operation, before, after, says_something=True) or operation
+
+
+def _is_last(tx: Tx, row: AlertRow, upstream: Upstream) -> bool:
+    """Whether no other alert of the group is open that the caller sent together. Decided when the end is sent, by what
+    has been accepted: an alert that is sent meanwhile says itself that the group is open."""
+    group = group_of(row, upstream)
+    return group is not None and not tx.has_open_kin(row.scope, group, upstream.name, row.id)
+
+
+def _ship(turn: _Turn, command: CommandRow, operation: Operation, takes_over: int | None, *, strict: bool) -> Shipment:
+    """The shipment of an operation in the upstream's words; a dead one where the upstream requires what is missing."""
+    delivery, row, target, upstream = turn.delivery, turn.row, turn.target, turn.upstream
+    asked = (operation, Operation.REOPEN) if operation is Operation.UPDATE else (operation,)
+    is_own = (delivery.operation in asked or command.body.after is None) and INSTEAD_OF not in target.seen
+    # an alert whose answer was lost is looked for by its words, so every attempt says the same: the state that its own
+    # command left or, where the alert's present state is sent, the one of the first attempt
+    in_own_words = is_own or delivery.operation == Operation.UPDATE
+    present, as_of = command.body.after, None
+    if present is None or not in_own_words:
+        present, as_of = _as_tried(turn)
+    late = _late_note(command.at, turn.now) if operation in TELLING else ""
+    body = command.body if is_own else CommandBody(dropped=command.body.dropped)
+    at = row.updated_at if command.body.renews else command.at  # a renewal is sent in the same words each time
+    words = saying(row, target, flatten(present), body, at, late=late)
+    try:
+        said = translate(words, upstream.destination)
+    except Unmet as unmet:
+        text = unmet_text(upstream.name, unmet)
+        return Shipment(delivery=delivery, operation=operation, dead=text, code=ProblemKind.UNMET)
+    sending = Sending(
+        operation=operation,
+        at=from_millis(turn.now),
+        body=said.body,
+        patch=said.body if takes_over else said.patch,
+        key=delivery.key,  # not the target's: an alert that came back may have another by now
+        ids=target.ids,
+        seen={**target.seen, **delivery.seen},
+        comment=command.body.comment,
+        suffix=str(row.id),
+        strict=strict,
+        is_akin=row.dialect == upstream.dialect.name,
+        verbatim=command.body.said if command.dialect == upstream.dialect.name else None,
+        replaced=words.replaced,
+        settings=upstream.settings,
+        mark=str(delivery.id),
+        changes=bool(body.changed),
+    )
+    return Shipment(
+        delivery=delivery,
+        operation=operation,
+        sending=sending,
+        takes_over=takes_over,
+        tried_at=target.seen.get(TRIED_AT),
+        report=said.report,
+        as_of=as_of,
+    )
+
+
+def _as_tried(turn: _Turn) -> tuple[Alert, int | None]:
+    """The alert's state now, or at this delivery's first attempt whose answer was lost; and the last command of that
+    state."""
+    last = _last_command(turn.tx, turn.row.id)
+    tried, as_of = turn.target.seen.get(TRIED_WITH, (None, None))
+    then = turn.tx.command(as_of) if tried == turn.delivery.id and as_of != last else None
+    if then is None or then.body.after is None:
+        return turn.row.body, last
+    return then.body.after, then.id
+
+
+def _late_note(at: int, now: int) -> str:
+    late = timedelta(milliseconds=now - at)
+    if late <= LATE:
+        return ""
+    return f"Late by {int(late.total_seconds() // 60)} minutes: this was sent at {iso_seconds(from_millis(at))}."
