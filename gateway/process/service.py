@@ -44,7 +44,8 @@ from gateway.road.timing import Hearing, pass_time
 from gateway.store import AlertFilter, Store, Tx
 from gateway.store.moved import left
 from gateway.store.opening import open_store, without_credential
-from gateway.watch import Watch, commit, prove
+from gateway.watch.trouble import commit, prove
+from gateway.watch.watch import Watch
 
 log = structlog.get_logger()
 HOUSEKEEPING = 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from gateway.cli.commands import main
-from gateway.watch import Watch
+from gateway.watch.watch import Watch
 
 
 async def _well(self: Watch, stall: float) -> str:

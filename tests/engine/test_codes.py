@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway import watch
 from gateway.codes import MEANINGS, Code
 from gateway.errors import ProblemKind
 from gateway.outcome import Again, Changed, Delivered, Found, Held, Missing, Outcome, Pending, Rejected, code_of
+from gateway.watch import trouble
 from tests.chaos_upstream import CLOSE, CUT, HANG, RESET_AFTER, Behaviour, chaos, say
 from tests.engine.test_delivery import TIMEOUT, attempts, before, deliveries, ended, page, table
 from tests.engine.test_rules import ROOT, rules
@@ -37,7 +37,7 @@ def test_every_code_has_a_meaning_and_nothing_else_has() -> None:
 
 
 def test_every_code_is_a_heading_of_the_runbook_and_every_heading_is_one() -> None:
-    alarms = {rule["annotations"]["runbook"].removeprefix("README: ") for rule in rules()} | set(watch.CODES)
+    alarms = {rule["annotations"]["runbook"].removeprefix("README: ") for rule in rules()} | set(trouble.CODES)
     assert set(runbook()) - alarms == {str(code) for code in MEANINGS} - alarms
     assert alarms <= set(runbook())
 

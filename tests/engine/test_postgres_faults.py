@@ -24,7 +24,7 @@ from gateway.store import AlertFilter, DeliveryFilter, Tx, postgres
 from gateway.store.postgres import WITHIN, WRITERS, PostgresStore
 from gateway.store.postgres_line import ANSWER, IDLE, Address, Away, Watch
 from gateway.store.postgres_tx import PostgresTx
-from gateway.watch import prove
+from gateway.watch.trouble import prove
 from tests.engine.store_drivers import alert, delivery
 from tests.engine.vendors import page
 from tests.harness import House, house, inbound_tables, upstream_table

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from gateway.metrics import Metrics, Stock
-from gateway.watch import CODES
+from gateway.watch.trouble import CODES
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus-rules.yml"

@@ -14,14 +14,14 @@ from typing import Any
 import apsw
 import pytest
 
-from gateway import watch
 from gateway.admin import operating
 from gateway.config.config import parse
 from gateway.delivery import breaker
 from gateway.registry import dialects
 from gateway.road import requeue
 from gateway.store.sqlite import SqliteTx
-from gateway.watch import Trouble
+from gateway.watch import watch
+from gateway.watch.trouble import Trouble
 from mappings.alertmanager import calls
 from tests.chaos_upstream import HANG, Chaos, Got, chaos, say
 from tests.engine.vendors import NO, OK, Uptinio, count, page, slow, table

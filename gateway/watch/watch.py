@@ -12,69 +12,39 @@ import contextlib
 import math
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import structlog
 from msgspec import Struct, convert, structs, to_builtins
 
-from gateway.canonical import Flat, Operation
+from gateway.canonical import Operation
 from gateway.codes import Code
-from gateway.config.config import Config, Heartbeat, Upstream
-from gateway.delivery.attempt import Ended
+from gateway.config.config import Config
 from gateway.delivery.dispatcher import Dispatcher
-from gateway.delivery.looking import look
-from gateway.delivery.transport import Transport, Unreachable
 from gateway.errors import StoreError
-from gateway.mapping.rows import Unmet
-from gateway.mapping.translation import Saying, translate
-from gateway.mapping.values import from_millis
-from gateway.outcome import Delivered, Missing, Pending, Request, Sending
+from gateway.outcome import Delivered
 from gateway.store import Store, Tx, Waiting
+from gateway.watch.heartbeat import ping
+from gateway.watch.telling import MOST_ASKED, Teller
+from gateway.watch.trouble import AWAY, HELD, LEFT, STORE_AWAY, STORE_FULL, Trouble, commit, prove
 
 log = structlog.get_logger()
 T = TypeVar("T")
 STALL = 120.0
 """Seconds that a delivery may wait before that is trouble, unless the configuration says otherwise."""
-MOST_ASKED = 8
-"""How often a receipt is asked about before an alarm counts as not taken."""
-MOST_PAUSE = 300.0
-"""The longest pause, in seconds, before an alarm is sent again whose answer is lost each time."""
 NOTE = "alarms"
 WATCHING = "watching"
 """The name of a note: which gateways watch, and when each last said so. One that ended without removing itself may have
 left alarms open which it could not record, as they were about the store."""
 SAID_EVERY, GONE = 60.0, 180_000
 """Seconds between two times that a gateway says that it watches; milliseconds without that after which it is gone."""
-NEWER = 180.0
-"""Seconds after which an alarm at an upstream that our file never had is forgotten: until then it may be that of a
-replica with a newer file, which the others have yet to load."""
-PROOF = "proof"
-ORIGIN = "alert-gateway"
-HELD, AWAY, LEFT = "upstream-held", "store-unavailable", "store-left-behind"
 PASSING, LASTING = frozenset((HELD, AWAY, LEFT)), 3
 """Codes that count as trouble only once they were seen in `LASTING` looks in a row: when a key or a certificate is
 replaced on both sides, these do not match for a moment, and what waited is sent right after."""
-CODES = (HELD, "upstream-stalled", "dead-letters", "store-full", AWAY, LEFT)
-"""Every kind of trouble; each is a heading in the runbook."""
-
-
-class Trouble(Struct, frozen=True):
-    """Something wrong with the gateway: a code that is a heading in the runbook, the upstream that it is about, if any,
-    and a line of text."""
-
-    code: str
-    about: str
-    summary: str
-
-    @property
-    def key(self) -> str:
-        """The key of its alarm, the same for as long as it lasts."""
-        return f"alert-gateway/{self.code}" + (f"/{self.about}" if self.about else "")
-
-
-STORE_FULL = Trouble("store-full", "", "alert-gateway: the disk is full, new alerts are refused")
-STORE_AWAY = Trouble(AWAY, "", "alert-gateway: the store takes no commits")
+NEWER = 180.0
+"""Seconds after which an alarm at an upstream that our file never had is forgotten: until then it may be that of a
+replica with a newer file, which the others have yet to load."""
 
 
 class Raised(Struct):
@@ -94,16 +64,6 @@ class Raised(Struct):
     is_kept: bool = False
 
 
-class Doubt(Struct, frozen=True):
-    """An alarm that an upstream may have, as its answer was lost: `trouble` is what was sent, first at `since`, in
-    milliseconds since 1970; it may be sent again at `again_at`, by the monotonic clock, after `pause` seconds."""
-
-    trouble: Trouble
-    since: int
-    again_at: float
-    pause: float
-
-
 class Watch:
     """Watches one gateway. `config` returns the current configuration; `interval` is the seconds between looks, `calm`
     the number of looks without trouble after which an alarm is cleared."""
@@ -116,7 +76,7 @@ class Watch:
         self._dispatcher = dispatcher
         self._now = now
         self._raised: dict[str, Raised] = {}
-        self._doubts: dict[tuple[str, str], Doubt] = {}
+        self._teller = Teller(store, dispatcher, now, lambda: self.interval)
         self._looks: dict[str, int] = {}
         self._own, self._began = secrets.token_hex(4), now()
         self._say_at, self._tries = 0.0, 0
@@ -150,7 +110,7 @@ class Watch:
             if trouble:
                 log.error("heartbeat.withheld", reason=trouble)
             else:
-                await _ping(heartbeat)
+                await ping(heartbeat)
             self._beaten = time.monotonic()
         left = self._beaten + heartbeat.every - time.monotonic()
         return max(0.0, min(self.interval, left))  # in short steps, as a reload may change `every`
@@ -176,7 +136,7 @@ class Watch:
         await self._remember()
         await self._leave_behind(config)
         now = self._lasting({trouble.key: trouble for trouble in await self.troubles()})
-        self._doubts = {at: doubt for at, doubt in self._doubts.items() if doubt.trouble.key in now}
+        self._teller.doubts = {at: doubt for at, doubt in self._teller.doubts.items() if doubt.trouble.key in now}
         for key, trouble in now.items():
             if key in self._raised:
                 await self._see(self._raised[key])
@@ -256,11 +216,11 @@ class Watch:
         for name in config.alarms:
             if name == trouble.about or name not in breakers or breakers[name].state != "closed":
                 continue
-            doubt = self._doubts.get((name, trouble.key))
+            doubt = self._teller.doubts.get((name, trouble.key))
             if doubt is not None and doubt.again_at > time.monotonic():
                 continue
             said = doubt.trouble if doubt else trouble  # the same text as before: its numbers may differ by now
-            told = await self._tell(config.upstreams[name], Operation.CREATE, said, {})
+            told = await self._teller.tell(config.upstreams[name], Operation.CREATE, said, {})
             if told is not None:
                 one = Raised(name, said.code, said.about, said.summary, dict(told.ids))
                 one.renew_at = self._again_at(told)
@@ -276,7 +236,7 @@ class Watch:
         if one.renew_at is None or one.renew_at > self._now() or upstream is None:
             return
         trouble = Trouble(one.code, one.about, one.summary)
-        told = await self._tell(upstream, Operation.UPDATE, trouble, one.ids)
+        told = await self._teller.tell(upstream, Operation.UPDATE, trouble, one.ids)
         if told is not None:
             one.renew_at = self._again_at(told)
             await self._keep(one)
@@ -288,7 +248,7 @@ class Watch:
         raised = self._raised[key]
         upstream = config.upstreams.get(raised.upstream)
         trouble = Trouble(raised.code, raised.about, raised.summary)
-        if upstream is None or await self._tell(upstream, Operation.RESOLVE, trouble, raised.ids) is not None:
+        if upstream is None or await self._teller.tell(upstream, Operation.RESOLVE, trouble, raised.ids) is not None:
             del self._raised[key]
             log.info("alarm.cleared", alarm=raised.code, about=raised.about)
             await self._forget(key)
@@ -310,7 +270,7 @@ class Watch:
         about = [one for one in (STORE_FULL, STORE_AWAY) if one.key not in self._raised]
         upstreams = [config.upstreams[name] for name in config.alarms if name in config.upstreams]
         self._tries += 1
-        told = [await self._end_unkept(to, one, min(gone.values())) for to in upstreams for one in about]
+        told = [await self._teller.end_unkept(to, one, min(gone.values())) for to in upstreams for one in about]
         if all(told) or self._tries >= MOST_ASKED:
             self._tries = 0
             log.info("alarm.left_ended", gateways=len(gone), is_told=all(told))
@@ -328,89 +288,14 @@ class Watch:
             if name != self._own and (is_alone or (seen < self._began and now - seen > GONE))
         }
 
-    async def _end_unkept(self, upstream: Upstream, trouble: Trouble, since: int) -> bool:
-        """Ends an alarm that may be open; where alerts have ids, only if it is found by its content. Returns False if
-        that has to be tried again."""
-        ids: dict[str, str] = {}
-        if upstream.dialect.outbound.addressed_by == "id":
-            sending = _sending(upstream, Operation.CREATE, trouble, {}, self._now())
-            if sending is None:
-                return True
-            client = self._dispatcher.client(upstream.name)
-            try:
-                found = (await look(client, self._store, sending, since, self._now())).ended
-            except StoreError:
-                return False
-            if found is None or not isinstance(found.outcome, Delivered):
-                return found is None
-            ids = dict(found.outcome.ids)
-        return await self._tell(upstream, Operation.RESOLVE, trouble, ids) is not None
-
     async def leave(self) -> None:
         """Notes that this gateway no longer watches, unless it has raised an alarm that could not be recorded."""
         if self._say_at and all(one.is_kept for one in self._raised.values()):
             with contextlib.suppress(TimeoutError):  # the rest of the shutdown must not wait for a slow store
                 await asyncio.wait_for(self._change(lambda kept: kept.pop(self._own, None), WATCHING), 1.0)
 
-    async def _tell(
-        self, upstream: Upstream, operation: Operation, trouble: Trouble, ids: Mapping[str, str]
-    ) -> Delivered | None:
-        """Sends an upstream an alarm, or its end; None where it did not take it."""
-        outbound = upstream.dialect.outbound
-        if operation not in outbound.calls:
-            operation = outbound.nearest.get(operation, operation)
-        if operation not in outbound.calls:
-            return Delivered()
-        sending = _sending(upstream, operation, trouble, ids, self._now())
-        if sending is None:
-            return None
-        if operation is Operation.CREATE:
-            ended = await self._created(upstream, trouble, sending)
-        else:
-            ended = await self._confirmed(upstream, operation, sending)
-        if isinstance(ended.outcome, Delivered):
-            return ended.outcome
-        if isinstance(ended.outcome, Missing) and operation is not Operation.CREATE:
-            return Delivered()  # somebody ended it there
-        reason = getattr(ended.outcome, "reason", "") or type(ended.outcome).__name__
-        log.error("alarm.not_taken", alarm=trouble.code, about=trouble.about, upstream=upstream.name, reason=reason)
-        return None
-
-    async def _created(self, upstream: Upstream, trouble: Trouble, sending: Sending) -> Ended:
-        """Sends a new alarm. Where the answer was lost before, the alarm is looked for first, and sent again after ever
-        longer pauses: at an upstream that does not merge by key, each time is another page."""
-        at, began = (upstream.name, trouble.key), self._now()
-        doubt = self._doubts.get(at)
-        if doubt is not None:
-            with contextlib.suppress(StoreError):  # then it is sent again: better once too often than never
-                client = self._dispatcher.client(upstream.name)
-                looked = await look(client, self._store, sending, doubt.since, self._now())
-                if looked.ended is not None:
-                    return looked.ended
-        ended = await self._confirmed(upstream, Operation.CREATE, sending)
-        if ended.is_ambiguous:
-            pause = min(doubt.pause * 2, MOST_PAUSE) if doubt else self.interval
-            since = doubt.since if doubt else began
-            self._doubts[at] = Doubt(trouble, since, time.monotonic() + pause, pause)
-        else:
-            self._doubts.pop(at, None)
-        return ended
-
     def _age(self, waiting: Waiting) -> float:
         return (self._now() - waiting.oldest) / 1000
-
-    async def _confirmed(self, upstream: Upstream, operation: Operation, sending: Sending) -> Ended:
-        """Runs the call, and a few times again while the upstream has given only a receipt and no verdict."""
-        client, call = self._dispatcher.client(upstream.name), upstream.dialect.outbound.calls[operation]
-        ended = await client.run(call(sending))
-        for _ in range(MOST_ASKED):
-            outcome = ended.outcome
-            if not isinstance(outcome, Pending):
-                break
-            await asyncio.sleep(outcome.after)
-            sending = structs.replace(sending, seen={**sending.seen, **outcome.seen})
-            ended = await client.run(call(sending))
-        return ended
 
     async def _see(self, one: Raised) -> None:
         """Notes that the trouble lasts. Other replicas may not see it: they learn of it before they clear the alarm."""
@@ -448,7 +333,7 @@ class Watch:
         upstream = config.upstreams[one.upstream]
         self._raised[trouble.key] = structs.replace(convert(first, Raised), is_kept=True)
         if first["upstream"] != one.upstream or upstream.dialect.outbound.addressed_by == "id":
-            await self._tell(upstream, Operation.RESOLVE, trouble, one.ids)
+            await self._teller.tell(upstream, Operation.RESOLVE, trouble, one.ids)
 
     async def _keep(self, one: Raised) -> None:
         key = Trouble(one.code, one.about, one.summary).key
@@ -468,72 +353,3 @@ class Watch:
             return await self._store.write(work)
         except StoreError:
             return None
-
-
-def _sending(
-    upstream: Upstream, operation: Operation, trouble: Trouble, ids: Mapping[str, str], now: int
-) -> Sending | None:
-    """An alarm translated for an upstream; None where the upstream requires what the alarm does not have."""
-    saying = _saying(trouble, upstream.dialect.outbound.addressed_by == "key")
-    try:
-        said = translate(saying, upstream.destination)
-    except Unmet as unmet:
-        log.error("alarm.untranslatable", upstream=upstream.name, field=unmet.path)
-        return None
-    return Sending(
-        operation=operation,
-        at=from_millis(now),
-        body=said.body,
-        patch=said.body,
-        key=saying.key,
-        ids=ids,
-        seen={},
-        settings=upstream.settings,
-    )
-
-
-async def prove(store: Store, within: float) -> None:
-    """Raises `StoreError` where nothing new can be made durable."""
-    if store.is_strained:
-        raise StoreError("the disk is full")
-    await commit(store, within)
-
-
-async def commit(store: Store, within: float) -> None:
-    """Makes a commit that reaches the disk, as one that writes nothing would succeed on a full disk. Raises
-    `StoreError`; also for a store known to be damaged, where this small write might succeed though an alert's fails."""
-    if store.damage:
-        raise StoreError(store.damage)
-    try:
-        await asyncio.wait_for(store.write(lambda tx: tx.put_note(PROOF, time.time_ns())), within)
-    except TimeoutError:  # which has no message
-        raise StoreError(f"it took none within {within:g} s") from None
-
-
-def _saying(trouble: Trouble, by_key: bool) -> Saying:
-    flat: Flat = {
-        "kind": "occurrence",
-        "summary": trouble.summary,
-        "details": f"See the runbook: {trouble.code}.",
-        "severity": 1,
-        "status": "firing",
-        "source": ORIGIN,
-        "dedup_key": trouble.key,
-    }
-    key = trouble.key if by_key else None
-    return Saying(flat=flat, origin=ORIGIN, caller=ORIGIN, key=key, at=from_millis(int(time.time() * 1000)))
-
-
-async def _ping(heartbeat: Heartbeat) -> None:
-    transport = Transport("", 10.0, 1, heartbeat.reach)
-    try:
-        request = Request(method="GET", path=heartbeat.url.value(), absolute=True)
-        answer = await transport.send(request, {})
-        if answer.status >= 400:
-            log.error("heartbeat.refused", status=answer.status)
-    except Unreachable as error:  # after the colon it may quote the address, which is a secret
-        log.error("heartbeat.unreachable", reason=error.reason.partition(":")[0])
-    except ValueError as error:
-        log.error("heartbeat.unreachable", reason=type(error).__name__)
-    finally:
-        await transport.aclose()

@@ -1,0 +1,27 @@
+"""Pings the address of the heartbeat. It must not know why it is pinged, nor any vendor."""
+
+from __future__ import annotations
+
+import structlog
+
+from gateway.config.config import Heartbeat
+from gateway.delivery.transport import Transport, Unreachable
+from gateway.outcome import Request
+
+log = structlog.get_logger()
+
+
+async def ping(heartbeat: Heartbeat) -> None:
+    """Sends one ping; a failure is logged, without the address, which is a secret."""
+    transport = Transport("", 10.0, 1, heartbeat.reach)
+    try:
+        request = Request(method="GET", path=heartbeat.url.value(), absolute=True)
+        answer = await transport.send(request, {})
+        if answer.status >= 400:
+            log.error("heartbeat.refused", status=answer.status)
+    except Unreachable as error:  # after the colon it may quote the address, which is a secret
+        log.error("heartbeat.unreachable", reason=error.reason.partition(":")[0])
+    except ValueError as error:
+        log.error("heartbeat.unreachable", reason=type(error).__name__)
+    finally:
+        await transport.aclose()
