@@ -6,21 +6,15 @@ https://api.ilert.com/api-docs/. It must not know what stands behind the gateway
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
-
-from msgspec import UNSET, Meta, Struct, UnsetType
-
 from gateway.asked import Answer, Command, Incoming, Listing, Read, Ref, Reply, Shown
-from gateway.canonical import Image, Link, Operation
+from gateway.canonical import Operation
 from gateway.dialect import CREDENTIAL, Dialect, Outbound, Route
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind, invalid
 from gateway.mapping.asking import bearer, body_object, one, time_of, whole_number
-from gateway.mapping.fallbacks import headline
-from gateway.mapping.rows import Dropped, Extension, Row, Writing, row
-from gateway.mapping.table import Mapping
-from gateway.mapping.values import TIME, Pair, Scale, Words, each
-from gateway.outcome import Call, Delivered, Json, Request, Response, Sending
-from mappings.ilert import beside, checkmk, groups, zabbix
+from gateway.mapping.rows import Writing
+from gateway.outcome import Json
+from mappings.ilert import beside, calls, checkmk, groups, zabbix
+from mappings.ilert.alert import ALERT, EVENT, EVENTS, NAME, STATUS, Alert, Counted, Event, Raised, Taken
 
 PAGE = "https://docs.ilert.com/developer-docs/rest-api/client-examples/creating-alerts-through-events"
 REFERENCE = "https://api.ilert.com/api-docs/"
@@ -30,141 +24,6 @@ KEEP = "https://github.com/keephq/keep"
 """Keep's ilert provider posts to `/api/events/keep/<key>`, with a blank after the key, and ignores the status."""
 CLIENTS = "https://docs.ilert.com/developer-docs/client-libraries"
 """Its samples post the event to `/api/v1/events/<key>`."""
-NAME = "ilert"
-
-# --- wire structs ------------------------------------------------------------------------------------------
-
-
-class ImageLink(Struct, kw_only=True):
-    """An image shown beside the alert."""
-
-    src: str
-    href: str | UnsetType | None = UNSET
-    alt: str | UnsetType | None = UNSET
-
-
-class WebLink(Struct, kw_only=True):
-    """A link into another tool."""
-
-    href: str
-    text: str | UnsetType | None = UNSET
-
-
-class Said(Struct, kw_only=True):
-    """The fields that an event and an alert share."""
-
-    summary: str | UnsetType = UNSET
-    details: str | UnsetType = UNSET
-    alertKey: str | UnsetType = UNSET
-    priority: str | UnsetType = UNSET
-    severity: Annotated[int, Meta(ge=1, le=5)] | UnsetType = UNSET
-    images: list[ImageLink] | UnsetType = UNSET
-    links: list[WebLink] | UnsetType = UNSET
-    customDetails: dict[str, Any] | UnsetType = UNSET
-    routingKey: str | UnsetType = UNSET
-    labels: dict[str, str] | UnsetType = UNSET
-
-
-class Event(Said, kw_only=True):
-    """One event, as posted. `integrationKey` is the newer name of `apiKey`, `incidentKey` the older of `alertKey`."""
-
-    eventType: str
-    apiKey: str | UnsetType = UNSET
-    integrationKey: str | UnsetType = UNSET
-    services: list[dict[str, Any]] | UnsetType = UNSET
-    comments: list[dict[str, Any]] | UnsetType = UNSET
-    logs: list[dict[str, Any]] | UnsetType = UNSET
-
-
-class Alert(Said, kw_only=True):
-    """An alert, as the synchronous API shows it."""
-
-    id: int | UnsetType = UNSET
-    status: Literal["PENDING", "ACCEPTED", "RESOLVED"] | UnsetType = UNSET
-    reportTime: str | UnsetType = UNSET
-    resolvedOn: str | UnsetType | None = UNSET
-    mergeState: Literal["NONE", "MAIN", "MERGED"] | UnsetType = UNSET
-
-
-class Raised(Struct, kw_only=True):
-    """An alert that a person raises by hand, not a monitoring tool by an event."""
-
-    summary: Annotated[str, Meta(min_length=1)]
-    alertSource: dict[str, Any] | UnsetType = UNSET
-    details: str | UnsetType = UNSET
-    priority: str | UnsetType = UNSET
-    images: list[ImageLink] | UnsetType = UNSET
-    links: list[WebLink] | UnsetType = UNSET
-
-
-class Counted(Struct, kw_only=True):
-    """The number of alerts."""
-
-    count: int
-
-
-class Taken(Struct, kw_only=True):
-    """The answer to an event: accepted, not yet processed. Clients require an object, though it is empty."""
-
-
-# --- value tables ------------------------------------------------------------------------------------------
-
-SEVERITY = Scale((1, 1, 2, 2, 3, 4, 5, 5), {1: 1, 2: 3, 3: 4, 4: 5, 5: 6})
-PRIORITY = Words({"HIGH": "high", "LOW": "low"}, fold=True)
-PRIORITY_AS_SEVERITY = Scale(("HIGH",) * 5 + ("LOW",) * 3, {"HIGH": 1, "LOW": 5}, fold=True)
-STATUS = Words({"PENDING": "firing", "ACCEPTED": "acknowledged", "RESOLVED": "resolved"})
-KEY = Pair(str.strip, str)
-EVENTS = {
-    "ALERT": Operation.CREATE,
-    "ACCEPT": Operation.ACKNOWLEDGE,
-    "RESOLVE": Operation.RESOLVE,
-    "COMMENT": Operation.COMMENT,
-}
-
-# --- rows --------------------------------------------------------------------------------------------------
-
-SHARED: tuple[Row, ...] = (
-    row("summary", "summary", required=True, fallback=headline, why="taken from details, category or key"),
-    row("details", "details"),
-    row("alertKey", "dedup_key", KEY),
-    row("priority", "urgency", PRIORITY),
-    row("priority", "severity", PRIORITY_AS_SEVERITY, derived=True),
-    row("severity", "severity", SEVERITY),
-    row("images", "images", each(Image)),
-    row("links", "links", each(Link)),
-    row("customDetails", "custom"),
-    row("routingKey", "routing_key"),
-    row("labels", "labels"),
-)
-EVENT = Mapping(
-    NAME,
-    "occurrence",
-    Event,
-    rows=(
-        Dropped("apiKey", why="a credential", control=True),
-        Dropped("integrationKey", why="a credential", control=True),
-        Dropped("eventType", why="says what to do, not what is wrong", control=True),
-        *SHARED,
-        Extension("services"),
-        Extension("comments"),
-        Extension("logs"),
-    ),
-    container="customDetails",
-    details="details",
-)
-ALERT = Mapping(
-    NAME,
-    "occurrence",
-    Alert,
-    rows=(
-        Dropped("id", why="the alert's address, not what it says", control=True),
-        *SHARED,
-        row("status", "status", STATUS, side="reply"),
-        row("reportTime", "created_at", TIME, side="reply"),
-        row("resolvedOn", "resolved_at", TIME, side="reply"),
-        Dropped("mergeState", why="the gateway merges no alerts"),
-    ),
-)
 
 # --- routes ------------------------------------------------------------------------------------------------
 
@@ -503,45 +362,6 @@ def _problem(problem: Problem) -> Reply:
     return Reply(status, {"status": status, "message": problem.message, "code": code})
 
 
-# --- calls -------------------------------------------------------------------------------------------------
-
-
-def _send(word: str, sending: Sending, fields: dict[str, Json]) -> Call:
-    body = {"eventType": word, **fields}
-    if sending.key is not None:
-        body["alertKey"] = sending.key
-    yield Request(method="POST", path="/api/events", body=body)
-    return Delivered()
-
-
-def _send_alert(sending: Sending) -> Call:
-    return (yield from _send("ALERT", sending, sending.body))
-
-
-def _send_accept(sending: Sending) -> Call:
-    return (yield from _send("ACCEPT", sending, sending.verbatim or {}))
-
-
-def _send_resolve(sending: Sending) -> Call:
-    return (yield from _send("RESOLVE", sending, sending.verbatim or {}))
-
-
-def _send_comment(sending: Sending) -> Call:
-    said = {"comments": [{"creator": "alert-gateway", "content": sending.comment}]}
-    return (yield from _send("COMMENT", sending, sending.verbatim or said))
-
-
-def _authorise(request: Request, credential: str) -> Request:
-    return request.with_fields({"apiKey": credential})
-
-
-def _reason(response: Response) -> str:
-    body = response.json()
-    if not isinstance(body, dict):
-        return ""
-    return ": ".join(str(body[key]) for key in ("code", "message") if body.get(key))
-
-
 DIALECT = Dialect(
     name=NAME,
     title="ilert",
@@ -553,17 +373,17 @@ DIALECT = Dialect(
         addressed_by="key",
         published_rate=50,  # for the key of an alert source: the page on rate limits
         calls={
-            Operation.CREATE: _send_alert,
-            Operation.UPDATE: _send_alert,
-            Operation.REOPEN: _send_alert,
-            Operation.ACKNOWLEDGE: _send_accept,
-            Operation.RESOLVE: _send_resolve,
-            Operation.COMMENT: _send_comment,
+            Operation.CREATE: calls.send_alert,
+            Operation.UPDATE: calls.send_alert,
+            Operation.REOPEN: calls.send_alert,
+            Operation.ACKNOWLEDGE: calls.send_accept,
+            Operation.RESOLVE: calls.send_resolve,
+            Operation.COMMENT: calls.send_comment,
         },
         nearest={Operation.DELETE: Operation.RESOLVE},
         verdicts={404: "hold"},  # no alert source has the key; its path names nothing else (github.com/iLert/ilagent)
-        authorise=_authorise,
-        reason=_reason,
+        authorise=calls.authorise,
+        reason=calls.reason,
     ),
     credentials=_credentials,
     credential_in_body=True,
