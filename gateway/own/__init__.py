@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 from importlib import resources
 from typing import Any, Literal
 
+from gateway.asking import body_object
 from gateway.canonical import Flat, Link, Operation
 from gateway.config.tables import Tables
 from gateway.dialect import Dialect, Outbound, Route
 from gateway.errors import ConfigurationError
-from gateway.mapping.asking import body_object
 from gateway.mapping.rows import Row, Unmet, Writing
 from gateway.mapping.table import Mapping as Rows
 from gateway.mapping.wire import Wire, put

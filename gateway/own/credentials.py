@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from gateway.asked import Incoming
-from gateway.mapping.asking import bearer
+from gateway.asking import bearer
 from gateway.mapping.wire import copied, get, put
 from gateway.outcome import Request
 

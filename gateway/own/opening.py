@@ -11,9 +11,9 @@ import msgspec
 from msgspec import UNSET
 
 from gateway.asked import Incoming
+from gateway.asking import body_object
 from gateway.errors import Problem, invalid
 from gateway.inbound.limits import decode
-from gateway.mapping.asking import body_object
 from gateway.mapping.wire import Wire, copied, get, put, without
 
 LONGEST_SHOWN = 200

@@ -16,11 +16,11 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from gateway.asked import Answer, Batch, Chosen, Incoming, Listing, Mute, Muted, Mutes, Relay, Reply, Shown, Unmute
+from gateway.asking import one
 from gateway.canonical import Flat, Operation
 from gateway.dialect import Route
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import made_at
-from gateway.mapping.asking import one
 from gateway.mapping.values import from_millis, iso
 from gateway.mapping.wire import Wire
 from gateway.outcome import Json, Request

@@ -14,9 +14,9 @@ import re
 from datetime import datetime
 
 from gateway.asked import Answer, Incoming, Muted, Reply, Shown
+from gateway.asking import bearer
 from gateway.canonical import Flat
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind
-from gateway.mapping.asking import bearer
 from gateway.mapping.rows import Writing
 from gateway.mapping.values import iso
 from gateway.mapping.wire import Wire

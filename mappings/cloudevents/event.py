@@ -19,10 +19,10 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from gateway.asked import Answer, Incoming, Reply
+from gateway.asking import bearer, body_object
 from gateway.dialect import Route
 from gateway.errors import Problem, ProblemKind, invalid
 from gateway.inbound.limits import decode
-from gateway.mapping.asking import bearer, body_object
 from gateway.mapping.rows import Dropped
 from gateway.outcome import Json, Request, Sending
 from gateway.own.envelope import Envelope

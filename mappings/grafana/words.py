@@ -17,9 +17,9 @@ from typing import Any
 from msgspec import Struct
 
 from gateway.asked import Incoming, Reply
+from gateway.asking import from_epoch
 from gateway.config.secrets import Secret
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind
-from gateway.mapping.asking import from_epoch
 from gateway.outcome import Json
 from mappings.alertmanager import words
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.asked import Answer, Asked, Chosen, Command, Incoming, Listing, Read, Ref, Relay, Reply, Shown
+from gateway.asking import bearer, body_object, time_of
 from gateway.canonical import Operation
 from gateway.dialect import Dialect, Outbound, Route, segment
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind, invalid
-from gateway.mapping.asking import bearer, body_object, time_of
 from gateway.mapping.rows import Writing
 from gateway.outcome import Json, Request
 from mappings.ibm_monitoring import calls

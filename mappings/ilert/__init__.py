@@ -7,10 +7,10 @@ https://api.ilert.com/api-docs/. It must not know what stands behind the gateway
 from __future__ import annotations
 
 from gateway.asked import Answer, Command, Incoming, Listing, Read, Ref, Reply, Shown
+from gateway.asking import bearer, body_object, one, time_of, whole_number
 from gateway.canonical import Operation
 from gateway.dialect import CREDENTIAL, Dialect, Outbound, Route
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind, invalid
-from gateway.mapping.asking import bearer, body_object, one, time_of, whole_number
 from gateway.mapping.rows import Writing
 from gateway.outcome import Json
 from mappings.ilert import beside, calls, checkmk, groups, zabbix

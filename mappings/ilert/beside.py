@@ -9,9 +9,9 @@ from __future__ import annotations
 from msgspec import Struct
 
 from gateway.asked import Answer, Incoming, Read, Ref, Reply, Told
+from gateway.asking import whole_number
 from gateway.canonical import Operation
 from gateway.dialect import Route
-from gateway.mapping.asking import whole_number
 from gateway.mapping.values import iso
 from gateway.outcome import Json
 

@@ -16,10 +16,10 @@ from typing import Annotated, Any
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.asked import Answer, Command, Incoming, Listing, Read, Ref, Reply, Shown
+from gateway.asking import one, time_of, whole_number
 from gateway.canonical import Operation
 from gateway.dialect import Route
 from gateway.errors import invalid
-from gateway.mapping.asking import one, time_of, whole_number
 from gateway.outcome import Json
 from mappings.jsm_ops.alert import ALERT, EXTRA, Alert
 from mappings.jsm_ops.words import answer_logs, answer_many, answer_notes, answer_one, answer_status

@@ -13,9 +13,9 @@ from typing import Any
 from msgspec import UNSET
 
 from gateway.asked import Command, Incoming, Ref
+from gateway.asking import body_object, one
 from gateway.canonical import Flat, Operation
 from gateway.errors import invalid
-from gateway.mapping.asking import body_object, one
 from gateway.mapping.table import Mapping
 from gateway.mapping.values import iso, read_time
 from gateway.outcome import Json

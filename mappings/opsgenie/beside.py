@@ -15,9 +15,9 @@ from typing import Any
 from msgspec import Struct
 
 from gateway.asked import Answer, Asked, Incoming, Read, Relay, Reply
+from gateway.asking import body_object, one
 from gateway.dialect import Route, segment
 from gateway.errors import Problem, ProblemKind, invalid
-from gateway.mapping.asking import body_object, one
 from gateway.mapping.values import millis
 from gateway.outcome import Json, Request
 from mappings.opsgenie.asked import ref

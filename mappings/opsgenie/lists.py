@@ -11,9 +11,9 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from gateway.asked import Answer, Chosen, Incoming, Inquiry, Listing, Read, Reply, Shown, Told
+from gateway.asking import address, one, whole_number
 from gateway.canonical import Operation
 from gateway.errors import Problem, ProblemKind, invalid
-from gateway.mapping.asking import address, one, whole_number
 from gateway.mapping.values import from_millis, iso
 from gateway.outcome import Json
 from mappings.opsgenie import query

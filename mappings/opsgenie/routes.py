@@ -15,9 +15,9 @@ from typing import Any
 from msgspec import Struct
 
 from gateway.asked import Answer, Command, Incoming, Reply
+from gateway.asking import one
 from gateway.canonical import Operation
 from gateway.dialect import Route
-from gateway.mapping.asking import one
 from mappings.opsgenie import asked, beside, lists
 from mappings.opsgenie.alert import ALERT, Alert
 from mappings.opsgenie.bodies import (

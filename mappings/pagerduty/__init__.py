@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from gateway.asked import Answer, Command, Incoming, Ref, Reply
+from gateway.asking import body_object
 from gateway.canonical import QUIET_CATEGORY, Flat, Image, Link, Operation
 from gateway.dialect import Dialect, Outbound, Route
-from gateway.mapping.asking import body_object
 from gateway.mapping.fallbacks import headline
 from gateway.mapping.rows import Dropped, Extension, Writing, joint, row
 from gateway.mapping.table import Mapping

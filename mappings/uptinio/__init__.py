@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.asked import Answer, Command, Incoming, Listing, Read, Ref, Reply, Shown
+from gateway.asking import bearer, body_object, one, whole_number
 from gateway.canonical import Channel, Notification, Operation
 from gateway.dialect import Dialect, Outbound, Route, segment
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind, invalid
-from gateway.mapping.asking import bearer, body_object, one, whole_number
 from gateway.mapping.fallbacks import headline
 from gateway.mapping.rows import Dropped, Writing, joint, row
 from gateway.mapping.table import Mapping
