@@ -281,8 +281,7 @@ class Lanes:
         except Exception as error:
             log.exception("delivery.failed", upstream=self._name, delivery=shipment.delivery.id)
             again = Again(reason=f"the gateway failed: {type(error).__name__}", code=ProblemKind.INTERNAL)
-            # a request was sent, for all we know: the rate must not get it back
-            return Ended(again, None, shipment.operation is Operation.CREATE, requests=1)
+            return Ended(again, None, shipment.operation is Operation.CREATE)
 
     async def _run(self, shipment: Shipment, client: Client, started: int) -> Ended:
         """Runs the call. For a create whose answer was lost before, first looks whether the alert is there already."""
