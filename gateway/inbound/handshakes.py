@@ -44,6 +44,7 @@ class Door:
         seconds: float,
     ) -> None:
         self._listener = listener
+        self._backlog = backlog
         self._protocol = protocol
         self._tls = tls
         self._seconds = seconds
@@ -59,20 +60,22 @@ class Door:
         self._loop.add_reader(self._listener, self._let_in)
 
     def _let_in(self) -> None:
-        """Lets in who has knocked."""
-        for _ in range(AT_ONCE):
-            try:
-                accepted, address = self._listener.accept()
-            except BlockingIOError:  # nobody is left, or another worker was quicker
-                return
-            except OSError:  # too many files are open, which is no better at once
-                self._loop.remove_reader(self._listener)
-                self._paused = self._loop.call_later(PAUSE, self._open)
-                return
-            accepted.setblocking(False)
-            task = self._loop.create_task(self._greet(accepted, address[0]))
-            self._greeting.add(task)
-            task.add_done_callback(self._greeting.discard)
+        """Accepts waiting connections, some at a time."""
+        try:
+            for _ in range(AT_ONCE):
+                self._accept()
+        except BlockingIOError:  # none is left, or another worker was quicker
+            pass
+        except OSError:  # too many files are open, which is no better at once
+            self._loop.remove_reader(self._listener)
+            self._paused = self._loop.call_later(PAUSE, self._open)
+
+    def _accept(self) -> None:
+        accepted, address = self._listener.accept()
+        accepted.setblocking(False)
+        task = self._loop.create_task(self._greet(accepted, address[0]))
+        self._greeting.add(task)
+        task.add_done_callback(self._greeting.discard)
 
     async def _greet(self, accepted: socket.socket, peer: str) -> None:
         try:
@@ -93,14 +96,15 @@ class Door:
             log.warning("tls.failed", peer=peer, reason=reason)
 
     def close(self) -> None:
-        """Listens no more; who has knocked already is let in: a socket that is closed resets them."""
+        """Stops listening, after accepting every connection in the backlog: closing the socket would reset these."""
         if self._listener.fileno() < 0:
             return
-        with contextlib.closing(self._listener):
-            self._let_in()
-            self._loop.remove_reader(self._listener)
         if self._paused is not None:
             self._paused.cancel()
+        self._loop.remove_reader(self._listener)
+        with contextlib.closing(self._listener), contextlib.suppress(OSError):  # none is left, or too many files open
+            for _ in range(self._backlog):
+                self._accept()
 
     async def wait_closed(self) -> None:
         """There is nothing to wait for: whoever serves knows the connections that stand."""

@@ -71,21 +71,21 @@ class _Quiet(uvicorn.Server):
             await super().startup(sockets)
             return
         await super().startup([])
+        self.started = False  # as long as it does not listen, which may fail
         for one in sockets or ():
             door = Door(one, self.config.backlog, self._protocol, self._tls, self._handshake)
             self.servers.append(cast("asyncio.Server", door))
+        self.started = True
 
     async def stop_listening(self, listener: socket.socket) -> None:
         """Stops listening, after accepting the connections in the backlog: closing the socket would reset these."""
         loop = asyncio.get_running_loop()
-        with listener.dup() as last:
-            last.setblocking(False)
-            for one in self.servers:
-                one.close()
-            with contextlib.suppress(OSError):  # no connection is left to accept
-                while self._tls is None:
-                    accepted, _ = last.accept()
-                    await loop.connect_accepted_socket(self._protocol, accepted)
+        with contextlib.suppress(OSError):  # no connection is left to accept, or too many files are open
+            while self._tls is None:
+                accepted, _ = listener.accept()
+                await loop.connect_accepted_socket(self._protocol, accepted)
+        for one in self.servers:
+            one.close()
 
     def _protocol(self) -> asyncio.Protocol:
         http: Any = self.config.http_protocol_class
