@@ -71,11 +71,9 @@ class _Quiet(uvicorn.Server):
             await super().startup(sockets)
             return
         await super().startup([])
-        self.started = False  # as long as it does not listen, which may fail
         for one in sockets or ():
             door = Door(one, self.config.backlog, self._protocol, self._tls, self._handshake)
             self.servers.append(cast("asyncio.Server", door))
-        self.started = True
 
     async def stop_listening(self, listener: socket.socket) -> None:
         """Stops listening, after accepting the connections in the backlog: closing the socket would reset these."""
@@ -118,6 +116,7 @@ async def serving(
     listener.setblocking(False)
     running = server(app, http, tls, patience)
     with listener:
+        listener.listen(running.config.backlog)  # a failure is raised here: uvicorn with TLS counts as started before
         task = asyncio.create_task(running.serve([listener]))
         try:
             while not running.started:

@@ -298,19 +298,21 @@ def test_scanners_do_not_flood_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(said.calls) == handshakes.SAID_MOST
 
 
-def test_it_does_not_serve_where_another_process_began_to_listen_meanwhile(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_tls", [False, True])
+def test_it_does_not_serve_where_another_process_began_to_listen_meanwhile(tmp_path: Path, is_tls: bool) -> None:
     """Both had bound the port, as is allowed until one listens; this one delivered, and nobody could reach it."""
     cert, key = write(tmp_path, trustme.CA(), "localhost")
     served = []
 
     async def main() -> None:
+        tls = Tls(Pair(str(cert), str(key))).context() if is_tls else None
         with bind("127.0.0.1", 0) as ours, bind(*ours.getsockname()) as other:
             other.listen()
             with pytest.raises(OSError, match="in use"):
-                async with served_by(_alive(None), listener=ours, tls=Tls(Pair(str(cert), str(key))).context()) as url:
+                async with served_by(_alive(None), listener=ours, tls=tls) as url:
                     served.append(url)
 
-    asyncio.run(main())
+    uvloop.run(main())
     assert served == []
 
 
