@@ -1,7 +1,7 @@
-"""TLS at a socket of ours: who knocks is let in by a handshake, and one that fails is said.
+"""Accepting TLS connections, with failed handshakes logged.
 
-asyncio's own server tells nobody of one: a caller who does not believe our certificate, or has none of his own, would
-be seen by nobody here. It must not know what is spoken once TLS is.
+asyncio's own server reports none of these: a caller that does not trust our certificate, or has none of its own, would
+never be noticed here. It must not know the protocol that is spoken over TLS.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import structlog
 
 log = structlog.get_logger()
 SAID_AGAIN = 60.0
-"""Seconds after which it is said again what goes wrong with somebody."""
+"""Seconds after which the same failure of the same peer is logged again."""
 SAID_MOST = 20
-"""So many lines within that time: scanners come from everywhere, and every one of them fails."""
+"""The most lines logged within that time: scanners come from many addresses, and all of them fail."""
 AT_ONCE = 64
-"""So many are let in before others have their turn."""
+"""Connections accepted before the event loop has another turn."""
 PAUSE = 1.0
-"""Seconds until somebody is let in again where that cannot be: too many files are open."""
+"""Seconds until connections are accepted again after that failed, as too many files are open."""
 
 _WHY = {
     "HTTP_REQUEST": "it speaks HTTP without TLS; its address has to begin with https://",
@@ -32,8 +32,8 @@ _WHY = {
 
 
 class Door:
-    """A socket at which TLS is spoken, in the place of an asyncio server. `protocol` makes what serves a connection,
-    which has `seconds` for its handshake."""
+    """A listening socket for TLS, used like an `asyncio.Server`. `protocol` makes the protocol of a connection, which
+    has `seconds` for its handshake."""
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class Door:
         seconds: float,
     ) -> None:
         self._listener = listener
+        self._backlog = backlog
         self._protocol = protocol
         self._tls = tls
         self._seconds = seconds
@@ -59,20 +60,22 @@ class Door:
         self._loop.add_reader(self._listener, self._let_in)
 
     def _let_in(self) -> None:
-        """Lets in who has knocked."""
-        for _ in range(AT_ONCE):
-            try:
-                accepted, address = self._listener.accept()
-            except BlockingIOError:  # nobody is left, or another worker was quicker
-                return
-            except OSError:  # too many files are open, which is no better at once
-                self._loop.remove_reader(self._listener)
-                self._paused = self._loop.call_later(PAUSE, self._open)
-                return
-            accepted.setblocking(False)
-            task = self._loop.create_task(self._greet(accepted, address[0]))
-            self._greeting.add(task)
-            task.add_done_callback(self._greeting.discard)
+        """Accepts waiting connections, some at a time."""
+        try:
+            for _ in range(AT_ONCE):
+                self._accept()
+        except BlockingIOError:  # none is left, or another worker was quicker
+            pass
+        except OSError:  # too many files are open, which is no better at once
+            self._loop.remove_reader(self._listener)
+            self._paused = self._loop.call_later(PAUSE, self._open)
+
+    def _accept(self) -> None:
+        accepted, address = self._listener.accept()
+        accepted.setblocking(False)
+        task = self._loop.create_task(self._greet(accepted, address[0]))
+        self._greeting.add(task)
+        task.add_done_callback(self._greeting.discard)
 
     async def _greet(self, accepted: socket.socket, peer: str) -> None:
         try:
@@ -81,7 +84,7 @@ class Door:
             )
         except ssl.SSLError as error:
             self._say(peer, _why(error))
-        except OSError:  # it left, or said nothing: so do balancers that look whether we are there
+        except OSError:  # it left, or sent nothing, as the health checks of balancers do
             pass
 
     def _say(self, peer: str, reason: str) -> None:
@@ -93,21 +96,22 @@ class Door:
             log.warning("tls.failed", peer=peer, reason=reason)
 
     def close(self) -> None:
-        """Listens no more; who has knocked already is let in: a socket that is closed resets them."""
+        """Stops listening, after accepting every connection in the backlog: closing the socket would reset these."""
         if self._listener.fileno() < 0:
             return
-        with contextlib.closing(self._listener):
-            self._let_in()
-            self._loop.remove_reader(self._listener)
         if self._paused is not None:
             self._paused.cancel()
+        self._loop.remove_reader(self._listener)
+        with contextlib.closing(self._listener), contextlib.suppress(OSError):  # none is left, or too many files open
+            for _ in range(self._backlog):
+                self._accept()
 
     async def wait_closed(self) -> None:
-        """There is nothing to wait for: whoever serves knows the connections that stand."""
+        """Returns at once: the HTTP server keeps track of the connections."""
 
 
 def _why(error: ssl.SSLError) -> str:
-    """What went wrong, in words of which somebody can make something."""
+    """The reason of a failed handshake, for the log."""
     reason = error.reason or "the handshake failed"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not accepted: {error.verify_message}"

@@ -15,6 +15,7 @@ from msgspec import UNSET, Struct
 
 from gateway.asked import Answer, Batch, Command, Incoming, Ref, Reply
 from gateway.canonical import Operation
+from gateway.config.file import is_address
 from gateway.errors import USUAL_STATUS, Problem, invalid
 from gateway.mapping.table import Mapping as Rows
 from gateway.mapping.table import Reading
@@ -23,6 +24,8 @@ from gateway.outcome import Json
 from gateway.own.words import Standing
 
 log = structlog.get_logger()
+LONGEST_ADDRESS = 4096
+"""Characters of an address to be confirmed; a longer text is no address, and would fill the log."""
 
 
 class Taken(Struct, kw_only=True):
@@ -51,7 +54,7 @@ class Reader:
         """Returns the command in a request, or a batch where it has several alerts; a success where it only asks for a
         confirmation."""
         address = get(incoming.body, self.confirm) if self.confirm and isinstance(incoming.body, dict) else UNSET
-        if isinstance(address, str) and address:
+        if isinstance(address, str) and len(address) <= LONGEST_ADDRESS and is_address(address, is_whole=True):
             return _to_be_opened(address)
         parts = self.parted(incoming)
         if parts is None:

@@ -78,14 +78,12 @@ class _Quiet(uvicorn.Server):
     async def stop_listening(self, listener: socket.socket) -> None:
         """Stops listening, after accepting the connections in the backlog: closing the socket would reset these."""
         loop = asyncio.get_running_loop()
-        with listener.dup() as last:
-            last.setblocking(False)
-            for one in self.servers:
-                one.close()
-            with contextlib.suppress(OSError):  # no connection is left to accept
-                while self._tls is None:
-                    accepted, _ = last.accept()
-                    await loop.connect_accepted_socket(self._protocol, accepted)
+        with contextlib.suppress(OSError):  # no connection is left to accept, or too many files are open
+            while self._tls is None:
+                accepted, _ = listener.accept()
+                await loop.connect_accepted_socket(self._protocol, accepted)
+        for one in self.servers:
+            one.close()
 
     def _protocol(self) -> asyncio.Protocol:
         http: Any = self.config.http_protocol_class
@@ -118,6 +116,7 @@ async def serving(
     listener.setblocking(False)
     running = server(app, http, tls, patience)
     with listener:
+        listener.listen(running.config.backlog)  # a failure is raised here: uvicorn with TLS counts as started before
         task = asyncio.create_task(running.serve([listener]))
         try:
             while not running.started:

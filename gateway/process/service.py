@@ -53,7 +53,7 @@ HOUSEKEEPING = 1.0
 SCOPES = "scopes"
 """The name of a note: the scopes that callers had when the gateway served last, or that still have open alerts."""
 PLACES = "places"
-"""The name of a note: the addresses, as digests, of upstreams that find alerts by ids which they issued."""
+"""The name of a note: the address, as a digest, of each upstream that was ever in the file."""
 AT_ANOTHER = (
     "alerts there are changed and ended by the ids that the address before gave: at the same account all is well; at "
     "another one they are somebody else's, so give that a name of its own, and put this one back, in no route, until "

@@ -592,6 +592,10 @@ def test_a_topic_that_wants_to_be_confirmed_says_where_in_the_log(tmp_path: Path
             assert (refused.status_code, taken.status_code, taken.json()) == (401, 200, {"status": "noted"})
             [asked] = running.waits_for("caller.confirm")
             assert (asked["level"], asked["address"]) == ("warning", address)
+            for text in ("none", f"{address}&x={'x' * 9999}"):  # nobody could open it, and success would be a lie
+                posted = httpx.post(f"{running.url}/topic?token={KEY}", json={**asking, "SubscribeURL": text})
+                assert posted.status_code == 400
+            assert len(running.events("caller.confirm")) == 1
             assert upstream.got == []
 
 

@@ -4,8 +4,10 @@ and trusted on the way out, and reloaded when their files change (interface.md, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import resource
 import socket
 import ssl
 import time
@@ -18,6 +20,7 @@ from typing import Any
 import httpx
 import pytest
 import trustme
+import uvloop
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -293,6 +296,71 @@ def test_scanners_do_not_flood_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
 
     asyncio.run(main())
     assert len(said.calls) == handshakes.SAID_MOST
+
+
+@pytest.mark.parametrize("is_tls", [False, True])
+def test_it_does_not_serve_where_another_process_began_to_listen_meanwhile(tmp_path: Path, is_tls: bool) -> None:
+    """Both had bound the port, as is allowed until one listens; this one delivered, and nobody could reach it."""
+    cert, key = write(tmp_path, trustme.CA(), "localhost")
+    served = []
+
+    async def main() -> None:
+        tls = Tls(Pair(str(cert), str(key))).context() if is_tls else None
+        with bind("127.0.0.1", 0) as ours, bind(*ours.getsockname()) as other:
+            other.listen()
+            with pytest.raises(OSError, match="in use"):
+                async with served_by(_alive(None), listener=ours, tls=tls) as url:
+                    served.append(url)
+
+    uvloop.run(main())
+    assert served == []
+
+
+def test_all_connections_in_the_backlog_are_accepted_before_listening_ends() -> None:
+    """Those beyond the number that is accepted at a time were reset."""
+
+    async def main() -> None:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        door = Door(listener := bind("127.0.0.1", 0), 999, asyncio.Protocol, tls, 1.0)
+        with contextlib.ExitStack() as stack:
+            waiting = [stack.enter_context(socket.socket()) for _ in range(2 * handshakes.AT_ONCE)]
+            for one in waiting:
+                one.connect(listener.getsockname())
+            door.close()
+            assert len(door._greeting) == len(waiting)
+        await asyncio.gather(*door._greeting)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("is_tls", [False, True])
+def test_listening_ends_in_good_order_while_too_many_files_are_open(
+    tmp_path: Path, is_tls: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The drain was left out, and a door that waited for files to be closed began to listen again afterwards."""
+    cert, key = write(tmp_path, trustme.CA(), "localhost")
+    most, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def main() -> None:
+        tls = Tls(Pair(str(cert), str(key))).context() if is_tls else None
+        with bind("127.0.0.1", 0) as listener, socket.socket() as waiting:
+            async with served_by(_alive(None), listener=listener, tls=tls, settle=0.01, patience=1):
+                address = listener.getsockname()
+                resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+                waiting.connect(address)
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            assert listener.fileno() < 0
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        await asyncio.sleep(2 * handshakes.PAUSE)
+
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(handshakes, "PAUSE", 0.1)
+            uvloop.run(main())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def _alive(app: Any) -> Any:
