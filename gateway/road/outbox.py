@@ -119,7 +119,7 @@ class Outbox:
         else would ever tell it."""
         if step.muted and step.operation in TELLING:
             return
-        if target.state == "standby" and step.operation in (*ENDING, Operation.REOPEN):
+        if target.state == "standby" and step.operation in (*ENDING, Operation.REOPEN, Operation.ACKNOWLEDGE):
             self._stand_by(step, target, step.operation)  # its turn may come once it is back in the configuration
             return
         if not _is_news(step, target, before) or self.has_seen(step.via):
@@ -212,8 +212,8 @@ class Outbox:
     def _acknowledge_behind(self, step: Step, target: TargetRow) -> None:
         """Queues an acknowledgement that comes before a fallback's turn right behind the page that waits for it: nobody
         else would ever tell the fallback, which would go on looking for somebody."""
-        upstream = self._config.upstreams[target.upstream]
-        sent, fates = what_to_send(upstream, Operation.ACKNOWLEDGE)
+        upstream = self._config.upstreams.get(target.upstream)  # where it is not there, its turn decides what is sent
+        sent, fates = what_to_send(upstream, Operation.ACKNOWLEDGE) if upstream else (Operation.ACKNOWLEDGE, ())
         newest = step.tx.newest_in_lane(target.upstream, target.lane)
         waits = newest is not None and newest.state == "waiting" and newest.alert == step.row.id
         if sent is None or newest is None or not waits:

@@ -284,17 +284,18 @@ def test_what_is_over_keeps_no_place_in_the_line_of_a_fallback_that_is_out_of_th
 
 
 def test_what_came_back_while_its_fallback_was_out_of_the_file_has_its_turn_again() -> None:
-    """The end had voided the page that waited for the turn, and nothing else would ever tell the fallback."""
+    """The end had voided the page that waited for the turn, and nothing else would ever tell the fallback; nor that it
+    is acknowledged by now."""
     behind = CONFIG.replace('to = ["bykey", "byid"]', 'to = ["byid"]\nfallback = { to = ["bykey"], after = "1m" }')
     one = Desk(behind)
     made = one.accept("ci", create("disk")).alert
     assert made
     one.road = Road(parse(behind.replace("bykey", "other")), one.ids.next, one._invent)
-    one.accept("ci", RESOLVE)
-    one.accept("ci", Command(operation=Operation.REOPEN, ref=Ref(id=made.shown)))
+    for operation in (Operation.RESOLVE, Operation.REOPEN, Operation.ACKNOWLEDGE):
+        one.accept("ci", Command(operation=operation, ref=Ref(id=made.shown)))
     one.now += MINUTE
-    assert [shipment.operation for shipment in drain(one, "bykey")] == [Operation.CREATE]
-    assert states(one, "bykey") == [("create", "void"), ("create", "delivered")]
+    assert [shipment.operation for shipment in drain(one, "bykey")] == [Operation.CREATE, Operation.ACKNOWLEDGE]
+    assert [state for _, state in states(one, "bykey")] == ["void", "delivered", "delivered"]
 
 
 def test_a_page_that_came_back_after_its_end_is_told() -> None:
