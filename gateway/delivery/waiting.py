@@ -7,24 +7,35 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Iterable
 
 from gateway.road.settling import Verdict
 
 MOST_FOR_ONE_UPSTREAM = 256
-"""Callers that may wait for one primary; further ones are answered as if they did not want to wait."""
+"""Callers that may wait for one primary; further ones are answered as if they did not want to wait. A batch is one
+caller, however many commands it has."""
 
 
 class Waiter:
-    """One command that a caller waits for: the verdicts so far, and the upstreams that have yet to give one.
+    """One command that a caller waits for, of this request: the verdicts so far, and the upstreams that have yet to
+    give one.
 
     `shows` says that the caller is to be shown the primary's own id; `strict` that the command is to be refused if
     others changed the alert there; `any_will_do` that any upstream's success is as good as the primary's.
     """
 
     def __init__(
-        self, primary: str, upstreams: Iterable[str], *, shows: bool, strict: bool, any_will_do: bool = False
+        self,
+        request: int,
+        primary: str,
+        upstreams: Iterable[str],
+        *,
+        shows: bool,
+        strict: bool,
+        any_will_do: bool = False,
     ) -> None:
+        self.request = request
         self.primary = primary
         self.pending = set(upstreams)
         self.held: set[str] = set()
@@ -62,7 +73,7 @@ class Waiters:
 
     def __init__(self) -> None:
         self._waiting: dict[int, Waiter] = {}
-        self._by_primary: dict[str, int] = {}
+        self._by_primary: dict[str, Counter[int]] = {}  # of each request that waits, how many commands do
         self._lock = threading.Lock()  # waiters are added in the store's writer thread, within their transaction
 
     def add(self, command: int, waiter: Waiter) -> bool:
@@ -70,11 +81,11 @@ class Waiters:
         again: then only the last waiter counts."""
         with self._lock:
             self._forget(command)
-            count = self._by_primary.get(waiter.primary, 0)
-            if count >= MOST_FOR_ONE_UPSTREAM:
+            requests = self._by_primary.setdefault(waiter.primary, Counter())
+            if waiter.request not in requests and len(requests) >= MOST_FOR_ONE_UPSTREAM:
                 return False
             self._waiting[command] = waiter
-            self._by_primary[waiter.primary] = count + 1
+            requests[waiter.request] += 1
             return True
 
     def remove(self, command: int) -> None:
@@ -84,7 +95,10 @@ class Waiters:
 
     def _forget(self, command: int) -> None:
         if waiter := self._waiting.pop(command, None):
-            self._by_primary[waiter.primary] -= 1
+            requests = self._by_primary[waiter.primary]
+            requests[waiter.request] -= 1
+            if not requests[waiter.request]:
+                del requests[waiter.request]
 
     def is_waiting(self, command: int) -> bool:
         """Whether anybody waits for a command."""

@@ -182,7 +182,7 @@ class Desk:
         if first is not None and not self._undo_if_refused(tx, first):
             return first
         accepted = self.road.accept(tx, order)
-        waiter = self._waiter(tx, inbound, order.caller, accepted)
+        waiter = self._waiter(tx, inbound, order, accepted)
         if key is not None:
             answered = self._answered(order, accepted, accepted.alert, {})
             keep(tx, order, key, answered, accepted.alert, is_done=waiter is None)
@@ -272,7 +272,7 @@ class Desk:
         answer = Answer(shown=shown, key=ref.key if ref else None, request=order.request)
         return Answered(answer, row.id if row else order.request, tuple(line for line in lines if line))
 
-    def _waiter(self, tx: Tx, inbound: Inbound, who: Caller, accepted: Accepted) -> Waiter | None:
+    def _waiter(self, tx: Tx, inbound: Inbound, order: Order, accepted: Accepted) -> Waiter | None:
         """Registers and returns a waiter for the verdicts; None where the caller is not to wait, or waiting would be in
         vain."""
         primary = accepted.primary
@@ -286,9 +286,9 @@ class Desk:
         elif is_vain or inbound.reply == "accepted":
             return None
         assert primary is not None
-        akin = self.config.upstreams[primary].dialect.name == who.dialect.name
-        alone = accepted.alert is not None and len(tx.targets(accepted.alert.id)) == 1
-        waiter = Waiter(primary, names, shows=akin and accepted.is_new, strict=akin and alone, any_will_do=any_will_do)
+        akin = self.config.upstreams[primary].dialect.name == order.caller.dialect.name
+        alone, shows = accepted.alert is not None and len(tx.targets(accepted.alert.id)) == 1, akin and accepted.is_new
+        waiter = Waiter(order.request, primary, names, shows=shows, strict=akin and alone, any_will_do=any_will_do)
         return waiter if self.waiters.add(accepted.command, waiter) else None
 
     async def _await_verdict(self, who: Caller, accepted: Accepted, waiter: Waiter, key: Key | None) -> AlertRow | None:

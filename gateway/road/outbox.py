@@ -42,8 +42,6 @@ USUAL_RANK = 3
 REPEATED_MS = 60_000
 """Milliseconds between two identical repeats of an open alert that are passed on; those between are only counted."""
 
-OVER_BEFORE = "it ended before its turn came"
-"""Why a fallback is not told."""
 LONGEST_ID = 18
 """The most digits that an id of ours has."""
 
@@ -119,11 +117,12 @@ class Outbox:
     def _untold(self, step: Step, target: TargetRow, before: Flat | None) -> None:
         """Makes a dead letter of news for an upstream that is not in the configuration, to be sent once it is: nobody
         else would ever tell it."""
-        if target.state == "standby" and step.operation in ENDING:
-            stand_down(step, target, OVER_BEFORE)
-        if not _is_news(step, target, before):
+        if step.muted and step.operation in TELLING:
             return
-        if self.has_seen(step.via) or (step.muted and step.operation in TELLING):
+        if target.state == "standby" and step.operation in (*ENDING, Operation.REOPEN, Operation.ACKNOWLEDGE):
+            self._stand_by(step, target, step.operation)  # its turn may come once it is back in the configuration
+            return
+        if not _is_news(step, target, before) or self.has_seen(step.via):
             return
         newest = step.tx.newest_in_lane(target.upstream, target.lane)
         delivery = self._delivery(step, target, step.operation, newest)
@@ -191,7 +190,7 @@ class Outbox:
         """Makes a fallback's delivery, due when its turn comes, to be sent only if nobody else has taken the alert by
         then; voids it if the alert ends before."""
         if operation in ENDING:
-            stand_down(step, target, OVER_BEFORE)
+            stand_down(step, target, "it ended before its turn came")
         of_this = DeliveryFilter(upstream=target.upstream, alert=target.alert, limit=1)
         begins = operation in (Operation.CREATE, Operation.REOPEN)
         begins = begins or (operation is Operation.UPDATE and not step.tx.deliveries(of_this))
@@ -213,8 +212,8 @@ class Outbox:
     def _acknowledge_behind(self, step: Step, target: TargetRow) -> None:
         """Queues an acknowledgement that comes before a fallback's turn right behind the page that waits for it: nobody
         else would ever tell the fallback, which would go on looking for somebody."""
-        upstream = self._config.upstreams[target.upstream]
-        sent, fates = what_to_send(upstream, Operation.ACKNOWLEDGE)
+        upstream = self._config.upstreams.get(target.upstream)  # where it is not there, its turn decides what is sent
+        sent, fates = what_to_send(upstream, Operation.ACKNOWLEDGE) if upstream else (Operation.ACKNOWLEDGE, ())
         newest = step.tx.newest_in_lane(target.upstream, target.lane)
         waits = newest is not None and newest.state == "waiting" and newest.alert == step.row.id
         if sent is None or newest is None or not waits:

@@ -13,6 +13,8 @@ from gateway.store import DeliveryFilter, DeliveryRow, Tx
 
 BATCH = 500
 """Deliveries read at a time."""
+OPENING = ((Operation.CREATE, "waiting"), (Operation.REOPEN, "gone"))
+"""Operations that would have opened an alert at an upstream, with its target's state there until they do."""
 
 
 def send_again(tx: Tx, rows: Iterable[DeliveryRow], now: int, *, force: bool) -> tuple[list[int], list[str]]:
@@ -54,7 +56,7 @@ def drop(tx: Tx, rows: Iterable[DeliveryRow], because: str, now: int) -> tuple[l
         tx.update_delivery(row)
         dropped.append(row.id)
         for target in tx.targets(row.alert) if row.alert is not None else ():
-            if target.upstream == row.upstream and row.operation == Operation.CREATE and target.state == "waiting":
+            if target.upstream == row.upstream and (row.operation, target.state) in OPENING:
                 target.state = "dead"
                 tx.put_target(target)
     return dropped, refused

@@ -36,7 +36,7 @@ def is_refused(tx: Tx, command: CommandRow) -> bool:
 def undo(tx: Tx, command: CommandRow, reason: str) -> AlertRow | None:
     """Takes back a command that every upstream refused: of a create no alert, name or key remains, and after an update
     the record is as it was, except for fields that a later command changed. Nothing is taken back where a newer alert
-    has the key or the name by now, where a new alert may be at an upstream although that refused it in the end, as
+    has the key or the name by now, where the alert may be open at an upstream although that refused it in the end, as
     somebody has to be able to end it, or where a caller was told success because this command said the same. Returns
     the alert as it is now."""
     row = _kept(tx, command.alert) if command.alert is not None else None
@@ -103,10 +103,12 @@ def _name_is_gone(tx: Tx, row: AlertRow, command: CommandRow) -> bool:
 
 
 def _may_be_there(tx: Tx, row: AlertRow, command: CommandRow) -> bool:
-    """Whether the answer to an attempt to create the alert was lost: a later refusal does not undo that attempt. Only
-    where alerts are found by key: where they have ids, it was looked for, and nobody could end one without an id."""
-    tried = (one.key is not None and one.seen.get(TRIED_AT) is not None for one in tx.targets(row.id))
-    return command.body.before is None and any(tried)
+    """Whether the answer to an attempt to create or reopen the alert was lost: a later refusal does not undo that
+    attempt. Only where alerts are found by key: where they have ids, it was looked for, and nobody could end one
+    without an id."""
+    tried = {one.upstream for one in tx.targets(row.id) if one.key is not None and one.seen.get(TRIED_AT) is not None}
+    opens = (command.body.before is None or one.operation == Operation.REOPEN for one in tx.deliveries_of(command.id))
+    return bool(tried) and any(opens)
 
 
 def _was_said_again(tx: Tx, row: AlertRow, command: CommandRow) -> bool:

@@ -21,6 +21,7 @@ from gateway.mapping.values import from_millis
 from gateway.outcome import Again, Delivered, Missing, Rejected
 from gateway.road import preparing
 from gateway.road.preparing import Shipment
+from gateway.road.requeue import drop
 from gateway.road.road import Road
 from gateway.store import DeliveryRow
 from tests.engine.test_lanes import CONFIG, Desk, create
@@ -201,8 +202,9 @@ def test_what_was_tried_to_be_opened_again_is_found_and_ended_where_that_is_anot
     assert adds_up(one)
 
 
-def test_what_changed_after_a_refused_reopening_is_told_and_opens_it() -> None:
-    """As after a refused create: it is open, and nobody there would hear of it any more."""
+@pytest.mark.parametrize("is_dropped", [False, True])
+def test_what_changed_after_a_refused_or_dropped_reopening_is_told_and_opens_it(is_dropped: bool) -> None:
+    """As after a refused or dropped create: it is open, and nobody there would hear of it any more."""
     one = desk()
     made = one.accept("ci", create("disk")).alert
     assert made
@@ -210,7 +212,11 @@ def test_what_changed_after_a_refused_reopening_is_told_and_opens_it() -> None:
     drain(one)
     one.accept("ci", Command(operation=Operation.REOPEN, ref=Ref(id=made.shown)))
     [row] = one.due("bykey")
-    one.end(one.take(row), Rejected(reason="400 no"))
+    if is_dropped:
+        with one.connection:
+            drop(one.tx, [row], "seen", one.now)
+    else:
+        one.end(one.take(row), Rejected(reason="400 no"))
     one.accept("ci", update(1, Ref(id=made.shown)))
     [shipment] = drain(one, "bykey")
     assert shipment.sending and shipment.sending.body["summary"] == "said 1"
@@ -275,6 +281,21 @@ def test_what_is_over_keeps_no_place_in_the_line_of_a_fallback_that_is_out_of_th
     one.road = Road(parse(behind.replace("bykey", "other")), one.ids.next, one._invent)
     one.accept("ci", RESOLVE)
     assert states(one, "bykey") == [("create", "void")]
+
+
+def test_what_came_back_while_its_fallback_was_out_of_the_file_has_its_turn_again() -> None:
+    """The end had voided the page that waited for the turn, and nothing else would ever tell the fallback; nor that it
+    is acknowledged by now."""
+    behind = CONFIG.replace('to = ["bykey", "byid"]', 'to = ["byid"]\nfallback = { to = ["bykey"], after = "1m" }')
+    one = Desk(behind)
+    made = one.accept("ci", create("disk")).alert
+    assert made
+    one.road = Road(parse(behind.replace("bykey", "other")), one.ids.next, one._invent)
+    for operation in (Operation.RESOLVE, Operation.REOPEN, Operation.ACKNOWLEDGE):
+        one.accept("ci", Command(operation=operation, ref=Ref(id=made.shown)))
+    one.now += MINUTE
+    assert [shipment.operation for shipment in drain(one, "bykey")] == [Operation.CREATE, Operation.ACKNOWLEDGE]
+    assert [state for _, state in states(one, "bykey")] == ["void", "delivered", "delivered"]
 
 
 def test_a_page_that_came_back_after_its_end_is_told() -> None:

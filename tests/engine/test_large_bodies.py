@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from gateway.config.config import parse
+from gateway.delivery import waiting
 from gateway.desk import desk
 from gateway.errors import Problem, ProblemKind
 from gateway.inbound import bulk
@@ -22,10 +23,10 @@ from gateway.inbound.bulk import LARGE, WAITING, WORKED_ON, Bulk
 from gateway.process.service import Gateway
 from gateway.store import AlertFilter
 from gateway.store.sqlite import SqliteStore
-from tests.chaos_upstream import chaos
+from tests.chaos_upstream import Behaviour, Got, chaos
 from tests.clients.callers import ALERTS
 from tests.engine.lasting import alert, lasting, posted, select
-from tests.engine.vendors import OK, gated, table
+from tests.engine.vendors import NO, OK, gated, table
 from tests.harness import KEY, house, inbound_tables
 
 THIRD = WORKED_ON // 3 + 1
@@ -239,6 +240,28 @@ def test_who_waits_for_verdicts_keeps_neither_the_rest_of_his_batch_waiting_nor_
         gate.set()
         for one in under_way:
             one.result(20)
+
+
+def test_who_sends_a_batch_hears_of_each_of_its_alerts_that_was_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch waits for its primary as one caller, not as so many that the verdicts on the last are not awaited."""
+    monkeypatch.setattr(waiting, "MOST_FOR_ONE_UPSTREAM", 1)
+    inbound = 'reply_timeout = "60s"\n' + inbound_tables(["alertmanager"]) + '\nreply = "delivered"\n'
+    gate = threading.Event()
+
+    def answer(got: Got) -> Behaviour:
+        return gated(gate, NO if got.body["summary"] == "last is down" else OK)
+
+    with (
+        chaos(answer) as upstream,
+        house(tmp_path, config=lambda _: inbound + table("oncall", upstream.url, "ilert", "", timeout="20s")) as h,
+        ThreadPoolExecutor(1) as sender,
+    ):
+        sent = sender.submit(h.call, "POST", ALERTS, [alert(name) for name in ("first", "second", "last")])
+        h.wait_for(lambda: select(h, "SELECT count(*) FROM alerts") == [3])
+        gate.set()
+        assert sent.result(20).status == 400
 
 
 @pytest.mark.parametrize(("at_once", "most"), [(100, 1000), (3, 1500), (7, 1000)])

@@ -132,6 +132,18 @@ def test_what_may_be_there_although_it_was_refused_can_be_ended(tmp_path: Path) 
         assert upstream.got[-1].body["eventType"] == "RESOLVE"
 
 
+def test_what_a_refused_reopening_may_have_opened_can_be_ended(tmp_path: Path) -> None:
+    """As after a refused create: taken back, the alert would be over here and might ring there for ever."""
+    with chaos(OK) as upstream, before(tmp_path, table("there", upstream.url, "ilert")) as h:
+        address = f"/uptinio/alerts/{inner(down(h))['id']}"
+        assert h.call("PUT", address, {"status": "resolved"}).status == 200
+        upstream.plan(RESET_AFTER, NO)
+        assert h.call("PUT", address, {"status": "active"}).status == 400
+        assert h.call("PUT", address, {"status": "resolved"}).status == 200
+        h.wait_for(lambda: not outbox(h, "waiting"))
+        assert [one.body["eventType"] for one in upstream.got] == ["ALERT", "RESOLVE", "ALERT", "ALERT", "RESOLVE"]
+
+
 def test_what_was_looked_for_and_refused_leaves_no_name(tmp_path: Path) -> None:
     """At a vendor with ids the lost create was looked for and is not there: its name is free again."""
     there = Uptinio()

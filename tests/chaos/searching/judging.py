@@ -110,6 +110,8 @@ class Judge:
         things = [thing for name in alert.must for thing in self.house.vendors[name].known(alert.mark)]
         if any(self.house.vendors[name].confirms_later for name in alert.must):
             return []  # when it did is not known here
+        if any(len(thing.marks) > 1 for thing in things):
+            return []  # a rule that an earlier alert left there: when it was told of this one is not known either
         if any(thing.told_at and thing.told_at < turn - SLACK for thing in things):
             return ["TOLD THOUGH OTHERS WERE"] * bool(known)
         stayed = alert.closed_at is None or alert.closed_at > turn + SLACK
