@@ -168,7 +168,7 @@ class Lanes:
             )
         for shipment in shipments:
             delivery = shipment.delivery
-            self.gate.began(delivery.lane, is_retry=delivery.attempts > 0)
+            self.gate.began(delivery.lane, is_retry=delivery.is_retry)
             self._claims[delivery.id] = delivery
             self._held_since[delivery.id] = claimed
             self._under_way[delivery.lane] = asyncio.create_task(self._deliver(shipment, client))

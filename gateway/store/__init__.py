@@ -140,6 +140,12 @@ class DeliveryRow(Struct, kw_only=True):
     seen: dict[str, Any] = {}
     code: str = ""
 
+    @property
+    def is_retry(self) -> bool:
+        """Whether its next attempt counts against the retry budget. The first after an operator put it back into the
+        outbox does not: by then its `due` is its `created_at` again."""
+        return self.attempts > 0 and self.due > self.created_at
+
 
 class AttemptRow(Struct, kw_only=True):
     """One attempt of a delivery: when it began, how many milliseconds it took, how it ended, and the problem code if it
@@ -404,7 +410,7 @@ class Tx(Protocol):
     ) -> list[DeliveryRow]:
         """Claims the oldest waiting delivery of each lane if it is due and no other replica holds it: at most `limit`,
         longest due first, or by rank first if `ranked`. Skips the lanes in `taken`; with `fresh`, takes only deliveries
-        that were never attempted."""
+        whose attempt is no retry (`DeliveryRow.is_retry`)."""
 
     def shift_waiting(self, by: int) -> None:
         """Shifts `due` and `created_at` of all waiting deliveries by so many milliseconds."""

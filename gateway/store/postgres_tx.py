@@ -20,6 +20,7 @@ from gateway.errors import Problem, ProblemKind, StoreError
 from gateway.store import AlertRow, Arrivals, CommandRow, DeliveryRow, LedgerLine, TargetRow
 from gateway.store.postgres_line import ANSWER, Line
 from gateway.store.sql import SqlTx
+from gateway.store.sql_deliveries import FRESH
 from gateway.store.sql_running import Rows
 from gateway.store.tables import ACKNOWLEDGES, ALERTS, COMMANDS, DELIVERIES, OVER, TARGETS, Table
 
@@ -406,7 +407,7 @@ def claiming(*, ranked: bool = False, fresh: bool = False) -> str:
     return (
         "WITH chosen AS MATERIALIZED (SELECT d.id, d.owner = ? AS is_own FROM deliveries d "
         "WHERE d.upstream = ? AND d.state = 'waiting' AND d.due <= ? "
-        + ("AND d.attempts = 0 " if fresh else "")
+        + (f"AND {FRESH} " if fresh else "")
         + "AND (d.leased_until <= statement_timestamp() OR d.owner = ?) AND d.lane <> ALL(?) "
         f"AND NOT EXISTS ({older} AND o.id < d.id AND o.state = 'waiting' ORDER BY o.id OFFSET 0) "
         f"ORDER BY {'d.rank, d.due' if ranked else 'd.due'} LIMIT ? FOR UPDATE OF d SKIP LOCKED) "

@@ -10,6 +10,8 @@ from gateway.store.sql_running import ALL, Rows, Running
 from gateway.store.tables import ATTEMPTS, DELIVERIES
 
 STATES = get_args(DeliveryState)
+FRESH = "(d.attempts = 0 OR d.due = d.created_at)"
+"""The SQL condition on a delivery `d` that its next attempt is no retry: see `DeliveryRow.is_retry`."""
 ENDED_LAST = 2000
 """How many of the deliveries that ended last are searched for those that an upstream took."""
 
@@ -202,6 +204,6 @@ def may_be_sent(*, fresh: bool = False, ranked: bool = False) -> str:
     older = "SELECT 1 FROM deliveries o WHERE o.upstream = d.upstream AND o.lane = d.lane"
     return (
         f"d.upstream = ? AND d.state = 'waiting' AND {'+' if ranked else ''}d.due <= ? "
-        + ("AND d.attempts = 0 " if fresh else "")
+        + (f"AND {FRESH} " if fresh else "")
         + f"AND NOT EXISTS ({older} AND o.id < d.id AND o.state = 'waiting')"
     )

@@ -19,6 +19,7 @@ import trustme
 
 from gateway.admin.admin import PAGE
 from gateway.config.config import parse
+from gateway.delivery.breaker import RESERVE
 from gateway.errors import ConfigurationError
 from gateway.process.service import Gateway
 from gateway.store.sqlite import SqliteStore
@@ -167,6 +168,18 @@ def test_more_than_one_batch_is_sent_again_in_order(tmp_path: Path, monkeypatch:
         soon(lambda: len(s.listed("delivered")) == 5)
         assert {got.body["alertKey"] for got in vendor.got[begin:]} == set("abcde")
         assert [one["count"] for one in s.get("/-/operations").json()["operations"]] == [1, 2, 2]
+
+
+def test_what_an_operator_sends_again_does_not_wait_for_the_retry_budget(tmp_path: Path) -> None:
+    """The budget, one a second without other traffic, keeps a failing upstream from being flooded; dead letters that
+    are sent again once it works are no retries, of which these would take over half a minute."""
+    with chaos(NO) as vendor, standing(tmp_path, vendor.url) as s:
+        keys = [f"key-{number}" for number in range(int(RESERVE) * 5)]
+        s.page(*keys)
+        soon(lambda: len(s.listed("dead")) == len(keys))
+        vendor.always(OK)
+        assert s.post("/-/retry", {"dead": True}).json()["count"] == len(keys)
+        soon(lambda: len(s.listed("delivered")) == len(keys), 15)
 
 
 @pytest.mark.parametrize(
