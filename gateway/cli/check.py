@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--no-secrets", is_flag=True, help="Do not look for the secrets that the file refers to.")
 @click.option("--connect", is_flag=True, help="Prove address, TLS and key of each upstream; nothing is created.")
 def check(config_path: str, no_secrets: bool, connect: bool) -> None:
-    """Check a configuration: every problem at once, its tests, and what callers' words come to."""
+    """List every problem of a configuration, run its tests, and show what callers' alerts become."""
     from gateway.cli.checking import ladders, warnings
     from gateway.cli.trying import failures
 
@@ -58,11 +58,11 @@ def _connect(config: Config) -> bool:
 @click.command()
 @CONFIG
 @click.option("--from", "origin", required=True, metavar="DIALECT", help="The dialect of the request.")
-@click.option("--caller", metavar="NAME", help="Who sends it; may be left out where there is only one.")
+@click.option("--caller", metavar="NAME", help="The caller that sends it; not needed if there is only one.")
 @click.argument("file", type=click.File("rb"), default="-")
 @JSON
 def explain(config_path: str, origin: str, caller: str | None, file: Any, as_json: bool) -> None:
-    """Show what becomes of a request, without any network: alert, route and why, requests, and who is woken."""
+    """Show what becomes of a request, without any network: alert, route and why, upstreams' requests, who is woken."""
     from gateway.cli.explaining import explain as explained_by
     from gateway.errors import Problem
     from gateway.inbound.limits import decode
@@ -170,9 +170,9 @@ def _short(value: Any) -> str:
 @click.command()
 @CONFIG
 @click.argument("route_name", metavar="ROUTE")
-@click.option("--wake", is_flag=True, help="Send it as loud as a page; without this nobody is to be woken.")
-@click.option("--caller", metavar="NAME", help="As whom: what the route looks up by caller depends on it.")
-@click.option("--within", default="30s", show_default=True, metavar="DURATION", help="How long it is waited for.")
+@click.option("--wake", is_flag=True, help="Send it with the severity of a page; else it wakes nobody.")
+@click.option("--caller", metavar="NAME", help="The caller in whose name it is sent; routes may depend on it.")
+@click.option("--within", default="30s", show_default=True, metavar="DURATION", help="How long to wait for it.")
 def drill(config_path: str, route_name: str, wake: bool, caller: str | None, within: str) -> None:
     """Send a marked alert through a route to its real upstreams, wait for it, and resolve it. Exit 1 where one did
     not take it."""

@@ -50,7 +50,7 @@ def demo(origin: str | None, target: str | None, stay: bool, as_json: bool) -> N
 def serve(
     config_path: str, listen: str | None, workers: int, log_level: str, fd: int | None, admin_fd: int | None
 ) -> None:
-    """Serve."""
+    """Serve callers under a configuration; logs go to standard error."""
     # Blocked until they are handled: a SIGHUP for a reload would end the process while it starts, and the first process
     # of a container never gets a SIGTERM that it has no handler for yet.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGTERM})
@@ -91,7 +91,7 @@ def _dialect(name: str, config: Any = None) -> Any:
 @click.option("--from", "origin", required=True, metavar="DIALECT", help="The dialect of the request.")
 @click.option("--to", "target", metavar="DIALECT", help="The dialect of the upstream.")
 @click.option("--operation", default="create", metavar="OPERATION", help="What the request asks for.")
-@click.option("--config", "config_path", type=click.Path(), help="A configuration whose upstream is meant.")
+@click.option("--config", "config_path", type=click.Path(), help="The configuration that has the upstream.")
 @click.option("--upstream", "upstream_name", help="The upstream in that configuration.")
 @click.argument("file", type=click.File("rb"), default="-")
 def translate(
@@ -133,7 +133,9 @@ def _upstream(target: str | None, config: Any, name: str | None) -> Any:
 
 
 @main.command()
-@click.option("--config", "config_path", type=click.Path(), help="A configuration whose own dialects are listed too.")
+@click.option(
+    "--config", "config_path", type=click.Path(), help="A configuration whose described dialects are listed too."
+)
 @JSON
 def dialects(config_path: str | None, as_json: bool) -> None:
     """List the dialects, the operations each accepts and sends, and its paths."""
@@ -195,7 +197,7 @@ def backup(config_path: str, file: str) -> None:
     "--to",
     "target",
     metavar="URL",
-    help="Where to: postgresql://user@host/name or sqlite:///absolute/path, or env:NAME or file:PATH that says it.",
+    help="The target: postgresql://user@host/name or sqlite:///absolute/path, or env:NAME or file:PATH with such a URL.",
 )
 @click.option("--undo", is_flag=True, help="Let a gateway serve again from a store that was moved.")
 def move(config_path: str, target: str | None, undo: bool) -> None:

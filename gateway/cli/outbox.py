@@ -29,7 +29,9 @@ LIMIT = "The most to list; by --url 10000 at most."
 @click.command()
 @placed
 @click.option("--state", type=click.Choice(["waiting", "delivered", "dead", "merged", "void"]))
-@click.option("--alert", "alert_name", metavar="ID", help="Only those of one alert, by any id anybody used for it.")
+@click.option(
+    "--alert", "alert_name", metavar="ID", help="Only those of one alert, by any id that anybody ever used for it."
+)
 @click.option("--limit", type=click.IntRange(1, MOST), default=1000, show_default=True, help=LIMIT)
 @JSON
 def deliveries(place: Place, state: str | None, alert_name: str | None, limit: int, as_json: bool) -> None:
@@ -99,7 +101,9 @@ def retry(place: Place, ids: tuple[int, ...], dead: bool, upstream_name: str | N
 @placed
 @click.argument("ids", nargs=-1, type=int)
 @click.option("--dead", is_flag=True, help="Every dead delivery.")
-@click.option("--upstream", "upstream_name", help="Every dead delivery of this upstream; all, where it is gone.")
+@click.option(
+    "--upstream", "upstream_name", help="Every dead delivery of this upstream; if it is not in the file, all of them."
+)
 @click.option("--because", required=True, metavar="TEXT", help="Why; it is kept with the delivery.")
 def drop(place: Place, ids: tuple[int, ...], dead: bool, upstream_name: str | None, because: str) -> None:
     """Take deliveries out of the outbox for good."""
@@ -135,7 +139,7 @@ def _change(place: Place, what: Literal["retry", "drop"], wanted: dict[str, Any]
 @click.option("--limit", type=click.IntRange(1, MOST), default=100, show_default=True, help=LIMIT)
 @JSON
 def operations_(place: Place, limit: int, as_json: bool) -> None:
-    """The operator log, newest first: who did what, when, and why."""
+    """List what operators did, when and why, newest first."""
 
     def here(tx: Tx, config: Config) -> Any:
         import msgspec
@@ -190,7 +194,7 @@ def _say_what_came(done: list[int], refused: list[str], what: str) -> None:
 @click.option("--by", type=click.Choice(["caller", "dialect", "operation"]), default="caller", show_default=True)
 @JSON
 def report(place: Place, since: str, by: Literal["caller", "dialect", "operation"], as_json: bool) -> None:
-    """The ledger: what was received, and what became of it. Exit 1 where it does not add up."""
+    """Show the ledger: what was received and what became of it. Exit 1 if it does not add up."""
     import msgspec
 
     from gateway.admin.operating import ledger_since
@@ -247,7 +251,7 @@ def _arrived(one: Arrivals) -> list[str]:
 @click.option("--limit", type=click.IntRange(1, MOST), default=1000, show_default=True, help=LIMIT)
 @JSON
 def callers(place: Place, limit: int, as_json: bool) -> None:
-    """Who calls, with what, how that ends, and when last; those that were seen last first."""
+    """List who calls, with which program, on which path, with which result, and when; last seen first."""
     from gateway.desk.calling import SHOWN_WITHIN
 
     def here(tx: Tx, config: Config) -> Any:

@@ -71,7 +71,7 @@ def placed(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--config", "config_path", type=click.Path(), help="The configuration file; its store is opened.")
     @click.option("--url", metavar="ADMIN", help="The operators' address of a running gateway, instead.")
     @click.option("--token", metavar="env:NAME", help="The token for --url: env:NAME or file:PATH.")
-    @click.option("--ca", type=click.Path(), help="Who vouches for the certificate at --url, beside the usual ones.")
+    @click.option("--ca", type=click.Path(), help="CA certificates to trust for --url, besides the usual ones.")
     @functools.wraps(command)
     def asked(
         *args: Any, config_path: str | None, url: str | None, token: str | None, ca: str | None, **more: Any

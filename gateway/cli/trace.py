@@ -39,7 +39,7 @@ class _Unasked(click.ClickException):
 @click.argument("name", metavar="X")
 @JSON
 def trace(place: Place, name: str, as_json: bool) -> None:
-    """Show the whole road of every alert that anybody knew by this id, key or text, newest first, at most twenty.
+    """Show the full history of every alert known by this id, key or text, newest first, at most twenty.
     Exit 1 only when there is none."""
     import msgspec
 
