@@ -133,9 +133,7 @@ def _upstream(target: str | None, config: Any, name: str | None) -> Any:
 
 
 @main.command()
-@click.option(
-    "--config", "config_path", type=click.Path(), help="A configuration whose described dialects are listed too."
-)
+@click.option("--config", "config_path", type=click.Path(), help="A configuration, to list its own dialects too.")
 @JSON
 def dialects(config_path: str | None, as_json: bool) -> None:
     """List the dialects, the operations each accepts and sends, and its paths."""
@@ -197,7 +195,7 @@ def backup(config_path: str, file: str) -> None:
     "--to",
     "target",
     metavar="URL",
-    help="The target: postgresql://user@host/name or sqlite:///absolute/path, or env:NAME or file:PATH with such a URL.",
+    help="The target: postgresql://user@host/name or sqlite:///absolute/path, or env:NAME or file:PATH with one.",
 )
 @click.option("--undo", is_flag=True, help="Let a gateway serve again from a store that was moved.")
 def move(config_path: str, target: str | None, undo: bool) -> None:

@@ -29,9 +29,7 @@ LIMIT = "The most to list; by --url 10000 at most."
 @click.command()
 @placed
 @click.option("--state", type=click.Choice(["waiting", "delivered", "dead", "merged", "void"]))
-@click.option(
-    "--alert", "alert_name", metavar="ID", help="Only those of one alert, by any id that anybody ever used for it."
-)
+@click.option("--alert", "alert_name", metavar="ID", help="Only those of one alert, by any of its ids.")
 @click.option("--limit", type=click.IntRange(1, MOST), default=1000, show_default=True, help=LIMIT)
 @JSON
 def deliveries(place: Place, state: str | None, alert_name: str | None, limit: int, as_json: bool) -> None:
@@ -101,9 +99,7 @@ def retry(place: Place, ids: tuple[int, ...], dead: bool, upstream_name: str | N
 @placed
 @click.argument("ids", nargs=-1, type=int)
 @click.option("--dead", is_flag=True, help="Every dead delivery.")
-@click.option(
-    "--upstream", "upstream_name", help="Every dead delivery of this upstream; if it is not in the file, all of them."
-)
+@click.option("--upstream", "upstream_name", help="Every dead delivery of this upstream; all, if it left the file.")
 @click.option("--because", required=True, metavar="TEXT", help="Why; it is kept with the delivery.")
 def drop(place: Place, ids: tuple[int, ...], dead: bool, upstream_name: str | None, because: str) -> None:
     """Take deliveries out of the outbox for good."""
