@@ -36,6 +36,8 @@ BEAT = 1.0
 LOOK, MISSED = 5.0, 12
 """Seconds between two looks for signs of life, and the number of looks in a row without any after which a worker counts
 as hanging. Looks are counted, as they stand still too while the machine sleeps."""
+ENDED_WELL = (0, -signal.SIGTERM, -signal.SIGINT)
+"""Exit statuses of a worker that ended because it was asked to, also before it could listen to that."""
 AGAIN = 1.0
 """Seconds before a worker that died is started again."""
 MEMORY = "/dev/shm"  # noqa: S108 - each directory has a unique name, and only its owner may use it
@@ -177,7 +179,7 @@ class _Supervisor:
             del self._running[worker]
             mark_process_dead(worker, self._metrics)  # type: ignore[no-untyped-call]
             if self._stop.is_set() or (first and status == 1):
-                return status if status > 0 else int(status == -signal.SIGKILL)  # that one did not end in time
+                return status if status > 0 else int(status not in ENDED_WELL)
             first = False
             log.error("worker.died", worker=worker, status=status)
             await self._pause()
