@@ -175,7 +175,8 @@ async def _asked(url: str, *words: str) -> tuple[float, str]:
         stderr=asyncio.subprocess.PIPE,
     )
     _, said = await asking.communicate()
-    return time.monotonic() - began, said.decode() or (f"exit {asking.returncode}" if asking.returncode else "")
+    failed = (said.decode() or f"exit {asking.returncode}") if asking.returncode else ""  # a cut list says so too
+    return time.monotonic() - began, failed
 
 
 def _program(group: Path | None, *, hoards: bool) -> tuple[str, ...]:
