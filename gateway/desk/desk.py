@@ -376,7 +376,7 @@ class Desk:
 
 
 class _Turns:
-    """The turns of a batch's commands to be written: so many at once, of which so many are `left` to be."""
+    """Writes the commands of a batch, at most `PARTS` at once; `left` is how many of a round are not yet written."""
 
     def __init__(self) -> None:
         self._free = asyncio.Semaphore(PARTS)
@@ -385,7 +385,7 @@ class _Turns:
 
     @contextlib.asynccontextmanager
     async def one(self) -> AsyncIterator[None]:
-        """While one is written."""
+        """Holds one of the places to write in; entered by each command of the round exactly once."""
         try:
             async with self._free:
                 yield
@@ -395,7 +395,7 @@ class _Turns:
                 self._kept.set()
 
     async def all_kept(self) -> None:
-        """Waits until none is left."""
+        """Waits until all commands of the round are written, or failed."""
         await self._kept.wait()
         self._kept.clear()
 

@@ -1,8 +1,8 @@
 """Checkmk's notification plugin for ilert, which posts what Checkmk knows of a problem, with the key in the path.
 
-Which notifications count stands in https://docs.ilert.com/inbound-integrations/checkmk/native, what each name means in
-https://docs.checkmk.com/latest/en/notifications.html; what is made of them here is the event that ilert's own page has.
-It must not know what stands behind the gateway.
+Sources: https://docs.ilert.com/inbound-integrations/checkmk/native for the notifications that count, and
+https://docs.checkmk.com/latest/en/notifications.html for the meaning of each name. They are turned into the event that
+ilert's own page documents. It must not know what stands behind the gateway.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from gateway.outcome import Json
 
 SOURCE = "https://docs.ilert.com/inbound-integrations/checkmk/native"
 TYPES = {"PROBLEM": "ALERT", "ACKNOWLEDGEMENT": "ACCEPT", "RECOVERY": "RESOLVE"}
-"""What is told; of everything else, such as a downtime, ilert takes no notice."""
+"""The event of each notification type; ilert ignores all other types, such as a downtime."""
 SEVERITIES = {"DOWN": 1, "CRITICAL": 1, "UNREACHABLE": 2, "UNKNOWN": 2, "WARNING": 3}
 SUMMARIES = {
     "HOST": "$NOTIFICATIONTYPE$ Host Alert: $HOSTNAME$ is $HOSTSTATE$ - $HOSTOUTPUT$",
     "SERVICE": "$NOTIFICATIONTYPE$ Service Alert: $HOSTALIAS$/$SERVICEDESC$ is $SERVICESTATE$ - $SERVICEOUTPUT$",
 }
-"""What Checkmk's form proposes for a summary."""
+"""The default summaries of Checkmk's form."""
 KEPT = re.compile(r"(HOST|SERVICE|NOTIFICATION|LONG|OMD_SITE)(?!CHECKCOMMAND)")
-"""What is kept as details; not so the parameters of the plugin and commands of checks, in which keys and passwords may
-stand, and who is to be told."""
+"""Names kept as custom details. The plugin's parameters and check commands are not, as they may contain keys and
+passwords; nor are contacts."""
 
 
 class Context(Struct, kw_only=True):
-    """The names that are looked at."""
+    """The names that have a meaning here."""
 
     NOTIFICATIONTYPE: str
     WHAT: str
@@ -48,13 +48,14 @@ class Context(Struct, kw_only=True):
 
 
 class Noted(Struct, kw_only=True):
-    """The answer: Checkmk writes this key into its log."""
+    """The answer, whose key Checkmk writes into its log."""
 
     incidentKey: str
 
 
 def event(body: dict[str, Json]) -> dict[str, Json] | None:
-    """The event that a notification means, or None where it means none."""
+    """Returns the ilert event for a notification, or None for a type that ilert ignores. Raises `Problem` if a required
+    name is missing."""
     said = {name: value for name, value in body.items() if isinstance(value, str)}
     for name in ("NOTIFICATIONTYPE", "WHAT", "HOSTNAME"):
         if not said.get(name):
@@ -72,7 +73,8 @@ def event(body: dict[str, Json]) -> dict[str, Json] | None:
 
 
 def _key(said: dict[str, str]) -> str:
-    """What a problem and its end have in common; a hash, as services may differ in case alone, and keys may not."""
+    """Returns the key that a problem shares with its recovery: a hash, as services may differ in case alone, which keys
+    may not."""
     about = said.get("SERVICEDESC", "") if said["WHAT"] == "SERVICE" else ""
     return hashlib.sha256(f"{said['HOSTNAME']}\n{about}".encode("utf8", "surrogatepass")).hexdigest()
 

@@ -1,9 +1,9 @@
-"""What Alertmanager posts to the address of an integration, and Grafana alike: a group of alerts.
+"""The webhook of Alertmanager or Grafana at the address of an ilert integration: a group of alerts.
 
-At ilert that is one alert: what joins a group, or leaves it, is said of the alert that the group has, which is over
-once the group is. Sources: https://docs.ilert.com/inbound-integrations/prometheus for that and for the labels that it
-looks at, https://prometheus.io/docs/alerting/latest/configuration/#webhook_config for the body. It must not know what
-stands behind the gateway.
+At ilert a group is one alert: alerts that join or leave the group update it, and it is resolved when the group is.
+Sources: https://docs.ilert.com/inbound-integrations/prometheus for that and for the labels that are read, and
+https://prometheus.io/docs/alerting/latest/configuration/#webhook_config for the body. It must not know what stands
+behind the gateway.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from gateway.errors import from_validation, invalid
 from gateway.outcome import Json
 
 SEVERITIES = {"critical": 1, "page": 1, "error": 2, "warning": 3, "info": 5}
-"""The words that rules are written with in the label `severity`, as ilert counts."""
+"""ilert's severity for the usual values of the label `severity`."""
 ROUTING_KEY = "ilert_routingkey"
 SAID = ("status", "title", "message", "commonLabels", "commonAnnotations")
-"""What is said elsewhere in the event; everything else of a group is kept as custom details."""
+"""Fields of a group that the event has elsewhere; all others are kept as custom details."""
 
 
 class Told(Struct, kw_only=True):
@@ -35,7 +35,7 @@ class Told(Struct, kw_only=True):
 
     @property
     def text(self) -> str:
-        """What is wrong, in the words of whoever wrote the rule."""
+        """The text of the rule: its description, message or summary, else the alert's name."""
         notes = self.annotations or {}
         said = (notes.get(name) for name in ("description", "message", "summary"))
         return next((text for text in said if text), self.labels.get("alertname", ""))
@@ -54,12 +54,13 @@ class Group(Struct, kw_only=True):
 
 
 def is_group(body: dict[str, Json]) -> bool:
-    """Whether a body is of this family, whoever sends it."""
+    """Whether a body is such a webhook."""
     return "groupKey" in body and "alerts" in body
 
 
 def event(body: dict[str, Json]) -> dict[str, Json]:
-    """The event that a group means. Its key is a hash, as group keys may differ in case alone, and keys may not."""
+    """Returns the ilert event for a group. Its key is a hash, as group keys may differ in case alone, which alert keys
+    may not."""
     try:
         group = msgspec.convert(body, Group)
     except msgspec.ValidationError as error:
@@ -75,7 +76,7 @@ def event(body: dict[str, Json]) -> dict[str, Json]:
 
 
 def _said(group: Group) -> dict[str, Json]:
-    """What is wrong, in the event's fields: of those alerts alone that fire."""
+    """The event's fields for the alerts of the group that fire."""
     firing = [one for one in group.alerts if one.status == "firing"]
     words = (SEVERITIES.get(one.labels.get("severity", "").lower()) for one in firing)
     return {
@@ -90,7 +91,7 @@ def _said(group: Group) -> dict[str, Json]:
 
 
 def _summary(group: Group, firing: list[Told]) -> str:
-    """One line for all of them: what they all say, else what they are called and how many they are."""
+    """The summary: the common one, else the alerts' names and their number."""
     notes = group.commonAnnotations or (firing[0].annotations if len(firing) == 1 else None) or {}
     if found := notes.get("summary") or group.title:
         return found
@@ -100,13 +101,13 @@ def _summary(group: Group, firing: list[Told]) -> str:
 
 
 def _line(told: Told, common: dict[str, str]) -> str:
-    """An alert of the group, after what tells it from the others."""
+    """One alert of the group, after the labels that distinguish it from the others."""
     apart = ", ".join(f"{name}={value}" for name, value in sorted(told.labels.items()) if common.get(name) != value)
     return ": ".join(text for text in (apart, told.text) if text)
 
 
 def _links(firing: list[Told]) -> list[Json]:
-    """The link that the labels name, and where it comes from."""
+    """The link in the labels, and the one to the sender."""
     named = next((one.labels for one in firing if one.labels.get("url")), {})
     links: list[Json] = []
     if "url" in named:

@@ -153,6 +153,19 @@ def test_a_worker_that_hangs_is_replaced_and_one_that_drains_is_not(tmp_path: Pa
     assert log.read_text().count('"event": "stopped"') == 2, "they drained, which takes longer"
 
 
+def test_a_worker_that_is_killed_while_it_drains_is_no_good_end(tmp_path: Path) -> None:
+    """The exit status of `serve` is 1: what was under way in that worker was cut off."""
+    port = free_port()
+    with serving(configured(tmp_path, shared().database(), "http://127.0.0.1:9", port), "--workers", "2") as process:
+        ready(f"http://127.0.0.1:{port}")
+        wait_for(lambda: (tmp_path / "log").read_text().count('"event": "serving"') == 2, 30)
+        killed, _ = workers_of(process)
+        process.terminate()
+        wait_for(lambda: '"event": "draining"' in (tmp_path / "log").read_text(), 10, (tmp_path / "log").read_text)
+        os.kill(killed, signal.SIGKILL)
+        assert process.wait(40) == 1, (tmp_path / "log").read_text()
+
+
 def test_an_upstream_that_one_worker_holds_is_told_by_whichever_is_asked(tmp_path: Path) -> None:
     """Otherwise a rule that requires the state for a minute would never fire. One worker is stopped while the other is
     asked."""
