@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import msgspec
@@ -80,13 +80,19 @@ class Saying(Struct, frozen=True, kw_only=True):
     dropped: tuple[tuple[str, str], ...] = ()
 
 
-class Said(Struct, frozen=True):
-    """An alert in the destination's words: the whole (`body`), and what an update changes (`patch`); and the report.
-    Nested values may be shared with the record, and must not be changed."""
+@dataclass(frozen=True)
+class Said:
+    """An alert in the destination's words: the whole (`body`), and what an update changes (`patch`); and how to find
+    out what became of each field. Nested values may be shared with the record, and must not be changed."""
 
     body: Wire
     patch: Wire
-    report: tuple[Fate, ...]
+    fates: Callable[[], tuple[Fate, ...]]
+
+    @cached_property
+    def report(self) -> tuple[Fate, ...]:
+        """What became of each field. Worked out when first asked for, as an attempt to send does not need it."""
+        return self.fates()
 
 
 def translate(saying: Saying, destination: Destination) -> Said:
@@ -105,20 +111,30 @@ def translate(saying: Saying, destination: Destination) -> Said:
         defaults=destination.defaults, metrics=destination.metrics, origin=saying.origin, caller=saying.caller
     )
     say = _in_its_own_words if akin else _in_other_words
-    body, patch, meant = say(saying, mapping, told, writing)
+    body, patch, known = say(saying, mapping, told, writing)
     if akin and saying.late and mapping.details:
         body, patch = copied(body), copied(patch)
         _note_lateness(saying, mapping, mapping.details, (body, patch))
-        altered["details"], meant = "it is late, and says so", None
-    meant = {**mapping.implied, **(mapping.meaning(body) if meant is None else meant)}
+        altered["details"], known = "it is late, and says so", None
+    reasons = {**writing.filled, **altered}
+    if akin:
+        return Said(
+            body, patch, lambda: _Report(saying, mapping, body, told, _meaning(mapping, body, known), reasons).fates()
+        )
+    meant = _meaning(mapping, body, known)
+    report = _Report(saying, mapping, body, told, meant, reasons)
+    report.carried = _carry(saying, destination, body, meant, report, hush)
+    if saying.changed is not None:
+        _carry_along(mapping, body, patch)
+    return Said(body, patch, report.fates)
+
+
+def _meaning(mapping: Rows, body: Wire, known: Flat | None) -> Flat:
+    """The values that reach the vendor with a body, read back from it unless they are known."""
+    meant = {**mapping.implied, **(mapping.meaning(body) if known is None else known)}
     if mapping.shown is not None:
         meant = {path: value for path, value in meant.items() if mapping.reaches(path)}
-    report = _Report(saying, destination, body, told, meant, {**writing.filled, **altered})
-    if not akin:
-        report.carried = _carry(saying, destination, body, meant, report, hush)
-        if saying.changed is not None:
-            _carry_along(mapping, body, patch)
-    return Said(body, patch, report.fates())
+    return meant
 
 
 def _in_its_own_words(saying: Saying, mapping: Rows, told: Flat, writing: Writing) -> tuple[Wire, Wire, Flat | None]:
@@ -362,14 +378,14 @@ class _Report:
     def __init__(
         self,
         saying: Saying,
-        destination: Destination,
+        mapping: Rows,
         body: Wire,
         told: Flat,
         meant: Flat,
         reasons: Mapping[str, str],
     ) -> None:
         self.saying = saying
-        self.mapping = destination.mapping
+        self.mapping = mapping
         self.body = body
         self.told = told
         self.meant = meant

@@ -55,7 +55,8 @@ class Shipment(Struct, frozen=True, kw_only=True):
     `fires` says that a fallback is told, as nobody else has taken the alert; `later` is the fallback's next turn, where
     all routes whose turn has come have taken the alert and others have not. `renews` says that it repeats what was told
     before. `as_of` is the last command of the state that is sent, where that is not the state which the delivery's own
-    command left.
+    command left. `report` is what became of each field, where another operation is sent than the delivery's own report
+    is about.
     """
 
     delivery: DeliveryRow
@@ -447,7 +448,7 @@ def _ship(turn: _Turn, command: CommandRow, operation: Operation, takes_over: in
         sending=sending,
         takes_over=takes_over,
         tried_at=target.seen.get(TRIED_AT),
-        report=said.report,
+        report=said.report if operation != delivery.operation or target.state == "standby" else (),
         as_of=as_of,
     )
 

@@ -267,7 +267,7 @@ def _dead(attempt: _Attempt, delivery: DeliveryRow, target: TargetRow | None, ve
 def _delivered(attempt: _Attempt, delivery: DeliveryRow, target: TargetRow | None, outcome: Outcome) -> Verdict:
     assert isinstance(outcome, Delivered | Found)
     tx, shipment = attempt.tx, attempt.shipment
-    if shipment.report and (shipment.operation != delivery.operation or shipment.fires):
+    if shipment.report:
         delivery.report = to_builtins(list(shipment.report))
     if isinstance(outcome, Delivered):
         altered = [Fate(path, "approximated", "", why) for path, why in outcome.altered.items()]

@@ -5,7 +5,7 @@ Shared by the drivers. It must not know connections or transactions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Generic, TypeVar, get_type_hints
 
 import msgspec
@@ -35,9 +35,10 @@ class Table(Generic[Row]):
         self.row = row
         self.fields = row.__struct_fields__
         hints = get_type_hints(row)
-        self._decoders = {field: msgspec.json.Decoder(hints[field]) for field in json}
-        self._flags = [field for field in self.fields if hints[field] is bool]
-        self._flag_places = [self.fields.index(field) for field in self._flags]
+        decoders = {field: msgspec.json.Decoder(hints[field]) for field in json}
+        flags = [field for field in self.fields if hints[field] is bool]
+        self.decode: Callable[[Sequence[Any]], Row] = _decoding(row, decoders, flags)
+        self._flag_places = [self.fields.index(field) for field in flags]
         self._json = [self.fields.index(field) for field in json]
         self.columns = ", ".join(self.fields)
         marks = ", ".join("?" for _ in self.fields)
@@ -66,15 +67,22 @@ class Table(Generic[Row]):
         values = self.values(row)
         return [values[index] for index in self._order]
 
-    def decode(self, columns: Sequence[Any]) -> Row:
-        """A row from its columns."""
-        found = dict(zip(self.fields, columns, strict=True))
-        for field, decoder in self._decoders.items():
-            if found[field] is not None:
-                found[field] = decoder.decode(found[field])
-        for field in self._flags:
-            found[field] = bool(found[field])
-        return self.row(**found)
+
+def _decoding(
+    row: type[Row], decoders: Mapping[str, msgspec.json.Decoder[Any]], flags: Collection[str]
+) -> Callable[[Sequence[Any]], Row]:
+    """Returns a function that makes a row from its columns: one constructor call, as its source is compiled from the
+    names of the fields. A delivery reads nine rows on its way; decoding them field by field takes twice as long."""
+    known: dict[str, Any] = {"row": row} | {f"read_{field}": decoder.decode for field, decoder in decoders.items()}
+    given = {field: field for field in row.__struct_fields__}
+    given |= {field: f"None if {field} is None else read_{field}({field})" for field in decoders}
+    given |= {field: f"bool({field})" for field in flags}
+    source = f"""def decode(columns):
+    {", ".join(given)}, = columns
+    return row({", ".join(f"{field}={value}" for field, value in given.items())})"""
+    exec(source, known)  # noqa: S102 - made of field names alone
+    decode: Callable[[Sequence[Any]], Row] = known["decode"]
+    return decode
 
 
 ALERTS = Table(

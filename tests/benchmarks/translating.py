@@ -89,6 +89,7 @@ def _whole(origin: Dialect, example: Example, target: Destination) -> Callable[[
         words = {"verbatim": dict(command.verbatim)} if akin else {}
         said = translate(saying(alert_of(origin, command), origin.name, target, **words), target)
         msgspec.json.encode(said.body)
+        assert said.report
         return said
 
     return run
