@@ -163,6 +163,12 @@ def _write_details(writing: Writing, custom: Any, text: Any) -> tuple[Any]:
     return ({**(custom or {}), TEXT: text},)
 
 
+def _with_address(links: Any) -> Any:
+    """Leaves out links with a blank address: PagerDuty refuses the whole event for one, with 400
+    (https://github.com/prometheus/alertmanager/pull/2379)."""
+    return [link for link in links if str(link.get("href")).strip()]
+
+
 def _https_only(images: Any) -> Any:
     return [image for image in images if str(image.get("src")).lower().startswith("https://")]
 
@@ -226,7 +232,7 @@ EVENT = Mapping(
             homes={"details": (f"payload.custom_details.{TEXT}",)},
             why="the text stands among the custom details",
         ),
-        row("links", "links", each(Link)),
+        row("links", "links", each(Link), fit=_with_address, why="PagerDuty takes links with an address only"),
         row("images", "images", each(Image), fit=_https_only, why="PagerDuty takes images over HTTPS only"),
         Extension("client"),
         Extension("client_url"),

@@ -371,6 +371,17 @@ def test_images_without_https_are_carried_instead(tmp_path: Path) -> None:
         assert body["payload"]["custom_details"]["alert_gateway"]["fields"]["images"] == images
 
 
+def test_a_link_with_a_blank_address_keeps_no_page_back(same: House) -> None:
+    """PagerDuty refuses an event that has one; its sender's template gave nothing there."""
+    links = [{"href": "", "text": "Runbook"}, {"href": "https://wiki/1"}, {"href": " "}]
+    event = ilert_event("ALERT", fresh("key"), summary="s", links=links)
+    body = _next(same, lambda: same.call("POST", "/ilert/api/events", event, key=None)).body
+    assert body["links"] == links[1:2]
+    assert body["payload"]["custom_details"]["alert_gateway"]["fields"]["links"] == links
+    own = _next(same, lambda: _post(same, {**pagerduty_event("trigger", fresh("key")), "links": links}))
+    assert own.body["links"] == links[1:2]
+
+
 # --- the upstream --------------------------------------------------------------------------------------------
 
 
