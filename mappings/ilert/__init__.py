@@ -68,8 +68,8 @@ def _meant(incoming: Incoming, said: dict[str, Json]) -> Command:
         text = "is required: what is taken here is ilert's own event, or Alertmanager's or Grafana's webhook"
         raise invalid("eventType", text)
     if "incidentKey" in body:
-        body.setdefault("alertKey", body["incidentKey"])
-        del body["incidentKey"]
+        older = body.pop("incidentKey")
+        body["alertKey"] = body.get("alertKey") or older
     reading = EVENT.read(body)
     word = reading_word(body["eventType"])
     operation = EVENTS[word]
@@ -106,7 +106,7 @@ def reading_word(word: str) -> str:
 
 def _words_of(body: dict[str, Json]) -> str:
     said = [str(body[name]) for name in ("summary", "details") if body.get(name)]
-    said += [str(comment.get("content", "")) for comment in body.get("comments", ())]
+    said += [str(comment.get("content") or "") for comment in body.get("comments", ())]
     return "\n".join(text for text in said if text)
 
 
@@ -134,7 +134,7 @@ def _list(incoming: Incoming) -> Listing:
     words = [*incoming.query.get("states", ()), *incoming.query.get("state", ())]
     states = [word for text in words for word in text.split(",") if word]
     for word in states:
-        if word not in STATUS.words:
+        if word.upper() not in STATUS.words:
             raise invalid("states", f"{word[:64]!r} is none of {', '.join(STATUS.words)}")
     # Both ends of the period refer to `reportTime`, so that a client that pages by time sees each alert once.
     return Listing(

@@ -384,7 +384,8 @@ def test_a_link_with_a_blank_address_keeps_no_page_back(same: House) -> None:
 
 def test_a_null_in_a_link_is_absent(same: House) -> None:
     """ilert's Rust client writes null for what it has not set; PagerDuty documents texts alone."""
-    shown = {"links": [{"href": "https://wiki/1", "text": None}], "images": [{"src": "https://a/1.png", "alt": None}]}
+    image = {"src": "https://a/1.png", "alt": None}
+    shown: dict[str, Any] = {"links": [{"href": "https://wiki/1", "text": None}], "images": [image]}
     event = ilert_event("ALERT", fresh("key"), summary="s", **shown)
     body = _next(same, lambda: same.call("POST", "/ilert/api/events", event, key=None)).body
     assert (body["links"], body["images"]) == ([{"href": "https://wiki/1"}], [{"src": "https://a/1.png"}])
