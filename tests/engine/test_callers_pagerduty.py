@@ -506,6 +506,8 @@ def test_an_event_of_v1_through_its_life(h: House, path: str) -> None:
         "client": "Sample",
         "client_url": None,
         "contexts": contexts,
+        "region": "eu",
+        "links": "of no meaning in v1",
     }
     mark = len(h.arrived("ilert"))
     opened = _post(h, _first("trigger", details={"load avg": 0.75}, **said), path)
@@ -521,6 +523,9 @@ def test_an_event_of_v1_through_its_life(h: House, path: str) -> None:
     assert made.body["images"] == [{"src": "https://chart.example/1.png"}]
     assert made.body["customDetails"]["load avg"] == 0.75
     assert "nowhere" not in json.dumps(made.body)
+    carried = made.body["customDetails"]["alert_gateway"]["fields"]
+    assert carried["extensions.pagerduty.contexts"] == contexts[2:], "what nobody else has a place for is not lost"
+    assert carried["extensions.pagerduty.region"] == "eu"
 
 
 def test_a_text_among_the_details_of_v1(h: House) -> None:
