@@ -7,6 +7,7 @@ v2's. It must not know what stands behind the gateway.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
@@ -122,6 +123,9 @@ SEVERITY = Scale(
 )
 CHANGED = "change"
 """The category of a change event among alerts."""
+CHANGE_LASTS = timedelta(days=90)
+"""How long PagerDuty shows a change event (page on change events). As an alert it ends then: nobody can resolve it, and
+an alert that never ends stays in the store and at other vendors for good."""
 
 
 def _unless_blank(value: Any) -> Any:
@@ -312,7 +316,7 @@ def _change(incoming: Incoming) -> Command:
     payload = {name: value for name, value in body["payload"].items() if name not in ("severity", "class")}
     as_alert = {**payload, "source": payload.get("source") or "nowhere", "severity": "info"}
     reading = EVENT.read({**body, "event_action": "trigger", "payload": as_alert})
-    patch = {**reading.flat, "category": CHANGED}
+    patch = {**reading.flat, "category": CHANGED, "ends_at": incoming.now + CHANGE_LASTS}
     if not payload.get("source"):
         del patch["source"]
     patch.pop("dedup_key", None)
@@ -428,4 +432,8 @@ DIALECT = Dialect(
     same_key=fitted_key,
     url="https://events.pagerduty.com",
     client_setting="the host `https://events.pagerduty.com` → `http://gateway/pagerduty`",
+    remark=(
+        "A change event reaches other vendors as an alert that wakes nobody. It ends after 90 days, for which PagerDuty "
+        "keeps one: its sender has no key to end it by."
+    ),
 )

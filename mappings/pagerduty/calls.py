@@ -160,6 +160,8 @@ def _acknowledge(sending: Sending) -> Call:
 
 
 def _resolve(sending: Sending) -> Call:
+    if sending.body.get("event_action") == CHANGE:  # it has no key there, and nothing to resolve
+        return Delivered()
     return (yield from _event("resolve", sending, sending.verbatim or {}))
 
 

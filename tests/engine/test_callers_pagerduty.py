@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from gateway.errors import Problem
 from gateway.outcome import Response, Sending
 from gateway.registry import dialects
 from gateway.rehearsal import bare_upstream, command_in, rehearse
+from mappings import pagerduty
 from tests.chaos_upstream import chaos, say
 from tests.clients.callers import called, fresh, ilert_event, pagerduty_event, uptinio_alert
 from tests.engine.vendors import before, outbox, settled, table
@@ -262,6 +263,17 @@ def test_a_change_event_is_one_at_pagerduty_too(same: House) -> None:
         assert arrived.path == "/v2/change/enqueue"
         assert arrived.body == {**event, "routing_key": arrived.body["routing_key"]}
         assert arrived.body["routing_key"] != KEY
+
+
+def test_a_change_event_does_not_stay_open_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends when PagerDuty would show it no longer: its sender has no key to end it by."""
+    monkeypatch.setattr(pagerduty, "CHANGE_LASTS", timedelta(milliseconds=1))
+    both = '[[routes]]\nto = ["there", "same"]\n'
+    with called(tmp_path, {"there": "ilert", "same": "pagerduty"}, routes=both) as h:
+        _post(h, _change(), CHANGES)
+        h.wait_for(lambda: [event for event in h.arrived("ilert") if event.body["eventType"] == "RESOLVE"])
+        settled(h, count=4)
+        assert [event.path for event in h.arrived("pagerduty")] == ["/v2/change/enqueue"]
 
 
 def test_a_change_event_with_faults(h: House) -> None:
