@@ -14,7 +14,7 @@ from gateway.errors import USUAL_STATUS, Problem, ProblemKind, invalid
 from gateway.mapping.rows import Writing
 from gateway.outcome import Json
 from mappings.ilert import beside, calls, checkmk, groups, zabbix
-from mappings.ilert.alert import ALERT, EVENT, EVENTS, NAME, STATUS, Alert, Counted, Event, Raised, Taken
+from mappings.ilert.alert import ALERT, EVENT, EVENTS, NAME, PRIORITY, STATUS, Alert, Counted, Event, Raised, Taken
 
 PAGE = "https://docs.ilert.com/developer-docs/rest-api/client-examples/creating-alerts-through-events"
 REFERENCE = "https://api.ilert.com/api-docs/"
@@ -70,7 +70,7 @@ def _meant(incoming: Incoming, said: dict[str, Json]) -> Command:
     if "incidentKey" in body:
         older = body.pop("incidentKey")
         body["alertKey"] = body.get("alertKey") or older
-    reading = EVENT.read(body)
+    reading = EVENT.read(_in_capitals(body))
     word = reading_word(body["eventType"])
     operation = EVENTS[word]
     if operation is Operation.CREATE:
@@ -97,6 +97,12 @@ def _meant(incoming: Incoming, said: dict[str, Json]) -> Command:
     )
 
 
+def _in_capitals(body: dict[str, Json]) -> dict[str, Json]:
+    """Returns an event with its priority in capitals, for ilert to accept when it is passed on there."""
+    word = str(body.get("priority")).strip().upper()
+    return {**body, "priority": word} if word in PRIORITY.words else body
+
+
 def reading_word(word: str) -> str:
     """Returns an event type, given in any letter case, as ilert writes it; raises `Problem` for an unknown one."""
     if word.strip().upper() not in EVENTS:
@@ -115,7 +121,7 @@ def _raise(incoming: Incoming) -> Command:
     body = {key: value for key, value in body_object(incoming).items() if value is not None}
     if not body.get("summary"):
         raise invalid("summary", "is required")
-    reading = EVENT.read({**body, "eventType": "ALERT"})
+    reading = EVENT.read(_in_capitals({**body, "eventType": "ALERT"}))
     return Command(
         operation=Operation.CREATE,
         patch=reading.flat,

@@ -236,6 +236,18 @@ def test_event_types_in_any_case(one: House, word: str) -> None:
     assert [event["eventType"] for event in _sent(one, key, 2)] == ["ALERT", "RESOLVE"]
 
 
+@pytest.mark.parametrize("word", ["low", "Low", " LOW "])
+def test_priorities_in_any_case(one: House, word: str) -> None:
+    """Priorities are read in any case, and sent on in upper case, also in what is raised by hand."""
+    key, summary = fresh("key"), fresh("summary")
+    _event(one, "ALERT", key, summary="x", priority=word)
+    _event(one, "RESOLVE", key, priority=word)
+    assert [event["priority"] for event in _sent(one, key, 2)] == ["LOW", "LOW"]
+    assert one.call("POST", "/ilert/api/alerts", {"summary": summary, "priority": word}).body["priority"] == "LOW"
+    raised = one.wait_for(lambda: [got.body for got in one.arrived(ILERT) if got.body.get("summary") == summary])
+    assert raised[0]["priority"] == "LOW"
+
+
 def test_incident_key_is_the_older_name(h: House) -> None:
     """`incidentKey` is read as `alertKey`; where both are given, alertKey counts, unless it is empty."""
     key = fresh("key")
