@@ -433,7 +433,7 @@ DIALECT = Dialect(
     url="https://events.pagerduty.com",
     client_setting="the host `https://events.pagerduty.com` → `http://gateway/pagerduty`",
     remark=(
-        "A change event reaches other vendors as an alert that wakes nobody. It ends after 90 days, for which PagerDuty "
-        "keeps one: its sender has no key to end it by."
+        "A change event reaches other vendors as an alert that wakes nobody. It ends after 90 days, for which "
+        "PagerDuty keeps one: its sender has no key to end it by."
     ),
 )
