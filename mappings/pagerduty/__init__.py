@@ -7,6 +7,7 @@ v2's. It must not know what stands behind the gateway.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -173,6 +174,17 @@ def _with_address(links: Any) -> Any:
     return [link for link in links if str(link.get("href")).strip()]
 
 
+READ_AS_TWO = {"custom_details": ("custom", "details"), "class": ("category", f"extensions.{NAME}.payload.class")}
+
+
+def _in_place_of_both(payload: dict[str, Json], said: Flat) -> Callable[[Flat], Flat]:
+    """Returns an `amend` for the payload's fields that are read as two: a value that says one of them only clears the
+    other, so that no older text or detail stays beside it."""
+    pairs = [paths for name, paths in READ_AS_TWO.items() if name in payload and any(path in said for path in paths)]
+    silent = [path for paths in pairs for path in paths if path not in said]
+    return lambda before: {path: None for path in silent if before.get(path) is not None}
+
+
 def _https_only(images: Any) -> Any:
     return [image for image in images if str(image.get("src")).lower().startswith("https://")]
 
@@ -290,6 +302,7 @@ def _alert(incoming: Incoming) -> Command:
             dropped=reading.dropped,
             carried=reading.carried,
             invents_key=True,
+            amend=_in_place_of_both(body["payload"], reading.flat),
         )
     control = {name: body[name] for name in ("routing_key", "event_action", "dedup_key") if name in body}
     reading = EVENT.read(control)
@@ -341,13 +354,15 @@ def _first(incoming: Incoming) -> Command:
             comment=body.get("description", ""),
             verbatim={"dedup_key": body["incident_key"]},
         )
-    reading = EVENT.read(first.in_second(body))
+    event = first.in_second(body)
+    reading = EVENT.read(event)
     return Command(
         operation=Operation.CREATE,
         patch={path: value for path, value in reading.flat.items() if path != "source"},
         verbatim=reading.verbatim,
         carried=reading.carried,
         invents_key=True,
+        amend=_in_place_of_both(event["payload"], reading.flat),
     )
 
 

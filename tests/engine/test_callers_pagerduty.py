@@ -160,6 +160,18 @@ def test_custom_details_that_are_no_object_keep_no_page_back(same: House, detail
         assert made.body["payload"].get("custom_details") == held
 
 
+@pytest.mark.parametrize("last", [{"b": 2}, {"details": [1]}, {"details": "new"}, {}])
+def test_custom_details_take_the_place_of_earlier_ones(same: House, h: House, last: dict[str, Any]) -> None:
+    """A later trigger says all of them: neither an older text nor an older detail is told again, whoever is told."""
+    key, first = fresh("key"), {"details": "old", "a": 1}
+    for there in (same, h):
+        _next(there, lambda there=there: _post(there, pagerduty_event("trigger", key, custom_details=first)))
+    again = pagerduty_event("trigger", key, custom_details=last)
+    assert _next(same, lambda: _post(same, again)).body["payload"]["custom_details"] == last
+    told = json.dumps(_next(h, lambda: _post(h, again)).body)
+    assert '"old' not in told and '"a"' not in told
+
+
 def test_a_trigger_with_a_fault_is_not_taken_for_a_change_event() -> None:
     """Where no path tells them apart, an event that has an action is read as an alert event, or refused."""
     dialect = dialects()["pagerduty"]
@@ -396,11 +408,9 @@ def test_a_link_with_a_blank_address_keeps_no_page_back(same: House) -> None:
 
 def test_a_null_in_a_link_is_absent(same: House) -> None:
     """ilert's Rust client writes null for what it has not set; PagerDuty documents texts alone."""
-    image = {"src": "https://a/1.png", "alt": None}
-    shown: dict[str, Any] = {"links": [{"href": "https://wiki/1", "text": None}], "images": [image]}
-    event = ilert_event("ALERT", fresh("key"), summary="s", **shown)
+    event = {**ilert_event("ALERT", fresh("key"), summary="s"), "links": [{"href": "https://wiki/1", "text": None}]}
     body = _next(same, lambda: same.call("POST", "/ilert/api/events", event, key=None)).body
-    assert (body["links"], body["images"]) == ([{"href": "https://wiki/1"}], [{"src": "https://a/1.png"}])
+    assert body["links"] == [{"href": "https://wiki/1"}]
 
 
 # --- the upstream --------------------------------------------------------------------------------------------
