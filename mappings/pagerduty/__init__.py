@@ -23,7 +23,7 @@ from gateway.mapping.table import Mapping
 from gateway.mapping.values import Pair, Scale, each
 from gateway.outcome import Json
 from mappings.pagerduty import first
-from mappings.pagerduty.calls import CHANGE, SEND, authorise, fitted_key
+from mappings.pagerduty.calls import CHANGE, LONGEST_SUMMARY, SEND, authorise, fitted_key, https_only, with_address
 from mappings.pagerduty.words import (
     TEXT,
     credential_faults,
@@ -168,12 +168,6 @@ def _write_details(writing: Writing, custom: Any, text: Any) -> tuple[Any]:
     return ({**(custom or {}), TEXT: text},)
 
 
-def _with_address(links: Any) -> Any:
-    """Leaves out links with a blank address: PagerDuty refuses the whole event for one, with 400
-    (https://github.com/prometheus/alertmanager/pull/2379)."""
-    return [link for link in links if str(link.get("href")).strip()]
-
-
 READ_AS_TWO = {"custom_details": ("custom", "details"), "class": ("category", f"extensions.{NAME}.payload.class")}
 
 
@@ -183,10 +177,6 @@ def _in_place_of_both(payload: dict[str, Json], said: Flat) -> Callable[[Flat], 
     pairs = [paths for name, paths in READ_AS_TWO.items() if name in payload and any(path in said for path in paths)]
     silent = [path for paths in pairs for path in paths if path not in said]
     return lambda before: {path: None for path in silent if before.get(path) is not None}
-
-
-def _https_only(images: Any) -> Any:
-    return [image for image in images if str(image.get("src")).lower().startswith("https://")]
 
 
 def _default_severity(flat: Flat, writing: Writing) -> tuple[str]:
@@ -213,7 +203,7 @@ EVENT = Mapping(
             "summary",
             required=True,
             fallback=headline,
-            limit=1024,
+            limit=LONGEST_SUMMARY,
             why="at most 1,024 characters; where absent, taken from details, category or key",
         ),
         row(
@@ -248,8 +238,8 @@ EVENT = Mapping(
             homes={"details": (f"payload.custom_details.{TEXT}",)},
             why="the text stands among the custom details",
         ),
-        row("links", "links", each(Link), fit=_with_address, why="PagerDuty takes links with an address only"),
-        row("images", "images", each(Image), fit=_https_only, why="PagerDuty takes images over HTTPS only"),
+        row("links", "links", each(Link), fit=with_address, why="PagerDuty takes links with an address only"),
+        row("images", "images", each(Image), fit=https_only, why="PagerDuty takes images over HTTPS only"),
         Extension("client"),
         Extension("client_url"),
     ),

@@ -402,8 +402,16 @@ def test_a_link_with_a_blank_address_keeps_no_page_back(same: House) -> None:
     body = _next(same, lambda: same.call("POST", "/ilert/api/events", event, key=None)).body
     assert body["links"] == links[1:2]
     assert body["payload"]["custom_details"]["alert_gateway"]["fields"]["links"] == links
-    own = _next(same, lambda: _post(same, {**pagerduty_event("trigger", fresh("key")), "links": links}))
-    assert own.body["links"] == links[1:2]
+
+
+def test_what_is_left_out_of_a_trigger_is_left_out_of_its_resolve(same: House) -> None:
+    """Alertmanager says everything again at the end. Refused then, the incident would stay open."""
+    links = [{"href": "", "text": "Runbook"}, {"href": "https://wiki/1"}]
+    images = [{"src": "http://a/1.png"}, {"src": "https://a/2.png"}]
+    event = {**pagerduty_event("trigger", fresh("key"), summary="s" * 1025), "links": links, "images": images}
+    for word in ("trigger", "acknowledge", "resolve"):
+        body = _next(same, lambda word=word: _post(same, {**event, "event_action": word})).body
+        assert (body["links"], body["images"], len(body["payload"]["summary"])) == (links[1:], images[1:], 1024)
 
 
 def test_a_null_in_a_link_is_absent(same: House) -> None:
@@ -503,100 +511,3 @@ def test_a_routing_key_in_the_header_of_older_clients(h: House) -> None:
     assert arrived.body["alertKey"] == event["dedup_key"]
     wrong = h.call("POST", ALERTS, {**event, "routing_key": "wrong"}, key=None, headers={"x-routing-key": KEY})
     assert wrong.status == 400
-
-
-# --- v1 --------------------------------------------------------------------------------------------------------
-
-FIRST = "/pagerduty/generic/2010-04-15/create_event.json"
-
-
-def _first(word: str, key: str | None = None, **more: Any) -> dict[str, Any]:
-    return {"service_key": KEY, "event_type": word, **({"incident_key": key} if key else {}), **more}
-
-
-@pytest.mark.parametrize("path", [FIRST, FIRST.removeprefix("/pagerduty"), f"{FIRST}/"])
-def test_an_event_of_v1_through_its_life(h: House, path: str) -> None:
-    """The page's sample is read as pypd, pygerduty, Salt and others post it, some with a slash at the end of the path;
-    the answer is 200 and names the key. https://developer.pagerduty.com/docs/events-api-v1/trigger-events/"""
-    contexts = [
-        {"type": "link", "href": "http://acme.pagerduty.com", "text": "View in custom tool"},
-        {"type": "image", "src": "https://chart.example/1.png"},
-        {"type": "unheard of"},
-    ]
-    said: dict[str, Any] = {
-        "description": "FAILURE for srv01",
-        "client": "Sample",
-        "client_url": None,
-        "contexts": contexts,
-        "region": "eu",
-        "links": "of no meaning in v1",
-    }
-    mark = len(h.arrived("ilert"))
-    opened = _post(h, _first("trigger", details={"load avg": 0.75}, **said), path)
-    key = opened.body["incident_key"]
-    assert (opened.status, opened.body["status"], opened.body["message"]) == (200, "success", "Event processed")
-    for word in ("acknowledge", "resolve"):
-        assert _post(h, _first(word, key), path).body["incident_key"] == key
-    made, taken, ended = h.arrives("ilert", mark + 3)[mark:]
-    assert [one.body["eventType"] for one in (made, taken, ended)] == ["ALERT", "ACCEPT", "RESOLVE"]
-    assert {one.body["alertKey"] for one in (made, taken, ended)} == {key}
-    assert (made.body["summary"], made.body["severity"]) == ("FAILURE for srv01", 2)
-    assert made.body["links"] == [{"href": "http://acme.pagerduty.com", "text": "View in custom tool"}]
-    assert made.body["images"] == [{"src": "https://chart.example/1.png"}]
-    assert made.body["customDetails"]["load avg"] == 0.75
-    assert "nowhere" not in json.dumps(made.body)
-    carried = made.body["customDetails"]["alert_gateway"]["fields"]
-    assert carried["extensions.pagerduty.contexts"] == contexts[2:], "what nobody else has a place for is not lost"
-    assert carried["extensions.pagerduty.region"] == "eu"
-
-
-def test_a_text_among_the_details_of_v1(h: House) -> None:
-    """Salt sends `details` as a text; its content type is a form's, as with other senders that use urllib."""
-    mark = len(h.arrived("ilert"))
-    event = json.dumps(_first("trigger", fresh("srv"), description="It is down", details="Since the last deployment"))
-    kind = {"content-type": "application/x-www-form-urlencoded"}
-    assert h.client.post(h.url + FIRST, content=event, headers=kind).status_code == 200
-    assert h.arrives("ilert", mark + 1)[mark].body["details"].startswith("Since the last deployment")
-
-
-def test_an_event_of_v1_is_one_of_v2_at_the_vendor(same: House) -> None:
-    """It is sent with all fields that v2 requires and v1 lacks."""
-    key, mark = fresh("srv"), len(same.arrived("pagerduty"))
-    _post(same, _first("trigger", key, description="It is down", client="Sample"), FIRST)
-    _post(same, _first("resolve", key, description="It is up"), FIRST)
-    made, ended = same.arrives("pagerduty", mark + 2)[mark:]
-    payload = {"summary": "It is down", "source": "ci", "severity": "error"}
-    assert (made.path, made.body["payload"], made.body["client"]) == ("/v2/enqueue", payload, "Sample")
-    assert (ended.body["event_action"], ended.body["dedup_key"]) == ("resolve", key)
-    assert not {"service_key", "incident_key", "event_type"} & (made.body.keys() | ended.body.keys())
-
-
-@pytest.mark.parametrize(
-    ("event", "errors"),
-    [
-        (_first("trigger"), ["Description is missing or blank"]),
-        (_first("resolve"), ["Incident key is missing or blank"]),
-        (_first("alarm"), ["event_type is invalid (must be one of: trigger acknowledge resolve)"]),
-        ({"service_key": KEY}, ["Event type is missing or blank"]),
-        (_first("trigger", description=7), ["Description is invalid (must be a string)"]),
-    ],
-)
-def test_what_is_wrong_with_an_event_of_v1(h: House, event: dict[str, Any], errors: list[str]) -> None:
-    sent = _post(h, event, FIRST)
-    assert (sent.status, sent.body["status"], sent.body["errors"]) == (400, "invalid event", errors)
-
-
-@pytest.mark.parametrize(
-    ("key", "error"),
-    [
-        (None, "Service key is missing or blank"),
-        ("a" * 20, "Service key is the wrong length (should be 32 characters)"),
-        ("a" * 32, "Invalid service key"),
-    ],
-)
-def test_a_key_that_nobody_has_is_called_as_in_v1(h: House, key: str | None, error: str) -> None:
-    """The message names `service_key`, as in grafana/grafana#8979 and influxdata/kapacitor#1785: senders of v1 have no
-    `routing_key`."""
-    refused = _post(h, {"event_type": "trigger", "description": "Disk full", "service_key": key}, FIRST)
-    wanted = {"status": "invalid event", "message": "Event object is invalid", "errors": [error]}
-    assert (refused.status, refused.body) == (400, wanted)
