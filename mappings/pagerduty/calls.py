@@ -71,9 +71,10 @@ def within_limits(event: dict[str, Json]) -> tuple[dict[str, Json], dict[str, st
         return event, {}
     event = copied(event)
     details = get(event, "payload.custom_details")
-    if isinstance(details, dict):
-        details.pop(CARRIED, None)  # what is carried goes first: what the page says matters more
-    cut: dict[str, str] = {}
+    # What is carried goes first: what the page says matters more.
+    carried = details.pop(CARRIED, None) if isinstance(details, dict) else None
+    lost = carried.get("fields") if isinstance(carried, dict) else None
+    cut: dict[str, str] = dict.fromkeys(lost, WHY_CUT) if isinstance(lost, dict) else {}
     by_size = sorted(_fields(event), key=lambda field: _size(field[0][field[1]]), reverse=True)
     for holder, name, path in by_size[:MOST_CUT]:
         excess = _size(event) - LARGEST
