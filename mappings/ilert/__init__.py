@@ -11,7 +11,8 @@ from gateway.asking import bearer, body_object, one, time_of, whole_number
 from gateway.canonical import Operation
 from gateway.dialect import CREDENTIAL, Dialect, Outbound, Route
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind, invalid
-from gateway.mapping.rows import Writing
+from gateway.mapping.rows import Hint, Writing
+from gateway.mapping.table import Reading
 from gateway.outcome import Json
 from mappings.ilert import beside, calls, checkmk, groups, zabbix
 from mappings.ilert.alert import ALERT, EVENT, EVENTS, NAME, PRIORITY, STATUS, Alert, Counted, Event, Raised, Taken
@@ -79,7 +80,7 @@ def _meant(incoming: Incoming, said: dict[str, Json]) -> Command:
         return Command(
             operation=operation,
             patch=reading.flat,
-            hints=reading.hints,
+            hints=_hints(reading),
             verbatim=reading.verbatim,
             reading=reading,
             dropped=reading.dropped,
@@ -101,6 +102,11 @@ def _in_capitals(body: dict[str, Json]) -> dict[str, Json]:
     """Returns an event with its priority in capitals, for ilert to accept when it is passed on there."""
     word = str(body.get("priority")).strip().upper()
     return {**body, "priority": word} if word in PRIORITY.words else body
+
+
+def _hints(reading: Reading) -> tuple[Hint, ...]:
+    """Returns what a priority says of the severity: nothing in an event that has a severity of its own."""
+    return tuple(hint for hint in reading.hints if hint.path not in reading.flat)
 
 
 def reading_word(word: str) -> str:
@@ -125,7 +131,7 @@ def _raise(incoming: Incoming) -> Command:
     return Command(
         operation=Operation.CREATE,
         patch=reading.flat,
-        hints=reading.hints,
+        hints=_hints(reading),
         verbatim=reading.verbatim,
         reading=reading,
         carried=reading.carried,

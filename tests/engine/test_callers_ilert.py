@@ -248,6 +248,26 @@ def test_priorities_in_any_case(one: House, word: str) -> None:
     assert raised[0]["priority"] == "LOW"
 
 
+def test_a_priority_says_nothing_of_a_severity_that_is_said(one: House) -> None:
+    """In a later event of the same alert too, where only the priority differs from what was said before."""
+    key = fresh("key")
+    said = [(2, "HIGH"), (2, "LOW"), (4, "LOW"), (4, "HIGH")]
+    for severity, priority in said:
+        _event(one, "ALERT", key, summary="x", severity=severity, priority=priority)
+        _sent(one, key, said.index((severity, priority)) + 1)
+    assert [(event["severity"], event["priority"]) for event in _sent(one, key, 4)] == said
+
+
+def test_what_stood_in_a_link_leaves_with_the_link(one: House) -> None:
+    """A field of a link that nobody knows is passed on, and puts nothing in the place of a link that is gone: then
+    every later event of the alert would be refused for want of an address."""
+    key, second = fresh("key"), {"href": "https://wiki/2"}
+    said = [[{"href": "https://wiki/1", "own": 1}], [{"href": "https://wiki/1", "text": "1"}, second], [second, second]]
+    for number, links in enumerate(said, 1):
+        _event(one, "ALERT", key, summary="x", links=links)
+        assert _sent(one, key, number)[-1]["links"] == links
+
+
 def test_incident_key_is_the_older_name(h: House) -> None:
     """`incidentKey` is read as `alertKey`; where both are given, alertKey counts, unless it is empty."""
     key = fresh("key")
