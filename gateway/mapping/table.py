@@ -21,7 +21,7 @@ from gateway.canonical import Flat, Kind, is_path
 from gateway.errors import Problem, from_validation, invalid
 from gateway.mapping.compiling import reader, writer
 from gateway.mapping.rows import Dropped, Extension, Hint, Row, Side, Unmet, Writing, row
-from gateway.mapping.wire import Wire, copied, get, leaves, merged, names, partial_of, put, remove, unknown, without
+from gateway.mapping.wire import Wire, completed, copied, get, leaves, names, partial_of, put, remove, unknown, without
 
 SIDES: tuple[Side, ...] = ("request", "reply")
 CARRIED = "alert_gateway"
@@ -268,7 +268,7 @@ class Mapping:
                 if key not in self._names:
                     wire[key] = value
                 elif key in wire:
-                    wire[key] = merged(wire[key], value)
+                    wire[key] = completed(wire[key], value)
 
     def restate(
         self, flat: Flat, verbatim: Wire, write: Callable[[], Wire], reading: Reading | None = None

@@ -190,7 +190,8 @@ TIME = Pair(read_time, iso)
 
 
 def each(part: type[Struct], *, read: Mapping[str, str] | None = None) -> Pair:
-    """A list of objects as a tuple of canonical parts; `read` renames the vendor's fields to the part's."""
+    """A list of objects as a tuple of canonical parts; `read` renames the vendor's fields to the part's. A null in an
+    object is read as absent: other vendors have no null there."""
     names = dict(read) if read else {name: name for name in part.__struct_fields__}
     is_spelled_alike = all(name == canonical for name, canonical in names.items())
     several = tuple[part, ...]  # type: ignore[valid-type]
@@ -199,6 +200,7 @@ def each(part: type[Struct], *, read: Mapping[str, str] | None = None) -> Pair:
     back = {canonical: wire for wire, canonical in names.items()}
 
     def read_list(items: Any) -> Any:
+        items = [{name: value for name, value in item.items() if value is not None} for item in items]
         if is_spelled_alike:
             try:
                 return msgspec.convert([items], holder).all  # type: ignore[attr-defined]

@@ -88,6 +88,19 @@ def merged(below: Any, above: Any) -> Any:
     return above
 
 
+def completed(whole: Any, rest: Any) -> Any:
+    """Puts what `unknown` found back into its places. A list of another length has been replaced since, and stays as
+    it is: what was found belongs to none of its items."""
+    if isinstance(whole, dict) and isinstance(rest, dict):
+        return {
+            **whole,
+            **{key: completed(whole[key], value) if key in whole else value for key, value in rest.items()},
+        }
+    if isinstance(whole, list) and isinstance(rest, list) and len(whole) == len(rest):
+        return [completed(item, more) for item, more in zip(whole, rest, strict=True)]
+    return whole
+
+
 def leaves(wire: type[Struct], prefix: str = "") -> list[str]:
     """Every wire path of a struct, down through nested structs; a list of structs is one leaf."""
     paths: list[str] = []

@@ -182,16 +182,7 @@ def _objects(path: str, given: FieldFile) -> Meaning:
     ]
     item: type[Struct] = msgspec.defstruct(f"{part.__name__}Item", fields, rename=names, kw_only=True)
     back = {wire: name for name, wire in names.items()}
-    return Meaning(type=list[item], codec=_without_nulls(each(part, read=back)))  # type: ignore[valid-type]
-
-
-def _without_nulls(codec: Pair) -> Pair:
-    """Treats a null in an item as absent, as not every canonical name can be cleared."""
-
-    def read(items: Any) -> Any:
-        return codec.read([{name: value for name, value in item.items() if value is not None} for item in items])
-
-    return Pair(read, codec.write)
+    return Meaning(type=list[item], codec=each(part, read=back))  # type: ignore[valid-type]
 
 
 def _links(path: str, given: FieldFile) -> Meaning:

@@ -11,10 +11,11 @@ from gateway.asking import bearer, body_object, one, time_of, whole_number
 from gateway.canonical import Operation
 from gateway.dialect import CREDENTIAL, Dialect, Outbound, Route
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind, invalid
-from gateway.mapping.rows import Writing
+from gateway.mapping.rows import Hint, Writing
+from gateway.mapping.table import Reading
 from gateway.outcome import Json
 from mappings.ilert import beside, calls, checkmk, groups, zabbix
-from mappings.ilert.alert import ALERT, EVENT, EVENTS, NAME, STATUS, Alert, Counted, Event, Raised, Taken
+from mappings.ilert.alert import ALERT, EVENT, EVENTS, NAME, PRIORITY, STATUS, Alert, Counted, Event, Raised, Taken
 
 PAGE = "https://docs.ilert.com/developer-docs/rest-api/client-examples/creating-alerts-through-events"
 REFERENCE = "https://api.ilert.com/api-docs/"
@@ -68,9 +69,9 @@ def _meant(incoming: Incoming, said: dict[str, Json]) -> Command:
         text = "is required: what is taken here is ilert's own event, or Alertmanager's or Grafana's webhook"
         raise invalid("eventType", text)
     if "incidentKey" in body:
-        body.setdefault("alertKey", body["incidentKey"])
-        del body["incidentKey"]
-    reading = EVENT.read(body)
+        older = body.pop("incidentKey")
+        body["alertKey"] = body.get("alertKey") or older
+    reading = EVENT.read(_in_capitals(body))
     word = reading_word(body["eventType"])
     operation = EVENTS[word]
     if operation is Operation.CREATE:
@@ -79,7 +80,7 @@ def _meant(incoming: Incoming, said: dict[str, Json]) -> Command:
         return Command(
             operation=operation,
             patch=reading.flat,
-            hints=reading.hints,
+            hints=_hints(reading),
             verbatim=reading.verbatim,
             reading=reading,
             dropped=reading.dropped,
@@ -97,6 +98,17 @@ def _meant(incoming: Incoming, said: dict[str, Json]) -> Command:
     )
 
 
+def _in_capitals(body: dict[str, Json]) -> dict[str, Json]:
+    """Returns an event with its priority in capitals, for ilert to accept when it is passed on there."""
+    word = str(body.get("priority")).strip().upper()
+    return {**body, "priority": word} if word in PRIORITY.words else body
+
+
+def _hints(reading: Reading) -> tuple[Hint, ...]:
+    """Returns what a priority says of the severity: nothing in an event that has a severity of its own."""
+    return tuple(hint for hint in reading.hints if hint.path not in reading.flat)
+
+
 def reading_word(word: str) -> str:
     """Returns an event type, given in any letter case, as ilert writes it; raises `Problem` for an unknown one."""
     if word.strip().upper() not in EVENTS:
@@ -106,7 +118,7 @@ def reading_word(word: str) -> str:
 
 def _words_of(body: dict[str, Json]) -> str:
     said = [str(body[name]) for name in ("summary", "details") if body.get(name)]
-    said += [str(comment.get("content", "")) for comment in body.get("comments", ())]
+    said += [str(comment.get("content") or "") for comment in body.get("comments", ())]
     return "\n".join(text for text in said if text)
 
 
@@ -115,11 +127,11 @@ def _raise(incoming: Incoming) -> Command:
     body = {key: value for key, value in body_object(incoming).items() if value is not None}
     if not body.get("summary"):
         raise invalid("summary", "is required")
-    reading = EVENT.read({**body, "eventType": "ALERT"})
+    reading = EVENT.read(_in_capitals({**body, "eventType": "ALERT"}))
     return Command(
         operation=Operation.CREATE,
         patch=reading.flat,
-        hints=reading.hints,
+        hints=_hints(reading),
         verbatim=reading.verbatim,
         reading=reading,
         carried=reading.carried,
@@ -134,7 +146,7 @@ def _list(incoming: Incoming) -> Listing:
     words = [*incoming.query.get("states", ()), *incoming.query.get("state", ())]
     states = [word for text in words for word in text.split(",") if word]
     for word in states:
-        if word not in STATUS.words:
+        if word.upper() not in STATUS.words:
             raise invalid("states", f"{word[:64]!r} is none of {', '.join(STATUS.words)}")
     # Both ends of the period refer to `reportTime`, so that a client that pages by time sees each alert once.
     return Listing(

@@ -98,7 +98,7 @@ class Taken(Struct, kw_only=True):
 SEVERITY = Scale((1, 1, 2, 2, 3, 4, 5, 5), {1: 1, 2: 3, 3: 4, 4: 5, 5: 6})
 PRIORITY = Words({"HIGH": "high", "LOW": "low"}, fold=True)
 PRIORITY_AS_SEVERITY = Scale(("HIGH",) * 5 + ("LOW",) * 3, {"HIGH": 1, "LOW": 5}, fold=True)
-STATUS = Words({"PENDING": "firing", "ACCEPTED": "acknowledged", "RESOLVED": "resolved"})
+STATUS = Words({"PENDING": "firing", "ACCEPTED": "acknowledged", "RESOLVED": "resolved"}, fold=True)
 KEY = Pair(str.strip, str)
 EVENTS = {
     "ALERT": Operation.CREATE,

@@ -7,6 +7,8 @@ v2's. It must not know what stands behind the gateway.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
@@ -21,7 +23,7 @@ from gateway.mapping.table import Mapping
 from gateway.mapping.values import Pair, Scale, each
 from gateway.outcome import Json
 from mappings.pagerduty import first
-from mappings.pagerduty.calls import CHANGE, SEND, authorise, fitted_key
+from mappings.pagerduty.calls import CHANGE, LONGEST_SUMMARY, SEND, authorise, fitted_key, https_only, with_address
 from mappings.pagerduty.words import (
     TEXT,
     credential_faults,
@@ -122,6 +124,9 @@ SEVERITY = Scale(
 )
 CHANGED = "change"
 """The category of a change event among alerts."""
+CHANGE_LASTS = timedelta(days=90)
+"""How long PagerDuty shows a change event (page on change events). As an alert it ends then: nobody can resolve it, and
+an alert that never ends stays in the store and at other vendors for good."""
 
 
 def _unless_blank(value: Any) -> Any:
@@ -163,8 +168,15 @@ def _write_details(writing: Writing, custom: Any, text: Any) -> tuple[Any]:
     return ({**(custom or {}), TEXT: text},)
 
 
-def _https_only(images: Any) -> Any:
-    return [image for image in images if str(image.get("src")).lower().startswith("https://")]
+READ_AS_TWO = {"custom_details": ("custom", "details"), "class": ("category", f"extensions.{NAME}.payload.class")}
+
+
+def _in_place_of_both(payload: dict[str, Json], said: Flat) -> Callable[[Flat], Flat]:
+    """Returns an `amend` for the payload's fields that are read as two: a value that says one of them only clears the
+    other, so that no older text or detail stays beside it."""
+    pairs = [paths for name, paths in READ_AS_TWO.items() if name in payload and any(path in said for path in paths)]
+    silent = [path for paths in pairs for path in paths if path not in said]
+    return lambda before: {path: None for path in silent if before.get(path) is not None}
 
 
 def _default_severity(flat: Flat, writing: Writing) -> tuple[str]:
@@ -191,7 +203,7 @@ EVENT = Mapping(
             "summary",
             required=True,
             fallback=headline,
-            limit=1024,
+            limit=LONGEST_SUMMARY,
             why="at most 1,024 characters; where absent, taken from details, category or key",
         ),
         row(
@@ -226,8 +238,8 @@ EVENT = Mapping(
             homes={"details": (f"payload.custom_details.{TEXT}",)},
             why="the text stands among the custom details",
         ),
-        row("links", "links", each(Link)),
-        row("images", "images", each(Image), fit=_https_only, why="PagerDuty takes images over HTTPS only"),
+        row("links", "links", each(Link), fit=with_address, why="PagerDuty takes links with an address only"),
+        row("images", "images", each(Image), fit=https_only, why="PagerDuty takes images over HTTPS only"),
         Extension("client"),
         Extension("client_url"),
     ),
@@ -280,6 +292,7 @@ def _alert(incoming: Incoming) -> Command:
             dropped=reading.dropped,
             carried=reading.carried,
             invents_key=True,
+            amend=_in_place_of_both(body["payload"], reading.flat),
         )
     control = {name: body[name] for name in ("routing_key", "event_action", "dedup_key") if name in body}
     reading = EVENT.read(control)
@@ -306,7 +319,7 @@ def _change(incoming: Incoming) -> Command:
     payload = {name: value for name, value in body["payload"].items() if name not in ("severity", "class")}
     as_alert = {**payload, "source": payload.get("source") or "nowhere", "severity": "info"}
     reading = EVENT.read({**body, "event_action": "trigger", "payload": as_alert})
-    patch = {**reading.flat, "category": CHANGED}
+    patch = {**reading.flat, "category": CHANGED, "ends_at": incoming.now + CHANGE_LASTS}
     if not payload.get("source"):
         del patch["source"]
     patch.pop("dedup_key", None)
@@ -331,13 +344,15 @@ def _first(incoming: Incoming) -> Command:
             comment=body.get("description", ""),
             verbatim={"dedup_key": body["incident_key"]},
         )
-    reading = EVENT.read(first.in_second(body))
+    event = first.in_second(body)
+    reading = EVENT.read(event)
     return Command(
         operation=Operation.CREATE,
         patch={path: value for path, value in reading.flat.items() if path != "source"},
         verbatim=reading.verbatim,
         carried=reading.carried,
         invents_key=True,
+        amend=_in_place_of_both(event["payload"], reading.flat),
     )
 
 
@@ -422,4 +437,8 @@ DIALECT = Dialect(
     same_key=fitted_key,
     url="https://events.pagerduty.com",
     client_setting="the host `https://events.pagerduty.com` → `http://gateway/pagerduty`",
+    remark=(
+        "A change event reaches other vendors as an alert that wakes nobody. It ends after 90 days, for which "
+        "PagerDuty keeps one: its sender has no key to end it by."
+    ),
 )

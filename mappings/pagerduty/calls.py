@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import msgspec
 
@@ -20,6 +21,7 @@ from mappings.pagerduty.words import is_about_the_key, reason
 CHANGE = "change"
 """The `event_action` that marks a change event among a caller's own words; PagerDuty has a path for it instead."""
 LONGEST_KEY = 255
+LONGEST_SUMMARY = 1024
 LARGEST = 512_000 - 1_000
 """Bytes of an event before its routing key is added. The page says 512 KB; other senders stop at 512,000 as well."""
 NEVER_CUT = ("event_action", "dedup_key", "routing_key", "payload.summary", "payload.severity")
@@ -49,6 +51,17 @@ def fitted_key(key: str) -> str:
     return f"{key[: LONGEST_KEY - len(mark) - 1]}-{mark}"
 
 
+def with_address(links: Any) -> Any:
+    """Leaves out links with a blank address: PagerDuty refuses the whole event for one, with 400
+    (https://github.com/prometheus/alertmanager/pull/2379)."""
+    return [link for link in links if str(link.get("href")).strip()]
+
+
+def https_only(images: Any) -> Any:
+    """Leaves out images that are not served via HTTPS."""
+    return [image for image in images if str(image.get("src")).lower().startswith("https://")]
+
+
 # --- limits ------------------------------------------------------------------------------------------------
 
 
@@ -58,9 +71,10 @@ def within_limits(event: dict[str, Json]) -> tuple[dict[str, Json], dict[str, st
         return event, {}
     event = copied(event)
     details = get(event, "payload.custom_details")
-    if isinstance(details, dict):
-        details.pop(CARRIED, None)  # what is carried goes first: what the page says matters more
-    cut: dict[str, str] = {}
+    # What is carried goes first: what the page says matters more.
+    carried = details.pop(CARRIED, None) if isinstance(details, dict) else None
+    lost = carried.get("fields") if isinstance(carried, dict) else None
+    cut: dict[str, str] = dict.fromkeys(lost, WHY_CUT) if isinstance(lost, dict) else {}
     by_size = sorted(_fields(event), key=lambda field: _size(field[0][field[1]]), reverse=True)
     for holder, name, path in by_size[:MOST_CUT]:
         excess = _size(event) - LARGEST
@@ -155,12 +169,27 @@ def _change(sending: Sending) -> Call:
     return (yield from _post("/v2/change/enqueue", event, sending))
 
 
+def _fitted(words: Mapping[str, Json]) -> dict[str, Json]:
+    """Returns what a caller says beside an acknowledgement or a resolve, without what PagerDuty would refuse: a trigger
+    was made to fit, and what the same sender says at its end must not keep the incident open."""
+    fitted: dict[str, Json] = copied(dict(words))
+    for name, fit in (("links", with_address), ("images", https_only)):
+        if isinstance(fitted.get(name), list):
+            fitted[name] = fit([one for one in fitted[name] if isinstance(one, dict)])
+    summary = get(fitted, "payload.summary")
+    if isinstance(summary, str) and len(summary) > LONGEST_SUMMARY:
+        fitted["payload"]["summary"] = summary[: LONGEST_SUMMARY - len(CUT)] + CUT
+    return fitted
+
+
 def _acknowledge(sending: Sending) -> Call:
-    return (yield from _event("acknowledge", sending, sending.verbatim or {}))
+    return (yield from _event("acknowledge", sending, _fitted(sending.verbatim or {})))
 
 
 def _resolve(sending: Sending) -> Call:
-    return (yield from _event("resolve", sending, sending.verbatim or {}))
+    if sending.body.get("event_action") == CHANGE:  # it has no key there, and nothing to resolve
+        return Delivered()
+    return (yield from _event("resolve", sending, _fitted(sending.verbatim or {})))
 
 
 SEND: dict[Operation, Callable[[Sending], Call]] = {

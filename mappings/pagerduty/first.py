@@ -21,6 +21,10 @@ PATH = "/generic/2010-04-15/create_event.json"
 """The date is the name of the API's version."""
 UNSAID = {"source": "nowhere", "severity": "error"}
 """Values for the fields that v2 requires and v1 does not have. Every event over v1 pages somebody, as an error does."""
+OF_FIRST = ("event_type", "service_key", "incident_key", "description", "details", "contexts")
+"""Fields that v2 has under another name or in another form."""
+OF_SECOND = ("event_action", "routing_key", "dedup_key", "payload", "links", "images")
+"""Fields that mean nothing in v1; in the event of v2 they would mean something."""
 
 
 class FirstEvent(Struct, kw_only=True):
@@ -80,24 +84,33 @@ def key_faults(credential: str) -> tuple[str, ...]:
 
 
 def in_second(body: dict[str, Json]) -> dict[str, Json]:
-    """Returns a trigger as an event of v2."""
+    """Returns a trigger as an event of v2. Fields and contexts that v2 has no place for keep their names."""
     said: dict[str, Json] = {"summary": body["description"], **UNSAID}
     if body.get("details") not in (None, {}):
         said["custom_details"] = body["details"]
     payload = with_object(said, "custom_details", TEXT)
-    event = {"event_action": "trigger", "payload": payload, **_shown(body.get("contexts") or [])}
+    unchanged = {name: value for name, value in body.items() if name not in OF_FIRST + OF_SECOND}
+    event = {**unchanged, **_shown(body.get("contexts") or []), "event_action": "trigger", "payload": payload}
     if str(body.get("incident_key", "")).strip():
         event["dedup_key"] = body["incident_key"]
-    return {**event, **{name: body[name] for name in ("client", "client_url") if name in body}}
+    return event
 
 
 def _shown(contexts: list[Json]) -> dict[str, Json]:
-    """Returns contexts as links and images, which v2 keeps apart; a context that is neither cannot be shown there."""
-    held = [context for context in contexts if isinstance(context, dict)]
-    links, images = _of(held, "link", "href", "text"), _of(held, "image", "src", "href", "alt")
-    return {**({"links": links} if links else {}), **({"images": images} if images else {})}
+    """Returns contexts as links and images, which v2 keeps apart, and those that are neither as they are."""
+    links = [one for one in contexts if _is(one, "link", "href")]
+    images = [one for one in contexts if _is(one, "image", "src")]
+    found = {
+        "links": _with(links, "href", "text"),
+        "images": _with(images, "src", "href", "alt"),
+        "contexts": [one for one in contexts if not (_is(one, "link", "href") or _is(one, "image", "src"))],
+    }
+    return {name: chosen for name, chosen in found.items() if chosen}
 
 
-def _of(contexts: list[dict[str, Json]], kind: str, *names: str) -> list[Json]:
-    chosen = [one for one in contexts if one.get("type") == kind and isinstance(one.get(names[0]), str)]
-    return [{name: one[name] for name in names if isinstance(one.get(name), str)} for one in chosen]
+def _is(context: Json, kind: str, address: str) -> bool:
+    return isinstance(context, dict) and context.get("type") == kind and isinstance(context.get(address), str)
+
+
+def _with(contexts: list[Json], *names: str) -> list[Json]:
+    return [{name: one[name] for name in names if isinstance(one.get(name), str)} for one in contexts]

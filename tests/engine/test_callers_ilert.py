@@ -236,12 +236,46 @@ def test_event_types_in_any_case(one: House, word: str) -> None:
     assert [event["eventType"] for event in _sent(one, key, 2)] == ["ALERT", "RESOLVE"]
 
 
+@pytest.mark.parametrize("word", ["low", "Low", " LOW "])
+def test_priorities_in_any_case(one: House, word: str) -> None:
+    """Priorities are read in any case, and sent on in upper case, also in what is raised by hand."""
+    key, summary = fresh("key"), fresh("summary")
+    _event(one, "ALERT", key, summary="x", priority=word)
+    _event(one, "RESOLVE", key, priority=word)
+    assert [event["priority"] for event in _sent(one, key, 2)] == ["LOW", "LOW"]
+    assert one.call("POST", "/ilert/api/alerts", {"summary": summary, "priority": word}).body["priority"] == "LOW"
+    raised = one.wait_for(lambda: [got.body for got in one.arrived(ILERT) if got.body.get("summary") == summary])
+    assert raised[0]["priority"] == "LOW"
+
+
+def test_a_priority_says_nothing_of_a_severity_that_is_said(one: House) -> None:
+    """In a later event of the same alert too, where only the priority differs from what was said before."""
+    key = fresh("key")
+    said = [(2, "HIGH"), (2, "LOW"), (4, "LOW"), (4, "HIGH")]
+    for severity, priority in said:
+        _event(one, "ALERT", key, summary="x", severity=severity, priority=priority)
+        _sent(one, key, said.index((severity, priority)) + 1)
+    assert [(event["severity"], event["priority"]) for event in _sent(one, key, 4)] == said
+
+
+def test_what_stood_in_a_link_leaves_with_the_link(one: House) -> None:
+    """A field of a link that nobody knows is passed on, and puts nothing in the place of a link that is gone: then
+    every later event of the alert would be refused for want of an address."""
+    key, second = fresh("key"), {"href": "https://wiki/2"}
+    said = [[{"href": "https://wiki/1", "own": 1}], [{"href": "https://wiki/1", "text": "1"}, second], [second, second]]
+    for number, links in enumerate(said, 1):
+        _event(one, "ALERT", key, summary="x", links=links)
+        assert _sent(one, key, number)[-1]["links"] == links
+
+
 def test_incident_key_is_the_older_name(h: House) -> None:
-    """`incidentKey` is read as `alertKey`; where both are given, alertKey counts."""
+    """`incidentKey` is read as `alertKey`; where both are given, alertKey counts, unless it is empty."""
     key = fresh("key")
     sent = _event(h, "ALERT", None, incidentKey=key, summary="x")
     assert _get(h, sent.headers["alert-gateway-id"])["alertKey"] == key
     assert _event(h, "ACCEPT", key).headers["alert-gateway-id"] == sent.headers["alert-gateway-id"]
+    empty = _event(h, "ALERT", "", incidentKey=key, summary="z")
+    assert empty.headers["alert-gateway-id"] == sent.headers["alert-gateway-id"]
     both = _event(h, "ALERT", key, incidentKey=fresh("key"), summary="y")
     assert both.headers["alert-gateway-id"] == sent.headers["alert-gateway-id"]
 
@@ -461,7 +495,7 @@ def test_what_an_alert_came_through(h: House) -> None:
     numbers are numbers, times are texts."""
     key = fresh("key")
     alert = _alert(h, key)
-    _event(h, "COMMENT", key, summary="looking at it")
+    _event(h, "COMMENT", key, summary="looking at it", comments=[{"creator": "Ann", "content": None}])
     assert h.call("PUT", f"/ilert/api/alerts/{alert['id']}/accept").status == 200
     _event(h, "RESOLVE", key)
     sent = h.call("GET", f"/ilert/api/alerts/{alert['id']}/log-entries")
@@ -589,7 +623,7 @@ def test_list(tmp_path_factory: pytest.TempPathFactory) -> None:
         assert found("?states=ACCEPTED") == [ids[1]]
         assert found("?states=ACCEPTED,RESOLVED") == ids[1:3]
         assert found("?states=ACCEPTED&states=RESOLVED") == ids[1:3]
-        assert found("?state=RESOLVED") == [ids[2]]
+        assert found("?state=RESOLVED") == found("?states=resolved") == [ids[2]]
         assert found("?states=PENDING&max-results=100") == [ids[0], *ids[3:]]
         for query, count in (("", 53), ("?states=ACCEPTED,RESOLVED", 2), ("?states=PENDING", 51)):
             counted = h.call("GET", f"/ilert/api/alerts/count{query}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from gateway.errors import Problem
 from gateway.outcome import Response, Sending
 from gateway.registry import dialects
 from gateway.rehearsal import bare_upstream, command_in, rehearse
+from mappings import pagerduty
 from tests.chaos_upstream import chaos, say
 from tests.clients.callers import called, fresh, ilert_event, pagerduty_event, uptinio_alert
 from tests.engine.vendors import before, outbox, settled, table
@@ -159,6 +160,18 @@ def test_custom_details_that_are_no_object_keep_no_page_back(same: House, detail
         assert made.body["payload"].get("custom_details") == held
 
 
+@pytest.mark.parametrize("last", [{"b": 2}, {"details": [1]}, {"details": "new"}, {}])
+def test_custom_details_take_the_place_of_earlier_ones(same: House, h: House, last: dict[str, Any]) -> None:
+    """A later trigger says all of them: neither an older text nor an older detail is told again, whoever is told."""
+    key, first = fresh("key"), {"details": "old", "a": 1}
+    for there in (same, h):
+        _next(there, lambda there=there: _post(there, pagerduty_event("trigger", key, custom_details=first)))
+    again = pagerduty_event("trigger", key, custom_details=last)
+    assert _next(same, lambda: _post(same, again)).body["payload"]["custom_details"] == last
+    told = json.dumps(_next(h, lambda: _post(h, again)).body)
+    assert '"old' not in told and '"a"' not in told
+
+
 def test_a_trigger_with_a_fault_is_not_taken_for_a_change_event() -> None:
     """Where no path tells them apart, an event that has an action is read as an alert event, or refused."""
     dialect = dialects()["pagerduty"]
@@ -264,6 +277,17 @@ def test_a_change_event_is_one_at_pagerduty_too(same: House) -> None:
         assert arrived.body["routing_key"] != KEY
 
 
+def test_a_change_event_does_not_stay_open_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends when PagerDuty would show it no longer: its sender has no key to end it by."""
+    monkeypatch.setattr(pagerduty, "CHANGE_LASTS", timedelta(milliseconds=1))
+    both = '[[routes]]\nto = ["there", "same"]\n'
+    with called(tmp_path, {"there": "ilert", "same": "pagerduty"}, routes=both) as h:
+        _post(h, _change(), CHANGES)
+        h.wait_for(lambda: [event for event in h.arrived("ilert") if event.body["eventType"] == "RESOLVE"])
+        settled(h, count=4)
+        assert [event.path for event in h.arrived("pagerduty")] == ["/v2/change/enqueue"]
+
+
 def test_a_change_event_with_faults(h: House) -> None:
     refused = _post(h, {"routing_key": KEY, "payload": {"source": "x"}}, CHANGES)
     assert (refused.status, refused.body["errors"]) == (400, ["'payload.summary' is missing or blank"])
@@ -310,14 +334,14 @@ def _call_with(body: dict[str, Any], **more: Any) -> tuple[Any, Any]:
 def test_the_largest_fields_are_cut_until_the_event_is_taken() -> None:
     """The limit is 512 KB: the carried object is left out first, then the largest field is cut, and the page is
     sent."""
-    details = {"log": "x" * 600_000, "short": "stays", "alert_gateway": {"fields": {}}}
+    details = {"log": "x" * 600_000, "short": "stays", "alert_gateway": {"fields": {"team": "db"}}}
     event = {"payload": {"summary": "s", "source": "x", "severity": "error", "custom_details": details}}
     request, ended = _call_with(event)
     sent = request.body["payload"]["custom_details"]
     assert len(json.dumps(request.body, ensure_ascii=False).encode()) < 512_000
     assert len(sent["log"]) > 500_000 and sent["log"].endswith("x…")
     assert sent["short"] == "stays" and "alert_gateway" not in sent
-    assert "custom" in ended.altered
+    assert {"custom", "team"} == ended.altered.keys()
     assert len(details["log"]) == 600_000, "the alert itself is left as it is"
 
 
@@ -369,6 +393,32 @@ def test_images_without_https_are_carried_instead(tmp_path: Path) -> None:
         body = h.arrives("pagerduty", 1)[0].body
         assert body["images"] == images[1:]
         assert body["payload"]["custom_details"]["alert_gateway"]["fields"]["images"] == images
+
+
+def test_a_link_with_a_blank_address_keeps_no_page_back(same: House) -> None:
+    """PagerDuty refuses an event that has one; its sender's template gave nothing there."""
+    links = [{"href": "", "text": "Runbook"}, {"href": "https://wiki/1"}, {"href": " "}]
+    event = ilert_event("ALERT", fresh("key"), summary="s", links=links)
+    body = _next(same, lambda: same.call("POST", "/ilert/api/events", event, key=None)).body
+    assert body["links"] == links[1:2]
+    assert body["payload"]["custom_details"]["alert_gateway"]["fields"]["links"] == links
+
+
+def test_what_is_left_out_of_a_trigger_is_left_out_of_its_resolve(same: House) -> None:
+    """Alertmanager says everything again at the end. Refused then, the incident would stay open."""
+    links = [{"href": "", "text": "Runbook"}, {"href": "https://wiki/1"}]
+    images = [{"src": "http://a/1.png"}, {"src": "https://a/2.png"}]
+    event = {**pagerduty_event("trigger", fresh("key"), summary="s" * 1025), "links": links, "images": images}
+    for word in ("trigger", "acknowledge", "resolve"):
+        body = _next(same, lambda word=word: _post(same, {**event, "event_action": word})).body
+        assert (body["links"], body["images"], len(body["payload"]["summary"])) == (links[1:], images[1:], 1024)
+
+
+def test_a_null_in_a_link_is_absent(same: House) -> None:
+    """ilert's Rust client writes null for what it has not set; PagerDuty documents texts alone."""
+    event = {**ilert_event("ALERT", fresh("key"), summary="s"), "links": [{"href": "https://wiki/1", "text": None}]}
+    body = _next(same, lambda: same.call("POST", "/ilert/api/events", event, key=None)).body
+    assert body["links"] == [{"href": "https://wiki/1"}]
 
 
 # --- the upstream --------------------------------------------------------------------------------------------
@@ -461,95 +511,3 @@ def test_a_routing_key_in_the_header_of_older_clients(h: House) -> None:
     assert arrived.body["alertKey"] == event["dedup_key"]
     wrong = h.call("POST", ALERTS, {**event, "routing_key": "wrong"}, key=None, headers={"x-routing-key": KEY})
     assert wrong.status == 400
-
-
-# --- v1 --------------------------------------------------------------------------------------------------------
-
-FIRST = "/pagerduty/generic/2010-04-15/create_event.json"
-
-
-def _first(word: str, key: str | None = None, **more: Any) -> dict[str, Any]:
-    return {"service_key": KEY, "event_type": word, **({"incident_key": key} if key else {}), **more}
-
-
-@pytest.mark.parametrize("path", [FIRST, FIRST.removeprefix("/pagerduty"), f"{FIRST}/"])
-def test_an_event_of_v1_through_its_life(h: House, path: str) -> None:
-    """The page's sample is read as pypd, pygerduty, Salt and others post it, some with a slash at the end of the path;
-    the answer is 200 and names the key. https://developer.pagerduty.com/docs/events-api-v1/trigger-events/"""
-    contexts = [
-        {"type": "link", "href": "http://acme.pagerduty.com", "text": "View in custom tool"},
-        {"type": "image", "src": "https://chart.example/1.png"},
-        {"type": "unheard of"},
-    ]
-    said: dict[str, Any] = {
-        "description": "FAILURE for srv01",
-        "client": "Sample",
-        "client_url": None,
-        "contexts": contexts,
-    }
-    mark = len(h.arrived("ilert"))
-    opened = _post(h, _first("trigger", details={"load avg": 0.75}, **said), path)
-    key = opened.body["incident_key"]
-    assert (opened.status, opened.body["status"], opened.body["message"]) == (200, "success", "Event processed")
-    for word in ("acknowledge", "resolve"):
-        assert _post(h, _first(word, key), path).body["incident_key"] == key
-    made, taken, ended = h.arrives("ilert", mark + 3)[mark:]
-    assert [one.body["eventType"] for one in (made, taken, ended)] == ["ALERT", "ACCEPT", "RESOLVE"]
-    assert {one.body["alertKey"] for one in (made, taken, ended)} == {key}
-    assert (made.body["summary"], made.body["severity"]) == ("FAILURE for srv01", 2)
-    assert made.body["links"] == [{"href": "http://acme.pagerduty.com", "text": "View in custom tool"}]
-    assert made.body["images"] == [{"src": "https://chart.example/1.png"}]
-    assert made.body["customDetails"]["load avg"] == 0.75
-    assert "nowhere" not in json.dumps(made.body)
-
-
-def test_a_text_among_the_details_of_v1(h: House) -> None:
-    """Salt sends `details` as a text; its content type is a form's, as with other senders that use urllib."""
-    mark = len(h.arrived("ilert"))
-    event = json.dumps(_first("trigger", fresh("srv"), description="It is down", details="Since the last deployment"))
-    kind = {"content-type": "application/x-www-form-urlencoded"}
-    assert h.client.post(h.url + FIRST, content=event, headers=kind).status_code == 200
-    assert h.arrives("ilert", mark + 1)[mark].body["details"].startswith("Since the last deployment")
-
-
-def test_an_event_of_v1_is_one_of_v2_at_the_vendor(same: House) -> None:
-    """It is sent with all fields that v2 requires and v1 lacks."""
-    key, mark = fresh("srv"), len(same.arrived("pagerduty"))
-    _post(same, _first("trigger", key, description="It is down", client="Sample"), FIRST)
-    _post(same, _first("resolve", key, description="It is up"), FIRST)
-    made, ended = same.arrives("pagerduty", mark + 2)[mark:]
-    payload = {"summary": "It is down", "source": "ci", "severity": "error"}
-    assert (made.path, made.body["payload"], made.body["client"]) == ("/v2/enqueue", payload, "Sample")
-    assert (ended.body["event_action"], ended.body["dedup_key"]) == ("resolve", key)
-    assert not {"service_key", "incident_key", "event_type"} & (made.body.keys() | ended.body.keys())
-
-
-@pytest.mark.parametrize(
-    ("event", "errors"),
-    [
-        (_first("trigger"), ["Description is missing or blank"]),
-        (_first("resolve"), ["Incident key is missing or blank"]),
-        (_first("alarm"), ["event_type is invalid (must be one of: trigger acknowledge resolve)"]),
-        ({"service_key": KEY}, ["Event type is missing or blank"]),
-        (_first("trigger", description=7), ["Description is invalid (must be a string)"]),
-    ],
-)
-def test_what_is_wrong_with_an_event_of_v1(h: House, event: dict[str, Any], errors: list[str]) -> None:
-    sent = _post(h, event, FIRST)
-    assert (sent.status, sent.body["status"], sent.body["errors"]) == (400, "invalid event", errors)
-
-
-@pytest.mark.parametrize(
-    ("key", "error"),
-    [
-        (None, "Service key is missing or blank"),
-        ("a" * 20, "Service key is the wrong length (should be 32 characters)"),
-        ("a" * 32, "Invalid service key"),
-    ],
-)
-def test_a_key_that_nobody_has_is_called_as_in_v1(h: House, key: str | None, error: str) -> None:
-    """The message names `service_key`, as in grafana/grafana#8979 and influxdata/kapacitor#1785: senders of v1 have no
-    `routing_key`."""
-    refused = _post(h, {"event_type": "trigger", "description": "Disk full", "service_key": key}, FIRST)
-    wanted = {"status": "invalid event", "message": "Event object is invalid", "errors": [error]}
-    assert (refused.status, refused.body) == (400, wanted)
