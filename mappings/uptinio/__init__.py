@@ -346,7 +346,7 @@ def _found(item: Json) -> FoundAlert:
 
 def _read_one(sending: Sending) -> Call:
     path = f"/alerts/{segment(sending.ids.get('id', '{id}'))}"
-    answer = yield Request(method="GET", path=path, accepts=frozenset({404}))
+    answer = yield Request(method="GET", path=path, accepts=frozenset({404}), is_list=True)
     body = answer.json()
     if answer.status == 404:
         return Missing()
