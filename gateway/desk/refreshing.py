@@ -46,21 +46,22 @@ def refresh(
     now: int,
     ids: Mapping[str, str] | None = None,
 ) -> AlertRow:
-    """Updates the record with what the upstream shows; a change that somebody else made there increments the version.
+    """Updates the record with what the upstream shows; a change that somebody else made there increments the version,
+    a value that the vendor itself chose for the word that it was told does not.
     `ids` are further ids that the upstream has for the alert, by which it is found from now on."""
     target = next((one for one in tx.targets(row.id) if one.upstream == upstream.name), None)
     if target is None or row.is_deleted or _is_newer_one(tx, row, found):
         return row
     flat = flatten(row.body)
     meant = _meant(row, target, upstream, flat)
-    after = dict(flat)
+    mapping, after = upstream.destination.mapping, dict(flat)
     is_changed = False
     for path, value in found.items():
         if path in KEPT_HERE or path in target.replaced or meant.get(path, UNSET) == value:
             continue
         if after.get(path, UNSET) != value:
             after[path] = value
-            is_changed |= path in meant or path == "status"
+            is_changed |= path == "status" or (path in meant and not mapping.is_alike(path, meant[path], value))
     is_over = after.get("status") == "resolved"
     if is_over != bool(after.get("resolved_at")):
         after["resolved_at"] = from_millis(now) if is_over else None

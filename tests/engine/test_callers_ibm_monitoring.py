@@ -197,6 +197,8 @@ SEVERITIES = [
     ({"severityLabel": "INFO"}, 6, "a label alone"),
     ({"severity": 5}, 5, "a number alone"),
     ({"description": "other"}, 4, "neither"),
+    ({"severity": 4, "severityLabel": None}, 4, "a null label beside the number clears nothing"),
+    ({"severity": None, "severityLabel": "HIGH"}, 1, "a null number beside the label clears nothing"),
 ]
 
 
@@ -213,11 +215,12 @@ def test_severity_and_its_label(h: House, fields: dict[str, Any], severity: int,
 
 @pytest.mark.parametrize(("label", "severity"), [("HIGH", 1), ("MEDIUM", 3), ("LOW", 5), ("INFO", 6)])
 def test_a_label_alone_on_create(h: House, label: str, severity: int) -> None:
-    """The page's create sample has only the label."""
+    """The page's create sample has only the label, and null for other fields that it leaves out."""
     alert = ibm_alert(fresh(), severityLabel=label)
     del alert["alert"]["severity"]
-    found = h.call("POST", "/api/alerts", alert).body["alert"]
-    assert (found["severity"], found["severityLabel"]) == (severity, label)
+    for asked in (alert, ibm_alert(fresh(), severity=None, severityLabel=label)):
+        found = h.call("POST", "/api/alerts", asked).body["alert"]
+        assert (found["severity"], found["severityLabel"]) == (severity, label)
 
 
 def test_severity_absent_stays_absent(h: House) -> None:
