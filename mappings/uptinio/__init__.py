@@ -12,7 +12,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.asked import Answer, Command, Incoming, Listing, Read, Ref, Reply, Shown
 from gateway.asking import bearer, body_object, one, whole_number
-from gateway.canonical import Channel, Notification, Operation
+from gateway.canonical import Channel, Flat, Notification, Operation
 from gateway.dialect import Dialect, Outbound, Route, segment
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind, invalid
 from gateway.mapping.fallbacks import headline
@@ -96,6 +96,8 @@ STATUS = Pair(
 
 
 SECONDS = Pair(read_time, iso_seconds)
+NO_THRESHOLD: Flat = dict.fromkeys(("condition.threshold", "condition.operator", "condition.window"))
+"""What an update with `threshold: null` clears."""
 
 
 def _read_type(word: str | None) -> tuple[Any]:
@@ -183,7 +185,7 @@ def _update(incoming: Incoming) -> Command:
     return Command(
         operation=operations.get(body.get("status", ""), Operation.UPDATE),
         ref=Ref(id=incoming.params["id"]),
-        patch=reading.flat,
+        patch={**reading.flat, **(NO_THRESHOLD if body.get("threshold", UNSET) is None else {})},
         verbatim={**reading.verbatim, **({"status": body["status"]} if "status" in body else {})},
         dropped=reading.dropped,
     )

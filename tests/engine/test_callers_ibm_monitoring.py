@@ -189,6 +189,12 @@ def test_left_out_stays_and_null_clears(h: House) -> None:
     assert (cleared["filter"], cleared["teamId"], cleared["reNotifyMinutes"]) == (None, None, 30)
 
 
+def test_null_for_what_always_has_a_value_leaves_the_default(h: House) -> None:
+    """The page's create sample writes null for what it leaves out; a rule is enabled unless it says otherwise."""
+    alert = _made(h, enabled=None, reNotify=None)
+    assert (alert["enabled"], alert["reNotify"]) == (True, False)
+
+
 SEVERITIES = [
     ({"severity": 2, "severityLabel": "LOW"}, 2, "the number differs: it is the change, the label was echoed"),
     ({"severity": 4, "severityLabel": "HIGH"}, 1, "the label differs: it is the change, the number was echoed"),
