@@ -7,6 +7,7 @@ Plain functions of a transaction; they know no vendor, HTTP, or SQL.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import islice
 
 from msgspec import UNSET, Struct
 
@@ -23,6 +24,10 @@ from gateway.store import AlertFilter, AlertRow, CommandBody, TargetRow, Tx
 
 KEPT_HERE = ("created_at", "updated_at", "acknowledged_at")
 """Times that are not taken from the upstream: there they say when the upstream was told."""
+LISTED_AFTER_MS = 60_000
+"""Milliseconds within which an alert may be missing in an upstream's list although it is there."""
+UNSEEN_AT_ONCE = 4
+"""Alerts missing in an upstream's list that are asked for each time: whoever asked for the list waits for that."""
 LAST_KNOWN = 16
 """Alerts that an upstream knows by one id are looked at newest first, this many at first."""
 
@@ -153,6 +158,25 @@ def unlisted(tx: Tx, asked: ListQuestion, listed: Collection[str]) -> list[int]:
         if at == [here] and not tx.count_commands(alert):
             missed.append(alert)
     return missed
+
+
+def unseen(tx: Tx, asked: ListQuestion, listed: Collection[str]) -> list[tuple[AlertRow, TargetRow]]:
+    """Open alerts of the asking scope and dialect that the upstream has, as far as is known, and that are not in its
+    list, each with its target; at most `UNSEEN_AT_ONCE`, as each is asked for. One that changed lately may not be
+    listed yet."""
+    who, before = asked.who, asked.at - LISTED_AFTER_MS
+    parts = tx.alerts_in_parts(who.scope, AlertFilter(statuses=("firing", "acknowledged")))
+    old = (row for part in parts for row in part if row.dialect == who.dialect.name and row.updated_at < before)
+    firsts = ((row, target) for row in old if row.shown not in listed for target in tx.targets(row.id)[:1])
+    missed = (one for one in firsts if _is_there(asked, one[1]) and one[1].ids["id"] not in listed)
+    return list(islice((one for one in missed if not tx.is_waiting(one[0].id, one[1].upstream)), UNSEEN_AT_ONCE))
+
+
+def _is_there(asked: ListQuestion, target: TargetRow) -> bool:
+    """Whether the upstream has an alert, as far as is known, under the key that its list was asked with."""
+    is_its_own = target.upstream == asked.upstream.name and not is_anothers(target, asked.upstream)
+    is_reachable = is_its_own and key_entry(target.lane) == asked.entry and bool(target.ids.get("id"))
+    return is_reachable and target.state == "present"
 
 
 def let_go(tx: Tx, alerts: Iterable[int], asked_at: int) -> None:
