@@ -52,7 +52,8 @@ def refresh(
     ids: Mapping[str, str] | None = None,
 ) -> AlertRow:
     """Updates the record with what the upstream shows; a change that somebody else made there increments the version,
-    a value that the vendor itself chose for the word that it was told does not.
+    a value that the vendor itself chose for the word that it was told does not. Of a field that was never sent only the
+    vendor's own version, in `seen`, tells a change from a default.
     `ids` are further ids that the upstream has for the alert, by which it is found from now on."""
     target = next((one for one in tx.targets(row.id) if one.upstream == upstream.name), None)
     if target is None or row.is_deleted or _is_newer_one(tx, row, found):
@@ -60,7 +61,7 @@ def refresh(
     flat = flatten(row.body)
     meant = _meant(row, target, upstream, flat)
     mapping, after = upstream.destination.mapping, dict(flat)
-    is_changed = False
+    is_changed = any(target.seen.get(name) not in (None, value) for name, value in seen.items())
     for path, value in found.items():
         if path in KEPT_HERE or path in target.replaced or meant.get(path, UNSET) == value:
             continue

@@ -163,3 +163,22 @@ def test_what_changed_lately_need_not_be_listed_yet(tmp_path: Path) -> None:
         assert h.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert("CPU")).status == 200
         there.held.clear()
         assert len(h.call("GET", COLLECTIONS["ibm_monitoring"]).body["alerts"]) == 1
+
+
+@pytest.mark.parametrize("is_changed", [True, False])
+def test_a_change_there_of_what_was_never_sent_ends_the_version(tmp_path: Path, is_changed: bool) -> None:
+    """The caller still holds the version of its create. Where somebody else changed the rule since, it would undo that
+    change unawares; what the service merely shows in addition, under the same version, is no change."""
+    there = Ibm()
+    asked = ibm_alert("CPU")
+    del asked["alert"]["description"]
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring")) as h:
+        made = h.call("POST", COLLECTIONS["ibm_monitoring"], asked).body["alert"]
+        held = there.held[str(made["id"])]
+        held["description"] = "by somebody else" if is_changed else "the usual one"
+        held["version"] += is_changed
+        assert len(h.call("GET", COLLECTIONS["ibm_monitoring"]).body["alerts"]) == 1
+        mine = {"alert": {"description": "mine", "version": made["version"]}}
+        sent = h.call("PUT", f"{COLLECTIONS['ibm_monitoring']}/{made['id']}", mine)
+        assert sent.status == (409 if is_changed else 200), sent.body
+        assert there.held[str(made["id"])]["description"] == ("by somebody else" if is_changed else "mine")
