@@ -15,7 +15,7 @@ import structlog
 from cachetools import TTLCache
 from msgspec import structs
 
-from gateway.asked import Answer, Inquiry, Listing, Read, Relay, Reply
+from gateway.asked import Answer, Command, Inquiry, Listing, Read, Relay, Reply
 from gateway.canonical import Operation
 from gateway.config.choosing import key_entry
 from gateway.config.config import Config, Upstream
@@ -77,6 +77,17 @@ class Views:
         return Answered(
             Answer(shown=as_shown(row), request=request, history=history, page=asked.page), row.id, is_stale=is_stale
         )
+
+    async def look_before(self, who: Caller, asked: Command, request: int) -> None:
+        """Reads an alert before a command that would change nothing in the record, as the alert is over, or open,
+        already: at the primary somebody may have reopened or ended it since."""
+        wanted = {Operation.RESOLVE: True, Operation.REOPEN: False}.get(asked.operation)
+        if wanted is None or asked.ref is None or asked.ref.id is None:
+            return
+        ref = asked.ref
+        found = await self.store.read(lambda tx: look_up(tx, who, ref))
+        if found is not None and (found[0].status == "resolved") is wanted:
+            await self.read(who, Read(ref=ref), request)
 
     async def inquire(self, who: Caller, asked: Inquiry, request: int) -> Answered:
         found = await self.store.read(lambda tx: inquire(tx, who, asked.request))

@@ -182,3 +182,19 @@ def test_a_change_there_of_what_was_never_sent_ends_the_version(tmp_path: Path, 
         sent = h.call("PUT", f"{COLLECTIONS['ibm_monitoring']}/{made['id']}", mine)
         assert sent.status == (409 if is_changed else 200), sent.body
         assert there.held[str(made["id"])]["description"] == ("by somebody else" if is_changed else "mine")
+
+
+@pytest.mark.parametrize("status", ["resolved", "active"])
+def test_a_status_that_the_record_has_already_is_told_where_it_was_changed_there(tmp_path: Path, status: str) -> None:
+    """Somebody reopened or ended the alert at the primary, and nobody has read it since: the caller's word counts, as
+    it would at the vendor itself."""
+    there = Uptinio()
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
+        path = f"{COLLECTIONS['uptinio']}/{down(h).body['data']['id']}"
+        if status == "resolved":
+            assert h.call("PUT", path, {"status": "resolved"}).status == 200
+        [held] = there.held.values()
+        held["status"] = "active" if status == "resolved" else "resolved"
+        sent = h.call("PUT", path, {"status": status})
+        assert (sent.status, sent.body["data"]["status"]) == (200, status)
+        assert held["status"] == status
