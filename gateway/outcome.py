@@ -71,7 +71,8 @@ CHARSET = re.compile(
 
 
 class Response(Struct, frozen=True):
-    """An upstream's answer, headers by lower-case name: at most the first 64 KiB of its body, of a list 8 MiB.
+    """An upstream's answer, headers by lower-case name: at most the first 64 KiB of its body (or eight times what was
+    sent, if that is more), of a list 8 MiB.
     `status` is 0 where a `by_the_way` request got no answer."""
 
     status: int

@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import UNSET
 
 from gateway.canonical import Flat
-from gateway.config.choosing import Lookup, as_text, can_be, fact, named_fact
+from gateway.config.choosing import ABOUT, Lookup, as_text, can_be, fact, named_fact
 from gateway.config.patterns import whole
 
 _MATCHER = re.compile(r"^\s*([A-Za-z_][\w.\-/]*)\s*(=~|!~|!=|<=|>=|=|<|>)\s*(.*?)\s*$", re.DOTALL)
@@ -171,7 +171,7 @@ def choice_of(hop: Hop, route: str, facts: Mapping[str, Any], after: float | Non
 
 def taking(routes: Sequence[Route], dialect: str, caller: str, alert: Flat | None) -> Iterator[Route]:
     """The routes that take an alert: the first that matches, and the next ones for as long as it says `continue`.
-    Without an alert only the sender decides."""
+    Without an alert, those that can take one of this sender: only conditions on the sender itself are decided."""
     return _taking(routes, _facts(dialect, caller, alert), is_known=alert is not None)
 
 
@@ -184,19 +184,20 @@ def _taking(routes: Sequence[Route], facts: Flat, *, is_known: bool) -> Iterator
     for route in routes:
         if not route.is_from(facts["dialect"], facts["caller"]):
             continue
-        if is_known and not all(matcher.holds(facts) for matcher in route.when):
+        decided = [matcher for matcher in route.when if is_known or matcher.name in ABOUT]
+        if not all(matcher.holds(facts) for matcher in decided):
             continue
         yield route
-        if not route.goes_on and is_known:
+        if not route.goes_on and len(decided) == len(route.when):
             return
 
 
 def choose(routes: Sequence[Route], dialect: str, caller: str, alert: Flat | None) -> tuple[Choice, ...] | None:
     """The upstreams for an alert, the primary first; None where no route matches.
 
-    The first matching route wins unless it says `continue`. Without an alert only the sender decides, and fallbacks are
-    left out. Fallbacks come last; an upstream that is told at once is nobody's fallback, and one that several routes
-    fall back to stands by for each of them.
+    The first matching route wins unless it says `continue`. Without an alert, those of every route that can take one of
+    this sender, and fallbacks are left out. Fallbacks come last; an upstream that is told at once is nobody's fallback,
+    and one that several routes fall back to stands by for each of them.
     """
     facts = _facts(dialect, caller, alert)
     chosen: dict[str, Choice] = {}

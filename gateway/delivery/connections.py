@@ -24,6 +24,9 @@ from gateway.outcome import Request, Response
 
 MOST_READ, MOST_LISTED = 64 * 1024, 8 * 1024 * 1024
 """The most bytes read of an answer, and of one that lists alerts."""
+REPEATED = 8
+"""The most bytes read of an answer for each byte sent, where that is more than `MOST_READ`: many vendors repeat what
+they were sent, some with up to six bytes for one (`\\u003c`), and the id may come last."""
 CHUNK = 16 * 1024
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 _ALWAYS = {
@@ -71,7 +74,8 @@ class Connections:
                 trace_request_ctx=progress,
             ) as answer:
                 self._is_well = answer.status < 500
-                return await _response(answer, MOST_LISTED if request.is_list else MOST_READ)
+                most = MOST_LISTED if request.is_list else max(MOST_READ, REPEATED * len(content or b""))
+                return await _response(answer, most)
         except aiohttp.ClientError as error:
             raise _unreachable(error, progress.sent) from None
 

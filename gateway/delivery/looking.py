@@ -13,6 +13,7 @@ from gateway.canonical import SERVER_OWNED, Flat
 from gateway.config.config import Upstream
 from gateway.delivery.attempt import Client, Ended
 from gateway.mapping.carry import restore
+from gateway.mapping.table import Mapping
 from gateway.mapping.values import from_millis
 from gateway.outcome import Again, Delivered, Found, FoundAlert, Held, Sending
 from gateway.store import Store
@@ -58,7 +59,8 @@ async def look(client: Client, store: Store, sending: Sending, since: int, now: 
         return Looked(in_vain=True, requests=ended.requests)
     listed = {found.id: found for found in ended.outcome.alerts}  # one listed twice counts once
     said = _said(sending, client.upstream)
-    alike = [found for found in listed.values() if _is_alike(found, said, since)]
+    mapping = client.upstream.destination.mapping
+    alike = [found for found in listed.values() if _is_alike(found, said, since, mapping)]
     party = client.upstream.name
     ours = await store.read(lambda tx: [found for found in alike if not tx.is_known_id(found.id, party)])
     if len(ours) != 1:
@@ -72,14 +74,17 @@ def _is_unread(ended: Ended) -> bool:
     return ended.status is not None and ended.status < 300
 
 
-def _is_alike(found: FoundAlert, said: tuple[Flat, Flat], since: int) -> bool:
+def _is_alike(found: FoundAlert, said: tuple[Flat, Flat], since: int, mapping: Mapping) -> bool:
+    """Whether what was found may be what was sent. A field that the vendor does not document may be missing there."""
     meant, restored = said
     created = found.flat.get("created_at")
     if created is not None and created < from_millis(since - CLOCKS_DIFFER_MS):
         return False
     for path, value in meant.items():
         shown = found.flat.get(path)
-        if shown == value or path in SERVER_OWNED:
+        if mapping.is_alike(path, value, shown) or path in SERVER_OWNED:
+            continue
+        if shown is None and not mapping.declares(path):
             continue
         if shown not in (None, restored.get(path)) or restored.get(path) == value:
             return False

@@ -91,6 +91,7 @@ class Desk:
         all commands of a batch are durable and only verdicts are waited for."""
         who = Caller(inbound.dialect, caller, inbound.scope_of(caller))
         if isinstance(asked, Command):
+            await self.views.look_before(who, asked, request)
             return await self._command(inbound, self._order(asked, who, request, request, via), key)
         if isinstance(asked, Batch):
             return await self._batch(inbound, who, asked, request, via, key, on_kept)

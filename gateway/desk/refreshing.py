@@ -7,6 +7,7 @@ Plain functions of a transaction; they know no vendor, HTTP, or SQL.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import islice
 
 from msgspec import UNSET, Struct
 
@@ -23,6 +24,10 @@ from gateway.store import AlertFilter, AlertRow, CommandBody, TargetRow, Tx
 
 KEPT_HERE = ("created_at", "updated_at", "acknowledged_at")
 """Times that are not taken from the upstream: there they say when the upstream was told."""
+LISTED_AFTER_MS = 60_000
+"""Milliseconds within which an alert may be missing in an upstream's list although it is there."""
+UNSEEN_AT_ONCE = 4
+"""Alerts missing in an upstream's list that are asked for each time: whoever asked for the list waits for that."""
 LAST_KNOWN = 16
 """Alerts that an upstream knows by one id are looked at newest first, this many at first."""
 
@@ -46,21 +51,23 @@ def refresh(
     now: int,
     ids: Mapping[str, str] | None = None,
 ) -> AlertRow:
-    """Updates the record with what the upstream shows; a change that somebody else made there increments the version.
+    """Updates the record with what the upstream shows; a change that somebody else made there increments the version,
+    a value that the vendor itself chose for the word that it was told does not. Of a field that was never sent only the
+    vendor's own version, in `seen`, tells a change from a default.
     `ids` are further ids that the upstream has for the alert, by which it is found from now on."""
     target = next((one for one in tx.targets(row.id) if one.upstream == upstream.name), None)
     if target is None or row.is_deleted or _is_newer_one(tx, row, found):
         return row
     flat = flatten(row.body)
     meant = _meant(row, target, upstream, flat)
-    after = dict(flat)
-    is_changed = False
+    mapping, after = upstream.destination.mapping, dict(flat)
+    is_changed = any(target.seen.get(name) not in (None, value) for name, value in seen.items())
     for path, value in found.items():
         if path in KEPT_HERE or path in target.replaced or meant.get(path, UNSET) == value:
             continue
         if after.get(path, UNSET) != value:
             after[path] = value
-            is_changed |= path in meant or path == "status"
+            is_changed |= path == "status" or (path in meant and not mapping.is_alike(path, meant[path], value))
     is_over = after.get("status") == "resolved"
     if is_over != bool(after.get("resolved_at")):
         after["resolved_at"] = from_millis(now) if is_over else None
@@ -152,6 +159,25 @@ def unlisted(tx: Tx, asked: ListQuestion, listed: Collection[str]) -> list[int]:
         if at == [here] and not tx.count_commands(alert):
             missed.append(alert)
     return missed
+
+
+def unseen(tx: Tx, asked: ListQuestion, listed: Collection[str]) -> list[tuple[AlertRow, TargetRow]]:
+    """Open alerts of the asking scope and dialect that the upstream has, as far as is known, and that are not in its
+    list, each with its target; at most `UNSEEN_AT_ONCE`, as each is asked for. One that changed lately may not be
+    listed yet."""
+    who, before = asked.who, asked.at - LISTED_AFTER_MS
+    parts = tx.alerts_in_parts(who.scope, AlertFilter(statuses=("firing", "acknowledged")))
+    old = (row for part in parts for row in part if row.dialect == who.dialect.name and row.updated_at < before)
+    firsts = ((row, target) for row in old if row.shown not in listed for target in tx.targets(row.id)[:1])
+    missed = (one for one in firsts if _is_there(asked, one[1]) and one[1].ids["id"] not in listed)
+    return list(islice((one for one in missed if not tx.is_waiting(one[0].id, one[1].upstream)), UNSEEN_AT_ONCE))
+
+
+def _is_there(asked: ListQuestion, target: TargetRow) -> bool:
+    """Whether the upstream has an alert, as far as is known, under the key that its list was asked with."""
+    is_its_own = target.upstream == asked.upstream.name and not is_anothers(target, asked.upstream)
+    is_reachable = is_its_own and key_entry(target.lane) == asked.entry and bool(target.ids.get("id"))
+    return is_reachable and target.state == "present"
 
 
 def let_go(tx: Tx, alerts: Iterable[int], asked_at: int) -> None:

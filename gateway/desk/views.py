@@ -7,7 +7,7 @@ marked as stale. Questions that are not about alerts are passed on whole. It mus
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -15,7 +15,7 @@ import structlog
 from cachetools import TTLCache
 from msgspec import structs
 
-from gateway.asked import Answer, Inquiry, Listing, Read, Relay, Reply
+from gateway.asked import Answer, Command, Inquiry, Listing, Read, Relay, Reply
 from gateway.canonical import Operation
 from gateway.config.choosing import key_entry
 from gateway.config.config import Config, Upstream
@@ -23,7 +23,7 @@ from gateway.config.routing import choose
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.spending import Spending
 from gateway.desk.lookup import as_shown, listed, look_up, question
-from gateway.desk.refreshing import ListQuestion, forget, let_go, refresh, take_in, unlisted
+from gateway.desk.refreshing import ListQuestion, forget, let_go, refresh, take_in, unlisted, unseen
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import MakeId
 from gateway.mapping.values import millis
@@ -77,6 +77,17 @@ class Views:
         return Answered(
             Answer(shown=as_shown(row), request=request, history=history, page=asked.page), row.id, is_stale=is_stale
         )
+
+    async def look_before(self, who: Caller, asked: Command, request: int) -> None:
+        """Reads an alert before a command that would change nothing in the record, as the alert is over, or open,
+        already: at the primary somebody may have reopened or ended it since."""
+        wanted = {Operation.RESOLVE: True, Operation.REOPEN: False}.get(asked.operation)
+        if wanted is None or asked.ref is None or asked.ref.id is None:
+            return
+        ref = asked.ref
+        found = await self.store.read(lambda tx: look_up(tx, who, ref))
+        if found is not None and (found[0].status == "resolved") is wanted:
+            await self.read(who, Read(ref=ref), request)
 
     async def inquire(self, who: Caller, asked: Inquiry, request: int) -> Answered:
         found = await self.store.read(lambda tx: inquire(tx, who, asked.request))
@@ -199,7 +210,20 @@ class Views:
         if not isinstance(outcome, Found):
             return False
         await self._take_in(asked, outcome.alerts)
+        if asked.upstream.dialect.kind == "rule" and asked.upstream.dialect.outbound.read and not outcome.is_part:
+            await self._ask_for_unseen(asked, {found.id for found in outcome.alerts})
         return True
+
+    async def _ask_for_unseen(self, asked: ListQuestion, listed: Collection[str]) -> None:
+        """Asks an upstream for rules that are not in its list: those that are gone there are deleted, and hold their
+        names no longer. Vendors of occurrences go on listing what has ended."""
+        for row, target in await self.store.read(lambda tx: unseen(tx, asked, listed), is_long=True):
+            try:
+                _, is_in_vain = await self._ask_for_one(asked.who, row, target, asked.upstream)
+            except Problem:
+                continue  # it is gone there, and deleted here
+            if is_in_vain:
+                return
 
     async def _take_in(self, asked: ListQuestion, alerts: Sequence[FoundAlert]) -> None:
         """Brings a list into the record, a part at a time."""

@@ -176,7 +176,7 @@ class Mapping:
             read = self._readers[side] = reader(self._sides[side], _second_voice, invalid)
         flat, hints = read(raw, prefix)
         self._keep_unknown(raw, flat)
-        return flat, hints
+        return flat, _without_nulls(flat, hints) if hints else hints
 
     def found(self, raw: Wire) -> Flat:
         """Reads an alert as an upstream shows it; fields whose values are not as documented are left out."""
@@ -341,6 +341,18 @@ class Mapping:
         start = f"extensions.{self.dialect}."
         return path[len(start) :] if path.startswith(start) else ""
 
+    def is_alike(self, path: str, one: Any, other: Any) -> bool:
+        """Whether the vendor can show the `other` value where it was told the `one`: the same or, where the field has a
+        coarser twin, a value of the same word there, since a vendor that is told the word chooses the value itself."""
+        if one == other:
+            return True
+        scales = (entry.scale for entry in self.rows if entry.derived and path in entry.paths)
+        return None not in (one, other) and any(scale and other in scale.same_as(one) for scale in scales)
+
+    def declares(self, path: str) -> bool:
+        """Whether the vendor documents a field for this path."""
+        return path in self._paths
+
     def reaches(self, path: str) -> bool:
         """Whether a value at this path reaches the vendor: an extension only if its requests have a place for it."""
         start = f"extensions.{self.dialect}."
@@ -377,6 +389,15 @@ def _as_row(entry: Row | Extension, dialect: str) -> Row:
     if isinstance(entry, Row):
         return entry
     return row(entry.wire, f"extensions.{dialect}.{entry.wire}", side=entry.side)
+
+
+def _without_nulls(flat: Flat, hints: list[Hint]) -> list[Hint]:
+    """Where two wire fields speak of one path and one of them is null, only the other counts: clients write null for
+    what they leave out. Removes such nulls from `flat`, and returns the hints without them."""
+    for hint in hints:
+        if hint.value is not None and flat.get(hint.path, UNSET) is None:
+            del flat[hint.path]
+    return [hint for hint in hints if hint.value is not None or hint.path not in flat]
 
 
 def _second_voice(entry: Row, path: str, value: Any) -> Hint:

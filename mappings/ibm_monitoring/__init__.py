@@ -134,10 +134,12 @@ def _channel(incoming: Incoming) -> Relay:
 
 
 def _shown(shown: Shown) -> dict[str, Json]:
+    """Words an alert. Where clients sent null for a field that always has a value, the default is shown."""
     number: Json = int(shown.id) if shown.id.isdigit() else shown.id
     whole = RULE.write(shown.flat, Writing(), side="reply")
     usual = {"autoCreated": False, "enabled": True, "notificationCount": 0, "rateOfChange": False, "reNotify": False}
-    return {"id": number, "version": shown.version, **usual, **whole}
+    told = {name: value for name, value in whole.items() if value is not None or name not in usual}
+    return {"id": number, "version": shown.version, **usual, **told}
 
 
 def _answer_one(answer: Answer) -> Reply:

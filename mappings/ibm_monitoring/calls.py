@@ -125,7 +125,7 @@ def _change(sending: Sending, fields: dict[str, Json]) -> Call:
         if found.get("id") is None:  # laid over nothing, the fields would replace the whole rule
             return Again(reason=f"{answer.status} without the alert")
         moved = sending.seen.get("version") not in (None, found.get("version"))
-        if moved and _laid_over(found, fields, sending) == found:
+        if moved and {**found, **_laid_over(found, fields, sending)} == found:
             known = _known(found)  # an attempt whose answer was lost did it, or somebody else the very same
             return Delivered(ids=known.ids, seen=known.seen, altered=renamed)
         if moved and sending.strict:

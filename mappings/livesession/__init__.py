@@ -58,6 +58,7 @@ class Deleted(Struct, kw_only=True):
 # --- value tables ------------------------------------------------------------------------------------------
 
 PROVIDERS = {"slack": ("slack", "slack_channel_id"), "webhooks": ("webhook", "webhook_id")}
+TARGET = ("provider", *(name for _, name in PROVIDERS.values()))
 WORDS = {kind: provider for provider, (kind, _) in PROVIDERS.items()}
 
 
@@ -92,15 +93,20 @@ def _custom_event(flat: Flat, writing: Writing) -> tuple[Any]:
 
 
 def _read_target(provider: Any, slack: Any, webhook: Any) -> tuple[Any, ...]:
-    """Returns the channel that `provider` names; the other id is kept as it is. An update may leave `provider` out."""
-    if provider is UNSET:
-        provider = "slack" if slack and slack is not UNSET else "webhooks"
+    """Returns the channel that `provider` names; the other id is kept as it is. An update may leave out any of them:
+    see `_amended`."""
     given = {"slack": slack, "webhooks": webhook}
-    kind, name = PROVIDERS[provider]
-    if not given[provider] or given[provider] is UNSET:
-        raise invalid(name, f"is required if provider is {provider}")
-    channel = Channel(kind=kind, id=given[provider], dialect=NAME)
+    if provider is UNSET or given[provider] in (UNSET, None, ""):
+        return UNSET, UNSET, UNSET
+    channel = Channel(kind=PROVIDERS[provider][0], id=given[provider], dialect=NAME)
     return (channel,), *(UNSET if word == provider else given[word] for word in PROVIDERS)
+
+
+def _check_target(body: dict[str, Json]) -> None:
+    """Checks that the id that `provider` requires is there."""
+    name = PROVIDERS[body["provider"]][1]
+    if not body.get(name):
+        raise invalid(name, f"is required if provider is {body['provider']}")
 
 
 def _write_target(writing: Writing, channels: Any, slack: Any, webhook: Any) -> tuple[Any, ...]:
@@ -159,6 +165,7 @@ def _create(incoming: Incoming) -> Command:
     if body.get("provider") == "":
         raise invalid("provider", "is required")
     reading = RULE.read(body)
+    _check_target(body)
     if not body["events"]:
         raise invalid("events", "is required: at least one event")
     return Command(
@@ -182,18 +189,22 @@ def _update(incoming: Incoming) -> Command:
         verbatim=reading.verbatim,
         reading=reading,
         dropped=reading.dropped,
-        amend=None if "provider" in body else lambda record: _amended(body, record),
+        amend=lambda record: _amended(body, record),
     )
 
 
 def _amended(body: dict[str, Json], record: Flat) -> Flat:
-    """Returns what an update without `provider` changes: the record's provider stays, and a target id replaces the one
-    in use, or the other."""
-    own = [channel for channel in record.get("channels") or () if channel.dialect == NAME and channel.kind in WORDS]
-    if not own or not any(name in body for _, name in PROVIDERS.values()):
+    """Returns the target after an update that does not say all of it: the rest is the record's."""
+    said = {name: body[name] for name in TARGET if name in body}
+    if not said or ("provider" in said and said.get(PROVIDERS[said["provider"]][1])):
         return {}
-    provider = WORDS[own[0].kind]
-    whole = {PROVIDERS[provider][1]: own[0].id, **body, "provider": provider}
+    own = [channel for channel in record.get("channels") or () if channel.dialect == NAME and channel.kind in WORDS]
+    kept = {name: record[path] for name in TARGET[1:] if (path := f"extensions.{NAME}.{name}") in record}
+    if own:
+        provider = WORDS[own[0].kind]
+        kept |= {"provider": provider, PROVIDERS[provider][1]: own[0].id}
+    whole = {"provider": "slack" if said.get("slack_channel_id") else "webhooks", **kept, **said}
+    _check_target(whole)
     return RULE.interpret(whole).flat
 
 

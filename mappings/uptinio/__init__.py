@@ -12,14 +12,29 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.asked import Answer, Command, Incoming, Listing, Read, Ref, Reply, Shown
 from gateway.asking import bearer, body_object, one, whole_number
-from gateway.canonical import Channel, Notification, Operation
+from gateway.canonical import Channel, Flat, Notification, Operation
+from gateway.codes import Code
 from gateway.dialect import Dialect, Outbound, Route, segment
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind, invalid
 from gateway.mapping.fallbacks import headline
 from gateway.mapping.rows import Dropped, Writing, joint, row
 from gateway.mapping.table import Mapping
 from gateway.mapping.values import Pair, each, iso_seconds, read_time
-from gateway.outcome import Call, Delivered, Found, FoundAlert, Json, Missing, Rejected, Request, Response, Sending
+from gateway.outcome import (
+    Again,
+    Call,
+    Delivered,
+    Found,
+    FoundAlert,
+    Held,
+    Json,
+    Missing,
+    Outcome,
+    Rejected,
+    Request,
+    Response,
+    Sending,
+)
 
 PAGE = "https://app.uptinio.com/docs/api/alerts.html"
 NAME = "uptinio"
@@ -96,6 +111,8 @@ STATUS = Pair(
 
 
 SECONDS = Pair(read_time, iso_seconds)
+NO_THRESHOLD: Flat = dict.fromkeys(("condition.threshold", "condition.operator", "condition.window"))
+"""What an update with `threshold: null` clears."""
 
 
 def _read_type(word: str | None) -> tuple[Any]:
@@ -183,7 +200,7 @@ def _update(incoming: Incoming) -> Command:
     return Command(
         operation=operations.get(body.get("status", ""), Operation.UPDATE),
         ref=Ref(id=incoming.params["id"]),
-        patch=reading.flat,
+        patch={**reading.flat, **(NO_THRESHOLD if body.get("threshold", UNSET) is None else {})},
         verbatim={**reading.verbatim, **({"status": body["status"]} if "status" in body else {})},
         dropped=reading.dropped,
     )
@@ -317,14 +334,31 @@ def _id_in(response: Response) -> dict[str, str]:
     return {"id": str(found)} if found is not None else {}
 
 
+OPEN = frozenset({400, 422})
+"""Statuses that leave open what a refusal is about: the pages list codes, and no status for any of them."""
+TOO_MANY = ("rate_limit", "rate_limit_exceeded")
+OF_THE_KEY = ("invalid_api_key", "expired_api_key")
+
+
+def _refused(answer: Response) -> Outcome:
+    """Returns what a refusal with one of the `OPEN` statuses is, by its code."""
+    why = f"{answer.status} {_reason(answer)}".strip()
+    code = _reason(answer).partition(":")[0]
+    if code in TOO_MANY:
+        return Again(reason=why, code=Code.THROTTLED)
+    return Held(why, answer.status) if code in OF_THE_KEY else Rejected(reason=why)
+
+
 def _send_create(sending: Sending) -> Call:
-    answer = yield Request(method="POST", path="/alerts", body=sending.body, creates=True)
-    return Delivered(ids=_id_in(answer))
+    answer = yield Request(method="POST", path="/alerts", body=sending.body, creates=True, accepts=OPEN)
+    return _refused(answer) if answer.status in OPEN else Delivered(ids=_id_in(answer))
 
 
 def _put(sending: Sending, body: dict[str, Json]) -> Call:
     path = f"/alerts/{segment(sending.ids.get('id', '{id}'))}"
-    answer = yield Request(method="PUT", path=path, body=body, accepts=frozenset({404}))
+    answer = yield Request(method="PUT", path=path, body=body, accepts=OPEN | {404})
+    if answer.status in OPEN:
+        return _refused(answer)
     return Missing() if answer.status == 404 else Delivered()
 
 
@@ -346,7 +380,7 @@ def _found(item: Json) -> FoundAlert:
 
 def _read_one(sending: Sending) -> Call:
     path = f"/alerts/{segment(sending.ids.get('id', '{id}'))}"
-    answer = yield Request(method="GET", path=path, accepts=frozenset({404}))
+    answer = yield Request(method="GET", path=path, accepts=frozenset({404}), is_list=True)
     body = answer.json()
     if answer.status == 404:
         return Missing()

@@ -3,6 +3,7 @@ upstream and never created twice. Stand-ins that keep and list what they are sen
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,55 @@ def test_a_change_whose_answer_was_lost_is_no_conflict(tmp_path: Path) -> None:
         sent = h.call("PUT", f"/ibm_monitoring/api/alerts/{made['id']}", change)
         assert sent.status == 200, sent.body
         assert inner(sent)["name"] == "Disk fuller"
+
+
+class _Deciding(Ibm):
+    """Chooses the number for a severity of which it is told the label alone, as the service does."""
+
+    def _write(self, got: Got, number: str) -> Behaviour:
+        alert = got.body["alert"]
+        if "severity" not in alert:
+            alert["severity"] = {"HIGH": 0, "LOW": 4}[alert["severityLabel"]]
+        alert["severityLabel"] = ("HIGH", "HIGH", "MEDIUM", "MEDIUM", "LOW", "LOW", "INFO", "INFO")[alert["severity"]]
+        return super()._write(
+            Got(got.method, got.path, got.headers, json.dumps({"alert": alert}).encode(), got.at), number
+        )
+
+
+def test_a_number_chosen_there_for_a_label_is_no_other_content_and_no_change(tmp_path: Path) -> None:
+    """The page's own sample has the label alone. Its create is found after a lost answer, and not sent again under a
+    name that is taken by then; its number is shown, under the same version; and its update is no conflict."""
+    asked = ibm_alert("CPU high", severityLabel="LOW")
+    del asked["alert"]["severity"]
+    there = _Deciding()
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring")) as h:
+        there.then = [CLOSE]
+        sent = h.call("POST", "/ibm_monitoring/api/alerts", asked)
+        assert sent.status == 200, sent.body
+        assert len(writes(upstream)) == 1
+        path = f"/ibm_monitoring/api/alerts/{inner(sent)['id']}"
+        seen = inner(h.call("GET", path))
+        assert (seen["severity"], seen["version"]) == (4, 1)
+        there.then = [CLOSE, CLOSE]
+        sent = h.call("PUT", path, {"alert": {"severityLabel": "HIGH", "version": 1}})
+        assert sent.status == 200, sent.body
+
+
+class _Narrow(Uptinio):
+    """Keeps the documented fields alone."""
+
+    def _write(self, got: Got, number: str) -> Behaviour:
+        body = {name: value for name, value in got.body.items() if name in ("monitor_id", "type", "message", "status")}
+        return super()._write(Got(got.method, got.path, got.headers, json.dumps(body).encode(), got.at), number)
+
+
+def test_what_the_vendor_does_not_document_need_not_be_found(tmp_path: Path) -> None:
+    """A field that it ignores is not shown by it, and the alert is the one that was sent all the same."""
+    there = _Narrow()
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
+        there.then = [CLOSE]
+        assert down(h, "disk", colour="red").status == 201
+        assert len(writes(upstream)) == 1
 
 
 def test_the_end_is_told_of_what_a_reopening_opened_whose_answer_was_lost(

@@ -189,6 +189,12 @@ def test_left_out_stays_and_null_clears(h: House) -> None:
     assert (cleared["filter"], cleared["teamId"], cleared["reNotifyMinutes"]) == (None, None, 30)
 
 
+def test_null_for_what_always_has_a_value_leaves_the_default(h: House) -> None:
+    """The page's create sample writes null for what it leaves out; a rule is enabled unless it says otherwise."""
+    alert = _made(h, enabled=None, reNotify=None)
+    assert (alert["enabled"], alert["reNotify"]) == (True, False)
+
+
 SEVERITIES = [
     ({"severity": 2, "severityLabel": "LOW"}, 2, "the number differs: it is the change, the label was echoed"),
     ({"severity": 4, "severityLabel": "HIGH"}, 1, "the label differs: it is the change, the number was echoed"),
@@ -197,6 +203,8 @@ SEVERITIES = [
     ({"severityLabel": "INFO"}, 6, "a label alone"),
     ({"severity": 5}, 5, "a number alone"),
     ({"description": "other"}, 4, "neither"),
+    ({"severity": 4, "severityLabel": None}, 4, "a null label beside the number clears nothing"),
+    ({"severity": None, "severityLabel": "HIGH"}, 1, "a null number beside the label clears nothing"),
 ]
 
 
@@ -213,11 +221,12 @@ def test_severity_and_its_label(h: House, fields: dict[str, Any], severity: int,
 
 @pytest.mark.parametrize(("label", "severity"), [("HIGH", 1), ("MEDIUM", 3), ("LOW", 5), ("INFO", 6)])
 def test_a_label_alone_on_create(h: House, label: str, severity: int) -> None:
-    """The page's create sample has only the label."""
+    """The page's create sample has only the label, and null for other fields that it leaves out."""
     alert = ibm_alert(fresh(), severityLabel=label)
     del alert["alert"]["severity"]
-    found = h.call("POST", "/api/alerts", alert).body["alert"]
-    assert (found["severity"], found["severityLabel"]) == (severity, label)
+    for asked in (alert, ibm_alert(fresh(), severity=None, severityLabel=label)):
+        found = h.call("POST", "/api/alerts", asked).body["alert"]
+        assert (found["severity"], found["severityLabel"]) == (severity, label)
 
 
 def test_severity_absent_stays_absent(h: House) -> None:

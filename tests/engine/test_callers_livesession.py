@@ -113,6 +113,36 @@ def test_a_new_target_without_its_provider(h: House) -> None:
     assert (sent.body["provider"], sent.body["slack_channel_id"]) == ("slack", "C777")
 
 
+TARGETS = [
+    ({"provider": "webhooks"}, ("webhooks", "C042", "w1"), "the id that it requires is there already"),
+    ({"provider": "slack"}, ("slack", "C042", "w1"), "the provider that it has"),
+    ({"webhook_id": None}, ("slack", "C042", None), "the unused id is cleared"),
+    ({"provider": "webhooks", "webhook_id": "w2"}, ("webhooks", None, "w2"), "a whole target"),
+]
+
+
+@pytest.mark.parametrize(("change", "target", "why"), TARGETS, ids=[why for _, _, why in TARGETS])
+def test_what_an_update_leaves_out_of_the_target_is_as_it_was(
+    h: House, change: dict[str, Any], target: tuple[str, str | None, str | None], why: str
+) -> None:
+    """Each of the three fields is optional in an update."""
+    alert = _made(h, provider="slack", slack_channel_id="C042", webhook_id="w1")
+    sent = h.call("PUT", f"/v1/alerts/{alert['alert_id']}", change)
+    assert sent.status == 200, sent.body
+    assert tuple(sent.body.get(name) for name in ("provider", "slack_channel_id", "webhook_id")) == target, why
+
+
+def test_an_update_that_takes_the_target_away_is_refused(h: House) -> None:
+    """The field that is required is named, whether the update names its provider or not."""
+    alert = _made(h, provider="slack", slack_channel_id="C042")
+    for change, field in (
+        ({"slack_channel_id": None}, "slack_channel_id"),
+        ({"slack_channel_id": ""}, "slack_channel_id"),
+        ({"provider": "webhooks"}, "webhook_id"),
+    ):
+        _is_refused(h.call("PUT", f"/v1/alerts/{alert['alert_id']}", change), 400, field)
+
+
 def test_a_webhook_id_beside_provider_slack_does_not_change_the_provider(h: House) -> None:
     """An update of the target that the present provider does not use leaves the provider unchanged."""
     alert = _made(h)

@@ -114,6 +114,14 @@ def test_update_is_a_merge(h: House) -> None:
         assert sent.body["data"] == {**alert, "resolved_at": None}
 
 
+def test_a_threshold_of_null_clears_all_of_it(one: House) -> None:
+    """The whole object may be cleared, as each of its fields may be."""
+    alert = _made(one, threshold={"value": 1000, "operator": ">", "duration": 300})
+    assert one.call("PUT", f"/alerts/{alert['id']}", {"threshold": None}).status == 200
+    cleared = one.arrived(UPTINIO, "PUT")[-1].body["threshold"]
+    assert cleared == {"value": None, "operator": None, "duration": None}
+
+
 def test_times_are_to_the_second(h: House) -> None:
     """Times have no fraction, as in every sample of the page, such as `2024-01-01T00:00:00Z`."""
     alert = _made(h)

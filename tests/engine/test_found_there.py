@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from gateway.desk import refreshing
 from gateway.process import service
 from tests.chaos_upstream import Behaviour, Chaos, Got, chaos, say
-from tests.clients.callers import ibm_alert
+from tests.clients.callers import COLLECTIONS, ibm_alert, livesession_alert
 from tests.engine.genies import ID, Opsgenie
-from tests.engine.vendors import OK, Ibm, Uptinio, before, count, down, rows, settled, table, writes
+from tests.engine.vendors import OK, Ibm, LiveSession, Uptinio, before, count, down, rows, settled, table, writes
 from tests.harness import KEY, House, house
 
 BOTH = '[[routes]]\nto = ["there", "two"]\n'
@@ -118,3 +119,82 @@ def test_what_was_deleted_at_the_primary_is_ended_at_the_others(tmp_path: Path) 
             assert writes(two)[-1].body["event_action"] == "resolve"
             assert len(writes(one)) == 1, "what is gone there is told nothing"
             assert rows(h, "is_deleted", "alerts") == [1]
+
+
+@pytest.mark.parametrize("dialect", ["ibm_monitoring", "livesession"])
+def test_what_a_list_no_longer_has_is_asked_for_and_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dialect: str
+) -> None:
+    """Somebody deleted the rule in the vendor's own interface. It is listed no longer, its name is free again, and the
+    others are told; one that is still there although the list leaves it out stays."""
+    monkeypatch.setattr(refreshing, "LISTED_AFTER_MS", -1)
+    first: Ibm | LiveSession = Ibm() if dialect == "ibm_monitoring" else LiveSession()
+    with chaos(first) as one, chaos(takes_all) as two:
+        tables = table("there", one.url, dialect), table("two", two.url, "pagerduty", "")
+        with before(tmp_path, *tables, routes=BOTH) as h:
+            for name in ("kept", "deleted"):
+                asked = ibm_alert(name) if dialect == "ibm_monitoring" else livesession_alert(name)
+                assert h.call("POST", COLLECTIONS[dialect], asked).status < 300
+            settled(h, count=4)
+            first.held.pop(next(number for number, held in first.held.items() if held["name"] == "deleted"))
+            body = h.call("GET", COLLECTIONS[dialect]).body
+            listed = body["alerts"] if dialect == "ibm_monitoring" else body
+            assert [alert["name"] for alert in listed] == ["kept"]
+            h.wait_for(lambda: len(writes(two)) == 3)
+            assert writes(two)[-1].body["event_action"] == "resolve"
+            assert h.call("POST", COLLECTIONS[dialect], asked).status < 300
+
+
+def test_what_a_list_leaves_out_is_not_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list may be limited to a team's own rules, or late; only the answer for the alert itself counts."""
+    monkeypatch.setattr(refreshing, "LISTED_AFTER_MS", -1)
+    there = Ibm()
+    there.lists = False
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring")) as h:
+        made = h.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert("CPU")).body["alert"]
+        assert [one["id"] for one in h.call("GET", COLLECTIONS["ibm_monitoring"]).body["alerts"]] == [made["id"]]
+        assert rows(h, "is_deleted", "alerts") == [0]
+
+
+def test_what_changed_lately_need_not_be_listed_yet(tmp_path: Path) -> None:
+    """A vendor's list may lag behind what it was told."""
+    there = Ibm()
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring")) as h:
+        assert h.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert("CPU")).status == 200
+        there.held.clear()
+        assert len(h.call("GET", COLLECTIONS["ibm_monitoring"]).body["alerts"]) == 1
+
+
+@pytest.mark.parametrize("is_changed", [True, False])
+def test_a_change_there_of_what_was_never_sent_ends_the_version(tmp_path: Path, is_changed: bool) -> None:
+    """The caller still holds the version of its create. Where somebody else changed the rule since, it would undo that
+    change unawares; what the service merely shows in addition, under the same version, is no change."""
+    there = Ibm()
+    asked = ibm_alert("CPU")
+    del asked["alert"]["description"]
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring")) as h:
+        made = h.call("POST", COLLECTIONS["ibm_monitoring"], asked).body["alert"]
+        held = there.held[str(made["id"])]
+        held["description"] = "by somebody else" if is_changed else "the usual one"
+        held["version"] += is_changed
+        assert len(h.call("GET", COLLECTIONS["ibm_monitoring"]).body["alerts"]) == 1
+        mine = {"alert": {"description": "mine", "version": made["version"]}}
+        sent = h.call("PUT", f"{COLLECTIONS['ibm_monitoring']}/{made['id']}", mine)
+        assert sent.status == (409 if is_changed else 200), sent.body
+        assert there.held[str(made["id"])]["description"] == ("by somebody else" if is_changed else "mine")
+
+
+@pytest.mark.parametrize("status", ["resolved", "active"])
+def test_a_status_that_the_record_has_already_is_told_where_it_was_changed_there(tmp_path: Path, status: str) -> None:
+    """Somebody reopened or ended the alert at the primary, and nobody has read it since: the caller's word counts, as
+    it would at the vendor itself."""
+    there = Uptinio()
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
+        path = f"{COLLECTIONS['uptinio']}/{down(h).body['data']['id']}"
+        if status == "resolved":
+            assert h.call("PUT", path, {"status": "resolved"}).status == 200
+        [held] = there.held.values()
+        held["status"] = "active" if status == "resolved" else "resolved"
+        sent = h.call("PUT", path, {"status": status})
+        assert (sent.status, sent.body["data"]["status"]) == (200, status)
+        assert held["status"] == status

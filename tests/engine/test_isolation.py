@@ -13,9 +13,11 @@ import pytest
 
 from gateway.canonical import Alert
 from gateway.store import AlertFilter, CommandBody, FirstAnswer, Keyed, Tx
+from tests.chaos_upstream import chaos
 from tests.clients.callers import ALERTS, ASKS, COLLECTIONS, OTHER, alertmanager_alerts, create, fresh, uptinio_alert
 from tests.engine.lasting import STORES, address, lasting, select
 from tests.engine.store_drivers import DRIVERS, alert, command, delivery, in_tx, target
+from tests.engine.vendors import OK, before, settled, table, writes
 from tests.harness import KEY, House, Sent
 
 UPSTREAMS = {name: name for name in ("pagerduty", "ilert", "opsgenie", "alertmanager", "uptinio")}
@@ -51,6 +53,19 @@ def _stands(h: House, number: int) -> list[Any]:
         select(h, f"SELECT count(*) FROM commands WHERE alert = {number}"),
         select(h, f"SELECT count(*) FROM deliveries WHERE lane IN ({lanes})"),
     ]
+
+
+def test_nobody_ends_what_only_another_caller_s_upstream_can_have(tmp_path: Path) -> None:
+    """A resolve of a key that is not open here goes only where alerts of its own sender may have been opened."""
+    routes = '[[routes]]\nwhen = ["caller = ci"]\nto = ["ci_s"]\n[[routes]]\nwhen = ["caller = ops"]\nto = ["ops_s"]\n'
+    with chaos(OK) as one, chaos(OK) as two:
+        tables = table("ci_s", one.url, "ilert", ""), table("ops_s", two.url, "ilert", "")
+        with before(tmp_path, *tables, routes=routes) as h:
+            event = {"apiKey": OTHER, "eventType": "RESOLVE", "alertKey": "disk"}
+            assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+            settled(h)
+            assert [got.body["alertKey"] for got in writes(two)] == ["disk"]
+            assert writes(one) == []
 
 
 @pytest.mark.parametrize(("dialect", "operation"), [(name, asked) for name, asks in ASKS.items() for asked in asks])

@@ -253,6 +253,33 @@ def test_a_rule_larger_than_an_ordinary_reply_is_laid_over_whole(tmp_path: Path)
         assert writes(upstream, "PUT")[0].body["alert"]["notes"] == "x" * 100_000
 
 
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize("code", ["rate_limit", "rate_limit_exceeded", "invalid_api_key", "expired_api_key"])
+def test_uptinios_codes_count_where_the_status_says_nothing(tmp_path: Path, code: str, status: int) -> None:
+    """The page lists its codes without their statuses. Too many requests are sent again, and a key that is refused
+    holds the upstream; neither loses the alert."""
+    with chaos(Uptinio()) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
+        upstream.plan(say(status, {"error": {"code": code, "message": "why"}}))
+        assert down(h).status == 201
+        assert settled(h, "delivered" if code.startswith("rate") else "waiting")
+        assert len(writes(upstream)) == (2 if code.startswith("rate") else 1)
+
+
+@pytest.mark.parametrize(("dialect", "vendor"), [("uptinio", Uptinio), ("ibm_monitoring", Ibm)])
+def test_a_large_alert_that_is_repeated_in_the_answer_is_made_once(tmp_path: Path, dialect: str, vendor: Any) -> None:
+    """Its id is read, wherever it stands in an answer as long as what was sent, and it is not looked for."""
+    with chaos(vendor()) as upstream, before(tmp_path, table("there", upstream.url, dialect)) as h:
+        long = "<ü>" * 30_000
+        asked = uptinio_alert(long) if dialect == "uptinio" else ibm_alert("long")
+        if dialect == "ibm_monitoring":
+            asked["alert"]["description"] = long
+        made = h.call("POST", COLLECTIONS[dialect], asked)
+        assert made.status < 300, made.body
+        assert [got.method for got in upstream.got] == ["POST"]
+        number = next(iter(made.body.values()))["id"]
+        assert stale(h, f"{COLLECTIONS[dialect]}/{number}") == (200, None)
+
+
 def test_an_update_answered_without_a_version_is_no_change_by_others(tmp_path: Path) -> None:
     """The version known before the `PUT` is outdated by it; the next one is not taken for somebody else's change."""
     there = Ibm()

@@ -90,6 +90,22 @@ def test_adopted_alerts_are_listed_by_the_time_they_were_created(tmp_path: Path)
         assert messages(h) == ["first", "second", "third", "fourth", "fifth"]
 
 
+def test_a_list_is_asked_of_no_upstream_to_which_only_another_caller_s_alerts_go(tmp_path: Path) -> None:
+    """What is listed there belongs to somebody else, and would be the asking caller's own from then on."""
+    routes = '[[routes]]\nwhen = ["caller = ci"]\nto = ["ci_s"]\n[[routes]]\nwhen = ["caller = ops"]\nto = ["ops_s"]\n'
+    first, second = (
+        Uptinio({**uptinio_alert(name), "id": f"alt_{name}", "status": "active", "created_at": ago(9)})
+        for name in ("one", "two")
+    )
+    with (
+        chaos(first) as one,
+        chaos(second) as two,
+        before(tmp_path, uptinio("ci_s", one.url), uptinio("ops_s", two.url), routes=routes) as h,
+    ):
+        assert messages(h, key=OTHER) == ["two"]
+        assert messages(h) == ["one"]
+
+
 @pytest.mark.parametrize("theirs", ["console", "gateway"])
 def test_a_list_of_one_upstream_leaves_the_namesakes_at_another_alone(tmp_path: Path, theirs: str) -> None:
     """An id belongs to the party that issued it: an alert with the same id at another upstream is not refreshed."""

@@ -196,6 +196,24 @@ def test_from_names_a_dialect_or_a_caller_of_it() -> None:
     assert choose(routes, "uptinio", "ci", {}) is None
 
 
+def test_without_an_alert_the_conditions_on_its_sender_decide() -> None:
+    """Which upstream a list is asked of, or a resolve of an unknown key is sent to: none that is another caller's."""
+    routes = [
+        route("1", "a", when=("caller = ops",)),
+        route("2", "b", when=("severity <= 3", "caller =~ c.")),
+        route("3", "c", when=("dialect = ilert",)),
+        route("4", "d"),
+    ]
+    assert names(choose(routes, "ilert", "ops", None)) == ["a"]
+    assert names(choose(routes, "ilert", "ci", None)) == ["b", "c"]
+    assert names(choose(routes, "uptinio", "ci", None)) == ["b", "d"]
+
+
+def test_without_an_alert_a_route_that_continues_goes_on() -> None:
+    routes = [route("1", "a", when=("caller = ci",), goes_on=True), route("2", "b"), route("3", "c")]
+    assert names(choose(routes, "ilert", "ci", None)) == ["a", "b"]
+
+
 def test_no_route_is_not_the_same_as_a_route_to_nowhere() -> None:
     assert choose([], "ilert", "ci", {}) is None
     assert choose([route("1")], "ilert", "ci", {}) == ()

@@ -97,9 +97,11 @@ class Ibm(Vendor):
     """`POST`, `GET` and `PUT` below `/api/alerts`, with versions and unique names:
     https://cloud.ibm.com/docs/monitoring?topic=monitoring-alert_api."""
 
+    lists = True
+
     def _read(self, number: str) -> Behaviour:
         if number == "alerts":
-            return say(200, {"alerts": list(self.held.values())})
+            return say(200, {"alerts": list(self.held.values()) if self.lists else []})
         return say(200, {"alert": self.held[number]}) if number in self.held else say(404, {"errors": []})
 
     def _write(self, got: Got, number: str) -> Behaviour:
@@ -114,6 +116,24 @@ class Ibm(Vendor):
             alert["createdOn"] = int(datetime.now(UTC).timestamp() * 1000)
         self.held[number] = alert
         return say(200, {"alert": alert})
+
+
+class LiveSession(Vendor):
+    """`POST`, `GET`, `PUT` and `DELETE` below `/v1/alerts`: https://developers.livesession.io/docs/api/rest/alerts."""
+
+    def _read(self, number: str) -> Behaviour:
+        return say(200, list(self.held.values())) if number == "alerts" else say(404, {"error": {}})
+
+    def _write(self, got: Got, number: str) -> Behaviour:
+        if got.method == "DELETE":
+            return say(200, {"alert_id": number, "deleted": self.held.pop(number, None) is not None})
+        if got.method == "PUT":
+            self.held[number].update(got.body)
+            return say(200, self.held[number])
+        number = f"a{len(self.held) + 1}"
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self.held[number] = {**got.body, "alert_id": number, "enabled": True, "creation_date": now}
+        return say(201, self.held[number])
 
 
 def writes(upstream: Chaos, method: str | None = None) -> list[Got]:
