@@ -18,7 +18,7 @@ from gateway.canonical import Operation
 from gateway.dialect import segment
 from gateway.mapping.values import iso
 from gateway.outcome import Call, Delivered, Found, FoundAlert, Json, Missing, Rejected, Request, Response, Sending
-from mappings.alertmanager.alert import ALERT, fingerprint, read_moment
+from mappings.alertmanager.alert import ALERT, PLACE, fingerprint, is_uri, read_moment
 
 HOLDS = timedelta(minutes=15)
 """How long an alert lasts there unless it is posted again."""
@@ -29,6 +29,8 @@ LASTS = timedelta(hours=1)
 AUTHOR = "alert-gateway"
 TELLING = {"alert_gateway_key": 0, "alertname": 1}
 """The labels that tell alerts apart best, with their rank."""
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
+"""The times that every release takes; callers also write others, such as `2026-11-27 04:00:00+0200`."""
 ALERTS, SILENCES = "/api/v2/alerts", "/api/v2/silences"
 
 
@@ -46,6 +48,11 @@ def _alert(sending: Sending, ends: datetime) -> tuple[dict[str, Json], dict[str,
     starts = read_moment(alert.get("startsAt"))
     if starts and starts > ends:  # its sender's clock is ahead; an alert that ends before it began would be refused
         del alert["startsAt"]
+    elif starts and not _MOMENT.fullmatch(str(alert["startsAt"])):
+        alert["startsAt"] = iso(starts)
+    if isinstance(source := alert.get("generatorURL"), str) and source and not is_uri(source):
+        del alert["generatorURL"]  # a webhook's sender never checked it, and here the alert would be refused
+        altered[PLACE] = "only a URI is accepted for it"
     return {**alert, "endsAt": iso(ends)}, altered
 
 

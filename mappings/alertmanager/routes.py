@@ -142,7 +142,7 @@ def listed(incoming: Incoming) -> Listing:
     """Asks for the open alerts that the filters match."""
     wanted = [matcher for text in incoming.query.get("filter", ()) for matcher in matchers.parse(text)]
     receiver = one(incoming, "receiver")
-    is_ours = receiver is None or matchers.compiled(receiver)(words.RECEIVER)
+    is_ours = not receiver or matchers.compiled(receiver)(words.RECEIVER)
     active, silenced = _flag(incoming, "active"), _flag(incoming, "silenced")
     for name in ("inhibited", "unprocessed", "muted"):
         _flag(incoming, name)

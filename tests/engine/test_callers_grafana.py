@@ -161,6 +161,17 @@ def test_what_is_wrong_with_one_keeps_none_of_the_others_back(h: House) -> None:
     assert h.arrives("ilert", before_it + 1)[before_it].body["alertKey"] == good["fingerprint"]
 
 
+@pytest.mark.parametrize("status", ["firing", "resolved"])
+def test_private_labels_alone_identify_nothing(h: House, status: str) -> None:
+    """Without a fingerprint such an alert is refused, and keeps none of the others back."""
+    name = fresh("Beside")
+    odd = alert(name, status=status, labels={"__alert_rule_uid__": "abc"}, fingerprint="")
+    before_it = len(h.arrived("ilert"))
+    sent = h.call("POST", AT, group(odd, alert(name)))
+    assert (sent.status, sent.body) == (400, {"message": "at least one label pair required"})
+    assert h.arrives("ilert", before_it + 1)[before_it].body["summary"] == f"{name} is full"
+
+
 @pytest.mark.parametrize(
     ("body", "first"),
     [
