@@ -305,6 +305,15 @@ def test_a_start_reaches_the_vendor_as_it_takes_it(tmp_path: Path, starts: str, 
         assert h.arrives("alertmanager", 1)[0].body[0]["startsAt"] == told
 
 
+def test_fields_are_read_in_any_case(h: House) -> None:
+    """The vendor's decoder does not mind the case of a field's name."""
+    name = _named("Case")
+    one = {"Labels": {"alertname": name}, "ANNOTATIONS": {"summary": f"{name} is down"}}
+    posted(h, one)
+    posted(h, {**one, "EndsAt": "2021-01-01T00:00:00Z"})
+    assert h.wait_for(lambda: words(h, name) == ["ALERT", "RESOLVE"])
+
+
 def test_a_null_among_texts_is_an_empty_one(h: House) -> None:
     """A null is read as an empty text, as by the vendor's own decoder."""
     name = _named("Null")
