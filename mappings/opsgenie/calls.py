@@ -32,7 +32,8 @@ def _write(sending: Sending, method: str, rest: str, body: Json, query: Mapping[
 
 def _remove(sending: Sending, what: str, names: list[str]) -> Request:
     listed = {"tags" if what == "tags" else "keys": ",".join(names)}
-    return _write(sending, "DELETE", f"/{what}", UNSAID, listed)
+    by = {name: str(value) for name, value in steps.common(sending).items()}
+    return _write(sending, "DELETE", f"/{what}", UNSAID, {**listed, **by})
 
 
 API = Api(

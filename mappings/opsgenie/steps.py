@@ -13,6 +13,8 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import structs
+
 from gateway.canonical import Operation
 from gateway.codes import Code
 from gateway.dialect import segment
@@ -231,7 +233,8 @@ def _creating(api: Api, sending: Sending) -> Steps:
 
 def update(api: Api, sending: Sending) -> Call:
     """Sends what differs from what was last sent, one call per field. A repeat that changes nothing is sent as a
-    create, which the vendor counts, as it does for every caller; what the alert says there stays as it was."""
+    create, which the vendor counts, as it does for every caller; what the alert says there stays as it was. Its note is
+    the repeat's own: that of the first create is there already."""
     if not sending.body:
         return (yield from run(api, sending, _retelling(api, sending)))
     steps, altered = _changing(api, sending) if sending.changes else ({}, {})
@@ -239,7 +242,9 @@ def update(api: Api, sending: Sending) -> Call:
     said = _said(api, sending.body)
     if not steps and not altered:
         said = sending.seen.get("said") or said
-        return (yield from run(api, sending, _creating(api, sending), {"said": said}, lasting))
+        first = {name: value for name, value in sending.body.items() if name not in ("user", "note")}
+        again = structs.replace(sending, body={**first, **common(sending)})
+        return (yield from run(api, again, _creating(api, again), {"said": said}, lasting))
     return (yield from run(api, sending, steps, {"said": said}, {**altered, **lasting}))
 
 
@@ -278,12 +283,14 @@ def _changing(api: Api, sending: Sending) -> tuple[dict[str, Request], dict[str,
 def _take_away(
     api: Api, sending: Sending, what: str, names: list[str], steps: dict[str, Request], altered: dict[str, str]
 ) -> None:
-    """Adds the step that removes tags or details; where the API has none, adds to `altered` that they stay there."""
-    if api.remove is not None:
-        steps[f"fewer {what}"] = api.remove(sending, what, names)
-    else:
+    """Adds the step that removes tags or details; where the API has none, adds to `altered` that they stay there. So
+    does one that is blank or has a comma: the vendor would read it as another, or as several, and remove those."""
+    nameable = [name for name in names if name.strip() and "," not in name] if api.remove is not None else []
+    if api.remove is not None and nameable:
+        steps[f"fewer {what}"] = api.remove(sending, what, nameable)
+    if len(nameable) < len(names):
         path = TAGS if what == "tags" else "custom"
-        altered[path] = "what is gone from it stays there: it cannot be taken away with such a key"
+        altered[path] = "what is gone from it stays there: it cannot be taken away"
 
 
 def _retelling(api: Api, sending: Sending) -> Steps:
