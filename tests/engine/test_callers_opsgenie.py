@@ -10,17 +10,21 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote
+from urllib.parse import parse_qs, quote, urlsplit
 
+import msgspec
 import pytest
 from msgspec import UNSET
 
+from gateway.asked import Answer, Incoming
 from gateway.canonical import Operation
 from gateway.errors import Problem
 from gateway.outcome import Found, Missing, Response, Sending
 from gateway.registry import dialects
+from mappings.jsm_ops import words as jsm_ops
 from mappings.opsgenie.alert import MOST_DETAILS, fitted_details, fitted_key
 from mappings.opsgenie.calls import SEND
+from mappings.opsgenie.lists import answer_many, search
 from mappings.opsgenie.query import parse
 from tests.chaos_upstream import Behaviour, Got, chaos, say
 from tests.clients.callers import OTHER, called, fresh, opsgenie_alert
@@ -237,6 +241,20 @@ def test_a_list_says_in_headers_too_where_its_pages_are(h: House) -> None:
     listed = h.call("GET", f"{ALERTS}?limit=1&query=status:open")
     said = {name: listed.headers.get(f"x-paging-{name}") for name in ("next", "first", "last")}
     assert said == {name: listed.body["paging"][name] for name in said}
+
+
+@pytest.mark.parametrize(("offset", "has_next"), [(19_900, True), (19_901, False)])
+def test_no_link_leads_where_a_page_is_refused(offset: int, has_next: bool) -> None:
+    """A client follows the links to the end, and an offset above 20,000 is refused."""
+    query = {"limit": ["100"], "offset": [str(offset)]}
+    here = Incoming(params={}, query=query, headers={"host": "gateway"}, body=UNSET, now=datetime.now(UTC))
+    answer = Answer(total=50_000, listing=search(here), request=1 << 40)
+    words: list[Any] = [worded.body for worded in (answer_many(answer), jsm_ops.answer_many(answer))]
+    paging = words[0]["paging"]
+    assert ("next" in paging) is ("next" in words[1]["links"]) is has_next
+    for link in paging.values():
+        offsets = parse_qs(urlsplit(link).query)["offset"]
+        assert search(msgspec.structs.replace(here, query={"offset": offsets})).offset <= 20_000
 
 
 def test_a_client_that_asks_for_more_than_a_page_gets_a_page(h: House) -> None:
