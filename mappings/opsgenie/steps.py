@@ -112,7 +112,7 @@ def run(
         if not isinstance(request, Request):
             return request
         answer = yield request
-        if answer.status == 404:
+        if answer.status in (404, 405):
             return Missing()
         if answer.status == 422:
             return _refused(answer)
@@ -312,14 +312,25 @@ def do(api: Api, word: str, sending: Sending) -> Call:
 
 
 def comment(api: Api, sending: Sending) -> Call:
-    """Adds a note, or carries out what a caller of the same vendor asked for beyond the common operations."""
+    """Adds a note, or carries out what a caller of the same vendor asked for beyond the common operations. What the
+    address has no call for becomes a note."""
     said = sending.verbatim or {}
     action = said.get("action")
     fields = {name: value for name, value in said.items() if name not in ("action", "name")}
-    if action == "actions":
-        name = f"actions/{segment(str(said.get('name')))}"
-        return (yield from run(api, sending, {"action": api.write(sending, "POST", f"/{name}", fields)}))
-    if action in ACTIONS:
-        return (yield from run(api, sending, {str(action): api.write(sending, "POST", f"/{action}", fields)}))
-    note = {**common(sending), "note": said.get("note") or sending.comment}
-    return (yield from run(api, sending, {"notes": api.write(sending, "POST", "/notes", note)}))
+    if action != "actions" and action not in ACTIONS:
+        note = {**common(sending), "note": said.get("note") or sending.comment}
+        return (yield from run(api, sending, {"notes": api.write(sending, "POST", "/notes", note)}))
+    path = f"actions/{segment(str(said.get('name')))}" if action == "actions" else str(action)
+    acting = {"action" if action == "actions" else path: api.write(sending, "POST", f"/{path}", fields)}
+    return (yield from either(api, sending, acting, "notes", {**common(sending), "note": sending.comment}))
+
+
+def either(api: Api, sending: Sending, steps: Steps, word: str, body: Json) -> Call:
+    """Carries out the steps; where that finds nothing, the operation that is one `word` of the path. The alert may be
+    gone, or the address may have no such call, as that for the keys of integrations has few: then it is still open."""
+    instead = {word: api.write(sending, "POST", f"/{word}", body)}
+    if not _held(sending, instead):
+        outcome = yield from run(api, sending, steps)
+        if not isinstance(outcome, Missing):
+            return outcome
+    return (yield from run(api, sending, instead))
