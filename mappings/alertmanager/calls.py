@@ -31,6 +31,8 @@ TELLING = {"alert_gateway_key": 0, "alertname": 1}
 """The labels that tell alerts apart best, with their rank."""
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
 """The times that every release takes; callers also write others, such as `2026-11-27 04:00:00+0200`."""
+LONGEST_FILTER = 500
+"""Characters of a label's value to filter by, where another label has no more."""
 ALERTS, SILENCES = "/api/v2/alerts", "/api/v2/silences"
 
 
@@ -147,9 +149,12 @@ def _silence_there(sending: Sending) -> Generator[Request, Response, tuple[Json,
 
 
 def _filter(identity: Mapping[str, str]) -> str:
-    """Returns a matcher of the alert's silence to filter by, on a label that every release can read in a filter."""
+    """Returns a matcher of the alert's silence to filter by, on a label that every release can read in a filter and
+    that is not too long for an address."""
     plain = [name for name in identity if re.fullmatch("[a-zA-Z_][a-zA-Z0-9_]*", name)]
-    name = min(plain or identity, key=lambda label: TELLING.get(label, len(TELLING)))
+    name = min(
+        plain or identity, key=lambda label: (len(identity[label]) > LONGEST_FILTER, TELLING.get(label, len(TELLING)))
+    )
     value = identity[name].replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
     return f'{name}="{value}"'
 

@@ -477,6 +477,21 @@ def test_a_webhook_that_is_none(h: House, more: dict[str, Any], said: str) -> No
 # --- as an upstream --------------------------------------------------------------------------------------------
 
 
+def test_a_silence_is_looked_for_by_a_label_that_an_address_can_hold() -> None:
+    """Servers answer 431 or 414 to a long address, and the acknowledgement would be a dead letter."""
+    labels = {"alertname": "x" * 70_000, "alert_gateway_key": "k" * 70_000, "severity": "critical"}
+    sending = Sending(
+        operation=Operation.ACKNOWLEDGE,
+        at=datetime(2026, 1, 1, tzinfo=UTC),
+        body={"labels": labels},
+        patch={},
+        key="k",
+        ids={},
+        seen={},
+    )
+    assert next(calls.acknowledge(sending)).query == {"filter": 'severity="critical"'}
+
+
 def test_an_alert_whose_sender_is_ahead_can_be_resolved() -> None:
     """A resolve leaves out a start that lies in the future: a real Alertmanager refuses an alert that ends before it
     begins."""
