@@ -23,7 +23,7 @@ from gateway.errors import ConfigurationError
 from mappings.alertmanager.alert import fingerprint
 from mappings.alertmanager.webhook import notified
 from mappings.grafana import TOLD
-from tests.chaos_upstream import Chaos, chaos, say
+from tests.chaos_upstream import Behaviour, Chaos, Got, chaos, say
 from tests.clients.callers import called, fresh, ilert_event
 from tests.engine.vendors import outbox, settled
 from tests.harness import KEY, House, Sent, house, inbound_tables
@@ -475,6 +475,27 @@ def test_what_fires_is_taken_in_before_what_has_ended(tmp_path: Path) -> None:
     assert read == ["create", "resolve"]
     again = notified(group(ended(one), one), TOLD, datetime.now(UTC))
     assert [command.operation for command in again.commands] == ["resolve", "create"]
+
+
+def test_an_older_alertmanager_gets_plain_names(tmp_path: Path) -> None:
+    """Grafana's users choose names that releases of Alertmanager before 0.27 refuse, and with them the alert."""
+
+    def older(got: Got) -> Behaviour:
+        [one] = got.body
+        odd = [name for name in (*one["labels"], *one["annotations"]) if not name.replace("_", "").isalnum()]
+        return say(400, f'invalid label set: invalid name "{odd[0]}"') if odd else OK
+
+    labels, plain = {"alertname": "disk", "service.name": "db"}, {"alertname": "disk", "service_name": "db"}
+    one = alert("disk", labels=labels, fingerprint=fingerprint(labels), annotations={"Runbook Owner": "jane"})
+    with chaos(older) as upstream, house(tmp_path, config=lambda _: _before("alertmanager", path="")(upstream)) as h:
+        assert h.call("POST", AT, group(one)).status == 200
+        [delivered] = settled(h)
+        assert "letters, digits and underscores" in str(delivered.report)
+        assert h.call("POST", AT, group(ended(one))).status == 200
+        settled(h, count=2)
+        told = [got.body[0] for got in upstream.got]
+        assert [posted["labels"] for posted in told[:2]] == [labels, plain], "later releases take it unchanged"
+        assert (told[-1]["labels"], told[-1]["annotations"]["Runbook_Owner"]) == (plain, "jane")
 
 
 def test_a_receiver_that_is_down_gets_the_same_again(tmp_path: Path) -> None:
