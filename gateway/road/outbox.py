@@ -32,6 +32,7 @@ from gateway.road.terms import (
     refuses_rules,
     saying,
     unsaid,
+    untold,
     what_to_send,
     with_muted,
 )
@@ -71,6 +72,7 @@ class Outbox:
         says = is_owed or _says_something(step, target, upstream)
         operation = in_terms_of(upstream, step.operation, before, step.flat, says_something=says)
         if operation is None:
+            step.accepted.reports[target.upstream] = untold(step.asked, target)
             return
         if target.state == "standby":
             self._stand_by(step, target, operation)
@@ -85,7 +87,7 @@ class Outbox:
         delivery = self._delivery(step, target, sent, newest)
         is_known = target.state != "dead" and not is_owed
         is_cut = self.cut_loop(step.via, delivery, step.accepted, is_echo=_is_echo(step.tx, target))
-        if is_cut or (is_known and _count_repeat(step, newest, delivery)):
+        if is_cut or (is_known and _count_repeat(step, target, newest, delivery)):
             self._put_out(step, target, delivery)
             return
         told, is_nothing = self._told(step, target, upstream, sent, delivery)
@@ -146,6 +148,8 @@ class Outbox:
             if sent in TELLING:
                 said = self._said(step, target, upstream)
                 fates = said.report
+                if step.operation is Operation.UPDATE:
+                    fates += unsaid(upstream, step.caller.dialect, step.asked, ())
                 if sent is Operation.UPDATE and not said.patch and is_there(target, upstream):
                     return fates, True
             elif sent is Operation.RESOLVE and by_id and step.changed:
@@ -353,7 +357,7 @@ def _merge(step: Step, earlier: DeliveryRow, delivery: DeliveryRow) -> None:
     step.tx.update_delivery(earlier)
 
 
-def _count_repeat(step: Step, newest: DeliveryRow | None, delivery: DeliveryRow) -> bool:
+def _count_repeat(step: Step, target: TargetRow, newest: DeliveryRow | None, delivery: DeliveryRow) -> bool:
     """Counts an identical repeat instead of sending it, where the target would merge it with what it has, or will have:
     it is `merged` then, and `due` says when the next repeat may be passed on. Returns whether it did."""
     if not step.is_repeat or newest is None or newest.alert != delivery.alert or newest.operation not in TELLING:
@@ -368,6 +372,7 @@ def _count_repeat(step: Step, newest: DeliveryRow | None, delivery: DeliveryRow)
         return False
     delivery.state, delivery.finished_at, delivery.due = "merged", step.now, until
     delivery.reason = f"an identical repeat, told by {newest.id}"
+    step.accepted.reports[target.upstream] = untold(step.asked, target)
     return True
 
 

@@ -106,6 +106,14 @@ def unsaid(upstream: Upstream, origin: Dialect, asked: Command, changed: tuple[s
     )
 
 
+def untold(asked: Command, target: TargetRow) -> tuple[Fate, ...]:
+    """The fate of a comment on a command that has no other news for an upstream: nothing is sent there. A fallback
+    whose turn has not come is not told of anything."""
+    if not asked.comment or target.state == "standby":
+        return ()
+    return (Fate("comment", "kept", "", "there is no other news to go with it"),)
+
+
 def with_muted(target: TargetRow, command: int, changed: tuple[str, ...] | None) -> tuple[str, ...] | None:
     """The paths to be sent to an upstream: what a command changed, and what a silence had kept back before."""
     since, paths = target.seen.get(MUTED, (command, ()))

@@ -154,7 +154,7 @@ def writer(scale: Scale) -> Any:
         own = None if _is_foreign(writing) else fingerprint(said)
         if key not in (UNSET, None, own):
             said[KEY] = key
-        name_of = _fitted_name if _is_foreign(writing) else str
+        name_of = fitted_name if _is_foreign(writing) else str
         notes = {name_of(name): _note(value) for name, value in (custom or {}).items() if value is not None}
         own_notes = (("summary", summary or None), ("description", details))
         notes |= {name: text for name, text in own_notes if text not in (UNSET, None)}
@@ -168,7 +168,7 @@ def _labels(writing: Writing, labels: Any, summary: Any, key: Any) -> dict[str, 
     held = without_blank(labels or {})
     is_foreign = _is_foreign(writing)
     if is_foreign:
-        held = {_fitted_name(name): value for name, value in held.items()}
+        held = {fitted_name(name): value for name, value in held.items()}
     if "alertname" not in held and (is_foreign or not held):
         name = summary or " ".join(part for part in (writing.origin, key or "") if part)
         held = {"alertname": str(name) or "alert", **held}
@@ -179,7 +179,7 @@ def _is_foreign(writing: Writing) -> bool:
     return writing.origin not in ("", *LABELLED)
 
 
-def _fitted_name(name: str) -> str:
+def fitted_name(name: str) -> str:
     """Returns a label's or annotation's name in characters that every release takes: older ones refuse the whole alert
     for another."""
     plain = _ODD.sub("_", name)

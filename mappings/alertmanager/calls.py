@@ -18,8 +18,11 @@ from gateway.canonical import Operation
 from gateway.dialect import segment
 from gateway.mapping.values import iso
 from gateway.outcome import Call, Delivered, Found, FoundAlert, Json, Missing, Rejected, Request, Response, Sending
-from mappings.alertmanager.alert import ALERT, fingerprint, read_moment
+from mappings.alertmanager.alert import ALERT, PLACE, fingerprint, fitted_name, is_uri, read_moment
+from mappings.alertmanager.words import reason
 
+Labels = dict[str, str] | Rejected
+"""The labels of an alert as it was taken, or why it was not."""
 HOLDS = timedelta(minutes=15)
 """How long an alert lasts there unless it is posted again."""
 RENEWED_AFTER = 240.0
@@ -29,6 +32,10 @@ LASTS = timedelta(hours=1)
 AUTHOR = "alert-gateway"
 TELLING = {"alert_gateway_key": 0, "alertname": 1}
 """The labels that tell alerts apart best, with their rank."""
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
+"""The times that every release takes; callers also write others, such as `2026-11-27 04:00:00+0200`."""
+LONGEST_FILTER = 500
+"""Characters of a label's value to filter by, where another label has no more."""
 ALERTS, SILENCES = "/api/v2/alerts", "/api/v2/silences"
 
 
@@ -46,6 +53,11 @@ def _alert(sending: Sending, ends: datetime) -> tuple[dict[str, Json], dict[str,
     starts = read_moment(alert.get("startsAt"))
     if starts and starts > ends:  # its sender's clock is ahead; an alert that ends before it began would be refused
         del alert["startsAt"]
+    elif starts and not _MOMENT.fullmatch(str(alert["startsAt"])):
+        alert["startsAt"] = iso(starts)
+    if isinstance(source := alert.get("generatorURL"), str) and source and not is_uri(source):
+        del alert["generatorURL"]  # a webhook's sender never checked it, and here the alert would be refused
+        altered[PLACE] = "only a URI is accepted for it"
     return {**alert, "endsAt": iso(ends)}, altered
 
 
@@ -56,7 +68,7 @@ def under(identity: dict[str, str], words: Mapping[str, Json]) -> tuple[dict[str
     annotations = dict(words.get("annotations") or {})
     altered: dict[str, str] = {}
     for name, value in said.items() if isinstance(said, dict) else ():
-        if identity.get(name) != value and name not in annotations:
+        if value not in (identity.get(name), identity.get(fitted_name(name))) and name not in annotations:
             annotations[name] = value
             path = "severity" if name == "severity" else "labels"
             altered[path] = "the labels stay as they were first; this travels as an annotation"
@@ -65,8 +77,24 @@ def under(identity: dict[str, str], words: Mapping[str, Json]) -> tuple[dict[str
     return {"labels": identity, **noted, **rest}, altered
 
 
-def _told(sending: Sending, altered: Mapping[str, str], **seen: Json) -> Delivered:
-    identity = identity_of(sending)
+def _posted(sending: Sending, alert: dict[str, Json], altered: dict[str, str]) -> Generator[Request, Response, Labels]:
+    """Posts an alert and returns the labels that it has there. Releases before 0.27 refuse it for a name with another
+    character than letters, digits and underscores, as Grafana's users choose: it is posted under plain names then. A
+    caller of the same vendor would find its alert under other labels, and is refused as by that release."""
+    answer = yield Request(method="POST", path=ALERTS, body=[alert], accepts=frozenset({400}))
+    labels: dict[str, str] = alert["labels"]
+    if answer.status < 400:
+        return labels
+    parts = {name: alert[name] for name in ("labels", "annotations") if name in alert}
+    plain = {name: {fitted_name(key): text for key, text in part.items()} for name, part in parts.items()}
+    if sending.is_akin or plain == parts or "invalid name" not in reason(answer):
+        return Rejected(reason=f"400 {reason(answer)}".strip())
+    yield Request(method="POST", path=ALERTS, body=[{**alert, **plain}])
+    altered["labels"] = "this release takes letters, digits and underscores alone in names"
+    return plain["labels"]
+
+
+def _told(identity: dict[str, str], altered: Mapping[str, str], **seen: Json) -> Delivered:
     return Delivered(
         ids={"id": fingerprint(identity)},
         seen={"labels": identity, **seen},
@@ -78,11 +106,13 @@ def _told(sending: Sending, altered: Mapping[str, str], **seen: Json) -> Deliver
 def tell(sending: Sending) -> Call:
     """Posts the alert as it is now; if it is silenced because it was acknowledged, prolongs the silence too."""
     alert, altered = _alert(sending, sending.at + HOLDS)
-    yield Request(method="POST", path=ALERTS, body=[alert])
+    labels = yield from _posted(sending, alert, altered)
+    if isinstance(labels, Rejected):
+        return labels
     if sending.operation is Operation.UPDATE and sending.seen.get("silence"):
         silenced = yield from _silence(sending)
-        return _told(sending, altered, **silenced)
-    return _told(sending, altered)
+        return _told(labels, altered, **silenced)
+    return _told(labels, altered)
 
 
 def acknowledge(sending: Sending) -> Call:
@@ -90,7 +120,7 @@ def acknowledge(sending: Sending) -> Call:
     if not identity_of(sending):
         return Missing()
     silenced = yield from _silence(sending)
-    return _told(sending, {}, **silenced)
+    return _told(identity_of(sending), {}, **silenced)
 
 
 def _silence(sending: Sending) -> Generator[Request, Response, dict[str, Json]]:
@@ -140,9 +170,12 @@ def _silence_there(sending: Sending) -> Generator[Request, Response, tuple[Json,
 
 
 def _filter(identity: Mapping[str, str]) -> str:
-    """Returns a matcher of the alert's silence to filter by, on a label that every release can read in a filter."""
+    """Returns a matcher of the alert's silence to filter by, on a label that every release can read in a filter and
+    that is not too long for an address."""
     plain = [name for name in identity if re.fullmatch("[a-zA-Z_][a-zA-Z0-9_]*", name)]
-    name = min(plain or identity, key=lambda label: TELLING.get(label, len(TELLING)))
+    name = min(
+        plain or identity, key=lambda label: (len(identity[label]) > LONGEST_FILTER, TELLING.get(label, len(TELLING)))
+    )
     value = identity[name].replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
     return f'{name}="{value}"'
 
@@ -168,14 +201,14 @@ def resolve(sending: Sending) -> Call:
     if not identity_of(sending):
         return Missing()
     alert, altered = _alert(sending, sending.at)
-    yield Request(method="POST", path=ALERTS, body=[alert])
+    labels = yield from _posted(sending, alert, altered)
+    if isinstance(labels, Rejected):
+        return labels
     held = sending.seen.get("silence")
     if isinstance(held, str) and held:
         gone = frozenset({400, 404, 500})  # some releases answer 500 to a silence that they do not know
         yield Request(method="DELETE", path=f"/api/v2/silence/{segment(held)}", accepts=gone)
-    return Delivered(
-        ids={"id": fingerprint(identity_of(sending))}, seen={"silence": None, "silenced_at": None}, altered=altered
-    )
+    return Delivered(ids={"id": fingerprint(labels)}, seen={"silence": None, "silenced_at": None}, altered=altered)
 
 
 SEND: dict[Operation, Callable[[Sending], Call]] = {

@@ -51,6 +51,8 @@ def command(wire: Wire, has_ended: bool | None, now: datetime, mapping: Mapping)
         if starts and starts > (ends or now + RESOLVE_TIMEOUT):
             raise Problem(ProblemKind.INVALID, "start time must be before end time", field="startsAt")
     reading = mapping.interpret({**wire, "labels": labels})
+    if not reading.flat.get("dedup_key"):  # it had private labels alone, and no fingerprint
+        raise Problem(ProblemKind.INVALID, "at least one label pair required", field="labels")
     if has_ended or (has_ended is None and ends is not None and ends <= now):
         return Command(
             operation=Operation.RESOLVE,

@@ -99,6 +99,7 @@ def post(incoming: Incoming) -> Batch:
 
 def _checked(item: Any, place: int) -> Wire:
     """Returns an alert that the API layer would take; what that refuses, it refuses with all alerts beside it."""
+    item = _spelled(item, Posted) if isinstance(item, dict) else item
     if isinstance(item, dict) and item.get("labels") is None:
         raise Problem(ProblemKind.INVALID, f"{place}.labels in body is required", field=f"{place}.labels")
     if isinstance(item, dict):
@@ -115,6 +116,15 @@ def _checked(item: Any, place: int) -> Wire:
         text = f"{place}.generatorURL in body must be of type uri: {msgspec.json.encode(source[:200]).decode()}"
         raise Problem(ProblemKind.INVALID, text, field=f"{place}.generatorURL")
     return {name: value for name, value in item.items() if value is not None}
+
+
+def _spelled(item: dict[str, Any], kind: type[Struct]) -> dict[str, Any]:
+    """Returns an object with its fields' names as `kind` spells them: the API layer reads them in any case, and an end
+    that was overlooked would be taken for an alert."""
+    names = {name.lower(): name for name in kind.__struct_fields__}
+    if item.keys() <= set(names.values()):
+        return item
+    return {names.get(name.lower(), name): value for name, value in item.items()}
 
 
 def _without_nulls(said: Any) -> Any:
@@ -142,7 +152,7 @@ def listed(incoming: Incoming) -> Listing:
     """Asks for the open alerts that the filters match."""
     wanted = [matcher for text in incoming.query.get("filter", ()) for matcher in matchers.parse(text)]
     receiver = one(incoming, "receiver")
-    is_ours = receiver is None or matchers.compiled(receiver)(words.RECEIVER)
+    is_ours = not receiver or matchers.compiled(receiver)(words.RECEIVER)
     active, silenced = _flag(incoming, "active"), _flag(incoming, "silenced")
     for name in ("inhibited", "unprocessed", "muted"):
         _flag(incoming, name)
@@ -183,6 +193,7 @@ def silence(incoming: Incoming) -> Mute:
     body = incoming.body
     if not isinstance(body, dict):
         raise Problem(ProblemKind.MALFORMED, 'parsing silence body from "" failed, because it is not an object')
+    body = _spelled(body, Silence)
     for name in ("matchers", "startsAt", "endsAt", "createdBy", "comment"):
         if body.get(name) is None:
             raise Problem(ProblemKind.INVALID, f"silence.{name} in body is required", field=name)

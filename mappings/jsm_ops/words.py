@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 from gateway.asked import Answer, Reply, Shown
 from gateway.outcome import Json
 from mappings.jsm_ops.alert import ALERT
-from mappings.opsgenie.lists import Entry, logged, noted, page_at, page_of
+from mappings.opsgenie.lists import Entry, logged, noted, page_at, page_of, reachable
 from mappings.opsgenie.words import in_full, now_of, outcome, uuid_of
 
 ORDER = (
@@ -51,7 +51,7 @@ def answer_many(answer: Answer) -> Reply:
     """Answers with a page of alerts and the link to the next one."""
     assert answer.listing
     now, after = now_of(answer), answer.listing.offset + (answer.listing.limit or 20)
-    links = {"next": page_at(answer.listing, "size", after)} if after < answer.total else {}
+    links = {"next": page_at(answer.listing, "size", after)} if after < reachable(answer.total) else {}
     return _answered(answer, {"values": [as_shown(shown, now) for shown in answer.listed], "links": links})
 
 

@@ -189,8 +189,7 @@ def remove_tags(incoming: Incoming) -> Command:
     def amend(before: Flat) -> Flat:
         return {TAGS: [tag for tag in before[TAGS] if tag not in tags]} if before.get(TAGS) else {}
 
-    note = str(common(incoming, said).get("note", ""))
-    return command(incoming, Operation.UPDATE, {}, comment=note, amend=amend)
+    return command(incoming, Operation.UPDATE, common(incoming, said), amend=amend)
 
 
 def adding_details(mapping: Mapping, name: str) -> Callable[[Incoming], Command]:
@@ -221,8 +220,7 @@ def remove_details(incoming: Incoming) -> Command:
         held = before.get("custom")
         return {"custom": {key: value for key, value in held.items() if key not in keys}} if held else {}
 
-    note = str(common(incoming, said).get("note", ""))
-    return command(incoming, Operation.UPDATE, {}, comment=note, amend=amend)
+    return command(incoming, Operation.UPDATE, common(incoming, said), amend=amend)
 
 
 # --- what has no operation of its own ----------------------------------------------------------------------

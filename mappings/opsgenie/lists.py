@@ -22,6 +22,8 @@ from mappings.opsgenie.words import answered, as_shown, now_of, number_of, outco
 
 LONGEST_PAGE = 100
 """Most entries on a page: https://docs.opsgenie.com/docs/pagination"""
+MOST_SKIPPED = 20_000
+"""The highest offset of a page."""
 LONGEST_NUMBER = 20
 """In digits; the number of every entry is shorter."""
 
@@ -96,7 +98,7 @@ def listing(incoming: Incoming, most: int, base: str, among: Callable[[Shown], b
         before=None if asked.before is None else from_millis(asked.before),
         choose=None if is_plain else choose,
         descending=order == "desc",
-        offset=whole_number(incoming, "offset", 0, least=0, most=20_000),
+        offset=whole_number(incoming, "offset", 0, least=0, most=MOST_SKIPPED),
         limit=most,
         page={"base": base, "query": text, "sort": sort, "order": order},
     )
@@ -121,6 +123,7 @@ def answer_many(answer: Answer) -> Reply:
 
 def _paging(listing: Listing, total: int) -> dict[str, str]:
     limit, offset = listing.limit or 20, listing.offset
+    total = reachable(total)
     last = max(0, (total - 1) // limit * limit)
     pages = {"first": 0, "last": last}
     if offset > 0:
@@ -128,6 +131,11 @@ def _paging(listing: Listing, total: int) -> dict[str, str]:
     if offset + limit < total:
         pages["next"] = offset + limit
     return {name: page_at(listing, "limit", at) for name, at in pages.items()}
+
+
+def reachable(total: int) -> int:
+    """Returns how many of the alerts pages may begin at: links to others would be refused."""
+    return min(total, MOST_SKIPPED + 1)
 
 
 def page_at(listing: Listing, size: str, offset: int) -> str:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import structs
+
 from gateway.canonical import Operation
 from gateway.codes import Code
 from gateway.dialect import segment
@@ -110,7 +112,7 @@ def run(
         if not isinstance(request, Request):
             return request
         answer = yield request
-        if answer.status == 404:
+        if answer.status in (404, 405):
             return Missing()
         if answer.status == 422:
             return _refused(answer)
@@ -231,7 +233,8 @@ def _creating(api: Api, sending: Sending) -> Steps:
 
 def update(api: Api, sending: Sending) -> Call:
     """Sends what differs from what was last sent, one call per field. A repeat that changes nothing is sent as a
-    create, which the vendor counts, as it does for every caller; what the alert says there stays as it was."""
+    create, which the vendor counts, as it does for every caller; what the alert says there stays as it was. Its note is
+    the repeat's own: that of the first create is there already."""
     if not sending.body:
         return (yield from run(api, sending, _retelling(api, sending)))
     steps, altered = _changing(api, sending) if sending.changes else ({}, {})
@@ -239,7 +242,9 @@ def update(api: Api, sending: Sending) -> Call:
     said = _said(api, sending.body)
     if not steps and not altered:
         said = sending.seen.get("said") or said
-        return (yield from run(api, sending, _creating(api, sending), {"said": said}, lasting))
+        first = {name: value for name, value in sending.body.items() if name not in ("user", "note")}
+        again = structs.replace(sending, body={**first, **common(sending)})
+        return (yield from run(api, again, _creating(api, again), {"said": said}, lasting))
     return (yield from run(api, sending, steps, {"said": said}, {**altered, **lasting}))
 
 
@@ -278,12 +283,14 @@ def _changing(api: Api, sending: Sending) -> tuple[dict[str, Request], dict[str,
 def _take_away(
     api: Api, sending: Sending, what: str, names: list[str], steps: dict[str, Request], altered: dict[str, str]
 ) -> None:
-    """Adds the step that removes tags or details; where the API has none, adds to `altered` that they stay there."""
-    if api.remove is not None:
-        steps[f"fewer {what}"] = api.remove(sending, what, names)
-    else:
+    """Adds the step that removes tags or details; where the API has none, adds to `altered` that they stay there. So
+    does one that is blank or has a comma: the vendor would read it as another, or as several, and remove those."""
+    nameable = [name for name in names if name.strip() and "," not in name] if api.remove is not None else []
+    if api.remove is not None and nameable:
+        steps[f"fewer {what}"] = api.remove(sending, what, nameable)
+    if len(nameable) < len(names):
         path = TAGS if what == "tags" else "custom"
-        altered[path] = "what is gone from it stays there: it cannot be taken away with such a key"
+        altered[path] = "what is gone from it stays there: it cannot be taken away"
 
 
 def _retelling(api: Api, sending: Sending) -> Steps:
@@ -305,14 +312,25 @@ def do(api: Api, word: str, sending: Sending) -> Call:
 
 
 def comment(api: Api, sending: Sending) -> Call:
-    """Adds a note, or carries out what a caller of the same vendor asked for beyond the common operations."""
+    """Adds a note, or carries out what a caller of the same vendor asked for beyond the common operations. What the
+    address has no call for becomes a note."""
     said = sending.verbatim or {}
     action = said.get("action")
     fields = {name: value for name, value in said.items() if name not in ("action", "name")}
-    if action == "actions":
-        name = f"actions/{segment(str(said.get('name')))}"
-        return (yield from run(api, sending, {"action": api.write(sending, "POST", f"/{name}", fields)}))
-    if action in ACTIONS:
-        return (yield from run(api, sending, {str(action): api.write(sending, "POST", f"/{action}", fields)}))
-    note = {**common(sending), "note": said.get("note") or sending.comment}
-    return (yield from run(api, sending, {"notes": api.write(sending, "POST", "/notes", note)}))
+    if action != "actions" and action not in ACTIONS:
+        note = {**common(sending), "note": said.get("note") or sending.comment}
+        return (yield from run(api, sending, {"notes": api.write(sending, "POST", "/notes", note)}))
+    path = f"actions/{segment(str(said.get('name')))}" if action == "actions" else str(action)
+    acting = {"action" if action == "actions" else path: api.write(sending, "POST", f"/{path}", fields)}
+    return (yield from either(api, sending, acting, "notes", {**common(sending), "note": sending.comment}))
+
+
+def either(api: Api, sending: Sending, steps: Steps, word: str, body: Json) -> Call:
+    """Carries out the steps; where that finds nothing, the operation that is one `word` of the path. The alert may be
+    gone, or the address may have no such call, as that for the keys of integrations has few: then it is still open."""
+    instead = {word: api.write(sending, "POST", f"/{word}", body)}
+    if not _held(sending, instead):
+        outcome = yield from run(api, sending, steps)
+        if not isinstance(outcome, Missing):
+            return outcome
+    return (yield from run(api, sending, instead))

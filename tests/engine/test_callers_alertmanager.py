@@ -280,6 +280,40 @@ def test_a_link_that_the_vendor_refuses_keeps_no_alert_back(tmp_path: Path, href
         assert "generatorURL" not in h.arrives("alertmanager", 1)[0].body[0]
 
 
+@pytest.mark.parametrize("source", ["grafana.example.com/alerting/abc/edit", " "])
+def test_a_place_that_the_vendor_refuses_keeps_no_alert_back(tmp_path: Path, source: str) -> None:
+    """A webhook's `generatorURL` is never checked by its sender: Grafana posts it without a scheme if its own address
+    was configured so, and Alertmanager answers 422 to that."""
+    with lasting(tmp_path, {"there": "alertmanager"}) as h:
+        one = {"status": "firing", **alert("Disk", generatorURL=source)}
+        assert h.call("POST", WEBHOOK, {"version": "4", "alerts": [one]}).status == 200
+        assert "generatorURL" not in h.arrives("alertmanager", 1)[0].body[0]
+
+
+@pytest.mark.parametrize(
+    ("starts", "told"),
+    [
+        ("2026-01-02 03:04:05+0200", "2026-01-02T01:04:05.000Z"),
+        ("2026-01-02", "2026-01-02T00:00:00.000Z"),
+        ("2026-01-02T03:04:05.123456789+02:00", "2026-01-02T03:04:05.123456789+02:00"),
+    ],
+)
+def test_a_start_reaches_the_vendor_as_it_takes_it(tmp_path: Path, starts: str, told: str) -> None:
+    """Release 0.25 answers 400 to a time without `T`, or without a colon in its offset, as Python's `%z` writes it."""
+    with lasting(tmp_path, {"there": "alertmanager"}) as h:
+        posted(h, alert("Disk", startsAt=starts))
+        assert h.arrives("alertmanager", 1)[0].body[0]["startsAt"] == told
+
+
+def test_fields_are_read_in_any_case(h: House) -> None:
+    """The vendor's decoder does not mind the case of a field's name."""
+    name = _named("Case")
+    one = {"Labels": {"alertname": name}, "ANNOTATIONS": {"summary": f"{name} is down"}}
+    posted(h, one)
+    posted(h, {**one, "EndsAt": "2021-01-01T00:00:00Z"})
+    assert h.wait_for(lambda: words(h, name) == ["ALERT", "RESOLVE"])
+
+
 def test_a_null_among_texts_is_an_empty_one(h: House) -> None:
     """A null is read as an empty text, as by the vendor's own decoder."""
     name = _named("Null")
@@ -357,7 +391,7 @@ def test_states_and_receivers(three: House) -> None:
         assert _names(three, active=no) == [], "https://github.com/go-openapi/swag/blob/master/convert.go (ConvertBool)"
     assert len(_names(three, active="1", silenced="t")) == 3
     assert len(_names(three, silenced="false", inhibited="false", unprocessed="false")) == 3
-    assert len(_names(three, receiver="alert-.*")) == 3
+    assert len(_names(three, receiver="alert-.*")) == len(_names(three, receiver="")) == 3
     assert _names(three, receiver="alert") == [], "it is matched whole"
     fingerprints = [one["fingerprint"] for one in _listed(three)]
     assert fingerprints == sorted(fingerprints)
@@ -441,6 +475,21 @@ def test_a_webhook_that_is_none(h: House, more: dict[str, Any], said: str) -> No
 
 
 # --- as an upstream --------------------------------------------------------------------------------------------
+
+
+def test_a_silence_is_looked_for_by_a_label_that_an_address_can_hold() -> None:
+    """Servers answer 431 or 414 to a long address, and the acknowledgement would be a dead letter."""
+    labels = {"alertname": "x" * 70_000, "alert_gateway_key": "k" * 70_000, "severity": "critical"}
+    sending = Sending(
+        operation=Operation.ACKNOWLEDGE,
+        at=datetime(2026, 1, 1, tzinfo=UTC),
+        body={"labels": labels},
+        patch={},
+        key="k",
+        ids={},
+        seen={},
+    )
+    assert next(calls.acknowledge(sending)).query == {"filter": 'severity="critical"'}
 
 
 def test_an_alert_whose_sender_is_ahead_can_be_resolved() -> None:

@@ -23,7 +23,7 @@ from gateway.errors import ConfigurationError
 from mappings.alertmanager.alert import fingerprint
 from mappings.alertmanager.webhook import notified
 from mappings.grafana import TOLD
-from tests.chaos_upstream import Chaos, chaos, say
+from tests.chaos_upstream import Behaviour, Chaos, Got, chaos, say
 from tests.clients.callers import called, fresh, ilert_event
 from tests.engine.vendors import outbox, settled
 from tests.harness import KEY, House, Sent, house, inbound_tables
@@ -159,6 +159,17 @@ def test_what_is_wrong_with_one_keeps_none_of_the_others_back(h: House) -> None:
     assert "'yesterday' is not an ISO 8601 time" in refused.body["message"]
     assert "alerts[2].labels" in refused.body["message"]
     assert h.arrives("ilert", before_it + 1)[before_it].body["alertKey"] == good["fingerprint"]
+
+
+@pytest.mark.parametrize("status", ["firing", "resolved"])
+def test_private_labels_alone_identify_nothing(h: House, status: str) -> None:
+    """Without a fingerprint such an alert is refused, and keeps none of the others back."""
+    name = fresh("Beside")
+    odd = alert(name, status=status, labels={"__alert_rule_uid__": "abc"}, fingerprint="")
+    before_it = len(h.arrived("ilert"))
+    sent = h.call("POST", AT, group(odd, alert(name)))
+    assert (sent.status, sent.body) == (400, {"message": "at least one label pair required"})
+    assert h.arrives("ilert", before_it + 1)[before_it].body["summary"] == f"{name} is full"
 
 
 @pytest.mark.parametrize(
@@ -464,6 +475,27 @@ def test_what_fires_is_taken_in_before_what_has_ended(tmp_path: Path) -> None:
     assert read == ["create", "resolve"]
     again = notified(group(ended(one), one), TOLD, datetime.now(UTC))
     assert [command.operation for command in again.commands] == ["resolve", "create"]
+
+
+def test_an_older_alertmanager_gets_plain_names(tmp_path: Path) -> None:
+    """Grafana's users choose names that releases of Alertmanager before 0.27 refuse, and with them the alert."""
+
+    def older(got: Got) -> Behaviour:
+        [one] = got.body
+        odd = [name for name in (*one["labels"], *one["annotations"]) if not name.replace("_", "").isalnum()]
+        return say(400, f'invalid label set: invalid name "{odd[0]}"') if odd else OK
+
+    labels, plain = {"alertname": "disk", "service.name": "db"}, {"alertname": "disk", "service_name": "db"}
+    one = alert("disk", labels=labels, fingerprint=fingerprint(labels), annotations={"Runbook Owner": "jane"})
+    with chaos(older) as upstream, house(tmp_path, config=lambda _: _before("alertmanager", path="")(upstream)) as h:
+        assert h.call("POST", AT, group(one)).status == 200
+        [delivered] = settled(h)
+        assert "letters, digits and underscores" in str(delivered.report)
+        assert h.call("POST", AT, group(ended(one))).status == 200
+        settled(h, count=2)
+        told = [got.body[0] for got in upstream.got]
+        assert [posted["labels"] for posted in told[:2]] == [labels, plain], "later releases take it unchanged"
+        assert (told[-1]["labels"], told[-1]["annotations"]["Runbook_Owner"]) == (plain, "jane")
 
 
 def test_a_receiver_that_is_down_gets_the_same_again(tmp_path: Path) -> None:

@@ -10,15 +10,21 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
+import msgspec
 import pytest
 from msgspec import UNSET
 
+from gateway.asked import Answer, Incoming
+from gateway.canonical import Operation
 from gateway.errors import Problem
 from gateway.outcome import Found, Missing, Response, Sending
 from gateway.registry import dialects
+from mappings.jsm_ops import words as jsm_ops
 from mappings.opsgenie.alert import MOST_DETAILS, fitted_details, fitted_key
+from mappings.opsgenie.calls import SEND
+from mappings.opsgenie.lists import answer_many, search
 from mappings.opsgenie.query import parse
 from tests.chaos_upstream import Behaviour, Got, chaos, say
 from tests.clients.callers import OTHER, called, fresh, opsgenie_alert
@@ -52,6 +58,13 @@ def _about(h: House, method: str, alias: str, rest: str = "", body: Any = None, 
         headers={"authorization": f"GenieKey {KEY}"},
     )
     return Sent(answer.status_code, answer.json(), answer.headers)
+
+
+def _event(h: House, details: dict[str, str]) -> None:
+    """Sends an event of PagerDuty's, whose details replace those of the one before."""
+    payload = {"summary": "Disk full", "source": "db-1", "severity": "error", "custom_details": details}
+    event = {"routing_key": KEY, "event_action": "trigger", "dedup_key": "disk", "payload": payload}
+    assert h.call("POST", "/pagerduty/v2/enqueue", event, key=None).status == 202
 
 
 def _shown(h: House, alias: str) -> dict[str, Any]:
@@ -230,6 +243,20 @@ def test_a_list_says_in_headers_too_where_its_pages_are(h: House) -> None:
     assert said == {name: listed.body["paging"][name] for name in said}
 
 
+@pytest.mark.parametrize(("offset", "has_next"), [(19_900, True), (19_901, False)])
+def test_no_link_leads_where_a_page_is_refused(offset: int, has_next: bool) -> None:
+    """A client follows the links to the end, and an offset above 20,000 is refused."""
+    query = {"limit": ["100"], "offset": [str(offset)]}
+    here = Incoming(params={}, query=query, headers={"host": "gateway"}, body=UNSET, now=datetime.now(UTC))
+    answer = Answer(total=50_000, listing=search(here), request=1 << 40)
+    words: list[Any] = [worded.body for worded in (answer_many(answer), jsm_ops.answer_many(answer))]
+    paging = words[0]["paging"]
+    assert ("next" in paging) is ("next" in words[1]["links"]) is has_next
+    for link in paging.values():
+        offsets = parse_qs(urlsplit(link).query)["offset"]
+        assert search(msgspec.structs.replace(here, query={"offset": offsets})).offset <= 20_000
+
+
 def test_a_client_that_asks_for_more_than_a_page_gets_a_page(h: House) -> None:
     """`opsgenielib` and its command line ask for 2000, or 500, and follow `next` until they have that many."""
     for _ in range(101):
@@ -363,6 +390,74 @@ def test_what_nobody_else_can_be_told_is_kept_and_reported(tmp_path: Path) -> No
         sent = _about(there, "POST", alias, "/responders", {"responder": {"type": "user", "username": "jane"}})
         assert sent.status == 202
         assert len(there.arrived("ibm_monitoring")) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "rest", "body", "query"),
+    [
+        ("POST", "/tags", {"tags": ["night"], "note": "seen"}, {}),
+        ("POST", "/tags", {"tags": ["disk"], "note": "seen"}, {}),
+        ("DELETE", "/tags", None, {"tags": "disk", "note": "seen"}),
+        ("POST", "/acknowledge", {"note": "seen"}, {}),
+    ],
+    ids=["a change", "no change", "a removal", "an acknowledgement again"],
+)
+def test_a_note_that_goes_with_nothing_else_is_reported(
+    tmp_path: Path, method: str, rest: str, body: Any, query: dict[str, str]
+) -> None:
+    """A note beside a change is kept in the record and reported, whether or not the upstream is told of the change."""
+    with called(tmp_path, {"there": "pagerduty"}) as there:
+        alias = _create(there, tags=["disk"])
+        _about(there, "POST", alias, "/acknowledge")
+        assert "there; kept=comment" in _about(there, method, alias, rest, body, **query).report
+        assert [one["note"] for one in _about(there, "GET", alias, "/notes").body["data"]] == ["seen"]
+
+
+def test_the_note_of_a_repeat_that_is_only_counted_is_reported(h: House) -> None:
+    alias = _create(h)
+    repeat = opsgenie_alert("Disk full", alias=alias, note="seen")
+    assert h.call("POST", ALERTS, repeat).report == ["there; kept=comment"]
+
+
+def test_a_repeat_is_passed_on_with_its_own_note() -> None:
+    """The note of the first create is there already; it was added again with every repeat, in place of the new one."""
+    repeat = {"message": "Disk full", "alias": "disk"}
+    sending = Sending(
+        operation=Operation.UPDATE,
+        at=datetime.now(UTC),
+        body={**repeat, "user": "jane", "note": "first"},
+        patch={},
+        key="disk",
+        ids={},
+        seen={},
+        verbatim={**repeat, "note": "second"},
+    )
+    assert next(SEND[Operation.UPDATE](sending)).body == {**repeat, "note": "second"}
+
+
+def test_who_removes_tags_or_details_and_why_is_told(tmp_path: Path) -> None:
+    """The query of such a call may name both, beside what is removed."""
+    with called(tmp_path, {"there": "opsgenie"}) as there:
+        alias = _create(there, tags=["disk"], details={"host": "db-1"})
+        by = {"user": "jane", "source": "script", "note": "moved away"}
+        _about(there, "DELETE", alias, "/tags", tags="disk", **by)
+        _about(there, "DELETE", alias, "/details", keys="host", **by)
+        told = [parse_qs(one.query) for one in there.arrives("opsgenie", 3)[1:]]
+        asked = {"identifierType": ["alias"], **{name: [text] for name, text in by.items()}}
+        assert told == [{**asked, "tags": ["disk"]}, {**asked, "keys": ["host"]}]
+
+
+def test_a_name_that_would_remove_others_is_not_sent(tmp_path: Path) -> None:
+    """The names to be removed are one text, separated by commas: one with a comma would remove what it is made of, and
+    a blank one alone is refused, with all else that changes."""
+    with called(tmp_path, {"there": "opsgenie"}) as there:
+        _event(there, {"a,b": "1", "a": "2", " ": "3", "gone": "4"})
+        settled(there)
+        _event(there, {"a": "2"})
+        removed = settled(there, count=2)[-1]
+        assert "cannot be taken away" in str(removed.report)
+        [told] = [parse_qs(one.query) for one in there.arrived("opsgenie", "DELETE")]
+        assert told == {"identifierType": ["alias"], "keys": ["gone"]}
 
 
 def test_a_repeat_is_counted_and_nobody_is_paged_again(h: House) -> None:
