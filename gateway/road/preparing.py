@@ -349,9 +349,10 @@ def _as_things_stand(
 
 def _again_there(upstream: Upstream) -> Operation:
     """What a reopen becomes where the alert never ended at the upstream, as with a rule that was switched off from the
-    start and wakes somebody only now: an update where alerts are found by key."""
-    by_key = upstream.dialect.outbound.addressed_by == "key"
-    return Operation.UPDATE if by_key and Operation.UPDATE in upstream.dialect.outbound.calls else Operation.REOPEN
+    start and wakes somebody only now: an update where alerts are found by key, unless none can make it wake anybody."""
+    outbound = upstream.dialect.outbound
+    is_updated = outbound.addressed_by == "key" and Operation.UPDATE in outbound.calls and not outbound.reopens_anew
+    return Operation.UPDATE if is_updated else Operation.REOPEN
 
 
 def _again(upstream: Upstream) -> Operation:
