@@ -14,6 +14,7 @@ from tests.clients.callers import (
     create,
     fresh,
     ibm_alert,
+    ilert_event,
     listed,
     uptinio_alert,
 )
@@ -186,6 +187,19 @@ def test_the_key_of_a_rule_that_was_switched_off_switches_it_on_again(houses: Ho
     assert (on.body["alert"]["enabled"], on.body["alert"]["name"]) == (True, text)
     ASKS["ilert"]["resolve"](h, key, "")
     assert watch.sees(4)[3].path == off.path
+
+
+def test_a_rule_that_is_switched_on_again_says_nothing_of_its_earlier_alert(houses: Houses) -> None:
+    """What only the earlier alert said is cleared: another's severity would wake the wrong people, or nobody."""
+    h, key = houses("ibm_monitoring"), fresh("key")
+    watch = Watch(h)
+    first = {"summary": fresh(), "details": "99 % full", "severity": 5}
+    for word, fields in (("ALERT", first), ("RESOLVE", {}), ("ALERT", {"summary": fresh()})):
+        event = ilert_event(word, key, **fields)
+        assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+    made, _, on = (one.body["alert"] for one in watch.sees(3))
+    assert (made["description"], made["severity"], made["severityLabel"]) == ("99 % full", 6, "INFO")
+    assert [on.get(name) for name in ("description", "severity", "severityLabel")] == [None, None, None]
 
 
 @pytest.mark.parametrize("other", ["livesession", "uptinio", "ilert"])
