@@ -79,6 +79,8 @@ class Outbound:
       service. `needs_key`: whether an upstream must have a key.
     - `whole_url`: an upstream's `url` is the whole address to post to, including the query; calls add nothing to it.
     - `tells_changes`: False where an update of an alert would be a separate message at the vendor; it is then not sent.
+    - `reopens_anew`: True where what says how urgent an alert is stays there as it was first until the alert ends. An
+      alert that is there is then reopened by the call for that, not by an update.
     - `ends_by_key`: False where the vendor makes nothing of an alert's key; of an alert that the gateway does not know
       it is then told only what has a comment.
     - `group`: finds in a caller's own body the group that its alert is part of, at a vendor that is also told when all
@@ -101,6 +103,7 @@ class Outbound:
     needs_key: bool = True
     whole_url: bool = False
     tells_changes: bool = True
+    reopens_anew: bool = False
     group: Callable[[Mapping[str, Json]], str | None] | None = None
     ends_by_key: bool = True
 

@@ -193,7 +193,7 @@ class Sending(Struct, frozen=True, kw_only=True):
 
     `body` is the whole alert in the vendor's words, `patch` only what this command changes; `key` is the key
     the alert has at this upstream, `ids` and `seen` come from earlier outcomes; `verbatim` is the caller's own
-    words where it speaks the upstream's dialect (`is_akin`); `suffix` makes a taken name unique where that is allowed;
+    words where it speaks the upstream's dialect (`is_akin`); `suffix` is the gateway's id of the alert, for `renamed`;
     `strict` asks an update not to overwrite what somebody else changed there; `replaced` is what the route sets, which
     `body` contains already where it has a field for it; `at` is the time of sending; `settings` is the dialect's
     section of the configuration; `mark` identifies the delivery: it is the same at each of its attempts; an update
@@ -218,6 +218,10 @@ class Sending(Struct, frozen=True, kw_only=True):
     mark: str = ""
     changes: bool = False
     last: bool = False
+
+    def renamed(self, name: Json) -> str:
+        """A name that another alert has at the upstream, made unique."""
+        return f"{name} [{self.suffix}]"
 
 
 @dataclass(frozen=True, slots=True)

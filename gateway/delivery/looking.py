@@ -7,6 +7,8 @@ any vendor.
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import Struct, structs
 
 from gateway.canonical import SERVER_OWNED, Flat
@@ -60,12 +62,14 @@ async def look(client: Client, store: Store, sending: Sending, since: int, now: 
     listed = {found.id: found for found in ended.outcome.alerts}  # one listed twice counts once
     said = _said(sending, client.upstream)
     mapping = client.upstream.destination.mapping
-    alike = [found for found in listed.values() if _is_alike(found, said, since, mapping)]
+    alike = [found for found in listed.values() if _is_alike(found, said, since, sending, mapping)]
     party = client.upstream.name
     ours = await store.read(lambda tx: [found for found in alike if not tx.is_known_id(found.id, party)])
     if len(ours) != 1:
         return Looked(in_vain=ended.outcome.is_part and not ours, requests=ended.requests)
-    made = Delivered(ids={**ours[0].ids, "id": ours[0].id}, seen=dict(ours[0].seen))
+    is_renamed = _is_renamed(ours[0].flat.get("summary"), said[0].get("summary"), sending)
+    altered = {"summary": "the name was taken there"} if is_renamed else {}
+    made = Delivered(ids={**ours[0].ids, "id": ours[0].id}, seen=dict(ours[0].seen), altered=altered)
     return Looked(Ended(made, ended.status, looked_up=True), requests=ended.requests)
 
 
@@ -74,7 +78,7 @@ def _is_unread(ended: Ended) -> bool:
     return ended.status is not None and ended.status < 300
 
 
-def _is_alike(found: FoundAlert, said: tuple[Flat, Flat], since: int, mapping: Mapping) -> bool:
+def _is_alike(found: FoundAlert, said: tuple[Flat, Flat], since: int, sending: Sending, mapping: Mapping) -> bool:
     """Whether what was found may be what was sent. A field that the vendor does not document may be missing there."""
     meant, restored = said
     created = found.flat.get("created_at")
@@ -86,9 +90,16 @@ def _is_alike(found: FoundAlert, said: tuple[Flat, Flat], since: int, mapping: M
             continue
         if shown is None and not mapping.declares(path):
             continue
+        if path == "summary" and _is_renamed(shown, value, sending):
+            continue
         if shown not in (None, restored.get(path)) or restored.get(path) == value:
             return False
     return True
+
+
+def _is_renamed(shown: Any, meant: Any, sending: Sending) -> bool:
+    """Whether the upstream shows the name that a call chooses where the one meant is taken."""
+    return meant is not None and shown == sending.renamed(meant)
 
 
 def _said(sending: Sending, upstream: Upstream) -> tuple[Flat, Flat]:

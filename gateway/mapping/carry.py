@@ -28,7 +28,7 @@ def pack(
     alert: Flat, wire: Flat, spans: dict[str, tuple[int, int]], limit: int = LIMIT
 ) -> tuple[dict[str, Any] | None, frozenset[str]]:
     """The carried object for an `alert` of which a target's `wire` says something else, and the paths that can be
-    restored from it.
+    restored from it. A field that was cleared, None in the alert, is carried as that.
 
     `spans` gives the start and end of the sender's own text in texts to which lines were added. The object takes at
     most `limit` bytes.
@@ -38,13 +38,16 @@ def pack(
     for path, value in alert.items():
         if path in NEVER or (path in wire and wire[path] == value):
             continue
+        if value is None:
+            fields[path] = None
+            continue
         if path in wire:
             marks[path] = fingerprint(wire[path])
         if path not in spans:
             fields[path] = plain(value)
-    added = [path for path in wire if path not in alert and path not in NEVER]
+    added = [path for path in wire if alert.get(path) is None and path not in NEVER]
     marks.update((path, fingerprint(wire[path])) for path in added)
-    own_text = {path: list(span) for path, span in spans.items() if path in alert}
+    own_text = {path: list(span) for path, span in spans.items() if alert.get(path) is not None}
     packed = _fitting(fields, marks, added, own_text, limit)
     held = packed or {}
     return packed, frozenset((*held.get("fields", ()), *held.get("spans", ())))

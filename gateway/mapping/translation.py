@@ -249,7 +249,8 @@ def _carry(
     if destination.carry == "ids":
         mapping.carry(body, {"id": str(saying.id)})
         return frozenset()
-    alert = {path: value for path, value in saying.flat.items() if value is not None}
+    is_update = saying.changed is not None  # the target may still have what was cleared
+    alert = {path: value for path, value in saying.flat.items() if value is not None or is_update}
     if alert.get("kind") == mapping.kind:
         del alert["kind"]
     wire = {path: value for path, value in meant.items() if path in alert or path not in mapping.implied}

@@ -4,6 +4,8 @@ current state, and how it changes that state. Plain functions; they must not kno
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import UNSET
 
 from gateway.asked import Command
@@ -20,7 +22,7 @@ def resolve_hints(before: Flat, asked: Command) -> Flat:
     said = {} if asked.only_new else asked.patch
     patch = {path: value for path, value in said.items() if path != "kind"}
     if asked.carried and not asked.only_new:
-        patch = {path: value for path, value in restore(patch, asked.carried).items() if path != "kind"}
+        patch = {path: value for path, value in _restored(before, patch, asked.carried).items() if path != "kind"}
     if asked.amend:
         patch |= asked.amend(before)
     for hint in asked.hints:
@@ -30,6 +32,15 @@ def resolve_hints(before: Flat, asked: Command) -> Flat:
         if before.get(hint.path) not in hint.unless:
             patch[hint.path] = hint.value
     return patch
+
+
+def _restored(before: Flat, patch: Flat, carried: Any) -> Flat:
+    """The patch with what it carried. Some vendors are told of each field alone: then the record already has what this
+    belongs to, such as a text with lines added, and that is restored, too."""
+    marks = carried.get("marks") if isinstance(carried, dict) else None
+    told = {path: before[path] for path in (marks if isinstance(marks, dict) else ()) if before.get(path) is not None}
+    restored = restore({**told, **patch}, carried)
+    return {path: value for path, value in restored.items() if path in patch or value != told.get(path, UNSET)}
 
 
 def without_implied(patch: Flat, before: Flat, dialect: Dialect) -> Flat:

@@ -7,6 +7,7 @@ SQL.
 
 from __future__ import annotations
 
+import contextlib
 from datetime import timedelta
 from hashlib import sha256
 
@@ -20,7 +21,7 @@ from gateway.errors import ProblemKind
 from gateway.mapping.rows import Unmet
 from gateway.mapping.translation import Fate, translate, unmet_text
 from gateway.mapping.values import from_millis, iso_seconds
-from gateway.mapping.wire import merged
+from gateway.mapping.wire import Wire, merged
 from gateway.outcome import Sending
 from gateway.road.history import newest_first
 from gateway.road.terms import (
@@ -350,9 +351,10 @@ def _as_things_stand(
 
 def _again_there(upstream: Upstream) -> Operation:
     """What a reopen becomes where the alert never ended at the upstream, as with a rule that was switched off from the
-    start and wakes somebody only now: an update where alerts are found by key."""
-    by_key = upstream.dialect.outbound.addressed_by == "key"
-    return Operation.UPDATE if by_key and Operation.UPDATE in upstream.dialect.outbound.calls else Operation.REOPEN
+    start and wakes somebody only now: an update where alerts are found by key, unless none can make it wake anybody."""
+    outbound = upstream.dialect.outbound
+    is_updated = outbound.addressed_by == "key" and Operation.UPDATE in outbound.calls and not outbound.reopens_anew
+    return Operation.UPDATE if is_updated else Operation.REOPEN
 
 
 def _again(upstream: Upstream) -> Operation:
@@ -428,7 +430,7 @@ def _ship(turn: _Turn, command: CommandRow, operation: Operation, takes_over: in
         operation=operation,
         at=from_millis(turn.now),
         body=said.body,
-        patch=said.body if takes_over else said.patch,
+        patch=_instead_of(turn, takes_over, said.body) if takes_over else said.patch,
         key=delivery.key,  # not the target's: an alert that came back may have another by now
         ids=target.ids,
         seen={**target.seen, **delivery.seen},
@@ -451,6 +453,20 @@ def _ship(turn: _Turn, command: CommandRow, operation: Operation, takes_over: in
         report=said.report if operation != delivery.operation or target.state == "standby" else (),
         as_of=as_of,
     )
+
+
+def _instead_of(turn: _Turn, earlier: int, body: Wire) -> Wire:
+    """The whole alert as an update of the rule that an earlier alert left there: what only that one said is cleared."""
+    row = turn.tx.alert(earlier)
+    left = next((one for one in turn.tx.targets(earlier) if one.upstream == turn.upstream.name), None)
+    if row is None or left is None:
+        return body
+    words = saying(row, left, flatten(row.body), CommandBody(), row.updated_at)
+    with contextlib.suppress(Unmet):
+        said = translate(words, turn.upstream.destination).body
+        gone = (name for name, value in said.items() if name not in body and not isinstance(value, dict))
+        return {**dict.fromkeys(gone), **body}
+    return body
 
 
 def _as_tried(turn: _Turn) -> tuple[Alert, int | None]:

@@ -45,6 +45,7 @@ def undo(tx: Tx, command: CommandRow, reason: str) -> AlertRow | None:
     _tell_what_was_merged(tx, command)
     if row is not None and command.body.before is not None:
         _take_away_targets(tx, row, command)
+        _over_as_before(tx, row, command)
     tx.refuse_command(command.id, reason)
     if row is None:
         return None
@@ -167,6 +168,17 @@ def _take_away_targets(tx: Tx, row: AlertRow, command: CommandRow) -> None:
             stays = [not gone.intersection(route) for route in routes]
             target.seen[INSTEAD_OF] = list(compress(routes, stays))
             target.seen[TURNS] = list(compress(target.seen.get(TURNS, ()), stays))
+            tx.put_target(target)
+
+
+def _over_as_before(tx: Tx, row: AlertRow, command: CommandRow) -> None:
+    """Puts targets back to where the alert had ended that the command was to reopen. As dead ones, the next change of a
+    rule that is switched off would be sent as a new alert."""
+    own = tx.deliveries_of(command.id)
+    refused = {one.upstream for one in own if one.operation == Operation.REOPEN and one.state == "dead"}
+    for target in tx.targets(row.id):
+        if target.upstream in refused and target.state == "dead":
+            target.state = "gone"
             tx.put_target(target)
 
 

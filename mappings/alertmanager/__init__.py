@@ -28,6 +28,7 @@ DIALECT = Dialect(
         nearest={Operation.DELETE: Operation.RESOLVE},
         authorise=authorise,
         needs_key=False,
+        reopens_anew=True,
         reason=reason,
         list=list_all,
         probe=Request(method="GET", path="/api/v2/status"),

@@ -14,6 +14,8 @@ import re
 from collections.abc import Callable, Generator, Mapping
 from datetime import datetime, timedelta
 
+from msgspec import structs
+
 from gateway.canonical import Operation
 from gateway.dialect import segment
 from gateway.mapping.values import iso
@@ -97,7 +99,7 @@ def _posted(sending: Sending, alert: dict[str, Json], altered: dict[str, str]) -
 def _told(identity: dict[str, str], altered: Mapping[str, str], **seen: Json) -> Delivered:
     return Delivered(
         ids={"id": fingerprint(identity)},
-        seen={"labels": identity, **seen},
+        seen={"labels": identity, "ended": False, **seen},
         altered=dict(altered),
         renew=RENEWED_AFTER,
     )
@@ -208,13 +210,37 @@ def resolve(sending: Sending) -> Call:
     if isinstance(held, str) and held:
         gone = frozenset({400, 404, 500})  # some releases answer 500 to a silence that they do not know
         yield Request(method="DELETE", path=f"/api/v2/silence/{segment(held)}", accepts=gone)
-    return Delivered(ids={"id": fingerprint(labels)}, seen={"silence": None, "silenced_at": None}, altered=altered)
+    return Delivered(
+        ids={"id": fingerprint(labels)},
+        seen={"ended": True, "silence": None, "silenced_at": None},
+        altered=altered,
+    )
+
+
+def reopen(sending: Sending) -> Call:
+    """Posts the alert as open again. If its former labels say another severity, it gets new ones, as those would wake
+    nobody or the wrong people; what is still open under the former, or silenced, ends first."""
+    afresh = as_urgent_now(sending)
+    if not sending.seen.get("ended") and (afresh is not sending or sending.seen.get("silence")):
+        yield from resolve(sending)
+    told = yield from tell(afresh)
+    if not isinstance(told, Delivered):
+        return told
+    return structs.replace(told, seen={**told.seen, "silence": None, "silenced_at": None})
+
+
+def as_urgent_now(sending: Sending) -> Sending:
+    """Returns what is to be sent without the former labels, if these say another severity than the alert has now."""
+    there, now = sending.seen.get("labels"), sending.body.get("labels")
+    if not isinstance(there, dict) or not isinstance(now, dict) or there.get("severity") == now.get("severity"):
+        return sending
+    return structs.replace(sending, seen={})
 
 
 SEND: dict[Operation, Callable[[Sending], Call]] = {
     Operation.CREATE: tell,
     Operation.UPDATE: tell,
-    Operation.REOPEN: tell,
+    Operation.REOPEN: reopen,
     Operation.ACKNOWLEDGE: acknowledge,
     Operation.RESOLVE: resolve,
 }

@@ -26,7 +26,7 @@ from gateway.mapping.values import iso
 from gateway.mapping.wire import Wire
 from gateway.outcome import Call, Delivered, Json, Missing, Request, Response, Sending
 from mappings.alertmanager.alert import ALERT, as_text, fingerprint
-from mappings.alertmanager.calls import AUTHOR, identity_of, under
+from mappings.alertmanager.calls import AUTHOR, as_urgent_now, identity_of, under
 from mappings.alertmanager.commands import command, each
 
 WEBHOOK = "https://prometheus.io/docs/alerting/latest/configuration/#webhook_config"
@@ -187,8 +187,15 @@ def teller(envelope: Envelope) -> Mapping[Operation, Callable[[Sending], Call]]:
     def resolve(sending: Sending) -> Call:
         return _notify(sending, envelope, is_over=True)
 
+    def reopen(sending: Sending) -> Call:
+        afresh = as_urgent_now(sending)
+        if afresh is not sending and not sending.seen.get("ended"):
+            yield from resolve(sending)
+        return (yield from tell(afresh))
+
     return {
-        **dict.fromkeys((Operation.CREATE, Operation.UPDATE, Operation.REOPEN), tell),
+        **dict.fromkeys((Operation.CREATE, Operation.UPDATE), tell),
+        Operation.REOPEN: reopen,
         Operation.RESOLVE: resolve,
     }
 
@@ -210,7 +217,8 @@ def _notify(sending: Sending, envelope: Envelope, *, is_over: bool) -> Call:
     group = own.get(GROUP) or words.get(GROUP) or {}
     body = envelope(Telling(is_over, sending.last, identity, alert, group, sending.at))
     yield Request(method="POST", path="", body=body)
-    return Delivered(ids={"id": str(mark)}, seen={"labels": identity, "fingerprint": mark}, altered=altered)
+    seen = {"labels": identity, "fingerprint": mark, "ended": is_over}
+    return Delivered(ids={"id": str(mark)}, seen=seen, altered=altered)
 
 
 def group_of(words: Mapping[str, Json]) -> str | None:

@@ -87,6 +87,7 @@ DIALECT = Dialect(
         nearest={Operation.DELETE: Operation.RESOLVE},
         authorise=authorise,
         needs_key=False,
+        reopens_anew=True,
         whole_url=True,
         reason=reason,
         group=group_of,

@@ -106,7 +106,7 @@ def create(sending: Sending) -> Call:
         return _known(_alert_in(answer))
     if sending.is_akin:
         return Rejected(reason=f"422 {reason(answer)}", kind=ProblemKind.NAME_TAKEN)
-    body = {**body, "name": f"{body['name']} [{sending.suffix}]"}
+    body = {**body, "name": sending.renamed(body["name"])}
     answer = yield Request(method="POST", path="/api/alerts", body={"alert": body}, creates=True)
     known = _known(_alert_in(answer))
     return Delivered(ids=known.ids, seen=known.seen, altered={"summary": "the name was taken there"})
@@ -144,7 +144,7 @@ def _change(sending: Sending, fields: dict[str, Json]) -> Call:
             return Missing()
         if answer.status == 422 and not sending.is_akin and not renamed and "name" in fields:
             renamed = {"summary": "the name was taken there"}
-            fields = {**fields, "name": f"{fields['name']} [{sending.suffix}]"}
+            fields = {**fields, "name": sending.renamed(fields["name"])}
             continue
         if answer.status == 422:
             return Rejected(reason=f"422 {reason(answer)}", kind=ProblemKind.NAME_TAKEN)

@@ -174,6 +174,34 @@ def test_a_create_that_was_taken_though_the_answer_says_otherwise_is_found(
         assert len(there.held) == 4
 
 
+def test_a_create_under_another_name_whose_answer_was_lost_is_found(tmp_path: Path) -> None:
+    """canonical.md, *Ambiguous creates*: the name was taken, so the rule has another one there than was asked for. It
+    is ours all the same: told that it was refused, nobody could ever end it."""
+
+    class Loses(Ibm):
+        def _write(self, got: Got, number: str) -> Behaviour:
+            answer = super()._write(got, number)
+            is_first = len(self.held) == 2 and got.method == "POST" and answer.name == "say 200"
+            return say(504) if is_first else answer
+
+    there = Loses({"id": 5, "name": "Website is down", "version": 1, "createdOn": 1000})
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring")) as h:
+        made = down(h)
+        assert made.status == 201, made.body
+        delivered = settled(h)[0]
+        assert {
+            "field": "summary",
+            "fate": "approximated",
+            "to": "",
+            "why": "the name was taken there",
+        } in delivered.report
+        names = [one["name"] for one in there.held.values()]
+        assert names == ["Website is down", f"Website is down [{delivered.alert}]"]
+        h.call("PUT", f"/uptinio/alerts/{inner(made)['id']}", {"status": "resolved"})
+        settled(h, count=2)
+        assert [one.get("enabled") for one in there.held.values()] == [None, False]
+
+
 def test_an_outcome_that_the_full_store_cannot_take_is_recorded_later_and_not_sent_again(tmp_path: Path) -> None:
     """guarantees.md 3: delivery resumes unaided after a full disk; what a vendor took is not sent again meanwhile."""
     large = "alt_" + "7" * 20_000  # needs pages of its own

@@ -16,7 +16,7 @@ from gateway.cli.sandbox import Sandbox
 from gateway.config.config import parse
 from gateway.process.service import Gateway
 from gateway.registry import dialects
-from tests.clients.callers import OTHER, ilert_event, uptinio_alert
+from tests.clients.callers import OTHER, ibm_alert, ilert_event, uptinio_alert
 from tests.engine.vendors import outbox
 from tests.harness import DEFAULTS, KEY, UPSTREAM_KEY, House, inbound_tables, served, upstream_table
 
@@ -57,7 +57,9 @@ def row(directory: Path, between: str, vendor: str, *, forgets: str | None = Non
         with served(app if forgets is None else Forgetful(app, forgets)) as there:
             table = f'[upstreams.central]\ndialect = "{between}"\nurl = "{there}/{between}"\nkey = "{OTHER}"\n'
             table += 'retry = { first = "20ms", most = "100ms" }\n'
-            sidecar = f'store = "sqlite://{directory}/sidecar.db"\n{inbound_tables(["ilert", "uptinio"])}\n'
+            sidecar = (
+                f'store = "sqlite://{directory}/sidecar.db"\n{inbound_tables(["ibm_monitoring", "ilert", "uptinio"])}\n'
+            )
             gateway = Gateway(parse(sidecar + table + DEFAULTS.format(name="central")))
             with served(gateway.app) as url:
                 standing = House(url, sandbox_url, gateway, sandbox)
@@ -86,6 +88,25 @@ def test_what_is_switched_on_again_is_a_page_again(tmp_path: Path) -> None:
             assert first.call("PUT", path, {"status": status}).status == 200
             arrived = first.arrives("pagerduty", count)
         assert [one.body["event_action"] for one in arrived] == ["trigger", "resolve", "trigger"]
+
+
+@pytest.mark.parametrize("between", ["alertmanager", "cloudevents", "ilert", "jsm_ops", "opsgenie", "pagerduty"])
+def test_what_is_cleared_is_cleared_behind_both(between: str, tmp_path: Path) -> None:
+    """An event cannot say that a field is gone, so that is carried. Where each field has a request of its own, the text
+    comes before what says which lines were added to it."""
+    with row(tmp_path, between, "ibm_monitoring") as first:
+        made = first.call("POST", "/ibm_monitoring/api/alerts", ibm_alert("Disk full", filter="host = db-1", teamId=4))
+        assert made.status == 200
+        change = {"description": "/var is full", "filter": None, "severity": None, "teamId": None}
+        path = f"/ibm_monitoring/api/alerts/{made.body['alert']['id']}"
+        assert first.call("PUT", path, {"alert": change}).status == 200
+
+        def is_told() -> bool:
+            last = first.arrived("ibm_monitoring")[-1].body["alert"]
+            return {name: last.get(name) for name in change} == {**change, "severity": severity}
+
+        severity = 4 if between == "alertmanager" else None  # there the labels stay as they were first
+        first.wait_for(is_told)
 
 
 RICH: dict[str, tuple[str, dict[str, Any]]] = {

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
+from gateway.cli.sandbox import Arrived
 from tests.clients.callers import (
     ASKS,
     COLLECTIONS,
@@ -11,6 +14,7 @@ from tests.clients.callers import (
     create,
     fresh,
     ibm_alert,
+    ilert_event,
     listed,
     uptinio_alert,
 )
@@ -82,6 +86,33 @@ def test_a_change_that_a_target_cannot_hold_sends_nothing(houses: Houses, target
     assert any("condition.scope" in line for line in sent.report), sent.report
     assert h.call("PUT", path, {"alert": {"name": text}}).status == 200
     assert [fields_of(one) for one in watch.sees(1)] == [{HAS_TEXT[target]: text}]
+
+
+@pytest.mark.parametrize("target", ["alertmanager", "alertmanager_webhook", "grafana"])
+def test_a_rule_that_is_switched_on_is_as_urgent_as_it_says_where_labels_are_the_identity(
+    houses: Houses, target: str
+) -> None:
+    """The labels of the quiet trigger stay until its end, so that comes first: with them, the rule would never wake
+    anybody. After an end they are new if the severity is another."""
+    h, watch = houses(target), Watch(houses(target))
+    made = h.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert(fresh(), severity=1, enabled=False))
+    place = f"{COLLECTIONS['ibm_monitoring']}/{made.body['alert']['id']}"
+
+    def put(**fields: object) -> None:
+        assert h.call("PUT", place, {"alert": fields}).status == 200
+
+    put(enabled=True)
+    assert [_label(one) for one in watch.sees(3)] == [("info", True), ("info", False), ("critical", True)]
+    for fields in ({"enabled": False}, {"severity": 4}, {"enabled": True}):
+        put(**fields)
+    assert [_label(one) for one in watch.sees(5)[3:]] == [("critical", False), ("warning", True)]
+
+
+def _label(one: Arrived) -> tuple[str, bool]:
+    """The severity in an alert's labels, and whether it is posted as open."""
+    [alert] = one.body if isinstance(one.body, list) else one.body["alerts"]
+    ends = datetime.fromisoformat(alert["endsAt"])
+    return alert["labels"]["severity"], ends.year == 1 or ends > datetime.now(UTC) + timedelta(minutes=1)
 
 
 def test_rules_quiet_and_refused(houses: Houses) -> None:
@@ -156,6 +187,19 @@ def test_the_key_of_a_rule_that_was_switched_off_switches_it_on_again(houses: Ho
     assert (on.body["alert"]["enabled"], on.body["alert"]["name"]) == (True, text)
     ASKS["ilert"]["resolve"](h, key, "")
     assert watch.sees(4)[3].path == off.path
+
+
+def test_a_rule_that_is_switched_on_again_says_nothing_of_its_earlier_alert(houses: Houses) -> None:
+    """What only the earlier alert said is cleared: another's severity would wake the wrong people, or nobody."""
+    h, key = houses("ibm_monitoring"), fresh("key")
+    watch = Watch(h)
+    first = {"summary": fresh(), "details": "99 % full", "severity": 5}
+    for word, fields in (("ALERT", first), ("RESOLVE", {}), ("ALERT", {"summary": fresh()})):
+        event = ilert_event(word, key, **fields)
+        assert h.call("POST", "/ilert/api/events", event, key=None).status == 202
+    made, _, on = (one.body["alert"] for one in watch.sees(3))
+    assert (made["description"], made["severity"], made["severityLabel"]) == ("99 % full", 6, "INFO")
+    assert [on.get(name) for name in ("description", "severity", "severityLabel")] == [None, None, None]
 
 
 @pytest.mark.parametrize("other", ["livesession", "uptinio", "ilert"])

@@ -62,6 +62,24 @@ def test_a_refused_rename_whose_old_name_is_another_s_by_now(tmp_path: Path) -> 
         assert names.count("old") == 1 and len(names) == 2
 
 
+def test_a_rule_that_could_not_be_switched_on_stays_ended_where_it_was(tmp_path: Path) -> None:
+    """canonical.md, *Operations*: while a rule is switched off, changes of it are sent to nobody as alerts."""
+    with chaos(OK) as upstream, before(tmp_path, table("there", upstream.url, "ilert", ""), top=DELIVERED) as h:
+        place = f"{RULES}/{inner(h.call('POST', RULES, ibm_alert('old')))['id']}"
+
+        def put(**fields: object) -> int:
+            return h.call("PUT", place, {"alert": fields}).status
+
+        assert put(enabled=False) == 200
+        upstream.plan(NO)
+        assert put(enabled=True) == 400
+        assert put(name="new") == 200
+        h.wait_for(lambda: not outbox(h, "waiting"))
+        assert [got.body["eventType"] for got in writes(upstream)] == ["ALERT", "RESOLVE", "ALERT"]
+        assert put(enabled=True) == 200
+        assert writes(upstream)[-1].body["summary"] == "new"
+
+
 def test_an_upstream_that_only_a_refused_update_chose_is_no_target_afterwards(tmp_path: Path) -> None:
     """interface.md, *Reply*: a refused update leaves the record as it was, its targets included."""
     routes = """
