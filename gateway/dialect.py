@@ -116,7 +116,8 @@ class Dialect:
       caller is known only once the body is decoded. `credential_faults`: the vendor's words about the form of an
       unknown credential, given the request that offered it. `scheme`: the OpenAPI security scheme.
     - `problem`: words a problem. `shown_id`: the gateway's id in the vendor's form. `same_key`: normalises a key, so
-      that two spellings of it are equal.
+      that two spellings of it are equal. `request_of`: the number of a request, from the form in which answers have it;
+      None for other texts.
     - `reply`: when callers are answered unless configured. `settings`, `inbound_settings`: the dialect's own settings
       in the table of an upstream and of an inbound.
     - `has_status`: whether resolved alerts are listed. `unique_names`: a second alert of the same summary in one scope
@@ -144,6 +145,7 @@ class Dialect:
     problem: Callable[[Problem], Reply]
     shown_id: Callable[[int], str]
     same_key: Callable[[str], str] = str
+    request_of: Callable[[str], int | None] = lambda text: None
     reply: Literal["accepted", "delivered"] = "accepted"
     settings: type[Struct] | None = None
     has_status: bool = True

@@ -227,8 +227,8 @@ class Admin:
         limit = _number(query.get("limit", "1000"), "limit", MOST_LISTED)
         if (state := query.get("state")) not in (None, *STATES):
             raise _Refusal(400, f"state: is none of {', '.join(STATES)}")
-        name = query.get("alert")
-        alert = await self._read(lambda tx: operating.of_alert(tx, name) if name is not None else None)
+        name, config = query.get("alert"), self._gateway.config
+        alert = await self._read(lambda tx: tracing.alert_of(tx, name, config) if name is not None else None)
         if name is not None and alert is None:
             return _said(404, f"nobody knows an alert by {name!r}")
         upstream = query.get("upstream")

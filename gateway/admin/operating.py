@@ -64,11 +64,6 @@ class NotAsAsked(Exception):
         self.answer = answer
 
 
-def of_alert(tx: Tx, name: str) -> int | None:
-    """The alert that any caller or upstream of any scope knows by this id, or None."""
-    return next((alert for alert in tx.alerts_of_anybody([storable(name)], 20) if tx.alert(alert)), None)
-
-
 def chosen(
     tx: Tx,
     ids: Iterable[int],

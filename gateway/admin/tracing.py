@@ -134,6 +134,20 @@ def spoken(config: Config) -> list[Dialect]:
     return inbounds + [upstream.dialect for upstream in config.upstreams.values()]
 
 
+def _forms(name: str, dialects: Iterable[Dialect]) -> list[str]:
+    """The forms in which a store may have a name: as it is, as each dialect compares keys, and as the number of the
+    request that a dialect's answer had it for."""
+    name = name.encode("utf8", "replace").decode().replace("\0", "\ufffd")  # what no store would take
+    forms = [form for one in dialects for form in (one.same_key(name), one.request_of(name)) if form is not None]
+    return list(dict.fromkeys([name, *map(str, forms)]))
+
+
+def alert_of(tx: Tx, name: str, config: Config) -> int | None:
+    """The newest alert that any caller or upstream of any scope knows by this id or key; None where there is none."""
+    found = tx.alerts_of_anybody(_forms(name, spoken(config)), MOST)
+    return next((alert for alert in found if tx.alert(alert)), None)
+
+
 class Search:
     """A search for alerts by a name: any id or key that any party has for them, or part of the summary, whatever the
     case.
@@ -142,9 +156,8 @@ class Search:
     """
 
     def __init__(self, name: str, dialects: Iterable[Dialect]) -> None:
-        name = name.encode("utf8", "replace").decode().replace("\0", "\ufffd")  # what no store would take
-        self._names = list(dict.fromkeys([name, *(dialect.same_key(name) for dialect in dialects)]))
-        self._text = name.strip().casefold()
+        self._names = _forms(name, dialects)
+        self._text = self._names[0].strip().casefold()
         self._before = NEWEST
         self._is_begun = False
         self.found: dict[int, str] = {}

@@ -68,7 +68,8 @@ async def drill(config: Config, route: Route, caller: str, *, wake: bool, within
 
 
 def _own(config: Config, route: Route, store: str, caller: str) -> Config:
-    """The configuration with this route alone, which takes everything, without its fallback, heartbeat and alarms."""
+    """The configuration with this route alone, which takes everything, without its fallback, heartbeat and alarms. The
+    drill waits for the verdicts itself, so a store in a container makes no difference."""
     some: Dialect = next(iter(config.inbounds.values())).dialect
     dialect = dataclasses.replace(some, name=ORIGIN, kind="occurrence", unique_names=False, same_key=str)
     inbound = Inbound(
@@ -81,7 +82,7 @@ def _own(config: Config, route: Route, store: str, caller: str) -> Config:
     )
     alone = dataclasses.replace(route, from_=(), when=(), fallback=(), goes_on=False)
     return dataclasses.replace(
-        config, store=store, inbounds={ORIGIN: inbound}, routes=(alone,), heartbeat=None, alarms=()
+        config, store=store, durable="disk", inbounds={ORIGIN: inbound}, routes=(alone,), heartbeat=None, alarms=()
     )
 
 

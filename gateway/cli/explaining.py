@@ -24,6 +24,7 @@ from gateway.mapping.carry import restore
 from gateway.mapping.rows import Unmet
 from gateway.mapping.translation import Fate
 from gateway.rehearsal import Rehearsed, command_in, rehearse
+from gateway.road.terms import refused_rule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +147,8 @@ def _reached(config: Config, inbound: Inbound, caller: str, asked: Command, choi
     entry = choice.key or upstream.entry(inbound.dialect.name, caller, alert)
     if upstream.keys and upstream.keys.is_known and (lacking := upstream.keys.lacks(entry)):
         return Reached(choice=choice, refused=f"upstream {upstream.name!r}: {lacking}")
+    if refused := refused_rule(upstream, asked.operation, alert):
+        return Reached(choice=choice, refused=refused)
     try:
         sent = rehearse(asked, inbound.dialect, upstream, caller=caller, replaced=choice.replaced, route=choice.route)
     except (Problem, Unmet) as problem:

@@ -39,10 +39,11 @@ def deliveries(place: Place, state: str | None, alert_name: str | None, limit: i
         return remote.get("/-/deliveries", state=state, alert=alert_name, limit=limit)["deliveries"]
 
     def here(tx: Tx, config: Config) -> Any:
-        from gateway.admin.operating import NotAsAsked, listed, of_alert
+        from gateway.admin.operating import NotAsAsked, listed
+        from gateway.admin.tracing import alert_of
         from gateway.store import DeliveryFilter
 
-        alert = of_alert(tx, alert_name) if alert_name is not None else None
+        alert = alert_of(tx, alert_name, config) if alert_name is not None else None
         if alert_name is not None and alert is None:
             raise NotAsAsked(f"nobody knows an alert by {alert_name!r}")
         chosen = DeliveryFilter(state=state, alert=alert, limit=limit)

@@ -187,7 +187,8 @@ class Keys:
         entry = entry.removeprefix(OF_DIRECTORY)
         found = self.directory.get(entry) if self.directory else None
         if found is None:
-            place = f": add the file to {self.directory.path}, or an `else`" if self.directory else ""
+            place = f": add the file to {self.directory.path}" if self.directory else ""
+            place += "" if self._has_otherwise or not place else ", or an `else` for new alerts"
             raise ValueError(f"there is no key for {self.by or 'the entry'} {entry!r}{place}")
         return found
 

@@ -32,7 +32,7 @@ from gateway.errors import ProblemKind, StoreError
 from gateway.metrics import Metrics
 from gateway.outcome import Again, Changed, Held, Pending, Rejected, code_of
 from gateway.road.preparing import Shipment, fire, prepare
-from gateway.road.settling import Verdict, settle
+from gateway.road.settling import Verdict, cut_off, settle
 from gateway.store import AttemptRow, DeliveryRow, Store, Tx
 
 log = structlog.get_logger()
@@ -256,10 +256,16 @@ class Lanes:
         ended: Ended | None = None
         delivery = structs.replace(shipment.delivery)
         if shipment.sending is not None:
-            ended = await self._run_safely(shipment, client, started)
+            opening = shipment
+            if shipment.tried_at is None and _may_have_opened(shipment, client.upstream):
+                opening = structs.replace(shipment, tried_at=started)
+            try:
+                ended = await self._run_safely(shipment, client, started)
+            except asyncio.CancelledError:  # the gateway stops, and the upstream may have carried it out
+                await self._store.write(lambda tx: cut_off(tx, opening))
+                raise
             delivery.status = ended.status
-            if ended.is_ambiguous and shipment.tried_at is None and _may_have_opened(shipment, client.upstream):
-                shipment = structs.replace(shipment, tried_at=started)
+            shipment = opening if ended.is_ambiguous else shipment
             await self.gate.ended(delivery.lane, self._but_for_its_key(entry, client, known_then, ended))
             if not isinstance(ended.outcome, Pending):
                 delivery.attempts += 1

@@ -75,12 +75,15 @@ class Waiters:
         self._waiting: dict[int, Waiter] = {}
         self._by_primary: dict[str, Counter[int]] = {}  # of each request that waits, how many commands do
         self._lock = threading.Lock()  # waiters are added in the store's writer thread, within their transaction
+        self._is_over = False
 
     def add(self, command: int, waiter: Waiter) -> bool:
-        """Adds a waiter; returns False where too many wait for its primary already. A store may run a transaction
-        again: then only the last waiter counts."""
+        """Adds a waiter; returns False where too many wait for its primary already, or nobody is to wait any more. A
+        store may run a transaction again: then only the last waiter counts."""
         with self._lock:
             self._forget(command)
+            if self._is_over:
+                return False
             requests = self._by_primary.setdefault(waiter.primary, Counter())
             if waiter.request not in requests and len(requests) >= MOST_FOR_ONE_UPSTREAM:
                 return False
@@ -126,6 +129,13 @@ class Waiters:
         """Lets nobody wait for an upstream that is held now."""
         for command in list(self._waiting):
             self.hold(command, upstream)
+
+    def dismiss(self) -> None:
+        """Lets nobody wait for anything any more: the process ends, and what they said is durable."""
+        with self._lock:
+            self._is_over = True
+            for waiter in self._waiting.values():
+                waiter.done.set()
 
     def hold(self, command: int, upstream: str) -> None:
         """Lets nobody wait for an upstream's verdict on one command, whose key the upstream refuses."""

@@ -294,8 +294,8 @@ class Desk:
 
     async def _await_verdict(self, who: Caller, accepted: Accepted, waiter: Waiter, key: Key | None) -> AlertRow | None:
         try:
-            await asyncio.wait_for(waiter.done.wait(), self.config.reply_timeout)
-        except TimeoutError:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(waiter.done.wait(), self.config.reply_timeout)
             with contextlib.suppress(TimeoutError):  # this takes long only where the store is full
                 await asyncio.wait_for(waiter.unclaimed.wait(), self.config.reply_timeout)
         finally:

@@ -47,6 +47,9 @@ TICK = 0.005
 PATIENCE, OPERATORS_PATIENCE = 6, 1
 """Seconds that the shutdown waits for slow callers, and then for slow operators: together with the rest of the drain
 less than the 25 s after which a process is killed."""
+VERDICTS = SETTLE + PATIENCE - 1
+"""Seconds after listening has ended until callers that still wait for verdicts are answered without: `reply_timeout`
+may be longer than the shutdown waits, and by default is not."""
 
 
 def run(load: Callable[[], Config], fd: int | None = None, admin_fd: int | None = None) -> int:
@@ -150,6 +153,7 @@ async def _serve_until(stop: asyncio.Event, gateway: Gateway, config: Config, ca
         gateway.is_draining = True
         log.info("draining", seconds=LINGER)
         await asyncio.sleep(LINGER)
+        asyncio.get_running_loop().call_later(VERDICTS, gateway.waiters.dismiss)
 
 
 def _contexts(config: Config) -> tuple[Following | None, Following | None]:

@@ -29,7 +29,7 @@ from gateway.road.terms import (
     group_of,
     in_terms_of,
     is_there,
-    refuses_rules,
+    refused_rule,
     saying,
     unsaid,
     untold,
@@ -163,9 +163,8 @@ class Outbox:
             self._cannot(step, target, delivery, f"upstream {target.upstream!r}: {lacking}", Code.NO_KEY)
         if entry and sent is Operation.CREATE and entry != upstream.entry(step.row.dialect, step.row.caller, step.flat):
             fates += (Fate("routing_key", "approximated", "", f"set by route {target.route}"),)
-        if sent in TELLING and step.flat.get("kind") == "rule" and refuses_rules(upstream):
-            text = f'upstream {target.upstream!r} takes no rules: rules = "refuse"'
-            self._cannot(step, target, delivery, text, Code.RULES_REFUSED)
+        if refused := refused_rule(upstream, sent, step.flat):
+            self._cannot(step, target, delivery, refused, Code.RULES_REFUSED)
         return fates, False
 
     def _put_out(self, step: Step, target: TargetRow, delivery: DeliveryRow) -> None:

@@ -34,6 +34,7 @@ from gateway.road.terms import (
     group_of,
     in_terms_of,
     is_anothers,
+    refused_rule,
     saying,
     what_to_send,
     with_muted,
@@ -407,7 +408,8 @@ def _is_last(tx: Tx, row: AlertRow, upstream: Upstream) -> bool:
 
 
 def _ship(turn: _Turn, command: CommandRow, operation: Operation, takes_over: int | None, *, strict: bool) -> Shipment:
-    """The shipment of an operation in the upstream's words; a dead one where the upstream requires what is missing."""
+    """The shipment of an operation in the upstream's words; a dead one where the upstream requires what is missing, or
+    takes no rules."""
     delivery, row, target, upstream = turn.delivery, turn.row, turn.target, turn.upstream
     asked = (operation, Operation.REOPEN) if operation is Operation.UPDATE else (operation,)
     is_own = (delivery.operation in asked or command.body.after is None) and INSTEAD_OF not in target.seen
@@ -417,6 +419,9 @@ def _ship(turn: _Turn, command: CommandRow, operation: Operation, takes_over: in
     present, as_of = command.body.after, None
     if present is None or not in_own_words:
         present, as_of = _as_tried(turn)
+    refused = refused_rule(upstream, operation, flatten(present))
+    if refused and not command.body.renews:  # again, as it may be sent again, or have waited since before a reload
+        return Shipment(delivery=delivery, operation=operation, dead=refused, code=Code.RULES_REFUSED)
     late = _late_note(command.at, turn.now) if operation in TELLING else ""
     body = command.body if is_own else CommandBody(dropped=command.body.dropped)
     at = row.updated_at if command.body.renews else command.at  # a renewal is sent in the same words each time

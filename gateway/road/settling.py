@@ -111,6 +111,19 @@ def settle(
     return _delivered(attempt, delivery, target, outcome)
 
 
+def cut_off(tx: Tx, shipment: Shipment) -> None:
+    """Notes that an attempt may have created the alert there, where the gateway stopped before it heard: the alert is
+    looked for before the next attempt."""
+    if shipment.delivery.alert is not None:
+        tx.lock(f"alert {shipment.delivery.alert}")
+    delivery, target = tx.delivery(shipment.delivery.id), target_of(tx, shipment.delivery)
+    if delivery is None or target is None or target.seen.get(TRIED_AT) == shipment.tried_at:
+        return
+    if delivery.state in ("waiting", "merged") and delivery.fence == shipment.delivery.fence:
+        _note_doubt(target, shipment)
+        tx.put_target(target)
+
+
 def _still_ours(attempt: _Attempt, outcome: Outcome | None) -> DeliveryRow | Verdict:
     """The delivery as it is now, where this attempt may settle it; else the verdict that it has without it."""
     tx, shipment = attempt.tx, attempt.shipment

@@ -77,6 +77,16 @@ def refuses_rules(upstream: Upstream) -> bool:
     return upstream.destination.rules == "refuse" and upstream.dialect.kind == "occurrence"
 
 
+def refused_rule(upstream: Upstream, operation: Operation, flat: Flat) -> str:
+    """Why an upstream is not told of an alert that is a rule; an empty text where it is told."""
+    is_told_of_one = operation in TELLING and flat.get("kind") == "rule"
+    return (
+        f'upstream {upstream.name!r} takes no rules: rules = "refuse"'
+        if is_told_of_one and refuses_rules(upstream)
+        else ""
+    )
+
+
 def what_to_send(upstream: Upstream, operation: Operation) -> tuple[Operation | None, tuple[Fate, ...]]:
     """The operation that an upstream is sent, None where nothing is sent; and what the report says about that."""
     sent: Operation | None = operation

@@ -14,7 +14,7 @@ from mappings.jsm_ops.alert import ALERT, NAME
 from mappings.jsm_ops.calls import SEND, authorise, read_many, read_one
 from mappings.jsm_ops.routes import PAGE, ROUTES, credentials
 from mappings.opsgenie.alert import fitted_key
-from mappings.opsgenie.words import problem, reason, shown_id
+from mappings.opsgenie.words import number_of, problem, reason, shown_id
 
 DIALECT = Dialect(
     name=NAME,
@@ -37,6 +37,7 @@ DIALECT = Dialect(
     problem=problem,
     shown_id=shown_id,
     same_key=fitted_key,
+    request_of=number_of,
     url="https://api.atlassian.com/jsm/ops/api/<cloudId>/v1",
     client_setting="the base URL `https://api.atlassian.com/jsm/ops/api/<cloudId>/v1` → `http://gateway/jsm_ops`",
     remark=(

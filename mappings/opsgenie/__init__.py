@@ -13,7 +13,7 @@ from gateway.outcome import Request
 from mappings.opsgenie.alert import ALERT, NAME, fitted_key
 from mappings.opsgenie.calls import SEND, authorise, read_one
 from mappings.opsgenie.routes import PAGE, ROUTES, credentials
-from mappings.opsgenie.words import problem, reason, shown_id
+from mappings.opsgenie.words import number_of, problem, reason, shown_id
 
 DIALECT = Dialect(
     name=NAME,
@@ -34,6 +34,7 @@ DIALECT = Dialect(
     problem=problem,
     shown_id=shown_id,
     same_key=fitted_key,
+    request_of=number_of,
     tells_types=True,
     url="https://api.opsgenie.com",
     client_setting="the host `https://api.opsgenie.com` (or `https://api.atlassian.com`) → `http://gateway/opsgenie`",

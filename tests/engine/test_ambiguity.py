@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from gateway.delivery import breaker
+from gateway.process import service
 from gateway.road import preparing
-from tests.chaos_upstream import CLOSE, RESET_AFTER, Behaviour, Got, chaos, say
+from tests.chaos_upstream import CLOSE, HANG, RESET_AFTER, Behaviour, Got, chaos, say
 from tests.clients.callers import ibm_alert
 from tests.engine.vendors import (
     OK,
@@ -56,6 +57,25 @@ def test_a_create_whose_success_cannot_be_read_is_looked_for_and_not_sent_again(
             settled(h, count=2 * number)
             assert [got.method for got in writes(upstream)] == ["POST", "PUT"]
             assert writes(upstream)[1].path.rpartition("/")[2] in there.held, "it is known by the id that was found"
+
+
+@VENDORS
+def test_a_create_that_the_end_of_the_gateway_cut_off_is_looked_for(
+    tmp_path: Path, dialect: str, vendor: type[Vendor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upstream may be given more time to answer than a gateway that stops has."""
+    monkeypatch.setattr(service, "DRAIN_SECONDS", 0.1)
+    there = vendor()
+    with chaos(there) as upstream:
+        oncall = table("there", upstream.url, dialect, timeout="60s")
+        with before(tmp_path, oncall) as h:
+            there.then = [HANG]
+            page(h)
+            h.wait_for(lambda: writes(upstream))
+        with before(tmp_path, oncall) as h:
+            settled(h)
+            assert [got.method for got in writes(upstream)] == ["POST"]
+            assert len(there.held) == 1
 
 
 def test_a_change_whose_answer_was_lost_is_no_conflict(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_success_means_that_an_upstream_has_it(tmp_path: Path) -> None:
     """Success waits for an upstream whatever `reply` is: without this setting ilert's callers are answered at once."""
     with (
         chaos(slow(0.2, OK)) as upstream,
-        before(tmp_path, table("oncall", upstream.url, "ilert"), top=CONTAINER) as h,
+        before(tmp_path, table("oncall", upstream.url, "ilert"), top='durable = "container"') as h,
     ):
         began = time.monotonic()
         assert page(h).status == 202

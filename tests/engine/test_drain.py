@@ -23,15 +23,19 @@ from gateway.inbound.protocol import EdgeProtocol
 from gateway.process.server import serving as serve
 from gateway.process.service import DRAIN_SECONDS
 from gateway.process.serving import LINGER, OPERATORS_PATIENCE, PATIENCE, SETTLE
-from tests.chaos_upstream import chaos
+from tests.chaos_upstream import HANG, chaos
 from tests.engine.test_tls import soon
-from tests.engine.vendors import OK, table
-from tests.harness import KEY
+from tests.engine.vendors import table
+from tests.harness import KEY, inbound_tables
 from tests.processes import serving
 
 EXIT_WITHIN = 25.0
 HEAD = (
     b"POST /ilert/api/events HTTP/1.1\r\nhost: here\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n"
+)
+CREATES = (
+    b"POST /uptinio/alerts HTTP/1.1\r\nhost: here\r\nauthorization: Bearer %b\r\ncontent-length: 63\r\n\r\n"
+    b'{"monitor_id": "mon_1", "type": "down", "message": "Disk full"}' % KEY.encode()
 )
 ASKS = b"GET /-/openapi.json HTTP/1.1\r\nhost: here\r\n\r\n"
 
@@ -126,20 +130,31 @@ def test_all_that_a_drain_may_wait_for_fits() -> None:
     assert LINGER + SETTLE + PATIENCE + OPERATORS_PATIENCE + DRAIN_SECONDS + 0.5 <= EXIT_WITHIN
 
 
-def test_callers_that_are_slow_to_send_or_to_read_do_not_hold_up_the_end(tmp_path: Path) -> None:
+def test_callers_that_wait_for_something_do_not_hold_up_the_end_and_are_answered(tmp_path: Path) -> None:
+    """Whether they are slow to send or to read, or wait for what an upstream says for longer than a drain may take:
+    they are answered in their vendor's words, and what is durable is a success."""
     config = tmp_path / "gateway.toml"
-    with chaos(OK) as upstream:
-        inbound = f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n'
-        there = table("oncall", upstream.url, "ilert")
-        config.write_text(f'store = "sqlite://{tmp_path}/gateway.db"\n{inbound}{there}')
-        with serving(config) as running, connected(running.url) as sending, connected(running.url) as reading:
+    with chaos(HANG) as upstream:
+        top = f'store = "sqlite://{tmp_path}/gateway.db"\nreply_timeout = "60s"\n'
+        there = table("oncall", upstream.url, "uptinio", timeout="6s")
+        config.write_text(f"{top}{inbound_tables(['ilert', 'uptinio'])}\n{there}")
+        with (
+            serving(config) as running,
+            connected(running.url) as sending,
+            connected(running.url) as reading,
+            connected(running.url) as waiting,
+        ):
             sending.sendall(HEAD + b"{")
             never_reads(reading)
+            waiting.sendall(CREATES)
+            running.waits_for("command")
             soon(lambda: httpx.get(running.url + "/-/ready", timeout=30).status_code == 200)
             began = time.monotonic()
             running.signal(signal.SIGTERM)
             assert running.process.wait(40) == 0
             assert time.monotonic() - began < EXIT_WITHIN
+            assert b" 201 " in (told := waiting.recv(10_000)) and b"Disk full" in told
+            assert b" 503 " in (told := sending.recv(10_000)) and b'"message":"the gateway is ending' in told
 
 
 def test_where_many_are_connected_who_falls_idle_is_not_kept_for_long() -> None:

@@ -11,12 +11,14 @@ from click.testing import CliRunner, Result
 from gateway.cli.commands import main
 from gateway.cli.sandbox import Sandbox
 from gateway.registry import dialects
+from tests.chaos_upstream import chaos, say
+from tests.engine.vendors import slow
 from tests.harness import UPSTREAM_KEY, served, upstream_table
 
 
-def drilled(tmp_path: Path, url: str, *more: str, key: str = UPSTREAM_KEY) -> Result:
-    """Runs the command over a route to two upstreams."""
-    text = '[inbound.ibm_monitoring]\nkeys = { ci = "caller-key" }\n'
+def drilled(tmp_path: Path, url: str, *more: str, key: str = UPSTREAM_KEY, top: str = "") -> Result:
+    """Runs the command over a route to two upstreams; `top` is put at the beginning of the configuration."""
+    text = top + '[inbound.ibm_monitoring]\nkeys = { ci = "caller-key" }\n'
     text += upstream_table("oncall", "ilert", url) + upstream_table("services", "pagerduty", url).replace(
         UPSTREAM_KEY, key
     )
@@ -51,6 +53,15 @@ def test_a_drill_that_an_upstream_does_not_take_ends_with_1(tmp_path: Path) -> N
         assert "services  create  waiting" in done.stdout and "oncall  create  delivered" in done.stdout
         assert re.search(r"services  create  again 400, took \d+ ms: ", done.stdout), "not that it is tried in so long"
         assert drilled(tmp_path, url, "dbb").exit_code == 2
+
+
+def test_a_drill_waits_for_a_slow_upstream_also_where_the_store_is_lost_with_its_container(tmp_path: Path) -> None:
+    """It gave up when callers are told to ask again, and left at the upstreams what was on its way."""
+    with chaos(slow(0.3, say(202, {}))) as upstream:
+        done = drilled(tmp_path, upstream.url, "db", top='durable = "container"\nreply_timeout = "50ms"\n')
+    assert done.exit_code == 0, done.output
+    told = [(got.body.get("eventType") or got.body["event_action"]).lower() for got in upstream.got]
+    assert sorted(told) == ["alert", "resolve", "resolve", "trigger"]
 
 
 def test_a_drill_as_nobody_is_refused(tmp_path: Path) -> None:

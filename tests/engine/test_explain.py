@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gateway.cli.commands import main
+from tests.clients.callers import ibm_alert
 
 CONFIG = """
 [inbound.ilert]
@@ -129,6 +130,15 @@ def test_what_only_a_fallback_is_told_is_not_thrown_away(path: str) -> None:
 def test_a_caller_without_a_key_is_told_so(path: str) -> None:
     done = explained(path, PAGE, "--caller", "ops")
     assert "refused: upstream 'services': there is no key for caller 'ops'" in done.stdout
+
+
+def test_an_upstream_that_takes_no_rules_is_not_said_to_be_told_of_one(path: str) -> None:
+    with open(path, "a") as file:
+        file.write('rules = "refuse"\n[inbound.ibm_monitoring]\nkeys = { ci = "canary-ibm" }\n')
+        file.write('[[routes]]\nfrom = ["ibm_monitoring"]\nto = ["other"]\n')
+    done = explained(path, ibm_alert("Disk full"), origin="ibm_monitoring")
+    assert done.exit_code == 1
+    assert "takes no rules" in done.stdout and "wakes" not in done.stdout
 
 
 def test_good_news_wakes_nobody(path: str) -> None:

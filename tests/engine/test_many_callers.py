@@ -377,6 +377,13 @@ def test_no_name_leads_out_of_the_directory(tmp_path: Path) -> None:
     assert Keys(None, "team", directory).lacks("../elsewhere")
 
 
+def test_an_else_is_not_suggested_for_what_it_would_not_send(tmp_path: Path) -> None:
+    """An alert that was opened with a key of its own is in that key's account."""
+    directory = Directory(str(files(tmp_path / "keys", {})))
+    assert "`else` for new alerts" in Keys(None, "caller", directory).lacks("ci")
+    assert "`else`" not in Keys(Secret("of-others"), "caller", directory).lacks("ci")
+
+
 def test_nothing_is_read_per_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files(tmp_path / "keys", {name: f"key-of-{name}" for name in NAMES})
     (tmp_path / "teams.toml").write_text("".join(f'{name} = "p"\n' for name in NAMES))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from gateway.cli.sandbox import Arrived
+from tests.chaos_upstream import chaos, say
 from tests.clients.callers import (
     ASKS,
     COLLECTIONS,
@@ -19,6 +21,7 @@ from tests.clients.callers import (
     uptinio_alert,
 )
 from tests.engine.pairs import DIALECTS, HAS_TEXT, Houses, Watch, fields_of
+from tests.engine.vendors import OK, before, settled, table
 
 # --- a rule is not a page ------------------------------------------------------------------------------------
 
@@ -131,6 +134,31 @@ def test_rules_quiet_and_refused(houses: Houses) -> None:
     assert listed(strict, "ibm_monitoring") == []
     create(strict, "uptinio", fresh())
     assert len(strict.arrives("ilert", 1)) == 1
+
+
+NO_RULES = 'rules = "refuse"'
+TOLD_WHEN = {
+    "it is sent again": 'to = ["metrics", "oncall"]',
+    "it is a fallback": 'to = ["metrics"]\nfallback = { to = ["oncall"], after = "50ms" }',
+}
+
+
+@pytest.mark.parametrize("when", TOLD_WHEN)
+def test_an_upstream_that_takes_no_rules_is_told_of_none(tmp_path: Path, when: str) -> None:
+    """Nor where an operator sends dead letters again, or where it is a fallback whose turn has come."""
+    routes, top = f"[[routes]]\n{TOLD_WHEN[when]}\n", 'reply_timeout = "50ms"'
+    with chaos(say(503, {})) as metrics, chaos(OK) as oncall:
+        tables = table("metrics", metrics.url, "ibm_monitoring"), table("oncall", oncall.url, "ilert", NO_RULES)
+        with before(tmp_path, *tables, routes=routes, top=top) as h:
+            assert h.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert(fresh())).status == 200
+            [dead] = settled(h, "dead")
+            if when == "it is sent again":
+                assert h.client.post(f"{h.url}/-/retry", json={"dead": True}).json()["done"] == [dead.id]
+                [dead] = settled(h, "dead")
+            assert (dead.upstream, dead.code, dead.attempts) == ("oncall", "rules_refused", 0)
+            [shown] = h.client.get(f"{h.url}/-/deliveries?state=dead").json()["deliveries"]
+            assert "takes no rules" in shown["would_send"][0]
+            assert not oncall.got
 
 
 def test_good_news_from_uptinio_wakes_nobody(houses: Houses) -> None:

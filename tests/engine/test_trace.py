@@ -4,6 +4,7 @@ alert found by any party's id, a key or text, over real stores, real upstreams a
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -82,6 +83,13 @@ class Night:
         answer = self.client.get(f"{self.admin}/-/alerts/{quote(name, safe='')}", headers=BEARER)
         assert answer.status_code == (200 if answer.json()["alerts"] else 404)
         return list(answer.json()["alerts"])
+
+    def outbox(self, name: str) -> list[dict[str, Any]]:
+        """The deliveries of the alert that somebody knows by this name, as `deliveries --alert` lists them."""
+        there = CliRunner().invoke(main, ["deliveries", "--config", self.config, "--alert", name, "--json"])
+        answer = self.client.get(f"{self.admin}/-/deliveries", params={"alert": name}, headers=BEARER)
+        assert [one["id"] for one in json.loads(there.stdout)] == [one["id"] for one in answer.json()["deliveries"]]
+        return list(answer.json()["deliveries"])
 
     def run(self, *words: str, by_url: bool = False) -> Result:
         """Runs `trace` on the command line."""
@@ -235,6 +243,30 @@ def test_keys_are_compared_as_the_dialects_compare_them(tmp_path: Path) -> None:
     with chaos(OK) as oncall, night(tmp_path, oncall.url, oncall.url) as n:
         number = n.send("Web-01", "s", priority="HIGH")
         assert [str(one["alert"]) for one in n.seen("WEB-01")] == [number]
+        assert {str(one["alert"]) for one in n.outbox("WEB-01")} == {number}
+
+
+@pytest.mark.parametrize("dialect", ["opsgenie", "jsm_ops"])
+def test_what_a_caller_has_of_its_request_finds_the_alert(dialect: str, tmp_path: Path) -> None:
+    """Opsgenie's answer to a create has an id of the request, and none of the alert."""
+
+    def with_it(text: str) -> str:
+        inbound = f'[inbound.{dialect}]\nkeys = {{ ci = "ci@example.com:{KEY}" }}\n[inbound.ilert]'
+        return text.replace("[inbound.ilert]", inbound).replace('["ilert"]', f'["{dialect}"]')
+
+    key = f"ci@example.com:{KEY}"
+    path, said = {
+        "opsgenie": ("/opsgenie/v2/alerts", f"GenieKey {key}"),
+        "jsm_ops": ("/jsm_ops/alerts", f"Basic {b64encode(key.encode()).decode()}"),
+    }[dialect]
+    with chaos(OK) as oncall, night(tmp_path, oncall.url, oncall.url, with_it) as n:
+        body, headers = {"message": "Disk full", "alias": "disk", "priority": "P1"}, {"authorization": said}
+        made, again = (n.client.post(n.url + path, json=body, headers=headers) for _ in "12")
+        number = int(made.headers["alert-gateway-id"])
+        assert made.json()["requestId"] != again.json()["requestId"]
+        for answer in (made, again):
+            assert [one["alert"] for one in n.seen(answer.json()["requestId"])] == [number]
+            assert {one["alert"] for one in n.outbox(answer.json()["requestId"])} == {number}
 
 
 def test_all_that_a_name_fits_newest_first_and_exit_1_only_when_there_is_none(tmp_path: Path) -> None:
