@@ -37,8 +37,10 @@ from mappings.opsgenie.words import reason
 FIRST_LOOK, LONGEST_PAUSE = 0.25, 30.0
 """Seconds until a receipt is first asked about; each pause is twice as long as the one before, up to the longest."""
 COMMON = ("user", "source", "note")
-ACTIONS = ("unacknowledge", "snooze", "escalate", "assign", "teams", "responders", "action")
-"""The vendor's operations beyond the common ones, by the last word of their path."""
+ALIKE = ("unacknowledge", "snooze")
+"""The operations beyond the common ones that both APIs have in the same words, by the last word of their path."""
+MOVED = frozenset({"status", "snoozed_until"})
+"""The paths of an alert's state that these change."""
 FIELDS = ("message", "description", "priority")
 """The fields that have a call of their own."""
 LASTING = {
@@ -70,8 +72,10 @@ def _as_it_is(sending: Sending, request: Request) -> Generator[Request, Response
 class Api:
     """One of the two APIs: the path of its alerts, the method that changes a field, the field of the free-form texts
     and the path where they are added. `remove` makes the request that removes tags or details, if the API has one; the
-    answer to a step `at_once` is no receipt, but the result itself. Where alerts are found `by_alias`, nothing has to
-    be learnt from a receipt: with a key that may write and not read, an accepted request counts as done."""
+    answer to a step `at_once` is no receipt, but the result itself. `actions` are the operations beyond the common ones
+    that the two APIs have in different words, by the last word of their path, each with the field that it needs here.
+    Where alerts are found `by_alias`, nothing has to be learnt from a receipt: with a key that may write and not read,
+    an accepted request counts as done."""
 
     alerts: str
     change: str
@@ -81,6 +85,7 @@ class Api:
     address: Address = _as_it_is
     remove: Callable[[Sending, str, list[str]], Request] | None = None
     at_once: frozenset[str] = field(default_factory=frozenset)
+    actions: Mapping[str, str] = field(default_factory=dict)
     by_alias: bool = False
 
 
@@ -307,12 +312,13 @@ def do(api: Api, word: str, sending: Sending) -> Call:
 def comment(api: Api, sending: Sending) -> Call:
     """Adds a note, or carries out what a caller of the same vendor asked for beyond the common operations."""
     said = sending.verbatim or {}
-    action = said.get("action")
+    action = str(said.get("action"))
+    needed = api.actions.get(action)
     fields = {name: value for name, value in said.items() if name not in ("action", "name")}
-    if action == "actions":
+    if action == "actions" and needed in said:
         name = f"actions/{segment(str(said.get('name')))}"
         return (yield from run(api, sending, {"action": api.write(sending, "POST", f"/{name}", fields)}))
-    if action in ACTIONS:
-        return (yield from run(api, sending, {str(action): api.write(sending, "POST", f"/{action}", fields)}))
-    note = {**common(sending), "note": said.get("note") or sending.comment}
+    if action in ALIKE or needed in said:
+        return (yield from run(api, sending, {action: api.write(sending, "POST", f"/{action}", fields)}))
+    note = {**common(sending), "note": sending.comment or said.get("note")}
     return (yield from run(api, sending, {"notes": api.write(sending, "POST", "/notes", note)}))
