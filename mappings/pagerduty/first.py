@@ -22,6 +22,13 @@ PATH = "/generic/2010-04-15/create_event.json"
 UNSAID = {"source": "nowhere", "severity": "error"}
 """Values for the fields that v2 requires and v1 does not have. Every event over v1 pages somebody, as an error does."""
 
+RENAMED = ("event_type", "service_key", "incident_key", "description", "details", "contexts")
+"""Fields that have another name or another place in v2."""
+CONTROL = {"service_key": "a credential", "event_type": "says what to do, not what is wrong"}
+"""Fields that do not concern an alert, and why."""
+SHOWN = {"link": ("links", "href", ("text",)), "image": ("images", "src", ("href", "alt"))}
+"""For each type of context its field in v2, the text that is required there, and those that are optional."""
+
 
 class FirstEvent(Struct, kw_only=True):
     """An event, as posted. Only a trigger needs a description; only a trigger may leave the key out."""
@@ -80,7 +87,7 @@ def key_faults(credential: str) -> tuple[str, ...]:
 
 
 def in_second(body: dict[str, Json]) -> dict[str, Json]:
-    """Returns a trigger as an event of v2."""
+    """Returns a trigger as an event of v2, in which the fields that neither version documents stay as they are."""
     said: dict[str, Json] = {"summary": body["description"], **UNSAID}
     if body.get("details") not in (None, {}):
         said["custom_details"] = body["details"]
@@ -88,16 +95,30 @@ def in_second(body: dict[str, Json]) -> dict[str, Json]:
     event = {"event_action": "trigger", "payload": payload, **_shown(body.get("contexts") or [])}
     if str(body.get("incident_key", "")).strip():
         event["dedup_key"] = body["incident_key"]
-    return {**event, **{name: body[name] for name in ("client", "client_url") if name in body}}
+    return {**{name: value for name, value in body.items() if name not in (*RENAMED, *event)}, **event}
+
+
+def beside(body: dict[str, Json]) -> dict[str, Json]:
+    """Returns what an acknowledgement or a resolve says beside its key and its description, as fields of v2."""
+    said = {"custom_details": body["details"]} if body.get("details") not in (None, {}) else {}
+    rest = {name: value for name, value in body.items() if name not in RENAMED}
+    return {**rest, **_shown(body.get("contexts") or []), "payload": with_object(said, "custom_details", TEXT)}
 
 
 def _shown(contexts: list[Json]) -> dict[str, Json]:
-    """Returns contexts as links and images, which v2 keeps apart; a context that is neither cannot be shown there."""
-    held = [context for context in contexts if isinstance(context, dict)]
-    links, images = _of(held, "link", "href", "text"), _of(held, "image", "src", "href", "alt")
-    return {**({"links": links} if links else {}), **({"images": images} if images else {})}
+    """Returns contexts as links and images, which v2 keeps apart; one that is neither stays a context."""
+    shown: dict[str, Json] = {}
+    for context in contexts:
+        name = _place(context)
+        said = {field: value for field, value in context.items() if field != "type"} if name != "contexts" else context
+        shown.setdefault(name, []).append(said)
+    return shown
 
 
-def _of(contexts: list[dict[str, Json]], kind: str, *names: str) -> list[Json]:
-    chosen = [one for one in contexts if one.get("type") == kind and isinstance(one.get(names[0]), str)]
-    return [{name: one[name] for name in names if isinstance(one.get(name), str)} for one in chosen]
+def _place(context: Json) -> str:
+    """Returns the field of v2 that a context belongs to: one whose fields v2 would refuse belongs to none."""
+    for kind, (name, needed, texts) in SHOWN.items():
+        if isinstance(context, dict) and context.get("type") == kind and isinstance(context.get(needed), str):
+            is_valid = all(isinstance(context.get(text), str | None) for text in texts)
+            return name if is_valid else "contexts"
+    return "contexts"
