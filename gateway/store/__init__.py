@@ -395,8 +395,8 @@ class Tx(Protocol):
         """The alert that an upstream was last told of on a lane: the one that has the lane's key there now."""
 
     def took(self, upstream: str, since: int) -> dict[str, int]:
-        """The lanes on which an upstream has taken a delivery since a time, each with the latest such time. Only a
-        bounded number of the deliveries that ended last, at any upstream, is searched."""
+        """The lanes on which an upstream has taken a delivery since a time, each with the latest such time. Searches
+        all deliveries that ended since, at any upstream."""
 
     def claim(
         self,
