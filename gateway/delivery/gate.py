@@ -15,7 +15,7 @@ import structlog
 from gateway.config.config import Upstream
 from gateway.delivery.attempt import Client, Ended
 from gateway.delivery.breaker import Breaker, Bucket, Budget, budgeted, resumed
-from gateway.delivery.hearing import Hearing
+from gateway.delivery.replicas import OtherReplicas
 from gateway.errors import StoreError
 from gateway.outcome import Again, Held
 from gateway.store import Store, Tx
@@ -36,7 +36,7 @@ class Gate:
         self._known_then: dict[str, int] = {}
         self._changes, self._kept = 0, 0
         self._shut_at = time.time_ns() // 1_000_000
-        self._hearing = Hearing()
+        self._others = OtherReplicas()
         self.breaker = Breaker()
         self.budget = Budget(at=time.monotonic())
 
@@ -56,16 +56,16 @@ class Gate:
         if self._store.lease is None or not self.is_open or self._kept != self._changes:
             return
         name, before, now = self._client.upstream.name, self._changes, time.monotonic()
-        is_due = self.breaker.wait(now) <= 0 and self._hearing.is_due(now)
+        is_due = self.breaker.wait(now) <= 0 and self._others.is_due(now)
         refused, began = {name: self._shut_at}, time.time_ns() // 1_000_000
-        since = self._hearing.since(refused)
+        since = self._others.since(refused)
 
         def work(tx: Tx) -> tuple[bool, bool]:
             return breaker_of(tx, name).state == "closed", is_due and bool(tx.took(name, since))
 
         is_closed, has_taken = await self._store.read(work)
         if is_due:
-            self._hearing.looked(refused, began)
+            self._others.looked(refused, began)
         if not (is_closed or has_taken) or not self.is_open or before != self._changes:
             return
         self.breaker.heard()

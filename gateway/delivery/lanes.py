@@ -24,10 +24,10 @@ from gateway.config.config import Upstream
 from gateway.delivery import gate as rates
 from gateway.delivery.attempt import Client, Ended, NotOurs
 from gateway.delivery.gate import Gate
-from gateway.delivery.hearing import Hearing
 from gateway.delivery.held import LOOK, HeldKeys
 from gateway.delivery.judging import pause
 from gateway.delivery.looking import lacks_id, look
+from gateway.delivery.replicas import OtherReplicas
 from gateway.delivery.waiting import Waiters
 from gateway.errors import ProblemKind, StoreError
 from gateway.metrics import Metrics
@@ -61,7 +61,7 @@ class Lanes:
         self._claims: dict[int, DeliveryRow] = {}
         self._held_since: dict[int, float] = {}
         self._idle_until = 0.0
-        self._hearing = Hearing()
+        self._others = OtherReplicas()
         self._closing: set[asyncio.Task[None]] = set()
         self.gate = Gate(store, client, self._shut)
         self.held = HeldKeys()
@@ -400,11 +400,11 @@ class Lanes:
         """Releases held keys with which another replica has delivered since: there may be nothing left here to try them
         with."""
         now = time.monotonic()
-        if self._store.lease is None or not (tried := self.held.to_be_tried(now)) or not self._hearing.is_due(now):
+        if self._store.lease is None or not (tried := self.held.to_be_tried(now)) or not self._others.is_due(now):
             return
-        since, began = self._hearing.since(tried), self._now()
+        since, began = self._others.since(tried), self._now()
         taken = await self._store.read(lambda tx: tx.took(self._name, since))
-        self._hearing.looked(tried, began)
+        self._others.looked(tried, began)
         for entry in {key_entry(one) for one, at in taken.items() if at > tried.get(key_entry(one), at)}:
             if self.held.accepted(entry):
                 log.info("key.back", upstream=self._name, entry=entry or "else", reason="another replica got through")

@@ -14,7 +14,7 @@ OVERLAP = 10_000
 """Milliseconds that two looks have in common: what ended may be committed later, and replicas' clocks differ."""
 
 
-class Hearing:
+class OtherReplicas:
     """The looks of one replica. `refused` are the times of the refusals by what was refused, in milliseconds."""
 
     def __init__(self) -> None:
