@@ -16,9 +16,9 @@ from msgspec import Struct
 from gateway.canonical import SERVER_OWNED, checked, is_path, type_of
 from gateway.config.file import AnswerFile, AuthFile, DialectFile, FieldFile, SendFile, SignatureFile, is_header
 from gateway.config.problems import in_words, near
+from gateway.dialect import Envelope
 from gateway.mapping.rows import Dropped, Extension, Row
 from gateway.own.credentials import BASIC, BEARER, IN_PATH, NONE, PATH, Credentials, in_body, in_header, in_query
-from gateway.own.envelope import Envelope
 from gateway.own.meanings import FIELDS, GOES_WITH, NEVER, ONLY_FOR, PARTS, Meaning, meaning, sort_of
 from gateway.own.opening import Opening
 from gateway.own.places import Leaf, in_the_way, is_within, place
