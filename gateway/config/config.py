@@ -31,13 +31,6 @@ from gateway.config.file import (
     TestFile,
     UpstreamFile,
     WaitingFile,
-    between,
-    count,
-    default_store,
-    duration,
-    is_address,
-    is_header,
-    size,
 )
 from gateway.config.following import Directory
 from gateway.config.problems import near
@@ -46,6 +39,7 @@ from gateway.config.routing import Route
 from gateway.config.secrets import ANONYMOUS, Keyring, Secret, unread
 from gateway.config.settings import fields_of, secret_in, settings_of
 from gateway.config.tables import Tables
+from gateway.config.values import between, count, default_store, duration, is_address, is_header, size
 from gateway.dialect import Dialect
 from gateway.errors import ConfigurationError
 from gateway.mapping.rescaling import with_scale

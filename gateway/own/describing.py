@@ -14,8 +14,9 @@ import msgspec
 from msgspec import Struct
 
 from gateway.canonical import SERVER_OWNED, checked, is_path, type_of
-from gateway.config.file import AnswerFile, AuthFile, DialectFile, FieldFile, SendFile, SignatureFile, is_header
+from gateway.config.file import AnswerFile, AuthFile, DialectFile, FieldFile, SendFile, SignatureFile
 from gateway.config.problems import in_words, near
+from gateway.config.values import is_header
 from gateway.dialect import Envelope
 from gateway.mapping.rows import Dropped, Extension, Row
 from gateway.own.credentials import BASIC, BEARER, IN_PATH, NONE, PATH, Credentials, in_body, in_header, in_query
