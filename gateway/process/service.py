@@ -27,6 +27,7 @@ from gateway.clock import Clock
 from gateway.codes import Code
 from gateway.config.config import Config
 from gateway.config.settings import secrets_in
+from gateway.config.store_url import without_credential
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.waiting import Waiters
 from gateway.desk import calling
@@ -43,7 +44,7 @@ from gateway.road.requeue import told_at_last
 from gateway.road.timing import Hearing, pass_time
 from gateway.store import Store, Tx
 from gateway.store.moved import left
-from gateway.store.opening import open_store, without_credential
+from gateway.store.opening import open_store
 from gateway.watch.trouble import commit, prove
 from gateway.watch.watch import Watch
 
