@@ -1,4 +1,4 @@
-"""The URL of a store, as configured: its scheme, the part that identifies the store, and whether its password is encoded.
+"""The URL of a store, as configured: its scheme, the part that identifies the store, whether its password is encoded.
 
 It must not know how a store is opened.
 """
