@@ -79,8 +79,9 @@ class Outbound:
     - `tells_changes`: False where an update of an alert would be a separate message at the vendor; it is then not sent.
     - `ends_by_key`: False where the vendor makes nothing of an alert's key; of an alert that the gateway does not know
       it is then told only what has a comment.
-    - `kin`: other dialects whose callers' own words for acknowledgements, ends and comments the calls understand too,
-      each with the paths of an alert's state that such a comment changes there.
+    - `kin`: the dialects whose callers' own words for acknowledgements, ends and comments the calls understand, as they
+      do those of their own, each with the paths of an alert's state that such a comment changes there. Unless the own
+      dialect is among them, a comment changes nothing there.
     - `group`: finds in a caller's own body the group that its alert is part of, at a vendor that is also told when all
       alerts of the group are over.
     """

@@ -33,6 +33,7 @@ from gateway.road.terms import (
     saying,
     unmoved,
     unsaid,
+    unsaid_by_change,
     what_to_send,
     with_muted,
 )
@@ -154,6 +155,8 @@ class Outbox:
             if sent in TELLING:
                 said = self._said(step, target, upstream)
                 fates = said.report
+                if sent is Operation.UPDATE:
+                    fates += unsaid_by_change(upstream, step.caller.dialect, step.asked, before)
                 if sent is Operation.UPDATE and not said.patch and is_there(target, upstream):
                     return fates, True
             elif sent is Operation.RESOLVE and by_id and step.changed:

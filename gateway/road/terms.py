@@ -112,17 +112,30 @@ def unsaid(
         return dropped
     paths = [path for path in changed if path not in SERVER_OWNED]
     if not speaks_as(upstream, origin.name):
-        own = SERVER_OWNED | {"dedup_key"}
-        paths += [path for path, value in asked.beside.items() if path not in own and before.get(path) != value]
-        paths += ["comment"] if asked.comment and asked.operation is not Operation.COMMENT else []
+        paths += _beside(asked, before)
     why = f"{upstream.dialect.title} is told the {asked.operation} alone"
     return (*(Fate(path, "kept", "", why) for path in dict.fromkeys(paths)), *dropped)
+
+
+def unsaid_by_change(upstream: Upstream, origin: Dialect, asked: Command, before: Flat) -> tuple[Fate, ...]:
+    """The fates of what an update said besides what it changes, which only an upstream of the same dialect is told."""
+    if upstream.dialect.name == origin.name:
+        return ()
+    why = f"{upstream.dialect.title} is told the change alone"
+    return tuple(Fate(path, "kept", "", why) for path in _beside(asked, before))
+
+
+def _beside(asked: Command, before: Flat) -> list[str]:
+    """The paths of what a command says that no operation but a comment tells."""
+    own = SERVER_OWNED | {"dedup_key"}
+    paths = [path for path, value in asked.beside.items() if path not in own and before.get(path) != value]
+    return paths + (["comment"] if asked.comment and asked.operation is not Operation.COMMENT else [])
 
 
 def unmoved(upstream: Upstream, origin: Dialect, asked: Command, before: Flat, *, is_told: bool) -> tuple[Fate, ...]:
     """The fates of what a comment changed in the state of an alert, where the upstream is told that in words, if it
     `is_told` at all; `before` is the alert as it was."""
-    if asked.operation is not Operation.COMMENT or asked.amend is None or upstream.dialect.name == origin.name:
+    if asked.operation is not Operation.COMMENT or asked.amend is None:
         return ()
     moved = asked.amend(before)
     known = upstream.dialect.outbound.kin.get(origin.name, frozenset())

@@ -31,7 +31,7 @@ DIALECT = Dialect(
         authorise=authorise,
         reason=reason,
         read=read_one,
-        kin={"opsgenie": MOVED},
+        kin={NAME: MOVED | {"assignee"}, "opsgenie": MOVED},
         list=read_many,
         probe=Request(method="GET", path="/alerts", query={"size": "1"}),
     ),

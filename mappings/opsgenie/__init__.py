@@ -29,7 +29,7 @@ DIALECT = Dialect(
         authorise=authorise,
         reason=reason,
         read=read_one,
-        kin={"jsm_ops": MOVED},
+        kin={NAME: MOVED | {"assignee"}, "jsm_ops": MOVED},
         probe=Request(method="GET", path="/v2/alerts", query={"limit": "1"}),
     ),
     credentials=credentials,

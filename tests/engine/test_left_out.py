@@ -110,6 +110,21 @@ def test_who_acts_at_opsgenie_is_reported(h: House) -> None:
     assert report == {"extensions.opsgenie.user": "kept", "source": "kept", "comment": "kept"}
 
 
+def test_the_note_on_a_change_is_reported(h: House) -> None:
+    alias = fresh("alias")
+    assert h.call("POST", "/opsgenie/v2/alerts", opsgenie_alert("Disk full", alias=alias)).status == 202
+    path = f"/opsgenie/v2/alerts/{alias}/details?identifierType=alias"
+    report = _report(h, path, {"details": {"disk": "sda"}, "user": "ann", "note": "it was sda"}, key=KEY)
+    assert report == {"custom": "mapped", "extensions.opsgenie.user": "kept", "comment": "kept"}
+
+
+def test_an_assignment_at_ilert_that_ilert_is_told_in_a_comment_is_reported(h: House) -> None:
+    raised = h.call("POST", "/ilert/api/alerts", {"summary": fresh("Disk full")})
+    assert raised.status == 201
+    sent = h.call("PUT", f"/ilert/api/alerts/{raised.body['id']}/assign?user=ann")
+    assert sent.report == ["there; approximated=assignee"]
+
+
 def test_annotations_that_only_the_end_has_are_reported(h: House) -> None:
     path, labels = "/alertmanager/api/v2/alerts", {"alertname": fresh("Disk")}
     assert h.call("POST", path, [{"labels": labels, "annotations": {"summary": "Full"}}]).status == 200
