@@ -54,6 +54,8 @@ class Command(Struct, frozen=True, kw_only=True):
       speak the same dialect.
     - `version`: the version that the caller believes to be current.
     - `dropped`: fields that do not concern an alert, each with the reason.
+    - `beside`: what was said besides an operation that does not change what the alert says, by canonical path. It is
+      passed on in `verbatim` alone, and reported where an upstream is told only the operation.
     - `carried`: what a gateway put into the vendor's free-form container earlier.
     - `amend`: computes from the record what to lay over `patch`, for requests that only make sense together with it.
     - `invents_key`: make up a key for a new alert without one, because the vendor does so and returns it.
@@ -73,6 +75,7 @@ class Command(Struct, frozen=True, kw_only=True):
     comment: str = ""
     verbatim: Mapping[str, Json] = msgspec.field(default_factory=dict)
     dropped: tuple[tuple[str, str], ...] = ()
+    beside: Flat = msgspec.field(default_factory=dict)
     carried: Json = None
     amend: Callable[[Flat], Flat] | None = None
     invents_key: bool = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
 from msgspec import Struct
@@ -17,11 +17,9 @@ from msgspec import Struct
 from gateway.asked import Answer, Asked, Incoming, Muted, Reply
 from gateway.canonical import Flat, Kind, Operation
 from gateway.errors import Problem
+from gateway.mapping.rows import Dropped
 from gateway.mapping.table import Mapping as FieldMapping
 from gateway.outcome import Call, Json, Request, Response, Sending, Token
-
-if TYPE_CHECKING:
-    from gateway.own.envelope import Envelope
 
 CREDENTIAL = "credential"
 """The path variable that is the credential: such a path is never logged, only its route."""
@@ -83,6 +81,9 @@ class Outbound:
       alert that is there is then reopened by the call for that, not by an update.
     - `ends_by_key`: False where the vendor makes nothing of an alert's key; of an alert that the gateway does not know
       it is then told only what has a comment.
+    - `kin`: the dialects whose callers' own words for acknowledgements, ends and comments the calls understand, as they
+      do those of their own, each with the paths of an alert's state that such a comment changes there. Unless the own
+      dialect is among them, a comment changes nothing there.
     - `group`: finds in a caller's own body the group that its alert is part of, at a vendor that is also told when all
       alerts of the group are over.
     """
@@ -106,6 +107,40 @@ class Outbound:
     reopens_anew: bool = False
     group: Callable[[Mapping[str, Json]], str | None] | None = None
     ends_by_key: bool = True
+    kin: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+Seal = Callable[[Request, dict[str, Json], Sending, str], Request]
+"""Puts an event into a request that has its method, path and headers, in one of the envelope's modes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Envelope:
+    """An envelope: attributes that one dialect can put around the alerts of described dialects, beside the alert or in
+    headers, and the modes in which both travel.
+
+    `opened` returns the event of a request, its attributes with the data among them, as one object, and raises
+    `Problem`. `parted` returns the requests that a batch of events stands for, None where there is one event. `sealed`
+    is the inverse of `opened`. `attributes` are the types of the known attributes, `required` the attributes that every
+    event has, `dropped` those that concern no alert, `fields` the canonical fields of others, unless a description says
+    otherwise. `settings` has a field `mode`: None or one of `modes`, the first of which is the default. `admits`
+    refuses by the headers alone, `credentials` finds what callers offer, `routes` are further routes at the path of the
+    events. `sample` are the attributes of an example.
+    """
+
+    modes: tuple[str, ...]
+    attributes: Mapping[str, Any]
+    required: tuple[str, ...]
+    dropped: tuple[Dropped, ...]
+    fields: Mapping[str, str]
+    opened: Callable[[Incoming], dict[str, Json]]
+    parted: Callable[[Incoming], tuple[Incoming, ...] | None]
+    sealed: Seal
+    admits: Callable[[Incoming], None]
+    credentials: Callable[[Incoming], tuple[str, ...]]
+    settings: type[Struct]
+    routes: Callable[[str, bool], tuple[Route, ...]] = lambda path, at_root: ()
+    sample: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

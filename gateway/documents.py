@@ -14,8 +14,8 @@ from typing import Any
 from msgspec import json
 
 from gateway.canonical import SERVER_OWNED, Flat, Operation
-from gateway.config.file import flat_of
 from gateway.config.schema import reference, schema
+from gateway.config.values import flat_of
 from gateway.dialect import Dialect
 from gateway.errors import Problem
 from gateway.examples import openings

@@ -25,7 +25,7 @@ from gateway.mapping.rows import Unmet
 from gateway.mapping.translation import Destination, Fate, Saying, translate, unmet_text
 from gateway.mapping.wire import Wire, names
 from gateway.outcome import Request, Response, Sending
-from gateway.road.terms import TELLING, unsaid, what_to_send
+from gateway.road.terms import TELLING, speaks_as, unmoved, unsaid, what_to_send
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,7 @@ def rehearse(
     what the route of this name sets."""
     operation = Operation(asked.operation)
     sent, fates = what_to_send(upstream, operation)
+    fates += unmoved(upstream, origin, asked, {}, is_told=sent is not None)
     if sent is None:
         return Rehearsed((), fates)
     words = _as_said(asked, origin, upstream, caller, replaced or {}, route)
@@ -134,7 +135,7 @@ def rehearse(
             raise Problem(ProblemKind.UNMET, unmet_text(upstream.name, unmet), field=unmet.path) from None
         body, patch, fates = said.body, said.patch, fates + said.report
     else:
-        fates += unsaid(upstream, origin, asked, tuple(asked.patch))
+        fates += unsaid(upstream, origin, asked, tuple(asked.patch), {})
     sending = Sending(
         operation=sent,
         at=datetime.now(UTC),
@@ -145,7 +146,7 @@ def rehearse(
         seen={},
         comment=asked.comment,
         is_akin=akin,
-        verbatim=dict(asked.verbatim) if akin and is_update else None,
+        verbatim=dict(asked.verbatim) if is_update and speaks_as(upstream, origin.name) else None,
         replaced=words.replaced,
         settings=upstream.settings,
     )

@@ -24,7 +24,7 @@ from starlette.routing import Route
 
 from gateway.admin import operating, operations, tracing
 from gateway.admin.operations import Operator
-from gateway.config.file import duration, is_loopback
+from gateway.config.values import duration, is_loopback
 from gateway.desk import calling
 from gateway.errors import ConfigurationError, Problem, StoreError
 from gateway.inbound.limits import decode, read_body

@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 from gateway.config.config import UNTOLD
 from gateway.config.secrets import Secret
+from gateway.config.store_url import POSTGRES, SQLITE
 from gateway.errors import StoreError
 from gateway.road import muting, quieting
 from gateway.store import moving
 from gateway.store.moved import Moved
-from gateway.store.opening import POSTGRES, SQLITE
 from gateway.store.sqlite_side import SqliteSide
 
 SPOKEN = (muting.PREFIX, quieting.PREFIX)

@@ -177,7 +177,7 @@ def drill(config_path: str, route_name: str, wake: bool, caller: str | None, wit
     """Send a marked alert through a route to its real upstreams, wait for it, and resolve it. Exit 1 where one did
     not take it."""
     from gateway.cli.drilling import drill as drilled_by
-    from gateway.config.file import some_time
+    from gateway.config.values import some_time
     from gateway.errors import Problem
     from gateway.logs import configure
 

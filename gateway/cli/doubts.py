@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from gateway.config.config import Config, Upstream
-from gateway.config.file import is_loopback
+from gateway.config.values import is_loopback
 from gateway.dialect import Dialect
 from gateway.outcome import Request
 

@@ -195,7 +195,7 @@ def report(place: Place, since: str, by: Literal["caller", "dialect", "operation
     import msgspec
 
     from gateway.admin.operating import ledger_since
-    from gateway.config.file import duration
+    from gateway.config.values import duration
     from gateway.store import Arrivals, LedgerLine
 
     try:

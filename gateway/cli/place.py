@@ -120,8 +120,8 @@ class Place:
 
     def _remote(self, url: str) -> Remote:
         from gateway.admin.remote import Remote
-        from gateway.config.file import is_address
         from gateway.config.secrets import Secret
+        from gateway.config.values import is_address
 
         if not is_address(url):
             raise click.UsageError(f"--url: {url!r} is not an address such as http://127.0.0.1:9092")

@@ -31,13 +31,6 @@ from gateway.config.file import (
     TestFile,
     UpstreamFile,
     WaitingFile,
-    between,
-    count,
-    default_store,
-    duration,
-    is_address,
-    is_header,
-    size,
 )
 from gateway.config.following import Directory
 from gateway.config.problems import near
@@ -45,7 +38,9 @@ from gateway.config.routes import Routes, flat, key_of, tests_of
 from gateway.config.routing import Route
 from gateway.config.secrets import ANONYMOUS, Keyring, Secret, unread
 from gateway.config.settings import fields_of, secret_in, settings_of
+from gateway.config.store_url import is_torn
 from gateway.config.tables import Tables
+from gateway.config.values import between, count, default_store, duration, is_address, is_header, size
 from gateway.dialect import Dialect
 from gateway.errors import ConfigurationError
 from gateway.mapping.rescaling import with_scale
@@ -54,7 +49,6 @@ from gateway.mapping.translation import Destination
 from gateway.network.listening import Tls, clashes, host_names, listening, public_url
 from gateway.network.reaching import Reach, reach
 from gateway.registry import dialects
-from gateway.store.opening import is_torn
 
 _SALT = secrets.token_bytes(32)
 IN_PATH_HINT = '; where a part of it is secret, its dialect has auth = "path", and that part is `key`'

@@ -15,22 +15,12 @@ from msgspec import UNSET
 
 from gateway.canonical import PATHS, Flat, is_path, type_of
 from gateway.config.choosing import Keys, Lookup, named_fact
-from gateway.config.file import (
-    Checker,
-    FallbackFile,
-    File,
-    KeyFile,
-    RouteFile,
-    SetFile,
-    TestFile,
-    between,
-    duration,
-    flat_of,
-)
+from gateway.config.file import Checker, FallbackFile, File, KeyFile, RouteFile, SetFile, TestFile
 from gateway.config.following import Directory, Table
 from gateway.config.problems import in_words, near
 from gateway.config.routing import Hop, Matcher, Route, parse_matcher
 from gateway.config.secrets import ANONYMOUS, Secret
+from gateway.config.values import between, duration, flat_of
 
 
 class Checking(Checker, Protocol):

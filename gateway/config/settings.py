@@ -12,9 +12,9 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import fields as struct_fields
 
-from gateway.config.file import is_address
 from gateway.config.routes import Checking
 from gateway.config.secrets import Secret
+from gateway.config.values import is_address
 
 
 def settings_of(check: Checking, kind: type[Struct], table: Mapping[str, Any], path: str) -> Any:

@@ -15,13 +15,12 @@ import structlog
 from gateway.config.config import Upstream
 from gateway.delivery.attempt import Client, Ended
 from gateway.delivery.breaker import Breaker, Bucket, Budget, budgeted, resumed
+from gateway.delivery.replicas import OtherReplicas
 from gateway.errors import StoreError
 from gateway.outcome import Again, Held
 from gateway.store import Store, Tx
 
 log = structlog.get_logger()
-HEAR_EVERY = 2.0
-"""Seconds between checks of what other replicas have delivered."""
 
 
 class Gate:
@@ -36,7 +35,8 @@ class Gate:
         self._probe: str | None = None
         self._known_then: dict[str, int] = {}
         self._changes, self._kept = 0, 0
-        self._shut_at, self._heard_at = time.time_ns() // 1_000_000, 0.0
+        self._shut_at = time.time_ns() // 1_000_000
+        self._others = OtherReplicas()
         self.breaker = Breaker()
         self.budget = Budget(at=time.monotonic())
 
@@ -51,29 +51,27 @@ class Gate:
     async def hear(self) -> None:
         """Closes the breaker if another replica has delivered to the upstream since it opened: that may have sent all
         that waited, and this one needs something to send to find out by itself. A replica whose own breaker was open
-        has stored that it closed; deliveries of one whose breaker never opened are looked for every `HEAR_EVERY` while
-        a probe is due."""
+        has stored that it closed; deliveries of one whose breaker never opened are looked for again and again while a
+        probe is due."""
         if self._store.lease is None or not self.is_open or self._kept != self._changes:
             return
-        name, before, since = self._client.upstream.name, self._changes, self._shut_at
-        is_due = self._is_to_ask_others(time.monotonic())
+        name, before, now = self._client.upstream.name, self._changes, time.monotonic()
+        is_due = self.breaker.wait(now) <= 0 and self._others.is_due(now)
+        refused, began = {name: self._shut_at}, time.time_ns() // 1_000_000
+        since = self._others.since(refused)
 
         def work(tx: Tx) -> tuple[bool, bool]:
             return breaker_of(tx, name).state == "closed", is_due and bool(tx.took(name, since))
 
         is_closed, has_taken = await self._store.read(work)
+        if is_due:
+            self._others.looked(refused, began)
         if not (is_closed or has_taken) or not self.is_open or before != self._changes:
             return
         self.breaker.heard()
         log.info("upstream.back", upstream=name, reason="another replica got through")
         if not is_closed:
             await self._keep()
-
-    def _is_to_ask_others(self, now: float) -> bool:
-        if self.breaker.wait(now) > 0 or now - self._heard_at < HEAR_EVERY:
-            return False
-        self._heard_at = now
-        return True
 
     def use(self, client: Client) -> None:
         """Uses a new configuration of the upstream, which may be probed at once."""

@@ -23,10 +23,11 @@ from gateway.config.choosing import key_entry
 from gateway.config.config import Upstream
 from gateway.delivery import gate as rates
 from gateway.delivery.attempt import Client, Ended, NotOurs
-from gateway.delivery.gate import HEAR_EVERY, Gate
+from gateway.delivery.gate import Gate
 from gateway.delivery.held import LOOK, HeldKeys
 from gateway.delivery.judging import pause
 from gateway.delivery.looking import lacks_id, look
+from gateway.delivery.replicas import OtherReplicas
 from gateway.delivery.waiting import Waiters
 from gateway.errors import ProblemKind, StoreError
 from gateway.metrics import Metrics
@@ -59,7 +60,8 @@ class Lanes:
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._claims: dict[int, DeliveryRow] = {}
         self._held_since: dict[int, float] = {}
-        self._idle_until, self._heard_at = 0.0, 0.0
+        self._idle_until = 0.0
+        self._others = OtherReplicas()
         self._closing: set[asyncio.Task[None]] = set()
         self.gate = Gate(store, client, self._shut)
         self.held = HeldKeys()
@@ -404,12 +406,11 @@ class Lanes:
         """Releases held keys with which another replica has delivered since: there may be nothing left here to try them
         with."""
         now = time.monotonic()
-        if self._store.lease is None or now - self._heard_at < HEAR_EVERY:
+        if self._store.lease is None or not (tried := self.held.to_be_tried(now)) or not self._others.is_due(now):
             return
-        self._heard_at = now
-        if not (tried := self.held.to_be_tried(now)):
-            return
-        taken = await self._store.read(lambda tx: tx.took(self._name, min(tried.values())))
+        since, began = self._others.since(tried), self._now()
+        taken = await self._store.read(lambda tx: tx.took(self._name, since))
+        self._others.looked(tried, began)
         for entry in {key_entry(one) for one, at in taken.items() if at > tried.get(key_entry(one), at)}:
             if self.held.accepted(entry):
                 log.info("key.back", upstream=self._name, entry=entry or "else", reason="another replica got through")

@@ -88,11 +88,12 @@ class Desk:
     ) -> Answered:
         """Does what was asked; raises `Problem` where it is refused, `StoreError` where the store cannot be used. `via`
         are the gateways that it came through, `key` is the idempotency key of a creating call; `on_kept` is called once
-        all commands of a batch are durable and only verdicts are waited for."""
+        all commands of the request are durable and only verdicts are waited for."""
         who = Caller(inbound.dialect, caller, inbound.scope_of(caller))
         if isinstance(asked, Command):
             await self.views.look_before(who, asked, request)
-            return await self._command(inbound, self._order(asked, who, request, request, via), key)
+            order = self._order(asked, who, request, request, via)
+            return await self._command(inbound, order, key, on_kept=on_kept)
         if isinstance(asked, Batch):
             return await self._batch(inbound, who, asked, request, via, key, on_kept)
         if isinstance(asked, Read):
@@ -156,11 +157,20 @@ class Desk:
     def _order(self, asked: Command, who: Caller, request: int, command: int, via: Via) -> Order:
         return Order(asked=asked, caller=who, request=request, command=command, now=self.now(), via=via)
 
-    async def _command(self, inbound: Inbound, order: Order, key: Key | None, turns: _Turns | None = None) -> Answered:
+    async def _command(
+        self,
+        inbound: Inbound,
+        order: Order,
+        key: Key | None,
+        turns: _Turns | None = None,
+        on_kept: Callable[[], None] | None = None,
+    ) -> Answered:
         """Handles one command, and waits for the verdicts where its caller is to wait. The commands of a batch share
         `turns`."""
         log.debug("command", operation=order.asked.operation, caller=order.caller.name)
         done = await self._written(lambda tx: self._accept(tx, inbound, order, key), order.command, turns)
+        if on_kept is not None:
+            on_kept()
         if isinstance(done, FirstAnswer):
             await self._see_it_land(lambda tx: first_has_landed(tx, done))
             return Answered(as_answer(done), done.alert or done.request, done.reports)

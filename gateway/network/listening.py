@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gateway.config.file import Checker, File, TlsFile, is_address, is_loopback
+from gateway.config.file import Checker, File, TlsFile
 from gateway.config.secrets import Secret
+from gateway.config.values import is_address, is_loopback
 from gateway.network.certificates import Following, Pair, not_valid, show, trust
 
 if TYPE_CHECKING:

@@ -17,15 +17,15 @@ from typing import Any, Literal
 from gateway.asking import body_object
 from gateway.canonical import Flat, Link, Operation
 from gateway.config.tables import Tables
-from gateway.dialect import Dialect, Outbound, Route
+from gateway.dialect import Dialect, Envelope, Outbound, Route
 from gateway.errors import ConfigurationError
 from gateway.mapping.rows import Row, Unmet, Writing
 from gateway.mapping.table import Mapping as Rows
 from gateway.mapping.wire import Wire, put
 from gateway.outcome import Sending
+from gateway.own.checks import Checking
 from gateway.own.credentials import BASIC, NONE, PATH
-from gateway.own.describing import Checking, Described, Describing
-from gateway.own.envelope import Envelope
+from gateway.own.describing import Described, Describing
 from gateway.own.places import struct_of
 from gateway.own.reading import Reader, Taken, challenged, problem
 from gateway.own.sending import Sender, plainly, reason

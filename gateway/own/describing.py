@@ -6,29 +6,30 @@ It must not know any vendor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from gateway.canonical import SERVER_OWNED, checked, is_path, type_of
-from gateway.config.file import AnswerFile, AuthFile, DialectFile, FieldFile, SendFile, SignatureFile, is_header
+from gateway.config.file import AnswerFile, AuthFile, DialectFile, FieldFile, SendFile, SignatureFile
 from gateway.config.problems import in_words, near
+from gateway.config.values import is_header
+from gateway.dialect import Envelope
 from gateway.mapping.rows import Dropped, Extension, Row
-from gateway.own.credentials import BASIC, BEARER, IN_PATH, NONE, PATH, Credentials, in_body, in_header, in_query
-from gateway.own.envelope import Envelope
+from gateway.own.checks import Checking, Checks
+from gateway.own.credentials import BASIC, BEARER, NONE, PATH, Credentials, in_body, in_header, in_query
 from gateway.own.meanings import FIELDS, GOES_WITH, NEVER, ONLY_FOR, PARTS, Meaning, meaning, sort_of
 from gateway.own.opening import Opening
 from gateway.own.places import Leaf, in_the_way, is_within, place
 from gateway.own.reading import Answers
 from gateway.own.rows import row_of
+from gateway.own.send_checks import SendChecks
 from gateway.own.shaping import slots
 from gateway.own.signing import Signature
-from gateway.own.words import Standing, Word, listed, spelled
+from gateway.own.words import Standing, Word, spelled
 
-S = TypeVar("S", bound=Struct)
 GROUPS = ("condition", "renotify")
 IN_SEVERAL = tuple(
     path for path in FIELDS if sort_of(path) in ("text", "key") and path not in (*SERVER_OWNED, "category")
@@ -36,24 +37,8 @@ IN_SEVERAL = tuple(
 """Fields that can have several places: texts that are taken as they are."""
 ANSWERED = ("id", "key")
 """The placeholders that an answer's body can have."""
-SENT = ("create", "update", "acknowledge", "resolve", "reopen")
 UNSAID = 3
 """The severity of an alert without one, where the word for the severity is also what says that the alert is firing."""
-
-
-class Checking(Protocol):
-    """Goes through the tables of a configuration and collects what is wrong with them."""
-
-    problems: list[str]
-
-    def say(self, path: str, problem: str) -> None:
-        """Reports a problem at this path."""
-
-    def struct(self, kind: type[S], table: Mapping[str, Any], path: str) -> S:
-        """Returns a table as a struct; reports what is wrong with it and puts a harmless value in its place."""
-
-    def parsed(self, parse_value: Callable[[Any], Any], value: Any, path: str, otherwise: Any) -> Any:
-        """Returns a value as parsed; reports what is wrong with it and returns `otherwise` in its place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +62,12 @@ class Described:
     signature: Signature | None
 
 
-class Describing:
+class Describing(Checks):
     """Checks the table of one dialect. `envelopes` are the available ones, by the dialect that declares them."""
 
     def __init__(self, check: Checking, name: str, path: str, envelopes: Mapping[str, Envelope]) -> None:
-        self._check = check
+        super().__init__(check, path)
         self._name = name
-        self._path = path
         self._envelopes = envelopes
         self._leaves: dict[str, Leaf] = {}
         self._rows: list[Row | Extension | Dropped] = []
@@ -108,6 +92,7 @@ class Describing:
         ends = bool(self._standing and (self._standing.resolve or self._standing.acknowledge))
         if ends and key is None and not file.send.get("id"):
             self._say("fields", 'dedup_key is needed to tell which alert `status` ends: dedup_key = "id"')
+        places = [*self._leaves, *([self._standing.at] if self._standing else [])]
         return Described(
             name=self._name,
             file=file,
@@ -118,16 +103,13 @@ class Describing:
             demanded=tuple(self._demanded),
             container=container,
             credentials=credentials,
-            send=self._send(file, envelope),
+            send=SendChecks(self._check, self._path, self._rows, places).send(file, envelope),
             answers=self._answers(file),
             envelope=envelope,
             mode=self._mode(file, envelope),
             opening=self._opening(file, envelope),
             signature=self._signature(file),
         )
-
-    def _say(self, at: str, problem: str) -> None:
-        self._check.say(f"{self._path}.{at}", problem)
 
     # --- fields ------------------------------------------------------------------------------------------
 
@@ -285,15 +267,6 @@ class Describing:
                 self._say(path, f"{word!r} cannot mean two things")
         return replace(standing, firing=(meant.codec.write(severity.default),), is_closed=False)
 
-    def _words(self, given: Any, at: str) -> tuple[Any, ...]:
-        words = given if isinstance(given, list) else [] if given is None else [given]
-        for word in words:
-            if not isinstance(word, str | int | float | bool) or word == "":
-                self._say(at, "must be a word or a list of words")
-            elif isinstance(word, int) and not -(1 << 63) <= word < 1 << 64:
-                self._say(at, "is a number that is too large")
-        return tuple(words)
-
     def _drop(self, drop: Dropped, kind: Any, at: str) -> None:
         """Adds a place that concerns no alert."""
         parsed = self._check.parsed(place, drop.wire, at, "")
@@ -429,104 +402,6 @@ class Describing:
         if given.header and not is_header(given.header):
             self._say("signature.header", f"{given.header!r} is no header's name")
         return Signature(header=given.header, prefix=given.prefix, form=given.form)
-
-    def _send(self, file: DialectFile, envelope: Envelope | None) -> SendFile:
-        send = self._check.struct(SendFile, file.send, f"{self._path}.send")
-        if send.method not in ("POST", "PUT", "PATCH"):
-            self._say("send.method", f"{send.method!r} is none of POST, PUT, PATCH")
-        self._send_paths(send, in_path=file.auth == "path")
-        self._send_methods(send)
-        self._send_id(send)
-        for header, text in send.headers.items():
-            if not is_header(header):
-                self._say("send.headers", f"{header!r} is no header's name")
-            elif text.startswith(("env:", "file:")):
-                self._say(f"send.headers.{header}", "holds no secrets: write it into `headers` of the upstream")
-            elif not (text.isascii() and text.isprintable()):
-                self._say(f"send.headers.{header}", "has characters that no header can carry")
-        self._send_answers(send)
-        if send.body and envelope:
-            self._say("send.body", "does not go with an envelope")
-        self._shape(send.body)
-        if not (file.path.startswith("/") and "{" not in file.path and "?" not in file.path):
-            self._say("path", f"{file.path!r} is no path such as /v1/alerts")
-        return send
-
-    def _send_answers(self, send: SendFile) -> None:
-        """Checks how answers are read: which words mean success or another try, which redirects mean success."""
-        for name, answers in {"success": send.success, "again": send.again}.items():
-            for text, value in answers.items():
-                self._check.parsed(place, text, f"{self._path}.send.{name}.{text}", "")
-                self._words(value, f"send.{name}.{text}")
-        for status in send.redirects:
-            if not 300 <= status < 400:
-                self._say("send.redirects", f"{status} is none of 300 to 399")
-        if send.redirects and send.id:
-            self._say("send.redirects", "does not go with send.id: where it is led elsewhere there is no id")
-        for text in send.again.keys() & send.success.keys():
-            for word in listed(send.again[text]):
-                if spelled(word) in map(spelled, listed(send.success[text])):
-                    self._say(f"send.again.{text}", f"{word!r} is a success already")
-
-    def _send_paths(self, send: SendFile, *, in_path: bool) -> None:
-        """Checks the paths that are posted to: either all contain the credential, or none does."""
-        for operation, path in {"": send.path, **send.paths}.items():
-            at = f"send.paths.{operation}" if operation else "send.path"
-            if in_path and IN_PATH not in path:
-                self._say(at, f'needs {IN_PATH}, as auth = "path": /services/{IN_PATH}, for one')
-            elif IN_PATH in path and not in_path:
-                self._say(at, f'has {IN_PATH}, so auth = "path" is needed')
-            if operation and operation not in SENT:
-                self._say(at, f"is none of {', '.join(SENT)}{near(operation, SENT)}")
-            bare = path.replace("{id}" if send.id else "{key}", "").replace(IN_PATH, "")
-            if path and (not path.startswith("/") or "{" in bare):
-                most = "{id}, as there is send.id," if send.id else "{key}"
-                hint = "" if send.id or "{id}" not in path else "; {id} needs send.id"
-                self._say(at, f"{path!r} is no path: it begins with a slash, and has {most} at most{hint}")
-
-    def _send_methods(self, send: SendFile) -> None:
-        for operation, method in send.methods.items():
-            at = f"send.methods.{operation}"
-            known = ("POST", "PUT", "PATCH") if operation == "create" else ("POST", "PUT", "PATCH", "DELETE")
-            if operation not in SENT:
-                self._say(at, f"is none of {', '.join(SENT)}{near(operation, SENT)}")
-            elif method not in known:
-                self._say(at, f"{method!r} is none of {', '.join(known)}")
-
-    def _send_id(self, send: SendFile) -> None:
-        """Checks the id taken from an answer: every path but that of a create must contain it."""
-        if send.id is None:
-            return
-        self._check.parsed(place, send.id, f"{self._path}.send.id", "")
-        others = {operation: path for operation, path in send.paths.items() if operation != "create"}
-        if not others:
-            self._say("send.id", 'is of no use: send.paths = { resolve = "/incidents/{id}/resolve" }, for one')
-        for operation, path in others.items():
-            if "{id}" not in path:
-                self._say(f"send.paths.{operation}", "needs {id}, the id of the alert that it is about")
-        for at, path in (("path", send.path), ("paths.create", send.paths.get("create", ""))):
-            if "{id}" in path:
-                self._say(f"send.{at}", "has {id}, which only the answer to a new alert tells")
-
-    def _shape(self, shape: Mapping[str, Any]) -> None:
-        """Checks a template: it may refer only to existing places, and has to refer to every field but the key and the
-        status: a field without a place in it would be lost, and reported as told."""
-        used = list(dict.fromkeys(slots(shape)))
-        for slot in used:
-            self._slot(slot)
-        for entry in self._rows if shape else ():
-            wires = entry.wires if isinstance(entry, Row) else (entry.wire,)
-            is_needed = not isinstance(entry, Dropped) and "dedup_key" not in getattr(entry, "paths", ())
-            if is_needed and all(in_the_way(wire, used) is None for wire in wires):
-                self._say("send.body", f"has nothing of {wires[0]!r}: add {{{wires[0]}}}, or take it out of `fields`")
-
-    def _slot(self, slot: str) -> None:
-        """Checks a place in a template: it is that of a field, or inside or around one."""
-        standing = [self._standing.at] if self._standing else []
-        if in_the_way(slot, [*self._leaves, *standing]) is None:
-            own = next((e.wires[0] for e in self._rows if isinstance(e, Row) and slot == e.paths[0]), None)
-            hint = f"; {slot} is at {own!r}" if own else near(slot, [*self._leaves, *standing])
-            self._say("send.body", f"{{{slot}}} is no place of `fields`{hint}")
 
     def _answers(self, file: DialectFile) -> Answers:
         given = self._check.struct(AnswerFile, file.reply, f"{self._path}.reply")

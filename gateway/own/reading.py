@@ -15,7 +15,7 @@ from msgspec import UNSET, Struct
 
 from gateway.asked import Answer, Batch, Command, Incoming, Ref, Reply
 from gateway.canonical import Operation
-from gateway.config.file import is_address
+from gateway.config.values import is_address
 from gateway.errors import USUAL_STATUS, Problem, invalid
 from gateway.mapping.table import Mapping as Rows
 from gateway.mapping.table import Reading

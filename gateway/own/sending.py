@@ -14,11 +14,10 @@ from typing import Any
 from msgspec import UNSET, structs
 
 from gateway.canonical import Operation
-from gateway.dialect import segment
+from gateway.dialect import Seal, segment
 from gateway.mapping.rows import Row, Writing
 from gateway.mapping.wire import Wire, copied, get, merged, put
 from gateway.outcome import Again, Call, Delivered, Json, Rejected, Request, Response, Sending
-from gateway.own.envelope import Seal
 from gateway.own.opening import Opening
 from gateway.own.places import in_the_way
 from gateway.own.shaping import shaped, slots

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import math
 import secrets
 import time
@@ -28,6 +27,7 @@ from gateway.clock import Clock
 from gateway.codes import Code
 from gateway.config.config import Config
 from gateway.config.settings import secrets_in
+from gateway.config.store_url import without_credential
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.waiting import Waiters
 from gateway.desk import calling
@@ -38,31 +38,19 @@ from gateway.ids import Ids
 from gateway.inbound.surface import Surface
 from gateway.metrics import Metrics, Stock
 from gateway.process.lean import swept
+from gateway.process.left_behind import warn_of_scopes, warn_of_upstreams
 from gateway.road import muting
 from gateway.road.requeue import told_at_last
 from gateway.road.timing import Hearing, pass_time
-from gateway.store import AlertFilter, Store, Tx
+from gateway.store import Store, Tx
 from gateway.store.moved import left
-from gateway.store.opening import open_store, without_credential
+from gateway.store.opening import open_store
 from gateway.watch.trouble import commit, prove
 from gateway.watch.watch import Watch
 
 log = structlog.get_logger()
 HOUSEKEEPING = 1.0
 """Seconds between two rounds of housekeeping."""
-SCOPES = "scopes"
-"""The name of a note: the scopes that callers had when the gateway served last, or that still have open alerts."""
-PLACES = "places"
-"""The name of a note: the address, as a digest, of each upstream that was ever in the file."""
-AT_ANOTHER = (
-    "alerts there are changed and ended by the ids that the address before gave: at the same account all is well; at "
-    "another one they are somebody else's, so give that a name of its own, and put this one back, in no route, until "
-    "nothing is open there"
-)
-LEFT = (
-    "nobody is told there that these end: put it back under this name, in no route, until nothing is open there; what "
-    "ended meanwhile is told then"
-)
 OPERATORS = ("/-/", "/metrics")
 """Prefixes of paths that are never a vendor's."""
 PURGE_EVERY = 60.0
@@ -116,11 +104,6 @@ def fixed(config: Config) -> dict[str, Any]:
 def takes_restart(names: list[str]) -> ConfigurationError:
     """The error for a configuration in which these settings have changed."""
     return ConfigurationError([f"{name}: takes a restart to change" for name in names])
-
-
-def _count_open(tx: Tx, scope: str) -> int:
-    """How many alerts of a scope are open."""
-    return tx.alerts(scope, AlertFilter(statuses=("firing", "acknowledged"), limit=1))[1]
 
 
 class Gateway:
@@ -206,8 +189,8 @@ class Gateway:
             self.dispatcher.start()
             await self._warn_of_orphans()
             with contextlib.suppress(StoreError):
-                await self._warn_of_left(frozenset())
-                await self._warn_of_moved()
+                await warn_of_scopes(self.store, self.config, frozenset())
+                await warn_of_upstreams(self.store, self.config)
             tasks = [asyncio.create_task(self._keep_house()), asyncio.create_task(self.watch.run())]
             try:
                 yield
@@ -253,8 +236,8 @@ class Gateway:
         swept()
         with contextlib.suppress(StoreError):
             await self._warn_of_orphans()
-            await self._warn_of_left(before)
-            await self._warn_of_moved()
+            await warn_of_scopes(self.store, self.config, before)
+            await warn_of_upstreams(self.store, self.config)
 
     def now(self) -> int:
         """Milliseconds since 1970, as everywhere in this gateway."""
@@ -271,48 +254,6 @@ class Gateway:
         for one in await self.store.read(lambda tx: tx.waiting(), is_long=True, whose="gateway"):
             if one.upstream not in self.config.upstreams:
                 log.warning("upstream.unknown", upstream=one.upstream, waiting=one.count)
-
-    async def _warn_of_left(self, before: frozenset[str]) -> None:
-        """Warns of scopes with open alerts that no caller can end any more: among the scopes `before` a reload, and
-        those noted by the last run, as most people change the file and restart. It warns at each start until the alerts
-        are over."""
-        now = self.config.scopes
-        known = frozenset((await self.store.read(lambda tx: tx.note(SCOPES)) or {}).get("names", ()))
-        left = []
-        for scope in sorted((known | before) - now):
-            count = await self.store.read(partial(_count_open, scope=scope), is_long=True, whose="gateway")
-            if count:
-                left.append(scope)
-                log.warning("scope.left", scope=scope, open=count)
-        if (names := now.union(left)) != known:
-            await self.store.write(lambda tx: tx.put_note(SCOPES, {"names": sorted(names)}))
-
-    async def _warn_of_moved(self) -> None:
-        """Warns of upstreams at another address than before, where alerts are found by ids which the upstream issued,
-        and of upstreams with open alerts that are no longer in the file, or not under that name."""
-        upstreams = self.config.upstreams
-        now = {name: hashlib.sha256(one.url.encode()).hexdigest() for name, one in upstreams.items()}
-
-        def keep(tx: Tx) -> dict[str, str]:
-            tx.lock(PLACES)
-            known: dict[str, str] = tx.note(PLACES) or {}
-            if {**known, **now} != known:
-                tx.put_note(PLACES, {**known, **now})
-            return known
-
-        def look(tx: Tx) -> tuple[list[str], dict[str, int]]:
-            moved = [name for name in by_id if known.get(name, now[name]) != now[name] and tx.has_deliveries(name)]
-            gone = known.keys() - now.keys()
-            return moved, {name: count for name in sorted(gone) if (count := tx.count_open_at(name))}
-
-        by_id = [name for name, one in upstreams.items() if one.dialect.outbound.addressed_by == "id"]
-        known = await self.store.write(keep)
-        moved, left = await self.store.read(look, is_long=True, whose="gateway")
-        for name in moved:
-            log.warning("upstream.moved", upstream=name, url=upstreams[name].url, reason=AT_ANOTHER)
-        for name, count in left.items():
-            there = [other for other, place in now.items() if place == known[name] and other not in known]
-            log.warning("upstream.left", upstream=name, open=count, now=there or None, reason=LEFT)
 
     async def _keep_house(self) -> None:
         """Runs the housekeeping steps in rounds for ever. One that fails must not end the others, except that none goes

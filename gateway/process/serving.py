@@ -19,7 +19,7 @@ import structlog
 
 from gateway.admin.operations import SIGNAL, Operator, keep_reload
 from gateway.config.config import Config
-from gateway.config.file import is_loopback
+from gateway.config.values import is_loopback
 from gateway.errors import ConfigurationError, StoreError
 from gateway.logs import WORKER
 from gateway.network.certificates import Following, not_after

@@ -31,7 +31,9 @@ from gateway.road.terms import (
     is_there,
     refused_rule,
     saying,
+    unmoved,
     unsaid,
+    unsaid_by_change,
     untold,
     what_to_send,
     with_muted,
@@ -78,6 +80,7 @@ class Outbox:
             self._stand_by(step, target, operation)
             return
         sent, fates = what_to_send(upstream, operation)
+        fates += unmoved(upstream, step.caller.dialect, step.asked, before or {}, is_told=sent is not None)
         if sent is None:
             step.accepted.reports[target.upstream] = fates
             return
@@ -90,7 +93,7 @@ class Outbox:
         if is_cut or (is_known and _count_repeat(step, target, newest, delivery)):
             self._put_out(step, target, delivery)
             return
-        told, is_nothing = self._told(step, target, upstream, sent, delivery)
+        told, is_nothing = self._told(step, target, upstream, sent, delivery, before or {})
         fates += told
         if is_nothing:
             step.accepted.reports[target.upstream] = fates
@@ -138,7 +141,13 @@ class Outbox:
         self._put_out(step, target, delivery)
 
     def _told(
-        self, step: Step, target: TargetRow, upstream: Upstream, sent: Operation, delivery: DeliveryRow
+        self,
+        step: Step,
+        target: TargetRow,
+        upstream: Upstream,
+        sent: Operation,
+        delivery: DeliveryRow,
+        before: Flat,
     ) -> tuple[tuple[Fate, ...], bool]:
         """The fates of the fields at the upstream, and whether nothing is left to send. A delivery that can never be
         sent is made a dead letter, or raises `Problem` at the primary."""
@@ -149,13 +158,13 @@ class Outbox:
                 said = self._said(step, target, upstream)
                 fates = said.report
                 if step.operation is Operation.UPDATE:
-                    fates += unsaid(upstream, step.caller.dialect, step.asked, ())
+                    fates += unsaid_by_change(upstream, step.caller.dialect, step.asked, before)
                 if sent is Operation.UPDATE and not said.patch and is_there(target, upstream):
                     return fates, True
             elif sent is Operation.RESOLVE and by_id and step.changed:
                 fates = self._said(step, target, upstream).report
             else:
-                fates = unsaid(upstream, step.caller.dialect, step.asked, step.changed or ())
+                fates = unsaid(upstream, step.caller.dialect, step.asked, step.changed or (), before)
         except Unmet as unmet:
             self._cannot(step, target, delivery, unmet_text(target.upstream, unmet), ProblemKind.UNMET)
         entry = key_entry(target.lane)

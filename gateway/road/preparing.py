@@ -36,6 +36,7 @@ from gateway.road.terms import (
     is_anothers,
     refused_rule,
     saying,
+    speaks_as,
     what_to_send,
     with_muted,
 )
@@ -247,7 +248,6 @@ def target_of(tx: Tx, delivery: DeliveryRow) -> TargetRow | None:
 
 def _by_key_alone(delivery: DeliveryRow, command: CommandRow, upstream: Upstream, now: int) -> Shipment:
     operation = Operation(delivery.operation)
-    akin = command.dialect == upstream.dialect.name
     sending = Sending(
         operation=operation,
         at=from_millis(now),
@@ -257,7 +257,7 @@ def _by_key_alone(delivery: DeliveryRow, command: CommandRow, upstream: Upstream
         ids={},
         seen=delivery.seen,
         comment=command.body.comment,
-        verbatim=command.body.said if akin else None,
+        verbatim=command.body.said if speaks_as(upstream, command.dialect) else None,
         settings=upstream.settings,
         mark=str(delivery.id),
     )
@@ -431,6 +431,8 @@ def _ship(turn: _Turn, command: CommandRow, operation: Operation, takes_over: in
     except Unmet as unmet:
         text = unmet_text(upstream.name, unmet)
         return Shipment(delivery=delivery, operation=operation, dead=text, code=ProblemKind.UNMET)
+    akin = command.dialect == upstream.dialect.name
+    is_understood = akin or (operation not in TELLING and speaks_as(upstream, command.dialect))
     sending = Sending(
         operation=operation,
         at=from_millis(turn.now),
@@ -443,7 +445,7 @@ def _ship(turn: _Turn, command: CommandRow, operation: Operation, takes_over: in
         suffix=str(row.id),
         strict=strict,
         is_akin=row.dialect == upstream.dialect.name,
-        verbatim=command.body.said if command.dialect == upstream.dialect.name else None,
+        verbatim=command.body.said if is_understood else None,
         replaced=words.replaced,
         settings=upstream.settings,
         mark=str(delivery.id),

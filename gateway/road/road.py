@@ -28,7 +28,7 @@ from gateway.road.history import newest_first
 from gateway.road.muting import muting
 from gateway.road.outbox import Outbox
 from gateway.road.targets import Targets, hold, lane_of
-from gateway.road.terms import ENDING, OWED, TELLING
+from gateway.road.terms import ENDING, OWED, TELLING, speaks_as
 from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryRow, Tx
 
 STANDS = (Operation.CREATE, Operation.REOPEN, *ENDING)
@@ -202,8 +202,8 @@ class Road:
         return {route.name: route.why for route in took}
 
     def _words(self, asked: Command, chosen: tuple[Choice, ...], dialect: Dialect) -> Wire | None:
-        """The caller's own words, kept only where an upstream speaks its dialect."""
-        akin = any(self._config.upstreams[choice.upstream].dialect.name == dialect.name for choice in chosen)
+        """The caller's own words, kept only where an upstream speaks its dialect, or understands it."""
+        akin = any(speaks_as(self._config.upstreams[choice.upstream], dialect.name) for choice in chosen)
         return dict(asked.verbatim) if akin else None
 
     # --- an alert that is there ------------------------------------------------------------------------

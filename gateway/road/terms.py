@@ -38,6 +38,8 @@ MUTED = "muted"
 change, and the paths."""
 OWED = "owed"
 """Set while nobody has tried to send what is `MUTED`. One try is enough: one that fails is a dead letter."""
+MOVED = ("status", "snoozed_until", "assignee")
+"""The paths of an alert's state that people change and that a vendor may have no operation for."""
 OF_GROUP = "group "
 """The prefix of the ids by which the alerts of one group are found (see `group_of`)."""
 
@@ -105,15 +107,52 @@ def what_to_send(upstream: Upstream, operation: Operation) -> tuple[Operation | 
     return sent, ()
 
 
-def unsaid(upstream: Upstream, origin: Dialect, asked: Command, changed: tuple[str, ...]) -> tuple[Fate, ...]:
-    """The fates of what a command said besides its operation, where the upstream is told the operation alone."""
+def speaks_as(upstream: Upstream, dialect: str) -> bool:
+    """Whether an upstream is told what is done to an alert in the words of a caller of this dialect."""
+    return dialect == upstream.dialect.name or dialect in upstream.dialect.outbound.kin
+
+
+def unsaid(
+    upstream: Upstream, origin: Dialect, asked: Command, changed: tuple[str, ...], before: Flat
+) -> tuple[Fate, ...]:
+    """The fates of what a command said besides its operation, where the upstream is told the operation alone; `before`
+    is the alert as it was."""
+    dropped = tuple(Fate(name, "dropped", "", why) for name, why in asked.dropped)
+    if upstream.dialect.name == origin.name:
+        return dropped
+    paths = [path for path in changed if path not in SERVER_OWNED]
+    if not speaks_as(upstream, origin.name):
+        paths += _beside(asked, before)
+    why = f"{upstream.dialect.title} is told the {asked.operation} alone"
+    return (*(Fate(path, "kept", "", why) for path in dict.fromkeys(paths)), *dropped)
+
+
+def unsaid_by_change(upstream: Upstream, origin: Dialect, asked: Command, before: Flat) -> tuple[Fate, ...]:
+    """The fates of what an update said besides what it changes, which only an upstream of the same dialect is told."""
     if upstream.dialect.name == origin.name:
         return ()
-    is_told = asked.operation is Operation.COMMENT or not asked.comment
-    paths = [path for path in changed if path not in SERVER_OWNED] + ([] if is_told else ["comment"])
-    return tuple(
-        Fate(path, "kept", "", f"{upstream.dialect.title} is told the {asked.operation} alone") for path in paths
-    )
+    why = f"{upstream.dialect.title} is told the change alone"
+    return tuple(Fate(path, "kept", "", why) for path in _beside(asked, before))
+
+
+def _beside(asked: Command, before: Flat) -> list[str]:
+    """The paths of what a command says that no operation but a comment tells."""
+    own = SERVER_OWNED | {"dedup_key"}
+    paths = [path for path, value in asked.beside.items() if path not in own and before.get(path) != value]
+    return paths + (["comment"] if asked.comment and asked.operation is not Operation.COMMENT else [])
+
+
+def unmoved(upstream: Upstream, origin: Dialect, asked: Command, before: Flat, *, is_told: bool) -> tuple[Fate, ...]:
+    """The fates of what a comment changed in the state of an alert, where the upstream is told that in words, if it
+    `is_told` at all; `before` is the alert as it was."""
+    if asked.operation is not Operation.COMMENT or asked.amend is None:
+        return ()
+    moved = asked.amend(before)
+    known = upstream.dialect.outbound.kin.get(origin.name, frozenset())
+    paths = [path for path in MOVED if path in moved and moved[path] != before.get(path) and path not in known]
+    if is_told:
+        return tuple(Fate(path, "approximated", "", "told there in a comment alone") for path in paths)
+    return tuple(Fate(path, "kept", "", f"{upstream.dialect.title} is not told of it") for path in paths)
 
 
 def untold(asked: Command, target: TargetRow) -> tuple[Fate, ...]:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 
+from gateway.config.store_url import POSTGRES, SQLITE
 from gateway.errors import StoreError
 from gateway.store import Store
-
-SQLITE = "sqlite://"
-POSTGRES = ("postgresql://", "postgres://")
 
 
 def open_store(url: str, *, exclusive: bool = True, lease: float = 15.0, now: Callable[[], str] | None = None) -> Store:
@@ -28,21 +25,6 @@ def open_store(url: str, *, exclusive: bool = True, lease: float = 15.0, now: Ca
     from gateway.store.sqlite import SqliteStore
 
     return SqliteStore(url.removeprefix(SQLITE), exclusive=exclusive)
-
-
-def without_credential(url: str) -> str:
-    """A store's URL without user and password: what identifies the store."""
-    if not url.startswith(POSTGRES):
-        return url
-    hosts, slash, rest = url.partition("://")[2].partition("/")
-    return hosts.rpartition("@")[2] + slash + re.sub(r"(?<=[?&])(user|password)=[^&]*", "", rest)
-
-
-def is_torn(url: str) -> bool:
-    """Whether an unencoded `/` or `@` in the password ends it too early for libpq, which would show the rest as
-    host."""
-    authority, _, path = url.partition("://")[2].partition("?")[0].partition("/")
-    return authority.count("@") > 1 or "@" in path
 
 
 NO_PACKAGE = "PostgreSQL needs a package that is not here; type in a checkout: pip install '.[postgres]'"

@@ -20,8 +20,8 @@ from psycopg.types.numeric import Int8Dumper
 from psycopg.types.string import StrDumperUnknown, TextLoader
 
 from gateway.config.secrets import MASK
+from gateway.config.store_url import is_torn, without_credential
 from gateway.errors import StoreError
-from gateway.store.opening import is_torn, without_credential
 from gateway.store.postgres_history import History, LeftBehind, Promotions, history_of
 
 STATEMENT = 3.0

@@ -59,6 +59,7 @@ def command(wire: Wire, has_ended: bool | None, now: datetime, mapping: Mapping)
             ref=Ref(key=reading.flat["dedup_key"]),
             verbatim=reading.verbatim,
             reading=reading,
+            beside=reading.flat,
             dropped=reading.dropped,
             is_resend=True,
         )

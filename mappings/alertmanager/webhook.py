@@ -37,6 +37,10 @@ NEVER = "0001-01-01T00:00:00Z"
 GROUP = "(group)"
 """The field, among a caller's own words for an alert, with what its notification says besides."""
 OF_GROUP = "says it of the group, not of this alert"
+OF_A_WEBHOOK = {"endsAt": "says that it is over, or nothing", "fingerprint": "is worked out from the labels"}
+"""Fields of a webhook's alert that the API's rows do not read, and why."""
+CONTROL = ("alerts", "version", "status")
+"""Fields of a notification, and of its alerts, that say how it is to be read."""
 BESIDE = {
     "receiver": "who is told is for the routes to say",
     **dict.fromkeys(("groupKey", "truncatedAlerts", "groupLabels", "commonLabels", "commonAnnotations"), OF_GROUP),
@@ -104,14 +108,18 @@ def notified(body: Mapping[str, Json], told: Told, now: datetime) -> Batch:
     alerts = body.get("alerts")
     if not isinstance(alerts, list):
         raise invalid("alerts", "is required, and a list")
-    beside = tuple((name, why) for name, why in told.beside.items() if name in body)
+    names = [*(name for name in told.beside if name in body), *(name for name in body if name not in told.beside)]
+    beside = tuple((name, told.beside.get(name, OF_GROUP)) for name in names if name not in CONTROL)
     group = {name: value for name, value in body.items() if name != "alerts"}
     keeps = {} if told.fields is not None else {GROUP: group}
 
     def read(placed: tuple[int, Any]) -> Command:
         wire, has_ended = _checked(*placed, told)
         found = command(wire, has_ended, now, told.rows)
-        return msgspec.structs.replace(found, verbatim={**found.verbatim, **keeps}, dropped=(*found.dropped, *beside))
+        left = (name for name, value in placed[1].items() if value is not None and name not in (*wire, *CONTROL))
+        unread = tuple((name, OF_A_WEBHOOK.get(name, "only a webhook says it")) for name in left)
+        dropped = (*found.dropped, *unread, *beside)
+        return msgspec.structs.replace(found, verbatim={**found.verbatim, **keeps}, dropped=dropped)
 
     return each(_in_turn(alerts), read)
 
@@ -138,7 +146,7 @@ def _checked(place: int, item: Any, told: Told) -> tuple[Wire, bool]:
     return wire, said["status"] == "resolved"
 
 
-OF_THE_API = Told(rows=ALERT, alert=Notified, fields=READ)
+OF_THE_API = Told(rows=ALERT, alert=Notified, fields=READ, beside=BESIDE)
 
 
 def refuse_others(body: Any) -> dict[str, Json]:

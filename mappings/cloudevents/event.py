@@ -20,12 +20,11 @@ from msgspec import UNSET, Struct
 
 from gateway.asked import Answer, Incoming, Reply
 from gateway.asking import bearer, body_object
-from gateway.dialect import Route
+from gateway.dialect import Envelope, Route
 from gateway.errors import Problem, ProblemKind, invalid
 from gateway.inbound.limits import decode
 from gateway.mapping.rows import Dropped
 from gateway.outcome import Json, Request, Sending
-from gateway.own.envelope import Envelope
 
 WEBHOOK = "https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/http-webhook.md"
 VERSION = "1.0"

@@ -26,6 +26,9 @@ KEEP = "https://github.com/keephq/keep"
 CLIENTS = "https://docs.ilert.com/developer-docs/client-libraries"
 """Its samples post the event to `/api/v1/events/<key>`."""
 
+SPOKEN = ("dedup_key", "summary", "details", f"extensions.{NAME}.comments")
+"""What becomes the key or the comment of an ACCEPT, a RESOLVE or a COMMENT."""
+
 # --- routes ------------------------------------------------------------------------------------------------
 
 
@@ -50,20 +53,23 @@ def _admits(incoming: Incoming) -> None:
 def _event(incoming: Incoming) -> Command:
     body = body_object(incoming)
     is_group = "integration" in incoming.params and "eventType" not in body and groups.is_group(body)
-    return _meant(incoming, groups.event(body) if is_group else body)
+    return _meant(incoming, groups.event(body), groups.unread(body)) if is_group else _meant(incoming, body)
 
 
 def _zabbix(incoming: Incoming) -> Command:
-    return _meant(incoming, zabbix.event(body_object(incoming)))
+    body = body_object(incoming)
+    return _meant(incoming, zabbix.event(body), zabbix.unread(body))
 
 
 def _checkmk(incoming: Incoming) -> Command | Reply:
-    event = checkmk.event(body_object(incoming))
-    return _noted("") if event is None else _meant(incoming, event)
+    body = body_object(incoming)
+    event = checkmk.event(body)
+    return _noted("") if event is None else _meant(incoming, event, checkmk.unread(body))
 
 
-def _meant(incoming: Incoming, said: dict[str, Json]) -> Command:
-    """Returns the command that an event asks for."""
+def _meant(incoming: Incoming, said: dict[str, Json], unread: tuple[tuple[str, str], ...] = ()) -> Command:
+    """Returns the command that an event asks for. `unread` are the fields of another tool's body that the event does
+    not contain, each with the reason."""
     body = {key: value for key, value in said.items() if value is not None}
     if "integration" in incoming.params and "eventType" not in body:
         text = "is required: what is taken here is ilert's own event, or Alertmanager's or Grafana's webhook"
@@ -83,7 +89,7 @@ def _meant(incoming: Incoming, said: dict[str, Json]) -> Command:
             hints=_hints(reading),
             verbatim=reading.verbatim,
             reading=reading,
-            dropped=reading.dropped,
+            dropped=reading.dropped + unread,
             carried=reading.carried,
         )
     key = reading.flat.get("dedup_key")
@@ -94,7 +100,8 @@ def _meant(incoming: Incoming, said: dict[str, Json]) -> Command:
         ref=Ref(key=key),
         comment=_words_of(body),
         verbatim=reading.verbatim,
-        dropped=reading.dropped,
+        beside={path: value for path, value in reading.flat.items() if path not in SPOKEN},
+        dropped=reading.dropped + unread,
     )
 
 

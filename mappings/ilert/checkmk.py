@@ -29,6 +29,15 @@ KEPT = re.compile(r"(HOST|SERVICE|NOTIFICATION|LONG|OMD_SITE)(?!CHECKCOMMAND)")
 passwords; nor are contacts."""
 
 
+UNREAD = {
+    r"PARAMETER_": ("PARAMETER_*", "a setting of the plugin, which may be a key"),
+    r".*CHECKCOMMAND": ("*CHECKCOMMAND", "may contain a password"),
+    r".*CONTACT": ("*CONTACT*", "whom Checkmk notifies"),
+}
+"""Patterns of names that are not kept, and for each what the report calls them, and why they are not."""
+UPDATED = ("(context)", "only the comment of an update is told, and what the problem is was told when it began")
+
+
 class Context(Struct, kw_only=True):
     """The names that have a meaning here."""
 
@@ -45,6 +54,9 @@ class Context(Struct, kw_only=True):
     PARAMETER_ILERT_PRIORITY: str = ""
     PARAMETER_ILERT_SUMMARY_HOST: str = ""
     PARAMETER_ILERT_SUMMARY_SERVICE: str = ""
+
+
+READ = frozenset(Context.__struct_fields__)
 
 
 class Noted(Struct, kw_only=True):
@@ -70,6 +82,20 @@ def event(body: dict[str, Json]) -> dict[str, Json] | None:
         return {**key, **_problem(said)}
     comment = said.get("NOTIFICATIONCOMMENT", "")
     return {**key, "details": comment} if comment else key
+
+
+def unread(body: dict[str, Json]) -> tuple[tuple[str, str], ...]:
+    """Returns what the event does not contain of a notification, each with the reason."""
+    if body.get("NOTIFICATIONTYPE") != "PROBLEM":
+        return (UPDATED,)
+    names = [name for name, value in body.items() if value not in ("", None) and name not in READ]
+    left = [name for name in names if not (isinstance(body[name], str) and KEPT.match(name))]
+    return tuple(dict.fromkeys(_unread(name) for name in left))
+
+
+def _unread(name: str) -> tuple[str, str]:
+    found = (told for pattern, told in UNREAD.items() if re.match(pattern, name))
+    return next(found, (name, "Checkmk's own, and says nothing of the problem"))
 
 
 def _key(said: dict[str, str]) -> str:

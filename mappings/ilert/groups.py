@@ -20,8 +20,11 @@ from gateway.outcome import Json
 SEVERITIES = {"critical": 1, "page": 1, "error": 2, "warning": 3, "info": 5}
 """ilert's severity for the usual values of the label `severity`."""
 ROUTING_KEY = "ilert_routingkey"
-SAID = ("status", "title", "message", "commonLabels", "commonAnnotations")
+SAID = ("status", "message", "commonLabels", "commonAnnotations")
 """Fields of a group that the event has elsewhere; all others are kept as custom details."""
+USED = ("status", "groupKey")
+"""Fields of a group that is over which have a meaning here."""
+OVER = "at ilert a group that is over is ended, and nothing else"
 
 
 class Told(Struct, kw_only=True):
@@ -73,6 +76,13 @@ def event(body: dict[str, Json]) -> dict[str, Json]:
     kept = {name: value for name, value in body.items() if name not in SAID}
     said = {**_said(group), "customDetails": {**(group.commonAnnotations or {}), **kept}}
     return {"eventType": "ALERT", "alertKey": key, **{name: value for name, value in said.items() if value}}
+
+
+def unread(body: dict[str, Json]) -> tuple[tuple[str, str], ...]:
+    """Returns the fields of a group that its event does not contain, each with the reason."""
+    if body.get("status") != "resolved":
+        return ()
+    return tuple((name, OVER) for name in body if name not in USED)
 
 
 def _said(group: Group) -> dict[str, Json]:

@@ -45,7 +45,15 @@ def event(body: dict[str, Json]) -> dict[str, Json]:
     message = macros.get("ALERT.MESSAGE", "")
     if word == "ALERT":
         return {**key, **_problem(macros, message)}
-    return {**key, "details": message} if message and word == "COMMENT" else key
+    return {**key, "details": message} if message else key
+
+
+def unread(body: dict[str, Json]) -> tuple[tuple[str, str], ...]:
+    """Returns what the event does not contain of the macros, each with the reason."""
+    macros = {name: text for name, value in body.items() if (text := _resolved(value))}
+    found = [(name, PRIVATE[name]) for name in PRIVATE if name in macros]
+    found += [(name, "not a text") for name, value in body.items() if value is not None and not isinstance(value, str)]
+    return (*found, *([UPDATED] if _word(macros) != "ALERT" else []))
 
 
 def _resolved(value: Json) -> str:
@@ -79,5 +87,8 @@ def _problem(macros: dict[str, str], message: str) -> dict[str, Json]:
     return {name: value for name, value in said.items() if value}
 
 
-_SAID = (".ILERT.ALERT.SOURCE.KEY", ".ILERT.INCIDENT.SUMMARY", "ALERT.MESSAGE", "ALERT.SUBJECT", "HTTPProxy")
-"""Macros that are not kept as custom details: the event has them elsewhere, or they are private (key, proxy)."""
+PRIVATE = {".ILERT.ALERT.SOURCE.KEY": "a credential", "HTTPProxy": "how the sender gets here"}
+"""Macros that are not passed on, and why."""
+UPDATED = ("(macros)", "only the message of an update is told, and what the problem is was told when it began")
+_SAID = (*PRIVATE, ".ILERT.INCIDENT.SUMMARY", "ALERT.MESSAGE")
+"""Macros that are not kept as custom details: the event has them elsewhere, or they are private."""

@@ -14,6 +14,7 @@ from mappings.jsm_ops.alert import ALERT, NAME
 from mappings.jsm_ops.calls import SEND, authorise, read_many, read_one
 from mappings.jsm_ops.routes import PAGE, ROUTES, credentials
 from mappings.opsgenie.alert import fitted_key
+from mappings.opsgenie.steps import MOVED
 from mappings.opsgenie.words import number_of, problem, reason, shown_id
 
 DIALECT = Dialect(
@@ -30,6 +31,7 @@ DIALECT = Dialect(
         authorise=authorise,
         reason=reason,
         read=read_one,
+        kin={NAME: MOVED | {"assignee"}, "opsgenie": MOVED},
         list=read_many,
         probe=Request(method="GET", path="/alerts", query={"size": "1"}),
     ),

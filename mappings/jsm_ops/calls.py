@@ -88,6 +88,7 @@ API = Api(
     write=_write,
     address=_address,
     at_once=frozenset({"notes"}),
+    actions={"escalate": "escalationId", "assign": "accountId", "responders": "id", "action": "actionName"},
 )
 
 

@@ -13,6 +13,7 @@ from gateway.outcome import Request
 from mappings.opsgenie.alert import ALERT, NAME, fitted_key
 from mappings.opsgenie.calls import SEND, authorise, read_one
 from mappings.opsgenie.routes import PAGE, ROUTES, credentials
+from mappings.opsgenie.steps import MOVED
 from mappings.opsgenie.words import number_of, problem, reason, shown_id
 
 DIALECT = Dialect(
@@ -28,6 +29,7 @@ DIALECT = Dialect(
         authorise=authorise,
         reason=reason,
         read=read_one,
+        kin={NAME: MOVED | {"assignee"}, "jsm_ops": MOVED},
         probe=Request(method="GET", path="/v2/alerts", query={"limit": "1"}),
     ),
     credentials=credentials,

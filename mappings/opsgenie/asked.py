@@ -76,6 +76,7 @@ def command(incoming: Incoming, operation: Operation, said: dict[str, Json], **m
     """Returns a command on an alert. The vendor accepts each, and tells later whether there was such an alert."""
     more.setdefault("comment", str(said.get("note", "")))
     more.setdefault("verbatim", said)
+    more.setdefault("beside", ALERT.interpret({name: said[name] for name in ("user", "source") if name in said}).flat)
     return Command(operation=operation, ref=ref(incoming), answers_anyway=True, **more)
 
 
@@ -265,7 +266,8 @@ def unacknowledge(incoming: Incoming) -> Command:
     """Reads the taking back of an acknowledgement; a closed alert stays closed."""
 
     def amend(before: Flat) -> Flat:
-        return {"status": "firing", "acknowledged_at": None} if before.get("status") == "acknowledged" else {}
+        is_acknowledged = before.get("status", "acknowledged") == "acknowledged"
+        return {"status": "firing", "acknowledged_at": None} if is_acknowledged else {}
 
     return acting(incoming, "unacknowledge", "no longer acknowledged", {}, amend)
 

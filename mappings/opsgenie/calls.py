@@ -46,6 +46,13 @@ API = Api(
     details_at="/details",
     write=_write,
     remove=_remove,
+    actions={
+        "escalate": "escalation",
+        "assign": "owner",
+        "teams": "team",
+        "responders": "responder",
+        "actions": "name",
+    },
     by_alias=True,
 )
 

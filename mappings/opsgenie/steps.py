@@ -39,8 +39,10 @@ from mappings.opsgenie.words import reason
 FIRST_LOOK, LONGEST_PAUSE = 0.25, 30.0
 """Seconds until a receipt is first asked about; each pause is twice as long as the one before, up to the longest."""
 COMMON = ("user", "source", "note")
-ACTIONS = ("unacknowledge", "snooze", "escalate", "assign", "teams", "responders", "action")
-"""The vendor's operations beyond the common ones, by the last word of their path."""
+ALIKE = ("unacknowledge", "snooze")
+"""The operations beyond the common ones that both APIs have in the same words, by the last word of their path."""
+MOVED = frozenset({"status", "snoozed_until"})
+"""The paths of an alert's state that these change."""
 FIELDS = ("message", "description", "priority")
 """The fields that have a call of their own."""
 LASTING = {
@@ -72,8 +74,10 @@ def _as_it_is(sending: Sending, request: Request) -> Generator[Request, Response
 class Api:
     """One of the two APIs: the path of its alerts, the method that changes a field, the field of the free-form texts
     and the path where they are added. `remove` makes the request that removes tags or details, if the API has one; the
-    answer to a step `at_once` is no receipt, but the result itself. Where alerts are found `by_alias`, nothing has to
-    be learnt from a receipt: with a key that may write and not read, an accepted request counts as done."""
+    answer to a step `at_once` is no receipt, but the result itself. `actions` are the operations beyond the common ones
+    that the two APIs have in different words, by the last word of their path, each with the field that it needs here.
+    Where alerts are found `by_alias`, nothing has to be learnt from a receipt: with a key that may write and not read,
+    an accepted request counts as done."""
 
     alerts: str
     change: str
@@ -83,6 +87,7 @@ class Api:
     address: Address = _as_it_is
     remove: Callable[[Sending, str, list[str]], Request] | None = None
     at_once: frozenset[str] = field(default_factory=frozenset)
+    actions: Mapping[str, str] = field(default_factory=dict)
     by_alias: bool = False
 
 
@@ -315,13 +320,15 @@ def comment(api: Api, sending: Sending) -> Call:
     """Adds a note, or carries out what a caller of the same vendor asked for beyond the common operations. What the
     address has no call for becomes a note."""
     said = sending.verbatim or {}
-    action = said.get("action")
+    action = str(said.get("action"))
+    needed = api.actions.get(action)
     fields = {name: value for name, value in said.items() if name not in ("action", "name")}
-    if action != "actions" and action not in ACTIONS:
-        note = {**common(sending), "note": said.get("note") or sending.comment}
+    is_custom = action == "actions" and needed in said
+    if not is_custom and action not in ALIKE and needed not in said:
+        note = {**common(sending), "note": sending.comment or said.get("note")}
         return (yield from run(api, sending, {"notes": api.write(sending, "POST", "/notes", note)}))
-    path = f"actions/{segment(str(said.get('name')))}" if action == "actions" else str(action)
-    acting = {"action" if action == "actions" else path: api.write(sending, "POST", f"/{path}", fields)}
+    path = f"actions/{segment(str(said.get('name')))}" if is_custom else action
+    acting = {"action" if is_custom else path: api.write(sending, "POST", f"/{path}", fields)}
     return (yield from either(api, sending, acting, "notes", {**common(sending), "note": sending.comment}))
 
 

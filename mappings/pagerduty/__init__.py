@@ -301,8 +301,19 @@ def _alert(incoming: Incoming) -> Command:
         ref=Ref(key=body["dedup_key"]),
         comment=_comment(body.get("payload")),
         verbatim={name: value for name, value in body.items() if name not in ("routing_key", "event_action")},
+        beside=_beside(body),
         dropped=reading.dropped,
     )
+
+
+def _beside(body: dict[str, Json]) -> Flat:
+    """Returns what an acknowledgement or a resolve says beside its summary, which is its comment; it need not have what
+    the payload of a trigger must have."""
+    payload = body.get("payload")
+    said = payload if isinstance(payload, dict) else {}
+    flat = EVENT.found({**body, "payload": {**first.UNSAID, **said, "summary": "unsaid"}})
+    unsaid = {"summary", *(first.UNSAID.keys() - said.keys())}
+    return {path: value for path, value in flat.items() if path not in unsaid}
 
 
 def _comment(payload: Json) -> str:
@@ -343,6 +354,7 @@ def _first(incoming: Incoming) -> Command:
             ref=Ref(key=body["incident_key"]),
             comment=body.get("description", ""),
             verbatim={"dedup_key": body["incident_key"]},
+            beside=_beside(first.beside(body)),
         )
     event = first.in_second(body)
     reading = EVENT.read(event)
@@ -350,6 +362,7 @@ def _first(incoming: Incoming) -> Command:
         operation=Operation.CREATE,
         patch={path: value for path, value in reading.flat.items() if path != "source"},
         verbatim=reading.verbatim,
+        dropped=tuple((name, why) for name, why in first.CONTROL.items() if name in body),
         carried=reading.carried,
         invents_key=True,
         amend=_in_place_of_both(event["payload"], reading.flat),

@@ -21,10 +21,18 @@ PATH = "/generic/2010-04-15/create_event.json"
 """The date is the name of the API's version."""
 UNSAID = {"source": "nowhere", "severity": "error"}
 """Values for the fields that v2 requires and v1 does not have. Every event over v1 pages somebody, as an error does."""
-OF_FIRST = ("event_type", "service_key", "incident_key", "description", "details", "contexts")
-"""Fields that v2 has under another name or in another form."""
+RENAMED = ("event_type", "service_key", "incident_key", "description", "details", "contexts")
+"""Fields that have another name or another place in v2."""
 OF_SECOND = ("event_action", "routing_key", "dedup_key", "payload", "links", "images")
-"""Fields that mean nothing in v1; in the event of v2 they would mean something."""
+"""Fields of v2 alone: in an event of v1 they mean nothing, and in the event of v2 made of it they would."""
+CONTROL = {
+    "service_key": "a credential",
+    "event_type": "says what to do, not what is wrong",
+    **dict.fromkeys(OF_SECOND, "means nothing in an event of v1"),
+}
+"""Fields that do not concern an alert, and why."""
+SHOWN = {"link": ("links", "href", ("text",)), "image": ("images", "src", ("href", "alt"))}
+"""For each type of context its field in v2, the text that is required there, and those that are optional."""
 
 
 class FirstEvent(Struct, kw_only=True):
@@ -84,33 +92,41 @@ def key_faults(credential: str) -> tuple[str, ...]:
 
 
 def in_second(body: dict[str, Json]) -> dict[str, Json]:
-    """Returns a trigger as an event of v2. Fields and contexts that v2 has no place for keep their names."""
+    """Returns a trigger as an event of v2, in which the fields that neither version documents stay as they are."""
     said: dict[str, Json] = {"summary": body["description"], **UNSAID}
     if body.get("details") not in (None, {}):
         said["custom_details"] = body["details"]
     payload = with_object(said, "custom_details", TEXT)
-    unchanged = {name: value for name, value in body.items() if name not in OF_FIRST + OF_SECOND}
-    event = {**unchanged, **_shown(body.get("contexts") or []), "event_action": "trigger", "payload": payload}
+    event = {**_rest(body), **_shown(body.get("contexts") or []), "event_action": "trigger", "payload": payload}
     if str(body.get("incident_key", "")).strip():
         event["dedup_key"] = body["incident_key"]
     return event
 
 
+def _rest(body: dict[str, Json]) -> dict[str, Json]:
+    return {name: value for name, value in body.items() if name not in RENAMED + OF_SECOND}
+
+
+def beside(body: dict[str, Json]) -> dict[str, Json]:
+    """Returns what an acknowledgement or a resolve says beside its key and its description, as fields of v2."""
+    said = {"custom_details": body["details"]} if body.get("details") not in (None, {}) else {}
+    return {**_rest(body), **_shown(body.get("contexts") or []), "payload": with_object(said, "custom_details", TEXT)}
+
+
 def _shown(contexts: list[Json]) -> dict[str, Json]:
-    """Returns contexts as links and images, which v2 keeps apart, and those that are neither as they are."""
-    links = [one for one in contexts if _is(one, "link", "href")]
-    images = [one for one in contexts if _is(one, "image", "src")]
-    found = {
-        "links": _with(links, "href", "text"),
-        "images": _with(images, "src", "href", "alt"),
-        "contexts": [one for one in contexts if not (_is(one, "link", "href") or _is(one, "image", "src"))],
-    }
-    return {name: chosen for name, chosen in found.items() if chosen}
+    """Returns contexts as links and images, which v2 keeps apart; one that is neither stays a context."""
+    shown: dict[str, Json] = {}
+    for context in contexts:
+        name = _place(context)
+        said = {field: value for field, value in context.items() if field != "type"} if name != "contexts" else context
+        shown.setdefault(name, []).append(said)
+    return shown
 
 
-def _is(context: Json, kind: str, address: str) -> bool:
-    return isinstance(context, dict) and context.get("type") == kind and isinstance(context.get(address), str)
-
-
-def _with(contexts: list[Json], *names: str) -> list[Json]:
-    return [{name: one[name] for name in names if isinstance(one.get(name), str)} for one in contexts]
+def _place(context: Json) -> str:
+    """Returns the field of v2 that a context belongs to: one whose fields v2 would refuse belongs to none."""
+    for kind, (name, needed, texts) in SHOWN.items():
+        if isinstance(context, dict) and context.get("type") == kind and isinstance(context.get(needed), str):
+            is_valid = all(isinstance(context.get(text), str | None) for text in texts)
+            return name if is_valid else "contexts"
+    return "contexts"

@@ -385,7 +385,7 @@ def test_what_nobody_else_can_be_told_is_kept_and_reported(tmp_path: Path) -> No
         alias = _create(there, fresh("Disk full"))
         there.arrives("ibm_monitoring", 1)
         sent = _about(there, "POST", alias, "/snooze", {"endTime": "2999-01-01T00:00:00Z"})
-        assert sent.report == ["there; kept=comment"]
+        assert sent.report == ["there; kept=comment,snoozed_until"]
         assert _shown(there, alias)["snoozed"] is True
         sent = _about(there, "POST", alias, "/responders", {"responder": {"type": "user", "username": "jane"}})
         assert sent.status == 202

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config.config import Config, load, parse
-from gateway.config.file import duration, size
+from gateway.config.values import duration, size
 from gateway.errors import ConfigurationError
 
 MINIMAL = """

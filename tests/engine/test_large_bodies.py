@@ -26,7 +26,7 @@ from gateway.store.sqlite import SqliteStore
 from tests.chaos_upstream import Behaviour, Got, chaos
 from tests.clients.callers import ALERTS
 from tests.engine.lasting import alert, lasting, posted, select
-from tests.engine.vendors import NO, OK, gated, table
+from tests.engine.vendors import NO, OK, gated, page, table
 from tests.harness import KEY, house, inbound_tables
 
 THIRD = WORKED_ON // 3 + 1
@@ -240,6 +240,24 @@ def test_who_waits_for_verdicts_keeps_neither_the_rest_of_his_batch_waiting_nor_
         gate.set()
         for one in under_way:
             one.result(20)
+
+
+def test_who_waits_for_a_verdict_on_a_single_large_alert_keeps_no_other_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "WORKED_ON", 1)
+    monkeypatch.setattr(bulk, "GIVES_WAY", 60.0)
+    gate, inbound = threading.Event(), 'reply_timeout = "60s"\n' + inbound_tables(["ilert"]) + '\nreply = "delivered"\n'
+    with (
+        chaos(gated(gate, OK)) as upstream,
+        house(tmp_path, config=lambda _: inbound + table("oncall", upstream.url, "ilert", "", timeout="20s")) as h,
+        ThreadPoolExecutor(2) as senders,
+    ):
+        under_way = [senders.submit(page, h, name, details="x" * LARGE) for name in "ab"]
+        h.wait_for(lambda: select(h, "SELECT count(*) FROM alerts") == [2])
+        assert not any(one.done() for one in under_way)
+        gate.set()
+        assert [one.result(20).status for one in under_way] == [202, 202]
 
 
 def test_who_sends_a_batch_hears_of_each_of_its_alerts_that_was_refused(

@@ -341,3 +341,27 @@ def test_calls_are_forgotten_by_when_they_were_last_seen(harness: Harness) -> No
         assert [row.last_seen for row in tx.calls(9)] == [4, 3]
 
     in_tx(harness, work)
+
+
+def test_what_a_quiet_upstream_took_is_found_beside_a_busy_one(harness: Harness) -> None:
+    """However many deliveries ended at the other one since."""
+
+    def work(tx: Tx) -> None:
+        tx.insert_delivery(delivery(1, upstream="quiet", lane="a", state="delivered", finished_at=100))
+        tx.insert_delivery(delivery(2, upstream="quiet", lane="b", state="dead", finished_at=200))
+        tx.insert_delivery(delivery(3, upstream="quiet", lane="c", state="delivered", finished_at=50))
+        for number in range(4, 2_105):
+            tx.insert_delivery(delivery(number, upstream="busy", state="delivered", finished_at=1_000 + number))
+        assert tx.took("quiet", 50) == {"a": 100}
+        assert tx.took("quiet", 100) == {}
+
+    in_tx(harness, work)
+
+
+def test_what_an_upstream_took_since_a_time_is_found_without_all_that_it_took_before(tmp_path: Path) -> None:
+    def work(tx: Tx) -> None:
+        for number in range(1, 20_001):
+            tx.insert_delivery(delivery(number, upstream="u", state="delivered", finished_at=number))
+        assert _steps(tx, lambda: tx.took("u", 19_990)) < FEW
+
+    in_tx(DRIVERS["sqlite file"](tmp_path), work)

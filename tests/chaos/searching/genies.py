@@ -20,6 +20,7 @@ class Opsgenie(ByKey):
     dialect = "opsgenie"
     has_notes = True
     confirms_later = True
+    takes_back = True
     collection = "/v2/alerts"
     is_wrapped = True
 

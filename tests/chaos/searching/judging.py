@@ -83,8 +83,8 @@ class Judge:
 
     def _content(self, alert: Alert, vendor: Vendor, thing: Thing) -> list[str]:
         wrong = ["OLD WORDS"] if thing.text and alert.text not in thing.text else []
-        # To another vendor a note says that it is no longer acknowledged.
-        can_be_so = alert.is_acknowledged or not alert.was_taken_back or vendor.dialect == alert.dialect
+        # To a vendor without that operation a note says that it is no longer acknowledged.
+        can_be_so = alert.is_acknowledged or not alert.was_taken_back or vendor.takes_back
         is_judged = vendor.can_acknowledge and vendor.name in alert.must - alert.forgotten and can_be_so
         is_judged &= "refuse" not in self.house.features  # what was refused is made again, and acknowledged nowhere
         if is_judged and thing.is_acknowledged != alert.is_acknowledged:

@@ -96,6 +96,7 @@ class Vendor:
 
     dialect: ClassVar[str]
     can_acknowledge: ClassVar[bool] = False
+    takes_back: ClassVar[bool] = False
     has_notes: ClassVar[bool] = False
     gives_ids: ClassVar[bool] = False
     """Whether a create that is sent twice is there twice, unless it is looked for."""
