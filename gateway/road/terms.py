@@ -89,9 +89,9 @@ def what_to_send(upstream: Upstream, operation: Operation) -> tuple[Operation | 
         sent = outbound.nearest.get(sent)
     about = "comment" if operation is Operation.COMMENT else "status"
     if sent is None:
-        return None, (Fate(about, "kept", "", f"{upstream.dialect.title} cannot {operation} here"),)
+        return None, (Fate(about, "kept", "", f"{operation} is not sent to {upstream.dialect.title}"),)
     if sent is not operation:
-        return sent, (Fate(about, "approximated", "", f"{operation} becomes {sent} there"),)
+        return sent, (Fate(about, "approximated", "", f"{operation} is sent as {sent}"),)
     return sent, ()
 
 
@@ -102,7 +102,7 @@ def unsaid(upstream: Upstream, origin: Dialect, asked: Command, changed: tuple[s
     is_told = asked.operation is Operation.COMMENT or not asked.comment
     paths = [path for path in changed if path not in SERVER_OWNED] + ([] if is_told else ["comment"])
     return tuple(
-        Fate(path, "kept", "", f"{upstream.dialect.title} is told the {asked.operation} alone") for path in paths
+        Fate(path, "kept", "", f"only the {asked.operation} is sent to {upstream.dialect.title}") for path in paths
     )
 
 

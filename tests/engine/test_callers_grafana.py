@@ -198,7 +198,7 @@ def test_user_and_password(tmp_path: Path) -> None:
             header = {"authorization": f"Basic {base64.b64encode(text.encode()).decode()}"}
             answer = h.call("POST", AT, group(alert("x")), key=None, headers=header)
             assert answer.status == status
-        assert answer.body == {"message": "the credential is missing or not known here"}
+        assert answer.body == {"message": "the credential is missing or unknown"}
         assert answer.headers["www-authenticate"] == "Basic"
 
 

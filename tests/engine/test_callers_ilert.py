@@ -137,7 +137,7 @@ def test_the_credential_in_the_path(h: House, path: str) -> None:
     _taken(_post(h, {"eventType": "RESOLVE", "alertKey": key}, f"{path}/{KEY}"))
     assert _post(h, event, f"{path}/nobodys").status == 401
     differ = _post(h, {**event, "apiKey": OTHER}, f"{path}/{KEY}")
-    assert (differ.status, differ.body["message"]) == (400, "the request has two credentials that differ")
+    assert (differ.status, differ.body["message"]) == (400, "the request has two different credentials")
 
 
 def test_an_event_as_keep_posts_it(one: House) -> None:

@@ -113,7 +113,7 @@ def test_what_is_taken_in_time_is_nothing_to_the_fallback(tmp_path: Path) -> Non
         settled(h, count=2)
         h.wait_for(lambda: of(h, "sms") == [("create", "void")])
         [row] = [row for row in outbox(h) if row.upstream == "sms"]
-        assert row.reason == "oncall has taken it"
+        assert row.reason == "oncall has taken the alert"
         end(h)
         h.wait_for(lambda: words(oncall) == ["ALERT", "ALERT", "RESOLVE"])
         assert sms.connections == 0

@@ -207,7 +207,7 @@ def test_a_key_is_made_up_and_told_where_there_is_none(h: House) -> None:
 def test_a_wrong_key_is_told_in_its_shape(h: House, name: str) -> None:
     wrong = {**OPEN, "meta": {"auth": {"token": "wrong"}}} if name == "deep" else OWN[name]
     sent = post(h, name, wrong, key="wrong")
-    message = "the credential is missing or not known here"
+    message = "the credential is missing or unknown"
     assert (sent.status, sent.body) == (401, {"error": {"code": "unauthorized", "message": message}})
 
 

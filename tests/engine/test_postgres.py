@@ -777,7 +777,7 @@ def test_a_password_is_in_no_error_and_no_repr(where: str) -> None:
 def test_a_url_says_which_store_it_is(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(open_store("sqlite:///var/lib/gateway.db"), SqliteStore)
     assert isinstance(open_store(url), PostgresStore)
-    with pytest.raises(StoreError, match="'mysql' is not a store here"):
+    with pytest.raises(StoreError, match="'mysql' is not a supported store"):
         open_store("mysql://u@h/d")
     for name in [name for name in sys.modules if name.startswith("gateway.store.postgres")]:
         monkeypatch.delitem(sys.modules, name)
