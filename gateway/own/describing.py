@@ -134,7 +134,7 @@ class Describing:
     def _fields(self, table: Mapping[str, Any]) -> dict[str, FieldFile]:
         """Returns the entries of `fields`, written dotted or nested."""
         if not table:
-            self._say("fields", 'says where nothing is: at least summary = "…"')
+            self._say("fields", 'names no field; at least summary = "…"')
         found: dict[str, FieldFile] = {}
         flat = [(path, value) for path, value in table.items() if not (path in GROUPS and isinstance(value, dict))]
         flat += [
@@ -147,7 +147,9 @@ class Describing:
             at = f"fields.{path}"
             if path in NEVER or not is_path(path) or path not in FIELDS:
                 hint = near(path, FIELDS) or f"; known are {', '.join(FIELDS)}"
-                self._say(at, f"is no field of an alert{hint}" if path not in NEVER else "is not said in a body")
+                self._say(
+                    at, f"is not a field of an alert{hint}" if path not in NEVER else "cannot be read from a body"
+                )
             elif isinstance(value, str):
                 found[path] = FieldFile(at=value)
             elif isinstance(value, dict):
@@ -199,14 +201,14 @@ class Describing:
             self._say(f"{at}.at", f"must be one place; those that can have several are {', '.join(IN_SEVERAL)}")
             return ()
         if not written:
-            self._say(f"{at}.at", "names no place")
+            self._say(f"{at}.at", "must name a place")
         found: list[str] = []
         for text in written:
             is_missing = text == "" and f"{self._path}.{at}.at: is required" in self._check.problems
             parsed = "" if is_missing else self._check.parsed(place, text, f"{self._path}.{at}", "")
             taken = in_the_way(parsed, [*self._leaves, *found]) if parsed else None
             if taken:
-                self._say(at, f"{parsed!r} is {'taken' if taken == parsed else f'in the way of {taken!r}'} already")
+                self._say(at, f"{parsed!r} {'is used twice' if taken == parsed else f'overlaps {taken!r}'}")
             elif parsed:
                 found.append(parsed)
         return tuple(found)
@@ -216,23 +218,25 @@ class Describing:
         if path == "status":
             for name in ("words", "out", "otherwise", "limit", "unit", "form", "items", "default", "required"):
                 if getattr(given, name) not in (None, {}, False):
-                    self._say(f"{at}.{name}", "does not go with status: its words are firing, acknowledge and resolve")
+                    self._say(f"{at}.{name}", "does not apply to status: its words are firing, acknowledge and resolve")
             return
         for name in ("firing", "acknowledge", "resolve"):
             if getattr(given, name) is not None:
-                self._say(f"{at}.{name}", "is a setting of status")
+                self._say(f"{at}.{name}", "applies to status only")
         for name, purpose in ONLY_FOR.items():
             if getattr(given, name) not in (None, {}) and name not in GOES_WITH.get(sort_of(path), ()):
-                self._say(f"{at}.{name}", f"does not go with {path}: it is for {purpose}")
+                self._say(f"{at}.{name}", f"does not apply to {path}: only to {purpose}")
         if given.form and (given.form == "address") != (path == "links"):
-            self._say(f"{at}.form", f'{given.form!r} is not for {path}: labels have "list" and "text", links "address"')
+            self._say(
+                f"{at}.form", f'{given.form!r} does not apply to {path}: labels have "list" and "text", links "address"'
+            )
         if (given.otherwise is not None or given.out is not None) and not given.words:
-            self._say(f"{at}.words", "are needed where there is `otherwise` or `out`")
+            self._say(f"{at}.words", "are required with `otherwise` or `out`")
         if given.limit is not None and given.limit < 1:
             self._say(f"{at}.limit", "must be at least 1")
         words = [spelled(word) for word in given.words]
         for word in sorted({word for word in words if words.count(word) > 1}):
-            self._say(f"{at}.words.{word}", "is there twice, as words are compared without case")
+            self._say(f"{at}.words.{word}", "occurs twice: words are compared without case")
 
     def _items(self, known: tuple[str, ...], given: Mapping[str, str], at: str) -> None:
         """Checks the names in the objects of a list: each must be known, and have one place there."""
@@ -240,10 +244,10 @@ class Describing:
             if name not in known:
                 self._say(f"{at}.{name}", f"is none of {', '.join(known)}{near(name, known)}")
             elif not wire.strip():
-                self._say(f"{at}.{name}", "names no place")
+                self._say(f"{at}.{name}", "must name a place")
         wires = [given.get(name, name) for name in known]
         for wire in sorted({wire for wire in wires if wires.count(wire) > 1}):
-            self._say(at, f"{wire!r} cannot be two things")
+            self._say(at, f"{wire!r} cannot be two fields")
 
     def _canonical(self, path: str, value: Any, at: str) -> Any:
         """Returns a canonical value of the file; reports an invalid one and returns None."""
@@ -261,7 +265,7 @@ class Describing:
         for word in sorted({word for word in spellings if spellings.count(word) > 1}):
             self._say(path, f"{word!r} cannot mean two things")
         if not any(words.values()):
-            self._say(path, 'needs words: resolve = ["ok"], for one')
+            self._say(path, 'needs words, for example resolve = ["ok"]')
         return Standing(
             at=at,
             firing=words["firing"] or ("firing",),
@@ -275,9 +279,9 @@ class Describing:
         firing, other words that it is acknowledged or resolved."""
         self._goes_together("status", given, path)
         if not severity.words:
-            self._say(path, f"{given.at!r} is the place of severity too, which then needs `words`")
+            self._say(path, f"{given.at!r} is also the place of severity, which then needs `words`")
         if given.firing is not None:
-            self._say(f"{path}.firing", "does not go with the place of severity: every word there says that it is on")
+            self._say(f"{path}.firing", "does not apply at the place of severity: every word of severity means firing")
         standing = self._standing_of(given, str(given.at), path)
         ending = [spelled(word) for word in (*standing.acknowledge, *standing.resolve)]
         for word in severity.words:
@@ -298,7 +302,7 @@ class Describing:
         """Adds a place that concerns no alert."""
         parsed = self._check.parsed(place, drop.wire, at, "")
         if parsed and (taken := in_the_way(parsed, self._leaves)) and taken != parsed:
-            self._check.say(at, f"{parsed!r} is in the way of {taken!r} already")
+            self._check.say(at, f"{parsed!r} overlaps {taken!r}")
         elif parsed and parsed not in self._leaves:
             self._leaves[parsed] = (kind, False)
             self._rows.append(drop)
@@ -325,14 +329,17 @@ class Describing:
             return None
         if file.envelope not in self._envelopes:
             known = ", ".join(self._envelopes)
-            self._say("envelope", f"{file.envelope!r} is none{near(file.envelope, self._envelopes)}; there is {known}")
+            self._say(
+                "envelope",
+                f"{file.envelope!r} is not an envelope{near(file.envelope, self._envelopes)}; known: {known}",
+            )
         return self._envelopes.get(file.envelope)
 
     def _mode(self, file: DialectFile, envelope: Envelope | None) -> str:
         modes = envelope.modes if envelope else ()
         if file.mode is not None and file.mode not in modes:
             known = f"{near(file.mode, modes)}; known are {', '.join(modes)}" if modes else ": there is no envelope"
-            self._say("mode", f"{file.mode!r} is none{known}")
+            self._say("mode", f"{file.mode!r} is not a mode{known}")
         return file.mode or (modes[0] if modes else "")
 
     def _opening(self, file: DialectFile, envelope: Envelope | None) -> Opening:
@@ -343,12 +350,12 @@ class Describing:
             for text in places:
                 self._check.parsed(place, text, f"{self._path}.{name}", "")
             if places and envelope:
-                self._say(name, "does not go with an envelope")
+                self._say(name, "cannot be combined with an envelope")
         for text in texts:
             if any(is_within(text, leaf) for leaf in self._leaves if not self._is_free(leaf)):
-                self._say("json", f"{text!r} is a field itself; `fields` lead into it, such as {text}.title")
+                self._say("json", f"{text!r} is itself a field; `fields` must lead into it, such as {text}.title")
         if file.confirm is not None and (taken := in_the_way(file.confirm, self._leaves)):
-            self._say("confirm", f"{file.confirm!r} is in the way of {taken!r}: no alert may have it")
+            self._say("confirm", f"{file.confirm!r} overlaps {taken!r}: no alert may have this place")
         return Opening(texts=tuple(texts), each=file.each or "")
 
     def _container(self, file: DialectFile) -> str | None:
@@ -360,7 +367,7 @@ class Describing:
         if own and own.wires[0] == parsed:
             return parsed
         if parsed and (taken := in_the_way(parsed, self._leaves)):
-            self._say("container", f"{parsed!r} is in the way of {taken!r}, which is a field; only custom can be both")
+            self._say("container", f"{parsed!r} overlaps the field at {taken!r}; only custom can be both")
         elif parsed:
             self._leaves[parsed] = (dict[str, Any], False)
             self._rows.append(Extension(parsed))
@@ -373,7 +380,7 @@ class Describing:
             parsed = self._check.parsed(place, text, at, "")
             rows = [wire for wire in self._leaves if not self._is_free(wire)]
             if parsed and (taken := in_the_way(parsed, [*rows, *found])):
-                self._check.say(at, f"is in the way of {taken!r}, which is written already")
+                self._check.say(at, f"overlaps {taken!r}, which is written already")
             elif parsed in self._leaves:
                 self._attribute(value, *self._leaves[parsed], at)
             found.append(parsed)
@@ -409,11 +416,11 @@ class Describing:
         given = self._check.struct(AuthFile, file.auth, f"{self._path}.auth")
         named = [name for name in ("header", "query", "field") if getattr(given, name)]
         if len(named) != 1:
-            self._say("auth", "names one of header, query and field")
+            self._say("auth", "must name exactly one of header, query and field")
         elif given.field and envelope:
-            self._say("auth.field", "does not go with an envelope")
+            self._say("auth.field", "cannot be combined with an envelope")
         elif given.header and not is_header(given.header):
-            self._say("auth.header", f"{given.header!r} is no header's name")
+            self._say("auth.header", f"{given.header!r} is not a header name")
         elif given.header:
             return in_header(given.header, given.prefix)
         elif given.query:
@@ -427,7 +434,7 @@ class Describing:
             return None
         given = self._check.struct(SignatureFile, file.signature, f"{self._path}.signature")
         if given.header and not is_header(given.header):
-            self._say("signature.header", f"{given.header!r} is no header's name")
+            self._say("signature.header", f"{given.header!r} is not a header name")
         return Signature(header=given.header, prefix=given.prefix, form=given.form)
 
     def _send(self, file: DialectFile, envelope: Envelope | None) -> SendFile:
@@ -439,17 +446,17 @@ class Describing:
         self._send_id(send)
         for header, text in send.headers.items():
             if not is_header(header):
-                self._say("send.headers", f"{header!r} is no header's name")
+                self._say("send.headers", f"{header!r} is not a header name")
             elif text.startswith(("env:", "file:")):
-                self._say(f"send.headers.{header}", "holds no secrets: write it into `headers` of the upstream")
+                self._say(f"send.headers.{header}", "cannot hold secrets: write it into `headers` of the upstream")
             elif not (text.isascii() and text.isprintable()):
                 self._say(f"send.headers.{header}", "has characters that no header can carry")
         self._send_answers(send)
         if send.body and envelope:
-            self._say("send.body", "does not go with an envelope")
+            self._say("send.body", "cannot be combined with an envelope")
         self._shape(send.body)
         if not (file.path.startswith("/") and "{" not in file.path and "?" not in file.path):
-            self._say("path", f"{file.path!r} is no path such as /v1/alerts")
+            self._say("path", f"{file.path!r} is not a path such as /v1/alerts")
         return send
 
     def _send_answers(self, send: SendFile) -> None:
@@ -460,29 +467,29 @@ class Describing:
                 self._words(value, f"send.{name}.{text}")
         for status in send.redirects:
             if not 300 <= status < 400:
-                self._say("send.redirects", f"{status} is none of 300 to 399")
+                self._say("send.redirects", f"{status} is not between 300 and 399")
         if send.redirects and send.id:
-            self._say("send.redirects", "does not go with send.id: where it is led elsewhere there is no id")
+            self._say("send.redirects", "cannot be combined with send.id: a redirect has no id")
         for text in send.again.keys() & send.success.keys():
             for word in listed(send.again[text]):
                 if spelled(word) in map(spelled, listed(send.success[text])):
-                    self._say(f"send.again.{text}", f"{word!r} is a success already")
+                    self._say(f"send.again.{text}", f"{word!r} is also in send.success")
 
     def _send_paths(self, send: SendFile, *, in_path: bool) -> None:
         """Checks the paths that are posted to: either all contain the credential, or none does."""
         for operation, path in {"": send.path, **send.paths}.items():
             at = f"send.paths.{operation}" if operation else "send.path"
             if in_path and IN_PATH not in path:
-                self._say(at, f'needs {IN_PATH}, as auth = "path": /services/{IN_PATH}, for one')
+                self._say(at, f'needs {IN_PATH}, because auth = "path": for example /services/{IN_PATH}')
             elif IN_PATH in path and not in_path:
                 self._say(at, f'has {IN_PATH}, so auth = "path" is needed')
             if operation and operation not in SENT:
                 self._say(at, f"is none of {', '.join(SENT)}{near(operation, SENT)}")
             bare = path.replace("{id}" if send.id else "{key}", "").replace(IN_PATH, "")
             if path and (not path.startswith("/") or "{" in bare):
-                most = "{id}, as there is send.id," if send.id else "{key}"
+                most = "{id} (because of send.id)" if send.id else "{key}"
                 hint = "" if send.id or "{id}" not in path else "; {id} needs send.id"
-                self._say(at, f"{path!r} is no path: it begins with a slash, and has {most} at most{hint}")
+                self._say(at, f"{path!r} is not a path: it must begin with a slash, and may contain only {most}{hint}")
 
     def _send_methods(self, send: SendFile) -> None:
         for operation, method in send.methods.items():
@@ -500,13 +507,13 @@ class Describing:
         self._check.parsed(place, send.id, f"{self._path}.send.id", "")
         others = {operation: path for operation, path in send.paths.items() if operation != "create"}
         if not others:
-            self._say("send.id", 'is of no use: send.paths = { resolve = "/incidents/{id}/resolve" }, for one')
+            self._say("send.id", 'is not used: add for example send.paths = { resolve = "/incidents/{id}/resolve" }')
         for operation, path in others.items():
             if "{id}" not in path:
-                self._say(f"send.paths.{operation}", "needs {id}, the id of the alert that it is about")
+                self._say(f"send.paths.{operation}", "needs {id}, the id of the alert")
         for at, path in (("path", send.path), ("paths.create", send.paths.get("create", ""))):
             if "{id}" in path:
-                self._say(f"send.{at}", "has {id}, which only the answer to a new alert tells")
+                self._say(f"send.{at}", "has {id}, which is known only from the answer to a new alert")
 
     def _shape(self, shape: Mapping[str, Any]) -> None:
         """Checks a template: it may refer only to existing places, and has to refer to every field but the key and the
@@ -518,7 +525,7 @@ class Describing:
             wires = entry.wires if isinstance(entry, Row) else (entry.wire,)
             is_needed = not isinstance(entry, Dropped) and "dedup_key" not in getattr(entry, "paths", ())
             if is_needed and all(in_the_way(wire, used) is None for wire in wires):
-                self._say("send.body", f"has nothing of {wires[0]!r}: add {{{wires[0]}}}, or take it out of `fields`")
+                self._say("send.body", f"lacks {wires[0]!r}: add {{{wires[0]}}}, or remove it from `fields`")
 
     def _slot(self, slot: str) -> None:
         """Checks a place in a template: it is that of a field, or inside or around one."""
@@ -526,7 +533,7 @@ class Describing:
         if in_the_way(slot, [*self._leaves, *standing]) is None:
             own = next((e.wires[0] for e in self._rows if isinstance(e, Row) and slot == e.paths[0]), None)
             hint = f"; {slot} is at {own!r}" if own else near(slot, [*self._leaves, *standing])
-            self._say("send.body", f"{{{slot}}} is no place of `fields`{hint}")
+            self._say("send.body", f"{{{slot}}} is not a place of `fields`{hint}")
 
     def _answers(self, file: DialectFile) -> Answers:
         given = self._check.struct(AnswerFile, file.reply, f"{self._path}.reply")
@@ -534,9 +541,7 @@ class Describing:
             self._say("reply.status", f"{given.status} is not between 200 and 299")
         for slot in slots(given.body):
             if slot not in ANSWERED:
-                self._say(
-                    "reply.body", f"{{{slot}}} is not known when callers are answered: there are {{id}} and {{key}}"
-                )
+                self._say("reply.body", f"{{{slot}}} is unknown when callers are answered; known: {{id}} and {{key}}")
         return Answers(status=given.status) if given.body is None else Answers(status=given.status, body=given.body)
 
 

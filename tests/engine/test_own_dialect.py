@@ -160,7 +160,7 @@ def test_a_number_may_be_a_text(said: Any, means: Any) -> None:
         '[inbound.source]\nanonymous = true\n[upstreams.x]\ndialect = "source"\nurl = "http://x"\nkey = "k"\n'
     ).own["source"]
     if means is ValueError:
-        with pytest.raises(Problem, match="is no number"):
+        with pytest.raises(Problem, match="is not a number"):
             command_in(dialect, Operation.CREATE, body)
         return
     patch = command_in(dialect, Operation.CREATE, body).patch
