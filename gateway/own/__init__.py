@@ -213,7 +213,7 @@ def _routes(described: Described, rows: Rows) -> tuple[Route, ...]:
         operations=tuple(asked),
         read=reader.read,
         answer=described.answers.answer,
-        summary="Send an alert" + (", or say how it stands" if standing else ""),
+        summary="Send an alert" + (", or change its status" if standing else ""),
         source=file.url or PAGE,
         at_root=at_root,
         body=_body(described, rows),

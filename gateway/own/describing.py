@@ -172,7 +172,7 @@ class Describing:
             standing = self._standing_of(given, wires[0] if wires else "status", at)
             if wires:
                 self._standing = standing
-                why = "says what to do, not what is wrong"
+                why = "selects the operation; not part of the alert"
                 self._drop(Dropped(wires[0], why=why), Word, f"{self._path}.{at}")
             return
         default = self._canonical(path, given.default, f"{at}.default")

@@ -36,13 +36,13 @@ NEVER = "0001-01-01T00:00:00Z"
 """The `endsAt` of a firing alert."""
 GROUP = "(group)"
 """The field, among a caller's own words for an alert, with what its notification says besides."""
-OF_GROUP = "says it of the group, not of this alert"
+OF_GROUP = "describes the group, not this alert"
 BESIDE = {
-    "receiver": "who is told is for the routes to say",
+    "receiver": "recipients are decided by the gateway's routes",
     **dict.fromkeys(("groupKey", "truncatedAlerts", "groupLabels", "commonLabels", "commonAnnotations"), OF_GROUP),
-    "externalURL": "where the sender is",
+    "externalURL": "the sender's own URL",
     "notification_reason": OF_GROUP,
-    "routeLabels": "who is told is for the routes to say",
+    "routeLabels": "recipients are decided by the gateway's routes",
 }
 """The fields of a notification beside its alerts, and why none of them becomes a part of an alert."""
 
@@ -83,7 +83,7 @@ class Notification(Struct, kw_only=True):
     externalURL: str | UnsetType = UNSET
 
 
-KEPT = Dropped(GROUP, why="said of the group, not of this alert; kept for those who speak alike")
+KEPT = Dropped(GROUP, why="describes the group, not this alert; kept for upstreams of the same dialect")
 
 # --- what is told ------------------------------------------------------------------------------------------
 
@@ -103,7 +103,7 @@ def notified(body: Mapping[str, Json], told: Told, now: datetime) -> Batch:
     """Returns the commands for the alerts of a group."""
     alerts = body.get("alerts")
     if not isinstance(alerts, list):
-        raise invalid("alerts", "is required, and a list")
+        raise invalid("alerts", "is required and must be a list")
     beside = tuple((name, why) for name, why in told.beside.items() if name in body)
     group = {name: value for name, value in body.items() if name != "alerts"}
     keeps = {} if told.fields is not None else {GROUP: group}
