@@ -216,7 +216,7 @@ class Lanes:
         except Exception as error:
             log.exception("delivery.unpreparable", upstream=self._name, delivery=row.id)
             operation = Operation(row.operation)
-            text = f"internal error while preparing the delivery: {type(error).__name__}"
+            text = f"the delivery cannot be prepared: {type(error).__name__}"
             return Shipment(delivery=row, operation=operation, dead=text, code=ProblemKind.INTERNAL)
 
     # --- one delivery --------------------------------------------------------------------------------------

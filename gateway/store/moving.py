@@ -124,7 +124,7 @@ def move(source: Side, target: Side, say: Callable[[str], None], spoken: Sequenc
         except StoreError as error:
             if before is None:
                 raise
-            raise StoreError(f"{before.origin} was moved there, or nearly, at {before.day}; {error}") from None
+            raise StoreError(f"{before.origin} was moved there at {before.day}, or nearly; {error}") from None
         arrived = noted(_note(target, ARRIVED))
         if before is not None and arrived is not None and before.token == arrived.token:
             _settle(source, arrived)

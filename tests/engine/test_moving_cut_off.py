@@ -194,7 +194,7 @@ def test_a_mark_whose_answer_is_lost_is_found_out_by_asking_again(origin: str, t
         lost = typed("move", config, "--to", f"sqlite://{back}")
         assert lost.returncode == 1 and "Nothing was moved: repeat the same command" in lost.stderr, lost.stderr
         assert not back.exists()
-        wait_for(lambda: ("nobody knows" in refusal(database)) == arrives)
+        wait_for(lambda: ("outcome is unknown" in refusal(database)) == arrives)
         calm()
         again = typed("move", config, "--to", f"sqlite://{back}")
         assert again.returncode == 0 and "already" not in again.stdout, again.stderr
@@ -217,7 +217,7 @@ def test_nobody_is_sent_to_a_new_store_that_was_not_committed(origin: str, tmp_p
     said, config = refusal(database), written(tmp_path, database)
     assert "outcome is unknown" in said and "repeat the same command" in said and "set `store` to" not in said
     looked = typed("deliveries", config)
-    assert looked.returncode == 0 and "nobody knows" in looked.stderr
+    assert looked.returncode == 0 and "outcome is unknown" in looked.stderr
     elsewhere = typed("move", config, "--to", f"sqlite://{tmp_path}/other.db")
     assert elsewhere.returncode == 1 and f"to sqlite://{back} was to end" in elsewhere.stderr
     again = typed("move", config, "--to", f"sqlite://{back}")

@@ -83,7 +83,7 @@ def test_a_body_whose_values_are_texts() -> None:
         "extensions.datadog.org": {"id": "7", "name": "acme"},
     }
     assert asked.verbatim == TRIGGERED
-    assert dict(asked.dropped) == {"alert_transition": "says what to do, not what is wrong"}
+    assert dict(asked.dropped) == {"alert_transition": "selects the operation; not part of the alert"}
 
 
 def test_a_body_that_is_nested() -> None:
