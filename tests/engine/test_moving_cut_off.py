@@ -219,7 +219,7 @@ def test_nobody_is_sent_to_a_new_store_that_was_not_committed(origin: str, tmp_p
     looked = typed("deliveries", config)
     assert looked.returncode == 0 and "outcome is unknown" in looked.stderr
     elsewhere = typed("move", config, "--to", f"sqlite://{tmp_path}/other.db")
-    assert elsewhere.returncode == 1 and f"to sqlite://{back} was to end" in elsewhere.stderr
+    assert elsewhere.returncode == 1 and f"to sqlite://{back} began to commit" in elsewhere.stderr
     again = typed("move", config, "--to", f"sqlite://{back}")
     assert again.returncode == 0 and "already" not in again.stdout, again.stderr
     assert rows_in(f"sqlite://{back}") == rows_in(database) and "set `store` to that one" in refusal(database)
