@@ -102,11 +102,11 @@ def _code(names: Iterable[str]) -> str:
 
 
 def _direction(entry: Row) -> str:
-    return {"both": "both", "request": "in and out, never shown", "reply": "set by the server"}[entry.side]
+    return {"both": "both", "request": "in requests, not in replies", "reply": "set by the server"}[entry.side]
 
 
 def _note(entry: Row) -> str:
-    notes = ["second voice"] if entry.derived else []
+    notes = ["secondary value"] if entry.derived else []
     notes += ["required"] if entry.required else []
     return "; ".join([*notes, *([entry.why] if entry.why else [])])
 

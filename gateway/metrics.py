@@ -60,10 +60,10 @@ class Metrics:
         self._request_seconds = cache(
             self._times("request_seconds", "Time from a request's arrival to its answer.", "dialect").labels
         )
-        self._loops = self._counter("loops", "Commands that came back to this gateway, and went no further.", "dialect")
+        self._loops = self._counter("loops", "Commands that came back to this gateway; not forwarded.", "dialect")
         self._lost = cache(
             self._counter(
-                "fields", "Fields that an upstream could not hold as they were said.", "dialect", "upstream", "fate"
+                "fields", "Fields that an upstream could not hold exactly.", "dialect", "upstream", "fate"
             ).labels
         )
 
@@ -71,41 +71,41 @@ class Metrics:
         self._attempts = cache(
             self._counter(
                 "deliveries",
-                "Attempts to deliver, by upstream, what came of them, and why.",
+                "Delivery attempts by upstream, outcome and reason.",
                 "upstream",
                 "outcome",
                 "reason",
             ).labels
         )
-        self._attempt_seconds = cache(self._times("delivery_seconds", "Time that an attempt took.", "upstream").labels)
+        self._attempt_seconds = cache(self._times("delivery_seconds", "Duration of an attempt.", "upstream").labels)
 
     def _show_upstreams(self) -> None:
-        self._depth = self._gauge("waiting_deliveries", "Deliveries that wait.", "upstream")
+        self._depth = self._gauge("waiting_deliveries", "Deliveries waiting in the outbox.", "upstream")
         self._dead = self._gauge(
-            "dead_deliveries", "Dead letters not sent again or dropped, but `no-upstream`.", "upstream"
+            "dead_deliveries", "Dead letters neither retried nor dropped, except for `no-upstream`.", "upstream"
         )
-        self._age = self._gauge("oldest_waiting_seconds", "Age of the oldest delivery that waits.", "upstream")
+        self._age = self._gauge("oldest_waiting_seconds", "Age of the oldest waiting delivery.", "upstream")
         self._open = self._gauge(
             "upstream_open",
-            "1 while an upstream is left alone but for probes, because it fails.",
+            "1 while the upstream's breaker is open: it fails, and only probes are sent.",
             "upstream",
             of_workers="livemax",
         )
         self._held = self._gauge(
             "upstream_held",
-            "1 while nothing is sent to an upstream because of its key, its certificate or a proxy before it.",
+            "1 while an upstream is held: nothing is sent, because of its key, its certificate or a proxy.",
             "upstream",
             of_workers="livemax",
         )
         self._keys_held = self._gauge(
             "keys_held",
-            "Keys that an upstream refuses, where it has one per entry: what would go out with them waits.",
+            "Refused keys of an upstream that has one per entry; deliveries with them wait.",
             "upstream",
             of_workers="livemax",
         )
         self._retries = self._gauge(
             "retry_budget",
-            "Retries that an upstream may be asked for at once; below 1, what failed waits for it to grow.",
+            "Retries allowed at once; below 1, failed deliveries wait until it has grown.",
             "upstream",
             of_workers="livemin",
         )
@@ -114,18 +114,18 @@ class Metrics:
         self._reloads = self._counter("config_reloads", "Reloads of the configuration.", "outcome")
         self._reloaded = self._gauge(
             "config_last_reload_successful",
-            "1 unless the last configuration that was to be loaded was bad, and the one before stayed.",
+            "1 unless the last reload was refused and the previous configuration kept.",
             of_workers="livemin",
         )
-        self._certificates = self._counter("tls_reloads", "Certificates taken up or refused.", "outcome")
+        self._certificates = self._counter("tls_reloads", "Reloads of certificates, successful or refused.", "outcome")
         self._certificate = self._gauge(
             "tls_last_reload_successful",
-            "1 unless the certificate that was to be shown last is bad, and the one before stayed.",
+            "1 unless the last certificate reload was refused and the previous certificate kept.",
             of_workers="livemin",
         )
         self._certificate_ends = self._gauge(
             "tls_not_after_timestamp_seconds",
-            "When the certificate that is shown ends, or one of those behind it; with `tls` alone.",
+            "Expiry of the served certificate, or of one of its chain if earlier; only with `tls`.",
             "file",
             of_workers="livemin",
         )
@@ -134,21 +134,19 @@ class Metrics:
 
     def _show_store(self) -> None:
         self._strained = self._gauge(
-            "store_strained", "1 while the disk is full, and only what is under way is still recorded."
+            "store_strained", "1 while the disk is full: alerts are refused, deliveries still recorded."
         )
         self._away = self._gauge(
             "store_unavailable",
-            "1 while the store takes no commits; what is counted in it is what it was when it last did.",
+            "1 while the store takes no commits; counts from the store are then of the last commit.",
         )
         self._purged = self._counter(
             "purged",
-            "Rows removed as their time of retention was over: deliveries and alerts that ended, idempotency keys.",
+            "Rows removed after their retention: deliveries and alerts that ended, idempotency keys.",
             "what",
         )
-        self._purged_at = self._gauge(
-            "last_purge_timestamp_seconds", "When rows whose time is over were last looked for."
-        )
-        self._purge_behind = self._gauge("purge_behind", "1 while there is more to remove than one batch.")
+        self._purged_at = self._gauge("last_purge_timestamp_seconds", "When expired rows were last looked for.")
+        self._purge_behind = self._gauge("purge_behind", "1 while more expired rows are left than one batch removes.")
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(_PREFIX + name, text, labels, registry=self.registry)

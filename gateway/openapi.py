@@ -36,7 +36,7 @@ _HEADERS: dict[str, Any] = {
         "schema": {"type": "string", "maxLength": 1024},
     },
     "Alert-Gateway-Stale": {
-        "description": "There where the upstream that was to be asked did not answer in time: this is the record.",
+        "description": "Present if the upstream did not answer in time: the answer is the gateway's own record.",
         "schema": {"const": "true"},
     },
     "Retry-After": {"description": "Seconds to wait before trying again.", "schema": {"type": "string"}},
@@ -139,7 +139,7 @@ def _parameters(path: str, route: Route) -> list[dict[str, Any]]:
 
 def _responses(dialect: Dialect, route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     """The responses by status: the success and every kind of problem, each with the vendor's words as an example."""
-    success: dict[str, Any] = {"description": "As the vendor answers.", "headers": _refer(_HEADERS, but="Retry-After")}
+    success: dict[str, Any] = {"description": "The vendor's answer.", "headers": _refer(_HEADERS, but="Retry-After")}
     body = route.answer(_sample(dialect, route)).body
     if body is not UNSET:
         schema = {"type": _shape(body)["type"]} if route.returns is None else _schema(dialect, route.returns, schemas)

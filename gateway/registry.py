@@ -69,7 +69,7 @@ def check(dialect: Dialect) -> list[str]:
     outbound = dialect.outbound
     for asked, sent in outbound.nearest.items():
         if sent not in outbound.calls or asked in outbound.calls:
-            faults.append(f"{asked} cannot stand for {sent}")
+            faults.append(f"{asked} cannot be sent as {sent}")
     for operation in (Operation.CREATE, Operation.UPDATE, Operation.RESOLVE):
         if operation not in outbound.calls and operation not in outbound.nearest:
             faults.append(f"cannot send {operation}")

@@ -134,7 +134,7 @@ class Client:
             request = next(call)
             while True:
                 if _leads_elsewhere(request):
-                    path = "a key or an id that is '.' or '..' cannot stand in a path: it would lead elsewhere"
+                    path = "a key or id of '.' or '..' cannot be part of a path: it would address something else"
                     return Ended(Rejected(reason=path), status, requests=requests)
                 requests += 1
                 try:
@@ -223,7 +223,7 @@ class Client:
         is_known = is_known or (is_for_call and not response.content.strip())
         if response.status not in (404, 405) or is_known or response.json() is not None:
             return None
-        return Again(reason=f"{response.status} in no API's words: nobody is there", code=Code.WEB_PAGE)
+        return Again(reason=f"{response.status} without JSON: not an answer of the upstream's API", code=Code.WEB_PAGE)
 
     def _judged(self, response: Response) -> Outcome:
         judgement = judge(response.status, self.upstream.dialect)
@@ -252,7 +252,7 @@ class Client:
         except ValueError as error:
             raise _TokenRefused(Held(str(error), code=Code.NO_KEY), None) from None
         if emptied := self._emptied(key):
-            raise _TokenRefused(Held(f"there is no {emptied}: its file is empty", code=Code.NO_KEY), None)
+            raise _TokenRefused(Held(f"the {emptied} is missing: its file is empty", code=Code.NO_KEY), None)
         if not upstream.is_exchanged or upstream.dialect.outbound.exchange is None:
             return key
         now = time.monotonic()
@@ -317,13 +317,13 @@ def _said_between(response: Response, *, is_for_call: bool) -> Outcome | None:
     if 300 <= status < 400 and is_for_call:
         return None
     if 300 <= status < 400:
-        return Again(reason=f"{status} leads to {_where(response)}, and is not followed", code=Code.WEB_PAGE)
+        return Again(reason=f"{status} redirects to {_where(response)}, which is not followed", code=Code.WEB_PAGE)
     if not _is_web_page(response):
         return None
     if status == 400 and b"SSL certificate" in response.content:
-        return Held(f"the certificate that we show was refused: {status}", status, code=Code.BAD_CERTIFICATE)
+        return Held(f"the gateway's client certificate was refused: {status}", status, code=Code.BAD_CERTIFICATE)
     if is_for_call or status in (404, 405):
-        return Again(reason=f"{status} with a web page, which no API answers", code=Code.WEB_PAGE)
+        return Again(reason=f"{status} with a web page instead of an API's answer", code=Code.WEB_PAGE)
     return None
 
 
@@ -345,7 +345,7 @@ class _TokenRefused(Exception):
 
 def _unreachable(error: Unreachable) -> Outcome:
     if error.is_certificate:
-        return Held(f"the certificate was refused: {error.reason}", code=Code.BAD_CERTIFICATE)
+        return Held(f"the upstream's certificate cannot be verified: {error.reason}", code=Code.BAD_CERTIFICATE)
     if error.is_shut:
         return Held(error.reason, code=Code.PROXY_REFUSED)
     return Again(reason=error.reason, code=Code.NO_ANSWER if error.sent else Code.UNREACHABLE)

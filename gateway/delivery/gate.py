@@ -69,7 +69,7 @@ class Gate:
         if not (is_closed or has_taken) or not self.is_open or before != self._changes:
             return
         self.breaker.heard()
-        log.info("upstream.back", upstream=name, reason="another replica got through")
+        log.info("upstream.back", upstream=name, reason="another replica succeeded")
         if not is_closed:
             await self._keep()
 

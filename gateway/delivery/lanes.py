@@ -218,7 +218,7 @@ class Lanes:
         except Exception as error:
             log.exception("delivery.unpreparable", upstream=self._name, delivery=row.id)
             operation = Operation(row.operation)
-            text = f"it cannot be prepared: {type(error).__name__}"
+            text = f"the delivery cannot be prepared: {type(error).__name__}"
             return Shipment(delivery=row, operation=operation, dead=text, code=ProblemKind.INTERNAL)
 
     # --- one delivery --------------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ class Lanes:
             raise
         except Exception as error:
             log.exception("delivery.failed", upstream=self._name, delivery=shipment.delivery.id)
-            again = Again(reason=f"the gateway failed: {type(error).__name__}", code=ProblemKind.INTERNAL)
+            again = Again(reason=f"internal error of the gateway: {type(error).__name__}", code=ProblemKind.INTERNAL)
             return Ended(again, None, shipment.operation is Operation.CREATE)
 
     async def _run(self, shipment: Shipment, client: Client, started: int) -> Ended:
@@ -310,7 +310,7 @@ class Lanes:
         if lacks_id(ended, client.upstream):
             looked = await look(client, self._store, shipment.sending, started, started, entry)
             requests += looked.requests
-            nameless = Again(reason=f"{ended.status} without an id", code=Code.NO_ID)
+            nameless = Again(reason=f"{ended.status}, but the answer has no id", code=Code.NO_ID)
             in_doubt = Ended(nameless, ended.status, is_ambiguous=True)  # until it could be looked for
             ended = looked.ended if looked.ended and looked.ended.looked_up else in_doubt
         return structs.replace(ended, requests=requests, in_vain=in_vain)
@@ -413,7 +413,7 @@ class Lanes:
         self._others.looked(tried, began)
         for entry in {key_entry(one) for one, at in taken.items() if at > tried.get(key_entry(one), at)}:
             if self.held.accepted(entry):
-                log.info("key.back", upstream=self._name, entry=entry or "else", reason="another replica got through")
+                log.info("key.back", upstream=self._name, entry=entry or "else", reason="another replica succeeded")
 
     def _but_for_its_key(self, entry: str, client: Client, known_then: int, ended: Ended) -> Ended:
         """How an attempt ended, as far as it concerns the whole upstream. Where that has many keys, a refusal concerns

@@ -246,13 +246,13 @@ class Desk:
 
     def _have_room(self) -> None:
         if self.full or self.store.is_strained:
-            raise Problem(ProblemKind.OVERLOADED, "too much waits, or the disk is full; try again", retry_after=30)
+            raise Problem(ProblemKind.OVERLOADED, "the outbox or the disk is full; try again later", retry_after=30)
 
     def see_whether_there_is_room(self) -> None:
         """Raises `Problem` where too many requests wait to be written for another one to be worth admitting. It is
         cheap: under overload, the time that refusals take is lost to admitted requests."""
         if self.crowd.is_full:
-            raise Problem(ProblemKind.OVERLOADED, "too many requests are under way; try again", retry_after=1)
+            raise Problem(ProblemKind.OVERLOADED, "too many requests are under way; try again later", retry_after=1)
 
     def _enter(self) -> int:
         """Admits a request that writes; returns how many are ahead of it. Raises `Problem` where it is not admitted."""

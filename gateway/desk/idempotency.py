@@ -41,7 +41,7 @@ def first_answer(tx: Tx, scope: str, key: Key, now: int) -> FirstAnswer | None:
     if found is None or now - found.at >= KEPT_MS:
         return None
     if found.digest != key.digest:
-        text = "the Idempotency-Key was used for another request before; use a new one"
+        text = "the Idempotency-Key was already used for a different request; use a new one"
         raise Problem(ProblemKind.KEY_REUSED, text, field="Idempotency-Key")
     if not found.answer.is_done and now - found.at < key.patience:
         text = "the first request with this Idempotency-Key has not been answered yet"

@@ -175,7 +175,7 @@ class Views:
             return None
         ended: Accepted | None = None
         if len(ids) < len(tx.targets(row.id)):
-            why = f"it was deleted at {upstream.name}"
+            why = f"the alert was deleted at {upstream.name}"
             ended = self.road.end(tx, now, who.dialect, self.ids(), self.now(), operation=Operation.DELETE, why=why)
         forget(tx, row.id, upstream, self.now())
         return ended

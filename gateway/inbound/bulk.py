@@ -44,7 +44,7 @@ class Bulk:
         """Waits until a body of this size may be processed, within the block or until the yielded function is called.
         Raises `Problem` if too much waits already."""
         if self._under_way - self._inside >= WAITING:
-            raise Problem(ProblemKind.OVERLOADED, "too many large requests are under way; try again", retry_after=LATER)
+            raise Problem(ProblemKind.OVERLOADED, "too many large requests; try again later", retry_after=LATER)
         place = object()
         self._under_way += size
         try:

@@ -26,8 +26,8 @@ PAUSE = 1.0
 """Seconds until connections are accepted again after that failed, as too many files are open."""
 
 _WHY = {
-    "HTTP_REQUEST": "it speaks HTTP without TLS; its address has to begin with https://",
-    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "it shows no certificate of its own, which tls.client_ca asks for",
+    "HTTP_REQUEST": "the client speaks HTTP without TLS; its URL must begin with https://",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the client sent no certificate, which tls.client_ca requires",
 }
 
 
@@ -114,9 +114,9 @@ def _why(error: ssl.SSLError) -> str:
     """The reason of a failed handshake, for the log."""
     reason = error.reason or "the handshake failed"
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted: {error.verify_message}"
+        return f"the client's certificate is not accepted: {error.verify_message}"
     if "ALERT" in reason and ("CERT" in reason or "_CA" in reason):
-        return f"it does not accept the certificate in tls.cert: {_plain(reason)}"
+        return f"the client does not accept the certificate in tls.cert: {_plain(reason)}"
     return _WHY.get(reason) or _plain(reason)
 
 

@@ -91,7 +91,7 @@ def inflate(body: bytes, encoding: str, limit: int) -> bytes:
     if len(plain) > limit:
         raise _too_large(limit)
     if not inflater.eof or inflater.unused_data:
-        raise Problem(ProblemKind.MALFORMED, f"the body is not one whole {name} stream")
+        raise Problem(ProblemKind.MALFORMED, f"the body is not one complete {name} stream")
     return plain
 
 
@@ -132,7 +132,7 @@ def _decode(body: bytes) -> Any:
     if not body or body.isspace():
         return UNSET
     if deeper_than(body, DEPTH):
-        raise Problem(ProblemKind.MALFORMED, f"the body is nested deeper than {DEPTH}")
+        raise Problem(ProblemKind.MALFORMED, f"the body is nested deeper than {DEPTH} levels")
     try:
         value = msgspec.json.decode(body)
     except (ValueError, RecursionError) as error:

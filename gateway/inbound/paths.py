@@ -59,7 +59,7 @@ class Paths:
             prefix, rest = self._split(raw_path)
             place, values = self._under(host).find(rest) if prefix else (None, ())
         if place is None:
-            raise Problem(ProblemKind.NO_SUCH_PATH, f"there is nothing at {unquote(raw_path)[:200]}")
+            raise Problem(ProblemKind.NO_SUCH_PATH, f"nothing is served at {unquote(raw_path)[:200]}")
         found = place.by_method.get("GET" if method == "HEAD" else method)
         if found is None:
             allowed = tuple(sorted(place.by_method))

@@ -259,9 +259,9 @@ class EdgeProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return
         if self.transport.is_closing():
-            raise _Refused(Problem(ProblemKind.MALFORMED, "there is more after the last request"))
+            raise _Refused(Problem(ProblemKind.MALFORMED, "data follows the last request of the connection"))
         if len(self.pipeline) >= self.waiting_most:
-            raise _Refused(Problem(ProblemKind.OVERLOADED, "too many requests wait on one connection"))
+            raise _Refused(Problem(ProblemKind.OVERLOADED, "too many requests wait on this connection"))
         self._has_begun = False
         self._stop_waiting()
         super().on_headers_complete()
@@ -275,16 +275,16 @@ class EdgeProtocol(HttpToolsProtocol):
     def _check(self) -> None:
         version = self.parser.get_http_version()
         if version not in ("1.0", "1.1"):
-            raise _Refused(Problem(ProblemKind.MALFORMED, f"HTTP/{version} is not spoken here; use HTTP/1.1"))
+            raise _Refused(Problem(ProblemKind.MALFORMED, f"HTTP/{version} is not supported; use HTTP/1.1"))
         if self.parser.get_method() == b"CONNECT":
-            raise _Refused(Problem(ProblemKind.METHOD_NOT_ALLOWED, "this is no forward proxy"))
+            raise _Refused(Problem(ProblemKind.METHOD_NOT_ALLOWED, "this is not a forward proxy"))
         names = [name for name, _ in self.headers]
         for name in ONLY_ONCE:
             if names.count(name) > 1:
-                raise _Refused(Problem(ProblemKind.MALFORMED, f"the header {name.decode()} is there twice"))
+                raise _Refused(Problem(ProblemKind.MALFORMED, f"the header {name.decode()} occurs more than once"))
         coding = dict(self.headers).get(b"transfer-encoding", b"chunked")
         if coding.strip().lower() != b"chunked" or (version == "1.0" and b"transfer-encoding" in names):
-            raise _Refused(Problem(ProblemKind.MALFORMED, "the only transfer-encoding is chunked, of HTTP/1.1"))
+            raise _Refused(Problem(ProblemKind.MALFORMED, "only Transfer-Encoding chunked, of HTTP/1.1, is supported"))
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body; dropped if the request was answered already."""
@@ -373,8 +373,8 @@ def _unreadable(data: bytes, error: Exception) -> str:
     """Why this cannot be parsed; another protocol that is recognised is named, for the sender and for the log."""
     for begin, name in OTHERS.items():
         if data.startswith(begin):
-            return f"this is {name}, which is not spoken here; use HTTP/1.1"
-    return f"this is not a request of HTTP/1.1: {error}"
+            return f"this is {name}, which is not supported; use HTTP/1.1"
+    return f"this is not an HTTP/1.1 request: {error}"
 
 
 def _note(problem: Problem, request: str | None = None) -> None:

@@ -117,7 +117,7 @@ class Surface:
             return self._refused(call, problem)
         except StoreError as error:
             log.error("store.unavailable", reason=str(error))
-            text = "the gateway cannot keep anything now; try again"
+            text = "the gateway's store is unavailable; try again later"
             return self._refused(call, Problem(ProblemKind.OVERLOADED, text, retry_after=5))
         except asyncio.CancelledError:  # the process ends, and waits no longer for who is slow to send, or to be asked
             return self._refused(
@@ -125,7 +125,7 @@ class Surface:
             )
         except Exception:
             log.exception("request.failed", method=call.method, path=_logged(call, self._whose(call)))
-            return self._refused(call, Problem(ProblemKind.INTERNAL, "the gateway failed; see its log"))
+            return self._refused(call, Problem(ProblemKind.INTERNAL, "internal error of the gateway; see its log"))
 
     def _asked(self, call: _Call, match: Match, incoming: Incoming, plain: bytes) -> Asked:
         """Returns what is asked for; identifies the caller where only the body tells it. May run in a thread."""
@@ -197,7 +197,7 @@ class Surface:
     def _caller(self, inbound: Inbound, incoming: Incoming) -> str:
         offered = set(inbound.dialect.credentials(incoming))
         if len(offered) > 1:
-            raise Problem(ProblemKind.INVALID, "the request has two credentials that differ", field="credential")
+            raise Problem(ProblemKind.INVALID, "the request has two different credentials", field="credential")
         credential = next(iter(offered), "")
         known = inbound.keyring.caller(credential) if offered else None
         if known is not None:
@@ -205,7 +205,7 @@ class Surface:
         if inbound.anonymous or not inbound.keyring:
             return ANONYMOUS
         faults = inbound.dialect.credential_faults(credential, incoming)
-        raise Problem(ProblemKind.UNAUTHORIZED, "the credential is missing or not known here", faults=faults)
+        raise Problem(ProblemKind.UNAUTHORIZED, "the credential is missing or unknown", faults=faults)
 
     def _key(self, path: str, incoming: Incoming, asked: Asked) -> Key | None:
         """Returns the idempotency key of a call that has one: the caller's own for a create; for a comment that another
@@ -312,7 +312,7 @@ def _decoded(body: bytes, incoming: Incoming, dialect: Dialect) -> Any:
         said = content_type.partition(";")[0].strip().lower()
         if not dialect.tells_types or not said or said.endswith("json"):
             raise
-        raise Problem(ProblemKind.MEDIA_TYPE, f"{said[:100]} is not taken here; send JSON") from problem
+        raise Problem(ProblemKind.MEDIA_TYPE, f"content type {said[:100]} is not supported; send JSON") from problem
 
 
 def _verify(inbound: Inbound, incoming: Incoming, body: bytes) -> None:

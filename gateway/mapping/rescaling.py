@@ -28,9 +28,9 @@ def with_scale(mapping: Mapping, out: Sequence[Any] | None, read: Map[str, int])
     assert old.scale
     words = tuple(out) if out is not None else old.scale.out
     if len(words) != 8:
-        raise ValueError("`out` names a word for each of the eight codes, the worst first")
+        raise ValueError("`out` must have a word for each of the eight codes, the worst first")
     if bad := [word for word, code in read.items() if not 0 <= code <= 7]:
-        raise ValueError(f"`in` gives codes from 0 to 7, not {read[bad[0]]} for {bad[0]!r}")
+        raise ValueError(f"`in` must give codes from 0 to 7, not {read[bad[0]]} for {bad[0]!r}")
     codes = {word: words.index(word) for word in words}
     codes = {**codes, **{word: code for word, code in old.scale.codes.items() if words[code] == word}, **read}
     new = _rescaled(old, Scale(words, codes), words)

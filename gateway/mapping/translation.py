@@ -115,7 +115,7 @@ def translate(saying: Saying, destination: Destination) -> Said:
     if akin and saying.late and mapping.details:
         body, patch = copied(body), copied(patch)
         _note_lateness(saying, mapping, mapping.details, (body, patch))
-        altered["details"], known = "it is late, and says so", None
+        altered["details"], known = "a note that the page is late was added", None
     reasons = {**writing.filled, **altered}
     if akin:
         return Said(
@@ -214,9 +214,9 @@ def hushed(flat: Flat, destination: Destination) -> str:
     if flat.get("kind") == "rule" and flat.get("enabled") is False:
         return "the rule is switched off"
     if flat.get("kind") == "rule" and destination.rules == "quiet":
-        return "a rule is not a page here"
+        return 'rules are sent quietly here (rules = "quiet")'
     if flat.get("category") == QUIET_CATEGORY:
-        return "good news wakes nobody"
+        return "its category is good news"
     return ""
 
 
@@ -430,17 +430,17 @@ class _Report:
             why = self.reasons.get(path) or self._why_narrowed(path)
             return Fate(path, "approximated", self.mapping.holder(path, self.body), why)
         if path in self.carried:
-            why = self._set_by.get(path) or "no field of its own there"
+            why = self._set_by.get(path) or "the target has no field for it"
             return Fate(path, "carried", f"{self.mapping.container}.{CARRIED}", why)
         return Fate(path, "kept", "", self._homeless(path))
 
     def _homeless(self, path: str) -> str:
         """Why the target has nothing of a path; names the route, where that sets it."""
-        return "; ".join(part for part in (self._set_by.get(path), "no field of its own there") if part)
+        return "; ".join(part for part in (self._set_by.get(path), "the target has no field for it") if part)
 
     def _why_narrowed(self, path: str) -> str:
         if path == "dedup_key":
-            return "another alert holds this key there"
+            return "another alert has this key there"
         for entry in self.mapping.rows:
             if path in entry.paths and not entry.derived:
                 if entry.paths[0] in self.reasons:
@@ -449,13 +449,13 @@ class _Report:
                     return entry.why
                 if entry.scale:
                     return "the target's scale is coarser"
-                return "made to fit the target's limits" if entry.fit else "the target holds only part of it"
-        return "said differently there"
+                return "fitted to the target's limits" if entry.fit else "the target holds only part of it"
+        return "the target expresses it differently"
 
     def _supplied(self, path: str) -> Fate:
         if path not in self.meant:
             return Fate(path, "kept", "", self._homeless(path))
-        why = self.reasons.get(path, "the target wants a key, so one was made up")
+        why = self.reasons.get(path, "the target requires a key; one was generated")
         return Fate(path, "approximated", self.mapping.holder(path, self.body), why)
 
 

@@ -173,7 +173,7 @@ def in_utc(value: datetime) -> datetime:
     try:
         return value.astimezone(UTC)
     except OverflowError:
-        raise ValueError(f"{value.isoformat()} is no time in UTC: years are 1 to 9999") from None
+        raise ValueError(f"{value.isoformat()} is not a time in UTC: years are 1 to 9999") from None
 
 
 def iso(value: datetime) -> str:

@@ -66,9 +66,9 @@ def dialects_in(
     for name, table in tables.items():
         path = f"dialects.{name}"
         if name in built_in or name in RESERVED:
-            check.say(path, f"is a name that is taken already; choose another, such as my_{name}")
+            check.say(path, f"is a built-in dialect or a reserved name; choose another, such as my_{name}")
         elif not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
-            check.say(path, "a dialect's name is made of small letters, digits, dashes and underscores")
+            check.say(path, "a dialect's name consists of lower-case letters, digits, dashes and underscores")
         elif isinstance(table, dict) and (dialect := _checked(check, name, table, path, envelopes)):
             found[name] = dialect
     return found
@@ -213,7 +213,7 @@ def _routes(described: Described, rows: Rows) -> tuple[Route, ...]:
         operations=tuple(asked),
         read=reader.read,
         answer=described.answers.answer,
-        summary="Send an alert" + (", or say how it stands" if standing else ""),
+        summary="Send an alert" + (", or change its status" if standing else ""),
         source=file.url or PAGE,
         at_root=at_root,
         body=_body(described, rows),

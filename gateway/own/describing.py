@@ -116,7 +116,7 @@ class Describing(Checks):
     def _fields(self, table: Mapping[str, Any]) -> dict[str, FieldFile]:
         """Returns the entries of `fields`, written dotted or nested."""
         if not table:
-            self._say("fields", 'says where nothing is: at least summary = "…"')
+            self._say("fields", 'names no field; at least summary = "…"')
         found: dict[str, FieldFile] = {}
         flat = [(path, value) for path, value in table.items() if not (path in GROUPS and isinstance(value, dict))]
         flat += [
@@ -129,7 +129,9 @@ class Describing(Checks):
             at = f"fields.{path}"
             if path in NEVER or not is_path(path) or path not in FIELDS:
                 hint = near(path, FIELDS) or f"; known are {', '.join(FIELDS)}"
-                self._say(at, f"is no field of an alert{hint}" if path not in NEVER else "is not said in a body")
+                self._say(
+                    at, f"is not a field of an alert{hint}" if path not in NEVER else "cannot be read from a body"
+                )
             elif isinstance(value, str):
                 found[path] = FieldFile(at=value)
             elif isinstance(value, dict):
@@ -152,7 +154,7 @@ class Describing(Checks):
             standing = self._standing_of(given, wires[0] if wires else "status", at)
             if wires:
                 self._standing = standing
-                why = "says what to do, not what is wrong"
+                why = "selects the operation; not part of the alert"
                 self._drop(Dropped(wires[0], why=why), Word, f"{self._path}.{at}")
             return
         default = self._canonical(path, given.default, f"{at}.default")
@@ -181,14 +183,14 @@ class Describing(Checks):
             self._say(f"{at}.at", f"must be one place; those that can have several are {', '.join(IN_SEVERAL)}")
             return ()
         if not written:
-            self._say(f"{at}.at", "names no place")
+            self._say(f"{at}.at", "must name a place")
         found: list[str] = []
         for text in written:
             is_missing = text == "" and f"{self._path}.{at}.at: is required" in self._check.problems
             parsed = "" if is_missing else self._check.parsed(place, text, f"{self._path}.{at}", "")
             taken = in_the_way(parsed, [*self._leaves, *found]) if parsed else None
             if taken:
-                self._say(at, f"{parsed!r} is {'taken' if taken == parsed else f'in the way of {taken!r}'} already")
+                self._say(at, f"{parsed!r} {'is used twice' if taken == parsed else f'overlaps {taken!r}'}")
             elif parsed:
                 found.append(parsed)
         return tuple(found)
@@ -198,23 +200,25 @@ class Describing(Checks):
         if path == "status":
             for name in ("words", "out", "otherwise", "limit", "unit", "form", "items", "default", "required"):
                 if getattr(given, name) not in (None, {}, False):
-                    self._say(f"{at}.{name}", "does not go with status: its words are firing, acknowledge and resolve")
+                    self._say(f"{at}.{name}", "does not apply to status: its words are firing, acknowledge and resolve")
             return
         for name in ("firing", "acknowledge", "resolve"):
             if getattr(given, name) is not None:
-                self._say(f"{at}.{name}", "is a setting of status")
+                self._say(f"{at}.{name}", "applies to status only")
         for name, purpose in ONLY_FOR.items():
             if getattr(given, name) not in (None, {}) and name not in GOES_WITH.get(sort_of(path), ()):
-                self._say(f"{at}.{name}", f"does not go with {path}: it is for {purpose}")
+                self._say(f"{at}.{name}", f"does not apply to {path}: only to {purpose}")
         if given.form and (given.form == "address") != (path == "links"):
-            self._say(f"{at}.form", f'{given.form!r} is not for {path}: labels have "list" and "text", links "address"')
+            self._say(
+                f"{at}.form", f'{given.form!r} does not apply to {path}: labels have "list" and "text", links "address"'
+            )
         if (given.otherwise is not None or given.out is not None) and not given.words:
-            self._say(f"{at}.words", "are needed where there is `otherwise` or `out`")
+            self._say(f"{at}.words", "are required with `otherwise` or `out`")
         if given.limit is not None and given.limit < 1:
             self._say(f"{at}.limit", "must be at least 1")
         words = [spelled(word) for word in given.words]
         for word in sorted({word for word in words if words.count(word) > 1}):
-            self._say(f"{at}.words.{word}", "is there twice, as words are compared without case")
+            self._say(f"{at}.words.{word}", "occurs twice: words are compared without case")
 
     def _items(self, known: tuple[str, ...], given: Mapping[str, str], at: str) -> None:
         """Checks the names in the objects of a list: each must be known, and have one place there."""
@@ -222,10 +226,10 @@ class Describing(Checks):
             if name not in known:
                 self._say(f"{at}.{name}", f"is none of {', '.join(known)}{near(name, known)}")
             elif not wire.strip():
-                self._say(f"{at}.{name}", "names no place")
+                self._say(f"{at}.{name}", "must name a place")
         wires = [given.get(name, name) for name in known]
         for wire in sorted({wire for wire in wires if wires.count(wire) > 1}):
-            self._say(at, f"{wire!r} cannot be two things")
+            self._say(at, f"{wire!r} cannot be two fields")
 
     def _canonical(self, path: str, value: Any, at: str) -> Any:
         """Returns a canonical value of the file; reports an invalid one and returns None."""
@@ -243,7 +247,7 @@ class Describing(Checks):
         for word in sorted({word for word in spellings if spellings.count(word) > 1}):
             self._say(path, f"{word!r} cannot mean two things")
         if not any(words.values()):
-            self._say(path, 'needs words: resolve = ["ok"], for one')
+            self._say(path, 'needs words, for example resolve = ["ok"]')
         return Standing(
             at=at,
             firing=words["firing"] or ("firing",),
@@ -257,9 +261,9 @@ class Describing(Checks):
         firing, other words that it is acknowledged or resolved."""
         self._goes_together("status", given, path)
         if not severity.words:
-            self._say(path, f"{given.at!r} is the place of severity too, which then needs `words`")
+            self._say(path, f"{given.at!r} is also the place of severity, which then needs `words`")
         if given.firing is not None:
-            self._say(f"{path}.firing", "does not go with the place of severity: every word there says that it is on")
+            self._say(f"{path}.firing", "does not apply at the place of severity: every word of severity means firing")
         standing = self._standing_of(given, str(given.at), path)
         ending = [spelled(word) for word in (*standing.acknowledge, *standing.resolve)]
         for word in severity.words:
@@ -271,7 +275,7 @@ class Describing(Checks):
         """Adds a place that concerns no alert."""
         parsed = self._check.parsed(place, drop.wire, at, "")
         if parsed and (taken := in_the_way(parsed, self._leaves)) and taken != parsed:
-            self._check.say(at, f"{parsed!r} is in the way of {taken!r} already")
+            self._check.say(at, f"{parsed!r} overlaps {taken!r}")
         elif parsed and parsed not in self._leaves:
             self._leaves[parsed] = (kind, False)
             self._rows.append(drop)
@@ -298,14 +302,17 @@ class Describing(Checks):
             return None
         if file.envelope not in self._envelopes:
             known = ", ".join(self._envelopes)
-            self._say("envelope", f"{file.envelope!r} is none{near(file.envelope, self._envelopes)}; there is {known}")
+            self._say(
+                "envelope",
+                f"{file.envelope!r} is not an envelope{near(file.envelope, self._envelopes)}; known: {known}",
+            )
         return self._envelopes.get(file.envelope)
 
     def _mode(self, file: DialectFile, envelope: Envelope | None) -> str:
         modes = envelope.modes if envelope else ()
         if file.mode is not None and file.mode not in modes:
             known = f"{near(file.mode, modes)}; known are {', '.join(modes)}" if modes else ": there is no envelope"
-            self._say("mode", f"{file.mode!r} is none{known}")
+            self._say("mode", f"{file.mode!r} is not a mode{known}")
         return file.mode or (modes[0] if modes else "")
 
     def _opening(self, file: DialectFile, envelope: Envelope | None) -> Opening:
@@ -316,12 +323,12 @@ class Describing(Checks):
             for text in places:
                 self._check.parsed(place, text, f"{self._path}.{name}", "")
             if places and envelope:
-                self._say(name, "does not go with an envelope")
+                self._say(name, "cannot be combined with an envelope")
         for text in texts:
             if any(is_within(text, leaf) for leaf in self._leaves if not self._is_free(leaf)):
-                self._say("json", f"{text!r} is a field itself; `fields` lead into it, such as {text}.title")
+                self._say("json", f"{text!r} is itself a field; `fields` must lead into it, such as {text}.title")
         if file.confirm is not None and (taken := in_the_way(file.confirm, self._leaves)):
-            self._say("confirm", f"{file.confirm!r} is in the way of {taken!r}: no alert may have it")
+            self._say("confirm", f"{file.confirm!r} overlaps {taken!r}: no alert may have this place")
         return Opening(texts=tuple(texts), each=file.each or "")
 
     def _container(self, file: DialectFile) -> str | None:
@@ -333,7 +340,7 @@ class Describing(Checks):
         if own and own.wires[0] == parsed:
             return parsed
         if parsed and (taken := in_the_way(parsed, self._leaves)):
-            self._say("container", f"{parsed!r} is in the way of {taken!r}, which is a field; only custom can be both")
+            self._say("container", f"{parsed!r} overlaps the field at {taken!r}; only custom can be both")
         elif parsed:
             self._leaves[parsed] = (dict[str, Any], False)
             self._rows.append(Extension(parsed))
@@ -346,7 +353,7 @@ class Describing(Checks):
             parsed = self._check.parsed(place, text, at, "")
             rows = [wire for wire in self._leaves if not self._is_free(wire)]
             if parsed and (taken := in_the_way(parsed, [*rows, *found])):
-                self._check.say(at, f"is in the way of {taken!r}, which is written already")
+                self._check.say(at, f"overlaps {taken!r}, which is written already")
             elif parsed in self._leaves:
                 self._attribute(value, *self._leaves[parsed], at)
             found.append(parsed)
@@ -382,11 +389,11 @@ class Describing(Checks):
         given = self._check.struct(AuthFile, file.auth, f"{self._path}.auth")
         named = [name for name in ("header", "query", "field") if getattr(given, name)]
         if len(named) != 1:
-            self._say("auth", "names one of header, query and field")
+            self._say("auth", "must name exactly one of header, query and field")
         elif given.field and envelope:
-            self._say("auth.field", "does not go with an envelope")
+            self._say("auth.field", "cannot be combined with an envelope")
         elif given.header and not is_header(given.header):
-            self._say("auth.header", f"{given.header!r} is no header's name")
+            self._say("auth.header", f"{given.header!r} is not a header name")
         elif given.header:
             return in_header(given.header, given.prefix)
         elif given.query:
@@ -400,7 +407,7 @@ class Describing(Checks):
             return None
         given = self._check.struct(SignatureFile, file.signature, f"{self._path}.signature")
         if given.header and not is_header(given.header):
-            self._say("signature.header", f"{given.header!r} is no header's name")
+            self._say("signature.header", f"{given.header!r} is not a header name")
         return Signature(header=given.header, prefix=given.prefix, form=given.form)
 
     def _answers(self, file: DialectFile) -> Answers:
@@ -409,9 +416,7 @@ class Describing(Checks):
             self._say("reply.status", f"{given.status} is not between 200 and 299")
         for slot in slots(given.body):
             if slot not in ANSWERED:
-                self._say(
-                    "reply.body", f"{{{slot}}} is not known when callers are answered: there are {{id}} and {{key}}"
-                )
+                self._say("reply.body", f"{{{slot}}} is unknown when callers are answered; known: {{id}} and {{key}}")
         return Answers(status=given.status) if given.body is None else Answers(status=given.status, body=given.body)
 
 

@@ -36,7 +36,7 @@ NUMBER = r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?"
 """A number written as a text."""
 PER_SECOND: Mapping[str, float] = {"us": 1_000_000, "ms": 1000, "s": 1, "m": 1 / 60, "h": 1 / 3600}
 ONLY_FOR: Mapping[str, str] = {
-    "words": "texts, severity, urgency and what is true or false",
+    "words": "texts, severity, urgency and booleans",
     "out": "severity",
     "otherwise": "fields that have `words`",
     "limit": "texts and dedup_key",
@@ -145,7 +145,7 @@ def _counted(codec: Codec) -> Pair:
         if not value.strip():
             return UNSET
         if not re.fullmatch(NUMBER, value.strip()):
-            raise ValueError(f"{value[:64]!r} is no number")
+            raise ValueError(f"{value[:64]!r} is not a number")
         return codec.read(msgspec.json.decode(value.strip(), type=int | float))
 
     return Pair(read, codec.write)

@@ -76,5 +76,5 @@ def _object(place: str, text: str) -> Wire:
     except Problem:
         found = None
     if not isinstance(found, dict):
-        raise invalid(place, f"is no JSON object in a text: {shown}")
+        raise invalid(place, f"is not a text with a JSON object: {shown}")
     return found

@@ -21,14 +21,16 @@ Leaf = tuple[Any, bool]
 def place(text: str) -> str:
     """Returns a place as written; raises `ValueError` if it is none."""
     if "[" in text or '"' in text:
-        raise ValueError(f"{text!r} is no place: an item of a list has none, name the list as a whole")
+        raise ValueError(f"{text!r} is not a place: name a list as a whole, not an item of it")
     names = text.split(".")
     if any(name.isdecimal() for name in names[1:]):
-        raise ValueError(f"{text[:64]!r} is no place: an item of a list has none, name the list as a whole")
+        raise ValueError(f"{text[:64]!r} is not a place: name a list as a whole, not an item of it")
     if not all(name.strip() == name != "" and name.isprintable() and "\\" not in name for name in names):
-        raise ValueError(f"{text[:64]!r} is no place: write the names on the way there, such as payload.summary")
+        raise ValueError(
+            f"{text[:64]!r} is not a place: write the names of nested fields with dots, such as payload.summary"
+        )
     if len(names) > DEEPEST:
-        raise ValueError(f"{text[:64]!r} is deeper than {DEEPEST}")
+        raise ValueError(f"{text[:64]!r} is nested deeper than {DEEPEST} levels")
     return text
 
 

@@ -81,7 +81,7 @@ class Reader:
                 place,
                 f"is required to {operation} an alert"
                 if self.key
-                else "says what became of an alert, and no field says of which",
+                else "ends or acknowledges an alert, but no field says which",
             )
         return Command(
             operation=operation,
@@ -139,7 +139,9 @@ class Reader:
 def _to_be_opened(address: str) -> Reply:
     """Says in the log which address a caller wants opened. It is for people to open: a gateway that did could be had to
     ask anybody."""
-    log.warning("caller.confirm", address=address, hint="open it once, if you expect this: nothing is sent here before")
+    log.warning(
+        "caller.confirm", address=address, hint="open this address once if you expect it: nothing is sent here before"
+    )
     return Reply(200, {"status": "noted"})
 
 

@@ -107,7 +107,7 @@ class Sender:
         if (
             found == "" or not isinstance(found, str | int) or isinstance(found, bool)
         ):  # not tried again: it would be there twice
-            return Rejected(reason=f"its answer has no id at {self.id}: {reason(response)}".removesuffix(": "))
+            return Rejected(reason=f"the answer has no id at {self.id}: {reason(response)}".removesuffix(": "))
         return Delivered(ids={"id": str(found)})
 
     def _busy(self, response: Response) -> str:
@@ -117,7 +117,7 @@ class Sender:
         for place, words in self.again.items():
             found = get(body, place)
             if found is not UNSET and spelled(found) in map(spelled, listed(words)):
-                return f"{place} is {spelled(found)[:64]} in its answer: {reason(response)}".removesuffix(": ")
+                return f"{place} is {spelled(found)[:64]} in the answer: {reason(response)}".removesuffix(": ")
         return ""
 
     def _wrong(self, response: Response) -> str:
@@ -127,7 +127,7 @@ class Sender:
             found = get(body, place)
             if found is UNSET or spelled(found) not in map(spelled, listed(wanted)):
                 shown = "missing" if found is UNSET else spelled(found)[:64]
-                return f"{place} is {shown} in its answer: {reason(response)}".removesuffix(": ")
+                return f"{place} is {shown} in the answer: {reason(response)}".removesuffix(": ")
         return ""
 
     def body(self, operation: Operation, sending: Sending) -> dict[str, Json]:

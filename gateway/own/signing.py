@@ -38,12 +38,12 @@ class Signature:
         """Raises `Problem` unless the request is signed with one of the secrets."""
         given = incoming.headers.get(self.header.lower(), "").strip()
         if not given:
-            raise Problem(ProblemKind.UNAUTHORIZED, f"the signature is missing, in {self.header}", field="signature")
+            raise Problem(ProblemKind.UNAUTHORIZED, f"the signature header {self.header} is missing", field="signature")
         said = given.encode("utf8", "replace")
         usable = [secret for secret in secrets if secret]  # anybody can sign with an empty one, as of an emptied file
         expected = [(self.prefix + self._written(secret, body)).encode() for secret in usable]
         if not sum(hmac.compare_digest(one, said) for one in expected):  # compares all: timing tells nothing
-            text = f"the signature in {self.header} is not that of the secret known here"
+            text = f"the signature in {self.header} does not match the configured secret"
             raise Problem(ProblemKind.UNAUTHORIZED, text, field="signature")
 
     def _written(self, secret: str, body: bytes) -> str:

@@ -73,7 +73,7 @@ def not_landed() -> Problem:
     """The problem for a caller whose command has not landed yet."""
     return Problem(
         ProblemKind.OVERLOADED,
-        "no upstream has taken this yet; it is kept and goes on being delivered, but only as long as this container "
-        "lives; ask again with the same key",
+        "no upstream has accepted this yet; it is stored and delivery goes on, but only as long as this container "
+        "lives; repeat the request with the same key",
         retry_after=AGAIN_AFTER,
     )

@@ -45,7 +45,7 @@ def keep(tx: Tx, scope: str, asked: Mute, now: int) -> Muted:
     if asked.id is None and len(held) >= MOST:
         over = min(held, key=lambda muted: muted.ends_at)
         if over.ends_at > from_millis(now):
-            raise Problem(ProblemKind.INVALID, f"there are {MOST} silences; expire one first")
+            raise Problem(ProblemKind.INVALID, f"there are already {MOST} silences; expire one first")
         _remove(tx, scope, over.id)
     found = Muted(
         id=asked.id or str(uuid.uuid4()),

@@ -132,7 +132,7 @@ class Outbox:
         newest = step.tx.newest_in_lane(target.upstream, target.lane)
         delivery = self._delivery(step, target, step.operation, newest)
         delivery.state, delivery.finished_at = "dead", step.now
-        delivery.reason = f"there is no upstream {target.upstream!r} in the configuration"
+        delivery.reason = f"upstream {target.upstream!r} is not in the configuration"
         delivery.code = step.accepted.dead[target.upstream] = Code.NO_UPSTREAM.value
         if newest is not None and newest.code == Code.NO_UPSTREAM:
             _merge(step, newest, delivery)
@@ -193,7 +193,7 @@ class Outbox:
         if not self.has_seen(via) and not is_echo:
             return False
         delivery.state, delivery.finished_at = "void", delivery.created_at
-        delivery.reason = "it came through this gateway before, and goes no further"
+        delivery.reason = "loop: this command already passed through this gateway; not forwarded again"
         delivery.code = accepted.dead[delivery.upstream] = Code.LOOP.value
         accepted.reports[delivery.upstream] = ()
         return True
@@ -202,7 +202,7 @@ class Outbox:
         """Makes a fallback's delivery, due when its turn comes, to be sent only if nobody else has taken the alert by
         then; voids it if the alert ends before."""
         if operation in ENDING:
-            stand_down(step, target, "it ended before its turn came")
+            stand_down(step, target, "the alert ended before this fallback's turn")
         of_this = DeliveryFilter(upstream=target.upstream, alert=target.alert, limit=1)
         begins = operation in (Operation.CREATE, Operation.REOPEN)
         begins = begins or (operation is Operation.UPDATE and not step.tx.deliveries(of_this))
@@ -360,7 +360,7 @@ def _merge(step: Step, earlier: DeliveryRow, delivery: DeliveryRow) -> None:
     delivery.merges = [*earlier.merges, earlier.command]
     delivery.due, delivery.attempts = max(delivery.due, earlier.due), earlier.attempts
     delivery.created_at = earlier.created_at
-    earlier.state, earlier.finished_at, earlier.reason = "merged", step.now, f"said by {delivery.id}"
+    earlier.state, earlier.finished_at, earlier.reason = "merged", step.now, f"merged into delivery {delivery.id}"
     earlier.code = ""
     step.tx.update_delivery(earlier)
 
@@ -379,7 +379,7 @@ def _count_repeat(step: Step, target: TargetRow, newest: DeliveryRow | None, del
     if until <= step.now:
         return False
     delivery.state, delivery.finished_at, delivery.due = "merged", step.now, until
-    delivery.reason = f"an identical repeat, told by {newest.id}"
+    delivery.reason = f"identical repeat: counted, not sent; see delivery {newest.id}"
     step.accepted.reports[target.upstream] = untold(step.asked, target)
     return True
 

@@ -96,36 +96,36 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
     operation = Operation(delivery.operation)
     command = tx.command(delivery.command)
     if command is None:
-        return _nothing(delivery, operation, Why(Code.GONE_HERE, "its command is gone"))
+        return _nothing(delivery, operation, Why(Code.GONE_HERE, "its command was removed from the store"))
     if delivery.alert is None:
         return _by_key_alone(delivery, command, upstream, now)
     row = tx.alert(delivery.alert)
     targets = tx.targets(delivery.alert)
     target = next((one for one in targets if one.upstream == upstream.name), None)
     if row is None or target is None:
-        return _nothing(delivery, operation, Why(Code.GONE_HERE, "its alert is gone"))
+        return _nothing(delivery, operation, Why(Code.GONE_HERE, "its alert was removed from the store"))
     delivery = _as_spoken_now(tx, delivery, row, target, upstream)
     turn = _Turn(tx=tx, delivery=delivery, row=row, target=target, targets=targets, upstream=upstream, now=now)
     if (early := _not_now(turn)) is not None:
         return early
     if command.body.renews and not row.is_open:
-        return structs.replace(_nothing(delivery, operation, Why(Code.NOT_NEEDED, "it has ended since")), renews=True)
+        return structs.replace(_nothing(delivery, operation, Why(Code.NOT_NEEDED, "the alert has ended")), renews=True)
     takes_over = _revived(tx, target, upstream)
     operation = _in_its_terms(tx, command, delivery, upstream)
     command = _with_muted(_with_merged(tx, command, delivery), target)
     operation, void = _as_things_stand(operation, row, target, upstream)
     if operation in (Operation.CREATE, Operation.REOPEN) and _is_over(turn):
-        void = Why(Code.NOT_NEEDED, "it has ended since")
+        void = Why(Code.NOT_NEEDED, "the alert has ended")
     if (operation not in TELLING or not row.is_open) and _passed_on(turn):
-        void = Why(Code.PASSED_ON, "another alert has its key there")
+        void = Why(Code.PASSED_ON, "another alert has its key there by now")
     is_change = operation is Operation.UPDATE and delivery.operation == Operation.UPDATE
     if is_change and not upstream.dialect.outbound.tells_changes:
-        void = Why(Code.NOT_OFFERED, "what has changed is not told there")
+        void = Why(Code.NOT_OFFERED, "changes of an alert are not sent to this upstream")
     if void:
         return _nothing(delivery, operation, void)
     sent, _ = what_to_send(upstream, operation)  # again, as its dialect or settings may have changed since
     if sent is None:
-        return _nothing(delivery, operation, Why(Code.NOT_OFFERED, f"{upstream.dialect.title} cannot {operation}"))
+        return _nothing(delivery, operation, Why(Code.NOT_OFFERED, f"{upstream.dialect.title} offers no {operation}"))
     shipment = _ship(turn, command, sent, takes_over, strict=strict)
     if shipment.sending and operation in ENDING and _is_last(tx, row, upstream):
         shipment = structs.replace(shipment, sending=structs.replace(shipment.sending, last=True))
@@ -141,9 +141,9 @@ def needless(tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, ta
     if target.state != "standby":
         return None
     if not row.is_open:
-        return Why(Code.NOT_NEEDED, "it ended before its turn came")
+        return Why(Code.NOT_NEEDED, "the alert ended before this fallback's turn")
     by = _taken_by(tx, delivery, row, target, targets)
-    return Why(Code.NOT_NEEDED, f"{min(by[0])} has taken it") if by and all(by) else None
+    return Why(Code.NOT_NEEDED, f"{min(by[0])} has taken the alert") if by and all(by) else None
 
 
 def _not_now(turn: _Turn) -> Shipment | None:
@@ -197,7 +197,7 @@ def _folded(turn: _Turn) -> Why | None:
     if not is_old and not any(other.code == Code.FOLDED and other.id < delivery.id for other in same):
         return None
     log.info("delivery.folded", upstream=upstream.name, delivery=delivery.id, alert=delivery.alert)
-    return Why(Code.FOLDED, "it was over before it could be told")
+    return Why(Code.FOLDED, "the alert ended before it could be sent")
 
 
 def _is_over(turn: _Turn) -> bool:
@@ -324,14 +324,14 @@ def _as_things_stand(
 ) -> tuple[Operation, Why | None]:
     """The operation that brings the upstream to the alert's state; and why nothing is sent, where that is so."""
     if target.state == "present" and upstream.dialect.outbound.addressed_by == "id" and not target.ids.get("id"):
-        unknown = Why(Code.ID_UNKNOWN, "nobody knows its id there")
+        unknown = Why(Code.ID_UNKNOWN, "its id at the upstream is unknown")
         return (Operation.CREATE, None) if operation in TELLING else (operation, unknown)
     if target.state == "present" and operation is Operation.REOPEN:
         return _again_there(upstream), None
     if target.state == "present":
         return (Operation.REOPEN, None) if operation is Operation.CREATE and target.ids else (operation, None)
     if target.state == "standby":
-        waits = Why(Code.STANDING_BY, "it waits for its turn as a fallback")
+        waits = Why(Code.STANDING_BY, "this fallback's turn has not come")
         return operation, None if operation is Operation.CREATE else waits
     by_key, is_tried = upstream.dialect.outbound.addressed_by == "key", target.seen.get(TRIED_AT) is not None
     if target.state == "gone":
@@ -346,8 +346,8 @@ def _as_things_stand(
     if is_tried and by_key and operation in ENDING:
         return operation, None  # an attempt whose answer was lost may have made it; if not, its end does no harm
     if target.state == "gone":
-        return operation, Why(Code.ENDED_THERE, "it has ended there")
-    return operation, Why(Code.NEVER_THERE, "it never got there")
+        return operation, Why(Code.ENDED_THERE, "the alert has already ended there")
+    return operation, Why(Code.NEVER_THERE, "the alert never reached the upstream")
 
 
 def _again_there(upstream: Upstream) -> Operation:

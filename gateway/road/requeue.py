@@ -27,7 +27,7 @@ def send_again(tx: Tx, rows: Iterable[DeliveryRow], now: int, *, force: bool) ->
         if row.state != "dead":
             refused.append(f"{row.id}: is {row.state}, not dead")
         elif not force and tx.newer_delivered(row):
-            refused.append(f"{row.id}: its lane has delivered something newer since; --force sends it all the same")
+            refused.append(f"{row.id}: its lane has delivered something newer since; --force sends it anyway")
         else:
             row.state, row.due, row.finished_at, row.created_at = "waiting", now, None, now
             row.reason = row.code = ""
@@ -50,7 +50,7 @@ def drop(tx: Tx, rows: Iterable[DeliveryRow], because: str, now: int) -> tuple[l
     dropped, refused = [], []
     for row in _by_now(tx, rows):
         if row.state not in ("waiting", "dead"):
-            refused.append(f"{row.id}: is {row.state}, there is nothing to drop")
+            refused.append(f"{row.id}: is {row.state}, so there is nothing to drop")
             continue
         row.state, row.finished_at, row.reason, row.code = "void", now, f"dropped: {because}", Code.DROPPED.value
         tx.update_delivery(row)

@@ -74,7 +74,7 @@ class Road:
         now: int,
         *,
         operation: Operation = Operation.RESOLVE,
-        why: str = "its sender said nothing of it any more",
+        why: str = "the sender no longer reports the alert",
     ) -> Accepted:
         """Resolves (or deletes) an alert that its sender no longer repeats, in the sender's name."""
         asked = Command(operation=operation, ref=Ref(id=row.shown), comment=why)
@@ -190,7 +190,7 @@ class Road:
         if chosen is None:
             raise Problem(
                 ProblemKind.UNROUTED,
-                f"no entry of `routes` takes this alert of {caller.dialect.name}/{caller.name}; "
+                f"no entry of `routes` matches this alert of {caller.dialect.name}/{caller.name}; "
                 "add one, or a last one without `when`",
                 field="routes",
             )
@@ -270,7 +270,7 @@ class Road:
     def _tell_anew(self, tx: Tx, order: Order, row: AlertRow) -> Accepted:
         """Resolves and reopens an alert that goes on after the silence that acknowledged it: nobody looks at it, and no
         vendor wakes anybody for what is acknowledged there, but all of them do for this."""
-        why = f"silence {_silenced_by(tx, row)} is over, and it goes on: it is told anew"
+        why = f"silence {_silenced_by(tx, row)} has ended and the alert still fires: notified anew"
         over = Command(operation=Operation.RESOLVE, ref=Ref(id=row.shown), comment=why)
         ended = self.change(tx, structs.replace(order, asked=over), row, anew=True)
         again = structs.replace(order.asked, operation=Operation.REOPEN, comment=why)

@@ -134,9 +134,9 @@ def _still_ours(attempt: _Attempt, outcome: Outcome | None) -> DeliveryRow | Ver
         return Verdict(state=delivery.state, reason=delivery.reason, code=delivery.code, is_recorded=False)  # type: ignore[arg-type]
     if delivery is None or delivery.state != "waiting":
         _learn(attempt, delivery, outcome)
-        return _not_ours("it was taken out of the outbox meanwhile")
+        return _not_ours("the delivery was taken out of the outbox meanwhile")
     if delivery.fence != shipment.delivery.fence:
-        return _not_ours("another replica has taken it over")
+        return _not_ours("another replica has taken over the delivery")
     return delivery
 
 
@@ -178,12 +178,12 @@ def _is_recorded(now: DeliveryRow, then: DeliveryRow) -> bool:
 def _after_doubt(may_be_found: bool, *, looked_up: bool, in_vain: bool) -> Fate:
     """What the report says was done about an attempt whose answer was lost."""
     if looked_up:
-        return Fate("id", "mapped", "", "the answer was lost; it was found there, and not sent again")
+        return Fate("id", "mapped", "", "the answer was lost; the alert was found there and not sent again")
     if may_be_found and in_vain:
-        return Fate("id", "mapped", "", "the answer was lost; it could not be looked for there, and was sent again")
+        return Fate("id", "mapped", "", "the answer was lost; the alert could not be looked up and was sent again")
     if may_be_found:
-        return Fate("id", "mapped", "", "the answer was lost; it was not found there, and sent again")
-    return Fate("id", "mapped", "", "the answer was lost; it was sent again with the same key")
+        return Fate("id", "mapped", "", "the answer was lost; the alert was not found there and was sent again")
+    return Fate("id", "mapped", "", "the answer was lost; the alert was sent again with the same key")
 
 
 def told_elsewhere(tx: Tx, command: int) -> dict[str, Verdict]:
@@ -255,14 +255,14 @@ def _missing(attempt: _Attempt, delivery: DeliveryRow, target: TargetRow | None)
     if target is not None:
         target.state, target.ids, target.seen, target.revives = "gone", {}, {}, None
     if attempt.shipment.operation in ENDING or row is None or not row.is_open or target is None:
-        _end(tx, delivery, "delivered", "it was gone there already", now)
+        _end(tx, delivery, "delivered", "the upstream no longer had the alert", now)
         if target is not None:
             tx.put_target(target)
         return Verdict(state="delivered")
     target.state = "absent"
     tx.put_target(target)
     delivery.seen = {}  # a receipt for the update means nothing to a create
-    delivery.due, delivery.reason, delivery.code = now, "it was gone there, so it is made again", Code.GONE_THERE
+    delivery.due, delivery.reason, delivery.code = now, "no longer at the upstream, so created again", Code.GONE_THERE
     tx.update_delivery(delivery)
     return Verdict(state="again", reason=delivery.reason, code=delivery.code, due=now)
 

@@ -105,7 +105,7 @@ class Targets:
         outright = {choice.upstream for choice in chosen if choice.after is None}
         for target in targets:
             if target.state == "standby" and target.upstream in outright:
-                stand_down(step, target, "it is told without waiting for its turn")
+                stand_down(step, target, "now chosen directly, not as a fallback")
                 target.state, target.seen = "absent", {}
             self._stand_by_for_more(step, target, targets, new, chosen)
         return [self.new(step, choice, len(targets) + index) for index, choice in enumerate(new)]

@@ -101,9 +101,9 @@ def what_to_send(upstream: Upstream, operation: Operation) -> tuple[Operation | 
         sent = outbound.nearest.get(sent)
     about = "comment" if operation is Operation.COMMENT else "status"
     if sent is None:
-        return None, (Fate(about, "kept", "", f"{upstream.dialect.title} cannot {operation} here"),)
+        return None, (Fate(about, "kept", "", f"{operation} is not sent to {upstream.dialect.title}"),)
     if sent is not operation:
-        return sent, (Fate(about, "approximated", "", f"{operation} becomes {sent} there"),)
+        return sent, (Fate(about, "approximated", "", f"{operation} is sent as {sent}"),)
     return sent, ()
 
 
@@ -123,7 +123,7 @@ def unsaid(
     paths = [path for path in changed if path not in SERVER_OWNED]
     if not speaks_as(upstream, origin.name):
         paths += _beside(asked, before)
-    why = f"{upstream.dialect.title} is told the {asked.operation} alone"
+    why = f"only the {asked.operation} is sent to {upstream.dialect.title}"
     return (*(Fate(path, "kept", "", why) for path in dict.fromkeys(paths)), *dropped)
 
 
@@ -131,7 +131,7 @@ def unsaid_by_change(upstream: Upstream, origin: Dialect, asked: Command, before
     """The fates of what an update said besides what it changes, which only an upstream of the same dialect is told."""
     if upstream.dialect.name == origin.name:
         return ()
-    why = f"{upstream.dialect.title} is told the change alone"
+    why = f"only the change is sent to {upstream.dialect.title}"
     return tuple(Fate(path, "kept", "", why) for path in _beside(asked, before))
 
 
@@ -151,8 +151,8 @@ def unmoved(upstream: Upstream, origin: Dialect, asked: Command, before: Flat, *
     known = upstream.dialect.outbound.kin.get(origin.name, frozenset())
     paths = [path for path in MOVED if path in moved and moved[path] != before.get(path) and path not in known]
     if is_told:
-        return tuple(Fate(path, "approximated", "", "told there in a comment alone") for path in paths)
-    return tuple(Fate(path, "kept", "", f"{upstream.dialect.title} is not told of it") for path in paths)
+        return tuple(Fate(path, "approximated", "", "sent there as a comment only") for path in paths)
+    return tuple(Fate(path, "kept", "", f"not sent to {upstream.dialect.title}") for path in paths)
 
 
 def untold(asked: Command, target: TargetRow) -> tuple[Fate, ...]:
@@ -160,7 +160,7 @@ def untold(asked: Command, target: TargetRow) -> tuple[Fate, ...]:
     whose turn has not come is not told of anything."""
     if not asked.comment or target.state == "standby":
         return ()
-    return (Fate("comment", "kept", "", "there is no other news to go with it"),)
+    return (Fate("comment", "kept", "", "nothing else was to be sent, so the comment was not"),)
 
 
 def with_muted(target: TargetRow, command: int, changed: tuple[str, ...] | None) -> tuple[str, ...] | None:

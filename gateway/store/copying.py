@@ -38,9 +38,9 @@ def copy_store(store: str, target: Path) -> Copied:
     if not Path(store).is_file():
         raise StoreError(f"there is no store at {store} yet")
     if target.is_dir():
-        raise StoreError(f"{target} is a directory; name a file that is not there yet")
+        raise StoreError(f"{target} is a directory; name a new file")
     if target.exists() or target.is_symlink():
-        raise StoreError(f"{target} is there already, and is not overwritten; name another file")
+        raise StoreError(f"{target} already exists and is not overwritten; name another file")
     if not target.parent.is_dir():
         raise StoreError(f"there is no directory {target.parent}")
     unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
@@ -53,9 +53,9 @@ def copy_store(store: str, target: Path) -> Copied:
         _reach_disk(target.parent)
         return Copied(target.stat().st_size, waiting)
     except FileExistsError:
-        raise StoreError(f"{target} is there already, and is not overwritten; name another file") from None
+        raise StoreError(f"{target} already exists and is not overwritten; name another file") from None
     except apsw.FullError as error:
-        raise StoreError(f"there is no room for the copy in {target.parent}: {error}") from error
+        raise StoreError(f"not enough room for the copy in {target.parent}: {error}") from error
     except (apsw.Error, OSError) as error:
         raise StoreError(f"cannot copy the store {store} to {target}: {error}") from error
     finally:
@@ -74,8 +74,8 @@ def _need_room(store: str, directory: Path) -> None:
     free = found.f_bavail * found.f_frsize
     if free < size + SPARED:
         raise StoreError(
-            f"there is no room for the copy in {directory}, on the store's own disk: it may take {size:,} bytes, "
-            f"{free:,} are free, and {SPARED:,} of them have to stay so"
+            f"not enough room for the copy in {directory}, on the store's own disk: it may take {size:,} bytes, "
+            f"{free:,} are free, and {SPARED:,} of these must stay free"
         )
 
 
@@ -89,7 +89,7 @@ def _copy(store: str, file: Path) -> int:
             backup.step(-1)  # in one step: between steps, any write would restart the backup
         copy.pragma("journal_mode", "delete")  # with a log beside it, somebody would copy the file without it some day
         if (found := copy.pragma("quick_check")) != "ok":
-            raise StoreError(f"the copy of {store} is damaged, and was thrown away: {found}")
+            raise StoreError(f"the copy of {store} is damaged and was deleted: {found}")
         return sum(one.count for one in SqliteTx(copy).waiting())
     finally:
         copy.close()

@@ -35,13 +35,13 @@ class Moved(Struct, frozen=True, kw_only=True):
         """Why no gateway may serve from the old store, and what to do."""
         if not self.is_known:
             return (
-                f"a move from {self.origin} to {self.to} was to end at {self.day}, and nobody knows whether all of it "
-                "is there, or nothing: before a gateway serves from either, give the same command again, which finds "
-                "out; or say `alert-gateway move --config FILE --undo`, where no gateway is to serve from there"
+                f"a move from {self.origin} to {self.to} began to commit at {self.day}, and its outcome is unknown: "
+                f"{self.to} has everything or nothing. Before a gateway serves from either, repeat the same command, "
+                "which finds out; or run `alert-gateway move --config FILE --undo` if none will serve from the latter"
             )
         return (
-            f"what was in {self.origin} was moved to {self.to} at {self.day}: let `store` name that one. Delivered "
-            "from here too, everything would be told twice; whoever goes on from here all the same says "
+            f"{self.origin} was moved to {self.to} at {self.day}: set `store` to that one. A gateway that serves "
+            "from here would deliver everything a second time; to serve from here nevertheless, run "
             "`alert-gateway move --config FILE --undo` first"
         )
 
@@ -49,7 +49,7 @@ class Moved(Struct, frozen=True, kw_only=True):
     def remark(self) -> str:
         """What to tell those who look into the old store."""
         became = f"everything was moved to {self.to} then" if self.is_known else self.refusal
-        return f"this is how it was at {self.day}: {became}"
+        return f"this is its state at {self.day}: {became}"
 
 
 def noted(value: object) -> Moved | None:

@@ -69,7 +69,7 @@ class TooLong(StoreError):
     """A value in this row, counted from 1, is too long for the engine's index."""
 
     def __init__(self, row: int) -> None:
-        super().__init__("a key, a name or an id is longer than the store can find again")
+        super().__init__("a key, name or id is too long for the store's indexes")
         self.row = row
 
 
@@ -124,7 +124,7 @@ def move(source: Side, target: Side, say: Callable[[str], None], spoken: Sequenc
         except StoreError as error:
             if before is None:
                 raise
-            raise StoreError(f"{before.origin} was moved there at {before.day}, or nearly so; {error}") from None
+            raise StoreError(f"{before.origin} was moved there at {before.day}, or nearly; {error}") from None
         arrived = noted(_note(target, ARRIVED))
         if before is not None and arrived is not None and before.token == arrived.token:
             _settle(source, arrived)
@@ -164,12 +164,10 @@ def _need_empty(target: Side, spoken: Sequence[str]) -> None:
     """Raises `StoreError` if the new store has rows: two histories could not be separated again once mixed."""
     for table in TABLES:
         if table.name not in GIVES_WAY and (count := _count(target, table)):
-            raise StoreError(
-                f"there is something in {target.shown} already ({table.name}: {count:,}); name an empty one"
-            )
+            raise StoreError(f"{target.shown} is not empty ({table.name}: {count:,}); name an empty store")
     for begin in spoken:
         if target.run("SELECT 1 FROM notes WHERE name >= ? AND name <= ? LIMIT 1", (begin, begin + LAST)):
-            raise StoreError(f"there are silences in {target.shown} already; name an empty one")
+            raise StoreError(f"{target.shown} is not empty (silences); name an empty store")
     for name in GIVES_WAY:
         target.run(f"DELETE FROM {name}")
 
@@ -185,7 +183,7 @@ def _copy_all(source: Side, target: Side, say: Callable[[str], None]) -> dict[st
         counts[table.name] = _count(target, table)
         if counts[table.name] != there:
             raise StoreError(
-                f"{table.name}: of {there:,} rows in {source.shown} {counts[table.name]:,} arrived; nothing was moved"
+                f"{table.name}: {counts[table.name]:,} of {there:,} rows of {source.shown} arrived; nothing was moved"
             )
     return counts
 
@@ -204,8 +202,8 @@ def _too_long(source: Side, target: Side, table: Copied, number: int) -> str:
     row = next(itertools.islice(source.rows(table), number - 1, None), None)
     whose = f"alert {row[table.alert]}" if row is not None and table.alert is not None else f"a row of {table.name}"
     return (
-        f"{whose} has a key, a name or an id that is longer than {target.shown} can find again; nothing was moved. "
-        "Where that is over and `retention` has removed it, the rest can be"
+        f"{whose} has a key, name or id that is too long for the indexes of {target.shown}; nothing was moved. "
+        "Move again once it has ended and `retention` has removed it"
     )
 
 
@@ -217,13 +215,13 @@ def _hand_over(source: Side, target: Side, done: Moved, before: Moved | None) ->
     try:
         source.commit()
     except Unclear as error:
-        raise StoreError(f"{error}. Nothing was moved: give the same command again") from None
+        raise StoreError(f"{error}. Nothing was moved: repeat the same command") from None
     try:
         target.commit()
     except Unclear as error:
         raise StoreError(
-            f"{error}. Nobody knows whether everything is in {done.to} now, so no gateway serves from {done.origin} "
-            "until that is known: give the same command again"
+            f"{error}. Whether everything is in {done.to} now is unknown, so no gateway serves from {done.origin} "
+            "until that is known: repeat the same command"
         ) from None
     except StoreError:
         _settle(source, before)

@@ -20,14 +20,14 @@ def open_store(url: str, *, exclusive: bool = True, lease: float = 15.0, now: Ca
     if "://" in url and not url.startswith(SQLITE):
         scheme = url.partition("://")[0]
         raise StoreError(
-            f"{scheme!r} is not a store here; write sqlite:///absolute/path or postgresql://user@host/name"
+            f"{scheme!r} is not a supported store; write sqlite:///absolute/path or postgresql://user@host/name"
         )
     from gateway.store.sqlite import SqliteStore
 
     return SqliteStore(url.removeprefix(SQLITE), exclusive=exclusive)
 
 
-NO_PACKAGE = "PostgreSQL needs a package that is not here; type in a checkout: pip install '.[postgres]'"
+NO_PACKAGE = "PostgreSQL needs a package that is not installed; run in a checkout: pip install '.[postgres]'"
 """Why a store in PostgreSQL cannot be opened without its driver."""
 
 

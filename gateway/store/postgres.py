@@ -108,8 +108,8 @@ class PostgresStore:
             line.look()
             if not line.sees_its_session():
                 raise StoreError(
-                    "there is a pooler in between that lends a session for a transaction only: have it lend one for as "
-                    "long as a connection lasts (PgBouncer's pool_mode = session), or name the server itself"
+                    "a pooler in between assigns a session per transaction only: let it assign one per "
+                    "connection (PgBouncer's pool_mode = session), or name the server itself"
                 )
             connection = line.connection()
             with line.asking(MIGRATION):
@@ -204,7 +204,7 @@ class PostgresStore:
             lock.release()
         line, lock = made
         if not lock.acquire(timeout=ANSWER):
-            raise Overdue("the only connection that is left to read is used for something else; ask again later")
+            raise Overdue("the only connection left for reads is busy; try again later")
         try:
             return self._read_again(line, work)
         finally:
@@ -432,8 +432,8 @@ def _take_slot(tx: Tx) -> int:
     slot = _own(tx).take_slot()
     if slot is None:
         raise StoreError(
-            f"all {SLOTS} writer slots are taken: so many gateways share this store, or ended without giving theirs "
-            "back; those are free when their lease has run out"
+            f"all {SLOTS} writer slots are taken: too many gateways share this store, or some ended without releasing "
+            "theirs, which become free when their leases expire"
         )
     return slot
 

@@ -97,8 +97,8 @@ class Promotions:
             log.warning(
                 "store.promoted",
                 server=found.place,
-                reason=f"it has taken over (timeline {found.timeline}, it was {before}): what it had not received by "
-                "then is not in the store, also where callers were told that it is",
+                reason=f"this server has taken over (timeline {found.timeline}, before {before}): commits that it had "
+                "not received by then are missing, even if callers were told of success",
             )
 
     def compare(self, seen: Collection[History], known: Mapping[str, History]) -> None:
@@ -128,8 +128,8 @@ class Promotions:
         """Why a server is not used, and what to do about it."""
         latest = self._latest[found.system].timeline
         return (
-            f"it takes writes although another was promoted after it (timeline {found.timeline}, that one's is "
-            f"{latest}): stop it; if it is the one that is to serve, as after a restore, stop the other and "
+            f"this server takes writes although another was promoted after it (its timeline: {found.timeline}, the "
+            f"other's: {latest}): stop it; if it is the one that is to serve, as after a restore, stop the other and "
             "restart the gateway, with every replica"
         )
 
@@ -147,6 +147,6 @@ def _is_put_back(gone: History, seen: History) -> bool:
 
 def _why_gone(gone: History, newest: History) -> str:
     return (
-        f"it was promoted last (timeline {gone.timeline}), and was put back behind that (timeline {newest.timeline} is "
-        "the latest): what it took meanwhile is not in the store, also where callers were told that it is"
+        f"this server was promoted last (timeline {gone.timeline}) and has been demoted (timeline {newest.timeline} "
+        "is the latest now): what it committed meanwhile is missing, even if callers were told of success"
     )

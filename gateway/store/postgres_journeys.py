@@ -107,12 +107,12 @@ def end(line: Line, connection: psycopg.Connection[Any]) -> None:
 
 def _in_doubt(line: Line, error: psycopg.Error) -> StoreError:
     line.drop(is_committing=True)
-    return StoreError(f"whether the store has committed is not known: {line.masked(error)}")
+    return StoreError(f"it is unknown whether the store has committed: {line.masked(error)}")
 
 
 def _see_committed(said: str | None) -> None:
     if said != "COMMIT":  # a failed statement was ignored: then the server answers COMMIT with ROLLBACK
-        raise StoreError(f"the store has committed nothing: it answered {said}")
+        raise StoreError(f"the store committed nothing: it answered {said}")
 
 
 def take_back(line: Line, connection: psycopg.Connection[Any]) -> None:

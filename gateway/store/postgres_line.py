@@ -107,7 +107,7 @@ class Address:
         except psycopg.Error:  # its message quotes from the URL
             raise StoreError(
                 "cannot open the store: its URL cannot be read; write postgresql://user@host/database, "
-                "with what is special in a password percent-encoded, and after a ? only what libpq knows, as sslmode"
+                "with special characters of a password percent-encoded, and after a ? only libpq parameters, as sslmode"
             ) from None
         self._passwords = {*self._passwords, str(found.get("password") or "")}
         known = {**_DEFAULTS, **{name: value for name, value in found.items() if value is not None}}
@@ -121,12 +121,12 @@ class Address:
         try:
             known = self._read(url)
         except StoreError:
-            self.fault = "its URL cannot be read as it is now: what is special in a password has to be percent-encoded"
+            self.fault = "its new URL cannot be read: special characters of a password must be percent-encoded"
             return
         if without_credential(url) == without_credential(self._url):
             self._known, self._url = known, url
         else:
-            self.fault = "its URL names another place now, which takes a restart"
+            self.fault = "its new URL differs in more than the credential, which requires a restart"
 
     def __repr__(self) -> str:
         """The URL without the password, and without options that may contain one."""
@@ -275,7 +275,7 @@ class Line:
             [waits] = made.execute(_WAITS, (self._committing,)).fetchone() or (False,)
         if waits:
             self.look()  # it waits for ever if that standby was promoted
-            raise StoreError("it waits for a synchronous standby, with what was to be committed before")
+            raise StoreError("the previous commit still waits for a synchronous standby")
         self._committing = 0
 
     def sees_its_session(self) -> bool:

@@ -104,7 +104,7 @@ def _only_unicode(connection: psycopg.Connection[Any]) -> None:
     if encoding not in ("UTF8", "SQL_ASCII"):
         raise StoreError(
             f"the database's encoding is {encoding}: create it with ENCODING 'UTF8' TEMPLATE template0, "
-            "and bring a store that is there already over with pg_dump"
+            "and transfer an existing store with pg_dump"
         )
 
 

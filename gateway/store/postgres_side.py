@@ -75,7 +75,7 @@ class PostgresSide:
         if count:
             raise StoreError(
                 f"gateways serve from {self.shown} ({count}): stop them first, and keep them stopped; one that was "
-                f"killed is taken for gone after {longest} s at most"
+                f"killed counts as stopped after {longest} s at most"
             )
 
     def run(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
@@ -100,7 +100,7 @@ class PostgresSide:
     def put(self, table: Copied, rows: Iterable[Sequence[Any]]) -> None:
         in_bytes = [number for number, column in enumerate(table.columns) if column in BYTES]
         into = f"COPY {table.name} ({', '.join(table.columns)}) FROM STDIN"
-        telling = self._telling(f"does not take everything ({table.name})")
+        telling = self._telling(f"does not accept all rows ({table.name})")
         with telling, self._there.cursor() as cursor, contextlib.ExitStack() as ending:
             copy = ending.enter_context(cursor.copy(into.encode()))
             for row in rows:
@@ -119,7 +119,7 @@ class PostgresSide:
             with self._answering(STANDS_STILL):
                 self._there.execute("COMMIT")
         except (psycopg.Error, StoreError) as error:
-            said = f"{self.shown} did not say whether it has committed: {self._address.masked(error)}"
+            said = f"{self.shown} did not confirm the commit: {self._address.masked(error)}"
             raise Unclear(said) if self._there.closed else StoreError(said) from None
 
     def close(self) -> None:
@@ -140,7 +140,7 @@ class PostgresSide:
         except psycopg.OperationalError:
             if time.monotonic() - began < within:
                 raise
-            raise StoreError(f"{self.shown} has answered nothing for {within:g} s: see what holds it up") from None
+            raise StoreError(f"{self.shown} has not answered for {within:g} s: find out what blocks it") from None
 
     @contextlib.contextmanager
     def _telling(self, what: str) -> Iterator[None]:
@@ -150,7 +150,7 @@ class PostgresSide:
         except errors.ProgramLimitExceeded as error:  # a B-tree holds no key of more than a third of a page
             raise TooLong(_row_in(error)) from None
         except errors.LockNotAvailable:
-            raise StoreError(f"somebody works in {self.shown}: see that nobody does, and try again") from None
+            raise StoreError(f"other sessions use {self.shown}: end them and try again") from None
         except psycopg.Error as error:
             raise StoreError(f"{self.shown} {what}: {self._address.masked(error)}") from None
 

@@ -123,7 +123,7 @@ class PostgresTx(SqlTx):
         """Raises `Conflict` if a lock that was tried is held by others."""
         tried, self._tried = self._tried, []
         if not all(rows.fetchone()[0] for rows in tried):
-            raise Conflict("others are at the same thing")
+            raise Conflict("conflict with another transaction")
 
     def _asked(self, ask: Callable[..., T], *given: Any) -> T:
         try:
@@ -147,7 +147,7 @@ class PostgresTx(SqlTx):
         if isinstance(error, _OWN):
             return error
         if isinstance(error, errors.ProgramLimitExceeded):  # a B-tree holds no key of more than a third of a page
-            return Problem(ProblemKind.INVALID, "a key, a name or an id is longer than the store can find again")
+            return Problem(ProblemKind.INVALID, "a key, name or id is too long for the store's indexes")
         return Trouble(f"the store cannot be used: {said}")
 
     def _is_behind(self) -> bool:
@@ -335,7 +335,7 @@ class PostgresTx(SqlTx):
         """Runs a query that may take minutes, one at a time: two would keep the reads of all callers waiting that long.
         Raises `Overdue` if another is running."""
         if not self._line.at_length.acquire(blocking=False):
-            raise Overdue("sums over the whole history are being made for somebody else; ask again later")
+            raise Overdue("another query over the whole history is running; try again later")
         try:
             return self._asked_at_length(ask)
         finally:
@@ -373,9 +373,9 @@ class PostgresTx(SqlTx):
 
 _TROUBLES: tuple[tuple[tuple[type[psycopg.Error], ...], type[StoreError], str], ...] = (
     ((errors.ReadOnlySqlTransaction,), Lost, "the store takes no writes"),
-    ((errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement), Lost, "the session is not what it was"),
+    ((errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement), Lost, "the server session was replaced"),
     (_AWAY, Trouble, "the store cannot be used"),
-    (_PASSING, Conflict, "others are at the same thing"),
+    (_PASSING, Conflict, "conflict with another transaction"),
     ((errors.DiskFull,), Full, "the store cannot be used"),
 )
 

@@ -144,8 +144,8 @@ class SqliteStore:
         if not self._exclusive and 0 < connection.pragma("user_version") < len(SCHEMAS) and self._is_served():
             connection.close()
             raise StoreError(
-                f"the gateway that serves from {self._path} is of an older release, whose store it would not be any "
-                "more: ask it itself by --url, or with the commands of its release"
+                f"the gateway that serves from {self._path} is of an older release, which could not use the store "
+                "once it is migrated: ask that gateway with --url, or use the commands of its release"
             )
         migrate(connection)
         return connection
@@ -334,10 +334,10 @@ class SqliteStore:
         beside which somebody put another one would corrupt the store."""
         for name, known in self._files.items():
             if (found := _identity(name)) != known:
-                what = "is another file than" if found else "is not there any more, as it was"
+                what = "was replaced" if found else "was removed"
                 raise StoreError(
-                    f"{name} {what} when this gateway was started; nothing is kept until the same file is back, or it "
-                    "is started again"
+                    f"{name} {what} after this gateway was started; nothing is stored until the same file is back, or "
+                    "the gateway is restarted"
                 )
 
     async def _begin(self) -> None:

@@ -42,7 +42,7 @@ class SqliteSide:
             self._lock = lock_alone(self._path)
             if self._lock is None:
                 raise StoreError(
-                    f"a gateway serves from {self.shown}: stop it first, and keep it stopped. Or another move is at it"
+                    f"a gateway serves from {self.shown}: stop it first, and keep it stopped. Or a move is running"
                 )
             self._is_new = not file.exists()
             if self._free() < SIZE:  # the mark must fit on a full disk too; no alert needs the reserve meanwhile
@@ -76,7 +76,7 @@ class SqliteSide:
         assert self._connection is not None
         marks = ", ".join("?" for _ in table.columns)
         insert = f"INSERT INTO {table.name} ({', '.join(table.columns)}) VALUES ({marks})"
-        with self._telling(f"does not take everything ({table.name})"):
+        with self._telling(f"does not accept all rows ({table.name})"):
             self._connection.executemany(insert, rows)
 
     def see_all(self) -> None:

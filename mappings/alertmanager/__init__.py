@@ -45,16 +45,16 @@ DIALECT = Dialect(
     admits=refuse_other_types,
     remark=(
         "A caller's key is a bearer token, or `user:password` of Basic authentication; so is an upstream's `key`, "
-        "which may be left out: only what stands before an Alertmanager asks for one. What Prometheus repeats is "
-        "neither recorded nor told again; an alert of which it says nothing any more ends at its own `endsAt`, or "
-        "where nothing could be heard, ten minutes after that is over. The webhook of another Alertmanager is received "
-        "at `/alertmanager/webhook`. A silence keeps alerts that it means from being told, and acknowledges those that "
-        "are open. What its sender still repeats once the silence is over, and nobody else acknowledged here, is ended "
-        "and opened again at the upstreams that were told so, as no vendor wakes anybody for what is acknowledged. An "
-        "acknowledgement arriving for an Alertmanager becomes a silence that ends with the alert. One that always "
-        "fires (`Watchdog`) is told once, and again only to an Alertmanager: "
-        "a dead man's switch, which takes its repetition for a sign of life, has to hear it past the gateway. Its "
+        "which may be left out: only a proxy before an Alertmanager asks for one. Repeats from Prometheus are neither "
+        "recorded nor forwarded; an alert that it no longer reports ends at its own `endsAt`, or after an outage of "
+        "the gateway, ten minutes after that at the earliest. The webhook of another Alertmanager is received at "
+        "`/alertmanager/webhook`. A silence keeps matching alerts from being forwarded, and acknowledges those that "
+        "are open. Alerts that are still repeated when the silence ends, and that nobody else acknowledged here, are "
+        "ended and opened again at the upstreams that got this acknowledgement, as no vendor wakes anybody for an "
+        "acknowledged alert. An acknowledgement arriving for an Alertmanager becomes a silence that ends with the "
+        "alert. An alert that always fires (`Watchdog`) is forwarded once, and repeated only to an Alertmanager: a "
+        "dead man's switch, which takes its repetition for a sign of life, must get it without the gateway. Its "
         "`severity` is `none`, which like any word that is not in the scale stays a label: a target that requires a "
-        "severity takes its own default, which may page. A route with `to = []` throws such alerts away."
+        "severity gets its own default, which may page. A route with `to = []` throws such alerts away."
     ),
 )

@@ -212,7 +212,7 @@ def said_by(scale: Scale) -> Row:
             "summary": ("annotations.summary", "annotations.message", "labels.alertname"),
             "details": ("annotations.description",),
         },
-        why="an alert is its labels; annotations are texts alone, under plain names",
+        why="labels identify the alert; annotations are texts only, under plain names",
     )
 
 
@@ -251,7 +251,7 @@ SOURCE = joint(
     ["links", PLACE],
     read=_read_source,
     write=_write_source,
-    why="one link, where the alert came from",
+    why="one link, to the source of the alert",
 )
 
 
@@ -285,13 +285,13 @@ ALERT = Mapping(
         STARTED,
         row("endsAt", "ends_at", TIME, side="reply"),
         SOURCE,
-        Dropped("fingerprint", why="is worked out from the labels", control=True),
+        Dropped("fingerprint", why="computed from the labels", control=True),
         row("updatedAt", "updated_at", TIME, side="reply"),
-        Dropped("receivers", why="who is told is for the routes to say", control=True),
+        Dropped("receivers", why="recipients are decided by the gateway's routes", control=True),
         row("status.state", "status", Pair(_read_state, _write_state), side="reply"),
-        Dropped("status.silencedBy", why="what stands in the vendor's own configuration", control=True),
-        Dropped("status.inhibitedBy", why="what stands in the vendor's own configuration", control=True),
-        Dropped("status.mutedBy", why="what stands in the vendor's own configuration", control=True),
+        Dropped("status.silencedBy", why="depends on the vendor's own configuration", control=True),
+        Dropped("status.inhibitedBy", why="depends on the vendor's own configuration", control=True),
+        Dropped("status.mutedBy", why="depends on the vendor's own configuration", control=True),
     ),
     container="annotations",
     free="custom",

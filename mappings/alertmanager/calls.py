@@ -73,7 +73,7 @@ def under(identity: dict[str, str], words: Mapping[str, Json]) -> tuple[dict[str
         if value not in (identity.get(name), identity.get(fitted_name(name))) and name not in annotations:
             annotations[name] = value
             path = "severity" if name == "severity" else "labels"
-            altered[path] = "the labels stay as they were first; this travels as an annotation"
+            altered[path] = "labels stay as first sent, as they identify the alert; sent as an annotation"
     rest = {name: value for name, value in words.items() if name not in ("labels", "annotations", "endsAt")}
     noted = {"annotations": annotations} if annotations else {}
     return {"labels": identity, **noted, **rest}, altered

@@ -36,17 +36,17 @@ NEVER = "0001-01-01T00:00:00Z"
 """The `endsAt` of a firing alert."""
 GROUP = "(group)"
 """The field, among a caller's own words for an alert, with what its notification says besides."""
-OF_GROUP = "says it of the group, not of this alert"
-OF_A_WEBHOOK = {"endsAt": "says that it is over, or nothing", "fingerprint": "is worked out from the labels"}
+OF_GROUP = "describes the group, not this alert"
+OF_A_WEBHOOK = {"endsAt": "says only that the alert is over, if anything", "fingerprint": "is computed from the labels"}
 """Fields of a webhook's alert that the API's rows do not read, and why."""
 CONTROL = ("alerts", "version", "status")
 """Fields of a notification, and of its alerts, that say how it is to be read."""
 BESIDE = {
-    "receiver": "who is told is for the routes to say",
+    "receiver": "recipients are decided by the gateway's routes",
     **dict.fromkeys(("groupKey", "truncatedAlerts", "groupLabels", "commonLabels", "commonAnnotations"), OF_GROUP),
-    "externalURL": "where the sender is",
+    "externalURL": "the sender's own URL",
     "notification_reason": OF_GROUP,
-    "routeLabels": "who is told is for the routes to say",
+    "routeLabels": "recipients are decided by the gateway's routes",
 }
 """The fields of a notification beside its alerts, and why none of them becomes a part of an alert."""
 
@@ -87,7 +87,7 @@ class Notification(Struct, kw_only=True):
     externalURL: str | UnsetType = UNSET
 
 
-KEPT = Dropped(GROUP, why="said of the group, not of this alert; kept for those who speak alike")
+KEPT = Dropped(GROUP, why="describes the group, not this alert; kept for upstreams of the same dialect")
 
 # --- what is told ------------------------------------------------------------------------------------------
 
@@ -107,7 +107,7 @@ def notified(body: Mapping[str, Json], told: Told, now: datetime) -> Batch:
     """Returns the commands for the alerts of a group."""
     alerts = body.get("alerts")
     if not isinstance(alerts, list):
-        raise invalid("alerts", "is required, and a list")
+        raise invalid("alerts", "is required and must be a list")
     names = [*(name for name in told.beside if name in body), *(name for name in body if name not in told.beside)]
     beside = tuple((name, told.beside.get(name, OF_GROUP)) for name in names if name not in CONTROL)
     group = {name: value for name, value in body.items() if name != "alerts"}

@@ -37,12 +37,12 @@ ALERT = Mapping(
     "occurrence",
     Kept,
     rows=(
-        Dropped("status", why="says what to do, not what is wrong", control=True),
+        Dropped("status", why="selects the operation; not part of the alert", control=True),
         said_by(SEVERITY),
         STARTED,
-        Dropped("endsAt", why="says that it is over, or nothing"),
+        Dropped("endsAt", why="only says whether the alert has ended"),
         SOURCE,
-        Dropped("fingerprint", why="is worked out from the labels", control=True),
+        Dropped("fingerprint", why="computed from the labels", control=True),
         KEPT,
     ),
     container="annotations",
@@ -64,7 +64,7 @@ def _route(path: str) -> Route:
         operations=(Operation.CREATE, Operation.UPDATE, Operation.RESOLVE),
         read=_notified,
         answer=done,
-        summary="Tell of a group of alerts",
+        summary="Post a notification of a group of alerts",
         source=WEBHOOK,
         body=Notification,
         at_root=False,
@@ -95,9 +95,9 @@ DIALECT = Dialect(
     url="http://receiver.example.com/webhook",
     client_setting="`url` of `webhook_configs:` → `http://gateway/alertmanager_webhook/webhook`",
     remark=(
-        "An upstream's `url` is the whole address: whatever takes Alertmanager's webhook gets one alert with each "
-        "request, firing and then resolved, under labels that stay as they were first. Its `key`, where it asks for "
-        "one, is a bearer token, or `user:password` of Basic authentication. Of an upstream that speaks alike the "
-        "caller's own group (`groupKey`, `commonLabels` and the rest) is kept around each of its alerts."
+        "An upstream's `url` is the whole address of a receiver of Alertmanager's webhook. It gets one alert with each "
+        "request, firing and then resolved, with the labels as first sent. Its `key`, if it asks for one, is a bearer "
+        "token, or `user:password` of Basic authentication. At an upstream of the same dialect the caller's own group "
+        "(`groupKey`, `commonLabels` and the rest) is kept around each of its alerts."
     ),
 )

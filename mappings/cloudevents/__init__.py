@@ -13,8 +13,8 @@ from gateway.own import shipped
 from mappings.cloudevents.event import ENVELOPE
 
 _REMARK = (
-    "Batches are taken, formats other than JSON answered with 415. A dialect of your own can have the same envelope: "
-    '`envelope = "cloudevents"`, and `mappings/cloudevents/dialect.toml` is the description to begin with.'
+    "Batches are accepted; formats other than JSON are answered with 415. A dialect of your own can use the same "
+    'envelope: `envelope = "cloudevents"`; start from the description in `mappings/cloudevents/dialect.toml`.'
 )
 
 DIALECT = replace(shipped(__name__, {"cloudevents": ENVELOPE}), envelope=ENVELOPE, remark=_REMARK)

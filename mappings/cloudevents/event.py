@@ -60,9 +60,9 @@ def admits(incoming: Incoming) -> None:
     """Refuses content types that cannot be read."""
     form = _content_type(incoming)
     if form.startswith(ANY_FORMAT) and form not in (STRUCTURED, BATCHED):
-        raise Problem(ProblemKind.MEDIA_TYPE, f"{form[:100]} is not taken here; send {STRUCTURED}")
+        raise Problem(ProblemKind.MEDIA_TYPE, f"content type {form[:100]} is not supported; send {STRUCTURED}")
     if not form.startswith(ANY_FORMAT) and form and not _is_json(form):
-        raise Problem(ProblemKind.MEDIA_TYPE, f"data of the type {form[:100]} is not taken here; send JSON")
+        raise Problem(ProblemKind.MEDIA_TYPE, f"data of content type {form[:100]} is not supported; send JSON")
 
 
 def parted(incoming: Incoming) -> tuple[Incoming, ...] | None:
@@ -70,7 +70,7 @@ def parted(incoming: Incoming) -> tuple[Incoming, ...] | None:
     if _content_type(incoming) != BATCHED:
         return None
     if not isinstance(incoming.body, list):
-        raise Problem(ProblemKind.MALFORMED, "the body is no list of events")
+        raise Problem(ProblemKind.MALFORMED, "the body is not a list of events")
     return tuple(
         msgspec.structs.replace(incoming, headers={"content-type": STRUCTURED}, body=event) for event in incoming.body
     )
@@ -86,7 +86,7 @@ def opened(incoming: Incoming) -> dict[str, Json]:
         if said in (UNSET, None, ""):
             raise invalid(name, "is required")
         if not isinstance(said, str):
-            raise invalid(name, "must be a text")
+            raise invalid(name, "must be a string")
     if event["specversion"] != VERSION:
         raise invalid("specversion", f"{event['specversion'][:20]!r} is not {VERSION!r}")
     return event
@@ -231,7 +231,7 @@ ENVELOPE = Envelope(
     required=REQUIRED,
     dropped=(
         Dropped("specversion", why="the version of the envelope"),
-        Dropped("id", why="names the event, not the alert"),
+        Dropped("id", why="identifies the event, not the alert"),
     ),
     fields={"updated_at": "time"},
     opened=opened,

@@ -62,7 +62,7 @@ def _route(method: str, path: str) -> Route:
         operations=(Operation.CREATE, Operation.UPDATE, Operation.RESOLVE),
         read=_notified,
         answer=_done,
-        summary="Tell of a group of alerts",
+        summary="Post a notification of a group of alerts",
         source=PAGE,
         body=Notification,
         at_root=False,
@@ -101,10 +101,10 @@ DIALECT = Dialect(
     client_setting="the URL of a webhook contact point → `http://gateway/grafana/webhook`",
     remark=(
         "A caller's key is the credential of any Authorization scheme, or `user:password` of Basic authentication. "
-        "With `hmac` in `[inbound.grafana]` every request must also be signed with that secret; where the contact "
-        "point names a header for the timestamp, `hmac_timestamp_header` names it too, and what was signed more than "
-        "five minutes ago is refused. A contact point whose payload was customised is refused, with what to change in "
-        "the first words. An upstream's `url` is the whole address: whatever takes Grafana's webhook gets one alert "
-        "with each request; its `key`, where it asks for one, is a bearer token or `user:password`."
+        "With `hmac` in `[inbound.grafana]` every request must also be signed with that secret; if the contact point "
+        "names a header for the timestamp, set `hmac_timestamp_header` to it: requests signed more than five minutes "
+        "ago are refused. A contact point with a custom payload is refused, and the answer begins with what to change. "
+        "An upstream's `url` is the whole address of a receiver of Grafana's webhook, which gets one alert with each "
+        "request; its `key`, if it asks for one, is a bearer token or `user:password`."
     ),
 )

@@ -34,9 +34,9 @@ from mappings.alertmanager.webhook import GROUP, KEPT
 
 NAME = "grafana"
 BESIDES = {
-    **dict.fromkeys(("title", "message", "state"), "says it of the group, not of this alert"),
-    "orgId": "whose sender it is",
-    "appVersion": "says what the sender is",
+    **dict.fromkeys(("title", "message", "state"), "describes the group, not this alert"),
+    "orgId": "the sender's organisation",
+    "appVersion": "the sender's version",
 }
 """The fields of Grafana's notification beside its alerts that Alertmanager's does not have."""
 _MARK = re.compile(r"[0-9a-f]{16}")
@@ -146,7 +146,7 @@ def _said_by(scale: Scale) -> Row:
             "details": ("annotations.description",),
             "custom": ("annotations",),
         },
-        why="labels and annotations are texts alone, under plain names",
+        why="labels and annotations are texts only, under plain names",
     )
 
 
@@ -199,16 +199,16 @@ ALERT = Mapping(
     "occurrence",
     Kept,
     rows=(
-        Dropped("status", why="says what to do, not what is wrong", control=True),
+        Dropped("status", why="selects the operation; not part of the alert", control=True),
         _said_by(SEVERITY),
         STARTED,
-        Dropped("endsAt", why="says that it is over, or nothing"),
+        Dropped("endsAt", why="only says whether the alert has ended"),
         joint(
             ["generatorURL", "dashboardURL", "panelURL", "silenceURL"],
             ["links", PLACE],
             read=_read_links,
             write=_write_links,
-            why="a link of each kind, and one that is none of them",
+            why="one link of each kind, and one other",
         ),
         Extension("values"),
         row("valueString", f"extensions.{NAME}.valueString", BLANK),

@@ -46,7 +46,7 @@ class Settings(Struct, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.hmac_timestamp_header and not self.hmac:
-            raise ValueError("hmac_timestamp_header says nothing without `hmac`, the secret of the signature")
+            raise ValueError("hmac_timestamp_header requires `hmac`, the secret of the signature")
 
 
 # --- who calls ---------------------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ def verify(incoming: Incoming, body: bytes, settings: Settings, secrets: Sequenc
         return
     given = incoming.headers.get(settings.hmac_header.lower(), "").strip().lower()
     if not given:
-        raise _unsigned(f"the signature is missing: the contact point has to sign with HMAC, in {settings.hmac_header}")
+        raise _unsigned(f"the signature is missing: the contact point must sign with HMAC, in {settings.hmac_header}")
     signed = body
     if settings.hmac_timestamp_header:
         at = incoming.headers.get(settings.hmac_timestamp_header.lower(), "").strip()
@@ -77,16 +77,20 @@ def verify(incoming: Incoming, body: bytes, settings: Settings, secrets: Sequenc
     expected = [hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest() for secret in usable]
     if not sum(hmac.compare_digest(one.encode(), given.encode("utf8", "replace")) for one in expected):
         raise _unsigned(
-            "the signature is not that of the secret known here: compare the secret of the contact point with `hmac`, "
+            "the signature does not match: compare the secret of the contact point with `hmac`, "
             "and its timestamp header with `hmac_timestamp_header`"
         )
 
 
 def _refuse_old(incoming: Incoming, at: str, header: str) -> None:
     if not (at.isascii() and at.isdigit() and len(at) < 12):
-        raise _unsigned(f"the time of the signature is missing: the contact point has to name {header} for it")
+        raise _unsigned(
+            f"the signature's timestamp is missing: the contact point must name {header} as its timestamp header"
+        )
     if abs(incoming.now - from_epoch(int(at))) > WINDOW:
-        raise _unsigned(f"the signature is more than {WINDOW.seconds // 60} minutes from now: compare the clocks")
+        raise _unsigned(
+            f"the signature's timestamp is off by more than {WINDOW.seconds // 60} minutes: compare the clocks"
+        )
 
 
 def _unsigned(text: str) -> Problem:
@@ -100,7 +104,7 @@ def refuse_others(body: Any) -> dict[str, Json]:
     """Returns the body that Grafana posts unless told otherwise; raises `Problem` for any other."""
     if not isinstance(body, dict) or not isinstance(body.get("alerts"), list):
         text = (
-            "custom payload: remove it from the contact point, only Grafana's default payload is read here; "
+            "custom payload: remove it from the contact point, only Grafana's default payload is supported; "
             "this body has no list `alerts`"
         )
         raise Problem(ProblemKind.MALFORMED, text, field="alerts")
@@ -109,7 +113,7 @@ def refuse_others(body: Any) -> dict[str, Json]:
         text = "this is Alertmanager's webhook, version 4: post it to /alertmanager/webhook instead"
         raise Problem(ProblemKind.INVALID, text, field="version")
     if version not in (None, "1"):
-        text = f"custom payload: version is {str(version)[:20]!r}, and only version 1 of Grafana's webhook is read here"
+        text = f"custom payload: version is {str(version)[:20]!r}, and only version 1 of Grafana's webhook is supported"
         raise Problem(ProblemKind.INVALID, text, field="version")
     return body
 

@@ -108,7 +108,9 @@ def _unheard() -> Problem:
     looks up whom a rule is to notify would make one that notifies nobody, and one that keeps channels would make them
     anew."""
     return Problem(
-        ProblemKind.OVERLOADED, "the service could not be asked for its notification channels", retry_after=SOON
+        ProblemKind.OVERLOADED,
+        "the notification channels could not be read from the service; try again later",
+        retry_after=SOON,
     )
 
 

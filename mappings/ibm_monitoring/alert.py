@@ -188,8 +188,8 @@ RULE = Mapping(
     "rule",
     Alert,
     rows=(
-        Dropped("id", why="the alert's address, not what it says", control=True),
-        Dropped("version", why="which version is meant, not what it says", control=True),
+        Dropped("id", why="identifies the alert; not part of its content", control=True),
+        Dropped("version", why="selects the version; not part of the alert's content", control=True),
         row("type", "condition.method", required=True, fallback=_manual, why="the kind of rule with a plain threshold"),
         row("name", "summary", required=True, fallback=headline, why="taken from details, category or key"),
         row("description", "details"),
@@ -214,9 +214,7 @@ RULE = Mapping(
             required=True,
         ),
         row("segmentBy", "condition.group_by", GROUPS),
-        row(
-            "segmentCondition", "condition.quantifier", QUANTIFIER, required=True, fallback=_any, why="ANY unless said"
-        ),
+        row("segmentCondition", "condition.quantifier", QUANTIFIER, required=True, fallback=_any, why="ANY by default"),
         joint(["notificationChannelIds"], ["channels"], read=_read_channels, write=_write_channels),
         row("reNotify", "renotify.enabled"),
         row("reNotifyMinutes", "renotify.interval", MINUTES, fit=_whole, why="whole minutes"),

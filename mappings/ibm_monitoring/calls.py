@@ -109,7 +109,7 @@ def create(sending: Sending) -> Call:
     body = {**body, "name": sending.renamed(body["name"])}
     answer = yield Request(method="POST", path="/api/alerts", body={"alert": body}, creates=True)
     known = _known(_alert_in(answer))
-    return Delivered(ids=known.ids, seen=known.seen, altered={"summary": "the name was taken there"})
+    return Delivered(ids=known.ids, seen=known.seen, altered={"summary": "the name was already in use there"})
 
 
 def _change(sending: Sending, fields: dict[str, Json]) -> Call:
@@ -143,14 +143,14 @@ def _change(sending: Sending, fields: dict[str, Json]) -> Call:
         if answer.status == 404:
             return Missing()
         if answer.status == 422 and not sending.is_akin and not renamed and "name" in fields:
-            renamed = {"summary": "the name was taken there"}
+            renamed = {"summary": "the name was already in use there"}
             fields = {**fields, "name": sending.renamed(fields["name"])}
             continue
         if answer.status == 422:
             return Rejected(reason=f"422 {reason(answer)}", kind=ProblemKind.NAME_TAKEN)
         if answer.status != 409:
             known = _known({"version": None, **_alert_in(answer)})  # the version that was read ended with the PUT
-            altered = {"version": "laid over a change that somebody else made there"} if moved else {}
+            altered = {"version": "applied on top of a change made there meanwhile"} if moved else {}
             return Delivered(ids=known.ids, seen=known.seen, altered={**altered, **renamed})
         why = f"409 {reason(answer)}"
     return Again(reason=why, code=ProblemKind.CONFLICT)

@@ -47,7 +47,7 @@ def _admits(incoming: Incoming) -> None:
     """The plugins of Nagios and Icinga post XML, to where others have the key. They keep an event that nothing takes,
     and try again; one that is refused in any other way they throw away."""
     if "integration" not in incoming.params and incoming.params.get(CREDENTIAL) in ("nagios", "icinga"):
-        raise Problem(ProblemKind.NO_SUCH_PATH, "there is nothing here: the XML of Nagios and Icinga is not read")
+        raise Problem(ProblemKind.NO_SUCH_PATH, "nothing is served here: the XML of Nagios and Icinga is not supported")
 
 
 def _event(incoming: Incoming) -> Command:
@@ -72,7 +72,7 @@ def _meant(incoming: Incoming, said: dict[str, Json], unread: tuple[tuple[str, s
     not contain, each with the reason."""
     body = {key: value for key, value in said.items() if value is not None}
     if "integration" in incoming.params and "eventType" not in body:
-        text = "is required: what is taken here is ilert's own event, or Alertmanager's or Grafana's webhook"
+        text = "is required: accepted here are ilert's own event and Alertmanager's and Grafana's webhooks"
         raise invalid("eventType", text)
     if "incidentKey" in body:
         older = body.pop("incidentKey")
@@ -260,7 +260,7 @@ ROUTES = (
         operations=EVERY_EVENT,
         read=_zabbix,
         answer=_answer_zabbix,
-        summary="Send what Zabbix says of a problem",
+        summary="Send a Zabbix notification",
         source=zabbix.SOURCE,
         body=zabbix.Macros,
         returns=Taken,
@@ -271,7 +271,7 @@ ROUTES = (
         operations=EVERY_EVENT,
         read=_checkmk,
         answer=_answer_checkmk,
-        summary="Send what Checkmk says of a problem",
+        summary="Send a Checkmk notification",
         source=checkmk.SOURCE,
         body=checkmk.Context,
         returns=checkmk.Noted,
@@ -413,13 +413,13 @@ DIALECT = Dialect(
     url="https://api.ilert.com",
     client_setting="the host `https://api.ilert.com` → `http://gateway/ilert`",
     remark=(
-        "An integration that posts ilert's own event to an address of its own, with the key in it "
-        "(`/api/v1/events/kubernetes/<key>`, `/push/<key>`), is served there; so are, in their own formats, Zabbix's "
+        "Integrations that post ilert's own event to an address of their own, with the key in it "
+        "(`/api/v1/events/kubernetes/<key>`, `/push/<key>`), are served there; so are, in their own formats, Zabbix's "
         "media type, Checkmk's plugin, and Alertmanager's and Grafana's webhooks (`/prometheus/<key>`, "
-        "`/grafana/<key>`): a group is one alert, as it is at ilert, with the worst severity that fires in it, and the "
-        "label `ilert_routingkey` is its routing key. Others have payloads of their own (SCOM, Netdata) and are "
-        "refused with 400. The XML of Nagios and Icinga, and heartbeats, are refused with 404: who moves away has to "
-        "have them watched elsewhere. An assignment is passed on as a comment; responders cannot be added or removed "
+        "`/grafana/<key>`): a group is one alert, as at ilert, with the worst severity that fires in it, and the "
+        "label `ilert_routingkey` is its routing key. Integrations with payloads of their own (SCOM, Netdata) are "
+        "refused with 400. The XML of Nagios and Icinga, and heartbeats, are refused with 404: before you move away, "
+        "have them monitored elsewhere. An assignment is passed on as a comment; responders cannot be added or removed "
         "(405, 404)."
     ),
 )

@@ -129,7 +129,7 @@ EVENT = Mapping(
     rows=(
         Dropped("apiKey", why="a credential", control=True),
         Dropped("integrationKey", why="a credential", control=True),
-        Dropped("eventType", why="says what to do, not what is wrong", control=True),
+        Dropped("eventType", why="selects the operation; not part of the alert", control=True),
         *SHARED,
         Extension("services"),
         Extension("comments"),
@@ -143,7 +143,7 @@ ALERT = Mapping(
     "occurrence",
     Alert,
     rows=(
-        Dropped("id", why="the alert's address, not what it says", control=True),
+        Dropped("id", why="identifies the alert; not part of its content", control=True),
         *SHARED,
         row("status", "status", STATUS, side="reply"),
         row("reportTime", "created_at", TIME, side="reply"),

@@ -100,5 +100,5 @@ ROUTES = (
     ),
     _nobody("notifications", "Get the notifications about an alert: there are none"),
     _nobody("responders", "Get the responders of an alert: there are none"),
-    _nobody("suggested-responders", "Get who could be called in: nobody is known here"),
+    _nobody("suggested-responders", "Get the suggested responders: there are none"),
 )

@@ -44,9 +44,9 @@ DIALECT = Dialect(
     client_setting="the base URL `https://api.atlassian.com/jsm/ops/api/<cloudId>/v1` → `http://gateway/jsm_ops`",
     remark=(
         "The `key` is a user's email and API token, `jane@example.com:token`, as the Basic scheme has them; the "
-        "`cloudId` is told by `https://<site>.atlassian.net/_edge/tenant_info`. The integration events API of the "
+        "`cloudId` is shown at `https://<site>.atlassian.net/_edge/tenant_info`. The integration events API of the "
         "same product, which takes the key of an integration, is `opsgenie`, for upstreams and for callers. Responders "
-        "can be named by id only, and an API token may not delete: an alert is closed instead, and tags that are "
-        "removed stay. Changing or deleting a note, and files, are refused with 404."
+        "can be named by id only, and an API token may not delete: an alert is closed instead, and removed tags "
+        "stay. Changing or deleting a note, and files, are refused with 404."
     ),
 )

@@ -17,8 +17,8 @@ from mappings.opsgenie.alert import MOST_DETAILS, RESPONDERS, VISIBLE_TO, AlertF
 
 NAME = "jsm_ops"
 EXTRA = "extraProperties"
-CALLED = "by id alone: those who are named otherwise are not called"
-SHOWN = "by id alone: those who are named otherwise are not among them"
+CALLED = "by id only; responders without an id are left out"
+SHOWN = "by id only; teams and users without an id are left out"
 
 
 class Alert(AlertFields, kw_only=True):

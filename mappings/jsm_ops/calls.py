@@ -151,7 +151,7 @@ def read_many(sending: Sending) -> Call:
     if sending.key is None:
         listed = _values((yield _listing("")))
         if listed is None:
-            return Again(reason="the answer is no list of alerts")
+            return Again(reason="the answer is not a list of alerts")
         return Found(tuple(_found(one) for one in listed if isinstance(one.get("id"), str)))
     found = yield from _open_one(sending)
     if isinstance(found, Missing):

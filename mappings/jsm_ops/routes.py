@@ -150,7 +150,7 @@ def _respond(incoming: Incoming) -> Command:
     held = body.get("responder")
     given = held if isinstance(held, dict) else body
     listed = {"id": asked.required(given, "id", str), "type": str(given.get("type") or "user")}
-    sentence = f"{listed['type']} {listed['id']} was called in"
+    sentence = f"{listed['type']} {listed['id']} was added as a responder"
     return asked.acting(incoming, "responders", sentence, listed, lambda before: _with(before, listed))
 
 
@@ -225,11 +225,11 @@ PART = ("after", "size")
 SEARCH = ("query", "offset", "size", "sort", "order", "from", "to")
 CHANGE, DO, LOOK = Operation.UPDATE, Operation.COMMENT, Operation.READ
 CLOSE, ACKNOWLEDGE = Operation.RESOLVE, Operation.ACKNOWLEDGE
-TAKE_BACK = "Take an acknowledgement back"
+TAKE_BACK = "Unacknowledge an alert"
 EXTEND = asked.adding_details(ALERT, EXTRA)
 
 SHORT = (
-    _writing("POST", "", Operation.CREATE, asked.creating(ALERT), "Create an alert, or count it once more", Alert),
+    _writing("POST", "", Operation.CREATE, asked.creating(ALERT), "Create an alert, or count a repeat", Alert),
     _asking("", Operation.LIST, _search, answer_many, "List alerts", Many, SEARCH),
     _asking("/alias", LOOK, _by_alias, answer_one, "Get the open alert of an alias", Alert, ("alias",)),
     _asking("/requests/{id}", LOOK, lists.status, answer_status, "Get the state of a request", Done),
@@ -252,7 +252,7 @@ SHORT = (
     _writing("POST", "/{id}/escalate", DO, _escalate, "Escalate an alert", Escalated),
     _writing("POST", "/{id}/assign", DO, _assign, "Assign an alert", Assigned),
     _writing("POST", "/{id}/responders", DO, _respond, "Add a responder", Responding),
-    _writing("POST", "/{id}/action", DO, _act, "Carry out a custom action", Acting),
+    _writing("POST", "/{id}/action", DO, _act, "Execute a custom action", Acting),
 )
 """The routes without the path prefix of a site, which clients of the gateway need not repeat."""
 WHOLE = "/jsm/ops/api/{cloudId}/v1"

@@ -126,7 +126,7 @@ RULE = Mapping(
     "rule",
     Alert,
     rows=(
-        Dropped("alert_id", why="the alert's address, not what it says", control=True),
+        Dropped("alert_id", why="identifies the alert; not part of its content", control=True),
         row("name", "summary", required=True, fallback=headline, why="taken from details, category or key"),
         joint(
             ["events"],
@@ -135,7 +135,7 @@ RULE = Mapping(
             write=_write_events,
             required=True,
             fallback=_custom_event,
-            why="a custom event of the alert's key or name",
+            why="a custom event named after the alert's key or name",
         ),
         joint(
             ["provider", "slack_channel_id", "webhook_id"],
@@ -143,9 +143,9 @@ RULE = Mapping(
             read=_read_target,
             write=_write_target,
             required=True,
-            why="one channel that LiveSession knows",
+            why="one channel, of a kind that LiveSession has",
         ),
-        row("enabled", "enabled", side="reply", why="it cannot be switched off there"),
+        row("enabled", "enabled", side="reply", why="a rule cannot be disabled there"),
         row("creation_date", "created_at", TIME, side="reply"),
     ),
     implied={"enabled": True},

@@ -143,7 +143,7 @@ def rows(details: str, responders: Row, visible_to: Row) -> tuple[Row | Extensio
     """Returns the rows that both of the vendor's APIs share: `details` is the field of the free-form texts; the other
     two rows say how people are named."""
     return (
-        Dropped("id", why="the alert's address, not what it says", control=True),
+        Dropped("id", why="identifies the alert; not part of its content", control=True),
         row(
             "message",
             "summary",
@@ -163,7 +163,7 @@ def rows(details: str, responders: Row, visible_to: Row) -> tuple[Row | Extensio
             "custom",
             TEXTS,
             fit=fitted_details,
-            why="texts alone, at most 8,000 characters; anything else as its JSON",
+            why="texts only, at most 8,000 characters; other values as JSON",
         ),
         row("entity", "resource", limit=512, why="at most 512 characters"),
         row("source", "source", limit=100, why="at most 100 characters"),

@@ -314,7 +314,7 @@ def responding(field: str) -> Callable[[Incoming], Command]:
             return {RESPONDERS: held if listed in held else [*held, listed]}
 
         action = "teams" if field == "team" else "responders"
-        return acting(incoming, action, f"{kind} {name} was called in", {field: responder}, amend)
+        return acting(incoming, action, f"{kind} {name} was added as a responder", {field: responder}, amend)
 
     return read
 

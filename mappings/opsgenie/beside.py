@@ -31,10 +31,10 @@ INTEGRATIONS = "https://docs.opsgenie.com/docs/integration-api"
 CONTINUED = "https://docs.opsgenie.com/docs/alert-api-continued"
 MAINTENANCE = "https://docs.opsgenie.com/docs/maintenance-api"
 UNWATCHED = (
-    "heartbeats are watched by Opsgenie alone, which is not the first upstream of this caller: nobody would notice "
-    "that this one has stopped"
+    "heartbeats are monitored by Opsgenie only, which is not this caller's first upstream: nobody would notice "
+    "if this one stopped"
 )
-UNHEARD = "Opsgenie could not be told of the heartbeat; ping again"
+UNHEARD = "Opsgenie could not be reached for the heartbeat; ping again"
 SOON = 30
 """Seconds after which a ping that could not be passed on is to be repeated."""
 
@@ -128,7 +128,7 @@ PING = _route(
     "GET",
     "/v2/heartbeats/{name}/ping",
     heartbeat("/ping"),
-    "Say that a heartbeat goes on, to Opsgenie",
+    "Ping a heartbeat at Opsgenie",
     HEARTBEATS,
     answer=_worded({"result": "PONG - Heartbeat received"}, 202),
     success=202,
@@ -139,7 +139,7 @@ ROUTES = (
         "POST",
         "/v2/integrations/authenticate",
         authenticate,
-        "Prove a key",
+        "Validate a key",
         INTEGRATIONS,
         answer=_worded({"result": "Integration [sentry] is valid"}),
         body=Authenticating,

@@ -87,7 +87,7 @@ class _Parser:
         test = self._either(self._term)
         self._skip()
         if self._at < len(self._text):
-            raise self._fault("is not closed where it was opened, or not opened where it is closed")
+            raise self._fault("has unbalanced parentheses")
         return test
 
     def _skip(self) -> None:
@@ -238,7 +238,7 @@ def _number(field: str, value: str) -> float:
     try:
         return float(value) if field in NUMBERS or value.lstrip("-").isdigit() else millis(read_time(value))
     except (ValueError, OverflowError):
-        raise invalid("query", f"{value[:64]!r} is nothing to compare {field} with") from None
+        raise invalid("query", f"{value[:64]!r} cannot be compared with {field}") from None
 
 
 def _number_in(alert: dict[str, Json], field: str) -> float | None:

@@ -53,7 +53,7 @@ LASTING = {
     "actions": f"extensions.{NAME}.actions",
 }
 """The fields that no call changes, and the canonical paths that they hold."""
-STAYS = "it stays there as it was said first: there is no call that changes it"
+STAYS = "unchanged there: the API has no call that changes it"
 UNSAID: Json = None
 """What is passed as the body of a request that has none."""
 
@@ -127,7 +127,7 @@ def run(
             return Pending(after=FIRST_LOOK, seen={"receipt": held})
         is_said = isinstance(answer.json(), dict) and answer.status != 202
         if not is_said and name not in api.at_once:
-            text = f"{answer.status} without a request id, so nobody can tell what becomes of it"
+            text = f"{answer.status} without a request id, so its outcome cannot be followed"
             return Again(reason=text, code=Code.NO_ID)
     return Delivered(ids=ids, seen=seen or {}, altered=altered or {})
 
@@ -295,7 +295,7 @@ def _take_away(
         steps[f"fewer {what}"] = api.remove(sending, what, nameable)
     if len(nameable) < len(names):
         path = TAGS if what == "tags" else "custom"
-        altered[path] = "what is gone from it stays there: it cannot be taken away"
+        altered[path] = "removed entries stay there: they cannot be removed"
 
 
 def _retelling(api: Api, sending: Sending) -> Steps:

@@ -196,7 +196,7 @@ EVENT = Mapping(
     Event,
     rows=(
         Dropped("routing_key", why="a credential", control=True),
-        Dropped("event_action", why="says what to do, not what is wrong", control=True),
+        Dropped("event_action", why="selects the operation; not part of the alert", control=True),
         row("dedup_key", "dedup_key", BLANK, fit=fitted_key),
         row(
             "payload.summary",
@@ -236,7 +236,7 @@ EVENT = Mapping(
             read=_read_details,
             write=_write_details,
             homes={"details": (f"payload.custom_details.{TEXT}",)},
-            why="the text stands among the custom details",
+            why="the text is an entry of the custom details",
         ),
         row("links", "links", each(Link), fit=with_address, why="PagerDuty takes links with an address only"),
         row("images", "images", each(Image), fit=https_only, why="PagerDuty takes images over HTTPS only"),

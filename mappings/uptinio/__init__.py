@@ -145,7 +145,7 @@ ALERT = Mapping(
     "occurrence",
     Alert,
     rows=(
-        Dropped("id", why="the alert's address, not what it says", control=True),
+        Dropped("id", why="identifies the alert; not part of its content", control=True),
         row("monitor_id", "resource", required=True),
         joint(
             ["type"],

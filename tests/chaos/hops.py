@@ -25,7 +25,7 @@ from tests.chaos.verdicts import Verdict, command, parser
 NAMELESS = ("-m", "tests.chaos.nameless")
 STANDS_STILL = 1.5
 """Seconds in which nothing more may be accepted: a loop on one machine goes round hundreds of times in that."""
-REASON = "it came through this gateway before, and goes no further"
+REASON = "loop: this command already passed through this gateway; not forwarded again"
 
 
 def _configuration(directory: Path, other: int) -> Path:

@@ -149,7 +149,7 @@ def test_events_without_keys_are_written_together(tmp_path: Path) -> None:
     ("change", "says"),
     [
         ({"specversion": "0.3"}, "specversion: '0.3' is not '1.0'"),
-        ({"specversion": 1.0}, "specversion: must be a text"),
+        ({"specversion": 1.0}, "specversion: must be a string"),
         ({"id": ""}, "id: is required"),
         ({"source": None}, "source: is required"),
         ({"type": None}, "type: is required"),

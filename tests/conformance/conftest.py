@@ -15,6 +15,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record", action="store_true", help="rewrite recorded golden files, and fail")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """A test that records fails, and would be run again: its samples would be sent, and recorded, twice."""
+    if _records(config):
+        config.option.reruns = 0
+
+
 def _records(config: pytest.Config) -> bool:
     return bool(config.getoption("record", default=False))
 

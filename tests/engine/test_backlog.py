@@ -433,7 +433,7 @@ def test_a_repeat_of_what_was_refused_is_sent() -> None:
 
 def merged_reasons(one: Desk) -> dict[str, Any]:
     """The reasons of the merged deliveries."""
-    return Counter(row.reason.split(" by ")[0] for row in all_rows(one) if row.state == "merged")
+    return Counter(row.reason.rpartition(" delivery ")[0] for row in all_rows(one) if row.state == "merged")
 
 
 def test_a_repeat_says_by_what_it_is_told_and_an_update_too() -> None:
@@ -442,4 +442,4 @@ def test_a_repeat_says_by_what_it_is_told_and_an_update_too() -> None:
     one.accept("ci", create("disk"))
     one.accept("ci", create("disk", "b"))
     one.accept("ci", create("disk", "c"))
-    assert merged_reasons(one) == {"an identical repeat, told": 1, "said": 2}
+    assert merged_reasons(one) == {"identical repeat: counted, not sent; see": 1, "merged into": 2}

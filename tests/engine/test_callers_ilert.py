@@ -137,7 +137,7 @@ def test_the_credential_in_the_path(h: House, path: str) -> None:
     _taken(_post(h, {"eventType": "RESOLVE", "alertKey": key}, f"{path}/{KEY}"))
     assert _post(h, event, f"{path}/nobodys").status == 401
     differ = _post(h, {**event, "apiKey": OTHER}, f"{path}/{KEY}")
-    assert (differ.status, differ.body["message"]) == (400, "the request has two credentials that differ")
+    assert (differ.status, differ.body["message"]) == (400, "the request has two different credentials")
 
 
 def test_an_event_as_keep_posts_it(one: House) -> None:
@@ -154,7 +154,7 @@ def test_an_event_as_keep_posts_it(one: House) -> None:
 def test_what_is_no_event_at_the_path_of_an_integration(one: House) -> None:
     """A body in another integration's format is refused with a message that says what is accepted."""
     sent = _post(one, {"alert": "disk", "severity": "CRITICAL"}, f"/api/v1/events/netdata/{KEY}")
-    assert sent.status == 400 and sent.body["message"].startswith("eventType: is required: what is taken here")
+    assert sent.status == 400 and sent.body["message"].startswith("eventType: is required: accepted here are")
     for path in ("/api/v1/events/nagios", "/ilert/api/v1/events/icinga"):
         xml = one.client.post(one.url + path, content=b"<event/>", headers={"content-type": "application/xml"})
         assert xml.status_code == 404, "their plugins would throw away what is refused with 400 or 401"

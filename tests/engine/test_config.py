@@ -523,7 +523,7 @@ def test_an_inbound_with_a_mistake_is_there_all_the_same() -> None:
     with pytest.raises(ConfigurationError) as raised:
         parse(MINIMAL + '[[routes]]\nfrom = ["acme"]\nwhen = ["dialect = acme"]\nto = ["oncall"]\n' + own)
     assert raised.value.problems == [
-        "dialects.acme.fields.sumary: is no field of an alert; did you mean 'summary'?",
+        "dialects.acme.fields.sumary: is not a field of an alert; did you mean 'summary'?",
     ]
 
 

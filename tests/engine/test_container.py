@@ -71,7 +71,7 @@ def test_until_then_the_caller_hears_503_in_its_own_words(tmp_path: Path, path: 
     with chaos(HANG) as upstream, before(tmp_path, table("oncall", upstream.url, "ilert"), top=CONTAINER) as h:
         began = time.monotonic()
         sent = h.call("POST", path, body)
-        assert _is_not_yet(sent) and "no upstream has taken this yet" in str(sent.body)
+        assert _is_not_yet(sent) and "no upstream has accepted this yet" in str(sent.body)
         assert 0.4 <= time.monotonic() - began < 2
         assert count(h, "alerts") == 1
         upstream.always(OK)

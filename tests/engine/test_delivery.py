@@ -230,7 +230,7 @@ def test_a_redirect_is_not_followed(tmp_path: Path) -> None:
         page(h)
         h.wait_for(lambda: len(upstream.got) >= 2)
         [waiting] = [row for row in deliveries(h) if row.state == "waiting"]
-        assert f"307 leads to {elsewhere.url}, and is not followed" in waiting.reason
+        assert f"307 redirects to {elsewhere.url}, which is not followed" in waiting.reason
         assert elsewhere.connections == 0
         upstream.plan(OK)
         ended(h, "delivered")

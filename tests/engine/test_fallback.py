@@ -115,7 +115,7 @@ def test_what_is_taken_in_time_is_nothing_to_the_fallback(tmp_path: Path) -> Non
         settled(h, count=2)
         h.wait_for(lambda: of(h, "sms") == [("create", "void")])
         [row] = [row for row in outbox(h) if row.upstream == "sms"]
-        assert row.reason == "oncall has taken it"
+        assert row.reason == "oncall has taken the alert"
         end(h)
         h.wait_for(lambda: words(oncall) == ["ALERT", "ALERT", "RESOLVE"])
         assert sms.connections == 0
@@ -404,7 +404,7 @@ def test_what_came_round_in_a_circle_is_not_sent_to_the_fallback_either(tmp_path
         assert h.call("POST", "/ilert/api/events", event, key=None, headers=via).status == 202
         h.wait_for(lambda: not [row for row in outbox(h) if row.state == "waiting"])
         assert of(h, "sms") == [("create", "void")] * 2
-        assert "came through this gateway" in outbox(h)[-1].reason
+        assert "already passed through this gateway" in outbox(h)[-1].reason
         assert sms.connections == 0
 
 

@@ -241,7 +241,7 @@ def test_a_copy_that_would_fill_the_disk_is_not_begun(small_disk: Path) -> None:
         made = subprocess.run(line, cwd=HERE, capture_output=True, text=True, timeout=60, check=False)
         stop.set()
         paging.join(20)
-        assert made.returncode == 1 and "have to stay so" in made.stderr
+        assert made.returncode == 1 and "must stay free" in made.stderr
         assert set(told) == {202}
 
 

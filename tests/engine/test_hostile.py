@@ -127,7 +127,7 @@ def test_what_could_be_read_in_two_ways_is_refused_and_closed(h: House, said: by
 def test_a_balancer_that_speaks_something_else_is_told_so(h: House, what: str, said: bytes) -> None:
     with nothing_taken_in(h) as connection:
         connection.say(said + POST)
-        refused(connection.hear(), 400, f"this is {what}, which is not spoken here")
+        refused(connection.hear(), 400, f"this is {what}, which is not supported")
         assert connection.is_closed()
 
 

@@ -193,7 +193,7 @@ def test_a_bomb_is_not_inflated_beyond_the_limit() -> None:
 def test_a_cut_stream_or_one_with_something_behind_it_is_malformed() -> None:
     packed = gzip.compress(b'{"a":1}')
     for broken in (packed[:-1], packed[:12], packed + b"x", packed + packed):
-        with pytest.raises(Problem, match="not one whole gzip stream"):
+        with pytest.raises(Problem, match="not one complete gzip stream"):
             inflate(broken, "gzip", 100)
 
 

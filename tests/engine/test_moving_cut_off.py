@@ -98,7 +98,7 @@ def test_a_server_that_stands_still_for_good_is_given_up(
                 "read": lambda: list(_after_one(rows, server.freeze)),
                 "written": lambda: copied.put(TABLES[-1], _after_one(iter(()), server.freeze)),
             }
-            with pytest.raises(StoreError, match=r"/\w+ has answered nothing for 1 s"):
+            with pytest.raises(StoreError, match=r"/\w+ has not answered for 1 s"):
                 ways[way]()
         server.thaw()
         moved(database, back)
@@ -173,13 +173,13 @@ def test_a_commit_whose_answer_is_lost_is_found_out_by_asking_again(origin: str,
     database, config = shared().database(), written(tmp_path, origin)
     with losing_the_commit(database, arrives=arrives) as (url, calm):
         lost = typed("move", config, "--to", url)
-        assert lost.returncode == 1 and "give the same command again" in lost.stderr, lost.stderr
-        assert "nobody knows whether all of it is there" in refusal(origin)
+        assert lost.returncode == 1 and "repeat the same command" in lost.stderr, lost.stderr
+        assert "its outcome is unknown" in refusal(origin)
         wait_for(lambda: is_empty(database) != arrives)
         calm()
         again = typed("move", config, "--to", url)
         assert again.returncode == 0 and ("already" in again.stdout) == arrives, again.stderr
-    assert rows_in(database) == rows_in(origin) and "let `store` name that one" in refusal(origin)
+    assert rows_in(database) == rows_in(origin) and "set `store` to that one" in refusal(origin)
     assert not refusal(database)
 
 
@@ -192,13 +192,13 @@ def test_a_mark_whose_answer_is_lost_is_found_out_by_asking_again(origin: str, t
     with losing_the_commit(database, arrives=arrives) as (url, calm):
         config = written(tmp_path, url)
         lost = typed("move", config, "--to", f"sqlite://{back}")
-        assert lost.returncode == 1 and "Nothing was moved: give the same command again" in lost.stderr, lost.stderr
+        assert lost.returncode == 1 and "Nothing was moved: repeat the same command" in lost.stderr, lost.stderr
         assert not back.exists()
-        wait_for(lambda: ("nobody knows" in refusal(database)) == arrives)
+        wait_for(lambda: ("outcome is unknown" in refusal(database)) == arrives)
         calm()
         again = typed("move", config, "--to", f"sqlite://{back}")
         assert again.returncode == 0 and "already" not in again.stdout, again.stderr
-    assert rows_in(database) == rows_in(f"sqlite://{back}") and "let `store` name that one" in refusal(database)
+    assert rows_in(database) == rows_in(f"sqlite://{back}") and "set `store` to that one" in refusal(database)
 
 
 class Stopped(SqliteSide):
@@ -215,14 +215,14 @@ def test_nobody_is_sent_to_a_new_store_that_was_not_committed(origin: str, tmp_p
     with pytest.raises(KeyboardInterrupt):
         move(side(database), Stopped(str(back), may_be_made=True), lambda text: None, SPOKEN)
     said, config = refusal(database), written(tmp_path, database)
-    assert "nobody knows" in said and "give the same command again" in said and "let `store` name" not in said
+    assert "outcome is unknown" in said and "repeat the same command" in said and "set `store` to" not in said
     looked = typed("deliveries", config)
-    assert looked.returncode == 0 and "nobody knows" in looked.stderr
+    assert looked.returncode == 0 and "outcome is unknown" in looked.stderr
     elsewhere = typed("move", config, "--to", f"sqlite://{tmp_path}/other.db")
-    assert elsewhere.returncode == 1 and f"to sqlite://{back} was to end" in elsewhere.stderr
+    assert elsewhere.returncode == 1 and f"to sqlite://{back} began to commit" in elsewhere.stderr
     again = typed("move", config, "--to", f"sqlite://{back}")
     assert again.returncode == 0 and "already" not in again.stdout, again.stderr
-    assert rows_in(f"sqlite://{back}") == rows_in(database) and "let `store` name that one" in refusal(database)
+    assert rows_in(f"sqlite://{back}") == rows_in(database) and "set `store` to that one" in refusal(database)
 
 
 class Meanwhile(SqliteSide):
@@ -244,11 +244,11 @@ def test_a_move_is_not_undone_before_it_has_ended(origin: str, tmp_path: Path, m
     monkeypatch.setattr(postgres_side, "LOCKED_WITHIN", 1)
 
     def undone() -> None:
-        with pytest.raises(StoreError, match="somebody works in"):
+        with pytest.raises(StoreError, match="other sessions use"):
             undo(side(database))
 
     move(side(database), Meanwhile(back, undone), lambda text: None, SPOKEN)
-    assert "let `store` name that one" in refusal(database) and not refusal(f"sqlite://{back}")
+    assert "set `store` to that one" in refusal(database) and not refusal(f"sqlite://{back}")
     assert undo(side(database)).to == f"sqlite://{back}" and not refusal(database)
 
 

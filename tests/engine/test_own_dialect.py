@@ -83,7 +83,7 @@ def test_a_body_whose_values_are_texts() -> None:
         "extensions.datadog.org": {"id": "7", "name": "acme"},
     }
     assert asked.verbatim == TRIGGERED
-    assert dict(asked.dropped) == {"alert_transition": "says what to do, not what is wrong"}
+    assert dict(asked.dropped) == {"alert_transition": "selects the operation; not part of the alert"}
 
 
 def test_a_body_that_is_nested() -> None:
@@ -160,7 +160,7 @@ def test_a_number_may_be_a_text(said: Any, means: Any) -> None:
         '[inbound.source]\nanonymous = true\n[upstreams.x]\ndialect = "source"\nurl = "http://x"\nkey = "k"\n'
     ).own["source"]
     if means is ValueError:
-        with pytest.raises(Problem, match="is no number"):
+        with pytest.raises(Problem, match="is not a number"):
             command_in(dialect, Operation.CREATE, body)
         return
     patch = command_in(dialect, Operation.CREATE, body).patch
@@ -207,7 +207,7 @@ def test_a_key_is_made_up_and_told_where_there_is_none(h: House) -> None:
 def test_a_wrong_key_is_told_in_its_shape(h: House, name: str) -> None:
     wrong = {**OPEN, "meta": {"auth": {"token": "wrong"}}} if name == "deep" else OWN[name]
     sent = post(h, name, wrong, key="wrong")
-    message = "the credential is missing or not known here"
+    message = "the credential is missing or unknown"
     assert (sent.status, sent.body) == (401, {"error": {"code": "unauthorized", "message": message}})
 
 

@@ -150,14 +150,14 @@ def test_where_something_of_the_alert_is_in_the_address_it_may_be_that_which_is_
     ("success", "answer", "reason"),
     [
         ("{ ok = true }", {"ok": True}, ""),
-        ("{ ok = true }", {"ok": False, "error": "channel_not_found"}, "ok is false in its answer: channel_not_found"),
+        ("{ ok = true }", {"ok": False, "error": "channel_not_found"}, "ok is false in the answer: channel_not_found"),
         ("{ 'result.errcode' = [0, 1] }", {"result": {"errcode": 1}}, ""),
         (
             "{ 'result.errcode' = [0, 1] }",
             {"errmsg": "sign not match"},
-            "result.errcode is missing in its answer: sign",
+            "result.errcode is missing in the answer: sign",
         ),
-        ("{ ok = true }", "ok", "ok is missing in its answer"),
+        ("{ ok = true }", "ok", "ok is missing in the answer"),
     ],
 )
 def test_a_refusal_that_looks_like_a_success(tmp_path: Path, success: str, answer: Any, reason: str) -> None:

@@ -466,7 +466,7 @@ def test_a_password_that_is_replaced_is_used_from_then_on(server: Server, tmp_pa
             other.execute(b"ALTER ROLE gate PASSWORD 'next-word'")
             other.execute(b"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'gate'")
             assert page(h, "meanwhile").status == 503
-            for meant, said in {"gate:next/word@": "percent-encoded", "gate:next-word@x": "takes a restart"}.items():
+            for meant, said in {"gate:next/word@": "percent-encoded", "gate:next-word@x": "requires a restart"}.items():
                 file.write_text(url.replace("postgres@", meant))
                 h.wait_for(partial(_says, h, said), HEALTHY)
             file.write_text(url.replace("postgres@", "gate:next-word@"))

@@ -125,7 +125,7 @@ def test_a_server_that_thaws_after_its_standby_took_over_is_asked_nothing(pair: 
 
     asyncio.run(main())
     [told] = [call.kwargs for call in log.calls if call.args == ("store.promoted",)]
-    assert told["server"] == f"127.0.0.1:{pair.second.port}" and "timeline 2, it was 1" in told["reason"]
+    assert told["server"] == f"127.0.0.1:{pair.second.port}" and "timeline 2, before 1" in told["reason"]
 
 
 def test_a_server_that_is_started_again_after_its_standby_took_over_is_asked_nothing(
@@ -188,7 +188,7 @@ def test_a_commit_that_is_under_way_when_all_go_over_is_no_success(pair: Pair, m
             under_way = asyncio.create_task(store.write(work))
             await asyncio.sleep(0.3)
             await pair.promote()
-            with pytest.raises(StoreError, match="whether the store has committed is not known"):
+            with pytest.raises(StoreError, match="it is unknown whether the store has committed"):
                 await under_way
             assert (len(tried), await store.read(lambda tx: tx.delivery(777))) == (1, None)
 

@@ -90,7 +90,7 @@ def test_a_confirmation_that_never_comes_is_a_dead_letter(tmp_path: Path, genie:
     with chaos(genie) as upstream, before(tmp_path, _aged(genie, upstream, "1s")) as h:
         page(h)
         [dead] = settled(h, "dead", seconds=10.0)
-        assert dead.reason == "given up: the upstream took it, and has yet to confirm it"
+        assert dead.reason == "given up: the upstream accepted the request, but has not confirmed it yet"
         assert paths(upstream) == [f"POST {genie.collection}"], "it was sent once"
         genie.looks = 0
         _said(h, "ALERT", summary="Disk fuller")

@@ -208,7 +208,7 @@ def test_a_certificate_that_a_proxy_refuses_holds_the_upstream(tmp_path: Path) -
         with before(tmp_path, table("oncall", front, more=f'key = "upstream-key"\n{more}')) as h:
             page(h)
             detail = h.wait_for(lambda: (d := h.client.get(h.url + "/-/ready").json())["held"] and d)
-            assert "the certificate that we show was refused: 400" in detail["upstreams"]["oncall"]["reason"]
+            assert "the gateway's client certificate was refused: 400" in detail["upstreams"]["oncall"]["reason"]
             h.wait_for(
                 lambda: [row for row in deliveries(h) if (row.state, row.code) == ("waiting", "bad-certificate")]
             )

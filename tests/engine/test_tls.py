@@ -276,10 +276,10 @@ def test_a_handshake_that_fails_is_said_with_who_and_why(tmp_path: Path) -> None
         said = soon(lambda: len(found := logged(tmp_path, "tls.failed")) == 4 and found)
     assert {one["peer"] for one in said} == {"127.0.0.1"}
     assert [one["reason"] for one in said] == [
-        "it does not accept the certificate in tls.cert: tlsv1 alert unknown ca",
-        "it shows no certificate of its own, which tls.client_ca asks for",
-        "its certificate is not accepted: unable to get local issuer certificate",
-        "it speaks HTTP without TLS; its address has to begin with https://",
+        "the client does not accept the certificate in tls.cert: tlsv1 alert unknown ca",
+        "the client sent no certificate, which tls.client_ca requires",
+        "the client's certificate is not accepted: unable to get local issuer certificate",
+        "the client speaks HTTP without TLS; its URL must begin with https://",
     ]
 
 

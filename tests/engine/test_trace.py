@@ -424,7 +424,7 @@ def test_a_road_out_of_any_store(tmp_path: Path, driver: str) -> None:
         tx.put_target(target(1, "u", state="present", key="k", ids={"id": "mon_1"}, route="loud"))
         tx.put_target(target(1, "v", position=1, state="standby", seen={INSTEAD_OF: [["u"], ["u", "w"]]}))
         report = [
-            {"field": "team", "fate": "kept", "to": "", "why": "no field of its own there"},
+            {"field": "team", "fate": "kept", "to": "", "why": "the target has no field for it"},
             {"field": "summary", "fate": "mapped", "to": "message", "why": ""},
             {"field": "severity", "fate": "approximated", "to": "", "why": "coarser"},
         ]
@@ -440,7 +440,7 @@ def test_a_road_out_of_any_store(tmp_path: Path, driver: str) -> None:
         assert (u.upstream, u.state, u.ids, u.route) == ("u", "present", {"id": "mon_1"}, "loud")
         assert (u.deliveries[0].approximated, u.deliveries[0].kept) == (
             {"severity": "coarser"},
-            {"team": "no field of its own there"},
+            {"team": "the target has no field for it"},
         )
         assert [(one.status, one.took_ms) for one in u.deliveries[0].tried] == [(202, 3)]
         assert (v.state, v.instead_of, v.deliveries) == ("standby", ["u", "w"], [])

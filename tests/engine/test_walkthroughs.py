@@ -218,7 +218,7 @@ def test_tell_several(checkout: Checkout) -> None:
 
 def test_run_a_sidecar(checkout: Checkout) -> None:
     with checkout.walked(blocks(SIDECAR)) as [refused, asked, told]:
-        assert refused.endswith(" 503\n") and "no upstream has taken this yet; it is kept" in refused
+        assert refused.endswith(" 503\n") and "no upstream has accepted this yet; it is stored" in refused
         assert re.search(r"^\d+\twaiting\toncall\tcreate\t", asked, re.MULTILINE)
         assert "The queue is full\n" in asked and "key-refused" in asked
         assert '"status":"success"' in told and " 202\n" in told
