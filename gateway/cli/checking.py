@@ -105,7 +105,7 @@ def _hasty(config: Config) -> Iterator[str]:
 
 
 _SHORT = {
-    "timeout": "is shorter than many answers take, and a later one counts as none",
+    "timeout": "is too short for many answers, and a late one counts as none",
     "max_age": "gives up a delivery after a brief failure",
     "after": "tells the fallback before the others can have taken it",
     "every": "is a load on the monitor and on the store",
@@ -138,7 +138,7 @@ def _shadowed(config: Config) -> Iterator[str]:
         takers = [next((one for one in before if _takes_all(one, who, route.when)), None) for who in senders]
         if takers and all(takers):
             names = ", ".join(dict.fromkeys(one.name for one in takers if one))
-            yield f"routes: {route.name}: never reached: {names} before it takes all of it"
+            yield f"routes: {route.name}: never reached: {names} comes first and takes all of it"
 
 
 def _set_in_vain(config: Config) -> Iterator[str]:
@@ -152,7 +152,7 @@ def _set_in_vain(config: Config) -> Iterator[str]:
             earlier = ((one.name, other) for one in takers for other in one.to if other.upstream == hop.upstream)
             name, first = next(earlier, ("", hop))
             if _sets(hop) != _sets(first):
-                yield f"routes: {route.name}: its `set` for {hop.upstream} is never used: {name} before it leads there"
+                yield f"routes: {route.name}: its `set` for {hop.upstream} is never used: {name} comes first and leads there"
 
 
 def _sets(hop: Hop) -> tuple[Flat, list[Any]]:

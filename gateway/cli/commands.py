@@ -201,8 +201,8 @@ def backup(config_path: str, file: str) -> None:
 def move(config_path: str, target: str | None, undo: bool) -> None:
     """Move everything in the store to an empty one of the other engine, while no gateway serves from either.
 
-    Ids, what is open, what waits and what is known of callers come along. The old store stays as it is, marked so that
-    no gateway serves from it any more.
+    Ids, open alerts, what waits and the statistics of callers are moved too. The old store stays as it is, marked so
+    that no gateway serves from it any more.
     """
     import logging
 

@@ -139,8 +139,8 @@ class UpstreamFile(Struct, kw_only=True):
 
 
 class KeyFile(Struct, kw_only=True):
-    """`key` of an upstream, chosen for each alert: the file in a directory whose name is that of the caller or the value
-    of a field."""
+    """`key` of an upstream, chosen for each alert: the file in a directory whose name is that of the caller or the
+    value of a field."""
 
     by: str
     """`caller`, `dialect`, a canonical field or a label; its value is the name of the entry."""
