@@ -152,7 +152,7 @@ def _set_in_vain(config: Config) -> Iterator[str]:
             earlier = ((one.name, other) for one in takers for other in one.to if other.upstream == hop.upstream)
             name, first = next(earlier, ("", hop))
             if _sets(hop) != _sets(first):
-                yield f"routes: {route.name}: its `set` for {hop.upstream} is never used: {name} comes first and leads there"
+                yield f"routes: {route.name}: its `set` for {hop.upstream} is never used: {name} leads there first"
 
 
 def _sets(hop: Hop) -> tuple[Flat, list[Any]]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MOST = 1_000_000_000
 """The largest limit of a list, within what every store can count."""
-LIMIT = "The most to list; with --url at most 10000."
+LIMIT = "The most to list; with --url 10000 at most."
 
 
 @click.command()

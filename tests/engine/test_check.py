@@ -148,7 +148,7 @@ def test_what_a_later_route_sets_at_an_upstream_that_is_told_already(tmp_path: P
     """An upstream is told of an alert once, so what a later route sets there has no effect, and `check` warns of it."""
     one = '[[routes]]\nname = "a"\nto = [{ upstream = "oncall", set = { team = "a" } }]\ncontinue = true\n'
     two = one.replace('"a"', '"b"')
-    assert said(configured(one + two), "b: its `set` for oncall is never used: a comes first and leads there")
+    assert said(configured(one + two), "b: its `set` for oncall is never used: a leads there first")
     assert not said(configured(one + two.replace('team = "b"', 'team = "a"')), "never used")
     assert not said(configured(one.replace("to =", 'when = ["labels.t = x"]\nto =') + two), "never used")
     (tmp_path / "t.toml").write_text('ci = "7"\n')
