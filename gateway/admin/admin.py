@@ -150,9 +150,7 @@ class Admin:
         """Refuses a call that somebody else than an operator could have made."""
         config = self._gateway.config
         if config.admin is None and not is_loopback(config.listen[0]):
-            raise _Refusal(
-                403, 'operators are not heard on an address that callers share; add admin = "127.0.0.1:9092"'
-            )
+            raise _Refusal(403, 'operators are refused on an address that callers share; add admin = "127.0.0.1:9092"')
         if config.admin_token is None:
             _check_near(request)
 
@@ -171,7 +169,7 @@ class Admin:
     async def _alerts(self, request: Request) -> Response:
         """Searches slice by slice, each in its own transaction, so that deliveries are read in between."""
         if request.url.query:
-            raise _Refusal(400, "write %3F for a question mark: what follows one is not part of the id")
+            raise _Refusal(400, "write a question mark in an id as %3F; what follows a plain one is not part of the id")
         name, read = request.path_params["name"], self._read
         search = tracing.Search(name, tracing.spoken(self._gateway.config))
         while await read(search.look):
@@ -182,7 +180,7 @@ class Admin:
             roads += [road] if road is not None else []
         found = tracing.as_json(roads, search)
         if not roads:
-            found["message"] = f"nobody knows an alert by {name!r}, and no summary has these words"
+            found["message"] = f"no alert has the id or key {name!r}, and no summary has these words"
         return JSONResponse(found, 200 if roads else 404)
 
     async def _callers(self, request: Request) -> Response:
@@ -226,11 +224,11 @@ class Admin:
         _only(query.keys(), known)
         limit = _number(query.get("limit", "1000"), "limit", MOST_LISTED)
         if (state := query.get("state")) not in (None, *STATES):
-            raise _Refusal(400, f"state: is none of {', '.join(STATES)}")
+            raise _Refusal(400, f"state: must be one of {', '.join(STATES)}")
         name, config = query.get("alert"), self._gateway.config
         alert = await self._read(lambda tx: tracing.alert_of(tx, name, config) if name is not None else None)
         if name is not None and alert is None:
-            return _said(404, f"nobody knows an alert by {name!r}")
+            return _said(404, f"no alert has the id or key {name!r}")
         upstream = query.get("upstream")
         upstream = operating.storable(upstream) if upstream is not None else None
         chosen = DeliveryFilter(state=state, upstream=upstream, alert=alert, limit=limit)
@@ -287,7 +285,7 @@ class Admin:
     async def _retry(self, request: Request) -> Response:
         wanted = await _wanted(request)
         if wanted.because:
-            raise _Refusal(400, "because: is said when deliveries are dropped")
+            raise _Refusal(400, "because: is only for dropping deliveries")
         return await self._change("retry", wanted, self._operator(request, wanted.who))
 
     async def _drop(self, request: Request) -> Response:
@@ -295,7 +293,7 @@ class Admin:
         if not wanted.because.strip():
             raise _Refusal(400, "because: is required; it is kept with the delivery")
         if wanted.force:
-            raise _Refusal(400, "force: is said when deliveries are sent again")
+            raise _Refusal(400, "force: is only for sending deliveries again")
         return await self._change("drop", wanted, self._operator(request, wanted.who))
 
     async def _change(self, what: Literal["retry", "drop"], wanted: Wanted, operator: Operator) -> Response:
@@ -344,13 +342,13 @@ class Admin:
     async def _reload(self, request: Request) -> Response:
         reload = self._gateway.reload_from_file
         if reload is None:
-            return _said(409, "this gateway was not started from a file")
+            return _said(409, "this gateway was not started from a configuration file")
         operator = self._operator(request, (await _wanted(request)).who)
         try:
             await reload(operator)
         except ConfigurationError as error:
             return JSONResponse(
-                {"message": "the configuration is bad, the old one stays", "problems": error.problems}, 422
+                {"message": "the new configuration is bad; the old one stays", "problems": error.problems}, 422
             )
         return JSONResponse({"reloaded": True})
 
@@ -368,13 +366,13 @@ def _check_near(request: Request) -> None:
     that came through a proxy here."""
     host = host_in(request.headers.get("host", "localhost"))
     if not (host == "localhost" or _is_near(host)):
-        raise _Refusal(403, "ask for this address by number or as localhost, or set admin_token")
+        raise _Refusal(403, "use a loopback IP address or localhost as the host, or set admin_token")
     if _is_forwarded(request):
         raise _Refusal(
-            403, "this came through a proxy, or over HTTP/1.0 as if it had; ask directly, or set admin_token"
+            403, "this came through a proxy, or over HTTP/1.0 as if it had; connect directly, or set admin_token"
         )
     if "origin" in request.headers:
-        raise _Refusal(403, "web pages are not heard; set admin_token")
+        raise _Refusal(403, "requests of web pages (with an Origin header) are refused; set admin_token")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_empty = request.headers.get("content-length", "0") == "0" and "transfer-encoding" not in request.headers
     if request.method == "POST" and kind != "application/json" and not (is_empty and not kind):

@@ -30,9 +30,9 @@ def move(origin: str, target: str, say: Callable[[str], None]) -> moving.Outcome
     to = _address(target)
     if origin.startswith(POSTGRES) == to.startswith(POSTGRES):
         raise NotAPlace(
-            "both are in PostgreSQL; pg_dump and pg_restore copy one"
+            "both stores are in PostgreSQL; copy one with pg_dump and pg_restore"
             if to.startswith(POSTGRES)
-            else "both are in SQLite; `backup` copies one"
+            else "both stores are in SQLite; copy one with `alert-gateway backup`"
         )
     return moving.move(_side(origin), _side(to, may_be_made=True), say, SPOKEN)
 
@@ -56,14 +56,14 @@ def _address(target: str) -> str:
 
 def _side(url: str, *, may_be_made: bool = False) -> moving.Side:
     if url == UNTOLD:
-        raise StoreError("store: its address is a secret that is not here; set what `store` refers to")
+        raise StoreError("store: its address is a secret that cannot be read; set what `store` refers to")
     if not url.startswith(POSTGRES):
         return SqliteSide(url.removeprefix(SQLITE), may_be_made=may_be_made)
     try:
         from gateway.store.postgres_side import PostgresSide
     except ImportError as error:
         raise StoreError(
-            f"a store in PostgreSQL needs a package that is not here ({error}); "
-            "type in a checkout: pip install '.[postgres]'"
+            f"a store in PostgreSQL needs a package that is not installed ({error}); "
+            "in a checkout: pip install '.[postgres]'"
         ) from None
     return PostgresSide(url)

@@ -84,10 +84,10 @@ def chosen(
             raise NotAsAsked(f"no such delivery: {', '.join(map(str, missing))}")
         return sorted((row for row in found if row.id > after), key=lambda row: row.id)[:most]
     if not dead and upstream is None:
-        raise NotAsAsked("name deliveries by id, or say --dead or --upstream")
+        raise NotAsAsked("name deliveries by id, or use --dead or --upstream")
     found = tx.deliveries(DeliveryFilter(state="dead", upstream=upstream, after=after, limit=most))
     if not found and upstream is not None and not tx.has_deliveries(upstream):
-        raise NotAsAsked(f"nothing was ever meant for an upstream {upstream!r}")
+        raise NotAsAsked(f"there are no deliveries for an upstream {upstream!r}")
     if waiting:
         found += tx.deliveries(DeliveryFilter(state="waiting", upstream=upstream, after=after, limit=most))
         found = sorted(found, key=lambda row: row.id)[:most]

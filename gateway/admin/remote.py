@@ -41,15 +41,15 @@ class Remote:
             with httpx.Client(trust_env=False, verify=self._trusted(), timeout=PATIENCE) as client:
                 answer = client.request(method, self._url + path, headers=headers, **more)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            raise NotAsAsked(f"{self._url} cannot be asked: {error}") from None
+            raise NotAsAsked(f"{self._url} cannot be reached: {error}") from None
         try:
             found = answer.json()
         except ValueError:
             found = None
         if answer.status_code == 401:
-            raise NotAsAsked(f"{self._url} wants its token, or another one: --token env:NAME")
+            raise NotAsAsked(f"{self._url} requires a token, or another one: --token env:NAME")
         if "alert-gateway-id" in answer.headers:  # only answers to callers have this header
-            raise NotAsAsked(f"{self._url} is where callers are served: is it the admin address, and without a path?")
+            raise NotAsAsked(f"{self._url} serves callers, not operators: use the admin address, without a path")
         if not answer.is_success or not isinstance(found, dict):
             said = found.get("message") if isinstance(found, dict) else None
             text = f"{self._url}{path} answered {answer.status_code}: {said or 'is this the admin address?'}"

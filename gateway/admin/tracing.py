@@ -310,12 +310,12 @@ def _waits_for(row: DeliveryRow, ahead: int | None, breaker: Breaker) -> str:
     if row.state != "waiting":
         return ""
     if ahead is not None:
-        return f"goes after delivery {ahead}"
+        return f"waits for delivery {ahead}"
     if row.code in HELD_UNTIL:
         return HELD_UNTIL[row.code]
     if breaker.state == "held":
-        return f"held with its upstream until that takes the gateway's key ({breaker.reason})"
-    return "its upstream is left alone but for probes" if breaker.state == "open" else ""
+        return f"held until the upstream takes the gateway's key ({breaker.reason})"
+    return "the upstream is failing: only probes are sent to it" if breaker.state == "open" else ""
 
 
 def _there(name: str, target: TargetRow | None, deliveries: list[Sent]) -> There:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @CONFIG
-@click.option("--no-secrets", is_flag=True, help="Do not look for the secrets that the file refers to.")
+@click.option("--no-secrets", is_flag=True, help="Do not resolve the secrets that the file refers to.")
 @click.option("--connect", is_flag=True, help="Prove address, TLS and key of each upstream; nothing is created.")
 def check(config_path: str, no_secrets: bool, connect: bool) -> None:
     """List every problem of a configuration, run its tests, and show what callers' alerts become."""
@@ -29,7 +29,7 @@ def check(config_path: str, no_secrets: bool, connect: bool) -> None:
     from gateway.cli.trying import failures
 
     if connect and no_secrets:
-        raise click.UsageError("--connect needs the secrets")
+        raise click.UsageError("--connect needs the secrets: leave --no-secrets out")
     config = load_config(config_path, secrets=not no_secrets)
     for line in ladders(config):
         click.echo(line)
@@ -128,7 +128,7 @@ def _usual(inbound: Inbound) -> str:
 
     who = usual_caller(inbound)
     if who is None:
-        raise click.UsageError(f"say --caller; there are {_some(inbound.keyring.names())}")
+        raise click.UsageError(f"choose one with --caller; there are {_some(inbound.keyring.names())}")
     return who
 
 
@@ -140,12 +140,12 @@ def _lines(found: Explained) -> list[str]:
     for one in found.reached:
         lines += _reached(one)
     if found.operation and not found.refused and not found.reached:
-        lines.append("it goes nowhere")
+        lines.append("goes to no upstream")
     return lines
 
 
 def _reached(one: Reached) -> list[str]:
-    late = f", {one.choice.after:g} s later if nobody has taken it" if one.choice.after is not None else ""
+    late = f", after {one.choice.after:g} s if not taken by then" if one.choice.after is not None else ""
     lines = [f"→ {one.choice.upstream} (route {one.choice.route}{late})"]
     if one.refused:
         return [*lines, f"  refused: {one.refused}"]
@@ -170,12 +170,12 @@ def _short(value: Any) -> str:
 @click.command()
 @CONFIG
 @click.argument("route_name", metavar="ROUTE")
-@click.option("--wake", is_flag=True, help="Send it with the severity of a page; else it wakes nobody.")
+@click.option("--wake", is_flag=True, help="Send it with the severity of a page; without this it wakes nobody.")
 @click.option("--caller", metavar="NAME", help="The caller in whose name it is sent; routes may depend on it.")
-@click.option("--within", default="30s", show_default=True, metavar="DURATION", help="How long to wait for it.")
+@click.option("--within", default="30s", show_default=True, metavar="DURATION", help="How long to wait for delivery.")
 def drill(config_path: str, route_name: str, wake: bool, caller: str | None, within: str) -> None:
-    """Send a marked alert through a route to its real upstreams, wait for it, and resolve it. Exit 1 where one did
-    not take it."""
+    """Send a marked alert through a route to its real upstreams, wait for the result, and resolve it. Exit 1 if one
+    did not take it."""
     from gateway.cli.drilling import drill as drilled_by
     from gateway.config.values import some_time
     from gateway.errors import Problem

@@ -75,7 +75,7 @@ def _yielding(config: Config) -> Iterator[str]:
                 is_same = (method, shape) == (route.method, shape_of(route.path))
                 if is_same and holder is not inbound and meet(holder, inbound):
                     whose = holder.dialect.name
-                    yield f"inbound.{inbound.dialect.name}: {route.method} {route.path} is {whose}'s; use {own}"
+                    yield f"inbound.{inbound.dialect.name}: {route.method} {route.path} goes to {whose}; use {own}"
 
 
 def _endless(config: Config) -> Iterator[str]:
@@ -86,8 +86,8 @@ def _endless(config: Config) -> Iterator[str]:
             continue
         if outbound.tells_changes or outbound.addressed_by == "id":
             yield (
-                f"upstreams.{name}: dialects.{upstream.dialect.name} has no word for an end, so what is told there "
-                "stays open; add `resolve` to its `status`, or send.updates = false where each request is a message"
+                f"upstreams.{name}: dialects.{upstream.dialect.name} has no word for resolved, so alerts stay "
+                "open there; add `resolve` to its `status`, or send.updates = false where each request is a message"
             )
 
 
@@ -101,16 +101,16 @@ def _hasty(config: Config) -> Iterator[str]:
     found["retention"] = (config.retention, 3600.0)
     for path, (seconds, least) in found.items():
         if seconds < least:
-            yield f"{path}: {seconds:g} s is hardly meant; less than {least:g} s {_SHORT[path.rpartition('.')[2]]}"
+            yield f"{path}: {seconds:g} s seems a mistake; less than {least:g} s {_SHORT[path.rpartition('.')[2]]}"
 
 
 _SHORT = {
-    "timeout": "is what many an answer takes, and one that comes later counts as none",
-    "max_age": "gives up what fails for a moment",
-    "after": "wakes both before the first can have taken it",
-    "every": "is a load for whoever is asked, and for the store",
-    "stall": "withholds the heartbeat for each alert",
-    "retention": "forgets what nobody took before anybody can look into it",
+    "timeout": "is too short for many answers, and a late one counts as none",
+    "max_age": "gives up a delivery after a brief failure",
+    "after": "tells the fallback before the others can have taken it",
+    "every": "is a load on the monitor and on the store",
+    "stall": "stops the heartbeat at every alert",
+    "retention": "removes dead letters before anybody can look at them",
 }
 """The consequence of a duration that is too short, by the last part of its path."""
 
@@ -138,7 +138,7 @@ def _shadowed(config: Config) -> Iterator[str]:
         takers = [next((one for one in before if _takes_all(one, who, route.when)), None) for who in senders]
         if takers and all(takers):
             names = ", ".join(dict.fromkeys(one.name for one in takers if one))
-            yield f"routes: {route.name}: never reached: {names} takes all of it before"
+            yield f"routes: {route.name}: never reached: {names} comes first and takes all of it"
 
 
 def _set_in_vain(config: Config) -> Iterator[str]:
@@ -152,7 +152,7 @@ def _set_in_vain(config: Config) -> Iterator[str]:
             earlier = ((one.name, other) for one in takers for other in one.to if other.upstream == hop.upstream)
             name, first = next(earlier, ("", hop))
             if _sets(hop) != _sets(first):
-                yield f"routes: {route.name}: what it sets at {hop.upstream} is never used: {name} leads there before"
+                yield f"routes: {route.name}: its `set` for {hop.upstream} is never used: {name} leads there first"
 
 
 def _sets(hop: Hop) -> tuple[Flat, list[Any]]:
@@ -193,7 +193,7 @@ def _uncaught(config: Config) -> Iterator[str]:
             continue
         yield (
             f"routes: an alert of {name} that no route matches is refused; "
-            "a last route without `when` (and without `from`) takes what is left"
+            "add a last route without `when` and `from` to take the rest"
         )
 
 
@@ -217,8 +217,8 @@ def _paging_rules(config: Config, route: Route, inbound: Inbound) -> Iterator[st
         is_paging = upstream.dialect.kind == "occurrence" and upstream.destination.rules == "page"
         if inbound.dialect.kind == "rule" and is_paging:
             yield (
-                f"routes: {route.name}: every rule that {inbound.dialect.name} makes would page at {hop.upstream}; "
-                f'if that is not meant, set rules = "quiet" or "refuse" there'
+                f"routes: {route.name}: every rule of {inbound.dialect.name} would page at {hop.upstream}; "
+                f'if that is not intended, set rules = "quiet" or "refuse" there'
             )
 
 
@@ -239,8 +239,8 @@ def _shared_keys(config: Config, route: Route) -> Iterator[str]:
     for hop in setting if len(vendors) > 1 else ():
         if config.upstreams[hop.upstream].dialect.outbound.key == "routing_key":
             yield (
-                f"routes: {route.name}: `set` routing_key is the key itself at {hop.upstream}; "
-                "set it on the entries of `to` that it is meant for"
+                f"routes: {route.name}: `set` routing_key is the credential at {hop.upstream}; "
+                "set it only on the entries of `to` that it is meant for"
             )
 
 
@@ -253,14 +253,14 @@ def _without_entry(config: Config, route: Route, inbound: Inbound) -> Iterator[s
             entries = {who: upstream.entry(inbound.dialect.name, who) for who in callers}
             keyless = [who for who, entry in entries.items() if upstream.keys.lacks(entry)]
             if keyless:
-                yield f"upstreams.{hop.upstream}.key: there is none, and no `else`, for {_some(keyless)}"
+                yield f"upstreams.{hop.upstream}.key: no key for {_some(keyless)}, and there is no `else`"
         for lookup in hop.all_lookups:
             values = lookup.table.values()
             missing = [who for who in callers if who not in values] if lookup.by == "caller" else []
             if missing and isinstance(lookup.otherwise, msgspec.UnsetType):
                 yield (
-                    f"routes: {route.name}: {lookup.table.name} has no {lookup.field}, and there is no `else`, "
-                    f"for {_some(missing)}"
+                    f"routes: {route.name}: {lookup.table.name} has no {lookup.field} for {_some(missing)}, "
+                    "and there is no `else`"
                 )
 
 
@@ -277,7 +277,7 @@ def _entries_of_nobody(config: Config) -> Iterator[str]:
         if strangers:
             close = difflib.get_close_matches(strangers[0], sorted(everybody), 1)
             hint = f"; is {strangers[0]} meant to be {close[0]}?" if close else ""
-            yield f"{name}: it is looked up by caller, and there is no caller {_some(strangers)}{hint}"
+            yield f"{name}: entries are looked up by caller, but there is no caller {_some(strangers)}{hint}"
 
 
 def _some(names: list[str]) -> str:

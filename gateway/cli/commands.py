@@ -29,7 +29,7 @@ def main() -> None:
 @main.command()
 @click.option("--from", "origin", metavar="DIALECT", help="Only alerts of this dialect.")
 @click.option("--to", "target", metavar="DIALECT", help="Only to this dialect.")
-@click.option("--serve", "stay", is_flag=True, help="Stay up to play with.")
+@click.option("--serve", "stay", is_flag=True, help="Keep running afterwards, to try it out.")
 @JSON
 def demo(origin: str | None, target: str | None, stay: bool, as_json: bool) -> None:
     """Send every vendor's documented examples to every vendor, over real HTTP, without an account."""
@@ -42,7 +42,7 @@ def demo(origin: str | None, target: str | None, stay: bool, as_json: bool) -> N
 
 @main.command()
 @CONFIG
-@click.option("--listen", metavar="HOST:PORT", help="Listen here instead of where the configuration says.")
+@click.option("--listen", metavar="HOST:PORT", help="Listen here instead of at the configured address.")
 @click.option("--workers", type=click.IntRange(1), default=1, help="Processes; more than one needs PostgreSQL.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 @click.option("--fd", type=int, hidden=True, help="A listening socket that was handed down.")
@@ -67,7 +67,7 @@ def serve(
     config = load_config(config_path, listen=listen)
     if workers > 1:
         if not config.is_shared:
-            raise click.UsageError("several workers need a store that they can share; a SQLite store serves one")
+            raise click.UsageError("several workers need a PostgreSQL store; a SQLite store serves one process")
         arguments = ["serve", "--config", config_path, "--log-level", log_level]
         try:
             addresses = {"--fd": config.listen, **({"--admin-fd": config.admin} if config.admin else {})}
@@ -123,12 +123,12 @@ def _upstream(target: str | None, config: Any, name: str | None) -> Any:
 
     upstreams = config.upstreams if config else {}
     if config is None and target is None:
-        raise click.UsageError("say --to DIALECT, or --config FILE with --upstream NAME")
+        raise click.UsageError("give --to DIALECT, or --config FILE with --upstream NAME")
     fitting = [one for one in upstreams.values() if name in (None, one.name) and target in (None, one.dialect.name)]
     if target is not None and (config is None or (name is None and not fitting)):
         return bare_upstream(_dialect(target, config))
     if len(fitting) != 1:
-        raise click.UsageError(f"say which with --upstream: {', '.join(upstreams)}")
+        raise click.UsageError(f"choose one with --upstream: {', '.join(upstreams)}")
     return fitting[0]
 
 
@@ -180,7 +180,7 @@ def backup(config_path: str, file: str) -> None:
     config = load_config(config_path, secrets=False)
     if config.is_shared:
         raise click.ClickException(
-            f"the store is in PostgreSQL, which has its own: pg_dump --format=custom --file={file} DATABASE"
+            f"the store is in PostgreSQL; use its own backup: pg_dump --format=custom --file={file} DATABASE"
         )
     try:
         copied = copy_store(config.store, Path(file))
@@ -201,8 +201,8 @@ def backup(config_path: str, file: str) -> None:
 def move(config_path: str, target: str | None, undo: bool) -> None:
     """Move everything in the store to an empty one of the other engine, while no gateway serves from either.
 
-    Ids, what is open, what waits and what is known of callers come along. The old store stays as it is, marked so that
-    no gateway serves from it any more.
+    Ids, open alerts, what waits and the statistics of callers are moved too. The old store stays as it is, marked so
+    that no gateway serves from it any more.
     """
     import logging
 
@@ -212,14 +212,14 @@ def move(config_path: str, target: str | None, undo: bool) -> None:
     _end_tidily()
     logging.getLogger("psycopg").setLevel(logging.ERROR)  # a lost connection is reported once, in our words
     if (target is None) == (not undo):
-        raise click.UsageError("say --to URL, or --undo")
+        raise click.UsageError("give --to URL, or --undo")
     config = load_config(config_path, secrets=False)
     try:
         if target is None:
             done = moving.undo(config.store)
             click.echo(
-                f"a gateway may serve from {done.origin} again, so none from {done.to}; it tells again what {done.to} "
-                "has told since"
+                f"a gateway may serve from {done.origin} again, and none may from {done.to}; what {done.to} has sent "
+                "since the move is sent again"
             )
             return
         outcome = moving.move(config.store, target, lambda text: click.echo(text, err=True))

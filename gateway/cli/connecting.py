@@ -47,7 +47,7 @@ async def _prove(upstream: Upstream) -> list[Proof]:
         return [await _reached(upstream)]
     entries = upstream.keys.entries() if upstream.keys else [""]
     if not entries:
-        return [Proof(upstream.name, "", False, "has no key at all")]
+        return [Proof(upstream.name, "", False, "has no key")]
     client, slots = Client(upstream), asyncio.Semaphore(AT_ONCE)
 
     async def ask(entry: str) -> Proof:
@@ -77,7 +77,7 @@ async def _reached(upstream: Upstream) -> Proof:
         upstream.name,
         "",
         None,
-        f"somebody answers: {what}; the key cannot be proved: {title} has no call that creates nothing",
+        f"a server answers: {what}; the key cannot be proved: {title} has no call that creates nothing",
     )
 
 
@@ -100,5 +100,5 @@ def _judged(upstream: Upstream, entry: str, ended: Ended) -> Proof:
         return Proof(upstream.name, entry, False, reason)
     if isinstance(outcome, Held):
         return Proof(upstream.name, entry, False, f"the address is good, the key is not: {reason}")
-    where = "answers, but not as it should" if ended.status is not None else "cannot be reached"
+    where = "answers unexpectedly" if ended.status is not None else "cannot be reached"
     return Proof(upstream.name, entry, False, f"{where}: {reason}")

@@ -271,7 +271,7 @@ class _Show:
 
     def stay(self, url: str, keys: dict[str, str]) -> None:
         """Prints the address and keys to try it with."""
-        self._console.print(f"\nStill up: {url}/<dialect>. A caller's key chooses the vendor behind:")
+        self._console.print(f"\nStill up at {url}/<dialect>. The caller's key chooses the vendor behind:")
         for name, key in keys.items():
             self._console.print(f"  to {name:<16} {key}")
         self._console.print("Ctrl-C ends it.")

@@ -33,7 +33,7 @@ def _of_address(upstream: Upstream) -> Iterator[str]:
     parts = urlsplit(upstream.url)
     is_keyed = upstream.key is not None or upstream.keys is not None
     if parts.scheme == "http" and is_keyed and not is_loopback(parts.hostname or ""):
-        yield f"{where}: the key travels to {parts.hostname} in the clear; write https:// if it is served there"
+        yield f"{where}: the key is sent to {parts.hostname} unencrypted; write https:// if it is served there"
 
 
 def _of_path(upstream: Upstream) -> Iterator[str]:
@@ -46,10 +46,10 @@ def _of_path(upstream: Upstream) -> Iterator[str]:
     if doubled:
         plain = upstream.url.removesuffix("/" + "/".join(doubled))
         yield (
-            f"/{'/'.join(doubled)} is added to it for each request, so it would be there twice; did you mean {plain!r}?"
+            f"/{'/'.join(doubled)} is added for each request, so it would be in the path twice; did you mean {plain!r}?"
         )
     elif parts.hostname == documented.hostname and len(said) < len(usual):
-        yield f"a part of its path is missing; the API is at {dialect.url}"
+        yield f"part of its path is missing; the API is at {dialect.url}"
 
 
 def _doubled(dialect: Dialect, said: list[str], usual: list[str]) -> list[str]:
@@ -90,14 +90,14 @@ def _of_key(dialect: Dialect, path: str, key: str) -> Iterator[str]:
     for value in dialect.outbound.authorise(Request(method="GET", path=""), key).headers.values() if key else ():
         scheme, blank, rest = value.partition(" ")
         if blank and rest == key and key.lower().startswith(f"{scheme.lower()} "):
-            yield f"{path}: {scheme} is put before it in the header already; write the key alone"
+            yield f"{path}: {scheme} is added in the header; write the key without it"
         if scheme == "Basic" and rest != key and ":" not in key:
-            yield f"{path}: is shown as user:password, and has no colon"
+            yield f"{path}: is sent as user:password, but has no colon"
 
 
 def _padded(path: str, secret: str) -> Iterator[str]:
     """Warnings about quotes and blanks that a hand, a script or `docker run --env-file` leaves around a secret."""
     if len(secret) > 1 and secret[0] == secret[-1] and secret[0] in "\"'":
-        yield f"{path}: the secret stands in quotes, which are sent with it"
+        yield f"{path}: the secret is in quotes, which are sent with it"
     if secret != secret.strip():
-        yield f"{path}: the secret begins or ends with a blank, which is lost in a header"
+        yield f"{path}: the secret begins or ends with a space, which is lost in a header"

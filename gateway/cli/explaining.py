@@ -125,7 +125,7 @@ def _reasons(routes: tuple[Route, ...], dialect: str, caller: str, alert: Flat |
         if not route.is_from(dialect, caller):
             taken, why = False, f"not from {', '.join(route.from_)}"
         elif alert is None:
-            why = "by its sender alone: the alert was routed when it was opened"
+            why = "by sender alone: the alert was routed when it was opened"
         else:
             held = [(str(matcher), matcher.holds(facts), _found(facts, matcher.name)) for matcher in route.when]
             missed = [f"{text} does not hold: it is {found}" for text, holds, found in held if not holds]
@@ -161,7 +161,7 @@ def _reached(config: Config, inbound: Inbound, caller: str, asked: Command, choi
         return Reached(choice=choice, sent=sent, wakes=False, says="wakes nobody")
     body = dict(found.body())
     whom = _whom(choice, body, upstream.destination.mapping.holder("routing_key"), entry)
-    says = f"{loudness(upstream, sent.words) or 'says nothing of severity'}: {verdict(upstream, sent.words)}{whom}"
+    says = f"{loudness(upstream, sent.words) or 'no severity given'}: {verdict(upstream, sent.words)}{whom}"
     return Reached(choice=choice, sent=sent, wakes=wakes(upstream, sent.words), says=says)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MOST = 1_000_000_000
 """The largest limit of a list, within what every store can count."""
-LIMIT = "The most to list; by --url 10000 at most."
+LIMIT = "The most to list; with --url 10000 at most."
 
 
 @click.command()
@@ -45,7 +45,7 @@ def deliveries(place: Place, state: str | None, alert_name: str | None, limit: i
 
         alert = alert_of(tx, alert_name, config) if alert_name is not None else None
         if alert_name is not None and alert is None:
-            raise NotAsAsked(f"nobody knows an alert by {alert_name!r}")
+            raise NotAsAsked(f"no alert has the id or key {alert_name!r}")
         chosen = DeliveryFilter(state=state, alert=alert, limit=limit)
         return [one.as_json() for one in listed(tx, chosen, config.upstreams, now())]
 
@@ -76,7 +76,7 @@ def deliveries(place: Place, state: str | None, alert_name: str | None, limit: i
 def _say_if_cut(rows: list[Any], limit: int) -> None:
     """Says on stderr that the list may go on, for those who count its lines or take it for complete."""
     if len(rows) == limit:
-        click.echo(f"these are {limit}, and there may be more: see --limit", err=True)
+        click.echo(f"{limit} shown, there may be more: see --limit", err=True)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -89,7 +89,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 @click.argument("ids", nargs=-1, type=int)
 @click.option("--dead", is_flag=True, help="Every dead delivery.")
 @click.option("--upstream", "upstream_name", help="Every dead delivery of this upstream.")
-@click.option("--force", is_flag=True, help="Even where the lane has delivered something newer since.")
+@click.option("--force", is_flag=True, help="Even if the lane has delivered something newer since.")
 def retry(place: Place, ids: tuple[int, ...], dead: bool, upstream_name: str | None, force: bool) -> None:
     """Send dead deliveries again, in their old order."""
     wanted = {"ids": ids, "dead": dead, "upstream": upstream_name, "force": force}
@@ -100,12 +100,12 @@ def retry(place: Place, ids: tuple[int, ...], dead: bool, upstream_name: str | N
 @placed
 @click.argument("ids", nargs=-1, type=int)
 @click.option("--dead", is_flag=True, help="Every dead delivery.")
-@click.option("--upstream", "upstream_name", help="Every dead delivery of this upstream; all, if it left the file.")
+@click.option("--upstream", "upstream_name", help="Every dead delivery of this upstream; all, if it is not configured.")
 @click.option("--because", required=True, metavar="TEXT", help="Why; it is kept with the delivery.")
 def drop(place: Place, ids: tuple[int, ...], dead: bool, upstream_name: str | None, because: str) -> None:
     """Take deliveries out of the outbox for good."""
     if not because.strip():
-        raise click.UsageError("--because: say why; it is kept with the delivery")
+        raise click.UsageError("--because: give a reason; it is kept with the delivery")
     _change(place, "drop", {"ids": ids, "dead": dead, "upstream": upstream_name, "because": because}, "dropped")
 
 
@@ -279,7 +279,7 @@ def callers(place: Place, limit: int, as_json: bool) -> None:
         for line in cells:
             click.echo("\t".join(line))
 
-    table(["who", "came to", "times", "last", "first", "asked for", "with"], cells, plain)
+    table(["who", "outcome", "times", "last", "first", "request", "agent"], cells, plain)
 
 
 COMMANDS = (deliveries, retry, drop, report, operations_, callers)

@@ -31,7 +31,7 @@ def _with_store(config: Config, work: Callable[[Tx], Any], *, writes: bool) -> A
     from gateway.store.opening import open_store
 
     if config.store == UNTOLD:
-        raise click.ClickException("store: its address is a secret that is not here; set what `store` refers to")
+        raise click.ClickException("store: its address is a secret that cannot be read; set what `store` refers to")
     if "://" not in config.store and not Path(config.store).exists():
         raise click.ClickException(f"there is no store at {config.store} yet")
 
@@ -69,7 +69,7 @@ def placed(command: Callable[..., None]) -> Callable[..., None]:
     """A decorator that adds the options which name a gateway, and passes them to the command as a `Place`."""
 
     @click.option("--config", "config_path", type=click.Path(), help="The configuration file; its store is opened.")
-    @click.option("--url", metavar="ADMIN", help="The operators' address of a running gateway, instead.")
+    @click.option("--url", metavar="ADMIN", help="Instead, the operators' address of a running gateway.")
     @click.option("--token", metavar="env:NAME", help="The token for --url: env:NAME or file:PATH.")
     @click.option("--ca", type=click.Path(), help="CA certificates to trust for --url, besides the usual ones.")
     @functools.wraps(command)
@@ -77,7 +77,7 @@ def placed(command: Callable[..., None]) -> Callable[..., None]:
         *args: Any, config_path: str | None, url: str | None, token: str | None, ca: str | None, **more: Any
     ) -> None:
         if (config_path is None) == (url is None):
-            raise click.UsageError("say --config FILE, or --url ADMIN for a running gateway")
+            raise click.UsageError("give --config FILE, or --url ADMIN for a running gateway")
         if url is None and (token or ca):
             raise click.UsageError("--token and --ca go with --url")
         command(*args, place=Place(config_path, url, token, ca), **more)
@@ -126,7 +126,7 @@ class Place:
         if not is_address(url):
             raise click.UsageError(f"--url: {url!r} is not an address such as http://127.0.0.1:9092")
         if self._token and not self._token.startswith(("env:", "file:")):
-            raise click.UsageError("--token: write env:NAME or file:PATH; a token typed here is seen by everybody")
+            raise click.UsageError("--token: write env:NAME or file:PATH; other users can see a token typed here")
         try:
             return Remote(url, Secret(self._token) if self._token else None, self._ca)
         except ValueError as error:

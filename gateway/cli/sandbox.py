@@ -58,7 +58,7 @@ class Sandbox:
             max_waiting=Waiting(),
             inbounds=inbounds,
             upstreams={},
-            routes=(Route(name="sandbox", from_=(), when=(), to=(), because="it goes no further"),),
+            routes=(Route(name="sandbox", from_=(), when=(), to=(), because="a sandbox forwards nothing"),),
             restores=False,
         )
         self.gateway = Gateway(config, SqliteStore(":memory:"))

@@ -54,7 +54,7 @@ def trace(place: Place, name: str, as_json: bool) -> None:
         for number, road in enumerate(roads):
             click.echo("\n".join(([""] if number else []) + lines(road, _width())))
         if not roads:
-            click.echo(f"nobody knows an alert by {name!r}, and no summary has these words", err=True)
+            click.echo(f"no alert has the id or key {name!r}, and no summary has these words", err=True)
     if found["is_cut_short"]:
         click.echo(f"only the newest {SEARCHED:,} alerts were searched for these words", err=True)
     if not found["alerts"]:

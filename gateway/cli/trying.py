@@ -31,7 +31,7 @@ def _failures(config: Config, test: TestFile) -> Iterator[str]:
     inbound = config.inbounds[test.from_.partition("/")[0]]
     caller = test.caller or test.from_.partition("/")[2] or usual_caller(inbound)
     if caller is None:
-        yield "caller: which one? there are several"
+        yield "caller: is required, as there are several"
         return
     try:
         body = decode((config.base / test.send).read_bytes()) if isinstance(test.send, str) else test.send
@@ -53,19 +53,19 @@ def _compared(config: Config, came: Explained, key: str, wanted: Any) -> Iterato
     reached = {one.choice.upstream: one for one in came.reached if one.choice.after is None}
     if key == "to":
         if list(reached) != wanted:
-            yield f"to: expected {_shown(wanted)}, came {_shown(list(reached))}"
+            yield f"to: expected {_shown(wanted)}, got {_shown(list(reached))}"
     elif key == "route":
         if came.route != wanted:
-            yield f"route: expected {_shown(wanted)}, came {_shown(came.route)}"
+            yield f"route: expected {_shown(wanted)}, got {_shown(came.route)}"
     elif key == "wakes":
         found = any(one.wakes for one in reached.values())
         if found is not wanted:
             says = "; ".join(f"{one.choice.upstream}: {one.says}" for one in reached.values())
-            yield f"wakes: expected {_shown(wanted)}, came {_shown(found)} ({says})"
+            yield f"wakes: expected {_shown(wanted)}, got {_shown(found)} ({says})"
     elif key == "refused":
         text = came.refused or "; ".join(one.refused for one in reached.values() if one.refused)
         if (wanted is True and not text) or (isinstance(wanted, str) and wanted not in text):
-            yield f"refused: expected {_shown(wanted)}, came {_shown(text)}"
+            yield f"refused: expected {_shown(wanted)}, got {_shown(text)}"
     elif parted := upstream_in(key, config.upstreams):
         yield from _field(reached.get(parted[0]), parted[0], parted[1], wanted)
 
@@ -75,7 +75,7 @@ def _field(reached: Reached | None, upstream: str, field: str, wanted: Any) -> I
     if reached is None:
         yield f"{path}: expected {_shown(wanted)}, but it does not go to {upstream}"
     elif reached.refused:
-        yield f"{path}: expected {_shown(wanted)}, came a refusal: {reached.refused}"
+        yield f"{path}: expected {_shown(wanted)}, got a refusal: {reached.refused}"
     elif isinstance(wanted, Mapping) and (not field or not isinstance(_at(reached, field), Mapping)):
         for name, inner in wanted.items():
             yield from _field(reached, upstream, f"{field}.{name}" if field else name, inner)
@@ -83,9 +83,9 @@ def _field(reached: Reached | None, upstream: str, field: str, wanted: Any) -> I
         found = _at(reached, field)
         for name, inner in wanted.items():
             if found.get(name, UNSET) != inner:
-                yield f"{path}.{name}: expected {_shown(inner)}, came {_shown(found.get(name, UNSET))}"
+                yield f"{path}.{name}: expected {_shown(inner)}, got {_shown(found.get(name, UNSET))}"
     elif (found := _at(reached, field)) != wanted:
-        yield f"{path}: expected {_shown(wanted)}, came {_shown(found)}"
+        yield f"{path}: expected {_shown(wanted)}, got {_shown(found)}"
 
 
 def _at(reached: Reached, field: str) -> Any:

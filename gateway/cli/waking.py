@@ -90,6 +90,6 @@ def wakes(upstream: Upstream, body: Wire) -> bool | None:
 
 def verdict(upstream: Upstream, body: Wire) -> str:
     """The result of `wakes` in words."""
-    return {True: "wakes", False: "wakes nobody", None: "a rule: its own channels tell when it fires"}[
+    return {True: "wakes", False: "wakes nobody", None: "a rule: its own channels notify when it fires"}[
         wakes(upstream, body)
     ]

@@ -32,7 +32,7 @@ def named_fact(name: str) -> str:
     """Checks the name of a fact about an alert: a canonical path, a label, or `caller` or `dialect`. Raises
     `ValueError`."""
     if name not in PATHS and name not in ABOUT and not name.startswith(OPEN):
-        raise ValueError(f"{name!r} is no field of an alert{near(name, [*PATHS, *ABOUT])}")
+        raise ValueError(f"{name!r} is not a field of an alert{near(name, [*PATHS, *ABOUT])}")
     return name
 
 
@@ -180,7 +180,7 @@ class Keys:
         is_alone = self._otherwise is not None and not self.are_many
         if not entry or is_alone:  # deliveries from when there were several keys go on with the only one left
             if self._otherwise is None:
-                raise ValueError(f"there is no key: nothing says {self.by}, and there is no `else`")
+                raise ValueError(f"there is no key: the alert has no {self.by}, and there is no `else`")
             return self._otherwise.value()
         if table := self._table_of(entry):
             return self._from_table(table, entry[len(table.name) + 1 :])

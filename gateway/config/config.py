@@ -51,7 +51,7 @@ from gateway.network.reaching import Reach, reach
 from gateway.registry import dialects
 
 _SALT = secrets.token_bytes(32)
-IN_PATH_HINT = '; where a part of it is secret, its dialect has auth = "path", and that part is `key`'
+IN_PATH_HINT = '; if part of the URL is secret, set auth = "path" in the dialect and give that part as `key`'
 """Hint for a `url` that was given as a reference to a secret."""
 UNTOLD = "postgresql://(not told)"
 """Stands for the address of a store that is a secret which could not be resolved: it leads nowhere, so that no other
@@ -226,7 +226,7 @@ def parse(text: str, *, secrets: bool = True, listen: str | None = None, base: P
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError([f"not TOML: {error}"]) from None
     except RecursionError:
-        raise ConfigurationError(["not TOML that anybody means: it is nested too deeply"]) from None
+        raise ConfigurationError(["not usable as TOML: it is nested too deeply"]) from None
     return _Check(secrets, base or Path()).config({**table, "listen": listen} if listen else table)
 
 
@@ -257,7 +257,8 @@ class _Check(Tables):
         where = listening(self, file, list(known.values()))
         if not file.inbound:
             self.say(
-                "inbound", "nobody can call: add a table such as [inbound.DIALECT], one of " + ", ".join(self.known)
+                "inbound",
+                "no dialect is served: add a table such as [inbound.DIALECT], one of " + ", ".join(self.known),
             )
         clashes(self, list(known.values()))
         self.scopes(known)
@@ -308,15 +309,17 @@ class _Check(Tables):
         own = dialect.inbound_settings
         given = self.struct(InboundFile, table, path, fields_of(own))
         if table.get("keys") == {}:
-            self.say(f"{path}.keys", "names no caller: leave it out where nobody needs a key, or write one")
+            self.say(f"{path}.keys", "lists no caller: write one, or leave `keys` out if callers need none")
         keyring, callers = self.keyring(given.keys, f"{path}.keys")
         for caller in keyring.shared() if self.resolve and not self.problems else ():
-            self.say(f"{path}.keys.{caller}", "is the credential of another caller too, so it names neither")
+            self.say(f"{path}.keys.{caller}", "is also the credential of another caller, so it identifies neither")
         auth = (dialect.description or {}).get("auth")
         if given.keys and name in self.described and auth in ("none", "path"):
-            self.say(f"{path}.keys", f'cannot be shown, as dialects.{name} has auth = "{auth}"; write anonymous = true')
+            self.say(
+                f"{path}.keys", f'callers send none, as dialects.{name} has auth = "{auth}"; write anonymous = true'
+            )
         if name in self.described and (dialect.description or {}).get("signature") and not table.get("hmac"):
-            self.say(f"{path}.hmac", f"is needed, as dialects.{name} has `signature`: the secret of the signature")
+            self.say(f"{path}.hmac", f"is required, as dialects.{name} has `signature`: the secret that signs requests")
         for caller in callers:
             if caller == ANONYMOUS or "/" in caller or not caller:
                 self.say(f"{path}.keys.{caller}", "cannot be a caller's name")
@@ -339,8 +342,8 @@ class _Check(Tables):
             if slash and dialect in inbounds and inbounds[dialect].scope is None:
                 self.say(
                     f"inbound.{name}.scope",
-                    f"{inbound.scope!r} is what the alerts of {dialect}'s caller {caller!r} belong to; to share them, "
-                    f"give inbound.{dialect} a scope too",
+                    f"{inbound.scope!r} is the default scope of {dialect}'s caller {caller!r}; to share its alerts, "
+                    f"set a scope for inbound.{dialect} too",
                 )
 
     def keyring(self, given: Mapping[str, str | list[str]] | str, path: str) -> tuple[Keyring, list[str]]:
@@ -348,7 +351,7 @@ class _Check(Tables):
         the callers."""
         if isinstance(given, str):
             if not given.startswith("dir:"):
-                self.say(path, 'is neither { CALLER = "env:NAME" } nor "dir:PATH", which has one file per caller')
+                self.say(path, 'must be { CALLER = "env:NAME" }, or "dir:PATH" with one file per caller')
                 return Keyring({}), []
             at = given.removeprefix("dir:")
             directory = self.parsed(lambda text: Directory(text, resolve=self.resolve), at, path, None)
@@ -359,7 +362,7 @@ class _Check(Tables):
         for caller in (
             caller for caller, texts in listed.items() if not texts
         ):  # if it were the only caller, anybody could call
-            self.say(f"{path}.{caller}", "names no secret: leave the caller out, or write one")
+            self.say(f"{path}.{caller}", "lists no secret: write one, or leave the caller out")
         keys = {caller: [self.secret(text, f"{path}.{caller}") for text in texts] for caller, texts in listed.items()}
         return Keyring(keys), list(keys)
 
@@ -388,7 +391,7 @@ class _Check(Tables):
             if name not in upstreams:
                 self.say("alarms.to", f"no upstream {name!r}{near(name, upstreams)}")
             elif found and found.key is None and found.keys:
-                self.say("alarms.to", f"{name}: the gateway itself is no caller, so its key needs an `else`")
+                self.say("alarms.to", f"{name}: alarms have no caller, so its key needs an `else`")
         return tuple(given.to)
 
     def dialect(self, name: str, path: str) -> Dialect | None:
@@ -406,7 +409,7 @@ class _Check(Tables):
         own = dialect.settings if dialect else None
         given = self.struct(UpstreamFile, table, path, fields_of(own))
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
-            self.say(path, "an upstream's name is made of letters, digits, dots, dashes and underscores")
+            self.say(path, "an upstream's name may contain only letters, digits, dots, dashes and underscores")
         is_whole = dialect is not None and dialect.outbound.whole_url
         if not is_address(given.url or "", is_whole=is_whole):
             such_as = (dialect.url if dialect else "") or "https://example.com/alerts"
@@ -444,16 +447,16 @@ class _Check(Tables):
     def header(self, name: str, text: str, path: str) -> Secret:
         """The value of a configured header; reports a name that is not valid."""
         if not is_header(name):
-            self.say(path, f"{name!r} is no header's name")
+            self.say(path, f"{name!r} is not a valid header name")
         return self.secret(text, f"{path}.{name}")
 
     def rate(self, given: int | str | None, dialect: Dialect, path: str) -> int | None:
         if given is None or isinstance(given, int):
             return None if given is None else self.parsed(between(count, 1, 1_000_000), given, path, 1)
         if given != "published":
-            self.say(path, f'{given!r} is not a number of requests a minute, nor "published"')
+            self.say(path, f'{given!r} is neither a number of requests per minute nor "published"')
         elif dialect.outbound.published_rate is None:
-            self.say(path, f"{dialect.title} publishes none; write how many requests a minute are allowed")
+            self.say(path, f"{dialect.title} publishes no limit; write the allowed number of requests per minute")
         return dialect.outbound.published_rate
 
     def waiting(self, given: int | dict[str, Any]) -> Waiting:
@@ -502,26 +505,24 @@ class _Check(Tables):
         try:
             url = default_store() if url is None else url
         except RuntimeError:  # no home directory: a container's user may have none
-            self.say("store", 'there is no home directory to put it in; write store = "sqlite:///absolute/path"')
+            self.say("store", 'no home directory for the default store; write store = "sqlite:///absolute/path"')
             return ""
         if url.startswith(("env:", "file:")):
             url = self.secret_store(url)
         if url.startswith(("postgresql://", "postgres://")):
             if is_torn(url):
-                self.say(
-                    "store", "what is special in the password has to be percent-encoded, as %2F for / and %40 for @"
-                )
+                self.say("store", "special characters in the password must be percent-encoded: %2F for /, %40 for @")
             return url
         found = re.fullmatch(r"sqlite://(/[^?]*[^?/])", url)
         if found and not found[1].startswith("/~"):
             return found[1]
         if url.startswith("sqlite:"):
-            say = "is not sqlite:// and the absolute path of a file, such as sqlite:///var/lib/alert-gateway/gateway.db"
-            self.say("store", f"{url!r} {say}" + ("; ~ is not known here" if "/~" in url else ""))
+            say = "is not sqlite:// and an absolute path, such as sqlite:///var/lib/alert-gateway/gateway.db"
+            self.say("store", f"{url!r} {say}" + ("; ~ is not expanded" if "/~" in url else ""))
         else:
             kind = repr(url.partition("://")[0])
             self.say(
-                "store", f"{kind} is not a store here; write sqlite:///absolute/path or postgresql://user@host/name"
+                "store", f"{kind} is not a kind of store; write sqlite:///absolute/path or postgresql://user@host/name"
             )
         return ""
 

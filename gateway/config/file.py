@@ -30,51 +30,50 @@ class InboundFile(Struct, kw_only=True):
 
     keys: dict[str, str | list[str]] | str = {}
     """Caller's name → the credential its clients send, a list of them while rotating; or `"dir:PATH"`: one file per
-    caller, followed as files appear, change and vanish."""
+    caller, followed as files are added, changed and removed."""
     anonymous: bool = False
-    """Lets in any credential or none; a listed key still names its caller, everybody else is `anonymous`."""
+    """Accepts any credential or none; a listed key still identifies its caller, everybody else is `anonymous`."""
     scope: str | None = None
-    """Ids, keys and names are shared by all inbounds of the same scope; by default they belong to dialect and
-    caller."""
+    """Inbounds with the same scope share ids, keys and names. Default: each caller of each dialect has its own."""
     reply: Literal["accepted", "delivered"] | None = None
-    """When callers are told of success: once the alert is durable, or once the primary has it too, though no later than
-    after `reply_timeout`. Default: by dialect."""
+    """When callers are answered success: once the alert is durable, or once the primary has taken it too, though no
+    later than after `reply_timeout`. Default: depends on the dialect."""
     host: str | list[str] = []
-    """Names at whose root this dialect alone is served, and at no other root. Default: it shares that of all other
-    names."""
+    """Host names at whose root path this dialect alone is served, and at the root of no other name. Default: it shares
+    the root of all other names."""
 
 
 class TlsFile(Struct, kw_only=True):
-    """`tls`: the certificate that callers are shown, and the authorities for callers' own certificates."""
+    """`tls`: the server certificate, and the authorities of callers' client certificates."""
 
     cert: str
-    """A PEM file: the certificate, then its intermediates; followed when it changes."""
+    """A PEM file: the certificate, then its intermediates; loaded again when it changes."""
     key: str
     """A PEM file: the certificate's key, without a password."""
     client_ca: str | None = None
-    """A PEM file of the authorities that are trusted for callers' certificates, of which each caller then needs one.
-    Default: callers need none."""
+    """A PEM file of the authorities that are trusted for client certificates; every caller then needs one. Default:
+    callers need none."""
 
 
 class PairFile(Struct, kw_only=True):
-    """`client_cert`: what the gateway shows to an upstream or to the heartbeat's address."""
+    """`client_cert`: the client certificate for an upstream or for the heartbeat's address."""
 
     cert: str
-    """A PEM file: the certificate; followed when it changes."""
+    """A PEM file: the certificate; loaded again when it changes."""
     key: str
     """A PEM file: the certificate's key, without a password."""
 
 
 class RetryFile(Struct, kw_only=True):
-    """`retry` of an upstream: the first and the longest pause, and when a delivery is given up."""
+    """`retry` of an upstream: the pauses between attempts, and when a delivery is given up."""
 
     first: Duration = "1s"
-    """The first pause, no longer than the longest."""
+    """The first pause, no longer than `most`."""
     most: Duration = "60s"
     """The longest pause, at most 1d."""
     max_age: Duration = "24h"
-    """The age of a delivery after which an attempt that fails is the last one. A delivery that was not tried, as the
-    upstream was left alone or the gateway was off, is still tried once, however old it is."""
+    """The age of a delivery after which a failed attempt is its last one. A delivery that was not tried, as nothing was
+    sent to the upstream or the gateway was down, is still tried once, however old it is."""
 
 
 class SeverityFile(Struct, kw_only=True):
@@ -98,65 +97,65 @@ class UpstreamFile(Struct, kw_only=True):
     """Its credential; or `{ by = "caller", dir = "PATH", else = "…" }`: one file per entry. May be left out where a
     dialect needs none."""
     headers: dict[str, str] = {}
-    """Further headers of every request; their values may be secrets."""
+    """Further headers of every request; the values may be secrets."""
     defaults: dict[str, Any] = {}
-    """Canonical field → the value to use where the target requires one and the alert has none that it takes."""
+    """Canonical field → the value to send where the target requires one and the alert has none that it accepts."""
     timeout: Duration = "10s"
     """How long one attempt may take, 100ms to 10m."""
     retry: dict[str, Any] = {}
     """When a delivery is tried again."""
     concurrency: int = 8
-    """How many requests may be under way at once, at most 1000."""
+    """How many requests may be in flight at once, at most 1000."""
     severity: dict[str, Any] = {}
     """The upstream's own words for severities."""
     metrics: dict[str, str] = {}
     """Category → the metric that a rule of that category watches."""
     on_resolve: Literal["disable", "delete", "keep"] | None = None
-    """What a rule's resolve becomes. Default: by dialect."""
+    """What the resolve of a rule does at the upstream. Default: depends on the dialect."""
     on_backlog: Literal["fold", "deliver"] = "fold"
-    """`fold`: an alert that has waited for more than ten minutes, and is over by then, is not sent. `deliver`: it is
+    """`fold`: an alert that has waited for more than ten minutes, and has ended by then, is not sent. `deliver`: it is
     sent, and then its end."""
     rate: int | str | None = None
-    """Most requests a minute, or `"published"`: as many as the vendor's page allows. Default: unlimited."""
+    """Most requests a minute, or `"published"`: the limit that the vendor documents. Default: unlimited."""
     rules: Literal["page", "quiet", "refuse"] = "page"
-    """What becomes of rules at a vendor of occurrences: they page, go out quietly, or are refused."""
+    """What becomes of rules at a vendor of occurrences: they page, are sent so that nobody is woken, or are refused."""
     carry: Literal["full", "ids", "off"] = "full"
-    """What the free-form field carries for fields that the vendor does not have: all of them, the gateway's id alone,
+    """What the vendor's free-form field carries: all fields that the vendor has no place for, the gateway's id alone,
     or nothing."""
     proxy: str = "env"
     """`"env"`: as `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` say; `"off"`: none; or a proxy's address, which may be a
     secret."""
     ca: str | None = None
-    """A PEM file of authorities that are trusted there beside the usual ones; followed when it changes."""
+    """A PEM file of authorities to trust there beside the default ones; loaded again when it changes."""
     client_cert: dict[str, Any] | None = None
-    """The certificate that the gateway shows there. Default: none."""
+    """The client certificate that the gateway shows there. Default: none."""
 
 
 class KeyFile(Struct, kw_only=True):
-    """`key` of an upstream, chosen for each alert: the file of a directory that is named as the caller, or as the value
-    of a field."""
+    """`key` of an upstream, chosen for each alert: the file in a directory whose name is that of the caller or the
+    value of a field."""
 
     by: str
-    """`caller`, `dialect`, a canonical field or a label: it names the entry."""
+    """`caller`, `dialect`, a canonical field or a label; its value is the name of the entry."""
     dir: str
-    """A directory with one file per entry; followed as they appear, change and vanish."""
+    """A directory with one file per entry; followed as files are added, changed and removed."""
     else_: str | None = msgspec.field(name="else", default=None)
-    """The key of everybody else."""
+    """The key where there is no such file."""
 
 
 class SetFile(Struct, kw_only=True):
     """A value that a route sets, looked up in a table file by the caller or a field."""
 
     by: str
-    """`caller`, `dialect`, a canonical field or a label: it names the entry."""
+    """`caller`, `dialect`, a canonical field or a label; its value is the name of the entry."""
     table: str
-    """A TOML file of entries and values, beside the configuration; followed when it changes."""
+    """A TOML file of entries and values, beside the configuration; loaded again when it changes."""
     else_: Any = msgspec.field(name="else", default=None)
     """The value where the table has no such entry; without it nothing is set."""
 
 
 class TestFile(Struct, kw_only=True):
-    """`[[tests]]`: a sample, and where it must go."""
+    """`[[tests]]`: a sample request, and what must become of it; `check` runs them."""
 
     __test__ = False
 
@@ -167,7 +166,7 @@ class TestFile(Struct, kw_only=True):
     expect: dict[str, Any]
     """`to`, `route`, `wakes` or `refused`, and `"UPSTREAM.FIELD"` for what an upstream must be sent."""
     caller: str | None = None
-    """Who sends it; may be left out where there is only one."""
+    """The caller that sends it; may be left out where there is only one."""
 
 
 class FallbackFile(Struct, kw_only=True):
@@ -176,7 +175,7 @@ class FallbackFile(Struct, kw_only=True):
     to: list[str | dict[str, Any]]
     """Upstreams, or `{ upstream, set }`."""
     after: Duration = "2m"
-    """How long the upstreams in `to` have to take it, at most 7d."""
+    """How long the upstreams in the route's `to` have to take it, at most 7d."""
 
 
 class RouteFile(Struct, kw_only=True):
@@ -190,7 +189,7 @@ class RouteFile(Struct, kw_only=True):
     """`dialect` or `dialect/caller`. Default: all."""
     when: list[str] = []
     """Conditions that must all hold: `caller`, `dialect` or a canonical field, one of `= != =~ !~ < <= > >=`, a value;
-    patterns are RE2's, anchored."""
+    patterns are RE2's and must match the whole value."""
     set: dict[str, Any] = {}
     """Canonical field → the value that replaces what the alert has: a literal, or `{ by, table, else }`."""
     because: str = ""
@@ -202,21 +201,21 @@ class RouteFile(Struct, kw_only=True):
 
 
 class HeartbeatFile(Struct, kw_only=True):
-    """`[heartbeat]`: an address that is asked while all is well, so that somebody else notices when it is not."""
+    """`[heartbeat]`: an address that is requested while all is well, so that another system notices when it is not."""
 
     url: str
     """The address; may be a secret."""
     every: Duration = "60s"
-    """How often it is asked, 10ms to 1d."""
+    """How often it is requested, 10ms to 1d."""
     stall: Duration = "2m"
-    """How long something may wait before the heartbeat stops, 100ms to 7d."""
+    """How long a delivery may wait before the heartbeat stops, 100ms to 7d."""
     proxy: str = "env"
     """`"env"`: as `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` say; `"off"`: none; or a proxy's address, which may be a
     secret."""
     ca: str | None = None
-    """A PEM file of authorities that are trusted there beside the usual ones; followed when it changes."""
+    """A PEM file of authorities to trust there beside the default ones; loaded again when it changes."""
     client_cert: dict[str, Any] | None = None
-    """The certificate that the gateway shows there. Default: none."""
+    """The client certificate that the gateway shows there. Default: none."""
 
 
 class AlarmsFile(Struct, kw_only=True):
@@ -246,7 +245,7 @@ class DialectFile(Struct, kw_only=True):
     url: str = ""
     """The vendor's page about it."""
     kind: Literal["rule", "occurrence"] = "occurrence"
-    """Whether its alerts are things that happened, or rules that say when somebody is to be told."""
+    """Whether its alerts are events that happened, or rules that say when to notify."""
     path: str = "/"
     """Where callers post, below the dialect's name and at the root; `/` is the dialect's name alone."""
     auth: str | dict[str, Any] = "bearer"
@@ -258,8 +257,7 @@ class DialectFile(Struct, kw_only=True):
     constants: dict[str, Any] = {}
     """Place in the body → what is always written there, such as a version."""
     container: str | None = None
-    """The object of the body in which anything may stand: what has no field travels there. Default: that of
-    `custom`."""
+    """The free-form object of the body: it carries what the vendor has no field for. Default: that of `custom`."""
     json: str | list[str] = []
     """Places of texts that contain a JSON object, such as `Message`; the places of `fields` lead into them. Any other
     text there is refused."""
@@ -268,7 +266,7 @@ class DialectFile(Struct, kw_only=True):
     beside the list apply to each. An upstream gets a list of one, and `constants` beside it."""
     confirm: str | None = None
     """Place of an address that a caller wants opened once before it posts, such as `SubscribeURL`. A body that has it
-    is answered with success, and the address is logged, to be opened by whoever expects it. Default: there is none."""
+    is answered with success, and the address is logged, to be opened by an operator. Default: none."""
     send: dict[str, Any] = {}
     """How an upstream is called."""
     reply: dict[str, Any] = {}
@@ -283,14 +281,14 @@ class FieldFile(Struct, kw_only=True):
     """An entry of `fields` that has more than its place in the body."""
 
     at: str | list[str]
-    """The place in the body. Of several places the first that is there is read, and all are written."""
+    """The place in the body. Of several places the first that is present is read, and all are written."""
     words: dict[str, Any] = {}
-    """The vendor's word → the canonical value: severities are the codes 0 (worst) to 7. Of the words for one value the
-    first is written. Severities without a word of their own get the nearest that is at least as loud."""
+    """The vendor's word → the canonical value: severities are the codes 0 (worst) to 7. Of several words for one
+    value the first is written. A severity without a word gets the nearest word that is at least as severe."""
     out: list[str | int] | None = None
     """Eight words or numbers to write for the severities 0 (worst) to 7, instead of those chosen from `words`."""
     otherwise: Any = None
-    """The canonical value of every other word. Default: another word is refused, or is taken as it is where the field
+    """The canonical value of every other word. Default: other words are refused, or kept as they are where the field
     may be any text."""
     required: bool = False
     """A new alert without it is refused, and it is always written."""
@@ -312,8 +310,8 @@ class FieldFile(Struct, kw_only=True):
     """For `status`: the words for an acknowledged alert. Without any, upstreams are not told of acknowledgements."""
     resolve: Any = None
     """For `status`: the words for a resolved alert. Without any, upstreams are not told that an alert is resolved.
-    Where `status` is at the place of `severity`, the words of that are those for a firing alert, and one without a
-    severity is sent as 3."""
+    Where `status` and `severity` have the same place, the words of `severity` mean a firing alert, and a firing alert
+    without a severity is sent as 3."""
 
 
 class AuthFile(Struct, kw_only=True):
@@ -322,20 +320,20 @@ class AuthFile(Struct, kw_only=True):
     header: str | None = None
     """The header that holds it."""
     prefix: str = ""
-    """What stands before it in that header."""
+    """The text before it in that header."""
     query: str | None = None
-    """The parameter of the query that holds it."""
+    """The query parameter that holds it."""
     field: str | None = None
     """The place in the body that holds it."""
 
 
 class SignatureFile(Struct, kw_only=True):
-    """`signature` of a dialect: an HMAC with SHA-256 of the body as it arrives, unpacked."""
+    """`signature` of a dialect: an HMAC with SHA-256 of the body, after any decompression."""
 
     header: str
     """The header that has it, such as `X-Hub-Signature-256`."""
     prefix: str = ""
-    """What stands before it in that header, such as `sha256=`."""
+    """The text before it in that header, such as `sha256=`."""
     form: Literal["hex", "base64"] = "hex"
     """The encoding of the signature."""
 
@@ -349,14 +347,14 @@ class SendFile(Struct, kw_only=True):
     """What is added to the upstream's address; `{key}` stands for the alert's key, `{credential}` for the secret part
     with `auth = "path"`."""
     paths: dict[str, str] = {}
-    """Operation (`create`, `update`, `acknowledge`, `resolve`, `reopen`) → its own path; it needs no word in `status`
-    then."""
+    """Operation (`create`, `update`, `acknowledge`, `resolve`, `reopen`) → its own path; the operation then needs no
+    word in `status`."""
     methods: dict[str, str] = {}
     """Operation → its own method. `DELETE` is sent without a body."""
     id: str | None = None
-    """Place in the answer to a new alert of the id that the vendor gave it: `{id}` in the paths of other operations
-    stands for it, and operations without such a path are not sent. An answer without it is a refusal. If the answer is
-    lost the alert is sent again, and may be there twice."""
+    """Place of the vendor's id in the answer to a new alert: `{id}` in the paths of other operations stands for it,
+    and operations without such a path are not sent. An answer without it is a refusal. If the answer is lost the
+    alert is sent again, and may be there twice."""
     headers: dict[str, str] = {}
     """Further headers, the same for every upstream."""
     success: dict[str, Any] = {}
@@ -366,14 +364,14 @@ class SendFile(Struct, kw_only=True):
     """Place in the answer → the value there, or a list of them, with which a 2xx is neither success nor refusal but is
     tried again, such as `{ errcode = [-1, 45009] }` for a vendor that answers so while it is busy."""
     redirects: list[int] = []
-    """Statuses from 300 to 399 by which the vendor confirms what it was sent, such as `[302]` of a Google script. Any
-    other redirect counts as not from the vendor, and the request is tried again."""
+    """Statuses from 300 to 399 that count as success, such as `[302]` of a Google script. Any other redirect counts as
+    not from the vendor, and the request is tried again."""
     updates: bool = True
     """Whether changes of an alert that the upstream has are sent. `false` where each would page again or be a message
-    of its own: then only the new alert is sent, and its end where there are words for that."""
+    of its own: then only the new alert is sent, and its end if `status` has words for that."""
     body: dict[str, Any] = {}
-    """What is sent instead of a body with the places of `fields`: any JSON, in whose texts `{place}` stands for what
-    would be there. A text that is one place alone becomes its value, and is left out where there is none."""
+    """The JSON that is sent instead of a body with the places of `fields`; `{place}` in its texts stands for the value
+    of that place. A text that is one place alone becomes its value, and is left out where there is none."""
 
 
 class AnswerFile(Struct, kw_only=True):
@@ -389,28 +387,28 @@ class File(Struct, kw_only=True):
     """The whole file; its tables are checked one by one."""
 
     listen: str = "127.0.0.1:8080"
-    """HOST:PORT. An address that others can reach is refused while an inbound has no keys."""
+    """HOST:PORT. An address that other machines can reach is refused while an inbound has no keys."""
     admin: str | None = None
     """HOST:PORT for operators alone: health, metrics, the outbox. Default: at `listen`."""
     admin_token: str | None = None
-    """The secret of at least 16 characters that operators send; required where others can reach `admin`."""
+    """The secret of at least 16 characters that operators send; required where other machines can reach `admin`."""
     tls: dict[str, Any] | None = None
-    """The certificate that callers are shown. Default: plain HTTP."""
+    """The server certificate. Default: plain HTTP."""
     store: str | None = None
     """`sqlite:///absolute/path` or `postgresql://user@host/db`. Default: `$XDG_STATE_HOME/alert-gateway/gateway.db`."""
     retention: Duration = "30d"
-    """How long what has ended is kept."""
+    """How long ended alerts are kept."""
     public_url: str | None = None
     """The address at which operators reach `/-/…` with a browser; pages then contain a link to their trace. Default:
     they contain none."""
     durable: Literal["disk", "container"] = "disk"
-    """`disk`: the store outlives its container. `container`: it is lost with it, so callers are told success only once
-    an upstream has what they said, whatever `reply` says."""
+    """`disk`: the store outlives its container. `container`: the store is lost with its container, so callers are
+    answered success only once an upstream has taken what they sent, whatever `reply` says."""
     reply: Literal["accepted", "delivered"] | None = None
-    """For every inbound that does not say it itself."""
+    """`reply` of every inbound that does not set it itself."""
     reply_timeout: Duration = "5s"
-    """How long a caller waits for a verdict, at most 10m; then it is told success, as the alert is durable, but 503
-    with `durable = "container"`."""
+    """How long a caller waits for a verdict, at most 10m; then it is answered success, as the alert is
+    durable, but 503 with `durable = "container"`."""
     max_body: Size = "1MiB"
     """The largest request body, 1KiB to 1GiB."""
     max_waiting: int | dict[str, Any] = 1_000_000
@@ -426,7 +424,7 @@ class File(Struct, kw_only=True):
     tests: list[dict[str, Any]] = []
     """Samples and where they must go; `check` runs them."""
     heartbeat: dict[str, Any] | None = None
-    """An address that is asked while all is well."""
+    """An address that is requested while all is well."""
     alarms: dict[str, Any] | None = None
     """The upstreams that get alerts about the gateway itself."""
 

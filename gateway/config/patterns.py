@@ -33,4 +33,4 @@ def whole(pattern: str) -> Callable[[str], bool]:
 
 def _in_words(error: Exception) -> str:
     said = error.args[0]
-    return said.decode("utf8", "replace") if isinstance(said, bytes) else "it is no text"
+    return said.decode("utf8", "replace") if isinstance(said, bytes) else "it is not valid Unicode"

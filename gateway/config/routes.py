@@ -54,12 +54,12 @@ class Routes:
         if not file.routes:
             if len(self._upstreams) == 1:
                 return (Route(name="1", from_=(), when=(), to=(Hop(self._upstreams[0]),)),)
-            self._check.say("routes", "are required, as there is not just one upstream: add [[routes]] with `to`")
+            self._check.say("routes", "are required unless there is exactly one upstream: add [[routes]] with `to`")
         routes = tuple(self._route(number, table) for number, table in enumerate(file.routes, 1))
         firsts: dict[str, int] = {}
         for number, route in enumerate(routes, 1):
             if (first := firsts.setdefault(route.name, number)) != number:
-                self._check.say(f"routes[{number}].name", f"{route.name!r} is the name of routes[{first}] already")
+                self._check.say(f"routes[{number}].name", f"{route.name!r} is already the name of routes[{first}]")
         return routes
 
     def _route(self, number: int, table: Mapping[str, Any]) -> Route:
@@ -78,9 +78,9 @@ class Routes:
         fallback, after = self._fallback(given.fallback, everywhere, path, name)
         for hop in fallback:
             if hop.upstream in {other.upstream for other in hops}:
-                self._check.say(f"{path}.fallback.to", f"{hop.upstream!r} is told at once by this route already")
+                self._check.say(f"{path}.fallback.to", f"{hop.upstream!r} is already in this route's `to`")
         if table.get("to") == [] and not given.because:  # other mistakes in `to` are reported already
-            self._check.say(f"{path}.to", 'throws alerts away; if that is meant, say why: because = "…"')
+            self._check.say(f"{path}.to", 'throws alerts away; if that is intended, say why: because = "…"')
         return Route(
             name=name,
             from_=tuple(given.from_),
@@ -96,7 +96,7 @@ class Routes:
         """Reports upstreams listed twice: an alert goes to each once, and what the second sets would be ignored."""
         names = [hop.upstream for hop in hops]
         for name in dict.fromkeys(name for name in names if names.count(name) > 1):
-            self._check.say(path, f"{name!r} is there twice")
+            self._check.say(path, f"{name!r} is listed twice")
 
     def sender(self, who: str, path: str) -> None:
         """Checks that `dialect` or `dialect/caller` exists."""
@@ -104,7 +104,7 @@ class Routes:
         if dialect not in self._callers:
             there = ", ".join(self._callers) or "none"
             hint = near(dialect, self._callers)
-            self._check.say(path, f"{who!r} is no [inbound.…]{hint}; there are {there}")
+            self._check.say(path, f"{who!r} is not an [inbound.…]{hint}; there are {there}")
             return
         callers = self._callers[dialect]
         if slash and not caller:
@@ -119,7 +119,7 @@ class Routes:
         if matcher.name == "dialect" and matcher.value not in self._callers:
             there = ", ".join(self._callers) or "none"
             hint = near(matcher.value, self._callers)
-            self._check.say(path, f"{matcher.value!r} is no [inbound.…]{hint}; there are {there}")
+            self._check.say(path, f"{matcher.value!r} is not an [inbound.…]{hint}; there are {there}")
         if matcher.name == "caller" and None not in self._callers.values():
             known = {caller for callers in self._callers.values() for caller in callers or ()}
             if matcher.value not in known and matcher.value != ANONYMOUS:
@@ -166,7 +166,7 @@ class Routes:
         if lookup.otherwise is UNSET:
             return lookup
         if route.isdigit():
-            text = "give the route a name: what waits for its `else` is known by it, in whatever order routes are"
+            text = "give the route a name: deliveries that wait for the key of its `else` are stored by it"
             self._check.say(f"routes[{route}].name", text)
         name = f"else of route {route}"
         keys.add(name, self._check.secret(str(lookup.otherwise), f"routes: {route}: set.routing_key.else"))
@@ -202,7 +202,7 @@ class Routes:
             for other in self._tables:
                 if name.startswith(f"{other}:") or other.startswith(f"{name}:"):
                     self._check.say(
-                        path, f"{name!r} begins as {other!r} does, and a colon ends its name in `table:entry`"
+                        path, f"{name!r} and {other!r} are ambiguous, as a colon ends the name in `table:entry`"
                     )
             self._tables[name] = self._check.parsed(lambda given: Table(given, self._base / given), name, path, None)
         return self._tables[name]
@@ -243,7 +243,7 @@ def flat(check: Checking, table: Any, path: str, dialect: str = "", known: str =
         return flat_of(table, dialect)
     except KeyError as error:
         name = str(error.args[0])
-        check.say(f"{path}.{name}", f"is no field of an alert{near(name, PATHS)}")
+        check.say(f"{path}.{name}", f"is not a field of an alert{near(name, PATHS)}")
     except msgspec.ValidationError as error:
         at = re.search(r" - at `\$(\.[^`]*)`$", str(error))
         below = at[1] if at else ""

@@ -47,7 +47,7 @@ def parse_matcher(text: str) -> Matcher:
     """Parses a condition; raises `ValueError` that says what is wrong with it."""
     found = _MATCHER.match(text)
     if not found:
-        raise ValueError(f"{text!r} is not of the form: field, one of = != =~ !~ < <= > >=, value")
+        raise ValueError(f"{text!r} is not a condition: write a field, one of = != =~ !~ < <= > >=, and a value")
     name, operator, value = found.groups()
     named_fact(name)
     if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
@@ -56,7 +56,7 @@ def parse_matcher(text: str) -> Matcher:
         try:
             float(value)
         except ValueError:
-            raise ValueError(f"{operator} compares numbers, and {value!r} is none") from None
+            raise ValueError(f"{operator} compares numbers, and {value!r} is not one") from None
     if operator in ("=", "!=") and not can_be(name, value):
         hint = "; 0 is the worst, 7 the least: write severity <= 3" if name == "severity" else ""
         raise ValueError(f"{name} is never {value!r}{hint}")

@@ -145,7 +145,7 @@ def _table(kind: type[Struct], found: Mapping[str, Dialect]) -> dict[str, Any]:
         for item in struct_fields(kind)
     }
     for own in own_fields(found, kind):
-        said = " ".join(part for part in (f"Of {own.dialect}, of those that are built in.", own.text) if part)
+        said = " ".join(part for part in (f"Of the built-in dialects, only for {own.dialect}.", own.text) if part)
         properties[own.item.encode_name] = {**_plain(own.hint), "description": said}
     if kind is files.UpstreamFile:
         properties["dialect"]["examples"] = list(found)
@@ -216,8 +216,8 @@ def reference(found: Mapping[str, Dialect]) -> str:
         "For editors there is `gateway.schema.json` beside this page: put "
         "`#:schema ./gateway.schema.json` in the first line of a file.",
         "A secret is `env:NAME`, `file:PATH` or the text itself. Durations are texts such as `10s` or `30d`, sizes are "
-        "bytes or texts such as `1MiB`. Paths of tables and samples begin beside the file, those of secrets, their "
-        "directories and certificates where the command was started: best write those whole.",
+        "bytes or texts such as `1MiB`. Paths of tables and samples are relative to the file, those of secrets, their "
+        "directories and certificates to where the command is started: better write those as absolute paths.",
         "## At the top",
         _rows(files.File),
     ]
@@ -232,7 +232,7 @@ def reference(found: Mapping[str, Dialect]) -> str:
 _FIELDS = (
     "The canonical fields, by which `fields`, `defaults`, `set`, `when` and `by` name what an alert says. No body of a "
     "dialect of your own says `kind` or `notifications`. What the gateway keeps itself (†) is written where a dialect "
-    "has a place for it, and not believed when it is read."
+    "has a place for it, and ignored when it is read."
 )
 
 

@@ -54,7 +54,7 @@ def fault_of(secret: str) -> str:
         return EMPTY
     if secret.isascii() and secret.isprintable():
         return ""
-    return "has characters that no header can carry" + (", a line feed among them" if "\n" in secret else "")
+    return "has characters that are not allowed in a header" + (", including a line feed" if "\n" in secret else "")
 
 
 class Secret:
@@ -66,10 +66,10 @@ class Secret:
         if "${" in text or text.startswith("ENV:") or re.fullmatch(r"\$[A-Z][A-Z0-9_]*", text):
             name = text.removeprefix("ENV:").removeprefix("$").removeprefix("{").removesuffix("}")
             shown = name if name.isidentifier() and len(name) < 64 else "NAME"
-            raise ValueError(f"write env:{shown}, as the whole value, for a variable")
+            raise ValueError(f"to use an environment variable, write env:{shown} as the whole value")
         source, colon, name = text.partition(":")
         if colon and source not in ("env", "file") and source.lower() in ("env", "file"):
-            raise ValueError(f"write {source.lower()}: in small letters")
+            raise ValueError(f"write {source.lower()}: in lower case")
         self._source = source if colon and source in ("env", "file") else "literal"
         self._name = name if self._source != "literal" else ""
         self._literal = text if self._source == "literal" else ""
@@ -202,7 +202,7 @@ class Keyring:
             pairs = [(caller, value) for (caller, _), value in zip(self._keys, values, strict=True) if value]
             shared = self._shared(pairs)
             for caller in shared:
-                log.error("secret.unusable", name=caller, reason="is another caller's too")
+                log.error("secret.unusable", name=caller, reason="is also another caller's")
             self._digests = {self._digest(value): caller for caller, value in pairs if caller not in shared}
             self._values = values
         self._looked = now  # last: large bodies are read in threads, and one that comes meanwhile must look itself
@@ -221,7 +221,7 @@ class Keyring:
         pairs = directory.secrets().items()
         shared = self._shared(pairs)
         for caller in shared:
-            log.error("secret.unusable", directory=directory.path, name=caller, reason="is another caller's too")
+            log.error("secret.unusable", directory=directory.path, name=caller, reason="is also another caller's")
         strangers = [caller for caller, _ in pairs if caller == ANONYMOUS]
         for caller in strangers:
             log.error("secret.unusable", directory=directory.path, name=caller, reason="cannot be a caller's name")

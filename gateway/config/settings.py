@@ -30,7 +30,7 @@ def settings_of(check: Checking, kind: type[Struct], table: Mapping[str, Any], p
         if hints[item.name] == tuple[Secret, ...]:
             listed = value if isinstance(value, list) else [value]
             if not listed:
-                check.say(where, "names no secret: leave it out, or write one")
+                check.say(where, "lists no secret: write one, or leave it out")
             given[item.name] = tuple(_secret(check, one, where) for one in listed)
         elif Secret in getattr(hints[item.name], "__args__", (hints[item.name],)):
             given[item.name] = _secret(check, value, where)

@@ -32,7 +32,7 @@ def duration(text: str) -> float:
 def some_time(text: str) -> float:
     """A duration longer than zero, in seconds; raises `ValueError`."""
     if not (seconds := duration(text)):
-        raise ValueError("must be longer than nothing")
+        raise ValueError("must be longer than zero")
     return seconds
 
 
@@ -116,7 +116,7 @@ def between(read: Callable[[Any], float], least: str | int, most: str | int) -> 
     def reading(value: Any) -> float:
         found = read(value)
         if not read(least) <= found <= read(most):
-            raise ValueError(f"{value!r} cannot be meant; write {least} to {most}")
+            raise ValueError(f"{value!r} is out of range; write {least} to {most}")
         return found
 
     return reading

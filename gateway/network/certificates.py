@@ -59,7 +59,7 @@ class Following(ssl.SSLContext):
             return "bad"
         except OSError as error:  # the file vanished meanwhile
             self._seen, before = b"", self.fault
-            self.fault = f"a certificate's file cannot be read: {error.strerror or type(error).__name__}"
+            self.fault = f"a certificate file cannot be read: {error.strerror or type(error).__name__}"
             return "same" if before == self.fault else "bad"
         self.fault = ""
         return "new"
@@ -91,7 +91,7 @@ def not_valid(path: str, now: float) -> str:
     times = _times(path)
     begin, end = max((one for one, _ in times), default=now), min((one for _, one in times), default=now)
     if now > end:
-        return f"ended on {datetime.fromtimestamp(end, UTC):%Y-%m-%d}"
+        return f"expired on {datetime.fromtimestamp(end, UTC):%Y-%m-%d}"
     return f"is not valid before {datetime.fromtimestamp(begin, UTC):%Y-%m-%d %H:%MZ}" if now < begin else ""
 
 
@@ -162,7 +162,7 @@ def trust(context: ssl.SSLContext, path: str) -> None:
     try:
         context.load_verify_locations(path)
     except ssl.SSLError:
-        raise ValueError(f"{path} holds no certificate in PEM") from None
+        raise ValueError(f"{path} contains no PEM certificate") from None
 
 
 def _readable(path: str) -> None:
@@ -173,7 +173,7 @@ def _readable(path: str) -> None:
 
 
 def _no_password() -> str:
-    raise ValueError("the key is encrypted; nobody is here to type its password")
+    raise ValueError("the private key is encrypted; write it without a password")
 
 
 def _why(error: ssl.SSLError, pair: Pair) -> str:
@@ -181,4 +181,4 @@ def _why(error: ssl.SSLError, pair: Pair) -> str:
         return f"the key in {pair.key} does not belong to the certificate in {pair.cert}"
     if error.reason in ("EE_KEY_TOO_SMALL", "CA_MD_TOO_WEAK", "EE_MD_TOO_WEAK"):
         return f"the certificate in {pair.cert} is too weak: {error.reason.lower().replace('_', ' ')}"
-    return f"{pair.cert} and {pair.key} are no certificate and key in PEM"
+    return f"{pair.cert} and {pair.key} are not a certificate and its key in PEM"

@@ -71,15 +71,16 @@ def listening(check: Checker, file: File, inbounds: list[Inbound]) -> Listening:
     admin = _address(check, file.admin, "admin") if file.admin is not None else None
     token = _token(check, file.admin_token) if file.admin_token is not None else None
     if admin and _is_same(admin, listen):
-        check.say("admin", f"is the same as listen, {file.listen}; leave it out, or take another port")
+        check.say("admin", f"is the same as listen, {file.listen}; leave it out, or use another port")
     if admin and not is_loopback(admin[0]) and file.admin_token is None:
         check.say(
-            "admin", f'{admin[0]} can be reached from elsewhere: add admin_token = "env:NAME", or listen on 127.0.0.1'
+            "admin",
+            f'{admin[0]} is reachable from other machines: add admin_token = "env:NAME", or listen on 127.0.0.1',
         )
     if token and not admin and not is_loopback(listen[0]):
         check.say(
             "admin_token",
-            "opens nothing: operators are not heard on an address that callers reach from elsewhere; "
+            "has no effect: operators are refused on an address that callers on other machines share; "
             'add admin = "127.0.0.1:9092"',
         )
     return Listening(listen, admin, token, _tls(check, file.tls))
@@ -118,10 +119,8 @@ def _meant(text: str, host: str, port: str) -> str:
     if host == "*":
         return f"; did you mean '0.0.0.0:{port}'?"
     if not host and port.isdigit():
-        return f"; did you mean '127.0.0.1:{port}', or '0.0.0.0:{port}' for callers from elsewhere?"
-    return (
-        f"; an IPv6 address stands in brackets, as '[{text}]:8080'" if text.count(":") > 1 and "[" not in text else ""
-    )
+        return f"; did you mean '127.0.0.1:{port}', or '0.0.0.0:{port}' for callers on other machines?"
+    return f"; write an IPv6 address in brackets, as '[{text}]:8080'" if text.count(":") > 1 and "[" not in text else ""
 
 
 def _keyless(check: Checker, host: str, inbounds: list[Inbound]) -> None:
@@ -129,7 +128,7 @@ def _keyless(check: Checker, host: str, inbounds: list[Inbound]) -> None:
         if not inbound.keyring and not inbound.anonymous:
             check.say(
                 f"inbound.{inbound.dialect.name}",
-                f"has no keys, and {host} can be reached from elsewhere: add keys, or anonymous = true",
+                f"has no keys, and {host} is reachable from other machines: add keys, or anonymous = true",
             )
 
 
@@ -143,7 +142,7 @@ def _is_same(one: Address, other: Address) -> bool:
 def in_the_clear(config: Config) -> Iterator[str]:
     """Warnings of `check` about an operators' token that travels unencrypted."""
     if config.admin and config.tls is None and not is_loopback(config.admin[0]):
-        yield f"admin: {config.admin[0]} is served without TLS, and the token travels in the clear; add tls"
+        yield f"admin: {config.admin[0]} is served without TLS, so the token is sent unencrypted; add tls"
 
 
 def outdated(config: Config) -> Iterator[str]:
@@ -164,7 +163,7 @@ def _tls(check: Checker, table: dict[str, Any] | None) -> Tls | None:
     for name in ("cert", "key", "client_ca"):
         text = getattr(given, name)
         if text is not None and (not text or text.startswith(("env:", "file:", "-----BEGIN"))) and name in table:
-            check.say(f"tls.{name}", "is not the path of a PEM file; write it plainly, as /etc/alert-gateway/tls.pem")
+            check.say(f"tls.{name}", "is not the path of a PEM file; write just the path: /etc/alert-gateway/tls.pem")
     tls = Tls(Pair(given.cert, given.key), given.client_ca)
     if check.resolve and len(check.problems) == before:
         _try(check, tls)
@@ -194,7 +193,7 @@ def host_names(check: Checker, given: str | list[str], path: str) -> frozenset[s
         if not _NAME.fullmatch(name.lower().rstrip(".")):
             plain = re.sub(r"^\w+://|[:/].*$", "", name) if "/" in name or ":" in name else ""
             hint = f"; did you mean {plain!r}?" if _NAME.fullmatch(plain.lower()) else ""
-            check.say(path, f"{name!r} is no host name such as alerts.example.com{hint}")
+            check.say(path, f"{name!r} is not a host name such as alerts.example.com{hint}")
     return frozenset(name.lower().rstrip(".") for name in names)
 
 
@@ -229,6 +228,6 @@ def clashes(check: Checker, inbounds: Iterable[Inbound]) -> None:
                     check.say(
                         f"inbound.{inbound.dialect.name}",
                         f"{route.method} {route.path} is also a route of {other.dialect.name}; give one of them "
-                        'a name of its own, such as host = "alerts.example.com", or serve them from two gateways',
+                        'a host name of its own, such as host = "alerts.example.com", or serve them from two gateways',
                     )
             there.append(inbound)

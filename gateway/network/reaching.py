@@ -170,8 +170,8 @@ def _proxy(text: str, where: str) -> Proxy:
         is_good = False
     if not is_good:
         raise ValueError(
-            f"{where} is not the address of a proxy such as http://proxy.example.com:3128, "
-            "with what is special in a password percent-encoded"
+            f"{where} is not the address of a proxy such as http://proxy.example.com:3128; "
+            "special characters in a password must be percent-encoded"
         )
     url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
     if parts.username is None:
@@ -198,9 +198,9 @@ def reach(check: Checker, given: _Written, path: str) -> Reach:
     )
     pair = Pair(written.cert, written.key) if written and written.cert and written.key else None
     if given.ca == "":
-        check.say(f"{path}.ca", "is empty; leave it out where the usual authorities are enough")
+        check.say(f"{path}.ca", "is empty; leave it out if the default authorities are enough")
     if written and not pair and not {"cert", "key"} - (given.client_cert or {}).keys():
-        check.say(f"{path}.client_cert", "names no files")
+        check.say(f"{path}.client_cert", "names no files: write the paths of `cert` and `key`")
     if check.resolve and (pair or given.ca):
         _try(check, pair, given.ca or "", path)
     proxy = _checked_proxy(check, given.proxy, f"{path}.proxy")
@@ -228,7 +228,7 @@ def _checked_proxy(check: Checker, text: str, path: str) -> Secret | None:
         return None
     hint = 'write "env", "off", or an address'
     if text.lower() in _MEANT:
-        check.say(path, f"{text!r} is no proxy; did you mean {_MEANT[text.lower()]!r}?")
+        check.say(path, f"{text!r} is not a proxy; did you mean {_MEANT[text.lower()]!r}?")
         return None
     try:
         if text == "env":

@@ -21,13 +21,13 @@ PLACES = "places"
 RENAMED = "renamed"
 """The name of a note: for each upstream that left the file those that have appeared at its address since."""
 AT_ANOTHER = (
-    "alerts there are changed and ended by the ids that the address before gave: at the same account all is well; at "
-    "another one they are somebody else's, so give that a name of its own, and put this one back, in no route, until "
-    "nothing is open there"
+    "open alerts there are changed and ended by ids that the old address gave: if the new one is the same account, all "
+    "is well; if not, they are ids of other alerts: give the new address another name, and restore the old one, in "
+    "no route, until nothing is open there"
 )
 LEFT = (
-    "nobody is told there that these end: put it back under this name, in no route, until nothing is open there; what "
-    "ended meanwhile is told then"
+    "alerts open there will not be resolved there: restore the upstream under this name, in no route, until nothing is "
+    "open there; what ended meanwhile is sent then"
 )
 
 

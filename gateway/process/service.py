@@ -387,7 +387,7 @@ class Gateway:
         if self.is_draining:
             faults.append("draining")
         if self.dispatcher is None or not self.dispatcher.turns():
-            faults.append("the dispatcher does not turn")
+            faults.append("the dispatcher has stopped")
         try:
             await prove(self.store, 1.0)
         except StoreError as error:

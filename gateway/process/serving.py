@@ -187,7 +187,7 @@ def _ending_at_once() -> Iterator[None]:
     def listen() -> None:
         while not is_open.is_set():
             if signal.sigtimedwait(ENDS, TICK):
-                log.info("stopped", reason="the store was not open yet")
+                log.info("stopped", reason="asked to stop before the store was open")
                 sys.stderr.flush()
                 os._exit(0)
 
@@ -289,7 +289,7 @@ class _Reloading:
             except Exception as error:  # anything else would end the task that waits for signals
                 gateway.metrics.reload(is_good=False, is_counted=self._is_first or operator is not SIGNAL)
                 log.exception("config.refused")
-                raise ConfigurationError([f"it cannot be loaded: {type(error).__name__}; the log has more"]) from None
+                raise ConfigurationError([f"it cannot be loaded: {type(error).__name__}; see the log"]) from None
             gateway.metrics.reload(is_good=True, is_counted=is_counted)
             log.info("config.reloaded", upstreams=list(gateway.config.upstreams), routes=len(gateway.config.routes))
             try:

@@ -52,4 +52,4 @@ async def commit(store: Store, within: float) -> None:
     try:
         await asyncio.wait_for(store.write(lambda tx: tx.put_note(PROOF, time.time_ns())), within)
     except TimeoutError:  # which has no message
-        raise StoreError(f"it took none within {within:g} s") from None
+        raise StoreError(f"no commit within {within:g} s") from None

@@ -118,14 +118,14 @@ class Watch:
     async def unwell(self, stall: float) -> str:
         """Why the heartbeat has to stop; empty where all is well."""
         if not self._dispatcher.turns():
-            return "the dispatcher does not turn"
+            return "the dispatcher has stopped"
         try:
             await prove(self._store, 2.0)
             waiting = await self._store.read(lambda tx: tx.waiting(), is_long=True, whose="gateway")
         except StoreError as error:
             return f"the store takes no commits: {error}"
         late = [one.upstream for one in waiting if self._age(one) > stall]
-        return f"something has waited for more than {stall:g} s for {', '.join(late)}" if late else ""
+        return f"a delivery has waited for more than {stall:g} s for {', '.join(late)}" if late else ""
 
     # --- alarms --------------------------------------------------------------------------------------------
 
@@ -179,13 +179,13 @@ class Watch:
             Trouble(
                 "upstream-held",
                 name,
-                f"alert-gateway: {name}, or a proxy before it, refuses our key or shows a bad certificate",
+                f"alert-gateway: {name}, or a proxy before it, refuses the gateway's key or shows a bad certificate",
             )
             for name, breaker in self._dispatcher.breakers().items()
             if breaker.state == "held"
         ]
         found += [
-            Trouble("upstream-held", name, f"alert-gateway: {name} refuses our key for {', '.join(entries[:3])}")
+            Trouble("upstream-held", name, f"alert-gateway: {name} refuses the keys of {', '.join(entries[:3])}")
             for name, entries in self._dispatcher.held_keys().items()
             if entries and not any(one.about == name for one in found)
         ]

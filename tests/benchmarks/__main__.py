@@ -47,11 +47,13 @@ def arguments() -> argparse.ArgumentParser:
     found.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join([*ROWS, *EXTRA, *PARTS])}; default: all")
     found.add_argument("--rounds", type=int, help="how often each side is measured, in turns (default 10, quick 1)")
     found.add_argument("--seconds", type=float, help="how long each time (default 3, quick 1)")
-    found.add_argument("--quick", action="store_true", help="small sizes, to see that it works; no figures to believe")
+    found.add_argument(
+        "--quick", action="store_true", help="small sizes, to see that it works; the figures mean nothing"
+    )
     found.add_argument("--long", type=float, default=60.0, help="seconds of the latency run at each load (default 60)")
     found.add_argument("--plot", type=Path, help="where to draw how the cost grows, as SVG")
     found.add_argument(
-        "--into", type=Path, help="a page between whose marks all that is printed is put, as the README's"
+        "--into", type=Path, help="a page, such as the README, whose part between the marks is replaced by the output"
     )
     found.add_argument("--room", type=Path, help="a directory on the disk to measure (default: the temporary one)")
     return found

@@ -43,7 +43,7 @@ def _most(plan: Plan, process: Process, place: Place, there: Sink) -> float:
     found = asking(place, event(), plan)()
     arrived = len(there.arrivals()) - before
     with place.awake():
-        assert asyncio.run(process.drained()), "what was taken to find the full load was not delivered"
+        assert asyncio.run(process.drained()), "the alerts accepted to find the full load were not delivered"
     return min(found.rate, arrived / found.seconds)
 
 

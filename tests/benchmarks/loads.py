@@ -78,7 +78,7 @@ class Heard:
     @property
     def spent(self) -> float:
         """Processor seconds per accepted request."""
-        assert self.answers, f"nothing was taken in {self.seconds:.1f} s"
+        assert self.answers, f"no request was accepted in {self.seconds:.1f} s"
         return self.used / self.answers
 
 
@@ -105,7 +105,7 @@ def _by_wrk(url: str, question: Question, connections: int, seconds: float, room
     command = ["wrk", "-t1", f"-c{connections}", f"-d{whole}s", "--timeout", "10s", "-s", str(script), url]
     done = subprocess.run(command, capture_output=True, text=True, timeout=whole + 60, check=False)
     line = next((line for line in done.stdout.splitlines() if line.startswith("RESULT ")), "")
-    assert line, f"wrk said nothing: {done.stdout[-500:]}{done.stderr[-500:]}"
+    assert line, f"wrk printed no result: {done.stdout[-500:]}{done.stderr[-500:]}"
     answers, took, p50, p99, refused, broken = map(int, line.split()[1:])
     assert not broken, f"{broken} connections to {url} broke"
     return Heard(answers - refused, took / 1e6, p50 / 1e6, p99 / 1e6, refused)

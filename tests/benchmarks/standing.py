@@ -115,7 +115,7 @@ def _first_success(how: tuple[int, list[str]]) -> float:
                 answer.read()
                 return time.perf_counter() - began
             time.sleep(0.001)
-        raise AssertionError("it did not take anything")
+        raise AssertionError("it accepted nothing")
     finally:
         running.kill()
         running.wait()

@@ -46,10 +46,12 @@ class Account:
         shown = ", ".join(f"{one.word} {one.nonce} (told {one.status})" for one in self.lost[:3])
         verdict.hold(not self.lost, f"{len(self.lost)} acknowledged are lost, such as {shown}")
         verdict.hold(not self.states["waiting"], f"{self.states['waiting']} still wait at the end")
-        verdict.hold(not self.states["dead"], f"{self.states['dead']} died though the upstream took everything")
-        verdict.hold(not self.unasked, f"{self.unasked} arrived that nobody sent, or that were refused")
+        verdict.hold(
+            not self.states["dead"], f"{self.states['dead']} are dead letters though the upstream took everything"
+        )
+        verdict.hold(not self.unasked, f"{self.unasked} arrived that were never sent, or that were refused")
         verdict.hold(not self.rekeyed, f"{self.rekeyed} arrived under another key")
-        verdict.hold(not self.inverted, f"{self.inverted} ended before they began")
+        verdict.hold(not self.inverted, f"{self.inverted} resolves arrived before their alerts")
         verdict.hold(not self.unexplained, f"{self.unexplained} arrived twice without a crash")
         worst = max(self.repeats.values(), default=0)
         verdict.hold(worst <= in_flight, f"a crash repeated {worst}, more than the {in_flight} in flight")

@@ -213,7 +213,7 @@ def main() -> int:
     """The command."""
     arguments = parser(__doc__)
     arguments.add_argument("--filled", type=int, default=98_000, help="deliveries put into the store directly")
-    arguments.add_argument("--seconds", type=float, default=10.0, help="for so long more arrive over HTTP")
+    arguments.add_argument("--seconds", type=float, default=10.0, help="seconds in which more arrive over HTTP")
     return command("backlog", _run, arguments.parse_args())
 
 

@@ -103,11 +103,11 @@ def misbehaving(directory: Path, stack: contextlib.ExitStack) -> Generator[dict[
     loop.always(redirect(loop.url + "/api/events", 307))
     found["a loop of redirects"] = loop.url
     silent = Behaviour("silent", HANG.act, reads=False)
-    found["TLS that never shakes hands"] = stack.enter_context(chaos(silent)).url.replace("http:", "https:")
-    found["TLS that is none"] = stack.enter_context(chaos(SOUND)).url.replace("http:", "https:")
+    found["TLS without a handshake"] = stack.enter_context(chaos(silent)).url.replace("http:", "https:")
+    found["plain text instead of TLS"] = stack.enter_context(chaos(SOUND)).url.replace("http:", "https:")
     if context := certificate(directory):
-        found["TLS that nobody vouches for"] = stack.enter_context(chaos(SOUND, context=context)).url
-    found["nobody there"] = "http://127.0.0.1:1"
+        found["TLS with an untrusted certificate"] = stack.enter_context(chaos(SOUND, context=context)).url
+    found["nothing listens"] = "http://127.0.0.1:1"
     yield found
 
 

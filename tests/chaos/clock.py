@@ -125,7 +125,7 @@ async def _run(directory: Path, given: argparse.Namespace) -> Verdict:
 def main() -> int:
     """The command."""
     arguments = parser(__doc__)
-    arguments.add_argument("--times", type=int, default=5, help=f"how often the {len(JUMPS)} steps are gone through")
+    arguments.add_argument("--times", type=int, default=5, help=f"how often to go through the {len(JUMPS)} jumps")
     arguments.add_argument("--rate", type=float, default=10.0)
     return command("clock jumps", _run, arguments.parse_args())
 

@@ -150,11 +150,11 @@ def measure(attempts: int, seed: int) -> Result:
         calls, wrong = rotation(room, upstream.url, max(5, attempts // 200))
     ratio, naive = timing(max(300, attempts // 4))
     if reached:
-        broken.append(f"{reached} requests of strangers reached the upstream")
+        broken.append(f"{reached} requests with wrong keys reached the upstream")
     if not 1 / MOST_RATIO < ratio < MOST_RATIO:
         broken.append(f"a key that is nearly right takes {ratio:.2f} times as long")
     if naive < MOST_RATIO:
-        broken.append("the comparison letter by letter was not found out")
+        broken.append("the comparison letter by letter was not detected")
     figures = {
         "strangers": attempts,
         **{str(status): count for status, count in sorted(seen.items())},

@@ -108,7 +108,7 @@ async def full(
     verdict.figures |= {"disk": "tmpfs" if mounts else "file size limit"}
     found.judge(verdict, CONCURRENCY)
     verdict.hold(drained, "the outbox did not drain")
-    verdict.hold(bool(refused), "the disk was full and nobody was told")
+    verdict.hold(bool(refused), "the disk was full and no caller was refused")
     verdict.hold(all(map(_well_said, refused)), "a refusal was not a 503 with Retry-After")
     verdict.hold(slowest <= RECOVERS_WITHIN, f"it took more than {RECOVERS_WITHIN:g} s to resume")
     verdict.hold(None not in unready, f"a full disk was not seen in /-/ready within {UNREADY_WITHIN:g} s")

@@ -121,7 +121,7 @@ def measure(pages: int) -> Result:
         with audited() as control, contextlib.suppress(OSError):
             socket.create_connection(("127.0.0.1", int(urlsplit(elsewhere.url).port or 0)), 1).close()
         is_blind = not strangers(control, "http://127.0.0.1:1")
-    broken = sorted(set(found))[:5] + (["the audit does not see"] if is_blind else [])
+    broken = sorted(set(found))[:5] + (["the audit does not see a connection elsewhere"] if is_blind else [])
     figures = {
         "answers that point elsewhere": len(upstream.got),
         "connections seen": len(seen),

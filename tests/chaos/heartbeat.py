@@ -76,7 +76,7 @@ class Rounds:
                 break
             await asyncio.sleep(0.05)
         else:
-            self.verdict.hold(False, f"{fault}: it was pinged {last - began:.1f} s later still")
+            self.verdict.hold(False, f"{fault}: it was still pinged {last - began:.1f} s later")
         self.verdict.figures[f"s to the last ping when {fault}"] = last - began
 
     async def returns(self, fault: str, over: float) -> None:
@@ -89,7 +89,7 @@ class Rounds:
         key, began = f"alert-gateway/{code}", time.monotonic()
         await _comes(lambda: self._said(upstream, key, word) > 0, within)
         said = self._said(upstream, key, word)
-        self.verdict.hold(said == 1, f"the alarm {code} was told {said} times as {word}")
+        self.verdict.hold(said == 1, f"the alarm {code} was sent {said} times as {word}")
         self.verdict.figures[f"s to {word} of {code}"] = time.monotonic() - began
 
     def _said(self, upstream: Sink, key: str, word: str) -> int:
@@ -150,9 +150,9 @@ async def _stalled(rounds: Rounds, *, alarms: bool) -> None:
     if alarms:
         await rounds.hears(rounds.other, "upstream-stalled/oncall", "ALERT")
         told = [one.key for one in rounds.oncall.arrivals() if (one.key or "").startswith("alert-gateway/upstream-st")]
-        rounds.verdict.hold(not told, "the upstream in trouble was told of its own trouble")
+        rounds.verdict.hold(not told, "the failing upstream was sent the alarm about itself")
     rounds.oncall.mood(status=202)
-    assert await rounds.process.drained(45.0), "a breaker probes every 30 s at the latest"
+    assert await rounds.process.drained(45.0), "a breaker probes at least every 30 s"
     await rounds.returns("stalled", time.monotonic())
 
 

@@ -67,13 +67,13 @@ async def hops(directory: Path, alerts: int, *, program: tuple[str, ...] = GATEW
     verdict.figures |= {"sent on by the second": states[1]["delivered"], "stopped at the first": states[0]["void"]}
     verdict.figures |= {"loops in the metrics": int(loops[0]), "in the log": told}
     said = 2 * alerts
-    verdict.hold(still, "it did not come to a stop")
+    verdict.hold(still, "the alerts were still going round at the end")
     verdict.hold(states[0] == {"delivered": said, "void": said}, f"the first gateway's outbox has {dict(states[0])}")
     verdict.hold(states[1] == {"delivered": said}, f"the second gateway's outbox has {dict(states[1])}")
     untold = sum(row.state == "void" and row.reason != REASON for row in rows[0])
-    verdict.hold(not untold, f"{untold} were stopped without saying why")
+    verdict.hold(not untold, f"{untold} were stopped without the reason")
     verdict.hold(loops == [said, 0], f"the metrics count {loops} loops")
-    verdict.hold(told == said, f"the log tells of {told} loops")
+    verdict.hold(told == said, f"the log has {told} loops")
     return verdict
 
 

@@ -192,7 +192,7 @@ def measure(connections: int, seed: int, *, is_slow: bool, usual: tuple[str, ...
         wrong.append(f"{seen[201]} answers said 201, {stored} alerts are stored")
     if grown > MOST_MEMORY + 2048 * stored:
         wrong.append(f"{grown >> 20} MiB more are held")
-    wrong += [f"the limit of {name} is not where it is said to be" for name, is_kept in kept.items() if not is_kept]
+    wrong += [f"the limit of {name} is not the documented one" for name, is_kept in kept.items() if not is_kept]
     figures: dict[str, Any] = {
         "connections": connections + len(AMBIGUOUS),
         **{str(status): count for status, count in sorted(seen.items())},
@@ -201,7 +201,7 @@ def measure(connections: int, seed: int, *, is_slow: bool, usual: tuple[str, ...
         "limits kept": f"{sum(kept.values())} of {len(kept)}",
         "a second": round(per_second),
     }
-    return Result("18", figures, wrong[:4] + ([] if is_alive else ["it does not serve any more"]))
+    return Result("18", figures, wrong[:4] + ([] if is_alive else ["it no longer serves"]))
 
 
 def main() -> int:

@@ -79,7 +79,7 @@ def main() -> int:
     """The command."""
     arguments = parser(__doc__)
     arguments.add_argument("--kills", type=int, default=200)
-    arguments.add_argument("--acknowledged", type=int, default=0, help="go on until so many were acknowledged")
+    arguments.add_argument("--acknowledged", type=int, default=0, help="go on until this many are acknowledged")
     arguments.add_argument("--rate", type=float, default=600.0)
     return command("kill -9", _run, arguments.parse_args())
 

@@ -467,9 +467,9 @@ def measure(operations: int, seed: int) -> Result:
     ignored, of_alerts = simulate(few, seed, LanesIgnored), simulate(few, seed, LanesOfAlerts)
     broken = [f"{name}: {count}" for name, count in found.wrong.items() if count]
     if not ignored.wrong["inversions"]:
-        broken.append("the control that ignores lanes was not found out")
+        broken.append("the control that ignores lanes was not detected")
     if not of_alerts.wrong["a late resolve closed another alert"]:
-        broken.append("the control whose lanes are alerts was not found out")
+        broken.append("the control whose lanes are alerts was not detected")
     figures = {
         "operations": found.done["commands"] + found.done["attempts"],
         "deliveries": found.accepted,

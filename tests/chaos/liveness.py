@@ -76,9 +76,9 @@ def measure(seconds: float, *, is_filled: bool = True) -> Result:
                 time.sleep(0.02)
         until_unready, until_ready = _full_store(h, watch) if is_filled else (0.0, 0.0)
         watch.close()
-    broken = [f"not ready for an upstream's fault: {name}" for name in sorted(set(unready))]
+    broken = [f"not ready because of an upstream: {name}" for name in sorted(set(unready))]
     if watch.unalive:
-        broken.append(f"{watch.unalive} probes found it dead")
+        broken.append(f"{watch.unalive} liveness probes failed")
     if max(until_unready, until_ready) > MOST:
         broken.append("readiness did not follow the store in time")
     figures = {

@@ -57,7 +57,7 @@ async def overload(
     refused = [one for one in answered if one.fate == "refused"]
     p99 = quantile([one.ended - one.sent for one in answered], 0.99)
     verdict = Verdict({"a second capacity": capacity, "a second answered": len(answered) / seconds})
-    verdict.figures |= {"refused": len(refused), "never sent for want of a free connection": ledger.late}
+    verdict.figures |= {"refused": len(refused), "not sent as no connection was free": ledger.late}
     verdict.figures |= {"s p99": p99, "MiB at most": memory}
     found.judge(verdict, CONCURRENCY)
     verdict.hold(drained, "the outbox did not drain")

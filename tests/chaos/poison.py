@@ -121,7 +121,7 @@ def measure(alerts: int, seed: int) -> Result:
         broken.append(f"{sent} were sent, {accepted} accepted, {dict(first)} found, {dict(last)} at the end")
     for _, words in POISON.values():
         if not any(words["message"] in reason for reason in reasons):
-            broken.append(f"nobody is told {words['message']!r}")
+            broken.append(f"no dead letter has the reason {words['message']!r}")
     if unexplained or not any("cannot be prepared" in reason for reason in reasons):
         broken.append(f"{unexplained} dead letters without a reason; {len(reasons)} reasons")
     if backward := _backward(fussy.taken):

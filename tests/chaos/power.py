@@ -145,7 +145,7 @@ async def _found(path: Path) -> set[Fact]:
         last = await store.read(lambda tx: all(tx.command(row.id) for row in rows[-5:]))
     accepted = {row.id for row in rows}
     if accepted != {row.id for row in sent} or not last:
-        raise ValueError("a transaction is there in part")
+        raise ValueError("a transaction was stored in part")
     connection = apsw.Connection(str(path))
     sound = connection.pragma("quick_check")
     connection.close()
@@ -218,8 +218,8 @@ def _verdict(tally: Tally, fails: bool) -> Verdict:
     verdict.hold(tally.facts > 0, "nothing was acknowledged")
     verdict.hold(tally.lost == 0, f"acknowledged ones are lost, such as {tally.first}")
     verdict.hold(tally.unsound == 0, f"images that no gateway can serve from: {tally.first}")
-    verdict.hold(tally.out_of_order == 0, "later commits survived earlier ones")
-    verdict.hold(tally.stuck == 0, f"{tally.stuck} were refused though the disk was well again")
+    verdict.hold(tally.out_of_order == 0, "later commits survived though earlier ones were lost")
+    verdict.hold(tally.stuck == 0, f"{tally.stuck} were refused though the disk was writable again")
     if fails:
         verdict.figures["refused while syncs failed"] = tally.refused
         verdict.hold(tally.refused > 0, "no sync failed")
@@ -235,7 +235,7 @@ def main() -> int:
     """The command."""
     arguments = parser(__doc__)
     arguments.add_argument("--images", type=int, default=10_000)
-    arguments.add_argument("--failing", action="store_true", help="syncs fail now and then")
+    arguments.add_argument("--failing", action="store_true", help="let some syncs fail")
     return command("power loss", _run, arguments.parse_args())
 
 

@@ -91,7 +91,7 @@ def _lost_answers(directory: Path, pages: int, seed: int, figures: dict[str, Any
         if lost:
             broken.append(f"{len(lost)} are dead letters, such as {lost[0][:100]}")
         if not any(count > 1 for count in keys.values()) or len(writes(by_id)) < pages:
-            broken.append("nothing was sent again: nothing was put to the test")
+            broken.append("nothing was sent again, so nothing was tested")
 
 
 def _send(h: House, pages: int) -> None:

@@ -156,7 +156,7 @@ async def _judged(run: _Run, kills: int) -> Verdict:
     verdict.hold(not inverted, f"{inverted} lanes went out of order")
     twice = len(rows) - len({row.id for row in rows})
     made = [one.alert for one in run.ledger.of("acknowledged") if one.word == "ALERT"]
-    verdict.hold(not twice and len(set(made)) == len(made), "an id was given twice")
+    verdict.hold(not twice and len(set(made)) == len(made), "an id was issued twice")
     judge_store(verdict, run.ledger, rows)
     await judge_ledger(verdict, run.replicas[0], rows)
     return verdict
@@ -176,7 +176,7 @@ def main() -> int:
     """The command."""
     arguments = parser(__doc__)
     arguments.add_argument("--kills", type=int, default=20)
-    arguments.add_argument("--lease", type=float, default=LEASE, help="seconds; the gateway's own unless said")
+    arguments.add_argument("--lease", type=float, default=LEASE, help="seconds; default: the gateway's own")
     arguments.add_argument("--rate", type=float, default=40.0)
     return command("replicas", _run, arguments.parse_args())
 

@@ -161,7 +161,7 @@ async def judge_ledger(verdict: Verdict, replica: Replica, rows: Sequence[Delive
     verdict.hold(bool(lines), "the ledger does not add up")
     received = sum(int(str(line["received"])) for line in lines)
     verdict.figures["received"] = received
-    verdict.hold(received == len(rows), f"the ledger speaks of {received} deliveries, there are {len(rows)}")
+    verdict.hold(received == len(rows), f"the ledger counts {received} deliveries, the store has {len(rows)}")
 
 
 class Steps(Ledger):

@@ -66,7 +66,7 @@ class _Run:
         refused, reset = self.refused(load), len(self.ledger.of("unknown"))
         slowest = max(self.exits, default=0.0)
         verdict.figures |= {"refused": refused, "reset": reset, "s to exit (worst)": slowest}
-        verdict.hold(not refused, f"{refused} connections were refused where somebody should listen")
+        verdict.hold(not refused, f"{refused} connections were refused while a gateway should listen")
         verdict.hold(not reset, f"{reset} requests were sent and got no answer")
         told = {one.status for one in self.ledger.of("refused")}
         verdict.hold(not told, f"{len(self.ledger.of('refused'))} requests were answered {told}")
@@ -102,7 +102,7 @@ async def rolling(directory: Path, times: int, *, rate: float = 60.0, kills: boo
         verdict = Verdict({"restarts": times})
         await run.judge(verdict, load, url, upstream, both[0])
     verdict.hold(drained, "the outbox did not drain")
-    verdict.hold(not run.ledger.untaken, f"{run.ledger.untaken} found nobody who listened")
+    verdict.hold(not run.ledger.untaken, f"{run.ledger.untaken} found no listener")
     return verdict
 
 

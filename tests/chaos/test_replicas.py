@@ -58,8 +58,8 @@ async def _told_by_another(directory: Path) -> Verdict:
                 if one is not None:
                     one.process.kill()
     verdict.hold(answer.status_code == 202, f"the caller was told {answer.status_code}")
-    verdict.hold(verdict.figures["sent"] == 1, "it was not sent once")
-    verdict.hold(took < PATIENCE - 1, "nobody told the caller")
+    verdict.hold(verdict.figures["sent"] == 1, "it was not sent exactly once")
+    verdict.hold(took < PATIENCE - 1, "the caller was not told in time")
     return verdict
 
 

@@ -195,4 +195,4 @@ def test_promise_24_a_gateway_that_is_not_ready_for_an_upstream_is_found_out(mon
 
     monkeypatch.setattr(Dispatcher, "turns", turns)
     broken = liveness.measure(seconds=0.3, is_filled=False).broken
-    assert any("not ready for an upstream's fault" in text for text in broken), broken
+    assert any("not ready because of an upstream" in text for text in broken), broken

@@ -105,7 +105,7 @@ async def deliver(directory: Path, store: Path, *, loses: bool = False) -> Verdi
     verdict.hold(len(missing) <= len(unsent), f"{len(missing)} never arrived, such as {missing[:2]}")
     verdict.hold({row.id for row in rows} >= before, "deliveries are gone from the ledger")
     verdict.hold(drained and status == 0, "the outbox did not drain")
-    verdict.hold(sum(row.state == "dead" for row in rows) == DEAD, "dead letters came or went")
+    verdict.hold(sum(row.state == "dead" for row in rows) == DEAD, "the number of dead letters changed")
     verdict.hold(_in_order(expected, arrived), "a key's events arrived in another order")
     return verdict
 
@@ -142,7 +142,7 @@ async def _run(directory: Path, given: argparse.Namespace) -> Verdict:
 def main() -> int:
     """The command."""
     arguments = parser(__doc__)
-    arguments.add_argument("--make", action="store_true", help="keep a store of the present release")
+    arguments.add_argument("--make", action="store_true", help="save a store of the present release")
     return command("upgrade", _run, arguments.parse_args())
 
 

@@ -187,8 +187,8 @@ def test_what_an_operator_sends_again_does_not_wait_for_the_retry_budget(tmp_pat
     [
         ("/-/retry", {}, "name deliveries by id"),
         ("/-/retry", {"ids": [5]}, "no such delivery: 5"),
-        ("/-/retry", {"upstream": "oncal"}, "nothing was ever meant for an upstream 'oncal'"),
-        ("/-/drop", {"upstream": "oncal", "because": "x"}, "nothing was ever meant for an upstream 'oncal'"),
+        ("/-/retry", {"upstream": "oncal"}, "there are no deliveries for an upstream 'oncal'"),
+        ("/-/drop", {"upstream": "oncal", "because": "x"}, "there are no deliveries for an upstream 'oncal'"),
         ("/-/retry", {"id": [5]}, "`id`"),
         ("/-/retry", {"ids": "5"}, "$.ids"),
         ("/-/retry", [], "object"),
@@ -321,11 +321,11 @@ def test_a_web_page_and_a_proxy_are_no_operators(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("top", "said"),
     [
-        ('admin = "0.0.0.0:9092"', 'admin: 0.0.0.0 can be reached from elsewhere: add admin_token = "env:NAME"'),
+        ('admin = "0.0.0.0:9092"', 'admin: 0.0.0.0 is reachable from other machines: add admin_token = "env:NAME"'),
         ('admin = "9092"', "admin: '9092' is not HOST:PORT"),
         ('admin = "127.0.0.1:8080"', "admin: is the same as listen, 127.0.0.1:8080"),
         ('listen = "0.0.0.0:8080"\nadmin = "127.0.0.1:8080"', "admin: is the same as listen"),
-        (f'listen = "0.0.0.0:8080"\nadmin_token = "{TOKEN}"', "admin_token: opens nothing"),
+        (f'listen = "0.0.0.0:8080"\nadmin_token = "{TOKEN}"', "admin_token: has no effect"),
         ('admin = "127.0.0.1:9092"\nadmin_token = "short"', "admin_token: is shorter than 16 characters"),
         ('admin = "127.0.0.1:9092"\nadmin_token = "env:NOT_THERE_AT_ALL"', "admin_token: the variable NOT_THERE"),
         ('admin_tokens = "x"', "admin_tokens: unknown key; did you mean 'admin_token'?"),
@@ -375,7 +375,7 @@ def test_commands_ask_a_running_gateway_instead_of_its_store(tmp_path: Path) -> 
         assert command("retry", "--url", at, str(dead[0]["id"])).returncode == 1
         for mistaken in (url, f"{url}/ilert"):
             asked = command("trace", "--url", mistaken, "a")
-            assert asked.returncode == 2 and "is where callers are served" in asked.stderr, asked.stderr
+            assert asked.returncode == 2 and "serves callers, not operators" in asked.stderr, asked.stderr
         report = command("report", "--url", at, "--json")
         assert report.returncode == 0
         [line] = json.loads(report.stdout)["ledger"]
@@ -391,14 +391,14 @@ def test_commands_ask_a_running_gateway_instead_of_its_store(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("deliveries",), "say --config FILE, or --url ADMIN"),
-        (("deliveries", "--config", "x", "--url", "http://127.0.0.1:1"), "say --config FILE, or --url ADMIN"),
+        (("deliveries",), "give --config FILE, or --url ADMIN"),
+        (("deliveries", "--config", "x", "--url", "http://127.0.0.1:1"), "give --config FILE, or --url ADMIN"),
         (("deliveries", "--config", "x", "--token", "env:X"), "--token and --ca go with --url"),
         (("deliveries", "--url", "127.0.0.1:9092"), "is not an address such as http://127.0.0.1:9092"),
         (("deliveries", "--url", "http://127.0.0.1:1", "--token", TOKEN), "write env:NAME or file:PATH"),
         (("deliveries", "--url", "http://127.0.0.1:1", "--token", "env:NOT_THERE"), "NOT_THERE is not set"),
-        (("deliveries", "--url", "http://127.0.0.1:1"), "http://127.0.0.1:1 cannot be asked"),
-        (("drop", "--url", "http://127.0.0.1:1", "--dead", "--because", " "), "--because: say why"),
+        (("deliveries", "--url", "http://127.0.0.1:1"), "http://127.0.0.1:1 cannot be reached"),
+        (("drop", "--url", "http://127.0.0.1:1", "--dead", "--because", " "), "--because: give a reason"),
     ],
 )
 def test_what_a_command_cannot_do_is_said(arguments: tuple[str, ...], said: str) -> None:
@@ -454,7 +454,7 @@ def test_beyond_loopback_the_operators_address_shows_the_certificate(
         for words, status, says in (
             (("retry", "--dead"), 0, "nothing to do"),
             (("drop", "--dead", "--because", "x"), 0, "nothing to do"),
-            (("trace", "nobody"), 1, "nobody knows an alert by 'nobody'"),
+            (("trace", "nobody"), 1, "no alert has the id or key 'nobody'"),
             (("callers",), 0, ""),
             (("operations",), 0, ""),
             (("report",), 0, ""),
@@ -464,7 +464,7 @@ def test_beyond_loopback_the_operators_address_shows_the_certificate(
         done = command("deliveries", "--url", at, "--token", "env:OPERATORS")
         assert done.returncode == 1 and "CERTIFICATE_VERIFY_FAILED" in done.stderr
         done = command("deliveries", "--url", at, "--ca", str(ca))
-        assert done.returncode == 1 and "wants its token" in done.stderr
+        assert done.returncode == 1 and "requires a token" in done.stderr
     (tmp_path / "2").mkdir()
     near = top.replace("env:OPERATORS", TOKEN) + 'admin = "127.0.0.1:ADMIN"'
     with process(tmp_path / "2", "http://127.0.0.1:9", near) as (_, _url, admin):

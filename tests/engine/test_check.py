@@ -95,7 +95,7 @@ def test_a_target_of_rules_tells_by_its_own_channels() -> None:
     more = '[upstreams.uptime]\ndialect = "ibm_monitoring"\nurl = "https://x"\nkey = "k"\n'
     more += 'defaults = { "condition.expression" = "a > 1" }\n'
     lines = list(ladders(configured('[[routes]]\nfrom = ["ilert"]\nto = ["uptime"]\n', more)))
-    assert all(line.endswith("a rule: its own channels tell when it fires") for line in lines[2:])
+    assert all(line.endswith("a rule: its own channels notify when it fires") for line in lines[2:])
 
 
 @pytest.mark.parametrize("origin", sorted(dialects()))
@@ -148,7 +148,7 @@ def test_what_a_later_route_sets_at_an_upstream_that_is_told_already(tmp_path: P
     """An upstream is told of an alert once, so what a later route sets there has no effect, and `check` warns of it."""
     one = '[[routes]]\nname = "a"\nto = [{ upstream = "oncall", set = { team = "a" } }]\ncontinue = true\n'
     two = one.replace('"a"', '"b"')
-    assert said(configured(one + two), "b: what it sets at oncall is never used: a leads there before")
+    assert said(configured(one + two), "b: its `set` for oncall is never used: a leads there first")
     assert not said(configured(one + two.replace('team = "b"', 'team = "a"')), "never used")
     assert not said(configured(one.replace("to =", 'when = ["labels.t = x"]\nto =') + two), "never used")
     (tmp_path / "t.toml").write_text('ci = "7"\n')
@@ -167,7 +167,7 @@ def test_a_missing_catch_all() -> None:
 
 
 def test_rules_that_would_page() -> None:
-    assert said(configured(), "rest", "every rule that ibm_monitoring makes would page at oncall", '"quiet"')
+    assert said(configured(), "rest", "every rule of ibm_monitoring would page at oncall", '"quiet"')
     assert not said(configured(more='rules = "quiet"\n'), "would page")
     assert not said(configured('[[routes]]\nfrom = ["ilert"]\nto = ["oncall"]\n'), "would page")
 
@@ -183,11 +183,11 @@ def test_what_an_upstream_requires_and_its_callers_cannot_give() -> None:
 
 def test_a_routing_key_that_is_a_policy_here_and_the_credential_there() -> None:
     route = '[[routes]]\nto = ["second", "oncall"]\nset = { routing_key = "policy" }\n'
-    assert said(configured(route), "routing_key is the key itself at oncall")
+    assert said(configured(route), "routing_key is the credential at oncall")
     apart = '[[routes]]\nto = [{ upstream = "second", set = { routing_key = "policy" } }, "oncall"]\n'
     assert not said(configured(apart), "is the key itself")
     fallback = '[[routes]]\nto = ["second"]\nset = { routing_key = "policy" }\nfallback = { to = ["oncall"] }\n'
-    assert said(configured(fallback), "routing_key is the key itself at oncall")
+    assert said(configured(fallback), "routing_key is the credential at oncall")
 
 
 def test_a_sender_that_has_no_file_yet(tmp_path: Path) -> None:
@@ -250,17 +250,17 @@ def test_a_test_that_holds(expect: str) -> None:
 @pytest.mark.parametrize(
     ("expect", "came"),
     [
-        ('{ to = ["second"] }', 'to: expected ["second"], came ["oncall"]'),
-        ('{ "oncall.payload.severity" = "info" }', 'oncall.payload.severity: expected "info", came "critical"'),
+        ('{ to = ["second"] }', 'to: expected ["second"], got ["oncall"]'),
+        ('{ "oncall.payload.severity" = "info" }', 'oncall.payload.severity: expected "info", got "critical"'),
         (
             '{ oncall = { payload = { severity = "info" } } }',
-            'oncall.payload.severity: expected "info", came "critical"',
+            'oncall.payload.severity: expected "info", got "critical"',
         ),
-        ('{ "oncall.links" = "x" }', 'oncall.links: expected "x", came nothing'),
+        ('{ "oncall.links" = "x" }', 'oncall.links: expected "x", got nothing'),
         ('{ "second.priority" = "HIGH" }', "second.priority: expected"),
-        ('{ route = "other" }', 'route: expected "other", came "rest"'),
-        ("{ wakes = false }", "wakes: expected false, came true (oncall: payload.severity critical: wakes"),
-        ("{ refused = true }", "refused: expected true, came nothing"),
+        ('{ route = "other" }', 'route: expected "other", got "rest"'),
+        ("{ wakes = false }", "wakes: expected false, got true (oncall: payload.severity critical: wakes"),
+        ("{ refused = true }", "refused: expected true, got nothing"),
     ],
 )
 def test_a_test_that_fails_says_what_came_instead(expect: str, came: str) -> None:
@@ -321,7 +321,7 @@ def test_the_command_ends_with_1_where_a_test_fails(tmp_path: Path) -> None:
     assert good.exit_code == 0 and "1 tests passed" in good.stdout
     assert "    priority HIGH; severity 1 → payload.severity critical → wakes" in good.stdout
     bad = run("check", "--config", written(tmp_path, text.replace('{ to = ["oncall"] }', "{ to = [] }")))
-    assert bad.exit_code == 1 and 'came ["oncall"]' in bad.stderr and "good" not in bad.stdout
+    assert bad.exit_code == 1 and 'got ["oncall"]' in bad.stderr and "good" not in bad.stdout
 
 
 def test_without_secrets_a_file_can_be_checked_where_it_is_not_used(tmp_path: Path) -> None:
@@ -349,7 +349,7 @@ def test_connecting_proves_address_and_key_and_creates_nothing(tmp_path: Path) -
             assert good.exit_code == 0, good.output
             if dialect.outbound.probe is None:
                 assert f"the key cannot be proved: {dialect.title} has no call that creates nothing" in good.stdout
-                assert "somebody answers: address (no TLS)" in good.stdout
+                assert "a server answers: address (no TLS)" in good.stdout
                 continue
             assert "upstreams.there: good: address and key" in good.stdout
             bad = connected(tmp_path, name, f"{url}/{name}", '"canary-of-a-wrong-key"')
@@ -385,13 +385,13 @@ def test_connecting_proves_each_of_many_keys(tmp_path: Path) -> None:
     ("dialect", "url", "says"),
     [
         ("pagerduty", "https://events.pagerduty.com/v2/enqueue", "did you mean 'https://events.pagerduty.com'?"),
-        ("pagerduty", "https://events.eu.pagerduty.com/v2/", "/v2 is added to it for each request"),
+        ("pagerduty", "https://events.eu.pagerduty.com/v2/", "/v2 is added for each request"),
         ("opsgenie", "https://proxy.example.com/out/v2/alerts", "did you mean 'https://proxy.example.com/out'?"),
         ("ilert", "https://api.ilert.com/api", "did you mean 'https://api.ilert.com'?"),
         ("uptinio", "https://api.uptinio.com/v1/alerts", "did you mean 'https://api.uptinio.com/v1'?"),
         ("uptinio", "https://api.uptinio.com", "the API is at https://api.uptinio.com/v1"),
         ("livesession", "https://api.livesession.io/v1", "did you mean 'https://api.livesession.io'?"),
-        ("ilert", "http://api.ilert.com", "the key travels to api.ilert.com in the clear"),
+        ("ilert", "http://api.ilert.com", "the key is sent to api.ilert.com unencrypted"),
     ],
 )
 def test_an_address_that_can_hardly_be_right(dialect: str, url: str, says: str) -> None:
@@ -435,7 +435,7 @@ def test_a_key_with_the_word_that_the_dialect_puts_before_it() -> None:
     text = '[inbound.opsgenie]\nkeys = { ci = "GenieKey canary", ops = "geniekey-1" }\n'
     text += '[upstreams.there]\ndialect = "uptinio"\nurl = "https://api.uptinio.com/v1"\nkey = "bearer canary"\n'
     text += '[upstreams.there.headers]\nX-Other = "Bearer canary"\n'
-    found = said(parse(text), "is put before it")
+    found = said(parse(text), "is added in the header")
     assert [one.partition(": ")[0] for one in found] == ["inbound.opsgenie.keys.ci", "upstreams.there.key"]
     assert "canary" not in str(found)
 
@@ -460,7 +460,7 @@ def test_durations_that_are_hardly_as_short_as_they_were_meant() -> None:
     route = '[[routes]]\nname = "all"\nto = ["oncall"]\nfallback = { to = ["other"], after = "20ms" }\n'
     other = ONCALL.replace(".oncall", ".other")
     text = 'retention = "9000ms"\n' + INBOUND + ONCALL + short + other + route + beat
-    assert [one.partition(": ")[0] for one in said(parse(text), "hardly meant")] == [
+    assert [one.partition(": ")[0] for one in said(parse(text), "seems a mistake")] == [
         "upstreams.oncall.timeout",
         "upstreams.oncall.retry.max_age",
         "routes.all.fallback.after",
@@ -468,7 +468,7 @@ def test_durations_that_are_hardly_as_short_as_they_were_meant() -> None:
         "heartbeat.stall",
         "retention",
     ]
-    assert not said(parse(text.replace('ms"', 's"')), "hardly meant")
+    assert not said(parse(text.replace('ms"', 's"')), "seems a mistake")
 
 
 def test_the_url_of_a_store_that_nobody_can_read() -> None:
@@ -481,11 +481,11 @@ def test_a_secret_with_a_blank_at_an_end(tmp_path: Path) -> None:
     """A secret that begins or ends with a blank is warned of: no client can send such a key in a header."""
     (tmp_path / "key").write_text(" canary\n")
     text = INBOUND.replace('"ck"', '"ck "') + ONCALL.replace('"k"', f'"file:{tmp_path}/key"')
-    found = said(parse(text), "a blank")
+    found = said(parse(text), "a space")
     assert [one.partition(": ")[0] for one in found] == ["inbound.ilert.keys.ci", "upstreams.oncall.key"]
     assert "canary" not in str(found)
     (tmp_path / "key").unlink()
-    assert len(said(parse(text, secrets=False), "a blank")) == 1
+    assert len(said(parse(text, secrets=False), "a space")) == 1
 
 
 def test_a_suggestion_is_made_where_one_is_near() -> None:

@@ -238,7 +238,7 @@ def test_a_bad_value_of_an_upstream_is_named_by_its_path(line: str, path: str) -
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("[inbound.grafana]\nhmac = []", "inbound.grafana.hmac: names no secret: leave it out, or write one"),
+        ("[inbound.grafana]\nhmac = []", "inbound.grafana.hmac: lists no secret: write one, or leave it out"),
         ("[inbound.grafana]\nhmac = true", "inbound.grafana.hmac: must be a text"),
         ("[inbound.grafana]\nhmac = [7]", "inbound.grafana.hmac: must be a text"),
         ('[upstreams.ibm]\ndialect = "ibm_monitoring"\niam_key = 7', "upstreams.ibm.iam_key: must be a text"),
@@ -332,7 +332,7 @@ def test_another_way_to_write_a_variable_is_an_error() -> None:
 
 
 def test_a_reference_in_capitals_is_no_key() -> None:
-    assert having(swapped('"upstream-key"', '"File:/run/key"'), "upstreams.oncall.key", "file:", "small letters")
+    assert having(swapped('"upstream-key"', '"File:/run/key"'), "upstreams.oncall.key", "file:", "lower case")
 
 
 def test_a_variable_with_a_line_feed_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -412,8 +412,8 @@ def test_a_name_that_only_looks_like_loopback_is_not(address: str) -> None:
 @pytest.mark.parametrize(
     ("keys", "says"),
     [
-        ("{}", "inbound.ilert.keys: names no caller: leave it out where nobody needs a key, or write one"),
-        ("{ ci = [] }", "inbound.ilert.keys.ci: names no secret: leave the caller out, or write one"),
+        ("{}", "inbound.ilert.keys: lists no caller: write one, or leave `keys` out if callers need none"),
+        ("{ ci = [] }", "inbound.ilert.keys.ci: lists no secret: write one, or leave the caller out"),
     ],
 )
 def test_keys_that_are_taken_out_to_the_last_let_nobody_in(keys: str, says: str) -> None:
@@ -498,7 +498,7 @@ def test_dotted_and_nested_defaults_are_the_same() -> None:
 
 @pytest.mark.parametrize(
     ("condition", "says"),
-    [("caller = cii", "did you mean 'ci'?"), ("dialect = ilrt", "'ilrt' is no [inbound.…]; did you mean 'ilert'?")],
+    [("caller = cii", "did you mean 'ci'?"), ("dialect = ilrt", "'ilrt' is not an [inbound.…]; did you mean 'ilert'?")],
 )
 def test_a_condition_on_a_sender_that_nobody_is(condition: str, says: str) -> None:
     """A condition on an unknown caller or dialect is refused: it would match nothing, silently."""

@@ -155,7 +155,7 @@ def test_a_wrong_type_names_its_table(text: str, path: str, says: str) -> None:
 
 def test_two_routes_of_one_name_are_an_error() -> None:
     text = FULL.replace('[[routes]]\nto = ["oncall"]', '[[routes]]\nname = "db"\nto = ["oncall"]')
-    with pytest.raises(ConfigurationError, match=r"routes\[2\]\.name: 'db' is the name of routes\[1\]"):
+    with pytest.raises(ConfigurationError, match=r"routes\[2\]\.name: 'db' is already the name of routes\[1\]"):
         parse(text)
     with pytest.raises(ConfigurationError, match=r"routes\[2\]\.name"):
         parse(FULL.replace('name = "db"', 'name = "2"'))

@@ -515,7 +515,7 @@ def test_an_end_after_the_fallback_s_turn_follows_it_there() -> None:
         ('{ after = "2m" }', "routes[1].fallback.to: is required"),
         ('{ to = ["sms"], after = "soon" }', "routes[1].fallback.after: "),
         ('{ to = ["sms"], afterwards = "2m" }', "routes[1].fallback.afterwards: unknown key; did you mean 'after'?"),
-        ('{ to = ["oncall"] }', "routes[1].fallback.to: 'oncall' is told at once by this route"),
+        ('{ to = ["oncall"] }', "routes[1].fallback.to: 'oncall' is already in this route's `to`"),
     ],
 )
 def test_a_mistake_is_named(fallback: str, problem: str) -> None:

@@ -394,7 +394,7 @@ def tokens(h: House) -> float:
     [
         ("0", "upstreams.oncall.rate: "),
         ("-5", "upstreams.oncall.rate: "),
-        ('"lots"', "upstreams.oncall.rate: 'lots' is not a number of requests a minute, nor \"published\""),
+        ('"lots"', "upstreams.oncall.rate: 'lots' is neither a number of requests per minute nor \"published\""),
     ],
 )
 def test_a_rate_that_is_none_is_named(rate: str, problem: str) -> None:
@@ -416,4 +416,4 @@ def test_a_published_rate_is_the_vendors_own_or_there_is_none(dialect: str) -> N
         return
     with pytest.raises(ConfigurationError) as caught:
         parse(text)
-    assert any("publishes none; write how many" in one for one in caught.value.problems), caught.value.problems
+    assert any("publishes no limit; write the allowed" in one for one in caught.value.problems), caught.value.problems

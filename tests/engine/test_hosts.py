@@ -139,11 +139,11 @@ def test_the_edge_refuses_in_the_words_of_the_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        ('host = "https://a.test/x"', "inbound.twin.host: 'https://a.test/x' is no host name such as"),
+        ('host = "https://a.test/x"', "inbound.twin.host: 'https://a.test/x' is not a host name such as"),
         ('host = "https://a.test/x"', "did you mean 'a.test'?"),
         ('host = "a.test:8080"', "did you mean 'a.test'?"),
-        ('host = ""', "inbound.twin.host: '' is no host name"),
-        ('host = "*.test"', "inbound.twin.host: '*.test' is no host name"),
+        ('host = ""', "inbound.twin.host: '' is not a host name"),
+        ('host = "*.test"', "inbound.twin.host: '*.test' is not a host name"),
         ("host = 5", "inbound.twin.host"),
         ('hosts = "a.test"', "inbound.twin.hosts: unknown key; did you mean 'host'?"),
     ],

@@ -542,11 +542,11 @@ def test_a_faulty_lookup_is_named_by_its_path(tmp_path: Path, text: str, path: s
 @pytest.mark.parametrize(
     ("text", "path", "says"),
     [
-        ('to = ["oncall", "oncall"]', "routes[1].to", "'oncall' is there twice"),
+        ('to = ["oncall", "oncall"]', "routes[1].to", "'oncall' is listed twice"),
         (
             'to = []\nbecause = "x"\nfallback = { to = ["oncall", "oncall"] }',
             "routes[1].fallback.to",
-            "'oncall' is there twice",
+            "'oncall' is listed twice",
         ),
     ],
 )
@@ -805,7 +805,8 @@ def test_without_secrets_no_directory_is_looked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "says"), [({"ci": ""}, "is empty"), ({"ci": "ké"}, "no header"), ({"anonymous": "k"}, "caller's name")]
+    ("content", "says"),
+    [({"ci": ""}, "is empty"), ({"ci": "ké"}, "not allowed in a header"), ({"anonymous": "k"}, "caller's name")],
 )
 def test_a_file_that_cannot_be_a_credential_is_named(tmp_path: Path, content: dict[str, str], says: str) -> None:
     files(tmp_path / "keys", content)

@@ -297,7 +297,7 @@ def test_a_store_in_which_something_is_gives_way_to_nothing(origin: str, tmp_pat
     [
         ("mysql://u@h/d", 2, "write postgresql://user@host/name"),
         ("postgresql://", 1, ""),
-        ("sqlite:///tmp/other.db", 2, "both are in SQLite; `backup` copies one"),
+        ("sqlite:///tmp/other.db", 2, "both stores are in SQLite; copy one with `alert-gateway backup`"),
         ("sqlite://relative.db", 2, "write postgresql://"),
         ("gateway.db", 2, "write postgresql://"),
         ("env:NOT_SET_HERE", 2, "the variable NOT_SET_HERE is not set"),
@@ -390,7 +390,7 @@ def test_nobody_serves_from_the_old_store_any_more_unless_it_is_said(origin: str
     elsewhere = typed("move", config, "--to", shared().database())
     assert elsewhere.returncode == 1 and "was moved to" in elsewhere.stderr
     undone = typed("move", config, "--undo")
-    assert undone.returncode == 0 and "tells again" in undone.stdout
+    assert undone.returncode == 0 and "is sent again" in undone.stdout
     with serving(config):
         pass
     twice = typed("move", config, "--undo")

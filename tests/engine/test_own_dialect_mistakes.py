@@ -108,7 +108,7 @@ SHARED = FIELDS + "dedup_key = 'id'\nseverity = { at = 's', words = { bad = 1 } 
         (
             "[dialects.acme]\nsignature = { header = 'a' }\n" + FIELDS + "[inbound.acme]\nanonymous = true\n",
             "inbound.acme.hmac",
-            "is needed",
+            "is required",
         ),
         ("[dialects.acme]\njson = 'a..b'\n" + FIELDS, "dialects.acme.json", "is not a place"),
         ("[dialects.acme]\njson = 'title'\n" + FIELDS, "dialects.acme.json", "such as title.title"),
@@ -179,7 +179,7 @@ SHARED = FIELDS + "dedup_key = 'id'\nseverity = { at = 's', words = { bad = 1 } 
         (
             "[dialects.acme]\nauth = 'none'\n" + FIELDS + "[upstreams.x]\ndialect = 'acme'\nurl = 'env:HOOK'\n",
             "upstreams.x.url",
-            "that part is `key`",
+            "that part as `key`",
         ),
         (
             "[dialects.acme]\nsend.success = { 'a..b' = 1 }\n" + FIELDS,

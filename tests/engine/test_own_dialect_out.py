@@ -240,7 +240,7 @@ def test_keys_that_nobody_can_show_are_refused() -> None:
     with pytest.raises(ConfigurationError) as raised:
         parse(f'[inbound.chat]\nkeys = {{ a = "b" }}\n[upstreams.x]\ndialect = "chat"\nurl = "http://x"\n{HOOK}')
     assert raised.value.problems == [
-        'inbound.chat.keys: cannot be shown, as dialects.chat has auth = "none"; write anonymous = true'
+        'inbound.chat.keys: callers send none, as dialects.chat has auth = "none"; write anonymous = true'
     ]
 
 
@@ -473,7 +473,7 @@ def test_the_end_of_an_alert_that_nobody_knows_is_no_message_without_words(tmp_p
 def test_an_upstream_that_hears_of_no_end_is_warned_of(more: str, upstream: str, is_said: bool) -> None:
     described = f'[dialects.acme]\nauth = "none"\nfields.summary = "title"\n{more}\n'
     config = parse(f'[inbound.ilert]\n[upstreams.there]\ndialect = "acme"\nurl = "http://x"\n{upstream}\n{described}')
-    assert any("upstreams.there: dialects.acme has no word for an end" in one for one in warnings(config)) is is_said
+    assert any("upstreams.there: dialects.acme has no word for resolved" in one for one in warnings(config)) is is_said
 
 
 """A vendor that addresses an incident by the id it assigned, as Better Stack's and Rootly's APIs do."""

@@ -213,7 +213,7 @@ def test_what_the_environment_means() -> None:
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        ('proxy = "none"', "upstreams.oncall.proxy: 'none' is no proxy; did you mean 'off'?"),
+        ('proxy = "none"', "upstreams.oncall.proxy: 'none' is not a proxy; did you mean 'off'?"),
         ('proxy = "environment"', "did you mean 'env'?"),
         (f'proxy = "socks5://me:{SECRET}@proxy:1080"', "upstreams.oncall.proxy: this is not the address of a proxy"),
         ('proxy = "proxy:3128"', "such as http://proxy.example.com:3128"),

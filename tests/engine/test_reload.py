@@ -347,7 +347,7 @@ def test_an_upstream_that_gives_ids_is_said_to_be_at_another_address(tmp_path: P
             running.signal(signal.SIGHUP)
             [warned] = running.waits_for("upstream.moved")
             assert (warned["level"], warned["upstream"], warned["url"]) == ("warning", "one", other.url)
-            assert "give that a name of its own, and put this one back" in warned["reason"]
+            assert "give the new address another name, and restore the old one" in warned["reason"]
         with serving(config) as running:
             assert not running.events("upstream.moved")
         config.write_text(before)
@@ -369,7 +369,7 @@ def test_an_upstream_that_is_renamed_leaves_its_open_alerts_behind_and_that_is_s
             running.signal(signal.SIGHUP)
             [warned] = running.waits_for("upstream.left")
             assert (warned["level"], warned["upstream"], warned["open"]) == ("warning", "one", 2)
-            assert warned["now"] == ["other"] and "put it back under this name" in warned["reason"]
+            assert warned["now"] == ["other"] and "restore the upstream under this name" in warned["reason"]
             assert send(running, "a", "RESOLVE") == 202
             config.write_text(text(tmp_path, there, renamed, to='["other"]'))
             running.signal(signal.SIGHUP)

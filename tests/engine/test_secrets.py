@@ -151,7 +151,7 @@ def test_a_file_that_is_emptied_keeps_its_value_while_it_may_be_being_written(
         (lambda path: path.write_bytes(b"new\xff"), "cannot be read: it is not UTF-8"),
         (
             lambda path: path.write_text("new-key\nand more"),
-            "has characters that no header can carry, a line feed among them",
+            "has characters that are not allowed in a header, including a line feed",
         ),
     ],
 )

@@ -172,7 +172,7 @@ def test_a_file_that_goes_while_it_is_looked_at_is_looked_at_again(tmp_path: Pat
     write(tmp_path, trustme.CA(), "localhost")
     gone[0] = True
     assert (context.look(), context.look()) == ("bad", "same")
-    assert context.fault == "a certificate's file cannot be read: No such file or directory"
+    assert context.fault == "a certificate file cannot be read: No such file or directory"
     gone[0] = False
     assert (context.look(), context.look(), context.fault) == ("new", "same", "")
 
@@ -388,13 +388,13 @@ def test_an_unusable_pair_is_said_by_check_with_its_path(tmp_path: Path) -> None
     )
     cases = {
         f'{{ cert = "{cert}", key = "{other}" }}': f"tls: the key in {other} does not belong to the certificate",
-        f'{{ cert = "{cert}", key = "{locked}" }}': "tls: the key is encrypted",
-        f'{{ cert = "{key}", key = "{key}" }}': "are no certificate and key in PEM",
+        f'{{ cert = "{cert}", key = "{locked}" }}': "tls: the private key is encrypted",
+        f'{{ cert = "{key}", key = "{key}" }}': "are not a certificate and its key in PEM",
         f'{{ cert = "{cert}" }}': "tls.key: is required",
         f'{{ cert = "{cert}", key = "{key}", client = "x" }}': "tls.client: unknown key; did you mean 'client_ca'?",
         f'{{ cert = "{cert}", key = "{tmp_path}/nowhere" }}': f"tls: {tmp_path}/nowhere cannot be read: No such file",
         f'{{ cert = "{cert}", key = "env:KEY" }}': "tls.key: is not the path of a PEM file",
-        f'{{ cert = "{cert}", key = "{key}", client_ca = "{key}" }}': f"tls.client_ca: {key} holds no certificate",
+        f'{{ cert = "{cert}", key = "{key}", client_ca = "{key}" }}': f"tls.client_ca: {key} contains no PEM",
         f'"{cert}"': "tls: ",
     }
     for written, said in cases.items():
@@ -407,11 +407,11 @@ def test_an_unusable_pair_is_said_by_check_with_its_path(tmp_path: Path) -> None
     assert parse(good.replace(str(cert), "/nowhere.pem"), secrets=False).tls, "--no-secrets looks for no files"
     assert not [said for said in warnings(parse(good)) if "certificate" in said]
     open_admin = f'admin = "0.0.0.0:9092"\nadmin_token = "0123456789abcdef0123"\n{BASE}url = "https://example.com"\n'
-    assert [said for said in warnings(parse(open_admin)) if "in the clear" in said]
+    assert [said for said in warnings(parse(open_admin)) if "unencrypted" in said]
 
 
 @pytest.mark.parametrize(
-    ("begins", "ends", "why"), [(-9, -2, "ended on 2"), (2, 9, "is not valid before 2"), (-2, 9, "")]
+    ("begins", "ends", "why"), [(-9, -2, "expired on 2"), (2, 9, "is not valid before 2"), (-2, 9, "")]
 )
 def test_check_warns_of_certificates_of_ours_that_nobody_accepts(
     tmp_path: Path, begins: int, ends: int, why: str
@@ -470,7 +470,7 @@ def test_an_authority_beside_the_usual_ones_is_believed_and_followed(
             page(h, "2")
             h.wait_for(lambda: len(vendor.got) == 2)
             context_now = h.gateway.config.upstreams["oncall"].reach.context
-            assert isinstance(context_now, Following) and "no certificate" in context_now.fault
+            assert isinstance(context_now, Following) and "no PEM certificate" in context_now.fault
             said = [(*call.args, call.kwargs["upstream"]) for call in logged.calls]
             assert said == [("certificates.reloaded", "oncall"), ("certificates.refused", "oncall")]
 

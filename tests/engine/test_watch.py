@@ -254,7 +254,7 @@ def test_a_key_that_is_refused_for_a_moment_is_no_alarm(code: str, tmp_path: Pat
     with two(tmp_path, OK) as (h, _, heard):
         watching = h.gateway.watch
         assert watching is not None
-        held = Trouble(code, "oncall", "it refuses our key")
+        held = Trouble(code, "oncall", "it refuses the gateway's key")
         found = [[held], [held], [], [held], [held], [], [held], [held]]
         seen: list[Any] = []
 

@@ -230,7 +230,7 @@ def test_several_workers_on_sqlite_are_refused(tmp_path: Path) -> None:
     config = configured(tmp_path, f"sqlite://{tmp_path}/gateway.db", "http://127.0.0.1:9", free_port())
     done = command(config, "serve", "--workers", "2")
     assert done.returncode == 2
-    assert "a store that they can share" in done.stderr
+    assert "need a PostgreSQL store" in done.stderr
 
 
 def test_a_supervisor_that_is_killed_leaves_no_workers(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ class Judge:
         return [f"WOKEN {pages} times for {alert.opens}"] * (is_judged and pages > alert.opens)
 
     def _content(self, alert: Alert, vendor: Vendor, thing: Thing) -> list[str]:
-        wrong = ["OLD WORDS"] if thing.text and alert.text not in thing.text else []
+        wrong = ["STALE TEXT"] if thing.text and alert.text not in thing.text else []
         # To a vendor without that operation a note says that it is no longer acknowledged.
         can_be_so = alert.is_acknowledged or not alert.was_taken_back or vendor.takes_back
         is_judged = vendor.can_acknowledge and vendor.name in alert.must - alert.forgotten and can_be_so
@@ -113,12 +113,12 @@ class Judge:
         if any(len(thing.marks) > 1 for thing in things):
             return []  # a rule that an earlier alert left there: when it was told of this one is not known either
         if any(thing.told_at and thing.told_at < turn - SLACK for thing in things):
-            return ["TOLD THOUGH OTHERS WERE"] * bool(known)
+            return ["FALLBACK TOLD THOUGH THE OTHERS WERE IN TIME"] * bool(known)
         stayed = alert.closed_at is None or alert.closed_at > turn + SLACK
         untold = not any(thing.made_at < turn + SLACK for thing in things)
         has_failed = any(at > alert.made_at - FALLBACK for at in vendor.failed_at)  # and others took it before it could
         is_excused = alert.is_acknowledged or alert.state == "refused" or has_failed
-        return ["NOT TOLD IN THE OTHERS' PLACE"] * (stayed and untold and not known and not is_excused)
+        return ["FALLBACK NOT TOLD"] * (stayed and untold and not known and not is_excused)
 
     # --- what callers are shown ------------------------------------------------------------------------------
 
@@ -143,7 +143,7 @@ class Judge:
             is_so = alert.text in one.get("message", "") and one.get("acknowledged") == alert.is_acknowledged
             shown = "" if is_so else f"{status} {body}"
         if shown:
-            self.broken.append(f"READ OTHERWISE: {alert} is shown as {shown}")
+            self.broken.append(f"READ DIFFERENTLY: {alert} is shown as {shown}")
         if alert.gateway_id:
             status, _, _ = await self.house.ask(Request("GET", f"/-/alerts/{alert.gateway_id}", None, True))
             self.broken += [f"NO TRACE: {status} of {alert}"] * (status != 200)
