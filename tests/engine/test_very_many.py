@@ -304,7 +304,11 @@ def test_a_list_holds_a_part_of_what_is_open(
     of that number killed a sidecar of 64 MB."""
     alive: list[weakref.ref[AlertRow]] = []
     most = [0]
-    decode = tables.ALERTS.decode
+
+    class Weak(AlertRow, weakref=True):
+        """A row whose lifetime can be observed."""
+
+    decode = tables.Table("alerts", Weak, key=["id"], json=["body", "verbatim"]).decode
 
     def counted(columns: Any) -> AlertRow:
         row = decode(columns)
@@ -312,9 +316,6 @@ def test_a_list_holds_a_part_of_what_is_open(
         if len(alive) % 100 == 0:
             most[0] = max(most[0], sum(one() is not None for one in alive))
         return row
-
-    class Weak(AlertRow, weakref=True):
-        """A row whose lifetime can be observed."""
 
     def fill(tx: Tx) -> None:
         for number in range(1, 1201):
@@ -327,7 +328,6 @@ def test_a_list_holds_a_part_of_what_is_open(
             await store.write(fill)
 
     asyncio.run(main())
-    monkeypatch.setattr(tables.ALERTS, "row", Weak)
     monkeypatch.setattr(tables.ALERTS, "decode", counted)
     there = f'[upstreams.there]\ndialect = "ilert"\nurl = "http://127.0.0.1:9"\nkey = "{KEY}"\n'
     header = {"authorization": f"GenieKey {KEY}"} if dialect == "opsgenie" else {}
