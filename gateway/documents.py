@@ -19,9 +19,11 @@ from gateway.config.values import flat_of
 from gateway.dialect import Dialect
 from gateway.errors import Problem
 from gateway.examples import openings
+from gateway.mapping.report import Fate
 from gateway.mapping.rows import Row, Unmet
+from gateway.mapping.saying import Destination, Saying
 from gateway.mapping.table import Mapping as Rows
-from gateway.mapping.translation import Destination, Fate, Saying, translate
+from gateway.mapping.translation import translate
 from gateway.registry import dialects
 from gateway.rehearsal import command_in
 

@@ -14,7 +14,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from gateway.delivery.breaker import RESERVE, Breaker
 from gateway.errors import ProblemKind
 from gateway.logs import WORKER
-from gateway.mapping.translation import Fate
+from gateway.mapping.report import Fate
 from gateway.store import Waiting
 
 _PREFIX = "alert_gateway_"

@@ -21,8 +21,10 @@ from gateway.config.secrets import MASK
 from gateway.dialect import Dialect, Route
 from gateway.errors import Problem, ProblemKind
 from gateway.mapping.carry import restore
+from gateway.mapping.report import Fate
 from gateway.mapping.rows import Unmet
-from gateway.mapping.translation import Destination, Fate, Saying, translate, unmet_text
+from gateway.mapping.saying import Destination, Saying
+from gateway.mapping.translation import translate, unmet_text
 from gateway.mapping.wire import Wire, names
 from gateway.outcome import Request, Response, Sending
 from gateway.road.terms import TELLING, speaks_as, unmoved, unsaid, what_to_send

@@ -23,7 +23,8 @@ from gateway.config.secrets import ANONYMOUS
 from gateway.errors import Problem, ProblemKind, StoreError
 from gateway.examples import openings
 from gateway.mapping.rows import Unmet
-from gateway.mapping.translation import Saying, translate
+from gateway.mapping.saying import Saying
+from gateway.mapping.translation import translate
 from gateway.network.listening import in_the_clear, meet, outdated, shape_of
 from gateway.rehearsal import command_in, rehearse
 from gateway.road.terms import refuses_rules

@@ -21,8 +21,8 @@ from gateway.config.routing import Choice, Route, choose
 from gateway.config.secrets import ANONYMOUS
 from gateway.errors import Problem
 from gateway.mapping.carry import restore
+from gateway.mapping.report import Fate
 from gateway.mapping.rows import Unmet
-from gateway.mapping.translation import Fate
 from gateway.rehearsal import Rehearsed, command_in, rehearse
 from gateway.road.terms import refused_rule
 

@@ -127,7 +127,7 @@ def lines(road: Traced, width: int) -> list[str]:
 
 
 def _about(road: Traced, width: int) -> list[str]:
-    from gateway.mapping.translation import SEVERITY_NAMES
+    from gateway.mapping.page import SEVERITY_NAMES
 
     severity = "" if road.severity is None else f", severity {road.severity} ({SEVERITY_NAMES[road.severity]})"
     status = "deleted" if road.is_deleted else road.status

@@ -44,8 +44,8 @@ from gateway.config.values import between, count, default_store, duration, is_ad
 from gateway.dialect import Dialect
 from gateway.errors import ConfigurationError
 from gateway.mapping.rescaling import with_scale
+from gateway.mapping.saying import Destination
 from gateway.mapping.table import Mapping as Rows
-from gateway.mapping.translation import Destination
 from gateway.network.listening import Tls, clashes, host_names, listening, public_url
 from gateway.network.reaching import Reach, reach
 from gateway.registry import dialects

@@ -28,7 +28,7 @@ from gateway.desk.refreshing import refresh
 from gateway.desk.views import Views
 from gateway.errors import Problem, ProblemKind, StoreError, together
 from gateway.ids import MakeId
-from gateway.mapping.translation import header, joined
+from gateway.mapping.report import header, joined
 from gateway.mapping.values import millis
 from gateway.metrics import Metrics
 from gateway.road import muting

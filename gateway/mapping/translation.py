@@ -7,77 +7,25 @@ something is sent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Any
 
-import msgspec
-from msgspec import UNSET, Struct, json
+from msgspec import UNSET, json
 
-from gateway.canonical import LOWEST_SEVERITY, QUIET_CATEGORY, SERVER_OWNED, Flat, Link
-from gateway.dialect import Dialect
+from gateway.canonical import LOWEST_SEVERITY, QUIET_CATEGORY, Flat
 from gateway.mapping.carry import LIMIT, pack
+from gateway.mapping.page import page_text
+from gateway.mapping.report import Fate, Report
 from gateway.mapping.rows import Unmet, Writing
-from gateway.mapping.table import CARRIED, Reading
+from gateway.mapping.saying import Destination, Saying
+from gateway.mapping.table import CARRIED
 from gateway.mapping.table import Mapping as Rows
-from gateway.mapping.values import iso_seconds
 from gateway.mapping.wire import Wire, copied, get, put, remove, without
 
 EMPTY: tuple[Any, ...] = (None, "", (), [])
 """Values that a target which requires one takes for missing."""
-Word = Literal["mapped", "carried", "approximated", "kept", "dropped"]
-
-
-class Fate(Struct, frozen=True):
-    """What became of one canonical field at one upstream; `to` is the wire leaf that holds it now."""
-
-    field: str
-    fate: Word
-    to: str = ""
-    why: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Destination:
-    """An upstream as far as translation goes: its dialect and rows, and the settings about content. Pages have a link
-    to the alert's trace at `public_url`, if there is one."""
-
-    name: str
-    dialect: Dialect
-    mapping: Rows
-    defaults: Flat = field(default_factory=dict)
-    metrics: Mapping[str, str] = field(default_factory=dict)
-    rules: Literal["page", "quiet", "refuse"] = "page"
-    carry: Literal["full", "ids", "off"] = "full"
-    public_url: str = ""
-
-
-class Saying(Struct, frozen=True, kw_only=True):
-    """An alert to be translated for a destination.
-
-    `flat` is the record, `id` the gateway's own id, `origin` the dialect of the caller and `caller` its name; `key` is
-    the alert's key there; `replaced` what the route sets and `route` its name; `changed` the paths of an update (None:
-    the whole alert is sent); `verbatim` and `said` are the caller's own words for the whole alert and for this command,
-    and `reading` what the latter were read as, if still known; `at` is when the command came; `late` is a note that is
-    put at the top of the details.
-    """
-
-    flat: Flat
-    origin: str
-    caller: str
-    id: int | None = None
-    key: str | None = None
-    replaced: Flat = msgspec.field(default_factory=dict)
-    route: str = ""
-    changed: tuple[str, ...] | None = None
-    verbatim: Wire | None = None
-    said: Wire | None = None
-    reading: Reading | None = None
-    at: datetime | None = None
-    late: str = ""
-    dropped: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,10 +67,10 @@ def translate(saying: Saying, destination: Destination) -> Said:
     reasons = {**writing.filled, **altered}
     if akin:
         return Said(
-            body, patch, lambda: _Report(saying, mapping, body, told, _meaning(mapping, body, known), reasons).fates()
+            body, patch, lambda: Report(saying, mapping, body, told, _meaning(mapping, body, known), reasons).fates()
         )
     meant = _meaning(mapping, body, known)
-    report = _Report(saying, mapping, body, told, meant, reasons)
+    report = Report(saying, mapping, body, told, meant, reasons)
     report.carried = _carry(saying, destination, body, meant, report, hush)
     if saying.changed is not None:
         _carry_along(mapping, body, patch)
@@ -230,7 +178,7 @@ def _change(mapping: Rows, told: Flat, writing: Writing, changed: tuple[str, ...
 
 
 def _carry(
-    saying: Saying, destination: Destination, body: Wire, meant: Flat, report: _Report, hush: str
+    saying: Saying, destination: Destination, body: Wire, meant: Flat, report: Report, hush: str
 ) -> frozenset[str]:
     """Adds the lines for responders and the carried object to `body`; returns the paths that are carried."""
     mapping = destination.mapping
@@ -291,222 +239,6 @@ def _carry_along(mapping: Rows, body: Wire, patch: Wire) -> None:
     if held is not UNSET:
         _unshare(mapping, patch)
         put(patch, f"{mapping.container}.{CARRIED}", held)
-
-
-RUNBOOK = "runbook_url"
-LONGEST_LABELS = 500
-MOST_LINES = 6
-"""Lines below the sender's text on a page. What the sender said has precedence over the link to the gateway's trace."""
-SEVERITY_NAMES = ("emergency", "alert", "critical", "error", "warning", "notice", "informational", "debug")
-
-
-def page_text(saying: Saying, inexact: frozenset[str], hush: str, public_url: str = "") -> tuple[str, tuple[int, int]]:
-    """The details of a page: the late note, the sender's text, then at most six lines of what has no field.
-
-    Returns the text, and the start and end of the sender's own part of it.
-    """
-    before = [line for line in (saying.late, f"This wakes nobody: {hush}." if hush else "") if line]
-    own = saying.flat.get("details") or ""
-    lines = [f"{name}: {value}" for name, value in _facts(saying.flat, inexact)][: MOST_LINES - 1]
-    if public_url and saying.id is not None and len(lines) < MOST_LINES - 1:
-        lines.append(f"trace: {public_url}/-/alerts/{saying.id}")
-    when = f", {iso_seconds(saying.at)}" if saying.at else ""
-    lines.append(f"via: {saying.origin}/{saying.caller}{when}")
-    start = "".join(f"{line}\n\n" for line in before)
-    apart = "\n" * max(0, 2 - (len(own) - len(own.rstrip("\n")))) if own else ""
-    text = start + own + apart + "\n".join(lines)
-    return text, (len(start), len(start) + len(own))
-
-
-def _facts(flat: Flat, inexact: frozenset[str]) -> Iterable[tuple[str, str]]:
-    """What a responder wants to know and the target has no field for, each with its name and as a single line."""
-    for name, (paths, told) in FACTS.items():
-        value = None if inexact.isdisjoint(paths) else told(flat)
-        text = " ".join(str(value).split()) if value is not None else ""
-        if text:
-            yield name, text
-
-
-def _labels(flat: Flat) -> str | None:
-    """The labels whose values are not on the page already: for some senders only they tell one alert from another."""
-    told = {str(flat.get(path)) for path in ("summary", "team", "resource", "source")}
-    labels = {name: value for name, value in (flat.get("labels") or {}).items() if value not in told}
-    return ", ".join(f"{name}={value}" for name, value in labels.items() if name != RUNBOOK)[:LONGEST_LABELS] or None
-
-
-def _runbook(flat: Flat) -> str | None:
-    """The address of the runbook, which some senders give as a label, some as a custom field."""
-    return (flat.get("labels") or {}).get(RUNBOOK) or (flat.get("custom") or {}).get(RUNBOOK)
-
-
-def _link(flat: Flat) -> str | None:
-    """The first link, with its text and the number of further ones."""
-    links: Sequence[Link] = flat.get("links") or ()
-    if not links:
-        return None
-    first = links[0]
-    called = f" ({first.text})" if first.text and first.text != first.href else ""
-    return f"{first.href}{called}" + (f", and {len(links) - 1} more" if links[1:] else "")
-
-
-def _severity(flat: Flat) -> str | None:
-    """A severity as its sender gave it, with the name that RFC 5424 has for it."""
-    severity = flat.get("severity")
-    return None if severity is None else f"{severity} ({SEVERITY_NAMES[severity]})"
-
-
-def _whereabouts(flat: Flat) -> str | None:
-    """Resource and source: for some vendors the one is a part of a machine, and the other is the machine."""
-    named = dict.fromkeys(str(flat[path]) for path in ("resource", "source") if flat.get(path))
-    return " on ".join(named) or None
-
-
-FACTS: Mapping[str, tuple[tuple[str, ...], Callable[[Flat], str | None]]] = {
-    "severity": (("severity",), _severity),
-    "team": (("team",), lambda flat: flat.get("team")),
-    "resource": (("resource", "source"), _whereabouts),
-    "runbook": (("labels", "custom"), _runbook),
-    "link": (("links",), _link),
-    "labels": (("labels",), _labels),
-}
-"""The lines of a page by name, each with its paths and its text; a line is left out where the target shows all of its
-paths."""
-
-
-class _Report:
-    """The fates of one translation, found by comparing what was to be sent with what the body was read back as."""
-
-    def __init__(
-        self,
-        saying: Saying,
-        mapping: Rows,
-        body: Wire,
-        told: Flat,
-        meant: Flat,
-        reasons: Mapping[str, str],
-    ) -> None:
-        self.saying = saying
-        self.mapping = mapping
-        self.body = body
-        self.told = told
-        self.meant = meant
-        self.reasons = reasons
-        self._set_by = {path: reasons.get(path, "") for path in saying.replaced}
-        self.carried: frozenset[str] = frozenset()
-        self._exact = {path for path, value in saying.flat.items() if path in meant and meant[path] == value}
-
-    def _asked(self) -> Iterable[str]:
-        changed = self.saying.changed
-        for path, value in self.saying.flat.items():
-            if path in SERVER_OWNED or value is None or (changed is not None and path not in changed):
-                continue
-            if path != "kind" or value != self.mapping.kind:
-                yield path
-
-    def inexact(self) -> frozenset[str]:
-        """The paths whose values a reader of the target does not see in full; an object with more in it is no loss."""
-        return frozenset(
-            path
-            for path, value in self.saying.flat.items()
-            if path not in self._exact and not (isinstance(value, dict) and _holds(self.meant.get(path), value))
-        )
-
-    def fates(self) -> tuple[Fate, ...]:
-        """One fate per field that was said, then those of supplied fields, then those of dropped ones."""
-        fates = [self._fate(path) for path in self._asked()]
-        asked = {fate.field for fate in fates}
-        if self.saying.changed is None:
-            supplied = [path for path in self.meant if path not in asked and path in self.reasons]
-            supplied += [path for path in self.saying.replaced if path not in asked and path not in self.meant]
-            if "dedup_key" in self.meant and "dedup_key" not in self.saying.flat:
-                supplied.append("dedup_key")
-            fates += [self._supplied(path) for path in supplied]
-        return (*fates, *(Fate(name, "dropped", "", why) for name, why in self.saying.dropped))
-
-    def _fate(self, path: str) -> Fate:
-        if path in self._exact:
-            return Fate(path, "mapped", self.mapping.holder(path, self.body), self._set_by.get(path, ""))
-        if path in self.meant:
-            why = self.reasons.get(path) or self._why_narrowed(path)
-            return Fate(path, "approximated", self.mapping.holder(path, self.body), why)
-        if path in self.carried:
-            why = self._set_by.get(path) or "the target has no field for it"
-            return Fate(path, "carried", f"{self.mapping.container}.{CARRIED}", why)
-        return Fate(path, "kept", "", self._homeless(path))
-
-    def _homeless(self, path: str) -> str:
-        """Why the target has nothing of a path; names the route, where that sets it."""
-        return "; ".join(part for part in (self._set_by.get(path), "the target has no field for it") if part)
-
-    def _why_narrowed(self, path: str) -> str:
-        if path == "dedup_key":
-            return "another alert has this key there"
-        for entry in self.mapping.rows:
-            if path in entry.paths and not entry.derived:
-                if entry.paths[0] in self.reasons:
-                    return self.reasons[entry.paths[0]]
-                if entry.why:
-                    return entry.why
-                if entry.scale:
-                    return "the target's scale is coarser"
-                return "fitted to the target's limits" if entry.fit else "the target holds only part of it"
-        return "the target expresses it differently"
-
-    def _supplied(self, path: str) -> Fate:
-        if path not in self.meant:
-            return Fate(path, "kept", "", self._homeless(path))
-        why = self.reasons.get(path, "the target requires a key; one was generated")
-        return Fate(path, "approximated", self.mapping.holder(path, self.body), why)
-
-
-def _holds(shown: Any, said: dict[str, Any]) -> bool:
-    """Whether an object shows everything that was said, under the same names."""
-    return isinstance(shown, dict) and all(name in shown and shown[name] == value for name, value in said.items())
-
-
-WORDS = ("dead", "approximated", "kept")
-"""What a line of a report names, in this order."""
-LONGEST_LINE, LONGEST_NAME = 1024, 128
-"""Characters of such a line, and of a field's name in it."""
-
-
-def header(upstream: str, report: Sequence[Fate], dead: str = "") -> str:
-    """A report as one line of the reply header: only what the upstream could not hold, at most 1 KiB. Names that are
-    too long, or have characters that a header cannot have, as callers choose them, are only counted.
-
-    Empty where it could hold everything.
-    """
-    parts = [f"dead={dead}"] if dead else []
-    for word in WORDS[1:]:
-        names = [fate.field for fate in report if fate.fate == word]
-        plain = [name for name in names if _can_be_told(name)]
-        hidden = len(names) - len(plain)
-        if names:
-            parts.append(f"{word}=" + ",".join([*plain, *([f"+{hidden}"] if hidden else [])]))
-    return _within(f"{upstream}; " + "; ".join(parts)) if parts else ""
-
-
-def _can_be_told(name: str) -> bool:
-    return len(name) <= LONGEST_NAME and name.isascii() and name.replace(".", "").replace("_", "").isalnum()
-
-
-def joined(lines: Iterable[str]) -> tuple[str, ...]:
-    """Merges the lines of several reports into one per upstream, with all names that any of them has."""
-    found: dict[str, dict[str, dict[str, None]]] = {}
-    for line in lines:
-        upstream, *parts = line.split("; ")
-        for part in parts:
-            word, _, names = part.partition("=")
-            found.setdefault(upstream, {}).setdefault(word, {}).update(dict.fromkeys(names.split(",")))
-    return tuple(
-        _within(f"{upstream}; " + "; ".join(f"{word}={','.join(words[word])}" for word in WORDS if word in words))
-        for upstream, words in found.items()
-    )
-
-
-def _within(line: str) -> str:
-    """Shortens a line to `LONGEST_LINE`: names are left out from the end."""
-    return line if len(line) <= LONGEST_LINE else line[: line.rfind(",", 0, LONGEST_LINE - 2)] + ",+"
 
 
 def unmet_text(upstream: str, unmet: Unmet) -> str:

@@ -9,7 +9,7 @@ from msgspec import Struct, field
 from gateway.asked import Answer, Command, Reply
 from gateway.canonical import Flat, Operation
 from gateway.dialect import Dialect
-from gateway.mapping.translation import Fate
+from gateway.mapping.report import Fate
 from gateway.store import AlertRow, DeliveryRow, Tx
 
 Via = tuple[str, ...]

@@ -14,8 +14,9 @@ from gateway.config.choosing import key_entry
 from gateway.config.config import Config, Upstream
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import MakeId
+from gateway.mapping.report import Fate
 from gateway.mapping.rows import Unmet
-from gateway.mapping.translation import Fate, Said, translate, unmet_text
+from gateway.mapping.translation import Said, translate, unmet_text
 from gateway.road.accepted import Accepted, Step, Via
 from gateway.road.requeue import send_again
 from gateway.road.targets import Targets, stand_down

@@ -18,8 +18,9 @@ from gateway.canonical import SERVER_OWNED, Alert, Operation, flatten
 from gateway.codes import Code, Why
 from gateway.config.config import Upstream
 from gateway.errors import ProblemKind
+from gateway.mapping.report import Fate
 from gateway.mapping.rows import Unmet
-from gateway.mapping.translation import Fate, translate, unmet_text
+from gateway.mapping.translation import translate, unmet_text
 from gateway.mapping.values import from_millis, iso_seconds
 from gateway.mapping.wire import Wire, merged
 from gateway.outcome import Sending

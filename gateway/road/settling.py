@@ -14,7 +14,7 @@ from gateway.codes import MEANINGS, Code
 from gateway.config.choosing import key_entry
 from gateway.config.config import Upstream
 from gateway.errors import ProblemKind
-from gateway.mapping.translation import Fate
+from gateway.mapping.report import Fate
 from gateway.outcome import Again, Changed, Delivered, Found, Missing, Outcome, Pending, Rejected, code_of
 from gateway.road.preparing import Shipment, target_of
 from gateway.road.terms import (

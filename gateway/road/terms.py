@@ -11,8 +11,9 @@ from gateway.asked import Command
 from gateway.canonical import SERVER_OWNED, Flat, Operation, checked
 from gateway.config.config import Upstream
 from gateway.dialect import Dialect
+from gateway.mapping.report import Fate
+from gateway.mapping.saying import Saying
 from gateway.mapping.table import Reading
-from gateway.mapping.translation import Fate, Saying
 from gateway.mapping.values import from_millis
 from gateway.store import AlertRow, CommandBody, TargetRow
 

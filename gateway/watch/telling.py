@@ -20,7 +20,8 @@ from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.looking import look
 from gateway.errors import StoreError
 from gateway.mapping.rows import Unmet
-from gateway.mapping.translation import Saying, translate
+from gateway.mapping.saying import Saying
+from gateway.mapping.translation import translate
 from gateway.mapping.values import from_millis
 from gateway.outcome import Delivered, Missing, Pending, Sending
 from gateway.store import Store

@@ -18,7 +18,8 @@ import msgspec
 from gateway.dialect import Dialect
 from gateway.examples import Example
 from gateway.mapping.rows import Unmet, Writing
-from gateway.mapping.translation import Destination, Said, translate
+from gateway.mapping.saying import Destination
+from gateway.mapping.translation import Said, translate
 from gateway.registry import dialects
 from tests.benchmarks.measuring import Plan, Row, table
 from tests.conformance.samples import (

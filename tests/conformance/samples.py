@@ -19,8 +19,8 @@ from gateway.config.config import parse
 from gateway.dialect import Dialect, Route
 from gateway.examples import Example, examples
 from gateway.mapping.carry import restore
+from gateway.mapping.saying import Destination, Saying
 from gateway.mapping.table import Mapping
-from gateway.mapping.translation import Destination, Saying
 from gateway.registry import dialects
 from tests.harness import inbound_tables, upstream_table
 

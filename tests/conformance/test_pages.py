@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from gateway.canonical import Flat, Link
+from gateway.mapping.page import MOST_LINES
 from gateway.mapping.table import CARRIED
-from gateway.mapping.translation import MOST_LINES, translate
+from gateway.mapping.translation import translate
 from gateway.mapping.wire import get
 from gateway.registry import dialects
 from tests.conformance.samples import CREATES, NAMES, alert_of, asked, destination, saying

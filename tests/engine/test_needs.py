@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from gateway.config.config import parse
-from gateway.mapping.translation import Saying, translate
+from gateway.mapping.saying import Saying
+from gateway.mapping.translation import translate
 from tests.clients.callers import (
     ALERTS,
     COLLECTIONS,

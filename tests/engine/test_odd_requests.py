@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from gateway.config.config import parse
-from gateway.mapping.translation import Saying, translate
+from gateway.mapping.saying import Saying
+from gateway.mapping.translation import translate
 from tests.chaos_upstream import chaos
 from tests.clients.callers import COLLECTIONS, called, ibm_alert, ilert_event, livesession_alert, uptinio_alert
 from tests.engine.vendors import Ibm, before, inner, table, writes
