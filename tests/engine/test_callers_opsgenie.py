@@ -4,8 +4,6 @@ read back. https://docs.opsgenie.com/docs/alert-api"""
 from __future__ import annotations
 
 import base64
-import json
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,20 +16,17 @@ from msgspec import UNSET
 
 from gateway.asked import Answer, Incoming
 from gateway.canonical import Operation
-from gateway.errors import Problem
-from gateway.outcome import Found, Missing, Response, Sending
-from gateway.registry import dialects
+from gateway.outcome import Sending
 from mappings.jsm_ops import words as jsm_ops
 from mappings.opsgenie.alert import MOST_DETAILS, fitted_details, fitted_key
 from mappings.opsgenie.calls import SEND
 from mappings.opsgenie.lists import answer_many, search
-from mappings.opsgenie.query import parse
-from tests.chaos_upstream import Behaviour, Got, chaos, say
+from tests.chaos_upstream import Behaviour, chaos, say
 from tests.clients.callers import OTHER, called, fresh, opsgenie_alert
-from tests.engine.vendors import before, outbox, settled, table
-from tests.harness import KEY, House, Sent, house
+from tests.engine.asking_opsgenie import ALERTS, about, create, read
+from tests.engine.vendors import settled, table
+from tests.harness import KEY, House, house
 
-ALERTS = "/opsgenie/v2/alerts"
 NAMELESS = "id or name should be provided"
 
 
@@ -42,35 +37,11 @@ def h(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         yield standing
 
 
-def _create(h: House, message: str = "Disk full", **fields: Any) -> str:
-    alias = fields.pop("alias", None) or fresh("alias")
-    sent = h.call("POST", ALERTS, opsgenie_alert(message, alias=alias, **fields))
-    assert sent.status == 202, sent.body
-    return str(alias)
-
-
-def _about(h: House, method: str, alias: str, rest: str = "", body: Any = None, **query: str) -> Sent:
-    answer = h.client.request(
-        method,
-        f"{h.url}{ALERTS}/{alias}{rest}",
-        params={"identifierType": "alias", **query},
-        json=body,
-        headers={"authorization": f"GenieKey {KEY}"},
-    )
-    return Sent(answer.status_code, answer.json(), answer.headers)
-
-
 def _event(h: House, details: dict[str, str]) -> None:
     """Sends an event of PagerDuty's, whose details replace those of the one before."""
     payload = {"summary": "Disk full", "source": "db-1", "severity": "error", "custom_details": details}
     event = {"routing_key": KEY, "event_action": "trigger", "dedup_key": "disk", "payload": payload}
     assert h.call("POST", "/pagerduty/v2/enqueue", event, key=None).status == 202
-
-
-def _shown(h: House, alias: str) -> dict[str, Any]:
-    found = _about(h, "GET", alias)
-    assert found.status == 200, found.body
-    return dict(found.body["data"])
 
 
 # --- senders ---------------------------------------------------------------------------------------------------
@@ -83,10 +54,10 @@ def test_as_alertmanager_sends(h: House) -> None:
     labels = {"alertname": "DiskFull", "instance": "db-1"}
     body = {"alias": alias, "message": "[FIRING:1] DiskFull", "details": labels, "source": "http://am:9093", "tags": []}
     assert h.call("POST", ALERTS, body, headers={"authorization": f"GenieKey {KEY}"}).status == 202
-    assert _about(h, "PUT", alias, "/message", {"message": "[FIRING:2] DiskFull"}).status == 202
-    assert _about(h, "PUT", alias, "/description", {"description": "two of them"}).status == 202
-    assert _shown(h, alias)["details"] == labels
-    assert _about(h, "POST", alias, "/close", {"source": "http://am:9093"}).status == 202
+    assert about(h, "PUT", alias, "/message", {"message": "[FIRING:2] DiskFull"}).status == 202
+    assert about(h, "PUT", alias, "/description", {"description": "two of them"}).status == 202
+    assert read(h, alias)["details"] == labels
+    assert about(h, "POST", alias, "/close", {"source": "http://am:9093"}).status == 202
     first, *_, last = h.wait_for(lambda: len(found := h.arrived("ilert")[mark:]) >= 3 and found)
     assert first.body["customDetails"]["instance"] == "db-1"
     h.wait_for(lambda: h.arrived("ilert")[-1].body["eventType"] == "RESOLVE")
@@ -118,7 +89,7 @@ def test_as_the_node_sdk_writes_paths(h: House) -> None:
     alias = fresh("node").replace(" ", "-")
     assert h.call("POST", f"{ALERTS}/", opsgenie_alert("Disk full", alias=alias)).status == 202
     assert h.call("POST", f"{ALERTS}/{alias}/close/?identifierType=alias").status == 202
-    assert _about(h, "GET", alias).status == 404
+    assert about(h, "GET", alias).status == 404
 
 
 @pytest.mark.parametrize("below", ["", "/opsgenie"])
@@ -146,7 +117,7 @@ def test_callers_of_jiras_integration_events_change_their_host_alone(h: House, b
     )
     assert [one["eventType"] for one in events] == ["ALERT", "ACCEPT", "COMMENT", "RESOLVE"]
     assert {name: events[0]["customDetails"][name] for name in ("region", "disk")} == {"region": "eu", "disk": "sdb"}
-    assert _about(h, "GET", alias).status == 404  # it is closed, and an alias means an open alert
+    assert about(h, "GET", alias).status == 404  # it is closed, and an alias means an open alert
 
 
 def test_a_team_that_nobody_filled_in_costs_no_alert(h: House) -> None:
@@ -158,31 +129,31 @@ def test_a_team_that_nobody_filled_in_costs_no_alert(h: House) -> None:
         responders = [{"type": "team", "name": team} for team in teams.split(",")]
         sent = h.call("POST", f"{ALERTS}/", {**said, "responders": responders})
         assert sent.status == 202, sent.body
-        found = [{name: one[name] for name in ("type", "name")} for one in _shown(h, alias)["responders"]]
+        found = [{name: one[name] for name in ("type", "name")} for one in read(h, alias)["responders"]]
         assert found == (wanted if teams else [])
-        assert _about(h, "POST", alias, "/close", {"user": "", "note": "over"}).status == 202
+        assert about(h, "POST", alias, "/close", {"user": "", "note": "over"}).status == 202
 
 
 def test_numbers_among_the_details_are_texts(h: House) -> None:
     """Details are texts; another value is turned into text rather than refused, so that no page is lost."""
-    alias = _create(h, details={"free": 3, "is_full": True, "disks": ["a"], "name": "x"})
-    assert _shown(h, alias)["details"] == {"free": "3", "is_full": "true", "disks": '["a"]', "name": "x"}
+    alias = create(h, details={"free": 3, "is_full": True, "disks": ["a"], "name": "x"})
+    assert read(h, alias)["details"] == {"free": "3", "is_full": "true", "disks": '["a"]', "name": "x"}
 
 
 def test_without_an_alias_one_is_made_up(h: House) -> None:
     sent = h.call("POST", ALERTS, {"message": "Disk full"})
     found = h.call("GET", f"{ALERTS}/requests/{sent.body['requestId']}").body["data"]
     assert len(found["alias"]) == 32
-    assert _shown(h, found["alias"])["id"] == found["alertId"]
+    assert read(h, found["alias"])["id"] == found["alertId"]
 
 
 def test_a_note_of_a_create_is_one_of_the_alerts_notes(h: House) -> None:
     """`note`, "additional note that will be added while creating the alert", is added by each repeat too.
     https://docs.opsgenie.com/docs/alert-api#create-alert"""
-    alias = _create(h, note="as it began")
-    assert _create(h, alias=alias, note="and again") == alias
-    assert _create(h, alias=alias) == alias
-    notes = _about(h, "GET", alias, "/notes").body["data"]
+    alias = create(h, note="as it began")
+    assert create(h, alias=alias, note="and again") == alias
+    assert create(h, alias=alias) == alias
+    notes = about(h, "GET", alias, "/notes").body["data"]
     assert [one["note"] for one in notes] == ["and again", "as it began"]
 
 
@@ -212,10 +183,10 @@ def _told(h: House, key: str) -> list[str]:
 def test_the_pages_of_an_alert_are_where_the_answer_says(h: House, part: str) -> None:
     """`paging.next` can be followed as it is, as clients do, also where the alert was named by an alias, which may hold
     any character."""
-    alias = _create(h, alias=fresh("db/1 disk?"), note="the first")
+    alias = create(h, alias=fresh("db/1 disk?"), note="the first")
     for note in ("the second", "the third"):
-        assert _create(h, alias=alias, note=note) == alias
-    found = _about(h, "GET", quote(alias, safe=""), f"/{part}", limit="1")
+        assert create(h, alias=alias, note=note) == alias
+    found = about(h, "GET", quote(alias, safe=""), f"/{part}", limit="1")
     seen = [found.body["data"]]
     while further := found.body["paging"].get("next"):
         assert found.headers["x-paging-next"] == further
@@ -229,7 +200,7 @@ def test_the_pages_of_an_alert_are_where_the_answer_says(h: House, part: str) ->
 @pytest.mark.parametrize("offset", ["²", "9" * 5000, "-1", "x"])
 def test_an_offset_that_is_none_of_ours_is_the_beginning(h: House, offset: str) -> None:
     """Only the gateway issues offsets: an invalid one counts as none, even where Python takes it for a digit."""
-    found = _about(h, "GET", _create(h, note="the first"), "/notes", offset=offset)
+    found = about(h, "GET", create(h, note="the first"), "/notes", offset=offset)
     assert found.status == 200, found.body
     assert [one["note"] for one in found.body["data"]] == ["the first"]
 
@@ -237,7 +208,7 @@ def test_an_offset_that_is_none_of_ours_is_the_beginning(h: House, offset: str) 
 def test_a_list_says_in_headers_too_where_its_pages_are(h: House) -> None:
     """https://docs.opsgenie.com/docs/pagination: X-Paging-Next, X-Paging-First and X-Paging-Last."""
     for _ in range(2):
-        _create(h)
+        create(h)
     listed = h.call("GET", f"{ALERTS}?limit=1&query=status:open")
     said = {name: listed.headers.get(f"x-paging-{name}") for name in ("next", "first", "last")}
     assert said == {name: listed.body["paging"][name] for name in said}
@@ -260,7 +231,7 @@ def test_no_link_leads_where_a_page_is_refused(offset: int, has_next: bool) -> N
 def test_a_client_that_asks_for_more_than_a_page_gets_a_page(h: House) -> None:
     """`opsgenielib` and its command line ask for 2000, or 500, and follow `next` until they have that many."""
     for _ in range(101):
-        _create(h, tags=["many"])
+        create(h, tags=["many"])
     listed = h.call("GET", f"{ALERTS}?limit=2000&query=tag:many").body
     assert len(listed["data"]) == 100
     further = h.call("GET", listed["paging"]["next"].removeprefix(h.url)).body
@@ -268,9 +239,9 @@ def test_a_client_that_asks_for_more_than_a_page_gets_a_page(h: House) -> None:
 
 
 def test_only_its_own_caller_finds_an_alert_or_a_request(h: House) -> None:
-    alias = _create(h)
-    shown = _shown(h, alias)
-    sent = _about(h, "POST", alias, "/acknowledge")
+    alias = create(h)
+    shown = read(h, alias)
+    sent = about(h, "POST", alias, "/acknowledge")
     for path in (shown["id"], shown["tinyId"], f"{alias}?identifierType=alias", f"requests/{sent.body['requestId']}"):
         assert h.call("GET", f"{ALERTS}/{path}", key=OTHER).status == 404
     assert h.call("GET", ALERTS, key=OTHER).body["data"] == []
@@ -297,7 +268,7 @@ def test_a_list_is_the_same_whether_all_are_asked_for_or_all_pass(h: House) -> N
 
 
 def test_a_list_is_sorted_as_the_go_sdk_misspells_it(h: House) -> None:
-    _create(h)
+    create(h)
     for word in ("lastOccuredAt", "lastOccurredAt"):
         assert h.call("GET", f"{ALERTS}?sort={word}").body["paging"]["first"].count("sort=lastOccurredAt") == 1
 
@@ -331,7 +302,7 @@ def test_what_became_of_a_request_is_said_in_the_words_of_what_was_asked(
     h: House, rest: str, body: dict[str, Any], action: str, first: str, again: str
 ) -> None:
     """A create with the alias of an open alert is reported as a counted create, not as an update."""
-    alias = fresh("alias") if not rest else _create(h)
+    alias = fresh("alias") if not rest else create(h)
     for said in (first, again):
         path = f"{ALERTS}/{alias}{rest}?identifierType=alias" if rest else ALERTS
         sent = h.call("POST", path, {**body, **({} if rest else {"alias": alias})})
@@ -362,15 +333,15 @@ def test_what_nobody_could_read_or_call_is_refused(h: House, path: str, body: An
 
 
 def test_a_blank_message_replaces_none(h: House) -> None:
-    alias = _create(h)
-    assert _about(h, "PUT", alias, "/message", {"message": "  "}).status == 422
-    assert _shown(h, alias)["message"] == "Disk full"
+    alias = create(h)
+    assert about(h, "PUT", alias, "/message", {"message": "  "}).status == 422
+    assert read(h, alias)["message"] == "Disk full"
 
 
 def test_a_closed_alert_is_not_snoozed(h: House) -> None:
-    alias = _create(h)
-    name = _shown(h, alias)["id"]
-    _about(h, "POST", alias, "/close")
+    alias = create(h)
+    name = read(h, alias)["id"]
+    about(h, "POST", alias, "/close")
     assert h.call("POST", f"{ALERTS}/{name}/snooze", {"endTime": "2999-01-01T00:00:00Z"}).status == 202
     found = h.call("GET", f"{ALERTS}/{name}").body["data"]
     assert (found["status"], found["snoozed"]) == ("closed", False)
@@ -382,12 +353,12 @@ def test_a_closed_alert_is_not_snoozed(h: House) -> None:
 def test_what_nobody_else_can_be_told_is_kept_and_reported(tmp_path: Path) -> None:
     """A snooze in front of a vendor that takes no comments is kept in the record and reported, and nothing is sent."""
     with called(tmp_path, {"there": "ibm_monitoring"}) as there:
-        alias = _create(there, fresh("Disk full"))
+        alias = create(there, fresh("Disk full"))
         there.arrives("ibm_monitoring", 1)
-        sent = _about(there, "POST", alias, "/snooze", {"endTime": "2999-01-01T00:00:00Z"})
+        sent = about(there, "POST", alias, "/snooze", {"endTime": "2999-01-01T00:00:00Z"})
         assert sent.report == ["there; kept=comment,snoozed_until"]
-        assert _shown(there, alias)["snoozed"] is True
-        sent = _about(there, "POST", alias, "/responders", {"responder": {"type": "user", "username": "jane"}})
+        assert read(there, alias)["snoozed"] is True
+        sent = about(there, "POST", alias, "/responders", {"responder": {"type": "user", "username": "jane"}})
         assert sent.status == 202
         assert len(there.arrived("ibm_monitoring")) == 1
 
@@ -407,14 +378,14 @@ def test_a_note_that_goes_with_nothing_else_is_reported(
 ) -> None:
     """A note beside a change is kept in the record and reported, whether or not the upstream is told of the change."""
     with called(tmp_path, {"there": "pagerduty"}) as there:
-        alias = _create(there, tags=["disk"])
-        _about(there, "POST", alias, "/acknowledge")
-        assert "there; kept=comment" in _about(there, method, alias, rest, body, **query).report
-        assert [one["note"] for one in _about(there, "GET", alias, "/notes").body["data"]] == ["seen"]
+        alias = create(there, tags=["disk"])
+        about(there, "POST", alias, "/acknowledge")
+        assert "there; kept=comment" in about(there, method, alias, rest, body, **query).report
+        assert [one["note"] for one in about(there, "GET", alias, "/notes").body["data"]] == ["seen"]
 
 
 def test_the_note_of_a_repeat_that_is_only_counted_is_reported(h: House) -> None:
-    alias = _create(h)
+    alias = create(h)
     repeat = opsgenie_alert("Disk full", alias=alias, note="seen")
     assert h.call("POST", ALERTS, repeat).report == ["there; kept=comment"]
 
@@ -438,10 +409,10 @@ def test_a_repeat_is_passed_on_with_its_own_note() -> None:
 def test_who_removes_tags_or_details_and_why_is_told(tmp_path: Path) -> None:
     """The query of such a call may name both, beside what is removed."""
     with called(tmp_path, {"there": "opsgenie"}) as there:
-        alias = _create(there, tags=["disk"], details={"host": "db-1"})
+        alias = create(there, tags=["disk"], details={"host": "db-1"})
         by = {"user": "jane", "source": "script", "note": "moved away"}
-        _about(there, "DELETE", alias, "/tags", tags="disk", **by)
-        _about(there, "DELETE", alias, "/details", keys="host", **by)
+        about(there, "DELETE", alias, "/tags", tags="disk", **by)
+        about(there, "DELETE", alias, "/details", keys="host", **by)
         told = [parse_qs(one.query) for one in there.arrives("opsgenie", 3)[1:]]
         asked = {"identifierType": ["alias"], **{name: [text] for name, text in by.items()}}
         assert told == [{**asked, "tags": ["disk"]}, {**asked, "keys": ["host"]}]
@@ -462,31 +433,29 @@ def test_a_name_that_would_remove_others_is_not_sent(tmp_path: Path) -> None:
 
 def test_a_repeat_is_counted_and_nobody_is_paged_again(h: House) -> None:
     """A create of an open alert is counted in the record, and passed on once a minute at most."""
-    alias, mark = _create(h), len(h.arrived("ilert"))
+    alias, mark = create(h), len(h.arrived("ilert"))
     for _ in range(5):
-        _create(h, "other words", alias=alias)
-    shown = _shown(h, alias)
+        create(h, "other words", alias=alias)
+    shown = read(h, alias)
     assert (shown["count"], shown["message"]) == (6, "Disk full")
     events = [one for one in h.arrived("ilert")[mark - 1 :] if one.body["alertKey"] == alias]
     assert len(events) <= 2
 
 
 def test_a_snooze_ends_by_itself(h: House) -> None:
-    alias = _create(h)
-    _about(h, "POST", alias, "/snooze", {"endTime": "2020-01-01T00:00:00+02:00"})
-    shown = _shown(h, alias)
+    alias = create(h)
+    about(h, "POST", alias, "/snooze", {"endTime": "2020-01-01T00:00:00+02:00"})
+    shown = read(h, alias)
     assert (shown["snoozed"], shown["snoozedUntil"]) == (False, "2019-12-31T22:00:00.000Z")
 
 
 def test_unacknowledging_a_closed_alert_does_not_open_it(h: House) -> None:
-    alias = _create(h)
-    name = _shown(h, alias)["id"]
-    _about(h, "POST", alias, "/close")
+    alias = create(h)
+    name = read(h, alias)["id"]
+    about(h, "POST", alias, "/close")
     assert h.call("POST", f"{ALERTS}/{name}/unacknowledge").status == 202
     assert h.call("GET", f"{ALERTS}/{name}").body["data"]["status"] == "closed"
 
-
-# --- what is refused -------------------------------------------------------------------------------------------
 
 REFUSED = [
     ("POST", "", {"alias": "x"}, "message"),
@@ -506,6 +475,9 @@ REFUSED = [
     ("GET", "?query=status:open)", None, "query"),
     ("GET", "/a?identifierType=name", None, "identifierType"),
 ]
+
+
+# --- what is refused -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("method", "path", "body", "field"), REFUSED)
@@ -561,196 +533,16 @@ def test_the_page_goes_out_before_what_is_carried(tmp_path: Path) -> None:
         assert made.body["details"]["log"] == "l" * 7_900
 
 
-# --- queries ---------------------------------------------------------------------------------------------------
-
-ALERT = {
-    "id": "70413a06",
-    "tinyId": "1791",
-    "alias": "event_573",
-    "message": "Our servers are in danger",
-    "status": "open",
-    "acknowledged": False,
-    "tags": ["Critical", "env:prod"],
-    "count": 79,
-    "createdAt": "2017-03-21T20:32:52.353Z",
-    "priority": "P4",
-    "owner": "",
-    "responders": [{"id": "4513", "type": "team", "name": "NOC"}],
-    "integration": {"name": "Nebuchadnezzar"},
-    "details": {"region": "Oregon"},
-    "entity": "EC2",
-}
+PING = "/opsgenie/v2/heartbeats/nightly%20backup/ping"
 
 
-@pytest.mark.parametrize(
-    ("query", "holds"),
-    [
-        ("", True),
-        ("status:open", True),
-        ("status = OPEN", True),
-        ("status!=open", False),
-        ("status: closed OR priority: P4", True),
-        ("status: open AND NOT acknowledged: false", False),
-        ("status: open acknowledged: true", False),
-        ("NOT (status: closed OR acknowledged: true)", True),
-        ("tag: (Critical OR Minor)", True),
-        ("tag: env:prod", True),
-        ('tag: "env:prod"', True),
-        ("tag: (Critical AND Minor)", False),
-        ("danger", True),
-        ('message: "in danger" servers', True),
-        ("message = danger", False),
-        ("message: (cpu OR danger)", True),
-        ("alias: event_*", True),
-        ("alias: EV*5*3", True),
-        ("alias: ev*3*5", False),
-        ("alias: *", True),
-        ("alias: event_573*3", False),
-        ("tinyId: 1791 AND count > 78", True),
-        ("count >= 80", False),
-        ("createdAt > 2017-01-01T00:00:00Z createdAt < 1500000000000", True),
-        ("owner: null", True),
-        ("entity: null", False),
-        ("teams: NOC", True),
-        ("integration.name: neb*", True),
-        ("details.key: region AND details.value: oregon", True),
-        ("details.region: Oregon", True),
-        ("oracle", False),
-    ],
-)
-def test_queries(query: str, holds: bool) -> None:
-    assert parse(query).test(dict(ALERT)) is holds
+GENIE = f'[inbound.opsgenie]\nkeys = {{ ci = "{KEY}" }}\n'
 
 
-@pytest.mark.parametrize(
-    ("query", "is_open", "since", "before"),
-    [
-        ("", False, None, None),
-        ("status: open", True, None, None),
-        ("status=OPEN AND priority: P1", True, None, None),
-        ("db status: open", True, None, None),
-        ("status: open OR priority: P1", False, None, None),
-        ("priority: P1 OR createdAt > 1000 status: open", False, None, None),
-        ("NOT status: open", False, None, None),
-        ("(status: open OR tag: x) createdAt >= 1000", False, 1000, None),
-        ("status != open", False, None, None),
-        ("status: closed", False, None, None),
-        ("status: op*", False, None, None),
-        ("createdAt > 1000 AND createdAt < 5000 createdAt > 2000", False, 2000, 6001),
-        ("createdAt = 1000", False, 1000, 2001),
-        ("createdAt != 1000", False, None, None),
-        ("createdAt < 99999999999999999", False, None, None),
-        ("updatedAt > 1000", False, None, None),
-    ],
-)
-def test_what_a_query_says_of_all_that_pass_it(
-    query: str, is_open: bool, since: int | None, before: int | None
-) -> None:
-    """The store's filter is derived from a query only where it holds for every match."""
-    said = parse(query)
-    assert said[1:4] == (is_open, since, before)
-    assert said.is_all is (query in ("", "status: open"))
-
-
-def test_wildcards_do_not_keep_the_gateway_busy() -> None:
-    """Matching is not exponential: backtracking over four wildcards on a text of the longest kind would not end."""
-    began = time.perf_counter()
-    assert not parse('description: "*a*a*b"').test({**ALERT, "description": "a" * 400})
-    assert time.perf_counter() - began < 1
-
-
-@pytest.mark.parametrize(
-    "query",
-    ["status:", "(status: open", "status: open)", "colour: red", "priority > P2", "(" * 40, "count > many", "x" * 3000],
-)
-def test_queries_that_make_no_sense(query: str) -> None:
-    with pytest.raises(Problem, match="query"):
-        parse(query)
-
-
-# --- behind the same vendor ------------------------------------------------------------------------------------
-
-
-class Vendor:
-    """Opsgenie with one alert: every write is done at once, and the alert is shown."""
-
-    def __init__(self) -> None:
-        self.shown: dict[str, Any] | None = None
-        self.refuses = 0
-
-    def __call__(self, got: Got) -> Behaviour:
-        """Answers a request."""
-        path = got.path.partition("?")[0]
-        if got.method == "GET" and "/requests/" in path:
-            return say(200, {"data": {"isSuccess": True, "status": "done", "alertId": "there-1"}, "requestId": "x"})
-        if got.method == "GET" and self.refuses:
-            return say(self.refuses, {"code": self.refuses, "message": "no"})
-        if got.method == "GET":
-            found = {"data": self.shown} if self.shown else {"message": "Alert does not exist"}
-            return say(200 if self.shown else 404, {**found, "took": 0.1, "requestId": "x"})
-        if got.method == "POST" and path.endswith("/alerts"):
-            now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-            self.shown = {**got.body, "id": "there-1", "tinyId": "7", "status": "open", "createdAt": now}
-        return say(202, {"result": "Request will be processed", "took": 0.1, "requestId": "r1"})
-
-
-def test_a_read_shows_what_people_did_there(tmp_path: Path) -> None:
-    """A primary that speaks the caller's dialect is asked first, and what it shows becomes the record."""
-    vendor = Vendor()
-    with chaos(vendor) as upstream, _genie(tmp_path, upstream.url) as h:
-        alias = _create(h)
-        settled(h)
-        assert vendor.shown
-        vendor.shown |= {"acknowledged": True, "owner": "jane@example.com", "count": 4, "priority": "P2"}
-        shown = _shown(h, alias)
-        assert (shown["acknowledged"], shown["owner"], shown["count"], shown["priority"]) == (
-            True,
-            "jane@example.com",
-            4,
-            "P2",
-        )
-
-
-@pytest.mark.parametrize("status", [403, 404, 405])
-def test_an_address_without_such_a_call_is_no_reason_to_forget(tmp_path: Path, status: int) -> None:
-    """The successor's integration events API has no read: the answer comes from the record, and is marked as stale."""
-    vendor = Vendor()
-    with chaos(vendor) as upstream, _genie(tmp_path, upstream.url) as h:
-        alias = _create(h)
-        settled(h)
-        vendor.refuses = status
-        found = _about(h, "GET", alias)
-        assert (found.status, found.headers.get("alert-gateway-stale")) == (200, "true")
-        assert outbox(h)[0].state == "delivered"
-
-
-def _genie(directory: Path, url: str) -> Any:
-    routes = f'[inbound.opsgenie]\nkeys = {{ ci = "{KEY}" }}'
-    return before(directory, table("there", url, "opsgenie"), routes=routes)
-
-
-def _read(status: int, body: Any) -> Any:
-    outbound = dialects()["opsgenie"].outbound
-    assert outbound.read
-    sending = Sending(operation="read", at=datetime.now(UTC), body={}, patch={}, key="k", ids={"id": "1"}, seen={})  # type: ignore[arg-type]
-    call = outbound.read(sending)
-    request = next(call)
-    assert request.body is UNSET
-    with pytest.raises(StopIteration) as ended:
-        call.send(Response(status, {}, json.dumps(body).encode()))
-    return ended.value.value
-
-
-def test_deleted_there_is_told_from_no_such_call() -> None:
-    assert isinstance(_read(404, {"message": "Alert does not exist", "took": 0.1, "requestId": "x"}), Missing)
-    assert _read(404, {"code": 404, "message": "HTTP 404 Not Found"}) == Found(())
+PONG = {"result": "PONG - Heartbeat received", "took": 0.009, "requestId": "3e099963-a928-4d0a-920d-7699ec2fcd3d"}
 
 
 # --- beside alerts ---------------------------------------------------------------------------------------------
-
-PING = "/opsgenie/v2/heartbeats/nightly%20backup/ping"
-GENIE = f'[inbound.opsgenie]\nkeys = {{ ci = "{KEY}" }}\n'
-PONG = {"result": "PONG - Heartbeat received", "took": 0.009, "requestId": "3e099963-a928-4d0a-920d-7699ec2fcd3d"}
 
 
 def test_a_key_is_proved_as_sentry_proves_it(h: House) -> None:
@@ -827,7 +619,7 @@ def test_there_are_no_files_and_no_saved_searches(h: House) -> None:
     """Both lists are empty, as the SDKs request them; the files of an alert are requested with
     `alertIdentifierType`."""
     assert h.call("GET", f"{ALERTS}/saved-searches").body["data"] == []
-    alias = _create(h)
+    alias = create(h)
     files = h.call("GET", f"{ALERTS}/{alias}/attachments?alertIdentifierType=alias")
     assert (files.status, files.body["data"]) == (200, [])
     assert h.call("GET", f"{ALERTS}/{alias}/attachments").status == 404

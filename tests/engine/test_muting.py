@@ -5,9 +5,7 @@ https://prometheus.io/docs/alerting/latest/alertmanager/#silences
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import dataclasses
 import re
 import time
 import uuid
@@ -21,24 +19,19 @@ import apsw
 import msgspec
 import pytest
 
-from gateway.asked import Command, Mute, Muted, Ref
-from gateway.canonical import Flat, Operation
+from gateway.asked import Mute, Muted
+from gateway.canonical import Flat
 from gateway.mapping.values import from_millis
-from gateway.process import service
-from gateway.road import muting, quieting
-from gateway.road.accepted import Caller, Order
+from gateway.road import muting
 from gateway.store import Tx
 from mappings.alertmanager import words as alert_words
 from mappings.alertmanager.matchers import Matcher
 from mappings.alertmanager.routes import muted_by
-from tests.clients.callers import ALERTS, OTHER, called, fresh, settings
+from tests.clients.callers import ALERTS, OTHER, called
 from tests.engine.lasting import SILENCES, STORES, address, alert, lasting, posted, seconds, select, words
+from tests.engine.silences import ONE, is_over, matching, named, silence, silenced, state
 from tests.engine.store_drivers import DRIVERS, in_tx
-from tests.engine.test_changed_meanwhile import again
-from tests.harness import KEY, House, Sent
-
-ONE = "/alertmanager/api/v2/silence/"
-TO_BOTH = '[[routes]]\nto = ["there", "rules"]\n'
+from tests.harness import House
 
 
 @pytest.fixture(scope="module")
@@ -48,41 +41,17 @@ def h(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         yield standing
 
 
-def _named(word: str) -> str:
-    return fresh(word).replace(" ", "")
-
-
-def _matcher(name: str, value: str, **more: Any) -> dict[str, Any]:
-    return {"name": name, "value": value, "isRegex": False, **more}
-
-
-def _silence(h: House, *matchers: dict[str, Any], lasts: float = 60, key: str = KEY, **more: Any) -> Sent:
-    body = {"startsAt": seconds(-1), "endsAt": seconds(lasts), "createdBy": "jane", "comment": "we know"}
-    return h.call("POST", SILENCES, {"matchers": list(matchers), **body, **more}, key=key)
-
-
-def _silenced(h: House, name: str, **more: Any) -> str:
-    sent = _silence(h, _matcher("alertname", name), **more)
-    assert sent.status == 200, sent.body
-    return str(sent.body["silenceID"])
-
-
-def _state(h: House, name: str) -> str:
-    found = h.call("GET", f"/alertmanager/api/v2/alerts?filter=alertname={name}").body
-    return str(found[0]["status"]["state"])
-
-
 @pytest.mark.parametrize("kind", STORES)
 def test_a_new_alert_is_not_told_until_it_is_over(tmp_path: Path, kind: str) -> None:
     """The alert is recorded and shown; the first repeat after the silence is sent, once."""
-    name, other = _named("Quiet"), _named("Loud")
+    name, other = named("Quiet"), named("Loud")
     with lasting(tmp_path, {"there": "ilert"}, store=address(kind, tmp_path)) as h:
-        _silenced(h, name, lasts=2)
+        silenced(h, name, lasts=2)
         sent = posted(h, alert(name), alert(other))
         assert sent.report[0].endswith("kept=status"), sent.report
         h.wait_for(lambda: words(h, other) == ["ALERT"])
         posted(h, alert(name), {**alert(name), "annotations": {"summary": f"{name} is down", "more": "words"}})
-        assert (_state(h, name), _state(h, other)) == ("suppressed", "active")
+        assert (state(h, name), state(h, other)) == ("suppressed", "active")
         assert words(h, name) == [] and select(h, "SELECT count(*) FROM deliveries") == [1]
 
         def tells() -> bool:
@@ -98,11 +67,11 @@ def test_a_new_alert_is_not_told_until_it_is_over(tmp_path: Path, kind: str) -> 
 def test_where_alerts_have_ids_it_is_told_once_it_is_over_too(tmp_path: Path, dialect: str) -> None:
     """An upstream that identifies alerts by its own ids gets the alert too, though an identical repeat normally sends
     nothing to upstreams that have it."""
-    name = _named("Quiet")
+    name = named("Quiet")
     with lasting(tmp_path, {"there": dialect}) as h:
-        made = _silenced(h, name)
+        made = silenced(h, name)
         posted(h, alert(name))
-        _is_over(h, made)
+        is_over(h, made)
         posted(h, alert(name))
         posted(h, alert(name))
         h.arrives(dialect, 1)
@@ -115,12 +84,12 @@ def test_where_alerts_have_ids_it_is_told_once_it_is_over_too(tmp_path: Path, di
 @pytest.mark.parametrize("kind", STORES)
 def test_what_is_open_is_acknowledged(tmp_path: Path, kind: str) -> None:
     """A silence acknowledges the matching open alert and no other; its resolve is sent."""
-    name, other = _named("Open"), _named("Other")
+    name, other = named("Open"), named("Other")
     with lasting(tmp_path, {"there": "ilert"}, store=address(kind, tmp_path)) as h:
         posted(h, alert(name), alert(other))
-        _silenced(h, name)
+        silenced(h, name)
         h.wait_for(lambda: words(h, name) == ["ALERT", "ACCEPT"])
-        assert (_state(h, name), _state(h, other)) == ("suppressed", "active")
+        assert (state(h, name), state(h, other)) == ("suppressed", "active")
         posted(h, {**alert(name), "annotations": {"summary": f"{name} is down", "more": "words"}})
         posted(h, alert(name, endsAt=seconds(-1)))
         h.wait_for(lambda: words(h, name) == ["ALERT", "ACCEPT", "RESOLVE"])
@@ -129,14 +98,14 @@ def test_what_is_open_is_acknowledged(tmp_path: Path, kind: str) -> None:
 
 def test_a_silence_stands_though_too_many_ask_at_once(h: House) -> None:
     """A refusal would make the client create another silence: it is stored, and the open alert is acknowledged."""
-    name = _named("Crowded")
+    name = named("Crowded")
     posted(h, alert(name))
     h.wait_for(lambda: words(h, name) == ["ALERT"])
     desk = h.gateway.desk
     assert desk is not None
     desk.crowd.inside += 1000
     try:
-        made = _silenced(h, name)
+        made = silenced(h, name)
     finally:
         desk.crowd.inside -= 1000
     assert h.call("GET", ONE + made).body["status"] == {"state": "active"}
@@ -147,28 +116,28 @@ def test_where_nothing_can_be_taken_no_silence_is_kept_either(tmp_path: Path) ->
     routes = '[[routes]]\nto = ["there"]\nfallback = { to = ["sms"], after = "1h" }\n'
     upstreams = {"there": "ilert", "sms": "ilert"}
     with called(tmp_path, upstreams, routes=routes, top="max_waiting = 1\n") as h:
-        posted(h, alert(_named("Waiting")))
-        name = _named("Full")
-        h.wait_for(lambda: _silence(h, _matcher("alertname", name)).status == 503)
+        posted(h, alert(named("Waiting")))
+        name = named("Full")
+        h.wait_for(lambda: silence(h, matching("alertname", name)).status == 503)
         before = len(h.call("GET", SILENCES).body)
-        assert _silence(h, _matcher("alertname", name)).status == 503
+        assert silence(h, matching("alertname", name)).status == 503
         assert len(h.call("GET", SILENCES).body) == before
 
 
 def test_an_alert_that_came_and_went_in_a_silence_is_told_to_nobody(h: House) -> None:
-    name = _named("Never")
-    _silenced(h, name)
+    name = named("Never")
+    silenced(h, name)
     posted(h, alert(name))
     posted(h, alert(name, endsAt=seconds(-1)))
-    loud = _named("Loud")
+    loud = named("Loud")
     posted(h, alert(loud))
     h.wait_for(lambda: words(h, loud) == ["ALERT"])
     assert words(h, name) == []
 
 
 def test_a_silence_is_its_callers_own(h: House) -> None:
-    name = _named("Scope")
-    made = _silenced(h, name, key=OTHER)
+    name = named("Scope")
+    made = silenced(h, name, key=OTHER)
     posted(h, alert(name))
     h.wait_for(lambda: words(h, name) == ["ALERT"])
     assert h.call("GET", ONE + made).status == 404
@@ -247,7 +216,7 @@ def test_what_an_earlier_release_kept_is_heard(tmp_path: Path) -> None:
     """An earlier release stored silences without the note that tells when a scope's silences change; they hold all the
     same."""
     with lasting(tmp_path, {"there": "ilert"}) as h:
-        made = _silenced(h, "Old")
+        made = silenced(h, "Old")
         with contextlib.closing(apsw.Connection(str(tmp_path / "gateway.db"))) as store, store:
             store.execute("DELETE FROM notes WHERE name LIKE 'mute % ~'")
         posted(h, alert("Old"), alert("New"))
@@ -256,22 +225,22 @@ def test_what_an_earlier_release_kept_is_heard(tmp_path: Path) -> None:
 
 
 def test_one_that_begins_later_does_nothing_yet(h: House) -> None:
-    name = _named("Later")
-    made = _silenced(h, name, startsAt=seconds(30))
+    name = named("Later")
+    made = silenced(h, name, startsAt=seconds(30))
     posted(h, alert(name))
     h.wait_for(lambda: words(h, name) == ["ALERT"])
     assert h.call("GET", ONE + made).body["status"] == {"state": "pending"}
 
 
 def test_shown_replaced_and_expired(h: House) -> None:
-    name = _named("Shown")
-    made = _silenced(h, name)
+    name = named("Shown")
+    made = silenced(h, name)
     shown = h.call("GET", ONE + made).body
     assert (shown["id"], shown["createdBy"], shown["comment"]) == (made, "jane", "we know")
     assert shown["matchers"] == [{"name": "alertname", "value": name, "isRegex": False, "isEqual": True}]
     assert shown["status"] == {"state": "active"} and uuid.UUID(made)
     assert shown in h.call("GET", SILENCES).body
-    assert _silenced(h, name, lasts=600, id=made) == made
+    assert silenced(h, name, lasts=600, id=made) == made
     assert h.call("GET", ONE + made).body["endsAt"] > shown["endsAt"]
     for _ in range(2):
         assert h.call("DELETE", ONE + made).status == 200
@@ -292,10 +261,10 @@ def test_an_alert_shows_what_silences_it(tmp_path: Path) -> None:
 
     with lasting(tmp_path, {"there": "ilert"}) as h:
         posted(h, alert("before"))
-        made = sorted([_silenced(h, "before"), _silenced(h, "before"), _silenced(h, "after")], key=str)
+        made = sorted([silenced(h, "before"), silenced(h, "before"), silenced(h, "after")], key=str)
         posted(h, alert("after"), alert("loud"))
-        _silenced(h, "loud", startsAt=seconds(30))
-        _silenced(h, "loud", key=OTHER)
+        silenced(h, "loud", startsAt=seconds(30))
+        silenced(h, "loud", key=OTHER)
         shown = names(h, "")
         assert sorted([*shown["before"], *shown["after"]]) == made and shown["loud"] == []
         assert set(names(h, "?silenced=false")) == {"loud"}
@@ -316,11 +285,11 @@ def test_only_the_silences_that_are_asked_for_are_listed(tmp_path: Path) -> None
     compared with a silence's own matchers, not with the alerts that it matches.
     https://github.com/prometheus/alertmanager/blob/main/api/v2/api.go (CheckSilenceMatchesFilterLabels)"""
     with lasting(tmp_path, {"there": "ilert"}) as h:
-        web, db = _silenced(h, "web"), _silenced(h, "db")
-        pattern = str(_silence(h, _matcher("alertname", "web", isRegex=True)).body["silenceID"])
-        both = str(_silence(h, _matcher("alertname", "web"), _matcher("job", "a")).body["silenceID"])
-        but_web = (_matcher("job", "b"), _matcher("alertname", "web", isEqual=False))
-        other = str(_silence(h, *but_web).body["silenceID"])
+        web, db = silenced(h, "web"), silenced(h, "db")
+        pattern = str(silence(h, matching("alertname", "web", isRegex=True)).body["silenceID"])
+        both = str(silence(h, matching("alertname", "web"), matching("job", "a")).body["silenceID"])
+        but_web = (matching("job", "b"), matching("alertname", "web", isEqual=False))
+        other = str(silence(h, *but_web).body["silenceID"])
         assert set(_listed(h)) == {web, db, pattern, both, other}
         assert set(_listed(h, filter="alertname=web")) == {web, both}
         assert _listed(h, filter=['alertname="web"', "job=a"]) == [both]
@@ -334,9 +303,9 @@ def test_silences_are_listed_by_where_they_stand(tmp_path: Path) -> None:
     """Active ones by end, then pending ones by start; the query flags came with Alertmanager 0.34.
     https://github.com/prometheus/alertmanager/blob/main/api/v2/api.go (SortSilences)"""
     with lasting(tmp_path, {"there": "ilert"}) as h:
-        gone, later = _silenced(h, "gone", lasts=50), _silenced(h, "later", startsAt=seconds(20), lasts=30)
-        soon = _silenced(h, "soon", startsAt=seconds(10), lasts=40)
-        long, short = _silenced(h, "long", lasts=90), _silenced(h, "short", lasts=60)
+        gone, later = silenced(h, "gone", lasts=50), silenced(h, "later", startsAt=seconds(20), lasts=30)
+        soon = silenced(h, "soon", startsAt=seconds(10), lasts=40)
+        long, short = silenced(h, "long", lasts=90), silenced(h, "short", lasts=60)
         assert h.call("DELETE", ONE + gone).status == 200
         assert _listed(h) == [short, long, soon, later, gone]
         assert _listed(h, expired="false") == [short, long, soon, later]
@@ -344,9 +313,9 @@ def test_silences_are_listed_by_where_they_stand(tmp_path: Path) -> None:
 
 
 def test_it_outlives_a_restart(tmp_path: Path) -> None:
-    name = _named("Restart")
+    name = named("Restart")
     with lasting(tmp_path, {"there": "ilert"}) as h:
-        made = _silenced(h, name)
+        made = silenced(h, name)
     with lasting(tmp_path, {"there": "ilert"}) as h:
         posted(h, alert(name))
         assert h.call("GET", ONE + made).status == 200 and select(h, "SELECT id FROM deliveries") == []
@@ -364,7 +333,7 @@ def test_it_outlives_a_restart(tmp_path: Path) -> None:
 )
 def test_matchers(tmp_path: Path, matcher: dict[str, Any], is_meant: bool) -> None:
     with lasting(tmp_path, {"there": "ilert"}) as h:
-        assert _silence(h, _matcher("severity", "critical"), matcher).status == 200
+        assert silence(h, matching("severity", "critical"), matcher).status == 200
         posted(h, alert("Matched"))
         assert select(h, "SELECT count(*) FROM deliveries") == [0 if is_meant else 1]
 
@@ -374,7 +343,7 @@ def test_matchers(tmp_path: Path, matcher: dict[str, Any], is_meant: bool) -> No
 )
 def test_a_pattern_that_is_none_is_refused(h: House, pattern: str) -> None:
     """Alertmanager's patterns are RE2's: https://github.com/google/re2/wiki/Syntax"""
-    refused = _silence(h, _matcher("alertname", pattern, isRegex=True))
+    refused = silence(h, matching("alertname", pattern, isRegex=True))
     assert refused.status == 400 and re.search("pattern|regular expression", refused.body), refused.body
 
 
@@ -406,13 +375,13 @@ def test_patterns_that_people_write_are_taken(h: House) -> None:
         ".*a.*b.*|.*x.*y.*",
         "|".join(machines),
     ):
-        assert _silence(h, _matcher("instance", pattern, isRegex=True)).status == 200
+        assert silence(h, matching("instance", pattern, isRegex=True)).status == 200
 
 
 def test_a_silence_is_small(h: House) -> None:
     """At most Alertmanager's maximum size: the silences of a scope are read for each of its alerts, and a thousand of a
     megabyte would be too many."""
-    refused = _silence(h, _matcher("alertname", "x"), comment="c" * 20_000)
+    refused = silence(h, matching("alertname", "x"), comment="c" * 20_000)
     assert refused.status == 400 and "silence exceeded maximum size" in str(refused.body), refused.body
 
 
@@ -431,8 +400,8 @@ def test_many_silences_hold_no_batch_up(tmp_path: Path, monkeypatch: pytest.Monk
         posted(h, alert("first"))
         assert worked_out == [], "nothing is silenced"
         for number in range(20):
-            _silenced(h, f"other{number}")
-        _silenced(h, "quiet")
+            silenced(h, f"other{number}")
+        silenced(h, "quiet")
         worked_out.clear()
         posted(h, alert("first"), alert("second"), alert("quiet"))
         assert len(worked_out) == 3
@@ -451,7 +420,7 @@ def test_a_batch_reads_the_silences_once(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(muting, "kept", counted)
     with lasting(tmp_path, {"there": "ilert"}) as h:
-        _silenced(h, "quiet")
+        silenced(h, "quiet")
         read.clear()
         posted(h, *(alert(f"many{number}") for number in range(50)), alert("quiet"))
         assert len(read) < 10, "those that come into one transaction"
@@ -477,7 +446,7 @@ def test_one_transaction_sees_what_it_has_kept_and_ended(driver: str, tmp_path: 
 def test_a_silence_that_would_be_refused_today_keeps_no_alert_back(tmp_path: Path) -> None:
     """An earlier release stored a pattern that is invalid now: it is not evaluated, and the alert is sent."""
     with lasting(tmp_path, {"there": "ilert"}) as h:
-        taken = _silence(h, _matcher("alertname", "x"))
+        taken = silence(h, matching("alertname", "x"))
         bad = [{"name": "alertname", "value": "(?=a).*", "isRegex": True, "isEqual": True}]
         assert taken.status == 200
         [note] = select(h, "SELECT body FROM notes WHERE name LIKE 'mute %-%'")
@@ -503,8 +472,8 @@ def test_a_filter_with_many_blanks_takes_not_long(h: House) -> None:
         ({"comment": None}, 422, "silence.comment in body is required"),
         ({"endsAt": "2020-01-01T00:00:00Z", "startsAt": "2019-01-01T00:00:00Z"}, 400, "end time can't be in the past"),
         ({"startsAt": "2999-01-01T00:00:00Z"}, 400, "start time must be before end time"),
-        ({"matchers": [_matcher("a", ".*", isRegex=True)]}, 400, "must not match the empty string"),
-        ({"matchers": [_matcher("", "x", isEqual=False)]}, 400, "invalid label name"),
+        ({"matchers": [matching("a", ".*", isRegex=True)]}, 400, "must not match the empty string"),
+        ({"matchers": [matching("", "x", isEqual=False)]}, 400, "invalid label name"),
         ({"startsAt": "2999-01-01T00:00:00Z", "endsAt": "2999-01-01T00:00:00Z"}, 400, "must be before end time"),
         ({"endsAt": "tomorrow"}, 400, "is not an ISO 8601 time"),
         ({"matchers": "all"}, 400, 'parsing silence body from "" failed'),
@@ -513,7 +482,7 @@ def test_a_filter_with_many_blanks_takes_not_long(h: House) -> None:
 )
 def test_what_is_no_silence(h: House, more: dict[str, Any], status: int, said: str) -> None:
     count = len(h.call("GET", SILENCES).body)
-    refused = _silence(h, _matcher("alertname", "x"), **more)
+    refused = silence(h, matching("alertname", "x"), **more)
     assert refused.status == status and said in str(refused.body), refused.body
     assert len(h.call("GET", SILENCES).body) == count
 
@@ -524,7 +493,7 @@ def test_what_is_no_silence(h: House, more: dict[str, Any], status: int, said: s
 def test_times_are_read_as_those_of_alerts(h: House, form: str) -> None:
     """Scripts send UTC without an offset, as `datetime.utcnow().isoformat()` does; Alertmanager accepts that."""
     ends = datetime.now(UTC) + timedelta(hours=2)
-    taken = _silence(h, _matcher("alertname", "x"), startsAt=f"{datetime.now(UTC):{form}}", endsAt=f"{ends:{form}}")
+    taken = silence(h, matching("alertname", "x"), startsAt=f"{datetime.now(UTC):{form}}", endsAt=f"{ends:{form}}")
     assert taken.status == 200, taken.body
     shown = datetime.fromisoformat(h.call("GET", ONE + taken.body["silenceID"]).body["endsAt"])
     assert abs(shown - ends) < timedelta(minutes=1)
@@ -533,31 +502,31 @@ def test_times_are_read_as_those_of_alerts(h: House, form: str) -> None:
 @pytest.mark.parametrize("starts", ["", "0001-01-01T00:00:00Z", "2020-01-01T00:00:00Z"])
 def test_a_new_one_holds_from_now_on(h: House, starts: str) -> None:
     """A start in the past becomes now: kthxbye stops prolonging a silence that is too old by its start."""
-    taken = _silence(h, _matcher("alertname", "x"), startsAt=starts)
+    taken = silence(h, matching("alertname", "x"), startsAt=starts)
     assert taken.status == 200, taken.body
     shown = h.call("GET", ONE + taken.body["silenceID"]).body
     assert datetime.fromisoformat(shown["startsAt"]) > datetime.now(UTC) - timedelta(minutes=1), shown
-    again = _silence(h, _matcher("alertname", "x"), startsAt="2020-01-01T00:00:00Z", id=shown["id"])
+    again = silence(h, matching("alertname", "x"), startsAt="2020-01-01T00:00:00Z", id=shown["id"])
     assert again.body["silenceID"] == shown["id"]
     assert h.call("GET", ONE + shown["id"]).body["startsAt"] == "2020-01-01T00:00:00.000Z", "it goes on"
 
 
 def test_one_that_excludes_means_all_the_others(tmp_path: Path) -> None:
     """A lone negative matcher (all but the dead man's switch) is a valid silence."""
-    dog, other = _named("Watchdog"), _named("Other")
+    dog, other = named("Watchdog"), named("Other")
     with lasting(tmp_path, {"there": "ilert"}) as h:
-        assert _silence(h, _matcher("alertname", dog, isEqual=False)).status == 200
+        assert silence(h, matching("alertname", dog, isEqual=False)).status == 200
         posted(h, alert(dog), alert(other))
         h.wait_for(lambda: words(h, dog) == ["ALERT"])
-        assert (_state(h, other), words(h, other)) == ("suppressed", [])
-        assert _silence(h, _matcher("team", "a|b", isRegex=True, isEqual=False)).status == 200
+        assert (state(h, other), words(h, other)) == ("suppressed", [])
+        assert silence(h, matching("team", "a|b", isRegex=True, isEqual=False)).status == 200
 
 
 def test_one_that_ends_at_no_time_in_utc_spoils_no_list(h: House) -> None:
     """`9999-12-31T23:59:59-01:00` has no UTC form, since years end at 9999; stored, it would break every list."""
-    refused = _silence(h, _matcher("alertname", "x"), endsAt="9999-12-31T23:59:59-01:00")
+    refused = silence(h, matching("alertname", "x"), endsAt="9999-12-31T23:59:59-01:00")
     assert refused.status == 400 and "years are 1 to 9999" in str(refused.body)
-    taken = _silence(h, _matcher("alertname", "x"), endsAt="9999-12-31T23:59:59+14:00")
+    taken = silence(h, matching("alertname", "x"), endsAt="9999-12-31T23:59:59+14:00")
     assert taken.status == 200, taken.body
     assert h.call("GET", SILENCES).status == 200
     assert h.call("GET", ONE + taken.body["silenceID"]).body["endsAt"] == "9999-12-31T09:59:59.000Z"
@@ -574,221 +543,3 @@ def test_an_id_that_is_none(h: House) -> None:
     for method in ("GET", "DELETE"):
         assert h.call(method, ONE + "7").body["code"] == 601
         assert h.call(method, ONE + str(uuid.UUID(int=1))).status == 404
-
-
-# --- what is acknowledged by a silence alone -----------------------------------------------------------------------
-
-
-def test_what_is_owed_to_an_upstream_out_of_the_file_is_not_recorded_again_and_again(tmp_path: Path) -> None:
-    """A change that is owed only to an upstream removed from the configuration adds no command per repeat; once the
-    upstream is back the next repeat sends it."""
-    name = _named("Out")
-    with lasting(tmp_path, {"there": "uptinio", "rules": "livesession"}) as h:
-        both = settings(h.sandbox_url, {"there": "uptinio", "rules": "livesession"}, routes=TO_BOTH)
-        one = settings(h.sandbox_url, {"rules": "livesession"})
-        posted(h, alert(name))
-        h.wait_for(lambda: select(h, "SELECT state FROM deliveries") == ["delivered", "delivered"])
-        made = _silenced(h, name)
-        changed = alert(name, annotations={"summary": "worse"})
-        posted(h, changed)
-        again(h, one)
-        _is_over(h, made)
-        for _ in range(2):  # ends the silence's acknowledgement, then sends what is owed
-            posted(h, changed)
-        before = select(h, "SELECT count(*) FROM commands")
-        posted(h, changed)
-        assert select(h, "SELECT count(*) FROM commands") == before
-        again(h, both)
-        posted(h, changed)
-        h.wait_for(lambda: "worse" in str([one.body for one in h.arrived("uptinio")]))
-
-
-def _is_over(h: House, silence: str) -> None:
-    assert h.call("DELETE", ONE + silence).status == 200
-
-
-@pytest.mark.parametrize("kind", STORES)
-def test_what_goes_on_once_the_silence_is_over_wakes_somebody(tmp_path: Path, kind: str) -> None:
-    """An alert that still fires after the silence is resolved and opened anew, once. A vendor of rules, which was never
-    told of the silence, is sent nothing."""
-    name, ended = _named("Goes"), _named("Ends")
-    with lasting(tmp_path, {"there": "ilert", "rules": "livesession"}, store=address(kind, tmp_path)) as h:
-        posted(h, alert(name), alert(ended))
-        h.wait_for(lambda: len(h.arrived("livesession")) == 2)
-        made, other = _silenced(h, name), _silenced(h, ended)
-        h.wait_for(lambda: words(h, name) == words(h, ended) == ["ALERT", "ACCEPT"])
-        posted(h, alert(name))
-        assert words(h, name) == ["ALERT", "ACCEPT"], "it is silenced"
-        _is_over(h, made)
-        _is_over(h, other)
-        posted(h, alert(name), alert(ended, endsAt=seconds(-1)))
-        h.wait_for(lambda: words(h, name) == ["ALERT", "ACCEPT", "RESOLVE", "ALERT"])
-        assert _state(h, name) == "active"
-        posted(h, alert(name))
-        posted(h, alert(name, endsAt=seconds(-1)))
-        h.wait_for(lambda: words(h, name) == ["ALERT", "ACCEPT", "RESOLVE", "ALERT", "RESOLVE"])
-        assert words(h, ended) == ["ALERT", "ACCEPT", "RESOLVE"]
-        there = [one.method for one in h.arrived("livesession")]
-        h.wait_for(lambda: [one.method for one in h.arrived("livesession")].count("DELETE") == 2)
-        assert there.count("POST") == 2
-
-
-@pytest.mark.parametrize("dialect", ["ilert", "opsgenie", "livesession", "uptinio"])
-@pytest.mark.parametrize("is_acknowledged", [False, True])
-def test_what_changed_in_a_silence_is_told_once_it_is_over(tmp_path: Path, dialect: str, is_acknowledged: bool) -> None:
-    """The change is sent with the next identical repeat, as upstreams that were not told would show the old state for
-    good. Those that cannot be told of silences, or were not woken by their end, get it as an ordinary update."""
-    name = _named("Changed")
-    told = "SELECT operation FROM deliveries WHERE state = 'delivered' ORDER BY id"
-    with lasting(tmp_path, {"there": dialect}) as h:
-        posted(h, alert(name))
-        h.wait_for(lambda: select(h, told) == ["create"])
-        if is_acknowledged:
-            _said_by_somebody(h)
-        made = _silenced(h, name)
-        for text in ("worse", "much worse"):
-            posted(h, alert(name, annotations={"summary": text}))
-        assert "much worse" not in str(h.arrived(dialect))
-        _is_over(h, made)
-        posted(h, alert(name, annotations={"summary": "much worse"}))
-        h.wait_for(lambda: any("much worse" in str(one.body) for one in h.arrived(dialect)))
-        h.wait_for(lambda: not select(h, "SELECT id FROM deliveries WHERE state = 'waiting'"))
-        before = select(h, told)
-        posted(h, alert(name, annotations={"summary": "much worse"}))
-        assert select(h, "SELECT operation FROM deliveries ORDER BY id") == before
-
-
-@pytest.mark.parametrize("dialect", ["livesession", "uptinio"])
-def test_what_changed_in_a_silence_and_nobody_can_be_told_is_recorded_once(tmp_path: Path, dialect: str) -> None:
-    """Nothing stays owed where no upstream is to be told; each repeat would otherwise add a command to the record."""
-    name = _named("Owed")
-    changed = {**alert(name), "annotations": {"summary": f"{name} is down", "more": "words"}}
-    with lasting(tmp_path, {"there": dialect}) as h:
-        posted(h, alert(name))
-        h.wait_for(lambda: select(h, "SELECT state FROM deliveries") == ["delivered"])
-        made = _silenced(h, name)
-        posted(h, changed)
-        _is_over(h, made)
-        for _ in range(2):  # ends the silence's acknowledgement, then settles what is owed
-            posted(h, changed)
-        before = select(h, "SELECT count(*) FROM commands")
-        posted(h, changed)
-        assert select(h, "SELECT count(*) FROM commands") == before
-
-
-@pytest.mark.parametrize("kind", STORES)
-def test_a_silence_that_is_longer_than_retention_wakes_somebody_too(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The command by which a silence acknowledged an alert is kept beyond `retention` while the alert is acknowledged,
-    and purged afterwards: it tells that no person acknowledged it."""
-    monkeypatch.setattr(service, "PURGE_EVERY", 0.0)
-    monkeypatch.setattr(service, "HOUSEKEEPING", 0.1)
-    name = _named("Long")
-    with lasting(tmp_path, {"there": "ilert"}, store=address(kind, tmp_path)) as h:
-
-        def known() -> list[str]:
-            return select(h, "SELECT operation FROM commands ORDER BY id")
-
-        posted(h, alert(name))
-        made = _silenced(h, name)
-        h.wait_for(lambda: words(h, name) == ["ALERT", "ACCEPT"])
-        h.gateway.config = dataclasses.replace(h.gateway.config, retention=0.001)
-        h.wait_for(lambda: "create" not in known())
-        time.sleep(0.5)
-        _is_over(h, made)
-        posted(h, alert(name))
-        h.wait_for(lambda: words(h, name) == ["ALERT", "ACCEPT", "RESOLVE", "ALERT"])
-        h.wait_for(lambda: not known())
-
-
-@pytest.mark.parametrize("dialect", ["pagerduty", "opsgenie", "jsm_ops", "alertmanager"])
-def test_it_is_ended_and_opened_again_wherever_it_was_acknowledged(tmp_path: Path, dialect: str) -> None:
-    name = _named("Anew")
-    with lasting(tmp_path, {"there": dialect}) as h:
-
-        def told() -> list[str]:
-            return select(h, "SELECT operation FROM deliveries WHERE state = 'delivered' ORDER BY id")
-
-        posted(h, alert(name))
-        made = _silenced(h, name)
-        h.wait_for(lambda: told() == ["create", "acknowledge"])
-        _is_over(h, made)
-        posted(h, alert(name))
-        h.wait_for(lambda: told() == ["create", "acknowledge", "resolve", "reopen"])
-
-
-def test_what_somebody_acknowledged_stays_so(tmp_path: Path) -> None:
-    """An acknowledgement by a person outlives the end of a silence."""
-    name = _named("Taken")
-    with lasting(tmp_path, {"there": "ilert"}) as h:
-        posted(h, alert(name))
-        made = _silenced(h, name)
-        h.wait_for(lambda: words(h, name) == ["ALERT", "ACCEPT"])
-        _said_by_somebody(h)
-        _is_over(h, made)
-        posted(h, alert(name))
-        posted(h, alert(name, endsAt=seconds(-1)))
-        h.wait_for(lambda: words(h, name) == ["ALERT", "ACCEPT", "RESOLVE"])
-
-
-def _said_by_somebody(h: House) -> None:
-    """Acknowledges the only open alert as another caller of the same scope, past the dialects."""
-    desk = h.gateway.desk
-    assert desk is not None
-    road, ids, now = desk.road, desk.ids, desk.now()
-    dialect = h.gateway.config.inbounds["alertmanager"].dialect
-
-    def work(tx: Tx) -> None:
-        [row] = [tx.alert(one) for one in open_ones]
-        assert row is not None
-        asked = Command(operation=Operation.ACKNOWLEDGE, ref=Ref(id=row.shown))
-        road.accept(
-            tx, Order(asked=asked, caller=Caller(dialect, row.caller, row.scope), request=ids(), command=ids(), now=now)
-        )
-
-    open_ones = select(h, "SELECT id FROM alerts")
-    loop = next(iter(desk.dispatcher._tasks.values())).get_loop()
-    asyncio.run_coroutine_threadsafe(desk.store.write(work), loop).result(10)
-
-
-@pytest.mark.parametrize("kind", STORES)
-def test_what_is_open_is_acknowledged_in_parts_and_a_restart_forgets_none(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Acknowledging five thousand took ten seconds, longer than clients wait: the first few come with the answer, the
-    rest after it, also across a restart."""
-    monkeypatch.setattr(quieting, "AT_ONCE", 2)
-    names, store = [_named(f"Part{number}") for number in range(5)], address(kind, tmp_path)
-
-    def acknowledged(h: House) -> list[int]:
-        return select(h, "SELECT count(*) FROM commands WHERE operation = 'acknowledge'")
-
-    with lasting(tmp_path, {"there": "ilert"}, store=store) as h:
-        posted(h, *(alert(name) for name in names))
-        with monkeypatch.context() as still:
-            still.setattr("gateway.road.timing.owed", lambda tx: [])
-            _silence(h, {**_matcher("alertname", "Part.*"), "isRegex": True})
-            assert acknowledged(h) == [2]
-            _silenced(h, _named("Nothing"))
-            time.sleep(1.5)
-            assert acknowledged(h) == [2]
-    with lasting(tmp_path, {"there": "ilert"}, store=store) as h:
-        h.wait_for(lambda: acknowledged(h) == [5])
-        h.wait_for(lambda: select(h, "SELECT count(*) FROM notes WHERE name LIKE 'quiet %'") == [0])
-        posted(h, *(alert(name) for name in names))
-        assert acknowledged(h) == [5]
-
-
-def test_nothing_more_is_acknowledged_for_a_silence_that_is_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(quieting, "AT_ONCE", 1)
-    with lasting(tmp_path, {"there": "ilert"}) as h:
-        posted(h, *(alert(_named("Late")) for _ in range(3)))
-        with monkeypatch.context() as still:
-            still.setattr("gateway.road.timing.owed", lambda tx: [])
-            made = _silence(h, {**_matcher("alertname", "Late.*"), "isRegex": True}).body["silenceID"]
-            _is_over(h, made)
-        h.wait_for(lambda: select(h, "SELECT count(*) FROM notes WHERE name LIKE 'quiet %'") == [0])
-        assert select(h, "SELECT count(*) FROM commands WHERE operation = 'acknowledge'") == [1]
