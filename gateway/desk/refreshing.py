@@ -161,14 +161,17 @@ def unlisted(tx: Tx, asked: ListQuestion, listed: Collection[str]) -> list[int]:
     return missed
 
 
-def unseen(tx: Tx, asked: ListQuestion, listed: Collection[str]) -> list[tuple[AlertRow, TargetRow]]:
+def unseen(
+    tx: Tx, asked: ListQuestion, listed: Collection[str], lately: Collection[int]
+) -> list[tuple[AlertRow, TargetRow]]:
     """Open alerts of the asking scope and dialect that the upstream has, as far as is known, and that are not in its
-    list, each with its target; at most `UNSEEN_AT_ONCE`, as each is asked for. One that changed lately may not be
-    listed yet."""
+    list, each with its target; at most `UNSEEN_AT_ONCE`, as each is asked for, and none of those asked for `lately`.
+    One that changed lately may not be listed yet."""
     who, before = asked.who, asked.at - LISTED_AFTER_MS
     parts = tx.alerts_in_parts(who.scope, AlertFilter(statuses=("firing", "acknowledged")))
     old = (row for part in parts for row in part if row.dialect == who.dialect.name and row.updated_at < before)
-    firsts = ((row, target) for row in old if row.shown not in listed for target in tx.targets(row.id)[:1])
+    old = (row for row in old if row.shown not in listed and row.id not in lately)
+    firsts = ((row, target) for row in old for target in tx.targets(row.id)[:1])
     missed = (one for one in firsts if _is_there(asked, one[1]) and one[1].ids["id"] not in listed)
     return list(islice((one for one in missed if not tx.is_waiting(one[0].id, one[1].upstream)), UNSEEN_AT_ONCE))
 

@@ -7,6 +7,7 @@ marked as stale. Questions that are not about alerts are passed on whole. It mus
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,6 +39,8 @@ log = structlog.get_logger()
 TAKEN_IN_AT_ONCE = 100
 """Alerts of an upstream's list that are brought into the record in one transaction, so that other writers get their
 turn."""
+UNLISTED_FOR = 600.0
+"""Seconds until an alert that an upstream does not list is asked for again: its list may leave that out for good."""
 
 
 @dataclass(kw_only=True)
@@ -55,6 +58,7 @@ class Views:
     pass_on: Callable[[Caller, Accepted, Via], None]
     _asked: TTLCache[Hashable, bool] = field(default_factory=lambda: TTLCache(10_000, 1.0))
     _in_vain: TTLCache[Hashable, bool] = field(default_factory=lambda: TTLCache(10_000, 1.0))
+    _unlisted: TTLCache[int, bool] = field(default_factory=lambda: TTLCache(10_000, UNLISTED_FOR))
 
     def __post_init__(self) -> None:
         self._spending = Spending(self.store, self.now)
@@ -116,14 +120,16 @@ class Views:
         if is_in_vain:
             self._in_vain[what] = True
 
-    async def _ask(self, upstream: Upstream, call: Call, entry: str) -> Outcome | None:
-        """Runs a reading call; None where it fails or takes too long, or the upstream is left alone now."""
+    async def _ask(self, upstream: Upstream, call: Call, entry: str, within: float | None = None) -> Outcome | None:
+        """Runs a reading call; None where it fails or takes longer than `within` seconds (by default `reply_timeout`),
+        or the upstream is left alone now."""
         if self.dispatcher.is_left_alone(upstream.name):
             return None
         requests = 1
         try:
             client = self.dispatcher.client(upstream.name)
-            ended = await asyncio.wait_for(client.run(call, entry=entry), self.config.reply_timeout)
+            within = self.config.reply_timeout if within is None else within
+            ended = await asyncio.wait_for(client.run(call, entry=entry), within)
             requests = ended.requests
         except TimeoutError:
             return None
@@ -135,12 +141,12 @@ class Views:
         return ended.outcome
 
     async def _ask_for_one(
-        self, who: Caller, row: AlertRow, target: TargetRow, upstream: Upstream
+        self, who: Caller, row: AlertRow, target: TargetRow, upstream: Upstream, within: float | None = None
     ) -> tuple[AlertRow, bool]:
         """The alert as the primary shows it now, and whether it was asked in vain."""
         assert upstream.dialect.outbound.read
         call = upstream.dialect.outbound.read(question(upstream, target, self.now()))
-        outcome = await self._ask(upstream, call, key_entry(target.lane))
+        outcome = await self._ask(upstream, call, key_entry(target.lane), within)
         if isinstance(outcome, Missing):
             known = await self.store.write(lambda tx: self._forget(tx, who, row, target, upstream))
             if not isinstance(known, AlertRow):
@@ -205,21 +211,26 @@ class Views:
     async def _ask_for_all(self, asked: ListQuestion) -> bool:
         """Brings what an upstream lists into the record; returns whether it could be asked."""
         assert asked.upstream.dialect.outbound.list
+        until = time.monotonic() + self.config.reply_timeout
         call = asked.upstream.dialect.outbound.list(question(asked.upstream, None, asked.at))
         outcome = await self._ask(asked.upstream, call, asked.entry)
         if not isinstance(outcome, Found):
             return False
         await self._take_in(asked, outcome.alerts)
         if asked.upstream.dialect.kind == "rule" and asked.upstream.dialect.outbound.read and not outcome.is_part:
-            await self._ask_for_unseen(asked, {found.id for found in outcome.alerts})
+            await self._ask_for_unseen(asked, {found.id for found in outcome.alerts}, until)
         return True
 
-    async def _ask_for_unseen(self, asked: ListQuestion, listed: Collection[str]) -> None:
-        """Asks an upstream for rules that are not in its list: those that are gone there are deleted, and hold their
-        names no longer. Vendors of occurrences go on listing what has ended."""
-        for row, target in await self.store.read(lambda tx: unseen(tx, asked, listed), is_long=True):
+    async def _ask_for_unseen(self, asked: ListQuestion, listed: Collection[str], until: float) -> None:
+        """Asks an upstream, `until` then (monotonic seconds), for rules that are not in its list: those that are gone
+        there are deleted, and hold their names no longer. Vendors of occurrences go on listing what has ended."""
+        lately = frozenset(self._unlisted)
+        for row, target in await self.store.read(lambda tx: unseen(tx, asked, listed, lately), is_long=True):
+            if (left := until - time.monotonic()) <= 0:
+                return
+            self._unlisted[row.id] = True
             try:
-                _, is_in_vain = await self._ask_for_one(asked.who, row, target, asked.upstream)
+                _, is_in_vain = await self._ask_for_one(asked.who, row, target, asked.upstream, left)
             except Problem:
                 continue  # it is gone there, and deleted here
             if is_in_vain:

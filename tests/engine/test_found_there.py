@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -198,3 +199,41 @@ def test_a_status_that_the_record_has_already_is_told_where_it_was_changed_there
         sent = h.call("PUT", path, {"status": status})
         assert (sent.status, sent.body["data"]["status"]) == (200, status)
         assert held["status"] == status
+
+
+def test_those_that_a_list_leaves_out_do_not_hide_one_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list that is limited to another team's rules leaves all of these out, for good: each is asked for now and then,
+    and not the first few each time."""
+    monkeypatch.setattr(refreshing, "LISTED_AFTER_MS", -1)
+    there = Ibm()
+    there.lists = False
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring")) as h:
+        names = [f"CPU {number}" for number in range(9)]
+        made = [h.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert(name)).body["alert"]["id"] for name in names]
+        del there.held[str(made[4])]
+
+        def listed() -> list[str]:
+            found: list[dict[str, str]] = h.call("GET", COLLECTIONS["ibm_monitoring"]).body["alerts"]
+            return [one["name"] for one in found]
+
+        h.wait_for(lambda: "CPU 4" not in listed())
+        assert len(listed()) == 8
+        asked = Counter(got.path for got in upstream.got if got.method == "GET" and not got.path.endswith("alerts"))
+        assert max(asked.values()) == 1, asked
+
+
+def test_who_lists_waits_no_longer_for_what_is_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list and what it leaves out are asked for within one `reply_timeout`."""
+    monkeypatch.setattr(refreshing, "LISTED_AFTER_MS", -1)
+    there = Ibm()
+    there.lists = False
+    with chaos(there) as upstream:
+        oncall = table("there", upstream.url, "ibm_monitoring")
+        with before(tmp_path, oncall, top='reply_timeout = "1s"') as h:
+            for number in range(4):
+                h.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert(f"CPU {number}"))
+            there.slow_reads = 0.6
+            assert len(h.call("GET", COLLECTIONS["ibm_monitoring"]).body["alerts"]) == 4
+            assert len([got for got in upstream.got if got.method == "GET"]) <= 2
