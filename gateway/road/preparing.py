@@ -432,7 +432,7 @@ def _ship(turn: _Turn, command: CommandRow, operation: Operation, takes_over: in
     except Unmet as unmet:
         text = unmet_text(upstream.name, unmet)
         return Shipment(delivery=delivery, operation=operation, dead=text, code=ProblemKind.UNMET)
-    akin = command.dialect == upstream.dialect.name
+    akin = command.dialect == upstream.dialect.name == row.dialect
     is_understood = akin or (operation not in TELLING and speaks_as(upstream, command.dialect))
     sending = Sending(
         operation=operation,

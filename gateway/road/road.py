@@ -252,7 +252,7 @@ class Road:
         body = CommandBody(
             after=unflatten(after),
             changed=step.changed,
-            said=self._own_words(step.asked, row, step.caller),
+            said=self._own_words(step),
             comment=step.asked.comment,
             before=row.body,
             said_before=row.verbatim,
@@ -290,9 +290,17 @@ class Road:
             elif step.operation is Operation.REOPEN:  # it never heard of the silence, nor of what was said meanwhile
                 self._outbox.deliver(structs.replace(step, operation=Operation.UPDATE), target, before)
 
-    def _own_words(self, asked: Command, row: AlertRow, caller: Caller) -> Wire | None:
-        """The caller's words, where an upstream speaks its dialect and the alert was made in that dialect too."""
-        return dict(asked.verbatim) if row.verbatim is not None and caller.dialect.name == row.dialect else None
+    def _own_words(self, step: Step) -> Wire | None:
+        """The caller's words, where an upstream understands them. Of an alert that was made in another dialect these
+        are only what people do to it."""
+        row, dialect = step.row, step.caller.dialect.name
+        if dialect == row.dialect:
+            return dict(step.asked.verbatim) if row.verbatim is not None else None
+        there = (self._config.upstreams.get(target.upstream) for target in step.tx.targets(row.id))
+        is_understood = step.operation not in TELLING and any(
+            one and dialect in one.dialect.outbound.kin for one in there
+        )
+        return dict(step.asked.verbatim) if is_understood else None
 
     # --- no alert at all -------------------------------------------------------------------------------
 

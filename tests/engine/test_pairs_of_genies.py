@@ -11,8 +11,8 @@ import pytest
 from tests.chaos_upstream import chaos
 from tests.clients.callers import COLLECTIONS, called, fresh, jsm_alert, opsgenie_alert
 from tests.engine.genies import JsmOps, Opsgenie
-from tests.engine.vendors import before, settled, table, writes
-from tests.harness import KEY, House
+from tests.engine.vendors import before, page, settled, table, writes
+from tests.harness import KEY, House, house
 
 SAID = {"opsgenie": opsgenie_alert, "jsm_ops": jsm_alert}
 ASSIGNED: dict[str, dict[str, Any]] = {"opsgenie": {"owner": {"username": "ann"}}, "jsm_ops": {"accountId": "ann"}}
@@ -56,6 +56,24 @@ def test_what_each_says_in_words_of_its_own_is_a_note_and_reported(
         [told] = writes(upstream)[1:]
     assert told.path.partition("?")[0].endswith("/notes")
     assert told.body == {"note": "Done to the alert: assigned to ann: yours"}
+
+
+def test_what_people_do_to_an_alert_of_another_vendor_s_tool_is_done_there_too(tmp_path: Path) -> None:
+    """A shared scope: the alert came from ilert's API, and is seen to through Opsgenie's. A snooze that was a note
+    only would go on waking somebody, and the report was silent about it."""
+    words = (("snooze", {"endTime": "2999-01-01T00:00:00Z", **BY}), ("acknowledge", BY))
+    shared = "".join(f'[inbound.{one}]\nkeys = {{ ci = "{KEY}" }}\nscope = "all"\n' for one in ("opsgenie", "ilert"))
+    with (
+        chaos(Opsgenie()) as upstream,
+        house(tmp_path, config=lambda _: shared + table("there", upstream.url, "opsgenie", "")) as h,
+    ):
+        page(h)
+        for word, body in words:
+            sent = h.call("POST", f"{COLLECTIONS['opsgenie']}/disk/{word}?identifierType=alias", body)
+            assert (sent.status, sent.report) == (202, []), word
+        settled(h, count=3)
+        told = [(got.path.partition("?")[0].rpartition("/")[2], got.body) for got in writes(upstream)[1:]]
+    assert told == list(words)
 
 
 @pytest.mark.parametrize(
