@@ -152,20 +152,20 @@ class Outbox:
     ) -> tuple[tuple[Fate, ...], bool]:
         """The fates of the fields at the upstream, and whether nothing is left to send. A delivery that can never be
         sent is made a dead letter, or raises `Problem` at the primary."""
-        by_id = upstream.dialect.outbound.addressed_by == "id"
+        by_id, origin = upstream.dialect.outbound.addressed_by == "id", step.caller.dialect
         fates: tuple[Fate, ...] = ()
         try:
             if sent in TELLING:
                 said = self._said(step, target, upstream)
                 fates = said.report
                 if step.operation is Operation.UPDATE:
-                    fates += unsaid_by_change(upstream, step.caller.dialect, step.asked, before)
+                    fates += unsaid_by_change(upstream, origin, step.asked, before, step.row.dialect)
                 if sent is Operation.UPDATE and not said.patch and is_there(target, upstream):
                     return fates, True
             elif sent is Operation.RESOLVE and by_id and step.changed:
                 fates = self._said(step, target, upstream).report
             else:
-                fates = unsaid(upstream, step.caller.dialect, step.asked, step.changed or (), before)
+                fates = unsaid(upstream, origin, step.asked, step.changed or (), before, step.row.dialect)
         except Unmet as unmet:
             self._cannot(step, target, delivery, unmet_text(target.upstream, unmet), ProblemKind.UNMET)
         entry = key_entry(target.lane)

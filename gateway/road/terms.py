@@ -114,23 +114,27 @@ def speaks_as(upstream: Upstream, dialect: str) -> bool:
 
 
 def unsaid(
-    upstream: Upstream, origin: Dialect, asked: Command, changed: tuple[str, ...], before: Flat
+    upstream: Upstream, origin: Dialect, asked: Command, changed: tuple[str, ...], before: Flat, made_in: str
 ) -> tuple[Fate, ...]:
     """The fates of what a command said besides its operation, where the upstream is told the operation alone; `before`
-    is the alert as it was."""
+    is the alert as it was, and `made_in` the dialect of its first caller."""
     dropped = tuple(Fate(name, "dropped", "", why) for name, why in asked.dropped)
-    if upstream.dialect.name == origin.name:
+    is_told = origin.name in upstream.dialect.outbound.kin or upstream.dialect.name == origin.name == made_in
+    if is_told and upstream.dialect.name == origin.name:
         return dropped
     paths = [path for path in changed if path not in SERVER_OWNED]
-    if not speaks_as(upstream, origin.name):
+    if not is_told:
         paths += _beside(asked, before)
     why = f"only the {asked.operation} is sent to {upstream.dialect.title}"
     return (*(Fate(path, "kept", "", why) for path in dict.fromkeys(paths)), *dropped)
 
 
-def unsaid_by_change(upstream: Upstream, origin: Dialect, asked: Command, before: Flat) -> tuple[Fate, ...]:
-    """The fates of what an update said besides what it changes, which only an upstream of the same dialect is told."""
-    if upstream.dialect.name == origin.name:
+def unsaid_by_change(
+    upstream: Upstream, origin: Dialect, asked: Command, before: Flat, made_in: str
+) -> tuple[Fate, ...]:
+    """The fates of what an update said besides what it changes, which only an upstream of the same dialect is told, and
+    only of an alert that was made in it."""
+    if upstream.dialect.name == origin.name == made_in:
         return ()
     why = f"only the change is sent to {upstream.dialect.title}"
     return tuple(Fate(path, "kept", "", why) for path in _beside(asked, before))

@@ -4,13 +4,15 @@ or is carried, so that nothing is lost without being said."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.chaos_upstream import chaos
 from tests.clients.callers import called, fresh, opsgenie_alert, pagerduty_event
-from tests.engine.vendors import outbox
-from tests.harness import KEY, House
+from tests.engine.vendors import OK, outbox, settled, table, writes
+from tests.harness import KEY, House, house
 
 FIRST = "/pagerduty/generic/2010-04-15/create_event.json"
 
@@ -200,3 +202,22 @@ def test_what_only_a_webhook_says_of_an_alert_is_reported(h: House) -> None:
     body = _group(endsAt="0001-01-01T00:00:00Z", fingerprint="c6eadffa33fcdf37", unheardOf={"a": 1})
     report = _report(h, "/alertmanager/webhook", body, key=KEY)
     assert report["endsAt"] == report["fingerprint"] == report["unheardOf"] == "dropped"
+
+
+# --- a shared scope --------------------------------------------------------------------------------------------
+
+
+def test_the_words_of_an_end_are_reported_where_the_alert_came_from_another_tool(tmp_path: Path) -> None:
+    """Between two of one dialect they are passed on, but only for an alert that was made in it."""
+    shared = "".join(f'[inbound.{one}]\nkeys = {{ ci = "{KEY}" }}\nscope = "all"\n' for one in ("opsgenie", "ilert"))
+    with (
+        chaos(OK) as upstream,
+        house(tmp_path, config=lambda _: shared + table("there", upstream.url, "ilert", "")) as standing,
+    ):
+        standing.call("POST", "/opsgenie/v2/alerts", {"message": "Disk full", "alias": "disk"})
+        settled(standing)
+        said = {"eventType": "RESOLVE", "alertKey": "disk", "details": "by ann"}
+        report = _report(standing, "/ilert/api/events", {"apiKey": KEY, **said})
+        settled(standing, count=2)
+        assert "details" not in writes(upstream)[-1].body
+    assert report["comment"] == "kept"
