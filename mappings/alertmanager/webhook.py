@@ -41,6 +41,8 @@ OF_A_WEBHOOK = {"endsAt": "says only that the alert is over, if anything", "fing
 """Fields of a webhook's alert that the API's rows do not read, and why."""
 CONTROL = ("alerts", "version", "status")
 """Fields of a notification, and of its alerts, that say how it is to be read."""
+MOST_NAMED, LONGEST_NAMED = 10, 64
+"""How many undocumented fields of a notification a report names, and with how many characters of each name."""
 BESIDE = {
     "receiver": "recipients are decided by the gateway's routes",
     **dict.fromkeys(("groupKey", "truncatedAlerts", "groupLabels", "commonLabels", "commonAnnotations"), OF_GROUP),
@@ -108,8 +110,7 @@ def notified(body: Mapping[str, Json], told: Told, now: datetime) -> Batch:
     alerts = body.get("alerts")
     if not isinstance(alerts, list):
         raise invalid("alerts", "is required and must be a list")
-    names = [*(name for name in told.beside if name in body), *(name for name in body if name not in told.beside)]
-    beside = tuple((name, told.beside.get(name, OF_GROUP)) for name in names if name not in CONTROL)
+    beside = _beside(body, told.beside)
     group = {name: value for name, value in body.items() if name != "alerts"}
     keeps = {} if told.fields is not None else {GROUP: group}
 
@@ -122,6 +123,14 @@ def notified(body: Mapping[str, Json], told: Told, now: datetime) -> Batch:
         return msgspec.structs.replace(found, verbatim={**found.verbatim, **keeps}, dropped=dropped)
 
     return each(_in_turn(alerts), read)
+
+
+def _beside(body: Mapping[str, Json], known: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Returns the fields of a notification that belong to no alert, each with the reason. Only a few undocumented ones
+    are named, cut short: the report of every alert of the group repeats them."""
+    others = [name[:LONGEST_NAMED] for name in body if name not in known and name not in CONTROL]
+    named = [*others[:MOST_NAMED], "(others)"] if len(others) > MOST_NAMED else others
+    return (*((name, why) for name, why in known.items() if name in body), *((name, OF_GROUP) for name in named))
 
 
 def _in_turn(alerts: list[Any]) -> list[tuple[int, Any]]:

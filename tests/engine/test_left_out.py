@@ -221,3 +221,14 @@ def test_the_words_of_an_end_are_reported_where_the_alert_came_from_another_tool
         settled(standing, count=2)
         assert "details" not in writes(upstream)[-1].body
     assert report["comment"] == "kept"
+
+
+def test_undocumented_fields_of_a_group_are_not_all_repeated_for_each_of_its_alerts(h: House) -> None:
+    """Thousands of fields beside thousands of alerts would be millions of lines to store."""
+    alerts = [{"status": "firing", "labels": {"alertname": fresh()}} for _ in range(2)]
+    many = {f"field {number} {'x' * 100}": number for number in range(1000)}
+    report = _report(h, "/alertmanager/webhook", {"version": "4", "alerts": alerts, "receiver": "ops", **many}, key=KEY)
+    undocumented = [name for name in report if name.startswith("field ")]
+    assert len(undocumented) == 10
+    assert max(map(len, undocumented)) == 64
+    assert report["(others)"] == report["receiver"] == "dropped"
