@@ -120,7 +120,7 @@ def _checked(item: Any, place: int) -> Wire:
 
 def _spelled(item: dict[str, Any], kind: type[Struct]) -> dict[str, Any]:
     """Returns an object with its fields' names as `kind` spells them: the API layer reads them in any case, and an end
-    that was overlooked would be taken for an alert."""
+    that was overlooked would be taken for an alert, and a matcher's `isEqual` for its opposite."""
     names = {name.lower(): name for name in kind.__struct_fields__}
     if item.keys() <= set(names.values()):
         return item
@@ -194,6 +194,8 @@ def silence(incoming: Incoming) -> Mute:
     if not isinstance(body, dict):
         raise Problem(ProblemKind.MALFORMED, 'parsing silence body from "" failed, because it is not an object')
     body = _spelled(body, Silence)
+    if isinstance(given := body.get("matchers"), list):
+        body = {**body, "matchers": [_spelled(one, Matcher) if isinstance(one, dict) else one for one in given]}
     for name in ("matchers", "startsAt", "endsAt", "createdBy", "comment"):
         if body.get(name) is None:
             raise Problem(ProblemKind.INVALID, f"silence.{name} in body is required", field=name)

@@ -41,6 +41,15 @@ def h(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         yield standing
 
 
+def test_matchers_may_be_spelled_in_any_case(h: House) -> None:
+    """An `isEqual` that was overlooked would silence exactly what is to go on alerting."""
+    other = {"Name": "team", "VALUE": "ops", "isregex": False, "IsEqual": False}
+    sent = silence(h, matching("alertname", name := named("Case")), other)
+    assert sent.status == 200, sent.body
+    posted(h, alert(name, labels={"alertname": name, "team": "ops"}))
+    assert state(h, name) == "active"
+
+
 @pytest.mark.parametrize("kind", STORES)
 def test_a_new_alert_is_not_told_until_it_is_over(tmp_path: Path, kind: str) -> None:
     """The alert is recorded and shown; the first repeat after the silence is sent, once."""
