@@ -333,11 +333,13 @@ def comment(api: Api, sending: Sending) -> Call:
 
 
 def either(api: Api, sending: Sending, steps: Steps, word: str, body: Json) -> Call:
-    """Carries out the steps; where that finds nothing, the operation that is one `word` of the path. The alert may be
-    gone, or the address may have no such call, as that for the keys of integrations has few: then it is still open."""
+    """Carries out the steps; where that finds nothing, the operation that is one `word` of the path, which the report
+    says. The alert may be gone, or the address may have no such call, as that for the keys of integrations has few:
+    then it is still open."""
     instead = {word: api.write(sending, "POST", f"/{word}", body)}
     if not _held(sending, instead):
         outcome = yield from run(api, sending, steps)
         if not isinstance(outcome, Missing):
             return outcome
-    return (yield from run(api, sending, instead))
+    about, as_what = ("status", "a close") if sending.operation is Operation.DELETE else ("comment", "a note only")
+    return (yield from run(api, sending, instead, altered={about: f"sent as {as_what}: there is no such call there"}))
