@@ -185,7 +185,7 @@ def test_a_routing_key_that_is_a_policy_here_and_the_credential_there() -> None:
     route = '[[routes]]\nto = ["second", "oncall"]\nset = { routing_key = "policy" }\n'
     assert said(configured(route), "routing_key is the credential at oncall")
     apart = '[[routes]]\nto = [{ upstream = "second", set = { routing_key = "policy" } }, "oncall"]\n'
-    assert not said(configured(apart), "is the key itself")
+    assert not said(configured(apart), "is the credential")
     fallback = '[[routes]]\nto = ["second"]\nset = { routing_key = "policy" }\nfallback = { to = ["oncall"] }\n'
     assert said(configured(fallback), "routing_key is the credential at oncall")
 
