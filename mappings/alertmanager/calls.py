@@ -92,7 +92,8 @@ def _posted(sending: Sending, alert: dict[str, Json], altered: dict[str, str]) -
     if sending.is_akin or plain == parts or "invalid name" not in reason(answer):
         return Rejected(reason=f"400 {reason(answer)}".strip())
     yield Request(method="POST", path=ALERTS, body=[{**alert, **plain}])
-    altered["labels"] = "this release takes letters, digits and underscores alone in names"
+    plainly = "this release takes letters, digits and underscores alone in names"
+    altered["labels"] = "; ".join(why for why in (altered.get("labels"), plainly) if why)
     return plain["labels"]
 
 

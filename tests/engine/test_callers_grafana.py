@@ -498,6 +498,24 @@ def test_an_older_alertmanager_gets_plain_names(tmp_path: Path) -> None:
         assert (told[-1]["labels"], told[-1]["annotations"]["Runbook_Owner"]) == (plain, "jane")
 
 
+def test_an_older_alertmanager_and_other_labels_are_both_reported(tmp_path: Path) -> None:
+    """Two reasons why the labels differ there: one must not hide the other."""
+
+    def older(got: Got) -> Behaviour:
+        return say(400, 'invalid label set: invalid name "service.name"') if b"service.name" in got.content else OK
+
+    labels = {"alertname": "disk", "service.name": "db", "zone": "a"}
+    mark = fingerprint(labels)
+    with chaos(older) as upstream, house(tmp_path, config=lambda _: _before("alertmanager", path="")(upstream)) as h:
+        for count, zone in enumerate(("a", "b"), 1):
+            one = alert("disk", labels={**labels, "zone": zone}, fingerprint=mark, annotations={"service.name": zone})
+            assert h.call("POST", AT, group(one)).status == 200
+            settled(h, count=count)
+        report = str(settled(h, count=2)[-1].report)
+        assert "labels stay as first sent" in report
+        assert "letters, digits and underscores" in report
+
+
 def test_a_receiver_that_is_down_gets_the_same_again(tmp_path: Path) -> None:
     answers = [say(503, {"message": "not now"}), OK]
     with (
