@@ -68,7 +68,7 @@ async def look(client: Client, store: Store, sending: Sending, since: int, now: 
     if len(ours) != 1:
         return Looked(in_vain=ended.outcome.is_part and not ours, requests=ended.requests)
     is_renamed = _is_renamed(ours[0].flat.get("summary"), said[0].get("summary"), sending)
-    altered = {"summary": "the name was taken there"} if is_renamed else {}
+    altered = {"summary": "the name was already in use there"} if is_renamed else {}
     made = Delivered(ids={**ours[0].ids, "id": ours[0].id}, seen=dict(ours[0].seen), altered=altered)
     return Looked(Ended(made, ended.status, looked_up=True), requests=ended.requests)
 

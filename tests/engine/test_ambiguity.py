@@ -213,7 +213,7 @@ def test_a_create_under_another_name_whose_answer_was_lost_is_found(tmp_path: Pa
             "field": "summary",
             "fate": "approximated",
             "to": "",
-            "why": "the name was taken there",
+            "why": "the name was already in use there",
         } in delivered.report
         names = [one["name"] for one in there.held.values()]
         assert names == ["Website is down", f"Website is down [{delivered.alert}]"]
