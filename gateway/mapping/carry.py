@@ -8,6 +8,7 @@ times. It must not know any vendor.
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from typing import Any
 
 import msgspec
@@ -57,16 +58,21 @@ def _fitting(
     fields: dict[str, Any], marks: dict[str, str], added: list[str], spans: dict[str, list[int]], limit: int
 ) -> dict[str, Any] | None:
     """The carried object without its largest fields, as many as have to go for it to fit; None where nothing fits."""
-    while True:
-        parts: dict[str, Any] = {"fields": fields, "added": added, "spans": spans, "marks": marks}
-        packed = {name: part for name, part in parts.items() if part}
-        if not packed or len(msgspec.json.encode(packed)) <= limit:
-            return packed or None
-        if not fields:
-            return None
-        largest = max(fields, key=lambda path: len(msgspec.json.encode(fields[path])))
-        del fields[largest]
-        marks.pop(largest, None)
+    by_size = sorted(fields, key=lambda path: len(msgspec.json.encode(fields[path])), reverse=True)
+
+    def without(count: int) -> dict[str, Any]:
+        gone = frozenset(by_size[:count])
+        kept, kept_marks = (
+            {path: one for path, one in all_of.items() if path not in gone} for all_of in (fields, marks)
+        )
+        parts: dict[str, Any] = {"fields": kept, "added": added, "spans": spans, "marks": kept_marks}
+        return {name: part for name, part in parts.items() if part}
+
+    def fits(count: int) -> bool:
+        return len(msgspec.json.encode(without(count))) <= limit
+
+    count = bisect_left(range(len(by_size) + 1), True, key=fits)
+    return without(count) or None if count <= len(by_size) else None
 
 
 def restore(wire: Flat, carried: Any) -> Flat:
