@@ -8,9 +8,10 @@ import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
@@ -189,6 +190,12 @@ def ids(h: House, path: str) -> list[str]:
     return found[:5]
 
 
+def calls_its_path(case: Any) -> bool:
+    """Whether the HTTP client calls the path that is described: it resolves an id that is `.` or `..` like a
+    directory, and calls another one."""
+    return not {".", ".."}.intersection(unquote(str(value)) for value in (case.path_parameters or {}).values())
+
+
 @pytest.mark.parametrize(("path", "method"), BELOW, ids=[f"{method} {path}" for path, method in BELOW])
 def test_a_gateway_that_is_called_as_it_says_keeps_to_it(h: House, schema: Any, path: str, method: str) -> None:
     modes = (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE)
@@ -203,6 +210,7 @@ def test_a_gateway_that_is_called_as_it_says_keeps_to_it(h: House, schema: Any, 
     def keeps_to_it(case: Any, name: str, has_name: bool) -> None:
         if has_name and case.path_parameters:
             case.path_parameters = dict.fromkeys(case.path_parameters, name)
+        assume(calls_its_path(case))
         if isinstance(case.body, dict) and key_in_body:
             case.body = {**case.body, **with_key}
         answer = case.call(base_url=h.url, headers={"Authorization": f"Bearer {KEY}"})
