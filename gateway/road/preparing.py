@@ -414,12 +414,7 @@ def _ship(turn: _Turn, command: CommandRow, operation: Operation, takes_over: in
     delivery, row, target, upstream = turn.delivery, turn.row, turn.target, turn.upstream
     asked = (operation, Operation.REOPEN) if operation is Operation.UPDATE else (operation,)
     is_own = (delivery.operation in asked or command.body.after is None) and INSTEAD_OF not in target.seen
-    # an alert whose answer was lost is looked for by its words, so every attempt says the same: the state that its own
-    # command left or, where the alert's present state is sent, the one of the first attempt
-    in_own_words = is_own or delivery.operation == Operation.UPDATE
-    present, as_of = command.body.after, None
-    if present is None or not in_own_words:
-        present, as_of = _as_tried(turn)
+    present, as_of = _state(turn, command, is_own=is_own)
     refused = refused_rule(upstream, operation, flatten(present))
     if refused and not command.body.renews:  # again, as it may be sent again, or have waited since before a reload
         return Shipment(delivery=delivery, operation=operation, dead=refused, code=Code.RULES_REFUSED)
@@ -475,6 +470,15 @@ def _instead_of(turn: _Turn, earlier: int, body: Wire) -> Wire:
         gone = (name for name, value in said.items() if name not in body and not isinstance(value, dict))
         return {**dict.fromkeys(gone), **body}
     return body
+
+
+def _state(turn: _Turn, command: CommandRow, *, is_own: bool) -> tuple[Alert, int | None]:
+    """The state of the alert that is sent, and its last command where that is not the delivery's own. An alert whose
+    answer was lost is looked for by its words, so every attempt says the same: the state that its own command left or,
+    where the alert's present state is sent, the one of the first attempt."""
+    left = command.body.after
+    is_of_this = is_own or turn.delivery.operation == Operation.UPDATE
+    return (left, None) if left is not None and is_of_this else _as_tried(turn)
 
 
 def _as_tried(turn: _Turn) -> tuple[Alert, int | None]:
