@@ -119,10 +119,9 @@ class Surface:
             log.error("store.unavailable", reason=str(error))
             text = "the gateway's store is unavailable; try again later"
             return self._refused(call, Problem(ProblemKind.OVERLOADED, text, retry_after=5))
-        except asyncio.CancelledError:  # the process ends, and waits no longer for who is slow to send, or to be asked
-            return self._refused(
-                call, Problem(ProblemKind.OVERLOADED, "the gateway is ending; try again", retry_after=5)
-            )
+        except asyncio.CancelledError:  # the shutdown waits no longer for a slow sender or a slow upstream
+            text = "the gateway is shutting down; try again"
+            return self._refused(call, Problem(ProblemKind.OVERLOADED, text, retry_after=5))
         except Exception:
             log.exception("request.failed", method=call.method, path=_logged(call, self._whose(call)))
             return self._refused(call, Problem(ProblemKind.INTERNAL, "internal error of the gateway; see its log"))

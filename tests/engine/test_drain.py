@@ -154,7 +154,7 @@ def test_callers_that_wait_for_something_do_not_hold_up_the_end_and_are_answered
             assert running.process.wait(40) == 0
             assert time.monotonic() - began < EXIT_WITHIN
             assert b" 201 " in (told := waiting.recv(10_000)) and b"Disk full" in told
-            assert b" 503 " in (told := sending.recv(10_000)) and b'"message":"the gateway is ending' in told
+            assert b" 503 " in (told := sending.recv(10_000)) and b'"message":"the gateway is shutting down' in told
 
 
 def test_where_many_are_connected_who_falls_idle_is_not_kept_for_long() -> None:
