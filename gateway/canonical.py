@@ -207,6 +207,16 @@ PATHS: tuple[str, ...] = tuple(path for path in _leaves() if path != "extensions
 """Every canonical path in order, but for the open-ended ``extensions.<dialect>.<name>``."""
 
 
+class _Places(dict[str, int]):
+    """The place of each canonical path; all others come last."""
+
+    def __missing__(self, path: str) -> int:
+        return len(self)
+
+
+_PLACES = _Places((path, place) for place, path in enumerate(PATHS))
+
+
 def type_of(path: str) -> Any:
     """The type of a leaf of the canonical alert; an extension may be anything."""
     holder = holder_of(path)
@@ -300,6 +310,4 @@ def lay_over(record: Mapping[str, Any], patch: Mapping[str, Any]) -> tuple[Flat,
 
 def in_order(flat: Mapping[str, Any]) -> Flat:
     """The same flat alert in canonical order, extensions last, so that equal alerts give equal bytes."""
-    ordered = {path: flat[path] for path in PATHS if path in flat}
-    ordered.update((path, value) for path, value in flat.items() if path not in ordered)
-    return ordered
+    return {path: flat[path] for path in sorted(flat, key=_PLACES.__getitem__)}

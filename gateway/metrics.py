@@ -14,7 +14,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from gateway.delivery.breaker import RESERVE, Breaker
 from gateway.errors import ProblemKind
 from gateway.logs import WORKER
-from gateway.mapping.report import Fate
+from gateway.mapping.report import Fate, forms
 from gateway.store import Waiting
 
 _PREFIX = "alert_gateway_"
@@ -179,11 +179,10 @@ class Metrics:
         self._attempts(upstream, outcome, reason).inc()
         self._attempt_seconds(upstream).observe(seconds)
 
-    def report(self, dialect: str, upstream: str, fates: Iterable[Fate]) -> None:
+    def report(self, dialect: str, upstream: str, fates: tuple[Fate, ...]) -> None:
         """A translation was reported on."""
-        for fate in fates:
-            if fate.fate != "mapped":
-                self._lost(dialect, upstream, fate.fate).inc()
+        for word, count in forms(fates).counts:
+            self._lost(dialect, upstream, word).inc(count)
 
     def loop(self, dialect: str) -> None:
         """A command came back to a gateway that had forwarded it."""

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from msgspec import to_builtins
+from msgspec import structs, to_builtins
 
 from gateway.admin.operations import Operator, entry, keep
 from gateway.config.config import Upstream
@@ -34,7 +34,7 @@ class Shown:
 
     def as_json(self) -> dict[str, Any]:
         """As `--json` prints it."""
-        return {**to_builtins(self.row), "would_send": list(self.requests)}
+        return {**structs.asdict(self.row), "report": self.row.fates, "would_send": list(self.requests)}
 
 
 def listed(tx: Tx, wanted: DeliveryFilter, upstreams: Mapping[str, Upstream], now: int) -> list[Shown]:

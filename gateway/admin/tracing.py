@@ -352,7 +352,7 @@ def _sent(tx: Tx, row: DeliveryRow, waits_for: str) -> Sent:
 
 
 def _fates(row: DeliveryRow, fate: str) -> dict[str, str]:
-    return {one["field"]: one.get("why", "") for one in row.report if one.get("fate") == fate}
+    return {one["field"]: one.get("why", "") for one in row.fates if one.get("fate") == fate}
 
 
 def _tried(row: AttemptRow) -> Tried:

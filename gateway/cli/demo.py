@@ -202,7 +202,7 @@ class _Tour:
         for _ in range(500):
             rows = await self._gateway.store.read(lambda tx: tx.deliveries(DeliveryFilter(alert=alert)))
             if all(row.state != "waiting" for row in rows):
-                return tuple(rows[0].report) if rows else ()
+                return tuple(rows[0].fates) if rows else ()
             await asyncio.sleep(0.01)
         return ()
 

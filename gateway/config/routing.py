@@ -192,6 +192,15 @@ def _taking(routes: Sequence[Route], facts: Flat, *, is_known: bool) -> Iterator
             return
 
 
+def always(routes: Sequence[Route], dialect: str, caller: str) -> tuple[Choice, ...] | None:
+    """What `choose` returns for whatever this sender's alerts say; None where it depends on that, or no route
+    matches."""
+    theirs = [route for route in routes if route.is_from(dialect, caller)]
+    if any(route.when or any(hop.all_lookups for hop in route.hops) for route in theirs):
+        return None
+    return choose(theirs, dialect, caller, {})
+
+
 def choose(routes: Sequence[Route], dialect: str, caller: str, alert: Flat | None) -> tuple[Choice, ...] | None:
     """The upstreams for an alert, the primary first; None where no route matches.
 

@@ -58,6 +58,13 @@ def _fitting(
     fields: dict[str, Any], marks: dict[str, str], added: list[str], spans: dict[str, list[int]], limit: int
 ) -> dict[str, Any] | None:
     """The carried object without its largest fields, as many as have to go for it to fit; None where nothing fits."""
+
+    def with_parts(**parts: Any) -> dict[str, Any]:
+        return {name: part for name, part in parts.items() if part}
+
+    whole = with_parts(fields=fields, added=added, spans=spans, marks=marks)
+    if len(msgspec.json.encode(whole)) <= limit:  # like nearly all
+        return whole or None
     by_size = sorted(fields, key=lambda path: len(msgspec.json.encode(fields[path])), reverse=True)
 
     def without(count: int) -> dict[str, Any]:
@@ -65,8 +72,7 @@ def _fitting(
         kept, kept_marks = (
             {path: one for path, one in all_of.items() if path not in gone} for all_of in (fields, marks)
         )
-        parts: dict[str, Any] = {"fields": kept, "added": added, "spans": spans, "marks": kept_marks}
-        return {name: part for name, part in parts.items() if part}
+        return with_parts(fields=kept, added=added, spans=spans, marks=kept_marks)
 
     def fits(count: int) -> bool:
         return len(msgspec.json.encode(without(count))) <= limit

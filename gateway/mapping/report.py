@@ -6,10 +6,12 @@ know any vendor.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+import functools
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NamedTuple
 
-from msgspec import Struct
+from msgspec import Raw, Struct, json
 
 from gateway.canonical import SERVER_OWNED, Flat
 from gateway.mapping.saying import Saying
@@ -18,6 +20,10 @@ from gateway.mapping.table import Mapping as Rows
 from gateway.mapping.wire import Wire
 
 Word = Literal["mapped", "carried", "approximated", "kept", "dropped"]
+
+
+MOST_REMEMBERED, LONGEST_SHAPE = 256, 4096
+"""How many reports are remembered, and the most characters of field names in one that is."""
 
 
 class Fate(Struct, frozen=True):
@@ -29,35 +35,50 @@ class Fate(Struct, frozen=True):
     why: str = ""
 
 
+class _Shape(NamedTuple):
+    """All that the fates of a translation depend on: which fields there are and what happened to each of them, not what
+    they say. `asked` are the fields that were to be told, `exact` those of the alert that were read back as they are,
+    `meant` all that were read back, `places` the leaves that hold those which may be in several; `is_whole` says that
+    it is no update, `has_key` that the alert has a key of its own."""
+
+    mapping: Rows
+    asked: tuple[str, ...]
+    exact: frozenset[str]
+    meant: tuple[str, ...]
+    places: tuple[tuple[str, str], ...]
+    carried: frozenset[str]
+    reasons: tuple[tuple[str, str], ...]
+    replaced: tuple[str, ...]
+    is_whole: bool
+    has_key: bool
+
+    def is_short(self) -> bool:
+        """Whether it takes little room: callers choose the names of fields that no vendor documents."""
+        return sum(map(len, self.asked)) + sum(map(len, self.meant)) <= LONGEST_SHAPE
+
+
 class Report:
     """The fates of one translation, found by comparing what was to be sent with what the body was read back as."""
 
-    def __init__(
-        self,
-        saying: Saying,
-        mapping: Rows,
-        body: Wire,
-        told: Flat,
-        meant: Flat,
-        reasons: Mapping[str, str],
-    ) -> None:
+    def __init__(self, saying: Saying, mapping: Rows, body: Wire, meant: Flat, reasons: Mapping[str, str]) -> None:
         self.saying = saying
         self.mapping = mapping
         self.body = body
-        self.told = told
         self.meant = meant
         self.reasons = reasons
-        self._set_by = {path: reasons.get(path, "") for path in saying.replaced}
         self.carried: frozenset[str] = frozenset()
-        self._exact = {path for path, value in saying.flat.items() if path in meant and meant[path] == value}
+        self._exact = frozenset(path for path, value in saying.flat.items() if path in meant and meant[path] == value)
 
-    def _asked(self) -> Iterable[str]:
-        changed = self.saying.changed
-        for path, value in self.saying.flat.items():
-            if path in SERVER_OWNED or value is None or (changed is not None and path not in changed):
-                continue
-            if path != "kind" or value != self.mapping.kind:
-                yield path
+    def _asked(self) -> tuple[str, ...]:
+        changed, kind = self.saying.changed, self.mapping.kind
+        return tuple(
+            path
+            for path, value in self.saying.flat.items()
+            if path not in SERVER_OWNED
+            and value is not None
+            and (changed is None or path in changed)
+            and (path != "kind" or value != kind)
+        )
 
     def inexact(self) -> frozenset[str]:
         """The paths whose values a reader of the target does not see in full; an object with more in it is no loss."""
@@ -69,26 +90,75 @@ class Report:
 
     def fates(self) -> tuple[Fate, ...]:
         """One fate per field that was said, then those of supplied fields, then those of dropped ones."""
-        fates = [self._fate(path) for path in self._asked()]
-        asked = {fate.field for fate in fates}
-        if self.saying.changed is None:
-            supplied = [path for path in self.meant if path not in asked and path in self.reasons]
-            supplied += [path for path in self.saying.replaced if path not in asked and path not in self.meant]
-            if "dedup_key" in self.meant and "dedup_key" not in self.saying.flat:
-                supplied.append("dedup_key")
-            fates += [self._supplied(path) for path in supplied]
+        shape = self._shape()
+        fates = _remembered_fates(shape) if shape.is_short() else _fates(shape)
+        if not self.saying.dropped:
+            return fates
         return (*fates, *(Fate(name, "dropped", "", why) for name, why in self.saying.dropped))
 
-    def _fate(self, path: str) -> Fate:
-        if path in self._exact:
-            return Fate(path, "mapped", self.mapping.holder(path, self.body), self._set_by.get(path, ""))
+    def _shape(self) -> _Shape:
+        return _Shape(
+            mapping=self.mapping,
+            asked=self._asked(),
+            exact=self._exact,
+            meant=tuple(self.meant),
+            places=self.mapping.places(self.meant, self.body),
+            carried=self.carried,
+            reasons=tuple(self.reasons.items()),
+            replaced=tuple(self.saying.replaced),
+            is_whole=self.saying.changed is None,
+            has_key="dedup_key" in self.saying.flat,
+        )
+
+
+def _fates(shape: _Shape) -> tuple[Fate, ...]:
+    """The fates of fields that were said, then those of supplied fields."""
+    fates = _Fates(shape)
+    asked = frozenset(shape.asked)
+    supplied = list[str]()
+    if shape.is_whole:
+        supplied += [path for path in shape.meant if path not in asked and path in fates.reasons]
+        supplied += [path for path in shape.replaced if path not in asked and path not in fates.meant]
+        if "dedup_key" in fates.meant and not shape.has_key:
+            supplied.append("dedup_key")
+    return (*map(fates.of, shape.asked), *map(fates.of_supplied, supplied))
+
+
+_remembered_fates = functools.lru_cache(MOST_REMEMBERED)(_fates)
+"""An alert is mostly of the same shape as one before it."""
+
+
+class _Fates:
+    """Finds out the fate of each field of a translation, from its shape alone."""
+
+    def __init__(self, shape: _Shape) -> None:
+        self.reasons = dict(shape.reasons)
+        self.meant = frozenset(shape.meant)
+        self._shape = shape
+        self._places = dict(shape.places)
+        self._set_by = {path: self.reasons.get(path, "") for path in shape.replaced}
+
+    def of(self, path: str) -> Fate:
+        """The fate of a field that was said."""
+        if path in self._shape.exact:
+            return Fate(path, "mapped", self._holder(path), self._set_by.get(path, ""))
         if path in self.meant:
             why = self.reasons.get(path) or self._why_narrowed(path)
-            return Fate(path, "approximated", self.mapping.holder(path, self.body), why)
-        if path in self.carried:
+            return Fate(path, "approximated", self._holder(path), why)
+        if path in self._shape.carried:
             why = self._set_by.get(path) or "the target has no field for it"
-            return Fate(path, "carried", f"{self.mapping.container}.{CARRIED}", why)
+            return Fate(path, "carried", f"{self._shape.mapping.container}.{CARRIED}", why)
         return Fate(path, "kept", "", self._homeless(path))
+
+    def of_supplied(self, path: str) -> Fate:
+        """The fate of a field that was not said."""
+        if path not in self.meant:
+            return Fate(path, "kept", "", self._homeless(path))
+        why = self.reasons.get(path, "the target requires a key; one was generated")
+        return Fate(path, "approximated", self._holder(path), why)
+
+    def _holder(self, path: str) -> str:
+        return self._places[path] if path in self._places else self._shape.mapping.holder(path)
 
     def _homeless(self, path: str) -> str:
         """Why the target has nothing of a path; names the route, where that sets it."""
@@ -97,7 +167,7 @@ class Report:
     def _why_narrowed(self, path: str) -> str:
         if path == "dedup_key":
             return "another alert has this key there"
-        for entry in self.mapping.rows:
+        for entry in self._shape.mapping.rows:
             if path in entry.paths and not entry.derived:
                 if entry.paths[0] in self.reasons:
                     return self.reasons[entry.paths[0]]
@@ -107,12 +177,6 @@ class Report:
                     return "the target's scale is coarser"
                 return "fitted to the target's limits" if entry.fit else "the target holds only part of it"
         return "the target expresses it differently"
-
-    def _supplied(self, path: str) -> Fate:
-        if path not in self.meant:
-            return Fate(path, "kept", "", self._homeless(path))
-        why = self.reasons.get(path, "the target requires a key; one was generated")
-        return Fate(path, "approximated", self.mapping.holder(path, self.body), why)
 
 
 def _holds(shown: Any, said: dict[str, Any]) -> bool:
@@ -126,19 +190,43 @@ LONGEST_LINE, LONGEST_NAME = 1024, 128
 """Characters of such a line, and of a field's name in it."""
 
 
-def header(upstream: str, report: Sequence[Fate], dead: str = "") -> str:
-    """A report as one line of the reply header: only what the upstream could not hold, at most 1 KiB. Names that are
-    too long, or have characters that a header cannot have, as callers choose them, are only counted.
+class Forms(NamedTuple):
+    """A report in the forms in which it is passed on: as JSON, as it is stored; how many fields have each fate but
+    `mapped`; and the words of the reply header, without the upstream's name."""
 
-    Empty where it could hold everything.
-    """
-    parts = [f"dead={dead}"] if dead else []
+    stored: Raw
+    counts: tuple[tuple[Word, int], ...]
+    words: tuple[str, ...]
+
+
+def forms(report: tuple[Fate, ...]) -> Forms:
+    """A report in all its forms."""
+    is_short = sum(len(fate.field) + len(fate.why) for fate in report) <= LONGEST_SHAPE
+    return _remembered_forms(report) if is_short else _forms(report)
+
+
+def _forms(report: tuple[Fate, ...]) -> Forms:
+    words = []
     for word in WORDS[1:]:
         names = [fate.field for fate in report if fate.fate == word]
         plain = [name for name in names if _can_be_told(name)]
         hidden = len(names) - len(plain)
         if names:
-            parts.append(f"{word}=" + ",".join([*plain, *([f"+{hidden}"] if hidden else [])]))
+            words.append(f"{word}=" + ",".join([*plain, *([f"+{hidden}"] if hidden else [])]))
+    counts = Counter(fate.fate for fate in report if fate.fate != "mapped")
+    return Forms(Raw(json.encode(report)), tuple(counts.items()), tuple(words))
+
+
+_remembered_forms = functools.lru_cache(MOST_REMEMBERED)(_forms)
+
+
+def header(upstream: str, report: tuple[Fate, ...], dead: str = "") -> str:
+    """A report as one line of the reply header: only what the upstream could not hold, at most 1 KiB. Names that are
+    too long, or have characters that a header cannot have, as callers choose them, are only counted.
+
+    Empty where it could hold everything.
+    """
+    parts = [*([f"dead={dead}"] if dead else []), *forms(report).words]
     return _within(f"{upstream}; " + "; ".join(parts)) if parts else ""
 
 

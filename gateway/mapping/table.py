@@ -90,6 +90,7 @@ class Mapping:
         self.rows = tuple(_as_row(entry, dialect) for entry in rows if not isinstance(entry, Dropped))
         self._names = names(wire)
         self._holders = _holders(self.rows, self.implied)
+        self._many_homed = tuple(path for path, homes in self._holders.items() if len(homes) > 1)
         self.needed = frozenset(path for entry in self.rows if entry.required for path in entry.paths)
         self._check()
         self._compile()
@@ -340,6 +341,10 @@ class Mapping:
             return next((leaf for leaf in homes if get(wire, leaf) is not UNSET), homes[0])
         start = f"extensions.{self.dialect}."
         return path[len(start) :] if path.startswith(start) else ""
+
+    def places(self, meant: Flat, wire: Wire) -> tuple[tuple[str, str], ...]:
+        """The leaves of a wire object that hold those of its values which may be in several."""
+        return tuple((path, self.holder(path, wire)) for path in self._many_homed if path in meant)
 
     def is_alike(self, path: str, one: Any, other: Any) -> bool:
         """Whether the vendor can show the `other` value where it was told the `one`: the same or, where the field has a

@@ -6,7 +6,7 @@ each cannot hold. It must not know any vendor, HTTP, or SQL.
 
 from __future__ import annotations
 
-from msgspec import json, to_builtins
+from msgspec import json
 
 from gateway.canonical import Flat, Operation
 from gateway.codes import Code
@@ -14,7 +14,7 @@ from gateway.config.choosing import key_entry
 from gateway.config.config import Config, Upstream
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import MakeId
-from gateway.mapping.report import Fate
+from gateway.mapping.report import Fate, forms
 from gateway.mapping.rows import Unmet
 from gateway.mapping.translation import Said, translate, unmet_text
 from gateway.road.accepted import Accepted, Step, Via
@@ -99,7 +99,7 @@ class Outbox:
         if is_nothing:
             step.accepted.reports[target.upstream] = fates
             return
-        delivery.report = to_builtins(list(fates))
+        delivery.report = forms(fates).stored
         step.accepted.reports[target.upstream] = fates
         if delivery.state == "waiting":
             if newest is not None and target.upstream == step.accepted.primary:
@@ -234,7 +234,7 @@ class Outbox:
         delivery = self._delivery(step, target, sent, newest)
         if not self.cut_loop(step.via, delivery, step.accepted):
             delivery.created_at = delivery.due = newest.due
-        delivery.report = to_builtins(list(fates))
+        delivery.report = forms(fates).stored
         step.tx.insert_delivery(delivery)
         step.accepted.fanout += 1
 

@@ -415,13 +415,14 @@ def _ship(turn: _Turn, command: CommandRow, operation: Operation, takes_over: in
     asked = (operation, Operation.REOPEN) if operation is Operation.UPDATE else (operation,)
     is_own = (delivery.operation in asked or command.body.after is None) and INSTEAD_OF not in target.seen
     present, as_of = _state(turn, command, is_own=is_own)
-    refused = refused_rule(upstream, operation, flatten(present))
+    flat = flatten(present)
+    refused = refused_rule(upstream, operation, flat)
     if refused and not command.body.renews:  # again, as it may be sent again, or have waited since before a reload
         return Shipment(delivery=delivery, operation=operation, dead=refused, code=Code.RULES_REFUSED)
     late = _late_note(command.at, turn.now) if operation in TELLING else ""
     body = command.body if is_own else CommandBody(dropped=command.body.dropped)
     at = row.updated_at if command.body.renews else command.at  # a renewal is sent in the same words each time
-    words = saying(row, target, flatten(present), body, at, late=late)
+    words = saying(row, target, flat, body, at, late=late)
     try:
         said = translate(words, upstream.destination)
     except Unmet as unmet:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from functools import lru_cache, partial
 
 from msgspec import structs
 
 from gateway.asked import Command, Ref
 from gateway.canonical import SERVER_OWNED, Flat, Operation, flatten, in_order, lay_over, unflatten
 from gateway.config.config import Config, Upstream
-from gateway.config.routing import Choice, choose, taking
+from gateway.config.routing import Choice, always, choose, taking
 from gateway.dialect import Dialect
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import MakeId
@@ -35,6 +36,8 @@ STANDS = (Operation.CREATE, Operation.REOPEN, *ENDING)
 """Operations that say whether an alert is on or over."""
 ANY_ID = 1 << 62
 """Larger than the id of any alert."""
+SENDERS = 256
+"""Senders for which it is remembered where their alerts go, if that never depends on what an alert says."""
 
 
 class Road:
@@ -49,6 +52,7 @@ class Road:
         name: str = "",
     ) -> None:
         self._config = config
+        self._always = lru_cache(SENDERS)(partial(always, config.routes))
         self._ids = ids
         self._invent = invent
         self._targets = Targets(config, invent)
@@ -186,7 +190,8 @@ class Road:
         return dialect.mapping.held(flat, asked.carried)
 
     def _chosen(self, caller: Caller, flat: Flat) -> tuple[Choice, ...]:
-        chosen = choose(self._config.routes, caller.dialect.name, caller.name, flat)
+        sender = (caller.dialect.name, caller.name)
+        chosen = self._always(*sender) or choose(self._config.routes, *sender, flat)
         if chosen is None:
             raise Problem(
                 ProblemKind.UNROUTED,

@@ -5,16 +5,17 @@ A plain function of a transaction: `settle` records an outcome. It must not know
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
-from msgspec import Struct, structs, to_builtins
+from msgspec import Raw, Struct, json, structs
 
 from gateway.canonical import Operation
 from gateway.codes import MEANINGS, Code
 from gateway.config.choosing import key_entry
 from gateway.config.config import Upstream
 from gateway.errors import ProblemKind
-from gateway.mapping.report import Fate
+from gateway.mapping.report import Fate, forms
 from gateway.outcome import Again, Changed, Delivered, Found, Missing, Outcome, Pending, Rejected, code_of
 from gateway.road.preparing import Shipment, target_of
 from gateway.road.terms import (
@@ -107,7 +108,7 @@ def settle(
     if shipment.tried_at is not None or looked_up:
         may_be_found = shipment.operation is Operation.CREATE and may_look(upstream)
         doubt = _after_doubt(may_be_found, looked_up=looked_up, in_vain=in_vain)
-        delivery.report = [*delivery.report, *to_builtins([doubt])]
+        _report_more(delivery, [doubt])
     return _delivered(attempt, delivery, target, outcome)
 
 
@@ -277,14 +278,19 @@ def _dead(attempt: _Attempt, delivery: DeliveryRow, target: TargetRow | None, ve
     return verdict
 
 
+def _report_more(delivery: DeliveryRow, fates: Sequence[Fate]) -> None:
+    if fates:
+        delivery.report = Raw(json.encode([*delivery.fates, *fates]))
+
+
 def _delivered(attempt: _Attempt, delivery: DeliveryRow, target: TargetRow | None, outcome: Outcome) -> Verdict:
     assert isinstance(outcome, Delivered | Found)
     tx, shipment = attempt.tx, attempt.shipment
     if shipment.report:
-        delivery.report = to_builtins(list(shipment.report))
+        delivery.report = forms(shipment.report).stored
     if isinstance(outcome, Delivered):
         altered = [Fate(path, "approximated", "", why) for path, why in outcome.altered.items()]
-        delivery.report = [*delivery.report, *to_builtins(altered)]
+        _report_more(delivery, altered)
     _end(tx, delivery, "delivered", "", attempt.now)
     row = tx.alert(delivery.alert) if delivery.alert is not None else None
     if shipment.renews:

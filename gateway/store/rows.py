@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import Raw, Struct, json
 
 from gateway.canonical import Alert
 
@@ -98,11 +98,12 @@ class CommandRow(Struct, kw_only=True):
 
 
 class DeliveryRow(Struct, kw_only=True):
-    """A command on its way to one upstream. `due` is when the next attempt may be made, `report` what became of
-    the fields, `size` the approximate size of its command in bytes, `merges` the earlier commands whose changes it
-    includes. `rank` is its severity as a priority for when not everything can be sent at once, 0 first; `fence` grows
-    with each replica that takes it over; `seen` is state that its call needs when it runs again, such as a receipt's
-    number; `code` is the problem code of its `reason`, empty where there is no problem."""
+    """A command on its way to one upstream. `due` is when the next attempt may be made, `report` what became of the
+    fields (JSON, which is read for people alone), `size` the approximate size of its command in bytes, `merges` the
+    earlier commands whose changes it includes. `rank` is its severity as a priority for when not everything can be sent
+    at once, 0 first; `fence` grows with each replica that takes it over; `seen` is state that its call needs when it
+    runs again, such as a receipt's number; `code` is the problem code of its `reason`, empty where there is no
+    problem."""
 
     id: int
     command: int
@@ -119,12 +120,18 @@ class DeliveryRow(Struct, kw_only=True):
     finished_at: int | None = None
     status: int | None = None
     reason: str = ""
-    report: list[dict[str, str]] = []
+    report: Raw = Raw(b"[]")
     merges: list[int] = []
     rank: int = 3
     fence: int = 0
     seen: dict[str, Any] = {}
     code: str = ""
+
+    @property
+    def fates(self) -> list[dict[str, str]]:
+        """The report, decoded."""
+        fates: list[dict[str, str]] = json.decode(self.report)
+        return fates
 
     @property
     def is_retry(self) -> bool:

@@ -38,8 +38,6 @@ class Table(Generic[Row]):
         decoders = {field: msgspec.json.Decoder(hints[field]) for field in json}
         flags = [field for field in self.fields if hints[field] is bool]
         self.decode: Callable[[Sequence[Any]], Row] = _decoding(row, decoders, flags)
-        self._flag_places = [self.fields.index(field) for field in flags]
-        self._json = [self.fields.index(field) for field in json]
         self.columns = ", ".join(self.fields)
         marks = ", ".join("?" for _ in self.fields)
         self.select = f"SELECT {self.columns} FROM {name}"
@@ -48,24 +46,12 @@ class Table(Generic[Row]):
         excluded = ", ".join(f"{field} = excluded.{field}" for field in rest)
         self.replace = f"{self.insert} ON CONFLICT ({', '.join(key)}) DO UPDATE SET {excluded}"
         mutable = [field for field in rest if field not in fixed]
-        self._order = [self.fields.index(field) for field in (*mutable, *key)]
+        self.values: Callable[[Row], tuple[Any, ...]] = _encoding(row, self.fields, json, flags)
+        """Makes the row's columns, for `insert` and `replace`."""
+        self.update_values: Callable[[Row], tuple[Any, ...]] = _encoding(row, (*mutable, *key), json, flags)
+        """Makes the row's columns that `update` takes, in its order."""
         setters = ", ".join(f"{field} = ?" for field in mutable)
         self.update = f"UPDATE {name} SET {setters} WHERE " + " AND ".join(f"{field} = ?" for field in key)
-
-    def values(self, row: Row) -> list[Any]:
-        """The row's columns, for `insert` and `replace`."""
-        values = list(astuple(row))
-        for index in self._flag_places:
-            values[index] = int(values[index])
-        for index in self._json:
-            if values[index] is not None:
-                values[index] = _encoder.encode(values[index])
-        return values
-
-    def update_values(self, row: Row) -> list[Any]:
-        """The row's columns that `update` takes, in its order."""
-        values = self.values(row)
-        return [values[index] for index in self._order]
 
 
 def _decoding(
@@ -83,6 +69,22 @@ def _decoding(
     exec(source, known)  # noqa: S102 - made of field names alone
     decode: Callable[[Sequence[Any]], Row] = known["decode"]
     return decode
+
+
+def _encoding(
+    row: type[Row], columns: Sequence[str], json: Collection[str], flags: Collection[str]
+) -> Callable[[Row], tuple[Any, ...]]:
+    """Returns a function that makes these columns from a row, compiled likewise."""
+    known: dict[str, Any] = {"astuple": astuple, "encode": _encoder.encode}
+    told = {field: field for field in columns}
+    told |= {field: f"None if {field} is None else encode({field})" for field in columns if field in json}
+    told |= {field: f"int({field})" for field in columns if field in flags}
+    source = f"""def encoded(row):
+    {", ".join(row.__struct_fields__)}, = astuple(row)
+    return ({", ".join(told.values())},)"""
+    exec(source, known)  # noqa: S102 - made of field names alone
+    encoded: Callable[[Row], tuple[Any, ...]] = known["encoded"]
+    return encoded
 
 
 ALERTS = Table(

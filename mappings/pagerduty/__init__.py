@@ -373,7 +373,7 @@ def _key_of(answer: Answer) -> str:
     if answer.key is not None:
         return answer.key
     assert answer.shown
-    return str(answer.shown.flat.get("dedup_key") or "")
+    return str(answer.shown.alert.dedup_key or "")
 
 
 def _answer_alert(answer: Answer) -> Reply:

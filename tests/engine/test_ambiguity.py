@@ -214,7 +214,7 @@ def test_a_create_under_another_name_whose_answer_was_lost_is_found(tmp_path: Pa
             "fate": "approximated",
             "to": "",
             "why": "the name was already in use there",
-        } in delivered.report
+        } in delivered.fates
         names = [one["name"] for one in there.held.values()]
         assert names == ["Website is down", f"Website is down [{delivered.alert}]"]
         h.call("PUT", f"/uptinio/alerts/{inner(made)['id']}", {"status": "resolved"})
@@ -305,4 +305,4 @@ def test_a_caller_who_waits_no_more_is_not_told_of_a_change_by_others(tmp_path: 
         [sent] = writes(upstream, "PUT")
         assert sent.body["alert"]["severity"] == 1
         assert sent.body["alert"]["description"] == "changed in the console"
-        assert "version" in str(outbox(h)[1].report), "that it was laid over is reported"
+        assert "version" in str(outbox(h)[1].fates), "that it was laid over is reported"

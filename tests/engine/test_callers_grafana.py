@@ -490,7 +490,7 @@ def test_an_older_alertmanager_gets_plain_names(tmp_path: Path) -> None:
     with chaos(older) as upstream, house(tmp_path, config=lambda _: _before("alertmanager", path="")(upstream)) as h:
         assert h.call("POST", AT, group(one)).status == 200
         [delivered] = settled(h)
-        assert "letters, digits and underscores" in str(delivered.report)
+        assert "letters, digits and underscores" in str(delivered.fates)
         assert h.call("POST", AT, group(ended(one))).status == 200
         settled(h, count=2)
         told = [got.body[0] for got in upstream.got]
@@ -511,7 +511,7 @@ def test_an_older_alertmanager_and_other_labels_are_both_reported(tmp_path: Path
             one = alert("disk", labels={**labels, "zone": zone}, fingerprint=mark, annotations={"service.name": zone})
             assert h.call("POST", AT, group(one)).status == 200
             settled(h, count=count)
-        report = str(settled(h, count=2)[-1].report)
+        report = str(settled(h, count=2)[-1].fates)
         assert "labels stay as first sent" in report
         assert "letters, digits and underscores" in report
 

@@ -426,7 +426,7 @@ def test_a_name_that_would_remove_others_is_not_sent(tmp_path: Path) -> None:
         settled(there)
         _event(there, {"a": "2"})
         removed = settled(there, count=2)[-1]
-        assert "they cannot be removed" in str(removed.report)
+        assert "they cannot be removed" in str(removed.fates)
         [told] = [parse_qs(one.query) for one in there.arrived("opsgenie", "DELETE")]
         assert told == {"identifierType": ["alias"], "keys": ["gone"]}
 

@@ -105,7 +105,7 @@ def test_what_no_call_changes_is_said_to_stay(tmp_path: Path, genie: Opsgenie) -
         settled(h)
         assert h.call("PUT", f"/uptinio/alerts/{made['id']}", {"monitor_id": "mon_7"}).status == 200
         last = settled(h, count=2)[-1]
-        fates = {fate["field"]: fate["fate"] for fate in last.report}
+        fates = {fate["field"]: fate["fate"] for fate in last.fates}
         assert fates["resource"] == "approximated"
 
 

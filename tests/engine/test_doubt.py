@@ -21,7 +21,7 @@ AGAIN = "the answer was lost; the alert was sent again with the same key"
 def doubts(h: House) -> list[str]:
     """What the stored report of the one delivery says about the lost answer."""
     [row] = settled(h)
-    return [entry["why"] for entry in row.report if entry["why"].startswith("the answer was lost")]
+    return [entry["why"] for entry in row.fates if entry["why"].startswith("the answer was lost")]
 
 
 VENDORS = pytest.mark.parametrize(("dialect", "vendor"), [("uptinio", Uptinio), ("ibm_monitoring", Ibm)])
@@ -77,7 +77,7 @@ def test_it_is_said_once(tmp_path: Path) -> None:
         assert doubts(h) == [AGAIN]
         page(h, summary="Disk fuller")
         later = settled(h, count=2)[-1]
-        assert "lost" not in str(later.report)
+        assert "lost" not in str(later.fates)
 
 
 class Unread(Uptinio):

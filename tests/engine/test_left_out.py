@@ -32,7 +32,7 @@ def _report(h: House, path: str, body: Any, *, key: str | None = None) -> dict[s
     sent = h.call("POST", path, body, key=key)
     assert sent.status < 300, sent.body
     newest = max(outbox(h), key=lambda delivery: delivery.id)
-    return {fate["field"]: fate["fate"] for fate in newest.report}
+    return {fate["field"]: fate["fate"] for fate in newest.fates}
 
 
 # --- PagerDuty v1 ----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import Raw
 
 from gateway.canonical import Alert
 from gateway.store import AlertFilter, AttemptRow, CommandBody, DeliveryFilter, Store, Tx, Waiting
@@ -277,7 +278,7 @@ def test_commands_of_an_alert_in_order_and_a_refused_one_without_deliveries(harn
 
 def test_a_delivery_comes_back_as_it_was_put(harness: Harness) -> None:
     def work(tx: Tx) -> None:
-        one = delivery(1, key="k", attempts=3, finished_at=9, status=202, reason="r", report=[{"field": "x"}])
+        one = delivery(1, key="k", attempts=3, finished_at=9, status=202, reason="r", report=Raw(b'[{"field":"x"}]'))
         tx.insert_delivery(one)
         assert tx.delivery(1) == one
         one.state, one.reason = "dead", "ü"

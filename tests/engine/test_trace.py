@@ -423,11 +423,12 @@ def test_a_road_out_of_any_store(tmp_path: Path, driver: str) -> None:
         tx.refuse_command(LAST + 2, "u: no")
         tx.put_target(target(1, "u", state="present", key="k", ids={"id": "mon_1"}, route="loud"))
         tx.put_target(target(1, "v", position=1, state="standby", seen={INSTEAD_OF: [["u"], ["u", "w"]]}))
-        report = [
+        fates = [
             {"field": "team", "fate": "kept", "to": "", "why": "the target has no field for it"},
             {"field": "summary", "fate": "mapped", "to": "message", "why": ""},
             {"field": "severity", "fate": "approximated", "to": "", "why": "coarser"},
         ]
+        report = msgspec.Raw(msgspec.json.encode(fates))
         tx.insert_delivery(delivery(60, command=1, state="delivered", finished_at=9, attempts=1, report=report))
         tx.insert_attempt(AttemptRow(delivery=60, number=1, at=5, took=3, status=202, outcome="delivered", reason=""))
         tx.insert_delivery(delivery(61, command=1, upstream="gone", state="void", finished_at=9, code="dropped"))

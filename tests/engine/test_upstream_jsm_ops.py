@@ -181,7 +181,7 @@ def test_a_tag_that_is_taken_away_stays_and_that_is_said(tmp_path: Path) -> None
         here = f"{COLLECTIONS['opsgenie']}/disk/tags?identifierType=alias"
         assert h.call("DELETE", f"{here}&tags=night").status == 202
         removed = settled(h, count=2)[-1]
-        assert "removed entries stay there" in str(removed.report)
+        assert "removed entries stay there" in str(removed.fates)
         tagged = [got.path for got in writes(upstream) if got.path.endswith("/tags")]
         assert (tagged, len([path for path in paths(upstream) if path == "POST /alerts"])) == ([], 1)
         assert h.call("POST", here, {"tags": ["disk"]}).status == 202
