@@ -67,18 +67,19 @@ class Report:
         self.meant = meant
         self.reasons = reasons
         self.carried: frozenset[str] = frozenset()
-        self._exact = frozenset(path for path, value in saying.flat.items() if path in meant and meant[path] == value)
+        self._exact = {path for path, value in saying.flat.items() if path in meant and meant[path] == value}
 
     def _asked(self) -> tuple[str, ...]:
         changed, kind = self.saying.changed, self.mapping.kind
-        return tuple(
+        asked = [
             path
             for path, value in self.saying.flat.items()
             if path not in SERVER_OWNED
             and value is not None
             and (changed is None or path in changed)
             and (path != "kind" or value != kind)
-        )
+        ]
+        return tuple(asked)
 
     def inexact(self) -> frozenset[str]:
         """The paths whose values a reader of the target does not see in full; an object with more in it is no loss."""
@@ -100,7 +101,7 @@ class Report:
         return _Shape(
             mapping=self.mapping,
             asked=self._asked(),
-            exact=self._exact,
+            exact=frozenset(self._exact),
             meant=tuple(self.meant),
             places=self.mapping.places(self.meant, self.body),
             carried=self.carried,
@@ -201,7 +202,7 @@ class Forms(NamedTuple):
 
 def forms(report: tuple[Fate, ...]) -> Forms:
     """A report in all its forms."""
-    is_short = sum(len(fate.field) + len(fate.why) for fate in report) <= LONGEST_SHAPE
+    is_short = sum([len(fate.field) + len(fate.why) for fate in report]) <= LONGEST_SHAPE
     return _remembered_forms(report) if is_short else _forms(report)
 
 

@@ -344,7 +344,7 @@ class Mapping:
 
     def places(self, meant: Flat, wire: Wire) -> tuple[tuple[str, str], ...]:
         """The leaves of a wire object that hold those of its values which may be in several."""
-        return tuple((path, self.holder(path, wire)) for path in self._many_homed if path in meant)
+        return tuple([(path, self.holder(path, wire)) for path in self._many_homed if path in meant])
 
     def is_alike(self, path: str, one: Any, other: Any) -> bool:
         """Whether the vendor can show the `other` value where it was told the `one`: the same or, where the field has a
