@@ -59,9 +59,11 @@ class Ids:
                 self._count += 1
             else:
                 self._tick, self._count = self._tick + 1, 0
-            if self._last() <= above:
+            made = self._last()
+            if made <= above:
                 self._tick, self._count = (above >> (SLOT_BITS + COUNTER_BITS)) + 1, 0
-            return self._last()
+                made = self._last()
+            return made
 
     def _last(self) -> int:
         return (self._tick << (SLOT_BITS + COUNTER_BITS)) | (self._slot() << COUNTER_BITS) | self._count

@@ -7,6 +7,7 @@ know any vendor.
 from __future__ import annotations
 
 import functools
+import operator
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
@@ -70,15 +71,12 @@ class Report:
         self._exact = {path for path, value in saying.flat.items() if path in meant and meant[path] == value}
 
     def _asked(self) -> tuple[str, ...]:
-        changed, kind = self.saying.changed, self.mapping.kind
-        asked = [
-            path
-            for path, value in self.saying.flat.items()
-            if path not in SERVER_OWNED
-            and value is not None
-            and (changed is None or path in changed)
-            and (path != "kind" or value != kind)
-        ]
+        flat, changed = self.saying.flat, self.saying.changed
+        asked = [path for path, value in flat.items() if value is not None and path not in SERVER_OWNED]
+        if changed is not None:
+            asked = [path for path in asked if path in changed]
+        if flat.get("kind") == self.mapping.kind and "kind" in asked:
+            asked.remove("kind")
         return tuple(asked)
 
     def inexact(self) -> frozenset[str]:
@@ -202,7 +200,7 @@ class Forms(NamedTuple):
 
 def forms(report: tuple[Fate, ...]) -> Forms:
     """A report in all its forms."""
-    is_short = sum([len(fate.field) + len(fate.why) for fate in report]) <= LONGEST_SHAPE
+    is_short = sum(map(len, map(_field_of, report))) <= LONGEST_SHAPE
     return _remembered_forms(report) if is_short else _forms(report)
 
 
@@ -218,6 +216,7 @@ def _forms(report: tuple[Fate, ...]) -> Forms:
     return Forms(Raw(json.encode(report)), tuple(counts.items()), tuple(words))
 
 
+_field_of = operator.attrgetter("field")
 _remembered_forms = functools.lru_cache(MOST_REMEMBERED)(_forms)
 
 

@@ -113,6 +113,8 @@ class Mapping:
         self._not_verbatim = frozenset(wire for wire in not_verbatim if "." not in wire)
         self._not_verbatim_inside = [wire for wire in not_verbatim if "." in wire]
         self._request_paths = _paths_of(self._sides["request"])
+        alone = [entry for entry in self.rows if len(entry.wires) == 1 and not entry.derived]
+        self._own_rows = {entry.wires[0]: entry for entry in reversed(alone)}
         self._fits = [(leaf, entry.fitted) for entry in self.rows if entry.fit for leaf in entry.wires]
 
     def _is_inside(self, entry: Row) -> bool:
@@ -324,7 +326,7 @@ class Mapping:
 
     def fitted(self, leaf: str, value: Any) -> Any:
         """A value within the vendor's limits for a wire leaf."""
-        own = next((entry for entry in self.rows if entry.wires == (leaf,) and not entry.derived), None)
+        own = self._own_rows.get(leaf)
         return own.fitted(value) if own else value
 
     def held(self, flat: Flat, carried: Any) -> Flat:
