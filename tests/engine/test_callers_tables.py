@@ -13,7 +13,7 @@ from gateway.asked import Command
 from gateway.canonical import Operation
 from gateway.cli.sandbox import Sandbox
 from gateway.config.config import Config, parse
-from gateway.config.routing import choose
+from gateway.config.routing import always, choose
 from gateway.errors import ConfigurationError
 from gateway.process.service import Gateway
 from gateway.registry import dialects
@@ -195,6 +195,7 @@ def test_what_is_looked_up_for_a_fallback_comes_from_its_first_route_and_it_stan
         'continue = true\n[[routes]]\nto = ["second"]\nfallback = { to = ["sms"] }\n'
         '[upstreams.sms]\ndialect = "ilert"\nurl = "https://api.ilert.com"\nkey = "k"\n',
     )
+    assert always(config.routes, "ilert", "ci") is None, "a table decides, and may change"
     *_, last = choose(config.routes, "ilert", "ci", {}) or ()
     assert (last.upstream, last.replaced, last.after) == ("sms", {"team": "7"}, 5.0)
     assert last.instead_of == (("oncall",), ("second",))

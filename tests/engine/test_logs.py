@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,9 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.config.secrets import Keyring
+from gateway.config.secrets import MASK, Keyring
 from gateway.desk.crowding import Crowd
-from gateway.logs import as_json
+from gateway.logs import as_json, redact, stamp
 from tests.chaos.processes import free_port
 from tests.chaos_upstream import chaos, say
 from tests.engine.vendors import NO, OK, table
@@ -111,6 +112,25 @@ def test_a_line_is_made_of_whatever_there_is(value: Any) -> None:
     line = as_json({"event": "it", "value": value}, repr)
     assert line.startswith(b'{"event": "it", "value": ') and b"\n" not in line
     assert json.loads(line)["event"] == "it"
+
+
+def test_a_line_has_the_time_in_utc() -> None:
+    before = datetime.now(UTC)
+    told = [stamp(None, "info", {})["timestamp"] for _ in range(3)]
+    assert all(text.endswith("Z") for text in told)
+    times = [datetime.fromisoformat(text) for text in told]
+    assert [before, *times] == sorted([before, *times])
+    assert times[-1] <= datetime.now(UTC)
+
+
+def test_what_is_named_like_a_credential_is_masked_in_every_line() -> None:
+    for key in ("one", "other"):
+        assert redact(None, "info", {"event": "it", "api_key": key, "Token": key, "path": "/"}) == {
+            "event": "it",
+            "api_key": MASK,
+            "Token": MASK,
+            "path": "/",
+        }
 
 
 # --- from the caller's answer to the upstream ------------------------------------------------------------------

@@ -8,7 +8,7 @@ from itertools import product
 
 import pytest
 
-from gateway.config.routing import Choice, Hop, Route, choose, parse_matcher
+from gateway.config.routing import Choice, Hop, Route, always, choose, parse_matcher
 from gateway.mapping.values import is_made_of
 
 
@@ -179,6 +179,19 @@ def test_continue_goes_on_to_the_next_match_and_no_further() -> None:
 def test_a_route_that_continues_and_does_not_match_chooses_nothing() -> None:
     routes = [route("1", "a", when=("severity = 0",), goes_on=True), route("2", "b")]
     assert names(choose(routes, "ilert", "ci", {"severity": 5})) == ["b"]
+
+
+def test_where_the_alert_decides_nothing_its_route_is_the_same_for_all() -> None:
+    routes = [
+        route("1", "a", from_=("ilert/cd",), when=("severity = 0",)),
+        route("2", "b", from_=("ilert",), goes_on=True),
+        route("3", "c"),
+    ]
+    assert always(routes, "ilert", "ci") == choose(routes, "ilert", "ci", {"severity": 0})
+    assert names(always(routes, "ilert", "ci")) == ["b", "c"]
+    assert names(always(routes, "uptinio", "ci")) == ["c"]
+    assert always(routes, "ilert", "cd") is None, "the severity decides"
+    assert always(routes[:1], "uptinio", "ci") is None, "no route matches"
 
 
 def test_all_conditions_must_hold() -> None:
