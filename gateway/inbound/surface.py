@@ -331,7 +331,9 @@ def _creates(asked: Asked) -> TypeGuard[Command | Batch]:
 def _via(incoming: Incoming) -> tuple[str, ...]:
     """The names of the gateways that a command came through: the last ones, as those are the ones that may see it
     again."""
-    names = (name.strip() for name in incoming.headers.get(VIA, "").split(","))
+    if VIA not in incoming.headers:
+        return ()
+    names = (name.strip() for name in incoming.headers[VIA].split(","))
     return tuple(name for name in names if 0 < len(name) <= LONGEST_NAME)[-MOST_GATEWAYS:]
 
 

@@ -81,11 +81,12 @@ class Report:
 
     def inexact(self) -> frozenset[str]:
         """The paths whose values a reader of the target does not see in full; an object with more in it is no loss."""
-        return frozenset(
+        inexact = [
             path
             for path, value in self.saying.flat.items()
             if path not in self._exact and not (isinstance(value, dict) and _holds(self.meant.get(path), value))
-        )
+        ]
+        return frozenset(inexact)
 
     def fates(self) -> tuple[Fate, ...]:
         """One fate per field that was said, then those of supplied fields, then those of dropped ones."""

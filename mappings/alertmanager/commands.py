@@ -77,9 +77,9 @@ def command(wire: Wire, has_ended: bool | None, now: datetime, mapping: Mapping)
 
 def _newest(said: Flat, mapping: Mapping) -> Callable[[Flat], Flat]:
     """Returns an `amend` by which the newest post replaces the earlier ones, except the start: the earliest stays."""
-    replaced = [path for row in mapping.rows if row.side != "reply" for path in row.paths if path not in STAYS]
 
     def amend(before: Flat) -> Flat:
+        replaced = (path for row in mapping.rows if row.side != "reply" for path in row.paths if path not in STAYS)
         gone: Flat = {path: None for path in replaced if before.get(path) is not None and path not in said}
         first, starts = _start_of(before), _start_of(said)
         if first and (starts is None or first <= starts):
