@@ -400,7 +400,8 @@ def _lay(step: Step, row: AlertRow, after: Flat) -> None:
     row.resource = after.get("resource")
     row.is_deleted = operation is Operation.DELETE
     row.is_open = not row.is_deleted and row.status != "resolved"
-    row.ends_at = _end_of(after)
+    if after.get("ends_at") != (row.body.ends_at or None):  # else it may be what a list showed, and nobody said
+        row.ends_at = _end_of(after)
     row.body = unflatten(after)
 
 
