@@ -11,9 +11,9 @@ from typing import Any
 
 from mappings.alertmanager.alert import fingerprint
 from tests.chaos_upstream import Behaviour, Got, chaos, say
-from tests.clients.callers import uptinio_alert
+from tests.clients.callers import ibm_alert, uptinio_alert
 from tests.engine.genies import ID, JsmOps
-from tests.engine.vendors import Uptinio, ago, before, count, messages, rows, settled, table, writes
+from tests.engine.vendors import Ibm, Uptinio, ago, before, count, messages, rows, settled, table, writes
 from tests.harness import KEY, House, house
 
 ALERTS = "/alertmanager/api/v2/alerts"
@@ -179,3 +179,14 @@ def test_a_list_does_not_put_off_when_an_alert_lapses(tmp_path: Path) -> None:
         silenced(h, "Disk")
         settled(h, count=2)
         assert rows(h, ends, "alerts") == said
+
+
+def test_an_alert_that_is_shown_without_a_time_is_adopted(tmp_path: Path) -> None:
+    """A null where the time of creation should be does not fail the whole list."""
+    shown = {**ibm_alert("old")["alert"], "id": 7, "version": 1, "createdOn": None}
+    with (
+        chaos(Ibm(shown)) as upstream,
+        in_front_of(tmp_path, "ibm_monitoring", table("there", upstream.url, "ibm_monitoring", "")) as h,
+    ):
+        listed = h.call("GET", "/api/alerts")
+        assert (listed.status, [one["id"] for one in listed.body["alerts"]]) == (200, [7])
