@@ -19,6 +19,7 @@ from gateway.mapping.translation import translate
 from gateway.mapping.values import from_millis, millis
 from gateway.outcome import FoundAlert
 from gateway.road.accepted import Caller
+from gateway.road.changing import record_as_shown
 from gateway.road.terms import SPOKEN, is_anothers, saying
 from gateway.store import AlertFilter, AlertRow, CommandBody, TargetRow, Tx
 
@@ -83,10 +84,7 @@ def refresh(
         row.version += 1
         row.updated_at = now
         after["updated_at"] = from_millis(now)
-    row.body = unflatten(in_order(after))
-    row.status = after["status"]
-    row.resource = after.get("resource")
-    row.is_open = row.status != "resolved"
+    record_as_shown(row, after)
     if row.name is not None and after.get("summary"):
         holder = tx.alert_by_name(row.scope, str(after["summary"]))
         row.name = str(after["summary"]) if holder is None or holder.id == row.id else row.name
