@@ -7,8 +7,6 @@ what stands behind the gateway.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any
@@ -16,7 +14,7 @@ from typing import Annotated, Any
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.asked import Answer, Command, Incoming, Listing, Read, Ref, Reply, Shown
-from gateway.asking import one, time_of, whole_number
+from gateway.asking import one, time_of, unpacked, whole_number
 from gateway.canonical import Operation
 from gateway.dialect import Route
 from gateway.errors import invalid
@@ -103,12 +101,9 @@ def credentials(incoming: Incoming) -> tuple[str, ...]:
     """Returns a user's email and API token from the Basic scheme, or a bare or bearer token."""
     header = incoming.headers.get("authorization", "").strip()
     scheme, _, rest = header.partition(" ")
-    key = rest.strip() if scheme.lower() in ("basic", "bearer") else header
+    key = rest.strip() if scheme.lower() == "bearer" else header
     if scheme.lower() == "basic":
-        try:
-            key = base64.b64decode(key, validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
-            return ()
+        key = unpacked(rest) or ""
     return (key,) if key else ()
 
 

@@ -6,8 +6,6 @@ request is read is in `asked` and `lists`. It must not know what stands behind t
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from gateway.asked import Answer, Command, Incoming, Reply
-from gateway.asking import one
+from gateway.asking import one, unpacked
 from gateway.canonical import Operation
 from gateway.dialect import Route
 from mappings.opsgenie import asked, beside, lists
@@ -60,10 +58,10 @@ def credentials(incoming: Incoming) -> tuple[str, ...]:
 
 def _password(packed: str) -> str:
     """The key of Basic authentication: the password of nobody, as Alertmanager is told to send its heartbeat."""
-    try:
-        user, _, password = base64.b64decode(packed.strip(), validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    pair = unpacked(packed)
+    if pair is None:
         return packed
+    user, _, password = pair.partition(":")
     return password or user
 
 
