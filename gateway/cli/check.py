@@ -41,9 +41,14 @@ def check(config_path: str, no_secrets: bool, connect: bool) -> None:
     is_proved = _connect(config) if connect else True
     if failed or not is_proved:
         sys.exit(1)
-    count = f"{len(config.inbounds)} inbound, {len(config.upstreams)} upstreams, {len(config.routes)} routes"
-    tests = f", {len(config.tests)} tests passed" if config.tests else ""
-    click.echo(f"{config_path}: good: {count}{tests}")
+    numbers = {"inbound": config.inbounds, "upstream": config.upstreams, "route": config.routes}
+    counts = [_count(len(found), name) for name, found in numbers.items()]
+    counts += [f"{_count(len(config.tests), 'test')} passed"] if config.tests else []
+    click.echo(f"{config_path}: good: {', '.join(counts)}")
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}" + ("s" if number != 1 else "")
 
 
 def _connect(config: Config) -> bool:

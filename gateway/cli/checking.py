@@ -16,10 +16,11 @@ import msgspec
 from gateway.asked import Command
 from gateway.canonical import QUIET_CATEGORY, Flat, Operation
 from gateway.cli.doubts import doubts
-from gateway.cli.waking import LOUD, loudness, said, verdict, words
+from gateway.cli.waking import LOUD, loudness, places, said, verdict, words
 from gateway.config.config import UNTOLD, Config, Inbound, Upstream
 from gateway.config.routing import Hop, Matcher, Route, choice_of
 from gateway.config.secrets import ANONYMOUS
+from gateway.dialect import Dialect
 from gateway.errors import Problem, ProblemKind, StoreError
 from gateway.examples import openings
 from gateway.mapping.rows import Unmet
@@ -345,7 +346,7 @@ def _ladder(route: Route, hop: Hop, inbound: Inbound, upstream: Upstream) -> Ite
         meant = said(inbound.dialect, field, value)
         if all(matcher.holds(meant) for matcher in route.when if matcher.name in LOUD):
             arrives = _arrives(route, hop, inbound, caller, upstream, meant)
-            lines.setdefault(arrives, {}).setdefault(field or "no word", []).append("" if not field else str(value))
+            lines.setdefault(arrives, {}).setdefault(field or "no severity", []).append("" if not field else str(value))
     for arrives, fields in lines.items():
         yield "; ".join(f"{field} {', '.join(values)}".strip() for field, values in fields.items()) + f" → {arrives}"
 
@@ -357,7 +358,7 @@ def _arrives(route: Route, hop: Hop, inbound: Inbound, caller: str, upstream: Up
     if inbound.dialect.kind == "rule" and refuses_rules(upstream):
         return 'refused: it takes no rules (rules = "refuse")'
     for asked in _creates(inbound):
-        flat = {"kind": inbound.dialect.kind, **_loud(asked.patch), **meant}
+        flat = {"kind": inbound.dialect.kind, **_quieted(inbound.dialect, asked.patch), **meant}
         replaced = choice_of(hop, route.name, _facts(inbound, caller, flat)).replaced
         key = str(flat.get("dedup_key") or "key") if upstream.dialect.outbound.addressed_by == "key" else None
         saying = Saying(flat=flat, origin=inbound.dialect.name, caller=caller, key=key, replaced=replaced)
@@ -366,12 +367,16 @@ def _arrives(route: Route, hop: Hop, inbound: Inbound, caller: str, upstream: Up
         except Unmet as problem:
             unmet = f"cannot be sent: {problem.path} is required"
             continue
-        return f"{loudness(upstream, body) or 'no word'} → {verdict(upstream, body)}"
+        return f"{loudness(upstream, body) or 'no severity'} → {verdict(upstream, body)}"
     return unmet or "unknown: no documented example"
 
 
-def _loud(patch: Flat) -> Flat:
+def _quieted(dialect: Dialect, patch: Flat) -> Flat:
     """An example's patch without its own severity and urgency, and without what would make it quiet."""
     is_good_news = patch.get("category") == QUIET_CATEGORY
     quiet = ("enabled", *LOUD, *(("category",) if is_good_news else ()))
-    return {path: value for path, value in patch.items() if path not in quiet}
+    found = {path: value for path, value in patch.items() if path not in quiet}
+    if labels := found.get("labels"):
+        words = {leaf for _, leaf in places(dialect.mapping)}
+        found["labels"] = {name: text for name, text in labels.items() if f"labels.{name}" not in words}
+    return found
