@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from gateway.asked import Command
-from gateway.canonical import QUIET_CATEGORY, Flat, Operation
+from gateway.canonical import PATHS, QUIET_CATEGORY, Flat, Operation
 from gateway.cli.doubts import doubts
 from gateway.cli.waking import LOUD, loudness, places, said, verdict, words
 from gateway.config.config import UNTOLD, Config, Inbound, Upstream
@@ -247,13 +247,20 @@ def _shared_keys(config: Config, route: Route) -> Iterator[str]:
 
 
 def _without_entry(config: Config, route: Route, inbound: Inbound) -> Iterator[str]:
-    """Callers without an entry in a table or a directory that has no `else` either."""
+    """Callers without an entry in a table or a directory that has no `else` either, and keys chosen by a field that no
+    caller sends."""
     callers = sorted(_takes_from(route, inbound))
     for hop in route.hops:
         upstream = config.upstreams[hop.upstream]
-        if upstream.keys and upstream.keys.is_known and upstream.keys.by == "caller" and hop.key is None:
+        keys = upstream.keys if hop.key is None else None
+        if keys and _never_says(inbound, hop, keys.by) and keys.lacks(""):
+            yield (
+                f"upstreams.{hop.upstream}.key: {inbound.dialect.name} never says {keys.by}, which chooses the key, "
+                "and there is no `else`"
+            )
+        if keys and keys.is_known and keys.by == "caller":
             entries = {who: upstream.entry(inbound.dialect.name, who) for who in callers}
-            keyless = [who for who, entry in entries.items() if upstream.keys.lacks(entry)]
+            keyless = [who for who, entry in entries.items() if keys.lacks(entry)]
             if keyless:
                 yield f"upstreams.{hop.upstream}.key: no key for {_some(keyless)}, and there is no `else`"
         for lookup in hop.all_lookups:
@@ -264,6 +271,15 @@ def _without_entry(config: Config, route: Route, inbound: Inbound) -> Iterator[s
                     f"routes: {route.name}: {lookup.table.name} has no {lookup.field} for {_some(missing)}, "
                     "and there is no `else`"
                 )
+
+
+def _never_says(inbound: Inbound, hop: Hop, by: str) -> bool:
+    """Whether no alert of a dialect has a value for this field or label, and the route sets none."""
+    if by not in PATHS and not by.startswith("labels."):
+        return False
+    said = {path for entry in inbound.dialect.mapping.rows if entry.side != "reply" for path in entry.paths}
+    said |= {*hop.replaced, *(one.field for one in hop.lookups)}
+    return not any(by == path or by.startswith(f"{path}.") for path in said)
 
 
 def _entries_of_nobody(config: Config) -> Iterator[str]:

@@ -436,6 +436,24 @@ def _at(dialect: str, url: str) -> Config:
     return parse(INBOUND + f'[upstreams.there]\ndialect = "{dialect}"\nurl = "{url}"\n{key} = "k"\n')
 
 
+def _keyed(directory: Path, dialect: str, by: str, more: str = "", route: str = "") -> list[str]:
+    """Warnings about an upstream's key that is chosen by a field of one dialect's alerts."""
+    (directory / "db").write_text("key-of-db")
+    key = f'key = {{ by = "{by}", dir = "{directory}"{more} }}'
+    text = f'[inbound.{dialect}]\nkeys = {{ ci = "k" }}\n' + ONCALL.replace('key = "k"', key) + CATCH_ALL + route
+    return said(parse(text), "upstreams.oncall.key: ")
+
+
+def test_a_key_chosen_by_what_no_caller_says_is_warned_of(tmp_path: Path) -> None:
+    """Opsgenie's alerts have responders, not a team, and tags, not labels: no page would ever leave."""
+    for by in ("team", "labels.team"):
+        [warning] = _keyed(tmp_path, "opsgenie", by)
+        assert f"opsgenie never says {by}" in warning
+    assert not _keyed(tmp_path, "ilert", "labels.team")
+    assert not _keyed(tmp_path, "opsgenie", "team", more=', else = "key-of-others"')
+    assert not _keyed(tmp_path, "opsgenie", "team", route='set = { team = "db" }\n')
+
+
 def test_a_store_whose_package_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """A store whose Python package is not installed is an error; `serve` would end at once."""
     text = 'store = "postgresql://me@db/alerts"\n' + INBOUND + ONCALL
