@@ -125,7 +125,8 @@ class Envelope:
     event has, `dropped` those that concern no alert, `fields` the canonical fields of others, unless a description says
     otherwise. `settings` has a field `mode`: None or one of `modes`, the first of which is the default. `admits`
     refuses by the headers alone, `credentials` finds what callers offer, `routes` are further routes at the path of the
-    events. `sample` are the attributes of an example.
+    events. `identity` is the same for repeats of one event and for nothing else: the key of an alert that has none.
+    `sample` are the attributes of an example.
     """
 
     modes: tuple[str, ...]
@@ -139,6 +140,7 @@ class Envelope:
     admits: Callable[[Incoming], None]
     credentials: Callable[[Incoming], tuple[str, ...]]
     settings: type[Struct]
+    identity: Callable[[dict[str, Json]], str]
     routes: Callable[[str, bool], tuple[Route, ...]] = lambda path, at_root: ()
     sample: Mapping[str, Json] = field(default_factory=dict)
 

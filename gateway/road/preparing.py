@@ -226,7 +226,7 @@ def fire(tx: Tx, shipment: Shipment) -> bool:
         return False
     if delivery.fence != shipment.delivery.fence:
         return False
-    if shipment.as_of is not None and shipment.as_of != _last_command(tx, delivery.alert):
+    if shipment.as_of is not None and shipment.as_of != last_command(tx, delivery.alert):
         return False
     target = target_of(tx, delivery)
     if target is None:
@@ -236,7 +236,7 @@ def fire(tx: Tx, shipment: Shipment) -> bool:
     return True
 
 
-def _last_command(tx: Tx, alert: int) -> int | None:
+def last_command(tx: Tx, alert: int) -> int | None:
     """The id of an alert's last command that was not taken back."""
     return next((one.id for one in newest_first(tx, alert) if one.refused is None), None)
 
@@ -484,7 +484,7 @@ def _state(turn: _Turn, command: CommandRow, *, is_own: bool) -> tuple[Alert, in
 def _as_tried(turn: _Turn) -> tuple[Alert, int | None]:
     """The alert's state now, or at this delivery's first attempt whose answer was lost; and the last command of that
     state."""
-    last = _last_command(turn.tx, turn.row.id)
+    last = last_command(turn.tx, turn.row.id)
     tried, as_of = turn.target.seen.get(TRIED_WITH, (None, None))
     then = turn.tx.command(as_of) if tried == turn.delivery.id and as_of != last else None
     if then is None or then.body.after is None:

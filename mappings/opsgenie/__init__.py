@@ -50,7 +50,7 @@ DIALECT = Dialect(
         "(`/jsm/ops/integration/v2/alerts`), so that only their host changes. Pings of heartbeats are passed on if a "
         "caller's first upstream is Opsgenie too, and else refused with 404: before you move away, have them monitored "
         "elsewhere. A caller's key may also be the password of Basic authentication, or `apiKey` in the query. "
-        "Payloads that other tools post to an integration's own address (`/v1/json/cloudwatch?apiKey=…`) are refused "
-        "with 404."
+        "Of the payloads that other tools post to an integration's own address, Netdata's is accepted; others "
+        "(`/v1/json/cloudwatch?apiKey=…`) are refused with 404."
     ),
 )

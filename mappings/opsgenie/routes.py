@@ -18,7 +18,7 @@ from gateway.asked import Answer, Command, Incoming, Reply
 from gateway.asking import one
 from gateway.canonical import Operation
 from gateway.dialect import Route
-from mappings.opsgenie import asked, beside, lists
+from mappings.opsgenie import asked, beside, lists, netdata
 from mappings.opsgenie.alert import ALERT, Alert
 from mappings.opsgenie.bodies import (
     Assigned,
@@ -227,6 +227,18 @@ ROUTES = (
         replace(route, path=f"{INTEGRATION}{route.path}", source=EVENTS)
         for route in OF_ALERTS
         if (route.method, route.path) in OF_INTEGRATIONS
+    ),
+    Route(
+        method="POST",
+        path=netdata.PATH,
+        operations=(Operation.CREATE, Operation.UPDATE, Operation.RESOLVE),
+        read=netdata.read,
+        answer=netdata.answer,
+        summary="Send a Netdata notification",
+        source=netdata.SOURCE,
+        body=netdata.Notification,
+        returns=Receipt,
+        query=("apiKey",),
     ),
     *beside.ROUTES,
 )
