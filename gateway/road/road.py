@@ -14,6 +14,8 @@ from msgspec import structs
 
 from gateway.asked import Command, Ref
 from gateway.canonical import SERVER_OWNED, Flat, Operation, flatten, in_order, lay_over, unflatten
+from gateway.codes import Code
+from gateway.config.choosing import key_entry
 from gateway.config.config import Config, Upstream
 from gateway.config.routing import Choice, choose, taking
 from gateway.dialect import Dialect
@@ -319,7 +321,7 @@ class Road:
             delivery = self._blind(tx, order, choice)
             if delivery is None:
                 continue
-            if not self._outbox.cut_loop(order.via, delivery, accepted):
+            if not self._outbox.cut_loop(order.via, delivery, accepted) and not self._void_keyless(delivery, accepted):
                 accepted.deliveries.append(delivery)
             accepted.fanout += 1
             tx.insert_delivery(delivery)
@@ -354,6 +356,19 @@ class Road:
             created_at=order.now,
             due=order.now,
         )
+
+    def _void_keyless(self, delivery: DeliveryRow, accepted: Accepted) -> bool:
+        """Voids a delivery for an unknown alert if the upstream's key is chosen by what only the alert could say: it
+        would wait for ever. Returns whether it did."""
+        keys = self._config.upstreams[delivery.upstream].keys
+        lacking = keys.lacks("") if keys and not key_entry(delivery.lane) else ""
+        if not lacking:
+            return False
+        delivery.state, delivery.finished_at = "void", delivery.created_at
+        delivery.reason = f"an alert that is not known here: {lacking}"
+        delivery.code = accepted.dead[delivery.upstream] = Code.NO_KEY.value
+        accepted.reports[delivery.upstream] = ()
+        return True
 
 
 def _command(order: Order, operation: Operation, alert: AlertRow | None, body: CommandBody, fanout: int) -> CommandRow:

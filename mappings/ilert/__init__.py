@@ -401,6 +401,7 @@ DIALECT = Dialect(
     url="https://api.ilert.com",
     client_setting="the host `https://api.ilert.com` → `http://gateway/ilert`",
     remark=(
+        "An upstream's `key` is that of an alert source. "
         "Integrations that post ilert's own event to an address of their own, with the key in it "
         "(`/api/v1/events/kubernetes/<key>`, `/push/<key>`), are served there; so are, in their own formats, Zabbix's "
         "media type, Checkmk's plugin, and Alertmanager's and Grafana's webhooks (`/prometheus/<key>`, "

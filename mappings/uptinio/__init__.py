@@ -449,4 +449,5 @@ DIALECT = Dialect(
     usual_defaults={"resource": "mon_123"},
     url="https://api.uptinio.com/v1",
     client_setting="the API's base URL, `https://api.uptinio.com/v1` → `http://gateway/uptinio`",
+    remark="An upstream's `key` is an API key.",
 )
