@@ -213,6 +213,17 @@ def test_no_name_leads_out_of_the_directory(tmp_path: Path) -> None:
     assert Keys(None, "team", directory).lacks("../elsewhere")
 
 
+def test_a_hidden_file_is_nobodys_key(tmp_path: Path) -> None:
+    """An editor's copy of a key, or what keeps an empty directory in a repository, names no caller."""
+    ring = Keyring({}, Directory(str(files(tmp_path / "keys", {"ci": "key-of-ci", ".ci.swp": "old-key-of-ci"}))))
+    assert (ring.names(), ring.caller("old-key-of-ci")) == (["ci"], None)
+
+
+def test_what_waits_for_one_of_several_keys_goes_on_with_the_only_one_left() -> None:
+    """The routes chose keys from a table when it was accepted, and do not any more."""
+    assert Keys(Secret("the-only-key")).value("teams.toml:payments") == "the-only-key"
+
+
 def test_an_else_is_not_suggested_for_what_it_would_not_send(tmp_path: Path) -> None:
     """An alert that was opened with a key of its own is in that key's account."""
     directory = Directory(str(files(tmp_path / "keys", {})))
