@@ -138,6 +138,7 @@ def test_a_word_decides_what_is_asked_for(name: str, said: dict[str, Any], opera
         ("source", {"title": "x", "deduplication_key": "k", "status": "closed"}, "status: 'closed' is none of"),
         ("source", {"title": "x"}, "deduplication_key: is required"),
         ("deep", {"data": {"attributes": {"level": 7}}}, "data.attributes.level: '7' is none of 1, 2, 3"),
+        ("deep", {"data": {"attributes": {"loud": "maybe"}}}, "data.attributes.loud: 'maybe' is none of yes, no"),
         ("deep", {"data": {"links": [{"link_text": "x"}]}}, "data.links[0].link_url: is required"),
         ("deep", {"data": []}, "data: expected `object"),
         ("deep", {"data": {"state": {"is_open": []}}}, "data.state.is_open: expected"),
