@@ -132,10 +132,11 @@ def test_a_late_note_is_not_put_into_the_callers_own_words(name: str, changed: t
         flat, words = alert_of(dialects()[name], command), dict(command.verbatim)
         before = msgspec.json.encode(words)
         late = saying(flat, name, there, verbatim=words, said=words, changed=changed, late="Late by 7 minutes.")
-        body = translate(late, there).body
+        said = translate(late, there)
         assert msgspec.json.encode(words) == before
         if details := there.mapping.details:
-            assert str(get(body, details)).startswith("Late by 7 minutes.")
+            for told in (said.body, said.patch) if changed else (said.body,):
+                assert str(get(told, details)).startswith("Late by 7 minutes.")
 
 
 @pytest.mark.parametrize("target", [name for name in NAMES if dialects()[name].mapping.container])
@@ -149,6 +150,19 @@ def test_what_is_carried_with_an_update_is_not_put_into_the_alert_itself(target:
     for changed in (None, ("custom", "labels", "team")):
         assert translate(saying(flat, "elsewhere", there, changed=changed), there).report
         assert flat == before
+
+
+@pytest.mark.parametrize("target", NAMES)
+def test_an_update_empties_nothing_that_the_target_requires(target: str) -> None:
+    """Nor where there is nothing to put there instead: what the target has stays."""
+    there = replace(destination(target), defaults={})
+    cleared = [(path, None) for path in there.mapping.needed.intersection(CLEARABLE)]
+    for path, nothing in [*cleared, *((path, " ") for path in there.mapping.needed & {"summary", "source"})]:
+        said = translate(saying({path: nothing}, "elsewhere", there, changed=(path,)), there)
+        patch = msgspec.json.decode(msgspec.json.encode(said.patch))
+        for row in there.mapping.rows:
+            if row.required and path in row.paths:
+                assert get(patch, row.wires[0]) not in (None, "", " ", []), row.wires[0]
 
 
 @pytest.mark.parametrize(("origin", "target"), PAIRS)
