@@ -24,6 +24,7 @@ from gateway.documents import dialect_rows, mappings_page
 from gateway.errors import Problem
 from gateway.examples import Example
 from gateway.mapping.carry import restore
+from gateway.mapping.rows import Writing
 from gateway.mapping.translation import translate
 from gateway.openapi import describe
 from gateway.outcome import Sending
@@ -84,6 +85,18 @@ def test_a_body_whose_values_are_texts() -> None:
     }
     assert asked.verbatim == TRIGGERED
     assert dict(asked.dropped) == {"alert_transition": "selects the operation; not part of the alert"}
+
+
+@pytest.mark.parametrize(("word", "team"), [("sre", "platform"), ("web", "web"), ("", None)])
+def test_a_word_that_an_open_list_has_not_means_itself(word: str, team: str | None) -> None:
+    assert read("datadog", {**TRIGGERED, "team": word}).patch.get("team") == team
+    assert team is None or own("datadog").mapping.write({"team": team}, Writing(), partial=True)["team"] == word
+
+
+@pytest.mark.parametrize(("urgency", "word"), [("high", "yes"), ("low", "no")])
+def test_each_value_of_a_closed_list_has_its_word(urgency: str, word: str) -> None:
+    said = own("deep").mapping.write({"urgency": urgency}, Writing(), partial=True)
+    assert said["data"]["attributes"]["loud"] == word
 
 
 def test_a_body_that_is_nested() -> None:
