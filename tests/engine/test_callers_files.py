@@ -12,8 +12,10 @@ from structlog.testing import CapturingLogger
 
 from gateway.config import following
 from gateway.config.choosing import Keys
+from gateway.config.config import parse
 from gateway.config.following import Directory, Table
 from gateway.config.secrets import BEING_WRITTEN, Keyring, Secret
+from gateway.errors import ConfigurationError
 from tests.engine.many import MANY, NAMES, files, open_house
 from tests.engine.vendors import table
 
@@ -211,6 +213,15 @@ def test_no_name_leads_out_of_the_directory(tmp_path: Path) -> None:
     directory = Directory(str(tmp_path / "keys"))
     assert directory.get("../elsewhere") is None
     assert Keys(None, "team", directory).lacks("../elsewhere")
+
+
+def test_a_file_that_can_be_no_key_of_an_upstream_is_a_problem_of_the_configuration(tmp_path: Path) -> None:
+    files(tmp_path / "keys", {"payments": "key-of-payments", "orders": ""})
+    key = f'key = {{ by = "team", dir = "{tmp_path}/keys" }}'
+    with pytest.raises(ConfigurationError) as found:
+        parse(f'[inbound.ilert]\n[upstreams.there]\ndialect = "pagerduty"\nurl = "http://127.0.0.1:9"\n{key}\n')
+    [problem] = found.value.problems
+    assert problem.startswith("upstreams.there.key.dir: the file orders ")
 
 
 def test_a_hidden_file_is_nobodys_key(tmp_path: Path) -> None:
