@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from gateway.road.undoing import undo
 from gateway.store.sqlite import SqliteTx
 from tests.chaos_upstream import CLOSE, HANG, Behaviour, Chaos, chaos, say
 from tests.engine.lasting import SILENCES, alert, posted, seconds
-from tests.engine.test_backlog import drain, states
+from tests.engine.test_backlog import adds_up, drain, states
 from tests.engine.test_lanes import Desk, create
 from tests.engine.vendors import (
     NEEDS,
@@ -123,9 +122,9 @@ def test_what_is_taken_in_time_is_nothing_to_the_fallback(tmp_path: Path) -> Non
 
 
 def rows_add_up(h: House) -> bool:
-    """Whether every delivery is in one of the five states."""
-    known = Counter(state for name in ("oncall", "sms") for _, state in of(h, name))
-    return sum(known.values()) == count(h, "deliveries")
+    """Whether the ledger adds up: every delivery that a command made is in one of the five states."""
+    with contextlib.closing(apsw.Connection(h.gateway.config.store)) as connection:
+        return all(line.adds_up for line in SqliteTx(connection).ledger(0, "caller"))
 
 
 def test_what_is_over_before_its_turn_wakes_nobody(tmp_path: Path) -> None:
@@ -572,6 +571,7 @@ def test_an_end_that_is_taken_back_leaves_the_fallback_what_was_acknowledged_too
         undo(desk.tx, command, "no")
     desk.now += 121_000
     assert [one.operation for one in drain(desk, "bykey")] == [Operation.CREATE, Operation.ACKNOWLEDGE]
+    assert adds_up(desk)
 
 
 # --- silences -------------------------------------------------------------------------------------------------

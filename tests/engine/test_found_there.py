@@ -20,6 +20,7 @@ from tests.engine.genies import ID, Opsgenie
 from tests.engine.vendors import OK, Ibm, LiveSession, Uptinio, before, count, down, rows, settled, table, writes
 from tests.harness import KEY, House, house
 
+ACCEPTED = 'reply = "accepted"'
 BOTH = '[[routes]]\nto = ["there", "two"]\n'
 
 
@@ -157,6 +158,18 @@ def test_what_a_list_leaves_out_is_not_gone(tmp_path: Path, monkeypatch: pytest.
         assert rows(h, "is_deleted", "alerts") == [0]
 
 
+def test_what_was_refused_there_is_not_taken_for_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its dead letter may be sent again yet, and somebody has to look after the alert until then."""
+    monkeypatch.setattr(refreshing, "LISTED_AFTER_MS", -1)
+    there = Ibm()
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring"), top=ACCEPTED) as h:
+        upstream.plan(say(400, {"errors": [{"reason": "no", "message": "no"}]}))
+        assert h.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert("CPU")).status == 200
+        settled(h, "dead")
+        assert len(h.call("GET", COLLECTIONS["ibm_monitoring"]).body["alerts"]) == 1
+        assert rows(h, "is_deleted", "alerts") == [0]
+
+
 def test_what_changed_lately_need_not_be_listed_yet(tmp_path: Path) -> None:
     """A vendor's list may lag behind what it was told."""
     there = Ibm()
@@ -183,6 +196,20 @@ def test_a_change_there_of_what_was_never_sent_ends_the_version(tmp_path: Path, 
         sent = h.call("PUT", f"{COLLECTIONS['ibm_monitoring']}/{made['id']}", mine)
         assert sent.status == (409 if is_changed else 200), sent.body
         assert there.held[str(made["id"])]["description"] == ("by somebody else" if is_changed else "mine")
+
+
+def test_what_was_changed_there_can_be_changed_by_whoever_has_seen_it(tmp_path: Path) -> None:
+    """The caller names the version that it was shown last, and no other change has come since."""
+    there = Ibm()
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring")) as h:
+        made = h.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert("CPU")).body["alert"]
+        held = there.held[str(made["id"])]
+        held["description"], held["version"] = "by somebody else", held["version"] + 1
+        [shown] = h.call("GET", COLLECTIONS["ibm_monitoring"]).body["alerts"]
+        mine = {"alert": {"description": "mine", "version": shown["version"]}}
+        sent = h.call("PUT", f"{COLLECTIONS['ibm_monitoring']}/{made['id']}", mine)
+        assert sent.status == 200, sent.body
+        assert there.held[str(made["id"])]["description"] == "mine"
 
 
 @pytest.mark.parametrize("status", ["resolved", "active"])

@@ -1,0 +1,105 @@
+"""What becomes of an attempt, and of a command that was refused, on a real store with nothing sent."""
+
+from __future__ import annotations
+
+from msgspec import structs
+
+from gateway.asked import Command, Ref
+from gateway.canonical import Operation
+from gateway.outcome import Delivered, Rejected
+from gateway.road.settling import Verdict, settle, told_elsewhere
+from gateway.road.undoing import undo
+from tests.engine.test_backlog import BOTH, MINUTE, RESOLVE, drain, states, update
+from tests.engine.test_lanes import Desk, create
+
+NO = Rejected(reason="400 no")
+ONE_SMS = """
+[[routes]]
+when = ["summary = 'big'"]
+to = ["oncall"]
+fallback = { to = ["sms"], after = "10m" }
+[[routes]]
+to = ["log"]
+fallback = { to = ["sms"], after = "10m" }
+"""
+
+
+def test_what_an_update_came_to_is_known_though_a_newer_one_has_merged_it() -> None:
+    """The newer one is based on the version that the older one's answer gave, or it would be a conflict for ever."""
+    desk = Desk()
+    alert = desk.accept("ci", create("disk")).alert
+    assert alert
+    [row] = desk.due("byid")
+    desk.end(desk.take(row), Delivered(ids={"id": "alt_1"}, seen={"version": 1}))
+    desk.accept("ci", update(1, Ref(id=alert.shown)))
+    [row] = desk.due("byid")
+    under_way = desk.take(row)
+    desk.accept("ci", update(2, Ref(id=alert.shown)))
+    assert states(desk, "byid") == [("create", "delivered"), ("update", "merged"), ("update", "waiting")]
+    desk.end(under_way, Delivered(seen={"version": 2}))
+    [row] = desk.due("byid")
+    shipment = desk.take(row)
+    assert shipment.sending and (shipment.sending.ids["id"], shipment.sending.seen["version"]) == ("alt_1", 2)
+
+
+def test_an_attempt_that_is_recorded_twice_has_the_verdict_of_the_first() -> None:
+    """The store committed it but could not confirm that, and was asked again."""
+    for outcome, state in ((Delivered(), "delivered"), (NO, "dead")):
+        desk = Desk()
+        desk.accept("ci", create("disk"))
+        [row] = desk.due("bykey")
+        shipment = desk.take(row)
+        shipment = structs.replace(shipment, delivery=structs.replace(row, attempts=1))
+        first, second = (
+            settle(desk.tx, shipment, outcome, desk.upstream("bykey"), desk.now, desk.now + 5000) for _ in range(2)
+        )
+        assert (first.state, first.is_recorded) == (state, True)
+        assert (second.state, second.is_recorded) == (state, False)
+
+
+def test_what_another_replica_recorded_is_told_and_what_still_waits_is_not() -> None:
+    desk = Desk()
+    command = desk.accept("ci", create("disk")).command
+    [row] = desk.due("bykey")
+    desk.end(desk.take(row), Delivered())
+    assert told_elsewhere(desk.tx, command) == {"bykey": Verdict(state="delivered")}
+    [row] = desk.due("byid")
+    desk.end(desk.take(row), NO)
+    assert told_elsewhere(desk.tx, command)["byid"].state == "dead"
+
+
+def test_a_refused_reopening_leaves_what_is_addressed_by_id_where_it_is() -> None:
+    """A rule that is switched off is there all the same: taken for gone, the next reopening would make a second one."""
+    desk = Desk()
+    alert = desk.accept("ci", create("disk")).alert
+    assert alert
+    desk.accept("ci", RESOLVE)
+    drain(desk)
+    reopen = Command(operation=Operation.REOPEN, ref=Ref(id=alert.shown))
+    refused = desk.tx.command(desk.accept("ci", reopen).command)
+    for upstream in BOTH:
+        [row] = desk.due(upstream)
+        desk.end(desk.take(row), NO)
+    assert refused
+    undo(desk.tx, refused, "400 no")
+    desk.accept("ci", reopen)
+    [row] = desk.due("byid")
+    assert desk.take(row).operation is Operation.REOPEN
+
+
+def test_a_fallback_stands_by_no_longer_for_what_a_refused_update_had_added() -> None:
+    """It stands by for another upstream, which has taken the alert: it is told nothing when its turn comes."""
+    names = ("log", "oncall", "sms")
+    upstreams = [f'[upstreams.{name}]\ndialect = "ilert"\nurl = "http://localhost"\nkey = "k"\n' for name in names]
+    desk = Desk('[inbound.ilert]\nkeys = { ci = "a", ops = "b" }\n' + "".join(upstreams) + ONE_SMS)
+    desk.accept("ci", create("disk", "small"))
+    refused = desk.tx.command(desk.accept("ci", create("disk", "big")).command)
+    assert refused
+    for name, outcome in (("log", Delivered()), ("log", NO), ("oncall", NO)):
+        [row] = desk.due(name)
+        desk.end(desk.take(row), outcome)
+    undo(desk.tx, refused, "400 no")
+    desk.now += 11 * MINUTE
+    [row] = desk.due("sms")
+    shipment = desk.take(row)
+    assert (shipment.sending, shipment.void) == (None, "log has taken the alert")
