@@ -212,6 +212,16 @@ def test_what_was_changed_there_can_be_changed_by_whoever_has_seen_it(tmp_path: 
         assert there.held[str(made["id"])]["description"] == "mine"
 
 
+def test_a_name_that_was_changed_there_is_free_again(tmp_path: Path) -> None:
+    there = Ibm()
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring")) as h:
+        made = h.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert("CPU")).body["alert"]
+        there.held[str(made["id"])]["name"] = "Memory"
+        assert [one["name"] for one in h.call("GET", COLLECTIONS["ibm_monitoring"]).body["alerts"]] == ["Memory"]
+        assert h.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert("CPU")).status == 200
+        assert h.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert("Memory")).status == 422
+
+
 @pytest.mark.parametrize("status", ["resolved", "active"])
 def test_a_status_that_the_record_has_already_is_told_where_it_was_changed_there(tmp_path: Path, status: str) -> None:
     """Somebody reopened or ended the alert at the primary, and nobody has read it since: the caller's word counts, as

@@ -103,3 +103,16 @@ def test_a_fallback_stands_by_no_longer_for_what_a_refused_update_had_added() ->
     [row] = desk.due("sms")
     shipment = desk.take(row)
     assert (shipment.sending, shipment.void) == (None, "log has taken the alert")
+
+
+def test_of_a_refused_change_that_another_followed_the_old_value_comes_back() -> None:
+    """What the later one changed stays."""
+    desk = Desk()
+    alert = desk.accept("ci", create("disk", "old")).alert
+    assert alert
+    refused = desk.tx.command(desk.accept("ci", update(1, Ref(id=alert.shown))).command)
+    later = Command(operation=Operation.UPDATE, ref=Ref(id=alert.shown), patch={"resource": "web-1"})
+    desk.accept("ci", later)
+    assert refused
+    row = undo(desk.tx, refused, "400 no")
+    assert row and (row.body.summary, row.body.resource) == ("old", "web-1")
