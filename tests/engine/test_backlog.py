@@ -224,6 +224,16 @@ def test_what_changed_after_a_refused_or_dropped_reopening_is_told_and_opens_it(
     assert adds_up(one)
 
 
+def test_what_was_dropped_is_told_once_it_is_said_again() -> None:
+    """It was dropped for good, but the alert was not: it is open, and nobody has been told of it."""
+    one = desk()
+    one.accept("ci", create("disk"))
+    with one.connection:
+        drop(one.tx, [row for name in BOTH for row in one.due(name)], "seen", one.now)
+    one.accept("ci", create("disk"))
+    assert [shipment.operation for shipment in drain(one)] == [Operation.CREATE] * 2
+
+
 def test_an_update_of_what_was_folded_is_folded_too_however_new() -> None:
     one = desk()
     one.accept("ci", create("disk"))

@@ -469,6 +469,19 @@ def test_what_changes_between_its_turn_and_its_sending_is_told_too() -> None:
     assert "Disk is fuller" in str(shipment.sending.body)
 
 
+def test_who_took_the_page_has_it_though_what_changed_since_still_waits() -> None:
+    desk = Desk(CONFIG)
+    desk.accept("ci", create("disk"))
+    drain(desk, "byid")
+    desk.accept("ci", create("disk", summary="Disk is fuller"))
+    [row] = desk.due("byid")
+    desk.end(desk.take(row), Again(reason="503"))
+    desk.now += 121_000
+    [row] = desk.due("bykey")
+    shipment = desk.take(row)
+    assert (shipment.sending, shipment.void) == (None, "byid has taken the alert")
+
+
 def test_reopening_finds_the_fallback_though_its_route_has_another_place() -> None:
     """Routes without a name are named by position, so a route inserted before takes over the name."""
     desk = Desk(CONFIG)

@@ -6,7 +6,10 @@ from msgspec import structs
 
 from gateway.asked import Command, Ref
 from gateway.canonical import Operation
+from gateway.config.config import parse
 from gateway.outcome import Delivered, Rejected
+from gateway.road.accepted import Caller
+from gateway.road.road import Road
 from gateway.road.settling import Verdict, settle, told_elsewhere
 from gateway.road.undoing import undo
 from tests.engine.test_backlog import BOTH, MINUTE, RESOLVE, drain, states, update
@@ -116,3 +119,34 @@ def test_of_a_refused_change_that_another_followed_the_old_value_comes_back() ->
     assert refused
     row = undo(desk.tx, refused, "400 no")
     assert row and (row.body.summary, row.body.resource) == ("old", "web-1")
+
+
+LATER = """
+[upstreams.later]
+dialect = "alertmanager_webhook"
+url = "http://localhost"
+[[routes]]
+to = ["bykey", "later"]
+"""
+
+
+def test_an_upstream_of_the_callers_own_dialect_that_comes_later_is_told() -> None:
+    """Until it came nobody needed the caller's own words, nor the group that they name."""
+    before = """
+    [inbound.ilert]
+    keys = { ci = "a", ops = "b" }
+    [inbound.alertmanager_webhook]
+    keys = { am = "c" }
+    [upstreams.bykey]
+    dialect = "ilert"
+    url = "http://localhost"
+    key = "k"
+    """
+    desk = Desk(before)
+    desk.callers["am"] = Caller(desk.config.inbounds["alertmanager_webhook"].dialect, "am", "am")
+    desk.accept("am", create("disk"))
+    desk.config = parse(before + LATER)
+    desk.road = Road(desk.config, desk.ids.next, desk._invent)
+    desk.accept("am", create("disk", "fuller"))
+    [row] = desk.due("later")
+    assert desk.take(row).operation is Operation.CREATE
