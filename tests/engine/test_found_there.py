@@ -50,6 +50,21 @@ def test_the_end_of_what_a_read_found_over_is_told_to_the_others(tmp_path: Path)
             assert len(writes(two)) == 2
 
 
+def test_what_a_read_found_over_is_not_open_again_as_somebody_acknowledges_it(tmp_path: Path) -> None:
+    genie = Opsgenie()
+    with chaos(genie) as one, chaos(takes_all) as two:
+        second = table("two", two.url, "pagerduty", "")
+        text = f'[inbound.opsgenie]\nkeys = {{ ci = "{KEY}" }}\n{genie.table(one)}{second}'
+        with house(tmp_path, config=lambda _: text + BOTH) as h:
+            h.call("POST", "/opsgenie/v2/alerts", {"message": "Disk full", "alias": "disk"})
+            settled(h, count=2)
+            shown = {"id": ID, "alias": "disk", "message": "Disk full", "status": "closed", "acknowledged": False}
+            genie.reading = say(200, {"data": shown, "requestId": "r"})
+            assert h.call("GET", f"/opsgenie/v2/alerts/{ID}").body["data"]["status"] == "closed"
+            assert h.call("POST", f"/opsgenie/v2/alerts/{ID}/acknowledge", {}).status == 202
+            assert rows(h, "status", "alerts") == ["resolved"]
+
+
 @contextlib.contextmanager
 def told_to_both(directory: Path, first: Uptinio) -> Iterator[tuple[House, Chaos, str]]:
     """A gateway in front of Uptinio, the primary, and PagerDuty, both of which have an alert; yields its id too."""

@@ -7,7 +7,7 @@ from msgspec import structs
 from gateway.asked import Command, Ref
 from gateway.canonical import Operation
 from gateway.config.config import parse
-from gateway.outcome import Delivered, Rejected
+from gateway.outcome import Delivered, Missing, Rejected
 from gateway.road.accepted import Caller
 from gateway.road.road import Road
 from gateway.road.settling import Verdict, settle, told_elsewhere
@@ -43,6 +43,21 @@ def test_what_an_update_came_to_is_known_though_a_newer_one_has_merged_it() -> N
     [row] = desk.due("byid")
     shipment = desk.take(row)
     assert shipment.sending and (shipment.sending.ids["id"], shipment.sending.seen["version"]) == ("alt_1", 2)
+
+
+def test_what_is_gone_there_is_made_again_without_the_ids_that_it_had() -> None:
+    desk = Desk()
+    alert = desk.accept("ci", create("disk")).alert
+    assert alert
+    [row] = desk.due("byid")
+    desk.end(desk.take(row), Delivered(ids={"id": "alt_1", "short": "7"}, seen={"version": 1}))
+    desk.accept("ci", update(1, Ref(id=alert.shown)))
+    [row] = desk.due("byid")
+    desk.end(desk.take(row), Missing())
+    [row] = desk.due("byid")
+    shipment = desk.take(row)
+    assert shipment.sending and shipment.operation is Operation.CREATE
+    assert (shipment.sending.ids, shipment.sending.seen) == ({}, {})
 
 
 def test_an_attempt_that_is_recorded_twice_has_the_verdict_of_the_first() -> None:
