@@ -13,7 +13,7 @@ from gateway.road.road import Road
 from gateway.road.settling import Verdict, settle, told_elsewhere
 from gateway.road.undoing import undo
 from tests.engine.test_backlog import BOTH, MINUTE, RESOLVE, drain, states, update
-from tests.engine.test_lanes import Desk, create
+from tests.engine.test_lanes import CONFIG, Desk, create
 
 NO = Rejected(reason="400 no")
 ONE_SMS = """
@@ -103,6 +103,30 @@ def test_a_refused_reopening_leaves_what_is_addressed_by_id_where_it_is() -> Non
     desk.accept("ci", reopen)
     [row] = desk.due("byid")
     assert desk.take(row).operation is Operation.REOPEN
+
+
+def test_the_rule_of_an_earlier_alert_is_the_newer_ones_alone() -> None:
+    """It is switched on again instead of a second one being made. Nothing that only the earlier alert said is left in
+    it, and nothing that is asked of the earlier alert reaches it any more."""
+    rule = 'dialect = "ibm_monitoring"', '"condition.expression" = "avg(cpu) > 1"'
+    desk = Desk(CONFIG.replace('dialect = "uptinio"', rule[0]).replace('resource = "mon_9"', rule[1]))
+    patch = {"summary": "first", "details": "of the first", "dedup_key": "disk"}
+    earlier = desk.accept("ci", Command(operation=Operation.CREATE, patch=patch)).alert
+    assert earlier
+    [row] = desk.due("byid")
+    desk.end(desk.take(row), Delivered(ids={"id": "7"}))
+    desk.accept("ci", RESOLVE)
+    [row] = desk.due("byid")
+    desk.end(desk.take(row), Delivered())
+    desk.accept("ci", create("disk", "second"))
+    [row] = desk.due("byid")
+    shipment = desk.take(row)
+    assert shipment.sending and (shipment.operation, shipment.sending.ids) == (Operation.REOPEN, {"id": "7"})
+    assert (shipment.sending.patch["name"], shipment.sending.patch["description"]) == ("second", None)
+    desk.end(shipment, Delivered())
+    desk.accept("ci", update(1, Ref(id=earlier.shown)))
+    [row] = desk.due("byid")
+    assert desk.take(row).sending is None
 
 
 def test_a_fallback_stands_by_no_longer_for_what_a_refused_update_had_added() -> None:
