@@ -9,6 +9,7 @@ from gateway.canonical import Operation
 from gateway.config.config import parse
 from gateway.outcome import Delivered, Missing, Rejected
 from gateway.road.accepted import Caller
+from gateway.road.landing import has_landed
 from gateway.road.road import Road
 from gateway.road.settling import Verdict, settle, told_elsewhere
 from gateway.road.undoing import undo
@@ -25,6 +26,12 @@ fallback = { to = ["sms"], after = "10m" }
 to = ["log"]
 fallback = { to = ["sms"], after = "10m" }
 """
+
+
+def _before_ilerts(*names: str, routes: str) -> Desk:
+    """A desk in front of upstreams that all find alerts by key."""
+    upstreams = [f'[upstreams.{name}]\ndialect = "ilert"\nurl = "http://localhost"\nkey = "k"\n' for name in names]
+    return Desk('[inbound.ilert]\nkeys = { ci = "a", ops = "b" }\n' + "".join(upstreams) + routes)
 
 
 def test_what_an_update_came_to_is_known_though_a_newer_one_has_merged_it() -> None:
@@ -86,6 +93,17 @@ def test_what_another_replica_recorded_is_told_and_what_still_waits_is_not() -> 
     assert told_elsewhere(desk.tx, command)["byid"].state == "dead"
 
 
+def test_an_end_by_key_alone_has_landed_once_one_of_several_took_it() -> None:
+    """Where the store is lost with its container: success must not wait for an upstream that is down."""
+    desk = _before_ilerts("log", "sms", routes='[[routes]]\nto = ["log", "sms"]\n')
+    accepted = desk.accept("ci", RESOLVE)
+    assert accepted.alert is None
+    assert not has_landed(desk.tx, RESOLVE, desk.callers["ci"], accepted)
+    [row] = desk.due("log")
+    desk.end(desk.take(row), Delivered())
+    assert has_landed(desk.tx, RESOLVE, desk.callers["ci"], accepted)
+
+
 def test_a_refused_reopening_leaves_what_is_addressed_by_id_where_it_is() -> None:
     """A rule that is switched off is there all the same: taken for gone, the next reopening would make a second one."""
     desk = Desk()
@@ -131,9 +149,7 @@ def test_the_rule_of_an_earlier_alert_is_the_newer_ones_alone() -> None:
 
 def test_a_fallback_stands_by_no_longer_for_what_a_refused_update_had_added() -> None:
     """It stands by for another upstream, which has taken the alert: it is told nothing when its turn comes."""
-    names = ("log", "oncall", "sms")
-    upstreams = [f'[upstreams.{name}]\ndialect = "ilert"\nurl = "http://localhost"\nkey = "k"\n' for name in names]
-    desk = Desk('[inbound.ilert]\nkeys = { ci = "a", ops = "b" }\n' + "".join(upstreams) + ONE_SMS)
+    desk = _before_ilerts("log", "oncall", "sms", routes=ONE_SMS)
     desk.accept("ci", create("disk", "small"))
     refused = desk.tx.command(desk.accept("ci", create("disk", "big")).command)
     assert refused
