@@ -185,6 +185,21 @@ to = ["bykey", "later"]
 """
 
 
+def test_of_a_refused_change_of_status_that_another_followed_the_old_status_comes_back() -> None:
+    """An alert that no upstream takes for acknowledged would be looked at by nobody, one that is over would stay."""
+    for asked, before in ((Operation.ACKNOWLEDGE, "firing"), (Operation.REOPEN, "resolved")):
+        desk = Desk()
+        alert = desk.accept("ci", create("disk")).alert
+        assert alert
+        if before == "resolved":
+            desk.accept("ci", RESOLVE)
+        refused = desk.tx.command(desk.accept("ci", Command(operation=asked, ref=Ref(id=alert.shown))).command)
+        desk.accept("ci", update(1, Ref(id=alert.shown)))
+        assert refused
+        row = undo(desk.tx, refused, "400 no")
+        assert row and (row.status, row.body.status, row.body.summary) == (before, before, "said 1")
+
+
 def test_an_upstream_of_the_callers_own_dialect_that_comes_later_is_told() -> None:
     """Until it came nobody needed the caller's own words, nor the group that they name."""
     before = """
