@@ -19,6 +19,7 @@ from gateway.delivery import lanes
 from gateway.errors import ConfigurationError
 from gateway.outcome import Again
 from gateway.road.preparing import fire
+from gateway.road.requeue import drop
 from gateway.road.road import Road
 from gateway.road.undoing import undo
 from gateway.store.sqlite import SqliteTx
@@ -449,6 +450,17 @@ def test_a_page_that_ends_between_its_turn_and_its_sending_is_not_sent() -> None
     with desk.connection:
         assert not fire(desk.tx, shipment)
     assert states(desk, "bykey") == [("create", "void")]
+
+
+def test_a_page_that_is_dropped_between_its_turn_and_its_sending_is_not_sent() -> None:
+    desk = Desk(CONFIG)
+    desk.accept("ci", create("disk"))
+    desk.now += 121_000
+    [row] = desk.due("bykey")
+    shipment = desk.take(row)
+    with desk.connection:
+        drop(desk.tx, [row], "seen", desk.now)
+        assert not fire(desk.tx, shipment)
 
 
 def test_what_changes_between_its_turn_and_its_sending_is_told_too() -> None:

@@ -112,11 +112,13 @@ def test_what_a_read_found_open_again_pages_the_others_when_it_is_said_again(tmp
         address = f"/uptinio/alerts/{made}"
         h.call("PUT", address, {"status": "resolved"})
         settled(h, count=4)
+        h.call("PUT", address, {"message": "was down"})  # which does not say that it is on
+        settled(h, count=5)
         first.held[made]["status"] = "active"
         found = h.call("GET", address).body["data"]
         assert (found["status"], found["resolved_at"]) == ("active", None)
         assert h.call("PUT", address, {"message": "again"}).status == 200
-        settled(h, count=6)
+        settled(h, count=7)
         said = [(got.body.get("event_action", "trigger"), got.body.get("payload")) for got in writes(two)]
         assert [action for action, _ in said] == ["trigger", "resolve", "trigger"]
         assert said[-1][1]["summary"] == "again"

@@ -7,12 +7,14 @@ from msgspec import structs
 from gateway.asked import Command, Ref
 from gateway.canonical import Operation
 from gateway.config.config import parse
+from gateway.errors import ProblemKind
 from gateway.outcome import Delivered, Missing, Rejected
 from gateway.road.accepted import Caller
 from gateway.road.landing import has_landed
 from gateway.road.road import Road
 from gateway.road.settling import Verdict, settle, told_elsewhere
 from gateway.road.undoing import undo
+from gateway.store import DeliveryFilter
 from tests.engine.test_backlog import BOTH, MINUTE, RESOLVE, drain, states, update
 from tests.engine.test_lanes import CONFIG, Desk, create
 
@@ -65,6 +67,22 @@ def test_what_is_gone_there_is_made_again_without_the_ids_that_it_had() -> None:
     shipment = desk.take(row)
     assert shipment.sending and shipment.operation is Operation.CREATE
     assert (shipment.sending.ids, shipment.sending.seen) == ({}, {})
+
+
+def test_what_lacks_something_when_it_is_to_be_sent_is_a_dead_letter() -> None:
+    """The upstream's defaults are gone from the file: void, nobody would hear of the page."""
+    desk = Desk()
+    alert = desk.accept("ci", create("disk")).alert
+    assert alert
+    desk.config = parse(CONFIG.replace('defaults = { resource = "mon_9" }', ""))
+    [row] = desk.due("byid")
+    shipment = desk.take(row)
+    assert shipment.sending is None and "resource" in shipment.dead
+    assert desk.end(shipment, None).state == "dead"
+    [dead] = desk.tx.deliveries(DeliveryFilter(state="dead"))
+    assert (dead.id, dead.reason, dead.code) == (row.id, shipment.dead, ProblemKind.UNMET)
+    target = desk.target(alert.id, "byid")
+    assert target and target.state == "dead"
 
 
 def test_an_attempt_that_is_recorded_twice_has_the_verdict_of_the_first() -> None:
