@@ -107,7 +107,14 @@ NO_LIST = Behaviour("a list cut short", say(200, {"data": None}).act)
 
 @pytest.mark.parametrize(
     ("lost", "read"),
-    [(say(504), NOT_JSON), (say(504), NO_LIST), (NOT_JSON, say(503)), (NOT_JSON, say(401)), (NOT_JSON, NO_LIST)],
+    [
+        (say(504), say(503)),
+        (say(504), NOT_JSON),
+        (say(504), NO_LIST),
+        (NOT_JSON, say(503)),
+        (NOT_JSON, say(401)),
+        (NOT_JSON, NO_LIST),
+    ],
     ids=lambda one: one.name,
 )
 def test_where_nobody_could_look_nothing_is_made_twice(tmp_path: Path, lost: Behaviour, read: Behaviour) -> None:

@@ -17,7 +17,20 @@ from gateway.process import service
 from tests.chaos_upstream import Behaviour, Chaos, Got, chaos, say
 from tests.clients.callers import COLLECTIONS, ibm_alert, livesession_alert
 from tests.engine.genies import ID, Opsgenie
-from tests.engine.vendors import OK, Ibm, LiveSession, Uptinio, before, count, down, rows, settled, table, writes
+from tests.engine.vendors import (
+    OK,
+    Ibm,
+    LiveSession,
+    Uptinio,
+    before,
+    count,
+    down,
+    messages,
+    rows,
+    settled,
+    table,
+    writes,
+)
 from tests.harness import KEY, House, house
 
 ACCEPTED = 'reply = "accepted"'
@@ -173,6 +186,19 @@ def test_what_a_list_leaves_out_is_not_gone(tmp_path: Path, monkeypatch: pytest.
         made = h.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert("CPU")).body["alert"]
         assert [one["id"] for one in h.call("GET", COLLECTIONS["ibm_monitoring"]).body["alerts"]] == [made["id"]]
         assert rows(h, "is_deleted", "alerts") == [0]
+
+
+def test_a_list_does_not_take_back_what_waits(tmp_path: Path) -> None:
+    """The upstream lists what it was told last: the caller's change is newer, however long it has waited."""
+    there = Uptinio()
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "uptinio"), top=ACCEPTED) as h:
+        made = down(h, "first").body["data"]["id"]
+        settled(h)
+        upstream.answer = lambda got: say(503) if got.method == "PUT" else there(got)
+        assert h.call("PUT", f"{COLLECTIONS['uptinio']}/{made}", {"message": "second"}).status == 200
+        h.wait_for(lambda: len(writes(upstream)) > 1)
+        assert messages(h) == ["second"]
+        assert any(got.method == "GET" for got in upstream.got)
 
 
 def test_what_was_refused_there_is_not_taken_for_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
