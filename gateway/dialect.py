@@ -81,6 +81,8 @@ class Outbound:
       alert that is there is then reopened by the call for that, not by an update.
     - `ends_by_key`: False where the vendor makes nothing of an alert's key; of an alert that the gateway does not know
       it is then told only what has a comment.
+    - `is_repeated`: True where an alert has to be told again and again, so that once more does no harm: one whose
+      answer was lost is then sent again without being looked for.
     - `kin`: the dialects whose callers' own words for acknowledgements, ends and comments the calls understand, as they
       do those of their own, each with the paths of an alert's state that such a comment changes there. Unless the own
       dialect is among them, a comment changes nothing there.
@@ -107,6 +109,7 @@ class Outbound:
     reopens_anew: bool = False
     group: Callable[[Mapping[str, Json]], str | None] | None = None
     ends_by_key: bool = True
+    is_repeated: bool = False
     kin: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
@@ -125,7 +128,8 @@ class Envelope:
     event has, `dropped` those that concern no alert, `fields` the canonical fields of others, unless a description says
     otherwise. `settings` has a field `mode`: None or one of `modes`, the first of which is the default. `admits`
     refuses by the headers alone, `credentials` finds what callers offer, `routes` are further routes at the path of the
-    events. `sample` are the attributes of an example.
+    events. `identity` is the same for repeats of one event and for nothing else: the key of an alert that has none.
+    `sample` are the attributes of an example.
     """
 
     modes: tuple[str, ...]
@@ -139,6 +143,7 @@ class Envelope:
     admits: Callable[[Incoming], None]
     credentials: Callable[[Incoming], tuple[str, ...]]
     settings: type[Struct]
+    identity: Callable[[dict[str, Json]], str]
     routes: Callable[[str, bool], tuple[Route, ...]] = lambda path, at_root: ()
     sample: Mapping[str, Json] = field(default_factory=dict)
 

@@ -85,11 +85,17 @@ def wait_for(condition: Callable[[], Any], seconds: float = 10.0, said: Callable
 
 
 @contextlib.contextmanager
-def serving(config: Path, *, env: Mapping[str, str] | None = None, level: str = "debug") -> Iterator[Running]:
-    """Runs `serve` on a free port; killed at the end, whatever it is doing."""
-    arguments = ["serve", "--config", str(config), "--listen", "127.0.0.1:0", "--log-level", level]
+def serving(
+    config: Path,
+    *,
+    env: Mapping[str, str] | None = None,
+    level: str = "debug",
+    program: tuple[str, ...] = ("-m", "gateway.cli", "serve"),
+) -> Iterator[Running]:
+    """Runs `serve` on a free port; killed at the end, whatever it is doing. `program` is what takes its arguments."""
+    arguments = ["--config", str(config), "--listen", "127.0.0.1:0", "--log-level", level]
     with subprocess.Popen(
-        [sys.executable, "-m", "gateway.cli", *arguments],
+        [sys.executable, *program, *arguments],
         stderr=subprocess.PIPE,
         text=True,
         cwd=HERE,

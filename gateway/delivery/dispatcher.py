@@ -45,7 +45,8 @@ class _Leaving:
 class Dispatcher:
     """Delivers everything that waits in `store` to its upstreams. `name` is the gateway's own, sent to other gateways
     so that no alert goes round in circles. `untold` holds the upstreams for which there may be dead letters from a time
-    when they were not in the configuration, perhaps only in that of another replica."""
+    when they were not in the configuration, perhaps only in that of another replica. `after_a_kill` says that the last
+    process on a store that keeps no claims may have left attempts unrecorded."""
 
     def __init__(
         self,
@@ -55,12 +56,15 @@ class Dispatcher:
         metrics: Metrics,
         name: str = "",
         now: Callable[[], int] | None = None,
+        *,
+        after_a_kill: bool = False,
     ) -> None:
         self._store = store
         self._waiters = waiters
         self._metrics = metrics
         self._own_name = name
         self._now = now or Clock()
+        self._after_a_kill = after_a_kill
         self._lanes = {one: self._lanes_to(upstream) for one, upstream in upstreams.items()}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._renewing: asyncio.Task[None] | None = None
@@ -69,7 +73,8 @@ class Dispatcher:
         self.untold = set(upstreams)
 
     def _lanes_to(self, upstream: Upstream) -> Lanes:
-        return Lanes(self._store, Client(upstream, self._own_name), self._waiters, self._metrics, self._now)
+        client = Client(upstream, self._own_name)
+        return Lanes(self._store, client, self._waiters, self._metrics, self._now, after_a_kill=self._after_a_kill)
 
     def start(self) -> None:
         """Starts delivering."""

@@ -34,6 +34,7 @@ from gateway.metrics import Metrics
 from gateway.outcome import Again, Changed, Held, Pending, Rejected, code_of
 from gateway.road.preparing import Shipment, fire, prepare
 from gateway.road.settling import Verdict, cut_off, settle
+from gateway.road.unrecorded import doubt
 from gateway.store import AttemptRow, DeliveryRow, Store, Tx
 
 log = structlog.get_logger()
@@ -46,10 +47,17 @@ POLL = 2.0
 
 class Lanes:
     """The lanes of the upstream that `client` sends to. While it is `stopping` no attempt begins; once it `is_ending`,
-    with the process, an outcome that cannot be recorded is given up."""
+    with the process, an outcome that cannot be recorded is given up. `after_a_kill`: see `Dispatcher`."""
 
     def __init__(
-        self, store: Store, client: Client, waiters: Waiters, metrics: Metrics, now: Callable[[], int]
+        self,
+        store: Store,
+        client: Client,
+        waiters: Waiters,
+        metrics: Metrics,
+        now: Callable[[], int],
+        *,
+        after_a_kill: bool = False,
     ) -> None:
         self._store = store
         self.client = client
@@ -65,7 +73,7 @@ class Lanes:
         self._closing: set[asyncio.Task[None]] = set()
         self.gate = Gate(store, client, self._shut)
         self.held = HeldKeys()
-        self._is_resumed = False
+        self._is_resumed, self._after_a_kill = False, after_a_kill
         self.stopping = False
         self.is_ending = False
 
@@ -135,11 +143,21 @@ class Lanes:
         try:
             if not self._is_resumed:
                 await self.gate.resume()
+                if self._after_a_kill:
+                    await self._doubt_the_first()
                 self._is_resumed = True
             return await self._turn()
         except StoreError as error:
             log.error("store.unreadable", upstream=self._name, reason=str(error))
             return POLL
+
+    async def _doubt_the_first(self) -> None:
+        """Notes which deliveries the process before may have sent without recording it, where the store keeps no
+        claims: the first in turn. Twice as many as there can have been, as others may have come before them since."""
+        name, is_rated, most = self._name, self._upstream.rate is not None, self._upstream.concurrency * 2
+        first = await self._store.take(lambda tx: tx.claim(name, self._now(), most, ranked=is_rated))
+        if first:
+            await self._store.write(lambda tx: doubt(tx, first))
 
     # --- what is due ---------------------------------------------------------------------------------------
 
@@ -154,17 +172,21 @@ class Lanes:
         now, fresh = self._now(), not self.gate.may_retry()
         taken, client = frozenset(self._under_way), self.client
 
-        def work(tx: Tx) -> tuple[list[Shipment], int | None, float]:
-            return self._due(tx, client.upstream, now, free, taken, fresh=fresh)
+        def work(tx: Tx) -> tuple[list[Shipment], int | None, float, frozenset[int]]:
+            return *self._due(tx, client.upstream, now, free, taken, fresh=fresh), tx.unrecorded()
 
         is_rated = client.upstream.rate is not None
         if is_rated and (idle := await self._idle(client.upstream, now)) > 0:
             return idle
         claimed = time.monotonic()  # before the commit: the lease runs from there, though this process may freeze
-        shipments, next_due, wait = await (self._store.write(work) if is_rated else self._store.take(work))
+        shipments, next_due, wait, unrecorded = await (self._store.write if is_rated else self._store.take)(work)
         self._idle_until = time.monotonic() + wait if client is self.client else 0.0
-        while client is not self.client:  # replaced meanwhile: prepare again in the terms of the new configuration
-            client, rows = self.client, [one.delivery for one in shipments]
+        if unrecorded:
+            doubtful = [one.delivery for one in shipments if one.delivery.id in unrecorded]
+            await self._store.write(lambda tx: doubt(tx, doubtful))
+        while client is not self.client or unrecorded:
+            # prepared again: with this doubt, or in the terms of a configuration that has replaced the old one
+            client, rows, unrecorded = self.client, [one.delivery for one in shipments], frozenset()
             shipments = await self._store.read(
                 partial(self._all_prepared, rows=rows, upstream=client.upstream, now=now)
             )

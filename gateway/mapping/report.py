@@ -37,18 +37,15 @@ class Report:
         saying: Saying,
         mapping: Rows,
         body: Wire,
-        told: Flat,
         meant: Flat,
         reasons: Mapping[str, str],
     ) -> None:
         self.saying = saying
         self.mapping = mapping
         self.body = body
-        self.told = told
         self.meant = meant
         self.reasons = reasons
         self._set_by = {path: reasons.get(path, "") for path in saying.replaced}
-        self.carried: frozenset[str] = frozenset()
         self._exact = {path for path, value in saying.flat.items() if path in meant and meant[path] == value}
 
     def _asked(self) -> Iterable[str]:
@@ -67,9 +64,10 @@ class Report:
             if path not in self._exact and not (isinstance(value, dict) and _holds(self.meant.get(path), value))
         )
 
-    def fates(self) -> tuple[Fate, ...]:
-        """One fate per field that was said, then those of supplied fields, then those of dropped ones."""
-        fates = [self._fate(path) for path in self._asked()]
+    def fates(self, carried: frozenset[str] = frozenset()) -> tuple[Fate, ...]:
+        """One fate per field that was said, then those of supplied fields, then those of dropped ones; `carried` are
+        the paths that are carried beside the vendor's own fields."""
+        fates = [self._fate(path, carried) for path in self._asked()]
         asked = {fate.field for fate in fates}
         if self.saying.changed is None:
             supplied = [path for path in self.meant if path not in asked and path in self.reasons]
@@ -79,13 +77,13 @@ class Report:
             fates += [self._supplied(path) for path in supplied]
         return (*fates, *(Fate(name, "dropped", "", why) for name, why in self.saying.dropped))
 
-    def _fate(self, path: str) -> Fate:
+    def _fate(self, path: str, carried: frozenset[str]) -> Fate:
         if path in self._exact:
             return Fate(path, "mapped", self.mapping.holder(path, self.body), self._set_by.get(path, ""))
         if path in self.meant:
             why = self.reasons.get(path) or self._why_narrowed(path)
             return Fate(path, "approximated", self.mapping.holder(path, self.body), why)
-        if path in self.carried:
+        if path in carried:
             why = self._set_by.get(path) or "the target has no field for it"
             return Fate(path, "carried", f"{self.mapping.container}.{CARRIED}", why)
         return Fate(path, "kept", "", self._homeless(path))

@@ -66,15 +66,13 @@ def translate(saying: Saying, destination: Destination) -> Said:
         altered["details"], known = "a note that the page is late was added", None
     reasons = {**writing.filled, **altered}
     if akin:
-        return Said(
-            body, patch, lambda: Report(saying, mapping, body, told, _meaning(mapping, body, known), reasons).fates()
-        )
+        return Said(body, patch, lambda: Report(saying, mapping, body, _meaning(mapping, body, known), reasons).fates())
     meant = _meaning(mapping, body, known)
-    report = Report(saying, mapping, body, told, meant, reasons)
-    report.carried = _carry(saying, destination, body, meant, report, hush)
+    report = Report(saying, mapping, body, meant, reasons)
+    carried = _carry(saying, destination, body, meant, report, hush)
     if saying.changed is not None:
         _carry_along(mapping, body, patch)
-    return Said(body, patch, report.fates)
+    return Said(body, patch, partial(report.fates, carried))
 
 
 def _meaning(mapping: Rows, body: Wire, known: Flat | None) -> Flat:

@@ -201,6 +201,7 @@ def _routes(described: Described, rows: Rows) -> tuple[Route, ...]:
         demanded=described.demanded,
         opened=envelope.opened if envelope else body_object if opening.each else opening.opened,
         confirm=file.confirm or "",
+        identity=envelope.identity if envelope else None,
     )
     asked = [Operation.CREATE, *([Operation.UPDATE] if described.key else [])]
     standing = described.standing

@@ -40,7 +40,7 @@ class Reader:
     """Reads bodies with the rows of a description. `standing` tells the operation, `key` are the places of the alert's
     key, each of `demanded` is a group of places, one of which a new alert must have; `opened` finds the body in a
     request, `parted` returns the requests that one with several alerts stands for. `confirm` is the place of the
-    address in a body that is no alert but asks for a confirmation."""
+    address in a body that is no alert but asks for a confirmation. `identity`: see `Envelope`."""
 
     rows: Rows
     standing: Standing | None
@@ -49,6 +49,7 @@ class Reader:
     opened: Callable[[Incoming], Wire]
     parted: Callable[[Incoming], tuple[Incoming, ...] | None] = lambda incoming: None
     confirm: str = ""
+    identity: Callable[[Wire], str] | None = None
 
     def read(self, incoming: Incoming) -> Command | Batch | Reply:
         """Returns the command in a request, or a batch where it has several alerts; a success where it only asks for a
@@ -73,7 +74,7 @@ class Reader:
         control = self.rows.read(self._control(body), partial=True)
         operation = self._operation(body)
         if operation is Operation.CREATE:
-            return self._create(self.rows.read(body))
+            return self._create(self.rows.read(body), body)
         key = control.flat.get("dedup_key")
         if not key:
             place = self.key[0] if self.key or not self.standing else self.standing.at
@@ -109,13 +110,16 @@ class Reader:
         except ValueError as error:
             raise invalid(self.standing.at, str(error)) from None
 
-    def _create(self, reading: Reading) -> Command:
+    def _create(self, reading: Reading, body: Wire) -> Command:
         for places in self.demanded:
             if all(get(reading.verbatim, place) in (UNSET, None, "") for place in places):
                 raise invalid(places[0], "is required")
+        patch = reading.flat
+        if self.identity is not None and self.key and not patch.get("dedup_key"):
+            patch = {**patch, "dedup_key": self.identity(body)}
         return Command(
             operation=Operation.CREATE,
-            patch=reading.flat,
+            patch=patch,
             verbatim=reading.verbatim,
             reading=reading,
             dropped=reading.dropped,

@@ -39,7 +39,7 @@ from gateway.inbound.surface import Surface
 from gateway.metrics import Metrics, Stock
 from gateway.process.lean import swept
 from gateway.process.left_behind import warn_of_scopes, warn_of_upstreams
-from gateway.road import muting
+from gateway.road import muting, unrecorded
 from gateway.road.requeue import told_at_last
 from gateway.road.timing import Hearing, pass_time
 from gateway.store import Store, Tx
@@ -82,6 +82,16 @@ def _last(send: Any) -> Any:
         await send(message)
 
     return answering
+
+
+async def _began(store: Store) -> bool:
+    """Notes that the gateway runs, on a store that only one gateway may use; returns whether the one before may have
+    been killed. Without room for the note it may have been."""
+    if store.lease is not None:
+        return False
+    with contextlib.suppress(StoreError):
+        return await store.write(unrecorded.begin)
+    return True
 
 
 def own_name(tx: Tx) -> str:
@@ -180,8 +190,15 @@ class Gateway:
             floor = await store.read(lambda tx: tx.largest_id())
             self._ids = Ids(slot=lambda: store.slot, floor=floor)
             self._name = await store.write(own_name)
+            after_a_kill = await _began(store)
             self.dispatcher = Dispatcher(
-                store, self.config.upstreams, self.waiters, self.metrics, self._name, self.clock
+                store,
+                self.config.upstreams,
+                self.waiters,
+                self.metrics,
+                self._name,
+                self.clock,
+                after_a_kill=after_a_kill,
             )
             self.watch = Watch(store, lambda: self.config, self.dispatcher, self.clock)
             self._use(self.config)
@@ -201,6 +218,8 @@ class Gateway:
                 await self.dispatcher.stop(DRAIN_SECONDS)
                 with contextlib.suppress(StoreError):
                     await self.calls.write(store)
+                    if store.lease is None:
+                        await store.write(unrecorded.end)
 
     def _use(self, config: Config) -> None:
         """Serves requests under this configuration from now on; those under way end under the one before."""

@@ -20,10 +20,10 @@ from gateway.dialect import Dialect
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import MakeId
 from gateway.mapping.carry import restore
-from gateway.mapping.values import from_millis, millis
+from gateway.mapping.values import from_millis
 from gateway.mapping.wire import Wire, merged
 from gateway.road.accepted import Accepted, Caller, Order, Step, Via
-from gateway.road.changing import meaning_of, resolve_hints, stamp, without_implied
+from gateway.road.changing import end_of, meaning_of, record, resolve_hints, stamp, without_implied
 from gateway.road.history import newest_first
 from gateway.road.muting import muting
 from gateway.road.outbox import Outbox
@@ -176,7 +176,7 @@ class Road:
             updated_at=order.now,
             body=unflatten(flat),
             verbatim=None,
-            ends_at=_end_of(flat),
+            ends_at=end_of(flat),
         )
 
     def _restored(self, flat: Flat, asked: Command, dialect: Dialect) -> Flat:
@@ -396,12 +396,8 @@ def _lay(step: Step, row: AlertRow, after: Flat) -> None:
         row.version += 1
         after["updated_at"] = from_millis(step.now)
         row.updated_at = step.now
-    row.status = after["status"]
-    row.resource = after.get("resource")
     row.is_deleted = operation is Operation.DELETE
-    row.is_open = not row.is_deleted and row.status != "resolved"
-    row.ends_at = _end_of(after)
-    row.body = unflatten(after)
+    record(row, after)
 
 
 def _must_be_current(asked: Command, row: AlertRow) -> None:
@@ -452,11 +448,6 @@ def _told_last(tx: Tx, row: AlertRow) -> str | None:
     return next(said, Operation.CREATE)
 
 
-def _end_of(flat: Flat) -> int | None:
-    """When an alert lapses unless its sender repeats it, in milliseconds; None where the sender gives no time."""
-    return millis(flat["ends_at"]) if flat.get("ends_at") else None
-
-
 def _muted(tx: Tx, caller: Caller, flat: Flat, now: int) -> str:
     """The id of a silence that mutes this alert now; empty where there is none."""
     if caller.dialect.muted_by is None:
@@ -467,7 +458,7 @@ def _muted(tx: Tx, caller: Caller, flat: Flat, now: int) -> str:
 
 def _prolong(tx: Tx, row: AlertRow, after: Flat, command: int) -> Accepted:
     """Moves the time at which an alert lapses: that is all that a repeat of what is known changes."""
-    row.body, row.ends_at = unflatten(after), _end_of(after)
+    row.body, row.ends_at = unflatten(after), end_of(after)
     tx.update_alert(row)
     return Accepted(command=command, alert=row)
 

@@ -208,6 +208,10 @@ class Tx(Protocol):
         longest due first, or by rank first if `ranked`. Skips the lanes in `taken`; with `fresh`, takes only deliveries
         whose attempt is no retry (`DeliveryRow.is_retry`)."""
 
+    def unrecorded(self) -> frozenset[int]:
+        """Those of the deliveries claimed in this transaction that were claimed before, without anything recorded
+        since: a killed gateway may have sent them. Empty where the store keeps no claims."""
+
     def shift_waiting(self, by: int) -> None:
         """Shifts `due` and `created_at` of all waiting deliveries by so many milliseconds."""
 

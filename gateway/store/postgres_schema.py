@@ -20,7 +20,15 @@ import psycopg
 
 from gateway.errors import StoreError
 
-SCHEMAS = (("001.sql", 1), ("002.sql", 1), ("003.sql", 1), ("004.sql", 1), ("005.sql", 1), ("006.sql", 1))
+SCHEMAS = (
+    ("001.sql", 1),
+    ("002.sql", 1),
+    ("003.sql", 1),
+    ("004.sql", 1),
+    ("005.sql", 1),
+    ("006.sql", 1),
+    ("007.sql", 1),
+)
 """The files in order, each with the oldest schema that still works once it is applied."""
 LOCK = 0x616C657274677700
 """The key of the advisory lock that lets one replica at a time change the schema."""

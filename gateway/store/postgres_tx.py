@@ -93,6 +93,7 @@ class PostgresTx(SqlTx):
         self._patient = patient
         self._held: set[str] = set()
         self._fences: dict[int, int] = {}
+        self._unrecorded = frozenset[int]()
         self._foreseen: dict[str, Rows | dict[int, list[Any]]] = {}
         self._newest_known: dict[tuple[str, str], Rows] = {}
         self._within = ANSWER
@@ -196,9 +197,9 @@ class PostgresTx(SqlTx):
         """Leaves owner and lease as they are; raises `Conflict` if another replica has taken it over since it was
         read."""
         if self._fences.get(row.id) == row.fence:  # locked when it was read: nobody can have taken it over
-            self._run(DELIVERIES.update, DELIVERIES.update_values(row))
+            self._run(_UPDATE, DELIVERIES.update_values(row))
             return
-        update = _UPDATE if self._patient else _UPDATE_AT_ONCE
+        update = _UPDATE_IF_OURS if self._patient else _UPDATE_AT_ONCE
         found = self._one(update, [*DELIVERIES.update_values(row), row.fence])
         if found is None and super().delivery(row.id) is not None:
             raise Conflict(f"delivery {row.id} was taken over by another replica")
@@ -239,7 +240,8 @@ class PostgresTx(SqlTx):
             claiming(ranked=ranked, fresh=fresh),
             (self._owner, upstream, now, self._owner, list(taken), limit, self._owner, self._lease),
         )
-        found = [DELIVERIES.decode(row) for row in rows]
+        found = [DELIVERIES.decode(row[:-1]) for row in rows]
+        self._unrecorded = frozenset(row.id for row, columns in zip(found, rows, strict=True) if columns[-1])
         commands, alerts = [row.command for row in found], [row.alert for row in found if row.alert is not None]
         if found:
             self._foresee(
@@ -248,6 +250,9 @@ class PostgresTx(SqlTx):
                 (TARGETS, "alert = ANY(?)", (alerts,)),
             )
         return sorted(found, key=lambda row: (row.rank if ranked else 0, row.due, row.id))
+
+    def unrecorded(self) -> frozenset[int]:
+        return self._unrecorded
 
     # prefetching: rows that will be asked for next come in the same journey, for one alert or many
 
@@ -405,15 +410,15 @@ def claiming(*, ranked: bool = False, fresh: bool = False) -> str:
     older = "SELECT 1 FROM deliveries o WHERE o.upstream = d.upstream AND o.lane = d.lane"
     columns = ", ".join(f"d.{field}" for field in DELIVERIES.fields)
     return (
-        "WITH chosen AS MATERIALIZED (SELECT d.id, d.owner = ? AS is_own FROM deliveries d "
+        "WITH chosen AS MATERIALIZED (SELECT d.id, d.owner = ? AS is_own, d.under_way FROM deliveries d "
         "WHERE d.upstream = ? AND d.state = 'waiting' AND d.due <= ? "
         + (f"AND {FRESH} " if fresh else "")
         + "AND (d.leased_until <= statement_timestamp() OR d.owner = ?) AND d.lane <> ALL(?) "
         f"AND NOT EXISTS ({older} AND o.id < d.id AND o.state = 'waiting' ORDER BY o.id OFFSET 0) "
         f"ORDER BY {'d.rank, d.due' if ranked else 'd.due'} LIMIT ? FOR UPDATE OF d SKIP LOCKED) "
         "UPDATE deliveries d SET fence = d.fence + CASE WHEN chosen.is_own THEN 0 ELSE 1 END, owner = ?, "
-        "leased_until = statement_timestamp() + ? * interval '1 second' FROM chosen WHERE d.id = chosen.id "
-        f"RETURNING {columns}"
+        "under_way = true, leased_until = statement_timestamp() + ? * interval '1 second' FROM chosen "
+        f"WHERE d.id = chosen.id RETURNING {columns}, chosen.under_way"
     )
 
 
@@ -421,10 +426,11 @@ _INSERT = (
     f"INSERT INTO deliveries ({DELIVERIES.columns}, owner, leased_until) "
     f"VALUES ({', '.join('?' for _ in DELIVERIES.fields)}, ?, statement_timestamp() + ? * interval '1 second')"
 )
-_UPDATE = f"{DELIVERIES.update} AND fence = ? RETURNING id"
+_UPDATE = DELIVERIES.update.replace(" SET ", " SET under_way = false, ", 1)
+_UPDATE_IF_OURS = f"{_UPDATE} AND fence = ? RETURNING id"
 # A job behind others in a batch does not wait for a row that a stalled replica has locked: the others would wait too.
 _UPDATE_AT_ONCE = (
-    DELIVERIES.update.removesuffix("WHERE id = ?")
+    _UPDATE.removesuffix("WHERE id = ?")
     + "WHERE id = (SELECT id FROM deliveries WHERE id = ? AND fence = ? FOR UPDATE NOWAIT) RETURNING id"
 )
 

@@ -135,6 +135,9 @@ class Deliveries(Running):
         found = [DELIVERIES.decode(row) for row in rows]
         return [row for row in found if row.lane not in taken][:limit]
 
+    def unrecorded(self) -> frozenset[int]:
+        return frozenset()
+
     def shift_waiting(self, by: int) -> None:
         shift = "UPDATE deliveries SET due = due + ?, created_at = created_at + ? WHERE state = 'waiting'"
         self._run(shift, (by, by))

@@ -134,6 +134,13 @@ def _decoded(value: str) -> str:
     return unquote(value)
 
 
+def identity(event: dict[str, Json]) -> str:
+    """Returns what is the same for repeats of an event, as the pair of `source` and `id` is meant to be. The content
+    counts too, as some senders give all of their events one id; extensions do not, as those on the way may set them."""
+    said = [event.get(name) for name in ("source", "id", "type", "subject", "data")]
+    return hashlib.sha256(msgspec.json.encode(said, order="sorted")).hexdigest()[:32]
+
+
 def credentials(incoming: Incoming) -> tuple[str, ...]:
     """The bearer token, or the parameter `access_token`."""
     return (*bearer(incoming), *filter(None, incoming.query.get("access_token", ())))
@@ -240,6 +247,7 @@ ENVELOPE = Envelope(
     admits=admits,
     credentials=credentials,
     settings=Settings,
+    identity=identity,
     routes=routes,
     sample={
         "specversion": VERSION,

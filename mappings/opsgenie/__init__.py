@@ -49,7 +49,7 @@ DIALECT = Dialect(
         "as well (`/jsm/ops/integration/v2/alerts`), so that only their host changes. Pings of heartbeats are passed "
         "on if a caller's first upstream is Opsgenie too, and else refused with 404: before you move away, have them "
         "monitored elsewhere. A caller's key may also be the password of Basic authentication, or "
-        "`apiKey` in the query. Payloads that other tools post to an integration's own address "
-        "(`/v1/json/cloudwatch?apiKey=…`) are refused with 404."
+        "`apiKey` in the query. Of the payloads that other tools post to an integration's own address, Netdata's is "
+        "accepted; others (`/v1/json/cloudwatch?apiKey=…`) are refused with 404."
     ),
 )

@@ -219,7 +219,7 @@ def _said(api: Api, body: Mapping[str, Json]) -> dict[str, Json]:
     """Returns what a body says, by fingerprint, for the next update to compare with."""
     details, tags = body.get(api.details), body.get("tags")
     return {
-        **{name: fingerprint(body[name]) for name in FIELDS if name in body},
+        **{name: fingerprint(body[name]) for name in (*FIELDS, *LASTING) if name in body},
         "details": {key: fingerprint(value) for key, value in details.items()} if isinstance(details, dict) else {},
         "tags": list(tags) if isinstance(tags, list) else [],
     }
@@ -243,7 +243,10 @@ def update(api: Api, sending: Sending) -> Call:
     if not sending.body:
         return (yield from run(api, sending, _retelling(api, sending)))
     steps, altered = _changing(api, sending) if sending.changes else ({}, {})
-    lasting = {path: STAYS for name, path in LASTING.items() if name in sending.patch}
+    last, patch = sending.seen.get("said") or {}, sending.patch
+    lasting = {
+        path: STAYS for name, path in LASTING.items() if name in patch and fingerprint(patch[name]) != last.get(name)
+    }
     said = _said(api, sending.body)
     if not steps and not altered:
         said = sending.seen.get("said") or said

@@ -353,7 +353,7 @@ def _first(incoming: Incoming) -> Command:
             operation=Operation.ACKNOWLEDGE if body["event_type"] == "acknowledge" else Operation.RESOLVE,
             ref=Ref(key=body["incident_key"]),
             comment=body.get("description", ""),
-            verbatim={"dedup_key": body["incident_key"]},
+            verbatim=first.ending(body),
             beside=_beside(first.beside(body)),
         )
     event = first.in_second(body)

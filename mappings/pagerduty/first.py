@@ -113,6 +113,18 @@ def beside(body: dict[str, Json]) -> dict[str, Json]:
     return {**_rest(body), **_shown(body.get("contexts") or []), "payload": with_object(said, "custom_details", TEXT)}
 
 
+def ending(body: dict[str, Json]) -> dict[str, Json]:
+    """Returns an acknowledgement or a resolve as an event of v2. If it says anything, its payload has all that v2
+    requires of a trigger: the vendor documents no other."""
+    said = beside(body)
+    payload, texts = said.pop("payload"), {name: body.get(name) for name in ("description", "client")}
+    summary, client = (text if isinstance(text, str) and text.strip() else None for text in texts.values())
+    if summary or payload:
+        required = {"summary": summary or body["incident_key"], "source": client or "unknown"}
+        said["payload"] = {**UNSAID, **required, **payload}
+    return {**said, "dedup_key": body["incident_key"]}
+
+
 def _shown(contexts: list[Json]) -> dict[str, Json]:
     """Returns contexts as links and images, which v2 keeps apart; one that is neither stays a context."""
     shown: dict[str, Json] = {}

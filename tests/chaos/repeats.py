@@ -1,7 +1,7 @@
 """Promise 4: at least once, with the same key or id on every attempt. Upstreams accept a request and then reset, cut
 off, hang, or answer with a fault; what arrives again must have the key it had before. Where an upstream issues ids and
 can be read, nothing is made twice. Then gateways are killed while upstreams hold their answers back: at most what was
-in flight is repeated.
+in flight is repeated, and where the upstream can be read nothing is made twice.
 
     python -m tests.chaos.repeats --pages 1000 --crashes 10
 """
@@ -58,6 +58,8 @@ def measure(pages: int, crashes: int, seed: int) -> Result:
     if crashes:
         with tempfile.TemporaryDirectory() as directory:
             _crashes(Path(directory), crashes, figures, broken)
+        with tempfile.TemporaryDirectory() as directory:
+            _crashes_by_id(Path(directory), crashes, figures, broken)
     return Result("4", figures, broken)
 
 
@@ -129,6 +131,31 @@ def _crashes(directory: Path, crashes: int, figures: dict[str, Any], broken: lis
         figures |= {"crashes": crashes, "repeats": f"{repeats} of at most {crashes * CONCURRENCY}"}
         if len(keys) != sent or repeats > crashes * CONCURRENCY or not repeats:
             broken.append(f"{sent} pages arrived under {len(keys)} keys, {repeats} repeats")
+
+
+def _crashes_by_id(directory: Path, crashes: int, figures: dict[str, Any], broken: list[str]) -> None:
+    """The same where alerts are found by the upstream's ids, as far as it answers reads."""
+    there, sent = Uptinio(), 0
+    with chaos(there) as upstream:
+        config = configuration(directory, upstream, "uptinio")
+        for _ in range(crashes):
+            upstream.answer = lambda got: there(got) if got.method == "GET" else (there(got), HANG)[1]
+            most = len(there.held) + CONCURRENCY
+            with process(config) as (url, running), httpx.Client(timeout=5) as client:
+                for _ in range(2 * CONCURRENCY):
+                    event = {"apiKey": KEY, "eventType": "ALERT", "summary": f"page {sent}", "alertKey": f"key-{sent}"}
+                    assert client.post(url + "/api/events", json=event).status_code == 202
+                    sent += 1
+                _until(lambda most=most: len(there.held) >= most)
+                running.send_signal(signal.SIGKILL)
+                running.wait(5)
+            upstream.answer = there
+            with process(config):
+                _until(lambda most=sent: len({held["message"] for held in list(there.held.values())}) >= most)
+                time.sleep(0.5)
+    figures["made twice by id after a crash"] = len(there.held) - sent
+    if len(there.held) != sent:
+        broken.append(f"{sent} pages became {len(there.held)} alerts")
 
 
 def _until(condition: Any, seconds: float = 15) -> None:

@@ -127,9 +127,9 @@ def test_a_batch(h: House) -> None:
 
 def test_events_without_keys_are_written_together(tmp_path: Path) -> None:
     """With a commit for each, some hundred events take a quarter of a minute on a slow disk, longer than the sender
-    waits; it would send them again, and without keys no repeat is recognised."""
+    waits; it would send them again."""
     nowhere = '[[routes]]\nto = []\nbecause = "only commits are counted"'
-    events = [cloud_event("firing", None) for _ in range(200)]
+    events = [{**cloud_event("firing", None), "id": str(number)} for number in range(200)]
     commits: list[None] = []
     with house(tmp_path, config=lambda _: f"{inbound_tables(['cloudevents'])}\n{nowhere}") as h:
         store = h.gateway.store
@@ -143,6 +143,18 @@ def test_events_without_keys_are_written_together(tmp_path: Path) -> None:
         assert post(h, json.dumps(events).encode(), {"content-type": BATCHED}).status_code == 202
         assert count(h, "alerts") == len(events)
         assert len(commits) < len(events) / 4
+
+
+def test_an_event_without_a_key_that_is_sent_again_is_the_same_alert(h: House) -> None:
+    """The specification's identity is `source` and `id`; what is on the way may add extensions. Some senders give
+    every event one id."""
+    event = {**cloud_event("firing", None), "id": fresh("id")}
+    other = {**event, "data": {**event["data"], "summary": "Disk fuller"}}
+    sent = [post(h, json.dumps(one).encode(), {"content-type": STRUCTURED}) for one in (event, event, other)]
+    traced = post(h, json.dumps({**event, "traceparent": "00-1"}).encode(), {"content-type": STRUCTURED})
+    assert [answer.status_code for answer in (*sent, traced)] == [202] * 4
+    first, again, different, hop = (answer.json()["id"] for answer in (*sent, traced))
+    assert first == again == hop != different
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.clients.callers import called, fresh
-from tests.harness import KEY, House, Sent
+from tests.harness import KEY, UPSTREAM_KEY, House, Sent
 
 
 @pytest.fixture(scope="module")
@@ -86,14 +86,18 @@ def test_a_text_among_the_details_of_v1(h: House) -> None:
 
 
 def test_an_event_of_v1_is_one_of_v2_at_the_vendor(same: House) -> None:
-    """It is sent with all fields that v2 requires and v1 lacks."""
+    """It is sent with all fields that v2 requires and v1 lacks. So is what an end says: netdata's tells the value."""
     key, mark = fresh("srv"), len(same.arrived("pagerduty"))
     _post(same, _first("trigger", key, description="It is down", client="Sample"), FIRST)
-    _post(same, _first("resolve", key, description="It is up"), FIRST)
-    made, ended = same.arrives("pagerduty", mark + 2)[mark:]
+    _post(same, _first("acknowledge", key), FIRST)
+    _post(same, _first("resolve", key, description="It is up", details={"load": "0.1"}), FIRST)
+    made, taken, ended = same.arrives("pagerduty", mark + 3)[mark:]
     payload = {"summary": "It is down", "source": "ci", "severity": "error"}
     assert (made.path, made.body["payload"], made.body["client"]) == ("/v2/enqueue", payload, "Sample")
+    assert taken.body == {"routing_key": UPSTREAM_KEY, "event_action": "acknowledge", "dedup_key": key}
     assert (ended.body["event_action"], ended.body["dedup_key"]) == ("resolve", key)
+    said = {"summary": "It is up", "source": "unknown", "severity": "error", "custom_details": {"load": "0.1"}}
+    assert ended.body["payload"] == said
     assert not {"service_key", "incident_key", "event_type"} & (made.body.keys() | ended.body.keys())
 
 

@@ -205,10 +205,11 @@ def test_every_value_comes_over_and_back_as_it_was(origin: str, tmp_path: Path) 
 
 
 def test_every_column_of_either_engine_comes_along(origin: str) -> None:
-    """All columns are copied except the lease's (`owner`, `leased_until`): nobody holds a delivery during a move."""
+    """All columns are copied except a claim's (`owner`, `leased_until`, `under_way`): nobody holds a delivery during a
+    move."""
     database = shared().database()
     moved(origin, database)
-    held = {("deliveries", "owner"), ("deliveries", "leased_until")}
+    held = {("deliveries", column) for column in ("owner", "leased_until", "under_way")}
     known = {(one.name, column) for one in TABLES for column in one.columns}
     catalog = "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = 'public'"
     there = {(name, column): kind for name, column, kind in ask(database, catalog)}

@@ -88,14 +88,15 @@ class Ledger:
         return True
 
 
-def configuration(directory: Path, upstream: Chaos) -> Path:
+def configuration(directory: Path, upstream: Chaos, dialect: str = "ilert") -> Path:
     """A gateway in front of one upstream."""
     path = directory / "gateway.toml"
     path.write_text(
         f'store = "sqlite://{directory}/gateway.db"\n'
         f'[inbound.ilert]\nkeys = {{ ci = "{KEY}" }}\n'
-        f'[upstreams.oncall]\ndialect = "ilert"\nurl = "{upstream.url}"\nkey = "upstream-key"\n'
+        f'[upstreams.oncall]\ndialect = "{dialect}"\nurl = "{upstream.url}"\nkey = "upstream-key"\n'
         'retry = { first = "20ms", most = "200ms" }\nconcurrency = 16\n'
+        'defaults = { resource = "mon_9" }\n'
     )
     return path
 

@@ -25,6 +25,7 @@ from tests.chaos_upstream import Behaviour, Got, chaos, say
 from tests.clients.callers import ALERTS, ilert_event
 from tests.engine.lasting import STORES, address, alert, lasting, posted, seconds, select
 from tests.engine.store_drivers import alert as row
+from tests.engine.test_adopting import Alertmanager
 from tests.engine.test_lanes import Desk, create
 from tests.engine.vendors import before, outbox, table
 from tests.harness import KEY, House, house
@@ -105,6 +106,22 @@ def test_none_after_the_end(tmp_path: Path, kind: str) -> None:
         _stays(lambda: len(_posts(h)) == count, 2.5)
         assert select(h, "SELECT renew_at FROM targets") == [None]
         assert _left(h)["deliveries"] == 2
+
+
+def test_an_alert_whose_answer_was_lost_is_said_again_too(tmp_path: Path) -> None:
+    """It is not looked for in the upstream's list but posted again: what was found there was never renewed, so that the
+    upstream took it for over."""
+    there, lost = Alertmanager(), iter([say(504, {})])
+
+    def act(got: Got) -> Behaviour:
+        taken = there(got)
+        return next(lost, taken) if got.method == "POST" else taken
+
+    with chaos(act) as upstream, before(tmp_path, table("there", upstream.url, "alertmanager", "")) as h:
+        _event(h, "ALERT", summary="Disk full")
+        h.wait_for(lambda: len(upstream.got) >= 4)
+        assert {got.method for got in upstream.got} == {"POST"}
+        assert len(there.held) == 1, "it is under the same labels each time"
 
 
 def test_an_acknowledged_alert_keeps_its_silence(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from gateway.config.secrets import MASK
 from gateway.outcome import Request
 from gateway.registry import dialects
 from gateway.rehearsal import rehearse
-from mappings.jsm_ops.calls import authorise
 from tests.chaos_upstream import RESET_AFTER, Behaviour, Chaos, Got, chaos, say
 from tests.clients.callers import COLLECTIONS, jsm_alert, opsgenie_alert
 from tests.engine.genies import ID, JsmOps, paths
@@ -37,7 +36,7 @@ def _tell(h: House, word: str, **more: Any) -> None:
 
 
 def test_an_email_and_a_token_go_out_as_the_basic_scheme_has_them() -> None:
-    sent = authorise(Request(method="GET", path="/alerts"), "jane@example.com:tök:en")
+    sent = Request(method="GET", path="/alerts").with_basic("jane@example.com:tök:en")
     assert sent.headers == {"Authorization": "Basic amFuZUBleGFtcGxlLmNvbTp0w7ZrOmVu"}
 
 
