@@ -5,12 +5,15 @@ They raise `Problem` and know nothing of any vendor.
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from msgspec import UNSET
 
-from gateway.asked import Incoming
+from gateway.asked import Command, Incoming, Read, Ref
+from gateway.canonical import Operation
 from gateway.errors import Problem, ProblemKind, invalid
 from gateway.mapping.values import read_time
 
@@ -21,6 +24,14 @@ def bearer(incoming: Incoming) -> tuple[str, ...]:
     scheme, _, rest = header.partition(" ")
     token = rest.strip() if scheme.lower() == "bearer" else header
     return (token,) if token else ()
+
+
+def unpacked(text: str) -> str | None:
+    """The `user:password` of Basic authentication, from what stands behind the scheme; None where that is no base64."""
+    try:
+        return base64.b64decode(text.strip(), validate=True).decode()
+    except ValueError:
+        return None
 
 
 def address(incoming: Incoming) -> str:
@@ -47,6 +58,16 @@ def body_object(incoming: Incoming) -> dict[str, Any]:
 def _kind(value: Any) -> str:
     names = {list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
     return names.get(type(value), "null")
+
+
+def read_by_id(incoming: Incoming) -> Read:
+    """Reads a request for the alert whose id is in the path."""
+    return Read(ref=Ref(id=incoming.params["id"]))
+
+
+def by_id(operation: Operation) -> Callable[[Incoming], Command]:
+    """Returns a reader of requests that say no more than an operation on the alert whose id is in the path."""
+    return lambda incoming: Command(operation=operation, ref=Ref(id=incoming.params["id"]))
 
 
 def one(incoming: Incoming, name: str) -> str | None:

@@ -81,6 +81,8 @@ class Outbound:
       alert that is there is then reopened by the call for that, not by an update.
     - `ends_by_key`: False where the vendor makes nothing of an alert's key; of an alert that the gateway does not know
       it is then told only what has a comment.
+    - `is_repeated`: True where an alert has to be told again and again, so that once more does no harm: one whose
+      answer was lost is then sent again without being looked for.
     - `kin`: the dialects whose callers' own words for acknowledgements, ends and comments the calls understand, as they
       do those of their own, each with the paths of an alert's state that such a comment changes there. Unless the own
       dialect is among them, a comment changes nothing there.
@@ -107,6 +109,7 @@ class Outbound:
     reopens_anew: bool = False
     group: Callable[[Mapping[str, Json]], str | None] | None = None
     ends_by_key: bool = True
+    is_repeated: bool = False
     kin: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 

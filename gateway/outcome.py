@@ -7,6 +7,7 @@ the HTTP libraries in use.
 
 from __future__ import annotations
 
+import base64
 import codecs
 import re
 from collections.abc import Generator, Mapping
@@ -49,6 +50,14 @@ class Request(Struct, frozen=True, kw_only=True):
     def with_headers(self, headers: Mapping[str, str]) -> Request:
         """The same request with further headers."""
         return msgspec.structs.replace(self, headers={**self.headers, **headers})
+
+    def with_bearer(self, token: str) -> Request:
+        """The same request with a bearer token."""
+        return self.with_headers({"Authorization": f"Bearer {token}"})
+
+    def with_basic(self, pair: str) -> Request:
+        """The same request with Basic authentication, given `user:password`."""
+        return self.with_headers({"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"})
 
     def as_line(self) -> str:
         """The request on one line, for people."""

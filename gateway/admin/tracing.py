@@ -357,7 +357,7 @@ def _fates(row: DeliveryRow, fate: str) -> dict[str, str]:
 
 def _tried(row: AttemptRow) -> Tried:
     return Tried(
-        number=row.number,
+        number=abs(row.number),
         at=_time(row.at),
         took_ms=row.took,
         status=row.status,

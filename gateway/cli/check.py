@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--no-secrets", is_flag=True, help="Do not resolve the secrets that the file refers to.")
 @click.option("--connect", is_flag=True, help="Prove address, TLS and key of each upstream; nothing is created.")
 def check(config_path: str, no_secrets: bool, connect: bool) -> None:
-    """List every problem of a configuration, run its tests, and show what callers' alerts become."""
+    """List every problem of a configuration, and run its tests. Shows too what each caller's alerts become."""
     from gateway.cli.checking import ladders, warnings
     from gateway.cli.trying import failures
 
@@ -41,9 +41,14 @@ def check(config_path: str, no_secrets: bool, connect: bool) -> None:
     is_proved = _connect(config) if connect else True
     if failed or not is_proved:
         sys.exit(1)
-    count = f"{len(config.inbounds)} inbound, {len(config.upstreams)} upstreams, {len(config.routes)} routes"
-    tests = f", {len(config.tests)} tests passed" if config.tests else ""
-    click.echo(f"{config_path}: good: {count}{tests}")
+    numbers = {"inbound": config.inbounds, "upstream": config.upstreams, "route": config.routes}
+    counts = [_count(len(found), name) for name, found in numbers.items()]
+    counts += [f"{_count(len(config.tests), 'test')} passed"] if config.tests else []
+    click.echo(f"{config_path}: good: {', '.join(counts)}")
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}" + ("s" if number != 1 else "")
 
 
 def _connect(config: Config) -> bool:
@@ -62,7 +67,8 @@ def _connect(config: Config) -> bool:
 @click.argument("file", type=click.File("rb"), default="-")
 @JSON
 def explain(config_path: str, origin: str, caller: str | None, file: Any, as_json: bool) -> None:
-    """Show what becomes of a request, without any network: alert, route and why, upstreams' requests, who is woken."""
+    """Show what becomes of a request; nothing is sent. Lists the alert, the route and why, the request for each
+    upstream, and who would be woken."""
     from gateway.cli.explaining import explain as explained_by
     from gateway.errors import Problem
     from gateway.inbound.limits import decode
@@ -174,8 +180,8 @@ def _short(value: Any) -> str:
 @click.option("--caller", metavar="NAME", help="The caller in whose name it is sent; routes may depend on it.")
 @click.option("--within", default="30s", show_default=True, metavar="DURATION", help="How long to wait for delivery.")
 def drill(config_path: str, route_name: str, wake: bool, caller: str | None, within: str) -> None:
-    """Send a marked alert through a route to its real upstreams, wait for the result, and resolve it. Exit 1 if one
-    did not take it."""
+    """Send a marked alert through a route, and resolve it. It goes to the real upstreams; their answers are awaited.
+    Exit 1 if one did not take it."""
     from gateway.cli.drilling import drill as drilled_by
     from gateway.config.values import some_time
     from gateway.errors import Problem

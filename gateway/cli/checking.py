@@ -14,12 +14,13 @@ from typing import Any
 import msgspec
 
 from gateway.asked import Command
-from gateway.canonical import QUIET_CATEGORY, Flat, Operation
+from gateway.canonical import PATHS, QUIET_CATEGORY, Flat, Operation
 from gateway.cli.doubts import doubts
-from gateway.cli.waking import LOUD, loudness, said, verdict, words
+from gateway.cli.waking import LOUD, loudness, places, said, verdict, words
 from gateway.config.config import UNTOLD, Config, Inbound, Upstream
 from gateway.config.routing import Hop, Matcher, Route, choice_of
 from gateway.config.secrets import ANONYMOUS
+from gateway.dialect import Dialect
 from gateway.errors import Problem, ProblemKind, StoreError
 from gateway.examples import openings
 from gateway.mapping.rows import Unmet
@@ -246,13 +247,20 @@ def _shared_keys(config: Config, route: Route) -> Iterator[str]:
 
 
 def _without_entry(config: Config, route: Route, inbound: Inbound) -> Iterator[str]:
-    """Callers without an entry in a table or a directory that has no `else` either."""
+    """Callers without an entry in a table or a directory that has no `else` either, and keys chosen by a field that no
+    caller sends."""
     callers = sorted(_takes_from(route, inbound))
     for hop in route.hops:
         upstream = config.upstreams[hop.upstream]
-        if upstream.keys and upstream.keys.is_known and upstream.keys.by == "caller" and hop.key is None:
+        keys = upstream.keys if hop.key is None else None
+        if keys and _never_says(inbound, hop, keys.by) and keys.lacks(""):
+            yield (
+                f"upstreams.{hop.upstream}.key: {inbound.dialect.name} never says {keys.by}, which chooses the key, "
+                "and there is no `else`"
+            )
+        if keys and keys.is_known and keys.by == "caller":
             entries = {who: upstream.entry(inbound.dialect.name, who) for who in callers}
-            keyless = [who for who, entry in entries.items() if upstream.keys.lacks(entry)]
+            keyless = [who for who, entry in entries.items() if keys.lacks(entry)]
             if keyless:
                 yield f"upstreams.{hop.upstream}.key: no key for {_some(keyless)}, and there is no `else`"
         for lookup in hop.all_lookups:
@@ -263,6 +271,15 @@ def _without_entry(config: Config, route: Route, inbound: Inbound) -> Iterator[s
                     f"routes: {route.name}: {lookup.table.name} has no {lookup.field} for {_some(missing)}, "
                     "and there is no `else`"
                 )
+
+
+def _never_says(inbound: Inbound, hop: Hop, by: str) -> bool:
+    """Whether no alert of a dialect has a value for this field or label, and the route sets none."""
+    if by not in PATHS and not by.startswith("labels."):
+        return False
+    said = {path for entry in inbound.dialect.mapping.rows if entry.side != "reply" for path in entry.paths}
+    said |= {*hop.replaced, *(one.field for one in hop.lookups)}
+    return not any(by == path or by.startswith(f"{path}.") for path in said)
 
 
 def _entries_of_nobody(config: Config) -> Iterator[str]:
@@ -345,7 +362,7 @@ def _ladder(route: Route, hop: Hop, inbound: Inbound, upstream: Upstream) -> Ite
         meant = said(inbound.dialect, field, value)
         if all(matcher.holds(meant) for matcher in route.when if matcher.name in LOUD):
             arrives = _arrives(route, hop, inbound, caller, upstream, meant)
-            lines.setdefault(arrives, {}).setdefault(field or "no word", []).append("" if not field else str(value))
+            lines.setdefault(arrives, {}).setdefault(field or "no severity", []).append("" if not field else str(value))
     for arrives, fields in lines.items():
         yield "; ".join(f"{field} {', '.join(values)}".strip() for field, values in fields.items()) + f" → {arrives}"
 
@@ -357,7 +374,7 @@ def _arrives(route: Route, hop: Hop, inbound: Inbound, caller: str, upstream: Up
     if inbound.dialect.kind == "rule" and refuses_rules(upstream):
         return 'refused: it takes no rules (rules = "refuse")'
     for asked in _creates(inbound):
-        flat = {"kind": inbound.dialect.kind, **_loud(asked.patch), **meant}
+        flat = {"kind": inbound.dialect.kind, **_quieted(inbound.dialect, asked.patch), **meant}
         replaced = choice_of(hop, route.name, _facts(inbound, caller, flat)).replaced
         key = str(flat.get("dedup_key") or "key") if upstream.dialect.outbound.addressed_by == "key" else None
         saying = Saying(flat=flat, origin=inbound.dialect.name, caller=caller, key=key, replaced=replaced)
@@ -366,12 +383,16 @@ def _arrives(route: Route, hop: Hop, inbound: Inbound, caller: str, upstream: Up
         except Unmet as problem:
             unmet = f"cannot be sent: {problem.path} is required"
             continue
-        return f"{loudness(upstream, body) or 'no word'} → {verdict(upstream, body)}"
+        return f"{loudness(upstream, body) or 'no severity'} → {verdict(upstream, body)}"
     return unmet or "unknown: no documented example"
 
 
-def _loud(patch: Flat) -> Flat:
+def _quieted(dialect: Dialect, patch: Flat) -> Flat:
     """An example's patch without its own severity and urgency, and without what would make it quiet."""
     is_good_news = patch.get("category") == QUIET_CATEGORY
     quiet = ("enabled", *LOUD, *(("category",) if is_good_news else ()))
-    return {path: value for path, value in patch.items() if path not in quiet}
+    found = {path: value for path, value in patch.items() if path not in quiet}
+    if labels := found.get("labels"):
+        words = {leaf for _, leaf in places(dialect.mapping)}
+        found["labels"] = {name: text for name, text in labels.items() if f"labels.{name}" not in words}
+    return found

@@ -32,7 +32,7 @@ def main() -> None:
 @click.option("--serve", "stay", is_flag=True, help="Keep running afterwards, to try it out.")
 @JSON
 def demo(origin: str | None, target: str | None, stay: bool, as_json: bool) -> None:
-    """Send every vendor's documented examples to every vendor, over real HTTP, without an account."""
+    """Send all vendors' documented examples to all vendors. This goes over real HTTP, to sandboxes on this machine."""
     from gateway.cli.demo import run
 
     for name in (origin, target):
@@ -50,7 +50,7 @@ def demo(origin: str | None, target: str | None, stay: bool, as_json: bool) -> N
 def serve(
     config_path: str, listen: str | None, workers: int, log_level: str, fd: int | None, admin_fd: int | None
 ) -> None:
-    """Serve callers under a configuration; logs go to standard error."""
+    """Serve callers under a configuration. Logs go to standard error."""
     # Blocked until they are handled: a SIGHUP for a reload would end the process while it starts, and the first process
     # of a container never gets a SIGTERM that it has no handler for yet.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGTERM})
@@ -97,7 +97,7 @@ def _dialect(name: str, config: Any = None) -> Any:
 def translate(
     origin: str, target: str | None, operation: str, config_path: str | None, upstream_name: str | None, file: Any
 ) -> None:
-    """Show what an upstream would be sent for a request body, without any network."""
+    """Show what an upstream would be sent for a request body. Nothing is sent."""
     from gateway.canonical import Operation
     from gateway.errors import Problem
     from gateway.inbound.limits import decode
@@ -136,7 +136,7 @@ def _upstream(target: str | None, config: Any, name: str | None) -> Any:
 @click.option("--config", "config_path", type=click.Path(), help="A configuration, to list its own dialects too.")
 @JSON
 def dialects(config_path: str | None, as_json: bool) -> None:
-    """List the dialects, the operations each accepts and sends, and its paths."""
+    """List the dialects, with their operations and paths."""
     from gateway.documents import dialect_rows
     from gateway.registry import dialects as all_dialects
 
@@ -170,7 +170,7 @@ def _end_tidily() -> None:
 @CONFIG
 @click.argument("file", type=click.Path())
 def backup(config_path: str, file: str) -> None:
-    """Copy the store to a new FILE, consistent and whole, while a gateway serves from it."""
+    """Copy the store to a new FILE while a gateway serves. The copy is consistent and whole."""
     from pathlib import Path
 
     from gateway.errors import StoreError
@@ -199,7 +199,8 @@ def backup(config_path: str, file: str) -> None:
 )
 @click.option("--undo", is_flag=True, help="Let a gateway serve again from a store that was moved.")
 def move(config_path: str, target: str | None, undo: bool) -> None:
-    """Move everything in the store to an empty one of the other engine, while no gateway serves from either.
+    """Move everything in the store to one of the other engine. That must be empty, and no gateway may serve from
+    either.
 
     Ids, open alerts, what waits and the statistics of callers are moved too. The old store stays as it is, marked so
     that no gateway serves from it any more.

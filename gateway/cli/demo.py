@@ -271,9 +271,12 @@ class _Show:
 
     def stay(self, url: str, keys: dict[str, str]) -> None:
         """Prints the address and keys to try it with."""
-        self._console.print(f"\nStill up at {url}/<dialect>. The caller's key chooses the vendor behind:")
+        self._console.print(
+            f"\nStill up: send a vendor's requests to {url}/<dialect> and its own paths. The key you send chooses the "
+            "vendor behind:"
+        )
         for name, key in keys.items():
-            self._console.print(f"  to {name:<16} {key}")
+            self._console.print(f"  {name:<{max(map(len, keys))}}  {key}")
         self._console.print("Ctrl-C ends it.")
 
 

@@ -54,8 +54,9 @@ def _of_path(upstream: Upstream) -> Iterator[str]:
 
 def _doubled(dialect: Dialect, said: list[str], usual: list[str]) -> list[str]:
     """The longest end of the address's path that a path of the dialect begins with, unless the vendor's documented
-    address ends with it too."""
-    beginnings = [_segments(route.path) for route in dialect.routes]
+    address ends with it too. Paths that are others below a second base do not count: the address may be that base."""
+    paths = [_segments(route.path) for route in dialect.routes]
+    beginnings = [one for one in paths if not any(one[at:] in paths for at in range(1, len(one)))]
     for start in range(len(usual) if said[: len(usual)] == usual else 0, len(said)):
         end = said[start:]
         if end != usual[-len(end) :] and any(one[: len(end)] == end for one in beginnings):

@@ -33,7 +33,7 @@ LIMIT = "The most to list; with --url 10000 at most."
 @click.option("--limit", type=click.IntRange(1, MOST), default=1000, show_default=True, help=LIMIT)
 @JSON
 def deliveries(place: Place, state: str | None, alert_name: str | None, limit: int, as_json: bool) -> None:
-    """List the outbox, newest first; dead ones with the request as it would be sent now."""
+    """List the outbox, newest first. Dead deliveries are shown with the request as it would be sent now."""
 
     def there(remote: Remote) -> Any:
         return remote.get("/-/deliveries", state=state, alert=alert_name, limit=limit)["deliveries"]
@@ -248,7 +248,7 @@ def _arrived(one: Arrivals) -> list[str]:
 @click.option("--limit", type=click.IntRange(1, MOST), default=1000, show_default=True, help=LIMIT)
 @JSON
 def callers(place: Place, limit: int, as_json: bool) -> None:
-    """List who calls, with which program, on which path, with which result, and when; last seen first."""
+    """List who calls, last seen first. Shown are the result, how often, when, on which path and with which program."""
     from gateway.desk.calling import SHOWN_WITHIN
 
     def here(tx: Tx, config: Config) -> Any:

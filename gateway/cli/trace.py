@@ -39,8 +39,8 @@ class _Unasked(click.ClickException):
 @click.argument("name", metavar="X")
 @JSON
 def trace(place: Place, name: str, as_json: bool) -> None:
-    """Show the full history of every alert known by this id, key or text, newest first, at most twenty.
-    Exit 1 only when there is none."""
+    """Show the full history of every alert known as X. X is any id or key, or words of the summary; newest first, at
+    most twenty. Exit 1 only if there is none."""
     import msgspec
 
     from gateway.admin.tracing import SEARCHED, Traced

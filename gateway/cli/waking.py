@@ -7,7 +7,7 @@ either, as vendors' own defaults do. It must not know any vendor.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import msgspec
@@ -16,6 +16,9 @@ from msgspec import UNSET, Struct
 from gateway.canonical import Flat
 from gateway.config.config import Upstream
 from gateway.dialect import Dialect
+from gateway.mapping.page import SEVERITY_NAMES
+from gateway.mapping.rows import Row
+from gateway.mapping.table import Mapping
 from gateway.mapping.wire import Wire, get, put
 
 LOUD = ("severity", "urgency")
@@ -25,15 +28,28 @@ QUIETER_THAN = 4
 
 
 def words(dialect: Dialect) -> Iterator[tuple[str, Any]]:
-    """Each wire field in which a caller says how bad it is, with each of its values; last `""`, for saying nothing."""
+    """Each wire field in which a caller says how bad it is, with each of its values, the worst first; last `""`, for
+    saying nothing."""
     found: dict[str, list[Any]] = {}
-    for entry in dialect.mapping.rows:
-        if entry.side != "reply" and len(entry.wires) == 1 and set(entry.paths) & set(LOUD):
-            known = _values(dialect.mapping.wire, entry.wires[0]) or list(entry.scale.codes if entry.scale else ())
-            found[entry.wires[0]] = found.get(entry.wires[0]) or known
+    for entry, leaf in places(dialect.mapping):
+        known = _values(dialect.mapping.wire, leaf) or list(entry.scale.codes if entry.scale else ())
+        found[leaf] = found.get(leaf) or known
     for field, values in found.items():
-        yield from ((field, value) for value in values)
+        yield from ((field, value) for value in sorted(values, key=partial(_severity, dialect, field)))
     yield "", None
+
+
+def places(mapping: Mapping) -> Iterator[tuple[Row, str]]:
+    """The rows that say how bad it is, each with the wire field, or the label, where it says so."""
+    for entry in mapping.rows:
+        for path in set(entry.paths) & set(LOUD) if entry.side != "reply" else ():
+            yield entry, entry.homes.get(path, entry.wires)[0]
+
+
+def _severity(dialect: Dialect, field: str, value: Any) -> int:
+    """The severity that a value of a wire field means; the least where it means none."""
+    meant = said(dialect, field, value).get("severity")
+    return len(SEVERITY_NAMES) if meant is None else meant
 
 
 def said(dialect: Dialect, field: str, value: Any) -> Flat:
@@ -51,6 +67,8 @@ def _values(wire: type[Struct], leaf: str) -> list[Any]:
     kind: Any = msgspec.inspect.type_info(wire)
     for name in leaf.split("."):
         structs = [one for one in _alternatives(kind) if isinstance(one, msgspec.inspect.StructType)]
+        if not structs:
+            return []
         kind = next(one.type for one in structs[0].fields if one.encode_name == name)
     found: list[Any] = []
     for one in _alternatives(kind):
@@ -67,11 +85,7 @@ def _alternatives(kind: Any) -> tuple[Any, ...]:
 
 def loudness(upstream: Upstream, body: Wire) -> str:
     """The fields of a body that say how bad it is, in the upstream's own words."""
-    leaves = dict.fromkeys(
-        entry.wires[0]
-        for entry in upstream.destination.mapping.rows
-        if entry.side != "reply" and set(entry.paths) & set(LOUD)
-    )
+    leaves = dict.fromkeys(leaf for _, leaf in places(upstream.destination.mapping))
     found = {leaf: get(body, leaf) for leaf in leaves}
     return ", ".join(f"{leaf} {value}" for leaf, value in found.items() if value not in (UNSET, None))
 

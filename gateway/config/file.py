@@ -123,8 +123,8 @@ class UpstreamFile(Struct, kw_only=True):
     """What the vendor's free-form field carries: all fields that the vendor has no place for, the gateway's id alone,
     or nothing."""
     proxy: str = "env"
-    """`"env"`: as `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` say; `"off"`: none; or a proxy's address, which may be a
-    secret."""
+    """`"env"`: as `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` (domains, addresses, networks, ports) say; `"off"`: none;
+    or a proxy's address, which may be a secret."""
     ca: str | None = None
     """A PEM file of authorities to trust there beside the default ones; loaded again when it changes."""
     client_cert: dict[str, Any] | None = None
@@ -210,8 +210,8 @@ class HeartbeatFile(Struct, kw_only=True):
     stall: Duration = "2m"
     """How long a delivery may wait before the heartbeat stops, 100ms to 7d."""
     proxy: str = "env"
-    """`"env"`: as `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` say; `"off"`: none; or a proxy's address, which may be a
-    secret."""
+    """`"env"`: as `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` (domains, addresses, networks, ports) say; `"off"`: none;
+    or a proxy's address, which may be a secret."""
     ca: str | None = None
     """A PEM file of authorities to trust there beside the default ones; loaded again when it changes."""
     client_cert: dict[str, Any] | None = None
@@ -399,8 +399,8 @@ class File(Struct, kw_only=True):
     retention: Duration = "30d"
     """How long ended alerts are kept."""
     public_url: str | None = None
-    """The address at which operators reach `/-/…` with a browser; pages then contain a link to their trace. Default:
-    they contain none."""
+    """The address at which operators reach `/-/…` with a browser; pages then contain a link to their trace, unless the
+    sender filled the lines for that. Default: they contain none."""
     durable: Literal["disk", "container"] = "disk"
     """`disk`: the store outlives its container. `container`: the store is lost with its container, so callers are
     answered success only once an upstream has taken what they sent, whatever `reply` says."""

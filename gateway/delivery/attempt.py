@@ -144,36 +144,38 @@ class Client:
                     is_begun = is_begun or request.method != "GET"
                     response = await self._transport.send(authorised, self._headers(extra))
                 except Unreachable as error:
-                    if request.by_the_way:
-                        request = call.send(NO_ANSWER)
-                        continue
-                    return self._lost(error, request, status, requests)
+                    if not request.by_the_way:
+                        return self._lost(error, request, status, requests)
+                    response = NO_ANSWER
                 except _TokenRefused as refused:
                     return Ended(refused.outcome, refused.status, is_fault=True, requests=requests)
-                if request.by_the_way:
-                    request = call.send(response)
-                    continue
-                status = response.status
-                if response.status == 401 and self._token is not None and not renewed:
-                    self._token, renewed = None, True
-                    continue
-                is_for_call = self._is_for_call(request, response)
-                if (between := self._said_between(request, response, is_for_call=is_for_call)) is not None:
-                    is_ambiguous = response.status < 300 and self._may_make(request)
-                    about_ours = isinstance(between, Held)
-                    is_fault = not (request.of_one and status in (404, 405))  # other alerts may well be found there
-                    return Ended(between, status, is_ambiguous, is_fault, requests, is_certificate=about_ours)
-                if is_for_call:
-                    request = call.send(response)
-                    continue
-                may_have_taken_it = response.status >= 500 or response.status == 408
-                judged = self._judged(response)
-                ambiguous = self._may_make(request) and may_have_taken_it
-                return Ended(judged, status, ambiguous, is_fault=isinstance(judged, Again), requests=requests)
-        except StopIteration as ended:
-            return Ended(ended.value, status, requests=requests)
+                if not request.by_the_way:
+                    status = response.status
+                    if status == 401 and self._token is not None and not renewed:
+                        self._token, renewed = None, True
+                        continue
+                    if (ended := self._ended(request, response, requests)) is not None:
+                        return ended
+                request = call.send(response)
+        except StopIteration as returned:
+            return Ended(returned.value, status, requests=requests)
         finally:
             call.close()
+
+    def _ended(self, request: Request, response: Response, requests: int) -> Ended | None:
+        """The end of an attempt with an answer that its call does not handle; None for one that it does."""
+        status, is_for_call = response.status, self._is_for_call(request, response)
+        if (between := self._said_between(request, response, is_for_call=is_for_call)) is not None:
+            is_ambiguous = status < 300 and self._may_make(request)
+            is_fault = not (request.of_one and status in (404, 405))  # other alerts may well be found there
+            about_ours = isinstance(between, Held)
+            return Ended(between, status, is_ambiguous, is_fault, requests, is_certificate=about_ours)
+        if is_for_call:
+            return None
+        judged = self._judged(response)
+        may_have_taken_it = status >= 500 or status == 408
+        is_ambiguous = may_have_taken_it and self._may_make(request)
+        return Ended(judged, status, is_ambiguous, is_fault=isinstance(judged, Again), requests=requests)
 
     def _lost(self, error: Unreachable, request: Request, status: int | None, requests: int) -> Ended:
         """The end of an attempt without an answer: ambiguous if the request was sent and may have made something."""

@@ -360,7 +360,8 @@ class Lanes:
             verdict = settle(tx, shipment, outcome, upstream, now, due, show, looked_up=looked_up, in_vain=in_vain)
             if ended is not None and verdict.is_recorded:
                 code = code_of(ended.outcome) if verdict.state != "delivered" else ""
-                tx.insert_attempt(_attempt_row(delivery, verdict, code, started, took))
+                number = -delivery.attempts - 1 if isinstance(ended.outcome, Pending) else delivery.attempts
+                tx.insert_attempt(_attempt_row(delivery, number, verdict, code, started, took))
             rates.owe(tx, upstream, (ended.requests if ended else 0) - 1)
             if budget is not None:
                 rates.keep_budget(tx, upstream, budget)
@@ -482,7 +483,7 @@ class Lanes:
                 if upstream.has_many_keys:
                     found.due = self._now() + int(LOOK * 1000)
                 tx.update_delivery(found)
-                tx.insert_attempt(_attempt_row(delivery, verdict, held.code, started, took))
+                tx.insert_attempt(_attempt_row(delivery, delivery.attempts, verdict, held.code, started, took))
             rates.owe(tx, upstream, ended.requests - 1)
 
         await self._recorded(work)
@@ -508,10 +509,12 @@ def _mark(shipment: Shipment) -> str:
     return str(shipment.delivery.id) if shipment.operation is Operation.COMMENT else ""
 
 
-def _attempt_row(delivery: DeliveryRow, verdict: Verdict, code: str, started: int, took: float) -> AttemptRow:
+def _attempt_row(
+    delivery: DeliveryRow, number: int, verdict: Verdict, code: str, started: int, took: float
+) -> AttemptRow:
     return AttemptRow(
         delivery=delivery.id,
-        number=delivery.attempts,
+        number=number,
         at=started,
         took=int(took * 1000),
         status=delivery.status,

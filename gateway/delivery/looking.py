@@ -18,6 +18,7 @@ from gateway.mapping.carry import restore
 from gateway.mapping.table import Mapping
 from gateway.mapping.values import from_millis
 from gateway.outcome import Again, Delivered, Found, FoundAlert, Held, Sending
+from gateway.road.terms import may_look
 from gateway.store import Store
 
 CLOCKS_DIFFER_MS = 60_000
@@ -46,7 +47,7 @@ async def look(client: Client, store: Store, sending: Sending, since: int, now: 
     one longer than is read, says nothing about the object: it is asked for again for half a minute only, as a page that
     comes twice is better than one that never comes."""
     outbound = client.upstream.dialect.outbound
-    if outbound.list is None:
+    if outbound.list is None or not may_look(client.upstream):
         return Looked()
     ended = await client.run(outbound.list(sending), entry=entry)
     if isinstance(ended.outcome, Held) and ended.outcome.status == 403:

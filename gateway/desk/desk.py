@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import structlog
+from msgspec import Struct
 
 from gateway.asked import Answer, Asked, Batch, Command, Inquiry, Listing, Mute, Muted, Mutes, Read, Reply, Unmute
 from gateway.clock import Clock
@@ -45,6 +46,22 @@ AT_ONCE = 256
 """Most commands of a batch being written at once."""
 PARTS = 32
 """Most commands of a batch that wait to be written at once, so that other callers' writes come between."""
+
+
+class _Call(Struct, frozen=True, kw_only=True):
+    """A caller's request: its number, the gateways that it came through, the idempotency key of a creating one, whether
+    its caller waits for verdicts, and what is to be called once all of its commands are durable."""
+
+    who: Caller
+    number: int
+    via: Via
+    key: Key | None
+    waits: bool
+    on_kept: Callable[[], None] | None
+
+    def order(self, asked: Command, command: int, now: int) -> Order:
+        """One of its commands as an order, under the command's own id."""
+        return Order(asked=asked, caller=self.who, request=self.number, command=command, now=now, via=self.via)
 
 
 @dataclass
@@ -90,12 +107,13 @@ class Desk:
         are the gateways that it came through, `key` is the idempotency key of a creating call; `on_kept` is called once
         all commands of the request are durable and only verdicts are waited for."""
         who = Caller(inbound.dialect, caller, inbound.scope_of(caller))
+        waits = inbound.reply == "delivered"
+        call = _Call(who=who, number=request, via=via, key=key, waits=waits, on_kept=on_kept)
         if isinstance(asked, Command):
             await self.views.look_before(who, asked, request)
-            order = self._order(asked, who, request, request, via)
-            return await self._command(inbound, order, key, on_kept=on_kept)
+            return await self._command(call, call.order(asked, request, self.now()), key)
         if isinstance(asked, Batch):
-            return await self._batch(inbound, who, asked, request, via, key, on_kept)
+            return await self._batch(call, asked)
         if isinstance(asked, Read):
             return await self.views.read(who, asked, request)
         if isinstance(asked, Inquiry):
@@ -105,21 +123,12 @@ class Desk:
         if isinstance(asked, Reply):
             return Answered(Answer(), request, relayed=asked)
         if isinstance(asked, Mute | Unmute | Mutes):
-            return await self._mute(who, asked, request, via)
+            return await self._mute(call, asked)
         return await self.views.relay(who, asked, request, via)
 
     # --- commands ----------------------------------------------------------------------------------------
 
-    async def _batch(
-        self,
-        inbound: Inbound,
-        who: Caller,
-        asked: Batch,
-        request: int,
-        via: Via,
-        key: Key | None,
-        on_kept: Callable[[], None] | None,
-    ) -> Answered:
+    async def _batch(self, call: _Call, asked: Batch) -> Answered:
         """Handles each command on its own: they are written in their order, and their verdicts are awaited together;
         the problems of some are raised once the others are durable. The answer has the id of the first alert, and of
         the request that this was first reported in: a repeat has to be answered alike, and that request can be
@@ -128,11 +137,12 @@ class Desk:
         turns = _Turns()
         self._enter()
         try:
-            for numbered in _rounds(asked.commands):
+            for numbered in _rounds(asked.commands, call.who.dialect.same_key):
                 turns.left = len(numbered)
                 for place, one in numbered:
-                    order, part = self._order(one, who, request, self.ids(), via), key.of_part(place) if key else None
-                    under_way.append(asyncio.create_task(self._command(inbound, order, part, turns)))
+                    order = call.order(one, self.ids(), self.now())
+                    key = call.key.of_part(place) if call.key else None
+                    under_way.append(asyncio.create_task(self._command(call, order, key, turns)))
                 await turns.all_kept()
         except BaseException:
             for task in under_way:
@@ -140,8 +150,8 @@ class Desk:
             raise
         finally:
             self.crowd.leave()
-        if on_kept is not None:
-            on_kept()
+        if call.on_kept is not None:
+            call.on_kept()
         ended = await asyncio.gather(*under_way, return_exceptions=True)
         problems = [*asked.problems, *(one for one in ended if isinstance(one, Problem))]
         if others := [one for one in ended if isinstance(one, BaseException) and not isinstance(one, Problem)]:
@@ -150,27 +160,17 @@ class Desk:
             raise together(problems)
         answered = [one for one in ended if isinstance(one, Answered)]
         reports = joined([line for one in answered for line in one.reports])
-        first = answered[0].answer.request if answered else request
+        first = answered[0].answer.request if answered else call.number
         answer = Answer(answers=tuple(one.answer for one in answered), request=first)
-        return Answered(answer, answered[0].id if answered else request, reports)
+        return Answered(answer, answered[0].id if answered else call.number, reports)
 
-    def _order(self, asked: Command, who: Caller, request: int, command: int, via: Via) -> Order:
-        return Order(asked=asked, caller=who, request=request, command=command, now=self.now(), via=via)
-
-    async def _command(
-        self,
-        inbound: Inbound,
-        order: Order,
-        key: Key | None,
-        turns: _Turns | None = None,
-        on_kept: Callable[[], None] | None = None,
-    ) -> Answered:
+    async def _command(self, call: _Call, order: Order, key: Key | None, turns: _Turns | None = None) -> Answered:
         """Handles one command, and waits for the verdicts where its caller is to wait. The commands of a batch share
-        `turns`."""
+        `turns`, and each has a `key` of its own."""
         log.debug("command", operation=order.asked.operation, caller=order.caller.name)
-        done = await self._written(lambda tx: self._accept(tx, inbound, order, key), order.command, turns)
-        if on_kept is not None:
-            on_kept()
+        done = await self._written(lambda tx: self._accept(tx, call, order, key), order.command, turns)
+        if call.on_kept is not None and turns is None:
+            call.on_kept()
         if isinstance(done, FirstAnswer):
             await self._see_it_land(lambda tx: first_has_landed(tx, done))
             return Answered(as_answer(done), done.alert or done.request, done.reports)
@@ -184,7 +184,7 @@ class Desk:
         return answered
 
     def _accept(
-        self, tx: Tx, inbound: Inbound, order: Order, key: Key | None
+        self, tx: Tx, call: _Call, order: Order, key: Key | None
     ) -> FirstAnswer | tuple[Accepted, Waiter | None]:
         """Records the command and, where the caller waits for verdicts, a waiter; returns the first answer instead if
         the idempotency key was used before."""
@@ -193,7 +193,7 @@ class Desk:
         if first is not None and not self._undo_if_refused(tx, first):
             return first
         accepted = self.road.accept(tx, order)
-        waiter = self._waiter(tx, inbound, order, accepted)
+        waiter = self._waiter(tx, order, accepted, waits=call.waits)
         if key is not None:
             answered = self._answered(order, accepted, accepted.alert, {})
             keep(tx, order, key, answered, accepted.alert, is_done=waiter is None)
@@ -283,23 +283,19 @@ class Desk:
         answer = Answer(shown=shown, key=ref.key if ref else None, request=order.request)
         return Answered(answer, row.id if row else order.request, tuple(line for line in lines if line))
 
-    def _waiter(self, tx: Tx, inbound: Inbound, order: Order, accepted: Accepted) -> Waiter | None:
+    def _waiter(self, tx: Tx, order: Order, accepted: Accepted, *, waits: bool) -> Waiter | None:
         """Registers and returns a waiter for the verdicts; None where the caller is not to wait, or waiting would be in
-        vain."""
-        primary = accepted.primary
-        names = [delivery.upstream for delivery in accepted.deliveries]
+        vain. Where the store is lost with its container a caller waits for whichever upstream there is."""
+        primary, names = accepted.primary, [delivery.upstream for delivery in accepted.deliveries]
         is_vain = primary not in names or accepted.queued_behind or self.dispatcher.is_open(primary)
-        any_will_do = self.config.durable == "container" and (is_vain or inbound.reply == "accepted")
-        if any_will_do:
-            if all(self.dispatcher.is_open(name) for name in names):
-                return None
-            primary = primary if primary in names else names[0]
-        elif is_vain or inbound.reply == "accepted":
+        any_will_do = is_vain or not waits
+        if any_will_do and (self.config.durable != "container" or all(map(self.dispatcher.is_open, names))):
             return None
-        assert primary is not None
+        primary = primary if primary in names else names[0]
         akin = self.config.upstreams[primary].dialect.name == order.caller.dialect.name
-        alone, shows = accepted.alert is not None and len(tx.targets(accepted.alert.id)) == 1, akin and accepted.is_new
-        waiter = Waiter(order.request, primary, names, shows=shows, strict=akin and alone, any_will_do=any_will_do)
+        alone = akin and accepted.alert is not None and len(tx.targets(accepted.alert.id)) == 1
+        shows = akin and accepted.is_new
+        waiter = Waiter(order.request, primary, names, shows=shows, strict=alone, any_will_do=any_will_do)
         return waiter if self.waiters.add(accepted.command, waiter) else None
 
     async def _await_verdict(self, who: Caller, accepted: Accepted, waiter: Waiter, key: Key | None) -> AlertRow | None:
@@ -346,10 +342,11 @@ class Desk:
 
     # --- silences ----------------------------------------------------------------------------------------
 
-    async def _mute(self, who: Caller, asked: Mute | Unmute | Mutes, request: int, via: Via) -> Answered:
+    async def _mute(self, call: _Call, asked: Mute | Unmute | Mutes) -> Answered:
         """Handles silences. The open alerts that a new one matches count as seen, and are acknowledged: a first part of
         them before the answer, the others after it. Where the store fails meanwhile the silence is kept all the same,
         and answered with success: a repeat would create another one."""
+        who, request = call.who, call.number
         if isinstance(asked, Mutes):
             wanted = asked.id
             found = await self.store.read(lambda tx: mutes(tx, who.scope, wanted))
@@ -359,7 +356,7 @@ class Desk:
             muted = await self.store.write(lambda tx: muting.end(tx, who.scope, ended, self.now()))
             return Answered(Answer(mutes=(muted,), request=request), request)
         self._have_room()
-        muted, owed = await self.store.write(lambda tx: self._keep_mute(tx, who, asked, request, via))
+        muted, owed = await self.store.write(lambda tx: self._keep_mute(tx, call, asked))
         try:
             dialects = {who.dialect.name: who.dialect}
             for name in await quieten(self.store, self.road, dialects, owed, self.ids, self.now()):
@@ -368,19 +365,20 @@ class Desk:
             log.warning("silence.not_acknowledged", silence=muted.id, reason=str(error))
         return Answered(Answer(mutes=(muted,), request=request), request)
 
-    def _keep_mute(self, tx: Tx, who: Caller, asked: Mute, request: int, via: Via) -> tuple[Muted, list[Owed]]:
+    def _keep_mute(self, tx: Tx, call: _Call, asked: Mute) -> tuple[Muted, list[Owed]]:
         """Stores a silence and, if it has begun, the acknowledgements that it owes."""
+        who = call.who
         muted = muting.keep(tx, who.scope, asked, self.now())
         if millis(muted.starts_at) > self.now():  # it may begin within this very millisecond
             return muted, []
         owed = Owed(
             silence=muted.id,
-            request=request,
+            request=call.number,
             dialect=who.dialect.name,
             caller=who.name,
             scope=who.scope,
             comment=asked.comment,
-            via=via,
+            via=call.via,
         )
         owe(tx, owed)
         return muted, [owed]
@@ -411,14 +409,15 @@ class _Turns:
         self._kept.clear()
 
 
-def _rounds(commands: Sequence[Command]) -> Iterator[list[tuple[int, Command]]]:
+def _rounds(commands: Sequence[Command], same_key: Callable[[str], str]) -> Iterator[list[tuple[int, Command]]]:
     """Splits a batch into rounds of at most `AT_ONCE` commands, each with its place in the batch. A round has at most
     one command per alert, since the store may write the commands of a round in any order. A command without a key
     counts as an alert of its own."""
     numbered: list[tuple[int, Command]] = []
     keys: set[str] = set()
     for place, one in enumerate(commands):
-        key = (one.ref.key or one.ref.id) if one.ref else one.patch.get("dedup_key")
+        said = (one.ref.key or one.ref.id) if one.ref else one.patch.get("dedup_key")
+        key = same_key(said) if said else None
         if key in keys or len(numbered) == AT_ONCE:
             yield numbered
             numbered, keys = [], set()

@@ -19,6 +19,7 @@ from gateway.mapping.translation import translate
 from gateway.mapping.values import from_millis, millis
 from gateway.outcome import FoundAlert
 from gateway.road.accepted import Caller
+from gateway.road.changing import record_as_shown
 from gateway.road.terms import SPOKEN, is_anothers, saying
 from gateway.store import AlertFilter, AlertRow, CommandBody, TargetRow, Tx
 
@@ -83,10 +84,7 @@ def refresh(
         row.version += 1
         row.updated_at = now
         after["updated_at"] = from_millis(now)
-    row.body = unflatten(in_order(after))
-    row.status = after["status"]
-    row.resource = after.get("resource")
-    row.is_open = row.status != "resolved"
+    record_as_shown(row, after)
     if row.name is not None and after.get("summary"):
         holder = tx.alert_by_name(row.scope, str(after["summary"]))
         row.name = str(after["summary"]) if holder is None or holder.id == row.id else row.name
@@ -226,12 +224,12 @@ def _is_long_over(flat: Flat, before: int) -> bool:
 def _adopt(tx: Tx, asked: ListQuestion, found: FoundAlert, alert: int, now: int) -> None:
     """Records an alert that was at the upstream before the gateway: from now on it belongs to the scope that asked."""
     who, upstream = asked.who, asked.upstream
-    flat = in_order({"kind": who.dialect.kind, "status": "firing", "created_at": from_millis(now), **found.flat})
+    shown = {path: value for path, value in found.flat.items() if value is not None}
+    flat = in_order({"kind": who.dialect.kind, "status": "firing", "created_at": from_millis(now), **shown})
     flat.setdefault("updated_at", flat["created_at"])
     name = str(flat["summary"]) if who.dialect.unique_names and flat.get("summary") else None
     if name is not None and tx.alert_by_name(who.scope, name):
         name = None
-    created = int(flat["created_at"].timestamp() * 1000)
     is_free = tx.alert_by_id(who.scope, found.id) is None  # an id that is in use already stays with its alert
     tx.insert_alert(
         AlertRow(
@@ -246,7 +244,7 @@ def _adopt(tx: Tx, asked: ListQuestion, found: FoundAlert, alert: int, now: int)
             resource=flat.get("resource"),
             is_open=flat["status"] != "resolved",
             version=1,
-            created_at=created,
+            created_at=millis(flat["created_at"]),
             updated_at=now,
             body=unflatten(flat),
             verbatim={},

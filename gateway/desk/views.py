@@ -101,6 +101,11 @@ class Views:
         shown = as_shown(row) if row else None
         return Answered(Answer(shown=shown, request=request, inquired=inquired), row.id if row else request)
 
+    def _primary(self, who: Caller) -> Upstream | None:
+        """The first upstream of this caller, if it speaks the caller's dialect."""
+        chosen = choose(self.config.routes, who.dialect.name, who.name, None)
+        return self._akin(who, chosen[0].upstream) if chosen else None
+
     def _akin(self, who: Caller, name: str) -> Upstream | None:
         """The upstream of this name, if it speaks the caller's dialect."""
         upstream = self.config.upstreams.get(name)
@@ -187,8 +192,7 @@ class Views:
         return ended
 
     async def list(self, who: Caller, asked: Listing, request: int) -> Answered:
-        chosen = choose(self.config.routes, who.dialect.name, who.name, None)
-        upstream = self._akin(who, chosen[0].upstream) if chosen else None
+        upstream = self._primary(who)
         entry = upstream.entry(who.dialect.name, who.name) if upstream else ""
         of_whom = ("list", who.scope, upstream.name if upstream else "", entry)
         if upstream and upstream.dialect.outbound.list and self._may_ask(of_whom):
@@ -252,8 +256,7 @@ class Views:
     async def relay(self, who: Caller, asked: Relay, request: int, via: Via) -> Answered:
         if self.name and self.name in via:
             return Answered(Answer(), request, relayed=_said(asked.otherwise))
-        chosen = choose(self.config.routes, who.dialect.name, who.name, None)
-        upstream = self._akin(who, chosen[0].upstream) if chosen else None
+        upstream = self._primary(who)
         answered: Reply | None = None
         if upstream:
             client, entry = self.dispatcher.client(upstream.name), upstream.entry(who.dialect.name, who.name)

@@ -67,7 +67,6 @@ class Report:
         self.body = body
         self.meant = meant
         self.reasons = reasons
-        self.carried: frozenset[str] = frozenset()
         self._exact = {path for path, value in saying.flat.items() if path in meant and meant[path] == value}
 
     def _asked(self) -> tuple[str, ...]:
@@ -88,22 +87,23 @@ class Report:
         ]
         return frozenset(inexact)
 
-    def fates(self) -> tuple[Fate, ...]:
-        """One fate per field that was said, then those of supplied fields, then those of dropped ones."""
-        shape = self._shape()
+    def fates(self, carried: frozenset[str] = frozenset()) -> tuple[Fate, ...]:
+        """One fate per field that was said, then those of supplied fields, then those of dropped ones; `carried` are
+        the paths that are carried beside the vendor's own fields."""
+        shape = self._shape(carried)
         fates = _remembered_fates(shape) if shape.is_short() else _fates(shape)
         if not self.saying.dropped:
             return fates
         return (*fates, *(Fate(name, "dropped", "", why) for name, why in self.saying.dropped))
 
-    def _shape(self) -> _Shape:
+    def _shape(self, carried: frozenset[str]) -> _Shape:
         return _Shape(
             mapping=self.mapping,
             asked=self._asked(),
             exact=frozenset(self._exact),
             meant=tuple(self.meant),
             places=self.mapping.places(self.meant, self.body),
-            carried=self.carried,
+            carried=carried,
             reasons=tuple(self.reasons.items()),
             replaced=tuple(self.saying.replaced),
             is_whole=self.saying.changed is None,

@@ -69,10 +69,10 @@ def translate(saying: Saying, destination: Destination) -> Said:
         return Said(body, patch, lambda: Report(saying, mapping, body, _meaning(mapping, body, known), reasons).fates())
     meant = _meaning(mapping, body, known)
     report = Report(saying, mapping, body, meant, reasons)
-    report.carried = _carry(saying, destination, body, meant, report, hush)
+    carried = _carry(saying, destination, body, meant, report, hush)
     if saying.changed is not None:
         _carry_along(mapping, body, patch)
-    return Said(body, patch, report.fates)
+    return Said(body, patch, partial(report.fates, carried))
 
 
 def _meaning(mapping: Rows, body: Wire, known: Flat | None) -> Flat:

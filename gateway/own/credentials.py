@@ -5,15 +5,13 @@ It must not know any vendor.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
 
 from gateway.asked import Incoming
-from gateway.asking import bearer
+from gateway.asking import bearer, unpacked
 from gateway.mapping.wire import copied, get, put
 from gateway.outcome import Request
 
@@ -29,28 +27,16 @@ class Credentials:
     scheme: Mapping[str, str] = field(default_factory=lambda: {"type": "http", "scheme": "bearer"})
 
 
-def _with_bearer(request: Request, credential: str) -> Request:
-    return request.with_headers({"Authorization": f"Bearer {credential}"})
-
-
-BEARER = Credentials(find=bearer, put=_with_bearer)
+BEARER = Credentials(find=bearer, put=Request.with_bearer)
 
 
 def _basic(incoming: Incoming) -> tuple[str, ...]:
     scheme, _, packed = incoming.headers.get("authorization", "").strip().partition(" ")
-    if scheme.lower() != "basic":
-        return ()
-    try:
-        return (base64.b64decode(packed.strip(), validate=True).decode("utf8"),)
-    except (binascii.Error, UnicodeDecodeError):
-        return ()
+    pair = unpacked(packed) if scheme.lower() == "basic" else None
+    return () if pair is None else (pair,)
 
 
-def _with_basic(request: Request, credential: str) -> Request:
-    return request.with_headers({"Authorization": "Basic " + base64.b64encode(credential.encode()).decode()})
-
-
-BASIC = Credentials(find=_basic, put=_with_basic, scheme={"type": "http", "scheme": "basic"})
+BASIC = Credentials(find=_basic, put=Request.with_basic, scheme={"type": "http", "scheme": "basic"})
 
 
 def _nowhere(request: Request, credential: str) -> Request:

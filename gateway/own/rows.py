@@ -94,7 +94,7 @@ def _supplying(path: str, codec: Codec, default: Any) -> Fallback | None:
 
 
 def _whereabouts(flat: Flat, writing: Writing) -> tuple[Any]:
-    return (str(flat.get("resource") or writing.caller or writing.origin or "alert-gateway"),)
+    return (str(flat.get("resource") or writing.caller or writing.origin),)
 
 
 # --- what one field cannot hold --------------------------------------------------------------------------------

@@ -9,10 +9,10 @@ from typing import Any
 from msgspec import UNSET
 
 from gateway.asked import Command
-from gateway.canonical import Flat, Operation
+from gateway.canonical import Flat, Operation, unflatten
 from gateway.dialect import Dialect
 from gateway.mapping.carry import restore
-from gateway.mapping.values import from_millis
+from gateway.mapping.values import from_millis, millis
 from gateway.store import AlertRow
 
 
@@ -76,3 +76,22 @@ def stamp(flat: Flat, operation: Operation, now: int) -> None:
         flat.update(status="firing", resolved_at=None)
         if (ends := flat.get("ends_at")) is not None and ends <= from_millis(now):
             flat["ends_at"] = None  # else the alert would lapse again at once
+
+
+def end_of(flat: Flat) -> int | None:
+    """When an alert lapses unless its sender repeats it, in milliseconds; None where the sender gives no time."""
+    return millis(flat["ends_at"]) if flat.get("ends_at") else None
+
+
+def record(row: AlertRow, flat: Flat) -> None:
+    """Puts a state that was said here, or said no more, into an alert's row."""
+    if flat.get("ends_at") != (row.body.ends_at or None):  # else it may be what a list showed, and nobody said
+        row.ends_at = end_of(flat)
+    record_as_shown(row, flat)
+
+
+def record_as_shown(row: AlertRow, flat: Flat) -> None:
+    """Puts a state that an upstream shows into an alert's row: it does not say when the alert lapses here."""
+    row.status, row.resource = flat["status"], flat.get("resource")
+    row.is_open = not row.is_deleted and row.status != "resolved"
+    row.body = unflatten(flat)

@@ -63,51 +63,55 @@ class Outbox:
     def deliver(self, step: Step, target: TargetRow, before: Flat | None = None) -> None:
         """Puts the command into the outbox of one upstream, if there is anything to send, and reports on it."""
         upstream = self._config.upstreams.get(target.upstream)
-        if upstream is None:
-            self._untold(step, target, before)
-            return
         if step.muted and step.operation in TELLING:
-            _keep_back(step, target)
-            step.accepted.reports[target.upstream] = (Fate("status", "kept", "", f"silenced by {step.muted}"),)
-            return
+            told = _kept_back(step, target) if upstream else None
+        else:
+            told = self._tell(step, target, upstream, before) if upstream else self._untold(step, target, before)
+        if told is not None:
+            step.accepted.reports[target.upstream] = told
+
+    def _tell(self, step: Step, target: TargetRow, upstream: Upstream, before: Flat | None) -> tuple[Fate, ...] | None:
+        """Puts the command into the outbox of an upstream; returns what becomes of its fields there, None while a
+        fallback's turn has not come."""
         _note_group(step, upstream)
         is_owed = _pays(step, target)
         says = is_owed or _says_something(step, target, upstream)
         operation = in_terms_of(upstream, step.operation, before, step.flat, says_something=says)
         if operation is None:
-            step.accepted.reports[target.upstream] = untold(step.asked, target)
-            return
+            return untold(step.asked, target)
         if target.state == "standby":
             self._stand_by(step, target, operation)
-            return
+            return None
+        before = before or {}
         sent, fates = what_to_send(upstream, operation)
-        fates += unmoved(upstream, step.caller.dialect, step.asked, before or {}, is_told=sent is not None)
+        fates += unmoved(upstream, step.caller.dialect, step.asked, before, is_told=sent is not None)
         if sent is None:
-            step.accepted.reports[target.upstream] = fates
-            return
+            return fates
         if sent is Operation.REOPEN:
             self._targets.give_way(step, target, upstream)
         newest = _newest(step, target)
         delivery = self._delivery(step, target, sent, newest)
         is_known = target.state != "dead" and not is_owed
-        is_cut = self.cut_loop(step.via, delivery, step.accepted, is_echo=_is_echo(step.tx, target))
-        if is_cut or (is_known and _count_repeat(step, target, newest, delivery)):
+        if self.cut_loop(step.via, delivery, step.accepted, is_echo=_is_echo(step.tx, target)):
             self._put_out(step, target, delivery)
-            return
-        told, is_nothing = self._told(step, target, upstream, sent, delivery, before or {})
+            return ()
+        if is_known and _count_repeat(step, newest, delivery):
+            self._put_out(step, target, delivery)
+            return untold(step.asked, target)
+        told, is_nothing = self._translated(step, target, upstream, sent, delivery, before)
         fates += told
         if is_nothing:
-            step.accepted.reports[target.upstream] = fates
-            return
+            return fates
         delivery.report = forms(fates).stored
-        step.accepted.reports[target.upstream] = fates
         if delivery.state == "waiting":
             if newest is not None and target.upstream == step.accepted.primary:
                 step.accepted.queued_behind |= step.tx.waits_before(delivery)
-            _merge_waiting(step, target, delivery)
+            if sent is Operation.UPDATE:
+                _merge_waiting(step, target, delivery)
         if target.state == "absent":
             target.state = "dead" if delivery.state == "dead" else "waiting"
         self._put_out(step, target, delivery)
+        return fates
 
     def is_told_anew(self, target: TargetRow, operation: Operation) -> bool:
         """Whether an upstream is told that an alert which only a silence had acknowledged ended and is open again. One
@@ -120,28 +124,25 @@ class Outbox:
             return target.state == "absent" and operation is Operation.REOPEN
         return what_to_send(upstream, Operation.ACKNOWLEDGE)[0] is Operation.ACKNOWLEDGE
 
-    def _untold(self, step: Step, target: TargetRow, before: Flat | None) -> None:
+    def _untold(self, step: Step, target: TargetRow, before: Flat | None) -> tuple[Fate, ...] | None:
         """Makes a dead letter of news for an upstream that is not in the configuration, to be sent once it is: nobody
         else would ever tell it."""
-        if step.muted and step.operation in TELLING:
-            return
         if target.state == "standby" and step.operation in (*ENDING, Operation.REOPEN, Operation.ACKNOWLEDGE):
             self._stand_by(step, target, step.operation)  # its turn may come once it is back in the configuration
-            return
+            return None
         if not _is_news(step, target, before) or self.has_seen(step.via):
-            return
+            return None
         newest = step.tx.newest_in_lane(target.upstream, target.lane)
         delivery = self._delivery(step, target, step.operation, newest)
-        delivery.state, delivery.finished_at = "dead", step.now
-        delivery.reason = f"upstream {target.upstream!r} is not in the configuration"
-        delivery.code = step.accepted.dead[target.upstream] = Code.NO_UPSTREAM.value
+        text = f"upstream {target.upstream!r} is not in the configuration"
+        _bury(step, delivery, text, Code.NO_UPSTREAM)
         if newest is not None and newest.code == Code.NO_UPSTREAM:
             _merge(step, newest, delivery)
         step.tx.tell(f"untold {target.upstream}")  # another replica may have the upstream in its configuration already
-        step.accepted.reports[target.upstream] = ()
         self._put_out(step, target, delivery)
+        return ()
 
-    def _told(
+    def _translated(
         self,
         step: Step,
         target: TargetRow,
@@ -202,25 +203,21 @@ class Outbox:
     def _stand_by(self, step: Step, target: TargetRow, operation: Operation) -> None:
         """Makes a fallback's delivery, due when its turn comes, to be sent only if nobody else has taken the alert by
         then; voids it if the alert ends before."""
+        due: int | None = None
         if operation in ENDING:
             stand_down(step, target, "the alert ended before this fallback's turn")
-        of_this = DeliveryFilter(upstream=target.upstream, alert=target.alert, limit=1)
-        begins = operation in (Operation.CREATE, Operation.REOPEN)
-        begins = begins or (operation is Operation.UPDATE and not step.tx.deliveries(of_this))
-        begins = begins or target.upstream in step.accepted.anew
-        due = _take_turns(step, target, self._config.fallback_after(target.route)) if begins else None
+        elif _begins(step, target, operation):
+            due = _take_turns(step, target, self._config.fallback_after(target.route))
+        elif operation is Operation.ACKNOWLEDGE:
+            self._acknowledge_behind(step, target)
+        step.tx.put_target(target)
         if due is None:
-            if operation is Operation.ACKNOWLEDGE:
-                self._acknowledge_behind(step, target)
-            step.tx.put_target(target)
             return
         newest = step.tx.newest_in_lane(target.upstream, target.lane)
         delivery = self._delivery(step, target, Operation.CREATE, newest)
         if not self.cut_loop(step.via, delivery, step.accepted, is_echo=_is_echo(step.tx, target)):
             delivery.created_at = delivery.due = due
-        step.tx.put_target(target)
-        step.tx.insert_delivery(delivery)
-        step.accepted.fanout += 1
+        _insert(step, delivery)
 
     def _acknowledge_behind(self, step: Step, target: TargetRow) -> None:
         """Queues an acknowledgement that comes before a fallback's turn right behind the page that waits for it: nobody
@@ -235,15 +232,13 @@ class Outbox:
         if not self.cut_loop(step.via, delivery, step.accepted):
             delivery.created_at = delivery.due = newest.due
         delivery.report = forms(fates).stored
-        step.tx.insert_delivery(delivery)
-        step.accepted.fanout += 1
+        _insert(step, delivery)
 
     def _cannot(self, step: Step, target: TargetRow, delivery: DeliveryRow, text: str, code: str) -> None:
         """The upstream cannot take this: a refusal where it is the primary, else a dead letter."""
         if target.upstream == step.accepted.primary:
             raise Problem(ProblemKind.UNMET, text)
-        delivery.state, delivery.reason, delivery.finished_at = "dead", text, step.now
-        delivery.code = step.accepted.dead[target.upstream] = code
+        _bury(step, delivery, text, code)
 
     def _said(self, step: Step, target: TargetRow, upstream: Upstream) -> Said:
         said = dict(step.asked.verbatim) if step.caller.dialect.name == step.row.dialect else None
@@ -269,6 +264,26 @@ class Outbox:
             size=len(json.encode(step.row.body)),
             rank=USUAL_RANK if severity is None else int(severity),
         )
+
+
+def _insert(step: Step, delivery: DeliveryRow) -> None:
+    """Inserts a delivery for which nobody is woken: its turn has not come."""
+    step.tx.insert_delivery(delivery)
+    step.accepted.fanout += 1
+
+
+def _bury(step: Step, delivery: DeliveryRow, text: str, code: str) -> None:
+    """Makes a dead letter of a delivery before it is inserted."""
+    delivery.state, delivery.finished_at, delivery.reason = "dead", step.now, text
+    delivery.code = step.accepted.dead[delivery.upstream] = code
+
+
+def _begins(step: Step, target: TargetRow, operation: Operation) -> bool:
+    """Whether a fallback's turns are counted from this command on."""
+    if operation in (Operation.CREATE, Operation.REOPEN) or target.upstream in step.accepted.anew:
+        return True
+    of_this = DeliveryFilter(upstream=target.upstream, alert=target.alert, limit=1)
+    return operation is Operation.UPDATE and not step.tx.deliveries(of_this)
 
 
 def _newest(step: Step, target: TargetRow) -> DeliveryRow | None:
@@ -306,12 +321,13 @@ def _pays(step: Step, target: TargetRow) -> bool:
     return bool(is_owed)
 
 
-def _keep_back(step: Step, target: TargetRow) -> None:
+def _kept_back(step: Step, target: TargetRow) -> tuple[Fate, ...]:
     """Notes what a silence keeps back from an upstream that has the alert, to be sent once the silence is over."""
     if step.changed and target.state in ("waiting", "present"):
         paths = with_muted(target, step.command, step.changed)
         target.seen = {**target.seen, MUTED: [step.command, paths], OWED: True}
     step.tx.put_target(target)
+    return (Fate("status", "kept", "", f"silenced by {step.muted}"),)
 
 
 def _take_turns(step: Step, target: TargetRow, otherwise: float | None) -> int | None:
@@ -347,8 +363,6 @@ def _is_news(step: Step, target: TargetRow, before: Flat | None) -> bool:
 def _merge_waiting(step: Step, target: TargetRow, delivery: DeliveryRow) -> None:
     """Merges an update that waits right before this one in the lane into this one; but not one that is about to create
     the alert there, or has tried to: it would be looked for by its words, and some upstreams keep the first words."""
-    if delivery.operation != Operation.UPDATE:
-        return
     earlier = step.tx.last_waiting(delivery.upstream, delivery.lane)
     if earlier is not None and (target.state == "present" or step.tx.waits_before(earlier)):
         _merge(step, earlier, delivery)
@@ -366,7 +380,7 @@ def _merge(step: Step, earlier: DeliveryRow, delivery: DeliveryRow) -> None:
     step.tx.update_delivery(earlier)
 
 
-def _count_repeat(step: Step, target: TargetRow, newest: DeliveryRow | None, delivery: DeliveryRow) -> bool:
+def _count_repeat(step: Step, newest: DeliveryRow | None, delivery: DeliveryRow) -> bool:
     """Counts an identical repeat instead of sending it, where the target would merge it with what it has, or will have:
     it is `merged` then, and `due` says when the next repeat may be passed on. Returns whether it did."""
     if not step.is_repeat or newest is None or newest.alert != delivery.alert or newest.operation not in TELLING:
@@ -381,7 +395,6 @@ def _count_repeat(step: Step, target: TargetRow, newest: DeliveryRow | None, del
         return False
     delivery.state, delivery.finished_at, delivery.due = "merged", step.now, until
     delivery.reason = f"identical repeat: counted, not sent; see delivery {newest.id}"
-    step.accepted.reports[target.upstream] = untold(step.asked, target)
     return True
 
 

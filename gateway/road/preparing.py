@@ -114,16 +114,10 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
     takes_over = _revived(tx, target, upstream)
     operation = _in_its_terms(tx, command, delivery, upstream)
     command = _with_muted(_with_merged(tx, command, delivery), target)
-    operation, void = _as_things_stand(operation, row, target, upstream)
-    if operation in (Operation.CREATE, Operation.REOPEN) and _is_over(turn):
-        void = Why(Code.NOT_NEEDED, "the alert has ended")
-    if (operation not in TELLING or not row.is_open) and _passed_on(turn):
-        void = Why(Code.PASSED_ON, "another alert has its key there by now")
-    is_change = operation is Operation.UPDATE and delivery.operation == Operation.UPDATE
-    if is_change and not upstream.dialect.outbound.tells_changes:
-        void = Why(Code.NOT_OFFERED, "changes of an alert are not sent to this upstream")
-    if void:
-        return _nothing(delivery, operation, void)
+    stands = _as_things_stand(operation, row, target, upstream)
+    operation, why = (stands, None) if isinstance(stands, Operation) else (operation, stands)
+    if why := _superseded(turn, operation) or why:
+        return _nothing(delivery, operation, why)
     sent, _ = what_to_send(upstream, operation)  # again, as its dialect or settings may have changed since
     if sent is None:
         return _nothing(delivery, operation, Why(Code.NOT_OFFERED, f"{upstream.dialect.title} offers no {operation}"))
@@ -320,35 +314,49 @@ def _came_after(tx: Tx, holder: int, delivery: DeliveryRow) -> bool:
     return any(one.lane == delivery.lane and one.operation == "create" and one.id > delivery.id for one in first)
 
 
-def _as_things_stand(
-    operation: Operation, row: AlertRow, target: TargetRow, upstream: Upstream
-) -> tuple[Operation, Why | None]:
-    """The operation that brings the upstream to the alert's state; and why nothing is sent, where that is so."""
-    if target.state == "present" and upstream.dialect.outbound.addressed_by == "id" and not target.ids.get("id"):
-        unknown = Why(Code.ID_UNKNOWN, "its id at the upstream is unknown")
-        return (Operation.CREATE, None) if operation in TELLING else (operation, unknown)
-    if target.state == "present" and operation is Operation.REOPEN:
-        return _again_there(upstream), None
+def _as_things_stand(operation: Operation, row: AlertRow, target: TargetRow, upstream: Upstream) -> Operation | Why:
+    """The operation that brings the upstream to the alert's state, or why nothing is sent."""
     if target.state == "present":
-        return (Operation.REOPEN, None) if operation is Operation.CREATE and target.ids else (operation, None)
+        return _where_it_is(operation, target, upstream)
     if target.state == "standby":
         waits = Why(Code.STANDING_BY, "this fallback's turn has not come")
-        return operation, None if operation is Operation.CREATE else waits
+        return operation if operation is Operation.CREATE else waits
     by_key, is_tried = upstream.dialect.outbound.addressed_by == "key", target.seen.get(TRIED_AT) is not None
-    if target.state == "gone":
-        if operation is Operation.REOPEN:
-            return _again(upstream), None
-        if operation is Operation.UPDATE and row.is_open and not by_key:
-            return Operation.CREATE, None
-        if operation is Operation.CREATE and (row.is_open or (is_tried and not by_key)):
-            return Operation.CREATE, None  # a reopen, at an upstream that has only creates for it
-    elif operation in TELLING:
-        return Operation.CREATE, None
+    if target.state != "gone" and operation in TELLING:
+        return Operation.CREATE
     if is_tried and by_key and operation in ENDING:
-        return operation, None  # an attempt whose answer was lost may have made it; if not, its end does no harm
-    if target.state == "gone":
-        return operation, Why(Code.ENDED_THERE, "the alert has already ended there")
-    return operation, Why(Code.NEVER_THERE, "the alert never reached the upstream")
+        return operation  # an attempt whose answer was lost may have made it; if not, its end does no harm
+    if target.state != "gone":
+        return Why(Code.NEVER_THERE, "the alert never reached the upstream")
+    if operation is Operation.REOPEN:
+        return _again(upstream)
+    if operation is Operation.UPDATE and row.is_open and not by_key:
+        return Operation.CREATE
+    if operation is Operation.CREATE and (row.is_open or (is_tried and not by_key)):
+        return Operation.CREATE  # a reopen, at an upstream that has only creates for it
+    return Why(Code.ENDED_THERE, "the alert has already ended there")
+
+
+def _where_it_is(operation: Operation, target: TargetRow, upstream: Upstream) -> Operation | Why:
+    """The operation for an upstream that has the alert, open or not."""
+    if upstream.dialect.outbound.addressed_by == "id" and not target.ids.get("id"):
+        unknown = Why(Code.ID_UNKNOWN, "its id at the upstream is unknown")
+        return Operation.CREATE if operation in TELLING else unknown
+    if operation is Operation.REOPEN:
+        return _again_there(upstream)
+    return Operation.REOPEN if operation is Operation.CREATE and target.ids else operation
+
+
+def _superseded(turn: _Turn, operation: Operation) -> Why | None:
+    """Why an operation is not sent, whatever the upstream has; None where it is."""
+    is_change = operation is Operation.UPDATE and turn.delivery.operation == Operation.UPDATE
+    if is_change and not turn.upstream.dialect.outbound.tells_changes:
+        return Why(Code.NOT_OFFERED, "changes of an alert are not sent to this upstream")
+    if (operation not in TELLING or not turn.row.is_open) and _passed_on(turn):
+        return Why(Code.PASSED_ON, "another alert has its key there by now")
+    if operation in (Operation.CREATE, Operation.REOPEN) and _is_over(turn):
+        return Why(Code.NOT_NEEDED, "the alert has ended")
+    return None
 
 
 def _again_there(upstream: Upstream) -> Operation:

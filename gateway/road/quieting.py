@@ -107,9 +107,13 @@ def _holding(tx: Tx, asked: Owed, now: int) -> Muted | None:
 def _acknowledge(
     road: Road, dialects: Mapping[str, Dialect], asked: Owed, alert: int, command: int, now: int, tx: Tx
 ) -> set[str]:
+    """Acknowledges an alert, unless it is over by now, or nobody told the gateway of it: what was only found in an
+    upstream's list is between that and its own sender, and would be told there as another alert."""
     tx.lock(f"alert {alert}")
     row = tx.alert(alert)
     if row is None or row.status != "firing" or row.is_deleted or _holding(tx, asked, now) is None:
+        return set()
+    if row.key is None and not tx.count_commands(alert):
         return set()
     caller = Caller(dialects[asked.dialect], asked.caller, asked.scope)
     said = Command(operation=Operation.ACKNOWLEDGE, ref=Ref(id=row.shown), comment=asked.comment, silence=asked.silence)

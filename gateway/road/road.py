@@ -15,16 +15,18 @@ from msgspec import structs
 
 from gateway.asked import Command, Ref
 from gateway.canonical import SERVER_OWNED, Flat, Operation, flatten, in_order, lay_over, unflatten
+from gateway.codes import Code
+from gateway.config.choosing import key_entry
 from gateway.config.config import Config, Upstream
 from gateway.config.routing import Choice, always, choose, taking
 from gateway.dialect import Dialect
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import MakeId
 from gateway.mapping.carry import restore
-from gateway.mapping.values import from_millis, millis
+from gateway.mapping.values import from_millis
 from gateway.mapping.wire import Wire, merged
 from gateway.road.accepted import Accepted, Caller, Order, Step, Via
-from gateway.road.changing import meaning_of, resolve_hints, stamp, without_implied
+from gateway.road.changing import end_of, meaning_of, record, resolve_hints, stamp, without_implied
 from gateway.road.history import newest_first
 from gateway.road.muting import muting
 from gateway.road.outbox import Outbox
@@ -180,7 +182,7 @@ class Road:
             updated_at=order.now,
             body=unflatten(flat),
             verbatim=None,
-            ends_at=_end_of(flat),
+            ends_at=end_of(flat),
         )
 
     def _restored(self, flat: Flat, asked: Command, dialect: Dialect) -> Flat:
@@ -324,7 +326,7 @@ class Road:
             delivery = self._blind(tx, order, choice)
             if delivery is None:
                 continue
-            if not self._outbox.cut_loop(order.via, delivery, accepted):
+            if not self._outbox.cut_loop(order.via, delivery, accepted) and not self._void_keyless(delivery, accepted):
                 accepted.deliveries.append(delivery)
             accepted.fanout += 1
             tx.insert_delivery(delivery)
@@ -359,6 +361,19 @@ class Road:
             created_at=order.now,
             due=order.now,
         )
+
+    def _void_keyless(self, delivery: DeliveryRow, accepted: Accepted) -> bool:
+        """Voids a delivery for an unknown alert if the upstream's key is chosen by what only the alert could say: it
+        would wait for ever. Returns whether it did."""
+        keys = self._config.upstreams[delivery.upstream].keys
+        lacking = keys.lacks("") if keys and not key_entry(delivery.lane) else ""
+        if not lacking:
+            return False
+        delivery.state, delivery.finished_at = "void", delivery.created_at
+        delivery.reason = f"an alert that is not known here: {lacking}"
+        delivery.code = accepted.dead[delivery.upstream] = Code.NO_KEY.value
+        accepted.reports[delivery.upstream] = ()
+        return True
 
 
 def _command(order: Order, operation: Operation, alert: AlertRow | None, body: CommandBody, fanout: int) -> CommandRow:
@@ -401,12 +416,8 @@ def _lay(step: Step, row: AlertRow, after: Flat) -> None:
         row.version += 1
         after["updated_at"] = from_millis(step.now)
         row.updated_at = step.now
-    row.status = after["status"]
-    row.resource = after.get("resource")
     row.is_deleted = operation is Operation.DELETE
-    row.is_open = not row.is_deleted and row.status != "resolved"
-    row.ends_at = _end_of(after)
-    row.body = unflatten(after)
+    record(row, after)
 
 
 def _must_be_current(asked: Command, row: AlertRow) -> None:
@@ -457,11 +468,6 @@ def _told_last(tx: Tx, row: AlertRow) -> str | None:
     return next(said, Operation.CREATE)
 
 
-def _end_of(flat: Flat) -> int | None:
-    """When an alert lapses unless its sender repeats it, in milliseconds; None where the sender gives no time."""
-    return millis(flat["ends_at"]) if flat.get("ends_at") else None
-
-
 def _muted(tx: Tx, caller: Caller, flat: Flat, now: int) -> str:
     """The id of a silence that mutes this alert now; empty where there is none."""
     if caller.dialect.muted_by is None:
@@ -472,7 +478,7 @@ def _muted(tx: Tx, caller: Caller, flat: Flat, now: int) -> str:
 
 def _prolong(tx: Tx, row: AlertRow, after: Flat, command: int) -> Accepted:
     """Moves the time at which an alert lapses: that is all that a repeat of what is known changes."""
-    row.body, row.ends_at = unflatten(after), _end_of(after)
+    row.body, row.ends_at = unflatten(after), end_of(after)
     tx.update_alert(row)
     return Accepted(command=command, alert=row)
 

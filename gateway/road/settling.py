@@ -325,7 +325,7 @@ def _stands(
             target.seen.pop(MUTED, None)
         if outcome.ids:
             target.seen[SPOKEN] = upstream.dialect.name
-        if upstream.dialect.outbound.addressed_by == "key" and may_look(upstream) and outcome.ids.get("id"):
+        if upstream.dialect.outbound.addressed_by == "key" and upstream.dialect.outbound.list and outcome.ids.get("id"):
             _stand_for_adopted(tx, row, target, outcome.ids["id"], now)
         if shipment.operation in TELLING or target.renew_at is None or not row.is_open:  # others say nothing of that
             target.renew_at = now + int(outcome.renew * 1000) if outcome.renew and row.is_open else None

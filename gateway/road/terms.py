@@ -62,7 +62,8 @@ def is_there(target: TargetRow, upstream: Upstream) -> bool:
 
 def may_look(upstream: Upstream) -> bool:
     """Whether a create whose answer was lost is looked for before it is sent again."""
-    return upstream.dialect.outbound.list is not None
+    outbound = upstream.dialect.outbound
+    return outbound.list is not None and not outbound.is_repeated
 
 
 def group_of(row: AlertRow, upstream: Upstream) -> str | None:

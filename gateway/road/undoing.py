@@ -8,13 +8,14 @@ from __future__ import annotations
 from itertools import compress, takewhile
 from typing import Any
 
-from gateway.canonical import Flat, Operation, flatten, in_order, unflatten
+from gateway.canonical import Flat, Operation, flatten
 from gateway.codes import Code
 from gateway.mapping.values import millis
+from gateway.road.changing import record
 from gateway.road.history import newest_first
 from gateway.road.targets import hold
 from gateway.road.terms import ENDING, INSTEAD_OF, TRIED_AT, TURNS
-from gateway.store import AlertRow, CommandRow, DeliveryFilter, DeliveryRow, Tx
+from gateway.store import AlertRow, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
 
 STANDING = (Operation.ACKNOWLEDGE, Operation.RESOLVE, Operation.REOPEN, Operation.DELETE)
 """Operations that change an alert's status."""
@@ -154,13 +155,9 @@ def _stand_by_again(tx: Tx, row: AlertRow, command: CommandRow) -> None:
 
 def _take_away_targets(tx: Tx, row: AlertRow, command: CommandRow) -> None:
     """Removes the targets that only the refused command added, also from what fallbacks stand by for."""
-    firsts: dict[str, int] = {}
-    for delivery in sorted(tx.deliveries(DeliveryFilter(alert=row.id)), key=lambda one: one.id):
-        firsts.setdefault(delivery.upstream, delivery.command)
     gone = set()
     for target in tx.targets(row.id):
-        is_its = firsts.get(target.upstream) == command.id
-        if not target.ids and target.state in ("dead", "standby") and is_its:
+        if not target.ids and target.state in ("dead", "standby") and _is_first(tx, target, command):
             tx.remove_target(row.id, target.upstream)
             gone.add(target.upstream)
     for target in tx.targets(row.id) if gone else []:
@@ -169,6 +166,12 @@ def _take_away_targets(tx: Tx, row: AlertRow, command: CommandRow) -> None:
             target.seen[INSTEAD_OF] = list(compress(routes, stays))
             target.seen[TURNS] = list(compress(target.seen.get(TURNS, ()), stays))
             tx.put_target(target)
+
+
+def _is_first(tx: Tx, target: TargetRow, command: CommandRow) -> bool:
+    """Whether the upstream was to be told of the alert by this command first."""
+    first = tx.deliveries(DeliveryFilter(upstream=target.upstream, alert=target.alert, after=0, limit=1))
+    return [one.command for one in first] == [command.id]
 
 
 def _over_as_before(tx: Tx, row: AlertRow, command: CommandRow) -> None:
@@ -208,39 +211,26 @@ def _without_refused(tx: Tx, row: AlertRow, command: CommandRow) -> tuple[Flat, 
 
 def _put_back(row: AlertRow, command: CommandRow, flat: Flat, said: dict[str, Any] | None) -> None:
     """Puts the record back to what it was before the command."""
-    row.body = unflatten(in_order(flat))
-    if row.verbatim is not None:
-        row.verbatim = said
-    row.name = str(flat["summary"]) if row.name is not None and flat.get("summary") else row.name
-    row.status, row.resource = flat["status"], flat.get("resource")
+    row.is_deleted = False
     row.updated_at = millis(flat["updated_at"])
     row.version -= command.operation != Operation.COMMENT
-    row.is_deleted, row.is_open = False, row.status != "resolved"
-    _hold_until(row, flat)
-
-
-def _hold_until(row: AlertRow, flat: Flat) -> None:
-    """Sets when the alert lapses from its restored state: no upstream has what the refused command said of that."""
-    row.ends_at = millis(flat["ends_at"]) if flat.get("ends_at") else None
+    if row.verbatim is not None:
+        row.verbatim = said
+    _record(row, flat)
 
 
 def _take_out(row: AlertRow, command: CommandRow, later: list[CommandRow], before: Flat) -> None:
     """Puts back only what no later command has changed since, the status included."""
-    now = flatten(row.body)
     theirs = {path for other in later for path in other.body.changed or ()}
-    for path in command.body.changed or ():
-        if path in theirs:
-            continue
-        if path in before:
-            now[path] = before[path]
-        else:
-            now.pop(path, None)
+    own = set(command.body.changed or ()) - theirs
     if command.operation in STANDING and not any(other.operation in STANDING for other in later):
-        now |= {path: before.get(path) for path in ("status", *STOOD)}
-        now = {path: value for path, value in now.items() if path in before or path not in STOOD}
-        row.status = now["status"]
-        row.is_deleted, row.is_open = False, row.status != "resolved"
-    row.body = unflatten(in_order(now))
-    row.resource = now.get("resource")
-    _hold_until(row, now)
-    row.name = str(now["summary"]) if row.name is not None and now.get("summary") else row.name
+        own |= {"status", *STOOD}
+        row.is_deleted = False
+    now = flatten(row.body) | {path: value for path, value in before.items() if path in own}
+    _record(row, {path: value for path, value in now.items() if path in before or path not in own})
+
+
+def _record(row: AlertRow, flat: Flat) -> None:
+    record(row, flat)
+    if row.name is not None and flat.get("summary"):
+        row.name = str(flat["summary"])

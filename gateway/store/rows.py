@@ -142,7 +142,7 @@ class DeliveryRow(Struct, kw_only=True):
 
 class AttemptRow(Struct, kw_only=True):
     """One attempt of a delivery: when it began, how many milliseconds it took, how it ended, and the problem code if it
-    failed."""
+    failed. The number is negative for a receipt: the verdict of the same attempt follows it, and replaces nothing."""
 
     delivery: int
     number: int

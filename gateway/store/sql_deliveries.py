@@ -163,7 +163,7 @@ class Deliveries(Running):
         self._run(ATTEMPTS.replace, ATTEMPTS.values(row))
 
     def attempts(self, delivery: int) -> list[AttemptRow]:
-        rows = self._all(f"{ATTEMPTS.select} WHERE delivery = ? ORDER BY number", (delivery,))
+        rows = self._all(f"{ATTEMPTS.select} WHERE delivery = ? ORDER BY abs(number), number", (delivery,))
         return [ATTEMPTS.decode(row) for row in rows]
 
 

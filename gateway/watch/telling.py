@@ -160,7 +160,7 @@ def _saying(trouble: Trouble, by_key: bool) -> Saying:
     flat: Flat = {
         "kind": "occurrence",
         "summary": trouble.summary,
-        "details": f"See the runbook: {trouble.code}.",
+        "details": f"See {trouble.code} in the runbook, in the README of alert-gateway.",
         "severity": 1,
         "status": "firing",
         "source": ORIGIN,

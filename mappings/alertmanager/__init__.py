@@ -29,6 +29,7 @@ DIALECT = Dialect(
         authorise=authorise,
         needs_key=False,
         reopens_anew=True,
+        is_repeated=True,
         reason=reason,
         list=list_all,
         probe=Request(method="GET", path="/api/v2/status"),

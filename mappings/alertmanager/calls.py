@@ -9,7 +9,6 @@ https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml. It mus
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Callable, Generator, Mapping
 from datetime import datetime, timedelta
@@ -261,11 +260,4 @@ def authorise(request: Request, credential: str) -> Request:
     """Adds a bearer token, or `user:password`: Alertmanager itself asks for neither, a proxy before it may."""
     if not credential:
         return request
-    if ":" not in credential:
-        return request.with_headers({"Authorization": f"Bearer {credential}"})
-    return request.with_headers({"Authorization": f"Basic {in_base64(credential)}"})
-
-
-def in_base64(text: str) -> str:
-    """Returns a text in base64, as Basic authentication wants it."""
-    return base64.b64encode(text.encode()).decode()
+    return request.with_basic(credential) if ":" in credential else request.with_bearer(credential)

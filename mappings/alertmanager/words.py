@@ -8,13 +8,11 @@ what stands behind the gateway.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from datetime import datetime
 
 from gateway.asked import Answer, Incoming, Muted, Reply, Shown
-from gateway.asking import bearer
+from gateway.asking import bearer, unpacked
 from gateway.canonical import Flat
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind
 from gateway.mapping.rows import Writing
@@ -35,12 +33,7 @@ CODES = {"is required": 602, "must be of type": 601, "should have at least": 612
 def credentials(incoming: Incoming) -> tuple[str, ...]:
     """A bearer token, or user and password of Basic authentication, written `user:password`."""
     scheme, _, rest = incoming.headers.get("authorization", "").strip().partition(" ")
-    if scheme.lower() != "basic":
-        return bearer(incoming)
-    try:
-        return (base64.b64decode(rest.strip(), validate=True).decode(),)
-    except (binascii.Error, UnicodeDecodeError):
-        return (rest,)
+    return (unpacked(rest) or rest,) if scheme.lower() == "basic" else bearer(incoming)
 
 
 # --- alerts ------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gateway.asked import Answer, Asked, Chosen, Command, Incoming, Listing, Read, Ref, Relay, Reply, Shown
-from gateway.asking import bearer, body_object, time_of
+from gateway.asked import Answer, Asked, Chosen, Command, Incoming, Listing, Ref, Relay, Reply, Shown
+from gateway.asking import bearer, body_object, by_id, read_by_id, time_of
 from gateway.canonical import Operation
 from gateway.dialect import Dialect, Outbound, Route, segment
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind, invalid
@@ -81,14 +81,6 @@ def _update(incoming: Incoming) -> Command:
         dropped=reading.dropped,
         carried=reading.carried,
     )
-
-
-def _get(incoming: Incoming) -> Read:
-    return Read(ref=Ref(id=incoming.params["id"]))
-
-
-def _delete(incoming: Incoming) -> Command:
-    return Command(operation=Operation.DELETE, ref=Ref(id=incoming.params["id"]))
 
 
 def _list(incoming: Incoming) -> Listing:
@@ -192,13 +184,13 @@ def _routes(prefix: str) -> tuple[Route, ...]:
     literally."""
     alerts, alert = f"{prefix}/alerts", f"{prefix}/alerts/{{id}}"
     span, both = ("from", "to"), {"returns": Envelope, "body": Envelope}
-    details = "Get details about a user alert"
+    details, delete = "Get details about a user alert", by_id(Operation.DELETE)
     return (
         _route("GET", alerts, Operation.LIST, _list, _answer_list, "Get all user alerts", returns=Alerts, query=span),
         _route("POST", alerts, Operation.CREATE, _create, _answer_one, "Create an alert", **both),
-        _route("GET", alert, Operation.READ, _get, _answer_one, details, returns=Envelope),
+        _route("GET", alert, Operation.READ, read_by_id, _answer_one, details, returns=Envelope),
         _route("PUT", alert, Operation.UPDATE, _update, _answer_one, "Update an alert", **both),
-        _route("DELETE", alert, Operation.DELETE, _delete, _answer_deleted, "Delete an alert", success=204),
+        _route("DELETE", alert, Operation.DELETE, delete, _answer_deleted, "Delete an alert", success=204),
     )
 
 
@@ -262,7 +254,7 @@ DIALECT = Dialect(
             Operation.REOPEN: calls.enable,
             Operation.DELETE: calls.delete,
         },
-        authorise=calls.authorise,
+        authorise=Request.with_bearer,  # `IBMInstanceID` and the team are configured headers
         exchange=calls.exchange,
         reason=calls.reason,
         on_resolve="disable",
@@ -280,4 +272,8 @@ DIALECT = Dialect(
     usual_defaults={"condition.expression": "avg(timeAvg(uptime)) <= 0"},
     url="https://eu-de.monitoring.cloud.ibm.com",
     client_setting="`sdc_url` (or `SDC_URL`) → `http://gateway/ibm_monitoring`, the token in `SDC_TOKEN`",
+    remark=(
+        "An upstream's `url` is `https://<region>.monitoring.cloud.ibm.com`. Its credential is `iam_key`, an IAM API "
+        "key with the instance's id in `headers = { IBMInstanceID = … }`, or `key`, a Monitoring API token."
+    ),
 )

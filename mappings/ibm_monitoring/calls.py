@@ -47,11 +47,6 @@ class Settings(Struct, kw_only=True):
     """Where it is exchanged for tokens."""
 
 
-def authorise(request: Request, credential: str) -> Request:
-    """Puts the token into the Authorization header; `IBMInstanceID` and the team are configured headers."""
-    return request.with_headers({"Authorization": f"Bearer {credential}"})
-
-
 def exchange(settings: Settings, credential: str) -> Generator[Request, Response, Token]:
     """Exchanges an IAM API key for an access token."""
     answer = yield Request(

@@ -6,8 +6,8 @@ https://api.ilert.com/api-docs/. It must not know what stands behind the gateway
 
 from __future__ import annotations
 
-from gateway.asked import Answer, Command, Incoming, Listing, Read, Ref, Reply, Shown
-from gateway.asking import bearer, body_object, one, time_of, whole_number
+from gateway.asked import Answer, Command, Incoming, Listing, Ref, Reply, Shown
+from gateway.asking import bearer, body_object, by_id, one, read_by_id, time_of, whole_number
 from gateway.canonical import Operation
 from gateway.dialect import CREDENTIAL, Dialect, Outbound, Route
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind, invalid
@@ -145,10 +145,6 @@ def _raise(incoming: Incoming) -> Command:
     )
 
 
-def _get(incoming: Incoming) -> Read:
-    return Read(ref=Ref(id=incoming.params["id"]))
-
-
 def _list(incoming: Incoming) -> Listing:
     words = [*incoming.query.get("states", ()), *incoming.query.get("state", ())]
     states = [word for text in words for word in text.split(",") if word]
@@ -163,14 +159,6 @@ def _list(incoming: Incoming) -> Listing:
         offset=whole_number(incoming, "start-index", 0, least=0, most=10**9),
         limit=whole_number(incoming, "max-results", 50, least=1, most=100),
     )
-
-
-def _accept(incoming: Incoming) -> Command:
-    return Command(operation=Operation.ACKNOWLEDGE, ref=Ref(id=incoming.params["id"]))
-
-
-def _resolve(incoming: Incoming) -> Command:
-    return Command(operation=Operation.RESOLVE, ref=Ref(id=incoming.params["id"]))
 
 
 def _assign(incoming: Incoming) -> Command:
@@ -319,7 +307,7 @@ ROUTES = (
         method="GET",
         path="/api/alerts/{id}",
         operations=(Operation.READ,),
-        read=_get,
+        read=read_by_id,
         answer=_answer_alert,
         summary="Get an alert",
         returns=Alert,
@@ -330,7 +318,7 @@ ROUTES = (
         method="PUT",
         path="/api/alerts/{id}/accept",
         operations=(Operation.ACKNOWLEDGE,),
-        read=_accept,
+        read=by_id(Operation.ACKNOWLEDGE),
         answer=_answer_alert,
         summary="Accept an alert",
         returns=Alert,
@@ -341,7 +329,7 @@ ROUTES = (
         method="PUT",
         path="/api/alerts/{id}/resolve",
         operations=(Operation.RESOLVE,),
-        read=_resolve,
+        read=by_id(Operation.RESOLVE),
         answer=_answer_alert,
         summary="Resolve an alert",
         returns=Alert,
@@ -413,6 +401,7 @@ DIALECT = Dialect(
     url="https://api.ilert.com",
     client_setting="the host `https://api.ilert.com` → `http://gateway/ilert`",
     remark=(
+        "An upstream's `key` is that of an alert source. "
         "Integrations that post ilert's own event to an address of their own, with the key in it "
         "(`/api/v1/events/kubernetes/<key>`, `/push/<key>`), are served there; so are, in their own formats, Zabbix's "
         "media type, Checkmk's plugin, and Alertmanager's and Grafana's webhooks (`/prometheus/<key>`, "

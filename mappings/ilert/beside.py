@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from gateway.asked import Answer, Incoming, Read, Ref, Reply, Told
-from gateway.asking import whole_number
+from gateway.asking import read_by_id, whole_number
 from gateway.canonical import Operation
 from gateway.dialect import Route
 from gateway.mapping.values import iso
@@ -49,10 +49,6 @@ def _log(incoming: Incoming) -> Read:
     return Read(ref=Ref(id=incoming.params["id"]), history=True, page={"begin": begin, "end": begin + size})
 
 
-def _get(incoming: Incoming) -> Read:
-    return Read(ref=Ref(id=incoming.params["id"]))
-
-
 def _answer_log(answer: Answer) -> Reply:
     assert answer.shown
     number = int(answer.shown.id) if answer.shown.id.isdigit() else 0
@@ -76,7 +72,7 @@ def _nobody(rest: str, summary: str) -> Route:
         method="GET",
         path=f"/api/alerts/{{id}}/{rest}",
         operations=(Operation.READ,),
-        read=_get,
+        read=read_by_id,
         answer=_answer_nobody,
         summary=summary,
         returns=list[Nobody],

@@ -11,7 +11,7 @@ from gateway.canonical import Operation
 from gateway.dialect import Dialect, Outbound
 from gateway.outcome import Request
 from mappings.jsm_ops.alert import ALERT, NAME
-from mappings.jsm_ops.calls import SEND, authorise, read_many, read_one
+from mappings.jsm_ops.calls import SEND, read_many, read_one
 from mappings.jsm_ops.routes import PAGE, ROUTES, credentials
 from mappings.opsgenie.alert import fitted_key
 from mappings.opsgenie.steps import MOVED
@@ -28,7 +28,7 @@ DIALECT = Dialect(
         addressed_by="key",
         calls=SEND,
         nearest={Operation.DELETE: Operation.RESOLVE},
-        authorise=authorise,
+        authorise=Request.with_basic,
         reason=reason,
         read=read_one,
         kin={NAME: MOVED | {"assignee"}, "opsgenie": MOVED},

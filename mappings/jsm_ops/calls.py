@@ -10,7 +10,6 @@ is in `mappings.opsgenie.steps`. It must not know who calls.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Generator
 from functools import partial
 
@@ -167,8 +166,3 @@ def _found(shown: dict[str, Json]) -> FoundAlert:
     alias = shown.get("alias") if shown.get("status") != "closed" else None
     named = {"alias": alias} if isinstance(alias, str) and alias else {}
     return FoundAlert(id=str(shown["id"]), flat=ALERT.found(shown), ids={**steps.short_id(shown), **named})
-
-
-def authorise(request: Request, credential: str) -> Request:
-    """Adds a user's email and API token, under the Basic scheme."""
-    return request.with_headers({"Authorization": f"Basic {base64.b64encode(credential.encode()).decode()}"})

@@ -7,26 +7,23 @@ what stands behind the gateway.
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from gateway.asked import Answer, Command, Incoming, Listing, Read, Ref, Reply, Shown
-from gateway.asking import one, time_of, whole_number
+from gateway.asked import Command, Incoming, Listing, Read, Ref, Shown
+from gateway.asking import one, time_of, unpacked, whole_number
 from gateway.canonical import Operation
-from gateway.dialect import Route
 from gateway.errors import invalid
 from gateway.outcome import Json
 from mappings.jsm_ops.alert import ALERT, EXTRA, Alert
 from mappings.jsm_ops.words import answer_logs, answer_many, answer_notes, answer_one, answer_status
 from mappings.opsgenie import asked, lists
 from mappings.opsgenie.alert import RESPONDERS
-from mappings.opsgenie.bodies import Common, Described, Noted, Prioritised, Receipt, Snoozed, Tagged, Text, Worded
-from mappings.opsgenie.words import receipt
+from mappings.opsgenie.bodies import Common, Described, Noted, Prioritised, Snoozed, Tagged, Text, Worded
+from mappings.opsgenie.routes import asking, writing
 
 PAGE = "https://developer.atlassian.com/cloud/jira/service-desk-ops/rest/v2/api-group-alerts/"
 
@@ -103,12 +100,9 @@ def credentials(incoming: Incoming) -> tuple[str, ...]:
     """Returns a user's email and API token from the Basic scheme, or a bare or bearer token."""
     header = incoming.headers.get("authorization", "").strip()
     scheme, _, rest = header.partition(" ")
-    key = rest.strip() if scheme.lower() in ("basic", "bearer") else header
+    key = rest.strip() if scheme.lower() == "bearer" else header
     if scheme.lower() == "basic":
-        try:
-            key = base64.b64decode(key, validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
-            return ()
+        key = unpacked(rest) or ""
     return (key,) if key else ()
 
 
@@ -174,53 +168,8 @@ def _act(incoming: Incoming) -> Command:
 # --- routes ------------------------------------------------------------------------------------------------
 
 
-def _writing(
-    method: str,
-    path: str,
-    operation: Operation,
-    read: Callable[[Incoming], Command],
-    summary: str,
-    body: type[Struct] | None = None,
-) -> Route:
-    return Route(
-        method=method,
-        path=f"/alerts{path}",
-        operations=(operation,),
-        read=read,
-        answer=receipt,
-        summary=summary,
-        source=PAGE,
-        success=202,
-        returns=Receipt,
-        body=body,
-        body_optional=body is Common,
-        at_root=False,
-    )
-
-
-def _asking(
-    path: str,
-    operation: Operation,
-    read: Callable[[Incoming], Any],
-    answer: Callable[[Answer], Reply],
-    summary: str,
-    returns: Any,
-    query: tuple[str, ...] = (),
-) -> Route:
-    return Route(
-        method="GET",
-        path=f"/alerts{path}",
-        operations=(operation,),
-        read=read,
-        answer=answer,
-        summary=summary,
-        source=PAGE,
-        returns=returns,
-        query=query,
-        at_root=False,
-    )
-
-
+_writing = partial(writing, at="/alerts", source=PAGE, query=(), at_root=False)
+_asking = partial(asking, at="/alerts", source=PAGE, query=(), at_root=False)
 PART = ("after", "size")
 SEARCH = ("query", "offset", "size", "sort", "order", "from", "to")
 CHANGE, DO, LOOK = Operation.UPDATE, Operation.COMMENT, Operation.READ
@@ -230,12 +179,12 @@ EXTEND = asked.adding_details(ALERT, EXTRA)
 
 SHORT = (
     _writing("POST", "", Operation.CREATE, asked.creating(ALERT), "Create an alert, or count a repeat", Alert),
-    _asking("", Operation.LIST, _search, answer_many, "List alerts", Many, SEARCH),
-    _asking("/alias", LOOK, _by_alias, answer_one, "Get the open alert of an alias", Alert, ("alias",)),
+    _asking("", Operation.LIST, _search, answer_many, "List alerts", Many, query=SEARCH),
+    _asking("/alias", LOOK, _by_alias, answer_one, "Get the open alert of an alias", Alert, query=("alias",)),
     _asking("/requests/{id}", LOOK, lists.status, answer_status, "Get the state of a request", Done),
     _asking("/{id}", LOOK, lists.get, answer_one, "Get an alert", Alert),
-    _asking("/{id}/notes", LOOK, _entries, answer_notes, "List the notes of an alert", Entries, PART),
-    _asking("/{id}/logs", LOOK, _entries, answer_logs, "List the log of an alert", Entries, PART),
+    _asking("/{id}/notes", LOOK, _entries, answer_notes, "List the notes of an alert", Entries, query=PART),
+    _asking("/{id}/logs", LOOK, _entries, answer_logs, "List the log of an alert", Entries, query=PART),
     _writing("DELETE", "/{id}", Operation.DELETE, asked.doing(Operation.DELETE), "Delete an alert"),
     _writing("POST", "/{id}/close", CLOSE, asked.doing(CLOSE), "Close an alert", Common),
     _writing("POST", "/{id}/acknowledge", ACKNOWLEDGE, asked.doing(ACKNOWLEDGE), "Acknowledge an alert", Common),

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.asked import Answer, Chosen, Command, Incoming, Listing, Ref, Reply, Shown
-from gateway.asking import bearer, body_object
+from gateway.asking import bearer, body_object, by_id
 from gateway.canonical import Channel, Flat, Operation, Trigger
 from gateway.dialect import Dialect, Outbound, Route, segment
 from gateway.errors import USUAL_STATUS, Problem, ProblemKind, invalid
@@ -208,10 +208,6 @@ def _amended(body: dict[str, Json], record: Flat) -> Flat:
     return RULE.interpret(whole).flat
 
 
-def _delete(incoming: Incoming) -> Command:
-    return Command(operation=Operation.DELETE, ref=Ref(id=incoming.params["id"]))
-
-
 def _list(incoming: Incoming) -> Listing:
     return Listing(choose=lambda shown: Chosen(worded=_shown(shown)))
 
@@ -278,7 +274,7 @@ ROUTES = (
         method="DELETE",
         path="/v1/alerts/{id}",
         operations=(Operation.DELETE,),
-        read=_delete,
+        read=by_id(Operation.DELETE),
         answer=_answer_deleted,
         summary="Delete an alert",
         returns=Deleted,
@@ -361,10 +357,6 @@ def _read_one(sending: Sending) -> Call:
     return Found(own) if own else Missing()
 
 
-def _authorise(request: Request, credential: str) -> Request:
-    return request.with_headers({"Authorization": f"Bearer {credential}"})
-
-
 def _reason(response: Response) -> str:
     body = response.json()
     error = body.get("error") if isinstance(body, dict) else None
@@ -389,7 +381,7 @@ DIALECT = Dialect(
             Operation.DELETE: _send_delete,
         },
         nearest={Operation.RESOLVE: Operation.DELETE, Operation.REOPEN: Operation.CREATE},
-        authorise=_authorise,
+        authorise=Request.with_bearer,
         reason=_reason,
         on_resolve="delete",
         read=_read_one,
@@ -404,4 +396,5 @@ DIALECT = Dialect(
     usual_defaults={"channels": [{"kind": "slack", "id": "C042"}]},
     url="https://api.livesession.io",
     client_setting="the base URL `https://api.livesession.io/v1` → `http://gateway/livesession/v1`",
+    remark="An upstream's `key` is an API token, and its `url` ends before `/v1`.",
 )

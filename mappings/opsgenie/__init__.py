@@ -41,15 +41,16 @@ DIALECT = Dialect(
     url="https://api.opsgenie.com",
     client_setting="the host `https://api.opsgenie.com` (or `https://api.atlassian.com`) → `http://gateway/opsgenie`",
     remark=(
-        "Accounts in the EU have `https://api.eu.opsgenie.com` as their `url`. Jira Service Management's integration "
-        "events API is the same upstream with another base URL: `https://api.atlassian.com/jsm/ops/integration`, one "
-        "host for all regions, with the key of an API integration. It creates, acknowledges, closes and takes notes; "
-        "a change of a field, for which it has no call, is sent as a create with the same alias, a delete as a "
-        "close, and what else it has no call for (snooze, assign) as a note. Its callers are served at its own paths "
-        "as well (`/jsm/ops/integration/v2/alerts`), so that only their host changes. Pings of heartbeats are passed "
-        "on if a caller's first upstream is Opsgenie too, and else refused with 404: before you move away, have them "
-        "monitored elsewhere. A caller's key may also be the password of Basic authentication, or "
-        "`apiKey` in the query. Of the payloads that other tools post to an integration's own address, Netdata's is "
-        "accepted; others (`/v1/json/cloudwatch?apiKey=…`) are refused with 404."
+        "An upstream's `key` is an API key, such as that of an API integration; accounts in the EU have "
+        "`https://api.eu.opsgenie.com` as their `url`. Jira Service Management's integration events API is the same "
+        "upstream with another base URL: `https://api.atlassian.com/jsm/ops/integration`, one host for all regions, "
+        "with the key of an API integration. It creates, acknowledges, closes and takes notes; a change of a field, "
+        "for which it has no call, is sent as a create with the same alias, a delete as a close, and what else it has "
+        "no call for (snooze, assign) as a note. Its callers are served at its own paths as well "
+        "(`/jsm/ops/integration/v2/alerts`), so that only their host changes. Pings of heartbeats are passed on if a "
+        "caller's first upstream is Opsgenie too, and else refused with 404: before you move away, have them monitored "
+        "elsewhere. A caller's key may also be the password of Basic authentication, or `apiKey` in the query. "
+        "Of the payloads that other tools post to an integration's own address, Netdata's is accepted; others "
+        "(`/v1/json/cloudwatch?apiKey=…`) are refused with 404."
     ),
 )

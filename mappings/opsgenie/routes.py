@@ -6,8 +6,6 @@ request is read is in `asked` and `lists`. It must not know what stands behind t
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from gateway.asked import Answer, Command, Incoming, Reply
-from gateway.asking import one
+from gateway.asking import one, unpacked
 from gateway.canonical import Operation
 from gateway.dialect import Route
 from mappings.opsgenie import asked, beside, lists, netdata
@@ -60,10 +58,10 @@ def credentials(incoming: Incoming) -> tuple[str, ...]:
 
 def _password(packed: str) -> str:
     """The key of Basic authentication: the password of nobody, as Alertmanager is told to send its heartbeat."""
-    try:
-        user, _, password = base64.b64decode(packed.strip(), validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    pair = unpacked(packed)
+    if pair is None:
         return packed
+    user, _, password = pair.partition(":")
     return password or user
 
 
@@ -72,20 +70,23 @@ NAMED = ("identifierType",)
 BY = (*NAMED, "user", "source", "note")
 
 
-def _writing(
+def writing(
     method: str,
     path: str,
     operation: Operation,
     read: Callable[[Incoming], Command],
     summary: str,
+    body: type[Struct] | None = None,
     *,
+    at: str = AT,
     source: str = PAGE,
     query: tuple[str, ...] = NAMED,
-    body: type[Struct] | None = None,
+    at_root: bool = True,
 ) -> Route:
+    """Returns a route of either API that is answered with a receipt; `at` is the path of all alerts."""
     return Route(
         method=method,
-        path=f"{AT}{path}",
+        path=f"{at}{path}",
         operations=(operation,),
         read=read,
         answer=receipt,
@@ -96,28 +97,35 @@ def _writing(
         query=query,
         body=body,
         body_optional=body is Common,
+        at_root=at_root,
     )
 
 
-def _asking(
+def asking(
     path: str,
     operation: Operation,
     read: Callable[[Incoming], Any],
     answer: Callable[[Answer], Reply],
     summary: str,
     returns: Any,
+    *,
+    at: str = AT,
+    source: str = PAGE,
     query: tuple[str, ...] = NAMED,
+    at_root: bool = True,
 ) -> Route:
+    """Returns a route of either API for a lookup."""
     return Route(
         method="GET",
-        path=f"{AT}{path}",
+        path=f"{at}{path}",
         operations=(operation,),
         read=read,
         answer=answer,
         summary=summary,
-        source=PAGE,
+        source=source,
         returns=returns,
         query=query,
+        at_root=at_root,
     )
 
 
@@ -138,12 +146,12 @@ OF_ALERTS = (
         returns=Receipt,
         success=202,
     ),
-    _asking("", Operation.LIST, lists.search, lists.answer_many, "List alerts", Many, SEARCH),
-    _asking("/count", Operation.LIST, lists.search, lists.answer_count, "Count alerts", Counted, SEARCH),
-    _asking("/{id}", LOOK, lists.get, lists.answer_one, "Get an alert", One),
-    _writing("DELETE", "/{id}", Operation.DELETE, asked.doing(Operation.DELETE), "Delete an alert", query=BY),
-    _writing("POST", "/{id}/close", Operation.RESOLVE, asked.doing(Operation.RESOLVE), "Close an alert", body=Common),
-    _writing(
+    asking("", Operation.LIST, lists.search, lists.answer_many, "List alerts", Many, query=SEARCH),
+    asking("/count", Operation.LIST, lists.search, lists.answer_count, "Count alerts", Counted, query=SEARCH),
+    asking("/{id}", LOOK, lists.get, lists.answer_one, "Get an alert", One),
+    writing("DELETE", "/{id}", Operation.DELETE, asked.doing(Operation.DELETE), "Delete an alert", query=BY),
+    writing("POST", "/{id}/close", Operation.RESOLVE, asked.doing(Operation.RESOLVE), "Close an alert", body=Common),
+    writing(
         "POST",
         "/{id}/acknowledge",
         Operation.ACKNOWLEDGE,
@@ -151,12 +159,12 @@ OF_ALERTS = (
         "Acknowledge an alert",
         body=Common,
     ),
-    _writing("PUT", "/{id}/message", CHANGE, asked.field("message"), "Change the message", body=Worded),
-    _writing("PUT", "/{id}/description", CHANGE, asked.field("description"), "Change the description", body=Described),
-    _writing("PUT", "/{id}/priority", CHANGE, asked.field("priority"), "Change the priority", body=Prioritised),
-    _writing("POST", "/{id}/tags", CHANGE, asked.add_tags, "Add tags", source=CONTINUED, body=Tagged),
-    _writing("DELETE", "/{id}/tags", CHANGE, asked.remove_tags, "Remove tags", source=CONTINUED, query=(*BY, "tags")),
-    _writing(
+    writing("PUT", "/{id}/message", CHANGE, asked.field("message"), "Change the message", body=Worded),
+    writing("PUT", "/{id}/description", CHANGE, asked.field("description"), "Change the description", body=Described),
+    writing("PUT", "/{id}/priority", CHANGE, asked.field("priority"), "Change the priority", body=Prioritised),
+    writing("POST", "/{id}/tags", CHANGE, asked.add_tags, "Add tags", source=CONTINUED, body=Tagged),
+    writing("DELETE", "/{id}/tags", CHANGE, asked.remove_tags, "Remove tags", source=CONTINUED, query=(*BY, "tags")),
+    writing(
         "POST",
         "/{id}/details",
         CHANGE,
@@ -165,11 +173,11 @@ OF_ALERTS = (
         source=CONTINUED,
         body=Detailed,
     ),
-    _writing(
+    writing(
         "DELETE", "/{id}/details", CHANGE, asked.remove_details, "Remove details", source=CONTINUED, query=(*BY, "keys")
     ),
-    _writing("POST", "/{id}/notes", DO, asked.note, "Add a note", source=CONTINUED, body=Noted),
-    _writing(
+    writing("POST", "/{id}/notes", DO, asked.note, "Add a note", source=CONTINUED, body=Noted),
+    writing(
         "POST",
         "/{id}/unacknowledge",
         DO,
@@ -178,11 +186,11 @@ OF_ALERTS = (
         source=CONTINUED,
         body=Common,
     ),
-    _writing("POST", "/{id}/snooze", DO, asked.snooze, "Snooze an alert", source=CONTINUED, body=Snoozed),
-    _writing("POST", "/{id}/escalate", DO, asked.escalate, "Escalate an alert", source=CONTINUED, body=Escalated),
-    _writing("POST", "/{id}/assign", DO, asked.assign, "Assign an alert", source=CONTINUED, body=Assigned),
-    _writing("POST", "/{id}/teams", DO, asked.responding("team"), "Add a team", source=CONTINUED, body=Teamed),
-    _writing(
+    writing("POST", "/{id}/snooze", DO, asked.snooze, "Snooze an alert", source=CONTINUED, body=Snoozed),
+    writing("POST", "/{id}/escalate", DO, asked.escalate, "Escalate an alert", source=CONTINUED, body=Escalated),
+    writing("POST", "/{id}/assign", DO, asked.assign, "Assign an alert", source=CONTINUED, body=Assigned),
+    writing("POST", "/{id}/teams", DO, asked.responding("team"), "Add a team", source=CONTINUED, body=Teamed),
+    writing(
         "POST",
         "/{id}/responders",
         DO,
@@ -191,7 +199,7 @@ OF_ALERTS = (
         source=CONTINUED,
         body=Responding,
     ),
-    _writing(
+    writing(
         "POST",
         "/{id}/actions/{name}",
         DO,
@@ -200,17 +208,17 @@ OF_ALERTS = (
         source=CONTINUED,
         body=Common,
     ),
-    _asking("/{id}/notes", LOOK, lists.entries, lists.answer_notes, "List the notes of an alert", Entries, PART),
-    _asking("/{id}/logs", LOOK, lists.entries, lists.answer_logs, "List the log of an alert", Entries, PART),
-    _asking("/{id}/recipients", LOOK, lists.get, lists.answer_nobody, "List the recipients of an alert", Entries),
-    _asking(
+    asking("/{id}/notes", LOOK, lists.entries, lists.answer_notes, "List the notes of an alert", Entries, query=PART),
+    asking("/{id}/logs", LOOK, lists.entries, lists.answer_logs, "List the log of an alert", Entries, query=PART),
+    asking("/{id}/recipients", LOOK, lists.get, lists.answer_nobody, "List the recipients of an alert", Entries),
+    asking(
         "/requests/{id}",
         LOOK,
         lists.status,
         lists.answer_status,
         "Get the state of a request",
         RequestStatus,
-        (),
+        query=(),
     ),
 )
 

@@ -451,6 +451,8 @@ DIALECT = Dialect(
     url="https://events.pagerduty.com",
     client_setting="the host `https://events.pagerduty.com` → `http://gateway/pagerduty`",
     remark=(
+        "An upstream's `key` is the integration key of a service or an orchestration; accounts in the EU have "
+        "`https://events.eu.pagerduty.com` as their `url`. "
         "A change event reaches other vendors as an alert that wakes nobody. It ends after 90 days, for which "
         "PagerDuty keeps one: its sender has no key to end it by."
     ),

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from gateway.asked import Answer, Command, Incoming, Listing, Read, Ref, Reply, Shown
-from gateway.asking import bearer, body_object, one, whole_number
+from gateway.asked import Answer, Command, Incoming, Listing, Ref, Reply, Shown
+from gateway.asking import bearer, body_object, one, read_by_id, whole_number
 from gateway.canonical import Channel, Flat, Notification, Operation
 from gateway.codes import Code
 from gateway.dialect import Dialect, Outbound, Route, segment
@@ -187,10 +187,6 @@ def _create(incoming: Incoming) -> Command:
     )
 
 
-def _get(incoming: Incoming) -> Read:
-    return Read(ref=Ref(id=incoming.params["id"]))
-
-
 def _update(incoming: Incoming) -> Command:
     body = body_object(incoming)
     reading = ALERT.read(body, partial=True)
@@ -280,7 +276,7 @@ def _routes(prefix: str, side: bool) -> tuple[Route, ...]:
             method="GET",
             path=f"{prefix}/alerts/{{id}}",
             operations=(Operation.READ,),
-            read=_get,
+            read=read_by_id,
             answer=_answer_details,
             summary="Get an alert",
             returns=One,
@@ -415,10 +411,6 @@ def _read_all(sending: Sending) -> Call:
     return Found(tuple(found.values()), is_part=True)
 
 
-def _authorise(request: Request, credential: str) -> Request:
-    return request.with_headers({"Authorization": f"Bearer {credential}"})
-
-
 def _reason(response: Response) -> str:
     body = response.json()
     error = body.get("error") if isinstance(body, dict) else None
@@ -444,7 +436,7 @@ DIALECT = Dialect(
             Operation.REOPEN: _send_reopen,
         },
         nearest={Operation.DELETE: Operation.RESOLVE},
-        authorise=_authorise,
+        authorise=Request.with_bearer,
         reason=_reason,
         read=_read_one,
         list=_read_all,
@@ -457,4 +449,5 @@ DIALECT = Dialect(
     usual_defaults={"resource": "mon_123"},
     url="https://api.uptinio.com/v1",
     client_setting="the API's base URL, `https://api.uptinio.com/v1` → `http://gateway/uptinio`",
+    remark="An upstream's `key` is an API key.",
 )

@@ -75,7 +75,7 @@ def _figures(one: Play) -> Counter[str]:
         {
             "alerts": len(one.alerts),
             "answers lost": sum(vendor.lost for vendor in vendors.values()),
-            "kills": len(one.house.kills),
+            "kills": one.house.kills,
             "turns of fallbacks": sum(
                 bool(vendors[name].known(alert.mark))
                 for alert in one.alerts

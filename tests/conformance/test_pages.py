@@ -101,6 +101,15 @@ def test_the_summary_stays_the_senders(target: str) -> None:
 
 
 @pytest.mark.parametrize("target", PAGED)
+def test_what_wakes_nobody_is_neither_severe_nor_urgent(target: str) -> None:
+    """FULL is a rule that is switched off, whatever its sender or a route says of it."""
+    there, loud = destination(target), {"severity": 0, "urgency": "high"}
+    for words in (saying({**FULL, **loud}, ELSEWHERE, there), saying(FULL, ELSEWHERE, there, replaced=loud)):
+        told = there.mapping.meaning(translate(words, there).body)
+        assert told["severity"] >= 5 and told.get("urgency", "low") == "low"
+
+
+@pytest.mark.parametrize("target", PAGED)
 def test_what_is_carried_comes_last(target: str) -> None:
     """In the vendor's free-form field the gateway's own part comes after the sender's."""
     mapping = dialects()[target].mapping

@@ -74,6 +74,29 @@ def _is_as_if_worked_out(said: Said) -> None:
         assert remembered == forms(said.fates())
 
 
+@pytest.mark.parametrize("target", [name for name in NAMES if dialects()[name].mapping.room])
+def test_texts_leave_room_for_what_is_carried_as_one(target: str) -> None:
+    """Both vendors refuse an alert whose free-form texts have more than 8,000 characters; a cut object is none."""
+    there = destination(target)
+    flat: Flat = {"summary": "Disk full", "custom": {"log": "x" * 7_500}, "extensions.elsewhere.log": "y" * 1_000}
+    flat |= {"extensions.elsewhere.short": "z", "team": "payments"}
+    held = get(translate(saying(flat, "elsewhere", there), there).body, str(there.mapping.container))
+    assert sum(len(name) + len(text) for name, text in held.items()) <= 8_000
+    fields = msgspec.json.decode(held[CARRIED])["fields"]
+    assert "team" in fields and "extensions.elsewhere.log" not in fields, "the largest is left out"
+
+
+@pytest.mark.parametrize("target", NAMES)
+@pytest.mark.parametrize("is_akin", [False, True])
+def test_what_a_route_sets_takes_the_place_of_what_the_alert_says(target: str, is_akin: bool) -> None:
+    there, origin = destination(target), target if is_akin else "elsewhere"
+    flat: Flat = {"summary": "said", "severity": 6, "urgency": "low", "resource": "said", "team": "said"}
+    by_route: Flat = {"summary": "set", "severity": 1, "urgency": "high", "resource": "set", "team": "set"}
+    told = there.mapping.meaning(translate(saying(flat, origin, there, replaced=by_route), there).body)
+    wanted = there.mapping.meaning(translate(saying(by_route, origin, there), there).body)
+    assert {path: told.get(path) for path in flat} == {path: wanted.get(path) for path in flat}
+
+
 @pytest.mark.parametrize("target", NAMES)
 def test_a_report_points_to_what_is_there(target: str) -> None:
     """The body has a value wherever the report puts a field, unless the vendor implies that field."""
@@ -123,10 +146,37 @@ def test_a_late_note_is_not_put_into_the_callers_own_words(name: str, changed: t
         flat, words = alert_of(dialects()[name], command), dict(command.verbatim)
         before = msgspec.json.encode(words)
         late = saying(flat, name, there, verbatim=words, said=words, changed=changed, late="Late by 7 minutes.")
-        body = translate(late, there).body
+        said = translate(late, there)
         assert msgspec.json.encode(words) == before
         if details := there.mapping.details:
-            assert str(get(body, details)).startswith("Late by 7 minutes.")
+            for told in (said.body, said.patch) if changed else (said.body,):
+                assert str(get(told, details)).startswith("Late by 7 minutes.")
+
+
+@pytest.mark.parametrize("target", [name for name in NAMES if dialects()[name].mapping.container])
+def test_what_is_carried_with_an_update_is_not_put_into_the_alert_itself(target: str) -> None:
+    """What the alert has is shared with its translation."""
+    there, flat = (
+        destination(target),
+        {"summary": "Disk full", "team": "db", "custom": {"a": "1"}, "labels": {"b": "2"}},
+    )
+    before = copied(flat)
+    for changed in (None, ("custom", "labels", "team")):
+        assert translate(saying(flat, "elsewhere", there, changed=changed), there).report
+        assert flat == before
+
+
+@pytest.mark.parametrize("target", NAMES)
+def test_an_update_empties_nothing_that_the_target_requires(target: str) -> None:
+    """Nor where there is nothing to put there instead: what the target has stays."""
+    there = replace(destination(target), defaults={})
+    cleared = [(path, None) for path in there.mapping.needed.intersection(CLEARABLE)]
+    for path, nothing in [*cleared, *((path, " ") for path in there.mapping.needed & {"summary", "source"})]:
+        said = translate(saying({path: nothing}, "elsewhere", there, changed=(path,)), there)
+        patch = msgspec.json.decode(msgspec.json.encode(said.patch))
+        for row in there.mapping.rows:
+            if row.required and path in row.paths:
+                assert get(patch, row.wires[0]) not in (None, "", " ", []), row.wires[0]
 
 
 @pytest.mark.parametrize(("origin", "target"), PAIRS)

@@ -15,6 +15,7 @@ from msgspec.structs import fields
 
 from gateway.canonical import Alert, Condition, Flat
 from gateway.errors import Problem
+from gateway.mapping.rescaling import with_scale
 from gateway.mapping.rows import Dropped, Row, Unmet, Writing, row
 from gateway.mapping.table import Mapping
 from gateway.mapping.wire import Wire, copied, get, leaves, put, remove
@@ -122,6 +123,26 @@ def test_severities_keep_their_order_and_the_top_goes_to_the_top(mapping: Mappin
             assert code in scale.same_as(scale.out.index(word))
         for code in range(8):
             assert scale.read(scale.write(code)) in scale.same_as(code)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if dialects()[name].mapping.declares("severity")])
+def test_the_words_of_an_upstream_replace_the_vendors(name: str) -> None:
+    """`severity = { out, in }` of an upstream: each code is said in its words and understood again, as the code itself
+    where the vendor shows that too. Words of the vendor's own keep their meaning."""
+    own = dialects()[name].mapping
+    words = ("worst",) * 2 + ("bad",) * 3 + ("fair",) * 3
+    mapping, as_before = with_scale(own, words, {"fair": 6}), with_scale(own, None, {"fair": 6})
+    says_codes = any(row.paths == ("severity",) and not row.derived and not row.scale for row in mapping.rows)
+    for code, word in enumerate(words):
+        said = mapping.write({"severity": code}, Writing(), partial=True)
+        assert f"'{word}'" in str(said)
+        assert mapping.meaning(said)["severity"] == (code if says_codes else {"worst": 0, "bad": 2, "fair": 6}[word])
+        said = own.write({"severity": code}, Writing(), partial=True)
+        assert as_before.meaning(said) == own.meaning(said)
+    [out, *_] = [row.scale.out for row in sorted(own.rows, key=lambda row: row.derived) if row.scale]
+    with_scale(
+        own, (out[0], *out[:7]), {}
+    )  # the vendor's own words, shifted: what they meant before is no contradiction
 
 
 # --- reading what was written --------------------------------------------------------------------------------

@@ -11,9 +11,9 @@ from typing import Any
 
 from mappings.alertmanager.alert import fingerprint
 from tests.chaos_upstream import Behaviour, Got, chaos, say
-from tests.clients.callers import uptinio_alert
+from tests.clients.callers import ibm_alert, uptinio_alert
 from tests.engine.genies import ID, JsmOps
-from tests.engine.vendors import Uptinio, ago, before, count, messages, settled, table, writes
+from tests.engine.vendors import Ibm, Uptinio, ago, before, count, messages, rows, settled, table, writes
 from tests.harness import KEY, House, house
 
 ALERTS = "/alertmanager/api/v2/alerts"
@@ -135,3 +135,58 @@ def test_a_long_list_lets_others_write_between(tmp_path: Path) -> None:
             seen.add(count(h, "alerts"))
         assert count(h, "alerts") == 900
         assert seen - {0, 900}, "a part of it was there before the rest"
+
+
+def silenced(h: House, name: str) -> None:
+    """Silences an alert by its name."""
+    begins, ends = ago(1), (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    matcher = {"name": "alertname", "value": name, "isRegex": False}
+    body = {"matchers": [matcher], "startsAt": begins, "endsAt": ends, "createdBy": "jane", "comment": "we know"}
+    assert h.call("POST", "/alertmanager/api/v2/silences", body).status == 200
+
+
+def test_a_silence_tells_nobody_of_what_was_only_adopted(tmp_path: Path) -> None:
+    """The upstream would be told of it as another alert, under a label more, which nobody but the gateway would ever
+    end; and the alert itself would vanish from lists while it fires."""
+    there = Alertmanager(prometheus("Disk"))
+    with (
+        chaos(there) as upstream,
+        in_front_of(tmp_path, "alertmanager", table("there", upstream.url, "alertmanager", "")) as h,
+    ):
+        assert named(h) == ["Disk"]
+        silenced(h, "Disk")
+        assert (writes(upstream), count(h, "commands")) == ([], 0)
+        assert named(h) == ["Disk"]
+        assert h.call("GET", ALERTS).body[0]["status"]["state"] == "suppressed"
+
+
+def test_a_list_does_not_put_off_when_an_alert_lapses(tmp_path: Path) -> None:
+    """The upstream shows the end that the gateway told it, later than what the sender said. A command on the alert,
+    such as a silence's acknowledgement, does not take that over."""
+    there, ends = Alertmanager(), "ends_at"
+
+    def act(got: Got) -> Behaviour:
+        return say(200, {"silenceID": "s"} if got.method == "POST" else []) if "silences" in got.path else there(got)
+
+    with (
+        chaos(act) as upstream,
+        in_front_of(tmp_path, "alertmanager", table("there", upstream.url, "alertmanager", "")) as h,
+    ):
+        assert h.call("POST", ALERTS, [prometheus("Disk")]).status == 200
+        settled(h)
+        said = rows(h, ends, "alerts")
+        assert named(h) == ["Disk"]
+        silenced(h, "Disk")
+        settled(h, count=2)
+        assert rows(h, ends, "alerts") == said
+
+
+def test_an_alert_that_is_shown_without_a_time_is_adopted(tmp_path: Path) -> None:
+    """A null where the time of creation should be does not fail the whole list."""
+    shown = {**ibm_alert("old")["alert"], "id": 7, "version": 1, "createdOn": None}
+    with (
+        chaos(Ibm(shown)) as upstream,
+        in_front_of(tmp_path, "ibm_monitoring", table("there", upstream.url, "ibm_monitoring", "")) as h,
+    ):
+        listed = h.call("GET", "/api/alerts")
+        assert (listed.status, [one["id"] for one in listed.body["alerts"]]) == (200, [7])

@@ -202,6 +202,20 @@ def test_what_was_tried_to_be_opened_again_is_found_and_ended_where_that_is_anot
     assert adds_up(one)
 
 
+def test_what_was_to_be_opened_again_and_is_over_is_not_where_that_is_another_create() -> None:
+    """Nothing of it was sent: there is nothing to be found, and nothing to be ended."""
+    needs = 'defaults = { channels = [{ kind = "slack", id = "C042" }] }'
+    one = Desk(CONFIG.replace("uptinio", "livesession").replace('defaults = { resource = "mon_9" }', needs))
+    made = one.accept("ci", create("disk")).alert
+    assert made
+    one.accept("ci", RESOLVE)
+    drain(one)
+    one.accept("ci", Command(operation=Operation.REOPEN, ref=Ref(id=made.shown)))
+    one.accept("ci", RESOLVE)
+    assert drain(one, "byid") == []
+    assert adds_up(one)
+
+
 @pytest.mark.parametrize("is_dropped", [False, True])
 def test_what_changed_after_a_refused_or_dropped_reopening_is_told_and_opens_it(is_dropped: bool) -> None:
     """As after a refused or dropped create: it is open, and nobody there would hear of it any more."""
@@ -222,6 +236,16 @@ def test_what_changed_after_a_refused_or_dropped_reopening_is_told_and_opens_it(
     assert shipment.sending and shipment.sending.body["summary"] == "said 1"
     assert [state for _, state in states(one, "bykey")] == ["delivered", "delivered", "void", "delivered"]
     assert adds_up(one)
+
+
+def test_what_was_dropped_is_told_once_it_is_said_again() -> None:
+    """It was dropped for good, but the alert was not: it is open, and nobody has been told of it."""
+    one = desk()
+    one.accept("ci", create("disk"))
+    with one.connection:
+        drop(one.tx, [row for name in BOTH for row in one.due(name)], "seen", one.now)
+    one.accept("ci", create("disk"))
+    assert [shipment.operation for shipment in drain(one)] == [Operation.CREATE] * 2
 
 
 def test_an_update_of_what_was_folded_is_folded_too_however_new() -> None:

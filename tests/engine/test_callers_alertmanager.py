@@ -13,7 +13,8 @@ from urllib.parse import urlencode
 import pytest
 
 from gateway.canonical import Operation
-from gateway.outcome import Sending
+from gateway.outcome import Response, Sending
+from gateway.registry import dialects
 from mappings.alertmanager import calls, commands
 from mappings.alertmanager.alert import fingerprint, is_uri
 from tests.clients.callers import ALERTS, OTHER, fresh
@@ -506,3 +507,28 @@ def test_an_alert_whose_sender_is_ahead_can_be_resolved() -> None:
         seen={},
     )
     assert next(calls.resolve(sending)).body == [{"labels": {"a": "b"}, "endsAt": "2026-01-01T00:00:00.000Z"}]
+
+
+def test_an_alert_and_its_silence_outlast_renewals_that_fail() -> None:
+    """An outage of some minutes neither ends the alert there nor wakes again who has acknowledged it."""
+    at = datetime(2024, 1, 1, tzinfo=UTC)
+    said: dict[str, Any] = {"labels": {"alertname": "Disk full"}}
+    sending = Sending(
+        operation=Operation.ACKNOWLEDGE, at=at, body=said, patch={}, key="disk", ids={}, seen={**said, "silence": "s-1"}
+    )
+    telling, silencing = calls.tell(sending), calls.acknowledge(sending)
+    first: Any = next(telling).body
+    silence: Any = next(silencing).body
+    with pytest.raises(StopIteration) as told:
+        telling.send(Response(200))
+    for ends in (first[0]["endsAt"], silence["endsAt"]):
+        assert datetime.fromisoformat(ends) - at > 3 * timedelta(seconds=told.value.value.renew)
+
+
+@pytest.mark.parametrize("name", ["alertmanager_webhook", "grafana"])
+def test_a_webhook_tells_since_when_though_the_sender_did_not(name: str) -> None:
+    at = datetime(2024, 1, 1, tzinfo=UTC)
+    said: dict[str, Any] = {"labels": {"alertname": "Disk full"}}
+    sending = Sending(operation=Operation.CREATE, at=at, body=said, patch={}, key="disk", ids={}, seen={})
+    told: Any = next(dialects()[name].outbound.calls[Operation.CREATE](sending)).body
+    assert datetime.fromisoformat(told["alerts"][0]["startsAt"]) == at

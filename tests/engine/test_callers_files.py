@@ -12,8 +12,10 @@ from structlog.testing import CapturingLogger
 
 from gateway.config import following
 from gateway.config.choosing import Keys
+from gateway.config.config import parse
 from gateway.config.following import Directory, Table
 from gateway.config.secrets import BEING_WRITTEN, Keyring, Secret
+from gateway.errors import ConfigurationError
 from tests.engine.many import MANY, NAMES, files, open_house
 from tests.engine.vendors import table
 
@@ -211,6 +213,26 @@ def test_no_name_leads_out_of_the_directory(tmp_path: Path) -> None:
     directory = Directory(str(tmp_path / "keys"))
     assert directory.get("../elsewhere") is None
     assert Keys(None, "team", directory).lacks("../elsewhere")
+
+
+def test_a_file_that_can_be_no_key_of_an_upstream_is_a_problem_of_the_configuration(tmp_path: Path) -> None:
+    files(tmp_path / "keys", {"payments": "key-of-payments", "orders": ""})
+    key = f'key = {{ by = "team", dir = "{tmp_path}/keys" }}'
+    with pytest.raises(ConfigurationError) as found:
+        parse(f'[inbound.ilert]\n[upstreams.there]\ndialect = "pagerduty"\nurl = "http://127.0.0.1:9"\n{key}\n')
+    [problem] = found.value.problems
+    assert problem.startswith("upstreams.there.key.dir: the file orders ")
+
+
+def test_a_hidden_file_is_nobodys_key(tmp_path: Path) -> None:
+    """An editor's copy of a key, or what keeps an empty directory in a repository, names no caller."""
+    ring = Keyring({}, Directory(str(files(tmp_path / "keys", {"ci": "key-of-ci", ".ci.swp": "old-key-of-ci"}))))
+    assert (ring.names(), ring.caller("old-key-of-ci")) == (["ci"], None)
+
+
+def test_what_waits_for_one_of_several_keys_goes_on_with_the_only_one_left() -> None:
+    """The routes chose keys from a table when it was accepted, and do not any more."""
+    assert Keys(Secret("the-only-key")).value("teams.toml:payments") == "the-only-key"
 
 
 def test_an_else_is_not_suggested_for_what_it_would_not_send(tmp_path: Path) -> None:

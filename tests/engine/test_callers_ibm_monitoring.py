@@ -6,13 +6,19 @@ itself, what its SDK and its Terraform provider rely on.
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from gateway.canonical import Operation
+from gateway.errors import ProblemKind
+from gateway.outcome import Again, Response, Sending
+from mappings.ibm_monitoring import calls
 from tests.clients.callers import OTHER, behind, called, fresh, ibm_alert
 from tests.harness import House, Sent
 
@@ -466,3 +472,53 @@ def test_notification_channels(h: House) -> None:
     _is_refused(h.call("GET", "/api/notificationChannels", key=None), 401)
     _is_refused(h.call("GET", "/api/notificationChannels/7"), 404)
     _is_refused(h.call("GET", "/api/notificationChannels/7", key=None), 401)
+
+
+# --- what answers to an update mean -------------------------------------------------------------------------------
+
+THERE = {"id": 7, "version": 1, "name": "CPU", "severity": 4, "severityLabel": "MEDIUM", "enabled": True}
+
+
+def _updated(patch: dict[str, Any], *answers: tuple[int, Any], **more: Any) -> tuple[list[Any], Any]:
+    """The requests of an update of the rule 7 that is answered so, and its outcome, if it has one by then."""
+    sending = Sending(
+        operation=Operation.UPDATE,
+        at=datetime.now(UTC),
+        body=patch,
+        patch=patch,
+        key=None,
+        ids={"id": "7"},
+        seen={},
+        **more,
+    )
+    call = calls.update(sending)
+    asked = [next(call)]
+    for status, body in answers:
+        try:
+            asked.append(call.send(Response(status, {}, json.dumps(body).encode())))
+        except StopIteration as ended:
+            return asked, ended.value
+    return asked, None
+
+
+@pytest.mark.parametrize("shown", [{}, {"alert": {}}, {"alert": None}, []])
+def test_nothing_is_laid_over_a_rule_that_was_not_shown(shown: Any) -> None:
+    """What changed alone, put there, would replace the whole rule."""
+    asked, outcome = _updated({"enabled": False}, (200, shown))
+    assert ([one.method for one in asked], type(outcome)) == (["GET"], Again)
+
+
+@pytest.mark.parametrize(
+    ("patch", "left"), [({"severity": 0}, "severityLabel"), ({"severityLabel": "HIGH"}, "severity")]
+)
+def test_the_old_word_for_a_severity_is_not_put_beside_the_new(patch: dict[str, Any], left: str) -> None:
+    [_, put], _ = _updated(patch, (200, {"alert": THERE}), is_akin=True)
+    assert put.body["alert"] == {name: value for name, value in {**THERE, **patch}.items() if name != left}
+
+
+def test_only_a_name_that_no_caller_of_ibm_chose_is_changed_where_it_is_taken() -> None:
+    answers: list[tuple[int, Any]] = [(200, {"alert": THERE}), (422, {"errors": []}), (200, {"alert": THERE})]
+    asked, outcome = _updated({"name": "Disk"}, *answers, is_akin=True)
+    assert ([one.method for one in asked], outcome.kind) == (["GET", "PUT"], ProblemKind.NAME_TAKEN)
+    asked, _ = _updated({"name": "Disk"}, *answers, suffix="12")
+    assert [one.body["alert"]["name"] for one in asked if one.method == "PUT"] == ["Disk", "Disk [12]"]

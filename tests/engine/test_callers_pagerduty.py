@@ -369,6 +369,7 @@ def test_any_event_comes_below_the_limit(event: dict[str, Any]) -> None:
     assert len(json.dumps(request.body, ensure_ascii=False).encode()) < 512_000
     assert ended.altered
     assert request.body["payload"]["source"] and request.body["payload"]["severity"] == "error"
+    assert isinstance(request.body.get("links", []), list), "anything else there is refused with a 400"
 
 
 def test_it_is_not_the_fields_but_their_number() -> None:

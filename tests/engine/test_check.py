@@ -54,7 +54,7 @@ def test_each_word_of_a_caller_and_what_it_comes_to() -> None:
     assert lines[start + 1 : start + 5] == [
         "    priority HIGH; severity 1 → payload.severity critical → wakes",
         "    priority LOW; severity 3, 4 → payload.severity warning → wakes",
-        "    severity 2; no word → payload.severity error → wakes",
+        "    severity 2; no severity → payload.severity error → wakes",
         "    severity 5 → payload.severity info → wakes nobody",
     ]
     rules = lines[lines.index("  ibm_monitoring → oncall (pagerduty)") :]
@@ -73,13 +73,23 @@ def test_words_that_a_route_does_not_take_are_left_out() -> None:
     ]
 
 
+@pytest.mark.parametrize("origin", ["alertmanager", "alertmanager_webhook", "grafana"])
+def test_a_severity_in_a_label_is_a_word_too(origin: str) -> None:
+    """The worst first; both as the caller's word and as the upstream's."""
+    text = f'[inbound.{origin}]\nkeys = {{ ci = "k" }}\n[upstreams.there]\ndialect = "{origin}"\nurl = "https://x"\n'
+    when = '[[routes]]\nwhen = ["severity <= 4"]\nto = ["there"]\n'
+    assert list(ladders(parse(text + when)))[2:] == [
+        f"    labels.severity {word} → labels.severity {word} → wakes" for word in ("critical", "error", "warning")
+    ]
+
+
 def test_what_a_route_sets_and_an_upstream_overrides_is_in_what_wakes() -> None:
     loud = list(ladders(configured('[[routes]]\nfrom = ["ilert"]\nto = ["oncall"]\nset = { severity = 7 }\n')))
     assert {line.rpartition(" → ")[2] for line in loud[2:]} == {"wakes nobody"}
     words = 'severity = { out = ["info", "info", "info", "info", "info", "info", "info", "info"] }\n'
     quiet = list(ladders(configured('[[routes]]\nfrom = ["ilert"]\nto = ["oncall"]\n', words)))
     assert quiet[2:] == [
-        "    priority HIGH, LOW; severity 1, 2, 3, 4, 5; no word → payload.severity info → wakes nobody"
+        "    priority HIGH, LOW; severity 1, 2, 3, 4, 5; no severity → payload.severity info → wakes nobody"
     ]
 
 
@@ -318,7 +328,7 @@ def test_the_command_ends_with_1_where_a_test_fails(tmp_path: Path) -> None:
     test = f'[[tests]]\nfrom = "ilert"\ncaller = "ci"\n{EVENT}expect = {{ to = ["oncall"] }}\n'
     text = INBOUND + ONCALL + CATCH_ALL + test
     good = run("check", "--config", written(tmp_path, text))
-    assert good.exit_code == 0 and "1 tests passed" in good.stdout
+    assert good.exit_code == 0 and "1 test passed" in good.stdout
     assert "    priority HIGH; severity 1 → payload.severity critical → wakes" in good.stdout
     bad = run("check", "--config", written(tmp_path, text.replace('{ to = ["oncall"] }', "{ to = [] }")))
     assert bad.exit_code == 1 and 'got ["oncall"]' in bad.stderr and "good" not in bad.stdout
@@ -386,6 +396,11 @@ def test_connecting_proves_each_of_many_keys(tmp_path: Path) -> None:
     [
         ("pagerduty", "https://events.pagerduty.com/v2/enqueue", "did you mean 'https://events.pagerduty.com'?"),
         ("pagerduty", "https://events.eu.pagerduty.com/v2/", "/v2 is added for each request"),
+        (
+            "opsgenie",
+            "https://api.atlassian.com/jsm/ops/integration/v2/alerts",
+            "did you mean 'https://api.atlassian.com/jsm/ops/integration'?",
+        ),
         ("opsgenie", "https://proxy.example.com/out/v2/alerts", "did you mean 'https://proxy.example.com/out'?"),
         ("ilert", "https://api.ilert.com/api", "did you mean 'https://api.ilert.com'?"),
         ("uptinio", "https://api.uptinio.com/v1/alerts", "did you mean 'https://api.uptinio.com/v1'?"),
@@ -409,6 +424,7 @@ def test_an_address_that_can_hardly_be_right(dialect: str, url: str, says: str) 
         ("alertmanager", "http://localhost:9093/alertmanager"),
         ("uptinio", "https://gateway.example.com/pager/uptinio"),
         ("grafana", "https://example.com/webhook"),
+        ("opsgenie", "https://api.atlassian.com/jsm/ops/integration"),
     ],
 )
 def test_an_address_that_may_well_be_right(dialect: str, url: str) -> None:
@@ -418,6 +434,24 @@ def test_an_address_that_may_well_be_right(dialect: str, url: str) -> None:
 def _at(dialect: str, url: str) -> Config:
     key = "iam_key" if dialect == "ibm_monitoring" else "key"
     return parse(INBOUND + f'[upstreams.there]\ndialect = "{dialect}"\nurl = "{url}"\n{key} = "k"\n')
+
+
+def _keyed(directory: Path, dialect: str, by: str, more: str = "", route: str = "") -> list[str]:
+    """Warnings about an upstream's key that is chosen by a field of one dialect's alerts."""
+    (directory / "db").write_text("key-of-db")
+    key = f'key = {{ by = "{by}", dir = "{directory}"{more} }}'
+    text = f'[inbound.{dialect}]\nkeys = {{ ci = "k" }}\n' + ONCALL.replace('key = "k"', key) + CATCH_ALL + route
+    return said(parse(text), "upstreams.oncall.key: ")
+
+
+def test_a_key_chosen_by_what_no_caller_says_is_warned_of(tmp_path: Path) -> None:
+    """Opsgenie's alerts have responders, not a team, and tags, not labels: no page would ever leave."""
+    for by in ("team", "labels.team"):
+        [warning] = _keyed(tmp_path, "opsgenie", by)
+        assert f"opsgenie never says {by}" in warning
+    assert not _keyed(tmp_path, "ilert", "labels.team")
+    assert not _keyed(tmp_path, "opsgenie", "team", more=', else = "key-of-others"')
+    assert not _keyed(tmp_path, "opsgenie", "team", route='set = { team = "db" }\n')
 
 
 def test_a_store_whose_package_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:

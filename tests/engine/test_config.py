@@ -229,6 +229,7 @@ def test_a_bad_value_at_the_top_is_named_by_its_path(line: str, path: str) -> No
         ("severity = { in = { WORD = 9 } }", "upstreams.oncall.severity"),
         ('defaults = { "condition.windwo" = 5 }', "upstreams.oncall.defaults"),
         ('defaults = { severity = "x" }', "upstreams.oncall.defaults"),
+        ('defaults = { channels = ["slack"] }', "upstreams.oncall.defaults.channels[0]"),
     ],
 )
 def test_a_bad_value_of_an_upstream_is_named_by_its_path(line: str, path: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from gateway.delivery import looking
 from tests.chaos_upstream import NOT_JSON, RESET_AFTER, RESET_BEFORE, Behaviour, Got, chaos, say
 from tests.clients.callers import uptinio_alert
-from tests.engine.vendors import OK, Ibm, Uptinio, Vendor, ago, before, page, settled, table, writes
+from tests.engine.vendors import OK, Ibm, Uptinio, Vendor, ago, before, down, page, settled, table, writes
 from tests.harness import House
 
 FOUND = "the answer was lost; the alert was found there and not sent again"
@@ -50,6 +50,17 @@ def test_what_was_not_found_there_was_sent_again(tmp_path: Path, dialect: str, v
         assert doubts(h) == [NOT_FOUND]
         assert [got.method for got in upstream.got][:2] == ["POST", "GET"]
         assert len(there.held) == 1
+
+
+def test_what_has_other_words_is_somebody_elses(tmp_path: Path) -> None:
+    """It was made just now, and is alike but for its message: to take it for ours would lose the alert."""
+    theirs = {**uptinio_alert("theirs"), "type": "down", "id": "alt_9", "status": "active", "created_at": ago(0)}
+    there = Uptinio(theirs)
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
+        upstream.plan(say(504))
+        down(h, "mine", monitor_id=theirs["monitor_id"])
+        assert doubts(h) == [NOT_FOUND]
+        assert sorted(one["message"] for one in there.held.values()) == ["mine", "theirs"]
 
 
 def test_where_nothing_can_be_read_the_same_key_goes_out_again(tmp_path: Path) -> None:
@@ -96,7 +107,14 @@ NO_LIST = Behaviour("a list cut short", say(200, {"data": None}).act)
 
 @pytest.mark.parametrize(
     ("lost", "read"),
-    [(say(504), NOT_JSON), (say(504), NO_LIST), (NOT_JSON, say(503)), (NOT_JSON, say(401)), (NOT_JSON, NO_LIST)],
+    [
+        (say(504), say(503)),
+        (say(504), NOT_JSON),
+        (say(504), NO_LIST),
+        (NOT_JSON, say(503)),
+        (NOT_JSON, say(401)),
+        (NOT_JSON, NO_LIST),
+    ],
     ids=lambda one: one.name,
 )
 def test_where_nobody_could_look_nothing_is_made_twice(tmp_path: Path, lost: Behaviour, read: Behaviour) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,12 +19,13 @@ from gateway.delivery import lanes
 from gateway.errors import ConfigurationError
 from gateway.outcome import Again
 from gateway.road.preparing import fire
+from gateway.road.requeue import drop
 from gateway.road.road import Road
 from gateway.road.undoing import undo
 from gateway.store.sqlite import SqliteTx
 from tests.chaos_upstream import CLOSE, HANG, Behaviour, Chaos, chaos, say
 from tests.engine.lasting import SILENCES, alert, posted, seconds
-from tests.engine.test_backlog import drain, states
+from tests.engine.test_backlog import adds_up, drain, states
 from tests.engine.test_lanes import Desk, create
 from tests.engine.vendors import (
     NEEDS,
@@ -123,9 +123,9 @@ def test_what_is_taken_in_time_is_nothing_to_the_fallback(tmp_path: Path) -> Non
 
 
 def rows_add_up(h: House) -> bool:
-    """Whether every delivery is in one of the five states."""
-    known = Counter(state for name in ("oncall", "sms") for _, state in of(h, name))
-    return sum(known.values()) == count(h, "deliveries")
+    """Whether the ledger adds up: every delivery that a command made is in one of the five states."""
+    with contextlib.closing(apsw.Connection(h.gateway.config.store)) as connection:
+        return all(line.adds_up for line in SqliteTx(connection).ledger(0, "caller"))
 
 
 def test_what_is_over_before_its_turn_wakes_nobody(tmp_path: Path) -> None:
@@ -452,6 +452,17 @@ def test_a_page_that_ends_between_its_turn_and_its_sending_is_not_sent() -> None
     assert states(desk, "bykey") == [("create", "void")]
 
 
+def test_a_page_that_is_dropped_between_its_turn_and_its_sending_is_not_sent() -> None:
+    desk = Desk(CONFIG)
+    desk.accept("ci", create("disk"))
+    desk.now += 121_000
+    [row] = desk.due("bykey")
+    shipment = desk.take(row)
+    with desk.connection:
+        drop(desk.tx, [row], "seen", desk.now)
+        assert not fire(desk.tx, shipment)
+
+
 def test_what_changes_between_its_turn_and_its_sending_is_told_too() -> None:
     """A waiting fallback is sent no updates, so content that was read before an update must not be sent after it."""
     desk = Desk(CONFIG)
@@ -468,6 +479,19 @@ def test_what_changes_between_its_turn_and_its_sending_is_told_too() -> None:
         assert fire(desk.tx, shipment)
     assert shipment.sending is not None
     assert "Disk is fuller" in str(shipment.sending.body)
+
+
+def test_who_took_the_page_has_it_though_what_changed_since_still_waits() -> None:
+    desk = Desk(CONFIG)
+    desk.accept("ci", create("disk"))
+    drain(desk, "byid")
+    desk.accept("ci", create("disk", summary="Disk is fuller"))
+    [row] = desk.due("byid")
+    desk.end(desk.take(row), Again(reason="503"))
+    desk.now += 121_000
+    [row] = desk.due("bykey")
+    shipment = desk.take(row)
+    assert (shipment.sending, shipment.void) == (None, "byid has taken the alert")
 
 
 def test_reopening_finds_the_fallback_though_its_route_has_another_place() -> None:
@@ -572,6 +596,7 @@ def test_an_end_that_is_taken_back_leaves_the_fallback_what_was_acknowledged_too
         undo(desk.tx, command, "no")
     desk.now += 121_000
     assert [one.operation for one in drain(desk, "bykey")] == [Operation.CREATE, Operation.ACKNOWLEDGE]
+    assert adds_up(desk)
 
 
 # --- silences -------------------------------------------------------------------------------------------------

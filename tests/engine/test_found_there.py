@@ -17,9 +17,23 @@ from gateway.process import service
 from tests.chaos_upstream import Behaviour, Chaos, Got, chaos, say
 from tests.clients.callers import COLLECTIONS, ibm_alert, livesession_alert
 from tests.engine.genies import ID, Opsgenie
-from tests.engine.vendors import OK, Ibm, LiveSession, Uptinio, before, count, down, rows, settled, table, writes
+from tests.engine.vendors import (
+    OK,
+    Ibm,
+    LiveSession,
+    Uptinio,
+    before,
+    count,
+    down,
+    messages,
+    rows,
+    settled,
+    table,
+    writes,
+)
 from tests.harness import KEY, House, house
 
+ACCEPTED = 'reply = "accepted"'
 BOTH = '[[routes]]\nto = ["there", "two"]\n'
 
 
@@ -47,6 +61,21 @@ def test_the_end_of_what_a_read_found_over_is_told_to_the_others(tmp_path: Path)
             assert h.call("POST", close, {}).status == 202
             settled(h, count=5)  # the repeat finds nothing to end any more, and goes by its key alone
             assert len(writes(two)) == 2
+
+
+def test_what_a_read_found_over_is_not_open_again_as_somebody_acknowledges_it(tmp_path: Path) -> None:
+    genie = Opsgenie()
+    with chaos(genie) as one, chaos(takes_all) as two:
+        second = table("two", two.url, "pagerduty", "")
+        text = f'[inbound.opsgenie]\nkeys = {{ ci = "{KEY}" }}\n{genie.table(one)}{second}'
+        with house(tmp_path, config=lambda _: text + BOTH) as h:
+            h.call("POST", "/opsgenie/v2/alerts", {"message": "Disk full", "alias": "disk"})
+            settled(h, count=2)
+            shown = {"id": ID, "alias": "disk", "message": "Disk full", "status": "closed", "acknowledged": False}
+            genie.reading = say(200, {"data": shown, "requestId": "r"})
+            assert h.call("GET", f"/opsgenie/v2/alerts/{ID}").body["data"]["status"] == "closed"
+            assert h.call("POST", f"/opsgenie/v2/alerts/{ID}/acknowledge", {}).status == 202
+            assert rows(h, "status", "alerts") == ["resolved"]
 
 
 @contextlib.contextmanager
@@ -96,11 +125,13 @@ def test_what_a_read_found_open_again_pages_the_others_when_it_is_said_again(tmp
         address = f"/uptinio/alerts/{made}"
         h.call("PUT", address, {"status": "resolved"})
         settled(h, count=4)
+        h.call("PUT", address, {"message": "was down"})  # which does not say that it is on
+        settled(h, count=5)
         first.held[made]["status"] = "active"
         found = h.call("GET", address).body["data"]
         assert (found["status"], found["resolved_at"]) == ("active", None)
         assert h.call("PUT", address, {"message": "again"}).status == 200
-        settled(h, count=6)
+        settled(h, count=7)
         said = [(got.body.get("event_action", "trigger"), got.body.get("payload")) for got in writes(two)]
         assert [action for action, _ in said] == ["trigger", "resolve", "trigger"]
         assert said[-1][1]["summary"] == "again"
@@ -157,6 +188,31 @@ def test_what_a_list_leaves_out_is_not_gone(tmp_path: Path, monkeypatch: pytest.
         assert rows(h, "is_deleted", "alerts") == [0]
 
 
+def test_a_list_does_not_take_back_what_waits(tmp_path: Path) -> None:
+    """The upstream lists what it was told last: the caller's change is newer, however long it has waited."""
+    there = Uptinio()
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "uptinio"), top=ACCEPTED) as h:
+        made = down(h, "first").body["data"]["id"]
+        settled(h)
+        upstream.answer = lambda got: say(503) if got.method == "PUT" else there(got)
+        assert h.call("PUT", f"{COLLECTIONS['uptinio']}/{made}", {"message": "second"}).status == 200
+        h.wait_for(lambda: len(writes(upstream)) > 1)
+        assert messages(h) == ["second"]
+        assert any(got.method == "GET" for got in upstream.got)
+
+
+def test_what_was_refused_there_is_not_taken_for_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its dead letter may be sent again yet, and somebody has to look after the alert until then."""
+    monkeypatch.setattr(refreshing, "LISTED_AFTER_MS", -1)
+    there = Ibm()
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring"), top=ACCEPTED) as h:
+        upstream.plan(say(400, {"errors": [{"reason": "no", "message": "no"}]}))
+        assert h.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert("CPU")).status == 200
+        settled(h, "dead")
+        assert len(h.call("GET", COLLECTIONS["ibm_monitoring"]).body["alerts"]) == 1
+        assert rows(h, "is_deleted", "alerts") == [0]
+
+
 def test_what_changed_lately_need_not_be_listed_yet(tmp_path: Path) -> None:
     """A vendor's list may lag behind what it was told."""
     there = Ibm()
@@ -183,6 +239,30 @@ def test_a_change_there_of_what_was_never_sent_ends_the_version(tmp_path: Path, 
         sent = h.call("PUT", f"{COLLECTIONS['ibm_monitoring']}/{made['id']}", mine)
         assert sent.status == (409 if is_changed else 200), sent.body
         assert there.held[str(made["id"])]["description"] == ("by somebody else" if is_changed else "mine")
+
+
+def test_what_was_changed_there_can_be_changed_by_whoever_has_seen_it(tmp_path: Path) -> None:
+    """The caller names the version that it was shown last, and no other change has come since."""
+    there = Ibm()
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring")) as h:
+        made = h.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert("CPU")).body["alert"]
+        held = there.held[str(made["id"])]
+        held["description"], held["version"] = "by somebody else", held["version"] + 1
+        [shown] = h.call("GET", COLLECTIONS["ibm_monitoring"]).body["alerts"]
+        mine = {"alert": {"description": "mine", "version": shown["version"]}}
+        sent = h.call("PUT", f"{COLLECTIONS['ibm_monitoring']}/{made['id']}", mine)
+        assert sent.status == 200, sent.body
+        assert there.held[str(made["id"])]["description"] == "mine"
+
+
+def test_a_name_that_was_changed_there_is_free_again(tmp_path: Path) -> None:
+    there = Ibm()
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "ibm_monitoring")) as h:
+        made = h.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert("CPU")).body["alert"]
+        there.held[str(made["id"])]["name"] = "Memory"
+        assert [one["name"] for one in h.call("GET", COLLECTIONS["ibm_monitoring"]).body["alerts"]] == ["Memory"]
+        assert h.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert("CPU")).status == 200
+        assert h.call("POST", COLLECTIONS["ibm_monitoring"], ibm_alert("Memory")).status == 422
 
 
 @pytest.mark.parametrize("status", ["resolved", "active"])

@@ -18,6 +18,14 @@ from tests.engine.lasting import select
 from tests.harness import KEY, UPSTREAM_KEY, House, house, inbound_tables
 
 UP = [".", ".."]
+PLACES = {
+    "alertmanager": "/api/v2/alerts",
+    "alertmanager_webhook": "/webhook",
+    "grafana": "/webhook",
+    "jsm_ops": "/alerts",
+    "opsgenie": "/v2/alerts",
+}
+"""Where dialects that take Basic authentication are posted to."""
 
 
 def _told(h: House, word: str, key: str) -> None:
@@ -125,3 +133,12 @@ def test_a_summary_of_blanks_alone_is_told_as_none(tmp_path: Path, there: str, b
             assert "db-1 is down" in [one.body["payload"]["summary"] for one in h.arrived(there)]
         else:
             assert "db-1 is down" in [(one.body or {}).get("message") for one in h.arrived(there)]
+
+
+@pytest.mark.parametrize("said", [b"Basic caf\xe9", b"Basic", b"Basic /w==", b"Basic :"])
+def test_what_is_no_basic_authentication_is_an_unknown_credential(tmp_path: Path, said: bytes) -> None:
+    """A letter that base64 cannot have is no error of the gateway's, at whatever dialect."""
+    with house(tmp_path, {"there": "ilert"}) as h:
+        for dialect, path in PLACES.items():
+            sent = h.client.post(f"{h.url}/{dialect}{path}", json={}, headers={b"Authorization": said})
+            assert sent.status_code == 401, (dialect, sent.text)

@@ -26,6 +26,7 @@ from gateway.process.service import Gateway
 from gateway.registry import dialects
 from gateway.store import DeliveryRow
 from tests.clients.callers import COLLECTIONS, EVENTS, OTHER, ilert_event, making
+from tests.engine.test_lanes import Desk, create
 from tests.engine.vendors import count, outbox
 from tests.harness import KEY, House, Sent, served
 from tests.processes import wait_for
@@ -287,3 +288,14 @@ def test_what_an_upstream_sends_back_in_its_own_words_goes_round_once(tmp_path: 
             alone.stands_still(3)
             assert sorted(row.state for row in outbox(alone.first)) == ["delivered", "delivered", "void"]
             assert len(upstream.told) == 2 and alone.metric(0) == 1
+
+
+def test_a_key_that_ends_in_a_number_is_no_echo() -> None:
+    """Nor is one with the number of an alert that has another key there: its second holder would page nobody."""
+    desk = Desk()
+    other = desk.accept("ci", create("net")).alert
+    assert other
+    for key in ("disk-3", f"disk-{other.id}"):
+        for caller in ("ci", "ops"):
+            command = desk.accept(caller, create(key)).command
+            assert {one.state for one in desk.tx.deliveries_of(command)} == {"waiting"}

@@ -361,6 +361,15 @@ def test_a_field_chooses_no_key_that_only_a_route_may(tmp_path: Path, team: str)
     }
 
 
+def test_the_end_of_an_alert_that_is_not_known_here_waits_for_no_key(tmp_path: Path) -> None:
+    """It says nothing by which its key could be chosen, so it would wait for ever, and raise an alarm."""
+    with open_house(tmp_path, _chosen_twice(tmp_path)) as h:
+        ended = h.call("POST", "/ilert/api/events", {"eventType": "RESOLVE", "apiKey": "ko", "alertKey": "x"}, key=None)
+        assert ended.status == 202 and "dead=no-key" in ended.headers["alert-gateway-report"]
+        [void] = outbox(tmp_path)
+    assert (void["state"], void["code"]) == ("void", "no-key") and "not known here" in void["reason"]
+
+
 def test_an_entry_may_have_a_colon(tmp_path: Path) -> None:
     """Names with a colon work in a table and as file names."""
     with open_house(tmp_path, _chosen_twice(tmp_path)) as h:

@@ -36,16 +36,17 @@ def put_while_down(h: House, upstream: Chaos, address: str, *bodies: Any) -> Non
 
 
 def test_updates_that_wait_go_to_uptinio_as_one(tmp_path: Path) -> None:
-    """Both changes arrive in one PUT: the later value where both set a field, and no field that neither set."""
+    """All changes arrive in one PUT: the later value where two set a field, no field that none set, and what only the
+    vendor knows."""
     there = Uptinio()
     with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "uptinio"), top=TOP) as h:
         made = inner(down(h, "first"))
         threshold = {"value": 5, "operator": ">", "duration": 60}
-        changes = {"message": "second", "type": "slow"}, {"threshold": threshold}, {"message": "third"}
+        changes = {"message": "second", "type": "slow", "x": 1}, {"threshold": threshold}, {"message": "third"}
         put_while_down(h, upstream, f"/uptinio/alerts/{made['id']}", *changes)
         assert states(h) == ["delivered", "merged", "merged", "delivered"]
         [sent] = [got for got in writes(upstream, "PUT") if "second" not in got.content.decode()]
-        assert sent.body == {"message": "third", "type": "slow", "threshold": threshold}
+        assert sent.body == {"message": "third", "type": "slow", "threshold": threshold, "x": 1}
 
 
 def test_updates_that_wait_go_to_ibm_as_one(tmp_path: Path) -> None:

@@ -394,6 +394,17 @@ def test_a_silence_is_small(h: House) -> None:
     assert refused.status == 400 and "silence exceeded maximum size" in str(refused.body), refused.body
 
 
+def test_one_silence_too_many_ends_none_that_is_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What somebody asked not to be told of would wake them; one that is over makes room."""
+    monkeypatch.setattr(muting, "MOST", 2)
+    with lasting(tmp_path, {"there": "ilert"}) as h:
+        made = [silenced(h, name) for name in ("first", "second")]
+        assert silence(h, matching("alertname", "third")).status == 400
+        assert {h.call("GET", ONE + one).body["status"]["state"] for one in made} == {"active"}
+        is_over(h, made[0])
+        silenced(h, "third")
+
+
 def test_many_silences_hold_no_batch_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Labels are computed once per alert, not once per silence: with three hundred silences a batch of Prometheus's 256
     alerts took longer than Prometheus waits, and blocked all other writes."""

@@ -70,7 +70,7 @@ def test_an_alarm_through_its_states(h: House) -> None:
     posted = [one for one in h.arrived("opsgenie")[there:] if one.method in ("POST", "PUT")]
     assert posted[0].body["alias"] == key and posted[0].body["priority"] == "P3"
     assert {one.path.rpartition("/")[2]: one.body for one in posted}["priority"] == {"priority": "P1"}
-    fates = [fate for row in outbox(h) if row.operation == "update" for fate in row.report]
+    fates = [fate for row in outbox(h) if row.operation == "update" for fate in row.fates]
     assert fates and {fate["fate"] for fate in fates} == {"mapped"}, "the host and the source are as they were"
 
 

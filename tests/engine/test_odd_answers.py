@@ -32,6 +32,7 @@ from tests.engine.vendors import (
 )
 from tests.harness import KEY, House, house
 
+DELIVERED = 'reply = "delivered"'
 PAGE = {"content-type": "Text/HTML; charset=utf-8"}
 NOT_THE_ALERT = {
     "an error": say(200, {"error": {"code": "internal", "message": "try later"}}),
@@ -381,3 +382,23 @@ def test_what_says_so_in_json_is_the_vendors_word(tmp_path: Path) -> None:
     with chaos(says) as upstream, before(tmp_path, table("oncall", upstream.url, "pagerduty")) as h:
         page(h)
         settled(h, "dead")
+
+
+def test_a_page_that_refuses_one_alert_holds_no_others(tmp_path: Path) -> None:
+    """Only a page about our certificate concerns all alerts."""
+    says = say(400, b"<html><h1>400 Bad Request</h1></html>", PAGE)
+    with chaos(OK) as upstream, before(tmp_path, table("oncall", upstream.url, "ilert"), top=DELIVERED) as h:
+        upstream.plan(says)
+        assert page(h).status == 400, [(row.state, row.reason, row.code, row.attempts) for row in outbox(h)]
+        assert page(h, "another").status == 202
+        assert [row.state for row in outbox(h)] == ["delivered"]
+
+
+def test_nothing_is_looked_for_where_a_balancer_had_nobody_behind_it(tmp_path: Path) -> None:
+    """Nobody can have made anything of it: nothing is in doubt."""
+    there = Uptinio()
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
+        upstream.plan(say(404, b"<html>no such host</html>", PAGE))
+        page(h)
+        settled(h)
+        assert [got.method for got in upstream.got] == ["POST", "POST"]

@@ -24,6 +24,7 @@ from gateway.documents import dialect_rows, mappings_page
 from gateway.errors import Problem
 from gateway.examples import Example
 from gateway.mapping.carry import restore
+from gateway.mapping.rows import Writing
 from gateway.mapping.translation import translate
 from gateway.openapi import describe
 from gateway.outcome import Sending
@@ -86,6 +87,18 @@ def test_a_body_whose_values_are_texts() -> None:
     assert dict(asked.dropped) == {"alert_transition": "selects the operation; not part of the alert"}
 
 
+@pytest.mark.parametrize(("word", "team"), [("sre", "platform"), ("web", "web"), ("", None)])
+def test_a_word_that_an_open_list_has_not_means_itself(word: str, team: str | None) -> None:
+    assert read("datadog", {**TRIGGERED, "team": word}).patch.get("team") == team
+    assert team is None or own("datadog").mapping.write({"team": team}, Writing(), partial=True)["team"] == word
+
+
+@pytest.mark.parametrize(("urgency", "word"), [("high", "yes"), ("low", "no")])
+def test_each_value_of_a_closed_list_has_its_word(urgency: str, word: str) -> None:
+    said = own("deep").mapping.write({"urgency": urgency}, Writing(), partial=True)
+    assert said["data"]["attributes"]["loud"] == word
+
+
 def test_a_body_that_is_nested() -> None:
     patch = dict(read("deep", OPEN).patch)
     assert patch == {
@@ -138,6 +151,7 @@ def test_a_word_decides_what_is_asked_for(name: str, said: dict[str, Any], opera
         ("source", {"title": "x", "deduplication_key": "k", "status": "closed"}, "status: 'closed' is none of"),
         ("source", {"title": "x"}, "deduplication_key: is required"),
         ("deep", {"data": {"attributes": {"level": 7}}}, "data.attributes.level: '7' is none of 1, 2, 3"),
+        ("deep", {"data": {"attributes": {"loud": "maybe"}}}, "data.attributes.loud: 'maybe' is none of yes, no"),
         ("deep", {"data": {"links": [{"link_text": "x"}]}}, "data.links[0].link_url: is required"),
         ("deep", {"data": []}, "data: expected `object"),
         ("deep", {"data": {"state": {"is_open": []}}}, "data.state.is_open: expected"),

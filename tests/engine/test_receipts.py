@@ -59,9 +59,10 @@ def test_what_was_taken_is_delivered_once_it_is_confirmed(tmp_path: Path, genie:
         assert writes(upstream)[0].headers["authorization"] == genie.authorization
 
 
-@pytest.mark.parametrize("words", ["Discarded by the policy of maintenance", "Alert could not be created"])
+@pytest.mark.parametrize("words", ["Discarded by the policy of maintenance", "Team NOC does not exist"])
 def test_what_the_vendor_discards_is_a_dead_letter(tmp_path: Path, genie: Opsgenie, words: str) -> None:
-    """The dead letter has the vendor's reason, and a retry sends a new request instead of polling the old receipt."""
+    """The dead letter has the vendor's reason, and a retry sends a new request instead of polling the old receipt. The
+    history has all of it: no receipt takes the place of an attempt that failed before."""
     genie.says = {"alerts": words}
     with chaos(genie) as upstream, before(tmp_path, genie.table(upstream)) as h:
         page(h)
@@ -72,6 +73,25 @@ def test_what_the_vendor_discards_is_a_dead_letter(tmp_path: Path, genie: Opsgen
         settled(h)
         assert paths(upstream) == [f"POST {genie.collection}"] * 2
         assert genie.asked == {"r1": 1, "r2": 1}
+        with contextlib.closing(apsw.Connection(h.gateway.config.store)) as connection:
+            tried = [(abs(one.number), one.code) for one in SqliteTx(connection).attempts(dead.id)]
+        assert tried == [(1, "unconfirmed"), (1, "refused"), (2, "unconfirmed"), (2, "")]
+
+
+def test_what_was_discarded_is_dead_though_the_request_succeeded(tmp_path: Path, genie: Opsgenie) -> None:
+    discarded = {"isSuccess": True, "processedAt": "2017-05-24T14:24:20.844Z", "status": "Discarded by a policy"}
+    genie.then = [genie.became(discarded)]
+    with chaos(genie) as upstream, before(tmp_path, genie.table(upstream)) as h:
+        page(h)
+        assert settled(h, "dead")[0].reason == "discarded: Discarded by a policy"
+
+
+def test_a_request_without_a_time_of_processing_has_not_failed_yet(tmp_path: Path, genie: Opsgenie) -> None:
+    genie.then = [genie.became({"isSuccess": False, "status": ""})]
+    with chaos(genie) as upstream, before(tmp_path, genie.table(upstream)) as h:
+        page(h)
+        settled(h)
+        assert paths(upstream) == [f"POST {genie.collection}"]
 
 
 def _retry(h: House, delivery: int) -> None:

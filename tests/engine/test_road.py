@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from gateway.asked import Command, Ref
+from gateway.canonical import Operation
+from gateway.desk.desk import _rounds
 from tests.harness import KEY, house
 
 
@@ -38,3 +41,12 @@ def test_what_was_lost_on_the_way_is_counted_by_pair(tmp_path: Path) -> None:
         text = h.client.get(h.url + "/metrics").text
         assert 'alert_gateway_fields_total{dialect="uptinio",fate="carried",upstream="oncall"} 2.0' in text
         assert 'alert_gateway_fields_total{dialect="uptinio",fate="approximated",upstream="oncall"} 1.0' in text
+
+
+def test_what_a_batch_says_of_one_alert_is_written_in_its_order_however_its_key_is_spelled() -> None:
+    """The commands of one round may be written in any order."""
+    opened = Command(operation=Operation.CREATE, patch={"dedup_key": "Disk"})
+    others = Command(operation=Operation.CREATE, patch={"dedup_key": "other"})
+    ended = Command(operation=Operation.RESOLVE, ref=Ref(key="disk"))
+    rounds = _rounds([opened, others, ended], str.lower)
+    assert [[place for place, _ in one] for one in rounds] == [[0, 1], [2]]

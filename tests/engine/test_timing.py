@@ -14,14 +14,19 @@ from typing import Any
 
 import pytest
 
+from gateway.asked import Command, Ref
+from gateway.canonical import Operation
 from gateway.cli.sandbox import Arrived
-from gateway.mapping.values import iso
+from gateway.mapping.values import from_millis, iso
+from gateway.outcome import Delivered
 from gateway.road import timing
 from mappings.alertmanager import calls
 from tests.chaos_upstream import Behaviour, Got, chaos, say
 from tests.clients.callers import ALERTS, ilert_event
 from tests.engine.lasting import STORES, address, alert, lasting, posted, seconds, select
 from tests.engine.store_drivers import alert as row
+from tests.engine.test_adopting import Alertmanager
+from tests.engine.test_lanes import Desk, create
 from tests.engine.vendors import before, outbox, table
 from tests.harness import KEY, House, house
 
@@ -103,6 +108,22 @@ def test_none_after_the_end(tmp_path: Path, kind: str) -> None:
         assert _left(h)["deliveries"] == 2
 
 
+def test_an_alert_whose_answer_was_lost_is_said_again_too(tmp_path: Path) -> None:
+    """It is not looked for in the upstream's list but posted again: what was found there was never renewed, so that the
+    upstream took it for over."""
+    there, lost = Alertmanager(), iter([say(504, {})])
+
+    def act(got: Got) -> Behaviour:
+        taken = there(got)
+        return next(lost, taken) if got.method == "POST" else taken
+
+    with chaos(act) as upstream, before(tmp_path, table("there", upstream.url, "alertmanager", "")) as h:
+        _event(h, "ALERT", summary="Disk full")
+        h.wait_for(lambda: len(upstream.got) >= 4)
+        assert {got.method for got in upstream.got} == {"POST"}
+        assert len(there.held) == 1, "it is under the same labels each time"
+
+
 def test_an_acknowledged_alert_keeps_its_silence(tmp_path: Path) -> None:
     """The silence is prolonged with the alert, under one id and one start, and removed with its end."""
     with lasting(tmp_path, {"there": "alertmanager"}) as h:
@@ -177,6 +198,30 @@ def test_an_upstream_that_was_out_of_the_file_for_a_while_is_told_again(
 def _told(h: House) -> list[str]:
     """The events that ilert was sent so far, in order."""
     return [one.body["eventType"] for one in h.arrived("ilert")]
+
+
+def test_what_is_over_is_looked_at_once_when_it_would_be_renewed() -> None:
+    """At each look again it would leave no room for those that are open."""
+    desk = Desk()
+    desk.accept("ci", create("disk"))
+    [row] = desk.due("bykey")
+    desk.end(desk.take(row), Delivered(renew=60))
+    desk.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(key="disk")))
+    desk.now += 61_000
+    [due] = desk.tx.renewable(desk.now, 10)
+    assert timing.renew(desk.tx, due, desk.config, desk.ids.next, desk.now) == set()
+    assert desk.tx.renewable(desk.now, 10) == []
+
+
+def test_what_is_said_again_is_not_over_when_it_first_would_have_been() -> None:
+    """The repeat changes nothing but the end."""
+    desk = Desk()
+    ends = desk.now + 60_000
+    for at in (ends, ends + 30_000):
+        patch = {"summary": "s", "dedup_key": "disk", "ends_at": from_millis(at)}
+        desk.accept("ci", Command(operation=Operation.CREATE, patch=patch, is_resend=True))
+    assert desk.tx.ended(ends, 10) == []
+    assert len(desk.tx.ended(ends + 30_000, 10)) == 1
 
 
 @pytest.mark.parametrize("kind", STORES)

@@ -15,7 +15,7 @@ from gateway.store import CommandBody, Tx
 from gateway.store.sqlite import SqliteStore
 from tests.chaos_upstream import RESET_AFTER, RESET_BEFORE, Behaviour, Got, chaos, say
 from tests.clients.callers import ibm_alert
-from tests.engine.store_drivers import alert, command, in_tx, sqlite_file
+from tests.engine.store_drivers import alert, command, delivery, in_tx, sqlite_file, target
 from tests.engine.vendors import (
     NO,
     OK,
@@ -189,6 +189,29 @@ def test_what_was_refused_is_purged_wholly(tmp_path: Path) -> None:
         with before(tmp_path, text, top='retention = "10ms"') as h:
             h.wait_for(lambda: count(h, "commands") == 0)
             assert [count(h, what) for what in ("commands", "attempts", "deliveries", "targets", "ids")] == [0] * 5
+
+
+def test_a_fallback_that_was_chosen_long_ago_stays_one_after_a_refusal(tmp_path: Path) -> None:
+    """A refused reopening takes away only targets that it added, however much was told of the alert since the fallback
+    was chosen."""
+    body = alert(1, body=Alert(status="resolved", updated_at=from_millis(1))).body
+
+    def work(tx: Tx) -> None:
+        tx.insert_alert(alert(1, body=body, status="firing"))
+        tx.put_target(target(1, "u", state="dead"))
+        tx.put_target(target(1, "spare", state="standby"))
+        tx.insert_command(command(1))
+        tx.insert_delivery(delivery(1, upstream="spare", state="void"))
+        for number in range(2, 1100):
+            tx.insert_delivery(delivery(number, command=1, state="delivered"))
+        reopening = command(2000, operation="reopen", body=CommandBody(before=body, after=body))
+        tx.insert_command(reopening)
+        tx.insert_delivery(delivery(2000, command=2000, state="dead"))
+        tx.insert_delivery(delivery(2001, command=2000, upstream="spare"))
+        undoing.undo(tx, reopening, "refused")
+        assert {one.upstream for one in tx.targets(1)} == {"u", "spare"}
+
+    in_tx(sqlite_file(tmp_path), work)
 
 
 @pytest.mark.parametrize("how", ["no room", "at the commit itself"])

@@ -80,7 +80,7 @@ def test_what_its_caller_deletes_is_closed(tmp_path: Path, there: Integration) -
         _asked(h, "DELETE")
         settled(h, count=2)
         assert paths(upstream) == [f"DELETE {AT}", f"POST {AT}/close"]
-        assert "sent as a close: there is no such call there" in str(outbox(h)[-1].report)
+        assert "sent as a close: there is no such call there" in str(outbox(h)[-1].fates)
 
 
 def test_what_only_the_other_api_can_do_becomes_a_note(tmp_path: Path, there: Integration) -> None:
@@ -92,4 +92,4 @@ def test_what_only_the_other_api_can_do_becomes_a_note(tmp_path: Path, there: In
         note = "Done to the alert: snoozed until 2999-01-01T00:00:00.000Z by jane"
         assert writes(upstream)[-1].body == {"user": "jane", "note": note}
         assert [one.state for one in outbox(h)] == ["delivered", "delivered"]
-        assert "sent as a note only: there is no such call there" in str(outbox(h)[-1].report)
+        assert "sent as a note only: there is no such call there" in str(outbox(h)[-1].fates)

@@ -4,6 +4,8 @@ https://developer.atlassian.com/cloud/jira/service-desk-ops/rest/v2/api-group-al
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,10 @@ from gateway.asked import Command, Ref
 from gateway.canonical import Operation
 from gateway.config.config import parse
 from gateway.config.secrets import MASK
-from gateway.outcome import Request
+from gateway.outcome import Request, Response, Sending
 from gateway.registry import dialects
 from gateway.rehearsal import rehearse
-from mappings.jsm_ops.calls import authorise
+from mappings.jsm_ops.calls import SEND
 from tests.chaos_upstream import RESET_AFTER, Behaviour, Chaos, Got, chaos, say
 from tests.clients.callers import COLLECTIONS, jsm_alert, opsgenie_alert
 from tests.engine.genies import ID, JsmOps, paths
@@ -37,8 +39,18 @@ def _tell(h: House, word: str, **more: Any) -> None:
 
 
 def test_an_email_and_a_token_go_out_as_the_basic_scheme_has_them() -> None:
-    sent = authorise(Request(method="GET", path="/alerts"), "jane@example.com:tök:en")
+    sent = Request(method="GET", path="/alerts").with_basic("jane@example.com:tök:en")
     assert sent.headers == {"Authorization": "Basic amFuZUBleGFtcGxlLmNvbTp0w7ZrOmVu"}
+
+
+def test_of_what_a_search_finds_only_the_open_alert_of_exactly_this_alias_is_meant() -> None:
+    """A search for words finds more than an alias: the end of one alert must not close another."""
+    sending = Sending(operation=Operation.RESOLVE, at=datetime.now(UTC), body={}, patch={}, key="disk", ids={}, seen={})
+    call = SEND[Operation.RESOLVE](sending)
+    next(call)
+    found = [("1", "disk-2", "open"), ("2", "disk", "closed"), ("3", "disk", "open")]
+    values = [{"id": one, "alias": alias, "status": status} for one, alias, status in found]
+    assert call.send(Response(200, {}, json.dumps({"values": values}).encode())).path == "/alerts/3/close"
 
 
 # --- an answer that was lost -----------------------------------------------------------------------------------

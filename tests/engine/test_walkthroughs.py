@@ -196,7 +196,7 @@ def test_leave_a_vendor(checkout: Checkout) -> None:
 
 def test_tell_several(checkout: Checkout) -> None:
     with checkout.walked(blocks(SEVERAL)) as [rehearsed, told]:
-        assert "1 tests passed" in rehearsed and "route bad: severity <= 3 holds" in rehearsed
+        assert "1 test passed" in rehearsed and "route bad: severity <= 3 holds" in rehearsed
         assert "routing_key: approximated → routingKey (set by route bad)" in rehearsed
         assert '"responders":[{"type":"team","name":"payments"}]' in rehearsed
         roads = dict(

@@ -190,15 +190,17 @@ ALARMS = '[alarms]\nto = ["oncall", "other"]\n'
 
 
 class Heard:
-    """An upstream that works, and the alarms it received: key and event, in order."""
+    """An upstream that works, and the alarms it received: key and event, in order, and the details of the last."""
 
     def __init__(self) -> None:
         self.said: list[tuple[str, str]] = []
+        self.details = ""
 
     def __call__(self, got: Got) -> Any:
         key = got.body["alertKey"] or ""
         if key.startswith("alert-gateway/"):
             self.said.append((key, got.body["eventType"]))
+            self.details = got.body.get("details", "")
         return OK
 
 
@@ -242,6 +244,7 @@ def test_an_upstream_that_refuses_our_key(tmp_path: Path) -> None:
     with two(tmp_path, say(401, {"message": "no"})) as (h, bad, heard):
         page(h)
         is_told(h, heard, "upstream-held/oncall", "ALERT")
+        assert heard.details.startswith("See the runbook: upstream-held."), "whoever is woken is told where to look"
         bad.always(OK)
         is_told(h, heard, "upstream-held/oncall", "ALERT", "RESOLVE")
     assert all("alert-gateway/" not in (got.body["alertKey"] or "") for got in bad.got), "told to the one in trouble"

@@ -8,8 +8,6 @@ from tests.chaos.searching.play import Play
 from tests.chaos.searching.things import Thing, Vendor
 from tests.chaos.searching.words import Request
 
-CRASH = 0.5
-"""Seconds around a kill in which nobody can know what was told."""
 SLACK = 5.0
 """Seconds around a fallback's turn, in the time of the play, in which it may have been told or not."""
 
@@ -45,10 +43,8 @@ class Judge:
 
     def _compare(self, alert: Alert, vendor: Vendor) -> None:
         known, there = vendor.known(alert.mark), vendor.open(alert.mark)
-        if vendor.gives_ids and (self._crashed(known) or (vendor.name in alert.standby and len(known) > 1)):
+        if vendor.gives_ids and vendor.name in alert.standby and len(known) > 1:
             return  # what was made twice is not known by two ids
-        if "time" in self.house.features and self._crashed(known):
-            return  # what was under way is not known to be there, and is folded if it is over ten minutes later
         wrong = [*self._state(alert, vendor, there), *self._pages(alert, vendor, known)]
         if alert.state == "open":
             wrong += [text for thing in there for text in self._content(alert, vendor, thing)]
@@ -58,9 +54,6 @@ class Judge:
         if wrong:
             shown = ", ".join(map(str, known)) or "nothing"
             self.broken.append(f"{' and '.join(wrong)} at {vendor.name}, {vendor.dialect}: {alert}; there: {shown}")
-
-    def _crashed(self, things: list[Thing]) -> bool:
-        return any(abs(at - kill) < CRASH for thing in things for at in thing.touched for kill in self.house.kills)
 
     def _state(self, alert: Alert, vendor: Vendor, there: list[Thing]) -> list[str]:
         if alert.state == "open":

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import random
 import re
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -55,8 +54,8 @@ class Asked:
 
 @dataclass
 class Thing:
-    """An alert or a rule at a vendor. `pages`: why somebody was told, each time; `touched`: when anything was done to
-    it, on a clock that nothing is skipped on; `told_at`: when the first answer that it is there left."""
+    """An alert or a rule at a vendor. `pages`: why somebody was told, each time; `told_at`: when the first answer that
+    it is there left."""
 
     id: str
     key: str = ""
@@ -67,7 +66,6 @@ class Thing:
     notes: list[str] = field(default_factory=list)
     pages: list[str] = field(default_factory=list)
     body: dict[str, Any] = field(default_factory=dict)
-    touched: list[float] = field(default_factory=list)
     made_at: float = 0.0
     told_at: float | None = None
     count: int = 1
@@ -171,7 +169,6 @@ class Vendor:
 
     def touch(self, thing: Thing) -> Thing:
         """Something is done to a thing."""
-        thing.touched.append(time.monotonic())
         self._touched.append(thing)
         return thing
 
