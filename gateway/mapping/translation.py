@@ -100,7 +100,7 @@ def _in_its_own_words(saying: Saying, mapping: Rows, told: Flat, writing: Writin
 def _in_other_words(saying: Saying, mapping: Rows, told: Flat, writing: Writing) -> tuple[Wire, Wire, Flat | None]:
     """Body and patch for an upstream of another dialect than the caller's. The body leaves out what was cleared; a
     patch clears it too, but has the body's values for what the target requires."""
-    whole = {path: value for path, value in told.items() if value is not None}
+    whole = _without_cleared(told)
     body = _whole_body(mapping, whole, writing, needs_all=saying.changed is None)
     if saying.changed is None:
         return body, {}, None
@@ -108,6 +108,13 @@ def _in_other_words(saying: Saying, mapping: Rows, told: Flat, writing: Writing)
     patch = _change(mapping, again, writing, _beside(mapping, saying.changed))
     _supply(mapping, patch, body, {path for path in saying.changed if _says_nothing(told.get(path))})
     return body, patch, None
+
+
+def _without_cleared(flat: Flat) -> Flat:
+    """A copy without what was cleared."""
+    if None not in flat.values():  # like nearly all
+        return dict(flat)
+    return {path: value for path, value in flat.items() if value is not None}
 
 
 def _beside(mapping: Rows, changed: tuple[str, ...]) -> tuple[str, ...]:
@@ -196,7 +203,7 @@ def _carry(
         mapping.carry(body, {"id": str(saying.id)})
         return frozenset()
     is_update = saying.changed is not None  # the target may still have what was cleared
-    alert = {path: value for path, value in saying.flat.items() if value is not None or is_update}
+    alert = dict(saying.flat) if is_update else _without_cleared(saying.flat)
     if alert.get("kind") == mapping.kind:
         del alert["kind"]
     wire = {path: value for path, value in meant.items() if path in alert or path not in mapping.implied}

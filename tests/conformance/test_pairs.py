@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 
 from gateway.asked import Command
-from gateway.canonical import PATHS, SERVER_OWNED, Flat, in_order
+from gateway.canonical import PATHS, SERVER_OWNED, Flat, flatten, in_order, unflatten
 from gateway.mapping import report
 from gateway.mapping.carry import LIMIT, restore
 from gateway.mapping.report import forms
@@ -126,6 +126,19 @@ def test_whatever_is_sent_is_what_the_vendor_takes(origin: str, target: str, dat
     assert expected - set(fields) <= {"kind"}, "a field without a fate"
     if origin == target:
         _sends_the_callers_words(body, sent, target, command.verbatim.keys())
+
+
+@pytest.mark.parametrize("origin", NAMES)
+@HYPOTHESIS
+@given(data=st.data())
+def test_an_alert_put_together_of_paths_falls_into_the_same(origin: str, data: st.DataObject) -> None:
+    """In whatever order they come, also those of extensions and groups; and in the order of the canonical alert."""
+    _, command = data.draw(alerts(origin))
+    flat = alert_of(dialects()[origin], command)
+    again = flatten(unflatten(dict(data.draw(st.permutations(list(flat.items()))))))
+    own = [path for path in again if path in PATHS]
+    assert again == flat and own == [path for path in PATHS if path in flat]
+    assert list(flatten(unflatten(flat))) == list(in_order(flat))
 
 
 def test_a_window_longer_than_uptinio_takes_is_cut() -> None:
