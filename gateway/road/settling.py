@@ -23,6 +23,7 @@ from gateway.road.terms import (
     INSTEAD_OF,
     MUTED,
     SPOKEN,
+    STOOD_BY,
     TELLING,
     TRIED_AT,
     TRIED_WITH,
@@ -34,6 +35,8 @@ from gateway.store import AlertRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
 
 KINDS = frozenset(ProblemKind)
 """Problem codes that are kinds of problem too."""
+UNTIL_TAKEN = frozenset({TRIED_AT, TRIED_WITH, INSTEAD_OF, TURNS, STOOD_BY})
+"""The keys of `TargetRow.seen` that mean nothing any more once the upstream has taken the alert."""
 FIRST_KNOWN = 16
 """An alert that was adopted from a list is looked for among this many of the oldest that have its id."""
 
@@ -317,10 +320,7 @@ def _stands(
     if isinstance(outcome, Delivered):
         target.ids = {**target.ids, **outcome.ids}
         target.seen = {**target.seen, **outcome.seen}
-        target.seen.pop(TRIED_AT, None)
-        target.seen.pop(TRIED_WITH, None)
-        target.seen.pop(INSTEAD_OF, None)
-        target.seen.pop(TURNS, None)
+        target.seen = {name: seen for name, seen in target.seen.items() if name not in UNTIL_TAKEN}
         if shipment.operation in TELLING and target.seen.get(MUTED, (0,))[0] < delivery.command:
             target.seen.pop(MUTED, None)
         if outcome.ids:

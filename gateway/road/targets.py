@@ -14,7 +14,7 @@ from gateway.config.config import Config, Upstream
 from gateway.config.routing import Choice, choose
 from gateway.road.accepted import Caller, Step
 from gateway.road.preparing import needless
-from gateway.road.terms import INSTEAD_OF, TURNS
+from gateway.road.terms import INSTEAD_OF, STOOD_BY, TURNS
 from gateway.store import DeliveryFilter, TargetRow, Tx
 
 
@@ -106,7 +106,7 @@ class Targets:
         for target in targets:
             if target.state == "standby" and target.upstream in outright:
                 stand_down(step, target, "now chosen directly, not as a fallback")
-                target.state, target.seen = "absent", {}
+                target.state, target.seen = "absent", {STOOD_BY: [step.command, target.seen]}
             self._stand_by_for_more(step, target, targets, new, chosen)
         return [self.new(step, choice, len(targets) + index) for index, choice in enumerate(new)]
 

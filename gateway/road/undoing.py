@@ -14,7 +14,7 @@ from gateway.mapping.values import millis
 from gateway.road.changing import record
 from gateway.road.history import newest_first
 from gateway.road.targets import hold
-from gateway.road.terms import ENDING, INSTEAD_OF, TRIED_AT, TURNS
+from gateway.road.terms import ENDING, INSTEAD_OF, STOOD_BY, TRIED_AT, TURNS
 from gateway.store import AlertRow, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
 
 STANDING = (Operation.ACKNOWLEDGE, Operation.RESOLVE, Operation.REOPEN, Operation.DELETE)
@@ -59,7 +59,7 @@ def undo(tx: Tx, command: CommandRow, reason: str) -> AlertRow | None:
     else:
         _put_back(row, command, before, said_before)
     tx.update_alert(row)
-    if command.operation in ENDING and row.is_open:
+    if row.is_open:
         _stand_by_again(tx, row, command)
     return row
 
@@ -143,7 +143,12 @@ def _tell_what_was_merged(tx: Tx, command: CommandRow) -> None:
 
 
 def _stand_by_again(tx: Tx, row: AlertRow, command: CommandRow) -> None:
-    """Puts the fallbacks' deliveries that the refused end had voided back into the outbox: the alert is not over."""
+    """Has the fallbacks that the refused command told, or ended, wait for their turns again: nobody has taken it."""
+    for target in tx.targets(row.id):
+        chosen_by, before = target.seen.get(STOOD_BY, (None, {}))
+        if chosen_by == command.id:
+            target.state, target.seen = "standby", before
+            tx.put_target(target)
     standing_by = {one.upstream for one in tx.targets(row.id) if one.state == "standby"}
     idle = {upstream for upstream in standing_by if not tx.is_waiting(row.id, upstream)}
     for one in tx.deliveries(DeliveryFilter(state="void", alert=row.id)):

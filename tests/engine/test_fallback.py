@@ -17,7 +17,7 @@ from gateway.canonical import Operation
 from gateway.config.config import parse
 from gateway.delivery import lanes
 from gateway.errors import ConfigurationError
-from gateway.outcome import Again
+from gateway.outcome import Again, Rejected
 from gateway.road.preparing import fire
 from gateway.road.requeue import drop
 from gateway.road.road import Road
@@ -479,6 +479,28 @@ def test_what_changes_between_its_turn_and_its_sending_is_told_too() -> None:
         assert fire(desk.tx, shipment)
     assert shipment.sending is not None
     assert "Disk is fuller" in str(shipment.sending.body)
+
+
+def test_a_fallback_that_a_refused_update_chose_outright_stands_by_again() -> None:
+    """Nobody had taken the page by then: without its turn it would wake nobody."""
+    route = '[[routes]]\nwhen = ["severity <= 2"]\nto = ["bykey"]\n[[routes]]'
+    desk = Desk(CONFIG.replace("[[routes]]", route, 1))
+    desk.accept("ci", create("disk"))
+    [row] = desk.due("byid")
+    desk.end(desk.take(row), Rejected(reason="no"))
+    worse = desk.accept("ci", Command(operation=Operation.CREATE, patch={"dedup_key": "disk", "severity": 1}))
+    for name in ("byid", "bykey"):
+        for row in desk.due(name):
+            desk.end(desk.take(row), Rejected(reason="no"))
+    assert {state for _, state in states(desk, "bykey")} == {"void", "dead"}
+    with desk.connection:
+        command = desk.tx.command(worse.command)
+        assert command is not None
+        undo(desk.tx, command, "no")
+    assert desk.due("bykey") == []
+    desk.now += 121_000
+    assert [one.operation for one in drain(desk, "bykey")] == [Operation.CREATE]
+    assert adds_up(desk)
 
 
 def test_who_took_the_page_has_it_though_what_changed_since_still_waits() -> None:
