@@ -10,6 +10,7 @@ from gateway.store.sql_running import ALL, Rows, Running
 from gateway.store.tables import ATTEMPTS, DELIVERIES
 
 STATES = get_args(DeliveryState)
+_LANE = DELIVERIES.fields.index("lane")
 FRESH = "(d.attempts = 0 OR d.due = d.created_at)"
 """The SQL condition on a delivery `d` that its next attempt is no retry: see `DeliveryRow.is_retry`."""
 
@@ -132,8 +133,8 @@ class Deliveries(Running):
             f"ORDER BY {'d.rank, d.due' if ranked else 'd.due'} LIMIT ?",
             (upstream, now, limit + len(taken)),
         )
-        found = [DELIVERIES.decode(row) for row in rows]
-        return [row for row in found if row.lane not in taken][:limit]
+        free = [row for row in rows if row[_LANE] not in taken]
+        return [DELIVERIES.decode(row) for row in free[:limit]]
 
     def unrecorded(self) -> frozenset[int]:
         return frozenset()
