@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Callable, Collection
 from functools import partial
+from itertools import product
 from typing import TypeVar
 
 import structlog
@@ -153,11 +154,17 @@ class Lanes:
 
     async def _doubt_the_first(self) -> None:
         """Notes which deliveries the process before may have sent without recording it, where the store keeps no
-        claims: the first in turn. Twice as many as there can have been, as others may have come before them since."""
-        name, is_rated, most = self._name, self._upstream.rate is not None, self._upstream.concurrency * 2
-        first = await self._store.take(lambda tx: tx.claim(name, self._now(), most, ranked=is_rated))
-        if first:
-            await self._store.write(lambda tx: doubt(tx, first))
+        claims: the first in every order in which deliveries are claimed, as probes have not failed yet, and what is
+        more urgent may have come since. Twice as many as there can have been, as others may be due before them now."""
+        name, now, most = self._name, self._now(), self._upstream.concurrency * 2
+        by_rank = {self._upstream.rate is not None, False}
+
+        def first(tx: Tx) -> list[DeliveryRow]:
+            orders = product(by_rank, (False, True))
+            return [row for ranked, fresh in orders for row in tx.claim(name, now, most, ranked=ranked, fresh=fresh)]
+
+        if rows := await self._store.take(first):
+            await self._store.write(lambda tx: doubt(tx, rows))
 
     # --- what is due ---------------------------------------------------------------------------------------
 
