@@ -297,6 +297,7 @@ class Lanes:
                 raise
             delivery.status = ended.status
             shipment = opening if ended.is_ambiguous else shipment
+            shipment = structs.replace(shipment, tried_at=None) if ended.is_absent else shipment
             await self.gate.ended(delivery.lane, self._but_for_its_key(entry, client, known_then, ended))
             if not isinstance(ended.outcome, Pending):
                 delivery.attempts += 1
@@ -334,6 +335,9 @@ class Lanes:
             requests, in_vain = looked.requests, looked.in_vain
             if looked.ended is not None:
                 return structs.replace(looked.ended, requests=requests)
+            if shipment.folds and not in_vain:
+                over = Again(reason="the alert is over, and was not found there", after=0.0, code=Code.FOLDED)
+                return Ended(over, None, requests=requests, is_absent=True)
         ended = await client.run(call, shipment.via, entry, is_held)
         requests += ended.requests
         if lacks_id(ended, client.upstream):

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.delivery import looking
+from gateway.delivery import breaker, looking
+from gateway.road import preparing
 from tests.chaos_upstream import NOT_JSON, RESET_AFTER, RESET_BEFORE, Behaviour, Got, chaos, say
 from tests.clients.callers import uptinio_alert
-from tests.engine.vendors import OK, Ibm, Uptinio, Vendor, ago, before, page, settled, table, writes
+from tests.engine.vendors import OK, Ibm, Uptinio, Vendor, ago, before, outbox, page, rows, settled, table, writes
 from tests.harness import House
 
 FOUND = "the alert may have been made before: it was found there and not sent again"
@@ -140,3 +141,34 @@ def test_a_list_that_goes_on_does_not_show_that_nothing_is_there(tmp_path: Path)
     with chaos(endless) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
         page(h)
         assert doubts(h) == ["the alert may have been made before: it could not be looked up and was sent"]
+
+
+@pytest.mark.parametrize("is_made", [False, True])
+def test_what_was_over_before_it_was_looked_for_wakes_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_made: bool
+) -> None:
+    """If it is found there it is ended; if it is not, it is too late to make it."""
+    monkeypatch.setattr(preparing, "FOLDED_AFTER_MS", 0)
+    for pause in ("FIRST_PAUSE", "LONGEST_PAUSE"):
+        monkeypatch.setattr(breaker, pause, 0.05)
+    there, is_over = Uptinio(), False
+
+    def answer(got: Got) -> Behaviour:
+        if is_over or (is_made and got.method == "POST" and not there.held):
+            said = there(got)
+        return said if is_over else RESET_AFTER
+
+    with chaos(answer) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
+        page(h)
+        h.wait_for(lambda: rows(h, "attempts", "deliveries") > [0])
+        page(h, eventType="RESOLVE")
+        before_it = len(upstream.got)
+        h.wait_for(
+            lambda: len(upstream.got) > before_it + 1
+        )  # so that no attempt goes on that was begun before the end
+        upstream.got.clear()
+        is_over = True
+        h.wait_for(lambda: not outbox(h, "waiting"))
+        assert [got.method for got in writes(upstream)] == (["PUT"] if is_made else [])
+        assert [row.state for row in outbox(h)] == (["delivered"] if is_made else ["void"]) * 2
+        assert len(there.held) == is_made
