@@ -39,7 +39,7 @@ class Ended(Struct, frozen=True):
     """How an attempt ended, with the last status that was seen. `is_certificate`: the upstream is held for a
     certificate and not for our key; `is_ambiguous`: something may have been made although the answer was lost;
     `is_fault`: the upstream gave no verdict at all; `requests`: how many it took; `looked_up`: the alert was found
-    there by looking; `in_vain`: looking did not show whether it is there."""
+    there by looking; `in_vain`: looking did not show whether it is there; `is_absent`: it is not, and is over."""
 
     outcome: Outcome
     status: int | None
@@ -48,6 +48,7 @@ class Ended(Struct, frozen=True):
     requests: int = 0
     looked_up: bool = False
     in_vain: bool = False
+    is_absent: bool = False
     is_certificate: bool = False
 
 

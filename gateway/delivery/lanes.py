@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Callable, Collection
 from functools import partial
+from itertools import product
 from typing import TypeVar
 
 import structlog
@@ -153,11 +154,17 @@ class Lanes:
 
     async def _doubt_the_first(self) -> None:
         """Notes which deliveries the process before may have sent without recording it, where the store keeps no
-        claims: the first in turn. Twice as many as there can have been, as others may have come before them since."""
-        name, is_rated, most = self._name, self._upstream.rate is not None, self._upstream.concurrency * 2
-        first = await self._store.take(lambda tx: tx.claim(name, self._now(), most, ranked=is_rated))
-        if first:
-            await self._store.write(lambda tx: doubt(tx, first))
+        claims: the first in every order in which deliveries are claimed, as probes have not failed yet, and what is
+        more urgent may have come since. Twice as many as there can have been, as others may be due before them now."""
+        name, now, most = self._name, self._now(), self._upstream.concurrency * 2
+        by_rank = {self._upstream.rate is not None, False}
+
+        def first(tx: Tx) -> list[DeliveryRow]:
+            orders = product(by_rank, (False, True))
+            return [row for ranked, fresh in orders for row in tx.claim(name, now, most, ranked=ranked, fresh=fresh)]
+
+        if rows := await self._store.take(first):
+            await self._store.write(lambda tx: doubt(tx, rows))
 
     # --- what is due ---------------------------------------------------------------------------------------
 
@@ -290,6 +297,7 @@ class Lanes:
                 raise
             delivery.status = ended.status
             shipment = opening if ended.is_ambiguous else shipment
+            shipment = structs.replace(shipment, tried_at=None) if ended.is_absent else shipment
             await self.gate.ended(delivery.lane, self._but_for_its_key(entry, client, known_then, ended))
             if not isinstance(ended.outcome, Pending):
                 delivery.attempts += 1
@@ -327,6 +335,9 @@ class Lanes:
             requests, in_vain = looked.requests, looked.in_vain
             if looked.ended is not None:
                 return structs.replace(looked.ended, requests=requests)
+            if shipment.folds and not in_vain:
+                over = Again(reason="the alert is over, and was not found there", after=0.0, code=Code.FOLDED)
+                return Ended(over, None, requests=requests, is_absent=True)
         ended = await client.run(call, shipment.via, entry, is_held)
         requests += ended.requests
         if lacks_id(ended, client.upstream):

@@ -35,6 +35,7 @@ from gateway.road.terms import (
     group_of,
     in_terms_of,
     is_anothers,
+    may_look,
     refused_rule,
     saying,
     speaks_as,
@@ -60,7 +61,7 @@ class Shipment(Struct, frozen=True, kw_only=True):
     all routes whose turn has come have taken the alert and others have not. `renews` says that it repeats what was told
     before. `as_of` is the last command of the state that is sent, where that is not the state which the delivery's own
     command left. `report` is what became of each field, where another operation is sent than the delivery's own report
-    is about.
+    is about. `folds` says that the alert is over: it is not sent unless an earlier attempt has made it there.
     """
 
     delivery: DeliveryRow
@@ -77,6 +78,7 @@ class Shipment(Struct, frozen=True, kw_only=True):
     later: int | None = None
     renews: bool = False
     as_of: int | None = None
+    folds: bool = False
 
 
 class _Turn(Struct, frozen=True, kw_only=True):
@@ -124,7 +126,13 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
     shipment = _ship(turn, command, sent, takes_over, strict=strict)
     if shipment.sending and operation in ENDING and _is_last(tx, row, upstream):
         shipment = structs.replace(shipment, sending=structs.replace(shipment.sending, last=True))
-    return structs.replace(shipment, via=command.body.via, fires=target.state == "standby", renews=command.body.renews)
+    return structs.replace(
+        shipment,
+        via=command.body.via,
+        fires=target.state == "standby",
+        renews=command.body.renews,
+        folds=_may_be_there(turn) and may_look(upstream) and _folded(turn) is not None,
+    )
 
 
 def _nothing(delivery: DeliveryRow, operation: Operation, why: Why) -> Shipment:
@@ -145,7 +153,9 @@ def _not_now(turn: _Turn) -> Shipment | None:
     """The shipment of a delivery that need not be sent, or not yet; None where it is this delivery's turn."""
     tx, delivery, row, target, targets = turn.tx, turn.delivery, turn.row, turn.target, turn.targets
     operation = Operation(delivery.operation)
-    why = needless(tx, delivery, row, target, targets) or _folded(turn)
+    why = needless(tx, delivery, row, target, targets)
+    if not why and not _may_be_there(turn) and (why := _folded(turn)):
+        log.info("delivery.folded", upstream=turn.upstream.name, delivery=delivery.id, alert=delivery.alert)
     if why:
         return _nothing(delivery, operation, why)
     turns = target.seen.get(TURNS, ())
@@ -176,22 +186,24 @@ def _has_it(tx: Tx, row: AlertRow, other: TargetRow, refused: set[str]) -> bool:
     return other.state == "present" and other.upstream not in refused and not tx.is_waiting(row.id, other.upstream)
 
 
+def _may_be_there(turn: _Turn) -> bool:
+    """Whether an earlier attempt may have made the alert where it can be ended only once it is found."""
+    by_key = turn.upstream.dialect.outbound.addressed_by == "key"
+    return bool(turn.delivery.seen) or (turn.target.seen.get(TRIED_AT) is not None and not by_key)
+
+
 def _folded(turn: _Turn) -> Why | None:
     """Why a late page need not be sent: its alert is over, and the end waits behind it. A page that is not as late need
     not be sent either where an earlier one of the same alert was left out for this reason."""
     delivery, target, upstream = turn.delivery, turn.target, turn.upstream
     if upstream.on_backlog != "fold" or delivery.operation not in TELLING or target.state == "present":
         return None
-    by_key = upstream.dialect.outbound.addressed_by == "key"
-    if delivery.seen or (target.seen.get(TRIED_AT) is not None and not by_key):
-        return None  # it may be there already: then it is looked for, and the end is sent to what is found
     same = turn.tx.deliveries(DeliveryFilter(upstream=upstream.name, alert=delivery.alert))
     if not any(_is_owed(other) and other.id > delivery.id and other.operation in ENDING for other in same):
         return None
     is_old = turn.now - delivery.created_at > FOLDED_AFTER_MS
     if not is_old and not any(other.code == Code.FOLDED and other.id < delivery.id for other in same):
         return None
-    log.info("delivery.folded", upstream=upstream.name, delivery=delivery.id, alert=delivery.alert)
     return Why(Code.FOLDED, "the alert ended before it could be sent")
 
 

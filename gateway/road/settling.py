@@ -180,14 +180,15 @@ def _is_recorded(now: DeliveryRow, then: DeliveryRow) -> bool:
 
 
 def _after_doubt(may_be_found: bool, *, looked_up: bool, in_vain: bool) -> Fate:
-    """What the report says was done about an attempt whose answer was lost."""
+    """What the report says was done about an alert that an earlier attempt may have made: one whose answer was lost or
+    a fault, or one that only a killed gateway would know of, if there was any."""
     if looked_up:
-        return Fate("id", "mapped", "", "the answer was lost; the alert was found there and not sent again")
-    if may_be_found and in_vain:
-        return Fate("id", "mapped", "", "the answer was lost; the alert could not be looked up and was sent again")
-    if may_be_found:
-        return Fate("id", "mapped", "", "the answer was lost; the alert was not found there and was sent again")
-    return Fate("id", "mapped", "", "the answer was lost; the alert was sent again with the same key")
+        did = "was found there and not sent again"
+    elif not may_be_found:
+        did = "was sent with the same key"
+    else:
+        did = "could not be looked up and was sent" if in_vain else "was not found there and was sent"
+    return Fate("id", "mapped", "", f"the alert may have been made before: it {did}")
 
 
 def told_elsewhere(tx: Tx, command: int) -> dict[str, Verdict]:

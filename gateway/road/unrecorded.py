@@ -31,13 +31,12 @@ def end(tx: Tx) -> None:
 def doubt(tx: Tx, rows: Iterable[DeliveryRow]) -> None:
     """Notes of each of these deliveries that it may have been sent, so that the alert may be at the upstream. Where the
     alert is known to be there, or to be kept from it, an attempt has changed nothing that is not found anyway."""
-    for row in rows:
-        if row.alert is None or row.operation not in TELLING:
-            continue
-        tx.lock(f"alert {row.alert}")
+    telling = [(row.alert, row) for row in rows if row.alert is not None and row.operation in TELLING]
+    tx.lock(*(f"alert {alert}" for alert, _ in telling))  # in one call, as that locks in the same order everywhere
+    for alert, row in telling:
         target = target_of(tx, row)
         if target is None or target.state in ("present", "standby") or target.seen.get(TRIED_AT) is not None:
             continue
         target.seen[TRIED_AT] = row.created_at
-        target.seen[TRIED_WITH] = [row.id, last_command(tx, row.alert)]
+        target.seen[TRIED_WITH] = [row.id, last_command(tx, alert)]
         tx.put_target(target)

@@ -13,8 +13,8 @@ from gateway.own import shipped
 from mappings.cloudevents.event import ENVELOPE
 
 _REMARK = (
-    "Batches are accepted; formats other than JSON are answered with 415. Without a key, `source`, `id` and content "
-    "tell whether an event is a repeat. A dialect of your own can use the same "
+    "Batches are accepted; formats other than JSON are answered with 415. Without a key, `source`, `id`, `time` and "
+    "content tell whether an event is a repeat. A dialect of your own can use the same "
     'envelope: `envelope = "cloudevents"`; start from the description in `mappings/cloudevents/dialect.toml`.'
 )
 

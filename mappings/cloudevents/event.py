@@ -135,9 +135,10 @@ def _decoded(value: str) -> str:
 
 
 def identity(event: dict[str, Json]) -> str:
-    """Returns what is the same for repeats of an event, as the pair of `source` and `id` is meant to be. The content
-    counts too, as some senders give all of their events one id; extensions do not, as those on the way may set them."""
-    said = [event.get(name) for name in ("source", "id", "type", "subject", "data")]
+    """Returns what is the same for repeats of an event, as the pair of `source` and `id` is meant to be. Time and
+    content count too, as some senders give all of their events one id; extensions do not, as those on the way may set
+    them."""
+    said = [event.get(name) for name in ("source", "id", "time", "type", "subject", "data")]
     return hashlib.sha256(msgspec.json.encode(said, order="sorted")).hexdigest()[:32]
 
 

@@ -7,21 +7,36 @@ from pathlib import Path
 
 import pytest
 
-from gateway.delivery import looking
+from gateway.delivery import breaker, looking
+from gateway.road import preparing
 from tests.chaos_upstream import NOT_JSON, RESET_AFTER, RESET_BEFORE, Behaviour, Got, chaos, say
 from tests.clients.callers import uptinio_alert
-from tests.engine.vendors import OK, Ibm, Uptinio, Vendor, ago, before, down, page, settled, table, writes
+from tests.engine.vendors import (
+    OK,
+    Ibm,
+    Uptinio,
+    Vendor,
+    ago,
+    before,
+    down,
+    outbox,
+    page,
+    rows,
+    settled,
+    table,
+    writes,
+)
 from tests.harness import House
 
-FOUND = "the answer was lost; the alert was found there and not sent again"
-NOT_FOUND = "the answer was lost; the alert was not found there and was sent again"
-AGAIN = "the answer was lost; the alert was sent again with the same key"
+FOUND = "the alert may have been made before: it was found there and not sent again"
+NOT_FOUND = "the alert may have been made before: it was not found there and was sent"
+AGAIN = "the alert may have been made before: it was sent with the same key"
 
 
 def doubts(h: House) -> list[str]:
     """What the stored report of the one delivery says about the lost answer."""
     [row] = settled(h)
-    return [entry["why"] for entry in row.fates if entry["why"].startswith("the answer was lost")]
+    return [entry["why"] for entry in row.fates if entry["why"].startswith("the alert may have been made before")]
 
 
 VENDORS = pytest.mark.parametrize(("dialect", "vendor"), [("uptinio", Uptinio), ("ibm_monitoring", Ibm)])
@@ -136,7 +151,7 @@ def test_what_nobody_can_look_for_is_sent_again_in_the_end(tmp_path: Path, monke
     there.then = [say(504)]
     with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
         page(h)
-        assert doubts(h) == ["the answer was lost; the alert could not be looked up and was sent again"]
+        assert doubts(h) == ["the alert may have been made before: it could not be looked up and was sent"]
         assert len(there.held) == 2
         assert len(there.reads) < 999, "it was asked for more than once"
 
@@ -157,4 +172,35 @@ def test_a_list_that_goes_on_does_not_show_that_nothing_is_there(tmp_path: Path)
     there.then = [say(504)]
     with chaos(endless) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
         page(h)
-        assert doubts(h) == ["the answer was lost; the alert could not be looked up and was sent again"]
+        assert doubts(h) == ["the alert may have been made before: it could not be looked up and was sent"]
+
+
+@pytest.mark.parametrize("is_made", [False, True])
+def test_what_was_over_before_it_was_looked_for_wakes_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_made: bool
+) -> None:
+    """If it is found there it is ended; if it is not, it is too late to make it."""
+    monkeypatch.setattr(preparing, "FOLDED_AFTER_MS", 0)
+    for pause in ("FIRST_PAUSE", "LONGEST_PAUSE"):
+        monkeypatch.setattr(breaker, pause, 0.05)
+    there, is_over = Uptinio(), False
+
+    def answer(got: Got) -> Behaviour:
+        if is_over or (is_made and got.method == "POST" and not there.held):
+            said = there(got)
+        return said if is_over else RESET_AFTER
+
+    with chaos(answer) as upstream, before(tmp_path, table("there", upstream.url, "uptinio")) as h:
+        page(h)
+        h.wait_for(lambda: rows(h, "attempts", "deliveries") > [0])
+        page(h, eventType="RESOLVE")
+        before_it = len(upstream.got)
+        h.wait_for(
+            lambda: len(upstream.got) > before_it + 1
+        )  # so that no attempt goes on that was begun before the end
+        upstream.got.clear()
+        is_over = True
+        h.wait_for(lambda: not outbox(h, "waiting"))
+        assert [got.method for got in writes(upstream)] == (["PUT"] if is_made else [])
+        assert [row.state for row in outbox(h)] == (["delivered"] if is_made else ["void"]) * 2
+        assert len(there.held) == is_made

@@ -11,7 +11,7 @@ import pytest
 
 from tests.chaos.leased import leased
 from tests.chaos_upstream import HANG, chaos, say
-from tests.engine.vendors import Ibm, Uptinio, Vendor, table, writes
+from tests.engine.vendors import NEEDS, Ibm, Uptinio, Vendor, table, writes
 from tests.harness import KEY
 from tests.postgres_server import shared
 from tests.processes import Running, serving, wait_for
@@ -27,8 +27,8 @@ def _configuration(directory: Path, store: str, *tables: str) -> Path:
     return path
 
 
-def _page(running: Running, summary: str = "Disk full") -> None:
-    event = {"apiKey": KEY, "eventType": "ALERT", "summary": summary, "alertKey": "disk"}
+def _page(running: Running, summary: str = "Disk full", *, key: str = "disk", severity: int = 2) -> None:
+    event = {"apiKey": KEY, "eventType": "ALERT", "summary": summary, "alertKey": key, "severity": severity}
     assert httpx.post(running.url + "/api/events", json=event, timeout=10).status_code == 202
 
 
@@ -65,3 +65,43 @@ def test_after_a_gateway_that_ended_by_itself_nothing_is_looked_for(tmp_path: Pa
         with serving(config) as running:
             running.waits_for("delivery.delivered")
         assert [got.method for got in list(upstream.got)] == ["POST"]
+
+
+def test_a_probe_that_a_kill_left_unrecorded_is_looked_for(tmp_path: Path) -> None:
+    """A probe is a delivery that has not failed yet, however many that have failed are due before it."""
+    there = Uptinio()
+    with chaos(say(503)) as upstream:
+        oncall = table("there", upstream.url, "uptinio", f"{NEEDS}\nconcurrency = 1")
+        config = _configuration(tmp_path, "sqlite", oncall)
+        with serving(config) as running:
+            _page(running, "Old", key="old")
+            _page(running, "Older", key="older")
+            running.waits_for("upstream.left_alone")
+            _page(running, "New")
+            running.signal(signal.SIGKILL)
+        upstream.got.clear()
+        upstream.answer = lambda got: there(got) if got.method == "GET" else (there(got), HANG)[1]
+        with serving(config) as running:  # which probes at once
+            wait_for(lambda: writes(upstream))
+            running.signal(signal.SIGKILL)
+        upstream.answer = there
+        with serving(config) as running:
+            running.waits_for("delivery.delivered")
+        assert [held["message"] for held in there.held.values()].count("New") == 1
+
+
+def test_what_a_kill_left_unrecorded_is_looked_for_though_more_urgent_pages_came(tmp_path: Path) -> None:
+    there = Uptinio()
+    there.then = [HANG]
+    with chaos(there) as upstream:
+        oncall = table("there", upstream.url, "uptinio", f"{NEEDS}\nconcurrency = 1\nrate = 600", timeout="30s")
+        config = _configuration(tmp_path, "sqlite", oncall)
+        with serving(config) as running:
+            _page(running, "Slow", severity=4)
+            wait_for(lambda: writes(upstream))
+            for number in range(3):
+                _page(running, f"Down {number}", key=f"down-{number}", severity=1)
+            running.signal(signal.SIGKILL)
+        with serving(config) as running:
+            running.waits_for("delivery.delivered", 4)
+        assert len(there.held) == 4

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,14 @@ from gateway.road.preparing import Shipment, fire, prepare
 from gateway.road.requeue import drop, send_again
 from gateway.road.road import Road
 from gateway.road.settling import settle
+from gateway.road.terms import TRIED_AT
 from gateway.road.undoing import undo
+from gateway.road.unrecorded import doubt
 from gateway.store import AlertFilter, DeliveryFilter, DeliveryRow, TargetRow, Tx
 from gateway.store.postgres import WRITERS, PostgresStore
 from tests.chaos.lanes import CONFIG
 from tests.chaos_upstream import Behaviour, chaos, say
-from tests.engine.store_drivers import alert, delivery
+from tests.engine.store_drivers import alert, command, delivery
 from tests.engine.test_lanes import create
 from tests.engine.test_reply import MON, rule, table
 from tests.harness import KEY, house
@@ -119,8 +121,8 @@ async def ended(gate: Gate) -> tuple[int, str]:
     assert made.alert
 
     def all_told(tx: Tx) -> None:
-        for command in (made.command, done.command):
-            for row in tx.deliveries_of(command):
+        for number in (made.command, done.command):
+            for row in tx.deliveries_of(number):
                 row.state, row.finished_at = "delivered", row.created_at
                 tx.update_delivery(row)
 
@@ -194,6 +196,32 @@ def test_a_fallback_that_is_told_and_the_end_of_its_alert_do_not_wait_for_each_o
         shipment = Shipment(delivery=row, operation=Operation.CREATE, fires=True)
         assert await one.write(lambda tx: fire(tx, shipment))
         await ending
+
+    among(url, main)
+    assert deadlocks(url) == 0
+
+
+def test_what_a_killed_replica_was_sending_to_two_upstreams_is_doubted_by_both_others_at_once() -> None:
+    url = shared().database()
+
+    def put(tx: Tx) -> None:
+        for one in (1, 2):
+            tx.insert_alert(alert(one))
+            tx.insert_command(command(one, alert=one))
+            for upstream in ("u", "v"):
+                tx.put_target(TargetRow(alert=one, upstream=upstream, position=1, lane="l", key="k", state="waiting"))
+
+    def slowly(upstream: str, alerts: tuple[int, int]) -> Iterator[DeliveryRow]:
+        for one in alerts:
+            yield delivery(10 + one, alert=one, upstream=upstream, lane="l")
+            time.sleep(PAUSE)
+
+    async def main(one: PostgresStore, other: PostgresStore) -> None:
+        await one.write(put)
+        works = (one, slowly("u", (1, 2))), (other, slowly("v", (2, 1)))
+        await asyncio.gather(*(store.write(partial(doubt, rows=rows)) for store, rows in works))
+        targets = await one.read(lambda tx: [*tx.targets(1), *tx.targets(2)])
+        assert all(TRIED_AT in target.seen for target in targets)
 
     among(url, main)
     assert deadlocks(url) == 0
