@@ -25,6 +25,7 @@ from gateway.mapping.values import from_millis, iso_seconds
 from gateway.mapping.wire import Wire, merged
 from gateway.outcome import Sending
 from gateway.road.history import newest_first
+from gateway.road.needed import Turn, folded, may_be_there, needless, superseded, taken_by
 from gateway.road.terms import (
     ENDING,
     INSTEAD_OF,
@@ -42,13 +43,11 @@ from gateway.road.terms import (
     what_to_send,
     with_muted,
 )
-from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryFilter, DeliveryRow, TargetRow, Tx
+from gateway.store import AlertRow, CommandBody, CommandRow, DeliveryRow, TargetRow, Tx
 
 log = structlog.get_logger()
 LATE = timedelta(minutes=2)
 """An alert that is sent later than this after its command has a note about that in its details."""
-FOLDED_AFTER_MS = 600_000
-"""Milliseconds after which a waiting page wakes nobody any more once its alert is over."""
 
 
 class Shipment(Struct, frozen=True, kw_only=True):
@@ -81,19 +80,6 @@ class Shipment(Struct, frozen=True, kw_only=True):
     folds: bool = False
 
 
-class _Turn(Struct, frozen=True, kw_only=True):
-    """A delivery whose turn it may be: with its alert, the alert's target at this upstream and at all of them, and the
-    time in milliseconds."""
-
-    tx: Tx
-    delivery: DeliveryRow
-    row: AlertRow
-    target: TargetRow
-    targets: list[TargetRow]
-    upstream: Upstream
-    now: int
-
-
 def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict: bool = False) -> Shipment:
     """Decides what a waiting delivery sends now. `strict` asks an update not to overwrite what others changed there."""
     operation = Operation(delivery.operation)
@@ -108,7 +94,7 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
     if row is None or target is None:
         return _nothing(delivery, operation, Why(Code.GONE_HERE, "its alert was removed from the store"))
     delivery = _as_spoken_now(tx, delivery, row, target, upstream)
-    turn = _Turn(tx=tx, delivery=delivery, row=row, target=target, targets=targets, upstream=upstream, now=now)
+    turn = Turn(tx=tx, delivery=delivery, row=row, target=target, targets=targets, upstream=upstream, now=now)
     if (early := _not_now(turn)) is not None:
         return early
     if command.body.renews and not row.is_open:
@@ -118,7 +104,7 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
     command = _with_muted(_with_merged(tx, command, delivery), target)
     stands = _as_things_stand(operation, row, target, upstream)
     operation, why = (stands, None) if isinstance(stands, Operation) else (operation, stands)
-    if why := _superseded(turn, operation) or why:
+    if why := superseded(turn, operation) or why:
         return _nothing(delivery, operation, why)
     sent, _ = what_to_send(upstream, operation)  # again, as its dialect or settings may have changed since
     if sent is None:
@@ -131,7 +117,7 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
         via=command.body.via,
         fires=target.state == "standby",
         renews=command.body.renews,
-        folds=_may_be_there(turn) and may_look(upstream) and _folded(turn) is not None,
+        folds=may_be_there(turn) and may_look(upstream) and folded(turn) is not None,
     )
 
 
@@ -139,87 +125,21 @@ def _nothing(delivery: DeliveryRow, operation: Operation, why: Why) -> Shipment:
     return Shipment(delivery=delivery, operation=operation, void=why.text, code=why.code)
 
 
-def needless(tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, targets: list[TargetRow]) -> Why | None:
-    """Why a fallback need not be told: the alert is over, or others have taken it; None where it has to be told."""
-    if target.state != "standby":
-        return None
-    if not row.is_open:
-        return Why(Code.NOT_NEEDED, "the alert ended before this fallback's turn")
-    by = _taken_by(tx, delivery, row, target, targets)
-    return Why(Code.NOT_NEEDED, f"{min(by[0])} has taken the alert") if by and all(by) else None
-
-
-def _not_now(turn: _Turn) -> Shipment | None:
+def _not_now(turn: Turn) -> Shipment | None:
     """The shipment of a delivery that need not be sent, or not yet; None where it is this delivery's turn."""
     tx, delivery, row, target, targets = turn.tx, turn.delivery, turn.row, turn.target, turn.targets
     operation = Operation(delivery.operation)
     why = needless(tx, delivery, row, target, targets)
-    if not why and not _may_be_there(turn) and (why := _folded(turn)):
+    if not why and not may_be_there(turn) and (why := folded(turn)):
         log.info("delivery.folded", upstream=turn.upstream.name, delivery=delivery.id, alert=delivery.alert)
     if why:
         return _nothing(delivery, operation, why)
     turns = target.seen.get(TURNS, ())
     if target.state != "standby" or len({due for _, due in turns}) < 2:  # the turn is the same for all its routes
         return None
-    by = _taken_by(tx, delivery, row, target, targets)
+    by = taken_by(tx, delivery, row, target, targets)
     later = min((int(due) for (_, due), taken in zip(turns, by, strict=False) if not taken), default=turn.now)
     return Shipment(delivery=delivery, operation=operation, later=later) if later > turn.now else None
-
-
-def _taken_by(
-    tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, targets: list[TargetRow]
-) -> list[set[str]]:
-    """For each route that a fallback stands by for, those of its upstreams that have taken the alert."""
-    told = tx.deliveries_of(delivery.command)
-    delivered = {one.upstream for one in told if one.state == "delivered"}
-    refused = {one.upstream for one in told if one.state == "dead"}  # the alert may be there, but not with this change
-    taken = {
-        other.upstream
-        for other in targets
-        if other.state != "standby" and (other.upstream in delivered or _has_it(tx, row, other, refused))
-    }
-    return [taken.intersection(route) for route in target.seen.get(INSTEAD_OF, ())]
-
-
-def _has_it(tx: Tx, row: AlertRow, other: TargetRow, refused: set[str]) -> bool:
-    """Whether an upstream has the alert as it is now: nothing of it waits for the upstream, or was refused there."""
-    return other.state == "present" and other.upstream not in refused and not tx.is_waiting(row.id, other.upstream)
-
-
-def _may_be_there(turn: _Turn) -> bool:
-    """Whether an earlier attempt may have made the alert where it can be ended only once it is found."""
-    by_key = turn.upstream.dialect.outbound.addressed_by == "key"
-    return bool(turn.delivery.seen) or (turn.target.seen.get(TRIED_AT) is not None and not by_key)
-
-
-def _folded(turn: _Turn) -> Why | None:
-    """Why a late page need not be sent: its alert is over, and the end waits behind it. A page that is not as late need
-    not be sent either where an earlier one of the same alert was left out for this reason."""
-    delivery, target, upstream = turn.delivery, turn.target, turn.upstream
-    if upstream.on_backlog != "fold" or delivery.operation not in TELLING or target.state == "present":
-        return None
-    same = turn.tx.deliveries(DeliveryFilter(upstream=upstream.name, alert=delivery.alert))
-    if not any(_is_owed(other) and other.id > delivery.id and other.operation in ENDING for other in same):
-        return None
-    is_old = turn.now - delivery.created_at > FOLDED_AFTER_MS
-    if not is_old and not any(other.code == Code.FOLDED and other.id < delivery.id for other in same):
-        return None
-    return Why(Code.FOLDED, "the alert ended before it could be sent")
-
-
-def _is_over(turn: _Turn) -> bool:
-    """Whether an alert is over, and no later delivery would end it at the upstream: so it is where a dead letter is
-    sent again, or the end was dropped. Where ends are never sent, an alert without one is as configured."""
-    if turn.row.is_open or what_to_send(turn.upstream, Operation.RESOLVE)[0] not in ENDING:
-        return False
-    later = DeliveryFilter(upstream=turn.upstream.name, alert=turn.row.id, after=turn.delivery.id)
-    same = turn.tx.deliveries(later)
-    return not any(_is_owed(other) and other.operation in ENDING for other in same)
-
-
-def _is_owed(delivery: DeliveryRow) -> bool:
-    """Whether a delivery is still to be sent: it waits, or died only as its upstream was not in the configuration."""
-    return delivery.state == "waiting" or (delivery.state == "dead" and delivery.code == Code.NO_UPSTREAM)
 
 
 def fire(tx: Tx, shipment: Shipment) -> bool:
@@ -307,25 +227,6 @@ def _revived(tx: Tx, target: TargetRow, upstream: Upstream) -> int | None:
     return None
 
 
-def _passed_on(turn: _Turn) -> bool:
-    """Whether the alert's key had passed to a newer alert when the command came, or has passed to one that came back
-    and that the upstream was told of last: the delivery would end or alter that one. This can be so where the upstream
-    refused the end of this alert."""
-    tx, row, target, delivery = turn.tx, turn.row, turn.target, turn.delivery
-    if target.key is None:
-        return False
-    others = [holder for holder in tx.lane_holders(target.upstream, target.lane) if holder != row.id]
-    is_newer = any(row.id < one < delivery.command and not _came_after(tx, one, delivery) for one in others)
-    return is_newer or (bool(others) and tx.told_last(target.upstream, target.lane) in others)
-
-
-def _came_after(tx: Tx, holder: int, delivery: DeliveryRow) -> bool:
-    """Whether an alert is created behind this delivery in its lane, whatever its id, as another replica's clock made
-    that."""
-    first = tx.deliveries(DeliveryFilter(upstream=delivery.upstream, alert=holder, after=0, limit=1))
-    return any(one.lane == delivery.lane and one.operation == "create" and one.id > delivery.id for one in first)
-
-
 def _as_things_stand(operation: Operation, row: AlertRow, target: TargetRow, upstream: Upstream) -> Operation | Why:
     """The operation that brings the upstream to the alert's state, or why nothing is sent."""
     if target.state == "present":
@@ -357,18 +258,6 @@ def _where_it_is(operation: Operation, target: TargetRow, upstream: Upstream) ->
     if operation is Operation.REOPEN:
         return _again_there(upstream)
     return Operation.REOPEN if operation is Operation.CREATE and target.ids else operation
-
-
-def _superseded(turn: _Turn, operation: Operation) -> Why | None:
-    """Why an operation is not sent, whatever the upstream has; None where it is."""
-    is_change = operation is Operation.UPDATE and turn.delivery.operation == Operation.UPDATE
-    if is_change and not turn.upstream.dialect.outbound.tells_changes:
-        return Why(Code.NOT_OFFERED, "changes of an alert are not sent to this upstream")
-    if (operation not in TELLING or not turn.row.is_open) and _passed_on(turn):
-        return Why(Code.PASSED_ON, "another alert has its key there by now")
-    if operation in (Operation.CREATE, Operation.REOPEN) and _is_over(turn):
-        return Why(Code.NOT_NEEDED, "the alert has ended")
-    return None
 
 
 def _again_there(upstream: Upstream) -> Operation:
@@ -428,7 +317,7 @@ def _is_last(tx: Tx, row: AlertRow, upstream: Upstream) -> bool:
     return group is not None and not tx.has_open_kin(row.scope, group, upstream.name, row.id)
 
 
-def _ship(turn: _Turn, command: CommandRow, operation: Operation, takes_over: int | None, *, strict: bool) -> Shipment:
+def _ship(turn: Turn, command: CommandRow, operation: Operation, takes_over: int | None, *, strict: bool) -> Shipment:
     """The shipment of an operation in the upstream's words; a dead one where the upstream requires what is missing, or
     takes no rules."""
     delivery, row, target, upstream = turn.delivery, turn.row, turn.target, turn.upstream
@@ -479,7 +368,7 @@ def _ship(turn: _Turn, command: CommandRow, operation: Operation, takes_over: in
     )
 
 
-def _instead_of(turn: _Turn, earlier: int, body: Wire) -> Wire:
+def _instead_of(turn: Turn, earlier: int, body: Wire) -> Wire:
     """The whole alert as an update of the rule that an earlier alert left there: what only that one said is cleared."""
     row = turn.tx.alert(earlier)
     left = next((one for one in turn.tx.targets(earlier) if one.upstream == turn.upstream.name), None)
@@ -493,7 +382,7 @@ def _instead_of(turn: _Turn, earlier: int, body: Wire) -> Wire:
     return body
 
 
-def _state(turn: _Turn, command: CommandRow, *, is_own: bool) -> tuple[Alert, int | None]:
+def _state(turn: Turn, command: CommandRow, *, is_own: bool) -> tuple[Alert, int | None]:
     """The state of the alert that is sent, and its last command where that is not the delivery's own. An alert whose
     answer was lost is looked for by its words, so every attempt says the same: the state that its own command left or,
     where the alert's present state is sent, the one of the first attempt."""
@@ -502,7 +391,7 @@ def _state(turn: _Turn, command: CommandRow, *, is_own: bool) -> tuple[Alert, in
     return (left, None) if left is not None and is_of_this else _as_tried(turn)
 
 
-def _as_tried(turn: _Turn) -> tuple[Alert, int | None]:
+def _as_tried(turn: Turn) -> tuple[Alert, int | None]:
     """The alert's state now, or at this delivery's first attempt whose answer was lost; and the last command of that
     state."""
     last = last_command(turn.tx, turn.row.id)

@@ -13,7 +13,7 @@ from gateway.config.choosing import key_entry, lane, same_entries
 from gateway.config.config import Config, Upstream
 from gateway.config.routing import Choice, choose
 from gateway.road.accepted import Caller, Step
-from gateway.road.preparing import needless
+from gateway.road.needed import needless
 from gateway.road.terms import INSTEAD_OF, STOOD_BY, TURNS
 from gateway.store import DeliveryFilter, TargetRow, Tx
 

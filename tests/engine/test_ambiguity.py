@@ -12,7 +12,7 @@ import pytest
 
 from gateway.delivery import breaker
 from gateway.process import service
-from gateway.road import preparing
+from gateway.road import needed
 from tests.chaos_upstream import CLOSE, HANG, RESET_AFTER, Behaviour, Got, chaos, say
 from tests.clients.callers import ibm_alert
 from tests.engine.vendors import (
@@ -150,7 +150,7 @@ def test_the_end_is_told_of_what_a_reopening_opened_whose_answer_was_lost(
             settled(h, count={"resolved": 2, "active": 2}[status])
             upstream.always(RESET_AFTER)
         h.wait_for(lambda: rows(h, "attempts", "deliveries WHERE state = 'waiting'") > [1])
-        monkeypatch.setattr(preparing, "FOLDED_AFTER_MS", 0)
+        monkeypatch.setattr(needed, "FOLDED_AFTER_MS", 0)
         h.call("PUT", f"/uptinio/alerts/{alert}", {"status": "resolved"})
         upstream.always(OK)
         h.wait_for(lambda: not outbox(h, "waiting"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.delivery import breaker, looking
-from gateway.road import preparing
+from gateway.road import needed
 from tests.chaos_upstream import NOT_JSON, RESET_AFTER, RESET_BEFORE, Behaviour, Got, chaos, say
 from tests.clients.callers import uptinio_alert
 from tests.engine.vendors import (
@@ -180,7 +180,7 @@ def test_what_was_over_before_it_was_looked_for_wakes_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_made: bool
 ) -> None:
     """If it is found there it is ended; if it is not, it is too late to make it."""
-    monkeypatch.setattr(preparing, "FOLDED_AFTER_MS", 0)
+    monkeypatch.setattr(needed, "FOLDED_AFTER_MS", 0)
     for pause in ("FIRST_PAUSE", "LONGEST_PAUSE"):
         monkeypatch.setattr(breaker, pause, 0.05)
     there, is_over = Uptinio(), False

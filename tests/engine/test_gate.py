@@ -19,7 +19,7 @@ from gateway.delivery import breaker
 from gateway.delivery.breaker import RESERVE, TRIPS_AT
 from gateway.errors import ConfigurationError
 from gateway.registry import dialects
-from gateway.road import preparing
+from gateway.road import needed
 from tests.chaos_upstream import CLOSE, Behaviour, Chaos, Got, chaos, say
 from tests.clients.callers import ilert_event
 from tests.engine.vendors import NEEDS, OK, Uptinio, before, down, outbox, page, rows, settled, table
@@ -69,7 +69,7 @@ def longer(monkeypatch: pytest.MonkeyPatch, first: float, longest: float) -> Non
 def test_nothing_is_remembered_of_what_had_not_to_be_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Void deliveries leave nothing in the gate's memory: each has a lane of its own, and over a year there are
     hundreds of thousands."""
-    monkeypatch.setattr(preparing, "FOLDED_AFTER_MS", 0)
+    monkeypatch.setattr(needed, "FOLDED_AFTER_MS", 0)
     with chaos(say(503)) as upstream, before(tmp_path, table("oncall", upstream.url, "ilert")) as h:
         many(h, range(TRIPS_AT))
         opened(h)
