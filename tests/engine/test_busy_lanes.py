@@ -39,4 +39,4 @@ def test_what_was_delivered_does_not_slow_what_waits() -> None:
     began = time.monotonic()
     assert [row.id for row in tx.claim("u", 1, 8)] == [HISTORY + 1]
     assert tx.waits_before(delivery(HISTORY + WAITING, "waiting"))
-    assert time.monotonic() - began < 0.1
+    assert time.monotonic() - began < 0.5

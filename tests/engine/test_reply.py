@@ -254,7 +254,7 @@ def test_accepted_is_success_as_soon_as_it_is_durable(tmp_path: Path) -> None:
     with chaos(HANG) as stuck, before(tmp_path, table("oncall", stuck.url), top='reply_timeout = "5s"') as h:
         began = time.monotonic()
         assert page(h).status == 202
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 4
         assert [one.state for one in outbox(h)] == ["waiting"]
 
 
