@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from gateway.asked import Command
-from gateway.canonical import PATHS, QUIET_CATEGORY, Flat, Operation
+from gateway.canonical import PATHS, QUIET_CATEGORY, SERVER_OWNED, Flat, Operation
 from gateway.cli.doubts import doubts
 from gateway.cli.waking import LOUD, loudness, places, said, verdict, words
 from gateway.config.config import UNTOLD, Config, Inbound, Upstream
@@ -253,7 +253,7 @@ def _without_entry(config: Config, route: Route, inbound: Inbound) -> Iterator[s
     for hop in route.hops:
         upstream = config.upstreams[hop.upstream]
         keys = upstream.keys if hop.key is None else None
-        if keys and _never_says(inbound, hop, keys.by) and keys.lacks(""):
+        if keys and not keys.has_otherwise and _never_says(inbound, hop, keys.by):
             yield (
                 f"upstreams.{hop.upstream}.key: {inbound.dialect.name} never says {keys.by}, which chooses the key, "
                 "and there is no `else`"
@@ -274,8 +274,8 @@ def _without_entry(config: Config, route: Route, inbound: Inbound) -> Iterator[s
 
 
 def _never_says(inbound: Inbound, hop: Hop, by: str) -> bool:
-    """Whether no alert of a dialect has a value for this field or label, and the route sets none."""
-    if by not in PATHS and not by.startswith("labels."):
+    """Whether no alert of a dialect has a value for this field or label, and the route and the gateway set none."""
+    if by in ("kind", *SERVER_OWNED) or (by not in PATHS and not by.startswith("labels.")):
         return False
     said = {path for entry in inbound.dialect.mapping.rows if entry.side != "reply" for path in entry.paths}
     said |= {*hop.replaced, *(one.field for one in hop.lookups)}

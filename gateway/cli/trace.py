@@ -161,10 +161,11 @@ def _delivery(one: Sent, day: str, width: int) -> list[str]:
     last = one.tried[-1].reason if one.tried else ""
     said += _wrapped(one.reason, 4, width) if one.reason and one.reason != last else []
     shown = one.tried if len(one.tried) <= FEW else [one.tried[0], *one.tried[1 - FEW :]]
+    left_out = max(one.attempts, len(one.tried)) - len(shown)  # receipts are told beside their attempts
     reason = ""
     for number, attempt in enumerate(shown):
-        if number == 1 and one.attempts > len(shown):
-            said.append(f"    … {one.attempts - len(shown)} more …")
+        if number == 1 and left_out > 0:
+            said.append(f"    … {left_out} more …")
         said += _attempt(attempt, day, width, says_why=attempt.reason != reason)
         reason = attempt.reason
     for word, fields in (("approximated", one.approximated), ("kept here alone", one.kept)):

@@ -130,7 +130,8 @@ class Keys:
         self.by = by
         self.directory = directory
         self._otherwise = otherwise
-        self._has_otherwise = otherwise is not None
+        self.has_otherwise = otherwise is not None
+        """Whether there is a key for everybody else, known or not."""
         self._tables: dict[str, Table] = {}
         self._named: dict[str, Secret] = {}
 
@@ -162,7 +163,7 @@ class Keys:
         if self.directory is None:
             return ""
         entry = as_text(fact(facts, self.by))
-        if self._has_otherwise and self.directory.get(entry) is None:
+        if self.has_otherwise and self.directory.get(entry) is None:
             return ""
         # A caller may write anything into a field: it must not be able to choose a key that is for routes only.
         is_taken = entry in self._named or self._table_of(entry) is not None or entry.startswith(OF_DIRECTORY)
@@ -171,7 +172,7 @@ class Keys:
     def entries(self) -> list[str]:
         """The entries of `otherwise` and of the directory that have a key now."""
         names = sorted(self.directory.secrets()) if self.directory else []
-        return ([""] if self._has_otherwise else []) + names
+        return ([""] if self.has_otherwise else []) + names
 
     def value(self, entry: str) -> str:
         """The key of an entry as it is now; raises `ValueError`, naming the entry, where there is none."""
@@ -188,7 +189,7 @@ class Keys:
         found = self.directory.get(entry) if self.directory else None
         if found is None:
             place = f": add the file to {self.directory.path}" if self.directory else ""
-            place += "" if self._has_otherwise or not place else ", or an `else` for new alerts"
+            place += "" if self.has_otherwise or not place else ", or an `else` for new alerts"
             raise ValueError(f"there is no key for {self.by or 'the entry'} {entry!r}{place}")
         return found
 

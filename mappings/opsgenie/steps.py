@@ -247,7 +247,7 @@ def update(api: Api, sending: Sending) -> Call:
     lasting = {
         path: STAYS for name, path in LASTING.items() if name in patch and fingerprint(patch[name]) != last.get(name)
     }
-    said = _said(api, sending.body)
+    said = _said(api, sending.body) | {name: last[name] for name in LASTING if name in last}
     if not steps and not altered:
         said = sending.seen.get("said") or said
         first = {name: value for name, value in sending.body.items() if name not in ("user", "note")}

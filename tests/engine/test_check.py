@@ -436,12 +436,14 @@ def _at(dialect: str, url: str) -> Config:
     return parse(INBOUND + f'[upstreams.there]\ndialect = "{dialect}"\nurl = "{url}"\n{key} = "k"\n')
 
 
-def _keyed(directory: Path, dialect: str, by: str, more: str = "", route: str = "") -> list[str]:
+def _keyed(
+    directory: Path, dialect: str, by: str, more: str = "", route: str = "", *, secrets: bool = True
+) -> list[str]:
     """Warnings about an upstream's key that is chosen by a field of one dialect's alerts."""
     (directory / "db").write_text("key-of-db")
     key = f'key = {{ by = "{by}", dir = "{directory}"{more} }}'
     text = f'[inbound.{dialect}]\nkeys = {{ ci = "k" }}\n' + ONCALL.replace('key = "k"', key) + CATCH_ALL + route
-    return said(parse(text), "upstreams.oncall.key: ")
+    return said(parse(text, secrets=secrets), "upstreams.oncall.key: ")
 
 
 def test_a_key_chosen_by_what_no_caller_says_is_warned_of(tmp_path: Path) -> None:
@@ -451,6 +453,9 @@ def test_a_key_chosen_by_what_no_caller_says_is_warned_of(tmp_path: Path) -> Non
         assert f"opsgenie never says {by}" in warning
     assert not _keyed(tmp_path, "ilert", "labels.team")
     assert not _keyed(tmp_path, "opsgenie", "team", more=', else = "key-of-others"')
+    unread = f', else = "file:{tmp_path}/not-here"'
+    assert not _keyed(tmp_path, "opsgenie", "team", more=unread, secrets=False)
+    assert not _keyed(tmp_path, "opsgenie", "kind"), "the gateway itself says that"
     assert not _keyed(tmp_path, "opsgenie", "team", route='set = { team = "db" }\n')
 
 

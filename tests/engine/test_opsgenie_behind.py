@@ -13,6 +13,7 @@ from msgspec import UNSET
 from gateway.outcome import Found, Missing, Response, Sending
 from gateway.registry import dialects
 from tests.chaos_upstream import Behaviour, Got, chaos, say
+from tests.clients.callers import called
 from tests.engine.asking_opsgenie import about, create, read
 from tests.engine.vendors import before, outbox, settled, table
 from tests.harness import KEY
@@ -91,3 +92,17 @@ def _read(status: int, body: Any) -> Any:
 def test_deleted_there_is_told_from_no_such_call() -> None:
     assert isinstance(_read(404, {"message": "Alert does not exist", "took": 0.1, "requestId": "x"}), Missing)
     assert _read(404, {"code": 404, "message": "HTTP 404 Not Found"}) == Found(())
+
+
+def test_what_no_call_changes_is_compared_with_what_it_was_created_with(tmp_path: Path) -> None:
+    """The source that the vendor has is the first: the report says so of another one, and not of the first again."""
+    with called(tmp_path, {"genie": "opsgenie"}) as h:
+        said = []
+        for number, source in enumerate(("a", "b", "a")):
+            payload = {"summary": f"It is down, {number}", "source": source, "severity": "error"}
+            event = {"routing_key": KEY, "event_action": "trigger", "dedup_key": "srv", "payload": payload}
+            assert h.call("POST", "/pagerduty/v2/enqueue", event, key=None).status == 202
+            settled(h, count=number + 1)
+            newest = max(outbox(h), key=lambda row: row.id)
+            said.append([fate["fate"] for fate in newest.fates if fate["field"] == "source"])
+    assert said == [["mapped"], ["mapped", "approximated"], ["mapped"]]

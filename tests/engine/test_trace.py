@@ -363,6 +363,9 @@ def test_many_attempts_are_told_by_the_first_and_the_last() -> None:
     assert "    … 53 more …" in said and "  … 3 earlier commands …" in said
     assert [line.split()[0] for line in said if line.startswith("    #")] == ["#41", "#55", "#56", "#57", "#58", "#59"]
     assert said[-2:] == ["    approximated: severity (coarser)", "    kept here alone: team"]
+    receipts = {**delivery, "attempts": 4, "tried": [{**one, "number": 1 + n // 2} for n, one in enumerate(tried[:8])]}
+    road = road_of(upstreams=[{**upstream, "instead_of": [], "deliveries": [receipts]}])
+    assert "    … 2 more …" in lines(road, 100), "a receipt is told beside its attempt"
 
 
 # --- a search in a large store -------------------------------------------------------------------------------
