@@ -244,7 +244,7 @@ def test_an_upstream_that_refuses_our_key(tmp_path: Path) -> None:
     with two(tmp_path, say(401, {"message": "no"})) as (h, bad, heard):
         page(h)
         is_told(h, heard, "upstream-held/oncall", "ALERT")
-        assert heard.details.startswith("See the runbook: upstream-held."), "whoever is woken is told where to look"
+        assert heard.details.startswith("See upstream-held in the runbook,"), "whoever is woken is told where to look"
         bad.always(OK)
         is_told(h, heard, "upstream-held/oncall", "ALERT", "RESOLVE")
     assert all("alert-gateway/" not in (got.body["alertKey"] or "") for got in bad.got), "told to the one in trouble"
