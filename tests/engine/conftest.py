@@ -1,4 +1,4 @@
-"""Fixtures: gateways shared by a whole test file, and a store that no gateway serves from."""
+"""Fixtures: gateways shared by a whole test file, a store that no gateway serves from, and a database."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from tests.engine.moves import filled
 from tests.engine.pairs import Houses, standing_houses
+from tests.postgres_server import shared
 
 
 @pytest.fixture(scope="module")
@@ -22,3 +23,9 @@ def houses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Houses]:
 def origin(tmp_path: Path) -> str:
     """A SQLite store to be moved: deliveries wait in it, and no gateway serves from it."""
     return filled(tmp_path)
+
+
+@pytest.fixture
+def url() -> str:
+    """The address of an empty PostgreSQL database."""
+    return shared().database()
