@@ -1,0 +1,67 @@
+"""What Zabbix's media type for ilert posts of problems, at the address that it posts to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.clients.callers import called
+from tests.engine.asking_ilert import ILERT, at_ilert, post
+from tests.harness import KEY, House
+
+
+@pytest.fixture(scope="module")
+def h(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A gateway with ilert behind it."""
+    with called(tmp_path_factory.mktemp("zabbix"), {"there": ILERT}) as standing:
+        yield standing
+
+
+def _macros(**more: str) -> dict[str, str]:
+    """A problem as Zabbix's media type posts it; a macro without a value stays unexpanded."""
+    macros = {
+        ".ILERT.INCIDENT.SUMMARY": "",
+        "ALERT.MESSAGE": "Problem started at 10:00",
+        "EVENT.ID": "4711",
+        "EVENT.NAME": "Disk full",
+        "EVENT.NSEVERITY": "4",
+        "EVENT.UPDATE.ACTION": "{EVENT.UPDATE.ACTION}",
+        "EVENT.UPDATE.STATUS": "0",
+        "EVENT.VALUE": "1",
+        "HOST.NAME": "db-1",
+        "ITEM.NAME2": "*UNKNOWN*",
+        "TRIGGER.URL": "https://wiki/disk",
+        "ZABBIX.URL": "{$ZABBIX.URL}",
+    }
+    return {**macros, **{name.replace("_", "."): value for name, value in more.items()}}
+
+
+def test_what_zabbix_says_of_a_problem(h: House) -> None:
+    """A problem's begin, update and end are read; the media type takes only 200 with JSON as success."""
+
+    def said(**more: str) -> None:
+        sent = post(h, _macros(**more), f"/api/v1/events/zabbix-mt/{KEY}")
+        assert (sent.status, sent.body) == (200, {}), sent.body
+
+    update = {"EVENT_UPDATE_STATUS": "1", "EVENT_UPDATE_ACTION": "commented", "ALERT_MESSAGE": "Ann: looking"}
+    said()
+    said(**update)
+    said(**{**update, "EVENT_UPDATE_ACTION": "acknowledged, commented"})
+    said(**{**update, "EVENT_UPDATE_ACTION": "unacknowledged"})
+    said(EVENT_VALUE="0")
+    opened, noted, taken, back, over = at_ilert(h, "zabbix-4711", 5)
+    assert (opened["eventType"], opened["summary"], opened["severity"]) == ("ALERT", "Disk full on db-1", 2)
+    assert opened["details"].startswith("Problem started at 10:00")
+    assert opened["links"] == [{"href": "https://wiki/disk", "text": "Trigger"}]
+    kept = {name for name in opened["customDetails"] if name != "alert_gateway"}
+    assert {"EVENT.ID", "HOST.NAME"} <= kept and not kept & {"ITEM.NAME2", "ZABBIX.URL", "EVENT.UPDATE.ACTION"}
+    assert [one["eventType"] for one in (noted, taken, back, over)] == ["COMMENT", "ACCEPT", "COMMENT", "RESOLVE"]
+    assert "Ann: looking" in json.dumps(noted)
+
+
+@pytest.mark.parametrize(("field", "value"), [("EVENT_ID", "{EVENT.ID}"), ("EVENT_VALUE", "2"), ("EVENT_VALUE", "")])
+def test_what_zabbix_cannot_have_meant(h: House, field: str, value: str) -> None:
+    sent = post(h, _macros(**{field: value}), f"/api/v1/events/zabbix-mt/{KEY}")
+    assert sent.status == 400 and sent.body["message"].startswith(field.replace("_", "."))
