@@ -23,49 +23,26 @@ from gateway.road import preparing
 from gateway.road.preparing import Shipment
 from gateway.road.requeue import drop
 from gateway.road.road import Road
-from gateway.store import DeliveryRow
-from tests.engine.test_lanes import CONFIG, Desk, create
-
-MINUTE = 60_000
-RESOLVE = Command(operation=Operation.RESOLVE, ref=Ref(key="disk"))
-BOTH = ("bykey", "byid")
+from tests.engine.desks import (
+    BOTH,
+    CONFIG,
+    FALLING_BACK,
+    MINUTE,
+    RESOLVE,
+    Desk,
+    adds_up,
+    all_rows,
+    create,
+    drain,
+    states,
+    update,
+)
 
 
 def desk(on_backlog: str = "") -> Desk:
     """A desk whose upstreams all have this setting."""
     more = f'on_backlog = "{on_backlog}"\n' if on_backlog else ""
     return Desk(CONFIG.replace('key = "k"\n', f'key = "k"\n{more}'))
-
-
-def states(desk: Desk, upstream: str = "") -> list[tuple[str, str]]:
-    """Operation and state of every delivery, oldest first."""
-    rows = [row for row in all_rows(desk) if upstream in ("", row.upstream)]
-    return [(row.operation, row.state) for row in rows]
-
-
-def all_rows(desk: Desk) -> list[DeliveryRow]:
-    """Every delivery, oldest first."""
-    found = [desk.tx.delivery(number) for (number,) in desk.connection.execute("SELECT id FROM deliveries ORDER BY id")]
-    return [row for row in found if row]
-
-
-def drain(desk: Desk, *upstreams: str) -> list[Shipment]:
-    """Delivers everything that is due, and returns what was sent, in order."""
-    sent = []
-    while heads := [row for name in upstreams or BOTH for row in desk.due(name)]:
-        for row in heads:
-            shipment = desk.take(row)
-            if shipment.sending is None:
-                desk.end(shipment, None)
-                continue
-            sent.append(shipment)
-            desk.end(shipment, desk.taken(shipment))
-    return sent
-
-
-def adds_up(desk: Desk) -> bool:
-    """Whether the ledger adds up."""
-    return all(line.adds_up for line in desk.tx.ledger(0, "caller"))
 
 
 def details(shipment: Shipment) -> str:
@@ -121,11 +98,6 @@ def test_what_is_old_but_not_over_is_sent() -> None:
     one.accept("ci", create("disk"))
     one.now += 60 * MINUTE
     assert [shipment.operation for shipment in drain(one)] == [Operation.CREATE] * 2
-
-
-def update(number: int, ref: Ref) -> Command:
-    """An update of an alert; `number` tells its summary from others."""
-    return Command(operation=Operation.UPDATE, ref=ref, patch={"summary": f"said {number}"})
 
 
 @pytest.mark.parametrize("is_made", [True, False])
@@ -186,7 +158,8 @@ def test_of_what_was_tried_before_the_end_is_told_as_it_may_be_there_already() -
     assert adds_up(one)
 
 
-def test_what_was_tried_to_be_opened_again_is_found_and_ended_where_that_is_another_create() -> None:
+def reopened_by_a_create() -> Desk:
+    """A desk where an alert that had ended is opened again, which is another create at the upstream with ids."""
     needs = 'defaults = { channels = [{ kind = "slack", id = "C042" }] }'
     one = Desk(CONFIG.replace("uptinio", "livesession").replace('defaults = { resource = "mon_9" }', needs))
     made = one.accept("ci", create("disk")).alert
@@ -194,6 +167,11 @@ def test_what_was_tried_to_be_opened_again_is_found_and_ended_where_that_is_anot
     one.accept("ci", RESOLVE)
     drain(one)
     one.accept("ci", Command(operation=Operation.REOPEN, ref=Ref(id=made.shown)))
+    return one
+
+
+def test_what_was_tried_to_be_opened_again_is_found_and_ended_where_that_is_another_create() -> None:
+    one = reopened_by_a_create()
     [row] = one.due("byid")
     one.end(structs.replace(one.take(row), tried_at=one.now), Again(reason="reset"))
     one.accept("ci", RESOLVE)
@@ -204,13 +182,7 @@ def test_what_was_tried_to_be_opened_again_is_found_and_ended_where_that_is_anot
 
 def test_what_was_to_be_opened_again_and_is_over_is_not_where_that_is_another_create() -> None:
     """Nothing of it was sent: there is nothing to be found, and nothing to be ended."""
-    needs = 'defaults = { channels = [{ kind = "slack", id = "C042" }] }'
-    one = Desk(CONFIG.replace("uptinio", "livesession").replace('defaults = { resource = "mon_9" }', needs))
-    made = one.accept("ci", create("disk")).alert
-    assert made
-    one.accept("ci", RESOLVE)
-    drain(one)
-    one.accept("ci", Command(operation=Operation.REOPEN, ref=Ref(id=made.shown)))
+    one = reopened_by_a_create()
     one.accept("ci", RESOLVE)
     assert drain(one, "byid") == []
     assert adds_up(one)
@@ -299,10 +271,9 @@ def test_of_a_key_that_came_and_went_for_hours_only_what_is_still_so_is_told(is_
 
 def test_what_is_over_keeps_no_place_in_the_line_of_a_fallback_that_is_out_of_the_file() -> None:
     """Back in it, the next alert of the same key would wait for the turn of the one before."""
-    behind = CONFIG.replace('to = ["bykey", "byid"]', 'to = ["byid"]\nfallback = { to = ["bykey"] }')
-    one = Desk(behind)
+    one = Desk(FALLING_BACK)
     one.accept("ci", create("disk"))
-    one.road = Road(parse(behind.replace("bykey", "other")), one.ids.next, one._invent)
+    one.road = Road(parse(FALLING_BACK.replace("bykey", "other")), one.ids.next, one._invent)
     one.accept("ci", RESOLVE)
     assert states(one, "bykey") == [("create", "void")]
 
@@ -310,14 +281,13 @@ def test_what_is_over_keeps_no_place_in_the_line_of_a_fallback_that_is_out_of_th
 def test_what_came_back_while_its_fallback_was_out_of_the_file_has_its_turn_again() -> None:
     """The end had voided the page that waited for the turn, and nothing else would ever tell the fallback; nor that it
     is acknowledged by now."""
-    behind = CONFIG.replace('to = ["bykey", "byid"]', 'to = ["byid"]\nfallback = { to = ["bykey"], after = "1m" }')
-    one = Desk(behind)
+    one = Desk(FALLING_BACK)
     made = one.accept("ci", create("disk")).alert
     assert made
-    one.road = Road(parse(behind.replace("bykey", "other")), one.ids.next, one._invent)
+    one.road = Road(parse(FALLING_BACK.replace("bykey", "other")), one.ids.next, one._invent)
     for operation in (Operation.RESOLVE, Operation.REOPEN, Operation.ACKNOWLEDGE):
         one.accept("ci", Command(operation=operation, ref=Ref(id=made.shown)))
-    one.now += MINUTE
+    one.now += 2 * MINUTE
     assert [shipment.operation for shipment in drain(one, "bykey")] == [Operation.CREATE, Operation.ACKNOWLEDGE]
     assert [state for _, state in states(one, "bykey")] == ["void", "delivered", "delivered"]
 

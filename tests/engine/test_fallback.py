@@ -12,21 +12,12 @@ from pathlib import Path
 import apsw
 import pytest
 
-from gateway.asked import Command, Ref
-from gateway.canonical import Operation
 from gateway.config.config import parse
 from gateway.delivery import lanes
 from gateway.errors import ConfigurationError
-from gateway.outcome import Again, Rejected
-from gateway.road.preparing import fire
-from gateway.road.requeue import drop
-from gateway.road.road import Road
-from gateway.road.undoing import undo
 from gateway.store.sqlite import SqliteTx
 from tests.chaos_upstream import CLOSE, HANG, Behaviour, Chaos, chaos, say
 from tests.engine.lasting import SILENCES, alert, posted, seconds
-from tests.engine.test_backlog import adds_up, drain, states
-from tests.engine.test_lanes import Desk, create
 from tests.engine.vendors import (
     NEEDS,
     NO,
@@ -408,148 +399,6 @@ def test_what_came_round_in_a_circle_is_not_sent_to_the_fallback_either(tmp_path
         assert sms.connections == 0
 
 
-# --- on a virtual clock ---------------------------------------------------------------------------------------
-
-CONFIG = """
-[inbound.ilert]
-keys = { ci = "a", ops = "b" }
-[upstreams.bykey]
-dialect = "ilert"
-url = "http://localhost"
-key = "k"
-[upstreams.byid]
-dialect = "uptinio"
-url = "http://localhost"
-key = "k"
-defaults = { resource = "mon_9" }
-[[routes]]
-to = ["byid"]
-fallback = { to = ["bykey"] }
-"""
-
-
-def test_two_minutes_is_what_a_fallback_waits_unless_told_otherwise() -> None:
-    desk = Desk(CONFIG)
-    desk.accept("ci", create("disk"))
-    assert desk.due("bykey") == []
-    desk.now += 119_000
-    assert desk.due("bykey") == []
-    desk.now += 2_000
-    assert len(desk.due("bykey")) == 1
-
-
-def test_a_page_that_ends_between_its_turn_and_its_sending_is_not_sent() -> None:
-    """Of the resolve and the fallback's turn, the one that commits first wins."""
-    desk = Desk(CONFIG)
-    desk.accept("ci", create("disk"))
-    desk.now += 121_000
-    [row] = desk.due("bykey")
-    shipment = desk.take(row)
-    assert shipment.fires
-    desk.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(key="disk")))
-    with desk.connection:
-        assert not fire(desk.tx, shipment)
-    assert states(desk, "bykey") == [("create", "void")]
-
-
-def test_a_page_that_is_dropped_between_its_turn_and_its_sending_is_not_sent() -> None:
-    desk = Desk(CONFIG)
-    desk.accept("ci", create("disk"))
-    desk.now += 121_000
-    [row] = desk.due("bykey")
-    shipment = desk.take(row)
-    with desk.connection:
-        drop(desk.tx, [row], "seen", desk.now)
-        assert not fire(desk.tx, shipment)
-
-
-def test_what_changes_between_its_turn_and_its_sending_is_told_too() -> None:
-    """A waiting fallback is sent no updates, so content that was read before an update must not be sent after it."""
-    desk = Desk(CONFIG)
-    desk.accept("ci", create("disk"))
-    desk.now += 121_000
-    [row] = desk.due("bykey")
-    shipment = desk.take(row)
-    desk.accept("ci", create("disk", summary="Disk is fuller"))
-    with desk.connection:
-        assert not fire(desk.tx, shipment)
-    [row] = desk.due("bykey")
-    shipment = desk.take(row)
-    with desk.connection:
-        assert fire(desk.tx, shipment)
-    assert shipment.sending is not None
-    assert "Disk is fuller" in str(shipment.sending.body)
-
-
-def test_a_fallback_that_a_refused_update_chose_outright_stands_by_again() -> None:
-    """Nobody had taken the page by then: without its turn it would wake nobody."""
-    route = '[[routes]]\nwhen = ["severity <= 2"]\nto = ["bykey"]\n[[routes]]'
-    desk = Desk(CONFIG.replace("[[routes]]", route, 1))
-    desk.accept("ci", create("disk"))
-    [row] = desk.due("byid")
-    desk.end(desk.take(row), Rejected(reason="no"))
-    worse = desk.accept("ci", Command(operation=Operation.CREATE, patch={"dedup_key": "disk", "severity": 1}))
-    for name in ("byid", "bykey"):
-        for row in desk.due(name):
-            desk.end(desk.take(row), Rejected(reason="no"))
-    assert {state for _, state in states(desk, "bykey")} == {"void", "dead"}
-    with desk.connection:
-        command = desk.tx.command(worse.command)
-        assert command is not None
-        undo(desk.tx, command, "no")
-    assert desk.due("bykey") == []
-    desk.now += 121_000
-    assert [one.operation for one in drain(desk, "bykey")] == [Operation.CREATE]
-    assert adds_up(desk)
-
-
-def test_who_took_the_page_has_it_though_what_changed_since_still_waits() -> None:
-    desk = Desk(CONFIG)
-    desk.accept("ci", create("disk"))
-    drain(desk, "byid")
-    desk.accept("ci", create("disk", summary="Disk is fuller"))
-    [row] = desk.due("byid")
-    desk.end(desk.take(row), Again(reason="503"))
-    desk.now += 121_000
-    [row] = desk.due("bykey")
-    shipment = desk.take(row)
-    assert (shipment.sending, shipment.void) == (None, "byid has taken the alert")
-
-
-def test_reopening_finds_the_fallback_though_its_route_has_another_place() -> None:
-    """Routes without a name are named by position, so a route inserted before takes over the name."""
-    desk = Desk(CONFIG)
-    made = desk.accept("ci", create("disk")).alert
-    assert made is not None
-    drain(desk, "byid")
-    desk.now += 121_000
-    drain(desk, "bykey")
-    desk.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(key="disk")))
-    drain(desk, "byid")
-    moved = CONFIG.replace("[[routes]]", '[[routes]]\nwhen = ["severity = 7"]\nto = ["byid"]\n[[routes]]', 1)
-    desk.config = parse(moved)
-    desk.road = Road(desk.config, desk.ids.next, desk._invent)
-    desk.accept("ci", Command(operation=Operation.REOPEN, ref=Ref(id=made.shown)))
-    assert states(desk, "bykey") == [("create", "void"), ("create", "waiting")]
-    desk.now += 121_000
-    assert [one.operation for one in drain(desk, "bykey")] == [Operation.CREATE]
-
-
-def test_an_end_after_the_fallback_s_turn_follows_it_there() -> None:
-    desk = Desk(CONFIG)
-    desk.accept("ci", create("disk"))
-    desk.now += 121_000
-    [row] = desk.due("bykey")
-    shipment = desk.take(row)
-    with desk.connection:
-        assert fire(desk.tx, shipment)
-    desk.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(key="disk")))
-    desk.end(shipment, Again(reason="reset"))
-    desk.now += 10_000
-    assert [one.operation for one in drain(desk, "bykey")] == [Operation.CREATE, Operation.RESOLVE]
-    assert desk.vendors["bykey"].opened == {}
-
-
 # --- configuration --------------------------------------------------------------------------------------------
 
 
@@ -605,21 +454,6 @@ def test_what_is_acknowledged_and_taken_is_nothing_to_the_fallback(tmp_path: Pat
         h.wait_for(lambda: of(h, "sms")[2:] == [("create", "void"), ("acknowledge", "void")])
         assert sms.connections == 0
         assert rows_add_up(h)
-
-
-def test_an_end_that_is_taken_back_leaves_the_fallback_what_was_acknowledged_too() -> None:
-    desk = Desk(CONFIG)
-    desk.accept("ci", create("disk"))
-    desk.accept("ci", Command(operation=Operation.ACKNOWLEDGE, ref=Ref(key="disk")))
-    ended = desk.accept("ci", Command(operation=Operation.RESOLVE, ref=Ref(key="disk")))
-    assert {state for _, state in states(desk, "bykey")} == {"void"}
-    with desk.connection:
-        command = desk.tx.command(ended.command)
-        assert command is not None
-        undo(desk.tx, command, "no")
-    desk.now += 121_000
-    assert [one.operation for one in drain(desk, "bykey")] == [Operation.CREATE, Operation.ACKNOWLEDGE]
-    assert adds_up(desk)
 
 
 # --- silences -------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from gateway.asked import Command, Ref
 from gateway.canonical import Operation
 from gateway.outcome import Again, Delivered, Rejected
 from gateway.road.preparing import Shipment
-from tests.engine.test_lanes import Desk, create
+from tests.engine.desks import Desk, create
 
 
 def turn(desk: Desk) -> Shipment:

@@ -26,7 +26,7 @@ from gateway.process.service import Gateway
 from gateway.registry import dialects
 from gateway.store import DeliveryRow
 from tests.clients.callers import COLLECTIONS, EVENTS, OTHER, ilert_event, making
-from tests.engine.test_lanes import Desk, create
+from tests.engine.desks import Desk, create
 from tests.engine.vendors import count, outbox
 from tests.harness import KEY, House, Sent, served
 from tests.processes import wait_for

@@ -20,7 +20,7 @@ from gateway.road.accepted import Caller, Order
 from gateway.road.road import Road
 from gateway.store import AlertFilter, AlertRow, DeliveryRow, Tx
 from gateway.store.postgres import PostgresStore
-from tests.engine.test_lanes import CONFIG, create
+from tests.engine.desks import CONFIG, create
 from tests.postgres_server import shared
 
 KEYS = ("disk", "net", "fan")

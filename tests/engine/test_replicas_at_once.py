@@ -34,8 +34,8 @@ from gateway.store import AlertFilter, DeliveryFilter, DeliveryRow, TargetRow, T
 from gateway.store.postgres import WRITERS, PostgresStore
 from tests.chaos.lanes import CONFIG
 from tests.chaos_upstream import Behaviour, chaos, say
+from tests.engine.desks import create
 from tests.engine.store_drivers import alert, command, delivery
-from tests.engine.test_lanes import create
 from tests.engine.test_reply import MON, rule, table
 from tests.harness import KEY, house
 from tests.postgres_server import shared

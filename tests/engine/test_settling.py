@@ -15,8 +15,7 @@ from gateway.road.road import Road
 from gateway.road.settling import Verdict, settle, told_elsewhere
 from gateway.road.undoing import undo
 from gateway.store import DeliveryFilter
-from tests.engine.test_backlog import BOTH, MINUTE, RESOLVE, drain, states, update
-from tests.engine.test_lanes import CONFIG, Desk, create
+from tests.engine.desks import BOTH, CONFIG, MINUTE, RESOLVE, Desk, create, drain, states, update
 
 NO = Rejected(reason="400 no")
 ONE_SMS = """

@@ -23,10 +23,10 @@ from gateway.road import timing
 from mappings.alertmanager import calls
 from tests.chaos_upstream import Behaviour, Got, chaos, say
 from tests.clients.callers import ALERTS, ilert_event
+from tests.engine.desks import Desk, create
 from tests.engine.lasting import STORES, address, alert, lasting, posted, seconds, select
 from tests.engine.store_drivers import alert as row
 from tests.engine.test_adopting import Alertmanager
-from tests.engine.test_lanes import Desk, create
 from tests.engine.vendors import before, outbox, table
 from tests.harness import KEY, House, house
 
