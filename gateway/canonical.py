@@ -9,10 +9,11 @@ taken apart by path is a *flat* alert (`flatten`, `unflatten`): it is what mappi
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from msgspec import UNSET, Meta, Struct, UnsetType, convert, to_builtins
 
@@ -221,6 +222,13 @@ def type_of(path: str) -> Any:
     """The type of a leaf of the canonical alert; an extension may be anything."""
     holder = holder_of(path)
     return get_type_hints(holder).get(path.rpartition(".")[2]) if holder else Any
+
+
+@functools.cache
+def item_types(path: str) -> tuple[type, ...]:
+    """The types of the items where a leaf of the canonical alert is a list; none where it is not."""
+    options = (type_of(path), *get_args(type_of(path)))
+    return tuple(item for one in options if get_origin(one) is tuple for item in get_args(one) if item is not Ellipsis)
 
 
 def holder_of(path: str) -> type[Part] | None:

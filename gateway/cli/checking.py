@@ -17,7 +17,9 @@ from gateway.asked import Command
 from gateway.canonical import PATHS, QUIET_CATEGORY, SERVER_OWNED, Flat, Operation
 from gateway.cli.doubts import doubts
 from gateway.cli.waking import LOUD, loudness, places, said, verdict, words
+from gateway.config.choosing import is_single
 from gateway.config.config import UNTOLD, Config, Inbound, Upstream
+from gateway.config.problems import near
 from gateway.config.routing import Hop, Matcher, Route, choice_of
 from gateway.config.secrets import ANONYMOUS
 from gateway.dialect import Dialect
@@ -51,6 +53,7 @@ def warnings(config: Config) -> Iterator[str]:
     yield from _shadowed(config)
     yield from _set_in_vain(config)
     yield from _uncaught(config)
+    yield from _unheard(config)
     yield from _entries_of_nobody(config)
     yield from _endless(config)
     for route in config.routes:
@@ -176,6 +179,8 @@ def _implies(narrow: Matcher, wide: Matcher) -> bool:
         return True
     if narrow.name != wide.name or wide.is_matched or narrow.is_matched:
         return False
+    if wide.operator == "!=" and not is_single(wide.name):  # another value of the same alert may be the one
+        return False
     if narrow.operator == "=" and wide.operator in ("=", "!=", "<", "<=", ">", ">="):
         return wide.holds({wide.name: narrow.value})
     if narrow.operator[:1] in "<>" and narrow.operator[:1] == wide.operator[:1]:
@@ -280,6 +285,24 @@ def _never_says(inbound: Inbound, hop: Hop, by: str) -> bool:
     said = {path for entry in inbound.dialect.mapping.rows if entry.side != "reply" for path in entry.paths}
     said |= {*hop.replaced, *(one.field for one in hop.lookups)}
     return not any(by == path or by.startswith(f"{path}.") for path in said)
+
+
+def _unheard(config: Config) -> Iterator[str]:
+    """Fields of one vendor's alerts (`extensions.VENDOR.…`) that a route or key asks for and no caller says: probably
+    misspelt. A caller may say fields that its vendor does not document."""
+    callers = [inbound.dialect for inbound in config.inbounds.values()]
+    said = {path for dialect in callers for entry in dialect.mapping.rows for path in entry.paths}
+    asked = {matcher.name: f"routes: {route.name}: `when`" for route in config.routes for matcher in route.when}
+    asked |= {one.by: f"routes: {r.name}: `set`" for r in config.routes for hop in r.hops for one in hop.all_lookups}
+    asked |= {one.keys.by: f"upstreams.{one.name}.key" for one in config.upstreams.values() if one.keys}
+    for name, where in asked.items():
+        if not name.startswith("extensions.") or any(name == path or name.startswith(f"{path}.") for path in said):
+            continue
+        vendor, _, field = name.removeprefix("extensions.").partition(".")
+        fields = {path.split(".")[2] for path in said if path.startswith(f"extensions.{vendor}.")}
+        hint = near(field.partition(".")[0], fields)
+        if hint or vendor not in {dialect.name for dialect in callers}:
+            yield f"{where}: no caller's dialect says {name}{hint}"
 
 
 def _entries_of_nobody(config: Config) -> Iterator[str]:

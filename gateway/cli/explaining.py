@@ -15,7 +15,7 @@ from msgspec import UNSET
 from gateway.asked import Command
 from gateway.canonical import Flat, Operation, plain
 from gateway.cli.waking import loudness, verdict, wakes
-from gateway.config.choosing import as_text, fact
+from gateway.config.choosing import texts, values
 from gateway.config.config import Config, Inbound
 from gateway.config.routing import Choice, Route, choose
 from gateway.config.secrets import ANONYMOUS
@@ -139,7 +139,7 @@ def _reasons(routes: tuple[Route, ...], dialect: str, caller: str, alert: Flat |
 
 
 def _found(facts: Mapping[str, Any], name: str) -> str:
-    return repr(as_text(fact(facts, name))) if fact(facts, name) is not None else "absent"
+    return ", ".join(map(repr, texts(facts, name))) if values(facts, name) else "absent"
 
 
 def _reached(config: Config, inbound: Inbound, caller: str, asked: Command, choice: Choice, alert: Flat) -> Reached:

@@ -8,14 +8,15 @@ include the entry in their names. It must not know any vendor, nor what an upstr
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
-from gateway.canonical import PATHS, checked, plain, type_of
+from gateway.canonical import PATHS, checked, item_types, plain, type_of
 from gateway.config.following import Directory, Table
 from gateway.config.problems import in_words, near
 from gateway.config.secrets import Secret, fault_of
@@ -29,37 +30,71 @@ ABOUT = ("caller", "dialect")
 
 
 def named_fact(name: str) -> str:
-    """Checks the name of a fact about an alert: a canonical path, a label, or `caller` or `dialect`. Raises
-    `ValueError`."""
-    if name not in PATHS and name not in ABOUT and not name.startswith(OPEN):
-        raise ValueError(f"{name!r} is not a field of an alert{near(name, [*PATHS, *ABOUT])}")
+    """Checks the name of a fact about an alert: a canonical path, a field of the items of one (`channels.id`), a label,
+    or `caller` or `dialect`. Raises `ValueError`."""
+    if name not in PATHS and name not in ABOUT and name not in _of_items() and not name.startswith(OPEN):
+        raise ValueError(f"{name!r} is not a field of an alert{near(name, [*PATHS, *ABOUT, *_of_items()])}")
     return name
 
 
-def fact(facts: Mapping[str, Any], name: str) -> Any:
-    """A fact by its dotted name; None where it is absent."""
+@functools.cache
+def _of_items() -> tuple[str, ...]:
+    """The fields of items of the canonical lists, such as ``links.href``."""
+    return tuple(
+        f"{path}.{leaf}"
+        for path in PATHS
+        for part in item_types(path)
+        if issubclass(part, Struct)
+        for leaf in part.__struct_fields__
+    )
+
+
+def is_single(name: str) -> bool:
+    """Whether a fact has one value at most, whatever a caller sends."""
+    return name in ABOUT or (name in PATHS and not item_types(name))
+
+
+def values(facts: Mapping[str, Any], name: str) -> list[Any]:
+    """The values of a fact by its dotted name: none where it is absent, and several where lists are on the way, as in
+    ``links.href``, or at the end."""
     if name in facts:
-        return facts[name]
-    head, _, rest = name.partition(".")
-    inner = facts.get(head)
-    if isinstance(inner, Mapping):
-        if rest in inner:
-            return inner[rest]
-        return fact(inner, rest) if "." in rest else None
-    return None
+        return _unlisted(facts[name])
+    end = len(name)
+    while (end := name.rfind(".", 0, end)) > 0:  # the longest name first: those of labels may have dots
+        if name[:end] in facts:
+            parts = map(_as_table, _unlisted(facts[name[:end]]))
+            return [value for part in parts if part is not None for value in values(part, name[end + 1 :])]
+    return []
+
+
+def _unlisted(value: Any) -> list[Any]:
+    if isinstance(value, list | tuple):
+        return [inner for item in value for inner in _unlisted(item)]
+    return [] if value is None else [value]
+
+
+def _as_table(value: Any) -> Mapping[str, Any] | None:
+    if isinstance(value, Struct):
+        value = plain(value)
+    return value if isinstance(value, Mapping) else None
 
 
 def as_text(value: Any) -> str:
-    """A fact as text; empty where it is absent."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return value if isinstance(value, str) else str(plain(value))
+    """A value as text; a table is its JSON."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | Mapping | Struct):
+        return msgspec.json.encode(value).decode()
+    return str(plain(value))
+
+
+def texts(facts: Mapping[str, Any], name: str) -> list[str]:
+    """The values of a fact as texts; the empty text alone where it is absent."""
+    return [as_text(value) for value in values(facts, name)] or [""]
 
 
 def can_be(name: str, text: str) -> bool:
-    """Whether the text can be the value of a fact, given the field's type: a number or an enumeration excludes other
+    """Whether the text can be a value of a fact, given the field's type: a number or an enumeration excludes other
     words. Absent is empty."""
     return not text or name not in PATHS or any(_fits(name, value, text) for value in _meant(text))
 
@@ -74,7 +109,11 @@ def _meant(text: str) -> Iterator[Any]:
 
 def _fits(name: str, value: Any, text: str) -> bool:
     try:
-        return value is not None and as_text(value) == text and bool(checked({name: value}))
+        return (
+            value is not None
+            and as_text(value) == text
+            and bool(checked({name: value if is_single(name) else [value]}))
+        )
     except msgspec.ValidationError:
         return False
 
@@ -83,8 +122,8 @@ def _fits(name: str, value: Any, text: str) -> bool:
 
 
 class Lookup:
-    """A field's value, looked up in a table: `by` is the fact that names the entry, `otherwise` the value where the
-    table has no such entry (UNSET: nothing is set)."""
+    """A field's value, looked up in a table: `by` is the fact that names the entry (of several values the first that
+    does), `otherwise` the value where the table has no such entry (UNSET: nothing is set)."""
 
     def __init__(self, field: str, by: str, table: Table, otherwise: Any = UNSET) -> None:
         self.field = field
@@ -112,8 +151,8 @@ class Lookup:
         if self.table.version != self._version:
             self._values = {entry: checked({self.field: value})[self.field] for entry, value in raw.items()}
             self._version = self.table.version
-        entry = as_text(fact(facts, self.by))
-        return (entry, self._values[entry]) if entry in self._values else ("", self.otherwise)
+        entry = next((text for text in texts(facts, self.by) if text in self._values), None)
+        return ("", self.otherwise) if entry is None else (entry, self._values[entry])
 
 
 # --- keys ------------------------------------------------------------------------------------------------------
@@ -162,9 +201,11 @@ class Keys:
         """The entry of the key that an alert is sent with."""
         if self.directory is None:
             return ""
-        entry = as_text(fact(facts, self.by))
-        if self.has_otherwise and self.directory.get(entry) is None:
+        named = texts(facts, self.by)
+        entry = next((text for text in named if self.directory.get(text) is not None), None)
+        if entry is None and self.has_otherwise:
             return ""
+        entry = named[0] if entry is None else entry
         # A caller may write anything into a field: it must not be able to choose a key that is for routes only.
         is_taken = entry in self._named or self._table_of(entry) is not None or entry.startswith(OF_DIRECTORY)
         return OF_DIRECTORY + entry if is_taken else entry

@@ -136,7 +136,8 @@ class KeyFile(Struct, kw_only=True):
     value of a field."""
 
     by: str
-    """`caller`, `dialect`, a canonical field or a label; its value is the name of the entry."""
+    """`caller`, `dialect`, a canonical field or a label; its value is the name of the entry. Of a list: the first item
+    that is one."""
     dir: str
     """A directory with one file per entry; followed as files are added, changed and removed."""
     else_: str | None = msgspec.field(name="else", default=None)
@@ -147,7 +148,8 @@ class SetFile(Struct, kw_only=True):
     """A value that a route sets, looked up in a table file by the caller or a field."""
 
     by: str
-    """`caller`, `dialect`, a canonical field or a label; its value is the name of the entry."""
+    """`caller`, `dialect`, a canonical field or a label; its value is the name of the entry. Of a list: the first item
+    that is one."""
     table: str
     """A TOML file of entries and values, beside the configuration; loaded again when it changes."""
     else_: Any = msgspec.field(name="else", default=None)
@@ -189,7 +191,8 @@ class RouteFile(Struct, kw_only=True):
     """`dialect` or `dialect/caller`. Default: all."""
     when: list[str] = []
     """Conditions that must all hold: `caller`, `dialect` or a canonical field, one of `= != =~ !~ < <= > >=`, a value;
-    patterns are RE2's and must match the whole value."""
+    patterns are RE2's and must match the whole value. A list meets a condition if one of its items does, and `!=` or
+    `!~` if all do; `channels.id` stands for the `id` of every item."""
     set: dict[str, Any] = {}
     """Canonical field → the value that replaces what the alert has: a literal, or `{ by, table, else }`."""
     because: str = ""

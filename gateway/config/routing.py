@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import UNSET
 
 from gateway.canonical import Flat
-from gateway.config.choosing import ABOUT, Lookup, as_text, can_be, fact, named_fact
+from gateway.config.choosing import ABOUT, Lookup, can_be, named_fact, texts, values
 from gateway.config.patterns import whole
 
 _MATCHER = re.compile(r"^\s*([A-Za-z_][\w.\-/]*)\s*(=~|!~|!=|<=|>=|=|<|>)\s*(.*?)\s*$", re.DOTALL)
@@ -33,14 +33,12 @@ class Matcher:
         return f"{self.name} {self.operator} {self.value}"
 
     def holds(self, facts: Mapping[str, Any]) -> bool:
-        """Whether it holds: absent text is empty, an absent number matches no comparison."""
-        found = fact(facts, self.name)
+        """Whether it holds: absent text is empty, an absent number matches no comparison. Of several values one must
+        meet it, and with `!=` and `!~` all must."""
         if self.operator in ("<", "<=", ">", ">="):
-            return _compare(found, self.operator, float(self.value))
-        text = as_text(found)
-        if self.is_matched:
-            return self.is_matched(text) == (self.operator == "=~")
-        return (text == self.value) == (self.operator == "=")
+            return any(_compare(value, self.operator, float(self.value)) for value in values(facts, self.name))
+        is_meant = self.is_matched or self.value.__eq__
+        return any(map(is_meant, texts(facts, self.name))) == (self.operator in ("=", "=~"))
 
 
 def parse_matcher(text: str) -> Matcher:

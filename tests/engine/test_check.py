@@ -459,6 +459,26 @@ def test_a_key_chosen_by_what_no_caller_says_is_warned_of(tmp_path: Path) -> Non
     assert not _keyed(tmp_path, "opsgenie", "team", route='set = { team = "db" }\n')
 
 
+def test_a_field_of_one_vendor_that_no_caller_says_is_warned_of(tmp_path: Path) -> None:
+    def warned(dialect: str, name: str) -> list[str]:
+        routes = f"[[routes]]\nwhen = ['{name} = db']\nto = [\"oncall\"]\n"
+        text = f'[inbound.{dialect}]\nkeys = {{ ci = "k" }}\n' + ONCALL + routes + CATCH_ALL
+        return said(parse(text), "no caller's dialect says")
+
+    [misspelt] = warned("opsgenie", "extensions.opsgenie.responder.name")
+    assert misspelt.startswith(
+        "routes: 1: `when`: no caller's dialect says extensions.opsgenie.responder.name; did you"
+    )
+    assert warned("opsgenie", "extensions.opsgeni.tags")
+    assert warned("ilert", "extensions.opsgenie.tags")
+    assert not warned("opsgenie", "extensions.opsgenie.responders.name")
+    assert not warned("jsm_ops", "extensions.opsgenie.tags")
+    assert not warned("opsgenie", "extensions.opsgenie.something_new"), "what a vendor adds is kept under its name"
+    by = "extensions.opsgenie.responder.name"
+    [warning] = _keyed(tmp_path, "opsgenie", by)
+    assert "did you mean 'responders'?" in warning
+
+
 def test_a_store_whose_package_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """A store whose Python package is not installed is an error; `serve` would end at once."""
     text = 'store = "postgresql://me@db/alerts"\n' + INBOUND + ONCALL

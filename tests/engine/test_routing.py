@@ -8,6 +8,7 @@ from itertools import product
 
 import pytest
 
+from gateway.canonical import Channel
 from gateway.config.routing import Choice, Hop, Route, always, choose, parse_matcher
 from gateway.mapping.values import is_made_of
 
@@ -117,6 +118,52 @@ def test_absent_text_is_empty_and_an_absent_number_matches_no_comparison(text: s
     assert parse_matcher(text).holds(FACTS) is holds
 
 
+LISTS = {
+    "extensions.opsgenie.tags": ["prod", "team:db"],
+    "extensions.opsgenie.responders": [{"name": "db", "type": "team"}, {"username": "ann@example.com", "type": "user"}],
+    "custom": {"hosts": [{"name": "db-1", "disks": [91, 12]}, {"name": "db-2"}, "db-3"], "none": [], "on": {"a": 1}},
+    "channels": (Channel(kind="slack", id="C1"), Channel(kind="webhook")),
+    "condition.group_by": ("host", "zone"),
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("extensions.opsgenie.tags = prod", True),
+        ("extensions.opsgenie.tags = 'team:db'", True),
+        ("extensions.opsgenie.tags = test", False),
+        ("extensions.opsgenie.tags =~ 'team:(db|web)'", True),
+        ("extensions.opsgenie.tags =~ team", False),
+        ("extensions.opsgenie.tags != prod", False),
+        ("extensions.opsgenie.tags != test", True),
+        ("extensions.opsgenie.tags !~ 'team:.*'", False),
+        ("extensions.opsgenie.tags !~ 'host:.*'", True),
+        ("extensions.opsgenie.tags = ''", False),
+        ("extensions.opsgenie.responders.name = db", True),
+        ("extensions.opsgenie.responders.username =~ '.*@example.com'", True),
+        ("extensions.opsgenie.responders.type != user", False),
+        ("extensions.opsgenie.responders.id = ''", True),
+        ("custom.hosts.name = db-2", True),
+        ("custom.hosts = db-3", True),
+        ("custom.hosts.disks > 90", True),
+        ("custom.hosts.disks > 91", False),
+        ("custom.none = ''", True),
+        ("custom.none != x", True),
+        ("""custom.on = '{"a":1}'""", True),
+        ("channels.id = C1", True),
+        ("channels.kind = webhook", True),
+        ("channels.kind != slack", False),
+        ("channels.dialect = ''", True),
+        ("condition.group_by = zone", True),
+        ("condition.group_by != zone", False),
+    ],
+)
+def test_a_list_meets_a_condition_if_an_item_does(text: str, holds: bool) -> None:
+    """Opsgenie's tags and responders decide who is meant, and so do the channels of rules."""
+    assert parse_matcher(text).holds(LISTS) is holds
+
+
 def test_cleared_is_as_absent() -> None:
     facts = {"team": None, "severity": None}
     assert parse_matcher('team = ""').holds(facts)
@@ -136,6 +183,7 @@ def test_cleared_is_as_absent() -> None:
         ("severity != 8", "never '8'"),
         ("enabled = maybe", "never 'maybe'"),
         ("status = resolvd", "never 'resolvd'"),
+        ("channels.ids = C1", "did you mean 'channels.id'"),
     ],
 )
 def test_a_faulty_condition_says_what_is_wrong(text: str, says: str) -> None:
