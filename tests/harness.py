@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 from gateway.cli.sandbox import Arrived, Sandbox
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.process.server import serving
 from gateway.process.service import Gateway
 from gateway.registry import dialects

@@ -93,7 +93,7 @@ def explain(config_path: str, origin: str, caller: str | None, file: Any, as_jso
 
 def _configured(path: str) -> Config:
     """The configuration with its secrets, so that callers and keys are known; without them if they cannot be read."""
-    from gateway.config.config import load
+    from gateway.config.loading import load
     from gateway.errors import ConfigurationError
 
     try:

@@ -57,7 +57,7 @@ def serve(
     from gateway.process.lean import spare
 
     spare()
-    from gateway.config.config import load
+    from gateway.config.loading import load
     from gateway.logs import configure, stand_in
     from gateway.process.serving import begun, run
     from gateway.process.workers import supervise

@@ -23,7 +23,7 @@ from msgspec import UNSET
 
 from gateway.canonical import Operation
 from gateway.cli.sandbox import Arrived, Sandbox
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.config.secrets import MASK
 from gateway.dialect import Dialect
 from gateway.examples import Example, examples, with_credential

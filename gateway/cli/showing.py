@@ -18,7 +18,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Plain JSON instead 
 
 def load_config(path: str, *, secrets: bool = True, listen: str | None = None) -> Config:
     """Loads the configuration, or lists everything that is wrong with it and exits with status 1."""
-    from gateway.config.config import load
+    from gateway.config.loading import load
     from gateway.errors import ConfigurationError
 
     try:

@@ -1,6 +1,6 @@
 """The configuration file as it is written: its tables. How their values are read is in `gateway.config.values`.
 
-Nothing here knows what the gateway makes of it: that is `gateway.config.config`.
+Nothing here knows what the gateway makes of it: that is `gateway.config.loading`.
 """
 
 from __future__ import annotations

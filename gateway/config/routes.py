@@ -1,6 +1,6 @@
 """Checks the routes of the configuration, with what they set and look up in tables, and its tests.
 
-A part of `gateway.config.config`, which passes in the collector of problems. It must not know any vendor.
+A part of `gateway.config.loading`, which passes in the collector of problems. It must not know any vendor.
 """
 
 from __future__ import annotations

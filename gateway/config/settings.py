@@ -1,6 +1,6 @@
 """A dialect's own settings in the table of an upstream or an inbound: read as the dialect declares them.
 
-A part of `gateway.config.config`. It must not know any vendor.
+A part of `gateway.config.loading`. It must not know any vendor.
 """
 
 from __future__ import annotations

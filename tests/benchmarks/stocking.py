@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msgspec import structs
 
-from gateway.config.config import load
+from gateway.config.loading import load
 from gateway.store import AlertRow, TargetRow, Tx
 from gateway.store.sqlite import SqliteStore
 from tests.chaos.backlog import fill

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from gateway.canonical import Operation
-from gateway.config.config import load
+from gateway.config.loading import load
 from gateway.ids import Ids
 from gateway.process.service import own_name
 from gateway.rehearsal import command_in

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import apsw
 
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.delivery.attempt import Client
 from gateway.logs import configure
 from gateway.outcome import Delivered, Outcome, Request, Response

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from gateway.config.config import load
+from gateway.config.loading import load
 from gateway.logs import configure
 from gateway.process.server import serving
 from gateway.process.service import Gateway

@@ -25,7 +25,7 @@ from msgspec import structs
 from gateway.admin.operating import chosen
 from gateway.asked import Command, Ref
 from gateway.canonical import Operation
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.delivery.judging import pause
 from gateway.errors import Problem
 from gateway.ids import EPOCH_MS, Ids

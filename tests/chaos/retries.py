@@ -16,7 +16,8 @@ from email.utils import format_datetime
 from typing import Any
 
 from gateway.canonical import Operation
-from gateway.config.config import Retry, Upstream, parse
+from gateway.config.config import Retry, Upstream
+from gateway.config.loading import parse
 from gateway.delivery.attempt import Client
 from gateway.delivery.judging import LONGEST_RETRY_AFTER, pause
 from gateway.logs import configure

@@ -16,7 +16,7 @@ from cloudevents.core.bindings.http import HTTPMessage, from_http_event, to_bina
 from cloudevents.core.v1.event import CloudEvent
 
 import mappings.cloudevents
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.store.sqlite import SqliteStore
 from tests.chaos_upstream import Chaos, Got, chaos, say
 from tests.clients.callers import cloud_event, fresh

@@ -15,7 +15,7 @@ import msgspec
 
 from gateway.asked import Batch, Command, Incoming
 from gateway.canonical import Flat, Operation, checked, flatten, in_order, unflatten
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.dialect import Dialect, Route
 from gateway.examples import Example, examples
 from gateway.mapping.carry import restore

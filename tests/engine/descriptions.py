@@ -8,7 +8,8 @@ from typing import Any
 
 from gateway.asked import Command
 from gateway.canonical import Operation
-from gateway.config.config import Config, parse
+from gateway.config.config import Config
+from gateway.config.loading import parse
 from gateway.dialect import Dialect
 from gateway.rehearsal import command_in
 from tests.harness import KEY, House

@@ -13,7 +13,8 @@ import apsw
 
 from gateway.asked import Command, Ref
 from gateway.canonical import Operation
-from gateway.config.config import Config, Upstream, parse
+from gateway.config.config import Config, Upstream
+from gateway.config.loading import parse
 from gateway.ids import EPOCH_MS, Ids
 from gateway.outcome import Delivered, Outcome
 from gateway.road.accepted import Accepted, Caller, Order

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gateway.cli.sandbox import Sandbox
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.process.service import Gateway
 from gateway.registry import dialects
 from tests.harness import House, served

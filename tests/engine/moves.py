@@ -86,7 +86,7 @@ def side(url: str) -> PostgresSide | SqliteSide:
 
 def refusal(store: str) -> str:
     """Why a gateway refuses to open this store; empty where it opens."""
-    from gateway.config.config import parse
+    from gateway.config.loading import parse
     from gateway.process.service import Gateway
 
     async def main() -> None:

@@ -18,7 +18,7 @@ import pytest
 import trustme
 
 from gateway.admin.admin import PAGE
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.delivery.breaker import RESERVE
 from gateway.errors import ConfigurationError
 from gateway.process.service import Gateway

@@ -16,6 +16,7 @@ from gateway.road import needed
 from tests.chaos_upstream import CLOSE, HANG, RESET_AFTER, Behaviour, Got, chaos, say
 from tests.clients.callers import ibm_alert
 from tests.engine.vendors import (
+    BY_ID,
     OK,
     Ibm,
     Uptinio,
@@ -37,10 +38,7 @@ from tests.harness import House
 GARBAGE = {"no UTF-8": say(200, b'{"data": {"id": "\xff\xfe\xfa"}}'), "60 kB of brackets": say(200, b"[" * 60_000)}
 
 
-VENDORS = pytest.mark.parametrize(("dialect", "vendor"), [("uptinio", Uptinio), ("ibm_monitoring", Ibm)])
-
-
-@VENDORS
+@BY_ID
 def test_a_create_whose_success_cannot_be_read_is_looked_for_and_not_sent_again(
     tmp_path: Path, dialect: str, vendor: type[Vendor]
 ) -> None:
@@ -59,7 +57,7 @@ def test_a_create_whose_success_cannot_be_read_is_looked_for_and_not_sent_again(
             assert writes(upstream)[1].path.rpartition("/")[2] in there.held, "it is known by the id that was found"
 
 
-@VENDORS
+@BY_ID
 def test_a_create_that_the_end_of_the_gateway_cut_off_is_looked_for(
     tmp_path: Path, dialect: str, vendor: type[Vendor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,7 +174,7 @@ def test_a_list_that_cannot_be_read_is_answered_from_the_record(tmp_path: Path, 
                 assert [got.method for got in upstream.got] == ["GET"] * number
 
 
-@VENDORS
+@BY_ID
 def test_a_create_that_was_taken_though_the_answer_says_otherwise_is_found(
     tmp_path: Path, dialect: str, vendor: type[Vendor]
 ) -> None:

@@ -16,7 +16,7 @@ from structlog.testing import LogCapture
 
 from gateway.asked import Command, Ref
 from gateway.canonical import Operation
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.mapping.values import from_millis
 from gateway.outcome import Again, Delivered, Missing, Rejected
 from gateway.road import preparing

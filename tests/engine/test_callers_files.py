@@ -12,8 +12,8 @@ from structlog.testing import CapturingLogger
 
 from gateway.config import following
 from gateway.config.choosing import Keys
-from gateway.config.config import parse
 from gateway.config.following import Directory, Table
+from gateway.config.loading import parse
 from gateway.config.secrets import BEING_WRITTEN, Keyring, Secret
 from gateway.errors import ConfigurationError
 from tests.engine.many import MANY, NAMES, files, open_house

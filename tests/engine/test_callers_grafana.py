@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.errors import ConfigurationError
 from mappings.alertmanager.alert import fingerprint
 from mappings.alertmanager.webhook import notified

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from gateway.canonical import Operation
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.errors import Problem
 from gateway.outcome import Response, Sending
 from gateway.registry import dialects

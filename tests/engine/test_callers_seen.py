@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from gateway.admin.admin import PAGE
 from gateway.cli.commands import main
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.desk import calling
 from gateway.desk.calling import MOST_HELD, MOST_LINES, Calls, cleaned
 from gateway.errors import StoreError

@@ -12,7 +12,8 @@ import pytest
 from gateway.asked import Command
 from gateway.canonical import Operation
 from gateway.cli.sandbox import Sandbox
-from gateway.config.config import Config, parse
+from gateway.config.config import Config
+from gateway.config.loading import parse
 from gateway.config.routing import always, choose
 from gateway.errors import ConfigurationError
 from gateway.process.service import Gateway

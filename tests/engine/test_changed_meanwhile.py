@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.errors import StoreError
 from tests.chaos_upstream import CLOSE, Chaos, chaos
 from tests.clients.callers import COLLECTIONS, ibm_alert

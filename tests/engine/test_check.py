@@ -13,7 +13,8 @@ from gateway.cli.checking import ladders, warnings
 from gateway.cli.commands import main
 from gateway.cli.sandbox import Sandbox
 from gateway.cli.trying import failures
-from gateway.config.config import Config, parse
+from gateway.config.config import Config
+from gateway.config.loading import parse
 from gateway.errors import ConfigurationError
 from gateway.registry import dialects
 from tests.harness import UPSTREAM_KEY, served

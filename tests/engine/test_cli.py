@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from gateway.admin.admin import MOST_LISTED
 from gateway.cli.commands import main
 from gateway.cli.outbox import LIMIT
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.process.service import Gateway
 from tests.chaos_upstream import chaos, say
 from tests.harness import KEY, house, served, upstream_table

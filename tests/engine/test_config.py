@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.config import Config, load, parse
+from gateway.config.config import Config
+from gateway.config.loading import load, parse
 from gateway.config.values import duration, size
 from gateway.errors import ConfigurationError
 

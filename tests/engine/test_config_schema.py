@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.config.schema import reference, schema, undescribed
 from gateway.documents import schema_file
 from gateway.errors import ConfigurationError

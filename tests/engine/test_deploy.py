@@ -26,7 +26,8 @@ from click.testing import CliRunner
 
 from gateway import __version__
 from gateway.cli.commands import main
-from gateway.config.config import Config, parse
+from gateway.config.config import Config
+from gateway.config.loading import parse
 from gateway.process.service import DRAIN_SECONDS
 from gateway.process.serving import LINGER, SETTLE
 from gateway.store.ballast import SIZE as BALLAST

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway import __version__
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.documents import dialect_table, mappings_page, readme_with
 from gateway.registry import dialects
 

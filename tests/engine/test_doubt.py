@@ -12,8 +12,8 @@ from gateway.road import needed
 from tests.chaos_upstream import NOT_JSON, RESET_AFTER, RESET_BEFORE, Behaviour, Got, chaos, say
 from tests.clients.callers import uptinio_alert
 from tests.engine.vendors import (
+    BY_ID,
     OK,
-    Ibm,
     Uptinio,
     Vendor,
     ago,
@@ -39,10 +39,7 @@ def doubts(h: House) -> list[str]:
     return [entry["why"] for entry in row.fates if entry["why"].startswith("the alert may have been made before")]
 
 
-VENDORS = pytest.mark.parametrize(("dialect", "vendor"), [("uptinio", Uptinio), ("ibm_monitoring", Ibm)])
-
-
-@VENDORS
+@BY_ID
 @pytest.mark.parametrize("lost", [RESET_AFTER, say(504), NOT_JSON], ids=lambda one: one.name)
 def test_what_was_found_there_was_not_sent_again(
     tmp_path: Path, dialect: str, vendor: type[Vendor], lost: Behaviour
@@ -56,7 +53,7 @@ def test_what_was_found_there_was_not_sent_again(
         assert len(writes(upstream)) == len(there.held) == 1
 
 
-@VENDORS
+@BY_ID
 def test_what_was_not_found_there_was_sent_again(tmp_path: Path, dialect: str, vendor: type[Vendor]) -> None:
     there = vendor()
     with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, dialect)) as h:

@@ -12,7 +12,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.delivery import lanes
 from gateway.errors import ConfigurationError
 from gateway.store.sqlite import SqliteTx

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from gateway.asked import Command, Ref
 from gateway.canonical import Operation
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.outcome import Again, Rejected
 from gateway.road.preparing import Shipment, fire
 from gateway.road.requeue import drop

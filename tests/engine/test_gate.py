@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.delivery import breaker
 from gateway.delivery.breaker import RESERVE, TRIPS_AT
 from gateway.errors import ConfigurationError

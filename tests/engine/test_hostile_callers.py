@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.delivery.attempt import Client, Ended
 from gateway.outcome import Call, Delivered, Rejected, Request
 from tests.chaos_upstream import chaos, say

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from gateway.cli.checking import warnings
-from gateway.config import config as configuration
-from gateway.config.config import Inbound, parse
+from gateway.config import checking
+from gateway.config.config import Inbound
+from gateway.config.loading import parse
 from gateway.errors import ConfigurationError
 from gateway.inbound.paths import Paths
 from gateway.network.listening import host_in
@@ -36,7 +37,7 @@ def _a_vendor_that_clashes(monkeypatch: pytest.MonkeyPatch) -> None:
     model = dialects()["livesession"]
     routes = tuple(replace(route, path=route.path.replace("/v1/alerts", "/alerts")) for route in model.routes)
     known = {**dialects(), "twin": replace(model, name="twin", title="Twin", routes=routes)}
-    monkeypatch.setattr(configuration, "dialects", lambda: known)
+    monkeypatch.setattr(checking, "dialects", lambda: known)
 
 
 def text(uptinio: str = "", twin: str = "", url: str = "https://example.com", more: str = "") -> str:

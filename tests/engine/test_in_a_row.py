@@ -13,7 +13,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.cli.sandbox import Sandbox
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.process.service import Gateway
 from gateway.registry import dialects
 from tests.clients.callers import OTHER, ibm_alert, ilert_event, uptinio_alert

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.process.service import Gateway
 from tests.harness import served
 

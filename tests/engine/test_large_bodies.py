@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.delivery import waiting
 from gateway.desk import desk
 from gateway.errors import Problem, ProblemKind

@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 from structlog.testing import CapturingLogger
 
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.desk import desk
 from gateway.process.service import Gateway
 from gateway.registry import dialects

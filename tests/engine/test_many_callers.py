@@ -18,8 +18,8 @@ from click.testing import CliRunner
 from gateway.cli.commands import main
 from gateway.cli.sandbox import Sandbox
 from gateway.config.choosing import Keys, key_entry, lane, same_entries
-from gateway.config.config import parse
 from gateway.config.following import Directory, Table
+from gateway.config.loading import parse
 from gateway.delivery.attempt import Client
 from gateway.delivery.held import HeldKeys
 from gateway.errors import ConfigurationError

@@ -16,6 +16,7 @@ from gateway.outcome import Response
 from tests.chaos_upstream import Behaviour, Got, chaos, say
 from tests.clients.callers import COLLECTIONS, ibm_alert, uptinio_alert
 from tests.engine.vendors import (
+    BY_ID,
     OK,
     Ibm,
     Uptinio,
@@ -56,7 +57,7 @@ def stale(h: House, path: str) -> tuple[int, str | None]:
 
 
 @pytest.mark.parametrize("odd", NOT_THE_ALERT.values(), ids=NOT_THE_ALERT.keys())
-@pytest.mark.parametrize(("dialect", "vendor"), [("uptinio", Uptinio), ("ibm_monitoring", Ibm)])
+@BY_ID
 def test_an_alert_that_cannot_be_read_is_not_gone(tmp_path: Path, dialect: str, vendor: Any, odd: Behaviour) -> None:
     """canonical.md, *Reads*: the record is answered with `Alert-Gateway-Stale`, and nothing of it is forgotten."""
     there = vendor()
@@ -266,7 +267,7 @@ def test_uptinios_codes_count_where_the_status_says_nothing(tmp_path: Path, code
         assert len(writes(upstream)) == (2 if code.startswith("rate") else 1)
 
 
-@pytest.mark.parametrize(("dialect", "vendor"), [("uptinio", Uptinio), ("ibm_monitoring", Ibm)])
+@BY_ID
 def test_a_large_alert_that_is_repeated_in_the_answer_is_made_once(tmp_path: Path, dialect: str, vendor: Any) -> None:
     """Its id is read, wherever it stands in an answer as long as what was sent, and it is not looked for."""
     with chaos(vendor()) as upstream, before(tmp_path, table("there", upstream.url, dialect)) as h:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.mapping.saying import Saying
 from gateway.mapping.translation import translate
 from tests.chaos_upstream import chaos

@@ -27,7 +27,7 @@ with warnings.catch_warnings():
         status_code_conformance,
     )
 
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.errors import Problem, ProblemKind
 from gateway.examples import with_credential
 from gateway.inbound.paths import Paths

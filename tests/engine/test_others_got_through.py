@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.process.service import Gateway
 from gateway.store.opening import open_store
 from tests.chaos_upstream import Behaviour, Chaos, chaos, say

@@ -18,7 +18,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from gateway.asked import Command, Incoming
 from gateway.canonical import SERVER_OWNED, Link, Operation
 from gateway.cli.commands import main
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.config.secrets import MASK
 from gateway.documents import dialect_rows, mappings_page
 from gateway.errors import Problem

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from gateway.canonical import Operation
 from gateway.cli.checking import warnings
 from gateway.cli.commands import main
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.registry import dialects
 from gateway.rehearsal import bare_upstream, command_in, rehearse
 from tests.chaos_upstream import chaos, say

@@ -9,7 +9,7 @@ import pytest
 
 import mappings.cloudevents
 from gateway.canonical import Operation
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.config.tables import Tables
 from gateway.errors import ConfigurationError
 from gateway.own import dialects_in

@@ -18,7 +18,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.errors import StoreError
 from gateway.store import AlertFilter, DeliveryFilter, Tx, postgres
 from gateway.store.postgres import WITHIN, WRITERS, PostgresStore

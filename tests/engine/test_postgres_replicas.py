@@ -13,7 +13,7 @@ import pytest
 
 from gateway.asked import Command, Ref
 from gateway.canonical import Operation
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.errors import Problem
 from gateway.ids import Ids
 from gateway.road.accepted import Caller, Order

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.errors import ConfigurationError
 from gateway.network.reaching import is_exempt, proxy_in
 from tests.chaos_upstream import Behaviour, Got, chaos, say

@@ -15,7 +15,8 @@ import httpx
 import pytest
 from structlog.testing import CapturingLogger
 
-from gateway.config.config import Config, parse
+from gateway.config.config import Config
+from gateway.config.loading import parse
 from gateway.delivery import lanes
 from gateway.errors import ConfigurationError
 from gateway.network.certificates import Following

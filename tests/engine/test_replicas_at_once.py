@@ -17,7 +17,8 @@ import pytest
 from gateway.admin.operating import chosen
 from gateway.asked import Command, Ref
 from gateway.canonical import Operation
-from gateway.config.config import Upstream, parse
+from gateway.config.config import Upstream
+from gateway.config.loading import parse
 from gateway.delivery.gate import keep_budget
 from gateway.errors import Problem, ProblemKind
 from gateway.ids import Ids

@@ -23,7 +23,7 @@ KILLS = 5
 WORDS = ("ALERT", "ACCEPT", "RESOLVE")
 PROGRAM = """
 import asyncio, sys
-from gateway.config.config import load
+from gateway.config.loading import load
 from gateway.logs import configure
 from gateway.process.server import serving
 from gateway.process.service import Gateway

@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import CapturingLogger
 
 from gateway.config import secrets
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.config.secrets import BEING_WRITTEN, FEW, LOOK_EVERY, Keyring, Secret
 from gateway.errors import ConfigurationError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.checking import warnings
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.errors import ConfigurationError
 from tests.chaos_upstream import CLOSE, chaos
 from tests.clients.callers import ibm_alert, ilert_event, livesession_alert, uptinio_alert

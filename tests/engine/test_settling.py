@@ -6,7 +6,7 @@ from msgspec import structs
 
 from gateway.asked import Command, Ref
 from gateway.canonical import Operation
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.errors import ProblemKind
 from gateway.outcome import Delivered, Missing, Rejected
 from gateway.road.accepted import Caller

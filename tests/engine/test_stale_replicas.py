@@ -11,7 +11,7 @@ import httpx
 import psycopg
 
 from gateway.canonical import Operation
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.process.service import Gateway
 from gateway.road.preparing import Shipment, fire
 from gateway.store import Asking, DeliveryRow, TargetRow, Tx

@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.process.service import Gateway
 from gateway.store.postgres_schema import LOCK
 from tests.chaos_upstream import chaos

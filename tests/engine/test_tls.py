@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 from structlog.testing import CapturingLogger
 
 from gateway.cli.checking import warnings
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.errors import ConfigurationError
 from gateway.inbound import handshakes
 from gateway.inbound.handshakes import Door

@@ -21,7 +21,7 @@ from gateway.canonical import Alert
 from gateway.cli.commands import main
 from gateway.cli.trace import lines
 from gateway.codes import HELD_UNTIL, MEANINGS
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.dialect import Dialect
 from gateway.process.service import Gateway
 from gateway.registry import dialects

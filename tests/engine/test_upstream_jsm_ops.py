@@ -13,7 +13,7 @@ import pytest
 
 from gateway.asked import Command, Ref
 from gateway.canonical import Operation
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.config.secrets import MASK
 from gateway.outcome import Request, Response, Sending
 from gateway.registry import dialects

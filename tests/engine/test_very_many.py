@@ -14,7 +14,7 @@ import pytest
 
 from gateway.canonical import flatten, unflatten
 from gateway.cli.checking import ladders, warnings
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.config.routing import Route
 from gateway.config.secrets import Keyring
 from gateway.delivery import lanes

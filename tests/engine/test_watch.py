@@ -15,7 +15,7 @@ import apsw
 import pytest
 
 from gateway.admin import operating
-from gateway.config.config import parse
+from gateway.config.loading import parse
 from gateway.delivery import breaker
 from gateway.registry import dialects
 from gateway.road import requeue

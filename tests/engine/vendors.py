@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import pytest
 
 from gateway.store import DeliveryFilter, DeliveryRow
 from gateway.store.sqlite import SqliteStore, SqliteTx
@@ -134,6 +135,10 @@ class LiveSession(Vendor):
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         self.held[number] = {**got.body, "alert_id": number, "enabled": True, "creation_date": now}
         return say(201, self.held[number])
+
+
+BY_ID = pytest.mark.parametrize(("dialect", "vendor"), [("uptinio", Uptinio), ("ibm_monitoring", Ibm)])
+"""Runs a test with either vendor."""
 
 
 def writes(upstream: Chaos, method: str | None = None) -> list[Got]:

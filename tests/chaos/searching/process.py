@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.clock import Clock
-from gateway.config.config import load
+from gateway.config.loading import load
 from gateway.delivery import breaker, lanes
 from gateway.delivery.looking import Looked
 from gateway.inbound import surface
