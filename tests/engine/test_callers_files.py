@@ -44,11 +44,11 @@ def test_a_file_that_appears_changes_or_vanishes_is_followed(tmp_path: Path) -> 
 
 def test_a_file_that_another_of_its_age_and_size_replaces_is_followed(tmp_path: Path) -> None:
     """As `cp -p` and archives bring it."""
-    files(tmp_path / "keys", {"ci": "key-1-of-ci"})
+    other, here = tmp_path / "other", files(tmp_path / "keys", {"ci": "key-1-of-ci"}) / "ci"
+    other.write_text(here.read_text().replace("1", "2"))
+    for path in (here, other):
+        os.utime(path, (1_800_000_000, 1_800_000_000))
     ring = Keyring({}, followed(Directory(str(tmp_path / "keys"))))
-    other, here = tmp_path / "other", tmp_path / "keys" / "ci"
-    other.write_text("key-2-of-ci")
-    os.utime(other, ns=(here.stat().st_atime_ns, here.stat().st_mtime_ns))
     other.replace(here)
     assert (ring.caller("key-1-of-ci"), ring.caller("key-2-of-ci")) == (None, "ci")
 
