@@ -19,7 +19,7 @@ from msgspec import UNSET, Struct
 from gateway.canonical import PATHS, checked, item_types, plain, type_of
 from gateway.config.following import Directory, Table
 from gateway.config.problems import in_words, near
-from gateway.config.secrets import Secret, fault_of
+from gateway.config.secrets import Secret
 
 OPEN = ("labels.", "custom.", "extensions.")
 OF_DIRECTORY = "\0"
@@ -242,10 +242,10 @@ class Keys:
         found = table.values().get(name)
         if not isinstance(found, str):
             raise ValueError(f"{table.name} has no key for {name!r}")
-        secret = Secret(found).value()
-        if fault := fault_of(secret):
-            raise ValueError(f"{table.name}: the key of {name!r} {fault}")
-        return secret
+        try:
+            return Secret(found).value()
+        except ValueError as error:
+            raise ValueError(f"{table.name}: the key of {name!r}: {error}") from None
 
     def lacks(self, entry: str) -> str:
         """Why there is no key for an entry, or nothing."""

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from structlog.testing import CapturingLogger
 
@@ -16,8 +17,10 @@ from gateway.config.following import Directory, Table
 from gateway.config.loading import parse
 from gateway.config.secrets import BEING_WRITTEN, Keyring, Secret
 from gateway.errors import ConfigurationError
+from gateway.process.service import Gateway
 from tests.engine.many import MANY, NAMES, files, open_house
 from tests.engine.vendors import table
+from tests.harness import served
 
 
 def followed(directory: Directory) -> Directory:
@@ -37,6 +40,32 @@ def test_a_file_that_appears_changes_or_vanishes_is_followed(tmp_path: Path) -> 
     (tmp_path / "keys" / "cd").unlink()
     assert ring.caller("key-of-cd") is None
     assert ring.names() == ["ci"]
+
+
+def test_a_file_that_another_of_its_age_and_size_replaces_is_followed(tmp_path: Path) -> None:
+    """As `cp -p` and archives bring it."""
+    other, here = tmp_path / "other", files(tmp_path / "keys", {"ci": "key-1-of-ci"}) / "ci"
+    other.write_text(here.read_text().replace("1", "2"))
+    for path in (here, other):
+        os.utime(path, (1_800_000_000, 1_800_000_000))
+    ring = Keyring({}, followed(Directory(str(tmp_path / "keys"))))
+    other.replace(here)
+    assert (ring.caller("key-1-of-ci"), ring.caller("key-2-of-ci")) == (None, "ci")
+
+
+def test_what_became_no_credential_is_not_sent(tmp_path: Path) -> None:
+    directory = followed(Directory(str(files(tmp_path / "keys", {"ci": "key-of-ci"}))))
+    (tmp_path / "keys" / "ci").write_text("key-of-ci\nkey-of-cd")
+    assert (directory.get("ci"), directory.secrets()) == (None, {})
+
+
+def test_a_key_is_taken_from_the_table_that_was_named(tmp_path: Path) -> None:
+    keys = Keys(None)
+    for name, text in (("keys", 'eu = "of-keys"'), ("keys-eu", 'eu = "of-keys-eu"\nempty = "file:/dev/null"')):
+        (tmp_path / name).write_text(text)
+        keys.add_table(Table(name, tmp_path / name))
+    assert (keys.value("keys:eu"), keys.value("keys-eu:eu")) == ("of-keys", "of-keys-eu")
+    assert keys.lacks("keys-eu:empty") == "keys-eu: the key of 'empty': the file /dev/null is empty"
 
 
 def test_a_file_that_is_emptied_or_gone_for_a_moment_keeps_its_secret(
@@ -175,6 +204,14 @@ def test_a_directory_that_cannot_be_read_for_a_while_revokes_nothing(tmp_path: P
     ring = Keyring({}, followed(Directory(str(tmp_path / "keys"))))
     (tmp_path / "keys").rename(tmp_path / "away")
     assert ring.caller("key-of-ci") == "ci"
+
+
+def test_without_any_keys_everybody_on_this_machine_is_let_in_whatever_they_offer(tmp_path: Path) -> None:
+    store = f'store = "sqlite://{tmp_path}/gateway.db"\n'
+    there = '[upstreams.there]\ndialect = "ilert"\nurl = "http://127.0.0.1:9"\nkey = "k"\n'
+    with served(Gateway(parse(f"{store}[inbound.uptinio]\n{there}")).app) as url:
+        for headers in ({}, {"authorization": "Bearer whatever"}):
+            assert httpx.get(f"{url}/uptinio/alerts", headers=headers, timeout=10).status_code == 200
 
 
 def test_two_files_with_one_credential_name_neither(tmp_path: Path) -> None:

@@ -81,9 +81,12 @@ def test_a_table_that_is_emptied_stays_as_it_was_while_it_may_be_being_written(
         ('ci = "70"', 1, "70"),
         ("# none", 1, "70"),
         ("", 1, "70"),
-        ("", 10, "all"),
+        (None, 10, "all"),
+        ('ci = "71"', 1, "71"),
+        ("", 1, "71"),
     ]:
-        (tmp_path / "t.toml").write_text(text)
+        if text is not None:
+            (tmp_path / "t.toml").write_text(text)
         now[0] += seconds
         assert set_for(config, "ci") == [{"team": meant}], text
 

@@ -65,3 +65,9 @@ def test_a_machine_that_is_quick_again_lets_more_in_again() -> None:
     assert serve(crowd, [30.0] * 200, 0.0005)[0] > 0
     serve(crowd, [40 + number * 0.0004 for number in range(2000)], 0.0005)
     assert serve(crowd, [50.0] * 200, 0.0005)[0] == 0
+
+
+def test_on_the_quickest_machine_there_is_a_most_all_the_same() -> None:
+    crowd = Crowd()
+    serve(crowd, [10.0 + burst for burst in range(100) for _ in range(100)], 0.00001)
+    assert serve(crowd, [200.0] * 400, 0.00001)[0] == 400 - MOST

@@ -96,6 +96,31 @@ def test_an_answer_that_nobody_reads_is_not_kept_for_good() -> None:
     asyncio.run(main())
 
 
+def test_who_reads_on_is_not_cut_off_later() -> None:
+    async def main() -> None:
+        async def much(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] != "http":
+                await APP(scope, receive, send)
+                return
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"67108864")]})
+            for _ in range(256):
+                await send({"type": "http.response.body", "body": bytes(256 * 1024), "more_body": True})
+            await send({"type": "http.response.body"})
+
+        async with serve(much, http=Noted) as url:
+            with connected(url) as connection:
+                connection.setblocking(False)
+                loop = asyncio.get_running_loop()
+                await loop.sock_sendall(connection, ASKS)
+                read = 0
+                while read < 64 << 20:
+                    read += len(await asyncio.wait_for(loop.sock_recv(connection, 1 << 20), 5))
+                timer = Noted.last._unread
+                assert timer is not None and timer.cancelled()
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\n"])
 @pytest.mark.parametrize("end", ["shutdown", "timeout_keep_alive_handler"])
 def test_what_was_sent_at_the_last_moment_is_answered(begun: bytes, end: str) -> None:
@@ -122,6 +147,25 @@ def test_what_was_sent_at_the_last_moment_is_answered(begun: bytes, end: str) ->
                 if end == "shutdown":
                     assert await asyncio.wait_for(loop.sock_recv(connection, 10_000), 2) == b"", "it was the last one"
                 return answer
+
+    assert asyncio.run(main()).endswith(b"yes")
+
+
+def test_the_rest_of_a_request_may_follow_a_moment_after_the_end_has_begun() -> None:
+    begun, rest = b"GET / HTTP/1.1\r\n", b"host: here\r\n\r\n"
+
+    async def main() -> bytes:
+        async with serve(APP, http=Noted, patience=3) as url:
+            with connected(url) as connection:
+                connection.setblocking(False)
+                loop = asyncio.get_running_loop()
+                await loop.sock_sendall(connection, begun + rest + begun)
+                assert (await loop.sock_recv(connection, 10_000)).endswith(b"yes")
+                await asyncio.sleep(0.05)
+                Noted.last.shutdown()
+                await asyncio.sleep(0.05)
+                await loop.sock_sendall(connection, rest)
+                return await asyncio.wait_for(loop.sock_recv(connection, 10_000), 5)
 
     assert asyncio.run(main()).endswith(b"yes")
 

@@ -99,6 +99,9 @@ AMBIGUOUS = {
     "a chunk longer than said": HEAD + b"Transfer-Encoding: chunked\r\n\r\n3b\r\n" + ALERT + b"\r\n0\r\n\r\n",
     "two hosts": HEAD + b"Host: y\r\nContent-Length: 60\r\n\r\n" + ALERT,
     "two credentials": HEAD + b"Authorization: Bearer other\r\nContent-Length: 60\r\n\r\n" + ALERT,
+    "two encodings": HEAD
+    + b"Content-Encoding: gzip\r\nContent-Encoding: identity\r\nContent-Length: 60\r\n\r\n"
+    + ALERT,
     "HTTP/0.9": b"GET /uptinio/alerts\r\n\r\n",
     "HTTP/3.7": POST.replace(b"HTTP/1.1", b"HTTP/3.7"),
     "no such method": POST.replace(b"POST", b"FETCH"),
@@ -139,6 +142,59 @@ def test_the_request_before_an_ambiguous_one_is_answered_first(h: House) -> None
         assert first is not None and first.status == 201
         assert connection.is_closed()
     assert alerts(h) == before + 1
+
+
+def test_a_body_that_turns_out_broken_is_not_answered_in_place_of_the_request_before(h: House) -> None:
+    with nothing_taken_in(h) as connection:
+        connection.say(request("GET", "/uptinio/alerts", None, AUTH) + AMBIGUOUS["a chunk without a size"])
+        answer = connection.hear()
+        assert answer is None or answer.status == 200
+
+
+def test_what_was_answered_already_is_not_answered_again(h: House) -> None:
+    with nothing_taken_in(h) as connection:
+        connection.say(request("POST", "/uptinio/alerts", b"", "Transfer-Encoding: chunked", length=False))
+        answer = connection.hear()
+        assert answer is not None and answer.status == 401
+        connection.say(b"zz\r\n")
+        assert connection.is_closed()
+
+
+def test_trailers_are_no_headers(h: House) -> None:
+    """A proxy in front may have checked the headers, and only these."""
+    head = HEAD.replace(AUTH.encode() + b"\r\n", b"") + b"Transfer-Encoding: chunked\r\n\r\n"
+    with nothing_taken_in(h) as connection:
+        connection.say(head + chunks(ALERT, 60)[:-2] + AUTH.encode() + b"\r\n\r\n")
+        answer = connection.hear()
+        assert answer is not None and answer.status == 401
+
+
+def test_what_follows_the_last_request_of_a_connection_is_not_carried_out(h: House) -> None:
+    """Nobody would hear its answer."""
+    with nothing_taken_in(h) as connection:
+        connection.say(
+            request("POST", "/uptinio/alerts", b"", "Connection: close", "Content-Length: 100", length=False)
+        )
+        refused(connection.hear(), 401)
+        connection.say(b" " * 100 + POST)
+        assert connection.is_closed()
+
+
+def test_an_answer_in_place_of_100_continue_is_the_last_one(h: House) -> None:
+    """Whether what comes then is the body or another request, nobody can tell."""
+    with nothing_taken_in(h) as connection:
+        head = request("POST", "/uptinio/alerts", b"", "Expect: 100-continue", "Content-Length: 60", length=False)
+        connection.say(head)
+        refused(connection.hear(), 401)
+        connection.say(POST)
+        assert connection.is_closed()
+
+
+def test_the_name_of_a_coding_is_read_in_any_case(h: House) -> None:
+    with wire(h.url) as connection:
+        connection.say(HEAD + b"Transfer-Encoding: Chunked\r\n\r\n" + CHUNKED)
+        answer = connection.hear()
+        assert answer is not None and answer.status == 201
 
 
 def test_it_is_no_forward_proxy(h: House) -> None:
@@ -242,6 +298,7 @@ def test_empty_lines_after_an_answer_do_not_keep_a_connection(h: House) -> None:
         connection.say(request("GET", "/uptinio/alerts", None, AUTH))
         assert connection.hear()
         assert drip(connection, b"\r\n") < 2
+        assert connection.is_closed()
 
 
 @pytest.mark.parametrize(
@@ -264,6 +321,28 @@ def test_the_rest_of_a_request_that_was_answered_may_not_drip_for_ever(h: House)
         answer = connection.hear()
         assert answer is not None and answer.status == 401
         assert drip(connection, b" ") < 2
+
+
+def test_a_connection_that_was_to_close_does_so_once_the_rest_has_arrived(h: House) -> None:
+    with wire(h.url) as connection:
+        head = request("POST", "/uptinio/alerts", b"", "Connection: close", "Content-Length: 100", length=False)
+        connection.say(head)
+        refused(connection.hear(), 401)
+        connection.say(b" " * 100)
+        assert drip(connection, b"\r\n") < 2
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_once_the_rest_has_arrived_the_connection_may_be_idle_again(h: House) -> None:
+    with wire(h.url) as connection:
+        connection.say(request("POST", "/uptinio/alerts", b"", "Content-Length: 100", length=False))
+        answer = connection.hear()
+        assert answer is not None and answer.status == 401
+        connection.say(b" " * 100)
+        time.sleep(2 * EdgeProtocol.linger_seconds)
+        connection.say(request("GET", "/uptinio/alerts", None, AUTH))
+        again = connection.hear()
+        assert again is not None and again.status == 200
 
 
 # --- bodies ----------------------------------------------------------------------------------------------------
@@ -292,9 +371,12 @@ def test_a_body_over_the_limit_is_413_and_the_caller_can_send_it_to_its_end(
         if close == "Connection: close":
             assert connection.is_closed()
         else:
-            connection.say(request("GET", "/uptinio/alerts", None, AUTH))
+            connection.say(head, *[b" " * MEBIBYTE] * megabytes)
             again = connection.hear()
-            assert again is not None and again.status == 200
+            assert again is not None and again.status == 413
+            connection.say(request("GET", "/uptinio/alerts", None, AUTH))
+            after = connection.hear()
+            assert after is not None and after.status == 200
     assert memory() - held < FEW
 
 
