@@ -54,7 +54,14 @@ class SqliteTx(SqlTx):
     """A transaction of one connection."""
 
     def __init__(self, connection: apsw.Connection) -> None:
-        self._execute = connection.cursor().execute
+        self._cursor = connection.cursor()
+        self._execute = self._cursor.execute
+
+    def close(self) -> None:
+        """Ends the last statement, of which rows may be left. Until then the connection reads the state of the store
+        that the statement began with, and the write-ahead log cannot be reused. An exception's traceback may keep this
+        object for long, so it must not be left to the garbage collector."""
+        self._cursor.close(True)
 
     def _run(self, statement: str, values: Sequence[Any]) -> Rows:
         try:
@@ -279,10 +286,15 @@ class SqliteStore:
             if connection.in_transaction:  # the last COMMIT failed: without this, no further BEGIN would succeed
                 connection.execute("ROLLBACK")
             connection.execute("BEGIN")
+            tx = SqliteTx(connection)
             try:
-                return work(SqliteTx(connection))
+                return work(tx)
             finally:
-                connection.execute("COMMIT")
+                tx.close()
+                with contextlib.suppress(apsw.InterruptError):
+                    connection.execute("COMMIT")
+                if connection.in_transaction:  # interrupted just then, and perhaps nobody reads here again
+                    connection.execute("ROLLBACK")
         except StoreError as error:
             self._see_damage(error)
             raise
@@ -355,18 +367,18 @@ class SqliteStore:
     async def _do_all(self, jobs: list[Job], do: Callable[[Job, SqliteTx], bool]) -> bool:
         """Runs the waiting jobs, and those that arrive meanwhile, up to `BATCH`; returns False as soon as a failed one
         has left writes that have to be taken back."""
-        tx = SqliteTx(self._writer)
         pause_at = time.monotonic() + AT_A_STRETCH
-        while self._jobs and len(jobs) < BATCH:
-            job = self._jobs.popleft()
-            jobs.append(job)
-            is_clean = await self._aside(do, job, tx) if job.is_long else do(job, tx)
-            if not is_clean:
-                return False
-            if (paused := time.monotonic()) > pause_at:
-                await asyncio.sleep(0)
-                now = time.monotonic()
-                pause_at = now + max(AT_A_STRETCH, now - paused)
+        with contextlib.closing(SqliteTx(self._writer)) as tx:
+            while self._jobs and len(jobs) < BATCH:
+                job = self._jobs.popleft()
+                jobs.append(job)
+                is_clean = await self._aside(do, job, tx) if job.is_long else do(job, tx)
+                if not is_clean:
+                    return False
+                if (paused := time.monotonic()) > pause_at:
+                    await asyncio.sleep(0)
+                    now = time.monotonic()
+                    pause_at = now + max(AT_A_STRETCH, now - paused)
         return True
 
     def _do(self, job: Job, tx: SqliteTx) -> bool:

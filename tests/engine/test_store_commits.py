@@ -51,6 +51,40 @@ def test_many_concurrent_writes_are_all_there_also_after_reopening(harness: Harn
     asyncio.run(main())
 
 
+class _Refused(Exception):
+    """Raised by work that has looked into the store, and kept with its traceback."""
+
+
+def _refuse(tx: Tx) -> None:
+    """Reads the first of several rows, and raises."""
+    assert isinstance(tx, SqliteTx)
+    tx._one("SELECT * FROM notes", ())
+    raise _Refused
+
+
+@pytest.mark.parametrize("how", ["read", "long read", "write", "long write"])
+def test_work_that_raises_leaves_nothing_open(tmp_path: Path, how: str) -> None:
+    """An exception keeps what its frames refer to. If that was an open statement, reads were out of date, and the
+    write-ahead log grew until the disk was full."""
+    path = tmp_path / "gateway.db"
+
+    async def main() -> None:
+        async with SqliteStore(str(path)) as store:
+            for number in range(3):
+                await store.write(partial(_note_at_length, number))
+            run = store.read if how.endswith("read") else store.write
+            with pytest.raises(_Refused) as kept:
+                await run(_refuse, is_long=how.startswith("long"))
+            for number in range(3, 15):
+                await store.write(partial(_note_at_length, number))
+            assert path.with_name("gateway.db-wal").stat().st_size <= LONGEST_LOG
+            seen = await store.read(lambda tx: tx.note("long"), is_long=how.startswith("long"))
+            assert seen.startswith("14")
+            assert kept.tb is not None
+
+    asyncio.run(main())
+
+
 def test_a_log_that_grew_while_somebody_read_is_short_again(tmp_path: Path) -> None:
     """A WAL grows during a backup of a large store; it is truncated afterwards, without a restart."""
     path = tmp_path / "gateway.db"
