@@ -286,15 +286,11 @@ class SqliteStore:
             if connection.in_transaction:  # the last COMMIT failed: without this, no further BEGIN would succeed
                 connection.execute("ROLLBACK")
             connection.execute("BEGIN")
-            tx = SqliteTx(connection)
             try:
-                return work(tx)
+                with contextlib.closing(SqliteTx(connection)) as tx:
+                    return work(tx)
             finally:
-                tx.close()
-                with contextlib.suppress(apsw.InterruptError):
-                    connection.execute("COMMIT")
-                if connection.in_transaction:  # interrupted just then, and perhaps nobody reads here again
-                    connection.execute("ROLLBACK")
+                connection.execute("COMMIT")
         except StoreError as error:
             self._see_damage(error)
             raise
