@@ -14,10 +14,10 @@ from typing import Any
 import msgspec
 
 from gateway.asked import Command
-from gateway.canonical import PATHS, QUIET_CATEGORY, SERVER_OWNED, Flat, Operation
+from gateway.canonical import QUIET_CATEGORY, SERVER_OWNED, Flat, Operation
 from gateway.cli.doubts import doubts
 from gateway.cli.waking import LOUD, loudness, places, said, verdict, words
-from gateway.config.choosing import is_single
+from gateway.config.choosing import ABOUT, is_single
 from gateway.config.config import UNTOLD, Config, Inbound, Upstream
 from gateway.config.problems import near
 from gateway.config.routing import Hop, Matcher, Route, choice_of
@@ -280,7 +280,7 @@ def _without_entry(config: Config, route: Route, inbound: Inbound) -> Iterator[s
 
 def _never_says(inbound: Inbound, hop: Hop, by: str) -> bool:
     """Whether no alert of a dialect has a value for this field or label, and the route and the gateway set none."""
-    if by in ("kind", *SERVER_OWNED) or (by not in PATHS and not by.startswith("labels.")):
+    if by.startswith(("custom.", "extensions.")) or by.partition(".")[0] in ("kind", *ABOUT, *SERVER_OWNED):
         return False
     said = {path for entry in inbound.dialect.mapping.rows if entry.side != "reply" for path in entry.paths}
     said |= {*hop.replaced, *(one.field for one in hop.lookups)}

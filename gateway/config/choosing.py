@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -25,6 +26,8 @@ OPEN = ("labels.", "custom.", "extensions.")
 OF_DIRECTORY = "\0"
 """Prefix of a directory's entry that could be taken for one that a route chooses; no file name contains it."""
 ABOUT = ("caller", "dialect")
+MOST_VALUES = 1_000
+"""The most items of a list that are looked at: a caller may send a hundred thousand, for each of many conditions."""
 
 # --- facts ---------------------------------------------------------------------------------------------------
 
@@ -56,27 +59,27 @@ def is_single(name: str) -> bool:
 
 def values(facts: Mapping[str, Any], name: str) -> list[Any]:
     """The values of a fact by its dotted name: none where it is absent, and several where lists are on the way, as in
-    ``links.href``, or at the end."""
+    ``links.href``, or at the end; at most `MOST_VALUES`."""
+    return list(islice(_values(facts, name), MOST_VALUES))
+
+
+def _values(facts: Mapping[str, Any], name: str) -> Iterator[Any]:
     if name in facts:
-        return _unlisted(facts[name])
+        yield from _unlisted(facts[name])
     end = len(name)
-    while (end := name.rfind(".", 0, end)) > 0:  # the longest name first: those of labels may have dots
-        if name[:end] in facts:
-            parts = map(_as_table, _unlisted(facts[name[:end]]))
-            return [value for part in parts if part is not None for value in values(part, name[end + 1 :])]
-    return []
+    while (end := name.rfind(".", 0, end)) > 0:  # a name may have dots itself, as labels do
+        for part in _unlisted(facts.get(name[:end])):
+            table = plain(part) if isinstance(part, Struct) else part
+            if isinstance(table, Mapping):
+                yield from _values(table, name[end + 1 :])
 
 
-def _unlisted(value: Any) -> list[Any]:
+def _unlisted(value: Any) -> Iterator[Any]:
     if isinstance(value, list | tuple):
-        return [inner for item in value for inner in _unlisted(item)]
-    return [] if value is None else [value]
-
-
-def _as_table(value: Any) -> Mapping[str, Any] | None:
-    if isinstance(value, Struct):
-        value = plain(value)
-    return value if isinstance(value, Mapping) else None
+        for item in value[:MOST_VALUES]:
+            yield from _unlisted(item)
+    elif value is not None:
+        yield value
 
 
 def as_text(value: Any) -> str:
@@ -109,13 +112,13 @@ def _meant(text: str) -> Iterator[Any]:
 
 def _fits(name: str, value: Any, text: str) -> bool:
     try:
-        return (
-            value is not None
-            and as_text(value) == text
-            and bool(checked({name: value if is_single(name) else [value]}))
-        )
+        return value is not None and as_text(value) == text and bool(checked({name: _listed(name, value)}))
     except msgspec.ValidationError:
         return False
+
+
+def _listed(name: str, value: Any) -> Any:
+    return value if is_single(name) else [value]
 
 
 # --- what a route sets -----------------------------------------------------------------------------------------

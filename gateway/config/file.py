@@ -192,7 +192,7 @@ class RouteFile(Struct, kw_only=True):
     when: list[str] = []
     """Conditions that must all hold: `caller`, `dialect` or a canonical field, one of `= != =~ !~ < <= > >=`, a value;
     patterns are RE2's and must match the whole value. A list meets a condition if one of its items does, and `!=` or
-    `!~` if all do; `channels.id` stands for the `id` of every item."""
+    `!~` if all do; `channels.id` stands for the `id` of every item. The first 1,000 items count."""
     set: dict[str, Any] = {}
     """Canonical field → the value that replaces what the alert has: a literal, or `{ by, table, else }`."""
     because: str = ""

@@ -449,7 +449,7 @@ def _keyed(
 
 def test_a_key_chosen_by_what_no_caller_says_is_warned_of(tmp_path: Path) -> None:
     """Opsgenie's alerts have responders, not a team, and tags, not labels: no page would ever leave."""
-    for by in ("team", "labels.team"):
+    for by in ("team", "labels.team", "channels.id"):
         [warning] = _keyed(tmp_path, "opsgenie", by)
         assert f"opsgenie never says {by}" in warning
     assert not _keyed(tmp_path, "ilert", "labels.team")

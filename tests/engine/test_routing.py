@@ -164,6 +164,22 @@ def test_a_list_meets_a_condition_if_an_item_does(text: str, holds: bool) -> Non
     assert parse_matcher(text).holds(LISTS) is holds
 
 
+def test_names_with_dots_are_read_in_every_way() -> None:
+    facts = {"custom": {"a.b": {"x": 1}, "a": {"b": {"c": "found"}}}}
+    assert parse_matcher("custom.a.b.c = found").holds(facts)
+    assert parse_matcher("custom.a.b.x = 1").holds(facts)
+
+
+def test_a_callers_long_list_is_looked_at_as_far_as_a_thousand_items() -> None:
+    """A body has room for a hundred thousand, and each condition would stop everybody else for a tenth of a second."""
+    tags = [f"t{number}" for number in range(100_000)]
+    facts = {"extensions.opsgenie.tags": tags, "custom": {"nested": [tags[:1_000], tags[1_000:]]}}
+    assert parse_matcher("extensions.opsgenie.tags = t999").holds(facts)
+    assert not parse_matcher("extensions.opsgenie.tags = t1000").holds(facts)
+    assert parse_matcher("custom.nested =~ t999").holds(facts)
+    assert not parse_matcher("custom.nested =~ t1000").holds(facts)
+
+
 def test_cleared_is_as_absent() -> None:
     facts = {"team": None, "severity": None}
     assert parse_matcher('team = ""').holds(facts)
