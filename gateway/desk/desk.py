@@ -35,7 +35,7 @@ from gateway.metrics import Metrics
 from gateway.road import muting
 from gateway.road.accepted import Accepted, Answered, Caller, Order, Via
 from gateway.road.landing import first_has_landed, has_landed, not_landed
-from gateway.road.quieting import Owed, owe, quieten
+from gateway.road.quieting import Owed, owe, owe_no_more, quieten
 from gateway.road.road import Road
 from gateway.road.undoing import is_refused, undo
 from gateway.store import AlertRow, FirstAnswer, Store, Tx
@@ -353,7 +353,7 @@ class Desk:
             return Answered(Answer(mutes=tuple(asked.choose(found)), request=request), request)
         if isinstance(asked, Unmute):
             ended = asked.id
-            muted = await self.store.write(lambda tx: muting.end(tx, who.scope, ended, self.now()))
+            muted = await self.store.write(lambda tx: self._end_mute(tx, who.scope, ended))
             return Answered(Answer(mutes=(muted,), request=request), request)
         self._have_room()
         muted, owed = await self.store.write(lambda tx: self._keep_mute(tx, call, asked))
@@ -364,6 +364,12 @@ class Desk:
         except StoreError as error:
             log.warning("silence.not_acknowledged", silence=muted.id, reason=str(error))
         return Answered(Answer(mutes=(muted,), request=request), request)
+
+    def _end_mute(self, tx: Tx, scope: str, silence: str) -> Muted:
+        """Ends a silence: what it has not acknowledged by now is not."""
+        muted = muting.end(tx, scope, silence, self.now())
+        owe_no_more(tx, silence)
+        return muted
 
     def _keep_mute(self, tx: Tx, call: _Call, asked: Mute) -> tuple[Muted, list[Owed]]:
         """Stores a silence and, if it has begun, the acknowledgements that it owes."""

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 from msgspec import Struct, structs
 
-from gateway.asked import Command, Muted, Ref
+from gateway.asked import Command, Ref
 from gateway.canonical import Operation, flatten
 from gateway.dialect import Dialect
 from gateway.errors import StoreError
@@ -49,12 +49,21 @@ class Owed(Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         """The name of its note: one for each silence, so that one that is asked for again begins again."""
-        return f"{PREFIX}{self.silence}"
+        return _name(self.silence)
+
+
+def _name(silence: str) -> str:
+    return f"{PREFIX}{silence}"
 
 
 def owe(tx: Tx, asked: Owed) -> None:
     """Records what a silence has yet to acknowledge."""
     tx.put_note(asked.name, msgspec.to_builtins(asked))
+
+
+def owe_no_more(tx: Tx, silence: str) -> None:
+    """Forgets what a silence has yet to acknowledge, as all is done or it has ended."""
+    tx.remove_notes(_name(silence), f"{_name(silence)} ", 1)
 
 
 def owed(tx: Tx) -> list[Owed]:
@@ -90,8 +99,10 @@ async def quieten(
 
 def _meant(tx: Tx, asked: Owed, dialects: Mapping[str, Dialect], now: int, limit: int) -> list[int]:
     """The ids of the next open alerts that a silence matches; none once it is over."""
-    muted, dialect = _holding(tx, asked, now), dialects.get(asked.dialect)
-    if muted is None or dialect is None or dialect.muted_by is None:
+    muted, dialect = muting.one(tx, asked.scope, asked.silence), dialects.get(asked.dialect)
+    if muted is None or not millis(muted.starts_at) <= now < millis(muted.ends_at):
+        return []
+    if dialect is None or dialect.muted_by is None:
         return []
     means = dialect.muted_by([muted])
     rows = (row for part in tx.alerts_in_parts(asked.scope, AlertFilter(statuses=("firing",))) for row in part)
@@ -99,19 +110,20 @@ def _meant(tx: Tx, asked: Owed, dialects: Mapping[str, Dialect], now: int, limit
     return sorted(found)[:limit]
 
 
-def _holding(tx: Tx, asked: Owed, now: int) -> Muted | None:
-    muted = muting.one(tx, asked.scope, asked.silence)
-    return muted if muted is not None and millis(muted.starts_at) <= now < millis(muted.ends_at) else None
+def _is_owed(tx: Tx, asked: Owed) -> bool:
+    """Whether this is still to be done: not where the silence was ended meanwhile, or asked for again."""
+    note: dict[str, object] | None = tx.note(asked.name)
+    return note is not None and note["request"] == asked.request
 
 
 def _acknowledge(
     road: Road, dialects: Mapping[str, Dialect], asked: Owed, alert: int, command: int, now: int, tx: Tx
 ) -> set[str]:
-    """Acknowledges an alert, unless it is over by now, or nobody told the gateway of it: what was only found in an
-    upstream's list is between that and its own sender, and would be told there as another alert."""
+    """Acknowledges an alert, unless it or the silence is over by now, or nobody told the gateway of it: what was only
+    found in an upstream's list is between that and its own sender, and would be told there as another alert."""
     tx.lock(f"alert {alert}")
     row = tx.alert(alert)
-    if row is None or row.status != "firing" or row.is_deleted or _holding(tx, asked, now) is None:
+    if row is None or row.status != "firing" or row.is_deleted or not _is_owed(tx, asked):
         return set()
     if row.key is None and not tx.count_commands(alert):
         return set()
@@ -125,9 +137,9 @@ def _acknowledge(
 def _gone_on(tx: Tx, asked: Owed, after: int | None) -> None:
     """Records up to which alert the work is done, or removes the note when all is (None). A silence that was asked for
     again meanwhile begins anew instead."""
-    if (now := tx.note(asked.name)) is None or now["request"] != asked.request:
+    if not _is_owed(tx, asked):
         return
     if after is None:
-        tx.remove_notes(asked.name, f"{asked.name} ", 1)
+        owe_no_more(tx, asked.silence)
     else:
         owe(tx, structs.replace(asked, after=after))

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -232,4 +233,28 @@ def test_nothing_more_is_acknowledged_for_a_silence_that_is_over(
             made = silence(h, {**matching("alertname", "Late.*"), "isRegex": True}).body["silenceID"]
             is_over(h, made)
         h.wait_for(lambda: select(h, "SELECT count(*) FROM notes WHERE name LIKE 'quiet %'") == [0])
+        assert select(h, "SELECT count(*) FROM commands WHERE operation = 'acknowledge'") == [1]
+
+
+def test_a_silence_that_is_over_by_the_time_of_writing_acknowledges_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends after its alerts were looked for, before they are acknowledged: nobody would ring for them any more."""
+    monkeypatch.setattr(quieting, "AT_ONCE", 1)
+    look, found, ends = quieting._meant, list[list[int]](), list[str]()
+
+    def look_too_early(tx: Tx, **more: Any) -> list[int]:
+        found.append(look(tx, **more))
+        if ends:
+            is_over(h, ends.pop())
+        return found[-1]
+
+    with lasting(tmp_path, {"there": "ilert"}) as h:
+        posted(h, *(alert(named("Late")) for _ in range(3)))
+        with monkeypatch.context() as still:
+            still.setattr("gateway.road.timing.owed", lambda tx: [])
+            ends.append(silence(h, {**matching("alertname", "Late.*"), "isRegex": True}).body["silenceID"])
+            monkeypatch.setattr(quieting, "_meant", look_too_early)
+        h.wait_for(lambda: select(h, "SELECT count(*) FROM notes WHERE name LIKE 'quiet %'") == [0])
+        assert found[0], "it held when they were looked for"
         assert select(h, "SELECT count(*) FROM commands WHERE operation = 'acknowledge'") == [1]
