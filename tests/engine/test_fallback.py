@@ -481,6 +481,34 @@ def test_what_changes_between_its_turn_and_its_sending_is_told_too() -> None:
     assert "Disk is fuller" in str(shipment.sending.body)
 
 
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_of_two_routes_that_join_the_sooner_says_when_their_fallback_is_told(is_taken: bool) -> None:
+    """An update adds two routes whose shared fallback waits for different times; what it had waited for may have been
+    taken by then."""
+    others = "".join(
+        f'[upstreams.{name}]\ndialect = "ilert"\nurl = "http://localhost"\nkey = "{name}"\n'
+        for name in ("log", "voice")
+    )
+    routes = "".join(
+        f'[[routes]]\n{when}to = ["{to}"]\ncontinue = true\nfallback = {{ to = ["bykey"], after = "{after}" }}\n'
+        for when, to, after in (
+            ("", "byid", "50m"),
+            ('when = ["severity <= 2"]\n', "log", "40m"),
+            ('when = ["severity <= 2"]\n', "voice", "5m"),
+        )
+    )
+    desk = Desk(CONFIG.partition("[[routes]]")[0] + others + routes)
+    desk.accept("ci", create("disk"))
+    [row] = desk.due("byid")
+    desk.end(desk.take(row), desk.taken(desk.take(row)) if is_taken else Again(reason="503"))
+    desk.accept("ci", Command(operation=Operation.CREATE, patch={"dedup_key": "disk", "severity": 1}))
+    desk.now += 4 * 60_000
+    assert desk.due("bykey") == []
+    desk.now += 60_000
+    [row] = desk.due("bykey")
+    assert desk.take(row).operation is Operation.CREATE
+
+
 def test_a_fallback_that_a_refused_update_chose_outright_stands_by_again() -> None:
     """Nobody had taken the page by then: without its turn it would wake nobody."""
     route = '[[routes]]\nwhen = ["severity <= 2"]\nto = ["bykey"]\n[[routes]]'
