@@ -100,26 +100,45 @@ def test_what_is_old_but_not_over_is_sent() -> None:
     assert [shipment.operation for shipment in drain(one)] == [Operation.CREATE] * 2
 
 
-@pytest.mark.parametrize("is_made", [True, False])
-def test_what_an_attempt_came_to_is_known_though_a_newer_update_has_merged_it(is_made: bool) -> None:
-    """An update under way, sent as a create since the first create was refused, is merged by a newer one: the id that
-    it is given is the newer one's too. Where it finds the alert gone, the newer one is sent as a create, without that
-    id."""
+@pytest.mark.parametrize("is_there", [True, False])
+def test_what_an_attempt_came_to_is_known_though_a_newer_update_has_merged_it(is_there: bool) -> None:
+    """An update under way is merged by a newer one: the id that its answer gives is the newer one's too. Where it finds
+    the alert gone, the newer one is sent as a create, without an id."""
     one = desk()
     alert = one.accept("ci", create("disk")).alert
     assert alert
     [row] = one.due("byid")
-    one.end(one.take(row), Rejected(reason="400 no") if is_made else Delivered(ids={"id": "alt_1"}))
+    one.end(one.take(row), Delivered(ids={"id": "alt_1"}))
     one.accept("ci", update(1, Ref(id=alert.shown)))
     [row] = one.due("byid")
     under_way = one.take(row)
-    assert under_way.operation is (Operation.CREATE if is_made else Operation.UPDATE)
     one.accept("ci", update(2, Ref(id=alert.shown)))
-    one.end(under_way, Delivered(ids={"id": "alt_2"}) if is_made else Missing())
+    assert ("update", "merged") in states(one, "byid")
+    one.end(under_way, Delivered(ids={"id": "alt_2"}) if is_there else Missing())
     [row] = one.due("byid")
     shipment = one.take(row)
-    assert shipment.sending is not None and shipment.sending.ids.get("id") == ("alt_2" if is_made else None)
-    assert shipment.operation is (Operation.UPDATE if is_made else Operation.CREATE)
+    assert shipment.sending is not None and shipment.sending.ids.get("id") == ("alt_2" if is_there else None)
+    assert shipment.operation is (Operation.UPDATE if is_there else Operation.CREATE)
+
+
+def test_an_update_that_makes_the_alert_is_not_merged_and_the_next_has_its_id() -> None:
+    """The create was refused, so the first update makes the alert: the next one waits for the id."""
+    one = desk()
+    alert = one.accept("ci", create("disk")).alert
+    assert alert
+    [row] = one.due("byid")
+    one.end(one.take(row), Rejected(reason="400 no"))
+    one.accept("ci", update(1, Ref(id=alert.shown)))
+    [row] = one.due("byid")
+    under_way = one.take(row)
+    assert under_way.operation is Operation.CREATE
+    one.accept("ci", update(2, Ref(id=alert.shown)))
+    assert ("update", "merged") not in states(one, "byid")
+    one.end(under_way, Delivered(ids={"id": "alt_2"}))
+    [row] = one.due("byid")
+    shipment = one.take(row)
+    assert shipment.operation is Operation.UPDATE
+    assert shipment.sending is not None and shipment.sending.ids.get("id") == "alt_2"
 
 
 @pytest.mark.parametrize("upstream", BOTH)

@@ -3,6 +3,8 @@ command leaves of it."""
 
 from __future__ import annotations
 
+import pytest
+
 from gateway.asked import Command, Ref
 from gateway.canonical import Operation
 from gateway.config.loading import parse
@@ -142,3 +144,31 @@ def test_an_end_that_is_taken_back_leaves_the_fallback_what_was_acknowledged_too
     desk.now += 121_000
     assert [one.operation for one in drain(desk, "bykey")] == [Operation.CREATE, Operation.ACKNOWLEDGE]
     assert adds_up(desk)
+
+
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_of_two_routes_that_join_the_sooner_says_when_their_fallback_is_told(is_taken: bool) -> None:
+    """An update adds two routes whose shared fallback waits for different times; what it had waited for may have been
+    taken by then."""
+    others = "".join(
+        f'[upstreams.{name}]\ndialect = "ilert"\nurl = "http://localhost"\nkey = "{name}"\n'
+        for name in ("log", "voice")
+    )
+    routes = "".join(
+        f'[[routes]]\n{when}to = ["{to}"]\ncontinue = true\nfallback = {{ to = ["bykey"], after = "{after}" }}\n'
+        for when, to, after in (
+            ("", "byid", "50m"),
+            ('when = ["severity <= 2"]\n', "log", "40m"),
+            ('when = ["severity <= 2"]\n', "voice", "5m"),
+        )
+    )
+    desk = Desk(FALLING_BACK.partition("[[routes]]")[0] + others + routes)
+    desk.accept("ci", create("disk"))
+    [row] = desk.due("byid")
+    desk.end(desk.take(row), desk.taken(desk.take(row)) if is_taken else Again(reason="503"))
+    desk.accept("ci", Command(operation=Operation.CREATE, patch={"dedup_key": "disk", "severity": 1}))
+    desk.now += 4 * 60_000
+    assert desk.due("bykey") == []
+    desk.now += 60_000
+    [row] = desk.due("bykey")
+    assert desk.take(row).operation is Operation.CREATE

@@ -11,7 +11,7 @@ import pytest
 from msgspec import Raw
 
 from gateway.canonical import Alert
-from gateway.store import AlertFilter, AttemptRow, CommandBody, DeliveryFilter, Store, Tx, Waiting
+from gateway.store import AlertFilter, AttemptRow, CommandBody, DeliveryFilter, DeliveryRow, Store, Tx, Waiting
 from tests.engine.store_drivers import DRIVERS, Harness, alert, command, delivery, in_tx, target, within
 
 
@@ -326,6 +326,30 @@ def test_due_gives_only_the_head_of_each_lane(harness: Harness) -> None:
         tx.update_delivery(delivery(1, lane="a", state="delivered"))
         tx.update_delivery(delivery(3, lane="b", state="dead"))
         assert heads() == [2, 4, 5]
+
+    in_tx(harness, work)
+
+
+def test_upstreams_that_share_a_key_have_lanes_of_their_own(harness: Harness) -> None:
+    """What is found in a lane decides what is merged and sent: another upstream's lane of the same name is not it."""
+
+    def work(tx: Tx) -> None:
+        told = ("delivered", "create"), ("delivered", "update"), ("waiting", "update"), ("waiting", "resolve")
+        for number, (state, operation) in enumerate(told, 1):
+            tx.insert_delivery(delivery(number, alert=number, state=state, operation=operation))
+        tx.insert_delivery(delivery(5, alert=5, upstream="v"))
+        tx.insert_delivery(delivery(6, alert=6, upstream="v", state="delivered"))
+        tx.insert_delivery(delivery(7, alert=7, lane="other"))
+
+        def id_of(row: DeliveryRow | None) -> int | None:
+            return row.id if row else None
+
+        assert [id_of(tx.last_waiting(of, "l")) for of in ("u", "v", "w")] == [4, 5, None]
+        assert [id_of(tx.newest_in_lane(of, "l")) for of in ("u", "v", "w")] == [4, 6, None]
+        assert [tx.told_last(of, "l") for of in ("u", "v", "w")] == [2, 6, None]
+        third, fifth = tx.delivery(3), tx.delivery(5)
+        assert third and fifth and not tx.waits_before(third) and not tx.waits_before(fifth)
+        assert not tx.newer_delivered(third) and tx.newer_delivered(fifth)
 
     in_tx(harness, work)
 

@@ -134,6 +134,33 @@ def test_two_updates_at_once_that_are_both_refused_leave_the_record_as_it_was(
     in_tx(sqlite_file(tmp_path), work)
 
 
+def test_what_was_refused_earlier_does_not_take_what_was_accepted_since(tmp_path: Path) -> None:
+    """The first change was refused after two later ones had been accepted, the last of which said the same: a refusal
+    of a fourth leaves what was accepted, with the words of then."""
+    words = ("old", "new", "mid", "new", "new")
+    bodies = [
+        Alert(kind="occurrence", status="firing", updated_at=from_millis(5), summary=said, severity=int(number > 3))
+        for number, said in enumerate(words)
+    ]
+
+    def work(tx: Tx) -> None:
+        row = alert(1, body=bodies[4], verbatim={"said": 5})
+        tx.insert_alert(row)
+        for number in (1, 2, 3, 4):
+            changed = ("severity",) if number == 4 else ("summary",)
+            body = CommandBody(after=bodies[number], changed=changed, before=bodies[number - 1])
+            body.said_before = {"said": number}
+            tx.insert_command(command(10 + number, operation="update", body=body))
+        for number in (11, 14):
+            refused = tx.command(number)
+            assert refused
+            undoing.undo(tx, refused, "no")
+        found = tx.alert(row.id)
+        assert found and (found.body, found.verbatim) == (bodies[3], {"said": 4})
+
+    in_tx(sqlite_file(tmp_path), work)
+
+
 def test_what_may_be_there_although_it_was_refused_can_be_ended(tmp_path: Path) -> None:
     """The first attempt's answer was lost and the second was refused: the page may be open there, so a resolve is
     sent."""
