@@ -9,60 +9,81 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from typing import Any
+from collections.abc import Set
+from typing import Any, NamedTuple
 
 import msgspec
 
 from gateway.canonical import SERVER_OWNED, Flat, checked, plain
+from gateway.mapping.remembering import Remembered
 
 LIMIT = 8192
 """Most bytes of a carried object; fields that do not fit are left out, and the alert is sent all the same."""
 NEVER = SERVER_OWNED | {"dedup_key"}
+_encoded = msgspec.json.Encoder(order="deterministic").encode
 
 
 def fingerprint(value: Any) -> str:
     """A short digest by which a value is recognised as the one that was written."""
-    return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()[:12]
+    return hashlib.sha256(_encoded(value)).hexdigest()[:12]
+
+
+class _Parts(NamedTuple):
+    """The paths of a carried object: those of values that are carried, of values that are marked, and of what the alert
+    itself does not have."""
+
+    fields: tuple[str, ...]
+    marks: tuple[str, ...]
+    added: tuple[str, ...]
 
 
 def pack(
-    alert: Flat, wire: Flat, spans: dict[str, tuple[int, int]], limit: int = LIMIT
+    alert: Flat, wire: Flat, spans: dict[str, tuple[int, int]], limit: int = LIMIT, implied: Set[str] = frozenset()
 ) -> tuple[dict[str, Any] | None, frozenset[str]]:
     """The carried object for an `alert` of which a target's `wire` says something else, and the paths that can be
-    restored from it. A field that was cleared, None in the alert, is carried as that.
+    restored from it. A field that was cleared, None in the alert, is carried as that. What is `implied` by every alert
+    of the target is not taken for something that was added to this one.
 
     `spans` gives the start and end of the sender's own text in texts to which lines were added. The object takes at
     most `limit` bytes.
     """
-    fields: dict[str, Any] = {}
-    marks: dict[str, str] = {}
-    for path, value in alert.items():
-        if path in NEVER or (path in wire and wire[path] == value):
-            continue
-        if value is None:
-            fields[path] = None
-            continue
-        if path in wire:
-            marks[path] = fingerprint(wire[path])
-        if path not in spans:
-            fields[path] = plain(value)
-    added = [path for path in wire if alert.get(path) is None and path not in NEVER]
-    marks.update((path, fingerprint(wire[path])) for path in added)
+    same = tuple([path for path, value in alert.items() if path in wire and wire[path] == value])
+    cleared = tuple([path for path, value in alert.items() if value is None]) if None in alert.values() else ()
+    parts = _parts[tuple(alert), cleared, same, tuple(wire), tuple(spans), tuple(implied)]
+    fields = {path: plain(alert[path]) for path in parts.fields}
+    marks = {path: fingerprint(wire[path]) for path in parts.marks}
     own_text = {path: list(span) for path, span in spans.items() if alert.get(path) is not None}
-    packed = _fitting(fields, marks, added, own_text, limit)
+    packed = _fitting(fields, marks, list(parts.added), own_text, limit)
     held = packed or {}
     return packed, frozenset((*held.get("fields", ()), *held.get("spans", ())))
+
+
+def _parts_of(
+    alert: tuple[str, ...],
+    cleared: tuple[str, ...],
+    same: tuple[str, ...],
+    wire: tuple[str, ...],
+    spans: tuple[str, ...],
+    implied: tuple[str, ...],
+) -> _Parts:
+    """What is carried of an alert with these paths, of which those in `cleared` are None, and those in `same` are the
+    same in what the target says."""
+    other = [path for path in alert if path not in same and path not in NEVER]
+    fields = [path for path in other if path in cleared or path not in spans]
+    marks = [path for path in other if path in wire and path not in cleared]
+    mute = [path for path in wire if path in cleared or (path not in alert and path not in implied)]
+    added = tuple(path for path in mute if path not in NEVER)
+    return _Parts(tuple(fields), (*marks, *added), added)
+
+
+_parts = Remembered(_parts_of)
 
 
 def _fitting(
     fields: dict[str, Any], marks: dict[str, str], added: list[str], spans: dict[str, list[int]], limit: int
 ) -> dict[str, Any] | None:
     """The carried object without its largest fields, as many as have to go for it to fit; None where nothing fits."""
-
-    def with_parts(**parts: Any) -> dict[str, Any]:
-        return {name: part for name, part in parts.items() if part}
-
-    whole = with_parts(fields=fields, added=added, spans=spans, marks=marks)
+    whole = _with_parts(fields, added, spans, marks)
     if len(msgspec.json.encode(whole)) <= limit:  # like nearly all
         return whole or None
     by_size = sorted(fields, key=lambda path: len(msgspec.json.encode(fields[path])), reverse=True)
@@ -72,13 +93,29 @@ def _fitting(
         kept, kept_marks = (
             {path: one for path, one in all_of.items() if path not in gone} for all_of in (fields, marks)
         )
-        return with_parts(fields=kept, added=added, spans=spans, marks=kept_marks)
+        return _with_parts(kept, added, spans, kept_marks)
 
     def fits(count: int) -> bool:
         return len(msgspec.json.encode(without(count))) <= limit
 
     count = bisect_left(range(len(by_size) + 1), True, key=fits)
     return without(count) or None if count <= len(by_size) else None
+
+
+def _with_parts(
+    fields: dict[str, Any], added: list[str], spans: dict[str, list[int]], marks: dict[str, str]
+) -> dict[str, Any]:
+    """The carried object of these parts, without empty ones."""
+    whole: dict[str, Any] = {}
+    if fields:
+        whole["fields"] = fields
+    if added:
+        whole["added"] = added
+    if spans:
+        whole["spans"] = spans
+    if marks:
+        whole["marks"] = marks
+    return whole
 
 
 def restore(wire: Flat, carried: Any) -> Flat:

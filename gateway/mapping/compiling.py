@@ -61,10 +61,10 @@ class _Taken:
         text.add(depth, f"{name} = {self._names[above]}.get({last!r})")
         text.add(depth, f"if not isinstance({name}, dict): {name} = NOTHING")
 
-    def value(self, leaf: str) -> str:
-        """The expression for a leaf's value, or `UNSET` where it is absent."""
+    def place(self, leaf: str) -> tuple[str, str]:
+        """The name of the object that contains a leaf, and the leaf's own name in it."""
         parent, _, last = leaf.rpartition(".")
-        return f"{self._names[parent]}.get({last!r}, UNSET)"
+        return self._names[parent], last
 
 
 def reader(rows: Sequence[Row], second_voice: Callable[..., Any], invalid: Callable[..., Any]) -> Callable[..., Any]:
@@ -82,10 +82,11 @@ def reader(rows: Sequence[Row], second_voice: Callable[..., Any], invalid: Calla
 
 
 def _read_row(text: _Text, entry: Row, taken: _Taken) -> None:
-    values = [f"v{number}" for number in range(len(entry.wires))]
-    for value, leaf in zip(values, entry.wires, strict=True):
-        text.add(2, f"{value} = {taken.value(leaf)}")
-    text.add(2, f"if {' or '.join(f'{value} is not UNSET' for value in values)}:")
+    places = [taken.place(leaf) for leaf in entry.wires]
+    values = [f"v{number}" for number in range(len(places))]
+    text.add(2, f"if {' or '.join(f'{last!r} in {parent}' for parent, last in places)}:")
+    for value, (parent, last) in zip(values, places, strict=True):
+        text.add(3, f"{value} = {parent}[{last!r}]" if len(places) == 1 else f"{value} = {parent}.get({last!r}, UNSET)")
     if not entry.codec:
         found = [f"w{number}" for number in range(len(entry.paths))]
         read = text.name("read", entry.read)
@@ -122,45 +123,48 @@ def writer(
 def _write_one(text: _Text, entry: Row, is_required: bool) -> None:
     assert entry.codec
     [path], [leaf] = entry.paths, entry.wires
-    text.add(1, f"v = flat.get({path!r}, UNSET)")
-    if entry.codec is not SAME:
-        text.add(1, f"if v is not UNSET and v is not None: v = {text.name('write', entry.codec.write)}(v)")
+    told = f"{text.name('fit', entry.fitted)}(v)" if entry.fit else "v"
+    convert = "" if entry.codec is SAME else f"v = {text.name('write', entry.codec.write)}(v)"
     if is_required:
         row = text.name("row", entry)
         is_blank = " or (v.__class__ is str and not v.strip())" if entry.fallback else ""
+        text.add(1, f"v = flat.get({path!r}, UNSET)")
+        if convert:
+            text.add(1, f"if v is not UNSET and v is not None: {convert}")
         text.add(1, f"if not partial and (v is UNSET or v is None or v == '' or v == []{is_blank}):")
         text.add(2, f"put_all(wire, {row}, supplied({row}, flat, writing))")
         text.add(1, "elif v is not UNSET:")
-    elif entry.derived:
-        text.add(1, f"if v is not UNSET and get(wire, {leaf!r}) is UNSET:")
-    else:
-        text.add(1, "if v is not UNSET:")
-    _put(text, leaf, f"{text.name('fit', entry.fitted)}(v)" if entry.fit else "v")
+        _put(text, 2, leaf, told)
+        return
+    text.add(1, f"if {path!r} in flat{f' and get(wire, {leaf!r}) is UNSET' if entry.derived else ''}:")
+    text.add(2, f"v = flat[{path!r}]")
+    if convert:
+        text.add(2, f"if v is not None: {convert}")
+        text.add(2, "if v is not UNSET:")  # a value may have no word
+    _put(text, 3 if convert else 2, leaf, told)
 
 
-def _put(text: _Text, leaf: str, value: str) -> None:
+def _put(text: _Text, at: int, leaf: str, value: str) -> None:
     *way, last = leaf.split(".")
     place = "wire"
     for depth, part in enumerate(way):
         inner = f"d{depth}"
-        text.add(2, f"{inner} = {place}.get({part!r})")
-        text.add(2, f"if not isinstance({inner}, dict): {inner} = {place}[{part!r}] = {{}}")
+        text.add(at, f"{inner} = {place}.get({part!r})")
+        text.add(at, f"if not isinstance({inner}, dict): {inner} = {place}[{part!r}] = {{}}")
         place = inner
-    text.add(2, f"{place}[{last!r}] = {value}")
+    text.add(at, f"{place}[{last!r}] = {value}")
 
 
 def _write_joint(text: _Text, entry: Row, is_required: bool) -> None:
     row = text.name("row", entry)
-    values = [f"v{number}" for number in range(len(entry.paths))]
-    for value, path in zip(values, entry.paths, strict=True):
-        text.add(1, f"{value} = flat.get({path!r}, UNSET)")
-    silent = " and ".join(f"{value} is UNSET" for value in values)
+    paths = [f"{path!r}" for path in entry.paths]
     write = text.name("write", entry.write)
-    told = f"{write}(writing, {', '.join(values)})"
+    told = f"{write}(writing, {', '.join(f'flat.get({path}, UNSET)' for path in paths)})"
+    is_there = " or ".join(f"{path} in flat" for path in paths)
     if not is_required:
-        text.add(1, f"if not ({silent}): put_all(wire, {row}, {told})")
+        text.add(1, f"if {is_there}: put_all(wire, {row}, {told})")
         return
-    text.add(1, f"out = () if {silent} else {told}")
+    text.add(1, f"out = {told} if {is_there} else ()")
     says_something = " and not (out[0].__class__ is str and not out[0].strip())" if entry.fallback else ""
     has_it = f"out and out[0] is not UNSET and out[0] not in (None, '', []){says_something}"
     text.add(1, f"if not partial and not ({has_it}):")

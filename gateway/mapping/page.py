@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from gateway.canonical import Flat, Link
+from gateway.mapping.remembering import Remembered
 from gateway.mapping.saying import Saying
 from gateway.mapping.values import iso_seconds
 
@@ -36,11 +37,19 @@ def page_text(saying: Saying, inexact: frozenset[str], hush: str, public_url: st
 
 def _facts(flat: Flat, inexact: frozenset[str]) -> Iterable[tuple[str, str]]:
     """What a responder wants to know and the target has no field for, each with its name and as a single line."""
-    for name, (paths, told) in FACTS.items():
-        value = None if inexact.isdisjoint(paths) else told(flat)
+    for name, told in _wanted[inexact,]:
+        value = told(flat)
         text = " ".join(str(value).split()) if value is not None else ""
         if text:
             yield name, text
+
+
+def _facts_about(inexact: frozenset[str]) -> Sequence[tuple[str, Callable[[Flat], str | None]]]:
+    """The facts that need a line where these paths are not shown in full."""
+    return [(name, told) for name, (paths, told) in FACTS.items() if not inexact.isdisjoint(paths)]
+
+
+_wanted = Remembered(_facts_about)
 
 
 def _labels(flat: Flat) -> str | None:
@@ -87,3 +96,5 @@ FACTS: Mapping[str, tuple[tuple[str, ...], Callable[[Flat], str | None]]] = {
 }
 """The lines of a page by name, each with its paths and its text; a line is left out where the target shows all of its
 paths."""
+OF_FACTS = frozenset(path for paths, _ in FACTS.values() for path in paths)
+"""The paths of all these lines."""

@@ -6,8 +6,6 @@ know any vendor.
 
 from __future__ import annotations
 
-import functools
-import operator
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
@@ -15,16 +13,13 @@ from typing import Any, Literal, NamedTuple
 from msgspec import Raw, Struct, json
 
 from gateway.canonical import SERVER_OWNED, Flat
+from gateway.mapping.remembering import Remembered
 from gateway.mapping.saying import Saying
 from gateway.mapping.table import CARRIED
 from gateway.mapping.table import Mapping as Rows
 from gateway.mapping.wire import Wire
 
 Word = Literal["mapped", "carried", "approximated", "kept", "dropped"]
-
-
-MOST_REMEMBERED, LONGEST_SHAPE = 256, 4096
-"""How many reports are remembered, and the most characters of field names in one that is."""
 
 
 class Fate(Struct, frozen=True):
@@ -38,24 +33,27 @@ class Fate(Struct, frozen=True):
 
 class _Shape(NamedTuple):
     """All that the fates of a translation depend on: which fields there are and what happened to each of them, not what
-    they say. `asked` are the fields that were to be told, `exact` those of the alert that were read back as they are,
-    `meant` all that were read back, `places` the leaves that hold those which may be in several; `is_whole` says that
-    it is no update, `has_key` that the alert has a key of its own."""
+    they say. `told` are the fields of the alert, of which those in `cleared` are None, and those in `exact` were read
+    back as they are; `meant` all that were read back, `places` the leaves that hold those which may be in several;
+    `changed` the fields of an update, None if it is none; `is_its_kind` says that it is of the target's kind."""
 
     mapping: Rows
-    asked: tuple[str, ...]
-    exact: frozenset[str]
+    told: tuple[str, ...]
+    cleared: tuple[str, ...]
+    exact: tuple[str, ...]
     meant: tuple[str, ...]
     places: tuple[tuple[str, str], ...]
     carried: frozenset[str]
     reasons: tuple[tuple[str, str], ...]
     replaced: tuple[str, ...]
-    is_whole: bool
-    has_key: bool
+    changed: tuple[str, ...] | None
+    is_its_kind: bool
 
-    def is_short(self) -> bool:
-        """Whether it takes little room: callers choose the names of fields that no vendor documents."""
-        return sum(map(len, self.asked)) + sum(map(len, self.meant)) <= LONGEST_SHAPE
+    def asked(self) -> list[str]:
+        """The fields that were to be told."""
+        unsaid = {*self.cleared, *SERVER_OWNED, *(("kind",) if self.is_its_kind else ())}
+        asked = [path for path in self.told if path not in unsaid]
+        return asked if self.changed is None else [path for path in asked if path in self.changed]
 
 
 class Report:
@@ -67,65 +65,52 @@ class Report:
         self.body = body
         self.meant = meant
         self.reasons = reasons
-        self._exact = {path for path, value in saying.flat.items() if path in meant and meant[path] == value}
+        self._exact = tuple([path for path, value in saying.flat.items() if path in meant and meant[path] == value])
 
-    def _asked(self) -> tuple[str, ...]:
-        flat, changed = self.saying.flat, self.saying.changed
-        asked = [path for path, value in flat.items() if value is not None and path not in SERVER_OWNED]
-        if changed is not None:
-            asked = [path for path in asked if path in changed]
-        if flat.get("kind") == self.mapping.kind and "kind" in asked:
-            asked.remove("kind")
-        return tuple(asked)
-
-    def inexact(self) -> frozenset[str]:
-        """The paths whose values a reader of the target does not see in full; an object with more in it is no loss."""
-        inexact = [
-            path
-            for path, value in self.saying.flat.items()
-            if path not in self._exact and not (isinstance(value, dict) and _holds(self.meant.get(path), value))
-        ]
-        return frozenset(inexact)
+    def inexact(self, among: frozenset[str]) -> frozenset[str]:
+        """Those of the paths whose values a reader of the target does not see in full; an object with more in it is no
+        loss."""
+        flat = self.saying.flat
+        inexact = among.intersection(flat).difference(self._exact)
+        return frozenset([path for path in inexact if not _holds(self.meant.get(path), flat[path])])
 
     def fates(self, carried: frozenset[str] = frozenset()) -> tuple[Fate, ...]:
         """One fate per field that was said, then those of supplied fields, then those of dropped ones; `carried` are
         the paths that are carried beside the vendor's own fields."""
-        shape = self._shape(carried)
-        fates = _remembered_fates(shape) if shape.is_short() else _fates(shape)
-        if not self.saying.dropped:
+        saying, flat = self.saying, self.saying.flat
+        cleared = tuple([path for path, value in flat.items() if value is None]) if None in flat.values() else ()
+        fates = _fates[
+            self.mapping,
+            tuple(flat),
+            cleared,
+            self._exact,
+            tuple(self.meant),
+            self.mapping.places(self.meant, self.body),
+            carried,
+            tuple(self.reasons.items()),
+            tuple(saying.replaced),
+            saying.changed,
+            flat.get("kind") == self.mapping.kind,
+        ]
+        if not saying.dropped:
             return fates
-        return (*fates, *(Fate(name, "dropped", "", why) for name, why in self.saying.dropped))
-
-    def _shape(self, carried: frozenset[str]) -> _Shape:
-        return _Shape(
-            mapping=self.mapping,
-            asked=self._asked(),
-            exact=frozenset(self._exact),
-            meant=tuple(self.meant),
-            places=self.mapping.places(self.meant, self.body),
-            carried=carried,
-            reasons=tuple(self.reasons.items()),
-            replaced=tuple(self.saying.replaced),
-            is_whole=self.saying.changed is None,
-            has_key="dedup_key" in self.saying.flat,
-        )
+        return (*fates, *(Fate(name, "dropped", "", why) for name, why in saying.dropped))
 
 
-def _fates(shape: _Shape) -> tuple[Fate, ...]:
-    """The fates of fields that were said, then those of supplied fields."""
-    fates = _Fates(shape)
-    asked = frozenset(shape.asked)
+def _fates_of(*parts: Any) -> tuple[Fate, ...]:
+    """The fates of fields that were said, then those of supplied fields, in a translation of this shape."""
+    shape = _Shape(*parts)
+    fates, asked = _Fates(shape), shape.asked()
     supplied = list[str]()
-    if shape.is_whole:
+    if shape.changed is None:
         supplied += [path for path in shape.meant if path not in asked and path in fates.reasons]
         supplied += [path for path in shape.replaced if path not in asked and path not in fates.meant]
-        if "dedup_key" in fates.meant and not shape.has_key:
+        if "dedup_key" in fates.meant and "dedup_key" not in shape.told:
             supplied.append("dedup_key")
-    return (*map(fates.of, shape.asked), *map(fates.of_supplied, supplied))
+    return (*map(fates.of, asked), *map(fates.of_supplied, supplied))
 
 
-_remembered_fates = functools.lru_cache(MOST_REMEMBERED)(_fates)
-"""An alert is mostly of the same shape as one before it."""
+_fates = Remembered(_fates_of)
 
 
 class _Fates:
@@ -179,9 +164,13 @@ class _Fates:
         return "the target expresses it differently"
 
 
-def _holds(shown: Any, said: dict[str, Any]) -> bool:
-    """Whether an object shows everything that was said, under the same names."""
-    return isinstance(shown, dict) and all(name in shown and shown[name] == value for name, value in said.items())
+def _holds(shown: Any, said: Any) -> bool:
+    """Whether an object shows everything that was said as one, under the same names."""
+    return (
+        isinstance(said, dict)
+        and isinstance(shown, dict)
+        and all(name in shown and shown[name] == value for name, value in said.items())
+    )
 
 
 WORDS = ("dead", "approximated", "kept")
@@ -201,11 +190,10 @@ class Forms(NamedTuple):
 
 def forms(report: tuple[Fate, ...]) -> Forms:
     """A report in all its forms."""
-    is_short = sum(map(len, map(_field_of, report))) <= LONGEST_SHAPE
-    return _remembered_forms(report) if is_short else _forms(report)
+    return _remembered_forms[report]
 
 
-def _forms(report: tuple[Fate, ...]) -> Forms:
+def _forms(*report: Fate) -> Forms:
     words = []
     for word in WORDS[1:]:
         names = [fate.field for fate in report if fate.fate == word]
@@ -217,8 +205,7 @@ def _forms(report: tuple[Fate, ...]) -> Forms:
     return Forms(Raw(json.encode(report)), tuple(counts.items()), tuple(words))
 
 
-_field_of = operator.attrgetter("field")
-_remembered_forms = functools.lru_cache(MOST_REMEMBERED)(_forms)
+_remembered_forms = Remembered(_forms)
 
 
 def header(upstream: str, report: tuple[Fate, ...], dead: str = "") -> str:

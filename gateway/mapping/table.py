@@ -90,7 +90,7 @@ class Mapping:
         self.rows = tuple(_as_row(entry, dialect) for entry in rows if not isinstance(entry, Dropped))
         self._names = names(wire)
         self._holders = _holders(self.rows, self.implied)
-        self._many_homed = tuple(path for path, homes in self._holders.items() if len(homes) > 1)
+        self._many_homed = tuple((path, homes) for path, homes in self._holders.items() if len(homes) > 1)
         self.needed = frozenset(path for entry in self.rows if entry.required for path in entry.paths)
         self._check()
         self._compile()
@@ -170,7 +170,9 @@ class Mapping:
         if self._read_inside is None:
             self._read_inside = reader(self._inside, _second_voice, invalid)
         flat, hints = self._read_inside(self._without_carried(raw)[0], "")
-        kept = {path: value for path, value in meant.items() if path not in self._told_inside}
+        kept = dict(meant)
+        for path in self._told_inside:
+            kept.pop(path, None)
         return {**self.implied, **kept, **{hint.path: hint.value for hint in hints}, **flat}
 
     def _read(self, raw: Wire, side: Side, prefix: str) -> tuple[Flat, list[Hint]]:
@@ -265,6 +267,8 @@ class Mapping:
 
     def _write_unknown(self, flat: Flat, wire: Wire) -> None:
         start = f"extensions.{self.dialect}."
+        if start not in " ".join(flat):  # like nearly all that are of another dialect
+            return
         for path, value in flat.items():
             if path.startswith(start) and path not in self._paths:
                 key = path[len(start) :]
@@ -338,15 +342,13 @@ class Mapping:
         """The wire leaf that holds a canonical path, or an empty text; of several, the first that `wire` has."""
         if path in self._holders:
             homes = self._holders[path]
-            if wire is None or len(homes) == 1:
-                return homes[0]
-            return next((leaf for leaf in homes if get(wire, leaf) is not UNSET), homes[0])
+            return homes[0] if wire is None else _first_in(wire, homes)
         start = f"extensions.{self.dialect}."
         return path[len(start) :] if path.startswith(start) else ""
 
     def places(self, meant: Flat, wire: Wire) -> tuple[tuple[str, str], ...]:
         """The leaves of a wire object that hold those of its values which may be in several."""
-        return tuple([(path, self.holder(path, wire)) for path in self._many_homed if path in meant])
+        return tuple([(path, _first_in(wire, homes)) for path, homes in self._many_homed if path in meant])
 
     def is_alike(self, path: str, one: Any, other: Any) -> bool:
         """Whether the vendor can show the `other` value where it was told the `one`: the same or, where the field has a
@@ -370,6 +372,14 @@ class Mapping:
 
 def _paths_of(rows: Iterable[Row]) -> frozenset[str]:
     return frozenset(path for entry in rows for path in entry.paths)
+
+
+def _first_in(wire: Wire, leaves: tuple[str, ...]) -> str:
+    """The first of these leaves that a wire object has; the first of all, if it has none."""
+    for leaf in leaves:
+        if get(wire, leaf) is not UNSET:
+            return leaf
+    return leaves[0]
 
 
 def _agree(one: Flat, other: Flat, paths: tuple[str, ...]) -> bool:

@@ -8,15 +8,14 @@ something is sent.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
-from msgspec import UNSET, json
+from msgspec import UNSET, Struct, json
 
 from gateway.canonical import LOWEST_SEVERITY, QUIET_CATEGORY, Flat
 from gateway.mapping.carry import LIMIT, pack
-from gateway.mapping.page import page_text
+from gateway.mapping.page import OF_FACTS, page_text
 from gateway.mapping.report import Fate, Report
 from gateway.mapping.rows import Unmet, Writing
 from gateway.mapping.saying import Destination, Saying
@@ -28,8 +27,7 @@ EMPTY: tuple[Any, ...] = (None, "", (), [])
 """Values that a target which requires one takes for missing."""
 
 
-@dataclass(frozen=True)
-class Said:
+class Said(Struct, frozen=True):
     """An alert in the destination's words: the whole (`body`), and what an update changes (`patch`); and how to find
     out what became of each field. Nested values may be shared with the record, and must not be changed."""
 
@@ -37,9 +35,9 @@ class Said:
     patch: Wire
     fates: Callable[[], tuple[Fate, ...]]
 
-    @cached_property
+    @property
     def report(self) -> tuple[Fate, ...]:
-        """What became of each field. Worked out when first asked for, as an attempt to send does not need it."""
+        """What became of each field. Worked out when asked for, as an attempt to send does not need it."""
         return self.fates()
 
 
@@ -190,7 +188,7 @@ def _carry(
     _unshare(mapping, body)
     spans: dict[str, tuple[int, int]] = {}
     if mapping.details and destination.dialect.kind == "occurrence":
-        text, span = page_text(saying, report.inexact(), hush, destination.public_url)
+        text, span = page_text(saying, report.inexact(OF_FACTS), hush, destination.public_url)
         fitted = mapping.fitted(mapping.details, text)
         put(body, mapping.details, fitted)
         if fitted == text:
@@ -206,8 +204,7 @@ def _carry(
     alert = dict(saying.flat) if is_update else _without_cleared(saying.flat)
     if alert.get("kind") == mapping.kind:
         del alert["kind"]
-    wire = {path: value for path, value in meant.items() if path in alert or path not in mapping.implied}
-    packed, carried = pack(alert, wire, spans, mapping.carries_at_most(body, LIMIT))
+    packed, carried = pack(alert, meant, spans, mapping.carries_at_most(body, LIMIT), mapping.implied.keys())
     if packed:
         mapping.carry(body, packed)
     return carried

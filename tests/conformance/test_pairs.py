@@ -15,8 +15,8 @@ from msgspec import UNSET
 
 from gateway.asked import Command
 from gateway.canonical import PATHS, SERVER_OWNED, Flat, flatten, in_order, unflatten
-from gateway.mapping import report
 from gateway.mapping.carry import LIMIT, restore
+from gateway.mapping.remembering import LONGEST, MOST, Remembered
 from gateway.mapping.report import forms
 from gateway.mapping.table import CARRIED
 from gateway.mapping.translation import Said, translate
@@ -59,19 +59,30 @@ def test_what_becomes_of_the_documented_samples(origin: str, target: str, record
                 "sends": said.body,
                 "report": [[fate.field, fate.fate, fate.to, fate.why] for fate in said.report],
             }
-            _is_as_if_worked_out(said)
+            _is_as_if_worked_out(origin, target, asked(name, example))
     about = f"what our rows make of the documented samples; checked against the table of fields of {target}"
     recorder.same(f"reports/{origin}-{target}.json", "samples", found, source=about)
 
 
-def _is_as_if_worked_out(said: Said) -> None:
-    """A report that may have been remembered of another alert is the one that is worked out of this one alone, in all
-    its forms."""
+def _is_as_if_worked_out(origin: str, target: str, command: Command) -> None:
+    """What is remembered of other alerts of the same shape is what is worked out of this one alone: its body, its
+    report, and all forms of that."""
     with pytest.MonkeyPatch.context() as patched:
-        remembered = forms(said.report)
-        patched.setattr(report, "LONGEST_SHAPE", -1)
-        assert said.report == said.fates()
-        assert remembered == forms(said.fates())
+        _, remembered = _said(origin, target, command)
+        in_all_forms = forms(remembered.report)
+        patched.setattr(Remembered, "__getitem__", lambda self, shape: self._find(*shape), raising=False)
+        _, said = _said(origin, target, command)
+        assert msgspec.json.encode(remembered.body) == msgspec.json.encode(said.body)
+        assert remembered.report == said.report
+        assert in_all_forms == forms(said.report)
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """Callers choose the names of fields that no vendor documents."""
+    remembered = Remembered(lambda *names: len(names))
+    assert remembered["x" * LONGEST, "y"] == 2 and not remembered
+    assert [remembered[str(number),] for number in range(3 * MOST)] == [1] * 3 * MOST
+    assert len(remembered) <= MOST
 
 
 @pytest.mark.parametrize("target", [name for name in NAMES if dialects()[name].mapping.room])
@@ -119,7 +130,7 @@ def test_whatever_is_sent_is_what_the_vendor_takes(origin: str, target: str, dat
     if not _lacks_control(target):
         msgspec.convert(sent, mapping.wire)
     msgspec.convert(sent, mapping.partial)
-    _is_as_if_worked_out(said)
+    _is_as_if_worked_out(origin, target, command)
     fields = [fate.field for fate in said.report if fate.fate != "dropped"]
     assert len(fields) == len(set(fields)), "two fates for one field"
     expected = {path for path, value in flat.items() if path not in SERVER_OWNED and value is not None}
