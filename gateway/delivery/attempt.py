@@ -248,9 +248,9 @@ class Client:
         `Unreachable`. What is shown of its address is what was `asked`, as a credential may be part of the path."""
         if spans.tracer is None:
             return await self._transport.send(authorised, headers)
-        upstream, secrets = self.upstream, frozenset(self._credentials(entry))
-        url = asked.path if asked.absolute else f"{upstream.url}{asked.path}"
-        with spans.tracer.asking(asked.method, url, upstream.name, secrets.__contains__) as span:
+        url = asked.path if asked.absolute else f"{_shown(self.upstream)}{asked.path}"
+        is_secret = frozenset(self._credentials(entry)).__contains__
+        with spans.tracer.asking(asked.method, url, self.upstream.name, is_secret) as span:
             try:
                 response = await self._transport.send(authorised, {**span.headers, **headers})
             except Unreachable as error:
@@ -319,6 +319,16 @@ def _leads_elsewhere(request: Request) -> bool:
     key chosen by a caller must not select another of the upstream's operations."""
     parts = request.path.partition("?")[0].lower().replace("%2e", ".").split("/")
     return not request.absolute and ("." in parts or ".." in parts)
+
+
+def _shown(upstream: Upstream) -> str:
+    """An upstream's address as spans show it. Of a webhook's only the host: to know the rest may be all that it takes
+    to post there."""
+    if not upstream.dialect.outbound.whole_url and upstream.dialect.description is None:
+        return upstream.url
+    scheme, _, rest = upstream.url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host}{slash}{MASK if path else ''}"
 
 
 def _is_web_page(response: Response) -> bool:
