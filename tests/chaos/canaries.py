@@ -1,11 +1,11 @@
 """Promise 21: no secret in any output, whatever goes wrong.
 
 Every secret of a gateway is a canary: callers' keys (a literal, in the environment, in a file), an upstream's key and
-an extra header, an identity service's key and its token, and the key of a collector of traces. Then everything is done to make them leak: upstreams that
-echo whole requests in every kind of refusal, wrong keys, requests in pieces, keys in paths and queries, a full
-disk, kill -9, a bad configuration, the operator's commands. All replies, metrics, logs (at `debug`), spans, and files
-of the store are searched for each canary, in plain, percent-encoded, base64 and hexadecimal. The negative control puts the
-credential into the summary, where no gateway can know it.
+an extra header, an identity service's key and its token, and the key of a collector of traces. Then everything is done
+to make them leak: upstreams that echo whole requests in every kind of refusal, wrong keys, requests in pieces, keys in
+paths and queries, a full disk, kill -9, a bad configuration, the operator's commands. All replies, metrics, logs (at
+`debug`), spans, and files of the store are searched for each canary, in plain, percent-encoded, base64 and hexadecimal.
+The negative control puts the credential into the summary, where no gateway can know it.
 """
 
 from __future__ import annotations

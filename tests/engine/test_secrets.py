@@ -322,14 +322,14 @@ def test_no_span_shows_a_secret_a_query_or_what_an_alert_says(tmp_path: Path) ->
     answer that echoes them; and the collector's own key in the gateway's log, which quotes its refusal."""
     canaries = {name: f"canary-{name}-c1" for name in ("caller", "key", "header", "part", "hook", "text", "collector")}
     with collecting() as collector, chaos(lambda got: say(401, {"message": f"{got.path} {got.headers}"})) as upstream:
-        with_user = upstream.url.replace("://", f"://user:{canaries['hook']}@")
+        hook, part = f"{upstream.url}/{canaries['hook']}", canaries["part"]
         config = tmp_path / "gateway.toml"
         config.write_text(
             f'store = "sqlite://{tmp_path}/gateway.db"\n[inbound.ilert]\nkeys = {{ ci = "{canaries["caller"]}" }}\n'
             f'[upstreams.oncall]\ndialect = "ilert"\nurl = "{upstream.url}"\nkey = "{canaries["key"]}"\n'
             f'headers = {{ X-Extra = "{canaries["header"]}" }}\n'
-            f'[upstreams.hook]\ndialect = "grafana"\nurl = "{with_user}/a/{canaries["hook"]}?t={canaries["hook"]}"\n'
-            f'[upstreams.chat]\ndialect = "chat"\nurl = "{upstream.url}/{canaries["hook"]}"\nkey = "{canaries["part"]}"\n'
+            f'[upstreams.hook]\ndialect = "grafana"\nurl = "{hook}?t={canaries["hook"]}"\n'
+            f'[upstreams.chat]\ndialect = "chat"\nurl = "{hook}"\nkey = "{part}"\n'
             '[dialects.chat]\nauth = "path"\nsend.path = "/services/{credential}"\nfields.summary = "text"\n'
             '[[routes]]\nto = ["oncall", "hook", "chat"]\n'
         )
