@@ -20,6 +20,7 @@ from typing import IO, Any, BinaryIO, TextIO, cast
 import msgspec
 import structlog
 
+from gateway import spans
 from gateway.config.secrets import MASK
 
 WORKER = "ALERT_GATEWAY_WORKER"
@@ -59,6 +60,13 @@ def name_worker(logger: Any, method: str, event: MutableMapping[str, Any]) -> Mu
     return event
 
 
+def name_span(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Adds the trace and the span that the event belongs to, if there are any."""
+    if spans.tracer is not None:
+        event.update(spans.tracer.ids())
+    return event
+
+
 def as_json(event: MutableMapping[str, Any], default: Callable[[Any], Any]) -> bytes:
     """An event as a line of JSON. It has to be fast, as there is a line for each request; and none may be lost for lone
     surrogates or a number that only Python's own JSON library can write, which is therefore tried next."""
@@ -88,6 +96,7 @@ def configure(level: str = "info") -> None:
         processors=[
             structlog.contextvars.merge_contextvars,
             *([name_worker] if WORKER in os.environ else []),
+            *([name_span] if spans.are_wanted() else []),
             structlog.processors.add_log_level,
             stamp,
             redact,

@@ -19,13 +19,14 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
+from gateway import spans
 from gateway.asked import Reply
 from gateway.codes import Code
 from gateway.config.config import Upstream
 from gateway.config.secrets import MASK
 from gateway.delivery.judging import judge, retry_after
 from gateway.delivery.transport import Transport, Unreachable
-from gateway.outcome import Again, Call, Held, Outcome, Rejected, Request, Response, Token
+from gateway.outcome import Again, Call, Held, Outcome, Rejected, Request, Response, Token, code_of
 
 VIA = "alert-gateway-via"
 """The header that lists the gateways through which a command came."""
@@ -143,7 +144,7 @@ class Client:
                     if request.method != "GET" and not is_begun and not is_held():
                         raise NotOurs
                     is_begun = is_begun or request.method != "GET"
-                    response = await self._transport.send(authorised, self._headers(extra))
+                    response = await self._sent(request, authorised, self._headers(extra), entry)
                 except Unreachable as error:
                     if not request.by_the_way:
                         return self._lost(error, request, status, requests)
@@ -240,7 +241,24 @@ class Client:
         return Rejected(reason=reason)
 
     async def _send(self, request: Request, extra: dict[str, str], entry: str) -> Response:
-        return await self._transport.send(await self._authorised(request, entry), self._headers(extra))
+        return await self._sent(request, await self._authorised(request, entry), self._headers(extra), entry)
+
+    async def _sent(self, asked: Request, authorised: Request, headers: dict[str, str], entry: str) -> Response:
+        """Sends a request as it is authorised, with further headers, and a span of its own where tracing is on; raises
+        `Unreachable`. What is shown of its address is what was `asked`, as a credential may be part of the path."""
+        if spans.tracer is None:
+            return await self._transport.send(authorised, headers)
+        url = asked.path if asked.absolute else f"{_shown(self.upstream)}{asked.path}"
+        is_secret = frozenset(self._credentials(entry)).__contains__
+        with spans.tracer.asking(asked.method, url, self.upstream.name, is_secret) as span:
+            try:
+                response = await self._transport.send(authorised, {**span.headers, **headers})
+            except Unreachable as error:
+                span.ended(None, code_of(_unreachable(error)))
+                raise
+            ended = self._ended(asked, response, 1)
+            span.ended(response.status, code_of(ended.outcome) if ended else "")
+            return response
 
     async def _authorised(self, request: Request, entry: str) -> Request:
         return self.upstream.dialect.outbound.authorise(request, await self._credential(entry))
@@ -260,7 +278,7 @@ class Client:
             return key
         now = time.monotonic()
         if self._token is None or self._token[0] != key or self._token[2] <= now:
-            token = await self._exchange(upstream.dialect.outbound.exchange(upstream.settings, key))
+            token = await self._exchange(upstream.dialect.outbound.exchange(upstream.settings, key), entry)
             self._token = (key, token.value, now + token.lifetime * 0.9)
             if token.value not in self._issued:
                 self._issued.append(token.value)
@@ -272,12 +290,12 @@ class Client:
             return "key"
         return next((f"value of {name}" for name, one in self.upstream.headers.items() if not one.value()), "")
 
-    async def _exchange(self, call: Generator[Request, Response, Token]) -> Token:
+    async def _exchange(self, call: Generator[Request, Response, Token], entry: str) -> Token:
         """Exchanges the key for a token; the identity service's answer is judged like any other."""
         request = next(call)
         while True:
             try:
-                response = await self._transport.send(request, {})
+                response = await self._sent(request, request, {}, entry)
             except Unreachable as error:
                 raise _TokenRefused(_unreachable(error), None) from None
             judgement = judge(response.status, self.upstream.dialect)
@@ -301,6 +319,16 @@ def _leads_elsewhere(request: Request) -> bool:
     key chosen by a caller must not select another of the upstream's operations."""
     parts = request.path.partition("?")[0].lower().replace("%2e", ".").split("/")
     return not request.absolute and ("." in parts or ".." in parts)
+
+
+def _shown(upstream: Upstream) -> str:
+    """An upstream's address as spans show it. Of a webhook's only the host: to know the rest may be all that it takes
+    to post there."""
+    if not upstream.dialect.outbound.whole_url and upstream.dialect.description is None:
+        return upstream.url
+    scheme, _, rest = upstream.url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host}{slash}{MASK if path else ''}"
 
 
 def _is_web_page(response: Response) -> bool:

@@ -18,6 +18,7 @@ from typing import TypeVar
 import structlog
 from msgspec import structs
 
+from gateway import spans
 from gateway.canonical import Operation
 from gateway.codes import Code
 from gateway.config.choosing import key_entry
@@ -254,6 +255,14 @@ class Lanes:
 
     async def _deliver(self, shipment: Shipment, client: Client) -> None:
         delivery = shipment.delivery
+        if spans.tracer is not None:
+            spans.tracer.resume(
+                shipment.trace,
+                delivery=delivery.id,
+                alert=delivery.alert,
+                operation=shipment.operation,
+                attempts=delivery.attempts,
+            )
         try:
             await self._attempt(shipment, client)
         except NotOurs:

@@ -16,6 +16,7 @@ from typing import TypeVar
 import structlog
 from msgspec import Struct
 
+from gateway import spans
 from gateway.asked import Answer, Asked, Batch, Command, Inquiry, Listing, Mute, Muted, Mutes, Read, Reply, Unmute
 from gateway.clock import Clock
 from gateway.codes import Code
@@ -50,7 +51,7 @@ PARTS = 32
 
 class _Call(Struct, frozen=True, kw_only=True):
     """A caller's request: its number, the gateways that it came through, the idempotency key of a creating one, whether
-    its caller waits for verdicts, and what is to be called once all of its commands are durable."""
+    its caller waits for verdicts, what is to be called once all of its commands are durable, and its trace."""
 
     who: Caller
     number: int
@@ -58,10 +59,12 @@ class _Call(Struct, frozen=True, kw_only=True):
     key: Key | None
     waits: bool
     on_kept: Callable[[], None] | None
+    trace: str
 
     def order(self, asked: Command, command: int, now: int) -> Order:
         """One of its commands as an order, under the command's own id."""
-        return Order(asked=asked, caller=self.who, request=self.number, command=command, now=now, via=self.via)
+        who, number = self.who, self.number
+        return Order(asked=asked, caller=who, request=number, command=command, now=now, via=self.via, trace=self.trace)
 
 
 @dataclass
@@ -108,7 +111,8 @@ class Desk:
         all commands of the request are durable and only verdicts are waited for."""
         who = Caller(inbound.dialect, caller, inbound.scope_of(caller))
         waits = inbound.reply == "delivered"
-        call = _Call(who=who, number=request, via=via, key=key, waits=waits, on_kept=on_kept)
+        trace = spans.trace()
+        call = _Call(who=who, number=request, via=via, key=key, waits=waits, on_kept=on_kept, trace=trace)
         if isinstance(asked, Command):
             await self.views.look_before(who, asked, request)
             return await self._command(call, call.order(asked, request, self.now()), key)
@@ -385,6 +389,7 @@ class Desk:
             scope=who.scope,
             comment=asked.comment,
             via=call.via,
+            trace=call.trace,
         )
         owe(tx, owed)
         return muted, [owed]

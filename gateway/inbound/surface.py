@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 from urllib.parse import parse_qs, unquote
 
 import msgspec
@@ -21,6 +21,7 @@ import structlog
 from msgspec import UNSET
 from starlette.types import Receive, Scope, Send
 
+from gateway import spans
 from gateway.asked import Asked, Batch, Command, Incoming, Reply
 from gateway.canonical import Operation
 from gateway.config.config import Config, Inbound
@@ -36,6 +37,9 @@ from gateway.inbound.bulk import LARGE, Bulk
 from gateway.inbound.limits import WHOLE, decode, inflate, read_body
 from gateway.inbound.paths import Match, Paths
 from gateway.road.accepted import Answered
+
+if TYPE_CHECKING:
+    from gateway.telemetry import Served
 
 log = structlog.get_logger()
 MOST_GATEWAYS, LONGEST_NAME = 16, 64
@@ -91,14 +95,27 @@ class Surface:
             headers=_by_name(scope["headers"]),
         )
         structlog.contextvars.bind_contextvars(request=call.request)
+        if spans.tracer is None:
+            await self._answer(call, scope, receive, send)
+            return
+        with spans.tracer.serving(call.method, scope.get("scheme", "http"), call.headers) as span:
+            reply = await self._answer(call, scope, receive, send)
+            if reply is None:
+                span.left()
+            else:
+                self._mark(span, call, reply)
+
+    async def _answer(self, call: _Call, scope: Scope, receive: Receive, send: Send) -> Reply | None:
+        """Answers a call, counts and logs it; None if its caller went away."""
         try:
             reply = await self._reply(call, scope, receive)
         except ConnectionError:
-            return
+            return None
         await _send(send, reply, _headers(reply, call.answered, call.request), call.method == "HEAD")
         inbound = self._whose(call)
         self._count(call, inbound)
         self._note(call, inbound, reply)
+        return reply
 
     async def _reply(self, call: _Call, scope: Scope, receive: Receive) -> Reply:
         """Serves a call and records its outcome in it. Raises `ConnectionError` if the caller went away."""
@@ -283,6 +300,20 @@ class Surface:
             took_ms=round(took * 1000, 1),
         )
         structlog.contextvars.unbind_contextvars("request")
+
+    def _mark(self, span: Served, call: _Call, reply: Reply) -> None:
+        """Says in the span of a call what the log says of it."""
+        inbound = self._whose(call)
+        dialect = inbound.dialect.name if inbound else "none"
+        span.answered(
+            status=reply.status,
+            route=f"/{dialect}{call.match.route.path}" if call.match else "",
+            path=_logged(call, inbound),
+            dialect=dialect,
+            caller=call.caller,
+            outcome=call.outcome,
+            about=call.answered.id if call.answered else call.request,
+        )
 
 
 def _keys_of(inbound: Inbound | None) -> Callable[[str], bool]:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 
 import structlog
 
+from gateway import spans
 from gateway.admin.operations import SIGNAL, Operator, keep_reload
 from gateway.config.config import Config
 from gateway.config.values import is_loopback
@@ -60,6 +61,7 @@ def run(load: Callable[[], Config], fd: int | None = None, admin_fd: int | None 
     if problem := _differs_from_supervisors(config):
         log.critical("config.refused", problem=problem)
         return 1
+    spans.start()
     try:
         import uvloop
 
@@ -68,6 +70,8 @@ def run(load: Callable[[], Config], fd: int | None = None, admin_fd: int | None 
     except StoreError as error:
         log.critical("store.unusable", reason=str(error))
         return 1
+    finally:
+        spans.stop()
 
 
 def _allow_many_connections() -> None:

@@ -45,8 +45,8 @@ class Accepted(Struct, kw_only=True):
 
 
 class Order(Struct, frozen=True, kw_only=True):
-    """A command as it came in: its caller, the time (milliseconds), and the gateways that it came through.
-    `command` is its own id, `request` the id of the request that contained it."""
+    """A command as it came in: its caller, the time (milliseconds), the gateways that it came through, and its trace
+    (see `CommandBody`). `command` is its own id, `request` the id of the request that contained it."""
 
     asked: Command
     caller: Caller
@@ -54,6 +54,7 @@ class Order(Struct, frozen=True, kw_only=True):
     command: int
     now: int
     via: Via = ()
+    trace: str = ""
 
 
 class Step(Order, frozen=True, kw_only=True):

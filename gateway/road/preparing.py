@@ -60,7 +60,8 @@ class Shipment(Struct, frozen=True, kw_only=True):
     all routes whose turn has come have taken the alert and others have not. `renews` says that it repeats what was told
     before. `as_of` is the last command of the state that is sent, where that is not the state which the delivery's own
     command left. `report` is what became of each field, where another operation is sent than the delivery's own report
-    is about. `folds` says that the alert is over: it is not sent unless an earlier attempt has made it there.
+    is about. `folds` says that the alert is over: it is not sent unless an earlier attempt has made it there. `trace`
+    is that of its command's request.
     """
 
     delivery: DeliveryRow
@@ -78,6 +79,7 @@ class Shipment(Struct, frozen=True, kw_only=True):
     renews: bool = False
     as_of: int | None = None
     folds: bool = False
+    trace: str = ""
 
 
 def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict: bool = False) -> Shipment:
@@ -115,6 +117,7 @@ def prepare(tx: Tx, delivery: DeliveryRow, upstream: Upstream, now: int, strict:
     return structs.replace(
         shipment,
         via=command.body.via,
+        trace=command.body.trace,
         fires=target.state == "standby",
         renews=command.body.renews,
         folds=may_be_there(turn) and may_look(upstream) and folded(turn) is not None,
@@ -188,7 +191,8 @@ def _by_key_alone(delivery: DeliveryRow, command: CommandRow, upstream: Upstream
         settings=upstream.settings,
         mark=str(delivery.id),
     )
-    return Shipment(delivery=delivery, operation=operation, sending=sending, via=command.body.via)
+    said = command.body
+    return Shipment(delivery=delivery, operation=operation, sending=sending, via=said.via, trace=said.trace)
 
 
 def _as_spoken_now(tx: Tx, delivery: DeliveryRow, row: AlertRow, target: TargetRow, upstream: Upstream) -> DeliveryRow:

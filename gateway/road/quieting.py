@@ -35,7 +35,7 @@ MOST = 16
 
 class Owed(Struct, frozen=True, kw_only=True):
     """What a silence has yet to acknowledge: the alerts that were open when it was asked for by `request`, those up to
-    the id `after` being done. `dialect`, `caller` and `scope` are of whoever asked, `via` as everywhere."""
+    the id `after` being done. `dialect`, `caller` and `scope` are of whoever asked, `via` and `trace` as everywhere."""
 
     silence: str
     request: int
@@ -45,6 +45,7 @@ class Owed(Struct, frozen=True, kw_only=True):
     comment: str
     via: Via = ()
     after: int = -1
+    trace: str = ""
 
     @property
     def name(self) -> str:
@@ -129,7 +130,9 @@ def _acknowledge(
         return set()
     caller = Caller(dialects[asked.dialect], asked.caller, asked.scope)
     said = Command(operation=Operation.ACKNOWLEDGE, ref=Ref(id=row.shown), comment=asked.comment, silence=asked.silence)
-    order = Order(asked=said, caller=caller, request=command, command=command, now=now, via=asked.via)
+    order = Order(
+        asked=said, caller=caller, request=command, command=command, now=now, via=asked.via, trace=asked.trace
+    )
     accepted = road.change(tx, order, row)
     return {delivery.upstream for delivery in accepted.deliveries}
 

@@ -330,7 +330,13 @@ class Road:
                 accepted.deliveries.append(delivery)
             accepted.fanout += 1
             tx.insert_delivery(delivery)
-        said = CommandBody(said=dict(asked.verbatim), comment=asked.comment, dropped=asked.dropped, via=order.via)
+        said = CommandBody(
+            said=dict(asked.verbatim),
+            comment=asked.comment,
+            dropped=asked.dropped,
+            via=order.via,
+            trace=order.trace,
+        )
         tx.insert_command(_command(order, asked.operation, None, said, accepted.fanout))
         return accepted
 
@@ -393,10 +399,11 @@ def _command(order: Order, operation: Operation, alert: AlertRow | None, body: C
 
 
 def _record(step: Step, body: CommandBody) -> None:
-    """Records the command, with the routes it took and its fan-out."""
+    """Records the command, with the routes it took, its fan-out and its trace."""
     body.routes = step.accepted.routes
     body.asked = step.asked.operation if step.asked.operation is not step.operation else ""
     body.silence = step.asked.silence
+    body.trace = step.trace
     step.tx.insert_command(_command(step, step.operation, step.row, body, step.accepted.fanout))
 
 

@@ -62,9 +62,9 @@ class TargetRow(Struct, kw_only=True):
 class CommandBody(Struct, kw_only=True, omit_defaults=True):
     """What a command said: the alert `after` it, the paths it `changed` (None: all), the caller's own wording (`said`),
     its comment, the alert `before` it with the wording kept until then, the gateways it came through (`via`), the
-    routes it took, each with the reason, the operation that was `asked` for if it became a different one, and the
-    `silence` that acknowledged, if no person did. A command that `renews` is the gateway's own: it repeats what was
-    said before, and is removed once delivered."""
+    routes it took, each with the reason, the operation that was `asked` for if it became a different one, the `silence`
+    that acknowledged, if no person did, and the `trace` of its request, as `traceparent` writes it, if tracing is on. A
+    command that `renews` is the gateway's own: it repeats what was said before, and is removed once delivered."""
 
     after: Alert | None = None
     changed: tuple[str, ...] | None = None
@@ -78,6 +78,7 @@ class CommandBody(Struct, kw_only=True, omit_defaults=True):
     routes: dict[str, str] = {}
     asked: str = ""
     silence: str = ""
+    trace: str = ""
 
 
 class CommandRow(Struct, kw_only=True):

@@ -1,11 +1,11 @@
 """Promise 21: no secret in any output, whatever goes wrong.
 
 Every secret of a gateway is a canary: callers' keys (a literal, in the environment, in a file), an upstream's key and
-an extra header, an identity service's key and its token. Then everything is done to make them leak: upstreams that
-echo whole requests in every kind of refusal, wrong keys, requests in pieces, keys in paths and queries, a full
-disk, kill -9, a bad configuration, the operator's commands. All replies, metrics, logs (at `debug`), and files of the
-store are searched for each canary, in plain, percent-encoded, base64 and hexadecimal. The negative control puts the
-credential into the summary, where no gateway can know it.
+an extra header, an identity service's key and its token, and the key of a collector of traces. Then everything is done
+to make them leak: upstreams that echo whole requests in every kind of refusal, wrong keys, requests in pieces, keys in
+paths and queries, a full disk, kill -9, a bad configuration, the operator's commands. All replies, metrics, logs (at
+`debug`), spans, and files of the store are searched for each canary, in plain, percent-encoded, base64 and hexadecimal.
+The negative control puts the credential into the summary, where no gateway can know it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import httpx
 from tests.chaos.processes import Process, free_port
 from tests.chaos.sink import ROOT, Sink, sink
 from tests.chaos.verdicts import Verdict, command, parser
+from tests.collector import collecting
 
 STATUSES = (400, 401, 403, 404, 409, 413, 422, 429, 500, 503)
 
@@ -63,7 +64,7 @@ class Searched:
 
 
 def _canaries() -> dict[str, str]:
-    names = ("literal", "variable", "file", "old", "upstream", "header", "exchanged", "token", "second")
+    names = ("literal", "variable", "file", "old", "upstream", "header", "exchanged", "token", "second", "collector")
     return {name: f"canary-{name}-{secrets.token_hex(12)}" for name in names}
 
 
@@ -145,8 +146,9 @@ class _Run:
 async def canaries(directory: Path, statuses: Iterable[int] = STATUSES, *, tells: bool = False) -> Verdict:
     """Provokes the gateway under each answer of its upstreams, and searches everything that came out."""
     secret = _canaries()
-    environ = {"CHAOS_CANARY": secret["variable"]}
-    with sink(directory) as upstream:
+    with sink(directory) as upstream, collecting() as collector:
+        key = {"OTEL_EXPORTER_OTLP_HEADERS": f"x-key={secret['collector']}"}
+        environ = {"CHAOS_CANARY": secret["variable"], **collector.environ, **key}
         run = _Run(directory, upstream, Searched(secret), _configuration(directory, upstream.url, secret))
         port = free_port()
         for number, status in enumerate((*statuses, 202)):
@@ -167,11 +169,13 @@ async def canaries(directory: Path, statuses: Iterable[int] = STATUSES, *, tells
                 process.kill()
         run.operate(environ)
         run.search_files()
+        run.found.add("spans", collector.raw)
     hits = run.found.hits()
     size = sum(map(len, run.found.outputs.values())) / 1024
     verdict = Verdict({"requests": run.requests, "secrets": len(secret), "KiB searched": size, "hits": len(hits)})
     verdict.hold(not hits, "; ".join(hits[:6]))
     places = {"replies", "the command line", "gateway.log", "gateway.db", "gateway.db-wal"} - set(run.found.outputs)
+    places |= set() if collector.spans() else {"spans"}
     verdict.hold(not places, f"not searched: {', '.join(places)}")
     return verdict
 

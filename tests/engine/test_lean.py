@@ -46,8 +46,19 @@ def _imported(room: Path) -> set[str]:
 def test_serving_does_without_what_colours_terminals_and_what_only_commands_use(tmp_path: Path) -> None:
     imported = _imported(tmp_path)
     assert {"gateway.process.service", "structlog"} <= imported
-    unneeded = ("rich", "pygments", "httpx", "aiohttp", "psycopg", "jsonschema", "hypothesis")
+    unneeded = (
+        "rich",
+        "pygments",
+        "httpx",
+        "aiohttp",
+        "psycopg",
+        "jsonschema",
+        "hypothesis",
+        "opentelemetry",
+        "google",
+    )
     assert not [name for name in imported if name.partition(".")[0] in unneeded]
+    assert "gateway.telemetry" not in imported
 
 
 def test_serving_imports_only_the_dialects_that_its_configuration_names(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from structlog.testing import CapturingLogger
 
@@ -15,6 +16,9 @@ from gateway.config import secrets
 from gateway.config.loading import parse
 from gateway.config.secrets import BEING_WRITTEN, FEW, LOOK_EVERY, Keyring, Secret
 from gateway.errors import ConfigurationError
+from tests.chaos_upstream import chaos, say
+from tests.collector import CLIENT, SERVER, collecting
+from tests.processes import serving
 
 CANARY = "canary-5f3e9a77c1"
 
@@ -311,3 +315,37 @@ def test_a_secret_of_the_wrong_type_is_not_repeated_in_the_problem(field: str) -
         parse(text)
     assert CANARY not in str(caught.value)
     assert field in str(caught.value)
+
+
+def test_no_span_shows_a_secret_a_query_or_what_an_alert_says(tmp_path: Path) -> None:
+    """Callers' keys in body, path, query and header, upstreams' keys in header and path, in an address, and in an
+    answer that echoes them; and the collector's own key in the gateway's log, which quotes its refusal."""
+    canaries = {name: f"canary-{name}-c1" for name in ("caller", "key", "header", "part", "hook", "text", "collector")}
+    with collecting() as collector, chaos(lambda got: say(401, {"message": f"{got.path} {got.headers}"})) as upstream:
+        hook, part = f"{upstream.url}/{canaries['hook']}", canaries["part"]
+        config = tmp_path / "gateway.toml"
+        config.write_text(
+            f'store = "sqlite://{tmp_path}/gateway.db"\n[inbound.ilert]\nkeys = {{ ci = "{canaries["caller"]}" }}\n'
+            f'[upstreams.oncall]\ndialect = "ilert"\nurl = "{upstream.url}"\nkey = "{canaries["key"]}"\n'
+            f'headers = {{ X-Extra = "{canaries["header"]}" }}\n'
+            f'[upstreams.hook]\ndialect = "grafana"\nurl = "{hook}?t={canaries["hook"]}"\n'
+            f'[upstreams.chat]\ndialect = "chat"\nurl = "{hook}"\nkey = "{part}"\n'
+            '[dialects.chat]\nauth = "path"\nsend.path = "/services/{credential}"\nfields.summary = "text"\n'
+            '[[routes]]\nto = ["oncall", "hook", "chat"]\n'
+        )
+        env = {**collector.environ, "OTEL_EXPORTER_OTLP_HEADERS": f"x-key={canaries['collector']}"}
+        with serving(config, env=env) as gateway:
+            key, text = canaries["caller"], canaries["text"]
+            event = {"apiKey": key, "eventType": "ALERT", "summary": text, "details": text}
+            for path in ("events", f"events?apiKey={key}", f"v1/events/grafana/{key}", f"nowhere/{key}?{key}={key}"):
+                httpx.post(f"{gateway.url}/ilert/api/{path}", json=event)
+            httpx.get(f"{gateway.url}/ilert/api/alerts", headers={"authorization": f"Bearer {key}"})
+            servers, clients = collector.waits_for(SERVER, 5), collector.waits_for(CLIENT, 3)
+    shown = {one.attributes["alert_gateway.upstream"]: one.attributes["url.full"] for one in clients}
+    assert shown["oncall"] == f"{upstream.url}/api/events"
+    assert shown["hook"] == f"{upstream.url}/REDACTED"
+    assert shown["chat"] == f"{upstream.url}/REDACTED/services/%7Bcredential%7D"
+    assert servers[0].attributes["http.response.status_code"] == 202
+    assert collector.upstream.got[0].headers["x-key"] == canaries["collector"]
+    assert [name for name, canary in canaries.items() if canary.encode() in collector.raw] == []
+    assert canaries["collector"] not in gateway.log

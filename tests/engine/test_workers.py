@@ -24,6 +24,7 @@ from gateway.process.workers import SUPERVISOR
 from tests.chaos.load import CALLER_KEY as KEY
 from tests.chaos.processes import free_port
 from tests.chaos_upstream import Chaos, chaos, say
+from tests.collector import CLIENT, SERVER, collecting
 from tests.postgres_server import shared
 from tests.processes import wait_for
 
@@ -129,6 +130,21 @@ def test_several_workers_serve_from_one_store_and_one_that_dies_is_replaced(tmp_
             logged = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
             assert [(one["worker"], one["status"]) for one in logged if one["event"] == "worker.died"] == [(1, -9)]
         assert process.returncode == 0
+
+
+def test_a_trace_goes_on_whichever_worker_sends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with collecting() as collector, chaos(say(202, {})) as upstream:
+        for name, value in collector.environ.items():
+            monkeypatch.setenv(name, value)
+        config = configured(tmp_path, shared().database(), upstream.url, port)
+        with serving(config, "--workers", "2"):
+            ready(url)
+            send(url, range(12))
+            servers, clients = collector.waits_for(SERVER, 12), collector.waits_for(CLIENT, 12)
+    assert {(one.trace, one.parent) for one in clients} == {(one.trace, one.id) for one in servers}
+    assert len({one.trace for one in servers}) == 12
 
 
 def test_a_worker_that_hangs_is_replaced_and_one_that_drains_is_not(tmp_path: Path) -> None:
