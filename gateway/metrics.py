@@ -140,6 +140,10 @@ class Metrics:
             "store_unavailable",
             "1 while the store takes no commits; counts from the store are then of the last commit.",
         )
+        self._log = self._gauge(
+            "store_log_bytes",
+            "Size of SQLite's write-ahead log, which grows for as long as any program reads in one transaction.",
+        )
         self._purged = self._counter(
             "purged",
             "Rows removed after their retention: deliveries and alerts that ended, idempotency keys.",
@@ -223,11 +227,12 @@ class Metrics:
             self._retries.labels(upstream).set(budgets.get(upstream, RESERVE))
             self._keys_held.labels(upstream).set(len(held.get(upstream, ())))
 
-    def text(self, stock: Stock | None, now: int, *, is_strained: bool, is_away: bool) -> bytes:
+    def text(self, stock: Stock | None, now: int, *, is_strained: bool, is_away: bool, log_size: int = 0) -> bytes:
         """All metrics in Prometheus' text format; `stock` is None where the store cannot be read. `is_away` says that
-        the store takes no commits, whether it can be read or not."""
+        the store takes no commits, whether it can be read or not; `log_size` is in bytes."""
         self._strained.set(is_strained)
         self._away.set(is_away)
+        self._log.set(log_size)
         if stock is not None:
             self._show_stock(stock, now)
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # one of several workers speaks for all

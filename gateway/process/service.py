@@ -450,5 +450,8 @@ class Gateway:
         except (StoreError, TimeoutError):
             is_away = True
         self._show_upstreams()
-        text = self.metrics.text(stock, self.now(), is_strained=self.store.is_strained, is_away=is_away)
+        store = self.store
+        text = self.metrics.text(
+            stock, self.now(), is_strained=store.is_strained, is_away=is_away, log_size=store.log_size
+        )
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

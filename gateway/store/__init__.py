@@ -279,7 +279,8 @@ class Store(Protocol):
     unless renewed, None where no other process could take what is claimed; `on_hint` is called in the event loop
     with each text that another replica sent by `Tx.tell`; `is_strained` says that the disk is full, so that only what
     is under way is still recorded; `damage` describes permanent damage to the store, empty where there is none;
-    `left_behind` names a server of it that accepts writes although another was promoted after it.
+    `left_behind` names a server of it that accepts writes although another was promoted after it; `log_size` is how
+    many bytes its write-ahead log has, 0 where that is a database's own concern.
     """
 
     slot: int
@@ -290,6 +291,8 @@ class Store(Protocol):
 
     @property
     def left_behind(self) -> str: ...
+    @property
+    def log_size(self) -> int: ...
 
     async def __aenter__(self) -> Store: ...
     async def __aexit__(self, *error: object) -> None: ...

@@ -183,6 +183,10 @@ class PostgresStore:
     def left_behind(self) -> str:
         return self._address.promotions.left_behind
 
+    @property
+    def log_size(self) -> int:
+        return 0
+
     async def ease(self) -> None:
         if self.is_strained:
             with contextlib.suppress(StoreError):

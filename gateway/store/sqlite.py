@@ -203,6 +203,13 @@ class SqliteStore:
             connection.close()
         self._unlock()
 
+    @property
+    def log_size(self) -> int:
+        try:
+            return os.stat(f"{self._path}-wal").st_size
+        except OSError:  # it is in memory, or just being made
+            return 0
+
     async def write(self, work: Callable[[Tx], T], *, is_long: bool = False) -> T:
         job = Job(work, is_long=is_long)
         self._jobs.append(job)

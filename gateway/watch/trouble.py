@@ -14,9 +14,12 @@ from gateway.errors import StoreError
 from gateway.store import Store
 
 HELD, AWAY, LEFT = "upstream-held", "store-unavailable", "store-left-behind"
-CODES = (HELD, "upstream-stalled", "dead-letters", "store-full", AWAY, LEFT)
+CODES = (HELD, "upstream-stalled", "dead-letters", "store-full", "store-log", AWAY, LEFT)
 """Every kind of trouble; each is a heading in the runbook."""
 PROOF = "proof"
+LOG_TOO_LONG = 1 << 30
+"""Bytes of a write-ahead log that is not used again: minutes under the heaviest load, as during a backup, and beyond
+that somebody who reads without end."""
 
 
 class Trouble(Struct, frozen=True):
@@ -34,6 +37,7 @@ class Trouble(Struct, frozen=True):
 
 
 STORE_FULL = Trouble("store-full", "", "alert-gateway: the disk is full, new alerts are refused")
+STORE_LOG = Trouble("store-log", "", "alert-gateway: a program keeps reading the store, and its log grows without end")
 STORE_AWAY = Trouble(AWAY, "", "alert-gateway: the store takes no commits")
 
 

@@ -27,7 +27,18 @@ from gateway.outcome import Delivered
 from gateway.store import Store, Tx, Waiting
 from gateway.watch.heartbeat import ping
 from gateway.watch.telling import MOST_ASKED, Teller
-from gateway.watch.trouble import AWAY, HELD, LEFT, STORE_AWAY, STORE_FULL, Trouble, commit, prove
+from gateway.watch.trouble import (
+    AWAY,
+    HELD,
+    LEFT,
+    LOG_TOO_LONG,
+    STORE_AWAY,
+    STORE_FULL,
+    STORE_LOG,
+    Trouble,
+    commit,
+    prove,
+)
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -191,6 +202,8 @@ class Watch:
         ]
         if self._store.is_strained:
             found.append(STORE_FULL)
+        if self._store.log_size > LOG_TOO_LONG:
+            found.append(STORE_LOG)
         if server := self._store.left_behind:
             summary = f"alert-gateway: the database at {server} takes writes although another was promoted after it"
             found.append(Trouble(LEFT, "", summary))
