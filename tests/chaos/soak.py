@@ -15,8 +15,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import os
-import random
 import signal
 import sqlite3
 import statistics
@@ -31,7 +31,7 @@ from typing import NamedTuple
 import httpx
 
 from gateway.store.sqlite import LONGEST_LOG
-from tests.chaos.processes import Process, free_port, outbox, running
+from tests.chaos.processes import free_port, outbox, running
 from tests.chaos.replicated import outbox as outbox_of_database
 from tests.chaos.soaking import DIALECTS, KEY, Asked, Callers
 from tests.chaos.verdicts import Verdict, command, parser
@@ -50,14 +50,13 @@ from = ["alertmanager"]
 to = ["alertmanager", "opsgenie"]
 [[routes]]
 to = ["opsgenie"]
-fallback = { to = ["ilert"], after = "5s" }
+fallback = { to = ["ilert"], after = "2s" }
 """
 NOWHERE = '[[routes]]\nto = []\nbecause = "soak"\n'
 MEMORY, FILES, SHARE = 8.0, 32, 0.25
 """MiB and open files that may be held more at the end, and the share by which a store may have grown."""
 LOG = 8 * LONGEST_LOG / 2**20
 """MiB that a write-ahead log may have: it grows while a list is read, and while the other gateway stands still."""
-STALLS = (3, 15, 40)
 
 
 class Held(NamedTuple):
@@ -121,7 +120,19 @@ class Soak:
         self.answers: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
 
-    async def ask(self, rate: float, until: float) -> None:
+    async def go_on(self, plan: Plan, both: Sequence[Watched]) -> None:
+        """Asks, measures and disturbs both gateways until the time is over."""
+        gateway, vendors = both
+        beside = [_measured(both, plan), _disturbed(gateway.pid, vendors.pid, plan)]
+        tasks = [asyncio.create_task(one) for one in beside]
+        await self._ask(plan.rate, time.monotonic() + plan.seconds)
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result
+
+    async def _ask(self, rate: float, until: float) -> None:
         """Asks at a steady rate, whatever becomes of the earlier requests."""
         async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=100)) as client:
             due = time.monotonic()
@@ -148,45 +159,42 @@ class Soak:
             self._callers.heard(asked, answer.content)
 
 
-async def soak(
-    directory: Path,
-    seconds: float,
-    *,
-    rate: float = 25.0,
-    retention: float = 120.0,
-    warm: float = 300.0,
-    seed: int = 1,
-    database: str = "",
-    is_read: bool = False,
-) -> Verdict:
-    """Soaks for `seconds`, the first `warm` of which are not judged; the store is `database`, or a file. With `is_read`
-    somebody reads that file all the time."""
+@dataclass(frozen=True)
+class Plan:
+    """How many seconds a run takes, and its first part that is not judged; how many requests there are a second; after
+    how many seconds gateways forget what ended; and for how long the vendors are stopped, in turns, every `pause`."""
+
+    seconds: float
+    warm: float
+    rate: float = 25.0
+    retention: float = 120.0
+    pause: float = 100.0
+    stalls: Sequence[float] = (3.0, 15.0, 40.0)
+
+
+async def soak(directory: Path, plan: Plan, *, database: str = "", is_read: bool = False, seed: int = 1) -> Verdict:
+    """Soaks as planned; the store is `database`, or a file. With `is_read` somebody reads that file all the time."""
     others, ours = directory / "vendors", directory / "gateway"
     for place in (others, ours):
         place.mkdir()
-    ports = free_port(), free_port()
-    own = ours / "gateway.db"
-    theirs = others / "gateway.db"
-    standing_in = _configuration(others, f"sqlite://{theirs}", retention, NOWHERE)
-    async with running(standing_in, ports[0]) as vendors:
+    own, theirs, ports = ours / "gateway.db", others / "gateway.db", (free_port(), free_port())
+    async with running(_configuration(others, f"sqlite://{theirs}", plan.retention, NOWHERE), ports[0]) as vendors:
         text = "".join(_upstream(name, vendors.url) for name in DIALECTS) + ROUTES
-        config = _configuration(ours, database or f"sqlite://{own}", retention, text)
+        config = _configuration(ours, database or f"sqlite://{own}", plan.retention, text)
         async with running(config, ports[1]) as process:
             both = [Watched("gateway", process.pid, None if database else own)]
             both.append(Watched("stand-in", vendors.pid, theirs))
-            run, end = Soak(process.url, seed), time.monotonic() + seconds
+            run = Soak(process.url, seed)
             with _read_all_the_time(own) if is_read else contextlib.nullcontext():
-                beside = [_measured(both, time.monotonic() + warm, end), _disturbed(process, vendors, end, seed)]
-                await asyncio.gather(run.ask(rate, end), *beside)
+                await run.go_on(plan, both)
             drained = await process.drained(every=1.0)
-            statuses = [await process.terminate()]
-        statuses.append(await vendors.terminate())
-    verdict = Verdict({"minutes": seconds / 60, **run.answers})
+            status = await process.terminate()
+    verdict = Verdict({"minutes": plan.seconds / 60, **run.answers})
     for one in both:
         judge(one.name, one.seen, verdict)
     verdict.hold(drained, "the outbox did not drain")
-    verdict.hold(not any(statuses), f"they exited with {statuses}")
-    verdict.hold(not run.failed, f"{run.failed.total()} were failed, such as {next(iter(run.failed), '')}")
+    verdict.hold(not status, f"it exited with {status}")
+    verdict.hold(not run.failed, f"{run.failed.total()} requests failed, such as {next(iter(run.failed), '')}")
     await (outbox_of_database(database) if database else outbox(own))  # whose ledger has to add up
     return verdict
 
@@ -202,29 +210,25 @@ def _upstream(name: str, url: str) -> str:
     return f'[upstreams.{name}]\ndialect = "{name}"\nurl = "{url}/{name}"\nkey = "{KEY}"\ntimeout = "2s"\n'
 
 
-async def _measured(both: Sequence[Watched], begins: float, until: float) -> None:
-    """Measures from `begins` on, a few hundred times in all."""
-    await asyncio.sleep(begins - time.monotonic())
-    every = max(0.2, min(5.0, (until - begins) / 300))
-    while time.monotonic() < until:
+async def _measured(both: Sequence[Watched], plan: Plan) -> None:
+    """Measures a few hundred times, until it is cancelled."""
+    await asyncio.sleep(plan.warm)
+    while True:
         for one in both:
             one.look()
-        await asyncio.sleep(every)
+        await asyncio.sleep(max(0.2, min(5.0, (plan.seconds - plan.warm) / 300)))
 
 
-async def _disturbed(process: Process, vendors: Process, until: float, seed: int) -> None:
-    """Stops the vendors every few minutes, and lets the gateway load its configuration again in between."""
-    chance = random.Random(seed)
-    while True:
-        await asyncio.sleep(min(100.0, until - time.monotonic()))
-        if time.monotonic() >= until:
-            return
-        os.kill(process.pid, signal.SIGHUP)
-        os.kill(vendors.pid, signal.SIGSTOP)
+async def _disturbed(gateway: int, vendors: int, plan: Plan) -> None:
+    """Lets the gateway load its configuration again and stops the vendors, until it is cancelled."""
+    for stall in itertools.cycle(plan.stalls):
+        await asyncio.sleep(plan.pause)
+        os.kill(gateway, signal.SIGHUP)
+        os.kill(vendors, signal.SIGSTOP)
         try:
-            await asyncio.sleep(chance.choice(STALLS))
+            await asyncio.sleep(stall)
         finally:
-            os.kill(vendors.pid, signal.SIGCONT)
+            os.kill(vendors, signal.SIGCONT)
 
 
 @contextlib.contextmanager
@@ -236,17 +240,11 @@ def _read_all_the_time(store: Path) -> Iterator[None]:
 
 
 async def _run(directory: Path, given: argparse.Namespace) -> Verdict:
+    seconds = given.minutes * 60
+    warm = min(seconds / 5, 2.5 * given.retention + 60)
+    plan = Plan(seconds, warm, given.rate, given.retention)
     database = shared().database() if given.store == "postgresql" else ""
-    return await soak(
-        directory,
-        given.minutes * 60,
-        rate=given.rate,
-        retention=given.retention,
-        warm=min(given.minutes * 12, 2.5 * given.retention + 60),
-        seed=given.seed,
-        database=database,
-        is_read=given.control,
-    )
+    return await soak(directory, plan, database=database, is_read=given.control, seed=given.seed)
 
 
 def main() -> int:

@@ -132,7 +132,7 @@ class Callers:
         return Asked("POST", "/alertmanager/api/v2/alerts", alerts, BEARER)
 
     def _refused(self) -> Asked:
-        """A used `Idempotency-Key` with another body, a wrong key, half a body, a missing field, or an unknown alert."""
+        """A used `Idempotency-Key` with another body, a wrong key, half a body, a missing field or an unknown alert."""
         alert = {"message": f"again {self._number}"}
         wrong = {"authorization": "GenieKey nobody"}
         return self._chance.choice(

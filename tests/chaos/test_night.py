@@ -13,6 +13,8 @@ from tests.chaos.backlog import GROWTH, Memory, backlog
 from tests.chaos.heartbeat import heartbeat
 from tests.chaos.rotate import rotate
 from tests.chaos.sink import Arrival
+from tests.chaos.soak import Held, Plan, soak
+from tests.chaos.soak import judge as judge_held
 from tests.chaos.test_durability import broken, kept
 from tests.chaos.unanswered import Night, judge
 from tests.chaos.verdicts import Verdict
@@ -53,4 +55,28 @@ def test_a_fallback_that_is_told_wrongly_is_noticed(said: list[tuple[float, str]
     """guarantees 28: what the command looks for; the promise itself is in tests/engine/test_fallback."""
     verdict = Verdict()
     judge("hangs", Night({"disk": 10.0}, [], [Arrival(at, "disk", word, "s", 202) for at, word in said], 0), verdict)
+    broken(verdict, how)
+
+
+def test_a_soak_in_short(tmp_path: Path) -> None:
+    """guarantees 31: too short to say that nothing grows, but answers, drain and ledger have to be right."""
+    verdict = asyncio.run(soak(tmp_path, Plan(3.0, warm=0.5, rate=40.0, pause=2.0, stalls=(0.5,))))
+    verdict.broken = [text for text in verdict.broken if "grew" not in text and "more" not in text]
+    kept(verdict)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "how"),
+    [
+        (Held(60, 70, 9, 40, 4), Held(69, 70, 9, 40, 4), "the gateway holds 9.0 MiB more"),
+        (Held(60, 70, 9, 40, 4), Held(60, 103, 9, 40, 4), "33 more files open"),
+        (Held(60, 70, 9, 40, 4), Held(60, 70, 10, 40, 4), "1 more threads"),
+        (Held(60, 70, 9, 40, 4), Held(60, 70, 9, 51, 4), "the store of the gateway grew"),
+        (Held(60, 70, 9, 40, 65), Held(60, 70, 9, 40, 4), "the log of the gateway grew to 65.0 MiB"),
+    ],
+)
+def test_what_grows_in_a_soak_is_noticed(first: Held, last: Held, how: str) -> None:
+    verdict = Verdict()
+    judge_held("gateway", [first] * 10 + [last] * 10, verdict)
+    assert len(verdict.broken) == 1
     broken(verdict, how)
