@@ -12,9 +12,9 @@ from typing import Any, Generic, TypeVar
 from msgspec import Struct
 from msgspec.structs import astuple
 
-MOST, LONGEST = 256, 16_384
-"""How many shapes are remembered at a time, and the most characters of names in one that is: callers choose the names
-of fields that no vendor documents."""
+MOST, LONGEST = 1 << 17, 4096
+"""The most characters of names in all shapes that are remembered at a time, mostly some hundreds, and in one of them:
+callers choose the names of fields that no vendor documents."""
 
 Found = TypeVar("Found")
 
@@ -25,12 +25,16 @@ class Remembered(dict[tuple[Any, ...], Found], Generic[Found]):
     def __init__(self, find: Callable[..., Found]) -> None:
         super().__init__()
         self._find = find
+        self._held = 0
 
     def __missing__(self, shape: tuple[Any, ...]) -> Found:
         found = self._find(*shape)
-        if _length(shape) <= LONGEST:
-            if len(self) >= MOST:
+        length = _length(shape)
+        if length <= LONGEST:
+            if self._held + length > MOST:
                 self.clear()
+                self._held = 0
+            self._held += length
             self[shape] = found
         return found
 

@@ -81,8 +81,9 @@ def test_what_is_remembered_is_bounded() -> None:
     """Callers choose the names of fields that no vendor documents."""
     remembered = Remembered(lambda *names: len(names))
     assert remembered["x" * LONGEST, "y"] == 2 and not remembered
-    assert [remembered[str(number),] for number in range(3 * MOST)] == [1] * 3 * MOST
-    assert len(remembered) <= MOST
+    for number in range(3 * MOST // 1000):
+        assert remembered[f"{number:01000}",] == remembered[f"{number:01000}",] == 1
+        assert 1 <= len(remembered) <= MOST // 1000
 
 
 @pytest.mark.parametrize("target", [name for name in NAMES if dialects()[name].mapping.room])
