@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
+from hypothesis.errors import HypothesisDeprecationWarning
 
 from gateway.logs import configure
 from gateway.registry import dialects
@@ -92,6 +94,7 @@ def measure(cases: int, most: int = len(BELOW)) -> Result:
 def main() -> int:
     """The command."""
     configure("critical")
+    warnings.simplefilter("ignore", HypothesisDeprecationWarning)  # of schemathesis' own strategies
     return measure(numbers(__doc__ or "", cases=50_000).cases).tell()
 
 
