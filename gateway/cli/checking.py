@@ -279,8 +279,11 @@ def _without_entry(config: Config, route: Route, inbound: Inbound) -> Iterator[s
 
 
 def _never_says(inbound: Inbound, hop: Hop, by: str) -> bool:
-    """Whether no alert of a dialect has a value for this field or label, and the route and the gateway set none."""
-    if by.startswith(("custom.", "extensions.")) or by.partition(".")[0] in ("kind", *ABOUT, *SERVER_OWNED):
+    """Whether no alert of a dialect has a value for this field or label, and the route and the gateway set none. Its
+    callers may say fields of their own vendor that it does not document, but none of another vendor's."""
+    if by.startswith(("custom.", f"extensions.{inbound.dialect.name}.")):
+        return False
+    if by.partition(".")[0] in ("kind", *ABOUT, *SERVER_OWNED):
         return False
     said = {path for entry in inbound.dialect.mapping.rows if entry.side != "reply" for path in entry.paths}
     said |= {*hop.replaced, *(one.field for one in hop.lookups)}

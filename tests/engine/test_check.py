@@ -460,6 +460,17 @@ def test_a_key_chosen_by_what_no_caller_says_is_warned_of(tmp_path: Path) -> Non
     assert not _keyed(tmp_path, "opsgenie", "team", route='set = { team = "db" }\n')
 
 
+def test_a_key_chosen_by_a_field_that_callers_of_another_vendor_lack_is_warned_of(tmp_path: Path) -> None:
+    """Opsgenie's alerts choose a key by their responders; PagerDuty's, which take the same route, would all be
+    refused."""
+    others = '[inbound.pagerduty]\nkeys = { ci = "k2" }\n'
+    by = "extensions.opsgenie.responders.name"
+    [warning] = _keyed(tmp_path, "opsgenie", by, route=others)
+    assert f"pagerduty never says {by}" in warning
+    assert not _keyed(tmp_path, "opsgenie", by, more=', else = "key-of-others"', route=others)
+    assert not _keyed(tmp_path, "opsgenie", by)
+
+
 def test_a_field_of_one_vendor_that_no_caller_says_is_warned_of(tmp_path: Path) -> None:
     def warned(dialect: str, name: str) -> list[str]:
         routes = f"[[routes]]\nwhen = ['{name} = db']\nto = [\"oncall\"]\n"
