@@ -9,15 +9,17 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 KEY = "chaos-caller-key-0123456789"
 DIALECTS = ("pagerduty", "opsgenie", "ilert", "uptinio", "alertmanager")
 BEARER = {"authorization": f"Bearer {KEY}"}
 GENIE = {"authorization": f"GenieKey {KEY}"}
 SIZES = (10, 100, 1000, 1000, 10_000)
-REMEMBERED = 300
-"""Alerts of each dialect that may still be spoken of."""
+MOST_OPEN = 100
+"""Alerts of each dialect that are open at once: without a limit, what the stores keep would grow."""
+Step = Literal["begin", "go on", "end"]
+"""What becomes of an alert."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,13 @@ class Asked:
 
 
 class Callers:
-    """All callers together. About three of five requests are about an alert that one of them opened before."""
+    """All callers together."""
 
     def __init__(self, seed: int) -> None:
         self._chance = random.Random(seed)
         self._number = 0
-        self._open: dict[str, deque[str]] = {name: deque(maxlen=REMEMBERED) for name in DIALECTS}
-        self._ways: dict[str, Callable[[str, bool], Asked]] = {
+        self._open: dict[str, deque[str]] = {name: deque() for name in DIALECTS}
+        self._ways: dict[str, Callable[[str, Step], Asked]] = {
             "pagerduty": self._pagerduty,
             "opsgenie": self._opsgenie,
             "ilert": self._ilert,
@@ -58,15 +60,15 @@ class Callers:
         if self._chance.random() < 0.03:
             return self._refused()
         dialect = self._chance.choice(DIALECTS)
-        known = self._open[dialect]
+        known, ways = self._open[dialect], self._ways[dialect]
+        if len(known) >= MOST_OPEN or (known and self._chance.random() < 0.2):
+            return ways(known.popleft(), "end")
         if known and self._chance.random() < 0.6:
-            return self._ways[dialect](known.popleft(), True)
-        if known and dialect != "uptinio" and self._chance.random() < 0.3:
-            return self._ways[dialect](self._chance.choice(known), False)
+            return ways(self._chance.choice(known), "go on")
         key = f"k{self._number}"
         if dialect != "uptinio":
             known.append(key)
-        return self._ways[dialect](key, False)
+        return ways(key, "begin")
 
     def heard(self, asked: Asked, answer: bytes) -> None:
         """Remembers the id in an answer, where callers speak of an alert by that."""
@@ -76,58 +78,60 @@ class Callers:
     def _text(self) -> str:
         return "x" * self._chance.choice(SIZES)
 
-    def _pagerduty(self, key: str, is_old: bool) -> Asked:
-        event: dict[str, Any] = {"routing_key": KEY, "dedup_key": key}
-        if is_old:
-            event["event_action"] = self._chance.choice(["resolve", "resolve", "acknowledge"])
-        else:
+    def _pagerduty(self, key: str, step: Step) -> Asked:
+        event: dict[str, Any] = {"routing_key": KEY, "dedup_key": key, "event_action": "resolve"}
+        if step == "go on" and self._chance.random() < 0.5:
+            event["event_action"] = "acknowledge"
+        elif step != "end":
             severity = self._chance.choice(["critical", "error", "warning", "info"])
             details = {"text": self._text()}
             event["event_action"] = "trigger"
             event["payload"] = {"summary": key, "source": "soak", "severity": severity, "custom_details": details}
         return Asked("POST", "/pagerduty/v2/enqueue", event)
 
-    def _opsgenie(self, key: str, is_old: bool) -> Asked:
-        if not is_old:
+    def _opsgenie(self, key: str, step: Step) -> Asked:
+        about = f"/opsgenie/v2/alerts/{key}"
+        what = self._chance.choice(["again", "acknowledge", "notes", "get", "list"])
+        if step == "end":
+            if self._chance.random() < 0.2:
+                return Asked("DELETE", f"{about}?identifierType=alias", None, GENIE)
+            return Asked("POST", f"{about}/close?identifierType=alias", {}, GENIE)
+        if step == "begin" or what == "again":
             alert = {"message": key, "alias": key, "description": self._text(), "tags": ["soak"]}
             alert["priority"] = self._chance.choice(["P1", "P2", "P3", "P5"])
-            again = {"idempotency-key": f"i-{key}"} if self._chance.random() < 0.3 else {}
-            return Asked("POST", "/opsgenie/v2/alerts", alert, {**GENIE, **again})
-        what = self._chance.choice(["close", "close", "acknowledge", "notes", "GET", "DELETE", "list"])
+            once = {"idempotency-key": f"i-{self._number}"} if self._chance.random() < 0.3 else {}
+            return Asked("POST", "/opsgenie/v2/alerts", alert, {**GENIE, **once})
         if what == "list":
             return Asked("GET", "/opsgenie/v2/alerts?query=status:open&limit=20", None, GENIE)
-        if what in ("GET", "DELETE"):
-            return Asked(what, f"/opsgenie/v2/alerts/{key}?identifierType=alias", None, GENIE)
-        body = {"note": self._text()} if what == "notes" else {}
-        return Asked("POST", f"/opsgenie/v2/alerts/{key}/{what}?identifierType=alias", body, GENIE)
+        if what == "get":
+            return Asked("GET", f"{about}?identifierType=alias", None, GENIE)
+        return Asked("POST", f"{about}/{what}?identifierType=alias", {"note": self._text()}, GENIE)
 
-    def _ilert(self, key: str, is_old: bool) -> Asked:
-        event: dict[str, Any] = {"apiKey": KEY, "eventType": "ALERT", "alertKey": key, "summary": key}
-        if is_old:
-            event["eventType"] = self._chance.choice(["RESOLVE", "RESOLVE", "ACCEPT"])
-        else:
+    def _ilert(self, key: str, step: Step) -> Asked:
+        event: dict[str, Any] = {"apiKey": KEY, "eventType": "RESOLVE", "alertKey": key, "summary": key}
+        if step == "go on" and self._chance.random() < 0.5:
+            event["eventType"] = "ACCEPT"
+        elif step != "end":
+            event["eventType"] = "ALERT"
             event["details"] = self._text()
         return Asked("POST", "/ilert/api/events", event)
 
-    def _uptinio(self, key: str, is_old: bool) -> Asked:
-        if not is_old:
+    def _uptinio(self, key: str, step: Step) -> Asked:
+        if step == "begin":
             alert = {"monitor_id": key, "type": "down", "message": key}
             return Asked("POST", "/uptinio/alerts", alert, BEARER, "uptinio")
-        what = self._chance.choice(["GET", "PUT", "PUT", "list"])
-        if what == "list":
-            return Asked("GET", "/uptinio/alerts?limit=20", None, BEARER)
-        return Asked(what, f"/uptinio/alerts/{key}", {"status": "resolved"} if what == "PUT" else None, BEARER)
+        if step == "end":
+            return Asked("PUT", f"/uptinio/alerts/{key}", {"status": "resolved"}, BEARER)
+        return Asked("GET", self._chance.choice([f"/uptinio/alerts/{key}", "/uptinio/alerts?limit=20"]), None, BEARER)
 
-    def _alertmanager(self, key: str, is_old: bool) -> Asked:
-        if self._chance.random() < 0.1:
+    def _alertmanager(self, key: str, step: Step) -> Asked:
+        if step == "go on" and self._chance.random() < 0.2:
             return Asked("GET", "/alertmanager/api/v2/alerts", None, BEARER)
-        ends = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + (-1 if is_old else 240)))
+        ends = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + (-1 if step == "end" else 240)))
         notes = {"summary": key, "description": self._text()[:2000]}
-        labels = {"alertname": key, "severity": self._chance.choice(["critical", "warning"])}
-        count = self._chance.choice([1, 1, 5])
         alerts = [
-            {"labels": {**labels, "instance": str(number)}, "annotations": notes, "endsAt": ends}
-            for number in range(count)
+            {"labels": {"alertname": key, "instance": str(number)}, "annotations": notes, "endsAt": ends}
+            for number in range(1 + sum(map(ord, key)) % 5)
         ]
         return Asked("POST", "/alertmanager/api/v2/alerts", alerts, BEARER)
 
