@@ -7,6 +7,7 @@ any vendor.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from msgspec import Struct, structs
@@ -24,6 +25,8 @@ from gateway.store import Store
 CLOCKS_DIFFER_MS = 60_000
 LONGEST_IN_DOUBT_MS = 30_000
 """Milliseconds during which an unreadable list is asked for again."""
+LATE = 1.0
+"""Seconds after which what was not found is looked for once more."""
 
 
 def lacks_id(ended: Ended, upstream: Upstream) -> bool:
@@ -43,9 +46,20 @@ class Looked(Struct, frozen=True):
 
 
 async def look(client: Client, store: Store, sending: Sending, since: int, now: int, entry: str = "") -> Looked:
-    """Looks for the object that an attempt made which began at `since` (milliseconds). An answer that is no list, or
-    one longer than is read, says nothing about the object: it is asked for again for half a minute only, as a page that
-    comes twice is better than one that never comes."""
+    """Looks for the object that an attempt made which began at `since` (milliseconds). If it is not there, looks once
+    more a little later: an upstream that stood still may answer the question before it comes to what it was sent
+    earlier, though nobody waits for that any more."""
+    looked = await _look(client, store, sending, since, now, entry)
+    if looked.ended is not None or looked.in_vain or not looked.requests:
+        return looked
+    await asyncio.sleep(LATE)
+    later = await _look(client, store, sending, since, now, entry)
+    return structs.replace(later, requests=looked.requests + later.requests)
+
+
+async def _look(client: Client, store: Store, sending: Sending, since: int, now: int, entry: str) -> Looked:
+    """Looks once. An answer that is no list, or one longer than is read, says nothing about the object: it is asked for
+    again for half a minute only, as a page that comes twice is better than one that never comes."""
     outbound = client.upstream.dialect.outbound
     if outbound.list is None or not may_look(client.upstream):
         return Looked()

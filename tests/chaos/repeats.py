@@ -1,7 +1,8 @@
 """Promise 4: at least once, with the same key or id on every attempt. Upstreams accept a request and then reset, cut
 off, hang, or answer with a fault; what arrives again must have the key it had before. Where an upstream issues ids and
-can be read, nothing is made twice. Then gateways are killed while upstreams hold their answers back: at most what was
-in flight is repeated, and where the upstream can be read nothing is made twice.
+can be read, nothing is made twice, even if it carries some requests out only after it answered with a fault. Then
+gateways are killed while upstreams hold their answers back: at most what was in flight is repeated, and where the
+upstream can be read nothing is made twice.
 
     python -m tests.chaos.repeats --pages 1000 --crashes 10
 """
@@ -13,6 +14,7 @@ import random
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -27,6 +29,8 @@ from tests.engine.test_restart import configuration, process
 from tests.engine.vendors import Ibm, Uptinio, Vendor, before, outbox, page, table, writes
 from tests.harness import KEY, House
 
+LATE = 0.3
+"""Seconds after which a request is carried out whose sender was told of a fault at once."""
 LOST: tuple[Behaviour, ...] = (RESET_AFTER, CUT, HANG, say(500), say(502), say(504))
 CONCURRENCY = 16
 """Concurrency of the gateways that are killed: so many requests may be in flight."""
@@ -38,10 +42,14 @@ class Losing:
     def __init__(self, vendor: Vendor | None, seed: int) -> None:
         self._vendor = vendor
         self._chance = random.Random(seed)
-        self.lost = 0
+        self.lost = self.late = 0
 
     def __call__(self, got: Got) -> Behaviour:
-        """Accepts a request, and then answers it or loses the answer."""
+        """Accepts a request, and then answers it or loses the answer; or the other way about."""
+        if self._vendor and got.method == "POST" and self._chance.random() < 0.03:
+            threading.Timer(LATE, self._vendor, [got]).start()
+            self.late += 1
+            return say(504)
         answer = self._vendor(got) if self._vendor else say(202, {})
         if got.method == "GET" or self._chance.random() >= 0.3:
             return answer
@@ -81,6 +89,7 @@ def _lost_answers(directory: Path, pages: int, seed: int, figures: dict[str, Any
         invented = [key for key in keys if not key.startswith("key-")]
         figures |= {
             "answers lost": sum(one.lost for one in losing),
+            "carried out late": sum(one.late for one in losing),
             "keys": len(keys),
             "same key": f"{100 * min(1.0, pages / len(keys)):.0f} %",
             "repeats by key": sum(keys.values()) - pages,

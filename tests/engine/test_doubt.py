@@ -9,7 +9,7 @@ import pytest
 
 from gateway.delivery import breaker, looking
 from gateway.road import needed
-from tests.chaos_upstream import NOT_JSON, RESET_AFTER, RESET_BEFORE, Behaviour, Got, chaos, say
+from tests.chaos_upstream import HANG, NOT_JSON, RESET_AFTER, RESET_BEFORE, Behaviour, Got, chaos, say
 from tests.clients.callers import uptinio_alert
 from tests.engine.vendors import (
     BY_ID,
@@ -62,6 +62,33 @@ def test_what_was_not_found_there_was_sent_again(tmp_path: Path, dialect: str, v
         assert doubts(h) == [NOT_FOUND]
         assert [got.method for got in upstream.got][:2] == ["POST", "GET"]
         assert len(there.held) == 1
+
+
+class _Late(Uptinio):
+    """Comes to the first alert that it is sent only after it was first asked for a list."""
+
+    late: Got | None = None
+    is_asked = False
+
+    def __call__(self, got: Got) -> Behaviour:
+        """Carries out a request, the first one later."""
+        if got.method == "POST" and not self.is_asked:
+            self.late = got
+            return HANG
+        answer = super().__call__(got)
+        if self.late and not self.is_asked:
+            self.is_asked = True
+            super().__call__(self.late)
+        return answer
+
+
+def test_what_comes_to_be_there_after_the_first_look_is_not_sent_again(tmp_path: Path) -> None:
+    """As at an upstream that stands still for longer than anybody waits, and then answers everything at once."""
+    there = _Late()
+    with chaos(there) as upstream, before(tmp_path, table("there", upstream.url, "uptinio", timeout="300ms")) as h:
+        page(h)
+        assert doubts(h) == [FOUND]
+        assert [got.method for got in upstream.got] == ["POST", "GET", "GET"]
 
 
 def test_what_has_other_words_is_somebody_elses(tmp_path: Path) -> None:
