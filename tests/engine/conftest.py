@@ -1,4 +1,4 @@
-"""Fixtures: gateways shared by a whole test file, a store that no gateway serves from, and a database."""
+"""Fixtures: gateways shared by a whole test file, a store that no gateway serves from, a database, and a server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tests.engine.moves import filled
 from tests.engine.pairs import Houses, standing_houses
-from tests.postgres_server import shared
+from tests.postgres_server import Server, shared
 
 
 @pytest.fixture(scope="module")
@@ -29,3 +29,11 @@ def origin(tmp_path: Path) -> str:
 def url() -> str:
     """The address of an empty PostgreSQL database."""
     return shared().database()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server of its own, which the test may break."""
+    made = Server().make()
+    yield made
+    made.close()
