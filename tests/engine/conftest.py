@@ -14,7 +14,14 @@ from tests.postgres_server import Server, shared
 
 @pytest.fixture(scope="module")
 def houses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Houses]:
-    """A gateway in front of each vendor, started on first use."""
+    """A gateway in front of each vendor, started on first use: a request has arrived there before it answers."""
+    with standing_houses(tmp_path_factory, 'reply = "delivered"') as standing:
+        yield standing
+
+
+@pytest.fixture(scope="module")
+def fronts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Houses]:
+    """A gateway in front of each vendor, started on first use, that answers its callers as their vendors do."""
     with standing_houses(tmp_path_factory) as standing:
         yield standing
 
