@@ -29,7 +29,7 @@ from gateway.delivery.gate import Gate
 from gateway.delivery.held import LOOK
 from gateway.delivery.judging import pause
 from gateway.delivery.keys import Keys
-from gateway.delivery.looking import lacks_id, look
+from gateway.delivery.looking import lacks_id, look, may_have_opened
 from gateway.delivery.waiting import Waiters
 from gateway.errors import ProblemKind, StoreError
 from gateway.metrics import Metrics
@@ -305,7 +305,7 @@ class Lanes:
         delivery = structs.replace(shipment.delivery)
         if shipment.sending is not None:
             opening = shipment
-            if shipment.tried_at is None and _may_have_opened(shipment, client.upstream):
+            if shipment.tried_at is None and may_have_opened(shipment.operation, client.upstream):
                 opening = structs.replace(shipment, tried_at=started)
             try:
                 ended = await self._run_safely(shipment, client, started)
@@ -346,7 +346,7 @@ class Lanes:
         call = client.upstream.dialect.outbound.calls[shipment.operation](shipment.sending)
         is_held = partial(self._is_held, shipment.delivery)
         if shipment.operation is not Operation.CREATE:
-            return await client.run(call, shipment.via, entry, is_held, _mark(shipment))
+            return await client.run(call, shipment.via, entry, is_held, shipment.mark)
         requests, in_vain = 0, False
         if shipment.tried_at is not None and not shipment.delivery.seen:  # the call asks about a receipt instead
             looked = await look(client, self._store, shipment.sending, shipment.tried_at, started, entry)
@@ -487,17 +487,6 @@ async def _close(client: Client, using: list[asyncio.Task[None]]) -> None:
     if using:
         await asyncio.wait(using)
     await client.aclose()
-
-
-def _may_have_opened(shipment: Shipment, upstream: Upstream) -> bool:
-    """Whether an attempt whose answer was lost may have opened something that nobody knows to be open there."""
-    reopens = shipment.operation is Operation.REOPEN and upstream.dialect.outbound.addressed_by == "key"
-    return reopens or shipment.operation is Operation.CREATE
-
-
-def _mark(shipment: Shipment) -> str:
-    """The mark by which a gateway upstream recognises a repeat: only for comments, which have no key of their own."""
-    return str(shipment.delivery.id) if shipment.operation is Operation.COMMENT else ""
 
 
 def _attempt_row(delivery: DeliveryRow, number: int, verdict: Verdict, code: str, attempt: _Attempt) -> AttemptRow:

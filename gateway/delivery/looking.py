@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from gateway.canonical import SERVER_OWNED, Flat
+from gateway.canonical import SERVER_OWNED, Flat, Operation
 from gateway.config.config import Upstream
 from gateway.delivery.attempt import Client, Ended
 from gateway.mapping.carry import restore
@@ -24,6 +24,12 @@ from gateway.store import Store
 CLOCKS_DIFFER_MS = 60_000
 LONGEST_IN_DOUBT_MS = 30_000
 """Milliseconds during which an unreadable list is asked for again."""
+
+
+def may_have_opened(operation: Operation, upstream: Upstream) -> bool:
+    """Whether an attempt whose answer was lost may have opened something that nobody knows to be open there."""
+    reopens = operation is Operation.REOPEN and upstream.dialect.outbound.addressed_by == "key"
+    return reopens or operation is Operation.CREATE
 
 
 def lacks_id(ended: Ended, upstream: Upstream) -> bool:
